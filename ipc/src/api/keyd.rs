@@ -1,0 +1,189 @@
+//! What may be asked of `keyd`, and by whom.
+
+use std::time::Duration;
+
+use i2plan_proto::destination::Destination;
+use i2plan_proto::identity::{NetworkId, NodeId, Signature, Signed};
+use i2plan_proto::invite::{InviteGrant, Uses};
+use i2plan_proto::join::{JoinBody, JoinRequest};
+use i2plan_proto::membership::{Charter, Membership};
+use i2plan_proto::record::Record;
+use i2plan_proto::wireguard::WireGuardCertificate;
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use crate::hello::Role;
+use crate::secret::{SecretKey, SecretText};
+
+/// `keyd`.
+#[derive(Debug)]
+pub enum KeydApi {}
+
+/// A request to `keyd`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Request {
+    /// Who this node is.
+    Identity,
+    /// Open a SAM session under one of the node's destinations, on the connection to the SAM bridge whose
+    /// descriptor comes with the request and on which the SAM handshake is done.
+    OpenSession(OpenSession),
+    /// Sign the charter of a network that this node founds.
+    SignCharter(Charter),
+    /// Sign this node's record.
+    SignRecord(Box<Record>),
+    /// Sign a request to join a network.
+    SignJoin(JoinBody),
+    /// Make an invite.
+    CreateInvite(CreateInvite),
+    /// Certify the holder of an invite that this node made.
+    CertifyMember(Box<CertifyMember>),
+    /// Certify the current WireGuard key for a network.
+    CertifyWireGuard {
+        /// The network.
+        network: NetworkId,
+    },
+    /// Hand out the current WireGuard key for a network.
+    LeaseWireGuard {
+        /// The network.
+        network: NetworkId,
+    },
+}
+
+/// A reply of `keyd`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Reply {
+    /// To [`Request::Identity`].
+    Identity(Identity),
+    /// To [`Request::OpenSession`]: the session is open, the connection keeps it so.
+    SessionOpened,
+    /// To the requests that sign.
+    Signature(Signature),
+    /// To [`Request::CreateInvite`].
+    Invite {
+        /// The invite code.
+        code: SecretText,
+        /// The grant to present when somebody uses it.
+        grant: Signed<InviteGrant>,
+    },
+    /// To [`Request::CertifyMember`].
+    Membership(Signed<Membership>),
+    /// To [`Request::CertifyWireGuard`].
+    WireGuardCertificate(Signed<WireGuardCertificate>),
+    /// To [`Request::LeaseWireGuard`].
+    WireGuardLease(WireGuardLease),
+}
+
+/// The public half of a node's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The identity key.
+    pub node: NodeId,
+    /// The destination for control messages.
+    pub control: Destination,
+    /// The destination for WireGuard packets.
+    pub data: Destination,
+}
+
+/// Which of the node's destinations a session is for; it decides the session's style.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionKind {
+    /// `STYLE=DATAGRAM`: repliable, the router authenticates the sender.
+    Control,
+    /// `STYLE=RAW`: WireGuard authenticates its packets itself.
+    Data,
+}
+
+/// A SAM session to open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Which destination.
+    pub kind: SessionKind,
+    /// The session's id: 1 to 64 letters, digits or hyphens, new for every attempt.
+    pub id: String,
+    /// The UDP port on the local host to which the bridge forwards.
+    pub port: u16,
+    /// Hops of the tunnels in each direction, 0 to 7.
+    pub tunnel_length: u8,
+    /// Parallel tunnels in each direction, 1 to 16.
+    pub tunnel_quantity: u8,
+}
+
+/// An invite to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateInvite {
+    /// The network.
+    pub network: NetworkId,
+    /// Unix time in seconds.
+    pub expires_at: u64,
+    /// How often it may be used.
+    pub uses: Uses,
+}
+
+/// A request to join, and the grant of the invite that it uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertifyMember {
+    /// The grant that was made with the invite.
+    pub grant: Signed<InviteGrant>,
+    /// The joiner's request.
+    pub request: JoinRequest,
+}
+
+/// A WireGuard private key, for `tund` alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireGuardLease {
+    /// The X25519 private key.
+    pub private_key: SecretKey,
+    /// The epoch that its certificate names.
+    pub epoch: u32,
+}
+
+impl Api for KeydApi {
+    type Request = Request;
+    type Reply = Reply;
+    const DAEMON: Role = Role::Keyd;
+    const MAX_REQUEST: usize = 16 * 1024;
+    const MAX_REPLY: usize = 16 * 1024;
+
+    fn allows(role: Role, request: &Request) -> bool {
+        match request {
+            // The one secret that leaves keyd, and the one process that may have it.
+            Request::LeaseWireGuard { .. } => role == Role::Tund,
+            Request::Identity
+            | Request::OpenSession(_)
+            | Request::SignCharter(_)
+            | Request::SignRecord(_)
+            | Request::SignJoin(_)
+            | Request::CreateInvite(_)
+            | Request::CertifyMember(_)
+            | Request::CertifyWireGuard { .. } => role == Role::Meshd,
+        }
+    }
+
+    fn fds(request: &Request) -> usize {
+        usize::from(matches!(request, Request::OpenSession(_)))
+    }
+
+    fn deadline(request: &Request) -> Duration {
+        match request {
+            // A router builds tunnels before it answers; i2pd has been seen to take over 20 s.
+            Request::OpenSession(_) => Duration::from_secs(120),
+            _ => Duration::from_secs(10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tund_gets_the_wireguard_key() {
+        let lease = Request::LeaseWireGuard { network: NetworkId([0; 32]) };
+        assert!(KeydApi::allows(Role::Tund, &lease));
+        for role in [Role::Meshd, Role::Client, Role::Keyd] {
+            assert!(!KeydApi::allows(role, &lease), "{role}");
+        }
+        assert!(!KeydApi::allows(Role::Tund, &Request::Identity));
+    }
+}

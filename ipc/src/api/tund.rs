@@ -1,0 +1,174 @@
+//! What may be asked of `tund`. Only `meshd` may.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use i2plan_proto::destination::Destination;
+use i2plan_proto::identity::{NetworkId, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use crate::hello::Role;
+use crate::version::Version;
+
+/// `tund`.
+#[derive(Debug)]
+pub enum TundApi {}
+
+/// A request to `tund`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Request {
+    /// Bring up the interface, with the WireGuard key that `keyd` leases for the network. Once done,
+    /// repeating it changes nothing, and another configuration needs a new process: the privilege to make
+    /// one is gone.
+    Configure(Interface),
+    /// Send and receive through a SAM session: its UDP socket and a duplicate of its control connection come
+    /// with the request, in this order. Replaces the session before.
+    AttachSession(Session),
+    /// Give duplicates of the session's descriptors back, so that a restarted `meshd` can watch over it.
+    TakeSession,
+    /// Have exactly these peers. Those that stay the same keep their sessions.
+    SetPeers(Vec<Peer>),
+    /// Counters and states.
+    Stats,
+}
+
+/// A reply of `tund`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Reply {
+    /// To [`Request::Configure`].
+    Configured(Configured),
+    /// To [`Request::AttachSession`] and [`Request::SetPeers`].
+    Done,
+    /// To [`Request::TakeSession`]; with a session, its descriptors come with the reply as they do with
+    /// [`Request::AttachSession`].
+    Session(Option<Session>),
+    /// To [`Request::Stats`].
+    Stats(Stats),
+}
+
+/// The TUN interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// The network, for which `keyd` leases the WireGuard key.
+    pub network: NetworkId,
+    /// IPv4 address.
+    pub ipv4: Ipv4Addr,
+    /// Prefix length of the IPv4 subnet.
+    pub ipv4_prefix: u8,
+    /// IPv6 address.
+    pub ipv6: Ipv6Addr,
+    /// Prefix length of the IPv6 network.
+    pub ipv6_prefix: u8,
+    /// Bytes.
+    pub mtu: u16,
+}
+
+/// The interface is up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configured {
+    /// The interface's name.
+    pub interface: String,
+    /// The public half of the leased WireGuard key.
+    pub public_key: [u8; 32],
+    /// The key's epoch.
+    pub epoch: u32,
+}
+
+/// An open SAM session for data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The session's id.
+    pub id: String,
+    /// The bridge's UDP port, to which datagrams go.
+    pub bridge: SocketAddr,
+}
+
+/// A WireGuard peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The member.
+    pub node: NodeId,
+    /// Its certified WireGuard key.
+    pub public_key: [u8; 32],
+    /// Where it takes packets.
+    pub endpoint: Destination,
+    /// The IPv4 address that it may use; none if another member has a better claim.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The IPv6 address that it may use.
+    pub ipv6: Ipv6Addr,
+    /// Seconds between keepalives, 0 for none.
+    pub keepalive: u16,
+}
+
+/// What `tund` has seen since it started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Its build.
+    pub version: Version,
+    /// The interface, if it is up.
+    pub interface: Option<String>,
+    /// The id of the attached session.
+    pub session: Option<String>,
+    /// Each peer.
+    pub peers: Vec<PeerStats>,
+    /// What was dropped that belongs to no peer.
+    pub drops: Drops,
+}
+
+/// One peer's counters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStats {
+    /// The member.
+    pub node: NodeId,
+    /// Seconds since the last completed handshake.
+    pub last_handshake: Option<u64>,
+    /// WireGuard packets sent, handshakes included.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Valid WireGuard packets received, handshakes included.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Packets that waited too long or found the queue full and were dropped before they were sent.
+    pub queue_drops: u64,
+    /// Packets that came from the peer and were not accepted: failed decryption, replayed, or from an address
+    /// that is not the peer's.
+    pub rx_drops: u64,
+}
+
+/// Packets dropped that belong to no peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// From the interface: to an address that no peer has.
+    pub no_route: u64,
+    /// From the interface: no session is attached.
+    pub no_session: u64,
+    /// To the bridge: the socket would not take it.
+    pub send_failed: u64,
+    /// From the bridge: not WireGuard, or for no peer of ours.
+    pub unknown: u64,
+    /// From the bridge: a handshake over the rate limit.
+    pub rate_limited: u64,
+    /// To the interface: it would not take it.
+    pub interface_full: u64,
+}
+
+impl Api for TundApi {
+    type Request = Request;
+    type Reply = Reply;
+    const DAEMON: Role = Role::Tund;
+    // A thousand peers at some 250 bytes each, with room.
+    const MAX_REQUEST: usize = 1024 * 1024;
+    const MAX_REPLY: usize = 1024 * 1024;
+
+    fn allows(role: Role, _request: &Request) -> bool {
+        role == Role::Meshd
+    }
+
+    fn fds(request: &Request) -> usize {
+        if matches!(request, Request::AttachSession(_)) { 2 } else { 0 }
+    }
+}

@@ -1,0 +1,248 @@
+//! A client of one daemon.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::api::Api;
+use crate::error::{ApiError, ErrorKind};
+use crate::hello::{Hello, HelloReply, MAX_HELLO, PROTOCOL, Reply, Request, Role};
+use crate::socket::{FrameSocket, SocketError};
+use crate::version::Version;
+
+/// How long a daemon may take to accept a connection and answer the handshake. Long, because under socket
+/// activation the first connection starts it.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Added to a request's own deadline, so that the daemon's answer that it took too long still arrives.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The socket cannot be opened.
+    #[error("cannot connect to {path}: {source}")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The connection broke or the daemon broke the protocol.
+    #[error("lost the connection to {daemon}: {reason}")]
+    Broken {
+        /// The daemon.
+        daemon: Role,
+        /// How.
+        reason: String,
+    },
+    /// The daemon does not answer.
+    #[error("{daemon} does not answer")]
+    Timeout {
+        /// The daemon.
+        daemon: Role,
+    },
+    /// The daemon speaks another version of the protocol.
+    #[error(
+        "{daemon} (version {theirs}) and this program (version {}) do not speak the same protocol version; \
+         they were not installed together or the daemon was not restarted after an upgrade",
+        Version::current().version
+    )]
+    Version {
+        /// The daemon.
+        daemon: Role,
+        /// Its version.
+        theirs: String,
+    },
+    /// The daemon answered with an error.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+impl ClientError {
+    /// The same for a caller of the caller.
+    #[must_use]
+    pub fn into_api(self) -> ApiError {
+        let kind = match &self {
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                ErrorKind::Denied
+            }
+            Self::Connect { .. } | Self::Broken { .. } => ErrorKind::Unavailable,
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::Version { .. } => ErrorKind::Version,
+            Self::Api(error) => return error.clone(),
+        };
+        ApiError::new(kind, self.to_string())
+    }
+}
+
+/// A connection to one daemon. Requests go one after the other.
+#[derive(Debug)]
+pub struct Client<A> {
+    socket: FrameSocket,
+    daemon: HelloReply,
+    next_id: u64,
+    /// A reply is outstanding that nobody waits for any more: the connection is out of step.
+    broken: bool,
+    api: std::marker::PhantomData<A>,
+}
+
+impl<A: Api> Client<A> {
+    /// Connects to the daemon at `path`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn connect(path: &Path, role: Role) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(path)
+            .await
+            .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
+        let mut socket = FrameSocket::new(stream);
+        let hello = Hello { protocol: PROTOCOL, role, version: Version::current() };
+        let handshake = async {
+            socket.send(&hello, &[], MAX_HELLO).await?;
+            socket.recv::<HelloReply>(MAX_HELLO).await
+        };
+        let (daemon, _) = timeout(CONNECT_DEADLINE, handshake)
+            .await
+            .map_err(|_| ClientError::Timeout { daemon: A::DAEMON })?
+            .map_err(Self::broke)?;
+        if daemon.protocol != PROTOCOL {
+            return Err(ClientError::Version { daemon: A::DAEMON, theirs: daemon.version.version });
+        }
+        if let Some(refusal) = daemon.refused {
+            return Err(refusal.into());
+        }
+        if daemon.role != A::DAEMON {
+            let reason = format!("{} listens there", daemon.role);
+            return Err(ClientError::Broken { daemon: A::DAEMON, reason });
+        }
+        Ok(Self { socket, daemon, next_id: 1, broken: false, api: std::marker::PhantomData })
+    }
+
+    /// What the daemon said of itself.
+    #[must_use]
+    pub fn daemon(&self) -> &HelloReply {
+        &self.daemon
+    }
+
+    /// Whether the connection is of no use any more, after an error or a call that was given up.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any but [`ClientError::Api`] the connection is broken.
+    pub async fn call(&mut self, request: A::Request) -> Result<A::Reply, ClientError> {
+        self.call_with_fds(request, &[]).await.map(|(reply, _)| reply)
+    }
+
+    /// Asks with file descriptors, which the daemon gets duplicates of.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn call_with_fds(
+        &mut self,
+        request: A::Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(A::Reply, Vec<OwnedFd>), ClientError> {
+        if self.broken {
+            return Err(Self::broke(SocketError::Closed));
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let deadline = A::deadline(&request) + MARGIN;
+        // Until the reply is in: also if this future is dropped half-way.
+        self.broken = true;
+        let exchange = async {
+            self.socket.send(&Request { id, body: request }, fds, A::MAX_REQUEST).await?;
+            self.socket.recv::<Reply<A::Reply>>(A::MAX_REPLY).await
+        };
+        let (reply, fds) = timeout(deadline, exchange)
+            .await
+            .map_err(|_| ClientError::Timeout { daemon: A::DAEMON })?
+            .map_err(Self::broke)?;
+        if reply.id != id {
+            let reason = format!("reply {} came for request {id}", reply.id);
+            return Err(ClientError::Broken { daemon: A::DAEMON, reason });
+        }
+        self.broken = false;
+        Ok((reply.result?, fds))
+    }
+
+    fn broke(error: SocketError) -> ClientError {
+        ClientError::Broken { daemon: A::DAEMON, reason: error.to_string() }
+    }
+}
+
+/// A client that connects when it is first used, and again after the connection broke.
+#[derive(Debug)]
+pub struct Link<A> {
+    path: PathBuf,
+    role: Role,
+    client: tokio::sync::Mutex<Option<Client<A>>>,
+}
+
+impl<A: Api> Link<A> {
+    /// A link to the daemon at `path`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, role: Role) -> Self {
+        Self { path: path.into(), role, client: tokio::sync::Mutex::new(None) }
+    }
+
+    /// A connection of one's own, for a call that takes long.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn connect(&self) -> Result<Client<A>, ClientError> {
+        Client::connect(&self.path, self.role).await
+    }
+
+    /// What the daemon says of itself.
+    ///
+    /// # Errors
+    /// [`ClientError`] if it cannot be reached.
+    pub async fn daemon(&self) -> Result<HelloReply, ClientError> {
+        let mut slot = self.client.lock().await;
+        Ok(self.connected(&mut slot).await?.daemon().clone())
+    }
+
+    /// Asks. If the connection turns out to have broken since it was last used, the request is not repeated:
+    /// the caller knows whether it may be.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn call(&self, request: A::Request) -> Result<A::Reply, ClientError> {
+        self.call_with_fds(request, &[]).await.map(|(reply, _)| reply)
+    }
+
+    /// Asks with file descriptors.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn call_with_fds(
+        &self,
+        request: A::Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(A::Reply, Vec<OwnedFd>), ClientError> {
+        let mut slot = self.client.lock().await;
+        self.connected(&mut slot).await?.call_with_fds(request, fds).await
+    }
+
+    async fn connected<'a>(&self, slot: &'a mut Option<Client<A>>) -> Result<&'a mut Client<A>, ClientError> {
+        if slot.as_ref().is_some_and(Client::is_broken) {
+            *slot = None;
+        }
+        match slot {
+            Some(client) => Ok(client),
+            None => Ok(slot.insert(self.connect().await?)),
+        }
+    }
+}

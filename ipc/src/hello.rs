@@ -1,0 +1,82 @@
+//! The first frame in each direction, and the envelope of those that follow.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ApiError;
+use crate::version::Version;
+
+/// Version of the protocol between i2plan's own processes. They are installed together, so a difference means
+/// that one of them was not restarted after an upgrade; both sides say so and go no further.
+pub const PROTOCOL: u32 = 1;
+
+/// Largest frame of a handshake, bytes.
+pub(crate) const MAX_HELLO: usize = 4096;
+
+/// What a process is to the daemon that it connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// `i2plan-keyd`.
+    Keyd,
+    /// `i2plan-meshd`.
+    Meshd,
+    /// `i2plan-tund`.
+    Tund,
+    /// A user's program, such as `i2planctl`.
+    Client,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Keyd => "keyd",
+            Self::Meshd => "meshd",
+            Self::Tund => "tund",
+            Self::Client => "client",
+        })
+    }
+}
+
+/// Opens a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`] of the connecting side.
+    pub protocol: u32,
+    /// What it wants to be taken for; checked against its credentials.
+    pub role: Role,
+    /// Its build.
+    pub version: Version,
+}
+
+/// Answers a [`Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloReply {
+    /// [`PROTOCOL`] of the listening side.
+    pub protocol: u32,
+    /// The daemon.
+    pub role: Role,
+    /// Its process id.
+    pub pid: u32,
+    /// Its build.
+    pub version: Version,
+    /// Why the connection is refused, if it is.
+    pub refused: Option<ApiError>,
+}
+
+/// A request with its number.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request<T> {
+    /// Returned in the reply.
+    pub id: u64,
+    /// What is asked.
+    pub body: T,
+}
+
+/// A reply to the request of the same number.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reply<T> {
+    /// The request's number.
+    pub id: u64,
+    /// The answer.
+    pub result: Result<T, ApiError>,
+}

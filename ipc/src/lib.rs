@@ -1,0 +1,25 @@
+//! How i2plan's processes speak to each other.
+//!
+//! Each daemon listens on one unix stream socket. What may be asked of it, by whom, and what it answers is
+//! one file each: [`api::keyd`], [`api::meshd`], [`api::tund`]. Requests and replies are MessagePack in
+//! length-delimited [`frame`]s; the first frame of a connection says version and role ([`hello`]). Who may
+//! claim which role is decided by the peer credentials of the socket ([`access`]).
+//!
+//! [`client`] is also for programs that embed i2plan.
+
+pub mod access;
+pub mod api;
+pub mod client;
+#[cfg(feature = "daemon")]
+pub mod daemon;
+pub mod error;
+pub mod frame;
+pub mod hello;
+pub mod secret;
+pub mod server;
+mod socket;
+pub mod version;
+
+pub use client::Client;
+pub use error::{ApiError, ErrorKind};
+pub use hello::Role;

@@ -1,0 +1,166 @@
+//! Frames and file descriptors over a unix stream socket.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::frame::{Body, FrameError, HEADER_LEN, Header, MAX_FDS, decode_body, encode_body};
+
+/// How long a frame may take from its first byte to its last, in either direction.
+const FRAME_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a connection is of no use any more.
+#[derive(Debug, Error)]
+pub(crate) enum SocketError {
+    #[error("the connection was closed")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("a frame did not arrive whole within {} s", FRAME_DEADLINE.as_secs())]
+    Stalled,
+    #[error("a frame announced {announced} file descriptors and brought {brought}")]
+    Fds { announced: usize, brought: usize },
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct FrameSocket {
+    stream: UnixStream,
+    /// Descriptors that have arrived and belong to the frame that is being read.
+    fds: VecDeque<OwnedFd>,
+}
+
+impl FrameSocket {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self { stream, fds: VecDeque::new() }
+    }
+
+    /// The next frame. Waits for its first byte as long as it takes.
+    ///
+    /// Not cancel-safe: a caller that gives up must drop the connection.
+    pub(crate) async fn recv<T: DeserializeOwned>(
+        &mut self,
+        max: usize,
+    ) -> Result<(T, Vec<OwnedFd>), SocketError> {
+        self.stream.readable().await?;
+        let (body, fds) =
+            timeout(FRAME_DEADLINE, self.read_frame(max)).await.map_err(|_| SocketError::Stalled)??;
+        Ok((decode_body(&body)?, fds))
+    }
+
+    pub(crate) async fn send<T: Serialize>(
+        &mut self,
+        message: &T,
+        fds: &[BorrowedFd<'_>],
+        max: usize,
+    ) -> Result<(), SocketError> {
+        let body = encode_body(message)?;
+        let header = Header { len: body.len(), fds: fds.len() }.encode(max)?;
+        timeout(FRAME_DEADLINE, self.write_frame(header, &body, fds))
+            .await
+            .map_err(|_| SocketError::Stalled)?
+    }
+
+    async fn read_frame(&mut self, max: usize) -> Result<(Body, Vec<OwnedFd>), SocketError> {
+        let mut header = [0; HEADER_LEN];
+        self.read_exact(&mut header).await?;
+        let header = Header::decode(header, max)?;
+        let mut body = Zeroizing::new(vec![0; header.len]);
+        self.read_exact(&mut body).await?;
+        let fds: Vec<_> = self.fds.drain(..).collect();
+        if fds.len() != header.fds {
+            return Err(SocketError::Fds { announced: header.fds, brought: fds.len() });
+        }
+        Ok((body, fds))
+    }
+
+    async fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), SocketError> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            self.stream.readable().await?;
+            let stream = &self.stream;
+            let fds = &mut self.fds;
+            let rest = &mut buffer[filled..];
+            match stream.try_io(Interest::READABLE, || receive(stream, rest, fds)) {
+                Ok(0) => return Err(SocketError::Closed),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_frame(
+        &mut self,
+        header: [u8; HEADER_LEN],
+        body: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), SocketError> {
+        let mut sent = 0;
+        while sent < HEADER_LEN + body.len() {
+            self.stream.writable().await?;
+            // The descriptors ride on the first byte; sendmsg sends them once.
+            let fds = if sent == 0 { fds } else { &[] };
+            let parts = if sent < HEADER_LEN {
+                [IoSlice::new(&header[sent..]), IoSlice::new(body)]
+            } else {
+                [IoSlice::new(&body[sent - HEADER_LEN..]), IoSlice::new(&[])]
+            };
+            match self.stream.try_io(Interest::WRITABLE, || transmit(&self.stream, &parts, fds)) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn receive(stream: &UnixStream, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received =
+        recvmsg(stream.as_fd(), &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(passed) = message {
+            fds.extend(passed);
+        }
+    }
+    // A peer that sends descriptors without end must not collect them here.
+    if fds.len() > MAX_FDS {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "more file descriptors than a frame may carry",
+        ));
+    }
+    Ok(received.bytes)
+}
+
+fn transmit(stream: &UnixStream, parts: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "more file descriptors than a frame may carry",
+        ));
+    }
+    Ok(sendmsg(stream.as_fd(), parts, &mut control, SendFlags::NOSIGNAL)?)
+}

@@ -1,0 +1,159 @@
+//! A client and a server on a real socket.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::api::tund::{Reply, Request, Session, TundApi};
+use i2plan_ipc::client::{ClientError, Link};
+use i2plan_ipc::server::{Answer, Limits, Service, serve};
+use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
+use tokio::net::UnixListener;
+
+/// Writes a word into the first descriptor that it is handed, and hands out a socket of its own.
+struct Echo;
+
+impl Service for Echo {
+    type Api = TundApi;
+
+    async fn call(&self, _: Role, request: Request, fds: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
+        match request {
+            Request::AttachSession(_) => {
+                let mut socket = StdStream::from(fds.into_iter().next().unwrap());
+                socket.write_all(b"taken").unwrap();
+                Ok(Reply::Done.into())
+            }
+            Request::TakeSession => {
+                let (ours, theirs) = StdStream::pair().unwrap();
+                (&ours).write_all(b"given").unwrap();
+                Ok(Answer { reply: Reply::Session(None), fds: vec![theirs.into()] })
+            }
+            _ => Err(ApiError::conflict("not now").with_hint("later")),
+        }
+    }
+}
+
+struct Server {
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+fn start(access: Access, limits: Limits) -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tund.sock");
+    tokio::spawn(serve(UnixListener::bind(&path).unwrap(), Arc::new(Echo), access, limits));
+    Server { path, _dir: dir }
+}
+
+fn for_me() -> Access {
+    Access::new([(Role::Meshd, Who::User(rustix::process::geteuid().as_raw()))])
+}
+
+fn session() -> Session {
+    Session { id: "x".to_owned(), bridge: "127.0.0.1:7655".parse().unwrap() }
+}
+
+#[tokio::test]
+async fn descriptors_travel_both_ways() {
+    let server = start(for_me(), Limits::default());
+    let mut client = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
+
+    let (mut ours, theirs) = StdStream::pair().unwrap();
+    let spare = std::fs::File::open("/dev/null").unwrap();
+    client.call_with_fds(Request::AttachSession(session()), &[theirs.as_fd(), spare.as_fd()]).await.unwrap();
+    let mut word = [0; 5];
+    ours.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"taken");
+
+    let (_, fds) = client.call_with_fds(Request::TakeSession, &[]).await.unwrap();
+    let mut given = StdStream::from(fds.into_iter().next().unwrap());
+    given.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"given");
+}
+
+#[tokio::test]
+async fn errors_arrive_whole_and_the_connection_lives_on() {
+    let server = start(for_me(), Limits::default());
+    let mut client = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
+    for _ in 0..2 {
+        let Err(ClientError::Api(error)) = client.call(Request::Stats).await else {
+            panic!("an error was expected")
+        };
+        assert_eq!(error, ApiError::conflict("not now").with_hint("later"));
+        assert!(!client.is_broken());
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_number_of_descriptors_is_refused() {
+    let server = start(for_me(), Limits::default());
+    let mut client = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
+    let Err(ClientError::Api(error)) = client.call(Request::AttachSession(session())).await else {
+        panic!("an error was expected")
+    };
+    assert_eq!(error.kind, ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn strangers_and_false_roles_are_refused() {
+    let server = start(for_me(), Limits::default());
+    let Err(ClientError::Api(error)) = Client::<TundApi>::connect(&server.path, Role::Client).await else {
+        panic!("an error was expected")
+    };
+    assert_eq!(error.kind, ErrorKind::Denied);
+
+    let nobody = start(Access::new([(Role::Meshd, Who::User(u32::MAX))]), Limits::default());
+    assert!(Client::<TundApi>::connect(&nobody.path, Role::Meshd).await.is_err());
+}
+
+#[tokio::test]
+async fn connections_of_one_user_are_bounded_and_freed() {
+    let server = start(for_me(), Limits { connections: 8, connections_per_user: 2 });
+    let first = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
+    let _second = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
+    assert!(Client::<TundApi>::connect(&server.path, Role::Meshd).await.is_err());
+    drop(first);
+    // The server notices the end of the first in its own time.
+    while Client::<TundApi>::connect(&server.path, Role::Meshd).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn nonsense_is_answered_and_ends_the_connection() {
+    let server = start(for_me(), Limits::default());
+    for nonsense in [&[0xff, 0xff, 0xff, 0xff, 0][..], &[0, 0, 0, 3, 0, 1, 2, 3], &[0, 0, 0, 0, 9]] {
+        let path = server.path.clone();
+        let nonsense = nonsense.to_vec();
+        let rest = tokio::task::spawn_blocking(move || {
+            let mut stream = StdStream::connect(path).unwrap();
+            stream.write_all(&nonsense).unwrap();
+            let mut rest = Vec::new();
+            // A reset is as good an end as any.
+            let _ = stream.read_to_end(&mut rest);
+            rest
+        });
+        assert!(rest.await.unwrap().is_empty());
+    }
+    assert!(Client::<TundApi>::connect(&server.path, Role::Meshd).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_link_connects_again() {
+    let server = start(for_me(), Limits::default());
+    let link = Link::<TundApi>::new(&server.path, Role::Meshd);
+    assert_eq!(link.daemon().await.unwrap().pid, std::process::id());
+    std::fs::remove_file(&server.path).unwrap();
+    tokio::spawn(serve(
+        UnixListener::bind(&server.path).unwrap(),
+        Arc::new(Echo),
+        for_me(),
+        Limits::default(),
+    ));
+    assert!(matches!(link.call(Request::Stats).await, Err(ClientError::Api(_))));
+}

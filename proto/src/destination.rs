@@ -1,0 +1,185 @@
+//! I2P destinations, as i2plan makes and stores them.
+//!
+//! Source: the I2P common structures specification (destination, key certificate) and proposal 161
+//! (compressible padding): 256 bytes of encryption key field, 128 bytes of signing key field with the Ed25519
+//! key at its end, and a key certificate. The encryption key field has been out of use since lease sets carry
+//! their own keys, so it and the padding repeat one random block of 32 bytes.
+
+use std::fmt;
+
+use data_encoding::{Encoding, Specification};
+use sha2::{Digest as _, Sha256};
+
+use crate::codec::{Codec, DecodeError, Reader, serde_as_bytes};
+use crate::identity::{BASE32, byte_id};
+
+/// Length of a destination with an Ed25519 signing key, bytes.
+pub const DESTINATION_LEN: usize = 391;
+
+const PADDING_LEN: usize = 352;
+/// Certificate of type 5 (key), 4 bytes long: signature type 7 (Ed25519), encryption type 0. Type 4 (X25519)
+/// is refused by some Java clients in this place and means nothing there.
+const CERTIFICATE: [u8; 7] = [5, 0, 4, 0, 7, 0, 0];
+
+/// An I2P destination with an Ed25519 signing key and compressible padding: 64 bytes determine it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Destination {
+    /// The block that fills the encryption key field and the padding.
+    pub padding: [u8; 32],
+    /// The Ed25519 public key.
+    pub signing_key: [u8; 32],
+}
+
+byte_id!(
+    /// SHA-256 of a destination: what a `.b32.i2p` name spells.
+    DestinationHash,
+    32,
+    "destination hash"
+);
+
+impl DestinationHash {
+    /// The host name, `….b32.i2p`.
+    #[must_use]
+    pub fn b32(&self) -> String {
+        format!("{self}.b32.i2p")
+    }
+
+    /// Reads a `….b32.i2p` host name.
+    ///
+    /// # Errors
+    /// [`DecodeError::Invalid`] if it is none.
+    pub fn from_b32(name: &str) -> Result<Self, DecodeError> {
+        let invalid =
+            DecodeError::Invalid { what: "b32 name", why: "not 52 characters of base32 and .b32.i2p" };
+        let bytes = name.strip_suffix(".b32.i2p").and_then(|hash| BASE32.decode(hash.as_bytes()).ok());
+        bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or(invalid)
+    }
+}
+
+/// I2P's base64: `-` and `~` for `+` and `/`, padded.
+#[must_use]
+pub fn base64() -> Encoding {
+    let mut spec = Specification::new();
+    spec.symbols.push_str("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-~");
+    spec.padding = Some('=');
+    spec.encoding().expect("64 distinct symbols and a padding character")
+}
+
+/// The hash of a destination's bytes, whatever its key types.
+#[must_use]
+pub fn hash_of(destination: &[u8]) -> DestinationHash {
+    DestinationHash(Sha256::digest(destination).into())
+}
+
+impl Destination {
+    /// The 391 bytes that routers know.
+    #[must_use]
+    pub fn to_i2p(&self) -> [u8; DESTINATION_LEN] {
+        let mut bytes = [0; DESTINATION_LEN];
+        for chunk in bytes[..PADDING_LEN].chunks_exact_mut(32) {
+            chunk.copy_from_slice(&self.padding);
+        }
+        bytes[PADDING_LEN..PADDING_LEN + 32].copy_from_slice(&self.signing_key);
+        bytes[PADDING_LEN + 32..].copy_from_slice(&CERTIFICATE);
+        bytes
+    }
+
+    /// Reads the bytes that routers know.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if they are not a destination of the kind that i2plan makes.
+    pub fn from_i2p(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let what = "destination";
+        let mut reader = Reader::new(bytes);
+        let padding = reader.bytes(PADDING_LEN, what)?;
+        let signing_key = reader.array(what)?;
+        let certificate: [u8; 7] = reader.array(what)?;
+        reader.finish()?;
+        if certificate != CERTIFICATE {
+            return Err(DecodeError::Invalid { what, why: "not an Ed25519 destination" });
+        }
+        let block: [u8; 32] = *padding.first_chunk().expect("352 bytes are more than 32");
+        if padding.chunks(32).any(|chunk| chunk != block) {
+            return Err(DecodeError::Invalid { what, why: "its padding does not repeat" });
+        }
+        Ok(Self { padding: block, signing_key })
+    }
+
+    /// I2P's base64 of the 391 bytes: how SAM names a destination.
+    #[must_use]
+    pub fn to_base64(&self) -> String {
+        base64().encode(&self.to_i2p())
+    }
+
+    /// Its hash, which is its address.
+    #[must_use]
+    pub fn hash(&self) -> DestinationHash {
+        hash_of(&self.to_i2p())
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Destination({})", self.hash().short())
+    }
+}
+
+impl Codec for Destination {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.padding);
+        out.extend_from_slice(&self.signing_key);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { padding: reader.array("destination")?, signing_key: reader.array("destination")? })
+    }
+}
+
+serde_as_bytes!(Destination);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn base64_is_the_dialect_of_i2p() {
+        assert_eq!(base64().encode(&[0xff, 0xff, 0xff]), "~~~~");
+        assert_eq!(base64().encode(&[0xfb, 0xef, 0xbe]), "----");
+        assert_eq!(testing::destination(1).to_base64().len(), 524);
+    }
+
+    #[test]
+    fn b32_names_read_back() {
+        let hash = testing::destination(3).hash();
+        assert_eq!(DestinationHash::from_b32(&hash.b32()), Ok(hash));
+        assert!(DestinationHash::from_b32("example.i2p").is_err());
+        assert!(DestinationHash::from_b32(&hash.to_string()).is_err());
+    }
+
+    #[test]
+    fn destinations_of_other_kinds_are_refused() {
+        let mut bytes = testing::destination(1).to_i2p();
+        bytes[40] ^= 1;
+        assert!(Destination::from_i2p(&bytes).is_err());
+        let mut bytes = testing::destination(1).to_i2p();
+        bytes[DESTINATION_LEN - 3] = 1;
+        assert!(Destination::from_i2p(&bytes).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn both_encodings_read_back(destination in testing::any_destination()) {
+            prop_assert_eq!(Destination::from_i2p(&destination.to_i2p()), Ok(destination));
+            prop_assert_eq!(Destination::from_bytes(&destination.to_bytes()), Ok(destination));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..500), text in ".*") {
+            let _ = Destination::from_i2p(&bytes);
+            let _ = DestinationHash::from_b32(&text);
+        }
+    }
+}

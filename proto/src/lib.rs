@@ -1,0 +1,30 @@
+//! What i2plan's nodes sign, send each other and hand out as invites.
+//!
+//! Types and codecs only: nothing here reads a clock, draws randomness or touches a socket, so the same
+//! code runs in `keyd` (which parses everything before it signs), in `meshd`, in tests and under a fuzzer.
+//!
+//! * [`codec`]: the strict binary encoding shared by all of them. It is canonical: bytes that decode encode
+//!   to themselves, so a signature over a decoded value is a signature over the bytes that were received.
+//! * [`identity`]: node and network identities, signatures with domain separation.
+//! * [`destination`]: I2P destinations.
+//! * [`address`]: a node's addresses in the mesh.
+//! * [`invite`]: invite codes, and the grant by which an inviter's `keyd` recognises its own invites.
+//! * [`membership`]: the founder's charter, and certificates chained to the founder.
+//! * [`wireguard`]: certificates for WireGuard keys.
+//! * [`record`]: what a member publishes about itself.
+//! * [`join`]: the exchange by which an invite becomes a membership.
+//! * [`message`]: the datagrams on the control destination.
+
+pub mod address;
+pub mod codec;
+pub mod destination;
+pub mod identity;
+pub mod invite;
+pub mod join;
+pub mod membership;
+pub mod message;
+pub mod record;
+pub mod wireguard;
+
+#[cfg(test)]
+mod testing;
