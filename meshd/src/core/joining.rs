@@ -1,0 +1,241 @@
+//! The joiner's side: from an invite code to a membership.
+
+use std::time::Duration;
+
+use i2plan_ipc::api::keyd;
+use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::identity::{NodeId, Signature, Signed};
+use i2plan_proto::invite::{Invite, InviteId};
+use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
+use tracing::{debug, warn};
+
+use super::{CommandId, Now};
+
+/// How long an inviter is sought and asked.
+const DEADLINE: Duration = Duration::from_secs(150);
+
+/// First wait before a request is repeated; each further one is half as long again.
+const FIRST_REPEAT: Duration = Duration::from_secs(3);
+
+/// Longest wait before a request is repeated.
+const LAST_REPEAT: Duration = Duration::from_secs(15);
+
+/// How far the joiner is.
+#[derive(Debug)]
+enum Stage {
+    /// The router looks for the inviter's destination.
+    Finding,
+    /// `keyd` signs the request.
+    Signing(Destination, Box<JoinBody>),
+    /// The request is sent and repeated.
+    Asking(Destination, Box<JoinRequest>),
+    /// The answer has come.
+    Welcomed,
+}
+
+/// An attempt to join.
+#[derive(Debug)]
+pub(super) struct Joining {
+    command: CommandId,
+    invite: Invite,
+    stage: Stage,
+    deadline: Duration,
+    repeat_at: Duration,
+    repeat_after: Duration,
+    /// Why the last lookup failed.
+    lookup_error: Option<String>,
+}
+
+/// What time brings.
+#[derive(Debug)]
+pub(super) enum Step {
+    Wait,
+    LookUp(DestinationHash),
+    Send(Destination, Box<JoinRequest>),
+    GiveUp(ApiError),
+}
+
+/// What a reply brings.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Ignored,
+    Refused(ApiError),
+    Welcome(Box<Welcome>),
+}
+
+impl Joining {
+    /// Checks the code and begins.
+    pub(super) fn start(
+        command: CommandId,
+        code: &str,
+        me: &keyd::Identity,
+        now: Now,
+    ) -> Result<Self, ApiError> {
+        let invite: Invite = code
+            .parse()
+            .map_err(|error: i2plan_proto::invite::InviteError| ApiError::invalid(error.to_string()))?;
+        if invite.expires_at < now.unix.as_secs() {
+            let expired = i2plan_ipc::version::utc(invite.expires_at);
+            return Err(ApiError::invalid(format!("the invite expired at {expired}"))
+                .with_hint("ask for a new one; if that is not past, this machine's clock is wrong"));
+        }
+        if invite.inviter == me.node {
+            return Err(
+                ApiError::invalid("this node made the invite itself").with_hint("use it on another node")
+            );
+        }
+        Ok(Self {
+            command,
+            invite,
+            stage: Stage::Finding,
+            deadline: now.monotonic + DEADLINE,
+            repeat_at: now.monotonic + FIRST_REPEAT,
+            repeat_after: FIRST_REPEAT,
+            lookup_error: None,
+        })
+    }
+
+    pub(super) fn command(&self) -> CommandId {
+        self.command
+    }
+
+    pub(super) fn invite_id(&self) -> InviteId {
+        self.invite.id()
+    }
+
+    pub(super) fn inviter(&self) -> &NodeId {
+        &self.invite.inviter
+    }
+
+    /// Where the inviter takes control messages.
+    pub(super) fn control(&self) -> DestinationHash {
+        self.invite.control
+    }
+
+    pub(super) fn wake_at(&self) -> Duration {
+        self.repeat_at.min(self.deadline)
+    }
+
+    pub(super) fn on_time(&mut self, now: Now) -> Step {
+        if matches!(self.stage, Stage::Welcomed) {
+            self.repeat_at = self.deadline;
+            return Step::Wait;
+        }
+        if now.monotonic >= self.deadline {
+            return Step::GiveUp(self.timed_out());
+        }
+        if now.monotonic < self.repeat_at {
+            return Step::Wait;
+        }
+        self.repeat_after = (self.repeat_after * 3 / 2).min(LAST_REPEAT);
+        self.repeat_at = now.monotonic + self.repeat_after;
+        match &self.stage {
+            Stage::Finding => Step::LookUp(self.invite.control),
+            Stage::Asking(to, request) => Step::Send(*to, request.clone()),
+            Stage::Signing(..) | Stage::Welcomed => Step::Wait,
+        }
+    }
+
+    fn timed_out(&self) -> ApiError {
+        let seconds = DEADLINE.as_secs();
+        let message = match (&self.stage, &self.lookup_error) {
+            (Stage::Finding, Some(error)) => {
+                format!("the inviter was not found on I2P within {seconds} s ({error})")
+            }
+            (Stage::Finding, None) => format!("the I2P router did not find the inviter within {seconds} s"),
+            _ => format!("the inviter did not answer within {seconds} s"),
+        };
+        ApiError::timeout(message)
+            .with_hint("check that the inviter is running, then try again with the same invite")
+    }
+
+    /// The router has answered a lookup. Returns what `keyd` is to sign.
+    pub(super) fn on_found(
+        &mut self,
+        hash: DestinationHash,
+        destination: Result<Destination, String>,
+        me: &keyd::Identity,
+        now: Now,
+    ) -> Option<JoinBody> {
+        if hash != self.invite.control || !matches!(self.stage, Stage::Finding) {
+            return None;
+        }
+        match destination {
+            Err(error) => {
+                debug!(%error, "the inviter's destination is not found yet");
+                self.lookup_error = Some(error);
+                None
+            }
+            Ok(destination) => {
+                let body = JoinBody {
+                    network: self.invite.network,
+                    inviter: self.invite.inviter,
+                    invite: self.invite.secret.key(),
+                    joiner: me.node,
+                    control: me.control.hash(),
+                    issued_at: now.unix.as_secs(),
+                };
+                self.stage = Stage::Signing(destination, Box::new(body.clone()));
+                Some(body)
+            }
+        }
+    }
+
+    /// `keyd` has signed. Returns what is to be sent.
+    pub(super) fn on_signed(
+        &mut self,
+        signature: Signature,
+        now: Now,
+    ) -> Option<(Destination, Box<JoinRequest>)> {
+        let Stage::Signing(to, body) = &self.stage else { return None };
+        let proof = body.prove(&self.invite.secret.signing_key());
+        let request = Box::new(JoinRequest { body: Signed { value: (**body).clone(), signature }, proof });
+        let to = *to;
+        self.stage = Stage::Asking(to, request.clone());
+        self.repeat_after = FIRST_REPEAT;
+        self.repeat_at = now.monotonic + FIRST_REPEAT;
+        Some((to, request))
+    }
+
+    /// A reply has come from the inviter's destination.
+    pub(super) fn on_reply(&mut self, reply: JoinReply, me: &keyd::Identity) -> Outcome {
+        if !matches!(self.stage, Stage::Asking(..)) {
+            return Outcome::Ignored;
+        }
+        match reply {
+            JoinReply::Refused { invite, .. } if invite != self.invite.secret.key() => Outcome::Ignored,
+            // It may do better when the request is repeated.
+            JoinReply::Refused { refusal: Refusal::Busy, .. } => Outcome::Ignored,
+            JoinReply::Refused { refusal, .. } => {
+                let kind = match refusal {
+                    Refusal::Unknown => ErrorKind::NotFound,
+                    Refusal::Expired | Refusal::UsedUp | Refusal::TooDeep => ErrorKind::Denied,
+                    Refusal::Busy => ErrorKind::Unavailable,
+                };
+                Outcome::Refused(ApiError::new(kind, refusal.to_string()))
+            }
+            JoinReply::Welcome(welcome) => match self.check(&welcome, me) {
+                Ok(()) => {
+                    self.stage = Stage::Welcomed;
+                    Outcome::Welcome(welcome)
+                }
+                Err(reason) => {
+                    warn!(%reason, "the inviter's welcome is not valid");
+                    Outcome::Ignored
+                }
+            },
+        }
+    }
+
+    fn check(&self, welcome: &Welcome, me: &keyd::Identity) -> Result<(), String> {
+        welcome.charter.verify().map_err(|error| error.to_string())?;
+        if welcome.charter.value.network() != self.invite.network {
+            return Err("it is for another network".to_owned());
+        }
+        if welcome.chain.subject() != &me.node {
+            return Err("it is for another node".to_owned());
+        }
+        welcome.chain.verify(&self.invite.network).map_err(|error| error.to_string())
+    }
+}

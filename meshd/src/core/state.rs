@@ -1,0 +1,171 @@
+//! What a node must remember over a restart, and its form on disk.
+
+use std::net::Ipv4Addr;
+
+use i2plan_proto::codec::{Codec, DecodeError, Reader};
+use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::invite::InviteGrant;
+use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::record::Record;
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+const MAGIC: &[u8; 12] = b"i2plan state";
+const VERSION: u8 = 1;
+const SUM_LEN: usize = 32;
+
+/// What a node must remember.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The node whose state it is.
+    pub node: NodeId,
+    /// Its membership, if it is a member of a network.
+    pub membership: Option<Membership>,
+    /// The invites that it has made.
+    pub invites: Vec<IssuedInvite>,
+    /// The other members' records.
+    pub records: Vec<Signed<Record>>,
+}
+
+/// A node's place in a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The network's charter.
+    pub charter: Signed<Charter>,
+    /// What makes the node a member.
+    pub chain: Chain,
+    /// The node's IPv4 address.
+    pub ipv4: Ipv4Addr,
+    /// The highest sequence number that its record has had.
+    pub last_sequence: u64,
+}
+
+/// An invite that a node has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedInvite {
+    /// What `keyd` signed when the invite was made.
+    pub grant: Signed<InviteGrant>,
+    /// Who has used it, if its uses are limited.
+    pub used_by: Vec<NodeId>,
+}
+
+/// Why a file is not a state.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StateError {
+    /// It is something else.
+    #[error("it is not a state file of i2plan")]
+    Foreign,
+    /// It was written by another version.
+    #[error("it has version {0}, which this version of i2plan does not know; use the version that wrote it")]
+    Version(u8),
+    /// It is not as it was written.
+    #[error(
+        "it is damaged ({0}); restore it from a backup, or move it away to start as a node without a network"
+    )]
+    Damaged(&'static str),
+    /// It belongs to another identity.
+    #[error(
+        "it belongs to node {theirs}, but keyd holds the keys of node {ours}; put the matching key store or state in place"
+    )]
+    OtherNode {
+        /// The node of the state, shortened.
+        theirs: String,
+        /// The node of the key store, shortened.
+        ours: String,
+    },
+}
+
+impl State {
+    /// The state of a node that has just come to be.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        Self { node, membership: None, invites: Vec::new(), records: Vec::new() }
+    }
+
+    /// The file's content.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.push(VERSION);
+        self.node.encode(&mut out);
+        match &self.membership {
+            None => out.push(0),
+            Some(membership) => {
+                out.push(1);
+                membership.charter.encode(&mut out);
+                membership.chain.encode(&mut out);
+                out.extend_from_slice(&membership.ipv4.octets());
+                out.extend_from_slice(&membership.last_sequence.to_be_bytes());
+            }
+        }
+        put_all(&mut out, &self.invites, |out, invite| {
+            invite.grant.encode(out);
+            put_all(out, &invite.used_by, |out, node| node.encode(out));
+        });
+        put_all(&mut out, &self.records, |out, record| record.encode(out));
+        let sum = Sha256::digest(&out);
+        out.extend_from_slice(&sum);
+        out
+    }
+
+    /// Reads a file's content as the state of `node`.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn from_bytes(bytes: &[u8], node: &NodeId) -> Result<Self, StateError> {
+        if !bytes.starts_with(MAGIC) {
+            return Err(StateError::Foreign);
+        }
+        let (body, sum) =
+            bytes.split_last_chunk::<SUM_LEN>().ok_or(StateError::Damaged("it is too short"))?;
+        let version = *body.get(MAGIC.len()).ok_or(StateError::Damaged("it is too short"))?;
+        if version != VERSION {
+            return Err(StateError::Version(version));
+        }
+        if Sha256::digest(body).as_slice() != sum {
+            return Err(StateError::Damaged("its checksum does not match"));
+        }
+        let mut reader = Reader::new(&body[MAGIC.len() + 1..]);
+        let state =
+            Self::decode(&mut reader).map_err(|_| StateError::Damaged("its content does not decode"))?;
+        reader.finish().map_err(|_| StateError::Damaged("bytes follow its end"))?;
+        if state.node != *node {
+            return Err(StateError::OtherNode { theirs: state.node.short(), ours: node.short() });
+        }
+        Ok(state)
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let node = NodeId::decode(reader)?;
+        let membership = match reader.u8("membership")? {
+            0 => None,
+            _ => Some(Membership {
+                charter: Signed::decode(reader)?,
+                chain: Chain::decode(reader)?,
+                ipv4: Ipv4Addr::from(reader.array::<4>("IPv4 address")?),
+                last_sequence: reader.u64("sequence number")?,
+            }),
+        };
+        let invites = read_all(reader, |reader| {
+            Ok(IssuedInvite { grant: Signed::decode(reader)?, used_by: read_all(reader, NodeId::decode)? })
+        })?;
+        let records = read_all(reader, Signed::decode)?;
+        Ok(Self { node, membership, invites, records })
+    }
+}
+
+fn put_all<T>(out: &mut Vec<u8>, values: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
+    out.extend_from_slice(&u32::try_from(values.len()).unwrap_or(u32::MAX).to_be_bytes());
+    for value in values {
+        put(out, value);
+    }
+}
+
+fn read_all<T>(
+    reader: &mut Reader<'_>,
+    read: impl Fn(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let count = reader.u32("count")?;
+    // Not reserved in advance: the count alone proves nothing.
+    (0..count).map(|_| read(reader)).collect()
+}

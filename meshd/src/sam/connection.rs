@@ -1,0 +1,238 @@
+//! A SAM control connection as a state machine: bytes in, lines out.
+
+use std::collections::VecDeque;
+
+use i2plan_proto::destination::{DESTINATION_LEN, Destination, DestinationHash, base64};
+use thiserror::Error;
+
+use super::line::{self, Line, LineError, MAX_LINE};
+
+/// Lookups that may wait for their turn.
+const MAX_LOOKUPS: usize = 64;
+
+/// What the owner of a connection learns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The bridge has greeted back, with the version that it speaks.
+    Greeted(String),
+    /// A lookup is done.
+    Found {
+        /// What was looked up.
+        hash: DestinationHash,
+        /// The destination, or why there is none.
+        destination: Result<Destination, String>,
+    },
+}
+
+/// Why a connection must be closed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConnectionError {
+    /// The bridge speaks no version that we speak.
+    #[error("the SAM bridge refused the handshake: {0}")]
+    Refused(String),
+    /// The bridge has ended the session.
+    #[error("the router ended the session: {0}")]
+    Ended(String),
+    /// The bridge sent nonsense.
+    #[error(transparent)]
+    Line(#[from] LineError),
+    /// The bridge sent a line without end.
+    #[error("the SAM bridge sent a line of over {MAX_LINE} bytes")]
+    TooLong,
+    /// The bridge answered what was not asked.
+    #[error("the SAM bridge sent a line that nothing asked for")]
+    Unexpected,
+}
+
+/// A connection to a bridge.
+///
+/// Lookups go one at a time: a bridge may lose a command that comes before it has answered the last.
+#[derive(Debug)]
+pub struct Connection {
+    input: Vec<u8>,
+    output: VecDeque<String>,
+    greeted: bool,
+    lookups: VecDeque<DestinationHash>,
+}
+
+impl Connection {
+    /// A fresh connection, which starts with a greeting.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { input: Vec::new(), output: [line::hello()].into(), greeted: false, lookups: VecDeque::new() }
+    }
+
+    /// A connection whose session another process has opened.
+    #[must_use]
+    pub fn opened() -> Self {
+        Self { input: Vec::new(), output: VecDeque::new(), greeted: true, lookups: VecDeque::new() }
+    }
+
+    /// Asks for the destination with this hash; false if too many lookups wait already.
+    pub fn look_up(&mut self, hash: DestinationHash) -> bool {
+        if self.lookups.contains(&hash) {
+            return true;
+        }
+        if self.lookups.len() >= MAX_LOOKUPS {
+            return false;
+        }
+        self.lookups.push_back(hash);
+        if self.lookups.len() == 1 {
+            self.output.push_back(line::lookup(&hash.b32()));
+        }
+        true
+    }
+
+    /// The next line to send.
+    pub fn poll_output(&mut self) -> Option<String> {
+        self.output.pop_front()
+    }
+
+    /// Takes in what the bridge has sent.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]: the connection is to be closed.
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<Vec<Event>, ConnectionError> {
+        self.input.extend_from_slice(bytes);
+        let mut events = Vec::new();
+        while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            events.extend(self.on_line(Line::parse(&line[..end])?)?);
+        }
+        if self.input.len() > MAX_LINE {
+            return Err(ConnectionError::TooLong);
+        }
+        Ok(events)
+    }
+
+    fn on_line(&mut self, line: Line) -> Result<Option<Event>, ConnectionError> {
+        match line {
+            Line::Hello(Ok(version)) if !self.greeted => {
+                self.greeted = true;
+                Ok(Some(Event::Greeted(version)))
+            }
+            Line::Hello(Err(reason)) => Err(ConnectionError::Refused(reason)),
+            Line::Naming { name, destination } => {
+                let hash = *self.lookups.front().ok_or(ConnectionError::Unexpected)?;
+                if name != hash.b32() {
+                    return Err(ConnectionError::Unexpected);
+                }
+                self.lookups.pop_front();
+                if let Some(next) = self.lookups.front() {
+                    self.output.push_back(line::lookup(&next.b32()));
+                }
+                let destination = destination.and_then(|text| checked(&text, &hash));
+                Ok(Some(Event::Found { hash, destination }))
+            }
+            Line::SessionStatus(reason) => Err(ConnectionError::Ended(reason)),
+            Line::Ping(text) => {
+                self.output.push_back(line::pong(&text));
+                Ok(None)
+            }
+            Line::Hello(Ok(_)) | Line::Other => Err(ConnectionError::Unexpected),
+        }
+    }
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The destination in a naming reply, if it is the one that was asked for.
+fn checked(text: &str, hash: &DestinationHash) -> Result<Destination, String> {
+    let bytes = base64().decode(text.as_bytes()).map_err(|_| "the answer is not base64".to_owned())?;
+    let bytes = bytes.get(..DESTINATION_LEN).ok_or("the answer is not a destination of i2plan's kind")?;
+    let destination = Destination::from_i2p(bytes).map_err(|error| error.to_string())?;
+    if destination.hash() == *hash {
+        Ok(destination)
+    } else {
+        Err("the answer is another destination".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn destination(seed: u8) -> Destination {
+        Destination { padding: [seed; 32], signing_key: [4; 32] }
+    }
+
+    fn reply(name: &str, destination: &Destination) -> String {
+        format!("NAMING REPLY RESULT=OK NAME={name} VALUE={}\n", destination.to_base64())
+    }
+
+    #[test]
+    fn greets_first_and_once() {
+        let mut connection = Connection::new();
+        assert_eq!(connection.poll_output().as_deref(), Some("HELLO VERSION MIN=3.0 MAX=3.3\n"));
+        let greeting = b"HELLO REPLY RESULT=OK VERSION=3.2\n";
+        assert_eq!(connection.receive(&greeting[..10]), Ok(vec![]));
+        assert_eq!(connection.receive(&greeting[10..]), Ok(vec![Event::Greeted("3.2".to_owned())]));
+        assert_eq!(connection.receive(greeting), Err(ConnectionError::Unexpected));
+    }
+
+    #[test]
+    fn lookups_wait_for_each_other() {
+        let (one, two) = (destination(1), destination(2));
+        let mut connection = Connection::opened();
+        assert!(
+            connection.look_up(one.hash())
+                && connection.look_up(two.hash())
+                && connection.look_up(one.hash())
+        );
+        assert_eq!(connection.poll_output(), Some(line::lookup(&one.hash().b32())));
+        assert_eq!(connection.poll_output(), None);
+        let found = connection.receive(reply(&one.hash().b32(), &one).as_bytes());
+        assert_eq!(found, Ok(vec![Event::Found { hash: one.hash(), destination: Ok(one) }]));
+        assert_eq!(connection.poll_output(), Some(line::lookup(&two.hash().b32())));
+    }
+
+    #[test]
+    fn a_router_cannot_pass_off_another_destination() {
+        let (one, two) = (destination(1), destination(2));
+        let mut connection = Connection::opened();
+        connection.look_up(one.hash());
+        let found = connection.receive(reply(&one.hash().b32(), &two).as_bytes()).unwrap();
+        assert!(matches!(&found[..], [Event::Found { destination: Err(_), .. }]));
+        connection.look_up(one.hash());
+        assert_eq!(
+            connection.receive(reply("other.b32.i2p", &one).as_bytes()),
+            Err(ConnectionError::Unexpected)
+        );
+    }
+
+    #[test]
+    fn pings_are_answered_and_ends_noticed() {
+        let mut connection = Connection::opened();
+        assert_eq!(connection.receive(b"PING 7\n"), Ok(vec![]));
+        assert_eq!(connection.poll_output().as_deref(), Some("PONG 7\n"));
+        let ended = connection.receive(b"SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"no tunnels\"\n");
+        assert_eq!(ended, Err(ConnectionError::Ended("I2P_ERROR: no tunnels".to_owned())));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut connection = Connection::opened();
+        assert_eq!(connection.receive(&[b'x'; MAX_LINE + 1]), Err(ConnectionError::TooLong));
+        let mut connection = Connection::opened();
+        let accepted = (0..=255).filter(|seed| connection.look_up(destination(*seed).hash())).count();
+        assert_eq!(accepted, MAX_LOOKUPS);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_panic(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..10)) {
+            let mut connection = Connection::new();
+            for chunk in chunks {
+                if connection.receive(&chunk).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}

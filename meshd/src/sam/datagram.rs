@@ -1,0 +1,85 @@
+//! Datagrams between an application and a SAM bridge.
+
+use i2plan_proto::destination::{Destination, base64};
+use thiserror::Error;
+
+/// Longest header line of a received datagram, bytes: a destination in base64 and the ports, with room.
+const MAX_HEADER: usize = 2048;
+
+/// A datagram to a destination, as the bridge takes it.
+#[must_use]
+pub fn encode(session: &str, destination: &Destination, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = format!("3.0 {session} {}\n", destination.to_base64()).into_bytes();
+    datagram.extend_from_slice(payload);
+    datagram
+}
+
+/// A repliable datagram, as the bridge forwards it. The router has checked that the sender owns the
+/// destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// The sender's destination.
+    pub from: Destination,
+    /// What it sent.
+    pub payload: &'a [u8],
+}
+
+/// A datagram from something else than an i2plan node, or not from the bridge at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a forwarded datagram does not start with the destination of an i2plan node")]
+pub struct DatagramError;
+
+/// Reads a forwarded repliable datagram.
+///
+/// # Errors
+/// [`DatagramError`] if its header is not a destination in base64, with or without options.
+pub fn decode(datagram: &[u8]) -> Result<Received<'_>, DatagramError> {
+    let head = &datagram[..datagram.len().min(MAX_HEADER)];
+    let end = head.iter().position(|byte| *byte == b'\n').ok_or(DatagramError)?;
+    let sender = datagram[..end].split(|byte| *byte == b' ').next().unwrap_or_default();
+    let sender = base64().decode(sender).map_err(|_| DatagramError)?;
+    let from = Destination::from_i2p(&sender).map_err(|_| DatagramError)?;
+    Ok(Received { from, payload: &datagram[end + 1..] })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn destination() -> Destination {
+        Destination { padding: [3; 32], signing_key: [4; 32] }
+    }
+
+    #[test]
+    fn headers_are_as_specified() {
+        let datagram = encode("s-1", &destination(), b"payload\nwith a line");
+        let expected = format!("3.0 s-1 {}\npayload\nwith a line", destination().to_base64());
+        assert_eq!(datagram, expected.as_bytes());
+    }
+
+    #[test]
+    fn both_forms_of_a_header_are_read() {
+        for options in ["", " FROM_PORT=0 TO_PORT=0"] {
+            let datagram = format!("{}{options}\nab\ncd", destination().to_base64());
+            let received = decode(datagram.as_bytes()).unwrap();
+            assert_eq!(received, Received { from: destination(), payload: b"ab\ncd" });
+        }
+    }
+
+    #[test]
+    fn other_headers_are_refused() {
+        assert!(decode(b"").is_err());
+        assert!(decode(b"AAAA\npayload").is_err());
+        assert!(decode(destination().to_base64().as_bytes()).is_err());
+        assert!(decode(&[b'A'; 5000]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+            let _ = decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! The daemon's loop: carries events to the core and does what it says.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
+use i2plan_ipc::api::meshd::{self, SessionState};
+use i2plan_ipc::api::tund::TundApi;
+use i2plan_ipc::client::{Client, ClientError, Link};
+use i2plan_ipc::hello::HelloReply;
+use i2plan_ipc::server::{Limits, serve};
+use i2plan_ipc::version::Version;
+use i2plan_ipc::{ApiError, Role};
+use i2plan_proto::destination::DestinationHash;
+use thiserror::Error;
+use tokio::net::{UdpSocket, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep, sleep_until, timeout};
+use tracing::{debug, error, info, warn};
+
+use super::service::{Command, Control};
+use super::sessions::{self, Context, Update};
+use super::storage::{Storage, StorageError};
+use super::tunnel;
+use crate::config::Config;
+use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
+use crate::sam;
+
+/// Name of the tunnel interface.
+const INTERFACE: &str = "i2plan0";
+
+/// MTU of the tunnel interface, bytes: the least that IPv6 allows. A WireGuard packet of it is 1312 bytes.
+const MTU: u16 = 1280;
+
+/// Seconds between WireGuard keepalives.
+const KEEPALIVE: u16 = 25;
+
+/// How often `keyd` is asked whether it is there.
+const KEYD_POLL: Duration = Duration::from_secs(2);
+
+/// Attempts at a question to `keyd` while it cannot be reached, as it is for a moment when it restarts.
+const KEYD_ATTEMPTS: u32 = 10;
+
+/// Wait before a question to `keyd` is asked again.
+const KEYD_RETRY: Duration = Duration::from_millis(500);
+
+/// How often peers are looked at anew, because their certificates may have run out.
+const PEERS_EVERY: Duration = Duration::from_secs(60);
+
+/// What the command line gives.
+#[derive(Debug)]
+pub struct Options {
+    /// The configuration.
+    pub config: Config,
+    /// The directory of this daemon's state.
+    pub state: PathBuf,
+    /// `keyd`'s socket.
+    pub keyd: PathBuf,
+    /// `tund`'s socket.
+    pub tund: PathBuf,
+}
+
+/// Why the daemon ends other than by request.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The state cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The operating system refuses something basic.
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Runs until the process is asked to stop.
+///
+/// # Errors
+/// [`DaemonError`].
+pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let storage = Storage::open(&options.state)?;
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+
+    let (commands, command_queue) = mpsc::channel(64);
+    // The mode and group of the socket file say who may control this node.
+    let access = Access::new([(Role::Client, Who::Anyone)]);
+    tokio::spawn(serve(listener, Arc::new(Control { commands }), access, Limits::default()));
+    i2plan_ipc::daemon::notify_ready();
+
+    let (daemon, stop_control) = Daemon::start(options, storage, command_queue);
+    let ended = tokio::select! {
+        ended = daemon.run() => ended.map(|never| match never {}),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    info!("stopping");
+    let (done, finished) = oneshot::channel();
+    if stop_control.send(done).is_ok() {
+        let _ = timeout(Duration::from_secs(2), finished).await;
+    }
+    ended
+}
+
+/// What is known of one SAM session.
+struct SessionStatus {
+    state: SessionState,
+    error: Option<String>,
+}
+
+/// The open control session.
+struct ControlSession {
+    id: String,
+    socket: Arc<UdpSocket>,
+    bridge: SocketAddr,
+}
+
+struct Daemon {
+    config: Config,
+    storage: Storage,
+    started: Instant,
+    me: Option<keyd::Identity>,
+    mesh: Option<Mesh>,
+    keyd: Arc<Link<KeydApi>>,
+    keyd_report: watch::Receiver<Result<HelloReply, String>>,
+    identity: mpsc::Receiver<keyd::Identity>,
+    commands: mpsc::Receiver<Command>,
+    waiting: HashMap<CommandId, oneshot::Sender<Result<meshd::Reply, ApiError>>>,
+    next_command: CommandId,
+    updates: mpsc::Receiver<Update>,
+    lookups: mpsc::Sender<DestinationHash>,
+    answers: mpsc::Receiver<(Ticket, Result<keyd::Reply, ApiError>)>,
+    answer_sender: mpsc::Sender<(Ticket, Result<keyd::Reply, ApiError>)>,
+    control: Option<ControlSession>,
+    control_status: SessionStatus,
+    data_status: SessionStatus,
+    sam_version: Option<String>,
+    tunnel: watch::Sender<tunnel::Desired>,
+    tunnel_report: watch::Receiver<tunnel::Report>,
+    peers_version: Option<u64>,
+    peers_at: Instant,
+}
+
+impl Daemon {
+    fn start(
+        options: Options,
+        storage: Storage,
+        commands: mpsc::Receiver<Command>,
+    ) -> (Self, oneshot::Sender<oneshot::Sender<()>>) {
+        let keyd = Arc::new(Link::new(&options.keyd, Role::Meshd));
+        let (updates_sender, updates) = mpsc::channel(256);
+        let (lookups, lookup_queue) = mpsc::channel(64);
+        let (answer_sender, answers) = mpsc::channel(64);
+        let (tunnel, desired) = watch::channel(tunnel::Desired::default());
+        let (report, tunnel_report) = watch::channel(tunnel::Report::default());
+        let (adopt, adopted) = oneshot::channel();
+        let (stop_control, control_stopped) = oneshot::channel();
+        let (identity_sender, identity) = mpsc::channel(1);
+        let (keyd_sender, keyd_report) = watch::channel(Err("not reached yet".to_owned()));
+
+        let context = Context {
+            bridge: options.config.sam_address,
+            tunnel_length: options.config.tunnel_length,
+            keyd: Arc::clone(&keyd),
+            updates: updates_sender,
+        };
+        tokio::spawn(watch_keyd(options.keyd, keyd_sender, identity_sender));
+        tokio::spawn(sessions::keep_control(context.clone(), lookup_queue, control_stopped));
+        tokio::spawn(sessions::keep_data(context, adopted));
+        tokio::spawn(tunnel::keep(Link::<TundApi>::new(options.tund, Role::Meshd), desired, report, adopt));
+
+        let now = Instant::now();
+        let down = || SessionStatus { state: SessionState::Down, error: None };
+        let daemon = Self {
+            config: options.config,
+            storage,
+            started: now,
+            me: None,
+            mesh: None,
+            keyd,
+            keyd_report,
+            identity,
+            commands,
+            waiting: HashMap::new(),
+            next_command: 0,
+            updates,
+            lookups,
+            answers,
+            answer_sender,
+            control: None,
+            control_status: down(),
+            data_status: down(),
+            sam_version: None,
+            tunnel,
+            tunnel_report,
+            peers_version: None,
+            peers_at: now,
+        };
+        (daemon, stop_control)
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            monotonic: self.started.elapsed(),
+            unix: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+
+    async fn run(mut self) -> Result<Infallible, DaemonError> {
+        loop {
+            let wake = self
+                .mesh
+                .as_ref()
+                .and_then(Mesh::wake_at)
+                .map_or(PEERS_EVERY, |at| at.min(self.started.elapsed() + PEERS_EVERY));
+            let wake = tokio::time::Instant::from_std(self.started + wake.max(self.started.elapsed()));
+            tokio::select! {
+                Some(me) = self.identity.recv() => self.on_identity(me)?,
+                Some(update) = self.updates.recv() => self.on_update(update),
+                Some((ticket, reply)) = self.answers.recv() => {
+                    let now = self.now();
+                    if let Some(mesh) = &mut self.mesh {
+                        mesh.on_keyd(ticket, reply, now);
+                    }
+                }
+                Some(command) = self.commands.recv() => self.on_command(command),
+                () = sleep_until(wake) => {}
+            }
+            let now = self.now();
+            if let Some(mesh) = &mut self.mesh {
+                if mesh.wake_at().is_some_and(|at| at <= now.monotonic) {
+                    mesh.on_time(now);
+                }
+                let turn = mesh.take_turn();
+                self.carry_out(turn);
+            }
+            self.adjust_tunnel();
+        }
+    }
+
+    fn on_identity(&mut self, me: keyd::Identity) -> Result<(), DaemonError> {
+        match self.me {
+            Some(known) if known == me => return Ok(()),
+            Some(_) => {
+                // Not to be mended by going on: what this process knows belongs to the other identity.
+                error!("keyd has come back with another identity");
+                return Err(std::io::Error::other("keyd has come back with another identity").into());
+            }
+            None => {}
+        }
+        let state = self.storage.load(&me.node)?;
+        let settings = Settings {
+            name: self.config.name.clone(),
+            subnet: self.config.tunnel_subnet,
+            heartbeat: self.config.heartbeat_interval,
+            interface: INTERFACE.to_owned(),
+            mtu: MTU,
+            keepalive: KEEPALIVE,
+        };
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+        info!(node = %me.node, control = %me.control.hash().b32(), "this node is known to keyd");
+        self.me = Some(me);
+        self.mesh = Some(Mesh::new(me, settings, state, seed, self.now()));
+        Ok(())
+    }
+
+    fn on_update(&mut self, update: Update) {
+        let now = self.now();
+        match update {
+            Update::Version(version) => self.sam_version = Some(version),
+            Update::State { kind, state, error } => {
+                let status = match kind {
+                    SessionKind::Control => &mut self.control_status,
+                    SessionKind::Data => &mut self.data_status,
+                };
+                // The reason of the last failure is of use until the session is up again.
+                *status = SessionStatus {
+                    state,
+                    error: if state == SessionState::Opening { error.or(status.error.take()) } else { error },
+                };
+                if kind == SessionKind::Control && state != SessionState::Up {
+                    self.control = None;
+                }
+            }
+            Update::Control { id, socket, bridge } => {
+                self.control = Some(ControlSession { id, socket, bridge });
+            }
+            Update::Data(session) => self.tunnel.send_modify(|desired| desired.session = Some(session)),
+            Update::Datagram { from, payload } => {
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.on_datagram(&from, &payload, now);
+                }
+            }
+            Update::Found { hash, destination } => {
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.on_found(hash, destination, now);
+                }
+            }
+        }
+    }
+
+    fn on_command(&mut self, Command { request, answer }: Command) {
+        let now = self.now();
+        // A caller that has gone does not want its answer.
+        match request {
+            meshd::Request::Status => {
+                let _ = answer.send(Ok(meshd::Reply::Status(Box::new(self.status()))));
+                return;
+            }
+            meshd::Request::Peers => {
+                let _ = answer.send(Ok(meshd::Reply::Peers(self.peers())));
+                return;
+            }
+            _ => {}
+        }
+        let Some(mesh) = &mut self.mesh else {
+            let error =
+                ApiError::unavailable("keyd is not reachable, so this node does not know its own identity")
+                    .with_hint("see that i2plan-keyd runs, and its log");
+            let _ = answer.send(Err(error));
+            return;
+        };
+        let id = self.next_command;
+        self.next_command += 1;
+        self.waiting.insert(id, answer);
+        match request {
+            meshd::Request::CreateInvite { expires_in, max_uses } => {
+                mesh.create_invite(id, expires_in, max_uses, now);
+            }
+            meshd::Request::Join { invite } => mesh.join(id, invite.expose(), now),
+            meshd::Request::Status | meshd::Request::Peers => {}
+        }
+    }
+
+    /// Saves, and only then acts.
+    fn carry_out(&mut self, turn: Turn) {
+        if let Some(state) = turn.save
+            && let Err(error) = self.storage.save(&state)
+        {
+            error!(%error, "cannot save the state; nothing is done that depends on it");
+            if let Some(mesh) = &mut self.mesh {
+                mesh.on_save_failed();
+            }
+            let failed = ApiError::internal(format!("cannot save the state: {error}"))
+                .with_hint("see that the state directory is writable and the disk is not full");
+            for action in turn.actions {
+                if let Action::Answer(command, _) = action {
+                    self.answer(command, Err(failed.clone()));
+                }
+            }
+            return;
+        }
+        for action in turn.actions {
+            match action {
+                Action::Send { to, message } => self.send(&to, &message),
+                Action::LookUp(hash) => {
+                    if self.lookups.try_send(hash).is_err() {
+                        debug!("dropped a lookup: too many are waiting");
+                    }
+                }
+                Action::Ask(ticket, request) => {
+                    tokio::spawn(ask(Arc::clone(&self.keyd), ticket, *request, self.answer_sender.clone()));
+                }
+                Action::Answer(command, result) => self.answer(command, *result),
+            }
+        }
+    }
+
+    fn answer(&mut self, command: CommandId, result: Result<meshd::Reply, ApiError>) {
+        if let Some(waiting) = self.waiting.remove(&command) {
+            let _ = waiting.send(result);
+        }
+    }
+
+    fn send(&self, to: &i2plan_proto::destination::Destination, message: &[u8]) {
+        let Some(control) = &self.control else {
+            debug!("a control message was not sent: the session is down");
+            return;
+        };
+        let datagram = sam::datagram::encode(&control.id, to, message);
+        if let Err(error) = control.socket.try_send_to(&datagram, control.bridge) {
+            debug!(%error, "a control message was not sent");
+        }
+    }
+
+    fn adjust_tunnel(&mut self) {
+        let Some(mesh) = &self.mesh else { return };
+        let stale = self.peers_at.elapsed() >= PEERS_EVERY;
+        if self.peers_version == Some(mesh.peers_version()) && !stale {
+            return;
+        }
+        let (interface, peers) = (mesh.interface(), mesh.peers(self.now()));
+        self.peers_version = Some(mesh.peers_version());
+        self.peers_at = Instant::now();
+        self.tunnel.send_if_modified(|desired| {
+            let changed = desired.interface != interface || *desired.peers != peers;
+            if changed {
+                desired.interface = interface;
+                desired.peers = Arc::new(peers);
+            }
+            changed
+        });
+    }
+
+    fn status(&self) -> meshd::Status {
+        let tunnel = self.tunnel_report.borrow();
+        let session = |status: &SessionStatus, destination: Option<DestinationHash>| meshd::Session {
+            state: status.state,
+            destination: destination.map(|hash| hash.b32()),
+            error: status.error.clone(),
+        };
+        let published = self.mesh.as_ref().and_then(Mesh::published_key);
+        let mut tunnel_error = tunnel.error.clone();
+        if let (Some(configured), Some(published)) = (&tunnel.configured, published)
+            && configured.public_key != published
+        {
+            tunnel_error =
+                Some("tund uses another WireGuard key than this node has published; restart it".to_owned());
+        }
+        let keyd = self.keyd_report.borrow();
+        let daemon = |role: Role, hello: Option<&HelloReply>, error: Option<String>| meshd::Daemon {
+            name: role.to_string(),
+            pid: hello.map(|hello| hello.pid),
+            version: hello.map(|hello| hello.version.clone()),
+            error,
+        };
+        meshd::Status {
+            name: self.config.name.to_string(),
+            node_id: self.me.map(|me| me.node.to_string()),
+            uptime: self.started.elapsed().as_secs(),
+            network: self.mesh.as_ref().and_then(Mesh::network_status),
+            sam: meshd::Sam {
+                address: self.config.sam_address,
+                version: self.sam_version.clone(),
+                control: session(&self.control_status, self.me.map(|me| me.control.hash())),
+                data: session(&self.data_status, self.me.map(|me| me.data.hash())),
+            },
+            tunnel: meshd::Tunnel {
+                interface: tunnel.configured.as_ref().map(|configured| configured.interface.clone()),
+                mtu: MTU,
+                public_key: tunnel
+                    .configured
+                    .as_ref()
+                    .map(|configured| data_encoding::BASE64.encode(&configured.public_key)),
+                drops: tunnel.stats.as_ref().map(|stats| stats.drops),
+            },
+            daemons: vec![
+                daemon(Role::Keyd, keyd.as_ref().ok(), keyd.as_ref().err().cloned()),
+                meshd::Daemon {
+                    name: Role::Meshd.to_string(),
+                    pid: Some(std::process::id()),
+                    version: Some(Version::current()),
+                    error: None,
+                },
+                daemon(Role::Tund, tunnel.daemon.as_ref(), tunnel_error),
+            ],
+        }
+    }
+
+    fn peers(&self) -> Vec<meshd::Peer> {
+        let Some(mesh) = &self.mesh else { return Vec::new() };
+        let tunnel = self.tunnel_report.borrow();
+        let stats = tunnel.stats.iter().flat_map(|stats| &stats.peers);
+        let stats: HashMap<_, _> = stats.map(|peer| (peer.node, peer)).collect();
+        let reports = mesh.peer_reports(self.now()).into_iter();
+        reports
+            .map(|(node, mut peer)| {
+                if let Some(stats) = stats.get(&node) {
+                    peer.last_handshake = stats.last_handshake;
+                    peer.tx_packets = stats.tx_packets;
+                    peer.tx_bytes = stats.tx_bytes;
+                    peer.rx_packets = stats.rx_packets;
+                    peer.rx_bytes = stats.rx_bytes;
+                    peer.queue_drops = stats.queue_drops;
+                    peer.rx_drops = stats.rx_drops;
+                }
+                peer
+            })
+            .collect()
+    }
+}
+
+/// Asks `keyd`, again while it cannot be reached: all that is asked of it may be asked twice.
+async fn ask(
+    keyd: Arc<Link<KeydApi>>,
+    ticket: Ticket,
+    request: keyd::Request,
+    answers: mpsc::Sender<(Ticket, Result<keyd::Reply, ApiError>)>,
+) {
+    let mut attempt = 1;
+    let reply = loop {
+        match keyd.call(request.clone()).await {
+            Ok(reply) => break Ok(reply),
+            Err(ClientError::Api(error)) => break Err(error),
+            Err(error) if attempt >= KEYD_ATTEMPTS => break Err(error.into_api()),
+            Err(error) => {
+                debug!(%error, "keyd is not there; asking again");
+                attempt += 1;
+                sleep(KEYD_RETRY).await;
+            }
+        }
+    };
+    let _ = answers.send((ticket, reply)).await;
+}
+
+/// Looks after `keyd`: tells who the node is, and whether it is there.
+async fn watch_keyd(
+    path: PathBuf,
+    report: watch::Sender<Result<HelloReply, String>>,
+    identity: mpsc::Sender<keyd::Identity>,
+) {
+    loop {
+        let error = match watch_connection(&path, &report, &identity).await {
+            Err(error) => error,
+            Ok(never) => match never {},
+        };
+        let error = error.to_string();
+        if report.borrow().as_ref().err() != Some(&error) {
+            warn!(%error, "keyd is not there");
+        }
+        let _ = report.send_replace(Err(error));
+        sleep(KEYD_RETRY).await;
+    }
+}
+
+async fn watch_connection(
+    path: &std::path::Path,
+    report: &watch::Sender<Result<HelloReply, String>>,
+    identity: &mpsc::Sender<keyd::Identity>,
+) -> Result<Infallible, ClientError> {
+    let mut client = Client::<KeydApi>::connect(path, Role::Meshd).await?;
+    loop {
+        if let keyd::Reply::Identity(me) = client.call(keyd::Request::Identity).await? {
+            let _ = identity.send(me).await;
+        }
+        if report.borrow().is_err() {
+            let _ = report.send_replace(Ok(client.daemon().clone()));
+        }
+        sleep(KEYD_POLL).await;
+    }
+}

@@ -1,0 +1,161 @@
+//! Keeps `tund` as it should be: whatever restarts, it is told again what it has to do.
+
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::tund::{self, Configured, Interface, Peer, Request, Stats, TundApi};
+use i2plan_ipc::client::{Client, ClientError, Link};
+use i2plan_ipc::hello::HelloReply;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::sessions::Open;
+
+/// How often counters are fetched, which also shows that `tund` is alive.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Wait before `tund` is sought again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What `tund` should be doing.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Desired {
+    pub(super) interface: Option<Interface>,
+    pub(super) session: Option<Arc<Open>>,
+    pub(super) peers: Arc<Vec<Peer>>,
+}
+
+/// What `tund` is doing.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Report {
+    pub(super) daemon: Option<HelloReply>,
+    pub(super) configured: Option<Configured>,
+    pub(super) stats: Option<Stats>,
+    pub(super) error: Option<String>,
+}
+
+/// Keeps `tund` as `desired` says. The session that it has kept from before goes to `adopt`.
+pub(super) async fn keep(
+    link: Link<TundApi>,
+    mut desired: watch::Receiver<Desired>,
+    report: watch::Sender<Report>,
+    adopt: oneshot::Sender<Open>,
+) {
+    let mut adopt = Some(adopt);
+    loop {
+        let error = match link.connect().await {
+            Ok(mut client) => {
+                report.send_modify(|report| report.daemon = Some(client.daemon().clone()));
+                let Err(error) = serve(&mut client, &mut desired, &report, &mut adopt).await;
+                error
+            }
+            Err(error) => error,
+        };
+        debug!(%error, "tund is not there");
+        // Whatever it held is gone with it: there is nothing to take over any more.
+        adopt = None;
+        report.send_replace(Report { error: Some(error.to_string()), ..Report::default() });
+        sleep(RETRY).await;
+    }
+}
+
+/// What this connection's `tund` has been told.
+#[derive(Default)]
+struct Applied {
+    interface: Option<Interface>,
+    session: Option<Arc<Open>>,
+    peers: Option<Arc<Vec<Peer>>>,
+}
+
+async fn serve(
+    client: &mut Client<TundApi>,
+    desired: &mut watch::Receiver<Desired>,
+    report: &watch::Sender<Report>,
+    adopt: &mut Option<oneshot::Sender<Open>>,
+) -> Result<std::convert::Infallible, ClientError> {
+    if let Some(adopt) = adopt.take()
+        && let Some(session) = take_session(client).await?
+    {
+        info!("took back the data session that tund has kept");
+        let _ = adopt.send(session);
+    }
+    let mut applied = Applied::default();
+    loop {
+        let wanted = desired.borrow_and_update().clone();
+        let error = match apply(client, &wanted, &mut applied, report).await {
+            Ok(()) => None,
+            Err(ClientError::Api(error)) => Some(error),
+            Err(error) => return Err(error),
+        };
+        let stats = match client.call(Request::Stats).await? {
+            tund::Reply::Stats(stats) => Some(stats),
+            _ => None,
+        };
+        report.send_modify(|report| {
+            if let Some(error) = &error
+                && report.error.as_deref() != Some(error.message.as_str())
+            {
+                warn!(%error, "tund cannot do what it should");
+            }
+            report.error = error.map(|error| error.message);
+            report.stats = stats;
+        });
+        let _ = timeout(POLL, desired.changed()).await;
+    }
+}
+
+async fn apply(
+    client: &mut Client<TundApi>,
+    wanted: &Desired,
+    applied: &mut Applied,
+    report: &watch::Sender<Report>,
+) -> Result<(), ClientError> {
+    if let Some(interface) = &wanted.interface
+        && applied.interface.as_ref() != Some(interface)
+    {
+        let tund::Reply::Configured(configured) = client.call(Request::Configure(interface.clone())).await?
+        else {
+            return Err(unexpected());
+        };
+        info!(interface = %configured.interface, epoch = configured.epoch, "the tunnel interface is up");
+        report.send_modify(|report| report.configured = Some(configured));
+        applied.interface = Some(interface.clone());
+    }
+    // Without an interface there is nothing to send and nowhere to deliver.
+    if applied.interface.is_none() {
+        return Ok(());
+    }
+    if let Some(session) = &wanted.session
+        && !applied.session.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, session))
+    {
+        let request =
+            Request::AttachSession(tund::Session { id: session.id.clone(), bridge: session.bridge });
+        client.call_with_fds(request, &[session.udp.as_fd(), session.tcp.as_fd()]).await?;
+        applied.session = Some(Arc::clone(session));
+    }
+    if !applied.peers.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &wanted.peers)) {
+        client.call(Request::SetPeers(wanted.peers.as_ref().clone())).await?;
+        applied.peers = Some(Arc::clone(&wanted.peers));
+    }
+    Ok(())
+}
+
+async fn take_session(client: &mut Client<TundApi>) -> Result<Option<Open>, ClientError> {
+    let (reply, fds) = client.call_with_fds(Request::TakeSession, &[]).await?;
+    let tund::Reply::Session(session) = reply else { return Err(unexpected()) };
+    let mut fds = fds.into_iter();
+    match (session, fds.next(), fds.next()) {
+        (Some(session), Some(udp), Some(tcp)) => {
+            Ok(Some(Open { id: session.id, bridge: session.bridge, udp, tcp }))
+        }
+        (None, None, None) => Ok(None),
+        _ => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> ClientError {
+    ClientError::Api(ApiError::internal("tund gave an answer to another question"))
+}
