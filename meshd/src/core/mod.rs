@@ -328,9 +328,31 @@ impl Mesh {
         Turn { save, actions: self.actions.drain(..).collect() }
     }
 
-    /// The state could not be saved; the turn's actions were not carried out.
-    pub fn on_save_failed(&mut self) {
+    /// The state could not be saved, so the turn's actions were not carried out. Saving is tried again with the
+    /// next turn. Returns the commands that must now be answered with the error.
+    pub fn on_save_failed(&mut self, dropped: Vec<Action>, error: &ApiError, now: Now) -> Vec<CommandId> {
         self.unsaved = true;
+        let mut failed = Vec::new();
+        for action in dropped {
+            match action {
+                Action::Answer(command, _) => failed.push(command),
+                // Never asked, so it will not be answered.
+                Action::Ask(ticket, _) => {
+                    if let Some(pending) = self.pending.remove(&ticket) {
+                        self.on_keyd_failed(pending, error.clone(), now);
+                    }
+                }
+                // Lost as a datagram can be lost.
+                Action::Send { .. } | Action::LookUp(_) => {}
+            }
+        }
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Answer(command, _) => failed.push(command),
+                other => self.actions.push_back(other),
+            }
+        }
+        failed
     }
 
     fn state(&self) -> State {
@@ -628,7 +650,7 @@ impl Mesh {
     }
 
     fn on_keyd_failed(&mut self, pending: Pending, error: ApiError, now: Now) {
-        warn!(%error, "keyd did not do what was asked");
+        warn!(%error, "keyd has not done what was to be asked of it");
         match pending {
             Pending::Charter(_, wish) | Pending::Invite { wish, .. } => self.answer(wish.command, Err(error)),
             Pending::WireGuard | Pending::Record(_) => {

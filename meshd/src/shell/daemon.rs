@@ -346,15 +346,12 @@ impl Daemon {
             && let Err(error) = self.storage.save(&state)
         {
             error!(%error, "cannot save the state; nothing is done that depends on it");
-            if let Some(mesh) = &mut self.mesh {
-                mesh.on_save_failed();
-            }
-            let failed = ApiError::internal(format!("cannot save the state: {error}"))
+            let error = ApiError::internal(format!("cannot save the state: {error}"))
                 .with_hint("see that the state directory is writable and the disk is not full");
-            for action in turn.actions {
-                if let Action::Answer(command, _) = action {
-                    self.answer(command, Err(failed.clone()));
-                }
+            let now = self.now();
+            let failed = self.mesh.as_mut().map(|mesh| mesh.on_save_failed(turn.actions, &error, now));
+            for command in failed.into_iter().flatten() {
+                self.answer(command, Err(error.clone()));
             }
             return;
         }
