@@ -1,0 +1,302 @@
+//! The benchmark: what the tunnel makes of what the I2P routers can carry, in one run on one network.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::Failure;
+use crate::demo::{ping, transfer};
+use crate::node::{Lab, Node, Peer};
+use crate::probe::{Pings, Received, Sent};
+use crate::progress::Progress;
+use crate::stats::mbit;
+
+/// Payload of a bare datagram, bytes: about a full WireGuard packet at the tunnel's MTU.
+const DATAGRAM: usize = 1300;
+
+/// Payload of a UDP datagram through the tunnel: a full packet of the interface, without its IPv4 and UDP headers.
+const UDP_PAYLOAD: usize = 1280 - 28;
+
+/// Offered loads, datagrams a second.
+const RATES: [u32; 12] = [250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000];
+
+/// How long each load is offered.
+const STEP: Duration = Duration::from_secs(4);
+
+/// A load is carried if at least this part of it arrives.
+const CARRIED: f64 = 0.98;
+
+/// Bytes of the TCP transfer.
+const TRANSFER: u64 = 20_000_000;
+
+const PORT: u16 = 5002;
+
+/// One offered load.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Load {
+    offered_per_s: f64,
+    delivered: f64,
+    goodput_mbit: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Bare datagrams between the two routers.
+    bare: Vec<Load>,
+    /// The highest goodput of a load of which 98 % arrived.
+    bare_capacity_mbit: f64,
+    /// UDP through the tunnel.
+    tunnel_udp: Vec<Load>,
+    tunnel_udp_mbit: f64,
+    tunnel_tcp_mbit: f64,
+    /// Tunnel goodput by bare capacity.
+    tcp_ratio: f64,
+    udp_ratio: f64,
+    idle_rtt: Pings,
+    loaded_rtt: Pings,
+    losses: Losses,
+    bottleneck: String,
+}
+
+/// Where packets were lost during the TCP transfer, on the way from the sender to the receiver.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Losses {
+    /// WireGuard packets that the sender's tund handed to its router.
+    sent: u64,
+    /// Of these, those that the receiver's tund got.
+    received: u64,
+    /// Dropped by the sender's tund before they were sent.
+    queue_drops: u64,
+    /// Received and not accepted.
+    rejected: u64,
+}
+
+impl Losses {
+    fn lost_in_i2p(&self) -> u64 {
+        self.sent.saturating_sub(self.received + self.rejected)
+    }
+}
+
+/// Runs the benchmark in the sandbox.
+///
+/// # Errors
+/// If anything does not work.
+pub async fn run(json: bool) -> Result<(), Failure> {
+    let progress = Progress::new();
+    progress.step("starting a private I2P network and two nodes");
+    let mut lab = Lab::start().await?;
+    for _ in 0..2 {
+        lab.add_node().await?;
+    }
+    for node in &lab.nodes {
+        node.ready().await?;
+    }
+    progress.step("bare RAW datagrams between the two routers, load raised until delivery falls below 98 %");
+    let (one, two) = (&lab.nodes[0], &lab.nodes[1]);
+    let bare = bare(one, two).await?;
+    let bare_capacity_mbit = capacity(&bare);
+
+    progress.step("joining the two nodes");
+    let code = one.invite(&[]).await?;
+    two.join(&code).await?.map_err(|error| two.failure(&error.message))?;
+    let (near, far) = (one.network().await?, two.network().await?);
+    ping(one, far.ipv4.into(), 1000, true).await?;
+    progress.step("round-trip time of the idle tunnel");
+    let idle_rtt = ping(one, far.ipv4.into(), 50, false).await?;
+
+    progress.step("TCP through the tunnel");
+    let before = Counters::read(one, two).await?;
+    let (moved, loaded_rtt) =
+        tokio::join!(transfer(one, two, far.ipv4.into(), TRANSFER), ping(two, near.ipv4.into(), 40, false));
+    let (moved, loaded_rtt) = (moved?, loaded_rtt?);
+    let losses = Counters::read(one, two).await?.since(&before);
+    let tunnel_tcp_mbit = mbit(moved.bytes, Duration::from_secs_f64(moved.seconds));
+
+    progress.step("UDP through the tunnel, load raised until delivery falls below 98 %");
+    let tunnel_udp = udp(one, two, far.ipv4.into()).await?;
+    let tunnel_udp_mbit = capacity(&tunnel_udp);
+    progress.done();
+
+    let mut report = Report {
+        bare,
+        bare_capacity_mbit,
+        tunnel_udp,
+        tunnel_udp_mbit,
+        tunnel_tcp_mbit,
+        tcp_ratio: tunnel_tcp_mbit / bare_capacity_mbit,
+        udp_ratio: tunnel_udp_mbit / bare_capacity_mbit,
+        idle_rtt,
+        loaded_rtt,
+        losses,
+        bottleneck: String::new(),
+    };
+    report.bottleneck = bottleneck(&report);
+    if json {
+        let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::new(error.to_string()))?;
+        println!("{text}");
+    } else {
+        print(&report);
+    }
+    lab.stop().await
+}
+
+/// The goodput of the highest load that was carried.
+fn capacity(loads: &[Load]) -> f64 {
+    loads.iter().filter(|load| load.delivered >= CARRIED).map(|load| load.goodput_mbit).fold(0.0, f64::max)
+}
+
+fn seconds(duration: Duration) -> String {
+    duration.as_secs().to_string()
+}
+
+/// Offers load after load from a source to a sink until one is clearly not carried.
+async fn loads(
+    from: &Node,
+    source: Vec<String>,
+    sink: &mut crate::process::Child,
+    payload: usize,
+) -> Result<Vec<Load>, Failure> {
+    let mut source = from.start_probe(&source)?;
+    let mut loads = Vec::new();
+    let mut received = Received::default();
+    for step in 0..RATES.len() {
+        let sent: Sent = source.next_json().await?;
+        // The sink reports a step when nothing more comes of it, which is before the source goes on. A step of
+        // which nothing arrived is not reported at all.
+        let wait = Duration::from_millis(200);
+        while let Ok(result) = tokio::time::timeout(wait, sink.next_json::<Received>()).await {
+            received = result?;
+        }
+        let arrived = if usize::try_from(received.step) == Ok(step) { received.datagrams } else { 0 };
+        #[expect(clippy::cast_precision_loss, reason = "rates for people")]
+        let (sent_count, arrived_count) = (sent.datagrams as f64, arrived as f64);
+        let delivered = arrived_count / sent_count.max(1.0);
+        loads.push(Load {
+            offered_per_s: sent_count / sent.seconds,
+            delivered,
+            goodput_mbit: mbit(arrived * payload as u64, Duration::from_secs_f64(sent.seconds)),
+        });
+        // One load more than the first that is not carried, to show how it goes on.
+        if loads.iter().filter(|load| load.delivered < CARRIED).count() >= 2 {
+            break;
+        }
+    }
+    source.kill().await?;
+    sink.kill().await?;
+    Ok(loads)
+}
+
+fn rates() -> Vec<String> {
+    RATES.iter().flat_map(|rate| ["--rate".to_owned(), rate.to_string()]).collect()
+}
+
+async fn bare(from: &Node, to: &Node) -> Result<Vec<Load>, Failure> {
+    let mut sink = to.start_probe(&["__raw-sink".to_owned()])?;
+    let destination: String = sink.next_json().await?;
+    let mut source = vec!["__raw-source".to_owned(), destination, DATAGRAM.to_string(), seconds(STEP)];
+    source.extend(rates());
+    loads(from, source, &mut sink, DATAGRAM).await
+}
+
+async fn udp(from: &Node, to: &Node, address: IpAddr) -> Result<Vec<Load>, Failure> {
+    let target = SocketAddr::new(address, PORT).to_string();
+    let mut sink = to.start_probe(&["__udp-sink".to_owned(), target.clone()])?;
+    sink.first_line().await?;
+    let mut source = vec!["__udp-source".to_owned(), target, UDP_PAYLOAD.to_string(), seconds(STEP)];
+    source.extend(rates());
+    loads(from, source, &mut sink, UDP_PAYLOAD).await
+}
+
+/// The counters of both ends.
+struct Counters {
+    near: Peer,
+    far: Peer,
+}
+
+impl Counters {
+    async fn read(near: &Node, far: &Node) -> Result<Self, Failure> {
+        // The daemons fetch counters once a second.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let first = async |node: &Node| {
+            node.peers().await?.into_iter().next().ok_or_else(|| node.failure("it has no peer"))
+        };
+        Ok(Self { near: first(near).await?, far: first(far).await? })
+    }
+
+    fn since(&self, before: &Self) -> Losses {
+        Losses {
+            sent: self.near.tx_packets - before.near.tx_packets,
+            received: self.far.rx_packets - before.far.rx_packets,
+            queue_drops: self.near.queue_drops - before.near.queue_drops,
+            rejected: self.far.rx_drops - before.far.rx_drops,
+        }
+    }
+}
+
+/// Names what holds the tunnel back, from what was measured.
+fn bottleneck(report: &Report) -> String {
+    let losses = &report.losses;
+    if report.udp_ratio > 0.9 && report.tcp_ratio > 0.9 {
+        return "the I2P routers: the tunnel carries what they carry".to_owned();
+    }
+    if losses.lost_in_i2p() > losses.queue_drops {
+        return format!(
+            "loss inside I2P: {} packets that the sender's tund sent never arrived",
+            losses.lost_in_i2p()
+        );
+    }
+    if losses.queue_drops > 0 {
+        return format!(
+            "the sender's pacing: {} packets found its queue full, while only {} were lost inside I2P",
+            losses.queue_drops,
+            losses.lost_in_i2p()
+        );
+    }
+    "neither I2P nor the queue lost packets: the processors are busy, or TCP has not grown its window"
+        .to_owned()
+}
+
+fn print(report: &Report) {
+    let table = |title: &str, loads: &[Load]| {
+        println!("{title:<28} {:>12} {:>10} {:>14}", "offered/s", "delivered", "goodput");
+        for load in loads {
+            println!(
+                "{:<28} {:>12.0} {:>9.1}% {:>7.2} Mbit/s",
+                "",
+                load.offered_per_s,
+                load.delivered * 100.0,
+                load.goodput_mbit
+            );
+        }
+    };
+    table("bare RAW datagrams", &report.bare);
+    table("UDP through the tunnel", &report.tunnel_udp);
+    let times = |pings: &Pings| {
+        let times = pings.times.map_or("-".to_owned(), |times| {
+            format!("{:.1}/{:.1}/{:.1}/{:.1} ms", times.min, times.median, times.p90, times.max)
+        });
+        format!("{times}, {} of {} answered", pings.received, pings.sent)
+    };
+    println!("\nbare capacity (98 % delivered)  {:.2} Mbit/s", report.bare_capacity_mbit);
+    println!(
+        "tunnel UDP (98 % delivered)     {:.2} Mbit/s, {:.2} of bare capacity",
+        report.tunnel_udp_mbit, report.udp_ratio
+    );
+    println!(
+        "tunnel TCP                      {:.2} Mbit/s, {:.2} of bare capacity",
+        report.tunnel_tcp_mbit, report.tcp_ratio
+    );
+    println!("RTT idle, min/median/p90/max    {}", times(&report.idle_rtt));
+    println!("RTT during TCP                  {}", times(&report.loaded_rtt));
+    let losses = &report.losses;
+    println!(
+        "lost during TCP                 {} in the sender's queue, {} inside I2P, {} not accepted, of {} sent",
+        losses.queue_drops,
+        losses.lost_in_i2p(),
+        losses.rejected,
+        losses.sent
+    );
+    println!("bottleneck                      {}", report.bottleneck);
+    println!("(absolute figures are of this machine; ratios can be compared)");
+}

@@ -1,0 +1,155 @@
+//! One process of I2P routers: `lab __router`.
+
+use std::future::Future as _;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::task::Poll;
+
+use emissary_core::router::Router;
+use emissary_core::{BandwidthConfig, Config, Ntcp2Config, SamConfig, TransitConfig};
+use serde::{Deserialize, Serialize};
+
+use super::runtime::Tokio;
+use crate::Failure;
+
+/// The private network's id: routers of other networks do not speak to these.
+const NETWORK: u8 = 99;
+
+/// What one router is to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouterConfig {
+    /// Names its files.
+    pub name: String,
+    /// Where other routers reach it.
+    pub address: Ipv4Addr,
+    /// Its TCP port there.
+    pub port: u16,
+    /// Whether it keeps the network's database.
+    pub floodfill: bool,
+    /// Whether it has a SAM bridge on 127.0.0.1, at the usual ports.
+    pub sam: bool,
+}
+
+/// What one process is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProcessConfig {
+    /// Where all routers leave their router infos, and learn of each other.
+    pub netdb: PathBuf,
+    /// Where this process keeps its routers' keys.
+    pub keys: PathBuf,
+    /// Its routers.
+    pub routers: Vec<RouterConfig>,
+}
+
+/// Keys of a router, which make it the same one after a restart.
+#[derive(Serialize, Deserialize)]
+struct Keys {
+    identity: [u8; 32],
+    signing: [u8; 32],
+    ntcp2: [u8; 32],
+    iv: [u8; 16],
+}
+
+impl Keys {
+    fn load_or_create(path: &Path) -> Result<Self, Failure> {
+        if let Ok(text) = std::fs::read_to_string(path) {
+            return serde_json::from_str(&text)
+                .map_err(|error| Failure::new(format!("{}: {error}", path.display())));
+        }
+        let mut bytes = [0u8; 112];
+        getrandom::fill(&mut bytes).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
+        let part = |at: usize| std::array::from_fn(|index| bytes[at + index]);
+        let keys = Self {
+            identity: part(0),
+            signing: part(32),
+            ntcp2: part(64),
+            iv: std::array::from_fn(|index| bytes[96 + index]),
+        };
+        let text = serde_json::to_string(&keys).map_err(|error| Failure::new(error.to_string()))?;
+        std::fs::write(path, text)?;
+        Ok(keys)
+    }
+}
+
+/// Runs routers for as long as the process lives. Prints a line once they are up.
+///
+/// # Errors
+/// If a router cannot be started.
+pub async fn run(config: ProcessConfig) -> Result<(), Failure> {
+    for router in &config.routers {
+        start(router, &config).await?;
+    }
+    println!("ready");
+    std::io::stdout().flush()?;
+    std::future::pending().await
+}
+
+async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Failure> {
+    let keys = Keys::load_or_create(&process.keys.join(format!("{}.json", router.name)))?;
+    let config = Config {
+        net_id: Some(NETWORK),
+        allow_local: true,
+        insecure_tunnels: true,
+        caps: Some(if router.floodfill { "XfR" } else { "XR" }.to_owned()),
+        floodfill: router.floodfill,
+        bandwidth: Some(BandwidthConfig { bandwidth: 1 << 30, share_ratio: 0.9 }),
+        transit: Some(TransitConfig { max_tunnels: None }),
+        static_key: Some(keys.identity),
+        signing_key: Some(keys.signing),
+        ntcp2: Some(Ntcp2Config {
+            ipv4: true,
+            ipv4_host: Some(router.address),
+            ipv6: false,
+            ipv6_host: None,
+            iv: keys.iv,
+            key: keys.ntcp2,
+            port: router.port,
+            publish: true,
+            ml_kem: None,
+            disable_pq: true,
+        }),
+        samv3_config: router.sam.then(|| SamConfig {
+            tcp_port: 7656,
+            udp_port: 7655,
+            host: "127.0.0.1".to_owned(),
+        }),
+        routers: known_routers(&process.netdb, &router.name)?,
+        ..Config::default()
+    };
+    let built = Router::<Tokio>::new(config, None, None).await;
+    let (router_future, events, info) =
+        built.map_err(|error| Failure::new(format!("router {} does not start: {error:?}", router.name)))?;
+    // Under another name first: a router that reads this directory now must not find half a file.
+    let info_path = process.netdb.join(&router.name);
+    let partial = process.netdb.join(format!(".{}", router.name));
+    std::fs::write(&partial, info)?;
+    std::fs::rename(&partial, &info_path)?;
+    tokio::spawn(async move {
+        let _events = events;
+        let mut router = pin!(router_future);
+        std::future::poll_fn(|cx| match router.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+    });
+    Ok(())
+}
+
+fn known_routers(netdb: &Path, own: &str) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut infos = Vec::new();
+    for entry in std::fs::read_dir(netdb)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name != own && !name.starts_with('.') {
+            infos.push(std::fs::read(entry.path())?);
+        }
+    }
+    Ok(infos)
+}
+
+/// The bridge that a router with SAM offers to programs on its own host.
+pub const SAM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7656);

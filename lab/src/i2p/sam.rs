@@ -1,0 +1,112 @@
+//! A SAM client for measuring bare datagrams.
+
+use std::net::SocketAddr;
+
+use i2plan_proto::destination::{DESTINATION_LEN, base64};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::router::SAM;
+use crate::Failure;
+
+/// The bridge's UDP port.
+const UDP: SocketAddr = SocketAddr::new(SAM.ip(), 7655);
+
+/// An open session under a destination made for it.
+#[derive(Debug)]
+pub struct Session {
+    /// Held open: the session ends with it.
+    _control: TcpStream,
+    id: String,
+    socket: UdpSocket,
+    /// Its destination, in base64.
+    pub destination: String,
+}
+
+/// How datagrams are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Without a sender.
+    Raw,
+    /// Signed, with the sender's destination.
+    Datagram,
+}
+
+impl Session {
+    /// Opens a session at the bridge of this network namespace.
+    ///
+    /// # Errors
+    /// If the bridge refuses or is not there.
+    pub async fn open(style: Style) -> Result<Self, Failure> {
+        let socket = UdpSocket::bind((SAM.ip(), 0)).await?;
+        let port = socket.local_addr()?.port();
+        let mut control = TcpStream::connect(SAM).await?;
+        control.set_nodelay(true)?;
+        let hello = ask(&mut control, "HELLO VERSION MIN=3.0 MAX=3.3\n").await?;
+        if !hello.contains("RESULT=OK") {
+            return Err(Failure::new(format!("the SAM bridge answered {hello:?}")));
+        }
+        let id = format!("lab-{:016x}", rand::random::<u64>());
+        let style = match style {
+            Style::Raw => "RAW",
+            Style::Datagram => "DATAGRAM",
+        };
+        let create = format!(
+            "SESSION CREATE STYLE={style} ID={id} DESTINATION=TRANSIENT SIGNATURE_TYPE=7 PORT={port} HOST=127.0.0.1 \
+             inbound.length=1 outbound.length=1 inbound.quantity=3 outbound.quantity=3 i2cp.leaseSetEncType=4\n"
+        );
+        let status = ask(&mut control, &create).await?;
+        let key = status.split("DESTINATION=").nth(1).unwrap_or_default().trim();
+        if !status.contains("RESULT=OK") {
+            return Err(Failure::new("the SAM bridge did not open a session"));
+        }
+        let destination =
+            reencode(key).ok_or_else(|| Failure::new("the SAM bridge's destination is not base64"))?;
+        Ok(Self { _control: control, id, socket, destination })
+    }
+
+    /// The header that addresses datagrams to a destination.
+    #[must_use]
+    pub fn header(&self, destination: &str) -> Vec<u8> {
+        format!("3.0 {} {destination}\n", self.id).into_bytes()
+    }
+
+    /// Sends a datagram that starts with a [`Session::header`].
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub async fn send(&self, datagram: &[u8]) -> Result<(), Failure> {
+        self.socket.send_to(datagram, UDP).await?;
+        Ok(())
+    }
+
+    /// Receives what the bridge forwards.
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub async fn receive(&self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        Ok(self.socket.recv(buffer).await?)
+    }
+}
+
+async fn ask(control: &mut TcpStream, line: &str) -> Result<String, Failure> {
+    control.write_all(line.as_bytes()).await?;
+    let mut reply = Vec::new();
+    loop {
+        let mut byte = [0];
+        if control.read(&mut byte).await? == 0 {
+            return Err(Failure::new("the SAM bridge closed the connection"));
+        }
+        if byte[0] == b'\n' {
+            return Ok(String::from_utf8_lossy(&reply).into_owned());
+        }
+        reply.push(byte[0]);
+    }
+}
+
+/// The destination in front of a private key, both in I2P's base64. Encoded anew, because the destination's
+/// length is no multiple of three and its last symbol shares bits with what follows.
+fn reencode(key: &str) -> Option<String> {
+    let bytes = base64().decode(key.as_bytes()).ok()?;
+    Some(base64().encode(bytes.get(..DESTINATION_LEN)?))
+}

@@ -1,0 +1,70 @@
+//! i2plan's laboratory: private I2P networks of real routers, network namespaces, nodes of real daemons; and
+//! what is made of them: a demo, a benchmark and the end-to-end tests.
+//!
+//! * [`sandbox`]: namespaces around everything, so that the kernel takes it down whatever happens.
+//! * [`netns`]: the network between the nodes.
+//! * [`i2p`]: the routers.
+//! * [`build`], [`node`]: the daemons, built and run.
+//! * [`probe`]: what runs inside a node's namespace to measure it.
+//! * [`demo`], [`bench`]: what users run.
+//! * [`testing`]: how a test gets into the sandbox.
+
+use std::path::Path;
+
+pub mod bench;
+pub mod build;
+pub mod demo;
+pub mod i2p;
+pub mod netns;
+pub mod node;
+pub mod probe;
+pub mod process;
+pub mod progress;
+pub mod sandbox;
+pub mod stats;
+pub mod testing;
+
+/// Why something did not work, for a person to read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(String);
+
+impl Failure {
+    /// A failure with this explanation.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+
+    /// Says during what it happened.
+    #[must_use]
+    pub fn during(self, what: &str) -> Self {
+        Self(format!("{what}: {}", self.0))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<nix::Error> for Failure {
+    fn from(error: nix::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<rtnetlink::Error> for Failure {
+    fn from(error: rtnetlink::Error) -> Self {
+        Self(format!("netlink: {error}"))
+    }
+}
+
+/// The last lines of a log.
+#[must_use]
+pub fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().rev().take(20).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}

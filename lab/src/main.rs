@@ -1,0 +1,195 @@
+//! `lab`: the demo, the benchmark, and what they are made of.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use lab::demo::Options;
+use lab::node::PROGRAMS_VARIABLE;
+use lab::{Failure, bench, build, demo, i2p, probe, process, sandbox};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit status if the machine lacks something.
+const LACKING: u8 = 3;
+
+/// i2plan's laboratory: nodes of real daemons on a private network of real I2P routers, in namespaces that
+/// are gone when it ends.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Needs root, or user namespaces with a range in /etc/subuid; and /dev/net/tun.\n\
+                  Exit status: 0 it worked, 1 it did not, 2 wrong usage, 3 the machine lacks something."
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start nodes, join them by invite, send traffic between all of them, take everything down
+    Demo {
+        /// How many nodes
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=20))]
+        nodes: u8,
+        /// Leave it running at the end, until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+        /// Print the result for a program
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the tunnel with what the I2P routers can carry
+    Bench {
+        /// Print the result for a program
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a program in the sandbox, which it must enter by itself
+    #[command(name = "__sandbox", hide = true)]
+    Sandbox {
+        program: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run a program in a node's network namespace
+    #[command(name = "__in", hide = true)]
+    In {
+        namespace: String,
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run I2P routers
+    #[command(name = "__router", hide = true)]
+    Router { config: PathBuf },
+    #[command(name = "__ping", hide = true)]
+    Ping {
+        target: IpAddr,
+        #[arg(long)]
+        count: u32,
+        #[arg(long)]
+        first: bool,
+    },
+    #[command(name = "__serve-tcp", hide = true)]
+    ServeTcp { address: SocketAddr },
+    #[command(name = "__send-tcp", hide = true)]
+    SendTcp { address: SocketAddr, bytes: u64 },
+    #[command(name = "__udp-sink", hide = true)]
+    UdpSink { address: SocketAddr },
+    #[command(name = "__udp-source", hide = true)]
+    UdpSource {
+        address: SocketAddr,
+        len: usize,
+        seconds: u64,
+        #[arg(long)]
+        rate: Vec<u32>,
+    },
+    #[command(name = "__raw-sink", hide = true)]
+    RawSink,
+    #[command(name = "__raw-source", hide = true)]
+    RawSource {
+        destination: String,
+        len: usize,
+        seconds: u64,
+        #[arg(long)]
+        rate: Vec<u32>,
+    },
+}
+
+/// Between echo requests.
+const PING_INTERVAL: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match args.command {
+        Command::Demo { .. } | Command::Bench { .. } if !sandbox::is_inner() => outer(),
+        Command::Demo { nodes, keep, json } => inner(demo::run(Options { nodes, keep, json })),
+        Command::Bench { json } => inner(bench::run(json)),
+        Command::Sandbox { program, args } => sandboxed(&program, &args, &[]),
+        Command::In { namespace, program, args } => end(Err(process::become_in(&namespace, &program, &args))),
+        Command::Router { config } => end(router(&config)),
+        Command::Ping { target, count, first } => end(probe::ping(target, count, PING_INTERVAL, first)),
+        Command::ServeTcp { address } => end(probe::serve_tcp(address)),
+        Command::SendTcp { address, bytes } => end(probe::send_tcp(address, bytes)),
+        Command::UdpSink { address } => end(probe::udp_sink(address)),
+        Command::UdpSource { address, len, seconds, rate } => {
+            end(block_on(probe::udp_source(address, len, &rate, Duration::from_secs(seconds))))
+        }
+        Command::RawSink => end(block_on(probe::raw_sink())),
+        Command::RawSource { destination, len, seconds, rate } => {
+            end(block_on(probe::raw_source(&destination, len, &rate, Duration::from_secs(seconds))))
+        }
+    }
+}
+
+fn end(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("lab: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds the daemons and runs this command again in the sandbox.
+fn outer() -> ExitCode {
+    eprintln!("building the daemons");
+    let programs = build::build().and_then(|programs| {
+        serde_json::to_string(&programs).map_err(|error| Failure::new(error.to_string()))
+    });
+    let programs = match programs {
+        Ok(programs) => programs,
+        Err(failure) => return end(Err(failure)),
+    };
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    sandboxed(Path::new("/proc/self/exe"), &args, &[(PROGRAMS_VARIABLE, programs.into())])
+}
+
+fn sandboxed(program: &Path, args: &[OsString], variables: &[(&str, OsString)]) -> ExitCode {
+    match sandbox::run(program, args, variables) {
+        Ok(status) => {
+            status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+        Err(failure) => {
+            eprintln!("lab: {failure}");
+            ExitCode::from(LACKING)
+        }
+    }
+}
+
+/// Runs this in the sandbox until it is done, or until the user wants no more.
+fn inner(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    if let Err(failure) = sandbox::enter() {
+        return end(Err(failure.during("entering the sandbox")));
+    }
+    end(block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            result = work => result,
+            // All processes and files go with this one.
+            _ = terminate.recv() => Err(Failure::new("stopped")),
+            _ = interrupt.recv() => Err(Failure::new("stopped")),
+        }
+    }))
+}
+
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+fn router(config: &Path) -> Result<(), Failure> {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let text = std::fs::read_to_string(config)?;
+    let config = serde_json::from_str(&text).map_err(|error| Failure::new(error.to_string()))?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(i2p::router::run(config))
+}

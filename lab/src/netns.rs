@@ -1,0 +1,139 @@
+//! The network between the nodes: one namespace a node, all on a bridge that stands for the Internet.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use futures::TryStreamExt as _;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
+
+use crate::Failure;
+use crate::sandbox::DIRECTORY;
+
+/// RFC 2544 sets this range aside for measuring networks.
+const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+const PREFIX: u8 = 15;
+const BRIDGE: &str = "internet";
+/// The name of a node's end of its link.
+const UPLINK: &str = "uplink";
+
+/// The bridge, in the namespace of the laboratory itself.
+#[derive(Debug)]
+pub struct Network;
+
+/// Where the namespace with this name can be entered.
+#[must_use]
+pub fn path(namespace: &str) -> PathBuf {
+    Path::new(DIRECTORY).join("netns").join(namespace)
+}
+
+impl Network {
+    /// Makes the bridge.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn create(internet_addresses: u8) -> Result<Self, Failure> {
+        std::fs::create_dir_all(Path::new(DIRECTORY).join("netns"))?;
+        let handle = connect()?;
+        set_up(&handle, "lo").await?;
+        handle.link().add(LinkBridge::new(BRIDGE).up().build()).execute().await?;
+        let bridge = index(&handle, BRIDGE).await?;
+        let network = Self;
+        for host in 0..internet_addresses {
+            handle
+                .address()
+                .add(bridge, IpAddr::V4(network.internet_address(host)), PREFIX)
+                .execute()
+                .await?;
+        }
+        Ok(network)
+    }
+
+    /// An address of the bridge itself.
+    #[must_use]
+    pub fn internet_address(&self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::from_bits(FIRST.to_bits() + 1 + u32::from(host))
+    }
+
+    /// Makes the namespace of a node and its link to the bridge. Returns the node's address there.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn add_node(&self, name: &str, number: u8) -> Result<Ipv4Addr, Failure> {
+        let address = Ipv4Addr::from_bits(FIRST.to_bits() + 256 + 1 + u32::from(number));
+        let target = path(name);
+        File::create(&target)?;
+        in_new_thread(move || {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            // The mount keeps the namespace alive when this thread has gone.
+            mount(Some("/proc/thread-self/ns/net"), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            Ok(())
+        })?;
+        let handle = connect()?;
+        let near = format!("link-{name}");
+        handle.link().add(LinkVeth::new(&near, UPLINK).build()).execute().await?;
+        let namespace = File::open(path(name))?;
+        let far = index(&handle, UPLINK).await?;
+        handle
+            .link()
+            .set(LinkUnspec::new_with_index(far).setns_by_fd(namespace.as_raw_fd()).build())
+            .execute()
+            .await?;
+        let bridge = index(&handle, BRIDGE).await?;
+        let near = index(&handle, &near).await?;
+        handle.link().set(LinkUnspec::new_with_index(near).controller(bridge).up().build()).execute().await?;
+        let name = name.to_owned();
+        in_new_thread(move || {
+            enter(&name)?;
+            block_on(async {
+                let handle = connect()?;
+                set_up(&handle, "lo").await?;
+                let uplink = set_up(&handle, UPLINK).await?;
+                handle.address().add(uplink, IpAddr::V4(address), PREFIX).execute().await?;
+                Ok(())
+            })
+        })?;
+        Ok(address)
+    }
+}
+
+/// Moves this thread into a namespace.
+///
+/// # Errors
+/// If there is no such namespace, or the kernel refuses.
+pub fn enter(namespace: &str) -> Result<(), Failure> {
+    let file = File::open(path(namespace))?;
+    setns(file, CloneFlags::CLONE_NEWNET)?;
+    Ok(())
+}
+
+/// Runs this in a thread of its own, because a thread that has changed its namespace is of no other use.
+fn in_new_thread(work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), Failure> {
+    std::thread::spawn(work).join().unwrap_or_else(|_| Err(Failure::new("a thread panicked")))
+}
+
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Speaks to the kernel about this thread's namespace.
+fn connect() -> Result<Handle, Failure> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+async fn index(handle: &Handle, name: &str) -> Result<u32, Failure> {
+    let mut links = handle.link().get().match_name(name.to_owned()).execute();
+    let link = links.try_next().await?;
+    link.map(|link| link.header.index).ok_or_else(|| Failure::new(format!("there is no interface {name}")))
+}
+
+async fn set_up(handle: &Handle, name: &str) -> Result<u32, Failure> {
+    let index = index(handle, name).await?;
+    handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await?;
+    Ok(index)
+}

@@ -1,0 +1,499 @@
+//! Nodes: a namespace, an I2P router, and the daemons under their supervisor.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::i2p::PrivateNetwork;
+use crate::netns::Network;
+use crate::process::{Child, Output, Spawn};
+use crate::sandbox::DIRECTORY;
+use crate::{Failure, tail};
+
+/// Tells the inner process where the programs were built, as JSON.
+pub const PROGRAMS_VARIABLE: &str = "I2PLAN_LAB_PROGRAMS";
+
+/// First of the users that daemons run under; every node has its own three.
+const FIRST_UID: u32 = 20_000;
+
+/// Addresses for the routers that carry tunnels.
+const INTERNET_ADDRESSES: u8 = 8;
+
+/// How long a node may take until its sessions are open.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often a condition is looked at again.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A private I2P network and nodes on it.
+#[derive(Debug)]
+pub struct Lab {
+    network: Network,
+    i2p: PrivateNetwork,
+    /// The nodes, the first of them first.
+    pub nodes: Vec<Node>,
+}
+
+impl Lab {
+    /// Starts the network, without nodes.
+    ///
+    /// # Errors
+    /// If the network cannot be made or the routers do not start.
+    pub async fn start() -> Result<Self, Failure> {
+        install_programs()?;
+        let network = Network::create(INTERNET_ADDRESSES).await?;
+        let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network).await?;
+        Ok(Self { network, i2p, nodes: Vec::new() })
+    }
+
+    /// Starts a node more: its router, then its daemons.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn add_node(&mut self) -> Result<&mut Node, Failure> {
+        let number = u8::try_from(self.nodes.len() + 1).map_err(|_| Failure::new("too many nodes"))?;
+        let name = format!("n{number}");
+        let address = self.network.add_node(&name, number).await?;
+        let router = self.i2p.start_edge(&name, address).await?;
+        let mut node = Node::new(name, number, address, router)?;
+        node.start_daemons()?;
+        self.nodes.push(node);
+        self.nodes.last_mut().ok_or_else(|| Failure::new("no node"))
+    }
+
+    /// Kills a node's router.
+    ///
+    /// # Errors
+    /// If it cannot be killed.
+    pub async fn kill_router(&mut self, node: usize) -> Result<(), Failure> {
+        self.nodes[node].router.kill().await
+    }
+
+    /// Starts a node's router again, with the keys that it had.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn restart_router(&mut self, node: usize) -> Result<(), Failure> {
+        let node = &mut self.nodes[node];
+        node.router = self.i2p.start_edge(&node.name, node.address).await?;
+        Ok(())
+    }
+
+    /// Stops everything, in order.
+    ///
+    /// # Errors
+    /// If a supervisor does not end well.
+    pub async fn stop(mut self) -> Result<(), Failure> {
+        for node in &mut self.nodes {
+            node.stop_daemons().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the programs available to all users of the run, wherever they were built.
+fn install_programs() -> Result<(), Failure> {
+    let programs =
+        std::env::var(PROGRAMS_VARIABLE).map_err(|_| Failure::new("the programs are not built"))?;
+    let programs: BTreeMap<String, PathBuf> = serde_json::from_str(&programs)
+        .map_err(|error| Failure::new(format!("{PROGRAMS_VARIABLE}: {error}")))?;
+    let directory = bin();
+    std::fs::create_dir_all(&directory)?;
+    for (name, path) in &programs {
+        let target = directory.join(name);
+        File::create(&target)?;
+        let none: Option<&str> = None;
+        mount(Some(path), &target, none, MsFlags::MS_BIND, none)?;
+    }
+    Ok(())
+}
+
+/// Where the programs are during a run.
+#[must_use]
+pub fn bin() -> PathBuf {
+    Path::new(DIRECTORY).join("bin")
+}
+
+/// What `i2planctl --json status` prints, as far as the laboratory reads it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Status {
+    /// The node's identity.
+    pub node_id: Option<String>,
+    /// Its network.
+    pub network: Option<NetworkStatus>,
+    /// Its SAM sessions.
+    pub sam: Sam,
+    /// Its interface.
+    pub tunnel: Tunnel,
+    /// Its daemons.
+    pub daemons: Vec<Daemon>,
+}
+
+/// The network part of [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// The network's id.
+    pub id: String,
+    /// The node's address.
+    pub ipv4: Ipv4Addr,
+    /// The node's address.
+    pub ipv6: Ipv6Addr,
+    /// Known members.
+    pub members: u64,
+}
+
+/// The SAM part of [`Status`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct Sam {
+    /// The control session.
+    pub control: Session,
+    /// The data session.
+    pub data: Session,
+}
+
+/// One session.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Session {
+    /// `up` when it is.
+    pub state: String,
+}
+
+/// The tunnel part of [`Status`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct Tunnel {
+    /// The interface, once it is up.
+    pub interface: Option<String>,
+    /// Packets dropped that belong to no peer.
+    pub drops: Option<serde_json::Value>,
+}
+
+/// One daemon.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Daemon {
+    /// Its name.
+    pub name: String,
+    /// Its process id.
+    pub pid: Option<u32>,
+}
+
+/// What `i2planctl --json peers` prints, as far as the laboratory reads it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Peer {
+    /// Its identity.
+    pub node_id: String,
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub ipv4: Ipv4Addr,
+    /// WireGuard packets to it.
+    pub tx_packets: u64,
+    /// WireGuard packets from it.
+    pub rx_packets: u64,
+    /// Packets for it that were dropped before they were sent.
+    pub queue_drops: u64,
+    /// Packets from it that were not accepted.
+    pub rx_drops: u64,
+    /// Seconds since the last handshake.
+    pub last_handshake: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Peers {
+    peers: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+struct Invite {
+    invite: String,
+}
+
+/// An error that `i2planctl --json` printed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct CtlError {
+    /// The sort of error.
+    pub kind: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ErrorDocument {
+    error: CtlError,
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name, which is its namespace's too.
+    pub name: String,
+    /// Its address in the "Internet".
+    pub address: Ipv4Addr,
+    /// Its users: `keyd`'s, `meshd`'s and `tund`'s.
+    pub uids: [u32; 3],
+    directory: PathBuf,
+    router: Child,
+    supervisor: Option<Child>,
+}
+
+impl Node {
+    fn new(name: String, number: u8, address: Ipv4Addr, router: Child) -> Result<Self, Failure> {
+        let directory = Path::new(DIRECTORY).join(&name);
+        std::fs::create_dir_all(&directory)?;
+        let config = format!(
+            "[node]\nname = \"{name}\"\n\n[i2p]\nsam_address = \"127.0.0.1:7656\"\ntunnel_length = 1\n"
+        );
+        std::fs::write(directory.join("config.toml"), config)?;
+        let uids = [1, 2, 3].map(|daemon| FIRST_UID + u32::from(number) * 10 + daemon);
+        Ok(Self { name, address, uids, directory, router, supervisor: None })
+    }
+
+    fn path(&self, name: &str) -> OsString {
+        self.directory.join(name).into_os_string()
+    }
+
+    /// The socket of the node's control API.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("run/meshd.sock")
+    }
+
+    /// The directory of a daemon's state.
+    #[must_use]
+    pub fn state(&self, daemon: &str) -> PathBuf {
+        self.directory.join("state").join(daemon)
+    }
+
+    /// What the node's daemons have logged.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("daemons.log")
+    }
+
+    /// Starts the node's daemons under their supervisor.
+    ///
+    /// # Errors
+    /// If the supervisor cannot be started.
+    pub fn start_daemons(&mut self) -> Result<(), Failure> {
+        let [keyd, meshd, tund] = self.uids.map(|uid| OsString::from(uid.to_string()));
+        let args = [
+            "up".into(),
+            "--config".into(),
+            self.path("config.toml"),
+            "--data-dir".into(),
+            self.path("state"),
+            "--runtime-dir".into(),
+            self.path("run"),
+            "--keyd-user".into(),
+            keyd,
+            "--meshd-user".into(),
+            meshd,
+            "--tund-user".into(),
+            tund,
+        ];
+        let supervisor = Spawn::new(&bin().join("i2planctl"), args)
+            .namespace(Some(&self.name))
+            .log(&self.log())
+            .start()?;
+        self.supervisor = Some(supervisor);
+        Ok(())
+    }
+
+    /// Stops the node's daemons.
+    ///
+    /// # Errors
+    /// If the supervisor does not end well.
+    pub async fn stop_daemons(&mut self) -> Result<(), Failure> {
+        let Some(mut supervisor) = self.supervisor.take() else { return Ok(()) };
+        let status = supervisor.stop().await?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(self.failure(&format!("i2planctl up ended with {status}")))
+    }
+
+    /// A failure of this node, with the end of its log.
+    #[must_use]
+    pub fn failure(&self, what: &str) -> Failure {
+        Failure::new(format!("node {}: {what}; its log ends:\n{}", self.name, tail(&self.log())))
+    }
+
+    /// Runs `i2planctl` against this node.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub async fn ctl(&self, args: &[&str], input: &str) -> Result<Output, Failure> {
+        let socket = self.socket().into_os_string();
+        let args = [OsString::from("--socket"), socket].into_iter().chain(args.iter().map(OsString::from));
+        Spawn::new(&bin().join("i2planctl"), args).namespace(Some(&self.name)).output(input).await
+    }
+
+    /// Runs `i2planctl --json` and reads what it prints.
+    ///
+    /// # Errors
+    /// What it says is wrong, in the inner result; that it cannot be run or understood, in the outer.
+    pub async fn ctl_json<T: DeserializeOwned>(
+        &self,
+        args: &[&str],
+        input: &str,
+    ) -> Result<Result<T, CtlError>, Failure> {
+        let args: Vec<_> = ["--json"].into_iter().chain(args.iter().copied()).collect();
+        let output = self.ctl(&args, input).await?;
+        let unreadable = |error: serde_json::Error| {
+            self.failure(&format!(
+                "`i2planctl {}` printed {:?} {:?} ({error})",
+                args.join(" "),
+                output.stdout,
+                output.stderr
+            ))
+        };
+        if output.status.success() {
+            return serde_json::from_str(&output.stdout).map(Ok).map_err(unreadable);
+        }
+        let document: ErrorDocument = serde_json::from_str(&output.stdout).map_err(unreadable)?;
+        Ok(Err(document.error))
+    }
+
+    async fn ctl_ok<T: DeserializeOwned>(&self, args: &[&str], input: &str) -> Result<T, Failure> {
+        let result = self.ctl_json(args, input).await?;
+        result.map_err(|error: CtlError| {
+            self.failure(&format!("`i2planctl {}`: {}", args.join(" "), error.message))
+        })
+    }
+
+    /// The node's state.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn status(&self) -> Result<Status, Failure> {
+        self.ctl_ok(&["status"], "").await
+    }
+
+    /// The node's peers.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn peers(&self) -> Result<Vec<Peer>, Failure> {
+        self.ctl_ok::<Peers>(&["peers"], "").await.map(|document| document.peers)
+    }
+
+    /// Makes an invite.
+    ///
+    /// # Errors
+    /// If the node refuses.
+    pub async fn invite(&self, options: &[&str]) -> Result<String, Failure> {
+        let args: Vec<_> = ["invite", "create"].into_iter().chain(options.iter().copied()).collect();
+        self.ctl_ok::<Invite>(&args, "").await.map(|document| document.invite)
+    }
+
+    /// Joins a network.
+    ///
+    /// # Errors
+    /// Why the node cannot, in the inner result.
+    pub async fn join(&self, code: &str) -> Result<Result<NetworkStatus, CtlError>, Failure> {
+        self.ctl_json(&["join"], code).await
+    }
+
+    /// The node's place in its network.
+    ///
+    /// # Errors
+    /// If it is in none.
+    pub async fn network(&self) -> Result<NetworkStatus, Failure> {
+        self.status().await?.network.ok_or_else(|| self.failure("it is in no network"))
+    }
+
+    /// Process id of a daemon.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub async fn daemon_pid(&self, name: &str) -> Result<u32, Failure> {
+        let status = self.status().await?;
+        let pid = status.daemons.iter().find(|daemon| daemon.name == name).and_then(|daemon| daemon.pid);
+        pid.ok_or_else(|| self.failure(&format!("{name} does not run")))
+    }
+
+    /// Waits until the node's sessions are open.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn ready(&self) -> Result<(), Failure> {
+        self.until("its SAM sessions are open", READY_DEADLINE, async |node| {
+            let status = node.status().await?;
+            Ok(status.sam.control.state == "up" && status.sam.data.state == "up")
+        })
+        .await
+    }
+
+    /// Waits until something is so.
+    ///
+    /// # Errors
+    /// If it does not become so in time; with why the last look at it failed, if it did.
+    pub async fn until(
+        &self,
+        what: &str,
+        deadline: Duration,
+        condition: impl AsyncFn(&Self) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        let started = Instant::now();
+        loop {
+            let result = condition(self).await;
+            if result == Ok(true) {
+                return Ok(());
+            }
+            if started.elapsed() > deadline {
+                let reason = result.err().map(|failure| format!(" ({failure})")).unwrap_or_default();
+                return Err(self.failure(&format!("not within {} s: {what}{reason}", deadline.as_secs())));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Runs one of the laboratory's probes in the node's namespace and reads what it measured.
+    ///
+    /// # Errors
+    /// If the probe fails.
+    pub async fn probe<T: DeserializeOwned>(&self, args: &[String]) -> Result<T, Failure> {
+        let output = Spawn::this_program(args.iter().map(OsString::from))
+            .namespace(Some(&self.name))
+            .output("")
+            .await?;
+        if !output.status.success() {
+            return Err(Failure::new(format!("node {}: {}", self.name, output.stderr.trim())));
+        }
+        serde_json::from_str(&output.stdout)
+            .map_err(|error| Failure::new(format!("a probe printed no result: {error}")))
+    }
+
+    /// Starts one of the laboratory's probes in the node's namespace, to read its lines.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_probe(&self, args: &[String]) -> Result<Child, Failure> {
+        Spawn::this_program(args.iter().map(OsString::from)).namespace(Some(&self.name)).wait_for_line()
+    }
+}
+
+/// User and effective capabilities of a process.
+///
+/// # Errors
+/// If there is no such process.
+pub fn credentials(pid: u32) -> Result<(u32, u64), Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|line| line.split_whitespace().next()).map(ToOwned::to_owned)
+    };
+    let uid = field("Uid").and_then(|uid| uid.parse().ok());
+    let capabilities = ["CapPrm", "CapEff", "CapInh", "CapAmb"]
+        .map(|name| field(name).and_then(|set| u64::from_str_radix(&set, 16).ok()));
+    let capabilities = capabilities.into_iter().try_fold(0, |all, set| set.map(|set| all | set));
+    uid.zip(capabilities).ok_or_else(|| Failure::new(format!("cannot read the credentials of process {pid}")))
+}

@@ -1,0 +1,414 @@
+//! What runs in a node's namespace to measure it. Every probe prints JSON on standard output.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::Failure;
+use crate::i2p::sam::{Session, Style};
+use crate::stats::Times;
+
+/// Bytes of an echo request's payload.
+const ECHO_LEN: usize = 56;
+
+/// How long an echo may take.
+const ECHO_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long a sink waits for more before it reports what has come.
+const IDLE: Duration = Duration::from_millis(1500);
+
+/// What pinging showed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pings {
+    /// Echo requests sent.
+    pub sent: u32,
+    /// Replies that came in time.
+    pub received: u32,
+    /// Round-trip times of those.
+    pub times: Option<Times>,
+}
+
+/// What a transfer showed.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Transfer {
+    /// Bytes.
+    pub bytes: u64,
+    /// From the first byte sent to the receiver's hash of the last.
+    pub seconds: f64,
+    /// The receiver's hash is the sender's.
+    pub intact: bool,
+}
+
+/// What a sink has received of one step of a load.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// The step.
+    pub step: u32,
+    /// Datagrams.
+    pub datagrams: u64,
+}
+
+/// What was sent in one step of a load.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Sent {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+fn print(result: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(result).map_err(|error| Failure::new(error.to_string()))?;
+    println!("{text}");
+    std::io::stdout().flush()?;
+    Ok(())
+}
+
+/// Pings an address so many times, one after the other; with `first`, until the first reply.
+///
+/// # Errors
+/// If the socket cannot be made or fails, or no first reply comes within a minute.
+pub fn ping(target: IpAddr, count: u32, interval: Duration, first: bool) -> Result<(), Failure> {
+    let (domain, protocol) = match target {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
+    };
+    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+    let id: u16 = rand::random();
+    let started = Instant::now();
+    let mut times = Vec::new();
+    let mut sent = 0;
+    while sent < count {
+        let sequence = u16::try_from(sent % 65_536).unwrap_or(0);
+        let request = echo_request(target, id, sequence);
+        let at = Instant::now();
+        sent += 1;
+        // No route yet is as good as no reply.
+        let deadline = if first { interval } else { ECHO_DEADLINE };
+        if socket.send_to(&request, &SocketAddr::new(target, 0).into()).is_ok()
+            && let Some(time) = await_echo(&socket, target, id, sequence, at, deadline)?
+        {
+            times.push(time);
+            if first {
+                break;
+            }
+        }
+        if first && started.elapsed() > Duration::from_secs(60) {
+            return Err(Failure::new(format!("{target} did not answer within a minute")));
+        }
+        std::thread::sleep(interval.saturating_sub(at.elapsed()));
+    }
+    let received = u32::try_from(times.len()).unwrap_or(u32::MAX);
+    print(&Pings { sent, received, times: Times::of(times) })
+}
+
+/// An echo request (RFC 792, RFC 4443). The kernel fills in the checksum of ICMPv6.
+fn echo_request(target: IpAddr, id: u16, sequence: u16) -> Vec<u8> {
+    let kind = if target.is_ipv4() { 8 } else { 128 };
+    let mut packet = vec![kind, 0, 0, 0];
+    packet.extend_from_slice(&id.to_be_bytes());
+    packet.extend_from_slice(&sequence.to_be_bytes());
+    packet.extend_from_slice(&[0x5a; ECHO_LEN]);
+    if target.is_ipv4() {
+        let checksum = internet_checksum(&packet);
+        packet[2..4].copy_from_slice(&checksum.to_be_bytes());
+    }
+    packet
+}
+
+/// The checksum of RFC 1071.
+fn internet_checksum(bytes: &[u8]) -> u16 {
+    let words = bytes
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or(0)
+}
+
+fn await_echo(
+    socket: &Socket,
+    target: IpAddr,
+    id: u16,
+    sequence: u16,
+    sent_at: Instant,
+    deadline: Duration,
+) -> Result<Option<Duration>, Failure> {
+    loop {
+        let left = deadline.saturating_sub(sent_at.elapsed());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        socket.set_read_timeout(Some(left))?;
+        let mut buffer = [0; 2048];
+        let mut reader = socket;
+        let len = match reader.read(&mut buffer) {
+            Ok(len) => len,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Ok(None);
+            }
+            // An unreachable destination is reported on the socket; the next echo may do better.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if is_echo_reply(&buffer[..len], target.is_ipv4(), id, sequence) {
+            return Ok(Some(sent_at.elapsed()));
+        }
+    }
+}
+
+fn is_echo_reply(packet: &[u8], ipv4: bool, id: u16, sequence: u16) -> bool {
+    // A raw IPv4 socket shows the IP header too, an IPv6 one does not.
+    let header = if ipv4 { packet.first().map_or(0, |first| usize::from(first & 0xf) * 4) } else { 0 };
+    let kind = if ipv4 { 0 } else { 129 };
+    let Some(icmp) = packet.get(header..header + 8) else { return false };
+    icmp[0] == kind && icmp[4..6] == id.to_be_bytes() && icmp[6..8] == sequence.to_be_bytes()
+}
+
+/// Bytes that no compression makes smaller, the same for every sender.
+struct Noise(u64);
+
+impl Noise {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        for chunk in buffer.chunks_mut(8) {
+            // SplitMix64.
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            chunk.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+/// Takes one connection after the other and answers each with the hash of what it has sent.
+///
+/// # Errors
+/// If the socket cannot be made.
+pub fn serve_tcp(address: SocketAddr) -> Result<(), Failure> {
+    let listener = TcpListener::bind(address)?;
+    print(&"listening")?;
+    for connection in listener.incoming() {
+        let mut connection = connection?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match connection.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => hash.update(&buffer[..count]),
+                Err(_) => break,
+            }
+        }
+        let _ = connection.write_all(&hash.finalize());
+    }
+    Ok(())
+}
+
+/// Sends so many bytes over TCP and compares hashes.
+///
+/// # Errors
+/// If the connection cannot be made or breaks.
+pub fn send_tcp(address: SocketAddr, bytes: u64) -> Result<(), Failure> {
+    let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(30))?;
+    let started = Instant::now();
+    let mut noise = Noise(1);
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut left = bytes;
+    while left > 0 {
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        noise.fill(&mut buffer[..count]);
+        hash.update(&buffer[..count]);
+        connection.write_all(&buffer[..count])?;
+        left -= count as u64;
+    }
+    connection.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer)?;
+    let intact = answer == hash.finalize().as_slice();
+    print(&Transfer { bytes, seconds: started.elapsed().as_secs_f64(), intact })
+}
+
+/// Calls `send` at a steady rate for a while.
+async fn at_rate(
+    rate: u32,
+    duration: Duration,
+    mut send: impl AsyncFnMut(u64) -> Result<(), Failure>,
+) -> Result<Sent, Failure> {
+    let started = Instant::now();
+    let mut datagrams = 0;
+    loop {
+        let elapsed = started.elapsed();
+        if elapsed >= duration {
+            return Ok(Sent { datagrams, seconds: elapsed.as_secs_f64() });
+        }
+        let due = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).saturating_mul(u64::from(rate))
+            / 1_000_000;
+        while datagrams < due {
+            send(datagrams).await?;
+            datagrams += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Counts the datagrams of each step, and prints the count when no more come.
+struct Counter(Option<Received>);
+
+impl Counter {
+    fn count(&mut self, datagram: &[u8]) -> Result<(), Failure> {
+        let Some(step) = datagram.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)) else {
+            return Ok(());
+        };
+        match &mut self.0 {
+            Some(received) if received.step == step => received.datagrams += 1,
+            // What comes late of a step that has been reported does not count.
+            Some(received) if received.step > step => {}
+            _ => {
+                self.report()?;
+                self.0 = Some(Received { step, datagrams: 1 });
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&mut self) -> Result<(), Failure> {
+        self.0.take().map_or(Ok(()), |received| print(&received))
+    }
+}
+
+/// Opens a session without senders, prints its destination and counts what comes.
+///
+/// # Errors
+/// If the session cannot be opened or ends.
+pub async fn raw_sink() -> Result<(), Failure> {
+    let session = Session::open(Style::Raw).await?;
+    print(&session.destination)?;
+    let mut buffer = vec![0; 4096];
+    let mut counter = Counter(None);
+    loop {
+        match tokio::time::timeout(IDLE, session.receive(&mut buffer)).await {
+            Ok(len) => counter.count(&buffer[..len?])?,
+            Err(_) => counter.report()?,
+        }
+    }
+}
+
+/// Sends datagrams to a destination, in steps of growing rate as they are read from the arguments.
+///
+/// # Errors
+/// If the session cannot be opened or ends.
+pub async fn raw_source(
+    destination: &str,
+    len: usize,
+    rates: &[u32],
+    duration: Duration,
+) -> Result<(), Failure> {
+    let session = Session::open(Style::Raw).await?;
+    let header = session.header(destination);
+    let mut noise = Noise(2);
+    for (step, rate) in rates.iter().enumerate() {
+        let step = u32::try_from(step).unwrap_or(u32::MAX);
+        let mut datagram = header.clone();
+        datagram.resize(header.len() + len, 0);
+        noise.fill(&mut datagram[header.len()..]);
+        datagram[header.len()..header.len() + 4].copy_from_slice(&step.to_be_bytes());
+        let sent = at_rate(*rate, duration, async |_| session.send(&datagram).await).await?;
+        // So that the sink sees the end of the step.
+        tokio::time::sleep(IDLE * 2).await;
+        print(&sent)?;
+    }
+    Ok(())
+}
+
+/// Counts UDP datagrams.
+///
+/// # Errors
+/// If the socket cannot be made or fails.
+pub fn udp_sink(address: SocketAddr) -> Result<(), Failure> {
+    let socket = UdpSocket::bind(address)?;
+    socket.set_read_timeout(Some(IDLE))?;
+    print(&"listening")?;
+    let mut buffer = vec![0; 4096];
+    let mut counter = Counter(None);
+    loop {
+        match socket.recv(&mut buffer) {
+            Ok(len) => counter.count(&buffer[..len])?,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                counter.report()?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Sends UDP datagrams in steps.
+///
+/// # Errors
+/// If the socket cannot be made.
+pub async fn udp_source(
+    address: SocketAddr,
+    len: usize,
+    rates: &[u32],
+    duration: Duration,
+) -> Result<(), Failure> {
+    let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = tokio::net::UdpSocket::bind(any).await?;
+    let mut datagram = vec![0; len];
+    for (step, rate) in rates.iter().enumerate() {
+        let step = u32::try_from(step).unwrap_or(u32::MAX);
+        Noise(3).fill(&mut datagram);
+        datagram[..4].copy_from_slice(&step.to_be_bytes());
+        let sent = at_rate(*rate, duration, async |_| {
+            // A full queue of the interface is a loss like any other.
+            let _ = socket.try_send_to(&datagram, address);
+            Ok(())
+        });
+        let sent = sent.await?;
+        tokio::time::sleep(IDLE * 2).await;
+        print(&sent)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn echo_requests_have_a_right_checksum() {
+        let request = echo_request("192.0.2.1".parse().unwrap(), 7, 9);
+        assert_eq!(internet_checksum(&request), 0);
+        assert_eq!(request.len(), 8 + ECHO_LEN);
+    }
+
+    #[test]
+    fn only_the_awaited_reply_counts() {
+        let mut reply = vec![0x45; 20];
+        reply.extend_from_slice(&[0, 0, 0, 0, 0, 7, 0, 9]);
+        assert!(is_echo_reply(&reply, true, 7, 9));
+        assert!(!is_echo_reply(&reply, true, 7, 8));
+        assert!(!is_echo_reply(&reply[..22], true, 7, 9));
+        assert!(is_echo_reply(&[129, 0, 0, 0, 0, 7, 0, 9], false, 7, 9));
+        assert!(!is_echo_reply(&[], true, 7, 9));
+    }
+
+    #[test]
+    fn noise_is_the_same_for_all() {
+        let (mut one, mut two) = ([0; 100], [0; 100]);
+        Noise(1).fill(&mut one);
+        Noise(1).fill(&mut two);
+        assert_eq!(one, two);
+        assert_ne!(one[..8], one[8..16]);
+    }
+}

@@ -1,0 +1,200 @@
+//! Processes of the laboratory.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{ChildStdout, Command};
+
+use crate::{Failure, netns};
+
+/// A process to be.
+#[derive(Debug)]
+pub struct Spawn {
+    program: PathBuf,
+    args: Vec<OsString>,
+    namespace: Option<String>,
+    log: Option<PathBuf>,
+}
+
+/// What a process left behind.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+impl Spawn {
+    /// A program with arguments.
+    #[must_use]
+    pub fn new(program: &Path, args: impl IntoIterator<Item = OsString>) -> Self {
+        Self { program: program.to_owned(), args: args.into_iter().collect(), namespace: None, log: None }
+    }
+
+    /// Another process of this program.
+    #[must_use]
+    pub fn this_program(args: impl IntoIterator<Item = OsString>) -> Self {
+        Self::new(&own_program(), args)
+    }
+
+    /// Runs it in a node's network namespace.
+    #[must_use]
+    pub fn namespace(mut self, namespace: Option<&str>) -> Self {
+        self.namespace = namespace.map(ToOwned::to_owned);
+        self
+    }
+
+    /// Appends what it writes on standard error, and on standard output unless that is read, to a file.
+    #[must_use]
+    pub fn log(mut self, log: &Path) -> Self {
+        self.log = Some(log.to_owned());
+        self
+    }
+
+    fn command(&self) -> Result<Command, Failure> {
+        let mut command = match &self.namespace {
+            None => Command::new(&self.program),
+            Some(namespace) => {
+                // Another process of this program enters the namespace and becomes the program.
+                let mut command = Command::new(own_program());
+                command.arg("__in").arg(namespace).arg(&self.program);
+                command
+            }
+        };
+        command.args(&self.args).stdin(Stdio::null()).kill_on_drop(true);
+        // Ctrl-C at a terminal is for the laboratory, which then takes its processes down in order.
+        command.process_group(0);
+        if let Some(log) = &self.log {
+            let file = File::options().append(true).create(true).open(log)?;
+            command.stdout(file.try_clone()?).stderr(file);
+        }
+        Ok(command)
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(self) -> Result<Child, Failure> {
+        let child = self.command()?.spawn()?;
+        Ok(Child { pid: child.id().unwrap_or(0), child, lines: None })
+    }
+
+    /// Starts it, to read what it prints.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn wait_for_line(self) -> Result<Child, Failure> {
+        let mut child = self.command()?.stdout(Stdio::piped()).spawn()?;
+        let lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
+        Ok(Child { pid: child.id().unwrap_or(0), child, lines })
+    }
+
+    /// Runs it to its end with this input.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub async fn output(self, input: &str) -> Result<Output, Failure> {
+        let mut command = self.command()?;
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program that does not read its input has its reasons.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+        let output = child.wait_with_output().await?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Output { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) })
+    }
+}
+
+/// A running process. Killed when dropped.
+#[derive(Debug)]
+pub struct Child {
+    pid: u32,
+    child: tokio::process::Child,
+    lines: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+impl Child {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The next line that it prints.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn first_line(&mut self) -> Result<String, Failure> {
+        let lines = self.lines.as_mut().ok_or_else(|| Failure::new("its output goes to a file"))?;
+        lines.next_line().await?.ok_or_else(|| Failure::new("it ended without a word"))
+    }
+
+    /// The next line that it prints, as JSON.
+    ///
+    /// # Errors
+    /// If it has ended or prints something else.
+    pub async fn next_json<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
+        let line = self.first_line().await?;
+        serde_json::from_str(&line)
+            .map_err(|error| Failure::new(format!("{line:?} was not expected ({error})")))
+    }
+
+    /// Kills it, with no chance to say farewell.
+    ///
+    /// # Errors
+    /// If it cannot be killed.
+    pub async fn kill(&mut self) -> Result<(), Failure> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Asks it to stop and waits until it has.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    pub async fn stop(&mut self) -> Result<ExitStatus, Failure> {
+        if self.child.try_wait()?.is_none() {
+            signal(self.pid, Signal::SIGTERM)?;
+        }
+        Ok(self.child.wait().await?)
+    }
+}
+
+/// Sends a signal to a process of this laboratory.
+///
+/// # Errors
+/// If there is no such process.
+pub fn signal(pid: u32, signal: Signal) -> Result<(), Failure> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .filter(|pid| *pid > 1)
+        .ok_or_else(|| Failure::new("not a process to signal"))?;
+    Ok(kill(Pid::from_raw(pid), signal)?)
+}
+
+/// Becomes another program, in a network namespace. Returns only if that fails.
+#[must_use]
+pub fn become_in(namespace: &str, program: &OsString, args: &[OsString]) -> Failure {
+    if let Err(failure) = netns::enter(namespace) {
+        return failure;
+    }
+    let error = std::process::Command::new(program).args(args).exec();
+    Failure::new(format!("cannot run {}: {error}", program.display()))
+}
+
+/// This program or, in a test, the laboratory's program.
+fn own_program() -> PathBuf {
+    std::env::var_os("I2PLAN_LAB_PROGRAM").map_or_else(|| "/proc/self/exe".into(), PathBuf::from)
+}

@@ -1,0 +1,61 @@
+//! How a test gets into the sandbox.
+//!
+//! A test cannot enter namespaces itself: its process runs other tests too. So it runs its own program again,
+//! as the sandbox's inner process, to do just this test.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::node::PROGRAMS_VARIABLE;
+use crate::{Failure, build, sandbox};
+
+/// The laboratory's program, for a test binary that is not it.
+pub const PROGRAM_VARIABLE: &str = "I2PLAN_LAB_PROGRAM";
+
+/// Runs `body` in the sandbox, on a network of its own. To be called by a test with its own full name, and with
+/// the path of the `lab` program (`env!("CARGO_BIN_EXE_lab")`).
+///
+/// # Panics
+/// If the body fails, or the sandbox cannot be made: the message says what is missing.
+pub fn sandboxed(lab: &str, name: &str, body: impl AsyncFnOnce() -> Result<(), Failure>) {
+    if sandbox::is_inner() {
+        let result =
+            sandbox::enter().map_err(|failure| failure.during("entering the sandbox")).and_then(|()| {
+                tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(body())
+            });
+        if let Err(failure) = result {
+            panic!("{failure}");
+        }
+        return;
+    }
+    // Routers and daemons of one test keep two cores busy; side by side, tests would only wait for each other.
+    let alone = take_turns();
+    let run = || {
+        let programs =
+            serde_json::to_string(&build::build()?).map_err(|error| Failure::new(error.to_string()))?;
+        let test = std::env::current_exe()?;
+        let mut command = Command::new(lab);
+        command.arg("__sandbox").arg(test).args([name, "--exact", "--nocapture", "--test-threads=1"]);
+        Ok::<_, Failure>(command.env(PROGRAM_VARIABLE, lab).env(PROGRAMS_VARIABLE, programs).output()?)
+    };
+    let output = run();
+    drop(alone);
+    match output {
+        Ok(output) => {
+            // Through the test harness, which shows it if the test fails.
+            print!("{}", String::from_utf8_lossy(&output.stdout));
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success(), "the test failed in the sandbox ({})", output.status);
+        }
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+/// Waits until no other test of this checkout is in the sandbox. A file that is there anyway carries the lock.
+fn take_turns() -> Option<Flock<File>> {
+    let file = File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).ok()?;
+    Flock::lock(file, FlockArg::LockExclusive).ok()
+}
