@@ -2,7 +2,8 @@
 
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::set_no_new_privs;
 
 /// Call first in main, before any secret is read: no core dump of this process, no access to its memory
@@ -15,4 +16,23 @@ pub fn harden() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_no_new_privs(true)?;
     Ok(())
+}
+
+/// What a daemon with locked memory may need, bytes.
+const MEMORY: u64 = 256 * 1024 * 1024;
+
+/// Keeps all memory of this process out of swap; for daemons that hold keys. A daemon goes on without, with a
+/// warning.
+///
+/// Not tried under a low limit: memory that cannot be locked could then not be had at all.
+pub fn lock_memory() {
+    let limit = getrlimit(Resource::Memlock).current;
+    if limit.is_some_and(|limit| limit < MEMORY) {
+        tracing::warn!(
+            limit,
+            "memory is not locked, so keys could be swapped out: raise LimitMEMLOCK, or do without swap"
+        );
+    } else if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE) {
+        tracing::warn!(%error, "cannot lock memory, so keys could be swapped out: do without swap");
+    }
 }

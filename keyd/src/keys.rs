@@ -1,0 +1,312 @@
+//! A node's keys, and their form on disk.
+
+use std::fmt;
+
+use ed25519_dalek::SigningKey;
+use hkdf::Hkdf;
+use i2plan_ipc::secret::SecretKey;
+use i2plan_proto::codec::{DecodeError, Reader};
+use i2plan_proto::destination::{Destination, base64};
+use i2plan_proto::identity::{NetworkId, NodeId};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+const MAGIC: &[u8; 11] = b"i2plan keys";
+const VERSION: u8 = 1;
+const SUM_LEN: usize = 32;
+
+/// Bytes of a key file: magic, version, identity, two destinations of two blocks, master secret, epoch, time,
+/// checksum.
+const LEN: usize = MAGIC.len() + 1 + 32 + 2 * 64 + 32 + 4 + 8 + SUM_LEN;
+
+/// Bytes of the encryption key in a destination's private key file, for encryption type 0.
+const ENCRYPTION_KEY_LEN: usize = 256;
+
+/// The private half of an I2P destination.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+struct DestinationKeys {
+    padding: [u8; 32],
+    seed: [u8; 32],
+}
+
+impl DestinationKeys {
+    fn public(&self) -> Destination {
+        let signing_key = SigningKey::from_bytes(&self.seed).verifying_key().to_bytes();
+        Destination { padding: self.padding, signing_key }
+    }
+
+    /// What SAM calls the private key, in I2P's base64: the destination, the private encryption key, the seed of
+    /// the signing key. The encryption key has been out of use since lease sets carry their own; it only has to
+    /// be there.
+    fn private_key(&self) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(1024));
+        bytes.extend_from_slice(&self.public().to_i2p());
+        let mut unused = Zeroizing::new([0; ENCRYPTION_KEY_LEN]);
+        Hkdf::<Sha256>::new(None, &self.seed)
+            .expand(b"i2plan unused destination encryption key v1", unused.as_mut())
+            .expect("256 bytes are fewer than HKDF-SHA256 can give");
+        bytes.extend_from_slice(unused.as_ref());
+        bytes.extend_from_slice(&self.seed);
+        let mut text = Zeroizing::new(String::with_capacity(1024));
+        base64().encode_append(&bytes, &mut text);
+        text
+    }
+}
+
+/// Every long-term private key of a node. Wiped when dropped, never printed.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct Keys {
+    identity: [u8; 32],
+    control: DestinationKeys,
+    data: DestinationKeys,
+    /// All WireGuard keys are derived from it.
+    master: [u8; 32],
+    epoch: u32,
+    created_at: u64,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys(of node {})", self.node().short())
+    }
+}
+
+/// Why a file is not a key file.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum KeysError {
+    /// It is something else.
+    #[error("it is not a key file of i2plan")]
+    Foreign,
+    /// It was written by another version.
+    #[error("it has version {0}, which this version of i2plan does not know; use the version that wrote it")]
+    Version(u8),
+    /// It ends too early.
+    #[error("it is truncated: {0} of {LEN} bytes; restore it from a backup")]
+    Truncated(usize),
+    /// It is not as it was written.
+    #[error("it is damaged: its checksum does not match; restore it from a backup")]
+    Damaged,
+}
+
+impl Keys {
+    /// Fresh keys from this randomness.
+    #[must_use]
+    pub fn generate(random: &Zeroizing<[u8; 192]>, now: u64) -> Self {
+        let part = |index: usize| std::array::from_fn(|byte| random[index * 32 + byte]);
+        Self {
+            identity: part(0),
+            control: DestinationKeys { padding: part(1), seed: part(2) },
+            data: DestinationKeys { padding: part(3), seed: part(4) },
+            master: part(5),
+            epoch: 1,
+            created_at: now,
+        }
+    }
+
+    /// The identity key.
+    #[must_use]
+    pub fn identity(&self) -> SigningKey {
+        SigningKey::from_bytes(&self.identity)
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        NodeId(self.identity().verifying_key().to_bytes())
+    }
+
+    /// The destination for control messages.
+    #[must_use]
+    pub fn control(&self) -> Destination {
+        self.control.public()
+    }
+
+    /// The destination for WireGuard packets.
+    #[must_use]
+    pub fn data(&self) -> Destination {
+        self.data.public()
+    }
+
+    /// The private key of the control destination, as SAM takes it.
+    #[must_use]
+    pub fn control_private(&self) -> Zeroizing<String> {
+        self.control.private_key()
+    }
+
+    /// The private key of the data destination, as SAM takes it.
+    #[must_use]
+    pub fn data_private(&self) -> Zeroizing<String> {
+        self.data.private_key()
+    }
+
+    /// Counts the WireGuard keys of this node.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The WireGuard private key of the current epoch in a network.
+    #[must_use]
+    pub fn wireguard(&self, network: &NetworkId) -> SecretKey {
+        let mut key = SecretKey([0; 32]);
+        let epoch = self.epoch.to_be_bytes();
+        let info: [&[u8]; 3] = [b"i2plan wireguard v1\0", &network.0, &epoch];
+        Hkdf::<Sha256>::new(None, &self.master)
+            .expand_multi_info(&info, &mut key.0)
+            .expect("32 bytes are fewer than HKDF-SHA256 can give");
+        key
+    }
+
+    /// The WireGuard public key of the current epoch in a network.
+    #[must_use]
+    pub fn wireguard_public(&self, network: &NetworkId) -> [u8; 32] {
+        PublicKey::from(&StaticSecret::from(self.wireguard(network).0)).to_bytes()
+    }
+
+    /// The content of a key file.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut out = Zeroizing::new(Vec::with_capacity(LEN));
+        out.extend_from_slice(MAGIC);
+        out.push(VERSION);
+        out.extend_from_slice(&self.identity);
+        for destination in [&self.control, &self.data] {
+            out.extend_from_slice(&destination.padding);
+            out.extend_from_slice(&destination.seed);
+        }
+        out.extend_from_slice(&self.master);
+        out.extend_from_slice(&self.epoch.to_be_bytes());
+        out.extend_from_slice(&self.created_at.to_be_bytes());
+        let sum = Sha256::digest(&*out);
+        out.extend_from_slice(&sum);
+        out
+    }
+
+    /// Reads the content of a key file.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeysError> {
+        let rest = bytes.strip_prefix(MAGIC).ok_or(KeysError::Foreign)?;
+        match rest.first() {
+            None => return Err(KeysError::Truncated(bytes.len())),
+            Some(&VERSION) => {}
+            Some(version) => return Err(KeysError::Version(*version)),
+        }
+        if bytes.len() < LEN {
+            return Err(KeysError::Truncated(bytes.len()));
+        }
+        let (body, sum) = bytes.split_last_chunk::<SUM_LEN>().ok_or(KeysError::Damaged)?;
+        if bytes.len() != LEN || Sha256::digest(body).as_slice() != sum {
+            return Err(KeysError::Damaged);
+        }
+        Self::decode(&body[MAGIC.len() + 1..]).map_err(|_| KeysError::Damaged)
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let identity = reader.array("identity")?;
+        let mut destination = || {
+            Ok::<_, DecodeError>(DestinationKeys {
+                padding: reader.array("padding")?,
+                seed: reader.array("seed")?,
+            })
+        };
+        let (control, data) = (destination()?, destination()?);
+        let master = reader.array("master secret")?;
+        let keys = Self {
+            identity,
+            control,
+            data,
+            master,
+            epoch: reader.u32("epoch")?,
+            created_at: reader.u64("time")?,
+        };
+        reader.finish()?;
+        Ok(keys)
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn test_keys(seed: u8) -> Keys {
+    let random =
+        Zeroizing::new(std::array::from_fn(|index| u8::try_from(index).unwrap_or(0).wrapping_mul(3) ^ seed));
+    Keys::generate(&random, 1_800_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn files_read_back() {
+        let keys = test_keys(1);
+        assert_eq!(keys.to_bytes().len(), LEN);
+        assert_eq!(Keys::from_bytes(&keys.to_bytes()), Ok(keys));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        let bytes = test_keys(1).to_bytes();
+        for len in 0..bytes.len() {
+            let error = Keys::from_bytes(&bytes[..len]).unwrap_err();
+            let expected = if len < MAGIC.len() { KeysError::Foreign } else { KeysError::Truncated(len) };
+            assert_eq!(error, expected, "{len}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_an_error() {
+        let bytes = test_keys(1).to_bytes();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Keys::from_bytes(&flipped).is_err(), "{bit}");
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_named() {
+        let mut bytes = test_keys(1).to_bytes();
+        bytes[MAGIC.len()] = 9;
+        assert_eq!(Keys::from_bytes(&bytes), Err(KeysError::Version(9)));
+        assert_eq!(Keys::from_bytes(b"something else"), Err(KeysError::Foreign));
+    }
+
+    #[test]
+    fn wireguard_keys_differ_by_network_and_are_stable() {
+        let keys = test_keys(1);
+        let (one, two) = (NetworkId([1; 32]), NetworkId([2; 32]));
+        assert_eq!(keys.wireguard(&one), keys.wireguard(&one));
+        assert_ne!(keys.wireguard(&one), keys.wireguard(&two));
+        assert_ne!(keys.wireguard(&one), test_keys(2).wireguard(&one));
+    }
+
+    #[test]
+    fn a_sam_private_key_has_the_form_that_routers_expect() {
+        let keys = test_keys(1);
+        let bytes = base64().decode(keys.control_private().as_bytes()).unwrap();
+        assert_eq!(bytes.len(), 391 + 256 + 32);
+        assert_eq!(bytes[..391], keys.control().to_i2p());
+        let seed: [u8; 32] = bytes[391 + 256..].try_into().unwrap();
+        assert_eq!(SigningKey::from_bytes(&seed).verifying_key().to_bytes(), keys.control().signing_key);
+    }
+
+    #[test]
+    fn keys_do_not_print() {
+        let keys = test_keys(1);
+        assert_eq!(format!("{keys:?}"), format!("Keys(of node {})", keys.node().short()));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Keys::from_bytes(&bytes);
+            let _ = Keys::from_bytes(&[MAGIC.as_slice(), &[VERSION], &bytes].concat());
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! i2plan's isolated daemon: holds every long-term private key of a node, and signs.
+//!
+//! * [`keys`]: the keys, what is derived from them, and their form on disk. No I/O.
+//! * [`policy`]: what is checked before anything is signed. No I/O.
+//! * [`store`]: the file that holds the keys.
+//! * [`session`]: opens SAM sessions on connections that `meshd` has made.
+//! * [`service`]: the requests, answered.
+
+pub mod keys;
+pub mod policy;
+pub mod service;
+pub mod session;
+pub mod store;

@@ -1,0 +1,423 @@
+//! What is checked before anything is signed.
+//!
+//! `meshd` faces the network. Whoever takes it over may ask for signatures, but gets them only on what an
+//! honest `meshd` of this very node could ask for: nothing in another's name, nothing for a time that is not
+//! now, no certificate for anybody but holders of invites that were made here.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::keyd::{CertifyMember, CreateInvite};
+use i2plan_ipc::secret::SecretText;
+use i2plan_proto::identity::{NetworkId, Signable, Signature, Signed};
+use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
+use i2plan_proto::join::JoinBody;
+use i2plan_proto::membership::{Charter, Membership};
+use i2plan_proto::record::Record;
+use i2plan_proto::wireguard::WireGuardCertificate;
+
+use crate::keys::Keys;
+
+/// How far a time that is to be signed may be from now, seconds.
+const NOW_TOLERANCE: u64 = 10 * 60;
+
+/// How old a joiner's request may be, or how far ahead its clock, seconds.
+const JOIN_TOLERANCE: u64 = 24 * 60 * 60;
+
+/// Longest life of an invite, seconds.
+const MAX_INVITE_LIFE: u64 = 366 * 24 * 60 * 60;
+
+/// Life of a WireGuard certificate, seconds.
+const CERTIFICATE_LIFE: u64 = 30 * 24 * 60 * 60;
+
+/// Networks whose last sequence number is remembered.
+const MAX_NETWORKS: usize = 16;
+
+/// Signs what may be signed.
+#[derive(Debug)]
+pub struct Signer {
+    keys: Keys,
+    /// The highest sequence number that was signed since the start, in each network.
+    sequences: HashMap<NetworkId, u64>,
+}
+
+impl Signer {
+    /// A signer with these keys.
+    #[must_use]
+    pub fn new(keys: Keys) -> Self {
+        Self { keys, sequences: HashMap::new() }
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    fn sign<T: Signable>(&self, value: &T) -> Signature {
+        value.sign(&self.keys.identity())
+    }
+
+    /// Signs the charter of a network that this node founds.
+    ///
+    /// # Errors
+    /// If it is another's, or not for now.
+    pub fn sign_charter(&self, charter: &Charter, now: u64) -> Result<Signature, ApiError> {
+        require(charter.founder == self.keys.node(), "the charter names another founder")?;
+        require(near(charter.founded_at, now), "the charter's time is not now")?;
+        Ok(self.sign(charter))
+    }
+
+    /// Signs this node's record.
+    ///
+    /// # Errors
+    /// If it is another's, not for now, older than the one before, or names keys that are not this node's.
+    pub fn sign_record(&mut self, record: &Record, now: u64) -> Result<Signature, ApiError> {
+        let network = record.network();
+        require(record.node == self.keys.node(), "the record is of another node")?;
+        record.verify_parts(&network).map_err(|error| ApiError::denied(error.to_string()))?;
+        require(
+            record.control == self.keys.control(),
+            "the record's control destination is not this node's",
+        )?;
+        require(record.data == self.keys.data(), "the record's data destination is not this node's")?;
+        let certificate = &record.wireguard.value;
+        let current = certificate.public_key == self.keys.wireguard_public(&network);
+        require(
+            current && certificate.epoch == self.keys.epoch(),
+            "the record's WireGuard key is not the current one",
+        )?;
+        require(is_unicast(record.ipv4), "the record's address cannot be a member's")?;
+        require(near(record.issued_at, now), "the record's time is not now")?;
+        // Sequence numbers are milliseconds of Unix time or one more than the last. A number far ahead would
+        // leave none for later records.
+        let limit = now.saturating_add(NOW_TOLERANCE).saturating_mul(1000);
+        let last = self.sequences.get(&network).copied();
+        let next_after_last = last.is_some_and(|last| record.sequence == last.saturating_add(1));
+        require(
+            record.sequence <= limit || next_after_last,
+            "the record's sequence number is too far ahead",
+        )?;
+        require(
+            last.is_none_or(|last| record.sequence > last),
+            "the record's sequence number has been used",
+        )?;
+        require(
+            last.is_some() || self.sequences.len() < MAX_NETWORKS,
+            "records of too many networks were signed",
+        )?;
+        self.sequences.insert(network, record.sequence);
+        Ok(self.sign(record))
+    }
+
+    /// Signs a request to join a network.
+    ///
+    /// # Errors
+    /// If it is in another's name, or not for now.
+    pub fn sign_join(&self, body: &JoinBody, now: u64) -> Result<Signature, ApiError> {
+        require(body.joiner == self.keys.node(), "the join request is of another node")?;
+        require(body.inviter != self.keys.node(), "the join request is to this node itself")?;
+        require(
+            body.control == self.keys.control().hash(),
+            "the join request's destination is not this node's",
+        )?;
+        require(near(body.issued_at, now), "the join request's time is not now")?;
+        Ok(self.sign(body))
+    }
+
+    /// Makes an invite with this secret.
+    ///
+    /// # Errors
+    /// If it is to live too long, or not at all.
+    pub fn create_invite(
+        &self,
+        wish: &CreateInvite,
+        secret: InviteSecret,
+        now: u64,
+    ) -> Result<(SecretText, Signed<InviteGrant>), ApiError> {
+        require(wish.expires_at > now, "the invite would have expired already")?;
+        require(wish.expires_at - now <= MAX_INVITE_LIFE, "the invite would live longer than 366 days")?;
+        let grant = InviteGrant {
+            network: wish.network,
+            inviter: self.keys.node(),
+            key: secret.key(),
+            created_at: now,
+            expires_at: wish.expires_at,
+            uses: wish.uses,
+        };
+        let invite = Invite {
+            network: wish.network,
+            inviter: self.keys.node(),
+            control: self.keys.control().hash(),
+            secret,
+            expires_at: wish.expires_at,
+        };
+        let signature = self.sign(&grant);
+        Ok((SecretText::new(invite.to_code().to_string()), Signed { value: grant, signature }))
+    }
+
+    /// Certifies the holder of an invite that was made here.
+    ///
+    /// # Errors
+    /// If the grant is not this node's or has expired, or the request is not by a holder of that invite.
+    pub fn certify_member(&self, certify: &CertifyMember, now: u64) -> Result<Signed<Membership>, ApiError> {
+        let grant = &certify.grant.value;
+        let body = &certify.request.body.value;
+        require(grant.inviter == self.keys.node(), "the invite was made by another node")?;
+        certify.grant.verify().map_err(|error| ApiError::denied(error.to_string()))?;
+        require(now <= grant.expires_at, "the invite has expired")?;
+        let same = body.invite == grant.key && body.network == grant.network && body.inviter == grant.inviter;
+        require(same, "the join request is for another invite")?;
+        certify.request.verify().map_err(|error| ApiError::denied(error.to_string()))?;
+        require(body.joiner != self.keys.node(), "this node does not invite itself")?;
+        require(body.issued_at.abs_diff(now) <= JOIN_TOLERANCE, "the join request is not of today")?;
+        let membership = Membership {
+            network: grant.network,
+            issuer: self.keys.node(),
+            subject: body.joiner,
+            invite: grant.key.id(),
+            issued_at: now,
+        };
+        let signature = self.sign(&membership);
+        Ok(Signed { value: membership, signature })
+    }
+
+    /// Certifies the current WireGuard key.
+    #[must_use]
+    pub fn certify_wireguard(&self, network: NetworkId, now: u64) -> Signed<WireGuardCertificate> {
+        let certificate = WireGuardCertificate {
+            network,
+            node: self.keys.node(),
+            public_key: self.keys.wireguard_public(&network),
+            epoch: self.keys.epoch(),
+            not_before: now,
+            not_after: now.saturating_add(CERTIFICATE_LIFE),
+        };
+        let signature = self.sign(&certificate);
+        Signed { value: certificate, signature }
+    }
+}
+
+fn require(holds: bool, otherwise: &str) -> Result<(), ApiError> {
+    if holds { Ok(()) } else { Err(ApiError::denied(format!("keyd does not sign this: {otherwise}"))) }
+}
+
+fn near(time: u64, now: u64) -> bool {
+    time.abs_diff(now) <= NOW_TOLERANCE
+}
+
+fn is_unicast(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_broadcast()
+        || address.is_link_local())
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_proto::address::Ipv4Subnet;
+    use i2plan_proto::identity::{NodeId, SelfSigned};
+    use i2plan_proto::invite::Uses;
+    use i2plan_proto::join::JoinRequest;
+    use i2plan_proto::membership::Chain;
+
+    use super::*;
+    use crate::keys::test_keys;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn signer(seed: u8) -> Signer {
+        Signer::new(test_keys(seed))
+    }
+
+    fn charter(signer: &Signer) -> Charter {
+        Charter { founder: signer.keys.node(), subnet: Ipv4Subnet::DEFAULT, founded_at: NOW }
+    }
+
+    fn network(signer: &Signer) -> NetworkId {
+        charter(signer).network()
+    }
+
+    fn record(signer: &Signer) -> Record {
+        Record {
+            node: signer.keys.node(),
+            sequence: NOW * 1000,
+            issued_at: NOW,
+            name: "n".parse().unwrap(),
+            control: signer.keys.control(),
+            data: signer.keys.data(),
+            ipv4: Ipv4Addr::new(10, 42, 0, 1),
+            wireguard: signer.certify_wireguard(network(signer), NOW),
+            chain: Chain::founder(signer.keys.node()),
+        }
+    }
+
+    fn wish(signer: &Signer) -> CreateInvite {
+        CreateInvite { network: network(signer), expires_at: NOW + 3600, uses: Uses::Unlimited }
+    }
+
+    fn secret() -> InviteSecret {
+        InviteSecret([9; 32])
+    }
+
+    /// Node 2 asks node 1 with an invite of node 1.
+    fn certify() -> CertifyMember {
+        let (inviter, joiner) = (signer(1), signer(2));
+        let (_, grant) = inviter.create_invite(&wish(&inviter), secret(), NOW).unwrap();
+        let body = JoinBody {
+            network: network(&inviter),
+            inviter: inviter.keys.node(),
+            invite: secret().key(),
+            joiner: joiner.keys.node(),
+            control: joiner.keys.control().hash(),
+            issued_at: NOW,
+        };
+        CertifyMember { grant, request: request(body, &joiner) }
+    }
+
+    fn request(body: JoinBody, joiner: &Signer) -> JoinRequest {
+        let proof = body.prove(&secret().signing_key());
+        let signature = body.sign(&joiner.keys.identity());
+        JoinRequest { body: Signed { value: body, signature }, proof }
+    }
+
+    fn refused<T>(result: Result<T, ApiError>, reason: &str) {
+        match result {
+            Ok(_) => panic!("signed, though {reason}"),
+            Err(error) => assert!(error.message.contains(reason), "{error} (expected: {reason})"),
+        }
+    }
+
+    #[test]
+    fn what_is_right_is_signed_by_the_identity() {
+        let mut signer = signer(1);
+        let charter = charter(&signer);
+        let signature = signer.sign_charter(&charter, NOW).unwrap();
+        assert_eq!(charter.verify(charter.signer(), &signature), Ok(()));
+        let record = record(&signer);
+        let signature = signer.sign_record(&record, NOW).unwrap();
+        assert_eq!(Signed { value: record, signature }.verify_for(&network(&signer)), Ok(()));
+        let certificate = signer.certify_member(&certify(), NOW).unwrap();
+        assert_eq!(certificate.verify(), Ok(()));
+        assert_eq!(certificate.value.subject, test_keys(2).node());
+    }
+
+    #[test]
+    fn charters_of_others_and_other_times_are_not_signed() {
+        let signer = signer(1);
+        let right = charter(&signer);
+        refused(
+            signer.sign_charter(&Charter { founder: NodeId([1; 32]), ..right.clone() }, NOW),
+            "another founder",
+        );
+        refused(signer.sign_charter(&right, NOW + NOW_TOLERANCE + 1), "not now");
+    }
+
+    #[test]
+    fn records_name_this_node_and_its_keys_only() {
+        let other = signer(2);
+        let mut signer = signer(1);
+        let right = record(&signer);
+        let with = |change: &dyn Fn(&mut Record)| {
+            let mut record = right.clone();
+            change(&mut record);
+            record
+        };
+        let cases: [(Record, &str); 8] = [
+            (with(&|record| record.node = other.keys.node()), "another node"),
+            (with(&|record| record.chain = Chain::founder(other.keys.node())), "belongs to another"),
+            (with(&|record| record.control = other.keys.control()), "control destination"),
+            (with(&|record| record.data = other.keys.data()), "data destination"),
+            (
+                with(&|record| record.wireguard = other.certify_wireguard(network(&signer), NOW)),
+                "belongs to another",
+            ),
+            (with(&|record| record.ipv4 = Ipv4Addr::LOCALHOST), "cannot be a member's"),
+            (with(&|record| record.issued_at = NOW - NOW_TOLERANCE - 1), "not now"),
+            (with(&|record| record.sequence = u64::MAX - 1), "too far ahead"),
+        ];
+        for (record, reason) in cases {
+            refused(signer.sign_record(&record, NOW), reason);
+        }
+        // A certificate that this node signed, but for a key that is not the current one.
+        let mut stale = right.clone();
+        stale.wireguard.value.public_key = [5; 32];
+        stale.wireguard.signature = stale.wireguard.value.sign(&signer.keys.identity());
+        refused(signer.sign_record(&stale, NOW), "not the current one");
+        assert!(signer.sign_record(&right, NOW).is_ok());
+    }
+
+    #[test]
+    fn sequence_numbers_only_grow() {
+        let mut signer = signer(1);
+        let first = record(&signer);
+        signer.sign_record(&first, NOW).unwrap();
+        refused(signer.sign_record(&first, NOW), "has been used");
+        signer.sign_record(&Record { sequence: first.sequence + 1, ..first.clone() }, NOW).unwrap();
+        refused(signer.sign_record(&Record { sequence: first.sequence - 1, ..first }, NOW), "has been used");
+    }
+
+    #[test]
+    fn joins_are_in_this_nodes_name_only() {
+        let signer = signer(2);
+        let right = certify().request.body.value;
+        assert!(signer.sign_join(&right, NOW).is_ok());
+        let own = signer.keys.node();
+        let cases = [
+            (JoinBody { joiner: NodeId([1; 32]), ..right.clone() }, "another node"),
+            (JoinBody { inviter: own, ..right.clone() }, "this node itself"),
+            (JoinBody { control: test_keys(1).control().hash(), ..right.clone() }, "destination"),
+            (JoinBody { issued_at: NOW + NOW_TOLERANCE + 1, ..right }, "not now"),
+        ];
+        for (body, reason) in cases {
+            refused(signer.sign_join(&body, NOW), reason);
+        }
+    }
+
+    #[test]
+    fn invites_have_an_end() {
+        let signer = signer(1);
+        let right = wish(&signer);
+        refused(
+            signer.create_invite(&CreateInvite { expires_at: NOW, ..right.clone() }, secret(), NOW),
+            "expired already",
+        );
+        let endless = CreateInvite { expires_at: u64::MAX, ..right };
+        refused(signer.create_invite(&endless, secret(), NOW), "366 days");
+    }
+
+    #[test]
+    fn only_holders_of_own_invites_are_certified() {
+        let inviter = signer(1);
+        let right = certify();
+        refused(signer(3).certify_member(&right, NOW), "another node");
+        refused(inviter.certify_member(&right, NOW + 3601), "expired");
+
+        let mut forged = right.clone();
+        forged.grant.value.expires_at += 1;
+        refused(inviter.certify_member(&forged, NOW), "not its signer's");
+
+        let mut unproven = right.clone();
+        unproven.request.proof = Signature([0; 64]);
+        refused(inviter.certify_member(&unproven, NOW), "proof of holding");
+
+        let mut unsigned = right.clone();
+        unsigned.request.body.signature = Signature([0; 64]);
+        refused(inviter.certify_member(&unsigned, NOW), "join request");
+
+        let body = right.request.body.value.clone();
+        let with = |body: JoinBody, joiner: &Signer| CertifyMember {
+            grant: right.grant.clone(),
+            request: request(body, joiner),
+        };
+        let joiner = signer(2);
+        let elsewhere = JoinBody { network: NetworkId([1; 32]), ..body.clone() };
+        refused(inviter.certify_member(&with(elsewhere, &joiner), NOW), "another invite");
+        let old = JoinBody { issued_at: NOW - JOIN_TOLERANCE - 1, ..body.clone() };
+        refused(inviter.certify_member(&with(old, &joiner), NOW), "not of today");
+        let itself = JoinBody { joiner: inviter.keys.node(), ..body };
+        refused(inviter.certify_member(&with(itself, &inviter), NOW), "does not invite itself");
+    }
+}

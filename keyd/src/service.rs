@@ -1,0 +1,95 @@
+//! The requests, answered.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use i2plan_ipc::api::keyd::{Identity, KeydApi, Reply, Request, SessionKind, WireGuardLease};
+use i2plan_ipc::server::{Answer, Service};
+use i2plan_ipc::{ApiError, Role};
+use i2plan_proto::invite::InviteSecret;
+use tracing::info;
+
+use crate::keys::Keys;
+use crate::policy::Signer;
+use crate::session;
+
+/// `keyd`, to its clients.
+#[derive(Debug)]
+pub struct Keyd {
+    signer: Mutex<Signer>,
+    sam: SocketAddr,
+}
+
+impl Keyd {
+    /// Serves these keys; sessions are opened at the SAM bridge at this address alone.
+    #[must_use]
+    pub fn new(keys: Keys, sam: SocketAddr) -> Self {
+        Self { signer: Mutex::new(Signer::new(keys)), sam }
+    }
+
+    fn signer(&self) -> MutexGuard<'_, Signer> {
+        self.signer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open_session(
+        &self,
+        request: i2plan_ipc::api::keyd::OpenSession,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Reply, ApiError> {
+        let connection = fds.into_iter().next().ok_or_else(|| ApiError::invalid("no connection came"))?;
+        let private_key = match request.kind {
+            SessionKind::Control => self.signer().keys().control_private(),
+            SessionKind::Data => self.signer().keys().data_private(),
+        };
+        session::open(&request, connection, &private_key, self.sam).await?;
+        info!(kind = ?request.kind, "opened a session");
+        Ok(Reply::SessionOpened)
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
+}
+
+impl Service for Keyd {
+    type Api = KeydApi;
+
+    async fn call(&self, _: Role, request: Request, fds: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
+        let now = now();
+        let reply = match request {
+            Request::OpenSession(request) => self.open_session(request, fds).await?,
+            Request::Identity => {
+                let signer = self.signer();
+                let keys = signer.keys();
+                Reply::Identity(Identity { node: keys.node(), control: keys.control(), data: keys.data() })
+            }
+            Request::SignCharter(charter) => Reply::Signature(self.signer().sign_charter(&charter, now)?),
+            Request::SignRecord(record) => Reply::Signature(self.signer().sign_record(&record, now)?),
+            Request::SignJoin(body) => Reply::Signature(self.signer().sign_join(&body, now)?),
+            Request::CreateInvite(wish) => {
+                let mut secret = InviteSecret([0; 32]);
+                getrandom::fill(&mut secret.0)
+                    .map_err(|error| ApiError::internal(format!("no randomness: {error}")))?;
+                let (code, grant) = self.signer().create_invite(&wish, secret, now)?;
+                Reply::Invite { code, grant }
+            }
+            Request::CertifyMember(certify) => {
+                let membership = self.signer().certify_member(&certify, now)?;
+                info!(invite = %membership.value.invite, member = %membership.value.subject.short(), "certified a member");
+                Reply::Membership(membership)
+            }
+            Request::CertifyWireGuard { network } => {
+                Reply::WireGuardCertificate(self.signer().certify_wireguard(network, now))
+            }
+            Request::LeaseWireGuard { network } => {
+                let signer = self.signer();
+                info!(network = %network.short(), epoch = signer.keys().epoch(), "leased the WireGuard key");
+                let private_key = signer.keys().wireguard(&network);
+                Reply::WireGuardLease(WireGuardLease { private_key, epoch: signer.keys().epoch() })
+            }
+        };
+        Ok(reply.into())
+    }
+}
