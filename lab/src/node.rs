@@ -210,6 +210,11 @@ struct Peers {
 }
 
 #[derive(Deserialize)]
+struct Joined {
+    network: NetworkStatus,
+}
+
+#[derive(Deserialize)]
 struct Invite {
     invite: String,
 }
@@ -399,7 +404,8 @@ impl Node {
     /// # Errors
     /// Why the node cannot, in the inner result.
     pub async fn join(&self, code: &str) -> Result<Result<NetworkStatus, CtlError>, Failure> {
-        self.ctl_json(&["join"], code).await
+        let joined = self.ctl_json::<Joined>(&["join"], code).await?;
+        Ok(joined.map(|document| document.network))
     }
 
     /// The node's place in its network.

@@ -1,0 +1,227 @@
+//! Whole nodes on a private I2P network: real routers, real interfaces, real processes.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use i2plan_proto::invite::{Invite, InviteSecret};
+use lab::Failure;
+use lab::demo::{ping, transfer};
+use lab::node::{CtlError, Lab, NetworkStatus, Node};
+use lab::process::signal;
+use lab::testing::sandboxed;
+use nix::sys::signal::Signal;
+
+const LAB: &str = env!("CARGO_BIN_EXE_lab");
+
+/// How long gossip may take to reach a member.
+const GOSSIP: Duration = Duration::from_secs(60);
+
+/// How long a node may take to work again after a router came back.
+const RECOVERY: Duration = Duration::from_secs(120);
+
+/// Nodes whose sessions are open.
+async fn start(nodes: usize) -> Result<Lab, Failure> {
+    let mut lab = Lab::start().await?;
+    for _ in 0..nodes {
+        lab.add_node().await?;
+    }
+    for node in &lab.nodes {
+        node.ready().await?;
+    }
+    Ok(lab)
+}
+
+/// Lets one node join by another's invite.
+async fn join(inviter: &Node, joiner: &Node) -> Result<NetworkStatus, Failure> {
+    let code = inviter.invite(&[]).await?;
+    joiner.join(&code).await?.map_err(|error| joiner.failure(&error.message))
+}
+
+/// Nodes that are all in one network, and reach each other.
+async fn start_joined(nodes: usize) -> Result<Lab, Failure> {
+    let lab = start(nodes).await?;
+    for joiner in &lab.nodes[1..] {
+        join(&lab.nodes[0], joiner).await?;
+        reach(joiner, &lab.nodes[0]).await?;
+    }
+    Ok(lab)
+}
+
+async fn address(node: &Node) -> Result<IpAddr, Failure> {
+    Ok(node.network().await?.ipv4.into())
+}
+
+/// Waits for the first echo over the tunnel.
+async fn reach(from: &Node, to: &Node) -> Result<(), Failure> {
+    ping(from, address(to).await?, 1000, true).await.map(drop)
+}
+
+/// Refusals must leave the joiner as it was.
+async fn refused(joiner: &Node, code: &str) -> Result<CtlError, Failure> {
+    let error = joiner.join(code).await?.expect_err("the invite must be refused");
+    let status = joiner.status().await?;
+    assert_eq!(status.network, None);
+    assert_eq!(status.tunnel.interface, None);
+    Ok(error)
+}
+
+#[test]
+fn a_third_by_the_seconds_invite_reaches_the_first() {
+    sandboxed(LAB, "a_third_by_the_seconds_invite_reaches_the_first", async || {
+        let lab = start(3).await?;
+        let [first, second, third] = &lab.nodes[..] else { panic!("three nodes") };
+        join(first, second).await?;
+        reach(second, first).await?;
+        reach(first, second).await?;
+        join(second, third).await?;
+        for node in &lab.nodes {
+            node.until("it knows all three", GOSSIP, async |node| Ok(node.network().await?.members == 3))
+                .await?;
+        }
+        // All pairs, both families, both ways.
+        for from in &lab.nodes {
+            for to in lab.nodes.iter().filter(|to| to.name != from.name) {
+                let network = to.network().await?;
+                for target in [IpAddr::from(network.ipv4), network.ipv6.into()] {
+                    ping(from, target, 1000, true).await?;
+                }
+            }
+        }
+        transfer(third, first, address(first).await?, 1_000_000).await?;
+        transfer(first, third, address(third).await?, 1_000_000).await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn bad_invites_are_refused_each_with_its_reason() {
+    sandboxed(LAB, "bad_invites_are_refused_each_with_its_reason", async || {
+        let lab = start(3).await?;
+        let [first, second, third] = &lab.nodes[..] else { panic!("three nodes") };
+        let good = first.invite(&[]).await?;
+
+        let error = refused(second, &good[..good.len() - 7]).await?;
+        assert!(error.message.contains("truncated"), "{error:?}");
+
+        let mut flipped = good.clone().into_bytes();
+        flipped[60] ^= 1;
+        let error = refused(second, &String::from_utf8_lossy(&flipped)).await?;
+        assert!(error.message.contains("damaged"), "{error:?}");
+
+        let short = first.invite(&["--expires", "1s"]).await?;
+        let expires_at = short.parse::<Invite>().unwrap().expires_at;
+        second
+            .until("the invite has expired", Duration::from_secs(10), async |_| {
+                Ok(std::time::UNIX_EPOCH.elapsed().is_ok_and(|now| now.as_secs() > expires_at))
+            })
+            .await?;
+        let error = refused(second, &short).await?;
+        assert!(error.message.contains("expired"), "{error:?}");
+
+        // Rightly made out in the first node's name, but not by it.
+        let mut foreign: Invite = good.parse().unwrap();
+        foreign.secret = InviteSecret([7; 32]);
+        let error = refused(second, &foreign.to_code()).await?;
+        assert!(error.message.contains("does not know this invite"), "{error:?}");
+
+        let error = refused(second, "https://example.org/join").await?;
+        assert!(error.message.contains("not an invite"), "{error:?}");
+
+        // None of that used the good one, which works once.
+        assert_eq!(first.network().await?.members, 1);
+        second.join(&good).await?.expect("the good invite works");
+        first
+            .until("it knows the second", GOSSIP, async |node| Ok(node.network().await?.members == 2))
+            .await?;
+        let error = refused(third, &good).await?;
+        assert!(error.message.contains("used as often as it may"), "{error:?}");
+        assert_eq!(first.network().await?.members, 2);
+
+        // A member of one network does not join another.
+        let other = third.invite(&[]).await?;
+        let before = second.network().await?;
+        let error = second.join(&other).await?.expect_err("the node is a member already");
+        assert_eq!(error.kind, "conflict");
+        assert!(error.message.contains("already a member"), "{error:?}");
+        assert_eq!(second.network().await?.id, before.id);
+        lab.stop().await
+    });
+}
+
+#[test]
+fn traffic_comes_back_when_a_killed_router_does() {
+    sandboxed(LAB, "traffic_comes_back_when_a_killed_router_does", async || {
+        let mut lab = start_joined(2).await?;
+        let before = lab.nodes[1].network().await?;
+        let target = address(&lab.nodes[1]).await?;
+        lab.kill_router(1).await?;
+        // Traffic goes on being sent into nothing.
+        let lost = ping(&lab.nodes[0], target, 2, false).await?;
+        assert_eq!(lost.received, 0);
+        lab.restart_router(1).await?;
+        for (from, to) in [(0, 1), (1, 0)] {
+            let target = address(&lab.nodes[to]).await?;
+            lab.nodes[from]
+                .until("traffic flows again", RECOVERY, async |node| {
+                    Ok(ping(node, target, 1, false).await?.received == 1)
+                })
+                .await?;
+        }
+        assert_eq!(lab.nodes[1].network().await?, before);
+        lab.stop().await
+    });
+}
+
+#[test]
+fn a_killed_daemon_comes_back_as_the_same_node() {
+    sandboxed(LAB, "a_killed_daemon_comes_back_as_the_same_node", async || {
+        let lab = start_joined(2).await?;
+        let (here, there) = (&lab.nodes[0], &lab.nodes[1]);
+        let target = address(there).await?;
+        let (id, network) = (here.status().await?.node_id, here.network().await?);
+        for daemon in ["keyd", "meshd", "tund"] {
+            let killed = here.daemon_pid(daemon).await?;
+            let (pings, ()) = tokio::try_join!(ping(here, target, 25, false), async {
+                // After the first of the pings.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                signal(killed, Signal::SIGKILL)
+            })?;
+            if daemon != "tund" {
+                assert_eq!(pings.received, pings.sent, "traffic goes on without {daemon}");
+            }
+            here.until("all daemons are back", GOSSIP, async |node| {
+                let status = node.status().await?;
+                let up = status.sam.control.state == "up" && status.sam.data.state == "up";
+                Ok(up && status.tunnel.interface.is_some() && node.daemon_pid(daemon).await? != killed)
+            })
+            .await?;
+            assert_eq!(here.status().await?.node_id, id, "after {daemon} was killed");
+            assert_eq!(here.network().await?, network, "after {daemon} was killed");
+            for (from, to) in [(here, there), (there, here)] {
+                reach(from, to).await?;
+            }
+        }
+        // What needs all three: a new invite, used.
+        let mut lab = lab;
+        lab.add_node().await?.ready().await?;
+        join(&lab.nodes[0], &lab.nodes[2]).await?;
+        reach(&lab.nodes[2], &lab.nodes[0]).await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn a_node_that_was_stopped_is_the_same_when_it_starts() {
+    sandboxed(LAB, "a_node_that_was_stopped_is_the_same_when_it_starts", async || {
+        let mut lab = start_joined(2).await?;
+        let before = lab.nodes[1].network().await?;
+        lab.nodes[1].stop_daemons().await?;
+        lab.nodes[1].start_daemons()?;
+        lab.nodes[1].ready().await?;
+        assert_eq!(lab.nodes[1].network().await?, before);
+        reach(&lab.nodes[1], &lab.nodes[0]).await?;
+        lab.stop().await
+    });
+}
