@@ -1,0 +1,312 @@
+//! What may be typed on the command line.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::failure::{EXIT_CODES, Failure};
+use crate::supervisor::launch::Launch;
+
+/// Control an i2plan node: WireGuard over I2P.
+#[derive(Debug, Parser)]
+#[command(name = "i2planctl", version, after_help = EXIT_CODES)]
+pub struct Args {
+    /// Print JSON, errors too: {"error":{"kind","message","hint"}}
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// The node's control socket [default: /run/i2plan/meshd.sock, else ~/.i2plan/run/meshd.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "I2PLAN_SOCKET", hide_env_values = true)]
+    pub socket: Option<PathBuf>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the state of the node: what is wrong first, and what to do about it
+    #[command(after_help = "The exit status is 0 if the node answered, whatever state it is in.")]
+    Status,
+
+    /// List the other members of the network
+    #[command(after_help = PEERS_HELP)]
+    Peers,
+
+    /// Make invites
+    #[command(subcommand, arg_required_else_help = true)]
+    Invite(InviteCommand),
+
+    /// Join a network with an invite code
+    #[command(after_help = JOIN_HELP)]
+    Join(Join),
+
+    /// Run a node in the foreground: start its three daemons and keep them running
+    #[command(after_help = UP_HELP)]
+    Up(Up),
+
+    /// The last steps of a daemon's process before it becomes the daemon.
+    #[command(name = "__launch", hide = true)]
+    Launch(Launch),
+}
+
+/// `i2planctl invite …`
+#[derive(Debug, Subcommand)]
+pub enum InviteCommand {
+    /// Make an invite; the first one on a fresh node founds the network
+    #[command(after_help = INVITE_CREATE_HELP)]
+    Create(InviteCreate),
+}
+
+/// `i2planctl invite create`
+#[derive(Debug, clap::Args)]
+pub struct InviteCreate {
+    /// How long it is good for: 90s, 30m, 24h, 7d or plain seconds
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_expiry)]
+    pub expires: Duration,
+
+    /// How many nodes may use it; -1 for any number
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub uses: i64,
+}
+
+/// `i2planctl join`
+#[derive(Debug, clap::Args)]
+pub struct Join {
+    /// Read the invite code from this file; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Taken only to be refused with an explanation.
+    #[arg(hide = true)]
+    pub code: Vec<OsString>,
+}
+
+/// `i2planctl up`
+#[derive(Debug, clap::Args)]
+pub struct Up {
+    /// Configuration file [default: /etc/i2plan/config.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where the daemons' sockets are
+    #[arg(long, value_name = "DIR", default_value = "/run/i2plan")]
+    pub runtime_dir: PathBuf,
+
+    /// User that holds the keys, by name or number
+    #[arg(long, value_name = "USER", default_value = "i2plan-keyd")]
+    pub keyd_user: String,
+
+    /// User that speaks to the I2P router and to you, by name or number
+    #[arg(long, value_name = "USER", default_value = "i2plan-meshd")]
+    pub meshd_user: String,
+
+    /// User that runs the tunnel, by name or number
+    #[arg(long, value_name = "USER", default_value = "i2plan-tund")]
+    pub tund_user: String,
+
+    /// Group that may control the node, by name or number [default: i2plan if it exists, else root alone]
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+}
+
+const PEERS_HELP: &str = "\
+A peer is up while its last WireGuard handshake is at most three minutes old. HEARD is its last control
+message. DROPS are packets that waited too long to be sent to it (tx) or came from it and were not accepted
+(rx).";
+
+const INVITE_CREATE_HELP: &str = "\
+The code alone is printed on standard output, all else on standard error. Whoever has it can join: send it
+over a channel that others do not read.
+
+Examples:
+  i2planctl invite create
+  i2planctl invite create --expires 7d --uses 5
+  i2planctl invite create > invite.txt";
+
+const JOIN_HELP: &str = "\
+The code is asked for, or read from standard input if that is no terminal. It is not taken as an argument:
+every user of a machine can read those.
+
+Examples:
+  i2planctl join
+  i2planctl join --file invite.txt
+  ssh other-node i2planctl invite create | i2planctl join";
+
+const UP_HELP: &str = "\
+For machines without systemd, and for development. Needs root to make the tunnel and to start each daemon as
+a user of its own; the daemons themselves run without privileges, and tund with CAP_NET_ADMIN until the
+tunnel is up. Stops them in order on SIGINT and SIGTERM; a second SIGINT ends them at once.
+
+Examples:
+  sudo i2planctl up
+  sudo i2planctl up --config node.toml --data-dir /srv/i2plan
+  sudo i2planctl up --keyd-user 990 --meshd-user 991 --tund-user 992";
+
+/// What a command line comes to.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A command to run.
+    Run(Args),
+    /// A text to print: the help that was asked for.
+    Print(String),
+    /// The version was asked for.
+    Version,
+    /// It is wrong, as clap explains.
+    Misused(clap::Error),
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// [`Failure::usage`] for what is refused with an explanation of its own, and for all that is wrong where JSON
+/// is asked for.
+pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
+    // Before clap, whose messages repeat what they complain about.
+    if argv.iter().skip(1).any(|arg| may_be_code(arg)) {
+        return Err(code_on_command_line());
+    }
+    let json = asks_for_json(&argv);
+    let result = Args::command()
+        .try_get_matches_from(argv)
+        .and_then(|matches| Ok((matches.value_source("socket"), Args::from_arg_matches(&matches)?)));
+    match result {
+        Ok((_, Args { command: Command::Join(Join { code, .. }), .. })) if !code.is_empty() => {
+            Err(code_on_command_line())
+        }
+        Ok((Some(ValueSource::CommandLine), Args { command: Command::Up(_), .. })) => {
+            Err(Failure::usage("--socket names the socket of a running node, and up starts one")
+                .with_hint("choose where it makes its sockets with --runtime-dir"))
+        }
+        Ok((_, args)) => Ok(Parsed::Run(args)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp => Ok(Parsed::Print(error.render().to_string())),
+            ErrorKind::DisplayVersion => Ok(Parsed::Version),
+            _ if json => Err(json_failure(&error)),
+            _ => Ok(Parsed::Misused(error)),
+        },
+    }
+}
+
+/// Whether `--json` is on the command line, right or wrong as that is.
+#[must_use]
+pub fn asks_for_json(argv: &[OsString]) -> bool {
+    argv.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
+}
+
+/// Whether an argument looks like an invite code or the larger part of one.
+fn may_be_code(arg: &OsStr) -> bool {
+    let text = arg.to_string_lossy().to_ascii_lowercase();
+    let is_base64url = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    // A code is some 250 characters long, and no id or user name is half of that.
+    text.contains("i2plan:/") || text.split(|c| !is_base64url(c)).any(|run| run.len() >= 100)
+}
+
+fn code_on_command_line() -> Failure {
+    Failure::usage(
+        "an invite code is not taken on the command line: every user of this machine can see it there, \
+         and the shell keeps it in its history",
+    )
+    .with_hint(
+        "run `i2planctl join` and paste the code when asked, or use `--file FILE` or a pipe; \
+         if others use this machine, have a new invite made",
+    )
+}
+
+fn json_failure(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let message = text.split("\n\n").next().unwrap_or_default();
+    let message: Vec<_> = message.lines().map(str::trim).collect();
+    let message = message.join(" ");
+    Failure::usage(message.trim_start_matches("error: ")).with_hint("see `i2planctl --help`")
+}
+
+fn parse_expiry(text: &str) -> Result<Duration, String> {
+    match i2plan_meshd::config::parse_duration(text) {
+        Some(Duration::ZERO) => Err("an invite that has expired invites nobody".to_owned()),
+        Some(duration) => Ok(duration),
+        None => {
+            Err("write a number with s, m, h or d, such as 90s, 30m, 24h or 7d, or plain seconds".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_text(line: &str) -> Result<Parsed, Failure> {
+        parse(line.split(' ').map(OsString::from).collect())
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_go_before_and_after_the_command() {
+        for line in ["i2planctl --json --socket /x status", "i2planctl status --json --socket /x"] {
+            let Ok(Parsed::Run(args)) = parse_text(line) else { panic!("{line}") };
+            assert!(args.json);
+            assert_eq!(args.socket, Some("/x".into()));
+        }
+    }
+
+    #[test]
+    fn durations_of_invites() {
+        assert_eq!(parse_expiry("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_expiry("30m"), Ok(Duration::from_secs(1800)));
+        assert_eq!(parse_expiry("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for wrong in ["0", "0h", "1w", "-1h", "", "1.5h", "99999999999999999999"] {
+            assert!(parse_expiry(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_refused_anywhere_and_not_repeated() {
+        let run = "Ab-_9".repeat(24);
+        for line in [
+            "join i2plan://secret".to_owned(),
+            "join I2Plan://secret".to_owned(),
+            "join secret".to_owned(),
+            "join -- secret".to_owned(),
+            "i2plan://secret".to_owned(),
+            "status --socket=i2plan://secret".to_owned(),
+            "join --file i2plan://secret".to_owned(),
+            "jion secret i2plan://secret".to_owned(),
+            format!("accept {run}"),
+            format!("--json accept {run}"),
+        ] {
+            let failure = parse_text(&format!("i2planctl {line}")).expect_err(&line);
+            assert_eq!(failure.exit_code(), 2);
+            let text = format!("{failure:?}");
+            assert!(text.contains("is not taken on the command line"), "{line}");
+            assert!(!text.contains("secret") && !text.contains(&run), "{line}");
+        }
+    }
+
+    #[test]
+    fn names_and_paths_are_no_codes() {
+        for arg in
+            ["/home/someone/i2plan/invite.txt", "i2plan-keyd", "ihzchh5kkxzrmaldd6ljxvnjw3n75nmevm2b3sqt"]
+        {
+            assert!(!may_be_code(OsStr::new(arg)), "{arg}");
+        }
+    }
+
+    #[test]
+    fn up_takes_no_socket() {
+        assert!(parse_text("i2planctl up --socket /x").is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! One file for each command.
+
+pub mod invite;
+pub mod join;
+pub mod peers;
+pub mod status;
+pub mod up;
+pub mod version;

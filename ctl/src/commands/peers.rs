@@ -1,0 +1,152 @@
+//! `i2planctl peers`.
+
+use std::path::Path;
+
+use i2plan_ipc::api::meshd::{Peer, Reply, Request};
+
+use crate::daemon;
+use crate::failure::Failure;
+use crate::output::table::{Column, Rendered, Table};
+use crate::output::{self, units};
+
+/// WireGuard's REJECT_AFTER_TIME, seconds: a session is dead when it gets that old without a new handshake.
+const SESSION_LIFETIME: u64 = 180;
+
+const COLUMNS: &[Column] = &[
+    Column::text("NAME").shrinks_to(12),
+    Column::text("IPV4"),
+    Column::text("IPV6").dispensable(4),
+    Column::text("STATE"),
+    Column::number("HANDSHAKE").dispensable(1),
+    Column::number("HEARD").dispensable(2),
+    Column::number("RX"),
+    Column::number("TX"),
+    Column::text("DROPS").dispensable(3),
+];
+
+/// Lists the other members.
+///
+/// # Errors
+/// If the node does not answer.
+pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let mut client = daemon::connect(socket).await?;
+    let Reply::Peers(mut peers) = daemon::ask(&mut client, Request::Peers).await? else {
+        return Err(daemon::unexpected());
+    };
+    sort(&mut peers);
+    if json {
+        return output::json::print(&serde_json::json!({ "peers": peers }));
+    }
+    if peers.is_empty() {
+        output::note("no other members are known; invite one: `i2planctl invite create`");
+        return Ok(());
+    }
+    let Rendered { text, left_out } = render(&peers, output::terminal_width());
+    output::print(&text)?;
+    if !left_out.is_empty() {
+        output::note(&format!("({} not shown: the terminal is too narrow)", left_out.join(", ")));
+    }
+    Ok(())
+}
+
+/// By name; names may repeat, ids do not.
+fn sort(peers: &mut [Peer]) {
+    peers.sort_by(|a, b| (&a.name, &a.node_id).cmp(&(&b.name, &b.node_id)));
+}
+
+fn render(peers: &[Peer], width: Option<usize>) -> Rendered {
+    let mut table = Table::new(COLUMNS);
+    for peer in peers {
+        table.row([
+            peer.name.clone(),
+            peer.ipv4.to_string(),
+            peer.ipv6.to_string(),
+            state(peer).to_owned(),
+            ago(peer.last_handshake),
+            ago(peer.last_heard),
+            units::bytes(peer.rx_bytes),
+            units::bytes(peer.tx_bytes),
+            drops(peer),
+        ]);
+    }
+    table.render(width)
+}
+
+fn state(peer: &Peer) -> &'static str {
+    match peer.last_handshake {
+        Some(age) if age <= SESSION_LIFETIME => "up",
+        Some(_) => "down",
+        None => "never up",
+    }
+}
+
+fn ago(age: Option<u64>) -> String {
+    age.map_or_else(|| "never".to_owned(), |age| units::duration(age) + " ago")
+}
+
+fn drops(peer: &Peer) -> String {
+    match (peer.queue_drops, peer.rx_drops) {
+        (0, 0) => "0".to_owned(),
+        (tx, 0) => format!("{tx} tx"),
+        (0, rx) => format!("{rx} rx"),
+        (tx, rx) => format!("{tx} tx, {rx} rx"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(name: &str, node_id: &str) -> Peer {
+        Peer {
+            node_id: node_id.to_owned(),
+            name: name.to_owned(),
+            ipv4: "10.42.7.9".parse().unwrap(),
+            ipv6: "fd12:3456:789a:bcde::1".parse().unwrap(),
+            public_key: "key".to_owned(),
+            endpoint: "x.b32.i2p".to_owned(),
+            depth: 1,
+            last_heard: Some(3),
+            last_handshake: Some(45),
+            tx_packets: 1,
+            tx_bytes: 1536,
+            rx_packets: 2,
+            rx_bytes: 20 << 20,
+            queue_drops: 0,
+            rx_drops: 0,
+        }
+    }
+
+    fn peers() -> Vec<Peer> {
+        let mut peers = vec![
+            Peer { last_handshake: None, last_heard: None, ..peer("zeta", "b") },
+            Peer { last_handshake: Some(4000), queue_drops: 3, rx_drops: 1, ..peer("zeta", "a") },
+            peer("alpha-with-a-rather-long-name", "c"),
+        ];
+        sort(&mut peers);
+        peers
+    }
+
+    #[test]
+    fn a_table_sorted_by_name() {
+        assert_eq!(
+            render(&peers(), None).text,
+            "\
+NAME                           IPV4       IPV6                    STATE     HANDSHAKE   HEARD      RX       TX  DROPS
+alpha-with-a-rather-long-name  10.42.7.9  fd12:3456:789a:bcde::1  up          45s ago  3s ago  20 MiB  1.5 KiB  0
+zeta                           10.42.7.9  fd12:3456:789a:bcde::1  down      1h 6m ago  3s ago  20 MiB  1.5 KiB  3 tx, 1 rx
+zeta                           10.42.7.9  fd12:3456:789a:bcde::1  never up      never   never  20 MiB  1.5 KiB  0
+"
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_still_shows_name_address_and_state() {
+        let rendered = render(&peers(), Some(62));
+        assert_eq!(rendered.left_out, ["IPV6", "DROPS", "HEARD"]);
+        assert_eq!(
+            rendered.text.lines().nth(1),
+            Some("alpha-with-a…  10.42.7.9  up          45s ago  20 MiB  1.5 KiB")
+        );
+    }
+}

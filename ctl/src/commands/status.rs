@@ -1,0 +1,344 @@
+//! `i2planctl status`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use i2plan_ipc::api::meshd::{Daemon, Reply, Request, Session, SessionState, Status};
+use i2plan_ipc::api::tund::Drops;
+use i2plan_ipc::version::Version;
+use serde::Serialize;
+
+use crate::daemon;
+use crate::failure::Failure;
+use crate::output::{self, clean, units};
+
+/// Something that is wrong, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Warning {
+    message: String,
+    hint: String,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    warnings: &'a [Warning],
+}
+
+/// Shows the state of the node.
+///
+/// # Errors
+/// If the node does not answer.
+pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let mut client = daemon::connect(socket).await?;
+    let Reply::Status(status) = daemon::ask(&mut client, Request::Status).await? else {
+        return Err(daemon::unexpected());
+    };
+    let warnings = warnings(&status, &Version::current());
+    if json {
+        output::json::print(&Report { status: &status, warnings: &warnings })
+    } else {
+        output::print(&render(&status, &warnings))
+    }
+}
+
+fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
+    let mut found = Vec::new();
+    let mut warn = |message: String, hint: String| found.push(Warning { message, hint });
+    for daemon in &status.daemons {
+        if let Some(error) = &daemon.error {
+            warn(
+                format!("{} does not answer: {error}", daemon.name),
+                format!("see the log of i2plan-{}; it is restarted by itself if it has crashed", daemon.name),
+            );
+        }
+        let theirs = daemon.version.as_ref();
+        if let Some(theirs) = theirs.filter(|v| (&v.version, &v.commit) != (&own.version, &own.commit)) {
+            warn(
+                format!(
+                    "{} runs {} (commit {}), and this i2planctl is {} (commit {})",
+                    daemon.name, theirs.version, theirs.commit, own.version, own.commit
+                ),
+                "restart i2plan's daemons: they are installed together and may not understand each other"
+                    .to_owned(),
+            );
+        }
+    }
+    let sam = &status.sam;
+    let sessions = [("control", &sam.control), ("data", &sam.data)];
+    if sam.version.is_none() && sessions.iter().all(|(_, session)| session.state == SessionState::Down) {
+        let reason = sessions.iter().find_map(|(_, session)| session.error.as_deref());
+        warn(
+            format!("no I2P router answers at {}{}", sam.address, because(reason)),
+            format!(
+                "start the I2P router and enable its SAM bridge; if that is not at {}, set i2p.sam_address",
+                sam.address
+            ),
+        );
+    } else {
+        for (name, session) in sessions.iter().filter(|(_, s)| s.state == SessionState::Down) {
+            warn(
+                format!("the {name} session is down{}", because(session.error.as_deref())),
+                "it is tried again by itself; if that goes on, see the logs of meshd and of the I2P router"
+                    .to_owned(),
+            );
+        }
+    }
+    if status.network.is_some() && status.tunnel.interface.is_none() {
+        warn(
+            "the tunnel interface is not up".to_owned(),
+            "see the log of i2plan-tund; it needs CAP_NET_ADMIN and /dev/net/tun".to_owned(),
+        );
+    }
+    found
+}
+
+fn because(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
+}
+
+/// Lines of a label and a value; labels of a section's parts are indented.
+struct Overview(String);
+
+impl Overview {
+    fn line(&mut self, label: &str, value: &str) {
+        let line = format!("{label:<14}{}", clean(value));
+        self.0.push_str(line.trim_end());
+        self.0.push('\n');
+    }
+
+    fn part(&mut self, label: &str, value: &str) {
+        self.line(&format!("  {label}"), value);
+    }
+}
+
+fn render(status: &Status, warnings: &[Warning]) -> String {
+    let mut out = Overview(String::new());
+    for Warning { message, hint } in warnings {
+        // Writing to a string does not fail.
+        let _ = writeln!(out.0, "warning: {}\n   hint: {}", clean(message), clean(hint));
+    }
+    if !warnings.is_empty() {
+        out.0.push('\n');
+    }
+
+    out.line("Node", &status.name);
+    out.part("id", status.node_id.as_deref().unwrap_or("not known yet: keyd has not told it"));
+    out.part("uptime", &units::duration(status.uptime));
+
+    match &status.network {
+        Some(network) => {
+            out.line("Network", &network.id);
+            let role = if network.founder { ", founded by this node" } else { "" };
+            out.part("members", &format!("{}{role}", network.members));
+            out.part("IPv4", &format!("{} in {}", network.ipv4, network.subnet));
+            out.part("IPv6", &network.ipv6.to_string());
+        }
+        None => out.line(
+            "Network",
+            "none: found one with `i2planctl invite create`, or join one with `i2planctl join`",
+        ),
+    }
+
+    let tunnel = &status.tunnel;
+    out.line("Interface", tunnel.interface.as_deref().unwrap_or("not up"));
+    out.part("MTU", &tunnel.mtu.to_string());
+    if let Some(key) = &tunnel.public_key {
+        out.part("public key", key);
+    }
+    if let Some(drops) = tunnel.drops.filter(|drops| *drops != Drops::default()) {
+        out.part("dropped", &describe_drops(&drops));
+    }
+
+    let sam = &status.sam;
+    let version =
+        sam.version.as_ref().map_or_else(|| "no SAM".to_owned(), |version| format!("SAM {version}"));
+    out.line("I2P router", &format!("{version} at {}", sam.address));
+    out.part("control", &describe_session(&sam.control));
+    out.part("data", &describe_session(&sam.data));
+
+    out.line("Daemons", "");
+    for daemon in &status.daemons {
+        out.part(&daemon.name, &describe_daemon(daemon));
+    }
+    out.0
+}
+
+fn describe_session(session: &Session) -> String {
+    let state = match session.state {
+        SessionState::Down => "down",
+        SessionState::Opening => "opening",
+        SessionState::Up => "up",
+    };
+    let destination = session.destination.as_deref().unwrap_or_default();
+    let error = session.error.as_ref().map_or_else(String::new, |error| format!(" (last attempt: {error})"));
+    format!("{state:<9}{destination}{error}")
+}
+
+fn describe_daemon(daemon: &Daemon) -> String {
+    let mut parts = Vec::new();
+    if let Some(pid) = daemon.pid {
+        parts.push(format!("pid {pid:<7}"));
+    }
+    if let Some(version) = &daemon.version {
+        parts.push(format!("{} (commit {})", version.version, version.commit));
+    }
+    if let Some(error) = &daemon.error {
+        parts.push(format!("does not answer: {error}"));
+    }
+    parts.join("  ")
+}
+
+fn describe_drops(drops: &Drops) -> String {
+    let Drops { no_route, no_session, send_failed, unknown, rate_limited, interface_full } = *drops;
+    let counts = [
+        (no_route, "to an address that no peer has"),
+        (no_session, "while there was no session"),
+        (send_failed, "not taken by the router"),
+        (unknown, "received from no known peer"),
+        (rate_limited, "received over the handshake limit"),
+        (interface_full, "not taken by the interface"),
+    ];
+    let parts: Vec<_> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", units::counted(*count, "packet")))
+        .collect();
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_ipc::api::meshd::{Network, Sam, Tunnel};
+
+    use super::*;
+
+    fn version() -> Version {
+        Version { version: "0.1.0".to_owned(), commit: "abc".to_owned(), built_at: 1 }
+    }
+
+    fn session(state: SessionState) -> Session {
+        Session { state, destination: Some("xyz.b32.i2p".to_owned()), error: None }
+    }
+
+    fn status() -> Status {
+        let daemon = |name: &str, pid| Daemon {
+            name: name.to_owned(),
+            pid: Some(pid),
+            version: Some(version()),
+            error: None,
+        };
+        Status {
+            name: "alpha".to_owned(),
+            node_id: Some("node".to_owned()),
+            uptime: 12_000,
+            network: Some(Network {
+                id: "net".to_owned(),
+                founder: true,
+                subnet: "10.42.0.0/16".to_owned(),
+                ipv4: "10.42.7.9".parse().unwrap(),
+                ipv6: "fd12::1".parse().unwrap(),
+                members: 3,
+            }),
+            sam: Sam {
+                address: "127.0.0.1:7656".parse().unwrap(),
+                version: Some("3.2".to_owned()),
+                control: session(SessionState::Up),
+                data: session(SessionState::Opening),
+            },
+            tunnel: Tunnel {
+                interface: Some("i2plan0".to_owned()),
+                mtu: 1280,
+                public_key: Some("key=".to_owned()),
+                drops: Some(Drops { no_route: 1, unknown: 2, ..Drops::default() }),
+            },
+            daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
+        }
+    }
+
+    #[test]
+    fn a_healthy_node_has_no_warnings() {
+        let status = status();
+        assert_eq!(warnings(&status, &version()), []);
+        assert_eq!(
+            render(&status, &[]),
+            "\
+Node          alpha
+  id          node
+  uptime      3h 20m
+Network       net
+  members     3, founded by this node
+  IPv4        10.42.7.9 in 10.42.0.0/16
+  IPv6        fd12::1
+Interface     i2plan0
+  MTU         1280
+  public key  key=
+  dropped     1 packet to an address that no peer has, 2 packets received from no known peer
+I2P router    SAM 3.2 at 127.0.0.1:7656
+  control     up       xyz.b32.i2p
+  data        opening  xyz.b32.i2p
+Daemons
+  keyd        pid 10       0.1.0 (commit abc)
+  meshd       pid 11       0.1.0 (commit abc)
+  tund        pid 12       0.1.0 (commit abc)
+"
+        );
+    }
+
+    fn messages(status: &Status) -> Vec<String> {
+        warnings(status, &version()).into_iter().map(|warning| warning.message).collect()
+    }
+
+    #[test]
+    fn a_silent_daemon_is_a_warning() {
+        let mut status = status();
+        status.daemons[2].error = Some("connection refused".to_owned());
+        assert_eq!(messages(&status), ["tund does not answer: connection refused"]);
+        assert!(render(&status, &warnings(&status, &version())).starts_with("warning: tund does not answer"));
+    }
+
+    #[test]
+    fn a_daemon_of_another_build_is_a_warning() {
+        let mut status = status();
+        status.daemons[0].version = Some(Version { commit: "def".to_owned(), ..version() });
+        assert_eq!(messages(&status).len(), 1);
+        // The same commit built again is the same program.
+        status.daemons[0].version = Some(Version { built_at: 2, ..version() });
+        assert!(messages(&status).is_empty());
+    }
+
+    #[test]
+    fn a_missing_router_is_one_warning() {
+        let mut status = status();
+        status.sam.version = None;
+        status.sam.control = Session {
+            state: SessionState::Down,
+            destination: None,
+            error: Some("connection refused".to_owned()),
+        };
+        status.sam.data = status.sam.control.clone();
+        assert_eq!(messages(&status), ["no I2P router answers at 127.0.0.1:7656: connection refused"]);
+    }
+
+    #[test]
+    fn one_session_down_is_a_warning() {
+        let mut status = status();
+        status.sam.data = Session { state: SessionState::Down, destination: None, error: None };
+        assert_eq!(messages(&status), ["the data session is down"]);
+    }
+
+    #[test]
+    fn a_member_without_interface_is_a_warning() {
+        let mut status = status();
+        status.tunnel.interface = None;
+        assert_eq!(messages(&status), ["the tunnel interface is not up"]);
+        // A node that is in no network needs none.
+        status.network = None;
+        assert!(messages(&status).is_empty());
+        assert!(
+            render(&status, &[]).contains("Network       none: found one with `i2planctl invite create`")
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! `i2planctl up`.
+
+use i2plan_meshd::config::Config;
+
+use crate::args::Up;
+use crate::failure::{Failure, Kind};
+use crate::supervisor::event::Events;
+use crate::supervisor::users::{Accounts, control_group};
+use crate::supervisor::{self, Node};
+
+/// Runs a node in the foreground.
+///
+/// # Errors
+/// If this is not root, users or programs are missing, the configuration is wrong, or another node is in the
+/// way.
+pub async fn run(json: bool, args: Up) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(
+            Kind::Denied,
+            "only root can make the tunnel and start each daemon as a user of its own",
+        )
+        .with_hint("run it with sudo or doas: `sudo i2planctl up`"));
+    }
+    let accounts = Accounts::find(&args.keyd_user, &args.meshd_user, &args.tund_user)?;
+    let group = control_group(args.group.as_deref())?;
+    let config = Config::load(args.config.as_deref()).map_err(|error| {
+        Failure::invalid(error.to_string()).with_hint("correct the configuration, then start again")
+    })?;
+    let node = Node {
+        config: args.config,
+        data: args.data_dir.unwrap_or(config.data_dir),
+        run: args.runtime_dir,
+        accounts,
+        group,
+        sam_address: config.sam_address,
+    };
+    supervisor::run(&node, Events { json }).await
+}

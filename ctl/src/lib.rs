@@ -1,0 +1,70 @@
+//! i2plan's command line.
+//!
+//! * [`args`]: what may be typed.
+//! * [`commands`]: one file for each command.
+//! * [`daemon`]: the connection to `meshd`, and what to do when there is none.
+//! * [`failure`]: errors as a user sees them, and exit codes.
+//! * [`output`]: tables, units and JSON.
+//! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::args::{Args, Command, Parsed};
+use crate::failure::Failure;
+
+pub mod args;
+pub mod commands;
+pub mod daemon;
+pub mod failure;
+pub mod output;
+pub mod supervisor;
+
+/// Runs the program with the command line `argv`, its own name first.
+#[must_use]
+pub fn run(argv: Vec<OsString>) -> ExitCode {
+    let json = args::asks_for_json(&argv);
+    let result = match args::parse(argv) {
+        Ok(Parsed::Run(args)) => execute(args),
+        Ok(Parsed::Print(text)) => output::print(&text),
+        Ok(Parsed::Version) => commands::version::run(json),
+        Ok(Parsed::Misused(error)) => {
+            // clap writes to standard error, in colour where that is a terminal.
+            let _ = error.print();
+            return ExitCode::from(failure::USAGE);
+        }
+        Err(failure) => Err(failure),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(json);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn execute(args: Args) -> Result<(), Failure> {
+    let Args { json, socket, command } = args;
+    // Changes the credentials of its thread, so it must be the only one: no runtime before it.
+    if let Command::Launch(launch) = command {
+        return Err(supervisor::launch::run(launch));
+    }
+    // One thread: the daemons' parent-death signal is bound to the thread that started them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        match command {
+            Command::Status => commands::status::run(socket.as_deref(), json).await,
+            Command::Peers => commands::peers::run(socket.as_deref(), json).await,
+            Command::Invite(args::InviteCommand::Create(create)) => {
+                commands::invite::create(socket.as_deref(), json, &create).await
+            }
+            Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
+            Command::Up(up) => commands::up::run(json, up).await,
+            Command::Launch(_) => Ok(()),
+        }
+    })
+}

@@ -1,0 +1,16 @@
+//! `--json`.
+
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Prints a value as JSON.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn print(value: &impl Serialize) -> Result<(), Failure> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::internal(format!("cannot write JSON: {error}")))?;
+    text.push('\n');
+    super::print(&text)
+}

@@ -1,0 +1,52 @@
+//! What is printed, and how.
+
+use std::borrow::Cow;
+use std::io::{self, Write as _};
+
+use crate::failure::Failure;
+
+pub mod json;
+pub mod table;
+pub mod units;
+
+/// Writes to standard output. A reader who has seen enough, such as `head`, is no failure.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::internal(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error; without anybody there to read it, nothing is lost.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// The columns of the terminal that standard output is, if it is one.
+#[must_use]
+pub fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    // A serial line does not know its size.
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// The text without what would drive a terminal or reorder its line: names and reasons come from other
+/// programs and other people's nodes.
+#[must_use]
+pub fn clean(text: &str) -> Cow<'_, str> {
+    let unsafe_to_show = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.contains(unsafe_to_show) {
+        Cow::Owned(text.replace(unsafe_to_show, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}

@@ -1,0 +1,173 @@
+//! One daemon's process: started, watched, started again, stopped.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use command_fds::{CommandFdExt as _, FdMapping};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::backoff::{Backoff, Verdict};
+use super::event::{Event, Events, describe};
+use super::launch::{LISTEN_FD, Launch};
+use super::users::Account;
+use crate::failure::Failure;
+
+/// How long a daemon may take to stop by itself.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Whether a daemon shall run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// It shall.
+    Run,
+    /// It shall stop, and may take its time.
+    Stop,
+    /// It shall stop at once.
+    Kill,
+}
+
+/// A daemon to run.
+#[derive(Debug)]
+pub struct Daemon {
+    /// `keyd`, `meshd` or `tund`.
+    pub name: &'static str,
+    /// Its executable.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Whom it runs as.
+    pub user: Account,
+    /// Whether it keeps CAP_NET_ADMIN.
+    pub net_admin: bool,
+    /// Its listening socket. It stays open here, so that connections wait while the daemon is restarted.
+    pub socket: OwnedFd,
+    /// This program, which launches it.
+    pub launcher: PathBuf,
+}
+
+impl Daemon {
+    /// Keeps the daemon running until it shall stop.
+    ///
+    /// # Errors
+    /// If it cannot be started as it is configured.
+    pub async fn supervise(self, mut goal: watch::Receiver<Goal>, events: Events) -> Result<(), Failure> {
+        let daemon = self.name;
+        let mut backoff = Backoff::default();
+        loop {
+            backoff.started(Instant::now());
+            let (how, code) = match self.start() {
+                Ok(mut child) => {
+                    if let Some(pid) = child.id() {
+                        events.tell(&Event::Started { daemon, pid });
+                    }
+                    tokio::select! {
+                        status = child.wait() => (ended(&status), status.ok().and_then(|status| status.code())),
+                        () = stopping(&mut goal) => {
+                            let how = ended(&stop(&mut child, &mut goal).await);
+                            events.tell(&Event::Stopped { daemon, how });
+                            return Ok(());
+                        }
+                    }
+                }
+                Err(error) => (format!("cannot be started: {error}"), None),
+            };
+            match backoff.ended(code, Instant::now(), jitter()) {
+                Verdict::GiveUp => {
+                    return Err(Failure::invalid(format!("{daemon} cannot run: {how}"))
+                        .with_hint(format!("see the message of i2plan-{daemon} above")));
+                }
+                Verdict::RestartAfter(wait) => {
+                    events.tell(&Event::Ended { daemon, how, restart_in: tenths(wait) });
+                    tokio::select! {
+                        () = sleep(wait) => {}
+                        () = stopping(&mut goal) => return Ok(()),
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&self) -> io::Result<Child> {
+        let arguments: Vec<OsString> = Launch::arguments(
+            self.user,
+            self.net_admin,
+            std::process::id(),
+            self.program.as_os_str(),
+            &self.arguments,
+        );
+        // What a daemon prints is for the log, and this program's standard output is for its caller.
+        let log = io::stderr().as_fd().try_clone_to_owned()?;
+        let mut command = Command::new(&self.launcher);
+        command.args(arguments).stdin(Stdio::null()).stdout(log).kill_on_drop(true);
+        command
+            .fd_mappings(vec![FdMapping { parent_fd: self.socket.try_clone()?, child_fd: LISTEN_FD }])
+            .map_err(io::Error::other)?;
+        command.spawn()
+    }
+}
+
+/// The executable of a daemon: beside this program, or where packages put it.
+///
+/// # Errors
+/// If it is in neither place.
+pub fn find_program(launcher: &std::path::Path, name: &OsStr) -> Result<PathBuf, Failure> {
+    let beside = launcher.with_file_name(name);
+    let packaged = std::path::Path::new("/usr/libexec/i2plan").join(name);
+    match [&beside, &packaged].into_iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path.clone()),
+        None => {
+            let (name, beside, packaged) = (name.display(), beside.display(), packaged.display());
+            Err(Failure::invalid(format!("{name} is missing: there is no {beside} and no {packaged}"))
+                .with_hint("install all of i2plan's programs in one directory"))
+        }
+    }
+}
+
+/// Returns when the daemon shall not run any more.
+async fn stopping(goal: &mut watch::Receiver<Goal>) {
+    // Without anybody left to say what it shall do, it shall not run either.
+    let _ = goal.wait_for(|goal| *goal != Goal::Run).await;
+}
+
+/// Asks the process to stop, and ends it if it does not in time or shall not have any.
+async fn stop(child: &mut Child, goal: &mut watch::Receiver<Goal>) -> io::Result<ExitStatus> {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+    // It has not been waited for, so the number is still its own.
+    if let Some(pid) = pid.filter(|_| *goal.borrow() != Goal::Kill) {
+        let _ = kill(pid, Signal::SIGTERM);
+        let in_time = tokio::select! {
+            status = timeout(STOP_DEADLINE, child.wait()) => status.ok(),
+            _ = goal.wait_for(|goal| *goal == Goal::Kill) => None,
+        };
+        if let Some(status) = in_time {
+            return status;
+        }
+    }
+    child.start_kill()?;
+    child.wait().await
+}
+
+fn ended(status: &io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => describe(*status),
+        Err(error) => format!("cannot be watched: {error}"),
+    }
+}
+
+fn jitter() -> f64 {
+    // Without randomness the waits are merely less spread.
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    f64::from(random) / f64::from(u32::MAX)
+}
+
+fn tenths(wait: Duration) -> f64 {
+    (wait.as_secs_f64() * 10.0).round() / 10.0
+}

@@ -1,0 +1,126 @@
+//! What the supervisor tells: lines on standard error, or with `--json` objects on standard output.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+
+use nix::sys::signal::Signal;
+use serde::Serialize;
+
+use crate::output;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A daemon was started.
+    Started {
+        /// Which.
+        daemon: &'static str,
+        /// Its process id.
+        pid: u32,
+    },
+    /// A daemon ended that should not have.
+    Ended {
+        /// Which.
+        daemon: &'static str,
+        /// How.
+        how: String,
+        /// Seconds until it is started again.
+        restart_in: f64,
+    },
+    /// The node is being stopped.
+    Stopping {
+        /// Why.
+        reason: String,
+    },
+    /// A daemon was stopped.
+    Stopped {
+        /// Which.
+        daemon: &'static str,
+        /// How it ended.
+        how: String,
+    },
+    /// A signal came that changes nothing.
+    Ignored {
+        /// Which.
+        signal: &'static str,
+    },
+}
+
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Started { daemon, pid } => write!(f, "{daemon} started, pid {pid}"),
+            Self::Ended { daemon, how, restart_in } => {
+                write!(f, "{daemon} {how}; starting it again in {restart_in:.1} s")
+            }
+            Self::Stopping { reason } => write!(f, "stopping: {reason}"),
+            Self::Stopped { daemon, how } => write!(f, "{daemon} stopped: it {how}"),
+            Self::Ignored { signal } => {
+                write!(f, "{signal} is ignored: to restart the node, stop and start it")
+            }
+        }
+    }
+}
+
+/// Where events go.
+#[derive(Debug, Clone, Copy)]
+pub struct Events {
+    /// As JSON on standard output.
+    pub json: bool,
+}
+
+impl Events {
+    /// Tells one.
+    pub fn tell(self, event: &Event) {
+        if self.json {
+            if let Ok(line) = serde_json::to_string(event) {
+                let _ = output::print(&format!("{line}\n"));
+            }
+        } else {
+            output::note(&format!("i2planctl: {event}"));
+        }
+    }
+}
+
+/// How a process ended.
+#[must_use]
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(number)) => {
+            let name = Signal::try_from(number).map_or("an unknown signal", Signal::as_str);
+            let meaning = match Signal::try_from(number) {
+                Ok(Signal::SIGSYS) => ": it made a system call that its sandbox forbids",
+                Ok(Signal::SIGABRT) => ": it found a fault in itself, or ran out of memory",
+                _ => "",
+            };
+            format!("was killed by {name} ({number}){meaning}")
+        }
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_named() {
+        let status = |raw| describe(ExitStatus::from_raw(raw));
+        assert_eq!(status(3 << 8), "exited with code 3");
+        assert_eq!(status(9), "was killed by SIGKILL (9)");
+        assert_eq!(status(31), "was killed by SIGSYS (31): it made a system call that its sandbox forbids");
+        assert_eq!(status(64), "was killed by an unknown signal (64)");
+    }
+
+    #[test]
+    fn events_are_one_line() {
+        let event = Event::Ended { daemon: "tund", how: "exited with code 1".to_owned(), restart_in: 0.2 };
+        assert_eq!(event.to_string(), "tund exited with code 1; starting it again in 0.2 s");
+        assert_eq!(
+            serde_json::to_string(&event).unwrap(),
+            r#"{"event":"ended","daemon":"tund","how":"exited with code 1","restart_in":0.2}"#
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! The directories and sockets of a node, with the owners and modes that keep its daemons apart.
+//!
+//! | what | owner | mode | so that |
+//! | --- | --- | --- | --- |
+//! | data | root | 0711 | nobody can put another directory in the place of these: |
+//! | data/keyd | keyd | 0700 | the keys are keyd's alone |
+//! | data/meshd | meshd | 0700 | |
+//! | run | root | 0755 | nobody can put another socket in the place of these: |
+//! | run/keyd.sock | meshd:tund | 0660 | nobody but these two can connect, or take up its connections |
+//! | run/tund.sock | meshd | 0600 | only meshd can connect |
+//! | run/meshd.sock | root:group | 0660 | root and the group can control the node; 0600 without a group |
+//!
+//! `keyd` and `tund` check their peers' credentials besides.
+
+use std::fs::{DirBuilder, File, Metadata, Permissions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use tokio::net::UnixStream;
+
+use super::users::{Account, Accounts};
+use crate::failure::{Failure, Kind};
+
+const ROOT: Account = Account { uid: 0, gid: 0 };
+
+/// Holds the lock of the runtime directory, and the process id of who holds it.
+const LOCK_FILE: &str = "supervisor.lock";
+
+/// How often it is looked again whether a socket's last listener has gone, and how long between.
+const LISTENER_CHECKS: u32 = 10;
+const LISTENER_PAUSE: Duration = Duration::from_millis(200);
+
+/// The directories of a node, taken for this process alone.
+#[derive(Debug)]
+pub struct Directories {
+    /// Where the daemons keep their state.
+    pub data: PathBuf,
+    /// Where their sockets are.
+    pub run: PathBuf,
+    _locks: [File; 2],
+}
+
+impl Directories {
+    /// Makes or checks them.
+    ///
+    /// # Errors
+    /// If they cannot be made, are open to others, belong to others, or are in use by another supervisor.
+    pub fn prepare(data: &Path, run: &Path, accounts: &Accounts) -> Result<Self, Failure> {
+        let (data, run) = (absolute(data)?, absolute(run)?);
+        umask_for_directories();
+        directory(&run, ROOT, 0o755, "--runtime-dir")?;
+        let run_lock = lock_runtime(&run)?;
+        directory(&data, ROOT, 0o711, "--data-dir")?;
+        let data_lock = lock_data(&data)?;
+        directory(&data.join("keyd"), accounts.keyd, 0o700, "--keyd-user")?;
+        directory(&data.join("meshd"), accounts.meshd, 0o700, "--meshd-user")?;
+        Ok(Self { data, run, _locks: [run_lock, data_lock] })
+    }
+}
+
+/// The listening sockets of the three daemons, whose files are removed when this is dropped.
+#[derive(Debug)]
+pub struct Sockets {
+    /// `keyd`'s.
+    pub keyd: Socket,
+    /// `meshd`'s.
+    pub meshd: Socket,
+    /// `tund`'s.
+    pub tund: Socket,
+}
+
+impl Sockets {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// If they cannot be made, or somebody listens there already.
+    pub async fn listen(run: &Path, accounts: &Accounts, group: u32) -> Result<Self, Failure> {
+        let Accounts { meshd, tund, .. } = *accounts;
+        let control_mode = if group == 0 { 0o600 } else { 0o660 };
+        Ok(Self {
+            keyd: Socket::listen(run.join("keyd.sock"), Account { uid: meshd.uid, gid: tund.gid }, 0o660)
+                .await?,
+            tund: Socket::listen(run.join("tund.sock"), meshd, 0o600).await?,
+            meshd: Socket::listen(run.join("meshd.sock"), Account { uid: 0, gid: group }, control_mode)
+                .await?,
+        })
+    }
+}
+
+/// A listening socket and its file.
+#[derive(Debug)]
+pub struct Socket {
+    /// Where it is.
+    pub path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Socket {
+    async fn listen(path: PathBuf, owner: Account, mode: u32) -> Result<Self, Failure> {
+        let failed = |error: io::Error| {
+            Failure::invalid(format!("cannot listen on {}: {error}", path.display()))
+                .with_hint("choose another directory with --runtime-dir; its path must be short")
+        };
+        remove_stale(&path).await?;
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        let socket = Self { path: path.clone(), listener };
+        // Until here only root could connect, by the umask.
+        chown(&path, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed)?;
+        Ok(socket)
+    }
+
+    /// A descriptor of the same socket.
+    ///
+    /// # Errors
+    /// If the system has none to give.
+    pub fn share(&self) -> Result<OwnedFd, Failure> {
+        let socket = self.listener.try_clone();
+        socket
+            .map(OwnedFd::from)
+            .map_err(|error| Failure::internal(format!("cannot share a socket: {error}")))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Removes a socket file that nobody listens on any more.
+async fn remove_stale(path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let shown = path.display();
+    match path.symlink_metadata() {
+        Ok(found) if found.file_type().is_socket() => {}
+        Ok(_) => {
+            return Err(Failure::invalid(format!("{shown} is in the way: it is no socket"))
+                .with_hint("move it away, or choose another directory with --runtime-dir"));
+        }
+        Err(_) => return Ok(()),
+    }
+    // The daemons of a supervisor that was killed may still be on their way out.
+    for _ in 0..LISTENER_CHECKS {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return std::fs::remove_file(path)
+                    .map_err(|error| Failure::invalid(format!("cannot remove {shown}: {error}")));
+            }
+            _ => tokio::time::sleep(LISTENER_PAUSE).await,
+        }
+    }
+    Err(Failure::new(Kind::Conflict, format!("something listens on {shown} already")).with_hint(
+        "does i2plan run as a service? stop it and its sockets first, or choose another --runtime-dir and --data-dir",
+    ))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::invalid(format!("{} is no path: {error}", path.display())))
+}
+
+/// Directories above ours are made readable for all, whatever the caller's umask, so that the daemons' users
+/// get through them.
+fn umask_for_directories() {
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+}
+
+/// A directory with this owner and mode: made, or else found so. What is found otherwise is not changed, because
+/// who had access until now may have left something there.
+fn directory(path: &Path, owner: Account, mode: u32, option: &str) -> Result<(), Failure> {
+    let shown = path.display();
+    let failed = |error: io::Error| Failure::invalid(format!("cannot make the directory {shown}: {error}"));
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {
+            chown(path, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = path.symlink_metadata().map_err(failed)?;
+            check_directory(path, &found, owner, mode, option)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn check_directory(
+    path: &Path,
+    found: &Metadata,
+    owner: Account,
+    mode: u32,
+    option: &str,
+) -> Result<(), Failure> {
+    let shown = path.display();
+    if !found.is_dir() {
+        return Err(Failure::invalid(format!("{shown} is no directory"))
+            .with_hint(format!("name the directory itself with {option}, not a link to it")));
+    }
+    if found.uid() != owner.uid {
+        return Err(Failure::invalid(format!(
+            "{shown} belongs to user {}, and must belong to user {}",
+            found.uid(),
+            owner.uid
+        ))
+        .with_hint(format!(
+            "choose another with {option}, or change the owner if you trust what is in it: \
+             `chown -R {} {shown}`",
+            owner.uid
+        )));
+    }
+    // Others may look where they must pass, but write nowhere, and look nowhere else.
+    let too_open = found.mode() & 0o077 & if mode & 0o077 == 0 { 0o077 } else { 0o022 };
+    let too_closed = mode & 0o011 & !found.mode();
+    if too_open | too_closed != 0 {
+        let how = if too_open != 0 { "open to other users" } else { "closed to the daemons" };
+        return Err(Failure::invalid(format!("{shown} is {how}: its mode is {:03o}", found.mode() & 0o777))
+            .with_hint(format!("`chmod {mode:03o} {shown}`, if you trust what is in it")));
+    }
+    Ok(())
+}
+
+fn lock_runtime(run: &Path) -> Result<File, Failure> {
+    let path = run.join(LOCK_FILE);
+    let failed = |error: io::Error| Failure::invalid(format!("cannot lock {}: {error}", path.display()));
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        let _ = (&file).take(20).read_to_string(&mut holder);
+        return Err(Failure::new(
+            Kind::Conflict,
+            format!("a node runs on {} already: i2planctl with process id {}", run.display(), holder.trim()),
+        )
+        .with_hint("see `i2planctl status`; for a second node choose another --runtime-dir and --data-dir"));
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(failed)?;
+    Ok(file)
+}
+
+fn lock_data(data: &Path) -> Result<File, Failure> {
+    let shown = data.display();
+    let directory = open(data, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| Failure::invalid(format!("cannot open {shown}: {error}")))?;
+    flock(&directory, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Failure::new(Kind::Conflict, format!("another node keeps its state in {shown}"))
+            .with_hint("choose another directory with --data-dir, or stop the other i2planctl")
+    })?;
+    Ok(File::from(directory))
+}

@@ -1,0 +1,220 @@
+//! Runs the three daemons of one node on a machine without systemd.
+//!
+//! * [`backoff`]: when a daemon that has ended is started again.
+//! * [`users`]: whom the daemons run as.
+//! * [`layout`]: directories and sockets, and who may use them.
+//! * [`daemon`]: one daemon's process.
+//! * [`launch`]: the steps between its start and its becoming the daemon.
+//! * [`event`]: what is told to the user.
+
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::failure::Failure;
+use daemon::{Daemon, Goal, find_program};
+use event::{Event, Events};
+use layout::{Directories, Socket, Sockets};
+use users::Accounts;
+
+pub mod backoff;
+pub mod daemon;
+pub mod event;
+pub mod launch;
+pub mod layout;
+pub mod users;
+
+/// A node to run.
+#[derive(Debug)]
+pub struct Node {
+    /// The configuration file, for `meshd`.
+    pub config: Option<PathBuf>,
+    /// Where the daemons keep their state.
+    pub data: PathBuf,
+    /// Where their sockets are.
+    pub run: PathBuf,
+    /// Whom they run as.
+    pub accounts: Accounts,
+    /// The group that may control the node, 0 for root alone.
+    pub group: u32,
+    /// The router's SAM bridge.
+    pub sam_address: SocketAddr,
+}
+
+/// Runs a node until a signal stops it.
+///
+/// # Errors
+/// If it cannot be started, or one of its daemons refuses its configuration.
+pub async fn run(node: &Node, events: Events) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let launcher = std::env::current_exe()
+        .map_err(|error| Failure::internal(format!("cannot find this program's own file: {error}")))?;
+    let directories = Directories::prepare(&node.data, &node.run, &node.accounts)?;
+    // Removed when this returns, after all daemons have.
+    let sockets = Sockets::listen(&directories.run, &node.accounts, node.group).await?;
+
+    let (failed, mut failure) = mpsc::channel(1);
+    let mut running = Vec::new();
+    for daemon in daemons(node, &directories, &sockets, &launcher)? {
+        running.push(Running::start(daemon, events, failed.clone()));
+    }
+    drop(failed);
+
+    let result = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Received::Hangup => events.tell(&Event::Ignored { signal: "SIGHUP" }),
+                Received::Interrupt => {
+                    events.tell(&Event::Stopping { reason: "SIGINT came".to_owned() });
+                    break Ok(());
+                }
+                Received::Terminate => {
+                    events.tell(&Event::Stopping { reason: "SIGTERM came".to_owned() });
+                    break Ok(());
+                }
+            },
+            Some(failure) = failure.recv() => {
+                events.tell(&Event::Stopping { reason: failure.message.clone() });
+                break Err(failure);
+            }
+        }
+    };
+    stop(running, signals).await;
+    result
+}
+
+/// The daemons, in the order of their start: who is asked starts before who asks.
+fn daemons(
+    node: &Node,
+    directories: &Directories,
+    sockets: &Sockets,
+    launcher: &Path,
+) -> Result<[Daemon; 3], Failure> {
+    let Accounts { keyd, meshd, tund } = node.accounts;
+    let (meshd_uid, tund_uid) = (meshd.uid.to_string(), tund.uid.to_string());
+    let for_keyd = words(&[
+        (&"--store", &directories.data.join("keyd")),
+        (&"--sam-address", &node.sam_address.to_string()),
+        (&"--meshd-user", &meshd_uid),
+        (&"--tund-user", &tund_uid),
+    ]);
+    let for_tund = words(&[(&"--keyd-socket", &sockets.keyd.path), (&"--meshd-user", &meshd_uid)]);
+    let mut for_meshd = words(&[
+        (&"--state", &directories.data.join("meshd")),
+        (&"--keyd-socket", &sockets.keyd.path),
+        (&"--tund-socket", &sockets.tund.path),
+    ]);
+    if let Some(config) = &node.config {
+        // A daemon works in the root directory.
+        let config = std::path::absolute(config)
+            .map_err(|error| Failure::invalid(format!("--config is no path: {error}")))?;
+        for_meshd.extend(words(&[(&"--config", &config)]));
+    }
+    let daemon = |name, user, socket: &Socket, arguments| {
+        Ok::<_, Failure>(Daemon {
+            name,
+            program: find_program(launcher, &OsString::from(format!("i2plan-{name}")))?,
+            arguments,
+            user,
+            net_admin: name == "tund",
+            socket: socket.share()?,
+            launcher: launcher.to_owned(),
+        })
+    };
+    Ok([
+        daemon("keyd", keyd, &sockets.keyd, for_keyd)?,
+        daemon("tund", tund, &sockets.tund, for_tund)?,
+        daemon("meshd", meshd, &sockets.meshd, for_meshd)?,
+    ])
+}
+
+/// Options and their values as arguments.
+fn words(options: &[(&dyn AsRef<OsStr>, &dyn AsRef<OsStr>)]) -> Vec<OsString> {
+    options
+        .iter()
+        .flat_map(|(option, value)| [option.as_ref().to_owned(), value.as_ref().to_owned()])
+        .collect()
+}
+
+/// Stops them one after the other, the last that was started first. An interrupt while that goes on is a person
+/// at a keyboard who does not want to wait; other signals are also sent twice without meaning anything by it.
+async fn stop(mut running: Vec<Running>, mut signals: Signals) {
+    while let Some(mut daemon) = running.pop() {
+        daemon.goal.send_if_modified(|goal| {
+            let shall_stop = *goal == Goal::Run;
+            if shall_stop {
+                *goal = Goal::Stop;
+            }
+            shall_stop
+        });
+        loop {
+            tokio::select! {
+                _ = &mut daemon.task => break,
+                signal = signals.next() => if signal == Received::Interrupt {
+                    for daemon in running.iter().chain([&daemon]) {
+                        daemon.goal.send_replace(Goal::Kill);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A daemon that is being supervised.
+struct Running {
+    goal: watch::Sender<Goal>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(daemon: Daemon, events: Events, failed: mpsc::Sender<Failure>) -> Self {
+        let (goal, shall) = watch::channel(Goal::Run);
+        let task = tokio::spawn(async move {
+            if let Err(failure) = daemon.supervise(shall, events).await {
+                // Full if another has failed before: one is enough to stop all.
+                let _ = failed.try_send(failure);
+            }
+        });
+        Self { goal, task }
+    }
+}
+
+/// The signals that a supervisor takes.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Received {
+        tokio::select! {
+            _ = self.interrupt.recv() => Received::Interrupt,
+            _ = self.terminate.recv() => Received::Terminate,
+            _ = self.hangup.recv() => Received::Hangup,
+        }
+    }
+}
+
+/// A signal that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    Interrupt,
+    Terminate,
+    Hangup,
+}

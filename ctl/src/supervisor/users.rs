@@ -1,0 +1,147 @@
+//! The users that the daemons run as.
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+use crate::failure::Failure;
+
+/// The group that may control a node, where it exists.
+const DEFAULT_GROUP: &str = "i2plan";
+
+/// A user with its primary group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// One user for each daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accounts {
+    /// `keyd`'s.
+    pub keyd: Account,
+    /// `meshd`'s.
+    pub meshd: Account,
+    /// `tund`'s.
+    pub tund: Account,
+}
+
+impl Accounts {
+    /// The users of these names or numbers.
+    ///
+    /// # Errors
+    /// If one does not exist, is root, or is the same as another.
+    pub fn find(keyd: &str, meshd: &str, tund: &str) -> Result<Self, Failure> {
+        let names = [("keyd", keyd), ("meshd", meshd), ("tund", tund)];
+        let found = names.map(|(_, name)| account(name));
+        let missing: Vec<_> =
+            names.iter().zip(&found).filter(|(_, user)| user.is_none()).map(|((_, name), _)| *name).collect();
+        let [Some(keyd), Some(meshd), Some(tund)] = found else { return Err(missing_users(&missing)) };
+        for ((daemon, name), user) in names.iter().zip([keyd, meshd, tund]) {
+            if user.uid == 0 || user.gid == 0 {
+                return Err(Failure::invalid(format!(
+                    "{daemon} cannot run as {name}: that is root, or has root's group"
+                ))
+                .with_hint(format!("name an unprivileged user with --{daemon}-user")));
+            }
+        }
+        for (a, b, same) in [
+            ("keyd", "meshd", keyd.uid == meshd.uid),
+            ("keyd", "tund", keyd.uid == tund.uid),
+            ("meshd", "tund", meshd.uid == tund.uid),
+        ] {
+            if same {
+                return Err(Failure::invalid(format!("{a} and {b} cannot run as the same user")).with_hint(
+                    "the daemons are protected from each other by having a user each: name three different ones",
+                ));
+            }
+        }
+        Ok(Self { keyd, meshd, tund })
+    }
+}
+
+/// The group that may control the node, by name or number: the one that is asked for, else the usual one where
+/// it exists, else root's.
+///
+/// # Errors
+/// If the one that is asked for does not exist.
+pub fn control_group(name: Option<&str>) -> Result<u32, Failure> {
+    let by_name = |name: &str| Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
+    match name {
+        None => Ok(by_name(DEFAULT_GROUP).unwrap_or(0)),
+        Some(name) => name.parse().ok().or_else(|| by_name(name)).ok_or_else(|| {
+            Failure::invalid(format!("there is no group {name:?}"))
+                .with_hint(format!("create it with `groupadd --system {name}`, or name another with --group"))
+        }),
+    }
+}
+
+fn account(name: &str) -> Option<Account> {
+    let user = match name.parse() {
+        // A number needs no entry in the user database; the group of the same number is taken then.
+        Ok(uid) => match User::from_uid(Uid::from_raw(uid)).ok().flatten() {
+            Some(user) => user,
+            None => return Some(Account { uid, gid: uid }),
+        },
+        Err(_) => User::from_name(name).ok().flatten()?,
+    };
+    Some(Account { uid: user.uid.as_raw(), gid: Gid::as_raw(user.gid) })
+}
+
+fn missing_users(names: &[&str]) -> Failure {
+    let (s, is) = if names.len() == 1 { ("", "is") } else { ("s", "are") };
+    let mut hint = "create what is missing, or name other users (see `i2planctl up --help`):".to_owned();
+    for name in names {
+        hint += &format!(
+            "\nuseradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin {name}"
+        );
+    }
+    if control_group(None) == Ok(0) {
+        hint += &format!("\ngroupadd --system {DEFAULT_GROUP}    # its members may control the node");
+    }
+    Failure::invalid(format!("the user{s} {} {is} missing", names.join(", "))).with_hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_need_no_entry() {
+        let accounts = Accounts::find("54321", "54322", "54323").unwrap();
+        assert_eq!(accounts.meshd, Account { uid: 54_322, gid: 54_322 });
+    }
+
+    #[test]
+    fn root_is_refused() {
+        for name in ["root", "0"] {
+            let failure = Accounts::find("54321", name, "54323").unwrap_err();
+            assert!(failure.message.starts_with("meshd cannot run as"), "{}", failure.message);
+            assert!(failure.hint.unwrap().contains("--meshd-user"));
+        }
+    }
+
+    #[test]
+    fn users_are_distinct() {
+        let failure = Accounts::find("54321", "54322", "54321").unwrap_err();
+        assert_eq!(failure.message, "keyd and tund cannot run as the same user");
+    }
+
+    #[test]
+    fn missing_users_come_with_the_commands_that_make_them() {
+        let failure = Accounts::find("no-such-a", "54322", "no-such-b").unwrap_err();
+        assert_eq!(failure.message, "the users no-such-a, no-such-b are missing");
+        let hint = failure.hint.unwrap();
+        let commands: Vec<_> = hint.lines().filter(|line| line.starts_with("useradd --system ")).collect();
+        assert_eq!(commands.len(), 2);
+        assert!(commands[0].ends_with(" no-such-a") && commands[1].ends_with(" no-such-b"));
+    }
+
+    #[test]
+    fn groups_go_by_name_and_number() {
+        assert_eq!(control_group(Some("4711")), Ok(4711));
+        assert_eq!(control_group(Some("root")), Ok(0));
+        assert!(control_group(Some("no-such-group")).is_err());
+    }
+}

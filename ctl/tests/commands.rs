@@ -1,0 +1,521 @@
+//! The program against a node that says what the test wants.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod common;
+
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use common::{PROGRAM, command, copy_program, need_root, open_dir, stderr, stdout};
+use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::api::meshd::{
+    Daemon, Invite, MeshdApi, Network, Peer, Reply, Request, Sam, Session, SessionState, Status, Tunnel,
+};
+use i2plan_ipc::frame::{Header, encode_body};
+use i2plan_ipc::hello::{HelloReply, PROTOCOL};
+use i2plan_ipc::secret::SecretText;
+use i2plan_ipc::server::{Answer, Limits, Service, serve};
+use i2plan_ipc::version::Version;
+use i2plan_ipc::{ApiError, Role};
+use i2plan_proto::destination::DestinationHash;
+use i2plan_proto::identity::{NetworkId, NodeId};
+use i2plan_proto::invite::InviteSecret;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+
+const SECRET: &str = "i2plan://the-secret";
+
+/// Answers each request with one fixed reply, or every request with an error.
+struct FakeMeshd {
+    error: Option<ApiError>,
+    network: Option<Network>,
+    /// The only code that leads anywhere.
+    code: String,
+}
+
+impl Service for FakeMeshd {
+    type Api = MeshdApi;
+
+    async fn call(&self, _: Role, request: Request, _: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        Ok(match request {
+            Request::Status => Reply::Status(Box::new(status(self.network.clone()))),
+            Request::Peers => Reply::Peers(vec![peer("zoe"), peer("anna")]),
+            Request::CreateInvite { expires_in, max_uses } => Reply::Invite(Invite {
+                invite: SecretText::new(SECRET.to_owned()),
+                id: "inviteid".to_owned(),
+                expires_at: 1_800_000_000 + expires_in,
+                max_uses,
+                network: "networkid".to_owned(),
+                founded: true,
+            }),
+            Request::Join { invite } if invite.expose() == self.code => Reply::Joined(network()),
+            Request::Join { .. } => return Err(ApiError::invalid("that is another code")),
+        }
+        .into())
+    }
+}
+
+fn network() -> Network {
+    Network {
+        id: "networkid".to_owned(),
+        founder: false,
+        subnet: "10.42.0.0/16".to_owned(),
+        ipv4: "10.42.7.9".parse().unwrap(),
+        ipv6: "fd12::1".parse().unwrap(),
+        members: 3,
+    }
+}
+
+fn status(network: Option<Network>) -> Status {
+    let session = || Session { state: SessionState::Up, destination: None, error: None };
+    let daemon = |name: &str, error: Option<&str>| Daemon {
+        name: name.to_owned(),
+        pid: None,
+        version: None,
+        error: error.map(str::to_owned),
+    };
+    Status {
+        name: "alpha".to_owned(),
+        node_id: None,
+        uptime: 61,
+        network,
+        sam: Sam {
+            address: "127.0.0.1:7656".parse().unwrap(),
+            version: Some("3.2".to_owned()),
+            control: session(),
+            data: session(),
+        },
+        tunnel: Tunnel { interface: None, mtu: 1280, public_key: None, drops: None },
+        daemons: vec![daemon("keyd", Some("gone")), daemon("tund", None)],
+    }
+}
+
+fn peer(name: &str) -> Peer {
+    Peer {
+        node_id: name.to_owned(),
+        name: name.to_owned(),
+        ipv4: "10.42.0.1".parse().unwrap(),
+        ipv6: "fd12::2".parse().unwrap(),
+        public_key: "key".to_owned(),
+        endpoint: "x.b32.i2p".to_owned(),
+        depth: 1,
+        last_heard: None,
+        last_handshake: Some(10),
+        tx_packets: 0,
+        tx_bytes: 2048,
+        rx_packets: 0,
+        rx_bytes: 0,
+        queue_drops: 0,
+        rx_drops: 0,
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A code that is good for so many seconds.
+fn code(expires_in: i64) -> String {
+    let invite = i2plan_proto::invite::Invite {
+        network: NetworkId([1; 32]),
+        inviter: NodeId([2; 32]),
+        control: DestinationHash([3; 32]),
+        secret: InviteSecret([4; 32]),
+        expires_at: now().saturating_add_signed(expires_in),
+    };
+    invite.to_code().to_string()
+}
+
+/// A node, and the program beside it.
+struct Setup {
+    dir: TempDir,
+    code: String,
+    _runtime: Option<Runtime>,
+}
+
+impl Setup {
+    /// Without a node.
+    fn empty() -> Self {
+        Self { dir: open_dir(), code: code(3600), _runtime: None }
+    }
+
+    fn node(error: Option<ApiError>, network: Option<Network>) -> Self {
+        let setup = Self::empty();
+        let runtime = Runtime::new().unwrap();
+        let listener = {
+            let _context = runtime.enter();
+            UnixListener::bind(setup.socket()).unwrap()
+        };
+        let service = FakeMeshd { error, network, code: setup.code.clone() };
+        let access = Access::new([(Role::Client, Who::Anyone)]);
+        runtime.spawn(serve(listener, Arc::new(service), access, Limits::default()));
+        Self { _runtime: Some(runtime), ..setup }
+    }
+
+    fn healthy() -> Self {
+        Self::node(None, Some(network()))
+    }
+
+    fn failing(error: ApiError) -> Self {
+        Self::node(Some(error), None)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("meshd.sock")
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.run_with_input(args, "")
+    }
+
+    fn run_with_input(&self, args: &[&str], input: &str) -> Output {
+        let mut child = command(PROGRAM)
+            .args(args)
+            .env("I2PLAN_SOCKET", self.socket())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Whoever refuses its command line does not read.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {}", stdout(output)))
+}
+
+/// The error for a person and the same as JSON, in the same words.
+fn assert_fails(setup: &Setup, args: &[&str], exit_code: i32, kind: &str, message: &str, hint: &str) {
+    let human = setup.run(args);
+    assert_eq!(human.status.code(), Some(exit_code), "{args:?}: {}", stderr(&human));
+    assert_eq!(stdout(&human), "");
+    let lines: Vec<_> = stderr(&human).lines().collect();
+    assert!(lines[0].starts_with(&format!("error: {message}")), "{}", lines[0]);
+    assert!(lines[1].starts_with("hint: ") && lines[1].contains(hint), "{}", lines[1]);
+
+    let machine = setup.run(&[args, &["--json"]].concat());
+    assert_eq!(machine.status.code(), Some(exit_code));
+    assert_eq!(stderr(&machine), "");
+    let error = &json(&machine)["error"];
+    assert_eq!(error["kind"], kind);
+    assert_eq!(format!("error: {}", error["message"].as_str().unwrap()), lines[0]);
+    assert!(error["hint"].as_str().unwrap().contains(hint));
+}
+
+#[test]
+fn status_for_people_and_programs() {
+    let setup = Setup::node(None, None);
+    let output = setup.run(&["status"]);
+    // The node answered, in whatever state it is.
+    assert_eq!(output.status.code(), Some(0));
+    let text = stdout(&output);
+    assert!(text.starts_with("warning: keyd does not answer: gone\n   hint: "), "{text}");
+    for line in ["Node          alpha", "  uptime      1m 1s", "I2P router    SAM 3.2 at 127.0.0.1:7656"] {
+        assert!(text.lines().any(|found| found == line), "{line:?} is missing in {text}");
+    }
+
+    let value = json(&setup.run(&["--json", "status"]));
+    assert_eq!(
+        (&value["name"], &value["network"], &value["uptime"]),
+        (&json!("alpha"), &Value::Null, &json!(61))
+    );
+    assert_eq!(value["sam"]["control"]["state"], "up");
+    assert_eq!(value["warnings"][0]["message"], "keyd does not answer: gone");
+}
+
+#[test]
+fn peers_for_people_and_programs() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["peers"]);
+    assert_eq!(
+        stdout(&output),
+        "NAME  IPV4       IPV6     STATE  HANDSHAKE  HEARD   RX       TX  DROPS\n\
+         anna  10.42.0.1  fd12::2  up       10s ago  never  0 B  2.0 KiB  0\n\
+         zoe   10.42.0.1  fd12::2  up       10s ago  never  0 B  2.0 KiB  0\n"
+    );
+    let value = json(&setup.run(&["peers", "--json"]));
+    let names: Vec<_> = value["peers"].as_array().unwrap().iter().map(|peer| &peer["name"]).collect();
+    assert_eq!(names, ["anna", "zoe"]);
+}
+
+#[test]
+fn an_invite_is_alone_on_standard_output() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["invite", "create", "--expires", "7d", "--uses", "5"]);
+    assert_eq!(stdout(&output), format!("{SECRET}\n"));
+    assert_eq!(
+        stderr(&output),
+        "founded network networkid\n\
+         invite inviteid: 5 uses, expires 2027-01-22T08:00:00Z\n\
+         keep it secret: whoever has this code can join\n"
+    );
+
+    let output = setup.run(&["invite", "create", "--json"]);
+    assert_eq!(
+        json(&output),
+        json!({
+            "invite": SECRET,
+            "id": "inviteid",
+            "expires_at": 1_800_086_400,
+            "max_uses": 1,
+            "network": "networkid",
+            "founded": true,
+        })
+    );
+}
+
+#[test]
+fn unlimited_invites_come_with_a_warning() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["invite", "create", "--uses", "-1"]);
+    assert_eq!(stdout(&output), format!("{SECRET}\n"));
+    assert!(stderr(&output).starts_with("warning: any number of nodes can join"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("any number of uses"));
+    assert_eq!(json(&setup.run(&["invite", "create", "--uses=-1", "--json"]))["max_uses"], Value::Null);
+}
+
+#[test]
+fn invites_without_use_or_time_are_refused() {
+    // There is no node: it is refused before one is asked.
+    let setup = Setup::empty();
+    let create = ["invite", "create", "--uses", "0"];
+    assert_fails(&setup, &create, 2, "usage", "an invite with 0 uses invites nobody", "-1 for any number");
+    for args in [["--uses", "-2"], ["--expires", "0"], ["--expires", "1w"]] {
+        let output = setup.run(&[&["invite", "create"], args.as_slice()].concat());
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn join_takes_the_code_from_a_pipe_and_from_a_file() {
+    let setup = Setup::healthy();
+    let output = setup.run_with_input(&["join"], &format!("  {}\n", setup.code));
+    assert_eq!(
+        stdout(&output),
+        "joined network networkid\nIPv4     10.42.7.9 in 10.42.0.0/16\nIPv6     fd12::1\nmembers  3\n"
+    );
+    assert!(stderr(&output).starts_with("joining network "), "{}", stderr(&output));
+    assert!(!stderr(&output).contains(&setup.code));
+
+    let file = setup.dir.path().join("invite.txt");
+    std::fs::write(&file, &setup.code).unwrap();
+    let output = setup.run(&["join", "--json", "--file", file.to_str().unwrap()]);
+    assert_eq!(stderr(&output), "");
+    assert_eq!(json(&output)["network"]["ipv4"], "10.42.7.9");
+
+    let output = setup.run_with_input(&["join", "--file", "-"], &setup.code);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn join_refuses_a_code_as_an_argument_and_does_not_repeat_it() {
+    let setup = Setup::healthy();
+    for args in [vec!["join", &setup.code], vec!["join", "--socket", &setup.code], vec![&setup.code]] {
+        let output = setup.run(&args);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).starts_with("error: an invite code is not taken on the command line"));
+        assert!(!stderr(&output).contains(&setup.code[10..30]));
+    }
+    let output = setup.run(&["join", "--json", &setup.code]);
+    assert_eq!(json(&output)["error"]["kind"], "usage");
+    assert!(!stdout(&output).contains(&setup.code[10..30]));
+}
+
+#[test]
+fn join_checks_the_code_before_it_asks_the_node() {
+    let setup = Setup::empty();
+    for (input, message) in [
+        ("", "error: this is not an invite code"),
+        ("https://example.org/", "error: this is not an invite code"),
+        (&setup.code[..100], "error: the invite code is truncated"),
+        (&setup.code.replace("i2plan://", "i2plan://A"), "error: the invite code is damaged"),
+        (&code(-7200), "error: the invite expired at "),
+        (&"x".repeat(5000), "error: cannot read standard input: it is far too long"),
+    ] {
+        let output = setup.run_with_input(&["join"], input);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).starts_with(message), "{}", stderr(&output));
+    }
+    let output = setup.run(&["join", "--file", "/nonexistent/invite"]);
+    assert!(stderr(&output).starts_with("error: cannot read /nonexistent/invite: "), "{}", stderr(&output));
+}
+
+#[test]
+fn join_says_what_helps_when_the_inviter_is_silent() {
+    let setup = Setup::failing(ApiError::timeout("the inviter did not answer"));
+    let output = setup.run_with_input(&["join", "--json"], &setup.code);
+    assert_eq!(output.status.code(), Some(6));
+    let error = &json(&output)["error"];
+    assert_eq!(
+        (&error["kind"], &error["message"]),
+        (&json!("timeout"), &json!("the inviter did not answer"))
+    );
+    assert!(error["hint"].as_str().unwrap().contains("must be up and connected"));
+}
+
+#[test]
+fn errors_of_the_node_decide_the_exit_code() {
+    for (error, code, kind) in [
+        (ApiError::invalid("no"), 1, "invalid"),
+        (ApiError::internal("no"), 1, "internal"),
+        (ApiError::denied("no"), 4, "denied"),
+        (ApiError::conflict("no"), 5, "conflict"),
+        (ApiError::timeout("no"), 6, "timeout"),
+        (ApiError::unavailable("no"), 6, "unavailable"),
+    ] {
+        let setup = Setup::failing(error.with_hint("the node's advice"));
+        assert_fails(&setup, &["peers"], code, kind, "no", "the node's advice");
+    }
+}
+
+#[test]
+fn no_socket_means_not_running() {
+    let setup = Setup::empty();
+    assert_fails(
+        &setup,
+        &["status"],
+        3,
+        "unreachable",
+        "i2plan is not running: there is no socket",
+        "i2planctl up",
+    );
+}
+
+#[test]
+fn a_socket_that_nobody_listens_on_means_not_running() {
+    let setup = Setup::empty();
+    drop(StdListener::bind(setup.socket()).unwrap());
+    assert_fails(
+        &setup,
+        &["peers"],
+        3,
+        "unreachable",
+        "i2plan is not running: nobody listens",
+        "see its log",
+    );
+}
+
+#[test]
+fn a_socket_of_others_is_denied() {
+    need_root();
+    let setup = Setup::healthy();
+    let program = copy_program(setup.dir.path());
+    let run = |mode| {
+        std::fs::set_permissions(setup.socket(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = command(&program);
+        command.args(["status", "--json"]).env("I2PLAN_SOCKET", setup.socket()).uid(54_321).gid(54_321);
+        command.output().unwrap()
+    };
+    let output = run(0o600);
+    assert_eq!(output.status.code(), Some(4));
+    let error = &json(&output)["error"];
+    assert_eq!(error["kind"], "denied");
+    assert!(error["message"].as_str().unwrap().starts_with("user 54321 may not open "), "{error}");
+    assert_eq!(error["hint"], "use sudo: only root may control this node");
+
+    std::os::unix::fs::chown(setup.socket(), None, Some(54_322)).unwrap();
+    let hint = json(&run(0o660))["error"]["hint"].to_string();
+    assert!(hint.contains("sudo usermod -aG 54322 54321"), "{hint}");
+}
+
+/// Says hello like a daemon that was installed at another time.
+fn answer_hello(listener: &StdListener, times: usize) {
+    use std::io::Read as _;
+    const MAX: usize = 4096;
+    let reply = HelloReply {
+        protocol: PROTOCOL + 1,
+        role: Role::Meshd,
+        pid: 1,
+        version: Version { version: "9.9.9".to_owned(), commit: "x".to_owned(), built_at: 0 },
+        refused: None,
+    };
+    let body = encode_body(&reply).unwrap();
+    let header = Header { len: body.len(), fds: 0 }.encode(MAX).unwrap();
+    for _ in 0..times {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut hello = [0; 5];
+        stream.read_exact(&mut hello).unwrap();
+        let mut hello = vec![0; Header::decode(hello, MAX).unwrap().len];
+        stream.read_exact(&mut hello).unwrap();
+        stream.write_all(&header).unwrap();
+        stream.write_all(&body).unwrap();
+    }
+}
+
+#[test]
+fn another_protocol_version_is_named() {
+    let setup = Setup::empty();
+    let listener = StdListener::bind(setup.socket()).unwrap();
+    let daemon = std::thread::spawn(move || answer_hello(&listener, 2));
+    assert_fails(
+        &setup,
+        &["status"],
+        1,
+        "version",
+        "meshd is version 9.9.9 and i2planctl is version",
+        "restart",
+    );
+    daemon.join().unwrap();
+}
+
+#[test]
+fn a_broken_connection_is_named() {
+    let setup = Setup::empty();
+    let listener = StdListener::bind(setup.socket()).unwrap();
+    let daemon = std::thread::spawn(move || {
+        for _ in 0..2 {
+            drop(listener.accept().unwrap());
+        }
+    });
+    assert_fails(&setup, &["status"], 3, "unreachable", "lost the connection to meshd", "try again");
+    daemon.join().unwrap();
+}
+
+#[test]
+fn wrong_command_lines_exit_with_2() {
+    let setup = Setup::empty();
+    for args in [&["--nonsense"][..], &["frobnicate"], &[], &["invite"], &["up", "--socket", "/x"]] {
+        let output = setup.run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert_eq!(stdout(&output), "");
+        assert!(!output.stderr.is_empty());
+    }
+    let output = setup.run(&["frobnicate", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stderr(&output), "");
+    assert_eq!(json(&output)["error"]["kind"], "usage");
+    assert_eq!(json(&output)["error"]["message"], "unrecognized subcommand 'frobnicate'");
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let setup = Setup::empty();
+    let output = setup.run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("Exit status:\n  0  done\n"), "{}", stdout(&output));
+    assert!(!stdout(&output).contains("__launch"));
+
+    let output = setup.run(&["--version"]);
+    let line = stdout(&output);
+    assert!(line.starts_with(concat!("i2planctl ", env!("CARGO_PKG_VERSION"), " (commit ")), "{line}");
+    assert!(line.contains(", built 20"), "{line}");
+    let value = json(&setup.run(&["--version", "--json"]));
+    assert_eq!(value["version"], env!("CARGO_PKG_VERSION"));
+    assert!(value["commit"].is_string() && value["built_at"].is_u64());
+}

@@ -1,0 +1,349 @@
+//! `i2planctl up` with small scripts in the daemons' places.
+//!
+//! A script tells what it finds on standard error and then waits for its end. All share one pipe: its end is
+//! the proof that every one of them is gone.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod common;
+
+use std::fs::Permissions;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use common::{command, copy_program, need_root, open_dir, stderr};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+const KEYD: u32 = 54_321;
+const MESHD: u32 = 54_322;
+const TUND: u32 = 54_323;
+const GROUP: u32 = 54_324;
+
+/// So long a test waits for what never comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Tells one line: name, pid, and what a daemon must find right.
+const REPORT: &str = r#"#!/bin/sh
+name=${0##*/i2plan-}
+status=/proc/$$/status
+field() { echo $(grep "^$1:" $status | cut -d: -f2); }
+echo "report $name pid=$$ uid=$(field Uid) gid=$(field Gid) groups=[$(field Groups)]" \
+  "inh=$(field CapInh) prm=$(field CapPrm) eff=$(field CapEff) bnd=$(field CapBnd) amb=$(field CapAmb)" \
+  "nnp=$(field NoNewPrivs) umask=$(umask) cwd=$(pwd)" \
+  "fds=$LISTEN_FDS mine=$([ "$LISTEN_PID" = $$ ] && echo yes) fd3=$(readlink /proc/$$/fd/3 | cut -d: -f1)" \
+  "fd7=$([ -e /proc/$$/fd/7 ] && echo open)" \
+  "session=$(cut -d' ' -f6 /proc/$$/stat)" \
+  "env=[$(cut -z -d= -f1 /proc/$$/environ | tr '\0' ' ')]" "args=[$*]" >&2
+"#;
+
+const WAIT: &str = "exec sleep 1000\n";
+
+struct Node {
+    dir: TempDir,
+    child: Child,
+    lines: Receiver<String>,
+}
+
+/// A directory with the program and scripts in the daemons' places.
+fn install(keyd: &str, meshd: &str, tund: &str) -> TempDir {
+    need_root();
+    let dir = open_dir();
+    copy_program(dir.path());
+    for (name, script) in [("keyd", keyd), ("meshd", meshd), ("tund", tund)] {
+        let path = dir.path().join(format!("i2plan-{name}"));
+        std::fs::write(&path, format!("{REPORT}{script}")).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    }
+    dir
+}
+
+fn up(dir: &TempDir) -> Command {
+    up_with_sockets_in(dir, "run")
+}
+
+fn up_with_sockets_in(dir: &TempDir, run: &str) -> Command {
+    // A caller that leaves a descriptor open.
+    let mut command = command("/bin/sh");
+    command
+        .args(["-c", "exec \"$0\" \"$@\" 7</etc/passwd"])
+        .arg(dir.path().join("i2planctl"))
+        .args(["up", "--keyd-user", "54321", "--meshd-user", "54322", "--tund-user", "54323"])
+        .args(["--group", "54324", "--data-dir"])
+        .arg(dir.path().join("data"))
+        .arg("--runtime-dir")
+        .arg(dir.path().join(run))
+        .env("I2PLAN_NODE_NAME", "test")
+        .env("I2PLAN_SAM_ADDRESS", "127.0.0.1:7")
+        .env("LD_SECRET", "x")
+        .env("LISTEN_PID", "1")
+        .env("NOTIFY_SOCKET", "/n")
+        .stdin(Stdio::null());
+    command
+}
+
+impl Node {
+    fn start(dir: TempDir) -> Self {
+        let mut child = up(&dir).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = channel();
+        let pipe = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in pipe.lines() {
+                if sender.send(line.unwrap()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { dir, child, lines }
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// The next line that starts so.
+    fn line(&self, start: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let line = line.unwrap_or_else(|_| panic!("no line starts with {start:?}"));
+            if line.starts_with(start) {
+                return line;
+            }
+        }
+    }
+
+    /// The reports of all three, by name.
+    fn reports(&self) -> [String; 3] {
+        let mut reports = [self.line("report "), self.line("report "), self.line("report ")];
+        reports.sort();
+        reports
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// All lines until nobody is left who could write one.
+    fn rest(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => lines.push(line),
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return lines,
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("somebody lives on: {lines:?}"),
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn pid_in(report: &str) -> Pid {
+    let pid = report.split_once("pid=").unwrap().1.split(' ').next().unwrap();
+    Pid::from_raw(pid.parse().unwrap())
+}
+
+#[test]
+fn daemons_start_with_what_they_need_and_nothing_else() {
+    let node = Node::start(install(WAIT, WAIT, WAIT));
+    let (none, net_admin) = ("0000000000000000", "0000000000001000");
+    let run = node.run_dir();
+    let data = node.dir.path().join("data");
+    let (run, data) = (run.display(), data.display());
+    let arguments = [
+        format!("--store {data}/keyd --sam-address 127.0.0.1:7 --meshd-user {MESHD} --tund-user {TUND}"),
+        format!("--state {data}/meshd --keyd-socket {run}/keyd.sock --tund-socket {run}/tund.sock"),
+        format!("--keyd-socket {run}/keyd.sock --meshd-user {MESHD}"),
+    ];
+    let expected = [("keyd", KEYD, none), ("meshd", MESHD, none), ("tund", TUND, net_admin)];
+    for ((report, (name, uid, caps)), arguments) in node.reports().iter().zip(expected).zip(arguments) {
+        let pid = pid_in(report);
+        for part in [
+            format!("report {name} "),
+            format!("uid={uid} {uid} {uid} {uid} gid={uid} {uid} {uid} {uid} groups=[]"),
+            format!("inh={caps} prm={caps} eff={caps} bnd={caps} amb={caps} nnp=1"),
+            "umask=0077 cwd=/ fds=1 mine=yes fd3=socket fd7= ".to_owned(),
+            format!("session={pid} "),
+            format!("args=[{arguments}]"),
+        ] {
+            assert!(report.contains(&part), "{part:?} is missing in {report:?}");
+        }
+        for (variable, there) in
+            [("I2PLAN_NODE_NAME", true), ("NOTIFY_SOCKET", true), ("LD_SECRET", false), ("HOME", false)]
+        {
+            assert_eq!(report.contains(&format!("{variable} ")), there, "{variable} in {report:?}");
+        }
+    }
+}
+
+#[test]
+fn directories_and_sockets_have_their_owners_and_modes() {
+    let node = Node::start(install(WAIT, WAIT, WAIT));
+    node.reports();
+    for (path, uid, gid, mode) in [
+        ("data", 0, 0, 0o711),
+        ("data/keyd", KEYD, KEYD, 0o700),
+        ("data/meshd", MESHD, MESHD, 0o700),
+        ("run", 0, 0, 0o755),
+        ("run/keyd.sock", MESHD, TUND, 0o660),
+        ("run/tund.sock", MESHD, MESHD, 0o600),
+        ("run/meshd.sock", 0, GROUP, 0o660),
+    ] {
+        let found = node.dir.path().join(path).metadata().unwrap();
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (uid, gid, mode), "{path}");
+    }
+}
+
+#[test]
+fn a_killed_daemon_comes_back_and_its_socket_never_goes() {
+    let node = Node::start(install(WAIT, WAIT, WAIT));
+    let [_, meshd, _] = node.reports();
+    kill(pid_in(&meshd), Signal::SIGKILL).unwrap();
+    let ended = node.line("i2planctl: meshd was killed by SIGKILL (9); starting it again in 0.");
+    // Nobody accepts now or ever in this test: the connection waits in the socket.
+    UnixStream::connect(node.run_dir().join("meshd.sock"))
+        .unwrap_or_else(|error| panic!("{error} after {ended}"));
+    let again = node.line("report meshd ");
+    assert_ne!(pid_in(&again), pid_in(&meshd));
+}
+
+#[test]
+fn terminate_stops_all_in_order_and_removes_the_sockets() {
+    let mut node = Node::start(install(WAIT, WAIT, WAIT));
+    node.reports();
+    node.signal(Signal::SIGHUP);
+    node.line("i2planctl: SIGHUP is ignored");
+    node.signal(Signal::SIGTERM);
+    assert_eq!(
+        node.rest(),
+        [
+            "i2planctl: stopping: SIGTERM came",
+            "i2planctl: meshd stopped: it was killed by SIGTERM (15)",
+            "i2planctl: tund stopped: it was killed by SIGTERM (15)",
+            "i2planctl: keyd stopped: it was killed by SIGTERM (15)",
+        ]
+    );
+    assert_eq!(node.child.wait().unwrap().code(), Some(0));
+    let left: Vec<_> =
+        std::fs::read_dir(node.run_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["supervisor.lock"]);
+}
+
+#[test]
+fn a_second_signal_ends_a_daemon_that_does_not_stop() {
+    // The shell starts no other process while it waits, so that the pipe's end is its own.
+    let stubborn = "trap '' TERM\necho deaf >&2\nexec sleep 1000\n";
+    let mut node = Node::start(install(WAIT, stubborn, WAIT));
+    node.line("deaf");
+    node.signal(Signal::SIGTERM);
+    node.line("i2planctl: stopping: SIGTERM came");
+    node.signal(Signal::SIGINT);
+    assert!(node.rest().contains(&"i2planctl: meshd stopped: it was killed by SIGKILL (9)".to_owned()));
+    assert_eq!(node.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn daemons_do_not_outlive_a_supervisor_that_is_killed() {
+    let mut node = Node::start(install(WAIT, WAIT, WAIT));
+    node.reports();
+    node.child.kill().unwrap();
+    node.child.wait().unwrap();
+    node.rest();
+    // What it left behind is no obstacle.
+    let dir = std::mem::replace(&mut node.dir, open_dir());
+    let next = Node::start(dir);
+    next.reports();
+}
+
+#[test]
+fn a_daemon_that_refuses_its_configuration_stops_everything() {
+    let refusing = "echo 'i2plan-tund: bad option' >&2; exit 2\n";
+    let mut node = Node::start(install(WAIT, WAIT, refusing));
+    let lines = node.rest();
+    assert_eq!(node.child.wait().unwrap().code(), Some(1));
+    // What else comes are the last words of the scripts that were stopped.
+    let last: Vec<_> =
+        lines.iter().filter(|line| line.starts_with("error: ") || line.starts_with("hint: ")).collect();
+    assert_eq!(
+        last,
+        ["error: tund cannot run: exited with code 2", "hint: see the message of i2plan-tund above"]
+    );
+    assert!(lines.contains(&"i2plan-tund: bad option".to_owned()));
+}
+
+#[test]
+fn a_daemon_that_its_user_cannot_execute_is_named() {
+    let dir = install(WAIT, WAIT, WAIT);
+    std::fs::set_permissions(dir.path().join("i2plan-keyd"), Permissions::from_mode(0o700)).unwrap();
+    let mut node = Node::start(dir);
+    let lines = node.rest();
+    assert_eq!(node.child.wait().unwrap().code(), Some(1));
+    assert!(lines.iter().any(|line| line.starts_with("error: user 54321 cannot execute ")), "{lines:?}");
+}
+
+#[test]
+fn a_second_supervisor_is_refused() {
+    let node = Node::start(install(WAIT, WAIT, WAIT));
+    node.reports();
+    let output = up(&node.dir).output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    let pid = node.child.id();
+    assert!(
+        stderr(&output).contains(&format!("already: i2planctl with process id {pid}\n")),
+        "{}",
+        stderr(&output)
+    );
+
+    // Another place for its sockets does not make it another node.
+    let output = up_with_sockets_in(&node.dir, "run2").output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).starts_with("error: another node keeps its state in "), "{}", stderr(&output));
+}
+
+#[test]
+fn a_state_directory_of_others_is_refused() {
+    for (mode, uid, message) in
+        [(0o755, KEYD, "is open to other users: its mode is 755"), (0o700, MESHD, "belongs to user 54322")]
+    {
+        let dir = install(WAIT, WAIT, WAIT);
+        let keyd = dir.path().join("data/keyd");
+        std::fs::create_dir_all(&keyd).unwrap();
+        std::fs::set_permissions(&keyd, Permissions::from_mode(mode)).unwrap();
+        std::os::unix::fs::chown(&keyd, Some(uid), Some(uid)).unwrap();
+        let output = up(&dir).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(message), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn others_are_told_that_root_is_needed() {
+    need_root();
+    let dir = install(WAIT, WAIT, WAIT);
+    use std::os::unix::process::CommandExt as _;
+    let output = up(&dir).uid(KEYD).gid(KEYD).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).starts_with("error: only root can "), "{}", stderr(&output));
+    assert!(stderr(&output).contains("`sudo i2planctl up`"));
+}
+
+#[test]
+fn a_wrong_configuration_is_named() {
+    let dir = install(WAIT, WAIT, WAIT);
+    let output = up(&dir).env("I2PLAN_SAM_ADDRESS", "nowhere").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("I2PLAN_SAM_ADDRESS=\"nowhere\""), "{}", stderr(&output));
+}
