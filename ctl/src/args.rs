@@ -16,11 +16,18 @@ use crate::supervisor::launch::Launch;
 #[command(name = "i2planctl", version, after_help = EXIT_CODES)]
 pub struct Args {
     /// Print JSON, errors too: {"error":{"kind","message","hint"}}
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 100)]
     pub json: bool,
 
     /// The node's control socket [default: /run/i2plan/meshd.sock, else ~/.i2plan/run/meshd.sock]
-    #[arg(long, global = true, value_name = "PATH", env = "I2PLAN_SOCKET", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        display_order = 101,
+        value_name = "PATH",
+        env = "I2PLAN_SOCKET",
+        hide_env_values = true
+    )]
     pub socket: Option<PathBuf>,
 
     /// What to do.
@@ -121,13 +128,13 @@ pub struct Up {
 }
 
 const PEERS_HELP: &str = "\
-A peer is up while its last WireGuard handshake is at most three minutes old. HEARD is its last control
-message. DROPS are packets that waited too long to be sent to it (tx) or came from it and were not accepted
+A peer is up while its last WireGuard handshake is at most three minutes old. HEARD is its last control \
+message. DROPS are packets that waited too long to be sent to it (tx), or came from it and were not accepted \
 (rx).";
 
 const INVITE_CREATE_HELP: &str = "\
-The code alone is printed on standard output, all else on standard error. Whoever has it can join: send it
-over a channel that others do not read.
+The code alone is printed on standard output, all else on standard error. Whoever has it can join: \
+send it over a channel that others do not read.
 
 Examples:
   i2planctl invite create
@@ -135,8 +142,8 @@ Examples:
   i2planctl invite create > invite.txt";
 
 const JOIN_HELP: &str = "\
-The code is asked for, or read from standard input if that is no terminal. It is not taken as an argument:
-every user of a machine can read those.
+The code is asked for, or read from standard input if that is no terminal. It is not taken as an \
+argument: every user of a machine can read those.
 
 Examples:
   i2planctl join
@@ -144,9 +151,12 @@ Examples:
   ssh other-node i2planctl invite create | i2planctl join";
 
 const UP_HELP: &str = "\
-For machines without systemd, and for development. Needs root to make the tunnel and to start each daemon as
-a user of its own; the daemons themselves run without privileges, and tund with CAP_NET_ADMIN until the
-tunnel is up. Stops them in order on SIGINT and SIGTERM; a second SIGINT ends them at once.
+For machines without systemd, and for development. Needs root to make the tunnel and to start each daemon \
+as a user of its own; the daemons themselves run without privileges, and tund with CAP_NET_ADMIN until the \
+tunnel is up.
+
+A daemon that ends is started again, after a wait that grows from 0.2 to 30 seconds. SIGINT and SIGTERM stop \
+all in order; a second SIGINT ends them at once.
 
 Examples:
   sudo i2planctl up

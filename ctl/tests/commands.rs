@@ -4,10 +4,10 @@
 
 mod common;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
@@ -19,7 +19,7 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
     Daemon, Invite, MeshdApi, Network, Peer, Reply, Request, Sam, Session, SessionState, Status, Tunnel,
 };
-use i2plan_ipc::frame::{Header, encode_body};
+use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, PROTOCOL};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
@@ -32,6 +32,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
+
+/// Room for a hello, bytes.
+const MAX_HELLO: usize = 4096;
 
 const SECRET: &str = "i2plan://the-secret";
 
@@ -434,10 +437,18 @@ fn a_socket_of_others_is_denied() {
     assert!(hint.contains("sudo usermod -aG 54322 54321"), "{hint}");
 }
 
+/// The next connection, its hello read.
+fn accept(listener: &StdListener) -> StdStream {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut header = [0; HEADER_LEN];
+    stream.read_exact(&mut header).unwrap();
+    let mut hello = vec![0; Header::decode(header, MAX_HELLO).unwrap().len];
+    stream.read_exact(&mut hello).unwrap();
+    stream
+}
+
 /// Says hello like a daemon that was installed at another time.
-fn answer_hello(listener: &StdListener, times: usize) {
-    use std::io::Read as _;
-    const MAX: usize = 4096;
+fn answer_from_another_time(listener: &StdListener) {
     let reply = HelloReply {
         protocol: PROTOCOL + 1,
         role: Role::Meshd,
@@ -446,23 +457,16 @@ fn answer_hello(listener: &StdListener, times: usize) {
         refused: None,
     };
     let body = encode_body(&reply).unwrap();
-    let header = Header { len: body.len(), fds: 0 }.encode(MAX).unwrap();
-    for _ in 0..times {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut hello = [0; 5];
-        stream.read_exact(&mut hello).unwrap();
-        let mut hello = vec![0; Header::decode(hello, MAX).unwrap().len];
-        stream.read_exact(&mut hello).unwrap();
-        stream.write_all(&header).unwrap();
-        stream.write_all(&body).unwrap();
-    }
+    let mut stream = accept(listener);
+    stream.write_all(&Header { len: body.len(), fds: 0 }.encode(MAX_HELLO).unwrap()).unwrap();
+    stream.write_all(&body).unwrap();
 }
 
 #[test]
 fn another_protocol_version_is_named() {
     let setup = Setup::empty();
     let listener = StdListener::bind(setup.socket()).unwrap();
-    let daemon = std::thread::spawn(move || answer_hello(&listener, 2));
+    let daemon = std::thread::spawn(move || (0..2).for_each(|_| answer_from_another_time(&listener)));
     assert_fails(
         &setup,
         &["status"],
@@ -478,11 +482,7 @@ fn another_protocol_version_is_named() {
 fn a_broken_connection_is_named() {
     let setup = Setup::empty();
     let listener = StdListener::bind(setup.socket()).unwrap();
-    let daemon = std::thread::spawn(move || {
-        for _ in 0..2 {
-            drop(listener.accept().unwrap());
-        }
-    });
+    let daemon = std::thread::spawn(move || (0..2).for_each(|_| drop(accept(&listener))));
     assert_fails(&setup, &["status"], 3, "unreachable", "lost the connection to meshd", "try again");
     daemon.join().unwrap();
 }

@@ -172,9 +172,14 @@ fn describe_session(session: &Session) -> String {
         SessionState::Opening => "opening",
         SessionState::Up => "up",
     };
-    let destination = session.destination.as_deref().unwrap_or_default();
-    let error = session.error.as_ref().map_or_else(String::new, |error| format!(" (last attempt: {error})"));
-    format!("{state:<9}{destination}{error}")
+    let mut text = state.to_owned();
+    if let Some(destination) = &session.destination {
+        text = format!("{text:<9}{destination}");
+    }
+    if let Some(error) = &session.error {
+        text += &format!(" (last attempt: {error})");
+    }
+    text
 }
 
 fn describe_daemon(daemon: &Daemon) -> String {

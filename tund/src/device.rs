@@ -1,0 +1,148 @@
+//! Makes the TUN interface. Needs `CAP_NET_ADMIN`.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use i2plan_ipc::api::tund::Interface;
+use i2plan_ipc::{ApiError, ErrorKind};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
+use rtnetlink::{Handle, LinkUnspec};
+use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily as SocketFamily, SocketType, socket};
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+const TUN: &str = "/dev/net/tun";
+
+/// How long the kernel may take over all settings.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Makes the interface and brings it up. It lives as long as what is returned, which does not block.
+///
+/// # Errors
+/// [`ApiError`], saying what is in the way and what helps.
+pub async fn create(interface: &Interface) -> Result<tun::Device, ApiError> {
+    check_driver()?;
+    // Opening the name of an interface that exists would take over one that another program left for itself.
+    if index_of(&interface.name).is_ok() {
+        return Err(name_taken(interface));
+    }
+    let mut configuration = tun::configure();
+    configuration.tun_name(&interface.name).mtu(interface.mtu);
+    // The crate sets up IPv4 alone; below, both families are set up alike.
+    configuration.platform_config(|platform| {
+        platform.ensure_root_privileges(false);
+    });
+    let device = tun::create(&configuration).map_err(|error| match io::Error::from(error) {
+        error if error.kind() == io::ErrorKind::PermissionDenied => {
+            ApiError::new(ErrorKind::Denied, "tund may not make a network interface")
+                .with_hint("start it with CAP_NET_ADMIN as an ambient capability, as its service unit does")
+        }
+        error if error.kind() == io::ErrorKind::ResourceBusy => name_taken(interface),
+        error => ApiError::internal(format!("cannot make the interface {}: {error}", interface.name)),
+    })?;
+    device.set_nonblock().map_err(|error| ApiError::internal(error.to_string()))?;
+    timeout(DEADLINE, set_up(interface))
+        .await
+        .map_err(|_| ApiError::timeout("the kernel does not answer on the interface"))??;
+    Ok(device)
+}
+
+fn check_driver() -> Result<(), ApiError> {
+    let Err(error) = OpenOptions::new().read(true).write(true).open(TUN) else { return Ok(()) };
+    Err(match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            ApiError::new(ErrorKind::Denied, format!("{TUN} may not be opened"))
+                .with_hint(format!("udev makes it accessible to all by default: chmod 0666 {TUN}"))
+        }
+        _ => ApiError::unavailable(format!("there are no TUN interfaces here: {TUN}: {error}"))
+            .with_hint("load the kernel's tun module: modprobe tun"),
+    })
+}
+
+fn name_taken(interface: &Interface) -> ApiError {
+    ApiError::conflict(format!("there is an interface {} already", interface.name))
+        .with_hint("stop the program that made it, or configure another name")
+}
+
+fn index_of(name: &str) -> rustix::io::Result<u32> {
+    let socket = socket(SocketFamily::INET, SocketType::DGRAM, None)?;
+    name_to_index(socket.as_fd(), name)
+}
+
+async fn set_up(interface: &Interface) -> Result<(), ApiError> {
+    let failed = |what: &str, error: rtnetlink::Error| {
+        ApiError::internal(format!("cannot set {what} of {}: {}", interface.name, reason(&error)))
+    };
+    let (connection, handle, _) = rtnetlink::new_connection()
+        .map_err(|error| ApiError::internal(format!("cannot open a netlink socket: {error}")))?;
+    // Ends when the handle is gone.
+    tokio::spawn(connection);
+    let index = index_of(&interface.name)
+        .map_err(|error| ApiError::internal(format!("the interface {} is gone: {error}", interface.name)))?;
+    let link = || LinkUnspec::new_with_index(index);
+
+    let quiet = link().mtu(interface.mtu.into()).multicast(false).build();
+    handle.link().set(quiet).execute().await.map_err(|error| failed("the MTU", error))?;
+    // No link-local address: nobody else is on this link who could be spoken to by one.
+    let no_link_local =
+        LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
+            In6AddrGenMode::None,
+        )])]);
+    let no_link_local = link().append_extra_attribute(no_link_local).build();
+    if let Err(error) = handle.link().set(no_link_local).execute().await {
+        debug!(reason = reason(&error), "the interface keeps its link-local address");
+    }
+    add_address(&handle, index, interface.ipv4.into(), interface.ipv4_prefix)
+        .await
+        .map_err(|error| failed("the IPv4 address", error))?;
+    match add_address(&handle, index, interface.ipv6.into(), interface.ipv6_prefix).await {
+        Ok(()) => {}
+        Err(error) if is_without_ipv6(&error) => {
+            warn!(
+                interface = interface.name,
+                "IPv6 is switched off on this host; the mesh has IPv4 only here"
+            );
+        }
+        Err(error) => return Err(failed("the IPv6 address", error)),
+    }
+    handle.link().set(link().up().build()).execute().await.map_err(|error| failed("the state", error))
+}
+
+async fn add_address(
+    handle: &Handle,
+    index: u32,
+    address: IpAddr,
+    prefix: u8,
+) -> Result<(), rtnetlink::Error> {
+    let mut request = handle.address().add(index, address, prefix);
+    let header = &mut request.message_mut().header;
+    if header.family == AddressFamily::Inet6 {
+        // Usable at once: there is nobody on the link to detect a duplicate of.
+        header.flags |= AddressHeaderFlags::Nodad;
+    }
+    request.execute().await
+}
+
+fn errno(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => Some(message.raw_code().abs()),
+        _ => None,
+    }
+}
+
+/// Not compiled in, or switched off by `net.ipv6.conf.*.disable_ipv6`.
+fn is_without_ipv6(error: &rtnetlink::Error) -> bool {
+    let codes = [Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::ACCESS].map(Errno::raw_os_error);
+    errno(error).is_some_and(|code| codes.contains(&code))
+}
+
+fn reason(error: &rtnetlink::Error) -> String {
+    errno(error).map_or_else(|| error.to_string(), |code| io::Error::from_raw_os_error(code).to_string())
+}

@@ -1,0 +1,170 @@
+//! What may be asked for as the interface.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::tund::Interface;
+use i2plan_proto::address::Ipv4Subnet;
+
+/// Least MTU, bytes: what IPv6 asks of a link (RFC 8200, section 5).
+pub const MIN_MTU: u16 = 1280;
+
+/// Greatest MTU, bytes. SAM takes datagrams of 31 KB, but a router cuts them into messages of 1 KB and all of
+/// them must arrive; I2P's own advice is to stay below 10 KB.
+pub const MAX_MTU: u16 = 9000;
+
+/// Longest name, bytes (`IFNAMSIZ` and a NUL).
+const MAX_NAME: usize = 15;
+
+/// The shortest prefix of a unique local network (RFC 4193: a /48 each).
+const MIN_IPV6_PREFIX: u8 = 48;
+
+/// Checks the description of an interface.
+///
+/// # Errors
+/// [`i2plan_ipc::ErrorKind::Invalid`], naming what is wrong.
+pub fn check(interface: &Interface) -> Result<(), ApiError> {
+    check_name(&interface.name)?;
+    if !(MIN_MTU..=MAX_MTU).contains(&interface.mtu) {
+        return Err(ApiError::invalid(format!(
+            "an MTU of {} is out of bounds: {MIN_MTU} to {MAX_MTU}",
+            interface.mtu
+        )));
+    }
+    // Addresses decide which traffic the kernel sends this way: only what a private network may claim.
+    let (ipv4, prefix) = (interface.ipv4, interface.ipv4_prefix);
+    let network = Ipv4Addr::from_bits(ipv4.to_bits() & mask(32, prefix) as u32);
+    let subnet = Ipv4Subnet::new(network, prefix)
+        .map_err(|error| ApiError::invalid(format!("{ipv4}/{prefix} is no address in a mesh: {error}")))?;
+    if !subnet.is_host(ipv4) {
+        return Err(ApiError::invalid(format!("{ipv4} is no member's address in {subnet}")));
+    }
+    let (ipv6, prefix) = (interface.ipv6, interface.ipv6_prefix);
+    if !ipv6.is_unique_local() || !(MIN_IPV6_PREFIX..=128).contains(&prefix) {
+        return Err(ApiError::invalid(format!(
+            "{ipv6}/{prefix} is no address in a mesh: use one in fd00::/8 with a prefix of {MIN_IPV6_PREFIX} to 128"
+        )));
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    let sane = !name.is_empty()
+        && name.len() <= MAX_NAME
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if sane {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!(
+        "{name:?} is no name for an interface: 1 to {MAX_NAME} letters, digits, '-', '_' or '.'"
+    )))
+}
+
+/// The subnets that are reached through the interface.
+#[derive(Debug, Clone, Copy)]
+pub struct Subnets {
+    ipv4: (Ipv4Addr, u8),
+    ipv6: (Ipv6Addr, u8),
+}
+
+impl Subnets {
+    /// Those of an interface.
+    #[must_use]
+    pub fn of(interface: &Interface) -> Self {
+        Self { ipv4: (interface.ipv4, interface.ipv4_prefix), ipv6: (interface.ipv6, interface.ipv6_prefix) }
+    }
+
+    /// Whether this is the node's own address.
+    #[must_use]
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => address == self.ipv4.0,
+            IpAddr::V6(address) => address == self.ipv6.0,
+        }
+    }
+
+    /// Whether another member may have this address.
+    #[must_use]
+    pub fn may_be_peer(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => {
+                let (own, prefix) = self.ipv4;
+                let differs = u128::from(own.to_bits() ^ address.to_bits());
+                differs != 0 && differs & mask(32, prefix) == 0
+            }
+            IpAddr::V6(address) => {
+                let (own, prefix) = self.ipv6;
+                let differs = own.to_bits() ^ address.to_bits();
+                differs != 0 && differs & mask(128, prefix) == 0
+            }
+        }
+    }
+}
+
+/// The bits of a prefix in an address of `width` bits.
+fn mask(width: u8, prefix: u8) -> u128 {
+    let all = u128::MAX >> (128 - u32::from(width));
+    all & all.checked_shl(u32::from(width.saturating_sub(prefix))).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_proto::identity::NetworkId;
+
+    use super::*;
+
+    fn interface() -> Interface {
+        Interface {
+            name: "i2plan0".to_owned(),
+            network: NetworkId([1; 32]),
+            ipv4: "10.42.3.4".parse().unwrap(),
+            ipv4_prefix: 16,
+            ipv6: "fd12:3456:789a::1".parse().unwrap(),
+            ipv6_prefix: 64,
+            mtu: 1280,
+        }
+    }
+
+    #[test]
+    fn the_usual_is_fine() {
+        assert_eq!(check(&interface()), Ok(()));
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let fault = |change: fn(&mut Interface)| {
+            let mut changed = interface();
+            change(&mut changed);
+            check(&changed).unwrap_err().message
+        };
+        for name in ["", ".", "..", "a/b", "a b", "sixteen-letters-", "ü", "a%d", "a\n"] {
+            let mut changed = interface();
+            name.clone_into(&mut changed.name);
+            assert!(check(&changed).unwrap_err().message.contains("name"), "{name:?}");
+        }
+        assert!(fault(|i| i.mtu = 1279).contains("1279"));
+        assert!(fault(|i| i.mtu = 9001).contains("9001"));
+        assert!(fault(|i| i.ipv4_prefix = 0).contains("prefix"));
+        assert!(fault(|i| i.ipv4_prefix = 33).contains("prefix"));
+        assert!(fault(|i| i.ipv4_prefix = 255).contains("prefix"));
+        assert!(fault(|i| i.ipv4 = "8.8.8.8".parse().unwrap()).contains("private"));
+        assert!(fault(|i| i.ipv4 = "10.42.0.0".parse().unwrap()).contains("10.42.0.0"));
+        assert!(fault(|i| i.ipv6 = "2001:db8::1".parse().unwrap()).contains("fd00::/8"));
+        assert!(fault(|i| i.ipv6_prefix = 7).contains("/7"));
+        assert!(fault(|i| i.ipv6_prefix = 129).contains("/129"));
+    }
+
+    #[test]
+    fn peers_live_in_the_subnets_and_are_not_this_node() {
+        let subnets = Subnets::of(&interface());
+        let may = |address: &str| subnets.may_be_peer(address.parse().unwrap());
+        assert!(may("10.42.0.1"));
+        assert!(may("fd12:3456:789a::2"));
+        assert!(!may("10.42.3.4"));
+        assert!(!may("10.43.0.1"));
+        assert!(!may("fd12:3456:789a::1"));
+        assert!(!may("fd12:3456:789a:1::1"));
+    }
+}

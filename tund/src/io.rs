@@ -1,0 +1,345 @@
+//! Moves packets between the interface, the tunnel and the session's socket.
+
+use std::io;
+use std::time::Instant;
+
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::tund::{self, Drops, PeerStats};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+use tracing::{debug, info};
+
+use crate::readiness;
+use crate::session::{Session, Shared};
+use crate::tunnel::{MAX_MESSAGE, MAX_PACKET, Tunnel};
+
+/// Packets read from one side before the other has its turn.
+const BATCH: usize = 32;
+
+/// What the data path is asked to do between packets. Each answers when it is done.
+#[derive(Debug)]
+pub enum Command {
+    /// Go through this session.
+    Attach(Session, oneshot::Sender<Result<(), ApiError>>),
+    /// Share the session, if there is one.
+    Take(oneshot::Sender<Option<io::Result<Shared>>>),
+    /// Have these peers.
+    SetPeers(Vec<tund::Peer>, oneshot::Sender<Result<(), ApiError>>),
+    /// Count.
+    Stats(oneshot::Sender<Counted>),
+}
+
+/// What the data path has counted.
+#[derive(Debug)]
+pub struct Counted {
+    /// The session's id.
+    pub session: Option<String>,
+    /// Each peer.
+    pub peers: Vec<PeerStats>,
+    /// What belongs to none.
+    pub drops: Drops,
+}
+
+/// The data path with its descriptors.
+pub struct DataPath {
+    device: AsyncFd<tun::Device>,
+    tunnel: Tunnel,
+    session: Option<Attached>,
+    commands: mpsc::Receiver<Command>,
+    packet: Box<[u8]>,
+}
+
+struct Attached {
+    session: Session,
+    /// A duplicate of the session's UDP socket, to wait for datagrams with.
+    incoming: UdpSocket,
+}
+
+/// What there is to do.
+enum Event {
+    Packets,
+    Datagrams,
+    Time,
+    Command(Option<Command>),
+}
+
+impl DataPath {
+    /// A data path over a device that does not block.
+    ///
+    /// # Errors
+    /// If the device cannot be waited for.
+    pub fn new(device: tun::Device, tunnel: Tunnel, commands: mpsc::Receiver<Command>) -> io::Result<Self> {
+        Ok(Self {
+            device: readiness::register(device)?,
+            tunnel,
+            session: None,
+            commands,
+            // A byte more than may be, so that what is too long is seen to be.
+            packet: vec![0; MAX_PACKET.max(MAX_MESSAGE) + 1].into(),
+        })
+    }
+
+    /// Runs until nobody can command it any more.
+    ///
+    /// # Errors
+    /// If the interface is gone.
+    pub async fn run(mut self) -> io::Result<()> {
+        loop {
+            self.send();
+            match self.event().await? {
+                Event::Packets => self.read_interface()?,
+                Event::Datagrams => self.read_socket(),
+                Event::Time => self.tunnel.handle_timeout(Instant::now()),
+                Event::Command(Some(command)) => self.command(command),
+                Event::Command(None) => return Ok(()),
+            }
+        }
+    }
+
+    async fn event(&mut self) -> io::Result<Event> {
+        let deadline = self.tunnel.poll_timeout(Instant::now());
+        let datagrams = async {
+            match &self.session {
+                Some(attached) => attached.incoming.readable().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ready = self.device.readable() => ready.map(|_| Event::Packets),
+            ready = datagrams => ready.map(|()| Event::Datagrams),
+            () = sleep_until(deadline.into()) => Ok(Event::Time),
+            command = self.commands.recv() => Ok(Event::Command(command)),
+        }
+    }
+
+    fn read_interface(&mut self) -> io::Result<()> {
+        for _ in 0..BATCH {
+            match self.device.try_io(Interest::READABLE, |device| device.recv(&mut self.packet)) {
+                Ok(len) => {
+                    let answer = self.tunnel.handle_packet(&self.packet[..len], Instant::now());
+                    // The answer is the kernel's own affair: if it does not want it, so be it.
+                    answer.map(|answer| self.device.get_ref().send(answer));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_socket(&mut self) {
+        let Some(Attached { session, incoming }) = &self.session else { return };
+        for _ in 0..BATCH {
+            match incoming.try_recv_from(&mut self.packet) {
+                Ok((_, from)) if !session.is_bridge(from) => self.tunnel.note_unknown(),
+                Ok((len, _)) => {
+                    if let Some(packet) = self.tunnel.handle_datagram(&self.packet[..len], Instant::now())
+                        && let Err(error) = self.device.get_ref().send(packet)
+                    {
+                        debug!(%error, "the interface does not take a packet");
+                        self.tunnel.note_interface_full();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // What is left of an earlier datagram, such as an ICMP error, says nothing about the socket.
+                Err(error) => debug!(%error, "the session's socket reports an error"),
+            }
+        }
+    }
+
+    /// Sends what may go now. Never waits: the pacer, not the socket, holds packets back.
+    fn send(&mut self) {
+        let Some(Attached { session, .. }) = &self.session else { return };
+        while let Some(datagram) = self.tunnel.poll_datagram(Instant::now()) {
+            if let Err(error) = session.udp.send_to(datagram, session.bridge) {
+                debug!(%error, "the session's socket does not take a datagram");
+                self.tunnel.note_send_failed();
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        // Whoever asked may have gone; that is theirs to know.
+        match command {
+            Command::Attach(session, done) => drop(done.send(self.attach(session))),
+            Command::Take(done) => {
+                let shared = self.session.as_ref().map(|attached| attached.session.share());
+                drop(done.send(shared));
+            }
+            Command::SetPeers(peers, done) => drop(done.send(self.tunnel.set_peers(peers, Instant::now()))),
+            Command::Stats(done) => drop(done.send(Counted {
+                session: self.session.as_ref().map(|attached| attached.session.id.as_str().to_owned()),
+                peers: self.tunnel.peer_stats(Instant::now()),
+                drops: self.tunnel.drops(),
+            })),
+        }
+    }
+
+    fn attach(&mut self, session: Session) -> Result<(), ApiError> {
+        let incoming = session.udp.try_clone().and_then(UdpSocket::from_std);
+        let incoming = incoming
+            .map_err(|error| ApiError::internal(format!("cannot wait for the session's socket: {error}")))?;
+        info!(session = session.id.as_str(), bridge = %session.bridge, "attached");
+        self.tunnel.set_session(session.id.clone(), Instant::now());
+        self.session = Some(Attached { session, incoming });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::IntoRawFd as _;
+    use std::os::unix::net::UnixDatagram;
+
+    use boringtun::x25519::{PublicKey, StaticSecret};
+    use i2plan_proto::destination::Destination;
+    use i2plan_proto::identity::{NetworkId, NodeId};
+
+    use super::*;
+    use crate::interface::Subnets;
+
+    fn interface() -> tund::Interface {
+        tund::Interface {
+            name: "i2plan0".to_owned(),
+            network: NetworkId([0; 32]),
+            ipv4: [10, 42, 0, 1].into(),
+            ipv4_prefix: 16,
+            ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, 1].into(),
+            ipv6_prefix: 64,
+            mtu: 1280,
+        }
+    }
+
+    fn peer() -> tund::Peer {
+        tund::Peer {
+            node: NodeId([2; 32]),
+            public_key: PublicKey::from(&StaticSecret::from([2; 32])).to_bytes(),
+            endpoint: Destination { padding: [2; 32], signing_key: [2; 32] },
+            ipv4: Some([10, 42, 0, 2].into()),
+            ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, 2].into(),
+            keepalive: 25,
+        }
+    }
+
+    /// A data path whose interface is a socket pair and whose bridge is the test.
+    struct Fixture {
+        host: tokio::net::UnixDatagram,
+        commands: mpsc::Sender<Command>,
+        bridge: UdpSocket,
+        listener: TcpListener,
+    }
+
+    impl Fixture {
+        async fn new() -> Self {
+            let (host, device) = UnixDatagram::pair().unwrap();
+            host.set_nonblocking(true).unwrap();
+            device.set_nonblocking(true).unwrap();
+            let mut configuration = tun::configure();
+            configuration.raw_fd(device.into_raw_fd());
+            let device = tun::create(&configuration).unwrap();
+            let tunnel = Tunnel::new(StaticSecret::from([1; 32]), Subnets::of(&interface()), Instant::now());
+            let (commands, receiver) = mpsc::channel(4);
+            tokio::spawn(DataPath::new(device, tunnel, receiver).unwrap().run());
+            Self {
+                host: tokio::net::UnixDatagram::from_std(host).unwrap(),
+                commands,
+                bridge: UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+                listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+            }
+        }
+
+        async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> T {
+            let (done, answer) = oneshot::channel();
+            self.commands.send(command(done)).await.unwrap();
+            answer.await.unwrap()
+        }
+
+        /// Attaches a session; the addresses of its UDP socket and, as its other end, its control connection.
+        async fn attach(&self, id: &str) -> (std::net::SocketAddr, TcpStream) {
+            let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let address = udp.local_addr().unwrap();
+            let control = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+            let (router, _) = self.listener.accept().unwrap();
+            let session = tund::Session { id: id.to_owned(), bridge: self.bridge.local_addr().unwrap() };
+            let session = Session::adopt(session, vec![udp.into(), control.into()]).unwrap();
+            self.ask(|done| Command::Attach(session, done)).await.unwrap();
+            (address, router)
+        }
+
+        async fn stats(&self) -> Counted {
+            self.ask(Command::Stats).await
+        }
+    }
+
+    #[tokio::test]
+    async fn handshakes_go_to_the_bridge_under_the_session() {
+        let fixture = Fixture::new().await;
+        let (from, _router) = fixture.attach("data-1").await;
+        fixture.ask(|done| Command::SetPeers(vec![peer()], done)).await.unwrap();
+        let mut datagram = [0; 2000];
+        let (len, sender) = fixture.bridge.recv_from(&mut datagram).await.unwrap();
+        assert_eq!(sender, from);
+        let line = format!("3.0 data-1 {}\n", peer().endpoint.to_base64());
+        assert!(datagram.starts_with(line.as_bytes()));
+        assert_eq!((datagram[line.len()], len), (1, line.len() + 148));
+        assert_eq!(fixture.stats().await.peers[0].tx_packets, 1);
+    }
+
+    #[tokio::test]
+    async fn datagrams_of_strangers_are_counted_and_dropped() {
+        let fixture = Fixture::new().await;
+        let (to, _router) = fixture.attach("data-1").await;
+        let stranger = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+        stranger.send_to(&[4; 100], to).await.unwrap();
+        while fixture.stats().await.drops.unknown < 1 {
+            tokio::task::yield_now().await;
+        }
+        fixture.bridge.send_to(&[4; 100], to).await.unwrap();
+        while fixture.stats().await.drops.unknown < 2 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn packets_to_nobody_are_answered() {
+        let fixture = Fixture::new().await;
+        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 42, 0, 1, 10, 42, 0, 2];
+        packet.resize(28, 0);
+        fixture.host.send(&packet).await.unwrap();
+        let mut answer = [0; 2000];
+        let len = fixture.host.recv(&mut answer).await.unwrap();
+        assert!(answer[..len].ends_with(&packet));
+        assert_eq!(fixture.stats().await.drops.no_route, 1);
+        fixture.ask(|done| Command::SetPeers(vec![peer()], done)).await.unwrap();
+        fixture.host.send(&packet).await.unwrap();
+        fixture.host.recv(&mut answer).await.unwrap();
+        assert_eq!(fixture.stats().await.drops.no_session, 1);
+    }
+
+    #[tokio::test]
+    async fn a_new_session_closes_the_old_one() {
+        let fixture = Fixture::new().await;
+        let (_, mut first) = fixture.attach("data-1").await;
+        let (to, _second) = fixture.attach("data-2").await;
+        // The router sees the end of the first session's control connection.
+        let end = tokio::task::spawn_blocking(move || io::Read::read(&mut first, &mut [0; 1]));
+        assert_eq!(end.await.unwrap().unwrap(), 0);
+
+        let Shared { session, fds } = fixture.ask(Command::Take).await.unwrap().unwrap();
+        assert_eq!(session.id, "data-2");
+        let again = Session::adopt(session, fds).unwrap();
+        assert_eq!(again.udp.local_addr().unwrap(), to);
+    }
+
+    #[tokio::test]
+    async fn without_a_session_there_is_none_to_take() {
+        let fixture = Fixture::new().await;
+        assert!(fixture.ask(Command::Take).await.is_none());
+        assert_eq!(fixture.stats().await.session, None);
+    }
+}

@@ -1,0 +1,90 @@
+//! `i2plan-tund`: carries packets between a TUN interface and the SAM bridge, inside WireGuard.
+//!
+//! The protocol is in [`tunnel`], which does no input or output; [`io`] moves packets, [`service`] answers
+//! meshd. The daemon is single-threaded: what takes time is the router, and a second thread would keep the
+//! privileges that the first gives up.
+
+use std::convert::Infallible;
+use std::io::Error as IoError;
+use std::sync::Arc;
+
+use i2plan_ipc::Role;
+use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::daemon::activation::ActivationError;
+use i2plan_ipc::daemon::users::UnknownUser;
+use i2plan_ipc::daemon::{activation, hardening, logging, notify_ready, users};
+use i2plan_ipc::server::{Limits, serve};
+use thiserror::Error;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+pub mod device;
+pub mod interface;
+pub mod io;
+pub mod options;
+pub mod privileges;
+mod readiness;
+pub mod service;
+pub mod session;
+pub mod tunnel;
+
+/// Why the daemon does not run.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// It runs as root.
+    #[error("refusing to run as root: run as a user of its own, with CAP_NET_ADMIN as an ambient capability")]
+    Root,
+    /// The process cannot be hardened.
+    #[error("cannot harden the process: {0}")]
+    Harden(IoError),
+    /// The log filter is wrong.
+    #[error(transparent)]
+    Log(#[from] logging::FilterError),
+    /// There is no such user.
+    #[error("--meshd-user: {0}")]
+    User(#[from] UnknownUser),
+    /// There is no socket to listen on.
+    #[error(transparent)]
+    Listen(#[from] ActivationError),
+    /// The runtime cannot start.
+    #[error("cannot start: {0}")]
+    Runtime(IoError),
+    /// The interface went away.
+    #[error("the interface is gone: {0}")]
+    Interface(IoError),
+}
+
+/// Runs the daemon.
+///
+/// # Errors
+/// [`StartError`].
+pub fn run(options: &options::Options) -> Result<Infallible, StartError> {
+    hardening::harden().map_err(StartError::Harden)?;
+    if rustix::process::geteuid().is_root() || rustix::process::getuid().is_root() {
+        return Err(StartError::Root);
+    }
+    logging::init()?;
+    let meshd = users::user_id(&options.meshd_user)?;
+    if let Err(reason) = privileges::lock_memory() {
+        warn!(reason, "memory is not locked; keys may get into swap");
+    }
+    let listener = activation::listener(options.listen.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(StartError::Runtime)?;
+    runtime.block_on(async {
+        listener.set_nonblocking(true).map_err(StartError::Runtime)?;
+        let listener = UnixListener::from_std(listener).map_err(StartError::Runtime)?;
+        let (ended, mut reason) = mpsc::channel(1);
+        let service = Arc::new(service::Tund::new(&options.keyd_socket, ended));
+        let access = Access::new([(Role::Meshd, Who::User(meshd))]);
+        notify_ready();
+        tokio::select! {
+            () = serve(listener, service, access, Limits::default()) => unreachable!("it serves for ever"),
+            Some(error) = reason.recv() => Err(StartError::Interface(error)),
+        }
+    })
+}

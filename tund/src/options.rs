@@ -1,0 +1,105 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+Usage: i2plan-tund [OPTIONS]
+
+Carries packets between a TUN interface and the SAM bridge, inside WireGuard.
+Listens on the socket that its supervisor passes, or on --listen.
+
+Options:
+      --keyd-socket PATH  keyd's socket [default: /run/i2plan/keyd.sock]
+      --meshd-user USER   the user that may command it, by name or number [default: i2plan-meshd]
+      --listen PATH       make a socket here, if none is passed
+  -V, --version           print the version
+  -h, --help              print this help
+
+I2PLAN_LOG filters what is logged: error, warn, info, debug, or target=level, …
+";
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Run.
+    Run(Options),
+    /// Print the version.
+    Version,
+    /// Print the help.
+    Help,
+}
+
+/// How to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// keyd's socket.
+    pub keyd_socket: PathBuf,
+    /// Who may command this daemon, by name or number.
+    pub meshd_user: String,
+    /// Where to listen if no socket is passed.
+    pub listen: Option<PathBuf>,
+}
+
+/// Reads the arguments behind the program's name.
+///
+/// # Errors
+/// [`lexopt::Error`], naming the argument that is wrong.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, lexopt::Error> {
+    let mut options = Options {
+        keyd_socket: "/run/i2plan/keyd.sock".into(),
+        meshd_user: "i2plan-meshd".to_owned(),
+        listen: None,
+    };
+    let mut parser = lexopt::Parser::from_args(args);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("keyd-socket") => options.keyd_socket = parser.value()?.into(),
+            Long("meshd-user") => options.meshd_user = parser.value()?.string()?,
+            Long("listen") => options.listen = Some(parser.value()?.into()),
+            Short('V') | Long("version") => return Ok(Action::Version),
+            Short('h') | Long("help") => return Ok(Action::Help),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    Ok(Action::Run(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<Action, String> {
+        parse(args.iter().map(Into::into)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arguments_are_read() {
+        let Ok(Action::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
+        assert_eq!(options.meshd_user, "i2plan-meshd");
+        let Ok(Action::Run(options)) = read(&["--keyd-socket=/k", "--meshd-user", "7", "--listen", "/l"])
+        else {
+            panic!("these are the arguments")
+        };
+        assert_eq!((options.keyd_socket, options.listen), ("/k".into(), Some("/l".into())));
+        assert_eq!(read(&["--version"]), Ok(Action::Version));
+        assert_eq!(read(&["-h"]), Ok(Action::Help));
+    }
+
+    #[test]
+    fn faults_are_named() {
+        assert!(read(&["--nonsense"]).unwrap_err().contains("--nonsense"));
+        assert!(read(&["--listen"]).unwrap_err().contains("--listen"));
+        assert!(read(&["stray"]).unwrap_err().contains("stray"));
+    }
+
+    #[test]
+    fn the_help_names_every_option() {
+        for option in ["--keyd-socket", "--meshd-user", "--listen", "--version", "--help"] {
+            assert!(HELP.contains(option), "{option}");
+        }
+    }
+}

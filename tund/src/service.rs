@@ -1,0 +1,219 @@
+//! Answers meshd.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use boringtun::x25519::{PublicKey, StaticSecret};
+use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
+use i2plan_ipc::api::tund::{Configured, Interface, Reply, Request, Stats, TundApi};
+use i2plan_ipc::client::Link;
+use i2plan_ipc::server::{Answer, Service};
+use i2plan_ipc::version::Version;
+use i2plan_ipc::{ApiError, Role};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tracing::info;
+
+use crate::interface::Subnets;
+use crate::io::{Command, Counted, DataPath};
+use crate::session::{Session, Shared};
+use crate::tunnel::Tunnel;
+use crate::{device, interface, privileges};
+
+/// Commands that may wait for the data path.
+const MAX_COMMANDS: usize = 16;
+
+/// The daemon's state.
+pub struct Tund {
+    keyd: Link<KeydApi>,
+    running: Mutex<Option<Running>>,
+    ended: mpsc::Sender<io::Error>,
+}
+
+/// The interface is up.
+struct Running {
+    interface: Interface,
+    configured: Configured,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Tund {
+    /// A daemon without interface. Should the data path break down later, `ended` gets the reason.
+    #[must_use]
+    pub fn new(keyd: &Path, ended: mpsc::Sender<io::Error>) -> Self {
+        Self { keyd: Link::new(keyd, Role::Tund), running: Mutex::new(None), ended }
+    }
+
+    async fn configure(&self, interface: Interface) -> Result<Configured, ApiError> {
+        interface::check(&interface)?;
+        // Held until all is done, so that there is one interface.
+        let mut running = self.running.lock().await;
+        if let Some(running) = &*running {
+            if running.interface == interface {
+                return Ok(running.configured.clone());
+            }
+            return Err(ApiError::conflict(format!(
+                "the interface {} is up with another configuration, and the privilege to change it is given up",
+                running.interface.name
+            ))
+            .with_hint("restart tund"));
+        }
+        let lease = self.lease(&interface).await?;
+        let device = device::create(&interface).await?;
+        privileges::drop_all().map_err(|error| ApiError::internal(error.to_string()))?;
+
+        let WireGuardLease { private_key, epoch } = lease;
+        let key = StaticSecret::from(private_key.0);
+        let configured = Configured {
+            interface: interface.name.clone(),
+            public_key: PublicKey::from(&key).to_bytes(),
+            epoch,
+        };
+        let tunnel = Tunnel::new(key, Subnets::of(&interface), Instant::now());
+        let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
+        let path = DataPath::new(device, tunnel, receiver)
+            .map_err(|error| ApiError::internal(format!("cannot wait for the interface: {error}")))?;
+        let ended = self.ended.clone();
+        tokio::spawn(async move {
+            if let Err(error) = path.run().await {
+                // Full means that a reason is there already.
+                let _ = ended.try_send(error);
+            }
+        });
+        info!(
+            interface = interface.name,
+            ipv4 = %interface.ipv4,
+            ipv6 = %interface.ipv6,
+            mtu = interface.mtu,
+            epoch,
+            "the interface is up and all privileges are given up"
+        );
+        *running = Some(Running { interface, configured: configured.clone(), commands });
+        Ok(configured)
+    }
+
+    async fn lease(&self, interface: &Interface) -> Result<WireGuardLease, ApiError> {
+        let request = keyd::Request::LeaseWireGuard { network: interface.network };
+        match self.keyd.call(request).await {
+            Ok(keyd::Reply::WireGuardLease(lease)) => Ok(lease),
+            Ok(_) => Err(ApiError::internal("keyd answered something else than a WireGuard key")),
+            Err(error) => {
+                let mut error = error.into_api();
+                error.message = format!("no WireGuard key from keyd: {}", error.message);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the data path do something; none if there is no interface.
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<Option<T>, ApiError> {
+        let commands = self.running.lock().await.as_ref().map(|running| running.commands.clone());
+        let Some(commands) = commands else { return Ok(None) };
+        let (done, answer) = oneshot::channel();
+        let gone = || ApiError::unavailable("the data path has broken down; tund is about to restart");
+        commands.send(command(done)).await.map_err(|_| gone())?;
+        answer.await.map(Some).map_err(|_| gone())
+    }
+
+    async fn stats(&self) -> Result<Stats, ApiError> {
+        let counted = self.ask(Command::Stats).await?;
+        let interface = self.running.lock().await.as_ref().map(|running| running.interface.name.clone());
+        let Counted { session, peers, drops } =
+            counted.unwrap_or(Counted { session: None, peers: Vec::new(), drops: Default::default() });
+        Ok(Stats { version: Version::current(), interface, session, peers, drops })
+    }
+}
+
+fn not_configured() -> ApiError {
+    ApiError::conflict("there is no interface yet").with_hint("configure it first")
+}
+
+impl Service for Tund {
+    type Api = TundApi;
+
+    async fn call(&self, _: Role, request: Request, fds: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
+        match request {
+            Request::Configure(interface) => {
+                self.configure(interface).await.map(|configured| Reply::Configured(configured).into())
+            }
+            Request::AttachSession(session) => {
+                let session = Session::adopt(session, fds)?;
+                let done = self.ask(|done| Command::Attach(session, done)).await?;
+                done.ok_or_else(not_configured)??;
+                Ok(Reply::Done.into())
+            }
+            Request::TakeSession => {
+                let shared = self.ask(Command::Take).await?.flatten().transpose();
+                let shared = shared.map_err(|error| {
+                    ApiError::internal(format!("cannot duplicate the session's descriptors: {error}"))
+                })?;
+                Ok(shared.map_or(Reply::Session(None).into(), |Shared { session, fds }| Answer {
+                    reply: Reply::Session(Some(session)),
+                    fds,
+                }))
+            }
+            Request::SetPeers(peers) => {
+                let done = self.ask(|done| Command::SetPeers(peers, done)).await?;
+                done.ok_or_else(not_configured)??;
+                Ok(Reply::Done.into())
+            }
+            Request::Stats => Ok(Reply::Stats(self.stats().await?).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_ipc::ErrorKind;
+    use i2plan_proto::identity::NetworkId;
+
+    use super::*;
+
+    fn tund() -> Tund {
+        Tund::new(Path::new("/nonexistent/keyd.sock"), mpsc::channel(1).0)
+    }
+
+    fn interface() -> Interface {
+        Interface {
+            name: "i2plan0".to_owned(),
+            network: NetworkId([0; 32]),
+            ipv4: [10, 42, 0, 1].into(),
+            ipv4_prefix: 16,
+            ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, 1].into(),
+            ipv6_prefix: 64,
+            mtu: 1280,
+        }
+    }
+
+    async fn refused(request: Request) -> ApiError {
+        tund().call(Role::Meshd, request, Vec::new()).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn without_an_interface_there_is_nothing_to_command() {
+        assert_eq!(refused(Request::SetPeers(Vec::new())).await.kind, ErrorKind::Conflict);
+        let taken = tund().call(Role::Meshd, Request::TakeSession, Vec::new()).await.unwrap();
+        assert!(matches!(taken.reply, Reply::Session(None)));
+        let stats = tund().call(Role::Meshd, Request::Stats, Vec::new()).await.unwrap();
+        let Reply::Stats(stats) = stats.reply else { panic!("statistics were asked for") };
+        assert_eq!((stats.interface, stats.session), (None, None));
+    }
+
+    #[tokio::test]
+    async fn a_wrong_interface_is_refused_before_a_key_is_fetched() {
+        let mut wrong = interface();
+        wrong.name = "a/b".to_owned();
+        assert_eq!(refused(Request::Configure(wrong)).await.kind, ErrorKind::Invalid);
+    }
+
+    #[tokio::test]
+    async fn without_keyd_there_is_no_interface() {
+        let error = refused(Request::Configure(interface())).await;
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert!(error.message.contains("keyd.sock"), "{}", error.message);
+    }
+}

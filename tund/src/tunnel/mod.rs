@@ -1,0 +1,301 @@
+//! WireGuard with many peers over one datagram session: what comes from the interface is encrypted, paced and
+//! addressed to the bridge; what comes from the bridge is decrypted and checked.
+//!
+//! Nothing here does input or output or reads a clock: time comes in with each call. (boringtun reads one
+//! for its own timers.)
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use boringtun::noise::errors::WireGuardError;
+use boringtun::noise::handshake::parse_handshake_anon;
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Packet, TunnResult};
+use boringtun::x25519::{PublicKey, StaticSecret};
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::tund::{self, Drops, PeerStats};
+
+use crate::interface::{MAX_MTU, Subnets};
+use crate::session::SessionId;
+use pacer::{Next, Pacer};
+use peer::{Keys, Refused};
+use peers::Peers;
+
+mod ip;
+mod message;
+mod pacer;
+mod peer;
+mod peers;
+#[cfg(test)]
+mod tests;
+
+/// Peers at once.
+pub const MAX_PEERS: usize = 4096;
+
+/// Longest packet of the interface, bytes.
+pub const MAX_PACKET: usize = MAX_MTU as usize;
+
+/// Longest WireGuard message, bytes: header, counter and tag around a packet (WireGuard, section 5.4.6).
+pub const MAX_MESSAGE: usize = MAX_PACKET + 32;
+
+/// Room for the line before a datagram: version, session id of up to 64 characters, destination in base64.
+const MAX_HEADER: usize = 640;
+
+/// How often timers are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Handshake messages a second that are looked into, from all peers together. Each costs two X25519
+/// operations, some 100 µs; a thousand peers that come back at once are done within their first retries.
+///
+/// There are no cookies against floods (WireGuard, section 5.3): they prove an IP address, and datagrams from
+/// the bridge have no sender. Whoever can pass the MAC1 check, which takes this node's public key, can keep
+/// others from shaking hands, but not disturb their sessions.
+const HANDSHAKES_PER_SECOND: u64 = 500;
+
+/// Answers to unreachable destinations a second.
+const UNREACHABLES_PER_SECOND: u32 = 100;
+
+/// The data path of one interface.
+pub struct Tunnel {
+    keys: Keys,
+    subnets: Subnets,
+    session: Option<SessionId>,
+    peers: Peers,
+    pacer: Pacer,
+    /// Counts the handshakes of all peers together.
+    limiter: RateLimiter,
+    drops: Drops,
+    unreachables: u32,
+    next_tick: Instant,
+    next_second: Instant,
+    /// A datagram to the bridge.
+    datagram: Box<[u8]>,
+    /// A packet to the interface.
+    packet: Box<[u8]>,
+}
+
+impl Tunnel {
+    /// A data path without session and peers, with this node's WireGuard key.
+    #[must_use]
+    pub fn new(key: StaticSecret, subnets: Subnets, now: Instant) -> Self {
+        let keys = Keys::new(key);
+        Self {
+            limiter: RateLimiter::new(&keys.public, HANDSHAKES_PER_SECOND),
+            keys,
+            subnets,
+            session: None,
+            peers: Peers::default(),
+            pacer: Pacer::new(),
+            drops: Drops::default(),
+            unreachables: 0,
+            next_tick: now,
+            next_second: now,
+            datagram: vec![0; MAX_HEADER + MAX_MESSAGE].into(),
+            packet: vec![0; MAX_MESSAGE].into(),
+        }
+    }
+
+    /// Sends through another SAM session from now on.
+    pub fn set_session(&mut self, id: SessionId, now: Instant) {
+        for peer in self.peers.iter_mut() {
+            peer.render_header(Some(&id));
+        }
+        self.session = Some(id);
+        self.next_tick = now;
+    }
+
+    /// Has exactly these peers. Those with the same node and key keep their WireGuard sessions.
+    ///
+    /// # Errors
+    /// [`i2plan_ipc::ErrorKind::Invalid`] if they cannot be told apart; nothing has changed then.
+    pub fn set_peers(&mut self, wanted: Vec<tund::Peer>, now: Instant) -> Result<(), ApiError> {
+        peers::check(&wanted, &self.subnets)?;
+        let changes = self.peers.set(wanted, &self.keys, self.session.as_ref(), now);
+        for number in changes.removed {
+            self.pacer.remove(number);
+        }
+        for number in changes.fresh {
+            self.pacer.hold(number);
+        }
+        // Handshakes with new peers begin now, not some time later.
+        self.next_tick = now;
+        Ok(())
+    }
+
+    /// Takes a packet from the interface. What is returned goes back to it: the answer that the destination
+    /// cannot be reached.
+    pub fn handle_packet(&mut self, packet: &[u8], now: Instant) -> Option<&[u8]> {
+        let destination = ip::endpoints(packet).map(|endpoints| endpoints.destination);
+        let number = destination.and_then(|destination| self.peers.by_address(destination));
+        let peer =
+            number.filter(|_| packet.len() <= MAX_PACKET).and_then(|number| self.peers.get_mut(number));
+        let Some(peer) = peer else {
+            self.drops.no_route += 1;
+            return self.unreachable(packet);
+        };
+        if self.session.is_none() {
+            self.drops.no_session += 1;
+            return self.unreachable(packet);
+        }
+        self.pacer.push(peer.number, packet, now);
+        peer.want_session(&mut self.pacer);
+        None
+    }
+
+    /// Takes a datagram from the bridge. What is returned goes to the interface.
+    pub fn handle_datagram(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
+        let number = self.sender_of(message)?;
+        let peer = self.peers.get_mut(number)?;
+        match peer.receive(message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
+            Ok(packet) => {
+                peer.counters.rx_packets += 1;
+                peer.counters.rx_bytes += message.len() as u64;
+                peer.defer_keepalive(now);
+                packet
+            }
+            Err(Refused::NoSession) => {
+                self.drops.unknown += 1;
+                None
+            }
+            Err(Refused::Bad) => {
+                peer.counters.rx_drops += 1;
+                None
+            }
+        }
+    }
+
+    /// The next datagram to the bridge, if one may go now.
+    pub fn poll_datagram(&mut self, now: Instant) -> Option<&[u8]> {
+        self.session.as_ref()?;
+        let len = loop {
+            let next = self.pacer.pop(now)?;
+            let (Next::Control(number, bytes) | Next::Data(number, bytes)) = &next;
+            let Some(peer) = self.peers.get_mut(*number) else { continue };
+            let (header, body) = self.datagram.split_at_mut(peer.header.len());
+            let len = match next {
+                Next::Control(..) => {
+                    body[..bytes.len()].copy_from_slice(bytes);
+                    bytes.len()
+                }
+                Next::Data(..) => match peer.encrypt(bytes, body, &mut self.pacer) {
+                    Some(len) => len,
+                    None => continue,
+                },
+            };
+            header.copy_from_slice(&peer.header);
+            peer.counters.tx_packets += 1;
+            peer.counters.tx_bytes += len as u64;
+            peer.defer_keepalive(now);
+            break header.len() + len;
+        };
+        Some(&self.datagram[..len])
+    }
+
+    /// When [`Tunnel::handle_timeout`] and [`Tunnel::poll_datagram`] want to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Instant) -> Instant {
+        let paced = self.session.as_ref().and_then(|_| self.pacer.ready_at(now));
+        paced.map_or(self.next_tick, |time| time.min(self.next_tick))
+    }
+
+    /// Does what is due by the clock.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + TICK;
+        self.limiter.reset_count();
+        if now >= self.next_second {
+            self.next_second = now + Duration::from_secs(1);
+            self.unreachables = 0;
+        }
+        self.pacer.expire(now);
+        for peer in self.peers.iter_mut() {
+            peer.tick(self.session.is_some(), &mut self.pacer, now);
+        }
+    }
+
+    /// Notes that the socket would not take a datagram.
+    pub fn note_send_failed(&mut self) {
+        self.drops.send_failed += 1;
+    }
+
+    /// Notes that the interface would not take a packet.
+    pub fn note_interface_full(&mut self) {
+        self.drops.interface_full += 1;
+    }
+
+    /// Notes a datagram that did not come from the bridge.
+    pub fn note_unknown(&mut self) {
+        self.drops.unknown += 1;
+    }
+
+    /// What was dropped that belongs to no peer.
+    #[must_use]
+    pub fn drops(&self) -> Drops {
+        self.drops
+    }
+
+    /// The counters of each peer.
+    #[must_use]
+    pub fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {
+        let stats = self.peers.iter().map(|peer| PeerStats {
+            node: peer.config.node,
+            last_handshake: peer.last_handshake.map(|time| now.saturating_duration_since(time).as_secs()),
+            tx_packets: peer.counters.tx_packets,
+            tx_bytes: peer.counters.tx_bytes,
+            rx_packets: peer.counters.rx_packets,
+            rx_bytes: peer.counters.rx_bytes,
+            queue_drops: self.pacer.dropped(peer.number),
+            rx_drops: peer.counters.rx_drops,
+        });
+        stats.collect()
+    }
+
+    /// Whom a message concerns. Datagrams from the bridge have no sender: a handshake names it under
+    /// encryption, every other message by the receiver index that it was given.
+    fn sender_of(&mut self, message: &[u8]) -> Option<u32> {
+        if message.len() > MAX_MESSAGE {
+            self.drops.unknown += 1;
+            return None;
+        }
+        let number = match self.limiter.verify_packet(None, message, &mut []) {
+            Ok(Packet::HandshakeInit(init)) => {
+                let half = parse_handshake_anon(&self.keys.private, &self.keys.public, &init).ok();
+                half.and_then(|half| self.peers.by_key(&half.peer_static_public))
+            }
+            // boringtun puts a tunnel's number before the eight bits that count its sessions.
+            Ok(Packet::HandshakeResponse(response)) => Some(response.receiver_idx >> 8),
+            Ok(Packet::PacketCookieReply(reply)) => Some(reply.receiver_idx >> 8),
+            Ok(Packet::PacketData(data)) => Some(data.receiver_idx >> 8),
+            Err(TunnResult::Err(WireGuardError::UnderLoad)) => {
+                self.drops.rate_limited += 1;
+                return None;
+            }
+            Err(_) => None,
+        };
+        let known = number.filter(|number| self.peers.get_mut(*number).is_some());
+        if known.is_none() {
+            self.drops.unknown += 1;
+        }
+        known
+    }
+
+    fn unreachable(&mut self, packet: &[u8]) -> Option<&[u8]> {
+        if self.unreachables >= UNREACHABLES_PER_SECOND {
+            return None;
+        }
+        self.unreachables += 1;
+        let answer = ip::unreachable(packet)?;
+        let place = self.packet.get_mut(..answer.len())?;
+        place.copy_from_slice(&answer);
+        Some(place)
+    }
+}
+
+impl Keys {
+    fn new(private: StaticSecret) -> Self {
+        let public = PublicKey::from(&private);
+        Self { no_limit: Arc::new(RateLimiter::new(&public, u64::MAX)), public, private }
+    }
+}

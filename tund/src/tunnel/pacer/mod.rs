@@ -1,0 +1,329 @@
+//! Sends no faster than the router bears, and fairly.
+//!
+//! A SAM bridge gives no back-pressure: an I2P router drops without a word what is too much, and past about
+//! twice its capacity nearly everything. So the queue is kept here, where it can be controlled: one for each
+//! peer, deficit round robin between them (RFC 8290, section 4), under a common rate.
+
+mod queue;
+mod rate;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use queue::Queue;
+use rate::Rate;
+
+/// Datagrams a second. Seven private routers on two cores deliver all of 1500 datagrams of 1300 bytes a
+/// second, two thirds of 3000 and nearly nothing of 8000; this stays below the first.
+const RATE: u32 = 1400;
+
+/// Datagrams that may go at once after a pause: some 10 ms' worth, more than a timer is late.
+const BURST: u32 = 16;
+
+/// Length of the datagrams for which [`RATE`] holds, bytes. Longer ones count as several: routers cut them
+/// into more tunnel messages.
+const UNIT_LEN: usize = 1400;
+
+/// What a peer may send in one turn, bytes (RFC 8290, section 4.1: about one packet).
+const QUANTUM: i64 = 1500;
+
+/// What all queues together may occupy, bytes.
+const MAX_TOTAL: usize = 16 * 1024 * 1024;
+
+/// Handshakes and keepalives that may wait. Enough for a handshake with every peer.
+const MAX_CONTROL: usize = super::MAX_PEERS;
+
+/// What is to be sent next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A WireGuard message, as it is.
+    Control(u32, Vec<u8>),
+    /// An IP packet, to be encrypted now: not before, so that a drop leaves no gap in WireGuard's counters.
+    Data(u32, Vec<u8>),
+}
+
+#[derive(Debug)]
+pub(super) struct Pacer {
+    rate: Rate,
+    /// Goes before all data: few, small, and everything else waits for them.
+    control: VecDeque<(u32, Vec<u8>)>,
+    control_dropped: HashMap<u32, u64>,
+    flows: HashMap<u32, Flow>,
+    /// Whose turn it is; each of them is marked active.
+    turns: VecDeque<u32>,
+    total: usize,
+}
+
+#[derive(Debug, Default)]
+struct Flow {
+    queue: Queue,
+    /// There is a WireGuard session to send through.
+    open: bool,
+    /// It is among the turns.
+    active: bool,
+    deficit: i64,
+}
+
+impl Pacer {
+    pub(super) fn new() -> Self {
+        Self {
+            rate: Rate::new(RATE, BURST),
+            control: VecDeque::new(),
+            control_dropped: HashMap::new(),
+            flows: HashMap::new(),
+            turns: VecDeque::new(),
+            total: 0,
+        }
+    }
+
+    /// Queues a handshake message or keepalive.
+    pub(super) fn push_control(&mut self, peer: u32, message: Vec<u8>) {
+        if self.control.len() < MAX_CONTROL {
+            self.control.push_back((peer, message));
+        } else {
+            *self.control_dropped.entry(peer).or_default() += 1;
+        }
+    }
+
+    /// Queues an IP packet.
+    pub(super) fn push(&mut self, peer: u32, packet: &[u8], now: Instant) {
+        let flow = self.flows.entry(peer).or_default();
+        let before = flow.queue.bytes();
+        flow.queue.push(packet.to_vec(), now);
+        self.total = self.total - before + flow.queue.bytes();
+        Self::activate(&mut self.turns, peer, flow);
+        while self.total > MAX_TOTAL {
+            self.drop_from_longest();
+        }
+    }
+
+    /// Lets a peer's packets go.
+    pub(super) fn open(&mut self, peer: u32) {
+        let flow = self.flows.entry(peer).or_default();
+        flow.open = true;
+        Self::activate(&mut self.turns, peer, flow);
+    }
+
+    /// Keeps a peer's packets back until it is opened again.
+    pub(super) fn hold(&mut self, peer: u32) {
+        self.flows.entry(peer).or_default().open = false;
+    }
+
+    /// Forgets a peer and everything that waits for it.
+    pub(super) fn remove(&mut self, peer: u32) {
+        if let Some(flow) = self.flows.remove(&peer) {
+            self.total -= flow.queue.bytes();
+        }
+        self.turns.retain(|turn| *turn != peer);
+        self.control.retain(|(to, _)| *to != peer);
+        self.control_dropped.remove(&peer);
+    }
+
+    /// What has been dropped of what was for a peer.
+    pub(super) fn dropped(&self, peer: u32) -> u64 {
+        let data = self.flows.get(&peer).map_or(0, |flow| flow.queue.dropped());
+        data + self.control_dropped.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// Drops what has waited too long.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for flow in self.flows.values_mut() {
+            let before = flow.queue.bytes();
+            flow.queue.expire(now);
+            self.total = self.total - before + flow.queue.bytes();
+        }
+    }
+
+    /// When [`Pacer::pop`] may have something again; none if it waits for other events.
+    pub(super) fn ready_at(&self, now: Instant) -> Option<Instant> {
+        let waiting = !self.control.is_empty() || !self.turns.is_empty();
+        waiting.then(|| self.rate.ready_at().unwrap_or(now))
+    }
+
+    /// What may go now.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Next> {
+        if !self.rate.is_ready(now) {
+            return None;
+        }
+        if let Some((peer, message)) = self.control.pop_front() {
+            self.rate.take(1, now);
+            return Some(Next::Control(peer, message));
+        }
+        let (peer, packet) = self.pop_data(now)?;
+        self.rate.take(units(packet.len()), now);
+        Some(Next::Data(peer, packet))
+    }
+
+    fn pop_data(&mut self, now: Instant) -> Option<(u32, Vec<u8>)> {
+        loop {
+            let peer = *self.turns.front()?;
+            let Some(flow) = self.flows.get_mut(&peer) else {
+                self.turns.pop_front();
+                continue;
+            };
+            if !flow.open || flow.queue.is_empty() {
+                flow.active = false;
+                self.turns.pop_front();
+                continue;
+            }
+            if flow.deficit <= 0 {
+                flow.deficit += QUANTUM;
+                self.turns.rotate_left(1);
+                continue;
+            }
+            let before = flow.queue.bytes();
+            let packet = flow.queue.pop(now);
+            self.total = self.total - before + flow.queue.bytes();
+            if let Some(packet) = packet {
+                flow.deficit -= i64::try_from(packet.len()).unwrap_or(i64::MAX);
+                return Some((peer, packet));
+            }
+        }
+    }
+
+    fn activate(turns: &mut VecDeque<u32>, peer: u32, flow: &mut Flow) {
+        if flow.open && !flow.active && !flow.queue.is_empty() {
+            flow.active = true;
+            flow.deficit = QUANTUM;
+            turns.push_back(peer);
+        }
+    }
+
+    fn drop_from_longest(&mut self) {
+        let Some(flow) = self.flows.values_mut().max_by_key(|flow| flow.queue.bytes()) else { return };
+        let before = flow.queue.bytes();
+        flow.queue.drop_head();
+        self.total = self.total - before + flow.queue.bytes();
+    }
+}
+
+fn units(len: usize) -> u32 {
+    u32::try_from(len.div_ceil(UNIT_LEN)).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sends for `seconds` with all `backlogged` peers' queues kept full, and counts bytes by peer.
+    fn share(backlogged: &[(u32, usize)], seconds: u64) -> HashMap<u32, usize> {
+        let start = Instant::now();
+        let mut pacer = Pacer::new();
+        let mut sent = HashMap::new();
+        for (peer, _) in backlogged {
+            pacer.open(*peer);
+        }
+        let mut now = start;
+        while now < start + Duration::from_secs(seconds) {
+            for (peer, len) in backlogged {
+                pacer.push(*peer, &vec![0; *len], now);
+            }
+            while let Some(next) = pacer.pop(now) {
+                let Next::Data(peer, packet) = next else { panic!("no control message was queued") };
+                *sent.entry(peer).or_default() += packet.len();
+            }
+            now += Duration::from_micros(500);
+        }
+        sent
+    }
+
+    #[test]
+    fn backlogged_peers_share_by_bytes() {
+        let sent = share(&[(1, 1280), (2, 640)], 5);
+        let (one, two) = (sent[&1] as f64, sent[&2] as f64);
+        assert!((one / two - 1.0).abs() < 0.05, "{one} {two}");
+    }
+
+    #[test]
+    fn one_peer_gets_all_that_there_is() {
+        let sent = share(&[(1, 1280)], 5);
+        let packets = sent[&1] / 1280;
+        let rate = RATE as usize;
+        assert!((rate * 49 / 10..=rate * 5 + BURST as usize).contains(&packets), "{packets}");
+    }
+
+    #[test]
+    fn long_packets_cost_as_many_short_ones() {
+        let packets = share(&[(1, 7 * UNIT_LEN)], 5)[&1] / (7 * UNIT_LEN);
+        assert!(packets <= (RATE as usize * 5) / 7 + BURST as usize, "{packets}");
+    }
+
+    #[test]
+    fn control_goes_first_and_held_peers_not_at_all() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new();
+        pacer.push(1, b"held", now);
+        pacer.open(2);
+        pacer.push(2, b"data", now);
+        pacer.push_control(3, b"handshake".to_vec());
+        assert_eq!(pacer.pop(now), Some(Next::Control(3, b"handshake".to_vec())));
+        assert_eq!(pacer.pop(now), Some(Next::Data(2, b"data".to_vec())));
+        assert_eq!(pacer.pop(now), None);
+        assert_eq!(pacer.ready_at(now), None, "nothing to wake up for");
+        pacer.open(1);
+        assert_eq!(pacer.pop(now), Some(Next::Data(1, b"held".to_vec())));
+    }
+
+    #[test]
+    fn a_removed_peer_leaves_nothing() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new();
+        pacer.open(1);
+        pacer.push(1, b"data", now);
+        pacer.push_control(1, b"handshake".to_vec());
+        pacer.remove(1);
+        assert_eq!((pacer.pop(now), pacer.total), (None, 0));
+    }
+
+    #[test]
+    fn memory_is_bounded_over_all_peers() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new();
+        for peer in 0..200 {
+            for _ in 0..200 {
+                pacer.push(peer, &[0; 1280], now);
+            }
+        }
+        assert!(pacer.total <= MAX_TOTAL);
+        assert!((0..200).all(|peer| pacer.flows[&peer].queue.bytes() > MAX_TOTAL / 200 - 4 * 1344));
+    }
+
+    proptest! {
+        #[test]
+        fn accounts_stay_right_and_nothing_hangs(
+            steps in prop::collection::vec((0u8..6, 0u32..4, 0usize..3_000, 0u64..2_000), 0..400),
+        ) {
+            let mut now = Instant::now();
+            let mut pacer = Pacer::new();
+            for (kind, peer, len, pause) in steps {
+                now += Duration::from_micros(pause);
+                match kind {
+                    0 | 1 => pacer.push(peer, &vec![0; len], now),
+                    2 => pacer.open(peer),
+                    3 => pacer.hold(peer),
+                    4 if len < 300 => pacer.remove(peer),
+                    _ => while pacer.pop(now).is_some() {},
+                }
+                let held: usize = pacer.flows.values().map(|flow| flow.queue.bytes()).sum();
+                prop_assert_eq!(pacer.total, held);
+                for (peer, flow) in &pacer.flows {
+                    prop_assert_eq!(flow.active, pacer.turns.contains(peer));
+                    prop_assert!(!flow.open || flow.queue.is_empty() || flow.active);
+                }
+            }
+            for peer in 0..4 {
+                pacer.open(peer);
+            }
+            now += Duration::from_secs(3);
+            while pacer.ready_at(now).is_some() {
+                pacer.pop(now);
+                now += Duration::from_millis(1);
+            }
+            prop_assert_eq!(pacer.total, 0);
+        }
+    }
+}

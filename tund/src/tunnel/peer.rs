@@ -1,0 +1,289 @@
+//! One peer: its WireGuard tunnel and what is done with it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use boringtun::noise::errors::WireGuardError;
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Tunn, TunnResult};
+use boringtun::x25519::{PublicKey, StaticSecret};
+use i2plan_ipc::api::tund;
+use tracing::{debug, info};
+
+use super::ip;
+use super::message::{data_index, is_exhausted, is_response, sender_index};
+use super::pacer::Pacer;
+use crate::interface::Subnets;
+use crate::session::SessionId;
+
+/// Room for what boringtun writes without a packet: a handshake initiation is the longest.
+const MAX_HANDSHAKE: usize = 148;
+
+/// After which the side that began a session renews it (WireGuard, section 6.1).
+const REKEY_AFTER: Duration = Duration::from_secs(120);
+
+/// What goes with the private key into every tunnel.
+pub(super) struct Keys {
+    pub(super) private: StaticSecret,
+    pub(super) public: PublicKey,
+    /// For the tunnels, which count again what has passed the common limit already.
+    pub(super) no_limit: Arc<RateLimiter>,
+}
+
+/// A peer.
+pub(super) struct Peer {
+    /// Its place in the table, which is part of the receiver indexes of its sessions.
+    pub(super) number: u32,
+    pub(super) config: tund::Peer,
+    pub(super) counters: Counters,
+    /// What goes before each datagram to it; empty without a SAM session.
+    pub(super) header: Vec<u8>,
+    pub(super) last_handshake: Option<Instant>,
+    tunn: Tunn,
+    /// There is a WireGuard session to send through.
+    open: bool,
+    /// This side began the present session, so it renews it.
+    initiator: bool,
+    /// The receiver index that was given out in answer to a handshake and has not been used yet.
+    unconfirmed: Option<u32>,
+    keepalive_at: Option<Instant>,
+}
+
+/// See [`tund::PeerStats`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) tx_packets: u64,
+    pub(super) tx_bytes: u64,
+    pub(super) rx_packets: u64,
+    pub(super) rx_bytes: u64,
+    pub(super) rx_drops: u64,
+}
+
+/// Why a message for a peer is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There is no such session, any more or at all: the index may have been anyone's.
+    NoSession,
+    /// It cannot be decrypted, came before, or holds a packet that the peer may not send here.
+    Bad,
+}
+
+impl Peer {
+    pub(super) fn new(number: u32, config: tund::Peer, keys: &Keys, now: Instant) -> Self {
+        Self {
+            number,
+            tunn: tunn(number, &config, keys),
+            counters: Counters::default(),
+            header: Vec::new(),
+            last_handshake: None,
+            open: false,
+            initiator: false,
+            unconfirmed: None,
+            // At once: a tunnel that is to be kept open is opened unasked.
+            keepalive_at: (config.keepalive > 0).then_some(now),
+            config,
+        }
+    }
+
+    /// Takes over what is asked of the peer from now on. Whether it keeps its session: with another key it
+    /// does not.
+    pub(super) fn reconfigure(&mut self, config: tund::Peer, keys: &Keys, now: Instant) -> bool {
+        let same_key = self.config.public_key == config.public_key;
+        if !same_key || self.config.keepalive != config.keepalive {
+            self.keepalive_at = (config.keepalive > 0).then_some(now);
+        }
+        if !same_key {
+            self.tunn = tunn(self.number, &config, keys);
+            self.open = false;
+            self.unconfirmed = None;
+        }
+        self.config = config;
+        same_key
+    }
+
+    /// Addresses its datagrams within a SAM session (SAM v3, "repliable and raw datagrams").
+    pub(super) fn render_header(&mut self, session: Option<&SessionId>) {
+        self.header = session.map_or_else(Vec::new, |id| {
+            format!("3.0 {} {}\n", id.as_str(), self.config.endpoint.to_base64()).into_bytes()
+        });
+    }
+
+    /// The addresses that it may use.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        addresses(&self.config)
+    }
+
+    /// Begins a handshake if a packet cannot be sent without.
+    pub(super) fn want_session(&mut self, pacer: &mut Pacer) {
+        if !self.open {
+            self.shake_hands(pacer);
+        }
+    }
+
+    /// Encrypts a packet into `out`, which is large enough for it. None without a session.
+    pub(super) fn encrypt(&mut self, packet: &[u8], out: &mut [u8], pacer: &mut Pacer) -> Option<usize> {
+        // Asked now, because without a session boringtun would queue the packet behind the pacer's back.
+        if !has_session(&self.tunn) {
+            self.close(pacer);
+            return None;
+        }
+        match self.tunn.encapsulate(packet, out) {
+            TunnResult::WriteToNetwork(message) => Some(message.len()),
+            _ => None,
+        }
+    }
+
+    /// Handles a message. A packet for the interface comes out, decrypted in `buffer`.
+    pub(super) fn receive<'a>(
+        &mut self,
+        message: &[u8],
+        subnets: &Subnets,
+        buffer: &'a mut [u8],
+        pacer: &mut Pacer,
+        now: Instant,
+    ) -> Result<Option<&'a [u8]>, Refused> {
+        if is_exhausted(message) {
+            return Err(Refused::Bad);
+        }
+        match self.tunn.decapsulate(None, message, buffer) {
+            TunnResult::Done => {
+                self.note_session(message, pacer, now);
+                Ok(None)
+            }
+            TunnResult::WriteToNetwork(answer) => {
+                if is_response(answer) {
+                    self.unconfirmed = sender_index(answer);
+                }
+                pacer.push_control(self.number, answer.to_vec());
+                self.note_session(message, pacer, now);
+                self.drain(pacer);
+                Ok(None)
+            }
+            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
+                self.note_session(message, pacer, now);
+                // Cryptokey routing: a peer speaks for its own addresses alone. And to this node alone, not
+                // through it to wherever this host would forward.
+                let endpoints = ip::endpoints(packet).ok_or(Refused::Bad)?;
+                let own = self.addresses().any(|address| address == endpoints.source);
+                if own && subnets.is_own(endpoints.destination) {
+                    Ok(Some(packet))
+                } else {
+                    Err(Refused::Bad)
+                }
+            }
+            TunnResult::Err(
+                WireGuardError::NoCurrentSession
+                | WireGuardError::WrongIndex
+                | WireGuardError::UnexpectedPacket,
+            ) => Err(Refused::NoSession),
+            TunnResult::Err(_) => Err(Refused::Bad),
+        }
+    }
+
+    /// Notes that a message went to or came from the peer: the next keepalive can wait.
+    pub(super) fn defer_keepalive(&mut self, now: Instant) {
+        self.keepalive_at = match self.config.keepalive {
+            0 => None,
+            seconds => Some(now + Duration::from_secs(seconds.into())),
+        };
+    }
+
+    /// Does what is due by the clock. Without a SAM session that is only to forget old keys.
+    pub(super) fn tick(&mut self, attached: bool, pacer: &mut Pacer, now: Instant) {
+        let mut buffer = [0; MAX_HANDSHAKE];
+        if let TunnResult::WriteToNetwork(message) = self.tunn.update_timers(&mut buffer)
+            && attached
+        {
+            pacer.push_control(self.number, message.to_vec());
+        }
+        if self.open && !has_session(&self.tunn) {
+            debug!(peer = self.name(), "the session has ended");
+            self.close(pacer);
+            self.keepalive_at = self.keepalive_at.map(|_| now);
+        }
+        if attached && self.keepalive_at.is_some_and(|time| time <= now) {
+            self.defer_keepalive(now);
+            self.keep_alive(pacer, now);
+        }
+    }
+
+    /// boringtun's own persistent keepalive cannot be changed once set and gives up with the handshake; this
+    /// one, as the kernel's, does not.
+    fn keep_alive(&mut self, pacer: &mut Pacer, now: Instant) {
+        if !self.open {
+            self.shake_hands(pacer);
+            return;
+        }
+        let mut buffer = [0; MAX_HANDSHAKE];
+        if let Some(len) = self.encrypt(&[], &mut buffer, pacer) {
+            pacer.push_control(self.number, buffer[..len].to_vec());
+        }
+        // boringtun renews sessions that carry data; this is for those that are kept open without.
+        let age = self.last_handshake.map(|time| now.saturating_duration_since(time));
+        if self.initiator && age.is_some_and(|age| age >= REKEY_AFTER) {
+            self.shake_hands(pacer);
+        }
+    }
+
+    /// Begins a handshake, unless one is going on.
+    fn shake_hands(&mut self, pacer: &mut Pacer) {
+        let mut buffer = [0; MAX_HANDSHAKE];
+        if let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(&mut buffer, false)
+        {
+            pacer.push_control(self.number, message.to_vec());
+        }
+    }
+
+    /// Sends what boringtun has queued: keepalives that it wanted to send without a session.
+    fn drain(&mut self, pacer: &mut Pacer) {
+        let mut buffer = [0; MAX_HANDSHAKE];
+        while let TunnResult::WriteToNetwork(message) = self.tunn.decapsulate(None, &[], &mut buffer) {
+            pacer.push_control(self.number, message.to_vec());
+        }
+    }
+
+    /// After an accepted message: notes the handshake that it completed, and lets waiting packets go.
+    fn note_session(&mut self, message: &[u8], pacer: &mut Pacer, now: Instant) {
+        let answered = is_response(message);
+        let confirmed = self.unconfirmed.is_some() && data_index(message) == self.unconfirmed;
+        if answered || confirmed {
+            self.initiator = answered;
+            self.unconfirmed = None;
+            if self.last_handshake.replace(now).is_none() {
+                info!(peer = self.name(), "connected");
+            } else {
+                debug!(peer = self.name(), "renewed the session");
+            }
+        }
+        if !self.open && has_session(&self.tunn) {
+            self.open = true;
+            pacer.open(self.number);
+        }
+    }
+
+    fn close(&mut self, pacer: &mut Pacer) {
+        self.open = false;
+        pacer.hold(self.number);
+    }
+
+    /// For messages to people.
+    fn name(&self) -> String {
+        self.config.node.short()
+    }
+}
+
+/// The addresses that a peer may use.
+pub(super) fn addresses(peer: &tund::Peer) -> impl Iterator<Item = IpAddr> + use<> {
+    peer.ipv4.map(IpAddr::V4).into_iter().chain([IpAddr::V6(peer.ipv6)])
+}
+
+fn tunn(number: u32, peer: &tund::Peer, keys: &Keys) -> Tunn {
+    let limiter = Some(Arc::clone(&keys.no_limit));
+    Tunn::new(keys.private.clone(), PublicKey::from(peer.public_key), None, None, number, limiter)
+}
+
+/// Whether packets can be encrypted. boringtun tells only by the age of the session that it would use.
+fn has_session(tunn: &Tunn) -> bool {
+    tunn.time_since_last_handshake().is_some()
+}

@@ -1,0 +1,215 @@
+//! The table of peers, by address, key and number.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::tund;
+use i2plan_proto::identity::NodeId;
+
+use super::MAX_PEERS;
+use super::peer::{Keys, Peer, addresses};
+use crate::interface::Subnets;
+use crate::session::SessionId;
+
+/// All peers.
+#[derive(Default)]
+pub(super) struct Peers {
+    slots: Vec<Option<Box<Peer>>>,
+    by_address: HashMap<IpAddr, u32>,
+    by_key: HashMap<[u8; 32], u32>,
+}
+
+/// What [`Peers::set`] changed, by number.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    pub(super) removed: Vec<u32>,
+    /// Those that have no WireGuard session yet, or not any more.
+    pub(super) fresh: Vec<u32>,
+}
+
+impl Peers {
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Peer> {
+        self.slots.get_mut(usize::try_from(number).ok()?)?.as_deref_mut()
+    }
+
+    pub(super) fn by_address(&self, address: IpAddr) -> Option<u32> {
+        self.by_address.get(&address).copied()
+    }
+
+    pub(super) fn by_key(&self, key: &[u8; 32]) -> Option<u32> {
+        self.by_key.get(key).copied()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.slots.iter().flatten().map(|peer| &**peer)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.slots.iter_mut().flatten().map(|peer| &mut **peer)
+    }
+
+    /// Makes the table hold exactly `wanted`, which has passed [`check`].
+    pub(super) fn set(
+        &mut self,
+        wanted: Vec<tund::Peer>,
+        keys: &Keys,
+        session: Option<&SessionId>,
+        now: Instant,
+    ) -> Changes {
+        let mut changes = Changes::default();
+        let nodes: HashSet<NodeId> = wanted.iter().map(|peer| peer.node).collect();
+        let mut present: HashMap<NodeId, u32> = HashMap::new();
+        for slot in &mut self.slots {
+            let Some(peer) = slot else { continue };
+            if nodes.contains(&peer.config.node) {
+                present.insert(peer.config.node, peer.number);
+            } else {
+                changes.removed.push(peer.number);
+                *slot = None;
+            }
+        }
+        for config in wanted {
+            if let Some(peer) = present.get(&config.node).and_then(|number| self.get_mut(*number)) {
+                let moved = peer.config.endpoint != config.endpoint;
+                if !peer.reconfigure(config, keys, now) {
+                    changes.fresh.push(peer.number);
+                }
+                if moved {
+                    peer.render_header(session);
+                }
+            } else {
+                let number = self.free_number();
+                let mut peer = Box::new(Peer::new(number, config, keys, now));
+                peer.render_header(session);
+                changes.fresh.push(number);
+                self.put(peer);
+            }
+        }
+        self.index();
+        changes
+    }
+
+    /// The first number that nobody has.
+    fn free_number(&self) -> u32 {
+        let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        u32::try_from(free).expect("there are no more than MAX_PEERS")
+    }
+
+    fn put(&mut self, peer: Box<Peer>) {
+        let place = peer.number as usize;
+        if place == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[place] = Some(peer);
+    }
+
+    fn index(&mut self) {
+        self.by_address.clear();
+        self.by_key.clear();
+        for peer in self.slots.iter().flatten() {
+            self.by_key.insert(peer.config.public_key, peer.number);
+            self.by_address.extend(peer.addresses().map(|address| (address, peer.number)));
+        }
+    }
+}
+
+/// Whether peers can be told apart and stay within the mesh's subnets.
+///
+/// # Errors
+/// [`i2plan_ipc::ErrorKind::Invalid`], naming the first peer that is wrong.
+pub(super) fn check(wanted: &[tund::Peer], subnets: &Subnets) -> Result<(), ApiError> {
+    if wanted.len() > MAX_PEERS {
+        return Err(ApiError::invalid(format!("{} peers are over the limit of {MAX_PEERS}", wanted.len())));
+    }
+    let mut nodes = HashSet::new();
+    let mut keys = HashSet::new();
+    let mut taken = HashSet::new();
+    for peer in wanted {
+        let name = peer.node.short();
+        if !nodes.insert(peer.node) {
+            return Err(ApiError::invalid(format!("peer {name} is there twice")));
+        }
+        if !keys.insert(peer.public_key) {
+            return Err(ApiError::invalid(format!("peer {name} has the WireGuard key of another")));
+        }
+        for address in addresses(peer) {
+            if !subnets.may_be_peer(address) {
+                return Err(ApiError::invalid(format!(
+                    "peer {name} cannot have {address}: it is this node's own or outside its subnets"
+                )));
+            }
+            if !taken.insert(address) {
+                return Err(ApiError::invalid(format!("peer {name} has the address of another, {address}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{keys, peer, session, subnets};
+    use super::*;
+
+    fn header(peer: &tund::Peer) -> String {
+        format!("3.0 s {}\n", peer.endpoint.to_base64())
+    }
+
+    #[test]
+    fn peers_that_cannot_be_told_apart_are_refused() {
+        let wrong = |change: fn(&mut tund::Peer)| {
+            let mut second = peer(2);
+            change(&mut second);
+            check(&[peer(1), second], &subnets(9)).map_err(|error| error.message)
+        };
+        assert_eq!(wrong(|_| {}), Ok(()));
+        assert!(wrong(|second| second.node = peer(1).node).unwrap_err().contains("twice"));
+        assert!(
+            wrong(|second| second.public_key = peer(1).public_key).unwrap_err().contains("key of another")
+        );
+        assert!(wrong(|second| second.ipv4 = peer(1).ipv4).unwrap_err().contains("10.42.0.1"));
+        assert!(wrong(|second| second.ipv6 = peer(1).ipv6).unwrap_err().contains("fd00::1"));
+        assert!(wrong(|second| second.ipv4 = peer(9).ipv4).unwrap_err().contains("own"));
+        assert!(
+            wrong(|second| second.ipv6 = "2001:db8::1".parse().unwrap()).unwrap_err().contains("outside")
+        );
+    }
+
+    #[test]
+    fn the_number_of_peers_is_bounded() {
+        let many: Vec<_> = std::iter::repeat_n(peer(1), MAX_PEERS + 1).collect();
+        assert!(check(&many, &subnets(9)).unwrap_err().message.contains("limit"));
+    }
+
+    #[test]
+    fn what_stays_the_same_is_not_touched() {
+        let keys = keys(9);
+        let session = session();
+        let mut peers = Peers::default();
+        let set =
+            |peers: &mut Peers, wanted: Vec<_>| peers.set(wanted, &keys, Some(&session), Instant::now());
+        let fresh = |numbers: &[u32]| Changes { removed: vec![], fresh: numbers.to_vec() };
+        assert_eq!(set(&mut peers, vec![peer(1), peer(2)]), fresh(&[0, 1]));
+
+        let mut moved = peer(1);
+        moved.endpoint = peer(7).endpoint;
+        moved.ipv4 = peer(7).ipv4;
+        moved.keepalive = 11;
+        assert_eq!(set(&mut peers, vec![peer(2), moved.clone()]), fresh(&[]));
+        assert_eq!(peers.get_mut(0).unwrap().header, header(&moved).as_bytes());
+        assert_eq!(peers.by_address("10.42.0.7".parse().unwrap()), Some(0));
+        assert_eq!(peers.by_address("10.42.0.1".parse().unwrap()), None);
+
+        let mut rekeyed = peer(2);
+        rekeyed.public_key = peer(7).public_key;
+        assert_eq!(set(&mut peers, vec![moved, rekeyed]), fresh(&[1]));
+        assert_eq!(peers.by_key(&peer(2).public_key), None);
+        assert_eq!(peers.by_key(&peer(7).public_key), Some(1));
+
+        let changes = set(&mut peers, vec![peer(3)]);
+        assert_eq!(changes, Changes { removed: vec![0, 1], fresh: vec![0] });
+        assert_eq!(peers.iter().count(), 1);
+    }
+}

@@ -1,0 +1,459 @@
+//! Two and more data paths that talk with each other in memory.
+
+use std::net::IpAddr;
+
+use i2plan_proto::destination::Destination;
+use i2plan_proto::identity::{NetworkId, NodeId};
+use proptest::prelude::*;
+
+use super::ip::tests::udp;
+use super::*;
+
+/// The member with number `seed`: everything about it follows from that.
+pub(super) fn peer(seed: u8) -> tund::Peer {
+    tund::Peer {
+        node: NodeId([seed; 32]),
+        public_key: keys(seed).public.to_bytes(),
+        endpoint: Destination { padding: [seed; 32], signing_key: [!seed; 32] },
+        ipv4: Some([10, 42, 0, seed].into()),
+        ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, seed.into()].into(),
+        keepalive: 0,
+    }
+}
+
+pub(super) fn keys(seed: u8) -> Keys {
+    Keys::new(StaticSecret::from([seed; 32]))
+}
+
+pub(super) fn session() -> SessionId {
+    SessionId::new("s".to_owned()).unwrap()
+}
+
+pub(super) fn subnets(seed: u8) -> Subnets {
+    let own = peer(seed);
+    Subnets::of(&tund::Interface {
+        name: "i2plan0".to_owned(),
+        network: NetworkId([0; 32]),
+        ipv4: own.ipv4.unwrap(),
+        ipv4_prefix: 16,
+        ipv6: own.ipv6,
+        ipv6_prefix: 64,
+        mtu: 1280,
+    })
+}
+
+fn v4(seed: u8) -> IpAddr {
+    peer(seed).ipv4.unwrap().into()
+}
+
+fn v6(seed: u8) -> IpAddr {
+    peer(seed).ipv6.into()
+}
+
+/// A node with a session, whose clock the test moves.
+struct Node {
+    seed: u8,
+    tunnel: Tunnel,
+    now: Instant,
+}
+
+impl Node {
+    fn new(seed: u8, peers: &[u8]) -> Self {
+        let now = Instant::now();
+        let mut tunnel = Tunnel::new(StaticSecret::from([seed; 32]), subnets(seed), now);
+        tunnel.set_peers(peers.iter().map(|seed| peer(*seed)).collect(), now).unwrap();
+        tunnel.set_session(session(), now);
+        Self { seed, tunnel, now }
+    }
+
+    /// Everything that it would send, paced: for whom, and the WireGuard message.
+    fn sends(&mut self) -> Vec<(Destination, Vec<u8>)> {
+        let mut sent = Vec::new();
+        loop {
+            self.now += Duration::from_millis(1);
+            self.tunnel.handle_timeout(self.now);
+            let Some(datagram) = self.tunnel.poll_datagram(self.now) else { break };
+            let end = datagram.iter().position(|byte| *byte == b'\n').unwrap();
+            let line = str::from_utf8(&datagram[..end]).unwrap();
+            let destination = line.strip_prefix("3.0 s ").unwrap();
+            let bytes = i2plan_proto::destination::base64().decode(destination.as_bytes()).unwrap();
+            sent.push((Destination::from_i2p(&bytes).unwrap(), datagram[end + 1..].to_vec()));
+        }
+        sent
+    }
+
+    fn takes(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+        self.tunnel.handle_datagram(message, self.now).map(<[u8]>::to_vec)
+    }
+
+    fn queues(&mut self, packet: &[u8]) {
+        assert_eq!(self.tunnel.handle_packet(packet, self.now), None);
+    }
+
+    fn stats_of(&self, seed: u8) -> PeerStats {
+        let stats = self.tunnel.peer_stats(self.now);
+        stats.into_iter().find(|stats| stats.node == peer(seed).node).unwrap()
+    }
+}
+
+/// What came out at either end of a conversation, and every message of it.
+#[derive(Default)]
+struct Talk {
+    at_one: Vec<Vec<u8>>,
+    at_two: Vec<Vec<u8>>,
+    messages: Vec<Vec<u8>>,
+}
+
+/// Carries messages between two nodes until both are silent.
+fn converse(one: &mut Node, two: &mut Node) -> Talk {
+    let mut talk = Talk::default();
+    loop {
+        let (there, back) = (one.sends(), two.sends());
+        if there.is_empty() && back.is_empty() {
+            return talk;
+        }
+        for (destination, message) in there {
+            assert_eq!(destination, peer(two.seed).endpoint);
+            talk.at_two.extend(two.takes(&message));
+            talk.messages.push(message);
+        }
+        for (destination, message) in back {
+            assert_eq!(destination, peer(one.seed).endpoint);
+            talk.at_one.extend(one.takes(&message));
+            talk.messages.push(message);
+        }
+    }
+}
+
+fn connected() -> (Node, Node) {
+    let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[1]));
+    one.queues(&udp(v4(1), v4(2)));
+    converse(&mut one, &mut two);
+    (one, two)
+}
+
+/// One data message from `one` to `two`.
+fn data(one: &mut Node, packet: &[u8]) -> Vec<u8> {
+    one.queues(packet);
+    let mut sent = one.sends();
+    assert_eq!(sent.len(), 1);
+    sent.remove(0).1
+}
+
+#[test]
+fn packets_cross_in_both_families_and_directions() {
+    let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[1]));
+    let there = [udp(v4(1), v4(2)), udp(v6(1), v6(2))];
+    for packet in &there {
+        one.queues(packet);
+    }
+    let Talk { at_two, messages, .. } = converse(&mut one, &mut two);
+    assert_eq!(at_two, there);
+    // Initiation, response, the keepalive that confirms, two packets.
+    assert_eq!(messages.iter().map(|message| message[0]).collect::<Vec<_>>(), [1, 2, 4, 4, 4]);
+
+    let back = [udp(v4(2), v4(1)), udp(v6(2), v6(1))];
+    for packet in &back {
+        two.queues(packet);
+    }
+    assert_eq!(converse(&mut one, &mut two).at_one, back);
+
+    let (one, two) = (one.stats_of(2), two.stats_of(1));
+    assert_eq!((one.tx_packets, one.rx_packets), (4, 3));
+    assert_eq!((one.tx_packets, one.rx_packets), (two.rx_packets, two.tx_packets));
+    assert_eq!((one.tx_bytes, one.rx_bytes), (two.rx_bytes, two.tx_bytes));
+    assert_eq!((one.last_handshake, two.last_handshake), (Some(0), Some(0)));
+    assert_eq!((one.rx_drops, two.rx_drops), (0, 0));
+}
+
+#[test]
+fn a_tunnel_that_is_kept_open_opens_unasked_and_stays_alive() {
+    let (mut one, mut two) = (Node::new(1, &[]), Node::new(2, &[1]));
+    one.tunnel.set_peers(vec![tund::Peer { keepalive: 25, ..peer(2) }], one.now).unwrap();
+    let Talk { messages, .. } = converse(&mut one, &mut two);
+    assert_eq!(messages.len(), 3);
+    one.now += Duration::from_secs(24);
+    assert_eq!(one.sends().len(), 0);
+    one.now += Duration::from_secs(1);
+    assert_eq!(one.sends().len(), 1);
+}
+
+#[test]
+fn keepalives_of_both_sides_at_once_still_connect() {
+    let (mut one, mut two) = (Node::new(1, &[]), Node::new(2, &[]));
+    one.tunnel.set_peers(vec![tund::Peer { keepalive: 25, ..peer(2) }], one.now).unwrap();
+    two.tunnel.set_peers(vec![tund::Peer { keepalive: 25, ..peer(1) }], two.now).unwrap();
+    converse(&mut one, &mut two);
+    one.queues(&udp(v4(1), v4(2)));
+    two.queues(&udp(v4(2), v4(1)));
+    let Talk { at_one, at_two, .. } = converse(&mut one, &mut two);
+    assert_eq!((at_one.len(), at_two.len()), (1, 1));
+}
+
+#[test]
+fn strangers_are_not_answered() {
+    let (mut stranger, mut two) = (Node::new(3, &[2]), Node::new(2, &[1]));
+    stranger.queues(&udp(v4(3), v4(2)));
+    let Talk { at_two, messages, .. } = converse(&mut stranger, &mut two);
+    assert_eq!((at_two.len(), messages.len()), (0, 1));
+    assert_eq!(two.tunnel.drops().unknown, 1);
+}
+
+#[test]
+fn a_handshake_for_another_key_is_unknown() {
+    let (mut one, mut three) = (Node::new(1, &[2]), Node::new(3, &[1]));
+    one.queues(&udp(v4(1), v4(2)));
+    let (_, message) = one.sends().remove(0);
+    assert_eq!(three.takes(&message), None);
+    assert_eq!(three.tunnel.drops().unknown, 1);
+}
+
+#[test]
+fn replays_are_dropped() {
+    let (mut one, mut two) = connected();
+    let message = data(&mut one, &udp(v4(1), v4(2)));
+    assert!(two.takes(&message).is_some());
+    assert!(two.takes(&message).is_none());
+    assert_eq!(two.stats_of(1).rx_drops, 1);
+}
+
+#[test]
+fn a_replayed_handshake_is_dropped() {
+    let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[1]));
+    one.queues(&udp(v4(1), v4(2)));
+    let (_, initiation) = one.sends().remove(0);
+    two.takes(&initiation);
+    assert_eq!(two.sends().len(), 1);
+    two.takes(&initiation);
+    assert_eq!(two.sends().len(), 0);
+    assert_eq!(two.stats_of(1).rx_drops, 1);
+}
+
+#[test]
+fn a_peer_speaks_for_itself_and_to_this_node_alone() {
+    let (mut one, mut two) = (Node::new(1, &[2, 9]), Node::new(2, &[1, 3]));
+    one.queues(&udp(v4(1), v4(2)));
+    converse(&mut one, &mut two);
+    let before = two.stats_of(1);
+    let spoofed = [udp(v4(3), v4(2)), udp(v6(3), v6(2)), udp(v4(2), v4(2))];
+    for packet in &spoofed {
+        let message = data(&mut one, packet);
+        assert_eq!(two.takes(&message), None);
+    }
+    // To somebody behind this node: sent by a peer that routes another's address this way.
+    let mut routed = peer(2);
+    routed.ipv4 = Some([10, 42, 0, 77].into());
+    one.tunnel.set_peers(vec![routed], one.now).unwrap();
+    let message = data(&mut one, &udp(v4(1), "10.42.0.77".parse().unwrap()));
+    assert_eq!(two.takes(&message), None);
+
+    let after = two.stats_of(1);
+    assert_eq!((after.rx_drops - before.rx_drops, after.rx_packets - before.rx_packets), (4, 0));
+}
+
+#[test]
+fn a_peer_without_an_ipv4_address_cannot_use_one() {
+    let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[]));
+    two.tunnel.set_peers(vec![tund::Peer { ipv4: None, ..peer(1) }], two.now).unwrap();
+    one.queues(&udp(v4(1), v4(2)));
+    one.queues(&udp(v6(1), v6(2)));
+    let Talk { at_two, .. } = converse(&mut one, &mut two);
+    assert_eq!(at_two, [udp(v6(1), v6(2))]);
+    assert!(two.tunnel.handle_packet(&udp(v4(2), v4(1)), two.now).is_some(), "unreachable");
+}
+
+#[test]
+fn damage_is_dropped() {
+    let (mut one, mut two) = connected();
+    let mut message = data(&mut one, &udp(v4(1), v4(2)));
+    *message.last_mut().unwrap() ^= 1;
+    assert_eq!(two.takes(&message), None);
+    assert_eq!(two.stats_of(1).rx_drops, 1);
+    // A session that does not exist, of a peer that does.
+    message[4] ^= 0x55;
+    assert_eq!(two.takes(&message), None);
+    assert_eq!(two.tunnel.drops().unknown, 1);
+}
+
+#[test]
+fn peers_that_stay_the_same_keep_their_sessions() {
+    let (mut one, mut two) = connected();
+    let moved = tund::Peer { endpoint: peer(8).endpoint, ..peer(2) };
+    one.tunnel.set_peers(vec![peer(3), moved], one.now).unwrap();
+    one.queues(&udp(v4(1), v4(2)));
+    let (destination, message) = one.sends().remove(0);
+    assert_eq!(destination, peer(8).endpoint);
+    assert!(two.takes(&message).is_some(), "no new handshake");
+}
+
+#[test]
+fn another_key_is_another_peer() {
+    let (mut one, mut two) = connected();
+    let message = data(&mut two, &udp(v4(2), v4(1)));
+    one.tunnel.set_peers(vec![tund::Peer { public_key: peer(8).public_key, ..peer(2) }], one.now).unwrap();
+    assert_eq!(one.takes(&message), None, "the old session is gone");
+    one.queues(&udp(v4(1), v4(2)));
+    let (_, initiation) = one.sends().remove(0);
+    assert_eq!(initiation[0], 1);
+    two.takes(&initiation);
+    assert_eq!(two.tunnel.drops().unknown, 1, "it is for another key");
+}
+
+#[test]
+fn a_removed_peer_is_cut_off_at_once() {
+    let (mut one, mut two) = connected();
+    let message = data(&mut one, &udp(v4(1), v4(2)));
+    two.queues(&udp(v4(2), v4(1)));
+    two.tunnel.set_peers(vec![], two.now).unwrap();
+    assert_eq!(two.takes(&message), None);
+    assert_eq!(two.sends().len(), 0);
+    assert!(two.tunnel.handle_packet(&udp(v4(2), v4(1)), two.now).is_some(), "unreachable");
+    assert_eq!((two.tunnel.drops().no_route, two.tunnel.drops().unknown), (1, 1));
+}
+
+#[test]
+fn a_wrong_set_of_peers_changes_nothing() {
+    let (mut one, mut two) = connected();
+    let twice = vec![peer(3), peer(3)];
+    assert!(one.tunnel.set_peers(twice, one.now).is_err());
+    let message = data(&mut one, &udp(v4(1), v4(2)));
+    assert!(two.takes(&message).is_some());
+}
+
+#[test]
+fn without_a_session_nothing_is_queued() {
+    let now = Instant::now();
+    let mut tunnel = Tunnel::new(StaticSecret::from([1; 32]), subnets(1), now);
+    tunnel.set_peers(vec![tund::Peer { keepalive: 1, ..peer(2) }], now).unwrap();
+    assert!(tunnel.handle_packet(&udp(v4(1), v4(2)), now).is_some(), "unreachable");
+    tunnel.handle_timeout(now + Duration::from_secs(10));
+    assert_eq!(tunnel.drops().no_session, 1);
+    tunnel.set_session(session(), now);
+    assert_eq!(tunnel.poll_datagram(now), None);
+}
+
+#[test]
+fn another_session_readdresses_what_waits() {
+    let mut one = Node::new(1, &[2]);
+    one.queues(&udp(v4(1), v4(2)));
+    one.tunnel.set_session(SessionId::new("t".to_owned()).unwrap(), one.now);
+    assert!(one.tunnel.poll_datagram(one.now).unwrap().starts_with(b"3.0 t "));
+}
+
+#[test]
+fn handshakes_are_limited() {
+    let mut two = Node::new(2, &[1]);
+    for _ in 0..HANDSHAKES_PER_SECOND + 10 {
+        let mut one = Node::new(1, &[2]);
+        one.queues(&udp(v4(1), v4(2)));
+        let (_, initiation) = one.sends().remove(0);
+        two.takes(&initiation);
+    }
+    assert_eq!(two.tunnel.drops().rate_limited, 10);
+    assert_eq!(two.sends().len() as u64, HANDSHAKES_PER_SECOND);
+}
+
+#[test]
+fn unreachables_are_limited() {
+    let mut one = Node::new(1, &[]);
+    let answers = (0..1_000).filter(|_| one.tunnel.handle_packet(&udp(v4(1), v4(2)), one.now).is_some());
+    assert_eq!(answers.count(), UNREACHABLES_PER_SECOND as usize);
+    one.now += Duration::from_secs(2);
+    one.tunnel.handle_timeout(one.now);
+    assert!(one.tunnel.handle_packet(&udp(v4(1), v4(2)), one.now).is_some());
+}
+
+#[test]
+fn the_longest_packet_fits() {
+    let (mut one, mut two) = connected();
+    let mut packet = udp(v4(1), v4(2));
+    packet.resize(MAX_PACKET, 7);
+    packet[2..4].copy_from_slice(&u16::try_from(MAX_PACKET).unwrap().to_be_bytes());
+    let message = data(&mut one, &packet);
+    assert_eq!(message.len(), MAX_MESSAGE);
+    assert_eq!(two.takes(&message), Some(packet.clone()));
+    packet.push(0);
+    assert!(one.tunnel.handle_packet(&packet, one.now).is_some(), "unreachable");
+    assert_eq!(two.takes(&[4; MAX_MESSAGE + 1]), None);
+}
+
+#[test]
+fn what_a_peer_encrypts_that_is_no_packet_is_dropped() {
+    // A peer that runs other software can put anything into its messages.
+    let (mut one, mut two) = connected();
+    let mut short = udp(v4(1), v4(2));
+    short[2..4].copy_from_slice(&7u16.to_be_bytes());
+    let mut long = udp(v4(1), v4(2));
+    long[2..4].copy_from_slice(&700u16.to_be_bytes());
+    for packet in [short, long] {
+        let message = data(&mut one, &packet);
+        assert_eq!(two.takes(&message), None);
+    }
+    assert_eq!(two.stats_of(1).rx_drops, 2);
+}
+
+/// Messages that look like WireGuard's: a type and, often, an index that exists.
+fn any_message() -> impl Strategy<Value = Vec<u8>> {
+    let len = prop_oneof![0usize..2000, Just(148), Just(92), Just(64), Just(32)];
+    (len, 0u8..6, prop_oneof![Just(0u32), 0u32..1024, any::<u32>()], any::<[u8; 32]>()).prop_map(
+        |(len, kind, index, noise)| {
+            let mut message: Vec<u8> = noise.iter().copied().cycle().take(len).collect();
+            let head = [&u32::from(kind).to_le_bytes()[..], &index.to_le_bytes()].concat();
+            for (byte, value) in message.iter_mut().zip(head) {
+                *byte = value;
+            }
+            message
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn arbitrary_bytes_are_no_panic_and_no_way_in(
+        messages in prop::collection::vec(prop_oneof![any_message(), prop::collection::vec(any::<u8>(), 0..2000)], 1..40),
+    ) {
+        let (_, mut two) = connected();
+        for message in &messages {
+            prop_assert_eq!(two.takes(message), None);
+            two.tunnel.handle_packet(message, two.now);
+        }
+        two.sends();
+    }
+
+    #[test]
+    fn changed_messages_are_no_panic_and_no_way_in(
+        at in any::<prop::sample::Index>(), flip in 1u8..=255, cut in any::<prop::sample::Index>(),
+    ) {
+        let (mut one, mut two) = connected();
+        let message = data(&mut one, &udp(v4(1), v4(2)));
+        prop_assert_eq!(two.takes(&message[..cut.index(message.len())]), None);
+        let mut changed = message.clone();
+        changed[at.index(message.len())] ^= flip;
+        prop_assert_eq!(two.takes(&changed), None);
+        prop_assert_eq!(two.takes(&message), Some(udp(v4(1), v4(2))));
+    }
+
+    #[test]
+    fn changed_handshakes_are_no_panic_and_connect_nobody(
+        which in 0usize..3, at in any::<prop::sample::Index>(), flip in 1u8..=255,
+    ) {
+        let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[1]));
+        one.queues(&udp(v4(1), v4(2)));
+        for step in 0..3 {
+            let sent = if step % 2 == 0 { one.sends() } else { two.sends() };
+            let Some((_, mut message)) = sent.into_iter().next() else { break };
+            if step == which {
+                let at = at.index(message.len());
+                // The two halves of MAC2 are not checked: there are no cookies.
+                if message[0] != 4 && at >= message.len() - 16 {
+                    return Ok(());
+                }
+                message[at] ^= flip;
+            }
+            if step % 2 == 0 { two.takes(&message) } else { one.takes(&message) };
+        }
+        prop_assert_eq!(two.stats_of(1).last_handshake, None);
+    }
+}
