@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use common::{command, copy_program, need_root, open_dir, stderr};
+use common::{command, copy_executable, copy_program, need_root, open_dir, stderr};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -34,13 +34,18 @@ const REPORT: &str = r#"#!/bin/sh
 name=${0##*/i2plan-}
 status=/proc/$$/status
 field() { echo $(grep "^$1:" $status | cut -d: -f2); }
-echo "report $name pid=$$ uid=$(field Uid) gid=$(field Gid) groups=[$(field Groups)]" \
-  "inh=$(field CapInh) prm=$(field CapPrm) eff=$(field CapEff) bnd=$(field CapBnd) amb=$(field CapAmb)" \
-  "nnp=$(field NoNewPrivs) umask=$(umask) cwd=$(pwd)" \
-  "fds=$LISTEN_FDS mine=$([ "$LISTEN_PID" = $$ ] && echo yes) fd3=$(readlink /proc/$$/fd/3 | cut -d: -f1)" \
-  "fd7=$([ -e /proc/$$/fd/7 ] && echo open)" \
-  "session=$(cut -d' ' -f6 /proc/$$/stat)" \
-  "env=[$(cut -z -d= -f1 /proc/$$/environ | tr '\0' ' ')]" "args=[$*]" >&2
+report() {
+  echo "report $name pid=$$ uid=$(field Uid) gid=$(field Gid) groups=[$(field Groups)]" \
+    "inh=$(field CapInh) prm=$(field CapPrm) eff=$(field CapEff) bnd=$(field CapBnd) amb=$(field CapAmb)" \
+    "nnp=$(field NoNewPrivs) umask=$(umask) cwd=$(pwd)" \
+    "fds=$LISTEN_FDS mine=$([ "$LISTEN_PID" = $$ ] && echo yes) fd3=$(readlink /proc/$$/fd/3 | cut -d: -f1)" \
+    "fd7=$([ -e /proc/$$/fd/7 ] && echo open)" \
+    "session=$(cut -d' ' -f6 /proc/$$/stat)" \
+    "env=[$(cut -z -d= -f1 /proc/$$/environ | tr '\0' ' ')]" "args=[$*]"
+}
+# One write, and no complaints in between if it is stopped half-way.
+line=$(report "$@" 2>/dev/null)
+echo "$line" >&2
 "#;
 
 const WAIT: &str = "exec sleep 1000\n";
@@ -58,8 +63,9 @@ fn install(keyd: &str, meshd: &str, tund: &str) -> TempDir {
     copy_program(dir.path());
     for (name, script) in [("keyd", keyd), ("meshd", meshd), ("tund", tund)] {
         let path = dir.path().join(format!("i2plan-{name}"));
-        std::fs::write(&path, format!("{REPORT}{script}")).unwrap();
-        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let source = path.with_extension("sh");
+        std::fs::write(&source, format!("{REPORT}{script}")).unwrap();
+        copy_executable(&source, &path);
     }
     dir
 }
@@ -244,10 +250,9 @@ fn terminate_stops_all_in_order_and_removes_the_sockets() {
 
 #[test]
 fn a_second_signal_ends_a_daemon_that_does_not_stop() {
-    // The shell starts no other process while it waits, so that the pipe's end is its own.
-    let stubborn = "trap '' TERM\necho deaf >&2\nexec sleep 1000\n";
+    let stubborn = "trap '' TERM\necho 'report deaf' >&2\nexec sleep 1000\n";
     let mut node = Node::start(install(WAIT, stubborn, WAIT));
-    node.line("deaf");
+    node.line("report deaf");
     node.signal(Signal::SIGTERM);
     node.line("i2planctl: stopping: SIGTERM came");
     node.signal(Signal::SIGINT);
@@ -313,20 +318,41 @@ fn a_second_supervisor_is_refused() {
     assert!(stderr(&output).starts_with("error: another node keeps its state in "), "{}", stderr(&output));
 }
 
+/// A state directory for keyd that was there before.
+fn existing_store(dir: &TempDir, uid: u32, mode: u32) -> PathBuf {
+    let keyd = dir.path().join("data/keyd");
+    std::fs::create_dir_all(&keyd).unwrap();
+    std::fs::set_permissions(&keyd, Permissions::from_mode(mode)).unwrap();
+    std::os::unix::fs::chown(&keyd, Some(uid), Some(uid)).unwrap();
+    keyd
+}
+
 #[test]
 fn a_state_directory_of_others_is_refused() {
-    for (mode, uid, message) in
-        [(0o755, KEYD, "is open to other users: its mode is 755"), (0o700, MESHD, "belongs to user 54322")]
+    for (uid, mode, message) in
+        [(KEYD, 0o755, "is open to other users: its mode is 755"), (MESHD, 0o700, "belongs to user 54322")]
     {
         let dir = install(WAIT, WAIT, WAIT);
-        let keyd = dir.path().join("data/keyd");
-        std::fs::create_dir_all(&keyd).unwrap();
-        std::fs::set_permissions(&keyd, Permissions::from_mode(mode)).unwrap();
-        std::os::unix::fs::chown(&keyd, Some(uid), Some(uid)).unwrap();
+        existing_store(&dir, uid, mode);
         let output = up(&dir).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(message), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn an_empty_directory_of_root_is_taken_and_a_full_one_refused() {
+    let dir = install(WAIT, WAIT, WAIT);
+    let keyd = existing_store(&dir, 0, 0o755);
+    std::fs::write(keyd.join("something"), "").unwrap();
+    let output = up(&dir).output().unwrap();
+    assert!(stderr(&output).contains("belongs to user 0"), "{}", stderr(&output));
+
+    std::fs::remove_file(keyd.join("something")).unwrap();
+    let node = Node::start(dir);
+    node.reports();
+    let found = keyd.metadata().unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o777), (KEYD, 0o700));
 }
 
 #[test]

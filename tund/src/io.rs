@@ -6,7 +6,7 @@ use std::time::Instant;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{self, Drops, PeerStats};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
@@ -18,6 +18,9 @@ use crate::tunnel::{MAX_MESSAGE, MAX_PACKET, Tunnel};
 
 /// Packets read from one side before the other has its turn.
 const BATCH: usize = 32;
+
+/// Without the second, the end of an interface that is deleted goes unnoticed.
+const DEVICE_READY: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// What the data path is asked to do between packets. Each answers when it is done.
 #[derive(Debug)]
@@ -59,8 +62,8 @@ struct Attached {
 }
 
 /// What there is to do.
-enum Event {
-    Packets,
+enum Event<'a> {
+    Packets(AsyncFdReadyGuard<'a, tun::Device>),
     Datagrams,
     Time,
     Command(Option<Command>),
@@ -89,46 +92,15 @@ impl DataPath {
     pub async fn run(mut self) -> io::Result<()> {
         loop {
             self.send();
-            match self.event().await? {
-                Event::Packets => self.read_interface()?,
+            let deadline = self.tunnel.poll_timeout(Instant::now());
+            match next_event(&self.device, self.session.as_ref(), &mut self.commands, deadline).await? {
+                Event::Packets(ready) => read_interface(ready, &mut self.tunnel, &mut self.packet)?,
                 Event::Datagrams => self.read_socket(),
                 Event::Time => self.tunnel.handle_timeout(Instant::now()),
                 Event::Command(Some(command)) => self.command(command),
                 Event::Command(None) => return Ok(()),
             }
         }
-    }
-
-    async fn event(&mut self) -> io::Result<Event> {
-        let deadline = self.tunnel.poll_timeout(Instant::now());
-        let datagrams = async {
-            match &self.session {
-                Some(attached) => attached.incoming.readable().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            ready = self.device.readable() => ready.map(|_| Event::Packets),
-            ready = datagrams => ready.map(|()| Event::Datagrams),
-            () = sleep_until(deadline.into()) => Ok(Event::Time),
-            command = self.commands.recv() => Ok(Event::Command(command)),
-        }
-    }
-
-    fn read_interface(&mut self) -> io::Result<()> {
-        for _ in 0..BATCH {
-            match self.device.try_io(Interest::READABLE, |device| device.recv(&mut self.packet)) {
-                Ok(len) => {
-                    let answer = self.tunnel.handle_packet(&self.packet[..len], Instant::now());
-                    // The answer is the kernel's own affair: if it does not want it, so be it.
-                    answer.map(|answer| self.device.get_ref().send(answer));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     fn read_socket(&mut self) {
@@ -188,6 +160,48 @@ impl DataPath {
         self.session = Some(Attached { session, incoming });
         Ok(())
     }
+}
+
+async fn next_event<'a>(
+    device: &'a AsyncFd<tun::Device>,
+    session: Option<&Attached>,
+    commands: &mut mpsc::Receiver<Command>,
+    deadline: Instant,
+) -> io::Result<Event<'a>> {
+    let datagrams = async {
+        match session {
+            Some(attached) => attached.incoming.readable().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ready = device.ready(DEVICE_READY) => ready.map(Event::Packets),
+        ready = datagrams => ready.map(|()| Event::Datagrams),
+        () = sleep_until(deadline.into()) => Ok(Event::Time),
+        command = commands.recv() => Ok(Event::Command(command)),
+    }
+}
+
+fn read_interface(
+    mut ready: AsyncFdReadyGuard<'_, tun::Device>,
+    tunnel: &mut Tunnel,
+    packet: &mut [u8],
+) -> io::Result<()> {
+    for _ in 0..BATCH {
+        match ready.try_io(|device| device.get_ref().recv(packet)) {
+            Ok(Ok(len)) => {
+                if let Some(answer) = tunnel.handle_packet(&packet[..len], Instant::now())
+                    && let Err(error) = ready.get_inner().send(answer)
+                {
+                    debug!(%error, "the interface does not take an answer");
+                }
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_would_block) => break,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

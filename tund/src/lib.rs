@@ -29,9 +29,9 @@ pub mod service;
 pub mod session;
 pub mod tunnel;
 
-/// Why the daemon does not run.
+/// Why the daemon does not start, or does not go on.
 #[derive(Debug, Error)]
-pub enum StartError {
+pub enum EndReason {
     /// It runs as root.
     #[error("refusing to run as root: run as a user of its own, with CAP_NET_ADMIN as an ambient capability")]
     Root,
@@ -50,6 +50,9 @@ pub enum StartError {
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(IoError),
+    /// Privileges are left.
+    #[error(transparent)]
+    Privileges(#[from] privileges::PrivilegeError),
     /// The interface went away.
     #[error("the interface is gone: {0}")]
     Interface(IoError),
@@ -58,11 +61,11 @@ pub enum StartError {
 /// Runs the daemon.
 ///
 /// # Errors
-/// [`StartError`].
-pub fn run(options: &options::Options) -> Result<Infallible, StartError> {
-    hardening::harden().map_err(StartError::Harden)?;
+/// [`EndReason`].
+pub fn run(options: &options::Options) -> Result<Infallible, EndReason> {
+    hardening::harden().map_err(EndReason::Harden)?;
     if rustix::process::geteuid().is_root() || rustix::process::getuid().is_root() {
-        return Err(StartError::Root);
+        return Err(EndReason::Root);
     }
     logging::init()?;
     let meshd = users::user_id(&options.meshd_user)?;
@@ -74,17 +77,17 @@ pub fn run(options: &options::Options) -> Result<Infallible, StartError> {
         .enable_io()
         .enable_time()
         .build()
-        .map_err(StartError::Runtime)?;
+        .map_err(EndReason::Runtime)?;
     runtime.block_on(async {
-        listener.set_nonblocking(true).map_err(StartError::Runtime)?;
-        let listener = UnixListener::from_std(listener).map_err(StartError::Runtime)?;
-        let (ended, mut reason) = mpsc::channel(1);
-        let service = Arc::new(service::Tund::new(&options.keyd_socket, ended));
+        listener.set_nonblocking(true).map_err(EndReason::Runtime)?;
+        let listener = UnixListener::from_std(listener).map_err(EndReason::Runtime)?;
+        let (fatal, mut reason) = mpsc::channel(1);
+        let service = Arc::new(service::Tund::new(&options.keyd_socket, fatal));
         let access = Access::new([(Role::Meshd, Who::User(meshd))]);
         notify_ready();
         tokio::select! {
             () = serve(listener, service, access, Limits::default()) => unreachable!("it serves for ever"),
-            Some(error) = reason.recv() => Err(StartError::Interface(error)),
+            Some(reason) = reason.recv() => Err(reason),
         }
     })
 }

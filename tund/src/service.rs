@@ -1,6 +1,5 @@
 //! Answers meshd.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
@@ -19,7 +18,7 @@ use crate::interface::Subnets;
 use crate::io::{Command, Counted, DataPath};
 use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
-use crate::{device, interface, privileges};
+use crate::{EndReason, device, interface, privileges};
 
 /// Commands that may wait for the data path.
 const MAX_COMMANDS: usize = 16;
@@ -28,7 +27,7 @@ const MAX_COMMANDS: usize = 16;
 pub struct Tund {
     keyd: Link<KeydApi>,
     running: Mutex<Option<Running>>,
-    ended: mpsc::Sender<io::Error>,
+    fatal: mpsc::Sender<EndReason>,
 }
 
 /// The interface is up.
@@ -39,10 +38,10 @@ struct Running {
 }
 
 impl Tund {
-    /// A daemon without interface. Should the data path break down later, `ended` gets the reason.
+    /// A daemon without interface. `fatal` gets the reason why the process must end, should there come one.
     #[must_use]
-    pub fn new(keyd: &Path, ended: mpsc::Sender<io::Error>) -> Self {
-        Self { keyd: Link::new(keyd, Role::Tund), running: Mutex::new(None), ended }
+    pub fn new(keyd: &Path, fatal: mpsc::Sender<EndReason>) -> Self {
+        Self { keyd: Link::new(keyd, Role::Tund), running: Mutex::new(None), fatal }
     }
 
     async fn configure(&self, interface: Interface) -> Result<Configured, ApiError> {
@@ -61,7 +60,11 @@ impl Tund {
         }
         let lease = self.lease(&interface).await?;
         let device = device::create(&interface).await?;
-        privileges::drop_all().map_err(|error| ApiError::internal(error.to_string()))?;
+        privileges::drop_all().map_err(|error| {
+            let answer = ApiError::internal(error.to_string());
+            end(&self.fatal, EndReason::Privileges(error));
+            answer
+        })?;
 
         let WireGuardLease { private_key, epoch } = lease;
         let key = StaticSecret::from(private_key.0);
@@ -74,11 +77,10 @@ impl Tund {
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
         let path = DataPath::new(device, tunnel, receiver)
             .map_err(|error| ApiError::internal(format!("cannot wait for the interface: {error}")))?;
-        let ended = self.ended.clone();
+        let fatal = self.fatal.clone();
         tokio::spawn(async move {
             if let Err(error) = path.run().await {
-                // Full means that a reason is there already.
-                let _ = ended.try_send(error);
+                end(&fatal, EndReason::Interface(error));
             }
         });
         info!(
@@ -126,6 +128,11 @@ impl Tund {
             counted.unwrap_or(Counted { session: None, peers: Vec::new(), drops: Default::default() });
         Ok(Stats { version: Version::current(), interface, session, peers, drops })
     }
+}
+
+fn end(fatal: &mpsc::Sender<EndReason>, reason: EndReason) {
+    // Full means that a reason is there already.
+    let _ = fatal.try_send(reason);
 }
 
 fn not_configured() -> ApiError {

@@ -23,9 +23,10 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line to standard error; without anybody there to read it, nothing is lost.
+/// Writes a line to standard error; without anybody there to read it, nothing is lost. It is one write, so that
+/// lines of other processes do not come in between.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// The columns of the terminal that standard output is, if it is one.

@@ -171,8 +171,8 @@ fn umask_for_directories() {
     rustix::process::umask(Mode::from_raw_mode(0o022));
 }
 
-/// A directory with this owner and mode: made, or else found so. What is found otherwise is not changed, because
-/// who had access until now may have left something there.
+/// A directory with this owner and mode: made, or found so, or empty and root's to give away. What is found
+/// otherwise is not changed, because who had access until now may have left something there.
 fn directory(path: &Path, owner: Account, mode: u32, option: &str) -> Result<(), Failure> {
     let shown = path.display();
     let failed = |error: io::Error| Failure::invalid(format!("cannot make the directory {shown}: {error}"));
@@ -180,16 +180,26 @@ fn directory(path: &Path, owner: Account, mode: u32, option: &str) -> Result<(),
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {
-            chown(path, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
-            std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)
-        }
+        Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let found = path.symlink_metadata().map_err(failed)?;
-            check_directory(path, &found, owner, mode, option)
+            let fits = check_directory(path, &found, owner, mode, option);
+            let free = found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0 && is_empty(path);
+            if fits.is_ok() || !free {
+                return fits;
+            }
         }
-        Err(error) => Err(failed(error)),
+        Err(error) => return Err(failed(error)),
     }
+    chown(path, Some(owner.uid), Some(owner.gid)).map_err(|error| {
+        Failure::invalid(format!("cannot give {shown} to user {}: {error}", owner.uid))
+            .with_hint("in a user namespace, only users that are mapped into it can be used")
+    })?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)
+}
+
+fn is_empty(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn check_directory(

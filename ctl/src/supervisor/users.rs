@@ -93,9 +93,7 @@ fn missing_users(names: &[&str]) -> Failure {
     let (s, is) = if names.len() == 1 { ("", "is") } else { ("s", "are") };
     let mut hint = "create what is missing, or name other users (see `i2planctl up --help`):".to_owned();
     for name in names {
-        hint += &format!(
-            "\nuseradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin {name}"
-        );
+        hint += &format!("\nuseradd --system --user-group --shell /usr/sbin/nologin {name}");
     }
     if control_group(None) == Ok(0) {
         hint += &format!("\ngroupadd --system {DEFAULT_GROUP}    # its members may control the node");

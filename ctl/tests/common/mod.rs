@@ -23,9 +23,15 @@ pub(crate) fn open_dir() -> TempDir {
 /// A copy of the program that every user can execute, wherever the original is.
 pub(crate) fn copy_program(dir: &Path) -> PathBuf {
     let copy = dir.join("i2planctl");
-    std::fs::copy(PROGRAM, &copy).unwrap();
-    std::fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
+    copy_executable(Path::new(PROGRAM), &copy);
     copy
+}
+
+/// Copies in another process: a file that this one has open for writing while another test starts a process
+/// cannot be executed until that process has closed it.
+pub(crate) fn copy_executable(from: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "0755"]).args([from, to]).status().unwrap();
+    assert!(status.success());
 }
 
 /// The program with nothing of the caller's environment that could change what it does.

@@ -179,6 +179,23 @@ fn a_tunnel_that_is_kept_open_opens_unasked_and_stays_alive() {
 }
 
 #[test]
+fn the_side_that_began_an_idle_session_renews_it() {
+    let kept_open = |seed| vec![tund::Peer { keepalive: 25, ..peer(seed) }];
+    let (mut one, mut two) = (Node::new(1, &[]), Node::new(2, &[]));
+    one.tunnel.set_peers(kept_open(2), one.now).unwrap();
+    two.now += Duration::from_secs(1);
+    for (_, initiation) in one.sends() {
+        two.tunnel.set_peers(kept_open(1), two.now).unwrap();
+        two.takes(&initiation);
+    }
+    converse(&mut one, &mut two);
+    for (node, kinds) in [(&mut one, vec![4, 1]), (&mut two, vec![4])] {
+        node.now += Duration::from_secs(125);
+        assert_eq!(node.sends().iter().map(|(_, message)| message[0]).collect::<Vec<_>>(), kinds);
+    }
+}
+
+#[test]
 fn keepalives_of_both_sides_at_once_still_connect() {
     let (mut one, mut two) = (Node::new(1, &[]), Node::new(2, &[]));
     one.tunnel.set_peers(vec![tund::Peer { keepalive: 25, ..peer(2) }], one.now).unwrap();

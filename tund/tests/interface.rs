@@ -1,0 +1,405 @@
+//! The daemon as it is run, with real interfaces in network namespaces that these tests make. Needs root.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+use boringtun::x25519::{PublicKey, StaticSecret};
+use caps::{CapSet, Capability};
+use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
+use i2plan_ipc::api::tund::{Configured, Interface, Peer, Reply, Request, Session, Stats, TundApi};
+use i2plan_ipc::client::ClientError;
+use i2plan_ipc::secret::SecretKey;
+use i2plan_ipc::server::{Answer, Limits, Service, serve};
+use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
+use i2plan_proto::destination::Destination;
+use i2plan_proto::identity::{NetworkId, NodeId};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
+use tempfile::TempDir;
+
+/// A user that owns nothing.
+const UID: u32 = 4711;
+
+fn require_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test makes network namespaces and interfaces: run it as root"
+    );
+}
+
+/// A thread in a network namespace of its own. What is opened in there stays in there.
+struct Namespace(mpsc::Sender<Box<dyn FnOnce() + Send>>);
+
+impl Namespace {
+    fn new() -> Self {
+        require_root();
+        let (sender, jobs) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+            make_tun_accessible();
+            for job in jobs {
+                job();
+            }
+        });
+        Self(sender)
+    }
+
+    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, result) = mpsc::channel();
+        self.0.send(Box::new(move || done.send(job()).unwrap())).unwrap();
+        result.recv().expect("what was to be done in the namespace failed")
+    }
+}
+
+/// Gives `/dev/net/tun` the mode that udev gives it, in this mount namespace alone: not every machine that
+/// tests run on has udev.
+fn make_tun_accessible() {
+    let (nothing, tun) = (None::<&str>, Path::new("/dev/net/tun"));
+    let dir = tempfile::tempdir().unwrap();
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
+    mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
+    let node = dir.path().join("tun");
+    mknod(&node, SFlag::S_IFCHR, Mode::empty(), makedev(10, 200)).unwrap();
+    std::fs::set_permissions(&node, Permissions::from_mode(0o666)).unwrap();
+    mount(Some(&node), tun, nothing, MsFlags::MS_BIND, nothing)
+        .expect("/dev/net/tun is needed; load the tun module");
+    umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
+}
+
+/// Hands out one key to whoever may ask.
+struct Keyd(u8);
+
+impl Service for Keyd {
+    type Api = KeydApi;
+
+    async fn call(
+        &self,
+        _: Role,
+        request: keyd::Request,
+        _: Vec<OwnedFd>,
+    ) -> Result<Answer<keyd::Reply>, ApiError> {
+        assert!(matches!(request, keyd::Request::LeaseWireGuard { .. }));
+        let lease = WireGuardLease { private_key: SecretKey([self.0; 32]), epoch: 3 };
+        Ok(keyd::Reply::WireGuardLease(lease).into())
+    }
+}
+
+/// A running daemon, killed when dropped.
+struct Tund {
+    child: Child,
+    dir: TempDir,
+    keyd: tokio::task::AbortHandle,
+}
+
+impl Drop for Tund {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.keyd.abort();
+    }
+}
+
+impl Tund {
+    /// Starts a daemon in a namespace, as a service unit would: with a user of its own and, unless it is to
+    /// go without, `CAP_NET_ADMIN` as its only capability.
+    fn start(namespace: &Namespace, seed: u8, capable: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let keyd = start_keyd(dir.path(), seed);
+        let home = dir.path().join("tund");
+        std::fs::create_dir(&home).unwrap();
+        chown(&home, Some(UID), Some(UID)).unwrap();
+        let ready = UnixDatagram::bind(dir.path().join("ready")).unwrap();
+        open_to_all(&dir.path().join("ready"));
+
+        let mut command = command(dir.path());
+        command
+            .args(["--meshd-user", "0", "--keyd-socket"])
+            .arg(dir.path().join("keyd.sock"))
+            .arg("--listen")
+            .arg(home.join("tund.sock"))
+            .env("NOTIFY_SOCKET", dir.path().join("ready"))
+            .uid(UID)
+            .gid(UID);
+        let child = namespace.run(move || {
+            if capable {
+                // The change of user must not take the capabilities along; executing then leaves the ambient.
+                set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP).unwrap();
+                caps::raise(None, CapSet::Inheritable, Capability::CAP_NET_ADMIN).unwrap();
+                caps::raise(None, CapSet::Ambient, Capability::CAP_NET_ADMIN).unwrap();
+            }
+            let _lock = fork_lock();
+            command.spawn().unwrap()
+        });
+        let tund = Self { child, dir, keyd };
+        let mut message = [0; 100];
+        ready.recv(&mut message).unwrap();
+        assert!(message.starts_with(b"READY=1"));
+        tund
+    }
+
+    async fn connect(&self) -> Client<TundApi> {
+        Client::connect(&self.dir.path().join("tund/tund.sock"), Role::Meshd).await.unwrap()
+    }
+
+    /// A line of its `/proc/…/status`.
+    fn status(&self, key: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
+        line.unwrap().to_owned()
+    }
+}
+
+/// Held while the program is copied and while processes are started: one that starts in between would inherit
+/// the copy open for writing, and so keep it from being executed.
+static FORK: Mutex<()> = Mutex::new(());
+
+fn fork_lock() -> MutexGuard<'static, ()> {
+    FORK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The program, copied to where every user can execute it.
+fn command(dir: &Path) -> Command {
+    let _lock = fork_lock();
+    let program = dir.join("i2plan-tund");
+    std::fs::copy(env!("CARGO_BIN_EXE_i2plan-tund"), &program).unwrap();
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn start_keyd(dir: &Path, seed: u8) -> tokio::task::AbortHandle {
+    let path = dir.join("keyd.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    open_to_all(&path);
+    let access = Access::new([(Role::Tund, Who::User(UID))]);
+    tokio::spawn(serve(listener, Arc::new(Keyd(seed)), access, Limits::default())).abort_handle()
+}
+
+fn open_to_all(path: &Path) {
+    std::fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+}
+
+fn interface(seed: u8) -> Interface {
+    Interface {
+        name: "i2plan0".to_owned(),
+        network: NetworkId([0; 32]),
+        ipv4: [10, 42, 0, seed].into(),
+        ipv4_prefix: 16,
+        ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, seed.into()].into(),
+        ipv6_prefix: 64,
+        mtu: 1280,
+    }
+}
+
+fn peer(seed: u8) -> Peer {
+    Peer {
+        node: NodeId([seed; 32]),
+        public_key: public_key(seed),
+        endpoint: Destination { padding: [seed; 32], signing_key: [seed; 32] },
+        ipv4: Some(interface(seed).ipv4),
+        ipv6: interface(seed).ipv6,
+        keepalive: 25,
+    }
+}
+
+fn public_key(seed: u8) -> [u8; 32] {
+    PublicKey::from(&StaticSecret::from([seed; 32])).to_bytes()
+}
+
+async fn configure(client: &mut Client<TundApi>, interface: Interface) -> Result<Configured, ApiError> {
+    match client.call(Request::Configure(interface)).await {
+        Ok(Reply::Configured(configured)) => Ok(configured),
+        Err(ClientError::Api(error)) => Err(error),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn stats(client: &mut Client<TundApi>) -> Stats {
+    match client.call(Request::Stats).await {
+        Ok(Reply::Stats(stats)) => stats,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_interface_comes_up_and_every_privilege_goes() {
+    let namespace = Namespace::new();
+    let tund = Tund::start(&namespace, 1, true);
+    let mut client = tund.connect().await;
+    assert_eq!(tund.status("CapEff"), "0000000000001000", "CAP_NET_ADMIN alone");
+
+    let configured = configure(&mut client, interface(1)).await.unwrap();
+    assert_eq!(
+        configured,
+        Configured { interface: "i2plan0".to_owned(), public_key: public_key(1), epoch: 3 }
+    );
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(tund.status(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(tund.status("NoNewPrivs"), "1");
+    assert_eq!(tund.status("Threads"), "1", "another thread would have kept its privileges");
+
+    // Binding takes an address that is there and, for IPv6, not still being checked for duplicates.
+    let mtus = namespace.run(|| {
+        ["10.42.0.1", "fd00::1"].map(|address: &str| {
+            let socket = UdpSocket::bind((address, 0)).unwrap();
+            socket.connect((address.replace("0.1", "0.2").replace("::1", "::2").as_str(), 9)).unwrap();
+            match address.parse().unwrap() {
+                IpAddr::V4(_) => rustix::net::sockopt::ip_mtu(&socket).unwrap(),
+                IpAddr::V6(_) => rustix::net::sockopt::ipv6_mtu(&socket).unwrap(),
+            }
+        })
+    });
+    assert_eq!(mtus, [1280, 1280]);
+    let ipv6 = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap());
+    assert_eq!(ipv6.lines().filter(|line| line.ends_with("i2plan0")).count(), 1, "no link-local one: {ipv6}");
+
+    assert_eq!(configure(&mut client, interface(1)).await.unwrap(), configured);
+    let other = Interface { mtu: 1400, ..interface(1) };
+    let error = configure(&mut client, other).await.unwrap_err();
+    assert_eq!((error.kind, error.hint.unwrap().as_str()), (ErrorKind::Conflict, "restart tund"));
+
+    let error =
+        configure(&mut Tund::start(&namespace, 2, true).connect().await, interface(1)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    assert!(error.message.contains("an interface i2plan0"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_capability_it_says_so() {
+    let namespace = Namespace::new();
+    let tund = Tund::start(&namespace, 1, false);
+    let error = configure(&mut tund.connect().await, interface(1)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Denied);
+    assert!(error.hint.unwrap().contains("CAP_NET_ADMIN"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_interface_it_ends() {
+    let namespace = Namespace::new();
+    let mut tund = Tund::start(&namespace, 1, true);
+    configure(&mut tund.connect().await, interface(1)).await.unwrap();
+    namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+            tokio::spawn(connection);
+            let socket = UdpSocket::bind("[::]:0").unwrap();
+            let index = rustix::net::netdevice::name_to_index(&socket, "i2plan0").unwrap();
+            handle.link().del(index).execute().await.unwrap();
+        });
+    });
+    assert_eq!(tund.child.wait().unwrap().code(), Some(1));
+}
+
+/// Runs the program to its end: its exit code, and what it says on standard error.
+fn complain(args: &[&str]) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path());
+    let _lock = fork_lock();
+    let Output { status, stderr, .. } = command.args(args).output().unwrap();
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn root_is_refused() {
+    require_root();
+    let (code, stderr) = complain(&["--meshd-user", "0", "--listen", "/nonexistent/x"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("root") && stderr.lines().count() == 1, "{stderr}");
+}
+
+#[test]
+fn wrong_arguments_are_one_line_and_exit_code_2() {
+    let (code, stderr) = complain(&["--nonsense"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("--nonsense") && stderr.lines().count() == 1, "{stderr}");
+}
+
+/// Stands in for a router: forwards each datagram to the session of the destination that its first line names.
+async fn forward(bridge: tokio::net::UdpSocket, sessions: Vec<(Destination, SocketAddr)>) {
+    let mut datagram = vec![0; 32 * 1024];
+    loop {
+        let (len, _) = bridge.recv_from(&mut datagram).await.unwrap();
+        let end = datagram[..len].iter().position(|byte| *byte == b'\n').unwrap();
+        let line = str::from_utf8(&datagram[..end]).unwrap();
+        let destination = line.rsplit(' ').next().unwrap();
+        let (_, to) = sessions.iter().find(|(known, _)| known.to_base64() == destination).unwrap();
+        bridge.send_to(&datagram[end + 1..len], to).await.unwrap();
+    }
+}
+
+/// Sends `len` bytes from one end of a connection to the other and checks them.
+fn transfer(mut from: TcpStream, mut to: TcpStream, len: usize) {
+    let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+    let expected = bytes.clone();
+    let sender = std::thread::spawn(move || from.write_all(&bytes).unwrap());
+    let mut received = Vec::new();
+    to.read_to_end(&mut received).unwrap();
+    sender.join().unwrap();
+    assert!(received == expected, "{} bytes came", received.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
+    let bridge = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let bridge_address = bridge.local_addr().unwrap();
+    let router = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut sessions = Vec::new();
+    let mut nodes = Vec::new();
+    for (seed, other) in [(1, 2), (2, 1)] {
+        let namespace = Namespace::new();
+        let tund = Tund::start(&namespace, seed, true);
+        let mut client = tund.connect().await;
+        configure(&mut client, interface(seed)).await.unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let control = TcpStream::connect(router.local_addr().unwrap()).unwrap();
+        sessions.push((peer(seed).endpoint, udp.local_addr().unwrap()));
+        let session = Session { id: format!("data-{seed}"), bridge: bridge_address };
+        client.call_with_fds(Request::AttachSession(session), &[udp.as_fd(), control.as_fd()]).await.unwrap();
+        client.call(Request::SetPeers(vec![peer(other)])).await.unwrap();
+        tund.keyd.abort();
+        nodes.push((namespace, tund));
+    }
+    let forwarder = tokio::spawn(forward(bridge, sessions));
+
+    let (one, two) = (&nodes[0].0, &nodes[1].0);
+    for (address, len) in [("10.42.0.1", 1_000_000), ("fd00::1", 300_000)] {
+        let listener = one.run(move || TcpListener::bind((address, 0)).unwrap());
+        let to = listener.local_addr().unwrap();
+        let stream = two.run(move || TcpStream::connect(to).unwrap());
+        let (accepted, _) = listener.accept().unwrap();
+        transfer(stream, accepted, len);
+    }
+
+    let (_, tund) = &nodes[0];
+    let mut client = tund.connect().await;
+    let stats = stats(&mut client).await;
+    assert_eq!((stats.interface.as_deref(), stats.session.as_deref()), (Some("i2plan0"), Some("data-1")));
+    assert!(stats.peers[0].last_handshake.is_some());
+    assert!(stats.peers[0].rx_bytes > 1_300_000, "{stats:?}");
+    assert_eq!(stats.peers[0].rx_drops, 0, "{stats:?}");
+
+    // A restarted meshd finds the session and takes it back.
+    let Ok((Reply::Session(Some(session)), fds)) = client.call_with_fds(Request::TakeSession, &[]).await
+    else {
+        panic!("there is a session")
+    };
+    assert_eq!((session.id.as_str(), session.bridge, fds.len()), ("data-1", bridge_address, 2));
+    forwarder.abort();
+}
