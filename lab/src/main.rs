@@ -11,6 +11,9 @@ use lab::demo::Options;
 use lab::node::PROGRAMS_VARIABLE;
 use lab::{Failure, bench, build, demo, i2p, probe, process, sandbox};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Exit status if the machine lacks something.
 const LACKING: u8 = 3;
@@ -184,11 +187,11 @@ fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
 }
 
 fn router(config: &Path) -> Result<(), Failure> {
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    let filter = std::env::var("I2PLAN_LAB_ROUTER_LOG").unwrap_or_else(|_| "warn".to_owned());
+    let filter: Targets =
+        filter.parse().map_err(|error| Failure::new(format!("I2PLAN_LAB_ROUTER_LOG: {error}")))?;
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(filter).with(format).init();
     let text = std::fs::read_to_string(config)?;
     let config = serde_json::from_str(&text).map_err(|error| Failure::new(error.to_string()))?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(i2p::router::run(config))

@@ -95,7 +95,12 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Fai
         caps: Some(if router.floodfill { "XfR" } else { "XR" }.to_owned()),
         floodfill: router.floodfill,
         bandwidth: Some(BandwidthConfig { bandwidth: 1 << 30, share_ratio: 0.9 }),
-        transit: Some(TransitConfig { max_tunnels: None }),
+        // A node's router carries nobody else's tunnels. In a network this small it would soon carry most of them,
+        // and a test that kills it would test little else than that.
+        transit: (!router.sam).then_some(TransitConfig { max_tunnels: None }),
+        // The identity's padding is random, so without the router info of before the same keys would make another
+        // router, at an address where all others expect the old one.
+        router_info: std::fs::read(process.netdb.join(&router.name)).ok(),
         static_key: Some(keys.identity),
         signing_key: Some(keys.signing),
         ntcp2: Some(Ntcp2Config {
