@@ -28,10 +28,10 @@ impl Service for Echo {
                 socket.write_all(b"taken").unwrap();
                 Ok(Reply::Done.into())
             }
-            Request::TakeSession => {
+            Request::TakeSessions => {
                 let (ours, theirs) = StdStream::pair().unwrap();
                 (&ours).write_all(b"given").unwrap();
-                Ok(Answer { reply: Reply::Session(None), fds: vec![theirs.into()] })
+                Ok(Answer { reply: Reply::Sessions { data: None, control: None }, fds: vec![theirs.into()] })
             }
             _ => Err(ApiError::conflict("not now").with_hint("later")),
         }
@@ -70,7 +70,7 @@ async fn descriptors_travel_both_ways() {
     ours.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"taken");
 
-    let (_, fds) = client.call_with_fds(Request::TakeSession, &[]).await.unwrap();
+    let (_, fds) = client.call_with_fds(Request::TakeSessions, &[]).await.unwrap();
     let mut given = StdStream::from(fds.into_iter().next().unwrap());
     given.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"given");

@@ -4,7 +4,6 @@
 //! meshd. The daemon is single-threaded: what takes time is the router, and a second thread would keep the
 //! privileges that the first gives up.
 
-use std::convert::Infallible;
 use std::io::Error as IoError;
 use std::sync::Arc;
 
@@ -16,8 +15,8 @@ use i2plan_ipc::daemon::{activation, hardening, logging, notify_ready, users};
 use i2plan_ipc::server::{Limits, serve};
 use thiserror::Error;
 use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing::warn;
 
 pub mod device;
 pub mod interface;
@@ -58,20 +57,18 @@ pub enum EndReason {
     Interface(IoError),
 }
 
-/// Runs the daemon.
+/// Runs the daemon until it is asked to stop.
 ///
 /// # Errors
 /// [`EndReason`].
-pub fn run(options: &options::Options) -> Result<Infallible, EndReason> {
+pub fn run(options: &options::Options) -> Result<(), EndReason> {
     hardening::harden().map_err(EndReason::Harden)?;
     if rustix::process::geteuid().is_root() || rustix::process::getuid().is_root() {
         return Err(EndReason::Root);
     }
     logging::init()?;
     let meshd = users::user_id(&options.meshd_user)?;
-    if let Err(reason) = privileges::lock_memory() {
-        warn!(reason, "memory is not locked; keys may get into swap");
-    }
+    hardening::lock_memory();
     let listener = activation::listener(options.listen.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -84,10 +81,16 @@ pub fn run(options: &options::Options) -> Result<Infallible, EndReason> {
         let (fatal, mut reason) = mpsc::channel(1);
         let service = Arc::new(service::Tund::new(&options.keyd_socket, fatal));
         let access = Access::new([(Role::Meshd, Who::User(meshd))]);
+        let mut terminate = signal(SignalKind::terminate()).map_err(EndReason::Runtime)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(EndReason::Runtime)?;
         notify_ready();
         tokio::select! {
-            () = serve(listener, service, access, Limits::default()) => unreachable!("it serves for ever"),
-            Some(reason) = reason.recv() => Err(reason),
+            () = serve(listener, Arc::clone(&service), access, Limits::default()) => {}
+            Some(reason) = reason.recv() => return Err(reason),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
+        service.quit().await;
+        Ok(())
     })
 }

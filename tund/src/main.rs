@@ -23,9 +23,11 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Action::Run(options) => {
-            let Err(error) = i2plan_tund::run(&options);
-            eprintln!("i2plan-tund: {error}");
-            ExitCode::FAILURE
+            if let Err(error) = i2plan_tund::run(&options) {
+                eprintln!("i2plan-tund: {error}");
+                return ExitCode::FAILURE;
+            }
+            ExitCode::SUCCESS
         }
     }
 }

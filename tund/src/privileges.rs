@@ -4,8 +4,6 @@ use std::io;
 use std::path::Path;
 
 use caps::{CapSet, Capability};
-use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
 
 /// Privileges that cannot be got rid of; a process must not go on with them.
@@ -59,23 +57,6 @@ fn left(status: &str) -> Option<String> {
         let empty = line[set.len()..].trim().bytes().all(|digit| digit == b'0');
         (!empty).then(|| line.replace('\t', " "))
     })
-}
-
-/// Locks all memory of the process, present and future, so that keys do not get into swap.
-///
-/// Only where the limit on locked memory is off: below a limit later allocations would fail, and with them
-/// the process.
-///
-/// # Errors
-/// What stands in the way, for a person.
-pub fn lock_memory() -> Result<(), String> {
-    if let Some(limit) = getrlimit(Resource::Memlock).current {
-        return Err(format!(
-            "the limit on locked memory is {limit} bytes; start with LimitMEMLOCK=infinity (ulimit -l unlimited)"
-        ));
-    }
-    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
-        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -27,6 +27,10 @@ const MAX_COMMANDS: usize = 16;
 pub struct Tund {
     keyd: Link<KeydApi>,
     running: Mutex<Option<Running>>,
+    /// A session for data that came before the interface.
+    waiting: Mutex<Option<Session>>,
+    /// The session for control messages, which is only kept here.
+    control: Mutex<Option<Session>>,
     fatal: mpsc::Sender<EndReason>,
 }
 
@@ -41,7 +45,13 @@ impl Tund {
     /// A daemon without interface. `fatal` gets the reason why the process must end, should there come one.
     #[must_use]
     pub fn new(keyd: &Path, fatal: mpsc::Sender<EndReason>) -> Self {
-        Self { keyd: Link::new(keyd, Role::Tund), running: Mutex::new(None), fatal }
+        Self {
+            keyd: Link::new(keyd, Role::Tund),
+            running: Mutex::new(None),
+            waiting: Mutex::new(None),
+            control: Mutex::new(None),
+            fatal,
+        }
     }
 
     async fn configure(&self, interface: Interface) -> Result<Configured, ApiError> {
@@ -91,6 +101,11 @@ impl Tund {
             epoch,
             "the interface is up and all privileges are given up"
         );
+        if let Some(session) = self.waiting.lock().await.take() {
+            let (done, _) = oneshot::channel();
+            // There is room: nobody else has the sender yet.
+            let _ = commands.try_send(Command::Attach(session, done));
+        }
         *running = Some(Running { interface, configured: configured.clone(), commands });
         Ok(configured)
     }
@@ -121,6 +136,37 @@ impl Tund {
         answer.await.map(Some).map_err(|_| gone())
     }
 
+    async fn attach(&self, session: Session) -> Result<(), ApiError> {
+        let running = self.running.lock().await;
+        if running.is_none() {
+            *self.waiting.lock().await = Some(session);
+            return Ok(());
+        }
+        drop(running);
+        self.ask(|done| Command::Attach(session, done)).await?.ok_or_else(not_configured)?
+    }
+
+    /// The sessions for data and for control messages, as they can be handed out.
+    async fn sessions(&self) -> Result<(Option<Shared>, Option<Shared>), ApiError> {
+        let failed = |error| ApiError::internal(format!("cannot duplicate a session's descriptors: {error}"));
+        let data = match self.ask(Command::Take).await? {
+            Some(attached) => attached.transpose(),
+            None => self.waiting.lock().await.as_ref().map(Session::share).transpose(),
+        };
+        let control = self.control.lock().await.as_ref().map(Session::share).transpose();
+        Ok((data.map_err(failed)?, control.map_err(failed)?))
+    }
+
+    /// Ends the sessions, because the node stops.
+    pub async fn quit(&self) {
+        let Ok((data, control)) = self.sessions().await else { return };
+        for Shared { session, fds } in data.into_iter().chain(control) {
+            if let Ok(session) = Session::adopt(session, fds) {
+                session.quit();
+            }
+        }
+    }
+
     async fn stats(&self) -> Result<Stats, ApiError> {
         let counted = self.ask(Command::Stats).await?;
         let interface = self.running.lock().await.as_ref().map(|running| running.interface.name.clone());
@@ -148,20 +194,24 @@ impl Service for Tund {
                 self.configure(interface).await.map(|configured| Reply::Configured(configured).into())
             }
             Request::AttachSession(session) => {
-                let session = Session::adopt(session, fds)?;
-                let done = self.ask(|done| Command::Attach(session, done)).await?;
-                done.ok_or_else(not_configured)??;
+                self.attach(Session::adopt(session, fds)?).await?;
                 Ok(Reply::Done.into())
             }
-            Request::TakeSession => {
-                let shared = self.ask(Command::Take).await?.flatten().transpose();
-                let shared = shared.map_err(|error| {
-                    ApiError::internal(format!("cannot duplicate the session's descriptors: {error}"))
-                })?;
-                Ok(shared.map_or(Reply::Session(None).into(), |Shared { session, fds }| Answer {
-                    reply: Reply::Session(Some(session)),
-                    fds,
-                }))
+            Request::KeepControl(session) => {
+                *self.control.lock().await = Some(Session::adopt(session, fds)?);
+                Ok(Reply::Done.into())
+            }
+            Request::TakeSessions => {
+                let (data, control) = self.sessions().await?;
+                let mut all = Vec::new();
+                let mut take = |shared: Option<Shared>| {
+                    shared.map(|Shared { session, fds }| {
+                        all.extend(fds);
+                        session
+                    })
+                };
+                let reply = Reply::Sessions { data: take(data), control: take(control) };
+                Ok(Answer { reply, fds: all })
             }
             Request::SetPeers(peers) => {
                 let done = self.ask(|done| Command::SetPeers(peers, done)).await?;
@@ -176,6 +226,7 @@ impl Service for Tund {
 #[cfg(test)]
 mod tests {
     use i2plan_ipc::ErrorKind;
+    use i2plan_ipc::api::tund::Session as SessionInfo;
     use i2plan_proto::identity::NetworkId;
 
     use super::*;
@@ -203,11 +254,40 @@ mod tests {
     #[tokio::test]
     async fn without_an_interface_there_is_nothing_to_command() {
         assert_eq!(refused(Request::SetPeers(Vec::new())).await.kind, ErrorKind::Conflict);
-        let taken = tund().call(Role::Meshd, Request::TakeSession, Vec::new()).await.unwrap();
-        assert!(matches!(taken.reply, Reply::Session(None)));
+        let taken = tund().call(Role::Meshd, Request::TakeSessions, Vec::new()).await.unwrap();
+        assert!(matches!(taken.reply, Reply::Sessions { data: None, control: None }));
         let stats = tund().call(Role::Meshd, Request::Stats, Vec::new()).await.unwrap();
         let Reply::Stats(stats) = stats.reply else { panic!("statistics were asked for") };
         assert_eq!((stats.interface, stats.session), (None, None));
+    }
+
+    #[tokio::test]
+    async fn sessions_are_kept_before_there_is_an_interface() {
+        let tund = tund();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut routers = Vec::new();
+        for (id, attach) in [("data", true), ("control", false)] {
+            let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            routers.push(listener.accept().unwrap().0);
+            let session = SessionInfo { id: id.to_owned(), bridge: "127.0.0.1:7655".parse().unwrap() };
+            let request =
+                if attach { Request::AttachSession(session) } else { Request::KeepControl(session) };
+            tund.call(Role::Meshd, request, vec![udp.into(), tcp.into()]).await.unwrap();
+        }
+        let taken = tund.call(Role::Meshd, Request::TakeSessions, Vec::new()).await.unwrap();
+        let Reply::Sessions { data: Some(data), control: Some(control) } = taken.reply else {
+            panic!("both")
+        };
+        assert_eq!((data.id.as_str(), control.id.as_str(), taken.fds.len()), ("data", "control", 4));
+        drop(taken.fds);
+        tund.quit().await;
+        drop(tund);
+        for mut router in routers {
+            let mut said = String::new();
+            std::io::Read::read_to_string(&mut router, &mut said).unwrap();
+            assert_eq!(said, "QUIT\n");
+        }
     }
 
     #[tokio::test]

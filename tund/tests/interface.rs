@@ -396,8 +396,8 @@ async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
     assert_eq!(stats.peers[0].rx_drops, 0, "{stats:?}");
 
     // A restarted meshd finds the session and takes it back.
-    let Ok((Reply::Session(Some(session)), fds)) = client.call_with_fds(Request::TakeSession, &[]).await
-    else {
+    let taken = client.call_with_fds(Request::TakeSessions, &[]).await;
+    let Ok((Reply::Sessions { data: Some(session), control: None }, fds)) = taken else {
         panic!("there is a session")
     };
     assert_eq!((session.id.as_str(), session.bridge, fds.len()), ("data-1", bridge_address, 2));

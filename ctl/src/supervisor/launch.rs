@@ -14,7 +14,9 @@ use std::process::Command;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::fs::Mode;
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid, umask};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit, setsid, umask,
+};
 use rustix::thread::{set_keep_capabilities, set_no_new_privs};
 
 use super::users::Account;
@@ -91,6 +93,8 @@ fn prepare(launch: &Launch) -> Result<(), Failure> {
     std::env::set_current_dir("/").map_err(|error| cannot("change to /", error))?;
     umask(Mode::from_raw_mode(0o077));
     close_inherited().map_err(|error| cannot("close what the supervisor's caller left open", error))?;
+    // For keys, which shall not get into swap. A container's root may not be allowed to; the daemons say so.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     drop_privileges(launch)?;
     // Only now: a change of user clears it.
     set_parent_process_death_signal(Some(Signal::KILL))

@@ -21,11 +21,13 @@ pub enum Request {
     /// repeating it changes nothing, and another configuration needs a new process: the privilege to make
     /// one is gone.
     Configure(Interface),
-    /// Send and receive through a SAM session: its UDP socket and a duplicate of its control connection come
-    /// with the request, in this order. Replaces the session before.
+    /// Send and receive through this SAM session: its UDP socket and a duplicate of its control connection come
+    /// with the request, in this order. Replaces the session before. Before the interface is up it is kept.
     AttachSession(Session),
-    /// Give duplicates of the session's descriptors back, so that a restarted `meshd` can watch over it.
-    TakeSession,
+    /// Keep the session for control messages open, by the same descriptors, for a `meshd` that restarts.
+    KeepControl(Session),
+    /// Give duplicates of both sessions' descriptors back, so that a restarted `meshd` can go on with them.
+    TakeSessions,
     /// Have exactly these peers. Those that stay the same keep their sessions.
     SetPeers(Vec<Peer>),
     /// Counters and states.
@@ -37,11 +39,16 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Configure`].
     Configured(Configured),
-    /// To [`Request::AttachSession`] and [`Request::SetPeers`].
+    /// To [`Request::AttachSession`], [`Request::KeepControl`] and [`Request::SetPeers`].
     Done,
-    /// To [`Request::TakeSession`]; with a session, its descriptors come with the reply as they do with
-    /// [`Request::AttachSession`].
-    Session(Option<Session>),
+    /// To [`Request::TakeSessions`]. The descriptors of the sessions that there are come with the reply, in the
+    /// order of [`Request::AttachSession`] and first those for data.
+    Sessions {
+        /// The session for data.
+        data: Option<Session>,
+        /// The session for control messages.
+        control: Option<Session>,
+    },
     /// To [`Request::Stats`].
     Stats(Stats),
 }
@@ -76,7 +83,7 @@ pub struct Configured {
     pub epoch: u32,
 }
 
-/// An open SAM session for data.
+/// An open SAM session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// The session's id.
@@ -137,6 +144,9 @@ pub struct PeerStats {
     /// Packets that came from the peer and were not accepted: failed decryption, replayed, or from an address
     /// that is not the peer's.
     pub rx_drops: u64,
+    /// Handshakes of the peer that were answered, one after the other, without it having received an answer:
+    /// what it sends arrives here, and what is sent to it does not arrive there.
+    pub unheard_answers: u64,
 }
 
 /// Packets dropped that belong to no peer.
@@ -169,6 +179,6 @@ impl Api for TundApi {
     }
 
     fn fds(request: &Request) -> usize {
-        if matches!(request, Request::AttachSession(_)) { 2 } else { 0 }
+        if matches!(request, Request::AttachSession(_) | Request::KeepControl(_)) { 2 } else { 0 }
     }
 }

@@ -18,21 +18,18 @@ pub fn harden() -> io::Result<()> {
     Ok(())
 }
 
-/// What a daemon with locked memory may need, bytes.
-const MEMORY: u64 = 256 * 1024 * 1024;
-
 /// Keeps all memory of this process out of swap; for daemons that hold keys. A daemon goes on without, with a
 /// warning.
-///
-/// Not tried under a low limit: memory that cannot be locked could then not be had at all.
 pub fn lock_memory() {
-    let limit = getrlimit(Resource::Memlock).current;
-    if limit.is_some_and(|limit| limit < MEMORY) {
+    // Not tried under a limit: memory that cannot be locked could then not be had at all.
+    if let Some(limit) = getrlimit(Resource::Memlock).current {
         tracing::warn!(
             limit,
-            "memory is not locked, so keys could be swapped out: raise LimitMEMLOCK, or do without swap"
+            "memory is not locked, so keys could be swapped out: start with LimitMEMLOCK=infinity"
         );
-    } else if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE) {
+    } else if let Err(error) =
+        mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
+    {
         tracing::warn!(%error, "cannot lock memory, so keys could be swapped out: do without swap");
     }
 }

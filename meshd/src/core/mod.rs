@@ -7,7 +7,7 @@
 //! Durability is part of the contract: a turn says whether state must be saved, and its actions may only be
 //! carried out once it is. An invite's use is counted on disk before the joiner hears of it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tracing::{debug, info, warn};
 
+pub mod deafness;
 mod gossip;
 mod invites;
 mod joining;
@@ -261,8 +262,14 @@ impl Mesh {
     /// The WireGuard peers that this node should have.
     #[must_use]
     pub fn peers(&self, now: Now) -> Vec<tund::Peer> {
-        let valid = |member: &&Member| member.record.value.wireguard.value.is_valid_at(now.unix.as_secs());
-        let members = self.members.iter().filter(valid);
+        // A key belongs to one node. Who claims another's, this node's own included, has none; otherwise one
+        // member could spoil the whole table for tund.
+        let own = self.published_key();
+        let mut keys: HashSet<[u8; 32]> = own.into_iter().collect();
+        let members = self.members.iter().filter(|member| {
+            let certificate = &member.record.value.wireguard.value;
+            certificate.is_valid_at(now.unix.as_secs()) && keys.insert(certificate.public_key)
+        });
         members
             .map(|member| {
                 let record = &member.record.value;
@@ -479,6 +486,13 @@ impl Mesh {
                 self.actions.push_back(Action::LookUp(joining.control()));
                 self.joining = Some(joining);
             }
+        }
+    }
+
+    /// The control session is open, for the first time or again: others are told that this node is there.
+    pub fn on_session(&mut self, now: Now) {
+        if self.own.is_some() {
+            self.announcer.news(now.monotonic);
         }
     }
 

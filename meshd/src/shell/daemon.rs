@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,15 +20,16 @@ use i2plan_proto::destination::DestinationHash;
 use thiserror::Error;
 use tokio::net::{UdpSocket, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use super::service::{Command, Control};
-use super::sessions::{self, Context, Update};
+use super::sessions::{self, Context, Open, Update};
 use super::storage::{Storage, StorageError};
 use super::tunnel;
 use crate::config::Config;
+use crate::core::deafness::Deafness;
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
 use crate::sam;
 
@@ -95,18 +95,13 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
     tokio::spawn(serve(listener, Arc::new(Control { commands }), access, Limits::default()));
     i2plan_ipc::daemon::notify_ready();
 
-    let (daemon, stop_control) = Daemon::start(options, storage, command_queue);
-    let ended = tokio::select! {
+    let daemon = Daemon::start(options, storage, command_queue);
+    // The sessions are left to tund, which ends them if it stops too.
+    tokio::select! {
         ended = daemon.run() => ended.map(|never| match never {}),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-    };
-    info!("stopping");
-    let (done, finished) = oneshot::channel();
-    if stop_control.send(done).is_ok() {
-        let _ = timeout(Duration::from_secs(2), finished).await;
     }
-    ended
 }
 
 /// What is known of one SAM session.
@@ -117,9 +112,8 @@ struct SessionStatus {
 
 /// The open control session.
 struct ControlSession {
-    id: String,
+    open: Arc<Open>,
     socket: Arc<UdpSocket>,
-    bridge: SocketAddr,
 }
 
 struct Daemon {
@@ -146,22 +140,24 @@ struct Daemon {
     tunnel_report: watch::Receiver<tunnel::Report>,
     peers_version: Option<u64>,
     peers_at: Instant,
+    deafness: Deafness,
+    /// Makes the keepers of both sessions open them anew.
+    reopen: [Arc<Notify>; 2],
 }
 
 impl Daemon {
-    fn start(
-        options: Options,
-        storage: Storage,
-        commands: mpsc::Receiver<Command>,
-    ) -> (Self, oneshot::Sender<oneshot::Sender<()>>) {
+    fn start(options: Options, storage: Storage, commands: mpsc::Receiver<Command>) -> Self {
         let keyd = Arc::new(Link::new(&options.keyd, Role::Meshd));
         let (updates_sender, updates) = mpsc::channel(256);
         let (lookups, lookup_queue) = mpsc::channel(64);
         let (answer_sender, answers) = mpsc::channel(64);
         let (tunnel, desired) = watch::channel(tunnel::Desired::default());
         let (report, tunnel_report) = watch::channel(tunnel::Report::default());
-        let (adopt, adopted) = oneshot::channel();
-        let (stop_control, control_stopped) = oneshot::channel();
+        let (adopt_data, adopted_data) = oneshot::channel();
+        let (adopt_control, adopted_control) = oneshot::channel();
+        let adopt = tunnel::Adopt { data: adopt_data, control: adopt_control };
+        let reopen = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+        let [reopen_control, reopen_data] = reopen.clone();
         let (identity_sender, identity) = mpsc::channel(1);
         let (keyd_sender, keyd_report) = watch::channel(Err("not reached yet".to_owned()));
 
@@ -172,13 +168,20 @@ impl Daemon {
             updates: updates_sender,
         };
         tokio::spawn(watch_keyd(options.keyd, keyd_sender, identity_sender));
-        tokio::spawn(sessions::keep_control(context.clone(), lookup_queue, control_stopped));
-        tokio::spawn(sessions::keep_data(context, adopted));
+        let (control, data) = (SessionKind::Control, SessionKind::Data);
+        tokio::spawn(sessions::keep(
+            context.clone(),
+            control,
+            Some(lookup_queue),
+            adopted_control,
+            reopen_control,
+        ));
+        tokio::spawn(sessions::keep(context, data, None, adopted_data, reopen_data));
         tokio::spawn(tunnel::keep(Link::<TundApi>::new(options.tund, Role::Meshd), desired, report, adopt));
 
         let now = Instant::now();
         let down = || SessionStatus { state: SessionState::Down, error: None };
-        let daemon = Self {
+        Self {
             config: options.config,
             storage,
             started: now,
@@ -202,8 +205,9 @@ impl Daemon {
             tunnel_report,
             peers_version: None,
             peers_at: now,
-        };
-        (daemon, stop_control)
+            deafness: Deafness::default(),
+            reopen,
+        }
     }
 
     fn now(&self) -> Now {
@@ -231,6 +235,7 @@ impl Daemon {
                     }
                 }
                 Some(command) = self.commands.recv() => self.on_command(command),
+                Ok(()) = self.tunnel_report.changed() => self.check_paths(),
                 () = sleep_until(wake) => {}
             }
             let now = self.now();
@@ -242,6 +247,20 @@ impl Daemon {
                 self.carry_out(turn);
             }
             self.adjust_tunnel();
+        }
+    }
+
+    /// Opens the sessions anew if a peer does not hear this node.
+    fn check_paths(&mut self) {
+        let now = self.started.elapsed();
+        let report = self.tunnel_report.borrow_and_update();
+        let peers = report.stats.iter().flat_map(|stats| &stats.peers);
+        let unheard = peers.map(|peer| peer.unheard_answers).max().unwrap_or(0);
+        if self.deafness.check(unheard, now) {
+            warn!("a peer sends, but does not hear the answers: opening the SAM sessions anew");
+            for reopen in &self.reopen {
+                reopen.notify_one();
+            }
         }
     }
 
@@ -290,8 +309,12 @@ impl Daemon {
                     self.control = None;
                 }
             }
-            Update::Control { id, socket, bridge } => {
-                self.control = Some(ControlSession { id, socket, bridge });
+            Update::Control(open, socket) => {
+                self.tunnel.send_modify(|desired| desired.control = Some(Arc::clone(&open)));
+                self.control = Some(ControlSession { open, socket });
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.on_session(now);
+                }
             }
             Update::Data(session) => self.tunnel.send_modify(|desired| desired.session = Some(session)),
             Update::Datagram { from, payload } => {
@@ -382,8 +405,8 @@ impl Daemon {
             debug!("a control message was not sent: the session is down");
             return;
         };
-        let datagram = sam::datagram::encode(&control.id, to, message);
-        if let Err(error) = control.socket.try_send_to(&datagram, control.bridge) {
+        let datagram = sam::datagram::encode(&control.open.id, to, message);
+        if let Err(error) = control.socket.try_send_to(&datagram, control.open.bridge) {
             debug!(%error, "a control message was not sent");
         }
     }

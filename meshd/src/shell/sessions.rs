@@ -13,7 +13,7 @@ use i2plan_proto::destination::{Destination, DestinationHash};
 use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -56,8 +56,8 @@ pub(super) enum Update {
     State { kind: SessionKind, state: SessionState, error: Option<String> },
     /// The session for data is open.
     Data(Arc<Open>),
-    /// The session for control is open: its id, its socket and the bridge.
-    Control { id: String, socket: Arc<UdpSocket>, bridge: SocketAddr },
+    /// The session for control is open, with the socket to send through.
+    Control(Arc<Open>, Arc<UdpSocket>),
     /// A repliable datagram has come.
     Datagram { from: Destination, payload: Vec<u8> },
     /// A lookup is done.
@@ -91,65 +91,15 @@ impl Retry {
     }
 }
 
-/// Keeps the session for control messages. Lookups go over its connection; when `quit` fires the session is
-/// ended in a way that frees the destination at once.
-pub(super) async fn keep_control(
+/// Keeps a session open, beginning with the one that `tund` has kept, if it has. Lookups go over the connection
+/// of the session that is given them. At `reopen` the session is ended and opened again.
+pub(super) async fn keep(
     context: Context,
-    mut lookups: mpsc::Receiver<DestinationHash>,
-    mut quit: oneshot::Receiver<oneshot::Sender<()>>,
+    kind: SessionKind,
+    mut lookups: Option<mpsc::Receiver<DestinationHash>>,
+    adopt: oneshot::Receiver<Open>,
+    reopen: Arc<Notify>,
 ) {
-    let kind = SessionKind::Control;
-    let mut retry = Retry(FIRST_RETRY);
-    loop {
-        context.state(kind, SessionState::Opening, None).await;
-        let error = match open(&context, kind).await {
-            Err(error) => error,
-            Ok((id, mut stream, udp)) => {
-                retry = Retry(FIRST_RETRY);
-                let socket = match UdpSocket::from_std(udp) {
-                    Ok(socket) => Arc::new(socket),
-                    Err(error) => {
-                        warn!(%error, "cannot use the control session's socket");
-                        continue;
-                    }
-                };
-                let bridge = SocketAddr::new(context.bridge.ip(), sam::UDP_PORT);
-                let _ =
-                    context.updates.send(Update::Control { id, socket: Arc::clone(&socket), bridge }).await;
-                context.state(kind, SessionState::Up, None).await;
-                info!("the control session is open");
-                let ended = tokio::select! {
-                    error = watch(&mut stream, &context.updates, Some(&mut lookups)) => error,
-                    error = receive(&socket, bridge, &context.updates) => error,
-                    done = &mut quit => {
-                        let _ = timeout(Duration::from_secs(1), stream.write_all(line::QUIT.as_bytes())).await;
-                        if let Ok(done) = done {
-                            let _ = done.send(());
-                        }
-                        return;
-                    }
-                };
-                ended.to_string()
-            }
-        };
-        let wait = retry.next();
-        warn!(%error, retry_ms = wait.as_millis(), "the control session is down");
-        context.state(kind, SessionState::Down, Some(error)).await;
-        tokio::select! {
-            () = sleep(wait) => {}
-            done = &mut quit => {
-                if let Ok(done) = done {
-                    let _ = done.send(());
-                }
-                return;
-            }
-        }
-    }
-}
-
-/// Keeps the session for data, beginning with the one that `tund` has kept, if it has.
-pub(super) async fn keep_data(context: Context, adopt: oneshot::Receiver<Open>) {
-    let kind = SessionKind::Data;
     let mut retry = Retry(FIRST_RETRY);
     let mut adopted = adopt.await.ok();
     loop {
@@ -157,27 +107,60 @@ pub(super) async fn keep_data(context: Context, adopt: oneshot::Receiver<Open>) 
             Some(session) => take_over(session),
             None => {
                 context.state(kind, SessionState::Opening, None).await;
-                open(&context, kind).await.and_then(|(id, stream, udp)| {
-                    let bridge = SocketAddr::new(context.bridge.ip(), sam::UDP_PORT);
-                    let tcp = stream.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-                    Ok((stream, Open { id, bridge, udp: udp.into(), tcp }))
-                })
+                open(&context, kind).await
             }
         };
         let error = match opened {
             Err(error) => error,
             Ok((mut stream, session)) => {
                 retry = Retry(FIRST_RETRY);
-                let _ = context.updates.send(Update::Data(Arc::new(session))).await;
-                context.state(kind, SessionState::Up, None).await;
-                info!("the data session is open");
-                watch(&mut stream, &context.updates, None).await.to_string()
+                info!(?kind, "a session is open");
+                tokio::select! {
+                    error = attend(&context, kind, &mut stream, session, lookups.as_mut()) => error.to_string(),
+                    () = reopen.notified() => {
+                        // With a word of farewell, so that the router lets go of the destination at once.
+                        let _ = timeout(Duration::from_secs(1), stream.write_all(line::QUIT.as_bytes())).await;
+                        "opened anew, because a peer does not hear this node".to_owned()
+                    }
+                }
             }
         };
         let wait = retry.next();
-        warn!(%error, retry_ms = wait.as_millis(), "the data session is down");
+        warn!(?kind, %error, retry_ms = wait.as_millis(), "a session is down");
         context.state(kind, SessionState::Down, Some(error)).await;
         sleep(wait).await;
+    }
+}
+
+/// Looks after an open session until it ends.
+async fn attend(
+    context: &Context,
+    kind: SessionKind,
+    stream: &mut TcpStream,
+    session: Open,
+    lookups: Option<&mut mpsc::Receiver<DestinationHash>>,
+) -> io::Error {
+    let session = Arc::new(session);
+    let updates = &context.updates;
+    match kind {
+        SessionKind::Data => {
+            let _ = updates.send(Update::Data(session)).await;
+            context.state(kind, SessionState::Up, None).await;
+            watch(stream, updates, lookups).await
+        }
+        SessionKind::Control => {
+            let socket = session.udp.try_clone().map(StdUdpSocket::from).and_then(UdpSocket::from_std);
+            let socket = match socket {
+                Ok(socket) => Arc::new(socket),
+                Err(error) => return error,
+            };
+            let _ = updates.send(Update::Control(Arc::clone(&session), Arc::clone(&socket))).await;
+            context.state(kind, SessionState::Up, None).await;
+            tokio::select! {
+                error = watch(stream, updates, lookups) => error,
+                error = receive(&socket, session.bridge, updates) => error,
+            }
+        }
     }
 }
 
@@ -191,7 +174,7 @@ fn take_over(session: Open) -> Result<(TcpStream, Open), String> {
 }
 
 /// Connects to the bridge, greets, and has `keyd` open the session.
-async fn open(context: &Context, kind: SessionKind) -> Result<(String, TcpStream, StdUdpSocket), String> {
+async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open), String> {
     let greeting = async {
         let mut stream = TcpStream::connect(context.bridge).await.map_err(|error| {
             format!(
@@ -229,7 +212,11 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(String, TcpStream
     let mut keyd = context.keyd.connect().await.map_err(|error| error.to_string())?;
     let opened = keyd.call_with_fds(keyd::Request::OpenSession(request), &[stream.as_fd()]).await;
     match opened {
-        Ok((keyd::Reply::SessionOpened, _)) => Ok((id, stream, udp)),
+        Ok((keyd::Reply::SessionOpened, _)) => {
+            let tcp = stream.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+            let bridge = SocketAddr::new(context.bridge.ip(), sam::UDP_PORT);
+            Ok((stream, Open { id, bridge, udp: udp.into(), tcp }))
+        }
         Ok(_) => Err("keyd gave an answer to another question".to_owned()),
         Err(error) => Err(error.to_string()),
     }

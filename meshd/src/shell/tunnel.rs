@@ -25,6 +25,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Desired {
     pub(super) interface: Option<Interface>,
     pub(super) session: Option<Arc<Open>>,
+    /// The control session, to be kept for this process.
+    pub(super) control: Option<Arc<Open>>,
     pub(super) peers: Arc<Vec<Peer>>,
 }
 
@@ -37,12 +39,18 @@ pub(super) struct Report {
     pub(super) error: Option<String>,
 }
 
-/// Keeps `tund` as `desired` says. The session that it has kept from before goes to `adopt`.
+/// Where the sessions go that `tund` has kept from before.
+pub(super) struct Adopt {
+    pub(super) data: oneshot::Sender<Open>,
+    pub(super) control: oneshot::Sender<Open>,
+}
+
+/// Keeps `tund` as `desired` says.
 pub(super) async fn keep(
     link: Link<TundApi>,
     mut desired: watch::Receiver<Desired>,
     report: watch::Sender<Report>,
-    adopt: oneshot::Sender<Open>,
+    adopt: Adopt,
 ) {
     let mut adopt = Some(adopt);
     loop {
@@ -67,6 +75,7 @@ pub(super) async fn keep(
 struct Applied {
     interface: Option<Interface>,
     session: Option<Arc<Open>>,
+    control: Option<Arc<Open>>,
     peers: Option<Arc<Vec<Peer>>>,
 }
 
@@ -74,13 +83,10 @@ async fn serve(
     client: &mut Client<TundApi>,
     desired: &mut watch::Receiver<Desired>,
     report: &watch::Sender<Report>,
-    adopt: &mut Option<oneshot::Sender<Open>>,
+    adopt: &mut Option<Adopt>,
 ) -> Result<std::convert::Infallible, ClientError> {
-    if let Some(adopt) = adopt.take()
-        && let Some(session) = take_session(client).await?
-    {
-        info!("took back the data session that tund has kept");
-        let _ = adopt.send(session);
+    if let Some(adopt) = adopt.take() {
+        take_sessions(client, adopt).await?;
     }
     let mut applied = Applied::default();
     loop {
@@ -113,6 +119,18 @@ async fn apply(
     applied: &mut Applied,
     report: &watch::Sender<Report>,
 ) -> Result<(), ClientError> {
+    for (wanted, applied, request) in [
+        (&wanted.session, &mut applied.session, Request::AttachSession as fn(tund::Session) -> Request),
+        (&wanted.control, &mut applied.control, Request::KeepControl),
+    ] {
+        if let Some(session) = wanted
+            && !applied.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, session))
+        {
+            let request = request(tund::Session { id: session.id.clone(), bridge: session.bridge });
+            client.call_with_fds(request, &[session.udp.as_fd(), session.tcp.as_fd()]).await?;
+            *applied = Some(Arc::clone(session));
+        }
+    }
     if let Some(interface) = &wanted.interface
         && applied.interface.as_ref() != Some(interface)
     {
@@ -124,36 +142,27 @@ async fn apply(
         report.send_modify(|report| report.configured = Some(configured));
         applied.interface = Some(interface.clone());
     }
-    // Without an interface there is nothing to send and nowhere to deliver.
-    if applied.interface.is_none() {
-        return Ok(());
-    }
-    if let Some(session) = &wanted.session
-        && !applied.session.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, session))
+    // Without an interface there is nobody to have peers.
+    if applied.interface.is_some()
+        && !applied.peers.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &wanted.peers))
     {
-        let request =
-            Request::AttachSession(tund::Session { id: session.id.clone(), bridge: session.bridge });
-        client.call_with_fds(request, &[session.udp.as_fd(), session.tcp.as_fd()]).await?;
-        applied.session = Some(Arc::clone(session));
-    }
-    if !applied.peers.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &wanted.peers)) {
         client.call(Request::SetPeers(wanted.peers.as_ref().clone())).await?;
         applied.peers = Some(Arc::clone(&wanted.peers));
     }
     Ok(())
 }
 
-async fn take_session(client: &mut Client<TundApi>) -> Result<Option<Open>, ClientError> {
-    let (reply, fds) = client.call_with_fds(Request::TakeSession, &[]).await?;
-    let tund::Reply::Session(session) = reply else { return Err(unexpected()) };
+async fn take_sessions(client: &mut Client<TundApi>, adopt: Adopt) -> Result<(), ClientError> {
+    let (reply, fds) = client.call_with_fds(Request::TakeSessions, &[]).await?;
+    let tund::Reply::Sessions { data, control } = reply else { return Err(unexpected()) };
     let mut fds = fds.into_iter();
-    match (session, fds.next(), fds.next()) {
-        (Some(session), Some(udp), Some(tcp)) => {
-            Ok(Some(Open { id: session.id, bridge: session.bridge, udp, tcp }))
-        }
-        (None, None, None) => Ok(None),
-        _ => Err(unexpected()),
+    for (session, adopt) in [(data, adopt.data), (control, adopt.control)] {
+        let Some(session) = session else { continue };
+        let (Some(udp), Some(tcp)) = (fds.next(), fds.next()) else { return Err(unexpected()) };
+        info!(session = session.id, "took back a session that tund has kept");
+        let _ = adopt.send(Open { id: session.id, bridge: session.bridge, udp, tcp });
     }
+    Ok(())
 }
 
 fn unexpected() -> ClientError {

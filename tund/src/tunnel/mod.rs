@@ -99,6 +99,8 @@ impl Tunnel {
     pub fn set_session(&mut self, id: SessionId, now: Instant) {
         for peer in self.peers.iter_mut() {
             peer.render_header(Some(&id));
+            // A router learns of the new session by what comes from it: peers shall not have to wait for that.
+            peer.hasten_keepalive(now);
         }
         self.session = Some(id);
         self.next_tick = now;
@@ -248,6 +250,7 @@ impl Tunnel {
             rx_bytes: peer.counters.rx_bytes,
             queue_drops: self.pacer.dropped(peer.number),
             rx_drops: peer.counters.rx_drops,
+            unheard_answers: peer.counters.unheard_answers,
         });
         stats.collect()
     }

@@ -58,6 +58,7 @@ pub(super) struct Counters {
     pub(super) rx_packets: u64,
     pub(super) rx_bytes: u64,
     pub(super) rx_drops: u64,
+    pub(super) unheard_answers: u64,
 }
 
 /// Why a message for a peer is not accepted.
@@ -153,6 +154,8 @@ impl Peer {
             }
             TunnResult::WriteToNetwork(answer) => {
                 if is_response(answer) {
+                    // An answer before that was not heard: the peer would have used its session.
+                    self.counters.unheard_answers += u64::from(self.unconfirmed.is_some());
                     self.unconfirmed = sender_index(answer);
                 }
                 pacer.push_control(self.number, answer.to_vec());
@@ -189,6 +192,11 @@ impl Peer {
         };
     }
 
+    /// Sends a keepalive as soon as may be.
+    pub(super) fn hasten_keepalive(&mut self, now: Instant) {
+        self.keepalive_at = self.keepalive_at.map(|_| now);
+    }
+
     /// Does what is due by the clock. Without a SAM session that is only to forget old keys.
     pub(super) fn tick(&mut self, attached: bool, pacer: &mut Pacer, now: Instant) {
         let mut buffer = [0; MAX_HANDSHAKE];
@@ -200,7 +208,7 @@ impl Peer {
         if self.open && !has_session(&self.tunn) {
             debug!(peer = self.name(), "the session has ended");
             self.close(pacer);
-            self.keepalive_at = self.keepalive_at.map(|_| now);
+            self.hasten_keepalive(now);
         }
         if attached && self.keepalive_at.is_some_and(|time| time <= now) {
             self.defer_keepalive(now);
@@ -250,6 +258,7 @@ impl Peer {
         if answered || confirmed {
             self.initiator = answered;
             self.unconfirmed = None;
+            self.counters.unheard_answers = 0;
             if self.last_handshake.replace(now).is_none() {
                 info!(peer = self.name(), "connected");
             } else {
