@@ -13,6 +13,7 @@ use i2plan_ipc::api::tund::{Reply, Request, Session, TundApi};
 use i2plan_ipc::client::{ClientError, Link};
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
 use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
+use i2plan_proto::destination::Destination;
 use tokio::net::UnixListener;
 
 /// Writes a word into the first descriptor that it is handed, and hands out a socket of its own.
@@ -55,7 +56,8 @@ fn for_me() -> Access {
 }
 
 fn session() -> Session {
-    Session { id: "x".to_owned(), bridge: "127.0.0.1:7655".parse().unwrap() }
+    let destination = Destination { padding: [1; 32], signing_key: [2; 32] };
+    Session { id: "x".to_owned(), bridge: "127.0.0.1:7655".parse().unwrap(), destination }
 }
 
 #[tokio::test]

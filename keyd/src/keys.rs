@@ -17,22 +17,32 @@ const MAGIC: &[u8; 11] = b"i2plan keys";
 const VERSION: u8 = 1;
 const SUM_LEN: usize = 32;
 
-/// Bytes of a key file: magic, version, identity, two destinations of two blocks, master secret, epoch, time,
-/// checksum.
-const LEN: usize = MAGIC.len() + 1 + 32 + 2 * 64 + 32 + 4 + 8 + SUM_LEN;
+/// Bytes of a key file: magic, version, identity, control destination, master secret, epoch, time, checksum.
+const LEN: usize = MAGIC.len() + 1 + 32 + 64 + 32 + 4 + 8 + SUM_LEN;
+
+/// Random bytes of which keys are made.
+pub const RANDOM_LEN: usize = 128;
 
 /// Bytes of the encryption key in a destination's private key file, for encryption type 0.
 const ENCRYPTION_KEY_LEN: usize = 256;
 
-/// The private half of an I2P destination.
+/// The private half of an I2P destination. Wiped when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-struct DestinationKeys {
+pub struct DestinationKeys {
     padding: [u8; 32],
     seed: [u8; 32],
 }
 
+impl fmt::Debug for DestinationKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DestinationKeys(…)")
+    }
+}
+
 impl DestinationKeys {
-    fn public(&self) -> Destination {
+    /// The destination.
+    #[must_use]
+    pub fn public(&self) -> Destination {
         let signing_key = SigningKey::from_bytes(&self.seed).verifying_key().to_bytes();
         Destination { padding: self.padding, signing_key }
     }
@@ -40,7 +50,8 @@ impl DestinationKeys {
     /// What SAM calls the private key, in I2P's base64: the destination, the private encryption key, the seed of
     /// the signing key. The encryption key has been out of use since lease sets carry their own; it only has to
     /// be there.
-    fn private_key(&self) -> Zeroizing<String> {
+    #[must_use]
+    pub fn private_key(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(1024));
         bytes.extend_from_slice(&self.public().to_i2p());
         let mut unused = Zeroizing::new([0; ENCRYPTION_KEY_LEN]);
@@ -60,8 +71,7 @@ impl DestinationKeys {
 pub struct Keys {
     identity: [u8; 32],
     control: DestinationKeys,
-    data: DestinationKeys,
-    /// All WireGuard keys are derived from it.
+    /// All WireGuard keys and all destinations for data are derived from it.
     master: [u8; 32],
     epoch: u32,
     created_at: u64,
@@ -93,13 +103,12 @@ pub enum KeysError {
 impl Keys {
     /// Fresh keys from this randomness.
     #[must_use]
-    pub fn generate(random: &Zeroizing<[u8; 192]>, now: u64) -> Self {
+    pub fn generate(random: &Zeroizing<[u8; RANDOM_LEN]>, now: u64) -> Self {
         let part = |index: usize| std::array::from_fn(|byte| random[index * 32 + byte]);
         Self {
             identity: part(0),
             control: DestinationKeys { padding: part(1), seed: part(2) },
-            data: DestinationKeys { padding: part(3), seed: part(4) },
-            master: part(5),
+            master: part(3),
             epoch: 1,
             created_at: now,
         }
@@ -119,26 +128,25 @@ impl Keys {
 
     /// The destination for control messages.
     #[must_use]
-    pub fn control(&self) -> Destination {
-        self.control.public()
+    pub fn control(&self) -> &DestinationKeys {
+        &self.control
     }
 
-    /// The destination for WireGuard packets.
+    /// A destination for data. The nonce becomes its padding, so that it can be recognised without being
+    /// remembered.
     #[must_use]
-    pub fn data(&self) -> Destination {
-        self.data.public()
+    pub fn data(&self, nonce: [u8; 32]) -> DestinationKeys {
+        let mut keys = DestinationKeys { padding: nonce, seed: [0; 32] };
+        Hkdf::<Sha256>::new(None, &self.master)
+            .expand_multi_info(&[b"i2plan data destination v1\0", &nonce], &mut keys.seed)
+            .expect("32 bytes are fewer than HKDF-SHA256 can give");
+        keys
     }
 
-    /// The private key of the control destination, as SAM takes it.
+    /// Whether a destination is one of this node's for data.
     #[must_use]
-    pub fn control_private(&self) -> Zeroizing<String> {
-        self.control.private_key()
-    }
-
-    /// The private key of the data destination, as SAM takes it.
-    #[must_use]
-    pub fn data_private(&self) -> Zeroizing<String> {
-        self.data.private_key()
+    pub fn is_own_data(&self, destination: &Destination) -> bool {
+        self.data(destination.padding).public() == *destination
     }
 
     /// Counts the WireGuard keys of this node.
@@ -172,10 +180,8 @@ impl Keys {
         out.extend_from_slice(MAGIC);
         out.push(VERSION);
         out.extend_from_slice(&self.identity);
-        for destination in [&self.control, &self.data] {
-            out.extend_from_slice(&destination.padding);
-            out.extend_from_slice(&destination.seed);
-        }
+        out.extend_from_slice(&self.control.padding);
+        out.extend_from_slice(&self.control.seed);
         out.extend_from_slice(&self.master);
         out.extend_from_slice(&self.epoch.to_be_bytes());
         out.extend_from_slice(&self.created_at.to_be_bytes());
@@ -208,22 +214,10 @@ impl Keys {
     fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
         let identity = reader.array("identity")?;
-        let mut destination = || {
-            Ok::<_, DecodeError>(DestinationKeys {
-                padding: reader.array("padding")?,
-                seed: reader.array("seed")?,
-            })
-        };
-        let (control, data) = (destination()?, destination()?);
+        let control = DestinationKeys { padding: reader.array("padding")?, seed: reader.array("seed")? };
         let master = reader.array("master secret")?;
-        let keys = Self {
-            identity,
-            control,
-            data,
-            master,
-            epoch: reader.u32("epoch")?,
-            created_at: reader.u64("time")?,
-        };
+        let keys =
+            Self { identity, control, master, epoch: reader.u32("epoch")?, created_at: reader.u64("time")? };
         reader.finish()?;
         Ok(keys)
     }
@@ -289,11 +283,25 @@ mod tests {
     #[test]
     fn a_sam_private_key_has_the_form_that_routers_expect() {
         let keys = test_keys(1);
-        let bytes = base64().decode(keys.control_private().as_bytes()).unwrap();
+        let bytes = base64().decode(keys.control().private_key().as_bytes()).unwrap();
         assert_eq!(bytes.len(), 391 + 256 + 32);
-        assert_eq!(bytes[..391], keys.control().to_i2p());
+        assert_eq!(bytes[..391], keys.control().public().to_i2p());
         let seed: [u8; 32] = bytes[391 + 256..].try_into().unwrap();
-        assert_eq!(SigningKey::from_bytes(&seed).verifying_key().to_bytes(), keys.control().signing_key);
+        assert_eq!(
+            SigningKey::from_bytes(&seed).verifying_key().to_bytes(),
+            keys.control().public().signing_key
+        );
+    }
+
+    #[test]
+    fn destinations_for_data_are_recognised() {
+        let keys = test_keys(1);
+        let mut destination = keys.data([7; 32]).public();
+        assert!(keys.is_own_data(&destination));
+        assert!(!test_keys(2).is_own_data(&destination));
+        assert_ne!(destination, keys.data([8; 32]).public());
+        destination.padding = [8; 32];
+        assert!(!keys.is_own_data(&destination));
     }
 
     #[test]

@@ -78,10 +78,10 @@ impl Signer {
         require(record.node == self.keys.node(), "the record is of another node")?;
         record.verify_parts(&network).map_err(|error| ApiError::denied(error.to_string()))?;
         require(
-            record.control == self.keys.control(),
+            record.control == self.keys.control().public(),
             "the record's control destination is not this node's",
         )?;
-        require(record.data == self.keys.data(), "the record's data destination is not this node's")?;
+        require(self.keys.is_own_data(&record.data), "the record's data destination is not this node's")?;
         let certificate = &record.wireguard.value;
         let current = certificate.public_key == self.keys.wireguard_public(&network);
         require(
@@ -119,7 +119,7 @@ impl Signer {
         require(body.joiner == self.keys.node(), "the join request is of another node")?;
         require(body.inviter != self.keys.node(), "the join request is to this node itself")?;
         require(
-            body.control == self.keys.control().hash(),
+            body.control == self.keys.control().public().hash(),
             "the join request's destination is not this node's",
         )?;
         require(near(body.issued_at, now), "the join request's time is not now")?;
@@ -149,7 +149,7 @@ impl Signer {
         let invite = Invite {
             network: wish.network,
             inviter: self.keys.node(),
-            control: self.keys.control().hash(),
+            control: self.keys.control().public().hash(),
             secret,
             expires_at: wish.expires_at,
         };
@@ -246,8 +246,8 @@ mod tests {
             sequence: NOW * 1000,
             issued_at: NOW,
             name: "n".parse().unwrap(),
-            control: signer.keys.control(),
-            data: signer.keys.data(),
+            control: signer.keys.control().public(),
+            data: signer.keys.data([7; 32]).public(),
             ipv4: Ipv4Addr::new(10, 42, 0, 1),
             wireguard: signer.certify_wireguard(network(signer), NOW),
             chain: Chain::founder(signer.keys.node()),
@@ -271,7 +271,7 @@ mod tests {
             inviter: inviter.keys.node(),
             invite: secret().key(),
             joiner: joiner.keys.node(),
-            control: joiner.keys.control().hash(),
+            control: joiner.keys.control().public().hash(),
             issued_at: NOW,
         };
         CertifyMember { grant, request: request(body, &joiner) }
@@ -328,8 +328,8 @@ mod tests {
         let cases: [(Record, &str); 8] = [
             (with(&|record| record.node = other.keys.node()), "another node"),
             (with(&|record| record.chain = Chain::founder(other.keys.node())), "belongs to another"),
-            (with(&|record| record.control = other.keys.control()), "control destination"),
-            (with(&|record| record.data = other.keys.data()), "data destination"),
+            (with(&|record| record.control = other.keys.control().public()), "control destination"),
+            (with(&|record| record.data = other.keys.data([7; 32]).public()), "data destination"),
             (
                 with(&|record| record.wireguard = other.certify_wireguard(network(&signer), NOW)),
                 "belongs to another",
@@ -368,7 +368,7 @@ mod tests {
         let cases = [
             (JoinBody { joiner: NodeId([1; 32]), ..right.clone() }, "another node"),
             (JoinBody { inviter: own, ..right.clone() }, "this node itself"),
-            (JoinBody { control: test_keys(1).control().hash(), ..right.clone() }, "destination"),
+            (JoinBody { control: test_keys(1).control().public().hash(), ..right.clone() }, "destination"),
             (JoinBody { issued_at: NOW + NOW_TOLERANCE + 1, ..right }, "not now"),
         ];
         for (body, reason) in cases {

@@ -39,14 +39,22 @@ impl Keyd {
         fds: Vec<OwnedFd>,
     ) -> Result<Reply, ApiError> {
         let connection = fds.into_iter().next().ok_or_else(|| ApiError::invalid("no connection came"))?;
-        let private_key = match request.kind {
-            SessionKind::Control => self.signer().keys().control_private(),
-            SessionKind::Data => self.signer().keys().data_private(),
+        let keys = match request.kind {
+            SessionKind::Control => self.signer().keys().control().clone(),
+            SessionKind::Data => {
+                let mut nonce = [0; 32];
+                getrandom::fill(&mut nonce).map_err(no_randomness)?;
+                self.signer().keys().data(nonce)
+            }
         };
-        session::open(&request, connection, &private_key, self.sam).await?;
+        session::open(&request, connection, &keys.private_key(), self.sam).await?;
         info!(kind = ?request.kind, "opened a session");
-        Ok(Reply::SessionOpened)
+        Ok(Reply::SessionOpened(keys.public()))
     }
+}
+
+fn no_randomness(error: getrandom::Error) -> ApiError {
+    ApiError::internal(format!("the system gives no randomness: {error}"))
 }
 
 fn now() -> u64 {
@@ -63,15 +71,14 @@ impl Service for Keyd {
             Request::Identity => {
                 let signer = self.signer();
                 let keys = signer.keys();
-                Reply::Identity(Identity { node: keys.node(), control: keys.control(), data: keys.data() })
+                Reply::Identity(Identity { node: keys.node(), control: keys.control().public() })
             }
             Request::SignCharter(charter) => Reply::Signature(self.signer().sign_charter(&charter, now)?),
             Request::SignRecord(record) => Reply::Signature(self.signer().sign_record(&record, now)?),
             Request::SignJoin(body) => Reply::Signature(self.signer().sign_join(&body, now)?),
             Request::CreateInvite(wish) => {
                 let mut secret = InviteSecret([0; 32]);
-                getrandom::fill(&mut secret.0)
-                    .map_err(|error| ApiError::internal(format!("no randomness: {error}")))?;
+                getrandom::fill(&mut secret.0).map_err(no_randomness)?;
                 let (code, grant) = self.signer().create_invite(&wish, secret, now)?;
                 Reply::Invite { code, grant }
             }

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::keys::{Keys, KeysError};
+use crate::keys::{Keys, KeysError, RANDOM_LEN};
 
 /// The file's name in its directory.
 const NAME: &str = "keys";
@@ -130,7 +130,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if they are not safely on disk, or if there are keys already.
     pub fn create(&self, now: u64) -> Result<Keys, StoreError> {
-        let mut random = Zeroizing::new([0; 192]);
+        let mut random = Zeroizing::new([0; RANDOM_LEN]);
         getrandom::fill(random.as_mut()).map_err(StoreError::Randomness)?;
         let keys = Keys::generate(&random, now);
         let partial = self.path.join(PARTIAL);

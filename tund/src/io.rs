@@ -279,7 +279,11 @@ mod tests {
             let address = udp.local_addr().unwrap();
             let control = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
             let (router, _) = self.listener.accept().unwrap();
-            let session = tund::Session { id: id.to_owned(), bridge: self.bridge.local_addr().unwrap() };
+            let session = tund::Session {
+                id: id.to_owned(),
+                bridge: self.bridge.local_addr().unwrap(),
+                destination: peer().endpoint,
+            };
             let session = Session::adopt(session, vec![udp.into(), control.into()]).unwrap();
             self.ask(|done| Command::Attach(session, done)).await.unwrap();
             (address, router)

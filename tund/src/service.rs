@@ -227,6 +227,7 @@ impl Service for Tund {
 mod tests {
     use i2plan_ipc::ErrorKind;
     use i2plan_ipc::api::tund::Session as SessionInfo;
+    use i2plan_proto::destination::Destination;
     use i2plan_proto::identity::NetworkId;
 
     use super::*;
@@ -270,7 +271,11 @@ mod tests {
             let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             routers.push(listener.accept().unwrap().0);
-            let session = SessionInfo { id: id.to_owned(), bridge: "127.0.0.1:7655".parse().unwrap() };
+            let session = SessionInfo {
+                id: id.to_owned(),
+                bridge: "127.0.0.1:7655".parse().unwrap(),
+                destination: Destination { padding: [1; 32], signing_key: [2; 32] },
+            };
             let request =
                 if attach { Request::AttachSession(session) } else { Request::KeepControl(session) };
             tund.call(Role::Meshd, request, vec![udp.into(), tcp.into()]).await.unwrap();

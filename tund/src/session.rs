@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund;
+use i2plan_proto::destination::Destination;
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{AddressFamily, SendFlags, SocketType};
 
@@ -44,6 +45,7 @@ pub struct Session {
     pub id: SessionId,
     /// Where datagrams go.
     pub bridge: SocketAddr,
+    destination: Destination,
     /// Where they go out and come in; does not block.
     pub udp: UdpSocket,
     /// Keeps the session alive by being open. Nothing is read from it here.
@@ -88,7 +90,7 @@ impl Session {
         let udp = UdpSocket::from(udp);
         udp.set_nonblocking(true)
             .map_err(|error| ApiError::internal(format!("cannot use the session's UDP socket: {error}")))?;
-        Ok(Self { id, bridge, udp, control })
+        Ok(Self { id, bridge, destination: session.destination, udp, control })
     }
 
     /// Its description, and duplicates of its descriptors.
@@ -99,7 +101,11 @@ impl Session {
         let udp = self.udp.as_fd().try_clone_to_owned()?;
         let control = self.control.try_clone()?;
         Ok(Shared {
-            session: tund::Session { id: self.id.0.clone(), bridge: self.bridge },
+            session: tund::Session {
+                id: self.id.0.clone(),
+                bridge: self.bridge,
+                destination: self.destination,
+            },
             fds: vec![udp, control],
         })
     }
@@ -144,7 +150,8 @@ mod tests {
     }
 
     fn session(id: &str, bridge: &str) -> tund::Session {
-        tund::Session { id: id.to_owned(), bridge: bridge.parse().unwrap() }
+        let destination = Destination { padding: [1; 32], signing_key: [2; 32] };
+        tund::Session { id: id.to_owned(), bridge: bridge.parse().unwrap(), destination }
     }
 
     #[test]

@@ -54,8 +54,9 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Identity`].
     Identity(Identity),
-    /// To [`Request::OpenSession`]: the session is open, the connection keeps it so.
-    SessionOpened,
+    /// To [`Request::OpenSession`]: the session is open under this destination, and stays so as long as the
+    /// connection.
+    SessionOpened(Destination),
     /// To the requests that sign.
     Signature(Signature),
     /// To [`Request::CreateInvite`].
@@ -80,17 +81,18 @@ pub struct Identity {
     pub node: NodeId,
     /// The destination for control messages.
     pub control: Destination,
-    /// The destination for WireGuard packets.
-    pub data: Destination,
 }
 
 /// Which of the node's destinations a session is for; it decides the session's style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionKind {
-    /// `STYLE=DATAGRAM`: repliable, the router authenticates the sender.
+    /// `STYLE=DATAGRAM`: repliable, the router authenticates the sender. Under the node's one control
+    /// destination.
     Control,
-    /// `STYLE=RAW`: WireGuard authenticates its packets itself.
+    /// `STYLE=RAW`: WireGuard authenticates its packets itself. Under a new destination every time: some routers
+    /// hold on to what they know of an old one, be it another's end-to-end session or their own client, for
+    /// minutes after it has ended.
     Data,
 }
 

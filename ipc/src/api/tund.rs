@@ -90,6 +90,8 @@ pub struct Session {
     pub id: String,
     /// The bridge's UDP port, to which datagrams go.
     pub bridge: SocketAddr,
+    /// Its destination, for a restarted `meshd` to know.
+    pub destination: Destination,
 }
 
 /// A WireGuard peer.
@@ -144,9 +146,6 @@ pub struct PeerStats {
     /// Packets that came from the peer and were not accepted: failed decryption, replayed, or from an address
     /// that is not the peer's.
     pub rx_drops: u64,
-    /// Handshakes of the peer that were answered, one after the other, without it having received an answer:
-    /// what it sends arrives here, and what is sent to it does not arrive there.
-    pub unheard_answers: u64,
 }
 
 /// Packets dropped that belong to no peer.

@@ -20,12 +20,16 @@ pub struct FilterError {
     reason: String,
 }
 
-/// Starts logging, filtered by `I2PLAN_LOG` (default: info).
+/// The filter without the variable. boringtun's own messages do not say which peer they are about, and call it
+/// an error when one is away; i2plan tells of peers itself.
+const DEFAULT: &str = "info,boringtun=off";
+
+/// Starts logging, filtered by `I2PLAN_LOG`.
 ///
 /// # Errors
 /// [`FilterError`] if the variable holds no filter.
 pub fn init() -> Result<(), FilterError> {
-    let value = std::env::var(VARIABLE).unwrap_or_else(|_| "info".to_owned());
+    let value = std::env::var(VARIABLE).unwrap_or_else(|_| DEFAULT.to_owned());
     let filter: Targets = value.parse().map_err(|error: tracing_subscriber::filter::ParseError| {
         FilterError { value, reason: error.to_string() }
     })?;

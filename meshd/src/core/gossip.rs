@@ -149,7 +149,7 @@ impl Mesh {
         if let Some(membership) = &mut self.membership {
             membership.last_sequence = record.value.sequence;
             self.unsaved = true;
-            if self.refresh != Refresh::Running {
+            if matches!(self.refresh, Refresh::Due(_)) {
                 self.refresh = Refresh::Due(now.monotonic);
             }
         }

@@ -28,7 +28,6 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tracing::{debug, info, warn};
 
-pub mod deafness;
 mod gossip;
 mod invites;
 mod joining;
@@ -152,6 +151,8 @@ struct InviteWish {
 enum Refresh {
     /// Due at this monotonic time.
     Due(Duration),
+    /// Due when the session for data is open.
+    Waiting,
     /// `keyd` is at it.
     Running,
 }
@@ -159,12 +160,16 @@ enum Refresh {
 /// The mesh as one node sees it.
 pub struct Mesh {
     me: keyd::Identity,
+    /// Where this node takes WireGuard packets, while it does.
+    data: Option<Destination>,
     settings: Settings,
     membership: Option<Membership>,
     invites: invites::Invites,
     members: Members,
     own: Option<Signed<Record>>,
     refresh: Refresh,
+    /// The record that `keyd` is signing is out of date already.
+    stale: bool,
     joining: Option<Joining>,
     announcer: Announcer,
     pending: HashMap<Ticket, Pending>,
@@ -183,13 +188,15 @@ impl Mesh {
     pub fn new(me: keyd::Identity, settings: Settings, state: State, seed: [u8; 32], now: Now) -> Self {
         let mut mesh = Self {
             me,
+            data: None,
             announcer: Announcer::new(settings.heartbeat, now.monotonic),
             settings,
             membership: state.membership,
             invites: invites::Invites::new(state.invites),
             members: Members::default(),
             own: None,
-            refresh: Refresh::Due(now.monotonic),
+            refresh: Refresh::Waiting,
+            stale: false,
             joining: None,
             pending: HashMap::new(),
             next_ticket: 0,
@@ -321,7 +328,7 @@ impl Mesh {
         }
         let refresh = match self.refresh {
             Refresh::Due(at) => Some(at),
-            Refresh::Running => None,
+            Refresh::Running | Refresh::Waiting => None,
         };
         [joining, refresh, self.announcer.wake_at(), self.save_records_at].into_iter().flatten().min()
     }
@@ -489,6 +496,18 @@ impl Mesh {
         }
     }
 
+    /// The session for data is open under this destination.
+    pub fn on_data_session(&mut self, destination: Destination) {
+        if self.data.replace(destination) == Some(destination) {
+            return;
+        }
+        match self.refresh {
+            // What is being signed names the destination before; it is done again right after.
+            Refresh::Running => self.stale = true,
+            Refresh::Due(_) | Refresh::Waiting => self.start_refresh(),
+        }
+    }
+
     /// The control session is open, for the first time or again: others are told that this node is there.
     pub fn on_session(&mut self, now: Now) {
         if self.own.is_some() {
@@ -520,7 +539,7 @@ impl Mesh {
         self.members.heard(&from.hash(), now.monotonic);
         match message {
             Message::JoinRequest(request) => self.on_join_request(from, &request, now),
-            Message::JoinReply(reply) => self.on_join_reply(from, reply, now),
+            Message::JoinReply(reply) => self.on_join_reply(from, reply),
             Message::Records(records) => self.on_records(from, records, now),
             Message::Digest(digest) => self.on_digest(from, &digest),
         }
@@ -569,7 +588,7 @@ impl Mesh {
         }
     }
 
-    fn on_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
+    fn on_join_reply(&mut self, from: &Destination, reply: JoinReply) {
         let Some(joining) = &mut self.joining else { return };
         if from.hash() != joining.control() {
             return;
@@ -577,22 +596,22 @@ impl Mesh {
         match joining.on_reply(reply, &self.me) {
             joining::Outcome::Ignored => {}
             joining::Outcome::Refused(error) => self.end_join(Err(error)),
-            joining::Outcome::Welcome(welcome) => self.enter(*welcome, now),
+            joining::Outcome::Welcome(welcome) => self.enter(*welcome),
         }
     }
 
     /// Becomes a member. The charter, the chain and its subject have been checked.
-    fn enter(&mut self, welcome: Welcome, now: Now) {
+    fn enter(&mut self, welcome: Welcome) {
         let network = welcome.charter.value.network();
         for record in welcome.records {
             if record.value.node != self.me.node && record.verify_for(&network).is_ok() {
                 self.members.merge(record);
             }
         }
-        self.become_member(welcome.charter, welcome.chain, now);
+        self.become_member(welcome.charter, welcome.chain);
     }
 
-    fn become_member(&mut self, charter: Signed<Charter>, chain: Chain, now: Now) {
+    fn become_member(&mut self, charter: Signed<Charter>, chain: Chain) {
         let subnet = charter.value.subnet;
         let taken = |address: Ipv4Addr| self.members.iter().any(|member| member.record.value.ipv4 == address);
         let candidates = (0..64).map(|attempt| subnet.address_of(&self.me.node, attempt));
@@ -602,7 +621,6 @@ impl Mesh {
         self.membership = Some(Membership { charter, chain, ipv4, last_sequence: 0 });
         self.unsaved = true;
         self.peers_version += 1;
-        self.refresh = Refresh::Due(now.monotonic);
         self.start_refresh();
     }
 
@@ -623,7 +641,7 @@ impl Mesh {
                     return self
                         .answer(wish.command, Err(ApiError::internal("keyd signed with another identity")));
                 }
-                self.become_member(charter, Chain::founder(self.me.node), now);
+                self.become_member(charter, Chain::founder(self.me.node));
                 self.ask_invite(wish, true);
             }
             (Pending::Invite { wish, founded }, Ok(keyd::Reply::Invite { code, grant })) => {
@@ -706,13 +724,16 @@ impl Mesh {
 
     /// Begins to renew the own record: first the certificate, then the record.
     fn start_refresh(&mut self) {
-        let Some(network) = self.network() else { return };
+        let (Some(network), Some(_)) = (self.network(), self.data) else {
+            self.refresh = Refresh::Waiting;
+            return;
+        };
         self.refresh = Refresh::Running;
         self.ask(Pending::WireGuard, keyd::Request::CertifyWireGuard { network });
     }
 
     fn sign_record(&mut self, wireguard: Signed<i2plan_proto::wireguard::WireGuardCertificate>, now: Now) {
-        let Some(membership) = &mut self.membership else { return };
+        let (Some(membership), Some(data)) = (&mut self.membership, self.data) else { return };
         // Milliseconds since 1970, so that a node that lost its state still outdates its older records.
         let millis = u64::try_from(now.unix.as_millis()).unwrap_or(u64::MAX);
         let sequence = millis.max(membership.last_sequence.saturating_add(1));
@@ -723,7 +744,7 @@ impl Mesh {
             issued_at: now.unix.as_secs(),
             name: self.settings.name.clone(),
             control: self.me.control,
-            data: self.me.data,
+            data,
             ipv4: membership.ipv4,
             wireguard,
             chain: membership.chain.clone(),
@@ -739,6 +760,7 @@ impl Mesh {
             .saturating_sub(RENEW_BEFORE);
         // At least a while, so that clocks that disagree do not make a busy loop.
         let next = until_renewal.clamp(KEYD_RETRY * 12, REFRESH_EVERY);
+        let next = if std::mem::take(&mut self.stale) { Duration::ZERO } else { next };
         self.refresh = Refresh::Due(now.monotonic + next);
         self.own = Some(record);
         self.announcer.news(now.monotonic);

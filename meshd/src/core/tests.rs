@@ -33,11 +33,14 @@ struct World {
     sent: usize,
 }
 
+fn destination(seed: u8, purpose: u8) -> Destination {
+    Destination { padding: [seed; 32], signing_key: [purpose; 32] }
+}
+
 fn identity(seed: u8) -> (SigningKey, keyd::Identity) {
     let key = SigningKey::from_bytes(&[seed; 32]);
     let node = NodeId(key.verifying_key().to_bytes());
-    let destination = |purpose| Destination { padding: [seed; 32], signing_key: [purpose; 32] };
-    (key, keyd::Identity { node, control: destination(1), data: destination(2) })
+    (key, keyd::Identity { node, control: destination(seed, 1) })
 }
 
 fn settings(seed: u8) -> Settings {
@@ -62,7 +65,8 @@ impl World {
         };
         for seed in 1..=count {
             let (key, me) = identity(seed);
-            let mesh = Mesh::new(me, settings(seed), State::new(me.node), [seed; 32], world.now());
+            let mut mesh = Mesh::new(me, settings(seed), State::new(me.node), [seed; 32], world.now());
+            mesh.on_data_session(destination(seed, 2));
             let (disk, answers) = (Vec::new(), Vec::new());
             world.nodes.push(Node { mesh, key, identity: me, disk, disk_full: false, answers });
         }
@@ -182,7 +186,10 @@ impl World {
         let node = &self.nodes[index];
         let state = State::from_bytes(&node.disk, &node.identity.node).unwrap();
         let seed = u8::try_from(index + 1).unwrap();
-        self.nodes[index].mesh = Mesh::new(node.identity, settings(seed), state, [seed; 32], self.now());
+        let mut mesh = Mesh::new(node.identity, settings(seed), state, [seed; 32], self.now());
+        mesh.on_data_session(destination(seed, 2));
+        self.nodes[index].mesh = mesh;
+        self.settle(index);
     }
 
     fn members(&self, index: usize) -> u64 {
@@ -242,7 +249,7 @@ fn the_first_invite_founds_and_the_joiner_becomes_a_member() {
         let peers = world.nodes[here].mesh.peers(world.now());
         assert_eq!(peers.len(), 1);
         assert_eq!(peers[0].node, world.nodes[there].identity.node);
-        assert_eq!(peers[0].endpoint, world.nodes[there].identity.data);
+        assert_eq!(Some(peers[0].endpoint), world.nodes[there].mesh.data);
         assert_eq!(peers[0].ipv4, Some(world.nodes[there].mesh.interface().unwrap().ipv4));
     }
 }
@@ -367,6 +374,29 @@ fn a_restarted_node_is_the_same_and_knows_its_peers() {
     let old = world.nodes[0].mesh.members.sequence(&world.nodes[1].identity.node);
     world.run(5);
     assert!(world.nodes[0].mesh.members.sequence(&world.nodes[1].identity.node) > old);
+}
+
+#[test]
+fn a_new_data_session_moves_the_endpoint() {
+    let mut world = World::new(2);
+    let code = world.invite(0, Some(1)).unwrap();
+    world.join(1, code.expose()).unwrap();
+    world.run(5);
+    world.nodes[1].mesh.on_data_session(destination(2, 9));
+    world.settle(1);
+    world.run(5);
+    assert_eq!(world.nodes[0].mesh.peers(world.now())[0].endpoint, destination(2, 9));
+}
+
+#[test]
+fn without_a_data_session_nothing_is_published() {
+    let mut world = World::new(2);
+    world.nodes[0].mesh.data = None;
+    let code = world.invite(0, Some(1)).unwrap();
+    assert_eq!(world.join(1, code.expose()).unwrap_err().kind, ErrorKind::Timeout);
+    world.nodes[0].mesh.on_data_session(destination(1, 2));
+    world.settle(0);
+    world.join(1, code.expose()).unwrap();
 }
 
 #[test]

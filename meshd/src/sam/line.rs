@@ -51,9 +51,6 @@ pub fn pong(text: &str) -> String {
     format!("PONG{text}\n")
 }
 
-/// `QUIT`: ends the session now, so that its destination is free at once.
-pub const QUIT: &str = "QUIT\n";
-
 impl Line {
     /// Reads one line, without its end.
     ///

@@ -16,11 +16,11 @@ use i2plan_ipc::hello::HelloReply;
 use i2plan_ipc::server::{Limits, serve};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
-use i2plan_proto::destination::DestinationHash;
+use i2plan_proto::destination::{Destination, DestinationHash};
 use thiserror::Error;
 use tokio::net::{UdpSocket, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 
@@ -29,7 +29,6 @@ use super::sessions::{self, Context, Open, Update};
 use super::storage::{Storage, StorageError};
 use super::tunnel;
 use crate::config::Config;
-use crate::core::deafness::Deafness;
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
 use crate::sam;
 
@@ -140,9 +139,7 @@ struct Daemon {
     tunnel_report: watch::Receiver<tunnel::Report>,
     peers_version: Option<u64>,
     peers_at: Instant,
-    deafness: Deafness,
-    /// Makes the keepers of both sessions open them anew.
-    reopen: [Arc<Notify>; 2],
+    data_destination: Option<Destination>,
 }
 
 impl Daemon {
@@ -156,8 +153,6 @@ impl Daemon {
         let (adopt_data, adopted_data) = oneshot::channel();
         let (adopt_control, adopted_control) = oneshot::channel();
         let adopt = tunnel::Adopt { data: adopt_data, control: adopt_control };
-        let reopen = [Arc::new(Notify::new()), Arc::new(Notify::new())];
-        let [reopen_control, reopen_data] = reopen.clone();
         let (identity_sender, identity) = mpsc::channel(1);
         let (keyd_sender, keyd_report) = watch::channel(Err("not reached yet".to_owned()));
 
@@ -169,14 +164,8 @@ impl Daemon {
         };
         tokio::spawn(watch_keyd(options.keyd, keyd_sender, identity_sender));
         let (control, data) = (SessionKind::Control, SessionKind::Data);
-        tokio::spawn(sessions::keep(
-            context.clone(),
-            control,
-            Some(lookup_queue),
-            adopted_control,
-            reopen_control,
-        ));
-        tokio::spawn(sessions::keep(context, data, None, adopted_data, reopen_data));
+        tokio::spawn(sessions::keep(context.clone(), control, Some(lookup_queue), adopted_control));
+        tokio::spawn(sessions::keep(context, data, None, adopted_data));
         tokio::spawn(tunnel::keep(Link::<TundApi>::new(options.tund, Role::Meshd), desired, report, adopt));
 
         let now = Instant::now();
@@ -205,8 +194,7 @@ impl Daemon {
             tunnel_report,
             peers_version: None,
             peers_at: now,
-            deafness: Deafness::default(),
-            reopen,
+            data_destination: None,
         }
     }
 
@@ -235,7 +223,6 @@ impl Daemon {
                     }
                 }
                 Some(command) = self.commands.recv() => self.on_command(command),
-                Ok(()) = self.tunnel_report.changed() => self.check_paths(),
                 () = sleep_until(wake) => {}
             }
             let now = self.now();
@@ -247,20 +234,6 @@ impl Daemon {
                 self.carry_out(turn);
             }
             self.adjust_tunnel();
-        }
-    }
-
-    /// Opens the sessions anew if a peer does not hear this node.
-    fn check_paths(&mut self) {
-        let now = self.started.elapsed();
-        let report = self.tunnel_report.borrow_and_update();
-        let peers = report.stats.iter().flat_map(|stats| &stats.peers);
-        let unheard = peers.map(|peer| peer.unheard_answers).max().unwrap_or(0);
-        if self.deafness.check(unheard, now) {
-            warn!("a peer sends, but does not hear the answers: opening the SAM sessions anew");
-            for reopen in &self.reopen {
-                reopen.notify_one();
-            }
         }
     }
 
@@ -287,7 +260,11 @@ impl Daemon {
         getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
         info!(node = %me.node, control = %me.control.hash().b32(), "this node is known to keyd");
         self.me = Some(me);
-        self.mesh = Some(Mesh::new(me, settings, state, seed, self.now()));
+        let mut mesh = Mesh::new(me, settings, state, seed, self.now());
+        if let Some(destination) = self.data_destination {
+            mesh.on_data_session(destination);
+        }
+        self.mesh = Some(mesh);
         Ok(())
     }
 
@@ -316,7 +293,13 @@ impl Daemon {
                     mesh.on_session(now);
                 }
             }
-            Update::Data(session) => self.tunnel.send_modify(|desired| desired.session = Some(session)),
+            Update::Data(session) => {
+                self.data_destination = Some(session.destination);
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.on_data_session(session.destination);
+                }
+                self.tunnel.send_modify(|desired| desired.session = Some(session));
+            }
             Update::Datagram { from, payload } => {
                 if let Some(mesh) = &mut self.mesh {
                     mesh.on_datagram(&from, &payload, now);
@@ -400,7 +383,7 @@ impl Daemon {
         }
     }
 
-    fn send(&self, to: &i2plan_proto::destination::Destination, message: &[u8]) {
+    fn send(&self, to: &Destination, message: &[u8]) {
         let Some(control) = &self.control else {
             debug!("a control message was not sent: the session is down");
             return;
@@ -461,7 +444,7 @@ impl Daemon {
                 address: self.config.sam_address,
                 version: self.sam_version.clone(),
                 control: session(&self.control_status, self.me.map(|me| me.control.hash())),
-                data: session(&self.data_status, self.me.map(|me| me.data.hash())),
+                data: session(&self.data_status, self.data_destination.map(|data| data.hash())),
             },
             tunnel: meshd::Tunnel {
                 interface: tunnel.configured.as_ref().map(|configured| configured.interface.clone()),

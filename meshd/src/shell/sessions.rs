@@ -13,12 +13,12 @@ use i2plan_proto::destination::{Destination, DestinationHash};
 use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use crate::sam;
 use crate::sam::connection::{Connection, Event};
-use crate::sam::{self, line};
 
 /// How long the bridge may take to accept a connection and greet.
 const GREETING_DEADLINE: Duration = Duration::from_secs(10);
@@ -45,6 +45,7 @@ pub(super) struct Open {
     pub(super) udp: OwnedFd,
     /// A duplicate of the control connection.
     pub(super) tcp: OwnedFd,
+    pub(super) destination: Destination,
 }
 
 /// What happens to the sessions.
@@ -92,13 +93,12 @@ impl Retry {
 }
 
 /// Keeps a session open, beginning with the one that `tund` has kept, if it has. Lookups go over the connection
-/// of the session that is given them. At `reopen` the session is ended and opened again.
+/// of the session that is given them.
 pub(super) async fn keep(
     context: Context,
     kind: SessionKind,
     mut lookups: Option<mpsc::Receiver<DestinationHash>>,
     adopt: oneshot::Receiver<Open>,
-    reopen: Arc<Notify>,
 ) {
     let mut retry = Retry(FIRST_RETRY);
     let mut adopted = adopt.await.ok();
@@ -115,14 +115,7 @@ pub(super) async fn keep(
             Ok((mut stream, session)) => {
                 retry = Retry(FIRST_RETRY);
                 info!(?kind, "a session is open");
-                tokio::select! {
-                    error = attend(&context, kind, &mut stream, session, lookups.as_mut()) => error.to_string(),
-                    () = reopen.notified() => {
-                        // With a word of farewell, so that the router lets go of the destination at once.
-                        let _ = timeout(Duration::from_secs(1), stream.write_all(line::QUIT.as_bytes())).await;
-                        "opened anew, because a peer does not hear this node".to_owned()
-                    }
-                }
+                attend(&context, kind, &mut stream, session, lookups.as_mut()).await.to_string()
             }
         };
         let wait = retry.next();
@@ -212,10 +205,10 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     let mut keyd = context.keyd.connect().await.map_err(|error| error.to_string())?;
     let opened = keyd.call_with_fds(keyd::Request::OpenSession(request), &[stream.as_fd()]).await;
     match opened {
-        Ok((keyd::Reply::SessionOpened, _)) => {
+        Ok((keyd::Reply::SessionOpened(destination), _)) => {
             let tcp = stream.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
             let bridge = SocketAddr::new(context.bridge.ip(), sam::UDP_PORT);
-            Ok((stream, Open { id, bridge, udp: udp.into(), tcp }))
+            Ok((stream, Open { id, bridge, udp: udp.into(), tcp, destination }))
         }
         Ok(_) => Err("keyd gave an answer to another question".to_owned()),
         Err(error) => Err(error.to_string()),

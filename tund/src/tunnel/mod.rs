@@ -150,8 +150,7 @@ impl Tunnel {
         let peer = self.peers.get_mut(number)?;
         match peer.receive(message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
             Ok(packet) => {
-                peer.counters.rx_packets += 1;
-                peer.counters.rx_bytes += message.len() as u64;
+                peer.count_received(message.len());
                 peer.defer_keepalive(now);
                 packet
             }
@@ -250,7 +249,6 @@ impl Tunnel {
             rx_bytes: peer.counters.rx_bytes,
             queue_drops: self.pacer.dropped(peer.number),
             rx_drops: peer.counters.rx_drops,
-            unheard_answers: peer.counters.unheard_answers,
         });
         stats.collect()
     }

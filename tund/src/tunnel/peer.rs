@@ -58,7 +58,6 @@ pub(super) struct Counters {
     pub(super) rx_packets: u64,
     pub(super) rx_bytes: u64,
     pub(super) rx_drops: u64,
-    pub(super) unheard_answers: u64,
 }
 
 /// Why a message for a peer is not accepted.
@@ -101,6 +100,12 @@ impl Peer {
         }
         self.config = config;
         same_key
+    }
+
+    /// Counts an accepted message.
+    pub(super) fn count_received(&mut self, len: usize) {
+        self.counters.rx_packets += 1;
+        self.counters.rx_bytes += len as u64;
     }
 
     /// Addresses its datagrams within a SAM session (SAM v3, "repliable and raw datagrams").
@@ -154,8 +159,6 @@ impl Peer {
             }
             TunnResult::WriteToNetwork(answer) => {
                 if is_response(answer) {
-                    // An answer before that was not heard: the peer would have used its session.
-                    self.counters.unheard_answers += u64::from(self.unconfirmed.is_some());
                     self.unconfirmed = sender_index(answer);
                 }
                 pacer.push_control(self.number, answer.to_vec());
@@ -258,7 +261,6 @@ impl Peer {
         if answered || confirmed {
             self.initiator = answered;
             self.unconfirmed = None;
-            self.counters.unheard_answers = 0;
             if self.last_handshake.replace(now).is_none() {
                 info!(peer = self.name(), "connected");
             } else {
