@@ -370,7 +370,11 @@ async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let control = TcpStream::connect(router.local_addr().unwrap()).unwrap();
         sessions.push((peer(seed).endpoint, udp.local_addr().unwrap()));
-        let session = Session { id: format!("data-{seed}"), bridge: bridge_address };
+        let session = Session {
+            id: format!("data-{seed}"),
+            bridge: bridge_address,
+            destination: Destination { padding: [seed; 32], signing_key: [seed; 32] },
+        };
         client.call_with_fds(Request::AttachSession(session), &[udp.as_fd(), control.as_fd()]).await.unwrap();
         client.call(Request::SetPeers(vec![peer(other)])).await.unwrap();
         tund.keyd.abort();
