@@ -58,9 +58,11 @@ impl FrameSocket {
         &mut self,
         max: usize,
     ) -> Result<(T, Vec<OwnedFd>), SocketError> {
-        self.stream.readable().await?;
-        let (body, fds) =
-            timeout(FRAME_DEADLINE, self.read_frame(max)).await.map_err(|_| SocketError::Stalled)??;
+        // The first byte by reading it: that a socket was readable once does not say that it is.
+        let mut header = [0; HEADER_LEN];
+        let filled = self.read_some(&mut header).await?;
+        let frame = self.read_frame(header, filled, max);
+        let (body, fds) = timeout(FRAME_DEADLINE, frame).await.map_err(|_| SocketError::Stalled)??;
         Ok((decode_body(&body)?, fds))
     }
 
@@ -77,9 +79,14 @@ impl FrameSocket {
             .map_err(|_| SocketError::Stalled)?
     }
 
-    async fn read_frame(&mut self, max: usize) -> Result<(Body, Vec<OwnedFd>), SocketError> {
-        let mut header = [0; HEADER_LEN];
-        self.read_exact(&mut header).await?;
+    /// The rest of a frame of whose header so many bytes have come.
+    async fn read_frame(
+        &mut self,
+        mut header: [u8; HEADER_LEN],
+        filled: usize,
+        max: usize,
+    ) -> Result<(Body, Vec<OwnedFd>), SocketError> {
+        self.read_exact(&mut header[filled..]).await?;
         let header = Header::decode(header, max)?;
         let mut body = Zeroizing::new(vec![0; header.len]);
         self.read_exact(&mut body).await?;
@@ -93,18 +100,23 @@ impl FrameSocket {
     async fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), SocketError> {
         let mut filled = 0;
         while filled < buffer.len() {
+            filled += self.read_some(&mut buffer[filled..]).await?;
+        }
+        Ok(())
+    }
+
+    /// At least one byte.
+    async fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, SocketError> {
+        loop {
             self.stream.readable().await?;
-            let stream = &self.stream;
-            let fds = &mut self.fds;
-            let rest = &mut buffer[filled..];
-            match stream.try_io(Interest::READABLE, || receive(stream, rest, fds)) {
+            let (stream, fds) = (&self.stream, &mut self.fds);
+            match stream.try_io(Interest::READABLE, || receive(stream, buffer, fds)) {
                 Ok(0) => return Err(SocketError::Closed),
-                Ok(count) => filled += count,
+                Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
     }
 
     async fn write_frame(

@@ -145,6 +145,42 @@ async fn nonsense_is_answered_and_ends_the_connection() {
     assert!(Client::<TundApi>::connect(&server.path, Role::Meshd).await.is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_slow_answer_is_waited_for() {
+    // Longer than a frame may take on its way, shorter than the request may take to be answered.
+    struct Slow;
+    impl Service for Slow {
+        type Api = i2plan_ipc::api::keyd::KeydApi;
+
+        async fn call(
+            &self,
+            _: Role,
+            _: i2plan_ipc::api::keyd::Request,
+            _: Vec<OwnedFd>,
+        ) -> Result<Answer<i2plan_ipc::api::keyd::Reply>, ApiError> {
+            tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+            Err(ApiError::conflict("at last"))
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keyd.sock");
+    tokio::spawn(serve(UnixListener::bind(&path).unwrap(), Arc::new(Slow), for_me(), Limits::default()));
+    let mut client = Client::<i2plan_ipc::api::keyd::KeydApi>::connect(&path, Role::Meshd).await.unwrap();
+    let open = i2plan_ipc::api::keyd::OpenSession {
+        kind: i2plan_ipc::api::keyd::SessionKind::Data,
+        id: "x".to_owned(),
+        port: 1,
+        tunnel_length: 1,
+        tunnel_quantity: 1,
+    };
+    let (fd, _other) = StdStream::pair().unwrap();
+    let request = i2plan_ipc::api::keyd::Request::OpenSession(open);
+    let Err(ClientError::Api(error)) = client.call_with_fds(request, &[fd.as_fd()]).await else {
+        panic!("the answer was not waited for")
+    };
+    assert_eq!(error.message, "at last");
+}
+
 #[tokio::test]
 async fn a_link_connects_again() {
     let server = start(for_me(), Limits::default());
