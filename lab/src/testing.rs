@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -14,6 +15,9 @@ use crate::{Failure, build, sandbox};
 
 /// The laboratory's program, for a test binary that is not it.
 pub const PROGRAM_VARIABLE: &str = "I2PLAN_LAB_PROGRAM";
+
+/// A test that waits for what never comes must fail rather than hang.
+const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Runs `body` in the sandbox, on a network of its own. To be called by a test with its own full name, and with
 /// the path of the `lab` program (`env!("CARGO_BIN_EXE_lab")`).
@@ -24,7 +28,13 @@ pub fn sandboxed(lab: &str, name: &str, body: impl AsyncFnOnce() -> Result<(), F
     if sandbox::is_inner() {
         let result =
             sandbox::enter().map_err(|failure| failure.during("entering the sandbox")).and_then(|()| {
-                tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(body())
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(async {
+                    tokio::time::timeout(DEADLINE, body()).await.unwrap_or_else(|_| {
+                        let minutes = DEADLINE.as_secs() / 60;
+                        Err(Failure::new(format!("the test was not done after {minutes} minutes")))
+                    })
+                })
             });
         if let Err(failure) = result {
             panic!("{failure}");
