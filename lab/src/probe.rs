@@ -266,10 +266,7 @@ async fn at_rate(
 struct Counter(Option<Received>);
 
 impl Counter {
-    fn count(&mut self, datagram: &[u8]) -> Result<(), Failure> {
-        let Some(step) = datagram.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)) else {
-            return Ok(());
-        };
+    fn count(&mut self, step: u32) -> Result<(), Failure> {
         match &mut self.0 {
             Some(received) if received.step == step => received.datagrams += 1,
             // What comes late of a step that has been reported does not count.
@@ -287,6 +284,12 @@ impl Counter {
     }
 }
 
+/// Stands for the number of a step in the datagram by which a source greets a sink.
+const GREETING: u32 = u32::MAX;
+
+/// How often a source greets, once a second, before it gives up.
+const GREETINGS: usize = 60;
+
 /// Opens a session without senders, prints its destination and counts what comes.
 ///
 /// # Errors
@@ -298,16 +301,39 @@ pub async fn raw_sink() -> Result<(), Failure> {
     let mut counter = Counter(None);
     loop {
         match tokio::time::timeout(IDLE, session.receive(&mut buffer)).await {
-            Ok(len) => counter.count(&buffer[..len?])?,
+            Ok(len) => match buffer[..len?].split_first_chunk() {
+                Some((step, destination)) if u32::from_be_bytes(*step) == GREETING => {
+                    let header = session.header(&String::from_utf8_lossy(destination));
+                    session.send(&[&header[..], b"welcome"].concat()).await?;
+                }
+                Some((step, _)) => counter.count(u32::from_be_bytes(*step))?,
+                None => {}
+            },
             Err(_) => counter.report()?,
         }
     }
 }
 
+/// Exchanges a datagram with a sink. The routers have then found each other's tunnels and agreed on keys, as
+/// they have for programs that talk with each other; a router that never hears back goes on encrypting every
+/// datagram as if it were the first, which takes several times the work.
+async fn greet(session: &Session, header: &[u8]) -> Result<(), Failure> {
+    let greeting = [header, &GREETING.to_be_bytes(), session.destination.as_bytes()].concat();
+    let mut buffer = [0; 64];
+    for _ in 0..GREETINGS {
+        session.send(&greeting).await?;
+        if let Ok(len) = tokio::time::timeout(Duration::from_secs(1), session.receive(&mut buffer)).await {
+            len?;
+            return Ok(());
+        }
+    }
+    Err(Failure::new("no datagram crosses the private I2P network and back"))
+}
+
 /// Sends datagrams to a destination, in steps of growing rate as they are read from the arguments.
 ///
 /// # Errors
-/// If the session cannot be opened or ends.
+/// If the session cannot be opened or ends, or the sink does not answer.
 pub async fn raw_source(
     destination: &str,
     len: usize,
@@ -316,6 +342,7 @@ pub async fn raw_source(
 ) -> Result<(), Failure> {
     let session = Session::open(Style::Raw).await?;
     let header = session.header(destination);
+    greet(&session, &header).await?;
     let mut noise = Noise(2);
     for (step, rate) in rates.iter().enumerate() {
         let step = u32::try_from(step).unwrap_or(u32::MAX);
@@ -343,7 +370,11 @@ pub fn udp_sink(address: SocketAddr) -> Result<(), Failure> {
     let mut counter = Counter(None);
     loop {
         match socket.recv(&mut buffer) {
-            Ok(len) => counter.count(&buffer[..len])?,
+            Ok(len) => {
+                if let Some(step) = buffer[..len].first_chunk() {
+                    counter.count(u32::from_be_bytes(*step))?;
+                }
+            }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 counter.report()?;
             }

@@ -140,7 +140,7 @@ impl Tunnel {
             return self.unreachable(packet);
         }
         self.pacer.push(peer.number, packet, now);
-        peer.want_session(&mut self.pacer);
+        peer.want_session(&mut self.pacer, now);
         None
     }
 

@@ -195,14 +195,32 @@ fn the_side_that_began_an_idle_session_renews_it() {
     }
 }
 
+/// Two nodes that have just learned of each other, with packets for each other; the first is to begin.
+fn acquainted() -> (Node, Node) {
+    let (first, second) = if peer(1).public_key < peer(2).public_key { (1, 2) } else { (2, 1) };
+    let (mut one, mut two) = (Node::new(first, &[]), Node::new(second, &[]));
+    for (node, other) in [(&mut one, second), (&mut two, first)] {
+        let now = node.now;
+        node.tunnel.set_peers(vec![tund::Peer { keepalive: 25, ..peer(other) }], now).unwrap();
+        node.queues(&udp(v4(node.seed), v4(other)));
+    }
+    (one, two)
+}
+
 #[test]
-fn keepalives_of_both_sides_at_once_still_connect() {
-    let (mut one, mut two) = (Node::new(1, &[]), Node::new(2, &[]));
-    one.tunnel.set_peers(vec![tund::Peer { keepalive: 25, ..peer(2) }], one.now).unwrap();
-    two.tunnel.set_peers(vec![tund::Peer { keepalive: 25, ..peer(1) }], two.now).unwrap();
-    converse(&mut one, &mut two);
-    one.queues(&udp(v4(1), v4(2)));
-    two.queues(&udp(v4(2), v4(1)));
+fn one_side_begins_though_both_could() {
+    let (mut one, mut two) = acquainted();
+    assert_eq!(two.sends().len(), 0);
+    let Talk { at_one, at_two, messages } = converse(&mut one, &mut two);
+    assert_eq!((at_one.len(), at_two.len()), (1, 1));
+    assert_eq!(messages.iter().filter(|message| message[0] == 1).count(), 1);
+}
+
+#[test]
+fn a_side_that_was_to_wait_begins_when_nothing_comes() {
+    let (mut one, mut two) = acquainted();
+    one.sends();
+    two.now += Duration::from_secs(2);
     let Talk { at_one, at_two, .. } = converse(&mut one, &mut two);
     assert_eq!((at_one.len(), at_two.len()), (1, 1));
 }
