@@ -1,5 +1,7 @@
 //! The first frame in each direction, and the envelope of those that follow.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
@@ -48,6 +50,35 @@ pub struct Hello {
     pub version: Version,
 }
 
+/// How far a daemon has restricted itself with Landlock, which the kernel tells nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Landlock {
+    /// Not at all: the system does not have it.
+    #[default]
+    None,
+    /// In part: the kernel has an older version.
+    Partial,
+    /// Fully.
+    Full,
+}
+
+static OF_THIS_PROCESS: AtomicU8 = AtomicU8::new(Landlock::None as u8);
+
+impl Landlock {
+    /// Notes how far this process is restricted from now on.
+    #[cfg(all(feature = "daemon", target_os = "linux"))]
+    pub(crate) fn note(self) {
+        OF_THIS_PROCESS.store(self as u8, Ordering::Relaxed);
+    }
+
+    /// What was noted.
+    pub(crate) fn of_this_process() -> Self {
+        let noted = OF_THIS_PROCESS.load(Ordering::Relaxed);
+        [Self::Partial, Self::Full].into_iter().find(|known| *known as u8 == noted).unwrap_or_default()
+    }
+}
+
 /// Answers a [`Hello`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloReply {
@@ -59,6 +90,8 @@ pub struct HelloReply {
     pub pid: u32,
     /// Its build.
     pub version: Version,
+    /// Its walls that nobody can look up.
+    pub landlock: Landlock,
     /// Why the connection is refused, if it is.
     pub refused: Option<ApiError>,
 }

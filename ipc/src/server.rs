@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use crate::access::{Access, Credentials};
 use crate::api::Api;
 use crate::error::ApiError;
-use crate::hello::{Hello, HelloReply, MAX_HELLO, PROTOCOL, Reply, Request, Role};
+use crate::hello::{Hello, HelloReply, Landlock, MAX_HELLO, PROTOCOL, Reply, Request, Role};
 use crate::socket::{FrameSocket, SocketError};
 use crate::version::Version;
 
@@ -124,6 +124,7 @@ async fn converse<S: Service>(
         role: S::Api::DAEMON,
         pid: std::process::id(),
         version: Version::current(),
+        landlock: Landlock::of_this_process(),
         refused,
     };
     socket.send(&reply, &[], MAX_HELLO).await?;

@@ -5,9 +5,12 @@
 //! * [`store`]: the file that holds the keys.
 //! * [`session`]: opens SAM sessions on connections that `meshd` has made.
 //! * [`service`]: the requests, answered.
+//! * [`walls`]: what the process may do.
 
 pub mod keys;
 pub mod policy;
 pub mod service;
 pub mod session;
 pub mod store;
+#[cfg(target_os = "linux")]
+pub mod walls;

@@ -8,11 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::daemon::{activation, hardening, logging, notify_ready, users};
+use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::server::{Limits, serve};
 use i2plan_ipc::version::Version;
 use i2plan_keyd::service::Keyd;
 use i2plan_keyd::store::Store;
+use i2plan_keyd::walls;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -110,6 +112,9 @@ fn start(args: Args) -> Result<(), (u8, String)> {
         return Err(usage(&"keyd, meshd and tund must run as three different users"));
     }
     hardening::lock_memory();
+    let supervisor = Supervisor::connect();
+    let listener = activation::listener(args.listen.as_deref()).map_err(|error| usage(&error))?;
+    walls::before_the_store(&args.store).map_err(|error| failed(&error))?;
     let store = Store::open(&args.store).map_err(|error| failed(&error))?;
     let keys = match store.load().map_err(|error| failed(&error))? {
         Some(keys) => keys,
@@ -121,7 +126,6 @@ fn start(args: Args) -> Result<(), (u8, String)> {
         }
     };
     info!(node = %keys.node(), "ready");
-    let listener = activation::listener(args.listen.as_deref()).map_err(|error| usage(&error))?;
     let access = Access::new([(Role::Meshd, Who::User(meshd)), (Role::Tund, Who::User(tund))]);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
@@ -131,7 +135,8 @@ fn start(args: Args) -> Result<(), (u8, String)> {
             let mut interrupt = signal(SignalKind::interrupt())?;
             listener.set_nonblocking(true)?;
             let listener = UnixListener::from_std(listener)?;
-            notify_ready();
+            walls::before_serving().map_err(std::io::Error::other)?;
+            supervisor.ready();
             tokio::select! {
                 () = serve(listener, Arc::new(Keyd::new(keys, args.sam)), access, Limits::default()) => {}
                 _ = terminate.recv() => {}

@@ -55,11 +55,14 @@ struct Report {
     udp_ratio: f64,
     idle_rtt: Pings,
     loaded_rtt: Pings,
-    losses: Losses,
+    /// During the TCP transfer.
+    tcp_losses: Losses,
+    /// During all loads of UDP together.
+    udp_losses: Losses,
     bottleneck: String,
 }
 
-/// Where packets were lost during the TCP transfer, on the way from the sender to the receiver.
+/// Where packets were lost on the way from the sender to the receiver.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Losses {
     /// WireGuard packets that the sender's tund handed to its router.
@@ -110,11 +113,13 @@ pub async fn run(json: bool) -> Result<(), Failure> {
     let (moved, loaded_rtt) =
         tokio::join!(transfer(one, two, far.ipv4.into(), TRANSFER), ping(two, near.ipv4.into(), 40, false));
     let (moved, loaded_rtt) = (moved?, loaded_rtt?);
-    let losses = Counters::read(one, two).await?.since(&before);
+    let after = Counters::read(one, two).await?;
+    let tcp_losses = after.since(&before);
     let tunnel_tcp_mbit = mbit(moved.bytes, Duration::from_secs_f64(moved.seconds));
 
     progress.step("UDP through the tunnel, load raised until delivery falls below 98 %");
     let tunnel_udp = udp(one, two, far.ipv4.into()).await?;
+    let udp_losses = Counters::read(one, two).await?.since(&after);
     let tunnel_udp_mbit = capacity(&tunnel_udp);
     progress.done();
 
@@ -128,7 +133,8 @@ pub async fn run(json: bool) -> Result<(), Failure> {
         udp_ratio: tunnel_udp_mbit / bare_capacity_mbit,
         idle_rtt,
         loaded_rtt,
-        losses,
+        tcp_losses,
+        udp_losses,
         bottleneck: String::new(),
     };
     report.bottleneck = bottleneck(&report);
@@ -236,21 +242,17 @@ impl Counters {
 
 /// Names what holds the tunnel back, from what was measured.
 fn bottleneck(report: &Report) -> String {
-    let losses = &report.losses;
+    let (tcp, udp) = (&report.tcp_losses, &report.udp_losses);
     if report.udp_ratio > 0.9 && report.tcp_ratio > 0.9 {
         return "the I2P routers: the tunnel carries what they carry".to_owned();
     }
-    if losses.lost_in_i2p() > losses.queue_drops {
-        return format!(
-            "loss inside I2P: {} packets that the sender's tund sent never arrived",
-            losses.lost_in_i2p()
-        );
+    let (in_queue, in_i2p) = (tcp.queue_drops + udp.queue_drops, tcp.lost_in_i2p() + udp.lost_in_i2p());
+    if in_i2p > in_queue {
+        return format!("loss inside I2P: {in_i2p} packets that the sender's tund sent never arrived");
     }
-    if losses.queue_drops > 0 {
+    if in_queue > 0 {
         return format!(
-            "the sender's pacing: {} packets found its queue full, while only {} were lost inside I2P",
-            losses.queue_drops,
-            losses.lost_in_i2p()
+            "the sender's pacing: {in_queue} packets were too many for it, {in_i2p} were lost inside I2P"
         );
     }
     "neither I2P nor the queue lost packets: the processors are busy, or TCP has not grown its window"
@@ -289,14 +291,15 @@ fn print(report: &Report) {
     );
     println!("RTT idle, min/median/p90/max    {}", times(&report.idle_rtt));
     println!("RTT during TCP                  {}", times(&report.loaded_rtt));
-    let losses = &report.losses;
-    println!(
-        "lost during TCP                 {} in the sender's queue, {} inside I2P, {} not accepted, of {} sent",
-        losses.queue_drops,
-        losses.lost_in_i2p(),
-        losses.rejected,
-        losses.sent
-    );
+    for (what, losses) in [("TCP", &report.tcp_losses), ("UDP", &report.udp_losses)] {
+        println!(
+            "lost during {what}                 {} in the sender's queue, {} inside I2P, {} not accepted, of {} sent",
+            losses.queue_drops,
+            losses.lost_in_i2p(),
+            losses.rejected,
+            losses.sent
+        );
+    }
     println!("bottleneck                      {}", report.bottleneck);
     println!("(absolute figures are of this machine; ratios can be compared)");
 }

@@ -4,8 +4,11 @@
 //! * [`core`]: membership, invites and gossip, no I/O.
 //! * [`sam`]: the router's application protocol, no I/O.
 //! * [`shell`]: files, sockets and the other daemons around them.
+//! * [`walls`]: what the process may do.
 
 pub mod config;
 pub mod core;
 pub mod sam;
 pub mod shell;
+#[cfg(target_os = "linux")]
+pub mod walls;

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::daemon::activation::ActivationError;
+use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::daemon::sandbox::SandboxError;
 use i2plan_ipc::daemon::users::UnknownUser;
-use i2plan_ipc::daemon::{activation, hardening, logging, notify_ready, users};
+use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::server::{Limits, serve};
 use thiserror::Error;
 use tokio::net::UnixListener;
@@ -27,6 +29,8 @@ mod readiness;
 pub mod service;
 pub mod session;
 pub mod tunnel;
+#[cfg(target_os = "linux")]
+pub mod walls;
 
 /// Why the daemon does not start, or does not go on.
 #[derive(Debug, Error)]
@@ -52,6 +56,9 @@ pub enum EndReason {
     /// Privileges are left.
     #[error(transparent)]
     Privileges(#[from] privileges::PrivilegeError),
+    /// The walls do not stand.
+    #[error(transparent)]
+    Walls(#[from] SandboxError),
     /// The interface went away.
     #[error("the interface is gone: {0}")]
     Interface(IoError),
@@ -75,6 +82,7 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
         .enable_time()
         .build()
         .map_err(EndReason::Runtime)?;
+    let supervisor = Supervisor::connect();
     runtime.block_on(async {
         listener.set_nonblocking(true).map_err(EndReason::Runtime)?;
         let listener = UnixListener::from_std(listener).map_err(EndReason::Runtime)?;
@@ -83,7 +91,8 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
         let access = Access::new([(Role::Meshd, Who::User(meshd))]);
         let mut terminate = signal(SignalKind::terminate()).map_err(EndReason::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(EndReason::Runtime)?;
-        notify_ready();
+        walls::before_the_interface()?;
+        supervisor.ready();
         tokio::select! {
             () = serve(listener, Arc::clone(&service), access, Limits::default()) => {}
             Some(reason) = reason.recv() => return Err(reason),

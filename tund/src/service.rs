@@ -18,7 +18,7 @@ use crate::interface::Subnets;
 use crate::io::{Command, Counted, DataPath};
 use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
-use crate::{EndReason, device, interface, privileges};
+use crate::{EndReason, device, interface, privileges, walls};
 
 /// Commands that may wait for the data path.
 const MAX_COMMANDS: usize = 16;
@@ -73,6 +73,11 @@ impl Tund {
         privileges::drop_all().map_err(|error| {
             let answer = ApiError::internal(error.to_string());
             end(&self.fatal, EndReason::Privileges(error));
+            answer
+        })?;
+        walls::before_packets().map_err(|error| {
+            let answer = ApiError::internal(error.to_string());
+            end(&self.fatal, EndReason::Walls(error));
             answer
         })?;
 

@@ -3,11 +3,7 @@
 pub mod activation;
 pub mod hardening;
 pub mod logging;
+pub mod notify;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
 pub mod users;
-
-/// Tells the supervisor that the daemon answers (`READY=1` of `sd_notify(3)`); nothing if there is none.
-pub fn notify_ready() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "cannot tell the supervisor that this daemon is ready");
-    }
-}

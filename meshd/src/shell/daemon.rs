@@ -12,6 +12,8 @@ use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::{self, SessionState};
 use i2plan_ipc::api::tund::TundApi;
 use i2plan_ipc::client::{Client, ClientError, Link};
+use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::daemon::sandbox::SandboxError;
 use i2plan_ipc::hello::HelloReply;
 use i2plan_ipc::server::{Limits, serve};
 use i2plan_ipc::version::Version;
@@ -30,7 +32,7 @@ use super::storage::{Storage, StorageError};
 use super::tunnel;
 use crate::config::Config;
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
-use crate::sam;
+use crate::{sam, walls};
 
 /// Name of the tunnel interface.
 const INTERFACE: &str = "i2plan0";
@@ -72,6 +74,9 @@ pub enum DaemonError {
     /// The state cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The walls do not stand.
+    #[error(transparent)]
+    Walls(#[from] SandboxError),
     /// The operating system refuses something basic.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -84,7 +89,9 @@ pub enum DaemonError {
 pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let supervisor = Supervisor::connect();
     let storage = Storage::open(&options.state)?;
+    walls::before_serving(&options.state, options.config.sam_address.port())?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
 
@@ -92,7 +99,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
     // The mode and group of the socket file say who may control this node.
     let access = Access::new([(Role::Client, Who::Anyone)]);
     tokio::spawn(serve(listener, Arc::new(Control { commands }), access, Limits::default()));
-    i2plan_ipc::daemon::notify_ready();
+    supervisor.ready();
 
     let daemon = Daemon::start(options, storage, command_queue);
     // The sessions are left to tund, which ends them if it stops too.

@@ -1,0 +1,28 @@
+//! What keyd may do, and when.
+//!
+//! | time | files | system calls |
+//! | --- | --- | --- |
+//! | until the socket is there and the users are looked up | as its user | all |
+//! | until the keys are read or made | its store | all |
+//! | while it serves | none | an event loop over what it has: nothing that opens, connects, starts or executes |
+
+use std::path::Path;
+
+use i2plan_ipc::daemon::sandbox::{Allowed, Files, SandboxError, Syscalls, enter, restrict_files};
+
+/// Before the store is opened: nothing else can be.
+///
+/// # Errors
+/// [`SandboxError`]; keyd must not go on then.
+pub fn before_the_store(store: &Path) -> Result<(), SandboxError> {
+    restrict_files(&Files::none().and(store, Allowed::Keep))
+}
+
+/// Before anybody is answered. What keyd does from here on is to take connections, among them those to the SAM
+/// bridge that meshd passes to it, and to answer: the base is all that it takes.
+///
+/// # Errors
+/// [`SandboxError`]; keyd must not go on then.
+pub fn before_serving() -> Result<(), SandboxError> {
+    enter(&Files::none(), Syscalls::base())
+}

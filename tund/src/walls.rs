@@ -1,0 +1,76 @@
+//! What tund may do, and when.
+//!
+//! | time | capability | files | system calls |
+//! | --- | --- | --- | --- |
+//! | until the socket is there and the users are looked up | `CAP_NET_ADMIN` | as its user | all |
+//! | until the interface is up | `CAP_NET_ADMIN` | the TUN driver; reading about itself | to make an interface |
+//! | from then on | none | none | to move packets, and to ask keyd for the next key |
+
+use std::path::Path;
+
+use i2plan_ipc::daemon::sandbox::{Allowed, Argument, Files, SandboxError, Syscalls, enter};
+
+/// The kind of a socket without its flags.
+const KIND: u64 = 0xf;
+
+/// Before meshd is answered.
+///
+/// # Errors
+/// [`SandboxError`]; tund must not go on then.
+pub fn before_the_interface() -> Result<(), SandboxError> {
+    let mut files = Files::none().and(Path::new("/proc/self"), Allowed::Read);
+    // Where it is missing, there is no interface to be had; that is said when one is asked for.
+    let driver = Path::new("/dev/net");
+    if driver.exists() {
+        files = files.and(driver, Allowed::Device);
+    }
+    let syscalls = socket(
+        socket(socket(moving_packets(), libc::AF_NETLINK, None), libc::AF_INET, None),
+        libc::AF_INET6,
+        None,
+    )
+    .and(&[
+        // The TUN driver, and settings of the interface that only ioctl has.
+        libc::SYS_openat,
+        libc::SYS_ioctl,
+        // rtnetlink.
+        libc::SYS_bind,
+        libc::SYS_setsockopt,
+        // Giving up the capability, and looking whether it is gone from every thread.
+        libc::SYS_capget,
+        libc::SYS_capset,
+        libc::SYS_getdents64,
+        libc::SYS_statx,
+        libc::SYS_newfstatat,
+        libc::SYS_lseek,
+        // The walls that follow.
+        libc::SYS_prctl,
+        libc::SYS_seccomp,
+        libc::SYS_landlock_create_ruleset,
+        libc::SYS_landlock_add_rule,
+        libc::SYS_landlock_restrict_self,
+    ]);
+    enter(&files, syscalls)
+}
+
+/// Once the interface is up.
+///
+/// # Errors
+/// [`SandboxError`]; tund must not go on then.
+pub fn before_packets() -> Result<(), SandboxError> {
+    enter(&Files::none(), moving_packets())
+}
+
+fn moving_packets() -> Syscalls {
+    // keyd's socket, which is asked for keys.
+    socket(Syscalls::base(), libc::AF_UNIX, Some(libc::SOCK_STREAM)).and(&[libc::SYS_connect])
+}
+
+fn socket(syscalls: Syscalls, family: libc::c_int, kind: Option<libc::c_int>) -> Syscalls {
+    let argument = |value: libc::c_int| u64::from(value.cast_unsigned());
+    let family = Argument::Is(0, argument(family));
+    match kind {
+        Some(kind) => syscalls.and_if(libc::SYS_socket, &[family, Argument::Masked(1, KIND, argument(kind))]),
+        None => syscalls.and_if(libc::SYS_socket, &[family]),
+    }
+}
