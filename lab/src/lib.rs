@@ -6,6 +6,7 @@
 //! * [`i2p`]: the routers.
 //! * [`build`], [`node`]: the daemons, built and run.
 //! * [`probe`]: what runs inside a node's namespace to measure it.
+//! * [`intruder`]: somebody in a daemon's place, who tries its walls.
 //! * [`demo`], [`bench`]: what users run.
 //! * [`testing`]: how a test gets into the sandbox.
 
@@ -15,6 +16,7 @@ pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod i2p;
+pub mod intruder;
 pub mod netns;
 pub mod node;
 pub mod probe;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use lab::demo::Options;
 use lab::node::PROGRAMS_VARIABLE;
-use lab::{Failure, bench, build, demo, i2p, probe, process, sandbox};
+use lab::{Failure, bench, build, demo, i2p, intruder, probe, process, sandbox};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -69,6 +69,9 @@ enum Command {
     /// Run I2P routers
     #[command(name = "__router", hide = true)]
     Router { config: PathBuf },
+    /// Try something that a daemon's walls forbid
+    #[command(name = "__intrude", hide = true)]
+    Intrude(intruder::Intrusion),
     #[command(name = "__ping", hide = true)]
     Ping {
         target: IpAddr,
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
         Command::Sandbox { program, args } => sandboxed(&program, &args, &[]),
         Command::In { namespace, program, args } => end(Err(process::become_in(&namespace, &program, &args))),
         Command::Router { config } => end(router(&config)),
+        Command::Intrude(intrusion) => end(intruder::run(&intrusion)),
         Command::Ping { target, count, first } => end(probe::ping(target, count, PING_INTERVAL, first)),
         Command::ServeTcp { address } => end(probe::serve_tcp(address)),
         Command::SendTcp { address, bytes } => end(probe::send_tcp(address, bytes)),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::i2p::PrivateNetwork;
 use crate::netns::Network;
-use crate::process::{Child, Output, Spawn};
+use crate::process::{Child, Output, Spawn, own_program};
 use crate::sandbox::DIRECTORY;
 use crate::{Failure, tail};
 
@@ -106,7 +106,8 @@ fn install_programs() -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("{PROGRAMS_VARIABLE}: {error}")))?;
     let directory = bin();
     std::fs::create_dir_all(&directory)?;
-    for (name, path) in &programs {
+    let own = ("lab".to_owned(), own_program());
+    for (name, path) in programs.iter().chain([&own].map(|(name, path)| (name, path))) {
         let target = directory.join(name);
         File::create(&target)?;
         let none: Option<&str> = None;

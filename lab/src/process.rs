@@ -21,6 +21,7 @@ pub struct Spawn {
     args: Vec<OsString>,
     namespace: Option<String>,
     log: Option<PathBuf>,
+    own_group: bool,
 }
 
 /// What a process left behind.
@@ -38,7 +39,13 @@ impl Spawn {
     /// A program with arguments.
     #[must_use]
     pub fn new(program: &Path, args: impl IntoIterator<Item = OsString>) -> Self {
-        Self { program: program.to_owned(), args: args.into_iter().collect(), namespace: None, log: None }
+        Self {
+            program: program.to_owned(),
+            args: args.into_iter().collect(),
+            namespace: None,
+            log: None,
+            own_group: true,
+        }
     }
 
     /// Another process of this program.
@@ -61,6 +68,13 @@ impl Spawn {
         self
     }
 
+    /// Leaves it in this program's process group, for one that makes itself a session.
+    #[must_use]
+    pub fn same_group(mut self) -> Self {
+        self.own_group = false;
+        self
+    }
+
     fn command(&self) -> Result<Command, Failure> {
         let mut command = match &self.namespace {
             None => Command::new(&self.program),
@@ -73,7 +87,9 @@ impl Spawn {
         };
         command.args(&self.args).stdin(Stdio::null()).kill_on_drop(true);
         // Ctrl-C at a terminal is for the laboratory, which then takes its processes down in order.
-        command.process_group(0);
+        if self.own_group {
+            command.process_group(0);
+        }
         if let Some(log) = &self.log {
             let file = File::options().append(true).create(true).open(log)?;
             command.stdout(file.try_clone()?).stderr(file);
@@ -195,6 +211,6 @@ pub fn become_in(namespace: &str, program: &OsString, args: &[OsString]) -> Fail
 }
 
 /// This program or, in a test, the laboratory's program.
-fn own_program() -> PathBuf {
+pub(crate) fn own_program() -> PathBuf {
     std::env::var_os("I2PLAN_LAB_PROGRAM").map_or_else(|| "/proc/self/exe".into(), PathBuf::from)
 }
