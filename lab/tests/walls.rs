@@ -5,15 +5,19 @@
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use clap::ValueEnum as _;
 use lab::Failure;
 use lab::intruder::{Attempt, Outcome, Seat};
 use lab::node::{Lab, Node, bin};
-use lab::process::Spawn;
+use lab::process::{Spawn, signal};
 use lab::testing::sandboxed;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+
+/// How long an interface may take to come up, or a daemon to come back.
+const GIVEN_UP: Duration = Duration::from_secs(60);
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
@@ -305,6 +309,44 @@ fn nothing_gets_through_the_walls() {
         for (daemon, pid) in ["keyd", "meshd", "tund"].into_iter().zip(&pids) {
             assert_eq!(node.daemon_pid(daemon).await?, *pid);
         }
+        lab.stop().await
+    });
+}
+
+#[test]
+fn the_doctor_sees_the_walls_and_a_breach_is_told() {
+    sandboxed(LAB, "the_doctor_sees_the_walls_and_a_breach_is_told", async || {
+        let mut lab = Lab::start().await?;
+        lab.add_node().await?.ready().await?;
+        let node = &lab.nodes[0];
+        // Founds a network, so that the interface comes up and tund gives up its capability.
+        node.invite(&[]).await?;
+        node.until("the interface is up", GIVEN_UP, async |node| {
+            Ok(node.status().await?.tunnel.interface.is_some())
+        })
+        .await?;
+        let report = node.ctl(&["--json", "doctor"], "").await?;
+        println!("{}", report.stdout);
+        let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
+        assert_eq!(report["healthy"], true);
+        for (daemon, uid) in ["keyd", "meshd", "tund"].into_iter().zip(node.uids) {
+            let walls = &report["walls"][daemon];
+            assert_eq!(walls["uid"], uid, "{daemon}");
+            assert_eq!(walls["capabilities"], "0000000000000000", "{daemon}");
+            assert_eq!(walls["landlock"], "full", "{daemon}");
+            assert_eq!(walls["dumpable"], false, "{daemon}");
+            assert_eq!((&walls["seccomp"], &walls["no_new_privs"]), (&true.into(), &true.into()), "{daemon}");
+        }
+
+        // As the kernel ends a process that makes a forbidden call.
+        let breached = node.daemon_pid("keyd").await?;
+        signal(breached, Signal::SIGSYS)?;
+        node.until("keyd is back", GIVEN_UP, async |node| Ok(node.daemon_pid("keyd").await? != breached))
+            .await?;
+        let log = std::fs::read_to_string(node.log())?;
+        assert!(
+            log.contains("keyd was killed by SIGSYS (31): it made a system call that its sandbox forbids")
+        );
         lab.stop().await
     });
 }
