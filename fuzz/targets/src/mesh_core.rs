@@ -43,7 +43,8 @@ const MAX_CERTIFYING: usize = 32;
 /// Runs the target.
 pub fn run(input: &[u8]) {
     let mut choices = Unstructured::new(input);
-    let mut world = World::new(choices.arbitrary().unwrap_or(false));
+    let start = choices.arbitrary::<u8>().unwrap_or(0);
+    let mut world = World::new(start & 1 != 0, start & 2 == 0);
     // Ends with the input.
     while !choices.is_empty() && world.step(&mut choices).is_ok() {
         world.settle();
@@ -92,7 +93,8 @@ struct World {
 }
 
 impl World {
-    fn new(member: bool) -> Self {
+    /// A node that is a member already or not yet, and has a session for data or not.
+    fn new(member: bool, session: bool) -> Self {
         let me = testing::node(ME);
         let mut state = State::new(me);
         if member {
@@ -106,7 +108,7 @@ impl World {
         let now = Now { monotonic: Duration::from_secs(5), unix: Duration::from_secs(NOW) };
         let disk = state.to_bytes();
         let mut world = Self {
-            mesh: mesh(state, now),
+            mesh: mesh(state, session, now),
             now,
             mood: Mood::Honest,
             unanswered: Vec::new(),
@@ -560,7 +562,7 @@ impl World {
         let state = State::from_bytes(&disk, &testing::node(ME)).expect("what was saved can be read");
         self.members = state.records.iter().map(|record| (record.value.node, known_of(record))).collect();
         self.network = state.membership.as_ref().map(|membership| membership.charter.value.network());
-        self.mesh = mesh(state, self.now);
+        self.mesh = mesh(state, true, self.now);
         // Their users have gone with the daemon.
         self.commands.clear();
         self.unanswered.clear();
@@ -595,7 +597,7 @@ impl World {
     }
 }
 
-fn mesh(state: State, now: Now) -> Mesh {
+fn mesh(state: State, session: bool, now: Now) -> Mesh {
     let identity = keyd::Identity { node: testing::node(ME), control: testing::destination(ME) };
     let settings = Settings {
         name: "fuzz".parse().expect("a name"),
@@ -606,7 +608,9 @@ fn mesh(state: State, now: Now) -> Mesh {
         keepalive: 25,
     };
     let mut mesh = Mesh::new(identity, settings, state, [7; 32], now);
-    mesh.on_data_session(testing::destination(100));
+    if session {
+        mesh.on_data_session(testing::destination(100));
+    }
     mesh
 }
 
@@ -697,8 +701,9 @@ pub fn seeds() -> Seeds {
         seed("disk-full", script(&[&[14, 0], invite, day, &[14, 1], invite])),
         seed("clock", script(&[&[8, 0, 0, 0, 0], day, &[8, 255, 255, 255, 255], day])),
         seed("silent", script(&[&[13, 2], day, &[12, 1], &[12, 2], &[13, 1], day, &[13, 0], day])),
-        seed("join", [&[0, 10, 0], &[11, 0, 200, 200, 200][..], day].concat()),
+        seed("join", [&[0, 10, 0], &[11, 0, 7, 7, 7][..], day].concat()),
         seed("join-unanswered", [&[0, 10, 0], day, &[10, 0]].concat()),
+        seed("join-without-session", [&[2, 10, 0], &[11, 0, 7, 7, 7][..], day, &[12, 1]].concat()),
         seed("found", [&[0], invite, &[4, 50, 0, 7], day].concat()),
     ]
 }
