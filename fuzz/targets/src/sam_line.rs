@@ -1,5 +1,6 @@
-//! One line from a SAM bridge, as `meshd` reads it.
+//! One line from a SAM bridge, as `meshd` reads it, and as `keyd` does when it has asked for a session.
 
+use i2plan_keyd::session::read_answer;
 use i2plan_meshd::sam::line::{Line, pong};
 use i2plan_proto::testing;
 
@@ -26,6 +27,18 @@ pub fn run(input: &[u8]) {
         }
         Ok(_) => {}
     }
+    match read_answer(line) {
+        Ok(()) => assert!(line.starts_with(b"SESSION STATUS ")),
+        Err(error) => {
+            // A bridge repeats the destination's private key, of which nothing may be passed on.
+            let message = format!("{error:?}");
+            let repeats = line.windows(12).any(|part| {
+                part.iter().all(u8::is_ascii_alphanumeric)
+                    && message.as_bytes().windows(part.len()).any(|said| said == part)
+            });
+            assert!(!repeats, "{message} repeats a part of the answer");
+        }
+    }
 }
 
 /// As a bridge would quote it.
@@ -44,6 +57,9 @@ pub fn seeds() -> Seeds {
         seed("naming", format!("NAMING REPLY RESULT=OK NAME={name} VALUE={value}\r")),
         seed("naming-unknown", format!("NAMING REPLY RESULT=KEY_NOT_FOUND NAME={name}")),
         seed("status", "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"no tunnels\""),
+        seed("opened", format!("SESSION STATUS RESULT=OK DESTINATION={value}")),
+        seed("not-opened", format!("SESSION STATUS RESULT=DUPLICATED_DEST MESSAGE={value}")),
+        seed("no-answer", format!("SESSION STATUS RESULT={value}")),
         seed("ping", "PING 17 x"),
         seed("other", "STREAM STATUS RESULT=OK"),
     ]
