@@ -322,7 +322,7 @@ impl Mesh {
     /// When [`Mesh::on_time`] is to be called next, on the monotonic clock.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        let joining = self.joining.as_ref().map(Joining::wake_at);
+        let joining = self.joining.as_ref().and_then(Joining::wake_at);
         if self.membership.is_none() {
             return joining;
         }
