@@ -8,7 +8,7 @@ use std::time::Duration;
 use i2plan_ipc::api::Api;
 use i2plan_ipc::api::{keyd, meshd, tund};
 use i2plan_ipc::frame::{HEADER_LEN, Header, MAX_FDS, decode_body, encode_body};
-use i2plan_ipc::hello::{Hello, HelloReply, PROTOCOL, Reply, Request};
+use i2plan_ipc::hello::{Hello, HelloReply, Landlock, PROTOCOL, Reply, Request};
 use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
@@ -76,7 +76,14 @@ pub fn seeds() -> Seeds {
     let hello = Hello { protocol: PROTOCOL, role: Role::Meshd, version: version() };
     put(1, "hello", encode_body(&hello));
     let refused = Some(ApiError::denied("no").with_hint("ask"));
-    let reply = HelloReply { protocol: PROTOCOL, role: Role::Keyd, pid: 7, version: version(), refused };
+    let reply = HelloReply {
+        protocol: PROTOCOL,
+        role: Role::Keyd,
+        pid: 7,
+        version: version(),
+        landlock: Landlock::Full,
+        refused,
+    };
     put(2, "hello-refused", encode_body(&reply));
     for (name, body) in keyd_requests() {
         put(3, &format!("keyd-{name}"), encode_body(&Request { id: 1, body }));
