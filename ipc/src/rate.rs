@@ -22,8 +22,9 @@ impl Quota {
     }
 }
 
-/// A leaky bucket under a [`Quota`], kept as the time at which it will be empty (GCRA, ITU-T I.371).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// A leaky bucket under a [`Quota`], kept as the time at which it will be empty (GCRA, ITU-T I.371). Buckets are
+/// ordered by that time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bucket {
     empty_at: Duration,
 }
