@@ -7,10 +7,12 @@
 //! * [`build`], [`node`]: the daemons, built and run.
 //! * [`probe`]: what runs inside a node's namespace to measure it.
 //! * [`demo`], [`bench`]: what users run.
+//! * [`attack`]: what an intruder runs.
 //! * [`testing`]: how a test gets into the sandbox.
 
 use std::path::Path;
 
+pub mod attack;
 pub mod bench;
 pub mod build;
 pub mod demo;
