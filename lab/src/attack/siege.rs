@@ -257,24 +257,8 @@ impl Target {
         for stream in &held {
             count += pass(stream, &[0, 0, 1], &[null.as_fd(); MAX_FDS]);
         }
-        // The listener's kernel takes the connections, and nobody reads.
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let unread = || {
-            let mut socket = TcpStream::connect(listener.local_addr()?)?;
-            socket.set_nonblocking(true)?;
-            while socket.write(&[0; 65_536]).is_ok() {}
-            sockopt::set_socket_linger(&socket, Some(Duration::from_secs(600)))?;
-            Ok::<_, io::Error>(socket)
-        };
-        let mut lingering: Vec<TcpStream> = (0..8).map(|_| unread()).collect::<io::Result<_>>()?;
-        let fds: Vec<_> = lingering.iter().map(TcpStream::as_fd).collect();
-        let stream = self.connect()?;
-        count += pass(&stream, &[0], &fds);
-        drop(fds);
-        // So that the daemon's are the last.
-        lingering.clear();
-        drop(stream);
         drop(held);
+        count += self.lingering(1)? + self.lingering(MAX_FDS)? + self.lingering(2 * MAX_FDS)?;
         count += Self::press(|| {
             for stream in [Some(self.connect()?), self.greeted()?].into_iter().flatten() {
                 pass(&stream, &self.request(), &[null.as_fd(); MAX_PASSED]);
@@ -288,6 +272,34 @@ impl Target {
             Ok(())
         })?;
         Ok(count)
+    }
+}
+
+impl Target {
+    /// Passes sockets whose last owner has to wait for what nobody does, and lets go of them.
+    fn lingering(&self, number: usize) -> io::Result<u64> {
+        // The listener's kernel takes the connections, and nobody reads.
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let unread = || {
+            let mut socket = TcpStream::connect(listener.local_addr()?)?;
+            socket.set_nonblocking(true)?;
+            while socket.write(&[0; 65_536]).is_ok() {}
+            sockopt::set_socket_linger(&socket, Some(Duration::from_secs(600)))?;
+            Ok::<_, io::Error>(socket)
+        };
+        let sockets: Vec<TcpStream> = (0..number).map(|_| unread()).collect::<io::Result<_>>()?;
+        let fds: Vec<_> = sockets.iter().map(TcpStream::as_fd).collect();
+        // Again, should there be no place left yet.
+        let stream = loop {
+            let stream = self.connect()?;
+            if pass(&stream, &[0], &fds) > 0 {
+                break stream;
+            }
+        };
+        // From here on the daemon's, or those on their way to it, are the last.
+        drop(sockets);
+        drop(stream);
+        Ok(1)
     }
 }
 
