@@ -39,6 +39,8 @@ pub struct Lab {
     i2p: PrivateNetwork,
     /// The nodes, the first of them first.
     pub nodes: Vec<Node>,
+    /// What daemons that are started from now on log (`I2PLAN_LOG`); none for what they log anyway.
+    pub log_filter: Option<String>,
     /// Routers without a node.
     strangers: Vec<Child>,
 }
@@ -52,7 +54,7 @@ impl Lab {
         install_programs()?;
         let network = Network::create(INTERNET_ADDRESSES).await?;
         let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network).await?;
-        Ok(Self { network, i2p, nodes: Vec::new(), strangers: Vec::new() })
+        Ok(Self { network, i2p, nodes: Vec::new(), log_filter: None, strangers: Vec::new() })
     }
 
     /// Starts a node more: its router, then its daemons.
@@ -66,6 +68,7 @@ impl Lab {
         let address = self.network.add_node(&name, number).await?;
         let router = self.i2p.start_edge(&name, address).await?;
         let mut node = Node::new(name, number, address, router)?;
+        node.log_filter.clone_from(&self.log_filter);
         node.start_daemons()?;
         self.nodes.push(node);
         self.nodes.last_mut().ok_or_else(|| Failure::new("no node"))
@@ -265,6 +268,7 @@ pub struct Node {
     pub uids: [u32; 3],
     /// The group that may control it.
     pub group: u32,
+    log_filter: Option<String>,
     directory: PathBuf,
     router: Child,
     supervisor: Option<Child>,
@@ -280,7 +284,7 @@ impl Node {
         std::fs::write(directory.join("config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;
         let (uids, group) = ([1, 2, 3].map(|daemon| first + daemon), first + 4);
-        Ok(Self { name, address, uids, group, directory, router, supervisor: None })
+        Ok(Self { name, address, uids, group, log_filter: None, directory, router, supervisor: None })
     }
 
     fn path(&self, name: &str) -> OsString {
@@ -335,11 +339,12 @@ impl Node {
             "--group".into(),
             group,
         ];
-        let supervisor = Spawn::new(&bin().join("i2planctl"), args)
-            .namespace(Some(&self.name))
-            .log(&self.log())
-            .start()?;
-        self.supervisor = Some(supervisor);
+        let mut supervisor =
+            Spawn::new(&bin().join("i2planctl"), args).namespace(Some(&self.name)).log(&self.log());
+        if let Some(filter) = &self.log_filter {
+            supervisor = supervisor.variable("I2PLAN_LOG", filter);
+        }
+        self.supervisor = Some(supervisor.start()?);
         Ok(())
     }
 

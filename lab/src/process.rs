@@ -21,6 +21,7 @@ pub struct Spawn {
     args: Vec<OsString>,
     namespace: Option<String>,
     log: Option<PathBuf>,
+    variables: Vec<(&'static str, String)>,
 }
 
 /// What a process left behind.
@@ -38,7 +39,13 @@ impl Spawn {
     /// A program with arguments.
     #[must_use]
     pub fn new(program: &Path, args: impl IntoIterator<Item = OsString>) -> Self {
-        Self { program: program.to_owned(), args: args.into_iter().collect(), namespace: None, log: None }
+        Self {
+            program: program.to_owned(),
+            args: args.into_iter().collect(),
+            namespace: None,
+            log: None,
+            variables: Vec::new(),
+        }
     }
 
     /// Another process of this program.
@@ -61,6 +68,13 @@ impl Spawn {
         self
     }
 
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.push((name, value.to_owned()));
+        self
+    }
+
     fn command(&self) -> Result<Command, Failure> {
         let mut command = match &self.namespace {
             None => Command::new(&self.program),
@@ -72,6 +86,7 @@ impl Spawn {
             }
         };
         command.args(&self.args).stdin(Stdio::null()).kill_on_drop(true);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         // Ctrl-C at a terminal is for the laboratory, which then takes its processes down in order.
         command.process_group(0);
         if let Some(log) = &self.log {
