@@ -8,10 +8,12 @@
 //! * [`probe`]: what runs inside a node's namespace to measure it.
 //! * [`intruder`]: somebody in a daemon's place, who tries its walls.
 //! * [`demo`], [`bench`]: what users run.
+//! * [`attack`]: what an intruder runs.
 //! * [`testing`]: how a test gets into the sandbox.
 
 use std::path::Path;
 
+pub mod attack;
 pub mod bench;
 pub mod build;
 pub mod demo;

@@ -22,6 +22,7 @@ pub struct Spawn {
     namespace: Option<String>,
     log: Option<PathBuf>,
     own_group: bool,
+    variables: Vec<(&'static str, String)>,
 }
 
 /// What a process left behind.
@@ -45,6 +46,7 @@ impl Spawn {
             namespace: None,
             log: None,
             own_group: true,
+            variables: Vec::new(),
         }
     }
 
@@ -75,6 +77,13 @@ impl Spawn {
         self
     }
 
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.push((name, value.to_owned()));
+        self
+    }
+
     fn command(&self) -> Result<Command, Failure> {
         let mut command = match &self.namespace {
             None => Command::new(&self.program),
@@ -86,6 +95,7 @@ impl Spawn {
             }
         };
         command.args(&self.args).stdin(Stdio::null()).kill_on_drop(true);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         // Ctrl-C at a terminal is for the laboratory, which then takes its processes down in order.
         if self.own_group {
             command.process_group(0);

@@ -280,12 +280,12 @@ impl World {
             (payload.len() <= message::MAX_LEN).then(|| Message::from_bytes(payload).ok()).flatten();
         match message {
             Some(Message::Records(records)) if was_member => self.learn(records),
-            Some(Message::JoinReply(JoinReply::Welcome(welcome))) => {
-                if !was_member && self.mesh.network().is_some() {
-                    let asked = self.asked.iter().any(|number| testing::destination(*number) == *from);
-                    assert!(asked, "somebody else than the inviter let this node in");
-                    self.learn(welcome.records);
-                }
+            Some(Message::JoinReply(JoinReply::Welcome(welcome)))
+                if !was_member && self.mesh.network().is_some() =>
+            {
+                let asked = self.asked.iter().any(|number| testing::destination(*number) == *from);
+                assert!(asked, "somebody else than the inviter let this node in");
+                self.learn(welcome.records);
             }
             _ => {}
         }

@@ -181,16 +181,17 @@ impl World {
                     other.handle_datagram(&message, self.now);
                 }
             }
-            let first = self.inbound.len();
+            let mut answers = Vec::new();
             for other in &mut self.others {
                 while let Some(datagram) = other.poll_datagram(self.now) {
                     let end = datagram.iter().position(|byte| *byte == b'\n').expect("a header");
-                    self.inbound.push(datagram[end + 1..].to_vec());
+                    answers.push(datagram[end + 1..].to_vec());
                 }
             }
-            for message in self.inbound[first..].to_vec() {
-                self.deliver(&message);
+            for message in &answers {
+                self.deliver(message);
             }
+            self.inbound.extend(answers);
             self.send();
         }
     }
