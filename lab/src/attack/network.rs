@@ -82,6 +82,9 @@ pub struct DataOrder {
 /// What [`data`] has sent, by kind.
 pub type DataReport = BTreeMap<String, u64>;
 
+/// Makes a datagram for the holder of a key.
+type Make = fn(&PublicKey) -> Vec<u8>;
+
 fn order<T: DeserializeOwned>() -> Result<T, Failure> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text)?;
@@ -415,7 +418,7 @@ pub async fn data() -> Result<(), Failure> {
     let mut session = Session::open(Style::Raw).await?;
     let target = find(&mut session, &order.endpoint).await?;
     let header = session.header(&target);
-    let kinds: [(&str, fn(&PublicKey) -> Vec<u8>); 4] = [
+    let kinds: [(&str, Make); 4] = [
         ("garbage", |_| garbage()),
         ("initiations with unknown keys", initiation),
         ("initiations that are spoiled", |key| spoil(initiation(key))),
