@@ -8,6 +8,10 @@
 //! * [`probe`]: what runs inside a node's namespace to measure it.
 //! * [`demo`], [`bench`]: what users run.
 //! * [`testing`]: how a test gets into the sandbox.
+//!
+//! All of it is for Linux; elsewhere there is nothing here.
+
+#![cfg(target_os = "linux")]
 
 use std::path::Path;
 
