@@ -43,6 +43,10 @@ pub enum Command {
     #[command(after_help = "The exit status is 0 if the node answered, whatever state it is in.")]
     Status,
 
+    /// Check the node and the walls around its daemons, and say what to mend
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor,
+
     /// List the other members of the network
     #[command(after_help = PEERS_HELP)]
     Peers,
@@ -128,6 +132,11 @@ pub struct Up {
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
 }
+
+const DOCTOR_HELP: &str = "\
+What is said of a daemon's walls is what the kernel reports in /proc, and for Landlock what the daemon reports.
+
+The exit status is 1 if there is something to mend; findings marked `note` need not be.";
 
 const PEERS_HELP: &str = "\
 A peer is up while its last WireGuard handshake is at most three minutes old. HEARD is its last control \

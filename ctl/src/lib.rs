@@ -27,8 +27,8 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
     let json = args::asks_for_json(&argv);
     let result = match args::parse(argv) {
         Ok(Parsed::Run(args)) => execute(args),
-        Ok(Parsed::Print(text)) => output::print(&text),
-        Ok(Parsed::Version) => commands::version::run(json),
+        Ok(Parsed::Print(text)) => output::print(&text).map(done),
+        Ok(Parsed::Version) => commands::version::run(json).map(done),
         Ok(Parsed::Misused(error)) => {
             // clap writes to standard error, in colour where that is a terminal.
             let _ = error.print();
@@ -37,7 +37,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         Err(failure) => Err(failure),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(failure) => {
             failure.report(json);
             ExitCode::from(failure.exit_code())
@@ -45,7 +45,11 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn execute(args: Args) -> Result<(), Failure> {
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+fn execute(args: Args) -> Result<ExitCode, Failure> {
     let Args { json, socket, command } = args;
     // Changes the credentials of its thread, so it must be the only one: no runtime before it.
     #[cfg(target_os = "linux")]
@@ -59,6 +63,7 @@ fn execute(args: Args) -> Result<(), Failure> {
         .map_err(|error| Failure::internal(format!("cannot start: {error}")))?;
     runtime.block_on(async {
         match command {
+            Command::Doctor => return commands::doctor::run(socket.as_deref(), json).await,
             Command::Status => commands::status::run(socket.as_deref(), json).await,
             Command::Peers => commands::peers::run(socket.as_deref(), json).await,
             Command::Invite(args::InviteCommand::Create(create)) => {
@@ -75,5 +80,6 @@ fn execute(args: Args) -> Result<(), Failure> {
             #[cfg(target_os = "linux")]
             Command::Launch(_) => Ok(()),
         }
+        .map(done)
     })
 }

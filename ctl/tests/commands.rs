@@ -20,7 +20,7 @@ use i2plan_ipc::api::meshd::{
     Daemon, Invite, MeshdApi, Network, Peer, Reply, Request, Sam, Session, SessionState, Status, Tunnel,
 };
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
-use i2plan_ipc::hello::{HelloReply, PROTOCOL};
+use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
 use i2plan_ipc::version::Version;
@@ -88,6 +88,7 @@ fn status(network: Option<Network>) -> Status {
         name: name.to_owned(),
         pid: None,
         version: None,
+        landlock: None,
         error: error.map(str::to_owned),
     };
     Status {
@@ -454,6 +455,7 @@ fn answer_from_another_time(listener: &StdListener) {
         role: Role::Meshd,
         pid: 1,
         version: Version { version: "9.9.9".to_owned(), commit: "x".to_owned(), built_at: 0 },
+        landlock: Landlock::None,
         refused: None,
     };
     let body = encode_body(&reply).unwrap();

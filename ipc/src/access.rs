@@ -34,6 +34,14 @@ impl Access {
         Self(rules.into())
     }
 
+    /// The users that it names.
+    pub(crate) fn users(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().filter_map(|(_, who)| match who {
+            Who::User(uid) => Some(*uid),
+            Who::Anyone => None,
+        })
+    }
+
     /// Whether a process with these credentials may connect as `role`.
     ///
     /// # Errors

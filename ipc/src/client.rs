@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::api::Api;
 use crate::error::{ApiError, ErrorKind};
@@ -18,6 +18,10 @@ use crate::version::Version;
 /// How long a daemon may take to accept a connection and answer the handshake. Long, because under socket
 /// activation the first connection starts it.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Wait before a socket at which too many are waiting is tried again. The daemon takes in some thousand in this
+/// time.
+const CONNECT_RETRY: Duration = Duration::from_millis(20);
 
 /// Added to a request's own deadline, so that the daemon's answer that it took too long still arrives.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -98,14 +102,19 @@ impl<A: Api> Client<A> {
     /// # Errors
     /// [`ClientError`].
     pub async fn connect(path: &Path, role: Role) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path)
+        let stream = timeout(CONNECT_DEADLINE, connect(path))
             .await
+            .map_err(|_| ClientError::Timeout { daemon: A::DAEMON })?
             .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
         let mut socket = FrameSocket::new(stream);
         let hello = Hello { protocol: PROTOCOL, role, version: Version::current() };
         let handshake = async {
-            socket.send(&hello, &[], MAX_HELLO).await?;
-            socket.recv::<HelloReply>(MAX_HELLO).await
+            let sent = socket.send(&hello, &[], MAX_HELLO).await;
+            // A daemon that has too many connections says so, and does not wait to be greeted.
+            match (socket.recv::<HelloReply>(MAX_HELLO).await, sent) {
+                (Ok(reply), _) => Ok(reply),
+                (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+            }
         };
         let (daemon, _) = timeout(CONNECT_DEADLINE, handshake)
             .await
@@ -179,6 +188,16 @@ impl<A: Api> Client<A> {
 
     fn broke(error: SocketError) -> ClientError {
         ClientError::Broken { daemon: A::DAEMON, reason: error.to_string() }
+    }
+}
+
+/// Connects, also while the daemon has more waiting at its door than the kernel keeps in line.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(CONNECT_RETRY).await,
+            result => return result,
+        }
     }
 }
 

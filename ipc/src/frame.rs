@@ -14,6 +14,10 @@ pub const HEADER_LEN: usize = 5;
 /// File descriptors that may travel with one frame.
 pub const MAX_FDS: usize = 4;
 
+/// How deep lists and maps may lie in each other in a body. The deepest message has less than ten levels; a
+/// decoder that follows a stranger's nesting as far as it goes runs out of stack.
+const MAX_DEPTH: usize = 32;
+
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -94,7 +98,9 @@ pub fn encode_body<T: Serialize>(message: &T) -> Result<Body, FrameError> {
 /// [`FrameError::Body`] if it does not.
 pub fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     let mut rest = body;
-    let value = rmp_serde::from_read(&mut rest).map_err(|error| FrameError::Body(error.to_string()))?;
+    let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
+    deserializer.set_max_depth(MAX_DEPTH);
+    let value = T::deserialize(&mut deserializer).map_err(|error| FrameError::Body(error.to_string()))?;
     if !rest.is_empty() {
         return Err(FrameError::Body(format!("{} bytes follow the message", rest.len())));
     }
@@ -124,6 +130,20 @@ mod tests {
         let mut body = encode_body(&7u32).unwrap();
         body.push(0);
         assert!(decode_body::<u32>(&body).is_err());
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        // A field that nobody knows, with so many lists in each other: {"id": 1, "x": [[…]]}.
+        let nested = |levels| {
+            let mut body = vec![0x83, 0xa2, b'i', b'd', 1, 0xa1, b'x'];
+            body.extend(std::iter::repeat_n(0x91, levels));
+            body.extend_from_slice(&[0xc0, 0xa4, b'b', b'o', b'd', b'y', 7]);
+            body
+        };
+        assert!(decode_body::<Request<u8>>(&nested(10)).is_ok());
+        let error = decode_body::<Request<u8>>(&nested(2000)).unwrap_err().to_string();
+        assert!(error.contains("depth limit"), "{error}");
     }
 
     proptest! {

@@ -73,7 +73,8 @@ impl Landlock {
     }
 
     /// What was noted.
-    pub(crate) fn of_this_process() -> Self {
+    #[must_use]
+    pub fn of_this_process() -> Self {
         let noted = OF_THIS_PROCESS.load(Ordering::Relaxed);
         [Self::Partial, Self::Full].into_iter().find(|known| *known as u8 == noted).unwrap_or_default()
     }

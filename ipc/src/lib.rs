@@ -15,6 +15,8 @@ pub mod daemon;
 pub mod error;
 pub mod frame;
 pub mod hello;
+mod places;
+pub mod rate;
 pub mod secret;
 pub mod server;
 mod socket;

@@ -1,9 +1,8 @@
 //! The listening side: accepts connections, checks who asks what, answers.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
@@ -14,29 +13,17 @@ use crate::access::{Access, Credentials};
 use crate::api::Api;
 use crate::error::ApiError;
 use crate::hello::{Hello, HelloReply, Landlock, MAX_HELLO, PROTOCOL, Reply, Request, Role};
-use crate::socket::{FrameSocket, SocketError};
+use crate::places::{Place, Places};
+use crate::socket::{FrameSocket, SocketError, close, send_at_once};
 use crate::version::Version;
+
+pub use crate::places::Limits;
 
 /// How long a client may take to say hello.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long accepting pauses when the system refuses it, as it does without free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How many connections a daemon holds at once.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// In all.
-    pub connections: usize,
-    /// Of one user.
-    pub connections_per_user: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { connections: 64, connections_per_user: 32 }
-    }
-}
 
 /// An answer, with the descriptors that go with it.
 #[derive(Debug)]
@@ -69,7 +56,7 @@ pub trait Service: Send + Sync + 'static {
 
 /// Serves connections for as long as the process lives.
 pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>, access: Access, limits: Limits) {
-    let counters = Arc::new(Connections { limits, by_user: Mutex::default() });
+    let places = Places::new(limits, access.users());
     let access = Arc::new(access);
     loop {
         let stream = match listener.accept().await {
@@ -82,14 +69,22 @@ pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>, access: 
         };
         let Ok(peer) = stream.peer_cred() else { continue };
         let peer = Credentials { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
-        let Some(slot) = counters.enter(peer.uid) else {
+        let Some(place) = places.enter(peer.uid) else {
             debug!(uid = peer.uid, "refused a connection: too many are open");
+            let refusal = ApiError::unavailable(format!(
+                "too many connections to {} are open, of user {} or in all",
+                S::Api::DAEMON,
+                peer.uid
+            ));
+            // If it can be said without waiting; it is for the client's comfort.
+            let refused = Some(refusal.with_hint("close some, or try again later"));
+            let _ = send_at_once(&stream, &hello_reply::<S>(refused), MAX_HELLO);
+            close(&stream);
             continue;
         };
         let (service, access) = (Arc::clone(&service), Arc::clone(&access));
         tokio::spawn(async move {
-            let _slot = slot;
-            match converse(&*service, stream, peer, &access).await {
+            match converse(&*service, stream, peer, &access, &place).await {
                 Ok(()) | Err(SocketError::Closed) => {}
                 Err(error) => debug!(uid = peer.uid, %error, "dropped a connection"),
             }
@@ -102,11 +97,13 @@ async fn converse<S: Service>(
     stream: UnixStream,
     peer: Credentials,
     access: &Access,
+    place: &Place,
 ) -> Result<(), SocketError> {
     let mut socket = FrameSocket::new(stream);
     let hello =
         timeout(HELLO_DEADLINE, socket.recv::<Hello>(MAX_HELLO)).await.map_err(|_| SocketError::Stalled)?;
     let (hello, _) = hello?;
+    place.turn().await;
     let refused = if hello.protocol == PROTOCOL {
         access.check(hello.role, peer).err()
     } else {
@@ -119,15 +116,7 @@ async fn converse<S: Service>(
         warn!(uid = peer.uid, pid = peer.pid, role = %hello.role, protocol = hello.protocol, "refused a connection: {refusal}");
     }
     let stop = refused.is_some();
-    let reply = HelloReply {
-        protocol: PROTOCOL,
-        role: S::Api::DAEMON,
-        pid: std::process::id(),
-        version: Version::current(),
-        landlock: Landlock::of_this_process(),
-        refused,
-    };
-    socket.send(&reply, &[], MAX_HELLO).await?;
+    socket.send(&hello_reply::<S>(refused), &[], MAX_HELLO).await?;
     if stop {
         return Ok(());
     }
@@ -145,12 +134,24 @@ async fn converse<S: Service>(
             }
             Err(error) => return Err(error),
         };
+        place.turn().await;
         let (result, fds) = match answer(service, hello.role, body, fds).await {
             Ok(Answer { reply, fds }) => (Ok(reply), fds),
             Err(error) => (Err(error), Vec::new()),
         };
         let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
         socket.send(&Reply { id, result }, &fds, S::Api::MAX_REPLY).await?;
+    }
+}
+
+fn hello_reply<S: Service>(refused: Option<ApiError>) -> HelloReply {
+    HelloReply {
+        protocol: PROTOCOL,
+        role: S::Api::DAEMON,
+        pid: std::process::id(),
+        version: Version::current(),
+        landlock: Landlock::of_this_process(),
+        refused,
     }
 }
 
@@ -173,41 +174,4 @@ async fn answer<S: Service>(
     timeout(S::Api::deadline(&request), service.call(role, request, fds))
         .await
         .unwrap_or_else(|_| Err(ApiError::timeout(format!("{} took too long", S::Api::DAEMON))))
-}
-
-/// Counts open connections.
-struct Connections {
-    limits: Limits,
-    by_user: Mutex<HashMap<u32, usize>>,
-}
-
-impl Connections {
-    fn enter(self: &Arc<Self>, uid: u32) -> Option<Slot> {
-        let mut by_user = self.by_user.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = by_user.values().sum();
-        let own = by_user.get(&uid).copied().unwrap_or(0);
-        if all >= self.limits.connections || own >= self.limits.connections_per_user {
-            return None;
-        }
-        by_user.insert(uid, own + 1);
-        Some(Slot { counters: Arc::clone(self), uid })
-    }
-}
-
-/// Holds the place of one connection.
-struct Slot {
-    counters: Arc<Connections>,
-    uid: u32,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut by_user = self.counters.by_user.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = by_user.get_mut(&self.uid) {
-            *own -= 1;
-            if *own == 0 {
-                by_user.remove(&self.uid);
-            }
-        }
-    }
 }

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, recvmsg, send, sendmsg, shutdown, sockopt,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +22,10 @@ use crate::frame::{Body, FrameError, HEADER_LEN, Header, MAX_FDS, decode_body, e
 
 /// How long a frame may take from its first byte to its last, in either direction.
 const FRAME_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Most descriptors that the kernel lets travel with one message (`SCM_MAX_FD` of Linux). There is room for all
+/// of them: those for which there is none are closed by the kernel, with no chance to make that harmless.
+const MAX_PASSED: usize = 253;
 
 /// Why a connection is of no use any more.
 #[derive(Debug, Error)]
@@ -145,24 +149,72 @@ impl FrameSocket {
     }
 }
 
+impl Drop for FrameSocket {
+    fn drop(&mut self) {
+        self.fds.iter().for_each(do_not_linger);
+        close(&self.stream);
+    }
+}
+
 fn receive(stream: &UnixStream, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    let (count, complete) = take_in(stream, buffer, fds)?;
+    // A peer that sends descriptors without end must not collect them here.
+    if fds.len() > MAX_FDS {
+        return refuse("more file descriptors than a frame may carry");
+    }
+    if !complete {
+        return refuse("more file descriptors than this process can take");
+    }
+    Ok(count)
+}
+
+/// Bytes and descriptors that have come, and whether those are all descriptors that were sent.
+fn take_in(stream: &UnixStream, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<(usize, bool)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PASSED))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received =
         recvmsg(stream.as_fd(), &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(passed) = message {
-            fds.extend(passed);
+            fds.extend(passed.inspect(do_not_linger));
         }
     }
-    // A peer that sends descriptors without end must not collect them here.
-    if fds.len() > MAX_FDS {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "more file descriptors than a frame may carry",
-        ));
+    Ok((received.bytes, !received.flags.contains(ReturnFlags::CTRUNC)))
+}
+
+/// The last close of a socket that lingers (`SO_LINGER`) waits for the other end, on whose pleasure no daemon shall
+/// depend. On other descriptors this does nothing.
+fn do_not_linger(fd: &OwnedFd) {
+    let _ = sockopt::set_socket_linger(fd, None);
+}
+
+/// Ends a connection, without waiting for anything: descriptors that are still on their way to this process are
+/// taken in first, because otherwise the kernel closes them as they are.
+pub(crate) fn close(stream: &UnixStream) {
+    // From here on nothing can be added.
+    let _ = shutdown(stream, Shutdown::Read);
+    let mut buffer = [0; 4096];
+    let mut fds = VecDeque::new();
+    while let Ok((count, _)) = take_in(stream, &mut buffer, &mut fds) {
+        if count == 0 && fds.is_empty() {
+            break;
+        }
+        fds.clear();
     }
-    Ok(received.bytes)
+}
+
+/// Sends a frame if that needs no waiting.
+pub(crate) fn send_at_once<T: Serialize>(
+    stream: &UnixStream,
+    message: &T,
+    max: usize,
+) -> Result<(), SocketError> {
+    let body = encode_body(message)?;
+    let header = Header { len: body.len(), fds: 0 }.encode(max)?;
+    let frame = Zeroizing::new([&header, &body[..]].concat());
+    send(stream, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map_err(io::Error::from)?;
+    Ok(())
 }
 
 fn transmit(stream: &UnixStream, parts: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {

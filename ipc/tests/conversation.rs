@@ -115,7 +115,7 @@ async fn strangers_and_false_roles_are_refused() {
 
 #[tokio::test]
 async fn connections_of_one_user_are_bounded_and_freed() {
-    let server = start(for_me(), Limits { connections: 8, connections_per_user: 2 });
+    let server = start(for_me(), Limits { shared: 4, reserved: 0, ..Limits::default() });
     let first = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
     let _second = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
     assert!(Client::<TundApi>::connect(&server.path, Role::Meshd).await.is_err());
@@ -124,6 +124,90 @@ async fn connections_of_one_user_are_bounded_and_freed() {
     while Client::<TundApi>::connect(&server.path, Role::Meshd).await.is_err() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so() {
+    let server = start(for_me(), Limits { shared: 1, reserved: 0, ..Limits::default() });
+    let _first = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
+    let Err(ClientError::Api(error)) = Client::<TundApi>::connect(&server.path, Role::Meshd).await else {
+        panic!("an error was expected")
+    };
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.message.contains("too many connections"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_waits_in_front_of_a_crowded_door() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tund.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let mut crowd = Vec::new();
+    while let Ok(stream) = tokio::net::UnixStream::connect(&path).await {
+        crowd.push(stream);
+    }
+    let connecting = tokio::spawn({
+        let path = path.clone();
+        async move { Client::<TundApi>::connect(&path, Role::Meshd).await.map(drop) }
+    });
+    // It finds no room at least once before there is any.
+    tokio::task::yield_now().await;
+    tokio::spawn(serve(listener, Arc::new(Echo), for_me(), Limits::default()));
+    connecting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn more_descriptors_than_a_frame_may_carry_end_the_connection() {
+    let server = start(for_me(), Limits::default());
+    let path = server.path.clone();
+    let sent = tokio::task::spawn_blocking(move || {
+        let mut stream = StdStream::connect(path).unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        send_with_descriptors(&stream, &[null.as_fd(); 253]);
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        rest
+    });
+    assert!(sent.await.unwrap().is_empty());
+    assert!(Client::<TundApi>::connect(&server.path, Role::Meshd).await.is_ok());
+}
+
+#[tokio::test]
+async fn sockets_that_linger_are_kept_from_it() {
+    // Closing them could take as long as whoever passed them likes.
+    let server = start(for_me(), Limits { shared: 2, reserved: 0, ..Limits::default() });
+    let lingering = || {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::sockopt::set_socket_linger(&socket, Some(std::time::Duration::from_secs(60))).unwrap();
+        socket
+    };
+    // With a frame that is read, and on a connection that is refused unread because there are too many.
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let (path, socket) = (server.path.clone(), lingering());
+        let lingers = tokio::task::spawn_blocking(move || {
+            // The refusal may be faster than the descriptors.
+            while !StdStream::connect(&path).is_ok_and(|mut stream| {
+                let sent = send_with_descriptors(&stream, &[socket.as_fd(); 100]);
+                let _ = stream.read_to_end(&mut Vec::new());
+                sent
+            }) {}
+            rustix::net::sockopt::socket_linger(&socket).unwrap()
+        });
+        assert_eq!(lingers.await.unwrap(), None);
+        clients.push(Client::<TundApi>::connect(&server.path, Role::Meshd).await);
+    }
+    assert!(clients[1].is_err(), "the second was not crowded");
+}
+
+/// Sends one byte of a frame and these descriptors, unless the other side has closed the connection already.
+fn send_with_descriptors(stream: &StdStream, fds: &[std::os::fd::BorrowedFd<'_>]) -> bool {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+    sendmsg(stream, &[std::io::IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL).is_ok()
 }
 
 #[tokio::test]

@@ -111,7 +111,10 @@ fn line(request: &OpenSession, host: &str, private_key: &Zeroizing<String>) -> Z
 }
 
 /// What the router said, without repeating any of it that could be a key.
-fn read_answer(answer: &[u8]) -> Result<(), ApiError> {
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`] if it is anything but that the session is open.
+pub fn read_answer(answer: &[u8]) -> Result<(), ApiError> {
     let text = String::from_utf8_lossy(answer);
     let text = Zeroizing::new(text.into_owned());
     if text.trim().is_empty() {

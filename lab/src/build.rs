@@ -20,6 +20,14 @@ pub fn build() -> Result<BTreeMap<String, PathBuf>, Failure> {
     command
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .args(["build", "--message-format=json-render-diagnostics"]);
+    // What cargo tells the program that it runs is not for another cargo: build scripts that look at it would
+    // run anew, and with them half of the build.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }

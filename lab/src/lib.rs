@@ -6,7 +6,9 @@
 //! * [`i2p`]: the routers.
 //! * [`build`], [`node`]: the daemons, built and run.
 //! * [`probe`]: what runs inside a node's namespace to measure it.
+//! * [`intruder`]: somebody in a daemon's place, who tries its walls.
 //! * [`demo`], [`bench`]: what users run.
+//! * [`attack`]: what an intruder runs.
 //! * [`testing`]: how a test gets into the sandbox.
 //!
 //! All of it is for Linux; elsewhere there is nothing here.
@@ -15,10 +17,12 @@
 
 use std::path::Path;
 
+pub mod attack;
 pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod i2p;
+pub mod intruder;
 pub mod netns;
 pub mod node;
 pub mod probe;

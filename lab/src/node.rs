@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::i2p::PrivateNetwork;
 use crate::netns::Network;
-use crate::process::{Child, Output, Spawn};
+use crate::process::{Child, Output, Spawn, own_program};
 use crate::sandbox::DIRECTORY;
 use crate::{Failure, tail};
 
@@ -39,6 +39,10 @@ pub struct Lab {
     i2p: PrivateNetwork,
     /// The nodes, the first of them first.
     pub nodes: Vec<Node>,
+    /// What daemons that are started from now on log (`I2PLAN_LOG`); none for what they log anyway.
+    pub log_filter: Option<String>,
+    /// Routers without a node.
+    strangers: Vec<Child>,
 }
 
 impl Lab {
@@ -50,7 +54,7 @@ impl Lab {
         install_programs()?;
         let network = Network::create(INTERNET_ADDRESSES).await?;
         let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network).await?;
-        Ok(Self { network, i2p, nodes: Vec::new() })
+        Ok(Self { network, i2p, nodes: Vec::new(), log_filter: None, strangers: Vec::new() })
     }
 
     /// Starts a node more: its router, then its daemons.
@@ -58,14 +62,28 @@ impl Lab {
     /// # Errors
     /// If something does not start.
     pub async fn add_node(&mut self) -> Result<&mut Node, Failure> {
-        let number = u8::try_from(self.nodes.len() + 1).map_err(|_| Failure::new("too many nodes"))?;
+        let number = u8::try_from(self.nodes.len() + self.strangers.len() + 1)
+            .map_err(|_| Failure::new("too many nodes"))?;
         let name = format!("n{number}");
         let address = self.network.add_node(&name, number).await?;
         let router = self.i2p.start_edge(&name, address).await?;
         let mut node = Node::new(name, number, address, router)?;
+        node.log_filter.clone_from(&self.log_filter);
         node.start_daemons()?;
         self.nodes.push(node);
         self.nodes.last_mut().ok_or_else(|| Failure::new("no node"))
+    }
+
+    /// Starts a router without a node: for a stranger, in a namespace of its own with this name.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn add_stranger(&mut self, name: &str) -> Result<(), Failure> {
+        let number = u8::try_from(self.nodes.len() + self.strangers.len() + 1)
+            .map_err(|_| Failure::new("too many nodes"))?;
+        let address = self.network.add_node(name, number).await?;
+        self.strangers.push(self.i2p.start_edge(name, address).await?);
+        Ok(())
     }
 
     /// Kills a node's router.
@@ -106,7 +124,8 @@ fn install_programs() -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("{PROGRAMS_VARIABLE}: {error}")))?;
     let directory = bin();
     std::fs::create_dir_all(&directory)?;
-    for (name, path) in &programs {
+    let own = ("lab".to_owned(), own_program());
+    for (name, path) in programs.iter().chain([&own].map(|(name, path)| (name, path))) {
         let target = directory.join(name);
         File::create(&target)?;
         let none: Option<&str> = None;
@@ -192,6 +211,10 @@ pub struct Peer {
     pub name: String,
     /// Its address.
     pub ipv4: Ipv4Addr,
+    /// Its WireGuard public key, base64.
+    pub public_key: String,
+    /// Where it takes WireGuard packets.
+    pub endpoint: String,
     /// WireGuard packets to it.
     pub tx_packets: u64,
     /// WireGuard packets from it.
@@ -244,6 +267,9 @@ pub struct Node {
     pub address: Ipv4Addr,
     /// Its users: `keyd`'s, `meshd`'s and `tund`'s.
     pub uids: [u32; 3],
+    /// The group that may control it.
+    pub group: u32,
+    log_filter: Option<String>,
     directory: PathBuf,
     router: Child,
     supervisor: Option<Child>,
@@ -257,8 +283,9 @@ impl Node {
             "[node]\nname = \"{name}\"\n\n[i2p]\nsam_address = \"127.0.0.1:7656\"\ntunnel_length = 1\n"
         );
         std::fs::write(directory.join("config.toml"), config)?;
-        let uids = [1, 2, 3].map(|daemon| FIRST_UID + u32::from(number) * 10 + daemon);
-        Ok(Self { name, address, uids, directory, router, supervisor: None })
+        let first = FIRST_UID + u32::from(number) * 10;
+        let (uids, group) = ([1, 2, 3].map(|daemon| first + daemon), first + 4);
+        Ok(Self { name, address, uids, group, log_filter: None, directory, router, supervisor: None })
     }
 
     fn path(&self, name: &str) -> OsString {
@@ -269,6 +296,12 @@ impl Node {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.directory.join("run/meshd.sock")
+    }
+
+    /// The directory of the daemons' sockets.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.directory.join("run")
     }
 
     /// The directory of a daemon's state.
@@ -289,6 +322,7 @@ impl Node {
     /// If the supervisor cannot be started.
     pub fn start_daemons(&mut self) -> Result<(), Failure> {
         let [keyd, meshd, tund] = self.uids.map(|uid| OsString::from(uid.to_string()));
+        let group = OsString::from(self.group.to_string());
         let args = [
             "up".into(),
             "--config".into(),
@@ -303,12 +337,15 @@ impl Node {
             meshd,
             "--tund-user".into(),
             tund,
+            "--group".into(),
+            group,
         ];
-        let supervisor = Spawn::new(&bin().join("i2planctl"), args)
-            .namespace(Some(&self.name))
-            .log(&self.log())
-            .start()?;
-        self.supervisor = Some(supervisor);
+        let mut supervisor =
+            Spawn::new(&bin().join("i2planctl"), args).namespace(Some(&self.name)).log(&self.log());
+        if let Some(filter) = &self.log_filter {
+            supervisor = supervisor.variable("I2PLAN_LOG", filter);
+        }
+        self.supervisor = Some(supervisor.start()?);
         Ok(())
     }
 
@@ -485,6 +522,25 @@ impl Node {
     pub fn start_probe(&self, args: &[String]) -> Result<Child, Failure> {
         Spawn::this_program(args.iter().map(OsString::from)).namespace(Some(&self.name)).wait_for_line()
     }
+}
+
+/// Memory of a process that is in use, bytes (`VmRSS` of proc(5)).
+///
+/// # Errors
+/// If there is no such process.
+pub fn resident(pid: u32) -> Result<u64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.map(|count| count * 1024).ok_or_else(|| Failure::new(format!("process {pid} has no memory")))
+}
+
+/// Open descriptors of a process.
+///
+/// # Errors
+/// If there is no such process, or this one may not see them.
+pub fn descriptors(pid: u32) -> Result<usize, Failure> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
 /// User and effective capabilities of a process.

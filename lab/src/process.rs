@@ -21,6 +21,8 @@ pub struct Spawn {
     args: Vec<OsString>,
     namespace: Option<String>,
     log: Option<PathBuf>,
+    own_group: bool,
+    variables: Vec<(&'static str, String)>,
 }
 
 /// What a process left behind.
@@ -38,7 +40,14 @@ impl Spawn {
     /// A program with arguments.
     #[must_use]
     pub fn new(program: &Path, args: impl IntoIterator<Item = OsString>) -> Self {
-        Self { program: program.to_owned(), args: args.into_iter().collect(), namespace: None, log: None }
+        Self {
+            program: program.to_owned(),
+            args: args.into_iter().collect(),
+            namespace: None,
+            log: None,
+            own_group: true,
+            variables: Vec::new(),
+        }
     }
 
     /// Another process of this program.
@@ -61,6 +70,20 @@ impl Spawn {
         self
     }
 
+    /// Leaves it in this program's process group, for one that makes itself a session.
+    #[must_use]
+    pub fn same_group(mut self) -> Self {
+        self.own_group = false;
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.push((name, value.to_owned()));
+        self
+    }
+
     fn command(&self) -> Result<Command, Failure> {
         let mut command = match &self.namespace {
             None => Command::new(&self.program),
@@ -72,8 +95,11 @@ impl Spawn {
             }
         };
         command.args(&self.args).stdin(Stdio::null()).kill_on_drop(true);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         // Ctrl-C at a terminal is for the laboratory, which then takes its processes down in order.
-        command.process_group(0);
+        if self.own_group {
+            command.process_group(0);
+        }
         if let Some(log) = &self.log {
             let file = File::options().append(true).create(true).open(log)?;
             command.stdout(file.try_clone()?).stderr(file);
@@ -195,6 +221,6 @@ pub fn become_in(namespace: &str, program: &OsString, args: &[OsString]) -> Fail
 }
 
 /// This program or, in a test, the laboratory's program.
-fn own_program() -> PathBuf {
+pub(crate) fn own_program() -> PathBuf {
     std::env::var_os("I2PLAN_LAB_PROGRAM").map_or_else(|| "/proc/self/exe".into(), PathBuf::from)
 }

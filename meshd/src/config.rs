@@ -108,7 +108,7 @@ impl Config {
                 }
                 _ => error.message().to_owned(),
             };
-            ConfigError::File { path: path.to_owned(), line, message: message.replace('\n', " ") }
+            ConfigError::File { path: path.to_owned(), line, message: one_line(&message) }
         })?;
         let name = match variable(&environment, "I2PLAN_NODE_NAME", parse_name)?
             .or(file.node.name.map(|Name(name)| name))
@@ -255,6 +255,20 @@ fn variable<T>(
     parse(&value).map(Some).map_err(|message| ConfigError::Variable { variable, value, message })
 }
 
+/// A message that repeats parts of the file, fit for a terminal and a log: one line, with no control characters
+/// in it.
+fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for char in message.chars() {
+        match char {
+            '\n' => line.push(' '),
+            char if char.is_control() => line.extend(char.escape_default()),
+            char => line.push(char),
+        }
+    }
+    line
+}
+
 fn host_name() -> Result<NodeName, ConfigError> {
     let name = nix::unistd::gethostname().unwrap_or_default();
     let name = name.to_string_lossy();
@@ -323,6 +337,14 @@ mod tests {
         assert!(
             message("[i2p]\nsam_address = \"localhost:7656\"").contains("i2p.sam_address: an IP address")
         );
+    }
+
+    #[test]
+    fn errors_are_one_line_fit_for_a_terminal() {
+        for text in ["[node]\n\"na\\u001bme\" = \"x\"", "\"a\\nb\" = 1", "[node]\n\u{1b}[2Jname = 1\r2"] {
+            let message = message(text);
+            assert!(!message.contains(char::is_control), "{message:?}");
+        }
     }
 
     #[test]

@@ -26,5 +26,5 @@ pub mod message;
 pub mod record;
 pub mod wireguard;
 
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

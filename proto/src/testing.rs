@@ -1,9 +1,12 @@
-//! Values for tests: deterministic from a small number, rightly signed.
+//! Values for tests and fuzz targets: deterministic from a small number, rightly signed.
 
+#[cfg(test)]
 use std::fmt::Debug;
 
 use ed25519_dalek::SigningKey;
+#[cfg(test)]
 use proptest::prelude::*;
+#[cfg(test)]
 use proptest::test_runner::TestCaseError;
 
 use crate::address::Ipv4Subnet;
@@ -16,43 +19,52 @@ use crate::membership::{Chain, Charter, Membership};
 use crate::record::Record;
 use crate::wireguard::WireGuardCertificate;
 
-const NOW: u64 = 1_800_000_000;
+/// When all of them are made, Unix time in seconds.
+pub const NOW: u64 = 1_800_000_000;
 
-pub(crate) fn key(seed: u8) -> SigningKey {
+/// The identity key of a node.
+pub fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed.wrapping_add(1); 32])
 }
 
-pub(crate) fn node(seed: u8) -> NodeId {
+/// The node with that key.
+pub fn node(seed: u8) -> NodeId {
     NodeId(key(seed).verifying_key().to_bytes())
 }
 
+#[cfg(test)]
 pub(crate) fn any_node() -> impl Strategy<Value = NodeId> {
     any::<u8>().prop_map(node)
 }
 
-fn signed<T: Signable>(value: T, seed: u8) -> Signed<T> {
+/// A value with the signature of a node on it.
+pub fn signed<T: Signable>(value: T, seed: u8) -> Signed<T> {
     let signature = value.sign(&key(seed));
     Signed { value, signature }
 }
 
-pub(crate) fn destination(seed: u8) -> Destination {
+/// A destination; that for control of a node is of its own number, that for data of a hundred more.
+pub fn destination(seed: u8) -> Destination {
     Destination { padding: [seed; 32], signing_key: [seed ^ 0xff; 32] }
 }
 
+#[cfg(test)]
 pub(crate) fn any_destination() -> impl Strategy<Value = Destination> {
     any::<([u8; 32], [u8; 32])>().prop_map(|(padding, signing_key)| Destination { padding, signing_key })
 }
 
-pub(crate) fn charter(seed: u8) -> Charter {
+/// The charter of the network that a node founds.
+pub fn charter(seed: u8) -> Charter {
     Charter { founder: node(seed), subnet: Ipv4Subnet::DEFAULT, founded_at: NOW }
 }
 
-pub(crate) fn signed_charter(seed: u8) -> Signed<Charter> {
+/// The same, signed.
+pub fn signed_charter(seed: u8) -> Signed<Charter> {
     signed(charter(seed), seed)
 }
 
 /// A certificate in the network of node 0.
-pub(crate) fn membership(issuer: u8, subject: u8) -> Signed<Membership> {
+pub fn membership(issuer: u8, subject: u8) -> Signed<Membership> {
     let membership = Membership {
         network: charter(0).network(),
         issuer: node(issuer),
@@ -64,13 +76,14 @@ pub(crate) fn membership(issuer: u8, subject: u8) -> Signed<Membership> {
 }
 
 /// The chain from node 0 over 1, 2, … to node `depth`.
-pub(crate) fn chain(depth: u8) -> Chain {
+pub fn chain(depth: u8) -> Chain {
     (0..depth).fold(Chain::founder(node(0)), |chain, issuer| {
         chain.extended(&membership(issuer, issuer + 1)).expect("the next certificate")
     })
 }
 
-pub(crate) fn wireguard_certificate(seed: u8) -> Signed<WireGuardCertificate> {
+/// The certificate of a node's WireGuard key in the network of node 0.
+pub fn wireguard_certificate(seed: u8) -> Signed<WireGuardCertificate> {
     let certificate = WireGuardCertificate {
         network: charter(0).network(),
         node: node(seed),
@@ -83,7 +96,7 @@ pub(crate) fn wireguard_certificate(seed: u8) -> Signed<WireGuardCertificate> {
 }
 
 /// The record of node `depth` in the network of node 0.
-pub(crate) fn record(depth: u8) -> Signed<Record> {
+pub fn record(depth: u8) -> Signed<Record> {
     let record = Record {
         node: node(depth),
         sequence: 42,
@@ -98,7 +111,8 @@ pub(crate) fn record(depth: u8) -> Signed<Record> {
     signed(record, depth)
 }
 
-pub(crate) fn invite(seed: u8) -> Invite {
+/// An invite of a node into the network of node 0.
+pub fn invite(seed: u8) -> Invite {
     Invite {
         network: charter(0).network(),
         inviter: node(seed),
@@ -108,7 +122,8 @@ pub(crate) fn invite(seed: u8) -> Invite {
     }
 }
 
-pub(crate) fn grant(seed: u8) -> Signed<InviteGrant> {
+/// The grant of that invite, for as many uses as the node's number; without limit for node 0.
+pub fn grant(seed: u8) -> Signed<InviteGrant> {
     let uses = std::num::NonZeroU32::new(u32::from(seed)).map_or(Uses::Unlimited, Uses::Limited);
     let grant = InviteGrant {
         network: charter(0).network(),
@@ -122,7 +137,7 @@ pub(crate) fn grant(seed: u8) -> Signed<InviteGrant> {
 }
 
 /// Node `inviter` + 1 asks node `inviter`.
-pub(crate) fn join_request(inviter: u8) -> JoinRequest {
+pub fn join_request(inviter: u8) -> JoinRequest {
     let invite = invite(inviter);
     let body = JoinBody {
         network: invite.network,
@@ -137,7 +152,7 @@ pub(crate) fn join_request(inviter: u8) -> JoinRequest {
 }
 
 /// Node `depth` is welcomed.
-pub(crate) fn welcome(depth: u8) -> JoinReply {
+pub fn welcome(depth: u8) -> JoinReply {
     JoinReply::Welcome(Box::new(Welcome {
         charter: signed_charter(0),
         chain: chain(depth),
@@ -146,6 +161,7 @@ pub(crate) fn welcome(depth: u8) -> JoinReply {
 }
 
 /// A value decodes from its encoding, and its encoding cut anywhere does not.
+#[cfg(test)]
 pub(crate) fn round_trips<T: Codec + PartialEq + Debug>(value: &T) -> Result<(), TestCaseError> {
     let bytes = value.to_bytes();
     let decoded = T::from_bytes(&bytes);
@@ -156,11 +172,19 @@ pub(crate) fn round_trips<T: Codec + PartialEq + Debug>(value: &T) -> Result<(),
     Ok(())
 }
 
+/// The value that bytes are the encoding of, if they are of one.
+///
+/// # Panics
+/// If they decode to a value with another encoding.
+pub fn decode_canonically<T: Codec>(bytes: &[u8]) -> Option<T> {
+    let value = T::from_bytes(bytes).ok()?;
+    assert_eq!(value.to_bytes(), bytes, "what decodes must be the one encoding of its value");
+    Some(value)
+}
+
 /// Bytes that decode are the encoding of what they decode to.
+#[cfg(test)]
 pub(crate) fn decodes_canonically<T: Codec>(bytes: &[u8]) -> Result<(), TestCaseError> {
-    if let Ok(value) = T::from_bytes(bytes) {
-        let encoded = value.to_bytes();
-        prop_assert_eq!(encoded.as_slice(), bytes);
-    }
+    decode_canonically::<T>(bytes);
     Ok(())
 }

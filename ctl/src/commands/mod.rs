@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub mod doctor;
 pub mod invite;
 pub mod join;
 pub mod peers;

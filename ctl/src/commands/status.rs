@@ -14,9 +14,9 @@ use crate::output::{self, clean, units};
 
 /// Something that is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Warning {
-    message: String,
-    hint: String,
+pub(super) struct Warning {
+    pub(super) message: String,
+    pub(super) hint: String,
 }
 
 /// What `--json` prints.
@@ -44,7 +44,8 @@ pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     }
 }
 
-fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
+/// What the node's own report says is wrong.
+pub(super) fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |message: String, hint: String| found.push(Warning { message, hint });
     for daemon in &status.daemons {
@@ -233,6 +234,7 @@ mod tests {
             name: name.to_owned(),
             pid: Some(pid),
             version: Some(version()),
+            landlock: None,
             error: None,
         };
         Status {

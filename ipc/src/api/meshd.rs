@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::tund::Drops;
-use crate::hello::Role;
+use crate::hello::{Landlock, Role};
 use crate::secret::SecretText;
 use crate::version::Version;
 
@@ -145,6 +145,8 @@ pub struct Daemon {
     pub pid: Option<u32>,
     /// Its build, while it answers.
     pub version: Option<Version>,
+    /// How far it has restricted itself with Landlock, while it answers.
+    pub landlock: Option<Landlock>,
     /// Why it does not answer.
     pub error: Option<String>,
 }

@@ -16,7 +16,7 @@ const UDP: SocketAddr = SocketAddr::new(SAM.ip(), 7655);
 #[derive(Debug)]
 pub struct Session {
     /// Held open: the session ends with it.
-    _control: TcpStream,
+    control: TcpStream,
     id: String,
     socket: UdpSocket,
     /// Its destination, in base64.
@@ -38,6 +38,14 @@ impl Session {
     /// # Errors
     /// If the bridge refuses or is not there.
     pub async fn open(style: Style) -> Result<Self, Failure> {
+        Self::open_under(style, "TRANSIENT SIGNATURE_TYPE=7").await
+    }
+
+    /// The same under the destination with this private key, as SAM writes it.
+    ///
+    /// # Errors
+    /// If the bridge refuses or is not there.
+    pub async fn open_under(style: Style, key: &str) -> Result<Self, Failure> {
         let socket = UdpSocket::bind((SAM.ip(), 0)).await?;
         let port = socket.local_addr()?.port();
         let mut control = TcpStream::connect(SAM).await?;
@@ -52,7 +60,7 @@ impl Session {
             Style::Datagram => "DATAGRAM",
         };
         let create = format!(
-            "SESSION CREATE STYLE={style} ID={id} DESTINATION=TRANSIENT SIGNATURE_TYPE=7 PORT={port} HOST=127.0.0.1 \
+            "SESSION CREATE STYLE={style} ID={id} DESTINATION={key} PORT={port} HOST=127.0.0.1 \
              inbound.length=1 outbound.length=1 inbound.quantity=3 outbound.quantity=3 i2cp.leaseSetEncType=4\n"
         );
         let status = ask(&mut control, &create).await?;
@@ -62,7 +70,16 @@ impl Session {
         }
         let destination =
             reencode(key).ok_or_else(|| Failure::new("the SAM bridge's destination is not base64"))?;
-        Ok(Self { _control: control, id, socket, destination })
+        Ok(Self { control, id, socket, destination })
+    }
+
+    /// The destination with this name, in base64; none if the router does not find it.
+    ///
+    /// # Errors
+    /// If the bridge closes the connection.
+    pub async fn look_up(&mut self, name: &str) -> Result<Option<String>, Failure> {
+        let reply = ask(&mut self.control, &format!("NAMING LOOKUP NAME={name}\n")).await?;
+        Ok(reply.split_whitespace().find_map(|word| word.strip_prefix("VALUE=")).map(ToOwned::to_owned))
     }
 
     /// The header that addresses datagrams to a destination.

@@ -113,13 +113,13 @@ impl Joining {
         self.invite.control
     }
 
-    pub(super) fn wake_at(&self) -> Duration {
-        self.repeat_at.min(self.deadline)
+    /// When there is something to do by the clock; once the answer has come, never.
+    pub(super) fn wake_at(&self) -> Option<Duration> {
+        (!matches!(self.stage, Stage::Welcomed)).then(|| self.repeat_at.min(self.deadline))
     }
 
     pub(super) fn on_time(&mut self, now: Now) -> Step {
         if matches!(self.stage, Stage::Welcomed) {
-            self.repeat_at = self.deadline;
             return Step::Wait;
         }
         if now.monotonic >= self.deadline {

@@ -1,6 +1,7 @@
 //! The other members, each by the newest record that is known of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use i2plan_proto::destination::DestinationHash;
@@ -35,7 +36,8 @@ pub(super) enum Merge {
 #[derive(Debug, Default)]
 pub(super) struct Members {
     by_node: BTreeMap<NodeId, Member>,
-    by_control: HashMap<DestinationHash, NodeId>,
+    /// Who says that it takes control messages where. Several may say so of one place; that takes it from none.
+    by_control: BTreeSet<(DestinationHash, NodeId)>,
 }
 
 impl Members {
@@ -64,7 +66,7 @@ impl Members {
         match self.by_node.get_mut(&node) {
             Some(member) if member.record.value.sequence >= record.value.sequence => return Merge::Known,
             Some(member) => {
-                self.by_control.remove(&member.record.value.control.hash());
+                self.by_control.remove(&(member.record.value.control.hash(), node));
                 member.record = record;
             }
             None if full => return Merge::Full,
@@ -72,20 +74,22 @@ impl Members {
                 self.by_node.insert(node, Member { record, last_heard: None });
             }
         }
-        self.by_control.insert(control, node);
+        self.by_control.insert((control, node));
         Merge::News
     }
 
     /// A message came from this destination.
     pub(super) fn heard(&mut self, control: &DestinationHash, now: Duration) {
-        if let Some(member) = self.by_control.get(control).and_then(|node| self.by_node.get_mut(node)) {
-            member.last_heard = Some(now);
+        for (_, node) in self.by_control.range(at(control)) {
+            if let Some(member) = self.by_node.get_mut(node) {
+                member.last_heard = Some(now);
+            }
         }
     }
 
     /// Whether a member takes its control messages there.
     pub(super) fn is_member(&self, control: &DestinationHash) -> bool {
-        self.by_control.contains_key(control)
+        self.by_control.range(at(control)).next().is_some()
     }
 
     /// Up to `count` records, drawn at random, none of the nodes in `except`.
@@ -93,4 +97,9 @@ impl Members {
         let others = self.by_node.values().filter(|member| !except.contains(&member.record.value.node));
         others.map(|member| &member.record).sample(rng, count)
     }
+}
+
+/// Everybody at one place.
+fn at(control: &DestinationHash) -> RangeInclusive<(DestinationHash, NodeId)> {
+    (*control, NodeId([0; 32]))..=(*control, NodeId([0xff; 32]))
 }

@@ -28,12 +28,14 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tracing::{debug, info, warn};
 
+mod door;
 mod gossip;
 mod invites;
 mod joining;
 mod members;
 pub mod state;
 
+use door::Door;
 use gossip::Announcer;
 use invites::Verdict;
 use joining::Joining;
@@ -166,6 +168,7 @@ pub struct Mesh {
     membership: Option<Membership>,
     invites: invites::Invites,
     members: Members,
+    door: Door,
     own: Option<Signed<Record>>,
     refresh: Refresh,
     /// The record that `keyd` is signing is out of date already.
@@ -194,6 +197,7 @@ impl Mesh {
             membership: state.membership,
             invites: invites::Invites::new(state.invites),
             members: Members::default(),
+            door: Door::new(),
             own: None,
             refresh: Refresh::Waiting,
             stale: false,
@@ -322,7 +326,7 @@ impl Mesh {
     /// When [`Mesh::on_time`] is to be called next, on the monotonic clock.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        let joining = self.joining.as_ref().map(Joining::wake_at);
+        let joining = self.joining.as_ref().and_then(Joining::wake_at);
         if self.membership.is_none() {
             return joining;
         }
@@ -529,14 +533,20 @@ impl Mesh {
             debug!(len = payload.len(), "dropped a control message that is too long");
             return;
         }
+        let sender = from.hash();
+        let asked = self.joining.as_ref().is_some_and(|joining| joining.control() == sender);
+        if !self.door.admit(&sender, asked || self.members.is_member(&sender), now.monotonic) {
+            debug!(from = %sender.short(), "dropped a control message: too many are coming");
+            return;
+        }
         let message = match Message::from_bytes(payload) {
             Ok(message) => message,
             Err(error) => {
-                debug!(%error, from = %from.hash().short(), "dropped a control message");
+                debug!(%error, from = %sender.short(), "dropped a control message");
                 return;
             }
         };
-        self.members.heard(&from.hash(), now.monotonic);
+        self.members.heard(&sender, now.monotonic);
         match message {
             Message::JoinRequest(request) => self.on_join_request(from, &request, now),
             Message::JoinReply(reply) => self.on_join_reply(from, reply),
@@ -551,6 +561,10 @@ impl Mesh {
         let meant_for_me = body.network == membership.charter.value.network() && body.inviter == self.me.node;
         if !meant_for_me || body.control != from.hash() {
             debug!("dropped a join request that is not for this node or not from its sender");
+            return;
+        }
+        if !self.door.admit_join(now.monotonic) {
+            debug!("dropped a join request: too many are coming");
             return;
         }
         if let Err(error) = request.verify() {
@@ -571,6 +585,12 @@ impl Mesh {
             self.invites.use_by(&body.invite, body.joiner, now.unix)
         };
         match verdict {
+            // Anybody can ask with an invite of their own making, and none of that need be in the log.
+            Verdict::Refuse(Refusal::Unknown) => {
+                debug!(invite = %body.invite.id(), "refused a joiner: there is no such invite");
+                let refusal = Refusal::Unknown;
+                self.send(from, &Message::JoinReply(JoinReply::Refused { invite: body.invite, refusal }));
+            }
             Verdict::Refuse(refusal) => {
                 info!(invite = %body.invite.id(), joiner = %body.joiner.short(), "refused a joiner: {refusal}");
                 self.send(from, &Message::JoinReply(JoinReply::Refused { invite: body.invite, refusal }));

@@ -440,6 +440,93 @@ fn strangers_get_no_digest_answered_and_forged_records_are_dropped() {
 }
 
 #[test]
+fn a_claim_to_anothers_destination_takes_nothing_from_it() {
+    let mut world = World::new(3);
+    let code = world.invite(0, None).unwrap();
+    world.join(1, code.expose()).unwrap();
+    world.join(2, code.expose()).unwrap();
+    world.run(60);
+    // One member says that it takes control messages where another does, and then no longer.
+    let (honest, own) = (world.nodes[1].identity.control, world.nodes[2].identity.control);
+    for control in [honest, own] {
+        let mut record = world.nodes[2].mesh.own.clone().unwrap();
+        record.value.sequence += 1_000_000 + u64::from(control == own);
+        record.value.control = control;
+        record.signature = record.value.sign(&world.nodes[2].key);
+        let now = world.now();
+        world.nodes[0].mesh.on_datagram(&own, &Message::Records(vec![record]).to_bytes(), now);
+        world.nodes[0].mesh.take_turn();
+    }
+    let now = world.now();
+    let digest = Message::Digest(message::Digest { complete: true, entries: vec![] });
+    world.nodes[0].mesh.on_datagram(&honest, &digest.to_bytes(), now);
+    let answered = |action: &Action| matches!(action, Action::Send { to, .. } if *to == honest);
+    assert!(world.nodes[0].mesh.take_turn().actions.iter().any(answered));
+}
+
+#[test]
+fn a_member_that_cannot_publish_yet_does_not_wake_without_end() {
+    let mut world = World::new(2);
+    world.nodes[1].mesh.data = None;
+    let code = world.invite(0, Some(1)).unwrap();
+    let now = world.now();
+    world.nodes[1].mesh.join(0, code.expose(), now);
+    world.settle(1);
+    world.run(300);
+    assert!(world.nodes[1].mesh.network().is_some() && world.nodes[1].answers.is_empty());
+    assert!(world.nodes[1].mesh.wake_at().is_none_or(|at| at > world.time));
+    // The command is answered once it can.
+    world.nodes[1].mesh.on_data_session(destination(2, 2));
+    world.settle(1);
+    assert!(matches!(world.nodes[1].answers[..], [Ok(meshd::Reply::Joined(_))]));
+}
+
+#[test]
+fn strangers_in_crowds_do_not_keep_members_from_being_heard() {
+    let mut world = World::new(2);
+    let code = world.invite(0, Some(1)).unwrap();
+    world.join(1, code.expose()).unwrap();
+    world.run(10);
+    let now = world.now();
+    let digest = Message::Digest(message::Digest { complete: true, entries: vec![] }).to_bytes();
+    for padding in 0..=u8::MAX {
+        for signing_key in 10..=u8::MAX {
+            let stranger = destination(padding, signing_key);
+            world.nodes[0].mesh.on_datagram(&stranger, &digest, now);
+        }
+    }
+    assert!(world.nodes[0].mesh.take_turn().actions.is_empty());
+    let member = world.nodes[1].identity.control;
+    world.nodes[0].mesh.on_datagram(&member, &digest, now);
+    assert_eq!(world.nodes[0].mesh.take_turn().actions.len(), 1, "the member's digest is answered");
+}
+
+#[test]
+fn one_invite_lets_no_more_in_however_many_come_at_once() {
+    let mut world = World::new(12);
+    let code = world.invite(0, Some(3)).unwrap();
+    let now = world.now();
+    for index in 1..12 {
+        world.nodes[index].mesh.join(0, code.expose(), now);
+        world.settle(index);
+    }
+    world.run(180);
+    let (mut joined, mut refused) = (0, 0);
+    for node in &world.nodes[1..] {
+        match node.answers.first().expect("an answer") {
+            Ok(meshd::Reply::Joined(_)) => joined += 1,
+            Ok(_) => panic!("another answer"),
+            Err(error) => {
+                assert!(error.message.contains("used as often"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((joined, refused), (3, 8));
+    assert_eq!(world.members(0), 4);
+}
+
+#[test]
 fn of_two_claims_to_an_address_the_smaller_id_has_it() {
     let mut world = World::new(3);
     let code = world.invite(0, None).unwrap();

@@ -96,6 +96,10 @@ impl Connection {
         self.input.extend_from_slice(bytes);
         let mut events = Vec::new();
         while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+            // Also if it came in one piece: how the bytes are cut must not matter.
+            if end > MAX_LINE {
+                return Err(ConnectionError::TooLong);
+            }
             let line: Vec<u8> = self.input.drain(..=end).collect();
             events.extend(self.on_line(Line::parse(&line[..end])?)?);
         }
@@ -219,6 +223,8 @@ mod tests {
     fn memory_is_bounded() {
         let mut connection = Connection::opened();
         assert_eq!(connection.receive(&[b'x'; MAX_LINE + 1]), Err(ConnectionError::TooLong));
+        let whole = [&[b'x'; MAX_LINE + 1], &b"\n"[..]].concat();
+        assert_eq!(Connection::opened().receive(&whole), Err(ConnectionError::TooLong));
         let mut connection = Connection::opened();
         let accepted = (0..=255).filter(|seed| connection.look_up(destination(*seed).hash())).count();
         assert_eq!(accepted, MAX_LOOKUPS);

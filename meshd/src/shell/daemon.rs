@@ -14,7 +14,7 @@ use i2plan_ipc::api::tund::TundApi;
 use i2plan_ipc::client::{Client, ClientError, Link};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::daemon::sandbox::SandboxError;
-use i2plan_ipc::hello::HelloReply;
+use i2plan_ipc::hello::{HelloReply, Landlock};
 use i2plan_ipc::server::{Limits, serve};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
@@ -440,6 +440,7 @@ impl Daemon {
             name: role.to_string(),
             pid: hello.map(|hello| hello.pid),
             version: hello.map(|hello| hello.version.clone()),
+            landlock: hello.map(|hello| hello.landlock),
             error,
         };
         meshd::Status {
@@ -468,6 +469,7 @@ impl Daemon {
                     name: Role::Meshd.to_string(),
                     pid: Some(std::process::id()),
                     version: Some(Version::current()),
+                    landlock: Some(Landlock::of_this_process()),
                     error: None,
                 },
                 daemon(Role::Tund, tunnel.daemon.as_ref(), tunnel_error),

@@ -10,6 +10,7 @@ use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::SessionState;
 use i2plan_ipc::client::Link;
 use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::message;
 use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
@@ -295,6 +296,10 @@ async fn receive(socket: &UdpSocket, bridge: SocketAddr, updates: &mpsc::Sender<
             continue;
         }
         match sam::datagram::decode(&buffer[..len]) {
+            // Not worth a place in the queue.
+            Ok(received) if received.payload.len() > message::MAX_LEN => {
+                debug!(len = received.payload.len(), "dropped a control message that is too long");
+            }
             Ok(received) => {
                 let update = Update::Datagram { from: received.from, payload: received.payload.to_vec() };
                 // A full queue means that this node cannot keep up; gossip finds later what is lost now.

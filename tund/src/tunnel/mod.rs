@@ -14,9 +14,11 @@ use boringtun::noise::{Packet, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{self, Drops, PeerStats};
+use i2plan_ipc::rate::Quota;
 
 use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
+use message::is_response;
 use pacer::{Next, Pacer};
 use peer::{Keys, Refused};
 use peers::Peers;
@@ -44,13 +46,18 @@ const MAX_HEADER: usize = 640;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Handshake messages a second that are looked into, from all peers together. Each costs two X25519
+/// Initiations a second that are looked into, from all peers together, and as many responses. Each costs two X25519
 /// operations, some 100 µs; a thousand peers that come back at once are done within their first retries.
 ///
 /// There are no cookies against floods (WireGuard, section 5.3): they prove an IP address, and datagrams from
 /// the bridge have no sender. Whoever can pass the MAC1 check, which takes this node's public key, can keep
-/// others from shaking hands, but not disturb their sessions.
+/// others from shaking hands, but not disturb their sessions. Responses are counted apart, so that this node can
+/// still open sessions itself while initiations flood it.
 const HANDSHAKES_PER_SECOND: u64 = 500;
+
+/// Initiations of one peer that are answered. An honest one waits five seconds for an answer before it tries again
+/// (WireGuard, section 6.1); some at once come from one that restarts, or whose datagrams were held up.
+const INITIATIONS: Quota = Quota::new(1, 10);
 
 /// Answers to unreachable destinations a second.
 const UNREACHABLES_PER_SECOND: u32 = 100;
@@ -62,10 +69,13 @@ pub struct Tunnel {
     session: Option<SessionId>,
     peers: Peers,
     pacer: Pacer,
-    /// Counts the handshakes of all peers together.
-    limiter: RateLimiter,
+    /// Counts the initiations of all peers together.
+    initiations: RateLimiter,
+    /// Counts the responses of all peers together.
+    responses: RateLimiter,
     drops: Drops,
     unreachables: u32,
+    started: Instant,
     next_tick: Instant,
     next_second: Instant,
     /// A datagram to the bridge.
@@ -80,7 +90,8 @@ impl Tunnel {
     pub fn new(key: StaticSecret, subnets: Subnets, now: Instant) -> Self {
         let keys = Keys::new(key);
         Self {
-            limiter: RateLimiter::new(&keys.public, HANDSHAKES_PER_SECOND),
+            initiations: RateLimiter::new(&keys.public, HANDSHAKES_PER_SECOND),
+            responses: RateLimiter::new(&keys.public, HANDSHAKES_PER_SECOND),
             keys,
             subnets,
             session: None,
@@ -88,6 +99,7 @@ impl Tunnel {
             pacer: Pacer::new(),
             drops: Drops::default(),
             unreachables: 0,
+            started: now,
             next_tick: now,
             next_second: now,
             datagram: vec![0; MAX_HEADER + MAX_MESSAGE].into(),
@@ -146,7 +158,7 @@ impl Tunnel {
 
     /// Takes a datagram from the bridge. What is returned goes to the interface.
     pub fn handle_datagram(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
-        let number = self.sender_of(message)?;
+        let number = self.sender_of(message, now)?;
         let peer = self.peers.get_mut(number)?;
         match peer.receive(message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
             Ok(packet) => {
@@ -205,7 +217,8 @@ impl Tunnel {
             return;
         }
         self.next_tick = now + TICK;
-        self.limiter.reset_count();
+        self.initiations.reset_count();
+        self.responses.reset_count();
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
             self.unreachables = 0;
@@ -255,15 +268,24 @@ impl Tunnel {
 
     /// Whom a message concerns. Datagrams from the bridge have no sender: a handshake names it under
     /// encryption, every other message by the receiver index that it was given.
-    fn sender_of(&mut self, message: &[u8]) -> Option<u32> {
+    fn sender_of(&mut self, message: &[u8], now: Instant) -> Option<u32> {
         if message.len() > MAX_MESSAGE {
             self.drops.unknown += 1;
             return None;
         }
-        let number = match self.limiter.verify_packet(None, message, &mut []) {
+        let limiter = if is_response(message) { &self.responses } else { &self.initiations };
+        let number = match limiter.verify_packet(None, message, &mut []) {
             Ok(Packet::HandshakeInit(init)) => {
                 let half = parse_handshake_anon(&self.keys.private, &self.keys.public, &init).ok();
-                half.and_then(|half| self.peers.by_key(&half.peer_static_public))
+                let number = half.and_then(|half| self.peers.by_key(&half.peer_static_public));
+                let since = now.saturating_duration_since(self.started);
+                if let Some(peer) = number.and_then(|number| self.peers.get_mut(number))
+                    && !peer.initiations.try_take(INITIATIONS, since)
+                {
+                    self.drops.rate_limited += 1;
+                    return None;
+                }
+                number
             }
             // boringtun puts a tunnel's number before the eight bits that count its sessions.
             Ok(Packet::HandshakeResponse(response)) => Some(response.receiver_idx >> 8),

@@ -9,6 +9,7 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::api::tund;
+use i2plan_ipc::rate::Bucket;
 use tracing::{debug, info};
 
 use super::ip;
@@ -46,6 +47,8 @@ pub(super) struct Peer {
     /// What goes before each datagram to it; empty without a SAM session.
     pub(super) header: Vec<u8>,
     pub(super) last_handshake: Option<Instant>,
+    /// Counts the handshakes that it begins.
+    pub(super) initiations: Bucket,
     tunn: Tunn,
     /// There is a WireGuard session to send through.
     open: bool,
@@ -88,6 +91,7 @@ impl Peer {
             counters: Counters::default(),
             header: Vec::new(),
             last_handshake: None,
+            initiations: Bucket::default(),
             open: false,
             initiator: false,
             unconfirmed: None,

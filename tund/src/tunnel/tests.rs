@@ -375,17 +375,45 @@ fn another_session_readdresses_what_waits() {
     assert!(one.tunnel.poll_datagram(one.now).unwrap().starts_with(b"3.0 t "));
 }
 
+/// The first message of a handshake, as a peer that has just started sends it.
+fn initiation(from: u8) -> Vec<u8> {
+    let mut one = Node::new(from, &[2]);
+    one.queues(&udp(v4(from), v4(2)));
+    one.sends().remove(0).1
+}
+
 #[test]
 fn handshakes_are_limited() {
     let mut two = Node::new(2, &[1]);
     for _ in 0..HANDSHAKES_PER_SECOND + 10 {
-        let mut one = Node::new(1, &[2]);
-        one.queues(&udp(v4(1), v4(2)));
-        let (_, initiation) = one.sends().remove(0);
-        two.takes(&initiation);
+        two.takes(&initiation(3));
+    }
+    assert_eq!((two.tunnel.drops().unknown, two.tunnel.drops().rate_limited), (HANDSHAKES_PER_SECOND, 10));
+}
+
+#[test]
+fn handshakes_of_one_peer_are_limited_and_leave_others_theirs() {
+    let mut two = Node::new(2, &[1, 3]);
+    for _ in 0..30 {
+        two.takes(&initiation(1));
+    }
+    assert_eq!((two.tunnel.drops().rate_limited, two.sends().len()), (20, 10));
+    two.takes(&initiation(3));
+    assert_eq!(two.sends().len(), 1);
+}
+
+#[test]
+fn a_node_that_is_flooded_with_handshakes_can_begin_its_own() {
+    let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[1]));
+    two.queues(&udp(v4(2), v4(1)));
+    let (_, own) = two.sends().remove(0);
+    for _ in 0..HANDSHAKES_PER_SECOND + 10 {
+        two.takes(&initiation(3));
     }
     assert_eq!(two.tunnel.drops().rate_limited, 10);
-    assert_eq!(two.sends().len() as u64, HANDSHAKES_PER_SECOND);
+    one.takes(&own);
+    let Talk { at_one, .. } = converse(&mut one, &mut two);
+    assert_eq!(at_one, [udp(v4(2), v4(1))]);
 }
 
 #[test]

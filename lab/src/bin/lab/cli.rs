@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use i2plan_ipc::Role;
 use lab::demo::Options;
 use lab::node::PROGRAMS_VARIABLE;
-use lab::{Failure, bench, build, demo, i2p, probe, process, sandbox};
+use lab::{Failure, attack, bench, build, demo, i2p, intruder, probe, process, sandbox};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -69,6 +70,9 @@ enum Command {
     /// Run I2P routers
     #[command(name = "__router", hide = true)]
     Router { config: PathBuf },
+    /// Try something that a daemon's walls forbid
+    #[command(name = "__intrude", hide = true)]
+    Intrude(intruder::Intrusion),
     #[command(name = "__ping", hide = true)]
     Ping {
         target: IpAddr,
@@ -93,6 +97,20 @@ enum Command {
     },
     #[command(name = "__raw-sink", hide = true)]
     RawSink,
+    /// Try what an intruder would, as this user and group
+    #[command(name = "__attack-ipc", hide = true)]
+    AttackIpc {
+        uid: u32,
+        gid: u32,
+        /// The directory of a node's sockets
+        run: PathBuf,
+        #[command(subcommand)]
+        attack: IpcAttack,
+    },
+    #[command(name = "__attack-control", hide = true)]
+    AttackControl,
+    #[command(name = "__attack-data", hide = true)]
+    AttackData,
     #[command(name = "__raw-source", hide = true)]
     RawSource {
         destination: String,
@@ -101,6 +119,34 @@ enum Command {
         #[arg(long)]
         rate: Vec<u32>,
     },
+}
+
+#[derive(Subcommand)]
+enum IpcAttack {
+    Knock,
+    AskAsMeshd,
+    AskAsTund,
+    Siege { daemon: Daemon, role: Daemon },
+    Watch { daemon: Daemon, role: Daemon },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Daemon {
+    Keyd,
+    Meshd,
+    Tund,
+    Client,
+}
+
+impl From<Daemon> for Role {
+    fn from(daemon: Daemon) -> Self {
+        match daemon {
+            Daemon::Keyd => Self::Keyd,
+            Daemon::Meshd => Self::Meshd,
+            Daemon::Tund => Self::Tund,
+            Daemon::Client => Self::Client,
+        }
+    }
 }
 
 /// Between echo requests.
@@ -116,6 +162,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Sandbox { program, args } => sandboxed(&program, &args, &[]),
         Command::In { namespace, program, args } => end(Err(process::become_in(&namespace, &program, &args))),
         Command::Router { config } => end(router(&config)),
+        Command::Intrude(intrusion) => end(intruder::run(&intrusion)),
         Command::Ping { target, count, first } => end(probe::ping(target, count, PING_INTERVAL, first)),
         Command::ServeTcp { address } => end(probe::serve_tcp(address)),
         Command::SendTcp { address, bytes } => end(probe::send_tcp(address, bytes)),
@@ -124,9 +171,24 @@ pub(crate) fn run() -> ExitCode {
             end(block_on(probe::udp_source(address, len, &rate, Duration::from_secs(seconds))))
         }
         Command::RawSink => end(block_on(probe::raw_sink())),
+        Command::AttackIpc { uid, gid, run, attack: what } => {
+            end(attack::become_user(uid, gid).and_then(|()| attack_ipc(&run, what)))
+        }
+        Command::AttackControl => end(block_on(attack::network::control())),
+        Command::AttackData => end(block_on(attack::network::data())),
         Command::RawSource { destination, len, seconds, rate } => {
             end(block_on(probe::raw_source(&destination, len, &rate, Duration::from_secs(seconds))))
         }
+    }
+}
+
+fn attack_ipc(run: &Path, what: IpcAttack) -> Result<(), Failure> {
+    match what {
+        IpcAttack::Knock => block_on(attack::ipc::knock(run)),
+        IpcAttack::AskAsMeshd => block_on(attack::ipc::ask_keyd_as_meshd(run)),
+        IpcAttack::AskAsTund => block_on(attack::ipc::ask_keyd_as_tund(run)),
+        IpcAttack::Siege { daemon, role } => attack::siege::lay(run, daemon.into(), role.into()),
+        IpcAttack::Watch { daemon, role } => block_on(attack::siege::watch(run, daemon.into(), role.into())),
     }
 }
 

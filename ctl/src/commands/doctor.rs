@@ -1,0 +1,338 @@
+//! `i2planctl doctor`.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use i2plan_ipc::api::meshd::{Reply, Request, SessionState, Status};
+use i2plan_ipc::hello::Landlock;
+use i2plan_ipc::version::Version;
+use serde::Serialize;
+
+use super::status::warnings;
+use crate::daemon;
+use crate::failure::Failure;
+use crate::output::{self, clean};
+
+/// Exit status if something is to be mended.
+const UNWELL: u8 = 1;
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Level {
+    /// It is as it should be.
+    Ok,
+    /// It could be better, and works.
+    Note,
+    /// It is to be mended.
+    Problem,
+}
+
+/// Something that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    level: Level,
+    /// `node`, `router` or a daemon's name.
+    subject: String,
+    message: String,
+    /// What to do about it.
+    hint: Option<String>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    healthy: bool,
+    findings: &'a [Finding],
+    /// What the kernel says of each daemon that could be looked at.
+    walls: &'a HashMap<String, Walls>,
+}
+
+/// What keeps a daemon in, as the kernel reports it (`proc(5)`), and Landlock as the daemon does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Walls {
+    pid: u32,
+    uid: u32,
+    /// The union of the permitted, effective, inheritable and ambient sets, in hexadecimal.
+    capabilities: String,
+    no_new_privs: bool,
+    /// A system call filter is in force.
+    seccomp: bool,
+    landlock: Landlock,
+    /// Others of its user may read its memory, and the kernel may write it to a file.
+    dumpable: bool,
+    /// Bytes that cannot be swapped out.
+    locked: u64,
+}
+
+/// Checks the node.
+///
+/// # Errors
+/// If it does not answer.
+pub async fn run(socket: Option<&Path>, json: bool) -> Result<ExitCode, Failure> {
+    let mut client = daemon::connect(socket).await?;
+    let Reply::Status(status) = daemon::ask(&mut client, Request::Status).await? else {
+        return Err(daemon::unexpected());
+    };
+    let mut walls = HashMap::new();
+    let mut findings = of_the_node(&status, &Version::current());
+    for daemon in &status.daemons {
+        let Some(pid) = daemon.pid else { continue };
+        match Walls::read(pid, daemon.landlock.unwrap_or_default()) {
+            Ok(found) => {
+                walls.insert(daemon.name.clone(), found);
+            }
+            Err(error) => findings.push(Finding {
+                level: Level::Note,
+                subject: daemon.name.clone(),
+                message: format!("its walls cannot be looked at: {error}"),
+                hint: Some(if cfg!(target_os = "linux") {
+                    "run this on the node itself, where /proc shows the processes of others".to_owned()
+                } else {
+                    format!("see what it has promised: `ps -o user,pledge -p {pid}`")
+                }),
+            }),
+        }
+    }
+    findings.extend(of_the_walls(&walls, status.tunnel.interface.is_some()));
+    let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
+    if json {
+        output::json::print(&Report { healthy, findings: &findings, walls: &walls })?;
+    } else {
+        output::print(&render(&findings))?;
+    }
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(UNWELL) })
+}
+
+fn of_the_node(status: &Status, own: &Version) -> Vec<Finding> {
+    let problems: Vec<_> = warnings(status, own)
+        .into_iter()
+        .map(|warning| Finding {
+            level: Level::Problem,
+            subject: "node".to_owned(),
+            message: warning.message,
+            hint: Some(warning.hint),
+        })
+        .collect();
+    if !problems.is_empty() {
+        return problems;
+    }
+    let ok = |subject: &str, message: String| Finding {
+        level: Level::Ok,
+        subject: subject.to_owned(),
+        message,
+        hint: None,
+    };
+    let sam = &status.sam;
+    let sessions = if [&sam.control, &sam.data].iter().all(|session| session.state == SessionState::Up) {
+        "both sessions are up"
+    } else {
+        "its tunnels are being built"
+    };
+    let version = sam.version.as_deref().unwrap_or("of unknown version");
+    let network = match &status.network {
+        Some(network) => format!("a member of {}, {} members known", network.id, network.members),
+        None => "in no network yet".to_owned(),
+    };
+    vec![
+        ok("router", format!("SAM {version} at {}, {sessions}", sam.address)),
+        ok("node", format!("all daemons answer and are of one build; {network}")),
+    ]
+}
+
+fn of_the_walls(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut names: Vec<_> = walls.keys().collect();
+    names.sort();
+    for name in names {
+        let before = findings.len();
+        let own = &walls[name];
+        let mut add = |level, message: String, hint: &str| {
+            findings.push(Finding { level, subject: name.clone(), message, hint: Some(hint.to_owned()) });
+        };
+        let restart = "restart i2plan\'s daemons; if that does not help, the program is not what was built";
+        if own.uid == 0 {
+            add(Level::Problem, "it runs as root".to_owned(), "start it as a user of its own");
+        }
+        let twin = walls.iter().find(|(other, theirs)| *other > name && theirs.uid == own.uid);
+        if let Some((other, _)) = twin {
+            add(
+                Level::Problem,
+                format!("it runs as the same user as {other}"),
+                "give each daemon a user of its own: that is what keeps them apart",
+            );
+        }
+        let needs_capability = name == "tund" && !interface_is_up;
+        if own.capabilities.bytes().any(|digit| digit != b'0') && !needs_capability {
+            add(Level::Problem, format!("it has capabilities ({})", own.capabilities), restart);
+        }
+        if !own.no_new_privs {
+            add(Level::Problem, "it could gain privileges by executing a file".to_owned(), restart);
+        }
+        if own.dumpable {
+            add(Level::Problem, "its memory is open to others of its user".to_owned(), restart);
+        }
+        if !own.seccomp {
+            add(
+                Level::Note,
+                "no filter limits its system calls".to_owned(),
+                "use a kernel with CONFIG_SECCOMP_FILTER, on x86_64, aarch64 or riscv64",
+            );
+        }
+        if own.landlock != Landlock::Full {
+            add(
+                Level::Note,
+                format!(
+                    "Landlock is in force {}",
+                    if own.landlock == Landlock::None { "not at all" } else { "in part" }
+                ),
+                "use Linux 6.12 or later with Landlock among its security modules (lsm=landlock,...)",
+            );
+        }
+        if own.locked == 0 && name != "meshd" {
+            add(
+                Level::Note,
+                "its memory could be swapped out, with keys in it".to_owned(),
+                "start it with LimitMEMLOCK=infinity, or do without swap",
+            );
+        }
+        if findings.len() == before {
+            let capability =
+                if needs_capability { "CAP_NET_ADMIN until the interface is up" } else { "no capabilities" };
+            let locked = if name == "meshd" { "" } else { ", memory locked" };
+            findings.push(Finding {
+                level: Level::Ok,
+                subject: name.clone(),
+                message: format!(
+                    "user {}, {capability}, system calls filtered, Landlock, memory closed to others{locked}",
+                    own.uid
+                ),
+                hint: None,
+            });
+        }
+    }
+    findings
+}
+
+impl Walls {
+    fn read(pid: u32, landlock: Landlock) -> Result<Self, String> {
+        let directory = PathBuf::from(format!("/proc/{pid}"));
+        let path = directory.join("status");
+        let failed = |error| format!("{}: {error}", path.display());
+        let status = std::fs::read_to_string(&path).map_err(failed)?;
+        // The files of a process that is not dumpable belong to root.
+        let owner = std::fs::metadata(&path).map_err(failed)?.uid();
+        Self::parse(&status, pid, owner, landlock)
+            .ok_or_else(|| "unknown format of /proc/PID/status".to_owned())
+    }
+
+    fn parse(status: &str, pid: u32, owner: u32, landlock: Landlock) -> Option<Self> {
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.and_then(|line| line.split_whitespace().next())
+        };
+        let uid = field("Uid")?.parse().ok()?;
+        let mut capabilities = 0;
+        for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+            capabilities |= u64::from_str_radix(field(set)?, 16).ok()?;
+        }
+        Some(Self {
+            pid,
+            uid,
+            capabilities: format!("{capabilities:016x}"),
+            no_new_privs: field("NoNewPrivs")? == "1",
+            seccomp: field("Seccomp")? == "2",
+            landlock,
+            dumpable: owner == uid && uid != 0,
+            locked: field("VmLck")?.parse::<u64>().ok()?.saturating_mul(1024),
+        })
+    }
+}
+
+fn render(findings: &[Finding]) -> String {
+    let mut out = String::new();
+    for Finding { level, subject, message, hint } in findings {
+        let level = match level {
+            Level::Ok => "ok",
+            Level::Note => "note",
+            Level::Problem => "PROBLEM",
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{level:<9}{subject:<8}{}", clean(message));
+        if let Some(hint) = hint {
+            let _ = writeln!(out, "{:<17}hint: {}", "", clean(hint));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Name:\ti2plan-tund\nUid:\t993\t993\t993\t993\nVmLck:\t    4096 kB\n\
+        CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
+        CapBnd:\t0000000000001000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n";
+
+    fn walls(change: impl Fn(&str) -> String, owner: u32, landlock: Landlock) -> HashMap<String, Walls> {
+        let own = Walls::parse(&change(STATUS), 7, owner, landlock).unwrap();
+        HashMap::from([("tund".to_owned(), own)])
+    }
+
+    fn messages(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<(Level, String)> {
+        let findings = of_the_walls(walls, interface_is_up).into_iter();
+        findings.map(|finding| (finding.level, finding.message)).collect()
+    }
+
+    #[test]
+    fn good_walls_are_one_line() {
+        let walls = walls(str::to_owned, 0, Landlock::Full);
+        assert_eq!(walls["tund"].locked, 4096 * 1024);
+        let found = messages(&walls, true);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0, Level::Ok);
+    }
+
+    #[test]
+    fn each_gap_is_named() {
+        let gap = |from: &str, to: &str, owner, landlock, up| {
+            let found = messages(&walls(|status| status.replace(from, to), owner, landlock), up);
+            assert_eq!(found.len(), 1, "{found:?}");
+            found[0].clone()
+        };
+        let full = Landlock::Full;
+        let (level, message) = gap("CapEff:\t0000000000000000", "CapEff:\t0000000000001000", 0, full, true);
+        assert!(level == Level::Problem && message.contains("1000"), "{message}");
+        // Before there is an interface it needs that.
+        assert_eq!(
+            gap("CapEff:\t0000000000000000", "CapEff:\t0000000000001000", 0, full, false).0,
+            Level::Ok
+        );
+        assert_eq!(gap("NoNewPrivs:\t1", "NoNewPrivs:\t0", 0, full, true).0, Level::Problem);
+        assert_eq!(gap("", "", 993, full, true).0, Level::Problem);
+        assert_eq!(gap("Seccomp:\t2", "Seccomp:\t0", 0, full, true).0, Level::Note);
+        assert_eq!(gap("VmLck:\t    4096", "VmLck:\t       0", 0, full, true).0, Level::Note);
+        assert!(gap("", "", 0, Landlock::Partial, true).1.contains("in part"));
+        let (level, message) = gap("Uid:\t993", "Uid:\t0", 0, full, true);
+        assert!(level == Level::Problem && message.contains("root"), "{message}");
+    }
+
+    #[test]
+    fn daemons_of_one_user_are_a_problem() {
+        let mut both = walls(str::to_owned, 0, Landlock::Full);
+        both.insert("keyd".to_owned(), both["tund"].clone());
+        let found = messages(&both, true);
+        assert!(
+            found.iter().any(|(level, message)| *level == Level::Problem && message.contains("same user"))
+        );
+    }
+
+    #[test]
+    fn an_unknown_format_is_no_walls() {
+        assert_eq!(Walls::parse("Uid:\t1\n", 7, 0, Landlock::Full), None);
+        assert_eq!(Walls::parse(&STATUS.replace("Uid:\t993", "Uid:\tx"), 7, 0, Landlock::Full), None);
+    }
+}

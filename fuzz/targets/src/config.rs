@@ -1,0 +1,92 @@
+//! `meshd`'s configuration: the file, then after a NUL each the values of environment variables.
+
+use std::path::Path;
+use std::time::Duration;
+
+use i2plan_meshd::config::{Config, ConfigError, parse_duration};
+use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::record::NodeName;
+
+use crate::{Seeds, seed};
+
+const VARIABLES: [&str; 6] = [
+    "I2PLAN_TUNNEL_LENGTH",
+    "I2PLAN_TUNNEL_SUBNET",
+    "I2PLAN_HEARTBEAT_INTERVAL",
+    "I2PLAN_SAM_ADDRESS",
+    "I2PLAN_DATA_DIR",
+    "I2PLAN_NODE_NAME",
+];
+
+/// Runs the target.
+pub fn run(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let mut parts = text.split('\0');
+    let file = parts.next().unwrap_or_default();
+    let values: Vec<&str> = parts.collect();
+    let environment = |variable: &'static str| {
+        let index = VARIABLES.iter().position(|known| *known == variable).expect("a documented variable");
+        // Without a name the host's own would be taken, which is another on every host.
+        let fallback = (variable == "I2PLAN_NODE_NAME").then_some("host");
+        values.get(index).copied().filter(|value| !value.is_empty()).or(fallback).map(str::to_owned)
+    };
+    match Config::from_parts(Path::new("fuzz.toml"), file, environment) {
+        Ok(config) => check(&config),
+        Err(error) => {
+            let message = error.to_string();
+            assert!(!message.contains(char::is_control), "not one line of text: {message:?}");
+            check_error(&error, &message, file);
+        }
+    }
+    if let Some(duration) = parse_duration(file) {
+        assert_eq!(parse_duration(&duration.as_secs().to_string()), Some(duration));
+    }
+}
+
+/// No value is out of its documented bounds.
+fn check(config: &Config) {
+    assert!(config.tunnel_length <= 7);
+    assert!((Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&config.heartbeat_interval));
+    assert!(config.data_dir.is_absolute());
+    assert_eq!(config.name.to_string().parse::<NodeName>().as_ref(), Ok(&config.name));
+    assert_eq!(config.tunnel_subnet.to_string().parse::<Ipv4Subnet>(), Ok(config.tunnel_subnet));
+}
+
+/// Every error says where it is.
+fn check_error(error: &ConfigError, message: &str, file: &str) {
+    match error {
+        ConfigError::File { line, message: what, .. } => {
+            assert!(message.starts_with(&format!("fuzz.toml:{line}: ")), "{message}");
+            assert!((1..=file.matches('\n').count() + 1).contains(line), "{message}");
+            assert!(!what.trim().is_empty());
+        }
+        ConfigError::Variable { variable, value, message: what } => {
+            assert!(message.contains(variable) && !what.is_empty());
+            assert!(message.contains(&format!("{value:?}")));
+        }
+        ConfigError::Read { .. } | ConfigError::HostName(_) => panic!("nothing was read: {message}"),
+    }
+}
+
+/// What a fuzzer should begin with.
+#[must_use]
+pub fn seeds() -> Seeds {
+    let full = "[node]\nname = \"web-1\"\ndata_dir = \"/srv/i2plan\"\n\n[i2p]\nsam_address = \"127.0.0.1:7656\"\n\
+                tunnel_length = 2 # hops\n\n[mesh]\ntunnel_subnet = \"10.42.0.0/16\"\nheartbeat_interval = \"1m\"\n";
+    vec![
+        seed("empty", ""),
+        seed("full", full),
+        seed("dotted", "node.name = 'a'\nmesh = { heartbeat_interval = 30 }\n"),
+        seed("unknown-key", "[node]\nnmae = \"x\"\n"),
+        seed("unknown-section", "[nodes]\n"),
+        seed("twice", "[node]\nname = \"a\"\nname = \"b\"\n"),
+        seed("type", "[i2p]\n\ntunnel_length = [1, 2]\n"),
+        seed("value", "[i2p]\nsam_address = \"localhost:7656\"\n"),
+        seed("syntax", "[node\nname = \n"),
+        seed("escape", "[node]\n\"na\\u001bme\" = \"\\u001b[2J\"\n"),
+        seed("multi-line", "[node]\nname = \"\"\"\na\nb\"\"\"\n"),
+        seed("environment", [full, "3", "10.1.0.0/16", "90s", "[::1]:7656", "/srv", "host-2"].join("\0")),
+        seed("environment-bad", "\x008\x00\x00\x00\x00var\x00a b"),
+        seed("duration", "15m"),
+    ]
+}

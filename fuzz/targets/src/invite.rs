@@ -1,0 +1,40 @@
+//! An invite code, as a user may type it.
+
+use i2plan_proto::invite::{Invite, SCHEME};
+use i2plan_proto::testing;
+
+use crate::{Seeds, seed};
+
+/// Runs the target.
+pub fn run(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    match text.parse::<Invite>() {
+        Ok(invite) => assert_eq!(invite.to_code().as_str(), text.trim(), "an invite has one code"),
+        Err(error) => {
+            // The code is a secret, of which no message may repeat anything.
+            let message = error.to_string();
+            assert!(!message.contains(char::is_control), "{message:?}");
+            let repeats = text.as_bytes().windows(12).any(|part| {
+                part.iter().all(u8::is_ascii_alphanumeric)
+                    && message.as_bytes().windows(part.len()).any(|said| said == part)
+            });
+            assert!(!repeats, "{message:?} repeats a part of the code");
+        }
+    }
+}
+
+/// What a fuzzer should begin with.
+#[must_use]
+pub fn seeds() -> Seeds {
+    let code = testing::invite(1).to_code();
+    let later = code.replacen("i2plan://A", "i2plan://B", 1);
+    vec![
+        seed("code", code.as_str()),
+        seed("white-space", format!(" \t{}\r\n", code.as_str())),
+        seed("truncated", &code[..100]),
+        seed("damaged", code.replace('A', "B")),
+        seed("later", later),
+        seed("scheme", SCHEME),
+        seed("other", "https://example.org"),
+    ]
+}

@@ -1,0 +1,238 @@
+//! What a process reads from a unix socket: the header of a frame, and every message of every API.
+//!
+//! The first byte says which; what follows is parsed.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use i2plan_ipc::api::Api;
+use i2plan_ipc::api::{keyd, meshd, tund};
+use i2plan_ipc::frame::{HEADER_LEN, Header, MAX_FDS, decode_body, encode_body};
+use i2plan_ipc::hello::{Hello, HelloReply, Landlock, PROTOCOL, Reply, Request};
+use i2plan_ipc::secret::{SecretKey, SecretText};
+use i2plan_ipc::version::Version;
+use i2plan_ipc::{ApiError, Role};
+use i2plan_proto::testing;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Seeds, seed};
+
+const KINDS: u8 = 9;
+
+/// Runs the target.
+pub fn run(input: &[u8]) {
+    let Some((kind, rest)) = input.split_first() else { return };
+    match kind % KINDS {
+        0 => header(rest),
+        1 => drop(message::<Hello>(rest)),
+        2 => drop(message::<HelloReply>(rest)),
+        3 => request::<keyd::KeydApi>(rest),
+        4 => drop(message::<Reply<keyd::Reply>>(rest)),
+        5 => request::<meshd::MeshdApi>(rest),
+        6 => drop(message::<Reply<meshd::Reply>>(rest)),
+        7 => request::<tund::TundApi>(rest),
+        _ => drop(message::<Reply<tund::Reply>>(rest)),
+    }
+}
+
+/// No header makes the reader allocate more than its limit, and it is the only one of its frame.
+fn header(bytes: &[u8]) {
+    let Some(bytes) = bytes.first_chunk::<HEADER_LEN>() else { return };
+    for max in [4096, keyd::KeydApi::MAX_REQUEST, meshd::MeshdApi::MAX_REPLY, tund::TundApi::MAX_REQUEST] {
+        if let Ok(header) = Header::decode(*bytes, max) {
+            assert!(header.len <= max && header.fds <= MAX_FDS, "{header:?} is over the limit of {max}");
+            assert_eq!(header.encode(max).as_ref(), Ok(bytes));
+        }
+    }
+}
+
+/// What can be read can be sent on, and is understood there as it was here.
+fn message<T: Serialize + DeserializeOwned>(body: &[u8]) -> Option<T> {
+    let value = decode_body::<T>(body).ok()?;
+    let sent = encode_body(&value).expect("what was read can be encoded");
+    let read = decode_body::<T>(&sent).expect("what was encoded can be read");
+    assert_eq!(encode_body(&read).as_ref(), Ok(&sent));
+    Some(value)
+}
+
+/// Every request has its place in the table of who may ask what.
+fn request<A: Api>(body: &[u8]) {
+    let Some(Request { body, .. }) = message::<Request<A::Request>>(body) else { return };
+    assert!(!A::allows(Role::Keyd, &body), "keyd asks nothing of anybody");
+    assert_eq!(A::allows(Role::Client, &body), A::DAEMON == Role::Meshd, "users have to do with meshd alone");
+    assert!(A::fds(&body) <= MAX_FDS);
+    assert!(A::deadline(&body) > Duration::ZERO);
+}
+
+/// What a fuzzer should begin with.
+#[must_use]
+pub fn seeds() -> Seeds {
+    let mut seeds = vec![seed("header", [0, 0, 0, 1, 0, 2]), seed("header-limit", [0, 0, 0, 64, 0, 4])];
+    let mut put = |kind: u8, name: &str, body: Result<i2plan_ipc::frame::Body, _>| {
+        let body = body.expect("messages can be encoded");
+        seeds.push(seed(name, [&[kind], body.as_slice()].concat()));
+    };
+    let hello = Hello { protocol: PROTOCOL, role: Role::Meshd, version: version() };
+    put(1, "hello", encode_body(&hello));
+    let refused = Some(ApiError::denied("no").with_hint("ask"));
+    let reply = HelloReply {
+        protocol: PROTOCOL,
+        role: Role::Keyd,
+        pid: 7,
+        version: version(),
+        landlock: Landlock::Full,
+        refused,
+    };
+    put(2, "hello-refused", encode_body(&reply));
+    for (name, body) in keyd_requests() {
+        put(3, &format!("keyd-{name}"), encode_body(&Request { id: 1, body }));
+    }
+    for (name, body) in keyd_replies() {
+        put(4, &format!("keyd-reply-{name}"), encode_body(&Reply { id: 1, result: Ok(body) }));
+    }
+    let failed: Result<keyd::Reply, _> = Err(ApiError::invalid("the clock is wrong").with_hint("set it"));
+    put(4, "keyd-error", encode_body(&Reply { id: 1, result: failed }));
+    for (name, body) in meshd_requests() {
+        put(5, &format!("meshd-{name}"), encode_body(&Request { id: 2, body }));
+    }
+    for (name, body) in meshd_replies() {
+        put(6, &format!("meshd-reply-{name}"), encode_body(&Reply { id: 2, result: Ok(body) }));
+    }
+    for (name, body) in tund_requests() {
+        put(7, &format!("tund-{name}"), encode_body(&Request { id: 3, body }));
+    }
+    for (name, body) in tund_replies() {
+        put(8, &format!("tund-reply-{name}"), encode_body(&Reply { id: 3, result: Ok(body) }));
+    }
+    // A field that nobody knows, which holds lists in lists in lists.
+    let mut nested = vec![5, 0x83, 0xa2, b'i', b'd', 1, 0xa1, b'x'];
+    nested.extend_from_slice(&[0x91; 2000]);
+    nested.push(0xc0);
+    seeds.push(seed("nested", nested));
+    seeds
+}
+
+fn version() -> Version {
+    Version { version: "0.1.0".to_owned(), commit: "0123456".to_owned(), built_at: testing::NOW }
+}
+
+fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
+    let network = testing::charter(0).network();
+    let open = keyd::OpenSession {
+        kind: keyd::SessionKind::Data,
+        id: "i2plan-1".to_owned(),
+        port: 40_000,
+        tunnel_length: 1,
+        tunnel_quantity: 3,
+    };
+    let create =
+        keyd::CreateInvite { network, expires_at: testing::NOW + 3600, uses: testing::grant(2).value.uses };
+    let certify = keyd::CertifyMember { grant: testing::grant(1), request: testing::join_request(1) };
+    vec![
+        ("identity", keyd::Request::Identity),
+        ("open-session", keyd::Request::OpenSession(open)),
+        ("sign-charter", keyd::Request::SignCharter(testing::charter(0))),
+        ("sign-record", keyd::Request::SignRecord(Box::new(testing::record(1).value))),
+        ("sign-join", keyd::Request::SignJoin(testing::join_request(0).body.value)),
+        ("create-invite", keyd::Request::CreateInvite(create)),
+        ("certify-member", keyd::Request::CertifyMember(Box::new(certify))),
+        ("certify-wireguard", keyd::Request::CertifyWireGuard { network }),
+        ("lease-wireguard", keyd::Request::LeaseWireGuard { network }),
+    ]
+}
+
+fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
+    let identity = keyd::Identity { node: testing::node(1), control: testing::destination(1) };
+    let code = SecretText::new(testing::invite(1).to_code().to_string());
+    let lease = keyd::WireGuardLease { private_key: SecretKey([7; 32]), epoch: 1 };
+    vec![
+        ("identity", keyd::Reply::Identity(identity)),
+        ("session", keyd::Reply::SessionOpened(testing::destination(101))),
+        ("signature", keyd::Reply::Signature(testing::signed_charter(0).signature)),
+        ("invite", keyd::Reply::Invite { code, grant: testing::grant(1) }),
+        ("membership", keyd::Reply::Membership(testing::membership(1, 2))),
+        ("wireguard", keyd::Reply::WireGuardCertificate(testing::wireguard_certificate(1))),
+        ("lease", keyd::Reply::WireGuardLease(lease)),
+    ]
+}
+
+fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
+    let invite = SecretText::new(testing::invite(1).to_code().to_string());
+    vec![
+        ("status", meshd::Request::Status),
+        ("peers", meshd::Request::Peers),
+        ("create-invite", meshd::Request::CreateInvite { expires_in: 3600, max_uses: Some(1) }),
+        ("join", meshd::Request::Join { invite }),
+    ]
+}
+
+fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
+    let network = meshd::Network {
+        id: testing::charter(0).network().to_string(),
+        founder: true,
+        subnet: "10.42.0.0/16".to_owned(),
+        ipv4: Ipv4Addr::new(10, 42, 0, 1),
+        ipv6: Ipv6Addr::LOCALHOST,
+        members: 2,
+    };
+    let peer = meshd::Peer {
+        node_id: testing::node(2).to_string(),
+        name: "web".to_owned(),
+        ipv4: Ipv4Addr::new(10, 42, 0, 2),
+        ipv6: Ipv6Addr::LOCALHOST,
+        public_key: "AAAA".to_owned(),
+        endpoint: testing::destination(2).hash().b32(),
+        depth: 1,
+        last_heard: Some(1),
+        last_handshake: None,
+        tx_packets: 1,
+        tx_bytes: 2,
+        rx_packets: 3,
+        rx_bytes: 4,
+        queue_drops: 5,
+        rx_drops: 6,
+    };
+    vec![("joined", meshd::Reply::Joined(network)), ("peers", meshd::Reply::Peers(vec![peer]))]
+}
+
+fn tund_requests() -> Vec<(&'static str, tund::Request)> {
+    let interface = tund::Interface {
+        name: "i2plan0".to_owned(),
+        network: testing::charter(0).network(),
+        ipv4: Ipv4Addr::new(10, 42, 0, 1),
+        ipv4_prefix: 16,
+        ipv6: Ipv6Addr::LOCALHOST,
+        ipv6_prefix: 64,
+        mtu: 1280,
+    };
+    let peer = tund::Peer {
+        node: testing::node(2),
+        public_key: [2; 32],
+        endpoint: testing::destination(102),
+        ipv4: Some(Ipv4Addr::new(10, 42, 0, 2)),
+        ipv6: Ipv6Addr::LOCALHOST,
+        keepalive: 25,
+    };
+    vec![
+        ("configure", tund::Request::Configure(interface)),
+        ("attach", tund::Request::AttachSession(session())),
+        ("take", tund::Request::TakeSessions),
+        ("peers", tund::Request::SetPeers(vec![peer; 2])),
+        ("stats", tund::Request::Stats),
+    ]
+}
+
+fn tund_replies() -> Vec<(&'static str, tund::Reply)> {
+    let configured = tund::Configured { interface: "i2plan0".to_owned(), public_key: [1; 32], epoch: 1 };
+    vec![
+        ("configured", tund::Reply::Configured(configured)),
+        ("done", tund::Reply::Done),
+        ("sessions", tund::Reply::Sessions { data: Some(session()), control: None }),
+    ]
+}
+
+fn session() -> tund::Session {
+    let bridge = (Ipv4Addr::LOCALHOST, 7655).into();
+    tund::Session { id: "i2plan-1".to_owned(), bridge, destination: testing::destination(101) }
+}

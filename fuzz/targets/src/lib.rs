@@ -1,0 +1,60 @@
+//! What is fuzzed: a function for each parser that meets foreign bytes, which takes any bytes and panics if they
+//! break what the parser promises.
+//!
+//! Nothing here knows the fuzzer. `fuzz/fuzz_targets` hands these functions to libFuzzer; `tests/corpus.rs` runs
+//! them over the corpus with every `cargo test`.
+
+pub mod certificate;
+pub mod config;
+pub mod control_message;
+pub mod invite;
+pub mod ipc_frame;
+pub mod key_store;
+pub mod mesh_core;
+pub mod record;
+pub mod sam_connection;
+pub mod sam_datagram;
+pub mod sam_line;
+pub mod tund_packet;
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, which is that of its corpus.
+    pub name: &'static str,
+    /// Takes any bytes; panics if something is wrong with the parser.
+    pub run: fn(&[u8]),
+    /// What a fuzzer should begin with.
+    pub seeds: fn() -> Seeds,
+}
+
+/// Inputs by name.
+pub type Seeds = Vec<(String, Vec<u8>)>;
+
+macro_rules! targets {
+    ($($name:ident),+ $(,)?) => {
+        /// All of them.
+        pub const TARGETS: &[Target] =
+            &[$(Target { name: stringify!($name), run: $name::run, seeds: $name::seeds }),+];
+    };
+}
+
+targets!(
+    certificate,
+    config,
+    control_message,
+    invite,
+    ipc_frame,
+    key_store,
+    mesh_core,
+    record,
+    sam_connection,
+    sam_datagram,
+    sam_line,
+    tund_packet,
+);
+
+/// A seed.
+fn seed(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> (String, Vec<u8>) {
+    (name.into(), bytes.into())
+}

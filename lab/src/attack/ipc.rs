@@ -1,0 +1,325 @@
+//! Questions that a process may not ask, asked over the daemons' sockets.
+
+use std::fmt::Display;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::SystemTime;
+
+use ed25519_dalek::SigningKey;
+use i2plan_ipc::api::Api;
+use i2plan_ipc::api::keyd::{
+    CertifyMember, CreateInvite, Identity, KeydApi, OpenSession, Reply, Request, SessionKind,
+};
+use i2plan_ipc::api::meshd::{self, MeshdApi};
+use i2plan_ipc::api::tund::{self, TundApi};
+use i2plan_ipc::{Client, Role};
+use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::destination::Destination;
+use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
+use i2plan_proto::invite::{InviteGrant, InviteSecret, Uses};
+use i2plan_proto::join::{JoinBody, JoinRequest};
+use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::record::Record;
+use i2plan_proto::wireguard::WireGuardCertificate;
+
+use super::{Attempt, print};
+use crate::Failure;
+
+const ROLES: [Role; 4] = [Role::Keyd, Role::Meshd, Role::Tund, Role::Client];
+
+fn failed(error: impl Display) -> Failure {
+    Failure::new(error.to_string())
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs())
+}
+
+/// Connects to each of the three sockets in each role and asks something harmless. Prints an [`Attempt`] for
+/// each.
+///
+/// # Errors
+/// If it cannot be printed.
+pub async fn knock(run: &Path) -> Result<(), Failure> {
+    let mut attempts = Vec::new();
+    for role in ROLES {
+        attempts.push(knock_at::<KeydApi>(run, role, Request::Identity).await);
+        attempts.push(knock_at::<MeshdApi>(run, role, meshd::Request::Status).await);
+        attempts.push(knock_at::<TundApi>(run, role, tund::Request::Stats).await);
+    }
+    print(&attempts)
+}
+
+async fn knock_at<A: Api>(run: &Path, role: Role, request: A::Request) -> Attempt {
+    let refusal = match Client::<A>::connect(&run.join(format!("{}.sock", A::DAEMON)), role).await {
+        Ok(mut client) => client.call(request).await.err(),
+        Err(error) => Some(error),
+    };
+    let because = String::new();
+    Attempt {
+        what: format!("{} as {role}", A::DAEMON),
+        because,
+        refusal: refusal.map(|error| error.to_string()),
+    }
+}
+
+/// A request that must be refused.
+struct Wish {
+    what: &'static str,
+    because: &'static str,
+    request: Request,
+}
+
+impl Wish {
+    fn new(what: &'static str, because: &'static str, request: Request) -> Self {
+        Self { what, because, request }
+    }
+}
+
+async fn wish(client: &mut Client<KeydApi>, wish: Wish, fds: &[BorrowedFd<'_>]) -> Attempt {
+    let result = client.call_with_fds(wish.request, fds).await;
+    let refusal = result.err().map(|error| error.to_string());
+    Attempt { what: wish.what.to_owned(), because: wish.because.to_owned(), refusal }
+}
+
+async fn connect_as(socket: &Path, role: Role, what: &str) -> Attempt {
+    let refusal = Client::<KeydApi>::connect(socket, role).await.err().map(|error| error.to_string());
+    Attempt { what: what.to_owned(), because: format!("may not connect here as {role}"), refusal }
+}
+
+/// In `meshd`'s place: wants secrets of `keyd`, and signatures that `meshd` has no right to. Prints an
+/// [`Attempt`] for each.
+///
+/// # Errors
+/// If `keyd` does not answer what it should.
+pub async fn ask_keyd_as_meshd(run: &Path) -> Result<(), Failure> {
+    let socket = run.join("keyd.sock");
+    let mut keyd = Client::<KeydApi>::connect(&socket, Role::Meshd).await.map_err(failed)?;
+    let Reply::Identity(me) = keyd.call(Request::Identity).await.map_err(failed)? else {
+        return Err(Failure::new("keyd does not say who it is"));
+    };
+    let network = NetworkId::of_founder(&me.node);
+    let certify = Request::CertifyWireGuard { network };
+    let Reply::WireGuardCertificate(wireguard) = keyd.call(certify).await.map_err(failed)? else {
+        return Err(Failure::new("keyd does not certify its WireGuard key"));
+    };
+    let invite = CreateInvite { network, expires_at: now() + 3600, uses: Uses::Unlimited };
+    let Reply::Invite { grant, .. } = keyd.call(Request::CreateInvite(invite)).await.map_err(failed)? else {
+        return Err(Failure::new("keyd does not make an invite"));
+    };
+
+    let mut attempts = vec![
+        connect_as(&socket, Role::Tund, "to be taken for tund").await,
+        connect_as(&socket, Role::Client, "to be taken for a user").await,
+    ];
+    let wishes = [
+        Wish::new("the WireGuard key", "may not ask this", Request::LeaseWireGuard { network }),
+        Wish::new(
+            "a charter in another's name",
+            "names another founder",
+            Request::SignCharter(Charter {
+                founder: intruder(),
+                subnet: Ipv4Subnet::DEFAULT,
+                founded_at: now(),
+            }),
+        ),
+        Wish::new(
+            "a charter for another time",
+            "time is not now",
+            Request::SignCharter(Charter { founder: me.node, subnet: Ipv4Subnet::DEFAULT, founded_at: 1 }),
+        ),
+        Wish::new("an invite without end", "366 days", {
+            Request::CreateInvite(CreateInvite { network, expires_at: u64::MAX, uses: Uses::Unlimited })
+        }),
+    ];
+    for each in wishes.into_iter().chain(records(&me, &wireguard)).chain(joins(&me, network, &grant)) {
+        attempts.push(wish(&mut keyd, each, &[]).await);
+    }
+    attempts.extend(sessions(&mut keyd).await?);
+    print(&attempts)
+}
+
+fn intruder_key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+fn intruder() -> NodeId {
+    NodeId(intruder_key().verifying_key().to_bytes())
+}
+
+fn signed<T: Signable>(value: T) -> Signed<T> {
+    let signature = value.sign(&intruder_key());
+    Signed { value, signature }
+}
+
+fn elsewhere() -> Destination {
+    Destination { padding: [7; 32], signing_key: intruder().0 }
+}
+
+/// Records that are not this node's, or say of it what is not so.
+fn records(me: &Identity, wireguard: &Signed<WireGuardCertificate>) -> Vec<Wish> {
+    let right = Record {
+        node: me.node,
+        sequence: now() * 1000,
+        issued_at: now(),
+        name: "n".parse().expect("a node name"),
+        control: me.control,
+        data: elsewhere(),
+        ipv4: Ipv4Addr::new(10, 42, 0, 9),
+        wireguard: wireguard.clone(),
+        chain: Chain::founder(me.node),
+    };
+    let foreign = Record {
+        node: intruder(),
+        wireguard: signed(WireGuardCertificate {
+            node: intruder(),
+            network: NetworkId::of_founder(&intruder()),
+            ..wireguard.value.clone()
+        }),
+        chain: Chain::founder(intruder()),
+        ..right.clone()
+    };
+    let other_key = signed(WireGuardCertificate { public_key: [9; 32], ..wireguard.value.clone() });
+    let record = |what, because, record| Wish::new(what, because, Request::SignRecord(Box::new(record)));
+    vec![
+        record("a record in another's name", "another node", foreign),
+        record(
+            "a record with a WireGuard key of the intruder's",
+            "WireGuard certificate is not its signer's",
+            Record { wireguard: other_key, ..right.clone() },
+        ),
+        record(
+            "a record that moves the control destination",
+            "control destination is not this node's",
+            Record { control: elsewhere(), ..right.clone() },
+        ),
+        record("a record that moves the data destination", "data destination is not this node's", right),
+    ]
+}
+
+/// Requests to join, and certificates, that nobody has a right to.
+fn joins(me: &Identity, network: NetworkId, own_grant: &Signed<InviteGrant>) -> Vec<Wish> {
+    let secret = InviteSecret([5; 32]);
+    let body = JoinBody {
+        network,
+        inviter: me.node,
+        invite: secret.key(),
+        joiner: intruder(),
+        control: elsewhere().hash(),
+        issued_at: now(),
+    };
+    let request = |body: &JoinBody, proof| JoinRequest { body: signed(body.clone()), proof };
+    let proven = request(&body, body.prove(&secret.signing_key()));
+    let grant = InviteGrant {
+        network,
+        inviter: me.node,
+        key: secret.key(),
+        created_at: now(),
+        expires_at: now() + 3600,
+        uses: Uses::Unlimited,
+    };
+    let certify = |what, because, grant, request| {
+        Wish::new(what, because, Request::CertifyMember(Box::new(CertifyMember { grant, request })))
+    };
+    let for_own = JoinBody { invite: own_grant.value.key, ..body.clone() };
+    vec![
+        Wish::new("a request to join in another's name", "another node", Request::SignJoin(body.clone())),
+        certify(
+            "a certificate for an invite that the intruder has signed",
+            "made by another node",
+            signed(InviteGrant { inviter: intruder(), ..grant.clone() }),
+            proven.clone(),
+        ),
+        certify(
+            "a certificate for an invite that nobody has signed",
+            "not its signer's",
+            Signed { value: grant, signature: Signature([1; 64]) },
+            proven.clone(),
+        ),
+        certify("a certificate for another invite's holder", "another invite", own_grant.clone(), proven),
+        certify(
+            "a certificate without the invite's proof",
+            "proof of holding",
+            own_grant.clone(),
+            request(&for_own, Signature([2; 64])),
+        ),
+    ]
+}
+
+/// Wants a destination's private key written where the intruder reads it.
+async fn sessions(keyd: &mut Client<KeydApi>) -> Result<Vec<Attempt>, Failure> {
+    let open = || {
+        Request::OpenSession(OpenSession {
+            kind: SessionKind::Control,
+            id: "intruder".to_owned(),
+            port: 9,
+            tunnel_length: 1,
+            tunnel_quantity: 1,
+        })
+    };
+    let (near, _far) = UnixStream::pair()?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let connection = std::net::TcpStream::connect(listener.local_addr()?)?;
+    let session = |what, because| Wish::new(what, because, open());
+    Ok(vec![
+        wish(keyd, session("a session without connection", "1 file descriptors are expected"), &[]).await,
+        wish(keyd, session("a session on a unix socket", "something else than a TCP"), &[near.as_fd()]).await,
+        wish(
+            keyd,
+            session("a session on a connection to the intruder", "not on one to"),
+            &[connection.as_fd()],
+        )
+        .await,
+        wish(keyd, session("a session with many descriptors", "4 came"), &[near.as_fd(); 4]).await,
+    ])
+}
+
+/// In `tund`'s place: wants of `keyd` what only `meshd` may ask. Prints an [`Attempt`] for each.
+///
+/// # Errors
+/// If `keyd` does not let it in as `tund`.
+pub async fn ask_keyd_as_tund(run: &Path) -> Result<(), Failure> {
+    let socket = run.join("keyd.sock");
+    let mut keyd = Client::<KeydApi>::connect(&socket, Role::Tund).await.map_err(failed)?;
+    let network = NetworkId::of_founder(&intruder());
+    let charter = Charter { founder: intruder(), subnet: Ipv4Subnet::DEFAULT, founded_at: now() };
+    let invite = CreateInvite { network, expires_at: now() + 3600, uses: Uses::Unlimited };
+    let me = Identity { node: intruder(), control: elsewhere() };
+    let certificate = signed(WireGuardCertificate {
+        network,
+        node: intruder(),
+        public_key: [9; 32],
+        epoch: 1,
+        not_before: now(),
+        not_after: now() + 3600,
+    });
+    let grant = signed(InviteGrant {
+        network,
+        inviter: intruder(),
+        key: InviteSecret([5; 32]).key(),
+        created_at: now(),
+        expires_at: now() + 3600,
+        uses: Uses::Unlimited,
+    });
+    let because = "may not ask this";
+    let wishes = [
+        Wish::new("the identity", because, Request::Identity),
+        Wish::new("a charter", because, Request::SignCharter(charter)),
+        Wish::new("an invite", because, Request::CreateInvite(invite)),
+        Wish::new("a WireGuard certificate", because, Request::CertifyWireGuard { network }),
+    ];
+    let others = records(&me, &certificate).into_iter().chain(joins(&me, network, &grant));
+    let mut attempts = vec![connect_as(&socket, Role::Meshd, "to be taken for meshd").await];
+    for each in wishes.into_iter().chain(others.map(|wish| Wish { because, ..wish })) {
+        attempts.push(wish(&mut keyd, each, &[]).await);
+    }
+    attempts.extend(
+        sessions(&mut keyd)
+            .await?
+            .into_iter()
+            .map(|attempt| Attempt { because: because.to_owned(), ..attempt }),
+    );
+    print(&attempts)
+}

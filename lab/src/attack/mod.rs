@@ -1,0 +1,51 @@
+//! What an intruder tries: in the place of a daemon, as a user of the host, and from the network.
+//!
+//! The programs here run as hidden commands of `lab`, under the user or at the router of the intruder, and print
+//! what they met with as JSON. The tests `attack_ipc` and `attack_network` start them against running nodes.
+
+use std::io::Write as _;
+
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+pub mod ipc;
+pub mod network;
+pub mod siege;
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// What.
+    pub what: String,
+    /// A part of the refusal that is due.
+    pub because: String,
+    /// The refusal that came; none if what was asked for was granted.
+    pub refusal: Option<String>,
+}
+
+impl Attempt {
+    /// Whether it failed, and for the reason that is due.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| refusal.contains(&self.because))
+    }
+}
+
+/// Becomes a user of the host, for good.
+///
+/// # Errors
+/// If the system refuses.
+pub fn become_user(uid: u32, gid: u32) -> Result<(), Failure> {
+    setgroups(&[])?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setresgid(gid, gid, gid)?;
+    Ok(setresuid(uid, uid, uid)?)
+}
+
+fn print(report: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(report).map_err(|error| Failure::new(error.to_string()))?;
+    println!("{text}");
+    Ok(std::io::stdout().flush()?)
+}
