@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::failure::{EXIT_CODES, Failure};
+#[cfg(target_os = "linux")]
 use crate::supervisor::launch::Launch;
 
 /// Control an i2plan node: WireGuard over I2P.
@@ -63,6 +64,7 @@ pub enum Command {
     Up(Up),
 
     /// The last steps of a daemon's process before it becomes the daemon.
+    #[cfg(target_os = "linux")]
     #[command(name = "__launch", hide = true)]
     Launch(Launch),
 }
@@ -160,7 +162,7 @@ Examples:
   ssh other-node i2planctl invite create | i2planctl join";
 
 const UP_HELP: &str = "\
-For machines without systemd, and for development. Needs root to make the tunnel and to start each daemon \
+For Linux machines without systemd, and for development. Needs root to make the tunnel and to start each daemon \
 as a user of its own; the daemons themselves run without privileges, and tund with CAP_NET_ADMIN until the \
 tunnel is up.
 

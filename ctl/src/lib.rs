@@ -5,7 +5,7 @@
 //! * [`daemon`]: the connection to `meshd`, and what to do when there is none.
 //! * [`failure`]: errors as a user sees them, and exit codes.
 //! * [`output`]: tables, units and JSON.
-//! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node.
+//! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node; on Linux alone.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -18,6 +18,7 @@ pub mod commands;
 pub mod daemon;
 pub mod failure;
 pub mod output;
+#[cfg(target_os = "linux")]
 pub mod supervisor;
 
 /// Runs the program with the command line `argv`, its own name first.
@@ -51,6 +52,7 @@ fn done((): ()) -> ExitCode {
 fn execute(args: Args) -> Result<ExitCode, Failure> {
     let Args { json, socket, command } = args;
     // Changes the credentials of its thread, so it must be the only one: no runtime before it.
+    #[cfg(target_os = "linux")]
     if let Command::Launch(launch) = command {
         return Err(supervisor::launch::run(launch));
     }
@@ -68,7 +70,14 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
                 commands::invite::create(socket.as_deref(), json, &create).await
             }
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
+            #[cfg(target_os = "linux")]
             Command::Up(up) => commands::up::run(json, up).await,
+            #[cfg(not(target_os = "linux"))]
+            Command::Up(_) => Err(Failure::invalid("`up` runs a node on Linux alone").with_hint(
+                "start i2plan-keyd and i2plan-meshd as users of their own and i2plan-tund as root, each with \
+                 --listen",
+            )),
+            #[cfg(target_os = "linux")]
             Command::Launch(_) => Ok(()),
         }
         .map(done)

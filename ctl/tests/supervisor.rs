@@ -3,6 +3,7 @@
 //! A script tells what it finds on standard error and then waits for its end. All share one pipe: its end is
 //! the proof that every one of them is gone.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod common;

@@ -12,5 +12,4 @@ pub mod policy;
 pub mod service;
 pub mod session;
 pub mod store;
-#[cfg(target_os = "linux")]
 pub mod walls;

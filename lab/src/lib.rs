@@ -10,6 +10,10 @@
 //! * [`demo`], [`bench`]: what users run.
 //! * [`attack`]: what an intruder runs.
 //! * [`testing`]: how a test gets into the sandbox.
+//!
+//! All of it is for Linux; elsewhere there is nothing here.
+
+#![cfg(target_os = "linux")]
 
 use std::path::Path;
 

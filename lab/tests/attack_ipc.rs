@@ -1,6 +1,7 @@
 //! Attacks on the daemons' sockets, from each daemon's seat and as a user of the host: the intruder's processes run
 //! under that user and speak the real protocol with a node that runs.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::time::Duration;

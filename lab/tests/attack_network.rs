@@ -1,6 +1,7 @@
 //! Attacks over I2P on nodes that run and carry traffic: a stranger with a router of its own sends to their
 //! control destinations and to those for data.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::net::IpAddr;

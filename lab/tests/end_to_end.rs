@@ -1,5 +1,6 @@
 //! Whole nodes on a private I2P network: real routers, real interfaces, real processes.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::net::IpAddr;

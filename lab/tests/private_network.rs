@@ -1,5 +1,6 @@
 //! The private I2P network by itself: real routers, each node's in a namespace of its own.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::path::Path;

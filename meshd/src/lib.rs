@@ -10,5 +10,4 @@ pub mod config;
 pub mod core;
 pub mod sam;
 pub mod shell;
-#[cfg(target_os = "linux")]
 pub mod walls;

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::{debug, info};
 
+use crate::device::Device;
 use crate::readiness;
 use crate::session::{Session, Shared};
 use crate::tunnel::{MAX_MESSAGE, MAX_PACKET, Tunnel};
@@ -48,7 +49,7 @@ pub struct Counted {
 
 /// The data path with its descriptors.
 pub struct DataPath {
-    device: AsyncFd<tun::Device>,
+    device: AsyncFd<Device>,
     tunnel: Tunnel,
     session: Option<Attached>,
     commands: mpsc::Receiver<Command>,
@@ -63,7 +64,7 @@ struct Attached {
 
 /// What there is to do.
 enum Event<'a> {
-    Packets(AsyncFdReadyGuard<'a, tun::Device>),
+    Packets(AsyncFdReadyGuard<'a, Device>),
     Datagrams,
     Time,
     Command(Option<Command>),
@@ -74,7 +75,7 @@ impl DataPath {
     ///
     /// # Errors
     /// If the device cannot be waited for.
-    pub fn new(device: tun::Device, tunnel: Tunnel, commands: mpsc::Receiver<Command>) -> io::Result<Self> {
+    pub fn new(device: Device, tunnel: Tunnel, commands: mpsc::Receiver<Command>) -> io::Result<Self> {
         Ok(Self {
             device: readiness::register(device)?,
             tunnel,
@@ -163,7 +164,7 @@ impl DataPath {
 }
 
 async fn next_event<'a>(
-    device: &'a AsyncFd<tun::Device>,
+    device: &'a AsyncFd<Device>,
     session: Option<&Attached>,
     commands: &mut mpsc::Receiver<Command>,
     deadline: Instant,
@@ -183,7 +184,7 @@ async fn next_event<'a>(
 }
 
 fn read_interface(
-    mut ready: AsyncFdReadyGuard<'_, tun::Device>,
+    mut ready: AsyncFdReadyGuard<'_, Device>,
     tunnel: &mut Tunnel,
     packet: &mut [u8],
 ) -> io::Result<()> {
@@ -205,9 +206,9 @@ fn read_interface(
 }
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::IntoRawFd as _;
     use std::os::unix::net::UnixDatagram;
 
     use boringtun::x25519::{PublicKey, StaticSecret};
@@ -253,9 +254,7 @@ mod tests {
             let (host, device) = UnixDatagram::pair().unwrap();
             host.set_nonblocking(true).unwrap();
             device.set_nonblocking(true).unwrap();
-            let mut configuration = tun::configure();
-            configuration.raw_fd(device.into_raw_fd());
-            let device = tun::create(&configuration).unwrap();
+            let device = Device::from_socket(device);
             let tunnel = Tunnel::new(StaticSecret::from([1; 32]), Subnets::of(&interface()), Instant::now());
             let (commands, receiver) = mpsc::channel(4);
             tokio::spawn(DataPath::new(device, tunnel, receiver).unwrap().run());

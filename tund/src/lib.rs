@@ -29,15 +29,11 @@ mod readiness;
 pub mod service;
 pub mod session;
 pub mod tunnel;
-#[cfg(target_os = "linux")]
 pub mod walls;
 
 /// Why the daemon does not start, or does not go on.
 #[derive(Debug, Error)]
 pub enum EndReason {
-    /// It runs as root.
-    #[error("refusing to run as root: run as a user of its own, with CAP_NET_ADMIN as an ambient capability")]
-    Root,
     /// The process cannot be hardened.
     #[error("cannot harden the process: {0}")]
     Harden(IoError),
@@ -53,7 +49,7 @@ pub enum EndReason {
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(IoError),
-    /// Privileges are left.
+    /// It has more privileges than it may have, or less than it needs.
     #[error(transparent)]
     Privileges(#[from] privileges::PrivilegeError),
     /// The walls do not stand.
@@ -70,9 +66,7 @@ pub enum EndReason {
 /// [`EndReason`].
 pub fn run(options: &options::Options) -> Result<(), EndReason> {
     hardening::harden().map_err(EndReason::Harden)?;
-    if rustix::process::geteuid().is_root() || rustix::process::getuid().is_root() {
-        return Err(EndReason::Root);
-    }
+    privileges::start()?;
     logging::init()?;
     let meshd = users::user_id(&options.meshd_user)?;
     hardening::lock_memory();

@@ -64,7 +64,7 @@ impl Tund {
             }
             return Err(ApiError::conflict(format!(
                 "the interface {} is up with another configuration, and the privilege to change it is given up",
-                running.interface.name
+                running.configured.interface
             ))
             .with_hint("restart tund"));
         }
@@ -84,7 +84,7 @@ impl Tund {
         let WireGuardLease { private_key, epoch } = lease;
         let key = StaticSecret::from(private_key.0);
         let configured = Configured {
-            interface: interface.name.clone(),
+            interface: device.name().to_owned(),
             public_key: PublicKey::from(&key).to_bytes(),
             epoch,
         };
@@ -99,7 +99,7 @@ impl Tund {
             }
         });
         info!(
-            interface = interface.name,
+            interface = configured.interface,
             ipv4 = %interface.ipv4,
             ipv6 = %interface.ipv6,
             mtu = interface.mtu,
@@ -174,7 +174,8 @@ impl Tund {
 
     async fn stats(&self) -> Result<Stats, ApiError> {
         let counted = self.ask(Command::Stats).await?;
-        let interface = self.running.lock().await.as_ref().map(|running| running.interface.name.clone());
+        let interface =
+            self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
         let Counted { session, peers, drops } =
             counted.unwrap_or(Counted { session: None, peers: Vec::new(), drops: Default::default() });
         Ok(Stats { version: Version::current(), interface, session, peers, drops })

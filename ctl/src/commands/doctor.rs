@@ -89,9 +89,11 @@ pub async fn run(socket: Option<&Path>, json: bool) -> Result<ExitCode, Failure>
                 level: Level::Note,
                 subject: daemon.name.clone(),
                 message: format!("its walls cannot be looked at: {error}"),
-                hint: Some(
-                    "run this on the node itself, where /proc shows the processes of others".to_owned(),
-                ),
+                hint: Some(if cfg!(target_os = "linux") {
+                    "run this on the node itself, where /proc shows the processes of others".to_owned()
+                } else {
+                    format!("see what it has promised: `ps -o user,pledge -p {pid}`")
+                }),
             }),
         }
     }

@@ -5,5 +5,6 @@ pub mod invite;
 pub mod join;
 pub mod peers;
 pub mod status;
+#[cfg(target_os = "linux")]
 pub mod up;
 pub mod version;

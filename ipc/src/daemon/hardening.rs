@@ -3,18 +3,34 @@
 use std::io;
 
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
-use rustix::thread::set_no_new_privs;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// All memory, now and later; where the system can, only what is really used.
+#[cfg(target_os = "linux")]
+const ALL: MlockAllFlags = MlockAllFlags::CURRENT.union(MlockAllFlags::FUTURE).union(MlockAllFlags::ONFAULT);
+#[cfg(not(target_os = "linux"))]
+const ALL: MlockAllFlags = MlockAllFlags::CURRENT.union(MlockAllFlags::FUTURE);
+
+/// How the limit on locked memory is lifted.
+#[cfg(target_os = "linux")]
+const LIFT: &str = "start with LimitMEMLOCK=infinity";
+#[cfg(not(target_os = "linux"))]
+const LIFT: &str = "set memorylocked to infinity in login.conf(5)";
 
 /// Call first in main, before any secret is read: no core dump of this process, no access to its memory
 /// through `/proc` or `ptrace(2)` by others of its user, no privilege gained by executing anything.
+///
+/// On OpenBSD this is the core dump alone: there only a parent may trace, and executing is for the walls.
 ///
 /// # Errors
 /// If the kernel refuses; a daemon must not go on then.
 pub fn harden() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    set_no_new_privs(true)?;
+    #[cfg(target_os = "linux")]
+    {
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+        rustix::thread::set_no_new_privs(true)?;
+    }
     Ok(())
 }
 
@@ -23,13 +39,8 @@ pub fn harden() -> io::Result<()> {
 pub fn lock_memory() {
     // Not tried under a limit: memory that cannot be locked could then not be had at all.
     if let Some(limit) = getrlimit(Resource::Memlock).current {
-        tracing::warn!(
-            limit,
-            "memory is not locked, so keys could be swapped out: start with LimitMEMLOCK=infinity"
-        );
-    } else if let Err(error) =
-        mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
-    {
+        tracing::warn!(limit, "memory is not locked, so keys could be swapped out: {LIFT}");
+    } else if let Err(error) = mlockall(ALL) {
         tracing::warn!(%error, "cannot lock memory, so keys could be swapped out: do without swap");
     }
 }

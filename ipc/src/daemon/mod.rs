@@ -6,4 +6,7 @@ pub mod logging;
 pub mod notify;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
+#[cfg(target_os = "openbsd")]
+#[path = "openbsd.rs"]
+pub mod sandbox;
 pub mod users;

@@ -1,6 +1,6 @@
 //! Tells the supervisor how the daemon does: the protocol of `sd_notify(3)`.
 
-use std::os::linux::net::SocketAddrExt as _;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
@@ -15,7 +15,7 @@ impl Supervisor {
     pub fn connect() -> Self {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Self(None) };
         let address = match name.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name),
+            Some(name) => abstract_address(name),
             None => SocketAddr::from_pathname(&name),
         };
         let socket = address.and_then(|address| {
@@ -40,4 +40,15 @@ impl Supervisor {
             tracing::warn!(%error, "cannot tell the supervisor that this daemon is ready");
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn abstract_address(name: &[u8]) -> io::Result<SocketAddr> {
+    use std::os::linux::net::SocketAddrExt as _;
+    SocketAddr::from_abstract_name(name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "abstract socket names are Linux's alone"))
 }

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 use std::time::Duration;
 
 use i2plan_ipc::api::tund::Interface;
@@ -23,11 +23,56 @@ const TUN: &str = "/dev/net/tun";
 /// How long the kernel may take over all settings.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Makes the interface and brings it up. It lives as long as what is returned, which does not block.
+/// An interface. It lives as long as this, and does not block.
+pub struct Device {
+    tun: tun::Device,
+    name: String,
+}
+
+impl Device {
+    /// The interface's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads one packet; its length.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if there is none; any other if the interface is gone.
+    pub fn recv(&self, packet: &mut [u8]) -> io::Result<usize> {
+        self.tun.recv(packet)
+    }
+
+    /// Writes one packet.
+    ///
+    /// # Errors
+    /// If the interface does not take it.
+    pub fn send(&self, packet: &[u8]) -> io::Result<usize> {
+        self.tun.send(packet)
+    }
+
+    /// An interface that is a socket, whose other end is the host.
+    #[cfg(test)]
+    pub(crate) fn from_socket(socket: std::os::unix::net::UnixDatagram) -> Self {
+        use std::os::fd::IntoRawFd as _;
+        let mut configuration = tun::configure();
+        configuration.raw_fd(socket.into_raw_fd());
+        Self { tun: tun::create(&configuration).unwrap(), name: "test".to_owned() }
+    }
+}
+
+impl AsRawFd for Device {
+    fn as_raw_fd(&self) -> RawFd {
+        self.tun.as_raw_fd()
+    }
+}
+
+/// Makes the interface and brings it up.
 ///
 /// # Errors
 /// [`ApiError`], saying what is in the way and what helps.
-pub async fn create(interface: &Interface) -> Result<tun::Device, ApiError> {
+pub async fn create(interface: &Interface) -> Result<Device, ApiError> {
     check_driver()?;
     // Opening the name of an interface that exists would take over one that another program left for itself.
     if index_of(&interface.name).is_ok() {
@@ -39,7 +84,7 @@ pub async fn create(interface: &Interface) -> Result<tun::Device, ApiError> {
     configuration.platform_config(|platform| {
         platform.ensure_root_privileges(false);
     });
-    let device = tun::create(&configuration).map_err(|error| match io::Error::from(error) {
+    let tun = tun::create(&configuration).map_err(|error| match io::Error::from(error) {
         error if error.kind() == io::ErrorKind::PermissionDenied => {
             ApiError::new(ErrorKind::Denied, "tund may not make a network interface")
                 .with_hint("start it with CAP_NET_ADMIN as an ambient capability, as its service unit does")
@@ -47,11 +92,11 @@ pub async fn create(interface: &Interface) -> Result<tun::Device, ApiError> {
         error if error.kind() == io::ErrorKind::ResourceBusy => name_taken(interface),
         error => ApiError::internal(format!("cannot make the interface {}: {error}", interface.name)),
     })?;
-    device.set_nonblock().map_err(|error| ApiError::internal(error.to_string()))?;
+    tun.set_nonblock().map_err(|error| ApiError::internal(error.to_string()))?;
     timeout(DEADLINE, set_up(interface))
         .await
         .map_err(|_| ApiError::timeout("the kernel does not answer on the interface"))??;
-    Ok(device)
+    Ok(Device { tun, name: interface.name.clone() })
 }
 
 fn check_driver() -> Result<(), ApiError> {

@@ -9,6 +9,9 @@ use thiserror::Error;
 /// Privileges that cannot be got rid of; a process must not go on with them.
 #[derive(Debug, Error)]
 pub enum PrivilegeError {
+    /// It runs as root.
+    #[error("refusing to run as root: run as a user of its own, with CAP_NET_ADMIN as an ambient capability")]
+    Root,
     /// The system refuses to take them.
     #[error("cannot give up privileges: {0}")]
     Drop(#[from] caps::errors::CapsError),
@@ -18,6 +21,17 @@ pub enum PrivilegeError {
     /// They are still there.
     #[error("privileges are still there after giving them up: {0}")]
     Left(String),
+}
+
+/// Makes sure that the process is not root's. The capability that it needs is what it was started with.
+///
+/// # Errors
+/// [`PrivilegeError::Root`]; the daemon must not go on then.
+pub fn start() -> Result<(), PrivilegeError> {
+    if rustix::process::geteuid().is_root() || rustix::process::getuid().is_root() {
+        return Err(PrivilegeError::Root);
+    }
+    Ok(())
 }
 
 /// Empties all capability sets of this thread and makes sure that no thread of the process has any left.

@@ -1,4 +1,4 @@
-//! `lab`: the demo, the benchmark, and what they are made of.
+//! The command line: the demo, the benchmark, and what they are made of.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -152,7 +152,8 @@ impl From<Daemon> for Role {
 /// Between echo requests.
 const PING_INTERVAL: Duration = Duration::from_millis(200);
 
-fn main() -> ExitCode {
+/// Runs the program.
+pub(crate) fn run() -> ExitCode {
     let args = Args::parse();
     match args.command {
         Command::Demo { .. } | Command::Bench { .. } if !sandbox::is_inner() => outer(),
