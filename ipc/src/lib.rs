@@ -15,9 +15,11 @@ pub mod daemon;
 pub mod error;
 pub mod frame;
 pub mod hello;
+pub mod passphrase;
 pub mod secret;
 pub mod server;
 mod socket;
+pub mod terminal;
 pub mod version;
 
 pub use client::Client;
