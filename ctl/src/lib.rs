@@ -5,19 +5,22 @@
 //! * [`daemon`]: the connection to `meshd`, and what to do when there is none.
 //! * [`failure`]: errors as a user sees them, and exit codes.
 //! * [`output`]: tables, units and JSON.
+//! * [`passphrase`]: passphrases on their way to `keyd`.
 //! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::args::{Args, Command, Parsed};
+use crate::args::{Args, Command, KeyCommand, Parsed};
 use crate::failure::Failure;
+use crate::passphrase::Given;
 
 pub mod args;
 pub mod commands;
 pub mod daemon;
 pub mod failure;
 pub mod output;
+pub mod passphrase;
 pub mod supervisor;
 
 /// Runs the program with the command line `argv`, its own name first.
@@ -50,6 +53,8 @@ fn execute(args: Args) -> Result<(), Failure> {
     if let Command::Launch(launch) = command {
         return Err(supervisor::launch::run(launch));
     }
+    // Before anything is opened that could have the numbers that the command line names.
+    let given = Given::take(&command)?;
     // One thread: the daemons' parent-death signal is bound to the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -63,7 +68,14 @@ fn execute(args: Args) -> Result<(), Failure> {
                 commands::invite::create(socket.as_deref(), json, &create).await
             }
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
-            Command::Up(up) => commands::up::run(json, up).await,
+            Command::Key(KeyCommand::Status) => commands::key::status(socket.as_deref(), json).await,
+            Command::Key(KeyCommand::ExportPublic) => {
+                commands::key::export_public(socket.as_deref(), json).await
+            }
+            Command::Key(KeyCommand::ChangePassphrase(change)) => {
+                commands::key::change_passphrase(json, change, given).await
+            }
+            Command::Up(up) => commands::up::run(json, up, given).await,
             Command::Launch(_) => Ok(()),
         }
     })

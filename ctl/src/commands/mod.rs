@@ -2,6 +2,7 @@
 
 pub mod invite;
 pub mod join;
+pub mod key;
 pub mod peers;
 pub mod status;
 pub mod up;
