@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _};
 
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError, inherited};
-use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Command, KeyCommand};
@@ -123,10 +122,15 @@ fn interrupted() -> Result<impl Future<Output = ()>, PassphraseError> {
 /// allowed: it is about to hold a passphrase.
 fn protect() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    // What is mapped now, which is where small things go. Not what comes: under a limit that could then not be
-    // had at all.
-    let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT);
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::mm::{MlockAllFlags, mlockall};
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        // What is mapped now, which is where small things go. Not what comes: under a limit that could then not
+        // be had at all.
+        let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT);
+    }
 }
 
 fn explain(error: &PassphraseError) -> Failure {
