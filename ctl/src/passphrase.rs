@@ -45,8 +45,8 @@ impl Given {
             protect();
         }
         Ok(Self {
-            passphrase: passphrase.map(|source| source.read()).transpose()?,
-            new: new.map(|source| source.read()).transpose()?,
+            passphrase: passphrase.map(Source::read).transpose()?,
+            new: new.map(Source::read).transpose()?,
         })
     }
 }
