@@ -59,6 +59,10 @@ pub enum Command {
     #[command(after_help = JOIN_HELP)]
     Join(Join),
 
+    /// Show this node's keys, and change the passphrase that seals them
+    #[command(subcommand, arg_required_else_help = true)]
+    Key(KeyCommand),
+
     /// Run a node in the foreground: start its three daemons and keep them running
     #[command(after_help = UP_HELP)]
     Up(Up),
@@ -87,6 +91,49 @@ pub struct InviteCreate {
     /// How many nodes may use it; -1 for any number
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub uses: i64,
+}
+
+/// `i2planctl key …`
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Show whether the keys are sealed, and the WireGuard key's epoch and validity
+    Status,
+
+    /// Print the public keys: identity, control destination, network, WireGuard
+    #[command(name = "export-public")]
+    ExportPublic,
+
+    /// Seal the keys of a stopped node with a new passphrase, or unseal them
+    #[command(name = "change-passphrase", after_help = CHANGE_PASSPHRASE_HELP)]
+    ChangePassphrase(ChangePassphrase),
+}
+
+/// `i2planctl key change-passphrase`
+#[derive(Debug, clap::Args)]
+pub struct ChangePassphrase {
+    /// Configuration file [default: /etc/i2plan/config.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// User that holds the keys, by name or number
+    #[arg(long, value_name = "USER", default_value = "i2plan-keyd")]
+    pub keyd_user: String,
+
+    /// Read the present passphrase from this descriptor, up to the end of the line
+    #[arg(long, value_name = "N")]
+    pub passphrase_fd: Option<i32>,
+
+    /// Read the new passphrase from this descriptor
+    #[arg(long, value_name = "N")]
+    pub new_passphrase_fd: Option<i32>,
+
+    /// Store the keys unsealed
+    #[arg(long, conflicts_with = "new_passphrase_fd")]
+    pub remove: bool,
 }
 
 /// `i2planctl join`
@@ -131,6 +178,14 @@ pub struct Up {
     /// Group that may control the node, by name or number [default: i2plan if it exists, else root alone]
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
+
+    /// Read the passphrase of the keys from this descriptor, up to the end of the line
+    #[arg(long, value_name = "N", conflicts_with = "ask_passphrase")]
+    pub passphrase_fd: Option<i32>,
+
+    /// Ask for the passphrase of the keys on the terminal
+    #[arg(long)]
+    pub ask_passphrase: bool,
 }
 
 const DOCTOR_HELP: &str = "\
@@ -161,6 +216,15 @@ Examples:
   i2planctl join --file invite.txt
   ssh other-node i2planctl invite create | i2planctl join";
 
+const CHANGE_PASSPHRASE_HELP: &str = "\
+Needs root, and a node that does not run. What is not read from a descriptor is asked for. The old passphrase \
+still opens copies that were made before, such as backups.
+
+Examples:
+  sudo i2planctl key change-passphrase
+  sudo i2planctl key change-passphrase --new-passphrase-fd 3 3< passphrase.txt
+  sudo i2planctl key change-passphrase --remove";
+
 const UP_HELP: &str = "\
 For Linux machines without systemd, and for development. Needs root to make the tunnel and to start each daemon \
 as a user of its own; the daemons themselves run without privileges, and tund with CAP_NET_ADMIN until the \
@@ -169,8 +233,12 @@ tunnel is up.
 A daemon that ends is started again, after a wait that grows from 0.2 to 30 seconds. SIGINT and SIGTERM stop \
 all in order; a second SIGINT ends them at once.
 
+With a passphrase the keys of a new node are sealed, and sealed keys are opened. It is asked for once, and kept \
+in memory for when keyd is started again.
+
 Examples:
   sudo i2planctl up
+  sudo i2planctl up --ask-passphrase
   sudo i2planctl up --config node.toml --data-dir /srv/i2plan
   sudo i2planctl up --keyd-user 990 --meshd-user 991 --tund-user 992";
 

@@ -5,19 +5,22 @@
 //! * [`daemon`]: the connection to `meshd`, and what to do when there is none.
 //! * [`failure`]: errors as a user sees them, and exit codes.
 //! * [`output`]: tables, units and JSON.
+//! * [`passphrase`]: passphrases on their way to `keyd`.
 //! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node; on Linux alone.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::args::{Args, Command, Parsed};
+use crate::args::{Args, Command, KeyCommand, Parsed};
 use crate::failure::Failure;
+use crate::passphrase::Given;
 
 pub mod args;
 pub mod commands;
 pub mod daemon;
 pub mod failure;
 pub mod output;
+pub mod passphrase;
 #[cfg(target_os = "linux")]
 pub mod supervisor;
 
@@ -56,6 +59,8 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
     if let Command::Launch(launch) = command {
         return Err(supervisor::launch::run(launch));
     }
+    // Before anything is opened that could have the numbers that the command line names.
+    let given = Given::take(&command)?;
     // One thread: the daemons' parent-death signal is bound to the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -70,8 +75,15 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
                 commands::invite::create(socket.as_deref(), json, &create).await
             }
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
+            Command::Key(KeyCommand::Status) => commands::key::status(socket.as_deref(), json).await,
+            Command::Key(KeyCommand::ExportPublic) => {
+                commands::key::export_public(socket.as_deref(), json).await
+            }
+            Command::Key(KeyCommand::ChangePassphrase(change)) => {
+                commands::key::change_passphrase(json, change, given).await
+            }
             #[cfg(target_os = "linux")]
-            Command::Up(up) => commands::up::run(json, up).await,
+            Command::Up(up) => commands::up::run(json, up, given).await,
             #[cfg(not(target_os = "linux"))]
             Command::Up(_) => Err(Failure::invalid("`up` runs a node on Linux alone").with_hint(
                 "start i2plan-keyd and i2plan-meshd as users of their own and i2plan-tund as root, each with \

@@ -17,7 +17,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use common::{PROGRAM, command, copy_program, need_root, open_dir, stderr, stdout};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
-    Daemon, Invite, MeshdApi, Network, Peer, Reply, Request, Sam, Session, SessionState, Status, Tunnel,
+    ControlDestination, Daemon, Invite, Keys, MeshdApi, Network, Peer, Reply, Request, Sam, Session,
+    SessionState, Status, Tunnel, WireGuardKey,
 };
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
@@ -56,6 +57,7 @@ impl Service for FakeMeshd {
         Ok(match request {
             Request::Status => Reply::Status(Box::new(status(self.network.clone()))),
             Request::Peers => Reply::Peers(vec![peer("zoe"), peer("anna")]),
+            Request::Keys => Reply::Keys(Box::new(keys(self.network.is_some()))),
             Request::CreateInvite { expires_in, max_uses } => Reply::Invite(Invite {
                 invite: SecretText::new(SECRET.to_owned()),
                 id: "inviteid".to_owned(),
@@ -104,6 +106,21 @@ fn status(network: Option<Network>) -> Status {
         },
         tunnel: Tunnel { interface: None, mtu: 1280, public_key: None, drops: None },
         daemons: vec![daemon("keyd", Some("gone")), daemon("tund", None)],
+    }
+}
+
+fn keys(member: bool) -> Keys {
+    Keys {
+        node_id: "nodeid".to_owned(),
+        sealed: true,
+        control: ControlDestination { b32: "x.b32.i2p".to_owned(), base64: "AAAA".to_owned() },
+        network: member.then(|| "networkid".to_owned()),
+        wireguard: member.then(|| WireGuardKey {
+            public_key: "key=".to_owned(),
+            epoch: 1,
+            not_before: 1_800_000_000,
+            not_after: 1_800_086_400,
+        }),
     }
 }
 
@@ -256,6 +273,40 @@ fn peers_for_people_and_programs() {
     let value = json(&setup.run(&["peers", "--json"]));
     let names: Vec<_> = value["peers"].as_array().unwrap().iter().map(|peer| &peer["name"]).collect();
     assert_eq!(names, ["anna", "zoe"]);
+}
+
+#[test]
+fn keys_for_people_and_programs() {
+    let setup = Setup::healthy();
+    assert_eq!(
+        stdout(&setup.run(&["key", "status"])),
+        "Node       nodeid\n\
+         Keys       sealed with a passphrase\n\
+         WireGuard  epoch 1, valid from 2027-01-15T08:00:00Z until 2027-01-16T08:00:00Z\n"
+    );
+    assert_eq!(
+        json(&setup.run(&["key", "status", "--json"])),
+        json!({
+            "node_id": "nodeid",
+            "sealed": true,
+            "wireguard": { "epoch": 1, "not_before": 1_800_000_000, "not_after": 1_800_086_400 },
+        })
+    );
+    let text = setup.run(&["key", "export-public"]);
+    assert!(stdout(&text).contains("\ncontrol      x.b32.i2p\ndestination  AAAA\n"), "{}", stdout(&text));
+    assert_eq!(
+        json(&setup.run(&["key", "export-public", "--json"])),
+        json!({
+            "node_id": "nodeid",
+            "control": { "b32": "x.b32.i2p", "base64": "AAAA" },
+            "network": "networkid",
+            "wireguard_public_key": "key=",
+        })
+    );
+
+    let fresh = Setup::node(None, None);
+    assert_eq!(json(&fresh.run(&["key", "status", "--json"]))["wireguard"], Value::Null);
+    assert_eq!(json(&fresh.run(&["key", "export-public", "--json"]))["network"], Value::Null);
 }
 
 #[test]

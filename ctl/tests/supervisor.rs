@@ -27,6 +27,8 @@ const MESHD: u32 = 54_322;
 const TUND: u32 = 54_323;
 const GROUP: u32 = 54_324;
 
+const PASSPHRASE: &str = "correct horse";
+
 /// So long a test waits for what never comes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -76,10 +78,12 @@ fn up(dir: &TempDir) -> Command {
 }
 
 fn up_with_sockets_in(dir: &TempDir, run: &str) -> Command {
-    // A caller that leaves a descriptor open.
+    // A caller that leaves a descriptor open, and one with a passphrase.
     let mut command = command("/bin/sh");
+    std::fs::write(dir.path().join("passphrase"), format!("{PASSPHRASE}\n")).unwrap();
     command
-        .args(["-c", "exec \"$0\" \"$@\" 7</etc/passwd"])
+        .args(["-c", "exec \"$0\" \"$@\" 7</etc/passwd 8<\"$PASSPHRASE_FILE\""])
+        .env("PASSPHRASE_FILE", dir.path().join("passphrase"))
         .arg(dir.path().join("i2planctl"))
         .args(["up", "--keyd-user", "54321", "--meshd-user", "54322", "--tund-user", "54323"])
         .args(["--group", "54324", "--data-dir"])
@@ -97,7 +101,11 @@ fn up_with_sockets_in(dir: &TempDir, run: &str) -> Command {
 
 impl Node {
     fn start(dir: TempDir) -> Self {
-        let mut child = up(&dir).stderr(Stdio::piped()).spawn().unwrap();
+        Self::start_with(dir, &[])
+    }
+
+    fn start_with(dir: TempDir, args: &[&str]) -> Self {
+        let mut child = up(&dir).args(args).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let pipe = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
@@ -373,4 +381,153 @@ fn a_wrong_configuration_is_named() {
     let output = up(&dir).env("I2PLAN_SAM_ADDRESS", "nowhere").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("I2PLAN_SAM_ADDRESS=\"nowhere\""), "{}", stderr(&output));
+}
+
+/// Tells what is on its standard input and nothing else, and waits for its end.
+const READ: &str = "echo \"input $name [$(cat)]\" >&2\nexec sleep 1000\n";
+
+#[test]
+fn keyd_gets_the_passphrase_at_every_start_and_the_others_never() {
+    let node = Node::start_with(install(READ, READ, READ), &["--passphrase-fd", "8"]);
+    let mut found = [node.line("input "), node.line("input "), node.line("input ")];
+    found.sort();
+    assert_eq!(found, [&format!("input keyd [{PASSPHRASE}]"), "input meshd []", "input tund []"]);
+
+    let reports = Node::start_with(install(WAIT, WAIT, WAIT), &["--passphrase-fd", "8"]);
+    let [keyd, meshd, tund] = reports.reports();
+    assert!(keyd.ends_with("--passphrase-fd 0]"), "{keyd}");
+    for report in [&keyd, &meshd, &tund] {
+        assert!(!report.contains("horse"), "{report}");
+    }
+    assert!(!meshd.contains("passphrase-fd") && !tund.contains("passphrase-fd"));
+
+    let read_again = Node::start_with(install(READ, WAIT, WAIT), &["--passphrase-fd", "8"]);
+    let first = read_again.line("report keyd ");
+    assert_eq!(read_again.line("input keyd "), format!("input keyd [{PASSPHRASE}]"));
+    kill(pid_in(&first), Signal::SIGKILL).unwrap();
+    assert_eq!(read_again.line("input keyd "), format!("input keyd [{PASSPHRASE}]"));
+}
+
+#[test]
+fn sealed_keys_end_up_with_the_options_that_open_them() {
+    let locked = "echo 'i2plan-keyd: sealed' >&2; exit 3\n";
+    for (args, message, hint) in [
+        (
+            &[][..],
+            "error: the node's keys are sealed with a passphrase",
+            "--ask-passphrase, or with --passphrase-fd",
+        ),
+        (
+            &["--passphrase-fd", "8"],
+            "error: the passphrase does not open the node's keys",
+            "the keys are unchanged",
+        ),
+    ] {
+        let mut node = Node::start_with(install(locked, WAIT, WAIT), args);
+        let lines = node.rest();
+        assert_eq!(node.child.wait().unwrap().code(), Some(1));
+        assert!(lines.contains(&message.to_owned()), "{lines:?}");
+        assert!(lines.iter().any(|line| line.starts_with("hint: ") && line.contains(hint)), "{lines:?}");
+        let starts = lines.iter().filter(|line| line.starts_with("i2planctl: keyd started")).count();
+        assert_eq!(starts, 1, "{lines:?}");
+    }
+}
+
+#[test]
+fn up_needs_a_passphrase_where_it_is_asked_for_one() {
+    let dir = install(WAIT, WAIT, WAIT);
+    for (args, code, message) in [
+        (&["--passphrase-fd", "9"][..], 2, "error: --passphrase-fd 9 cannot be used: "),
+        (&["--passphrase-fd", "1"], 2, "error: --passphrase-fd 1 cannot be used: "),
+        (&["--passphrase-fd", "0"], 1, "error: the passphrase is empty"),
+        (&["--ask-passphrase"], 2, "error: standard input is no terminal"),
+        (&["--ask-passphrase", "--passphrase-fd", "8"], 2, "error: the argument "),
+    ] {
+        let output = up(&dir).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).starts_with(message), "{}", stderr(&output));
+    }
+}
+
+/// In keyd's place for maintenance: tells what it was given. Its keys are sealed with [`PASSPHRASE`].
+const MAINTAIN: &str = r#"
+old=$(cat)
+case "$*" in
+  *--check*) [ -z "$old" ] && exit 3 ;;
+  *--new-passphrase-fd*) new=$(cat <&3) ;;
+esac
+[ "$old" = "correct horse" ] || exit 3
+echo "changed to [$new] by $(id -u)"
+"#;
+
+/// `i2planctl key change-passphrase` for the node of [`up`].
+fn change(dir: &TempDir, args: &[&str]) -> Command {
+    let mut command = command("/bin/sh");
+    std::fs::create_dir_all(dir.path().join("data")).unwrap();
+    std::fs::write(dir.path().join("old"), PASSPHRASE).unwrap();
+    std::fs::write(dir.path().join("new"), "battery staple\n").unwrap();
+    command
+        .args(["-c", "old=$1 new=$2; shift 2; exec \"$0\" \"$@\" 5<\"$old\" 3<\"$new\""])
+        .arg(dir.path().join("i2planctl"))
+        .args([dir.path().join("old"), dir.path().join("new")])
+        .args(["key", "change-passphrase", "--keyd-user", "54321", "--data-dir"])
+        .arg(dir.path().join("data"))
+        .args(args)
+        .stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn the_passphrase_is_changed_by_keyd_as_its_user() {
+    let dir = install(MAINTAIN, WAIT, WAIT);
+    let both = ["--passphrase-fd", "5", "--new-passphrase-fd", "3"];
+    let output = change(&dir, &both).output().unwrap();
+    assert_eq!(common::stdout(&output), "changed to [battery staple] by 54321\n", "{}", stderr(&output));
+    assert!(!stderr(&output).contains("staple"));
+
+    let output = change(&dir, &["--remove", "--passphrase-fd", "5", "--json"]).output().unwrap();
+    assert_eq!(common::stdout(&output), "{\n  \"sealed\": false\n}\n", "{}", stderr(&output));
+
+    // What is not given is asked for, and there is no terminal here.
+    for args in [&both[..2], &both[2..]] {
+        let output = change(&dir, args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).starts_with("error: standard input is no terminal"), "{}", stderr(&output));
+    }
+
+    let output = change(&dir, &["--passphrase-fd", "3", "--new-passphrase-fd", "5"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("error: the passphrase does not open "), "{}", stderr(&output));
+}
+
+#[test]
+fn the_passphrase_of_a_running_node_is_not_changed() {
+    let dir = install("exit 4\n", WAIT, WAIT);
+    let both = ["--passphrase-fd", "5", "--new-passphrase-fd", "3"];
+    // keyd was started by somebody else.
+    let output = change(&dir, &both).output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).contains(" runs\nhint: stop it first"), "{}", stderr(&output));
+
+    let node = Node::start(install(WAIT, WAIT, WAIT));
+    node.reports();
+    let output = change(&node.dir, &both).output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).contains(" runs\nhint: stop it first"), "{}", stderr(&output));
+
+    let other = install(WAIT, WAIT, WAIT);
+    let mut command = change(&other, &both);
+    std::fs::remove_dir(other.path().join("data")).unwrap();
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("error: no node keeps its state in "), "{}", stderr(&output));
+}
+
+#[test]
+fn only_root_changes_a_passphrase() {
+    use std::os::unix::process::CommandExt as _;
+    let dir = install(MAINTAIN, WAIT, WAIT);
+    let output = change(&dir, &["--remove"]).uid(KEYD).gid(KEYD).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("`sudo i2planctl key change-passphrase`"), "{}", stderr(&output));
 }

@@ -15,11 +15,13 @@ pub mod daemon;
 pub mod error;
 pub mod frame;
 pub mod hello;
+pub mod passphrase;
 mod places;
 pub mod rate;
 pub mod secret;
 pub mod server;
 mod socket;
+pub mod terminal;
 pub mod version;
 
 pub use client::Client;

@@ -2,14 +2,18 @@
 //!
 //! * [`keys`]: the keys, what is derived from them, and their form on disk. No I/O.
 //! * [`policy`]: what is checked before anything is signed. No I/O.
+//! * [`seal`]: keys sealed with a passphrase, and their form on disk. No I/O.
 //! * [`store`]: the file that holds the keys.
+//! * [`unlock`]: where the passphrase comes from.
 //! * [`session`]: opens SAM sessions on connections that `meshd` has made.
 //! * [`service`]: the requests, answered.
 //! * [`walls`]: what the process may do.
 
 pub mod keys;
 pub mod policy;
+pub mod seal;
 pub mod service;
 pub mod session;
 pub mod store;
+pub mod unlock;
 pub mod walls;

@@ -1,23 +1,30 @@
 //! `i2plan-keyd`.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
+use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
 use i2plan_ipc::server::{Limits, serve};
 use i2plan_ipc::version::Version;
+use i2plan_keyd::keys::Keys;
+use i2plan_keyd::seal::SealError;
 use i2plan_keyd::service::Keyd;
-use i2plan_keyd::store::Store;
+use i2plan_keyd::store::{Seal, Store, StoreError, Stored};
+use i2plan_keyd::unlock::{self, Descriptor};
 use i2plan_keyd::walls;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
 
 const HELP: &str = "\
 i2plan-keyd: holds the private keys of an i2plan node, and signs
@@ -32,8 +39,21 @@ Options:
       --meshd-user USER      name or number of the user that meshd runs as (default: i2plan-meshd)
       --tund-user USER       name or number of the user that tund runs as (default: i2plan-tund)
       --listen PATH          make the listening socket, if none is handed over
+      --passphrase-fd N      read the passphrase of the keys from this descriptor, up to the end of the line
   -h, --help
   -V, --version
+
+A passphrase is else read from $CREDENTIALS_DIRECTORY/passphrase, if there is one, and else asked for, if
+standard input is a terminal. New keys are sealed if there is a passphrase.
+
+Maintenance, while no keyd uses the keys:
+      --check                tell whether the keys can be read and are sealed
+      --change-passphrase    seal the keys with a new passphrase, sealed or not as they are
+      --new-passphrase-fd N  read the new passphrase from this descriptor; else it is asked for
+      --remove-passphrase    store the keys unsealed
+
+Exit status: 1 failed; 2 the command line or the configuration is wrong; 3 the keys are sealed, and the passphrase
+is missing or another one; 4 another keyd uses them.
 
 Environment: I2PLAN_LOG (error, warn, info, debug, or target=level,...).
 ";
@@ -41,13 +61,44 @@ Environment: I2PLAN_LOG (error, warn, info, debug, or target=level,...).
 /// Exit status for a command line that cannot be right.
 const USAGE: u8 = 2;
 
+/// Exit status for sealed keys that cannot be opened.
+const LOCKED: u8 = 3;
+
+/// Exit status for keys that another process holds.
+const BUSY: u8 = 4;
+
 fn main() -> ExitCode {
     let args = match parse() {
         Ok(Some(args)) => args,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => return fail((USAGE, format!("{error}; see --help"))),
     };
-    start(args).map_or_else(fail, |()| ExitCode::SUCCESS)
+    // First of all: nothing else has been opened yet that could have these numbers.
+    let take = |number: Option<i32>| number.map(Descriptor::take).transpose().map_err(|error| usage(&error));
+    let descriptors = take(args.passphrase_fd)
+        .and_then(|passphrase| Ok(Descriptors { passphrase, new: take(args.new_passphrase_fd)? }));
+    descriptors.and_then(|descriptors| start(args, descriptors)).map_or_else(fail, |()| ExitCode::SUCCESS)
+}
+
+fn usage(error: &dyn std::fmt::Display) -> (u8, String) {
+    (USAGE, error.to_string())
+}
+
+fn failed(error: &dyn std::fmt::Display) -> (u8, String) {
+    (1, error.to_string())
+}
+
+fn not_unlocked(error: &PassphraseError) -> (u8, String) {
+    (if matches!(error, PassphraseError::Interrupted) { 1 } else { LOCKED }, error.to_string())
+}
+
+fn not_opened(error: &StoreError) -> (u8, String) {
+    let status = match error {
+        StoreError::Seal { source: SealError::Passphrase, .. } => LOCKED,
+        StoreError::InUse { .. } => BUSY,
+        _ => 1,
+    };
+    (status, error.to_string())
 }
 
 fn fail((status, message): (u8, String)) -> ExitCode {
@@ -61,6 +112,23 @@ struct Args {
     meshd: String,
     tund: String,
     listen: Option<PathBuf>,
+    passphrase_fd: Option<i32>,
+    new_passphrase_fd: Option<i32>,
+    maintenance: Option<Maintenance>,
+}
+
+/// What is done to the keys instead of serving them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Maintenance {
+    Check,
+    ChangePassphrase,
+    RemovePassphrase,
+}
+
+/// The descriptors that the command line names.
+struct Descriptors {
+    passphrase: Option<Descriptor>,
+    new: Option<Descriptor>,
 }
 
 fn parse() -> Result<Option<Args>, lexopt::Error> {
@@ -72,7 +140,11 @@ fn parse() -> Result<Option<Args>, lexopt::Error> {
         meshd: "i2plan-meshd".to_owned(),
         tund: "i2plan-tund".to_owned(),
         listen: None,
+        passphrase_fd: None,
+        new_passphrase_fd: None,
+        maintenance: None,
     };
+    let mut maintenance = Vec::new();
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -81,6 +153,11 @@ fn parse() -> Result<Option<Args>, lexopt::Error> {
             Long("meshd-user") => args.meshd = parser.value()?.string()?,
             Long("tund-user") => args.tund = parser.value()?.string()?,
             Long("listen") => args.listen = Some(parser.value()?.into()),
+            Long("passphrase-fd") => args.passphrase_fd = Some(parser.value()?.parse()?),
+            Long("new-passphrase-fd") => args.new_passphrase_fd = Some(parser.value()?.parse()?),
+            Long("check") => maintenance.push(Maintenance::Check),
+            Long("change-passphrase") => maintenance.push(Maintenance::ChangePassphrase),
+            Long("remove-passphrase") => maintenance.push(Maintenance::RemovePassphrase),
             Short('h') | Long("help") => {
                 print!("{HELP}");
                 return Ok(None);
@@ -92,57 +169,206 @@ fn parse() -> Result<Option<Args>, lexopt::Error> {
             _ => return Err(arg.unexpected()),
         }
     }
+    if maintenance.len() > 1 {
+        return Err("--check, --change-passphrase and --remove-passphrase exclude each other".into());
+    }
+    args.maintenance = maintenance.pop();
+    if args.new_passphrase_fd.is_some() && args.maintenance != Some(Maintenance::ChangePassphrase) {
+        return Err("--new-passphrase-fd is for --change-passphrase".into());
+    }
+    if args.passphrase_fd.is_some() && args.passphrase_fd == args.new_passphrase_fd {
+        return Err("the passphrase and the new one cannot come from the same descriptor".into());
+    }
     Ok(Some(args))
 }
 
-fn start(args: Args) -> Result<(), (u8, String)> {
-    let usage = |error: &dyn std::fmt::Display| (USAGE, error.to_string());
-    let failed = |error: &dyn std::fmt::Display| (1, error.to_string());
+fn start(args: Args, descriptors: Descriptors) -> Result<(), (u8, String)> {
     hardening::harden().map_err(|error| failed(&format!("cannot give up privileges: {error}")))?;
     logging::init().map_err(|error| usage(&error))?;
-    let own = rustix::process::geteuid().as_raw();
-    let meshd = users::user_id(&args.meshd).map_err(|error| usage(&error))?;
-    let tund = users::user_id(&args.tund).map_err(|error| usage(&error))?;
-    if own == 0 {
+    if rustix::process::geteuid().is_root() {
         return Err(usage(
             &"it must not run as root: start it by `i2planctl up` or a service, as a user of its own",
         ));
     }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
+    let signals = runtime.block_on(async { Signals::new() }).map_err(|error| failed(&error))?;
+    let passphrase = descriptors.passphrase;
+    match args.maintenance {
+        None => serve_keys(args, Door { runtime, signals, passphrase }),
+        Some(what) => maintain(what, &args.store, Door { runtime, signals, passphrase }, descriptors.new),
+    }
+}
+
+fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
+    let own = rustix::process::geteuid().as_raw();
+    let meshd = users::user_id(&args.meshd).map_err(|error| usage(&error))?;
+    let tund = users::user_id(&args.tund).map_err(|error| usage(&error))?;
     if meshd == tund || meshd == own || tund == own {
         return Err(usage(&"keyd, meshd and tund must run as three different users"));
     }
     hardening::lock_memory();
     let supervisor = Supervisor::connect();
     let listener = activation::listener(args.listen.as_deref()).map_err(|error| usage(&error))?;
-    walls::before_the_store(&args.store).map_err(|error| failed(&error))?;
-    let store = Store::open(&args.store).map_err(|error| failed(&error))?;
-    let keys = match store.load().map_err(|error| failed(&error))? {
-        Some(keys) => keys,
+    let store = Store::open(&args.store).map_err(|error| not_opened(&error))?;
+    wall_in(&args.store)?;
+    let Opened { keys, sealed } = match store.load().map_err(|error| failed(&error))? {
+        Some(stored) => door.open(&store, stored)?,
         None => {
+            let passphrase = match door.given()? {
+                Some(passphrase) => Some(passphrase),
+                None => door.ask_new()?,
+            };
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-            let keys = store.create(now).map_err(|error| failed(&error))?;
-            info!(node = %keys.node(), "made the keys of a new node");
-            keys
+            let keys =
+                store.create(now, passphrase.as_ref().map(Seal::new)).map_err(|error| failed(&error))?;
+            info!(node = %keys.node(), sealed = passphrase.is_some(), "made the keys of a new node");
+            Opened { keys, sealed: passphrase.is_some() }
         }
     };
-    info!(node = %keys.node(), "ready");
+    info!(node = %keys.node(), sealed, "ready");
     let access = Access::new([(Role::Meshd, Who::User(meshd)), (Role::Tund, Who::User(tund))]);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
+    let Door { runtime, mut signals, .. } = door;
     runtime
         .block_on(async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
             listener.set_nonblocking(true)?;
             let listener = UnixListener::from_std(listener)?;
             walls::before_serving().map_err(std::io::Error::other)?;
             supervisor.ready();
+            let service = Arc::new(Keyd::new(keys, sealed, args.sam));
             tokio::select! {
-                () = serve(listener, Arc::new(Keyd::new(keys, args.sam)), access, Limits::default()) => {}
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                () = serve(listener, service, access, Limits::default()) => {}
+                () = signals.next() => {}
             }
             Ok::<_, std::io::Error>(())
         })
         .map_err(|error| failed(&error))
+}
+
+/// From here on nothing but the store can be opened, and the passphrase that the service manager lends.
+fn wall_in(store: &Path) -> Result<(), (u8, String)> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    walls::before_the_store(store, credentials.as_deref()).map_err(|error| failed(&error))
+}
+
+fn maintain(
+    what: Maintenance,
+    path: &Path,
+    mut door: Door,
+    new: Option<Descriptor>,
+) -> Result<(), (u8, String)> {
+    hardening::lock_memory();
+    let store = Store::open_existing(path).map_err(|error| not_opened(&error))?;
+    wall_in(path)?;
+    let Some(stored) = store.load().map_err(|error| failed(&error))? else {
+        return Err(failed(&StoreError::Missing { path: path.to_owned() }));
+    };
+    let Opened { keys, sealed } = door.open(&store, stored)?;
+    let node = keys.node();
+    match what {
+        Maintenance::Check => {
+            println!("the keys of node {node} are {}", if sealed { "sealed" } else { "not sealed" });
+        }
+        Maintenance::ChangePassphrase => {
+            let passphrase = match new {
+                Some(new) => Some(new.read().map_err(|error| usage(&format!("new passphrase: {error}")))?),
+                None => door.ask_new()?,
+            };
+            let passphrase = passphrase.ok_or_else(|| {
+                usage(&"there is no new passphrase: name a descriptor by --new-passphrase-fd, or start in a terminal")
+            })?;
+            store.replace(&keys, Some(Seal::new(&passphrase))).map_err(|error| failed(&error))?;
+            println!("the keys of node {node} are sealed with the new passphrase");
+        }
+        Maintenance::RemovePassphrase => {
+            store.replace(&keys, None).map_err(|error| failed(&error))?;
+            println!("the keys of node {node} are not sealed any more");
+        }
+    }
+    Ok(())
+}
+
+/// Keys that were read from a store.
+struct Opened {
+    keys: Keys,
+    /// Whether a passphrase was needed.
+    sealed: bool,
+}
+
+/// The ways to a passphrase.
+struct Door {
+    runtime: Runtime,
+    signals: Signals,
+    passphrase: Option<Descriptor>,
+}
+
+impl Door {
+    /// The passphrase that whoever started this process has given.
+    fn given(&mut self) -> Result<Option<Passphrase>, (u8, String)> {
+        match (self.passphrase.take(), std::env::var_os("CREDENTIALS_DIRECTORY")) {
+            (Some(descriptor), _) => descriptor.read().map(Some),
+            (None, Some(directory)) => unlock::credential(Path::new(&directory)),
+            (None, None) => Ok(None),
+        }
+        .map_err(|error| not_unlocked(&error))
+    }
+
+    fn ask_new(&mut self) -> Result<Option<Passphrase>, (u8, String)> {
+        self.runtime.block_on(unlock::ask_new(self.signals.next())).map_err(|error| not_unlocked(&error))
+    }
+
+    fn open(&mut self, store: &Store, stored: Stored) -> Result<Opened, (u8, String)> {
+        let given = self.given()?;
+        match stored {
+            Stored::Plain(keys) => {
+                if given.is_some() {
+                    warn!(
+                        "the keys are not sealed, though there is a passphrase: seal them by --change-passphrase"
+                    );
+                }
+                Ok(Opened { keys, sealed: false })
+            }
+            Stored::Sealed(sealed) => {
+                let passphrase = match given {
+                    Some(passphrase) => Some(passphrase),
+                    None => self
+                        .runtime
+                        .block_on(unlock::ask(self.signals.next()))
+                        .map_err(|error| not_unlocked(&error))?,
+                };
+                let passphrase = passphrase.ok_or_else(|| {
+                    (
+                        LOCKED,
+                        "the keys are sealed and there is no passphrase: name a descriptor by --passphrase-fd, pass the \
+                         systemd credential `passphrase`, or start in a terminal"
+                            .to_owned(),
+                    )
+                })?;
+                let keys = store.unseal(&sealed, &passphrase).map_err(|error| not_opened(&error))?;
+                Ok(Opened { keys, sealed: true })
+            }
+        }
+    }
+}
+
+/// The signals that end this process. They are waited for from the start, so that one that comes while the
+/// terminal does not show what is typed does not leave it so.
+struct Signals([Signal; 4]);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let [terminate, interrupt, hangup, quit] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()]
+                .map(signal);
+        Ok(Self([terminate?, interrupt?, hangup?, quit?]))
+    }
+
+    /// Returns when one has come.
+    async fn next(&mut self) {
+        poll_fn(|context| {
+            let came = self.0.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+            if came { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
 }

@@ -19,14 +19,17 @@ use crate::session;
 #[derive(Debug)]
 pub struct Keyd {
     signer: Mutex<Signer>,
+    /// Whether the keys are sealed on disk.
+    sealed: bool,
     sam: SocketAddr,
 }
 
 impl Keyd {
-    /// Serves these keys; sessions are opened at the SAM bridge at this address alone.
+    /// Serves these keys, which are `sealed` on disk or not; sessions are opened at the SAM bridge at this
+    /// address alone.
     #[must_use]
-    pub fn new(keys: Keys, sam: SocketAddr) -> Self {
-        Self { signer: Mutex::new(Signer::new(keys)), sam }
+    pub fn new(keys: Keys, sealed: bool, sam: SocketAddr) -> Self {
+        Self { signer: Mutex::new(Signer::new(keys)), sealed, sam }
     }
 
     fn signer(&self) -> MutexGuard<'_, Signer> {
@@ -71,7 +74,11 @@ impl Service for Keyd {
             Request::Identity => {
                 let signer = self.signer();
                 let keys = signer.keys();
-                Reply::Identity(Identity { node: keys.node(), control: keys.control().public() })
+                Reply::Identity(Identity {
+                    node: keys.node(),
+                    control: keys.control().public(),
+                    sealed: self.sealed,
+                })
             }
             Request::SignCharter(charter) => Reply::Signature(self.signer().sign_charter(&charter, now)?),
             Request::SignRecord(record) => Reply::Signature(self.signer().sign_record(&record, now)?),

@@ -1,18 +1,21 @@
-//! The file that holds the keys.
+//! The file that holds the keys, sealed with a passphrase or not.
 //!
-//! It is written once, when the node comes to be, and never replaced: a file that cannot be read is an error
-//! for a person to mend, not a reason to become another node.
+//! It is written once, when the node comes to be: a file that cannot be read is an error for a person to mend,
+//! not a reason to become another node. Nothing replaces it but [`Store::replace`], which is for changing the
+//! passphrase of keys that were read from it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use i2plan_ipc::passphrase::Passphrase;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::keys::{Keys, KeysError, RANDOM_LEN};
+use crate::seal::{self, Cost, SealError, Sealed};
 
 /// The file's name in its directory.
 const NAME: &str = "keys";
@@ -68,9 +71,62 @@ pub enum StoreError {
         /// Why not.
         source: KeysError,
     },
+    /// The file is not a sealed key file, or could not be sealed.
+    #[error("cannot use {}: {source}", path.display())]
+    Seal {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: SealError,
+    },
+    /// There is no file.
+    #[error("there is no key store in {}: name the directory of one with --store", path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The system gave no randomness for new keys.
     #[error("the system gives no randomness: {0}")]
     Randomness(getrandom::Error),
+}
+
+/// What a key file holds.
+#[derive(Debug)]
+pub enum Stored {
+    /// Keys.
+    Plain(Keys),
+    /// Keys that are sealed.
+    Sealed(Sealed),
+}
+
+/// How keys are to be sealed.
+#[derive(Debug, Clone, Copy)]
+pub struct Seal<'a> {
+    passphrase: &'a Passphrase,
+    cost: Cost,
+}
+
+impl<'a> Seal<'a> {
+    /// With a passphrase.
+    #[must_use]
+    pub fn new(passphrase: &'a Passphrase) -> Self {
+        Self { passphrase, cost: Cost::DEFAULT }
+    }
+}
+
+/// How far the file's replacement has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// What an earlier attempt left is gone.
+    Cleared,
+    /// There is a new file with nothing in it.
+    Made,
+    /// It has its content.
+    Written,
+    /// Which is on disk.
+    Synced,
+    /// It has the old one's place.
+    Renamed,
 }
 
 /// The directory of a key file, held by one process.
@@ -87,12 +143,23 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if it is not this user's, is open to others, or is held by another process.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let io = |source| StoreError::Io { path: path.to_owned(), source };
         match DirBuilder::new().mode(0o700).create(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(io(error)),
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(StoreError::Io { path: path.to_owned(), source })
+            }
+            _ => Self::open_existing(path),
         }
+    }
+
+    /// Takes hold of a directory that is there.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and [`StoreError::Missing`].
+    pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
+        let io = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => StoreError::Missing { path: path.to_owned() },
+            _ => StoreError::Io { path: path.to_owned(), source },
+        };
         let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits();
         let directory = OpenOptions::new()
             .read(true)
@@ -105,11 +172,11 @@ impl Store {
         Ok(Self { path: path.to_owned(), directory })
     }
 
-    /// The keys, if there are any.
+    /// What the file holds, if there is one.
     ///
     /// # Errors
     /// [`StoreError`] if there is a file that cannot be used. It is left as it is.
-    pub fn load(&self) -> Result<Option<Keys>, StoreError> {
+    pub fn load(&self) -> Result<Option<Stored>, StoreError> {
         let path = self.path.join(NAME);
         let io = |source| StoreError::Io { path: path.clone(), source };
         let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
@@ -122,17 +189,80 @@ impl Store {
         // In one piece: a growing buffer would leave copies of keys behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_LEN).unwrap_or(0)));
         file.take(MAX_LEN).read_to_end(&mut bytes).map_err(io)?;
-        Keys::from_bytes(&bytes).map(Some).map_err(|source| StoreError::Keys { path, source })
+        let stored = if seal::is_sealed(&bytes) {
+            Stored::Sealed(Sealed::from_bytes(&bytes).map_err(|source| StoreError::Seal { path, source })?)
+        } else {
+            Stored::Plain(Keys::from_bytes(&bytes).map_err(|source| StoreError::Keys { path, source })?)
+        };
+        // An interrupted change of the passphrase may have left the keys here, and under no passphrase. With
+        // the file itself whole they are not needed.
+        let _ = std::fs::remove_file(self.path.join(PARTIAL));
+        Ok(Some(stored))
+    }
+
+    /// The keys that were sealed.
+    ///
+    /// # Errors
+    /// [`StoreError::Seal`] if it is another passphrase.
+    pub fn unseal(&self, sealed: &Sealed, passphrase: &Passphrase) -> Result<Keys, StoreError> {
+        sealed.open(passphrase).map_err(|source| StoreError::Seal { path: self.path.join(NAME), source })
+    }
+
+    /// What goes into the file.
+    fn content(&self, keys: &Keys, how: Option<Seal<'_>>) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let Some(Seal { passphrase, cost }) = how else { return Ok(keys.to_bytes()) };
+        let mut random = [0; seal::RANDOM_LEN];
+        getrandom::fill(&mut random).map_err(StoreError::Randomness)?;
+        seal::seal(keys, passphrase, cost, &random)
+            .map(Zeroizing::new)
+            .map_err(|source| StoreError::Seal { path: self.path.join(NAME), source })
+    }
+
+    /// Writes these keys in the place of the file that they were read from. After a crash at any moment there is
+    /// either the old file or the new one, whole.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the old file is still there then, unless only the directory could not be synchronised.
+    pub fn replace(&self, keys: &Keys, how: Option<Seal<'_>>) -> Result<(), StoreError> {
+        let content = self.content(keys, how)?;
+        let replaced = self.replace_in_steps(&content, |_| Ok(()));
+        if replaced.is_err() {
+            let _ = std::fs::remove_file(self.path.join(PARTIAL));
+        }
+        replaced.map_err(|source| StoreError::Io { path: self.path.join(NAME), source })
+    }
+
+    /// Tells of each step when it is done, and goes no further if that is an error.
+    fn replace_in_steps(
+        &self,
+        content: &[u8],
+        mut reached: impl FnMut(Step) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let partial = self.path.join(PARTIAL);
+        match std::fs::remove_file(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => reached(Step::Cleared)?,
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+        reached(Step::Made)?;
+        file.write_all(content)?;
+        reached(Step::Written)?;
+        file.sync_all()?;
+        reached(Step::Synced)?;
+        std::fs::rename(&partial, self.path.join(NAME))?;
+        reached(Step::Renamed)?;
+        self.directory.sync_all()
     }
 
     /// Makes keys and stores them. After a crash at any moment there is either no key file or a whole one.
     ///
     /// # Errors
     /// [`StoreError`] if they are not safely on disk, or if there are keys already.
-    pub fn create(&self, now: u64) -> Result<Keys, StoreError> {
+    pub fn create(&self, now: u64, how: Option<Seal<'_>>) -> Result<Keys, StoreError> {
         let mut random = Zeroizing::new([0; RANDOM_LEN]);
         getrandom::fill(random.as_mut()).map_err(StoreError::Randomness)?;
         let keys = Keys::generate(&random, now);
+        let content = self.content(&keys, how)?;
         let partial = self.path.join(PARTIAL);
         let write = || {
             // What an interrupted attempt has left holds keys that nobody has seen.
@@ -141,7 +271,7 @@ impl Store {
                 _ => {}
             }
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-            file.write_all(&keys.to_bytes())?;
+            file.write_all(&content)?;
             file.sync_all()?;
             // Unlike a rename, a link does not replace a file that is there.
             std::fs::hard_link(&partial, self.path.join(NAME))?;
@@ -190,15 +320,129 @@ mod tests {
         Place { _dir: dir, path }
     }
 
+    /// The keys of a file that is not sealed.
+    fn plain(store: &Store) -> Keys {
+        match store.load().unwrap() {
+            Some(Stored::Plain(keys)) => keys,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The keys of a file that is sealed with this passphrase.
+    fn unsealed(store: &Store, passphrase: &Passphrase) -> Result<Keys, StoreError> {
+        match store.load().unwrap() {
+            Some(Stored::Sealed(sealed)) => store.unseal(&sealed, passphrase),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn passphrase(text: &str) -> Passphrase {
+        Passphrase::new(text.as_bytes()).unwrap()
+    }
+
+    fn cheap(passphrase: &Passphrase) -> Option<Seal<'_>> {
+        Some(Seal { passphrase, cost: Cost::LEAST })
+    }
+
+    #[test]
+    fn sealed_keys_are_made_once_and_open_with_their_passphrase() {
+        let place = place();
+        let store = Store::open(&place.path).unwrap();
+        let (right, wrong) = (passphrase("right"), passphrase("wrong"));
+        let keys = store.create(1, cheap(&right)).unwrap();
+        assert_eq!(unsealed(&store, &right).unwrap(), keys);
+        let before = std::fs::read(place.path.join(NAME)).unwrap();
+        let error = unsealed(&store, &wrong).unwrap_err();
+        assert!(matches!(error, StoreError::Seal { source: SealError::Passphrase, .. }), "{error}");
+        assert!(store.create(2, None).is_err() && store.create(2, cheap(&wrong)).is_err());
+        assert_eq!(std::fs::read(place.path.join(NAME)).unwrap(), before);
+        let mode = std::fs::metadata(place.path.join(NAME)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+    }
+
+    #[test]
+    fn passphrases_come_change_and_go() {
+        let place = place();
+        let store = Store::open(&place.path).unwrap();
+        let (one, two) = (passphrase("one"), passphrase("two"));
+        let keys = store.create(1, None).unwrap();
+        store.replace(&keys, cheap(&one)).unwrap();
+        assert_eq!(unsealed(&store, &one).unwrap(), keys);
+        store.replace(&keys, cheap(&two)).unwrap();
+        assert!(unsealed(&store, &one).is_err());
+        assert_eq!(unsealed(&store, &two).unwrap(), keys);
+        store.replace(&keys, None).unwrap();
+        assert_eq!(plain(&store), keys);
+        let mode = std::fs::metadata(place.path.join(NAME)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        assert!(!place.path.join(PARTIAL).exists());
+    }
+
+    #[test]
+    fn a_crash_at_any_step_leaves_the_old_file_or_the_new_one() {
+        let place = place();
+        let store = Store::open(&place.path).unwrap();
+        let (old, new) = (passphrase("old"), passphrase("new"));
+        let keys = store.create(1, cheap(&old)).unwrap();
+        let before = std::fs::read(place.path.join(NAME)).unwrap();
+        let content = store.content(&keys, cheap(&new)).unwrap();
+        for last in [Step::Cleared, Step::Made, Step::Written, Step::Synced, Step::Renamed] {
+            // What a half-written file of an earlier crash is, too.
+            std::fs::write(place.path.join(PARTIAL), &content[..50]).unwrap();
+            let crash = store.replace_in_steps(&content, |step| {
+                if step == last { Err(io::Error::other("crash")) } else { Ok(()) }
+            });
+            assert_eq!(crash.unwrap_err().to_string(), "crash");
+            let found = std::fs::read(place.path.join(NAME)).unwrap();
+            assert_eq!(found, if last == Step::Renamed { content.to_vec() } else { before.clone() });
+            let right = if last == Step::Renamed { &new } else { &old };
+            assert_eq!(unsealed(&store, right).unwrap(), keys, "{last:?}");
+            assert!(!place.path.join(PARTIAL).exists(), "the next start clears up after {last:?}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_fails_leaves_the_old_file() {
+        let place = place();
+        let store = Store::open(&place.path).unwrap();
+        let keys = store.create(1, None).unwrap();
+        std::fs::create_dir(place.path.join(PARTIAL)).unwrap();
+        assert!(store.replace(&keys, cheap(&passphrase("x"))).is_err());
+        assert_eq!(plain(&store), keys);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_kept_while_the_file_itself_is_damaged() {
+        let place = place();
+        let store = Store::open(&place.path).unwrap();
+        store.create(1, cheap(&passphrase("x"))).unwrap();
+        let mut bytes = std::fs::read(place.path.join(NAME)).unwrap();
+        std::fs::write(place.path.join(PARTIAL), &bytes).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(place.path.join(NAME), &bytes).unwrap();
+        let error = store.load().unwrap_err();
+        assert!(matches!(error, StoreError::Seal { source: SealError::Damaged, .. }), "{error}");
+        assert!(place.path.join(PARTIAL).exists());
+        assert!(store.create(2, None).is_err());
+        assert_eq!(std::fs::read(place.path.join(NAME)).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_store_that_is_not_there_is_not_made_for_maintenance() {
+        let place = place();
+        assert!(matches!(Store::open_existing(&place.path), Err(StoreError::Missing { .. })));
+        assert!(!place.path.exists());
+    }
+
     #[test]
     fn keys_are_made_once() {
         let place = place();
         let store = Store::open(&place.path).unwrap();
         assert!(store.load().unwrap().is_none());
-        let keys = store.create(1).unwrap();
-        assert_eq!(store.load().unwrap(), Some(keys.clone()));
-        assert!(store.create(2).is_err());
-        assert_eq!(store.load().unwrap(), Some(keys));
+        let keys = store.create(1, None).unwrap();
+        assert_eq!(plain(&store), keys);
+        assert!(store.create(2, None).is_err());
+        assert_eq!(plain(&store), keys);
         let mode = |name| std::fs::metadata(place.path.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("."), mode(NAME)), (0o700, 0o600));
         assert!(!place.path.join(PARTIAL).exists());
@@ -212,24 +456,24 @@ mod tests {
             std::fs::write(place.path.join(PARTIAL), content).unwrap();
             assert!(store.load().unwrap().is_none());
         }
-        let keys = store.create(1).unwrap();
-        assert_eq!(store.load().unwrap(), Some(keys));
+        let keys = store.create(1, None).unwrap();
+        assert_eq!(plain(&store), keys);
     }
 
     #[test]
     fn a_crash_after_the_link_leaves_whole_keys() {
         let place = place();
         let store = Store::open(&place.path).unwrap();
-        let keys = store.create(1).unwrap();
+        let keys = store.create(1, None).unwrap();
         std::fs::hard_link(place.path.join(NAME), place.path.join(PARTIAL)).unwrap();
-        assert_eq!(store.load().unwrap(), Some(keys));
+        assert_eq!(plain(&store), keys);
     }
 
     #[test]
     fn what_others_can_read_is_refused_with_the_mend() {
         let place = place();
         let store = Store::open(&place.path).unwrap();
-        store.create(1).unwrap();
+        store.create(1, None).unwrap();
         let file = place.path.join(NAME);
         std::fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
         let message = store.load().unwrap_err().to_string();
@@ -244,13 +488,13 @@ mod tests {
     fn a_damaged_file_stays_as_it_is() {
         let place = place();
         let store = Store::open(&place.path).unwrap();
-        store.create(1).unwrap();
+        store.create(1, None).unwrap();
         let file = place.path.join(NAME);
         let mut bytes = std::fs::read(&file).unwrap();
         bytes[50] ^= 1;
         std::fs::write(&file, &bytes).unwrap();
         assert!(matches!(store.load(), Err(StoreError::Keys { source: KeysError::Damaged, .. })));
-        assert!(store.create(2).is_err());
+        assert!(store.create(2, None).is_err());
         assert_eq!(std::fs::read(&file).unwrap(), bytes);
     }
 
@@ -262,7 +506,7 @@ mod tests {
         std::fs::write(&elsewhere, b"x").unwrap();
         std::os::unix::fs::symlink(&elsewhere, place.path.join(NAME)).unwrap();
         assert!(store.load().is_err());
-        assert!(store.create(1).is_err());
+        assert!(store.create(1, None).is_err());
     }
 
     #[test]

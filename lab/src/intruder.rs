@@ -118,8 +118,8 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
     }
     match intrusion.seat {
         Seat::Free => Ok(()),
-        Seat::KeydStarting => keyd::before_the_store(&intrusion.own),
-        Seat::Keyd => keyd::before_the_store(&intrusion.own).and_then(|()| keyd::before_serving()),
+        Seat::KeydStarting => keyd::before_the_store(&intrusion.own, None),
+        Seat::Keyd => keyd::before_the_store(&intrusion.own, None).and_then(|()| keyd::before_serving()),
         Seat::Meshd => meshd::before_serving(&intrusion.own, SAM_PORT),
         Seat::TundStarting => tund::before_the_interface(),
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),

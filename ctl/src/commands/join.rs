@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::api::meshd::{Network, Reply, Request};
 use i2plan_ipc::secret::SecretText;
+use i2plan_ipc::terminal::Silence;
 use i2plan_ipc::version::utc;
 use i2plan_proto::invite::{Invite, InviteError};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::time::{Instant, interval};
 use zeroize::Zeroizing;
 
@@ -137,25 +137,6 @@ async fn prompt() -> Result<Zeroizing<String>, Failure> {
     drop(silence);
     output::note("");
     line
-}
-
-/// Keeps the terminal from showing what is typed, until dropped.
-struct Silence(Termios);
-
-impl Silence {
-    fn new() -> io::Result<Self> {
-        let before = tcgetattr(io::stdin())?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Silence {
-    fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
-    }
 }
 
 /// Waits, and shows on standard error that it does.

@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod invite;
 pub mod join;
+pub mod key;
 pub mod peers;
 pub mod status;
 #[cfg(target_os = "linux")]

@@ -4,6 +4,7 @@ use i2plan_meshd::config::Config;
 
 use crate::args::Up;
 use crate::failure::{Failure, Kind};
+use crate::passphrase::{self, Given};
 use crate::supervisor::event::Events;
 use crate::supervisor::users::{Accounts, control_group};
 use crate::supervisor::{self, Node};
@@ -13,7 +14,7 @@ use crate::supervisor::{self, Node};
 /// # Errors
 /// If this is not root, users or programs are missing, the configuration is wrong, or another node is in the
 /// way.
-pub async fn run(json: bool, args: Up) -> Result<(), Failure> {
+pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::new(
             Kind::Denied,
@@ -26,13 +27,27 @@ pub async fn run(json: bool, args: Up) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref()).map_err(|error| {
         Failure::invalid(error.to_string()).with_hint("correct the configuration, then start again")
     })?;
+    let data = args.data_dir.unwrap_or(config.data_dir);
+    let passphrase = match given.passphrase {
+        None if args.ask_passphrase => {
+            // keyd tells what its keys are; here it is only a question of asking once or twice.
+            let is_new = !data.join("keyd/keys").exists();
+            Some(if is_new {
+                passphrase::ask_new("--passphrase-fd").await?
+            } else {
+                passphrase::ask().await?
+            })
+        }
+        given => given,
+    };
     let node = Node {
         config: args.config,
-        data: args.data_dir.unwrap_or(config.data_dir),
+        data,
         run: args.runtime_dir,
         accounts,
         group,
         sam_address: config.sam_address,
+        passphrase,
     };
     supervisor::run(&node, Events { json }).await
 }

@@ -16,6 +16,9 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// The exit code of a daemon whose command line or configuration is wrong.
 const CONFIGURATION_ERROR: i32 = 2;
 
+/// The exit code of `keyd` when its keys are sealed and the passphrase is missing or another one.
+pub const LOCKED: i32 = 3;
+
 /// What to do about a daemon that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -44,7 +47,7 @@ impl Backoff {
     /// It has ended, with `code` if it exited by itself. `jitter` is random, from 0 to 1: daemons that died of
     /// the same cause shall not all come back at the same moment.
     pub fn ended(&mut self, code: Option<i32>, now: Instant, jitter: f64) -> Verdict {
-        if self.starts <= 1 && code == Some(CONFIGURATION_ERROR) {
+        if self.starts <= 1 && matches!(code, Some(CONFIGURATION_ERROR | LOCKED)) {
             return Verdict::GiveUp;
         }
         let ran = self.started_at.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
@@ -98,10 +101,12 @@ mod tests {
 
     #[test]
     fn a_wrong_configuration_is_given_up_on_at_the_first_start_only() {
-        let mut backoff = Backoff::default();
-        assert_eq!(waits(&mut backoff, Duration::ZERO, Some(2), 1), [Verdict::GiveUp]);
-        // Later it has worked before: what it complains about may pass.
-        assert_eq!(waits(&mut backoff, Duration::ZERO, Some(2), 1), [restart(200)]);
+        for code in [CONFIGURATION_ERROR, LOCKED] {
+            let mut backoff = Backoff::default();
+            assert_eq!(waits(&mut backoff, Duration::ZERO, Some(code), 1), [Verdict::GiveUp]);
+            // Later it has worked before: what it complains about may pass.
+            assert_eq!(waits(&mut backoff, Duration::ZERO, Some(code), 1), [restart(200)]);
+        }
         assert_eq!(waits(&mut Backoff::default(), Duration::ZERO, None, 1), [restart(200)]);
     }
 

@@ -1,20 +1,21 @@
 //! One daemon's process: started, watched, started again, stopped.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, PipeReader, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use i2plan_ipc::passphrase::Passphrase;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::backoff::{Backoff, Verdict};
+use super::backoff::{Backoff, LOCKED, Verdict};
 use super::event::{Event, Events, describe};
 use super::launch::{LISTEN_FD, Launch};
 use super::users::Account;
@@ -49,6 +50,8 @@ pub struct Daemon {
     pub net_admin: bool,
     /// Its listening socket. It stays open here, so that connections wait while the daemon is restarted.
     pub socket: OwnedFd,
+    /// What it finds on its standard input, at every start anew.
+    pub passphrase: Option<Passphrase>,
     /// This program, which launches it.
     pub launcher: PathBuf,
 }
@@ -80,10 +83,7 @@ impl Daemon {
                 Err(error) => (format!("cannot be started: {error}"), None),
             };
             match backoff.ended(code, Instant::now(), jitter()) {
-                Verdict::GiveUp => {
-                    return Err(Failure::invalid(format!("{daemon} cannot run: {how}"))
-                        .with_hint(format!("see the message of i2plan-{daemon} above")));
-                }
+                Verdict::GiveUp => return Err(self.refusal(code, &how)),
                 Verdict::RestartAfter(wait) => {
                     events.tell(&Event::Ended { daemon, how, restart_in: tenths(wait) });
                     tokio::select! {
@@ -92,6 +92,19 @@ impl Daemon {
                     }
                 }
             }
+        }
+    }
+
+    /// What to tell when it cannot run as it is configured.
+    fn refusal(&self, code: Option<i32>, how: &str) -> Failure {
+        let name = self.name;
+        match (code.filter(|_| name == "keyd"), &self.passphrase) {
+            (Some(LOCKED), None) => Failure::invalid("the node's keys are sealed with a passphrase")
+                .with_hint("start the node with --ask-passphrase, or with --passphrase-fd N"),
+            (Some(LOCKED), Some(_)) => Failure::invalid("the passphrase does not open the node's keys")
+                .with_hint("start the node again with the right one; the keys are unchanged"),
+            _ => Failure::invalid(format!("{name} cannot run: {how}"))
+                .with_hint(format!("see the message of i2plan-{name} above")),
         }
     }
 
@@ -106,12 +119,32 @@ impl Daemon {
         // What a daemon prints is for the log, and this program's standard output is for its caller.
         let log = io::stderr().as_fd().try_clone_to_owned()?;
         let mut command = Command::new(&self.launcher);
-        command.args(arguments).stdin(Stdio::null()).stdout(log).kill_on_drop(true);
+        command.args(arguments).stdin(hand_over(self.passphrase.as_ref())?).stdout(log).kill_on_drop(true);
         command
             .fd_mappings(vec![FdMapping { parent_fd: self.socket.try_clone()?, child_fd: LISTEN_FD }])
             .map_err(io::Error::other)?;
         command.spawn()
     }
+}
+
+/// A standard input with a passphrase in it, or none.
+///
+/// # Errors
+/// If there is no pipe to be had.
+pub fn hand_over(passphrase: Option<&Passphrase>) -> io::Result<Stdio> {
+    let Some(passphrase) = passphrase else { return Ok(Stdio::null()) };
+    Ok(filled_pipe(passphrase)?.into())
+}
+
+/// The reading end of a pipe that holds a passphrase and nothing else. A pipe has room for far more than the
+/// longest, so nothing waits for the reader.
+///
+/// # Errors
+/// If there is no pipe to be had.
+pub fn filled_pipe(passphrase: &Passphrase) -> io::Result<PipeReader> {
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(passphrase.expose())?;
+    Ok(reader)
 }
 
 /// The executable of a daemon: beside this program, or where packages put it.

@@ -259,12 +259,37 @@ fn lock_runtime(run: &Path) -> Result<File, Failure> {
 }
 
 fn lock_data(data: &Path) -> Result<File, Failure> {
+    try_lock(data)?.ok_or_else(|| {
+        let shown = data.display();
+        Failure::new(Kind::Conflict, format!("another node keeps its state in {shown}"))
+            .with_hint("choose another directory with --data-dir, or stop the other i2planctl")
+    })
+}
+
+/// Takes the state of a node that does not run, so that it cannot be started meanwhile.
+///
+/// # Errors
+/// If there is none, or the node runs.
+pub fn lock_stopped(data: &Path) -> Result<File, Failure> {
+    if !data.exists() {
+        return Err(Failure::new(Kind::NotFound, format!("no node keeps its state in {}", data.display()))
+            .with_hint("name the directory with --data-dir, as for `i2planctl up`"));
+    }
+    try_lock(data)?.ok_or_else(|| running(data))
+}
+
+/// The node is up and should not be.
+#[must_use]
+pub fn running(data: &Path) -> Failure {
+    Failure::new(Kind::Conflict, format!("the node that keeps its state in {} runs", data.display()))
+        .with_hint("stop it first, and start it again afterwards")
+}
+
+/// The lock of a state directory; none if another process has it.
+fn try_lock(data: &Path) -> Result<Option<File>, Failure> {
     let shown = data.display();
     let directory = open(data, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| Failure::invalid(format!("cannot open {shown}: {error}")))?;
-    flock(&directory, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Failure::new(Kind::Conflict, format!("another node keeps its state in {shown}"))
-            .with_hint("choose another directory with --data-dir, or stop the other i2planctl")
-    })?;
-    Ok(File::from(directory))
+    let locked = flock(&directory, FlockOperation::NonBlockingLockExclusive);
+    Ok(locked.is_ok().then(|| File::from(directory)))
 }

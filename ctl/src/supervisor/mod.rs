@@ -11,6 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use i2plan_ipc::passphrase::Passphrase;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -43,6 +44,8 @@ pub struct Node {
     pub group: u32,
     /// The router's SAM bridge.
     pub sam_address: SocketAddr,
+    /// The passphrase of `keyd`'s keys.
+    pub passphrase: Option<Passphrase>,
 }
 
 /// Runs a node until a signal stops it.
@@ -96,12 +99,15 @@ fn daemons(
 ) -> Result<[Daemon; 3], Failure> {
     let Accounts { keyd, meshd, tund } = node.accounts;
     let (meshd_uid, tund_uid) = (meshd.uid.to_string(), tund.uid.to_string());
-    let for_keyd = words(&[
+    let mut for_keyd = words(&[
         (&"--store", &directories.data.join("keyd")),
         (&"--sam-address", &node.sam_address.to_string()),
         (&"--meshd-user", &meshd_uid),
         (&"--tund-user", &tund_uid),
     ]);
+    if node.passphrase.is_some() {
+        for_keyd.extend(words(&[(&"--passphrase-fd", &"0")]));
+    }
     let for_tund = words(&[(&"--keyd-socket", &sockets.keyd.path), (&"--meshd-user", &meshd_uid)]);
     let mut for_meshd = words(&[
         (&"--state", &directories.data.join("meshd")),
@@ -122,6 +128,7 @@ fn daemons(
             user,
             net_admin: name == "tund",
             socket: socket.share()?,
+            passphrase: node.passphrase.clone().filter(|_| name == "keyd"),
             launcher: launcher.to_owned(),
         })
     };

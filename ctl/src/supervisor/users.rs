@@ -39,12 +39,7 @@ impl Accounts {
             names.iter().zip(&found).filter(|(_, user)| user.is_none()).map(|((_, name), _)| *name).collect();
         let [Some(keyd), Some(meshd), Some(tund)] = found else { return Err(missing_users(&missing)) };
         for ((daemon, name), user) in names.iter().zip([keyd, meshd, tund]) {
-            if user.uid == 0 || user.gid == 0 {
-                return Err(Failure::invalid(format!(
-                    "{daemon} cannot run as {name}: that is root, or has root's group"
-                ))
-                .with_hint(format!("name an unprivileged user with --{daemon}-user")));
-            }
+            refuse_root(daemon, name, user)?;
         }
         for (a, b, same) in [
             ("keyd", "meshd", keyd.uid == meshd.uid),
@@ -59,6 +54,26 @@ impl Accounts {
         }
         Ok(Self { keyd, meshd, tund })
     }
+}
+
+/// `keyd`'s user alone, by name or number.
+///
+/// # Errors
+/// If it does not exist, or is root.
+pub fn keyd(name: &str) -> Result<Account, Failure> {
+    let user = account(name).ok_or_else(|| missing_users(&[name]))?;
+    refuse_root("keyd", name, user)?;
+    Ok(user)
+}
+
+fn refuse_root(daemon: &str, name: &str, user: Account) -> Result<(), Failure> {
+    if user.uid == 0 || user.gid == 0 {
+        return Err(Failure::invalid(format!(
+            "{daemon} cannot run as {name}: that is root, or has root's group"
+        ))
+        .with_hint(format!("name an unprivileged user with --{daemon}-user")));
+    }
+    Ok(())
 }
 
 /// The group that may control the node, by name or number: the one that is asked for, else the usual one where

@@ -598,7 +598,8 @@ impl World {
 }
 
 fn mesh(state: State, session: bool, now: Now) -> Mesh {
-    let identity = keyd::Identity { node: testing::node(ME), control: testing::destination(ME) };
+    let identity =
+        keyd::Identity { node: testing::node(ME), control: testing::destination(ME), sealed: false };
     let settings = Settings {
         name: "fuzz".parse().expect("a name"),
         subnet: Ipv4Subnet::DEFAULT,

@@ -81,6 +81,8 @@ pub struct Identity {
     pub node: NodeId,
     /// The destination for control messages.
     pub control: Destination,
+    /// Whether the keys are sealed with a passphrase where they are stored.
+    pub sealed: bool,
 }
 
 /// Which of the node's destinations a session is for; it decides the session's style.

@@ -24,6 +24,8 @@ pub enum Request {
     Status,
     /// The other members, as far as this node knows them.
     Peers,
+    /// The public half of the node's keys.
+    Keys,
     /// Make an invite; the first one founds the network.
     CreateInvite {
         /// Seconds from now until it expires.
@@ -45,6 +47,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Request::Peers`].
     Peers(Vec<Peer>),
+    /// To [`Request::Keys`].
+    Keys(Box<Keys>),
     /// To [`Request::CreateInvite`].
     Invite(Invite),
     /// To [`Request::Join`].
@@ -186,6 +190,43 @@ pub struct Peer {
     pub rx_drops: u64,
 }
 
+/// The public half of a node's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// The node's identity.
+    pub node_id: String,
+    /// Whether the keys are sealed with a passphrase where they are stored.
+    pub sealed: bool,
+    /// The destination for control messages.
+    pub control: ControlDestination,
+    /// The network's id, if the node is a member of one.
+    pub network: Option<String>,
+    /// The WireGuard key that the node has published, once it has.
+    pub wireguard: Option<WireGuardKey>,
+}
+
+/// An I2P destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlDestination {
+    /// Its hash, `….b32.i2p`.
+    pub b32: String,
+    /// All of it, in I2P's base64.
+    pub base64: String,
+}
+
+/// A WireGuard key and what its certificate says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireGuardKey {
+    /// Base64.
+    pub public_key: String,
+    /// Counts the node's keys.
+    pub epoch: u32,
+    /// Unix time in seconds from which it may be used.
+    pub not_before: u64,
+    /// Unix time in seconds after which it may not.
+    pub not_after: u64,
+}
+
 /// An invite that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invite {
@@ -221,7 +262,7 @@ impl Api for MeshdApi {
             Request::Join { .. } => Duration::from_secs(180),
             // Founding waits for the sessions, the interface does not.
             Request::CreateInvite { .. } => Duration::from_secs(30),
-            Request::Status | Request::Peers => Duration::from_secs(10),
+            Request::Status | Request::Peers | Request::Keys => Duration::from_secs(10),
         }
     }
 }

@@ -10,12 +10,15 @@ use std::path::Path;
 
 use i2plan_ipc::daemon::sandbox::{SandboxError, pledge, unveil, unveil_lock};
 
-/// Before the store is opened: nothing else can be.
+/// Before the keys are read or made: nothing but the store can be opened, and the service manager's `credentials`.
 ///
 /// # Errors
 /// [`SandboxError`]; keyd must not go on then.
-pub fn before_the_store(store: &Path) -> Result<(), SandboxError> {
+pub fn before_the_store(store: &Path, credentials: Option<&Path>) -> Result<(), SandboxError> {
     unveil(store, "rwc")?;
+    if let Some(credentials) = credentials.filter(|path| path.is_dir()) {
+        unveil(credentials, "r")?;
+    }
     unveil_lock()
 }
 

@@ -24,6 +24,7 @@ use i2plan_proto::join::{self, JoinReply, JoinRequest, Refusal, Welcome};
 use i2plan_proto::membership::{Chain, Charter, MAX_DEPTH};
 use i2plan_proto::message::{self, Message};
 use i2plan_proto::record::{NodeName, Record};
+use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tracing::{debug, info, warn};
@@ -256,6 +257,12 @@ impl Mesh {
             ipv6_prefix: IPV6_PREFIX,
             mtu: self.settings.mtu,
         })
+    }
+
+    /// The certificate of the WireGuard key that this node has published, once it has.
+    #[must_use]
+    pub fn published_certificate(&self) -> Option<&WireGuardCertificate> {
+        self.own.as_ref().map(|record| &record.value.wireguard.value)
     }
 
     /// The WireGuard key that this node has published, once it has.
@@ -752,7 +759,7 @@ impl Mesh {
         self.ask(Pending::WireGuard, keyd::Request::CertifyWireGuard { network });
     }
 
-    fn sign_record(&mut self, wireguard: Signed<i2plan_proto::wireguard::WireGuardCertificate>, now: Now) {
+    fn sign_record(&mut self, wireguard: Signed<WireGuardCertificate>, now: Now) {
         let (Some(membership), Some(data)) = (&mut self.membership, self.data) else { return };
         // Milliseconds since 1970, so that a node that lost its state still outdates its older records.
         let millis = u64::try_from(now.unix.as_millis()).unwrap_or(u64::MAX);

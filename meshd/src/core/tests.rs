@@ -40,7 +40,7 @@ fn destination(seed: u8, purpose: u8) -> Destination {
 fn identity(seed: u8) -> (SigningKey, keyd::Identity) {
     let key = SigningKey::from_bytes(&[seed; 32]);
     let node = NodeId(key.verifying_key().to_bytes());
-    (key, keyd::Identity { node, control: destination(seed, 1) })
+    (key, keyd::Identity { node, control: destination(seed, 1), sealed: false })
 }
 
 fn settings(seed: u8) -> Settings {

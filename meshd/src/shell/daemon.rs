@@ -246,7 +246,11 @@ impl Daemon {
 
     fn on_identity(&mut self, me: keyd::Identity) -> Result<(), DaemonError> {
         match self.me {
-            Some(known) if known == me => return Ok(()),
+            Some(known) if (known.node, known.control) == (me.node, me.control) => {
+                // Keys may be sealed while keyd is away.
+                self.me = Some(me);
+                return Ok(());
+            }
             Some(_) => {
                 // Not to be mended by going on: what this process knows belongs to the other identity.
                 error!("keyd has come back with another identity");
@@ -341,6 +345,10 @@ impl Daemon {
             let _ = answer.send(Err(error));
             return;
         };
+        if let (meshd::Request::Keys, Some(me)) = (&request, &self.me) {
+            let _ = answer.send(Ok(meshd::Reply::Keys(Box::new(public_keys(me, mesh)))));
+            return;
+        }
         let id = self.next_command;
         self.next_command += 1;
         self.waiting.insert(id, answer);
@@ -349,7 +357,7 @@ impl Daemon {
                 mesh.create_invite(id, expires_in, max_uses, now);
             }
             meshd::Request::Join { invite } => mesh.join(id, invite.expose(), now),
-            meshd::Request::Status | meshd::Request::Peers => {}
+            meshd::Request::Status | meshd::Request::Peers | meshd::Request::Keys => {}
         }
     }
 
@@ -497,6 +505,22 @@ impl Daemon {
                 peer
             })
             .collect()
+    }
+}
+
+/// The public half of the node's keys.
+fn public_keys(me: &keyd::Identity, mesh: &Mesh) -> meshd::Keys {
+    meshd::Keys {
+        node_id: me.node.to_string(),
+        sealed: me.sealed,
+        control: meshd::ControlDestination { b32: me.control.hash().b32(), base64: me.control.to_base64() },
+        network: mesh.network().map(|network| network.to_string()),
+        wireguard: mesh.published_certificate().map(|certificate| meshd::WireGuardKey {
+            public_key: data_encoding::BASE64.encode(&certificate.public_key),
+            epoch: certificate.epoch,
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+        }),
     }
 }
 

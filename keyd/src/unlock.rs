@@ -1,0 +1,91 @@
+//! Where the passphrase comes from: a descriptor that is named, a credential of the service manager, or else
+//! the terminal.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use i2plan_ipc::passphrase::{Passphrase, PassphraseError, inherited};
+
+/// The name of systemd's credential (`LoadCredential=passphrase:…`).
+const CREDENTIAL: &str = "passphrase";
+
+/// A descriptor with a passphrase in it, taken over from whoever started this process.
+#[derive(Debug)]
+pub struct Descriptor {
+    fd: OwnedFd,
+    number: i32,
+}
+
+impl Descriptor {
+    /// Takes it over, as [`inherited`] does and under the same conditions.
+    ///
+    /// # Errors
+    /// If it is not open.
+    pub fn take(number: i32) -> Result<Self, PassphraseError> {
+        let fd = inherited(number)
+            .map_err(|source| PassphraseError::Io { from: format!("descriptor {number}"), source })?;
+        Ok(Self { fd, number })
+    }
+
+    /// Reads it, and closes it.
+    ///
+    /// # Errors
+    /// [`PassphraseError`].
+    pub fn read(self) -> Result<Passphrase, PassphraseError> {
+        Passphrase::read(File::from(self.fd), &format!("descriptor {}", self.number))
+    }
+}
+
+/// The credential in `directory`, which systemd names in `CREDENTIALS_DIRECTORY`; none if there is no such file.
+///
+/// # Errors
+/// [`PassphraseError`].
+pub fn credential(directory: &Path) -> Result<Option<Passphrase>, PassphraseError> {
+    let path = directory.join(CREDENTIAL);
+    let from = path.display().to_string();
+    match File::open(&path) {
+        Ok(file) => Passphrase::read(file, &from).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PassphraseError::Io { from, source }),
+    }
+}
+
+/// Asks for the passphrase of keys that are sealed; none if there is no terminal.
+///
+/// # Errors
+/// [`PassphraseError`].
+pub async fn ask(interrupted: impl Future<Output = ()>) -> Result<Option<Passphrase>, PassphraseError> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    Passphrase::ask("Passphrase of the key store", interrupted).await.map(Some)
+}
+
+/// Asks for the passphrase to seal keys with; none if there is no terminal.
+///
+/// # Errors
+/// [`PassphraseError`].
+pub async fn ask_new(interrupted: impl Future<Output = ()>) -> Result<Option<Passphrase>, PassphraseError> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    Passphrase::ask_new("New passphrase for the key store", interrupted).await.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_used_where_there_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(credential(dir.path()).unwrap().is_none());
+        std::fs::write(dir.path().join(CREDENTIAL), "from systemd\n").unwrap();
+        assert_eq!(credential(dir.path()).unwrap().unwrap().expose(), b"from systemd");
+        std::fs::write(dir.path().join(CREDENTIAL), "\n").unwrap();
+        assert!(matches!(credential(dir.path()), Err(PassphraseError::Empty)));
+    }
+}
