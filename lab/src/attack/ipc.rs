@@ -286,7 +286,7 @@ pub async fn ask_keyd_as_tund(run: &Path) -> Result<(), Failure> {
     let network = NetworkId::of_founder(&intruder());
     let charter = Charter { founder: intruder(), subnet: Ipv4Subnet::DEFAULT, founded_at: now() };
     let invite = CreateInvite { network, expires_at: now() + 3600, uses: Uses::Unlimited };
-    let me = Identity { node: intruder(), control: elsewhere() };
+    let me = Identity { node: intruder(), control: elsewhere(), sealed: false };
     let certificate = signed(WireGuardCertificate {
         network,
         node: intruder(),
