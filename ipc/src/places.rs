@@ -148,6 +148,10 @@ mod tests {
         // Both at once, and a third still finds room.
         let second = fill(&places, 1001);
         assert_eq!((second.len(), fill(&places, 1002).len()), (16, 8));
+        // Of users that come one after the other the seventh takes the last.
+        let others: Vec<_> = (1002..1007).map(|uid| fill(&places, uid)).collect();
+        assert_eq!(others.iter().map(Vec::len).collect::<Vec<_>>(), [8, 4, 2, 1, 1]);
+        assert!(places.enter(1007).is_none());
         drop(first);
         assert!(places.enter(1001).is_some(), "what one gives back another may have");
     }

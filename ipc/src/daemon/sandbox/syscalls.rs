@@ -103,6 +103,11 @@ impl Syscalls {
             .and_if(libc::SYS_mprotect, &[Argument::Without(2, NO_EXECUTION)])
             // abort(3): the signal goes to this process.
             .and_if(libc::SYS_tgkill, &[Argument::Is(0, own_process)])
+            // A passed socket shall not linger when it is closed.
+            .and_if(
+                libc::SYS_setsockopt,
+                &[Argument::Is(1, argument(libc::SOL_SOCKET)), Argument::Is(2, argument(libc::SO_LINGER))],
+            )
             // Whether a descriptor blocks, as the standard library sets it.
             .and_if(libc::SYS_ioctl, &[Argument::Is(1, libc::FIONBIO)]);
         for command in [
