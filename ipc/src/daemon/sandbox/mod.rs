@@ -1,7 +1,7 @@
 //! The walls that a daemon builds around itself, on Linux: a seccomp filter and Landlock.
 //!
-//! What each daemon may do stands in its own `walls/linux.rs`, on top of what all three do ([`Syscalls::base`]). Both
-//! kinds of walls can only be made narrower later, never wider, and nothing that the process does takes them
+//! What each daemon may do stands in its own `walls/linux.rs`, on top of what all three do ([`Syscalls::base`]).
+//! Both kinds of walls can only be made narrower later, never wider, and nothing that the process does takes them
 //! down. Both belong to the thread that sets them and to those that it starts, so they go up while there is
 //! only one; seccomp's is put on all.
 
