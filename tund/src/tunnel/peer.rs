@@ -28,7 +28,7 @@ const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// other at about the same time. Handshakes that cross are not only one too many: their datagrams are the
 /// first between two destinations, and where these cross, some routers (emissary 0.4) never agree on a session
 /// of their own and encrypt every datagram as if it were the first, at a third of the speed.
-const YIELD: Duration = Duration::from_secs(2);
+pub(super) const YIELD: Duration = Duration::from_secs(2);
 
 /// What goes with the private key into every tunnel.
 pub(super) struct Keys {

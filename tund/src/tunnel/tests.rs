@@ -7,6 +7,7 @@ use i2plan_proto::identity::{NetworkId, NodeId};
 use proptest::prelude::*;
 
 use super::ip::tests::udp;
+use super::peer::YIELD;
 use super::*;
 
 /// The member with number `seed`: everything about it follows from that.
@@ -220,7 +221,7 @@ fn one_side_begins_though_both_could() {
 fn a_side_that_was_to_wait_begins_when_nothing_comes() {
     let (mut one, mut two) = acquainted();
     one.sends();
-    two.now += Duration::from_secs(2);
+    two.now += YIELD;
     let Talk { at_one, at_two, .. } = converse(&mut one, &mut two);
     assert_eq!((at_one.len(), at_two.len()), (1, 1));
 }
@@ -405,6 +406,7 @@ fn handshakes_of_one_peer_are_limited_and_leave_others_theirs() {
 #[test]
 fn a_node_that_is_flooded_with_handshakes_can_begin_its_own() {
     let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[1]));
+    two.now += YIELD;
     two.queues(&udp(v4(2), v4(1)));
     let (_, own) = two.sends().remove(0);
     for _ in 0..HANDSHAKES_PER_SECOND + 10 {
