@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
@@ -57,9 +58,16 @@ impl World {
         let now = Instant::now();
         let present = PEERS.map(peer).to_vec();
         let node = tunnel(ME, present.clone(), now);
-        let others = PEERS.iter().map(|number| tunnel(*number, vec![peer(ME)], now)).collect();
-        let (inbound, outbound, queued) = (Vec::new(), Vec::new(), Vec::new());
+        let (others, inbound, outbound, queued) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { now, node, others, present, inbound, outbound, queued, arrived: BTreeSet::new() }
+    }
+
+    /// The others come to be when they are needed: not every input has a part for them.
+    fn meet(&mut self) {
+        if self.others.is_empty() {
+            let me = Peer { keepalive: 0, ..peer(ME) };
+            self.others = PEERS.iter().map(|number| tunnel(*number, vec![me.clone()], self.now)).collect();
+        }
     }
 
     /// Lets something happen.
@@ -87,6 +95,7 @@ impl World {
                 self.take_packet(&packet);
             }
             4 => {
+                self.meet();
                 let (which, claims) = (choices.arbitrary::<u8>()?, choices.arbitrary::<u8>()?);
                 let number = PEERS[usize::from(which) % PEERS.len()];
                 let source = if claims == 0 { number } else { claims };
@@ -174,6 +183,7 @@ impl World {
 
     /// Everything that is under way arrives, in both directions.
     fn exchange(&mut self) {
+        self.meet();
         for _ in 0..4 {
             self.pass(Duration::from_millis(20));
             for message in std::mem::take(&mut self.outbound) {
@@ -188,7 +198,8 @@ impl World {
                     self.inbound.push(datagram[end + 1..].to_vec());
                 }
             }
-            for message in self.inbound[first..].to_vec() {
+            for index in first..self.inbound.len() {
+                let message = self.inbound[index].clone();
                 self.deliver(&message);
             }
             self.send();
@@ -268,7 +279,12 @@ fn peer(number: u8) -> Peer {
 }
 
 fn public_key(number: u8) -> [u8; 32] {
-    PublicKey::from(&StaticSecret::from([number; 32])).to_bytes()
+    // Made once: a sanitizer makes it slow.
+    static MADE: LazyLock<Vec<[u8; 32]>> = LazyLock::new(|| {
+        let public_key = |number| PublicKey::from(&StaticSecret::from([number; 32])).to_bytes();
+        (0..128).map(public_key).collect()
+    });
+    MADE[usize::from(number)]
 }
 
 fn destination(number: u8) -> Destination {
