@@ -43,6 +43,10 @@ const MAX_CERTIFYING: usize = 32;
 
 /// Runs the target.
 pub fn run(input: &[u8]) {
+    play(input).check();
+}
+
+fn play(input: &[u8]) -> World {
     let mut choices = Unstructured::new(input);
     let start = choices.arbitrary::<u8>().unwrap_or(0);
     let mut world = World::new(start & 1 != 0, start & 2 == 0);
@@ -50,7 +54,7 @@ pub fn run(input: &[u8]) {
     while !choices.is_empty() && world.step(&mut choices).is_ok() {
         world.settle();
     }
-    world.check();
+    world
 }
 
 /// What `keyd` does with a request.
@@ -733,4 +737,29 @@ pub fn seeds() -> Seeds {
         seed("join-without-session", [&[2, 10, 0], &[11, 0, 7, 7, 7][..], day, &[12, 1]].concat()),
         seed("found", [&[0], invite, &[4, 50, 0, 7], day].concat()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(name: &str) -> World {
+        let seeds = seeds();
+        let (_, input) = seeds.iter().find(|(seed, _)| seed == name).expect("a seed");
+        play(input)
+    }
+
+    /// Otherwise the target would prove nothing of members and joiners.
+    #[test]
+    fn seeds_get_where_they_should() {
+        assert_eq!(after("records").members.len(), 5);
+        for name in ["wrong-chain", "wrong-certificate", "wrong-signer", "flipped", "own-record"] {
+            assert_eq!(after(name).members.len(), 0, "{name}");
+        }
+        let joiners = |name| after(name).certified.values().map(BTreeSet::len).sum::<usize>();
+        assert_eq!([joiners("joiners"), joiners("joiners-wrong"), joiners("joiners-many")], [2, 0, 32]);
+        assert_eq!(after("join").network, Some(network()));
+        assert!(after("found").network.is_some_and(|founded| founded != network()));
+        assert!(after("join-without-session").commands.is_empty());
+    }
 }

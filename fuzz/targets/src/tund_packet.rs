@@ -30,11 +30,16 @@ const MAX_BURST: usize = 32;
 
 /// Runs the target.
 pub fn run(input: &[u8]) {
+    let world = play(input);
+    let _ = (world.node.peer_stats(world.now), world.node.drops());
+}
+
+fn play(input: &[u8]) -> World {
     let mut choices = Unstructured::new(input);
     let mut world = World::new();
     // Ends with the input.
     while !choices.is_empty() && world.step(&mut choices).is_ok() {}
-    let _ = (world.node.peer_stats(world.now), world.node.drops());
+    world
 }
 
 struct World {
@@ -372,4 +377,19 @@ pub fn seeds() -> Seeds {
         seed("flood", script(&[&[3, 1, 1, 208, 7].repeat(60), &[8, 100, 0], across])),
         seed("garbage", script(&[&[0, 255, 35, 7, 1, 2, 3, 4, 5, 6, 7], &[2, 255, 35, 2, 0x60, 0]])),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise the target would prove nothing of what comes out.
+    #[test]
+    fn packets_come_through() {
+        for (name, expected) in [("both-ways", 2), ("repeated", 2), ("spoofed", 0), ("rekeyed", 1)] {
+            let seeds = seeds();
+            let (_, input) = seeds.iter().find(|(seed, _)| seed == name).expect("a seed");
+            assert_eq!(play(input).arrived.len(), expected, "{name}");
+        }
+    }
 }
