@@ -14,11 +14,8 @@ pub fn run(input: &[u8]) {
             // The code is a secret, of which no message may repeat anything.
             let message = error.to_string();
             assert!(!message.contains(char::is_control), "{message:?}");
-            let repeats = text.as_bytes().windows(12).any(|part| {
-                part.iter().all(u8::is_ascii_alphanumeric)
-                    && message.as_bytes().windows(part.len()).any(|said| said == part)
-            });
-            assert!(!repeats, "{message:?} repeats a part of the code");
+            let longest = message.split(|char: char| !char.is_ascii_alphanumeric()).map(str::len).max();
+            assert!(longest < Some(12), "{message} may repeat a part of the code");
         }
     }
 }

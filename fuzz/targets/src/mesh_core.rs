@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::Ipv4Addr;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
+use ed25519_dalek::SigningKey;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::secret::SecretText;
@@ -20,7 +21,7 @@ use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteKey, InviteSecret};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Welcome};
-use i2plan_proto::membership::{Chain, Membership};
+use i2plan_proto::membership::{Chain, Charter, Membership};
 use i2plan_proto::message::{self, Digest, DigestEntry, Message};
 use i2plan_proto::record::Record;
 use i2plan_proto::testing::{self, NOW};
@@ -42,6 +43,10 @@ const MAX_CERTIFYING: usize = 32;
 
 /// Runs the target.
 pub fn run(input: &[u8]) {
+    play(input).check();
+}
+
+fn play(input: &[u8]) -> World {
     let mut choices = Unstructured::new(input);
     let start = choices.arbitrary::<u8>().unwrap_or(0);
     let mut world = World::new(start & 1 != 0, start & 2 == 0);
@@ -49,7 +54,7 @@ pub fn run(input: &[u8]) {
     while !choices.is_empty() && world.step(&mut choices).is_ok() {
         world.settle();
     }
-    world.check();
+    world
 }
 
 /// What `keyd` does with a request.
@@ -94,13 +99,13 @@ struct World {
 
 impl World {
     /// A node that is a member already or not yet, and has a session for data or not.
-    fn new(member: bool, session: bool) -> Self {
-        let me = testing::node(ME);
+    fn new(is_member: bool, session: bool) -> Self {
+        let me = node(ME);
         let mut state = State::new(me);
-        if member {
+        if is_member {
             state.membership = Some(state::Membership {
-                charter: testing::signed_charter(0),
-                chain: testing::chain(ME),
+                charter: charter().clone(),
+                chain: member(ME).value.chain.clone(),
                 ipv4: Ipv4Subnet::DEFAULT.address_of(&me, 0),
                 last_sequence: 0,
             });
@@ -115,7 +120,7 @@ impl World {
             old_disk: disk.clone(),
             disk,
             disk_full: false,
-            network: member.then(|| testing::charter(0).network()),
+            network: is_member.then(network),
             members: BTreeMap::new(),
             genuine: HashSet::new(),
             last_sequence: 0,
@@ -153,7 +158,7 @@ impl World {
                 let mut entries = Vec::new();
                 for _ in 0..choices.arbitrary::<u8>()? % 8 {
                     entries.push(DigestEntry {
-                        node: testing::node(choices.arbitrary::<u8>()? % MEMBERS),
+                        node: node(choices.arbitrary::<u8>()? % MEMBERS),
                         sequence: any_sequence(choices)?,
                     });
                 }
@@ -240,7 +245,7 @@ impl World {
             certificate.public_key = [other; 32];
             certificate.not_before = choices.arbitrary()?;
             certificate.not_after = choices.arbitrary()?;
-            value.wireguard = testing::signed(certificate, number);
+            value.wireguard = signed(certificate, number);
         }
         let right = match choices.arbitrary::<u8>()? % 8 {
             0 => {
@@ -252,11 +257,11 @@ impl World {
                 false
             }
             2 => {
-                record = testing::signed(record.value, number.wrapping_add(1));
+                record = signed(record.value, number.wrapping_add(1));
                 return Ok(record);
             }
             3 => {
-                let mut bytes = testing::signed(record.value.clone(), number).to_bytes();
+                let mut bytes = signed(record.value.clone(), number).to_bytes();
                 let at = usize::from(choices.arbitrary::<u16>()?) % bytes.len();
                 bytes[at] ^= choices.arbitrary::<u8>()?.max(1);
                 return Ok(Signed::from_bytes(&bytes).unwrap_or(record));
@@ -265,7 +270,7 @@ impl World {
         };
         // This node's own records come from its own keyd alone.
         let signer = if number == ME { 0 } else { number };
-        let record = testing::signed(record.value, signer);
+        let record = signed(record.value, signer);
         if right && number != ME {
             self.genuine.insert(record.to_bytes());
         }
@@ -293,27 +298,27 @@ impl World {
 
     /// The newest record of each node counts, whoever brings it.
     fn learn(&mut self, records: Vec<Signed<Record>>) {
-        if self.mesh.network() != Some(testing::charter(0).network()) {
+        if self.mesh.network() != Some(network()) {
             return;
         }
         for record in records {
             let value = &record.value;
             let known = self.members.get(&value.node).map(|known| known.sequence);
             let newer = known.is_none_or(|known| known < value.sequence);
-            if newer && value.node != testing::node(ME) && self.is_genuine(&record) {
+            if newer && value.node != node(ME) && self.is_genuine(&record) {
                 self.members.insert(value.node, known_of(&record));
             }
         }
     }
 
     fn is_genuine(&self, record: &Signed<Record>) -> bool {
-        self.genuine.contains(&record.to_bytes()) || (0..MEMBERS).any(|number| member(number) == record)
+        members().contains(record) || self.genuine.contains(&record.to_bytes())
     }
 
     /// A member is answered, whatever others say of themselves; a stranger is not.
     fn deliver_digest(&mut self, from: &Destination, digest: Digest) {
         self.settle();
-        let me = testing::node(ME);
+        let me = node(ME);
         let lists_me = digest.entries.iter().any(|entry| entry.node == me);
         let member = self.members.values().any(|known| known.control == *from);
         let published = self.mesh.published_key().is_some();
@@ -345,7 +350,7 @@ impl World {
             network: invite.network,
             inviter: invite.inviter,
             invite: invite.secret.key(),
-            joiner: testing::node(joiner),
+            joiner: node(joiner),
             control: testing::destination(joiner).hash(),
             issued_at: self.now.unix.as_secs(),
         };
@@ -354,13 +359,13 @@ impl World {
         match wrong {
             0 => from = testing::destination(joiner.wrapping_add(1)),
             1 => body.network = testing::charter(9).network(),
-            2 => body.inviter = testing::node(0),
+            2 => body.inviter = node(0),
             _ => {}
         }
         let signer = if wrong == 3 { joiner.wrapping_add(1) } else { joiner };
         let secret = if wrong == 4 { InviteSecret([0xee; 32]) } else { invite.secret.clone() };
         let proof = body.prove(&secret.signing_key());
-        let request = JoinRequest { body: testing::signed(body, signer), proof };
+        let request = JoinRequest { body: signed(body, signer), proof };
         self.deliver(&from, &Message::JoinRequest(Box::new(request)).to_bytes());
         Ok(())
     }
@@ -373,8 +378,8 @@ impl World {
         }
         let from = if choices.ratio(1, 4)? { any_destination(choices)? } else { testing::destination(0) };
         let welcome = Welcome {
-            charter: testing::signed_charter(u8::from(choices.ratio(1, 8)?)),
-            chain: testing::chain(if choices.ratio(1, 8)? { 2 } else { ME }),
+            charter: if choices.ratio(1, 8)? { testing::signed_charter(1) } else { charter().clone() },
+            chain: member(if choices.ratio(1, 8)? { 2 } else { ME }).value.chain.clone(),
             records,
         };
         self.deliver(&from, &Message::JoinReply(JoinReply::Welcome(Box::new(welcome))).to_bytes());
@@ -412,7 +417,7 @@ impl World {
                     }
                     return;
                 }
-                let read = State::from_bytes(&state, &testing::node(ME)).expect("what is saved can be read");
+                let read = State::from_bytes(&state, &node(ME)).expect("what is saved can be read");
                 assert_eq!(read.to_bytes(), state);
                 self.disk = state;
             } else if actions.is_empty() {
@@ -464,7 +469,7 @@ impl World {
                 assert_eq!(Some(network), self.mesh.network());
                 assert_eq!(welcome.chain.verify(&network), Ok(()));
                 let joiner = welcome.chain.subject();
-                let asked = (0..200).find(|number| testing::node(*number) == *joiner);
+                let asked = (0..200).find(|number| node(*number) == *joiner);
                 assert_eq!(asked.map(testing::destination).as_ref(), Some(to), "a welcome for somebody else");
                 &welcome.records
             }
@@ -486,7 +491,7 @@ impl World {
 
     /// What an honest `keyd` answers. It finds nothing to refuse.
     fn sign(&mut self, request: keyd::Request) -> std::result::Result<keyd::Reply, ApiError> {
-        let (me, unix) = (testing::node(ME), self.now.unix.as_secs());
+        let (me, unix) = (node(ME), self.now.unix.as_secs());
         Ok(match request {
             keyd::Request::SignCharter(charter) => keyd::Reply::Signature(self.signature(&charter)),
             keyd::Request::SignJoin(body) => {
@@ -516,7 +521,7 @@ impl World {
                 self.grants.insert(secret.key(), grant.clone());
                 let code = Invite { network, inviter: me, control, secret, expires_at }.to_code();
                 let code = SecretText::new(code.to_string());
-                keyd::Reply::Invite { code, grant: testing::signed(grant, ME) }
+                keyd::Reply::Invite { code, grant: signed(grant, ME) }
             }
             keyd::Request::CertifyMember(certify) => {
                 let keyd::CertifyMember { grant, request } = *certify;
@@ -534,32 +539,30 @@ impl World {
                     invite: key.id(),
                     issued_at: unix,
                 };
-                keyd::Reply::Membership(testing::signed(membership, ME))
+                keyd::Reply::Membership(signed(membership, ME))
             }
-            keyd::Request::CertifyWireGuard { network } => {
-                keyd::Reply::WireGuardCertificate(testing::signed(
-                    WireGuardCertificate {
-                        network,
-                        node: me,
-                        public_key: [0xaa; 32],
-                        epoch: 1,
-                        not_before: unix,
-                        not_after: unix + 30 * 86_400,
-                    },
-                    ME,
-                ))
-            }
+            keyd::Request::CertifyWireGuard { network } => keyd::Reply::WireGuardCertificate(signed(
+                WireGuardCertificate {
+                    network,
+                    node: me,
+                    public_key: [0xaa; 32],
+                    epoch: 1,
+                    not_before: unix,
+                    not_after: unix + 30 * 86_400,
+                },
+                ME,
+            )),
             _ => panic!("meshd asked what it may not"),
         })
     }
 
     fn signature<T: Signable>(&self, value: &T) -> Signature {
-        value.sign(&testing::key(ME))
+        value.sign(key(ME))
     }
 
     /// The daemon starts anew with what is on the disk.
     fn restart(&mut self, disk: Vec<u8>) {
-        let state = State::from_bytes(&disk, &testing::node(ME)).expect("what was saved can be read");
+        let state = State::from_bytes(&disk, &node(ME)).expect("what was saved can be read");
         self.members = state.records.iter().map(|record| (record.value.node, known_of(record))).collect();
         self.network = state.membership.as_ref().map(|membership| membership.charter.value.network());
         self.mesh = mesh(state, true, self.now);
@@ -598,8 +601,7 @@ impl World {
 }
 
 fn mesh(state: State, session: bool, now: Now) -> Mesh {
-    let identity =
-        keyd::Identity { node: testing::node(ME), control: testing::destination(ME), sealed: false };
+    let identity = keyd::Identity { node: node(ME), control: testing::destination(ME), sealed: false };
     let settings = Settings {
         name: "fuzz".parse().expect("a name"),
         subnet: Ipv4Subnet::DEFAULT,
@@ -620,27 +622,55 @@ fn known_of(record: &Signed<Record>) -> Known {
     Known { sequence, control, data, ipv4 }
 }
 
-/// A member's record, made once.
-fn member(number: u8) -> &'static Signed<Record> {
-    static MADE: OnceLock<Vec<Signed<Record>>> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
+/// A node's key, as in [`testing`], but made once: a sanitizer makes that slow.
+fn key(number: u8) -> &'static SigningKey {
+    static MADE: LazyLock<Vec<SigningKey>> = LazyLock::new(|| (0..=u8::MAX).map(testing::key).collect());
+    &MADE[usize::from(number)]
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId(key(number).verifying_key().to_bytes())
+}
+
+fn signed<T: Signable>(value: T, number: u8) -> Signed<T> {
+    let signature = value.sign(key(number));
+    Signed { value, signature }
+}
+
+/// A record of each member, made once: to sign is slow.
+fn members() -> &'static [Signed<Record>] {
+    static MADE: LazyLock<Vec<Signed<Record>>> = LazyLock::new(|| {
         let by_founder = |number| {
             let mut record = testing::record(0).value;
-            record.node = testing::node(number);
+            record.node = node(number);
             record.control = testing::destination(number);
             record.data = testing::destination(number + 100);
             record.ipv4 = Ipv4Subnet::DEFAULT.address_of(&record.node, 0);
             record.wireguard = testing::wireguard_certificate(number);
-            let founder = Chain::founder(testing::node(0));
+            let founder = Chain::founder(node(0));
             record.chain =
                 founder.extended(&testing::membership(0, number)).expect("the founder's certificate");
-            testing::signed(record, number)
+            signed(record, number)
         };
         (0..MEMBERS)
             .map(|number| if number <= 8 { testing::record(number) } else { by_founder(number) })
             .collect()
     });
-    &made[usize::from(number)]
+    &MADE
+}
+
+fn member(number: u8) -> &'static Signed<Record> {
+    &members()[usize::from(number)]
+}
+
+/// The charter of the network that this node is in or comes into.
+fn charter() -> &'static Signed<Charter> {
+    static MADE: LazyLock<Signed<Charter>> = LazyLock::new(|| testing::signed_charter(0));
+    &MADE
+}
+
+fn network() -> NetworkId {
+    charter().value.network()
 }
 
 fn any_destination(choices: &mut Unstructured<'_>) -> Result<Destination> {
@@ -707,4 +737,29 @@ pub fn seeds() -> Seeds {
         seed("join-without-session", [&[2, 10, 0], &[11, 0, 7, 7, 7][..], day, &[12, 1]].concat()),
         seed("found", [&[0], invite, &[4, 50, 0, 7], day].concat()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(name: &str) -> World {
+        let seeds = seeds();
+        let (_, input) = seeds.iter().find(|(seed, _)| seed == name).expect("a seed");
+        play(input)
+    }
+
+    /// Otherwise the target would prove nothing of members and joiners.
+    #[test]
+    fn seeds_get_where_they_should() {
+        assert_eq!(after("records").members.len(), 5);
+        for name in ["wrong-chain", "wrong-certificate", "wrong-signer", "flipped", "own-record"] {
+            assert_eq!(after(name).members.len(), 0, "{name}");
+        }
+        let joiners = |name| after(name).certified.values().map(BTreeSet::len).sum::<usize>();
+        assert_eq!([joiners("joiners"), joiners("joiners-wrong"), joiners("joiners-many")], [2, 0, 32]);
+        assert_eq!(after("join").network, Some(network()));
+        assert!(after("found").network.is_some_and(|founded| founded != network()));
+        assert!(after("join-without-session").commands.is_empty());
+    }
 }

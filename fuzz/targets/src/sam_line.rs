@@ -32,11 +32,8 @@ pub fn run(input: &[u8]) {
         Err(error) => {
             // A bridge repeats the destination's private key, of which nothing may be passed on.
             let message = format!("{error:?}");
-            let repeats = line.windows(12).any(|part| {
-                part.iter().all(u8::is_ascii_alphanumeric)
-                    && message.as_bytes().windows(part.len()).any(|said| said == part)
-            });
-            assert!(!repeats, "{message} repeats a part of the answer");
+            let longest = message.split(|char: char| !char.is_ascii_alphanumeric()).map(str::len).max();
+            assert!(longest < Some(12), "{message} may repeat a part of the answer");
         }
     }
 }
