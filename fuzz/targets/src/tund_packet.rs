@@ -265,7 +265,9 @@ fn tunnel(number: u8, peers: Vec<Peer>, now: Instant) -> Tunnel {
         mtu: 1280,
     };
     let mut tunnel = Tunnel::new(StaticSecret::from([number; 32]), Subnets::of(&interface), now);
-    tunnel.set_peers(peers, now).expect("peers that can be told apart");
+    // Told some time ago: of two that have just learned of each other, one waits for the other.
+    let told = now.checked_sub(Duration::from_secs(10)).expect("a machine that has been up for a while");
+    tunnel.set_peers(peers, told).expect("peers that can be told apart");
     tunnel.set_session(SessionId::new("s".to_owned()).expect("a session's id"), now);
     tunnel
 }
