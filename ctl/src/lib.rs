@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use crate::args::{Args, Command, KeyCommand, Parsed};
 use crate::failure::Failure;
+#[cfg(target_os = "linux")]
 use crate::passphrase::Given;
 
 pub mod args;
@@ -20,6 +21,7 @@ pub mod commands;
 pub mod daemon;
 pub mod failure;
 pub mod output;
+#[cfg(target_os = "linux")]
 pub mod passphrase;
 #[cfg(target_os = "linux")]
 pub mod supervisor;
@@ -60,6 +62,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
         return Err(supervisor::launch::run(launch));
     }
     // Before anything is opened that could have the numbers that the command line names.
+    #[cfg(target_os = "linux")]
     let given = Given::take(&command)?;
     // One thread: the daemons' parent-death signal is bound to the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -79,9 +82,15 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Key(KeyCommand::ExportPublic) => {
                 commands::key::export_public(socket.as_deref(), json).await
             }
+            #[cfg(target_os = "linux")]
             Command::Key(KeyCommand::ChangePassphrase(change)) => {
-                commands::key::change_passphrase(json, change, given).await
+                commands::change_passphrase::run(json, change, given).await
             }
+            #[cfg(not(target_os = "linux"))]
+            Command::Key(KeyCommand::ChangePassphrase(_)) => Err(Failure::invalid(
+                "`key change-passphrase` works on Linux alone",
+            )
+            .with_hint("stop the node and run `i2plan-keyd --store DIR --change-passphrase` as keyd's user")),
             #[cfg(target_os = "linux")]
             Command::Up(up) => commands::up::run(json, up, given).await,
             #[cfg(not(target_os = "linux"))]

@@ -1,5 +1,7 @@
 //! One file for each command.
 
+#[cfg(target_os = "linux")]
+pub mod change_passphrase;
 pub mod doctor;
 pub mod invite;
 pub mod join;
