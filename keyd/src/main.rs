@@ -209,7 +209,8 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
     }
     hardening::lock_memory();
     let supervisor = Supervisor::connect();
-    let listener = activation::listener(args.listen.as_deref()).map_err(|error| usage(&error))?;
+    // Before the walls, which let no socket be made. What is wrong with it is said when the keys are there.
+    let listener = activation::listener(args.listen.as_deref());
     let store = Store::open(&args.store).map_err(|error| not_opened(&error))?;
     wall_in(&args.store)?;
     let Opened { keys, sealed } = match store.load().map_err(|error| failed(&error))? {
@@ -227,6 +228,7 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
         }
     };
     info!(node = %keys.node(), sealed, "ready");
+    let listener = listener.map_err(|error| usage(&error))?;
     let access = Access::new([(Role::Meshd, Who::User(meshd)), (Role::Tund, Who::User(tund))]);
     let Door { runtime, mut signals, .. } = door;
     runtime
