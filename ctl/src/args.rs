@@ -99,6 +99,10 @@ pub enum KeyCommand {
     /// Show whether the keys are sealed, and the WireGuard key's epoch and validity
     Status,
 
+    /// Begin a new epoch of the WireGuard key now, without interrupting traffic
+    #[command(after_help = ROTATE_HELP)]
+    Rotate,
+
     /// Print the public keys: identity, control destination, network, WireGuard
     #[command(name = "export-public")]
     ExportPublic,
@@ -187,6 +191,10 @@ pub struct Up {
     #[arg(long)]
     pub ask_passphrase: bool,
 }
+
+const ROTATE_HELP: &str = "\
+Keys are rotated every seven days by themselves. The key before is accepted for ten minutes more, while the other \
+members learn of the new one; sessions go on meanwhile. Once a minute at most.";
 
 const DOCTOR_HELP: &str = "\
 What is said of a daemon's walls is what the kernel reports in /proc, and for Landlock what the daemon reports.

@@ -79,6 +79,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             }
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
             Command::Key(KeyCommand::Status) => commands::key::status(socket.as_deref(), json).await,
+            Command::Key(KeyCommand::Rotate) => commands::key::rotate(socket.as_deref(), json).await,
             Command::Key(KeyCommand::ExportPublic) => {
                 commands::key::export_public(socket.as_deref(), json).await
             }

@@ -66,6 +66,10 @@ impl Service for FakeMeshd {
                 network: "networkid".to_owned(),
                 founded: true,
             }),
+            Request::RotateKey => match keys(true).wireguard {
+                Some(key) => Reply::Rotated(WireGuardKey { epoch: 2, ..key }),
+                None => return Err(ApiError::internal("a member has a key")),
+            },
             Request::Join { invite } if invite.expose() == self.code => Reply::Joined(network()),
             Request::Join { .. } => return Err(ApiError::invalid("that is another code")),
         }
@@ -571,4 +575,15 @@ fn help_and_version_go_to_standard_output() {
     let value = json(&setup.run(&["--version", "--json"]));
     assert_eq!(value["version"], env!("CARGO_PKG_VERSION"));
     assert!(value["commit"].is_string() && value["built_at"].is_u64());
+}
+
+#[test]
+fn a_rotated_key_is_shown() {
+    let setup = Setup::healthy();
+    assert_eq!(
+        stdout(&setup.run(&["key", "rotate"])),
+        "WireGuard  epoch 2, valid from 2027-01-15T08:00:00Z until 2027-01-16T08:00:00Z\n           key=\n"
+    );
+    let key = &json(&setup.run(&["--json", "key", "rotate"]))["wireguard"];
+    assert_eq!((&key["epoch"], &key["public_key"]), (&json!(2), &json!("key=")));
 }

@@ -17,8 +17,8 @@ const MAGIC: &[u8; 11] = b"i2plan keys";
 const VERSION: u8 = 1;
 const SUM_LEN: usize = 32;
 
-/// Bytes of a key file: magic, version, identity, control destination, master secret, epoch, time, checksum.
-const LEN: usize = MAGIC.len() + 1 + 32 + 64 + 32 + 4 + 8 + SUM_LEN;
+/// Bytes of a key file: magic, version, identity, control destination, master secret, time, checksum.
+const LEN: usize = MAGIC.len() + 1 + 32 + 64 + 32 + 8 + SUM_LEN;
 
 /// Random bytes of which keys are made.
 pub const RANDOM_LEN: usize = 128;
@@ -73,7 +73,6 @@ pub struct Keys {
     control: DestinationKeys,
     /// All WireGuard keys and all destinations for data are derived from it.
     master: [u8; 32],
-    epoch: u32,
     created_at: u64,
 }
 
@@ -109,7 +108,6 @@ impl Keys {
             identity: part(0),
             control: DestinationKeys { padding: part(1), seed: part(2) },
             master: part(3),
-            epoch: 1,
             created_at: now,
         }
     }
@@ -149,17 +147,11 @@ impl Keys {
         self.data(destination.padding).public() == *destination
     }
 
-    /// Counts the WireGuard keys of this node.
+    /// The WireGuard private key of an epoch in a network.
     #[must_use]
-    pub fn epoch(&self) -> u32 {
-        self.epoch
-    }
-
-    /// The WireGuard private key of the current epoch in a network.
-    #[must_use]
-    pub fn wireguard(&self, network: &NetworkId) -> SecretKey {
+    pub fn wireguard(&self, network: &NetworkId, epoch: u32) -> SecretKey {
         let mut key = SecretKey([0; 32]);
-        let epoch = self.epoch.to_be_bytes();
+        let epoch = epoch.to_be_bytes();
         let info: [&[u8]; 3] = [b"i2plan wireguard v1\0", &network.0, &epoch];
         Hkdf::<Sha256>::new(None, &self.master)
             .expand_multi_info(&info, &mut key.0)
@@ -167,10 +159,10 @@ impl Keys {
         key
     }
 
-    /// The WireGuard public key of the current epoch in a network.
+    /// The WireGuard public key of an epoch in a network.
     #[must_use]
-    pub fn wireguard_public(&self, network: &NetworkId) -> [u8; 32] {
-        PublicKey::from(&StaticSecret::from(self.wireguard(network).0)).to_bytes()
+    pub fn wireguard_public(&self, network: &NetworkId, epoch: u32) -> [u8; 32] {
+        PublicKey::from(&StaticSecret::from(self.wireguard(network, epoch).0)).to_bytes()
     }
 
     /// The content of a key file.
@@ -183,7 +175,6 @@ impl Keys {
         out.extend_from_slice(&self.control.padding);
         out.extend_from_slice(&self.control.seed);
         out.extend_from_slice(&self.master);
-        out.extend_from_slice(&self.epoch.to_be_bytes());
         out.extend_from_slice(&self.created_at.to_be_bytes());
         let sum = Sha256::digest(&*out);
         out.extend_from_slice(&sum);
@@ -216,8 +207,7 @@ impl Keys {
         let identity = reader.array("identity")?;
         let control = DestinationKeys { padding: reader.array("padding")?, seed: reader.array("seed")? };
         let master = reader.array("master secret")?;
-        let keys =
-            Self { identity, control, master, epoch: reader.u32("epoch")?, created_at: reader.u64("time")? };
+        let keys = Self { identity, control, master, created_at: reader.u64("time")? };
         reader.finish()?;
         Ok(keys)
     }
@@ -272,12 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn wireguard_keys_differ_by_network_and_are_stable() {
+    fn wireguard_keys_differ_by_network_and_epoch_and_are_stable() {
         let keys = test_keys(1);
         let (one, two) = (NetworkId([1; 32]), NetworkId([2; 32]));
-        assert_eq!(keys.wireguard(&one), keys.wireguard(&one));
-        assert_ne!(keys.wireguard(&one), keys.wireguard(&two));
-        assert_ne!(keys.wireguard(&one), test_keys(2).wireguard(&one));
+        assert_eq!(keys.wireguard(&one, 1), keys.wireguard(&one, 1));
+        assert_ne!(keys.wireguard(&one, 1), keys.wireguard(&two, 1));
+        assert_ne!(keys.wireguard(&one, 1), keys.wireguard(&one, 2));
+        assert_ne!(keys.wireguard(&one, 1), test_keys(2).wireguard(&one, 1));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{CertifyMember, CreateInvite};
-use i2plan_ipc::secret::SecretText;
+use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_proto::identity::{NetworkId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::join::JoinBody;
@@ -28,9 +28,6 @@ const JOIN_TOLERANCE: u64 = 24 * 60 * 60;
 /// Longest life of an invite, seconds.
 const MAX_INVITE_LIFE: u64 = 366 * 24 * 60 * 60;
 
-/// Life of a WireGuard certificate, seconds.
-const CERTIFICATE_LIFE: u64 = 30 * 24 * 60 * 60;
-
 /// Networks whose last sequence number is remembered.
 const MAX_NETWORKS: usize = 16;
 
@@ -40,13 +37,15 @@ pub struct Signer {
     keys: Keys,
     /// The highest sequence number that was signed since the start, in each network.
     sequences: HashMap<NetworkId, u64>,
+    /// The newest epoch of the WireGuard key that was certified since the start, in each network.
+    epochs: HashMap<NetworkId, u32>,
 }
 
 impl Signer {
     /// A signer with these keys.
     #[must_use]
     pub fn new(keys: Keys) -> Self {
-        Self { keys, sequences: HashMap::new() }
+        Self { keys, sequences: HashMap::new(), epochs: HashMap::new() }
     }
 
     /// The keys.
@@ -83,11 +82,11 @@ impl Signer {
         )?;
         require(self.keys.is_own_data(&record.data), "the record's data destination is not this node's")?;
         let certificate = &record.wireguard.value;
-        let current = certificate.public_key == self.keys.wireguard_public(&network);
         require(
-            current && certificate.epoch == self.keys.epoch(),
-            "the record's WireGuard key is not the current one",
+            certificate.public_key == self.keys.wireguard_public(&network, certificate.epoch),
+            "the record's WireGuard key is not that of its epoch",
         )?;
+        self.check_epoch(&network, certificate.epoch, now)?;
         require(is_unicast(record.ipv4), "the record's address cannot be a member's")?;
         require(near(record.issued_at, now), "the record's time is not now")?;
         // Sequence numbers are milliseconds of Unix time or one more than the last. A number far ahead would
@@ -183,20 +182,66 @@ impl Signer {
         Ok(Signed { value: membership, signature })
     }
 
-    /// Certifies the current WireGuard key.
-    #[must_use]
-    pub fn certify_wireguard(&self, network: NetworkId, now: u64) -> Signed<WireGuardCertificate> {
+    /// Certifies the WireGuard key of an epoch, or of one that begins now.
+    ///
+    /// # Errors
+    /// If the epoch has not begun, is over, or a newer one has been certified: then a key that may have been stolen
+    /// is not brought back.
+    pub fn certify_wireguard(
+        &mut self,
+        network: NetworkId,
+        epoch: Option<u32>,
+        now: u64,
+    ) -> Result<Signed<WireGuardCertificate>, ApiError> {
+        let newest = self.newest_epoch(&network, now);
+        let epoch = epoch.unwrap_or_else(|| WireGuardCertificate::epoch_at(now).max(newest.unwrap_or(0)));
+        self.check_epoch(&network, epoch, now)?;
+        require(
+            self.epochs.contains_key(&network) || self.epochs.len() < MAX_NETWORKS,
+            "keys for too many networks were certified",
+        )?;
+        self.epochs.insert(network, epoch);
+        let begins = WireGuardCertificate::begins_at(epoch);
         let certificate = WireGuardCertificate {
             network,
             node: self.keys.node(),
-            public_key: self.keys.wireguard_public(&network),
-            epoch: self.keys.epoch(),
-            not_before: now,
-            not_after: now.saturating_add(CERTIFICATE_LIFE),
+            public_key: self.keys.wireguard_public(&network, epoch),
+            epoch,
+            not_before: begins,
+            not_after: begins.saturating_add(WireGuardCertificate::MAX_AGE),
         };
         let signature = self.sign(&certificate);
-        Signed { value: certificate, signature }
+        Ok(Signed { value: certificate, signature })
     }
+
+    /// The WireGuard private key of an epoch.
+    ///
+    /// # Errors
+    /// As [`Signer::certify_wireguard`]: `tund` has a use for no other.
+    pub fn lease_wireguard(&self, network: &NetworkId, epoch: u32, now: u64) -> Result<SecretKey, ApiError> {
+        self.check_epoch(network, epoch, now)?;
+        Ok(self.keys.wireguard(network, epoch))
+    }
+
+    /// The newest epoch that was certified. One that has not begun comes of a clock that was ahead, and is no reason
+    /// to refuse what the clock says now.
+    fn newest_epoch(&self, network: &NetworkId, now: u64) -> Option<u32> {
+        self.epochs.get(network).copied().filter(|epoch| has_begun(*epoch, now))
+    }
+
+    fn check_epoch(&self, network: &NetworkId, epoch: u32, now: u64) -> Result<(), ApiError> {
+        require(has_begun(epoch, now), "the WireGuard key's epoch has not begun")?;
+        let end = WireGuardCertificate::begins_at(epoch).saturating_add(WireGuardCertificate::MAX_AGE);
+        require(now <= end, "the WireGuard key's epoch is over")?;
+        require(
+            self.newest_epoch(network, now).is_none_or(|newest| epoch >= newest),
+            "a newer WireGuard key has been certified",
+        )
+    }
+}
+
+fn has_begun(epoch: u32, now: u64) -> bool {
+    WireGuardCertificate::begins_at(epoch) <= now.saturating_add(NOW_TOLERANCE)
 }
 
 fn require(holds: bool, otherwise: &str) -> Result<(), ApiError> {
@@ -240,6 +285,10 @@ mod tests {
         charter(signer).network()
     }
 
+    fn certificate(signer: &Signer, network: NetworkId) -> Signed<WireGuardCertificate> {
+        Signer::new(signer.keys.clone()).certify_wireguard(network, None, NOW).unwrap()
+    }
+
     fn record(signer: &Signer) -> Record {
         Record {
             node: signer.keys.node(),
@@ -249,7 +298,7 @@ mod tests {
             control: signer.keys.control().public(),
             data: signer.keys.data([7; 32]).public(),
             ipv4: Ipv4Addr::new(10, 42, 0, 1),
-            wireguard: signer.certify_wireguard(network(signer), NOW),
+            wireguard: certificate(signer, network(signer)),
             chain: Chain::founder(signer.keys.node()),
         }
     }
@@ -330,10 +379,7 @@ mod tests {
             (with(&|record| record.chain = Chain::founder(other.keys.node())), "belongs to another"),
             (with(&|record| record.control = other.keys.control().public()), "control destination"),
             (with(&|record| record.data = other.keys.data([7; 32]).public()), "data destination"),
-            (
-                with(&|record| record.wireguard = other.certify_wireguard(network(&signer), NOW)),
-                "belongs to another",
-            ),
+            (with(&|record| record.wireguard = certificate(&other, network(&signer))), "belongs to another"),
             (with(&|record| record.ipv4 = Ipv4Addr::LOCALHOST), "cannot be a member's"),
             (with(&|record| record.issued_at = NOW - NOW_TOLERANCE - 1), "not now"),
             (with(&|record| record.sequence = u64::MAX - 1), "too far ahead"),
@@ -345,7 +391,7 @@ mod tests {
         let mut stale = right.clone();
         stale.wireguard.value.public_key = [5; 32];
         stale.wireguard.signature = stale.wireguard.value.sign(&signer.keys.identity());
-        refused(signer.sign_record(&stale, NOW), "not the current one");
+        refused(signer.sign_record(&stale, NOW), "not that of its epoch");
         assert!(signer.sign_record(&right, NOW).is_ok());
     }
 
@@ -419,5 +465,40 @@ mod tests {
         refused(inviter.certify_member(&with(old, &joiner), NOW), "not of today");
         let itself = JoinBody { joiner: inviter.keys.node(), ..body };
         refused(inviter.certify_member(&with(itself, &inviter), NOW), "does not invite itself");
+    }
+
+    #[test]
+    fn epochs_go_forward_and_end() {
+        let mut signer = signer(1);
+        let network = network(&signer);
+        let first = signer.certify_wireguard(network, None, NOW).unwrap().value;
+        assert_eq!(first.epoch, WireGuardCertificate::epoch_at(NOW));
+        assert!(first.is_valid_at(NOW) && first.is_valid_at(NOW + 29 * 86_400));
+        assert!(!first.is_valid_at(NOW + WireGuardCertificate::MAX_AGE + 1));
+        assert_eq!(signer.certify_wireguard(network, Some(first.epoch), NOW + 3600).unwrap().value, first);
+        let second = signer.certify_wireguard(network, None, NOW + 3600).unwrap().value;
+        assert_eq!(second.epoch, first.epoch + 60);
+        assert_ne!(second.public_key, first.public_key);
+
+        let ahead = WireGuardCertificate::epoch_at(NOW + 3600 + 2 * NOW_TOLERANCE);
+        let over = first.epoch - 31 * 24 * 60;
+        for (epoch, reason) in [(first.epoch, "newer"), (ahead, "not begun"), (over, "over")] {
+            refused(signer.certify_wireguard(network, Some(epoch), NOW + 3600), reason);
+            refused(signer.lease_wireguard(&network, epoch, NOW + 3600), reason);
+        }
+        assert!(signer.lease_wireguard(&network, second.epoch, NOW + 3600).is_ok());
+        // Nor does a record bring the first one back.
+        let mut old = record(&signer);
+        old.issued_at = NOW + 3600;
+        refused(signer.sign_record(&old, NOW + 3600), "newer");
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_locks_nothing() {
+        let mut signer = signer(1);
+        let network = network(&signer);
+        signer.certify_wireguard(network, None, NOW + 366 * 86_400).unwrap();
+        let now = signer.certify_wireguard(network, None, NOW).unwrap().value;
+        assert_eq!(now.epoch, WireGuardCertificate::epoch_at(NOW));
     }
 }

@@ -94,14 +94,13 @@ impl Service for Keyd {
                 info!(invite = %membership.value.invite, member = %membership.value.subject.short(), "certified a member");
                 Reply::Membership(membership)
             }
-            Request::CertifyWireGuard { network } => {
-                Reply::WireGuardCertificate(self.signer().certify_wireguard(network, now))
+            Request::CertifyWireGuard { network, epoch } => {
+                Reply::WireGuardCertificate(self.signer().certify_wireguard(network, epoch, now)?)
             }
-            Request::LeaseWireGuard { network } => {
-                let signer = self.signer();
-                info!(network = %network.short(), epoch = signer.keys().epoch(), "leased the WireGuard key");
-                let private_key = signer.keys().wireguard(&network);
-                Reply::WireGuardLease(WireGuardLease { private_key, epoch: signer.keys().epoch() })
+            Request::LeaseWireGuard { network, epoch } => {
+                let private_key = self.signer().lease_wireguard(&network, epoch, now)?;
+                info!(network = %network.short(), epoch, "leased a WireGuard key");
+                Reply::WireGuardLease(WireGuardLease { private_key, epoch })
             }
         };
         Ok(reply.into())

@@ -12,7 +12,7 @@ pub struct WireGuardCertificate {
     pub node: NodeId,
     /// The X25519 public key.
     pub public_key: [u8; 32],
-    /// Counts the node's keys; a higher one replaces a lower.
+    /// The key's epoch, named by the minute since 1970 in which it began.
     pub epoch: u32,
     /// Unix time in seconds from which the key may be used.
     pub not_before: u64,
@@ -21,8 +21,24 @@ pub struct WireGuardCertificate {
 }
 
 impl WireGuardCertificate {
+    /// How long after its epoch's beginning a key may be used at most, seconds. Keys are replaced sooner; this is
+    /// for a node whose `meshd` is away.
+    pub const MAX_AGE: u64 = 30 * 24 * 60 * 60;
+
     /// How far the clocks of two members may be apart before a fresh certificate is refused, seconds.
     pub const CLOCK_TOLERANCE: u64 = 24 * 60 * 60;
+
+    /// The epoch that begins at `now`, Unix time in seconds.
+    #[must_use]
+    pub fn epoch_at(now: u64) -> u32 {
+        u32::try_from(now / 60).unwrap_or(u32::MAX)
+    }
+
+    /// When an epoch began, Unix time in seconds.
+    #[must_use]
+    pub fn begins_at(epoch: u32) -> u64 {
+        u64::from(epoch) * 60
+    }
 
     /// Whether the key may be used at `now`, Unix time in seconds.
     #[must_use]

@@ -3,8 +3,10 @@
 use std::io;
 use std::time::Instant;
 
+use boringtun::x25519::StaticSecret;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{self, Drops, PeerStats};
+use i2plan_ipc::secret::SecretKey;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::UdpSocket;
@@ -30,6 +32,8 @@ pub enum Command {
     Attach(Session, oneshot::Sender<Result<(), ApiError>>),
     /// Share the session, if there is one.
     Take(oneshot::Sender<Option<io::Result<Shared>>>),
+    /// Use this WireGuard key from now on.
+    Rotate(SecretKey, oneshot::Sender<()>),
     /// Have these peers.
     SetPeers(Vec<tund::Peer>, oneshot::Sender<Result<(), ApiError>>),
     /// Count.
@@ -142,6 +146,10 @@ impl DataPath {
             Command::Take(done) => {
                 let shared = self.session.as_ref().map(|attached| attached.session.share());
                 drop(done.send(shared));
+            }
+            Command::Rotate(key, done) => {
+                self.tunnel.rotate(StaticSecret::from(key.0), Instant::now());
+                let _ = done.send(());
             }
             Command::SetPeers(peers, done) => drop(done.send(self.tunnel.set_peers(peers, Instant::now()))),
             Command::Stats(done) => drop(done.send(Counted {

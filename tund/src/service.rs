@@ -54,12 +54,15 @@ impl Tund {
         }
     }
 
-    async fn configure(&self, interface: Interface) -> Result<Configured, ApiError> {
+    async fn configure(&self, interface: Interface, epoch: u32) -> Result<Configured, ApiError> {
         interface::check(&interface)?;
         // Held until all is done, so that there is one interface.
         let mut running = self.running.lock().await;
-        if let Some(running) = &*running {
+        if let Some(running) = &mut *running {
             if running.interface == interface {
+                if running.configured.epoch != epoch {
+                    self.rotate(running, epoch).await?;
+                }
                 return Ok(running.configured.clone());
             }
             return Err(ApiError::conflict(format!(
@@ -68,7 +71,7 @@ impl Tund {
             ))
             .with_hint("restart tund"));
         }
-        let lease = self.lease(&interface).await?;
+        let lease = self.lease(&interface, epoch).await?;
         let device = device::create(&interface).await?;
         privileges::drop_all().map_err(|error| {
             let answer = ApiError::internal(error.to_string());
@@ -115,10 +118,24 @@ impl Tund {
         Ok(configured)
     }
 
-    async fn lease(&self, interface: &Interface) -> Result<WireGuardLease, ApiError> {
-        let request = keyd::Request::LeaseWireGuard { network: interface.network };
+    /// Goes on with the key of another epoch.
+    async fn rotate(&self, running: &mut Running, epoch: u32) -> Result<(), ApiError> {
+        let lease = self.lease(&running.interface, epoch).await?;
+        let public_key = PublicKey::from(&StaticSecret::from(lease.private_key.0)).to_bytes();
+        let (done, answer) = oneshot::channel();
+        let gone = || ApiError::unavailable("the data path has broken down; tund is about to restart");
+        running.commands.send(Command::Rotate(lease.private_key, done)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?;
+        info!(epoch, "a new WireGuard key is in use");
+        running.configured.public_key = public_key;
+        running.configured.epoch = epoch;
+        Ok(())
+    }
+
+    async fn lease(&self, interface: &Interface, epoch: u32) -> Result<WireGuardLease, ApiError> {
+        let request = keyd::Request::LeaseWireGuard { network: interface.network, epoch };
         match self.keyd.call(request).await {
-            Ok(keyd::Reply::WireGuardLease(lease)) => Ok(lease),
+            Ok(keyd::Reply::WireGuardLease(lease)) if lease.epoch == epoch => Ok(lease),
             Ok(_) => Err(ApiError::internal("keyd answered something else than a WireGuard key")),
             Err(error) => {
                 let mut error = error.into_api();
@@ -196,8 +213,8 @@ impl Service for Tund {
 
     async fn call(&self, _: Role, request: Request, fds: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
         match request {
-            Request::Configure(interface) => {
-                self.configure(interface).await.map(|configured| Reply::Configured(configured).into())
+            Request::Configure(interface, epoch) => {
+                self.configure(interface, epoch).await.map(|configured| Reply::Configured(configured).into())
             }
             Request::AttachSession(session) => {
                 self.attach(Session::adopt(session, fds)?).await?;
@@ -305,12 +322,12 @@ mod tests {
     async fn a_wrong_interface_is_refused_before_a_key_is_fetched() {
         let mut wrong = interface();
         wrong.name = "a/b".to_owned();
-        assert_eq!(refused(Request::Configure(wrong)).await.kind, ErrorKind::Invalid);
+        assert_eq!(refused(Request::Configure(wrong, 1)).await.kind, ErrorKind::Invalid);
     }
 
     #[tokio::test]
     async fn without_keyd_there_is_no_interface() {
-        let error = refused(Request::Configure(interface())).await;
+        let error = refused(Request::Configure(interface(), 1)).await;
         assert_eq!(error.kind, ErrorKind::Unavailable);
         assert!(error.message.contains("keyd.sock"), "{}", error.message);
     }

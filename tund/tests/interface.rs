@@ -92,8 +92,8 @@ impl Service for Keyd {
         request: keyd::Request,
         _: Vec<OwnedFd>,
     ) -> Result<Answer<keyd::Reply>, ApiError> {
-        assert!(matches!(request, keyd::Request::LeaseWireGuard { .. }));
-        let lease = WireGuardLease { private_key: SecretKey([self.0; 32]), epoch: 3 };
+        let keyd::Request::LeaseWireGuard { epoch, .. } = request else { panic!("tund asks for keys alone") };
+        let lease = WireGuardLease { private_key: SecretKey([self.0; 32]), epoch };
         Ok(keyd::Reply::WireGuardLease(lease).into())
     }
 }
@@ -222,7 +222,7 @@ fn public_key(seed: u8) -> [u8; 32] {
 }
 
 async fn configure(client: &mut Client<TundApi>, interface: Interface) -> Result<Configured, ApiError> {
-    match client.call(Request::Configure(interface)).await {
+    match client.call(Request::Configure(interface, 3)).await {
         Ok(Reply::Configured(configured)) => Ok(configured),
         Err(ClientError::Api(error)) => Err(error),
         other => panic!("{other:?}"),

@@ -27,6 +27,27 @@ pub async fn status(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     output::print(&render_status(&keys))
 }
 
+/// Begins a new epoch of the WireGuard key.
+///
+/// # Errors
+/// If the node does not answer, is in no network, or has just done so.
+pub async fn rotate(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let mut client = daemon::connect(socket).await?;
+    let Reply::Rotated(key) = daemon::ask(&mut client, Request::RotateKey).await? else {
+        return Err(daemon::unexpected());
+    };
+    if json {
+        return output::json::print(&json!({ "wireguard": key }));
+    }
+    output::print(&format!(
+        "WireGuard  epoch {}, valid from {} until {}\n           {}\n",
+        key.epoch,
+        utc(key.not_before),
+        utc(key.not_after),
+        clean(&key.public_key)
+    ))
+}
+
 /// Prints the public keys.
 ///
 /// # Errors

@@ -137,8 +137,8 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         ("sign-join", keyd::Request::SignJoin(testing::join_request(0).body.value)),
         ("create-invite", keyd::Request::CreateInvite(create)),
         ("certify-member", keyd::Request::CertifyMember(Box::new(certify))),
-        ("certify-wireguard", keyd::Request::CertifyWireGuard { network }),
-        ("lease-wireguard", keyd::Request::LeaseWireGuard { network }),
+        ("certify-wireguard", keyd::Request::CertifyWireGuard { network, epoch: Some(7) }),
+        ("lease-wireguard", keyd::Request::LeaseWireGuard { network, epoch: 7 }),
     ]
 }
 
@@ -215,7 +215,7 @@ fn tund_requests() -> Vec<(&'static str, tund::Request)> {
         keepalive: 25,
     };
     vec![
-        ("configure", tund::Request::Configure(interface)),
+        ("configure", tund::Request::Configure(interface, 7)),
         ("attach", tund::Request::AttachSession(session())),
         ("take", tund::Request::TakeSessions),
         ("peers", tund::Request::SetPeers(vec![peer; 2])),

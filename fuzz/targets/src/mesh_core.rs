@@ -108,6 +108,7 @@ impl World {
                 chain: member(ME).value.chain.clone(),
                 ipv4: Ipv4Subnet::DEFAULT.address_of(&me, 0),
                 last_sequence: 0,
+                epoch: None,
             });
         }
         let now = Now { monotonic: Duration::from_secs(5), unix: Duration::from_secs(NOW) };
@@ -541,17 +542,21 @@ impl World {
                 };
                 keyd::Reply::Membership(signed(membership, ME))
             }
-            keyd::Request::CertifyWireGuard { network } => keyd::Reply::WireGuardCertificate(signed(
-                WireGuardCertificate {
-                    network,
-                    node: me,
-                    public_key: [0xaa; 32],
-                    epoch: 1,
-                    not_before: unix,
-                    not_after: unix + 30 * 86_400,
-                },
-                ME,
-            )),
+            keyd::Request::CertifyWireGuard { network, epoch } => {
+                let epoch = epoch.unwrap_or_else(|| WireGuardCertificate::epoch_at(unix));
+                let not_before = WireGuardCertificate::begins_at(epoch);
+                keyd::Reply::WireGuardCertificate(signed(
+                    WireGuardCertificate {
+                        network,
+                        node: me,
+                        public_key: [0xaa; 32],
+                        epoch,
+                        not_before,
+                        not_after: not_before + WireGuardCertificate::MAX_AGE,
+                    },
+                    ME,
+                ))
+            }
             _ => panic!("meshd asked what it may not"),
         })
     }

@@ -37,15 +37,19 @@ pub enum Request {
     CreateInvite(CreateInvite),
     /// Certify the holder of an invite that this node made.
     CertifyMember(Box<CertifyMember>),
-    /// Certify the current WireGuard key for a network.
+    /// Certify the WireGuard key of an epoch for a network.
     CertifyWireGuard {
         /// The network.
         network: NetworkId,
+        /// The epoch; none for one that begins now.
+        epoch: Option<u32>,
     },
-    /// Hand out the current WireGuard key for a network.
+    /// Hand out the WireGuard key of an epoch for a network.
     LeaseWireGuard {
         /// The network.
         network: NetworkId,
+        /// The epoch.
+        epoch: u32,
     },
 }
 
@@ -183,7 +187,7 @@ mod tests {
 
     #[test]
     fn only_tund_gets_the_wireguard_key() {
-        let lease = Request::LeaseWireGuard { network: NetworkId([0; 32]) };
+        let lease = Request::LeaseWireGuard { network: NetworkId([0; 32]), epoch: 1 };
         assert!(KeydApi::allows(Role::Tund, &lease));
         for role in [Role::Meshd, Role::Client, Role::Keyd] {
             assert!(!KeydApi::allows(role, &lease), "{role}");

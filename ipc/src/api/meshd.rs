@@ -33,6 +33,8 @@ pub enum Request {
         /// How often it may be used; none for without limit, zero is refused.
         max_uses: Option<u32>,
     },
+    /// Begin a new epoch of the WireGuard key. Answered when the new key is published.
+    RotateKey,
     /// Join a network. Answered when the node is a member, or cannot become one.
     Join {
         /// The invite code.
@@ -51,6 +53,8 @@ pub enum Reply {
     Keys(Box<Keys>),
     /// To [`Request::CreateInvite`].
     Invite(Invite),
+    /// To [`Request::RotateKey`].
+    Rotated(WireGuardKey),
     /// To [`Request::Join`].
     Joined(Network),
 }
@@ -219,7 +223,7 @@ pub struct ControlDestination {
 pub struct WireGuardKey {
     /// Base64.
     pub public_key: String,
-    /// Counts the node's keys.
+    /// The minute since 1970 in which its epoch began.
     pub epoch: u32,
     /// Unix time in seconds from which it may be used.
     pub not_before: u64,
@@ -261,7 +265,7 @@ impl Api for MeshdApi {
             // The inviter has to be found and reached over I2P.
             Request::Join { .. } => Duration::from_secs(180),
             // Founding waits for the sessions, the interface does not.
-            Request::CreateInvite { .. } => Duration::from_secs(30),
+            Request::CreateInvite { .. } | Request::RotateKey => Duration::from_secs(30),
             Request::Status | Request::Peers | Request::Keys => Duration::from_secs(10),
         }
     }

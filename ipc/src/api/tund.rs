@@ -17,10 +17,10 @@ pub enum TundApi {}
 /// A request to `tund`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Request {
-    /// Bring up the interface, with the WireGuard key that `keyd` leases for the network. Once done,
-    /// repeating it changes nothing, and another configuration needs a new process: the privilege to make
-    /// one is gone.
-    Configure(Interface),
+    /// Bring up the interface, with the WireGuard key that `keyd` leases for the network and this epoch. Once done,
+    /// repeating it changes nothing, with another epoch it changes the key, and another interface needs a new
+    /// process: the privilege to make one is gone.
+    Configure(Interface, u32),
     /// Send and receive through this SAM session: its UDP socket and a duplicate of its control connection come
     /// with the request, in this order. Replaces the session before. Before the interface is up it is kept.
     AttachSession(Session),

@@ -101,7 +101,7 @@ pub async fn ask_keyd_as_meshd(run: &Path) -> Result<(), Failure> {
         return Err(Failure::new("keyd does not say who it is"));
     };
     let network = NetworkId::of_founder(&me.node);
-    let certify = Request::CertifyWireGuard { network };
+    let certify = Request::CertifyWireGuard { network, epoch: None };
     let Reply::WireGuardCertificate(wireguard) = keyd.call(certify).await.map_err(failed)? else {
         return Err(Failure::new("keyd does not certify its WireGuard key"));
     };
@@ -115,7 +115,7 @@ pub async fn ask_keyd_as_meshd(run: &Path) -> Result<(), Failure> {
         connect_as(&socket, Role::Client, "to be taken for a user").await,
     ];
     let wishes = [
-        Wish::new("the WireGuard key", "may not ask this", Request::LeaseWireGuard { network }),
+        Wish::new("the WireGuard key", "may not ask this", Request::LeaseWireGuard { network, epoch: 1 }),
         Wish::new(
             "a charter in another's name",
             "names another founder",
@@ -308,7 +308,7 @@ pub async fn ask_keyd_as_tund(run: &Path) -> Result<(), Failure> {
         Wish::new("the identity", because, Request::Identity),
         Wish::new("a charter", because, Request::SignCharter(charter)),
         Wish::new("an invite", because, Request::CreateInvite(invite)),
-        Wish::new("a WireGuard certificate", because, Request::CertifyWireGuard { network }),
+        Wish::new("a WireGuard certificate", because, Request::CertifyWireGuard { network, epoch: None }),
     ];
     let others = records(&me, &certificate).into_iter().chain(joins(&me, network, &grant));
     let mut attempts = vec![connect_as(&socket, Role::Meshd, "to be taken for meshd").await];

@@ -43,8 +43,12 @@ use joining::Joining;
 use members::{Member, Members};
 use state::{Membership, State};
 
-/// How long before its end a WireGuard certificate is renewed. It is given for 30 days.
-const RENEW_BEFORE: Duration = Duration::from_secs(15 * 24 * 3600);
+/// How long an epoch of the WireGuard key lasts. Its certificate is good for longer
+/// ([`WireGuardCertificate::MAX_AGE`]): for a node whose `meshd` is away meanwhile.
+const ROTATE_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How far ahead the beginning of the own epoch may be, as `keyd` has it.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(10 * 60);
 
 /// How often the own record is signed anew, so that members can tell a living record from an old one.
 const REFRESH_EVERY: Duration = Duration::from_secs(12 * 3600);
@@ -174,6 +178,10 @@ pub struct Mesh {
     refresh: Refresh,
     /// The record that `keyd` is signing is out of date already.
     stale: bool,
+    /// The next certificate is to begin a new epoch of the WireGuard key.
+    rotate: bool,
+    /// Who has asked for that, and is answered when it is published.
+    rotating: Option<CommandId>,
     joining: Option<Joining>,
     announcer: Announcer,
     pending: HashMap<Ticket, Pending>,
@@ -202,6 +210,8 @@ impl Mesh {
             own: None,
             refresh: Refresh::Waiting,
             stale: false,
+            rotate: false,
+            rotating: None,
             joining: None,
             pending: HashMap::new(),
             next_ticket: 0,
@@ -257,6 +267,12 @@ impl Mesh {
             ipv6_prefix: IPV6_PREFIX,
             mtu: self.settings.mtu,
         })
+    }
+
+    /// The epoch of the WireGuard key that `tund` should use, once there is one. It is published right after.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u32> {
+        self.membership.as_ref().and_then(|membership| membership.epoch)
     }
 
     /// The certificate of the WireGuard key that this node has published, once it has.
@@ -405,6 +421,7 @@ impl Mesh {
         if let Refresh::Due(at) = self.refresh
             && at <= now.monotonic
         {
+            self.rotate |= self.epoch().is_some_and(|epoch| until_rotation(epoch, now).is_zero());
             self.start_refresh();
         }
         if self.announcer.is_due(now.monotonic) {
@@ -482,6 +499,36 @@ impl Mesh {
         let Some(network) = self.network() else { return };
         let request = CreateInvite { network, expires_at: wish.expires_at, uses: wish.uses };
         self.ask(Pending::Invite { wish, founded }, keyd::Request::CreateInvite(request));
+    }
+
+    /// A user wants a new WireGuard key.
+    pub fn rotate_key(&mut self, command: CommandId, now: Now) {
+        let refused = if self.membership.is_none() {
+            Some(ApiError::conflict("this node is in no network, and so has no WireGuard key"))
+        } else if self.own.is_none() {
+            Some(
+                ApiError::unavailable("this node has not published its first WireGuard key yet")
+                    .with_hint("see that its I2P sessions are up, then try again"),
+            )
+        } else if self.rotating.is_some() {
+            Some(ApiError::conflict("the WireGuard key is being rotated already"))
+        } else if self.epoch() >= Some(WireGuardCertificate::epoch_at(now.unix.as_secs())) {
+            Some(
+                ApiError::conflict("the WireGuard key was rotated less than a minute ago")
+                    .with_hint("an epoch lasts a minute at least; try again after that"),
+            )
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            return self.answer(command, Err(error));
+        }
+        self.rotate = true;
+        self.rotating = Some(command);
+        match self.refresh {
+            Refresh::Running => self.stale = true,
+            Refresh::Due(_) | Refresh::Waiting => self.start_refresh(),
+        }
     }
 
     /// A user wants to join a network.
@@ -645,7 +692,7 @@ impl Mesh {
         let ipv4 = candidates.into_iter().find(|address| !taken(*address));
         let ipv4 = ipv4.unwrap_or_else(|| subnet.address_of(&self.me.node, 0));
         info!(network = %charter.value.network().short(), %ipv4, "this node is a member");
-        self.membership = Some(Membership { charter, chain, ipv4, last_sequence: 0 });
+        self.membership = Some(Membership { charter, chain, ipv4, last_sequence: 0, epoch: None });
         self.unsaved = true;
         self.peers_version += 1;
         self.start_refresh();
@@ -714,6 +761,10 @@ impl Mesh {
             Pending::Charter(_, wish) | Pending::Invite { wish, .. } => self.answer(wish.command, Err(error)),
             Pending::WireGuard | Pending::Record(_) => {
                 self.refresh = Refresh::Due(now.monotonic + KEYD_RETRY);
+                if let Some(command) = self.rotating.take() {
+                    self.rotate = false;
+                    self.answer(command, Err(error));
+                }
             }
             Pending::Join => self.end_join(Err(error)),
             // The joiner asks again.
@@ -756,11 +807,19 @@ impl Mesh {
             return;
         };
         self.refresh = Refresh::Running;
-        self.ask(Pending::WireGuard, keyd::Request::CertifyWireGuard { network });
+        let epoch = self.epoch().filter(|_| !self.rotate);
+        self.ask(Pending::WireGuard, keyd::Request::CertifyWireGuard { network, epoch });
     }
 
     fn sign_record(&mut self, wireguard: Signed<WireGuardCertificate>, now: Now) {
         let (Some(membership), Some(data)) = (&mut self.membership, self.data) else { return };
+        let epoch = wireguard.value.epoch;
+        if membership.epoch.replace(epoch) != Some(epoch) {
+            info!(epoch, "a new epoch of the WireGuard key begins");
+            self.rotate = false;
+            // For tund, which goes on accepting the key before for a while.
+            self.peers_version += 1;
+        }
         // Milliseconds since 1970, so that a node that lost its state still outdates its older records.
         let millis = u64::try_from(now.unix.as_millis()).unwrap_or(u64::MAX);
         let sequence = millis.max(membership.last_sequence.saturating_add(1));
@@ -776,19 +835,23 @@ impl Mesh {
             wireguard,
             chain: membership.chain.clone(),
         };
-        // The sequence number is on disk before anybody sees it.
+        // The sequence number and the epoch are on disk before anybody sees them.
         self.unsaved = true;
         self.ask(Pending::Record(Box::new(record.clone())), keyd::Request::SignRecord(Box::new(record)));
     }
 
     fn publish(&mut self, record: Signed<Record>, now: Now) {
-        let until_renewal = Duration::from_secs(record.value.wireguard.value.not_after)
-            .saturating_sub(now.unix)
-            .saturating_sub(RENEW_BEFORE);
         // At least a while, so that clocks that disagree do not make a busy loop.
-        let next = until_renewal.clamp(KEYD_RETRY * 12, REFRESH_EVERY);
+        let next =
+            until_rotation(record.value.wireguard.value.epoch, now).clamp(KEYD_RETRY * 12, REFRESH_EVERY);
         let next = if std::mem::take(&mut self.stale) { Duration::ZERO } else { next };
         self.refresh = Refresh::Due(now.monotonic + next);
+        if !self.rotate
+            && let Some(command) = self.rotating.take()
+        {
+            let key = describe_key(&record.value.wireguard.value);
+            self.answer(command, Ok(meshd::Reply::Rotated(key)));
+        }
         self.own = Some(record);
         self.announcer.news(now.monotonic);
         if self.joining.is_some()
@@ -826,6 +889,26 @@ impl Mesh {
     fn answer(&mut self, command: CommandId, result: Result<meshd::Reply, ApiError>) {
         self.actions.push_back(Action::Answer(command, Box::new(result)));
     }
+}
+
+/// A WireGuard key and its certificate, for users.
+#[must_use]
+pub fn describe_key(certificate: &WireGuardCertificate) -> meshd::WireGuardKey {
+    meshd::WireGuardKey {
+        public_key: data_encoding::BASE64.encode(&certificate.public_key),
+        epoch: certificate.epoch,
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
+    }
+}
+
+/// How long until an epoch is over; nothing for one that begins in the future, as after a clock was set back.
+fn until_rotation(epoch: u32, now: Now) -> Duration {
+    let began = Duration::from_secs(WireGuardCertificate::begins_at(epoch));
+    if began > now.unix + CLOCK_TOLERANCE {
+        return Duration::ZERO;
+    }
+    (began + ROTATE_EVERY).saturating_sub(now.unix)
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub struct Membership {
     pub ipv4: Ipv4Addr,
     /// The highest sequence number that its record has had.
     pub last_sequence: u64,
+    /// The epoch of its WireGuard key; none before the first.
+    pub epoch: Option<u32>,
 }
 
 /// An invite that a node has made.
@@ -96,6 +98,7 @@ impl State {
                 membership.chain.encode(&mut out);
                 out.extend_from_slice(&membership.ipv4.octets());
                 out.extend_from_slice(&membership.last_sequence.to_be_bytes());
+                out.extend_from_slice(&membership.epoch.unwrap_or(0).to_be_bytes());
             }
         }
         put_all(&mut out, &self.invites, |out, invite| {
@@ -144,6 +147,7 @@ impl State {
                 chain: Chain::decode(reader)?,
                 ipv4: Ipv4Addr::from(reader.array::<4>("IPv4 address")?),
                 last_sequence: reader.u64("sequence number")?,
+                epoch: Some(reader.u32("epoch")?).filter(|epoch| *epoch > 0),
             }),
         };
         let invites = read_all(reader, |reader| {

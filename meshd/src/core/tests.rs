@@ -228,10 +228,15 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
             };
             keyd::Reply::Membership(signed(membership, &node.key))
         }
-        keyd::Request::CertifyWireGuard { network } => {
-            let (public_key, not_after) = (me.0, unix + 30 * 86_400);
+        keyd::Request::CertifyWireGuard { network, epoch } => {
+            let epoch = epoch.unwrap_or_else(|| WireGuardCertificate::epoch_at(unix));
+            let not_before = WireGuardCertificate::begins_at(epoch);
+            let not_after = not_before + WireGuardCertificate::MAX_AGE;
+            // A key for each node and epoch.
+            let mut public_key = me.0;
+            public_key[..4].copy_from_slice(&epoch.to_be_bytes());
             let certificate =
-                WireGuardCertificate { network, node: me, public_key, epoch: 1, not_before: unix, not_after };
+                WireGuardCertificate { network, node: me, public_key, epoch, not_before, not_after };
             keyd::Reply::WireGuardCertificate(signed(certificate, &node.key))
         }
         _ => return Err(ApiError::denied("not for meshd")),
@@ -621,4 +626,50 @@ mod robustness {
             prop_assert!(turn.actions.is_empty() && turn.save.is_none());
         }
     }
+}
+
+#[test]
+fn a_rotated_key_is_saved_before_it_is_published_and_reaches_the_others() {
+    let mut world = World::new(2);
+    let code = world.invite(0, Some(1)).unwrap();
+    world.join(1, code.expose()).unwrap();
+    world.run(70);
+    let before = world.nodes[0].mesh.published_certificate().cloned().unwrap();
+    let now = world.now();
+    world.nodes[0].mesh.rotate_key(77, now);
+    world.settle(0);
+    let after = world.nodes[0].mesh.published_certificate().cloned().unwrap();
+    assert!(after.epoch > before.epoch && after.public_key != before.public_key);
+    assert!(
+        matches!(world.nodes[0].answers.last(), Some(Ok(meshd::Reply::Rotated(key))) if key.epoch == after.epoch)
+    );
+    // Again at once is too early.
+    world.nodes[0].mesh.rotate_key(78, now);
+    world.settle(0);
+    assert!(matches!(world.nodes[0].answers.last(), Some(Err(error)) if error.kind == ErrorKind::Conflict));
+    world.run(60);
+    assert_eq!(world.nodes[1].mesh.peers(world.now())[0].public_key, after.public_key);
+    // A restart goes on with it.
+    world.restart(0);
+    world.run(60);
+    assert_eq!(world.nodes[0].mesh.epoch(), Some(after.epoch));
+    assert_eq!(world.nodes[0].mesh.published_key(), Some(after.public_key));
+}
+
+#[test]
+fn keys_are_rotated_in_time() {
+    let mut world = World::new(1);
+    world.invite(0, Some(1)).unwrap();
+    let first = world.nodes[0].mesh.epoch().unwrap();
+    let begins = Duration::from_secs(WireGuardCertificate::begins_at(first));
+    assert!(until_rotation(first, world.now()) <= ROTATE_EVERY);
+    let later = |unix| Now { monotonic: Duration::ZERO, unix };
+    assert_eq!(until_rotation(first, later(begins + ROTATE_EVERY)), Duration::ZERO);
+    // The clock was ahead by a year when the epoch began.
+    assert_eq!(until_rotation(first, later(begins - Duration::from_secs(366 * 86_400))), Duration::ZERO);
+    // A node that was off for longer than a key lives begins a new one.
+    world.time += Duration::from_secs(40 * 86_400);
+    world.run(60);
+    let next = world.nodes[0].mesh.published_certificate().unwrap();
+    assert!(next.epoch > first && next.is_valid_at(world.now().unix.as_secs()));
 }

@@ -31,7 +31,7 @@ use super::sessions::{self, Context, Open, Update};
 use super::storage::{Storage, StorageError};
 use super::tunnel;
 use crate::config::Config;
-use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
+use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn, describe_key};
 use crate::{sam, walls};
 
 /// Name of the tunnel interface.
@@ -356,6 +356,7 @@ impl Daemon {
             meshd::Request::CreateInvite { expires_in, max_uses } => {
                 mesh.create_invite(id, expires_in, max_uses, now);
             }
+            meshd::Request::RotateKey => mesh.rotate_key(id, now),
             meshd::Request::Join { invite } => mesh.join(id, invite.expose(), now),
             meshd::Request::Status | meshd::Request::Peers | meshd::Request::Keys => {}
         }
@@ -415,7 +416,7 @@ impl Daemon {
         if self.peers_version == Some(mesh.peers_version()) && !stale {
             return;
         }
-        let (interface, peers) = (mesh.interface(), mesh.peers(self.now()));
+        let (interface, peers) = (mesh.interface().zip(mesh.epoch()), mesh.peers(self.now()));
         self.peers_version = Some(mesh.peers_version());
         self.peers_at = Instant::now();
         self.tunnel.send_if_modified(|desired| {
@@ -515,12 +516,7 @@ fn public_keys(me: &keyd::Identity, mesh: &Mesh) -> meshd::Keys {
         sealed: me.sealed,
         control: meshd::ControlDestination { b32: me.control.hash().b32(), base64: me.control.to_base64() },
         network: mesh.network().map(|network| network.to_string()),
-        wireguard: mesh.published_certificate().map(|certificate| meshd::WireGuardKey {
-            public_key: data_encoding::BASE64.encode(&certificate.public_key),
-            epoch: certificate.epoch,
-            not_before: certificate.not_before,
-            not_after: certificate.not_after,
-        }),
+        wireguard: mesh.published_certificate().map(describe_key),
     }
 }
 

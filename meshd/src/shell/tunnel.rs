@@ -23,7 +23,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// What `tund` should be doing.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Desired {
-    pub(super) interface: Option<Interface>,
+    /// With the epoch of the WireGuard key.
+    pub(super) interface: Option<(Interface, u32)>,
     pub(super) session: Option<Arc<Open>>,
     /// The control session, to be kept for this process.
     pub(super) control: Option<Arc<Open>>,
@@ -73,7 +74,7 @@ pub(super) async fn keep(
 /// What this connection's `tund` has been told.
 #[derive(Default)]
 struct Applied {
-    interface: Option<Interface>,
+    interface: Option<(Interface, u32)>,
     session: Option<Arc<Open>>,
     control: Option<Arc<Open>>,
     peers: Option<Arc<Vec<Peer>>>,
@@ -138,8 +139,8 @@ async fn apply(
     if let Some(interface) = &wanted.interface
         && applied.interface.as_ref() != Some(interface)
     {
-        let tund::Reply::Configured(configured) = client.call(Request::Configure(interface.clone())).await?
-        else {
+        let request = Request::Configure(interface.0.clone(), interface.1);
+        let tund::Reply::Configured(configured) = client.call(request).await? else {
             return Err(unexpected());
         };
         info!(interface = %configured.interface, epoch = configured.epoch, "the tunnel interface is up");

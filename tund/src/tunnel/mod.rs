@@ -20,7 +20,7 @@ use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
 use message::is_response;
 use pacer::{Next, Pacer};
-use peer::{Keys, Refused};
+use peer::{Keys, OVERLAP, Refused, peer_of};
 use peers::Peers;
 
 mod ip;
@@ -64,15 +64,13 @@ const UNREACHABLES_PER_SECOND: u32 = 100;
 
 /// The data path of one interface.
 pub struct Tunnel {
-    keys: Keys,
+    keys: OwnKeys,
+    /// The key before, until the time.
+    previous: Option<(OwnKeys, Instant)>,
     subnets: Subnets,
     session: Option<SessionId>,
     peers: Peers,
     pacer: Pacer,
-    /// Counts the initiations of all peers together.
-    initiations: RateLimiter,
-    /// Counts the responses of all peers together.
-    responses: RateLimiter,
     drops: Drops,
     unreachables: u32,
     started: Instant,
@@ -88,11 +86,9 @@ impl Tunnel {
     /// A data path without session and peers, with this node's WireGuard key.
     #[must_use]
     pub fn new(key: StaticSecret, subnets: Subnets, now: Instant) -> Self {
-        let keys = Keys::new(key);
         Self {
-            initiations: RateLimiter::new(&keys.public, HANDSHAKES_PER_SECOND),
-            responses: RateLimiter::new(&keys.public, HANDSHAKES_PER_SECOND),
-            keys,
+            keys: OwnKeys::new(key),
+            previous: None,
             subnets,
             session: None,
             peers: Peers::default(),
@@ -118,13 +114,29 @@ impl Tunnel {
         self.next_tick = now;
     }
 
+    /// Uses this WireGuard key from now on. The one before goes on being accepted for a while, and sessions under it
+    /// go on until there are new ones.
+    pub fn rotate(&mut self, key: StaticSecret, now: Instant) {
+        let fresh = OwnKeys::new(key);
+        if fresh.keys.public == self.keys.keys.public {
+            return;
+        }
+        let before = std::mem::replace(&mut self.keys, fresh);
+        self.previous = Some((before, now + OVERLAP));
+        for peer in self.peers.iter_mut() {
+            peer.pair(&self.keys.keys, now);
+        }
+        self.peers.index();
+        self.next_tick = now;
+    }
+
     /// Has exactly these peers. Those with the same node and key keep their WireGuard sessions.
     ///
     /// # Errors
     /// [`i2plan_ipc::ErrorKind::Invalid`] if they cannot be told apart; nothing has changed then.
     pub fn set_peers(&mut self, wanted: Vec<tund::Peer>, now: Instant) -> Result<(), ApiError> {
         peers::check(&wanted, &self.subnets)?;
-        let changes = self.peers.set(wanted, &self.keys, self.session.as_ref(), now);
+        let changes = self.peers.set(wanted, &self.keys.keys, self.session.as_ref(), now);
         for number in changes.removed {
             self.pacer.remove(number);
         }
@@ -158,9 +170,9 @@ impl Tunnel {
 
     /// Takes a datagram from the bridge. What is returned goes to the interface.
     pub fn handle_datagram(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
-        let number = self.sender_of(message, now)?;
-        let peer = self.peers.get_mut(number)?;
-        match peer.receive(message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
+        let slot = self.slot_of(message, now)?;
+        let peer = self.peers.get_mut(peer_of(slot))?;
+        match peer.receive(slot, message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
             Ok(packet) => {
                 peer.count_received(message.len());
                 peer.defer_keepalive(now);
@@ -217,8 +229,14 @@ impl Tunnel {
             return;
         }
         self.next_tick = now + TICK;
-        self.initiations.reset_count();
-        self.responses.reset_count();
+        if self.previous.as_ref().is_some_and(|(_, end)| *end <= now) {
+            // Wiped as it is dropped.
+            self.previous = None;
+        }
+        for own in [Some(&self.keys), self.previous.as_ref().map(|(own, _)| own)].into_iter().flatten() {
+            own.initiations.reset_count();
+            own.responses.reset_count();
+        }
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
             self.unreachables = 0;
@@ -266,38 +284,49 @@ impl Tunnel {
         stats.collect()
     }
 
-    /// Whom a message concerns. Datagrams from the bridge have no sender: a handshake names it under
+    /// Which pairing a message concerns. Datagrams from the bridge have no sender: a handshake names it under
     /// encryption, every other message by the receiver index that it was given.
-    fn sender_of(&mut self, message: &[u8], now: Instant) -> Option<u32> {
+    fn slot_of(&mut self, message: &[u8], now: Instant) -> Option<u32> {
         if message.len() > MAX_MESSAGE {
             self.drops.unknown += 1;
             return None;
         }
-        let limiter = if is_response(message) { &self.responses } else { &self.initiations };
-        let number = match limiter.verify_packet(None, message, &mut []) {
+        let previous = self.previous.as_ref().map(|(own, _)| own);
+        let mut checked = self.keys.check(message);
+        let mut own = &self.keys.keys;
+        // Whoever has not heard of the new key yet makes its MAC with the one before.
+        if let (Err(Some(WireGuardError::InvalidMac)), Some(previous)) = (&checked, previous) {
+            checked = previous.check(message);
+            own = &previous.keys;
+        }
+        let slot = match checked {
             Ok(Packet::HandshakeInit(init)) => {
-                let half = parse_handshake_anon(&self.keys.private, &self.keys.public, &init).ok();
-                let number = half.and_then(|half| self.peers.by_key(&half.peer_static_public));
+                let half = parse_handshake_anon(&own.private, &own.public, &init).ok();
+                let theirs = half.map(|half| half.peer_static_public);
+                let number = theirs.and_then(|theirs| self.peers.by_key(&theirs));
                 let since = now.saturating_duration_since(self.started);
-                if let Some(peer) = number.and_then(|number| self.peers.get_mut(number))
-                    && !peer.initiations.try_take(INITIATIONS, since)
-                {
-                    self.drops.rate_limited += 1;
-                    return None;
+                let peer = number.and_then(|number| self.peers.get_mut(number));
+                if let (Some(peer), Some(theirs)) = (peer, theirs) {
+                    if !peer.initiations.try_take(INITIATIONS, since) {
+                        self.drops.rate_limited += 1;
+                        return None;
+                    }
+                    peer.slot_of(&own.public, &theirs)
+                } else {
+                    None
                 }
-                number
             }
-            // boringtun puts a tunnel's number before the eight bits that count its sessions.
             Ok(Packet::HandshakeResponse(response)) => Some(response.receiver_idx >> 8),
             Ok(Packet::PacketCookieReply(reply)) => Some(reply.receiver_idx >> 8),
+            // boringtun puts a tunnel's number before the eight bits that count its sessions.
             Ok(Packet::PacketData(data)) => Some(data.receiver_idx >> 8),
-            Err(TunnResult::Err(WireGuardError::UnderLoad)) => {
+            Err(Some(WireGuardError::UnderLoad)) => {
                 self.drops.rate_limited += 1;
                 return None;
             }
             Err(_) => None,
         };
-        let known = number.filter(|number| self.peers.get_mut(*number).is_some());
+        let known = slot.filter(|slot| self.peers.get_mut(peer_of(*slot)).is_some());
         if known.is_none() {
             self.drops.unknown += 1;
         }
@@ -313,6 +342,35 @@ impl Tunnel {
         let place = self.packet.get_mut(..answer.len())?;
         place.copy_from_slice(&answer);
         Some(place)
+    }
+}
+
+/// A WireGuard key of this node, and what comes for it.
+struct OwnKeys {
+    keys: Keys,
+    /// Counts the initiations of all peers together.
+    initiations: RateLimiter,
+    /// Counts the responses of all peers together.
+    responses: RateLimiter,
+}
+
+impl OwnKeys {
+    fn new(private: StaticSecret) -> Self {
+        let keys = Keys::new(private);
+        Self {
+            initiations: RateLimiter::new(&keys.public, HANDSHAKES_PER_SECOND),
+            responses: RateLimiter::new(&keys.public, HANDSHAKES_PER_SECOND),
+            keys,
+        }
+    }
+
+    /// What a message is, if it is for this key and within the limit; else why not, if that is an error.
+    fn check<'a>(&self, message: &'a [u8]) -> Result<Packet<'a>, Option<WireGuardError>> {
+        let limiter = if is_response(message) { &self.responses } else { &self.initiations };
+        limiter.verify_packet(None, message, &mut []).map_err(|result| match result {
+            TunnResult::Err(error) => Some(error),
+            _ => None,
+        })
     }
 }
 

@@ -30,12 +30,65 @@ const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// of their own and encrypt every datagram as if it were the first, at a third of the speed.
 pub(super) const YIELD: Duration = Duration::from_secs(2);
 
+/// How long a WireGuard key goes on being accepted after another has taken its place: for the others to learn of
+/// that, and for what was encrypted under the one before. More than WireGuard's sessions live without a new handshake
+/// (180 s) and gossip takes.
+pub(super) const OVERLAP: Duration = Duration::from_secs(600);
+
 /// What goes with the private key into every tunnel.
 pub(super) struct Keys {
     pub(super) private: StaticSecret,
     pub(super) public: PublicKey,
     /// For the tunnels, which count again what has passed the common limit already.
     pub(super) no_limit: Arc<RateLimiter>,
+}
+
+/// WireGuard between one key of this node and one of a peer.
+struct Pairing {
+    tunn: Tunn,
+    /// What the receiver indexes of its sessions begin with: twice the peer's number, and which of two it is.
+    slot: u32,
+    own: PublicKey,
+    theirs: [u8; 32],
+    /// This side began the present session, so it renews it.
+    initiator: bool,
+    /// The receiver index that was given out in answer to a handshake and has not been used yet.
+    unconfirmed: Option<u32>,
+}
+
+impl Pairing {
+    fn new(slot: u32, keys: &Keys, theirs: [u8; 32]) -> Self {
+        let limiter = Some(Arc::clone(&keys.no_limit));
+        let tunn = Tunn::new(keys.private.clone(), PublicKey::from(theirs), None, None, slot, limiter);
+        Self { tunn, slot, own: keys.public, theirs, initiator: false, unconfirmed: None }
+    }
+
+    /// Whether packets can be encrypted. boringtun tells only by the age of the session that it would use.
+    fn has_session(&self) -> bool {
+        self.tunn.time_since_last_handshake().is_some()
+    }
+
+    /// Begins a handshake, unless one is going on.
+    fn shake_hands(&mut self, number: u32, pacer: &mut Pacer) {
+        let mut buffer = [0; MAX_HANDSHAKE];
+        if let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(&mut buffer, false)
+        {
+            pacer.push_control(number, message.to_vec());
+        }
+    }
+
+    /// Sends what boringtun has queued: keepalives that it wanted to send without a session.
+    fn drain(&mut self, number: u32, pacer: &mut Pacer) {
+        let mut buffer = [0; MAX_HANDSHAKE];
+        while let TunnResult::WriteToNetwork(message) = self.tunn.decapsulate(None, &[], &mut buffer) {
+            pacer.push_control(number, message.to_vec());
+        }
+    }
+}
+
+/// The peer that a slot belongs to.
+pub(super) fn peer_of(slot: u32) -> u32 {
+    slot >> 1
 }
 
 /// A peer.
@@ -49,13 +102,12 @@ pub(super) struct Peer {
     pub(super) last_handshake: Option<Instant>,
     /// Counts the handshakes that it begins.
     pub(super) initiations: Bucket,
-    tunn: Tunn,
+    /// Of the newest keys of both.
+    current: Pairing,
+    /// Of the keys before, until the time: make before break.
+    previous: Option<(Pairing, Instant)>,
     /// There is a WireGuard session to send through.
     open: bool,
-    /// This side began the present session, so it renews it.
-    initiator: bool,
-    /// The receiver index that was given out in answer to a handshake and has not been used yet.
-    unconfirmed: Option<u32>,
     keepalive_at: Option<Instant>,
     /// Before this, the peer is to begin.
     yields_until: Instant,
@@ -87,14 +139,13 @@ impl Peer {
         let yields_until = yields_until(&config, keys, now);
         Self {
             number,
-            tunn: tunn(number, &config, keys),
+            current: Pairing::new(number << 1, keys, config.public_key),
+            previous: None,
             counters: Counters::default(),
             header: Vec::new(),
             last_handshake: None,
             initiations: Bucket::default(),
             open: false,
-            initiator: false,
-            unconfirmed: None,
             // A tunnel that is to be kept open is opened unasked.
             keepalive_at: (config.keepalive > 0).then_some(yields_until),
             yields_until,
@@ -103,20 +154,51 @@ impl Peer {
         }
     }
 
-    /// Takes over what is asked of the peer from now on. Whether it keeps its session: with another key it
-    /// does not.
-    pub(super) fn reconfigure(&mut self, config: tund::Peer, keys: &Keys, now: Instant) -> bool {
+    /// Takes over what is asked of the peer from now on. Another key takes the place of the one before when there
+    /// is a session under it.
+    pub(super) fn reconfigure(&mut self, config: tund::Peer, keys: &Keys, now: Instant) {
         let same_key = self.config.public_key == config.public_key;
-        if !same_key || self.config.keepalive != config.keepalive {
+        if self.config.keepalive != config.keepalive {
             self.keepalive_at = (config.keepalive > 0).then_some(now);
         }
-        if !same_key {
-            self.tunn = tunn(self.number, &config, keys);
-            self.open = false;
-            self.unconfirmed = None;
-        }
         self.config = config;
-        same_key
+        if !same_key {
+            self.pair(keys, now);
+        }
+    }
+
+    /// Goes on with the newest keys of both. What there is of a session goes on meanwhile, for a while.
+    pub(super) fn pair(&mut self, keys: &Keys, now: Instant) {
+        let kept = if self.current.has_session() {
+            let fresh = Pairing::new(self.current.slot ^ 1, keys, self.config.public_key);
+            let before = std::mem::replace(&mut self.current, fresh);
+            self.previous = Some((before, now + OVERLAP));
+            true
+        } else {
+            self.current = Pairing::new(self.current.slot, keys, self.config.public_key);
+            self.previous.is_some()
+        };
+        // One of the two begins; the other does if nothing comes.
+        self.yields_until = if kept { yields_until(&self.config, keys, now) } else { now };
+        self.wanted = true;
+    }
+
+    /// The slot of the pairing of these two keys.
+    pub(super) fn slot_of(&self, own: &PublicKey, theirs: &[u8; 32]) -> Option<u32> {
+        let previous = self.previous.as_ref().map(|(pairing, _)| pairing);
+        let mut pairings = [Some(&self.current), previous].into_iter().flatten();
+        pairings.find(|pairing| pairing.own == *own && pairing.theirs == *theirs).map(|pairing| pairing.slot)
+    }
+
+    /// The key that it had before, while that is accepted.
+    pub(super) fn previous_key(&self) -> Option<[u8; 32]> {
+        self.previous.as_ref().map(|(pairing, _)| pairing.theirs)
+    }
+
+    /// The pairing through which packets can go, the newest first.
+    fn sending(&mut self) -> Option<&mut Pairing> {
+        let previous = self.previous.as_mut().map(|(pairing, _)| pairing);
+        [Some(&mut self.current), previous].into_iter().flatten().find(|pairing| pairing.has_session())
     }
 
     /// Counts an accepted message.
@@ -144,26 +226,27 @@ impl Peer {
         }
         self.wanted = now < self.yields_until;
         if !self.wanted {
-            self.shake_hands(pacer);
+            self.current.shake_hands(self.number, pacer);
         }
     }
 
     /// Encrypts a packet into `out`, which is large enough for it. None without a session.
     pub(super) fn encrypt(&mut self, packet: &[u8], out: &mut [u8], pacer: &mut Pacer) -> Option<usize> {
         // Asked now, because without a session boringtun would queue the packet behind the pacer's back.
-        if !has_session(&self.tunn) {
+        let Some(pairing) = self.sending() else {
             self.close(pacer);
             return None;
-        }
-        match self.tunn.encapsulate(packet, out) {
+        };
+        match pairing.tunn.encapsulate(packet, out) {
             TunnResult::WriteToNetwork(message) => Some(message.len()),
             _ => None,
         }
     }
 
-    /// Handles a message. A packet for the interface comes out, decrypted in `buffer`.
+    /// Handles a message for one of its pairings. A packet for the interface comes out, decrypted in `buffer`.
     pub(super) fn receive<'a>(
         &mut self,
+        slot: u32,
         message: &[u8],
         subnets: &Subnets,
         buffer: &'a mut [u8],
@@ -173,22 +256,24 @@ impl Peer {
         if is_exhausted(message) {
             return Err(Refused::Bad);
         }
-        match self.tunn.decapsulate(None, message, buffer) {
+        let number = self.number;
+        let pairing = pairing(&mut self.current, &mut self.previous, slot).ok_or(Refused::NoSession)?;
+        match pairing.tunn.decapsulate(None, message, buffer) {
             TunnResult::Done => {
-                self.note_session(message, pacer, now);
+                self.note_session(slot, message, pacer, now);
                 Ok(None)
             }
             TunnResult::WriteToNetwork(answer) => {
                 if is_response(answer) {
-                    self.unconfirmed = sender_index(answer);
+                    pairing.unconfirmed = sender_index(answer);
                 }
-                pacer.push_control(self.number, answer.to_vec());
-                self.note_session(message, pacer, now);
-                self.drain(pacer);
+                pacer.push_control(number, answer.to_vec());
+                pairing.drain(number, pacer);
+                self.note_session(slot, message, pacer, now);
                 Ok(None)
             }
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                self.note_session(message, pacer, now);
+                self.note_session(slot, message, pacer, now);
                 // Cryptokey routing: a peer speaks for its own addresses alone. And to this node alone, not
                 // through it to wherever this host would forward.
                 let endpoints = ip::endpoints(packet).ok_or(Refused::Bad)?;
@@ -223,19 +308,29 @@ impl Peer {
 
     /// Does what is due by the clock. Without a SAM session that is only to forget old keys.
     pub(super) fn tick(&mut self, attached: bool, pacer: &mut Pacer, now: Instant) {
-        let mut buffer = [0; MAX_HANDSHAKE];
-        if let TunnResult::WriteToNetwork(message) = self.tunn.update_timers(&mut buffer)
-            && attached
-        {
-            pacer.push_control(self.number, message.to_vec());
+        if self.previous.as_ref().is_some_and(|(_, end)| *end <= now) {
+            debug!(peer = self.name(), "the keys before are not accepted any more");
+            self.previous = None;
         }
-        if self.open && !has_session(&self.tunn) {
+        let mut buffer = [0; MAX_HANDSHAKE];
+        let previous = self.previous.as_mut().map(|(pairing, _)| pairing);
+        for pairing in [Some(&mut self.current), previous].into_iter().flatten() {
+            if let TunnResult::WriteToNetwork(message) = pairing.tunn.update_timers(&mut buffer)
+                && attached
+            {
+                pacer.push_control(self.number, message.to_vec());
+            }
+        }
+        if self.open && self.sending().is_none() {
             debug!(peer = self.name(), "the session has ended");
             self.close(pacer);
             self.hasten_keepalive(now);
         }
         if attached && self.wanted && self.yields_until <= now {
-            self.want_session(pacer, now);
+            self.wanted = false;
+            if !self.current.has_session() {
+                self.current.shake_hands(self.number, pacer);
+            }
         }
         if attached && self.keepalive_at.is_some_and(|time| time <= now) {
             self.defer_keepalive(now);
@@ -246,8 +341,10 @@ impl Peer {
     /// boringtun's own persistent keepalive cannot be changed once set and gives up with the handshake; this
     /// one, as the kernel's, does not.
     fn keep_alive(&mut self, pacer: &mut Pacer, now: Instant) {
+        if !self.current.has_session() {
+            self.current.shake_hands(self.number, pacer);
+        }
         if !self.open {
-            self.shake_hands(pacer);
             return;
         }
         let mut buffer = [0; MAX_HANDSHAKE];
@@ -256,42 +353,26 @@ impl Peer {
         }
         // boringtun renews sessions that carry data; this is for those that are kept open without.
         let age = self.last_handshake.map(|time| now.saturating_duration_since(time));
-        if self.initiator && age.is_some_and(|age| age >= REKEY_AFTER) {
-            self.shake_hands(pacer);
-        }
-    }
-
-    /// Begins a handshake, unless one is going on.
-    fn shake_hands(&mut self, pacer: &mut Pacer) {
-        let mut buffer = [0; MAX_HANDSHAKE];
-        if let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(&mut buffer, false)
-        {
-            pacer.push_control(self.number, message.to_vec());
-        }
-    }
-
-    /// Sends what boringtun has queued: keepalives that it wanted to send without a session.
-    fn drain(&mut self, pacer: &mut Pacer) {
-        let mut buffer = [0; MAX_HANDSHAKE];
-        while let TunnResult::WriteToNetwork(message) = self.tunn.decapsulate(None, &[], &mut buffer) {
-            pacer.push_control(self.number, message.to_vec());
+        if self.current.initiator && age.is_some_and(|age| age >= REKEY_AFTER) {
+            self.current.shake_hands(self.number, pacer);
         }
     }
 
     /// After an accepted message: notes the handshake that it completed, and lets waiting packets go.
-    fn note_session(&mut self, message: &[u8], pacer: &mut Pacer, now: Instant) {
+    fn note_session(&mut self, slot: u32, message: &[u8], pacer: &mut Pacer, now: Instant) {
+        let Some(pairing) = pairing(&mut self.current, &mut self.previous, slot) else { return };
         let answered = is_response(message);
-        let confirmed = self.unconfirmed.is_some() && data_index(message) == self.unconfirmed;
+        let confirmed = pairing.unconfirmed.is_some() && data_index(message) == pairing.unconfirmed;
         if answered || confirmed {
-            self.initiator = answered;
-            self.unconfirmed = None;
+            pairing.initiator = answered;
+            pairing.unconfirmed = None;
             if self.last_handshake.replace(now).is_none() {
                 info!(peer = self.name(), "connected");
             } else {
                 debug!(peer = self.name(), "renewed the session");
             }
         }
-        if !self.open && has_session(&self.tunn) {
+        if !self.open && self.sending().is_some() {
             self.open = true;
             self.wanted = false;
             pacer.open(self.number);
@@ -314,17 +395,17 @@ pub(super) fn addresses(peer: &tund::Peer) -> impl Iterator<Item = IpAddr> + use
     peer.ipv4.map(IpAddr::V4).into_iter().chain([IpAddr::V6(peer.ipv6)])
 }
 
+/// The pairing with this slot.
+fn pairing<'a>(
+    current: &'a mut Pairing,
+    previous: &'a mut Option<(Pairing, Instant)>,
+    slot: u32,
+) -> Option<&'a mut Pairing> {
+    let previous = previous.as_mut().map(|(pairing, _)| pairing);
+    [Some(current), previous].into_iter().flatten().find(|pairing| pairing.slot == slot)
+}
+
 /// Until when a peer that this node has just been told of is to begin.
 fn yields_until(peer: &tund::Peer, keys: &Keys, now: Instant) -> Instant {
     if peer.public_key < keys.public.to_bytes() { now + YIELD } else { now }
-}
-
-fn tunn(number: u32, peer: &tund::Peer, keys: &Keys) -> Tunn {
-    let limiter = Some(Arc::clone(&keys.no_limit));
-    Tunn::new(keys.private.clone(), PublicKey::from(peer.public_key), None, None, number, limiter)
-}
-
-/// Whether packets can be encrypted. boringtun tells only by the age of the session that it would use.
-fn has_session(tunn: &Tunn) -> bool {
-    tunn.time_since_last_handshake().is_some()
 }

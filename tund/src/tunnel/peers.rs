@@ -25,7 +25,7 @@ pub(super) struct Peers {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
     pub(super) removed: Vec<u32>,
-    /// Those that have no WireGuard session yet, or not any more.
+    /// Those that have no WireGuard session yet.
     pub(super) fresh: Vec<u32>,
 }
 
@@ -73,9 +73,7 @@ impl Peers {
         for config in wanted {
             if let Some(peer) = present.get(&config.node).and_then(|number| self.get_mut(*number)) {
                 let moved = peer.config.endpoint != config.endpoint;
-                if !peer.reconfigure(config, keys, now) {
-                    changes.fresh.push(peer.number);
-                }
+                peer.reconfigure(config, keys, now);
                 if moved {
                     peer.render_header(session);
                 }
@@ -105,9 +103,14 @@ impl Peers {
         self.slots[place] = Some(peer);
     }
 
-    fn index(&mut self) {
+    /// Finds all anew by what they are known by.
+    pub(super) fn index(&mut self) {
         self.by_address.clear();
         self.by_key.clear();
+        // A key that one had before is another's now, if that other says so today.
+        for peer in self.slots.iter().flatten() {
+            self.by_key.extend(peer.previous_key().map(|key| (key, peer.number)));
+        }
         for peer in self.slots.iter().flatten() {
             self.by_key.insert(peer.config.public_key, peer.number);
             self.by_address.extend(peer.addresses().map(|address| (address, peer.number)));
@@ -204,7 +207,7 @@ mod tests {
 
         let mut rekeyed = peer(2);
         rekeyed.public_key = peer(7).public_key;
-        assert_eq!(set(&mut peers, vec![moved, rekeyed]), fresh(&[1]));
+        assert_eq!(set(&mut peers, vec![moved, rekeyed]), fresh(&[]));
         assert_eq!(peers.by_key(&peer(2).public_key), None);
         assert_eq!(peers.by_key(&peer(7).public_key), Some(1));
 

@@ -322,17 +322,116 @@ fn peers_that_stay_the_same_keep_their_sessions() {
     assert!(two.takes(&message).is_some(), "no new handshake");
 }
 
+/// A node's keys and how its peers know it, in an epoch.
+fn rotate(node: &mut Node, epoch: u8) {
+    node.tunnel.rotate(StaticSecret::from([node.seed ^ epoch; 32]), node.now);
+}
+
+fn hears_of(node: &mut Node, seed: u8, epoch: u8) {
+    let public_key = keys(seed ^ epoch).public.to_bytes();
+    node.tunnel.set_peers(vec![tund::Peer { public_key, keepalive: 25, ..peer(seed) }], node.now).unwrap();
+}
+
+/// Sends one packet each way, and says how many arrive.
+fn exchange(one: &mut Node, two: &mut Node) -> usize {
+    one.queues(&udp(v4(one.seed), v4(two.seed)));
+    two.queues(&udp(v4(two.seed), v4(one.seed)));
+    let Talk { at_one, at_two, .. } = converse(one, two);
+    at_one.len() + at_two.len()
+}
+
+/// Time passes for both, and with it what is due.
+fn pass(one: &mut Node, two: &mut Node, time: Duration) {
+    one.now += time;
+    two.now += time;
+    converse(one, two);
+}
+
 #[test]
-fn another_key_is_another_peer() {
+fn a_rotation_loses_no_packet_whoever_hears_of_it_when() {
     let (mut one, mut two) = connected();
-    let message = data(&mut two, &udp(v4(2), v4(1)));
-    one.tunnel.set_peers(vec![tund::Peer { public_key: peer(8).public_key, ..peer(2) }], one.now).unwrap();
-    assert_eq!(one.takes(&message), None, "the old session is gone");
-    one.queues(&udp(v4(1), v4(2)));
-    let (_, initiation) = one.sends().remove(0);
-    assert_eq!(initiation[0], 1);
-    two.takes(&initiation);
-    assert_eq!(two.tunnel.drops().unknown, 1, "it is for another key");
+    rotate(&mut one, 0x40);
+    // The other does not know yet.
+    for _ in 0..3 {
+        assert_eq!(exchange(&mut one, &mut two), 2);
+        pass(&mut one, &mut two, Duration::from_secs(1));
+    }
+    hears_of(&mut two, 1, 0x40);
+    for _ in 0..5 {
+        assert_eq!(exchange(&mut one, &mut two), 2);
+        pass(&mut one, &mut two, Duration::from_secs(1));
+    }
+    // By now they use the new key: without the old one all goes on.
+    one.tunnel.previous = None;
+    assert_eq!(exchange(&mut one, &mut two), 2);
+    assert_eq!((one.stats_of(2).rx_drops, two.stats_of(1).rx_drops), (0, 0));
+}
+
+#[test]
+fn both_may_rotate_at_once() {
+    let (mut one, mut two) = connected();
+    rotate(&mut one, 0x40);
+    rotate(&mut two, 0x40);
+    assert_eq!(exchange(&mut one, &mut two), 2);
+    hears_of(&mut one, 2, 0x40);
+    assert_eq!(exchange(&mut one, &mut two), 2);
+    hears_of(&mut two, 1, 0x40);
+    for _ in 0..5 {
+        assert_eq!(exchange(&mut one, &mut two), 2);
+        pass(&mut one, &mut two, Duration::from_secs(1));
+    }
+    for node in [&one, &two] {
+        let (other, current) = (3 - node.seed, keys(node.seed ^ 0x40).public);
+        let theirs = keys(other ^ 0x40).public.to_bytes();
+        assert!(node.tunnel.peers.iter().all(|peer| peer.slot_of(&current, &theirs).is_some()));
+    }
+}
+
+#[test]
+fn a_key_is_refused_when_its_time_is_over_and_a_peer_that_was_away_comes_back() {
+    let (mut one, mut two) = connected();
+    rotate(&mut one, 0x40);
+    let old = initiation_to(2, keys(1).public);
+    let shown = |node: &mut Node, message: &[u8]| {
+        node.takes(message);
+        node.sends().iter().any(|(_, answer)| answer[0] == 2)
+    };
+    assert!(shown(&mut one, &old), "within the overlap the old key is answered for");
+    // The other is away for as long as the overlap lasts.
+    one.now += OVERLAP;
+    one.sends();
+    assert!(one.tunnel.previous.is_none(), "the old key is wiped");
+    let old = initiation_to(2, keys(1).public);
+    let unknown = one.tunnel.drops().unknown;
+    assert!(!shown(&mut one, &old));
+    assert_eq!(one.tunnel.drops().unknown, unknown + 1);
+    // It comes back, learns of the new key, and all is well.
+    two.now += OVERLAP;
+    hears_of(&mut two, 1, 0x40);
+    pass(&mut one, &mut two, YIELD);
+    assert_eq!(exchange(&mut one, &mut two), 2);
+}
+
+#[test]
+fn a_peers_key_before_is_refused_after_the_overlap() {
+    let (mut one, mut two) = connected();
+    hears_of(&mut two, 1, 0x40);
+    let message = data(&mut one, &udp(v4(1), v4(2)));
+    assert!(two.takes(&message).is_some(), "what was under way arrives");
+    two.now += OVERLAP;
+    two.sends();
+    let message = data(&mut one, &udp(v4(1), v4(2)));
+    assert_eq!(two.takes(&message), None);
+}
+
+#[test]
+fn many_rotations_leave_two_keys() {
+    let (mut one, mut two) = connected();
+    for epoch in 1..20 {
+        rotate(&mut one, epoch << 2);
+        // The others never hear of it: what they have goes on.
+        assert_eq!(exchange(&mut one, &mut two), 2, "{epoch}");
+    }
 }
 
 #[test]
@@ -374,6 +473,16 @@ fn another_session_readdresses_what_waits() {
     one.queues(&udp(v4(1), v4(2)));
     one.tunnel.set_session(SessionId::new("t".to_owned()).unwrap(), one.now);
     assert!(one.tunnel.poll_datagram(one.now).unwrap().starts_with(b"3.0 t "));
+}
+
+/// The first message of a handshake of node `from` with node 1, which it knows by this key.
+fn initiation_to(from: u8, key: PublicKey) -> Vec<u8> {
+    let mut node = Node::new(from, &[]);
+    let known = tund::Peer { public_key: key.to_bytes(), ..peer(1) };
+    node.tunnel.set_peers(vec![known], node.now).unwrap();
+    node.now += YIELD;
+    node.queues(&udp(v4(from), v4(1)));
+    node.sends().remove(0).1
 }
 
 /// The first message of a handshake, as a peer that has just started sends it.

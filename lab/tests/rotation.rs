@@ -1,0 +1,86 @@
+//! WireGuard keys are rotated under traffic.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lab::Failure;
+use lab::demo::ping;
+use lab::node::{Lab, Node};
+use lab::testing::sandboxed;
+use serde_json::Value;
+
+const LAB: &str = env!("CARGO_BIN_EXE_lab");
+
+/// An epoch lasts a minute at least.
+const MINUTE: Duration = Duration::from_secs(90);
+
+/// How long gossip may take to reach a member.
+const GOSSIP: Duration = Duration::from_secs(60);
+
+/// Rotates a node's key.
+async fn rotate(node: &Node) -> Result<String, Failure> {
+    let rotated = node.ctl_json::<Value>(&["key", "rotate"], "").await?;
+    let rotated = rotated.map_err(|error| node.failure(&error.message))?;
+    Ok(rotated["wireguard"]["public_key"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Waits until a node's key may be rotated again.
+async fn may_rotate(node: &Node) -> Result<(), Failure> {
+    node.until("its epoch is a minute old", MINUTE, async |node| {
+        let status = node.ctl_json::<Value>(&["key", "status"], "").await?;
+        let began = status.ok().and_then(|status| status["wireguard"]["not_before"].as_u64());
+        let next = began.map(|began| UNIX_EPOCH + Duration::from_secs(began + 60));
+        Ok(next.is_some_and(|next| next <= SystemTime::now()))
+    })
+    .await
+}
+
+/// The key that a node knows of its only peer.
+async fn known(node: &Node) -> Result<String, Failure> {
+    let peers = node.ctl_json::<Value>(&["peers"], "").await?;
+    let peers = peers.map_err(|error| node.failure(&error.message))?;
+    Ok(peers["peers"][0]["public_key"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_rotation_loses_no_packet() {
+    sandboxed(LAB, "a_rotation_loses_no_packet", async || {
+        let mut lab = Lab::start().await?;
+        for _ in 0..2 {
+            lab.add_node().await?;
+        }
+        for node in &lab.nodes {
+            node.ready().await?;
+        }
+        let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+        let code = one.invite(&[]).await?;
+        two.join(&code).await?.map_err(|error| two.failure(&error.message))?;
+        let target = one.network().await?.ipv4.into();
+        ping(two, target, 1000, true).await?;
+        for (node, other) in [(one, two), (two, one)] {
+            may_rotate(node).await?;
+            let before = known(other).await?;
+            let work = async {
+                let key = rotate(node).await?;
+                other
+                    .until("it knows the new key", GOSSIP, async |other| Ok(known(other).await? == key))
+                    .await?;
+                // The new key is in use: WireGuard has shaken hands anew.
+                node.until("the interface has it", GOSSIP, async |node| {
+                    let status = node.ctl_json::<Value>(&["status"], "").await?;
+                    Ok(status.is_ok_and(|status| status["tunnel"]["public_key"] == key.as_str()))
+                })
+                .await?;
+                Ok::<_, Failure>(key)
+            };
+            let (pings, key) = tokio::try_join!(ping(two, target, 150, false), work)?;
+            assert_ne!(key, before);
+            assert_eq!(pings.received, pings.sent, "while {} rotated its key", node.name);
+        }
+        let pings = ping(two, target, 10, false).await?;
+        assert_eq!(pings.received, pings.sent);
+        lab.stop().await
+    });
+}
