@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lab::Failure;
 use lab::demo::ping;
 use lab::node::{Lab, Node};
+use lab::process::signal;
 use lab::testing::sandboxed;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -44,21 +46,28 @@ async fn known(node: &Node) -> Result<String, Failure> {
     Ok(peers["peers"][0]["public_key"].as_str().unwrap_or_default().to_owned())
 }
 
+/// Two nodes in one network.
+async fn start() -> Result<Lab, Failure> {
+    let mut lab = Lab::start().await?;
+    for _ in 0..2 {
+        lab.add_node().await?;
+    }
+    for node in &lab.nodes {
+        node.ready().await?;
+    }
+    let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+    let code = one.invite(&[]).await?;
+    two.join(&code).await?.map_err(|error| two.failure(&error.message))?;
+    ping(two, one.network().await?.ipv4.into(), 1000, true).await?;
+    Ok(lab)
+}
+
 #[test]
 fn a_rotation_loses_no_packet() {
     sandboxed(LAB, "a_rotation_loses_no_packet", async || {
-        let mut lab = Lab::start().await?;
-        for _ in 0..2 {
-            lab.add_node().await?;
-        }
-        for node in &lab.nodes {
-            node.ready().await?;
-        }
+        let lab = start().await?;
         let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
-        let code = one.invite(&[]).await?;
-        two.join(&code).await?.map_err(|error| two.failure(&error.message))?;
         let target = one.network().await?.ipv4.into();
-        ping(two, target, 1000, true).await?;
         for (node, other) in [(one, two), (two, one)] {
             may_rotate(node).await?;
             let before = known(other).await?;
@@ -67,7 +76,7 @@ fn a_rotation_loses_no_packet() {
                 other
                     .until("it knows the new key", GOSSIP, async |other| Ok(known(other).await? == key))
                     .await?;
-                // The new key is in use: WireGuard has shaken hands anew.
+                // tund has it by now.
                 node.until("the interface has it", GOSSIP, async |node| {
                     let status = node.ctl_json::<Value>(&["status"], "").await?;
                     Ok(status.is_ok_and(|status| status["tunnel"]["public_key"] == key.as_str()))
@@ -81,6 +90,29 @@ fn a_rotation_loses_no_packet() {
         }
         let pings = ping(two, target, 10, false).await?;
         assert_eq!(pings.received, pings.sent);
+        lab.stop().await
+    });
+}
+
+#[test]
+fn a_node_that_was_away_comes_back_by_itself() {
+    sandboxed(LAB, "a_node_that_was_away_comes_back_by_itself", async || {
+        let mut lab = start().await?;
+        let target = lab.nodes[0].network().await?.ipv4.into();
+        lab.nodes[1].stop_daemons().await?;
+        let one = &lab.nodes[0];
+        may_rotate(one).await?;
+        rotate(one).await?;
+        // As if the time had passed in which the key before is accepted: a new tund has the new key alone.
+        let killed = one.daemon_pid("tund").await?;
+        signal(killed, Signal::SIGKILL)?;
+        one.until("tund is back", GOSSIP, async |one| {
+            Ok(one.daemon_pid("tund").await? != killed && one.status().await?.tunnel.interface.is_some())
+        })
+        .await?;
+        lab.nodes[1].start_daemons()?;
+        lab.nodes[1].ready().await?;
+        ping(&lab.nodes[1], target, 1000, true).await?;
         lab.stop().await
     });
 }
