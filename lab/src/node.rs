@@ -124,7 +124,8 @@ fn install_programs() -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("{PROGRAMS_VARIABLE}: {error}")))?;
     let directory = bin();
     std::fs::create_dir_all(&directory)?;
-    let own = ("lab".to_owned(), own_program());
+    // By its path: the link in /proc leads to a mount outside of this namespace.
+    let own = ("lab".to_owned(), std::fs::canonicalize(own_program())?);
     for (name, path) in programs.iter().chain([&own].map(|(name, path)| (name, path))) {
         let target = directory.join(name);
         File::create(&target)?;
