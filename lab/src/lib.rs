@@ -69,10 +69,13 @@ impl From<rtnetlink::Error> for Failure {
     }
 }
 
+/// Lines of a log that are shown with a failure.
+const LOG_LINES: usize = 60;
+
 /// The last lines of a log.
 #[must_use]
 pub fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().rev().take(20).collect();
+    let lines: Vec<_> = text.lines().rev().take(LOG_LINES).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
