@@ -11,10 +11,13 @@
 //! * [`invite`]: invite codes, and the grant by which an inviter's `keyd` recognises its own invites.
 //! * [`membership`]: the founder's charter, and certificates chained to the founder.
 //! * [`wireguard`]: certificates for WireGuard keys.
-//! * [`record`]: what a member publishes about itself.
+//! * [`record`]: what a member publishes about itself, and [`pulse`]: its word on its own life.
+//! * [`accusation`]: its word that it cannot reach another.
+//! * [`revocation`]: the end of a membership.
 //! * [`join`]: the exchange by which an invite becomes a membership.
 //! * [`message`]: the datagrams on the control destination.
 
+pub mod accusation;
 pub mod address;
 pub mod codec;
 pub mod destination;
@@ -23,7 +26,9 @@ pub mod invite;
 pub mod join;
 pub mod membership;
 pub mod message;
+pub mod pulse;
 pub mod record;
+pub mod revocation;
 pub mod wireguard;
 
 #[cfg(any(test, feature = "testing"))]

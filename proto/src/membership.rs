@@ -189,6 +189,24 @@ impl Chain {
         self.links.len()
     }
 
+    /// When the subject became a member, Unix time in seconds by its inviter's clock; 0 for the founder.
+    #[must_use]
+    pub fn member_since(&self) -> u64 {
+        self.links.last().map_or(0, |link| link.issued_at)
+    }
+
+    /// The members over whom the subject was invited, the founder first; none for the founder.
+    pub fn ancestors(&self) -> impl Iterator<Item = &NodeId> {
+        let all = std::iter::once(&self.founder).chain(self.links.iter().map(|link| &link.subject));
+        all.take(self.links.len())
+    }
+
+    /// Whether `node` stands above the subject: it is the founder, or one over whom the subject was invited.
+    #[must_use]
+    pub fn is_ancestor(&self, node: &NodeId) -> bool {
+        self.ancestors().any(|ancestor| ancestor == node)
+    }
+
     /// This chain and one certificate more.
     ///
     /// # Errors
@@ -265,6 +283,11 @@ mod tests {
         let chain = testing::chain(3);
         assert_eq!(chain.depth(), 3);
         assert_eq!(chain.subject(), &testing::node(3));
+        assert!(chain.ancestors().eq(&[0, 1, 2].map(testing::node)));
+        assert_eq!(
+            (Chain::founder(testing::node(0)).ancestors().count(), chain.member_since()),
+            (0, testing::NOW)
+        );
         assert_eq!(chain.verify(&NetworkId::of_founder(&testing::node(0))), Ok(()));
         assert_eq!(chain.verify(&NetworkId::of_founder(&testing::node(9))), Err(ChainError::WrongNetwork));
     }

@@ -3,22 +3,32 @@
 //! A datagram is a version, a kind and a body. The router has authenticated the sender's destination; what a
 //! message claims beyond that is signed by whom it concerns.
 
+use crate::accusation::Accusation;
 use crate::codec::{Codec, DecodeError, Reader, put_list};
 use crate::identity::{NodeId, Signed};
 use crate::join::{JoinReply, JoinRequest};
+use crate::pulse::Pulse;
 use crate::record::Record;
+use crate::revocation::Revocation;
 
 /// Largest control datagram that is sent or accepted, bytes. An I2P tunnel message carries about a kilobyte;
 /// four fragments are the most that should be lost together.
 pub const MAX_LEN: usize = 4096;
 
-/// Records in one message at most.
-pub const MAX_RECORDS: usize = 4;
+/// What a datagram with gossip is filled to, bytes, unless a single item is longer. With the 455 bytes that a
+/// repliable datagram adds it travels in two fragments.
+pub const GOOD_LEN: usize = 1400;
 
-/// Entries of one digest at most.
-pub const MAX_DIGEST: usize = 48;
+/// Items in one message at most.
+pub const MAX_ITEMS: usize = 24;
 
-const VERSION: u8 = 1;
+/// Entries of one list at most.
+pub const MAX_ENTRIES: usize = 32;
+
+/// Ranges of one comparison at most.
+pub const MAX_RANGES: usize = 32;
+
+const VERSION: u8 = 2;
 
 /// A control datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,38 +37,206 @@ pub enum Message {
     JoinRequest(Box<JoinRequest>),
     /// The inviter answers.
     JoinReply(JoinReply),
-    /// Records that the receiver may not have, in no order.
-    Records(Vec<Signed<Record>>),
-    /// Which records the sender has, a part of them or all.
-    Digest(Digest),
+    /// News for the receiver.
+    News(Gossip),
+    /// The sender asks whether the receiver is there, by an [`Message::Ack`] with this number.
+    Ping(u64, Gossip),
+    /// The sender is there: the answer to a ping; or: the node that was to be pinged is there.
+    Ack(u64, Gossip),
+    /// The receiver is to ping a member that the sender cannot reach, and to answer with an [`Message::Ack`] with
+    /// this number when that has answered.
+    PingRequest(u64, NodeId, Gossip),
+    /// The sender compares what it knows with what the receiver knows.
+    Compare(Vec<Range>),
+    /// The sender wants what the receiver has that is newer than this.
+    Want(Vec<Entry>),
 }
 
-/// Which records a member has.
+/// News, in no order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gossip {
+    /// What the sender has, for the receiver to ask for if that is news.
+    pub entries: Vec<Entry>,
+    /// What the receiver may not have.
+    pub items: Vec<Item>,
+}
+
+/// Something signed that spreads through the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Digest {
-    /// The sender has no other records than these, so the receiver may send what is missing here.
-    pub complete: bool,
-    /// Node and sequence number of each record.
-    pub entries: Vec<DigestEntry>,
+pub enum Item {
+    /// What a member says of itself.
+    Record(Box<Signed<Record>>),
+    /// A member's word on its own life.
+    Pulse(Signed<Pulse>),
+    /// A member's word that it cannot reach another.
+    Accusation(Signed<Accusation>),
+    /// The end of a membership.
+    Revocation(Box<Signed<Revocation>>),
 }
 
-/// One line of a [`Digest`].
+/// How much a member knows of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DigestEntry {
-    /// Whose record.
+pub struct Entry {
+    /// Of whom.
     pub node: NodeId,
-    /// Its sequence number.
-    pub sequence: u64,
+    /// The sequence number of its newest record; 0 for none.
+    pub record: u64,
+    /// The sequence number of its newest pulse, if that is newer than the record; 0 for none.
+    pub pulse: u64,
+    /// Its membership is revoked.
+    pub revoked: bool,
 }
 
-impl Codec for DigestEntry {
+/// A part of the node ids, from where the range before ended (at first from zero), and what the sender has in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// The first node id after it; none where it reaches to the end.
+    pub end: Option<NodeId>,
+    /// What the sender has.
+    pub content: Content,
+}
+
+/// What a member has in a [`Range`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing is said of it.
+    Skip,
+    /// The sum of everything.
+    Fingerprint([u8; 16]),
+    /// Everything, entry by entry.
+    Entries(Vec<Entry>),
+}
+
+impl Codec for Entry {
     fn encode(&self, out: &mut Vec<u8>) {
         self.node.encode(out);
-        out.extend_from_slice(&self.sequence.to_be_bytes());
+        out.push(u8::from(self.pulse > 0) | u8::from(self.revoked) << 1);
+        out.extend_from_slice(&self.record.to_be_bytes());
+        if self.pulse > 0 {
+            out.extend_from_slice(&self.pulse.to_be_bytes());
+        }
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { node: NodeId::decode(reader)?, sequence: reader.u64("sequence number")? })
+        let what = "entry";
+        let node = NodeId::decode(reader)?;
+        let flags = reader.u8(what)?;
+        if flags > 3 {
+            return Err(DecodeError::Invalid { what, why: "unknown flags" });
+        }
+        let record = reader.u64("sequence number")?;
+        let pulse = if flags & 1 == 0 { 0 } else { reader.u64("sequence number")? };
+        if flags & 1 == 1 && pulse == 0 {
+            return Err(DecodeError::Invalid { what, why: "a pulse without a number" });
+        }
+        Ok(Self { node, record, pulse, revoked: flags & 2 == 2 })
+    }
+}
+
+impl Codec for Item {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Record(record) => {
+                out.push(1);
+                record.encode(out);
+            }
+            Self::Pulse(pulse) => {
+                out.push(2);
+                pulse.encode(out);
+            }
+            Self::Accusation(accusation) => {
+                out.push(3);
+                accusation.encode(out);
+            }
+            Self::Revocation(revocation) => {
+                out.push(4);
+                revocation.encode(out);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "item";
+        Ok(match reader.u8(what)? {
+            1 => Self::Record(Box::new(Signed::decode(reader)?)),
+            2 => Self::Pulse(Signed::decode(reader)?),
+            3 => Self::Accusation(Signed::decode(reader)?),
+            4 => Self::Revocation(Box::new(Signed::decode(reader)?)),
+            _ => return Err(DecodeError::Invalid { what, why: "unknown kind" }),
+        })
+    }
+}
+
+impl Codec for Gossip {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_list(out, &self.entries);
+        put_list(out, &self.items);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { entries: reader.list(MAX_ENTRIES, "entries")?, items: reader.list(MAX_ITEMS, "items")? })
+    }
+}
+
+impl Codec for Range {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let kind = match &self.content {
+            Content::Skip => 0,
+            Content::Fingerprint(_) => 1,
+            Content::Entries(_) => 2,
+        };
+        out.push(kind | u8::from(self.end.is_none()) << 2);
+        if let Some(end) = &self.end {
+            end.encode(out);
+        }
+        match &self.content {
+            Content::Skip => {}
+            Content::Fingerprint(sum) => out.extend_from_slice(sum),
+            Content::Entries(entries) => put_list(out, entries),
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "range";
+        let kind = reader.u8(what)?;
+        let end = if kind & 4 == 4 { None } else { Some(NodeId::decode(reader)?) };
+        let content = match kind & !4 {
+            0 => Content::Skip,
+            1 => Content::Fingerprint(reader.array("fingerprint")?),
+            2 => Content::Entries(reader.list(MAX_ENTRIES, "entries")?),
+            _ => return Err(DecodeError::Invalid { what, why: "unknown kind" }),
+        };
+        Ok(Self { end, content })
+    }
+}
+
+/// Ranges follow each other.
+fn read_ranges(reader: &mut Reader<'_>) -> Result<Vec<Range>, DecodeError> {
+    let ranges: Vec<Range> = reader.list(MAX_RANGES, "ranges")?;
+    let follows = |pair: &[Range]| match (pair[0].end, pair[1].end) {
+        (Some(first), Some(second)) => first < second,
+        (first, _) => first.is_some(),
+    };
+    if !ranges.windows(2).all(follows) {
+        return Err(DecodeError::Invalid { what: "ranges", why: "one does not follow the other" });
+    }
+    Ok(ranges)
+}
+
+impl Message {
+    /// What to call its kind in statistics and logs.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::JoinRequest(_) => "join-request",
+            Self::JoinReply(_) => "join-reply",
+            Self::News(_) => "news",
+            Self::Ping(..) => "ping",
+            Self::Ack(..) => "ack",
+            Self::PingRequest(..) => "ping-request",
+            Self::Compare(_) => "compare",
+            Self::Want(_) => "want",
+        }
     }
 }
 
@@ -74,14 +252,33 @@ impl Codec for Message {
                 out.push(2);
                 reply.encode(out);
             }
-            Self::Records(records) => {
+            Self::News(gossip) => {
                 out.push(3);
-                put_list(out, records);
+                gossip.encode(out);
             }
-            Self::Digest(digest) => {
+            Self::Ping(number, gossip) => {
                 out.push(4);
-                out.push(u8::from(digest.complete));
-                put_list(out, &digest.entries);
+                out.extend_from_slice(&number.to_be_bytes());
+                gossip.encode(out);
+            }
+            Self::Ack(number, gossip) => {
+                out.push(5);
+                out.extend_from_slice(&number.to_be_bytes());
+                gossip.encode(out);
+            }
+            Self::PingRequest(number, node, gossip) => {
+                out.push(6);
+                out.extend_from_slice(&number.to_be_bytes());
+                node.encode(out);
+                gossip.encode(out);
+            }
+            Self::Compare(ranges) => {
+                out.push(7);
+                put_list(out, ranges);
+            }
+            Self::Want(entries) => {
+                out.push(8);
+                put_list(out, entries);
             }
         }
     }
@@ -95,20 +292,12 @@ impl Codec for Message {
         Ok(match reader.u8(what)? {
             1 => Self::JoinRequest(Box::new(JoinRequest::decode(reader)?)),
             2 => Self::JoinReply(JoinReply::decode(reader)?),
-            3 => Self::Records(reader.list(MAX_RECORDS, "records")?),
-            4 => Self::Digest(Digest {
-                complete: match reader.u8("digest")? {
-                    0 => false,
-                    1 => true,
-                    _ => {
-                        return Err(DecodeError::Invalid {
-                            what: "digest",
-                            why: "neither complete nor partial",
-                        });
-                    }
-                },
-                entries: reader.list(MAX_DIGEST, "digest")?,
-            }),
+            3 => Self::News(Gossip::decode(reader)?),
+            4 => Self::Ping(reader.u64("number")?, Gossip::decode(reader)?),
+            5 => Self::Ack(reader.u64("number")?, Gossip::decode(reader)?),
+            6 => Self::PingRequest(reader.u64("number")?, NodeId::decode(reader)?, Gossip::decode(reader)?),
+            7 => Self::Compare(read_ranges(reader)?),
+            8 => Self::Want(reader.list(MAX_ENTRIES, "entries")?),
             _ => return Err(DecodeError::Invalid { what, why: "unknown kind" }),
         })
     }
@@ -125,10 +314,18 @@ mod tests {
     #[test]
     fn the_largest_messages_fit_a_datagram() {
         let deepest = u8::try_from(MAX_DEPTH).unwrap();
-        let entries = vec![DigestEntry { node: testing::node(1), sequence: u64::MAX }; MAX_DIGEST];
-        assert!(Message::Digest(Digest { complete: false, entries }).to_bytes().len() <= MAX_LEN);
-        assert!(Message::Records(vec![testing::record(deepest); 2]).to_bytes().len() <= MAX_LEN);
-        assert!(Message::Records(vec![testing::record(1); MAX_RECORDS]).to_bytes().len() <= MAX_LEN);
+        let entry = Entry { node: testing::node(1), record: u64::MAX, pulse: u64::MAX, revoked: true };
+        let entries = vec![entry; MAX_ENTRIES];
+        assert!(Message::Want(entries.clone()).to_bytes().len() <= MAX_LEN);
+        let record = Item::Record(Box::new(testing::record(deepest)));
+        let gossip = Gossip { entries, items: vec![record] };
+        assert!(Message::PingRequest(1, testing::node(1), gossip).to_bytes().len() <= MAX_LEN);
+        let range = Range { end: Some(testing::node(1)), content: Content::Fingerprint([1; 16]) };
+        assert!(Message::Compare(vec![range; MAX_RANGES]).to_bytes().len() <= MAX_LEN);
+        // What is common fits what travels well.
+        let record = Item::Record(Box::new(testing::record(4)));
+        let news = Gossip { entries: Vec::new(), items: vec![record] };
+        assert!(Message::News(news).to_bytes().len() <= GOOD_LEN);
         let JoinReply::Welcome(mut welcome) = testing::welcome(deepest) else { unreachable!() };
         welcome.records.truncate(1);
         assert!(Message::JoinReply(JoinReply::Welcome(welcome)).to_bytes().len() <= MAX_LEN);
@@ -139,18 +336,83 @@ mod tests {
         assert!(matches!(Message::from_bytes(&[9, 1]), Err(DecodeError::Version { version: 9, .. })));
     }
 
-    proptest! {
-        #[test]
-        fn encodings_read_back(depth in 0u8..8, count in 0usize..=MAX_RECORDS, complete: bool) {
-            testing::round_trips(&Message::JoinRequest(Box::new(testing::join_request(depth))))?;
-            testing::round_trips(&Message::JoinReply(testing::welcome(depth)))?;
-            testing::round_trips(&Message::Records(vec![testing::record(depth); count]))?;
-            let entry = DigestEntry { node: testing::node(depth), sequence: 5 };
-            testing::round_trips(&Message::Digest(Digest { complete, entries: vec![entry; count] }))?;
+    #[test]
+    fn ranges_that_do_not_follow_each_other_do_not_decode() {
+        let range = |end: Option<u8>| Range { end: end.map(|end| NodeId([end; 32])), content: Content::Skip };
+        for (ends, good) in [
+            (vec![Some(1), Some(2), None], true),
+            (vec![Some(1), Some(1)], false),
+            (vec![Some(2), Some(1)], false),
+            (vec![None, Some(1)], false),
+            (vec![None, None], false),
+        ] {
+            let message = Message::Compare(ends.into_iter().map(range).collect());
+            assert_eq!(Message::from_bytes(&message.to_bytes()).is_ok(), good, "{message:?}");
         }
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        (testing::any_node(), any::<u64>(), any::<u64>(), any::<bool>())
+            .prop_map(|(node, record, pulse, revoked)| Entry { node, record, pulse, revoked })
+    }
+
+    fn item() -> impl Strategy<Value = Item> {
+        (0u8..4, 0u8..8).prop_map(|(kind, seed)| match kind {
+            0 => Item::Record(Box::new(testing::record(seed))),
+            1 => Item::Pulse(testing::pulse(seed)),
+            2 => Item::Accusation(testing::accusation(seed, 1)),
+            _ => Item::Revocation(Box::new(testing::revocation(0, seed))),
+        })
+    }
+
+    fn gossip() -> impl Strategy<Value = Gossip> {
+        let entries = prop::collection::vec(entry(), 0..=MAX_ENTRIES);
+        (entries, prop::collection::vec(item(), 0..4)).prop_map(|(entries, items)| Gossip { entries, items })
+    }
+
+    fn ranges() -> impl Strategy<Value = Vec<Range>> {
+        let content = prop_oneof![
+            Just(Content::Skip),
+            any::<[u8; 16]>().prop_map(Content::Fingerprint),
+            prop::collection::vec(entry(), 0..4).prop_map(Content::Entries),
+        ];
+        let ends = prop::collection::btree_map(any::<[u8; 32]>(), content, 0..5);
+        (ends, any::<bool>()).prop_map(|(ends, open)| {
+            let mut ranges: Vec<_> =
+                ends.into_iter().map(|(end, content)| Range { end: Some(NodeId(end)), content }).collect();
+            if let Some(last) = ranges.last_mut().filter(|_| open) {
+                last.end = None;
+            }
+            ranges
+        })
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        prop_oneof![
+            (0u8..8).prop_map(|depth| Message::JoinRequest(Box::new(testing::join_request(depth)))),
+            (0u8..8).prop_map(|depth| Message::JoinReply(testing::welcome(depth))),
+            gossip().prop_map(Message::News),
+            (any::<u64>(), gossip()).prop_map(|(number, gossip)| Message::Ping(number, gossip)),
+            (any::<u64>(), gossip()).prop_map(|(number, gossip)| Message::Ack(number, gossip)),
+            (any::<u64>(), testing::any_node(), gossip())
+                .prop_map(|(number, node, gossip)| Message::PingRequest(number, node, gossip)),
+            ranges().prop_map(Message::Compare),
+            prop::collection::vec(entry(), 0..=MAX_ENTRIES).prop_map(Message::Want),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn arbitrary_bytes_are_no_panic(kind in 0u8..6, bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        fn encodings_read_back(message in message()) {
+            testing::round_trips(&message)?;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_panic(kind in 0u8..10, bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
             testing::decodes_canonically::<Message>(&bytes)?;
             testing::decodes_canonically::<Message>(&[&[VERSION, kind], bytes.as_slice()].concat())?;
         }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 #[cfg(test)]
 use proptest::test_runner::TestCaseError;
 
+use crate::accusation::Accusation;
 use crate::address::Ipv4Subnet;
 use crate::codec::Codec;
 use crate::destination::Destination;
@@ -16,7 +17,9 @@ use crate::identity::{NodeId, Signable, Signed};
 use crate::invite::{Invite, InviteGrant, InviteSecret, Uses};
 use crate::join::{JoinBody, JoinReply, JoinRequest, Welcome};
 use crate::membership::{Chain, Charter, Membership};
+use crate::pulse::{Life, Pulse};
 use crate::record::Record;
+use crate::revocation::Revocation;
 use crate::wireguard::WireGuardCertificate;
 
 /// When all of them are made, Unix time in seconds.
@@ -109,6 +112,30 @@ pub fn record(depth: u8) -> Signed<Record> {
         chain: chain(depth),
     };
     signed(record, depth)
+}
+
+/// A pulse of a node in the network of node 0.
+pub fn pulse(seed: u8) -> Signed<Pulse> {
+    let life = [Life::Present, Life::Away, Life::Gone][usize::from(seed % 3)];
+    let pulse = Pulse { network: charter(0).network(), node: node(seed), sequence: 43, life };
+    signed(pulse, seed)
+}
+
+/// An accusation in the network of node 0.
+pub fn accusation(accuser: u8, subject: u8) -> Signed<Accusation> {
+    let accusation = Accusation {
+        network: charter(0).network(),
+        accuser: node(accuser),
+        subject: node(subject),
+        sequence: 42,
+        issued_at: NOW,
+    };
+    signed(accusation, accuser)
+}
+
+/// The revocation of node `depth` in the network of node 0.
+pub fn revocation(issuer: u8, depth: u8) -> Signed<Revocation> {
+    signed(Revocation { issuer: node(issuer), chain: chain(depth), issued_at: NOW }, issuer)
 }
 
 /// An invite of a node into the network of node 0.

@@ -1,0 +1,113 @@
+//! What a member says of its own life between two records.
+
+use crate::codec::{Codec, DecodeError, Reader, serde_as_bytes};
+use crate::identity::{NetworkId, NodeId, SelfSigned, Signable};
+
+/// How a member says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It is there: whoever suspects it is wrong.
+    Present,
+    /// It is shut down and means to come back.
+    Away,
+    /// It has left the network for good.
+    Gone,
+}
+
+/// A member's word on its own life. Signed by the member, so that anyone may pass it on; of its pulses and records
+/// the one with the highest sequence number counts.
+///
+/// The incarnation numbers of SWIM (Das, Gupta and Motivala, 2002, section 4.2), with a signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulse {
+    /// The network.
+    pub network: NetworkId,
+    /// The member.
+    pub node: NodeId,
+    /// From the same row as its records' sequence numbers.
+    pub sequence: u64,
+    /// How it is.
+    pub life: Life,
+}
+
+impl Signable for Pulse {
+    const DOMAIN: &'static str = "i2plan pulse v1";
+    const WHAT: &'static str = "pulse";
+}
+
+impl SelfSigned for Pulse {
+    fn signer(&self) -> &NodeId {
+        &self.node
+    }
+}
+
+impl Codec for Life {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Present => 0,
+            Self::Away => 1,
+            Self::Gone => 2,
+        });
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "pulse";
+        match reader.u8(what)? {
+            0 => Ok(Self::Present),
+            1 => Ok(Self::Away),
+            2 => Ok(Self::Gone),
+            _ => Err(DecodeError::Invalid { what, why: "unknown kind of life" }),
+        }
+    }
+}
+
+impl Codec for Pulse {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.network.encode(out);
+        self.node.encode(out);
+        out.extend_from_slice(&self.sequence.to_be_bytes());
+        self.life.encode(out);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            network: NetworkId::decode(reader)?,
+            node: NodeId::decode(reader)?,
+            sequence: reader.u64("sequence number")?,
+            life: Life::decode(reader)?,
+        })
+    }
+}
+
+serde_as_bytes!(Pulse);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::Signed;
+    use crate::testing;
+
+    proptest! {
+        #[test]
+        fn encodings_read_back(seed: u8) {
+            testing::round_trips(&testing::pulse(seed))?;
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            testing::decodes_canonically::<Signed<Pulse>>(&bytes)?;
+        }
+
+        #[test]
+        fn one_flipped_bit_breaks_a_pulse(seed: u8, bit: prop::sample::Index) {
+            let mut bytes = testing::pulse(seed).to_bytes();
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(flipped) = Signed::<Pulse>::from_bytes(&bytes) {
+                prop_assert!(flipped.verify().is_err());
+            }
+        }
+    }
+}
