@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, NodeId, Signature, Signed};
 use i2plan_proto::invite::{InviteGrant, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::membership::{Charter, Membership};
+use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
+use i2plan_proto::revocation::Revocation;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +34,12 @@ pub enum Request {
     SignCharter(Charter),
     /// Sign this node's record.
     SignRecord(Box<Record>),
+    /// Sign this node's word on its own life.
+    SignPulse(Pulse),
+    /// Sign that this node cannot reach another.
+    SignAccusation(Accusation),
+    /// Sign the end of another's membership.
+    SignRevocation(Box<Revocation>),
     /// Sign a request to join a network.
     SignJoin(JoinBody),
     /// Make an invite.
@@ -161,6 +170,9 @@ impl Api for KeydApi {
             | Request::OpenSession(_)
             | Request::SignCharter(_)
             | Request::SignRecord(_)
+            | Request::SignPulse(_)
+            | Request::SignAccusation(_)
+            | Request::SignRevocation(_)
             | Request::SignJoin(_)
             | Request::CreateInvite(_)
             | Request::CertifyMember(_)

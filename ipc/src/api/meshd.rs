@@ -33,6 +33,40 @@ pub enum Request {
         /// How often it may be used; none for without limit, zero is refused.
         max_uses: Option<u32>,
     },
+    /// The invites that this node has made and remembers.
+    ListInvites,
+    /// Make an invite useless.
+    RevokeInvite {
+        /// The invite's id.
+        id: String,
+    },
+    /// The routing table.
+    Routes,
+    /// The bans in force.
+    ListBans,
+    /// Have nothing to do with a member any more; a ban that there is already is replaced.
+    AddBan {
+        /// The member's node id.
+        node_id: String,
+        /// Why, for people; at most 200 characters.
+        description: String,
+        /// Seconds; none for without end.
+        duration: Option<u64>,
+    },
+    /// End a ban.
+    RemoveBan {
+        /// The member's node id.
+        node_id: String,
+    },
+    /// Take a member's membership back, and that of all who were invited over it, for good and for the whole
+    /// network. Only the founder and those over whom the member was invited can.
+    Revoke {
+        /// The member's node id.
+        node_id: String,
+    },
+    /// Leave the network for good: the others are told, and everything about it is forgotten, invites and bans
+    /// too. The node keeps its identity.
+    Leave,
     /// Begin a new epoch of the WireGuard key. Answered when the new key is published.
     RotateKey,
     /// Join a network. Answered when the node is a member, or cannot become one.
@@ -53,6 +87,22 @@ pub enum Reply {
     Keys(Box<Keys>),
     /// To [`Request::CreateInvite`].
     Invite(Invite),
+    /// To [`Request::ListInvites`].
+    Invites(Vec<IssuedInvite>),
+    /// To [`Request::RevokeInvite`].
+    InviteRevoked(IssuedInvite),
+    /// To [`Request::Routes`].
+    Routes(Vec<Route>),
+    /// To [`Request::ListBans`].
+    Bans(Vec<Ban>),
+    /// To [`Request::AddBan`].
+    BanAdded(Ban),
+    /// To [`Request::RemoveBan`].
+    BanRemoved(Ban),
+    /// To [`Request::Revoke`]: the nodes known here that are no members any more.
+    Revoked(Vec<String>),
+    /// To [`Request::Leave`]: the network's id.
+    Left(String),
     /// To [`Request::RotateKey`].
     Rotated(WireGuardKey),
     /// To [`Request::Join`].
@@ -176,8 +226,14 @@ pub struct Peer {
     pub endpoint: String,
     /// Invitations between the founder and it.
     pub depth: u64,
+    /// Whether it is there, as far as is known.
+    pub life: Life,
+    /// It is banned here.
+    pub banned: bool,
     /// Seconds since its last control message reached this node, if one has.
     pub last_heard: Option<u64>,
+    /// Milliseconds from the last control message that asked whether it is there to its answer.
+    pub rtt: Option<u64>,
     /// Seconds since the last WireGuard handshake, if there was one.
     pub last_handshake: Option<u64>,
     /// WireGuard packets sent to it.
@@ -192,6 +248,104 @@ pub struct Peer {
     pub queue_drops: u64,
     /// Packets received and not accepted.
     pub rx_drops: u64,
+}
+
+/// Whether a member is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Life {
+    /// It answers, or nobody has found otherwise.
+    Present,
+    /// Some could not reach it; it has not said yet that it is there.
+    Suspected,
+    /// Several could not reach it, and it has not said otherwise in time.
+    Unreachable,
+    /// It has said that it shuts down.
+    Away,
+}
+
+/// A line of the routing table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The IPv4 address; none while another member has a better claim to it.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The IPv6 address.
+    pub ipv6: Ipv6Addr,
+    /// The member.
+    pub node_id: String,
+    /// What it calls itself.
+    pub name: String,
+    /// 1 if control messages go to it directly, 2 if they need another member between; none while it cannot be
+    /// reached.
+    pub hops: Option<u8>,
+    /// The node id of the member between.
+    pub via: Option<String>,
+    /// Unix time in seconds at which it was last heard of, directly or through another; none if never.
+    pub last_seen: Option<u64>,
+    /// Unix time in seconds at which this node learned of it.
+    pub created: u64,
+}
+
+/// Why a member is banned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BanReason {
+    /// A user wanted it.
+    Manual,
+    /// It has sent what no honest member sends: what does not decode, or signatures that are not right.
+    InvalidMessages,
+    /// It has said of others what they could refute, time and again, or sent far too much.
+    Misbehaviour,
+}
+
+/// A ban.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// The member.
+    pub node_id: String,
+    /// What it calls itself, if that is known.
+    pub name: Option<String>,
+    /// Why.
+    pub reason: BanReason,
+    /// Why, for people.
+    pub description: String,
+    /// Unix time in seconds.
+    pub created_at: u64,
+    /// Unix time in seconds; none for without end.
+    pub expires_at: Option<u64>,
+    /// Offences counted before the ban; 0 for one by hand.
+    pub strikes: u32,
+}
+
+/// How an invite stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InviteState {
+    /// It can be used.
+    Open,
+    /// Its time is over.
+    Expired,
+    /// It has been used as often as it may.
+    UsedUp,
+    /// It was revoked.
+    Revoked,
+}
+
+/// An invite that this node made, without its secret, which is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedInvite {
+    /// Names the invite without giving it away.
+    pub id: String,
+    /// How it stands.
+    pub state: InviteState,
+    /// Unix time in seconds.
+    pub created_at: u64,
+    /// Unix time in seconds.
+    pub expires_at: u64,
+    /// How often it may be used; none for without limit.
+    pub max_uses: Option<u32>,
+    /// The node ids of those who used it; of an invite without limit the last thousand.
+    pub used_by: Vec<String>,
 }
 
 /// The public half of a node's keys.
@@ -253,8 +407,8 @@ impl Api for MeshdApi {
     type Reply = Reply;
     const DAEMON: Role = Role::Meshd;
     const MAX_REQUEST: usize = 64 * 1024;
-    // A thousand peers at some 600 bytes each, with room.
-    const MAX_REPLY: usize = 2 * 1024 * 1024;
+    // Ten thousand peers at some 600 bytes each, with room.
+    const MAX_REPLY: usize = 8 * 1024 * 1024;
 
     fn allows(role: Role, _request: &Request) -> bool {
         role == Role::Client
@@ -266,7 +420,17 @@ impl Api for MeshdApi {
             Request::Join { .. } => Duration::from_secs(180),
             // Founding waits for the sessions, the interface does not.
             Request::CreateInvite { .. } | Request::RotateKey => Duration::from_secs(30),
-            Request::Status | Request::Peers | Request::Keys => Duration::from_secs(10),
+            // keyd signs, and others are told, which takes no answer.
+            Request::Revoke { .. } | Request::Leave => Duration::from_secs(30),
+            Request::Status
+            | Request::Peers
+            | Request::Keys
+            | Request::ListInvites
+            | Request::RevokeInvite { .. }
+            | Request::Routes
+            | Request::ListBans
+            | Request::AddBan { .. }
+            | Request::RemoveBan { .. } => Duration::from_secs(10),
         }
     }
 }
