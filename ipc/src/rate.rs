@@ -17,8 +17,13 @@ impl Quota {
     pub const fn new(per_second: u32, burst: u32) -> Self {
         // Rounded up, so that the rate is not exceeded.
         let interval = 1_000_000_000_u64.div_ceil(per_second as u64);
-        let tolerance = interval * burst.saturating_sub(1) as u64;
-        Self { interval: Duration::from_nanos(interval), tolerance: Duration::from_nanos(tolerance) }
+        Self::every(Duration::from_nanos(interval), burst)
+    }
+
+    /// One in each interval in the long run, and `burst` (at least one) at once after a pause.
+    #[must_use]
+    pub const fn every(interval: Duration, burst: u32) -> Self {
+        Self { interval, tolerance: interval.saturating_mul(burst.saturating_sub(1)) }
     }
 }
 

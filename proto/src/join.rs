@@ -145,11 +145,22 @@ pub enum Refusal {
     TooDeep,
     /// The inviter cannot answer now; the joiner may try again.
     Busy,
+    /// The inviter has revoked the invite.
+    Revoked,
+    /// The joiner was a member, and its membership was revoked.
+    Expelled,
 }
 
 impl Refusal {
-    const ALL: [(Self, u8); 5] =
-        [(Self::Unknown, 1), (Self::Expired, 2), (Self::UsedUp, 3), (Self::TooDeep, 4), (Self::Busy, 5)];
+    const ALL: [(Self, u8); 7] = [
+        (Self::Unknown, 1),
+        (Self::Expired, 2),
+        (Self::UsedUp, 3),
+        (Self::TooDeep, 4),
+        (Self::Busy, 5),
+        (Self::Expelled, 6),
+        (Self::Revoked, 7),
+    ];
 }
 
 impl fmt::Display for Refusal {
@@ -160,6 +171,8 @@ impl fmt::Display for Refusal {
             Self::UsedUp => "the invite has been used as often as it may; ask for a new one",
             Self::TooDeep => "the inviter is too far from the founder to invite; ask a member nearer to it",
             Self::Busy => "the inviter cannot answer now; try again in a minute",
+            Self::Revoked => "the invite was revoked; ask for a new one",
+            Self::Expelled => "this node's membership in the network was revoked, which is for good",
         })
     }
 }

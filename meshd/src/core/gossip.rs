@@ -1,21 +1,30 @@
-//! How records spread: news at once to a few, and a regular comparison of notes that finds what was lost.
+//! How news spreads: what comes in is checked, taken in and passed on; regular comparisons find what was missed; and
+//! members find out of each other whether they are there.
 
-use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::time::Duration;
 
+use i2plan_ipc::api::keyd;
+use i2plan_proto::accusation::Accusation;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signed};
-use i2plan_proto::message::{self, Digest, DigestEntry, Message};
+use i2plan_proto::message::{Entry, GOOD_LEN, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, Message, Range};
+use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
+use i2plan_proto::revocation::Revocation;
 use rand::{Rng, RngExt as _};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::members::Merge;
-use super::{Mesh, Now, Refresh, SAVE_RECORDS_AFTER};
+use super::bans::Offence;
+use super::compare::{has_more, nothing};
+use super::detector::{Acked, Task};
+use super::members::{Member, Merge};
+use super::rumors::{FANOUT, Topic};
+use super::{CLOCK_TOLERANCE, Mesh, Now, Pending, Refresh, SAVE_RECORDS_AFTER};
 
-/// How many members hear of news at once.
-const FANOUT: usize = 3;
+/// How many members hear of the own record at once.
+const ANNOUNCED: usize = 3;
 
 /// After a change of the own record it is announced so often, at growing distances.
 const ANNOUNCEMENTS: u32 = 5;
@@ -23,27 +32,41 @@ const ANNOUNCEMENTS: u32 = 5;
 /// Distance of the first two announcements; each further one is twice as long.
 const FIRST_DISTANCE: Duration = Duration::from_secs(2);
 
-/// What one round of gossip consists of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Round {
-    /// Tell a few members the own record, and compare notes with them.
-    Announce,
-    /// Compare notes with one member.
-    Heartbeat,
-}
+/// A comparison that brought news is followed by another after this.
+const COMPARE_AGAIN: Duration = Duration::from_secs(3);
 
-/// Decides when there is a round of gossip.
+/// In a network of no more members than this, records are always told and not just that they exist.
+const SMALL: usize = 24;
+
+/// So many of all members check an accusation for themselves.
+const JURY: u64 = 6;
+
+/// How many members hear that this node leaves.
+const FAREWELLS: usize = 8;
+
+/// A member is told again of what others say of it after this at the earliest.
+const TELL_ACCUSED: Duration = Duration::from_secs(10);
+
+/// Addresses to which a member may move, one after the other, counted with the first.
+pub(super) const MAX_ADDRESSES: u32 = 64;
+
+/// Decides when the own record is announced, and when notes are compared.
 #[derive(Debug)]
 pub(super) struct Announcer {
     heartbeat: Duration,
-    next_heartbeat: Duration,
+    next_comparison: Duration,
     announcements_left: u32,
     next_announcement: Duration,
 }
 
 impl Announcer {
     pub(super) fn new(heartbeat: Duration, now: Duration) -> Self {
-        Self { heartbeat, next_heartbeat: now + heartbeat, announcements_left: 0, next_announcement: now }
+        Self { heartbeat, next_comparison: now + heartbeat, announcements_left: 0, next_announcement: now }
+    }
+
+    pub(super) fn set_heartbeat(&mut self, heartbeat: Duration, now: Duration) {
+        self.heartbeat = heartbeat;
+        self.next_comparison = self.next_comparison.min(now + heartbeat);
     }
 
     /// The own record has changed.
@@ -52,179 +75,652 @@ impl Announcer {
         self.next_announcement = now;
     }
 
-    pub(super) fn wake_at(&self) -> Option<Duration> {
-        let announcement = (self.announcements_left > 0).then_some(self.next_announcement);
-        announcement.into_iter().chain([self.next_heartbeat]).min()
+    pub(super) fn wake_at(&self) -> Duration {
+        if self.announcements_left > 0 {
+            self.next_announcement.min(self.next_comparison)
+        } else {
+            self.next_comparison
+        }
     }
 
-    pub(super) fn is_due(&self, now: Duration) -> bool {
-        self.wake_at().is_some_and(|at| at <= now)
-    }
-
-    /// The round that is due, and the time of the next.
-    pub(super) fn next_round(&mut self, now: Duration, rng: &mut impl Rng) -> Round {
-        // A quarter up or down, so that members that started together do not speak together.
-        self.next_heartbeat = now + self.heartbeat.mul_f64(rng.random_range(0.75..1.25));
-        if self.announcements_left > 0 && self.next_announcement <= now {
+    /// Whether an announcement is due; then it is taken to be made.
+    fn announces(&mut self, now: Duration) -> bool {
+        let due = self.announcements_left > 0 && self.next_announcement <= now;
+        if due {
             let done = ANNOUNCEMENTS - self.announcements_left;
             self.announcements_left -= 1;
             self.next_announcement = now + FIRST_DISTANCE * 2u32.pow(done);
-            return Round::Announce;
         }
-        Round::Heartbeat
+        due
+    }
+
+    /// Whether a comparison is due; then it is taken to be made.
+    fn compares(&mut self, now: Duration, rng: &mut impl Rng) -> bool {
+        let due = self.next_comparison <= now;
+        if due {
+            // A quarter up or down, so that members that started together do not speak together.
+            self.next_comparison = now + self.heartbeat.mul_f64(rng.random_range(0.75..1.25));
+        }
+        due
+    }
+
+    /// The last comparison brought news: there may be more.
+    fn compare_again(&mut self, now: Duration) {
+        self.next_comparison = self.next_comparison.min(now + COMPARE_AGAIN);
     }
 }
 
 impl Mesh {
-    pub(super) fn gossip(&mut self, round: Round) {
-        let Some(own) = self.own.clone() else { return };
-        let count = if round == Round::Announce { FANOUT } else { 1 };
-        let targets = self.draw_targets(count, &[]);
-        let digest = Message::Digest(self.digest());
-        for target in targets {
-            if round == Round::Announce {
-                self.send(&target, &Message::Records(vec![own.clone()]));
+    /// Says and asks what is due.
+    pub(super) fn gossip(&mut self, now: Now) {
+        if self.own.is_none() {
+            return;
+        }
+        if self.announcer.announces(now.monotonic) {
+            self.announce(now);
+        }
+        if self.announcer.compares(now.monotonic, &mut self.rng) && self.budget.allows(now.monotonic) {
+            // Whoever was not reached lately too: so the halves of a network find together again.
+            if let Some(target) = self.draw(1, |_| true).pop() {
+                self.send(&target, &Message::Compare(self.members.index().opening()), now);
             }
-            self.send(&target, &digest);
+        }
+        self.detect(now);
+        if self.rumors.is_due(now.monotonic) {
+            self.tell_rumors(now);
         }
     }
 
-    fn draw_targets(&mut self, count: usize, except: &[NodeId]) -> Vec<Destination> {
-        let drawn = self.members.sample(count, except, &mut self.rng);
-        drawn.iter().map(|record| record.value.control).collect()
+    /// Tells a few the own record and compares notes with them.
+    fn announce(&mut self, now: Now) {
+        let Some(own) = self.own.clone() else { return };
+        let items = vec![Item::Record(Box::new(own))];
+        let compare = Message::Compare(self.members.index().opening());
+        for target in self.draw(ANNOUNCED, |_| true) {
+            self.send(&target, &Message::News(Gossip { entries: Vec::new(), items: items.clone() }), now);
+            self.send(&target, &compare, now);
+        }
     }
 
-    /// What this node has: everything, or as much as fits, drawn at random.
-    fn digest(&mut self) -> Digest {
-        let entry = |record: &Signed<Record>| DigestEntry {
-            node: record.value.node,
-            sequence: record.value.sequence,
-        };
-        let mut entries: Vec<_> = self.own.iter().map(entry).collect();
-        entries
-            .extend(self.members.sample(message::MAX_DIGEST - 1, &[], &mut self.rng).into_iter().map(entry));
-        Digest { complete: self.members.len() < message::MAX_DIGEST, entries }
+    /// Where some members that pass, and that this node has not banned, take messages.
+    fn draw(&mut self, count: usize, pass: impl Fn(&Member) -> bool) -> Vec<Destination> {
+        let bans = &self.bans;
+        let pass = |member: &Member| !bans.is_banned(&member.node()) && pass(member);
+        let drawn = self.members.sample(count, pass, &mut self.rng);
+        drawn.iter().map(|member| member.record.value.control).collect()
     }
 
-    pub(super) fn on_records(&mut self, from: &Destination, records: Vec<Signed<Record>>, now: Now) {
+    fn detect(&mut self, now: Now) {
+        let (members, bans) = (&self.members, &self.bans);
+        let all = || members.iter().map(Member::node).filter(|node| !bans.is_banned(node)).collect();
+        let control = |node: &NodeId| members.get(node).map(|member| member.record.value.control.hash());
+        for task in self.detector.on_time(now.monotonic, all, control, &mut self.rng) {
+            match task {
+                Task::Ping { node, number, relays } => self.ping(node, number, relays, now),
+                Task::Unreached { node, since } => self.on_unreached(node, since, now),
+            }
+        }
+    }
+
+    fn ping(&mut self, node: NodeId, number: u64, relays: usize, now: Now) {
+        let Some(member) = self.members.get(&node) else { return };
+        let control = member.record.value.control;
+        let gossip = self.some_rumors(GOOD_LEN / 2, now);
+        self.send(&control, &Message::Ping(number, gossip), now);
+        let reachable = |member: &Member| member.node() != node && !member.unreached && !member.is_away();
+        for relay in self.draw(relays, reachable) {
+            self.detector.asked_relay(number, relay.hash());
+            self.send(&relay, &Message::PingRequest(number, node, Gossip::default()), now);
+        }
+    }
+
+    /// A probe has failed.
+    fn on_unreached(&mut self, node: NodeId, since: Duration, now: Now) {
+        let alone = self.members.len() < 2;
+        // Who has not heard of anybody meanwhile is cut off itself, and says nothing of others.
+        let cut_off = !self.members.iter().any(|member| member.last_heard.is_some_and(|heard| heard > since));
+        let Some(member) = self.members.get_mut(&node) else { return };
+        if member.is_away() || member.last_heard.is_some_and(|heard| heard > since) {
+            return;
+        }
+        if !std::mem::replace(&mut member.unreached, true) {
+            info!(node = %node.short(), name = %member.record.value.name, "a member does not answer");
+        }
+        if cut_off && !alone {
+            debug!("nobody answers: this node is cut off itself");
+            return;
+        }
+        let sequence = member.word();
+        let accused = member.accusations().any(|accusation| accusation.value.accuser == self.me.node);
+        let asked =
+            |pending: &Pending| matches!(pending, Pending::Accusation(value) if value.subject == node);
         let Some(network) = self.network() else { return };
-        for record in records {
-            let node = record.value.node;
-            let known = if node == self.me.node { self.own_sequence() } else { self.members.sequence(&node) };
-            // Most records are known already; only news costs a verification.
-            if known.is_some_and(|known| known >= record.value.sequence) {
-                continue;
+        if accused || self.pending.values().any(asked) {
+            return;
+        }
+        let accusation = Accusation {
+            network,
+            accuser: self.me.node,
+            subject: node,
+            sequence,
+            issued_at: now.unix.as_secs(),
+        };
+        self.ask(Pending::Accusation(accusation.clone()), keyd::Request::SignAccusation(accusation));
+    }
+
+    /// The own accusation is signed.
+    pub(super) fn accuse(&mut self, accusation: Signed<Accusation>, now: Now) {
+        let topic = Topic::Accusation(accusation.value.subject, accusation.value.accuser);
+        if self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
+            self.rumors.add(topic);
+            self.peers_version += 1;
+        }
+    }
+
+    pub(super) fn on_ping(&mut self, from: &Destination, number: u64, now: Now) {
+        // Strangers learn nothing.
+        if self.own.is_some() && self.members.is_member(&from.hash()) {
+            let gossip = self.some_rumors(GOOD_LEN / 2, now);
+            self.send(from, &Message::Ack(number, gossip), now);
+        }
+    }
+
+    pub(super) fn on_ping_request(&mut self, from: &Destination, number: u64, node: &NodeId, now: Now) {
+        if !self.members.is_member(&from.hash()) || self.bans.is_banned(node) {
+            return;
+        }
+        let Some(member) = self.members.get(node) else { return };
+        let control = member.record.value.control;
+        let own = self.detector.on_request(control.hash(), *from, number, now.monotonic, &mut self.rng);
+        if let Some(own) = own {
+            self.send(&control, &Message::Ping(own, Gossip::default()), now);
+        }
+    }
+
+    pub(super) fn on_ack(&mut self, from: &Destination, number: u64, now: Now) {
+        match self.detector.on_ack(&from.hash(), number, now.monotonic) {
+            Acked::Directly { node, rtt } => {
+                if let Some(member) = self.members.get_mut(&node) {
+                    member.rtt = Some(rtt);
+                }
             }
-            if let Err(error) = record.verify_for(&network) {
-                debug!(%error, from = %from.hash().short(), "dropped a record");
-                continue;
+            Acked::Through { node } => {
+                let relay = self.members.at(&from.hash()).next();
+                if let Some(member) = self.members.get_mut(&node) {
+                    debug!(node = %node.short(), "a member is reached through another only");
+                    member.via = relay;
+                    member.unreached = false;
+                    member.last_seen = Some(now.unix.as_secs());
+                }
             }
-            if node == self.me.node {
-                self.on_own_record(&record, now);
-                continue;
+            Acked::Errand { to, number } => self.send(&to, &Message::Ack(number, Gossip::default()), now),
+            Acked::Unknown => {}
+        }
+    }
+
+    pub(super) fn on_gossip(&mut self, from: &Destination, gossip: Gossip, now: Now) {
+        for item in gossip.items {
+            self.take(item, from, now);
+        }
+        let wanted = gossip.entries.iter().filter_map(|theirs| {
+            let mine = self.members.index().get(&theirs.node).unwrap_or(nothing(theirs.node));
+            has_more(theirs, &mine).then_some((mine, theirs.record.max(theirs.pulse)))
+        });
+        let wanted: Vec<_> = wanted.collect();
+        self.ask_for(from, wanted, now);
+    }
+
+    /// Asks somebody for what is newer there: with each, the word that is known to be there.
+    fn ask_for(&mut self, from: &Destination, wanted: Vec<(Entry, u64)>, now: Now) {
+        if !self.members.is_member(&from.hash()) {
+            return;
+        }
+        let mut entries = Vec::new();
+        for (mine, word) in wanted {
+            let left = self.members.gone(&mine.node).is_some_and(|gone| gone.value.sequence >= word);
+            if !left && entries.len() < MAX_ENTRIES && self.rumors.should_ask(mine.node, word, now.monotonic)
+            {
+                entries.push(mine);
             }
-            match self.members.merge(record.clone()) {
-                Merge::Known => {}
-                Merge::Full => debug!("dropped a record: no room for another member"),
-                Merge::News => {
-                    if known.is_none() {
-                        let value = &record.value;
-                        info!(node = %node.short(), name = %value.name, ipv4 = %value.ipv4, "learned of a member");
-                    }
-                    self.members.heard(&from.hash(), now.monotonic);
-                    self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
-                    self.peers_version += 1;
-                    self.spread(&record, from);
+        }
+        if !entries.is_empty() {
+            self.send(from, &Message::Want(entries), now);
+        }
+    }
+
+    pub(super) fn on_want(&mut self, from: &Destination, entries: Vec<Entry>, now: Now) {
+        if self.members.is_member(&from.hash()) {
+            for entry in entries {
+                self.rumors.want(*from, entry);
+            }
+            self.grant_wants(now);
+        }
+    }
+
+    pub(super) fn on_compare(&mut self, from: &Destination, ranges: &[Range], now: Now) {
+        // Who is no member can neither learn anything nor make this node send much for little.
+        if self.own.is_none() || !self.members.is_member(&from.hash()) {
+            return;
+        }
+        let outcome = self.members.index().compare(ranges);
+        if !outcome.answer.is_empty() {
+            self.send(from, &Message::Compare(outcome.answer), now);
+        }
+        // How new it is there is not said again; whatever it is, it is asked for once.
+        let wanted = outcome.wanted.into_iter().map(|mine| (mine, mine.record.max(mine.pulse) + 1));
+        self.ask_for(from, wanted.collect(), now);
+        // One datagram more of each kind at most: what does not fit is found again the next time.
+        for theirs in outcome.offered.into_iter().take(2 * MAX_ENTRIES) {
+            self.rumors.want(*from, theirs);
+        }
+        self.grant_wants(now);
+    }
+
+    /// Takes in something that a member has sent.
+    fn take(&mut self, item: Item, from: &Destination, now: Now) {
+        let Some(network) = self.network() else { return };
+        match item {
+            Item::Record(record) => self.take_record(*record, from, now),
+            Item::Pulse(pulse) => self.take_pulse(pulse, from, now),
+            Item::Accusation(accusation) => self.take_accusation(accusation, from, now),
+            Item::Revocation(revocation) => {
+                let known = !self.members.is_news(&Item::Revocation(revocation.clone()));
+                if known {
+                    return;
+                }
+                match revocation.verify_for(&network) {
+                    Ok(()) => self.take_revocation(*revocation, now),
+                    Err(error) => self.on_invalid("revocation", &error, from, now),
                 }
             }
         }
     }
 
-    fn own_sequence(&self) -> Option<u64> {
-        self.membership.as_ref().map(|membership| membership.last_sequence)
+    fn take_record(&mut self, record: Signed<Record>, from: &Destination, now: Now) {
+        let Some(membership) = &self.membership else { return };
+        let (network, subnet) = (membership.charter.value.network(), membership.charter.value.subnet);
+        let value = &record.value;
+        let node = value.node;
+        let own = node == self.me.node;
+        // Most records are known already; only news costs a verification.
+        let news = if own {
+            membership.last_sequence < value.sequence
+        } else {
+            self.members.is_news(&Item::Record(Box::new(record.clone())))
+        };
+        if !news {
+            // One that has left is not known to have left where this comes from.
+            if let Some(gone) = self.members.gone(&node).cloned() {
+                self.send_items(from, vec![Item::Pulse(gone)], now);
+            }
+            return;
+        }
+        if let Err(error) = record.verify_for(&network) {
+            return self.on_invalid("record", &error, from, now);
+        }
+        // An address that the member could have come to, and no other: nobody can aim at another's.
+        if !(0..MAX_ADDRESSES).any(|attempt| subnet.address_of(&node, attempt) == value.ipv4) {
+            return self.on_invalid("record", &"it claims an address that is not its own", from, now);
+        }
+        self.rumors.answered(&node);
+        if own {
+            return self.on_own_word(value.sequence, now);
+        }
+        let known = self.members.get(&node).map(|member| member.record.value.ipv4);
+        let (name, ipv4) = (value.name.clone(), value.ipv4);
+        match self.members.merge_record(record, now.unix.as_secs()) {
+            Merge::Known | Merge::Over => {}
+            Merge::Refused => debug!("dropped a record: no room for another member"),
+            Merge::News => {
+                if known.is_none() {
+                    info!(node = %node.short(), %name, %ipv4, "learned of a member");
+                    self.announcer.compare_again(now.monotonic);
+                }
+                self.heard(&from.hash(), now);
+                self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
+                self.peers_version += 1;
+                self.rumors.add(Topic::Record(node));
+                self.give_way(now);
+            }
+        }
     }
 
-    /// A record of this node that it does not remember, because its state was lost or put back: it is outdone.
-    fn on_own_record(&mut self, record: &Signed<Record>, now: Now) {
+    fn take_pulse(&mut self, pulse: Signed<Pulse>, from: &Destination, now: Now) {
+        let Some(membership) = &self.membership else { return };
+        let node = pulse.value.node;
+        let own = node == self.me.node;
+        let news = if own {
+            membership.last_sequence < pulse.value.sequence
+        } else {
+            self.members.is_news(&Item::Pulse(pulse.clone()))
+        };
+        if !news || pulse.value.network != membership.charter.value.network() {
+            return;
+        }
+        if let Err(error) = pulse.verify() {
+            return self.on_invalid("pulse", &error, from, now);
+        }
+        self.rumors.answered(&node);
+        if own {
+            return self.on_own_word(pulse.value.sequence, now);
+        }
+        let life = pulse.value.life;
+        if self.members.merge_pulse(pulse) == Merge::News {
+            if let Some(member) = self.members.get_mut(&node) {
+                member.last_seen = Some(now.unix.as_secs());
+                debug!(node = %node.short(), name = %member.record.value.name, ?life, "a member gave a sign");
+            } else {
+                info!(node = %node.short(), "a member has left the network");
+                self.forget(&node);
+            }
+            self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
+            self.peers_version += 1;
+            self.rumors.add(Topic::Pulse(node));
+        }
+    }
+
+    fn take_accusation(&mut self, accusation: Signed<Accusation>, from: &Destination, now: Now) {
+        let Some(membership) = &self.membership else { return };
+        let Accusation { network, accuser, subject, sequence, issued_at } = accusation.value;
+        if network != membership.charter.value.network() {
+            return;
+        }
+        let against_me = subject == self.me.node;
+        let news = if against_me {
+            self.own_word().is_some_and(|word| sequence >= word)
+        } else {
+            let fresh = Duration::from_secs(issued_at) <= now.unix + CLOCK_TOLERANCE;
+            fresh && accuser != self.me.node && self.members.is_news(&Item::Accusation(accusation.clone()))
+        };
+        if !news {
+            return;
+        }
+        if let Err(error) = accusation.verify() {
+            return self.on_invalid("accusation", &error, from, now);
+        }
+        if against_me {
+            // Whoever it is that wonders hears it first, and so do all others.
+            return self.refute(sequence, now);
+        }
+        if !self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
+            return;
+        }
+        self.peers_version += 1;
+        self.rumors.add(Topic::Accusation(subject, accuser));
+        if self.is_on_jury(&subject, sequence)
+            && let Some(member) = self.members.get(&subject)
+        {
+            let control = member.record.value.control.hash();
+            self.detector.begin(subject, control, now.monotonic, &mut self.rng);
+        }
+    }
+
+    /// Whether this node is one of those who check a member that others could not reach. By lot, and a lot that is
+    /// cast anew for each word of the member.
+    fn is_on_jury(&self, subject: &NodeId, sequence: u64) -> bool {
+        let members = self.members.len() as u64 + 1;
+        let lot = |id: &NodeId| u64::from_be_bytes(*id.0.first_chunk().expect("an id has 32 bytes"));
+        let draw = (lot(&self.me.node) ^ lot(subject)).wrapping_add(sequence);
+        draw.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 < (JURY << 32) / members
+    }
+
+    fn take_revocation(&mut self, revocation: Signed<Revocation>, now: Now) {
+        let Some(membership) = &self.membership else { return };
+        let subject = *revocation.value.subject();
+        if subject == self.me.node || membership.chain.is_ancestor(&subject) {
+            warn!(
+                issuer = %revocation.value.issuer.short(),
+                subject = %subject.short(),
+                "this node's membership was revoked: it has left the network"
+            );
+            return self.reset(now);
+        }
+        self.revoke_here(revocation, now);
+    }
+
+    /// Ends memberships. Returns whose.
+    pub(super) fn revoke_here(&mut self, revocation: Signed<Revocation>, now: Now) -> Vec<NodeId> {
+        let subject = *revocation.value.subject();
+        let issuer = revocation.value.issuer;
+        // Nobody speaks to those that are out any more, so some tell them while they know where.
+        let tells = issuer == self.me.node || self.is_on_jury(&subject, revocation.value.issued_at);
+        let item = Item::Revocation(Box::new(revocation.clone()));
+        let places: HashMap<NodeId, Destination> =
+            self.members.iter().map(|member| (member.node(), member.record.value.control)).collect();
+        let Some(out) = self.members.merge_revocation(revocation) else { return Vec::new() };
+        info!(issuer = %issuer.short(), node = %subject.short(), members = out.len(), "a membership was revoked");
+        for node in &out {
+            self.forget(node);
+            if let Some(to) = places.get(node).filter(|_| tells) {
+                self.send_items(to, vec![item.clone()], now);
+            }
+        }
+        self.rumors.answered(&subject);
+        self.rumors.add(Topic::Revocation(subject));
+        self.unsaved = true;
+        self.peers_version += 1;
+        self.give_way(now);
+        out
+    }
+
+    /// A node is no member any more.
+    fn forget(&mut self, node: &NodeId) {
+        self.detector.forget(node);
+        self.rumors.drop_topic(&Topic::Record(*node));
+    }
+
+    /// A word of this node that it does not remember, because its state was lost or put back: it is outdone.
+    fn on_own_word(&mut self, sequence: u64, now: Now) {
         if let Some(membership) = &mut self.membership {
-            membership.last_sequence = record.value.sequence;
+            membership.last_sequence = sequence;
             self.unsaved = true;
             if matches!(self.refresh, Refresh::Due(_)) {
                 self.refresh = Refresh::Due(now.monotonic);
+            } else {
+                self.stale = true;
             }
         }
     }
 
-    /// Passes news on. It ends by itself: who knows it already does not pass it on.
-    fn spread(&mut self, record: &Signed<Record>, from: &Destination) {
-        let message = Message::Records(vec![record.clone()]);
-        for target in self.draw_targets(FANOUT, &[record.value.node]) {
-            if target != *from {
-                self.send(&target, &message);
+    /// Something that no honest member passes on.
+    fn on_invalid(&mut self, what: &str, error: &dyn std::fmt::Display, from: &Destination, now: Now) {
+        debug!(%error, from = %from.hash().short(), "dropped a {what}");
+        self.strike(from, Offence::InvalidMessage, now);
+    }
+
+    /// A control message came from a destination.
+    pub(super) fn heard(&mut self, control: &i2plan_proto::destination::DestinationHash, now: Now) {
+        for node in self.members.heard(control, now.monotonic, now.unix.as_secs()) {
+            self.detector.heard(&node);
+            // What others say of it is told to it, so that it can answer.
+            let Some(member) = self.members.get_mut(&node) else { continue };
+            if member.told_at.is_some_and(|told| now.monotonic < told + TELL_ACCUSED) {
+                continue;
+            }
+            let items: Vec<Item> = member.accusations().cloned().map(Item::Accusation).collect();
+            if !items.is_empty() {
+                member.told_at = Some(now.monotonic);
+                let to = member.record.value.control;
+                self.send_items(&to, items, now);
             }
         }
     }
 
-    pub(super) fn on_digest(&mut self, from: &Destination, digest: &Digest) {
-        // Strangers learn nothing; and who is no member cannot make this node send much for little.
-        if !self.members.is_member(&from.hash()) {
+    /// Moves to another address if another member has a better claim to this one.
+    pub(super) fn give_way(&mut self, now: Now) {
+        let Some(membership) = &self.membership else { return };
+        let own = (membership.chain.member_since(), self.me.node);
+        if self.members.best_claim(membership.ipv4).is_none_or(|other| own < other) {
             return;
         }
-        let Some(own) = &self.own else { return };
-        let mut newer_here = Vec::new();
-        let mut newer_there = Vec::new();
-        for entry in &digest.entries {
-            let here = if entry.node == self.me.node {
-                Some(own.value.sequence)
-            } else {
-                self.members.sequence(&entry.node)
-            };
-            // What is not known counts as older than everything; so nobody asks for what neither side has.
-            let here = here.unwrap_or(0);
-            match here.cmp(&entry.sequence) {
-                Ordering::Greater => newer_here.push(entry.node),
-                Ordering::Equal => {}
-                Ordering::Less => newer_there.push(DigestEntry { node: entry.node, sequence: here }),
-            }
+        let before = membership.ipv4;
+        let ipv4 = self.choose_address(&membership.charter.value.subnet.clone(), own.0);
+        if ipv4 == before {
+            return;
         }
-        if digest.complete {
-            let listed = |node: &NodeId| digest.entries.iter().any(|entry| entry.node == *node);
-            let unlisted =
-                self.members.iter().map(|member| member.record.value.node).filter(|node| !listed(node));
-            // What does not fit now is found missing again the next time.
-            newer_here.extend(unlisted.take(4 * message::MAX_RECORDS));
-            if !listed(&self.me.node) {
-                newer_here.push(self.me.node);
-            }
+        info!(%before, %ipv4, "another member has this address: this node moves to another");
+        if let Some(membership) = &mut self.membership {
+            membership.ipv4 = ipv4;
         }
-        self.send_records(from, &newer_here);
-        if !newer_there.is_empty() {
-            // Asks for what is newer there: the other side answers a digest that is behind with its records.
-            self.send(from, &Message::Digest(Digest { complete: false, entries: newer_there }));
+        self.unsaved = true;
+        self.peers_version += 1;
+        match self.refresh {
+            Refresh::Running => self.stale = true,
+            Refresh::Due(_) => self.refresh = Refresh::Due(now.monotonic),
+            Refresh::Waiting => {}
         }
     }
 
-    /// Sends the records of these nodes, in as few messages as hold them.
-    fn send_records(&mut self, to: &Destination, nodes: &[NodeId]) {
-        let mut batch = Vec::new();
+    /// Sends what others have asked for, as far as bytes allow.
+    fn grant_wants(&mut self, now: Now) {
+        let mut batch: Option<(Destination, Vec<Item>, usize)> = None;
+        while self.budget.allows(now.monotonic) {
+            let Some((to, theirs)) = self.rumors.next_want() else { break };
+            for item in self.items_beyond(&theirs) {
+                let len = item.to_bytes().len();
+                match &mut batch {
+                    Some((other, items, filled))
+                        if *other == to && *filled + len <= GOOD_LEN && items.len() < MAX_ITEMS =>
+                    {
+                        *filled += len;
+                        items.push(item);
+                    }
+                    _ => {
+                        if let Some((to, items, _)) = batch.take() {
+                            self.send_items(&to, items, now);
+                        }
+                        batch = Some((to, vec![item], len));
+                    }
+                }
+            }
+        }
+        if let Some((to, items, _)) = batch {
+            self.send_items(&to, items, now);
+        }
+    }
+
+    /// What there is, also of this node itself, for one who has no more than this.
+    fn items_beyond(&self, theirs: &Entry) -> Vec<Item> {
+        if theirs.node != self.me.node {
+            return self.members.items_beyond(theirs);
+        }
+        let mut items = Vec::new();
+        if let Some(own) = self.own.as_ref().filter(|own| own.value.sequence > theirs.record) {
+            items.push(Item::Record(Box::new(own.clone())));
+        }
+        let pulse = self.own_pulse.as_ref();
+        items.extend(
+            pulse
+                .filter(|pulse| pulse.value.sequence > theirs.record.max(theirs.pulse))
+                .cloned()
+                .map(Item::Pulse),
+        );
+        items
+    }
+
+    pub(super) fn send_items(&mut self, to: &Destination, items: Vec<Item>, now: Now) {
+        self.send(to, &Message::News(Gossip { entries: Vec::new(), items }), now);
+    }
+
+    /// Tells a few members what is news.
+    fn tell_rumors(&mut self, now: Now) {
+        self.grant_wants(now);
+        if !self.budget.allows(now.monotonic) {
+            self.rumors.round(now.monotonic);
+            return;
+        }
+        let (gossip, told) = self.fill(GOOD_LEN, now);
+        if told.is_empty() {
+            return;
+        }
+        let mut targets = self.draw(FANOUT, |member| !member.is_away());
+        targets.truncate(FANOUT);
+        let members = self.members.len();
+        for topic in told {
+            self.rumors.told(topic, targets.len(), members);
+        }
+        for target in targets {
+            self.send(&target, &Message::News(gossip.clone()), now);
+        }
+    }
+
+    /// News to go along with something else.
+    fn some_rumors(&mut self, room: usize, now: Now) -> Gossip {
+        if self.rumors.wake_at().is_none() || !self.budget.allows(now.monotonic) {
+            return Gossip::default();
+        }
+        let (gossip, told) = self.fill(room, now);
+        let members = self.members.len();
+        for topic in told {
+            self.rumors.told(topic, 1, members);
+        }
+        gossip
+    }
+
+    /// News that fits, and what it is about.
+    fn fill(&mut self, room: usize, now: Now) -> (Gossip, Vec<Topic>) {
+        let mut gossip = Gossip::default();
+        let mut told = Vec::new();
         let mut len = 0;
-        let records: Vec<_> = nodes.iter().filter_map(|node| self.known_record(node).cloned()).collect();
-        for record in records {
-            let size = record.to_bytes().len();
-            if batch.len() >= message::MAX_RECORDS || len + size > message::MAX_LEN - 3 {
-                self.send(to, &Message::Records(std::mem::take(&mut batch)));
-                len = 0;
+        for (topic, times) in self.rumors.round(now.monotonic) {
+            let Some(item) = self.item(&topic) else {
+                self.rumors.drop_topic(&topic);
+                continue;
+            };
+            // Of a record in a large network mostly only that it exists.
+            let entry = match &item {
+                Item::Record(_) if times > 0 && self.members.len() > SMALL => match topic {
+                    Topic::Record(node) => self.members.index().get(&node),
+                    _ => None,
+                },
+                _ => None,
+            };
+            let size = entry.map_or_else(|| item.to_bytes().len(), |entry| entry.to_bytes().len());
+            let fits = len + size <= room || len == 0;
+            if !fits || gossip.items.len() >= MAX_ITEMS || gossip.entries.len() >= MAX_ENTRIES {
+                continue;
             }
             len += size;
-            batch.push(record);
+            match entry {
+                Some(entry) => gossip.entries.push(entry),
+                None => gossip.items.push(item),
+            }
+            told.push(topic);
         }
-        if !batch.is_empty() {
-            self.send(to, &Message::Records(batch));
+        (gossip, told)
+    }
+
+    fn item(&self, topic: &Topic) -> Option<Item> {
+        match topic {
+            Topic::Revocation(node) => {
+                let all = self.members.items_beyond(&nothing(*node));
+                all.into_iter().find(|item| matches!(item, Item::Revocation(_)))
+            }
+            Topic::Pulse(node) if *node == self.me.node => self.own_pulse.clone().map(Item::Pulse),
+            Topic::Pulse(node) => {
+                let pulse = self.members.get(node).and_then(|member| member.pulse.as_ref());
+                pulse.or(self.members.gone(node)).cloned().map(Item::Pulse)
+            }
+            Topic::Accusation(subject, accuser) => {
+                let member = self.members.get(subject)?;
+                let accusation =
+                    member.accusations().find(|accusation| accusation.value.accuser == *accuser)?;
+                Some(Item::Accusation(accusation.clone()))
+            }
+            Topic::Record(node) => {
+                let member = self.members.get(node)?;
+                Some(Item::Record(Box::new(member.record.clone())))
+            }
         }
     }
 
-    fn known_record(&self, node: &NodeId) -> Option<&Signed<Record>> {
-        if *node == self.me.node { self.own.as_ref() } else { self.members.record(node) }
+    /// Tells some members that this node goes.
+    pub(super) fn bid_farewell(&mut self, pulse: &Signed<Pulse>, now: Now) {
+        let items = vec![Item::Pulse(pulse.clone())];
+        for target in self.draw(FAREWELLS, |member| !member.unreached && !member.is_away()) {
+            self.send_items(&target, items.clone(), now);
+        }
+        debug_assert!(pulse.value.life != Life::Present);
     }
 }
 
@@ -239,15 +735,24 @@ mod tests {
     fn announcements_come_at_growing_distances_and_end() {
         let mut announcer = Announcer::new(Duration::from_secs(1000), Duration::ZERO);
         announcer.news(Duration::ZERO);
-        let mut rng = StdRng::from_seed([1; 32]);
         let mut times = Vec::new();
         loop {
-            let at = announcer.wake_at().unwrap();
-            if announcer.next_round(at, &mut rng) == Round::Heartbeat {
+            let at = announcer.wake_at();
+            if !announcer.announces(at) {
                 break;
             }
             times.push(at.as_secs());
         }
         assert_eq!(times, [0, 2, 6, 14, 30]);
+    }
+
+    #[test]
+    fn news_in_a_comparison_brings_the_next_forward() {
+        let mut announcer = Announcer::new(Duration::from_secs(1000), Duration::ZERO);
+        let mut rng = StdRng::from_seed([1; 32]);
+        announcer.compare_again(Duration::from_secs(10));
+        assert_eq!(announcer.wake_at(), Duration::from_secs(13));
+        assert!(announcer.compares(Duration::from_secs(13), &mut rng));
+        assert!(announcer.wake_at() >= Duration::from_secs(700));
     }
 }

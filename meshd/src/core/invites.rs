@@ -7,12 +7,17 @@ use i2plan_proto::invite::{InviteGrant, InviteKey};
 use i2plan_proto::join::Refusal;
 
 use super::state::IssuedInvite;
+use i2plan_ipc::api::meshd::{self, InviteState};
+use i2plan_ipc::{ApiError, ErrorKind};
 
 /// Invites that may be open at once.
 const MAX_INVITES: usize = 1000;
 
 /// How long an invite is remembered after it expired: until then a joiner hears that it has.
 const REMEMBER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Users of an unlimited invite that are remembered.
+const MAX_USERS: usize = 1000;
 
 /// The answer to a joiner.
 #[derive(Debug)]
@@ -46,7 +51,7 @@ impl Invites {
     }
 
     pub(super) fn add(&mut self, grant: Signed<InviteGrant>) {
-        self.0.push(IssuedInvite { grant, used_by: Vec::new() });
+        self.0.push(IssuedInvite { grant, used_by: Vec::new(), revoked: false });
     }
 
     /// Decides on the holder of an invite, and counts the use. A repetition by the same node is not counted.
@@ -54,20 +59,48 @@ impl Invites {
         let Some(invite) = self.0.iter_mut().find(|invite| invite.grant.value.key == *key) else {
             return Verdict::Refuse(Refusal::Unknown);
         };
+        if invite.revoked {
+            return Verdict::Refuse(Refusal::Revoked);
+        }
         if invite.grant.value.expires_at < unix.as_secs() {
             return Verdict::Refuse(Refusal::Expired);
         }
         let grant = invite.grant.clone();
-        // Users of an unlimited invite need no counting, and could not be remembered without end.
-        let Some(limit) = grant.value.uses.limit() else { return Verdict::Certify { grant, counted: false } };
         if invite.used_by.contains(&joiner) {
             return Verdict::Certify { grant, counted: false };
         }
+        let Some(limit) = grant.value.uses.limit() else {
+            // Nothing depends on the users of an unlimited invite; the last of them are kept for people to see.
+            if invite.used_by.len() >= MAX_USERS {
+                invite.used_by.remove(0);
+            }
+            invite.used_by.push(joiner);
+            return Verdict::Certify { grant, counted: true };
+        };
         if invite.used_by.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
             return Verdict::Refuse(Refusal::UsedUp);
         }
         invite.used_by.push(joiner);
         Verdict::Certify { grant, counted: true }
+    }
+
+    /// All that are remembered, the newest first.
+    pub(super) fn list(&self, unix: u64) -> Vec<meshd::IssuedInvite> {
+        self.0.iter().rev().map(|invite| report(invite, unix)).collect()
+    }
+
+    /// Makes an invite good for nothing. Doing so again changes nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none with this id.
+    pub(super) fn revoke(&mut self, id: &str, unix: u64) -> Result<meshd::IssuedInvite, ApiError> {
+        let invite = self.0.iter_mut().find(|invite| invite.grant.value.key.id().to_string() == id);
+        let invite = invite.ok_or_else(|| {
+            ApiError::new(ErrorKind::NotFound, "this node has made no invite with this id")
+                .with_hint("`i2planctl invite list` shows those that it has made")
+        })?;
+        invite.revoked = true;
+        Ok(report(invite, unix))
     }
 
     /// Forgets what expired long ago; true if there was any.
@@ -77,5 +110,26 @@ impl Invites {
             invite.grant.value.expires_at.saturating_add(REMEMBER.as_secs()) >= unix.as_secs()
         });
         self.0.len() != before
+    }
+}
+
+fn report(invite: &IssuedInvite, unix: u64) -> meshd::IssuedInvite {
+    let grant = &invite.grant.value;
+    let max_uses = grant.uses.limit();
+    let used_up =
+        max_uses.is_some_and(|max| invite.used_by.len() >= usize::try_from(max).unwrap_or(usize::MAX));
+    let state = match invite {
+        _ if invite.revoked => InviteState::Revoked,
+        _ if grant.expires_at < unix => InviteState::Expired,
+        _ if used_up => InviteState::UsedUp,
+        _ => InviteState::Open,
+    };
+    meshd::IssuedInvite {
+        id: grant.key.id().to_string(),
+        state,
+        created_at: grant.created_at,
+        expires_at: grant.expires_at,
+        max_uses,
+        used_by: invite.used_by.iter().map(ToString::to_string).collect(),
     }
 }

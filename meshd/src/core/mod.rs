@@ -13,45 +13,54 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::keyd::{self, CertifyMember, CreateInvite};
+use i2plan_ipc::api::keyd::{self, CreateInvite};
 use i2plan_ipc::api::{meshd, tund};
+use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{IPV6_PREFIX, Ipv4Subnet, ipv6_of};
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::invite::Uses;
-use i2plan_proto::join::{self, JoinReply, JoinRequest, Refusal, Welcome};
+use i2plan_proto::join::{JoinReply, Refusal, Welcome};
 use i2plan_proto::membership::{Chain, Charter, MAX_DEPTH};
 use i2plan_proto::message::{self, Message};
+use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::{NodeName, Record};
+use i2plan_proto::revocation::Revocation;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tracing::{debug, info, warn};
 
+mod admission;
+mod bans;
+mod compare;
+mod detector;
 mod door;
+mod exclusion;
 mod gossip;
 mod invites;
 mod joining;
 mod members;
+mod own;
+mod report;
+mod rumors;
 pub mod state;
 
+use bans::{Bans, Offence};
+use detector::Detector;
 use door::Door;
-use gossip::Announcer;
-use invites::Verdict;
+use gossip::{Announcer, MAX_ADDRESSES};
 use joining::Joining;
-use members::{Member, Members};
-use state::{Membership, State};
+use members::{Member, Members, claim};
+use own::{Farewell, until_rotation};
+use rumors::{Budget, Rumors};
+use state::{Membership, Remembered, State};
 
-/// How long an epoch of the WireGuard key lasts. Its certificate is good for longer
-/// ([`WireGuardCertificate::MAX_AGE`]): for a node whose `meshd` is away meanwhile.
-const ROTATE_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
+pub use own::describe_key;
 
 /// How far ahead the beginning of the own epoch may be, as `keyd` has it.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(10 * 60);
-
-/// How often the own record is signed anew, so that members can tell a living record from an old one.
-const REFRESH_EVERY: Duration = Duration::from_secs(12 * 3600);
 
 /// Wait before `keyd` is asked again after it failed.
 const KEYD_RETRY: Duration = Duration::from_secs(5);
@@ -59,8 +68,14 @@ const KEYD_RETRY: Duration = Duration::from_secs(5);
 /// How long other members' records may be newer in memory than on disk. They can be had again by gossip.
 const SAVE_RECORDS_AFTER: Duration = Duration::from_secs(5);
 
-/// Join requests that may wait for `keyd` at once.
-const MAX_CERTIFYING: usize = 32;
+/// How often it is looked for what has expired.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// Members that send too much have offended once in this time.
+const FLOOD: Duration = Duration::from_secs(10);
+
+/// How long after its WireGuard key has expired a member is forgotten that has not published another.
+const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Most uses that a limited invite may have: each user is remembered.
 const MAX_USES: u32 = 1000;
@@ -84,14 +99,26 @@ pub struct Settings {
     pub name: NodeName,
     /// The subnet of a network that this node founds.
     pub subnet: Ipv4Subnet,
-    /// How often it compares notes with another member.
+    /// How often it compares notes with another member, and asks one whether it is there.
     pub heartbeat: Duration,
+    /// How long after its last sign a member is held to be out of reach at the earliest.
+    pub peer_timeout: Duration,
+    /// Bytes of control messages that it sends in a second on average, with what I2P adds to each.
+    pub control_rate: u32,
     /// Name of the tunnel interface.
     pub interface: String,
     /// MTU of the tunnel interface, bytes.
     pub mtu: u16,
     /// Seconds between WireGuard keepalives.
     pub keepalive: u16,
+}
+
+impl Settings {
+    /// How long one that several could not reach may take to say that it is there. What goes before, from its last
+    /// sign to the last of the accusations, takes about as long again.
+    fn patience(&self) -> Duration {
+        self.peer_timeout / 4
+    }
 }
 
 /// Links a question to `keyd` to its answer.
@@ -139,10 +166,32 @@ enum Pending {
     WireGuard,
     /// The own record.
     Record(Box<Record>),
+    /// A word on this node's own life.
+    Pulse(Pulse, Farewell),
+    /// That another cannot be reached.
+    Accusation(Accusation),
+    /// The end of another's membership, for a user.
+    Revocation(Box<Revocation>, CommandId),
     /// The own request to join.
     Join,
     /// A joiner's certificate, to be sent to this destination.
     Member { to: Destination, joiner: NodeId },
+}
+
+impl Pending {
+    /// The user's command that waits for it.
+    fn command(&self) -> Option<CommandId> {
+        match self {
+            Self::Charter(_, wish) | Self::Invite { wish, .. } => Some(wish.command),
+            Self::Pulse(_, Farewell::Leave(command)) | Self::Revocation(_, command) => Some(*command),
+            Self::WireGuard
+            | Self::Record(_)
+            | Self::Pulse(..)
+            | Self::Accusation(_)
+            | Self::Join
+            | Self::Member { .. } => None,
+        }
+    }
 }
 
 /// The invite that a user asked for.
@@ -173,8 +222,14 @@ pub struct Mesh {
     membership: Option<Membership>,
     invites: invites::Invites,
     members: Members,
+    bans: Bans,
     door: Door,
+    detector: Detector,
+    rumors: Rumors,
+    budget: Budget,
     own: Option<Signed<Record>>,
+    /// The own last word, if that is newer than the record.
+    own_pulse: Option<Signed<Pulse>>,
     refresh: Refresh,
     /// The record that `keyd` is signing is out of date already.
     stale: bool,
@@ -189,9 +244,15 @@ pub struct Mesh {
     rng: StdRng,
     actions: VecDeque<Action>,
     unsaved: bool,
+    /// When it is looked for what has expired.
+    housekeeping_at: Option<Duration>,
     /// When other members' records must be on disk: news of them alone can wait a little.
     save_records_at: Option<Duration>,
     peers_version: u64,
+    /// When a member last sent far too much.
+    flood_noted_at: Option<Duration>,
+    /// Others have been told that this node shuts down.
+    shut_down: bool,
 }
 
 impl Mesh {
@@ -202,12 +263,17 @@ impl Mesh {
             me,
             data: None,
             announcer: Announcer::new(settings.heartbeat, now.monotonic),
+            detector: Detector::new(settings.heartbeat, now.monotonic),
+            rumors: Rumors::new(),
+            budget: Budget::new(settings.control_rate),
+            bans: Bans::new(state.bans),
             settings,
             membership: state.membership,
             invites: invites::Invites::new(state.invites),
             members: Members::default(),
             door: Door::new(),
             own: None,
+            own_pulse: None,
             refresh: Refresh::Waiting,
             stale: false,
             rotate: false,
@@ -219,38 +285,51 @@ impl Mesh {
             actions: VecDeque::new(),
             unsaved: false,
             save_records_at: None,
+            housekeeping_at: Some(now.monotonic),
             peers_version: 0,
+            flood_noted_at: None,
+            shut_down: false,
         };
         if let Some(network) = mesh.network() {
-            for record in state.records {
-                // The file is trusted no more than the network: what does not verify is left out.
-                if record.value.node != mesh.me.node && record.verify_for(&network).is_ok() {
-                    mesh.members.merge(record);
-                }
-            }
+            mesh.remember(&network, state.members, state.revocations);
         }
         mesh
+    }
+
+    /// Takes in what was known before. The file is trusted no more than the network: what does not verify is left
+    /// out.
+    fn remember(
+        &mut self,
+        network: &NetworkId,
+        members: Vec<Remembered>,
+        revocations: Vec<Signed<Revocation>>,
+    ) {
+        for revocation in revocations {
+            if revocation.verify_for(network).is_ok() {
+                self.members.merge_revocation(revocation);
+            }
+        }
+        for Remembered { record, pulse, created, last_seen } in members {
+            let node = record.value.node;
+            if node == self.me.node || record.verify_for(network).is_err() {
+                continue;
+            }
+            self.members.merge_record(record, created);
+            if let Some(member) = self.members.get_mut(&node) {
+                member.last_seen = last_seen;
+            }
+            if let Some(pulse) =
+                pulse.filter(|pulse| pulse.value.network == *network && pulse.verify().is_ok())
+            {
+                self.members.merge_pulse(pulse);
+            }
+        }
     }
 
     /// The network, once this node is a member.
     #[must_use]
     pub fn network(&self) -> Option<NetworkId> {
         self.membership.as_ref().map(|membership| membership.charter.value.network())
-    }
-
-    /// The network as users see it.
-    #[must_use]
-    pub fn network_status(&self) -> Option<meshd::Network> {
-        let membership = self.membership.as_ref()?;
-        let charter = &membership.charter.value;
-        Some(meshd::Network {
-            id: charter.network().to_string(),
-            founder: charter.founder == self.me.node,
-            subnet: charter.subnet.to_string(),
-            ipv4: membership.ipv4,
-            ipv6: ipv6_of(&charter.network(), &self.me.node),
-            members: self.members.len() as u64 + 1,
-        })
     }
 
     /// The tunnel interface that this node should have, once it is a member.
@@ -302,48 +381,28 @@ impl Mesh {
         let mut keys: HashSet<[u8; 32]> = own.into_iter().collect();
         let members = self.members.iter().filter(|member| {
             let certificate = &member.record.value.wireguard.value;
-            certificate.is_valid_at(now.unix.as_secs()) && keys.insert(certificate.public_key)
+            !self.bans.is_banned(&member.node())
+                && certificate.is_valid_at(now.unix.as_secs())
+                && keys.insert(certificate.public_key)
         });
         members
             .map(|member| {
                 let record = &member.record.value;
+                // Who is not there is not called all the time; a packet for it still calls it.
+                let there = matches!(
+                    self.members.life(member, now.monotonic, self.settings.patience()),
+                    meshd::Life::Present | meshd::Life::Suspected
+                );
                 tund::Peer {
                     node: record.node,
                     public_key: record.wireguard.value.public_key,
                     endpoint: record.data,
                     ipv4: self.may_use(record).then_some(record.ipv4),
                     ipv6: record.ipv6(),
-                    keepalive: self.settings.keepalive,
+                    keepalive: if there { self.settings.keepalive } else { 0 },
                 }
             })
             .collect()
-    }
-
-    /// The other members as users see them, without what only `tund` knows.
-    #[must_use]
-    pub fn peer_reports(&self, now: Now) -> Vec<(NodeId, meshd::Peer)> {
-        let report = |member: &Member| {
-            let record = &member.record.value;
-            let peer = meshd::Peer {
-                node_id: record.node.to_string(),
-                name: record.name.to_string(),
-                ipv4: record.ipv4,
-                ipv6: record.ipv6(),
-                public_key: data_encoding::BASE64.encode(&record.wireguard.value.public_key),
-                endpoint: record.data.hash().b32(),
-                depth: record.chain.depth() as u64,
-                last_heard: member.last_heard.map(|heard| now.monotonic.saturating_sub(heard).as_secs()),
-                last_handshake: None,
-                tx_packets: 0,
-                tx_bytes: 0,
-                rx_packets: 0,
-                rx_bytes: 0,
-                queue_drops: 0,
-                rx_drops: 0,
-            };
-            (record.node, peer)
-        };
-        self.members.iter().map(report).collect()
     }
 
     /// When [`Mesh::on_time`] is to be called next, on the monotonic clock.
@@ -357,7 +416,13 @@ impl Mesh {
             Refresh::Due(at) => Some(at),
             Refresh::Running | Refresh::Waiting => None,
         };
-        [joining, refresh, self.announcer.wake_at(), self.save_records_at].into_iter().flatten().min()
+        // Without a record of its own it has nothing to say.
+        let gossip = self.own.as_ref().map(|_| {
+            let rumors = self.rumors.wake_at();
+            let times = [self.announcer.wake_at(), self.detector.wake_at()].into_iter().chain(rumors);
+            times.min().unwrap_or_default()
+        });
+        [joining, refresh, gossip, self.save_records_at, self.housekeeping_at].into_iter().flatten().min()
     }
 
     /// What is to be done. To be called after every event.
@@ -401,7 +466,9 @@ impl Mesh {
             node: self.me.node,
             membership: self.membership.clone(),
             invites: self.invites.issued().to_vec(),
-            records: self.members.iter().map(|member| member.record.clone()).collect(),
+            members: self.members.iter().map(remembered).collect(),
+            revocations: self.members.revocations().cloned().collect(),
+            bans: self.bans.iter().cloned().collect(),
         }
     }
 
@@ -411,7 +478,7 @@ impl Mesh {
             match joining.on_time(now) {
                 joining::Step::Wait => {}
                 joining::Step::LookUp(hash) => self.actions.push_back(Action::LookUp(hash)),
-                joining::Step::Send(to, request) => self.send(&to, &Message::JoinRequest(request)),
+                joining::Step::Send(to, request) => self.send(&to, &Message::JoinRequest(request), now),
                 joining::Step::GiveUp(error) => self.end_join(Err(error)),
             }
         }
@@ -424,13 +491,56 @@ impl Mesh {
             self.rotate |= self.epoch().is_some_and(|epoch| until_rotation(epoch, now).is_zero());
             self.start_refresh();
         }
-        if self.announcer.is_due(now.monotonic) {
-            let announce = self.announcer.next_round(now.monotonic, &mut self.rng);
-            self.gossip(announce);
+        self.gossip(now);
+        if self.housekeeping_at.is_some_and(|at| at <= now.monotonic) {
+            self.keep_house(now);
         }
-        if self.save_records_at.is_some_and(|at| at <= now.monotonic) || self.invites.remove_expired(now.unix)
-        {
+        if self.save_records_at.is_some_and(|at| at <= now.monotonic) {
             self.unsaved = true;
+        }
+    }
+
+    /// Lets go of what has expired.
+    fn keep_house(&mut self, now: Now) {
+        self.housekeeping_at = Some(now.monotonic + HOUSEKEEPING);
+        let unix = now.unix.as_secs();
+        if self.invites.remove_expired(now.unix) {
+            self.unsaved = true;
+        }
+        if self.bans.expire(unix) {
+            info!("a ban has ended");
+            self.on_bans_changed();
+        }
+        // A member that is never heard of again is forgotten with its key, a month after its last record.
+        let over = |member: &&Member| {
+            unix > member.record.value.wireguard.value.not_after.saturating_add(FORGET_AFTER.as_secs())
+        };
+        let over: Vec<NodeId> = self.members.iter().filter(over).map(Member::node).collect();
+        for node in over {
+            info!(node = %node.short(), "a member has not been heard of for long: it is forgotten");
+            self.members.remove(&node);
+            self.detector.forget(&node);
+            self.unsaved = true;
+            self.peers_version += 1;
+        }
+    }
+
+    /// Goes on with other settings.
+    pub fn reconfigure(&mut self, settings: Settings, now: Now) {
+        if self.settings.heartbeat != settings.heartbeat {
+            self.announcer.set_heartbeat(settings.heartbeat, now.monotonic);
+            self.detector.set_period(settings.heartbeat, now.monotonic);
+        }
+        self.budget.set_rate(settings.control_rate);
+        let renamed = self.settings.name != settings.name;
+        self.settings = settings;
+        self.peers_version += 1;
+        if renamed {
+            match self.refresh {
+                Refresh::Running => self.stale = true,
+                Refresh::Due(_) => self.refresh = Refresh::Due(now.monotonic),
+                Refresh::Waiting => {}
+            }
         }
     }
 
@@ -501,34 +611,14 @@ impl Mesh {
         self.ask(Pending::Invite { wish, founded }, keyd::Request::CreateInvite(request));
     }
 
-    /// A user wants a new WireGuard key.
-    pub fn rotate_key(&mut self, command: CommandId, now: Now) {
-        let refused = if self.membership.is_none() {
-            Some(ApiError::conflict("this node is in no network, and so has no WireGuard key"))
-        } else if self.own.is_none() {
-            Some(
-                ApiError::unavailable("this node has not published its first WireGuard key yet")
-                    .with_hint("see that its I2P sessions are up, then try again"),
-            )
-        } else if self.rotating.is_some() {
-            Some(ApiError::conflict("the WireGuard key is being rotated already"))
-        } else if self.epoch() >= Some(WireGuardCertificate::epoch_at(now.unix.as_secs())) {
-            Some(
-                ApiError::conflict("the WireGuard key was rotated less than a minute ago")
-                    .with_hint("an epoch lasts a minute at least; try again after that"),
-            )
-        } else {
-            None
-        };
-        if let Some(error) = refused {
-            return self.answer(command, Err(error));
+    /// A user wants an invite to be good for nothing any more.
+    pub fn revoke_invite(&mut self, command: CommandId, id: &str, now: Now) {
+        let result = self.invites.revoke(id, now.unix.as_secs());
+        if result.is_ok() {
+            info!(invite = id, "an invite is revoked");
+            self.unsaved = true;
         }
-        self.rotate = true;
-        self.rotating = Some(command);
-        match self.refresh {
-            Refresh::Running => self.stale = true,
-            Refresh::Due(_) | Refresh::Waiting => self.start_refresh(),
-        }
+        self.answer(command, result.map(meshd::Reply::InviteRevoked));
     }
 
     /// A user wants to join a network.
@@ -588,81 +678,50 @@ impl Mesh {
             return;
         }
         let sender = from.hash();
+        if self.is_shut_out(&sender) {
+            return;
+        }
         let asked = self.joining.as_ref().is_some_and(|joining| joining.control() == sender);
-        if !self.door.admit(&sender, asked || self.members.is_member(&sender), now.monotonic) {
+        let member = self.members.is_member(&sender);
+        if !self.door.admit(&sender, asked || member, now.monotonic) {
             debug!(from = %sender.short(), "dropped a control message: too many are coming");
+            // A flood is one offence in ten seconds, not one in each datagram.
+            if member && self.flood_noted_at.is_none_or(|noted| now.monotonic >= noted + FLOOD) {
+                self.flood_noted_at = Some(now.monotonic);
+                self.strike(from, Offence::Misbehaviour, now);
+            }
             return;
         }
         let message = match Message::from_bytes(payload) {
             Ok(message) => message,
             Err(error) => {
                 debug!(%error, from = %sender.short(), "dropped a control message");
-                return;
+                return self.strike(from, Offence::InvalidMessage, now);
             }
         };
-        self.members.heard(&sender, now.monotonic);
+        self.heard(&sender, now);
         match message {
             Message::JoinRequest(request) => self.on_join_request(from, &request, now),
-            Message::JoinReply(reply) => self.on_join_reply(from, reply),
-            Message::Records(records) => self.on_records(from, records, now),
-            Message::Digest(digest) => self.on_digest(from, &digest),
+            Message::JoinReply(reply) => self.on_join_reply(from, reply, now),
+            Message::News(gossip) => self.on_gossip(from, gossip, now),
+            Message::Ping(number, gossip) => {
+                self.on_ping(from, number, now);
+                self.on_gossip(from, gossip, now);
+            }
+            Message::Ack(number, gossip) => {
+                self.on_ack(from, number, now);
+                self.on_gossip(from, gossip, now);
+            }
+            Message::PingRequest(number, node, gossip) => {
+                self.on_ping_request(from, number, &node, now);
+                self.on_gossip(from, gossip, now);
+            }
+            Message::Compare(ranges) => self.on_compare(from, &ranges, now),
+            Message::Want(entries) => self.on_want(from, entries, now),
         }
     }
 
-    fn on_join_request(&mut self, from: &Destination, request: &JoinRequest, now: Now) {
-        let Some(membership) = &self.membership else { return };
-        let body = &request.body.value;
-        let meant_for_me = body.network == membership.charter.value.network() && body.inviter == self.me.node;
-        if !meant_for_me || body.control != from.hash() {
-            debug!("dropped a join request that is not for this node or not from its sender");
-            return;
-        }
-        if !self.door.admit_join(now.monotonic) {
-            debug!("dropped a join request: too many are coming");
-            return;
-        }
-        if let Err(error) = request.verify() {
-            debug!(%error, "dropped a join request");
-            return;
-        }
-        let certifying = |pending: &&Pending| matches!(pending, Pending::Member { .. });
-        let same =
-            |pending: &Pending| matches!(pending, Pending::Member { joiner, .. } if *joiner == body.joiner);
-        if self.pending.values().any(same) {
-            return;
-        }
-        let verdict = if membership.chain.depth() >= MAX_DEPTH {
-            Verdict::Refuse(Refusal::TooDeep)
-        } else if self.own.is_none() || self.pending.values().filter(certifying).count() >= MAX_CERTIFYING {
-            Verdict::Refuse(Refusal::Busy)
-        } else {
-            self.invites.use_by(&body.invite, body.joiner, now.unix)
-        };
-        match verdict {
-            // Anybody can ask with an invite of their own making, and none of that need be in the log.
-            Verdict::Refuse(Refusal::Unknown) => {
-                debug!(invite = %body.invite.id(), "refused a joiner: there is no such invite");
-                let refusal = Refusal::Unknown;
-                self.send(from, &Message::JoinReply(JoinReply::Refused { invite: body.invite, refusal }));
-            }
-            Verdict::Refuse(refusal) => {
-                info!(invite = %body.invite.id(), joiner = %body.joiner.short(), "refused a joiner: {refusal}");
-                self.send(from, &Message::JoinReply(JoinReply::Refused { invite: body.invite, refusal }));
-            }
-            Verdict::Certify { grant, counted } => {
-                if counted {
-                    info!(invite = %body.invite.id(), joiner = %body.joiner.short(), "an invite is used");
-                    // Saved before keyd is asked, hence before the joiner can learn of its certificate.
-                    self.unsaved = true;
-                }
-                let certify = CertifyMember { grant, request: request.clone() };
-                let pending = Pending::Member { to: *from, joiner: body.joiner };
-                self.ask(pending, keyd::Request::CertifyMember(Box::new(certify)));
-            }
-        }
-    }
-
-    fn on_join_reply(&mut self, from: &Destination, reply: JoinReply) {
+    fn on_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
         let Some(joining) = &mut self.joining else { return };
         if from.hash() != joining.control() {
             return;
@@ -670,16 +729,16 @@ impl Mesh {
         match joining.on_reply(reply, &self.me) {
             joining::Outcome::Ignored => {}
             joining::Outcome::Refused(error) => self.end_join(Err(error)),
-            joining::Outcome::Welcome(welcome) => self.enter(*welcome),
+            joining::Outcome::Welcome(welcome) => self.enter(*welcome, now),
         }
     }
 
     /// Becomes a member. The charter, the chain and its subject have been checked.
-    fn enter(&mut self, welcome: Welcome) {
+    fn enter(&mut self, welcome: Welcome, now: Now) {
         let network = welcome.charter.value.network();
         for record in welcome.records {
             if record.value.node != self.me.node && record.verify_for(&network).is_ok() {
-                self.members.merge(record);
+                self.members.merge_record(record, now.unix.as_secs());
             }
         }
         self.become_member(welcome.charter, welcome.chain);
@@ -687,10 +746,7 @@ impl Mesh {
 
     fn become_member(&mut self, charter: Signed<Charter>, chain: Chain) {
         let subnet = charter.value.subnet;
-        let taken = |address: Ipv4Addr| self.members.iter().any(|member| member.record.value.ipv4 == address);
-        let candidates = (0..64).map(|attempt| subnet.address_of(&self.me.node, attempt));
-        let ipv4 = candidates.into_iter().find(|address| !taken(*address));
-        let ipv4 = ipv4.unwrap_or_else(|| subnet.address_of(&self.me.node, 0));
+        let ipv4 = self.choose_address(&subnet, chain.member_since());
         info!(network = %charter.value.network().short(), %ipv4, "this node is a member");
         self.membership = Some(Membership { charter, chain, ipv4, last_sequence: 0, epoch: None });
         self.unsaved = true;
@@ -738,15 +794,24 @@ impl Mesh {
             (Pending::Record(value), Ok(keyd::Reply::Signature(signature))) => {
                 self.publish(Signed { value: *value, signature }, now);
             }
+            (Pending::Pulse(value, why), Ok(keyd::Reply::Signature(signature))) => {
+                self.on_pulse(Signed { value, signature }, why, now);
+            }
+            (Pending::Accusation(value), Ok(keyd::Reply::Signature(signature))) => {
+                self.accuse(Signed { value, signature }, now);
+            }
+            (Pending::Revocation(value, command), Ok(keyd::Reply::Signature(signature))) => {
+                self.on_revocation(Signed { value: *value, signature }, command, now);
+            }
             (Pending::Join, Ok(keyd::Reply::Signature(signature))) => {
                 if let Some(joining) = &mut self.joining
                     && let Some((to, request)) = joining.on_signed(signature, now)
                 {
-                    self.send(&to, &Message::JoinRequest(request));
+                    self.send(&to, &Message::JoinRequest(request), now);
                 }
             }
             (Pending::Member { to, joiner }, Ok(keyd::Reply::Membership(certificate))) => {
-                self.welcome(&to, &certificate, &joiner);
+                self.welcome(&to, &certificate, &joiner, now);
             }
             (pending, Ok(_)) => {
                 let error = ApiError::internal("keyd gave an answer to another question");
@@ -767,112 +832,36 @@ impl Mesh {
                 }
             }
             Pending::Join => self.end_join(Err(error)),
+            Pending::Pulse(_, Farewell::Leave(command)) | Pending::Revocation(_, command) => {
+                self.answer(command, Err(error));
+            }
+            // Nobody is told, and they find out.
+            Pending::Pulse(_, Farewell::ShutDown) => self.shut_down = true,
+            // If others go on saying so, it is refuted then.
+            Pending::Pulse(_, Farewell::No) => {}
+            // Others say so, or the next probe does.
+            Pending::Accusation(_) => {}
             // The joiner asks again.
             Pending::Member { .. } => {}
         }
     }
 
-    /// Sends a joiner its certificate and what it needs to start.
-    fn welcome(
-        &mut self,
-        to: &Destination,
-        certificate: &Signed<i2plan_proto::membership::Membership>,
-        joiner: &NodeId,
-    ) {
-        let (Some(membership), Some(own)) = (&self.membership, &self.own) else { return };
-        let chain = match membership.chain.extended(certificate) {
-            Ok(chain) => chain,
-            Err(error) => {
-                warn!(%error, "keyd's certificate does not continue this node's chain");
-                return;
-            }
-        };
-        let mut welcome = Welcome { charter: membership.charter.clone(), chain, records: vec![own.clone()] };
-        let mut room = message::MAX_LEN.saturating_sub(2 + 1 + welcome.charter.to_bytes().len());
-        room = room.saturating_sub(welcome.chain.to_bytes().len() + own.to_bytes().len());
-        for record in self.members.sample(join::MAX_RECORDS - 1, &[*joiner], &mut self.rng) {
-            let len = record.to_bytes().len();
-            if len < room {
-                room -= len;
-                welcome.records.push(record.clone());
-            }
-        }
-        self.send(to, &Message::JoinReply(JoinReply::Welcome(Box::new(welcome))));
-    }
-
-    /// Begins to renew the own record: first the certificate, then the record.
-    fn start_refresh(&mut self) {
-        let (Some(network), Some(_)) = (self.network(), self.data) else {
-            self.refresh = Refresh::Waiting;
-            return;
-        };
-        self.refresh = Refresh::Running;
-        let epoch = self.epoch().filter(|_| !self.rotate);
-        self.ask(Pending::WireGuard, keyd::Request::CertifyWireGuard { network, epoch });
-    }
-
-    fn sign_record(&mut self, wireguard: Signed<WireGuardCertificate>, now: Now) {
-        let (Some(membership), Some(data)) = (&mut self.membership, self.data) else { return };
-        let epoch = wireguard.value.epoch;
-        if membership.epoch.replace(epoch) != Some(epoch) {
-            info!(epoch, "a new epoch of the WireGuard key begins");
-            self.rotate = false;
-            // For tund, which goes on accepting the key before for a while.
-            self.peers_version += 1;
-        }
-        // Milliseconds since 1970, so that a node that lost its state still outdates its older records.
-        let millis = u64::try_from(now.unix.as_millis()).unwrap_or(u64::MAX);
-        let sequence = millis.max(membership.last_sequence.saturating_add(1));
-        membership.last_sequence = sequence;
-        let record = Record {
-            node: self.me.node,
-            sequence,
-            issued_at: now.unix.as_secs(),
-            name: self.settings.name.clone(),
-            control: self.me.control,
-            data,
-            ipv4: membership.ipv4,
-            wireguard,
-            chain: membership.chain.clone(),
-        };
-        // The sequence number and the epoch are on disk before anybody sees them.
-        self.unsaved = true;
-        self.ask(Pending::Record(Box::new(record.clone())), keyd::Request::SignRecord(Box::new(record)));
-    }
-
-    fn publish(&mut self, record: Signed<Record>, now: Now) {
-        // At least a while, so that clocks that disagree do not make a busy loop.
-        let next =
-            until_rotation(record.value.wireguard.value.epoch, now).clamp(KEYD_RETRY * 12, REFRESH_EVERY);
-        let next = if std::mem::take(&mut self.stale) { Duration::ZERO } else { next };
-        self.refresh = Refresh::Due(now.monotonic + next);
-        if !self.rotate
-            && let Some(command) = self.rotating.take()
-        {
-            let key = describe_key(&record.value.wireguard.value);
-            self.answer(command, Ok(meshd::Reply::Rotated(key)));
-        }
-        self.own = Some(record);
-        self.announcer.news(now.monotonic);
-        if self.joining.is_some()
-            && let Some(network) = self.network_status()
-        {
-            self.end_join(Ok(network));
-        }
-        if self.announcer.is_due(now.monotonic) {
-            let announce = self.announcer.next_round(now.monotonic, &mut self.rng);
-            self.gossip(announce);
-        }
-    }
-
-    /// Of several members that claim one address, the one with the smallest id has it.
+    /// Whether a member has the best claim to its address, which is a host's and not this node's own.
     fn may_use(&self, record: &Record) -> bool {
         let Some(membership) = &self.membership else { return false };
+        let best = self.members.best_claim(record.ipv4).map(|(_, node)| node);
         let mine = membership.ipv4 == record.ipv4;
-        let better = |member: &Member| {
-            member.record.value.ipv4 == record.ipv4 && member.record.value.node < record.node
-        };
-        membership.charter.value.subnet.is_host(record.ipv4) && !mine && !self.members.iter().any(better)
+        let own = (membership.chain.member_since(), self.me.node);
+        let loses = mine && self.members.get(&record.node).is_some_and(|member| own < claim(member));
+        membership.charter.value.subnet.is_host(record.ipv4) && best == Some(record.node) && !loses
+    }
+
+    /// The first of this node's addresses to which nobody has a better claim.
+    fn choose_address(&self, subnet: &Ipv4Subnet, member_since: u64) -> Ipv4Addr {
+        let own = (member_since, self.me.node);
+        let free = |address: &Ipv4Addr| self.members.best_claim(*address).is_none_or(|other| own < other);
+        let mut candidates = (0..MAX_ADDRESSES).map(|attempt| subnet.address_of(&self.me.node, attempt));
+        candidates.find(free).unwrap_or_else(|| subnet.address_of(&self.me.node, 0))
     }
 
     fn ask(&mut self, pending: Pending, request: keyd::Request) {
@@ -882,8 +871,10 @@ impl Mesh {
         self.actions.push_back(Action::Ask(ticket, Box::new(request)));
     }
 
-    fn send(&mut self, to: &Destination, message: &Message) {
-        self.actions.push_back(Action::Send { to: *to, message: message.to_bytes() });
+    fn send(&mut self, to: &Destination, message: &Message, now: Now) {
+        let message = message.to_bytes();
+        self.budget.charge(message.len(), now.monotonic);
+        self.actions.push_back(Action::Send { to: *to, message });
     }
 
     fn answer(&mut self, command: CommandId, result: Result<meshd::Reply, ApiError>) {
@@ -891,24 +882,13 @@ impl Mesh {
     }
 }
 
-/// A WireGuard key and its certificate, for users.
-#[must_use]
-pub fn describe_key(certificate: &WireGuardCertificate) -> meshd::WireGuardKey {
-    meshd::WireGuardKey {
-        public_key: data_encoding::BASE64.encode(&certificate.public_key),
-        epoch: certificate.epoch,
-        not_before: certificate.not_before,
-        not_after: certificate.not_after,
+fn remembered(member: &Member) -> Remembered {
+    Remembered {
+        record: member.record.clone(),
+        pulse: member.pulse.clone(),
+        created: member.created,
+        last_seen: member.last_seen,
     }
-}
-
-/// How long until an epoch is over; nothing for one that begins in the future, as after a clock was set back.
-fn until_rotation(epoch: u32, now: Now) -> Duration {
-    let began = Duration::from_secs(WireGuardCertificate::begins_at(epoch));
-    if began > now.unix + CLOCK_TOLERANCE {
-        return Duration::ZERO;
-    }
-    (began + ROTATE_EVERY).saturating_sub(now.unix)
 }
 
 #[cfg(test)]

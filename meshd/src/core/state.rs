@@ -6,12 +6,16 @@ use i2plan_proto::codec::{Codec, DecodeError, Reader};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::InviteGrant;
 use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
+use i2plan_proto::revocation::Revocation;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+pub use super::bans::Ban;
+
 const MAGIC: &[u8; 12] = b"i2plan state";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SUM_LEN: usize = 32;
 
 /// What a node must remember.
@@ -23,8 +27,25 @@ pub struct State {
     pub membership: Option<Membership>,
     /// The invites that it has made.
     pub invites: Vec<IssuedInvite>,
-    /// The other members' records.
-    pub records: Vec<Signed<Record>>,
+    /// The other members.
+    pub members: Vec<Remembered>,
+    /// The memberships that were taken back.
+    pub revocations: Vec<Signed<Revocation>>,
+    /// With whom the node has nothing to do.
+    pub bans: Vec<Ban>,
+}
+
+/// Another member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Its record.
+    pub record: Signed<Record>,
+    /// Its last word on its own life, if that is newer.
+    pub pulse: Option<Signed<Pulse>>,
+    /// When this node learned of it, Unix time in seconds.
+    pub created: u64,
+    /// When it was last known to be there, Unix time in seconds.
+    pub last_seen: Option<u64>,
 }
 
 /// A node's place in a network.
@@ -47,8 +68,10 @@ pub struct Membership {
 pub struct IssuedInvite {
     /// What `keyd` signed when the invite was made.
     pub grant: Signed<InviteGrant>,
-    /// Who has used it, if its uses are limited.
+    /// Who has used it; of one without limit the last thousand.
     pub used_by: Vec<NodeId>,
+    /// It is not good any more.
+    pub revoked: bool,
 }
 
 /// Why a file is not a state.
@@ -81,7 +104,14 @@ impl State {
     /// The state of a node that has just come to be.
     #[must_use]
     pub fn new(node: NodeId) -> Self {
-        Self { node, membership: None, invites: Vec::new(), records: Vec::new() }
+        Self {
+            node,
+            membership: None,
+            invites: Vec::new(),
+            members: Vec::new(),
+            revocations: Vec::new(),
+            bans: Vec::new(),
+        }
     }
 
     /// The file's content.
@@ -104,8 +134,19 @@ impl State {
         put_all(&mut out, &self.invites, |out, invite| {
             invite.grant.encode(out);
             put_all(out, &invite.used_by, |out, node| node.encode(out));
+            out.push(u8::from(invite.revoked));
         });
-        put_all(&mut out, &self.records, |out, record| record.encode(out));
+        put_all(&mut out, &self.members, |out, member| {
+            member.record.encode(out);
+            out.push(u8::from(member.pulse.is_some()));
+            if let Some(pulse) = &member.pulse {
+                pulse.encode(out);
+            }
+            out.extend_from_slice(&member.created.to_be_bytes());
+            out.extend_from_slice(&member.last_seen.unwrap_or(0).to_be_bytes());
+        });
+        put_all(&mut out, &self.revocations, |out, revocation| revocation.encode(out));
+        put_all(&mut out, &self.bans, |out, ban| ban.encode(out));
         let sum = Sha256::digest(&out);
         out.extend_from_slice(&sum);
         out
@@ -151,10 +192,26 @@ impl State {
             }),
         };
         let invites = read_all(reader, |reader| {
-            Ok(IssuedInvite { grant: Signed::decode(reader)?, used_by: read_all(reader, NodeId::decode)? })
+            Ok(IssuedInvite {
+                grant: Signed::decode(reader)?,
+                used_by: read_all(reader, NodeId::decode)?,
+                revoked: reader.u8("invite")? != 0,
+            })
         })?;
-        let records = read_all(reader, Signed::decode)?;
-        Ok(Self { node, membership, invites, records })
+        let members = read_all(reader, |reader| {
+            Ok(Remembered {
+                record: Signed::decode(reader)?,
+                pulse: match reader.u8("pulse")? {
+                    0 => None,
+                    _ => Some(Signed::decode(reader)?),
+                },
+                created: reader.u64("time")?,
+                last_seen: Some(reader.u64("time")?).filter(|time| *time > 0),
+            })
+        })?;
+        let revocations = read_all(reader, Signed::decode)?;
+        let bans = read_all(reader, Ban::decode)?;
+        Ok(Self { node, membership, invites, members, revocations, bans })
     }
 }
 

@@ -31,6 +31,10 @@ struct World {
     /// Every so many-th datagram is lost; none if zero.
     lose_every: usize,
     sent: usize,
+    /// Nodes that are switched off.
+    down: Vec<usize>,
+    /// Pairs of nodes between which nothing passes.
+    severed: Vec<(usize, usize)>,
 }
 
 fn destination(seed: u8, purpose: u8) -> Destination {
@@ -48,6 +52,8 @@ fn settings(seed: u8) -> Settings {
         name: format!("node-{seed}").parse().unwrap(),
         subnet: Ipv4Subnet::DEFAULT,
         heartbeat: Duration::from_secs(30),
+        peer_timeout: Duration::from_secs(300),
+        control_rate: 2000,
         interface: "i2plan0".to_owned(),
         mtu: 1280,
         keepalive: 25,
@@ -56,16 +62,28 @@ fn settings(seed: u8) -> Settings {
 
 impl World {
     fn new(count: u8) -> Self {
+        Self::in_subnet(count, Ipv4Subnet::DEFAULT)
+    }
+
+    fn in_subnet(count: u8, subnet: Ipv4Subnet) -> Self {
         let mut world = Self {
             nodes: Vec::new(),
             time: Duration::ZERO,
             in_flight: VecDeque::new(),
             lose_every: 0,
             sent: 0,
+            down: Vec::new(),
+            severed: Vec::new(),
         };
         for seed in 1..=count {
             let (key, me) = identity(seed);
-            let mut mesh = Mesh::new(me, settings(seed), State::new(me.node), [seed; 32], world.now());
+            let mut mesh = Mesh::new(
+                me,
+                Settings { subnet, ..settings(seed) },
+                State::new(me.node),
+                [seed; 32],
+                world.now(),
+            );
             mesh.on_data_session(destination(seed, 2));
             let (disk, answers) = (Vec::new(), Vec::new());
             world.nodes.push(Node { mesh, key, identity: me, disk, disk_full: false, answers });
@@ -129,7 +147,15 @@ impl World {
 
     fn deliver(&mut self) {
         while let Some((from, to, message)) = self.in_flight.pop_front() {
-            if let Some(index) = self.nodes.iter().position(|node| node.identity.control == to) {
+            let place = |control| self.nodes.iter().position(|node| node.identity.control == control);
+            let (source, target) = (place(from), place(to));
+            let cut = |index: usize| {
+                self.down.contains(&index)
+                    || source.is_some_and(|source| {
+                        self.severed.contains(&(source, index)) || self.severed.contains(&(index, source))
+                    })
+            };
+            if let Some(index) = target.filter(|index| !cut(*index)) {
                 let now = self.now();
                 self.nodes[index].mesh.on_datagram(&from, &message, now);
                 self.settle(index);
@@ -143,7 +169,9 @@ impl World {
             self.deliver();
             self.time += Duration::from_secs(1);
             for index in 0..self.nodes.len() {
-                if self.nodes[index].mesh.wake_at().is_some_and(|at| at <= self.time) {
+                if !self.down.contains(&index)
+                    && self.nodes[index].mesh.wake_at().is_some_and(|at| at <= self.time)
+                {
                     let now = self.now();
                     self.nodes[index].mesh.on_time(now);
                     self.settle(index);
@@ -181,6 +209,42 @@ impl World {
         panic!("no answer");
     }
 
+    /// A network of which the first node is the founder, and each other was invited by the one at this place.
+    fn network(inviters: &[usize]) -> Self {
+        let mut world = Self::new(u8::try_from(inviters.len() + 1).unwrap());
+        for (index, inviter) in inviters.iter().enumerate() {
+            let code = world.invite(*inviter, None).unwrap();
+            world.join(index + 1, code.expose()).unwrap();
+        }
+        world.run(60);
+        for index in 0..world.nodes.len() {
+            assert_eq!(world.members(index), world.nodes.len() as u64);
+        }
+        world
+    }
+
+    fn node(&self, index: usize) -> NodeId {
+        self.nodes[index].identity.node
+    }
+
+    /// How a node sees another.
+    fn life(&self, here: usize, there: usize) -> Option<meshd::Life> {
+        let reports = self.nodes[here].mesh.peer_reports(self.now());
+        reports.into_iter().find(|(node, _)| *node == self.node(there)).map(|(_, peer)| peer.life)
+    }
+
+    /// Runs a user's command and returns its answer, which comes at once.
+    fn command(&mut self, index: usize, run: impl FnOnce(&mut Mesh, Now)) -> Result<meshd::Reply, ApiError> {
+        let now = self.now();
+        run(&mut self.nodes[index].mesh, now);
+        self.settle(index);
+        self.nodes[index].answers.pop().expect("an answer at once")
+    }
+
+    fn has_peer(&self, here: usize, there: usize) -> bool {
+        self.nodes[here].mesh.peers(self.now()).iter().any(|peer| peer.node == self.node(there))
+    }
+
     /// A node forgets all but its disk and its keys.
     fn restart(&mut self, index: usize) {
         let node = &self.nodes[index];
@@ -197,6 +261,12 @@ impl World {
     }
 }
 
+/// A message that tells a record.
+fn news(record: Signed<Record>) -> Vec<u8> {
+    let items = vec![message::Item::Record(Box::new(record))];
+    Message::News(message::Gossip { entries: Vec::new(), items }).to_bytes()
+}
+
 /// What an honest `keyd` answers.
 fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, ApiError> {
     let unix = now.unix.as_secs();
@@ -208,6 +278,9 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
     Ok(match request {
         keyd::Request::SignCharter(charter) => keyd::Reply::Signature(charter.sign(&node.key)),
         keyd::Request::SignRecord(record) => keyd::Reply::Signature(record.sign(&node.key)),
+        keyd::Request::SignPulse(pulse) => keyd::Reply::Signature(pulse.sign(&node.key)),
+        keyd::Request::SignAccusation(accusation) => keyd::Reply::Signature(accusation.sign(&node.key)),
+        keyd::Request::SignRevocation(revocation) => keyd::Reply::Signature(revocation.sign(&node.key)),
         keyd::Request::SignJoin(body) => keyd::Reply::Signature(body.sign(&node.key)),
         keyd::Request::CreateInvite(CreateInvite { network, expires_at, uses }) => {
             let count = u8::try_from(node.mesh.invites.issued().len()).unwrap();
@@ -376,9 +449,13 @@ fn a_restarted_node_is_the_same_and_knows_its_peers() {
     assert_eq!(world.nodes[1].mesh.interface(), before);
     assert_eq!(world.nodes[1].mesh.peers(world.now()).len(), 1);
     // Its new record outdoes the old one.
-    let old = world.nodes[0].mesh.members.sequence(&world.nodes[1].identity.node);
+    let old =
+        world.nodes[0].mesh.members.index().get(&world.nodes[1].identity.node).map(|entry| entry.record);
     world.run(5);
-    assert!(world.nodes[0].mesh.members.sequence(&world.nodes[1].identity.node) > old);
+    assert!(
+        world.nodes[0].mesh.members.index().get(&world.nodes[1].identity.node).map(|entry| entry.record)
+            > old
+    );
 }
 
 #[test]
@@ -420,7 +497,7 @@ fn a_node_that_lost_its_state_outdoes_its_old_record() {
     world.run(90);
     let node = world.nodes[1].identity.node;
     assert_eq!(
-        world.nodes[0].mesh.members.sequence(&node),
+        world.nodes[0].mesh.members.index().get(&node).map(|entry| entry.record),
         world.nodes[1].mesh.own.as_ref().map(|own| own.value.sequence)
     );
 }
@@ -431,7 +508,7 @@ fn strangers_get_no_digest_answered_and_forged_records_are_dropped() {
     let _ = world.invite(0, Some(1)).unwrap();
     let now = world.now();
     let stranger = world.nodes[1].identity.control;
-    let digest = Message::Digest(message::Digest { complete: true, entries: vec![] });
+    let digest = Message::Ping(1, message::Gossip::default());
     world.nodes[0].mesh.on_datagram(&stranger, &digest.to_bytes(), now);
     assert!(world.nodes[0].mesh.take_turn().actions.is_empty());
 
@@ -439,7 +516,7 @@ fn strangers_get_no_digest_answered_and_forged_records_are_dropped() {
     record.value.sequence += 1;
     record.value.control = stranger;
     record.signature = Signature([1; 64]);
-    world.nodes[0].mesh.on_datagram(&stranger, &Message::Records(vec![record]).to_bytes(), now);
+    world.nodes[0].mesh.on_datagram(&stranger, &news(record), now);
     let turn = world.nodes[0].mesh.take_turn();
     assert!(turn.actions.is_empty() && turn.save.is_none());
 }
@@ -459,11 +536,11 @@ fn a_claim_to_anothers_destination_takes_nothing_from_it() {
         record.value.control = control;
         record.signature = record.value.sign(&world.nodes[2].key);
         let now = world.now();
-        world.nodes[0].mesh.on_datagram(&own, &Message::Records(vec![record]).to_bytes(), now);
+        world.nodes[0].mesh.on_datagram(&own, &news(record), now);
         world.nodes[0].mesh.take_turn();
     }
     let now = world.now();
-    let digest = Message::Digest(message::Digest { complete: true, entries: vec![] });
+    let digest = Message::Ping(1, message::Gossip::default());
     world.nodes[0].mesh.on_datagram(&honest, &digest.to_bytes(), now);
     let answered = |action: &Action| matches!(action, Action::Send { to, .. } if *to == honest);
     assert!(world.nodes[0].mesh.take_turn().actions.iter().any(answered));
@@ -493,7 +570,7 @@ fn strangers_in_crowds_do_not_keep_members_from_being_heard() {
     world.join(1, code.expose()).unwrap();
     world.run(10);
     let now = world.now();
-    let digest = Message::Digest(message::Digest { complete: true, entries: vec![] }).to_bytes();
+    let digest = Message::Ping(1, message::Gossip::default()).to_bytes();
     for padding in 0..=u8::MAX {
         for signing_key in 10..=u8::MAX {
             let stranger = destination(padding, signing_key);
@@ -532,21 +609,300 @@ fn one_invite_lets_no_more_in_however_many_come_at_once() {
 }
 
 #[test]
-fn of_two_claims_to_an_address_the_smaller_id_has_it() {
-    let mut world = World::new(3);
+fn collisions_heal_and_the_older_member_keeps_its_address() {
+    let subnet: Ipv4Subnet = "10.9.0.0/28".parse().unwrap();
+    let mut world = World::in_subnet(9, subnet);
+    // All are joined by the founder at once, so that none knows of the others when it chooses.
     let code = world.invite(0, None).unwrap();
-    world.join(1, code.expose()).unwrap();
+    let founders = world.nodes[0].mesh.interface().unwrap().ipv4;
+    for index in 1..9 {
+        let now = world.now();
+        world.nodes[index].mesh.join(0, code.expose(), now);
+        world.settle(index);
+    }
+    world.run(1);
+    let addresses = |world: &World| -> Vec<Ipv4Addr> {
+        world.nodes.iter().map(|node| node.mesh.interface().unwrap().ipv4).collect()
+    };
+    let distinct = |addresses: &[Ipv4Addr]| addresses.iter().collect::<HashSet<_>>().len();
+    assert!(distinct(&addresses(&world)) < 9, "there is a collision to heal");
+    world.run(180);
+    let healed = addresses(&world);
+    assert_eq!((distinct(&healed), healed[0]), (9, founders));
+    for here in &world.nodes {
+        for peer in here.mesh.peers(world.now()) {
+            let there = world.nodes.iter().position(|node| node.identity.node == peer.node).unwrap();
+            assert_eq!(peer.ipv4, Some(healed[there]));
+        }
+    }
+}
+
+#[test]
+fn a_claim_to_an_address_that_is_not_derived_from_the_identity_is_refused() {
+    let mut world = World::network(&[0]);
+    let before = world.nodes[0].mesh.peers(world.now());
+    for address in ["10.42.0.0", "10.42.255.255", "10.43.0.1", "10.42.0.1"] {
+        let mut record = world.nodes[1].mesh.own.clone().unwrap();
+        record.value.sequence += 1_000_000;
+        record.value.ipv4 = address.parse().unwrap();
+        record.signature = record.value.sign(&world.nodes[1].key);
+        let (from, now) = (world.nodes[1].identity.control, world.now());
+        world.nodes[0].mesh.on_datagram(&from, &news(record), now);
+        assert_eq!(world.nodes[0].mesh.peers(now), before, "{address}");
+    }
+}
+
+#[test]
+fn a_member_that_is_off_is_found_out_and_welcomed_back() {
+    for count in [1, 2, 5] {
+        let mut world = World::network(&vec![0; count]);
+        world.down = vec![count];
+        world.run(400);
+        for here in 0..count {
+            assert_eq!(world.life(here, count), Some(meshd::Life::Unreachable), "of {count}, seen by {here}");
+            // It stays a peer, so that a packet can wake it; it is only not called all the time.
+            let peers = world.nodes[here].mesh.peers(world.now());
+            let peer = peers.iter().find(|peer| peer.node == world.node(count)).unwrap();
+            assert_eq!(peer.keepalive, 0);
+        }
+        world.down.clear();
+        world.restart(count);
+        world.run(60);
+        for here in 0..count {
+            assert_eq!(world.life(here, count), Some(meshd::Life::Present), "of {count}, seen by {here}");
+        }
+    }
+}
+
+#[test]
+fn loss_alone_makes_nobody_unreachable() {
+    let mut world = World::network(&[0, 0, 1, 1, 2]);
+    world.lose_every = 4;
+    for _ in 0..120 {
+        world.run(30);
+        for here in 0..6 {
+            for there in 0..6 {
+                assert_ne!(world.life(here, there), Some(meshd::Life::Unreachable));
+            }
+        }
+    }
+}
+
+#[test]
+fn whoever_is_cut_off_accuses_nobody() {
+    let mut world = World::network(&[0, 0, 0]);
+    world.severed = vec![(3, 0), (3, 1), (3, 2)];
+    world.run(600);
+    let mesh = &world.nodes[3].mesh;
+    assert!(mesh.members.iter().all(|member| member.accusations().next().is_none()));
+}
+
+#[test]
+fn one_that_some_cannot_reach_is_reached_through_others() {
+    let mut world = World::network(&[0, 0, 0]);
+    world.severed = vec![(0, 1)];
+    world.run(600);
+    assert_ne!(world.life(0, 1), Some(meshd::Life::Unreachable));
+    let routes = world.nodes[0].mesh.routes(world.now());
+    let route = routes.iter().find(|route| route.node_id == world.node(1).to_string()).unwrap();
+    assert_eq!(route.hops, Some(2));
+    assert!(route.via.is_some());
+    // And its news comes through them.
+    let now = world.now();
+    world.nodes[1].mesh.reconfigure(Settings { name: "renamed".parse().unwrap(), ..settings(2) }, now);
+    world.run(60);
+    let reports = world.nodes[0].mesh.peer_reports(world.now());
+    assert!(reports.iter().any(|(_, peer)| peer.name == "renamed"));
+}
+
+#[test]
+fn lies_about_a_member_are_refuted() {
+    let mut world = World::network(&[0, 0, 0, 0]);
+    let network = world.nodes[0].mesh.network().unwrap();
+    let victim = world.node(1);
+    for round in 0..5 {
+        for liar in [2, 3, 4] {
+            let sequence = world.nodes[1].mesh.own_word().unwrap();
+            let accusation = Accusation {
+                network,
+                accuser: world.node(liar),
+                subject: victim,
+                sequence,
+                issued_at: world.now().unix.as_secs(),
+            };
+            let signature = accusation.sign(&world.nodes[liar].key);
+            let item = message::Item::Accusation(Signed { value: accusation, signature });
+            let gossip = message::Gossip { entries: Vec::new(), items: vec![item] };
+            let (from, now) = (world.nodes[liar].identity.control, world.now());
+            world.nodes[0].mesh.on_datagram(&from, &Message::News(gossip).to_bytes(), now);
+            world.settle(0);
+        }
+        for _ in 0..60 {
+            world.run(1);
+            assert_ne!(world.life(0, 1), Some(meshd::Life::Unreachable), "round {round}");
+        }
+        assert_eq!(world.life(0, 1), Some(meshd::Life::Present), "round {round}");
+    }
+}
+
+#[test]
+fn who_shuts_down_says_so_and_who_returns_is_there() {
+    let mut world = World::network(&[0, 0]);
+    let now = world.now();
+    assert!(world.nodes[2].mesh.begin_shutdown(now));
+    world.settle(2);
+    assert!(world.nodes[2].mesh.is_shut_down());
+    world.down = vec![2];
+    world.run(5);
+    assert_eq!(world.life(0, 2), Some(meshd::Life::Away));
+    assert_eq!(world.life(1, 2), Some(meshd::Life::Away));
+    world.run(600);
+    assert_eq!(world.life(0, 2), Some(meshd::Life::Away));
+    world.down.clear();
+    world.restart(2);
+    world.run(10);
+    assert_eq!(world.life(0, 2), Some(meshd::Life::Present));
+}
+
+#[test]
+fn who_leaves_is_gone_for_all_and_can_join_again() {
+    let mut world = World::network(&[0, 0, 1]);
+    world.down = vec![3];
+    let old = world.nodes[2].mesh.own.clone().unwrap();
+    assert!(matches!(world.command(2, |mesh, now| mesh.leave(1, now)), Ok(meshd::Reply::Left(_))));
+    assert!(world.nodes[2].mesh.network().is_none());
+    world.run(60);
+    assert_eq!([world.members(0), world.members(1)], [3, 3]);
+    // One that was away and still has it hears of it too, and its old record brings nobody back.
+    world.down.clear();
+    world.run(120);
+    assert_eq!([world.members(0), world.members(1), world.members(3)], [3, 3, 3]);
+    let (from, now) = (world.nodes[1].identity.control, world.now());
+    world.nodes[0].mesh.on_datagram(&from, &news(old), now);
+    assert_eq!(world.members(0), 3);
+    let code = world.invite(1, None).unwrap();
     world.join(2, code.expose()).unwrap();
     world.run(60);
-    let claimed = world.nodes[1].mesh.interface().unwrap().ipv4;
-    world.nodes[2].mesh.membership.as_mut().unwrap().ipv4 = claimed;
-    world.nodes[2].mesh.start_refresh();
-    world.settle(2);
-    world.run(60);
-    let winner = world.nodes[1].identity.node.min(world.nodes[2].identity.node);
-    for peer in world.nodes[0].mesh.peers(world.now()) {
-        assert_eq!(peer.ipv4, (peer.node == winner).then_some(claimed));
+    assert_eq!([world.members(0), world.members(1), world.members(2), world.members(3)], [4; 4]);
+}
+
+#[test]
+fn a_revocation_takes_out_a_member_and_all_below_it_for_good() {
+    // 0 invites 1 and 2; 1 invites 3, and 3 invites 4.
+    let mut world = World::network(&[0, 0, 1, 3]);
+    let error = world.command(2, |mesh, now| mesh.revoke(1, &NodeId([0; 32]).to_string(), now)).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    let (one, two) = (world.node(1).to_string(), world.node(2).to_string());
+    let error = world.command(2, |mesh, now| mesh.revoke(1, &one, now)).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Denied);
+    world.down = vec![2];
+    match world.command(0, |mesh, now| mesh.revoke(1, &one, now)) {
+        Ok(meshd::Reply::Revoked(out)) => assert_eq!(out.len(), 3),
+        other => panic!("{other:?}"),
     }
+    world.run(60);
+    assert_eq!(world.members(0), 2);
+    for out in [1, 3, 4] {
+        assert!(world.nodes[out].mesh.network().is_none(), "{out} knows that it is out");
+    }
+    // It is remembered over a restart, and who was away learns of it.
+    world.restart(0);
+    world.down.clear();
+    world.run(120);
+    assert_eq!((world.members(0), world.members(2)), (2, 2));
+    assert!(!world.has_peer(2, 1) && !world.has_peer(2, 3));
+    // Who was below can be invited again by others; who was revoked cannot come back.
+    let code = world.invite(2, None).unwrap();
+    world.join(4, code.expose()).unwrap();
+    world.run(60);
+    assert_eq!((world.members(0), world.members(2), world.members(4)), (3, 3, 3));
+    let error = world.join(1, code.expose()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Denied, "{error}");
+    let _ = two;
+}
+
+#[test]
+fn a_ban_cuts_everything_and_is_lifted() {
+    let mut world = World::network(&[0, 0]);
+    let node = world.node(1).to_string();
+    let ban = |mesh: &mut Mesh, now: Now| mesh.add_ban(1, &node, "noise".to_owned(), Some(3600), now);
+    assert!(matches!(world.command(0, ban), Ok(meshd::Reply::BanAdded(_))));
+    assert!(!world.has_peer(0, 1) && world.has_peer(0, 2) && world.has_peer(2, 1));
+    let (from, now) = (world.nodes[1].identity.control, world.now());
+    let ping = Message::Ping(1, message::Gossip::default()).to_bytes();
+    world.nodes[0].mesh.on_datagram(&from, &ping, now);
+    assert!(world.nodes[0].mesh.take_turn().actions.is_empty());
+    world.restart(0);
+    assert!(!world.has_peer(0, 1));
+    // It ends by itself.
+    world.run(3700);
+    assert!(world.has_peer(0, 1));
+    assert!(matches!(world.command(0, ban), Ok(meshd::Reply::BanAdded(_))));
+    assert!(matches!(world.command(0, |mesh, _| mesh.remove_ban(1, &node)), Ok(meshd::Reply::BanRemoved(_))));
+    assert!(world.has_peer(0, 1));
+    let error = world.command(0, |mesh, _| mesh.remove_ban(1, &node)).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+}
+
+#[test]
+fn who_sends_what_no_honest_member_sends_is_banned_in_time() {
+    let mut world = World::network(&[0, 0]);
+    let from = world.nodes[1].identity.control;
+    for _ in 0..5 {
+        let now = world.now();
+        world.nodes[0].mesh.on_datagram(&from, b"nonsense", now);
+        world.settle(0);
+    }
+    let bans = world.nodes[0].mesh.ban_reports();
+    assert_eq!(bans.len(), 1);
+    assert_eq!((bans[0].reason, bans[0].strikes), (meshd::BanReason::InvalidMessages, 5));
+    assert!(!world.has_peer(0, 1));
+}
+
+#[test]
+fn halves_that_were_cut_off_find_together_again() {
+    let mut world = World::network(&[0, 0, 1, 1, 2]);
+    for here in [0, 1, 2] {
+        for there in [3, 4, 5] {
+            world.severed.push((here, there));
+        }
+    }
+    world.run(600);
+    let now = world.now();
+    world.nodes[5].mesh.reconfigure(Settings { name: "renamed".parse().unwrap(), ..settings(6) }, now);
+    world.settle(5);
+    world.run(10);
+    world.severed.clear();
+    world.run(300);
+    for here in 0..6 {
+        for there in (0..6).filter(|there| *there != here) {
+            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+        }
+    }
+    let reports = world.nodes[0].mesh.peer_reports(world.now());
+    assert!(reports.iter().any(|(_, peer)| peer.name == "renamed"));
+}
+
+#[test]
+fn who_was_away_while_others_joined_and_one_was_revoked_catches_up_within_a_minute() {
+    let mut world = World::new(7);
+    let code = world.invite(0, None).unwrap();
+    for index in 1..=3 {
+        world.join(index, code.expose()).unwrap();
+    }
+    world.run(60);
+    world.down = vec![2];
+    for index in 4..7 {
+        world.join(index, code.expose()).unwrap();
+    }
+    let revoked = world.node(3).to_string();
+    assert!(world.command(0, |mesh, now| mesh.revoke(1, &revoked, now)).is_ok());
+    world.run(60);
+    world.down.clear();
+    world.restart(2);
+    world.run(60);
+    assert_eq!(world.members(2), 6);
+    assert!((4..7).all(|there| world.has_peer(2, there)) && !world.has_peer(2, 3));
 }
 
 #[test]
@@ -578,7 +934,7 @@ mod state_file {
     #[test]
     fn states_read_back_and_know_their_node() {
         let state = full_state();
-        assert_eq!((state.invites.len(), state.records.len()), (1, 2));
+        assert_eq!((state.invites.len(), state.members.len()), (1, 2));
         assert_eq!(State::from_bytes(&state.to_bytes(), &state.node), Ok(state.clone()));
         let other = identity(9).1.node;
         assert!(matches!(State::from_bytes(&state.to_bytes(), &other), Err(StateError::OtherNode { .. })));
@@ -597,8 +953,8 @@ mod state_file {
     fn a_later_version_is_named() {
         let state = full_state();
         let mut bytes = state.to_bytes();
-        bytes[12] = 2;
-        assert_eq!(State::from_bytes(&bytes, &state.node), Err(StateError::Version(2)));
+        bytes[12] = 9;
+        assert_eq!(State::from_bytes(&bytes, &state.node), Err(StateError::Version(9)));
     }
 
     proptest! {
@@ -662,9 +1018,9 @@ fn keys_are_rotated_in_time() {
     world.invite(0, Some(1)).unwrap();
     let first = world.nodes[0].mesh.epoch().unwrap();
     let begins = Duration::from_secs(WireGuardCertificate::begins_at(first));
-    assert!(until_rotation(first, world.now()) <= ROTATE_EVERY);
+    assert!(until_rotation(first, world.now()) <= own::ROTATE_EVERY);
     let later = |unix| Now { monotonic: Duration::ZERO, unix };
-    assert_eq!(until_rotation(first, later(begins + ROTATE_EVERY)), Duration::ZERO);
+    assert_eq!(until_rotation(first, later(begins + own::ROTATE_EVERY)), Duration::ZERO);
     // The clock was ahead by a year when the epoch began.
     assert_eq!(until_rotation(first, later(begins - Duration::from_secs(366 * 86_400))), Duration::ZERO);
     // A node that was off for longer than a key lives begins a new one.

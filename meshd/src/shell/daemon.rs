@@ -43,6 +43,10 @@ const MTU: u16 = 1280;
 /// Seconds between WireGuard keepalives.
 const KEEPALIVE: u16 = 25;
 
+const PEER_TIMEOUT: Duration = Duration::from_secs(300);
+const CONTROL_RATE: u32 = 2000;
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How often `keyd` is asked whether it is there.
 const KEYD_POLL: Duration = Duration::from_secs(2);
 
@@ -102,12 +106,14 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
     supervisor.ready();
 
     let daemon = Daemon::start(options, storage, command_queue);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
     // The sessions are left to tund, which ends them if it stops too.
-    tokio::select! {
-        ended = daemon.run() => ended.map(|never| match never {}),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-    }
+    daemon.run(stop).await
 }
 
 /// What is known of one SAM session.
@@ -212,7 +218,10 @@ impl Daemon {
         }
     }
 
-    async fn run(mut self) -> Result<Infallible, DaemonError> {
+    /// Runs until it is asked to stop and has told others so.
+    async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+        tokio::pin!(stop);
+        let mut stop_by: Option<tokio::time::Instant> = None;
         loop {
             let wake = self
                 .mesh
@@ -229,7 +238,18 @@ impl Daemon {
                         mesh.on_keyd(ticket, reply, now);
                     }
                 }
-                Some(command) = self.commands.recv() => self.on_command(command),
+                Some(command) = self.commands.recv(), if stop_by.is_none() => self.on_command(command),
+                () = &mut stop, if stop_by.is_none() => {
+                    let now = self.now();
+                    if !self.mesh.as_mut().is_some_and(|mesh| mesh.begin_shutdown(now)) {
+                        return Ok(());
+                    }
+                    stop_by = Some(tokio::time::Instant::now() + SHUTDOWN_TIMEOUT);
+                }
+                () = sleep_until(stop_by.unwrap_or(wake)), if stop_by.is_some() => {
+                    info!("others could not be told in time that this node stops");
+                    return Ok(());
+                }
                 () = sleep_until(wake) => {}
             }
             let now = self.now();
@@ -238,7 +258,11 @@ impl Daemon {
                     mesh.on_time(now);
                 }
                 let turn = mesh.take_turn();
+                let stopped = mesh.is_shut_down();
                 self.carry_out(turn);
+                if stopped {
+                    return Ok(());
+                }
             }
             self.adjust_tunnel();
         }
@@ -263,6 +287,8 @@ impl Daemon {
             name: self.config.name.clone(),
             subnet: self.config.tunnel_subnet,
             heartbeat: self.config.heartbeat_interval,
+            peer_timeout: PEER_TIMEOUT,
+            control_rate: CONTROL_RATE,
             interface: INTERFACE.to_owned(),
             mtu: MTU,
             keepalive: KEEPALIVE,
@@ -345,8 +371,15 @@ impl Daemon {
             let _ = answer.send(Err(error));
             return;
         };
-        if let (meshd::Request::Keys, Some(me)) = (&request, &self.me) {
-            let _ = answer.send(Ok(meshd::Reply::Keys(Box::new(public_keys(me, mesh)))));
+        let report = match (&request, &self.me) {
+            (meshd::Request::Keys, Some(me)) => Some(meshd::Reply::Keys(Box::new(public_keys(me, mesh)))),
+            (meshd::Request::Routes, _) => Some(meshd::Reply::Routes(mesh.routes(now))),
+            (meshd::Request::ListBans, _) => Some(meshd::Reply::Bans(mesh.ban_reports())),
+            (meshd::Request::ListInvites, _) => Some(meshd::Reply::Invites(mesh.invite_reports(now))),
+            _ => None,
+        };
+        if let Some(report) = report {
+            let _ = answer.send(Ok(report));
             return;
         }
         let id = self.next_command;
@@ -358,7 +391,20 @@ impl Daemon {
             }
             meshd::Request::RotateKey => mesh.rotate_key(id, now),
             meshd::Request::Join { invite } => mesh.join(id, invite.expose(), now),
-            meshd::Request::Status | meshd::Request::Peers | meshd::Request::Keys => {}
+            meshd::Request::RevokeInvite { id: invite } => mesh.revoke_invite(id, &invite, now),
+            meshd::Request::AddBan { node_id, description, duration } => {
+                mesh.add_ban(id, &node_id, description, duration, now);
+            }
+            meshd::Request::RemoveBan { node_id } => mesh.remove_ban(id, &node_id),
+            meshd::Request::Revoke { node_id } => mesh.revoke(id, &node_id, now),
+            meshd::Request::Leave => mesh.leave(id, now),
+            // Answered above.
+            meshd::Request::Status
+            | meshd::Request::Peers
+            | meshd::Request::Keys
+            | meshd::Request::Routes
+            | meshd::Request::ListBans
+            | meshd::Request::ListInvites => {}
         }
     }
 

@@ -1,0 +1,210 @@
+//! This node's own word: its record with its WireGuard key, and its pulses.
+
+use std::time::Duration;
+
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::{keyd, meshd};
+use i2plan_proto::identity::Signed;
+use i2plan_proto::message::Entry;
+use i2plan_proto::pulse::{Life, Pulse};
+use i2plan_proto::record::Record;
+use i2plan_proto::wireguard::WireGuardCertificate;
+use tracing::{debug, info};
+
+use super::rumors::Topic;
+use super::{CLOCK_TOLERANCE, CommandId, KEYD_RETRY, Mesh, Now, Pending, Refresh};
+
+/// How long an epoch of the WireGuard key lasts. Its certificate is good for longer
+/// ([`WireGuardCertificate::MAX_AGE`]): for a node whose `meshd` is away meanwhile.
+pub(super) const ROTATE_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How often the own record is signed anew, so that members can tell a living record from an old one.
+const REFRESH_EVERY: Duration = Duration::from_secs(12 * 3600);
+
+/// What a pulse that `keyd` signs is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// None: this node is there, whatever others say.
+    No,
+    /// It shuts down.
+    ShutDown,
+    /// It leaves the network, and this command is to be answered.
+    Leave(CommandId),
+}
+
+impl Mesh {
+    /// A user wants a new WireGuard key.
+    pub fn rotate_key(&mut self, command: CommandId, now: Now) {
+        let refused = if self.membership.is_none() {
+            Some(ApiError::conflict("this node is in no network, and so has no WireGuard key"))
+        } else if self.own.is_none() {
+            Some(
+                ApiError::unavailable("this node has not published its first WireGuard key yet")
+                    .with_hint("see that its I2P sessions are up, then try again"),
+            )
+        } else if self.rotating.is_some() {
+            Some(ApiError::conflict("the WireGuard key is being rotated already"))
+        } else if self.epoch() >= Some(WireGuardCertificate::epoch_at(now.unix.as_secs())) {
+            Some(
+                ApiError::conflict("the WireGuard key was rotated less than a minute ago")
+                    .with_hint("an epoch lasts a minute at least; try again after that"),
+            )
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            return self.answer(command, Err(error));
+        }
+        self.rotate = true;
+        self.rotating = Some(command);
+        match self.refresh {
+            Refresh::Running => self.stale = true,
+            Refresh::Due(_) | Refresh::Waiting => self.start_refresh(),
+        }
+    }
+
+    /// Begins to renew the own record: first the certificate, then the record.
+    pub(super) fn start_refresh(&mut self) {
+        let (Some(network), Some(_)) = (self.network(), self.data) else {
+            self.refresh = Refresh::Waiting;
+            return;
+        };
+        self.refresh = Refresh::Running;
+        let epoch = self.epoch().filter(|_| !self.rotate);
+        self.ask(Pending::WireGuard, keyd::Request::CertifyWireGuard { network, epoch });
+    }
+
+    pub(super) fn sign_record(&mut self, wireguard: Signed<WireGuardCertificate>, now: Now) {
+        let (Some(membership), Some(data)) = (&mut self.membership, self.data) else { return };
+        let epoch = wireguard.value.epoch;
+        if membership.epoch.replace(epoch) != Some(epoch) {
+            info!(epoch, "a new epoch of the WireGuard key begins");
+            self.rotate = false;
+            // For tund, which goes on accepting the key before for a while.
+            self.peers_version += 1;
+        }
+        let sequence = next_sequence(&mut membership.last_sequence, now);
+        let record = Record {
+            node: self.me.node,
+            sequence,
+            issued_at: now.unix.as_secs(),
+            name: self.settings.name.clone(),
+            control: self.me.control,
+            data,
+            ipv4: membership.ipv4,
+            wireguard,
+            chain: membership.chain.clone(),
+        };
+        // The sequence number and the epoch are on disk before anybody sees them.
+        self.unsaved = true;
+        self.ask(Pending::Record(Box::new(record.clone())), keyd::Request::SignRecord(Box::new(record)));
+    }
+
+    pub(super) fn publish(&mut self, record: Signed<Record>, now: Now) {
+        // At least a while, so that clocks that disagree do not make a busy loop.
+        let next =
+            until_rotation(record.value.wireguard.value.epoch, now).clamp(KEYD_RETRY * 12, REFRESH_EVERY);
+        let next = if std::mem::take(&mut self.stale) { Duration::ZERO } else { next };
+        self.refresh = Refresh::Due(now.monotonic + next);
+        if !self.rotate
+            && let Some(command) = self.rotating.take()
+        {
+            let key = describe_key(&record.value.wireguard.value);
+            self.answer(command, Ok(meshd::Reply::Rotated(key)));
+        }
+        let (node, sequence) = (record.value.node, record.value.sequence);
+        self.members.set_own(Entry { node, record: sequence, pulse: 0, revoked: false });
+        self.own = Some(record);
+        self.own_pulse = None;
+        self.announcer.news(now.monotonic);
+        if self.joining.is_some()
+            && let Some(network) = self.network_status()
+        {
+            self.end_join(Ok(network));
+        }
+        self.gossip(now);
+    }
+
+    /// The sequence number of this node's last word, once there is one.
+    pub(super) fn own_word(&self) -> Option<u64> {
+        let pulse = self.own_pulse.as_ref().map(|pulse| pulse.value.sequence);
+        self.own.as_ref().map(|record| record.value.sequence).max(pulse)
+    }
+
+    /// Others could not reach this node after its word with this number: it gives another.
+    pub(super) fn refute(&mut self, accused: u64, now: Now) {
+        // A record that is being signed does as well.
+        let signing = matches!(self.refresh, Refresh::Running)
+            || self.pending.values().any(|pending| matches!(pending, Pending::Pulse(..)));
+        if signing || self.own_word().is_none_or(|word| word > accused) {
+            return;
+        }
+        debug!("others could not reach this node: it says that it is there");
+        self.sign_pulse(Life::Present, Farewell::No, now);
+    }
+
+    /// Has a word on this node's own life signed. False if it is in no network.
+    pub(super) fn sign_pulse(&mut self, life: Life, why: Farewell, now: Now) -> bool {
+        let Some(membership) = &mut self.membership else { return false };
+        let sequence = next_sequence(&mut membership.last_sequence, now);
+        let network = membership.charter.value.network();
+        // The sequence number is on disk before anybody sees it.
+        self.unsaved = true;
+        let pulse = Pulse { network, node: self.me.node, sequence, life };
+        self.ask(Pending::Pulse(pulse.clone(), why), keyd::Request::SignPulse(pulse));
+        true
+    }
+
+    /// A word on this node's own life is signed.
+    pub(super) fn on_pulse(&mut self, pulse: Signed<Pulse>, why: Farewell, now: Now) {
+        match why {
+            Farewell::No => {
+                let Some(record) = self.own.as_ref().map(|own| own.value.sequence) else { return };
+                let sequence = pulse.value.sequence;
+                self.members.set_own(Entry { node: self.me.node, record, pulse: sequence, revoked: false });
+                self.own_pulse = Some(pulse);
+                self.rumors.add(Topic::Pulse(self.me.node));
+                self.gossip(now);
+            }
+            Farewell::ShutDown => {
+                self.bid_farewell(&pulse, now);
+                self.shut_down = true;
+            }
+            Farewell::Leave(command) => {
+                self.bid_farewell(&pulse, now);
+                let network = self.network().map(|network| network.to_string()).unwrap_or_default();
+                info!(%network, "this node has left the network");
+                self.reset(now);
+                self.answer(command, Ok(meshd::Reply::Left(network)));
+            }
+        }
+    }
+}
+
+/// The next number of a member's words: milliseconds since 1970, so that a node that lost its state still outdates
+/// its older words; one more than the last where the clock is behind that.
+fn next_sequence(last: &mut u64, now: Now) -> u64 {
+    let millis = u64::try_from(now.unix.as_millis()).unwrap_or(u64::MAX);
+    *last = millis.max(last.saturating_add(1));
+    *last
+}
+
+/// A WireGuard key and its certificate, for users.
+#[must_use]
+pub fn describe_key(certificate: &WireGuardCertificate) -> meshd::WireGuardKey {
+    meshd::WireGuardKey {
+        public_key: data_encoding::BASE64.encode(&certificate.public_key),
+        epoch: certificate.epoch,
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
+    }
+}
+
+/// How long until an epoch is over; nothing for one that begins in the future, as after a clock was set back.
+pub(super) fn until_rotation(epoch: u32, now: Now) -> Duration {
+    let began = Duration::from_secs(WireGuardCertificate::begins_at(epoch));
+    if began > now.unix + CLOCK_TOLERANCE {
+        return Duration::ZERO;
+    }
+    (began + ROTATE_EVERY).saturating_sub(now.unix)
+}

@@ -1,0 +1,105 @@
+//! What users see of the mesh.
+
+use i2plan_ipc::api::meshd;
+use i2plan_proto::address::ipv6_of;
+use i2plan_proto::identity::NodeId;
+
+use super::members::Member;
+use super::{Mesh, Now};
+
+impl Mesh {
+    /// The network as users see it.
+    #[must_use]
+    pub fn network_status(&self) -> Option<meshd::Network> {
+        let membership = self.membership.as_ref()?;
+        let charter = &membership.charter.value;
+        Some(meshd::Network {
+            id: charter.network().to_string(),
+            founder: charter.founder == self.me.node,
+            subnet: charter.subnet.to_string(),
+            ipv4: membership.ipv4,
+            ipv6: ipv6_of(&charter.network(), &self.me.node),
+            members: self.members.len() as u64 + 1,
+        })
+    }
+
+    /// The other members as users see them, without what only `tund` knows.
+    #[must_use]
+    pub fn peer_reports(&self, now: Now) -> Vec<(NodeId, meshd::Peer)> {
+        let report = |member: &Member| {
+            let record = &member.record.value;
+            let peer = meshd::Peer {
+                node_id: record.node.to_string(),
+                name: record.name.to_string(),
+                ipv4: record.ipv4,
+                ipv6: record.ipv6(),
+                public_key: data_encoding::BASE64.encode(&record.wireguard.value.public_key),
+                endpoint: record.data.hash().b32(),
+                depth: record.chain.depth() as u64,
+                life: self.members.life(member, now.monotonic, self.settings.patience()),
+                banned: self.bans.is_banned(&record.node),
+                rtt: member.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
+                last_heard: member.last_heard.map(|heard| now.monotonic.saturating_sub(heard).as_secs()),
+                last_handshake: None,
+                tx_packets: 0,
+                tx_bytes: 0,
+                rx_packets: 0,
+                rx_bytes: 0,
+                queue_drops: 0,
+                rx_drops: 0,
+            };
+            (record.node, peer)
+        };
+        self.members.iter().map(report).collect()
+    }
+
+    /// The routing table.
+    #[must_use]
+    pub fn routes(&self, now: Now) -> Vec<meshd::Route> {
+        let route = |member: &Member| {
+            let record = &member.record.value;
+            let life = self.members.life(member, now.monotonic, self.settings.patience());
+            let reached = member.last_seen.is_some() && life != meshd::Life::Unreachable && !member.unreached;
+            let hops = match (reached, member.via) {
+                (false, _) => None,
+                (true, None) => Some(1),
+                (true, Some(_)) => Some(2),
+            };
+            meshd::Route {
+                ipv4: self.may_use(record).then_some(record.ipv4),
+                ipv6: record.ipv6(),
+                node_id: record.node.to_string(),
+                name: record.name.to_string(),
+                hops,
+                via: member.via.filter(|_| reached).map(|via| via.to_string()),
+                last_seen: member.last_seen,
+                created: member.created,
+            }
+        };
+        self.members.iter().map(route).collect()
+    }
+
+    /// The bans in force.
+    #[must_use]
+    pub fn ban_reports(&self) -> Vec<meshd::Ban> {
+        self.bans.iter().map(|ban| self.ban_report(ban)).collect()
+    }
+
+    pub(super) fn ban_report(&self, ban: &super::state::Ban) -> meshd::Ban {
+        meshd::Ban {
+            node_id: ban.node.to_string(),
+            name: self.members.get(&ban.node).map(|member| member.record.value.name.to_string()),
+            reason: ban.reason,
+            description: ban.description.clone(),
+            created_at: ban.created_at,
+            expires_at: ban.expires_at,
+            strikes: ban.strikes,
+        }
+    }
+
+    /// The invites that this node has made and remembers.
+    #[must_use]
+    pub fn invite_reports(&self, now: Now) -> Vec<meshd::IssuedInvite> {
+        self.invites.list(now.unix.as_secs())
+    }
+}

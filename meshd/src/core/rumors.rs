@@ -1,0 +1,249 @@
+//! What is news and still to be passed on, and how many bytes that may take.
+//!
+//! News is told to a few members drawn at random, a fixed number of times by each who hears of it; comparisons find
+//! whom it missed. What is small is told; of a record, which is not, mostly only that it exists, and whoever does not
+//! have it asks. So each record crosses the network to each member about once.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use i2plan_proto::destination::Destination;
+use i2plan_proto::identity::NodeId;
+use i2plan_proto::message::Entry;
+
+/// What I2P adds to a repliable datagram, bytes: the sender's destination and its signature.
+pub(super) const ENVELOPE: usize = 455;
+
+/// Between two rounds of telling news.
+const ROUND: Duration = Duration::from_secs(2);
+
+/// How many members hear of news in each round.
+pub(super) const FANOUT: usize = 2;
+
+/// For this long what may be sent on average may be saved up.
+const BURST: Duration = Duration::from_secs(30);
+
+/// Members that wait for what they have asked for, at most.
+const MAX_WANTS: usize = 256;
+
+/// Before this a member does not ask again for what has not come; each time it waits twice as long.
+const FIRST_PATIENCE: Duration = Duration::from_secs(8);
+
+/// How often it asks at most for the same.
+const MAX_ASKED: u8 = 6;
+
+/// Nodes of which something was asked for and has not come, at most.
+const MAX_OPEN: usize = 4096;
+
+/// What is news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Topic {
+    /// The end of this node's membership.
+    Revocation(NodeId),
+    /// This node's word on its own life.
+    Pulse(NodeId),
+    /// That the first was not reached by the second.
+    Accusation(NodeId, NodeId),
+    /// This node's record.
+    Record(NodeId),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Rumor {
+    /// How often it has been told.
+    told: u8,
+}
+
+/// A question that is not answered yet.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    word: u64,
+    until: Duration,
+    asked: u8,
+}
+
+/// News to be told, wishes to be granted, questions that are open.
+#[derive(Debug)]
+pub(super) struct Rumors {
+    queue: BTreeMap<Topic, Rumor>,
+    next: Duration,
+    wants: VecDeque<(Destination, Entry)>,
+    open: HashMap<NodeId, Open>,
+}
+
+impl Rumors {
+    pub(super) fn new() -> Self {
+        Self { queue: BTreeMap::new(), next: Duration::ZERO, wants: VecDeque::new(), open: HashMap::new() }
+    }
+
+    /// Something is news.
+    pub(super) fn add(&mut self, topic: Topic) {
+        self.queue.insert(topic, Rumor { told: 0 });
+    }
+
+    /// How often news is told by each in a network of so many others: the more, the more often, since each misses
+    /// some. With six times at 20 % loss nine hundred and ninety of a thousand hear of it.
+    fn times(members: usize) -> u8 {
+        let doublings = usize::BITS - members.leading_zeros();
+        u8::try_from(2 + doublings.div_ceil(3) * FANOUT as u32 / 2).unwrap_or(u8::MAX)
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Duration> {
+        (!self.queue.is_empty() || !self.wants.is_empty()).then_some(self.next)
+    }
+
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.wake_at().is_some_and(|at| at <= now)
+    }
+
+    /// What is to be told now, the least told first, and how often each has been told. `told` says afterwards which
+    /// of it had room.
+    pub(super) fn round(&mut self, now: Duration) -> Vec<(Topic, u8)> {
+        self.next = now + ROUND;
+        let mut topics: Vec<_> = self.queue.iter().map(|(topic, rumor)| (*topic, rumor.told)).collect();
+        topics.sort_by_key(|(topic, told)| (*told, *topic));
+        topics
+    }
+
+    /// A topic has been told to so many.
+    pub(super) fn told(&mut self, topic: Topic, to: usize, members: usize) {
+        let to = u8::try_from(to.max(1)).unwrap_or(u8::MAX);
+        if let Some(rumor) = self.queue.get_mut(&topic) {
+            rumor.told = rumor.told.saturating_add(to);
+            if rumor.told >= Self::times(members) {
+                self.queue.remove(&topic);
+            }
+        }
+    }
+
+    /// A topic is no news any more.
+    pub(super) fn drop_topic(&mut self, topic: &Topic) {
+        self.queue.remove(topic);
+    }
+
+    /// A member has asked for what is newer than this.
+    pub(super) fn want(&mut self, to: Destination, entry: Entry) {
+        if self.wants.len() < MAX_WANTS && !self.wants.contains(&(to, entry)) {
+            self.wants.push_back((to, entry));
+        }
+    }
+
+    /// The next wish to be granted.
+    pub(super) fn next_want(&mut self) -> Option<(Destination, Entry)> {
+        self.wants.pop_front()
+    }
+
+    /// Whether to ask for what somebody has of a node, up to this word.
+    pub(super) fn should_ask(&mut self, node: NodeId, word: u64, now: Duration) -> bool {
+        if self.open.len() >= MAX_OPEN {
+            self.open.retain(|_, open| open.until > now);
+        }
+        let full = self.open.len() >= MAX_OPEN;
+        match self.open.get_mut(&node) {
+            Some(open) if open.word >= word && (open.until > now || open.asked >= MAX_ASKED) => false,
+            Some(open) => {
+                open.asked = if open.word >= word { open.asked + 1 } else { 1 };
+                open.word = open.word.max(word);
+                open.until = now + FIRST_PATIENCE * 2u32.pow(u32::from(open.asked) - 1);
+                true
+            }
+            None if full => false,
+            None => {
+                self.open.insert(node, Open { word, until: now + FIRST_PATIENCE, asked: 1 });
+                true
+            }
+        }
+    }
+
+    /// Something came of a node.
+    pub(super) fn answered(&mut self, node: &NodeId) {
+        self.open.remove(node);
+    }
+}
+
+/// How many bytes may be sent: so many a second on average.
+#[derive(Debug)]
+pub(super) struct Budget {
+    rate: u32,
+    /// When what was sent so far will have been due at the average rate.
+    paid_at: Duration,
+}
+
+impl Budget {
+    /// So many bytes a second.
+    pub(super) fn new(rate: u32) -> Self {
+        Self { rate: rate.max(1), paid_at: Duration::ZERO }
+    }
+
+    pub(super) fn set_rate(&mut self, rate: u32) {
+        self.rate = rate.max(1);
+    }
+
+    /// A datagram with so many bytes is sent.
+    pub(super) fn charge(&mut self, len: usize, now: Duration) {
+        let bytes = u32::try_from(len + ENVELOPE).unwrap_or(u32::MAX);
+        let time = Duration::from_secs(1) * bytes / self.rate;
+        // What must be sent whatever it costs does not silence the node for longer than it could save up.
+        self.paid_at = (self.paid_at.max(now) + time).min(now + 2 * BURST);
+    }
+
+    /// Whether what can wait may be sent now.
+    pub(super) fn allows(&self, now: Duration) -> bool {
+        self.paid_at <= now + BURST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_can_wait_keeps_the_rate() {
+        let mut budget = Budget::new(2000);
+        let mut sent = 0;
+        for tick in 0..3600 * 10 {
+            let now = SECOND * tick / 10;
+            while budget.allows(now) {
+                budget.charge(1000, now);
+                sent += 1000 + ENVELOPE;
+            }
+        }
+        let allowed = 2000 * 3600 + 2000 * 30;
+        assert!((allowed - 3000..=allowed + 3000).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn news_is_told_a_few_times_and_the_newest_first() {
+        let mut rumors = Rumors::new();
+        let topic = |number: u8| Topic::Record(NodeId([number; 32]));
+        rumors.add(topic(1));
+        assert_eq!(rumors.round(SECOND), [(topic(1), 0)]);
+        rumors.told(topic(1), FANOUT, 1000);
+        rumors.add(topic(2));
+        assert_eq!(rumors.round(SECOND), [(topic(2), 0), (topic(1), 2)]);
+        for _ in 0..10 {
+            rumors.told(topic(1), FANOUT, 1000);
+        }
+        assert_eq!(rumors.round(SECOND), [(topic(2), 0)]);
+        assert_eq!((Rumors::times(1), Rumors::times(1000)), (3, 6));
+    }
+
+    #[test]
+    fn the_same_is_asked_for_ever_more_rarely_and_then_no_more() {
+        let mut rumors = Rumors::new();
+        let node = NodeId([1; 32]);
+        let mut asked = Vec::new();
+        for second in 0..2000 {
+            if rumors.should_ask(node, 7, SECOND * second) {
+                asked.push(second);
+            }
+        }
+        assert_eq!(asked, [0, 8, 24, 56, 120, 248]);
+        // What is newer still is asked for at once.
+        assert!(rumors.should_ask(node, 8, SECOND * 2000));
+        rumors.answered(&node);
+        assert!(rumors.should_ask(node, 8, SECOND * 2000));
+    }
+}
