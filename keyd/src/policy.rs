@@ -10,11 +10,14 @@ use std::net::Ipv4Addr;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{CertifyMember, CreateInvite};
 use i2plan_ipc::secret::{SecretKey, SecretText};
+use i2plan_proto::accusation::Accusation;
 use i2plan_proto::identity::{NetworkId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::join::JoinBody;
 use i2plan_proto::membership::{Charter, Membership};
+use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
+use i2plan_proto::revocation::Revocation;
 use i2plan_proto::wireguard::WireGuardCertificate;
 
 use crate::keys::Keys;
@@ -28,6 +31,9 @@ const JOIN_TOLERANCE: u64 = 24 * 60 * 60;
 /// Longest life of an invite, seconds.
 const MAX_INVITE_LIFE: u64 = 366 * 24 * 60 * 60;
 
+/// Accusations that are signed in a minute. An honest node begins a probe every few seconds at most.
+const ACCUSATIONS_PER_MINUTE: u32 = 60;
+
 /// Networks whose last sequence number is remembered.
 const MAX_NETWORKS: usize = 16;
 
@@ -39,13 +45,15 @@ pub struct Signer {
     sequences: HashMap<NetworkId, u64>,
     /// The newest epoch of the WireGuard key that was certified since the start, in each network.
     epochs: HashMap<NetworkId, u32>,
+    /// The minute since 1970 in which accusations were signed last, and how many.
+    accusations: (u64, u32),
 }
 
 impl Signer {
     /// A signer with these keys.
     #[must_use]
     pub fn new(keys: Keys) -> Self {
-        Self { keys, sequences: HashMap::new(), epochs: HashMap::new() }
+        Self { keys, sequences: HashMap::new(), epochs: HashMap::new(), accusations: (0, 0) }
     }
 
     /// The keys.
@@ -89,25 +97,79 @@ impl Signer {
         self.check_epoch(&network, certificate.epoch, now)?;
         require(is_unicast(record.ipv4), "the record's address cannot be a member's")?;
         require(near(record.issued_at, now), "the record's time is not now")?;
+        self.check_sequence(network, record.sequence, "record", now)?;
+        Ok(self.sign(record))
+    }
+
+    /// A member's words are numbered in one row.
+    fn check_sequence(
+        &mut self,
+        network: NetworkId,
+        sequence: u64,
+        what: &str,
+        now: u64,
+    ) -> Result<(), ApiError> {
         // Sequence numbers are milliseconds of Unix time or one more than the last. A number far ahead would
-        // leave none for later records.
+        // leave none for later words.
         let limit = now.saturating_add(NOW_TOLERANCE).saturating_mul(1000);
         let last = self.sequences.get(&network).copied();
-        let next_after_last = last.is_some_and(|last| record.sequence == last.saturating_add(1));
-        require(
-            record.sequence <= limit || next_after_last,
-            "the record's sequence number is too far ahead",
-        )?;
-        require(
-            last.is_none_or(|last| record.sequence > last),
-            "the record's sequence number has been used",
-        )?;
+        let next_after_last = last.is_some_and(|last| sequence == last.saturating_add(1));
+        let denied = |why: &str| Err(ApiError::denied(format!("the {what}'s sequence number {why}")));
+        if sequence > limit && !next_after_last {
+            return denied("is too far ahead");
+        }
+        if last.is_some_and(|last| sequence <= last) {
+            return denied("has been used");
+        }
         require(
             last.is_some() || self.sequences.len() < MAX_NETWORKS,
             "records of too many networks were signed",
         )?;
-        self.sequences.insert(network, record.sequence);
-        Ok(self.sign(record))
+        self.sequences.insert(network, sequence);
+        Ok(())
+    }
+
+    /// Signs this node's word on its own life.
+    ///
+    /// # Errors
+    /// If it is another's, or its sequence number is out of the row.
+    pub fn sign_pulse(&mut self, pulse: &Pulse, now: u64) -> Result<Signature, ApiError> {
+        require(pulse.node == self.keys.node(), "the pulse is of another node")?;
+        self.check_sequence(pulse.network, pulse.sequence, "pulse", now)?;
+        Ok(self.sign(pulse))
+    }
+
+    /// Signs that this node cannot reach another.
+    ///
+    /// # Errors
+    /// If it is in another's name, against this node itself, not for now, or one of too many.
+    pub fn sign_accusation(&mut self, accusation: &Accusation, now: u64) -> Result<Signature, ApiError> {
+        require(accusation.accuser == self.keys.node(), "the accusation is another's")?;
+        require(accusation.subject != self.keys.node(), "the accusation is against this node itself")?;
+        require(near(accusation.issued_at, now), "the accusation's time is not now")?;
+        let minute = now / 60;
+        if self.accusations.0 != minute {
+            self.accusations = (minute, 0);
+        }
+        require(self.accusations.1 < ACCUSATIONS_PER_MINUTE, "too many accusations are to be signed")?;
+        self.accusations.1 += 1;
+        Ok(self.sign(accusation))
+    }
+
+    /// Signs the end of another's membership.
+    ///
+    /// # Errors
+    /// If it is in another's name, not for now, or this node may not.
+    pub fn sign_revocation(&self, revocation: &Revocation, now: u64) -> Result<Signature, ApiError> {
+        require(revocation.issuer == self.keys.node(), "the revocation is another's")?;
+        require(
+            revocation.chain.is_ancestor(&self.keys.node()),
+            "only the founder and those over whom a member was invited can revoke it",
+        )?;
+        let network = revocation.network();
+        revocation.chain.verify(&network).map_err(|error| ApiError::denied(error.to_string()))?;
+        require(near(revocation.issued_at, now), "the revocation's time is not now")?;
+        Ok(self.sign(revocation))
     }
 
     /// Signs a request to join a network.
@@ -403,6 +465,66 @@ mod tests {
         refused(signer.sign_record(&first, NOW), "has been used");
         signer.sign_record(&Record { sequence: first.sequence + 1, ..first.clone() }, NOW).unwrap();
         refused(signer.sign_record(&Record { sequence: first.sequence - 1, ..first }, NOW), "has been used");
+    }
+
+    #[test]
+    fn pulses_are_of_this_node_and_in_the_row_of_its_records() {
+        let mut signer = signer(1);
+        let record = record(&signer);
+        signer.sign_record(&record, NOW).unwrap();
+        let right = Pulse {
+            network: record.network(),
+            node: record.node,
+            sequence: record.sequence + 1,
+            life: i2plan_proto::pulse::Life::Away,
+        };
+        refused(signer.sign_pulse(&Pulse { node: NodeId([1; 32]), ..right.clone() }, NOW), "another node");
+        refused(signer.sign_pulse(&Pulse { sequence: record.sequence, ..right.clone() }, NOW), "been used");
+        refused(signer.sign_pulse(&Pulse { sequence: u64::MAX, ..right.clone() }, NOW), "too far ahead");
+        let signature = signer.sign_pulse(&right, NOW).unwrap();
+        assert_eq!(Signed { value: right.clone(), signature }.verify(), Ok(()));
+        refused(signer.sign_pulse(&right, NOW), "been used");
+        refused(signer.sign_record(&Record { sequence: right.sequence, ..record }, NOW), "been used");
+    }
+
+    #[test]
+    fn accusations_are_this_nodes_own_and_few() {
+        let mut signer = signer(1);
+        let right = Accusation {
+            network: NetworkId([1; 32]),
+            accuser: signer.keys.node(),
+            subject: NodeId([2; 32]),
+            sequence: 7,
+            issued_at: NOW,
+        };
+        let cases = [
+            (Accusation { accuser: NodeId([3; 32]), ..right.clone() }, "another's"),
+            (Accusation { subject: signer.keys.node(), ..right.clone() }, "this node itself"),
+            (Accusation { issued_at: NOW - NOW_TOLERANCE - 1, ..right.clone() }, "not now"),
+        ];
+        for (accusation, reason) in cases {
+            refused(signer.sign_accusation(&accusation, NOW), reason);
+        }
+        for _ in 0..ACCUSATIONS_PER_MINUTE {
+            assert!(signer.sign_accusation(&right, NOW).is_ok());
+        }
+        refused(signer.sign_accusation(&right, NOW), "too many");
+        assert!(signer.sign_accusation(&right, NOW + 60).is_ok());
+    }
+
+    #[test]
+    fn revocations_are_for_those_above() {
+        let (founder, member) = (signer(1), signer(2));
+        let certificate = founder.certify_member(&certify(), NOW).unwrap();
+        let chain = Chain::founder(founder.keys.node()).extended(&certificate).unwrap();
+        let right = Revocation { issuer: founder.keys.node(), chain, issued_at: NOW };
+        assert!(founder.sign_revocation(&right, NOW).is_ok());
+        refused(member.sign_revocation(&right, NOW), "another's");
+        // Who is revoked is above nobody in its own chain.
+        let own = Revocation { issuer: member.keys.node(), ..right.clone() };
+        refused(member.sign_revocation(&own, NOW), "only the founder");
+        let late = Revocation { issued_at: NOW + NOW_TOLERANCE + 1, ..right };
+        refused(founder.sign_revocation(&late, NOW), "not now");
     }
 
     #[test]

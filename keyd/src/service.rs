@@ -82,6 +82,13 @@ impl Service for Keyd {
             }
             Request::SignCharter(charter) => Reply::Signature(self.signer().sign_charter(&charter, now)?),
             Request::SignRecord(record) => Reply::Signature(self.signer().sign_record(&record, now)?),
+            Request::SignPulse(pulse) => Reply::Signature(self.signer().sign_pulse(&pulse, now)?),
+            Request::SignAccusation(accusation) => {
+                Reply::Signature(self.signer().sign_accusation(&accusation, now)?)
+            }
+            Request::SignRevocation(revocation) => {
+                Reply::Signature(self.signer().sign_revocation(&revocation, now)?)
+            }
             Request::SignJoin(body) => Reply::Signature(self.signer().sign_join(&body, now)?),
             Request::CreateInvite(wish) => {
                 let mut secret = InviteSecret([0; 32]);

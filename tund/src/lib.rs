@@ -55,6 +55,10 @@ pub enum EndReason {
     /// The walls do not stand.
     #[error(transparent)]
     Walls(#[from] SandboxError),
+    /// Another interface is wanted than there is, or none, and the privilege to see to that is gone: the next process
+    /// has it.
+    #[error("the interface is to be another one: starting again")]
+    AnotherInterface,
     /// The interface went away.
     #[error("the interface is gone: {0}")]
     Interface(IoError),

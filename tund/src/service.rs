@@ -65,11 +65,11 @@ impl Tund {
                 }
                 return Ok(running.configured.clone());
             }
-            return Err(ApiError::conflict(format!(
-                "the interface {} is up with another configuration, and the privilege to change it is given up",
+            end(&self.fatal, EndReason::AnotherInterface);
+            return Err(ApiError::unavailable(format!(
+                "the interface {} is up with another configuration; tund starts again for this one",
                 running.configured.interface
-            ))
-            .with_hint("restart tund"));
+            )));
         }
         let lease = self.lease(&interface, epoch).await?;
         let device = device::create(&interface).await?;
@@ -236,6 +236,12 @@ impl Service for Tund {
                 let reply = Reply::Sessions { data: take(data), control: take(control) };
                 Ok(Answer { reply, fds: all })
             }
+            Request::GiveUp => {
+                if self.running.lock().await.is_some() {
+                    end(&self.fatal, EndReason::AnotherInterface);
+                }
+                Ok(Reply::Done.into())
+            }
             Request::SetPeers(peers) => {
                 let done = self.ask(|done| Command::SetPeers(peers, done)).await?;
                 done.ok_or_else(not_configured)??;
@@ -316,6 +322,14 @@ mod tests {
             std::io::Read::read_to_string(&mut router, &mut said).unwrap();
             assert_eq!(said, "QUIT\n");
         }
+    }
+
+    #[tokio::test]
+    async fn without_an_interface_there_is_none_to_give_up() {
+        let (fatal, mut reason) = mpsc::channel(1);
+        let tund = Tund::new(Path::new("/nonexistent/keyd.sock"), fatal);
+        assert!(tund.call(Role::Meshd, Request::GiveUp, Vec::new()).await.is_ok());
+        assert!(reason.try_recv().is_err());
     }
 
     #[tokio::test]

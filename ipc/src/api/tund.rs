@@ -18,8 +18,8 @@ pub enum TundApi {}
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Request {
     /// Bring up the interface, with the WireGuard key that `keyd` leases for the network and this epoch. Once done,
-    /// repeating it changes nothing, with another epoch it changes the key, and another interface needs a new
-    /// process: the privilege to make one is gone.
+    /// repeating it changes nothing, with another epoch it changes the key, and for another interface the process
+    /// ends, to be asked again when it has started again: the privilege to make one is gone.
     Configure(Interface, u32),
     /// Send and receive through this SAM session: its UDP socket and a duplicate of its control connection come
     /// with the request, in this order. Replaces the session before. Before the interface is up it is kept.
@@ -28,6 +28,8 @@ pub enum Request {
     KeepControl(Session),
     /// Give duplicates of both sessions' descriptors back, so that a restarted `meshd` can go on with them.
     TakeSessions,
+    /// Have no interface any more: the node has left its network. The process ends, and the next has none.
+    GiveUp,
     /// Have exactly these peers. Those that stay the same keep their sessions.
     SetPeers(Vec<Peer>),
     /// Counters and states.
@@ -39,7 +41,8 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Configure`].
     Configured(Configured),
-    /// To [`Request::AttachSession`], [`Request::KeepControl`] and [`Request::SetPeers`].
+    /// To [`Request::AttachSession`], [`Request::KeepControl`], [`Request::GiveUp`] and
+    /// [`Request::SetPeers`].
     Done,
     /// To [`Request::TakeSessions`]. The descriptors of the sessions that there are come with the reply, in the
     /// order of [`Request::AttachSession`] and first those for data.

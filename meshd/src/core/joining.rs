@@ -210,9 +210,11 @@ impl Joining {
             JoinReply::Refused { refusal, .. } => {
                 let kind = match refusal {
                     Refusal::Unknown => ErrorKind::NotFound,
-                    Refusal::Expired | Refusal::UsedUp | Refusal::TooDeep | Refusal::Expelled => {
-                        ErrorKind::Denied
-                    }
+                    Refusal::Expired
+                    | Refusal::UsedUp
+                    | Refusal::TooDeep
+                    | Refusal::Revoked
+                    | Refusal::Expelled => ErrorKind::Denied,
                     Refusal::Busy => ErrorKind::Unavailable,
                 };
                 Outcome::Refused(ApiError::new(kind, refusal.to_string()))

@@ -53,6 +53,12 @@ impl Mesh {
         self.members.iter().map(report).collect()
     }
 
+    /// When a member last spoke to this node, on the monotonic clock.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<std::time::Duration> {
+        self.members.iter().filter_map(|member| member.last_heard).max()
+    }
+
     /// The routing table.
     #[must_use]
     pub fn routes(&self, now: Now) -> Vec<meshd::Route> {

@@ -22,10 +22,11 @@ use i2plan_proto::destination::{Destination, DestinationHash};
 use thiserror::Error;
 use tokio::net::{UdpSocket, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 
+use super::deafness::{Deafness, Signs};
 use super::service::{Command, Control};
 use super::sessions::{self, Context, Open, Update};
 use super::storage::{Storage, StorageError};
@@ -46,6 +47,12 @@ const KEEPALIVE: u16 = 25;
 const PEER_TIMEOUT: Duration = Duration::from_secs(300);
 const CONTROL_RATE: u32 = 2000;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long after a control message a member counts as speaking.
+const HEARD_LATELY: Duration = Duration::from_secs(60);
+
+/// How long after its handshake a WireGuard session ends (WireGuard, section 6.1: REJECT_AFTER_TIME).
+const HANDSHAKE_LASTS: Duration = Duration::from_secs(180);
 
 /// How often `keyd` is asked whether it is there.
 const KEYD_POLL: Duration = Duration::from_secs(2);
@@ -153,6 +160,8 @@ struct Daemon {
     peers_version: Option<u64>,
     peers_at: Instant,
     data_destination: Option<Destination>,
+    deafness: Deafness,
+    renew_data: Arc<Notify>,
 }
 
 impl Daemon {
@@ -177,8 +186,11 @@ impl Daemon {
         };
         tokio::spawn(watch_keyd(options.keyd, keyd_sender, identity_sender));
         let (control, data) = (SessionKind::Control, SessionKind::Data);
-        tokio::spawn(sessions::keep(context.clone(), control, Some(lookup_queue), adopted_control));
-        tokio::spawn(sessions::keep(context, data, None, adopted_data));
+        // The control session is the one by which it is judged; nothing judges that.
+        let never = Arc::new(Notify::new());
+        let renew_data = Arc::new(Notify::new());
+        tokio::spawn(sessions::keep(context.clone(), control, Some(lookup_queue), adopted_control, never));
+        tokio::spawn(sessions::keep(context, data, None, adopted_data, Arc::clone(&renew_data)));
         tokio::spawn(tunnel::keep(Link::<TundApi>::new(options.tund, Role::Meshd), desired, report, adopt));
 
         let now = Instant::now();
@@ -208,6 +220,8 @@ impl Daemon {
             peers_version: None,
             peers_at: now,
             data_destination: None,
+            deafness: Deafness::new(),
+            renew_data,
         }
     }
 
@@ -265,6 +279,25 @@ impl Daemon {
                 }
             }
             self.adjust_tunnel();
+            self.listen();
+        }
+    }
+
+    /// Opens the session for data again if nobody can be reached through it.
+    fn listen(&mut self) {
+        let Some(mesh) = &self.mesh else { return };
+        let recently = |age: Option<u64>, limit: Duration| age.is_some_and(|age| age < limit.as_secs());
+        let now = self.now();
+        let tunnel = self.tunnel_report.borrow();
+        let mut peers = tunnel.stats.iter().flat_map(|stats| &stats.peers);
+        let signs = Signs {
+            open: self.data_status.state == SessionState::Up && tunnel.configured.is_some(),
+            heard: mesh.last_heard().is_some_and(|heard| now.monotonic < heard + HEARD_LATELY),
+            connected: peers.any(|peer| recently(peer.last_handshake, HANDSHAKE_LASTS)),
+        };
+        if self.deafness.observe(signs, now.monotonic) {
+            warn!("members speak to this node, but none shakes hands: the session for data is opened again");
+            self.renew_data.notify_one();
         }
     }
 

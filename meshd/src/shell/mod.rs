@@ -1,6 +1,7 @@
 //! The I/O around the core: files, sockets, the other daemons, time.
 
 pub mod daemon;
+mod deafness;
 mod service;
 mod sessions;
 mod storage;

@@ -14,7 +14,7 @@ use i2plan_proto::message;
 use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -94,12 +94,13 @@ impl Retry {
 }
 
 /// Keeps a session open, beginning with the one that `tund` has kept, if it has. Lookups go over the connection
-/// of the session that is given them.
+/// of the session that is given them. When it is told to renew, it opens another.
 pub(super) async fn keep(
     context: Context,
     kind: SessionKind,
     mut lookups: Option<mpsc::Receiver<DestinationHash>>,
     adopt: oneshot::Receiver<Open>,
+    renew: Arc<Notify>,
 ) {
     let mut retry = Retry(FIRST_RETRY);
     let mut adopted = adopt.await.ok();
@@ -116,7 +117,10 @@ pub(super) async fn keep(
             Ok((mut stream, session)) => {
                 retry = Retry(FIRST_RETRY);
                 info!(?kind, "a session is open");
-                attend(&context, kind, &mut stream, session, lookups.as_mut()).await.to_string()
+                tokio::select! {
+                    error = attend(&context, kind, &mut stream, session, lookups.as_mut()) => error.to_string(),
+                    () = renew.notified() => "no member can be reached through it".to_owned(),
+                }
             }
         };
         let wait = retry.next();

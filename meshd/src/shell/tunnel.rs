@@ -147,6 +147,11 @@ async fn apply(
         report.send_modify(|report| report.configured = Some(configured));
         applied.interface = Some(interface.clone());
     }
+    if wanted.interface.is_none() && applied.interface.take().is_some() {
+        client.call(Request::GiveUp).await?;
+        report.send_modify(|report| report.configured = None);
+        applied.peers = None;
+    }
     // Without an interface there is nobody to have peers.
     if applied.interface.is_some()
         && !applied.peers.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &wanted.peers))

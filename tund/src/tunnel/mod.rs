@@ -18,11 +18,13 @@ use i2plan_ipc::rate::Quota;
 
 use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
+use early::Early;
 use message::is_response;
 use pacer::{Next, Pacer};
 use peer::{Keys, OVERLAP, Refused, peer_of};
 use peers::Peers;
 
+mod early;
 mod ip;
 mod message;
 mod pacer;
@@ -70,6 +72,7 @@ pub struct Tunnel {
     subnets: Subnets,
     session: Option<SessionId>,
     peers: Peers,
+    early: Early,
     pacer: Pacer,
     drops: Drops,
     unreachables: u32,
@@ -92,6 +95,7 @@ impl Tunnel {
             subnets,
             session: None,
             peers: Peers::default(),
+            early: Early::default(),
             pacer: Pacer::new(),
             drops: Drops::default(),
             unreachables: 0,
@@ -143,8 +147,11 @@ impl Tunnel {
         for number in changes.fresh {
             self.pacer.hold(number);
         }
-        // Handshakes with new peers begin now, not some time later.
+        // Handshakes with new peers begin now, not some time later; those that they have begun go on.
         self.next_tick = now;
+        for message in self.early.take(now, |key| self.peers.by_key(key).is_some()) {
+            self.handle_datagram(&message, now);
+        }
         Ok(())
     }
 
@@ -313,6 +320,9 @@ impl Tunnel {
                     }
                     peer.slot_of(&own.public, &theirs)
                 } else {
+                    if let Some(theirs) = theirs {
+                        self.early.put(theirs, message, now);
+                    }
                     None
                 }
             }

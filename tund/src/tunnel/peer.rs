@@ -27,8 +27,9 @@ const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// How long a node leaves it to a new peer to begin, if the peer's key is the smaller one. Both learn of each
 /// other at about the same time. Handshakes that cross are not only one too many: their datagrams are the
 /// first between two destinations, and where these cross, some routers (emissary 0.4) never agree on a session
-/// of their own and encrypt every datagram as if it were the first, at a third of the speed.
-pub(super) const YIELD: Duration = Duration::from_secs(2);
+/// of their own and encrypt every datagram as if it were the first, at a third of the speed, or send what the other
+/// cannot read. As long as a router may take to find a destination that is new.
+pub(super) const YIELD: Duration = Duration::from_secs(15);
 
 /// How long a WireGuard key goes on being accepted after another has taken its place: for the others to learn of
 /// that, and for what was encrypted under the one before. More than WireGuard's sessions live without a new handshake
@@ -165,6 +166,16 @@ impl Peer {
         if !same_key {
             self.pair(keys, now);
         }
+    }
+
+    /// Begins anew: what was sent so far went to where the peer is not any more.
+    pub(super) fn start_over(&mut self, keys: &Keys, now: Instant) {
+        if self.open {
+            return;
+        }
+        self.current = Pairing::new(self.current.slot, keys, self.config.public_key);
+        self.yields_until = yields_until(&self.config, keys, now);
+        self.hasten_keepalive(now);
     }
 
     /// Goes on with the newest keys of both. What there is of a session goes on meanwhile, for a while.

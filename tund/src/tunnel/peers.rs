@@ -76,6 +76,7 @@ impl Peers {
                 peer.reconfigure(config, keys, now);
                 if moved {
                     peer.render_header(session);
+                    peer.start_over(keys, now);
                 }
             } else {
                 let number = self.free_number();

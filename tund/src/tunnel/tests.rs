@@ -221,9 +221,38 @@ fn one_side_begins_though_both_could() {
 fn a_side_that_was_to_wait_begins_when_nothing_comes() {
     let (mut one, mut two) = acquainted();
     one.sends();
+    // What waited meanwhile is not wanted any more.
     two.now += YIELD;
+    two.queues(&udp(v4(two.seed), v4(one.seed)));
     let Talk { at_one, at_two, .. } = converse(&mut one, &mut two);
     assert_eq!((at_one.len(), at_two.len()), (1, 1));
+}
+
+#[test]
+fn a_handshake_that_comes_before_its_sender_is_known_is_answered_when_it_is() {
+    let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[]));
+    one.queues(&udp(v4(1), v4(2)));
+    assert_eq!(converse(&mut one, &mut two).at_two.len(), 0);
+    two.tunnel.set_peers(vec![peer(1)], two.now).unwrap();
+    let Talk { at_two, messages, .. } = converse(&mut one, &mut two);
+    assert_eq!((at_two.len(), messages[0][0]), (1, 2));
+}
+
+#[test]
+fn a_peer_that_moves_before_there_is_a_session_is_approached_anew() {
+    let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[1]));
+    one.queues(&udp(v4(1), v4(2)));
+    assert_eq!(one.sends().len(), 1);
+    // The initiation went to where the peer is not; the next goes out at once and not after five seconds.
+    let elsewhere = Destination { padding: [9; 32], signing_key: [9; 32] };
+    one.tunnel
+        .set_peers(vec![tund::Peer { endpoint: elsewhere, keepalive: 25, ..peer(2) }], one.now)
+        .unwrap();
+    one.now += YIELD;
+    let sent = one.sends();
+    assert_eq!(sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [elsewhere]);
+    assert!(two.takes(&sent[0].1).is_none());
+    assert_eq!(two.sends().len(), 1);
 }
 
 #[test]
