@@ -270,14 +270,23 @@ async fn the_interface_comes_up_and_every_privilege_goes() {
     assert_eq!(ipv6.lines().filter(|line| line.ends_with("i2plan0")).count(), 1, "no link-local one: {ipv6}");
 
     assert_eq!(configure(&mut client, interface(1)).await.unwrap(), configured);
-    let other = Interface { mtu: 1400, ..interface(1) };
-    let error = configure(&mut client, other).await.unwrap_err();
-    assert_eq!((error.kind, error.hint.unwrap().as_str()), (ErrorKind::Conflict, "restart tund"));
-
     let error =
         configure(&mut Tund::start(&namespace, 2, true).connect().await, interface(1)).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Conflict);
     assert!(error.message.contains("an interface i2plan0"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_another_interface_it_ends() {
+    let namespace = Namespace::new();
+    let mut tund = Tund::start(&namespace, 1, true);
+    let mut client = tund.connect().await;
+    configure(&mut client, interface(1)).await.unwrap();
+    let other = Interface { ipv4: [10, 42, 0, 9].into(), ..interface(1) };
+    let error = configure(&mut client, other).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
+    assert!(error.message.contains("starts again"), "{error}");
+    assert_eq!(tund.child.wait().unwrap().code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

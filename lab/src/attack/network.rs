@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use ed25519_dalek::SigningKey;
+use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, base64};
@@ -16,8 +17,10 @@ use i2plan_proto::identity::{NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::Invite;
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
 use i2plan_proto::membership::{Chain, Charter};
-use i2plan_proto::message::{Digest, DigestEntry, MAX_DIGEST, MAX_LEN, Message};
+use i2plan_proto::message::{Content, Entry, Gossip, Item, MAX_ENTRIES, MAX_LEN, Message, Range};
+use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
+use i2plan_proto::revocation::Revocation;
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use serde::de::DeserializeOwned;
@@ -314,11 +317,11 @@ fn messages(
         Message::JoinReply(JoinReply::Welcome(Box::new(welcome.clone()))).to_bytes(),
         // Another's request, from here.
         Message::JoinRequest(Box::new(canary.stranger.request(invite, &canary.joiner))).to_bytes(),
-        Message::Records(welcome.records.clone()).to_bytes(),
+        news(welcome.records.iter().cloned().map(record).collect()),
     ];
     let replayed: Vec<_> = recorded.iter().rev().chain(&recorded).cycle().take(60).cloned().collect();
 
-    let records = Message::Records(welcome.records.clone()).to_bytes();
+    let records = news(welcome.records.iter().cloned().map(record).collect());
     let truncated =
         recorded.iter().flat_map(|whole| (0..whole.len()).step_by(9).map(|len| whole[..len].to_vec()));
     let mut flip = |whole: &Vec<u8>| {
@@ -341,7 +344,7 @@ fn messages(
         if let [version, kind, ..] = &mut bytes[..]
             && rand::rng().random()
         {
-            (*version, *kind) = (1, *kind % 6);
+            (*version, *kind) = (2, *kind % 10);
         }
         bytes
     });
@@ -352,6 +355,7 @@ fn messages(
         ("oversized", oversized.collect()),
         ("garbage", garbage.collect()),
         ("records in others' names", foreign_records(&welcome.records, &key)),
+        ("words in others' names", foreign_words(&welcome.records, &key)),
         ("other people's messages", foreign_messages(stranger, invite, welcome, &key)),
     ]
 }
@@ -374,9 +378,40 @@ fn foreign_records(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>>
             messages.push(signed(forged, key));
         }
     }
-    let messages: Vec<_> =
-        messages.into_iter().map(|record| Message::Records(vec![record]).to_bytes()).collect();
+    let messages: Vec<_> = messages.into_iter().map(|forged| news(vec![record(forged)])).collect();
     let count = messages.len() * 20;
+    messages.into_iter().cycle().take(count).collect()
+}
+
+/// News of these things.
+fn news(items: Vec<Item>) -> Vec<u8> {
+    Message::News(Gossip { entries: Vec::new(), items }).to_bytes()
+}
+
+fn record(record: Signed<Record>) -> Item {
+    Item::Record(Box::new(record))
+}
+
+/// What would make members leave, be suspected or be out, with the stranger's signature.
+fn foreign_words(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>> {
+    let mut items = Vec::new();
+    for Signed { value, .. } in records {
+        let (network, node) = (value.network(), value.node);
+        let sequence = value.sequence + 1_000_000;
+        for life in [Life::Present, Life::Away, Life::Gone] {
+            items.push(Item::Pulse(signed(Pulse { network, node, sequence, life }, key)));
+        }
+        for accuser in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
+            let accusation = Accusation { network, accuser, subject: node, sequence, issued_at: now() };
+            items.push(Item::Accusation(signed(accusation, key)));
+        }
+        for issuer in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
+            let revocation = Revocation { issuer, chain: value.chain.clone(), issued_at: now() };
+            items.push(Item::Revocation(Box::new(signed(revocation, key))));
+        }
+    }
+    let messages: Vec<_> = items.into_iter().map(|item| news(vec![item])).collect();
+    let count = messages.len() * 10;
     messages.into_iter().cycle().take(count).collect()
 }
 
@@ -397,13 +432,23 @@ fn foreign_messages(
     let own = Welcome { charter: signed(charter, key), chain: Chain::founder(node(key)), records: vec![] };
     let refused = JoinReply::Refused { invite: invite.secret.key(), refusal: Refusal::Expired };
     let known = welcome.records.iter().map(|record| record.value.node);
-    let ahead = known.map(|node| DigestEntry { node, sequence: u64::MAX }).cycle().take(MAX_DIGEST).collect();
+    let ahead = known.map(|node| Entry { node, record: u64::MAX, pulse: u64::MAX, revoked: true });
+    let ahead: Vec<_> = ahead.cycle().take(MAX_ENTRIES).collect();
+    let all = |content| vec![Range { end: None, content }];
+    let member = welcome.chain.ancestors().next().copied().unwrap_or(node(key));
     let messages = [
         Message::JoinRequest(Box::new(diverted)),
         Message::JoinReply(JoinReply::Welcome(Box::new(own))),
         Message::JoinReply(refused),
-        Message::Digest(Digest { complete: true, entries: vec![] }),
-        Message::Digest(Digest { complete: false, entries: ahead }),
+        Message::Compare(all(Content::Fingerprint([7; 16]))),
+        Message::Compare(all(Content::Entries(Vec::new()))),
+        Message::Compare(all(Content::Entries(ahead.clone()))),
+        Message::Want(
+            ahead.iter().map(|entry| Entry { record: 0, pulse: 0, revoked: false, ..*entry }).collect(),
+        ),
+        Message::Ping(1, Gossip { entries: ahead, items: Vec::new() }),
+        Message::Ack(1, Gossip::default()),
+        Message::PingRequest(1, member, Gossip::default()),
     ];
     messages.iter().map(Message::to_bytes).cycle().take(300).collect()
 }
