@@ -3,7 +3,9 @@
 use i2plan_proto::codec::{Codec as _, DecodeError};
 use i2plan_proto::identity::Signed;
 use i2plan_proto::join::{self, JoinReply, JoinRequest, Refusal};
-use i2plan_proto::message::{Digest, DigestEntry, MAX_DIGEST, MAX_RECORDS, Message};
+use i2plan_proto::message::{
+    Content, Entry, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, MAX_RANGES, Message, Range,
+};
 use i2plan_proto::record::Record;
 use i2plan_proto::testing;
 
@@ -13,7 +15,7 @@ use crate::{Seeds, record, seed};
 pub fn run(input: &[u8]) {
     if let Err(DecodeError::Version { version, .. }) = Message::from_bytes(input) {
         assert_eq!(Some(&version), input.first());
-        assert_ne!(version, 1);
+        assert_ne!(version, 2);
     }
     match testing::decode_canonically::<Message>(input) {
         None => {}
@@ -27,11 +29,18 @@ pub fn run(input: &[u8]) {
             let _ = (welcome.charter.verify(), welcome.chain.verify(&network));
             check_records(&welcome.records);
         }
-        Some(Message::Records(records)) => {
-            assert!(records.len() <= MAX_RECORDS);
-            check_records(&records);
+        Some(
+            Message::News(gossip)
+            | Message::Ping(_, gossip)
+            | Message::Ack(_, gossip)
+            | Message::PingRequest(_, _, gossip),
+        ) => check_gossip(&gossip),
+        Some(Message::Compare(ranges)) => {
+            assert!(ranges.len() <= MAX_RANGES);
+            let ends: Vec<_> = ranges.iter().map(|range| (range.end.is_none(), range.end)).collect();
+            assert!(ends.is_sorted(), "ranges that do not follow each other");
         }
-        Some(Message::Digest(digest)) => assert!(digest.entries.len() <= MAX_DIGEST),
+        Some(Message::Want(entries)) => assert!(entries.len() <= MAX_ENTRIES),
     }
 }
 
@@ -40,6 +49,29 @@ fn check_request(request: &JoinRequest) {
     if request.verify().is_ok() {
         let known = (0..16).map(testing::join_request).any(|known| known == *request);
         assert!(known, "a request was forged");
+    }
+}
+
+/// What verifies is what its signer has signed, bit for bit.
+fn check_gossip(gossip: &Gossip) {
+    assert!(gossip.entries.len() <= MAX_ENTRIES && gossip.items.len() <= MAX_ITEMS);
+    let network = testing::charter(0).network();
+    for item in &gossip.items {
+        match item {
+            Item::Record(signed) => record::check(signed),
+            Item::Pulse(pulse) if pulse.verify().is_ok() => {
+                assert!((0..16).map(testing::pulse).any(|known| known == *pulse), "a pulse was forged");
+            }
+            Item::Accusation(accusation) if accusation.verify().is_ok() => {
+                let mut known = (0..16).map(|accuser| testing::accusation(accuser, 1));
+                assert!(known.any(|known| known == *accusation), "an accusation was forged");
+            }
+            Item::Revocation(revocation) if revocation.verify_for(&network).is_ok() => {
+                let mut known = (0..=8).map(|depth| testing::revocation(0, depth));
+                assert!(known.any(|known| known == **revocation), "a revocation was forged");
+            }
+            Item::Pulse(_) | Item::Accusation(_) | Item::Revocation(_) => {}
+        }
     }
 }
 
@@ -60,12 +92,34 @@ pub fn seeds() -> Seeds {
     for refusal in [Refusal::Unknown, Refusal::Busy] {
         put(&format!("refused-{refusal:?}"), Message::JoinReply(JoinReply::Refused { invite, refusal }));
     }
-    put("records", Message::Records((0..3).map(testing::record).collect()));
-    put("records-none", Message::Records(vec![]));
-    let entry = |seed| DigestEntry { node: testing::node(seed), sequence: 42 };
-    for complete in [false, true] {
-        let entries = (0..4).map(entry).collect();
-        put(&format!("digest-{complete}"), Message::Digest(Digest { complete, entries }));
-    }
+    let record = |seed| Item::Record(Box::new(testing::record(seed)));
+    let news = |items| Message::News(Gossip { entries: vec![], items });
+    put("records", news((0..3).map(record).collect()));
+    put("news-none", news(vec![]));
+    put("pulses", news((0..3).map(|seed| Item::Pulse(testing::pulse(seed))).collect()));
+    put("accusations", news((2..5).map(|seed| Item::Accusation(testing::accusation(seed, 1))).collect()));
+    put("revocation", news(vec![Item::Revocation(Box::new(testing::revocation(0, 3)))]));
+    let entry = |seed: u8| Entry {
+        node: testing::node(seed),
+        record: 42,
+        pulse: u64::from(seed % 2),
+        revoked: seed.is_multiple_of(3),
+    };
+    let entries: Vec<_> = (0..4).map(entry).collect();
+    let gossip = Gossip { entries: entries.clone(), items: vec![] };
+    put("ping", Message::Ping(1, gossip.clone()));
+    put("ack", Message::Ack(1, gossip.clone()));
+    put("ping-request", Message::PingRequest(1, testing::node(2), gossip));
+    put("want", Message::Want(entries.clone()));
+    let mut ends: Vec<_> = (0..2).map(testing::node).collect();
+    ends.sort();
+    put(
+        "compare",
+        Message::Compare(vec![
+            Range { end: Some(ends[0]), content: Content::Skip },
+            Range { end: Some(ends[1]), content: Content::Fingerprint([7; 16]) },
+            Range { end: None, content: Content::Entries(entries) },
+        ]),
+    );
     seeds
 }

@@ -15,6 +15,7 @@ use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::secret::SecretText;
 use i2plan_meshd::core::state::{self, State};
 use i2plan_meshd::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
+use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::Destination;
@@ -22,7 +23,8 @@ use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteKey, InviteSecret};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Welcome};
 use i2plan_proto::membership::{Chain, Charter, Membership};
-use i2plan_proto::message::{self, Digest, DigestEntry, Message};
+use i2plan_proto::message::{self, Content, Entry, Gossip, Item, Message, Range};
+use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::testing::{self, NOW};
 use i2plan_proto::wireguard::WireGuardCertificate;
@@ -69,14 +71,20 @@ enum Mood {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
     sequence: u64,
+    /// Of its last word, which may be a pulse.
+    word: u64,
     control: Destination,
     data: Destination,
     ipv4: Ipv4Addr,
+    /// After this, Unix time in seconds, it may be forgotten.
+    not_after: u64,
 }
 
 struct World {
     mesh: Mesh,
     now: Now,
+    /// The latest that it has been by the clock that jumps.
+    latest: Duration,
     mood: Mood,
     unanswered: Vec<(Ticket, keyd::Request)>,
     disk: Vec<u8>,
@@ -116,6 +124,7 @@ impl World {
         let mut world = Self {
             mesh: mesh(state, session, now),
             now,
+            latest: now.unix,
             mood: Mood::Honest,
             unanswered: Vec::new(),
             old_disk: disk.clone(),
@@ -152,18 +161,38 @@ impl World {
                 for _ in 0..=choices.arbitrary::<u8>()? % 4 {
                     records.push(self.any_record(choices)?);
                 }
-                self.deliver(&from, &Message::Records(records).to_bytes());
+                let items = records.into_iter().map(|record| Item::Record(Box::new(record))).collect();
+                self.deliver(&from, &Message::News(Gossip { entries: Vec::new(), items }).to_bytes());
             }
             3 => {
-                let (from, complete) = (any_destination(choices)?, choices.arbitrary()?);
+                let (from, kind) = (any_destination(choices)?, choices.arbitrary::<u8>()? % 6);
                 let mut entries = Vec::new();
                 for _ in 0..choices.arbitrary::<u8>()? % 8 {
-                    entries.push(DigestEntry {
+                    entries.push(Entry {
                         node: node(choices.arbitrary::<u8>()? % MEMBERS),
-                        sequence: any_sequence(choices)?,
+                        record: any_sequence(choices)?,
+                        pulse: 0,
+                        revoked: false,
                     });
                 }
-                self.deliver_digest(&from, Digest { complete, entries });
+                let number = choices.arbitrary::<u8>()?.into();
+                let target = node(choices.arbitrary::<u8>()? % MEMBERS);
+                let gossip = Gossip { entries: entries.clone(), items: Vec::new() };
+                let message = match kind {
+                    0 => Message::Compare(vec![Range { end: None, content: Content::Entries(entries) }]),
+                    1 => Message::Compare(vec![Range { end: None, content: Content::Fingerprint([1; 16]) }]),
+                    2 => Message::Want(entries),
+                    3 => Message::Ack(number, gossip),
+                    4 => Message::PingRequest(number, target, gossip),
+                    _ => Message::Ping(number, gossip),
+                };
+                self.deliver_question(&from, &message);
+            }
+            6 if choices.ratio(1, 2)? => {
+                let from = any_destination(choices)?;
+                let item = self.any_word(choices)?;
+                let message = Message::News(Gossip { entries: Vec::new(), items: vec![item] });
+                self.deliver(&from, &message.to_bytes());
             }
             4 | 5 => self.ask_to_join(choices)?,
             6 => self.pass(Duration::from_millis(choices.arbitrary::<u16>()?.into())),
@@ -171,6 +200,7 @@ impl World {
             8 => {
                 let seconds = u64::from(choices.arbitrary::<u32>()?);
                 self.now.unix = Duration::from_secs(seconds.saturating_mul(2));
+                self.latest = self.latest.max(self.now.unix);
             }
             9 => {
                 let (expires_in, uses) = (choices.arbitrary::<u16>()?, choices.arbitrary::<u8>()?);
@@ -278,14 +308,58 @@ impl World {
         Ok(record)
     }
 
+    /// A pulse or an accusation, rightly signed or not. None says that its member is gone for good.
+    fn any_word(&mut self, choices: &mut Unstructured<'_>) -> Result<Item> {
+        let (number, other) = (choices.arbitrary::<u8>()? % MEMBERS, choices.arbitrary::<u8>()? % MEMBERS);
+        let sequence = any_sequence(choices)?;
+        let signer = if choices.ratio(1, 4)? { number.wrapping_add(1) } else { number };
+        let signer = if signer == ME { 0 } else { signer };
+        Ok(if choices.arbitrary()? {
+            let life = if choices.arbitrary()? { Life::Present } else { Life::Away };
+            Item::Pulse(signed(Pulse { network: network(), node: node(number), sequence, life }, signer))
+        } else {
+            let issued_at = self.now.unix.as_secs();
+            let (accuser, subject) = (node(number), node(other));
+            Item::Accusation(signed(
+                Accusation { network: network(), accuser, subject, sequence, issued_at },
+                signer,
+            ))
+        })
+    }
+
+    /// Whether nothing from there is looked at, since all who take messages there are banned.
+    fn is_shut_out(&self, from: &Destination) -> bool {
+        let bans = self.mesh.ban_reports();
+        let mut owners = self.members.iter().filter(|(_, known)| known.control == *from).peekable();
+        owners.peek().is_some()
+            && owners.all(|(node, _)| bans.iter().any(|ban| ban.node_id == node.to_string()))
+    }
+
     /// A datagram comes in. The model learns from it what it should.
     fn deliver(&mut self, from: &Destination, payload: &[u8]) {
         let was_member = self.mesh.network().is_some();
+        if self.is_shut_out(from) {
+            self.mesh.on_datagram(from, payload, self.now);
+            return;
+        }
         self.mesh.on_datagram(from, payload, self.now);
         let message =
             (payload.len() <= message::MAX_LEN).then(|| Message::from_bytes(payload).ok()).flatten();
         match message {
-            Some(Message::Records(records)) if was_member => self.learn(records),
+            Some(
+                Message::News(gossip)
+                | Message::Ping(_, gossip)
+                | Message::Ack(_, gossip)
+                | Message::PingRequest(_, _, gossip),
+            ) if was_member => {
+                for item in gossip.items {
+                    match item {
+                        Item::Record(record) => self.learn(vec![*record]),
+                        Item::Pulse(pulse) if pulse.verify().is_ok() => self.learn_pulse(&pulse.value),
+                        _ => {}
+                    }
+                }
+            }
             Some(Message::JoinReply(JoinReply::Welcome(welcome)))
                 if !was_member && self.mesh.network().is_some() =>
             {
@@ -306,9 +380,21 @@ impl World {
             let value = &record.value;
             let known = self.members.get(&value.node).map(|known| known.sequence);
             let newer = known.is_none_or(|known| known < value.sequence);
-            if newer && value.node != node(ME) && self.is_genuine(&record) {
-                self.members.insert(value.node, known_of(&record));
+            let mut own = (0..64).map(|attempt| Ipv4Subnet::DEFAULT.address_of(&value.node, attempt));
+            let derived = own.any(|address| address == value.ipv4);
+            if newer && value.node != node(ME) && derived && self.is_genuine(&record) {
+                let word = self.members.get(&value.node).map_or(0, |known| known.word);
+                let known = known_of(&record);
+                self.members.insert(value.node, Known { word: word.max(known.word), ..known });
             }
+        }
+    }
+
+    fn learn_pulse(&mut self, pulse: &Pulse) {
+        if self.mesh.network() == Some(pulse.network)
+            && let Some(known) = self.members.get_mut(&pulse.node)
+        {
+            known.word = known.word.max(pulse.sequence);
         }
     }
 
@@ -316,26 +402,23 @@ impl World {
         members().contains(record) || self.genuine.contains(&record.to_bytes())
     }
 
-    /// A member is answered, whatever others say of themselves; a stranger is not.
-    fn deliver_digest(&mut self, from: &Destination, digest: Digest) {
+    /// A member that asks whether this node is there is answered, whatever others say of themselves; a stranger
+    /// never is.
+    fn deliver_question(&mut self, from: &Destination, message: &Message) {
         self.settle();
-        let me = node(ME);
-        let lists_me = digest.entries.iter().any(|entry| entry.node == me);
         let member = self.members.values().any(|known| known.control == *from);
-        let published = self.mesh.published_key().is_some();
-        let complete = digest.complete;
+        let listens = self.mesh.published_key().is_some() && !self.is_shut_out(from) && !self.disk_full;
         let before = self.sent.len();
-        self.deliver(from, &Message::Digest(digest).to_bytes());
+        self.deliver(from, &message.to_bytes());
         self.settle();
         let mut answers = self.sent[before..].iter().filter(|(to, _)| to == from);
         if !member {
             assert!(answers.next().is_none(), "a stranger was answered");
-        } else if published && complete && !lists_me && !self.disk_full {
-            let about_me = |bytes: &[u8]| match Message::from_bytes(bytes) {
-                Ok(Message::Records(records)) => records.iter().any(|record| record.value.node == me),
-                _ => false,
-            };
-            assert!(answers.any(|(_, bytes)| about_me(bytes)), "a member was not told this node's record");
+        } else if let Message::Ping(number, _) = message
+            && listens
+        {
+            let acked = |bytes: &[u8]| matches!(Message::from_bytes(bytes), Ok(Message::Ack(this, _)) if this == *number);
+            assert!(answers.any(|(_, bytes)| acked(bytes)), "a member was not answered");
         }
     }
 
@@ -391,6 +474,7 @@ impl World {
     fn pass(&mut self, time: Duration) {
         self.now.monotonic += time;
         self.now.unix += time;
+        self.latest = self.latest.max(self.now.unix);
         for _ in 0..8 {
             if self.mesh.wake_at().is_none_or(|at| at > self.now.monotonic) {
                 return;
@@ -463,8 +547,19 @@ impl World {
     fn check_sent(&self, to: &Destination, bytes: &[u8]) {
         assert!(bytes.len() <= message::MAX_LEN, "{} bytes", bytes.len());
         let message = testing::decode_canonically::<Message>(bytes).expect("what is sent can be read");
+        let passed_on: Vec<Signed<Record>>;
         let records = match &message {
-            Message::Records(records) => records,
+            Message::News(gossip)
+            | Message::Ping(_, gossip)
+            | Message::Ack(_, gossip)
+            | Message::PingRequest(_, _, gossip) => {
+                let record = |item: &Item| match item {
+                    Item::Record(record) => Some((**record).clone()),
+                    _ => None,
+                };
+                passed_on = gossip.items.iter().filter_map(record).collect();
+                &passed_on
+            }
             Message::JoinReply(JoinReply::Welcome(welcome)) => {
                 let network = welcome.charter.value.network();
                 assert_eq!(Some(network), self.mesh.network());
@@ -507,6 +602,17 @@ impl World {
                 let signature = self.signature(&*record);
                 self.genuine.insert(Signed { value: *record, signature }.to_bytes());
                 keyd::Reply::Signature(signature)
+            }
+            keyd::Request::SignPulse(pulse) => {
+                assert_eq!((pulse.node, Some(pulse.network)), (me, self.mesh.network()));
+                assert!(pulse.sequence > self.last_sequence, "a sequence number was used before");
+                self.last_sequence = pulse.sequence;
+                keyd::Reply::Signature(self.signature(&pulse))
+            }
+            keyd::Request::SignAccusation(accusation) => {
+                assert_eq!((accusation.accuser, Some(accusation.network)), (me, self.mesh.network()));
+                assert_ne!(accusation.subject, me);
+                keyd::Reply::Signature(self.signature(&accusation))
             }
             keyd::Request::CreateInvite(keyd::CreateInvite { network, expires_at, uses }) => {
                 let secret = InviteSecret([u8::try_from(self.grants.len()).unwrap_or(0xff); 32]);
@@ -568,7 +674,15 @@ impl World {
     /// The daemon starts anew with what is on the disk.
     fn restart(&mut self, disk: Vec<u8>) {
         let state = State::from_bytes(&disk, &node(ME)).expect("what was saved can be read");
-        self.members = state.records.iter().map(|record| (record.value.node, known_of(record))).collect();
+        self.members = state
+            .members
+            .iter()
+            .map(|member| {
+                let known = known_of(&member.record);
+                let word = member.pulse.as_ref().map_or(0, |pulse| pulse.value.sequence);
+                (member.record.value.node, Known { word: word.max(known.word), ..known })
+            })
+            .collect();
         self.network = state.membership.as_ref().map(|membership| membership.charter.value.network());
         self.mesh = mesh(state, true, self.now);
         // Their users have gone with the daemon.
@@ -588,17 +702,23 @@ impl World {
     /// The mesh knows what the model knows, and gives `tund` nothing that it would refuse.
     fn check(&self) {
         let reports = self.mesh.peer_reports(self.now);
-        assert_eq!(reports.len(), self.members.len());
+        // A member may be forgotten whose key has expired, and no other.
+        for (node, known) in &self.members {
+            let there = reports.iter().any(|(reported, _)| reported == node);
+            assert!(there || known.not_after < self.latest.as_secs(), "a member was forgotten");
+        }
         for (node, report) in &reports {
             let known = self.members.get(node).expect("a member that nobody has let in");
             assert_eq!((report.ipv4, &report.endpoint), (known.ipv4, &known.data.hash().b32()));
         }
         let status = self.mesh.network_status();
-        assert_eq!(status.map_or(1, |status| status.members), self.members.len() as u64 + 1);
+        assert_eq!(status.map_or(1, |status| status.members), reports.len() as u64 + 1);
         let (mut keys, mut addresses) = (HashSet::new(), HashSet::new());
         keys.extend(self.mesh.published_key());
         addresses.extend(self.mesh.interface().map(|interface| interface.ipv4));
+        let bans = self.mesh.ban_reports();
         for peer in self.mesh.peers(self.now) {
+            assert!(!bans.iter().any(|ban| ban.node_id == peer.node.to_string()), "a banned peer");
             assert!(keys.insert(peer.public_key), "two peers with one key");
             assert!(peer.ipv4.is_none_or(|address| addresses.insert(address)), "two peers with one address");
         }
@@ -611,6 +731,8 @@ fn mesh(state: State, session: bool, now: Now) -> Mesh {
         name: "fuzz".parse().expect("a name"),
         subnet: Ipv4Subnet::DEFAULT,
         heartbeat: Duration::from_secs(30),
+        peer_timeout: Duration::from_secs(300),
+        control_rate: 2000,
         interface: "i2plan0".to_owned(),
         mtu: 1280,
         keepalive: 25,
@@ -624,7 +746,8 @@ fn mesh(state: State, session: bool, now: Now) -> Mesh {
 
 fn known_of(record: &Signed<Record>) -> Known {
     let Record { sequence, control, data, ipv4, .. } = record.value;
-    Known { sequence, control, data, ipv4 }
+    let not_after = record.value.wireguard.value.not_after;
+    Known { sequence, word: sequence, control, data, ipv4, not_after }
 }
 
 /// A node's key, as in [`testing`], but made once: a sanitizer makes that slow.
@@ -698,16 +821,25 @@ pub fn seeds() -> Seeds {
     let record = |number: u8, sequence: u8| [1, number, 0, number, sequence, 0, 7];
     let known: Vec<u8> = [0, 2, 3, 9, 10].iter().flat_map(|number| record(*number, 50)).collect();
     let script = |parts: &[&[u8]]| [&[MEMBER], parts.concat().as_slice()].concat();
-    let digest: &[u8] = &[3, 2, 1, 1, 3, 60];
+    let digest: &[u8] = &[3, 2, 5, 1, 3, 60, 9, 4];
+    let compare: &[u8] = &[3, 2, 0, 1, 3, 60, 9, 4];
+    let word = |number: u8, other: u8, pulse: u8| [6, 0, 2, number, other, 60, 1, pulse, 0];
     let invite: &[u8] = &[9, 0xff, 0x0f, 2];
     let day: &[u8] = &[7, 0xff, 0xff];
-    let raw = Message::Records(vec![testing::record(2)]).to_bytes();
+    let items = vec![Item::Record(Box::new(testing::record(2)))];
+    let raw = Message::News(Gossip { entries: Vec::new(), items }).to_bytes();
     let len = u16::try_from(raw.len()).expect("shorter than a datagram").to_le_bytes();
     let many_joiners: Vec<u8> = (50..90).flat_map(|joiner| [4, joiner, 0, 7]).collect();
     vec![
         seed("alone", script(&[day])),
         seed("raw", script(&[&[0, 2], &len, &raw])),
         seed("records", script(&[&known, digest, day])),
+        seed("compare", script(&[&known, compare, &[3, 2, 1, 0, 9, 4], &[3, 2, 2, 1, 3, 1, 9, 4], day])),
+        seed("relay", script(&[&known, &[3, 2, 4, 0, 9, 3], &[3, 3, 3, 0, 9, 3]])),
+        seed(
+            "words",
+            script(&[&known, &word(2, 3, 1), &word(3, 2, 0), &word(9, 2, 0), &word(10, 2, 0), day]),
+        ),
         seed("newer", script(&[&known, &record(2, 51), &record(2, 49), digest])),
         seed("wrong-chain", script(&[&[1, 2, 0, 2, 50, 0, 0]])),
         seed("wrong-certificate", script(&[&[1, 2, 0, 2, 50, 0, 1]])),

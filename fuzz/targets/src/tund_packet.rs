@@ -383,7 +383,7 @@ pub fn seeds() -> Seeds {
     let across: &[u8] = &[5];
     let script = |parts: &[&[u8]]| parts.concat();
     vec![
-        seed("both-ways", script(&[there, back, across, there, back_v6, across])),
+        seed("both-ways", script(&[&[9, 16], there, back, across, there, back_v6, across])),
         seed("repeated", script(&[back, across, back, across, &[6, 5, 0, 0, 0, 0], &[6, 4, 0, 0, 0, 0]])),
         seed("damaged", script(&[back, across, &[6, 0, 60, 0, 1, 0, 6, 1, 20, 0, 0, 9]])),
         seed("spoofed", script(&[across, spoofed, across])),

@@ -71,6 +71,9 @@ const SAVE_RECORDS_AFTER: Duration = Duration::from_secs(5);
 /// How often it is looked for what has expired.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
+/// How long nothing must have come from it meanwhile.
+const FORGET_SILENT: Duration = Duration::from_secs(24 * 3600);
+
 /// Members that send too much have offended once in this time.
 const FLOOD: Duration = Duration::from_secs(10);
 
@@ -512,8 +515,13 @@ impl Mesh {
             self.on_bans_changed();
         }
         // A member that is never heard of again is forgotten with its key, a month after its last record.
+        // For a day by the clock that does not jump nothing is forgotten by the one that may.
+        let silent = |member: &Member| {
+            now.monotonic >= member.last_heard.unwrap_or_default().saturating_add(FORGET_SILENT)
+        };
         let over = |member: &&Member| {
-            unix > member.record.value.wireguard.value.not_after.saturating_add(FORGET_AFTER.as_secs())
+            let end = member.record.value.wireguard.value.not_after;
+            unix > end.saturating_add(FORGET_AFTER.as_secs()) && silent(member)
         };
         let over: Vec<NodeId> = self.members.iter().filter(over).map(Member::node).collect();
         for node in over {
