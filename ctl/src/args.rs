@@ -51,13 +51,29 @@ pub enum Command {
     #[command(after_help = PEERS_HELP)]
     Peers,
 
-    /// Make invites
+    /// Show the routing table
+    #[command(after_help = ROUTES_HELP)]
+    Routes,
+
+    /// Make, list and revoke invites
     #[command(subcommand, arg_required_else_help = true)]
     Invite(InviteCommand),
 
     /// Join a network with an invite code
     #[command(after_help = JOIN_HELP)]
     Join(Join),
+
+    /// Have nothing to do with a member: cut its tunnel and its messages, on this node alone
+    #[command(subcommand, arg_required_else_help = true)]
+    Ban(BanCommand),
+
+    /// Take a member's membership back, for good and for the whole network
+    #[command(after_help = REVOKE_HELP)]
+    Revoke(Revoke),
+
+    /// Leave the network for good
+    #[command(after_help = LEAVE_HELP)]
+    Leave(Leave),
 
     /// Show this node's keys, and change the passphrase that seals them
     #[command(subcommand, arg_required_else_help = true)]
@@ -79,6 +95,71 @@ pub enum InviteCommand {
     /// Make an invite; the first one on a fresh node founds the network
     #[command(after_help = INVITE_CREATE_HELP)]
     Create(InviteCreate),
+
+    /// List the invites that this node has made
+    List,
+
+    /// Show one of them, and who has used it; the code itself is not kept
+    Show {
+        /// The invite's id
+        id: String,
+    },
+
+    /// Make one useless
+    Revoke {
+        /// The invite's id
+        id: String,
+    },
+}
+
+/// `i2planctl ban …`
+#[derive(Debug, Subcommand)]
+pub enum BanCommand {
+    /// Ban a member
+    Add(BanAdd),
+
+    /// List the bans
+    List,
+
+    /// Lift a ban
+    Remove {
+        /// The member: name, node id or the beginning of one
+        node: String,
+    },
+}
+
+/// `i2planctl ban add`
+#[derive(Debug, clap::Args)]
+pub struct BanAdd {
+    /// The member: name, address, node id or the beginning of one
+    pub node: String,
+
+    /// Why, for people
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+
+    /// For how long: 90s, 30m, 24h, 7d or plain seconds [default: until it is lifted]
+    #[arg(long, value_name = "DURATION", value_parser = crate::commands::ban::parse_duration)]
+    pub duration: Option<Duration>,
+}
+
+/// `i2planctl revoke`
+#[derive(Debug, clap::Args)]
+pub struct Revoke {
+    /// The member: name, address, node id or the beginning of one
+    pub node: String,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `i2planctl leave`
+#[derive(Debug, clap::Args)]
+pub struct Leave {
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `i2planctl invite create`
@@ -201,9 +282,22 @@ What is said of a daemon's walls is what the kernel reports in /proc, and for La
 
 The exit status is 1 if there is something to mend; findings marked `note` need not be.";
 
+const ROUTES_HELP: &str = "\
+HOPS is 1 for a member that answers this node itself, 2 for one that answers through another (VIA) only, and - for \
+one that cannot be reached. Packets of the tunnel always go directly. A member without IPv4 address has to give way \
+to another that claims the same.";
+
+const REVOKE_HELP: &str = "\
+Only the network's founder and those over whom the member was invited can. All who were invited over it, directly or \
+not, are out with it; others can invite those again. The revoked identity cannot come back.";
+
+const LEAVE_HELP: &str = "\
+The others are told. The node keeps its identity, and can join this or another network with a new invite.";
+
 const PEERS_HELP: &str = "\
-A peer is up while its last WireGuard handshake is at most three minutes old. HEARD is its last control \
-message. DROPS are packets that waited too long to be sent to it (tx), or came from it and were not accepted \
+A peer is up while its last WireGuard handshake is at most three minutes old. One that is not is away if it has \
+said that it shuts down, and unreachable if several members could not reach it. HEARD is its last control message, \
+RTT how long its last answer to one took. DROPS are packets that waited too long to be sent to it (tx), or came from it and were not accepted \
 (rx).";
 
 const INVITE_CREATE_HELP: &str = "\

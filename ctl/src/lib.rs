@@ -77,6 +77,29 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Invite(args::InviteCommand::Create(create)) => {
                 commands::invite::create(socket.as_deref(), json, &create).await
             }
+            Command::Invite(args::InviteCommand::List) => {
+                commands::invite::list(socket.as_deref(), json).await
+            }
+            Command::Invite(args::InviteCommand::Show { id }) => {
+                commands::invite::show(socket.as_deref(), json, &id).await
+            }
+            Command::Invite(args::InviteCommand::Revoke { id }) => {
+                commands::invite::revoke(socket.as_deref(), json, &id).await
+            }
+            Command::Routes => commands::routes::run(socket.as_deref(), json).await,
+            Command::Ban(args::BanCommand::Add(add)) => {
+                commands::ban::add(socket.as_deref(), json, &add).await
+            }
+            Command::Ban(args::BanCommand::List) => commands::ban::list(socket.as_deref(), json).await,
+            Command::Ban(args::BanCommand::Remove { node }) => {
+                commands::ban::remove(socket.as_deref(), json, &node).await
+            }
+            Command::Revoke(args::Revoke { node, yes }) => {
+                commands::exclusion::revoke(socket.as_deref(), json, &node, yes).await
+            }
+            Command::Leave(args::Leave { yes }) => {
+                commands::exclusion::leave(socket.as_deref(), json, yes).await
+            }
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
             Command::Key(KeyCommand::Status) => commands::key::status(socket.as_deref(), json).await,
             Command::Key(KeyCommand::Rotate) => commands::key::rotate(socket.as_deref(), json).await,

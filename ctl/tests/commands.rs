@@ -17,15 +17,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use common::{PROGRAM, command, copy_program, need_root, open_dir, stderr, stdout};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
-    ControlDestination, Daemon, Invite, Keys, MeshdApi, Network, Peer, Reply, Request, Sam, Session,
-    SessionState, Status, Tunnel, WireGuardKey,
+    Ban, BanReason, ControlDestination, Daemon, Invite, InviteState, IssuedInvite, Keys, Life, MeshdApi,
+    Network, Peer, Reply, Request, Route, Sam, Session, SessionState, Status, Tunnel, WireGuardKey,
 };
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
 use i2plan_ipc::version::Version;
-use i2plan_ipc::{ApiError, Role};
+use i2plan_ipc::{ApiError, ErrorKind, Role};
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteSecret;
@@ -70,6 +70,19 @@ impl Service for FakeMeshd {
                 Some(key) => Reply::Rotated(WireGuardKey { epoch: 2, ..key }),
                 None => return Err(ApiError::internal("a member has a key")),
             },
+            Request::ListInvites => Reply::Invites(vec![issued(InviteState::Open)]),
+            Request::RevokeInvite { id } if id == "inviteid" => {
+                Reply::InviteRevoked(issued(InviteState::Revoked))
+            }
+            Request::RevokeInvite { .. } => {
+                return Err(ApiError::new(ErrorKind::NotFound, "this node has made no invite with this id"));
+            }
+            Request::Routes => Reply::Routes(vec![route()]),
+            Request::ListBans => Reply::Bans(vec![ban("mallory", None)]),
+            Request::AddBan { node_id, duration, .. } => Reply::BanAdded(ban(&node_id, duration)),
+            Request::RemoveBan { node_id } => Reply::BanRemoved(ban(&node_id, None)),
+            Request::Revoke { node_id } => Reply::Revoked(vec![node_id, "below".to_owned()]),
+            Request::Leave => Reply::Left("networkid".to_owned()),
             Request::Join { invite } if invite.expose() == self.code => Reply::Joined(network()),
             Request::Join { .. } => return Err(ApiError::invalid("that is another code")),
         }
@@ -137,7 +150,10 @@ fn peer(name: &str) -> Peer {
         public_key: "key".to_owned(),
         endpoint: "x.b32.i2p".to_owned(),
         depth: 1,
+        life: Life::Present,
+        banned: false,
         last_heard: None,
+        rtt: None,
         last_handshake: Some(10),
         tx_packets: 0,
         tx_bytes: 2048,
@@ -145,6 +161,42 @@ fn peer(name: &str) -> Peer {
         rx_bytes: 0,
         queue_drops: 0,
         rx_drops: 0,
+    }
+}
+
+fn issued(state: InviteState) -> IssuedInvite {
+    IssuedInvite {
+        id: "inviteid".to_owned(),
+        state,
+        created_at: 1_800_000_000,
+        expires_at: 1_800_003_600,
+        max_uses: Some(2),
+        used_by: vec!["anna".to_owned()],
+    }
+}
+
+fn route() -> Route {
+    Route {
+        ipv4: Some("10.42.0.1".parse().unwrap()),
+        ipv6: "fd12::2".parse().unwrap(),
+        node_id: "anna".to_owned(),
+        name: "anna".to_owned(),
+        hops: Some(1),
+        via: None,
+        last_seen: Some(1_800_000_000),
+        created: 1_800_000_000,
+    }
+}
+
+fn ban(node: &str, duration: Option<u64>) -> Ban {
+    Ban {
+        node_id: node.to_owned(),
+        name: Some(node.to_owned()),
+        reason: BanReason::Manual,
+        description: "noise".to_owned(),
+        created_at: 1_800_000_000,
+        expires_at: duration.map(|duration| 1_800_000_000 + duration),
+        strikes: 0,
     }
 }
 
@@ -270,13 +322,73 @@ fn peers_for_people_and_programs() {
     let output = setup.run(&["peers"]);
     assert_eq!(
         stdout(&output),
-        "NAME  IPV4       IPV6     STATE  HANDSHAKE  HEARD   RX       TX  DROPS\n\
-         anna  10.42.0.1  fd12::2  up       10s ago  never  0 B  2.0 KiB  0\n\
-         zoe   10.42.0.1  fd12::2  up       10s ago  never  0 B  2.0 KiB  0\n"
+        "NAME  IPV4       IPV6     STATE  HANDSHAKE  HEARD  RTT   RX       TX  DROPS\n\
+         anna  10.42.0.1  fd12::2  up       10s ago  never    -  0 B  2.0 KiB  0\n\
+         zoe   10.42.0.1  fd12::2  up       10s ago  never    -  0 B  2.0 KiB  0\n"
     );
     let value = json(&setup.run(&["peers", "--json"]));
     let names: Vec<_> = value["peers"].as_array().unwrap().iter().map(|peer| &peer["name"]).collect();
     assert_eq!(names, ["anna", "zoe"]);
+}
+
+#[test]
+fn routes_for_people_and_programs() {
+    let setup = Setup::healthy();
+    assert_eq!(
+        stdout(&setup.run(&["routes"])),
+        "IPV4       IPV6     NAME  HOPS  VIA  LAST SEEN             CREATED\n\
+         10.42.0.1  fd12::2  anna     1  -    2027-01-15T08:00:00Z  2027-01-15T08:00:00Z\n"
+    );
+    assert_eq!(json(&setup.run(&["routes", "--json"]))["routes"][0]["hops"], 1);
+}
+
+#[test]
+fn bans_for_people_and_programs() {
+    let setup = Setup::healthy();
+    let add = setup.run(&["ban", "add", "anna", "--reason", "noise", "--duration", "1h"]);
+    assert_eq!(stdout(&add), "banned anna (anna) until 2027-01-15T09:00:00Z\n");
+    assert_eq!(stdout(&setup.run(&["ban", "add", "zo"])), "banned zoe (zoe) until the ban is lifted\n");
+    let list = setup.run(&["ban", "list"]);
+    let list = stdout(&list);
+    assert!(list.contains("mallory  mallory  by hand  lifted  2027-01-15T08:00:00Z  noise\n"), "{list}");
+    assert_eq!(json(&setup.run(&["ban", "list", "--json"]))["bans"][0]["reason"], "manual");
+    let remove = setup.run(&["ban", "remove", "mallory"]);
+    assert_eq!(stdout(&remove), "mallory (mallory) is not banned any more\n");
+    assert_fails(&setup, &["ban", "add", "nobody"], 1, "not_found", "no member \"nobody\" is known", "peers");
+    // Both members have this address here.
+    assert_fails(&setup, &["ban", "add", "10.42.0.1"], 1, "invalid", "\"10.42.0.1\" can mean", "node id");
+    assert_eq!(setup.run(&["ban", "add", "anna", "--duration", "0"]).status.code(), Some(2));
+}
+
+#[test]
+fn invites_are_listed_shown_and_revoked() {
+    let setup = Setup::healthy();
+    let list = setup.run(&["invite", "list"]);
+    let list = stdout(&list);
+    assert!(list.contains("inviteid  open   1 of 2  2027-01-15T09:00:00Z  2027-01-15T08:00:00Z\n"), "{list}");
+    assert!(stdout(&setup.run(&["invite", "show", "inviteid"])).ends_with("used by  anna\n"));
+    assert_eq!(stdout(&setup.run(&["invite", "revoke", "inviteid"])), "invite inviteid is revoked\n");
+    assert_eq!(json(&setup.run(&["invite", "revoke", "inviteid", "--json"]))["invite"]["state"], "revoked");
+    let missing = ["invite", "show", "other"];
+    assert_fails(&setup, &missing, 1, "not_found", "this node has made no invite", "invite list");
+    assert_eq!(setup.run(&["invite", "revoke", "other"]).status.code(), Some(1));
+}
+
+#[test]
+fn what_cannot_be_undone_is_not_done_by_accident() {
+    let setup = Setup::healthy();
+    for command in [&["leave"][..], &["revoke", "anna"]] {
+        assert_fails(&setup, command, 2, "usage", "this cannot be undone", "--yes");
+    }
+    assert_eq!(stdout(&setup.run(&["leave", "--yes"])), "left network networkid\n");
+    let revoked = setup.run(&["revoke", "anna", "--yes"]);
+    assert_eq!(stdout(&revoked), "anna is revoked: 2 members out\nanna\nbelow\n");
+    assert_eq!(
+        json(&setup.run(&["revoke", "anna", "--yes", "--json"])),
+        json!({ "revoked": ["anna", "below"] })
+    );
+    let alone = Setup::node(None, None);
+    assert_eq!(alone.run(&["leave", "--yes"]).status.code(), Some(5));
 }
 
 #[test]

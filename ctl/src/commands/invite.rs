@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Invite, Reply, Request};
+use i2plan_ipc::api::meshd::{Invite, InviteState, IssuedInvite, Reply, Request};
 use i2plan_ipc::version::utc;
 
 use crate::args::InviteCreate;
 use crate::daemon;
-use crate::failure::Failure;
-use crate::output::{self, units};
+use crate::failure::{Failure, Kind};
+use crate::output::table::{Column, Table};
+use crate::output::{self, clean, units};
 
 /// Makes an invite: the code alone on standard output, all else on standard error.
 ///
@@ -30,6 +31,108 @@ pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> R
     output::print(&format!("{}\n", invite.invite.expose()))?;
     output::note(&describe(&invite));
     Ok(())
+}
+
+const COLUMNS: &[Column] = &[
+    Column::text("ID"),
+    Column::text("STATE"),
+    Column::text("USES"),
+    Column::text("EXPIRES"),
+    Column::text("CREATED").dispensable(1),
+];
+
+/// Lists the invites that the node has made.
+///
+/// # Errors
+/// If the node does not answer.
+pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let invites = issued(socket).await?;
+    if json {
+        return output::json::print(&serde_json::json!({ "invites": invites }));
+    }
+    if invites.is_empty() {
+        output::note("this node has made no invites that it remembers");
+        return Ok(());
+    }
+    let mut table = Table::new(COLUMNS);
+    for invite in &invites {
+        table.row([
+            invite.id.clone(),
+            state(invite).to_owned(),
+            uses(invite),
+            utc(invite.expires_at),
+            utc(invite.created_at),
+        ]);
+    }
+    output::print(&table.render(output::terminal_width()).text)
+}
+
+/// Shows one of them.
+///
+/// # Errors
+/// If there is none with this id.
+pub async fn show(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Failure> {
+    let invite = issued(socket).await?.into_iter().find(|invite| invite.id == id).ok_or_else(|| {
+        Failure::new(Kind::NotFound, "this node has made no invite with this id")
+            .with_hint("`i2planctl invite list` shows those that it has made")
+    })?;
+    if json {
+        return output::json::print(&serde_json::json!({ "invite": invite }));
+    }
+    output::print(&render(&invite))
+}
+
+/// Makes one useless.
+///
+/// # Errors
+/// If there is none with this id.
+pub async fn revoke(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Failure> {
+    let mut client = daemon::connect(socket).await?;
+    let request = Request::RevokeInvite { id: id.to_owned() };
+    let Reply::InviteRevoked(invite) = daemon::ask(&mut client, request).await? else {
+        return Err(daemon::unexpected());
+    };
+    if json {
+        return output::json::print(&serde_json::json!({ "invite": invite }));
+    }
+    output::print(&format!("invite {} is revoked\n", clean(&invite.id)))
+}
+
+async fn issued(socket: Option<&Path>) -> Result<Vec<IssuedInvite>, Failure> {
+    let mut client = daemon::connect(socket).await?;
+    match daemon::ask(&mut client, Request::ListInvites).await? {
+        Reply::Invites(invites) => Ok(invites),
+        _ => Err(daemon::unexpected()),
+    }
+}
+
+fn state(invite: &IssuedInvite) -> &'static str {
+    match invite.state {
+        InviteState::Open => "open",
+        InviteState::Expired => "expired",
+        InviteState::UsedUp => "used up",
+        InviteState::Revoked => "revoked",
+    }
+}
+
+fn uses(invite: &IssuedInvite) -> String {
+    let limit = invite.max_uses.map_or_else(|| "any number".to_owned(), |uses| uses.to_string());
+    format!("{} of {limit}", invite.used_by.len())
+}
+
+fn render(invite: &IssuedInvite) -> String {
+    let mut text = format!(
+        "invite   {}\nstate    {}\nuses     {}\ncreated  {}\nexpires  {}\n",
+        clean(&invite.id),
+        state(invite),
+        uses(invite),
+        utc(invite.created_at),
+        utc(invite.expires_at)
+    );
+    for node in &invite.used_by {
+        text.push_str(&format!("used by  {}\n", clean(node)));
+    }
+    text
 }
 
 /// The limit that `--uses` sets; none for -1.
@@ -60,6 +163,25 @@ fn describe(invite: &Invite) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_invite_shows_who_used_it() {
+        let invite = IssuedInvite {
+            id: "id".to_owned(),
+            state: InviteState::UsedUp,
+            created_at: 1_800_000_000,
+            expires_at: 1_800_003_600,
+            max_uses: Some(1),
+            used_by: vec!["nodeid".to_owned()],
+        };
+        assert_eq!(
+            render(&invite),
+            "invite   id\nstate    used up\nuses     1 of 1\ncreated  2027-01-15T08:00:00Z\n\
+             expires  2027-01-15T09:00:00Z\nused by  nodeid\n"
+        );
+        let open = IssuedInvite { max_uses: None, used_by: Vec::new(), ..invite };
+        assert_eq!(uses(&open), "0 of any number");
+    }
 
     #[test]
     fn uses_are_checked() {

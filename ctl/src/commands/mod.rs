@@ -1,12 +1,16 @@
 //! One file for each command.
 
+pub mod ban;
 #[cfg(target_os = "linux")]
 pub mod change_passphrase;
 pub mod doctor;
+pub mod exclusion;
 pub mod invite;
 pub mod join;
 pub mod key;
+pub mod member;
 pub mod peers;
+pub mod routes;
 pub mod status;
 #[cfg(target_os = "linux")]
 pub mod up;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Peer, Reply, Request};
+use i2plan_ipc::api::meshd::{Life, Peer, Reply, Request};
 
 use crate::daemon;
 use crate::failure::Failure;
@@ -19,6 +19,7 @@ const COLUMNS: &[Column] = &[
     Column::text("STATE"),
     Column::number("HANDSHAKE").dispensable(1),
     Column::number("HEARD").dispensable(2),
+    Column::number("RTT").dispensable(5),
     Column::number("RX"),
     Column::number("TX"),
     Column::text("DROPS").dispensable(3),
@@ -64,6 +65,7 @@ fn render(peers: &[Peer], width: Option<usize>) -> Rendered {
             state(peer).to_owned(),
             ago(peer.last_handshake),
             ago(peer.last_heard),
+            peer.rtt.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt} ms")),
             units::bytes(peer.rx_bytes),
             units::bytes(peer.tx_bytes),
             drops(peer),
@@ -74,7 +76,10 @@ fn render(peers: &[Peer], width: Option<usize>) -> Rendered {
 
 fn state(peer: &Peer) -> &'static str {
     match peer.last_handshake {
+        _ if peer.banned => "banned",
         Some(age) if age <= SESSION_LIFETIME => "up",
+        _ if peer.life == Life::Away => "away",
+        _ if peer.life == Life::Unreachable => "unreachable",
         Some(_) => "down",
         None => "never up",
     }
@@ -106,7 +111,10 @@ mod tests {
             public_key: "key".to_owned(),
             endpoint: "x.b32.i2p".to_owned(),
             depth: 1,
+            life: Life::Present,
+            banned: false,
             last_heard: Some(3),
+            rtt: Some(1200),
             last_handshake: Some(45),
             tx_packets: 1,
             tx_bytes: 1536,
@@ -122,6 +130,7 @@ mod tests {
             Peer { last_handshake: None, last_heard: None, ..peer("zeta", "b") },
             Peer { last_handshake: Some(4000), queue_drops: 3, rx_drops: 1, ..peer("zeta", "a") },
             peer("alpha-with-a-rather-long-name", "c"),
+            Peer { last_handshake: None, life: Life::Away, rtt: None, ..peer("zz", "d") },
         ];
         sort(&mut peers);
         peers
@@ -132,10 +141,11 @@ mod tests {
         assert_eq!(
             render(&peers(), None).text,
             "\
-NAME                           IPV4       IPV6                    STATE     HANDSHAKE   HEARD      RX       TX  DROPS
-alpha-with-a-rather-long-name  10.42.7.9  fd12:3456:789a:bcde::1  up          45s ago  3s ago  20 MiB  1.5 KiB  0
-zeta                           10.42.7.9  fd12:3456:789a:bcde::1  down      1h 6m ago  3s ago  20 MiB  1.5 KiB  3 tx, 1 rx
-zeta                           10.42.7.9  fd12:3456:789a:bcde::1  never up      never   never  20 MiB  1.5 KiB  0
+NAME                           IPV4       IPV6                    STATE     HANDSHAKE   HEARD      RTT      RX       TX  DROPS
+alpha-with-a-rather-long-name  10.42.7.9  fd12:3456:789a:bcde::1  up          45s ago  3s ago  1200 ms  20 MiB  1.5 KiB  0
+zeta                           10.42.7.9  fd12:3456:789a:bcde::1  down      1h 6m ago  3s ago  1200 ms  20 MiB  1.5 KiB  3 tx, 1 rx
+zeta                           10.42.7.9  fd12:3456:789a:bcde::1  never up      never   never  1200 ms  20 MiB  1.5 KiB  0
+zz                             10.42.7.9  fd12:3456:789a:bcde::1  away          never  3s ago        -  20 MiB  1.5 KiB  0
 "
         );
     }
@@ -143,7 +153,7 @@ zeta                           10.42.7.9  fd12:3456:789a:bcde::1  never up      
     #[test]
     fn a_narrow_terminal_still_shows_name_address_and_state() {
         let rendered = render(&peers(), Some(62));
-        assert_eq!(rendered.left_out, ["IPV6", "DROPS", "HEARD"]);
+        assert_eq!(rendered.left_out, ["RTT", "IPV6", "DROPS", "HEARD"]);
         assert_eq!(
             rendered.text.lines().nth(1),
             Some("alpha-with-a…  10.42.7.9  up          45s ago  20 MiB  1.5 KiB")

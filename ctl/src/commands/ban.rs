@@ -1,0 +1,135 @@
+//! `i2planctl ban`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use i2plan_ipc::api::meshd::{Ban, BanReason, MeshdApi, Reply, Request};
+use i2plan_ipc::client::Client;
+use i2plan_ipc::version::utc;
+use serde_json::json;
+
+use super::member::{self, Named};
+use crate::args::BanAdd;
+use crate::daemon;
+use crate::failure::Failure;
+use crate::output::table::{Column, Table};
+use crate::output::{self, clean};
+
+const COLUMNS: &[Column] = &[
+    Column::text("NAME").shrinks_to(12),
+    Column::text("NODE").shrinks_to(10),
+    Column::text("REASON"),
+    Column::text("UNTIL"),
+    Column::text("SINCE").dispensable(2),
+    Column::text("DESCRIPTION").shrinks_to(10).dispensable(1),
+];
+
+/// Bans a member on this node.
+///
+/// # Errors
+/// If there is no such member, or the node refuses.
+pub async fn add(socket: Option<&Path>, json: bool, args: &BanAdd) -> Result<(), Failure> {
+    let mut client = daemon::connect(socket).await?;
+    let node_id = member::find(&mut client, &args.node).await?.node_id;
+    let duration = args.duration.map(|duration| duration.as_secs());
+    let request = Request::AddBan { node_id, description: args.reason.clone().unwrap_or_default(), duration };
+    let Reply::BanAdded(ban) = daemon::ask(&mut client, request).await? else {
+        return Err(daemon::unexpected());
+    };
+    if json {
+        return output::json::print(&json!({ "ban": ban }));
+    }
+    output::print(&format!("banned {} {}\n", label(&ban), until(&ban)))
+}
+
+/// Lists the bans.
+///
+/// # Errors
+/// If the node does not answer.
+pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let mut client = daemon::connect(socket).await?;
+    let bans = all(&mut client).await?;
+    if json {
+        return output::json::print(&json!({ "bans": bans }));
+    }
+    if bans.is_empty() {
+        output::note("nobody is banned");
+        return Ok(());
+    }
+    let mut table = Table::new(COLUMNS);
+    for ban in &bans {
+        table.row([
+            ban.name.clone().unwrap_or_else(|| "-".to_owned()),
+            ban.node_id.clone(),
+            reason(ban),
+            ban.expires_at.map_or_else(|| "lifted".to_owned(), utc),
+            utc(ban.created_at),
+            ban.description.clone(),
+        ]);
+    }
+    output::print(&table.render(output::terminal_width()).text)
+}
+
+/// Lifts a ban.
+///
+/// # Errors
+/// If there is none, or the node does not answer.
+pub async fn remove(socket: Option<&Path>, json: bool, node: &str) -> Result<(), Failure> {
+    let mut client = daemon::connect(socket).await?;
+    let bans = all(&mut client).await?;
+    let named = |ban: &Ban| Named {
+        node_id: ban.node_id.clone(),
+        name: ban.name.clone().unwrap_or_default(),
+        addresses: Vec::new(),
+    };
+    // One that has left the network is named by its id alone; one that is there, in every way.
+    let node_id = match member::choose(bans.iter().map(named).collect(), node) {
+        Ok(named) => named.node_id,
+        Err(_) => member::find(&mut client, node).await?.node_id,
+    };
+    let Reply::BanRemoved(ban) = daemon::ask(&mut client, Request::RemoveBan { node_id }).await? else {
+        return Err(daemon::unexpected());
+    };
+    if json {
+        return output::json::print(&json!({ "ban": ban }));
+    }
+    output::print(&format!("{} is not banned any more\n", label(&ban)))
+}
+
+async fn all(client: &mut Client<MeshdApi>) -> Result<Vec<Ban>, Failure> {
+    match daemon::ask(client, Request::ListBans).await? {
+        Reply::Bans(bans) => Ok(bans),
+        _ => Err(daemon::unexpected()),
+    }
+}
+
+fn label(ban: &Ban) -> String {
+    let name = ban.name.as_ref().map(|name| format!("{} ", clean(name))).unwrap_or_default();
+    format!("{name}({})", clean(&ban.node_id))
+}
+
+fn until(ban: &Ban) -> String {
+    ban.expires_at.map_or_else(|| "until the ban is lifted".to_owned(), |end| format!("until {}", utc(end)))
+}
+
+fn reason(ban: &Ban) -> String {
+    match ban.reason {
+        BanReason::Manual => "by hand".to_owned(),
+        BanReason::InvalidMessages => format!("invalid messages ({})", ban.strikes),
+        BanReason::Misbehaviour => format!("misbehaviour ({})", ban.strikes),
+    }
+}
+
+/// A duration on the command line.
+///
+/// # Errors
+/// What to write instead.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    match i2plan_meshd::config::parse_duration(text) {
+        Some(Duration::ZERO) => Err("a ban that is over bans nobody".to_owned()),
+        Some(duration) => Ok(duration),
+        None => {
+            Err("write a number with s, m, h or d, such as 90s, 30m, 24h or 7d, or plain seconds".to_owned())
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `i2planctl routes`.
+
+use std::path::Path;
+
+use i2plan_ipc::api::meshd::{Reply, Request, Route};
+use i2plan_ipc::version::utc;
+
+use crate::daemon;
+use crate::failure::Failure;
+use crate::output;
+use crate::output::table::{Column, Rendered, Table};
+
+const COLUMNS: &[Column] = &[
+    Column::text("IPV4"),
+    Column::text("IPV6").dispensable(3),
+    Column::text("NAME").shrinks_to(12),
+    Column::number("HOPS"),
+    Column::text("VIA").shrinks_to(10).dispensable(2),
+    Column::text("LAST SEEN").dispensable(1),
+    Column::text("CREATED").dispensable(4),
+];
+
+/// Shows the routing table.
+///
+/// # Errors
+/// If the node does not answer.
+pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let mut client = daemon::connect(socket).await?;
+    let Reply::Routes(mut routes) = daemon::ask(&mut client, Request::Routes).await? else {
+        return Err(daemon::unexpected());
+    };
+    routes.sort_by(|a, b| (a.ipv4, a.ipv6).cmp(&(b.ipv4, b.ipv6)));
+    if json {
+        return output::json::print(&serde_json::json!({ "routes": routes }));
+    }
+    if routes.is_empty() {
+        output::note("no other members are known");
+        return Ok(());
+    }
+    let Rendered { text, left_out } = render(&routes, output::terminal_width());
+    output::print(&text)?;
+    if !left_out.is_empty() {
+        output::note(&format!("({} not shown: the terminal is too narrow)", left_out.join(", ")));
+    }
+    Ok(())
+}
+
+fn render(routes: &[Route], width: Option<usize>) -> Rendered {
+    let mut table = Table::new(COLUMNS);
+    for route in routes {
+        let via = |via: &String| {
+            let name = routes.iter().find(|other| other.node_id == *via).map(|other| other.name.clone());
+            name.unwrap_or_else(|| via.clone())
+        };
+        table.row([
+            route.ipv4.map_or_else(|| "-".to_owned(), |address| address.to_string()),
+            route.ipv6.to_string(),
+            route.name.clone(),
+            route.hops.map_or_else(|| "-".to_owned(), |hops| hops.to_string()),
+            route.via.as_ref().map_or_else(|| "-".to_owned(), via),
+            route.last_seen.map_or_else(|| "never".to_owned(), utc),
+            utc(route.created),
+        ]);
+    }
+    table.render(width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_behind_another_shows_by_whom() {
+        let direct = Route {
+            ipv4: Some("10.42.0.1".parse().unwrap()),
+            ipv6: "fd12::1".parse().unwrap(),
+            node_id: "a".to_owned(),
+            name: "alpha".to_owned(),
+            hops: Some(1),
+            via: None,
+            last_seen: Some(1_800_000_060),
+            created: 1_800_000_000,
+        };
+        let behind = Route {
+            ipv4: None,
+            name: "beta".to_owned(),
+            hops: Some(2),
+            via: Some("a".to_owned()),
+            last_seen: None,
+            ..direct.clone()
+        };
+        assert_eq!(
+            render(&[direct, behind], None).text,
+            "\
+IPV4       IPV6     NAME   HOPS  VIA    LAST SEEN             CREATED
+10.42.0.1  fd12::1  alpha     1  -      2027-01-15T08:01:00Z  2027-01-15T08:00:00Z
+-          fd12::1  beta      2  alpha  never                 2027-01-15T08:00:00Z
+"
+        );
+    }
+}
