@@ -363,6 +363,40 @@ impl Node {
         Err(self.failure(&format!("i2planctl up ended with {status}")))
     }
 
+    /// Kills the node's daemons, with no chance to say farewell.
+    ///
+    /// # Errors
+    /// If they cannot be killed.
+    pub async fn kill_daemons(&mut self) -> Result<(), Failure> {
+        // The daemons end with their supervisor.
+        match self.supervisor.take() {
+            Some(mut supervisor) => supervisor.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Adds to the node's configuration and starts its daemons again.
+    ///
+    /// # Errors
+    /// If they do not stop or start.
+    pub async fn configure(&mut self, more: &str) -> Result<(), Failure> {
+        self.stop_daemons().await?;
+        let path = self.directory.join("config.toml");
+        let text = std::fs::read_to_string(&path)?;
+        std::fs::write(&path, format!("{text}\n{more}"))?;
+        self.start_daemons()
+    }
+
+    /// Starts the node's daemons again with nothing of what they knew, keys included.
+    ///
+    /// # Errors
+    /// If they do not stop or start.
+    pub async fn forget(&mut self) -> Result<(), Failure> {
+        self.stop_daemons().await?;
+        std::fs::remove_dir_all(self.directory.join("state"))?;
+        self.start_daemons()
+    }
+
     /// A failure of this node, with the end of its log.
     #[must_use]
     pub fn failure(&self, what: &str) -> Failure {

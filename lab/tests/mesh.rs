@@ -1,0 +1,234 @@
+//! Members that die, leave, collide, are banned and revoked: whole nodes on a private I2P network.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::identity::NodeId;
+use lab::Failure;
+use lab::demo::ping;
+use lab::node::{Lab, NetworkStatus, Node};
+use lab::testing::sandboxed;
+use serde_json::Value;
+
+const LAB: &str = env!("CARGO_BIN_EXE_lab");
+
+/// How long gossip may take to reach a member.
+const GOSSIP: Duration = Duration::from_secs(60);
+
+async fn start(nodes: usize) -> Result<Lab, Failure> {
+    let mut lab = Lab::start().await?;
+    for _ in 0..nodes {
+        lab.add_node().await?;
+    }
+    for node in &lab.nodes {
+        node.ready().await?;
+    }
+    Ok(lab)
+}
+
+async fn join(inviter: &Node, joiner: &Node) -> Result<NetworkStatus, Failure> {
+    let code = inviter.invite(&[]).await?;
+    joiner.join(&code).await?.map_err(|error| joiner.failure(&error.message))
+}
+
+async fn address(node: &Node) -> Result<IpAddr, Failure> {
+    Ok(node.network().await?.ipv4.into())
+}
+
+async fn reach(from: &Node, to: &Node) -> Result<(), Failure> {
+    ping(from, address(to).await?, 1000, true).await.map(drop)
+}
+
+async fn knows(node: &Node, members: u64) -> Result<(), Failure> {
+    let what = format!("it knows {members} members");
+    node.until(&what, GOSSIP, async |node| Ok(node.network().await?.members == members)).await
+}
+
+/// Runs a command that must work.
+async fn ctl(node: &Node, args: &[&str]) -> Result<Value, Failure> {
+    node.ctl_json::<Value>(args, "").await?.map_err(|error| node.failure(&error.message))
+}
+
+#[test]
+fn five_in_a_chain_go_on_without_the_middle_and_have_it_back() {
+    sandboxed(LAB, "five_in_a_chain_go_on_without_the_middle_and_have_it_back", async || {
+        let mut lab = start(5).await?;
+        for index in 1..5 {
+            join(&lab.nodes[index - 1], &lab.nodes[index]).await?;
+            reach(&lab.nodes[index], &lab.nodes[index - 1]).await?;
+        }
+        for node in &lab.nodes {
+            knows(node, 5).await?;
+        }
+        let before = lab.nodes[2].network().await?;
+        lab.nodes[2].kill_daemons().await?;
+        for (from, to) in [(0, 1), (0, 3), (0, 4), (1, 4), (3, 1), (4, 0)] {
+            reach(&lab.nodes[from], &lab.nodes[to]).await?;
+        }
+        lab.nodes[2].start_daemons()?;
+        lab.nodes[2].ready().await?;
+        let after = lab.nodes[2].network().await?;
+        assert_eq!((after.ipv4, after.ipv6), (before.ipv4, before.ipv6));
+        reach(&lab.nodes[2], &lab.nodes[0]).await?;
+        reach(&lab.nodes[4], &lab.nodes[2]).await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn a_ban_cuts_a_running_ping_within_seconds() {
+    sandboxed(LAB, "a_ban_cuts_a_running_ping_within_seconds", async || {
+        let lab = start(2).await?;
+        let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+        join(one, two).await?;
+        reach(two, one).await?;
+        let target = address(one).await?;
+        let cut = async {
+            ctl(one, &["ban", "add", &two.name, "--reason", "noise", "--duration", "1h"]).await?;
+            one.until("the tunnel is cut", Duration::from_secs(5), async |_| {
+                Ok(ping(two, target, 1, false).await?.received == 0)
+            })
+            .await
+        };
+        // Five a second; without the ban none would be lost.
+        let (running, cut) = tokio::join!(ping(two, target, 60, false), cut);
+        cut?;
+        assert!(running?.received < 50, "the ping went on");
+        assert_eq!(ctl(one, &["ban", "list"]).await?["bans"][0]["name"], two.name.as_str());
+        ctl(one, &["ban", "remove", &two.name]).await?;
+        reach(two, one).await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn without_its_founder_the_network_grows_on() {
+    sandboxed(LAB, "without_its_founder_the_network_grows_on", async || {
+        let lab = start(4).await?;
+        let [founder, second, third, fourth] = &lab.nodes[..] else { panic!("four nodes") };
+        join(founder, second).await?;
+        reach(second, founder).await?;
+        join(second, third).await?;
+        for node in [founder, second, third] {
+            knows(node, 3).await?;
+        }
+        ctl(founder, &["leave", "--yes"]).await?;
+        assert_eq!(founder.status().await?.network, None);
+        for node in [second, third] {
+            knows(node, 2).await?;
+        }
+        join(third, fourth).await?;
+        reach(fourth, second).await?;
+        reach(third, fourth).await?;
+        // Who has left has no interface any more, and can come back as a newcomer.
+        founder
+            .until("its interface is gone", GOSSIP, async |founder| {
+                Ok(founder.status().await?.tunnel.interface.is_none())
+            })
+            .await?;
+        join(fourth, founder).await?;
+        reach(founder, second).await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn who_was_down_catches_up_within_a_minute() {
+    sandboxed(LAB, "who_was_down_catches_up_within_a_minute", async || {
+        let mut lab = start(6).await?;
+        for index in [1, 2] {
+            join(&lab.nodes[0], &lab.nodes[index]).await?;
+            reach(&lab.nodes[index], &lab.nodes[0]).await?;
+        }
+        knows(&lab.nodes[1], 3).await?;
+        lab.nodes[1].kill_daemons().await?;
+        for index in 3..6 {
+            join(&lab.nodes[0], &lab.nodes[index]).await?;
+            reach(&lab.nodes[index], &lab.nodes[0]).await?;
+        }
+        let revoked = lab.nodes[2].name.clone();
+        let out = ctl(&lab.nodes[0], &["revoke", &revoked, "--yes"]).await?;
+        assert_eq!(out["revoked"].as_array().map(Vec::len), Some(1));
+        lab.nodes[1].start_daemons()?;
+        lab.nodes[1].ready().await?;
+        let names = async |node: &Node| {
+            let peers = node.peers().await?;
+            Ok::<_, Failure>(peers.into_iter().map(|peer| peer.name).collect::<BTreeSet<_>>())
+        };
+        let expected: BTreeSet<_> = [0, 3, 4, 5].map(|index| lab.nodes[index].name.clone()).into();
+        lab.nodes[1]
+            .until("it knows who joined and not who is out", GOSSIP, async |node| {
+                Ok(names(node).await? == expected)
+            })
+            .await?;
+        for index in 3..6 {
+            reach(&lab.nodes[1], &lab.nodes[index]).await?;
+        }
+        // Who is out knows it.
+        let out = &lab.nodes[2];
+        out.until("it is out", GOSSIP, async |out| Ok(out.status().await?.network.is_none())).await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn two_with_one_address_heal() {
+    sandboxed(LAB, "two_with_one_address_heal", async || {
+        let subnet: Ipv4Subnet = "10.9.0.0/29".parse().unwrap();
+        let mut lab = Lab::start().await?;
+        lab.add_node().await?.configure("[mesh]\ntunnel_subnet = \"10.9.0.0/29\"\n").await?;
+        let first_address = async |node: &Node| {
+            node.ready().await?;
+            let id: NodeId = node.status().await?.node_id.unwrap_or_default().parse().unwrap();
+            Ok::<_, Failure>(subnet.address_of(&id, 0))
+        };
+        let founders = first_address(&lab.nodes[0]).await?;
+        let mut taken = None;
+        for index in 1..3 {
+            lab.add_node().await?;
+            // Identities are drawn until the address is one that makes a collision: not the founder's, and the other's.
+            let deadline = Instant::now() + Duration::from_secs(240);
+            loop {
+                let address = first_address(&lab.nodes[index]).await?;
+                if address != founders && taken.is_none_or(|taken| taken == address) {
+                    taken = Some(address);
+                    break;
+                }
+                assert!(Instant::now() < deadline, "no identity with that address was drawn");
+                lab.nodes[index].forget().await?;
+            }
+        }
+        let [one, two, three] = &lab.nodes[..] else { panic!("three nodes") };
+        let code = one.invite(&["--uses", "2"]).await?;
+        // Both at once, so that neither knows of the other when it chooses its address.
+        let (second, third) = tokio::join!(two.join(&code), three.join(&code));
+        second?.map_err(|error| two.failure(&error.message))?;
+        third?.map_err(|error| three.failure(&error.message))?;
+        for node in &lab.nodes {
+            knows(node, 3).await?;
+        }
+        for node in &lab.nodes {
+            node.until("all have addresses of their own, the same in all eyes", GOSSIP, async |node| {
+                let mut addresses = BTreeSet::from([node.network().await?.ipv4]);
+                addresses.extend(node.peers().await?.into_iter().map(|peer| peer.ipv4));
+                let own = [one, two, three];
+                let mut theirs = BTreeSet::new();
+                for node in own {
+                    theirs.insert(node.network().await?.ipv4);
+                }
+                Ok(addresses.len() == 3 && addresses == theirs)
+            })
+            .await?;
+        }
+        assert_eq!(one.network().await?.ipv4, founders);
+        for (from, to) in [(one, two), (two, three), (three, one)] {
+            reach(from, to).await?;
+        }
+        lab.stop().await
+    });
+}
