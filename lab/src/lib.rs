@@ -8,6 +8,7 @@
 //! * [`probe`]: what runs inside a node's namespace to measure it.
 //! * [`intruder`]: somebody in a daemon's place, who tries its walls.
 //! * [`demo`], [`bench`]: what users run.
+//! * [`sim`]: meshes of a thousand in virtual time.
 //! * [`attack`]: what an intruder runs.
 //! * [`testing`]: how a test gets into the sandbox.
 //!
@@ -29,6 +30,7 @@ pub mod probe;
 pub mod process;
 pub mod progress;
 pub mod sandbox;
+pub mod sim;
 pub mod stats;
 pub mod testing;
 

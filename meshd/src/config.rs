@@ -34,6 +34,12 @@ pub struct Config {
     pub tunnel_subnet: Ipv4Subnet,
     /// `mesh.heartbeat_interval`: how often a member compares notes with another.
     pub heartbeat_interval: Duration,
+    /// `mesh.peer_timeout`: how long after its last sign a member is held to be out of reach at the earliest.
+    pub peer_timeout: Duration,
+    /// `mesh.shutdown_timeout`: how long `meshd` may take to tell others that it stops.
+    pub shutdown_timeout: Duration,
+    /// `mesh.control_rate`: bytes of control messages that this node sends in a second on average.
+    pub control_rate: u32,
 }
 
 /// Why there is no configuration.
@@ -133,6 +139,15 @@ impl Config {
             heartbeat_interval: variable(&environment, "I2PLAN_HEARTBEAT_INTERVAL", parse_heartbeat)?
                 .or(file.mesh.heartbeat_interval.map(|Heartbeat(interval)| interval))
                 .unwrap_or(Duration::from_secs(30)),
+            peer_timeout: variable(&environment, "I2PLAN_PEER_TIMEOUT", parse_peer_timeout)?
+                .or(file.mesh.peer_timeout.map(|PeerTimeout(timeout)| timeout))
+                .unwrap_or(Duration::from_secs(300)),
+            shutdown_timeout: variable(&environment, "I2PLAN_SHUTDOWN_TIMEOUT", parse_shutdown_timeout)?
+                .or(file.mesh.shutdown_timeout.map(|ShutdownTimeout(timeout)| timeout))
+                .unwrap_or(Duration::from_secs(5)),
+            control_rate: variable(&environment, "I2PLAN_CONTROL_RATE", parse_control_rate)?
+                .or(file.mesh.control_rate.map(|ControlRate(rate)| rate))
+                .unwrap_or(2000),
         })
     }
 }
@@ -167,6 +182,9 @@ struct I2pSection {
 struct MeshSection {
     tunnel_subnet: Option<Subnet>,
     heartbeat_interval: Option<Heartbeat>,
+    peer_timeout: Option<PeerTimeout>,
+    shutdown_timeout: Option<ShutdownTimeout>,
+    control_rate: Option<ControlRate>,
 }
 
 /// A value as a file may write it: text or a number.
@@ -200,6 +218,9 @@ value!(Address, SocketAddr, parse_address);
 value!(TunnelLength, u8, parse_tunnel_length);
 value!(Subnet, Ipv4Subnet, parse_subnet);
 value!(Heartbeat, Duration, parse_heartbeat);
+value!(PeerTimeout, Duration, parse_peer_timeout);
+value!(ShutdownTimeout, Duration, parse_shutdown_timeout);
+value!(ControlRate, u32, parse_control_rate);
 
 fn parse_name(text: &str) -> Result<NodeName, String> {
     text.parse::<NodeName>().map_err(|error| error.to_string())
@@ -228,6 +249,29 @@ fn parse_heartbeat(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Some(interval) if (1..=3600).contains(&interval.as_secs()) => Ok(interval),
         _ => Err("a duration from 1 s to 1 h is expected: seconds, or a number with s, m or h".to_owned()),
+    }
+}
+
+fn parse_peer_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Some(timeout) if (10..=86_400).contains(&timeout.as_secs()) => Ok(timeout),
+        _ => {
+            Err("a duration from 10 s to 1 d is expected: seconds, or a number with s, m, h or d".to_owned())
+        }
+    }
+}
+
+fn parse_shutdown_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Some(timeout) if timeout.as_secs() <= 60 => Ok(timeout),
+        _ => Err("a duration of at most 60 s is expected: seconds, or a number with s or m".to_owned()),
+    }
+}
+
+fn parse_control_rate(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(rate @ 200..=1_000_000) => Ok(rate),
+        _ => Err("a number of bytes from 200 to 1000000 is expected".to_owned()),
     }
 }
 
@@ -310,6 +354,20 @@ mod tests {
         assert_eq!(config.tunnel_length, 1);
         assert_eq!(config.tunnel_subnet.to_string(), "10.42.0.0/16");
         assert_eq!(config.heartbeat_interval, Duration::from_secs(30));
+        assert_eq!(config.peer_timeout, Duration::from_secs(300));
+        assert_eq!(config.shutdown_timeout, Duration::from_secs(5));
+        assert_eq!(config.control_rate, 2000);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for bad in
+            ["peer_timeout = 9", "peer_timeout = \"2d\"", "shutdown_timeout = 61", "control_rate = 100"]
+        {
+            let key = bad.split(' ').next().unwrap();
+            let message = message(&format!("[mesh]\n{bad}"));
+            assert!(message.starts_with(&format!("c.toml:2: mesh.{key}: a ")), "{message}");
+        }
     }
 
     #[test]

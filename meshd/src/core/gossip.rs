@@ -368,7 +368,7 @@ impl Mesh {
         }
         let known = self.members.get(&node).map(|member| member.record.value.ipv4);
         let (name, ipv4) = (value.name.clone(), value.ipv4);
-        match self.members.merge_record(record, now.unix.as_secs()) {
+        match self.members.merge_record(record, now.monotonic, now.unix.as_secs()) {
             Merge::Known | Merge::Over => {}
             Merge::Refused => debug!("dropped a record: no room for another member"),
             Merge::News => {
@@ -405,7 +405,7 @@ impl Mesh {
             return self.on_own_word(pulse.value.sequence, now);
         }
         let life = pulse.value.life;
-        if self.members.merge_pulse(pulse) == Merge::News {
+        if self.members.merge_pulse(pulse, now.monotonic) == Merge::News {
             if let Some(member) = self.members.get_mut(&node) {
                 member.last_seen = Some(now.unix.as_secs());
                 debug!(node = %node.short(), name = %member.record.value.name, ?life, "a member gave a sign");

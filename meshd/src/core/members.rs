@@ -38,6 +38,17 @@ const ACCUSERS: usize = 3;
 /// Accusations of one member. One that is cut off itself accuses many.
 const ACCUSATIONS: Quota = Quota::every(Duration::from_secs(10), 10);
 
+/// Accusations of one member that were refuted. Beyond that it is not listened to: it lies, or its own way to the
+/// others is bad.
+const REFUTED: Quota = Quota::every(Duration::from_secs(600), 5);
+
+/// How far a member's accusations are listened to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Accuser {
+    made: Bucket,
+    refuted: Bucket,
+}
+
 /// One member.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -87,11 +98,11 @@ impl Member {
         self.accusations.values()
     }
 
-    /// It has given a sign of life: what was said before does not hold any more.
-    fn clear(&mut self) {
-        self.accusations.clear();
+    /// It has given a sign of life: what was said before does not hold any more. Returns who has said it.
+    fn clear(&mut self) -> Vec<NodeId> {
         self.accused_at = None;
         self.unreached = false;
+        std::mem::take(&mut self.accusations).into_keys().collect()
     }
 }
 
@@ -119,7 +130,7 @@ pub(super) struct Members {
     /// Who has left, and by which word.
     gone: BTreeMap<NodeId, Signed<Pulse>>,
     revocations: BTreeMap<NodeId, Signed<Revocation>>,
-    accusers: HashMap<NodeId, Bucket>,
+    accusers: HashMap<NodeId, Accuser>,
     index: Index,
 }
 
@@ -196,7 +207,7 @@ impl Members {
     }
 
     /// Takes in a record, which has been verified.
-    pub(super) fn merge_record(&mut self, record: Signed<Record>, unix: u64) -> Merge {
+    pub(super) fn merge_record(&mut self, record: Signed<Record>, now: Duration, unix: u64) -> Merge {
         let node = record.value.node;
         if self.is_revoked(&record.value.chain) {
             return Merge::Over;
@@ -207,13 +218,14 @@ impl Members {
         let full = self.by_node.len() >= MAX_MEMBERS;
         let control = record.value.control.hash();
         let address = record.value.ipv4;
+        let mut refuted = Vec::new();
         match self.by_node.get_mut(&node) {
             Some(member) if member.record.value.sequence >= record.value.sequence => return Merge::Known,
             Some(member) => {
                 self.by_control.remove(&(member.record.value.control.hash(), node));
                 self.by_address.remove(&(member.record.value.ipv4, node));
                 if record.value.sequence > member.word() {
-                    member.clear();
+                    refuted = member.clear();
                     member.pulse = None;
                 }
                 member.record = record;
@@ -240,17 +252,22 @@ impl Members {
         self.by_control.insert((control, node));
         self.by_address.insert((address, node));
         self.reindex(&node);
+        self.note_refuted(&refuted, now);
         Merge::News
     }
 
     /// Takes in a pulse, whose signature has been verified.
-    pub(super) fn merge_pulse(&mut self, pulse: Signed<Pulse>) -> Merge {
+    pub(super) fn merge_pulse(&mut self, pulse: Signed<Pulse>, now: Duration) -> Merge {
         let node = pulse.value.node;
         let Some(member) = self.by_node.get_mut(&node) else { return Merge::Refused };
         if member.word() >= pulse.value.sequence {
             return Merge::Known;
         }
-        member.clear();
+        let refuted = member.clear();
+        if pulse.value.life == Life::Present {
+            self.note_refuted(&refuted, now);
+        }
+        let Some(member) = self.by_node.get_mut(&node) else { return Merge::Refused };
         if pulse.value.life == Life::Gone {
             self.remove(&node);
             if self.gone.len() >= MAX_GONE {
@@ -310,7 +327,8 @@ impl Members {
             if !self.by_node.contains_key(&accuser) {
                 return false;
             }
-            if !self.accusers.entry(accuser).or_default().try_take(ACCUSATIONS, now) {
+            let trust = self.accusers.entry(accuser).or_default();
+            if !trust.refuted.wait(REFUTED, now).is_zero() || !trust.made.try_take(ACCUSATIONS, now) {
                 return false;
             }
         }
@@ -319,6 +337,16 @@ impl Members {
             member.accused_at = Some(now);
         }
         true
+    }
+
+    /// These have accused one that was there.
+    fn note_refuted(&mut self, accusers: &[NodeId], now: Duration) {
+        for accuser in accusers {
+            if let Some(trust) = self.accusers.get_mut(accuser) {
+                // No more than the quota: even one that has accused half the network is listened to again in time.
+                trust.refuted.try_take(REFUTED, now);
+            }
+        }
     }
 
     /// Forgets a member.

@@ -317,14 +317,14 @@ impl Mesh {
             if node == self.me.node || record.verify_for(network).is_err() {
                 continue;
             }
-            self.members.merge_record(record, created);
+            self.members.merge_record(record, Duration::ZERO, created);
             if let Some(member) = self.members.get_mut(&node) {
                 member.last_seen = last_seen;
             }
             if let Some(pulse) =
                 pulse.filter(|pulse| pulse.value.network == *network && pulse.verify().is_ok())
             {
-                self.members.merge_pulse(pulse);
+                self.members.merge_pulse(pulse, Duration::ZERO);
             }
         }
     }
@@ -746,7 +746,7 @@ impl Mesh {
         let network = welcome.charter.value.network();
         for record in welcome.records {
             if record.value.node != self.me.node && record.verify_for(&network).is_ok() {
-                self.members.merge_record(record, now.unix.as_secs());
+                self.members.merge_record(record, now.monotonic, now.unix.as_secs());
             }
         }
         self.become_member(welcome.charter, welcome.chain);

@@ -26,31 +26,52 @@ impl Mesh {
     /// The other members as users see them, without what only `tund` knows.
     #[must_use]
     pub fn peer_reports(&self, now: Now) -> Vec<(NodeId, meshd::Peer)> {
-        let report = |member: &Member| {
-            let record = &member.record.value;
-            let peer = meshd::Peer {
-                node_id: record.node.to_string(),
-                name: record.name.to_string(),
-                ipv4: record.ipv4,
-                ipv6: record.ipv6(),
-                public_key: data_encoding::BASE64.encode(&record.wireguard.value.public_key),
-                endpoint: record.data.hash().b32(),
-                depth: record.chain.depth() as u64,
-                life: self.members.life(member, now.monotonic, self.settings.patience()),
-                banned: self.bans.is_banned(&record.node),
-                rtt: member.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
-                last_heard: member.last_heard.map(|heard| now.monotonic.saturating_sub(heard).as_secs()),
-                last_handshake: None,
-                tx_packets: 0,
-                tx_bytes: 0,
-                rx_packets: 0,
-                rx_bytes: 0,
-                queue_drops: 0,
-                rx_drops: 0,
-            };
-            (record.node, peer)
-        };
-        self.members.iter().map(report).collect()
+        self.members.iter().map(|member| (member.node(), self.report(member, now))).collect()
+    }
+
+    /// One other member as users see it, without what only `tund` knows.
+    #[must_use]
+    pub fn peer_report(&self, node: &NodeId, now: Now) -> Option<meshd::Peer> {
+        self.members.get(node).map(|member| self.report(member, now))
+    }
+
+    /// The members that are held to be out of reach.
+    #[must_use]
+    pub fn unreachable(&self, now: Now) -> Vec<NodeId> {
+        let patience = self.settings.patience();
+        let out =
+            |member: &&Member| self.members.life(member, now.monotonic, patience) == meshd::Life::Unreachable;
+        self.members.iter().filter(out).map(Member::node).collect()
+    }
+
+    /// The number of the last word that is known of a member.
+    #[must_use]
+    pub fn word_of(&self, node: &NodeId) -> Option<u64> {
+        self.members.get(node).map(Member::word)
+    }
+
+    fn report(&self, member: &Member, now: Now) -> meshd::Peer {
+        let record = &member.record.value;
+        meshd::Peer {
+            node_id: record.node.to_string(),
+            name: record.name.to_string(),
+            ipv4: record.ipv4,
+            ipv6: record.ipv6(),
+            public_key: data_encoding::BASE64.encode(&record.wireguard.value.public_key),
+            endpoint: record.data.hash().b32(),
+            depth: record.chain.depth() as u64,
+            life: self.members.life(member, now.monotonic, self.settings.patience()),
+            banned: self.bans.is_banned(&record.node),
+            rtt: member.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
+            last_heard: member.last_heard.map(|heard| now.monotonic.saturating_sub(heard).as_secs()),
+            last_handshake: None,
+            tx_packets: 0,
+            tx_bytes: 0,
+            rx_packets: 0,
+            rx_bytes: 0,
+            queue_drops: 0,
+            rx_drops: 0,
+        }
     }
 
     /// When a member last spoke to this node, on the monotonic clock.

@@ -44,10 +44,6 @@ const MTU: u16 = 1280;
 /// Seconds between WireGuard keepalives.
 const KEEPALIVE: u16 = 25;
 
-const PEER_TIMEOUT: Duration = Duration::from_secs(300);
-const CONTROL_RATE: u32 = 2000;
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// How long after a control message a member counts as speaking.
 const HEARD_LATELY: Duration = Duration::from_secs(60);
 
@@ -258,7 +254,7 @@ impl Daemon {
                     if !self.mesh.as_mut().is_some_and(|mesh| mesh.begin_shutdown(now)) {
                         return Ok(());
                     }
-                    stop_by = Some(tokio::time::Instant::now() + SHUTDOWN_TIMEOUT);
+                    stop_by = Some(tokio::time::Instant::now() + self.config.shutdown_timeout);
                 }
                 () = sleep_until(stop_by.unwrap_or(wake)), if stop_by.is_some() => {
                     info!("others could not be told in time that this node stops");
@@ -320,8 +316,8 @@ impl Daemon {
             name: self.config.name.clone(),
             subnet: self.config.tunnel_subnet,
             heartbeat: self.config.heartbeat_interval,
-            peer_timeout: PEER_TIMEOUT,
-            control_rate: CONTROL_RATE,
+            peer_timeout: self.config.peer_timeout,
+            control_rate: self.config.control_rate,
             interface: INTERFACE.to_owned(),
             mtu: MTU,
             keepalive: KEEPALIVE,

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use i2plan_ipc::Role;
 use lab::demo::Options;
 use lab::node::PROGRAMS_VARIABLE;
-use lab::{Failure, attack, bench, build, demo, i2p, intruder, probe, process, sandbox};
+use lab::{Failure, attack, bench, build, demo, i2p, intruder, probe, process, sandbox, sim};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -48,6 +48,24 @@ enum Command {
     },
     /// Compare the tunnel with what the I2P routers can carry
     Bench {
+        /// Print the result for a program
+        #[arg(long)]
+        json: bool,
+    },
+    /// Simulate a large mesh in virtual time: the daemon's own core, on a modelled I2P
+    Sim {
+        /// Members at the beginning
+        #[arg(long, default_value_t = 200)]
+        nodes: usize,
+        /// Everything that happens follows from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How likely a datagram is lost, 0 to 0.9
+        #[arg(long, default_value_t = 0.02)]
+        loss: f64,
+        /// What happens
+        #[arg(long, value_enum, default_value_t = sim::Scenario::Calm)]
+        scenario: sim::Scenario,
         /// Print the result for a program
         #[arg(long)]
         json: bool,
@@ -159,6 +177,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Demo { .. } | Command::Bench { .. } if !sandbox::is_inner() => outer(),
         Command::Demo { nodes, keep, json } => inner(demo::run(Options { nodes, keep, json })),
         Command::Bench { json } => inner(bench::run(json)),
+        Command::Sim { nodes, seed, loss, scenario, json } => {
+            end(simulate(sim::Options { nodes, seed, loss, scenario }, json))
+        }
         Command::Sandbox { program, args } => sandboxed(&program, &args, &[]),
         Command::In { namespace, program, args } => end(Err(process::become_in(&namespace, &program, &args))),
         Command::Router { config } => end(router(&config)),
@@ -180,6 +201,18 @@ pub(crate) fn run() -> ExitCode {
             end(block_on(probe::raw_source(&destination, len, &rate, Duration::from_secs(seconds))))
         }
     }
+}
+
+fn simulate(options: sim::Options, json: bool) -> Result<(), Failure> {
+    let started = std::time::Instant::now();
+    let report = sim::run(options)?;
+    if json {
+        let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::new(error.to_string()))?;
+        println!("{text}");
+    } else {
+        sim::print(&report, started);
+    }
+    Ok(())
 }
 
 fn attack_ipc(run: &Path, what: IpcAttack) -> Result<(), Failure> {
