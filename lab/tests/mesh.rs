@@ -66,10 +66,13 @@ fn five_in_a_chain_go_on_without_the_middle_and_have_it_back() {
             knows(node, 5).await?;
         }
         let before = lab.nodes[2].network().await?;
+        // The whole machine: a router on its own would hold on to the sessions for a while.
         lab.nodes[2].kill_daemons().await?;
+        lab.kill_router(2).await?;
         for (from, to) in [(0, 1), (0, 3), (0, 4), (1, 4), (3, 1), (4, 0)] {
             reach(&lab.nodes[from], &lab.nodes[to]).await?;
         }
+        lab.restart_router(2).await?;
         lab.nodes[2].start_daemons()?;
         lab.nodes[2].ready().await?;
         let after = lab.nodes[2].network().await?;
@@ -146,7 +149,7 @@ fn who_was_down_catches_up_within_a_minute() {
             reach(&lab.nodes[index], &lab.nodes[0]).await?;
         }
         knows(&lab.nodes[1], 3).await?;
-        lab.nodes[1].kill_daemons().await?;
+        lab.nodes[1].stop_daemons().await?;
         for index in 3..6 {
             join(&lab.nodes[0], &lab.nodes[index]).await?;
             reach(&lab.nodes[index], &lab.nodes[0]).await?;
@@ -181,7 +184,9 @@ fn two_with_one_address_heal() {
     sandboxed(LAB, "two_with_one_address_heal", async || {
         let subnet: Ipv4Subnet = "10.9.0.0/29".parse().unwrap();
         let mut lab = Lab::start().await?;
-        lab.add_node().await?.configure("[mesh]\ntunnel_subnet = \"10.9.0.0/29\"\n").await?;
+        let founder = lab.add_node().await?;
+        founder.ready().await?;
+        founder.configure("[mesh]\ntunnel_subnet = \"10.9.0.0/29\"\n").await?;
         let first_address = async |node: &Node| {
             node.ready().await?;
             let id: NodeId = node.status().await?.node_id.unwrap_or_default().parse().unwrap();

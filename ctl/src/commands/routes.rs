@@ -29,7 +29,7 @@ pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     let Reply::Routes(mut routes) = daemon::ask(&mut client, Request::Routes).await? else {
         return Err(daemon::unexpected());
     };
-    routes.sort_by(|a, b| (a.ipv4, a.ipv6).cmp(&(b.ipv4, b.ipv6)));
+    routes.sort_by_key(|route| (route.ipv4, route.ipv6));
     if json {
         return output::json::print(&serde_json::json!({ "routes": routes }));
     }

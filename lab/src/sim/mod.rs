@@ -148,11 +148,14 @@ struct Node {
     settings: Settings,
 }
 
+/// Whether a node knows it.
+type Known = Box<dyn Fn(&Node, Now) -> bool>;
+
 /// What is waited for.
 struct News {
     what: &'static str,
     since: Duration,
-    known: Box<dyn Fn(&Node, Now) -> bool>,
+    known: Known,
     /// Who should know it.
     audience: HashSet<usize>,
     told: HashSet<usize>,
