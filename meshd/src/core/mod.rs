@@ -6,6 +6,15 @@
 //!
 //! Durability is part of the contract: a turn says whether state must be saved, and its actions may only be
 //! carried out once it is. An invite's use is counted on disk before the joiner hears of it.
+//!
+//! * `own`: this node's own word: its record, its key, its pulses.
+//! * `members`: everybody else's, merged by their numbers.
+//! * `gossip`: what comes in is checked, taken in and passed on; `rumors`: what is still to be told, and the bytes
+//!   that this may take; `compare`: finding what was missed; `detector`: finding who is there.
+//! * `joining`, `admission`, `invites`: becoming a member, from both sides.
+//! * `exclusion`, `bans`: who is out, for this node or for all; leaving.
+//! * `door`: how much is listened to at all.
+//! * `report`: what users see. [`state`]: what is remembered over a restart.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
