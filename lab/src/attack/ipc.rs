@@ -15,13 +15,16 @@ use i2plan_ipc::api::keyd::{
 use i2plan_ipc::api::meshd::{self, MeshdApi};
 use i2plan_ipc::api::tund::{self, TundApi};
 use i2plan_ipc::{Client, Role};
+use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{InviteGrant, InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
+use i2plan_proto::revocation::Revocation;
 use i2plan_proto::wireguard::WireGuardCertificate;
 
 use super::{Attempt, print};
@@ -134,7 +137,9 @@ pub async fn ask_keyd_as_meshd(run: &Path) -> Result<(), Failure> {
             Request::CreateInvite(CreateInvite { network, expires_at: u64::MAX, uses: Uses::Unlimited })
         }),
     ];
-    for each in wishes.into_iter().chain(records(&me, &wireguard)).chain(joins(&me, network, &grant)) {
+    let others =
+        records(&me, &wireguard).into_iter().chain(words(&me, network)).chain(joins(&me, network, &grant));
+    for each in wishes.into_iter().chain(others) {
         attempts.push(wish(&mut keyd, each, &[]).await);
     }
     attempts.extend(sessions(&mut keyd).await?);
@@ -196,6 +201,36 @@ fn records(me: &Identity, wireguard: &Signed<WireGuardCertificate>) -> Vec<Wish>
             Record { control: elsewhere(), ..right.clone() },
         ),
         record("a record that moves the data destination", "data destination is not this node's", right),
+    ]
+}
+
+/// Words by which members would leave, be suspected or be out, that are not this node's to give.
+fn words(me: &Identity, network: NetworkId) -> Vec<Wish> {
+    let sequence = now() * 1000;
+    let pulse = Pulse { network, node: intruder(), sequence, life: Life::Gone };
+    let accusation =
+        Accusation { network, accuser: intruder(), subject: me.node, sequence, issued_at: now() };
+    let against_itself = Accusation { accuser: me.node, ..accusation.clone() };
+    // The founder stands above everybody; this node is at the end of its own chain.
+    let chain = Chain::founder(me.node);
+    let revocation = Revocation { issuer: me.node, chain, issued_at: now() };
+    let foreign = Revocation { issuer: intruder(), ..revocation.clone() };
+    let revoke = |what, because, value| Wish::new(what, because, Request::SignRevocation(Box::new(value)));
+    vec![
+        Wish::new("another's farewell", "another node", Request::SignPulse(pulse.clone())),
+        Wish::new(
+            "a farewell with the last number of all",
+            "too far ahead",
+            Request::SignPulse(Pulse { node: me.node, sequence: u64::MAX, ..pulse }),
+        ),
+        Wish::new("an accusation in another's name", "another's", Request::SignAccusation(accusation)),
+        Wish::new(
+            "an accusation against itself",
+            "against this node itself",
+            Request::SignAccusation(against_itself),
+        ),
+        revoke("a revocation in another's name", "another's", foreign),
+        revoke("the revocation of a founder", "only the founder", revocation),
     ]
 }
 
@@ -310,7 +345,8 @@ pub async fn ask_keyd_as_tund(run: &Path) -> Result<(), Failure> {
         Wish::new("an invite", because, Request::CreateInvite(invite)),
         Wish::new("a WireGuard certificate", because, Request::CertifyWireGuard { network, epoch: None }),
     ];
-    let others = records(&me, &certificate).into_iter().chain(joins(&me, network, &grant));
+    let others =
+        records(&me, &certificate).into_iter().chain(words(&me, network)).chain(joins(&me, network, &grant));
     let mut attempts = vec![connect_as(&socket, Role::Meshd, "to be taken for meshd").await];
     for each in wishes.into_iter().chain(others.map(|wish| Wish { because, ..wish })) {
         attempts.push(wish(&mut keyd, each, &[]).await);
