@@ -9,13 +9,16 @@ use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 6] = [
+const VARIABLES: [&str; 9] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
     "I2PLAN_SAM_ADDRESS",
     "I2PLAN_DATA_DIR",
     "I2PLAN_NODE_NAME",
+    "I2PLAN_PEER_TIMEOUT",
+    "I2PLAN_SHUTDOWN_TIMEOUT",
+    "I2PLAN_CONTROL_RATE",
 ];
 
 /// Runs the target.
@@ -47,6 +50,9 @@ pub fn run(input: &[u8]) {
 fn check(config: &Config) {
     assert!(config.tunnel_length <= 7);
     assert!((Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&config.heartbeat_interval));
+    assert!((Duration::from_secs(10)..=Duration::from_secs(86_400)).contains(&config.peer_timeout));
+    assert!(config.shutdown_timeout <= Duration::from_secs(60));
+    assert!((200..=1_000_000).contains(&config.control_rate));
     assert!(config.data_dir.is_absolute());
     assert_eq!(config.name.to_string().parse::<NodeName>().as_ref(), Ok(&config.name));
     assert_eq!(config.tunnel_subnet.to_string().parse::<Ipv4Subnet>(), Ok(config.tunnel_subnet));
@@ -72,7 +78,8 @@ fn check_error(error: &ConfigError, message: &str, file: &str) {
 #[must_use]
 pub fn seeds() -> Seeds {
     let full = "[node]\nname = \"web-1\"\ndata_dir = \"/srv/i2plan\"\n\n[i2p]\nsam_address = \"127.0.0.1:7656\"\n\
-                tunnel_length = 2 # hops\n\n[mesh]\ntunnel_subnet = \"10.42.0.0/16\"\nheartbeat_interval = \"1m\"\n";
+                tunnel_length = 2 # hops\n\n[mesh]\ntunnel_subnet = \"10.42.0.0/16\"\nheartbeat_interval = \"1m\"\n\
+                peer_timeout = 120\nshutdown_timeout = \"5s\"\ncontrol_rate = 4096\n";
     vec![
         seed("empty", ""),
         seed("full", full),
@@ -85,7 +92,10 @@ pub fn seeds() -> Seeds {
         seed("syntax", "[node\nname = \n"),
         seed("escape", "[node]\n\"na\\u001bme\" = \"\\u001b[2J\"\n"),
         seed("multi-line", "[node]\nname = \"\"\"\na\nb\"\"\"\n"),
-        seed("environment", [full, "3", "10.1.0.0/16", "90s", "[::1]:7656", "/srv", "host-2"].join("\0")),
+        seed(
+            "environment",
+            [full, "3", "10.1.0.0/16", "90s", "[::1]:7656", "/srv", "host-2", "2m", "10s", "1024"].join("\0"),
+        ),
         seed("environment-bad", "\x008\x00\x00\x00\x00var\x00a b"),
         seed("duration", "15m"),
     ]
