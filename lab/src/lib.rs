@@ -72,7 +72,7 @@ impl From<rtnetlink::Error> for Failure {
 }
 
 /// Lines of a log that are shown with a failure.
-const LOG_LINES: usize = 60;
+const LOG_LINES: usize = 200;
 
 /// The last lines of a log.
 #[must_use]

@@ -133,6 +133,27 @@ pub fn enter() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Prints the ends of the logs of everything that ran, to standard error: with the sandbox they are gone.
+pub fn print_logs() {
+    for log in logs(Path::new(DIRECTORY)) {
+        eprintln!("--- the end of {}\n{}", log.display(), crate::tail(&log));
+    }
+}
+
+/// The log files directly in this directory and in each node's.
+fn logs(directory: &Path) -> Vec<PathBuf> {
+    let entries = |directory: &Path| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let own = entries(directory);
+    let nodes = own.iter().filter(|path| path.is_dir()).flat_map(|path| entries(path));
+    let all = nodes.chain(own.iter().cloned());
+    let mut logs: Vec<_> = all.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
+    logs.sort();
+    logs
+}
+
 fn check_tun() -> Result<(), Failure> {
     let missing = "there is no /dev/net/tun: load the kernel's tun module (modprobe tun), or give this container the device";
     if !Path::new("/dev/net/tun").exists() {

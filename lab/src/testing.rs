@@ -26,6 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(600);
 /// If the body fails, or the sandbox cannot be made: the message says what is missing.
 pub fn sandboxed(lab: &str, name: &str, body: impl AsyncFnOnce() -> Result<(), Failure>) {
     if sandbox::is_inner() {
+        let _logs = LogsOfPanics;
         let result =
             sandbox::enter().map_err(|failure| failure.during("entering the sandbox")).and_then(|()| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -61,6 +62,17 @@ pub fn sandboxed(lab: &str, name: &str, body: impl AsyncFnOnce() -> Result<(), F
             assert!(output.status.success(), "the test failed in the sandbox ({})", output.status);
         }
         Err(failure) => panic!("{failure}"),
+    }
+}
+
+/// Prints the logs of a run that ends in a panic, as a failed test does.
+struct LogsOfPanics;
+
+impl Drop for LogsOfPanics {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            sandbox::print_logs();
+        }
     }
 }
 

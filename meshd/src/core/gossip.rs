@@ -367,7 +367,7 @@ impl Mesh {
             return self.on_own_word(value.sequence, now);
         }
         let known = self.members.get(&node).map(|member| member.record.value.ipv4);
-        let (name, ipv4) = (value.name.clone(), value.ipv4);
+        let (name, ipv4, sequence) = (value.name.clone(), value.ipv4, value.sequence);
         match self.members.merge_record(record, now.monotonic, now.unix.as_secs()) {
             Merge::Known | Merge::Over => {}
             Merge::Refused => debug!("dropped a record: no room for another member"),
@@ -375,6 +375,8 @@ impl Mesh {
                 if known.is_none() {
                     info!(node = %node.short(), %name, %ipv4, "learned of a member");
                     self.announcer.compare_again(now.monotonic);
+                } else {
+                    debug!(node = %node.short(), sequence, "learned a newer record");
                 }
                 self.heard(&from.hash(), now);
                 self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);

@@ -270,33 +270,12 @@ fn inner(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
-            result = work => result.inspect_err(|_| print_logs()),
+            result = work => result.inspect_err(|_| sandbox::print_logs()),
             // All processes and files go with this one.
             _ = terminate.recv() => Err(Failure::new("stopped")),
             _ = interrupt.recv() => Err(Failure::new("stopped")),
         }
     }))
-}
-
-/// The logs of everything that ran: with the sandbox they are gone.
-fn print_logs() {
-    for log in logs(Path::new(sandbox::DIRECTORY)) {
-        eprintln!("--- the end of {}\n{}", log.display(), lab::tail(&log));
-    }
-}
-
-/// The log files directly in this directory and in each node's.
-fn logs(directory: &Path) -> Vec<PathBuf> {
-    let entries = |directory: &Path| {
-        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).collect::<Vec<_>>()
-    };
-    let own = entries(directory);
-    let nodes = own.iter().filter(|path| path.is_dir()).flat_map(|path| entries(path));
-    let all = nodes.chain(own.iter().cloned());
-    let mut logs: Vec<_> = all.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
-    logs.sort();
-    logs
 }
 
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
