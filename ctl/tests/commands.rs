@@ -119,6 +119,7 @@ fn status(network: Option<Network>) -> Status {
             address: "127.0.0.1:7656".parse().unwrap(),
             version: Some("3.2".to_owned()),
             control: session(),
+            substitute: None,
             data: session(),
         },
         tunnel: Tunnel { interface: None, mtu: 1280, public_key: None, drops: None },

@@ -130,10 +130,10 @@ impl Keys {
         &self.control
     }
 
-    /// A destination for data. The nonce becomes its padding, so that it can be recognised without being
-    /// remembered.
+    /// A destination for data, or in place of the control destination. The nonce becomes its padding, so that it
+    /// can be recognised without being remembered.
     #[must_use]
-    pub fn data(&self, nonce: [u8; 32]) -> DestinationKeys {
+    pub fn ephemeral(&self, nonce: [u8; 32]) -> DestinationKeys {
         let mut keys = DestinationKeys { padding: nonce, seed: [0; 32] };
         Hkdf::<Sha256>::new(None, &self.master)
             .expand_multi_info(&[b"i2plan data destination v1\0", &nonce], &mut keys.seed)
@@ -141,10 +141,10 @@ impl Keys {
         keys
     }
 
-    /// Whether a destination is one of this node's for data.
+    /// Whether a destination is one of this node's that [`Self::ephemeral`] gives.
     #[must_use]
-    pub fn is_own_data(&self, destination: &Destination) -> bool {
-        self.data(destination.padding).public() == *destination
+    pub fn is_own_ephemeral(&self, destination: &Destination) -> bool {
+        self.ephemeral(destination.padding).public() == *destination
     }
 
     /// The WireGuard private key of an epoch in a network.
@@ -285,14 +285,14 @@ mod tests {
     }
 
     #[test]
-    fn destinations_for_data_are_recognised() {
+    fn ephemeral_destinations_are_recognised() {
         let keys = test_keys(1);
-        let mut destination = keys.data([7; 32]).public();
-        assert!(keys.is_own_data(&destination));
-        assert!(!test_keys(2).is_own_data(&destination));
-        assert_ne!(destination, keys.data([8; 32]).public());
+        let mut destination = keys.ephemeral([7; 32]).public();
+        assert!(keys.is_own_ephemeral(&destination));
+        assert!(!test_keys(2).is_own_ephemeral(&destination));
+        assert_ne!(destination, keys.ephemeral([8; 32]).public());
         destination.padding = [8; 32];
-        assert!(!keys.is_own_data(&destination));
+        assert!(!keys.is_own_ephemeral(&destination));
     }
 
     #[test]

@@ -85,10 +85,13 @@ impl Signer {
         require(record.node == self.keys.node(), "the record is of another node")?;
         record.verify_parts(&network).map_err(|error| ApiError::denied(error.to_string()))?;
         require(
-            record.control == self.keys.control().public(),
+            record.control == self.keys.control().public() || self.keys.is_own_ephemeral(&record.control),
             "the record's control destination is not this node's",
         )?;
-        require(self.keys.is_own_data(&record.data), "the record's data destination is not this node's")?;
+        require(
+            self.keys.is_own_ephemeral(&record.data),
+            "the record's data destination is not this node's",
+        )?;
         let certificate = &record.wireguard.value;
         require(
             certificate.public_key == self.keys.wireguard_public(&network, certificate.epoch),
@@ -358,7 +361,7 @@ mod tests {
             issued_at: NOW,
             name: "n".parse().unwrap(),
             control: signer.keys.control().public(),
-            data: signer.keys.data([7; 32]).public(),
+            data: signer.keys.ephemeral([7; 32]).public(),
             ipv4: Ipv4Addr::new(10, 42, 0, 1),
             wireguard: certificate(signer, network(signer)),
             chain: Chain::founder(signer.keys.node()),
@@ -440,7 +443,7 @@ mod tests {
             (with(&|record| record.node = other.keys.node()), "another node"),
             (with(&|record| record.chain = Chain::founder(other.keys.node())), "belongs to another"),
             (with(&|record| record.control = other.keys.control().public()), "control destination"),
-            (with(&|record| record.data = other.keys.data([7; 32]).public()), "data destination"),
+            (with(&|record| record.data = other.keys.ephemeral([7; 32]).public()), "data destination"),
             (with(&|record| record.wireguard = certificate(&other, network(&signer))), "belongs to another"),
             (with(&|record| record.ipv4 = Ipv4Addr::LOCALHOST), "cannot be a member's"),
             (with(&|record| record.issued_at = NOW - NOW_TOLERANCE - 1), "not now"),
@@ -454,7 +457,9 @@ mod tests {
         stale.wireguard.value.public_key = [5; 32];
         stale.wireguard.signature = stale.wireguard.value.sign(&signer.keys.identity());
         refused(signer.sign_record(&stale, NOW), "not that of its epoch");
-        assert!(signer.sign_record(&right, NOW).is_ok());
+        // One in place of the control destination is as good.
+        let substitute = with(&|record| record.control = test_keys(1).ephemeral([9; 32]).public());
+        assert!(signer.sign_record(&substitute, NOW).is_ok());
     }
 
     #[test]

@@ -44,10 +44,10 @@ impl Keyd {
         let connection = fds.into_iter().next().ok_or_else(|| ApiError::invalid("no connection came"))?;
         let keys = match request.kind {
             SessionKind::Control => self.signer().keys().control().clone(),
-            SessionKind::Data => {
+            SessionKind::Data | SessionKind::Substitute => {
                 let mut nonce = [0; 32];
                 getrandom::fill(&mut nonce).map_err(no_randomness)?;
-                self.signer().keys().data(nonce)
+                self.signer().keys().ephemeral(nonce)
             }
         };
         session::open(&request, connection, &keys.private_key(), self.sam).await?;

@@ -96,7 +96,7 @@ fn check_connection(connection: &OwnedFd, sam: SocketAddr) -> Result<(), ApiErro
 fn line(request: &OpenSession, host: &str, private_key: &Zeroizing<String>) -> Zeroizing<String> {
     let OpenSession { kind, id, port, tunnel_length, tunnel_quantity } = request;
     let style = match kind {
-        SessionKind::Control => "DATAGRAM",
+        SessionKind::Control | SessionKind::Substitute => "DATAGRAM",
         SessionKind::Data => "RAW",
     };
     let options = format!(

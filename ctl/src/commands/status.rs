@@ -158,6 +158,9 @@ fn render(status: &Status, warnings: &[Warning]) -> String {
         sam.version.as_ref().map_or_else(|| "no SAM".to_owned(), |version| format!("SAM {version}"));
     out.line("I2P router", &format!("{version} at {}", sam.address));
     out.part("control", &describe_session(&sam.control));
+    if let Some(substitute) = &sam.substitute {
+        out.part("instead", &describe_session(substitute));
+    }
     out.part("data", &describe_session(&sam.data));
 
     out.line("Daemons", "");
@@ -253,6 +256,7 @@ mod tests {
                 address: "127.0.0.1:7656".parse().unwrap(),
                 version: Some("3.2".to_owned()),
                 control: session(SessionState::Up),
+                substitute: None,
                 data: session(SessionState::Opening),
             },
             tunnel: Tunnel {

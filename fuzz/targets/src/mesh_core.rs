@@ -517,7 +517,7 @@ impl World {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Send { to, message } => {
+            Action::Send { to, message, .. } => {
                 self.check_sent(&to, &message);
                 self.sent.push((to, message));
             }

@@ -109,6 +109,9 @@ pub enum SessionKind {
     /// hold on to what they know of an old one, be it another's end-to-end session or their own client, for
     /// minutes after it has ended.
     Data,
+    /// As `Control`, but under a new destination: in place of the control destination while others, or rather
+    /// their routers, cannot reach that.
+    Substitute,
 }
 
 /// A SAM session to open.

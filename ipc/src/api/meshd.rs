@@ -166,6 +166,8 @@ pub struct Sam {
     pub version: Option<String>,
     /// The session for control messages.
     pub control: Session,
+    /// The session in place of that, while members do not reach this node through it.
+    pub substitute: Option<Session>,
     /// The session for WireGuard packets.
     pub data: Session,
 }

@@ -459,7 +459,7 @@ impl World {
         }
         for action in turn.actions {
             match action {
-                Action::Send { to, message } => self.send(index, &to, message),
+                Action::Send { to, message, .. } => self.send(index, &to, message),
                 Action::LookUp(hash) => {
                     let delay = self.net.delay();
                     self.at(delay, Event::Found { node: index, hash });

@@ -131,13 +131,16 @@ impl Mesh {
         }
     }
 
-    /// Tells a few the own record and compares notes with them.
+    /// Tells a few the own record and compares notes with them. They answer: from that this node sees that it can be
+    /// reached.
     fn announce(&mut self, now: Now) {
         let Some(own) = self.own.clone() else { return };
         let items = vec![Item::Record(Box::new(own))];
         let compare = Message::Compare(self.members.index().opening());
         for target in self.draw(ANNOUNCED, |_| true) {
-            self.send(&target, &Message::News(Gossip { entries: Vec::new(), items: items.clone() }), now);
+            let gossip = Gossip { entries: Vec::new(), items: items.clone() };
+            let number = self.rng.random();
+            self.send(&target, &Message::Ping(number, gossip), now);
             self.send(&target, &compare, now);
         }
     }

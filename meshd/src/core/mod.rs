@@ -148,6 +148,9 @@ pub enum Action {
         to: Destination,
         /// These bytes.
         message: Vec<u8>,
+        /// From the control destination, even if there is a substitute for it: whom this is for has that from an
+        /// invite.
+        as_control: bool,
     },
     /// Find the destination with this hash and report it by [`Mesh::on_found`].
     LookUp(DestinationHash),
@@ -230,6 +233,8 @@ pub struct Mesh {
     me: keyd::Identity,
     /// Where this node takes WireGuard packets, while it does.
     data: Option<Destination>,
+    /// Where members reach it in place of its control destination, while they do.
+    substitute: Option<Destination>,
     settings: Settings,
     membership: Option<Membership>,
     invites: invites::Invites,
@@ -274,6 +279,7 @@ impl Mesh {
         let mut mesh = Self {
             me,
             data: None,
+            substitute: None,
             announcer: Announcer::new(settings.heartbeat, now.monotonic),
             detector: Detector::new(settings.heartbeat, now.monotonic),
             rumors: Rumors::new(),
@@ -673,6 +679,30 @@ impl Mesh {
         }
     }
 
+    /// There is a destination in place of the control destination, which nobody seems to reach, or there is no more.
+    /// Members learn of it by the record; invites go on naming the control destination.
+    pub fn on_substitute(&mut self, destination: Option<Destination>) {
+        if self.substitute == destination {
+            return;
+        }
+        self.substitute = destination;
+        match self.refresh {
+            Refresh::Running => self.stale = true,
+            Refresh::Due(_) | Refresh::Waiting => self.start_refresh(),
+        }
+    }
+
+    /// Where members reach this node.
+    fn control(&self) -> Destination {
+        self.substitute.unwrap_or(self.me.control)
+    }
+
+    /// Whether there is anybody who could speak to this node.
+    #[must_use]
+    pub fn has_company(&self) -> bool {
+        self.own.is_some() && self.members.iter().any(|member| !member.is_away())
+    }
+
     /// The control session is open, for the first time or again: others are told that this node is there.
     pub fn on_session(&mut self, now: Now) {
         if self.own.is_some() {
@@ -889,9 +919,10 @@ impl Mesh {
     }
 
     fn send(&mut self, to: &Destination, message: &Message, now: Now) {
+        let as_control = matches!(message, Message::JoinRequest(_) | Message::JoinReply(_));
         let message = message.to_bytes();
         self.budget.charge(message.len(), now.monotonic);
-        self.actions.push_back(Action::Send { to: *to, message });
+        self.actions.push_back(Action::Send { to: *to, message, as_control });
     }
 
     fn answer(&mut self, command: CommandId, result: Result<meshd::Reply, ApiError>) {

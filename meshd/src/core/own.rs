@@ -75,6 +75,7 @@ impl Mesh {
     }
 
     pub(super) fn sign_record(&mut self, wireguard: Signed<WireGuardCertificate>, now: Now) {
+        let control = self.control();
         let (Some(membership), Some(data)) = (&mut self.membership, self.data) else { return };
         let epoch = wireguard.value.epoch;
         if membership.epoch.replace(epoch) != Some(epoch) {
@@ -89,7 +90,7 @@ impl Mesh {
             sequence,
             issued_at: now.unix.as_secs(),
             name: self.settings.name.clone(),
-            control: self.me.control,
+            control,
             data,
             ipv4: membership.ipv4,
             wireguard,

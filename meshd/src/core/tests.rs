@@ -116,7 +116,7 @@ impl World {
             for action in turn.actions {
                 let now = self.now();
                 match action {
-                    Action::Send { to, message } => {
+                    Action::Send { to, message, .. } => {
                         assert!(message.len() <= message::MAX_LEN, "{} bytes", message.len());
                         self.sent += 1;
                         if self.lose_every == 0 || !self.sent.is_multiple_of(self.lose_every) {

@@ -23,6 +23,7 @@ use thiserror::Error;
 use tokio::net::{UdpSocket, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 
@@ -61,6 +62,17 @@ const KEYD_RETRY: Duration = Duration::from_millis(500);
 
 /// How often peers are looked at anew, because their certificates may have run out.
 const PEERS_EVERY: Duration = Duration::from_secs(60);
+
+/// How long members may speak without shaking hands, the first time.
+const DATA_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long members may leave this node without an answer after the control session was opened, the first time: a few
+/// round trips of a slow path.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(15);
+
+/// For how long there is another session in place of the control session. By then the members' routers have forgotten
+/// what they knew of that (ECIES-X25519: after 8 to 10 minutes; emissary 0.4 looks every other minute).
+const SUBSTITUTE_LASTS: Duration = Duration::from_secs(15 * 60);
 
 /// What the command line gives.
 #[derive(Debug)]
@@ -125,10 +137,33 @@ struct SessionStatus {
     error: Option<String>,
 }
 
-/// The open control session.
+/// An open session for control messages.
 struct ControlSession {
     open: Arc<Open>,
     socket: Arc<UdpSocket>,
+}
+
+impl ControlSession {
+    fn send(&self, to: &Destination, message: &[u8]) {
+        let datagram = sam::datagram::encode(&self.open.id, to, message);
+        if let Err(error) = self.socket.try_send_to(&datagram, self.open.bridge) {
+            debug!(%error, "a control message was not sent");
+        }
+    }
+}
+
+/// The session in place of the control session, which ends with this.
+struct Substitute {
+    task: JoinHandle<()>,
+    until: Duration,
+    status: SessionStatus,
+    session: Option<ControlSession>,
+}
+
+impl Drop for Substitute {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 struct Daemon {
@@ -147,7 +182,11 @@ struct Daemon {
     lookups: mpsc::Sender<DestinationHash>,
     answers: mpsc::Receiver<(Ticket, Result<keyd::Reply, ApiError>)>,
     answer_sender: mpsc::Sender<(Ticket, Result<keyd::Reply, ApiError>)>,
+    sessions: Context,
     control: Option<ControlSession>,
+    control_since: Duration,
+    control_deafness: Deafness,
+    substitute: Option<Substitute>,
     control_status: SessionStatus,
     data_status: SessionStatus,
     sam_version: Option<String>,
@@ -156,7 +195,7 @@ struct Daemon {
     peers_version: Option<u64>,
     peers_at: Instant,
     data_destination: Option<Destination>,
-    deafness: Deafness,
+    data_deafness: Deafness,
     renew_data: Arc<Notify>,
 }
 
@@ -182,11 +221,11 @@ impl Daemon {
         };
         tokio::spawn(watch_keyd(options.keyd, keyd_sender, identity_sender));
         let (control, data) = (SessionKind::Control, SessionKind::Data);
-        // The control session is the one by which it is judged; nothing judges that.
+        // The control session stays as it is, whoever reaches it: invites name it.
         let never = Arc::new(Notify::new());
         let renew_data = Arc::new(Notify::new());
         tokio::spawn(sessions::keep(context.clone(), control, Some(lookup_queue), adopted_control, never));
-        tokio::spawn(sessions::keep(context, data, None, adopted_data, Arc::clone(&renew_data)));
+        tokio::spawn(sessions::keep(context.clone(), data, None, adopted_data, Arc::clone(&renew_data)));
         tokio::spawn(tunnel::keep(Link::<TundApi>::new(options.tund, Role::Meshd), desired, report, adopt));
 
         let now = Instant::now();
@@ -207,7 +246,11 @@ impl Daemon {
             lookups,
             answers,
             answer_sender,
+            sessions: context,
             control: None,
+            control_since: Duration::ZERO,
+            control_deafness: Deafness::new(CONTROL_PATIENCE),
+            substitute: None,
             control_status: down(),
             data_status: down(),
             sam_version: None,
@@ -216,7 +259,7 @@ impl Daemon {
             peers_version: None,
             peers_at: now,
             data_destination: None,
-            deafness: Deafness::new(),
+            data_deafness: Deafness::new(DATA_PATIENCE),
             renew_data,
         }
     }
@@ -233,11 +276,14 @@ impl Daemon {
         tokio::pin!(stop);
         let mut stop_by: Option<tokio::time::Instant> = None;
         loop {
-            let wake = self
-                .mesh
-                .as_ref()
-                .and_then(Mesh::wake_at)
-                .map_or(PEERS_EVERY, |at| at.min(self.started.elapsed() + PEERS_EVERY));
+            let times = [
+                self.mesh.as_ref().and_then(Mesh::wake_at),
+                self.data_deafness.wake_at(),
+                self.control_deafness.wake_at(),
+                self.substitute.as_ref().map(|substitute| substitute.until),
+            ];
+            let soonest = self.started.elapsed() + PEERS_EVERY;
+            let wake = times.into_iter().flatten().min().map_or(soonest, |at| at.min(soonest));
             let wake = tokio::time::Instant::from_std(self.started + wake.max(self.started.elapsed()));
             tokio::select! {
                 Some(me) = self.identity.recv() => self.on_identity(me)?,
@@ -279,19 +325,53 @@ impl Daemon {
         }
     }
 
-    /// Opens the session for data again if nobody can be reached through it.
+    /// Does something about sessions through which nobody can be reached.
     fn listen(&mut self) {
+        self.listen_for_handshakes();
+        self.listen_for_members();
+    }
+
+    fn listen_for_members(&mut self) {
+        let now = self.now();
+        let Some(mesh) = &mut self.mesh else { return };
+        if self.substitute.as_ref().is_some_and(|substitute| substitute.until <= now.monotonic) {
+            info!("the control session takes its place again");
+            self.substitute = None;
+            self.control_since = now.monotonic;
+            mesh.on_substitute(None);
+            mesh.on_session(now);
+        }
+        let signs = Signs {
+            expected: self.control.is_some() && self.substitute.is_none() && mesh.has_company(),
+            works: mesh.last_heard().is_some_and(|heard| heard > self.control_since),
+        };
+        if self.control_deafness.observe(signs, now.monotonic) {
+            warn!("no member answers: a session under another destination takes the control session's place");
+            let (kind, adopt) = (SessionKind::Substitute, oneshot::channel().1);
+            let keep = sessions::keep(self.sessions.clone(), kind, None, adopt, Arc::new(Notify::new()));
+            self.substitute = Some(Substitute {
+                task: tokio::spawn(keep),
+                until: now.monotonic + SUBSTITUTE_LASTS,
+                status: SessionStatus { state: SessionState::Down, error: None },
+                session: None,
+            });
+        }
+    }
+
+    /// Opens the session for data again if nobody shakes hands through it.
+    fn listen_for_handshakes(&mut self) {
         let Some(mesh) = &self.mesh else { return };
         let recently = |age: Option<u64>, limit: Duration| age.is_some_and(|age| age < limit.as_secs());
         let now = self.now();
         let tunnel = self.tunnel_report.borrow();
         let mut peers = tunnel.stats.iter().flat_map(|stats| &stats.peers);
         let signs = Signs {
-            open: self.data_status.state == SessionState::Up && tunnel.configured.is_some(),
-            heard: mesh.last_heard().is_some_and(|heard| now.monotonic < heard + HEARD_LATELY),
-            connected: peers.any(|peer| recently(peer.last_handshake, HANDSHAKE_LASTS)),
+            expected: self.data_status.state == SessionState::Up
+                && tunnel.configured.is_some()
+                && mesh.last_heard().is_some_and(|heard| now.monotonic < heard + HEARD_LATELY),
+            works: peers.any(|peer| recently(peer.last_handshake, HANDSHAKE_LASTS)),
         };
-        if self.deafness.observe(signs, now.monotonic) {
+        if self.data_deafness.observe(signs, now.monotonic) {
             warn!("members speak to this node, but none shakes hands: the session for data is opened again");
             self.renew_data.notify_one();
         }
@@ -339,22 +419,36 @@ impl Daemon {
         match update {
             Update::Version(version) => self.sam_version = Some(version),
             Update::State { kind, state, error } => {
-                let status = match kind {
-                    SessionKind::Control => &mut self.control_status,
-                    SessionKind::Data => &mut self.data_status,
+                let status = match (kind, &mut self.substitute) {
+                    (SessionKind::Control, _) => &mut self.control_status,
+                    (SessionKind::Data, _) => &mut self.data_status,
+                    (SessionKind::Substitute, Some(substitute)) => &mut substitute.status,
+                    // From a task that has been ended.
+                    (SessionKind::Substitute, None) => return,
                 };
                 // The reason of the last failure is of use until the session is up again.
                 *status = SessionStatus {
                     state,
                     error: if state == SessionState::Opening { error.or(status.error.take()) } else { error },
                 };
-                if kind == SessionKind::Control && state != SessionState::Up {
-                    self.control = None;
+                match (kind, state, &mut self.substitute) {
+                    (_, SessionState::Up, _) => {}
+                    (SessionKind::Control, ..) => self.control = None,
+                    (SessionKind::Substitute, _, Some(substitute)) => substitute.session = None,
+                    _ => {}
                 }
             }
-            Update::Control(open, socket) => {
+            Update::Control(SessionKind::Substitute, open, socket) => {
+                let destination = open.destination;
+                if let (Some(substitute), Some(mesh)) = (&mut self.substitute, &mut self.mesh) {
+                    substitute.session = Some(ControlSession { open, socket });
+                    mesh.on_substitute(Some(destination));
+                }
+            }
+            Update::Control(_, open, socket) => {
                 self.tunnel.send_modify(|desired| desired.control = Some(Arc::clone(&open)));
                 self.control = Some(ControlSession { open, socket });
+                self.control_since = now.monotonic;
                 if let Some(mesh) = &mut self.mesh {
                     mesh.on_session(now);
                 }
@@ -454,7 +548,7 @@ impl Daemon {
         }
         for action in turn.actions {
             match action {
-                Action::Send { to, message } => self.send(&to, &message),
+                Action::Send { to, message, as_control } => self.send(&to, &message, as_control),
                 Action::LookUp(hash) => {
                     if self.lookups.try_send(hash).is_err() {
                         debug!("dropped a lookup: too many are waiting");
@@ -474,14 +568,11 @@ impl Daemon {
         }
     }
 
-    fn send(&self, to: &Destination, message: &[u8]) {
-        let Some(control) = &self.control else {
-            debug!("a control message was not sent: the session is down");
-            return;
-        };
-        let datagram = sam::datagram::encode(&control.open.id, to, message);
-        if let Err(error) = control.socket.try_send_to(&datagram, control.open.bridge) {
-            debug!(%error, "a control message was not sent");
+    fn send(&self, to: &Destination, message: &[u8], as_control: bool) {
+        let substitute = self.substitute.as_ref().and_then(|substitute| substitute.session.as_ref());
+        match substitute.filter(|_| !as_control).or(self.control.as_ref()) {
+            Some(session) => session.send(to, message),
+            None => debug!("a control message was not sent: the session is down"),
         }
     }
 
@@ -536,6 +627,10 @@ impl Daemon {
                 address: self.config.sam_address,
                 version: self.sam_version.clone(),
                 control: session(&self.control_status, self.me.map(|me| me.control.hash())),
+                substitute: self.substitute.as_ref().map(|substitute| {
+                    let open = substitute.session.as_ref().map(|session| session.open.destination.hash());
+                    session(&substitute.status, open)
+                }),
                 data: session(&self.data_status, self.data_destination.map(|data| data.hash())),
             },
             tunnel: meshd::Tunnel {

@@ -58,15 +58,15 @@ pub(super) enum Update {
     State { kind: SessionKind, state: SessionState, error: Option<String> },
     /// The session for data is open.
     Data(Arc<Open>),
-    /// The session for control is open, with the socket to send through.
-    Control(Arc<Open>, Arc<UdpSocket>),
+    /// The session for control, or the one in its place, is open, with the socket to send through.
+    Control(SessionKind, Arc<Open>, Arc<UdpSocket>),
     /// A repliable datagram has come.
     Datagram { from: Destination, payload: Vec<u8> },
     /// A lookup is done.
     Found { hash: DestinationHash, destination: Result<Destination, String> },
 }
 
-/// What both sessions need.
+/// What all sessions need.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub(super) bridge: SocketAddr,
@@ -146,13 +146,13 @@ async fn attend(
             context.state(kind, SessionState::Up, None).await;
             watch(stream, updates, lookups).await
         }
-        SessionKind::Control => {
+        SessionKind::Control | SessionKind::Substitute => {
             let socket = session.udp.try_clone().map(StdUdpSocket::from).and_then(UdpSocket::from_std);
             let socket = match socket {
                 Ok(socket) => Arc::new(socket),
                 Err(error) => return error,
             };
-            let _ = updates.send(Update::Control(Arc::clone(&session), Arc::clone(&socket))).await;
+            let _ = updates.send(Update::Control(kind, Arc::clone(&session), Arc::clone(&socket))).await;
             context.state(kind, SessionState::Up, None).await;
             tokio::select! {
                 error = watch(stream, updates, lookups) => error,
@@ -196,6 +196,7 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     let name = match kind {
         SessionKind::Control => "control",
         SessionKind::Data => "data",
+        SessionKind::Substitute => "substitute",
     };
     // A session's id lingers in some routers after its end, so every attempt has its own.
     let id = format!("i2plan-{name}-{:016x}", rand::rng().random::<u64>());
