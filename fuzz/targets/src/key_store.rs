@@ -27,7 +27,7 @@ fn check(file: &[u8]) {
     match Keys::from_bytes(file) {
         Ok(keys) => {
             assert_eq!(keys.to_bytes().as_slice(), file);
-            assert!(keys.is_own_data(&keys.data([1; 32]).public()));
+            assert!(keys.is_own_ephemeral(&keys.ephemeral([1; 32]).public()));
             assert_eq!(format!("{keys:?}"), format!("Keys(of node {})", keys.node().short()));
         }
         Err(KeysError::Foreign) => assert!(!file.starts_with(&HEAD[..HEAD.len() - 1])),

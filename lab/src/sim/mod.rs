@@ -275,7 +275,7 @@ impl World {
         let mut records = Vec::new();
         for (index, signer) in signers.iter_mut().enumerate() {
             let wireguard = signer.certify_wireguard(network, None, unix).map_err(|error| refused(&error))?;
-            let data = signer.keys().data([1; 32]).public();
+            let data = signer.keys().ephemeral([1; 32]).public();
             let record = Record {
                 node: signer.keys().node(),
                 sequence: unix * 1000,
@@ -348,7 +348,7 @@ impl World {
     fn add(&mut self, signer: Signer, state: State, subnet: Ipv4Subnet) -> Result<usize, Failure> {
         let index = self.nodes.len();
         let control = signer.keys().control().public();
-        let data = signer.keys().data([1; 32]).public();
+        let data = signer.keys().ephemeral([1; 32]).public();
         let settings = Settings {
             name: format!("node-{index}").parse().map_err(|_| Failure::new("a name"))?,
             subnet,
