@@ -6,9 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
-use emissary_core::events::{Event, EventSubscriber};
 use emissary_core::router::Router;
 use emissary_core::{BandwidthConfig, Config, Ntcp2Config, SamConfig, TransitConfig};
 use serde::{Deserialize, Serialize};
@@ -75,44 +73,20 @@ impl Keys {
     }
 }
 
-/// Tunnels that a router has built when it is ready: then some lead in and some out. A session that is asked for
-/// earlier fails now and then, after a minute, or gets a lease set that nobody finds.
-const TUNNELS: usize = 4;
-
-/// How often to look whether it has.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// Runs routers for as long as the process lives. Prints a line once all have tunnels.
+/// Runs routers for as long as the process lives. Prints a line once they are up.
 ///
 /// # Errors
 /// If a router cannot be started.
 pub async fn run(config: ProcessConfig) -> Result<(), Failure> {
-    let mut started = Vec::new();
     for router in &config.routers {
-        started.push(start(router, &config).await?);
-    }
-    for events in &mut started {
-        has_tunnels(events).await;
+        start(router, &config).await?;
     }
     println!("ready");
     std::io::stdout().flush()?;
     std::future::pending().await
 }
 
-async fn has_tunnels(events: &mut EventSubscriber) {
-    loop {
-        while let Some(event) = events.router_status() {
-            if let Event::RouterStatus { tunnel, .. } = event
-                && tunnel.num_tunnels_built >= TUNNELS
-            {
-                return;
-            }
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<EventSubscriber, Failure> {
+async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Failure> {
     let keys = Keys::load_or_create(&process.keys.join(format!("{}.json", router.name)))?;
     let config = Config {
         net_id: Some(NETWORK),
@@ -158,6 +132,7 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<EventSu
     std::fs::write(&partial, info)?;
     std::fs::rename(&partial, &info_path)?;
     tokio::spawn(async move {
+        let _events = events;
         let mut router = pin!(router_future);
         std::future::poll_fn(|cx| match router.as_mut().poll(cx) {
             Poll::Ready(_) => Poll::Ready(()),
@@ -165,7 +140,7 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<EventSu
         })
         .await;
     });
-    Ok(events)
+    Ok(())
 }
 
 fn known_routers(netdb: &Path, own: &str) -> Result<Vec<Vec<u8>>, Failure> {
