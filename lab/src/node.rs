@@ -26,8 +26,9 @@ const FIRST_UID: u32 = 20_000;
 /// Addresses for the routers that carry tunnels.
 const INTERNET_ADDRESSES: u8 = 8;
 
-/// How long a node may take until its sessions are open.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a node may take until its sessions are open. Some routers let a session wait for tunnels for a minute and
+/// then give it up; after that it is asked for again.
+const READY_DEADLINE: Duration = Duration::from_secs(150);
 
 /// How often a condition is looked at again.
 const POLL: Duration = Duration::from_millis(100);
