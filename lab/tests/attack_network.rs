@@ -150,7 +150,7 @@ fn what_a_stranger_sends_to_the_control_destination_has_no_effect() {
         println!("{report:?}");
         assert_eq!((report.welcomed, report.used_up), (1, 7));
         assert_eq!(report.known, 2, "the attack had both nodes' records");
-        assert_eq!(report.sent.len(), 8);
+        assert_eq!(report.sent.len(), 9);
         // It has arrived, and each was dropped for what was wrong with it.
         for (node, reasons) in lab.nodes.iter().zip([&REASONS[..], &REASONS[..5]]) {
             let log = std::fs::read_to_string(node.log())?;
