@@ -181,7 +181,7 @@ impl Mesh {
     fn on_unreached(&mut self, node: NodeId, since: Duration, now: Now) {
         let alone = self.members.len() < 2;
         // Who has not heard of anybody meanwhile is cut off itself, and says nothing of others.
-        let cut_off = !self.members.iter().any(|member| member.last_heard.is_some_and(|heard| heard > since));
+        let cut_off = self.members.last_heard().is_none_or(|heard| heard <= since);
         let Some(member) = self.members.get_mut(&node) else { return };
         if member.is_away() || member.last_heard.is_some_and(|heard| heard > since) {
             return;

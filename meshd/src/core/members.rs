@@ -132,6 +132,8 @@ pub(super) struct Members {
     revocations: BTreeMap<NodeId, Signed<Revocation>>,
     accusers: HashMap<NodeId, Accuser>,
     index: Index,
+    /// When any of them was last heard, on the monotonic clock.
+    last_heard: Option<Duration>,
 }
 
 impl Members {
@@ -402,6 +404,7 @@ impl Members {
         let nodes: Vec<NodeId> = self.by_control.range(at(control)).map(|(_, node)| *node).collect();
         for node in &nodes {
             if let Some(member) = self.by_node.get_mut(node) {
+                self.last_heard = Some(now);
                 member.last_heard = Some(now);
                 member.last_seen = Some(unix);
                 member.unreached = false;
@@ -409,6 +412,11 @@ impl Members {
             }
         }
         nodes
+    }
+
+    /// When any member last spoke to this node, on the monotonic clock.
+    pub(super) fn last_heard(&self) -> Option<Duration> {
+        self.last_heard
     }
 
     /// Whether a member takes its control messages there.

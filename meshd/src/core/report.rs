@@ -77,7 +77,7 @@ impl Mesh {
     /// When a member last spoke to this node, on the monotonic clock.
     #[must_use]
     pub fn last_heard(&self) -> Option<std::time::Duration> {
-        self.members.iter().filter_map(|member| member.last_heard).max()
+        self.members.last_heard()
     }
 
     /// The routing table.
