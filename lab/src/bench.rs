@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::Failure;
-use crate::demo::{ping, transfer};
 use crate::node::{Lab, Node, Peer};
 use crate::probe::{Pings, Received, Sent};
 use crate::progress::Progress;
 use crate::stats::mbit;
+use crate::traffic::{ping, transfer};
 
 /// Payload of a bare datagram, bytes: about a full WireGuard packet at the tunnel's MTU.
 const DATAGRAM: usize = 1300;
@@ -88,21 +88,14 @@ impl Losses {
 pub async fn run(json: bool) -> Result<(), Failure> {
     let progress = Progress::new();
     progress.step("starting a private I2P network and two nodes");
-    let mut lab = Lab::start().await?;
-    for _ in 0..2 {
-        lab.add_node().await?;
-    }
-    for node in &lab.nodes {
-        node.ready().await?;
-    }
+    let lab = Lab::with_nodes(2).await?;
     progress.step("bare RAW datagrams between the two routers, load raised until delivery falls below 98 %");
     let (one, two) = (&lab.nodes[0], &lab.nodes[1]);
     let bare = bare(one, two).await?;
     let bare_capacity_mbit = capacity(&bare);
 
     progress.step("joining the two nodes");
-    let code = one.invite(&[]).await?;
-    two.join(&code).await?.map_err(|error| two.failure(&error.message))?;
+    two.join_by(one).await?;
     let (near, far) = (one.network().await?, two.network().await?);
     ping(one, far.ipv4.into(), 1000, true).await?;
     progress.step("round-trip time of the idle tunnel");

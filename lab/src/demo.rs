@@ -1,21 +1,19 @@
 //! The demo: nodes on a private I2P network, one invite each, and traffic between all of them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::Failure;
 use crate::node::{Lab, Node, bin, credentials};
-use crate::probe::{Pings, Transfer};
+use crate::probe::Pings;
 use crate::progress::Progress;
 use crate::stats::{Times, mbit};
+use crate::traffic::{ping, reach, transfer};
 
 /// Bytes of each transfer.
 const TRANSFER: u64 = 10_000_000;
-
-/// TCP port of the transfers.
-const PORT: u16 = 5001;
 
 /// Echo requests from each node to each other one, of each family.
 const PINGS: u32 = 10;
@@ -93,20 +91,14 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         lab.add_node().await?;
     }
     progress.step("waiting for the nodes' I2P sessions");
-    for node in &lab.nodes {
-        node.ready().await?;
-    }
+    lab.ready().await?;
     let mut joined = Vec::new();
     for index in 1..lab.nodes.len() {
         let (first, joiner) = (&lab.nodes[0], &lab.nodes[index]);
         progress.step(format!("{} invites, {} joins", first.name, joiner.name));
-        let code = first.invite(&[]).await?;
         let started = Instant::now();
-        joiner
-            .join(&code)
-            .await?
-            .map_err(|error| joiner.failure(&format!("it cannot join: {}", error.message)))?;
-        ping(joiner, first.network().await?.ipv4.into(), 1000, true).await?;
+        joiner.join_by(first).await?;
+        reach(joiner, first).await?;
         joined.push(started.elapsed().as_secs_f64());
     }
     let report = measure(&lab, joined, &progress).await?;
@@ -191,34 +183,6 @@ async fn daemons(node: &Node) -> Result<Vec<DaemonReport>, Failure> {
         daemons.push(DaemonReport { name: name.to_owned(), pid, uid, capabilities });
     }
     Ok(daemons)
-}
-
-/// Pings over the tunnel.
-///
-/// # Errors
-/// If the probe fails; with `first`, also if nothing answers within a minute.
-pub async fn ping(node: &Node, target: IpAddr, count: u32, first: bool) -> Result<Pings, Failure> {
-    let mut args = vec!["__ping".to_owned(), target.to_string(), "--count".to_owned(), count.to_string()];
-    if first {
-        args.push("--first".to_owned());
-    }
-    node.probe(&args).await
-}
-
-/// Moves bytes over TCP from one node to another and checks their hash.
-///
-/// # Errors
-/// If the transfer fails or the hash is not right.
-pub async fn transfer(from: &Node, to: &Node, address: IpAddr, bytes: u64) -> Result<Transfer, Failure> {
-    let target = std::net::SocketAddr::new(address, PORT).to_string();
-    let mut server = to.start_probe(&["__serve-tcp".to_owned(), target.clone()])?;
-    server.first_line().await?;
-    let transfer: Transfer = from.probe(&["__send-tcp".to_owned(), target, bytes.to_string()]).await?;
-    server.kill().await?;
-    if !transfer.intact {
-        return Err(from.failure("the receiver's hash is not the sender's"));
-    }
-    Ok(transfer)
 }
 
 fn print(report: &Report) {

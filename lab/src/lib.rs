@@ -6,6 +6,7 @@
 //! * [`i2p`]: the routers.
 //! * [`build`], [`node`]: the daemons, built and run.
 //! * [`probe`]: what runs inside a node's namespace to measure it.
+//! * [`traffic`]: what nodes send each other over their tunnels.
 //! * [`intruder`]: somebody in a daemon's place, who tries its walls.
 //! * [`demo`], [`bench`]: what users run.
 //! * [`sim`]: meshes of a thousand in virtual time.
@@ -33,6 +34,7 @@ pub mod sandbox;
 pub mod sim;
 pub mod stats;
 pub mod testing;
+pub mod traffic;
 
 /// Why something did not work, for a person to read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

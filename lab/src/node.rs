@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,30 @@ impl Lab {
         let network = Network::create(INTERNET_ADDRESSES).await?;
         let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network).await?;
         Ok(Self { network, i2p, nodes: Vec::new(), log_filter: None, strangers: Vec::new() })
+    }
+
+    /// Starts a network with so many nodes, and waits until their sessions are open.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn with_nodes(count: usize) -> Result<Self, Failure> {
+        let mut lab = Self::start().await?;
+        for _ in 0..count {
+            lab.add_node().await?;
+        }
+        lab.ready().await?;
+        Ok(lab)
+    }
+
+    /// Waits until the sessions of all nodes are open.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn ready(&self) -> Result<(), Failure> {
+        for node in &self.nodes {
+            node.ready().await?;
+        }
+        Ok(())
     }
 
     /// Starts a node more: its router, then its daemons.
@@ -481,12 +505,30 @@ impl Node {
         Ok(joined.map(|document| document.network))
     }
 
+    /// Joins a network by a new invite of one of its members.
+    ///
+    /// # Errors
+    /// If the one cannot invite or the other cannot join.
+    pub async fn join_by(&self, inviter: &Self) -> Result<NetworkStatus, Failure> {
+        let code = inviter.invite(&[]).await?;
+        let joined = self.join(&code).await?;
+        joined.map_err(|error| self.failure(&format!("it cannot join: {}", error.message)))
+    }
+
     /// The node's place in its network.
     ///
     /// # Errors
     /// If it is in none.
     pub async fn network(&self) -> Result<NetworkStatus, Failure> {
         self.status().await?.network.ok_or_else(|| self.failure("it is in no network"))
+    }
+
+    /// The node's IPv4 address in its network.
+    ///
+    /// # Errors
+    /// If it is in none.
+    pub async fn address(&self) -> Result<IpAddr, Failure> {
+        Ok(self.network().await?.ipv4.into())
     }
 
     /// Process id of a daemon.

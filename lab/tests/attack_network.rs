@@ -4,15 +4,14 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use lab::Failure;
 use lab::attack::network::{ControlOrder, ControlReport, DataOrder, DataReport};
-use lab::demo::ping;
 use lab::node::{Lab, Node, Peer, resident};
 use lab::process::{Output, Spawn};
 use lab::testing::sandboxed;
+use lab::traffic::{ping, reach};
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
@@ -53,19 +52,12 @@ async fn start() -> Result<Lab, Failure> {
     for _ in 0..2 {
         lab.add_node().await?;
     }
-    for node in &lab.nodes {
-        node.ready().await?;
-    }
+    lab.ready().await?;
     lab.add_stranger(STRANGER).await?;
     let [first, second] = &lab.nodes[..] else { panic!("two nodes") };
-    let code = first.invite(&[]).await?;
-    second.join(&code).await?.map_err(|error| second.failure(&error.message))?;
-    ping(second, address(first).await?, 1000, true).await?;
+    second.join_by(first).await?;
+    reach(second, first).await?;
     Ok(lab)
-}
-
-async fn address(node: &Node) -> Result<IpAddr, Failure> {
-    Ok(node.network().await?.ipv4.into())
 }
 
 /// What must be the same after an attack as before.
@@ -96,7 +88,7 @@ async fn under(lab: &Lab, attack: impl Future<Output = Result<Output, Failure>>)
         before.push((constant, memory));
     }
     let [first, second] = &lab.nodes[..] else { panic!("two nodes") };
-    let target = address(second).await?;
+    let target = second.address().await?;
     let mut attack = std::pin::pin!(attack);
     let (mut sent, mut received) = (0, 0);
     let output = loop {
@@ -115,7 +107,7 @@ async fn under(lab: &Lab, attack: impl Future<Output = Result<Output, Failure>>)
     println!("pings under attack: {received} of {sent}");
     assert!(received > 0, "no ping came through during the attack");
     for (from, to) in [(first, second), (second, first)] {
-        let target = address(to).await?;
+        let target = to.address().await?;
         from.until("all pings come back", RECOVERY, async |node| {
             let pings = ping(node, target, 5, false).await?;
             Ok(pings.received == pings.sent)

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use i2plan_proto::invite::{Invite, InviteSecret};
 use lab::Failure;
-use lab::demo::{ping, transfer};
-use lab::node::{CtlError, Lab, NetworkStatus, Node};
+use lab::node::{CtlError, Lab, Node};
 use lab::process::signal;
 use lab::testing::sandboxed;
+use lab::traffic::{ping, reach, transfer};
 use nix::sys::signal::Signal;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -22,41 +22,14 @@ const GOSSIP: Duration = Duration::from_secs(60);
 /// How long a node may take to work again after a router came back.
 const RECOVERY: Duration = Duration::from_secs(120);
 
-/// Nodes whose sessions are open.
-async fn start(nodes: usize) -> Result<Lab, Failure> {
-    let mut lab = Lab::start().await?;
-    for _ in 0..nodes {
-        lab.add_node().await?;
-    }
-    for node in &lab.nodes {
-        node.ready().await?;
-    }
-    Ok(lab)
-}
-
-/// Lets one node join by another's invite.
-async fn join(inviter: &Node, joiner: &Node) -> Result<NetworkStatus, Failure> {
-    let code = inviter.invite(&[]).await?;
-    joiner.join(&code).await?.map_err(|error| joiner.failure(&error.message))
-}
-
 /// Nodes that are all in one network, and reach each other.
 async fn start_joined(nodes: usize) -> Result<Lab, Failure> {
-    let lab = start(nodes).await?;
+    let lab = Lab::with_nodes(nodes).await?;
     for joiner in &lab.nodes[1..] {
-        join(&lab.nodes[0], joiner).await?;
+        joiner.join_by(&lab.nodes[0]).await?;
         reach(joiner, &lab.nodes[0]).await?;
     }
     Ok(lab)
-}
-
-async fn address(node: &Node) -> Result<IpAddr, Failure> {
-    Ok(node.network().await?.ipv4.into())
-}
-
-/// Waits for the first echo over the tunnel.
-async fn reach(from: &Node, to: &Node) -> Result<(), Failure> {
-    ping(from, address(to).await?, 1000, true).await.map(drop)
 }
 
 /// Refusals must leave the joiner as it was.
@@ -71,12 +44,12 @@ async fn refused(joiner: &Node, code: &str) -> Result<CtlError, Failure> {
 #[test]
 fn a_third_by_the_seconds_invite_reaches_the_first() {
     sandboxed(LAB, "a_third_by_the_seconds_invite_reaches_the_first", async || {
-        let lab = start(3).await?;
+        let lab = Lab::with_nodes(3).await?;
         let [first, second, third] = &lab.nodes[..] else { panic!("three nodes") };
-        join(first, second).await?;
+        second.join_by(first).await?;
         reach(second, first).await?;
         reach(first, second).await?;
-        join(second, third).await?;
+        third.join_by(second).await?;
         for node in &lab.nodes {
             node.until("it knows all three", GOSSIP, async |node| Ok(node.network().await?.members == 3))
                 .await?;
@@ -90,8 +63,8 @@ fn a_third_by_the_seconds_invite_reaches_the_first() {
                 }
             }
         }
-        transfer(third, first, address(first).await?, 1_000_000).await?;
-        transfer(first, third, address(third).await?, 1_000_000).await?;
+        transfer(third, first, first.address().await?, 1_000_000).await?;
+        transfer(first, third, third.address().await?, 1_000_000).await?;
         lab.stop().await
     });
 }
@@ -99,7 +72,7 @@ fn a_third_by_the_seconds_invite_reaches_the_first() {
 #[test]
 fn bad_invites_are_refused_each_with_its_reason() {
     sandboxed(LAB, "bad_invites_are_refused_each_with_its_reason", async || {
-        let lab = start(3).await?;
+        let lab = Lab::with_nodes(3).await?;
         let [first, second, third] = &lab.nodes[..] else { panic!("three nodes") };
         let good = first.invite(&[]).await?;
 
@@ -156,14 +129,14 @@ fn traffic_comes_back_when_a_killed_router_does() {
     sandboxed(LAB, "traffic_comes_back_when_a_killed_router_does", async || {
         let mut lab = start_joined(2).await?;
         let before = lab.nodes[1].network().await?;
-        let target = address(&lab.nodes[1]).await?;
+        let target = lab.nodes[1].address().await?;
         lab.kill_router(1).await?;
         // Traffic goes on being sent into nothing.
         let lost = ping(&lab.nodes[0], target, 2, false).await?;
         assert_eq!(lost.received, 0);
         lab.restart_router(1).await?;
         for (from, to) in [(0, 1), (1, 0)] {
-            let target = address(&lab.nodes[to]).await?;
+            let target = lab.nodes[to].address().await?;
             lab.nodes[from]
                 .until("traffic flows again", RECOVERY, async |node| {
                     Ok(ping(node, target, 1, false).await?.received == 1)
@@ -180,7 +153,7 @@ fn a_killed_daemon_comes_back_as_the_same_node() {
     sandboxed(LAB, "a_killed_daemon_comes_back_as_the_same_node", async || {
         let lab = start_joined(2).await?;
         let (here, there) = (&lab.nodes[0], &lab.nodes[1]);
-        let target = address(there).await?;
+        let target = there.address().await?;
         let (id, network) = (here.status().await?.node_id, here.network().await?);
         for daemon in ["keyd", "meshd", "tund"] {
             let killed = here.daemon_pid(daemon).await?;
@@ -207,7 +180,7 @@ fn a_killed_daemon_comes_back_as_the_same_node() {
         // What needs all three: a new invite, used.
         let mut lab = lab;
         lab.add_node().await?.ready().await?;
-        join(&lab.nodes[0], &lab.nodes[2]).await?;
+        lab.nodes[2].join_by(&lab.nodes[0]).await?;
         reach(&lab.nodes[2], &lab.nodes[0]).await?;
         lab.stop().await
     });

@@ -4,45 +4,20 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::identity::NodeId;
 use lab::Failure;
-use lab::demo::ping;
-use lab::node::{Lab, NetworkStatus, Node};
+use lab::node::{Lab, Node};
 use lab::testing::sandboxed;
+use lab::traffic::{ping, reach};
 use serde_json::Value;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
 /// How long gossip may take to reach a member.
 const GOSSIP: Duration = Duration::from_secs(60);
-
-async fn start(nodes: usize) -> Result<Lab, Failure> {
-    let mut lab = Lab::start().await?;
-    for _ in 0..nodes {
-        lab.add_node().await?;
-    }
-    for node in &lab.nodes {
-        node.ready().await?;
-    }
-    Ok(lab)
-}
-
-async fn join(inviter: &Node, joiner: &Node) -> Result<NetworkStatus, Failure> {
-    let code = inviter.invite(&[]).await?;
-    joiner.join(&code).await?.map_err(|error| joiner.failure(&error.message))
-}
-
-async fn address(node: &Node) -> Result<IpAddr, Failure> {
-    Ok(node.network().await?.ipv4.into())
-}
-
-async fn reach(from: &Node, to: &Node) -> Result<(), Failure> {
-    ping(from, address(to).await?, 1000, true).await.map(drop)
-}
 
 async fn knows(node: &Node, members: u64) -> Result<(), Failure> {
     let what = format!("it knows {members} members");
@@ -57,9 +32,9 @@ async fn ctl(node: &Node, args: &[&str]) -> Result<Value, Failure> {
 #[test]
 fn five_in_a_chain_go_on_without_the_middle_and_have_it_back() {
     sandboxed(LAB, "five_in_a_chain_go_on_without_the_middle_and_have_it_back", async || {
-        let mut lab = start(5).await?;
+        let mut lab = Lab::with_nodes(5).await?;
         for index in 1..5 {
-            join(&lab.nodes[index - 1], &lab.nodes[index]).await?;
+            lab.nodes[index].join_by(&lab.nodes[index - 1]).await?;
             reach(&lab.nodes[index], &lab.nodes[index - 1]).await?;
         }
         for node in &lab.nodes {
@@ -79,6 +54,10 @@ fn five_in_a_chain_go_on_without_the_middle_and_have_it_back() {
         assert_eq!((after.ipv4, after.ipv6), (before.ipv4, before.ipv6));
         reach(&lab.nodes[2], &lab.nodes[0]).await?;
         reach(&lab.nodes[4], &lab.nodes[2]).await?;
+        // Whatever destination it is reached at now, it invites as before.
+        lab.add_node().await?.ready().await?;
+        lab.nodes[5].join_by(&lab.nodes[2]).await?;
+        reach(&lab.nodes[5], &lab.nodes[2]).await?;
         lab.stop().await
     });
 }
@@ -86,11 +65,11 @@ fn five_in_a_chain_go_on_without_the_middle_and_have_it_back() {
 #[test]
 fn a_ban_cuts_a_running_ping_within_seconds() {
     sandboxed(LAB, "a_ban_cuts_a_running_ping_within_seconds", async || {
-        let lab = start(2).await?;
+        let lab = Lab::with_nodes(2).await?;
         let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
-        join(one, two).await?;
+        two.join_by(one).await?;
         reach(two, one).await?;
-        let target = address(one).await?;
+        let target = one.address().await?;
         let cut = async {
             ctl(one, &["ban", "add", &two.name, "--reason", "noise", "--duration", "1h"]).await?;
             one.until("the tunnel is cut", Duration::from_secs(5), async |_| {
@@ -112,11 +91,11 @@ fn a_ban_cuts_a_running_ping_within_seconds() {
 #[test]
 fn without_its_founder_the_network_grows_on() {
     sandboxed(LAB, "without_its_founder_the_network_grows_on", async || {
-        let lab = start(4).await?;
+        let lab = Lab::with_nodes(4).await?;
         let [founder, second, third, fourth] = &lab.nodes[..] else { panic!("four nodes") };
-        join(founder, second).await?;
+        second.join_by(founder).await?;
         reach(second, founder).await?;
-        join(second, third).await?;
+        third.join_by(second).await?;
         for node in [founder, second, third] {
             knows(node, 3).await?;
         }
@@ -125,7 +104,7 @@ fn without_its_founder_the_network_grows_on() {
         for node in [second, third] {
             knows(node, 2).await?;
         }
-        join(third, fourth).await?;
+        fourth.join_by(third).await?;
         reach(fourth, second).await?;
         reach(third, fourth).await?;
         // Who has left has no interface any more, and can come back as a newcomer.
@@ -134,7 +113,7 @@ fn without_its_founder_the_network_grows_on() {
                 Ok(founder.status().await?.tunnel.interface.is_none())
             })
             .await?;
-        join(fourth, founder).await?;
+        founder.join_by(fourth).await?;
         reach(founder, second).await?;
         lab.stop().await
     });
@@ -143,15 +122,15 @@ fn without_its_founder_the_network_grows_on() {
 #[test]
 fn who_was_down_catches_up_within_a_minute() {
     sandboxed(LAB, "who_was_down_catches_up_within_a_minute", async || {
-        let mut lab = start(6).await?;
+        let mut lab = Lab::with_nodes(6).await?;
         for index in [1, 2] {
-            join(&lab.nodes[0], &lab.nodes[index]).await?;
+            lab.nodes[index].join_by(&lab.nodes[0]).await?;
             reach(&lab.nodes[index], &lab.nodes[0]).await?;
         }
         knows(&lab.nodes[1], 3).await?;
         lab.nodes[1].stop_daemons().await?;
         for index in 3..6 {
-            join(&lab.nodes[0], &lab.nodes[index]).await?;
+            lab.nodes[index].join_by(&lab.nodes[0]).await?;
             reach(&lab.nodes[index], &lab.nodes[0]).await?;
         }
         let revoked = lab.nodes[2].name.clone();

@@ -6,10 +6,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lab::Failure;
-use lab::demo::ping;
 use lab::node::{Lab, Node};
 use lab::process::signal;
 use lab::testing::sandboxed;
+use lab::traffic::{ping, reach};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -48,17 +48,10 @@ async fn known(node: &Node) -> Result<String, Failure> {
 
 /// Two nodes in one network.
 async fn start() -> Result<Lab, Failure> {
-    let mut lab = Lab::start().await?;
-    for _ in 0..2 {
-        lab.add_node().await?;
-    }
-    for node in &lab.nodes {
-        node.ready().await?;
-    }
+    let lab = Lab::with_nodes(2).await?;
     let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
-    let code = one.invite(&[]).await?;
-    two.join(&code).await?.map_err(|error| two.failure(&error.message))?;
-    ping(two, one.network().await?.ipv4.into(), 1000, true).await?;
+    two.join_by(one).await?;
+    reach(two, one).await?;
     Ok(lab)
 }
 
@@ -67,7 +60,7 @@ fn a_rotation_loses_no_packet() {
     sandboxed(LAB, "a_rotation_loses_no_packet", async || {
         let lab = start().await?;
         let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
-        let target = one.network().await?.ipv4.into();
+        let target = one.address().await?;
         for (node, other) in [(one, two), (two, one)] {
             may_rotate(node).await?;
             let before = known(other).await?;
@@ -99,7 +92,6 @@ fn a_node_that_slept_through_a_rotation_comes_back_by_itself() {
     sandboxed(LAB, "a_node_that_slept_through_a_rotation_comes_back_by_itself", async || {
         let lab = start().await?;
         let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
-        let target = one.network().await?.ipv4.into();
         let asleep = [two.daemon_pid("meshd").await?, two.daemon_pid("tund").await?];
         for pid in asleep {
             signal(pid, Signal::SIGSTOP)?;
@@ -116,7 +108,7 @@ fn a_node_that_slept_through_a_rotation_comes_back_by_itself() {
         for pid in asleep {
             signal(pid, Signal::SIGCONT)?;
         }
-        ping(two, target, 1000, true).await?;
+        reach(two, one).await?;
         lab.stop().await
     });
 }
