@@ -5,7 +5,7 @@
 //! length-delimited [`frame`]s; the first frame of a connection says version and role ([`hello`]). Who may
 //! claim which role is decided by the peer credentials of the socket ([`access`]).
 //!
-//! [`client`] is also for programs that embed i2plan.
+//! [`node`] is for programs that use a running node.
 
 pub mod access;
 pub mod api;
@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod error;
 pub mod frame;
 pub mod hello;
+pub mod node;
 pub mod passphrase;
 mod places;
 pub mod rate;
@@ -27,3 +28,4 @@ pub mod version;
 pub use client::Client;
 pub use error::{ApiError, ErrorKind};
 pub use hello::Role;
+pub use node::Node;

@@ -74,7 +74,35 @@ pub enum Request {
         /// The invite code.
         invite: SecretText,
     },
+    /// What happened after a place in the row of events. Answered as soon as something has, or after `wait`
+    /// milliseconds with what there is then; the caller asks again with the place that the answer gives. So nobody
+    /// who reads slowly makes `meshd` keep anything for them: it keeps the last [`EVENTS_KEPT`] events for all.
+    Events {
+        /// Where the caller is; none to begin now, without what went before.
+        after: Option<Place>,
+        /// Longest wait, milliseconds, at most [`MAX_EVENT_WAIT`].
+        wait: u64,
+        /// Whether the answer is to have the traffic up to then.
+        traffic: bool,
+    },
+    /// The configuration in force.
+    Config,
+    /// Change a key of the configuration until `meshd` ends, if it can be changed at run time.
+    SetConfig {
+        /// The key, `section.key`.
+        key: String,
+        /// The value, as it would stand in the environment.
+        value: String,
+    },
+    /// Read the configuration file again, as SIGHUP does.
+    Reload,
 }
+
+/// Events that are kept for those who have not asked for them yet.
+pub const EVENTS_KEPT: usize = 1024;
+
+/// Longest wait for an event, milliseconds.
+pub const MAX_EVENT_WAIT: u64 = 30_000;
 
 /// A reply of `meshd`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -107,6 +135,299 @@ pub enum Reply {
     Rotated(WireGuardKey),
     /// To [`Request::Join`].
     Joined(Network),
+    /// To [`Request::Events`].
+    Events(Box<Events>),
+    /// To [`Request::Config`].
+    Config(Vec<Setting>),
+    /// To [`Request::SetConfig`] and [`Request::Reload`]: what is different now.
+    ConfigChanged(Vec<ConfigChange>),
+}
+
+/// A place in a node's row of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Names the run of `meshd`: after a restart another row begins.
+    pub run: u64,
+    /// Events of that run before this place.
+    pub number: u64,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// The events, oldest first.
+    pub events: Vec<Event>,
+    /// Where to go on.
+    pub next: Place,
+    /// Something happened that is not among them: more than are kept, or `meshd` was started again. What the caller
+    /// knows may be out of date, and is to be asked for anew.
+    pub lost: bool,
+    /// The traffic, if it was asked for.
+    pub traffic: Option<Traffic>,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number in this run of `meshd`, from 0.
+    pub number: u64,
+    /// Unix time in milliseconds.
+    pub at: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What may happen. Texts and numbers only: what is tagged like this goes through a form in which serde does not know
+/// MessagePack's addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum What {
+    /// This node is a member of a network now.
+    NetworkJoined {
+        /// The network's id.
+        network: String,
+        /// This node's address.
+        ipv4: String,
+    },
+    /// This node is no member any more.
+    NetworkLeft {
+        /// The network's id.
+        network: String,
+        /// Its membership was taken back by others.
+        revoked: bool,
+    },
+    /// This node's own IPv4 address has changed, because another member has the better claim to the one before.
+    AddressChanged {
+        /// The address now.
+        ipv4: String,
+    },
+    /// A member is known that was not before.
+    MemberAdded {
+        /// The member.
+        node_id: String,
+        /// What it calls itself.
+        name: String,
+    },
+    /// A member says something new of itself: name, address, key or destination.
+    MemberChanged {
+        /// The member.
+        node_id: String,
+        /// What it calls itself.
+        name: String,
+    },
+    /// A member has left, was revoked or is forgotten.
+    MemberRemoved {
+        /// The member.
+        node_id: String,
+        /// What it called itself.
+        name: String,
+    },
+    /// A member is there, or is not, in another way than before.
+    MemberLife {
+        /// The member.
+        node_id: String,
+        /// What it calls itself.
+        name: String,
+        /// How it is now.
+        life: Life,
+    },
+    /// A WireGuard session with a member has begun that was not there before.
+    TunnelUp {
+        /// The member.
+        node_id: String,
+        /// What it calls itself.
+        name: String,
+    },
+    /// The WireGuard session with a member has run out.
+    TunnelDown {
+        /// The member.
+        node_id: String,
+        /// What it calls itself.
+        name: String,
+    },
+    /// An invite was made.
+    InviteCreated {
+        /// Its id.
+        id: String,
+    },
+    /// An invite was used.
+    InviteUsed {
+        /// Its id.
+        id: String,
+        /// By whom.
+        node_id: String,
+    },
+    /// An invite was revoked.
+    InviteRevoked {
+        /// Its id.
+        id: String,
+    },
+    /// A member is banned.
+    BanAdded {
+        /// The member.
+        node_id: String,
+        /// Why.
+        reason: BanReason,
+    },
+    /// A ban is over, or was lifted.
+    BanRemoved {
+        /// The member.
+        node_id: String,
+    },
+    /// A SAM session is in another state.
+    Session {
+        /// Which.
+        session: SessionName,
+        /// Its state now.
+        state: SessionState,
+        /// Why it is not up, if that is known.
+        error: Option<String>,
+    },
+    /// A daemon answers again.
+    DaemonUp {
+        /// `keyd` or `tund`.
+        daemon: String,
+    },
+    /// A daemon does not answer.
+    DaemonDown {
+        /// `keyd` or `tund`.
+        daemon: String,
+        /// Why.
+        error: String,
+    },
+    /// The tunnel interface is up.
+    InterfaceUp {
+        /// Its name.
+        interface: String,
+    },
+    /// This node has published a new WireGuard key.
+    KeyRotated {
+        /// Its epoch.
+        epoch: u32,
+    },
+    /// The configuration has changed.
+    ConfigChanged {
+        /// The key.
+        key: String,
+        /// Its value now.
+        value: String,
+    },
+    /// A step on the way into a network.
+    JoinProgress {
+        /// How far it is.
+        step: JoinStep,
+    },
+    /// A line of `meshd`'s log, of level info or above.
+    Log {
+        /// `error`, `warn` or `info`.
+        level: String,
+        /// Where it comes from.
+        target: String,
+        /// What it says, fields included.
+        message: String,
+    },
+}
+
+/// How far a node is on its way into a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JoinStep {
+    /// The inviter's destination is being looked for.
+    LookingUp,
+    /// The request was sent to the inviter; repeated until it answers.
+    Asking,
+    /// The inviter has admitted this node.
+    Admitted,
+    /// The interface is up, with this node's addresses.
+    Addressed,
+    /// The first WireGuard session with a member has begun.
+    Connected,
+}
+
+/// Which SAM session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionName {
+    /// For control messages.
+    Control,
+    /// In place of that.
+    Substitute,
+    /// For WireGuard packets.
+    Data,
+}
+
+/// The traffic of a node since `tund` started; about a second old at most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Milliseconds since `meshd` started, when this was read.
+    pub at: u64,
+    /// The peers that there has been traffic with.
+    pub peers: Vec<PeerTraffic>,
+}
+
+/// The traffic with one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerTraffic {
+    /// The member.
+    pub node_id: String,
+    /// Bytes of WireGuard packets sent to it.
+    pub tx_bytes: u64,
+    /// Bytes of WireGuard packets received from it.
+    pub rx_bytes: u64,
+    /// Seconds since the last WireGuard handshake, if there was one.
+    pub last_handshake: Option<u64>,
+    /// Milliseconds to its last answer to a control message, if there was one.
+    pub rtt: Option<u64>,
+}
+
+/// One key of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// `section.key`.
+    pub key: String,
+    /// The variable that sets it.
+    pub variable: String,
+    /// The value in force; none where there is none by default.
+    pub value: Option<String>,
+    /// Where that comes from.
+    pub source: Source,
+    /// Whether it can be changed without a restart.
+    pub live: bool,
+    /// A value that the file or the environment has now and that counts only after a restart.
+    pub pending: Option<String>,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum Source {
+    /// Nobody has set it.
+    Default,
+    /// The file.
+    File {
+        /// Its path.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// The environment.
+    Environment,
+    /// [`Request::SetConfig`].
+    Runtime,
+}
+
+/// A key that was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigChange {
+    /// The key.
+    pub key: String,
+    /// Its value before.
+    pub before: Option<String>,
+    /// Its value now, or after a restart.
+    pub after: Option<String>,
+    /// It counts only after a restart.
+    pub restart: bool,
 }
 
 /// The state of a node.
@@ -432,7 +753,11 @@ impl Api for MeshdApi {
             | Request::Routes
             | Request::ListBans
             | Request::AddBan { .. }
-            | Request::RemoveBan { .. } => Duration::from_secs(10),
+            | Request::RemoveBan { .. }
+            | Request::Config
+            | Request::SetConfig { .. }
+            | Request::Reload => Duration::from_secs(10),
+            Request::Events { .. } => Duration::from_millis(MAX_EVENT_WAIT) + Duration::from_secs(10),
         }
     }
 }

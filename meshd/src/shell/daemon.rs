@@ -521,6 +521,10 @@ impl Daemon {
             meshd::Request::RemoveBan { node_id } => mesh.remove_ban(id, &node_id),
             meshd::Request::Revoke { node_id } => mesh.revoke(id, &node_id, now),
             meshd::Request::Leave => mesh.leave(id, now),
+            meshd::Request::Events { .. }
+            | meshd::Request::Config
+            | meshd::Request::SetConfig { .. }
+            | meshd::Request::Reload => self.answer(id, Err(ApiError::internal("TODO"))),
             // Answered above.
             meshd::Request::Status
             | meshd::Request::Peers
