@@ -54,6 +54,9 @@ impl PrivateNetwork {
             sam: false,
         });
         let config = ProcessConfig { netdb, keys: directory.join("transit"), routers: routers.collect() };
+        // A router knows those whose infos are there when it starts. What it is to pass on to others, such as a new
+        // lease set to a floodfill router, it drops without a word. So the first start is for the infos alone.
+        start_process(directory, "transit", None, &config).await?.kill().await?;
         let transit = start_process(directory, "transit", None, &config).await?;
         Ok(Self { directory: directory.to_owned(), transit })
     }
