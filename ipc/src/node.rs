@@ -1,15 +1,70 @@
 //! A running node, for programs that use one: what `i2planctl` does, and what embeds i2plan.
 //!
-//! [`Node`] asks and changes; [`EventStream`] tells what happens, and when something was missed.
+//! [`Node`] asks and changes; [`EventStream`] tells what happens, and when something was missed. Both speak to the
+//! node's `meshd` over its socket, so the program needs no privilege but that of opening the socket: root has it, and
+//! members of the group `i2plan` if there is one.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), i2plan_ipc::client::ClientError> {
+//! use i2plan_ipc::node::{Node, Notice};
+//!
+//! let mut node = Node::connect("/run/i2plan/meshd.sock".as_ref()).await?;
+//! println!("{} has been up for {} s", node.status().await?.name, node.status().await?.uptime);
+//! let mut events = node.events();
+//! loop {
+//!     match events.next().await {
+//!         // At the beginning, and after something was missed: ask for all that you show.
+//!         Notice::Resync => println!("{} peers", node.peers().await?.len()),
+//!         Notice::Event(event) => println!("{event:?}"),
+//!         Notice::Traffic(_) => {}
+//!         Notice::Lost(why) => println!("the node is away: {why}"),
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # Start and stop
+//!
+//! A node is three processes under users of their own, so a program does not become one; it starts one, as root.
+//! `i2planctl up` runs the daemons until it is asked to stop by SIGTERM:
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! use i2plan_ipc::Node;
+//! use std::process::Command;
+//! use std::time::Duration;
+//!
+//! let mut node = Command::new("i2planctl").args(["up", "--runtime-dir", "/run/game"]).spawn()?;
+//! let mut api = loop {
+//!     match Node::connect("/run/game/meshd.sock".as_ref()).await {
+//!         Ok(api) => break api,
+//!         Err(_) if node.try_wait()?.is_none() => tokio::time::sleep(Duration::from_millis(100)).await,
+//!         Err(error) => return Err(std::io::Error::other(error)),
+//!     }
+//! };
+//! let invite = api.create_invite(Duration::from_secs(3600), Some(1)).await;
+//! // …
+//! let pid = rustix::process::Pid::from_child(&node);
+//! rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+//! node.wait()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/watch.rs` is a program that shows a node and follows it.
 
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use crate::api::meshd::{
-    Ban, ConfigChange, Event, Events, Invite, IssuedInvite, Keys, MeshdApi, Network, Peer, Place, Reply,
-    Request, Route, Setting, Status, Traffic, WireGuardKey,
+    Ban, ConfigChange, Event, Events, Invite, IssuedInvite, Keys, MAX_EVENT_WAIT, MeshdApi, Network, Peer,
+    Place, Reply, Request, Route, Setting, Status, Traffic, WireGuardKey,
 };
 use crate::client::{Client, ClientError};
 use crate::error::ApiError;
@@ -19,8 +74,12 @@ use crate::secret::SecretText;
 /// How long an event stream waits before it seeks a node again that has gone.
 const RECONNECT: Duration = Duration::from_millis(500);
 
+/// Shortest interval in which traffic is told: the node itself learns of it once a second.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
 /// A connection to a node. Requests go one after the other; for an event stream beside them there is
-/// [`Node::events`], which has a connection of its own.
+/// [`Node::events`], which has a connection of its own. After an error other than the node's own answer
+/// ([`ClientError::Api`]), and after a call that was given up, the connection is of no use any more: connect again.
 #[derive(Debug)]
 pub struct Node {
     path: PathBuf,
@@ -122,83 +181,130 @@ fn unexpected() -> ClientError {
 /// What an event stream tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The stream has begun, or has missed something: what is known of the node is to be asked for (again).
+    /// The stream has begun, has missed something, or the node is back: what is known of it is to be asked for
+    /// (again). Events that follow may tell of what the answers contain already.
     Resync,
     /// Something happened.
     Event(Event),
     /// The traffic up to now.
     Traffic(Traffic),
-    /// The node cannot be reached; the stream goes on seeking it.
+    /// The node cannot be reached, for this reason; the stream goes on seeking it, without another word until it is
+    /// there.
     Lost(String),
 }
 
+/// An answer, and the connection over which it came.
+type Asked = (Option<Client<MeshdApi>>, Result<Events, ClientError>);
+
 /// What happens at a node. It finds the node again when that was away, and says so.
-#[derive(Debug)]
+///
+/// The node keeps the last [`EVENTS_KEPT`](crate::api::meshd::EVENTS_KEPT) events for all who follow it and nothing for
+/// each: whoever reads more slowly than things happen gets a [`Notice::Resync`] in place of what it has missed.
 pub struct EventStream {
     path: PathBuf,
     client: Option<Client<MeshdApi>>,
     after: Option<Place>,
-    waiting: std::collections::VecDeque<Notice>,
+    /// Told next.
+    notices: VecDeque<Notice>,
     traffic: Option<Duration>,
     away: bool,
+    /// The question that is not answered yet, which outlives a caller of [`EventStream::next`] that gives up.
+    asking: Option<Pin<Box<dyn Future<Output = Asked> + Send>>>,
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, after, away, .. } = self;
+        f.debug_struct("EventStream")
+            .field("path", path)
+            .field("after", after)
+            .field("away", away)
+            .finish_non_exhaustive()
+    }
 }
 
 impl EventStream {
-    /// The events of the node whose `meshd` listens at `path`.
+    /// The events of the node whose `meshd` listens at `path`, from the first [`EventStream::next`] on. The node need
+    /// not be there yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        let waiting = std::collections::VecDeque::new();
-        Self { path: path.to_owned(), client: None, after: None, waiting, traffic: None, away: false }
+        Self {
+            path: path.to_owned(),
+            client: None,
+            after: None,
+            notices: VecDeque::new(),
+            traffic: None,
+            away: false,
+            asking: None,
+        }
     }
 
-    /// Has the traffic told too, in about this interval.
+    /// Has the traffic told too: with events, and at least once in this interval. The node itself counts once a second.
     #[must_use]
     pub fn with_traffic(mut self, interval: Duration) -> Self {
-        self.traffic = Some(interval);
+        self.traffic = Some(interval.max(MIN_INTERVAL));
         self
     }
 
-    /// What happens next. Cancelling this loses nothing but, perhaps, one sample of the traffic.
+    /// What happens next. It is cancel-safe: if it is given up, as in `tokio::select!`, nothing is lost.
     pub async fn next(&mut self) -> Notice {
         loop {
-            if let Some(notice) = self.waiting.pop_front() {
+            if let Some(notice) = self.notices.pop_front() {
                 return notice;
             }
-            match self.ask().await {
+            let request = self.request();
+            let asking = self.asking.get_or_insert_with(|| {
+                let pause = if self.away { RECONNECT } else { Duration::ZERO };
+                Box::pin(ask(self.client.take(), self.path.clone(), request, pause))
+            });
+            let (client, result) = asking.await;
+            self.asking = None;
+            self.client = client;
+            match result {
                 Ok(events) => self.take(events),
                 Err(error) => {
                     self.client = None;
                     if !std::mem::replace(&mut self.away, true) {
                         return Notice::Lost(error.to_string());
                     }
-                    sleep(RECONNECT).await;
                 }
             }
         }
     }
 
-    fn take(&mut self, events: Events) {
-        if std::mem::take(&mut self.away) || self.after.is_none() || events.lost {
-            self.waiting.push_back(Notice::Resync);
-        }
-        self.after = Some(events.next);
-        self.waiting.extend(events.events.into_iter().map(Notice::Event));
-        self.waiting.extend(events.traffic.map(Notice::Traffic));
-    }
-
-    async fn ask(&mut self) -> Result<Events, ClientError> {
-        if self.client.as_ref().is_none_or(Client::is_broken) {
-            self.client = Some(Client::connect(&self.path, Role::Client).await?);
-        }
-        let Some(client) = &mut self.client else { return Err(unexpected()) };
-        // The first answer comes at once: it says where the stream begins.
-        let longest = self.traffic.unwrap_or(Duration::from_millis(crate::api::meshd::MAX_EVENT_WAIT));
+    fn request(&self) -> Request {
+        let longest = self.traffic.unwrap_or(Duration::from_millis(MAX_EVENT_WAIT));
+        // The first answer comes at once: it says where the stream begins, or that the node is back.
         let wait = if self.after.is_none() || self.away { Duration::ZERO } else { longest };
         let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        let request = Request::Events { after: self.after, wait, traffic: self.traffic.is_some() };
-        match client.call(request).await? {
-            Reply::Events(events) => Ok(*events),
-            _ => Err(unexpected()),
+        Request::Events { after: self.after, wait, traffic: self.traffic.is_some() }
+    }
+
+    fn take(&mut self, events: Events) {
+        if std::mem::take(&mut self.away) || self.after.is_none() || events.lost {
+            self.notices.push_back(Notice::Resync);
         }
+        self.after = Some(events.next);
+        self.notices.extend(events.events.into_iter().map(Notice::Event));
+        self.notices.extend(events.traffic.map(Notice::Traffic));
+    }
+}
+
+async fn ask(client: Option<Client<MeshdApi>>, path: PathBuf, request: Request, pause: Duration) -> Asked {
+    sleep(pause).await;
+    let client = match client {
+        Some(client) if !client.is_broken() => Ok(client),
+        _ => Client::connect(&path, Role::Client).await,
+    };
+    match client {
+        Ok(mut client) => {
+            let result = match client.call(request).await {
+                Ok(Reply::Events(events)) => Ok(*events),
+                Ok(_) => Err(unexpected()),
+                Err(error) => Err(error),
+            };
+            (Some(client), result)
+        }
+        Err(error) => (None, Err(error)),
     }
 }

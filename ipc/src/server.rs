@@ -135,7 +135,18 @@ async fn converse<S: Service>(
             Err(error) => return Err(error),
         };
         place.turn().await;
-        let (result, fds) = match answer(service, hello.role, body, fds).await {
+        let waits = S::Api::waits(&body);
+        let answer = answer(service, hello.role, body, fds);
+        let answer = if waits {
+            // Its place is free as soon as the client has gone.
+            tokio::select! {
+                answer = answer => answer,
+                () = socket.closed() => return Err(SocketError::Closed),
+            }
+        } else {
+            answer.await
+        };
+        let (result, fds) = match answer {
             Ok(Answer { reply, fds }) => (Ok(reply), fds),
             Err(error) => (Err(error), Vec::new()),
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, recvmsg, send, sendmsg, shutdown, sockopt,
+    SendAncillaryMessage, SendFlags, Shutdown, recv, recvmsg, send, sendmsg, shutdown, sockopt,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -81,6 +81,24 @@ impl FrameSocket {
         timeout(FRAME_DEADLINE, self.write_frame(header, &body, fds))
             .await
             .map_err(|_| SocketError::Stalled)?
+    }
+
+    /// Completes when the other end has closed the connection. Never if it has sent something before, which nobody
+    /// does who waits for an answer.
+    pub(crate) async fn closed(&self) {
+        loop {
+            if self.stream.readable().await.is_err() {
+                return;
+            }
+            // That the socket was readable once does not say that it is.
+            let look = || Ok(recv(&self.stream, &mut [0; 1][..], RecvFlags::PEEK)?.0);
+            match self.stream.try_io(Interest::READABLE, look) {
+                Ok(0) => return,
+                Ok(_) => std::future::pending().await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
     }
 
     /// The rest of a frame of whose header so many bytes have come.

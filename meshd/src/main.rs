@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use i2plan_ipc::daemon::{activation, hardening, logging};
 use i2plan_ipc::version::Version;
 use i2plan_meshd::config::Config;
 use i2plan_meshd::shell::daemon::{Options, run};
+use i2plan_meshd::shell::row::Row;
 
 const HELP: &str = "\
 i2plan-meshd: SAM sessions, gossip, invites and the control API of an i2plan node
@@ -90,11 +92,15 @@ fn start(args: Args) -> Result<(), (u8, String)> {
     let usage = |error: &dyn std::fmt::Display| (USAGE, error.to_string());
     let failed = |error: &dyn std::fmt::Display| (1, error.to_string());
     hardening::harden().map_err(|error| failed(&format!("cannot give up privileges: {error}")))?;
-    logging::init().map_err(|error| usage(&error))?;
+    let mut run_id = [0; 8];
+    getrandom::fill(&mut run_id).map_err(|error| failed(&error))?;
+    let row = Arc::new(Row::new(u64::from_ne_bytes(run_id)));
+    let followed = Arc::clone(&row);
+    logging::init_with(move |line| followed.push_line(line)).map_err(|error| usage(&error))?;
     let config = Config::load(args.config.as_deref()).map_err(|error| usage(&error))?;
     let listener = activation::listener(args.listen.as_deref()).map_err(|error| usage(&error))?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("meshd"));
-    let options = Options { config, state, keyd: args.keyd, tund: args.tund };
+    let options = Options { config, state, keyd: args.keyd, tund: args.tund, row };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
     runtime.block_on(run(options, listener)).map_err(|error| failed(&error))

@@ -11,7 +11,8 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::{keyd, meshd};
+use i2plan_ipc::api::keyd;
+use i2plan_ipc::api::meshd::{self, Life, What};
 use i2plan_ipc::secret::SecretText;
 use i2plan_meshd::core::state::{self, State};
 use i2plan_meshd::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
@@ -24,7 +25,7 @@ use i2plan_proto::invite::{Invite, InviteGrant, InviteKey, InviteSecret};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Welcome};
 use i2plan_proto::membership::{Chain, Charter, Membership};
 use i2plan_proto::message::{self, Content, Entry, Gossip, Item, Message, Range};
-use i2plan_proto::pulse::{Life, Pulse};
+use i2plan_proto::pulse::{self, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::testing::{self, NOW};
 use i2plan_proto::wireguard::WireGuardCertificate;
@@ -103,6 +104,8 @@ struct World {
     /// Whose invites were tried.
     asked: BTreeSet<u8>,
     sent: Vec<(Destination, Vec<u8>)>,
+    /// The other members as one knows them who was told of them at the start and follows the events.
+    followed: BTreeMap<String, (String, Life)>,
 }
 
 impl World {
@@ -141,6 +144,7 @@ impl World {
             next_command: 0,
             asked: BTreeSet::new(),
             sent: Vec::new(),
+            followed: BTreeMap::new(),
         };
         world.settle();
         world
@@ -315,7 +319,7 @@ impl World {
         let signer = if choices.ratio(1, 4)? { number.wrapping_add(1) } else { number };
         let signer = if signer == ME { 0 } else { signer };
         Ok(if choices.arbitrary()? {
-            let life = if choices.arbitrary()? { Life::Present } else { Life::Away };
+            let life = if choices.arbitrary()? { pulse::Life::Present } else { pulse::Life::Away };
             Item::Pulse(signed(Pulse { network: network(), node: node(number), sequence, life }, signer))
         } else {
             let issued_at = self.now.unix.as_secs();
@@ -492,7 +496,8 @@ impl World {
         }
         self.network = self.mesh.network();
         for _ in 0..64 {
-            let Turn { save, actions } = self.mesh.take_turn();
+            let Turn { save, actions, events } = self.mesh.take_turn();
+            self.follow(&events);
             assert!(actions.len() <= MAX_ACTIONS, "{} actions at once", actions.len());
             if let Some(state) = save {
                 if self.disk_full {
@@ -513,6 +518,47 @@ impl World {
             }
         }
         panic!("the mesh does not come to rest");
+    }
+
+    /// Whoever follows the events knows what one knows who asks.
+    fn follow(&mut self, events: &[What]) {
+        for event in events.iter().cloned() {
+            match event {
+                What::NetworkLeft { .. } => self.followed.clear(),
+                What::MemberAdded { node_id, name } => {
+                    let before = self.followed.insert(node_id, (name, Life::Present));
+                    assert!(before.is_none(), "added twice");
+                }
+                What::MemberChanged { node_id, name } => {
+                    self.followed.get_mut(&node_id).expect("changed before it was added").0 = name;
+                }
+                What::MemberRemoved { node_id, .. } => {
+                    assert!(self.followed.remove(&node_id).is_some(), "removed before it was added");
+                }
+                What::MemberLife { node_id, life, .. } => {
+                    let known = self.followed.get_mut(&node_id).expect("a life before it was added");
+                    assert_ne!(std::mem::replace(&mut known.1, life), life, "told twice");
+                }
+                _ => {}
+            }
+        }
+        let asked = self.known();
+        assert_eq!(self.followed.len(), asked.len());
+        for (node, (name, life)) in asked {
+            let (followed_name, followed_life) = &self.followed[&node];
+            assert_eq!(*followed_name, name);
+            // Whether those who suspect it are enough, and have waited long enough, is looked at now and then.
+            let accused = |life| matches!(life, Life::Suspected | Life::Unreachable);
+            assert!(
+                accused(*followed_life) && accused(life) || *followed_life == life,
+                "{followed_life:?} and not {life:?}"
+            );
+        }
+    }
+
+    fn known(&self) -> BTreeMap<String, (String, Life)> {
+        let reports = self.mesh.peer_reports(self.now).into_iter();
+        reports.map(|(_, peer)| (peer.node_id, (peer.name, peer.life))).collect()
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -685,6 +731,7 @@ impl World {
             .collect();
         self.network = state.membership.as_ref().map(|membership| membership.charter.value.network());
         self.mesh = mesh(state, true, self.now);
+        self.followed = self.known();
         // Their users have gone with the daemon.
         self.commands.clear();
         self.unanswered.clear();

@@ -737,6 +737,10 @@ impl Api for MeshdApi {
         role == Role::Client
     }
 
+    fn waits(request: &Request) -> bool {
+        matches!(request, Request::Events { .. })
+    }
+
     fn deadline(request: &Request) -> Duration {
         match request {
             // The inviter has to be found and reached over I2P.

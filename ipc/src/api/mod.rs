@@ -33,6 +33,13 @@ pub trait Api: Send + Sync + 'static {
         0
     }
 
+    /// Whether the answer may be long in coming because nothing happens. It is not waited for when the client has
+    /// gone.
+    fn waits(request: &Self::Request) -> bool {
+        let _ = request;
+        false
+    }
+
     /// How long the daemon may take to answer.
     fn deadline(request: &Self::Request) -> Duration {
         let _ = request;

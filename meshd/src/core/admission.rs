@@ -1,6 +1,7 @@
 //! The inviter's side: who may become a member.
 
 use i2plan_ipc::api::keyd::{self, CertifyMember};
+use i2plan_ipc::api::meshd::What;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signed};
@@ -69,6 +70,8 @@ impl Mesh {
             Verdict::Certify { grant, counted } => {
                 if counted {
                     info!(invite = %body.invite.id(), joiner = %body.joiner.short(), "an invite is used");
+                    let id = body.invite.id().to_string();
+                    self.events.push(What::InviteUsed { id, node_id: body.joiner.to_string() });
                     // Saved before keyd is asked, hence before the joiner can learn of its certificate.
                     self.unsaved = true;
                 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::meshd::BanReason;
+use i2plan_ipc::api::meshd::{BanReason, What};
 use i2plan_proto::codec::{Codec, DecodeError, Reader};
 use i2plan_proto::identity::NodeId;
 
@@ -79,11 +79,19 @@ struct Offender {
 pub(super) struct Bans {
     bans: BTreeMap<NodeId, Ban>,
     offenders: HashMap<NodeId, Offender>,
+    /// What readers of events have not been told yet.
+    events: Vec<What>,
 }
 
 impl Bans {
     pub(super) fn new(bans: Vec<Ban>) -> Self {
-        Self { bans: bans.into_iter().map(|ban| (ban.node, ban)).collect(), offenders: HashMap::new() }
+        let bans = bans.into_iter().map(|ban| (ban.node, ban)).collect();
+        Self { bans, offenders: HashMap::new(), events: Vec::new() }
+    }
+
+    /// What readers of events have not been told yet.
+    pub(super) fn take_events(&mut self) -> Vec<What> {
+        std::mem::take(&mut self.events)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Ban> {
@@ -116,8 +124,9 @@ impl Bans {
                 return Err(ApiError::conflict("too many members are banned")
                     .with_hint("lift one with `i2planctl ban remove`"));
             };
-            self.bans.remove(&first);
+            self.end(&first);
         }
+        self.events.push(What::BanAdded { node_id: ban.node.to_string(), reason: ban.reason });
         self.bans.insert(ban.node, ban);
         Ok(())
     }
@@ -125,14 +134,23 @@ impl Bans {
     /// Ends a ban.
     pub(super) fn remove(&mut self, node: &NodeId) -> Option<Ban> {
         self.offenders.remove(node);
-        self.bans.remove(node)
+        self.end(node)
+    }
+
+    fn end(&mut self, node: &NodeId) -> Option<Ban> {
+        let ban = self.bans.remove(node)?;
+        self.events.push(What::BanRemoved { node_id: node.to_string() });
+        Some(ban)
     }
 
     /// Ends those whose time is over; true if there were any.
     pub(super) fn expire(&mut self, unix: u64) -> bool {
-        let before = self.bans.len();
-        self.bans.retain(|_, ban| ban.expires_at.is_none_or(|end| end > unix));
-        self.bans.len() != before
+        let over = |ban: &&Ban| ban.expires_at.is_some_and(|end| end <= unix);
+        let over: Vec<NodeId> = self.bans.values().filter(over).map(|ban| ban.node).collect();
+        for node in &over {
+            self.end(node);
+        }
+        !over.is_empty()
     }
 
     /// Counts an offence. Returns the ban that it led to.

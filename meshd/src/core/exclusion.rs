@@ -142,7 +142,10 @@ impl Mesh {
     }
 
     /// Forgets the network and everything about it.
-    pub(super) fn reset(&mut self, now: Now) {
+    pub(super) fn reset(&mut self, revoked: bool, now: Now) {
+        if let Some(network) = self.network() {
+            self.events.push(meshd::What::NetworkLeft { network: network.to_string(), revoked });
+        }
         self.membership = None;
         self.own = None;
         self.own_pulse = None;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd;
+use i2plan_ipc::api::meshd::What;
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::Destination;
@@ -217,6 +218,7 @@ impl Mesh {
         if self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
             self.rumors.add(topic);
             self.peers_version += 1;
+            self.settle_lives(false, now);
         }
     }
 
@@ -478,7 +480,7 @@ impl Mesh {
                 subject = %subject.short(),
                 "this node's membership was revoked: it has left the network"
             );
-            return self.reset(now);
+            return self.reset(true, now);
         }
         self.revoke_here(revocation, now);
     }
@@ -567,6 +569,7 @@ impl Mesh {
         if let Some(membership) = &mut self.membership {
             membership.ipv4 = ipv4;
         }
+        self.events.push(What::AddressChanged { ipv4: ipv4.to_string() });
         self.unsaved = true;
         self.peers_version += 1;
         match self.refresh {

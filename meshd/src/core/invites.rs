@@ -103,6 +103,11 @@ impl Invites {
         Ok(report(invite, unix))
     }
 
+    /// Whether there is such an invite and it has been revoked.
+    pub(super) fn is_revoked(&self, id: &str) -> bool {
+        self.0.iter().any(|invite| invite.revoked && invite.grant.value.key.id().to_string() == id)
+    }
+
     /// Forgets what expired long ago; true if there was any.
     pub(super) fn remove_expired(&mut self, unix: Duration) -> bool {
         let before = self.0.len();

@@ -1,5 +1,7 @@
 //! The other members: for each the newest word that it has given, and what is known of whether it is there.
 //!
+//! What of it readers of events are to be told is noted on the way ([`Members::take_events`]).
+//!
 //! Everything here merges: by its owner's sequence number, or as a set that only grows. So news may come in any order
 //! and any number of times, and all members end up with the same.
 
@@ -8,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd;
+use i2plan_ipc::api::meshd::{self, What};
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::DestinationHash;
@@ -73,6 +75,8 @@ pub(super) struct Member {
     pub(super) told_at: Option<Duration>,
     /// When the last of them came, on the monotonic clock.
     accused_at: Option<Duration>,
+    /// What readers of events were last told of whether it is there.
+    told_life: meshd::Life,
 }
 
 impl Member {
@@ -134,6 +138,12 @@ pub(super) struct Members {
     index: Index,
     /// When any of them was last heard, on the monotonic clock.
     last_heard: Option<Duration>,
+    /// What readers of events have not been told yet.
+    events: Vec<What>,
+    /// Of whom they may have to be told whether it is there.
+    unsettled: BTreeSet<NodeId>,
+    /// Of whom time, or the number of members, may change that.
+    accused: BTreeSet<NodeId>,
 }
 
 impl Members {
@@ -229,12 +239,19 @@ impl Members {
                 if record.value.sequence > member.word() {
                     refuted = member.clear();
                     member.pulse = None;
+                    self.unsettled.insert(node);
+                }
+                if shown(&member.record.value) != shown(&record.value) {
+                    let name = record.value.name.to_string();
+                    self.events.push(What::MemberChanged { node_id: node.to_string(), name });
                 }
                 member.record = record;
             }
             None if full => return Merge::Refused,
             None => {
                 self.gone.remove(&node);
+                let name = record.value.name.to_string();
+                self.events.push(What::MemberAdded { node_id: node.to_string(), name });
                 let member = Member {
                     record,
                     pulse: None,
@@ -247,6 +264,7 @@ impl Members {
                     accusations: BTreeMap::new(),
                     told_at: None,
                     accused_at: None,
+                    told_life: meshd::Life::Present,
                 };
                 self.by_node.insert(node, member);
             }
@@ -278,6 +296,7 @@ impl Members {
             self.gone.insert(node, pulse);
         } else {
             member.pulse = Some(pulse);
+            self.unsettled.insert(node);
             self.reindex(&node);
         }
         Merge::News
@@ -337,6 +356,7 @@ impl Members {
         if let Some(member) = self.by_node.get_mut(&subject) {
             member.accusations.insert(accuser, accusation);
             member.accused_at = Some(now);
+            self.unsettled.insert(subject);
         }
         true
     }
@@ -358,6 +378,10 @@ impl Members {
         self.by_address.remove(&(member.record.value.ipv4, *node));
         self.accusers.remove(node);
         self.index.remove(node);
+        self.unsettled.remove(node);
+        self.accused.remove(node);
+        let name = member.record.value.name.to_string();
+        self.events.push(What::MemberRemoved { node_id: node.to_string(), name });
         Some(member)
     }
 
@@ -405,6 +429,9 @@ impl Members {
         for node in &nodes {
             if let Some(member) = self.by_node.get_mut(node) {
                 self.last_heard = Some(now);
+                if member.told_life != meshd::Life::Present {
+                    self.unsettled.insert(*node);
+                }
                 member.last_heard = Some(now);
                 member.last_seen = Some(unix);
                 member.unreached = false;
@@ -450,6 +477,34 @@ impl Members {
         if enough && now >= accused_at + patience { meshd::Life::Unreachable } else { meshd::Life::Suspected }
     }
 
+    /// Notes for readers of events whose life is another than they were told. Of those who are accused it is
+    /// looked at if `all`.
+    pub(super) fn settle_lives(&mut self, all: bool, now: Duration, patience: Duration) {
+        let mut nodes = std::mem::take(&mut self.unsettled);
+        if all {
+            nodes.extend(std::mem::take(&mut self.accused));
+        }
+        for node in nodes {
+            let Some(member) = self.by_node.get(&node) else { continue };
+            let life = self.life(member, now, patience);
+            if matches!(life, meshd::Life::Suspected | meshd::Life::Unreachable) {
+                self.accused.insert(node);
+            }
+            if life != member.told_life {
+                let name = member.record.value.name.to_string();
+                self.events.push(What::MemberLife { node_id: node.to_string(), name, life });
+            }
+            if let Some(member) = self.by_node.get_mut(&node) {
+                member.told_life = life;
+            }
+        }
+    }
+
+    /// What readers of events have not been told yet.
+    pub(super) fn take_events(&mut self) -> Vec<What> {
+        std::mem::take(&mut self.events)
+    }
+
     /// Up to `count` members, drawn at random among those that pass.
     pub(super) fn sample(
         &self,
@@ -459,6 +514,12 @@ impl Members {
     ) -> Vec<&Member> {
         self.by_node.values().filter(|member| pass(member)).sample(rng, count)
     }
+}
+
+/// What of a record users are shown, and so are told of when it changes.
+fn shown(record: &Record) -> impl PartialEq {
+    let Record { name, ipv4, wireguard, control, data, .. } = record;
+    (name.clone(), *ipv4, wireguard.value.public_key, *control, *data)
 }
 
 /// How good a member's claim to its address is; the least is the best.

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{self, CreateInvite};
+use i2plan_ipc::api::meshd::{JoinStep, What};
 use i2plan_ipc::api::{meshd, tund};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{IPV6_PREFIX, Ipv4Subnet, ipv6_of};
@@ -168,6 +169,8 @@ pub struct Turn {
     pub save: Option<Vec<u8>>,
     /// What is to be done, in this order.
     pub actions: Vec<Action>,
+    /// What users who follow the node are told. It has happened whether or not the state could be saved.
+    pub events: Vec<What>,
 }
 
 /// A question to `keyd` that is not answered yet.
@@ -260,6 +263,7 @@ pub struct Mesh {
     next_ticket: Ticket,
     rng: StdRng,
     actions: VecDeque<Action>,
+    events: Vec<What>,
     unsaved: bool,
     /// When it is looked for what has expired.
     housekeeping_at: Option<Duration>,
@@ -301,6 +305,7 @@ impl Mesh {
             next_ticket: 0,
             rng: StdRng::from_seed(seed),
             actions: VecDeque::new(),
+            events: Vec::new(),
             unsaved: false,
             save_records_at: None,
             housekeeping_at: Some(now.monotonic),
@@ -310,6 +315,9 @@ impl Mesh {
         };
         if let Some(network) = mesh.network() {
             mesh.remember(&network, state.members, state.revocations);
+            // What was known before is no news.
+            mesh.settle_lives(true, now);
+            mesh.members.take_events();
         }
         mesh
     }
@@ -449,7 +457,14 @@ impl Mesh {
         if save.is_some() {
             self.save_records_at = None;
         }
-        Turn { save, actions: self.actions.drain(..).collect() }
+        let mut events = std::mem::take(&mut self.events);
+        events.extend(self.members.take_events());
+        events.extend(self.bans.take_events());
+        Turn { save, actions: self.actions.drain(..).collect(), events }
+    }
+
+    fn settle_lives(&mut self, all: bool, now: Now) {
+        self.members.settle_lives(all, now.monotonic, self.settings.patience());
     }
 
     /// The state could not be saved, so the turn's actions were not carried out. Saving is tried again with the
@@ -521,6 +536,7 @@ impl Mesh {
     /// Lets go of what has expired.
     fn keep_house(&mut self, now: Now) {
         self.housekeeping_at = Some(now.monotonic + HOUSEKEEPING);
+        self.settle_lives(true, now);
         let unix = now.unix.as_secs();
         if self.invites.remove_expired(now.unix) {
             self.unsaved = true;
@@ -636,8 +652,10 @@ impl Mesh {
 
     /// A user wants an invite to be good for nothing any more.
     pub fn revoke_invite(&mut self, command: CommandId, id: &str, now: Now) {
+        let was_revoked = self.invites.is_revoked(id);
         let result = self.invites.revoke(id, now.unix.as_secs());
-        if result.is_ok() {
+        if result.is_ok() && !was_revoked {
+            self.events.push(What::InviteRevoked { id: id.to_owned() });
             info!(invite = id, "an invite is revoked");
             self.unsaved = true;
         }
@@ -661,6 +679,7 @@ impl Mesh {
             Err(error) => self.answer(command, Err(error)),
             Ok(joining) => {
                 info!(invite = %joining.invite_id(), inviter = %joining.inviter().short(), "joining a network");
+                self.events.push(What::JoinProgress { step: JoinStep::LookingUp });
                 self.actions.push_back(Action::LookUp(joining.control()));
                 self.joining = Some(joining);
             }
@@ -720,6 +739,11 @@ impl Mesh {
 
     /// A datagram came in; the router vouches for the sender.
     pub fn on_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) {
+        self.take_datagram(from, payload, now);
+        self.settle_lives(false, now);
+    }
+
+    fn take_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) {
         if payload.len() > message::MAX_LEN {
             debug!(len = payload.len(), "dropped a control message that is too long");
             return;
@@ -788,6 +812,7 @@ impl Mesh {
                 self.members.merge_record(record, now.monotonic, now.unix.as_secs());
             }
         }
+        self.events.push(What::JoinProgress { step: JoinStep::Admitted });
         self.become_member(welcome.charter, welcome.chain);
     }
 
@@ -795,6 +820,8 @@ impl Mesh {
         let subnet = charter.value.subnet;
         let ipv4 = self.choose_address(&subnet, chain.member_since());
         info!(network = %charter.value.network().short(), %ipv4, "this node is a member");
+        let network = charter.value.network().to_string();
+        self.events.push(What::NetworkJoined { network, ipv4: ipv4.to_string() });
         self.membership = Some(Membership { charter, chain, ipv4, last_sequence: 0, epoch: None });
         self.unsaved = true;
         self.peers_version += 1;
@@ -831,6 +858,7 @@ impl Mesh {
                     network: grant.value.network.to_string(),
                     founded,
                 };
+                self.events.push(What::InviteCreated { id: invite.id.clone() });
                 self.invites.add(grant);
                 self.unsaved = true;
                 self.answer(wish.command, Ok(meshd::Reply::Invite(invite)));
@@ -854,6 +882,7 @@ impl Mesh {
                 if let Some(joining) = &mut self.joining
                     && let Some((to, request)) = joining.on_signed(signature, now)
                 {
+                    self.events.push(What::JoinProgress { step: JoinStep::Asking });
                     self.send(&to, &Message::JoinRequest(request), now);
                 }
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
+use i2plan_ipc::api::meshd::What;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_proto::identity::Signed;
 use i2plan_proto::message::Entry;
@@ -113,6 +114,10 @@ impl Mesh {
             let key = describe_key(&record.value.wireguard.value);
             self.answer(command, Ok(meshd::Reply::Rotated(key)));
         }
+        let epoch = record.value.wireguard.value.epoch;
+        if self.own.as_ref().is_some_and(|before| before.value.wireguard.value.epoch != epoch) {
+            self.events.push(What::KeyRotated { epoch });
+        }
         let (node, sequence) = (record.value.node, record.value.sequence);
         self.members.set_own(Entry { node, record: sequence, pulse: 0, revoked: false });
         self.own = Some(record);
@@ -175,7 +180,7 @@ impl Mesh {
                 self.bid_farewell(&pulse, now);
                 let network = self.network().map(|network| network.to_string()).unwrap_or_default();
                 info!(%network, "this node has left the network");
-                self.reset(now);
+                self.reset(false, now);
                 self.answer(command, Ok(meshd::Reply::Left(network)));
             }
         }

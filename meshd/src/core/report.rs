@@ -35,6 +35,18 @@ impl Mesh {
         self.members.get(node).map(|member| self.report(member, now))
     }
 
+    /// What a member calls itself.
+    #[must_use]
+    pub fn name_of(&self, node: &NodeId) -> Option<String> {
+        self.members.get(node).map(|member| member.record.value.name.to_string())
+    }
+
+    /// The round trip of the last ping that a member answered itself.
+    #[must_use]
+    pub fn rtt_of(&self, node: &NodeId) -> Option<std::time::Duration> {
+        self.members.get(node).and_then(|member| member.rtt)
+    }
+
     /// The members that are held to be out of reach.
     #[must_use]
     pub fn unreachable(&self, now: Now) -> Vec<NodeId> {

@@ -21,6 +21,8 @@ struct Node {
     disk: Vec<u8>,
     disk_full: bool,
     answers: Vec<Result<meshd::Reply, ApiError>>,
+    /// What its followers were told.
+    told: Vec<What>,
 }
 
 /// Nodes and the datagrams between them.
@@ -85,8 +87,8 @@ impl World {
                 world.now(),
             );
             mesh.on_data_session(destination(seed, 2));
-            let (disk, answers) = (Vec::new(), Vec::new());
-            world.nodes.push(Node { mesh, key, identity: me, disk, disk_full: false, answers });
+            let (disk, answers, told) = (Vec::new(), Vec::new(), Vec::new());
+            world.nodes.push(Node { mesh, key, identity: me, disk, disk_full: false, answers, told });
         }
         world
     }
@@ -99,6 +101,7 @@ impl World {
     fn settle(&mut self, index: usize) {
         loop {
             let turn = self.nodes[index].mesh.take_turn();
+            self.nodes[index].told.extend(turn.events);
             if turn.save.is_none() && turn.actions.is_empty() {
                 return;
             }
@@ -256,6 +259,33 @@ impl World {
         self.settle(index);
     }
 
+    /// What a node's followers were told since they were last asked, in words; members by their place.
+    fn told(&mut self, index: usize) -> Vec<String> {
+        let told = std::mem::take(&mut self.nodes[index].told);
+        let place = |id: &str| {
+            let place = self.nodes.iter().position(|node| node.identity.node.to_string() == id);
+            place.expect("a node of this world")
+        };
+        let describe = |what| match what {
+            What::NetworkJoined { .. } => "joined".to_owned(),
+            What::NetworkLeft { revoked, .. } => format!("left, revoked {revoked}"),
+            What::MemberAdded { node_id, name } => format!("{} added: {name}", place(&node_id)),
+            What::MemberChanged { node_id, name } => format!("{} changed: {name}", place(&node_id)),
+            What::MemberRemoved { node_id, .. } => format!("{} removed", place(&node_id)),
+            What::MemberLife { node_id, life, .. } => format!("{} {life:?}", place(&node_id)),
+            What::InviteCreated { .. } => "invite".to_owned(),
+            What::InviteUsed { node_id, .. } => format!("invite used by {}", place(&node_id)),
+            What::InviteRevoked { .. } => "invite revoked".to_owned(),
+            What::BanAdded { node_id, reason } => format!("{} banned: {reason:?}", place(&node_id)),
+            What::BanRemoved { node_id } => format!("{} not banned", place(&node_id)),
+            What::KeyRotated { .. } => "key rotated".to_owned(),
+            What::AddressChanged { .. } => "address changed".to_owned(),
+            What::JoinProgress { step } => format!("{step:?}"),
+            other => panic!("not of the mesh: {other:?}"),
+        };
+        told.into_iter().map(describe).collect()
+    }
+
     fn members(&self, index: usize) -> u64 {
         self.nodes[index].mesh.network_status().map_or(0, |network| network.members)
     }
@@ -314,6 +344,71 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
         }
         _ => return Err(ApiError::denied("not for meshd")),
     })
+}
+
+#[test]
+fn followers_are_told_how_a_node_enters_and_leaves() {
+    let mut world = World::new(2);
+    let code = world.invite(0, Some(1)).unwrap();
+    assert_eq!(world.told(0), ["joined", "invite"]);
+    world.join(1, code.expose()).unwrap();
+    assert_eq!(world.told(1), ["LookingUp", "Asking", "Admitted", "joined", "0 added: node-1"]);
+    world.run(60);
+    assert_eq!(world.told(0), ["invite used by 1", "1 added: node-2"]);
+    assert_eq!(world.told(1), [""; 0]);
+
+    let id = world.nodes[0].mesh.invite_reports(world.now())[0].id.clone();
+    for _ in 0..2 {
+        world.command(0, |mesh, now| mesh.revoke_invite(0, &id, now)).unwrap();
+    }
+    world.command(0, |mesh, now| mesh.rotate_key(0, now)).unwrap();
+    world.run(1);
+    assert_eq!(world.told(0), ["invite revoked", "key rotated"]);
+    world.restart(0);
+    world.run(60);
+    assert_eq!(world.told(0), [""; 0], "what was known before is no news");
+    assert_eq!(world.told(1), ["0 changed: node-1"], "its new key, once");
+
+    world.command(1, |mesh, now| mesh.leave(0, now)).unwrap();
+    world.run(1);
+    assert_eq!(world.told(0), ["1 removed"]);
+    assert_eq!(world.told(1), ["left, revoked false"]);
+}
+
+#[test]
+fn followers_are_told_of_members_and_bans() {
+    let mut world = World::network(&[0, 0]);
+    (0..3).for_each(|index| drop(world.told(index)));
+    let now = world.now();
+    world.nodes[1].mesh.reconfigure(Settings { name: "renamed".parse().unwrap(), ..settings(2) }, now);
+    world.run(60);
+    assert_eq!(world.told(0), ["1 changed: renamed"]);
+
+    world.down = vec![1];
+    world.run(600);
+    assert_eq!(world.told(0), ["1 Suspected", "1 Unreachable"]);
+    world.down.clear();
+    world.run(120);
+    assert_eq!(world.told(0), ["1 Present"]);
+    let now = world.now();
+    assert!(world.nodes[1].mesh.begin_shutdown(now));
+    world.settle(1);
+    world.run(1);
+    assert_eq!(world.told(0), ["1 Away"]);
+
+    let node = world.node(1).to_string();
+    let ban = |mesh: &mut Mesh, now| mesh.add_ban(0, &node, String::new(), Some(30), now);
+    world.command(0, ban).unwrap();
+    world.command(0, |mesh, _| mesh.remove_ban(0, &node)).unwrap();
+    world.command(0, ban).unwrap();
+    world.run(60);
+    let banned = ["1 banned: Manual", "1 not banned"];
+    assert_eq!(world.told(0), [banned, banned].concat());
+    world.command(0, |mesh, now| mesh.revoke(0, &node, now)).unwrap();
+    world.run(60);
+    assert_eq!(world.told(0), ["1 removed"]);
+    assert_eq!(world.told(2).last().map(String::as_str), Some("1 removed"));
+    assert_eq!(world.told(1).last().map(String::as_str), Some("left, revoked true"));
 }
 
 #[test]

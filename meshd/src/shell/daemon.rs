@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
-use i2plan_ipc::api::meshd::{self, SessionState};
+use i2plan_ipc::api::meshd::{self, SessionName, SessionState, What};
 use i2plan_ipc::api::tund::TundApi;
 use i2plan_ipc::client::{Client, ClientError, Link};
 use i2plan_ipc::daemon::notify::Supervisor;
@@ -28,6 +28,8 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use super::deafness::{Deafness, Signs};
+use super::observer::{self, Observer};
+use super::row::Row;
 use super::service::{Command, Control};
 use super::sessions::{self, Context, Open, Update};
 use super::storage::{Storage, StorageError};
@@ -47,9 +49,6 @@ const KEEPALIVE: u16 = 25;
 
 /// How long after a control message a member counts as speaking.
 const HEARD_LATELY: Duration = Duration::from_secs(60);
-
-/// How long after its handshake a WireGuard session ends (WireGuard, section 6.1: REJECT_AFTER_TIME).
-const HANDSHAKE_LASTS: Duration = Duration::from_secs(180);
 
 /// How often `keyd` is asked whether it is there.
 const KEYD_POLL: Duration = Duration::from_secs(2);
@@ -85,6 +84,8 @@ pub struct Options {
     pub keyd: PathBuf,
     /// `tund`'s socket.
     pub tund: PathBuf,
+    /// Where what happens is noted for those who follow the node.
+    pub row: Arc<Row>,
 }
 
 /// Why the daemon ends other than by request.
@@ -117,7 +118,8 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
     let (commands, command_queue) = mpsc::channel(64);
     // The mode and group of the socket file say who may control this node.
     let access = Access::new([(Role::Client, Who::Anyone)]);
-    tokio::spawn(serve(listener, Arc::new(Control { commands }), access, Limits::default()));
+    let control = Arc::new(Control { commands, row: Arc::clone(&options.row) });
+    tokio::spawn(serve(listener, control, access, Limits::default()));
     supervisor.ready();
 
     let daemon = Daemon::start(options, storage, command_queue);
@@ -132,6 +134,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
 }
 
 /// What is known of one SAM session.
+#[derive(Clone, PartialEq, Eq)]
 struct SessionStatus {
     state: SessionState,
     error: Option<String>,
@@ -169,6 +172,8 @@ impl Drop for Substitute {
 struct Daemon {
     config: Config,
     storage: Storage,
+    row: Arc<Row>,
+    observer: Observer,
     started: Instant,
     me: Option<keyd::Identity>,
     mesh: Option<Mesh>,
@@ -233,6 +238,8 @@ impl Daemon {
         Self {
             config: options.config,
             storage,
+            row: options.row,
+            observer: Observer::default(),
             started: now,
             me: None,
             mesh: None,
@@ -294,6 +301,12 @@ impl Daemon {
                         mesh.on_keyd(ticket, reply, now);
                     }
                 }
+                Ok(()) = self.tunnel_report.changed() => self.on_tunnel_report(),
+                Ok(()) = self.keyd_report.changed() => {
+                    let report = self.keyd_report.borrow_and_update();
+                    let state = report.as_ref().map(|_| ()).map_err(String::as_str);
+                    self.observer.on_keyd(state).into_iter().for_each(|what| self.row.push(what));
+                }
                 Some(command) = self.commands.recv(), if stop_by.is_none() => self.on_command(command),
                 () = &mut stop, if stop_by.is_none() => {
                     let now = self.now();
@@ -337,6 +350,8 @@ impl Daemon {
         if self.substitute.as_ref().is_some_and(|substitute| substitute.until <= now.monotonic) {
             info!("the control session takes its place again");
             self.substitute = None;
+            let (session, state) = (SessionName::Substitute, SessionState::Down);
+            self.row.push(What::Session { session, state, error: None });
             self.control_since = now.monotonic;
             mesh.on_substitute(None);
             mesh.on_session(now);
@@ -361,15 +376,13 @@ impl Daemon {
     /// Opens the session for data again if nobody shakes hands through it.
     fn listen_for_handshakes(&mut self) {
         let Some(mesh) = &self.mesh else { return };
-        let recently = |age: Option<u64>, limit: Duration| age.is_some_and(|age| age < limit.as_secs());
         let now = self.now();
         let tunnel = self.tunnel_report.borrow();
-        let mut peers = tunnel.stats.iter().flat_map(|stats| &stats.peers);
         let signs = Signs {
             expected: self.data_status.state == SessionState::Up
                 && tunnel.configured.is_some()
                 && mesh.last_heard().is_some_and(|heard| now.monotonic < heard + HEARD_LATELY),
-            works: peers.any(|peer| recently(peer.last_handshake, HANDSHAKE_LASTS)),
+            works: observer::sessions(tunnel.stats.as_ref()).next().is_some(),
         };
         if self.data_deafness.observe(signs, now.monotonic) {
             warn!("members speak to this node, but none shakes hands: the session for data is opened again");
@@ -427,10 +440,17 @@ impl Daemon {
                     (SessionKind::Substitute, None) => return,
                 };
                 // The reason of the last failure is of use until the session is up again.
-                *status = SessionStatus {
-                    state,
-                    error: if state == SessionState::Opening { error.or(status.error.take()) } else { error },
-                };
+                let error =
+                    if state == SessionState::Opening { error.or(status.error.take()) } else { error };
+                let before = std::mem::replace(status, SessionStatus { state, error });
+                if before != *status {
+                    let session = match kind {
+                        SessionKind::Control => SessionName::Control,
+                        SessionKind::Substitute => SessionName::Substitute,
+                        SessionKind::Data => SessionName::Data,
+                    };
+                    self.row.push(What::Session { session, state, error: status.error.clone() });
+                }
                 match (kind, state, &mut self.substitute) {
                     (_, SessionState::Up, _) => {}
                     (SessionKind::Control, ..) => self.control = None,
@@ -473,8 +493,24 @@ impl Daemon {
         }
     }
 
-    fn on_command(&mut self, Command { request, answer }: Command) {
+    fn on_tunnel_report(&mut self) {
+        let report = self.tunnel_report.borrow_and_update();
+        let wanted = self.mesh.as_ref().and_then(Mesh::interface);
+        let name = |node: &_| self.mesh.as_ref().and_then(|mesh| mesh.name_of(node));
+        for what in self.observer.on_tund(&report, wanted.as_ref(), name) {
+            self.row.push(what);
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
         let now = self.now();
+        let (request, answer) = match command {
+            Command::Request(request, answer) => (request, answer),
+            Command::Traffic(answer) => {
+                let _ = answer.send(self.traffic());
+                return;
+            }
+        };
         // A caller that has gone does not want its answer.
         match request {
             meshd::Request::Status => {
@@ -521,12 +557,12 @@ impl Daemon {
             meshd::Request::RemoveBan { node_id } => mesh.remove_ban(id, &node_id),
             meshd::Request::Revoke { node_id } => mesh.revoke(id, &node_id, now),
             meshd::Request::Leave => mesh.leave(id, now),
+            meshd::Request::Config | meshd::Request::SetConfig { .. } | meshd::Request::Reload => {
+                self.answer(id, Err(ApiError::internal("TODO")));
+            }
+            // Answered above, or where they are received.
             meshd::Request::Events { .. }
-            | meshd::Request::Config
-            | meshd::Request::SetConfig { .. }
-            | meshd::Request::Reload => self.answer(id, Err(ApiError::internal("TODO"))),
-            // Answered above.
-            meshd::Request::Status
+            | meshd::Request::Status
             | meshd::Request::Peers
             | meshd::Request::Keys
             | meshd::Request::Routes
@@ -537,6 +573,10 @@ impl Daemon {
 
     /// Saves, and only then acts.
     fn carry_out(&mut self, turn: Turn) {
+        for what in turn.events {
+            self.observer.on_mesh(&what);
+            self.row.push(what);
+        }
         if let Some(state) = turn.save
             && let Err(error) = self.storage.save(&state)
         {
@@ -660,6 +700,20 @@ impl Daemon {
         }
     }
 
+    fn traffic(&self) -> meshd::Traffic {
+        let tunnel = self.tunnel_report.borrow();
+        let stats = tunnel.stats.iter().flat_map(|stats| &stats.peers);
+        let peers = stats.filter(|peer| peer.tx_packets > 0 || peer.rx_packets > 0);
+        let peers = peers.map(|peer| meshd::PeerTraffic {
+            node_id: peer.node.to_string(),
+            tx_bytes: peer.tx_bytes,
+            rx_bytes: peer.rx_bytes,
+            last_handshake: peer.last_handshake,
+            rtt: self.mesh.as_ref().and_then(|mesh| mesh.rtt_of(&peer.node)).map(millis),
+        });
+        meshd::Traffic { at: millis(self.started.elapsed()), peers: peers.collect() }
+    }
+
     fn peers(&self) -> Vec<meshd::Peer> {
         let Some(mesh) = &self.mesh else { return Vec::new() };
         let tunnel = self.tunnel_report.borrow();
@@ -681,6 +735,10 @@ impl Daemon {
             })
             .collect()
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The public half of the node's keys.

@@ -2,6 +2,8 @@
 
 pub mod daemon;
 mod deafness;
+mod observer;
+pub mod row;
 mod service;
 mod sessions;
 mod storage;

@@ -36,6 +36,8 @@ pub(super) struct Desired {
 pub(super) struct Report {
     pub(super) daemon: Option<HelloReply>,
     pub(super) configured: Option<Configured>,
+    /// As what it was configured.
+    pub(super) interface: Option<Interface>,
     pub(super) stats: Option<Stats>,
     pub(super) error: Option<String>,
 }
@@ -144,12 +146,18 @@ async fn apply(
             return Err(unexpected());
         };
         info!(interface = %configured.interface, epoch = configured.epoch, "the tunnel interface is up");
-        report.send_modify(|report| report.configured = Some(configured));
+        report.send_modify(|report| {
+            report.configured = Some(configured);
+            report.interface = Some(interface.0.clone());
+        });
         applied.interface = Some(interface.clone());
     }
     if wanted.interface.is_none() && applied.interface.take().is_some() {
         client.call(Request::GiveUp).await?;
-        report.send_modify(|report| report.configured = None);
+        report.send_modify(|report| {
+            report.configured = None;
+            report.interface = None;
+        });
         applied.peers = None;
     }
     // Without an interface there is nobody to have peers.

@@ -1,0 +1,225 @@
+//! What followers of the node are told of the other daemons, the interface and the tunnels: found by comparing what
+//! is reported with what was reported before.
+
+use std::collections::BTreeSet;
+
+use i2plan_ipc::api::meshd::{JoinStep, What};
+use i2plan_ipc::api::tund::{Interface, Stats};
+use i2plan_ipc::hello::Role;
+use i2plan_proto::identity::NodeId;
+
+use super::tunnel::Report;
+
+/// How long after its handshake a WireGuard session ends, seconds (WireGuard, section 6.1: REJECT_AFTER_TIME).
+pub(super) const HANDSHAKE_LASTS: u64 = 180;
+
+/// The members with whom there is a WireGuard session.
+pub(super) fn sessions(stats: Option<&Stats>) -> impl Iterator<Item = NodeId> {
+    let peers = stats.into_iter().flat_map(|stats| &stats.peers);
+    peers.filter(|peer| peer.last_handshake.is_some_and(|age| age < HANDSHAKE_LASTS)).map(|peer| peer.node)
+}
+
+/// What was told before.
+#[derive(Debug, Default)]
+pub(super) struct Observer {
+    keyd: Option<bool>,
+    tund: Option<bool>,
+    interface: Option<Interface>,
+    up: BTreeSet<NodeId>,
+    /// How far this node is on its way into a network, from its admission on.
+    entering: Option<JoinStep>,
+}
+
+impl Observer {
+    /// The mesh has said this.
+    pub(super) fn on_mesh(&mut self, what: &What) {
+        match what {
+            What::JoinProgress { step: JoinStep::Admitted } => self.entering = Some(JoinStep::Admitted),
+            What::NetworkLeft { .. } => self.entering = None,
+            _ => {}
+        }
+    }
+
+    /// `keyd` answers, or does not for this reason.
+    pub(super) fn on_keyd(&mut self, state: Result<(), &str>) -> Option<What> {
+        changed(&mut self.keyd, Role::Keyd, state)
+    }
+
+    /// `tund` has reported. The node should have the interface `wanted`; `name` is what members call themselves.
+    pub(super) fn on_tund(
+        &mut self,
+        report: &Report,
+        wanted: Option<&Interface>,
+        name: impl Fn(&NodeId) -> Option<String>,
+    ) -> Vec<What> {
+        let state = match (&report.daemon, &report.error) {
+            (Some(_), _) => Some(Ok(())),
+            (None, Some(error)) => Some(Err(error.as_str())),
+            // Not reached yet.
+            (None, None) => None,
+        };
+        let mut events: Vec<What> =
+            state.and_then(|state| changed(&mut self.tund, Role::Tund, state)).into_iter().collect();
+        if self.interface != report.interface {
+            self.interface = report.interface.clone();
+            let up = report.configured.as_ref();
+            events.extend(up.map(|up| What::InterfaceUp { interface: up.interface.clone() }));
+        }
+        let addressed = self.interface.is_some() && self.interface.as_ref() == wanted;
+        if self.entering == Some(JoinStep::Admitted) && addressed {
+            self.entering = Some(JoinStep::Addressed);
+            events.push(What::JoinProgress { step: JoinStep::Addressed });
+        }
+        let up: BTreeSet<NodeId> = sessions(report.stats.as_ref()).collect();
+        let before = std::mem::replace(&mut self.up, up);
+        for node in self.up.difference(&before) {
+            let (node_id, name) = (node.to_string(), name(node).unwrap_or_default());
+            events.push(What::TunnelUp { node_id, name });
+        }
+        for node in before.difference(&self.up) {
+            let (node_id, name) = (node.to_string(), name(node).unwrap_or_default());
+            events.push(What::TunnelDown { node_id, name });
+        }
+        if self.entering == Some(JoinStep::Addressed) && !self.up.is_empty() {
+            self.entering = None;
+            events.push(What::JoinProgress { step: JoinStep::Connected });
+        }
+        events
+    }
+}
+
+fn changed(before: &mut Option<bool>, daemon: Role, state: Result<(), &str>) -> Option<What> {
+    if before.replace(state.is_ok()) == Some(state.is_ok()) {
+        return None;
+    }
+    let daemon = daemon.to_string();
+    Some(match state {
+        Ok(()) => What::DaemonUp { daemon },
+        Err(error) => What::DaemonDown { daemon, error: error.to_owned() },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_ipc::api::tund::{Configured, Drops, PeerStats};
+    use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
+    use i2plan_ipc::version::Version;
+    use i2plan_proto::identity::NetworkId;
+
+    use super::*;
+
+    fn node(number: u8) -> NodeId {
+        NodeId([number; 32])
+    }
+
+    fn interface(host: u8) -> Interface {
+        Interface {
+            name: "i2plan0".to_owned(),
+            network: NetworkId([1; 32]),
+            ipv4: [10, 42, 0, host].into(),
+            ipv4_prefix: 16,
+            ipv6: std::net::Ipv6Addr::LOCALHOST,
+            ipv6_prefix: 64,
+            mtu: 1280,
+        }
+    }
+
+    /// `tund` has the interface with this address, and shook hands with these nodes so many seconds ago.
+    fn report(host: Option<u8>, handshakes: &[(u8, u64)]) -> Report {
+        let up = Configured { interface: "tun7".to_owned(), public_key: [1; 32], epoch: 1 };
+        let peer = |(number, age): &(u8, u64)| PeerStats {
+            node: node(*number),
+            last_handshake: Some(*age),
+            tx_packets: 0,
+            tx_bytes: 0,
+            rx_packets: 0,
+            rx_bytes: 0,
+            queue_drops: 0,
+            rx_drops: 0,
+        };
+        Report {
+            daemon: Some(HelloReply {
+                protocol: PROTOCOL,
+                role: Role::Tund,
+                pid: 1,
+                version: Version::current(),
+                landlock: Landlock::None,
+                refused: None,
+            }),
+            configured: host.map(|_| up),
+            interface: host.map(interface),
+            stats: Some(Stats {
+                version: Version::current(),
+                interface: None,
+                session: None,
+                peers: handshakes.iter().map(peer).collect(),
+                drops: Drops::default(),
+            }),
+            error: None,
+        }
+    }
+
+    struct Run(Observer);
+
+    impl Run {
+        /// What is told of a report, to a node that should have the address 10.42.0.1.
+        fn on(&mut self, report: &Report) -> Vec<String> {
+            let name = |node: &NodeId| Some(format!("n{}", node.0[0]));
+            let events = self.0.on_tund(report, Some(&interface(1)), name);
+            events.iter().map(describe).collect()
+        }
+    }
+
+    fn describe(what: &What) -> String {
+        match what {
+            What::TunnelUp { name, .. } => format!("{name} up"),
+            What::TunnelDown { name, .. } => format!("{name} down"),
+            What::DaemonUp { daemon } => format!("{daemon} up"),
+            What::DaemonDown { daemon, error } => format!("{daemon} down: {error}"),
+            What::InterfaceUp { interface } => interface.clone(),
+            What::JoinProgress { step } => format!("{step:?}"),
+            _ => panic!("{what:?}"),
+        }
+    }
+
+    fn away() -> Report {
+        Report { error: Some("gone".to_owned()), ..Report::default() }
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        let mut run = Run(Observer::default());
+        assert_eq!(run.on(&Report::default()), [""; 0]);
+        assert_eq!(run.on(&report(None, &[])), ["tund up"]);
+        assert_eq!(run.on(&report(Some(1), &[(2, 0), (3, 500)])), ["tun7", "n2 up"]);
+        assert_eq!(run.on(&report(Some(1), &[(2, 1), (3, 501)])), [""; 0]);
+        assert_eq!(run.on(&report(Some(2), &[(2, 180), (3, 0)])), ["tun7", "n3 up", "n2 down"]);
+        assert_eq!(run.on(&away()), ["tund down: gone", "n3 down"]);
+        assert_eq!(run.on(&away()), [""; 0]);
+        assert_eq!(run.on(&report(Some(2), &[])), ["tund up", "tun7"]);
+
+        let keyd = |run: &mut Run, state| run.0.on_keyd(state).map(|what| describe(&what));
+        assert_eq!(keyd(&mut run, Ok(())).as_deref(), Some("keyd up"));
+        assert_eq!(keyd(&mut run, Ok(())), None);
+        assert_eq!(keyd(&mut run, Err("gone")).as_deref(), Some("keyd down: gone"));
+        assert_eq!(keyd(&mut run, Err("still gone")), None);
+    }
+
+    #[test]
+    fn a_node_that_enters_a_network_is_followed_to_its_first_session() {
+        let admitted = What::JoinProgress { step: JoinStep::Admitted };
+        let mut run = Run(Observer::default());
+        // Of the network before.
+        run.on(&report(Some(9), &[(2, 0)]));
+        run.0.on_mesh(&admitted);
+        assert_eq!(run.on(&report(Some(9), &[(2, 1)])), [""; 0]);
+        assert_eq!(run.on(&report(None, &[])), ["n2 down"]);
+        assert_eq!(run.on(&report(Some(1), &[])), ["tun7", "Addressed"]);
+        assert_eq!(run.on(&report(Some(1), &[(3, 0)])), ["n3 up", "Connected"]);
+        assert_eq!(run.on(&report(Some(1), &[(3, 0), (4, 0)])), ["n4 up"]);
+        // Who leaves in between has not arrived.
+        run.0.on_mesh(&admitted);
+        run.0.on_mesh(&What::NetworkLeft { network: "x".to_owned(), revoked: false });
+        assert_eq!(run.on(&report(Some(1), &[(3, 0), (4, 0)])), [""; 0]);
+    }
+}
