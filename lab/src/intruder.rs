@@ -93,6 +93,9 @@ pub struct Intrusion {
     /// The daemon's own directory.
     #[arg(long, default_value = "/nonexistent")]
     own: PathBuf,
+    /// The node's configuration.
+    #[arg(long, default_value = "/nonexistent/config.toml")]
+    config: PathBuf,
 }
 
 /// The TCP port of a SAM bridge, which `meshd`'s walls let through.
@@ -120,7 +123,7 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::Free => Ok(()),
         Seat::KeydStarting => keyd::before_the_store(&intrusion.own, None),
         Seat::Keyd => keyd::before_the_store(&intrusion.own, None).and_then(|()| keyd::before_serving()),
-        Seat::Meshd => meshd::before_serving(&intrusion.own, SAM_PORT),
+        Seat::Meshd => meshd::before_serving(&intrusion.own, &intrusion.config, SAM_PORT),
         Seat::TundStarting => tund::before_the_interface(),
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),
     }

@@ -304,11 +304,11 @@ pub struct Node {
 impl Node {
     fn new(name: String, number: u8, address: Ipv4Addr, router: Child) -> Result<Self, Failure> {
         let directory = Path::new(DIRECTORY).join(&name);
-        std::fs::create_dir_all(&directory)?;
+        std::fs::create_dir_all(directory.join("etc"))?;
         let config = format!(
             "[node]\nname = \"{name}\"\n\n[i2p]\nsam_address = \"127.0.0.1:7656\"\ntunnel_length = 1\n"
         );
-        std::fs::write(directory.join("config.toml"), config)?;
+        std::fs::write(directory.join("etc/config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;
         let (uids, group) = ([1, 2, 3].map(|daemon| first + daemon), first + 4);
         Ok(Self { name, address, uids, group, log_filter: None, directory, router, supervisor: None })
@@ -322,6 +322,12 @@ impl Node {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.directory.join("run/meshd.sock")
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("etc/config.toml")
     }
 
     /// The directory of the daemons' sockets.
@@ -352,7 +358,7 @@ impl Node {
         let args = [
             "up".into(),
             "--config".into(),
-            self.path("config.toml"),
+            self.config().into_os_string(),
             "--data-dir".into(),
             self.path("state"),
             "--runtime-dir".into(),
@@ -406,7 +412,7 @@ impl Node {
     /// If they do not stop or start.
     pub async fn configure(&mut self, more: &str) -> Result<(), Failure> {
         self.stop_daemons().await?;
-        let path = self.directory.join("config.toml");
+        let path = self.config();
         let text = std::fs::read_to_string(&path)?;
         std::fs::write(&path, format!("{text}\n{more}"))?;
         self.start_daemons()

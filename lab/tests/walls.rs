@@ -99,7 +99,7 @@ async fn intrude(
         args.extend(["--port".into(), port.to_string().into()]);
     }
     if let Some((_, daemon)) = user(seat) {
-        args.extend(["--own".into(), node.state(daemon).into()]);
+        args.extend(["--own".into(), node.state(daemon).into(), "--config".into(), node.config().into()]);
     }
     let program = if as_user.is_some() { bin().join("i2planctl") } else { bin().join("lab") };
     let output = Spawn::new(&program, args).namespace(Some(&node.name)).same_group().output("").await?;

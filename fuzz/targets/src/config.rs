@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use i2plan_meshd::config::{Config, ConfigError, parse_duration};
+use i2plan_meshd::config::live::Live;
+use i2plan_meshd::config::{Config, ConfigError, KEYS, parse_duration};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 14] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
@@ -19,6 +20,11 @@ const VARIABLES: [&str; 9] = [
     "I2PLAN_PEER_TIMEOUT",
     "I2PLAN_SHUTDOWN_TIMEOUT",
     "I2PLAN_CONTROL_RATE",
+    "I2PLAN_MAX_PEERS",
+    "I2PLAN_DRAIN_TIMEOUT",
+    "I2PLAN_RPC_ENABLED",
+    "I2PLAN_RPC_SOCKET",
+    "I2PLAN_RPC_TCP_ADDRESS",
 ];
 
 /// Runs the target.
@@ -34,7 +40,10 @@ pub fn run(input: &[u8]) {
         values.get(index).copied().filter(|value| !value.is_empty()).or(fallback).map(str::to_owned)
     };
     match Config::from_parts(Path::new("fuzz.toml"), file, environment) {
-        Ok(config) => check(&config),
+        Ok(config) => {
+            check(&config);
+            change(config, file);
+        }
         Err(error) => {
             let message = error.to_string();
             assert!(!message.contains(char::is_control), "not one line of text: {message:?}");
@@ -52,10 +61,34 @@ fn check(config: &Config) {
     assert!((Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&config.heartbeat_interval));
     assert!((Duration::from_secs(10)..=Duration::from_secs(86_400)).contains(&config.peer_timeout));
     assert!(config.shutdown_timeout <= Duration::from_secs(60));
+    assert!(config.drain_timeout <= Duration::from_secs(60));
     assert!((200..=1_000_000).contains(&config.control_rate));
+    assert!((1..=10_000).contains(&config.max_peers));
+    assert!(config.rpc_tcp_address.is_none_or(|address| address.ip().is_loopback()));
     assert!(config.data_dir.is_absolute());
     assert_eq!(config.name.to_string().parse::<NodeName>().as_ref(), Ok(&config.name));
     assert_eq!(config.tunnel_subnet.to_string().parse::<Ipv4Subnet>(), Ok(config.tunnel_subnet));
+}
+
+/// Whatever a key is set to, it has that value, or the error changes nothing; and a value that is shown can be set.
+fn change(config: Config, value: &str) {
+    let mut live = Live::new(config);
+    for key in KEYS {
+        let before = live.settings();
+        match live.set(key.name, value) {
+            Ok(changes) => {
+                check(live.current());
+                assert!(key.live && changes.len() <= 1);
+                let now = live.settings().into_iter().find(|setting| setting.key == key.name);
+                let now = now.and_then(|setting| setting.value).expect("what changes has a value");
+                assert_eq!(live.set(key.name, &now), Ok(Vec::new()));
+            }
+            Err(error) => {
+                assert!(!error.message.is_empty());
+                assert_eq!(live.settings(), before);
+            }
+        }
+    }
 }
 
 /// Every error says where it is.
@@ -70,7 +103,9 @@ fn check_error(error: &ConfigError, message: &str, file: &str) {
             assert!(message.contains(variable) && !what.is_empty());
             assert!(message.contains(&format!("{value:?}")));
         }
-        ConfigError::Read { .. } | ConfigError::HostName(_) => panic!("nothing was read: {message}"),
+        ConfigError::Read { .. } | ConfigError::HostName(_) | ConfigError::UnknownVariable(_) => {
+            panic!("nothing was read: {message}")
+        }
     }
 }
 
@@ -79,7 +114,8 @@ fn check_error(error: &ConfigError, message: &str, file: &str) {
 pub fn seeds() -> Seeds {
     let full = "[node]\nname = \"web-1\"\ndata_dir = \"/srv/i2plan\"\n\n[i2p]\nsam_address = \"127.0.0.1:7656\"\n\
                 tunnel_length = 2 # hops\n\n[mesh]\ntunnel_subnet = \"10.42.0.0/16\"\nheartbeat_interval = \"1m\"\n\
-                peer_timeout = 120\nshutdown_timeout = \"5s\"\ncontrol_rate = 4096\n";
+                peer_timeout = 120\nshutdown_timeout = \"5s\"\ncontrol_rate = 4096\nmax_peers = 0x10\n\n[rpc]\nenabled = false\n\
+                socket = \"rpc.sock\"\ntcp_address = \"[::1]:7650\"\n";
     vec![
         seed("empty", ""),
         seed("full", full),
@@ -94,9 +130,28 @@ pub fn seeds() -> Seeds {
         seed("multi-line", "[node]\nname = \"\"\"\na\nb\"\"\"\n"),
         seed(
             "environment",
-            [full, "3", "10.1.0.0/16", "90s", "[::1]:7656", "/srv", "host-2", "2m", "10s", "1024"].join("\0"),
+            [
+                full,
+                "3",
+                "10.1.0.0/16",
+                "90s",
+                "[::1]:7656",
+                "/srv",
+                "host-2",
+                "2m",
+                "10s",
+                "1024",
+                "9",
+                "1m",
+                "true",
+                "/r",
+                "none",
+            ]
+            .join("\0"),
         ),
         seed("environment-bad", "\x008\x00\x00\x00\x00var\x00a b"),
+        seed("wrong-section", "[mesh]\nname = \"x\"\n"),
+        seed("nested", "[node.name]\nx = 1\n[[mesh]]\n"),
         seed("duration", "15m"),
     ]
 }

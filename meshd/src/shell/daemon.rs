@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
-use i2plan_ipc::api::meshd::{self, SessionName, SessionState, What};
+use i2plan_ipc::api::meshd::{self, ConfigChange, SessionName, SessionState, What};
 use i2plan_ipc::api::tund::TundApi;
 use i2plan_ipc::client::{Client, ClientError, Link};
 use i2plan_ipc::daemon::notify::Supervisor;
@@ -21,7 +21,7 @@ use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use thiserror::Error;
 use tokio::net::{UdpSocket, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
@@ -34,7 +34,8 @@ use super::service::{Command, Control};
 use super::sessions::{self, Context, Open, Update};
 use super::storage::{Storage, StorageError};
 use super::tunnel;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
+use crate::config::live::Live;
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn, describe_key};
 use crate::{sam, walls};
 
@@ -109,9 +110,10 @@ pub enum DaemonError {
 pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let hangup = signal(SignalKind::hangup())?;
     let supervisor = Supervisor::connect();
     let storage = Storage::open(&options.state)?;
-    walls::before_serving(&options.state, options.config.sam_address.port())?;
+    walls::before_serving(&options.state, options.config.path(), options.config.sam_address.port())?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
 
@@ -130,7 +132,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
         }
     };
     // The sessions are left to tund, which ends them if it stops too.
-    daemon.run(stop).await
+    daemon.run(stop, hangup).await
 }
 
 /// What is known of one SAM session.
@@ -170,7 +172,7 @@ impl Drop for Substitute {
 }
 
 struct Daemon {
-    config: Config,
+    config: Live,
     storage: Storage,
     row: Arc<Row>,
     observer: Observer,
@@ -236,7 +238,7 @@ impl Daemon {
         let now = Instant::now();
         let down = || SessionStatus { state: SessionState::Down, error: None };
         Self {
-            config: options.config,
+            config: Live::new(options.config),
             storage,
             row: options.row,
             observer: Observer::default(),
@@ -279,7 +281,7 @@ impl Daemon {
     }
 
     /// Runs until it is asked to stop and has told others so.
-    async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    async fn run(mut self, stop: impl Future<Output = ()>, mut hangup: Signal) -> Result<(), DaemonError> {
         tokio::pin!(stop);
         let mut stop_by: Option<tokio::time::Instant> = None;
         loop {
@@ -308,12 +310,16 @@ impl Daemon {
                     self.observer.on_keyd(state).into_iter().for_each(|what| self.row.push(what));
                 }
                 Some(command) = self.commands.recv(), if stop_by.is_none() => self.on_command(command),
+                Some(()) = hangup.recv() => {
+                    // What came of it stands in the log.
+                    let _ = self.reload();
+                }
                 () = &mut stop, if stop_by.is_none() => {
                     let now = self.now();
                     if !self.mesh.as_mut().is_some_and(|mesh| mesh.begin_shutdown(now)) {
                         return Ok(());
                     }
-                    stop_by = Some(tokio::time::Instant::now() + self.config.shutdown_timeout);
+                    stop_by = Some(tokio::time::Instant::now() + self.config.current().shutdown_timeout);
                 }
                 () = sleep_until(stop_by.unwrap_or(wake)), if stop_by.is_some() => {
                     info!("others could not be told in time that this node stops");
@@ -405,16 +411,7 @@ impl Daemon {
             None => {}
         }
         let state = self.storage.load(&me.node)?;
-        let settings = Settings {
-            name: self.config.name.clone(),
-            subnet: self.config.tunnel_subnet,
-            heartbeat: self.config.heartbeat_interval,
-            peer_timeout: self.config.peer_timeout,
-            control_rate: self.config.control_rate,
-            interface: INTERFACE.to_owned(),
-            mtu: MTU,
-            keepalive: KEEPALIVE,
-        };
+        let settings = settings(self.config.current());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
         info!(node = %me.node, control = %me.control.hash().b32(), "this node is known to keyd");
@@ -493,6 +490,52 @@ impl Daemon {
         }
     }
 
+    /// A user changes a key.
+    fn set_config(&mut self, key: &str, value: &str) -> Result<Vec<ConfigChange>, ApiError> {
+        let changes = self.config.set(key, value)?;
+        self.on_config_changed(&changes);
+        Ok(changes)
+    }
+
+    /// Reads the configuration again; what is wrong with it leaves everything as it is.
+    fn reload(&mut self) -> Result<Vec<ConfigChange>, ApiError> {
+        match self.config.reload() {
+            Ok(changes) => {
+                info!(changes = changes.len(), "the configuration was read again");
+                self.on_config_changed(&changes);
+                Ok(changes)
+            }
+            Err(error) => {
+                error!(%error, "the configuration cannot be used; the one before stays in force");
+                let hint = match error {
+                    ConfigError::Read { .. } => {
+                        "see that meshd's user may read it; if its directory was made after meshd started, restart meshd"
+                    }
+                    _ => "the configuration before stays in force; correct the file and try again",
+                };
+                Err(ApiError::invalid(error.to_string()).with_hint(hint))
+            }
+        }
+    }
+
+    fn on_config_changed(&mut self, changes: &[ConfigChange]) {
+        for ConfigChange { key, before, after, restart } in changes {
+            let (before, after) = (before.as_deref().unwrap_or("none"), after.as_deref().unwrap_or("none"));
+            if *restart {
+                warn!(key, before, after, "a key has another value, which counts only after a restart");
+            } else {
+                info!(key, before, after, "a key of the configuration has changed");
+                self.row.push(What::ConfigChanged { key: key.clone(), value: after.to_owned() });
+            }
+        }
+        let now = self.now();
+        if changes.iter().any(|change| !change.restart)
+            && let Some(mesh) = &mut self.mesh
+        {
+            mesh.reconfigure(settings(self.config.current()), now);
+        }
+    }
+
     fn on_tunnel_report(&mut self) {
         let report = self.tunnel_report.borrow_and_update();
         let wanted = self.mesh.as_ref().and_then(Mesh::interface);
@@ -519,6 +562,19 @@ impl Daemon {
             }
             meshd::Request::Peers => {
                 let _ = answer.send(Ok(meshd::Reply::Peers(self.peers())));
+                return;
+            }
+            meshd::Request::Config => {
+                let _ = answer.send(Ok(meshd::Reply::Config(self.config.settings())));
+                return;
+            }
+            meshd::Request::SetConfig { key, value } => {
+                let result = self.set_config(&key, &value);
+                let _ = answer.send(result.map(meshd::Reply::ConfigChanged));
+                return;
+            }
+            meshd::Request::Reload => {
+                let _ = answer.send(self.reload().map(meshd::Reply::ConfigChanged));
                 return;
             }
             _ => {}
@@ -557,13 +613,13 @@ impl Daemon {
             meshd::Request::RemoveBan { node_id } => mesh.remove_ban(id, &node_id),
             meshd::Request::Revoke { node_id } => mesh.revoke(id, &node_id, now),
             meshd::Request::Leave => mesh.leave(id, now),
-            meshd::Request::Config | meshd::Request::SetConfig { .. } | meshd::Request::Reload => {
-                self.answer(id, Err(ApiError::internal("TODO")));
-            }
             // Answered above, or where they are received.
             meshd::Request::Events { .. }
             | meshd::Request::Status
             | meshd::Request::Peers
+            | meshd::Request::Config
+            | meshd::Request::SetConfig { .. }
+            | meshd::Request::Reload
             | meshd::Request::Keys
             | meshd::Request::Routes
             | meshd::Request::ListBans
@@ -663,12 +719,12 @@ impl Daemon {
             error,
         };
         meshd::Status {
-            name: self.config.name.to_string(),
+            name: self.config.current().name.to_string(),
             node_id: self.me.map(|me| me.node.to_string()),
             uptime: self.started.elapsed().as_secs(),
             network: self.mesh.as_ref().and_then(Mesh::network_status),
             sam: meshd::Sam {
-                address: self.config.sam_address,
+                address: self.sessions.bridge,
                 version: self.sam_version.clone(),
                 control: session(&self.control_status, self.me.map(|me| me.control.hash())),
                 substitute: self.substitute.as_ref().map(|substitute| {
@@ -734,6 +790,20 @@ impl Daemon {
                 peer
             })
             .collect()
+    }
+}
+
+/// What the mesh is to know of the configuration.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        name: config.name.clone(),
+        subnet: config.tunnel_subnet,
+        heartbeat: config.heartbeat_interval,
+        peer_timeout: config.peer_timeout,
+        control_rate: config.control_rate,
+        interface: INTERFACE.to_owned(),
+        mtu: MTU,
+        keepalive: KEEPALIVE,
     }
 }
 

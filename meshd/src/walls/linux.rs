@@ -3,7 +3,7 @@
 //! | time | files | TCP | system calls |
 //! | --- | --- | --- | --- |
 //! | until configuration and socket are there | as its user | any | all |
-//! | from then on | its state directory | to the SAM bridge's port | those below |
+//! | from then on | its state directory; reading, the configuration's directory | to the SAM bridge's port | those below |
 
 use std::path::Path;
 
@@ -12,12 +12,21 @@ use i2plan_ipc::daemon::sandbox::{Allowed, Argument, Files, SandboxError, Syscal
 /// The kind of a socket without its flags.
 const KIND: u64 = 0xf;
 
-/// Before anybody is heard or answered.
+/// Before anybody is heard or answered. The configuration is read again when it has changed: by its directory, because
+/// editors put a new file in the place of the old one.
 ///
 /// # Errors
 /// [`SandboxError`]; meshd must not go on then.
-pub fn before_serving(state: &Path, sam_port: u16) -> Result<(), SandboxError> {
-    enter(&Files::none().and(state, Allowed::Keep).and_connect(sam_port), syscalls())
+pub fn before_serving(state: &Path, config: &Path, sam_port: u16) -> Result<(), SandboxError> {
+    let mut files = Files::none().and(state, Allowed::Keep).and_connect(sam_port);
+    // Also where the file is a link.
+    let real = config.canonicalize().ok();
+    for directory in [Some(config), real.as_deref()].into_iter().flatten().filter_map(Path::parent) {
+        if directory.is_dir() {
+            files = files.and(directory, Allowed::Read);
+        }
+    }
+    enter(&files, syscalls())
 }
 
 fn syscalls() -> Syscalls {

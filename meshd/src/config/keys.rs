@@ -1,0 +1,304 @@
+//! The table of keys. Everything that is known of a key stands in its entry: parsing, the list of settings, the
+//! example file, suggestions and what may change at run time follow from it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use i2plan_ipc::api::meshd::Source;
+use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::record::NodeName;
+
+use super::{ConfigError, Given, Place};
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.key`.
+    pub name: &'static str,
+    /// The environment variable that wins over the file.
+    pub variable: &'static str,
+    /// What it is for, a line of text each.
+    pub help: &'static [&'static str],
+    /// The default, as TOML; where there is none that is the same everywhere, what it may look like.
+    pub example: &'static str,
+    /// The default in words, if it is not the example.
+    pub default: &'static str,
+    /// Whether it can be changed without a restart.
+    pub live: bool,
+    pub(super) check: fn(&str) -> Result<(), String>,
+    pub(super) assign: fn(&mut Config, &str) -> Result<(), String>,
+    pub(super) show: fn(&Config) -> Option<String>,
+}
+
+impl Key {
+    /// The section and the name in it.
+    #[must_use]
+    pub fn parts(&self) -> (&'static str, &'static str) {
+        self.name.split_once('.').unwrap_or(("", self.name))
+    }
+}
+
+macro_rules! keys {
+    ($(
+        $(#[doc = $help:literal])+
+        $name:literal, $variable:literal => $field:ident: $type:ty {
+            default: $default:expr,
+            example: $example:literal $(or $otherwise:literal)?,
+            live: $live:literal,
+            parse: $parse:expr,
+        }
+    )+) => {
+        /// The configuration of a node.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Config {
+            $(
+                #[doc = concat!("`", $name, "`:")]
+                $(#[doc = $help])+
+                pub $field: $type,
+            )+
+            pub(super) sources: Vec<(&'static str, Source)>,
+            pub(super) place: Place,
+        }
+
+        /// All keys, in the order in which they are shown.
+        pub const KEYS: &[Key] = &[$(
+            Key {
+                name: $name,
+                variable: $variable,
+                help: &[$($help),+],
+                example: $example,
+                default: concat!("" $(, $otherwise)?),
+                live: $live,
+                check: |text| {
+                    let parse: fn(&str) -> Result<$type, String> = $parse;
+                    parse(text).map(drop)
+                },
+                assign: |config, text| {
+                    let parse: fn(&str) -> Result<$type, String> = $parse;
+                    parse(text).map(|value| config.$field = value)
+                },
+                show: |config| Show::show(&config.$field),
+            },
+        )+];
+
+        impl Config {
+            /// What has been given, and defaults for the rest.
+            pub(super) fn build(given: &[Given], place: Place) -> Result<Self, ConfigError> {
+                Ok(Self {
+                    $(
+                        $field: match given.iter().find(|given| given.key == $name) {
+                            Some(given) => {
+                                let parse: fn(&str) -> Result<$type, String> = $parse;
+                                parse(&given.text).map_err(|message| given.error(message))?
+                            }
+                            None => {
+                                let default: fn(&Place) -> Result<$type, ConfigError> = $default;
+                                default(&place)?
+                            }
+                        },
+                    )+
+                    sources: given.iter().map(|given| (given.key, given.source.clone())).collect(),
+                    place,
+                })
+            }
+        }
+    };
+}
+
+keys! {
+    /// What the node calls itself: 1 to 63 letters, digits, hyphens, underscores and dots.
+    "node.name", "I2PLAN_NODE_NAME" => name: NodeName {
+        default: |place| place.host_name.parse().map_err(|_| ConfigError::HostName(place.host_name.clone())),
+        example: "\"web-1\"" or "the host's name",
+        live: true,
+        parse: |text| text.parse::<NodeName>().map_err(|error| error.to_string()),
+    }
+    /// Where the daemons keep their state, each in a directory of its own. For services their units say that too.
+    "node.data_dir", "I2PLAN_DATA_DIR" => data_dir: PathBuf {
+        default: |place| Ok(place.data_dir.clone()),
+        example: "\"/var/lib/i2plan\"" or "/var/lib/i2plan; with a file in ~/.i2plan, that directory",
+        live: false,
+        parse: directory,
+    }
+    /// The router's SAM bridge: an IP address and a TCP port. A name is not taken: keyd has no network to look it up,
+    /// and hands private keys to this address only.
+    "i2p.sam_address", "I2PLAN_SAM_ADDRESS" => sam_address: SocketAddr {
+        default: |_| Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7656)),
+        example: "\"127.0.0.1:7656\"",
+        live: false,
+        parse: address,
+    }
+    /// Hops of the I2P tunnels in each direction, 0 to 7. One is for members who trust each other; where they must not
+    /// find each other, two or three.
+    "i2p.tunnel_length", "I2PLAN_TUNNEL_LENGTH" => tunnel_length: u8 {
+        default: |_| Ok(1),
+        example: "1",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(length @ 0..=7) => Ok(length),
+            _ => Err("a number of hops from 0 to 7 is expected".to_owned()),
+        },
+    }
+    /// The IPv4 subnet of a network that this node founds. Who joins a network takes over its subnet.
+    "mesh.tunnel_subnet", "I2PLAN_TUNNEL_SUBNET" => tunnel_subnet: Ipv4Subnet {
+        default: |_| Ok(Ipv4Subnet::DEFAULT),
+        example: "\"10.42.0.0/16\"",
+        live: false,
+        parse: |text| text.parse::<Ipv4Subnet>().map_err(|error| error.to_string()),
+    }
+    /// How often this node compares notes with another member and asks one whether it is there: seconds, or a number
+    /// with s, m or h; 1 s to 1 h.
+    "mesh.heartbeat_interval", "I2PLAN_HEARTBEAT_INTERVAL" => heartbeat_interval: Duration {
+        default: |_| Ok(Duration::from_secs(30)),
+        example: "\"30s\"",
+        live: true,
+        parse: |text| duration(text, 1, 3600, "from 1 s to 1 h"),
+    }
+    /// How long after its last sign a member counts as unreachable at the earliest: 10 s to 1 d.
+    "mesh.peer_timeout", "I2PLAN_PEER_TIMEOUT" => peer_timeout: Duration {
+        default: |_| Ok(Duration::from_secs(300)),
+        example: "\"300s\"",
+        live: true,
+        parse: |text| duration(text, 10, 86_400, "from 10 s to 1 d"),
+    }
+    /// Members with which a tunnel is kept open at once, 1 to 10000.
+    "mesh.max_peers", "I2PLAN_MAX_PEERS" => max_peers: u32 {
+        default: |_| Ok(50),
+        example: "50",
+        live: true,
+        parse: |text| match text.parse() {
+            Ok(count @ 1..=10_000) => Ok(count),
+            _ => Err("a number of peers from 1 to 10000 is expected".to_owned()),
+        },
+    }
+    /// How long telling the others that this node stops may take: at most 60 s.
+    "mesh.shutdown_timeout", "I2PLAN_SHUTDOWN_TIMEOUT" => shutdown_timeout: Duration {
+        default: |_| Ok(Duration::from_secs(5)),
+        example: "\"5s\"",
+        live: true,
+        parse: |text| duration(text, 0, 60, "of at most 60 s"),
+    }
+    /// How long packets that wait may still be sent when this node stops: at most 60 s.
+    "mesh.drain_timeout", "I2PLAN_DRAIN_TIMEOUT" => drain_timeout: Duration {
+        default: |_| Ok(Duration::from_secs(10)),
+        example: "\"10s\"",
+        live: true,
+        parse: |text| duration(text, 0, 60, "of at most 60 s"),
+    }
+    /// Bytes of control messages that this node sends in a second on average, 200 to 1000000.
+    "mesh.control_rate", "I2PLAN_CONTROL_RATE" => control_rate: u32 {
+        default: |_| Ok(2000),
+        example: "2000",
+        live: true,
+        parse: |text| match text.parse() {
+            Ok(rate @ 200..=1_000_000) => Ok(rate),
+            _ => Err("a number of bytes from 200 to 1000000 is expected".to_owned()),
+        },
+    }
+    /// Whether JSON-RPC is served.
+    "rpc.enabled", "I2PLAN_RPC_ENABLED" => rpc_enabled: bool {
+        default: |_| Ok(true),
+        example: "true",
+        live: false,
+        parse: |text| text.parse().map_err(|_| "true or false is expected".to_owned()),
+    }
+    /// Its unix socket: a path, or a name in the directory of the daemons' sockets.
+    "rpc.socket", "I2PLAN_RPC_SOCKET" => rpc_socket: PathBuf {
+        default: |_| Ok("rpc.sock".into()),
+        example: "\"rpc.sock\"",
+        live: false,
+        parse: socket,
+    }
+    /// Its TCP address, an IP address of this host only and a port, for clients that have the token; or "none".
+    "rpc.tcp_address", "I2PLAN_RPC_TCP_ADDRESS" => rpc_tcp_address: Option<SocketAddr> {
+        default: |_| Ok(None),
+        example: "\"127.0.0.1:7650\"" or "none",
+        live: false,
+        parse: loopback,
+    }
+}
+
+/// A value as it would stand in the environment; none for one that is not set.
+trait Show {
+    fn show(&self) -> Option<String>;
+}
+
+macro_rules! show {
+    ($($type:ty => |$value:ident| $text:expr;)+) => {
+        $(impl Show for $type {
+            fn show(&self) -> Option<String> {
+                let $value = self;
+                Some($text)
+            }
+        })+
+    };
+}
+
+show! {
+    NodeName => |name| name.to_string();
+    PathBuf => |path| path.to_string_lossy().into_owned();
+    SocketAddr => |address| address.to_string();
+    Ipv4Subnet => |subnet| subnet.to_string();
+    Duration => |duration| format!("{}s", duration.as_secs());
+    u8 => |number| number.to_string();
+    u32 => |number| number.to_string();
+    bool => |choice| choice.to_string();
+}
+
+impl<T: Show> Show for Option<T> {
+    fn show(&self) -> Option<String> {
+        self.as_ref().and_then(Show::show)
+    }
+}
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') { Ok(text.into()) } else { Err("an absolute path is expected".to_owned()) }
+}
+
+fn socket(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') || (!text.is_empty() && !text.contains('/') && text != "." && text != "..") {
+        Ok(text.into())
+    } else {
+        Err("an absolute path, or a name without a slash, is expected".to_owned())
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an IP address and port like 127.0.0.1:7656 is expected".to_owned())
+}
+
+fn loopback(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+        _ => {
+            Err("an address of this host only with a port, like 127.0.0.1:7650, or none is expected"
+                .to_owned())
+        }
+    }
+}
+
+fn duration(text: &str, least: u64, most: u64, bounds: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Some(duration) if (least..=most).contains(&duration.as_secs()) => Ok(duration),
+        _ => Err(format!("a duration {bounds} is expected: seconds, or a number with s, m, h or d")),
+    }
+}
+
+/// `90`, `90s`, `15m`, `24h` or `7d`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds: u64 = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
+}
