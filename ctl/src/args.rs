@@ -81,7 +81,7 @@ pub enum Command {
 
     /// Run a node in the foreground: start its three daemons and keep them running
     #[command(after_help = UP_HELP)]
-    Up(Up),
+    Up(Box<Up>),
 
     /// The last steps of a daemon's process before it becomes the daemon.
     #[cfg(target_os = "linux")]
@@ -236,9 +236,13 @@ pub struct Join {
 /// `i2planctl up`
 #[derive(Debug, clap::Args)]
 pub struct Up {
-    /// Configuration file [default: /etc/i2plan/config.toml, if there is one]
+    /// Configuration file [default: ~/.i2plan/config.toml or /etc/i2plan/config.toml, if there is one]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// Write the log here instead of to standard error; SIGHUP opens the file again
+    #[arg(long, value_name = "FILE", env = "I2PLAN_LOG_FILE")]
+    pub log_file: Option<PathBuf>,
 
     /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan]
     #[arg(long, value_name = "DIR")]

@@ -239,8 +239,6 @@ fn a_killed_daemon_comes_back_and_its_socket_never_goes() {
 fn terminate_stops_all_in_order_and_removes_the_sockets() {
     let mut node = Node::start(install(WAIT, WAIT, WAIT));
     node.reports();
-    node.signal(Signal::SIGHUP);
-    node.line("i2planctl: SIGHUP is ignored");
     node.signal(Signal::SIGTERM);
     assert_eq!(
         node.rest(),
@@ -255,6 +253,64 @@ fn terminate_stops_all_in_order_and_removes_the_sockets() {
     let left: Vec<_> =
         std::fs::read_dir(node.run_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["supervisor.lock"]);
+}
+
+/// Says when it is to read its configuration again.
+const HEARS: &str =
+    "trap 'echo \"report again\" >&2' HUP\necho 'report ready' >&2\nwhile :; do sleep 0.1; done\n";
+
+#[test]
+fn hangup_has_meshd_read_its_configuration_and_nobody_else() {
+    let mut node = Node::start(install(WAIT, HEARS, WAIT));
+    node.line("report ready");
+    node.signal(Signal::SIGHUP);
+    node.line("i2planctl: SIGHUP came: the configuration is read again");
+    node.line("report again");
+    node.signal(Signal::SIGTERM);
+    assert!(!node.rest().iter().any(|line| line.contains("starting it again")));
+    assert_eq!(node.child.wait().unwrap().code(), Some(0));
+}
+
+/// Waits until a file has such a line.
+fn wait_for_line(path: &std::path::Path, start: &str) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        if text.lines().any(|line| line.starts_with(start)) {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "no line starts with {start:?}: {text}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn hangup_opens_the_log_file_again() {
+    let dir = install(WAIT, HEARS, WAIT);
+    let log = dir.path().join("log");
+    let mut node = Node::start_with(dir, &["--log-file", log.to_str().unwrap()]);
+    wait_for_line(&log, "report ready");
+    // As logrotate does.
+    let old = log.with_extension("1");
+    std::fs::rename(&log, &old).unwrap();
+    node.signal(Signal::SIGHUP);
+    wait_for_line(&log, "report again");
+    node.signal(Signal::SIGTERM);
+    assert_eq!(node.rest(), [""; 0], "standard error gets nothing");
+    assert_eq!(node.child.wait().unwrap().code(), Some(0));
+    let (before, after) = (std::fs::read_to_string(&old).unwrap(), std::fs::read_to_string(&log).unwrap());
+    assert_eq!(before.matches("report ").count() - 1, 3, "{before}");
+    assert!(after.starts_with("i2planctl: SIGHUP came"), "{after}");
+    assert!(after.ends_with("i2planctl: keyd stopped: it was killed by SIGTERM (15)\n"), "{after}");
+    assert_eq!(std::fs::metadata(&log).unwrap().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn a_log_file_that_cannot_be_written_is_an_error_that_names_it() {
+    let dir = install(WAIT, WAIT, WAIT);
+    let output = up(&dir).env("I2PLAN_LOG_FILE", "/nonexistent/log").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot write the log file /nonexistent/log: "), "{}", stderr(&output));
 }
 
 #[test]

@@ -55,7 +55,8 @@ Maintenance, while no keyd uses the keys:
 Exit status: 1 failed; 2 the command line or the configuration is wrong; 3 the keys are sealed, and the passphrase
 is missing or another one; 4 another keyd uses them.
 
-Environment: I2PLAN_LOG (error, warn, info, debug, or target=level,...).
+Environment: I2PLAN_LOG (error, warn, info, debug, or target=level,...), I2PLAN_LOG_FORMAT (text, json, journal),
+DEBUG_I2P, WARNFAIL_I2P, NO_COLOR.
 ";
 
 /// Exit status for a command line that cannot be right.

@@ -296,6 +296,8 @@ pub struct Node {
     /// The group that may control it.
     pub group: u32,
     log_filter: Option<String>,
+    /// A file with the passphrase of its keys, for daemons that are started from now on.
+    pub passphrase: Option<PathBuf>,
     directory: PathBuf,
     router: Child,
     supervisor: Option<Child>,
@@ -311,7 +313,8 @@ impl Node {
         std::fs::write(directory.join("etc/config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;
         let (uids, group) = ([1, 2, 3].map(|daemon| first + daemon), first + 4);
-        Ok(Self { name, address, uids, group, log_filter: None, directory, router, supervisor: None })
+        let (log_filter, passphrase, supervisor) = (None, None, None);
+        Ok(Self { name, address, uids, group, log_filter, passphrase, directory, router, supervisor })
     }
 
     fn path(&self, name: &str) -> OsString {
@@ -355,7 +358,7 @@ impl Node {
     pub fn start_daemons(&mut self) -> Result<(), Failure> {
         let [keyd, meshd, tund] = self.uids.map(|uid| OsString::from(uid.to_string()));
         let group = OsString::from(self.group.to_string());
-        let args = [
+        let mut args: Vec<OsString> = vec![
             "up".into(),
             "--config".into(),
             self.config().into_os_string(),
@@ -372,13 +375,48 @@ impl Node {
             "--group".into(),
             group,
         ];
-        let mut supervisor =
-            Spawn::new(&bin().join("i2planctl"), args).namespace(Some(&self.name)).log(&self.log());
+        if self.passphrase.is_some() {
+            args.extend(["--passphrase-fd".into(), "8".into()]);
+        }
+        let mut supervisor = self.with_passphrase(args).namespace(Some(&self.name)).log(&self.log());
         if let Some(filter) = &self.log_filter {
             supervisor = supervisor.variable("I2PLAN_LOG", filter);
         }
         self.supervisor = Some(supervisor.start()?);
         Ok(())
+    }
+
+    /// `i2planctl` with these arguments, and with the passphrase, if there is one, as descriptor 8.
+    fn with_passphrase(&self, args: Vec<OsString>) -> Spawn {
+        let program = bin().join("i2planctl");
+        let Some(file) = &self.passphrase else { return Spawn::new(&program, args) };
+        let script = ["-c".into(), "exec 8<\"$0\"; exec \"$@\"".into()];
+        let words = [file.clone().into_os_string(), program.into_os_string()];
+        Spawn::new(Path::new("/bin/sh"), script.into_iter().chain(words).chain(args))
+    }
+
+    /// Seals the keys of the node, which is stopped, with the passphrase.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub async fn seal(&self) -> Result<Output, Failure> {
+        let args = [
+            "key".into(),
+            "change-passphrase".into(),
+            "--config".into(),
+            self.config().into_os_string(),
+            "--data-dir".into(),
+            self.path("state"),
+            "--keyd-user".into(),
+            self.uids[0].to_string().into(),
+            "--new-passphrase-fd".into(),
+            "8".into(),
+        ];
+        let output = self.with_passphrase(args.into()).namespace(Some(&self.name)).output("").await?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        Err(self.failure(&format!("its keys cannot be sealed: {}", output.stderr)))
     }
 
     /// Stops the node's daemons.

@@ -18,7 +18,7 @@ Usage: i2plan-meshd [OPTIONS]
 Started by a service manager or by `i2planctl up`, which hand it its listening socket.
 
 Options:
-      --config FILE        configuration (default: /etc/i2plan/config.toml, if it exists)
+      --config FILE        configuration (default: ~/.i2plan/config.toml or /etc/i2plan/config.toml, if it exists)
       --state DIR          state directory (default: $STATE_DIRECTORY, or meshd/ in node.data_dir)
       --keyd-socket PATH   (default: /run/i2plan/keyd.sock)
       --tund-socket PATH   (default: /run/i2plan/tund.sock)
@@ -26,7 +26,9 @@ Options:
   -h, --help
   -V, --version
 
-Environment: the configuration's variables, and I2PLAN_LOG (error, warn, info, debug, or target=level,...).
+Environment: the configuration's variables, and those of the log: I2PLAN_LOG (error, warn, info, debug, or
+target=level,...), I2PLAN_LOG_FORMAT (text, json, journal), DEBUG_I2P, WARNFAIL_I2P, NO_COLOR.
+SIGHUP: reads the configuration again.
 ";
 
 /// Exit status for a command line or configuration that cannot be right.

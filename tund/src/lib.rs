@@ -39,7 +39,7 @@ pub enum EndReason {
     Harden(IoError),
     /// The log filter is wrong.
     #[error(transparent)]
-    Log(#[from] logging::FilterError),
+    Log(#[from] logging::LogError),
     /// There is no such user.
     #[error("--meshd-user: {0}")]
     User(#[from] UnknownUser),

@@ -19,7 +19,8 @@ Options:
   -V, --version           print the version
   -h, --help              print this help
 
-I2PLAN_LOG filters what is logged: error, warn, info, debug, or target=level, …
+I2PLAN_LOG filters what is logged: error, warn, info, debug, or target=level, …; also I2PLAN_LOG_FORMAT (text, json,
+journal), DEBUG_I2P, WARNFAIL_I2P and NO_COLOR.
 ";
 
 /// What the command line asks for.

@@ -6,6 +6,7 @@ use crate::args::Up;
 use crate::failure::{Failure, Kind};
 use crate::passphrase::{self, Given};
 use crate::supervisor::event::Events;
+use crate::supervisor::log::LogFile;
 use crate::supervisor::users::{Accounts, control_group};
 use crate::supervisor::{self, Node};
 
@@ -27,6 +28,8 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref()).map_err(|error| {
         Failure::invalid(error.to_string()).with_hint("correct the configuration, then start again")
     })?;
+    // meshd is another user, with another home.
+    let file = args.config.or_else(|| config.path().exists().then(|| config.path().to_owned()));
     let data = args.data_dir.unwrap_or(config.data_dir);
     let passphrase = match given.passphrase {
         None if args.ask_passphrase => {
@@ -41,7 +44,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         given => given,
     };
     let node = Node {
-        config: args.config,
+        config: file,
         data,
         run: args.runtime_dir,
         accounts,
@@ -49,5 +52,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         sam_address: config.sam_address,
         passphrase,
     };
-    supervisor::run(&node, Events { json }).await
+    let log = args.log_file.filter(|path| !path.as_os_str().is_empty());
+    let log = log.as_deref().map(LogFile::start).transpose()?;
+    supervisor::run(&node, Events { json }, log.as_ref()).await
 }

@@ -54,6 +54,8 @@ pub struct Daemon {
     pub passphrase: Option<Passphrase>,
     /// This program, which launches it.
     pub launcher: PathBuf,
+    /// Changes when it shall read its configuration again; none if it has none.
+    pub hangup: Option<watch::Receiver<()>>,
 }
 
 impl Daemon {
@@ -61,7 +63,7 @@ impl Daemon {
     ///
     /// # Errors
     /// If it cannot be started as it is configured.
-    pub async fn supervise(self, mut goal: watch::Receiver<Goal>, events: Events) -> Result<(), Failure> {
+    pub async fn supervise(mut self, mut goal: watch::Receiver<Goal>, events: Events) -> Result<(), Failure> {
         let daemon = self.name;
         let mut backoff = Backoff::default();
         loop {
@@ -71,12 +73,21 @@ impl Daemon {
                     if let Some(pid) = child.id() {
                         events.tell(&Event::Started { daemon, pid });
                     }
-                    tokio::select! {
-                        status = child.wait() => (ended(&status), status.ok().and_then(|status| status.code())),
-                        () = stopping(&mut goal) => {
-                            let how = ended(&stop(&mut child, &mut goal).await);
-                            events.tell(&Event::Stopped { daemon, how });
-                            return Ok(());
+                    loop {
+                        tokio::select! {
+                            status = child.wait() => {
+                                break (ended(&status), status.ok().and_then(|status| status.code()));
+                            }
+                            () = stopping(&mut goal) => {
+                                let how = ended(&stop(&mut child, &mut goal).await);
+                                events.tell(&Event::Stopped { daemon, how });
+                                return Ok(());
+                            }
+                            () = hung_up(&mut self.hangup) => {
+                                if let Some(pid) = pid(&child) {
+                                    let _ = kill(pid, Signal::SIGHUP);
+                                }
+                            }
                         }
                     }
                 }
@@ -170,11 +181,25 @@ async fn stopping(goal: &mut watch::Receiver<Goal>) {
     let _ = goal.wait_for(|goal| *goal != Goal::Run).await;
 }
 
+/// Returns when the daemon shall read its configuration again.
+async fn hung_up(hangup: &mut Option<watch::Receiver<()>>) {
+    let came = match hangup {
+        Some(hangup) => hangup.changed().await.is_ok(),
+        None => false,
+    };
+    if !came {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The number of a process that has not been waited for, so that it is still its own.
+fn pid(child: &Child) -> Option<Pid> {
+    child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw)
+}
+
 /// Asks the process to stop, and ends it if it does not in time or shall not have any.
 async fn stop(child: &mut Child, goal: &mut watch::Receiver<Goal>) -> io::Result<ExitStatus> {
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
-    // It has not been waited for, so the number is still its own.
-    if let Some(pid) = pid.filter(|_| *goal.borrow() != Goal::Kill) {
+    if let Some(pid) = pid(child).filter(|_| *goal.borrow() != Goal::Kill) {
         let _ = kill(pid, Signal::SIGTERM);
         let in_time = tokio::select! {
             status = timeout(STOP_DEADLINE, child.wait()) => status.ok(),

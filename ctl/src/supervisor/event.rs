@@ -40,10 +40,10 @@ pub enum Event {
         /// How it ended.
         how: String,
     },
-    /// A signal came that changes nothing.
-    Ignored {
-        /// Which.
-        signal: &'static str,
+    /// SIGHUP came: the configuration is read again, and the log file, if there is one, opened again.
+    Reloading {
+        /// Why the log file was not.
+        error: Option<String>,
     },
 }
 
@@ -56,9 +56,10 @@ impl std::fmt::Display for Event {
             }
             Self::Stopping { reason } => write!(f, "stopping: {reason}"),
             Self::Stopped { daemon, how } => write!(f, "{daemon} stopped: it {how}"),
-            Self::Ignored { signal } => {
-                write!(f, "{signal} is ignored: to restart the node, stop and start it")
-            }
+            Self::Reloading { error: None } => f.write_str(
+                "SIGHUP came: the configuration is read again; to restart the node, stop and start it",
+            ),
+            Self::Reloading { error: Some(error) } => write!(f, "SIGHUP came: {error}"),
         }
     }
 }

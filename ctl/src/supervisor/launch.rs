@@ -29,7 +29,17 @@ pub const COMMAND: &str = "__launch";
 pub const LISTEN_FD: i32 = 3;
 
 /// Variables that reach a daemon, besides those that start with [`PREFIX`].
-const VARIABLES: [&str; 6] = ["PATH", "LANG", "TZ", "NO_COLOR", "NOTIFY_SOCKET", "RUST_BACKTRACE"];
+const VARIABLES: [&str; 9] = [
+    "PATH",
+    "LANG",
+    "TZ",
+    "NO_COLOR",
+    "NOTIFY_SOCKET",
+    "RUST_BACKTRACE",
+    "DEBUG_I2P",
+    "WARNFAIL_I2P",
+    "JOURNAL_STREAM",
+];
 
 /// What i2plan's own variables start with.
 const PREFIX: &str = "I2PLAN_";

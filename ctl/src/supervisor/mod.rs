@@ -5,7 +5,7 @@
 //! * [`layout`]: directories and sockets, and who may use them.
 //! * [`daemon`]: one daemon's process.
 //! * [`launch`]: the steps between its start and its becoming the daemon.
-//! * [`event`]: what is told to the user.
+//! * [`event`]: what is told to the user; [`log`]: the file that it may go to.
 
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use daemon::{Daemon, Goal, find_program};
 use event::{Event, Events};
 use layout::{Directories, Socket, Sockets};
+use log::LogFile;
 use users::Accounts;
 
 pub mod backoff;
@@ -27,6 +28,7 @@ pub mod daemon;
 pub mod event;
 pub mod launch;
 pub mod layout;
+pub mod log;
 pub mod users;
 
 /// A node to run.
@@ -52,7 +54,7 @@ pub struct Node {
 ///
 /// # Errors
 /// If it cannot be started, or one of its daemons refuses its configuration.
-pub async fn run(node: &Node, events: Events) -> Result<(), Failure> {
+pub async fn run(node: &Node, events: Events, log: Option<&LogFile>) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let launcher = std::env::current_exe()
         .map_err(|error| Failure::internal(format!("cannot find this program's own file: {error}")))?;
@@ -61,8 +63,9 @@ pub async fn run(node: &Node, events: Events) -> Result<(), Failure> {
     let sockets = Sockets::listen(&directories.run, &node.accounts, node.group).await?;
 
     let (failed, mut failure) = mpsc::channel(1);
+    let (hangup, _) = watch::channel(());
     let mut running = Vec::new();
-    for daemon in daemons(node, &directories, &sockets, &launcher)? {
+    for daemon in daemons(node, &directories, &sockets, &launcher, &hangup)? {
         running.push(Running::start(daemon, events, failed.clone()));
     }
     drop(failed);
@@ -70,7 +73,12 @@ pub async fn run(node: &Node, events: Events) -> Result<(), Failure> {
     let result = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Received::Hangup => events.tell(&Event::Ignored { signal: "SIGHUP" }),
+                Received::Hangup => {
+                    let reopened = log.map_or(Ok(()), LogFile::reopen);
+                    let error = reopened.err().map(|error| format!("cannot open the log file: {error}"));
+                    events.tell(&Event::Reloading { error });
+                    hangup.send_replace(());
+                }
                 Received::Interrupt => {
                     events.tell(&Event::Stopping { reason: "SIGINT came".to_owned() });
                     break Ok(());
@@ -96,6 +104,7 @@ fn daemons(
     directories: &Directories,
     sockets: &Sockets,
     launcher: &Path,
+    hangup: &watch::Sender<()>,
 ) -> Result<[Daemon; 3], Failure> {
     let Accounts { keyd, meshd, tund } = node.accounts;
     let (meshd_uid, tund_uid) = (meshd.uid.to_string(), tund.uid.to_string());
@@ -130,6 +139,7 @@ fn daemons(
             socket: socket.share()?,
             passphrase: node.passphrase.clone().filter(|_| name == "keyd"),
             launcher: launcher.to_owned(),
+            hangup: (name == "meshd").then(|| hangup.subscribe()),
         })
     };
     Ok([

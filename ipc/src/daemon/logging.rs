@@ -1,39 +1,130 @@
-//! Logging of a daemon: text on standard error, which systemd and the supervisor collect.
+//! Logging of a daemon: lines on standard error, which systemd and the supervisor collect.
+//!
+//! A daemon opens no file and no socket to log: behind its walls it could not open it again. Under systemd its lines
+//! carry their priority as sd-daemon(3) says, which the journal understands; whoever wants the fields apart asks for
+//! JSON. A log file belongs to the supervisor, which makes a new one on SIGHUP.
+//!
+//! | variable | value |
+//! | --- | --- |
+//! | `I2PLAN_LOG` | the filter: a level (`error`, `warn`, `info`, `debug`), or `target=level,…` |
+//! | `DEBUG_I2P` | the level, `debug`, `warn` or `error`; `I2PLAN_LOG` wins |
+//! | `I2PLAN_LOG_FORMAT` | `text`, `json` or `journal`; by default `journal` if standard error goes there, else `text` |
+//! | `WARNFAIL_I2P` | `true`: the first warning ends the process, for tests |
+//! | `NO_COLOR` | anything: no colours, which are for terminals only anyway |
+//!
+//! A variable without a value counts as not set.
 
-use std::fmt::{Debug, Write as _};
+use std::fmt::{self, Debug, Write as _};
 use std::io::IsTerminal as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use thiserror::Error;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::Context;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The filter's variable.
 pub const VARIABLE: &str = "I2PLAN_LOG";
 
-/// A filter that cannot be read.
+/// A variable that cannot be read.
 #[derive(Debug, Error)]
-#[error(
-    "{VARIABLE}={value:?} is not a log filter: {reason}; write a level (error, warn, info, debug) or target=level, …"
-)]
-pub struct FilterError {
+#[error("environment variable {variable}={value:?}: {reason}")]
+pub struct LogError {
+    variable: &'static str,
     value: String,
     reason: String,
 }
 
-/// The filter without the variable. boringtun's own messages do not say which peer they are about, and call it
+/// What is logged without a variable. boringtun's own messages do not say which peer they are about, and call it
 /// an error when one is away; i2plan tells of peers itself.
-const DEFAULT: &str = "info,boringtun=off";
+const DEFAULT_LEVEL: &str = "info";
+const QUIET: &str = "boringtun=off";
 
-/// Starts logging, filtered by `I2PLAN_LOG`.
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+    /// For the journal, which knows the time itself.
+    Journal,
+}
+
+/// What the environment says.
+#[derive(Debug, PartialEq)]
+struct Settings {
+    filter: Targets,
+    format: Format,
+    warnings_are_fatal: bool,
+}
+
+impl Settings {
+    fn read(environment: impl Fn(&str) -> Option<String>, journal: bool) -> Result<Self, LogError> {
+        let get = |variable| environment(variable).filter(|value| !value.is_empty());
+        let wrong = |variable, value: &str, reason: &str| {
+            let (value, reason) = (value.to_owned(), reason.to_owned());
+            LogError { variable, value, reason }
+        };
+        let level = match get("DEBUG_I2P") {
+            None => DEFAULT_LEVEL.to_owned(),
+            Some(level) if ["debug", "warn", "error"].contains(&level.as_str()) => level,
+            Some(other) => return Err(wrong("DEBUG_I2P", &other, "debug, warn or error is expected")),
+        };
+        let filter = get(VARIABLE).unwrap_or_else(|| format!("{level},{QUIET}"));
+        let format = match get("I2PLAN_LOG_FORMAT").as_deref() {
+            None if journal => Format::Journal,
+            None | Some("text") => Format::Text,
+            Some("json") => Format::Json,
+            Some("journal") => Format::Journal,
+            Some(other) => {
+                return Err(wrong("I2PLAN_LOG_FORMAT", other, "text, json or journal is expected"));
+            }
+        };
+        let warnings_are_fatal = match get("WARNFAIL_I2P").as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => return Err(wrong("WARNFAIL_I2P", other, "true or false is expected")),
+        };
+        let filter = parse_filter(&filter).map_err(|reason| wrong(VARIABLE, &filter, &reason))?;
+        Ok(Self { filter, format, warnings_are_fatal })
+    }
+}
+
+/// A misspelt level would pass for a target that nothing is logged under.
+fn parse_filter(text: &str) -> Result<Targets, String> {
+    let expected = "a level (error, warn, info, debug), or target=level,… is expected";
+    for part in text.split(',') {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if level.trim().parse::<LevelFilter>().is_err() {
+            return Err(format!("{:?} is no level; {expected}", level.trim()));
+        }
+    }
+    text.parse().map_err(|error| format!("{error}; {expected}"))
+}
+
+/// Whether standard error goes to the journal: systemd says of which file that is so (systemd.exec(5)).
+fn is_journal(variable: Option<&str>) -> bool {
+    let stream = variable.and_then(|variable| variable.split_once(':'));
+    let Some((device, inode)) = stream else { return false };
+    let file = std::io::stderr().as_fd().try_clone_to_owned().map(std::fs::File::from);
+    let metadata = file.and_then(|file| file.metadata());
+    metadata.is_ok_and(|it| (it.dev().to_string().as_str(), it.ino().to_string().as_str()) == (device, inode))
+}
+
+/// Starts logging as the environment says.
 ///
 /// # Errors
-/// [`FilterError`] if the variable holds no filter.
-pub fn init() -> Result<(), FilterError> {
+/// [`LogError`] if a variable does not hold what it should.
+pub fn init() -> Result<(), LogError> {
     start(None::<Observer<fn(Line)>>)
 }
 
@@ -41,20 +132,145 @@ pub fn init() -> Result<(), FilterError> {
 ///
 /// # Errors
 /// As [`init`].
-pub fn init_with(observe: impl Fn(Line) + Send + Sync + 'static) -> Result<(), FilterError> {
+pub fn init_with(observe: impl Fn(Line) + Send + Sync + 'static) -> Result<(), LogError> {
     start(Some(Observer(observe)))
 }
 
-fn start(observer: Option<Observer<impl Fn(Line) + Send + Sync + 'static>>) -> Result<(), FilterError> {
-    let value = std::env::var(VARIABLE).unwrap_or_else(|_| DEFAULT.to_owned());
-    let filter: Targets = value.parse().map_err(|error: tracing_subscriber::filter::ParseError| {
-        FilterError { value, reason: error.to_string() }
-    })?;
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-    );
-    tracing_subscriber::registry().with(filter).with(format).with(observer).init();
+fn start(observer: Option<Observer<impl Fn(Line) + Send + Sync + 'static>>) -> Result<(), LogError> {
+    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let journal = is_journal(variable("JOURNAL_STREAM").as_deref());
+    let Settings { filter, format, warnings_are_fatal } = Settings::read(variable, journal)?;
+    let colours =
+        std::io::stderr().is_terminal() && variable("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        Format::Text => lines.with_ansi(colours).boxed(),
+        Format::Json => lines.with_ansi(false).event_format(Json).boxed(),
+        Format::Journal => lines.with_ansi(false).event_format(Journal).boxed(),
+    };
+    // The last to see an event, which has been written then.
+    let fatal = warnings_are_fatal.then_some(Fatal);
+    tracing_subscriber::registry().with(lines).with(filter).with(observer).with(fatal).init();
     Ok(())
+}
+
+/// Ends the process at a warning.
+struct Fatal;
+
+impl<S: Subscriber> Layer<S> for Fatal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() <= Level::WARN {
+            eprintln!("WARNFAIL_I2P is set: a warning ends this process");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Lines for the journal.
+struct Journal;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N>
+    for Journal
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        // sd-daemon(3), syslog(3).
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        let mut text = Text::new(usize::MAX);
+        event.record(&mut text);
+        writeln!(writer, "<{priority}>{}: {}", event.metadata().target(), text.text)
+    }
+}
+
+/// One JSON object a line.
+struct Json;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N>
+    for Json
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut members = Members::default();
+        event.record(&mut members);
+        let level = event.metadata().level().as_str().to_lowercase();
+        writer.write_str("{\"time\":\"")?;
+        SystemTime.format_time(&mut writer)?;
+        write!(writer, "\",\"level\":\"{level}\",\"target\":{}", quoted(event.metadata().target()))?;
+        write!(writer, ",\"message\":{}", quoted(&members.message))?;
+        writeln!(writer, ",\"fields\":{{{}}}}}", members.fields)
+    }
+}
+
+/// The members of a JSON object.
+#[derive(Default)]
+struct Members {
+    message: String,
+    fields: String,
+}
+
+impl Members {
+    fn add(&mut self, field: &Field, value: &str) {
+        let comma = if self.fields.is_empty() { "" } else { "," };
+        // A field's name is an identifier.
+        let _ = write!(self.fields, "{comma}\"{}\":{value}", field.name());
+    }
+}
+
+impl Visit for Members {
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, &value.to_string());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, &value.to_string());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, &value.to_string());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, &quoted(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let value = format!("{value:?}");
+        if field.name() == "message" {
+            self.message = value;
+        } else {
+            self.add(field, &quoted(&value));
+        }
+    }
+}
+
+/// A JSON string (RFC 8259, section 7).
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            char if char.is_control() => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(char));
+            }
+            char => quoted.push(char),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// Longest message of a [`Line`], bytes.
@@ -81,37 +297,36 @@ impl<S: Subscriber, F: Fn(Line) + Send + Sync + 'static> Layer<S> for Observer<F
             Level::INFO => "info",
             _ => return,
         };
-        let mut text = Text::default();
+        let mut text = Text::new(MAX_LINE);
         event.record(&mut text);
         let target = event.metadata().target().to_owned();
-        (self.0)(Line { level, target, message: text.0 });
+        (self.0)(Line { level, target, message: text.text });
     }
 }
 
-/// A message and its fields as one line.
-#[derive(Default)]
-struct Text(String);
+/// A message and its fields as one line, up to a length.
+struct Text {
+    text: String,
+    most: usize,
+}
 
 impl Text {
-    fn add(&mut self, field: &Field, value: &dyn Debug) {
-        // The message is the first of the fields.
-        let _ = match field.name() {
-            "message" => write!(self, "{value:?}"),
-            name => write!(self, " {name}={value:?}"),
-        };
+    fn new(most: usize) -> Self {
+        Self { text: String::new(), most }
     }
 }
 
-impl std::fmt::Write for Text {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
         for char in text.chars() {
             let escaped = char.is_control().then(|| char.escape_default());
-            if self.0.len() + escaped.as_ref().map_or(char.len_utf8(), ExactSizeIterator::len) > MAX_LINE {
-                return Err(std::fmt::Error);
+            let len = escaped.as_ref().map_or(char.len_utf8(), ExactSizeIterator::len);
+            if self.text.len() + len > self.most {
+                return Err(fmt::Error);
             }
             match escaped {
-                Some(escaped) => self.0.extend(escaped),
-                None => self.0.push(char),
+                Some(escaped) => self.text.extend(escaped),
+                None => self.text.push(char),
             }
         }
         Ok(())
@@ -120,12 +335,17 @@ impl std::fmt::Write for Text {
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.add(field, value);
+        // The message is the first of the fields.
+        let _ = match field.name() {
+            "message" => write!(self, "{value:?}"),
+            name => write!(self, " {name}={value:?}"),
+        };
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -148,5 +368,114 @@ mod tests {
             (second.level, second.target.as_str(), second.message.len()),
             ("error", "elsewhere", 1000)
         );
+    }
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let get = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        Settings::read(get, false).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn levels_come_from_either_variable() {
+        let enabled = |variables: &[(&str, &str)], target: &str| {
+            let filter = read(variables).unwrap().filter;
+            [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG]
+                .into_iter()
+                .filter(|level| filter.would_enable(target, level))
+                .count()
+        };
+        assert_eq!((enabled(&[], "i2plan_meshd"), enabled(&[], "boringtun")), (3, 0));
+        for (level, count) in [("debug", 4), ("warn", 2), ("error", 1)] {
+            assert_eq!(enabled(&[("DEBUG_I2P", level)], "i2plan_meshd"), count);
+        }
+        let both = [("DEBUG_I2P", "debug"), ("I2PLAN_LOG", "error,i2plan_tund=info")];
+        assert_eq!((enabled(&both, "i2plan_meshd"), enabled(&both, "i2plan_tund::tunnel")), (1, 3));
+        assert_eq!(enabled(&[("DEBUG_I2P", ""), ("I2PLAN_LOG", "")], "i2plan_meshd"), 3);
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        for (variable, value, says) in [
+            ("I2PLAN_LOG", "debgu", "\"debgu\" is no level; a level (error, warn, info, debug)"),
+            ("I2PLAN_LOG", "info,i2plan_meshd", "\"i2plan_meshd\" is no level"),
+            ("I2PLAN_LOG", "i2plan_meshd=loud", "\"loud\" is no level"),
+            ("DEBUG_I2P", "1", "debug, warn or error is expected"),
+            ("I2PLAN_LOG_FORMAT", "xml", "text, json or journal is expected"),
+            ("WARNFAIL_I2P", "yes", "true or false is expected"),
+        ] {
+            let error = read(&[(variable, value)]).unwrap_err();
+            assert!(error.starts_with(&format!("environment variable {variable}={value:?}: ")), "{error}");
+            assert!(error.contains(says), "{error}");
+        }
+        assert!(read(&[("WARNFAIL_I2P", "true")]).unwrap().warnings_are_fatal);
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_file() {
+        let stderr = std::fs::File::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
+        let metadata = stderr.metadata().unwrap();
+        assert!(is_journal(Some(&format!("{}:{}", metadata.dev(), metadata.ino()))));
+        for other in [None, Some(""), Some("8"), Some("8:1"), Some("a:b")] {
+            assert!(!is_journal(other), "{other:?}");
+        }
+        let get = |_: &str| None;
+        assert_eq!(Settings::read(get, true).unwrap().format, Format::Journal);
+        assert_eq!(Settings::read(get, false).unwrap().format, Format::Text);
+    }
+
+    /// What is written in a format.
+    fn written<E>(format: E) -> String
+    where
+        E: FormatEvent<tracing_subscriber::Registry, tracing_subscriber::fmt::format::DefaultFields>
+            + Send
+            + Sync
+            + 'static,
+    {
+        #[derive(Clone, Default)]
+        struct Kept(Arc<Mutex<Vec<u8>>>);
+
+        impl io::Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).event_format(format);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            let (name, text) = ("a\n\"b\"\\", "x\u{7}");
+            tracing::warn!(target: "t", %name, text, count = 3, there = true, "two\nlines");
+            tracing::debug!(target: "t", "no fields");
+        });
+        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn the_journal_gets_a_priority_and_one_line_each() {
+        assert_eq!(
+            written(Journal),
+            "<4>t: two\\nlines name=a\\n\"b\"\\ text=\"x\\u{7}\" count=3 there=true\n<7>t: no fields\n"
+        );
+    }
+
+    #[test]
+    fn json_is_json() {
+        let written = written(Json);
+        let lines: Vec<serde_json::Value> =
+            written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!((&lines[0]["level"], &lines[0]["message"]), (&"warn".into(), &"two\nlines".into()));
+        let fields = serde_json::json!({ "name": "a\n\"b\"\\", "text": "x\u{7}", "count": 3, "there": true });
+        assert_eq!(lines[0]["fields"], fields);
+        assert_eq!(lines[1]["fields"], serde_json::json!({}));
+        assert!(lines[0]["time"].as_str().unwrap().starts_with("20"));
     }
 }

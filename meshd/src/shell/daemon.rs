@@ -34,8 +34,8 @@ use super::service::{Command, Control};
 use super::sessions::{self, Context, Open, Update};
 use super::storage::{Storage, StorageError};
 use super::tunnel;
-use crate::config::{Config, ConfigError};
 use crate::config::live::Live;
+use crate::config::{Config, ConfigError};
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn, describe_key};
 use crate::{sam, walls};
 
