@@ -7,8 +7,11 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
 
+use crate::commands::completions;
 use crate::failure::{EXIT_CODES, Failure};
+use crate::ping::series::Plan;
 #[cfg(target_os = "linux")]
 use crate::supervisor::launch::Launch;
 
@@ -45,7 +48,7 @@ pub enum Command {
 
     /// Check the node and the walls around its daemons, and say what to mend
     #[command(after_help = DOCTOR_HELP)]
-    Doctor,
+    Doctor(Doctor),
 
     /// List the other members of the network
     #[command(after_help = PEERS_HELP)]
@@ -54,6 +57,14 @@ pub enum Command {
     /// Show the routing table
     #[command(after_help = ROUTES_HELP)]
     Routes,
+
+    /// Send echo requests to a member through the tunnel, and tell loss and round-trip times
+    #[command(after_help = PING_HELP)]
+    Ping(Ping),
+
+    /// Tell what happens at the node, as it happens
+    #[command(after_help = EVENTS_HELP)]
+    Events(EventsArgs),
 
     /// Make, list and revoke invites
     #[command(subcommand, arg_required_else_help = true)]
@@ -79,6 +90,24 @@ pub enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Key(KeyCommand),
 
+    /// Show, change and check the configuration
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(ConfigCommand),
+
+    /// Print what a shell needs to complete this program's commands, and the names of members
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell
+        shell: completions::Shell,
+    },
+
+    /// Print version, commit and build time
+    Version {
+        /// Those of the daemons that run, too
+        #[arg(long)]
+        all: bool,
+    },
+
     /// Run a node in the foreground: start its three daemons and keep them running
     #[command(after_help = UP_HELP)]
     Up(Box<Up>),
@@ -102,12 +131,14 @@ pub enum InviteCommand {
     /// Show one of them, and who has used it; the code itself is not kept
     Show {
         /// The invite's id
+        #[arg(add = ArgValueCandidates::new(completions::invites))]
         id: String,
     },
 
     /// Make one useless
     Revoke {
         /// The invite's id
+        #[arg(add = ArgValueCandidates::new(completions::invites))]
         id: String,
     },
 }
@@ -124,6 +155,7 @@ pub enum BanCommand {
     /// Lift a ban
     Remove {
         /// The member: name, node id or the beginning of one
+        #[arg(add = ArgValueCandidates::new(completions::banned))]
         node: String,
     },
 }
@@ -132,6 +164,7 @@ pub enum BanCommand {
 #[derive(Debug, clap::Args)]
 pub struct BanAdd {
     /// The member: name, address, node id or the beginning of one
+    #[arg(add = ArgValueCandidates::new(completions::members))]
     pub node: String,
 
     /// Why, for people
@@ -147,6 +180,7 @@ pub struct BanAdd {
 #[derive(Debug, clap::Args)]
 pub struct Revoke {
     /// The member: name, address, node id or the beginning of one
+    #[arg(add = ArgValueCandidates::new(completions::members))]
     pub node: String,
 
     /// Do not ask
@@ -160,6 +194,104 @@ pub struct Leave {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// `i2planctl doctor`
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// Configuration file [default: /etc/i2plan/config.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// `i2planctl ping`
+#[derive(Debug, clap::Args)]
+pub struct Ping {
+    /// The member: name, address, node id or the beginning of one; or any address
+    #[arg(value_name = "MEMBER", add = ArgValueCandidates::new(completions::members))]
+    pub target: String,
+
+    /// Stop after so many requests; with --deadline, after so many replies [default: at Ctrl-C]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
+
+    /// Time between requests: 0.5, 200ms, 1s or 1m, at least 10ms
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
+    pub interval: Duration,
+
+    /// How long a reply may take, at most 5m
+    #[arg(short = 'W', long, value_name = "TIME", default_value = "10s", value_parser = parse_patience)]
+    pub timeout: Duration,
+
+    /// Stop after this time, whatever was answered
+    #[arg(short = 'w', long, value_name = "TIME", value_parser = parse_time)]
+    pub deadline: Option<Duration>,
+
+    /// Use the member's IPv4 address
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+
+    /// Use the member's IPv6 address
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+}
+
+impl Ping {
+    /// What is to be sent.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        Plan { count: self.count, interval: self.interval, patience: self.timeout, deadline: self.deadline }
+    }
+}
+
+/// `i2planctl events`
+#[derive(Debug, clap::Args)]
+pub struct EventsArgs {
+    /// Stop after so many events
+    #[arg(short = 'n', long, value_name = "N")]
+    pub count: Option<u64>,
+
+    /// Tell the lines of meshd's log too
+    #[arg(long)]
+    pub log: bool,
+}
+
+/// `i2planctl config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Show all keys with their values, where those come from, and whether they can be changed at run time
+    #[command(after_help = CONFIG_SHOW_HELP)]
+    Show,
+
+    /// Print the value of one key
+    Get {
+        /// The key, such as node.name
+        #[arg(add = ArgValueCandidates::new(completions::settings))]
+        key: String,
+    },
+
+    /// Change a key until the node is started again
+    Set {
+        /// The key, such as node.name
+        #[arg(add = ArgValueCandidates::new(completions::settings))]
+        key: String,
+
+        /// The value, as it would stand in the environment
+        value: String,
+    },
+
+    /// Have the node read its file again, as SIGHUP does
+    Reload,
+
+    /// Check a configuration file, without a node
+    Check {
+        /// The file [default: /etc/i2plan/config.toml]
+        file: Option<PathBuf>,
+    },
 }
 
 /// `i2planctl invite create`
@@ -282,9 +414,41 @@ Keys are rotated every seven days by themselves. The key before is accepted for 
 members learn of the new one; sessions go on meanwhile. Once a minute at most.";
 
 const DOCTOR_HELP: &str = "\
-What is said of a daemon's walls is what the kernel reports in /proc, and for Landlock what the daemon reports.
+Works without a node that answers too: it then looks for what keeps it from running. What is said of a daemon's walls \
+is what the kernel reports in /proc, and for Landlock what the daemon reports. With sudo it sees more.
 
 The exit status is 1 if there is something to mend; findings marked `note` need not be.";
+
+const PING_HELP: &str = "\
+Needs no privileges where net.ipv4.ping_group_range has the user's group, as it has on most systems, and root \
+elsewhere. With an address no node needs to run here.
+
+The exit status is 0 if anything was answered, and 1 if nothing was.
+
+Examples:
+  i2planctl ping web
+  i2planctl ping web -6 -c 10 -i 0.2
+  i2planctl ping web -c 1 -w 1m        # wait until it answers";
+
+const EVENTS_HELP: &str = "\
+Begins with what happens next, and goes on until Ctrl-C, also while the node is away. It says so when it has missed \
+something. With --json each event is one line.
+
+Examples:
+  i2planctl events
+  i2planctl events --json | jq --unbuffered 'select(.event == \"member_life\")'";
+
+const CONFIG_SHOW_HELP: &str = "\
+FROM is a line of the file, a variable of the environment, `config set`, or default. What is changed `at restart` \
+counts only after the node was started again.";
+
+const COMPLETIONS_HELP: &str = "\
+Members, invites and keys of the configuration are asked of the node, if it runs and this user may ask.
+
+Examples:
+  source <(i2planctl completions bash)                     # in ~/.bashrc
+  source <(i2planctl completions zsh)                      # in ~/.zshrc, after compinit
+  i2planctl completions fish > ~/.config/fish/completions/i2planctl.fish";
 
 const ROUTES_HELP: &str = "\
 HOPS is 1 for a member that answers this node itself, 2 for one that answers through another (VIA) only, and - for \
@@ -347,6 +511,9 @@ Examples:
   sudo i2planctl up --ask-passphrase
   sudo i2planctl up --config node.toml --data-dir /srv/i2plan
   sudo i2planctl up --keyd-user 990 --meshd-user 991 --tund-user 992";
+
+/// No time on the command line is longer.
+const MAX_TIME: Duration = Duration::from_secs(366 * 86_400);
 
 /// What a command line comes to.
 #[derive(Debug)]
@@ -426,6 +593,36 @@ fn json_failure(error: &clap::Error) -> Failure {
     Failure::usage(message.trim_start_matches("error: ")).with_hint("see `i2planctl --help`")
 }
 
+/// Seconds, with a fraction, or with a unit from ms to d.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number of seconds such as 0.5, or one with ms, s, m or h".to_owned();
+    let seconds = |text: &str| {
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let seconds = plain.then(|| text.parse().ok()).flatten();
+        seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    };
+    let time = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(millis), _) => millis.parse().ok().map(Duration::from_millis),
+        (None, Some(text)) => seconds(text),
+        (None, None) => seconds(text).or_else(|| i2plan_meshd::config::parse_duration(text)),
+    };
+    time.filter(|time| *time <= MAX_TIME).ok_or_else(wrong)
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    match parse_time(text)? {
+        short if short < Duration::from_millis(10) => Err("at least 10ms".to_owned()),
+        interval => Ok(interval),
+    }
+}
+
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    match parse_time(text)? {
+        long if long > Duration::from_secs(300) => Err("at most 5m".to_owned()),
+        patience => Ok(patience),
+    }
+}
+
 fn parse_expiry(text: &str) -> Result<Duration, String> {
     match i2plan_meshd::config::parse_duration(text) {
         Some(Duration::ZERO) => Err("an invite that has expired invites nobody".to_owned()),
@@ -466,6 +663,17 @@ mod tests {
         for wrong in ["0", "0h", "1w", "-1h", "", "1.5h", "99999999999999999999"] {
             assert!(parse_expiry(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn times_of_a_ping() {
+        for (text, millis) in [("0.5", 500), ("200ms", 200), ("1s", 1000), ("1.5s", 1500), ("2m", 120_000)] {
+            assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "ms", "s", "-1", "1e3", "inf", "nan", "1x", "99999999999999999999"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_interval("9ms").is_err() && parse_patience("6m").is_err());
     }
 
     #[test]

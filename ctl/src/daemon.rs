@@ -4,10 +4,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request};
+use i2plan_ipc::Node;
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::version::Version;
-use i2plan_ipc::{Client, Role};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::failure::{Failure, Kind};
@@ -22,24 +21,14 @@ pub const USER_SOCKET: &str = ".i2plan/run/meshd.sock";
 ///
 /// # Errors
 /// If there is none, with what to do about it.
-pub async fn connect(socket: Option<&Path>) -> Result<Client<MeshdApi>, Failure> {
-    let path = socket.map_or_else(default_socket, Path::to_owned);
-    Client::connect(&path, Role::Client).await.map_err(explain)
+pub async fn connect(socket: Option<&Path>) -> Result<Node, Failure> {
+    Ok(Node::connect(&socket_path(socket)).await?)
 }
 
-/// Asks the node.
-///
-/// # Errors
-/// The node's own error, or that it does not answer.
-pub async fn ask(client: &mut Client<MeshdApi>, request: Request) -> Result<Reply, Failure> {
-    client.call(request).await.map_err(explain)
-}
-
-/// The failure that a reply is which belongs to no such request.
+/// Where the control socket is: at `socket`, or that of the node that runs here.
 #[must_use]
-pub fn unexpected() -> Failure {
-    Failure::internal("meshd answered something else than what was asked")
-        .with_hint("this is a fault of i2plan; restart its daemons and report it")
+pub fn socket_path(socket: Option<&Path>) -> PathBuf {
+    socket.map_or_else(default_socket, Path::to_owned)
 }
 
 fn default_socket() -> PathBuf {
@@ -56,24 +45,26 @@ fn choose_socket(system: PathBuf, user: Option<PathBuf>, exists: impl Fn(&Path) 
 }
 
 /// What to tell a user who gets no answer.
-fn explain(error: ClientError) -> Failure {
-    match error {
-        ClientError::Connect { path, source } => explain_connect(&path, &source),
-        ClientError::Broken { .. } => Failure::new(Kind::Unreachable, error.to_string()).with_hint(
-            "the daemon may just have been restarted: try again; if that does not help, see its log",
-        ),
-        ClientError::Timeout { .. } => Failure::new(Kind::Timeout, error.to_string()).with_hint(
-            "it runs but is stuck, or just starting: try again; if that does not help, see its log and restart it",
-        ),
-        ClientError::Version { daemon, theirs } => Failure::new(
-            Kind::Version,
-            format!(
-                "{daemon} is version {theirs} and i2planctl is version {}, and they do not understand each other",
-                Version::current().version
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Connect { path, source } => explain_connect(&path, &source),
+            ClientError::Broken { .. } => Failure::new(Kind::Unreachable, error.to_string()).with_hint(
+                "the daemon may just have been restarted: try again; if that does not help, see its log",
             ),
-        )
-        .with_hint("restart i2plan's daemons after an upgrade, and use the i2planctl that came with them"),
-        ClientError::Api(error) => Failure::from(error),
+            ClientError::Timeout { .. } => Failure::new(Kind::Timeout, error.to_string()).with_hint(
+                "it runs but is stuck, or just starting: try again; if that does not help, see its log and restart it",
+            ),
+            ClientError::Version { daemon, theirs } => Failure::new(
+                Kind::Version,
+                format!(
+                    "{daemon} is version {theirs} and i2planctl is version {}, and they do not understand each other",
+                    Version::current().version
+                ),
+            )
+            .with_hint("restart i2plan's daemons after an upgrade, and use the i2planctl that came with them"),
+            ClientError::Api(error) => Self::from(error),
+        }
     }
 }
 
@@ -127,7 +118,7 @@ fn explain_denied(path: &Path, owner: Option<(u32, u32)>) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::ApiError;
+    use i2plan_ipc::{ApiError, Role};
 
     use super::*;
 
@@ -145,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_silent_daemon_is_a_timeout() {
-        let failure = explain(ClientError::Timeout { daemon: Role::Meshd });
+        let failure = Failure::from(ClientError::Timeout { daemon: Role::Meshd });
         assert_eq!(failure.exit_code(), 6);
         assert_eq!(failure.message, "meshd does not answer");
         assert!(failure.hint.is_some());
@@ -154,7 +145,7 @@ mod tests {
     #[test]
     fn the_daemons_own_errors_are_kept() {
         let error = ApiError::conflict("already a member").with_hint("leave first");
-        let failure = explain(error.into());
+        let failure = Failure::from(ClientError::from(error));
         assert_eq!(failure.exit_code(), 5);
         assert_eq!(
             (failure.message.as_str(), failure.hint.as_deref()),

@@ -5,13 +5,16 @@
 //! * [`daemon`]: the connection to `meshd`, and what to do when there is none.
 //! * [`failure`]: errors as a user sees them, and exit codes.
 //! * [`output`]: tables, units and JSON.
+//! * [`ping`]: echo requests over ICMP.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
 //! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node; on Linux alone.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::args::{Args, Command, KeyCommand, Parsed};
+use clap::CommandFactory as _;
+
+use crate::args::{Args, Command, ConfigCommand, KeyCommand, Parsed};
 use crate::failure::Failure;
 #[cfg(target_os = "linux")]
 use crate::passphrase::Given;
@@ -23,12 +26,22 @@ pub mod failure;
 pub mod output;
 #[cfg(target_os = "linux")]
 pub mod passphrase;
+pub mod ping;
 #[cfg(target_os = "linux")]
 pub mod supervisor;
+
+/// The command line's definition, for manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
+}
 
 /// Runs the program with the command line `argv`, its own name first.
 #[must_use]
 pub fn run(argv: Vec<OsString>) -> ExitCode {
+    if commands::completions::answer(&argv) {
+        return ExitCode::SUCCESS;
+    }
     let json = args::asks_for_json(&argv);
     let result = match args::parse(argv) {
         Ok(Parsed::Run(args)) => execute(args),
@@ -71,7 +84,21 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::internal(format!("cannot start: {error}")))?;
     runtime.block_on(async {
         match command {
-            Command::Doctor => return commands::doctor::run(socket.as_deref(), json).await,
+            Command::Doctor(doctor) => return commands::doctor::run(socket.as_deref(), json, &doctor).await,
+            Command::Ping(ping) => return commands::ping::run(socket.as_deref(), json, &ping).await,
+            Command::Events(events) => commands::events::run(socket.as_deref(), json, &events).await,
+            Command::Config(ConfigCommand::Show) => commands::config::show(socket.as_deref(), json).await,
+            Command::Config(ConfigCommand::Get { key }) => {
+                commands::config::get(socket.as_deref(), json, &key).await
+            }
+            Command::Config(ConfigCommand::Set { key, value }) => {
+                commands::config::set(socket.as_deref(), json, &key, &value).await
+            }
+            Command::Config(ConfigCommand::Reload) => commands::config::reload(socket.as_deref(), json).await,
+            Command::Config(ConfigCommand::Check { file }) => commands::config::check(json, file.as_deref()),
+            Command::Completions { shell } => commands::completions::print(shell, json),
+            Command::Version { all: false } => commands::version::run(json),
+            Command::Version { all: true } => commands::version::all(socket.as_deref(), json).await,
             Command::Status => commands::status::run(socket.as_deref(), json).await,
             Command::Peers => commands::peers::run(socket.as_deref(), json).await,
             Command::Invite(args::InviteCommand::Create(create)) => {

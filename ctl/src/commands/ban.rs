@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{Ban, BanReason, MeshdApi, Reply, Request};
-use i2plan_ipc::client::Client;
+use i2plan_ipc::api::meshd::{Ban, BanReason};
 use i2plan_ipc::version::utc;
 use serde_json::json;
 
@@ -29,13 +28,9 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// If there is no such member, or the node refuses.
 pub async fn add(socket: Option<&Path>, json: bool, args: &BanAdd) -> Result<(), Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let node_id = member::find(&mut client, &args.node).await?.node_id;
-    let duration = args.duration.map(|duration| duration.as_secs());
-    let request = Request::AddBan { node_id, description: args.reason.clone().unwrap_or_default(), duration };
-    let Reply::BanAdded(ban) = daemon::ask(&mut client, request).await? else {
-        return Err(daemon::unexpected());
-    };
+    let mut node = daemon::connect(socket).await?;
+    let node_id = member::find(&mut node, &args.node).await?.node_id;
+    let ban = node.add_ban(node_id, args.reason.clone().unwrap_or_default(), args.duration).await?;
     if json {
         return output::json::print(&json!({ "ban": ban }));
     }
@@ -47,8 +42,8 @@ pub async fn add(socket: Option<&Path>, json: bool, args: &BanAdd) -> Result<(),
 /// # Errors
 /// If the node does not answer.
 pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let bans = all(&mut client).await?;
+    let mut node = daemon::connect(socket).await?;
+    let bans = node.bans().await?;
     if json {
         return output::json::print(&json!({ "bans": bans }));
     }
@@ -74,33 +69,24 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 ///
 /// # Errors
 /// If there is none, or the node does not answer.
-pub async fn remove(socket: Option<&Path>, json: bool, node: &str) -> Result<(), Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let bans = all(&mut client).await?;
+pub async fn remove(socket: Option<&Path>, json: bool, name: &str) -> Result<(), Failure> {
+    let mut node = daemon::connect(socket).await?;
+    let bans = node.bans().await?;
     let named = |ban: &Ban| Named {
         node_id: ban.node_id.clone(),
         name: ban.name.clone().unwrap_or_default(),
         addresses: Vec::new(),
     };
     // One that has left the network is named by its id alone; one that is there, in every way.
-    let node_id = match member::choose(bans.iter().map(named).collect(), node) {
+    let node_id = match member::choose(bans.iter().map(named).collect(), name) {
         Ok(named) => named.node_id,
-        Err(_) => member::find(&mut client, node).await?.node_id,
+        Err(_) => member::find(&mut node, name).await?.node_id,
     };
-    let Reply::BanRemoved(ban) = daemon::ask(&mut client, Request::RemoveBan { node_id }).await? else {
-        return Err(daemon::unexpected());
-    };
+    let ban = node.remove_ban(node_id).await?;
     if json {
         return output::json::print(&json!({ "ban": ban }));
     }
     output::print(&format!("{} is not banned any more\n", label(&ban)))
-}
-
-async fn all(client: &mut Client<MeshdApi>) -> Result<Vec<Ban>, Failure> {
-    match daemon::ask(client, Request::ListBans).await? {
-        Reply::Bans(bans) => Ok(bans),
-        _ => Err(daemon::unexpected()),
-    }
 }
 
 fn label(ban: &Ban) -> String {

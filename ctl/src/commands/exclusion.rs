@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Reply, Request};
 use serde_json::json;
 
 use super::member::{confirm, find};
@@ -14,19 +13,16 @@ use crate::output::{self, clean, units};
 ///
 /// # Errors
 /// If there is no such member, this node may not, or it was not confirmed.
-pub async fn revoke(socket: Option<&Path>, json: bool, node: &str, yes: bool) -> Result<(), Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let member = find(&mut client, node).await?;
+pub async fn revoke(socket: Option<&Path>, json: bool, name: &str, yes: bool) -> Result<(), Failure> {
+    let mut node = daemon::connect(socket).await?;
+    let member = find(&mut node, name).await?;
     let name = clean(&member.name).into_owned();
     let consequences = format!(
         "{name} ({}) and all who were invited over it will be out of the network, for good and for all members",
         clean(&member.node_id)
     );
     confirm(&consequences, &member.name, yes)?;
-    let request = Request::Revoke { node_id: member.node_id };
-    let Reply::Revoked(nodes) = daemon::ask(&mut client, request).await? else {
-        return Err(daemon::unexpected());
-    };
+    let nodes = node.revoke(member.node_id).await?;
     if json {
         return output::json::print(&json!({ "revoked": nodes }));
     }
@@ -43,19 +39,15 @@ pub async fn revoke(socket: Option<&Path>, json: bool, node: &str, yes: bool) ->
 /// # Errors
 /// If the node is in none, or it was not confirmed.
 pub async fn leave(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let Reply::Status(status) = daemon::ask(&mut client, Request::Status).await? else {
-        return Err(daemon::unexpected());
-    };
+    let mut node = daemon::connect(socket).await?;
+    let status = node.status().await?;
     if status.network.is_none() {
         return Err(Failure::new(Kind::Conflict, "this node is in no network"));
     }
     let consequences = "this node will be out of its network, and forget it: invites, bans and members too; to come \
                         back it needs a new invite";
     confirm(consequences, &status.name, yes)?;
-    let Reply::Left(network) = daemon::ask(&mut client, Request::Leave).await? else {
-        return Err(daemon::unexpected());
-    };
+    let network = node.leave().await?;
     if json {
         return output::json::print(&json!({ "left": network }));
     }

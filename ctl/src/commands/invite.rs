@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Invite, InviteState, IssuedInvite, Reply, Request};
+use i2plan_ipc::api::meshd::{Invite, InviteState, IssuedInvite};
 use i2plan_ipc::version::utc;
 
 use crate::args::InviteCreate;
@@ -17,11 +17,8 @@ use crate::output::{self, clean, units};
 /// If the number of uses is none, or the node makes no invite.
 pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> Result<(), Failure> {
     let max_uses = max_uses(args.uses)?;
-    let mut client = daemon::connect(socket).await?;
-    let request = Request::CreateInvite { expires_in: args.expires.as_secs(), max_uses };
-    let Reply::Invite(invite) = daemon::ask(&mut client, request).await? else {
-        return Err(daemon::unexpected());
-    };
+    let mut node = daemon::connect(socket).await?;
+    let invite = node.create_invite(args.expires, max_uses).await?;
     if max_uses.is_none() {
         output::note("warning: any number of nodes can join with this invite until it expires");
     }
@@ -87,11 +84,8 @@ pub async fn show(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Fai
 /// # Errors
 /// If there is none with this id.
 pub async fn revoke(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let request = Request::RevokeInvite { id: id.to_owned() };
-    let Reply::InviteRevoked(invite) = daemon::ask(&mut client, request).await? else {
-        return Err(daemon::unexpected());
-    };
+    let mut node = daemon::connect(socket).await?;
+    let invite = node.revoke_invite(id.to_owned()).await?;
     if json {
         return output::json::print(&serde_json::json!({ "invite": invite }));
     }
@@ -99,11 +93,8 @@ pub async fn revoke(socket: Option<&Path>, json: bool, id: &str) -> Result<(), F
 }
 
 async fn issued(socket: Option<&Path>) -> Result<Vec<IssuedInvite>, Failure> {
-    let mut client = daemon::connect(socket).await?;
-    match daemon::ask(&mut client, Request::ListInvites).await? {
-        Reply::Invites(invites) => Ok(invites),
-        _ => Err(daemon::unexpected()),
-    }
+    let mut node = daemon::connect(socket).await?;
+    Ok(node.invites().await?)
 }
 
 fn state(invite: &IssuedInvite) -> &'static str {

@@ -6,14 +6,17 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::meshd::{Network, Reply, Request};
+use i2plan_ipc::api::meshd::{Event, JoinStep, Network, What};
+use i2plan_ipc::node::{EventStream, Notice};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::terminal::Silence;
 use i2plan_ipc::version::utc;
 use i2plan_proto::invite::{Invite, InviteError};
-use tokio::time::{Instant, interval};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
+use super::events::describe_step;
 use crate::args::Join;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
@@ -22,6 +25,9 @@ use crate::output::{self, units};
 /// Bytes that are read in search of a code, which has some 250.
 const MAX_INPUT: u64 = 4096;
 
+/// How long the first tunnel to a member is waited for.
+const FIRST_TUNNEL: Duration = Duration::from_secs(60);
+
 /// Joins a network.
 ///
 /// # Errors
@@ -29,21 +35,40 @@ const MAX_INPUT: u64 = 4096;
 pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), Failure> {
     let code = read_code(args.file.as_deref()).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let invite = check(&code, now)?;
+    let invite = parse(&code)?;
+    let valid = check(&invite, now);
+    let mut node = match (daemon::connect(socket).await, &valid) {
+        (Ok(node), _) => node,
+        (Err(_), Err(failure)) => return Err(failure.clone()),
+        (Err(failure), Ok(())) => return Err(failure),
+    };
+    // What is wrong with the node, it says when it is to join.
+    let network = node.status().await.ok().and_then(|status| status.network);
+    if let Some(network) = network.filter(|network| network.id == invite.network.to_string()) {
+        // As when this program was interrupted, and the node was not.
+        if json {
+            return output::json::print(&json!({ "network": network, "already_member": true }));
+        }
+        output::note("this node is a member of the invite's network already");
+        return output::print(&describe(&network));
+    }
+    valid?;
     let what = format!("joining network {} through {}", invite.network.short(), invite.inviter.short());
     drop(invite);
 
-    let mut client = daemon::connect(socket).await?;
-    let request = Request::Join { invite: SecretText::new(code.trim().to_owned()) };
-    let asking = daemon::ask(&mut client, request);
-    let reply = if json { asking.await } else { with_progress(&what, asking).await };
-    let Reply::Joined(network) = reply.map_err(explain)? else {
-        return Err(daemon::unexpected());
-    };
+    let mut progress = Progress::begin(json, &what, node.events()).await;
+    let network = progress.during(node.join(SecretText::new(code.trim().to_owned()))).await?;
+    let network = network.map_err(|error| explain(error.into()))?;
     if json {
-        return output::json::print(&serde_json::json!({ "network": network }));
+        return output::json::print(&json!({ "network": network, "already_member": false }));
     }
-    output::print(&describe(&network))
+    output::print(&describe(&network))?;
+    if progress.wait_for_tunnel().await {
+        output::note("the first tunnel to a member is up");
+    } else {
+        output::note("there is no tunnel to a member yet: `i2planctl peers` shows when there is");
+    }
+    Ok(())
 }
 
 fn describe(network: &Network) -> String {
@@ -66,10 +91,9 @@ fn explain(failure: Failure) -> Failure {
     }
 }
 
-/// The invite that a code is, if it can be used at all: the answer comes at once here, after minutes from the
-/// other side of I2P.
-fn check(code: &str, now: u64) -> Result<Invite, Failure> {
-    let invite: Invite = code.parse().map_err(|error: InviteError| {
+/// The invite that a code is.
+fn parse(code: &str) -> Result<Invite, Failure> {
+    code.parse().map_err(|error: InviteError| {
         let hint = match error {
             InviteError::Scheme => "paste all of what `i2planctl invite create` printed on the other node",
             InviteError::Truncated { .. } | InviteError::Damaged => {
@@ -80,19 +104,23 @@ fn check(code: &str, now: u64) -> Result<Invite, Failure> {
             }
         };
         Failure::invalid(error.to_string()).with_hint(hint)
-    })?;
-    if invite.expires_at <= now {
-        return Err(Failure::invalid(format!(
-            "the invite expired at {}, {} ago",
-            utc(invite.expires_at),
-            units::duration(now - invite.expires_at)
-        ))
-        .with_hint(format!(
-            "have a new one made; if it should still be good, the clock may be wrong: it is {} here",
-            utc(now)
-        )));
+    })
+}
+
+/// Whether it can be used at all: the answer comes at once here, after minutes from the other side of I2P.
+fn check(invite: &Invite, now: u64) -> Result<(), Failure> {
+    if invite.expires_at > now {
+        return Ok(());
     }
-    Ok(invite)
+    Err(Failure::invalid(format!(
+        "the invite expired at {}, {} ago",
+        utc(invite.expires_at),
+        units::duration(now - invite.expires_at)
+    ))
+    .with_hint(format!(
+        "have a new one made; if it should still be good, the clock may be wrong: it is {} here",
+        utc(now)
+    )))
 }
 
 async fn read_code(file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
@@ -139,29 +167,123 @@ async fn prompt() -> Result<Zeroizing<String>, Failure> {
     line
 }
 
-/// Waits, and shows on standard error that it does.
-async fn with_progress<T>(what: &str, work: impl Future<Output = T>) -> T {
-    const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
-    if !io::stderr().is_terminal() {
-        output::note(&format!("{what}; this can take some minutes"));
-        return work.await;
+/// Shows on standard error how far the node is.
+struct Progress {
+    show: Show,
+    started: Instant,
+    /// None if the node does not tell what happens.
+    events: Option<EventStream>,
+    connected: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Show {
+    Nothing,
+    /// A line for each step.
+    Lines,
+    /// And one that moves, on a terminal.
+    Spinner,
+}
+
+impl Progress {
+    /// Begins before the node does, so that no step is missed.
+    async fn begin(json: bool, what: &str, mut events: EventStream) -> Self {
+        let terminal =
+            io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let show = match (json, terminal) {
+            (true, _) => Show::Nothing,
+            (false, false) => Show::Lines,
+            (false, true) => Show::Spinner,
+        };
+        let begun = show != Show::Nothing && events.next().await == Notice::Resync;
+        if show != Show::Nothing {
+            output::note(&format!("{what}; this can take some minutes"));
+        }
+        Self { show, started: Instant::now(), events: begun.then_some(events), connected: false }
     }
-    let started = Instant::now();
-    let mut work = std::pin::pin!(work);
-    let mut ticks = interval(Duration::from_millis(100));
-    let mut frames = FRAMES.into_iter().cycle();
-    loop {
+
+    /// Waits for the node's answer. An interrupt ends the waiting, and not what the node does.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut work = std::pin::pin!(work);
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut work => break Ok(result),
+                _ = &mut interrupt => break Err(Failure::invalid("interrupted, but the node goes on joining")
+                    .with_hint(
+                        "`i2planctl join` with the same code shows how far it is, and `i2planctl status` whether it \
+                         is a member",
+                    )),
+                () = self.proceed() => {}
+            }
+        };
+        self.erase();
+        result
+    }
+
+    /// Waits for a while until there is a tunnel, if the node tells.
+    async fn wait_for_tunnel(&mut self) -> bool {
+        if self.connected || self.events.is_none() {
+            return self.connected;
+        }
+        output::note("waiting for the first tunnel to a member; Ctrl-C stops the waiting, not the node");
+        let deadline = sleep(FIRST_TUNNEL);
+        let (mut deadline, mut interrupt) =
+            (std::pin::pin!(deadline), std::pin::pin!(tokio::signal::ctrl_c()));
+        while !self.connected {
+            tokio::select! {
+                () = &mut deadline => break,
+                _ = &mut interrupt => break,
+                () = self.proceed() => {}
+            }
+        }
+        self.erase();
+        self.connected
+    }
+
+    /// Waits for what happens next, and shows it.
+    async fn proceed(&mut self) {
+        const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+        let elapsed = self.started.elapsed();
+        let next = async {
+            match &mut self.events {
+                Some(events) => events.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let tick = async {
+            match self.show {
+                Show::Spinner => sleep(Duration::from_millis(100)).await,
+                Show::Nothing | Show::Lines => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            biased;
-            result = &mut work => {
-                let _ = write!(io::stderr(), "\r\x1b[K");
-                return result;
+            notice = next => {
+                let step = match notice {
+                    Notice::Event(Event { what: What::JoinProgress { step }, .. }) => Some(step),
+                    Notice::Event(Event { what: What::TunnelUp { .. }, .. }) => {
+                        self.connected = true;
+                        None
+                    }
+                    _ => None,
+                };
+                if let Some(step) = step {
+                    self.connected |= step == JoinStep::Connected;
+                    self.erase();
+                    output::note(&format!("{:>5}  {}", units::duration(elapsed.as_secs()), describe_step(step)));
+                }
             }
-            _ = ticks.tick() => {
-                let elapsed = units::duration(started.elapsed().as_secs());
-                let frame = frames.next().unwrap_or_default();
-                let _ = write!(io::stderr(), "\r\x1b[K{frame} {what} … {elapsed}");
+            () = tick => {
+                let frame = FRAMES[(elapsed.as_millis() / 100) as usize % FRAMES.len()];
+                let _ = write!(io::stderr(), "\r\x1b[K{frame} {}", units::duration(elapsed.as_secs()));
             }
+        }
+    }
+
+    fn erase(&self) {
+        if self.show == Show::Spinner {
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }
@@ -189,11 +311,12 @@ mod tests {
 
     #[test]
     fn an_expired_invite_says_when_and_suspects_the_clock() {
-        let failure = check(&code(NOW - 7200), NOW).unwrap_err();
+        let check = |expires_at| check(&parse(&code(expires_at)).unwrap(), NOW);
+        let failure = check(NOW - 7200).unwrap_err();
         assert_eq!(failure.message, "the invite expired at 2027-01-15T06:00:00Z, 2h ago");
         assert!(failure.hint.unwrap().ends_with("the clock may be wrong: it is 2027-01-15T08:00:00Z here"));
-        assert!(check(&code(NOW), NOW).is_err());
-        assert!(check(&code(NOW + 1), NOW).is_ok());
+        assert!(check(NOW).is_err());
+        assert!(check(NOW + 1).is_ok());
     }
 
     #[test]
@@ -204,7 +327,7 @@ mod tests {
             (&code[..code.len() - 7], "the invite code is truncated: 7 of its"),
             (&code.replace("i2plan://", "i2plan://A"), "the invite code is damaged"),
         ] {
-            let failure = check(text, NOW).unwrap_err();
+            let failure = parse(text).unwrap_err();
             assert!(failure.message.starts_with(message), "{}", failure.message);
             assert_eq!(failure.exit_code(), 1);
             assert!(failure.hint.is_some());

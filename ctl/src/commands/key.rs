@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Keys, Reply, Request};
+use i2plan_ipc::api::meshd::Keys;
 use i2plan_ipc::version::utc;
 use serde_json::json;
 
@@ -32,10 +32,8 @@ pub async fn status(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 /// # Errors
 /// If the node does not answer, is in no network, or has just done so.
 pub async fn rotate(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let Reply::Rotated(key) = daemon::ask(&mut client, Request::RotateKey).await? else {
-        return Err(daemon::unexpected());
-    };
+    let mut node = daemon::connect(socket).await?;
+    let key = node.rotate_key().await?;
     if json {
         return output::json::print(&json!({ "wireguard": key }));
     }
@@ -67,11 +65,8 @@ pub async fn export_public(socket: Option<&Path>, json: bool) -> Result<(), Fail
 }
 
 async fn ask(socket: Option<&Path>) -> Result<Keys, Failure> {
-    let mut client = daemon::connect(socket).await?;
-    match daemon::ask(&mut client, Request::Keys).await? {
-        Reply::Keys(keys) => Ok(*keys),
-        _ => Err(daemon::unexpected()),
-    }
+    let mut node = daemon::connect(socket).await?;
+    Ok(node.keys().await?)
 }
 
 fn render_status(keys: &Keys) -> String {

@@ -2,10 +2,9 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 
-use i2plan_ipc::api::meshd::{MeshdApi, Peer, Reply, Request};
-use i2plan_ipc::client::Client;
+use i2plan_ipc::Node;
+use i2plan_ipc::api::meshd::Peer;
 
-use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output::{self, clean};
 
@@ -31,10 +30,8 @@ impl From<&Peer> for Named {
 ///
 /// # Errors
 /// If the node does not answer, or if it knows no such member or several.
-pub async fn find(client: &mut Client<MeshdApi>, text: &str) -> Result<Named, Failure> {
-    let Reply::Peers(peers) = daemon::ask(client, Request::Peers).await? else {
-        return Err(daemon::unexpected());
-    };
+pub async fn find(node: &mut Node, text: &str) -> Result<Named, Failure> {
+    let peers = node.peers().await?;
     choose(peers.iter().map(Named::from).collect(), text)
 }
 

@@ -3,13 +3,17 @@
 pub mod ban;
 #[cfg(target_os = "linux")]
 pub mod change_passphrase;
+pub mod completions;
+pub mod config;
 pub mod doctor;
+pub mod events;
 pub mod exclusion;
 pub mod invite;
 pub mod join;
 pub mod key;
 pub mod member;
 pub mod peers;
+pub mod ping;
 pub mod routes;
 pub mod status;
 #[cfg(target_os = "linux")]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Life, Peer, Reply, Request};
+use i2plan_ipc::api::meshd::{Life, Peer};
 
 use crate::daemon;
 use crate::failure::Failure;
@@ -30,10 +30,8 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// If the node does not answer.
 pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let Reply::Peers(mut peers) = daemon::ask(&mut client, Request::Peers).await? else {
-        return Err(daemon::unexpected());
-    };
+    let mut node = daemon::connect(socket).await?;
+    let mut peers = node.peers().await?;
     sort(&mut peers);
     if json {
         return output::json::print(&serde_json::json!({ "peers": peers }));
@@ -74,10 +72,15 @@ fn render(peers: &[Peer], width: Option<usize>) -> Rendered {
     table.render(width)
 }
 
+/// Whether there is a live WireGuard session with it.
+pub(super) fn is_up(peer: &Peer) -> bool {
+    !peer.banned && peer.last_handshake.is_some_and(|age| age <= SESSION_LIFETIME)
+}
+
 fn state(peer: &Peer) -> &'static str {
     match peer.last_handshake {
         _ if peer.banned => "banned",
-        Some(age) if age <= SESSION_LIFETIME => "up",
+        _ if is_up(peer) => "up",
         _ if peer.life == Life::Away => "away",
         _ if peer.life == Life::Unreachable => "unreachable",
         Some(_) => "down",

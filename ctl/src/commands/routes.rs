@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Reply, Request, Route};
+use i2plan_ipc::api::meshd::Route;
 use i2plan_ipc::version::utc;
 
 use crate::daemon;
@@ -25,10 +25,8 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// If the node does not answer.
 pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let Reply::Routes(mut routes) = daemon::ask(&mut client, Request::Routes).await? else {
-        return Err(daemon::unexpected());
-    };
+    let mut node = daemon::connect(socket).await?;
+    let mut routes = node.routes().await?;
     routes.sort_by_key(|route| (route.ipv4, route.ipv6));
     if json {
         return output::json::print(&serde_json::json!({ "routes": routes }));

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Daemon, Reply, Request, Session, SessionState, Status};
+use i2plan_ipc::api::meshd::{Daemon, Session, SessionState, Status};
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::Version;
 use serde::Serialize;
@@ -32,10 +32,8 @@ struct Report<'a> {
 /// # Errors
 /// If the node does not answer.
 pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let Reply::Status(status) = daemon::ask(&mut client, Request::Status).await? else {
-        return Err(daemon::unexpected());
-    };
+    let mut node = daemon::connect(socket).await?;
+    let status = node.status().await?;
     let warnings = warnings(&status, &Version::current());
     if json {
         output::json::print(&Report { status: &status, warnings: &warnings })
@@ -45,7 +43,15 @@ pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 }
 
 /// What the node's own report says is wrong.
-pub(super) fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
+fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
+    let mut found = of_the_daemons(status, own);
+    found.extend(of_the_sessions(status));
+    found.extend(of_the_interface(status));
+    found
+}
+
+/// Daemons that do not answer, or are of another build.
+pub(super) fn of_the_daemons(status: &Status, own: &Version) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |message: String, hint: String| found.push(Warning { message, hint });
     for daemon in &status.daemons {
@@ -67,33 +73,38 @@ pub(super) fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
             );
         }
     }
+    found
+}
+
+/// Sessions that are down, or the router itself.
+pub(super) fn of_the_sessions(status: &Status) -> Vec<Warning> {
     let sam = &status.sam;
     let sessions = [("control", &sam.control), ("data", &sam.data)];
     if sam.version.is_none() && sessions.iter().all(|(_, session)| session.state == SessionState::Down) {
         let reason = sessions.iter().find_map(|(_, session)| session.error.as_deref());
-        warn(
-            format!("no I2P router answers at {}{}", sam.address, because(reason)),
-            format!(
+        return vec![Warning {
+            message: format!("no I2P router answers at {}{}", sam.address, because(reason)),
+            hint: format!(
                 "start the I2P router and enable its SAM bridge; if that is not at {}, set i2p.sam_address",
                 sam.address
             ),
-        );
-    } else {
-        for (name, session) in sessions.iter().filter(|(_, s)| s.state == SessionState::Down) {
-            warn(
-                format!("the {name} session is down{}", because(session.error.as_deref())),
-                "it is tried again by itself; if that goes on, see the logs of meshd and of the I2P router"
-                    .to_owned(),
-            );
-        }
+        }];
     }
-    if status.network.is_some() && status.tunnel.interface.is_none() {
-        warn(
-            "the tunnel interface is not up".to_owned(),
-            "see the log of i2plan-tund; it needs CAP_NET_ADMIN and /dev/net/tun".to_owned(),
-        );
-    }
-    found
+    let down = sessions.iter().filter(|(_, session)| session.state == SessionState::Down);
+    down.map(|(name, session)| Warning {
+        message: format!("the {name} session is down{}", because(session.error.as_deref())),
+        hint: "it is tried again by itself; if that goes on, see the logs of meshd and of the I2P router"
+            .to_owned(),
+    })
+    .collect()
+}
+
+/// An interface that should be up.
+pub(super) fn of_the_interface(status: &Status) -> Option<Warning> {
+    (status.network.is_some() && status.tunnel.interface.is_none()).then(|| Warning {
+        message: "the tunnel interface is not up".to_owned(),
+        hint: "see the log of i2plan-tund; it needs CAP_NET_ADMIN and /dev/net/tun".to_owned(),
+    })
 }
 
 fn because(reason: Option<&str>) -> String {

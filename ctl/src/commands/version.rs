@@ -1,9 +1,14 @@
-//! `i2planctl --version`.
+//! `i2planctl version` and `--version`.
 
+use std::path::Path;
+
+use i2plan_ipc::api::meshd::Daemon;
 use i2plan_ipc::version::Version;
+use serde_json::json;
 
+use crate::daemon;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, clean};
 
 /// Prints version, commit and build time.
 ///
@@ -12,4 +17,31 @@ use crate::output;
 pub fn run(json: bool) -> Result<(), Failure> {
     let version = Version::current();
     if json { output::json::print(&version) } else { output::print(&format!("i2planctl {version}\n")) }
+}
+
+/// Prints those of this program and of the daemons that run.
+///
+/// # Errors
+/// If the node does not answer.
+pub async fn all(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let daemons = daemon::connect(socket).await?.status().await?.daemons;
+    let own = Version::current();
+    if json {
+        let daemons: Vec<_> = daemons
+            .iter()
+            .map(|daemon| json!({ "name": daemon.name, "version": daemon.version, "error": daemon.error }))
+            .collect();
+        return output::json::print(&json!({ "i2planctl": own, "daemons": daemons }));
+    }
+    let lines: String = daemons.iter().map(describe).collect();
+    output::print(&format!("i2planctl {own}\n{lines}"))
+}
+
+fn describe(Daemon { name, version, error, .. }: &Daemon) -> String {
+    let state = match (version, error) {
+        (Some(version), _) => version.to_string(),
+        (None, Some(error)) => format!("does not answer: {error}"),
+        (None, None) => "does not answer".to_owned(),
+    };
+    format!("{:<9} {}\n", clean(name), clean(&state))
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::failure::Failure;
 
@@ -9,17 +10,28 @@ pub mod json;
 pub mod table;
 pub mod units;
 
-/// Writes to standard output. A reader who has seen enough, such as `head`, is no failure.
+/// Whether nobody reads standard output any more.
+static READER_IS_GONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether a reader of standard output has seen enough, such as `head`: what goes on and on can stop then.
+#[must_use]
+pub fn reader_is_gone() -> bool {
+    READER_IS_GONE.load(Ordering::Relaxed)
+}
+
+/// Writes to standard output. A reader who has seen enough is no failure.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::internal(format!("cannot write to standard output: {error}")))
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            READER_IS_GONE.store(true, Ordering::Relaxed);
+            Ok(())
         }
-        _ => Ok(()),
+        Err(error) => Err(Failure::internal(format!("cannot write to standard output: {error}"))),
+        Ok(()) => Ok(()),
     }
 }
 

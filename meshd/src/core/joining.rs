@@ -21,6 +21,9 @@ const FIRST_REPEAT: Duration = Duration::from_secs(3);
 /// Longest wait before a request is repeated.
 const LAST_REPEAT: Duration = Duration::from_secs(15);
 
+/// How many may wait for the end of one attempt.
+const MAX_WAITING: usize = 32;
+
 /// How far the joiner is.
 #[derive(Debug)]
 enum Stage {
@@ -37,7 +40,9 @@ enum Stage {
 /// An attempt to join.
 #[derive(Debug)]
 pub(super) struct Joining {
-    command: CommandId,
+    /// Who waits for the end: the one that began, and those that gave the same code since, as a user does whose
+    /// program was interrupted.
+    commands: Vec<CommandId>,
     invite: Invite,
     stage: Stage,
     deadline: Duration,
@@ -86,7 +91,7 @@ impl Joining {
             );
         }
         Ok(Self {
-            command,
+            commands: vec![command],
             invite,
             stage: Stage::Finding,
             deadline: now.monotonic + DEADLINE,
@@ -96,8 +101,19 @@ impl Joining {
         })
     }
 
-    pub(super) fn command(&self) -> CommandId {
-        self.command
+    /// Those who wait for the end.
+    pub(super) fn commands(&self) -> &[CommandId] {
+        &self.commands
+    }
+
+    /// Lets one more wait for the end of this attempt, if it is for the same code and not too many wait.
+    pub(super) fn attach(&mut self, command: CommandId, code: &str) -> bool {
+        let same = code.parse::<Invite>().is_ok_and(|invite| invite.id() == self.invite.id());
+        if same && self.commands.len() < MAX_WAITING {
+            self.commands.push(command);
+            return true;
+        }
+        false
     }
 
     pub(super) fn invite_id(&self) -> InviteId {

@@ -664,6 +664,9 @@ impl Mesh {
 
     /// A user wants to join a network.
     pub fn join(&mut self, command: CommandId, code: &str, now: Now) {
+        if self.joining.as_mut().is_some_and(|joining| joining.attach(command, code)) {
+            return;
+        }
         let founding = self.pending.values().any(|pending| matches!(pending, Pending::Charter(..)));
         let busy = self.membership.is_some() || self.joining.is_some() || founding;
         let checked = if let Some(network) = self.network() {
@@ -830,7 +833,10 @@ impl Mesh {
 
     fn end_join(&mut self, result: Result<meshd::Network, ApiError>) {
         if let Some(joining) = self.joining.take() {
-            self.answer(joining.command(), result.map(meshd::Reply::Joined));
+            let result = result.map(meshd::Reply::Joined);
+            for command in joining.commands() {
+                self.answer(*command, result.clone());
+            }
         }
     }
 

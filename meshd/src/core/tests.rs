@@ -428,6 +428,22 @@ fn the_first_invite_founds_and_the_joiner_becomes_a_member() {
 }
 
 #[test]
+fn who_gives_the_same_code_again_waits_for_the_same_end() {
+    let mut world = World::new(3);
+    let code = world.invite(0, Some(1)).unwrap();
+    let other = world.invite(2, Some(1)).unwrap();
+    let now = world.now();
+    world.nodes[1].mesh.join(1, code.expose(), now);
+    world.settle(1);
+    let error = world.join(1, other.expose()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    let network = world.join(1, code.expose()).unwrap();
+    let first = world.nodes[1].answers.pop();
+    assert!(matches!(first, Some(Ok(meshd::Reply::Joined(joined))) if joined == network));
+    assert!(world.nodes[1].answers.is_empty());
+}
+
+#[test]
 fn who_joins_by_the_second_is_known_to_the_first_within_a_minute() {
     for lose_every in [0, 3] {
         let mut world = World::new(3);

@@ -1,59 +1,18 @@
-//! `i2planctl doctor`.
+//! What keeps the daemons in.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::PathBuf;
 
-use i2plan_ipc::api::meshd::{Reply, Request, SessionState, Status};
+use i2plan_ipc::api::meshd::Status;
 use i2plan_ipc::hello::Landlock;
-use i2plan_ipc::version::Version;
 use serde::Serialize;
 
-use super::status::warnings;
-use crate::daemon;
-use crate::failure::Failure;
-use crate::output::{self, clean};
-
-/// Exit status if something is to be mended.
-const UNWELL: u8 = 1;
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Level {
-    /// It is as it should be.
-    Ok,
-    /// It could be better, and works.
-    Note,
-    /// It is to be mended.
-    Problem,
-}
-
-/// Something that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
-    level: Level,
-    /// `node`, `router` or a daemon's name.
-    subject: String,
-    message: String,
-    /// What to do about it.
-    hint: Option<String>,
-}
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Report<'a> {
-    healthy: bool,
-    findings: &'a [Finding],
-    /// What the kernel says of each daemon that could be looked at.
-    walls: &'a HashMap<String, Walls>,
-}
+use super::{Finding, Level};
 
 /// What keeps a daemon in, as the kernel reports it (`proc(5)`), and Landlock as the daemon does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Walls {
+pub(super) struct Walls {
     pid: u32,
     uid: u32,
     /// The union of the permitted, effective, inheritable and ambient sets, in hexadecimal.
@@ -68,82 +27,31 @@ struct Walls {
     locked: u64,
 }
 
-/// Checks the node.
-///
-/// # Errors
-/// If it does not answer.
-pub async fn run(socket: Option<&Path>, json: bool) -> Result<ExitCode, Failure> {
-    let mut client = daemon::connect(socket).await?;
-    let Reply::Status(status) = daemon::ask(&mut client, Request::Status).await? else {
-        return Err(daemon::unexpected());
-    };
-    let mut walls = HashMap::new();
-    let mut findings = of_the_node(&status, &Version::current());
+/// What can be seen of the walls of the daemons, and what can not.
+pub(super) fn look(status: &Status) -> (HashMap<String, Walls>, Vec<Finding>) {
+    let (mut walls, mut findings) = (HashMap::new(), Vec::new());
     for daemon in &status.daemons {
         let Some(pid) = daemon.pid else { continue };
         match Walls::read(pid, daemon.landlock.unwrap_or_default()) {
             Ok(found) => {
                 walls.insert(daemon.name.clone(), found);
             }
-            Err(error) => findings.push(Finding {
-                level: Level::Note,
-                subject: daemon.name.clone(),
-                message: format!("its walls cannot be looked at: {error}"),
-                hint: Some(if cfg!(target_os = "linux") {
+            Err(error) => {
+                let hint = if cfg!(target_os = "linux") {
                     "run this on the node itself, where /proc shows the processes of others".to_owned()
                 } else {
                     format!("see what it has promised: `ps -o user,pledge -p {pid}`")
-                }),
-            }),
+                };
+                let message = format!("its walls cannot be looked at: {error}");
+                findings.push(Finding::new(Level::Note, &daemon.name, message, Some(hint)));
+            }
         }
     }
-    findings.extend(of_the_walls(&walls, status.tunnel.interface.is_some()));
-    let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
-    if json {
-        output::json::print(&Report { healthy, findings: &findings, walls: &walls })?;
-    } else {
-        output::print(&render(&findings))?;
-    }
-    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(UNWELL) })
+    findings.extend(judge(&walls, status.tunnel.interface.is_some()));
+    (walls, findings)
 }
 
-fn of_the_node(status: &Status, own: &Version) -> Vec<Finding> {
-    let problems: Vec<_> = warnings(status, own)
-        .into_iter()
-        .map(|warning| Finding {
-            level: Level::Problem,
-            subject: "node".to_owned(),
-            message: warning.message,
-            hint: Some(warning.hint),
-        })
-        .collect();
-    if !problems.is_empty() {
-        return problems;
-    }
-    let ok = |subject: &str, message: String| Finding {
-        level: Level::Ok,
-        subject: subject.to_owned(),
-        message,
-        hint: None,
-    };
-    let sam = &status.sam;
-    let sessions = if [&sam.control, &sam.data].iter().all(|session| session.state == SessionState::Up) {
-        "both sessions are up"
-    } else {
-        "its tunnels are being built"
-    };
-    let version = sam.version.as_deref().unwrap_or("of unknown version");
-    let network = match &status.network {
-        Some(network) => format!("a member of {}, {} members known", network.id, network.members),
-        None => "in no network yet".to_owned(),
-    };
-    vec![
-        ok("router", format!("SAM {version} at {}, {sessions}", sam.address)),
-        ok("node", format!("all daemons answer and are of one build; {network}")),
-    ]
-}
-
-fn of_the_walls(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> {
+fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut names: Vec<_> = walls.keys().collect();
     names.sort();
@@ -151,9 +59,9 @@ fn of_the_walls(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Fi
         let before = findings.len();
         let own = &walls[name];
         let mut add = |level, message: String, hint: &str| {
-            findings.push(Finding { level, subject: name.clone(), message, hint: Some(hint.to_owned()) });
+            findings.push(Finding::new(level, name, message, Some(hint.to_owned())));
         };
-        let restart = "restart i2plan\'s daemons; if that does not help, the program is not what was built";
+        let restart = "restart i2plan's daemons; if that does not help, the program is not what was built";
         if own.uid == 0 {
             add(Level::Problem, "it runs as root".to_owned(), "start it as a user of its own");
         }
@@ -203,15 +111,11 @@ fn of_the_walls(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Fi
             let capability =
                 if needs_capability { "CAP_NET_ADMIN until the interface is up" } else { "no capabilities" };
             let locked = if name == "meshd" { "" } else { ", memory locked" };
-            findings.push(Finding {
-                level: Level::Ok,
-                subject: name.clone(),
-                message: format!(
-                    "user {}, {capability}, system calls filtered, Landlock, memory closed to others{locked}",
-                    own.uid
-                ),
-                hint: None,
-            });
+            let message = format!(
+                "user {}, {capability}, system calls filtered, Landlock, memory closed to others{locked}",
+                own.uid
+            );
+            findings.push(Finding::new(Level::Ok, name, message, None));
         }
     }
     findings
@@ -252,23 +156,6 @@ impl Walls {
     }
 }
 
-fn render(findings: &[Finding]) -> String {
-    let mut out = String::new();
-    for Finding { level, subject, message, hint } in findings {
-        let level = match level {
-            Level::Ok => "ok",
-            Level::Note => "note",
-            Level::Problem => "PROBLEM",
-        };
-        // Writing to a string does not fail.
-        let _ = writeln!(out, "{level:<9}{subject:<8}{}", clean(message));
-        if let Some(hint) = hint {
-            let _ = writeln!(out, "{:<17}hint: {}", "", clean(hint));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,7 +170,7 @@ mod tests {
     }
 
     fn messages(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<(Level, String)> {
-        let findings = of_the_walls(walls, interface_is_up).into_iter();
+        let findings = judge(walls, interface_is_up).into_iter();
         findings.map(|finding| (finding.level, finding.message)).collect()
     }
 

@@ -1,0 +1,168 @@
+//! `i2planctl config`.
+
+use std::path::{Path, PathBuf};
+
+use i2plan_ipc::api::meshd::{ConfigChange, Setting, Source};
+use i2plan_meshd::config::{Config, DEFAULT_PATH};
+use serde_json::json;
+
+use crate::daemon;
+use crate::failure::{Failure, Kind};
+use crate::output::table::{Column, Table};
+use crate::output::{self, clean};
+
+const COLUMNS: &[Column] = &[
+    Column::text("KEY"),
+    Column::text("VALUE").shrinks_to(12),
+    Column::text("FROM").shrinks_to(12).dispensable(2),
+    Column::text("CHANGES").dispensable(3),
+    Column::text("AFTER A RESTART").shrinks_to(12).dispensable(1),
+];
+
+/// Shows the configuration in force.
+///
+/// # Errors
+/// If the node does not answer.
+pub async fn show(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let settings = daemon::connect(socket).await?.config().await?;
+    if json {
+        return output::json::print(&json!({ "settings": settings }));
+    }
+    let text = render(&settings, output::terminal_width());
+    output::print(&text)
+}
+
+/// Prints the value of one key.
+///
+/// # Errors
+/// If there is no such key.
+pub async fn get(socket: Option<&Path>, json: bool, key: &str) -> Result<(), Failure> {
+    let settings = daemon::connect(socket).await?.config().await?;
+    let Some(setting) = settings.iter().find(|setting| setting.key == key) else {
+        return Err(Failure::new(Kind::NotFound, format!("there is no key {:?}", clean(key)))
+            .with_hint("`i2planctl config show` lists them"));
+    };
+    if json {
+        return output::json::print(&json!({ "setting": setting }));
+    }
+    output::print(&format!("{}\n", clean(setting.value.as_deref().unwrap_or_default())))
+}
+
+/// Changes a key until the node is started again.
+///
+/// # Errors
+/// If the value is bad, or the key cannot be changed at run time.
+pub async fn set(socket: Option<&Path>, json: bool, key: &str, value: &str) -> Result<(), Failure> {
+    let mut node = daemon::connect(socket).await?;
+    let changes = node.set_config(key.to_owned(), value.to_owned()).await?;
+    tell(json, &changes, "it has this value already")?;
+    if !json && !changes.is_empty() {
+        output::note("this holds until the node is started again; to keep it, write it into the file");
+    }
+    Ok(())
+}
+
+/// Has the node read its file again.
+///
+/// # Errors
+/// If something in the file is wrong; the node then goes on as before.
+pub async fn reload(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let changes = daemon::connect(socket).await?.reload().await?;
+    tell(json, &changes, "nothing has changed")
+}
+
+/// Checks a file, with the environment as it is here, without a node.
+///
+/// # Errors
+/// What is wrong in it, with its line.
+pub fn check(json: bool, file: Option<&Path>) -> Result<(), Failure> {
+    if file.is_none() && !Path::new(DEFAULT_PATH).exists() {
+        return Err(Failure::new(Kind::NotFound, format!("there is no {DEFAULT_PATH}"))
+            .with_hint("name a file, or do without: all keys have defaults"));
+    }
+    Config::load(file).map_err(|error| {
+        Failure::invalid(error.to_string())
+            .with_hint("correct it; the README lists the keys and their values")
+    })?;
+    let file = file.map_or_else(|| PathBuf::from(DEFAULT_PATH), Path::to_owned);
+    if json {
+        return output::json::print(&json!({ "file": file.to_string_lossy(), "valid": true }));
+    }
+    output::print(&format!("{} is valid\n", file.display()))
+}
+
+fn tell(json: bool, changes: &[ConfigChange], nothing: &str) -> Result<(), Failure> {
+    if json {
+        return output::json::print(&json!({ "changes": changes }));
+    }
+    if changes.is_empty() {
+        output::note(nothing);
+        return Ok(());
+    }
+    output::print(&changes.iter().map(describe).collect::<String>())
+}
+
+fn describe(change: &ConfigChange) -> String {
+    let value = |value: &Option<String>| value.as_deref().map_or("(none)".into(), clean).into_owned();
+    let restart = if change.restart { ", after a restart of the node" } else { "" };
+    format!("{}: {} → {}{restart}\n", clean(&change.key), value(&change.before), value(&change.after))
+}
+
+fn render(settings: &[Setting], width: Option<usize>) -> String {
+    let mut table = Table::new(COLUMNS);
+    for setting in settings {
+        table.row([
+            setting.key.clone(),
+            setting.value.clone().unwrap_or_else(|| "-".to_owned()),
+            match &setting.source {
+                Source::Default => "default".to_owned(),
+                Source::File { path, line } => format!("{path}:{line}"),
+                Source::Environment => setting.variable.clone(),
+                Source::Runtime => "config set".to_owned(),
+            },
+            if setting.live { "live" } else { "at restart" }.to_owned(),
+            setting.pending.clone().unwrap_or_default(),
+        ]);
+    }
+    table.render(width).text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_show_where_they_come_from_and_what_waits() {
+        let setting = |key: &str, source, live, pending: Option<&str>| Setting {
+            key: key.to_owned(),
+            variable: "I2PLAN_NODE_NAME".to_owned(),
+            value: Some("1".to_owned()),
+            source,
+            live,
+            pending: pending.map(str::to_owned),
+        };
+        let settings = [
+            setting("i2p.tunnel_length", Source::File { path: "/c".to_owned(), line: 3 }, false, Some("2")),
+            setting("node.name", Source::Environment, true, None),
+        ];
+        assert_eq!(
+            render(&settings, None),
+            "\
+KEY                VALUE  FROM              CHANGES     AFTER A RESTART
+i2p.tunnel_length  1      /c:3              at restart  2
+node.name          1      I2PLAN_NODE_NAME  live
+"
+        );
+    }
+
+    #[test]
+    fn changes_say_whether_they_count() {
+        let change = ConfigChange {
+            key: "node.name".to_owned(),
+            before: None,
+            after: Some("x".to_owned()),
+            restart: true,
+        };
+        assert_eq!(describe(&change), "node.name: (none) → x, after a restart of the node\n");
+    }
+}

@@ -1,0 +1,233 @@
+//! Directories, sockets and devices, and who may use them.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::Path;
+
+use super::Finding;
+
+/// Looks at what is beside the control socket, at the daemons' state, and at the device that tunnels are made with.
+pub(super) fn check(socket: &Path, data: Option<&Path>, interface_is_up: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut unseen = false;
+    if let Some(run) = socket.parent().filter(|run| run.exists()) {
+        unseen |= of_the_sockets(run, &mut findings);
+    }
+    if let Some(data) = data {
+        unseen |= of_the_state(data, &mut findings);
+    }
+    if findings.is_empty() && !unseen {
+        findings.push(Finding::ok("files", "sockets and state are closed to others"));
+    }
+    if unseen {
+        let message = "not all files can be looked at as this user";
+        findings.push(Finding::note("files", message, "run this with sudo to have all of them checked"));
+    }
+    if cfg!(target_os = "linux") && !interface_is_up {
+        findings.push(of_the_device(Path::new("/dev/net/tun")));
+    }
+    findings
+}
+
+/// Returns whether something could not be seen.
+fn of_the_sockets(run: &Path, findings: &mut Vec<Finding>) -> bool {
+    let shown = run.display();
+    if run.metadata().is_ok_and(|found| found.mode() & 0o002 != 0) {
+        findings.push(Finding::problem(
+            "files",
+            format!("everybody can put another socket in the place of those in {shown}"),
+            format!("`chmod o-w {shown}`"),
+        ));
+    }
+    let mut unseen = false;
+    for (daemon, name) in [("keyd", "keyd.sock"), ("meshd", "meshd.sock"), ("tund", "tund.sock")] {
+        let path = run.join(name);
+        let shown = path.display();
+        match path.symlink_metadata() {
+            Ok(found) if !found.file_type().is_socket() => findings.push(Finding::problem(
+                daemon,
+                format!("{shown} is in the way: it is no socket"),
+                "move it away and restart the node",
+            )),
+            Ok(found) if found.mode() & 0o006 != 0 => findings.push(Finding::problem(
+                daemon,
+                format!("every user of this machine may connect to {shown}"),
+                format!("`chmod o= {shown}`, and restart the node"),
+            )),
+            Ok(_) if listens(&path) == Some(false) => findings.push(Finding::problem(
+                daemon,
+                format!("nobody listens on {shown}"),
+                format!("see the log of i2plan-{daemon}, and start the node"),
+            )),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => findings.push(Finding::problem(
+                daemon,
+                format!("there is no socket {shown}"),
+                format!("start the node; if it runs, see the log of i2plan-{daemon}"),
+            )),
+            Err(_) => unseen = true,
+        }
+    }
+    unseen
+}
+
+/// Whether a process listens on a socket, going by the kernel's table; none where there is no such table.
+fn listens(path: &Path) -> Option<bool> {
+    let table = std::fs::read_to_string("/proc/net/unix").ok()?;
+    let path = std::path::absolute(path).ok()?;
+    Some(is_listed(&table, path.to_str()?))
+}
+
+/// Whether the table (`/proc/net/unix`) has a listening socket with this path.
+fn is_listed(table: &str, path: &str) -> bool {
+    // SO_ACCEPTCON of the kernel's include/linux/net.h.
+    const LISTENING: u64 = 1 << 16;
+    table.lines().any(|line| {
+        let flags = line.split_whitespace().nth(3).and_then(|flags| u64::from_str_radix(flags, 16).ok());
+        line.ends_with(&format!(" {path}")) && flags.is_some_and(|flags| flags & LISTENING != 0)
+    })
+}
+
+/// Returns whether something could not be seen.
+fn of_the_state(data: &Path, findings: &mut Vec<Finding>) -> bool {
+    let mut unseen = false;
+    let mut owners = Vec::new();
+    for daemon in ["keyd", "meshd"] {
+        let directory = data.join(daemon);
+        match directory.symlink_metadata() {
+            Ok(found) => {
+                owners.push(found.uid());
+                findings.extend(open_to_others(daemon, &directory, &found));
+                let Ok(entries) = std::fs::read_dir(&directory) else {
+                    unseen = true;
+                    continue;
+                };
+                for entry in entries.flatten() {
+                    let Ok(found) = entry.metadata() else { continue };
+                    findings.extend(open_to_others(daemon, &entry.path(), &found));
+                }
+            }
+            // A node that was never started has none, and one may have it elsewhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => unseen = true,
+        }
+    }
+    if let [keyd, meshd] = owners[..]
+        && keyd == meshd
+    {
+        findings.push(Finding::problem(
+            "files",
+            format!("keyd's and meshd's state in {} belong to the same user", data.display()),
+            "give each daemon a user of its own: that is what keeps the keys from meshd",
+        ));
+    }
+    unseen
+}
+
+fn open_to_others(daemon: &str, path: &Path, found: &Metadata) -> Option<Finding> {
+    let open = found.mode() & 0o077 != 0 && !found.file_type().is_symlink();
+    open.then(|| {
+        let shown = path.display();
+        Finding::problem(daemon, format!("{shown} is open to others"), format!("`chmod go= {shown}`"))
+    })
+}
+
+fn of_the_device(device: &Path) -> Finding {
+    match device.metadata() {
+        Ok(found) if found.file_type().is_char_device() => {
+            Finding::ok("tun", format!("{} is there", device.display()))
+        }
+        _ => Finding::problem(
+            "tun",
+            format!("there is no {}: no tunnel can be made", device.display()),
+            "`modprobe tun`; in a container, hand the device in",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, create_dir, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::UnixListener;
+
+    use super::super::Level;
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn problems(socket: &Path, data: Option<&Path>) -> Vec<(String, String)> {
+        let found = check(socket, data, true).into_iter().filter(|finding| finding.level == Level::Problem);
+        found.map(|finding| (finding.subject, finding.message)).collect()
+    }
+
+    #[test]
+    fn sockets_that_all_can_use_or_nobody_listens_on_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        mode(dir.path(), 0o755);
+        let paths = ["keyd.sock", "meshd.sock", "tund.sock"].map(|name| dir.path().join(name));
+        let mut listeners = paths.each_ref().map(|path| Some(UnixListener::bind(path).unwrap()));
+        paths.iter().for_each(|path| mode(path, 0o660));
+        assert_eq!(problems(&paths[1], None), []);
+        mode(&paths[0], 0o666);
+        let found = problems(&paths[1], None);
+        assert!(
+            found.len() == 1 && found[0].0 == "keyd" && found[0].1.starts_with("every user"),
+            "{found:?}"
+        );
+        mode(&paths[0], 0o660);
+        listeners[2] = None;
+        let found = problems(&paths[1], None);
+        let expected = if cfg!(target_os = "linux") { 1 } else { 0 };
+        assert!(
+            found.len() == expected && found.iter().all(|found| found.1.starts_with("nobody")),
+            "{found:?}"
+        );
+        std::fs::remove_file(&paths[2]).unwrap();
+        let found = problems(&paths[1], None);
+        assert!(found.len() == 1 && found[0].1.starts_with("there is no socket"), "{found:?}");
+        mode(dir.path(), 0o777);
+        assert_eq!(problems(&paths[1], None).len(), 2);
+    }
+
+    #[test]
+    fn state_that_others_can_read_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (nowhere, data) = (dir.path().join("none/meshd.sock"), dir.path());
+        assert_eq!(problems(&nowhere, Some(data)), []);
+        for daemon in ["keyd", "meshd"] {
+            create_dir(data.join(daemon)).unwrap();
+            mode(&data.join(daemon), 0o700);
+        }
+        let key = data.join("keyd/keys");
+        write(&key, "").unwrap();
+        mode(&key, 0o600);
+        // In a test both belong to one user.
+        assert_eq!(problems(&nowhere, Some(data)).len(), 1);
+        mode(&key, 0o640);
+        let found = problems(&nowhere, Some(data));
+        assert!(
+            found.iter().any(|(daemon, message)| daemon == "keyd" && message.contains("keyd/keys")),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn the_kernels_table_is_read() {
+        let table = "Num RefCount Protocol Flags Type St Inode Path\n\
+                     0: 00000002 00000000 00010000 0001 01 24 /run/a b.sock\n\
+                     0: 00000003 00000000 00000000 0001 03 25 /run/c.sock\nx\n";
+        assert!(is_listed(table, "/run/a b.sock"));
+        assert!(!is_listed(table, "/run/c.sock"));
+        assert!(!is_listed(table, "/run/d.sock"));
+    }
+
+    #[test]
+    fn a_missing_device_is_a_problem() {
+        assert_eq!(of_the_device(Path::new("/nonexistent")).level, Level::Problem);
+        assert_eq!(of_the_device(Path::new("/dev/null")).level, Level::Ok);
+    }
+}

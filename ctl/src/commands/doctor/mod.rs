@@ -1,0 +1,284 @@
+//! `i2planctl doctor`.
+//!
+//! * [`clock`]: whether the time can be right.
+//! * [`files`]: directories, sockets and devices, and who may use them.
+//! * [`router`]: the I2P router's SAM bridge.
+//! * [`walls`]: what keeps the daemons in.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use i2plan_ipc::api::meshd::{Life, Peer, SessionState, Status};
+use i2plan_ipc::version::Version;
+use i2plan_meshd::config::{Config, DEFAULT_PATH};
+use serde::Serialize;
+
+use self::router::Bridge;
+use self::walls::Walls;
+use super::peers::is_up;
+use super::status::{of_the_daemons, of_the_interface, of_the_sessions};
+use crate::args::Doctor;
+use crate::daemon::{self, socket_path};
+use crate::failure::Failure;
+use crate::output::{self, clean};
+
+mod clock;
+mod files;
+mod router;
+mod walls;
+
+/// Exit status if something is to be mended.
+const UNWELL: u8 = 1;
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Level {
+    /// It is as it should be.
+    Ok,
+    /// It could be better, and works.
+    Note,
+    /// It is to be mended.
+    Problem,
+}
+
+/// Something that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    level: Level,
+    /// `node`, `config`, `router`, `members`, `files`, `tun`, `clock` or a daemon's name.
+    subject: String,
+    message: String,
+    /// What to do about it.
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn new(level: Level, subject: &str, message: impl Into<String>, hint: Option<String>) -> Self {
+        Self { level, subject: subject.to_owned(), message: message.into(), hint }
+    }
+
+    fn ok(subject: &str, message: impl Into<String>) -> Self {
+        Self::new(Level::Ok, subject, message, None)
+    }
+
+    fn note(subject: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Level::Note, subject, message, Some(hint.into()))
+    }
+
+    fn problem(subject: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Level::Problem, subject, message, Some(hint.into()))
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    healthy: bool,
+    findings: &'a [Finding],
+    /// What the kernel says of each daemon that could be looked at.
+    walls: &'a HashMap<String, Walls>,
+}
+
+/// What the node says of itself.
+struct Answers {
+    status: Status,
+    peers: Vec<Peer>,
+}
+
+/// Checks the node, whether it answers or not.
+///
+/// # Errors
+/// If the findings cannot be written.
+pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<ExitCode, Failure> {
+    let socket = socket_path(socket);
+    let answers = ask(&socket).await;
+    let mut findings = Vec::new();
+    let mut walls = HashMap::new();
+    let config = Config::load(args.config.as_deref());
+    let data_dir =
+        args.data_dir.clone().or_else(|| config.as_ref().ok().map(|config| config.data_dir.clone()));
+    match &answers {
+        Ok(Answers { status, peers }) => {
+            let bridge = Bridge::probe(status.sam.address).await;
+            findings.extend(of_the_node(status, &Version::current(), &bridge));
+            findings.extend(of_the_members(status, peers));
+            let (found, of_the_walls) = walls::look(status);
+            walls = found;
+            findings.extend(of_the_walls);
+        }
+        Err(failure) => {
+            let hint = failure.hint.clone().unwrap_or_else(|| "see the log of i2plan-meshd".to_owned());
+            findings.push(Finding::problem("node", failure.message.clone(), hint));
+            findings.push(of_the_config(args.config.as_deref(), &config));
+            let default = SocketAddr::from(([127, 0, 0, 1], 7656));
+            let address = config.as_ref().map_or(default, |config| config.sam_address);
+            findings.push(of_the_router(&Bridge::probe(address).await, false));
+        }
+    }
+    let interface_is_up = answers.is_ok_and(|answers| answers.status.tunnel.interface.is_some());
+    findings.extend(files::check(&socket, data_dir.as_deref(), interface_is_up));
+    findings.push(clock::check());
+
+    let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
+    if json {
+        output::json::print(&Report { healthy, findings: &findings, walls: &walls })?;
+    } else {
+        output::print(&render(&findings))?;
+    }
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(UNWELL) })
+}
+
+async fn ask(socket: &Path) -> Result<Answers, Failure> {
+    let mut node = daemon::connect(Some(socket)).await?;
+    Ok(Answers { status: node.status().await?, peers: node.peers().await? })
+}
+
+fn of_the_config(path: Option<&Path>, config: &Result<Config, i2plan_meshd::config::ConfigError>) -> Finding {
+    let file = path.map_or_else(|| PathBuf::from(DEFAULT_PATH), Path::to_owned);
+    match config {
+        Ok(_) if path.is_none() && !file.exists() => {
+            Finding::ok("config", format!("there is no {}: all keys have their defaults", file.display()))
+        }
+        Ok(_) => Finding::ok("config", format!("{} is valid", file.display())),
+        Err(error) => Finding::problem(
+            "config",
+            error.to_string(),
+            "correct it, and see with `i2planctl config check`; no daemon starts with it",
+        ),
+    }
+}
+
+/// What the router's bridge showed. One that the node speaks with need not be in reach from here.
+fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
+    let Bridge { address, version, program } = bridge;
+    let mend = format!(
+        "start the I2P router and enable its SAM bridge; if that is not at {address}, set i2p.sam_address"
+    );
+    match version {
+        Ok(version) => {
+            let program = program.as_ref().map(|program| format!(", of {program}")).unwrap_or_default();
+            Finding::ok("router", format!("SAM {version} at {address}{program}"))
+        }
+        Err(error) if node_speaks_with_it => Finding::note(
+            "router",
+            format!("the node speaks with the bridge at {address}, and this program cannot: {error}"),
+            "run this where the node runs",
+        ),
+        Err(error) => Finding::problem("router", format!("no SAM bridge at {address}: {error}"), mend),
+    }
+}
+
+fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> {
+    let sam = &status.sam;
+    let sessions = [&sam.control, &sam.data];
+    let speaks = sam.version.is_some() && sessions.iter().any(|session| session.state != SessionState::Down);
+    let mut findings = vec![of_the_router(bridge, speaks)];
+    let mut warnings = of_the_daemons(status, own);
+    // If there is no bridge, that has been said.
+    if findings[0].level != Level::Problem {
+        warnings.extend(of_the_sessions(status));
+    }
+    warnings.extend(of_the_interface(status));
+    findings.extend(warnings.into_iter().map(|found| Finding::problem("node", found.message, found.hint)));
+    if sessions.iter().all(|session| session.state == SessionState::Up) {
+        findings.push(Finding::ok("router", "the I2P tunnels are built: both sessions are up"));
+    } else if sessions.iter().any(|session| session.state == SessionState::Opening) {
+        findings.push(Finding::note(
+            "router",
+            "the router is building I2P tunnels for this node's sessions",
+            "wait; a router that has just started needs some minutes",
+        ));
+    }
+    if findings.iter().all(|finding| finding.level != Level::Problem) {
+        let network = match &status.network {
+            Some(network) => format!("a member of {}, {} members known", network.id, network.members),
+            None => "in no network yet".to_owned(),
+        };
+        let node = format!("all daemons answer and are of one build; {network}");
+        findings.push(Finding::ok("node", node));
+    }
+    findings
+}
+
+fn of_the_members(status: &Status, peers: &[Peer]) -> Option<Finding> {
+    status.network.as_ref()?;
+    let there = peers.iter().filter(|peer| !peer.banned && peer.life != Life::Away).count();
+    let up = peers.iter().filter(|peer| is_up(peer)).count();
+    if there > 0 && up == 0 {
+        return Some(Finding::note(
+            "members",
+            format!("there is no tunnel to any of the {there} members"),
+            "`i2planctl peers` shows who was heard; a tunnel is made when there is traffic: `i2planctl ping NAME`",
+        ));
+    }
+    Some(Finding::ok("members", format!("tunnels to {up} of {there} members are up")))
+}
+
+fn render(findings: &[Finding]) -> String {
+    let mut out = String::new();
+    for Finding { level, subject, message, hint } in findings {
+        let level = match level {
+            Level::Ok => "ok",
+            Level::Note => "note",
+            Level::Problem => "PROBLEM",
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{level:<9}{subject:<9}{}", clean(message));
+        if let Some(hint) = hint {
+            let _ = writeln!(out, "{:<18}hint: {}", "", clean(hint));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bridge(version: Result<&str, &str>) -> Bridge {
+        Bridge {
+            address: SocketAddr::from(([127, 0, 0, 1], 7656)),
+            version: version.map(str::to_owned).map_err(str::to_owned),
+            program: Some("i2pd (pid 7)".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_bridge_is_named_with_its_program() {
+        let found = of_the_router(&bridge(Ok("3.2")), false);
+        assert_eq!(
+            (found.level, found.message.as_str()),
+            (Level::Ok, "SAM 3.2 at 127.0.0.1:7656, of i2pd (pid 7)")
+        );
+        let found = of_the_router(&bridge(Err("nothing listens there")), false);
+        assert_eq!(found.level, Level::Problem);
+        assert!(found.hint.is_some_and(|hint| hint.contains("i2p.sam_address")));
+        // One in another network namespace.
+        assert_eq!(of_the_router(&bridge(Err("nothing listens there")), true).level, Level::Note);
+    }
+
+    #[test]
+    fn a_wrong_file_is_a_problem_and_none_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        std::fs::write(&file, "[node]\nnmae = \"x\"\n").unwrap();
+        let found = of_the_config(Some(&file), &Config::load(Some(&file)));
+        assert_eq!(found.level, Level::Problem);
+        assert!(found.message.contains("config.toml:2: "), "{}", found.message);
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(of_the_config(Some(&file), &Config::load(Some(&file))).level, Level::Ok);
+    }
+
+    #[test]
+    fn findings_are_lines_with_what_to_do_below() {
+        let findings = [Finding::ok("clock", "fine"), Finding::problem("node", "bad\x1b[2J", "mend it")];
+        assert_eq!(
+            render(&findings),
+            "ok       clock    fine\nPROBLEM  node     bad\u{fffd}[2J\n                  hint: mend it\n"
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! The I2P router's SAM bridge, as this program finds it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use i2plan_meshd::sam::line::{Line, MAX_LINE, hello};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long a bridge may take for each step.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is known of a bridge.
+#[derive(Debug)]
+pub(super) struct Bridge {
+    pub(super) address: SocketAddr,
+    /// The SAM version that it speaks, or why it does not.
+    pub(super) version: Result<String, String>,
+    /// The program that listens there, if that can be seen.
+    pub(super) program: Option<String>,
+}
+
+impl Bridge {
+    /// Greets the bridge and looks at who it is.
+    pub(super) async fn probe(address: SocketAddr) -> Self {
+        let version = greet(address).await;
+        let program =
+            if address.ip().is_loopback() { listener(Path::new("/proc"), address.port()) } else { None };
+        Self { address, version, program }
+    }
+}
+
+async fn greet(address: SocketAddr) -> Result<String, String> {
+    let silent = |_| format!("it does not answer within {} s", PATIENCE.as_secs());
+    let mut stream = match timeout(PATIENCE, TcpStream::connect(address)).await.map_err(silent)? {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            return Err("nothing listens there".to_owned());
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let exchange = async {
+        stream.write_all(hello().as_bytes()).await?;
+        let mut line = Vec::new();
+        while line.len() < MAX_LINE {
+            match stream.read_u8().await? {
+                b'\n' => break,
+                byte => line.push(byte),
+            }
+        }
+        Ok::<_, std::io::Error>(line)
+    };
+    let line = timeout(PATIENCE, exchange).await.map_err(silent)?;
+    let line = line.map_err(|error| format!("it ends the connection: {error}"))?;
+    match Line::parse(&line) {
+        Ok(Line::Hello(Ok(version))) => Ok(version),
+        Ok(Line::Hello(Err(reason))) => Err(format!("it refuses SAM 3.0 to 3.3: {reason}")),
+        Ok(_) | Err(_) => Err("what answers there is no SAM bridge".to_owned()),
+    }
+}
+
+/// The program that listens on a TCP port, going by `proc(5)`: whose descriptors this user may see.
+fn listener(proc: &Path, port: u16) -> Option<String> {
+    let tables = ["tcp", "tcp6"].map(|name| std::fs::read_to_string(proc.join("net").join(name)));
+    let inode = tables.iter().flatten().find_map(|table| inode_of(table, port))?;
+    let link = format!("socket:[{inode}]");
+    let processes = std::fs::read_dir(proc).ok()?.flatten();
+    let mut numbered = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let pid = numbered.find(|pid| {
+        let descriptors = std::fs::read_dir(proc.join(pid.to_string()).join("fd"));
+        let mut links =
+            descriptors.into_iter().flatten().flatten().map(|entry| std::fs::read_link(entry.path()));
+        links.any(|target| target.is_ok_and(|target| target.as_os_str() == link.as_str()))
+    })?;
+    let name = std::fs::read_to_string(proc.join(pid.to_string()).join("comm")).ok()?;
+    Some(format!("{} (pid {pid})", name.trim_end()))
+}
+
+/// The inode of the socket that listens on a port, from a table of the kernel's (`/proc/net/tcp`).
+fn inode_of(table: &str, port: u16) -> Option<u64> {
+    const LISTENING: &str = "0A";
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let local = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
+        (local == port && *fields.get(3)? == LISTENING).then(|| fields.get(9)?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What a bridge that sends this is found to be.
+    async fn probe(reply: &'static [u8]) -> Bridge {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bridge = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut greeting = vec![0; hello().len()];
+            stream.read_exact(&mut greeting).await.unwrap();
+            stream.write_all(reply).await.unwrap();
+        };
+        tokio::join!(Bridge::probe(address), bridge).0
+    }
+
+    #[tokio::test]
+    async fn a_bridge_says_its_version_and_others_are_none() {
+        let bridge = probe(b"HELLO REPLY RESULT=OK VERSION=3.2\n").await;
+        assert_eq!(bridge.version, Ok("3.2".to_owned()));
+        let own = format!("(pid {})", std::process::id());
+        assert!(!cfg!(target_os = "linux") || bridge.program.is_some_and(|program| program.ends_with(&own)));
+        let refused = probe(b"HELLO REPLY RESULT=NOVERSION\n").await.version;
+        assert!(refused.is_err_and(|error| error.contains("NOVERSION")));
+        assert!(probe(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.version.is_err());
+        assert!(probe(b"").await.version.is_err_and(|error| error.starts_with("it ends the connection")));
+    }
+
+    #[tokio::test]
+    async fn a_port_without_listener_is_said_to_be_one() {
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        assert_eq!(Bridge::probe(address).await.version, Err("nothing listens there".to_owned()));
+    }
+
+    #[test]
+    fn tables_of_any_form_are_read() {
+        for table in ["", "x", "h\n 0: 0100007F:1DE8", "h\n 0: zz zz 0A", "h\n 0: :1DE8 x 0A 1 2 3 4 5 y"] {
+            assert_eq!(inode_of(table, 7656), None, "{table}");
+        }
+        let table =
+            "h\n   0: 0100007F:1DE8 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 77 1 0 \n";
+        assert_eq!(inode_of(table, 7656), Some(77));
+    }
+}

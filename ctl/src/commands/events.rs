@@ -1,0 +1,199 @@
+//! `i2planctl events`.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use i2plan_ipc::api::meshd::{BanReason, Event, JoinStep, Life, SessionName, SessionState, What};
+use i2plan_ipc::node::Notice;
+use i2plan_ipc::version::utc;
+use serde::Serialize;
+
+use crate::args::EventsArgs;
+use crate::daemon;
+use crate::failure::Failure;
+use crate::output::{self, clean};
+
+/// What is told of the stream itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum OfTheStream<'a> {
+    /// Something happened that is not told: what is known of the node is to be asked for anew.
+    EventsMissed,
+    /// The node does not answer any more.
+    NodeLost { error: &'a str },
+    /// It answers again. What happened in between is not told.
+    NodeBack,
+}
+
+/// Tells what happens at the node, until the user or the reader wants no more.
+///
+/// # Errors
+/// If the node is not there in the beginning.
+pub async fn run(socket: Option<&Path>, json: bool, args: &EventsArgs) -> Result<(), Failure> {
+    // A node that is not there is an error now, and waited for later.
+    let mut stream = daemon::connect(socket).await?.events();
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let (mut begun, mut away, mut told) = (false, false, 0);
+    while args.count.is_none_or(|count| told < count) && !output::reader_is_gone() {
+        let notice = tokio::select! {
+            notice = stream.next() => notice,
+            _ = &mut interrupt => break,
+        };
+        match notice {
+            Notice::Event(event) if is_log(&event) && !args.log => {}
+            Notice::Event(event) => {
+                told += 1;
+                let line = format!("{}  {}\n", utc(event.at / 1000), clean(&describe(&event.what)));
+                tell(json, &event, &line)?;
+            }
+            // It begins.
+            Notice::Resync if !std::mem::replace(&mut begun, true) && !away => {}
+            Notice::Resync if std::mem::take(&mut away) => {
+                let line = "the node answers again; what happened in between is not told\n";
+                of_the_stream(json, &OfTheStream::NodeBack, line)?;
+            }
+            Notice::Resync => {
+                let line = "events were missed: too many happened at once\n";
+                of_the_stream(json, &OfTheStream::EventsMissed, line)?;
+            }
+            Notice::Lost(error) => {
+                away = true;
+                let line = format!("the node does not answer: {}; waiting for it\n", clean(&error));
+                of_the_stream(json, &OfTheStream::NodeLost { error: &error }, &line)?;
+            }
+            // It was not asked for.
+            Notice::Traffic(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn tell(json: bool, value: &impl Serialize, line: &str) -> Result<(), Failure> {
+    if json { output::json::print_line(value) } else { output::print(line) }
+}
+
+/// With the time, which events of the node bring themselves.
+fn of_the_stream(json: bool, what: &OfTheStream<'_>, line: &str) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Timed<'a> {
+        at: u64,
+        #[serde(flatten)]
+        what: &'a OfTheStream<'a>,
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    tell(json, &Timed { at, what }, &format!("{}  {line}", utc(now.as_secs())))
+}
+
+fn is_log(event: &Event) -> bool {
+    matches!(event.what, What::Log { .. })
+}
+
+/// What happened, in a sentence.
+#[must_use]
+pub fn describe(what: &What) -> String {
+    let member = |name: &str, node_id: &str| format!("{name} ({})", short(node_id));
+    match what {
+        What::NetworkJoined { network, ipv4 } => format!("this node is a member of {network}, at {ipv4}"),
+        What::NetworkLeft { network, revoked: true } => {
+            format!("this node's membership of {network} is revoked")
+        }
+        What::NetworkLeft { network, revoked: false } => format!("this node has left {network}"),
+        What::AddressChanged { ipv4 } => format!("this node's address is {ipv4} now"),
+        What::MemberAdded { node_id, name } => format!("{} is a member", member(name, node_id)),
+        What::MemberChanged { node_id, name } => format!("{} has changed", member(name, node_id)),
+        What::MemberRemoved { node_id, name } => format!("{} is no member any more", member(name, node_id)),
+        What::MemberLife { node_id, name, life } => {
+            let life = match life {
+                Life::Present => "is there",
+                Life::Suspected => "may be out of reach",
+                Life::Unreachable => "is unreachable",
+                Life::Away => "shuts down",
+            };
+            format!("{} {life}", member(name, node_id))
+        }
+        What::TunnelUp { node_id, name } => format!("the tunnel to {} is up", member(name, node_id)),
+        What::TunnelDown { node_id, name } => format!("the tunnel to {} is down", member(name, node_id)),
+        What::InviteCreated { id } => format!("invite {id} was made"),
+        What::InviteUsed { id, node_id } => format!("invite {id} was used by {}", short(node_id)),
+        What::InviteRevoked { id } => format!("invite {id} is revoked"),
+        What::BanAdded { node_id, reason } => {
+            let reason = match reason {
+                BanReason::Manual => "by hand",
+                BanReason::InvalidMessages => "for invalid messages",
+                BanReason::Misbehaviour => "for misbehaviour",
+            };
+            format!("{} is banned {reason}", short(node_id))
+        }
+        What::BanRemoved { node_id } => format!("{} is not banned any more", short(node_id)),
+        What::Session { session, state, error } => {
+            let session = match session {
+                SessionName::Control => "control session",
+                SessionName::Substitute => "session in place of the control session",
+                SessionName::Data => "data session",
+            };
+            let state = match state {
+                SessionState::Down => "down",
+                SessionState::Opening => "being opened",
+                SessionState::Up => "up",
+            };
+            let error = error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            format!("the {session} is {state}{error}")
+        }
+        What::DaemonUp { daemon } => format!("{daemon} answers"),
+        What::DaemonDown { daemon, error } => format!("{daemon} does not answer: {error}"),
+        What::InterfaceUp { interface } => format!("interface {interface} is up"),
+        What::KeyRotated { epoch } => format!("a new WireGuard key is published, epoch {epoch}"),
+        What::ConfigChanged { key, value } => format!("{key} is {value} now"),
+        What::JoinProgress { step } => format!("joining: {}", describe_step(*step)),
+        What::Log { level, target, message } => format!("{level} {target}: {message}"),
+    }
+}
+
+/// How far a node is on its way into a network.
+#[must_use]
+pub fn describe_step(step: JoinStep) -> &'static str {
+    match step {
+        JoinStep::LookingUp => "looking for the inviter",
+        JoinStep::Asking => "found the inviter, asking it",
+        JoinStep::Admitted => "the inviter has admitted this node",
+        JoinStep::Addressed => "the interface is up",
+        JoinStep::Connected => "the first tunnel to a member is up",
+    }
+}
+
+/// A node id as people can compare it.
+fn short(node_id: &str) -> &str {
+    node_id.get(..8).unwrap_or(node_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_sentences() {
+        let event = What::MemberLife {
+            node_id: "abcdefghijk".to_owned(),
+            name: "web".to_owned(),
+            life: Life::Unreachable,
+        };
+        assert_eq!(describe(&event), "web (abcdefgh) is unreachable");
+        let session = What::Session {
+            session: SessionName::Data,
+            state: SessionState::Down,
+            error: Some("gone".to_owned()),
+        };
+        assert_eq!(describe(&session), "the data session is down: gone");
+        assert_eq!(
+            describe(&What::JoinProgress { step: JoinStep::Asking }),
+            "joining: found the inviter, asking it"
+        );
+    }
+
+    #[test]
+    fn what_is_told_of_the_stream_has_the_form_of_an_event() {
+        let json = serde_json::to_value(OfTheStream::NodeLost { error: "gone" }).unwrap();
+        assert_eq!(json, serde_json::json!({ "event": "node_lost", "error": "gone" }));
+    }
+}

@@ -1,0 +1,201 @@
+//! `i2planctl ping`.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
+
+use super::member;
+use crate::args::Ping;
+use crate::daemon;
+use crate::failure::{Failure, Kind};
+use crate::output::{self, clean, units};
+use crate::ping::echo::{PAYLOAD, Token};
+use crate::ping::series::{Series, Step, Summary, Times, wire};
+use crate::ping::socket::EchoSocket;
+
+/// Exit status if nothing has answered.
+const SILENCE: u8 = 1;
+
+/// When nothing is to be done, it is looked again after so long.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Whom to ping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Target {
+    address: IpAddr,
+    /// What the member calls itself, if it was named by something else than its address.
+    name: Option<String>,
+    node_id: Option<String>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    target: Target,
+    #[serde(flatten)]
+    summary: Summary,
+    /// Seconds.
+    took: f64,
+}
+
+/// Pings a member through the tunnel.
+///
+/// # Errors
+/// If there is no such member, or this user may not send echo requests.
+pub async fn run(socket: Option<&Path>, json: bool, args: &Ping) -> Result<ExitCode, Failure> {
+    let target = find(socket, args).await?;
+    let token = Token(
+        getrandom::u64()
+            .map_err(|error| Failure::internal(format!("no random numbers: {error}")))?
+            .to_ne_bytes(),
+    );
+    let echo = EchoSocket::open(target.address, token)?;
+    if !json {
+        output::print(&format!("PING {}: {PAYLOAD} bytes of data\n", title(&target)))?;
+    }
+    let started = Instant::now();
+    let mut series = Series::new(args.plan());
+    series_of(&mut series, &echo, started, json.then_some(()).is_none(), target.address).await?;
+    let (summary, took) = (series.summary(), started.elapsed());
+    let answered = summary.received > 0;
+    if json {
+        output::json::print(&Report { target, summary, took: took.as_secs_f64() })?;
+    } else {
+        output::print(&render(&title(&target), &summary, took))?;
+        if !answered {
+            output::note(
+                "hint: see `i2planctl peers` whether it is up, and `i2planctl doctor`; the first packet to a member \
+                 waits for a handshake over I2P, which can take some seconds",
+            );
+        }
+    }
+    Ok(if answered { ExitCode::SUCCESS } else { ExitCode::from(SILENCE) })
+}
+
+/// Sends and receives until the series is done or the user wants no more.
+async fn series_of(
+    series: &mut Series,
+    echo: &EchoSocket,
+    started: Instant,
+    tell: bool,
+    address: IpAddr,
+) -> Result<(), Failure> {
+    let say = |line: String| if tell { output::print(&line) } else { Ok(()) };
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        while let Some(step) = series.on_time(started.elapsed()) {
+            match step {
+                Step::Send(number) => {
+                    if let Err(error) = echo.send(wire(number)).await {
+                        series.on_failed(number);
+                        say(format!("not sent: seq={number}: {}\n", reason(&error)))?;
+                    }
+                }
+                Step::Lost(number) => say(format!("no reply: seq={number}\n"))?,
+            }
+        }
+        if series.is_done(started.elapsed()) || output::reader_is_gone() {
+            return Ok(());
+        }
+        let wake = started + series.wake_at().unwrap_or_else(|| started.elapsed() + IDLE);
+        tokio::select! {
+            sequence = echo.receive() => {
+                let sequence = sequence
+                    .map_err(|error| Failure::internal(format!("cannot receive echo replies: {error}")))?;
+                if let Some((number, time)) = series.on_reply(sequence, started.elapsed()) {
+                    say(format!("reply from {address}: seq={number} time={}\n", millis(time)))?;
+                }
+            }
+            _ = &mut interrupt => return Ok(()),
+            () = sleep_until(wake) => {}
+        }
+    }
+}
+
+/// The address that is meant, and whose it is.
+async fn find(socket: Option<&Path>, args: &Ping) -> Result<Target, Failure> {
+    if let Ok(address) = args.target.parse::<IpAddr>() {
+        if (args.ipv4 && address.is_ipv6()) || (args.ipv6 && address.is_ipv4()) {
+            return Err(Failure::usage(format!("{address} is an address of the other kind"))
+                .with_hint("leave out -4 and -6 with an address"));
+        }
+        return Ok(Target { address, name: None, node_id: None });
+    }
+    let mut node = daemon::connect(socket).await?;
+    let member = member::find(&mut node, &args.target).await?;
+    let address = member
+        .addresses
+        .iter()
+        .find_map(|address| address.parse().ok().filter(|address: &IpAddr| address.is_ipv6() == args.ipv6));
+    let address =
+        address.ok_or_else(|| Failure::new(Kind::NotFound, "this member has no address of that kind"))?;
+    Ok(Target { address, name: Some(member.name), node_id: Some(member.node_id) })
+}
+
+fn title(target: &Target) -> String {
+    match &target.name {
+        Some(name) => format!("{} ({})", clean(name), target.address),
+        None => target.address.to_string(),
+    }
+}
+
+/// The system's word for an error, without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+fn millis(time: Duration) -> String {
+    milliseconds(time.as_secs_f64() * 1e3)
+}
+
+fn milliseconds(count: f64) -> String {
+    if count < 10.0 { format!("{count:.2} ms") } else { format!("{count:.0} ms") }
+}
+
+fn render(title: &str, summary: &Summary, took: Duration) -> String {
+    let Summary { sent, received, times } = summary;
+    let lost = f64::from(sent.saturating_sub(*received)) * 100.0 / f64::from((*sent).max(1));
+    let mut text = format!(
+        "--- {title} ---\n{} sent, {received} received, {lost:.0}% lost, in {}\n",
+        units::counted(u64::from(*sent), "request"),
+        units::duration(took.as_secs())
+    );
+    if let Some(Times { min, median, p90, p99, max }) = times {
+        let quantiles = [("min", min), ("median", median), ("p90", p90), ("p99", p99), ("max", max)]
+            .map(|(name, time)| format!("{name} {}", milliseconds(*time)));
+        text.push_str(&format!("round trip: {}\n", quantiles.join(", ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_has_loss_and_quantiles() {
+        let times = Times { min: 0.5, median: 700.4, p90: 800.0, p99: 900.0, max: 1000.0 };
+        let summary = Summary { sent: 10, received: 9, times: Some(times) };
+        assert_eq!(
+            render("web (10.42.0.1)", &summary, Duration::from_secs(70)),
+            "--- web (10.42.0.1) ---\n10 requests sent, 9 received, 10% lost, in 1m 10s\n\
+             round trip: min 0.50 ms, median 700 ms, p90 800 ms, p99 900 ms, max 1000 ms\n"
+        );
+        let nothing = render("x", &Summary { sent: 0, received: 0, times: None }, Duration::ZERO);
+        assert_eq!(nothing, "--- x ---\n0 requests sent, 0 received, 0% lost, in 0s\n");
+    }
+
+    #[test]
+    fn errors_are_in_the_systems_words() {
+        assert_eq!(
+            reason(&io::Error::from_raw_os_error(rustix::io::Errno::NETUNREACH.raw_os_error())),
+            "network is unreachable"
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! Echo requests over ICMP: what is sent, and what the answers say.
+//!
+//! * [`echo`]: requests and replies as bytes.
+//! * [`series`]: what is sent when, what is lost, and the figures in the end.
+//! * [`socket`]: the socket, with or without privileges.
+
+pub mod echo;
+pub mod series;
+pub mod socket;
