@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
@@ -12,14 +12,16 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{PROGRAM, command, copy_program, need_root, open_dir, stderr, stdout};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
-    Ban, BanReason, ControlDestination, Daemon, Invite, InviteState, IssuedInvite, Keys, Life, MeshdApi,
-    Network, Peer, Reply, Request, Route, Sam, Session, SessionState, Status, Tunnel, WireGuardKey,
+    Ban, BanReason, ConfigChange, ControlDestination, Daemon, Event, Events, Invite, InviteState,
+    IssuedInvite, JoinStep, Keys, Life, MeshdApi, Network, Peer, Place, Reply, Request, Route, Sam, Session,
+    SessionName, SessionState, Setting, Source, Status, Tunnel, What, WireGuardKey,
 };
+use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
 use i2plan_ipc::secret::SecretText;
@@ -85,12 +87,83 @@ impl Service for FakeMeshd {
             Request::Leave => Reply::Left("networkid".to_owned()),
             Request::Join { invite } if invite.expose() == self.code => Reply::Joined(network()),
             Request::Join { .. } => return Err(ApiError::invalid("that is another code")),
-            Request::Events { .. } | Request::Config | Request::SetConfig { .. } | Request::Reload => {
-                return Err(ApiError::internal("no test asks for this"));
+            Request::Events { after, wait, .. } => {
+                let happened = events();
+                let end = Place { run: 1, number: happened.len() as u64 };
+                match after {
+                    None => events_from(Place { run: 1, number: 0 }, Vec::new(), false),
+                    Some(Place { number: 0, .. }) => events_from(end, happened, false),
+                    // Once it has missed something.
+                    Some(place) if place == end => {
+                        events_from(Place { number: end.number + 1, ..end }, Vec::new(), true)
+                    }
+                    Some(place) => {
+                        tokio::time::sleep(Duration::from_millis(wait)).await;
+                        events_from(place, Vec::new(), false)
+                    }
+                }
             }
+            Request::Config => Reply::Config(vec![setting()]),
+            Request::SetConfig { key, .. } if key != "node.name" => {
+                return Err(ApiError::new(ErrorKind::NotFound, "there is no such key"));
+            }
+            Request::SetConfig { key, value } => Reply::ConfigChanged(vec![ConfigChange {
+                key,
+                before: Some("alpha".to_owned()),
+                after: Some(value),
+                restart: false,
+            }]),
+            Request::Reload => Reply::ConfigChanged(Vec::new()),
         }
         .into())
     }
+}
+
+fn setting() -> Setting {
+    Setting {
+        key: "node.name".to_owned(),
+        variable: "I2PLAN_NODE_NAME".to_owned(),
+        value: Some("alpha".to_owned()),
+        source: Source::File { path: "/etc/i2plan/config.toml".to_owned(), line: 3 },
+        live: true,
+        pending: None,
+    }
+}
+
+fn events_from(next: Place, events: Vec<Event>, lost: bool) -> Reply {
+    Reply::Events(Box::new(Events { events, next, lost, traffic: None }))
+}
+
+/// One of each kind.
+fn events() -> Vec<Event> {
+    let text = str::to_owned;
+    let (node_id, name) = (|| text("abcdefghij"), || text("anna"));
+    let all = [
+        What::NetworkJoined { network: text("networkid"), ipv4: text("10.42.7.9") },
+        What::NetworkLeft { network: text("networkid"), revoked: true },
+        What::AddressChanged { ipv4: text("10.42.7.10") },
+        What::MemberAdded { node_id: node_id(), name: name() },
+        What::MemberChanged { node_id: node_id(), name: name() },
+        What::MemberRemoved { node_id: node_id(), name: name() },
+        What::MemberLife { node_id: node_id(), name: name(), life: Life::Away },
+        What::TunnelUp { node_id: node_id(), name: name() },
+        What::TunnelDown { node_id: node_id(), name: name() },
+        What::InviteCreated { id: text("inviteid") },
+        What::InviteUsed { id: text("inviteid"), node_id: node_id() },
+        What::InviteRevoked { id: text("inviteid") },
+        What::BanAdded { node_id: node_id(), reason: BanReason::Manual },
+        What::BanRemoved { node_id: node_id() },
+        What::Session { session: SessionName::Data, state: SessionState::Down, error: Some(text("gone")) },
+        What::DaemonUp { daemon: text("keyd") },
+        What::DaemonDown { daemon: text("keyd"), error: text("gone") },
+        What::InterfaceUp { interface: text("i2plan0") },
+        What::KeyRotated { epoch: 2 },
+        What::ConfigChanged { key: text("node.name"), value: text("beta") },
+        What::JoinProgress { step: JoinStep::Asking },
+        What::Log { level: text("warn"), target: text("meshd"), message: text("a \x1b[2J line") },
+    ];
+    let numbered = all.into_iter().zip(0..);
+    numbered.map(|(what, number)| Event { number, at: 1_800_000_000_000 + number, what }).collect()
 }
 
 fn network() -> Network {
@@ -108,9 +181,9 @@ fn status(network: Option<Network>) -> Status {
     let session = || Session { state: SessionState::Up, destination: None, error: None };
     let daemon = |name: &str, error: Option<&str>| Daemon {
         name: name.to_owned(),
-        pid: None,
-        version: None,
-        landlock: None,
+        pid: error.is_none().then(std::process::id),
+        version: error.is_none().then(Version::current),
+        landlock: error.is_none().then_some(Landlock::Full),
         error: error.map(str::to_owned),
     };
     Status {
@@ -122,11 +195,11 @@ fn status(network: Option<Network>) -> Status {
             address: "127.0.0.1:7656".parse().unwrap(),
             version: Some("3.2".to_owned()),
             control: session(),
-            substitute: None,
+            substitute: Some(session()),
             data: session(),
         },
-        tunnel: Tunnel { interface: None, mtu: 1280, public_key: None, drops: None },
-        daemons: vec![daemon("keyd", Some("gone")), daemon("tund", None)],
+        tunnel: Tunnel { interface: None, mtu: 1280, public_key: None, drops: Some(Drops::default()) },
+        daemons: vec![daemon("tund", None), daemon("keyd", Some("gone"))],
     }
 }
 
@@ -702,4 +775,349 @@ fn a_rotated_key_is_shown() {
     );
     let key = &json(&setup.run(&["--json", "key", "rotate"]))["wireguard"];
     assert_eq!((&key["epoch"], &key["public_key"]), (&json!(2), &json!("key=")));
+}
+
+#[test]
+fn events_are_told_until_there_are_enough() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["events", "-n", "4"]);
+    assert_eq!(output.status.code(), Some(0));
+    let lines: Vec<_> = stdout(&output).lines().collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[3], "2027-01-15T08:00:00Z  anna (abcdefgh) is a member");
+
+    // Log lines are told to those who ask for them, and drive no terminal.
+    let all = events().len();
+    let output = setup.run(&["events", "--log", "-n", &all.to_string()]);
+    assert_eq!(stdout(&output).lines().count(), all);
+    assert!(stdout(&output).ends_with("warn meshd: a \u{fffd}[2J line\n"));
+}
+
+#[test]
+fn events_that_were_missed_are_told_to_be() {
+    let setup = Setup::healthy();
+    let mut child = command(PROGRAM)
+        .args(["events", "--json"])
+        .env("I2PLAN_SOCKET", setup.socket())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let values = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let missed = values.take(events().len()).last().unwrap();
+    assert_eq!(missed["event"], "events_missed");
+    assert!(missed["at"].is_u64());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_goes_on_stops_when_nobody_reads() {
+    let setup = Setup::healthy();
+    for args in [&["events", "--log"][..], &["peers"], &["status", "--json"], &["--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command(PROGRAM)
+            .args(args)
+            .env("I2PLAN_SOCKET", setup.socket())
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[test]
+fn the_configuration_is_shown_and_changed() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["config", "show"]);
+    assert_eq!(stdout(&output).lines().nth(1), Some("node.name  alpha  /etc/i2plan/config.toml:3  live"));
+    assert_eq!(stdout(&setup.run(&["config", "get", "node.name"])), "alpha\n");
+    assert_fails(&setup, &["config", "get", "node.nam"], 1, "not_found", "there is no key", "config show");
+    let output = setup.run(&["config", "set", "node.name", "beta"]);
+    assert_eq!(stdout(&output), "node.name: alpha → beta\n");
+    assert!(stderr(&output).contains("until the node is started again"));
+    assert_eq!(setup.run(&["config", "set", "node.nam", "beta"]).status.code(), Some(1));
+    let output = setup.run(&["config", "reload"]);
+    assert_eq!((stdout(&output), stderr(&output)), ("", "nothing has changed\n"));
+}
+
+#[test]
+fn a_configuration_file_is_checked_without_a_node() {
+    let setup = Setup::empty();
+    let file = setup.dir.path().join("config.toml");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, "[i2p]\ntunnel_length = 2\n").unwrap();
+    assert_eq!(stdout(&setup.run(&["config", "check", path])), format!("{path} is valid\n"));
+    std::fs::write(&file, "[i2p]\ntunnel_length = 9\n").unwrap();
+    let message = format!("{path}:2: i2p.tunnel_length: ");
+    assert_fails(&setup, &["config", "check", path], 1, "invalid", &message, "the keys and their values");
+    let missing = ["config", "check", "/nonexistent/config.toml"];
+    assert_fails(&setup, &missing, 1, "invalid", "cannot read /nonexistent/config.toml", "README");
+}
+
+#[test]
+fn versions_of_all_programs() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["version", "--all"]);
+    let lines: Vec<_> = stdout(&output).lines().collect();
+    assert!(lines[0].starts_with("i2planctl 0."), "{lines:?}");
+    assert!(
+        lines[1].starts_with("tund      0.") && lines[2] == "keyd      does not answer: gone",
+        "{lines:?}"
+    );
+    assert_eq!(setup.run(&["version"]).stdout, setup.run(&["--version"]).stdout);
+}
+
+#[test]
+fn an_address_is_pinged_without_a_node() {
+    // Root may have the socket for it wherever a user may not.
+    need_root();
+    let setup = Setup::empty();
+    for address in ["127.0.0.1", "::1"] {
+        let output = setup.run(&["--json", "ping", address, "-c", "3", "-i", "10ms"]);
+        let value = json(&output);
+        assert_eq!((&value["sent"], &value["received"]), (&json!(3), &json!(3)), "{value}");
+        assert_eq!(output.status.code(), Some(0));
+        assert!(value["times"]["p99"].is_f64());
+    }
+    let output = setup.run(&["ping", "127.0.0.1", "-c", "2", "-i", "10ms"]);
+    let lines: Vec<_> = stdout(&output).lines().collect();
+    assert_eq!(lines[0], "PING 127.0.0.1: 56 bytes of data");
+    assert!(lines[1].starts_with("reply from 127.0.0.1: seq=0 time="), "{lines:?}");
+    assert!(lines[4].starts_with("2 requests sent, 2 received, 0% lost, in "), "{lines:?}");
+    assert!(lines[5].starts_with("round trip: min "), "{lines:?}");
+    let other = ["ping", "127.0.0.1", "-6"];
+    assert_fails(&setup, &other, 2, "usage", "127.0.0.1 is an address of the other kind", "-6");
+}
+
+#[test]
+fn what_does_not_answer_is_an_exit_status() {
+    need_root();
+    let setup = Setup::healthy();
+    // In a namespace of its own, where no way leads anywhere.
+    let ping = |args: &[&str]| {
+        let mut command = command("unshare");
+        command.args(["--net", PROGRAM]).args(args).args(["anna", "-c", "1", "-w", "200ms"]);
+        command.env("I2PLAN_SOCKET", setup.socket()).output().unwrap()
+    };
+    let output = ping(&["ping"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).starts_with("PING anna (10.42.0.1): "), "{}", stdout(&output));
+    assert!(stderr(&output).starts_with("hint: "));
+    assert!(stdout(&output).contains("not sent: seq=0: network is unreachable"), "{}", stdout(&output));
+    let output = ping(&["--json", "ping", "-6"]);
+    assert_eq!(output.status.code(), Some(1));
+    let value = json(&output);
+    assert_eq!((&value["target"]["address"], &value["received"]), (&json!("fd12::2"), &json!(0)));
+    assert_fails(&setup, &["ping", "nobody"], 1, "not_found", "no member \"nobody\"", "i2planctl peers");
+}
+
+#[test]
+fn an_interrupted_ping_sums_up() {
+    need_root();
+    let mut child = command(PROGRAM)
+        .args(["ping", "127.0.0.1", "-i", "1m"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.by_ref().any(|line| line.starts_with("reply from ")));
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(lines.any(|line| line.starts_with("1 request sent, 1 received, 0% lost")));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn users_without_the_right_to_ping_are_told_how_to_get_it() {
+    need_root();
+    let dir = open_dir();
+    let program = copy_program(dir.path());
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").unwrap();
+    let last: u32 = range.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let mut command = command(&program);
+    command.args(["--json", "ping", "127.0.0.1", "-c", "1"]).uid(54_321).gid(54_321);
+    let output = command.output().unwrap();
+    if last >= 54_321 {
+        assert_eq!(json(&output)["received"], 1);
+        return;
+    }
+    assert_eq!(output.status.code(), Some(4));
+    let error = &json(&output)["error"];
+    assert_eq!(error["message"], "this user may not send echo requests");
+    assert!(error["hint"].as_str().unwrap().contains("ping_group_range=\"54321 54321\""), "{error}");
+}
+
+#[test]
+fn the_shell_completes_commands_and_names() {
+    let setup = Setup::healthy();
+    let script = setup.run(&["completions", "bash"]);
+    assert!(stdout(&script).contains("complete -o nospace"), "{}", stdout(&script));
+    assert!(stdout(&script).contains("I2PLAN_COMPLETE=\"bash\""), "{}", stdout(&script));
+    let complete = |socket: PathBuf, line: &[&str]| {
+        let output = command(PROGRAM)
+            .args([&["--", "i2planctl"], line].concat())
+            .env("I2PLAN_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", line.len().to_string())
+            .env("_CLAP_IFS", "\n")
+            .env("I2PLAN_SOCKET", socket)
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{line:?}");
+        stdout(&output).lines().map(str::trim_end).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let here = || setup.socket();
+    assert_eq!(complete(here(), &["sta"]), ["status"]);
+    assert_eq!(complete(here(), &["ping", "an"]), ["anna"]);
+    assert_eq!(complete(here(), &["ban", "remove", ""])[0], "mallory");
+    assert_eq!(complete(here(), &["invite", "show", "inv"]), ["inviteid"]);
+    assert_eq!(complete(here(), &["config", "get", "node"]), ["node.name"]);
+    let socket = setup.socket();
+    let named = complete("/nonexistent".into(), &["--socket", socket.to_str().unwrap(), "revoke", "z"]);
+    assert_eq!(named, ["zoe"]);
+    // Nobody has names, and nobody complains.
+    assert_eq!(complete("/nonexistent".into(), &["ping", "an"]), Vec::<String>::new());
+    let commands = complete(here(), &[""]);
+    assert!(commands.iter().any(|word| word == "peers") && !commands.iter().any(|word| word == "__launch"));
+}
+
+#[test]
+fn a_member_that_joins_again_by_the_same_code_is_one_already() {
+    let joined = Network { id: NetworkId([1; 32]).to_string(), ..network() };
+    let setup = Setup::node(None, Some(joined));
+    let output = setup.run_with_input(&["join"], &setup.code);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).starts_with("this node is a member of the invite's network already"));
+    // Also when the invite has expired since.
+    let output = setup.run_with_input(&["join", "--json"], &code(-60));
+    assert_eq!(json(&output)["already_member"], true);
+}
+
+#[test]
+fn joining_shows_its_steps() {
+    let setup = Setup::healthy();
+    let output = setup.run_with_input(&["join"], &setup.code);
+    // The fake node tells of a tunnel among all else, so that nothing is waited for.
+    assert!(stderr(&output).ends_with("the first tunnel to a member is up\n"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_doctor_works_without_a_node() {
+    let setup = Setup::empty();
+    let config = setup.dir.path().join("config.toml");
+    // A port that nobody listens on.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    std::fs::write(&config, format!("[i2p]\nsam_address = \"127.0.0.1:{port}\"\n")).unwrap();
+    let doctor = ["doctor", "--config", config.to_str().unwrap(), "--json"];
+    let output = setup.run(&doctor);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(1), ""));
+    let report = json(&output);
+    assert_eq!(report["healthy"], false);
+    let finding = |subject: &str| {
+        let findings = report["findings"].as_array().unwrap();
+        findings.iter().find(|finding| finding["subject"] == subject).unwrap()
+    };
+    assert!(finding("node")["message"].as_str().unwrap().starts_with("i2plan is not running"));
+    assert_eq!(finding("config")["level"], "ok");
+    let router = format!("no SAM bridge at 127.0.0.1:{port}: nothing listens there");
+    assert_eq!(finding("router")["message"], router.as_str());
+    assert!(finding("clock")["level"] != "problem");
+
+    std::fs::write(&config, "[i2p]\nsam_adress = \"x\"\n").unwrap();
+    let output = setup.run(&doctor[..3]);
+    let text = stdout(&output);
+    assert!(text.contains("PROBLEM  config   ") && text.contains("config.toml:2: "), "{text}");
+}
+
+/// Whether two values have the same keys everywhere. What is null can be anything.
+fn same_form(documented: &Value, printed: &Value, at: &str) -> Result<(), String> {
+    match (documented, printed) {
+        (Value::Null, _) | (_, Value::Null) => Ok(()),
+        (Value::Object(documented), Value::Object(printed)) => {
+            if !documented.keys().eq(printed.keys()) {
+                let keys = |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<Vec<_>>();
+                return Err(format!("{at}: {:?} is not {:?}", keys(documented), keys(printed)));
+            }
+            documented
+                .iter()
+                .try_for_each(|(key, value)| same_form(value, &printed[key], &format!("{at}.{key}")))
+        }
+        (Value::Array(documented), Value::Array(printed)) => match (documented.first(), printed.first()) {
+            (Some(documented), Some(printed)) => same_form(documented, printed, &format!("{at}[]")),
+            _ => Err(format!("{at}: an example without an element proves nothing")),
+        },
+        (documented, printed) => {
+            let same = std::mem::discriminant(documented) == std::mem::discriminant(printed);
+            if same { Ok(()) } else { Err(format!("{at}: {documented} is not {printed}")) }
+        }
+    }
+}
+
+#[test]
+fn json_is_as_documented() {
+    need_root();
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/json.md")).unwrap();
+    let setup = Setup::healthy();
+    let config = setup.dir.path().join("config.toml");
+    std::fs::write(&config, "").unwrap();
+    let config = config.to_str().unwrap();
+    let mut undocumented: Vec<&str> = Vec::new();
+    for (heading, more) in [
+        ("status", &[][..]),
+        ("doctor", &[]),
+        ("peers", &[]),
+        ("routes", &[]),
+        ("ping", &["127.0.0.1", "-c", "1"]),
+        ("invite create", &[]),
+        ("invite list", &[]),
+        ("invite show", &["inviteid"]),
+        ("join", &[]),
+        ("leave", &["--yes"]),
+        ("revoke", &["anna", "--yes"]),
+        ("ban list", &[]),
+        ("ban add", &["anna"]),
+        ("key status", &[]),
+        ("key rotate", &[]),
+        ("key export-public", &[]),
+        ("config show", &[]),
+        ("config set", &["node.name", "beta"]),
+        ("config check", &[config]),
+        ("version", &[]),
+        ("version --all", &[]),
+    ] {
+        let Some((_, section)) = text.split_once(&format!("## `i2planctl {heading}`\n")) else {
+            undocumented.push(heading);
+            continue;
+        };
+        let example = section.split("```json\n").nth(1).and_then(|block| block.split("```").next()).unwrap();
+        let example: Value =
+            serde_json::from_str(example).unwrap_or_else(|error| panic!("{heading}: {error}"));
+        let args: Vec<_> =
+            ["--json"].into_iter().chain(heading.split(' ')).chain(more.iter().copied()).collect();
+        let printed = json(&setup.run_with_input(&args, &setup.code));
+        same_form(&example, &printed, heading).unwrap();
+    }
+    assert_eq!(undocumented, Vec::<&str>::new());
+
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    let output = setup.run(&["events", "--json", "--log", "-n", &events().len().to_string()]);
+    assert_eq!(stdout(&output).lines().count(), events().len());
+    for line in stdout(&output).lines() {
+        let Value::Object(mut event) = serde_json::from_str(line).unwrap() else { panic!("{line}") };
+        let name = event.remove("event").unwrap();
+        let name = format!("`{}`", name.as_str().unwrap());
+        event.remove("number").and(event.remove("at")).unwrap();
+        let row = rows.iter().find(|row| row.split('|').nth(1).unwrap().contains(&name));
+        let row = row.unwrap_or_else(|| panic!("{name} is not documented"));
+        for key in event.keys() {
+            assert!(row.contains(&format!("`{key}`")), "{key} of {name} is not documented");
+        }
+    }
 }

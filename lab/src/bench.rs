@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::Failure;
 use crate::node::{Lab, Node, Peer};
-use crate::probe::{Pings, Received, Sent};
+use crate::probe::{Received, Sent};
 use crate::progress::Progress;
-use crate::stats::mbit;
+use crate::stats::{Pings, mbit};
 use crate::traffic::{ping, transfer};
 
 /// Payload of a bare datagram, bytes: about a full WireGuard packet at the tunnel's MTU.

@@ -7,9 +7,8 @@ use serde::Serialize;
 
 use crate::Failure;
 use crate::node::{Lab, Node, bin, credentials};
-use crate::probe::Pings;
 use crate::progress::Progress;
-use crate::stats::{Times, mbit};
+use crate::stats::{Pings, Times, mbit};
 use crate::traffic::{ping, reach, transfer};
 
 /// Bytes of each transfer.

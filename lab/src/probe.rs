@@ -1,36 +1,17 @@
 //! What runs in a node's namespace to measure it. Every probe prints JSON on standard output.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Failure;
 use crate::i2p::sam::{Session, Style};
-use crate::stats::Times;
-
-/// Bytes of an echo request's payload.
-const ECHO_LEN: usize = 56;
-
-/// How long an echo may take.
-const ECHO_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long a sink waits for more before it reports what has come.
 const IDLE: Duration = Duration::from_millis(1500);
-
-/// What pinging showed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Pings {
-    /// Echo requests sent.
-    pub sent: u32,
-    /// Replies that came in time.
-    pub received: u32,
-    /// Round-trip times of those.
-    pub times: Option<Times>,
-}
 
 /// What a transfer showed.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -66,113 +47,6 @@ fn print(result: &impl Serialize) -> Result<(), Failure> {
     println!("{text}");
     std::io::stdout().flush()?;
     Ok(())
-}
-
-/// Pings an address so many times, one after the other; with `first`, until the first reply.
-///
-/// # Errors
-/// If the socket cannot be made or fails, or no first reply comes within a minute.
-pub fn ping(target: IpAddr, count: u32, interval: Duration, first: bool) -> Result<(), Failure> {
-    let (domain, protocol) = match target {
-        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
-        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
-    };
-    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-    let id: u16 = rand::random();
-    let started = Instant::now();
-    let mut times = Vec::new();
-    let mut sent = 0;
-    while sent < count {
-        let sequence = u16::try_from(sent % 65_536).unwrap_or(0);
-        let request = echo_request(target, id, sequence);
-        let at = Instant::now();
-        sent += 1;
-        // No route yet is as good as no reply.
-        let deadline = if first { interval } else { ECHO_DEADLINE };
-        if socket.send_to(&request, &SocketAddr::new(target, 0).into()).is_ok()
-            && let Some(time) = await_echo(&socket, target, id, sequence, at, deadline)?
-        {
-            times.push(time);
-            if first {
-                break;
-            }
-        }
-        if first && started.elapsed() > Duration::from_secs(60) {
-            return Err(Failure::new(format!("{target} did not answer within a minute")));
-        }
-        std::thread::sleep(interval.saturating_sub(at.elapsed()));
-    }
-    let received = u32::try_from(times.len()).unwrap_or(u32::MAX);
-    print(&Pings { sent, received, times: Times::of(times) })
-}
-
-/// An echo request (RFC 792, RFC 4443). The kernel fills in the checksum of ICMPv6.
-fn echo_request(target: IpAddr, id: u16, sequence: u16) -> Vec<u8> {
-    let kind = if target.is_ipv4() { 8 } else { 128 };
-    let mut packet = vec![kind, 0, 0, 0];
-    packet.extend_from_slice(&id.to_be_bytes());
-    packet.extend_from_slice(&sequence.to_be_bytes());
-    packet.extend_from_slice(&[0x5a; ECHO_LEN]);
-    if target.is_ipv4() {
-        let checksum = internet_checksum(&packet);
-        packet[2..4].copy_from_slice(&checksum.to_be_bytes());
-    }
-    packet
-}
-
-/// The checksum of RFC 1071.
-fn internet_checksum(bytes: &[u8]) -> u16 {
-    let words = bytes
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or(0)
-}
-
-fn await_echo(
-    socket: &Socket,
-    target: IpAddr,
-    id: u16,
-    sequence: u16,
-    sent_at: Instant,
-    deadline: Duration,
-) -> Result<Option<Duration>, Failure> {
-    loop {
-        let left = deadline.saturating_sub(sent_at.elapsed());
-        if left.is_zero() {
-            return Ok(None);
-        }
-        socket.set_read_timeout(Some(left))?;
-        let mut buffer = [0; 2048];
-        let mut reader = socket;
-        let len = match reader.read(&mut buffer) {
-            Ok(len) => len,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                return Ok(None);
-            }
-            // An unreachable destination is reported on the socket; the next echo may do better.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) =>
-            {
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if is_echo_reply(&buffer[..len], target.is_ipv4(), id, sequence) {
-            return Ok(Some(sent_at.elapsed()));
-        }
-    }
-}
-
-fn is_echo_reply(packet: &[u8], ipv4: bool, id: u16, sequence: u16) -> bool {
-    // A raw IPv4 socket shows the IP header too, an IPv6 one does not.
-    let header = if ipv4 { packet.first().map_or(0, |first| usize::from(first & 0xf) * 4) } else { 0 };
-    let kind = if ipv4 { 0 } else { 129 };
-    let Some(icmp) = packet.get(header..header + 8) else { return false };
-    icmp[0] == kind && icmp[4..6] == id.to_be_bytes() && icmp[6..8] == sequence.to_be_bytes()
 }
 
 /// Bytes that no compression makes smaller, the same for every sender.
@@ -415,24 +289,6 @@ pub async fn udp_source(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn echo_requests_have_a_right_checksum() {
-        let request = echo_request("192.0.2.1".parse().unwrap(), 7, 9);
-        assert_eq!(internet_checksum(&request), 0);
-        assert_eq!(request.len(), 8 + ECHO_LEN);
-    }
-
-    #[test]
-    fn only_the_awaited_reply_counts() {
-        let mut reply = vec![0x45; 20];
-        reply.extend_from_slice(&[0, 0, 0, 0, 0, 7, 0, 9]);
-        assert!(is_echo_reply(&reply, true, 7, 9));
-        assert!(!is_echo_reply(&reply, true, 7, 8));
-        assert!(!is_echo_reply(&reply[..22], true, 7, 9));
-        assert!(is_echo_reply(&[129, 0, 0, 0, 0, 7, 0, 9], false, 7, 9));
-        assert!(!is_echo_reply(&[], true, 7, 9));
-    }
 
     #[test]
     fn noise_is_the_same_for_all() {

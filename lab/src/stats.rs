@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+/// What pinging showed, as `i2planctl --json ping` prints it.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Pings {
+    /// Echo requests sent.
+    pub sent: u32,
+    /// Replies that came in time.
+    pub received: u32,
+    /// Round-trip times of those.
+    pub times: Option<Times>,
+}
+
 /// Quantiles of measured times.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Times {
@@ -15,19 +26,6 @@ pub struct Times {
     pub max: f64,
 }
 
-impl Times {
-    /// The quantiles of these; none of nothing.
-    #[must_use]
-    pub fn of(mut times: Vec<Duration>) -> Option<Self> {
-        times.sort();
-        let at = |part: usize| times.get((times.len() - 1) * part / 10).map(|time| time.as_secs_f64() * 1e3);
-        if times.is_empty() {
-            return None;
-        }
-        Some(Self { min: at(0)?, median: at(5)?, p90: at(9)?, max: at(10)? })
-    }
-}
-
 /// Megabits per second.
 #[must_use]
 pub fn mbit(bytes: u64, time: Duration) -> f64 {
@@ -39,14 +37,6 @@ pub fn mbit(bytes: u64, time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_are_of_the_sorted_times() {
-        let times = Times::of((0..=10).rev().map(Duration::from_millis).collect()).unwrap();
-        assert_eq!(times, Times { min: 0.0, median: 5.0, p90: 9.0, max: 10.0 });
-        assert_eq!(Times::of(vec![]), None);
-        assert!(Times::of(vec![Duration::from_millis(3)]).is_some_and(|times| times.p90 > 2.9));
-    }
 
     #[test]
     fn rates_are_in_megabits() {

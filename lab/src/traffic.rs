@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use crate::Failure;
 use crate::node::Node;
-use crate::probe::{Pings, Transfer};
+use crate::probe::Transfer;
+use crate::stats::Pings;
 
 /// TCP port of the transfers.
 const PORT: u16 = 5001;
@@ -14,19 +15,30 @@ const PORT: u16 = 5001;
 /// # Errors
 /// If there is none within a minute, or the other is in no network.
 pub async fn reach(from: &Node, to: &Node) -> Result<(), Failure> {
-    ping(from, to.address().await?, 1000, true).await.map(drop)
+    ping(from, to.address().await?, 1, true).await.map(drop)
 }
 
-/// Pings over the tunnel.
+/// Pings over the tunnel, five times a second. A reply may take three seconds.
 ///
 /// # Errors
-/// If the probe fails; with `first`, also if nothing answers within a minute.
+/// If `i2planctl ping` fails; with `first`, also if nothing answers within a minute.
 pub async fn ping(node: &Node, target: IpAddr, count: u32, first: bool) -> Result<Pings, Failure> {
-    let mut args = vec!["__ping".to_owned(), target.to_string(), "--count".to_owned(), count.to_string()];
+    let (target, count) = (target.to_string(), count.to_string());
+    let mut args = vec!["--json", "ping", &target, "-i", "0.2", "-W", "3"];
+    // With a deadline it goes on until there is a reply.
     if first {
-        args.push("--first".to_owned());
+        args.extend(["-c", "1", "-w", "60"]);
+    } else {
+        args.extend(["-c", &count]);
     }
-    node.probe(&args).await
+    let output = node.ctl(&args, "").await?;
+    let pings: Pings = serde_json::from_str(&output.stdout).map_err(|error| {
+        node.failure(&format!("`i2planctl ping` printed {:?} {:?} ({error})", output.stdout, output.stderr))
+    })?;
+    if first && pings.received == 0 {
+        return Err(node.failure(&format!("{target} did not answer within a minute")));
+    }
+    Ok(pings)
 }
 
 /// Moves bytes over TCP from one node to another and checks their hash.

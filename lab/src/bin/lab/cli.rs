@@ -1,7 +1,7 @@
 //! The command line: the demo, the benchmark, and what they are made of.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -91,14 +91,6 @@ enum Command {
     /// Try something that a daemon's walls forbid
     #[command(name = "__intrude", hide = true)]
     Intrude(intruder::Intrusion),
-    #[command(name = "__ping", hide = true)]
-    Ping {
-        target: IpAddr,
-        #[arg(long)]
-        count: u32,
-        #[arg(long)]
-        first: bool,
-    },
     #[command(name = "__serve-tcp", hide = true)]
     ServeTcp { address: SocketAddr },
     #[command(name = "__send-tcp", hide = true)]
@@ -167,9 +159,6 @@ impl From<Daemon> for Role {
     }
 }
 
-/// Between echo requests.
-const PING_INTERVAL: Duration = Duration::from_millis(200);
-
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
     let args = Args::parse();
@@ -184,7 +173,6 @@ pub(crate) fn run() -> ExitCode {
         Command::In { namespace, program, args } => end(Err(process::become_in(&namespace, &program, &args))),
         Command::Router { config } => end(router(&config)),
         Command::Intrude(intrusion) => end(intruder::run(&intrusion)),
-        Command::Ping { target, count, first } => end(probe::ping(target, count, PING_INTERVAL, first)),
         Command::ServeTcp { address } => end(probe::serve_tcp(address)),
         Command::SendTcp { address, bytes } => end(probe::send_tcp(address, bytes)),
         Command::UdpSink { address } => end(probe::udp_sink(address)),
