@@ -317,7 +317,9 @@ impl Node {
         Ok(Self { name, address, uids, group, log_filter, passphrase, directory, router, supervisor })
     }
 
-    fn path(&self, name: &str) -> OsString {
+    /// A file of this node's.
+    #[must_use]
+    pub fn path(&self, name: &str) -> OsString {
         self.directory.join(name).into_os_string()
     }
 
@@ -480,6 +482,16 @@ impl Node {
         let socket = self.socket().into_os_string();
         let args = [OsString::from("--socket"), socket].into_iter().chain(args.iter().map(OsString::from));
         Spawn::new(&bin().join("i2planctl"), args).namespace(Some(&self.name)).output(input).await
+    }
+
+    /// Starts `i2planctl` against this node, to read its lines; what it writes on standard error goes to the log.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_ctl(&self, args: &[&str], log: &Path) -> Result<Child, Failure> {
+        let socket = self.socket().into_os_string();
+        let args = [OsString::from("--socket"), socket].into_iter().chain(args.iter().map(OsString::from));
+        Spawn::new(&bin().join("i2planctl"), args).namespace(Some(&self.name)).log(log).wait_for_line()
     }
 
     /// Runs `i2planctl --json` and reads what it prints.

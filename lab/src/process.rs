@@ -178,6 +178,14 @@ impl Child {
             .map_err(|error| Failure::new(format!("{line:?} was not expected ({error})")))
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// If it cannot be waited for.
+    pub async fn wait(&mut self) -> Result<ExitStatus, Failure> {
+        Ok(self.child.wait().await?)
+    }
+
     /// Kills it, with no chance to say farewell.
     ///
     /// # Errors
