@@ -199,11 +199,11 @@ pub struct Leave {
 /// `i2planctl doctor`
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
-    /// Configuration file [default: /etc/i2plan/config.toml, if there is one]
+    /// Configuration file [default: ~/.i2plan/config.toml, else /etc/i2plan/config.toml, if there is one]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan]
+    /// Where the daemons keep their state [default: node.data_dir]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
@@ -289,9 +289,12 @@ pub enum ConfigCommand {
 
     /// Check a configuration file, without a node
     Check {
-        /// The file [default: /etc/i2plan/config.toml]
+        /// The file [default: ~/.i2plan/config.toml, else /etc/i2plan/config.toml]
         file: Option<PathBuf>,
     },
+
+    /// Print a configuration file with every key and its default in comments
+    Example,
 }
 
 /// `i2planctl invite create`

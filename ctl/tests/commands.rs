@@ -854,11 +854,13 @@ fn a_configuration_file_is_checked_without_a_node() {
     let path = file.to_str().unwrap();
     std::fs::write(&file, "[i2p]\ntunnel_length = 2\n").unwrap();
     assert_eq!(stdout(&setup.run(&["config", "check", path])), format!("{path} is valid\n"));
+    std::fs::write(&file, stdout(&setup.run(&["config", "example"]))).unwrap();
+    assert_eq!(setup.run(&["config", "check", path]).status.code(), Some(0));
     std::fs::write(&file, "[i2p]\ntunnel_length = 9\n").unwrap();
     let message = format!("{path}:2: i2p.tunnel_length: ");
-    assert_fails(&setup, &["config", "check", path], 1, "invalid", &message, "the keys and their values");
+    assert_fails(&setup, &["config", "check", path], 1, "invalid", &message, "config example");
     let missing = ["config", "check", "/nonexistent/config.toml"];
-    assert_fails(&setup, &missing, 1, "invalid", "cannot read /nonexistent/config.toml", "README");
+    assert_fails(&setup, &missing, 1, "invalid", "cannot read /nonexistent/config.toml", "example");
 }
 
 #[test]
@@ -978,7 +980,7 @@ fn the_shell_completes_commands_and_names() {
     assert_eq!(complete(here(), &["ping", "an"]), ["anna"]);
     assert_eq!(complete(here(), &["ban", "remove", ""])[0], "mallory");
     assert_eq!(complete(here(), &["invite", "show", "inv"]), ["inviteid"]);
-    assert_eq!(complete(here(), &["config", "get", "node"]), ["node.name"]);
+    assert_eq!(complete(here(), &["config", "get", "node"]), ["node.name", "node.data_dir"]);
     let socket = setup.socket();
     let named = complete("/nonexistent".into(), &["--socket", socket.to_str().unwrap(), "revoke", "z"]);
     assert_eq!(named, ["zoe"]);
@@ -1089,6 +1091,8 @@ fn json_is_as_documented() {
         ("config show", &[]),
         ("config set", &["node.name", "beta"]),
         ("config check", &[config]),
+        ("config example", &[]),
+        ("completions", &["bash"]),
         ("version", &[]),
         ("version --all", &[]),
     ] {

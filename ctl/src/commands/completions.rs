@@ -9,6 +9,7 @@ use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::{CompleteEnv, Shells};
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::{ApiError, Node};
+use i2plan_meshd::config::KEYS;
 use serde_json::json;
 
 use crate::daemon::socket_path;
@@ -104,10 +105,7 @@ pub fn invites() -> Vec<CompletionCandidate> {
 /// The keys of the configuration.
 #[must_use]
 pub fn settings() -> Vec<CompletionCandidate> {
-    ask(async |mut node| {
-        let settings = node.config().await?.into_iter();
-        Ok(settings.map(|setting| (setting.key, setting.value.unwrap_or_default())).collect())
-    })
+    KEYS.iter().map(|key| CompletionCandidate::new(key.name)).collect()
 }
 
 /// Asks the node for words, each with what helps to choose. A node that is not there has none.

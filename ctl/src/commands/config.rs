@@ -1,9 +1,9 @@
 //! `i2planctl config`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use i2plan_ipc::api::meshd::{ConfigChange, Setting, Source};
-use i2plan_meshd::config::{Config, DEFAULT_PATH};
+use i2plan_meshd::config::Config;
 use serde_json::json;
 
 use crate::daemon;
@@ -56,7 +56,7 @@ pub async fn set(socket: Option<&Path>, json: bool, key: &str, value: &str) -> R
     let mut node = daemon::connect(socket).await?;
     let changes = node.set_config(key.to_owned(), value.to_owned()).await?;
     tell(json, &changes, "it has this value already")?;
-    if !json && !changes.is_empty() {
+    if !json && changes.iter().any(|change| !change.restart) {
         output::note("this holds until the node is started again; to keep it, write it into the file");
     }
     Ok(())
@@ -76,19 +76,28 @@ pub async fn reload(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 /// # Errors
 /// What is wrong in it, with its line.
 pub fn check(json: bool, file: Option<&Path>) -> Result<(), Failure> {
-    if file.is_none() && !Path::new(DEFAULT_PATH).exists() {
-        return Err(Failure::new(Kind::NotFound, format!("there is no {DEFAULT_PATH}"))
+    let config = Config::load(file).map_err(|error| {
+        Failure::invalid(error.to_string())
+            .with_hint("`i2planctl config example` shows all keys, with their values")
+    })?;
+    let file = config.path();
+    if !file.exists() {
+        return Err(Failure::new(Kind::NotFound, format!("there is no {}", file.display()))
             .with_hint("name a file, or do without: all keys have defaults"));
     }
-    Config::load(file).map_err(|error| {
-        Failure::invalid(error.to_string())
-            .with_hint("correct it; the README lists the keys and their values")
-    })?;
-    let file = file.map_or_else(|| PathBuf::from(DEFAULT_PATH), Path::to_owned);
     if json {
         return output::json::print(&json!({ "file": file.to_string_lossy(), "valid": true }));
     }
     output::print(&format!("{} is valid\n", file.display()))
+}
+
+/// Prints a file that sets nothing, with every key and its default in comments.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn example(json: bool) -> Result<(), Failure> {
+    let text = Config::example();
+    if json { output::json::print(&json!({ "example": text })) } else { output::print(&text) }
 }
 
 fn tell(json: bool, changes: &[ConfigChange], nothing: &str) -> Result<(), Failure> {

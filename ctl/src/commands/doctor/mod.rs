@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use i2plan_ipc::api::meshd::{Life, Peer, SessionState, Status};
 use i2plan_ipc::version::Version;
-use i2plan_meshd::config::{Config, DEFAULT_PATH};
+use i2plan_meshd::config::{Config, ConfigError};
 use serde::Serialize;
 
 use self::router::Bridge;
@@ -113,7 +113,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
         Err(failure) => {
             let hint = failure.hint.clone().unwrap_or_else(|| "see the log of i2plan-meshd".to_owned());
             findings.push(Finding::problem("node", failure.message.clone(), hint));
-            findings.push(of_the_config(args.config.as_deref(), &config));
+            findings.push(of_the_config(&config));
             let default = SocketAddr::from(([127, 0, 0, 1], 7656));
             let address = config.as_ref().map_or(default, |config| config.sam_address);
             findings.push(of_the_router(&Bridge::probe(address).await, false));
@@ -137,13 +137,12 @@ async fn ask(socket: &Path) -> Result<Answers, Failure> {
     Ok(Answers { status: node.status().await?, peers: node.peers().await? })
 }
 
-fn of_the_config(path: Option<&Path>, config: &Result<Config, i2plan_meshd::config::ConfigError>) -> Finding {
-    let file = path.map_or_else(|| PathBuf::from(DEFAULT_PATH), Path::to_owned);
+fn of_the_config(config: &Result<Config, ConfigError>) -> Finding {
     match config {
-        Ok(_) if path.is_none() && !file.exists() => {
-            Finding::ok("config", format!("there is no {}: all keys have their defaults", file.display()))
+        Ok(config) if config.path().exists() => {
+            Finding::ok("config", format!("{} is valid", config.path().display()))
         }
-        Ok(_) => Finding::ok("config", format!("{} is valid", file.display())),
+        Ok(_) => Finding::ok("config", "there is no file: all keys have their defaults"),
         Err(error) => Finding::problem(
             "config",
             error.to_string(),
@@ -266,11 +265,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.toml");
         std::fs::write(&file, "[node]\nnmae = \"x\"\n").unwrap();
-        let found = of_the_config(Some(&file), &Config::load(Some(&file)));
+        let found = of_the_config(&Config::load(Some(&file)));
         assert_eq!(found.level, Level::Problem);
         assert!(found.message.contains("config.toml:2: "), "{}", found.message);
         std::fs::write(&file, "").unwrap();
-        assert_eq!(of_the_config(Some(&file), &Config::load(Some(&file))).level, Level::Ok);
+        assert_eq!(of_the_config(&Config::load(Some(&file))).level, Level::Ok);
     }
 
     #[test]
