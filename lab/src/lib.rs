@@ -8,7 +8,7 @@
 //! * [`probe`]: what runs inside a node's namespace to measure it.
 //! * [`traffic`]: what nodes send each other over their tunnels.
 //! * [`intruder`]: somebody in a daemon's place, who tries its walls.
-//! * [`demo`], [`bench`]: what users run.
+//! * [`demo`], [`bench`], [`bench_ctl`]: what users run.
 //! * [`sim`]: meshes of a thousand in virtual time.
 //! * [`attack`]: what an intruder runs.
 //! * [`testing`]: how a test gets into the sandbox.
@@ -21,6 +21,7 @@ use std::path::Path;
 
 pub mod attack;
 pub mod bench;
+pub mod bench_ctl;
 pub mod build;
 pub mod demo;
 pub mod i2p;

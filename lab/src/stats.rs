@@ -2,29 +2,8 @@
 
 use std::time::Duration;
 
-/// What pinging showed, as `i2planctl --json ping` prints it.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct Pings {
-    /// Echo requests sent.
-    pub sent: u32,
-    /// Replies that came in time.
-    pub received: u32,
-    /// Round-trip times of those.
-    pub times: Option<Times>,
-}
-
-/// Quantiles of measured times.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Times {
-    /// Milliseconds.
-    pub min: f64,
-    /// Milliseconds.
-    pub median: f64,
-    /// Milliseconds.
-    pub p90: f64,
-    /// Milliseconds.
-    pub max: f64,
-}
+/// What pinging showed, and quantiles of measured times.
+pub use i2planctl::ping::series::{Summary as Pings, Times};
 
 /// Megabits per second.
 #[must_use]

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Replies of which the times are kept, the last ones: a series may go on for days.
 const KEPT: usize = 100_000;
@@ -44,7 +44,7 @@ pub struct Series {
 }
 
 /// What a series came to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Requests that were sent.
     pub sent: u32,
@@ -55,7 +55,7 @@ pub struct Summary {
 }
 
 /// Quantiles, milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Times {
     /// The least.
     pub min: f64,

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use i2plan_ipc::Role;
 use lab::demo::Options;
 use lab::node::PROGRAMS_VARIABLE;
-use lab::{Failure, attack, bench, build, demo, i2p, intruder, probe, process, sandbox, sim};
+use lab::{Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, probe, process, sandbox, sim};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -48,6 +48,12 @@ enum Command {
     },
     /// Compare the tunnel with what the I2P routers can carry
     Bench {
+        /// Print the result for a program
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure how long i2planctl takes with a node that knows a thousand members
+    BenchCtl {
         /// Print the result for a program
         #[arg(long)]
         json: bool,
@@ -163,9 +169,12 @@ impl From<Daemon> for Role {
 pub(crate) fn run() -> ExitCode {
     let args = Args::parse();
     match args.command {
-        Command::Demo { .. } | Command::Bench { .. } if !sandbox::is_inner() => outer(),
+        Command::Demo { .. } | Command::Bench { .. } | Command::BenchCtl { .. } if !sandbox::is_inner() => {
+            outer()
+        }
         Command::Demo { nodes, keep, json } => inner(demo::run(Options { nodes, keep, json })),
         Command::Bench { json } => inner(bench::run(json)),
+        Command::BenchCtl { json } => inner(bench_ctl::run(json)),
         Command::Sim { nodes, seed, loss, scenario, json } => {
             end(simulate(sim::Options { nodes, seed, loss, scenario }, json))
         }
