@@ -49,7 +49,7 @@ async fn doctor(node: &Node) -> Result<Value, Failure> {
 }
 
 async fn run_doctor(node: &Node, json: bool) -> Result<Output, Failure> {
-    let (config, state) = (node.path("config.toml"), node.path("state"));
+    let (config, state) = (node.config(), node.path("state"));
     let args =
         ["doctor", "--config", config.to_str().unwrap(), "--data-dir", state.to_str().unwrap(), "--json"];
     node.ctl(&args[..if json { 6 } else { 5 }], "").await
@@ -306,7 +306,7 @@ async fn a_stopped_node_says_so(node: &mut Node) -> Result<(), Failure> {
     }
 
     // A configuration that no daemon starts with.
-    let config = PathBuf::from(node.path("config.toml"));
+    let config = node.config();
     let good = std::fs::read_to_string(&config)?;
     std::fs::write(&config, good.replace("tunnel_length", "tunnel_lenght"))?;
     let found = problems(&doctor(node).await?);

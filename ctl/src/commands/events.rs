@@ -33,11 +33,13 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &EventsArgs) -> Result
     // A node that is not there is an error now, and waited for later.
     let mut stream = daemon::connect(socket).await?.events();
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut unread = std::pin::pin!(output::reader_leaves());
     let (mut begun, mut away, mut told) = (false, false, 0);
     while args.count.is_none_or(|count| told < count) && !output::reader_is_gone() {
         let notice = tokio::select! {
             notice = stream.next() => notice,
             _ = &mut interrupt => break,
+            () = &mut unread => break,
         };
         match notice {
             Notice::Event(event) if is_log(&event) && !args.log => {}

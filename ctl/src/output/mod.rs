@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
 use crate::failure::Failure;
 
 pub mod json;
@@ -17,6 +20,27 @@ static READER_IS_GONE: AtomicBool = AtomicBool::new(false);
 #[must_use]
 pub fn reader_is_gone() -> bool {
     READER_IS_GONE.load(Ordering::Relaxed)
+}
+
+/// Waits until nobody reads standard output any more, if that is a pipe.
+pub async fn reader_leaves() {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    // A thread of its own, which waits in the kernel for what cannot be asked for otherwise, and ends with the program.
+    std::thread::spawn(move || {
+        let stdout = io::stdout();
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        loop {
+            match poll(&mut watched, None) {
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+                Ok(_) => break,
+            }
+        }
+        let _ = sender.send(());
+    });
+    if receiver.await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Writes to standard output. A reader who has seen enough is no failure.

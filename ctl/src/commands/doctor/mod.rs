@@ -109,6 +109,10 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
             let (found, of_the_walls) = walls::look(status);
             walls = found;
             findings.extend(of_the_walls);
+            // What is wrong with variables here need not be wrong where the node runs.
+            if matches!(config, Err(ConfigError::File { .. })) {
+                findings.push(of_the_config(&config));
+            }
         }
         Err(failure) => {
             let hint = failure.hint.clone().unwrap_or_else(|| "see the log of i2plan-meshd".to_owned());
