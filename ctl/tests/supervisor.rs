@@ -289,7 +289,9 @@ fn hangup_opens_the_log_file_again() {
     let dir = install(WAIT, HEARS, WAIT);
     let log = dir.path().join("log");
     let mut node = Node::start_with(dir, &["--log-file", log.to_str().unwrap()]);
-    wait_for_line(&log, "report ready");
+    for line in ["report keyd ", "report tund ", "report meshd ", "report ready"] {
+        wait_for_line(&log, line);
+    }
     // As logrotate does.
     let old = log.with_extension("1");
     std::fs::rename(&log, &old).unwrap();

@@ -10,14 +10,16 @@ use super::Finding;
 /// Looks at what is beside the control socket, at the daemons' state, and at the device that tunnels are made with.
 pub(super) fn check(socket: &Path, data: Option<&Path>, interface_is_up: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut unseen = false;
+    let (mut unseen, mut seen) = (false, false);
     if let Some(run) = socket.parent().filter(|run| run.exists()) {
+        seen = true;
         unseen |= of_the_sockets(run, &mut findings);
     }
-    if let Some(data) = data {
+    if let Some(data) = data.filter(|data| data.exists()) {
+        seen = true;
         unseen |= of_the_state(data, &mut findings);
     }
-    if findings.is_empty() && !unseen {
+    if findings.is_empty() && seen && !unseen {
         findings.push(Finding::ok("files", "sockets and state are closed to others"));
     }
     if unseen {
