@@ -7,6 +7,7 @@
 pub mod certificate;
 pub mod config;
 pub mod control_message;
+pub mod echo_reply;
 pub mod invite;
 pub mod ipc_frame;
 pub mod key_store;
@@ -43,6 +44,7 @@ targets!(
     certificate,
     config,
     control_message,
+    echo_reply,
     invite,
     ipc_frame,
     key_store,
