@@ -164,6 +164,10 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
         ("peers", meshd::Request::Peers),
         ("create-invite", meshd::Request::CreateInvite { expires_in: 3600, max_uses: Some(1) }),
         ("join", meshd::Request::Join { invite }),
+        ("events", meshd::Request::Events { after: Some(place(7)), wait: 30_000, traffic: true }),
+        ("config", meshd::Request::Config),
+        ("set-config", meshd::Request::SetConfig { key: "mesh.max_peers".to_owned(), value: "7".to_owned() }),
+        ("reload", meshd::Request::Reload),
     ]
 }
 
@@ -196,7 +200,90 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         queue_drops: 5,
         rx_drops: 6,
     };
-    vec![("joined", meshd::Reply::Joined(network)), ("peers", meshd::Reply::Peers(vec![peer]))]
+    vec![
+        ("joined", meshd::Reply::Joined(network)),
+        ("peers", meshd::Reply::Peers(vec![peer])),
+        ("events", meshd::Reply::Events(Box::new(events()))),
+        ("config", meshd::Reply::Config(settings())),
+        ("config-changed", meshd::Reply::ConfigChanged(vec![change()])),
+    ]
+}
+
+fn place(number: u64) -> meshd::Place {
+    meshd::Place { run: u64::MAX, number }
+}
+
+/// One of each kind.
+fn events() -> meshd::Events {
+    use meshd::What;
+    let (node_id, name) = (testing::node(2).to_string(), "web".to_owned());
+    let (network, id) = (testing::charter(0).network().to_string(), "0123456789abcdef".to_owned());
+    let (daemon, error) = ("keyd".to_owned(), "gone".to_owned());
+    let (ipv4, key, value) = ("10.42.0.1".to_owned(), "node.name".to_owned(), "web".to_owned());
+    let all = vec![
+        What::NetworkJoined { network: network.clone(), ipv4: ipv4.clone() },
+        What::NetworkLeft { network, revoked: true },
+        What::AddressChanged { ipv4 },
+        What::MemberAdded { node_id: node_id.clone(), name: name.clone() },
+        What::MemberChanged { node_id: node_id.clone(), name: name.clone() },
+        What::MemberRemoved { node_id: node_id.clone(), name: name.clone() },
+        What::MemberLife { node_id: node_id.clone(), name: name.clone(), life: meshd::Life::Suspected },
+        What::TunnelUp { node_id: node_id.clone(), name: name.clone() },
+        What::TunnelDown { node_id: node_id.clone(), name },
+        What::InviteCreated { id: id.clone() },
+        What::InviteUsed { id: id.clone(), node_id: node_id.clone() },
+        What::InviteRevoked { id },
+        What::BanAdded { node_id: node_id.clone(), reason: meshd::BanReason::InvalidMessages },
+        What::BanRemoved { node_id: node_id.clone() },
+        What::Session {
+            session: meshd::SessionName::Substitute,
+            state: meshd::SessionState::Opening,
+            error: Some(error.clone()),
+        },
+        What::DaemonUp { daemon: daemon.clone() },
+        What::DaemonDown { daemon, error },
+        What::InterfaceUp { interface: "i2plan0".to_owned() },
+        What::KeyRotated { epoch: u32::MAX },
+        What::ConfigChanged { key, value },
+        What::JoinProgress { step: meshd::JoinStep::Asking },
+        What::Log {
+            level: "warn".to_owned(),
+            target: "i2plan_meshd".to_owned(),
+            message: "a b=1".to_owned(),
+        },
+    ];
+    let number = |(number, what)| meshd::Event { number, at: testing::NOW * 1000, what };
+    let peer = meshd::PeerTraffic { node_id, tx_bytes: 1, rx_bytes: 2, last_handshake: Some(3), rtt: None };
+    meshd::Events {
+        events: (7..).zip(all).map(number).collect(),
+        next: place(29),
+        lost: true,
+        traffic: Some(meshd::Traffic { at: 1, peers: vec![peer] }),
+    }
+}
+
+fn settings() -> Vec<meshd::Setting> {
+    use meshd::Source;
+    let sources = [
+        Source::Default,
+        Source::File { path: "/etc/i2plan/config.toml".to_owned(), line: 3 },
+        Source::Environment,
+        Source::Runtime,
+    ];
+    let setting = |source| meshd::Setting {
+        key: "node.name".to_owned(),
+        variable: "I2PLAN_NODE_NAME".to_owned(),
+        value: Some("web".to_owned()),
+        source,
+        live: true,
+        pending: None,
+    };
+    sources.into_iter().map(setting).collect()
+}
+
+fn change() -> meshd::ConfigChange {
+    let (key, after) = ("node.name".to_owned(), Some("web".to_owned()));
+    meshd::ConfigChange { key, before: None, after, restart: false }
 }
 
 fn tund_requests() -> Vec<(&'static str, tund::Request)> {
