@@ -74,8 +74,8 @@ pub enum Request {
         /// The invite code.
         invite: SecretText,
     },
-    /// What happened after a place in the row of events. Answered as soon as something has, or after `wait`
-    /// milliseconds with what there is then; the caller asks again with the place that the answer gives. So nobody
+    /// What happened after a place in the row of events. Answered as soon as something has, with what else happens in
+    /// the next twentieth of a second, or after `wait` milliseconds with what there is then; the caller asks again with the place that the answer gives. So nobody
     /// who reads slowly makes `meshd` keep anything for them: it keeps the last [`EVENTS_KEPT`] events for all.
     Events {
         /// Where the caller is; none to begin now, without what went before.
