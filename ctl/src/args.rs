@@ -11,6 +11,7 @@ use clap_complete::engine::ArgValueCandidates;
 
 use crate::commands::completions;
 use crate::failure::{EXIT_CODES, Failure};
+use crate::output::qr::Style;
 use crate::ping::series::Plan;
 #[cfg(target_os = "linux")]
 use crate::supervisor::launch::Launch;
@@ -77,6 +78,10 @@ pub enum Command {
     /// Have nothing to do with a member: cut its tunnel and its messages, on this node alone
     #[command(subcommand, arg_required_else_help = true)]
     Ban(BanCommand),
+
+    /// Watch and control the node on the whole terminal
+    #[command(after_help = TUI_HELP)]
+    Tui,
 
     /// Take a member's membership back, for good and for the whole network
     #[command(after_help = REVOKE_HELP)]
@@ -307,6 +312,10 @@ pub struct InviteCreate {
     /// How many nodes may use it; -1 for any number
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub uses: i64,
+
+    /// Draw it as a QR code too: on a terminal, or anywhere if it is said with what
+    #[arg(long, value_name = "STYLE", num_args = 0..=1, require_equals = true)]
+    pub qr: Option<Option<Style>>,
 }
 
 /// `i2planctl key …`
@@ -462,6 +471,9 @@ const REVOKE_HELP: &str = "\
 Only the network's founder and those over whom the member was invited can. All who were invited over it, directly or \
 not, are out with it; others can invite those again. The revoked identity cannot come back.";
 
+const TUI_HELP: &str = "\
+Press ? there for the keys. A secret is on the screen only when it was asked for, and not for long.";
+
 const LEAVE_HELP: &str = "\
 The others are told. The node keeps its identity, and can join this or another network with a new invite.";
 
@@ -478,6 +490,7 @@ send it over a channel that others do not read.
 Examples:
   i2planctl invite create
   i2planctl invite create --expires 7d --uses 5
+  i2planctl invite create --qr
   i2planctl invite create > invite.txt";
 
 const JOIN_HELP: &str = "\
@@ -626,7 +639,7 @@ fn parse_patience(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn parse_expiry(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_expiry(text: &str) -> Result<Duration, String> {
     match i2plan_meshd::config::parse_duration(text) {
         Some(Duration::ZERO) => Err("an invite that has expired invites nobody".to_owned()),
         Some(duration) => Ok(duration),

@@ -8,6 +8,7 @@
 //! * [`ping`]: echo requests over ICMP.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
 //! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node; on Linux alone.
+//! * [`tui`]: `i2planctl tui`, on the whole terminal.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ pub mod passphrase;
 pub mod ping;
 #[cfg(target_os = "linux")]
 pub mod supervisor;
+pub mod tui;
 
 /// The command line's definition, for manual pages.
 #[must_use]
@@ -128,6 +130,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Leave(args::Leave { yes }) => {
                 commands::exclusion::leave(socket.as_deref(), json, yes).await
             }
+            Command::Tui => tui::run(socket.as_deref(), json).await,
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
             Command::Key(KeyCommand::Status) => commands::key::status(socket.as_deref(), json).await,
             Command::Key(KeyCommand::Rotate) => commands::key::rotate(socket.as_deref(), json).await,

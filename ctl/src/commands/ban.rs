@@ -98,7 +98,7 @@ fn until(ban: &Ban) -> String {
     ban.expires_at.map_or_else(|| "until the ban is lifted".to_owned(), |end| format!("until {}", utc(end)))
 }
 
-fn reason(ban: &Ban) -> String {
+pub(crate) fn reason(ban: &Ban) -> String {
     match ban.reason {
         BanReason::Manual => "by hand".to_owned(),
         BanReason::InvalidMessages => format!("invalid messages ({})", ban.strikes),

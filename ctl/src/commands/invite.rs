@@ -1,13 +1,19 @@
 //! `i2planctl invite`.
 
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
 use i2plan_ipc::api::meshd::{Invite, InviteState, IssuedInvite};
 use i2plan_ipc::version::utc;
+use i2plan_proto::destination::DestinationHash;
+use i2plan_proto::identity::{NetworkId, NodeId};
+use i2plan_proto::invite::InviteSecret;
+use zeroize::Zeroizing;
 
 use crate::args::InviteCreate;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
+use crate::output::qr::{Ink, Qr, Style};
 use crate::output::table::{Column, Table};
 use crate::output::{self, clean, units};
 
@@ -17,6 +23,7 @@ use crate::output::{self, clean, units};
 /// If the number of uses is none, or the node makes no invite.
 pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> Result<(), Failure> {
     let max_uses = max_uses(args.uses)?;
+    let style = args.qr.map(|style| qr_style(style, json)).transpose()?;
     let mut node = daemon::connect(socket).await?;
     let invite = node.create_invite(args.expires, max_uses).await?;
     if max_uses.is_none() {
@@ -27,7 +34,61 @@ pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> R
     }
     output::print(&format!("{}\n", invite.invite.expose()))?;
     output::note(&describe(&invite));
-    Ok(())
+    let Some(style) = style else { return Ok(()) };
+    let qr = Qr::new(invite.invite.expose())
+        .ok_or_else(|| Failure::internal("the invite code is too long for a QR code"))?;
+    output::print(&qr.draw(style, Ink::of_terminal()))
+}
+
+/// What a QR code is to be drawn with. Found out before the invite is made, which would be for nothing.
+fn qr_style(asked: Option<Style>, json: bool) -> Result<Style, Failure> {
+    if json {
+        return Err(Failure::usage("--qr draws for people, and --json prints for programs")
+            .with_hint("leave one of them out"));
+    }
+    if let Some(style) = asked {
+        return Ok(style);
+    }
+    if !io::stdout().is_terminal() {
+        return Err(Failure::usage("--qr draws on a terminal, and standard output is none")
+            .with_hint("say what to draw with, and it is drawn anywhere: --qr=blocks, or --qr=ascii"));
+    }
+    let style = Style::default();
+    let size =
+        rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    if let (Some(size), Some(qr)) = (size, Qr::new(&blank_code())) {
+        too_small(qr.size(style), (size.ws_col.into(), size.ws_row.into()), style)?;
+    }
+    Ok(style)
+}
+
+fn too_small(needed: (usize, usize), given: (usize, usize), style: Style) -> Result<(), Failure> {
+    // Below it there is the shell's next prompt.
+    let ((columns, rows), (given_columns, given_rows)) = ((needed.0, needed.1 + 1), given);
+    if given_columns >= columns && given_rows >= rows {
+        return Ok(());
+    }
+    let hint = match style {
+        Style::Blocks => {
+            "make the window larger or its font smaller; --qr=blocks draws it whatever comes of it"
+        }
+        Style::Ascii => {
+            "make the window larger or its font smaller; the locale says that UTF-8 cannot be shown here, and \
+             where it can, --qr=blocks takes less room"
+        }
+    };
+    Err(Failure::invalid(format!(
+        "the QR code takes {columns} columns and {rows} lines, and the terminal has {given_columns} and \
+         {given_rows}"
+    ))
+    .with_hint(hint))
+}
+
+/// An invite code of nobody: all are of the same length.
+pub(crate) fn blank_code() -> Zeroizing<String> {
+    let (network, inviter) = (NetworkId([0; 32]), NodeId([0; 32]));
+    let (control, secret) = (DestinationHash([0; 32]), InviteSecret([0; 32]));
+    i2plan_proto::invite::Invite { network, inviter, control, secret, expires_at: 0 }.to_code()
 }
 
 const COLUMNS: &[Column] = &[
@@ -97,7 +158,7 @@ async fn issued(socket: Option<&Path>) -> Result<Vec<IssuedInvite>, Failure> {
     Ok(node.invites().await?)
 }
 
-fn state(invite: &IssuedInvite) -> &'static str {
+pub(crate) fn state(invite: &IssuedInvite) -> &'static str {
     match invite.state {
         InviteState::Open => "open",
         InviteState::Expired => "expired",
@@ -106,7 +167,7 @@ fn state(invite: &IssuedInvite) -> &'static str {
     }
 }
 
-fn uses(invite: &IssuedInvite) -> String {
+pub(crate) fn uses(invite: &IssuedInvite) -> String {
     let limit = invite.max_uses.map_or_else(|| "any number".to_owned(), |uses| uses.to_string());
     format!("{} of {limit}", invite.used_by.len())
 }
@@ -127,7 +188,7 @@ fn render(invite: &IssuedInvite) -> String {
 }
 
 /// The limit that `--uses` sets; none for -1.
-fn max_uses(uses: i64) -> Result<Option<u32>, Failure> {
+pub(crate) fn max_uses(uses: i64) -> Result<Option<u32>, Failure> {
     let hint = "choose how many nodes may join with it, or -1 for any number";
     match uses {
         -1 => Ok(None),
@@ -172,6 +233,16 @@ mod tests {
         );
         let open = IssuedInvite { max_uses: None, used_by: Vec::new(), ..invite };
         assert_eq!(uses(&open), "0 of any number");
+    }
+
+    #[test]
+    fn a_terminal_too_small_for_a_qr_code_is_told() {
+        assert_eq!(too_small((61, 31), (61, 32), Style::Blocks), Ok(()));
+        for given in [(60, 50), (80, 31), (80, 24)] {
+            let failure = too_small((61, 31), given, Style::Blocks).unwrap_err();
+            assert!(failure.message.starts_with("the QR code takes 61 columns and 32 lines"), "{failure}");
+            assert!(failure.message.ends_with(&format!("has {} and {}", given.0, given.1)), "{failure}");
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub(super) fn is_up(peer: &Peer) -> bool {
     !peer.banned && peer.last_handshake.is_some_and(|age| age <= SESSION_LIFETIME)
 }
 
-fn state(peer: &Peer) -> &'static str {
+pub(crate) fn state(peer: &Peer) -> &'static str {
     match peer.last_handshake {
         _ if peer.banned => "banned",
         _ if is_up(peer) => "up",
@@ -88,11 +88,11 @@ fn state(peer: &Peer) -> &'static str {
     }
 }
 
-fn ago(age: Option<u64>) -> String {
+pub(crate) fn ago(age: Option<u64>) -> String {
     age.map_or_else(|| "never".to_owned(), |age| units::duration(age) + " ago")
 }
 
-fn drops(peer: &Peer) -> String {
+pub(crate) fn drops(peer: &Peer) -> String {
     match (peer.queue_drops, peer.rx_drops) {
         (0, 0) => "0".to_owned(),
         (tx, 0) => format!("{tx} tx"),

@@ -14,9 +14,9 @@ use crate::output::{self, clean, units};
 
 /// Something that is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Warning {
-    pub(super) message: String,
-    pub(super) hint: String,
+pub(crate) struct Warning {
+    pub(crate) message: String,
+    pub(crate) hint: String,
 }
 
 /// What `--json` prints.
@@ -43,7 +43,7 @@ pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 }
 
 /// What the node's own report says is wrong.
-fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
+pub(crate) fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
     let mut found = of_the_daemons(status, own);
     found.extend(of_the_sessions(status));
     found.extend(of_the_interface(status));
@@ -181,7 +181,7 @@ fn render(status: &Status, warnings: &[Warning]) -> String {
     out.0
 }
 
-fn describe_session(session: &Session) -> String {
+pub(crate) fn describe_session(session: &Session) -> String {
     let state = match session.state {
         SessionState::Down => "down",
         SessionState::Opening => "opening",
@@ -197,7 +197,7 @@ fn describe_session(session: &Session) -> String {
     text
 }
 
-fn describe_daemon(daemon: &Daemon) -> String {
+pub(crate) fn describe_daemon(daemon: &Daemon) -> String {
     let mut parts = Vec::new();
     if let Some(pid) = daemon.pid {
         parts.push(format!("pid {pid:<7}"));
@@ -211,7 +211,7 @@ fn describe_daemon(daemon: &Daemon) -> String {
     parts.join("  ")
 }
 
-fn describe_drops(drops: &Drops) -> String {
+pub(crate) fn describe_drops(drops: &Drops) -> String {
     let Drops { no_route, no_session, send_failed, unknown, rate_limited, interface_full } = *drops;
     let counts = [
         (no_route, "to an address that no peer has"),

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use crate::failure::Failure;
 
 pub mod json;
+pub mod qr;
 pub mod table;
 pub mod units;
 

@@ -1,0 +1,101 @@
+//! What has happened, as it is listed.
+
+use i2plan_ipc::api::meshd::{Event, Life, SessionState, What};
+
+use crate::commands::events::describe;
+
+/// What sort of entry it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The node told it.
+    Event,
+    /// A line of the node's log.
+    Log,
+    /// This program noticed it.
+    Own,
+}
+
+/// Which entries are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Show {
+    All,
+    Events,
+    Log,
+}
+
+impl Show {
+    pub(super) fn has(self, kind: Kind) -> bool {
+        match self {
+            Self::All => true,
+            Self::Events => kind != Kind::Log,
+            Self::Log => kind != Kind::Event,
+        }
+    }
+
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::All => Self::Events,
+            Self::Events => Self::Log,
+            Self::Log => Self::All,
+        }
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::All => "events and log",
+            Self::Events => "events",
+            Self::Log => "log",
+        }
+    }
+}
+
+/// How much it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Info,
+    Warn,
+    Error,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Counted by this program.
+    pub(super) number: u64,
+    /// Unix time in milliseconds.
+    pub(super) at: u64,
+    /// Its number among the node's events, if it is one.
+    pub(super) event: Option<u64>,
+    pub(super) kind: Kind,
+    pub(super) level: Level,
+    pub(super) text: String,
+}
+
+impl Entry {
+    /// The entry of what the node told.
+    pub(super) fn of(event: &Event, number: u64) -> Self {
+        let (kind, level, text) = match &event.what {
+            What::Log { level, target, message } => {
+                let level = match level.as_str() {
+                    "error" => Level::Error,
+                    "warn" => Level::Warn,
+                    _ => Level::Info,
+                };
+                (Kind::Log, level, format!("{target}: {message}"))
+            }
+            what => (Kind::Event, level_of(what), describe(what)),
+        };
+        Self { number, at: event.at, event: Some(event.number), kind, level, text }
+    }
+}
+
+fn level_of(what: &What) -> Level {
+    match what {
+        What::DaemonDown { .. } | What::NetworkLeft { revoked: true, .. } => Level::Error,
+        What::TunnelDown { .. }
+        | What::MemberLife { life: Life::Suspected | Life::Unreachable, .. }
+        | What::BanAdded { .. }
+        | What::Session { state: SessionState::Down, .. } => Level::Warn,
+        _ => Level::Info,
+    }
+}

@@ -1,0 +1,306 @@
+//! Texts of labels and values, as lines that fit.
+
+use i2plan_ipc::api::meshd::Session;
+use i2plan_ipc::api::tund::Drops;
+use i2plan_ipc::version::{Version, utc};
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use super::keys;
+use super::pages::kind;
+use super::status::spark;
+use super::theme::Theme;
+use crate::commands::ban::reason;
+use crate::commands::{invite, peers, status};
+use crate::output::{clean, units};
+use crate::tui::app::{App, Overlay};
+use crate::tui::history::{History, Sample};
+
+/// Columns of a label.
+const LABEL: usize = 12;
+
+/// Lines, and the width that they may have.
+struct Text {
+    lines: Vec<Line<'static>>,
+    width: usize,
+    theme: Theme,
+}
+
+impl Text {
+    fn new(width: usize, theme: Theme) -> Self {
+        Self { lines: Vec::new(), width, theme }
+    }
+
+    fn paragraph(&mut self, text: &str, style: Style) {
+        self.lines.extend(wrap(&clean(text), self.width).into_iter().map(|line| Line::styled(line, style)));
+    }
+
+    fn field(&mut self, label: &str, value: &str) {
+        self.styled(label, value, Style::new());
+    }
+
+    fn styled(&mut self, label: &str, value: &str, style: Style) {
+        let room = self.width.saturating_sub(LABEL).max(1);
+        for (number, line) in wrap(&clean(value), room).into_iter().enumerate() {
+            let label = if number == 0 { label } else { "" };
+            let label = Span::styled(format!("{label:<LABEL$}"), self.theme.quiet());
+            self.lines.push(Line::from(vec![label, Span::styled(line, style)]));
+        }
+    }
+}
+
+/// The text in lines of at most `width` columns, broken between words where that is possible.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(2);
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for mut word in text.split(' ') {
+        let gap = usize::from(!line.is_empty());
+        if line.width() + gap + word.width() <= width {
+            if gap > 0 {
+                line.push(' ');
+            }
+            line.push_str(word);
+            continue;
+        }
+        if !line.is_empty() {
+            lines.push(std::mem::take(&mut line));
+        }
+        while word.width() > width {
+            let mut used = 0;
+            let end = word.char_indices().find(|(_, c)| {
+                used += c.width().unwrap_or(0);
+                used > width
+            });
+            // Characters that are together narrower than each for itself.
+            let Some((end, _)) = end.filter(|(end, _)| *end > 0) else { break };
+            lines.push(word[..end].to_owned());
+            word = &word[end..];
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
+/// The lines of what lies over the page, if that is a text.
+pub(in crate::tui) fn lines(app: &App, overlay: &Overlay) -> Vec<Line<'static>> {
+    let theme = Theme { colour: app.look.colour };
+    // Between the borders, where there are some.
+    let mut text = Text::new(usize::from(app.size.0.saturating_sub(2)), theme);
+    match overlay {
+        Overlay::Help { .. } => help(&mut text, app),
+        Overlay::Peer { node_id, .. } => peer(&mut text, app, node_id),
+        Overlay::Invite { id, .. } => issued(&mut text, app, id),
+        Overlay::Ban { node_id, .. } => ban(&mut text, app, node_id),
+        Overlay::Entry { number, .. } => entry(&mut text, app, *number),
+        Overlay::Code { .. } | Overlay::Form(_) | Overlay::Confirm { .. } | Overlay::Failure(_) => {}
+    }
+    text.lines
+}
+
+fn help(text: &mut Text, app: &App) {
+    for (title, keys) in keys::all(app.tab) {
+        if !text.lines.is_empty() {
+            text.lines.push(Line::default());
+        }
+        text.paragraph(title, text.theme.title());
+        for (key, what) in keys {
+            text.field(key, what);
+        }
+    }
+}
+
+/// The text of the first page.
+pub(in crate::tui) fn status(app: &App, width: u16) -> Vec<Line<'static>> {
+    let theme = Theme { colour: app.look.colour };
+    let mut text = Text::new(width.into(), theme);
+    let Some((status, at)) = &app.status else {
+        text.paragraph("asking the node …", theme.quiet());
+        return text.lines;
+    };
+    for warning in status::warnings(status, &Version::current()) {
+        text.paragraph(&format!("warning: {}", warning.message), theme.bad());
+        text.paragraph(&format!("   hint: {}", warning.hint), Style::new());
+    }
+    let uptime = status.uptime + app.now.running.saturating_sub(*at).as_secs();
+    let id = status.node_id.as_deref().unwrap_or("not known yet");
+    text.field("Node", &format!("{}, up {}", status.name, units::duration(uptime)));
+    text.field("Id", id);
+    match &status.network {
+        Some(network) => {
+            let members = units::counted(network.members, "member");
+            let role = if network.founder { ", founded by this node" } else { "" };
+            text.field("Network", &format!("{members}{role}"));
+            text.field("", &network.id);
+            text.field("Address", &format!("{} in {}, {}", network.ipv4, network.subnet, network.ipv6));
+        }
+        None => text.field(
+            "Network",
+            "none: found one with a first invite (page 4, n), or join one with `i2planctl join`",
+        ),
+    }
+    let tunnel = &status.tunnel;
+    let interface = tunnel.interface.as_deref().unwrap_or("not up");
+    text.field("Interface", &format!("{interface}, MTU {}", tunnel.mtu));
+    if let Some(drops) = tunnel.drops.filter(|drops| *drops != Drops::default()) {
+        text.field("Dropped", &status::describe_drops(&drops));
+    }
+    let sam = &status.sam;
+    let version =
+        sam.version.as_ref().map_or_else(|| "no SAM".to_owned(), |version| format!("SAM {version}"));
+    text.field("I2P router", &format!("{version} at {}", sam.address));
+    text.field("Control", &session(&sam.control));
+    if let Some(substitute) = &sam.substitute {
+        text.field("Instead", &session(substitute));
+    }
+    text.field("Data", &session(&sam.data));
+    let daemons = status.daemons.iter().map(|daemon| match (&daemon.version, &daemon.error) {
+        (_, Some(_)) => format!("{} does not answer", daemon.name),
+        (Some(version), None) => format!("{} {}", daemon.name, version.version),
+        (None, None) => daemon.name.clone(),
+    });
+    text.field("Daemons", &daemons.collect::<Vec<_>>().join(", "));
+    text.lines
+}
+
+/// Without the space that lines up columns.
+fn session(session: &Session) -> String {
+    status::describe_session(session).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn gone(text: &mut Text, what: &str) {
+    text.paragraph(what, text.theme.quiet());
+}
+
+fn peer(text: &mut Text, app: &App, node_id: &str) {
+    let Some(row) = app.peers.find(node_id) else {
+        gone(
+            text,
+            if app.peers.is_known() { "this member is not known any more" } else { "asking the node …" },
+        );
+        return;
+    };
+    let peer = &row.peer;
+    let now = app.now.unix / 1000;
+    text.field("Name", &peer.name);
+    text.field("State", peers::state(peer));
+    text.field("IPv4", &peer.ipv4.to_string());
+    text.field("IPv6", &peer.ipv6.to_string());
+    text.field("Handshake", &peers::ago(peer.last_handshake));
+    let heard = peer.last_heard.map_or_else(|| "never".to_owned(), |age| utc(now.saturating_sub(age)));
+    text.field("Heard at", &heard);
+    text.field("Round trip", &rtt(peer.rtt));
+    let (rx, tx) = row.rate.unwrap_or_default();
+    let packets = |count| units::counted(count, "packet");
+    text.field(
+        "Received",
+        &format!(
+            "{} in {}, {} a second now",
+            units::bytes(peer.rx_bytes),
+            packets(peer.rx_packets),
+            units::bytes(rx)
+        ),
+    );
+    text.field(
+        "Sent",
+        &format!(
+            "{} in {}, {} a second now",
+            units::bytes(peer.tx_bytes),
+            packets(peer.tx_packets),
+            units::bytes(tx)
+        ),
+    );
+    text.field("Drops", &peers::drops(peer));
+    if let Some(history) = app.peer_history.get(node_id) {
+        let graph = |value: fn(&Sample) -> Option<u64>| {
+            graph_line(app, history, text.width.saturating_sub(LABEL), value)
+        };
+        let graphs = [
+            ("Received", graph(|sample| Some(sample.rx))),
+            ("Sent", graph(|sample| Some(sample.tx))),
+            ("Round trip", graph(|sample| sample.rtt)),
+        ];
+        text.field("", "");
+        for (label, graph) in graphs {
+            text.styled(label, &graph, text.theme.graph());
+        }
+        text.field("", "in the last five minutes");
+    }
+    text.field("", "");
+    text.field("Node id", &peer.node_id);
+    text.field("Key", &peer.public_key);
+    text.field("Endpoint", &peer.endpoint);
+    text.field("Invited", &format!("{} from the founder", units::counted(peer.depth, "step")));
+}
+
+fn graph_line(app: &App, history: &History, width: usize, value: fn(&Sample) -> Option<u64>) -> String {
+    spark(&history.columns(width, 300, app.second(), value))
+}
+
+/// Milliseconds, if there are any.
+pub(super) fn rtt(rtt: Option<u64>) -> String {
+    rtt.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt} ms"))
+}
+
+fn issued(text: &mut Text, app: &App, id: &str) {
+    let Some(issued) = app.invites.find(id) else { return gone(text, "this invite is forgotten") };
+    text.field("Invite", &issued.id);
+    text.field("State", invite::state(issued));
+    text.field("Uses", &invite::uses(issued));
+    text.field("Created", &utc(issued.created_at));
+    text.field("Expires", &utc(issued.expires_at));
+    text.field(
+        "Code",
+        if app.code(id).is_some() { "kept until this program ends; v shows it" } else { "not kept" },
+    );
+    for node_id in &issued.used_by {
+        let name = app.name_of(node_id).map(|name| format!("{name} ")).unwrap_or_default();
+        text.field("Used by", &format!("{name}{node_id}"));
+    }
+}
+
+fn ban(text: &mut Text, app: &App, node_id: &str) {
+    let Some(ban) = app.bans.find(node_id) else { return gone(text, "this ban is over") };
+    text.field("Name", ban.name.as_deref().unwrap_or("not known"));
+    text.field("Node id", &ban.node_id);
+    text.field("Why", &reason(ban));
+    text.field("Since", &utc(ban.created_at));
+    text.field("Until", &ban.expires_at.map_or_else(|| "it is lifted".to_owned(), utc));
+    text.field("Reason", if ban.description.is_empty() { "-" } else { &ban.description });
+}
+
+fn entry(text: &mut Text, app: &App, number: u64) {
+    let Some(entry) = app.log.iter().find(|entry| entry.number == number) else {
+        return gone(text, "this was too long ago to be kept");
+    };
+    text.field("At", &utc(entry.at / 1000));
+    text.field("What", kind(entry));
+    text.paragraph("", Style::new());
+    text.paragraph(&entry.text, Style::new());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        assert_eq!(wrap("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
+        assert_eq!(wrap("東京都", 4), ["東京", "都"]);
+        assert_eq!(wrap("", 4), [""]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_wider_than_allowed(text in "\\PC{0,60}", width in 2usize..40) {
+            for line in wrap(&text, width) {
+                prop_assert!(line.width() <= width || line.chars().count() == 1, "{:?}", line);
+            }
+        }
+    }
+}
