@@ -197,7 +197,7 @@ pub(crate) fn describe_session(session: &Session) -> String {
     text
 }
 
-pub(crate) fn describe_daemon(daemon: &Daemon) -> String {
+fn describe_daemon(daemon: &Daemon) -> String {
     let mut parts = Vec::new();
     if let Some(pid) = daemon.pid {
         parts.push(format!("pid {pid:<7}"));
