@@ -113,7 +113,11 @@ pub enum Command {
         all: bool,
     },
 
-    /// Run a node in the foreground: start its three daemons and keep them running
+    /// Call a method of the node's JSON-RPC interface
+    #[command(after_help = RPC_HELP)]
+    Rpc(Rpc),
+
+    /// Run a node in the foreground: start its daemons and keep them running
     #[command(after_help = UP_HELP)]
     Up(Box<Up>),
 
@@ -377,6 +381,17 @@ pub struct Join {
     pub code: Vec<OsString>,
 }
 
+/// `i2planctl rpc`
+#[derive(Debug, clap::Args)]
+pub struct Rpc {
+    /// The method; rpc.discover describes all of them
+    pub method: String,
+
+    /// Its parameters, a JSON object or array; - reads them from standard input
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub params: Option<String>,
+}
+
 /// `i2planctl up`
 #[derive(Debug, clap::Args)]
 pub struct Up {
@@ -407,6 +422,10 @@ pub struct Up {
     /// User that runs the tunnel, by name or number
     #[arg(long, value_name = "USER", default_value = "i2plan-tund")]
     pub tund_user: String,
+
+    /// User that answers JSON-RPC unless rpc.enabled is false, by name or number
+    #[arg(long, value_name = "USER", default_value = "i2plan-rpc")]
+    pub rpc_user: String,
 
     /// Group that may control the node, by name or number [default: i2plan if it exists, else root alone]
     #[arg(long, value_name = "GROUP")]
@@ -511,6 +530,17 @@ Examples:
   sudo i2planctl key change-passphrase --new-passphrase-fd 3 3< passphrase.txt
   sudo i2planctl key change-passphrase --remove";
 
+const RPC_HELP: &str = "\
+Prints the result as JSON. The socket is rpc.sock beside the control socket, unless --socket names another.
+
+An invite code is a secret: give it on standard input.
+
+Examples:
+  i2planctl rpc status
+  i2planctl rpc bans.add '{\"node_id\": \"…\", \"duration\": \"1h\"}'
+  i2planctl rpc events.poll '[null, 10000]'
+  i2planctl rpc invite.accept - < params.json";
+
 const UP_HELP: &str = "\
 For Linux machines without systemd, and for development. Needs root to make the tunnel and to start each daemon \
 as a user of its own; the daemons themselves run without privileges, and tund with CAP_NET_ADMIN until the \
@@ -526,7 +556,7 @@ Examples:
   sudo i2planctl up
   sudo i2planctl up --ask-passphrase
   sudo i2planctl up --config node.toml --data-dir /srv/i2plan
-  sudo i2planctl up --keyd-user 990 --meshd-user 991 --tund-user 992";
+  sudo i2planctl up --keyd-user 990 --meshd-user 991 --tund-user 992 --rpc-user 993";
 
 /// No time on the command line is longer.
 const MAX_TIME: Duration = Duration::from_secs(366 * 86_400);

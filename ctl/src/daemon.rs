@@ -31,7 +31,9 @@ pub fn socket_path(socket: Option<&Path>) -> PathBuf {
     socket.map_or_else(default_socket, Path::to_owned)
 }
 
-fn default_socket() -> PathBuf {
+/// The socket of the node that runs here, unless one is named.
+#[must_use]
+pub fn default_socket() -> PathBuf {
     let home = std::env::home_dir().map(|home| home.join(USER_SOCKET));
     choose_socket(SYSTEM_SOCKET.into(), home, |path| path.symlink_metadata().is_ok())
 }
@@ -68,7 +70,9 @@ impl From<ClientError> for Failure {
     }
 }
 
-fn explain_connect(path: &Path, error: &io::Error) -> Failure {
+/// What to tell a user who cannot open a socket of the node.
+#[must_use]
+pub fn explain_connect(path: &Path, error: &io::Error) -> Failure {
     let shown = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => {

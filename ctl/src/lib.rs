@@ -7,6 +7,7 @@
 //! * [`output`]: tables, units and JSON.
 //! * [`ping`]: echo requests over ICMP.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
+//! * [`rpc`]: JSON-RPC, the library of `i2plan-rpcd`.
 //! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node; on Linux alone.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 
@@ -28,6 +29,7 @@ pub mod output;
 #[cfg(target_os = "linux")]
 pub mod passphrase;
 pub mod ping;
+pub mod rpc;
 #[cfg(target_os = "linux")]
 pub mod supervisor;
 pub mod tui;
@@ -131,6 +133,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
                 commands::exclusion::leave(socket.as_deref(), json, yes).await
             }
             Command::Tui => tui::run(socket.as_deref(), json).await,
+            Command::Rpc(rpc) => commands::rpc::run(socket.as_deref(), &rpc).await,
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
             Command::Key(KeyCommand::Status) => commands::key::status(socket.as_deref(), json).await,
             Command::Key(KeyCommand::Rotate) => commands::key::rotate(socket.as_deref(), json).await,

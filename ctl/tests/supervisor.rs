@@ -92,6 +92,7 @@ fn up_with_sockets_in(dir: &TempDir, run: &str) -> Command {
         .arg(dir.path().join(run))
         .env("I2PLAN_NODE_NAME", "test")
         .env("I2PLAN_SAM_ADDRESS", "127.0.0.1:7")
+        .env("I2PLAN_RPC_ENABLED", "false")
         .env("LD_SECRET", "x")
         .env("LISTEN_PID", "1")
         .env("NOTIFY_SOCKET", "/n")

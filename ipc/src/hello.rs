@@ -52,6 +52,7 @@ pub struct Hello {
 
 /// How far a daemon has restricted itself with Landlock, which the kernel tells nobody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Landlock {
     /// Not at all: the system does not have it.

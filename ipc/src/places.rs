@@ -45,7 +45,8 @@ impl Default for Limits {
 }
 
 /// All places of a daemon.
-pub(crate) struct Places {
+#[derive(Debug)]
+pub struct Places {
     limits: Limits,
     known: Vec<u32>,
     started: Instant,
@@ -53,7 +54,7 @@ pub(crate) struct Places {
 }
 
 /// A user who has connections, or had until a moment ago.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct User {
     connections: usize,
     /// Locked by the connection whose turn it is; the others of this user stand in line.
@@ -62,13 +63,15 @@ struct User {
 
 impl Places {
     /// Places for everybody, with some reserved for root and these users.
-    pub(crate) fn new(limits: Limits, named: impl Iterator<Item = u32>) -> Arc<Self> {
+    #[must_use]
+    pub fn new(limits: Limits, named: impl Iterator<Item = u32>) -> Arc<Self> {
         let known = named.chain([0]).collect();
         Arc::new(Self { limits, known, started: Instant::now(), users: Mutex::default() })
     }
 
     /// A place for a connection of this user, if it may have one more.
-    pub(crate) fn enter(self: &Arc<Self>, uid: u32) -> Option<Place> {
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, uid: u32) -> Option<Place> {
         let mut users = self.users();
         let now = self.started.elapsed();
         // Kept until its bucket is empty: a new connection must not bring a new allowance.
@@ -97,8 +100,9 @@ impl Places {
     }
 }
 
-/// The place of one connection.
-pub(crate) struct Place {
+/// The place of one connection, given back when it is dropped.
+#[derive(Debug)]
+pub struct Place {
     places: Arc<Places>,
     uid: u32,
     requests: Arc<tokio::sync::Mutex<Bucket>>,
@@ -107,7 +111,7 @@ pub(crate) struct Place {
 impl Place {
     /// Waits until this connection may ask. The connections of one user come one after the other, so that one
     /// that asks without end delays the others by one request at a time.
-    pub(crate) async fn turn(&self) {
+    pub async fn turn(&self) {
         let quota = self.places.limits.requests;
         let mut bucket = self.requests.lock().await;
         let wait = bucket.wait(quota, self.places.started.elapsed());

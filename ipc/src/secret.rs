@@ -46,6 +46,7 @@ impl<'de> Deserialize<'de> for SecretKey {
 
 /// A secret text, such as an invite code.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct SecretText(String);
 

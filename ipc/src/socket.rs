@@ -174,6 +174,53 @@ impl Drop for FrameSocket {
     }
 }
 
+/// A connection that carries bytes and no descriptors: those that come along are closed, which nothing waits for.
+#[derive(Debug)]
+pub struct ByteSocket(UnixStream);
+
+impl ByteSocket {
+    /// On this connection.
+    #[must_use]
+    pub fn new(stream: UnixStream) -> Self {
+        Self(stream)
+    }
+
+    /// Waits for some bytes; none at the end of the stream.
+    ///
+    /// # Errors
+    /// If the connection is broken.
+    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut fds = VecDeque::new();
+        self.0.async_io(Interest::READABLE, || Ok(take_in(&self.0, buffer, &mut fds)?.0)).await
+    }
+
+    /// Sends all of these.
+    ///
+    /// # Errors
+    /// If the connection is broken.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = self
+                .0
+                .async_io(Interest::WRITABLE, || Ok(send(&self.0, bytes, SendFlags::NOSIGNAL)?))
+                .await?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+
+    /// Sends as much of these as needs no waiting.
+    pub fn write_at_once(&self, bytes: &[u8]) {
+        let _ = send(&self.0, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    }
+}
+
+impl Drop for ByteSocket {
+    fn drop(&mut self) {
+        close(&self.0);
+    }
+}
+
 fn receive(stream: &UnixStream, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
     let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
     let (count, complete) = take_in(stream, buffer, fds)?;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Version, commit and build time of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Version {
     /// Semantic version.
     pub version: String,

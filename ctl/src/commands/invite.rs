@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
+use std::time::Duration;
 
 use i2plan_ipc::api::meshd::{Invite, InviteState, IssuedInvite};
 use i2plan_ipc::version::utc;
@@ -16,6 +17,9 @@ use crate::failure::{Failure, Kind};
 use crate::output::qr::{Ink, Qr, Style};
 use crate::output::table::{Column, Table};
 use crate::output::{self, clean, units};
+
+/// How long an invite is good for, unless it is said.
+pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Makes an invite: the code alone on standard output, all else on standard error.
 ///
@@ -188,7 +192,10 @@ fn render(invite: &IssuedInvite) -> String {
 }
 
 /// The limit that `--uses` sets; none for -1.
-pub(crate) fn max_uses(uses: i64) -> Result<Option<u32>, Failure> {
+///
+/// # Errors
+/// If nobody could use it, or it is out of range.
+pub fn max_uses(uses: i64) -> Result<Option<u32>, Failure> {
     let hint = "choose how many nodes may join with it, or -1 for any number";
     match uses {
         -1 => Ok(None),

@@ -15,6 +15,7 @@ pub mod member;
 pub mod peers;
 pub mod ping;
 pub mod routes;
+pub mod rpc;
 pub mod status;
 #[cfg(target_os = "linux")]
 pub mod up;

@@ -23,11 +23,12 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         )
         .with_hint("run it with sudo or doas: `sudo i2planctl up`"));
     }
-    let accounts = Accounts::find(&args.keyd_user, &args.meshd_user, &args.tund_user)?;
     let group = control_group(args.group.as_deref())?;
     let config = Config::load(args.config.as_deref()).map_err(|error| {
         Failure::invalid(error.to_string()).with_hint("correct the configuration, then start again")
     })?;
+    let rpc_user = config.rpc_enabled.then_some(args.rpc_user.as_str());
+    let accounts = Accounts::find(&args.keyd_user, &args.meshd_user, &args.tund_user, rpc_user)?;
     // meshd is another user, with another home.
     let file = args.config.or_else(|| config.path().exists().then(|| config.path().to_owned()));
     let data = args.data_dir.unwrap_or(config.data_dir);
@@ -50,6 +51,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         accounts,
         group,
         sam_address: config.sam_address,
+        rpc_socket: config.rpc_socket,
         passphrase,
     };
     let log = args.log_file.filter(|path| !path.as_os_str().is_empty());

@@ -38,7 +38,7 @@ pub enum Goal {
 /// A daemon to run.
 #[derive(Debug)]
 pub struct Daemon {
-    /// `keyd`, `meshd` or `tund`.
+    /// `keyd`, `meshd`, `tund` or `rpcd`.
     pub name: &'static str,
     /// Its executable.
     pub program: PathBuf,

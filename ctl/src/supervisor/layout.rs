@@ -5,10 +5,12 @@
 //! | data | root | 0711 | nobody can put another directory in the place of these: |
 //! | data/keyd | keyd | 0700 | the keys are keyd's alone |
 //! | data/meshd | meshd | 0700 | |
+//! | data/rpc | rpcd | 0700 | the token is rpcd's alone |
 //! | run | root | 0755 | nobody can put another socket in the place of these: |
 //! | run/keyd.sock | meshd:tund | 0660 | nobody but these two can connect, or take up its connections |
 //! | run/tund.sock | meshd | 0600 | only meshd can connect |
-//! | run/meshd.sock | root:group | 0660 | root and the group can control the node; 0600 without a group |
+//! | run/meshd.sock | root:group | 0660 | root and the group can control the node; 0600 without a group, and rpcd's |
+//! | run/rpc.sock | root:group | 0660 | likewise |
 //!
 //! `keyd` and `tund` check their peers' credentials besides.
 
@@ -59,11 +61,14 @@ impl Directories {
         let data_lock = lock_data(&data)?;
         directory(&data.join("keyd"), accounts.keyd, 0o700, "--keyd-user")?;
         directory(&data.join("meshd"), accounts.meshd, 0o700, "--meshd-user")?;
+        if let Some(rpc) = accounts.rpc {
+            directory(&data.join("rpc"), rpc, 0o700, "--rpc-user")?;
+        }
         Ok(Self { data, run, _locks: [run_lock, data_lock] })
     }
 }
 
-/// The listening sockets of the three daemons, whose files are removed when this is dropped.
+/// The listening sockets of the daemons, whose files are removed when this is dropped.
 #[derive(Debug)]
 pub struct Sockets {
     /// `keyd`'s.
@@ -72,24 +77,53 @@ pub struct Sockets {
     pub meshd: Socket,
     /// `tund`'s.
     pub tund: Socket,
+    /// `rpcd`'s, if it runs.
+    pub rpc: Option<Socket>,
 }
 
 impl Sockets {
-    /// Makes them.
+    /// Makes them. `rpc` is where `rpcd` shall listen.
     ///
     /// # Errors
     /// If they cannot be made, or somebody listens there already.
-    pub async fn listen(run: &Path, accounts: &Accounts, group: u32) -> Result<Self, Failure> {
+    pub async fn listen(run: &Path, rpc: &Path, accounts: &Accounts, group: u32) -> Result<Self, Failure> {
         let Accounts { meshd, tund, .. } = *accounts;
         let control_mode = if group == 0 { 0o600 } else { 0o660 };
+        let for_group = Account { uid: 0, gid: group };
+        // Without a group rpcd gets in as the owner; root does anyway.
+        let owner =
+            accounts.rpc.filter(|_| group == 0).map_or(for_group, |rpc| Account { uid: rpc.uid, gid: 0 });
         Ok(Self {
             keyd: Socket::listen(run.join("keyd.sock"), Account { uid: meshd.uid, gid: tund.gid }, 0o660)
                 .await?,
             tund: Socket::listen(run.join("tund.sock"), meshd, 0o600).await?,
-            meshd: Socket::listen(run.join("meshd.sock"), Account { uid: 0, gid: group }, control_mode)
-                .await?,
+            meshd: Socket::listen(run.join("meshd.sock"), owner, control_mode).await?,
+            rpc: match accounts.rpc {
+                None => None,
+                Some(_) => {
+                    let path = run.join(rpc);
+                    safe_parent(&path)?;
+                    Some(Socket::listen(path, for_group, control_mode).await?)
+                }
+            },
         })
     }
+}
+
+/// Only root may be able to put something else in the place of a socket that root makes.
+fn safe_parent(path: &Path) -> Result<(), Failure> {
+    let parent = path.parent().unwrap_or(path);
+    let safe =
+        parent.metadata().is_ok_and(|found| found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0);
+    if safe {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!(
+        "cannot listen on {} (rpc.socket): {} is no directory that root alone can write to",
+        path.display(),
+        parent.display()
+    ))
+    .with_hint("leave rpc.socket out, or name a path in a directory of root's"))
 }
 
 /// A listening socket and its file.

@@ -1,4 +1,4 @@
-//! Runs the three daemons of one node on a machine without systemd.
+//! Runs the daemons of one node on a machine without systemd.
 //!
 //! * [`backoff`]: when a daemon that has ended is started again.
 //! * [`users`]: whom the daemons run as.
@@ -21,7 +21,7 @@ use daemon::{Daemon, Goal, find_program};
 use event::{Event, Events};
 use layout::{Directories, Socket, Sockets};
 use log::LogFile;
-use users::Accounts;
+use users::{Account, Accounts};
 
 pub mod backoff;
 pub mod daemon;
@@ -34,7 +34,7 @@ pub mod users;
 /// A node to run.
 #[derive(Debug)]
 pub struct Node {
-    /// The configuration file, for `meshd`.
+    /// The configuration file, for `meshd` and `rpcd`.
     pub config: Option<PathBuf>,
     /// Where the daemons keep their state.
     pub data: PathBuf,
@@ -46,6 +46,8 @@ pub struct Node {
     pub group: u32,
     /// The router's SAM bridge.
     pub sam_address: SocketAddr,
+    /// Where `rpcd` listens, if it runs; a relative path is below `run`.
+    pub rpc_socket: PathBuf,
     /// The passphrase of `keyd`'s keys.
     pub passphrase: Option<Passphrase>,
 }
@@ -60,7 +62,7 @@ pub async fn run(node: &Node, events: Events, log: Option<&LogFile>) -> Result<(
         .map_err(|error| Failure::internal(format!("cannot find this program's own file: {error}")))?;
     let directories = Directories::prepare(&node.data, &node.run, &node.accounts)?;
     // Removed when this returns, after all daemons have.
-    let sockets = Sockets::listen(&directories.run, &node.accounts, node.group).await?;
+    let sockets = Sockets::listen(&directories.run, &node.rpc_socket, &node.accounts, node.group).await?;
 
     let (failed, mut failure) = mpsc::channel(1);
     let (hangup, _) = watch::channel(());
@@ -105,8 +107,8 @@ fn daemons(
     sockets: &Sockets,
     launcher: &Path,
     hangup: &watch::Sender<()>,
-) -> Result<[Daemon; 3], Failure> {
-    let Accounts { keyd, meshd, tund } = node.accounts;
+) -> Result<Vec<Daemon>, Failure> {
+    let Accounts { keyd, meshd, tund, rpc } = node.accounts;
     let (meshd_uid, tund_uid) = (meshd.uid.to_string(), tund.uid.to_string());
     let mut for_keyd = words(&[
         (&"--store", &directories.data.join("keyd")),
@@ -123,11 +125,14 @@ fn daemons(
         (&"--keyd-socket", &sockets.keyd.path),
         (&"--tund-socket", &sockets.tund.path),
     ]);
+    let mut for_rpcd =
+        words(&[(&"--state", &directories.data.join("rpc")), (&"--meshd-socket", &sockets.meshd.path)]);
     if let Some(config) = &node.config {
         // A daemon works in the root directory.
         let config = std::path::absolute(config)
             .map_err(|error| Failure::invalid(format!("--config is no path: {error}")))?;
         for_meshd.extend(words(&[(&"--config", &config)]));
+        for_rpcd.extend(words(&[(&"--config", &config)]));
     }
     let daemon = |name, user, socket: &Socket, arguments| {
         Ok::<_, Failure>(Daemon {
@@ -142,11 +147,17 @@ fn daemons(
             hangup: (name == "meshd").then(|| hangup.subscribe()),
         })
     };
-    Ok([
+    let mut daemons = vec![
         daemon("keyd", keyd, &sockets.keyd, for_keyd)?,
         daemon("tund", tund, &sockets.tund, for_tund)?,
         daemon("meshd", meshd, &sockets.meshd, for_meshd)?,
-    ])
+    ];
+    if let (Some(rpc), Some(socket)) = (rpc, &sockets.rpc) {
+        // As a member of the control group, which is how it gets in at meshd.
+        let gid = if node.group == 0 { rpc.gid } else { node.group };
+        daemons.push(daemon("rpcd", Account { gid, ..rpc }, socket, for_rpcd)?);
+    }
+    Ok(daemons)
 }
 
 /// Options and their values as arguments.

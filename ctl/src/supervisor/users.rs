@@ -25,6 +25,8 @@ pub struct Accounts {
     pub meshd: Account,
     /// `tund`'s.
     pub tund: Account,
+    /// `rpcd`'s, if it runs.
+    pub rpc: Option<Account>,
 }
 
 impl Accounts {
@@ -32,27 +34,34 @@ impl Accounts {
     ///
     /// # Errors
     /// If one does not exist, is root, or is the same as another.
-    pub fn find(keyd: &str, meshd: &str, tund: &str) -> Result<Self, Failure> {
-        let names = [("keyd", keyd), ("meshd", meshd), ("tund", tund)];
-        let found = names.map(|(_, name)| account(name));
-        let missing: Vec<_> =
-            names.iter().zip(&found).filter(|(_, user)| user.is_none()).map(|((_, name), _)| *name).collect();
-        let [Some(keyd), Some(meshd), Some(tund)] = found else { return Err(missing_users(&missing)) };
-        for ((daemon, name), user) in names.iter().zip([keyd, meshd, tund]) {
-            refuse_root(daemon, name, user)?;
-        }
-        for (a, b, same) in [
-            ("keyd", "meshd", keyd.uid == meshd.uid),
-            ("keyd", "tund", keyd.uid == tund.uid),
-            ("meshd", "tund", meshd.uid == tund.uid),
-        ] {
-            if same {
-                return Err(Failure::invalid(format!("{a} and {b} cannot run as the same user")).with_hint(
-                    "the daemons are protected from each other by having a user each: name three different ones",
-                ));
+    pub fn find(keyd: &str, meshd: &str, tund: &str, rpc: Option<&str>) -> Result<Self, Failure> {
+        let named = [("keyd", Some(keyd)), ("meshd", Some(meshd)), ("tund", Some(tund)), ("rpc", rpc)];
+        let named: Vec<_> = named.into_iter().filter_map(|(daemon, name)| Some((daemon, name?))).collect();
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for (daemon, name) in named {
+            match account(name) {
+                Some(user) => found.push((daemon, name, user)),
+                None => missing.push(name),
             }
         }
-        Ok(Self { keyd, meshd, tund })
+        if !missing.is_empty() {
+            return Err(missing_users(&missing));
+        }
+        for (index, (daemon, name, user)) in found.iter().enumerate() {
+            refuse_root(daemon, name, *user)?;
+            if let Some((other, ..)) = found[..index].iter().find(|(.., other)| other.uid == user.uid) {
+                return Err(Failure::invalid(format!("{other} and {daemon} cannot run as the same user"))
+                    .with_hint(
+                        "the daemons are protected from each other by having a user each: name different ones",
+                    ));
+            }
+        }
+        let mut found = found.into_iter().map(|(.., user)| user);
+        match (found.next(), found.next(), found.next(), found.next()) {
+            (Some(keyd), Some(meshd), Some(tund), rpc) => Ok(Self { keyd, meshd, tund, rpc }),
+            _ => Err(Failure::internal("a user is missing")),
+        }
     }
 }
 
@@ -122,14 +131,16 @@ mod tests {
 
     #[test]
     fn numbers_need_no_entry() {
-        let accounts = Accounts::find("54321", "54322", "54323").unwrap();
+        let accounts = Accounts::find("54321", "54322", "54323", Some("54325")).unwrap();
         assert_eq!(accounts.meshd, Account { uid: 54_322, gid: 54_322 });
+        assert_eq!(accounts.rpc, Some(Account { uid: 54_325, gid: 54_325 }));
+        assert_eq!(Accounts::find("54321", "54322", "54323", None).unwrap().rpc, None);
     }
 
     #[test]
     fn root_is_refused() {
         for name in ["root", "0"] {
-            let failure = Accounts::find("54321", name, "54323").unwrap_err();
+            let failure = Accounts::find("54321", name, "54323", None).unwrap_err();
             assert!(failure.message.starts_with("meshd cannot run as"), "{}", failure.message);
             assert!(failure.hint.unwrap().contains("--meshd-user"));
         }
@@ -137,13 +148,18 @@ mod tests {
 
     #[test]
     fn users_are_distinct() {
-        let failure = Accounts::find("54321", "54322", "54321").unwrap_err();
-        assert_eq!(failure.message, "keyd and tund cannot run as the same user");
+        for (tund, rpc, message) in [
+            ("54321", "54325", "keyd and tund cannot run as the same user"),
+            ("54323", "54322", "meshd and rpc cannot run as the same user"),
+        ] {
+            let failure = Accounts::find("54321", "54322", tund, Some(rpc)).unwrap_err();
+            assert_eq!(failure.message, message);
+        }
     }
 
     #[test]
     fn missing_users_come_with_the_commands_that_make_them() {
-        let failure = Accounts::find("no-such-a", "54322", "no-such-b").unwrap_err();
+        let failure = Accounts::find("no-such-a", "54322", "no-such-b", None).unwrap_err();
         assert_eq!(failure.message, "the users no-such-a, no-such-b are missing");
         let hint = failure.hint.unwrap();
         let commands: Vec<_> = hint.lines().filter(|line| line.starts_with("useradd --system ")).collect();

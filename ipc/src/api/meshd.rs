@@ -145,6 +145,7 @@ pub enum Reply {
 
 /// A place in a node's row of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Place {
     /// Names the run of `meshd`: after a restart another row begins.
     pub run: u64,
@@ -154,6 +155,7 @@ pub struct Place {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Events {
     /// The events, oldest first.
     pub events: Vec<Event>,
@@ -168,6 +170,7 @@ pub struct Events {
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Its number in this run of `meshd`, from 0.
     pub number: u64,
@@ -181,6 +184,7 @@ pub struct Event {
 /// What may happen. Texts and numbers only: what is tagged like this goes through a form in which serde does not know
 /// MessagePack's addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {
     /// This node is a member of a network now.
@@ -331,6 +335,7 @@ pub enum What {
 
 /// How far a node is on its way into a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JoinStep {
     /// The inviter's destination is being looked for.
@@ -347,6 +352,7 @@ pub enum JoinStep {
 
 /// Which SAM session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SessionName {
     /// For control messages.
@@ -359,6 +365,7 @@ pub enum SessionName {
 
 /// The traffic of a node since `tund` started; about a second old at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Traffic {
     /// Milliseconds since `meshd` started, when this was read.
     pub at: u64,
@@ -368,6 +375,7 @@ pub struct Traffic {
 
 /// The traffic with one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PeerTraffic {
     /// The member.
     pub node_id: String,
@@ -383,6 +391,7 @@ pub struct PeerTraffic {
 
 /// One key of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Setting {
     /// `section.key`.
     pub key: String,
@@ -400,6 +409,7 @@ pub struct Setting {
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "from", rename_all = "snake_case")]
 pub enum Source {
     /// Nobody has set it.
@@ -419,6 +429,7 @@ pub enum Source {
 
 /// A key that was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConfigChange {
     /// The key.
     pub key: String,
@@ -432,6 +443,7 @@ pub struct ConfigChange {
 
 /// The state of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Status {
     /// The node's name.
     pub name: String,
@@ -451,6 +463,7 @@ pub struct Status {
 
 /// A network and this node's place in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Network {
     /// The network's id.
     pub id: String,
@@ -468,6 +481,7 @@ pub struct Network {
 
 /// State of a SAM session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
     /// Not there; the next attempt comes by itself.
@@ -480,6 +494,7 @@ pub enum SessionState {
 
 /// The way to the I2P router.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sam {
     /// The bridge's address.
     pub address: SocketAddr,
@@ -495,6 +510,7 @@ pub struct Sam {
 
 /// One SAM session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Session {
     /// Whether it is open.
     pub state: SessionState,
@@ -506,6 +522,7 @@ pub struct Session {
 
 /// The tunnel interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Tunnel {
     /// The interface's name, once it is up.
     pub interface: Option<String>,
@@ -519,6 +536,7 @@ pub struct Tunnel {
 
 /// One of the node's daemons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Daemon {
     /// `keyd`, `meshd` or `tund`.
     pub name: String,
@@ -534,6 +552,7 @@ pub struct Daemon {
 
 /// Another member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Peer {
     /// Its identity.
     pub node_id: String,
@@ -575,6 +594,7 @@ pub struct Peer {
 
 /// Whether a member is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Life {
     /// It answers, or nobody has found otherwise.
@@ -589,6 +609,7 @@ pub enum Life {
 
 /// A line of the routing table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Route {
     /// The IPv4 address; none while another member has a better claim to it.
     pub ipv4: Option<Ipv4Addr>,
@@ -611,6 +632,7 @@ pub struct Route {
 
 /// Why a member is banned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BanReason {
     /// A user wanted it.
@@ -623,6 +645,7 @@ pub enum BanReason {
 
 /// A ban.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ban {
     /// The member.
     pub node_id: String,
@@ -642,6 +665,7 @@ pub struct Ban {
 
 /// How an invite stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum InviteState {
     /// It can be used.
@@ -656,6 +680,7 @@ pub enum InviteState {
 
 /// An invite that this node made, without its secret, which is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IssuedInvite {
     /// Names the invite without giving it away.
     pub id: String,
@@ -673,6 +698,7 @@ pub struct IssuedInvite {
 
 /// The public half of a node's keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Keys {
     /// The node's identity.
     pub node_id: String,
@@ -688,6 +714,7 @@ pub struct Keys {
 
 /// An I2P destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ControlDestination {
     /// Its hash, `….b32.i2p`.
     pub b32: String,
@@ -697,6 +724,7 @@ pub struct ControlDestination {
 
 /// A WireGuard key and what its certificate says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WireGuardKey {
     /// Base64.
     pub public_key: String,
@@ -710,6 +738,7 @@ pub struct WireGuardKey {
 
 /// An invite that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Invite {
     /// The code to give to the joiner; a secret.
     pub invite: SecretText,

@@ -153,6 +153,7 @@ pub struct PeerStats {
 
 /// Packets dropped that belong to no peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Drops {
     /// From the interface: to an address that no peer has.
     pub no_route: u64,
