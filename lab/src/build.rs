@@ -7,8 +7,11 @@ use std::process::{Command, Stdio};
 
 use crate::Failure;
 
+/// The packages that the programs of a node are in.
+const PACKAGES: [&str; 4] = ["i2planctl", "i2plan-keyd", "i2plan-meshd", "i2plan-tund"];
+
 /// The programs of a node.
-pub const PROGRAMS: [&str; 4] = ["i2planctl", "i2plan-keyd", "i2plan-meshd", "i2plan-tund"];
+pub const PROGRAMS: [&str; 5] = ["i2planctl", "i2plan-keyd", "i2plan-meshd", "i2plan-tund", "i2plan-rpcd"];
 
 /// Builds the programs of a node, in the profile in which this program was built. Returns where they are.
 ///
@@ -31,7 +34,7 @@ pub fn build() -> Result<BTreeMap<String, PathBuf>, Failure> {
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
-    for package in PROGRAMS {
+    for package in PACKAGES {
         command.args(["--package", package]);
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|error| {

@@ -18,6 +18,7 @@ use i2plan_ipc::daemon::hardening;
 use i2plan_keyd::walls as keyd;
 use i2plan_meshd::walls as meshd;
 use i2plan_tund::walls as tund;
+use i2planctl::rpc::walls as rpcd;
 use libc::{c_int, c_long};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub enum Seat {
     TundStarting,
     /// `tund` while it carries packets.
     Tund,
+    /// `rpcd` while it serves.
+    Rpcd,
 }
 
 /// What the intruder tries.
@@ -126,6 +129,7 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::Meshd => meshd::before_serving(&intrusion.own, &intrusion.config, SAM_PORT),
         Seat::TundStarting => tund::before_the_interface(),
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),
+        Seat::Rpcd => rpcd::before_serving(),
     }
     .map_err(|error| walls(&error))?;
     let outcome = match attempt(intrusion) {

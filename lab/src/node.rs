@@ -20,7 +20,7 @@ use crate::{Failure, tail};
 /// Tells the inner process where the programs were built, as JSON.
 pub const PROGRAMS_VARIABLE: &str = "I2PLAN_LAB_PROGRAMS";
 
-/// First of the users that daemons run under; every node has its own three.
+/// First of the users that daemons run under; every node has its own four.
 const FIRST_UID: u32 = 20_000;
 
 /// Addresses for the routers that carry tunnels.
@@ -293,6 +293,8 @@ pub struct Node {
     pub address: Ipv4Addr,
     /// Its users: `keyd`'s, `meshd`'s and `tund`'s.
     pub uids: [u32; 3],
+    /// The user of `rpcd`.
+    pub rpc_uid: u32,
     /// The group that may control it.
     pub group: u32,
     log_filter: Option<String>,
@@ -312,9 +314,9 @@ impl Node {
         );
         std::fs::write(directory.join("etc/config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;
-        let (uids, group) = ([1, 2, 3].map(|daemon| first + daemon), first + 4);
+        let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
         let (log_filter, passphrase, supervisor) = (None, None, None);
-        Ok(Self { name, address, uids, group, log_filter, passphrase, directory, router, supervisor })
+        Ok(Self { name, address, uids, rpc_uid, group, log_filter, passphrase, directory, router, supervisor })
     }
 
     /// A file of this node's.
@@ -359,7 +361,7 @@ impl Node {
     /// If the supervisor cannot be started.
     pub fn start_daemons(&mut self) -> Result<(), Failure> {
         let [keyd, meshd, tund] = self.uids.map(|uid| OsString::from(uid.to_string()));
-        let group = OsString::from(self.group.to_string());
+        let [rpc, group] = [self.rpc_uid, self.group].map(|id| OsString::from(id.to_string()));
         let mut args: Vec<OsString> = vec![
             "up".into(),
             "--config".into(),
@@ -374,6 +376,8 @@ impl Node {
             meshd,
             "--tund-user".into(),
             tund,
+            "--rpc-user".into(),
+            rpc,
             "--group".into(),
             group,
         ];

@@ -64,6 +64,7 @@ fn user(seat: Seat) -> Option<(usize, &'static str)> {
         Seat::KeydStarting | Seat::Keyd => Some((0, "keyd")),
         Seat::Meshd => Some((1, "meshd")),
         Seat::TundStarting | Seat::Tund => Some((2, "tund")),
+        Seat::Rpcd => Some((3, "rpc")),
     }
 }
 
@@ -78,7 +79,9 @@ async fn intrude(
 ) -> Result<End, Failure> {
     let mut args: Vec<OsString> = Vec::new();
     if let Some(uid) = as_user {
-        args.extend(["__launch".into(), format!("--uid={uid}").into(), format!("--gid={uid}").into()]);
+        // rpcd is in the control group, which is how it gets in at meshd.
+        let gid = if seat == Seat::Rpcd { node.group } else { uid };
+        args.extend(["__launch".into(), format!("--uid={uid}").into(), format!("--gid={gid}").into()]);
         if seat == Seat::TundStarting {
             args.push("--net-admin".into());
         }
@@ -120,7 +123,7 @@ async fn intrude(
 }
 
 async fn check(node: &Node, seat: Seat, attempts: &[(Attempt, Target<'_>, End)]) -> Result<(), Failure> {
-    let uid = user(seat).map(|(index, _)| node.uids[index]);
+    let uid = user(seat).map(|(index, _)| *node.uids.get(index).unwrap_or(&node.rpc_uid));
     for (attempt, target, expected) in attempts {
         let end = intrude(node, seat, *attempt, *target, uid).await?;
         println!("{seat:?} {attempt:?} {target:?}: {end:?}");
@@ -247,8 +250,8 @@ fn nothing_gets_through_the_walls() {
         starting.extend(others(0).map(|pid| (Attempt::Signal, of(pid), Refused(Errno::EPERM))));
         check(node, Seat::KeydStarting, &starting).await?;
 
-        // keyd and tund at work: every attempt is the last.
-        for (seat, own) in [(Seat::Keyd, 0), (Seat::Tund, 2)] {
+        // keyd, tund and rpcd at work: every attempt is the last.
+        for (seat, own) in [(Seat::Keyd, 0), (Seat::Tund, 2), (Seat::Rpcd, 3)] {
             check(node, seat, &files(Killed)).await?;
             check(node, seat, &processes(own, Killed, Killed)).await?;
             check(node, seat, &sockets_of_the_network(Killed)).await?;
@@ -269,6 +272,13 @@ fn nothing_gets_through_the_walls() {
             (Attempt::ConnectUnix, at(meshd_socket), Refused(Errno::EACCES)),
         ];
         check(node, Seat::Tund, &connections).await?;
+        // rpcd asks meshd.
+        let connections = [
+            (Attempt::ConnectUnix, at(keyd_socket), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(tund_socket), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(meshd_socket), Done),
+        ];
+        check(node, Seat::Rpcd, &connections).await?;
 
         // meshd at work: its state directory, the SAM bridge and the other daemons.
         check(node, Seat::Meshd, &files(Refused(Errno::EACCES))).await?;

@@ -10,6 +10,7 @@ pub mod control_message;
 pub mod echo_reply;
 pub mod invite;
 pub mod ipc_frame;
+pub mod jsonrpc;
 pub mod key_store;
 pub mod mesh_core;
 pub mod record;
@@ -47,6 +48,7 @@ targets!(
     echo_reply,
     invite,
     ipc_frame,
+    jsonrpc,
     key_store,
     mesh_core,
     record,
