@@ -96,7 +96,8 @@ fn start(args: Args) -> Result<(), (u8, String)> {
     hardening::harden().map_err(|error| failed(&format!("cannot give up privileges: {error}")))?;
     let mut run_id = [0; 8];
     getrandom::fill(&mut run_id).map_err(|error| failed(&error))?;
-    let row = Arc::new(Row::new(u64::from_ne_bytes(run_id)));
+    // Below 2^53, where a program that has no other numbers than JavaScript's knows it exactly.
+    let row = Arc::new(Row::new(u64::from_ne_bytes(run_id) >> 11));
     let followed = Arc::clone(&row);
     logging::init_with(move |line| followed.push_line(line)).map_err(|error| usage(&error))?;
     let config = Config::load(args.config.as_deref()).map_err(|error| usage(&error))?;

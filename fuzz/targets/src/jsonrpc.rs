@@ -126,7 +126,7 @@ fn check_lines(input: &[u8]) {
     found.extend(lines.finish());
     let expected: Vec<_> = input
         .split(|byte| *byte == b'\n')
-        .map(|line| line.trim_ascii())
+        .map(<[u8]>::trim_ascii)
         .filter(|line| !line.is_empty())
         .collect();
     // Form feeds are white space to ASCII, and not to JSON.
