@@ -26,6 +26,7 @@ const KEYD: u32 = 54_321;
 const MESHD: u32 = 54_322;
 const TUND: u32 = 54_323;
 const GROUP: u32 = 54_324;
+const RPC: u32 = 54_325;
 
 const PASSPHRASE: &str = "correct horse";
 
@@ -65,12 +66,16 @@ fn install(keyd: &str, meshd: &str, tund: &str) -> TempDir {
     let dir = open_dir();
     copy_program(dir.path());
     for (name, script) in [("keyd", keyd), ("meshd", meshd), ("tund", tund)] {
-        let path = dir.path().join(format!("i2plan-{name}"));
-        let source = path.with_extension("sh");
-        std::fs::write(&source, format!("{REPORT}{script}")).unwrap();
-        copy_executable(&source, &path);
+        install_script(&dir, name, script);
     }
     dir
+}
+
+fn install_script(dir: &TempDir, name: &str, script: &str) {
+    let path = dir.path().join(format!("i2plan-{name}"));
+    let source = path.with_extension("sh");
+    std::fs::write(&source, format!("{REPORT}{script}")).unwrap();
+    copy_executable(&source, &path);
 }
 
 fn up(dir: &TempDir) -> Command {
@@ -78,6 +83,12 @@ fn up(dir: &TempDir) -> Command {
 }
 
 fn up_with_sockets_in(dir: &TempDir, run: &str) -> Command {
+    let mut command = up_without_group(dir, run);
+    command.args(["--group", "54324"]);
+    command
+}
+
+fn up_without_group(dir: &TempDir, run: &str) -> Command {
     // A caller that leaves a descriptor open, and one with a passphrase.
     let mut command = command("/bin/sh");
     std::fs::write(dir.path().join("passphrase"), format!("{PASSPHRASE}\n")).unwrap();
@@ -86,13 +97,13 @@ fn up_with_sockets_in(dir: &TempDir, run: &str) -> Command {
         .env("PASSPHRASE_FILE", dir.path().join("passphrase"))
         .arg(dir.path().join("i2planctl"))
         .args(["up", "--keyd-user", "54321", "--meshd-user", "54322", "--tund-user", "54323"])
-        .args(["--group", "54324", "--data-dir"])
+        .arg("--data-dir")
         .arg(dir.path().join("data"))
         .arg("--runtime-dir")
         .arg(dir.path().join(run))
         .env("I2PLAN_NODE_NAME", "test")
         .env("I2PLAN_SAM_ADDRESS", "127.0.0.1:7")
-        .env("I2PLAN_RPC_ENABLED", "false")
+        .env("I2PLAN_RPC_ENABLED", dir.path().join("i2plan-rpcd").exists().to_string())
         .env("LD_SECRET", "x")
         .env("LISTEN_PID", "1")
         .env("NOTIFY_SOCKET", "/n")
@@ -106,7 +117,13 @@ impl Node {
     }
 
     fn start_with(dir: TempDir, args: &[&str]) -> Self {
-        let mut child = up(&dir).args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = up(&dir);
+        command.args(args);
+        Self::run(dir, command)
+    }
+
+    fn run(dir: TempDir, mut up: Command) -> Self {
+        let mut child = up.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let pipe = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
@@ -221,6 +238,69 @@ fn directories_and_sockets_have_their_owners_and_modes() {
         let found = node.dir.path().join(path).metadata().unwrap();
         assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (uid, gid, mode), "{path}");
     }
+}
+
+#[test]
+fn the_gateway_is_in_the_control_group_and_its_token_is_its_own() {
+    for (group, gid, control, gateway) in [
+        ("54324", GROUP, (0, GROUP, 0o660), (0, GROUP, 0o660)),
+        // Without a group it gets in as the owner.
+        ("root", RPC, (RPC, 0, 0o600), (0, 0, 0o600)),
+    ] {
+        let dir = install(WAIT, WAIT, WAIT);
+        install_script(&dir, "rpcd", WAIT);
+        let mut up = up_without_group(&dir, "run");
+        up.args(["--rpc-user", "54325", "--group", group]);
+        let node = Node::run(dir, up);
+        let report = node.line("report rpcd ");
+        let none = "0000000000000000";
+        let data = node.dir.path().join("data");
+        for part in [
+            format!("uid={RPC} {RPC} {RPC} {RPC} gid={gid} {gid} {gid} {gid} groups=[]"),
+            format!("inh={none} prm={none} eff={none} bnd={none} amb={none} nnp=1"),
+            format!(
+                "args=[--state {}/rpc --meshd-socket {}/meshd.sock]",
+                data.display(),
+                node.run_dir().display()
+            ),
+        ] {
+            assert!(report.contains(&part), "{part:?} is missing in {report:?}");
+        }
+        for (path, expected) in
+            [("data/rpc", (RPC, RPC, 0o700)), ("run/meshd.sock", control), ("run/rpc.sock", gateway)]
+        {
+            let found = node.dir.path().join(path).metadata().unwrap();
+            assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), expected, "{path}");
+        }
+    }
+}
+
+#[test]
+fn no_address_but_loopback_is_listened_on() {
+    let dir = install(WAIT, WAIT, WAIT);
+    for address in ["0.0.0.0:7650", "192.0.2.1:7650", "[::]:7650", "localhost:7650", "127.0.0.1"] {
+        let output = up(&dir).env("I2PLAN_RPC_TCP_ADDRESS", address).stderr(Stdio::piped()).output().unwrap();
+        let said = stderr(&output);
+        assert!(said.contains(&format!("I2PLAN_RPC_TCP_ADDRESS={address:?}: ")), "{said}");
+        assert!(!output.status.success());
+    }
+}
+
+#[test]
+fn a_socket_where_others_can_write_is_refused() {
+    let dir = install(WAIT, WAIT, WAIT);
+    install_script(&dir, "rpcd", WAIT);
+    let open = dir.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+    let output = up(&dir)
+        .args(["--rpc-user", "54325"])
+        .env("I2PLAN_RPC_SOCKET", open.join("rpc.sock"))
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert!(stderr(&output).contains("rpc.socket"), "{}", stderr(&output));
+    assert!(!output.status.success() && !open.join("rpc.sock").exists());
 }
 
 #[test]

@@ -29,7 +29,7 @@ const SLOW: Limits = Limits { shared: 16, reserved: 0, requests: Quota::new(50, 
 const READERS: usize = 8;
 
 /// How long a call waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Most bytes of the answers to a batch, before the last of them.
 const MAX_ANSWERS: usize = 16 * 1024 * 1024;
@@ -199,4 +199,171 @@ fn explain(error: ClientError) -> Error {
         ClientError::Api(error) => return error.clone().into(),
     };
     Error::from(error.into_api()).with_hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use i2plan_ipc::access::{Access, Who};
+    use i2plan_ipc::api::meshd::{Events, Place as InRow};
+    use i2plan_ipc::server::{Answer, Service, serve};
+    use serde_json::{Value, json};
+    use tokio::net::UnixListener;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// Knows no peers, and has nothing to tell.
+    #[derive(Default)]
+    struct Nothing {
+        left: AtomicU64,
+    }
+
+    impl Service for Nothing {
+        type Api = MeshdApi;
+
+        async fn call(&self, _: Role, request: Request, _: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
+            match request {
+                Request::Peers => Ok(Reply::Peers(Vec::new()).into()),
+                Request::Leave => {
+                    let before = self.left.fetch_add(1, Ordering::Relaxed);
+                    Ok(Reply::Left(before.to_string()).into())
+                }
+                Request::Events { wait, .. } => {
+                    sleep(Duration::from_millis(wait)).await;
+                    let next = InRow { run: 1, number: 0 };
+                    let events = Events { events: Vec::new(), next, lost: false, traffic: None };
+                    Ok(Reply::Events(Box::new(events)).into())
+                }
+                _ => Err(ApiError::conflict("not now").with_hint("later")),
+            }
+        }
+    }
+
+    fn begin(path: &std::path::Path) -> (Arc<Nothing>, tokio::task::JoinHandle<()>) {
+        let service = Arc::new(Nothing::default());
+        let access = Access::new([(Role::Client, Who::Anyone)]);
+        let listener = UnixListener::bind(path).unwrap();
+        (Arc::clone(&service), tokio::spawn(serve(listener, service, access, Default::default())))
+    }
+
+    async fn answer(caller: &Caller, document: &Value) -> Value {
+        let answer = caller.answer(document.to_string().as_bytes()).await.expect("an answer");
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    fn request(method: &str, params: Value) -> Value {
+        json!({ "jsonrpc": "2.0", "method": method, "params": params, "id": 1 })
+    }
+
+    #[tokio::test]
+    async fn calls_are_done_in_their_order_and_notifications_without_a_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meshd.sock");
+        let (_, _serving) = begin(&path);
+        let caller = Gateway::new(path, &[]).enter(1000).unwrap();
+        let leave = request("network.leave", json!({}));
+        let mut notified = leave.clone();
+        notified.as_object_mut().unwrap().remove("id");
+        assert!(caller.answer(notified.to_string().as_bytes()).await.is_none());
+        let answers =
+            answer(&caller, &json!([leave, notified, 7, leave, request("status", json!({}))])).await;
+        let results: Vec<_> =
+            answers.as_array().unwrap().iter().map(|answer| answer["result"]["left"].clone()).collect();
+        assert_eq!(results, [json!("1"), Value::Null, json!("3"), Value::Null]);
+        let error =
+            json!({ "code": -32_003, "message": "not now", "data": { "kind": "conflict", "hint": "later" } });
+        assert_eq!(answers[3]["error"], error);
+    }
+
+    /// One that ends with all its connections.
+    fn begin_apart(path: &std::path::Path) -> tokio::runtime::Runtime {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let _ = begin(path);
+        drop(_inside);
+        runtime
+    }
+
+    #[tokio::test]
+    async fn a_meshd_that_was_restarted_is_asked_again_and_one_that_is_away_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meshd.sock");
+        let gateway = Gateway::new(path.clone(), &[]);
+        let caller = gateway.enter(1000).unwrap();
+        let peers = request("peers.list", json!([]));
+        for _ in 0..2 {
+            let meshd = begin_apart(&path);
+            assert_eq!(answer(&caller, &peers).await["result"], json!({ "peers": [] }));
+            assert_eq!(gateway.idle.lock().unwrap().len(), 1, "the connection is kept");
+            meshd.shutdown_background();
+            std::fs::remove_file(&path).unwrap();
+        }
+        let error = answer(&caller, &peers).await["error"].clone();
+        assert_eq!(
+            (&error["code"], &error["data"]["kind"]),
+            (&json!(-32_004), &json!("unavailable")),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_events_leaves_others_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meshd.sock");
+        let (_, _serving) = begin(&path);
+        let gateway = Gateway::new(path, &[]);
+        let poll = |wait: u64| request("events.poll", json!({ "wait": wait }));
+        let mut waiting = Vec::new();
+        for _ in 0..12 {
+            let caller = gateway.enter(1000).unwrap();
+            let poll = poll(3000);
+            waiting.push(tokio::spawn(async move { answer(&caller, &poll).await }));
+        }
+        let started = Instant::now();
+        sleep(Duration::from_millis(500)).await;
+        let other = gateway.enter(1001).unwrap();
+        assert!(answer(&other, &poll(0)).await["result"].is_object());
+        assert!(answer(&other, &request("peers.list", json!([]))).await["result"].is_object());
+        assert!(started.elapsed() < Duration::from_secs(3), "it did not wait for the others");
+        let mut refused = 0;
+        for task in waiting {
+            let answer = task.await.unwrap();
+            refused += u32::from(answer["error"]["code"] == -32_004);
+        }
+        assert_eq!(refused, 4, "half of the places are one user's");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_far_too_much_is_told_so() {
+        let gateway = Gateway::new("/nonexistent".into(), &[]);
+        let callers: Vec<_> = (0..30).map(|_| gateway.enter(1000).unwrap()).collect();
+        let unknown = request("nothing", json!([]));
+        let asking = callers.into_iter().map(|caller| {
+            let batch = Value::from(vec![unknown.clone(); 50]);
+            tokio::spawn(async move { answer(&caller, &batch).await })
+        });
+        let mut codes = std::collections::BTreeMap::new();
+        for task in asking.collect::<Vec<_>>() {
+            for answer in task.await.unwrap().as_array().unwrap() {
+                *codes.entry(answer["error"]["code"].as_i64().unwrap()).or_insert(0) += 1;
+            }
+        }
+        // Fifty a second: with thirty in line the last would wait 600 ms.
+        assert!(codes[&-32_601] >= 100 && codes[&-32_006] > 0, "{codes:?}");
+        assert_eq!(codes.values().sum::<i32>(), 1500);
+    }
+
+    #[tokio::test]
+    async fn connections_are_shared() {
+        let gateway = Gateway::new("/nonexistent".into(), &[7]);
+        let held: Vec<_> = std::iter::from_fn(|| gateway.enter(1000).ok()).collect();
+        assert_eq!(held.len(), 32);
+        let error = gateway.enter(1000).unwrap_err();
+        assert_eq!(error.code, Code::Unavailable);
+        assert!(gateway.enter(1001).is_ok() && gateway.enter(0).is_ok() && gateway.enter(7).is_ok());
+    }
 }

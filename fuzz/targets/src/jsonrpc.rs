@@ -124,11 +124,8 @@ fn check_lines(input: &[u8]) {
         }
     }
     found.extend(lines.finish());
-    let expected: Vec<_> = input
-        .split(|byte| *byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let expected: Vec<_> =
+        input.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect();
     // Form feeds are white space to ASCII, and not to JSON.
     if !input.contains(&b'\x0c') {
         assert!(found.iter().map(|document| &document[..]).eq(expected));
