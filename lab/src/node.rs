@@ -316,7 +316,18 @@ impl Node {
         let first = FIRST_UID + u32::from(number) * 10;
         let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
         let (log_filter, passphrase, supervisor) = (None, None, None);
-        Ok(Self { name, address, uids, rpc_uid, group, log_filter, passphrase, directory, router, supervisor })
+        Ok(Self {
+            name,
+            address,
+            uids,
+            rpc_uid,
+            group,
+            log_filter,
+            passphrase,
+            directory,
+            router,
+            supervisor,
+        })
     }
 
     /// A file of this node's.
