@@ -1,12 +1,13 @@
 //! Moves packets between the interface, the tunnel and the session's socket.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use boringtun::x25519::StaticSecret;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{self, Drops, PeerStats};
 use i2plan_ipc::secret::SecretKey;
+use i2plan_proto::identity::NodeId;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::UdpSocket;
@@ -22,6 +23,9 @@ use crate::tunnel::{MAX_MESSAGE, MAX_PACKET, Tunnel};
 /// Packets read from one side before the other has its turn.
 const BATCH: usize = 32;
 
+/// Packets that the queue of an interface may hold: Linux's has 500 by default.
+const MAX_LEFT: usize = 1024;
+
 /// Without the second, the end of an interface that is deleted goes unnoticed.
 const DEVICE_READY: Interest = Interest::READABLE.add(Interest::ERROR);
 
@@ -36,6 +40,13 @@ pub enum Command {
     Rotate(SecretKey, oneshot::Sender<()>),
     /// Have these peers.
     SetPeers(Vec<tund::Peer>, oneshot::Sender<Result<(), ApiError>>),
+    /// Keep so many tunnels.
+    SetLimit(u32, oneshot::Sender<()>),
+    /// Know that these members have given a sign of life.
+    NoteAlive(Vec<NodeId>, oneshot::Sender<()>),
+    /// Take no more from the interface than is there, and send what waits. The answer is whether that is done, in this
+    /// time at the latest.
+    Drain(Duration, oneshot::Sender<bool>),
     /// Count.
     Stats(oneshot::Sender<Counted>),
 }
@@ -58,6 +69,14 @@ pub struct DataPath {
     session: Option<Attached>,
     commands: mpsc::Receiver<Command>,
     packet: Box<[u8]>,
+    draining: Option<Draining>,
+}
+
+/// The process is to stop.
+struct Draining {
+    until: Instant,
+    /// Taken when it has been answered.
+    done: Option<oneshot::Sender<bool>>,
 }
 
 struct Attached {
@@ -87,6 +106,7 @@ impl DataPath {
             commands,
             // A byte more than may be, so that what is too long is seen to be.
             packet: vec![0; MAX_PACKET.max(MAX_MESSAGE) + 1].into(),
+            draining: None,
         })
     }
 
@@ -97,8 +117,10 @@ impl DataPath {
     pub async fn run(mut self) -> io::Result<()> {
         loop {
             self.send();
-            let deadline = self.tunnel.poll_timeout(Instant::now());
-            match next_event(&self.device, self.session.as_ref(), &mut self.commands, deadline).await? {
+            let deadline = self.drain(self.tunnel.poll_timeout(Instant::now()));
+            // Of an interface that goes away with this process nothing more is taken.
+            let device = self.draining.is_none().then_some(&self.device);
+            match next_event(device, self.session.as_ref(), &mut self.commands, deadline).await? {
                 Event::Packets(ready) => read_interface(ready, &mut self.tunnel, &mut self.packet)?,
                 Event::Datagrams => self.read_socket(),
                 Event::Time => self.tunnel.handle_timeout(Instant::now()),
@@ -139,6 +161,31 @@ impl DataPath {
         }
     }
 
+    /// Answers whoever waits for all to be sent, once that is so or its time is over. Returns when to look again, by
+    /// `deadline` at the latest.
+    fn drain(&mut self, deadline: Instant) -> Instant {
+        let Some(draining) = &mut self.draining else { return deadline };
+        if draining.done.is_none() {
+            return deadline;
+        }
+        let drained = self.tunnel.is_drained() || self.session.is_none();
+        if (drained || draining.until <= Instant::now())
+            && let Some(done) = draining.done.take()
+        {
+            let _ = done.send(drained);
+        }
+        deadline.min(draining.until)
+    }
+
+    /// Takes what programs have sent already.
+    fn empty_interface(&mut self) {
+        for _ in 0..MAX_LEFT {
+            let Ok(len) = self.device.get_ref().recv(&mut self.packet) else { return };
+            // Nobody waits for the answer that something cannot be reached any more.
+            self.tunnel.handle_packet(&self.packet[..len], Instant::now());
+        }
+    }
+
     fn command(&mut self, command: Command) {
         // Whoever asked may have gone; that is theirs to know.
         match command {
@@ -150,6 +197,18 @@ impl DataPath {
             Command::Rotate(key, done) => {
                 self.tunnel.rotate(StaticSecret::from(key.0), Instant::now());
                 let _ = done.send(());
+            }
+            Command::SetLimit(tunnels, done) => {
+                self.tunnel.set_limit(usize::try_from(tunnels).unwrap_or(usize::MAX), Instant::now());
+                let _ = done.send(());
+            }
+            Command::NoteAlive(nodes, done) => {
+                self.tunnel.note_alive(&nodes, Instant::now());
+                let _ = done.send(());
+            }
+            Command::Drain(time, done) => {
+                self.empty_interface();
+                self.draining = Some(Draining { until: Instant::now() + time, done: Some(done) });
             }
             Command::SetPeers(peers, done) => drop(done.send(self.tunnel.set_peers(peers, Instant::now()))),
             Command::Stats(done) => drop(done.send(Counted {
@@ -172,7 +231,7 @@ impl DataPath {
 }
 
 async fn next_event<'a>(
-    device: &'a AsyncFd<Device>,
+    device: Option<&'a AsyncFd<Device>>,
     session: Option<&Attached>,
     commands: &mut mpsc::Receiver<Command>,
     deadline: Instant,
@@ -183,8 +242,14 @@ async fn next_event<'a>(
             None => std::future::pending().await,
         }
     };
+    let packets = async {
+        match device {
+            Some(device) => device.ready(DEVICE_READY).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
-        ready = device.ready(DEVICE_READY) => ready.map(Event::Packets),
+        ready = packets => ready.map(Event::Packets),
         ready = datagrams => ready.map(|()| Event::Datagrams),
         () = sleep_until(deadline.into()) => Ok(Event::Time),
         command = commands.recv() => Ok(Event::Command(command)),
@@ -221,7 +286,7 @@ mod tests {
 
     use boringtun::x25519::{PublicKey, StaticSecret};
     use i2plan_proto::destination::Destination;
-    use i2plan_proto::identity::{NetworkId, NodeId};
+    use i2plan_proto::identity::NetworkId;
 
     use super::*;
     use crate::interface::Subnets;
@@ -333,8 +398,7 @@ mod tests {
     #[tokio::test]
     async fn packets_to_nobody_are_answered() {
         let fixture = Fixture::new().await;
-        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 42, 0, 1, 10, 42, 0, 2];
-        packet.resize(28, 0);
+        let packet = packet();
         fixture.host.send(&packet).await.unwrap();
         let mut answer = [0; 2000];
         let len = fixture.host.recv(&mut answer).await.unwrap();
@@ -344,6 +408,75 @@ mod tests {
         fixture.host.send(&packet).await.unwrap();
         fixture.host.recv(&mut answer).await.unwrap();
         assert_eq!(fixture.stats().await.drops.no_session, 1);
+    }
+
+    /// From this node to the peer.
+    fn packet() -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 42, 0, 1, 10, 42, 0, 2];
+        packet.resize(28, 0);
+        packet
+    }
+
+    /// A node at the other end of the bridge, which knows the one under test.
+    fn other() -> Tunnel {
+        let now = Instant::now();
+        let own = tund::Interface { ipv4: peer().ipv4.unwrap(), ipv6: peer().ipv6, ..interface() };
+        let mut other = Tunnel::new(StaticSecret::from([2; 32]), Subnets::of(&own), now);
+        let known = tund::Peer {
+            node: NodeId([1; 32]),
+            public_key: PublicKey::from(&StaticSecret::from([1; 32])).to_bytes(),
+            ipv4: Some(interface().ipv4),
+            ipv6: interface().ipv6,
+            ..peer()
+        };
+        other.set_peers(vec![known], now).unwrap();
+        other.set_session(crate::session::SessionId::new("other".to_owned()).unwrap(), now);
+        other
+    }
+
+    /// The next datagram that comes to the bridge, without the line before it.
+    async fn next_message(bridge: &UdpSocket) -> Vec<u8> {
+        let mut datagram = vec![0; 3000];
+        let len = bridge.recv(&mut datagram).await.unwrap();
+        let line = datagram.iter().position(|byte| *byte == b'\n').unwrap();
+        datagram[line + 1..len].to_vec()
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_sent_before_the_end_and_nothing_more_is_taken() {
+        let fixture = Fixture::new().await;
+        let (to, _router) = fixture.attach("data-1").await;
+        fixture.ask(|done| Command::SetPeers(vec![peer()], done)).await.unwrap();
+        let mut other = other();
+        other.handle_datagram(&next_message(&fixture.bridge).await, Instant::now());
+        let answer = other.poll_datagram(Instant::now()).unwrap();
+        let line = answer.iter().position(|byte| *byte == b'\n').unwrap();
+        fixture.bridge.send_to(&answer[line + 1..], to).await.unwrap();
+        other.handle_datagram(&next_message(&fixture.bridge).await, Instant::now());
+
+        let packet = packet();
+        // More than may go at once, and some that the data path has not seen when it is told.
+        for _ in 0..100 {
+            fixture.host.send(&packet).await.unwrap();
+        }
+        assert!(fixture.ask(|done| Command::Drain(Duration::from_secs(10), done)).await);
+        for _ in 0..100 {
+            let message = next_message(&fixture.bridge).await;
+            assert_eq!(other.handle_datagram(&message, Instant::now()), Some(&packet[..]));
+        }
+        fixture.host.send(&packet).await.unwrap();
+        let more = tokio::time::timeout(Duration::from_millis(200), next_message(&fixture.bridge));
+        assert!(more.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_does_not_hold_up_the_end_for_longer_than_is_allowed() {
+        let fixture = Fixture::new().await;
+        let (_to, _router) = fixture.attach("data-1").await;
+        fixture.ask(|done| Command::SetPeers(vec![peer()], done)).await.unwrap();
+        let packet = packet();
+        fixture.host.send(&packet).await.unwrap();
+        assert!(!fixture.ask(|done| Command::Drain(Duration::from_millis(50), done)).await);
     }
 
     #[tokio::test]

@@ -2,11 +2,11 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
-use i2plan_ipc::api::tund::{Configured, Interface, Reply, Request, Stats, TundApi};
+use i2plan_ipc::api::tund::{Configured, Interface, Limits, Reply, Request, Stats, TundApi};
 use i2plan_ipc::client::Link;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::version::Version;
@@ -20,6 +20,9 @@ use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
 use crate::{EndReason, device, interface, privileges, walls};
 
+/// How long packets that wait may still be sent at the end, as long as meshd has not said.
+const DRAIN: Duration = Duration::from_secs(10);
+
 /// Commands that may wait for the data path.
 const MAX_COMMANDS: usize = 16;
 
@@ -31,6 +34,8 @@ pub struct Tund {
     waiting: Mutex<Option<Session>>,
     /// The session for control messages, which is only kept here.
     control: Mutex<Option<Session>>,
+    /// What meshd has told, if it has: the data path may come later.
+    limits: Mutex<Option<Limits>>,
     fatal: mpsc::Sender<EndReason>,
 }
 
@@ -50,6 +55,7 @@ impl Tund {
             running: Mutex::new(None),
             waiting: Mutex::new(None),
             control: Mutex::new(None),
+            limits: Mutex::new(None),
             fatal,
         }
     }
@@ -91,7 +97,10 @@ impl Tund {
             public_key: PublicKey::from(&key).to_bytes(),
             epoch,
         };
-        let tunnel = Tunnel::new(key, Subnets::of(&interface), Instant::now());
+        let mut tunnel = Tunnel::new(key, Subnets::of(&interface), Instant::now());
+        if let Some(limits) = *self.limits.lock().await {
+            tunnel.set_limit(usize::try_from(limits.tunnels).unwrap_or(usize::MAX), Instant::now());
+        }
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
         let path = DataPath::new(device, tunnel, receiver)
             .map_err(|error| ApiError::internal(format!("cannot wait for the interface: {error}")))?;
@@ -179,8 +188,12 @@ impl Tund {
         Ok((data.map_err(failed)?, control.map_err(failed)?))
     }
 
-    /// Ends the sessions, because the node stops.
+    /// Sends what waits to be sent and ends the sessions, because the node stops.
     pub async fn quit(&self) {
+        let time = self.limits.lock().await.map_or(DRAIN, |limits| limits.drain);
+        if let Ok(Some(false)) = self.ask(|done| Command::Drain(time, done)).await {
+            info!("not all that waited to be sent could be sent in time");
+        }
         let Ok((data, control)) = self.sessions().await else { return };
         for Shared { session, fds } in data.into_iter().chain(control) {
             if let Ok(session) = Session::adopt(session, fds) {
@@ -245,6 +258,15 @@ impl Service for Tund {
             Request::SetPeers(peers) => {
                 let done = self.ask(|done| Command::SetPeers(peers, done)).await?;
                 done.ok_or_else(not_configured)??;
+                Ok(Reply::Done.into())
+            }
+            Request::Limits(limits) => {
+                *self.limits.lock().await = Some(limits);
+                self.ask(|done| Command::SetLimit(limits.tunnels, done)).await?;
+                Ok(Reply::Done.into())
+            }
+            Request::Alive(nodes) => {
+                self.ask(|done| Command::NoteAlive(nodes, done)).await?;
                 Ok(Reply::Done.into())
             }
             Request::Stats => Ok(Reply::Stats(self.stats().await?).into()),

@@ -212,13 +212,15 @@ fn describe_daemon(daemon: &Daemon) -> String {
 }
 
 pub(crate) fn describe_drops(drops: &Drops) -> String {
-    let Drops { no_route, no_session, send_failed, unknown, rate_limited, interface_full } = *drops;
+    let Drops { no_route, no_session, send_failed, unknown, rate_limited, no_tunnel, interface_full } =
+        *drops;
     let counts = [
         (no_route, "to an address that no peer has"),
         (no_session, "while there was no session"),
         (send_failed, "not taken by the router"),
         (unknown, "received from no known peer"),
         (rate_limited, "received over the handshake limit"),
+        (no_tunnel, "handshakes of members that wait for a tunnel"),
         (interface_full, "not taken by the interface"),
     ];
     let parts: Vec<_> = counts

@@ -1,6 +1,7 @@
 //! What may be asked of `tund`. Only `meshd` may.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, NodeId};
@@ -32,6 +33,10 @@ pub enum Request {
     GiveUp,
     /// Have exactly these peers. Those that stay the same keep their sessions.
     SetPeers(Vec<Peer>),
+    /// Keep to these limits. Before, `tund` keeps to its own.
+    Limits(Limits),
+    /// These members have given a sign of life: those that do not answer are called again soon.
+    Alive(Vec<NodeId>),
     /// Counters and states.
     Stats,
 }
@@ -41,8 +46,8 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Configure`].
     Configured(Configured),
-    /// To [`Request::AttachSession`], [`Request::KeepControl`], [`Request::GiveUp`] and
-    /// [`Request::SetPeers`].
+    /// To [`Request::AttachSession`], [`Request::KeepControl`], [`Request::GiveUp`], [`Request::SetPeers`],
+    /// [`Request::Limits`] and [`Request::Alive`].
     Done,
     /// To [`Request::TakeSessions`]. The descriptors of the sessions that there are come with the reply, in the
     /// order of [`Request::AttachSession`] and first those for data.
@@ -114,6 +119,15 @@ pub struct Peer {
     pub keepalive: u16,
 }
 
+/// What `tund` keeps to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// `mesh.max_peers`: with how many peers there are tunnels at once.
+    pub tunnels: u32,
+    /// `mesh.drain_timeout`: how long packets that wait may still be sent when the process is to stop.
+    pub drain: Duration,
+}
+
 /// What `tund` has seen since it started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
@@ -123,7 +137,7 @@ pub struct Stats {
     pub interface: Option<String>,
     /// The id of the attached session.
     pub session: Option<String>,
-    /// Each peer.
+    /// Each peer that there is anything to tell of.
     pub peers: Vec<PeerStats>,
     /// What was dropped that belongs to no peer.
     pub drops: Drops,
@@ -149,6 +163,8 @@ pub struct PeerStats {
     /// Packets that came from the peer and were not accepted: failed decryption, replayed, or from an address
     /// that is not the peer's.
     pub rx_drops: u64,
+    /// Handshakes that were begun and not answered since its last sign of life.
+    pub unanswered: u32,
 }
 
 /// Packets dropped that belong to no peer.
@@ -165,6 +181,8 @@ pub struct Drops {
     pub unknown: u64,
     /// From the bridge: a handshake over the rate limit.
     pub rate_limited: u64,
+    /// From the bridge: a handshake of a peer that has to wait for a tunnel.
+    pub no_tunnel: u64,
     /// To the interface: it would not take it.
     pub interface_full: u64,
 }
@@ -173,9 +191,9 @@ impl Api for TundApi {
     type Request = Request;
     type Reply = Reply;
     const DAEMON: Role = Role::Tund;
-    // A thousand peers at some 250 bytes each, with room.
-    const MAX_REQUEST: usize = 1024 * 1024;
-    const MAX_REPLY: usize = 1024 * 1024;
+    // Ten thousand peers at 370 bytes each at most, with room.
+    const MAX_REQUEST: usize = 4 * 1024 * 1024;
+    const MAX_REPLY: usize = 4 * 1024 * 1024;
 
     fn allows(role: Role, _request: &Request) -> bool {
         role == Role::Meshd

@@ -1,13 +1,13 @@
 //! Handshakes that come before this node has been told of their sender.
 //!
 //! Two members that learn of each other do so at slightly different times, and the one that is first begins. WireGuard
-//! would repeat what is dropped here only after five seconds (WireGuard, section 6.1: REKEY_TIMEOUT).
+//! would repeat what is dropped here only after seconds (WireGuard, section 6.1: REKEY_TIMEOUT).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long an initiation is worth keeping: after that its sender has sent another.
-const KEPT: Duration = Duration::from_secs(6);
+/// How long an initiation is worth keeping: after that its sender has sent another, unless it sends few by now.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// Strangers whose initiations are kept. Who sends more only displaces other strangers'.
 const MAX_STRANGERS: usize = 16;

@@ -1,7 +1,13 @@
 //! The fields of WireGuard messages that this side looks at itself (WireGuard, section 5.4).
 
+const HANDSHAKE_INITIATION: u8 = 1;
 const HANDSHAKE_RESPONSE: u8 = 2;
 const DATA: u8 = 4;
+
+/// Whether it begins a handshake.
+pub(super) fn is_initiation(message: &[u8]) -> bool {
+    message.first() == Some(&HANDSHAKE_INITIATION)
+}
 
 /// Whether it answers a handshake.
 pub(super) fn is_response(message: &[u8]) -> bool {

@@ -15,13 +15,14 @@ use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{self, Drops, PeerStats};
 use i2plan_ipc::rate::Quota;
+use i2plan_proto::identity::NodeId;
 
 use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
 use early::Early;
 use message::is_response;
 use pacer::{Next, Pacer};
-use peer::{Keys, OVERLAP, Refused, peer_of};
+use peer::{Keys, OVERLAP, Received, Refused, peer_of};
 use peers::Peers;
 
 mod early;
@@ -30,11 +31,14 @@ mod message;
 mod pacer;
 mod peer;
 mod peers;
+mod retry;
+mod seats;
 #[cfg(test)]
 mod tests;
 
-/// Peers at once.
-pub const MAX_PEERS: usize = 4096;
+/// Peers at once: all the members that `meshd` remembers at most. How many of them have a tunnel is another limit
+/// ([`Tunnel::set_limit`]).
+pub const MAX_PEERS: usize = 10_000;
 
 /// Longest packet of the interface, bytes.
 pub const MAX_PACKET: usize = MAX_MTU as usize;
@@ -113,6 +117,7 @@ impl Tunnel {
             peer.render_header(Some(&id));
             // A router learns of the new session by what comes from it: peers shall not have to wait for that.
             peer.hasten_keepalive(now);
+            peer.retry.note_alive();
         }
         self.session = Some(id);
         self.next_tick = now;
@@ -140,12 +145,8 @@ impl Tunnel {
     /// [`i2plan_ipc::ErrorKind::Invalid`] if they cannot be told apart; nothing has changed then.
     pub fn set_peers(&mut self, wanted: Vec<tund::Peer>, now: Instant) -> Result<(), ApiError> {
         peers::check(&wanted, &self.subnets)?;
-        let changes = self.peers.set(wanted, &self.keys.keys, self.session.as_ref(), now);
-        for number in changes.removed {
+        for number in self.peers.set(wanted, &self.keys.keys, self.session.as_ref(), now) {
             self.pacer.remove(number);
-        }
-        for number in changes.fresh {
-            self.pacer.hold(number);
         }
         // Handshakes with new peers begin now, not some time later; those that they have begun go on.
         self.next_tick = now;
@@ -153,6 +154,22 @@ impl Tunnel {
             self.handle_datagram(&message, now);
         }
         Ok(())
+    }
+
+    /// Keeps tunnels with so many peers at once; the others have to wait for one.
+    pub fn set_limit(&mut self, tunnels: usize, now: Instant) {
+        self.peers.set_limit(tunnels, &self.keys.keys, &mut self.pacer, now);
+        self.next_tick = now;
+    }
+
+    /// These nodes have given a sign of life elsewhere: if they do not answer here, they are called again soon.
+    pub fn note_alive(&mut self, nodes: &[NodeId], now: Instant) {
+        for node in nodes {
+            if let Some(peer) = self.peers.by_node(node) {
+                peer.retry.note_alive();
+            }
+        }
+        self.next_tick = now;
     }
 
     /// Takes a packet from the interface. What is returned goes back to it: the answer that the destination
@@ -170,20 +187,47 @@ impl Tunnel {
             self.drops.no_session += 1;
             return self.unreachable(packet);
         }
-        self.pacer.push(peer.number, packet, now);
-        peer.want_session(&mut self.pacer, now);
+        let (number, open) = (peer.number, peer.is_open());
+        self.pacer.push(number, packet, now);
+        if self.peers.seat(number, &self.keys.keys, &mut self.pacer, now) {
+            if open {
+                self.peers.note_used(number, now);
+            }
+            self.peers.get_mut(number)?.want_session(&mut self.pacer, now);
+        }
         None
     }
 
     /// Takes a datagram from the bridge. What is returned goes to the interface.
     pub fn handle_datagram(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
         let slot = self.slot_of(message, now)?;
-        let peer = self.peers.get_mut(peer_of(slot))?;
+        let number = peer_of(slot);
+        let peer = self.peers.get_mut(number)?;
         match peer.receive(slot, message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
-            Ok(packet) => {
+            Ok(received) => {
                 peer.count_received(message.len());
                 peer.defer_keepalive(now);
-                packet
+                match received {
+                    Received::Done => None,
+                    Received::Packet(packet) => {
+                        if self.peers.seat(number, &self.keys.keys, &mut self.pacer, now) {
+                            self.peers.note_used(number, now);
+                        }
+                        Some(packet)
+                    }
+                    Received::Handshake(answer) => {
+                        peer.expect_session(now);
+                        // Without a seat there is no answer; the peer asks again, and when it is its turn, this
+                        // node calls it.
+                        if self.peers.seat(number, &self.keys.keys, &mut self.pacer, now) {
+                            let peer = self.peers.get_mut(number)?;
+                            peer.answer(slot, answer, &mut self.pacer);
+                        } else {
+                            self.drops.no_tunnel += 1;
+                        }
+                        None
+                    }
+                }
             }
             Err(Refused::NoSession) => {
                 self.drops.unknown += 1;
@@ -249,9 +293,7 @@ impl Tunnel {
             self.unreachables = 0;
         }
         self.pacer.expire(now);
-        for peer in self.peers.iter_mut() {
-            peer.tick(self.session.is_some(), &mut self.pacer, now);
-        }
+        self.peers.tick(self.session.is_some(), &self.keys.keys, &mut self.pacer, now);
     }
 
     /// Notes that the socket would not take a datagram.
@@ -275,10 +317,16 @@ impl Tunnel {
         self.drops
     }
 
-    /// The counters of each peer.
+    /// Whether all that waited to be sent has been sent or dropped.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.pacer.is_empty()
+    }
+
+    /// The counters of each peer that there is anything to tell of.
     #[must_use]
     pub fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {
-        let stats = self.peers.iter().map(|peer| PeerStats {
+        let stats = self.peers.iter().filter(|peer| peer.is_of_note()).map(|peer| PeerStats {
             node: peer.config.node,
             last_handshake: peer.last_handshake.map(|time| now.saturating_duration_since(time).as_secs()),
             tx_packets: peer.counters.tx_packets,
@@ -287,6 +335,7 @@ impl Tunnel {
             rx_bytes: peer.counters.rx_bytes,
             queue_drops: self.pacer.dropped(peer.number),
             rx_drops: peer.counters.rx_drops,
+            unanswered: peer.retry.unanswered(),
         });
         stats.collect()
     }
@@ -318,6 +367,8 @@ impl Tunnel {
                         self.drops.rate_limited += 1;
                         return None;
                     }
+                    // Whether it is really its handshake is known only when it has been received.
+                    peer.link(&self.keys.keys, now);
                     peer.slot_of(&own.public, &theirs)
                 } else {
                     if let Some(theirs) = theirs {

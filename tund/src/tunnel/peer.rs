@@ -13,8 +13,9 @@ use i2plan_ipc::rate::Bucket;
 use tracing::{debug, info};
 
 use super::ip;
-use super::message::{data_index, is_exhausted, is_response, sender_index};
+use super::message::{data_index, is_exhausted, is_initiation, is_response, sender_index};
 use super::pacer::Pacer;
+use super::retry::Retry;
 use crate::interface::Subnets;
 use crate::session::SessionId;
 
@@ -69,10 +70,10 @@ impl Pairing {
         self.tunn.time_since_last_handshake().is_some()
     }
 
-    /// Begins a handshake, unless one is going on.
-    fn shake_hands(&mut self, number: u32, pacer: &mut Pacer) {
+    /// Begins a handshake: `anew`, or only if none is going on.
+    fn shake_hands(&mut self, number: u32, anew: bool, pacer: &mut Pacer) {
         let mut buffer = [0; MAX_HANDSHAKE];
-        if let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(&mut buffer, false)
+        if let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(&mut buffer, anew)
         {
             pacer.push_control(number, message.to_vec());
         }
@@ -92,6 +93,13 @@ pub(super) fn peer_of(slot: u32) -> u32 {
     slot >> 1
 }
 
+/// How long packets for a peer are a reason to call it again (WireGuard, section 6.1: REKEY_ATTEMPT_TIME).
+const WANTED: Duration = Duration::from_secs(90);
+
+/// How long it is left to a peer that has begun a handshake to finish or repeat it (WireGuard, section 6.1:
+/// REKEY_TIMEOUT).
+const EXPECT: Duration = Duration::from_secs(5);
+
 /// A peer.
 pub(super) struct Peer {
     /// Its place in the table, which is part of the receiver indexes of its sessions.
@@ -103,17 +111,26 @@ pub(super) struct Peer {
     pub(super) last_handshake: Option<Instant>,
     /// Counts the handshakes that it begins.
     pub(super) initiations: Bucket,
+    pub(super) retry: Retry,
+    /// A tunnel with it is opened unasked and kept open.
+    pub(super) kept: bool,
+    /// Before this, the peer is to begin.
+    yields_until: Instant,
+    /// Until then there is a reason to call it.
+    wanted_until: Option<Instant>,
+    /// Its tunnel. Few of many peers have one.
+    link: Option<Box<Link>>,
+}
+
+/// The tunnel with a peer.
+struct Link {
     /// Of the newest keys of both.
     current: Pairing,
     /// Of the keys before, until the time: make before break.
     previous: Option<(Pairing, Instant)>,
     /// There is a WireGuard session to send through.
     open: bool,
-    keepalive_at: Option<Instant>,
-    /// Before this, the peer is to begin.
-    yields_until: Instant,
-    /// Packets wait for a handshake that this side has not begun yet.
-    wanted: bool,
+    keepalive_at: Instant,
 }
 
 /// See [`tund::PeerStats`].
@@ -126,6 +143,17 @@ pub(super) struct Counters {
     pub(super) rx_drops: u64,
 }
 
+/// What a message was.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Received<'a> {
+    /// Nothing that goes further.
+    Done,
+    /// A packet for the interface.
+    Packet(&'a [u8]),
+    /// The beginning of a handshake, which this answers: to be passed to [`Peer::answer`].
+    Handshake(Vec<u8>),
+}
+
 /// Why a message for a peer is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -135,24 +163,84 @@ pub(super) enum Refused {
     Bad,
 }
 
+impl Link {
+    /// Both pairings, the newest first.
+    fn pairings(&mut self) -> impl Iterator<Item = &mut Pairing> {
+        let previous = self.previous.as_mut().map(|(pairing, _)| pairing);
+        [Some(&mut self.current), previous].into_iter().flatten()
+    }
+
+    fn pairing(&mut self, slot: u32) -> Option<&mut Pairing> {
+        self.pairings().find(|pairing| pairing.slot == slot)
+    }
+
+    /// The pairing through which packets can go.
+    fn sending(&mut self) -> Option<&mut Pairing> {
+        self.pairings().find(|pairing| pairing.has_session())
+    }
+
+    fn close(&mut self, number: u32, pacer: &mut Pacer) {
+        self.open = false;
+        pacer.hold(number);
+    }
+}
+
 impl Peer {
     pub(super) fn new(number: u32, config: tund::Peer, keys: &Keys, now: Instant) -> Self {
-        let yields_until = yields_until(&config, keys, now);
         Self {
             number,
-            current: Pairing::new(number << 1, keys, config.public_key),
-            previous: None,
             counters: Counters::default(),
             header: Vec::new(),
             last_handshake: None,
             initiations: Bucket::default(),
-            open: false,
-            // A tunnel that is to be kept open is opened unasked.
-            keepalive_at: (config.keepalive > 0).then_some(yields_until),
-            yields_until,
-            wanted: false,
+            retry: Retry::new(salt(&config, keys)),
+            kept: false,
+            yields_until: yields_until(&config, keys, now),
+            wanted_until: None,
+            link: None,
             config,
         }
+    }
+
+    /// Has a tunnel with it, which is still to be opened. One that there is goes on.
+    pub(super) fn link(&mut self, keys: &Keys, now: Instant) {
+        let (slot, theirs) = (self.number << 1, self.config.public_key);
+        self.link.get_or_insert_with(|| {
+            let current = Pairing::new(slot, keys, theirs);
+            Box::new(Link { current, previous: None, open: false, keepalive_at: now })
+        });
+    }
+
+    /// Forgets the tunnel with it.
+    pub(super) fn unlink(&mut self, pacer: &mut Pacer) {
+        self.link = None;
+        pacer.hold(self.number);
+    }
+
+    pub(super) fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Whether there is a session to send through.
+    pub(super) fn is_open(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.open)
+    }
+
+    /// Whether the tunnel is of use. Without a seat it is as long as its session lasts.
+    pub(super) fn needs_link(&mut self, seated: bool, now: Instant) -> bool {
+        let wanted = self.kept || self.is_wanted(now) || now < self.yields_until;
+        let Some(link) = &mut self.link else { return false };
+        link.sending().is_some() || seated && wanted
+    }
+
+    fn is_wanted(&self, now: Instant) -> bool {
+        self.wanted_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether there is anything to tell of it.
+    pub(super) fn is_of_note(&self) -> bool {
+        let Counters { tx_packets, rx_packets, rx_drops, .. } = self.counters;
+        self.is_linked() || (tx_packets, rx_packets, rx_drops) != (0, 0, 0)
     }
 
     /// Takes over what is asked of the peer from now on. Another key takes the place of the one before when there
@@ -160,56 +248,59 @@ impl Peer {
     pub(super) fn reconfigure(&mut self, config: tund::Peer, keys: &Keys, now: Instant) {
         let same_key = self.config.public_key == config.public_key;
         if self.config.keepalive != config.keepalive {
-            self.keepalive_at = (config.keepalive > 0).then_some(now);
+            self.hasten_keepalive(now);
+            self.retry.note_alive();
         }
         self.config = config;
         if !same_key {
+            self.retry.note_alive();
             self.pair(keys, now);
         }
     }
 
     /// Begins anew: what was sent so far went to where the peer is not any more.
     pub(super) fn start_over(&mut self, keys: &Keys, now: Instant) {
-        if self.open {
+        self.retry = Retry::new(salt(&self.config, keys));
+        if self.is_open() {
             return;
         }
-        self.current = Pairing::new(self.current.slot, keys, self.config.public_key);
+        if let Some(link) = &mut self.link {
+            link.current = Pairing::new(link.current.slot, keys, self.config.public_key);
+        }
         self.yields_until = yields_until(&self.config, keys, now);
-        self.hasten_keepalive(now);
     }
 
     /// Goes on with the newest keys of both. What there is of a session goes on meanwhile, for a while.
     pub(super) fn pair(&mut self, keys: &Keys, now: Instant) {
-        let kept = if self.current.has_session() {
-            let fresh = Pairing::new(self.current.slot ^ 1, keys, self.config.public_key);
-            let before = std::mem::replace(&mut self.current, fresh);
-            self.previous = Some((before, now + OVERLAP));
+        let theirs = self.config.public_key;
+        let Some(link) = &mut self.link else { return };
+        let kept = if link.current.has_session() {
+            let fresh = Pairing::new(link.current.slot ^ 1, keys, theirs);
+            let before = std::mem::replace(&mut link.current, fresh);
+            link.previous = Some((before, now + OVERLAP));
             true
         } else {
-            self.current = Pairing::new(self.current.slot, keys, self.config.public_key);
-            self.previous.is_some()
+            link.current = Pairing::new(link.current.slot, keys, theirs);
+            link.previous.is_some()
         };
         // One of the two begins; the other does if nothing comes.
         self.yields_until = if kept { yields_until(&self.config, keys, now) } else { now };
-        self.wanted = true;
+        self.retry = Retry::new(salt(&self.config, keys));
+        self.wanted_until = Some(now + WANTED);
     }
 
     /// The slot of the pairing of these two keys.
     pub(super) fn slot_of(&self, own: &PublicKey, theirs: &[u8; 32]) -> Option<u32> {
-        let previous = self.previous.as_ref().map(|(pairing, _)| pairing);
-        let mut pairings = [Some(&self.current), previous].into_iter().flatten();
+        let link = self.link.as_ref()?;
+        let previous = link.previous.as_ref().map(|(pairing, _)| pairing);
+        let mut pairings = [Some(&link.current), previous].into_iter().flatten();
         pairings.find(|pairing| pairing.own == *own && pairing.theirs == *theirs).map(|pairing| pairing.slot)
     }
 
     /// The key that it had before, while that is accepted.
     pub(super) fn previous_key(&self) -> Option<[u8; 32]> {
-        self.previous.as_ref().map(|(pairing, _)| pairing.theirs)
-    }
-
-    /// The pairing through which packets can go, the newest first.
-    fn sending(&mut self) -> Option<&mut Pairing> {
-        let previous = self.previous.as_mut().map(|(pairing, _)| pairing);
-        [Some(&mut self.current), previous].into_iter().flatten().find(|pairing| pairing.has_session())
+        let previous = self.link.as_ref().and_then(|link| link.previous.as_ref());
+        previous.map(|(pairing, _)| pairing.theirs)
     }
 
     /// Counts an accepted message.
@@ -230,22 +321,32 @@ impl Peer {
         addresses(&self.config)
     }
 
-    /// Begins a handshake if a packet cannot be sent without.
+    /// Calls the peer, now or when it may be, if packets for it cannot be sent or only under keys from before.
     pub(super) fn want_session(&mut self, pacer: &mut Pacer, now: Instant) {
-        if self.open {
+        let Some(link) = &self.link else { return };
+        if link.open && link.previous.is_none() || link.current.has_session() {
             return;
         }
-        self.wanted = now < self.yields_until;
-        if !self.wanted {
-            self.current.shake_hands(self.number, pacer);
+        self.wanted_until = Some(now + WANTED);
+        self.call(pacer, now);
+    }
+
+    /// Begins a handshake, if one may go.
+    fn call(&mut self, pacer: &mut Pacer, now: Instant) {
+        let Some(link) = &mut self.link else { return };
+        if self.header.is_empty() || now < self.yields_until || !self.retry.is_due(now) {
+            return;
         }
+        self.retry.note_called(now);
+        link.current.shake_hands(self.number, true, pacer);
     }
 
     /// Encrypts a packet into `out`, which is large enough for it. None without a session.
     pub(super) fn encrypt(&mut self, packet: &[u8], out: &mut [u8], pacer: &mut Pacer) -> Option<usize> {
+        let link = self.link.as_mut()?;
         // Asked now, because without a session boringtun would queue the packet behind the pacer's back.
-        let Some(pairing) = self.sending() else {
-            self.close(pacer);
+        let Some(pairing) = link.sending() else {
+            link.close(self.number, pacer);
             return None;
         };
         match pairing.tunn.encapsulate(packet, out) {
@@ -254,7 +355,7 @@ impl Peer {
         }
     }
 
-    /// Handles a message for one of its pairings. A packet for the interface comes out, decrypted in `buffer`.
+    /// Handles a message for one of its pairings. What comes out is in `buffer`.
     pub(super) fn receive<'a>(
         &mut self,
         slot: u32,
@@ -263,25 +364,25 @@ impl Peer {
         buffer: &'a mut [u8],
         pacer: &mut Pacer,
         now: Instant,
-    ) -> Result<Option<&'a [u8]>, Refused> {
+    ) -> Result<Received<'a>, Refused> {
         if is_exhausted(message) {
             return Err(Refused::Bad);
         }
         let number = self.number;
-        let pairing = pairing(&mut self.current, &mut self.previous, slot).ok_or(Refused::NoSession)?;
+        let pairing = self.link.as_mut().and_then(|link| link.pairing(slot)).ok_or(Refused::NoSession)?;
         match pairing.tunn.decapsulate(None, message, buffer) {
             TunnResult::Done => {
                 self.note_session(slot, message, pacer, now);
-                Ok(None)
+                Ok(Received::Done)
             }
-            TunnResult::WriteToNetwork(answer) => {
-                if is_response(answer) {
-                    pairing.unconfirmed = sender_index(answer);
-                }
-                pacer.push_control(number, answer.to_vec());
+            TunnResult::WriteToNetwork(answer) if is_response(answer) => {
+                Ok(Received::Handshake(answer.to_vec()))
+            }
+            TunnResult::WriteToNetwork(confirmation) => {
+                pacer.push_control(number, confirmation.to_vec());
                 pairing.drain(number, pacer);
                 self.note_session(slot, message, pacer, now);
-                Ok(None)
+                Ok(Received::Done)
             }
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 self.note_session(slot, message, pacer, now);
@@ -290,7 +391,7 @@ impl Peer {
                 let endpoints = ip::endpoints(packet).ok_or(Refused::Bad)?;
                 let own = self.addresses().any(|address| address == endpoints.source);
                 if own && subnets.is_own(endpoints.destination) {
-                    Ok(Some(packet))
+                    Ok(Received::Packet(packet))
                 } else {
                     Err(Refused::Bad)
                 }
@@ -304,46 +405,71 @@ impl Peer {
         }
     }
 
+    /// The peer has begun a handshake and is to finish it.
+    pub(super) fn expect_session(&mut self, now: Instant) {
+        self.retry.note_alive();
+        self.yields_until = self.yields_until.max(now + EXPECT);
+    }
+
+    /// Answers the handshake that the peer has begun.
+    pub(super) fn answer(&mut self, slot: u32, answer: Vec<u8>, pacer: &mut Pacer) {
+        let Some(pairing) = self.link.as_mut().and_then(|link| link.pairing(slot)) else { return };
+        pairing.unconfirmed = sender_index(&answer);
+        pacer.push_control(self.number, answer);
+        pairing.drain(self.number, pacer);
+    }
+
     /// Notes that a message went to or came from the peer: the next keepalive can wait.
     pub(super) fn defer_keepalive(&mut self, now: Instant) {
-        self.keepalive_at = match self.config.keepalive {
-            0 => None,
-            seconds => Some(now + Duration::from_secs(seconds.into())),
-        };
+        if let Some(link) = &mut self.link {
+            link.keepalive_at = now + Duration::from_secs(self.config.keepalive.into());
+        }
     }
 
-    /// Sends a keepalive as soon as may be.
+    /// Sends a keepalive, or calls a peer that is to be kept, as soon as may be.
     pub(super) fn hasten_keepalive(&mut self, now: Instant) {
-        self.keepalive_at = self.keepalive_at.map(|_| now.max(self.yields_until));
+        if let Some(link) = &mut self.link {
+            link.keepalive_at = now;
+        }
     }
 
-    /// Does what is due by the clock. Without a SAM session that is only to forget old keys.
-    pub(super) fn tick(&mut self, attached: bool, pacer: &mut Pacer, now: Instant) {
-        if self.previous.as_ref().is_some_and(|(_, end)| *end <= now) {
-            debug!(peer = self.name(), "the keys before are not accepted any more");
-            self.previous = None;
+    /// Does what is due by the clock. Without a SAM session that is only to forget old keys; without a `seat`, what
+    /// there is of a session is neither kept alive nor renewed.
+    pub(super) fn tick(&mut self, attached: bool, seated: bool, pacer: &mut Pacer, now: Instant) {
+        let (name, number) = (self.name(), self.number);
+        let wanted = self.kept || self.is_wanted(now);
+        let Some(link) = &mut self.link else { return };
+        if link.previous.as_ref().is_some_and(|(_, end)| *end <= now) {
+            debug!(peer = name, "the keys before are not accepted any more");
+            link.previous = None;
         }
         let mut buffer = [0; MAX_HANDSHAKE];
-        let previous = self.previous.as_mut().map(|(pairing, _)| pairing);
-        for pairing in [Some(&mut self.current), previous].into_iter().flatten() {
+        for pairing in link.pairings() {
+            let renews = seated && pairing.has_session();
             if let TunnResult::WriteToNetwork(message) = pairing.tunn.update_timers(&mut buffer)
                 && attached
             {
-                pacer.push_control(self.number, message.to_vec());
+                // boringtun would call every five seconds.
+                if is_initiation(message) {
+                    if !renews || !self.retry.is_due(now) {
+                        continue;
+                    }
+                    self.retry.note_called(now);
+                }
+                pacer.push_control(number, message.to_vec());
             }
         }
-        if self.open && self.sending().is_none() {
-            debug!(peer = self.name(), "the session has ended");
-            self.close(pacer);
-            self.hasten_keepalive(now);
+        if link.open && link.sending().is_none() {
+            debug!(peer = name, "the session has ended");
+            link.close(number, pacer);
         }
-        if attached && self.wanted && self.yields_until <= now {
-            self.wanted = false;
-            if !self.current.has_session() {
-                self.current.shake_hands(self.number, pacer);
-            }
+        if !attached || !seated {
+            return;
         }
-        if attached && self.keepalive_at.is_some_and(|time| time <= now) {
+        if wanted && !link.current.has_session() {
+            self.call(pacer, now);
+        }
+        if self.kept && self.link.as_ref().is_some_and(|link| link.open && link.keepalive_at <= now) {
             self.defer_keepalive(now);
             self.keep_alive(pacer, now);
         }
@@ -352,47 +478,44 @@ impl Peer {
     /// boringtun's own persistent keepalive cannot be changed once set and gives up with the handshake; this
     /// one, as the kernel's, does not.
     fn keep_alive(&mut self, pacer: &mut Pacer, now: Instant) {
-        if !self.current.has_session() {
-            self.current.shake_hands(self.number, pacer);
-        }
-        if !self.open {
-            return;
-        }
         let mut buffer = [0; MAX_HANDSHAKE];
         if let Some(len) = self.encrypt(&[], &mut buffer, pacer) {
             pacer.push_control(self.number, buffer[..len].to_vec());
         }
         // boringtun renews sessions that carry data; this is for those that are kept open without.
         let age = self.last_handshake.map(|time| now.saturating_duration_since(time));
-        if self.current.initiator && age.is_some_and(|age| age >= REKEY_AFTER) {
-            self.current.shake_hands(self.number, pacer);
+        let Some(link) = &mut self.link else { return };
+        if link.current.initiator && age.is_some_and(|age| age >= REKEY_AFTER) && self.retry.is_due(now) {
+            self.retry.note_called(now);
+            link.current.shake_hands(self.number, false, pacer);
         }
     }
 
     /// After an accepted message: notes the handshake that it completed, and lets waiting packets go.
     fn note_session(&mut self, slot: u32, message: &[u8], pacer: &mut Pacer, now: Instant) {
-        let Some(pairing) = pairing(&mut self.current, &mut self.previous, slot) else { return };
+        self.retry.note_alive();
+        let name = self.name();
+        let Some(link) = &mut self.link else { return };
+        let Some(pairing) = link.pairing(slot) else { return };
         let answered = is_response(message);
         let confirmed = pairing.unconfirmed.is_some() && data_index(message) == pairing.unconfirmed;
         if answered || confirmed {
             pairing.initiator = answered;
             pairing.unconfirmed = None;
+            self.retry.note_answered();
             if self.last_handshake.replace(now).is_none() {
-                info!(peer = self.name(), "connected");
+                info!(peer = name, "connected");
             } else {
-                debug!(peer = self.name(), "renewed the session");
+                debug!(peer = name, "renewed the session");
             }
         }
-        if !self.open && self.sending().is_some() {
-            self.open = true;
-            self.wanted = false;
+        if link.current.has_session() {
+            self.wanted_until = None;
+        }
+        if !link.open && link.sending().is_some() {
+            link.open = true;
             pacer.open(self.number);
         }
-    }
-
-    fn close(&mut self, pacer: &mut Pacer) {
-        self.open = false;
-        pacer.hold(self.number);
     }
 
     /// For messages to people.
@@ -406,17 +529,13 @@ pub(super) fn addresses(peer: &tund::Peer) -> impl Iterator<Item = IpAddr> + use
     peer.ipv4.map(IpAddr::V4).into_iter().chain([IpAddr::V6(peer.ipv6)])
 }
 
-/// The pairing with this slot.
-fn pairing<'a>(
-    current: &'a mut Pairing,
-    previous: &'a mut Option<(Pairing, Instant)>,
-    slot: u32,
-) -> Option<&'a mut Pairing> {
-    let previous = previous.as_mut().map(|(pairing, _)| pairing);
-    [Some(current), previous].into_iter().flatten().find(|pairing| pairing.slot == slot)
-}
-
 /// Until when a peer that this node has just been told of is to begin.
 fn yields_until(peer: &tund::Peer, keys: &Keys, now: Instant) -> Instant {
     if peer.public_key < keys.public.to_bytes() { now + YIELD } else { now }
+}
+
+/// Makes what this node does towards a peer differ from what others do.
+fn salt(peer: &tund::Peer, keys: &Keys) -> u64 {
+    let first = |key: &[u8; 32]| u64::from_le_bytes(*key.first_chunk().expect("a key has 32 bytes"));
+    first(&peer.public_key) ^ first(keys.public.as_bytes()).rotate_left(1)
 }

@@ -9,7 +9,9 @@ use i2plan_ipc::api::tund;
 use i2plan_proto::identity::NodeId;
 
 use super::MAX_PEERS;
+use super::pacer::Pacer;
 use super::peer::{Keys, Peer, addresses};
+use super::seats::{Change, Seats};
 use crate::interface::Subnets;
 use crate::session::SessionId;
 
@@ -19,14 +21,9 @@ pub(super) struct Peers {
     slots: Vec<Option<Box<Peer>>>,
     by_address: HashMap<IpAddr, u32>,
     by_key: HashMap<[u8; 32], u32>,
-}
-
-/// What [`Peers::set`] changed, by number.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Changes {
-    pub(super) removed: Vec<u32>,
-    /// Those that have no WireGuard session yet.
-    pub(super) fresh: Vec<u32>,
+    by_node: HashMap<NodeId, u32>,
+    /// Who of them has a tunnel.
+    seats: Seats,
 }
 
 impl Peers {
@@ -50,15 +47,86 @@ impl Peers {
         self.slots.iter_mut().flatten().map(|peer| &mut **peer)
     }
 
-    /// Makes the table hold exactly `wanted`, which has passed [`check`].
+    pub(super) fn by_node(&mut self, node: &NodeId) -> Option<&mut Peer> {
+        let number = self.by_node.get(node).copied()?;
+        self.get_mut(number)
+    }
+
+    /// Keeps so many tunnels from now on.
+    pub(super) fn set_limit(&mut self, limit: usize, keys: &Keys, pacer: &mut Pacer, now: Instant) {
+        let mut changes = Vec::new();
+        self.seats.set_limit(limit, now, &mut changes);
+        self.apply(changes, keys, pacer, now);
+        self.decide_kept();
+    }
+
+    /// Keeps tunnels with all that are there open, if that is within the limit.
+    fn decide_kept(&mut self) {
+        let there = |peer: &Peer| peer.config.keepalive > 0;
+        let room = self.iter().filter(|peer| there(peer)).count() <= self.seats.limit();
+        for peer in self.iter_mut() {
+            peer.kept = room && there(peer);
+        }
+    }
+
+    /// Asks for a tunnel with a peer, for a packet or a handshake. False if it has to wait for one.
+    pub(super) fn seat(&mut self, number: u32, keys: &Keys, pacer: &mut Pacer, now: Instant) -> bool {
+        let mut changes = Vec::new();
+        let seated = self.seats.ask(number, now, &mut changes);
+        self.apply(changes, keys, pacer, now);
+        seated
+    }
+
+    /// A packet went to a peer or came from it.
+    pub(super) fn note_used(&mut self, number: u32, now: Instant) {
+        self.seats.note_used(number, now);
+    }
+
+    fn apply(&mut self, changes: Vec<Change>, keys: &Keys, pacer: &mut Pacer, now: Instant) {
+        for change in changes {
+            match change {
+                Change::Seated(number) => {
+                    if let Some(peer) = self.get_mut(number) {
+                        peer.link(keys, now);
+                        peer.want_session(pacer, now);
+                    }
+                }
+                Change::Ended(number) => {
+                    if let Some(peer) = self.get_mut(number) {
+                        peer.unlink(pacer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what is due by the clock; `attached` is whether there is a SAM session.
+    pub(super) fn tick(&mut self, attached: bool, keys: &Keys, pacer: &mut Pacer, now: Instant) {
+        let mut changes = Vec::new();
+        self.seats.serve(now, &mut changes);
+        self.apply(changes, keys, pacer, now);
+        for peer in self.slots.iter_mut().flatten() {
+            let seated = self.seats.has(peer.number) || peer.kept && self.seats.take_free(peer.number, now);
+            if peer.kept && seated {
+                peer.link(keys, now);
+            }
+            peer.tick(attached, seated, pacer, now);
+            if peer.is_linked() && !peer.needs_link(seated, now) {
+                peer.unlink(pacer);
+                self.seats.end(peer.number);
+            }
+        }
+    }
+
+    /// Makes the table hold exactly `wanted`, which has passed [`check`]. Returns the numbers of those who are gone.
     pub(super) fn set(
         &mut self,
         wanted: Vec<tund::Peer>,
         keys: &Keys,
         session: Option<&SessionId>,
         now: Instant,
-    ) -> Changes {
-        let mut changes = Changes::default();
+    ) -> Vec<u32> {
+        let mut removed = Vec::new();
         let nodes: HashSet<NodeId> = wanted.iter().map(|peer| peer.node).collect();
         let mut present: HashMap<NodeId, u32> = HashMap::new();
         for slot in &mut self.slots {
@@ -66,10 +134,12 @@ impl Peers {
             if nodes.contains(&peer.config.node) {
                 present.insert(peer.config.node, peer.number);
             } else {
-                changes.removed.push(peer.number);
+                removed.push(peer.number);
+                self.seats.forget(peer.number);
                 *slot = None;
             }
         }
+        let mut free = 0;
         for config in wanted {
             if let Some(peer) = present.get(&config.node).and_then(|number| self.get_mut(*number)) {
                 let moved = peer.config.endpoint != config.endpoint;
@@ -79,41 +149,34 @@ impl Peers {
                     peer.start_over(keys, now);
                 }
             } else {
-                let number = self.free_number();
+                // The first number from there that nobody has.
+                free += self.slots[free..].iter().take_while(|slot| slot.is_some()).count();
+                let number = u32::try_from(free).expect("there are no more than MAX_PEERS");
                 let mut peer = Box::new(Peer::new(number, config, keys, now));
                 peer.render_header(session);
-                changes.fresh.push(number);
-                self.put(peer);
+                if free == self.slots.len() {
+                    self.slots.push(None);
+                }
+                self.slots[free] = Some(peer);
             }
         }
         self.index();
-        changes
-    }
-
-    /// The first number that nobody has.
-    fn free_number(&self) -> u32 {
-        let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
-        u32::try_from(free).expect("there are no more than MAX_PEERS")
-    }
-
-    fn put(&mut self, peer: Box<Peer>) {
-        let place = peer.number as usize;
-        if place == self.slots.len() {
-            self.slots.push(None);
-        }
-        self.slots[place] = Some(peer);
+        self.decide_kept();
+        removed
     }
 
     /// Finds all anew by what they are known by.
     pub(super) fn index(&mut self) {
         self.by_address.clear();
         self.by_key.clear();
+        self.by_node.clear();
         // A key that one had before is another's now, if that other says so today.
         for peer in self.slots.iter().flatten() {
             self.by_key.extend(peer.previous_key().map(|key| (key, peer.number)));
         }
         for peer in self.slots.iter().flatten() {
             self.by_key.insert(peer.config.public_key, peer.number);
+            self.by_node.insert(peer.config.node, peer.number);
             self.by_address.extend(peer.addresses().map(|address| (address, peer.number)));
         }
     }
@@ -194,26 +257,24 @@ mod tests {
         let mut peers = Peers::default();
         let set =
             |peers: &mut Peers, wanted: Vec<_>| peers.set(wanted, &keys, Some(&session), Instant::now());
-        let fresh = |numbers: &[u32]| Changes { removed: vec![], fresh: numbers.to_vec() };
-        assert_eq!(set(&mut peers, vec![peer(1), peer(2)]), fresh(&[0, 1]));
+        assert!(set(&mut peers, vec![peer(1), peer(2)]).is_empty());
 
         let mut moved = peer(1);
         moved.endpoint = peer(7).endpoint;
         moved.ipv4 = peer(7).ipv4;
         moved.keepalive = 11;
-        assert_eq!(set(&mut peers, vec![peer(2), moved.clone()]), fresh(&[]));
+        assert!(set(&mut peers, vec![peer(2), moved.clone()]).is_empty());
         assert_eq!(peers.get_mut(0).unwrap().header, header(&moved).as_bytes());
         assert_eq!(peers.by_address("10.42.0.7".parse().unwrap()), Some(0));
         assert_eq!(peers.by_address("10.42.0.1".parse().unwrap()), None);
 
         let mut rekeyed = peer(2);
         rekeyed.public_key = peer(7).public_key;
-        assert_eq!(set(&mut peers, vec![moved, rekeyed]), fresh(&[]));
+        assert!(set(&mut peers, vec![moved, rekeyed]).is_empty());
         assert_eq!(peers.by_key(&peer(2).public_key), None);
         assert_eq!(peers.by_key(&peer(7).public_key), Some(1));
 
-        let changes = set(&mut peers, vec![peer(3)]);
-        assert_eq!(changes, Changes { removed: vec![0, 1], fresh: vec![0] });
+        assert_eq!(set(&mut peers, vec![peer(3)]), [0, 1]);
         assert_eq!(peers.iter().count(), 1);
     }
 }

@@ -91,9 +91,14 @@ impl Node {
         assert_eq!(self.tunnel.handle_packet(packet, self.now), None);
     }
 
-    fn stats_of(&self, seed: u8) -> PeerStats {
+    /// None if there is nothing to tell.
+    fn find_stats(&self, seed: u8) -> Option<PeerStats> {
         let stats = self.tunnel.peer_stats(self.now);
-        stats.into_iter().find(|stats| stats.node == peer(seed).node).unwrap()
+        stats.into_iter().find(|stats| stats.node == peer(seed).node)
+    }
+
+    fn stats_of(&self, seed: u8) -> PeerStats {
+        self.find_stats(seed).unwrap()
     }
 }
 
@@ -236,6 +241,178 @@ fn a_handshake_that_comes_before_its_sender_is_known_is_answered_when_it_is() {
     two.tunnel.set_peers(vec![peer(1)], two.now).unwrap();
     let Talk { at_two, messages, .. } = converse(&mut one, &mut two);
     assert_eq!((at_two.len(), messages[0][0]), (1, 2));
+}
+
+/// A node that knows these members as being there, and has tunnels with so many at once.
+fn limited(seed: u8, peers: impl Iterator<Item = u8>, tunnels: usize) -> Node {
+    let mut node = Node::new(seed, &[]);
+    node.tunnel.set_limit(tunnels, node.now);
+    let peers = peers.map(|seed| tund::Peer { keepalive: 25, ..peer(seed) }).collect();
+    node.tunnel.set_peers(peers, node.now).unwrap();
+    node.now += YIELD;
+    node
+}
+
+/// With how many peers a node has the state of a tunnel.
+fn linked(node: &Node) -> usize {
+    node.tunnel.peers.iter().filter(|peer| peer.is_linked()).count()
+}
+
+#[test]
+fn tunnels_with_all_are_kept_while_there_is_room_and_with_none_beyond() {
+    let mut node = limited(100, 1..=5, 5);
+    assert_eq!((node.sends().len(), linked(&node)), (5, 5));
+    let mut node = limited(100, 1..=6, 5);
+    node.now += Duration::from_secs(1000);
+    assert_eq!((node.sends().len(), linked(&node)), (0, 0));
+    // A packet opens one.
+    node.queues(&udp(v4(100), v4(6)));
+    assert_eq!((node.sends().len(), linked(&node)), (1, 1));
+    // Members that are not there do not count.
+    let mut peers: Vec<_> = (1..=6).map(|seed| tund::Peer { keepalive: 25, ..peer(seed) }).collect();
+    peers[0].keepalive = 0;
+    node.tunnel.set_peers(peers, node.now).unwrap();
+    assert_eq!(node.sends().len(), 4);
+}
+
+#[test]
+fn all_members_are_reached_through_few_tunnels() {
+    let mut node = limited(100, 1..=12, 3);
+    for round in 0..3 {
+        for seed in 1..=12 {
+            let mut other = limited(seed, [100].into_iter(), 50);
+            node.queues(&udp(v4(100), v4(seed)));
+            let Talk { at_two, .. } = converse(&mut node, &mut other);
+            assert_eq!(at_two.len(), 1, "member {seed} in round {round}");
+            assert!(linked(&node) <= 6);
+            node.now += Duration::from_secs(31);
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_that_gives_way_goes_on_without_another_handshake() {
+    let mut node = limited(100, 1..=3, 1);
+    let mut one = limited(1, [100].into_iter(), 50);
+    assert_eq!(exchange(&mut node, &mut one), 2);
+    node.now += Duration::from_secs(31);
+    node.queues(&udp(v4(100), v4(2)));
+    assert_eq!(node.sends().len(), 1, "the beginning of a handshake with the other");
+    // Neither keepalives nor handshakes go to the first any more, but what it sends arrives, and it is answered.
+    one.queues(&udp(v4(1), v4(100)));
+    for (_, message) in one.sends() {
+        assert!(node.takes(&message).is_some());
+    }
+    node.queues(&udp(v4(100), v4(1)));
+    let sent: Vec<u8> = node.sends().iter().map(|(_, message)| message[0]).collect();
+    assert_eq!(sent, [4]);
+}
+
+#[test]
+fn a_member_that_calls_waits_for_its_turn_and_is_called_back() {
+    let mut node = limited(100, 1..=3, 1);
+    let mut one = limited(1, [100].into_iter(), 50);
+    let mut two = limited(2, [100].into_iter(), 50);
+    assert_eq!(exchange(&mut node, &mut one), 2);
+    two.queues(&udp(v4(2), v4(100)));
+    let Talk { at_one, .. } = converse(&mut node, &mut two);
+    assert_eq!((at_one.len(), node.tunnel.drops().no_tunnel), (0, 1));
+    // The first is busy all the time; the second has said nothing more.
+    for _ in 0..59 {
+        pass(&mut node, &mut one, Duration::from_secs(1));
+        assert_eq!(exchange(&mut node, &mut one), 2);
+    }
+    node.now += Duration::from_secs(2);
+    two.now += Duration::from_secs(61);
+    let called = node.sends();
+    assert_eq!(called.iter().filter(|(to, message)| *to == peer(2).endpoint && message[0] == 1).count(), 1);
+    for (to, message) in called {
+        assert!(to == peer(1).endpoint || two.takes(&message).is_none());
+    }
+    assert_eq!(exchange(&mut node, &mut two), 2);
+}
+
+#[test]
+fn a_handshake_in_anothers_name_takes_no_tunnel() {
+    let mut node = limited(100, 1..=3, 1);
+    let mut one = limited(1, [100].into_iter(), 50);
+    assert_eq!(exchange(&mut node, &mut one), 2);
+    node.now += Duration::from_secs(100);
+    // Whoever knows the node's public key can write any static key into a handshake, but not prove that it is theirs.
+    let mut forged = initiation_to(2, keys(100).public);
+    let honest = forged.clone();
+    forged[100] ^= 1;
+    node.takes(&forged);
+    node.sends();
+    let has_two = |node: &Node| node.find_stats(2).is_some_and(|stats| stats.rx_packets > 0);
+    assert!(!has_two(&node) && linked(&node) == 1);
+    node.takes(&honest);
+    assert!(has_two(&node));
+}
+
+#[test]
+fn ten_thousand_members_cost_no_more_than_the_limit() {
+    let mut node = limited(100, [].into_iter(), 50);
+    let many = (0..MAX_PEERS).map(|number| {
+        let mut key = [7; 32];
+        key[..8].copy_from_slice(&number.to_be_bytes());
+        let address = u32::from_be_bytes([10, 42, 0, 0]) + 1000 + u32::try_from(number).unwrap();
+        let ipv6 = u128::from(peer(0).ipv6) + u128::from(address);
+        tund::Peer {
+            node: NodeId(key),
+            public_key: key,
+            ipv4: Some(address.into()),
+            ipv6: ipv6.into(),
+            keepalive: 25,
+            ..peer(1)
+        }
+    });
+    let many: Vec<_> = many.collect();
+    node.tunnel.set_peers(many.clone(), node.now).unwrap();
+    for round in 0..30 {
+        for peer in many.iter().skip(round).step_by(100) {
+            node.queues(&udp(v4(100), peer.ipv4.unwrap().into()));
+        }
+        assert!(node.sends().len() <= 50);
+        assert!(linked(&node) <= 50, "nobody answers, so nobody's session goes on");
+        node.now += Duration::from_secs(40);
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_called_ever_later_whatever_is_sent_to_it() {
+    let mut one = Node::new(1, &[2]);
+    let began = one.now;
+    let mut called = Vec::new();
+    while one.now < began + Duration::from_secs(1800) {
+        one.now += Duration::from_millis(500);
+        one.queues(&udp(v4(1), v4(2)));
+        called.extend(one.sends().iter().map(|_| one.now - began));
+    }
+    assert!((10..=14).contains(&called.len()), "{called:?}");
+    let gaps: Vec<_> = called.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|gap| *gap < Duration::from_secs(301)), "{gaps:?}");
+    assert!(gaps.windows(2).all(|pair| pair[1] + Duration::from_secs(70) > pair[0]), "{gaps:?}");
+    assert_eq!(one.stats_of(2).unanswered as usize, called.len());
+    // Whoever hears of it elsewhere says so, and it is called again at once.
+    one.now += Duration::from_secs(10);
+    one.tunnel.note_alive(&[peer(2).node, peer(7).node], one.now);
+    one.queues(&udp(v4(1), v4(2)));
+    assert_eq!(one.sends().len(), 1);
+}
+
+#[test]
+fn a_peer_that_is_not_wanted_is_not_called() {
+    let mut one = Node::new(1, &[2]);
+    one.queues(&udp(v4(1), v4(2)));
+    let mut called = 0;
+    for _ in 0..1000 {
+        one.now += Duration::from_secs(1);
+        called += one.sends().len();
+    }
+    // For as long as WireGuard would: at 0, 2, 5, about 10, 20 and 41 s, and 81 s or not any more.
+    assert!((5..=7).contains(&called), "{called}");
+    assert_eq!(linked(&one), 0);
 }
 
 #[test]
@@ -657,6 +834,6 @@ proptest! {
             }
             if step % 2 == 0 { two.takes(&message) } else { one.takes(&message) };
         }
-        prop_assert_eq!(two.stats_of(1).last_handshake, None);
+        prop_assert_eq!(two.find_stats(1).and_then(|stats| stats.last_handshake), None);
     }
 }

@@ -136,6 +136,11 @@ impl Pacer {
         }
     }
 
+    /// Whether nothing waits, nor may go once there is a session.
+    pub(super) fn is_empty(&self) -> bool {
+        self.control.is_empty() && self.total == 0
+    }
+
     /// When [`Pacer::pop`] may have something again; none if it waits for other events.
     pub(super) fn ready_at(&self, now: Instant) -> Option<Instant> {
         let waiting = !self.control.is_empty() || !self.turns.is_empty();
