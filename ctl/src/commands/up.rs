@@ -53,6 +53,8 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         sam_address: config.sam_address,
         rpc_socket: config.rpc_socket,
         passphrase,
+        shutdown_timeout: config.shutdown_timeout,
+        drain_timeout: config.drain_timeout,
     };
     let log = args.log_file.filter(|path| !path.as_os_str().is_empty());
     let log = log.as_deref().map(LogFile::start).transpose()?;

@@ -21,7 +21,7 @@ use super::launch::{LISTEN_FD, Launch};
 use super::users::Account;
 use crate::failure::Failure;
 
-/// How long a daemon may take to stop by itself.
+/// How long a daemon may take to stop by itself, beyond what it is granted for its last work.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Whether a daemon shall run.
@@ -52,6 +52,8 @@ pub struct Daemon {
     pub socket: OwnedFd,
     /// What it finds on its standard input, at every start anew.
     pub passphrase: Option<Passphrase>,
+    /// How long it may take to finish its work when it is asked to stop.
+    pub last_work: Duration,
     /// This program, which launches it.
     pub launcher: PathBuf,
     /// Changes when it shall read its configuration again; none if it has none.
@@ -79,7 +81,8 @@ impl Daemon {
                                 break (ended(&status), status.ok().and_then(|status| status.code()));
                             }
                             () = stopping(&mut goal) => {
-                                let how = ended(&stop(&mut child, &mut goal).await);
+                                let time = STOP_DEADLINE + self.last_work;
+                                let how = ended(&stop(&mut child, &mut goal, time).await);
                                 events.tell(&Event::Stopped { daemon, how });
                                 return Ok(());
                             }
@@ -198,11 +201,15 @@ fn pid(child: &Child) -> Option<Pid> {
 }
 
 /// Asks the process to stop, and ends it if it does not in time or shall not have any.
-async fn stop(child: &mut Child, goal: &mut watch::Receiver<Goal>) -> io::Result<ExitStatus> {
+async fn stop(
+    child: &mut Child,
+    goal: &mut watch::Receiver<Goal>,
+    deadline: Duration,
+) -> io::Result<ExitStatus> {
     if let Some(pid) = pid(child).filter(|_| *goal.borrow() != Goal::Kill) {
         let _ = kill(pid, Signal::SIGTERM);
         let in_time = tokio::select! {
-            status = timeout(STOP_DEADLINE, child.wait()) => status.ok(),
+            status = timeout(deadline, child.wait()) => status.ok(),
             _ = goal.wait_for(|goal| *goal == Goal::Kill) => None,
         };
         if let Some(status) = in_time {

@@ -10,6 +10,7 @@
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use i2plan_ipc::passphrase::Passphrase;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -50,6 +51,10 @@ pub struct Node {
     pub rpc_socket: PathBuf,
     /// The passphrase of `keyd`'s keys.
     pub passphrase: Option<Passphrase>,
+    /// How long `meshd` may take to tell others that the node stops.
+    pub shutdown_timeout: Duration,
+    /// How long `tund` may take after that to send the packets that wait.
+    pub drain_timeout: Duration,
 }
 
 /// Runs a node until a signal stops it.
@@ -143,6 +148,11 @@ fn daemons(
             net_admin: name == "tund",
             socket: socket.share()?,
             passphrase: node.passphrase.clone().filter(|_| name == "keyd"),
+            last_work: match name {
+                "meshd" => node.shutdown_timeout,
+                "tund" => node.drain_timeout,
+                _ => Duration::ZERO,
+            },
             launcher: launcher.to_owned(),
             hangup: (name == "meshd").then(|| hangup.subscribe()),
         })

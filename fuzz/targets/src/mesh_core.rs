@@ -779,6 +779,7 @@ fn mesh(state: State, session: bool, now: Now) -> Mesh {
         subnet: Ipv4Subnet::DEFAULT,
         heartbeat: Duration::from_secs(30),
         peer_timeout: Duration::from_secs(300),
+        max_peers: 50,
         control_rate: 2000,
         interface: "i2plan0".to_owned(),
         mtu: 1280,

@@ -354,6 +354,7 @@ impl World {
             subnet,
             heartbeat: HEARTBEAT,
             peer_timeout: Duration::from_secs(300),
+            max_peers: 50,
             control_rate: 2000,
             interface: "i2plan0".to_owned(),
             mtu: 1280,

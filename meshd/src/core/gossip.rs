@@ -48,6 +48,9 @@ const FAREWELLS: usize = 8;
 /// A member is told again of what others say of it after this at the earliest.
 const TELL_ACCUSED: Duration = Duration::from_secs(10);
 
+/// Members of which it is noted at once that they have given a sign of life. They do so again.
+const MAX_AWAKE: usize = 64;
+
 /// Addresses to which a member may move, one after the other, counted with the first.
 pub(super) const MAX_ADDRESSES: u32 = 64;
 
@@ -384,6 +387,7 @@ impl Mesh {
                     debug!(node = %node.short(), sequence, "learned a newer record");
                 }
                 self.heard(&from.hash(), now);
+                self.note_awake(node);
                 self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
                 self.peers_version += 1;
                 self.rumors.add(Topic::Record(node));
@@ -420,9 +424,19 @@ impl Mesh {
                 info!(node = %node.short(), "a member has left the network");
                 self.forget(&node);
             }
+            if life == Life::Present {
+                self.note_awake(node);
+            }
             self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
             self.peers_version += 1;
             self.rumors.add(Topic::Pulse(node));
+        }
+    }
+
+    /// A member has given a sign of life.
+    fn note_awake(&mut self, node: NodeId) {
+        if self.awake.len() < MAX_AWAKE {
+            self.awake.insert(node);
         }
     }
 
@@ -539,6 +553,7 @@ impl Mesh {
     pub(super) fn heard(&mut self, control: &i2plan_proto::destination::DestinationHash, now: Now) {
         for node in self.members.heard(control, now.monotonic, now.unix.as_secs()) {
             self.detector.heard(&node);
+            self.note_awake(node);
             // What others say of it is told to it, so that it can answer.
             let Some(member) = self.members.get_mut(&node) else { continue };
             if member.told_at.is_some_and(|told| now.monotonic < told + TELL_ACCUSED) {

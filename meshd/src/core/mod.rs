@@ -16,7 +16,7 @@
 //! * `door`: how much is listened to at all.
 //! * `report`: what users see. [`state`]: what is remembered over a restart.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -116,6 +116,8 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// How long after its last sign a member is held to be out of reach at the earliest.
     pub peer_timeout: Duration,
+    /// With how many members there are tunnels at once.
+    pub max_peers: u32,
     /// Bytes of control messages that it sends in a second on average, with what I2P adds to each.
     pub control_rate: u32,
     /// Name of the tunnel interface.
@@ -274,6 +276,8 @@ pub struct Mesh {
     flood_noted_at: Option<Duration>,
     /// Others have been told that this node shuts down.
     shut_down: bool,
+    /// Who has given a sign of life and has not been told of yet.
+    awake: BTreeSet<NodeId>,
 }
 
 impl Mesh {
@@ -312,6 +316,7 @@ impl Mesh {
             peers_version: 0,
             flood_noted_at: None,
             shut_down: false,
+            awake: BTreeSet::new(),
         };
         if let Some(network) = mesh.network() {
             mesh.remember(&network, state.members, state.revocations);
@@ -429,6 +434,18 @@ impl Mesh {
                 }
             })
             .collect()
+    }
+
+    /// With how many peers there are tunnels at once.
+    #[must_use]
+    pub fn max_peers(&self) -> u32 {
+        self.settings.max_peers
+    }
+
+    /// Who has given a sign of life since this was asked last: those whose tunnels are down are worth another
+    /// attempt.
+    pub fn take_awake(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.awake)
     }
 
     /// When [`Mesh::on_time`] is to be called next, on the monotonic clock.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::{self, ConfigChange, SessionName, SessionState, What};
-use i2plan_ipc::api::tund::TundApi;
+use i2plan_ipc::api::tund::{self, TundApi};
 use i2plan_ipc::client::{Client, ClientError, Link};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::daemon::sandbox::SandboxError;
@@ -19,6 +19,7 @@ use i2plan_ipc::server::{Limits, serve};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::identity::NodeId;
 use thiserror::Error;
 use tokio::net::{UdpSocket, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -199,6 +200,8 @@ struct Daemon {
     sam_version: Option<String>,
     tunnel: watch::Sender<tunnel::Desired>,
     tunnel_report: watch::Receiver<tunnel::Report>,
+    /// Members that tund calls and that have just given a sign of life.
+    awake: mpsc::Sender<Vec<NodeId>>,
     peers_version: Option<u64>,
     peers_at: Instant,
     data_destination: Option<Destination>,
@@ -233,7 +236,9 @@ impl Daemon {
         let renew_data = Arc::new(Notify::new());
         tokio::spawn(sessions::keep(context.clone(), control, Some(lookup_queue), adopted_control, never));
         tokio::spawn(sessions::keep(context.clone(), data, None, adopted_data, Arc::clone(&renew_data)));
-        tokio::spawn(tunnel::keep(Link::<TundApi>::new(options.tund, Role::Meshd), desired, report, adopt));
+        let (awake, awakened) = mpsc::channel(4);
+        let told = tunnel::Told { desired, awakened };
+        tokio::spawn(tunnel::keep(Link::<TundApi>::new(options.tund, Role::Meshd), told, report, adopt));
 
         let now = Instant::now();
         let down = || SessionStatus { state: SessionState::Down, error: None };
@@ -265,6 +270,7 @@ impl Daemon {
             sam_version: None,
             tunnel,
             tunnel_report,
+            awake,
             peers_version: None,
             peers_at: now,
             data_destination: None,
@@ -384,9 +390,16 @@ impl Daemon {
         let Some(mesh) = &self.mesh else { return };
         let now = self.now();
         let tunnel = self.tunnel_report.borrow();
+        // In a large network nobody shakes hands unasked.
+        let unasked = || {
+            let there = self.tunnel.borrow().peers.iter().filter(|peer| peer.keepalive > 0).count();
+            u32::try_from(there).is_ok_and(|there| there <= mesh.max_peers())
+        };
+        let called = || tunnel.stats.iter().flat_map(|stats| &stats.peers).any(|peer| peer.unanswered > 0);
         let signs = Signs {
             expected: self.data_status.state == SessionState::Up
                 && tunnel.configured.is_some()
+                && (unasked() || called())
                 && mesh.last_heard().is_some_and(|heard| now.monotonic < heard + HEARD_LATELY),
             works: observer::sessions(tunnel.stats.as_ref()).next().is_some(),
         };
@@ -677,17 +690,32 @@ impl Daemon {
     }
 
     fn adjust_tunnel(&mut self) {
-        let Some(mesh) = &self.mesh else { return };
+        let now = self.now();
+        let Some(mesh) = &mut self.mesh else { return };
+        let awake = mesh.take_awake();
+        if !awake.is_empty() {
+            let report = self.tunnel_report.borrow();
+            let stats = report.stats.iter().flat_map(|stats| &stats.peers);
+            let called = stats.filter(|peer| peer.unanswered > 0 && awake.contains(&peer.node));
+            let called: Vec<_> = called.map(|peer| peer.node).collect();
+            if !called.is_empty() {
+                // If others wait to be told, it is told with the next sign.
+                let _ = self.awake.try_send(called);
+            }
+        }
         let stale = self.peers_at.elapsed() >= PEERS_EVERY;
         if self.peers_version == Some(mesh.peers_version()) && !stale {
             return;
         }
-        let (interface, peers) = (mesh.interface().zip(mesh.epoch()), mesh.peers(self.now()));
+        let (interface, peers) = (mesh.interface().zip(mesh.epoch()), mesh.peers(now));
+        let limits = tund::Limits { tunnels: mesh.max_peers(), drain: self.config.current().drain_timeout };
         self.peers_version = Some(mesh.peers_version());
         self.peers_at = Instant::now();
         self.tunnel.send_if_modified(|desired| {
-            let changed = desired.interface != interface || *desired.peers != peers;
+            let limited = desired.limits != Some(limits);
+            let changed = limited || desired.interface != interface || *desired.peers != peers;
             if changed {
+                desired.limits = Some(limits);
                 desired.interface = interface;
                 desired.peers = Arc::new(peers);
             }
@@ -800,6 +828,7 @@ fn settings(config: &Config) -> Settings {
         subnet: config.tunnel_subnet,
         heartbeat: config.heartbeat_interval,
         peer_timeout: config.peer_timeout,
+        max_peers: config.max_peers,
         control_rate: config.control_rate,
         interface: INTERFACE.to_owned(),
         mtu: MTU,

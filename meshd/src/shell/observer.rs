@@ -136,6 +136,7 @@ mod tests {
             rx_bytes: 0,
             queue_drops: 0,
             rx_drops: 0,
+            unanswered: 0,
         };
         Report {
             daemon: Some(HelloReply {

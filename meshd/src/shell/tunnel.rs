@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{self, Configured, Interface, Peer, Request, Stats, TundApi};
+use i2plan_ipc::api::tund::{self, Configured, Interface, Limits, Peer, Request, Stats, TundApi};
 use i2plan_ipc::client::{Client, ClientError, Link};
 use i2plan_ipc::hello::HelloReply;
-use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
+use i2plan_proto::identity::NodeId;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::sessions::Open;
@@ -23,6 +24,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// What `tund` should be doing.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Desired {
+    pub(super) limits: Option<Limits>,
     /// With the epoch of the WireGuard key.
     pub(super) interface: Option<(Interface, u32)>,
     pub(super) session: Option<Arc<Open>>,
@@ -42,25 +44,27 @@ pub(super) struct Report {
     pub(super) error: Option<String>,
 }
 
+/// What `tund` is to be told.
+pub(super) struct Told {
+    pub(super) desired: watch::Receiver<Desired>,
+    /// Members that do not answer `tund`, and have given a sign of life.
+    pub(super) awakened: mpsc::Receiver<Vec<NodeId>>,
+}
+
 /// Where the sessions go that `tund` has kept from before.
 pub(super) struct Adopt {
     pub(super) data: oneshot::Sender<Open>,
     pub(super) control: oneshot::Sender<Open>,
 }
 
-/// Keeps `tund` as `desired` says.
-pub(super) async fn keep(
-    link: Link<TundApi>,
-    mut desired: watch::Receiver<Desired>,
-    report: watch::Sender<Report>,
-    adopt: Adopt,
-) {
+/// Keeps `tund` as it is told.
+pub(super) async fn keep(link: Link<TundApi>, mut told: Told, report: watch::Sender<Report>, adopt: Adopt) {
     let mut adopt = Some(adopt);
     loop {
         let error = match link.connect().await {
             Ok(mut client) => {
                 report.send_modify(|report| report.daemon = Some(client.daemon().clone()));
-                let Err(error) = serve(&mut client, &mut desired, &report, &mut adopt).await;
+                let Err(error) = serve(&mut client, &mut told, &report, &mut adopt).await;
                 error
             }
             Err(error) => error,
@@ -76,6 +80,7 @@ pub(super) async fn keep(
 /// What this connection's `tund` has been told.
 #[derive(Default)]
 struct Applied {
+    limits: Option<Limits>,
     interface: Option<(Interface, u32)>,
     session: Option<Arc<Open>>,
     control: Option<Arc<Open>>,
@@ -84,7 +89,7 @@ struct Applied {
 
 async fn serve(
     client: &mut Client<TundApi>,
-    desired: &mut watch::Receiver<Desired>,
+    told: &mut Told,
     report: &watch::Sender<Report>,
     adopt: &mut Option<Adopt>,
 ) -> Result<std::convert::Infallible, ClientError> {
@@ -93,7 +98,7 @@ async fn serve(
     }
     let mut applied = Applied::default();
     loop {
-        let wanted = desired.borrow_and_update().clone();
+        let wanted = told.desired.borrow_and_update().clone();
         let error = match apply(client, &wanted, &mut applied, report).await {
             Ok(()) => None,
             Err(ClientError::Api(error)) => Some(error),
@@ -112,7 +117,14 @@ async fn serve(
             report.error = error.map(|error| error.message);
             report.stats = stats;
         });
-        let _ = timeout(POLL, desired.changed()).await;
+        let awakened = tokio::select! {
+            _ = told.desired.changed() => None,
+            awakened = told.awakened.recv() => awakened,
+            () = sleep(POLL) => None,
+        };
+        if let Some(nodes) = awakened {
+            client.call(Request::Alive(nodes)).await?;
+        }
     }
 }
 
@@ -137,6 +149,12 @@ async fn apply(
             client.call_with_fds(request, &[session.udp.as_fd(), session.tcp.as_fd()]).await?;
             *applied = Some(Arc::clone(session));
         }
+    }
+    if let Some(limits) = wanted.limits
+        && applied.limits != Some(limits)
+    {
+        client.call(Request::Limits(limits)).await?;
+        applied.limits = Some(limits);
     }
     if let Some(interface) = &wanted.interface
         && applied.interface.as_ref() != Some(interface)
