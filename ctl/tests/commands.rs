@@ -191,6 +191,7 @@ fn status(network: Option<Network>) -> Status {
         node_id: None,
         uptime: 61,
         network,
+        former: None,
         sam: Sam {
             address: "127.0.0.1:7656".parse().unwrap(),
             version: Some("3.2".to_owned()),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Daemon, Session, SessionState, Status};
+use i2plan_ipc::api::meshd::{Daemon, Former, Session, SessionState, Status};
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::Version;
 use serde::Serialize;
@@ -46,6 +46,7 @@ pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 pub(crate) fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
     let mut found = of_the_daemons(status, own);
     found.extend(of_the_sessions(status));
+    found.extend(of_the_membership(status));
     found.extend(of_the_interface(status));
     found
 }
@@ -104,6 +105,26 @@ pub(super) fn of_the_interface(status: &Status) -> Option<Warning> {
     (status.network.is_some() && status.tunnel.interface.is_none()).then(|| Warning {
         message: "the tunnel interface is not up".to_owned(),
         hint: "see the log of i2plan-tund; it needs CAP_NET_ADMIN and /dev/net/tun".to_owned(),
+    })
+}
+
+/// A membership that others have ended.
+pub(super) fn of_the_membership(status: &Status) -> Option<Warning> {
+    let former = status.former.as_ref().filter(|_| status.network.is_none())?;
+    let Former { network, revoked_by, along_with, revoked_at } = former;
+    let by = format!("by {revoked_by} at {}", i2plan_ipc::version::utc(*revoked_at));
+    Some(match along_with {
+        None => Warning {
+            message: format!("this node is out of network {network}: its membership was revoked {by}"),
+            hint: "that is for good; only a node with new keys can be invited again".to_owned(),
+        },
+        Some(inviter) => Warning {
+            message: format!(
+                "this node is out of network {network}: the membership of {inviter}, over whom it was invited, \
+                 was revoked {by}"
+            ),
+            hint: "ask another member for an invite, and join again with `i2planctl join`".to_owned(),
+        },
     })
 }
 
@@ -265,6 +286,7 @@ mod tests {
                 ipv6: "fd12::1".parse().unwrap(),
                 members: 3,
             }),
+            former: None,
             sam: Sam {
                 address: "127.0.0.1:7656".parse().unwrap(),
                 version: Some("3.2".to_owned()),
@@ -280,6 +302,34 @@ mod tests {
             },
             daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
         }
+    }
+
+    #[test]
+    fn a_node_that_others_put_out_says_why_and_what_to_do() {
+        let mut status = status();
+        status.tunnel.interface = None;
+        let network = status.network.take();
+        let mut former = Former {
+            network: "net".to_owned(),
+            revoked_by: "founder".to_owned(),
+            along_with: None,
+            revoked_at: 1_800_000_000,
+        };
+        status.former = Some(former.clone());
+        let found = warnings(&status, &version());
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].message.ends_with("its membership was revoked by founder at 2027-01-15T08:00:00Z")
+        );
+        assert!(found[0].hint.contains("new keys"));
+        former.along_with = Some("inviter".to_owned());
+        status.former = Some(former);
+        let found = warnings(&status, &version());
+        assert!(found[0].message.contains("the membership of inviter, over whom it was invited"));
+        assert!(found[0].hint.contains("join again"));
+        status.network = network;
+        status.tunnel.interface = Some("i2plan0".to_owned());
+        assert_eq!(warnings(&status, &version()), []);
     }
 
     #[test]

@@ -453,12 +453,29 @@ pub struct Status {
     pub uptime: u64,
     /// The network, if it is a member of one.
     pub network: Option<Network>,
+    /// The network that it was a member of until others ended that, if it is in none since.
+    #[serde(default)]
+    pub former: Option<Former>,
     /// The way to the I2P router.
     pub sam: Sam,
     /// The tunnel interface.
     pub tunnel: Tunnel,
     /// The daemons of this node.
     pub daemons: Vec<Daemon>,
+}
+
+/// A network whose membership this node has lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// The network's id.
+    pub network: String,
+    /// The node id of the member who revoked the membership.
+    pub revoked_by: String,
+    /// The node id of the member over whom this node was invited and whose membership was revoked; none if it was this
+    /// node's own.
+    pub along_with: Option<String>,
+    /// When, Unix time in seconds, by the clock of the one who did it.
+    pub revoked_at: u64,
 }
 
 /// A network and this node's place in it.

@@ -21,7 +21,7 @@ const MEMBERS: Quota = Quota::new(200, 1000);
 /// Members whose datagrams are counted at once.
 const MAX_MEMBERS: usize = 4096;
 
-/// Datagrams of one stranger. A joiner repeats its request after three seconds at the earliest, and a member that is
+/// Datagrams of one stranger. A joiner repeats its request after a second and a half at the earliest, and a member that is
 /// not known yet has two or three to say until it is.
 const STRANGER: Quota = Quota::new(1, 10);
 

@@ -22,6 +22,7 @@ use super::compare::{has_more, nothing};
 use super::detector::{Acked, Task};
 use super::members::{Member, Merge};
 use super::rumors::{FANOUT, Topic};
+use super::state::Former;
 use super::{CLOCK_TOLERANCE, Mesh, Now, Pending, Refresh, SAVE_RECORDS_AFTER};
 
 /// How many members hear of the own record at once.
@@ -494,7 +495,15 @@ impl Mesh {
                 subject = %subject.short(),
                 "this node's membership was revoked: it has left the network"
             );
-            return self.reset(true, now);
+            let former = Former {
+                network: membership.charter.value.network(),
+                issuer: revocation.value.issuer,
+                subject,
+                revoked_at: revocation.value.issued_at,
+            };
+            self.reset(true, now);
+            self.former = Some(former);
+            return;
         }
         self.revoke_here(revocation, now);
     }

@@ -15,8 +15,10 @@ use super::{CommandId, Now};
 /// How long an inviter is sought and asked.
 const DEADLINE: Duration = Duration::from_secs(150);
 
-/// First wait before a request is repeated; each further one is half as long again.
-const FIRST_REPEAT: Duration = Duration::from_secs(3);
+/// First wait before a request is repeated; each further one is half as long again. Shorter than a slow round trip: the
+/// first answer is the one that is lost most often, because the inviter's router does not know this node's
+/// destination yet, and a repeated request costs nothing.
+const FIRST_REPEAT: Duration = Duration::from_millis(1500);
 
 /// Longest wait before a request is repeated.
 const LAST_REPEAT: Duration = Duration::from_secs(15);

@@ -65,7 +65,7 @@ use joining::Joining;
 use members::{Member, Members, claim};
 use own::{Farewell, until_rotation};
 use rumors::{Budget, Rumors};
-use state::{Membership, Remembered, State};
+use state::{Former, Membership, Remembered, State};
 
 pub use own::describe_key;
 
@@ -242,6 +242,7 @@ pub struct Mesh {
     substitute: Option<Destination>,
     settings: Settings,
     membership: Option<Membership>,
+    former: Option<Former>,
     invites: invites::Invites,
     members: Members,
     bans: Bans,
@@ -295,6 +296,7 @@ impl Mesh {
             bans: Bans::new(state.bans),
             settings,
             membership: state.membership,
+            former: state.former,
             invites: invites::Invites::new(state.invites),
             members: Members::default(),
             door: Door::new(),
@@ -515,6 +517,7 @@ impl Mesh {
         State {
             node: self.me.node,
             membership: self.membership.clone(),
+            former: self.former.clone(),
             invites: self.invites.issued().to_vec(),
             members: self.members.iter().map(remembered).collect(),
             revocations: self.members.revocations().cloned().collect(),
@@ -843,6 +846,7 @@ impl Mesh {
         let network = charter.value.network().to_string();
         self.events.push(What::NetworkJoined { network, ipv4: ipv4.to_string() });
         self.membership = Some(Membership { charter, chain, ipv4, last_sequence: 0, epoch: None });
+        self.former = None;
         self.unsaved = true;
         self.peers_version += 1;
         self.start_refresh();

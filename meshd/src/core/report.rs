@@ -23,6 +23,18 @@ impl Mesh {
         })
     }
 
+    /// The membership that others have ended, as users see it.
+    #[must_use]
+    pub fn former_status(&self) -> Option<meshd::Former> {
+        let former = self.former.as_ref()?;
+        Some(meshd::Former {
+            network: former.network.to_string(),
+            revoked_by: former.issuer.to_string(),
+            along_with: (former.subject != self.me.node).then(|| former.subject.to_string()),
+            revoked_at: former.revoked_at,
+        })
+    }
+
     /// The other members as users see them, without what only `tund` knows.
     #[must_use]
     pub fn peer_reports(&self, now: Now) -> Vec<(NodeId, meshd::Peer)> {

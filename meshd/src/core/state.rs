@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use i2plan_proto::codec::{Codec, DecodeError, Reader};
-use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::invite::InviteGrant;
 use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::pulse::Pulse;
@@ -15,7 +15,10 @@ use thiserror::Error;
 pub use super::bans::Ban;
 
 const MAGIC: &[u8; 12] = b"i2plan state";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// The version before, which is read too: it did not have [`State::former`].
+const VERSION_BEFORE: u8 = 2;
 const SUM_LEN: usize = 32;
 
 /// What a node must remember.
@@ -25,6 +28,8 @@ pub struct State {
     pub node: NodeId,
     /// Its membership, if it is a member of a network.
     pub membership: Option<Membership>,
+    /// The membership that others have ended, if it has none since.
+    pub former: Option<Former>,
     /// The invites that it has made.
     pub invites: Vec<IssuedInvite>,
     /// The other members.
@@ -61,6 +66,19 @@ pub struct Membership {
     pub last_sequence: u64,
     /// The epoch of its WireGuard key; none before the first.
     pub epoch: Option<u32>,
+}
+
+/// A membership that others have ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// The network.
+    pub network: NetworkId,
+    /// Who has revoked it.
+    pub issuer: NodeId,
+    /// Whose membership was revoked: the node's own, or that of one over whom it was invited.
+    pub subject: NodeId,
+    /// When, Unix time in seconds.
+    pub revoked_at: u64,
 }
 
 /// An invite that a node has made.
@@ -107,6 +125,7 @@ impl State {
         Self {
             node,
             membership: None,
+            former: None,
             invites: Vec::new(),
             members: Vec::new(),
             revocations: Vec::new(),
@@ -130,6 +149,13 @@ impl State {
                 out.extend_from_slice(&membership.last_sequence.to_be_bytes());
                 out.extend_from_slice(&membership.epoch.unwrap_or(0).to_be_bytes());
             }
+        }
+        out.push(u8::from(self.former.is_some()));
+        if let Some(former) = &self.former {
+            former.network.encode(&mut out);
+            former.issuer.encode(&mut out);
+            former.subject.encode(&mut out);
+            out.extend_from_slice(&former.revoked_at.to_be_bytes());
         }
         put_all(&mut out, &self.invites, |out, invite| {
             invite.grant.encode(out);
@@ -163,15 +189,15 @@ impl State {
         let (body, sum) =
             bytes.split_last_chunk::<SUM_LEN>().ok_or(StateError::Damaged("it is too short"))?;
         let version = *body.get(MAGIC.len()).ok_or(StateError::Damaged("it is too short"))?;
-        if version != VERSION {
+        if ![VERSION, VERSION_BEFORE].contains(&version) {
             return Err(StateError::Version(version));
         }
         if Sha256::digest(body).as_slice() != sum {
             return Err(StateError::Damaged("its checksum does not match"));
         }
         let mut reader = Reader::new(&body[MAGIC.len() + 1..]);
-        let state =
-            Self::decode(&mut reader).map_err(|_| StateError::Damaged("its content does not decode"))?;
+        let state = Self::decode(&mut reader, version)
+            .map_err(|_| StateError::Damaged("its content does not decode"))?;
         reader.finish().map_err(|_| StateError::Damaged("bytes follow its end"))?;
         if state.node != *node {
             return Err(StateError::OtherNode { theirs: state.node.short(), ours: node.short() });
@@ -179,7 +205,7 @@ impl State {
         Ok(state)
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut Reader<'_>, version: u8) -> Result<Self, DecodeError> {
         let node = NodeId::decode(reader)?;
         let membership = match reader.u8("membership")? {
             0 => None,
@@ -190,6 +216,17 @@ impl State {
                 last_sequence: reader.u64("sequence number")?,
                 epoch: Some(reader.u32("epoch")?).filter(|epoch| *epoch > 0),
             }),
+        };
+        let has_former = version > VERSION_BEFORE && reader.u8("former membership")? != 0;
+        let former = if has_former {
+            Some(Former {
+                network: NetworkId::decode(reader)?,
+                issuer: NodeId::decode(reader)?,
+                subject: NodeId::decode(reader)?,
+                revoked_at: reader.u64("time")?,
+            })
+        } else {
+            None
         };
         let invites = read_all(reader, |reader| {
             Ok(IssuedInvite {
@@ -211,7 +248,7 @@ impl State {
         })?;
         let revocations = read_all(reader, Signed::decode)?;
         let bans = read_all(reader, Ban::decode)?;
-        Ok(Self { node, membership, invites, members, revocations, bans })
+        Ok(Self { node, membership, former, invites, members, revocations, bans })
     }
 }
 

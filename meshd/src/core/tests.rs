@@ -828,6 +828,61 @@ fn one_that_some_cannot_reach_is_reached_through_others() {
 }
 
 #[test]
+fn settings_change_while_the_mesh_goes_on() {
+    let mut world = World::network(&[0, 0, 0]);
+    world.run(600);
+    let sent_in = |world: &mut World, seconds| {
+        let before = world.sent;
+        world.run(seconds);
+        world.sent - before
+    };
+    let change = |world: &mut World, change: fn(&mut Settings)| {
+        for index in 0..4 {
+            let mut settings = settings(u8::try_from(index + 1).unwrap());
+            change(&mut settings);
+            let now = world.now();
+            world.nodes[index].mesh.reconfigure(settings, now);
+        }
+    };
+    let usual = sent_in(&mut world, 600);
+    change(&mut world, |settings| {
+        settings.heartbeat = Duration::from_secs(5);
+        settings.max_peers = 3;
+    });
+    assert_eq!(world.nodes[0].mesh.max_peers(), 3);
+    let often = sent_in(&mut world, 600);
+    assert!(often > usual * 4, "{often} after {usual}");
+    // A short patience: one that is off is found out sooner.
+    change(&mut world, |settings| {
+        settings.heartbeat = Duration::from_secs(5);
+        settings.peer_timeout = Duration::from_secs(20);
+    });
+    world.down = vec![3];
+    world.run(60);
+    assert_eq!(world.life(0, 3), Some(meshd::Life::Unreachable));
+    world.down.clear();
+    world.run(60);
+    assert_eq!(world.life(0, 3), Some(meshd::Life::Present));
+    // With next to nothing to spend, what can wait does.
+    change(&mut world, |settings| {
+        settings.heartbeat = Duration::from_secs(5);
+        settings.control_rate = 50;
+    });
+    let thrifty = sent_in(&mut world, 600);
+    assert!(thrifty * 5 < often * 4, "{thrifty} after {often}");
+}
+
+#[test]
+fn signs_of_life_are_told_once_and_of_the_living() {
+    let mut world = World::network(&[0, 0]);
+    world.nodes[0].mesh.take_awake();
+    world.down = vec![2];
+    world.run(120);
+    assert_eq!(world.nodes[0].mesh.take_awake(), [world.node(1)].into());
+    assert!(world.nodes[0].mesh.take_awake().is_empty());
+}
+
+#[test]
 fn lies_about_a_member_are_refuted() {
     let mut world = World::network(&[0, 0, 0, 0]);
     let network = world.nodes[0].mesh.network().unwrap();
@@ -917,6 +972,12 @@ fn a_revocation_takes_out_a_member_and_all_below_it_for_good() {
     for out in [1, 3, 4] {
         assert!(world.nodes[out].mesh.network().is_none(), "{out} knows that it is out");
     }
+    // They know why, also after a restart.
+    world.restart(4);
+    let former = |world: &World, index: usize| world.nodes[index].mesh.former_status();
+    assert_eq!(former(&world, 1).map(|former| former.along_with), Some(None));
+    let above = former(&world, 4).unwrap();
+    assert_eq!((above.along_with.as_ref(), &above.revoked_by), (Some(&one), &world.node(0).to_string()));
     // It is remembered over a restart, and who was away learns of it.
     world.restart(0);
     world.down.clear();
@@ -928,6 +989,7 @@ fn a_revocation_takes_out_a_member_and_all_below_it_for_good() {
     world.join(4, code.expose()).unwrap();
     world.run(60);
     assert_eq!((world.members(0), world.members(2), world.members(4)), (3, 3, 3));
+    assert_eq!(former(&world, 4), None);
     let error = world.join(1, code.expose()).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Denied, "{error}");
     let _ = two;
@@ -1059,6 +1121,30 @@ mod state_file {
         for len in 0..bytes.len() {
             assert!(State::from_bytes(&bytes[..len], &state.node).is_err(), "{len}");
         }
+    }
+
+    #[test]
+    fn the_version_before_is_read() {
+        let state = full_state();
+        let mut bytes = state.to_bytes();
+        // No former membership, and nothing that says so.
+        let without = |bytes: &[u8]| {
+            let former = Former {
+                network: NetworkId([7; 32]),
+                issuer: NodeId([7; 32]),
+                subject: NodeId([7; 32]),
+                revoked_at: 7,
+            };
+            let with = State { former: Some(former), ..state.clone() }.to_bytes();
+            bytes.iter().zip(&with).skip(13).position(|(one, other)| one != other).unwrap() + 13
+        };
+        let place = without(&bytes);
+        bytes.truncate(bytes.len() - 32);
+        bytes.remove(place);
+        bytes[12] = 2;
+        let sum = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
+        bytes.extend_from_slice(&sum);
+        assert_eq!(State::from_bytes(&bytes, &state.node), Ok(state));
     }
 
     #[test]

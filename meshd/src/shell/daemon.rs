@@ -751,6 +751,7 @@ impl Daemon {
             node_id: self.me.map(|me| me.node.to_string()),
             uptime: self.started.elapsed().as_secs(),
             network: self.mesh.as_ref().and_then(Mesh::network_status),
+            former: self.mesh.as_ref().and_then(Mesh::former_status),
             sam: meshd::Sam {
                 address: self.sessions.bridge,
                 version: self.sam_version.clone(),
