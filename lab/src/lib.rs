@@ -33,6 +33,7 @@ pub mod process;
 pub mod progress;
 pub mod sandbox;
 pub mod sim;
+pub mod sizes;
 pub mod stats;
 pub mod testing;
 pub mod traffic;

@@ -42,7 +42,11 @@ pub struct Sent {
     pub seconds: f64,
 }
 
-fn print(result: &impl Serialize) -> Result<(), Failure> {
+/// Prints a result for the process that has started this one.
+///
+/// # Errors
+/// If nobody reads it.
+pub fn print(result: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(result).map_err(|error| Failure::new(error.to_string()))?;
     println!("{text}");
     std::io::stdout().flush()?;

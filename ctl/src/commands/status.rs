@@ -318,9 +318,7 @@ mod tests {
         status.former = Some(former.clone());
         let found = warnings(&status, &version());
         assert_eq!(found.len(), 1);
-        assert!(
-            found[0].message.ends_with("its membership was revoked by founder at 2027-01-15T08:00:00Z")
-        );
+        assert!(found[0].message.ends_with("its membership was revoked by founder at 2027-01-15T08:00:00Z"));
         assert!(found[0].hint.contains("new keys"));
         former.along_with = Some("inviter".to_owned());
         status.former = Some(former);

@@ -308,6 +308,7 @@ impl World {
                 last_sequence: record.value.sequence,
                 epoch: Some(record.value.wireguard.value.epoch),
             }),
+            former: None,
             invites: Vec::new(),
             members: known.clone(),
             revocations: Vec::new(),

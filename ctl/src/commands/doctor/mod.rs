@@ -19,7 +19,7 @@ use serde::Serialize;
 use self::router::Bridge;
 use self::walls::Walls;
 use super::peers::is_up;
-use super::status::{of_the_daemons, of_the_interface, of_the_sessions};
+use super::status::{of_the_daemons, of_the_interface, of_the_membership, of_the_sessions};
 use crate::args::Doctor;
 use crate::daemon::{self, socket_path};
 use crate::failure::Failure;
@@ -185,6 +185,7 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     if findings[0].level != Level::Problem {
         warnings.extend(of_the_sessions(status));
     }
+    warnings.extend(of_the_membership(status));
     warnings.extend(of_the_interface(status));
     findings.extend(warnings.into_iter().map(|found| Finding::problem("node", found.message, found.hint)));
     if sessions.iter().all(|session| session.state == SessionState::Up) {

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use i2plan_ipc::Role;
 use lab::demo::Options;
 use lab::node::PROGRAMS_VARIABLE;
-use lab::{Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, probe, process, sandbox, sim};
+use lab::{Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, probe, process, sandbox, sim, sizes};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -48,6 +48,9 @@ enum Command {
     },
     /// Compare the tunnel with what the I2P routers can carry
     Bench {
+        /// Measure bare repliable datagrams of different sizes instead, alone and beside other traffic
+        #[arg(long)]
+        sizes: bool,
         /// Print the result for a program
         #[arg(long)]
         json: bool,
@@ -113,6 +116,10 @@ enum Command {
     },
     #[command(name = "__raw-sink", hide = true)]
     RawSink,
+    #[command(name = "__datagram-echo", hide = true)]
+    DatagramEcho,
+    #[command(name = "__datagram-source", hide = true)]
+    DatagramSource { destination: String },
     /// Try what an intruder would, as this user and group
     #[command(name = "__attack-ipc", hide = true)]
     AttackIpc {
@@ -173,7 +180,8 @@ pub(crate) fn run() -> ExitCode {
             outer()
         }
         Command::Demo { nodes, keep, json } => inner(demo::run(Options { nodes, keep, json })),
-        Command::Bench { json } => inner(bench::run(json)),
+        Command::Bench { sizes: false, json } => inner(bench::run(json)),
+        Command::Bench { sizes: true, json } => inner(sizes::run(json)),
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
         Command::Sim { nodes, seed, loss, scenario, json } => {
             end(simulate(sim::Options { nodes, seed, loss, scenario }, json))
@@ -189,6 +197,8 @@ pub(crate) fn run() -> ExitCode {
             end(block_on(probe::udp_source(address, len, &rate, Duration::from_secs(seconds))))
         }
         Command::RawSink => end(block_on(probe::raw_sink())),
+        Command::DatagramEcho => end(block_on(sizes::echo())),
+        Command::DatagramSource { destination } => end(block_on(sizes::source(&destination))),
         Command::AttackIpc { uid, gid, run, attack: what } => {
             end(attack::become_user(uid, gid).and_then(|()| attack_ipc(&run, what)))
         }
