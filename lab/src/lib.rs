@@ -10,6 +10,7 @@
 //! * [`intruder`]: somebody in a daemon's place, who tries its walls.
 //! * [`demo`], [`bench`], [`bench_ctl`]: what users run.
 //! * [`sim`]: meshes of a thousand in virtual time.
+//! * [`systemd`]: the packages on real systems under systemd.
 //! * [`attack`]: what an intruder runs.
 //! * [`testing`]: how a test gets into the sandbox.
 //!
@@ -35,6 +36,7 @@ pub mod sandbox;
 pub mod sim;
 pub mod sizes;
 pub mod stats;
+pub mod systemd;
 pub mod testing;
 pub mod traffic;
 

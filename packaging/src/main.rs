@@ -8,7 +8,9 @@ use i2plan_packaging::{completions, pages};
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     let [programs, date, out] = &args[..] else {
-        eprintln!("usage: i2plan-packaging PROGRAMS DATE OUT, where PROGRAMS is the directory of the built programs");
+        eprintln!(
+            "usage: i2plan-packaging PROGRAMS DATE OUT, where PROGRAMS is the directory of the built programs"
+        );
         return ExitCode::from(2);
     };
     let (programs, out) = (Path::new(programs), Path::new(out));

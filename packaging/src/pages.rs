@@ -60,7 +60,8 @@ fn write_command(command: &clap::Command, name: &str, date: &str, directory: &Pa
     let mut text = Vec::new();
     page.render(&mut text)?;
     std::fs::write(directory.join(format!("{name}.1")), text)?;
-    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set() && inner.get_name() != "help") {
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set() && inner.get_name() != "help")
+    {
         write_command(inner, &format!("{name}-{}", inner.get_name()), date, directory)?;
     }
     Ok(())

@@ -26,7 +26,9 @@ pub fn escape(text: &str) -> String {
 #[must_use]
 pub fn from_help(help: &str) -> String {
     let mut out = String::new();
-    let body = help.split_once("Usage:").map_or(help, |(_, rest)| rest.split_once('\n').map_or("", |(_, body)| body));
+    let body = help
+        .split_once("Usage:")
+        .map_or(help, |(_, rest)| rest.split_once('\n').map_or("", |(_, body)| body));
     for line in body.lines() {
         let text = line.trim_start();
         let indent = line.len() - text.len();
@@ -73,7 +75,11 @@ pub fn from_table(readme: &str) -> String {
             continue;
         }
         let default = default.replace('`', "");
-        out.push_str(&format!(".TP\n.BR {} \" (\" {variable} )\nDefault: {}.\n", escape(key), escape(&default)));
+        out.push_str(&format!(
+            ".TP\n.BR {} \" (\" {variable} )\nDefault: {}.\n",
+            escape(key),
+            escape(&default)
+        ));
     }
     out.trim_end().to_owned()
 }

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use i2plan_ipc::Role;
 use lab::demo::Options;
 use lab::node::PROGRAMS_VARIABLE;
-use lab::{Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, probe, process, sandbox, sim, sizes};
+use lab::{Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, probe, process, sandbox, sim, sizes, systemd};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -79,6 +79,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Install the packages on real systems under systemd, and see what restarts, upgrades and faults do to traffic
+    Systemd(systemd::Options),
     /// Run a program in the sandbox, which it must enter by itself
     #[command(name = "__sandbox", hide = true)]
     Sandbox {
@@ -183,6 +185,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Bench { sizes: false, json } => inner(bench::run(json)),
         Command::Bench { sizes: true, json } => inner(sizes::run(json)),
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
+        Command::Systemd(options) if !sandbox::is_inner() => systemd_outer(&options),
+        Command::Systemd(options) => inner(systemd::run(options)),
         Command::Sim { nodes, seed, loss, scenario, json } => {
             end(simulate(sim::Options { nodes, seed, loss, scenario }, json))
         }
@@ -254,6 +258,22 @@ fn outer() -> ExitCode {
     };
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     sandboxed(Path::new("/proc/self/exe"), &args, &[(PROGRAMS_VARIABLE, programs.into())])
+}
+
+/// Builds the packages and the systems that they are installed on, and runs this command again in the sandbox.
+fn systemd_outer(options: &systemd::Options) -> ExitCode {
+    let host = match systemd::host::prepare(options) {
+        Ok(host) => host,
+        Err(failure) => {
+            eprintln!("lab: {failure}");
+            return ExitCode::from(LACKING);
+        }
+    };
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let code = sandboxed(Path::new("/proc/self/exe"), &args, &host.variables());
+    // Every process is gone by now; control groups are the one thing that outlives them.
+    drop(host);
+    code
 }
 
 fn sandboxed(program: &Path, args: &[OsString], variables: &[(&str, OsString)]) -> ExitCode {

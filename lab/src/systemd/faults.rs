@@ -1,0 +1,201 @@
+//! What is in the way of a daemon, what its unit says about it, and whether it comes back by itself.
+
+use std::time::Duration;
+
+use super::machine::Machine;
+use super::{Check, Systems, traffic};
+use crate::Failure;
+use crate::progress::Progress;
+
+/// How long a unit is watched for a storm of restarts.
+const WATCHED: Duration = Duration::from_secs(15);
+
+/// Most starts within that time.
+const STARTS: u32 = 8;
+
+/// How long it may take until the unit says what is wrong.
+const SAID: Duration = Duration::from_secs(60);
+
+/// How long a node may take to come back once nothing is in the way: the longest wait between two starts, and some.
+const BACK: Duration = Duration::from_secs(90);
+
+/// Something in the way of a daemon.
+struct Fault<'a> {
+    name: &'a str,
+    unit: &'a str,
+    /// Puts it in the way, as a script.
+    cause: &'a str,
+    /// What `systemctl status` of the unit must contain.
+    says: &'a [&'a str],
+    /// Takes it out of the way.
+    cure: &'a str,
+}
+
+const FAULTS: [Fault<'static>; 4] = [
+    Fault {
+        name: "an error in the configuration",
+        unit: "i2plan-meshd.service",
+        cause: "cp /etc/i2plan/config.toml /root/; printf '[i2p]\\ntunnel_lenth = 1\\n' > /etc/i2plan/config.toml; \
+                systemctl restart i2plan-meshd.service || true",
+        says: &["/etc/i2plan/config.toml:2", "tunnel_lenth"],
+        cure: "mv /root/config.toml /etc/i2plan/",
+    },
+    Fault {
+        name: "sealed keys without their credential",
+        unit: "i2plan-keyd.service",
+        cause: "systemctl stop i2plan.target; \
+                printf 'correct horse\\n' | i2planctl key change-passphrase --new-passphrase-fd 0 >/dev/null; \
+                systemctl start i2plan.target; systemctl start i2plan-meshd.service; \
+                systemctl start i2plan-keyd.service || true",
+        says: &["the keys are sealed", "passphrase"],
+        cure: "umask 077; printf 'correct horse\\n' > /etc/i2plan/passphrase; \
+               mkdir -p /etc/systemd/system/i2plan-keyd.service.d; umask 022; \
+               cp /usr/share/doc/i2plan/examples/passphrase.conf /etc/systemd/system/i2plan-keyd.service.d/; \
+               systemctl daemon-reload",
+    },
+    Fault {
+        name: "no /dev/net/tun",
+        unit: "i2plan-tund.service",
+        cause: "systemctl stop i2plan-tund.service; umount /dev/net/tun || true; rm -f /dev/net/tun; \
+                systemctl restart i2plan-tund.service || true",
+        says: &["/dev/net/tun"],
+        cure: "mknod -m 666 /dev/net/tun c 10 200",
+    },
+    Fault {
+        name: "a state directory that is read-only",
+        unit: "i2plan-keyd.service",
+        cause: "systemctl stop i2plan.target; mv /var/lib/i2plan/keyd /root/; mkdir /var/lib/i2plan/keyd; \
+                chown i2plan-keyd: /var/lib/i2plan/keyd; chmod 700 /var/lib/i2plan/keyd; \
+                mount --bind /var/lib/i2plan/keyd /var/lib/i2plan/keyd; \
+                mount -o remount,bind,ro /var/lib/i2plan/keyd; \
+                systemctl start i2plan.target; systemctl start i2plan-keyd.service || true",
+        says: &["/var/lib/i2plan/keyd", "Read-only"],
+        cure: "umount /var/lib/i2plan/keyd; rmdir /var/lib/i2plan/keyd; mv /root/keyd /var/lib/i2plan/",
+    },
+];
+
+/// Puts one thing after the other in the way of the first machine's daemons.
+///
+/// # Errors
+/// If something cannot be put in the way.
+pub async fn run(systems: &mut Systems, progress: &Progress, checks: &mut Vec<Check>) -> Result<(), Failure> {
+    let other = systems.two.network().await?.ipv4;
+    for fault in &FAULTS {
+        progress.step(format!("fault: {}", fault.name));
+        checks.extend(one(&systems.one, fault).await?);
+        checks.push(back(&systems.one, fault.name, other).await);
+    }
+    progress.step("fault: a full disk");
+    checks.push(full_disk(&systems.one).await?);
+    progress.step("fault: no I2P router");
+    checks.extend(no_router(systems).await?);
+    checks.push(back(&systems.one, "no I2P router", other).await);
+    Ok(())
+}
+
+/// What `systemctl status` shows: the unit's state, its status text, its last words.
+async fn status(machine: &Machine, unit: &str) -> Result<String, Failure> {
+    Ok(machine.run(&["systemctl", "status", "--no-pager", "--full", "-n", "4", unit], "").await?.stdout)
+}
+
+async fn restarts(machine: &Machine, unit: &str) -> Result<u32, Failure> {
+    Ok(machine.property(unit, "NRestarts").await?.parse().unwrap_or(0))
+}
+
+async fn one(machine: &Machine, fault: &Fault<'_>) -> Result<Vec<Check>, Failure> {
+    let Fault { name, unit, cause, says, cure } = fault;
+    machine.shell(cause).await?;
+    let said = machine
+        .until(&format!("{unit} says what is wrong"), SAID, async |machine| {
+            let status = status(machine, unit).await?;
+            Ok(says.iter().all(|what| status.contains(what)))
+        })
+        .await;
+    let shown = status(machine, unit).await?;
+    let line = shown.lines().find(|line| line.contains(says[0])).unwrap_or(&shown).trim();
+    let before = restarts(machine, unit).await?;
+    tokio::time::sleep(WATCHED).await;
+    let starts = restarts(machine, unit).await?.saturating_sub(before);
+    let checks = vec![
+        Check::new(format!("{name}: the unit says what is wrong"), said.is_ok(), line),
+        Check::new(
+            format!("{name}: no storm of restarts"),
+            starts <= STARTS,
+            format!("{starts} starts in {} s", WATCHED.as_secs()),
+        ),
+    ];
+    machine.shell(cure).await?;
+    Ok(checks)
+}
+
+/// Whether the node carries traffic again, without help.
+async fn back(machine: &Machine, name: &str, other: std::net::Ipv4Addr) -> Check {
+    let started = std::time::Instant::now();
+    let back = machine
+        .until("it is ready", BACK, async |machine| {
+            let status = machine.status().await?;
+            Ok(status.sam.data.state == "up" && status.tunnel.interface.is_some())
+        })
+        .await;
+    let reached = match back {
+        Ok(()) => traffic::reach(machine, other).await,
+        failed => failed,
+    };
+    let seen = match &reached {
+        Ok(()) => format!("after {:.1} s", started.elapsed().as_secs_f64()),
+        Err(failure) => failure.to_string(),
+    };
+    Check::new(format!("{name}: the node comes back by itself"), reached.is_ok(), seen)
+}
+
+/// A disk that is full when a member's state is to be written: the command fails and says why, the node lives on.
+async fn full_disk(machine: &Machine) -> Result<Check, Failure> {
+    machine
+        .shell(
+            "systemctl stop i2plan-meshd.socket i2plan-meshd.service; cd /var/lib/i2plan; mv meshd /root/; mkdir meshd; \
+             mount -t tmpfs -o size=64k,mode=700 tmpfs meshd; cp -a /root/meshd/. meshd/; chown i2plan-meshd: meshd; \
+             systemctl start i2plan-meshd.socket; i2planctl status >/dev/null; dd if=/dev/zero of=meshd/full bs=4k 2>/dev/null || true",
+        )
+        .await?;
+    machine.ready().await?;
+    let refused = machine.run(&["i2planctl", "invite", "create"], "").await?;
+    let active = machine.property("i2plan-meshd.service", "ActiveState").await?;
+    machine.shell("rm /var/lib/i2plan/meshd/full").await?;
+    let works = machine.run(&["i2planctl", "invite", "create"], "").await?;
+    machine
+        .shell(
+            "systemctl stop i2plan-meshd.socket i2plan-meshd.service; cd /var/lib/i2plan; cp -a meshd/. /root/meshd/; \
+             umount meshd; rmdir meshd; mv /root/meshd .; systemctl start i2plan-meshd.socket",
+        )
+        .await?;
+    let said = refused.stderr.trim().to_owned();
+    Ok(Check::new(
+        "a full disk: the command says so, the daemon lives on, and works once there is room",
+        !refused.status.success()
+            && said.contains("No space")
+            && active == "active"
+            && works.status.success(),
+        format!("{said}; {active}; then {}", works.status),
+    ))
+}
+
+async fn no_router(systems: &mut Systems) -> Result<Vec<Check>, Failure> {
+    systems.routers[0].kill().await?;
+    let machine = &systems.one;
+    machine.shell("systemctl restart i2plan-meshd.service").await?;
+    let unit = "i2plan-meshd.service";
+    let said = machine
+        .until("meshd says that there is no router", SAID, async |machine| {
+            Ok(status(machine, unit).await?.contains("no SAM bridge at 127.0.0.1:7656"))
+        })
+        .await;
+    let shown = status(machine, unit).await?;
+    let line = shown.lines().find(|line| line.contains("SAM bridge")).unwrap_or(&shown).trim().to_owned();
+    let active = machine.property(unit, "ActiveState").await?;
+    systems.routers[0] = systems.i2p.start_edge("one", systems.one.address).await?;
+    Ok(vec![Check::new(
+        "no I2P router: the unit waits and says for what",
+        said.is_ok() && active == "active",
+        line,
+    )])
+}
