@@ -194,14 +194,6 @@ impl Child {
         Ok(self.child.kill().await?)
     }
 
-    /// Waits until it has ended by itself.
-    ///
-    /// # Errors
-    /// If it cannot be waited for.
-    pub async fn wait(&mut self) -> Result<ExitStatus, Failure> {
-        Ok(self.child.wait().await?)
-    }
-
     /// Asks it to stop and waits until it has.
     ///
     /// # Errors

@@ -1,25 +1,28 @@
-//! Completions for shells.
+//! Completions for shells: what `i2planctl completions` prints.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::process::Command;
 
-use clap::CommandFactory as _;
-use clap_complete::Shell;
-use i2planctl::args::Args;
+/// Shells, and how each wants the file named.
+const SHELLS: [(&str, &str); 3] = [("bash", "i2planctl"), ("zsh", "_i2planctl"), ("fish", "i2planctl.fish")];
 
-/// Writes them into `out`, named as each shell looks for them.
+/// Writes them into `completions` in `out`. `programs` is where the built programs are.
 ///
 /// # Errors
-/// If a file cannot be written.
-pub fn write(out: &Path) -> io::Result<()> {
-    for (shell, name) in
-        [(Shell::Bash, "i2planctl"), (Shell::Zsh, "_i2planctl"), (Shell::Fish, "i2planctl.fish")]
-    {
-        let directory = out.join("completions").join(shell.to_string());
+/// If the program cannot be run or refuses, or a file cannot be written.
+pub fn write(programs: &Path, out: &Path) -> io::Result<()> {
+    for (shell, name) in SHELLS {
+        let output = Command::new(programs.join("i2planctl")).args(["completions", shell]).output()?;
+        if !output.status.success() || output.stdout.is_empty() {
+            return Err(io::Error::other(format!(
+                "i2planctl completions {shell} ended with {}",
+                output.status
+            )));
+        }
+        let directory = out.join("completions").join(shell);
         std::fs::create_dir_all(&directory)?;
-        let mut file = File::create(directory.join(name))?;
-        clap_complete::generate(shell, &mut Args::command(), "i2planctl", &mut file);
+        std::fs::write(directory.join(name), output.stdout)?;
     }
     Ok(())
 }

@@ -14,7 +14,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let (programs, out) = (Path::new(programs), Path::new(out));
-    let made = pages::write(programs, &date.to_string_lossy(), out).and_then(|()| completions::write(out));
+    let made =
+        pages::write(programs, &date.to_string_lossy(), out).and_then(|()| completions::write(programs, out));
     match made {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,12 +4,9 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use clap::CommandFactory as _;
-use i2planctl::args::Args;
+use i2plan_meshd::config::KEYS;
 
 use crate::roff;
-
-const README: &str = include_str!("../../README.md");
 
 /// Pages about one daemon each, whose options are filled in.
 const DAEMONS: [(&str, &str); 3] = [
@@ -43,10 +40,9 @@ pub fn write(programs: &Path, date: &str, out: &Path) -> io::Result<()> {
         std::fs::write(directory.join(format!("{name}.8")), page)?;
     }
     for (name, page) in OTHERS {
-        std::fs::write(directory.join(name), fill(page).replace("@KEYS@", &roff::from_table(README)))?;
+        std::fs::write(directory.join(name), fill(page).replace("@KEYS@", &roff::from_keys(KEYS)))?;
     }
-    let command = Args::command();
-    write_command(&command, "i2planctl", date, &directory)
+    write_command(&i2planctl::command(), "i2planctl", date, &directory)
 }
 
 /// The page of a command, and those of the commands in it.
@@ -65,17 +61,4 @@ fn write_command(command: &clap::Command, name: &str, date: &str, directory: &Pa
         write_command(inner, &format!("{name}-{}", inner.get_name()), date, directory)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_readme_has_the_keys() {
-        let keys = roff::from_table(README);
-        for key in ["node.name", "i2p.sam_address", "mesh.heartbeat_interval"] {
-            assert!(keys.contains(key), "{key}");
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! Text as manual pages want it: roff with the macros of man(7).
 
+use i2plan_meshd::config::Key;
+
 /// Text with nothing in it that roff takes for more than text.
 #[must_use]
 pub fn escape(text: &str) -> String {
@@ -63,34 +65,30 @@ pub fn from_help(help: &str) -> String {
     tidy.join("\n")
 }
 
-/// The keys of the configuration, from the README's table of them: key, variable, default.
+/// The keys of the configuration, as a list.
 #[must_use]
-pub fn from_table(readme: &str) -> String {
+pub fn from_keys(keys: &[Key]) -> String {
     let mut out = String::new();
-    for line in readme.lines() {
-        let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [key, variable, default] = cells[..] else { continue };
-        let (Some(key), Some(variable)) = (code(key), code(variable)) else { continue };
-        if !variable.starts_with("I2PLAN_") {
-            continue;
-        }
-        let default = default.replace('`', "");
+    for key in keys {
+        let default = if key.default.is_empty() { key.example } else { key.default };
+        let counts = if key.live { "a reload" } else { "a restart" };
+        // Lines of help begin with the space that parts them from a comment sign.
+        let help: Vec<_> = key.help.iter().map(|line| escape(line.trim())).collect();
         out.push_str(&format!(
-            ".TP\n.BR {} \" (\" {variable} )\nDefault: {}.\n",
-            escape(key),
-            escape(&default)
+            ".TP\n.BR {} \" (\" {} )\n{}\n.br\nDefault: {}. A change counts after {counts}.\n",
+            escape(key.name),
+            key.variable,
+            help.join("\n"),
+            escape(default)
         ));
     }
     out.trim_end().to_owned()
 }
 
-/// What stands between backticks.
-fn code(cell: &str) -> Option<&str> {
-    cell.strip_prefix('`')?.strip_suffix('`')
-}
-
 #[cfg(test)]
 mod tests {
+    use i2plan_meshd::config::KEYS;
+
     use super::*;
 
     #[test]
@@ -109,8 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_from_the_table() {
-        let readme = "| key | variable | default |\n| --- | --- | --- |\n| `a.b` | `I2PLAN_B` | `1`; or more |\n| `x` | y | z |\n";
-        assert_eq!(from_table(readme), ".TP\n.BR a.b \" (\" I2PLAN_B )\nDefault: 1; or more.");
+    fn every_key_is_listed() {
+        let listed = from_keys(KEYS);
+        for key in KEYS {
+            assert!(
+                listed.contains(&format!(".BR {} \" (\" {} )", escape(key.name), key.variable)),
+                "{}",
+                key.name
+            );
+        }
     }
 }

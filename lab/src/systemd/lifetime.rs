@@ -51,9 +51,9 @@ pub fn packages() -> Result<Vec<Check>, Failure> {
         }
     }
     let output = lintian.output().map_err(|error| Failure::new(format!("lintian: {error}")))?;
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let seen =
-        if said.trim().is_empty() { format!("{found} packages, nothing to say") } else { said };
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let seen = if said.trim().is_empty() { format!("{found} packages, nothing to say") } else { said };
     Ok(vec![Check::new("lintian has no error and no warning", output.status.success(), seen.trim())])
 }
 

@@ -92,8 +92,13 @@ pub fn print(rows: &[Row]) {
 /// If there is none within a minute.
 pub async fn reach(from: &Machine, target: Ipv4Addr) -> Result<(), Failure> {
     let target = target.to_string();
-    let pings: Pings = from.ctl(&["ping", &target, "-i", "0.2", "-W", "3", "-c", "1", "-w", "60"], "").await?;
-    if pings.received > 0 { Ok(()) } else { Err(from.failure("a ping found no answer within a minute").await) }
+    let pings: Pings =
+        from.ctl(&["ping", &target, "-i", "0.2", "-W", "3", "-c", "1", "-w", "60"], "").await?;
+    if pings.received > 0 {
+        Ok(())
+    } else {
+        Err(from.failure("a ping found no answer within a minute").await)
+    }
 }
 
 /// Where an echo or a transfer starts, and where it goes.
@@ -158,7 +163,11 @@ pub async fn run(systems: &mut Systems, progress: &Progress, rows: &mut Vec<Row>
     let way = Way { from: machine, to: "two", address: second };
     progress.step("traffic: nothing happens");
     rows.push(under_traffic("nothing happens", Some(0), 15, &way, true, async { Ok(()) }).await?);
-    let events = [("restart", None, 20), ("kill -9", Some("KILL"), 20), ("hangs until the watchdog", Some("STOP"), 60)];
+    let events = [
+        ("restart", None, 20),
+        ("kill -9", Some("KILL"), 20),
+        ("hangs until the watchdog", Some("STOP"), 60),
+    ];
     for (what, signal, seconds) in events {
         for daemon in DAEMONS {
             let case = format!("{daemon}: {what}");

@@ -10,7 +10,9 @@ use clap::{Parser, Subcommand};
 use i2plan_ipc::Role;
 use lab::demo::Options;
 use lab::node::PROGRAMS_VARIABLE;
-use lab::{Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, probe, process, sandbox, sim, sizes, systemd};
+use lab::{
+    Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, probe, process, sandbox, sim, sizes, systemd,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
