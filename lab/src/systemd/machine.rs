@@ -244,6 +244,8 @@ fn start(name: &str, root: &Path, log: &Path) -> Result<Child, Failure> {
         "--rlimit=RLIMIT_MEMLOCK=infinity",
         "--capability=CAP_NET_ADMIN,CAP_SYS_RESOURCE",
         "--bind=/dev/net/tun",
+        // Which systemd-nspawn does not know, and so forbids.
+        "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
     ];
     let more = [
         format!("--machine={name}"),
