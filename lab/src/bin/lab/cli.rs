@@ -11,7 +11,8 @@ use i2plan_ipc::Role;
 use lab::demo::Options;
 use lab::node::PROGRAMS_VARIABLE;
 use lab::{
-    Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, probe, process, sandbox, sim, sizes, systemd,
+    Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, probe, process, sandbox, sim, sizes,
+    systemd,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
