@@ -466,6 +466,7 @@ pub struct Status {
 
 /// A network whose membership this node has lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Former {
     /// The network's id.
     pub network: String,
