@@ -258,6 +258,7 @@ fn status(members: u64) -> Status {
             ipv6: "fd12:3456:789a::1".parse().unwrap(),
             members,
         }),
+        former: None,
         sam: Sam {
             address: "127.0.0.1:7656".parse().unwrap(),
             version: Some("3.2".to_owned()),
