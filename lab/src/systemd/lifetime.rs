@@ -12,7 +12,7 @@ use super::{Check, DAEMONS, Systems, host, traffic};
 use crate::Failure;
 
 /// Most that `systemd-analyze security` may say of each daemon's unit, in tenths.
-const EXPOSURE: [(&str, u32); 3] = [("keyd", 5), ("meshd", 10), ("tund", 15)];
+const EXPOSURE: [(&str, u32); 4] = [("keyd", 5), ("meshd", 10), ("tund", 15), ("rpcd", 10)];
 
 /// What other programs keep of what they did, which is not the package's to take back.
 const OTHERS: &str = "/var/lib/dpkg /var/lib/apt /var/cache /var/log /var/lib/systemd /var/tmp /etc/.pwd.lock \
@@ -68,7 +68,7 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let units = machine
         .shell("systemctl list-units --plain --no-legend --state=active 'i2plan*' | cut -d ' ' -f 1 | sort")
         .await?;
-    let expected = "i2plan-keyd.socket\ni2plan-meshd.socket\ni2plan-tund.socket\ni2plan.target";
+    let expected = "i2plan-keyd.socket\ni2plan-meshd.socket\ni2plan-rpcd.socket\ni2plan-tund.socket\ni2plan.target";
     checks.push(Check::new(
         format!("{name}: installing starts nothing but sockets"),
         units == expected,
@@ -77,6 +77,7 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let modes = machine.shell("stat -c '%a %U:%G %n' /run/i2plan/*.sock").await?;
     let expected = "660 i2plan-meshd:i2plan-tund /run/i2plan/keyd.sock\n\
                     660 root:i2plan /run/i2plan/meshd.sock\n\
+                    660 root:i2plan /run/i2plan/rpc.sock\n\
                     600 i2plan-meshd:i2plan-meshd /run/i2plan/tund.sock";
     checks.push(Check::new(
         format!("{name}: who may reach which socket"),
@@ -159,7 +160,7 @@ pub async fn join(systems: &Systems) -> Result<Vec<Check>, Failure> {
 pub async fn remove(machine: &Machine, before: &Files) -> Result<Vec<Check>, Failure> {
     let mut checks = Vec::new();
     let said = apt(machine, "remove i2plan").await?;
-    let running = machine.shell("pgrep -u i2plan-keyd,i2plan-meshd,i2plan-tund -l || true").await?;
+    let running = machine.shell("pgrep -u i2plan-keyd,i2plan-meshd,i2plan-tund,i2plan-rpc -l || true").await?;
     checks.push(Check::new(
         "removing stops all daemons",
         running.is_empty(),
