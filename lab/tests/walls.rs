@@ -280,12 +280,15 @@ fn nothing_gets_through_the_walls() {
         ];
         check(node, Seat::Rpcd, &connections).await?;
 
-        // meshd at work: its state directory, the SAM bridge and the other daemons.
+        // meshd at work: its state directory, its configuration, the SAM bridge and the other daemons.
         check(node, Seat::Meshd, &files(Refused(Errno::EACCES))).await?;
         check(node, Seat::Meshd, &processes(1, Refused(Errno::EACCES), Killed)).await?;
         check(node, Seat::Meshd, &killed()).await?;
+        let config = node.config();
         let meshd = [
             (Attempt::WriteFile, at(&new), Done),
+            (Attempt::ReadFile, at(&config), Done),
+            (Attempt::WriteFile, at(&config), Refused(Errno::EACCES)),
             (Attempt::ConnectTcp, to(7656), Done),
             (Attempt::ConnectTcp, other_port, Refused(Errno::EACCES)),
             (Attempt::ListenTcp, to(4242), Refused(Errno::EACCES)),
