@@ -1,8 +1,8 @@
 //! The benchmark of the tool: how long `i2planctl` takes with a node that knows a thousand members.
 
 use std::ffi::OsString;
-use std::fs::Permissions;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -158,10 +158,15 @@ fn found(node: &Node) -> Result<(), Failure> {
     state.membership = Some(Membership { charter, chain, ipv4, last_sequence: 0, epoch: None });
 
     let [keyd, meshd, _] = node.uids;
-    let store = Store::open_existing(&node.state("keyd")).map_err(|error| Failure::new(error.to_string()))?;
+    // keyd takes only what belongs to its own user, and so does its store here.
+    let directory = node.state("founder");
+    DirBuilder::new().mode(0o700).create(&directory)?;
+    let store = Store::open(&directory).map_err(|error| Failure::new(error.to_string()))?;
     store.replace(founder.keys(), None).map_err(|error| Failure::new(error.to_string()))?;
-    for entry in std::fs::read_dir(node.state("keyd"))? {
-        chown(entry?.path(), Some(keyd), None)?;
+    for entry in std::fs::read_dir(&directory)? {
+        let entry = entry?;
+        chown(entry.path(), Some(keyd), Some(keyd))?;
+        std::fs::rename(entry.path(), node.state("keyd").join(entry.file_name()))?;
     }
     write(&node.state("meshd").join("state"), &state.to_bytes(), meshd)
 }
