@@ -316,6 +316,74 @@ fn a_killed_daemon_comes_back_and_its_socket_never_goes() {
     assert_ne!(pid_in(&again), pid_in(&meshd));
 }
 
+/// Has a descriptor kept in its first process, tells of it in the second, and forgets it there.
+const KEEP: &str =
+    "exec \"${0%/*}/helper\" --exact daemon_that_has_a_descriptor_kept --ignored --nocapture\n";
+
+#[test]
+#[ignore = "no test: the next one runs it in a daemon's place"]
+fn daemon_that_has_a_descriptor_kept() {
+    use std::io::{Read as _, Seek as _, Write as _};
+    use std::os::fd::AsFd as _;
+
+    let (Ok(socket), Ok(names)) = (std::env::var("NOTIFY_SOCKET"), std::env::var("LISTEN_FDNAMES")) else {
+        return;
+    };
+    let supervisor = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    supervisor.connect(socket).unwrap();
+    let mut content = String::new();
+    if names == "listener:kept" {
+        let mut kept = std::fs::File::open("/proc/self/fd/4").unwrap();
+        kept.read_to_string(&mut content).unwrap();
+        supervisor.send(b"FDSTOREREMOVE=1\nFDNAME=kept").unwrap();
+    } else {
+        let file = rustix::fs::memfd_create(c"kept", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut file = std::fs::File::from(file);
+        write!(file, "by {}", std::process::id()).unwrap();
+        file.rewind().unwrap();
+        let fds = [file.as_fd()];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
+        let parts = [std::io::IoSlice::new(b"READY=1\nFDSTORE=1\nFDNAME=kept")];
+        rustix::net::sendmsg(&supervisor, &parts, &mut control, rustix::net::SendFlags::empty()).unwrap();
+    }
+    eprintln!("kept pid={} names=[{names}] content=[{content}]", std::process::id());
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn what_a_daemon_has_kept_is_there_for_its_next_process() {
+    let dir = install(WAIT, WAIT, KEEP);
+    copy_executable(&std::env::current_exe().unwrap(), &dir.path().join("helper"));
+    let node = Node::start(dir);
+    let first = node.line("kept ");
+    assert!(first.ends_with("names=[listener] content=[]"), "{first}");
+    kill(pid_in(&first), Signal::SIGKILL).unwrap();
+    let second = node.line("kept ");
+    let expected = format!("names=[listener:kept] content=[by {}]", pid_in(&first));
+    assert!(second.ends_with(&expected), "{second}");
+    kill(pid_in(&second), Signal::SIGKILL).unwrap();
+    let third = node.line("kept ");
+    assert!(third.ends_with("names=[listener] content=[]"), "{third}");
+}
+
+#[test]
+fn others_do_not_speak_for_a_daemon() {
+    let node = Node::start(install(WAIT, WAIT, WAIT));
+    node.reports();
+    // Root may open the socket, but is not the daemon.
+    let stranger = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    stranger.send_to(b"FDSTOREREMOVE=1\nFDNAME=tun", node.run_dir().join("tund.notify")).unwrap();
+    let refused = node.line("i2planctl: tund: ");
+    assert_eq!(
+        refused,
+        format!("i2planctl: tund: what process {} said in its name is not heard", std::process::id())
+    );
+}
+
 #[test]
 fn terminate_stops_all_in_order_and_removes_the_sockets() {
     let mut node = Node::start(install(WAIT, WAIT, WAIT));
@@ -326,7 +394,7 @@ fn terminate_stops_all_in_order_and_removes_the_sockets() {
         [
             "i2planctl: stopping: SIGTERM came",
             "i2planctl: meshd stopped: it was killed by SIGTERM (15)",
-            "i2planctl: tund stopped: it was killed by SIGTERM (15)",
+            "i2planctl: tund stopped: it was killed by SIGINT (2)",
             "i2planctl: keyd stopped: it was killed by SIGTERM (15)",
         ]
     );

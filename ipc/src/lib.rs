@@ -16,6 +16,7 @@ pub mod error;
 pub mod frame;
 pub mod hello;
 pub mod node;
+pub mod notification;
 pub mod passphrase;
 pub mod places;
 pub mod rate;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
 use i2plan_ipc::server::{Limits, serve};
@@ -68,6 +68,9 @@ const LOCKED: u8 = 3;
 /// Exit status for keys that another process holds.
 const BUSY: u8 = 4;
 
+/// Wait before a key store that cannot be used is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+
 fn main() -> ExitCode {
     let args = match parse() {
         Ok(Some(args)) => args,
@@ -104,6 +107,7 @@ fn not_opened(error: &StoreError) -> (u8, String) {
 
 fn fail((status, message): (u8, String)) -> ExitCode {
     eprintln!("i2plan-keyd: {message}");
+    Supervisor::of_this_process().status(&message);
     ExitCode::from(status)
 }
 
@@ -209,10 +213,11 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
         return Err(usage(&"keyd, meshd and tund must run as three different users"));
     }
     hardening::lock_memory();
-    let supervisor = Supervisor::connect();
+    let supervisor = Supervisor::of_this_process();
     // Before the walls, which let no socket be made. What is wrong with it is said when the keys are there.
     let listener = activation::listener(args.listen.as_deref());
-    let store = Store::open(&args.store).map_err(|error| not_opened(&error))?;
+    let store =
+        door.wait_for(supervisor, || Store::open(&args.store))?.map_err(|error| not_opened(&error))?;
     wall_in(&args.store)?;
     let Opened { keys, sealed } = match store.load().map_err(|error| failed(&error))? {
         Some(stored) => door.open(&store, stored)?,
@@ -222,8 +227,8 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
                 None => door.ask_new()?,
             };
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-            let keys =
-                store.create(now, passphrase.as_ref().map(Seal::new)).map_err(|error| failed(&error))?;
+            let create = || store.create(now, passphrase.as_ref().map(Seal::new));
+            let keys = door.wait_for(supervisor, create)?.map_err(|error| failed(&error))?;
             info!(node = %keys.node(), sealed = passphrase.is_some(), "made the keys of a new node");
             Opened { keys, sealed: passphrase.is_some() }
         }
@@ -238,11 +243,19 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
             let listener = UnixListener::from_std(listener)?;
             walls::before_serving().map_err(std::io::Error::other)?;
             supervisor.ready();
+            supervisor.status(&format!("holds the keys of node {}", keys.node()));
             let service = Arc::new(Keyd::new(keys, sealed, args.sam));
-            tokio::select! {
-                () = serve(listener, service, access, Limits::default()) => {}
-                () = signals.next() => {}
+            let serving = serve(listener, service, access, Limits::default());
+            tokio::pin!(serving);
+            let mut watchdog = Watchdog::of_this_process();
+            loop {
+                tokio::select! {
+                    () = &mut serving => break,
+                    () = signals.next() => break,
+                    () = watchdog.due() => supervisor.alive(),
+                }
             }
+            supervisor.stopping(Duration::ZERO);
             Ok::<_, std::io::Error>(())
         })
         .map_err(|error| failed(&error))
@@ -314,6 +327,30 @@ impl Door {
             (None, None) => Ok(None),
         }
         .map_err(|error| not_unlocked(&error))
+    }
+
+    /// Does this, again and again while the directory cannot be used: a disk that is full, read-only or not there yet
+    /// is for somebody to mend. Without a supervisor to tell so, once. The outer error is a signal to end.
+    fn wait_for<T>(
+        &mut self,
+        supervisor: &Supervisor,
+        work: impl Fn() -> Result<T, StoreError>,
+    ) -> Result<Result<T, StoreError>, (u8, String)> {
+        loop {
+            let error = match work() {
+                Err(error @ StoreError::Io { .. }) if supervisor.is_there() => error,
+                done => return Ok(done),
+            };
+            warn!(%error, "waiting for the key store");
+            supervisor.waiting(&format!("waiting for the key store: {error}"), STORE_RETRY);
+            let signals = &mut self.signals;
+            self.runtime.block_on(async {
+                tokio::select! {
+                    () = tokio::time::sleep(STORE_RETRY) => Ok(()),
+                    () = signals.next() => Err(failed(&"stopped while it waited for the key store")),
+                }
+            })?;
+        }
     }
 
     fn ask_new(&mut self) -> Result<Option<Passphrase>, (u8, String)> {

@@ -72,6 +72,7 @@ pub enum Attempt {
     ExecutableMapping,
     MakeExecutable,
     MemoryFile,
+    SealableMemoryFile,
     Mount,
     Ring,
     Bpf,
@@ -197,6 +198,10 @@ fn attempt(intrusion: &Intrusion) -> io::Result<()> {
         }
         Attempt::MemoryFile => {
             call(libc::SYS_memfd_create, [address(c"x".to_bytes_with_nul()), 0, 0, 0, 0, 0])
+        }
+        Attempt::SealableMemoryFile => {
+            let flags = i64::from(libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
+            call(libc::SYS_memfd_create, [address(c"x".to_bytes_with_nul()), flags, 0, 0, 0, 0])
         }
         Attempt::Mount => {
             let kind = c"tmpfs".to_bytes_with_nul();

@@ -208,6 +208,8 @@ pub struct Sam {
 pub struct Session {
     /// `up` when it is.
     pub state: String,
+    /// Where it takes datagrams.
+    pub destination: Option<String>,
 }
 
 /// The tunnel part of [`Status`].
@@ -610,6 +612,18 @@ impl Node {
         let status = self.status().await?;
         let pid = status.daemons.iter().find(|daemon| daemon.name == name).and_then(|daemon| daemon.pid);
         pid.ok_or_else(|| self.failure(&format!("{name} does not run")))
+    }
+
+    /// The index that the kernel has given the node's interface.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn interface_index(&self) -> Result<u32, Failure> {
+        let args = [OsString::from("/proc/net/if_inet6")];
+        let output = Spawn::new(Path::new("/bin/cat"), args).namespace(Some(&self.name)).output("").await?;
+        let line = output.stdout.lines().find(|line| line.ends_with(" i2plan0"));
+        let index = line.and_then(|line| u32::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
+        index.ok_or_else(|| self.failure("it has no interface"))
     }
 
     /// Waits until the node's sessions are open.

@@ -92,18 +92,24 @@ pub fn serve_tcp(address: SocketAddr) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends so many bytes over TCP and compares hashes.
+/// Sends so many bytes over TCP and compares hashes; with `rate`, not more than so many a second.
 ///
 /// # Errors
 /// If the connection cannot be made or breaks.
-pub fn send_tcp(address: SocketAddr, bytes: u64) -> Result<(), Failure> {
+pub fn send_tcp(address: SocketAddr, bytes: u64, rate: Option<u32>) -> Result<(), Failure> {
     let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(30))?;
     let started = Instant::now();
     let mut noise = Noise(1);
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
+    // At a rate, in ten pieces a second.
+    let piece = rate.and_then(|rate| usize::try_from(rate / 10).ok()).unwrap_or(64 * 1024);
+    let mut buffer = vec![0; piece.max(1)];
     let mut left = bytes;
     while left > 0 {
+        if let Some(rate) = rate {
+            let due = Duration::from_secs_f64((bytes - left) as f64 / f64::from(rate));
+            std::thread::sleep(due.saturating_sub(started.elapsed()));
+        }
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         noise.fill(&mut buffer[..count]);
         hash.update(&buffer[..count]);

@@ -46,10 +46,29 @@ pub async fn ping(node: &Node, target: IpAddr, count: u32, first: bool) -> Resul
 /// # Errors
 /// If the transfer fails or the hash is not right.
 pub async fn transfer(from: &Node, to: &Node, address: IpAddr, bytes: u64) -> Result<Transfer, Failure> {
+    send(from, to, address, &[bytes.to_string()]).await
+}
+
+/// The same, at so many bytes a second.
+///
+/// # Errors
+/// As [`transfer`].
+pub async fn transfer_at(
+    from: &Node,
+    to: &Node,
+    address: IpAddr,
+    bytes: u64,
+    rate: u32,
+) -> Result<Transfer, Failure> {
+    send(from, to, address, &[bytes.to_string(), "--rate".to_owned(), rate.to_string()]).await
+}
+
+async fn send(from: &Node, to: &Node, address: IpAddr, what: &[String]) -> Result<Transfer, Failure> {
     let target = std::net::SocketAddr::new(address, PORT).to_string();
     let mut server = to.start_probe(&["__serve-tcp".to_owned(), target.clone()])?;
     server.first_line().await?;
-    let transfer: Transfer = from.probe(&["__send-tcp".to_owned(), target, bytes.to_string()]).await?;
+    let args = [&["__send-tcp".to_owned(), target][..], what].concat();
+    let transfer: Transfer = from.probe(&args).await?;
     server.kill().await?;
     if !transfer.intact {
         return Err(from.failure("the receiver's hash is not the sender's"));

@@ -221,6 +221,7 @@ fn nothing_gets_through_the_walls() {
             (Attempt::MakeDirectory, at(&new), Done),
             (Attempt::ConnectUnix, at(keyd_socket), Done),
             (Attempt::ConnectUnix, at(tund_socket), Done),
+            (Attempt::SealableMemoryFile, NOTHING, Done),
         ]);
         check(node, Seat::Free, &free).await?;
         std::fs::remove_dir(&new)?;
@@ -266,6 +267,9 @@ fn nothing_gets_through_the_walls() {
         for socket in &sockets {
             check(node, Seat::Keyd, &[(Attempt::ConnectUnix, at(socket), Killed)]).await?;
         }
+        check(node, Seat::Keyd, &[(Attempt::SealableMemoryFile, NOTHING, Killed)]).await?;
+        // tund has its supervisor keep its state in one.
+        check(node, Seat::Tund, &[(Attempt::SealableMemoryFile, NOTHING, Done)]).await?;
         // tund asks keyd for its key, and nobody else for anything.
         let connections = [
             (Attempt::ConnectUnix, at(keyd_socket), Done),
@@ -298,6 +302,7 @@ fn nothing_gets_through_the_walls() {
             (Attempt::ConnectUnix, at(keyd_socket), Done),
             (Attempt::ConnectUnix, at(tund_socket), Done),
             (Attempt::ConnectUnix, at(meshd_socket), Refused(Errno::EACCES)),
+            (Attempt::SealableMemoryFile, NOTHING, Killed),
             (Attempt::Capability, NOTHING, Killed),
             (Attempt::Mount, at(Path::new("/mnt")), Killed),
             (Attempt::MakeDirectory, at(&new), Killed),
@@ -313,6 +318,7 @@ fn nothing_gets_through_the_walls() {
             (Attempt::ListenTcp, to(4242), Refused(Errno::EACCES)),
             (Attempt::RawSocket, NOTHING, Refused(Errno::EPERM)),
             (Attempt::NetlinkSocket, NOTHING, Done),
+            (Attempt::SealableMemoryFile, NOTHING, Done),
             (Attempt::Capability, NOTHING, Refused(Errno::EPERM)),
             (Attempt::Mount, at(Path::new("/mnt")), Killed),
             (Attempt::MakeDirectory, at(&new), Killed),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::daemon::{activation, hardening, logging};
 use i2plan_ipc::version::Version;
 use i2plan_meshd::config::Config;
@@ -25,6 +26,8 @@ Options:
       --listen PATH        make the listening socket, if none is handed over
   -h, --help
   -V, --version
+
+Exit status: 1 failed; 2 the command line or the configuration is wrong.
 
 Environment: the configuration's variables, and those of the log: I2PLAN_LOG (error, warn, info, debug, or
 target=level,...), I2PLAN_LOG_FORMAT (text, json, journal), DEBUG_I2P, WARNFAIL_I2P, NO_COLOR.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
 
 fn fail(status: u8, message: &str) -> ExitCode {
     eprintln!("i2plan-meshd: {message}");
+    Supervisor::of_this_process().status(message);
     ExitCode::from(status)
 }
 

@@ -1,6 +1,8 @@
 //! Moves packets between the interface, the tunnel and the session's socket.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use boringtun::x25519::StaticSecret;
@@ -70,6 +72,7 @@ pub struct DataPath {
     commands: mpsc::Receiver<Command>,
     packet: Box<[u8]>,
     draining: Option<Draining>,
+    turns: Turns,
 }
 
 /// The process is to stop.
@@ -77,6 +80,18 @@ struct Draining {
     until: Instant,
     /// Taken when it has been answered.
     done: Option<oneshot::Sender<bool>>,
+}
+
+/// How often a data path has looked for what there is to do: the sign that it works.
+#[derive(Debug, Clone, Default)]
+pub struct Turns(Arc<AtomicU64>);
+
+impl Turns {
+    /// The number, which wraps around.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 struct Attached {
@@ -107,7 +122,14 @@ impl DataPath {
             // A byte more than may be, so that what is too long is seen to be.
             packet: vec![0; MAX_PACKET.max(MAX_MESSAGE) + 1].into(),
             draining: None,
+            turns: Turns::default(),
         })
+    }
+
+    /// Counts its turns, of which there are some in every second.
+    #[must_use]
+    pub fn turns(&self) -> Turns {
+        self.turns.clone()
     }
 
     /// Runs until nobody can command it any more.
@@ -116,6 +138,7 @@ impl DataPath {
     /// If the interface is gone.
     pub async fn run(mut self) -> io::Result<()> {
         loop {
+            self.turns.0.fetch_add(1, Ordering::Relaxed);
             self.send();
             let deadline = self.drain(self.tunnel.poll_timeout(Instant::now()));
             // Of an interface that goes away with this process nothing more is taken.

@@ -5,12 +5,14 @@
 //! privileges that the first gives up.
 
 use std::io::Error as IoError;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::daemon::activation::ActivationError;
-use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::daemon::activation::{ActivationError, Stored};
+use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::sandbox::SandboxError;
 use i2plan_ipc::daemon::users::UnknownUser;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
@@ -23,6 +25,7 @@ use tokio::sync::mpsc;
 pub mod device;
 pub mod interface;
 pub mod io;
+pub mod kept;
 pub mod options;
 pub mod privileges;
 mod readiness;
@@ -62,7 +65,31 @@ pub enum EndReason {
     /// The interface went away.
     #[error("the interface is gone: {0}")]
     Interface(IoError),
+    /// There is an interface from before, but it cannot be gone on with, and the privilege to make one is gone: the
+    /// next process has it.
+    #[error("the interface from before is of no use, so this starts again without: {0}")]
+    Kept(String),
+    /// The TUN driver was not there at the start, so it is outside of the walls.
+    #[error("the TUN driver has come: starting again with it")]
+    Driver,
 }
+
+impl EndReason {
+    /// The exit status, as `--help` tells it.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Log(_)
+            | Self::User(_)
+            | Self::Listen(_)
+            | Self::Privileges(privileges::PrivilegeError::Root) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// How often it is looked whether the TUN driver has come.
+const DRIVER_POLL: Duration = Duration::from_secs(2);
 
 /// Runs the daemon until it is asked to stop.
 ///
@@ -74,30 +101,96 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
     logging::init()?;
     let meshd = users::user_id(&options.meshd_user)?;
     hardening::lock_memory();
-    let listener = activation::listener(options.listen.as_deref())?;
+    let supervisor = Supervisor::of_this_process();
+    let activation::Passed { listener, stored } = activation::passed(options.listen.as_deref())?;
+    let start = take_over(stored, supervisor)?;
+    let resumed = start.interface.is_some();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(EndReason::Runtime)?;
-    let supervisor = Supervisor::connect();
     runtime.block_on(async {
         listener.set_nonblocking(true).map_err(EndReason::Runtime)?;
         let listener = UnixListener::from_std(listener).map_err(EndReason::Runtime)?;
         let (fatal, mut reason) = mpsc::channel(1);
-        let service = Arc::new(service::Tund::new(&options.keyd_socket, fatal));
+        let service = Arc::new(service::Tund::new(&options.keyd_socket, supervisor, start, fatal.clone()));
         let access = Access::new([(Role::Meshd, Who::User(meshd))]);
         let mut terminate = signal(SignalKind::terminate()).map_err(EndReason::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(EndReason::Runtime)?;
-        walls::before_the_interface()?;
-        supervisor.ready();
-        tokio::select! {
-            () = serve(listener, Arc::clone(&service), access, Limits::default()) => {}
-            Some(reason) = reason.recv() => return Err(reason),
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        if resumed {
+            walls::before_packets()?;
+        } else {
+            walls::before_the_interface()?;
         }
-        service.quit().await;
-        Ok(())
+        supervisor.ready();
+        if resumed {
+            let service = Arc::clone(&service);
+            tokio::spawn(async move { service.resume().await });
+        } else {
+            supervisor.status("waiting for meshd to say what the interface is");
+            watch_for_driver(fatal);
+        }
+        let serving = serve(listener, Arc::clone(&service), access, Limits::default());
+        tokio::pin!(serving);
+        let mut watchdog = Watchdog::of_this_process();
+        loop {
+            tokio::select! {
+                () = &mut serving => {}
+                Some(reason) = reason.recv() => return Err(reason),
+                // What is kept is for the next process: a restart ends this one in the same way. If it is the end,
+                // the supervisor closes what it keeps.
+                _ = terminate.recv() => {
+                    supervisor.stopping(Duration::ZERO);
+                    if supervisor.is_there() {
+                        service.drain().await;
+                    } else {
+                        service.quit().await;
+                    }
+                    return Ok(());
+                }
+                _ = interrupt.recv() => {
+                    supervisor.stopping(Duration::ZERO);
+                    service.quit().await;
+                    return Ok(());
+                }
+                () = watchdog.due() => {
+                    if service.works().await {
+                        supervisor.alive();
+                    }
+                }
+            }
+        }
     })
+}
+
+/// What the supervisor has kept. With the interface among it, privileges go before anything of it is parsed.
+#[cfg(target_os = "linux")]
+fn take_over(mut stored: Vec<Stored>, supervisor: &'static Supervisor) -> Result<service::Start, EndReason> {
+    let device = kept::found::take_device(&mut stored, supervisor);
+    if device.is_some() {
+        privileges::drop_all()?;
+    }
+    kept::found::sort(device, stored, supervisor).map_err(EndReason::Kept)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn take_over(stored: Vec<Stored>, supervisor: &'static Supervisor) -> Result<service::Start, EndReason> {
+    for stored in stored {
+        stored.refuse(supervisor, "nothing is stored on this system");
+    }
+    Ok(service::Start::fresh(supervisor))
+}
+
+/// Ends the process when the TUN driver comes that was not there when the walls went up.
+fn watch_for_driver(fatal: mpsc::Sender<EndReason>) {
+    let driver = Path::new("/dev/net/tun");
+    if cfg!(target_os = "linux") && !driver.parent().is_some_and(Path::exists) {
+        tokio::spawn(async move {
+            while !driver.exists() {
+                tokio::time::sleep(DRIVER_POLL).await;
+            }
+            let _ = fatal.try_send(EndReason::Driver);
+        });
+    }
 }

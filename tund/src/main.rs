@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::version::Version;
 use i2plan_tund::options::{self, Action};
 
@@ -25,7 +26,8 @@ fn main() -> ExitCode {
         Action::Run(options) => {
             if let Err(error) = i2plan_tund::run(&options) {
                 eprintln!("i2plan-tund: {error}");
-                return ExitCode::FAILURE;
+                Supervisor::of_this_process().status(&error.to_string());
+                return ExitCode::from(error.exit_status());
             }
             ExitCode::SUCCESS
         }

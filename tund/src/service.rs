@@ -1,21 +1,25 @@
 //! Answers meshd.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
-use i2plan_ipc::api::tund::{Configured, Interface, Limits, Reply, Request, Stats, TundApi};
+use i2plan_ipc::api::tund::{Configured, Interface, Limits, Peer, Reply, Request, Stats, TundApi};
 use i2plan_ipc::client::Link;
+use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::version::Version;
-use i2plan_ipc::{ApiError, Role};
+use i2plan_ipc::{ApiError, ErrorKind, Role};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tracing::info;
+use tokio::time::sleep;
+use tracing::{info, warn};
 
+use crate::device::Device;
 use crate::interface::Subnets;
-use crate::io::{Command, Counted, DataPath};
+use crate::io::{Command, Counted, DataPath, Turns};
+use crate::kept::{Keeper, Kind};
 use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
 use crate::{EndReason, device, interface, privileges, walls};
@@ -26,9 +30,19 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Commands that may wait for the data path.
 const MAX_COMMANDS: usize = 16;
 
+/// Wait before `keyd` is asked again for the key of an interface that is there.
+const LEASE_RETRY: Duration = Duration::from_millis(200);
+
+/// The same if it has refused: it will until `meshd` asks for another epoch's, or the clock is set right.
+const LEASE_REFUSED_RETRY: Duration = Duration::from_secs(5);
+
 /// The daemon's state.
 pub struct Tund {
+    supervisor: &'static Supervisor,
     keyd: Link<KeydApi>,
+    /// An interface that was there when the process started, and waits for its key.
+    resumable: Mutex<Option<Resumable>>,
+    keeper: Keeper,
     running: Mutex<Option<Running>>,
     /// A session for data that came before the interface.
     waiting: Mutex<Option<Session>>,
@@ -44,51 +58,122 @@ struct Running {
     interface: Interface,
     configured: Configured,
     commands: mpsc::Sender<Command>,
+    turns: Turns,
+    /// When it was last asked whether the data path works.
+    seen: u64,
+}
+
+/// An interface that is up but has no data path yet.
+pub struct Resumable {
+    /// The interface itself.
+    pub device: Device,
+    /// As it was asked for.
+    pub interface: Interface,
+    /// The epoch of the WireGuard key.
+    pub epoch: u32,
+    /// The peers.
+    pub peers: Vec<Peer>,
+}
+
+/// What a daemon begins with.
+pub struct Start {
+    /// The interface.
+    pub interface: Option<Resumable>,
+    /// The session for data.
+    pub data: Option<Session>,
+    /// The session for control messages.
+    pub control: Option<Session>,
+    /// Has all that kept.
+    pub keeper: Keeper,
+}
+
+impl Start {
+    /// With nothing.
+    #[must_use]
+    pub fn fresh(supervisor: &'static Supervisor) -> Self {
+        Self { interface: None, data: None, control: None, keeper: Keeper::new(supervisor) }
+    }
 }
 
 impl Tund {
-    /// A daemon without interface. `fatal` gets the reason why the process must end, should there come one.
+    /// A daemon. `fatal` gets the reason why the process must end, should there come one.
     #[must_use]
-    pub fn new(keyd: &Path, fatal: mpsc::Sender<EndReason>) -> Self {
+    pub fn new(
+        keyd: &Path,
+        supervisor: &'static Supervisor,
+        start: Start,
+        fatal: mpsc::Sender<EndReason>,
+    ) -> Self {
         Self {
+            supervisor,
             keyd: Link::new(keyd, Role::Tund),
+            resumable: Mutex::new(start.interface),
+            keeper: start.keeper,
             running: Mutex::new(None),
-            waiting: Mutex::new(None),
-            control: Mutex::new(None),
+            waiting: Mutex::new(start.data),
+            control: Mutex::new(start.control),
             limits: Mutex::new(None),
             fatal,
         }
     }
 
+    /// Goes on with the interface that was there at the start, if there was one: as soon as `keyd` leases its key, and
+    /// without a word of `meshd`.
+    pub async fn resume(&self) {
+        loop {
+            let wanted =
+                self.resumable.lock().await.as_ref().map(|kept| (kept.interface.clone(), kept.epoch));
+            let Some((interface, epoch)) = wanted else { return };
+            let name = interface.name.clone();
+            let Err(error) = self.configure(interface, epoch).await else { return };
+            warn!(%error, "cannot go on with the interface yet");
+            self.supervisor.status(&format!("{name} is up, but carries nothing yet: {error}"));
+            let away = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout);
+            sleep(if away { LEASE_RETRY } else { LEASE_REFUSED_RETRY }).await;
+        }
+    }
+
+    /// Whether the data path, if there is one, has done something since this was asked last.
+    pub async fn works(&self) -> bool {
+        // Whoever holds it is at work, under a deadline.
+        let Ok(mut running) = self.running.try_lock() else { return true };
+        running.as_mut().is_none_or(|running| {
+            let before = std::mem::replace(&mut running.seen, running.turns.count());
+            before != running.seen
+        })
+    }
+
     async fn configure(&self, interface: Interface, epoch: u32) -> Result<Configured, ApiError> {
         interface::check(&interface)?;
+        if let Some(running) = &*self.running.lock().await {
+            self.compare(&running.interface, &interface)?;
+            if running.configured.epoch == epoch {
+                return Ok(running.configured.clone());
+            }
+        }
+        if let Some(resumable) = &*self.resumable.lock().await {
+            self.compare(&resumable.interface, &interface)?;
+        }
+        // Nothing is held meanwhile: keyd may be slow or away.
+        let lease = self.lease(&interface, epoch).await?;
         // Held until all is done, so that there is one interface.
         let mut running = self.running.lock().await;
         if let Some(running) = &mut *running {
-            if running.interface == interface {
-                if running.configured.epoch != epoch {
-                    self.rotate(running, epoch).await?;
-                }
-                return Ok(running.configured.clone());
+            self.compare(&running.interface, &interface)?;
+            // Another may have been asked for meanwhile; keyd leases none that is older than the newest.
+            if running.configured.epoch < epoch {
+                self.rotate(running, lease).await?;
             }
-            end(&self.fatal, EndReason::AnotherInterface);
-            return Err(ApiError::unavailable(format!(
-                "the interface {} is up with another configuration; tund starts again for this one",
-                running.configured.interface
-            )));
+            return Ok(running.configured.clone());
         }
-        let lease = self.lease(&interface, epoch).await?;
-        let device = device::create(&interface).await?;
-        privileges::drop_all().map_err(|error| {
-            let answer = ApiError::internal(error.to_string());
-            end(&self.fatal, EndReason::Privileges(error));
-            answer
-        })?;
-        walls::before_packets().map_err(|error| {
-            let answer = ApiError::internal(error.to_string());
-            end(&self.fatal, EndReason::Walls(error));
-            answer
-        })?;
+        let mut resumable = self.resumable.lock().await;
+        let mut waiting = self.waiting.lock().await;
+        let (device, peers) = if let Some(kept) = resumable.take() {
+            self.keeper.epoch(epoch);
+            (kept.device, kept.peers)
+        } else {
+            (self.create(&interface, epoch).await?, Vec::new())
+        };
 
         let WireGuardLease { private_key, epoch } = lease;
         let key = StaticSecret::from(private_key.0);
@@ -97,13 +182,19 @@ impl Tund {
             public_key: PublicKey::from(&key).to_bytes(),
             epoch,
         };
-        let mut tunnel = Tunnel::new(key, Subnets::of(&interface), Instant::now());
+        let now = Instant::now();
+        let mut tunnel = Tunnel::new(key, Subnets::of(&interface), now);
         if let Some(limits) = *self.limits.lock().await {
-            tunnel.set_limit(usize::try_from(limits.tunnels).unwrap_or(usize::MAX), Instant::now());
+            tunnel.set_limit(usize::try_from(limits.tunnels).unwrap_or(usize::MAX), now);
+        }
+        match tunnel.set_peers(peers, now) {
+            Ok(()) => tunnel.begin_all(now),
+            Err(error) => warn!(%error, "the peers that were kept are of no use; meshd names them again"),
         }
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
         let path = DataPath::new(device, tunnel, receiver)
             .map_err(|error| ApiError::internal(format!("cannot wait for the interface: {error}")))?;
+        let turns = path.turns();
         let fatal = self.fatal.clone();
         tokio::spawn(async move {
             if let Err(error) = path.run().await {
@@ -118,18 +209,57 @@ impl Tund {
             epoch,
             "the interface is up and all privileges are given up"
         );
-        if let Some(session) = self.waiting.lock().await.take() {
+        self.supervisor.status(&format!("carrying packets on {}", configured.interface));
+        if let Some(session) = waiting.take() {
             let (done, _) = oneshot::channel();
             // There is room: nobody else has the sender yet.
             let _ = commands.try_send(Command::Attach(session, done));
         }
-        *running = Some(Running { interface, configured: configured.clone(), commands });
+        *running = Some(Running { interface, configured: configured.clone(), commands, turns, seen: 0 });
         Ok(configured)
     }
 
+    /// Makes the interface, and gives up all that this took.
+    async fn create(&self, interface: &Interface, epoch: u32) -> Result<Device, ApiError> {
+        let device = device::create(interface).await.inspect_err(|error| {
+            let hint = error.hint.as_deref().unwrap_or_default();
+            self.supervisor.status(&format!("there is no interface: {error}; {hint}"));
+        })?;
+        privileges::drop_all().map_err(|error| {
+            let answer = ApiError::internal(error.to_string());
+            end(&self.fatal, EndReason::Privileges(error));
+            answer
+        })?;
+        walls::before_packets().map_err(|error| {
+            let answer = ApiError::internal(error.to_string());
+            end(&self.fatal, EndReason::Walls(error));
+            answer
+        })?;
+        self.keeper.interface(interface, epoch, device.as_fd());
+        Ok(device)
+    }
+
+    /// Ends the process if another interface is wanted than there is.
+    fn compare(&self, present: &Interface, wanted: &Interface) -> Result<(), ApiError> {
+        if present == wanted {
+            return Ok(());
+        }
+        self.give_up();
+        Err(ApiError::unavailable(format!(
+            "the interface {} is up with another configuration; tund starts again for this one",
+            present.name
+        )))
+    }
+
+    /// Ends the process, with nothing kept, for the next to make another interface or none.
+    fn give_up(&self) {
+        self.keeper.nothing();
+        end(&self.fatal, EndReason::AnotherInterface);
+    }
+
     /// Goes on with the key of another epoch.
-    async fn rotate(&self, running: &mut Running, epoch: u32) -> Result<(), ApiError> {
-        let lease = self.lease(&running.interface, epoch).await?;
+    async fn rotate(&self, running: &mut Running, lease: WireGuardLease) -> Result<(), ApiError> {
+        let epoch = lease.epoch;
         let public_key = PublicKey::from(&StaticSecret::from(lease.private_key.0)).to_bytes();
         let (done, answer) = oneshot::channel();
         let gone = || ApiError::unavailable("the data path has broken down; tund is about to restart");
@@ -138,6 +268,7 @@ impl Tund {
         info!(epoch, "a new WireGuard key is in use");
         running.configured.public_key = public_key;
         running.configured.epoch = epoch;
+        self.keeper.epoch(epoch);
         Ok(())
     }
 
@@ -168,6 +299,10 @@ impl Tund {
     }
 
     async fn attach(&self, session: Session) -> Result<(), ApiError> {
+        if !self.keeper.session(Kind::Data, &session) {
+            // A meshd that has taken it back, or has found this process again.
+            return Ok(());
+        }
         let running = self.running.lock().await;
         if running.is_none() {
             *self.waiting.lock().await = Some(session);
@@ -188,12 +323,18 @@ impl Tund {
         Ok((data.map_err(failed)?, control.map_err(failed)?))
     }
 
-    /// Sends what waits to be sent and ends the sessions, because the node stops.
-    pub async fn quit(&self) {
+    /// Sends what waits to be sent.
+    pub async fn drain(&self) {
         let time = self.limits.lock().await.map_or(DRAIN, |limits| limits.drain);
         if let Ok(Some(false)) = self.ask(|done| Command::Drain(time, done)).await {
             info!("not all that waited to be sent could be sent in time");
         }
+    }
+
+    /// Sends what waits to be sent and ends the sessions, because the node stops.
+    pub async fn quit(&self) {
+        self.drain().await;
+        self.keeper.nothing();
         let Ok((data, control)) = self.sessions().await else { return };
         for Shared { session, fds } in data.into_iter().chain(control) {
             if let Ok(session) = Session::adopt(session, fds) {
@@ -234,7 +375,10 @@ impl Service for Tund {
                 Ok(Reply::Done.into())
             }
             Request::KeepControl(session) => {
-                *self.control.lock().await = Some(Session::adopt(session, fds)?);
+                let session = Session::adopt(session, fds)?;
+                if self.keeper.session(Kind::Control, &session) {
+                    *self.control.lock().await = Some(session);
+                }
                 Ok(Reply::Done.into())
             }
             Request::TakeSessions => {
@@ -250,14 +394,17 @@ impl Service for Tund {
                 Ok(Answer { reply, fds: all })
             }
             Request::GiveUp => {
-                if self.running.lock().await.is_some() {
-                    end(&self.fatal, EndReason::AnotherInterface);
+                let resumable = self.resumable.lock().await.is_some();
+                if resumable || self.running.lock().await.is_some() {
+                    self.give_up();
                 }
                 Ok(Reply::Done.into())
             }
             Request::SetPeers(peers) => {
+                let wanted = peers.clone();
                 let done = self.ask(|done| Command::SetPeers(peers, done)).await?;
                 done.ok_or_else(not_configured)??;
+                self.keeper.peers(&wanted);
                 Ok(Reply::Done.into())
             }
             Request::Limits(limits) => {
@@ -284,7 +431,12 @@ mod tests {
     use super::*;
 
     fn tund() -> Tund {
-        Tund::new(Path::new("/nonexistent/keyd.sock"), mpsc::channel(1).0)
+        start(mpsc::channel(1).0)
+    }
+
+    fn start(fatal: mpsc::Sender<EndReason>) -> Tund {
+        let nobody = Box::leak(Box::new(Supervisor::hearing(None)));
+        Tund::new(Path::new("/nonexistent/keyd.sock"), nobody, Start::fresh(nobody), fatal)
     }
 
     fn interface() -> Interface {
@@ -349,7 +501,7 @@ mod tests {
     #[tokio::test]
     async fn without_an_interface_there_is_none_to_give_up() {
         let (fatal, mut reason) = mpsc::channel(1);
-        let tund = Tund::new(Path::new("/nonexistent/keyd.sock"), fatal);
+        let tund = start(fatal);
         assert!(tund.call(Role::Meshd, Request::GiveUp, Vec::new()).await.is_ok());
         assert!(reason.try_recv().is_err());
     }

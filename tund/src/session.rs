@@ -1,14 +1,15 @@
 //! The SAM session that datagrams go through: its id and its two descriptors.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund;
 use i2plan_proto::destination::Destination;
+use rustix::io::Errno;
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
-use rustix::net::{AddressFamily, SendFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 
 /// Longest session id, bytes.
 const MAX_ID: usize = 64;
@@ -100,14 +101,38 @@ impl Session {
     pub fn share(&self) -> io::Result<Shared> {
         let udp = self.udp.as_fd().try_clone_to_owned()?;
         let control = self.control.try_clone()?;
-        Ok(Shared {
-            session: tund::Session {
-                id: self.id.0.clone(),
-                bridge: self.bridge,
-                destination: self.destination,
-            },
-            fds: vec![udp, control],
-        })
+        Ok(Shared { session: self.describe(), fds: vec![udp, control] })
+    }
+
+    /// Its description.
+    #[must_use]
+    pub fn describe(&self) -> tund::Session {
+        tund::Session { id: self.id.0.clone(), bridge: self.bridge, destination: self.destination }
+    }
+
+    /// Its control connection.
+    #[must_use]
+    pub fn control(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
+    }
+
+    /// Where its control connection leads; none if it has ended.
+    #[must_use]
+    pub fn connected_to(&self) -> Option<SocketAddr> {
+        TcpStream::from(self.control.try_clone().ok()?).peer_addr().ok()
+    }
+
+    /// Whether the router has not ended the session yet, as far as can be seen without asking it.
+    ///
+    /// # Errors
+    /// How it has ended.
+    pub fn check_alive(&self) -> Result<(), String> {
+        let mut next = [0; 1];
+        match rustix::net::recv(&self.control, &mut next[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Err("the router has closed the session".to_owned()),
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(format!("the connection to the router is lost: {error}")),
+        }
     }
 
     /// Tells the router that the session is over, so that its destination can be used again at once; some take
@@ -130,7 +155,7 @@ fn is_socket(fd: BorrowedFd<'_>, kind: SocketType, families: &[AddressFamily]) -
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
     use std::os::unix::net::UnixDatagram;
 
     use i2plan_ipc::ErrorKind;

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::fs::Permissions;
-use std::io::{Read as _, Write as _};
+use std::io::{IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -13,13 +14,16 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
 use caps::{CapSet, Capability};
+use command_fds::{CommandFdExt as _, FdMapping};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
 use i2plan_ipc::api::tund::{Configured, Interface, Peer, Reply, Request, Session, Stats, TundApi};
 use i2plan_ipc::client::ClientError;
+use i2plan_ipc::notification::{self, Notification};
 use i2plan_ipc::secret::SecretKey;
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
 use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
@@ -28,6 +32,7 @@ use i2plan_proto::identity::{NetworkId, NodeId};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 use tempfile::TempDir;
 
@@ -98,10 +103,60 @@ impl Service for Keyd {
     }
 }
 
+/// A supervisor's descriptor store.
+#[derive(Default)]
+struct Store {
+    stored: Vec<(String, OwnedFd)>,
+    forgotten: Vec<String>,
+}
+
+impl Store {
+    fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.stored.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Does what a daemon says at this socket, for as long as the test runs. What is returned gets a word when the
+    /// daemon is ready.
+    fn listen(socket: UnixDatagram, store: Arc<Mutex<Self>>) -> mpsc::Receiver<()> {
+        let (sender, ready) = mpsc::channel();
+        std::thread::spawn(move || {
+            loop {
+                let mut buffer = [0; 4096];
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut control = RecvAncillaryBuffer::new(&mut space);
+                let parts = &mut [IoSliceMut::new(&mut buffer)];
+                let received = recvmsg(&socket, parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+                let heard = Notification::parse(&buffer[..received.bytes]);
+                if heard.ready {
+                    let _ = sender.send(());
+                }
+                let mut store = store.lock().unwrap();
+                match heard.store {
+                    Some(notification::Store::Keep { name, .. }) => {
+                        for message in control.drain() {
+                            let RecvAncillaryMessage::ScmRights(fds) = message else { continue };
+                            store.stored.extend(fds.map(|fd| (name.clone(), fd)));
+                        }
+                    }
+                    Some(notification::Store::Forget { name }) => {
+                        store.stored.retain(|(stored, _)| *stored != name);
+                        store.forgotten.push(name);
+                    }
+                    None => {}
+                }
+            }
+        });
+        ready
+    }
+}
+
 /// A running daemon, killed when dropped.
 struct Tund {
     child: Child,
     dir: TempDir,
+    store: Arc<Mutex<Store>>,
     keyd: tokio::task::AbortHandle,
 }
 
@@ -117,6 +172,18 @@ impl Tund {
     /// Starts a daemon in a namespace, as a service unit would: with a user of its own and, unless it is to
     /// go without, `CAP_NET_ADMIN` as its only capability.
     fn start(namespace: &Namespace, seed: u8, capable: bool) -> Self {
+        let (tund, ready) = Self::start_with(namespace, seed, capable, Store::default());
+        ready.recv().unwrap();
+        tund
+    }
+
+    /// The same with what a supervisor has kept. What is returned besides gets a word when it is ready.
+    fn start_with(
+        namespace: &Namespace,
+        seed: u8,
+        capable: bool,
+        store: Store,
+    ) -> (Self, mpsc::Receiver<()>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let keyd = start_keyd(dir.path(), seed);
@@ -126,8 +193,22 @@ impl Tund {
         let ready = UnixDatagram::bind(dir.path().join("ready")).unwrap();
         open_to_all(&dir.path().join("ready"));
 
-        let mut command = command(dir.path());
+        let program = command(dir.path());
+        // Who executes the program must know the process id that it has then.
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]).arg(program.get_program());
+        let names: Vec<_> = store.stored.iter().map(|(name, _)| name.as_str()).collect();
+        if !names.is_empty() {
+            command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        }
+        let mappings = (3..)
+            .zip(&store.stored)
+            .map(|(child_fd, (_, fd))| FdMapping { parent_fd: fd.try_clone().unwrap(), child_fd });
+        command.fd_mappings(mappings.collect()).unwrap();
+        let store = Arc::new(Mutex::new(store));
+        let ready = Store::listen(ready, Arc::clone(&store));
         command
+            .stdin(Stdio::null())
             .args(["--meshd-user", "0", "--keyd-socket"])
             .arg(dir.path().join("keyd.sock"))
             .arg("--listen")
@@ -145,11 +226,25 @@ impl Tund {
             let _lock = fork_lock();
             command.spawn().unwrap()
         });
-        let tund = Self { child, dir, keyd };
-        let mut message = [0; 100];
-        ready.recv(&mut message).unwrap();
-        assert!(message.starts_with(b"READY=1"));
-        tund
+        (Self { child, dir, store, keyd }, ready)
+    }
+
+    /// Kills it, and leaves what its supervisor has kept.
+    fn kill(mut self) -> Store {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::take(&mut *self.store.lock().unwrap())
+    }
+
+    /// Waits until the supervisor's store is so.
+    fn until(&self, what: &str, condition: impl Fn(&Store) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !condition(&self.store.lock().unwrap()) {
+            let store = self.store.lock().unwrap();
+            assert!(Instant::now() < deadline, "not so: {what}: {:?} {:?}", store.names(), store.forgotten);
+            drop(store);
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     async fn connect(&self) -> Client<TundApi> {
@@ -316,6 +411,118 @@ async fn without_its_interface_it_ends() {
     assert_eq!(tund.child.wait().unwrap().code(), Some(1));
 }
 
+fn index(namespace: &Namespace, name: &'static str) -> u32 {
+    namespace.run(move || {
+        let socket = UdpSocket::bind("[::]:0").unwrap();
+        rustix::net::netdevice::name_to_index(&socket, name).unwrap()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
+    let namespace = Namespace::new();
+    let tund = Tund::start(&namespace, 1, true);
+    let mut client = tund.connect().await;
+    configure(&mut client, interface(1)).await.unwrap();
+    let bridge = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let router = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (udp, tcp) =
+        (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpStream::connect(router.local_addr().unwrap()).unwrap());
+    let _connection = router.accept().unwrap();
+    let session = Session {
+        id: "data-1".to_owned(),
+        bridge: bridge.local_addr().unwrap(),
+        destination: peer(1).endpoint,
+    };
+    client.call_with_fds(Request::AttachSession(session), &[udp.as_fd(), tcp.as_fd()]).await.unwrap();
+    // Of the two, this one leaves it to the other to begin, as far as it is new.
+    let other = (2..=255).find(|seed| public_key(*seed) < public_key(1)).unwrap();
+    client.call(Request::SetPeers(vec![peer(other)])).await.unwrap();
+    tund.until("all is kept", |store| store.names() == ["state.3", "tcp.2", "tun", "udp.2"]);
+    let index_before = index(&namespace, "i2plan0");
+    drop((client, udp, tcp));
+    let mut store = tund.kill();
+
+    let file = || std::fs::File::open("/dev/null").unwrap();
+    for name in ["evil", "state.999", "udp.77"] {
+        store.stored.push((name.to_owned(), file().into()));
+    }
+    let (tund, ready) = Tund::start_with(&namespace, 1, true, store);
+    ready.recv().unwrap();
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(tund.status(set), "0000000000000000", "{set}");
+    }
+    // A handshake, unasked: to go on, the peer needs a new session.
+    let mut datagram = [0; 2000];
+    let line = format!("3.0 data-1 {}\n", peer(other).endpoint.to_base64());
+    bridge.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let len = loop {
+        // What the first process has sent comes first.
+        let len = bridge.recv(&mut datagram).unwrap();
+        let mut client = tund.connect().await;
+        if stats(&mut client).await.peers.iter().any(|peer| peer.tx_packets > 0) {
+            break len;
+        }
+    };
+    assert!(datagram.starts_with(line.as_bytes()));
+    assert_eq!((datagram[line.len()], len), (1, line.len() + 148));
+    let mut client = tund.connect().await;
+    let seen = stats(&mut client).await;
+    assert_eq!((seen.interface.as_deref(), seen.session.as_deref()), (Some("i2plan0"), Some("data-1")));
+    assert_eq!(index(&namespace, "i2plan0"), index_before);
+    tund.until("the rest is dropped", |store| store.names() == ["state.3", "tcp.2", "tun", "udp.2"]);
+    let configured = configure(&mut client, interface(1)).await.unwrap();
+    assert_eq!(configured.public_key, public_key(1));
+
+    // To have no interface any more empties the store.
+    client.call(Request::GiveUp).await.unwrap();
+    tund.until("nothing is kept", |store| store.names().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_interface_from_the_store_is_dropped() {
+    let namespace = Namespace::new();
+    let mut stores = Vec::new();
+    for (seed, name) in [(1, "i2plan0"), (2, "foreign0")] {
+        let tund = Tund::start(&namespace, seed, true);
+        let interface = Interface { name: name.to_owned(), ..interface(seed) };
+        configure(&mut tund.connect().await, interface).await.unwrap();
+        tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
+        stores.push(tund.kill());
+    }
+    let (mut foreign, mut store) = (stores.pop().unwrap(), stores.pop().unwrap());
+    store.stored.retain(|(name, _)| name != "tun");
+    foreign.stored.retain(|(name, _)| name == "tun");
+    store.stored.append(&mut foreign.stored);
+
+    // Its privileges are gone by then, so it ends for the next to have them.
+    let (mut tund, _) = Tund::start_with(&namespace, 1, true, store);
+    assert_eq!(tund.child.wait().unwrap().code(), Some(1));
+    tund.until("it is dropped", |store| store.names() == ["state.1"]);
+    let store = tund.kill();
+    let (tund, ready) = Tund::start_with(&namespace, 1, true, store);
+    ready.recv().unwrap();
+    configure(&mut tund.connect().await, interface(1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_to_stop_leaves_what_is_kept_and_one_to_end_it_all_does_not() {
+    for (signal, kept) in [(rustix::process::Signal::TERM, true), (rustix::process::Signal::INT, false)] {
+        let namespace = Namespace::new();
+        let mut tund = Tund::start(&namespace, 1, true);
+        configure(&mut tund.connect().await, interface(1)).await.unwrap();
+        tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
+        let pid = rustix::process::Pid::from_child(&tund.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        assert_eq!(tund.child.wait().unwrap().code(), Some(0));
+        if kept {
+            assert_eq!(tund.store.lock().unwrap().names(), ["state.1", "tun"]);
+        } else {
+            tund.until("nothing is kept", |store| store.names().is_empty());
+        }
+    }
+}
+
 /// Runs the program to its end: its exit code, and what it says on standard error.
 fn complain(args: &[&str]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().unwrap();
@@ -329,7 +536,7 @@ fn complain(args: &[&str]) -> (Option<i32>, String) {
 fn root_is_refused() {
     require_root();
     let (code, stderr) = complain(&["--meshd-user", "0", "--listen", "/nonexistent/x"]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     assert!(stderr.contains("root") && stderr.lines().count() == 1, "{stderr}");
 }
 

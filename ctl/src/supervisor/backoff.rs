@@ -13,6 +13,9 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// A daemon that ran so long was healthy: what went wrong then is a new story.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
+/// The same of one that ended as if it had been asked to: somebody wants it anew.
+const HEALTHY_AFTER_IF_ORDERLY: Duration = Duration::from_secs(5);
+
 /// The exit code of a daemon whose command line or configuration is wrong.
 const CONFIGURATION_ERROR: i32 = 2;
 
@@ -51,7 +54,7 @@ impl Backoff {
             return Verdict::GiveUp;
         }
         let ran = self.started_at.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
-        if ran >= HEALTHY_AFTER {
+        if ran >= if code == Some(0) { HEALTHY_AFTER_IF_ORDERLY } else { HEALTHY_AFTER } {
             self.failures = 0;
         }
         let wait = SHORTEST.saturating_mul(2u32.saturating_pow(self.failures)).min(LONGEST);
@@ -97,6 +100,15 @@ mod tests {
         waits(&mut backoff, Duration::from_secs(1), None, 10);
         assert_eq!(waits(&mut backoff, HEALTHY_AFTER, None, 1), [restart(200)]);
         assert_eq!(waits(&mut backoff, Duration::from_secs(59), None, 1), [restart(400)]);
+    }
+
+    #[test]
+    fn an_orderly_end_is_no_failure_unless_it_comes_at_once() {
+        let mut backoff = Backoff::default();
+        waits(&mut backoff, Duration::from_secs(1), None, 10);
+        assert_eq!(waits(&mut backoff, HEALTHY_AFTER_IF_ORDERLY, Some(0), 2), [restart(200), restart(200)]);
+        let seen = waits(&mut Backoff::default(), Duration::from_secs(4), Some(0), 3);
+        assert_eq!(seen, [restart(200), restart(400), restart(800)]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use i2plan_ipc::notification::Notification;
 use i2plan_ipc::passphrase::Passphrase;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::backoff::{Backoff, LOCKED, Verdict};
+use super::ear::{Ear, Refusal};
 use super::event::{Event, Events, describe};
 use super::launch::{LISTEN_FD, Launch};
 use super::users::Account;
@@ -50,6 +52,10 @@ pub struct Daemon {
     pub net_admin: bool,
     /// Its listening socket. It stays open here, so that connections wait while the daemon is restarted.
     pub socket: OwnedFd,
+    /// Where it tells how it does, and has descriptors kept from one process to the next.
+    pub ear: Ear,
+    /// The signal by which it is told that it shall end for good.
+    pub farewell: Signal,
     /// What it finds on its standard input, at every start anew.
     pub passphrase: Option<Passphrase>,
     /// How long it may take to finish its work when it is asked to stop.
@@ -75,14 +81,14 @@ impl Daemon {
                     if let Some(pid) = child.id() {
                         events.tell(&Event::Started { daemon, pid });
                     }
-                    loop {
+                    let number = child.id().unwrap_or(0);
+                    let status = loop {
                         tokio::select! {
-                            status = child.wait() => {
-                                break (ended(&status), status.ok().and_then(|status| status.code()));
-                            }
+                            status = child.wait() => break status,
+                            heard = self.ear.listen(number) => note(daemon, heard, events),
                             () = stopping(&mut goal) => {
                                 let time = STOP_DEADLINE + self.last_work;
-                                let how = ended(&stop(&mut child, &mut goal, time).await);
+                                let how = ended(&stop(&mut child, self.farewell, &mut goal, time).await);
                                 events.tell(&Event::Stopped { daemon, how });
                                 return Ok(());
                             }
@@ -92,7 +98,12 @@ impl Daemon {
                                 }
                             }
                         }
+                    };
+                    // What it said before its end counts for the next process.
+                    while let Some(heard) = self.ear.hear(number) {
+                        note(daemon, heard, events);
                     }
+                    (ended(&status), status.ok().and_then(|status| status.code()))
                 }
                 Err(error) => (format!("cannot be started: {error}"), None),
             };
@@ -127,6 +138,7 @@ impl Daemon {
             self.user,
             self.net_admin,
             std::process::id(),
+            self.ear.stored(),
             self.program.as_os_str(),
             &self.arguments,
         );
@@ -134,9 +146,13 @@ impl Daemon {
         let log = io::stderr().as_fd().try_clone_to_owned()?;
         let mut command = Command::new(&self.launcher);
         command.args(arguments).stdin(hand_over(self.passphrase.as_ref())?).stdout(log).kill_on_drop(true);
-        command
-            .fd_mappings(vec![FdMapping { parent_fd: self.socket.try_clone()?, child_fd: LISTEN_FD }])
-            .map_err(io::Error::other)?;
+        command.env("NOTIFY_SOCKET", self.ear.path());
+        let fds = std::iter::once(&self.socket).chain(self.ear.stored().iter().map(|stored| &stored.fd));
+        let mappings: io::Result<Vec<_>> = (LISTEN_FD..)
+            .zip(fds)
+            .map(|(child_fd, fd)| Ok(FdMapping { parent_fd: fd.try_clone()?, child_fd }))
+            .collect();
+        command.fd_mappings(mappings?).map_err(io::Error::other)?;
         command.spawn()
     }
 }
@@ -178,6 +194,12 @@ pub fn find_program(launcher: &std::path::Path, name: &OsStr) -> Result<PathBuf,
     }
 }
 
+fn note(daemon: &'static str, heard: Result<Notification, Refusal>, events: Events) {
+    if let Err(refusal) = heard {
+        events.tell(&Event::Refused { daemon, what: refusal.to_string() });
+    }
+}
+
 /// Returns when the daemon shall not run any more.
 async fn stopping(goal: &mut watch::Receiver<Goal>) {
     // Without anybody left to say what it shall do, it shall not run either.
@@ -203,11 +225,12 @@ fn pid(child: &Child) -> Option<Pid> {
 /// Asks the process to stop, and ends it if it does not in time or shall not have any.
 async fn stop(
     child: &mut Child,
+    farewell: Signal,
     goal: &mut watch::Receiver<Goal>,
     deadline: Duration,
 ) -> io::Result<ExitStatus> {
     if let Some(pid) = pid(child).filter(|_| *goal.borrow() != Goal::Kill) {
-        let _ = kill(pid, Signal::SIGTERM);
+        let _ = kill(pid, farewell);
         let in_time = tokio::select! {
             status = timeout(deadline, child.wait()) => status.ok(),
             _ = goal.wait_for(|goal| *goal == Goal::Kill) => None,

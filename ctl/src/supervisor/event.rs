@@ -45,6 +45,13 @@ pub enum Event {
         /// Why the log file was not.
         error: Option<String>,
     },
+    /// A daemon asked for something that it did not get.
+    Refused {
+        /// Which.
+        daemon: &'static str,
+        /// What, and why not.
+        what: String,
+    },
 }
 
 impl std::fmt::Display for Event {
@@ -55,6 +62,7 @@ impl std::fmt::Display for Event {
                 write!(f, "{daemon} {how}; starting it again in {restart_in:.1} s")
             }
             Self::Stopping { reason } => write!(f, "stopping: {reason}"),
+            Self::Refused { daemon, what } => write!(f, "{daemon}: {what}"),
             Self::Stopped { daemon, how } => write!(f, "{daemon} stopped: it {how}"),
             Self::Reloading { error: None } => f.write_str(
                 "SIGHUP came: the configuration is read again; to restart the node, stop and start it",

@@ -19,6 +19,7 @@ use rustix::process::{
 };
 use rustix::thread::{set_keep_capabilities, set_no_new_privs};
 
+use super::ear::Stored;
 use super::users::Account;
 use crate::failure::Failure;
 
@@ -27,6 +28,9 @@ pub const COMMAND: &str = "__launch";
 
 /// The descriptor of the listening socket: the first one of `sd_listen_fds(3)`.
 pub const LISTEN_FD: i32 = 3;
+
+/// Its name there.
+const LISTEN_NAME: &str = "listener";
 
 /// Variables that reach a daemon, besides those that start with [`PREFIX`].
 const VARIABLES: [&str; 9] = [
@@ -59,6 +63,9 @@ pub struct Launch {
     /// Process id of the supervisor.
     #[arg(long)]
     parent: i32,
+    /// The name of each descriptor that it kept for the daemon; they follow the listening socket.
+    #[arg(long = "stored")]
+    stored: Vec<String>,
     /// The daemon's executable.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -71,6 +78,7 @@ impl Launch {
         user: Account,
         net_admin: bool,
         parent: u32,
+        stored: &[Stored],
         program: &OsStr,
         arguments: &[OsString],
     ) -> Vec<OsString> {
@@ -81,6 +89,7 @@ impl Launch {
             out.push("--net-admin".into());
         }
         out.push(format!("--parent={parent}").into());
+        out.extend(stored.iter().map(|stored| format!("--stored={}", stored.name).into()));
         out.push("--".into());
         out.push(program.to_owned());
         out.extend_from_slice(arguments);
@@ -102,7 +111,8 @@ fn prepare(launch: &Launch) -> Result<(), Failure> {
     setsid().map_err(|error| cannot("leave the terminal's session", error))?;
     std::env::set_current_dir("/").map_err(|error| cannot("change to /", error))?;
     umask(Mode::from_raw_mode(0o077));
-    close_inherited().map_err(|error| cannot("close what the supervisor's caller left open", error))?;
+    close_inherited(launch.stored.len())
+        .map_err(|error| cannot("close what the supervisor's caller left open", error))?;
     // For keys, which shall not get into swap. A container's root may not be allowed to; the daemons say so.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     drop_privileges(launch)?;
@@ -115,14 +125,15 @@ fn prepare(launch: &Launch) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Closes all descriptors but the standard ones and the socket. This program opens its own close-on-exec, but
+/// Closes all descriptors but the standard ones, the socket and so many that are stored. This program opens its own close-on-exec, but
 /// whoever started the supervisor may have left it others, which are root's and none of a daemon's business.
-fn close_inherited() -> io::Result<()> {
+fn close_inherited(stored: usize) -> io::Result<()> {
+    let last = i32::try_from(stored).map_or(LISTEN_FD, |stored| LISTEN_FD + stored);
     let mut open = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
-    for fd in open.into_iter().filter(|fd| *fd > LISTEN_FD) {
+    for fd in open.into_iter().filter(|fd| *fd > last) {
         // The listing's own descriptor is among them, and closed already.
         let _ = nix::unistd::close(fd);
     }
@@ -170,12 +181,15 @@ fn execute(launch: &Launch) -> Failure {
     let Some((program, arguments)) = launch.command.split_first() else {
         return Failure::usage("no program is named");
     };
+    let names: Vec<_> =
+        std::iter::once(LISTEN_NAME).chain(launch.stored.iter().map(String::as_str)).collect();
     let error = Command::new(program)
         .args(arguments)
         .env_clear()
         .envs(std::env::vars_os().filter(|(name, _)| reaches_daemon(name)))
         .env("LISTEN_PID", std::process::id().to_string())
-        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDS", (1 + launch.stored.len()).to_string())
+        .env("LISTEN_FDNAMES", names.join(":"))
         .exec();
     let program = PathBuf::from(program);
     Failure::usage(format!("user {} cannot execute {}: {error}", launch.uid, program.display()))
@@ -216,10 +230,18 @@ mod tests {
     #[test]
     fn arguments_read_back() {
         let arguments: Vec<OsString> = ["--store", "/x", "--json", "--"].map(OsString::from).to_vec();
-        let line = Launch::arguments(Account { uid: 1, gid: 2 }, true, 3, OsStr::new("/bin/d"), &arguments);
+        let line = Launch::arguments(
+            Account { uid: 1, gid: 2 },
+            true,
+            3,
+            &[Stored { name: "a".to_owned(), fd: std::fs::File::open("/dev/null").unwrap().into() }],
+            OsStr::new("/bin/d"),
+            &arguments,
+        );
         let args = Args::parse_from(std::iter::once(OsString::from("i2planctl")).chain(line));
         let Command::Launch(launch) = args.command else { panic!("another command") };
         assert_eq!((launch.uid, launch.gid, launch.net_admin, launch.parent), (1, 2, true, 3));
+        assert_eq!(launch.stored, ["a"]);
         assert!(!args.json);
         assert_eq!(launch.command[0], "/bin/d");
         assert_eq!(launch.command[1..], arguments[..]);

@@ -9,6 +9,7 @@
 //! | run | root | 0755 | nobody can put another socket in the place of these: |
 //! | run/keyd.sock | meshd:tund | 0660 | nobody but these two can connect, or take up its connections |
 //! | run/tund.sock | meshd | 0600 | only meshd can connect |
+//! | run/*.notify | the daemon | 0600 | only a daemon tells how it does |
 //! | run/meshd.sock | root:group | 0660 | root and the group can control the node; 0600 without a group, and rpcd's |
 //! | run/rpc.sock | root:group | 0660 | likewise |
 //!
@@ -23,7 +24,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
-use tokio::net::UnixStream;
+use rustix::net::sockopt;
+use tokio::net::{UnixDatagram, UnixStream};
 
 use super::users::{Account, Accounts};
 use crate::failure::{Failure, Kind};
@@ -162,6 +164,44 @@ impl Socket {
 }
 
 impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A socket by which one daemon tells how it does (sd_notify(3)). Its file is removed when this is dropped.
+#[derive(Debug)]
+pub struct NotifySocket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The socket, which tells who sends.
+    pub socket: UnixDatagram,
+}
+
+impl NotifySocket {
+    /// Makes one for a daemon with this user. Within a runtime.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn bind(path: PathBuf, owner: Account) -> Result<Self, Failure> {
+        let failed = |error: io::Error| {
+            Failure::invalid(format!("cannot listen on {}: {error}", path.display()))
+                .with_hint("choose another directory with --runtime-dir; its path must be short")
+        };
+        // The lock of the directory says that nobody else is using it.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let socket = Self { socket: UnixDatagram::bind(&path).map_err(failed)?, path: path.clone() };
+        sockopt::set_socket_passcred(&socket.socket, true).map_err(|error| failed(error.into()))?;
+        chown(&path, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok(socket)
+    }
+}
+
+impl Drop for NotifySocket {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }

@@ -5,6 +5,7 @@
 //! * [`layout`]: directories and sockets, and who may use them.
 //! * [`daemon`]: one daemon's process.
 //! * [`launch`]: the steps between its start and its becoming the daemon.
+//! * [`ear`]: what a daemon tells, and what it has kept.
 //! * [`event`]: what is told to the user; [`log`]: the file that it may go to.
 
 use std::ffi::{OsStr, OsString};
@@ -13,19 +14,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use i2plan_ipc::passphrase::Passphrase;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
 use daemon::{Daemon, Goal, find_program};
+use ear::Ear;
 use event::{Event, Events};
-use layout::{Directories, Socket, Sockets};
+use layout::{Directories, NotifySocket, Socket, Sockets};
 use log::LogFile;
 use users::{Account, Accounts};
 
 pub mod backoff;
 pub mod daemon;
+pub mod ear;
 pub mod event;
 pub mod launch;
 pub mod layout;
@@ -147,6 +151,9 @@ fn daemons(
             user,
             net_admin: name == "tund",
             socket: socket.share()?,
+            ear: Ear::new(NotifySocket::bind(directories.run.join(format!("{name}.notify")), user)?),
+            // For tund any other end is a restart, before which it leaves open what it has kept.
+            farewell: if name == "tund" { Signal::SIGINT } else { Signal::SIGTERM },
             passphrase: node.passphrase.clone().filter(|_| name == "keyd"),
             last_work: match name {
                 "meshd" => node.shutdown_timeout,
@@ -223,9 +230,9 @@ impl Running {
 
 /// The signals that a supervisor takes.
 struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hangup: unix::Signal,
 }
 
 impl Signals {

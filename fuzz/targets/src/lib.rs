@@ -7,6 +7,7 @@
 pub mod certificate;
 pub mod config;
 pub mod control_message;
+pub mod descriptor_store;
 pub mod echo_reply;
 pub mod invite;
 pub mod ipc_frame;
@@ -45,6 +46,7 @@ targets!(
     certificate,
     config,
     control_message,
+    descriptor_store,
     echo_reply,
     invite,
     ipc_frame,

@@ -23,7 +23,8 @@ pub enum Request {
     /// ends, to be asked again when it has started again: the privilege to make one is gone.
     Configure(Interface, u32),
     /// Send and receive through this SAM session: its UDP socket and a duplicate of its control connection come
-    /// with the request, in this order. Replaces the session before. Before the interface is up it is kept.
+    /// with the request, in this order. Replaces the session before, unless it is that one. Before the interface is up
+    /// it is kept.
     AttachSession(Session),
     /// Keep the session for control messages open, by the same descriptors, for a `meshd` that restarts.
     KeepControl(Session),

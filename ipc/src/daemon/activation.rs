@@ -9,14 +9,17 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use rustix::net::sockopt;
 use thiserror::Error;
+
+use super::notify::Supervisor;
 
 /// Why a daemon has no socket to listen on.
 #[derive(Debug, Error)]
 pub enum ActivationError {
-    /// The supervisor handed over something else than one listening unix socket.
-    #[error("the supervisor passed {0}; exactly one listening unix socket is expected")]
-    Unexpected(String),
+    /// What the supervisor says of the descriptors that it passes cannot be understood.
+    #[error("the supervisor passes descriptors in a way that cannot be understood: {0}")]
+    Unclear(io::Error),
     /// Neither handed over nor named.
     #[error("no listening socket: start this daemon by its supervisor, or name a path with --listen")]
     Missing,
@@ -30,33 +33,72 @@ pub enum ActivationError {
     },
 }
 
-/// The socket that a supervisor passed by the protocol of `sd_listen_fds(3)`, or else one bound to `path`
-/// with mode 0660.
+/// What a supervisor passed by the protocol of `sd_listen_fds(3)`.
+#[derive(Debug)]
+pub struct Passed {
+    /// The listening socket.
+    pub listener: UnixListener,
+    /// What comes from the descriptor store, or is of no use.
+    pub stored: Vec<Stored>,
+}
+
+/// A descriptor that is not the listening socket.
+#[derive(Debug)]
+pub struct Stored {
+    /// The name that it was stored by.
+    pub name: String,
+    /// The descriptor.
+    pub fd: OwnedFd,
+}
+
+/// What the supervisor passed. Sockets that activate a daemon come first, whatever their name; if the first
+/// descriptor is no listening unix socket, one is bound to `path`, with mode 0660.
+///
+/// # Errors
+/// [`ActivationError`].
+pub fn passed(path: Option<&Path>) -> Result<Passed, ActivationError> {
+    let fds = sd_notify::listen_fds_with_names().map_err(ActivationError::Unclear)?;
+    // SAFETY: the supervisor opened these descriptors for this process alone (LISTEN_PID was checked), and this
+    // function, called once at the start of main, is the only taker.
+    let fds = fds.map(|(fd, name)| Stored { name, fd: unsafe { OwnedFd::from_raw_fd(fd) } });
+    sort(fds.collect(), path)
+}
+
+fn sort(mut passed: Vec<Stored>, path: Option<&Path>) -> Result<Passed, ActivationError> {
+    if passed.first().is_some_and(|first| is_listener(&first.fd)) {
+        let listener = passed.remove(0).fd.into();
+        return Ok(Passed { listener, stored: passed });
+    }
+    let path = path.ok_or(ActivationError::Missing)?;
+    let listener = bind(path).map_err(|source| ActivationError::Bind { path: path.to_owned(), source })?;
+    Ok(Passed { listener, stored: passed })
+}
+
+fn is_listener(fd: &OwnedFd) -> bool {
+    sockopt::socket_acceptconn(fd).unwrap_or(false)
+        && sockopt::socket_domain(fd).is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX)
+}
+
+impl Stored {
+    /// Closes it, here and in the supervisor's store, and says why.
+    pub fn refuse(self, supervisor: &Supervisor, reason: &str) {
+        tracing::warn!(name = self.name, reason, "dropped a descriptor that was passed to this process");
+        // The last close of a socket that lingers would wait for the other end.
+        let _ = sockopt::set_socket_linger(&self.fd, None);
+        supervisor.forget(&self.name);
+    }
+}
+
+/// The listening socket of a daemon that has nothing stored.
 ///
 /// # Errors
 /// [`ActivationError`].
 pub fn listener(path: Option<&Path>) -> Result<UnixListener, ActivationError> {
-    let passed = sd_notify::listen_fds().map_err(|error| ActivationError::Unexpected(error.to_string()))?;
-    let passed: Vec<_> = passed.collect();
-    match (passed.as_slice(), path) {
-        ([], None) => Err(ActivationError::Missing),
-        ([], Some(path)) => {
-            bind(path).map_err(|source| ActivationError::Bind { path: path.to_owned(), source })
-        }
-        ([fd], _) => {
-            // SAFETY: the supervisor opened this descriptor for this process alone (LISTEN_PID was checked),
-            // and this function, called once at the start of main, is the only taker.
-            let fd = unsafe { OwnedFd::from_raw_fd(*fd) };
-            let listens = rustix::net::sockopt::socket_acceptconn(&fd).unwrap_or(false);
-            let is_unix = rustix::net::sockopt::socket_domain(&fd)
-                .is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX);
-            if !listens || !is_unix {
-                return Err(ActivationError::Unexpected("something else".to_owned()));
-            }
-            Ok(UnixListener::from(fd))
-        }
-        (fds, _) => Err(ActivationError::Unexpected(format!("{} descriptors", fds.len()))),
+    let Passed { listener, stored } = passed(path)?;
+    for stored in stored {
+        stored.refuse(Supervisor::of_this_process(), "this daemon has nothing stored");
     }
+    Ok(listener)
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -80,6 +122,43 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn stored(name: &str, fd: impl Into<OwnedFd>) -> Stored {
+        Stored { name: name.to_owned(), fd: fd.into() }
+    }
+
+    #[test]
+    fn the_listening_socket_comes_first_and_what_is_stored_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let listening = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
+        let file = || std::fs::File::open("/dev/null").unwrap();
+
+        let passed =
+            sort(vec![stored("i2plan.socket", listening("a")), stored("tun", file())], None).unwrap();
+        assert_eq!(passed.stored.len(), 1);
+        assert_eq!(passed.stored[0].name, "tun");
+
+        // One from the store does not take its place.
+        let late = vec![stored("tun", file()), stored("x", listening("b"))];
+        assert!(matches!(sort(late, None), Err(ActivationError::Missing)));
+        let late = vec![stored("tun", file()), stored("x", listening("c"))];
+        let passed = sort(late, Some(&dir.path().join("own"))).unwrap();
+        assert_eq!(passed.stored.len(), 2);
+        assert!(passed.listener.local_addr().unwrap().as_pathname().unwrap().ends_with("own"));
+
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(matches!(sort(vec![stored("a", tcp)], None), Err(ActivationError::Missing)));
+    }
+
+    #[test]
+    fn what_is_refused_leaves_the_store() {
+        let (near, far) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let supervisor = Supervisor::hearing(Some(near));
+        stored("evil", std::fs::File::open("/dev/null").unwrap()).refuse(&supervisor, "it is foreign");
+        let mut buffer = [0; 100];
+        let len = far.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"FDSTOREREMOVE=1\nFDNAME=evil\n");
+    }
 
     #[test]
     fn a_stale_socket_is_replaced_but_no_file() {

@@ -1,19 +1,45 @@
-//! Tells the supervisor how the daemon does: the protocol of `sd_notify(3)`.
+//! Tells the supervisor how the daemon does, and has it keep descriptors: the protocol of `sd_notify(3)`.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use crate::notification::{Notification, Store};
+
+/// How long a message may wait for a supervisor that does not read.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The supervisor's ear. Opened at the start: behind its walls a daemon makes no sockets.
 #[derive(Debug)]
-pub struct Supervisor(Option<UnixDatagram>);
+pub struct Supervisor {
+    socket: Option<UnixDatagram>,
+    /// The status that it was told last.
+    status: Mutex<String>,
+}
 
 impl Supervisor {
-    /// Connects to the socket that `NOTIFY_SOCKET` names, if it is set. A supervisor that cannot be reached is
-    /// a warning: the daemon can do its work.
+    /// The one that `NOTIFY_SOCKET` names, if it is set; connected to when this is first asked for.
     #[must_use]
-    pub fn connect() -> Self {
-        let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Self(None) };
+    pub fn of_this_process() -> &'static Self {
+        static SUPERVISOR: OnceLock<Supervisor> = OnceLock::new();
+        SUPERVISOR.get_or_init(Self::connect)
+    }
+
+    /// One that hears through this socket, or none.
+    #[must_use]
+    pub fn hearing(socket: Option<UnixDatagram>) -> Self {
+        Self { socket, status: Mutex::default() }
+    }
+
+    /// A supervisor that cannot be reached is a warning: the daemon can do its work.
+    fn connect() -> Self {
+        let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Self::hearing(None) };
         let address = match name.as_bytes().strip_prefix(b"@") {
             Some(name) => abstract_address(name),
             None => SocketAddr::from_pathname(&name),
@@ -21,23 +47,127 @@ impl Supervisor {
         let socket = address.and_then(|address| {
             let socket = UnixDatagram::unbound()?;
             socket.connect_addr(&address)?;
+            socket.set_write_timeout(Some(PATIENCE))?;
             Ok(socket)
         });
-        match socket {
-            Ok(socket) => Self(Some(socket)),
-            Err(error) => {
-                tracing::warn!(%error, "cannot reach the supervisor that NOTIFY_SOCKET names");
-                Self(None)
-            }
-        }
+        let socket = socket.inspect_err(|error| {
+            tracing::warn!(%error, "cannot reach the supervisor that NOTIFY_SOCKET names");
+        });
+        Self::hearing(socket.ok())
+    }
+
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.socket.is_some()
     }
 
     /// Says that the daemon answers.
     pub fn ready(&self) {
-        if let Some(socket) = &self.0
-            && let Err(error) = socket.send(b"READY=1\n")
-        {
-            tracing::warn!(%error, "cannot tell the supervisor that this daemon is ready");
+        self.tell(&Notification { ready: true, ..Notification::default() });
+    }
+
+    /// Says that the configuration is being read anew; [`Supervisor::ready`] says that it has been.
+    pub fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let micros = u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000
+            + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000;
+        self.tell(&Notification { reloading: Some(micros), ..Notification::default() });
+    }
+
+    /// Says that the daemon ends, which may take so long.
+    pub fn stopping(&self, farewell: Duration) {
+        let extend_timeout = (!farewell.is_zero()).then_some(farewell);
+        self.tell(&Notification { stopping: true, extend_timeout, ..Notification::default() });
+    }
+
+    /// Says how the daemon does, and what to do about it; once, until it is something else.
+    pub fn status(&self, status: &str) {
+        let mut told = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != status {
+            status.clone_into(&mut told);
+            self.tell(&Notification { status: Some(status.to_owned()), ..Notification::default() });
+        }
+    }
+
+    /// Says why the daemon cannot start yet, and that it goes on trying, at the latest after `pause`.
+    pub fn waiting(&self, status: &str, pause: Duration) {
+        self.status(status);
+        let extend_timeout = Some(pause.saturating_mul(4));
+        self.tell(&Notification { extend_timeout, ..Notification::default() });
+    }
+
+    /// Says that the daemon still does its work.
+    pub fn alive(&self) {
+        self.tell(&Notification { watchdog: true, ..Notification::default() });
+    }
+
+    /// Has a descriptor kept for the daemon's next process, under this name beside others of it. With `poll`, until
+    /// it reports an error or its end.
+    pub fn keep(&self, name: &str, fd: BorrowedFd<'_>, poll: bool) {
+        let store = Some(Store::Keep { name: name.to_owned(), poll });
+        self.send(&Notification { store, ..Notification::default() }, &[fd]);
+    }
+
+    /// Has the descriptors with this name kept no longer.
+    pub fn forget(&self, name: &str) {
+        let store = Some(Store::Forget { name: name.to_owned() });
+        self.tell(&Notification { store, ..Notification::default() });
+    }
+
+    fn tell(&self, notification: &Notification) {
+        self.send(notification, &[]);
+    }
+
+    fn send(&self, notification: &Notification, fds: &[BorrowedFd<'_>]) {
+        let Some(socket) = &self.socket else { return };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let message = notification.encode();
+        let parts = [IoSlice::new(message.as_bytes())];
+        if let Err(error) = sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL) {
+            tracing::warn!(%error, "cannot tell the supervisor how this daemon does");
+        }
+    }
+}
+
+/// How often the supervisor wants to hear that the daemon is alive: twice in the time that it waits. None if it does
+/// not (`WATCHDOG_USEC`, `WATCHDOG_PID` of sd_watchdog_enabled(3)).
+#[must_use]
+pub fn watchdog() -> Option<Duration> {
+    let variable = |name| std::env::var(name).ok();
+    watchdog_of(variable("WATCHDOG_USEC").as_deref(), variable("WATCHDOG_PID").as_deref())
+}
+
+fn watchdog_of(limit: Option<&str>, pid: Option<&str>) -> Option<Duration> {
+    let mine = pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+    let limit = Duration::from_micros(limit?.parse().ok()?);
+    (mine && !limit.is_zero()).then_some(limit / 2)
+}
+
+/// Returns whenever the supervisor wants to hear of the daemon next; never, if it does not.
+#[derive(Debug)]
+pub struct Watchdog(Option<tokio::time::Interval>);
+
+impl Watchdog {
+    /// As the environment says. Within a runtime.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        Self(watchdog().map(|every| {
+            let mut interval = tokio::time::interval(every);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            interval
+        }))
+    }
+
+    /// Waits for the next time.
+    pub async fn due(&mut self) {
+        match &mut self.0 {
+            Some(interval) => drop(interval.tick().await),
+            None => std::future::pending().await,
         }
     }
 }
@@ -51,4 +181,45 @@ fn abstract_address(name: &[u8]) -> io::Result<SocketAddr> {
 #[cfg(not(target_os = "linux"))]
 fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "abstract socket names are Linux's alone"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_told_when_it_changes() {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        let supervisor = Supervisor::hearing(Some(near));
+        for status in ["a", "a", "b", "a"] {
+            supervisor.status(status);
+        }
+        far.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 100];
+        let mut heard = Vec::new();
+        while let Ok(len) = far.recv(&mut buffer) {
+            heard.push(Notification::parse(&buffer[..len]).status.unwrap());
+        }
+        assert_eq!(heard, ["a", "b", "a"]);
+    }
+
+    #[test]
+    fn a_reload_is_told_with_its_time() {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        Supervisor::hearing(Some(near)).reloading();
+        let mut buffer = [0; 100];
+        let len = far.recv(&mut buffer).unwrap();
+        assert!(Notification::parse(&buffer[..len]).reloading.unwrap() > 0);
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_twice_in_its_time_if_it_is_this_process_own() {
+        let pid = std::process::id().to_string();
+        assert_eq!(watchdog_of(Some("3000000"), Some(&pid)), Some(Duration::from_millis(1500)));
+        assert_eq!(watchdog_of(Some("3000000"), None), Some(Duration::from_millis(1500)));
+        for (limit, pid) in [(None, None), (Some("0"), None), (Some("x"), None), (Some("3000000"), Some("1"))]
+        {
+            assert_eq!(watchdog_of(limit, pid), None, "{limit:?} {pid:?}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::{self, ConfigChange, SessionName, SessionState, What};
 use i2plan_ipc::api::tund::{self, TundApi};
 use i2plan_ipc::client::{Client, ClientError, Link};
-use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::sandbox::SandboxError;
 use i2plan_ipc::hello::{HelloReply, Landlock};
 use i2plan_ipc::server::{Limits, serve};
@@ -25,10 +25,11 @@ use tokio::net::{UdpSocket, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{interval, sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use super::deafness::{Deafness, Signs};
+use super::health;
 use super::observer::{self, Observer};
 use super::row::Row;
 use super::service::{Command, Control};
@@ -75,6 +76,12 @@ const CONTROL_PATIENCE: Duration = Duration::from_secs(15);
 /// what they knew of that (ECIES-X25519: after 8 to 10 minutes; emissary 0.4 looks every other minute).
 const SUBSTITUTE_LASTS: Duration = Duration::from_secs(15 * 60);
 
+/// How often the supervisor is told how the node does, if that has changed.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+
+/// Wait before a state directory that cannot be used is tried again.
+const STORAGE_RETRY: Duration = Duration::from_secs(5);
+
 /// What the command line gives.
 #[derive(Debug)]
 pub struct Options {
@@ -112,8 +119,22 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
-    let supervisor = Supervisor::connect();
-    let storage = Storage::open(&options.state)?;
+    let supervisor = Supervisor::of_this_process();
+    let storage = loop {
+        match Storage::open(&options.state) {
+            // A disk that is not there yet, or is not this user's to read: somebody can mend that.
+            Err(error @ StorageError::Io { .. }) if supervisor.is_there() => {
+                warn!(%error, "waiting for the state directory");
+                supervisor.waiting(&format!("waiting for the state directory: {error}"), STORAGE_RETRY);
+                tokio::select! {
+                    () = sleep(STORAGE_RETRY) => {}
+                    _ = terminate.recv() => return Ok(()),
+                    _ = interrupt.recv() => return Ok(()),
+                }
+            }
+            opened => break opened?,
+        }
+    };
     walls::before_serving(&options.state, options.config.path(), options.config.sam_address.port())?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
@@ -207,6 +228,8 @@ struct Daemon {
     data_destination: Option<Destination>,
     data_deafness: Deafness,
     renew_data: Arc<Notify>,
+    /// Why the state could not be saved, the last time that it was to be.
+    unsaved: Option<String>,
 }
 
 impl Daemon {
@@ -276,6 +299,7 @@ impl Daemon {
             data_destination: None,
             data_deafness: Deafness::new(DATA_PATIENCE),
             renew_data,
+            unsaved: None,
         }
     }
 
@@ -290,6 +314,9 @@ impl Daemon {
     async fn run(mut self, stop: impl Future<Output = ()>, mut hangup: Signal) -> Result<(), DaemonError> {
         tokio::pin!(stop);
         let mut stop_by: Option<tokio::time::Instant> = None;
+        let supervisor = Supervisor::of_this_process();
+        let mut watchdog = Watchdog::of_this_process();
+        let mut health = interval(HEALTH_EVERY);
         loop {
             let times = [
                 self.mesh.as_ref().and_then(Mesh::wake_at),
@@ -317,10 +344,17 @@ impl Daemon {
                 }
                 Some(command) = self.commands.recv(), if stop_by.is_none() => self.on_command(command),
                 Some(()) = hangup.recv() => {
+                    supervisor.reloading();
                     // What came of it stands in the log.
                     let _ = self.reload();
+                    supervisor.ready();
+                }
+                () = watchdog.due() => supervisor.alive(),
+                _ = health.tick(), if supervisor.is_there() && stop_by.is_none() => {
+                    supervisor.status(&health::line(&self.status(), self.unsaved.as_deref()));
                 }
                 () = &mut stop, if stop_by.is_none() => {
+                    supervisor.stopping(self.config.current().shutdown_timeout);
                     let now = self.now();
                     if !self.mesh.as_mut().is_some_and(|mesh| mesh.begin_shutdown(now)) {
                         return Ok(());
@@ -646,9 +680,12 @@ impl Daemon {
             self.observer.on_mesh(&what);
             self.row.push(what);
         }
-        if let Some(state) = turn.save
-            && let Err(error) = self.storage.save(&state)
-        {
+        let saved = turn.save.map(|state| self.storage.save(&state));
+        if saved.is_some() {
+            self.unsaved = None;
+        }
+        if let Some(Err(error)) = saved {
+            self.unsaved = Some(error.to_string());
             error!(%error, "cannot save the state; nothing is done that depends on it");
             let error = ApiError::internal(format!("cannot save the state: {error}"))
                 .with_hint("see that the state directory is writable and the disk is not full");

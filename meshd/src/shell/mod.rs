@@ -2,6 +2,7 @@
 
 pub mod daemon;
 mod deafness;
+mod health;
 mod observer;
 pub mod row;
 mod service;

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{self, Configured, Interface, Limits, Peer, Request, Stats, TundApi};
@@ -20,6 +20,9 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// Wait before `tund` is sought again.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// For how long `tund` is waited for with sessions that it may have kept, before others are opened.
+const ADOPT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `tund` should be doing.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +63,7 @@ pub(super) struct Adopt {
 /// Keeps `tund` as it is told.
 pub(super) async fn keep(link: Link<TundApi>, mut told: Told, report: watch::Sender<Report>, adopt: Adopt) {
     let mut adopt = Some(adopt);
+    let started = Instant::now();
     loop {
         let error = match link.connect().await {
             Ok(mut client) => {
@@ -70,8 +74,10 @@ pub(super) async fn keep(link: Link<TundApi>, mut told: Told, report: watch::Sen
             Err(error) => error,
         };
         debug!(%error, "tund is not there");
-        // Whatever it held is gone with it: there is nothing to take over any more.
-        adopt = None;
+        // If both restart, tund comes back with the sessions that its supervisor has kept.
+        if started.elapsed() > ADOPT_PATIENCE {
+            adopt = None;
+        }
         report.send_replace(Report { error: Some(error.to_string()), ..Report::default() });
         sleep(RETRY).await;
     }
@@ -93,7 +99,7 @@ async fn serve(
     report: &watch::Sender<Report>,
     adopt: &mut Option<Adopt>,
 ) -> Result<std::convert::Infallible, ClientError> {
-    if let Some(adopt) = adopt.take() {
+    if adopt.is_some() {
         take_sessions(client, adopt).await?;
     }
     let mut applied = Applied::default();
@@ -188,9 +194,10 @@ async fn apply(
     Ok(())
 }
 
-async fn take_sessions(client: &mut Client<TundApi>, adopt: Adopt) -> Result<(), ClientError> {
+async fn take_sessions(client: &mut Client<TundApi>, adopt: &mut Option<Adopt>) -> Result<(), ClientError> {
     let (reply, fds) = client.call_with_fds(Request::TakeSessions, &[]).await?;
     let tund::Reply::Sessions { data, control } = reply else { return Err(unexpected()) };
+    let Some(adopt) = adopt.take() else { return Ok(()) };
     let mut fds = fds.into_iter();
     for (session, adopt) in [(data, adopt.data), (control, adopt.control)] {
         let Some(session) = session else { continue };

@@ -1,9 +1,11 @@
 //! Makes the TUN interface. Needs `CAP_NET_ADMIN`.
 
+#![allow(unsafe_code, reason = "the library gives its descriptor as a number only")]
+
 use std::fs::OpenOptions;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use i2plan_ipc::api::tund::Interface;
@@ -30,6 +32,10 @@ pub struct Device {
 }
 
 impl Device {
+    pub(super) fn new(tun: tun::Device, name: String) -> Self {
+        Self { tun, name }
+    }
+
     /// The interface's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -59,6 +65,13 @@ impl Device {
         let mut configuration = tun::configure();
         configuration.raw_fd(socket.into_raw_fd());
         Self { tun: tun::create(&configuration).unwrap(), name: "test".to_owned() }
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the device owns the descriptor and lives as long as what is borrowed of it.
+        unsafe { BorrowedFd::borrow_raw(self.tun.as_raw_fd()) }
     }
 }
 
@@ -96,7 +109,7 @@ pub async fn create(interface: &Interface) -> Result<Device, ApiError> {
     timeout(DEADLINE, set_up(interface))
         .await
         .map_err(|_| ApiError::timeout("the kernel does not answer on the interface"))??;
-    Ok(Device { tun, name: interface.name.clone() })
+    Ok(Device::new(tun, interface.name.clone()))
 }
 
 fn check_driver() -> Result<(), ApiError> {

@@ -1,6 +1,8 @@
 //! The TUN interface: made and set up, then read and written. One file for each system, all with the same
 //! [`create`] and [`Device`].
 
+#[cfg(target_os = "linux")]
+mod adopted;
 #[cfg(any(target_os = "openbsd", test))]
 mod bsd;
 #[cfg(target_os = "linux")]
@@ -8,6 +10,8 @@ mod linux;
 #[cfg(target_os = "openbsd")]
 mod openbsd;
 
+#[cfg(target_os = "linux")]
+pub use adopted::Adopted;
 #[cfg(target_os = "linux")]
 pub use linux::{Device, create};
 #[cfg(target_os = "openbsd")]

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Command, Stdio};
 
@@ -51,6 +51,12 @@ impl Device {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "this is no IP packet"))?;
         let written = (&self.file).write_vectored(&[IoSlice::new(&header), IoSlice::new(packet)])?;
         Ok(written.saturating_sub(bsd::HEADER_LEN))
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -172,6 +172,15 @@ impl Tunnel {
         self.next_tick = now;
     }
 
+    /// Begins handshakes with all peers as soon as there is a session, without leaving it to any of them: they do not
+    /// know that this node has lost its WireGuard sessions.
+    pub fn begin_all(&mut self, now: Instant) {
+        for peer in self.peers.iter_mut() {
+            peer.begin(now);
+        }
+        self.next_tick = now;
+    }
+
     /// Takes a packet from the interface. What is returned goes back to it: the answer that the destination
     /// cannot be reached.
     pub fn handle_packet(&mut self, packet: &[u8], now: Instant) -> Option<&[u8]> {

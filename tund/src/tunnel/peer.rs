@@ -270,6 +270,12 @@ impl Peer {
         self.yields_until = yields_until(&self.config, keys, now);
     }
 
+    /// Begins a handshake at the next chance.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.yields_until = now;
+        self.wanted_until = Some(now + WANTED);
+    }
+
     /// Goes on with the newest keys of both. What there is of a session goes on meanwhile, for a while.
     pub(super) fn pair(&mut self, keys: &Keys, now: Instant) {
         let theirs = self.config.public_key;

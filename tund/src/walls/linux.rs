@@ -4,7 +4,9 @@
 //! | --- | --- | --- | --- |
 //! | until the socket is there and the users are looked up | `CAP_NET_ADMIN` | as its user | all |
 //! | until the interface is up | `CAP_NET_ADMIN` | the TUN driver; reading about itself | to make an interface |
-//! | from then on | none | none | to move packets, and to ask keyd for the next key |
+//! | from then on | none | none | to move packets, to ask keyd for the next key, and to have what outlives it kept |
+//!
+//! Where the interface is there from before, the first two times are over at once.
 
 use std::path::Path;
 
@@ -63,8 +65,16 @@ pub fn before_packets() -> Result<(), SandboxError> {
 
 fn moving_packets() -> Syscalls {
     // keyd's socket, which is asked for keys.
-    socket(Syscalls::base(), libc::AF_UNIX, Some(libc::SOCK_STREAM)).and(&[libc::SYS_connect])
+    let mut syscalls =
+        socket(Syscalls::base(), libc::AF_UNIX, Some(libc::SOCK_STREAM)).and(&[libc::SYS_connect]);
+    // Memory files for the state that the supervisor keeps: sealed ones alone.
+    for flags in [SEALABLE, SEALABLE | libc::MFD_NOEXEC_SEAL] {
+        syscalls = syscalls.and_if(libc::SYS_memfd_create, &[Argument::Is(1, flags.into())]);
+    }
+    syscalls.and_if(libc::SYS_fcntl, &[Argument::Is(1, u64::from(libc::F_ADD_SEALS.cast_unsigned()))])
 }
+
+const SEALABLE: libc::c_uint = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
 
 fn socket(syscalls: Syscalls, family: libc::c_int, kind: Option<libc::c_int>) -> Syscalls {
     let argument = |value: libc::c_int| u64::from(value.cast_unsigned());

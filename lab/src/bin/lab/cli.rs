@@ -108,7 +108,12 @@ enum Command {
     #[command(name = "__serve-tcp", hide = true)]
     ServeTcp { address: SocketAddr },
     #[command(name = "__send-tcp", hide = true)]
-    SendTcp { address: SocketAddr, bytes: u64 },
+    SendTcp {
+        address: SocketAddr,
+        bytes: u64,
+        #[arg(long)]
+        rate: Option<u32>,
+    },
     #[command(name = "__udp-sink", hide = true)]
     UdpSink { address: SocketAddr },
     #[command(name = "__udp-source", hide = true)]
@@ -198,7 +203,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Router { config } => end(router(&config)),
         Command::Intrude(intrusion) => end(intruder::run(&intrusion)),
         Command::ServeTcp { address } => end(probe::serve_tcp(address)),
-        Command::SendTcp { address, bytes } => end(probe::send_tcp(address, bytes)),
+        Command::SendTcp { address, bytes, rate } => end(probe::send_tcp(address, bytes, rate)),
         Command::UdpSink { address } => end(probe::udp_sink(address)),
         Command::UdpSource { address, len, seconds, rate } => {
             end(block_on(probe::udp_source(address, len, &rate, Duration::from_secs(seconds))))

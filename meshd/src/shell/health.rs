@@ -1,0 +1,93 @@
+//! How the node does, in one line for its supervisor.
+
+use i2plan_ipc::Role;
+use i2plan_ipc::api::meshd::{SessionState, Status};
+
+/// What is wrong and what to do about it, or else that nothing is. The first thing that others wait for counts.
+pub(super) fn line(status: &Status, unsaved: Option<&str>) -> String {
+    let daemon = |role: Role| {
+        let found = status.daemons.iter().find(|daemon| daemon.name == role.to_string());
+        found.and_then(|daemon| daemon.error.as_deref())
+    };
+    if let Some(error) = unsaved {
+        return format!("cannot save the state: {error}; make room, or make its directory writable");
+    }
+    if let Some(error) = daemon(Role::Keyd) {
+        return format!("waiting for keyd: {error}");
+    }
+    for (name, session) in [("control messages", &status.sam.control), ("data", &status.sam.data)] {
+        if session.state != SessionState::Up {
+            let reason = session.error.as_deref().unwrap_or("it is being opened");
+            return format!("waiting for the I2P session for {name}: {reason}");
+        }
+    }
+    if let Some(error) = daemon(Role::Tund) {
+        return format!("waiting for tund: {error}");
+    }
+    match &status.network {
+        Some(network) => format!("{} in a network of {} members", network.ipv4, network.members),
+        None => "in no network yet: create an invite, or join".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_ipc::api::meshd::{Daemon, Network, Sam, Session, Tunnel};
+
+    use super::*;
+
+    fn session(state: SessionState, error: Option<&str>) -> Session {
+        Session { state, destination: None, error: error.map(ToOwned::to_owned) }
+    }
+
+    fn status() -> Status {
+        let daemon = |role: Role| Daemon {
+            name: role.to_string(),
+            pid: None,
+            version: None,
+            landlock: None,
+            error: None,
+        };
+        Status {
+            name: "a".to_owned(),
+            node_id: None,
+            uptime: 0,
+            network: Some(Network {
+                id: "x".to_owned(),
+                founder: true,
+                subnet: "10.42.0.0/16".to_owned(),
+                ipv4: [10, 42, 3, 4].into(),
+                ipv6: "fd12:3456:789a::1".parse().unwrap(),
+                members: 3,
+            }),
+            sam: Sam {
+                address: "127.0.0.1:7656".parse().unwrap(),
+                version: None,
+                control: session(SessionState::Up, None),
+                substitute: None,
+                data: session(SessionState::Up, None),
+            },
+            tunnel: Tunnel { interface: None, mtu: 1280, public_key: None, drops: None },
+            daemons: [Role::Keyd, Role::Meshd, Role::Tund].map(daemon).into(),
+        }
+    }
+
+    #[test]
+    fn the_first_thing_that_is_wrong_is_told() {
+        let mut status = status();
+        assert_eq!(line(&status, None), "10.42.3.4 in a network of 3 members");
+        status.network = None;
+        assert!(line(&status, None).starts_with("in no network yet"));
+        status.daemons[2].error = Some("there is no /dev/net/tun".to_owned());
+        assert_eq!(line(&status, None), "waiting for tund: there is no /dev/net/tun");
+        status.sam.data = session(SessionState::Opening, None);
+        assert!(line(&status, None).contains("session for data: it is being opened"));
+        status.sam.control = session(SessionState::Down, Some("no SAM bridge at 127.0.0.1:7656"));
+        assert!(line(&status, None).ends_with("control messages: no SAM bridge at 127.0.0.1:7656"));
+        status.daemons[0].error = Some("not reached yet".to_owned());
+        assert_eq!(line(&status, None), "waiting for keyd: not reached yet");
+        assert!(
+            line(&status, Some("No space left on device")).contains("No space left on device; make room")
+        );
+    }
+}
