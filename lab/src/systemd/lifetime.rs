@@ -68,7 +68,8 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let units = machine
         .shell("systemctl list-units --plain --no-legend --state=active 'i2plan*' | cut -d ' ' -f 1 | sort")
         .await?;
-    let expected = "i2plan-keyd.socket\ni2plan-meshd.socket\ni2plan-rpcd.socket\ni2plan-tund.socket\ni2plan.target";
+    let expected =
+        "i2plan-keyd.socket\ni2plan-meshd.socket\ni2plan-rpcd.socket\ni2plan-tund.socket\ni2plan.target";
     checks.push(Check::new(
         format!("{name}: installing starts nothing but sockets"),
         units == expected,
@@ -160,7 +161,8 @@ pub async fn join(systems: &Systems) -> Result<Vec<Check>, Failure> {
 pub async fn remove(machine: &Machine, before: &Files) -> Result<Vec<Check>, Failure> {
     let mut checks = Vec::new();
     let said = apt(machine, "remove i2plan").await?;
-    let running = machine.shell("pgrep -u i2plan-keyd,i2plan-meshd,i2plan-tund,i2plan-rpc -l || true").await?;
+    let running =
+        machine.shell("pgrep -u i2plan-keyd,i2plan-meshd,i2plan-tund,i2plan-rpc -l || true").await?;
     checks.push(Check::new(
         "removing stops all daemons",
         running.is_empty(),
