@@ -74,7 +74,7 @@ pub enum ServerError {
 /// # Errors
 /// [`ServerError`] if it cannot begin.
 pub async fn run(listener: StdUnixListener, options: Options) -> Result<(), ServerError> {
-    let supervisor = notify::Supervisor::connect();
+    let supervisor = notify::Supervisor::of_this_process();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     listener.set_nonblocking(true)?;
