@@ -60,6 +60,7 @@ mod tests {
                 ipv6: "fd12:3456:789a::1".parse().unwrap(),
                 members: 3,
             }),
+            former: None,
             sam: Sam {
                 address: "127.0.0.1:7656".parse().unwrap(),
                 version: None,
