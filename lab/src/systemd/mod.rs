@@ -113,11 +113,18 @@ impl Systems {
 /// Does it, in the sandbox.
 ///
 /// # Errors
-/// If something cannot be done, or does not hold.
+/// If something cannot be done, or does not hold. What was seen until then is printed.
 pub async fn run(options: Options) -> Result<(), Failure> {
     let progress = Progress::new();
-    let does = |part| options.only.is_empty() || options.only.contains(&part);
     let mut report = Report::default();
+    let outcome = fill(&mut report, &options, &progress).await;
+    progress.done();
+    let all_hold = print(&report, options.json);
+    outcome.and(all_hold)
+}
+
+async fn fill(report: &mut Report, options: &Options, progress: &Progress) -> Result<(), Failure> {
+    let does = |part| options.only.is_empty() || options.only.contains(&part);
     progress.step(format!("starting an I2P network and two machines with Debian {}", options.suite));
     let mut systems = Systems::boot(&options.suite).await?;
     let before = lifetime::files(&systems.one).await?;
@@ -128,17 +135,16 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     progress.step("joining by invite");
     report.checks.extend(lifetime::join(&systems).await?);
     if does(Part::Traffic) {
-        traffic::run(&mut systems, &progress, &mut report.traffic).await?;
+        traffic::run(&mut systems, progress, &mut report.traffic).await?;
     }
     if does(Part::Faults) {
-        faults::run(&mut systems, &progress, &mut report.checks).await?;
+        faults::run(&mut systems, progress, &mut report.checks).await?;
     }
     if does(Part::Removal) {
         progress.step("removing and purging");
         report.checks.extend(lifetime::remove(&systems.one, &before).await?);
     }
-    progress.done();
-    print(&report, options.json)
+    Ok(())
 }
 
 fn print(report: &Report, json: bool) -> Result<(), Failure> {
