@@ -5,6 +5,6 @@ if [ "$1" -eq 1 ]; then
     systemctl --no-reload preset i2plan.target || :
 elif [ -d /run/systemd/system ]; then
     for daemon in keyd tund meshd rpcd; do
-        systemctl try-restart "i2plan-$daemon.service" || :
+        timeout 30 systemctl try-restart "i2plan-$daemon.service" || :
     done
 fi

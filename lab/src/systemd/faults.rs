@@ -24,7 +24,7 @@ const BACK: Duration = Duration::from_secs(90);
 struct Fault<'a> {
     name: &'a str,
     unit: &'a str,
-    /// Puts it in the way, as a script.
+    /// Puts it in the way, as a script. It waits for no daemon, which may wait itself.
     cause: &'a str,
     /// What `systemctl status` of the unit must contain.
     says: &'a [&'a str],
@@ -37,7 +37,7 @@ const FAULTS: [Fault<'static>; 4] = [
         name: "an error in the configuration",
         unit: "i2plan-meshd.service",
         cause: "cp /etc/i2plan/config.toml /root/; printf '[i2p]\\ntunnel_lenth = 1\\n' > /etc/i2plan/config.toml; \
-                systemctl restart i2plan-meshd.service || true",
+                systemctl --no-block restart i2plan-meshd.service",
         says: &["/etc/i2plan/config.toml:2", "tunnel_lenth"],
         cure: "mv /root/config.toml /etc/i2plan/",
     },
@@ -46,8 +46,8 @@ const FAULTS: [Fault<'static>; 4] = [
         unit: "i2plan-keyd.service",
         cause: "systemctl stop i2plan.target; \
                 printf 'correct horse\\n' | i2planctl key change-passphrase --new-passphrase-fd 0 >/dev/null; \
-                systemctl start i2plan.target; systemctl start i2plan-meshd.service; \
-                systemctl start i2plan-keyd.service || true",
+                systemctl start i2plan.target; \
+                systemctl --no-block start i2plan-meshd.service i2plan-keyd.service",
         says: &["the keys are sealed", "passphrase"],
         cure: "umask 077; printf 'correct horse\\n' > /etc/i2plan/passphrase; \
                mkdir -p /etc/systemd/system/i2plan-keyd.service.d; umask 022; \
@@ -58,7 +58,7 @@ const FAULTS: [Fault<'static>; 4] = [
         name: "no /dev/net/tun",
         unit: "i2plan-tund.service",
         cause: "systemctl stop i2plan-tund.service; umount /dev/net/tun || true; rm -f /dev/net/tun; \
-                systemctl restart i2plan-tund.service || true",
+                systemctl --no-block restart i2plan-tund.service",
         says: &["/dev/net/tun"],
         cure: "mknod -m 666 /dev/net/tun c 10 200",
     },
@@ -69,7 +69,7 @@ const FAULTS: [Fault<'static>; 4] = [
                 chown i2plan-keyd: /var/lib/i2plan/keyd; chmod 700 /var/lib/i2plan/keyd; \
                 mount --bind /var/lib/i2plan/keyd /var/lib/i2plan/keyd; \
                 mount -o remount,bind,ro /var/lib/i2plan/keyd; \
-                systemctl start i2plan.target; systemctl start i2plan-keyd.service || true",
+                systemctl start i2plan.target; systemctl --no-block start i2plan-keyd.service",
         says: &["/var/lib/i2plan/keyd", "Read-only"],
         cure: "umount /var/lib/i2plan/keyd; rmdir /var/lib/i2plan/keyd; mv /root/keyd /var/lib/i2plan/",
     },
