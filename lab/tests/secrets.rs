@@ -156,8 +156,9 @@ fn a_life_at_debug_level_gives_no_secret_away() {
     sandboxed(LAB, "a_life_at_debug_level_gives_no_secret_away", async || {
         let mut lab = Lab::start().await?;
         lab.log_filter = Some("debug".to_owned());
-        lab.add_node().await?;
-        lab.add_node().await?;
+        for _ in 0..3 {
+            lab.add_node().await?;
+        }
         lab.ready().await?;
         let watch = Watch::start();
         let (mut evidence, mut secrets) = (Evidence::default(), Vec::new());
@@ -180,7 +181,7 @@ fn a_life_at_debug_level_gives_no_secret_away() {
         for node in &lab.nodes {
             secrets.extend(private_keys(node));
         }
-        let [first, second] = &lab.nodes[..] else { panic!("two nodes") };
+        let [first, second, _] = &lab.nodes[..] else { panic!("three nodes") };
         let code = invite(&mut secrets, first).await?;
         // A code that is damaged is answered with an error that does not repeat it.
         let mut damaged = code.clone().into_bytes();
@@ -236,23 +237,25 @@ fn a_life_at_debug_level_gives_no_secret_away() {
         }
         assert!(run(&mut evidence, second, &["leave", "--yes"], "").await?);
 
-        // With a passphrase, which a wrong one does not open.
+        // With a passphrase: a node that nobody has spoken to, whose router holds on to nothing of before.
         let directory = first.run().parent().unwrap().to_owned();
-        let second = &mut lab.nodes[1];
-        second.stop_daemons().await?;
+        lab.nodes[1].stop_daemons().await?;
         evidence.add("the events of n2", followed.await.unwrap());
         let file = directory.join("passphrase");
         std::fs::write(&file, format!("{PASSPHRASE}\n"))?;
-        second.passphrase = Some(file);
-        let sealed = second.seal().await?;
+        lab.nodes[2].stop_daemons().await?;
+        lab.nodes[2].passphrase = Some(file);
+        let sealed = lab.nodes[2].seal().await?;
         evidence.add("the output of change-passphrase", sealed.stdout + &sealed.stderr);
-        second.start_daemons()?;
-        second.ready().await?;
+        lab.kill_router(2).await?;
+        lab.restart_router(2).await?;
+        lab.nodes[2].start_daemons()?;
+        lab.nodes[2].ready().await?;
         secrets.push(("the passphrase".to_owned(), [&forms(PASSPHRASE.as_bytes())[..]].concat()));
         // What happens to it is the same once more.
         let code = invite(&mut secrets, &lab.nodes[0]).await?;
-        assert!(run(&mut evidence, &lab.nodes[1], &["join"], &code).await?);
-        reach(&lab.nodes[1], &lab.nodes[0]).await?;
+        assert!(run(&mut evidence, &lab.nodes[2], &["join"], &code).await?);
+        reach(&lab.nodes[2], &lab.nodes[0]).await?;
 
         let processes = watch.stop();
         assert!(processes.len() > 10, "processes were seen");
@@ -269,7 +272,7 @@ fn a_life_at_debug_level_gives_no_secret_away() {
             }
         }
         // Sealed, the store shows nothing either.
-        evidence.add_files(&lab.nodes[1].state("keyd"));
+        evidence.add_files(&lab.nodes[2].state("keyd"));
 
         let log = String::from_utf8_lossy(&std::fs::read(lab.nodes[0].log())?).into_owned();
         assert!(log.contains("DEBUG"), "it was at debug level");
