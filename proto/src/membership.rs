@@ -207,6 +207,12 @@ impl Chain {
         self.ancestors().any(|ancestor| ancestor == node)
     }
 
+    /// Whether `node` is the subject or stands above it.
+    #[must_use]
+    pub fn leads_over(&self, node: &NodeId) -> bool {
+        self.subject() == node || self.is_ancestor(node)
+    }
+
     /// This chain and one certificate more.
     ///
     /// # Errors

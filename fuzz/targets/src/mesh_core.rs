@@ -499,7 +499,7 @@ impl World {
             let Turn { save, actions, events } = self.mesh.take_turn();
             self.follow(&events);
             assert!(actions.len() <= MAX_ACTIONS, "{} actions at once", actions.len());
-            if let Some(state) = save {
+            if save {
                 if self.disk_full {
                     let error = ApiError::internal("the disk is full");
                     for command in self.mesh.on_save_failed(actions, &error, self.now) {
@@ -507,6 +507,7 @@ impl World {
                     }
                     return;
                 }
+                let state = self.mesh.state().to_bytes();
                 let read = State::from_bytes(&state, &node(ME)).expect("what is saved can be read");
                 assert_eq!(read.to_bytes(), state);
                 self.disk = state;

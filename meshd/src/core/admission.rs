@@ -107,7 +107,7 @@ impl Mesh {
             let len = record.to_bytes().len();
             if len < room {
                 room -= len;
-                welcome.records.push(record.clone());
+                welcome.records.push((**record).clone());
             }
         }
         self.send(to, &Message::JoinReply(JoinReply::Welcome(Box::new(welcome))), now);

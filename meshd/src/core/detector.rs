@@ -89,7 +89,8 @@ struct Errand {
 pub(super) struct Detector {
     period: Duration,
     next_probe: Duration,
-    lap: Vec<NodeId>,
+    /// Who is still to come in this lap, by the places that members have.
+    lap: Vec<u32>,
     probes: BTreeMap<u64, Probe>,
     errands: BTreeMap<u64, Errand>,
 }
@@ -124,12 +125,13 @@ impl Detector {
         probe.begun + self.period / 4 * PLAN[probe.step].0
     }
 
-    /// Does what is due. `members` are all, for the next lap; `control` tells where one takes messages.
+    /// Does what is due. `places` are those of all members, for the next lap; `member` tells who has a place now, if
+    /// it is to be probed, and where it takes messages.
     pub(super) fn on_time(
         &mut self,
         now: Duration,
-        members: impl FnOnce() -> Vec<NodeId>,
-        control: impl Fn(&NodeId) -> Option<DestinationHash>,
+        places: impl FnOnce() -> Vec<u32>,
+        member: impl Fn(u32) -> Option<(NodeId, DestinationHash)>,
         rng: &mut impl Rng,
     ) -> Vec<Task> {
         if now >= self.next_probe {
@@ -137,11 +139,11 @@ impl Detector {
             self.next_probe = now + self.period.mul_f64(rng.random_range(0.9..1.1));
             self.errands.retain(|_, errand| errand.until > now);
             if self.lap.is_empty() {
-                self.lap = members();
+                self.lap = places();
                 self.lap.shuffle(rng);
             }
-            while let Some(node) = self.lap.pop() {
-                if let Some(control) = control(&node)
+            while let Some(place) = self.lap.pop() {
+                if let Some((node, control)) = member(place)
                     && self.begin(node, control, now, rng)
                 {
                     break;
@@ -249,7 +251,6 @@ impl Detector {
     /// A node is no member any more.
     pub(super) fn forget(&mut self, node: &NodeId) {
         self.probes.retain(|_, probe| probe.target != *node);
-        self.lap.retain(|other| other != node);
     }
 }
 
@@ -266,8 +267,9 @@ mod tests {
         NodeId([number; 32])
     }
 
-    fn control(node: &NodeId) -> Option<DestinationHash> {
-        Some(DestinationHash(node.0))
+    fn member(place: u32) -> Option<(NodeId, DestinationHash)> {
+        let node = node(u8::try_from(place).unwrap());
+        Some((node, DestinationHash(node.0)))
     }
 
     fn destination(number: u8) -> Destination {
@@ -288,8 +290,8 @@ mod tests {
 
         fn next(&mut self) -> (Duration, Vec<Task>) {
             let now = self.detector.wake_at();
-            let members = || (0..self.members).map(node).collect();
-            (now, self.detector.on_time(now, members, control, &mut self.rng))
+            let places = || (0..self.members.into()).collect();
+            (now, self.detector.on_time(now, places, member, &mut self.rng))
         }
     }
 

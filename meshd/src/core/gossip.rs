@@ -14,15 +14,17 @@ use i2plan_proto::message::{Entry, GOOD_LEN, Gossip, Item, MAX_ENTRIES, MAX_ITEM
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::Revocation;
+use rand::seq::SliceRandom as _;
 use rand::{Rng, RngExt as _};
 use tracing::{debug, info, warn};
 
 use super::bans::Offence;
-use super::compare::{has_more, nothing};
+use super::compare::{Outcome, has_more, nothing};
 use super::detector::{Acked, Task};
-use super::members::{Member, Merge};
+use super::members::{ACCUSERS, Member, Merge};
 use super::rumors::{FANOUT, Topic};
 use super::state::Former;
+use super::verified::VerifiedRecord;
 use super::{CLOCK_TOLERANCE, Mesh, Now, Pending, Refresh, SAVE_RECORDS_AFTER};
 
 /// How many members hear of the own record at once.
@@ -34,7 +36,9 @@ const ANNOUNCEMENTS: u32 = 5;
 /// Distance of the first two announcements; each further one is twice as long.
 const FIRST_DISTANCE: Duration = Duration::from_secs(2);
 
-/// A comparison that brought news is followed by another after this.
+/// A comparison that showed a difference is followed by another after this. Any of the five messages that it takes to
+/// find one difference among a thousand members may be lost. While differences show and no news comes, each further
+/// one waits twice as long.
 const COMPARE_AGAIN: Duration = Duration::from_secs(3);
 
 /// In a network of no more members than this, records are always told and not just that they exist.
@@ -42,6 +46,9 @@ const SMALL: usize = 24;
 
 /// So many of all members check an accusation for themselves.
 const JURY: u64 = 6;
+
+/// Nothing that is told takes fewer bytes.
+const LEAST_NEWS: usize = 41;
 
 /// How many members hear that this node leaves.
 const FAREWELLS: usize = 8;
@@ -60,18 +67,30 @@ pub(super) const MAX_ADDRESSES: u32 = 64;
 pub(super) struct Announcer {
     heartbeat: Duration,
     next_comparison: Duration,
+    /// How often it was compared again since there was news, or since the last comparison of a round.
+    again: u32,
+    /// The comparison of this round is due then.
+    next_round: Duration,
     announcements_left: u32,
     next_announcement: Duration,
 }
 
 impl Announcer {
     pub(super) fn new(heartbeat: Duration, now: Duration) -> Self {
-        Self { heartbeat, next_comparison: now + heartbeat, announcements_left: 0, next_announcement: now }
+        Self {
+            heartbeat,
+            next_comparison: now + heartbeat,
+            again: 0,
+            next_round: now + heartbeat,
+            announcements_left: 0,
+            next_announcement: now,
+        }
     }
 
     pub(super) fn set_heartbeat(&mut self, heartbeat: Duration, now: Duration) {
         self.heartbeat = heartbeat;
-        self.next_comparison = self.next_comparison.min(now + heartbeat);
+        self.next_round = self.next_round.min(now + heartbeat);
+        self.next_comparison = self.next_comparison.min(self.next_round);
     }
 
     /// The own record has changed.
@@ -103,15 +122,29 @@ impl Announcer {
     fn compares(&mut self, now: Duration, rng: &mut impl Rng) -> bool {
         let due = self.next_comparison <= now;
         if due {
-            // A quarter up or down, so that members that started together do not speak together.
-            self.next_comparison = now + self.heartbeat.mul_f64(rng.random_range(0.75..1.25));
+            if self.next_round <= now {
+                self.again = 0;
+                // A quarter up or down, so that members that started together do not speak together.
+                self.next_round = now + self.heartbeat.mul_f64(rng.random_range(0.75..1.25));
+            }
+            self.next_comparison = self.next_round;
         }
         due
     }
 
-    /// The last comparison brought news: there may be more.
+    /// A comparison showed a difference.
     fn compare_again(&mut self, now: Duration) {
-        self.next_comparison = self.next_comparison.min(now + COMPARE_AGAIN);
+        let at = now + COMPARE_AGAIN * 2u32.pow(self.again.min(4));
+        if at < self.next_comparison {
+            self.next_comparison = at;
+            self.again += 1;
+        }
+    }
+
+    /// There was news: there may be more.
+    fn compare_soon(&mut self, now: Duration) {
+        self.again = 0;
+        self.compare_again(now);
     }
 }
 
@@ -160,9 +193,11 @@ impl Mesh {
 
     fn detect(&mut self, now: Now) {
         let (members, bans) = (&self.members, &self.bans);
-        let all = || members.iter().map(Member::node).filter(|node| !bans.is_banned(node)).collect();
-        let control = |node: &NodeId| members.get(node).map(|member| member.record.value.control.hash());
-        for task in self.detector.on_time(now.monotonic, all, control, &mut self.rng) {
+        let member = |place| {
+            let member = members.at_place(place).filter(|member| !bans.is_banned(&member.node()))?;
+            Some((member.node(), *member.record.control()))
+        };
+        for task in self.detector.on_time(now.monotonic, || members.places(), member, &mut self.rng) {
             match task {
                 Task::Ping { node, number, relays } => self.ping(node, number, relays, now),
                 Task::Unreached { node, since } => self.on_unreached(node, since, now),
@@ -175,7 +210,8 @@ impl Mesh {
         let control = member.record.value.control;
         let gossip = self.some_rumors(GOOD_LEN / 2, now);
         self.send(&control, &Message::Ping(number, gossip), now);
-        let reachable = |member: &Member| member.node() != node && !member.unreached && !member.is_away();
+        let reachable =
+            |member: &Member| member.node() != node && !member.contact().unreached && !member.is_away();
         for relay in self.draw(relays, reachable) {
             self.detector.asked_relay(number, relay.hash());
             self.send(&relay, &Message::PingRequest(number, node, Gossip::default()), now);
@@ -188,10 +224,10 @@ impl Mesh {
         // Who has not heard of anybody meanwhile is cut off itself, and says nothing of others.
         let cut_off = self.members.last_heard().is_none_or(|heard| heard <= since);
         let Some(member) = self.members.get_mut(&node) else { return };
-        if member.is_away() || member.last_heard.is_some_and(|heard| heard > since) {
+        if member.is_away() || member.contact().last_heard.is_some_and(|heard| heard > since) {
             return;
         }
-        if !std::mem::replace(&mut member.unreached, true) {
+        if !std::mem::replace(&mut member.contact_mut().unreached, true) {
             info!(node = %node.short(), name = %member.record.value.name, "a member does not answer");
         }
         if cut_off && !alone {
@@ -199,11 +235,18 @@ impl Mesh {
             return;
         }
         let sequence = member.word();
-        let accused = member.accusations().any(|accusation| accusation.value.accuser == self.me.node);
+        let accusers: Vec<NodeId> = member.accusations().map(|accusation| accusation.value.accuser).collect();
         let asked =
             |pending: &Pending| matches!(pending, Pending::Accusation(value) if value.subject == node);
         let Some(network) = self.network() else { return };
-        if accused || self.pending.values().any(asked) {
+        if accusers.contains(&self.me.node) || accusers.len() >= ACCUSERS {
+            // Some may have missed what was said of it.
+            for accuser in accusers {
+                self.rumors.add(Topic::Accusation(node, accuser));
+            }
+            return;
+        }
+        if self.pending.values().any(asked) {
             return;
         }
         let accusation = Accusation {
@@ -239,8 +282,8 @@ impl Mesh {
             return;
         }
         let Some(member) = self.members.get(node) else { return };
-        let control = member.record.value.control;
-        let own = self.detector.on_request(control.hash(), *from, number, now.monotonic, &mut self.rng);
+        let (control, hash) = (member.record.value.control, *member.record.control());
+        let own = self.detector.on_request(hash, *from, number, now.monotonic, &mut self.rng);
         if let Some(own) = own {
             self.send(&control, &Message::Ping(own, Gossip::default()), now);
         }
@@ -250,16 +293,17 @@ impl Mesh {
         match self.detector.on_ack(&from.hash(), number, now.monotonic) {
             Acked::Directly { node, rtt } => {
                 if let Some(member) = self.members.get_mut(&node) {
-                    member.rtt = Some(rtt);
+                    member.contact_mut().rtt = Some(rtt);
                 }
             }
             Acked::Through { node } => {
                 let relay = self.members.at(&from.hash()).next();
                 if let Some(member) = self.members.get_mut(&node) {
                     debug!(node = %node.short(), "a member is reached through another only");
-                    member.via = relay;
-                    member.unreached = false;
-                    member.last_seen = Some(now.unix.as_secs());
+                    member.saw(now.unix.as_secs());
+                    let contact = member.contact_mut();
+                    contact.via = relay;
+                    contact.unreached = false;
                 }
             }
             Acked::Errand { to, number } => self.send(&to, &Message::Ack(number, Gossip::default()), now),
@@ -311,7 +355,14 @@ impl Mesh {
         if self.own.is_none() || !self.members.is_member(&from.hash()) {
             return;
         }
-        let outcome = self.members.index().compare(ranges);
+        let first = self.rng.random_range(0..ranges.len().max(1));
+        let mut outcome = self.members.index().compare(ranges, first);
+        if outcome != Outcome::default() {
+            self.announcer.compare_again(now.monotonic);
+        }
+        // Where there is more than is taken up now, several members need not take up the same.
+        outcome.wanted.shuffle(&mut self.rng);
+        outcome.offered.shuffle(&mut self.rng);
         if !outcome.answer.is_empty() {
             self.send(from, &Message::Compare(outcome.answer), now);
         }
@@ -333,8 +384,7 @@ impl Mesh {
             Item::Pulse(pulse) => self.take_pulse(pulse, from, now),
             Item::Accusation(accusation) => self.take_accusation(accusation, from, now),
             Item::Revocation(revocation) => {
-                let known = !self.members.is_news(&Item::Revocation(revocation.clone()));
-                if known {
+                if self.members.is_expelled(revocation.value.subject()) {
                     return;
                 }
                 match revocation.verify_for(&network) {
@@ -352,11 +402,7 @@ impl Mesh {
         let node = value.node;
         let own = node == self.me.node;
         // Most records are known already; only news costs a verification.
-        let news = if own {
-            membership.last_sequence < value.sequence
-        } else {
-            self.members.is_news(&Item::Record(Box::new(record.clone())))
-        };
+        let news = if own { membership.last_sequence < value.sequence } else { self.members.is_newer(value) };
         if !news {
             // One that has left is not known to have left where this comes from.
             if let Some(gone) = self.members.gone(&node).cloned() {
@@ -364,9 +410,11 @@ impl Mesh {
             }
             return;
         }
-        if let Err(error) = record.verify_for(&network) {
-            return self.on_invalid("record", &error, from, now);
-        }
+        let record = match VerifiedRecord::new(record, &network) {
+            Ok(record) => record,
+            Err(error) => return self.on_invalid("record", &error, from, now),
+        };
+        let value = &record.value;
         // An address that the member could have come to, and no other: nobody can aim at another's.
         if !(0..MAX_ADDRESSES).any(|attempt| subnet.address_of(&node, attempt) == value.ipv4) {
             return self.on_invalid("record", &"it claims an address that is not its own", from, now);
@@ -383,7 +431,7 @@ impl Mesh {
             Merge::News => {
                 if known.is_none() {
                     info!(node = %node.short(), %name, %ipv4, "learned of a member");
-                    self.announcer.compare_again(now.monotonic);
+                    self.announcer.compare_soon(now.monotonic);
                 } else {
                     debug!(node = %node.short(), sequence, "learned a newer record");
                 }
@@ -404,7 +452,7 @@ impl Mesh {
         let news = if own {
             membership.last_sequence < pulse.value.sequence
         } else {
-            self.members.is_news(&Item::Pulse(pulse.clone()))
+            self.members.is_later(&pulse.value)
         };
         if !news || pulse.value.network != membership.charter.value.network() {
             return;
@@ -419,7 +467,7 @@ impl Mesh {
         let life = pulse.value.life;
         if self.members.merge_pulse(pulse, now.monotonic) == Merge::News {
             if let Some(member) = self.members.get_mut(&node) {
-                member.last_seen = Some(now.unix.as_secs());
+                member.saw(now.unix.as_secs());
                 debug!(node = %node.short(), name = %member.record.value.name, ?life, "a member gave a sign");
             } else {
                 info!(node = %node.short(), "a member has left the network");
@@ -452,7 +500,7 @@ impl Mesh {
             self.own_word().is_some_and(|word| sequence >= word)
         } else {
             let fresh = Duration::from_secs(issued_at) <= now.unix + CLOCK_TOLERANCE;
-            fresh && accuser != self.me.node && self.members.is_news(&Item::Accusation(accusation.clone()))
+            fresh && accuser != self.me.node && self.members.is_accusable(&accusation.value, now.monotonic)
         };
         if !news {
             return;
@@ -472,7 +520,7 @@ impl Mesh {
         if self.is_on_jury(&subject, sequence)
             && let Some(member) = self.members.get(&subject)
         {
-            let control = member.record.value.control.hash();
+            let control = *member.record.control();
             self.detector.begin(subject, control, now.monotonic, &mut self.rng);
         }
     }
@@ -515,13 +563,15 @@ impl Mesh {
         // Nobody speaks to those that are out any more, so some tell them while they know where.
         let tells = issuer == self.me.node || self.is_on_jury(&subject, revocation.value.issued_at);
         let item = Item::Revocation(Box::new(revocation.clone()));
+        let below =
+            self.members.iter().filter(|member| tells && member.record.value.chain.leads_over(&subject));
         let places: HashMap<NodeId, Destination> =
-            self.members.iter().map(|member| (member.node(), member.record.value.control)).collect();
+            below.map(|member| (member.node(), member.record.value.control)).collect();
         let Some(out) = self.members.merge_revocation(revocation) else { return Vec::new() };
         info!(issuer = %issuer.short(), node = %subject.short(), members = out.len(), "a membership was revoked");
         for node in &out {
             self.forget(node);
-            if let Some(to) = places.get(node).filter(|_| tells) {
+            if let Some(to) = places.get(node) {
                 self.send_items(to, vec![item.clone()], now);
             }
         }
@@ -563,14 +613,19 @@ impl Mesh {
         for node in self.members.heard(control, now.monotonic, now.unix.as_secs()) {
             self.detector.heard(&node);
             self.note_awake(node);
+            if self.members.doubt(&node, now.monotonic) {
+                info!("a part of the network that did not answer is there again");
+                self.peers_version += 1;
+                continue;
+            }
             // What others say of it is told to it, so that it can answer.
             let Some(member) = self.members.get_mut(&node) else { continue };
-            if member.told_at.is_some_and(|told| now.monotonic < told + TELL_ACCUSED) {
+            if member.contact().told_at.is_some_and(|told| now.monotonic < told + TELL_ACCUSED) {
                 continue;
             }
             let items: Vec<Item> = member.accusations().cloned().map(Item::Accusation).collect();
             if !items.is_empty() {
-                member.told_at = Some(now.monotonic);
+                member.contact_mut().told_at = Some(now.monotonic);
                 let to = member.record.value.control;
                 self.send_items(&to, items, now);
             }
@@ -667,10 +722,7 @@ impl Mesh {
         }
         let mut targets = self.draw(FANOUT, |member| !member.is_away());
         targets.truncate(FANOUT);
-        let members = self.members.len();
-        for topic in told {
-            self.rumors.told(topic, targets.len(), members);
-        }
+        self.have_told(told, targets.len());
         for target in targets {
             self.send(&target, &Message::News(gossip.clone()), now);
         }
@@ -682,11 +734,19 @@ impl Mesh {
             return Gossip::default();
         }
         let (gossip, told) = self.fill(room, now);
-        let members = self.members.len();
-        for topic in told {
-            self.rumors.told(topic, 1, members);
-        }
+        self.have_told(told, 1);
         gossip
+    }
+
+    /// News was told to so many.
+    fn have_told(&mut self, told: Vec<Topic>, to: usize) {
+        let members = self.members.len();
+        let split = self.members.is_split();
+        for topic in told {
+            // Where many are accused together, it matters less that everybody hears of each.
+            let few = split && matches!(topic, Topic::Accusation(..));
+            self.rumors.told(topic, to, if few { 1 } else { members });
+        }
     }
 
     /// News that fits, and what it is about.
@@ -695,6 +755,9 @@ impl Mesh {
         let mut told = Vec::new();
         let mut len = 0;
         for (topic, times) in self.rumors.round(now.monotonic) {
+            if len + LEAST_NEWS > room && len > 0 {
+                break;
+            }
             let Some(item) = self.item(&topic) else {
                 self.rumors.drop_topic(&topic);
                 continue;
@@ -730,7 +793,7 @@ impl Mesh {
             }
             Topic::Pulse(node) if *node == self.me.node => self.own_pulse.clone().map(Item::Pulse),
             Topic::Pulse(node) => {
-                let pulse = self.members.get(node).and_then(|member| member.pulse.as_ref());
+                let pulse = self.members.get(node).and_then(|member| member.pulse.as_deref());
                 pulse.or(self.members.gone(node)).cloned().map(Item::Pulse)
             }
             Topic::Accusation(subject, accuser) => {
@@ -741,7 +804,7 @@ impl Mesh {
             }
             Topic::Record(node) => {
                 let member = self.members.get(node)?;
-                Some(Item::Record(Box::new(member.record.clone())))
+                Some(Item::Record(Box::new((*member.record).clone())))
             }
         }
     }
@@ -749,7 +812,7 @@ impl Mesh {
     /// Tells some members that this node goes.
     pub(super) fn bid_farewell(&mut self, pulse: &Signed<Pulse>, now: Now) {
         let items = vec![Item::Pulse(pulse.clone())];
-        for target in self.draw(FAREWELLS, |member| !member.unreached && !member.is_away()) {
+        for target in self.draw(FAREWELLS, |member| !member.contact().unreached && !member.is_away()) {
             self.send_items(&target, items.clone(), now);
         }
         debug_assert!(pulse.value.life != Life::Present);
@@ -782,9 +845,19 @@ mod tests {
     fn news_in_a_comparison_brings_the_next_forward() {
         let mut announcer = Announcer::new(Duration::from_secs(1000), Duration::ZERO);
         let mut rng = StdRng::from_seed([1; 32]);
-        announcer.compare_again(Duration::from_secs(10));
-        assert_eq!(announcer.wake_at(), Duration::from_secs(13));
-        assert!(announcer.compares(Duration::from_secs(13), &mut rng));
-        assert!(announcer.wake_at() >= Duration::from_secs(700));
+        let mut times = Vec::new();
+        announcer.compare_soon(Duration::from_secs(10));
+        // As long as each shows a difference again.
+        while times.len() < 6 {
+            let at = announcer.wake_at();
+            assert!(announcer.compares(at, &mut rng));
+            announcer.compare_again(at);
+            times.push(at.as_secs());
+        }
+        assert_eq!(times, [13, 19, 31, 55, 103, 151]);
+        // News sets that back; without differences there is one in each round.
+        announcer.compare_soon(Duration::from_secs(160));
+        assert!(announcer.compares(Duration::from_secs(163), &mut rng));
+        assert_eq!(announcer.wake_at(), Duration::from_secs(1000));
     }
 }

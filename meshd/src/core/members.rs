@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
+use std::num::NonZeroU64;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::{self, What};
@@ -20,10 +21,11 @@ use i2plan_proto::message::{Entry, Item};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::Revocation;
-use rand::Rng;
 use rand::seq::IteratorRandom as _;
+use rand::{Rng, RngExt as _};
 
-use super::compare::{Index, has_more};
+use super::compare::{Entries, Index, Known, fingerprint, has_more, nothing, told};
+use super::verified::VerifiedRecord;
 
 /// Members that are remembered at most.
 pub(super) const MAX_MEMBERS: usize = 10_000;
@@ -35,7 +37,7 @@ const MAX_REVOCATIONS: usize = 4096;
 const MAX_GONE: usize = 4096;
 
 /// So many members must have tried in vain before one is held to be out of reach, in a network of four or more.
-const ACCUSERS: usize = 3;
+pub(super) const ACCUSERS: usize = 3;
 
 /// Accusations of one member. One that is cut off itself accuses many.
 const ACCUSATIONS: Quota = Quota::every(Duration::from_secs(10), 10);
@@ -44,6 +46,17 @@ const ACCUSATIONS: Quota = Quota::every(Duration::from_secs(10), 10);
 /// others is bad.
 const REFUTED: Quota = Quota::every(Duration::from_secs(600), 5);
 
+/// So many members at least, and one in sixteen of all, that fell silent together are not thought to have failed each by
+/// itself: a part of the network was cut off, or this node was.
+const SPLIT: usize = 8;
+
+/// Those that were accused within this time of each other fell silent together.
+const TOGETHER: Duration = Duration::from_secs(600);
+
+/// For so long after a part of the network has come back no member of it is accused: until then what is said of it may be
+/// from before.
+const DOUBT: Duration = Duration::from_secs(120);
+
 /// How far a member's accusations are listened to.
 #[derive(Debug, Clone, Copy, Default)]
 struct Accuser {
@@ -51,16 +64,22 @@ struct Accuser {
     refuted: Bucket,
 }
 
-/// One member.
+/// One member. There may be ten thousand: what is known of few of them only is in [`Contact`].
 #[derive(Debug)]
 pub(super) struct Member {
-    pub(super) record: Signed<Record>,
+    pub(super) record: VerifiedRecord,
     /// Its last word on its own life, if that is newer than its record.
-    pub(super) pulse: Option<Signed<Pulse>>,
+    pub(super) pulse: Option<Box<Signed<Pulse>>>,
     /// When this node learned of it, Unix time in seconds.
     pub(super) created: u64,
     /// When it was last known to be there, Unix time in seconds.
-    pub(super) last_seen: Option<u64>,
+    last_seen: Option<NonZeroU64>,
+    contact: Option<Box<Contact>>,
+}
+
+/// What this node has to do with a member, and what others say of it.
+#[derive(Debug, Default)]
+pub(super) struct Contact {
     /// When its last control message came, on the monotonic clock.
     pub(super) last_heard: Option<Duration>,
     /// The member through which alone it answers.
@@ -75,11 +94,33 @@ pub(super) struct Member {
     pub(super) told_at: Option<Duration>,
     /// When the last of them came, on the monotonic clock.
     accused_at: Option<Duration>,
-    /// What readers of events were last told of whether it is there.
-    told_life: meshd::Life,
+    /// When what was said of it was dropped, because others that fell silent with it are there again.
+    doubted_at: Option<Duration>,
+    /// What readers of events were last told of whether it is there, if that is not that it is.
+    told_life: Option<meshd::Life>,
 }
 
 impl Member {
+    pub(super) fn new(
+        record: VerifiedRecord,
+        pulse: Option<Signed<Pulse>>,
+        created: u64,
+        last_seen: Option<u64>,
+    ) -> Self {
+        let last_seen = last_seen.and_then(NonZeroU64::new);
+        Self { record, pulse: pulse.map(Box::new), created, last_seen, contact: None }
+    }
+
+    /// When it was last known to be there, Unix time in seconds.
+    pub(super) fn last_seen(&self) -> Option<u64> {
+        self.last_seen.map(NonZeroU64::get)
+    }
+
+    /// It was there at this Unix time in seconds.
+    pub(super) fn saw(&mut self, unix: u64) {
+        self.last_seen = NonZeroU64::new(unix);
+    }
+
     pub(super) fn node(&self) -> NodeId {
         self.record.value.node
     }
@@ -89,24 +130,37 @@ impl Member {
         self.pulse.as_ref().map_or(0, |pulse| pulse.value.sequence).max(self.record.value.sequence)
     }
 
-    fn entry(&self) -> Entry {
-        let pulse = self.pulse.as_ref().map_or(0, |pulse| pulse.value.sequence);
-        Entry { node: self.node(), record: self.record.value.sequence, pulse, revoked: false }
+    pub(super) fn entry(&self) -> Entry {
+        told(&self.record.value, self.pulse.as_ref().map(|pulse| &pulse.value))
+    }
+
+    fn fingerprint(&self) -> u128 {
+        if self.pulse.is_some() { fingerprint(&self.entry()) } else { self.record.fingerprint() }
     }
 
     pub(super) fn is_away(&self) -> bool {
         self.pulse.as_ref().is_some_and(|pulse| pulse.value.life == Life::Away)
     }
 
+    pub(super) fn contact(&self) -> &Contact {
+        static NONE: LazyLock<Contact> = LazyLock::new(Contact::default);
+        self.contact.as_deref().unwrap_or(&NONE)
+    }
+
+    pub(super) fn contact_mut(&mut self) -> &mut Contact {
+        self.contact.get_or_insert_default()
+    }
+
     pub(super) fn accusations(&self) -> impl Iterator<Item = &Signed<Accusation>> {
-        self.accusations.values()
+        self.contact().accusations.values()
     }
 
     /// It has given a sign of life: what was said before does not hold any more. Returns who has said it.
     fn clear(&mut self) -> Vec<NodeId> {
-        self.accused_at = None;
-        self.unreached = false;
-        std::mem::take(&mut self.accusations).into_keys().collect()
+        let Some(contact) = &mut self.contact else { return Vec::new() };
+        contact.accused_at = None;
+        contact.unreached = false;
+        std::mem::take(&mut contact.accusations).into_keys().collect()
     }
 }
 
@@ -123,44 +177,228 @@ pub(super) enum Merge {
     Refused,
 }
 
+/// A place for what is known of one node.
+#[derive(Debug)]
+enum Place {
+    Member(Member),
+    /// Of this node itself, or of one whose membership is revoked, there is no more than this; of nobody, nothing.
+    Entry(Option<Box<Entry>>),
+}
+
+#[derive(Debug, Default)]
+struct Places(Vec<Place>);
+
+impl Places {
+    fn member(&self, place: u32) -> Option<&Member> {
+        match self.0.get(place as usize) {
+            Some(Place::Member(member)) => Some(member),
+            _ => None,
+        }
+    }
+
+    fn member_mut(&mut self, place: u32) -> Option<&mut Member> {
+        match self.0.get_mut(place as usize) {
+            Some(Place::Member(member)) => Some(member),
+            _ => None,
+        }
+    }
+}
+
+impl Entries for Places {
+    fn node(&self, place: u32) -> NodeId {
+        match &self.0[place as usize] {
+            Place::Member(member) => member.record.value.node,
+            Place::Entry(entry) => entry.as_ref().map_or(NodeId([0; 32]), |entry| entry.node),
+        }
+    }
+
+    fn entry(&self, place: u32) -> Entry {
+        match &self.0[place as usize] {
+            Place::Member(member) => member.entry(),
+            Place::Entry(entry) => entry.as_deref().copied().unwrap_or(nothing(NodeId([0; 32]))),
+        }
+    }
+
+    fn fingerprint(&self, place: u32) -> u128 {
+        match &self.0[place as usize] {
+            Place::Member(member) => member.fingerprint(),
+            Place::Entry(entry) => entry.as_deref().map_or(0, fingerprint),
+        }
+    }
+}
+
+/// Places in the order of a number that several of them may share.
+#[derive(Debug, Default)]
+struct Order(Vec<(u32, u32)>);
+
+impl Order {
+    fn insert(&mut self, number: u32, place: u32) {
+        if let Err(at) = self.0.binary_search(&(number, place)) {
+            self.0.insert(at, (number, place));
+        }
+    }
+
+    fn remove(&mut self, number: u32, place: u32) {
+        if let Ok(at) = self.0.binary_search(&(number, place)) {
+            self.0.remove(at);
+        }
+    }
+
+    /// The places with this number.
+    fn of(&self, number: u32) -> impl Iterator<Item = u32> {
+        let start = self.0.partition_point(|(other, _)| *other < number);
+        self.0[start..].iter().take_while(move |(other, _)| *other == number).map(|(_, place)| *place)
+    }
+}
+
 /// All other members.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    by_node: BTreeMap<NodeId, Member>,
-    /// Who says that it takes control messages where. Several may say so of one place; that takes it from none.
-    by_control: BTreeSet<(DestinationHash, NodeId)>,
-    /// Who claims which address.
-    by_address: BTreeSet<(Ipv4Addr, NodeId)>,
+    places: Places,
+    /// Places that can be used again.
+    free: Vec<u32>,
+    /// How many of the places have a member.
+    count: usize,
+    /// All places by node id, those of this node and of revoked ones too.
+    index: Index,
+    /// Members by the beginning of the hash of where they take control messages. Several may say so of one place; that
+    /// takes it from none.
+    by_control: Order,
+    /// Members by the address that they claim.
+    by_address: Order,
+    /// Members that were accused since their last word: time, or the number of members, may change their lives.
+    accused: BTreeSet<NodeId>,
     /// Who has left, and by which word.
     gone: BTreeMap<NodeId, Signed<Pulse>>,
     revocations: BTreeMap<NodeId, Signed<Revocation>>,
     accusers: HashMap<NodeId, Accuser>,
-    index: Index,
+    /// No member's WireGuard key has expired before, Unix time in seconds.
+    first_end: u64,
     /// When any of them was last heard, on the monotonic clock.
     last_heard: Option<Duration>,
     /// What readers of events have not been told yet.
     events: Vec<What>,
     /// Of whom they may have to be told whether it is there.
     unsettled: BTreeSet<NodeId>,
-    /// Of whom time, or the number of members, may change that.
-    accused: BTreeSet<NodeId>,
 }
 
 impl Members {
+    /// These members, as they were known before; each once at most.
+    pub(super) fn restored(members: impl IntoIterator<Item = Member>) -> Self {
+        let mut all: Vec<Place> = members.into_iter().map(Place::Member).collect();
+        let node = |place: &Place| match place {
+            Place::Member(member) => member.node(),
+            Place::Entry(_) => NodeId([0; 32]),
+        };
+        all.sort_unstable_by_key(node);
+        all.dedup_by_key(|place| node(place));
+        all.truncate(MAX_MEMBERS);
+        all.shrink_to_fit();
+        let count = all.len();
+        let (mut by_control, mut by_address) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (mut first_end, mut unsettled) = (u64::MAX, BTreeSet::new());
+        for (place, number) in all.iter().zip(0..) {
+            let Place::Member(member) = place else { continue };
+            by_control.push((start_of(member.record.control()), number));
+            by_address.push((member.record.value.ipv4.to_bits(), number));
+            first_end = first_end.min(member.record.value.wireguard.value.not_after);
+            if member.is_away() {
+                unsettled.insert(member.node());
+            }
+        }
+        by_control.sort_unstable();
+        by_address.sort_unstable();
+        let places = Places(all);
+        Self {
+            index: Index::of(&places, count),
+            places,
+            count,
+            first_end,
+            by_control: Order(by_control),
+            by_address: Order(by_address),
+            unsettled,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.by_node.len()
+        self.count
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.by_node.values()
+        self.index.places().filter_map(|place| self.places.member(place))
+    }
+
+    fn find(&self, node: &NodeId) -> Option<u32> {
+        self.index.find(&self.places, node).filter(|place| self.places.member(*place).is_some())
     }
 
     pub(super) fn get(&self, node: &NodeId) -> Option<&Member> {
-        self.by_node.get(node)
+        self.index.find(&self.places, node).and_then(|place| self.places.member(place))
     }
 
     pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut Member> {
-        self.by_node.get_mut(node)
+        self.index.find(&self.places, node).and_then(|place| self.places.member_mut(place))
+    }
+
+    /// The places of all members, in no order that means anything: less to remember than their ids.
+    pub(super) fn places(&self) -> Vec<u32> {
+        (0..u32::try_from(self.places.0.len()).unwrap_or(u32::MAX)).collect()
+    }
+
+    /// The member that has a place now.
+    pub(super) fn at_place(&self, place: u32) -> Option<&Member> {
+        self.places.member(place)
+    }
+
+    /// Members that were accused since their last word.
+    pub(super) fn accused(&self) -> impl Iterator<Item = &Member> {
+        self.accused.iter().filter_map(|node| self.get(node))
+    }
+
+    /// Those whose WireGuard key expired before this, Unix time in seconds. Mostly none, and then it takes no time.
+    pub(super) fn ended_before(&mut self, unix: u64) -> Vec<NodeId> {
+        if self.first_end >= unix {
+            return Vec::new();
+        }
+        let end = |member: &Member| member.record.value.wireguard.value.not_after;
+        self.first_end = self.iter().map(end).min().unwrap_or(u64::MAX);
+        self.iter().filter(|member| end(member) < unix).map(Member::node).collect()
+    }
+
+    /// Keeps something in a place of its own.
+    fn put(&mut self, content: Place) -> u32 {
+        let place = if let Some(place) = self.free.pop() {
+            self.places.0[place as usize] = content;
+            place
+        } else {
+            self.places.0.push(content);
+            u32::try_from(self.places.0.len() - 1).expect("members are bounded")
+        };
+        self.index.insert(&self.places, place);
+        place
+    }
+
+    /// Sets what is known of a node that is no other member.
+    fn set_entry(&mut self, entry: Entry) {
+        match self.index.find(&self.places, &entry.node) {
+            Some(place) => {
+                let before = self.places.fingerprint(place);
+                self.places.0[place as usize] = Place::Entry(Some(Box::new(entry)));
+                self.index.replaced(&self.places, place, before);
+            }
+            None => {
+                self.put(Place::Entry(Some(Box::new(entry))));
+            }
+        }
+    }
+
+    /// Nothing is known of a node any more.
+    fn take(&mut self, node: &NodeId) -> Option<Place> {
+        let place = self.index.find(&self.places, node)?;
+        self.index.remove(&self.places, place);
+        self.free.push(place);
+        self.places.0.get_mut(place as usize).map(|content| std::mem::replace(content, Place::Entry(None)))
     }
 
     pub(super) fn revocations(&self) -> impl Iterator<Item = &Signed<Revocation>> {
@@ -168,43 +406,42 @@ impl Members {
     }
 
     /// What is known, for comparisons. The own entry is in there too.
-    pub(super) fn index(&self) -> &Index {
-        &self.index
+    pub(super) fn index(&self) -> Known<'_, impl Entries> {
+        Known { index: &self.index, entries: &self.places }
     }
 
     /// This node's own last word, for comparisons.
     pub(super) fn set_own(&mut self, entry: Entry) {
-        self.index.set(entry);
+        self.set_entry(entry);
     }
 
-    /// Whether this is news.
-    pub(super) fn is_news(&self, item: &Item) -> bool {
-        match item {
-            Item::Record(record) => {
-                let known = self.by_node.get(&record.value.node).map(|member| member.record.value.sequence);
-                let gone = self.gone.get(&record.value.node).map(|pulse| pulse.value.sequence);
-                known.max(gone) < Some(record.value.sequence) && !self.is_revoked(&record.value.chain)
-            }
-            Item::Pulse(pulse) => {
-                self.word_of(&pulse.value.node).is_some_and(|word| word < pulse.value.sequence)
-            }
-            Item::Revocation(revocation) => !self.revocations.contains_key(revocation.value.subject()),
-            Item::Accusation(accusation) => {
-                let Accusation { accuser, subject, sequence, .. } = &accusation.value;
-                let member = self.by_node.get(subject);
-                member.is_some_and(|member| {
-                    *sequence >= member.word()
-                        && !member.accusations.contains_key(accuser)
-                        && member.accusations.len() < ACCUSERS
-                })
-            }
-        }
+    /// Whether a record is news.
+    pub(super) fn is_newer(&self, record: &Record) -> bool {
+        let known = self.get(&record.node).map(|member| member.record.value.sequence);
+        let gone = self.gone.get(&record.node).map(|pulse| pulse.value.sequence);
+        known.max(gone) < Some(record.sequence) && !self.is_revoked(&record.chain)
+    }
+
+    /// Whether a pulse is news, and of somebody who is known.
+    pub(super) fn is_later(&self, pulse: &Pulse) -> bool {
+        self.word_of(&pulse.node).is_some_and(|word| word < pulse.sequence)
+    }
+
+    /// Whether an accusation is news, and needed.
+    pub(super) fn is_accusable(&self, accusation: &Accusation, now: Duration) -> bool {
+        self.get(&accusation.subject).is_some_and(|member| {
+            let accusations = &member.contact().accusations;
+            accusation.sequence >= member.word()
+                && member.contact().doubted_at.is_none_or(|doubted| now >= doubted + DOUBT)
+                && !accusations.contains_key(&accusation.accuser)
+                && accusations.len() < ACCUSERS
+        })
     }
 
     /// The sequence number of the last word of a node, also of one that has left.
     fn word_of(&self, node: &NodeId) -> Option<u64> {
         let gone = self.gone.get(node).map(|pulse| pulse.value.sequence);
-        self.by_node.get(node).map(Member::word).max(gone)
+        self.get(node).map(Member::word).max(gone)
     }
 
     /// Whether a node's own membership was revoked.
@@ -218,8 +455,8 @@ impl Members {
         !self.revocations.is_empty() && all.any(|node| self.revocations.contains_key(node))
     }
 
-    /// Takes in a record, which has been verified.
-    pub(super) fn merge_record(&mut self, record: Signed<Record>, now: Duration, unix: u64) -> Merge {
+    /// Takes in a record.
+    pub(super) fn merge_record(&mut self, record: VerifiedRecord, now: Duration, unix: u64) -> Merge {
         let node = record.value.node;
         if self.is_revoked(&record.value.chain) {
             return Merge::Over;
@@ -227,77 +464,72 @@ impl Members {
         if self.gone.get(&node).is_some_and(|pulse| pulse.value.sequence >= record.value.sequence) {
             return Merge::Over;
         }
-        let full = self.by_node.len() >= MAX_MEMBERS;
-        let control = record.value.control.hash();
-        let address = record.value.ipv4;
-        let mut refuted = Vec::new();
-        match self.by_node.get_mut(&node) {
-            Some(member) if member.record.value.sequence >= record.value.sequence => return Merge::Known,
-            Some(member) => {
-                self.by_control.remove(&(member.record.value.control.hash(), node));
-                self.by_address.remove(&(member.record.value.ipv4, node));
-                if record.value.sequence > member.word() {
-                    refuted = member.clear();
-                    member.pulse = None;
-                    self.unsettled.insert(node);
-                }
-                if shown(&member.record.value) != shown(&record.value) {
-                    let name = record.value.name.to_string();
-                    self.events.push(What::MemberChanged { node_id: node.to_string(), name });
-                }
-                member.record = record;
+        let control = start_of(record.control());
+        let address = record.value.ipv4.to_bits();
+        let end = record.value.wireguard.value.not_after;
+        let place = if let Some(place) = self.find(&node) {
+            let before = self.places.fingerprint(place);
+            let Some(member) = self.places.member_mut(place) else { return Merge::Refused };
+            if member.record.value.sequence >= record.value.sequence {
+                return Merge::Known;
             }
-            None if full => return Merge::Refused,
-            None => {
-                self.gone.remove(&node);
+            self.by_control.remove(start_of(member.record.control()), place);
+            self.by_address.remove(member.record.value.ipv4.to_bits(), place);
+            if shown(&member.record.value) != shown(&record.value) {
                 let name = record.value.name.to_string();
-                self.events.push(What::MemberAdded { node_id: node.to_string(), name });
-                let member = Member {
-                    record,
-                    pulse: None,
-                    created: unix,
-                    last_seen: None,
-                    last_heard: None,
-                    via: None,
-                    rtt: None,
-                    unreached: false,
-                    accusations: BTreeMap::new(),
-                    told_at: None,
-                    accused_at: None,
-                    told_life: meshd::Life::Present,
-                };
-                self.by_node.insert(node, member);
+                self.events.push(What::MemberChanged { node_id: node.to_string(), name });
             }
-        }
-        self.by_control.insert((control, node));
-        self.by_address.insert((address, node));
-        self.reindex(&node);
-        self.note_refuted(&refuted, now);
+            let mut refuted = Vec::new();
+            if record.value.sequence > member.word() {
+                refuted = member.clear();
+                member.pulse = None;
+                self.accused.remove(&node);
+                self.unsettled.insert(node);
+            }
+            member.record = record;
+            self.index.replaced(&self.places, place, before);
+            self.note_refuted(&refuted, now);
+            place
+        } else if self.count >= MAX_MEMBERS {
+            return Merge::Refused;
+        } else {
+            self.gone.remove(&node);
+            self.count += 1;
+            let name = record.value.name.to_string();
+            self.events.push(What::MemberAdded { node_id: node.to_string(), name });
+            self.put(Place::Member(Member::new(record, None, unix, None)))
+        };
+        self.by_control.insert(control, place);
+        self.by_address.insert(address, place);
+        self.first_end = self.first_end.min(end);
         Merge::News
     }
 
     /// Takes in a pulse, whose signature has been verified.
     pub(super) fn merge_pulse(&mut self, pulse: Signed<Pulse>, now: Duration) -> Merge {
         let node = pulse.value.node;
-        let Some(member) = self.by_node.get_mut(&node) else { return Merge::Refused };
+        let Some(place) = self.find(&node) else { return Merge::Refused };
+        let before = self.places.fingerprint(place);
+        let Some(member) = self.places.member_mut(place) else { return Merge::Refused };
         if member.word() >= pulse.value.sequence {
             return Merge::Known;
         }
         let refuted = member.clear();
-        if pulse.value.life == Life::Present {
-            self.note_refuted(&refuted, now);
-        }
-        let Some(member) = self.by_node.get_mut(&node) else { return Merge::Refused };
-        if pulse.value.life == Life::Gone {
+        self.accused.remove(&node);
+        let life = pulse.value.life;
+        if life == Life::Gone {
             self.remove(&node);
             if self.gone.len() >= MAX_GONE {
                 self.gone.pop_first();
             }
             self.gone.insert(node, pulse);
         } else {
-            member.pulse = Some(pulse);
+            member.pulse = Some(Box::new(pulse));
+            self.index.replaced(&self.places, place, before);
             self.unsettled.insert(node);
-            self.reindex(&node);
+        }
+        if life == Life::Present {
+            self.note_refuted(&refuted, now);
         }
         Merge::News
     }
@@ -312,23 +544,23 @@ impl Members {
             return None;
         }
         // Those of members that are out with this one hold no longer, and need not: whom they concern is out too.
-        self.revocations.retain(|node, other| {
-            let keep = !other.value.chain.is_ancestor(&subject);
-            if !keep {
-                self.index.remove(node);
-            }
-            keep
-        });
+        let moot: Vec<NodeId> = self
+            .revocations
+            .iter()
+            .filter(|(_, other)| other.value.chain.is_ancestor(&subject))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in moot {
+            self.revocations.remove(&node);
+            self.take(&node);
+        }
         self.revocations.insert(subject, revocation);
-        let over = |member: &&Member| {
-            let chain = &member.record.value.chain;
-            *chain.subject() == subject || chain.is_ancestor(&subject)
-        };
-        let out: Vec<NodeId> = self.by_node.values().filter(over).map(Member::node).collect();
+        let over = |member: &&Member| member.record.value.chain.leads_over(&subject);
+        let out: Vec<NodeId> = self.iter().filter(over).map(Member::node).collect();
         for node in &out {
             self.remove(node);
         }
-        self.index.set(Entry { node: subject, record: 0, pulse: 0, revoked: true });
+        self.set_entry(Entry { node: subject, record: 0, pulse: 0, revoked: true });
         Some(out)
     }
 
@@ -341,11 +573,11 @@ impl Members {
         now: Duration,
     ) -> bool {
         let Accusation { accuser, subject, .. } = accusation.value;
-        if !self.is_news(&Item::Accusation(accusation.clone())) {
+        if !self.is_accusable(&accusation.value, now) {
             return false;
         }
         if accuser != *own {
-            if !self.by_node.contains_key(&accuser) {
+            if self.find(&accuser).is_none() {
                 return false;
             }
             let trust = self.accusers.entry(accuser).or_default();
@@ -353,10 +585,44 @@ impl Members {
                 return false;
             }
         }
-        if let Some(member) = self.by_node.get_mut(&subject) {
-            member.accusations.insert(accuser, accusation);
-            member.accused_at = Some(now);
+        if let Some(member) = self.get_mut(&subject) {
+            let contact = member.contact_mut();
+            contact.accusations.insert(accuser, accusation);
+            contact.accused_at = Some(now);
+            self.accused.insert(subject);
             self.unsettled.insert(subject);
+        }
+        true
+    }
+
+    fn split_size(&self) -> usize {
+        SPLIT.max(self.count / 16)
+    }
+
+    /// Whether so many are accused that a part of the network must be cut off.
+    pub(super) fn is_split(&self) -> bool {
+        self.accused.len() >= self.split_size()
+    }
+
+    /// A member was heard. If many fell silent together with it, they may be back together too, and that all of them say
+    /// so to everybody would be more than a network bears: what was said of them is dropped. Returns whether it was.
+    pub(super) fn doubt(&mut self, node: &NodeId, now: Duration) -> bool {
+        let accused_at = |member: &Member| member.contact().accused_at;
+        let Some(at) = self.get(node).and_then(accused_at) else { return false };
+        let together = self
+            .accused()
+            .filter(|member| accused_at(member).is_some_and(|other| other.abs_diff(at) <= TOGETHER));
+        let together: Vec<NodeId> = together.map(Member::node).collect();
+        if together.len() < self.split_size() {
+            return false;
+        }
+        for node in together {
+            self.accused.remove(&node);
+            self.unsettled.insert(node);
+            if let Some(member) = self.get_mut(&node) {
+                member.clear();
+                member.contact_mut().doubted_at = Some(now);
+            }
         }
         true
     }
@@ -372,23 +638,17 @@ impl Members {
     }
 
     /// Forgets a member.
-    pub(super) fn remove(&mut self, node: &NodeId) -> Option<Member> {
-        let member = self.by_node.remove(node)?;
-        self.by_control.remove(&(member.record.value.control.hash(), *node));
-        self.by_address.remove(&(member.record.value.ipv4, *node));
+    pub(super) fn remove(&mut self, node: &NodeId) {
+        let Some(place) = self.find(node) else { return };
+        let Some(Place::Member(member)) = self.take(node) else { return };
+        self.count -= 1;
+        self.by_control.remove(start_of(member.record.control()), place);
+        self.by_address.remove(member.record.value.ipv4.to_bits(), place);
         self.accusers.remove(node);
-        self.index.remove(node);
-        self.unsettled.remove(node);
         self.accused.remove(node);
+        self.unsettled.remove(node);
         let name = member.record.value.name.to_string();
         self.events.push(What::MemberRemoved { node_id: node.to_string(), name });
-        Some(member)
-    }
-
-    fn reindex(&mut self, node: &NodeId) {
-        if let Some(member) = self.by_node.get(node) {
-            self.index.set(member.entry());
-        }
     }
 
     /// The word of one that has left.
@@ -409,33 +669,34 @@ impl Members {
             let behind = theirs.record.max(theirs.pulse) < pulse.value.sequence && theirs.record > 0;
             return if behind { vec![Item::Pulse(pulse.clone())] } else { Vec::new() };
         }
-        let Some(member) = self.by_node.get(&theirs.node) else { return Vec::new() };
+        let Some(member) = self.get(&theirs.node) else { return Vec::new() };
         let mine = member.entry();
         let mut items = Vec::new();
         if mine.record > theirs.record && !theirs.revoked {
-            items.push(Item::Record(Box::new(member.record.clone())));
+            items.push(Item::Record(Box::new((*member.record).clone())));
         }
         if let Some(pulse) = &member.pulse
             && has_more(&Entry { record: 0, ..mine }, theirs)
         {
-            items.push(Item::Pulse(pulse.clone()));
+            items.push(Item::Pulse((**pulse).clone()));
         }
         items
     }
 
     /// A message came from this destination. Returns whose it is.
     pub(super) fn heard(&mut self, control: &DestinationHash, now: Duration, unix: u64) -> Vec<NodeId> {
-        let nodes: Vec<NodeId> = self.by_control.range(at(control)).map(|(_, node)| *node).collect();
+        let nodes: Vec<NodeId> = self.at(control).collect();
         for node in &nodes {
-            if let Some(member) = self.by_node.get_mut(node) {
-                self.last_heard = Some(now);
-                if member.told_life != meshd::Life::Present {
+            if let Some(member) = self.get_mut(node) {
+                member.saw(unix);
+                let contact = member.contact_mut();
+                contact.last_heard = Some(now);
+                contact.unreached = false;
+                contact.via = None;
+                if contact.told_life.is_some() {
                     self.unsettled.insert(*node);
                 }
-                member.last_heard = Some(now);
-                member.last_seen = Some(unix);
-                member.unreached = false;
-                member.via = None;
+                self.last_heard = Some(now);
             }
         }
         nodes
@@ -448,19 +709,24 @@ impl Members {
 
     /// Whether a member takes its control messages there.
     pub(super) fn is_member(&self, control: &DestinationHash) -> bool {
-        self.by_control.range(at(control)).next().is_some()
+        self.at(control).next().is_some()
     }
 
     /// Who takes its control messages there.
     pub(super) fn at(&self, control: &DestinationHash) -> impl Iterator<Item = NodeId> {
-        self.by_control.range(at(control)).map(|(_, node)| *node)
+        let there = self.by_control.of(start_of(control)).filter_map(|place| self.places.member(place));
+        there.filter(move |member| member.record.control() == control).map(Member::node)
     }
 
     /// Who claims an address, best claim first: the oldest membership, then the smallest id. All members see it so,
     /// and newcomers give way, so that those whose address is in use keep it.
     pub(super) fn best_claim(&self, address: Ipv4Addr) -> Option<(u64, NodeId)> {
-        let all = (address, NodeId([0; 32]))..=(address, NodeId([0xff; 32]));
-        self.by_address.range(all).filter_map(|(_, node)| self.by_node.get(node)).map(claim).min()
+        self.claimants(address).map(claim).min()
+    }
+
+    /// Who claims an address.
+    pub(super) fn claimants(&self, address: Ipv4Addr) -> impl Iterator<Item = &Member> {
+        self.by_address.of(address.to_bits()).filter_map(|place| self.places.member(place))
     }
 
     /// Whether a member is there, as far as is known. `patience` is how long it may take to answer an accusation.
@@ -468,12 +734,13 @@ impl Members {
         if member.is_away() {
             return meshd::Life::Away;
         }
-        let Some(accused_at) = member.accused_at else { return meshd::Life::Present };
+        let contact = member.contact();
+        let Some(accused_at) = contact.accused_at else { return meshd::Life::Present };
         // Who has just spoken to this node is there, whatever others say.
-        if member.last_heard.is_some_and(|heard| heard >= accused_at) {
+        if contact.last_heard.is_some_and(|heard| heard >= accused_at) {
             return meshd::Life::Present;
         }
-        let enough = member.accusations.len() >= ACCUSERS.min(self.by_node.len().max(1));
+        let enough = contact.accusations.len() >= ACCUSERS.min(self.count.max(1));
         if enough && now >= accused_at + patience { meshd::Life::Unreachable } else { meshd::Life::Suspected }
     }
 
@@ -482,20 +749,18 @@ impl Members {
     pub(super) fn settle_lives(&mut self, all: bool, now: Duration, patience: Duration) {
         let mut nodes = std::mem::take(&mut self.unsettled);
         if all {
-            nodes.extend(std::mem::take(&mut self.accused));
+            nodes.extend(&self.accused);
         }
         for node in nodes {
-            let Some(member) = self.by_node.get(&node) else { continue };
+            let Some(member) = self.get(&node) else { continue };
             let life = self.life(member, now, patience);
-            if matches!(life, meshd::Life::Suspected | meshd::Life::Unreachable) {
-                self.accused.insert(node);
+            if life == member.contact().told_life.unwrap_or(meshd::Life::Present) {
+                continue;
             }
-            if life != member.told_life {
-                let name = member.record.value.name.to_string();
-                self.events.push(What::MemberLife { node_id: node.to_string(), name, life });
-            }
-            if let Some(member) = self.by_node.get_mut(&node) {
-                member.told_life = life;
+            let name = member.record.value.name.to_string();
+            self.events.push(What::MemberLife { node_id: node.to_string(), name, life });
+            if let Some(member) = self.get_mut(&node) {
+                member.contact_mut().told_life = Some(life).filter(|life| *life != meshd::Life::Present);
             }
         }
     }
@@ -512,7 +777,21 @@ impl Members {
         pass: impl Fn(&Member) -> bool,
         rng: &mut impl Rng,
     ) -> Vec<&Member> {
-        self.by_node.values().filter(|member| pass(member)).sample(rng, count)
+        // Mostly it takes few attempts, whatever the size of the network.
+        let mut drawn: Vec<u32> = Vec::new();
+        for _ in 0..8 * count {
+            if drawn.len() == count || self.places.0.is_empty() {
+                break;
+            }
+            let place = rng.random_range(0..self.places.0.len() as u32);
+            if self.places.member(place).is_some_and(&pass) && !drawn.contains(&place) {
+                drawn.push(place);
+            }
+        }
+        if drawn.len() == count {
+            return drawn.into_iter().filter_map(|place| self.places.member(place)).collect();
+        }
+        self.iter().filter(|member| pass(member)).sample(rng, count)
     }
 }
 
@@ -527,7 +806,7 @@ pub(super) fn claim(member: &Member) -> (u64, NodeId) {
     (member.record.value.chain.member_since(), member.node())
 }
 
-/// Everybody at one place.
-fn at(control: &DestinationHash) -> RangeInclusive<(DestinationHash, NodeId)> {
-    (*control, NodeId([0; 32]))..=(*control, NodeId([0xff; 32]))
+/// The beginning of a destination's hash.
+fn start_of(control: &DestinationHash) -> u32 {
+    u32::from_be_bytes(*control.0.first_chunk().expect("a hash has 32 bytes"))
 }

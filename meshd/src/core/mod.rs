@@ -56,6 +56,7 @@ mod own;
 mod report;
 mod rumors;
 pub mod state;
+mod verified;
 
 use bans::{Bans, Offence};
 use detector::Detector;
@@ -67,7 +68,9 @@ use own::{Farewell, until_rotation};
 use rumors::{Budget, Rumors};
 use state::{Former, Membership, Remembered, State};
 
+pub use compare::fingerprint;
 pub use own::describe_key;
+pub use verified::VerifiedRecord;
 
 /// How far ahead the beginning of the own epoch may be, as `keyd` has it.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(10 * 60);
@@ -166,9 +169,9 @@ pub enum Action {
 /// What one or more events lead to.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// The state to be saved before any action is carried out. If that fails, the actions must be dropped and
-    /// [`Mesh::on_save_failed`] called.
-    pub save: Option<Vec<u8>>,
+    /// [`Mesh::state`] is to be saved before any action is carried out. If that fails, the actions must be dropped
+    /// and [`Mesh::on_save_failed`] called.
+    pub save: bool,
     /// What is to be done, in this order.
     pub actions: Vec<Action>,
     /// What users who follow the node are told. It has happened whether or not the state could be saved.
@@ -330,31 +333,30 @@ impl Mesh {
     }
 
     /// Takes in what was known before. The file is trusted no more than the network: what does not verify is left
-    /// out.
+    /// out, as records were when it was read.
     fn remember(
         &mut self,
         network: &NetworkId,
         members: Vec<Remembered>,
         revocations: Vec<Signed<Revocation>>,
     ) {
+        let known = members.into_iter().filter(|known| {
+            known.record.value.node != self.me.node && known.record.value.network() == *network
+        });
+        let mut pulses = Vec::new();
+        let known = known.map(|Remembered { record, pulse, created, last_seen }| {
+            pulses.extend(pulse);
+            Member::new(record, None, created, last_seen)
+        });
+        self.members = Members::restored(known);
+        for pulse in pulses {
+            if pulse.value.network == *network && pulse.verify().is_ok() {
+                self.members.merge_pulse(pulse, Duration::ZERO);
+            }
+        }
         for revocation in revocations {
             if revocation.verify_for(network).is_ok() {
                 self.members.merge_revocation(revocation);
-            }
-        }
-        for Remembered { record, pulse, created, last_seen } in members {
-            let node = record.value.node;
-            if node == self.me.node || record.verify_for(network).is_err() {
-                continue;
-            }
-            self.members.merge_record(record, Duration::ZERO, created);
-            if let Some(member) = self.members.get_mut(&node) {
-                member.last_seen = last_seen;
-            }
-            if let Some(pulse) =
-                pulse.filter(|pulse| pulse.value.network == *network && pulse.verify().is_ok())
-            {
-                self.members.merge_pulse(pulse, Duration::ZERO);
             }
         }
     }
@@ -405,6 +407,18 @@ impl Mesh {
         self.peers_version
     }
 
+    /// Whether this node has something to do with a member, and it has a key.
+    fn is_peer(&self, member: &Member, now: Now) -> bool {
+        let certificate = &member.record.value.wireguard.value;
+        !self.bans.is_banned(&member.node()) && certificate.is_valid_at(now.unix.as_secs())
+    }
+
+    /// Whether a node is among the [`Mesh::peers`], unless it claims a key that is another's.
+    #[must_use]
+    pub fn has_peer(&self, node: &NodeId, now: Now) -> bool {
+        self.members.get(node).is_some_and(|member| self.is_peer(member, now))
+    }
+
     /// The WireGuard peers that this node should have.
     #[must_use]
     pub fn peers(&self, now: Now) -> Vec<tund::Peer> {
@@ -413,10 +427,7 @@ impl Mesh {
         let own = self.published_key();
         let mut keys: HashSet<[u8; 32]> = own.into_iter().collect();
         let members = self.members.iter().filter(|member| {
-            let certificate = &member.record.value.wireguard.value;
-            !self.bans.is_banned(&member.node())
-                && certificate.is_valid_at(now.unix.as_secs())
-                && keys.insert(certificate.public_key)
+            self.is_peer(member, now) && keys.insert(member.record.value.wireguard.value.public_key)
         });
         members
             .map(|member| {
@@ -472,8 +483,8 @@ impl Mesh {
 
     /// What is to be done. To be called after every event.
     pub fn take_turn(&mut self) -> Turn {
-        let save = std::mem::take(&mut self.unsaved).then(|| self.state().to_bytes());
-        if save.is_some() {
+        let save = std::mem::take(&mut self.unsaved);
+        if save {
             self.save_records_at = None;
         }
         let mut events = std::mem::take(&mut self.events);
@@ -513,7 +524,9 @@ impl Mesh {
         failed
     }
 
-    fn state(&self) -> State {
+    /// What must be remembered over a restart.
+    #[must_use]
+    pub fn state(&self) -> State {
         State {
             node: self.me.node,
             membership: self.membership.clone(),
@@ -567,14 +580,11 @@ impl Mesh {
         }
         // A member that is never heard of again is forgotten with its key, a month after its last record.
         // For a day by the clock that does not jump nothing is forgotten by the one that may.
-        let silent = |member: &Member| {
-            now.monotonic >= member.last_heard.unwrap_or_default().saturating_add(FORGET_SILENT)
-        };
-        let over = |member: &&Member| {
-            let end = member.record.value.wireguard.value.not_after;
-            unix > end.saturating_add(FORGET_AFTER.as_secs()) && silent(member)
-        };
-        let over: Vec<NodeId> = self.members.iter().filter(over).map(Member::node).collect();
+        let mut over = self.members.ended_before(unix.saturating_sub(FORGET_AFTER.as_secs()));
+        over.retain(|node| {
+            let heard = self.members.get(node).and_then(|member| member.contact().last_heard);
+            now.monotonic >= heard.unwrap_or_default().saturating_add(FORGET_SILENT)
+        });
         for node in over {
             info!(node = %node.short(), "a member has not been heard of for long: it is forgotten");
             self.members.remove(&node);
@@ -831,7 +841,9 @@ impl Mesh {
     fn enter(&mut self, welcome: Welcome, now: Now) {
         let network = welcome.charter.value.network();
         for record in welcome.records {
-            if record.value.node != self.me.node && record.verify_for(&network).is_ok() {
+            if record.value.node != self.me.node
+                && let Ok(record) = VerifiedRecord::new(record, &network)
+            {
                 self.members.merge_record(record, now.monotonic, now.unix.as_secs());
             }
         }
@@ -989,9 +1001,9 @@ impl Mesh {
 fn remembered(member: &Member) -> Remembered {
     Remembered {
         record: member.record.clone(),
-        pulse: member.pulse.clone(),
+        pulse: member.pulse.as_deref().cloned(),
         created: member.created,
-        last_seen: member.last_seen,
+        last_seen: member.last_seen(),
     }
 }
 

@@ -128,6 +128,8 @@ impl Mesh {
         {
             self.end_join(Ok(network));
         }
+        // Others may have come to this address while this node was not there to see it.
+        self.give_way(now);
         self.gossip(now);
     }
 

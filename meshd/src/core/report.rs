@@ -1,11 +1,15 @@
 //! What users see of the mesh.
 
+use std::net::Ipv4Addr;
+
 use i2plan_ipc::api::meshd;
+use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::ipv6_of;
-use i2plan_proto::identity::NodeId;
+use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::message::Entry;
 
 use super::members::Member;
-use super::{Mesh, Now};
+use super::{Mesh, Now, VerifiedRecord};
 
 impl Mesh {
     /// The network as users see it.
@@ -56,7 +60,7 @@ impl Mesh {
     /// The round trip of the last ping that a member answered itself.
     #[must_use]
     pub fn rtt_of(&self, node: &NodeId) -> Option<std::time::Duration> {
-        self.members.get(node).and_then(|member| member.rtt)
+        self.members.get(node).and_then(|member| member.contact().rtt)
     }
 
     /// The members that are held to be out of reach.
@@ -65,13 +69,60 @@ impl Mesh {
         let patience = self.settings.patience();
         let out =
             |member: &&Member| self.members.life(member, now.monotonic, patience) == meshd::Life::Unreachable;
-        self.members.iter().filter(out).map(Member::node).collect()
+        self.members.accused().filter(out).map(Member::node).collect()
     }
 
     /// The number of the last word that is known of a member.
     #[must_use]
     pub fn word_of(&self, node: &NodeId) -> Option<u64> {
         self.members.get(node).map(Member::word)
+    }
+
+    /// What is known of a node, this one included.
+    #[must_use]
+    pub fn known(&self, node: &NodeId) -> Option<Entry> {
+        self.members.index().get(node)
+    }
+
+    /// The sum of [`fingerprint`](super::fingerprint) over all that is known: two nodes with the same know the same.
+    #[must_use]
+    pub fn fingerprint(&self) -> u128 {
+        self.members.index().sum()
+    }
+
+    /// A member's record.
+    #[must_use]
+    pub fn record_of(&self, node: &NodeId) -> Option<&VerifiedRecord> {
+        self.members.get(node).map(|member| &member.record)
+    }
+
+    /// What others have said of a member since its last word.
+    pub fn accusations_of(&self, node: &NodeId) -> impl Iterator<Item = &Signed<Accusation>> {
+        self.members.get(node).into_iter().flat_map(Member::accusations)
+    }
+
+    /// The IPv4 address under which this node reaches a member, if the one that it claims is its own.
+    #[must_use]
+    pub fn address_of(&self, node: &NodeId) -> Option<Ipv4Addr> {
+        let record = &self.members.get(node)?.record.value;
+        self.may_use(record).then_some(record.ipv4)
+    }
+
+    /// This node's own IPv4 address, once it is a member.
+    #[must_use]
+    pub fn own_address(&self) -> Option<Ipv4Addr> {
+        self.membership.as_ref().map(|membership| membership.ipv4)
+    }
+
+    /// With whom this node has nothing to do.
+    pub fn banned(&self) -> impl Iterator<Item = NodeId> {
+        self.bans.iter().map(|ban| ban.node)
+    }
+
+    /// How many members there are, this node included.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.members.len() + 1
     }
 
     fn report(&self, member: &Member, now: Now) -> meshd::Peer {
@@ -86,8 +137,11 @@ impl Mesh {
             depth: record.chain.depth() as u64,
             life: self.members.life(member, now.monotonic, self.settings.patience()),
             banned: self.bans.is_banned(&record.node),
-            rtt: member.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
-            last_heard: member.last_heard.map(|heard| now.monotonic.saturating_sub(heard).as_secs()),
+            rtt: member.contact().rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
+            last_heard: member
+                .contact()
+                .last_heard
+                .map(|heard| now.monotonic.saturating_sub(heard).as_secs()),
             last_handshake: None,
             tx_packets: 0,
             tx_bytes: 0,
@@ -110,8 +164,10 @@ impl Mesh {
         let route = |member: &Member| {
             let record = &member.record.value;
             let life = self.members.life(member, now.monotonic, self.settings.patience());
-            let reached = member.last_seen.is_some() && life != meshd::Life::Unreachable && !member.unreached;
-            let hops = match (reached, member.via) {
+            let via = member.contact().via;
+            let unreached = member.contact().unreached || life == meshd::Life::Unreachable;
+            let reached = member.last_seen().is_some() && !unreached;
+            let hops = match (reached, via) {
                 (false, _) => None,
                 (true, None) => Some(1),
                 (true, Some(_)) => Some(2),
@@ -122,8 +178,8 @@ impl Mesh {
                 node_id: record.node.to_string(),
                 name: record.name.to_string(),
                 hops,
-                via: member.via.filter(|_| reached).map(|via| via.to_string()),
-                last_seen: member.last_seen,
+                via: via.filter(|_| reached).map(|via| via.to_string()),
+                last_seen: member.last_seen(),
                 created: member.created,
             }
         };

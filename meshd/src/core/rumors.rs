@@ -23,6 +23,9 @@ pub(super) const FANOUT: usize = 2;
 /// For this long what may be sent on average may be saved up.
 const BURST: Duration = Duration::from_secs(30);
 
+/// So much news is told at once.
+const MAX_TOLD: usize = 128;
+
 /// Members that wait for what they have asked for, at most.
 const MAX_WANTS: usize = 256;
 
@@ -42,10 +45,10 @@ pub(super) enum Topic {
     Revocation(NodeId),
     /// This node's word on its own life.
     Pulse(NodeId),
-    /// That the first was not reached by the second.
-    Accusation(NodeId, NodeId),
     /// This node's record.
     Record(NodeId),
+    /// That the first was not reached by the second.
+    Accusation(NodeId, NodeId),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,9 +79,13 @@ impl Rumors {
         Self { queue: BTreeMap::new(), next: Duration::ZERO, wants: VecDeque::new(), open: HashMap::new() }
     }
 
-    /// Something is news.
+    /// Something is news. Records and accusations beyond [`MAX_TOLD`] are left to comparisons and to others: to a node
+    /// that was away or is new everything is news, and that does not make it so to anybody else.
     pub(super) fn add(&mut self, topic: Topic) {
-        self.queue.insert(topic, Rumor { told: 0 });
+        let can_wait = matches!(topic, Topic::Record(_) | Topic::Accusation(..));
+        if !can_wait || self.queue.len() < MAX_TOLD || self.queue.contains_key(&topic) {
+            self.queue.insert(topic, Rumor { told: 0 });
+        }
     }
 
     /// How often news is told by each in a network of so many others: the more, the more often, since each misses
@@ -228,6 +235,21 @@ mod tests {
         }
         assert_eq!(rumors.round(SECOND), [(topic(2), 0)]);
         assert_eq!((Rumors::times(1), Rumors::times(1000)), (3, 6));
+    }
+
+    #[test]
+    fn what_can_wait_does_not_crowd_out_what_cannot() {
+        let mut rumors = Rumors::new();
+        let node = |number: u32| {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            NodeId(id)
+        };
+        (0..10_000).for_each(|number| rumors.add(Topic::Record(node(number))));
+        assert_eq!(rumors.round(SECOND).len(), MAX_TOLD);
+        rumors.add(Topic::Pulse(node(1)));
+        rumors.add(Topic::Revocation(node(2)));
+        assert_eq!(rumors.round(SECOND).len(), MAX_TOLD + 2);
     }
 
     #[test]

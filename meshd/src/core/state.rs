@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 pub use super::bans::Ban;
+use super::verified::VerifiedRecord;
 
 const MAGIC: &[u8; 12] = b"i2plan state";
 const VERSION: u8 = 3;
@@ -44,7 +45,7 @@ pub struct State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remembered {
     /// Its record.
-    pub record: Signed<Record>,
+    pub record: VerifiedRecord,
     /// Its last word on its own life, if that is newer.
     pub pulse: Option<Signed<Pulse>>,
     /// When this node learned of it, Unix time in seconds.
@@ -178,7 +179,7 @@ impl State {
         out
     }
 
-    /// Reads a file's content as the state of `node`.
+    /// Reads a file's content as the state of `node`. Records of members that do not verify are left out.
     ///
     /// # Errors
     /// [`StateError`].
@@ -235,17 +236,19 @@ impl State {
                 revoked: reader.u8("invite")? != 0,
             })
         })?;
+        let network = membership.as_ref().map(|membership: &Membership| membership.charter.value.network());
         let members = read_all(reader, |reader| {
-            Ok(Remembered {
-                record: Signed::decode(reader)?,
-                pulse: match reader.u8("pulse")? {
-                    0 => None,
-                    _ => Some(Signed::decode(reader)?),
-                },
-                created: reader.u64("time")?,
-                last_seen: Some(reader.u64("time")?).filter(|time| *time > 0),
-            })
+            let record: Signed<Record> = Signed::decode(reader)?;
+            let pulse = match reader.u8("pulse")? {
+                0 => None,
+                _ => Some(Signed::decode(reader)?),
+            };
+            let created = reader.u64("time")?;
+            let last_seen = Some(reader.u64("time")?).filter(|time| *time > 0);
+            let record = network.and_then(|network| VerifiedRecord::new(record, &network).ok());
+            Ok(record.map(|record| Remembered { record, pulse, created, last_seen }))
         })?;
+        let members = members.into_iter().flatten().collect();
         let revocations = read_all(reader, Signed::decode)?;
         let bans = read_all(reader, Ban::decode)?;
         Ok(Self { node, membership, former, invites, members, revocations, bans })

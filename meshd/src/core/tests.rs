@@ -103,10 +103,10 @@ impl World {
         loop {
             let turn = self.nodes[index].mesh.take_turn();
             self.nodes[index].told.extend(turn.events);
-            if turn.save.is_none() && turn.actions.is_empty() {
+            if !turn.save && turn.actions.is_empty() {
                 return;
             }
-            if let Some(state) = turn.save {
+            if turn.save {
                 if self.nodes[index].disk_full {
                     let error = ApiError::internal("the disk is full");
                     let now = self.now();
@@ -115,7 +115,7 @@ impl World {
                     }
                     return;
                 }
-                self.nodes[index].disk = state;
+                self.nodes[index].disk = self.nodes[index].mesh.state().to_bytes();
             }
             for action in turn.actions {
                 let now = self.now();
@@ -630,7 +630,7 @@ fn strangers_get_no_digest_answered_and_forged_records_are_dropped() {
     record.signature = Signature([1; 64]);
     world.nodes[0].mesh.on_datagram(&stranger, &news(record), now);
     let turn = world.nodes[0].mesh.take_turn();
-    assert!(turn.actions.is_empty() && turn.save.is_none());
+    assert!(turn.actions.is_empty() && !turn.save);
 }
 
 #[test]
@@ -1177,7 +1177,7 @@ mod robustness {
             let (from, now) = (world.nodes[1].identity.control, world.now());
             world.nodes[0].mesh.on_datagram(&from, &payload, now);
             let turn = world.nodes[0].mesh.take_turn();
-            prop_assert!(turn.actions.is_empty() && turn.save.is_none());
+            prop_assert!(turn.actions.is_empty() && !turn.save);
         }
     }
 }

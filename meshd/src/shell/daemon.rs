@@ -680,7 +680,8 @@ impl Daemon {
             self.observer.on_mesh(&what);
             self.row.push(what);
         }
-        let saved = turn.save.map(|state| self.storage.save(&state));
+        let state = self.mesh.as_ref().filter(|_| turn.save).map(Mesh::state);
+        let saved = state.map(|state| self.storage.save(&state.to_bytes()));
         if saved.is_some() {
             self.unsaved = None;
         }

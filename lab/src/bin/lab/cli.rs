@@ -78,6 +78,9 @@ enum Command {
         /// What happens
         #[arg(long, value_enum, default_value_t = sim::Scenario::Calm)]
         scenario: sim::Scenario,
+        /// How many minutes each thing that happens is given
+        #[arg(long, default_value_t = 8)]
+        pause: u32,
         /// Print the result for a program
         #[arg(long)]
         json: bool,
@@ -195,8 +198,8 @@ pub(crate) fn run() -> ExitCode {
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
         Command::Systemd(options) if !sandbox::is_inner() => systemd_outer(&options),
         Command::Systemd(options) => inner(systemd::run(options)),
-        Command::Sim { nodes, seed, loss, scenario, json } => {
-            end(simulate(sim::Options { nodes, seed, loss, scenario }, json))
+        Command::Sim { nodes, seed, loss, scenario, pause, json } => {
+            end(simulate(sim::Options { nodes, seed, loss, scenario, pause }, json))
         }
         Command::Sandbox { program, args } => sandboxed(&program, &args, &[]),
         Command::In { namespace, program, args } => end(Err(process::become_in(&namespace, &program, &args))),

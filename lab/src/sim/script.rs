@@ -1,0 +1,365 @@
+//! What happens in each scenario.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use i2plan_ipc::api::meshd;
+use i2plan_meshd::core::state::State;
+use i2plan_meshd::core::{Action, Settings};
+use i2plan_proto::accusation::Accusation;
+use i2plan_proto::codec::Codec as _;
+use i2plan_proto::identity::{NodeId, Signable as _, Signed};
+use i2plan_proto::message::{Gossip, Item, Message};
+use i2plan_proto::pulse::{Life, Pulse};
+use rand::RngExt as _;
+use rand::seq::{IndexedRandom as _, IteratorRandom as _};
+
+use super::world::{Event, World, signer};
+use super::{QUIET, Scenario};
+use crate::Failure;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How long the halves are apart.
+const APART: Duration = Duration::from_secs(600);
+
+/// How often each liar does something.
+const LIE: Duration = Duration::from_secs(1);
+
+/// How long a router is down.
+const ROUTER_DOWN: std::ops::Range<u64> = 30..600;
+
+/// How long a node is down that restarts.
+const NODE_DOWN: std::ops::Range<u64> = 5..120;
+
+/// Something that happens.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// So many join at once, by invites of members.
+    Join(usize),
+    /// Somebody tries an invite that has been used up.
+    Rival {
+        code: String,
+    },
+    /// One takes WireGuard packets elsewhere from now on.
+    Move,
+    /// One changes its name.
+    Rename,
+    Leave,
+    Revoke,
+    /// A third of the nodes restart at random within this time.
+    Restarts(Duration),
+    Stop(usize),
+    Start(usize),
+    Cut,
+    Heal,
+    /// Routers fail now and then, so that about one in twenty is down at any time.
+    Outages,
+    RouterFails(usize),
+    RouterRecovers(usize),
+    FounderGoes,
+    /// Some begin to lie.
+    Turn,
+    Lie,
+}
+
+impl World {
+    /// Sets up what happens; returns when it is over.
+    pub(super) fn script(&mut self) -> Duration {
+        let pause = MINUTE * self.options.pause;
+        let usual = |begin: Duration| {
+            let steps = [Step::Join(1), Step::Move, Step::Leave, Step::Revoke];
+            let steps: Vec<(Duration, Step)> =
+                steps.into_iter().zip(0..).map(|(step, number)| (begin + pause * number, step)).collect();
+            (steps, begin + pause * 4)
+        };
+        let (mut steps, end) = match self.options.scenario {
+            Scenario::Calm => usual(QUIET),
+            Scenario::Restarts | Scenario::Outages | Scenario::Malicious => usual(QUIET + 2 * MINUTE),
+            Scenario::FounderGone => {
+                let (mut steps, end) = usual(QUIET + 2 * MINUTE);
+                steps.truncate(3);
+                (steps, end - pause)
+            }
+            Scenario::Partition => {
+                let steps =
+                    vec![(QUIET, Step::Cut), (QUIET + 3 * MINUTE, Step::Rename), (QUIET + APART, Step::Heal)];
+                (steps, QUIET + APART + pause)
+            }
+            Scenario::Joins => (vec![(QUIET, Step::Join(self.options.nodes.div_ceil(5)))], QUIET + 2 * pause),
+            Scenario::Collisions => (Vec::new(), QUIET + pause),
+        };
+        match self.options.scenario {
+            Scenario::Restarts => steps.push((QUIET, Step::Restarts(end - 2 * QUIET))),
+            Scenario::Outages => steps.push((QUIET, Step::Outages)),
+            Scenario::Malicious => steps.push((QUIET, Step::Turn)),
+            Scenario::FounderGone => steps.push((QUIET, Step::FounderGoes)),
+            _ => {}
+        }
+        for (after, step) in steps {
+            self.at(after, Event::Script(step));
+        }
+        self.now + end
+    }
+
+    /// Some honest members, not the founder.
+    fn some(&mut self, count: usize) -> Vec<usize> {
+        let candidates = self.honest().into_iter().filter(|index| *index != 0);
+        let mut some = candidates.sample(&mut self.rng, count);
+        some.sort_unstable();
+        some
+    }
+
+    /// All who should hear of something that happens to one.
+    fn others(&self, except: usize) -> Vec<usize> {
+        let mut honest = self.honest();
+        honest.retain(|index| *index != except && !self.net.is_cut(except, *index));
+        honest
+    }
+
+    pub(super) fn step(&mut self, step: Step) -> Result<(), Failure> {
+        match step {
+            Step::Join(count) => self.join(count)?,
+            Step::Rival { code } => {
+                let (fresh, subnet) = (signer(&mut self.rng), self.nodes[0].settings.subnet);
+                let state = State::new(fresh.keys().node());
+                let rival = self.add(fresh, state, subnet)?;
+                let now = self.clock(rival);
+                self.nodes[rival].mesh.join(1, &code, now);
+                self.settle(rival);
+            }
+            Step::Move => {
+                let Some(place) = self.some(1).pop() else { return Ok(()) };
+                let data = self.nodes[place].signer.keys().ephemeral([2; 32]).public();
+                self.nodes[place].data = data;
+                self.nodes[place].mesh.on_data_session(data);
+                self.settle(place);
+                let id = self.nodes[place].id;
+                self.expect("address change", self.others(place), move |_, other, _| {
+                    other.mesh.record_of(&id).is_some_and(|record| record.value.data == data)
+                });
+            }
+            Step::Rename => {
+                let Some(place) = self.some(1).pop() else { return Ok(()) };
+                let now = self.clock(place);
+                let name = "renamed".parse().map_err(|_| Failure::new("a name"))?;
+                let settings = Settings { name, ..self.nodes[place].settings.clone() };
+                self.nodes[place].mesh.reconfigure(settings, now);
+                self.settle(place);
+                let id = self.nodes[place].id;
+                self.expect("change in one half", self.others(place), move |_, other, _| {
+                    other.mesh.record_of(&id).is_some_and(|record| record.value.name.as_str() == "renamed")
+                });
+            }
+            Step::Leave => {
+                let Some(place) = self.some(1).pop() else { return Ok(()) };
+                let (id, now) = (self.nodes[place].id, self.clock(place));
+                self.nodes[place].mesh.leave(1, now);
+                self.settle(place);
+                self.expect("leave", self.others(place), move |_, other, _| other.mesh.known(&id).is_none());
+            }
+            Step::Revoke => {
+                // One who has invited nobody, so that the others stay.
+                let candidates = self.some(self.nodes.len());
+                let alone = |place: &&usize| {
+                    let id = self.nodes[**place].id;
+                    !self.nodes.iter().any(|other| other.id != id && self.ledger.stands_above(&id, &other.id))
+                };
+                let Some(place) = candidates.iter().find(alone).copied() else { return Ok(()) };
+                let (id, now) = (self.nodes[place].id, self.clock(0));
+                self.nodes[0].mesh.revoke(1, &id.to_string(), now);
+                self.settle(0);
+                self.expect("ban from the network", self.others(place), move |_, other, _| {
+                    other.mesh.known(&id).is_some_and(|entry| entry.revoked)
+                });
+            }
+            Step::Restarts(within) => {
+                for place in self.some(self.nodes.len() / 3) {
+                    self.keep_disk(place);
+                    let after = Duration::from_secs(self.rng.random_range(0..within.as_secs()));
+                    self.at(after, Event::Script(Step::Stop(place)));
+                }
+            }
+            Step::Stop(place) => {
+                self.nodes[place].up = false;
+                let away = Duration::from_secs(self.rng.random_range(NODE_DOWN));
+                self.at(away, Event::Script(Step::Start(place)));
+            }
+            Step::Start(place) => self.restart(place),
+            Step::Cut => self.net.island = self.some(self.nodes.len() / 2).into_iter().collect(),
+            Step::Heal => self.heal(),
+            Step::Outages => {
+                for place in 0..self.nodes.len() {
+                    let after = Duration::from_secs(self.rng.random_range(0..6000));
+                    self.at(after, Event::Script(Step::RouterFails(place)));
+                }
+            }
+            Step::RouterFails(place) => {
+                self.net.down.insert(place);
+                let lasts = Duration::from_secs(self.rng.random_range(ROUTER_DOWN));
+                self.at(lasts, Event::Script(Step::RouterRecovers(place)));
+            }
+            Step::RouterRecovers(place) => {
+                self.net.down.remove(&place);
+                let after = Duration::from_secs(self.rng.random_range(0..12_000));
+                self.at(after, Event::Script(Step::RouterFails(place)));
+            }
+            Step::FounderGoes => self.nodes[0].up = false,
+            Step::Turn => {
+                let count = 20.min(self.nodes.len() / 5);
+                self.liars = self.some(count).into_iter().collect();
+                self.at(LIE, Event::Script(Step::Lie));
+            }
+            Step::Lie => {
+                self.lie();
+                self.at(LIE, Event::Script(Step::Lie));
+            }
+        }
+        Ok(())
+    }
+
+    /// The halves can reach each other again. They agree when each knows the words that were spoken until then, and
+    /// holds nobody to be out of reach that is not.
+    fn heal(&mut self) {
+        self.net.island.clear();
+        let mut words: Vec<(NodeId, u64)> = self.ledger.words().collect();
+        words.sort_unstable();
+        let there: HashMap<NodeId, bool> =
+            self.nodes.iter().map(|node| (node.id, node.up && node.mesh.network().is_some())).collect();
+        let everybody = self.honest();
+        // Words do not go back, so nobody is asked for the same twice.
+        let mut known: HashMap<usize, usize> = HashMap::new();
+        self.expect("agreement after the partition", everybody, move |place, node, now| {
+            let known = known.entry(place).or_default();
+            while let Some((id, word)) = words.get(*known)
+                && (*id == node.id
+                    || node.mesh.known(id).is_some_and(|entry| entry.record.max(entry.pulse) >= *word))
+            {
+                *known += 1;
+            }
+            let wrong = |id: &NodeId| there.get(id).copied().unwrap_or(false);
+            *known == words.len() && !node.mesh.unreachable(now).iter().any(wrong)
+        });
+    }
+
+    /// So many join at once, by invites of members.
+    fn join(&mut self, count: usize) -> Result<(), Failure> {
+        let subnet = self.nodes[0].settings.subnet;
+        let everybody = self.honest();
+        let inviters: Vec<usize> = everybody.iter().copied().filter(|place| *place != 0).take(30).collect();
+        let mut joiners = Vec::new();
+        for number in 0..count {
+            let inviter = inviters[number % inviters.len()];
+            self.answers.clear();
+            let now = self.clock(inviter);
+            self.nodes[inviter].mesh.create_invite(1, 3600, Some(1), now);
+            // keyd's answer is taken at once: what is measured is the mesh.
+            let turn = self.nodes[inviter].mesh.take_turn();
+            for action in turn.actions {
+                if let Action::Ask(ticket, request) = action {
+                    let reply = self.sign(inviter, *request);
+                    self.nodes[inviter].mesh.on_keyd(ticket, reply, now);
+                }
+            }
+            self.settle(inviter);
+            let Some(Ok(meshd::Reply::Invite(invite))) = self.answers.pop() else {
+                return Err(Failure::new("a member makes no invite"));
+            };
+            let code = invite.invite.expose().to_owned();
+            let fresh = signer(&mut self.rng);
+            let state = State::new(fresh.keys().node());
+            let joiner = self.add(fresh, state, subnet)?;
+            let now = self.clock(joiner);
+            self.nodes[joiner].mesh.join(1, &code, now);
+            self.settle(joiner);
+            joiners.push(joiner);
+            if number % 10 == 9 {
+                self.at(2 * MINUTE, Event::Script(Step::Rival { code }));
+            }
+        }
+        let ids: Vec<NodeId> = joiners.iter().map(|joiner| self.nodes[*joiner].id).collect();
+        let what = if count == 1 { "join" } else { "many joins" };
+        let mut known: HashMap<usize, usize> = HashMap::new();
+        self.expect(what, everybody.clone(), move |place, node, _| {
+            let known = known.entry(place).or_default();
+            while ids.get(*known).is_some_and(|id| node.mesh.known(id).is_some()) {
+                *known += 1;
+            }
+            *known == ids.len()
+        });
+        let members: Vec<NodeId> = everybody.iter().map(|place| self.nodes[*place].id).collect();
+        let mut known: HashMap<usize, usize> = HashMap::new();
+        self.expect("all known to the newcomers", joiners, move |place, node, _| {
+            let known = known.entry(place).or_default();
+            while members.get(*known).is_some_and(|id| node.mesh.known(id).is_some()) {
+                *known += 1;
+            }
+            *known == members.len()
+        });
+        Ok(())
+    }
+
+    /// Members forge, replay, flood and lie.
+    fn lie(&mut self) {
+        let mut liars: Vec<usize> = self.liars.iter().copied().collect();
+        liars.sort_unstable();
+        for liar in liars {
+            let target = self.rng.random_range(0..self.nodes.len());
+            let victim = self.rng.random_range(0..self.nodes.len());
+            // Of itself it can say what it likes.
+            if victim == liar {
+                continue;
+            }
+            let victim_id = self.nodes[victim].id;
+            let unix = self.unix();
+            let Some(network) = self.nodes[liar].mesh.network() else { continue };
+            let mut messages = Vec::new();
+            match self.rng.random_range(0..5) {
+                // Replays.
+                0 => {
+                    let some = self.recorded.iter().sample(&mut self.rng, 3);
+                    messages.extend(some.into_iter().map(|parcel| parcel.bytes.clone()));
+                }
+                // Forges, by a bit.
+                1 => {
+                    if let Some(parcel) = self.recorded.choose(&mut self.rng) {
+                        let mut forged = parcel.bytes.clone();
+                        let place = self.rng.random_range(0..forged.len());
+                        forged[place] ^= 1;
+                        messages.push(forged);
+                    }
+                }
+                // Has another say that it leaves.
+                2 => {
+                    let sequence = self.nodes[target].mesh.word_of(&victim_id).unwrap_or(0) + 1;
+                    let pulse = Pulse { network, node: victim_id, sequence, life: Life::Gone };
+                    let signature = pulse.sign(&self.nodes[liar].signer.keys().identity());
+                    let items = vec![Item::Pulse(Signed { value: pulse, signature })];
+                    messages.push(Message::News(Gossip { entries: Vec::new(), items }).to_bytes());
+                }
+                // Says that another cannot be reached.
+                3 => {
+                    let sequence = self.nodes[target].mesh.word_of(&victim_id).unwrap_or(u64::MAX);
+                    let accuser = self.nodes[liar].id;
+                    let accusation =
+                        Accusation { network, accuser, subject: victim_id, sequence, issued_at: unix };
+                    if let Ok(signature) = self.nodes[liar].signer.sign_accusation(&accusation, unix) {
+                        self.ledger.accusation(&accusation);
+                        let items = vec![Item::Accusation(Signed { value: accusation, signature })];
+                        messages.push(Message::News(Gossip { entries: Vec::new(), items }).to_bytes());
+                    }
+                }
+                // Floods.
+                _ => {
+                    let ping = Message::Ping(7, Gossip::default()).to_bytes();
+                    messages.extend(std::iter::repeat_n(ping, 150));
+                }
+            }
+            for bytes in messages {
+                let parcel = Rc::new(self.parcel(liar, bytes));
+                self.deliver(liar, target, &parcel);
+            }
+        }
+    }
+}

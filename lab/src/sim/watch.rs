@@ -1,0 +1,170 @@
+//! What is measured: how far news has come, and who is held to be out of reach.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use i2plan_meshd::core::Now;
+use i2plan_proto::identity::NodeId;
+use serde::Serialize;
+
+use super::world::{Node, World};
+use super::{HEARTBEAT, VERDICTS};
+use crate::Failure;
+
+/// Whether a node knows it; with the node's number.
+type Known = Box<dyn FnMut(usize, &Node, Now) -> bool>;
+
+/// What is waited for.
+pub(super) struct News {
+    what: &'static str,
+    since: Duration,
+    known: Known,
+    /// Who should know it and does not yet.
+    waiting: Vec<usize>,
+    times: Vec<f64>,
+}
+
+/// How some news spread.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct NewsReport {
+    pub(super) what: &'static str,
+    /// Who should know it, and still can.
+    pub(super) audience: usize,
+    /// Seconds until 50, 99 and 100 % of those did; none if they never did.
+    pub(super) half: Option<f64>,
+    pub(super) most: Option<f64>,
+    pub(super) all: Option<f64>,
+    /// The last two in rounds of gossip.
+    pub(super) most_rounds: Option<f64>,
+    pub(super) all_rounds: Option<f64>,
+}
+
+/// One node holds another to be out of reach.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    node: NodeId,
+    /// Since when the other could be reached nevertheless, if it can.
+    wrong_since: Option<Duration>,
+    /// It could be reached when this began.
+    from_the_start: bool,
+}
+
+/// Verdicts on nodes that could be reached.
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+pub(super) struct Verdicts {
+    /// Nodes that could be reached all the time and were held to be out of reach by one other.
+    pub(super) wrong: u64,
+    /// For how long at most, seconds.
+    pub(super) longest_wrong: f64,
+    /// Nodes that could be reached again and were still held to be out of reach, by one other.
+    pub(super) outdated: u64,
+    /// For how long after their return at most, seconds.
+    pub(super) longest_outdated: f64,
+}
+
+#[derive(Default)]
+pub(super) struct Watch {
+    news: Vec<News>,
+    held: HashMap<usize, Vec<Held>>,
+    pub(super) verdicts: Verdicts,
+    next_verdicts: Duration,
+    /// Whom the last signature concerns beside its signer.
+    pub(super) signed: Option<Vec<NodeId>>,
+}
+
+impl World {
+    /// Waits for some nodes to know something.
+    pub(super) fn expect(
+        &mut self,
+        what: &'static str,
+        waiting: Vec<usize>,
+        known: impl FnMut(usize, &Node, Now) -> bool + 'static,
+    ) {
+        let since = self.now;
+        self.watch.news.push(News { what, since, known: Box::new(known), waiting, times: Vec::new() });
+    }
+
+    pub(super) fn look(&mut self) -> Result<(), Failure> {
+        for news in &mut self.watch.news {
+            let (after, known, nodes) = (self.now - news.since, &mut news.known, &self.nodes);
+            let before = news.waiting.len();
+            news.waiting.retain(|place| {
+                let node = &nodes[*place];
+                !node.up || !known(*place, node, node.clock(self.now))
+            });
+            let told = before - news.waiting.len();
+            news.times.extend(std::iter::repeat_n(after.as_secs_f64(), told));
+        }
+        if self.now >= self.watch.next_verdicts {
+            self.watch.next_verdicts = self.now + VERDICTS;
+            for place in self.honest() {
+                self.judge(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks whom a node holds to be out of reach.
+    fn judge(&mut self, place: usize) {
+        let now = self.now;
+        let unreachable = self.nodes[place].mesh.unreachable(self.clock(place));
+        let before = self.watch.held.remove(&place).unwrap_or_default();
+        if unreachable.is_empty() && before.is_empty() {
+            return;
+        }
+        let mut verdicts = self.watch.verdicts;
+        let mut held = Vec::with_capacity(unreachable.len());
+        for node in unreachable {
+            let reached = self.by_id.get(&node).is_some_and(|there| self.reaches(place, *there));
+            let old = before.binary_search_by_key(&node, |held| held.node).ok().map(|at| before[at]);
+            let mut this = old.unwrap_or(Held { node, wrong_since: None, from_the_start: reached });
+            if !reached {
+                this.wrong_since = None;
+                this.from_the_start = false;
+            } else {
+                if this.wrong_since.is_none() {
+                    this.wrong_since = Some(now);
+                    let count =
+                        if this.from_the_start { &mut verdicts.wrong } else { &mut verdicts.outdated };
+                    *count += u64::from(self.measuring);
+                }
+                // It was so for as long as has passed since it was seen first, and may be until it is looked at next.
+                let lasted = this.wrong_since.map_or(Duration::ZERO, |since| now - since + VERDICTS);
+                let longest = if this.from_the_start {
+                    &mut verdicts.longest_wrong
+                } else {
+                    &mut verdicts.longest_outdated
+                };
+                *longest = longest.max(lasted.as_secs_f64());
+            }
+            held.push(this);
+        }
+        self.watch.verdicts = verdicts;
+        if !held.is_empty() {
+            self.watch.held.insert(place, held);
+        }
+    }
+
+    pub(super) fn news(&self) -> Vec<NewsReport> {
+        let report = |news: &News| {
+            let can = |place: &&usize| self.nodes[**place].up && self.nodes[**place].mesh.network().is_some();
+            let audience = news.times.len() + news.waiting.iter().filter(can).count();
+            let part = |part: f64| {
+                let needed = (audience as f64 * part).ceil() as usize;
+                news.times.get(needed.saturating_sub(1)).copied()
+            };
+            let rounds = |seconds: f64| seconds / HEARTBEAT.as_secs_f64();
+            let (half, most, all) = (part(0.5), part(0.99), part(1.0));
+            NewsReport {
+                what: news.what,
+                audience,
+                half,
+                most,
+                all,
+                most_rounds: most.map(rounds),
+                all_rounds: all.map(rounds),
+            }
+        };
+        self.watch.news.iter().map(report).collect()
+    }
+}
