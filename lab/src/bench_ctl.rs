@@ -11,6 +11,7 @@ use i2plan_ipc::api::keyd;
 use i2plan_keyd::keys::{Keys, RANDOM_LEN};
 use i2plan_keyd::policy::Signer;
 use i2plan_keyd::store::Store;
+use i2plan_meshd::core::VerifiedRecord;
 use i2plan_meshd::core::state::{Membership, Remembered, State};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::identity::Signed;
@@ -151,7 +152,8 @@ fn found(node: &Node) -> Result<(), Failure> {
             chain: chain.extended(&certificate).map_err(|error| Failure::new(error.to_string()))?,
         };
         let signature = member.sign_record(&record, now).map_err(|error| refused(&error))?;
-        let record = Signed { value: record, signature };
+        let record = VerifiedRecord::new(Signed { value: record, signature }, &network)
+            .map_err(|error| Failure::new(error.to_string()))?;
         state.members.push(Remembered { record, pulse: None, created: now, last_seen: Some(now) });
     }
     let ipv4 = Ipv4Subnet::DEFAULT.address_of(&me, 0);
