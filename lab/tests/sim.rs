@@ -80,12 +80,13 @@ fn collisions_heal() {
     spread(&simulate(Scenario::Collisions, 1, 0.2), 12.0);
 }
 
-/// Before accusers that are refuted again and again were ignored, colluding liars had others held to be out of reach.
+/// Before accusers that are refuted again and again were ignored, colluding liars had others held to be out of reach
+/// for good. Some still are for as long as it takes their word to go round: less than a round of gossip.
 #[test]
-fn liars_change_nothing() {
+fn liars_are_refuted_at_once() {
     let report = simulate_some(24, Scenario::Malicious, 1, 0.02);
     spread(&report, 12.0);
-    assert_eq!(report["false_verdicts"], 0.0);
+    assert!(report["verdicts"]["longest_wrong"].as_f64().unwrap() < 30.0, "{}", report["verdicts"]);
 }
 
 #[test]
