@@ -79,10 +79,8 @@ impl EndReason {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Log(_)
-            | Self::User(_)
-            | Self::Listen(_)
-            | Self::Privileges(privileges::PrivilegeError::Root) => 2,
+            Self::Log(_) | Self::User(_) | Self::Listen(_) => 2,
+            Self::Privileges(error) if error.is_wrong_user() => 2,
             _ => 1,
         }
     }

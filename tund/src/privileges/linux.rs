@@ -23,6 +23,14 @@ pub enum PrivilegeError {
     Left(String),
 }
 
+impl PrivilegeError {
+    /// Whether it was started as a user as which it never runs.
+    #[must_use]
+    pub fn is_wrong_user(&self) -> bool {
+        matches!(self, Self::Root)
+    }
+}
+
 /// Makes sure that the process is not root's. The capability that it needs is what it was started with.
 ///
 /// # Errors

@@ -33,6 +33,14 @@ pub enum PrivilegeError {
     Left,
 }
 
+impl PrivilegeError {
+    /// Whether it was started as a user as which it never runs, or has no user to become.
+    #[must_use]
+    pub fn is_wrong_user(&self) -> bool {
+        matches!(self, Self::NotRoot | Self::NoUser | Self::UserIsRoot)
+    }
+}
+
 /// Becomes the daemon's user, with root at hand.
 ///
 /// # Errors
