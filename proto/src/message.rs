@@ -224,6 +224,12 @@ fn read_ranges(reader: &mut Reader<'_>) -> Result<Vec<Range>, DecodeError> {
 }
 
 impl Message {
+    /// News for the receiver, in full.
+    #[must_use]
+    pub const fn news(items: Vec<Item>) -> Self {
+        Self::News(Gossip { entries: Vec::new(), items })
+    }
+
     /// What to call its kind in statistics and logs.
     #[must_use]
     pub fn kind(&self) -> &'static str {

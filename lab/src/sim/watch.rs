@@ -1,6 +1,6 @@
 //! What is measured: how far news has come, and who is held to be out of reach.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use i2plan_meshd::core::Now;
@@ -107,7 +107,11 @@ impl World {
     /// Looks whom a node holds to be out of reach.
     fn judge(&mut self, place: usize) {
         let now = self.now;
-        let unreachable = self.nodes[place].mesh.unreachable(self.clock(place));
+        let mesh = &self.nodes[place].mesh;
+        // With whom it has nothing to do it cannot reach, whatever it holds of them.
+        let banned: HashSet<NodeId> = mesh.banned().collect();
+        let mut unreachable = mesh.unreachable(self.clock(place));
+        unreachable.retain(|node| !banned.contains(node));
         let before = self.watch.held.remove(&place).unwrap_or_default();
         if unreachable.is_empty() && before.is_empty() {
             return;

@@ -36,45 +36,74 @@ const MAX_STRANGERS: usize = 1024;
 /// node a write to its disk.
 const JOINS: Quota = Quota::new(10, 50);
 
-/// One allowance for all and one for each.
+/// An allowance for each sender.
 #[derive(Debug)]
-struct Tier {
+pub(super) struct Senders {
     each: Quota,
-    all: Quota,
     room: usize,
-    total: Bucket,
-    senders: HashMap<DestinationHash, Bucket>,
+    buckets: HashMap<DestinationHash, Bucket>,
 }
 
-impl Tier {
-    fn new(each: Quota, all: Quota, room: usize) -> Self {
-        Self { each, all, room, total: Bucket::default(), senders: HashMap::new() }
+impl Senders {
+    /// `each` is what a sender has. So many senders are counted at once.
+    pub(super) fn new(each: Quota, room: usize) -> Self {
+        Self { each, room, buckets: HashMap::new() }
     }
 
-    fn admit(&mut self, from: &DestinationHash, now: Duration) -> bool {
-        let mut own = self.senders.get(from).copied().unwrap_or_default();
-        // Both or none: who sends too much does so at nobody else's expense.
-        if !own.wait(self.each, now).is_zero() || !self.total.try_take(self.all, now) {
-            return false;
-        }
-        own.take(self.each, now);
+    /// Whether this sender may have one more now.
+    pub(super) fn may(&self, from: &DestinationHash, now: Duration) -> bool {
+        self.buckets.get(from).copied().unwrap_or_default().wait(self.each, now).is_zero()
+    }
+
+    fn take(&mut self, from: &DestinationHash, now: Duration) {
         self.make_room(from, now);
-        self.senders.insert(*from, own);
-        true
+        self.buckets.entry(*from).or_default().take(self.each, now);
+    }
+
+    /// Counts one more of this sender, if it may have one more now.
+    pub(super) fn try_take(&mut self, from: &DestinationHash, now: Duration) -> bool {
+        let may = self.may(from, now);
+        if may {
+            self.take(from, now);
+        }
+        may
     }
 
     /// Who has been silent long enough is as if never seen, and forgotten. If that is not enough, the one goes whom
     /// it would be next: it gets a fresh allowance should it come again, but none of it beyond that of all.
     fn make_room(&mut self, newcomer: &DestinationHash, now: Duration) {
-        if self.senders.len() < self.room || self.senders.contains_key(newcomer) {
+        if self.buckets.len() < self.room || self.buckets.contains_key(newcomer) {
             return;
         }
-        self.senders.retain(|_, bucket| !bucket.is_empty(now));
-        if self.senders.len() >= self.room
-            && let Some(first) = self.senders.iter().min_by_key(|(_, bucket)| **bucket).map(|(from, _)| *from)
+        self.buckets.retain(|_, bucket| !bucket.is_empty(now));
+        if self.buckets.len() >= self.room
+            && let Some(first) = self.buckets.iter().min_by_key(|(_, bucket)| **bucket).map(|(from, _)| *from)
         {
-            self.senders.remove(&first);
+            self.buckets.remove(&first);
         }
+    }
+}
+
+/// One allowance for all and one for each.
+#[derive(Debug)]
+struct Tier {
+    all: Quota,
+    total: Bucket,
+    senders: Senders,
+}
+
+impl Tier {
+    fn new(each: Quota, all: Quota, room: usize) -> Self {
+        Self { all, total: Bucket::default(), senders: Senders::new(each, room) }
+    }
+
+    fn admit(&mut self, from: &DestinationHash, now: Duration) -> bool {
+        // Both or none: who sends too much does so at nobody else's expense.
+        let admitted = self.senders.may(from, now) && self.total.try_take(self.all, now);
+        if admitted {
+            self.senders.take(from, now);
+        }
+        admitted
     }
 }
 
@@ -138,7 +167,7 @@ mod tests {
             let new = second * 5_000..(second + 1) * 5_000;
             let now = Duration::from_secs(second.into());
             admitted_in_all += admitted(&mut door, new, false, now);
-            assert!(door.strangers.senders.len() <= MAX_STRANGERS);
+            assert!(door.strangers.senders.buckets.len() <= MAX_STRANGERS);
         }
         assert_eq!(admitted_in_all, 200 + 59 * 50);
         // Members have theirs.
@@ -164,11 +193,11 @@ mod tests {
             }
         }
         assert!(tier.admit(&sender(4), now));
-        assert!(!tier.senders.contains_key(&sender(2)));
+        assert!(!tier.senders.buckets.contains_key(&sender(2)));
         // All whose time has come go before anybody else.
         let later = now + Duration::from_secs(3);
         assert!(tier.admit(&sender(5), later));
-        assert_eq!(tier.senders.len(), 1);
+        assert_eq!(tier.senders.buckets.len(), 1);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! How news spreads: what comes in is checked, taken in and passed on; regular comparisons find what was missed; and
 //! members find out of each other whether they are there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::What;
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::codec::Codec as _;
-use i2plan_proto::destination::Destination;
+use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::message::{Entry, GOOD_LEN, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, Message, Range};
 use i2plan_proto::pulse::{Life, Pulse};
@@ -25,7 +25,7 @@ use super::members::{ACCUSERS, Member, Merge};
 use super::rumors::{FANOUT, Topic};
 use super::state::Former;
 use super::verified::VerifiedRecord;
-use super::{CLOCK_TOLERANCE, Mesh, Now, Pending, Refresh, SAVE_RECORDS_AFTER};
+use super::{Action, CLOCK_TOLERANCE, Mesh, Now, Pending, Refresh, SAVE_RECORDS_AFTER};
 
 /// How many members hear of the own record at once.
 const ANNOUNCED: usize = 3;
@@ -192,6 +192,9 @@ impl Mesh {
     }
 
     fn detect(&mut self, now: Now) {
+        if !self.budget.allows(now.monotonic) {
+            self.detector.skip_probe(now.monotonic);
+        }
         let (members, bans) = (&self.members, &self.bans);
         let member = |place| {
             let member = members.at_place(place).filter(|member| !bans.is_banned(&member.node()))?;
@@ -273,7 +276,7 @@ impl Mesh {
         // Strangers learn nothing.
         if self.own.is_some() && self.members.is_member(&from.hash()) {
             let gossip = self.some_rumors(GOOD_LEN / 2, now);
-            self.send(from, &Message::Ack(number, gossip), now);
+            self.reply(from, &Message::Ack(number, gossip), now);
         }
     }
 
@@ -283,9 +286,11 @@ impl Mesh {
         }
         let Some(member) = self.members.get(node) else { return };
         let (control, hash) = (member.record.value.control, *member.record.control());
-        let own = self.detector.on_request(hash, *from, number, now.monotonic, &mut self.rng);
-        if let Some(own) = own {
-            self.send(&control, &Message::Ping(own, Gossip::default()), now);
+        let asker = from.hash();
+        if self.budget.may_answer(&asker, now.monotonic)
+            && let Some(own) = self.detector.on_request(hash, *from, number, now.monotonic, &mut self.rng)
+        {
+            self.answer_for(&asker, &control, &Message::Ping(own, Gossip::default()), now);
         }
     }
 
@@ -306,7 +311,9 @@ impl Mesh {
                     contact.unreached = false;
                 }
             }
-            Acked::Errand { to, number } => self.send(&to, &Message::Ack(number, Gossip::default()), now),
+            Acked::Errand { to, number } => {
+                self.reply(&to, &Message::Ack(number, Gossip::default()), now);
+            }
             Acked::Unknown => {}
         }
     }
@@ -337,7 +344,7 @@ impl Mesh {
             }
         }
         if !entries.is_empty() {
-            self.send(from, &Message::Want(entries), now);
+            self.reply(from, &Message::Want(entries), now);
         }
     }
 
@@ -364,7 +371,7 @@ impl Mesh {
         outcome.wanted.shuffle(&mut self.rng);
         outcome.offered.shuffle(&mut self.rng);
         if !outcome.answer.is_empty() {
-            self.send(from, &Message::Compare(outcome.answer), now);
+            self.reply(from, &Message::Compare(outcome.answer), now);
         }
         // How new it is there is not said again; whatever it is, it is asked for once.
         let wanted = outcome.wanted.into_iter().map(|mine| (mine, mine.record.max(mine.pulse) + 1));
@@ -406,7 +413,7 @@ impl Mesh {
         if !news {
             // One that has left is not known to have left where this comes from.
             if let Some(gone) = self.members.gone(&node).cloned() {
-                self.send_items(from, vec![Item::Pulse(gone)], now);
+                self.reply(from, &Message::news(vec![Item::Pulse(gone)]), now);
             }
             return;
         }
@@ -609,7 +616,7 @@ impl Mesh {
     }
 
     /// A control message came from a destination.
-    pub(super) fn heard(&mut self, control: &i2plan_proto::destination::DestinationHash, now: Now) {
+    pub(super) fn heard(&mut self, control: &DestinationHash, now: Now) {
         for node in self.members.heard(control, now.monotonic, now.unix.as_secs()) {
             self.detector.heard(&node);
             self.note_awake(node);
@@ -658,32 +665,38 @@ impl Mesh {
         }
     }
 
-    /// Sends what others have asked for, as far as bytes allow.
+    /// Sends what others have asked for, as far as bytes allow: each in turn a datagram.
     fn grant_wants(&mut self, now: Now) {
-        let mut batch: Option<(Destination, Vec<Item>, usize)> = None;
-        while self.budget.allows(now.monotonic) {
-            let Some((to, theirs)) = self.rumors.next_want() else { break };
-            for item in self.items_beyond(&theirs) {
-                let len = item.to_bytes().len();
-                match &mut batch {
-                    Some((other, items, filled))
-                        if *other == to && *filled + len <= GOOD_LEN && items.len() < MAX_ITEMS =>
-                    {
-                        *filled += len;
-                        items.push(item);
-                    }
-                    _ => {
-                        if let Some((to, items, _)) = batch.take() {
-                            self.send_items(&to, items, now);
-                        }
-                        batch = Some((to, vec![item], len));
-                    }
+        let mut in_vain = 0;
+        while in_vain < self.rumors.askers() {
+            let Some((to, mut wants)) = self.rumors.next_wants() else { break };
+            if self.budget.may_answer(&to.hash(), now.monotonic) {
+                in_vain = 0;
+                let items = self.some_items(&mut wants);
+                if !items.is_empty() {
+                    self.reply(&to, &Message::news(items), now);
                 }
+            } else {
+                in_vain += 1;
             }
+            self.rumors.put_back(to, wants);
         }
-        if let Some((to, items, _)) = batch {
-            self.send_items(&to, items, now);
+    }
+
+    /// Takes as many wishes as a datagram can grant.
+    fn some_items(&self, wants: &mut VecDeque<Entry>) -> Vec<Item> {
+        let (mut items, mut filled) = (Vec::new(), 0);
+        while let Some(theirs) = wants.pop_front() {
+            let more = self.items_beyond(&theirs);
+            let len: usize = more.iter().map(|item| item.to_bytes().len()).sum();
+            if !items.is_empty() && (filled + len > GOOD_LEN || items.len() + more.len() > MAX_ITEMS) {
+                wants.push_front(theirs);
+                break;
+            }
+            filled += len;
+            items.extend(more);
         }
+        items
     }
 
     /// What there is, also of this node itself, for one who has no more than this.
@@ -705,8 +718,23 @@ impl Mesh {
         items
     }
 
+    /// Answers somebody, if it has not asked for too much.
+    fn reply(&mut self, to: &Destination, message: &Message, now: Now) {
+        self.answer_for(&to.hash(), to, message, now);
+    }
+
+    /// Sends what somebody has asked for, if it has not asked for too much.
+    fn answer_for(&mut self, asker: &DestinationHash, to: &Destination, message: &Message, now: Now) {
+        let message = message.to_bytes();
+        if self.budget.answers(asker, message.len(), now.monotonic) {
+            self.actions.push_back(Action::Send { to: *to, message, as_control: false });
+        } else {
+            debug!(asker = %asker.short(), "no answer: more is asked than may be said");
+        }
+    }
+
     pub(super) fn send_items(&mut self, to: &Destination, items: Vec<Item>, now: Now) {
-        self.send(to, &Message::News(Gossip { entries: Vec::new(), items }), now);
+        self.send(to, &Message::news(items), now);
     }
 
     /// Tells a few members what is news.

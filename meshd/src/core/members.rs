@@ -599,9 +599,17 @@ impl Members {
         SPLIT.max(self.count / 16)
     }
 
-    /// Whether so many are accused that a part of the network must be cut off.
+    /// Whether those who accuse a member are enough for a verdict. Of fewer nothing is concluded, whomever else they
+    /// accuse: one liar could accuse all.
+    fn is_convicted(&self, member: &Member) -> bool {
+        member.contact().accusations.len() >= ACCUSERS.min(self.count.max(1))
+    }
+
+    /// Whether so many are accused by enough that a part of the network must be cut off.
     pub(super) fn is_split(&self) -> bool {
-        self.accused.len() >= self.split_size()
+        let size = self.split_size();
+        self.accused.len() >= size
+            && self.accused().filter(|member| self.is_convicted(member)).take(size).count() == size
     }
 
     /// A member was heard. If many fell silent together with it, they may be back together too, and that all of them say
@@ -609,9 +617,10 @@ impl Members {
     pub(super) fn doubt(&mut self, node: &NodeId, now: Duration) -> bool {
         let accused_at = |member: &Member| member.contact().accused_at;
         let Some(at) = self.get(node).and_then(accused_at) else { return false };
-        let together = self
-            .accused()
-            .filter(|member| accused_at(member).is_some_and(|other| other.abs_diff(at) <= TOGETHER));
+        let together = self.accused().filter(|member| {
+            self.is_convicted(member)
+                && accused_at(member).is_some_and(|other| other.abs_diff(at) <= TOGETHER)
+        });
         let together: Vec<NodeId> = together.map(Member::node).collect();
         if together.len() < self.split_size() {
             return false;
@@ -740,8 +749,11 @@ impl Members {
         if contact.last_heard.is_some_and(|heard| heard >= accused_at) {
             return meshd::Life::Present;
         }
-        let enough = contact.accusations.len() >= ACCUSERS.min(self.count.max(1));
-        if enough && now >= accused_at + patience { meshd::Life::Unreachable } else { meshd::Life::Suspected }
+        if self.is_convicted(member) && now >= accused_at + patience {
+            meshd::Life::Unreachable
+        } else {
+            meshd::Life::Suspected
+        }
     }
 
     /// Notes for readers of events whose life is another than they were told. Of those who are accused it is

@@ -7,9 +7,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use i2plan_proto::destination::Destination;
+use i2plan_ipc::rate::Quota;
+use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::message::Entry;
+
+use super::door::Senders;
 
 /// What I2P adds to a repliable datagram, bytes: the sender's destination and its signature.
 pub(super) const ENVELOPE: usize = 455;
@@ -65,18 +68,57 @@ struct Open {
     asked: u8,
 }
 
+/// What members have asked for, each in turn.
+#[derive(Debug, Default)]
+struct Wants {
+    askers: VecDeque<(Destination, VecDeque<Entry>)>,
+    count: usize,
+}
+
+impl Wants {
+    /// Where there is no room, whoever has asked for most loses the last of it.
+    fn add(&mut self, to: Destination, entry: Entry) {
+        match self.askers.iter_mut().find(|(asker, _)| *asker == to) {
+            Some((_, entries)) if entries.contains(&entry) => return,
+            Some((_, entries)) => entries.push_back(entry),
+            None => self.askers.push_back((to, VecDeque::from([entry]))),
+        }
+        self.count += 1;
+        if self.count > MAX_WANTS
+            && let Some((_, entries)) = self.askers.iter_mut().max_by_key(|(_, entries)| entries.len())
+        {
+            entries.pop_back();
+            self.count -= 1;
+            self.askers.retain(|(_, entries)| !entries.is_empty());
+        }
+    }
+
+    fn next(&mut self) -> Option<(Destination, VecDeque<Entry>)> {
+        let next = self.askers.pop_front();
+        self.count -= next.as_ref().map_or(0, |(_, entries)| entries.len());
+        next
+    }
+
+    fn put_back(&mut self, to: Destination, entries: VecDeque<Entry>) {
+        if !entries.is_empty() {
+            self.count += entries.len();
+            self.askers.push_back((to, entries));
+        }
+    }
+}
+
 /// News to be told, wishes to be granted, questions that are open.
 #[derive(Debug)]
 pub(super) struct Rumors {
     queue: BTreeMap<Topic, Rumor>,
     next: Duration,
-    wants: VecDeque<(Destination, Entry)>,
+    wants: Wants,
     open: HashMap<NodeId, Open>,
 }
 
 impl Rumors {
     pub(super) fn new() -> Self {
-        Self { queue: BTreeMap::new(), next: Duration::ZERO, wants: VecDeque::new(), open: HashMap::new() }
+        Self { queue: BTreeMap::new(), next: Duration::ZERO, wants: Wants::default(), open: HashMap::new() }
     }
 
     /// Something is news. Records and accusations beyond [`MAX_TOLD`] are left to comparisons and to others: to a node
@@ -96,7 +138,7 @@ impl Rumors {
     }
 
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        (!self.queue.is_empty() || !self.wants.is_empty()).then_some(self.next)
+        (!self.queue.is_empty() || !self.wants.askers.is_empty()).then_some(self.next)
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
@@ -130,14 +172,22 @@ impl Rumors {
 
     /// A member has asked for what is newer than this.
     pub(super) fn want(&mut self, to: Destination, entry: Entry) {
-        if self.wants.len() < MAX_WANTS && !self.wants.contains(&(to, entry)) {
-            self.wants.push_back((to, entry));
-        }
+        self.wants.add(to, entry);
     }
 
-    /// The next wish to be granted.
-    pub(super) fn next_want(&mut self) -> Option<(Destination, Entry)> {
-        self.wants.pop_front()
+    /// The wishes of the member whose turn it is.
+    pub(super) fn next_wants(&mut self) -> Option<(Destination, VecDeque<Entry>)> {
+        self.wants.next()
+    }
+
+    /// How many members wait for something.
+    pub(super) fn askers(&self) -> usize {
+        self.wants.askers.len()
+    }
+
+    /// These were not granted yet. Others come first now.
+    pub(super) fn put_back(&mut self, to: Destination, entries: VecDeque<Entry>) {
+        self.wants.put_back(to, entries);
     }
 
     /// Whether to ask for what somebody has of a node, up to this word.
@@ -168,36 +218,94 @@ impl Rumors {
     }
 }
 
+/// Answers of which each member can be sure however much others ask.
+const MODEST: Quota = Quota::every(Duration::from_secs(10), 5);
+
+/// Members whose questions are counted at once.
+const MAX_ASKERS: usize = 4096;
+
+/// Bytes that may be sent, so many a second on average.
+#[derive(Debug, Default)]
+struct Account {
+    /// When what was sent so far will have been due at the average rate.
+    paid_at: Duration,
+}
+
+impl Account {
+    fn charge(&mut self, bytes: u32, rate: u32, now: Duration) {
+        let time = Duration::from_secs(1) * bytes / rate.max(1);
+        // What must be sent whatever it costs does not silence the node for longer than it could save up.
+        self.paid_at = (self.paid_at.max(now) + time).min(now + 2 * BURST);
+    }
+
+    fn allows(&self, now: Duration) -> bool {
+        self.paid_at <= now + BURST
+    }
+}
+
 /// How many bytes may be sent: so many a second on average.
+///
+/// Others can make this node answer, and could make it do nothing else. So at least half of it is for what this node
+/// says by itself, and at least a quarter for answers to those who ask for little.
 #[derive(Debug)]
 pub(super) struct Budget {
     rate: u32,
-    /// When what was sent so far will have been due at the average rate.
-    paid_at: Duration,
+    all: Account,
+    own: Account,
+    modest: Account,
+    askers: Senders,
 }
 
 impl Budget {
     /// So many bytes a second.
     pub(super) fn new(rate: u32) -> Self {
-        Self { rate: rate.max(1), paid_at: Duration::ZERO }
+        Self {
+            rate,
+            all: Account::default(),
+            own: Account::default(),
+            modest: Account::default(),
+            askers: Senders::new(MODEST, MAX_ASKERS),
+        }
     }
 
     pub(super) fn set_rate(&mut self, rate: u32) {
-        self.rate = rate.max(1);
+        self.rate = rate;
     }
 
-    /// A datagram with so many bytes is sent.
+    /// A datagram with so many bytes is sent, which nobody has asked for.
     pub(super) fn charge(&mut self, len: usize, now: Duration) {
-        let bytes = u32::try_from(len + ENVELOPE).unwrap_or(u32::MAX);
-        let time = Duration::from_secs(1) * bytes / self.rate;
-        // What must be sent whatever it costs does not silence the node for longer than it could save up.
-        self.paid_at = (self.paid_at.max(now) + time).min(now + 2 * BURST);
+        let bytes = with_envelope(len);
+        self.all.charge(bytes, self.rate, now);
+        self.own.charge(bytes, self.rate / 2, now);
     }
 
-    /// Whether what can wait may be sent now.
+    /// Whether what can wait, and nobody has asked for, may be sent now.
     pub(super) fn allows(&self, now: Duration) -> bool {
-        self.paid_at <= now + BURST
+        self.all.allows(now) || self.own.allows(now)
     }
+
+    /// Whether somebody may be sent an answer now.
+    pub(super) fn may_answer(&self, asker: &DestinationHash, now: Duration) -> bool {
+        self.all.allows(now) || self.askers.may(asker, now) && self.modest.allows(now)
+    }
+
+    /// Whether somebody may be sent an answer of so many bytes now; then it is taken to be sent.
+    pub(super) fn answers(&mut self, asker: &DestinationHash, len: usize, now: Duration) -> bool {
+        let may = self.may_answer(asker, now);
+        let modest = self.askers.try_take(asker, now);
+        if may {
+            let bytes = with_envelope(len);
+            self.all.charge(bytes, self.rate, now);
+            if modest {
+                self.modest.charge(bytes, self.rate / 4, now);
+            }
+        }
+        may
+    }
+}
+
+fn with_envelope(len: usize) -> u32 {
+    u32::try_from(len + ENVELOPE).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -219,6 +327,58 @@ mod tests {
         }
         let allowed = 2000 * 3600 + 2000 * 30;
         assert!((allowed - 3000..=allowed + 3000).contains(&sent), "{sent}");
+    }
+
+    /// Whatever the greedy ask, who is modest and what the node says by itself have their share.
+    #[test]
+    fn the_greedy_get_what_others_leave() {
+        let mut budget = Budget::new(2000);
+        let asker = |number: u16| {
+            let mut hash = [0; 32];
+            hash[..2].copy_from_slice(&number.to_be_bytes());
+            DestinationHash(hash)
+        };
+        let len = 1000 - ENVELOPE;
+        let (mut own, mut modest, mut greedy) = (0, 0, 0);
+        for second in 0..3600 {
+            let now = SECOND * second;
+            // The greedy always come first.
+            for _ in 0..20 {
+                greedy += usize::from(budget.answers(&asker(0), len, now));
+            }
+            // Each of the others asks every two minutes.
+            modest += usize::from(budget.answers(&asker(1 + u16::try_from(second % 120).unwrap()), len, now));
+            while budget.allows(now) && own < second as usize {
+                budget.charge(len, now);
+                own += 1;
+            }
+        }
+        // Of 7200 in the hour, and those that were saved up. The greedy are modest once in ten seconds, too.
+        assert!(own >= 3500, "{own}");
+        assert!(modest >= 1400, "{modest}");
+        assert!(own + modest + greedy < 7300, "{}", own + modest + greedy);
+    }
+
+    #[test]
+    fn whoever_has_asked_for_most_waits_in_vain_and_nobody_else() {
+        let mut wants = Wants::default();
+        let asker = |seed| Destination { padding: [seed; 32], signing_key: [seed; 32] };
+        let entry = |number: u16| {
+            let mut node = [0; 32];
+            node[..2].copy_from_slice(&number.to_be_bytes());
+            Entry { node: NodeId(node), record: 0, pulse: 0, revoked: false }
+        };
+        (0..1000).for_each(|number| wants.add(asker(1), entry(number)));
+        (0..20).for_each(|number| wants.add(asker(2), entry(number)));
+        wants.add(asker(2), entry(0));
+        let (first, greedy) = wants.next().unwrap();
+        assert_eq!((first, greedy.len()), (asker(1), MAX_WANTS - 20));
+        wants.put_back(first, greedy);
+        let (second, modest) = wants.next().unwrap();
+        assert_eq!((second, modest.len(), wants.count), (asker(2), 20, MAX_WANTS - 20));
+        wants.put_back(second, VecDeque::new());
+        assert_eq!(wants.next().map(|(to, _)| to), Some(asker(1)));
+        assert_eq!((wants.next(), wants.count), (None, 0));
     }
 
     #[test]

@@ -33,6 +33,7 @@ struct World {
     /// Every so many-th datagram is lost; none if zero.
     lose_every: usize,
     sent: usize,
+    sent_bytes: usize,
     /// Nodes that are switched off.
     down: Vec<usize>,
     /// Pairs of nodes between which nothing passes.
@@ -75,6 +76,7 @@ impl World {
             in_flight: VecDeque::new(),
             lose_every: 0,
             sent: 0,
+            sent_bytes: 0,
             down: Vec::new(),
             severed: Vec::new(),
         };
@@ -123,6 +125,7 @@ impl World {
                     Action::Send { to, message, .. } => {
                         assert!(message.len() <= message::MAX_LEN, "{} bytes", message.len());
                         self.sent += 1;
+                        self.sent_bytes += message.len() + rumors::ENVELOPE;
                         if self.lose_every == 0 || !self.sent.is_multiple_of(self.lose_every) {
                             self.in_flight.push_back((self.nodes[index].identity.control, to, message));
                         }
@@ -285,6 +288,26 @@ impl World {
             other => panic!("not of the mesh: {other:?}"),
         };
         told.into_iter().map(describe).collect()
+    }
+
+    /// A node gets a message from another, and does what follows.
+    fn hand(&mut self, from: usize, to: usize, message: &Message) {
+        let (from, now) = (self.nodes[from].identity.control, self.now());
+        self.nodes[to].mesh.on_datagram(&from, &message.to_bytes(), now);
+        self.settle(to);
+    }
+
+    /// What a member says of another: that it could not reach it, of all that it knows of it.
+    fn accusation(&self, accuser: usize, subject: usize) -> Message {
+        let accusation = Accusation {
+            network: self.nodes[0].mesh.network().unwrap(),
+            accuser: self.node(accuser),
+            subject: self.node(subject),
+            sequence: self.nodes[subject].mesh.own_word().unwrap(),
+            issued_at: self.now().unix.as_secs(),
+        };
+        let signature = accusation.sign(&self.nodes[accuser].key);
+        Message::news(vec![message::Item::Accusation(Signed { value: accusation, signature })])
     }
 
     fn members(&self, index: usize) -> u64 {
@@ -866,10 +889,14 @@ fn settings_change_while_the_mesh_goes_on() {
     // With next to nothing to spend, what can wait does.
     change(&mut world, |settings| {
         settings.heartbeat = Duration::from_secs(5);
-        settings.control_rate = 50;
+        settings.control_rate = 200;
     });
-    let thrifty = sent_in(&mut world, 600);
-    assert!(thrifty * 5 < often * 4, "{thrifty} after {often}");
+    let before = world.sent_bytes;
+    world.run(600);
+    let rate = (world.sent_bytes - before) / 600 / 4;
+    // Beside the rate, what had been saved up.
+    assert!((150..=220).contains(&rate), "{rate} bytes a second");
+    assert_eq!(world.life(0, 3), Some(meshd::Life::Present));
 }
 
 #[test]
@@ -885,24 +912,10 @@ fn signs_of_life_are_told_once_and_of_the_living() {
 #[test]
 fn lies_about_a_member_are_refuted() {
     let mut world = World::network(&[0, 0, 0, 0]);
-    let network = world.nodes[0].mesh.network().unwrap();
-    let victim = world.node(1);
     for round in 0..5 {
         for liar in [2, 3, 4] {
-            let sequence = world.nodes[1].mesh.own_word().unwrap();
-            let accusation = Accusation {
-                network,
-                accuser: world.node(liar),
-                subject: victim,
-                sequence,
-                issued_at: world.now().unix.as_secs(),
-            };
-            let signature = accusation.sign(&world.nodes[liar].key);
-            let item = message::Item::Accusation(Signed { value: accusation, signature });
-            let gossip = message::Gossip { entries: Vec::new(), items: vec![item] };
-            let (from, now) = (world.nodes[liar].identity.control, world.now());
-            world.nodes[0].mesh.on_datagram(&from, &Message::News(gossip).to_bytes(), now);
-            world.settle(0);
+            let accusation = world.accusation(liar, 1);
+            world.hand(liar, 0, &accusation);
         }
         for _ in 0..60 {
             world.run(1);
@@ -1226,4 +1239,95 @@ fn keys_are_rotated_in_time() {
     world.run(60);
     let next = world.nodes[0].mesh.published_certificate().unwrap();
     assert!(next.epoch > first && next.is_valid_at(world.now().unix.as_secs()));
+}
+
+#[test]
+fn those_that_fell_silent_together_are_thought_to_be_back_together() {
+    let mut world = World::network(&[0; 19]);
+    let (here, there): (Vec<usize>, Vec<usize>) = ((0..10).collect(), (10..20).collect());
+    for here in &here {
+        world.severed.extend(there.iter().map(|there| (*here, *there)));
+    }
+    world.run(1800);
+    let silent = |world: &World| {
+        there.iter().filter(|there| world.life(0, **there) == Some(meshd::Life::Unreachable)).count()
+    };
+    assert_eq!(silent(&world), 10);
+    world.severed.clear();
+    // One word of one of them, and of nobody it is claimed any more.
+    let ping = Message::Ping(1, message::Gossip::default());
+    world.hand(10, 0, &ping);
+    assert_eq!(silent(&world), 0);
+    // What is said of them elsewhere, from before, does not count here.
+    let accusations = [world.accusation(1, 11), world.accusation(2, 11), world.accusation(3, 11)];
+    for (accusation, accuser) in accusations.iter().zip(1..) {
+        world.hand(accuser, 0, accusation);
+    }
+    world.run(100);
+    assert_eq!(world.life(0, 11), Some(meshd::Life::Present));
+}
+
+#[test]
+fn one_liar_makes_nobody_think_that_the_network_is_split() {
+    let mut world = World::network(&[0; 12]);
+    for subject in 2..13 {
+        let accusation = world.accusation(1, subject);
+        world.hand(1, 0, &accusation);
+    }
+    let mesh = &mut world.nodes[0].mesh;
+    assert!(mesh.members.accused().count() >= 8);
+    assert!(!mesh.members.is_split());
+    let now = world.time;
+    let subject = world.node(2);
+    assert!(!world.nodes[0].mesh.members.doubt(&subject, now));
+}
+
+/// Each message by itself is answered, and each answer has its price. If these were paid with what the node has for its
+/// own words, one member could silence all others.
+#[test]
+fn whoever_asks_without_end_silences_nobody() {
+    let mut world = World::network(&[0; 9]);
+    world.run(120);
+    let before = world.nodes.iter().map(|node| node.mesh.own_word()).collect::<Vec<_>>();
+    let mut sent = 0;
+    let mut renamed = false;
+    let compare = Message::Compare(world.nodes[1].mesh.members.index().opening());
+    for second in 0..600u64 {
+        for number in 0..15 {
+            let gossip = message::Gossip::default();
+            let (from, now) = (world.nodes[1].identity.control, world.now());
+            let message = if number < 14 { Message::Ping(number, gossip) } else { compare.clone() };
+            world.nodes[0].mesh.on_datagram(&from, &message.to_bytes(), now);
+        }
+        for action in &world.nodes[0].mesh.actions {
+            if let Action::Send { message, .. } = action {
+                sent += message.len() + rumors::ENVELOPE;
+            }
+        }
+        world.settle(0);
+        if second == 300 {
+            let now = world.now();
+            world.nodes[0]
+                .mesh
+                .reconfigure(Settings { name: "renamed".parse().unwrap(), ..settings(1) }, now);
+            renamed = true;
+        }
+        world.run(1);
+        if renamed && second == 360 {
+            for here in 1..10 {
+                let reports = world.nodes[here].mesh.peer_reports(world.now());
+                assert!(reports.iter().any(|(_, peer)| peer.name == "renamed"), "{here} was not told");
+            }
+        }
+    }
+    // What was saved up, and the rate.
+    assert!(sent < 2000 * 30 + 2000 * 600, "{sent} bytes");
+    assert_eq!(world.nodes[0].mesh.ban_reports().len(), 0);
+    for here in 2..10 {
+        assert_eq!(world.life(here, 0), Some(meshd::Life::Present));
+    }
+    // Nobody had cause to wonder whether it is there.
+    for (node, before) in world.nodes.iter().zip(before).skip(1) {
+        assert_eq!(node.mesh.own_word(), before);
+    }
 }
