@@ -1,11 +1,18 @@
 //! The datagrams that members send to each other's control destinations.
 //!
-//! A datagram is a version, a kind and a body. The router has authenticated the sender's destination; what a
-//! message claims beyond that is signed by whom it concerns.
+//! A datagram is a version, whom it is for, a kind and a body. The router has authenticated the sender's destination;
+//! what a message claims beyond that is signed by whom it concerns.
+//!
+//! In a repliable datagram of I2P the sender signs the payload and nothing else ([I2P, Datagrams]): whoever gets one can
+//! send it on, to anybody and as often as they like, and to the receiver's router it comes from who has signed it. So each
+//! names the destination that it is for, and nobody else takes it.
+//!
+//! [I2P, Datagrams]: https://geti2p.net/spec/datagrams
 
 use crate::accusation::Accusation;
 use crate::codec::{Codec, DecodeError, Reader, put_list};
-use crate::identity::{NodeId, Signed};
+use crate::destination::{Destination, DestinationHash};
+use crate::identity::{NodeId, Signed, byte_id};
 use crate::join::{JoinReply, JoinRequest};
 use crate::pulse::Pulse;
 use crate::record::Record;
@@ -28,9 +35,67 @@ pub const MAX_ENTRIES: usize = 32;
 /// Ranges of one comparison at most.
 pub const MAX_RANGES: usize = 32;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
-/// A control datagram.
+byte_id!(
+    /// The first half of the hash of the destination that a datagram is for.
+    Addressee,
+    16,
+    "addressee"
+);
+
+impl From<DestinationHash> for Addressee {
+    fn from(hash: DestinationHash) -> Self {
+        Self(*hash.0.first_chunk().expect("a hash has 32 bytes"))
+    }
+}
+
+/// Bytes before the kind of a message.
+pub const HEADER_LEN: usize = 17;
+
+/// A control datagram as it travels. [`Message::to_datagram`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Datagram {
+    /// Whom it is for.
+    pub to: Addressee,
+    /// What it says.
+    pub message: Message,
+}
+
+impl Datagram {
+    /// Whom a datagram is for, whatever follows.
+    ///
+    /// # Errors
+    /// It is shorter than that, or of another version.
+    pub fn addressee(datagram: &[u8]) -> Result<Addressee, DecodeError> {
+        read_header(&mut Reader::new(datagram))
+    }
+}
+
+impl Codec for Datagram {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_header(self.to, out);
+        self.message.encode(out);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { to: read_header(reader)?, message: Message::decode(reader)? })
+    }
+}
+
+fn put_header(to: Addressee, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    to.encode(out);
+}
+
+fn read_header(reader: &mut Reader<'_>) -> Result<Addressee, DecodeError> {
+    match reader.u8("control message")? {
+        VERSION => Addressee::decode(reader),
+        version => Err(DecodeError::Version { what: "control message", version }),
+    }
+}
+
+/// What a control datagram says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// A stranger with an invite asks to become a member.
@@ -224,6 +289,15 @@ fn read_ranges(reader: &mut Reader<'_>) -> Result<Vec<Range>, DecodeError> {
 }
 
 impl Message {
+    /// The datagram that takes it to a destination.
+    #[must_use]
+    pub fn to_datagram(&self, to: &Destination) -> Vec<u8> {
+        let mut datagram = Vec::new();
+        put_header(to.hash().into(), &mut datagram);
+        self.encode(&mut datagram);
+        datagram
+    }
+
     /// News for the receiver, in full.
     #[must_use]
     pub const fn news(items: Vec<Item>) -> Self {
@@ -248,7 +322,6 @@ impl Message {
 
 impl Codec for Message {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(VERSION);
         match self {
             Self::JoinRequest(request) => {
                 out.push(1);
@@ -291,10 +364,6 @@ impl Codec for Message {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let what = "control message";
-        match reader.u8(what)? {
-            VERSION => {}
-            version => return Err(DecodeError::Version { what, version }),
-        }
         Ok(match reader.u8(what)? {
             1 => Self::JoinRequest(Box::new(JoinRequest::decode(reader)?)),
             2 => Self::JoinReply(JoinReply::decode(reader)?),
@@ -319,27 +388,43 @@ mod tests {
 
     #[test]
     fn the_largest_messages_fit_a_datagram() {
+        let len = |message: &Message| message.to_datagram(&testing::destination(1)).len();
         let deepest = u8::try_from(MAX_DEPTH).unwrap();
         let entry = Entry { node: testing::node(1), record: u64::MAX, pulse: u64::MAX, revoked: true };
         let entries = vec![entry; MAX_ENTRIES];
-        assert!(Message::Want(entries.clone()).to_bytes().len() <= MAX_LEN);
+        assert!(len(&Message::Want(entries.clone())) <= MAX_LEN);
         let record = Item::Record(Box::new(testing::record(deepest)));
         let gossip = Gossip { entries, items: vec![record] };
-        assert!(Message::PingRequest(1, testing::node(1), gossip).to_bytes().len() <= MAX_LEN);
+        assert!(len(&Message::PingRequest(1, testing::node(1), gossip)) <= MAX_LEN);
         let range = Range { end: Some(testing::node(1)), content: Content::Fingerprint([1; 16]) };
-        assert!(Message::Compare(vec![range; MAX_RANGES]).to_bytes().len() <= MAX_LEN);
+        assert!(len(&Message::Compare(vec![range; MAX_RANGES])) <= MAX_LEN);
         // What is common fits what travels well.
         let record = Item::Record(Box::new(testing::record(4)));
         let news = Gossip { entries: Vec::new(), items: vec![record] };
-        assert!(Message::News(news).to_bytes().len() <= GOOD_LEN);
+        assert!(len(&Message::News(news)) <= GOOD_LEN);
         let JoinReply::Welcome(mut welcome) = testing::welcome(deepest) else { unreachable!() };
         welcome.records.truncate(1);
-        assert!(Message::JoinReply(JoinReply::Welcome(welcome)).to_bytes().len() <= MAX_LEN);
+        assert!(len(&Message::JoinReply(JoinReply::Welcome(welcome))) <= MAX_LEN);
     }
 
     #[test]
     fn a_later_version_is_named() {
-        assert!(matches!(Message::from_bytes(&[9, 1]), Err(DecodeError::Version { version: 9, .. })));
+        assert!(matches!(Datagram::from_bytes(&[9, 1]), Err(DecodeError::Version { version: 9, .. })));
+    }
+
+    #[test]
+    fn whom_it_is_for_is_read_before_all_else() {
+        let to = testing::destination(1);
+        let datagram = Message::Ping(7, Gossip::default()).to_datagram(&to);
+        assert_eq!(Datagram::addressee(&datagram), Ok(to.hash().into()));
+        assert_eq!(Datagram::addressee(&datagram[..HEADER_LEN]), Ok(to.hash().into()));
+        assert!(matches!(
+            Datagram::addressee(&datagram[..HEADER_LEN - 1]),
+            Err(DecodeError::Truncated { .. })
+        ));
+        let read = Datagram::from_bytes(&datagram).unwrap();
+        assert_eq!(read, Datagram { to: to.hash().into(), message: Message::Ping(7, Gossip::default()) });
+        assert_eq!(read.to_bytes(), datagram);
     }
 
     #[test]

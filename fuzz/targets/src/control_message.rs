@@ -1,10 +1,10 @@
 //! A control datagram: the message and everything in it.
 
-use i2plan_proto::codec::{Codec as _, DecodeError};
+use i2plan_proto::codec::DecodeError;
 use i2plan_proto::identity::Signed;
 use i2plan_proto::join::{self, JoinReply, JoinRequest, Refusal};
 use i2plan_proto::message::{
-    Content, Entry, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, MAX_RANGES, Message, Range,
+    Content, Datagram, Entry, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, MAX_RANGES, Message, Range,
 };
 use i2plan_proto::record::Record;
 use i2plan_proto::testing;
@@ -13,11 +13,16 @@ use crate::{Seeds, record, seed};
 
 /// Runs the target.
 pub fn run(input: &[u8]) {
-    if let Err(DecodeError::Version { version, .. }) = Message::from_bytes(input) {
+    let addressee = Datagram::addressee(input);
+    if let Err(DecodeError::Version { version, .. }) = addressee {
         assert_eq!(Some(&version), input.first());
-        assert_ne!(version, 2);
+        assert_ne!(version, 3);
     }
-    match testing::decode_canonically::<Message>(input) {
+    let datagram = testing::decode_canonically::<Datagram>(input);
+    if let Some(Datagram { to, .. }) = datagram {
+        assert_eq!(Ok(to), addressee);
+    }
+    match datagram.map(|datagram| datagram.message) {
         None => {}
         Some(Message::JoinRequest(request)) => check_request(&request),
         Some(Message::JoinReply(JoinReply::Refused { refusal, .. })) => {
@@ -85,7 +90,8 @@ fn check_records(records: &[Signed<Record>]) {
 #[must_use]
 pub fn seeds() -> Seeds {
     let mut seeds = vec![seed("later", [9, 1])];
-    let mut put = |name: &str, message: Message| seeds.push(seed(name, message.to_bytes()));
+    let mut put =
+        |name: &str, message: Message| seeds.push(seed(name, message.to_datagram(&testing::destination(1))));
     put("join", Message::JoinRequest(Box::new(testing::join_request(1))));
     put("welcome", Message::JoinReply(testing::welcome(2)));
     let invite = testing::invite(1).secret.key();
@@ -93,7 +99,7 @@ pub fn seeds() -> Seeds {
         put(&format!("refused-{refusal:?}"), Message::JoinReply(JoinReply::Refused { invite, refusal }));
     }
     let record = |seed| Item::Record(Box::new(testing::record(seed)));
-    let news = |items| Message::News(Gossip { entries: vec![], items });
+    let news = Message::news;
     put("records", news((0..3).map(record).collect()));
     put("news-none", news(vec![]));
     put("pulses", news((0..3).map(|seed| Item::Pulse(testing::pulse(seed))).collect()));

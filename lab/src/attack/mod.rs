@@ -5,6 +5,8 @@
 
 use std::io::Write as _;
 
+use i2plan_proto::destination::DestinationHash;
+use i2plan_proto::message::{Addressee, HEADER_LEN};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,13 @@ impl Attempt {
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.refusal.as_ref().is_some_and(|refusal| refusal.contains(&self.because))
+    }
+}
+
+/// Has a control datagram be for another destination, if it is long enough to be for any.
+pub fn readdress(datagram: &mut [u8], to: DestinationHash) {
+    if let Some(header) = datagram.get_mut(1..HEADER_LEN) {
+        header.copy_from_slice(&Addressee::from(to).0);
     }
 }
 

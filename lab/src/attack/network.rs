@@ -12,12 +12,14 @@ use ed25519_dalek::SigningKey;
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::codec::Codec as _;
-use i2plan_proto::destination::{Destination, base64};
+use i2plan_proto::destination::{Destination, base64, hash_of};
 use i2plan_proto::identity::{NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::Invite;
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
 use i2plan_proto::membership::{Chain, Charter};
-use i2plan_proto::message::{Content, Entry, Gossip, Item, MAX_ENTRIES, MAX_LEN, Message, Range};
+use i2plan_proto::message::{
+    Content, Datagram, Entry, Gossip, HEADER_LEN, Item, MAX_ENTRIES, MAX_LEN, Message, Range,
+};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::Revocation;
@@ -26,7 +28,7 @@ use rand::seq::SliceRandom as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::print;
+use super::{print, readdress};
 use crate::Failure;
 use crate::i2p::sam::{Session, Style};
 
@@ -127,9 +129,14 @@ impl Stranger {
         Ok(Self { session, own })
     }
 
+    /// Sends a control datagram, addressed anew.
     async fn send(&self, to: &str, payload: &[u8]) -> Result<(), Failure> {
         let mut datagram = self.session.header(to);
+        let start = datagram.len();
         datagram.extend_from_slice(payload);
+        if let Ok(destination) = base64().decode(to.as_bytes()) {
+            readdress(&mut datagram[start..], hash_of(&destination));
+        }
         self.session.send(&datagram).await
     }
 
@@ -140,7 +147,7 @@ impl Stranger {
             let len = self.session.receive(&mut buffer).await?;
             let Some(end) = buffer[..len].iter().position(|byte| *byte == b'\n') else { continue };
             if buffer[..end].starts_with(from.as_bytes())
-                && let Ok(message) = Message::from_bytes(&buffer[end + 1..len])
+                && let Ok(Datagram { message, .. }) = Datagram::from_bytes(&buffer[end + 1..len])
             {
                 return Ok(message);
             }
@@ -174,7 +181,7 @@ impl Canary {
         let request = Message::JoinRequest(Box::new(self.stranger.request(invite, &self.joiner)));
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
-            self.stranger.send(target, &request.to_bytes()).await?;
+            self.stranger.send(target, &unaddressed(&request)).await?;
             let reply = tokio::time::timeout(REPEAT, self.stranger.receive(target)).await;
             match reply.map_or(Ok(None), |reply| reply.map(Some))? {
                 Some(Message::JoinReply(JoinReply::Welcome(welcome))) => return Ok(*welcome),
@@ -247,7 +254,7 @@ async fn crowd(stranger: &Stranger, target: &str, invite: &Invite) -> Result<(us
         .map(|_| {
             let joiner = random_key();
             let request = Message::JoinRequest(Box::new(stranger.request(invite, &joiner)));
-            (node(&joiner), request.to_bytes())
+            (node(&joiner), unaddressed(&request))
         })
         .collect();
     let (mut welcomed, mut used_up) = (0, 0);
@@ -299,7 +306,7 @@ fn unproven(stranger: &Stranger, invite: &Invite) -> Vec<Vec<u8>> {
     let request = |_| {
         let mut request = stranger.request(invite, &random_key());
         request.proof = Signature([9; 64]);
-        Message::JoinRequest(Box::new(request)).to_bytes()
+        unaddressed(&Message::JoinRequest(Box::new(request)))
     };
     (0..200).map(request).collect()
 }
@@ -314,9 +321,9 @@ fn messages(
     let mut rng = rand::rng();
     let key = random_key();
     let recorded = vec![
-        Message::JoinReply(JoinReply::Welcome(Box::new(welcome.clone()))).to_bytes(),
+        unaddressed(&Message::JoinReply(JoinReply::Welcome(Box::new(welcome.clone())))),
         // Another's request, from here.
-        Message::JoinRequest(Box::new(canary.stranger.request(invite, &canary.joiner))).to_bytes(),
+        unaddressed(&Message::JoinRequest(Box::new(canary.stranger.request(invite, &canary.joiner)))),
         news(welcome.records.iter().cloned().map(record).collect()),
     ];
     let replayed: Vec<_> = recorded.iter().rev().chain(&recorded).cycle().take(60).cloned().collect();
@@ -340,11 +347,10 @@ fn messages(
     let garbage = (0..300).map(|_| {
         let mut bytes = vec![0; rand::rng().random_range(0..2000)];
         rand::rng().fill(&mut bytes[..]);
-        // Half of them get past the first byte.
-        if let [version, kind, ..] = &mut bytes[..]
-            && rand::rng().random()
-        {
-            (*version, *kind) = (2, *kind % 10);
+        // Half of them get past the header.
+        if bytes.len() > HEADER_LEN && rand::rng().random() {
+            bytes[0] = records[0];
+            bytes[HEADER_LEN] %= 10;
         }
         bytes
     });
@@ -383,9 +389,14 @@ fn foreign_records(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>>
     messages.into_iter().cycle().take(count).collect()
 }
 
+/// A datagram that is for nobody yet: [`Stranger::send`] addresses it.
+fn unaddressed(message: &Message) -> Vec<u8> {
+    message.to_datagram(&Destination { padding: [0; 32], signing_key: [0; 32] })
+}
+
 /// News of these things.
 fn news(items: Vec<Item>) -> Vec<u8> {
-    Message::News(Gossip { entries: Vec::new(), items }).to_bytes()
+    unaddressed(&Message::news(items))
 }
 
 fn record(record: Signed<Record>) -> Item {
@@ -450,7 +461,7 @@ fn foreign_messages(
         Message::Ack(1, Gossip::default()),
         Message::PingRequest(1, member, Gossip::default()),
     ];
-    messages.iter().map(Message::to_bytes).cycle().take(300).collect()
+    messages.iter().map(unaddressed).cycle().take(300).collect()
 }
 
 /// Floods a node's destination for data. Prints a [`DataReport`].

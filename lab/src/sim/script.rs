@@ -8,7 +8,6 @@ use i2plan_ipc::api::meshd;
 use i2plan_meshd::core::state::State;
 use i2plan_meshd::core::{Action, Settings};
 use i2plan_proto::accusation::Accusation;
-use i2plan_proto::codec::Codec as _;
 use i2plan_proto::identity::{NodeId, Signable as _, Signed};
 use i2plan_proto::message::{Gossip, Item, Message};
 use i2plan_proto::pulse::{Life, Pulse};
@@ -18,6 +17,7 @@ use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use super::world::{Event, World, signer};
 use super::{QUIET, Scenario};
 use crate::Failure;
+use crate::attack::readdress;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -314,32 +314,47 @@ impl World {
             let victim_id = self.nodes[victim].id;
             let unix = self.unix();
             let Some(network) = self.nodes[liar].mesh.network() else { continue };
-            let mut messages = Vec::new();
-            match self.rng.random_range(0..5) {
-                // Replays.
+            let to = self.nodes[target].control;
+            let mut datagrams = Vec::new();
+            match self.rng.random_range(0..6) {
+                // Replays, in its own name.
                 0 => {
-                    let some = self.recorded.iter().sample(&mut self.rng, 3);
-                    messages.extend(some.into_iter().map(|parcel| parcel.bytes.clone()));
+                    for (_, parcel) in self.recorded.iter().sample(&mut self.rng, 3) {
+                        let mut replayed = parcel.bytes.clone();
+                        readdress(&mut replayed, to.hash());
+                        datagrams.push(replayed);
+                    }
+                }
+                // Replays as it is what another has said to it, by the hundred.
+                1 => {
+                    if let Some((from, parcel)) = self.recorded.choose(&mut self.rng).cloned()
+                        && !self.liars.contains(&target)
+                    {
+                        for _ in 0..150 {
+                            self.deliver(from, target, &parcel);
+                        }
+                    }
                 }
                 // Forges, by a bit.
-                1 => {
-                    if let Some(parcel) = self.recorded.choose(&mut self.rng) {
+                2 => {
+                    if let Some((_, parcel)) = self.recorded.choose(&mut self.rng) {
                         let mut forged = parcel.bytes.clone();
+                        readdress(&mut forged, to.hash());
                         let place = self.rng.random_range(0..forged.len());
                         forged[place] ^= 1;
-                        messages.push(forged);
+                        datagrams.push(forged);
                     }
                 }
                 // Has another say that it leaves.
-                2 => {
+                3 => {
                     let sequence = self.nodes[target].mesh.word_of(&victim_id).unwrap_or(0) + 1;
                     let pulse = Pulse { network, node: victim_id, sequence, life: Life::Gone };
                     let signature = pulse.sign(&self.nodes[liar].signer.keys().identity());
                     let items = vec![Item::Pulse(Signed { value: pulse, signature })];
-                    messages.push(Message::News(Gossip { entries: Vec::new(), items }).to_bytes());
+                    datagrams.push(Message::news(items).to_datagram(&to));
                 }
                 // Says that another cannot be reached.
-                3 => {
+                4 => {
                     let sequence = self.nodes[target].mesh.word_of(&victim_id).unwrap_or(u64::MAX);
                     let accuser = self.nodes[liar].id;
                     let accusation =
@@ -347,16 +362,16 @@ impl World {
                     if let Ok(signature) = self.nodes[liar].signer.sign_accusation(&accusation, unix) {
                         self.ledger.accusation(&accusation);
                         let items = vec![Item::Accusation(Signed { value: accusation, signature })];
-                        messages.push(Message::News(Gossip { entries: Vec::new(), items }).to_bytes());
+                        datagrams.push(Message::news(items).to_datagram(&to));
                     }
                 }
                 // Floods.
                 _ => {
-                    let ping = Message::Ping(7, Gossip::default()).to_bytes();
-                    messages.extend(std::iter::repeat_n(ping, 150));
+                    let ping = Message::Ping(7, Gossip::default()).to_datagram(&to);
+                    datagrams.extend(std::iter::repeat_n(ping, 150));
                 }
             }
-            for bytes in messages {
+            for bytes in datagrams {
                 let parcel = Rc::new(self.parcel(liar, bytes));
                 self.deliver(liar, target, &parcel);
             }

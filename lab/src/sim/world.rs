@@ -18,7 +18,7 @@ use i2plan_proto::identity::{NodeId, Signable as _, Signed};
 use i2plan_proto::invite::{InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest};
 use i2plan_proto::membership::{Chain, Charter};
-use i2plan_proto::message::{Item, Message};
+use i2plan_proto::message::{Datagram, Item, Message};
 use i2plan_proto::record::Record;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -124,7 +124,8 @@ pub(super) struct World {
     pub(super) cpu: Duration,
     pub(super) trace: u64,
     pub(super) liars: HashSet<usize>,
-    pub(super) recorded: Vec<Rc<Parcel>>,
+    /// What liars have got, and from whom.
+    pub(super) recorded: Vec<(usize, Rc<Parcel>)>,
     pub(super) answers: Vec<Result<meshd::Reply, ApiError>>,
 }
 
@@ -512,17 +513,19 @@ impl World {
 
     fn send(&mut self, from: usize, to: &Destination, bytes: Vec<u8>) {
         let parcel = Rc::new(self.parcel(from, bytes));
-        if !self.liars.is_empty() && self.recorded.len() < RECORDED {
-            self.recorded.push(Rc::clone(&parcel));
-        }
         if let Some(place) = self.by_control.get(to).copied() {
+            if self.liars.contains(&place) && self.recorded.len() < RECORDED {
+                self.recorded.push((from, Rc::clone(&parcel)));
+            }
             self.deliver(from, place, &parcel);
         }
     }
 
     /// A datagram with what it speaks of; it is counted as sent.
     pub(super) fn parcel(&mut self, from: usize, bytes: Vec<u8>) -> Parcel {
-        let Ok(message) = Message::from_bytes(&bytes) else { return Parcel { bytes, mentioned: Vec::new() } };
+        let Ok(Datagram { message, .. }) = Datagram::from_bytes(&bytes) else {
+            return Parcel { bytes, mentioned: Vec::new() };
+        };
         if self.measuring && !self.liars.contains(&from) {
             let traffic = self.traffic.entry(message.kind()).or_default();
             traffic.datagrams += 1;

@@ -99,7 +99,8 @@ impl Mesh {
             }
         };
         let mut welcome = Welcome { charter: membership.charter.clone(), chain, records: vec![own.clone()] };
-        let mut room = message::MAX_LEN.saturating_sub(2 + 1 + welcome.charter.to_bytes().len());
+        let mut room =
+            message::MAX_LEN.saturating_sub(message::HEADER_LEN + 3 + welcome.charter.to_bytes().len());
         room = room.saturating_sub(welcome.chain.to_bytes().len() + own.to_bytes().len());
         let others =
             self.members.sample(join::MAX_RECORDS - 1, |member| member.node() != *joiner, &mut self.rng);

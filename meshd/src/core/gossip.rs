@@ -725,7 +725,7 @@ impl Mesh {
 
     /// Sends what somebody has asked for, if it has not asked for too much.
     fn answer_for(&mut self, asker: &DestinationHash, to: &Destination, message: &Message, now: Now) {
-        let message = message.to_bytes();
+        let message = message.to_datagram(to);
         if self.budget.answers(asker, message.len(), now.monotonic) {
             self.actions.push_back(Action::Send { to: *to, message, as_control: false });
         } else {

@@ -27,13 +27,13 @@ use i2plan_ipc::api::meshd::{JoinStep, What};
 use i2plan_ipc::api::{meshd, tund};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{IPV6_PREFIX, Ipv4Subnet, ipv6_of};
-use i2plan_proto::codec::Codec as _;
+use i2plan_proto::codec::{Codec as _, DecodeError};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::invite::Uses;
 use i2plan_proto::join::{JoinReply, Refusal, Welcome};
 use i2plan_proto::membership::{Chain, Charter, MAX_DEPTH};
-use i2plan_proto::message::{self, Message};
+use i2plan_proto::message::{self, Addressee, Datagram, Message};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::Revocation;
@@ -785,6 +785,11 @@ impl Mesh {
         if self.is_shut_out(&sender) {
             return;
         }
+        // Not the sender's doing, so not at its expense: somebody sends on what it has sent to another.
+        if Datagram::addressee(payload).is_ok_and(|to| !self.is_here(to)) {
+            debug!(from = %sender.short(), "dropped a control message that is for another");
+            return;
+        }
         let asked = self.joining.as_ref().is_some_and(|joining| joining.control() == sender);
         let member = self.members.is_member(&sender);
         if !self.door.admit(&sender, asked || member, now.monotonic) {
@@ -796,8 +801,12 @@ impl Mesh {
             }
             return;
         }
-        let message = match Message::from_bytes(payload) {
-            Ok(message) => message,
+        let message = match Datagram::from_bytes(payload) {
+            Ok(datagram) => datagram.message,
+            Err(error @ DecodeError::Version { .. }) => {
+                debug!(%error, from = %sender.short(), "dropped a control message");
+                return;
+            }
             Err(error) => {
                 debug!(%error, from = %sender.short(), "dropped a control message");
                 return self.strike(from, Offence::InvalidMessage, now);
@@ -823,6 +832,12 @@ impl Mesh {
             Message::Compare(ranges) => self.on_compare(from, &ranges, now),
             Message::Want(entries) => self.on_want(from, entries, now),
         }
+    }
+
+    /// Whether this node takes what is addressed so.
+    fn is_here(&self, to: Addressee) -> bool {
+        let mine = [Some(self.me.control), self.substitute];
+        mine.into_iter().flatten().any(|destination| Addressee::from(destination.hash()) == to)
     }
 
     fn on_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
@@ -988,7 +1003,7 @@ impl Mesh {
 
     fn send(&mut self, to: &Destination, message: &Message, now: Now) {
         let as_control = matches!(message, Message::JoinRequest(_) | Message::JoinReply(_));
-        let message = message.to_bytes();
+        let message = message.to_datagram(to);
         self.budget.charge(message.len(), now.monotonic);
         self.actions.push_back(Action::Send { to: *to, message, as_control });
     }
