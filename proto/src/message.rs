@@ -166,8 +166,13 @@ pub struct Range {
 pub enum Content {
     /// Nothing is said of it.
     Skip,
-    /// The sum of everything.
-    Fingerprint([u8; 16]),
+    /// How much it is, and the sum of it.
+    Fingerprint {
+        /// Entries.
+        count: u16,
+        /// Of their fingerprints.
+        sum: [u8; 16],
+    },
     /// Everything, entry by entry.
     Entries(Vec<Entry>),
 }
@@ -247,7 +252,7 @@ impl Codec for Range {
     fn encode(&self, out: &mut Vec<u8>) {
         let kind = match &self.content {
             Content::Skip => 0,
-            Content::Fingerprint(_) => 1,
+            Content::Fingerprint { .. } => 1,
             Content::Entries(_) => 2,
         };
         out.push(kind | u8::from(self.end.is_none()) << 2);
@@ -256,7 +261,10 @@ impl Codec for Range {
         }
         match &self.content {
             Content::Skip => {}
-            Content::Fingerprint(sum) => out.extend_from_slice(sum),
+            Content::Fingerprint { count, sum } => {
+                out.extend_from_slice(&count.to_be_bytes());
+                out.extend_from_slice(sum);
+            }
             Content::Entries(entries) => put_list(out, entries),
         }
     }
@@ -267,7 +275,7 @@ impl Codec for Range {
         let end = if kind & 4 == 4 { None } else { Some(NodeId::decode(reader)?) };
         let content = match kind & !4 {
             0 => Content::Skip,
-            1 => Content::Fingerprint(reader.array("fingerprint")?),
+            1 => Content::Fingerprint { count: reader.u16("count")?, sum: reader.array("fingerprint")? },
             2 => Content::Entries(reader.list(MAX_ENTRIES, "entries")?),
             _ => return Err(DecodeError::Invalid { what, why: "unknown kind" }),
         };
@@ -396,7 +404,8 @@ mod tests {
         let record = Item::Record(Box::new(testing::record(deepest)));
         let gossip = Gossip { entries, items: vec![record] };
         assert!(len(&Message::PingRequest(1, testing::node(1), gossip)) <= MAX_LEN);
-        let range = Range { end: Some(testing::node(1)), content: Content::Fingerprint([1; 16]) };
+        let range =
+            Range { end: Some(testing::node(1)), content: Content::Fingerprint { count: 1, sum: [1; 16] } };
         assert!(len(&Message::Compare(vec![range; MAX_RANGES])) <= MAX_LEN);
         // What is common fits what travels well.
         let record = Item::Record(Box::new(testing::record(4)));
@@ -464,7 +473,7 @@ mod tests {
     fn ranges() -> impl Strategy<Value = Vec<Range>> {
         let content = prop_oneof![
             Just(Content::Skip),
-            any::<[u8; 16]>().prop_map(Content::Fingerprint),
+            any::<(u16, [u8; 16])>().prop_map(|(count, sum)| Content::Fingerprint { count, sum }),
             prop::collection::vec(entry(), 0..4).prop_map(Content::Entries),
         ];
         let ends = prop::collection::btree_map(any::<[u8; 32]>(), content, 0..5);

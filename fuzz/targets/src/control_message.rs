@@ -123,7 +123,7 @@ pub fn seeds() -> Seeds {
         "compare",
         Message::Compare(vec![
             Range { end: Some(ends[0]), content: Content::Skip },
-            Range { end: Some(ends[1]), content: Content::Fingerprint([7; 16]) },
+            Range { end: Some(ends[1]), content: Content::Fingerprint { count: 5, sum: [7; 16] } },
             Range { end: None, content: Content::Entries(entries) },
         ]),
     );

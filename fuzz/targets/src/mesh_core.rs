@@ -190,7 +190,10 @@ impl World {
                 let gossip = Gossip { entries: entries.clone(), items: Vec::new() };
                 let message = match kind {
                     0 => Message::Compare(vec![Range { end: None, content: Content::Entries(entries) }]),
-                    1 => Message::Compare(vec![Range { end: None, content: Content::Fingerprint([1; 16]) }]),
+                    1 => Message::Compare(vec![Range {
+                        end: None,
+                        content: Content::Fingerprint { count: 5, sum: [1; 16] },
+                    }]),
                     2 => Message::Want(entries),
                     3 => Message::Ack(number, gossip),
                     4 => Message::PingRequest(number, target, gossip),

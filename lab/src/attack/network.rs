@@ -451,7 +451,7 @@ fn foreign_messages(
         Message::JoinRequest(Box::new(diverted)),
         Message::JoinReply(JoinReply::Welcome(Box::new(own))),
         Message::JoinReply(refused),
-        Message::Compare(all(Content::Fingerprint([7; 16]))),
+        Message::Compare(all(Content::Fingerprint { count: 5, sum: [7; 16] })),
         Message::Compare(all(Content::Entries(Vec::new()))),
         Message::Compare(all(Content::Entries(ahead.clone()))),
         Message::Want(

@@ -103,9 +103,10 @@ impl World {
         self.now + end
     }
 
-    /// Some honest members, not the founder.
+    /// Some honest members whose router is there, not the founder.
     fn some(&mut self, count: usize) -> Vec<usize> {
-        let candidates = self.honest().into_iter().filter(|index| *index != 0);
+        let candidates =
+            self.honest().into_iter().filter(|index| *index != 0 && !self.net.down.contains(index));
         let mut some = candidates.sample(&mut self.rng, count);
         some.sort_unstable();
         some
@@ -156,6 +157,7 @@ impl World {
                 let Some(place) = self.some(1).pop() else { return Ok(()) };
                 let (id, now) = (self.nodes[place].id, self.clock(place));
                 self.nodes[place].mesh.leave(1, now);
+                self.out.borrow_mut().insert(id);
                 self.settle(place);
                 self.expect("leave", self.others(place), move |_, other, _| other.mesh.known(&id).is_none());
             }
@@ -169,6 +171,7 @@ impl World {
                 let Some(place) = candidates.iter().find(alone).copied() else { return Ok(()) };
                 let (id, now) = (self.nodes[place].id, self.clock(0));
                 self.nodes[0].mesh.revoke(1, &id.to_string(), now);
+                self.out.borrow_mut().insert(id);
                 self.settle(0);
                 self.expect("ban from the network", self.others(place), move |_, other, _| {
                     other.mesh.known(&id).is_some_and(|entry| entry.revoked)
@@ -202,6 +205,7 @@ impl World {
             }
             Step::RouterRecovers(place) => {
                 self.net.down.remove(&place);
+                self.watch.back.insert(place, self.now);
                 let after = Duration::from_secs(self.rng.random_range(0..12_000));
                 self.at(after, Event::Script(Step::RouterFails(place)));
             }
@@ -247,7 +251,8 @@ impl World {
     fn join(&mut self, count: usize) -> Result<(), Failure> {
         let subnet = self.nodes[0].settings.subnet;
         let everybody = self.honest();
-        let inviters: Vec<usize> = everybody.iter().copied().filter(|place| *place != 0).take(30).collect();
+        let can_invite = |place: &usize| *place != 0 && !self.net.down.contains(place);
+        let inviters: Vec<usize> = everybody.iter().copied().filter(can_invite).take(30).collect();
         let mut joiners = Vec::new();
         for number in 0..count {
             let inviter = inviters[number % inviters.len()];
@@ -289,10 +294,14 @@ impl World {
             *known == ids.len()
         });
         let members: Vec<NodeId> = everybody.iter().map(|place| self.nodes[*place].id).collect();
+        let out = Rc::clone(&self.out);
         let mut known: HashMap<usize, usize> = HashMap::new();
         self.expect("all known to the newcomers", joiners, move |place, node, _| {
             let known = known.entry(place).or_default();
-            while members.get(*known).is_some_and(|id| node.mesh.known(id).is_some()) {
+            while members
+                .get(*known)
+                .is_some_and(|id| node.mesh.known(id).is_some() || out.borrow().contains(id))
+            {
                 *known += 1;
             }
             *known == members.len()

@@ -68,6 +68,8 @@ pub(super) struct Watch {
     held: HashMap<usize, Vec<Held>>,
     pub(super) verdicts: Verdicts,
     next_verdicts: Duration,
+    /// When nodes whose router was down could hear again.
+    pub(super) back: HashMap<usize, Duration>,
     /// Whom the last signature concerns beside its signer.
     pub(super) signed: Option<Vec<NodeId>>,
 }
@@ -86,14 +88,18 @@ impl World {
 
     pub(super) fn look(&mut self) -> Result<(), Failure> {
         for news in &mut self.watch.news {
-            let (after, known, nodes) = (self.now - news.since, &mut news.known, &self.nodes);
-            let before = news.waiting.len();
+            let (known, times, nodes) = (&mut news.known, &mut news.times, &self.nodes);
+            let back = &self.watch.back;
             news.waiting.retain(|place| {
                 let node = &nodes[*place];
-                !node.up || !known(*place, node, node.clock(self.now))
+                let waits = !node.up || !known(*place, node, node.clock(self.now));
+                if !waits {
+                    // One that could not hear it could not know it.
+                    let since = back.get(place).map_or(news.since, |back| news.since.max(*back));
+                    times.push((self.now - since).as_secs_f64());
+                }
+                waits
             });
-            let told = before - news.waiting.len();
-            news.times.extend(std::iter::repeat_n(after.as_secs_f64(), told));
         }
         if self.now >= self.watch.next_verdicts {
             self.watch.next_verdicts = self.now + VERDICTS;
@@ -151,11 +157,16 @@ impl World {
 
     pub(super) fn news(&self) -> Vec<NewsReport> {
         let report = |news: &News| {
-            let can = |place: &&usize| self.nodes[**place].up && self.nodes[**place].mesh.network().is_some();
-            let audience = news.times.len() + news.waiting.iter().filter(can).count();
+            let can = |place: &&usize| {
+                let node = &self.nodes[**place];
+                node.up && node.mesh.network().is_some() && !self.net.down.contains(*place)
+            };
+            let mut times = news.times.clone();
+            times.sort_by(f64::total_cmp);
+            let audience = times.len() + news.waiting.iter().filter(can).count();
             let part = |part: f64| {
                 let needed = (audience as f64 * part).ceil() as usize;
-                news.times.get(needed.saturating_sub(1)).copied()
+                times.get(needed.saturating_sub(1)).copied()
             };
             let rounds = |seconds: f64| seconds / HEARTBEAT.as_secs_f64();
             let (half, most, all) = (part(0.5), part(0.99), part(1.0));

@@ -1,5 +1,6 @@
 //! The nodes, the time that passes, and what goes between them.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::rc::Rc;
@@ -124,6 +125,8 @@ pub(super) struct World {
     pub(super) cpu: Duration,
     pub(super) trace: u64,
     pub(super) liars: HashSet<usize>,
+    /// Who has left or was revoked.
+    pub(super) out: Rc<RefCell<HashSet<NodeId>>>,
     /// What liars have got, and from whom.
     pub(super) recorded: Vec<(usize, Rc<Parcel>)>,
     pub(super) answers: Vec<Result<meshd::Reply, ApiError>>,
@@ -239,6 +242,7 @@ impl World {
             cpu: Duration::ZERO,
             trace: 0xcbf2_9ce4_8422_2325,
             liars: HashSet::new(),
+            out: Rc::default(),
             recorded: Vec::new(),
             answers: Vec::new(),
         };

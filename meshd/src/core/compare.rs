@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::identity::NodeId;
-use i2plan_proto::message::{Content, Entry, GOOD_LEN, MAX_RANGES, Range};
+use i2plan_proto::message::{Content, Entry, GOOD_LEN, MAX_ENTRIES, MAX_RANGES, Range};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
 use sha2::{Digest as _, Sha256};
@@ -19,6 +19,18 @@ const PARTS: usize = 16;
 
 /// A range with no more entries than this is listed instead of split.
 const LISTED: usize = 12;
+
+/// Of one that lacks more than every so many-th entry of a range, what it has there is listed instead of split.
+const DENSE: usize = 4;
+
+/// One that lacks more than every so many-th entry of all that the other speaks of is behind.
+const BEHIND: usize = 8;
+
+/// Of fewer entries nothing is concluded.
+const MANY: usize = 4 * LISTED;
+
+/// What an entry takes in a list, bytes.
+const ENTRY_LEN: usize = 49;
 
 /// With less room than this no further range is split, bytes.
 const LEAST_ROOM: usize = 128;
@@ -167,7 +179,13 @@ pub(super) struct Outcome {
     pub(super) wanted: Vec<Entry>,
     /// Of whom this node has more, and what the other has.
     pub(super) offered: Vec<Entry>,
+    /// Whether the other has so much more that much is missing here; none if it did not say how much it has.
+    pub(super) is_behind: Option<bool>,
 }
+
+/// How [`Known::compare`] goes on where there is no room for everything. It is drawn anew each time, so that different
+/// members need not come upon the same differences.
+pub(super) type Lot = u32;
 
 impl<E: Entries> Known<'_, E> {
     /// What is known of one node.
@@ -228,30 +246,53 @@ impl<E: Entries> Known<'_, E> {
 
     /// What begins a comparison.
     pub(super) fn opening(&self) -> Vec<Range> {
-        vec![Range { end: None, content: Content::Fingerprint(self.index.sum.to_be_bytes()) }]
+        vec![self.summary(None, None)]
+    }
+
+    /// What begins a comparison of one that is behind.
+    pub(super) fn opening_behind(&self, lot: Lot) -> Vec<Range> {
+        let mut ranges = self.window(None, None, lot, GOOD_LEN);
+        let mut from = None;
+        for range in &mut ranges {
+            if range.content == Content::Skip {
+                *range = self.summary(from, range.end);
+            }
+            from = range.end;
+        }
+        ranges
+    }
+
+    fn summary(&self, from: Option<NodeId>, end: Option<NodeId>) -> Range {
+        let content =
+            Content::Fingerprint { count: saturate(self.count(from, end)), sum: self.sum_between(from, end) };
+        Range { end, content }
     }
 
     /// What follows from the ranges that another member has sent. They follow each other, as decoding has checked.
-    /// Where much differs, there is no room for all of it; `first` says with which range to begin, so that different
-    /// members need not come upon the same differences.
-    pub(super) fn compare(&self, ranges: &[Range], first: usize) -> Outcome {
+    pub(super) fn compare(&self, ranges: &[Range], lot: Lot) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut split = self.split(ranges, first);
+        let mut split = self.split(ranges, lot);
         let mut from = None;
+        let (mut mine, mut theirs) = (0, 0);
         for (number, range) in ranges.iter().enumerate() {
             match &range.content {
-                Content::Skip => push(&mut outcome.answer, range.end, Content::Skip),
-                Content::Fingerprint(_) => match split.remove(&number) {
-                    Some(parts) => outcome.answer.extend(parts),
-                    None => push(&mut outcome.answer, range.end, Content::Skip),
-                },
+                Content::Skip => push(&mut outcome.answer, range.clone()),
+                Content::Fingerprint { count, .. } => {
+                    theirs += usize::from(*count);
+                    mine += self.count(from, range.end);
+                    match split.remove(&number) {
+                        Some(parts) => parts.into_iter().for_each(|part| push(&mut outcome.answer, part)),
+                        None => push(&mut outcome.answer, Range { end: range.end, content: Content::Skip }),
+                    }
+                }
                 Content::Entries(theirs) => {
                     self.compare_entries(theirs, from, range.end, &mut outcome);
-                    push(&mut outcome.answer, range.end, Content::Skip);
+                    push(&mut outcome.answer, Range { end: range.end, content: Content::Skip });
                 }
             }
             from = range.end;
         }
+        outcome.is_behind = (theirs > 0).then(|| theirs >= MANY && lacks(mine, theirs, BEHIND));
         if matches!(outcome.answer.last(), Some(Range { content: Content::Skip, .. })) {
             outcome.answer.pop();
         }
@@ -260,22 +301,29 @@ impl<E: Entries> Known<'_, E> {
 
     /// The parts of ranges that differ, by their numbers, as far as there is room for them. What has no room now is
     /// found different again the next time.
-    fn split(&self, ranges: &[Range], first: usize) -> BTreeMap<usize, Vec<Range>> {
+    fn split(&self, ranges: &[Range], lot: Lot) -> BTreeMap<usize, Vec<Range>> {
         let mut split = BTreeMap::new();
         let mut room = GOOD_LEN;
         // Those that are not split take up one place each at most.
         let mut places = MAX_RANGES.saturating_sub(ranges.len());
-        let first = first % ranges.len().max(1);
+        let first = lot as usize % ranges.len().max(1);
         for number in (first..ranges.len()).chain(0..first) {
             let from = number.checked_sub(1).and_then(|before| ranges[before].end);
             if room < LEAST_ROOM {
                 break;
             }
-            let Range { end, content: Content::Fingerprint(sum) } = &ranges[number] else { continue };
+            let Range { end, content: Content::Fingerprint { count, sum } } = &ranges[number] else {
+                continue;
+            };
             if *sum == self.sum_between(from, *end) {
                 continue;
             }
-            let parts = self.parts(from, *end);
+            let mine = self.count(from, *end);
+            let parts = if mine > LISTED && lacks(mine, (*count).into(), DENSE) {
+                self.window(from, *end, lot, room)
+            } else {
+                self.parts(from, *end)
+            };
             let len: usize = parts.iter().map(|part| part.to_bytes().len()).sum();
             if len <= room && parts.len() <= places + 1 {
                 room -= len;
@@ -308,6 +356,27 @@ impl<E: Entries> Known<'_, E> {
         }
     }
 
+    /// As much of a range as there is room for, listed, from a place drawn by lot.
+    fn window(&self, from: Option<NodeId>, end: Option<NodeId>, lot: Lot, room: usize) -> Vec<Range> {
+        // Beside the list up to three ranges' ends.
+        let listed = (room.saturating_sub(LEAST_ROOM) / ENTRY_LEN).clamp(1, MAX_ENTRIES);
+        let before = lot as usize % (self.count(from, end).saturating_sub(listed) + 1);
+        let mut rest = self.range(from, end).skip(before);
+        let entries: Vec<Entry> = rest.by_ref().take(listed).collect();
+        let mut ranges = Vec::with_capacity(3);
+        if before > 0
+            && let Some(first) = entries.first()
+        {
+            ranges.push(Range { end: Some(first.node), content: Content::Skip });
+        }
+        let next = rest.next().map(|entry| entry.node);
+        ranges.push(Range { end: next.or(end), content: Content::Entries(entries) });
+        if next.is_some() {
+            ranges.push(Range { end, content: Content::Skip });
+        }
+        ranges
+    }
+
     /// A range in parts of equal size, or listed.
     fn parts(&self, from: Option<NodeId>, end: Option<NodeId>) -> Vec<Range> {
         let count = self.count(from, end);
@@ -317,13 +386,16 @@ impl<E: Entries> Known<'_, E> {
         }
         let size = count.div_ceil(PARTS);
         let mut parts = Vec::with_capacity(PARTS);
+        let part = |end, filled, sum: u128| {
+            let content = Content::Fingerprint { count: saturate(filled), sum: sum.to_be_bytes() };
+            Range { end, content }
+        };
         let (mut sum, mut filled): (u128, usize) = (0, 0);
         for (mut places, whole) in self.spans(from, end) {
             let mut whole = whole;
             while !places.is_empty() {
                 if filled == size {
-                    let content = Content::Fingerprint(sum.to_be_bytes());
-                    parts.push(Range { end: Some(self.entries.node(places[0].1)), content });
+                    parts.push(part(Some(self.entries.node(places[0].1)), filled, sum));
                     (sum, filled) = (0, 0);
                 }
                 let (here, rest) = places.split_at(places.len().min(size - filled));
@@ -334,16 +406,25 @@ impl<E: Entries> Known<'_, E> {
                 places = rest;
             }
         }
-        parts.push(Range { end, content: Content::Fingerprint(sum.to_be_bytes()) });
+        parts.push(part(end, filled, sum));
         parts
     }
 }
 
+/// Whether one with so many has so few of what another has that it lacks more than every so many-th of them.
+fn lacks(mine: usize, theirs: usize, every: usize) -> bool {
+    theirs.saturating_sub(mine) * every > theirs
+}
+
+fn saturate(count: usize) -> u16 {
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
 /// Adds a range; one of which nothing is said merges with one before of which nothing was said.
-fn push(ranges: &mut Vec<Range>, end: Option<NodeId>, content: Content) {
+fn push(ranges: &mut Vec<Range>, range: Range) {
     match ranges.last_mut() {
-        Some(last) if content == Content::Skip && last.content == Content::Skip => last.end = end,
-        _ => ranges.push(Range { end, content }),
+        Some(last) if range.content == Content::Skip && last.content == Content::Skip => last.end = range.end,
+        _ => ranges.push(range),
     }
 }
 
@@ -450,14 +531,18 @@ mod tests {
 
     /// Runs one comparison to its end; returns the datagrams and bytes it took.
     fn run(one: &mut Side, two: &mut Side) -> (usize, usize) {
-        let mut ranges = one.known().opening();
+        let opening = one.known().opening();
+        run_from(opening, one, two, 0)
+    }
+
+    fn run_from(mut ranges: Vec<Range>, one: &mut Side, two: &mut Side, lot: Lot) -> (usize, usize) {
         let (mut datagrams, mut bytes) = (0, 0);
         let mut at_two = true;
         while !ranges.is_empty() {
             datagrams += 1;
             bytes += ranges.iter().map(|range| range.to_bytes().len()).sum::<usize>();
             let (here, there) = if at_two { (&mut *two, &mut *one) } else { (&mut *one, &mut *two) };
-            let outcome = here.known().compare(&ranges, datagrams);
+            let outcome = here.known().compare(&ranges, lot.wrapping_add(u32::try_from(datagrams).unwrap()));
             hand_over(here, there, &outcome.offered);
             hand_over(there, here, &outcome.wanted);
             ranges = outcome.answer;
@@ -484,6 +569,29 @@ mod tests {
             assert_eq!(one.get(&node(77)), two.get(&node(77)));
             assert!(datagrams <= 6 && bytes < 5000, "{count}: {datagrams} datagrams, {bytes} bytes");
         }
+    }
+
+    /// In the middle one knows some hundreds and lacks as many: there sums tell little.
+    #[test]
+    fn one_that_is_behind_gets_much_in_each_datagram() {
+        let all = index((0..1000).map(|number| entry(number, 7)));
+        let mut new = index((0..600).map(|number| entry(number, 7)));
+        let outcome = new.known().compare(&all.known().opening(), 5);
+        assert_eq!(outcome.is_behind, Some(true));
+        assert_eq!(all.known().compare(&new.known().opening(), 5).is_behind, Some(false));
+        let opening = new.known().opening_behind(12345);
+        assert!(opening.iter().map(|range| range.to_bytes().len()).sum::<usize>() <= GOOD_LEN);
+        let outcome = all.known().compare(&opening, 7);
+        assert!(outcome.offered.len() >= 12, "{}", outcome.offered.len());
+        // And what the answer asks for leads to as much again.
+        let list = new.known().compare(&outcome.answer, 9);
+        assert_eq!(list.is_behind, Some(true));
+        let more = all.known().compare(&list.answer, 9).offered;
+        assert!(more.len() >= 12, "{}", more.len());
+        hand_over(&all, &mut new, &[outcome.offered, more].concat());
+        // In the end few are missing, and sums tell where.
+        let nearly = index((0..950).map(|number| entry(number, 7)));
+        assert_eq!(nearly.known().compare(&all.known().opening(), 5).is_behind, Some(false));
     }
 
     #[test]
@@ -542,7 +650,7 @@ mod tests {
             // The parts of the whole are the whole.
             let parts = side.known().parts(None, None);
             let parts = parts.iter().map(|part| match &part.content {
-                Content::Fingerprint(sum) => u128::from_be_bytes(*sum),
+                Content::Fingerprint { sum, .. } => u128::from_be_bytes(*sum),
                 Content::Entries(entries) => sum(&mut entries.iter()),
                 Content::Skip => 0,
             });
@@ -562,8 +670,11 @@ mod tests {
             }
             let all = |map: &BTreeMap<u16, u64>| index(map.iter().map(|(number, record)| entry(*number, *record)));
             let (mut first, mut second) = (all(&one), all(&two));
-            for _ in 0..60 {
-                run(&mut first, &mut second);
+            for turn in 0..80u32 {
+                let lot = turn.wrapping_mul(0x9e37_79b9);
+                let opening =
+                    if turn % 3 == 0 { first.known().opening_behind(lot) } else { first.known().opening() };
+                run_from(opening, &mut first, &mut second, lot);
             }
             let expected = all(&newest);
             prop_assert!(first.iter().eq(expected.iter()));

@@ -160,7 +160,10 @@ impl Mesh {
         if self.announcer.compares(now.monotonic, &mut self.rng) && self.budget.allows(now.monotonic) {
             // Whoever was not reached lately too: so the halves of a network find together again.
             if let Some(target) = self.draw(1, |_| true).pop() {
-                self.send(&target, &Message::Compare(self.members.index().opening()), now);
+                let known = self.members.index();
+                let opening =
+                    if self.is_behind { known.opening_behind(self.rng.random()) } else { known.opening() };
+                self.send(&target, &Message::Compare(opening), now);
             }
         }
         self.detect(now);
@@ -362,9 +365,10 @@ impl Mesh {
         if self.own.is_none() || !self.members.is_member(&from.hash()) {
             return;
         }
-        let first = self.rng.random_range(0..ranges.len().max(1));
-        let mut outcome = self.members.index().compare(ranges, first);
-        if outcome != Outcome::default() {
+        let lot = self.rng.random();
+        let mut outcome = self.members.index().compare(ranges, lot);
+        self.is_behind = outcome.is_behind.unwrap_or(self.is_behind);
+        if outcome != (Outcome { is_behind: outcome.is_behind, ..Outcome::default() }) {
             self.announcer.compare_again(now.monotonic);
         }
         // Where there is more than is taken up now, several members need not take up the same.
@@ -439,14 +443,15 @@ impl Mesh {
                 if known.is_none() {
                     info!(node = %node.short(), %name, %ipv4, "learned of a member");
                     self.announcer.compare_soon(now.monotonic);
+                    self.rumors.add_newcomer(node, self.members.len(), now.monotonic);
                 } else {
                     debug!(node = %node.short(), sequence, "learned a newer record");
+                    self.rumors.add(Topic::Record(node));
                 }
                 self.heard(&from.hash(), now);
                 self.note_awake(node);
                 self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
                 self.peers_version += 1;
-                self.rumors.add(Topic::Record(node));
                 self.give_way(now);
             }
         }

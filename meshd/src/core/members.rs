@@ -5,7 +5,7 @@
 //! Everything here merges: by its owner's sequence number, or as a set that only grows. So news may come in any order
 //! and any number of times, and all members end up with the same.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::num::NonZeroU64;
 use std::sync::LazyLock;
@@ -595,21 +595,29 @@ impl Members {
         true
     }
 
-    fn split_size(&self) -> usize {
-        SPLIT.max(self.count / 16)
-    }
-
-    /// Whether those who accuse a member are enough for a verdict. Of fewer nothing is concluded, whomever else they
-    /// accuse: one liar could accuse all.
+    /// Whether enough accuse a member for a verdict.
     fn is_convicted(&self, member: &Member) -> bool {
         member.contact().accusations.len() >= ACCUSERS.min(self.count.max(1))
     }
 
-    /// Whether so many are accused by enough that a part of the network must be cut off.
+    /// Whether so many members are accused, and by so many, that a part of the network must be cut off. A few liars could
+    /// accuse all.
+    fn are_cut_off<'a>(&self, accused: impl Iterator<Item = &'a Member>) -> bool {
+        let size = SPLIT.max(self.count / 16);
+        let (mut members, mut accusers) = (0, HashSet::<&NodeId>::new());
+        for member in accused {
+            members += 1;
+            accusers.extend(member.contact().accusations.keys());
+            if members >= size && accusers.len() >= size {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether a part of the network seems to be cut off.
     pub(super) fn is_split(&self) -> bool {
-        let size = self.split_size();
-        self.accused.len() >= size
-            && self.accused().filter(|member| self.is_convicted(member)).take(size).count() == size
+        self.are_cut_off(self.accused())
     }
 
     /// A member was heard. If many fell silent together with it, they may be back together too, and that all of them say
@@ -617,14 +625,14 @@ impl Members {
     pub(super) fn doubt(&mut self, node: &NodeId, now: Duration) -> bool {
         let accused_at = |member: &Member| member.contact().accused_at;
         let Some(at) = self.get(node).and_then(accused_at) else { return false };
-        let together = self.accused().filter(|member| {
-            self.is_convicted(member)
-                && accused_at(member).is_some_and(|other| other.abs_diff(at) <= TOGETHER)
-        });
-        let together: Vec<NodeId> = together.map(Member::node).collect();
-        if together.len() < self.split_size() {
+        let together = || {
+            self.accused()
+                .filter(|member| accused_at(member).is_some_and(|other| other.abs_diff(at) <= TOGETHER))
+        };
+        if !self.are_cut_off(together()) {
             return false;
         }
+        let together: Vec<NodeId> = together().map(Member::node).collect();
         for node in together {
             self.accused.remove(&node);
             self.unsettled.insert(node);

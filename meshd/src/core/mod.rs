@@ -243,6 +243,8 @@ pub struct Mesh {
     data: Option<Destination>,
     /// Where members reach it in place of its control destination, while they do.
     substitute: Option<Destination>,
+    /// The member that this node last compared notes with knows many more.
+    is_behind: bool,
     settings: Settings,
     membership: Option<Membership>,
     former: Option<Former>,
@@ -292,6 +294,7 @@ impl Mesh {
             me,
             data: None,
             substitute: None,
+            is_behind: false,
             announcer: Announcer::new(settings.heartbeat, now.monotonic),
             detector: Detector::new(settings.heartbeat, now.monotonic),
             rumors: Rumors::new(),

@@ -29,6 +29,10 @@ const BURST: Duration = Duration::from_secs(30);
 /// So much news is told at once.
 const MAX_TOLD: usize = 128;
 
+/// Within this time a node passes on as news so many members of which it has not known, or half as many as it knew
+/// before if that is more. One that hears of more is new itself or was away, and everybody else knows them.
+const NEWCOMERS: (Duration, usize) = (Duration::from_secs(600), 32);
+
 /// Members that wait for what they have asked for, at most.
 const MAX_WANTS: usize = 256;
 
@@ -66,6 +70,15 @@ struct Open {
     word: u64,
     until: Duration,
     asked: u8,
+}
+
+/// How many members of which it had not known a node has heard of since some time.
+#[derive(Debug, Default)]
+struct Newcomers {
+    since: Duration,
+    /// How many it knew then.
+    before: usize,
+    heard_of: usize,
 }
 
 /// What members have asked for, each in turn.
@@ -111,6 +124,7 @@ impl Wants {
 #[derive(Debug)]
 pub(super) struct Rumors {
     queue: BTreeMap<Topic, Rumor>,
+    newcomers: Newcomers,
     next: Duration,
     wants: Wants,
     open: HashMap<NodeId, Open>,
@@ -118,7 +132,13 @@ pub(super) struct Rumors {
 
 impl Rumors {
     pub(super) fn new() -> Self {
-        Self { queue: BTreeMap::new(), next: Duration::ZERO, wants: Wants::default(), open: HashMap::new() }
+        Self {
+            queue: BTreeMap::new(),
+            newcomers: Newcomers::default(),
+            next: Duration::ZERO,
+            wants: Wants::default(),
+            open: HashMap::new(),
+        }
     }
 
     /// Something is news. Records and accusations beyond [`MAX_TOLD`] are left to comparisons and to others: to a node
@@ -127,6 +147,18 @@ impl Rumors {
         let can_wait = matches!(topic, Topic::Record(_) | Topic::Accusation(..));
         if !can_wait || self.queue.len() < MAX_TOLD || self.queue.contains_key(&topic) {
             self.queue.insert(topic, Rumor { told: 0 });
+        }
+    }
+
+    /// A member was not known until now; with it so many are.
+    pub(super) fn add_newcomer(&mut self, node: NodeId, members: usize, now: Duration) {
+        let (within, few) = NEWCOMERS;
+        if now >= self.newcomers.since + within {
+            self.newcomers = Newcomers { since: now, before: members, heard_of: 0 };
+        }
+        self.newcomers.heard_of += 1;
+        if self.newcomers.heard_of <= few.max(self.newcomers.before / 2) {
+            self.add(Topic::Record(node));
         }
     }
 
@@ -357,6 +389,24 @@ mod tests {
         assert!(own >= 3500, "{own}");
         assert!(modest >= 1400, "{modest}");
         assert!(own + modest + greedy < 7300, "{}", own + modest + greedy);
+    }
+
+    #[test]
+    fn one_that_is_new_itself_does_not_pass_on_everything() {
+        let mut rumors = Rumors::new();
+        let node = |number: u16| {
+            let mut id = [0; 32];
+            id[..2].copy_from_slice(&number.to_be_bytes());
+            NodeId(id)
+        };
+        let mut told = |from: u16, to: u16, members: usize, now| {
+            (from..to).for_each(|number| rumors.add_newcomer(node(number), members, now));
+            std::mem::take(&mut rumors.queue).len()
+        };
+        assert_eq!(told(0, 100, 1, SECOND), 32);
+        // Later it is as all others, and so what is new to it is new.
+        assert_eq!(told(100, 160, 100, SECOND * 700), 50);
+        assert_eq!(told(160, 170, 160, SECOND * 1400), 10);
     }
 
     #[test]
