@@ -206,6 +206,12 @@ impl World {
             Step::RouterRecovers(place) => {
                 self.net.down.remove(&place);
                 self.watch.back.insert(place, self.now);
+                // The daemon's session is gone with the router, and it opens another.
+                if self.nodes[place].up {
+                    let now = self.clock(place);
+                    self.nodes[place].mesh.on_session(now);
+                    self.settle(place);
+                }
                 let after = Duration::from_secs(self.rng.random_range(0..12_000));
                 self.at(after, Event::Script(Step::RouterFails(place)));
             }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd;
-use i2plan_ipc::api::meshd::What;
+use i2plan_ipc::api::meshd::{self, What};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
@@ -14,7 +14,7 @@ use i2plan_proto::message::{Entry, GOOD_LEN, Gossip, Item, MAX_ENTRIES, MAX_ITEM
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::Revocation;
-use rand::seq::SliceRandom as _;
+use rand::seq::{IteratorRandom as _, SliceRandom as _};
 use rand::{Rng, RngExt as _};
 use tracing::{debug, info, warn};
 
@@ -165,6 +165,7 @@ impl Mesh {
                     if self.is_behind { known.opening_behind(self.rng.random()) } else { known.opening() };
                 self.send(&target, &Message::Compare(opening), now);
             }
+            self.ping_unreachable(now);
         }
         self.detect(now);
         if self.rumors.is_due(now.monotonic) {
@@ -209,6 +210,20 @@ impl Mesh {
                 Task::Unreached { node, since } => self.on_unreached(node, since, now),
             }
         }
+    }
+
+    /// Looks whether one that is held to be out of reach is there again. It may not know what is said of it, and until it is
+    /// probed in turn can take hours.
+    fn ping_unreachable(&mut self, now: Now) {
+        let patience = self.settings.patience();
+        let unreachable = |member: &&Member| {
+            self.members.life(member, now.monotonic, patience) == meshd::Life::Unreachable
+                && !self.bans.is_banned(&member.node())
+        };
+        let one = self.members.accused().filter(unreachable).choose(&mut self.rng);
+        let Some(control) = one.map(|member| member.record.value.control) else { return };
+        let number = self.rng.random();
+        self.send(&control, &Message::Ping(number, Gossip::default()), now);
     }
 
     fn ping(&mut self, node: NodeId, number: u64, relays: usize, now: Now) {
@@ -777,8 +792,11 @@ impl Mesh {
         let split = self.members.is_split();
         for topic in told {
             // Where many are accused together, it matters less that everybody hears of each.
-            let few = split && matches!(topic, Topic::Accusation(..));
-            self.rumors.told(topic, to, if few { 1 } else { members });
+            if split && matches!(topic, Topic::Accusation(..)) {
+                self.rumors.drop_topic(&topic);
+            } else {
+                self.rumors.told(topic, to, members);
+            }
         }
     }
 

@@ -55,7 +55,7 @@ const TOGETHER: Duration = Duration::from_secs(600);
 
 /// For so long after a part of the network has come back no member of it is accused: until then what is said of it may be
 /// from before.
-const DOUBT: Duration = Duration::from_secs(120);
+const DOUBT: Duration = Duration::from_secs(300);
 
 /// How far a member's accusations are listened to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,7 +92,9 @@ pub(super) struct Contact {
     accusations: BTreeMap<NodeId, Signed<Accusation>>,
     /// When it was last told of them.
     pub(super) told_at: Option<Duration>,
-    /// When the last of them came, on the monotonic clock.
+    /// When the first of them came, on the monotonic clock.
+    accused_since: Option<Duration>,
+    /// When the last of them came.
     accused_at: Option<Duration>,
     /// When what was said of it was dropped, because others that fell silent with it are there again.
     doubted_at: Option<Duration>,
@@ -158,6 +160,7 @@ impl Member {
     /// It has given a sign of life: what was said before does not hold any more. Returns who has said it.
     fn clear(&mut self) -> Vec<NodeId> {
         let Some(contact) = &mut self.contact else { return Vec::new() };
+        contact.accused_since = None;
         contact.accused_at = None;
         contact.unreached = false;
         std::mem::take(&mut contact.accusations).into_keys().collect()
@@ -588,6 +591,7 @@ impl Members {
         if let Some(member) = self.get_mut(&subject) {
             let contact = member.contact_mut();
             contact.accusations.insert(accuser, accusation);
+            contact.accused_since.get_or_insert(now);
             contact.accused_at = Some(now);
             self.accused.insert(subject);
             self.unsettled.insert(subject);
@@ -623,11 +627,11 @@ impl Members {
     /// A member was heard. If many fell silent together with it, they may be back together too, and that all of them say
     /// so to everybody would be more than a network bears: what was said of them is dropped. Returns whether it was.
     pub(super) fn doubt(&mut self, node: &NodeId, now: Duration) -> bool {
-        let accused_at = |member: &Member| member.contact().accused_at;
-        let Some(at) = self.get(node).and_then(accused_at) else { return false };
+        let accused_since = |member: &Member| member.contact().accused_since;
+        let Some(since) = self.get(node).and_then(accused_since) else { return false };
         let together = || {
             self.accused()
-                .filter(|member| accused_at(member).is_some_and(|other| other.abs_diff(at) <= TOGETHER))
+                .filter(|member| accused_since(member).is_some_and(|other| other.abs_diff(since) <= TOGETHER))
         };
         if !self.are_cut_off(together()) {
             return false;

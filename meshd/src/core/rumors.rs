@@ -177,12 +177,12 @@ impl Rumors {
         self.wake_at().is_some_and(|at| at <= now)
     }
 
-    /// What is to be told now, the least told first, and how often each has been told. `told` says afterwards which
-    /// of it had room.
+    /// What is to be told now, and how often each has been told. Of accusations, of which there may be very many, what room
+    /// there is after all else; and the least told first. `told` says afterwards which of it had room.
     pub(super) fn round(&mut self, now: Duration) -> Vec<(Topic, u8)> {
         self.next = now + ROUND;
         let mut topics: Vec<_> = self.queue.iter().map(|(topic, rumor)| (*topic, rumor.told)).collect();
-        topics.sort_by_key(|(topic, told)| (*told, *topic));
+        topics.sort_by_key(|(topic, told)| (matches!(topic, Topic::Accusation(..)), *told, *topic));
         topics
     }
 
