@@ -427,6 +427,14 @@ pub struct Up {
     #[arg(long, value_name = "USER", default_value = "i2plan-rpc")]
     pub rpc_user: String,
 
+    /// Run an I2P router too, as router.enabled does: for a machine that has none
+    #[arg(long)]
+    pub router: bool,
+
+    /// User that runs it, by name or number
+    #[arg(long, value_name = "USER", default_value = "i2plan-routerd")]
+    pub router_user: String,
+
     /// Group that may control the node, by name or number [default: i2plan if it exists, else root alone]
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,

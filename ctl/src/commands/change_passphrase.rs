@@ -106,8 +106,15 @@ impl Keyd<'_> {
             }
             None => File::open("/dev/null").map_err(|error| failed(&error))?.into(),
         };
-        let arguments =
-            Launch::arguments(self.user, false, std::process::id(), &[], program.as_os_str(), &arguments);
+        let arguments = Launch::arguments(
+            self.user,
+            false,
+            std::process::id(),
+            true,
+            &[],
+            program.as_os_str(),
+            &arguments,
+        );
         let mut command = Command::new(&launcher);
         command
             .args(arguments)

@@ -1,7 +1,7 @@
 //! The last steps of a daemon's process before it becomes the daemon.
 //!
-//! The supervisor starts `i2planctl __launch …` in the daemon's place, with the listening socket as
-//! descriptor 3. It gives up what the daemon shall not have, and then executes the daemon in the same process,
+//! The supervisor starts `i2planctl __launch …` in the daemon's place, with the listening socket, if there is one,
+//! as descriptor 3. It gives up what the daemon shall not have, and then executes the daemon in the same process,
 //! so that the supervisor watches the daemon itself.
 
 use std::ffi::{OsStr, OsString};
@@ -63,6 +63,9 @@ pub struct Launch {
     /// Process id of the supervisor.
     #[arg(long)]
     parent: i32,
+    /// There is no listening socket.
+    #[arg(long)]
+    no_socket: bool,
     /// The name of each descriptor that it kept for the daemon; they follow the listening socket.
     #[arg(long = "stored")]
     stored: Vec<String>,
@@ -78,6 +81,7 @@ impl Launch {
         user: Account,
         net_admin: bool,
         parent: u32,
+        socket: bool,
         stored: &[Stored],
         program: &OsStr,
         arguments: &[OsString],
@@ -89,11 +93,20 @@ impl Launch {
             out.push("--net-admin".into());
         }
         out.push(format!("--parent={parent}").into());
+        if !socket {
+            out.push("--no-socket".into());
+        }
         out.extend(stored.iter().map(|stored| format!("--stored={}", stored.name).into()));
         out.push("--".into());
         out.push(program.to_owned());
         out.extend_from_slice(arguments);
         out
+    }
+
+    /// The names of the descriptors that are passed.
+    fn names(&self) -> Vec<&str> {
+        let socket = (!self.no_socket).then_some(LISTEN_NAME);
+        socket.into_iter().chain(self.stored.iter().map(String::as_str)).collect()
     }
 }
 
@@ -111,7 +124,7 @@ fn prepare(launch: &Launch) -> Result<(), Failure> {
     setsid().map_err(|error| cannot("leave the terminal's session", error))?;
     std::env::set_current_dir("/").map_err(|error| cannot("change to /", error))?;
     umask(Mode::from_raw_mode(0o077));
-    close_inherited(launch.stored.len())
+    close_inherited(launch.names().len())
         .map_err(|error| cannot("close what the supervisor's caller left open", error))?;
     // For keys, which shall not get into swap. A container's root may not be allowed to; the daemons say so.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
@@ -125,15 +138,15 @@ fn prepare(launch: &Launch) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Closes all descriptors but the standard ones, the socket and so many that are stored. This program opens its own close-on-exec, but
-/// whoever started the supervisor may have left it others, which are root's and none of a daemon's business.
-fn close_inherited(stored: usize) -> io::Result<()> {
-    let last = i32::try_from(stored).map_or(LISTEN_FD, |stored| LISTEN_FD + stored);
+/// Closes all descriptors but the standard ones and so many that are passed. This program opens its own close-on-exec,
+/// but whoever started the supervisor may have left it others, which are root's and none of a daemon's business.
+fn close_inherited(passed: usize) -> io::Result<()> {
+    let first = LISTEN_FD + i32::try_from(passed).unwrap_or(0);
     let mut open = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
-    for fd in open.into_iter().filter(|fd| *fd > last) {
+    for fd in open.into_iter().filter(|fd| *fd >= first) {
         // The listing's own descriptor is among them, and closed already.
         let _ = nix::unistd::close(fd);
     }
@@ -181,16 +194,16 @@ fn execute(launch: &Launch) -> Failure {
     let Some((program, arguments)) = launch.command.split_first() else {
         return Failure::usage("no program is named");
     };
-    let names: Vec<_> =
-        std::iter::once(LISTEN_NAME).chain(launch.stored.iter().map(String::as_str)).collect();
-    let error = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(std::env::vars_os().filter(|(name, _)| reaches_daemon(name)))
-        .env("LISTEN_PID", std::process::id().to_string())
-        .env("LISTEN_FDS", (1 + launch.stored.len()).to_string())
-        .env("LISTEN_FDNAMES", names.join(":"))
-        .exec();
+    let names = launch.names();
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(std::env::vars_os().filter(|(name, _)| reaches_daemon(name)));
+    if !names.is_empty() {
+        command
+            .env("LISTEN_PID", std::process::id().to_string())
+            .env("LISTEN_FDS", names.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"));
+    }
+    let error = command.exec();
     let program = PathBuf::from(program);
     Failure::usage(format!("user {} cannot execute {}: {error}", launch.uid, program.display()))
         .with_hint("install i2plan's programs where every user can reach and execute them")
@@ -234,6 +247,7 @@ mod tests {
             Account { uid: 1, gid: 2 },
             true,
             3,
+            true,
             &[Stored { name: "a".to_owned(), fd: std::fs::File::open("/dev/null").unwrap().into() }],
             OsStr::new("/bin/d"),
             &arguments,
@@ -241,7 +255,7 @@ mod tests {
         let args = Args::parse_from(std::iter::once(OsString::from("i2planctl")).chain(line));
         let Command::Launch(launch) = args.command else { panic!("another command") };
         assert_eq!((launch.uid, launch.gid, launch.net_admin, launch.parent), (1, 2, true, 3));
-        assert_eq!(launch.stored, ["a"]);
+        assert_eq!(launch.names(), ["listener", "a"]);
         assert!(!args.json);
         assert_eq!(launch.command[0], "/bin/d");
         assert_eq!(launch.command[1..], arguments[..]);

@@ -6,6 +6,7 @@
 //! | data/keyd | keyd | 0700 | the keys are keyd's alone |
 //! | data/meshd | meshd | 0700 | |
 //! | data/rpc | rpcd | 0700 | the token is rpcd's alone |
+//! | data/routerd | routerd | 0700 | the router's keys are its alone |
 //! | run | root | 0755 | nobody can put another socket in the place of these: |
 //! | run/keyd.sock | meshd:tund | 0660 | nobody but these two can connect, or take up its connections |
 //! | run/tund.sock | meshd | 0600 | only meshd can connect |
@@ -65,6 +66,9 @@ impl Directories {
         directory(&data.join("meshd"), accounts.meshd, 0o700, "--meshd-user")?;
         if let Some(rpc) = accounts.rpc {
             directory(&data.join("rpc"), rpc, 0o700, "--rpc-user")?;
+        }
+        if let Some(router) = accounts.router {
+            directory(&data.join("routerd"), router, 0o700, "--router-user")?;
         }
         Ok(Self { data, run, _locks: [run_lock, data_lock] })
     }

@@ -39,7 +39,7 @@ pub mod users;
 /// A node to run.
 #[derive(Debug)]
 pub struct Node {
-    /// The configuration file, for `meshd` and `rpcd`.
+    /// The configuration file, for `meshd`, `rpcd` and `routerd`.
     pub config: Option<PathBuf>,
     /// Where the daemons keep their state.
     pub data: PathBuf,
@@ -117,7 +117,7 @@ fn daemons(
     launcher: &Path,
     hangup: &watch::Sender<()>,
 ) -> Result<Vec<Daemon>, Failure> {
-    let Accounts { keyd, meshd, tund, rpc } = node.accounts;
+    let Accounts { keyd, meshd, tund, rpc, router } = node.accounts;
     let (meshd_uid, tund_uid) = (meshd.uid.to_string(), tund.uid.to_string());
     let mut for_keyd = words(&[
         (&"--store", &directories.data.join("keyd")),
@@ -136,21 +136,23 @@ fn daemons(
     ]);
     let mut for_rpcd =
         words(&[(&"--state", &directories.data.join("rpc")), (&"--meshd-socket", &sockets.meshd.path)]);
+    let mut for_routerd = words(&[(&"--state", &directories.data.join("routerd"))]);
     if let Some(config) = &node.config {
         // A daemon works in the root directory.
         let config = std::path::absolute(config)
             .map_err(|error| Failure::invalid(format!("--config is no path: {error}")))?;
         for_meshd.extend(words(&[(&"--config", &config)]));
         for_rpcd.extend(words(&[(&"--config", &config)]));
+        for_routerd.extend(words(&[(&"--config", &config)]));
     }
-    let daemon = |name, user, socket: &Socket, arguments| {
+    let daemon = |name, user, socket: Option<&Socket>, arguments| {
         Ok::<_, Failure>(Daemon {
             name,
             program: find_program(launcher, &OsString::from(format!("i2plan-{name}")))?,
             arguments,
             user,
             net_admin: name == "tund",
-            socket: socket.share()?,
+            socket: socket.map(Socket::share).transpose()?,
             ear: Ear::new(NotifySocket::bind(directories.run.join(format!("{name}.notify")), user)?),
             // For tund any other end is a restart, before which it leaves open what it has kept.
             farewell: if name == "tund" { Signal::SIGINT } else { Signal::SIGTERM },
@@ -164,15 +166,19 @@ fn daemons(
             hangup: (name == "meshd").then(|| hangup.subscribe()),
         })
     };
-    let mut daemons = vec![
-        daemon("keyd", keyd, &sockets.keyd, for_keyd)?,
-        daemon("tund", tund, &sockets.tund, for_tund)?,
-        daemon("meshd", meshd, &sockets.meshd, for_meshd)?,
-    ];
+    let mut daemons = Vec::new();
+    if let Some(router) = router {
+        daemons.push(daemon("routerd", router, None, for_routerd)?);
+    }
+    daemons.extend([
+        daemon("keyd", keyd, Some(&sockets.keyd), for_keyd)?,
+        daemon("tund", tund, Some(&sockets.tund), for_tund)?,
+        daemon("meshd", meshd, Some(&sockets.meshd), for_meshd)?,
+    ]);
     if let (Some(rpc), Some(socket)) = (rpc, &sockets.rpc) {
         // As a member of the control group, which is how it gets in at meshd.
         let gid = if node.group == 0 { rpc.gid } else { node.group };
-        daemons.push(daemon("rpcd", Account { gid, ..rpc }, socket, for_rpcd)?);
+        daemons.push(daemon("rpcd", Account { gid, ..rpc }, Some(socket), for_rpcd)?);
     }
     Ok(daemons)
 }

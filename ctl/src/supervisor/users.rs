@@ -27,6 +27,8 @@ pub struct Accounts {
     pub tund: Account,
     /// `rpcd`'s, if it runs.
     pub rpc: Option<Account>,
+    /// `routerd`'s, if it runs.
+    pub router: Option<Account>,
 }
 
 impl Accounts {
@@ -34,8 +36,20 @@ impl Accounts {
     ///
     /// # Errors
     /// If one does not exist, is root, or is the same as another.
-    pub fn find(keyd: &str, meshd: &str, tund: &str, rpc: Option<&str>) -> Result<Self, Failure> {
-        let named = [("keyd", Some(keyd)), ("meshd", Some(meshd)), ("tund", Some(tund)), ("rpc", rpc)];
+    pub fn find(
+        keyd: &str,
+        meshd: &str,
+        tund: &str,
+        rpc: Option<&str>,
+        router: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let named = [
+            ("keyd", Some(keyd)),
+            ("meshd", Some(meshd)),
+            ("tund", Some(tund)),
+            ("rpc", rpc),
+            ("router", router),
+        ];
         let named: Vec<_> = named.into_iter().filter_map(|(daemon, name)| Some((daemon, name?))).collect();
         let mut found = Vec::new();
         let mut missing = Vec::new();
@@ -57,9 +71,11 @@ impl Accounts {
                     ));
             }
         }
-        let mut found = found.into_iter().map(|(.., user)| user);
-        match (found.next(), found.next(), found.next(), found.next()) {
-            (Some(keyd), Some(meshd), Some(tund), rpc) => Ok(Self { keyd, meshd, tund, rpc }),
+        let user = |daemon| found.iter().find(|(name, ..)| *name == daemon).map(|(.., user)| *user);
+        match (user("keyd"), user("meshd"), user("tund")) {
+            (Some(keyd), Some(meshd), Some(tund)) => {
+                Ok(Self { keyd, meshd, tund, rpc: user("rpc"), router: user("router") })
+            }
             _ => Err(Failure::internal("a user is missing")),
         }
     }
@@ -131,16 +147,17 @@ mod tests {
 
     #[test]
     fn numbers_need_no_entry() {
-        let accounts = Accounts::find("54321", "54322", "54323", Some("54325")).unwrap();
+        let accounts = Accounts::find("54321", "54322", "54323", None, Some("54326")).unwrap();
         assert_eq!(accounts.meshd, Account { uid: 54_322, gid: 54_322 });
-        assert_eq!(accounts.rpc, Some(Account { uid: 54_325, gid: 54_325 }));
-        assert_eq!(Accounts::find("54321", "54322", "54323", None).unwrap().rpc, None);
+        assert_eq!((accounts.rpc, accounts.router), (None, Some(Account { uid: 54_326, gid: 54_326 })));
+        let accounts = Accounts::find("54321", "54322", "54323", Some("54325"), None).unwrap();
+        assert_eq!((accounts.rpc, accounts.router), (Some(Account { uid: 54_325, gid: 54_325 }), None));
     }
 
     #[test]
     fn root_is_refused() {
         for name in ["root", "0"] {
-            let failure = Accounts::find("54321", name, "54323", None).unwrap_err();
+            let failure = Accounts::find("54321", name, "54323", None, None).unwrap_err();
             assert!(failure.message.starts_with("meshd cannot run as"), "{}", failure.message);
             assert!(failure.hint.unwrap().contains("--meshd-user"));
         }
@@ -152,14 +169,14 @@ mod tests {
             ("54321", "54325", "keyd and tund cannot run as the same user"),
             ("54323", "54322", "meshd and rpc cannot run as the same user"),
         ] {
-            let failure = Accounts::find("54321", "54322", tund, Some(rpc)).unwrap_err();
+            let failure = Accounts::find("54321", "54322", tund, Some(rpc), None).unwrap_err();
             assert_eq!(failure.message, message);
         }
     }
 
     #[test]
     fn missing_users_come_with_the_commands_that_make_them() {
-        let failure = Accounts::find("no-such-a", "54322", "no-such-b", None).unwrap_err();
+        let failure = Accounts::find("no-such-a", "54322", "no-such-b", None, None).unwrap_err();
         assert_eq!(failure.message, "the users no-such-a, no-such-b are missing");
         let hint = failure.hint.unwrap();
         let commands: Vec<_> = hint.lines().filter(|line| line.starts_with("useradd --system ")).collect();

@@ -44,9 +44,13 @@ pub struct LogError {
 }
 
 /// What is logged without a variable. boringtun's own messages do not say which peer they are about, and call it
-/// an error when one is away; i2plan tells of peers itself.
+/// an error when one is away; i2plan tells of peers itself. To emissary, what other routers do not do is worth a
+/// warning, in a network where some always do not.
 const DEFAULT_LEVEL: &str = "info";
-const QUIET: &str = "boringtun=off";
+const QUIET: &str = "boringtun=off,emissary=error";
+
+/// What is never logged, whatever the filter says: emissary repeats lines of SAM, which private keys stand in.
+const SECRET: &str = "emissary::sam";
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +112,10 @@ fn parse_filter(text: &str) -> Result<Targets, String> {
             return Err(format!("{:?} is no level; {expected}", level.trim()));
         }
     }
-    text.parse().map_err(|error| format!("{error}; {expected}"))
+    let filter: Targets = text.parse().map_err(|error| format!("{error}; {expected}"))?;
+    let allowed = filter.iter().filter(|(target, _)| !target.starts_with(SECRET));
+    let level = filter.default_level().unwrap_or(LevelFilter::OFF);
+    Ok(Targets::new().with_default(level).with_targets(allowed).with_target(SECRET, LevelFilter::OFF))
 }
 
 /// Whether standard error goes to the journal: systemd says of which file that is so (systemd.exec(5)).
@@ -394,6 +401,15 @@ mod tests {
         let both = [("DEBUG_I2P", "debug"), ("I2PLAN_LOG", "error,i2plan_tund=info")];
         assert_eq!((enabled(&both, "i2plan_meshd"), enabled(&both, "i2plan_tund::tunnel")), (1, 3));
         assert_eq!(enabled(&[("DEBUG_I2P", ""), ("I2PLAN_LOG", "")], "i2plan_meshd"), 3);
+    }
+
+    #[test]
+    fn what_may_hold_a_private_key_is_never_logged() {
+        for filter in ["debug", "emissary=debug", "emissary::sam=debug", "emissary::sam::socket=debug,info"] {
+            assert_eq!(enabled(&[("I2PLAN_LOG", filter)], "emissary::sam::socket"), 0, "{filter}");
+        }
+        assert_eq!(enabled(&[("I2PLAN_LOG", "emissary=info")], "emissary::netdb"), 3);
+        assert_eq!(enabled(&[("DEBUG_I2P", "debug")], "emissary::netdb"), 1);
     }
 
     #[test]

@@ -13,7 +13,6 @@ use crate::netns::Network;
 use crate::process::{Child, Spawn};
 
 pub mod router;
-pub mod runtime;
 pub mod sam;
 
 use router::{ProcessConfig, RouterConfig};

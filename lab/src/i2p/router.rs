@@ -9,9 +9,9 @@ use std::task::Poll;
 
 use emissary_core::router::Router;
 use emissary_core::{BandwidthConfig, Config, Ntcp2Config, SamConfig, TransitConfig};
+use i2plan_routerd::runtime::Tokio;
 use serde::{Deserialize, Serialize};
 
-use super::runtime::Tokio;
 use crate::Failure;
 
 /// The private network's id: routers of other networks do not speak to these.

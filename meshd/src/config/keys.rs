@@ -201,7 +201,7 @@ keys! {
         default: |_| Ok(true),
         example: "true",
         live: false,
-        parse: |text| text.parse().map_err(|_| "true or false is expected".to_owned()),
+        parse: choice,
     }
     /// Its unix socket: a path, or a name in the directory of the daemons' sockets.
     "rpc.socket", "I2PLAN_RPC_SOCKET" => rpc_socket: PathBuf {
@@ -216,6 +216,60 @@ keys! {
         example: "\"127.0.0.1:7650\"" or "none",
         live: false,
         parse: loopback,
+    }
+    /// Whether `i2planctl up` starts an I2P router of the node's own. For services that is for systemctl to say:
+    /// `systemctl enable --now i2plan-routerd`.
+    "router.enabled", "I2PLAN_ROUTER_ENABLED" => router_enabled: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
+    }
+    /// Where it learns of other routers at first: a file with a router info, or a directory of such files, as the
+    /// netDb of another router is. An absolute path, or "none".
+    "router.seed", "I2PLAN_ROUTER_SEED" => router_seed: Option<PathBuf> {
+        default: |_| Ok(None),
+        example: "\"/etc/i2plan/seed\"" or "none",
+        live: false,
+        parse: |text| if text == "none" { Ok(None) } else { directory(text).map(Some) },
+    }
+    /// Its port, for TCP and UDP: 1024 to 65535, or 0 for one that is free.
+    "router.port", "I2PLAN_ROUTER_PORT" => router_port: u16 {
+        default: |_| Ok(0),
+        example: "0",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(port @ (0 | 1024..)) => Ok(port),
+            _ => Err("a port from 1024 to 65535, or 0, is expected".to_owned()),
+        },
+    }
+    /// The IPv4 address at which other routers reach that port, or "none": then it finds out whether they do.
+    "router.address", "I2PLAN_ROUTER_ADDRESS" => router_address: Option<Ipv4Addr> {
+        default: |_| Ok(None),
+        example: "\"192.0.2.1\"" or "none",
+        live: false,
+        parse: |text| match text {
+            "none" => Ok(None),
+            _ => text.parse().map(Some).map_err(|_| "an IPv4 address, or none, is expected".to_owned()),
+        },
+    }
+    /// Bytes a second that it takes of the line, in each direction: 50000 to 1000000000.
+    "router.bandwidth", "I2PLAN_ROUTER_BANDWIDTH" => router_bandwidth: u32 {
+        default: |_| Ok(1_000_000),
+        example: "1000000",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(rate @ 50_000..=1_000_000_000) => Ok(rate),
+            _ => Err("a number of bytes from 50000 to 1000000000 is expected".to_owned()),
+        },
+    }
+    /// Whether it carries other routers' tunnels too, with up to half of that. Without them, all that it sends and
+    /// receives is this node's.
+    "router.transit", "I2PLAN_ROUTER_TRANSIT" => router_transit: bool {
+        default: |_| Ok(true),
+        example: "true",
+        live: false,
+        parse: choice,
     }
 }
 
@@ -241,7 +295,9 @@ show! {
     SocketAddr => |address| address.to_string();
     Ipv4Subnet => |subnet| subnet.to_string();
     Duration => |duration| format!("{}s", duration.as_secs());
+    Ipv4Addr => |address| address.to_string();
     u8 => |number| number.to_string();
+    u16 => |number| number.to_string();
     u32 => |number| number.to_string();
     bool => |choice| choice.to_string();
 }
@@ -250,6 +306,10 @@ impl<T: Show> Show for Option<T> {
     fn show(&self) -> Option<String> {
         self.as_ref().and_then(Show::show)
     }
+}
+
+fn choice(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "true or false is expected".to_owned())
 }
 
 fn directory(text: &str) -> Result<PathBuf, String> {

@@ -42,7 +42,8 @@ impl Allowed {
 #[derive(Debug, Default)]
 pub struct Files {
     below: Vec<(PathBuf, Allowed)>,
-    tcp_ports: Vec<u16>,
+    tcp_ports: Vec<(u16, AccessNet)>,
+    connects_anywhere: bool,
 }
 
 impl Files {
@@ -62,15 +63,33 @@ impl Files {
     /// Also TCP connections to this port.
     #[must_use]
     pub fn and_connect(mut self, port: u16) -> Self {
-        self.tcp_ports.push(port);
+        self.tcp_ports.push((port, AccessNet::ConnectTcp));
+        self
+    }
+
+    /// Also TCP connections to any port: for who speaks with the Internet.
+    #[must_use]
+    pub fn and_connect_anywhere(mut self) -> Self {
+        self.connects_anywhere = true;
+        self
+    }
+
+    /// Also listening on this TCP port; 0 is for one that the system chooses.
+    #[must_use]
+    pub fn and_listen(mut self, port: u16) -> Self {
+        self.tcp_ports.push((port, AccessNet::BindTcp));
         self
     }
 
     pub(super) fn restrict(&self) -> Result<Landlock, SandboxError> {
         let refused = |error: &dyn std::fmt::Display| SandboxError::Landlock(error.to_string());
+        let mut network = AccessNet::from_all(VERSION);
+        if self.connects_anywhere {
+            network.remove(AccessNet::ConnectTcp);
+        }
         let mut rules = Ruleset::default()
             .handle_access(AccessFs::from_all(VERSION))
-            .and_then(|rules| rules.handle_access(AccessNet::from_all(VERSION)))
+            .and_then(|rules| rules.handle_access(network))
             .and_then(|rules| rules.scope(Scope::from_all(VERSION)))
             .and_then(Ruleset::create)
             .map_err(|error| refused(&error))?;
@@ -85,10 +104,8 @@ impl Files {
             rules =
                 rules.add_rule(PathBeneath::new(fd, allowed.access())).map_err(|error| refused(&error))?;
         }
-        for port in &self.tcp_ports {
-            rules = rules
-                .add_rule(NetPort::new(*port, AccessNet::ConnectTcp))
-                .map_err(|error| refused(&error))?;
+        for (port, access) in &self.tcp_ports {
+            rules = rules.add_rule(NetPort::new(*port, *access)).map_err(|error| refused(&error))?;
         }
         let status = rules.restrict_self().map_err(|error| refused(&error))?;
         Ok(match status.ruleset {

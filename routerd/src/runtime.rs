@@ -1,13 +1,13 @@
-//! What an emissary router needs of its surroundings, on tokio.
+//! What an emissary router needs of its surroundings, on tokio: no thread, no file, no program.
 //!
 //! The runtime that emissary ships is not used: it brings an HTTP client with OpenSSL, and asks for the
-//! default route's interface, which a network namespace of the laboratory does not have.
+//! default route's interface, for which there is a hole in no wall.
 
 use std::future::Future;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,18 +16,46 @@ use emissary_core::runtime::{
     TcpListener, TcpStream, UdpSocket,
 };
 use flate2::Compression;
-use flate2::write::{GzDecoder, GzEncoder};
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use futures::Stream;
 use rand::{CryptoRng, RngExt};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net;
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 
 /// How long a router may take to reach another.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// MTU of the laboratory's links, bytes.
+/// MTU of links, bytes, where nothing else is said.
 const MTU: usize = 1500;
+
+/// How long accepting pauses when the system refuses it, as it does without free descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest that other routers' compressed bytes may become, bytes. I2P's messages have at most 64 KiB.
+const MAX_DECOMPRESSED: u64 = 1 << 20;
+
+/// Whether a part of a router in this process has ended by a panic.
+static BROKEN: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
+
+/// Returns when a part of a router in this process has panicked. The others go on without it, and so not rightly.
+pub async fn broken() {
+    // The sender is never dropped.
+    let _ = BROKEN.subscribe().wait_for(|broken| *broken).await;
+}
+
+/// Goes with a part of a router, and raises the alarm if that panics.
+struct Alarm;
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            BROKEN.send_replace(true);
+        }
+    }
+}
 
 /// Tokio as emissary sees it.
 #[derive(Debug, Clone, Copy)]
@@ -90,27 +118,41 @@ impl TcpStream for Tcp {
 
 /// A listening TCP socket.
 #[derive(Debug)]
-pub struct Listener(net::TcpListener);
+pub struct Listener {
+    listener: net::TcpListener,
+    pause: Option<Pin<Box<Sleep>>>,
+}
 
 impl TcpListener<Tcp> for Listener {
     async fn bind(address: SocketAddr) -> Option<Self> {
         // Tokio sets SO_REUSEADDR, so that a restarted router gets its port back.
-        net::TcpListener::bind(address).await.ok().map(Self)
+        let listener = net::TcpListener::bind(address).await.ok()?;
+        Some(Self { listener, pause: None })
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Tcp, SocketAddr)>> {
         loop {
-            // One connection that fails at once says nothing about the next.
-            if let Ok((stream, address)) = ready!(self.0.poll_accept(cx))
-                && let Some(stream) = Tcp::new(stream)
-            {
-                return Poll::Ready(Some((stream, address)));
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match ready!(self.listener.poll_accept(cx)) {
+                // One connection that fails at once says nothing about the next.
+                Ok((stream, address)) => {
+                    if let Some(stream) = Tcp::new(stream) {
+                        return Poll::Ready(Some((stream, address)));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
+                }
             }
         }
     }
 
     fn local_address(&self) -> Option<SocketAddr> {
-        self.0.local_addr().ok()
+        self.listener.local_addr().ok()
     }
 }
 
@@ -277,7 +319,10 @@ impl Runtime for Tokio {
         F: Future + Send + 'static,
         F::Output: Send,
     {
-        tokio::spawn(future);
+        tokio::spawn(async move {
+            let _alarm = Alarm;
+            future.await
+        });
     }
 
     fn time_since_epoch() -> Duration {
@@ -315,8 +360,33 @@ impl Runtime for Tokio {
     }
 
     fn gzip_decompress(bytes: impl AsRef<[u8]>) -> Option<Vec<u8>> {
-        let mut decoder = GzDecoder::new(Vec::new());
-        decoder.write_all(bytes.as_ref()).ok()?;
-        decoder.finish().ok()
+        let mut plain = Vec::new();
+        GzDecoder::new(bytes.as_ref()).take(MAX_DECOMPRESSED + 1).read_to_end(&mut plain).ok()?;
+        (plain.len() as u64 <= MAX_DECOMPRESSED).then_some(plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compressed_comes_back_and_a_bomb_does_not() {
+        let plain = b"i2plan".repeat(1000);
+        let packed = Tokio::gzip_compress(&plain).unwrap();
+        assert_eq!(Tokio::gzip_decompress(&packed).unwrap(), plain);
+        let most = usize::try_from(MAX_DECOMPRESSED).unwrap();
+        let packed = Tokio::gzip_compress(vec![0; most]).unwrap();
+        assert_eq!(Tokio::gzip_decompress(&packed).unwrap().len(), most);
+        let bomb = Tokio::gzip_compress(vec![0; most + 1]).unwrap();
+        assert_eq!(Tokio::gzip_decompress(&bomb), None);
+        assert_eq!(Tokio::gzip_decompress(&packed[..packed.len() / 2]), None);
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_a_part_is_told() {
+        Tokio::spawn(async { 1 });
+        Tokio::spawn(async { panic!("a part ends") });
+        timeout(Duration::from_secs(5), broken()).await.unwrap();
     }
 }

@@ -1,0 +1,330 @@
+//! The process around the router.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use emissary_core::events::{Event, EventSubscriber};
+use emissary_core::router::Router;
+use emissary_core::runtime::Storage;
+use emissary_core::{BandwidthConfig, Config, Ntcp2Config, Profile, SamConfig, Ssu2Config, TransitConfig};
+use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
+use i2plan_ipc::daemon::sandbox::SandboxError;
+use i2plan_meshd::sam::UDP_PORT;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::PUBLIC_NETWORK;
+use crate::identity::Identity;
+use crate::known::Known;
+use crate::runtime::{Tokio, broken};
+use crate::seed::{self, SeedError};
+use crate::store::{Store, StoreError};
+use crate::walls;
+
+/// Others' tunnels that are carried at once, if any are.
+const MAX_TRANSIT_TUNNELS: usize = 500;
+
+/// What of the bandwidth others' tunnels may take.
+const TRANSIT_SHARE: f64 = 0.5;
+
+/// The longest datagrams that are sent to other routers, bytes with their headers: what gets through PPPoE and most
+/// tunnels in one piece.
+const SSU2_MTU: usize = 1400;
+
+/// How often it is looked how the router does.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// A router is not expected to be connected with any other before.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the router is to be.
+#[derive(Debug)]
+pub struct Options {
+    /// Its directory.
+    pub state: PathBuf,
+    /// The network's id.
+    pub network: u8,
+    /// Where its SAM bridge listens, an address of this host only.
+    pub sam: SocketAddr,
+    /// Its port, TCP and UDP; 0 for one that is free.
+    pub port: u16,
+    /// The address at which others reach it; none to find out.
+    pub address: Option<Ipv4Addr>,
+    /// A file or directory of routers to begin with.
+    pub seed: Option<PathBuf>,
+    /// Bytes a second, in each direction.
+    pub bandwidth: u32,
+    /// Whether it carries others' tunnels.
+    pub transit: bool,
+}
+
+/// Why the router ends other than by request.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// Its directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The seed is of no use.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// There is nobody to speak with.
+    #[error("no other router is known: name a file or directory of router infos (router.seed)")]
+    Alone,
+    /// A port is taken.
+    #[error("cannot listen on {transport} {address} ({key}): {source}; does another I2P router run here?")]
+    Port {
+        /// `TCP` or `UDP`.
+        transport: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// The configuration's key for it.
+        key: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The SAM bridge would be open to others.
+    #[error(
+        "i2p.sam_address is {0}, and the router's SAM bridge is for this host alone: 127.0.0.1:7656 for example"
+    )]
+    SamAddress(SocketAddr),
+    /// emissary does not start it.
+    #[error("the router does not start: {0}")]
+    Router(String),
+    /// It has ended by itself.
+    #[error("the router has ended")]
+    Ended,
+    /// A part of it is missing.
+    #[error("a part of the router has panicked")]
+    Broken,
+    /// The walls do not stand.
+    #[error(transparent)]
+    Walls(#[from] SandboxError),
+    /// The system refuses something basic.
+    #[error("cannot start: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl DaemonError {
+    /// Whether starting again would not help until somebody changes the configuration.
+    #[must_use]
+    pub fn is_about_the_configuration(&self) -> bool {
+        matches!(self, Self::Seed(_) | Self::Alone | Self::SamAddress(_))
+    }
+}
+
+/// Runs until the process is asked to stop.
+///
+/// # Errors
+/// [`DaemonError`].
+pub async fn run(options: Options) -> Result<(), DaemonError> {
+    let supervisor = Supervisor::of_this_process();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut watchdog = Watchdog::of_this_process();
+    if !matches!(options.sam, SocketAddr::V4(address) if address.ip().is_loopback()) {
+        return Err(DaemonError::SamAddress(options.sam));
+    }
+    if options.network != PUBLIC_NETWORK {
+        warn!(
+            network = options.network,
+            "this router is one of a private network for tests: it gives no anonymity"
+        );
+    }
+    let store = Store::open(&options.state)?;
+    let identity = store.identity()?;
+    let known = first_routers(&store, &options)?;
+    walls::before_the_network(&options.state, [options.port, options.sam.port()])?;
+
+    check_ports(&options)?;
+    let (routers, profiles) = known.for_the_router();
+    let config = configuration(&options, &identity, routers, profiles);
+    let keeper = Arc::new(Keeper { store, known: Mutex::new(known) });
+    let built = Router::<Tokio>::new(config, None, Some(Arc::clone(&keeper) as Arc<dyn Storage>)).await;
+    let (router, events, _) = built.map_err(|error| DaemonError::Router(error.to_string()))?;
+    info!(sam = %options.sam, known = keeper.len(), "the router is up");
+    supervisor.ready();
+
+    let mut status = Status { events, connected: None, since: std::time::Instant::now() };
+    let mut look = interval(STATUS_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut router = pin!(router);
+    let mut broken = pin!(broken());
+    loop {
+        // Sessions with other routers are not ended in an orderly way: that takes emissary ten minutes, for tunnels
+        // of others, which come to terms with a router that is gone.
+        tokio::select! {
+            () = &mut router => return Err(DaemonError::Ended),
+            () = &mut broken => return Err(DaemonError::Broken),
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = watchdog.due() => supervisor.alive(),
+            _ = look.tick() => supervisor.status(&status.look(keeper.len(), options.sam)),
+        }
+    }
+}
+
+/// What is known from before and from the seed, which is on disk then: the next start needs no seed.
+fn first_routers(store: &Store, options: &Options) -> Result<Known, DaemonError> {
+    let mut known = store.known(options.network)?;
+    if let Some(seed) = &options.seed {
+        match seed::read(seed, &mut known) {
+            Ok(count) => info!(seed = %seed.display(), routers = count, "read the seed"),
+            // It has served its purpose.
+            Err(error) if !known.is_empty() => warn!(%error, "going on with the routers that are known"),
+            Err(error) => return Err(error.into()),
+        }
+        known.forget();
+        store.save(&known)?;
+    }
+    if known.is_empty() {
+        return Err(DaemonError::Alone);
+    }
+    if known.fresh(now()) == 0 {
+        warn!(
+            "no router that is known has spoken within two weeks: they may all be gone; a new seed would help"
+        );
+    }
+    Ok(known)
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// emissary does not say which port it is that it cannot have.
+fn check_ports(options: &Options) -> Result<(), DaemonError> {
+    let own = SocketAddr::from((Ipv4Addr::UNSPECIFIED, options.port));
+    let sam_udp = SocketAddr::new(options.sam.ip(), UDP_PORT);
+    for (address, key) in [(own, "router.port"), (options.sam, "i2p.sam_address")] {
+        std::net::TcpListener::bind(address).map_err(|source| DaemonError::Port {
+            transport: "TCP",
+            address,
+            key,
+            source,
+        })?;
+    }
+    for (address, key) in [(own, "router.port"), (sam_udp, "SAM's port for datagrams")] {
+        std::net::UdpSocket::bind(address).map_err(|source| DaemonError::Port {
+            transport: "UDP",
+            address,
+            key,
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn configuration(
+    options: &Options,
+    identity: &Identity,
+    routers: Vec<Vec<u8>>,
+    profiles: Vec<(String, Profile)>,
+) -> Config {
+    let private = options.network != PUBLIC_NETWORK;
+    Config {
+        net_id: Some(options.network),
+        // Tests run a network on addresses that are nobody's, with fewer routers than safe tunnels take.
+        allow_local: private,
+        insecure_tunnels: private,
+        bandwidth: Some(BandwidthConfig {
+            bandwidth: usize::try_from(options.bandwidth).unwrap_or(usize::MAX),
+            share_ratio: TRANSIT_SHARE,
+        }),
+        transit: options.transit.then_some(TransitConfig { max_tunnels: Some(MAX_TRANSIT_TUNNELS) }),
+        router_info: Some(identity.public.clone()),
+        static_key: Some(identity.encryption),
+        signing_key: Some(identity.signing),
+        ntcp2: Some(Ntcp2Config {
+            ipv4: true,
+            ipv4_host: options.address,
+            ipv6: false,
+            ipv6_host: None,
+            iv: identity.ntcp2_iv,
+            key: identity.ntcp2,
+            port: options.port,
+            publish: true,
+            ml_kem: None,
+            disable_pq: private,
+        }),
+        ssu2: Some(Ssu2Config {
+            ipv4: true,
+            ipv4_host: options.address,
+            ipv4_mtu: Some(SSU2_MTU),
+            ipv6: false,
+            ipv6_host: None,
+            ipv6_mtu: None,
+            intro_key: identity.ssu2_intro,
+            static_key: identity.ssu2,
+            port: options.port,
+            publish: true,
+            ml_kem: None,
+            disable_pq: private,
+        }),
+        samv3_config: Some(SamConfig {
+            tcp_port: options.sam.port(),
+            udp_port: UDP_PORT,
+            host: options.sam.ip().to_string(),
+        }),
+        routers,
+        profiles,
+        ..Config::default()
+    }
+}
+
+/// Keeps what the router learns of others.
+struct Keeper {
+    store: Store,
+    known: Mutex<Known>,
+}
+
+impl Keeper {
+    fn len(&self) -> usize {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Storage for Keeper {
+    fn save_to_disk(&self, routers: Vec<(String, Option<Vec<u8>>, Profile)>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.update(routers);
+        known.forget();
+        if let Err(error) = self.store.save(&known) {
+            warn!(%error, "cannot save the known routers: after a restart fewer are known");
+        }
+    }
+}
+
+/// How the router does, in words.
+struct Status {
+    events: EventSubscriber,
+    connected: Option<usize>,
+    since: std::time::Instant,
+}
+
+impl Status {
+    fn look(&mut self, known: usize, sam: SocketAddr) -> String {
+        while let Some(event) = self.events.router_status() {
+            if let Event::RouterStatus { transport, .. } = event {
+                self.connected = Some(transport.num_connected_routers);
+            }
+        }
+        describe(self.connected.unwrap_or(0), known, sam, self.since.elapsed())
+    }
+}
+
+fn describe(connected: usize, known: usize, sam: SocketAddr, up: Duration) -> String {
+    match connected {
+        0 if up < PATIENCE => format!("SAM at {sam}; connecting; {known} routers known"),
+        0 => format!(
+            "SAM at {sam}; connected with no other router: is the network up, and the seed (router.seed) not too old?"
+        ),
+        count => format!("SAM at {sam}; connected with {count} routers; {known} known"),
+    }
+}
