@@ -11,7 +11,8 @@ use nix::mount::{MsFlags, mount};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::i2p::PrivateNetwork;
+use crate::i2p::router::NETWORK;
+use crate::i2p::{PORT, PrivateNetwork};
 use crate::netns::Network;
 use crate::process::{Child, Output, Spawn, own_program};
 use crate::sandbox::DIRECTORY;
@@ -20,7 +21,7 @@ use crate::{Failure, tail};
 /// Tells the inner process where the programs were built, as JSON.
 pub const PROGRAMS_VARIABLE: &str = "I2PLAN_LAB_PROGRAMS";
 
-/// First of the users that daemons run under; every node has its own four.
+/// First of the users that daemons run under; every node has its own five.
 const FIRST_UID: u32 = 20_000;
 
 /// Addresses for the routers that carry tunnels.
@@ -92,7 +93,29 @@ impl Lab {
         let name = format!("n{number}");
         let address = self.network.add_node(&name, number).await?;
         let router = self.i2p.start_edge(&name, address).await?;
-        let mut node = Node::new(name, number, address, router)?;
+        self.start_node(Node::new(name, number, address, Some(router))?)
+    }
+
+    /// Starts a node more, whose only router is its own `routerd`, started by its supervisor and seeded from a
+    /// directory of the node's.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn add_node_with_routerd(&mut self) -> Result<&mut Node, Failure> {
+        let number = u8::try_from(self.nodes.len() + self.strangers.len() + 1)
+            .map_err(|_| Failure::new("too many nodes"))?;
+        let name = format!("n{number}");
+        let address = self.network.add_node(&name, number).await?;
+        let node = Node::new(name, number, address, None)?;
+        self.i2p.copy_seed(Path::new(&node.seed()))?;
+        node.add_to_config(&format!(
+            "[router]\nenabled = true\nseed = {:?}\nport = {PORT}\naddress = \"{address}\"\ntransit = false\n",
+            node.seed()
+        ))?;
+        self.start_node(node)
+    }
+
+    fn start_node(&mut self, mut node: Node) -> Result<&mut Node, Failure> {
         node.log_filter.clone_from(&self.log_filter);
         node.start_daemons()?;
         self.nodes.push(node);
@@ -116,7 +139,10 @@ impl Lab {
     /// # Errors
     /// If it cannot be killed.
     pub async fn kill_router(&mut self, node: usize) -> Result<(), Failure> {
-        self.nodes[node].router.kill().await
+        match &mut self.nodes[node].router {
+            Some(router) => router.kill().await,
+            None => Err(Failure::new("the node's router is its own")),
+        }
     }
 
     /// Starts a node's router again, with the keys that it had.
@@ -125,7 +151,7 @@ impl Lab {
     /// If it does not start.
     pub async fn restart_router(&mut self, node: usize) -> Result<(), Failure> {
         let node = &mut self.nodes[node];
-        node.router = self.i2p.start_edge(&node.name, node.address).await?;
+        node.router = Some(self.i2p.start_edge(&node.name, node.address).await?);
         Ok(())
     }
 
@@ -297,18 +323,21 @@ pub struct Node {
     pub uids: [u32; 3],
     /// The user of `rpcd`.
     pub rpc_uid: u32,
+    /// The user of `routerd`.
+    pub router_uid: u32,
     /// The group that may control it.
     pub group: u32,
     log_filter: Option<String>,
     /// A file with the passphrase of its keys, for daemons that are started from now on.
     pub passphrase: Option<PathBuf>,
     directory: PathBuf,
-    router: Child,
+    /// The laboratory's router for it; none if it has its own.
+    router: Option<Child>,
     supervisor: Option<Child>,
 }
 
 impl Node {
-    fn new(name: String, number: u8, address: Ipv4Addr, router: Child) -> Result<Self, Failure> {
+    fn new(name: String, number: u8, address: Ipv4Addr, router: Option<Child>) -> Result<Self, Failure> {
         let directory = Path::new(DIRECTORY).join(&name);
         std::fs::create_dir_all(directory.join("etc"))?;
         let config = format!(
@@ -317,12 +346,14 @@ impl Node {
         std::fs::write(directory.join("etc/config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;
         let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
+        let router_uid = first + 6;
         let (log_filter, passphrase, supervisor) = (None, None, None);
         Ok(Self {
             name,
             address,
             uids,
             rpc_uid,
+            router_uid,
             group,
             log_filter,
             passphrase,
@@ -362,6 +393,12 @@ impl Node {
         self.directory.join("state").join(daemon)
     }
 
+    /// The routers that its own router learns of at first.
+    #[must_use]
+    pub fn seed(&self) -> PathBuf {
+        self.directory.join("seed")
+    }
+
     /// What the node's daemons have logged.
     #[must_use]
     pub fn log(&self) -> PathBuf {
@@ -374,7 +411,8 @@ impl Node {
     /// If the supervisor cannot be started.
     pub fn start_daemons(&mut self) -> Result<(), Failure> {
         let [keyd, meshd, tund] = self.uids.map(|uid| OsString::from(uid.to_string()));
-        let [rpc, group] = [self.rpc_uid, self.group].map(|id| OsString::from(id.to_string()));
+        let [rpc, router, group] =
+            [self.rpc_uid, self.router_uid, self.group].map(|id| OsString::from(id.to_string()));
         let mut args: Vec<OsString> = vec![
             "up".into(),
             "--config".into(),
@@ -391,6 +429,8 @@ impl Node {
             tund,
             "--rpc-user".into(),
             rpc,
+            "--router-user".into(),
+            router,
             "--group".into(),
             group,
         ];
@@ -398,6 +438,9 @@ impl Node {
             args.extend(["--passphrase-fd".into(), "8".into()]);
         }
         let mut supervisor = self.with_passphrase(args).namespace(Some(&self.name)).log(&self.log());
+        if self.router.is_none() {
+            supervisor = supervisor.variable("I2PLAN_LAB_ROUTER_NETWORK", &NETWORK.to_string());
+        }
         if let Some(filter) = &self.log_filter {
             supervisor = supervisor.variable("I2PLAN_LOG", filter);
         }
@@ -469,10 +512,14 @@ impl Node {
     /// If they do not stop or start.
     pub async fn configure(&mut self, more: &str) -> Result<(), Failure> {
         self.stop_daemons().await?;
+        self.add_to_config(more)?;
+        self.start_daemons()
+    }
+
+    fn add_to_config(&self, more: &str) -> Result<(), Failure> {
         let path = self.config();
         let text = std::fs::read_to_string(&path)?;
-        std::fs::write(&path, format!("{text}\n{more}"))?;
-        self.start_daemons()
+        Ok(std::fs::write(&path, format!("{text}\n{more}"))?)
     }
 
     /// Starts the node's daemons again with nothing of what they knew, keys included.
@@ -704,6 +751,22 @@ pub fn resident(pid: u32) -> Result<u64, Failure> {
 /// If there is no such process, or this one may not see them.
 pub fn descriptors(pid: u32) -> Result<usize, Failure> {
     Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// The process of a user that has only one.
+///
+/// # Errors
+/// If there is none, or this one may not look.
+pub fn process_of(uid: u32) -> Result<u32, Failure> {
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok())
+            && credentials(pid).is_ok_and(|(user, _)| user == uid)
+        {
+            return Ok(pid);
+        }
+    }
+    Err(Failure::new(format!("user {uid} has no process")))
 }
 
 /// User and effective capabilities of a process.

@@ -24,7 +24,7 @@ const TRANSIT: u8 = 4;
 const FLOODFILL: u8 = 3;
 
 /// TCP port of a router, the first of its host.
-const PORT: u16 = 9000;
+pub const PORT: u16 = 9000;
 
 /// How long routers may take to start.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -45,7 +45,7 @@ impl PrivateNetwork {
         let netdb = directory.join("netdb");
         std::fs::create_dir_all(&netdb)?;
         let routers = (0..TRANSIT).map(|index| RouterConfig {
-            name: format!("transit{index}"),
+            name: transit(index),
             address: network.internet_address(index),
             // A router listens on every address of its host, so those on one host differ in port.
             port: PORT + u16::from(index),
@@ -80,11 +80,28 @@ impl PrivateNetwork {
         start_process(&self.directory, &name, Some(node), &config).await
     }
 
+    /// Puts what the routers that carry tunnels say of themselves into a new directory.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn copy_seed(&self, to: &Path) -> Result<(), Failure> {
+        std::fs::create_dir(to)?;
+        for index in 0..TRANSIT {
+            let name = transit(index);
+            std::fs::copy(self.directory.join("netdb").join(&name), to.join(&name))?;
+        }
+        Ok(())
+    }
+
     /// Process id of the routers that carry tunnels.
     #[must_use]
     pub fn transit_pid(&self) -> u32 {
         self.transit.pid()
     }
+}
+
+fn transit(index: u8) -> String {
+    format!("transit{index}")
 }
 
 async fn start_process(

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::Failure;
 
 /// The private network's id: routers of other networks do not speak to these.
-const NETWORK: u8 = 99;
+pub const NETWORK: u8 = 99;
 
 /// What one router is to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
