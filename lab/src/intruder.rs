@@ -17,12 +17,14 @@ use clap::{Args, ValueEnum};
 use i2plan_ipc::daemon::hardening;
 use i2plan_keyd::walls as keyd;
 use i2plan_meshd::walls as meshd;
+use i2plan_routerd::walls as routerd;
 use i2plan_tund::walls as tund;
 use i2planctl::rpc::walls as rpcd;
 use libc::{c_int, c_long};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
+use crate::i2p::PORT;
 
 /// Whose place the intruder has taken, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,6 +43,8 @@ pub enum Seat {
     Tund,
     /// `rpcd` while it serves.
     Rpcd,
+    /// `routerd` while it speaks with other routers.
+    Routerd,
 }
 
 /// What the intruder tries.
@@ -102,7 +106,7 @@ pub struct Intrusion {
     config: PathBuf,
 }
 
-/// The TCP port of a SAM bridge, which `meshd`'s walls let through.
+/// The TCP port of a SAM bridge, which `meshd`'s and `routerd`'s walls let through.
 const SAM_PORT: u16 = 7656;
 
 /// How an attempt ended, if it did not end the process.
@@ -131,6 +135,7 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::TundStarting => tund::before_the_interface(),
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),
         Seat::Rpcd => rpcd::before_serving(),
+        Seat::Routerd => routerd::before_the_network(&intrusion.own, [PORT, SAM_PORT]),
     }
     .map_err(|error| walls(&error))?;
     let outcome = match attempt(intrusion) {

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use clap::ValueEnum as _;
 use lab::Failure;
+use lab::i2p::PORT;
 use lab::intruder::{Attempt, Outcome, Seat};
-use lab::node::{Lab, Node, bin};
+use lab::node::{Lab, Node, bin, process_of};
 use lab::process::{Spawn, signal};
 use lab::testing::sandboxed;
 use nix::errno::Errno;
@@ -65,6 +66,7 @@ fn user(seat: Seat) -> Option<(usize, &'static str)> {
         Seat::Meshd => Some((1, "meshd")),
         Seat::TundStarting | Seat::Tund => Some((2, "tund")),
         Seat::Rpcd => Some((3, "rpc")),
+        Seat::Routerd => Some((4, "routerd")),
     }
 }
 
@@ -123,7 +125,8 @@ async fn intrude(
 }
 
 async fn check(node: &Node, seat: Seat, attempts: &[(Attempt, Target<'_>, End)]) -> Result<(), Failure> {
-    let uid = user(seat).map(|(index, _)| *node.uids.get(index).unwrap_or(&node.rpc_uid));
+    let [keyd, meshd, tund] = node.uids;
+    let uid = user(seat).map(|(index, _)| [keyd, meshd, tund, node.rpc_uid, node.router_uid][index]);
     for (attempt, target, expected) in attempts {
         let end = intrude(node, seat, *attempt, *target, uid).await?;
         println!("{seat:?} {attempt:?} {target:?}: {end:?}");
@@ -159,8 +162,9 @@ fn never() -> Vec<(Attempt, Target<'static>)> {
 fn nothing_gets_through_the_walls() {
     sandboxed(LAB, "nothing_gets_through_the_walls", async || {
         let mut lab = Lab::start().await?;
-        lab.add_node().await?.ready().await?;
+        lab.add_node_with_routerd().await?.ready().await?;
         let node = &lab.nodes[0];
+        let router = process_of(node.router_uid)?;
         let mut pids = Vec::new();
         for daemon in ["keyd", "meshd", "tund"] {
             pids.push(node.daemon_pid(daemon).await?);
@@ -178,7 +182,7 @@ fn nothing_gets_through_the_walls() {
             ["keyd", "meshd", "tund"].map(|name| node.socket().with_file_name(format!("{name}.sock")));
         let [keyd_socket, meshd_socket, tund_socket] = &sockets;
         // A port that somebody listens on besides the SAM bridge: the router's own.
-        let other_port = to(9000);
+        let other_port = to(PORT);
         let files = |end| {
             vec![
                 (Attempt::ReadFile, at(passwd), end),
@@ -325,7 +329,38 @@ fn nothing_gets_through_the_walls() {
         ];
         check(node, Seat::TundStarting, &starting).await?;
 
+        // routerd: its directory, and the network, but no other listener than its own, and no daemon.
+        check(node, Seat::Routerd, &files(Refused(Errno::EACCES))).await?;
+        check(node, Seat::Routerd, &processes(usize::MAX, Refused(Errno::EACCES), Killed)).await?;
+        check(node, Seat::Routerd, &killed()).await?;
+        let (own, new) = (node.state("routerd").join("new"), node.state("routerd").join("directory"));
+        let routerd = [
+            (Attempt::WriteFile, at(&own), Done),
+            (Attempt::ReadFile, at(&config), Refused(Errno::EACCES)),
+            (Attempt::ConnectTcp, to(7656), Done),
+            (Attempt::ConnectTcp, other_port, Done),
+            (Attempt::ListenTcp, to(4242), Refused(Errno::EACCES)),
+            // The router itself is there already.
+            (Attempt::ListenTcp, other_port, Refused(Errno::EADDRINUSE)),
+            (Attempt::Udp, NOTHING, Done),
+            (Attempt::RawSocket, NOTHING, Killed),
+            (Attempt::NetlinkSocket, NOTHING, Killed),
+            (Attempt::ConnectUnix, at(keyd_socket), Killed),
+            (Attempt::ConnectUnix, at(tund_socket), Killed),
+            (Attempt::ConnectUnix, at(meshd_socket), Killed),
+            (Attempt::SealableMemoryFile, NOTHING, Killed),
+            (Attempt::Capability, NOTHING, Killed),
+            (Attempt::Mount, at(Path::new("/mnt")), Killed),
+            (Attempt::MakeDirectory, at(&new), Killed),
+        ];
+        check(node, Seat::Routerd, &routerd).await?;
+        for attempt in [Attempt::ReadMemoryFile, Attempt::ReadMemory, Attempt::Trace] {
+            let end = intrude(node, Seat::Free, attempt, of(router), Some(node.router_uid)).await?;
+            assert!([Refused(Errno::EACCES), Refused(Errno::EPERM)].contains(&end), "{attempt:?}: {end:?}");
+        }
+
         // None of that has harmed the node.
+        assert_eq!(process_of(node.router_uid)?, router);
         for (daemon, pid) in ["keyd", "meshd", "tund"].into_iter().zip(&pids) {
             assert_eq!(node.daemon_pid(daemon).await?, *pid);
         }
