@@ -1,8 +1,9 @@
 if [ "$1" -eq 0 ]; then
     if [ -d /run/systemd/system ]; then
-        systemctl --no-reload disable --now i2plan.target || :
+        systemctl --no-reload disable --now i2plan.target i2plan-routerd.service || :
         systemctl stop i2plan-keyd.socket i2plan-meshd.socket i2plan-tund.socket i2plan-rpcd.socket \
-            i2plan-rpcd.service i2plan-meshd.service i2plan-tund.service i2plan-keyd.service || :
+            i2plan-rpcd.service i2plan-meshd.service i2plan-tund.service i2plan-keyd.service \
+            i2plan-routerd.service || :
     fi
     if [ -e /var/lib/i2plan/keyd/keys ]; then
         echo "i2plan: this node's keys and its membership stay in /var/lib/i2plan."

@@ -9,11 +9,12 @@ use i2plan_meshd::config::KEYS;
 use crate::roff;
 
 /// Pages about one daemon each, whose options are filled in.
-const DAEMONS: [(&str, &str); 4] = [
+const DAEMONS: [(&str, &str); 5] = [
     ("i2plan-keyd", include_str!("../man/i2plan-keyd.8.in")),
     ("i2plan-meshd", include_str!("../man/i2plan-meshd.8.in")),
     ("i2plan-tund", include_str!("../man/i2plan-tund.8.in")),
     ("i2plan-rpcd", include_str!("../man/i2plan-rpcd.8.in")),
+    ("i2plan-routerd", include_str!("../man/i2plan-routerd.8.in")),
 ];
 
 /// The other pages.

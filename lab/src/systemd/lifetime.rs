@@ -12,7 +12,7 @@ use super::{Check, DAEMONS, Systems, host, traffic};
 use crate::Failure;
 
 /// Most that `systemd-analyze security` may say of each daemon's unit, in tenths.
-const EXPOSURE: [(&str, u32); 4] = [("keyd", 5), ("meshd", 10), ("tund", 15), ("rpcd", 10)];
+const EXPOSURE: [(&str, u32); 5] = [("keyd", 5), ("meshd", 10), ("tund", 15), ("rpcd", 10), ("routerd", 10)];
 
 /// What other programs keep of what they did, which is not the package's to take back.
 const OTHERS: &str = "/var/lib/dpkg /var/lib/apt /var/cache /var/log /var/lib/systemd /var/tmp /etc/.pwd.lock \
