@@ -109,7 +109,7 @@ impl Lab {
         let node = Node::new(name, number, address, None)?;
         self.i2p.copy_seed(Path::new(&node.seed()))?;
         node.add_to_config(&format!(
-            "[router]\nenabled = true\nseed = {:?}\nport = {PORT}\naddress = \"{address}\"\ntransit = false\n",
+            "[router]\nenabled = true\nreseed = false\nseed = {:?}\nport = {PORT}\naddress = \"{address}\"\ntransit = false\n",
             node.seed()
         ))?;
         self.start_node(node)

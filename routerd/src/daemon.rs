@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,19 +12,22 @@ use emissary_core::events::{Event, EventSubscriber};
 use emissary_core::router::Router;
 use emissary_core::runtime::Storage;
 use emissary_core::{BandwidthConfig, Config, Ntcp2Config, Profile, SamConfig, Ssu2Config, TransitConfig};
+use i2plan_ipc::daemon::hardening;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::sandbox::SandboxError;
 use i2plan_meshd::sam::UDP_PORT;
 use thiserror::Error;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::PUBLIC_NETWORK;
 use crate::identity::Identity;
 use crate::known::Known;
 use crate::runtime::{Tokio, broken};
-use crate::seed::{self, SeedError};
+use crate::seed::{self, SeedError, fetch};
 use crate::store::{Store, StoreError};
 use crate::walls;
 
@@ -39,6 +43,16 @@ const SSU2_MTU: usize = 1400;
 
 /// How often it is looked how the router does.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// With fewer fresh routers than this, reseed servers are asked.
+const FEW: usize = 25;
+
+/// The option that makes the program fetch a seed and print it.
+pub const FETCH: &str = "--fetch-seed";
+
+/// How long that may take, and how long it is until the next attempt.
+const FETCH_DEADLINE: Duration = Duration::from_secs(300);
+const FETCH_RETRY: Duration = Duration::from_secs(60);
 
 /// A router is not expected to be connected with any other before.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -58,6 +72,8 @@ pub struct Options {
     pub address: Option<Ipv4Addr>,
     /// A file or directory of routers to begin with.
     pub seed: Option<PathBuf>,
+    /// Whether reseed servers are asked if few routers are known.
+    pub reseed: bool,
     /// Bytes a second, in each direction.
     pub bandwidth: u32,
     /// Whether it carries others' tunnels.
@@ -74,7 +90,9 @@ pub enum DaemonError {
     #[error(transparent)]
     Seed(#[from] SeedError),
     /// There is nobody to speak with.
-    #[error("no other router is known: name a file or directory of router infos (router.seed)")]
+    #[error(
+        "no other router is known: name a seed (router.seed), or let reseed servers be asked (router.reseed)"
+    )]
     Alone,
     /// A port is taken.
     #[error("cannot listen on {transport} {address} ({key}): {source}; does another I2P router run here?")]
@@ -136,11 +154,30 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
             "this router is one of a private network for tests: it gives no anonymity"
         );
     }
+    hardening::lock_memory();
     let store = Store::open(&options.state)?;
+    let mut known = first_routers(&store, &options)?;
+    let fetched = tokio::select! {
+        fetched = fetch_if_needed(&options, &known, supervisor) => fetched?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let identity = store.identity()?;
-    let known = first_routers(&store, &options)?;
     walls::before_the_network(&options.state, [options.port, options.sam.port()])?;
 
+    if let Some(printed) = fetched {
+        info!(routers = fetch::learn(&printed, &mut known), "learnt from reseed servers");
+        known.forget();
+        store.save(&known)?;
+    }
+    if known.is_empty() {
+        return Err(DaemonError::Alone);
+    }
+    if known.fresh(now()) == 0 {
+        warn!(
+            "no router that is known has spoken within two weeks: they may all be gone; a new seed would help"
+        );
+    }
     check_ports(&options)?;
     let (routers, profiles) = known.for_the_router();
     let config = configuration(&options, &identity, routers, profiles);
@@ -173,7 +210,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
 fn first_routers(store: &Store, options: &Options) -> Result<Known, DaemonError> {
     let mut known = store.known(options.network)?;
     if let Some(seed) = &options.seed {
-        match seed::read(seed, &mut known) {
+        match seed::read(seed, &mut known, now()) {
             Ok(count) => info!(seed = %seed.display(), routers = count, "read the seed"),
             // It has served its purpose.
             Err(error) if !known.is_empty() => warn!(%error, "going on with the routers that are known"),
@@ -182,19 +219,64 @@ fn first_routers(store: &Store, options: &Options) -> Result<Known, DaemonError>
         known.forget();
         store.save(&known)?;
     }
-    if known.is_empty() {
-        return Err(DaemonError::Alone);
-    }
-    if known.fresh(now()) == 0 {
-        warn!(
-            "no router that is known has spoken within two weeks: they may all be gone; a new seed would help"
-        );
-    }
     Ok(known)
 }
 
+/// What reseed servers give, if too few routers are known. Waits until some give it, if none at all are known.
+async fn fetch_if_needed(
+    options: &Options,
+    known: &Known,
+    supervisor: &Supervisor,
+) -> Result<Option<Vec<u8>>, DaemonError> {
+    if !options.reseed || options.network != PUBLIC_NETWORK || known.fresh(now()) >= FEW {
+        return Ok(None);
+    }
+    loop {
+        supervisor.waiting("asking reseed servers for routers to begin with", FETCH_DEADLINE);
+        let error = match fetch().await? {
+            Ok(printed) => return Ok(Some(printed)),
+            Err(error) => error,
+        };
+        if !known.is_empty() {
+            warn!(error, known = known.len(), "going on with the routers that are known");
+            return Ok(None);
+        }
+        warn!(error, "no seed yet; trying again");
+        supervisor.waiting(&format!("no seed yet: {error}"), FETCH_RETRY);
+        sleep(FETCH_RETRY).await;
+    }
+}
+
+/// Runs the program that asks reseed servers. What it prints, or how it ended.
+async fn fetch() -> io::Result<Result<Vec<u8>, String>> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg(FETCH)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .env_remove("NOTIFY_SOCKET")
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut printed = Vec::new();
+    let work = async {
+        if let Some(output) = child.stdout.take() {
+            output.take(fetch::MAX_OUTPUT as u64).read_to_end(&mut printed).await?;
+        }
+        child.wait().await
+    };
+    Ok(match timeout(FETCH_DEADLINE, work).await {
+        Err(_) => Err(format!("reseed servers take longer than {} s", FETCH_DEADLINE.as_secs())),
+        Ok(status) => match status? {
+            status if status.success() => Ok(printed),
+            status => {
+                Err(format!("the program that asks reseed servers says why above, and ended with {status}"))
+            }
+        },
+    })
+}
+
 /// Seconds since 1970.
-fn now() -> u64 {
+#[must_use]
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

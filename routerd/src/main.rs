@@ -7,8 +7,9 @@ use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::daemon::{hardening, logging};
 use i2plan_ipc::version::Version;
 use i2plan_meshd::config::Config;
-use i2plan_routerd::PUBLIC_NETWORK;
-use i2plan_routerd::daemon::{Options, run};
+use i2plan_routerd::daemon::{Options, now, run};
+use i2plan_routerd::seed::fetch;
+use i2plan_routerd::{PUBLIC_NETWORK, walls};
 
 const HELP: &str = "\
 i2plan-routerd: an I2P router of the node's own, for machines without one
@@ -20,6 +21,7 @@ Started by a service manager, or by `i2planctl up --router`. Its SAM bridge is a
 Options:
       --config FILE        configuration (default: ~/.i2plan/config.toml or /etc/i2plan/config.toml, if it exists)
       --state DIR          state directory (default: $STATE_DIRECTORY, or routerd/ in node.data_dir)
+      --fetch-seed         ask I2P's reseed servers and print what they give, as the router itself has it done
   -h, --help
   -V, --version
 
@@ -57,16 +59,19 @@ fn fail(status: u8, message: &str) -> ExitCode {
 struct Args {
     config: Option<PathBuf>,
     state: Option<PathBuf>,
+    fetch_seed: bool,
 }
 
 fn parse() -> Result<Option<Args>, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut args = Args { config: None, state: std::env::var_os("STATE_DIRECTORY").map(PathBuf::from) };
+    let state = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+    let mut args = Args { config: None, state, fetch_seed: false };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
             Long("config") => args.config = Some(parser.value()?.into()),
             Long("state") => args.state = Some(parser.value()?.into()),
+            Long("fetch-seed") => args.fetch_seed = true,
             Short('h') | Long("help") => {
                 print!("{HELP}");
                 return Ok(None);
@@ -86,6 +91,10 @@ fn start(args: Args) -> Result<(), (u8, String)> {
     let failed = |error: &dyn std::fmt::Display| (1, error.to_string());
     hardening::harden().map_err(|error| failed(&format!("cannot give up privileges: {error}")))?;
     logging::init().map_err(|error| usage(&error))?;
+    if args.fetch_seed {
+        walls::before_fetching().map_err(|error| failed(&error))?;
+        return fetch::run(now()).map_err(|error| failed(&error));
+    }
     let config = Config::load(args.config.as_deref()).map_err(|error| usage(&error))?;
     let options = Options {
         state: args.state.unwrap_or_else(|| config.data_dir.join("routerd")),
@@ -94,6 +103,7 @@ fn start(args: Args) -> Result<(), (u8, String)> {
         port: config.router_port,
         address: config.router_address,
         seed: config.router_seed,
+        reseed: config.router_reseed,
         bandwidth: config.router_bandwidth,
         transit: config.router_transit,
     };

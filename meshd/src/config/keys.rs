@@ -225,13 +225,21 @@ keys! {
         live: false,
         parse: choice,
     }
-    /// Where it learns of other routers at first: a file with a router info, or a directory of such files, as the
-    /// netDb of another router is. An absolute path, or "none".
+    /// Where it learns of other routers at first: a bundle as reseed servers give them (i2pseeds.su3), a file with a
+    /// router info, or a directory of such files, as the netDb of another router is. An absolute path, or "none".
     "router.seed", "I2PLAN_ROUTER_SEED" => router_seed: Option<PathBuf> {
         default: |_| Ok(None),
         example: "\"/etc/i2plan/seed\"" or "none",
         live: false,
         parse: |text| if text == "none" { Ok(None) } else { directory(text).map(Some) },
+    }
+    /// Whether I2P's reseed servers are asked, by HTTPS, while it knows fewer than 25 routers. Who watches this host's
+    /// network sees that.
+    "router.reseed", "I2PLAN_ROUTER_RESEED" => router_reseed: bool {
+        default: |_| Ok(true),
+        example: "true",
+        live: false,
+        parse: choice,
     }
     /// Its port, for TCP and UDP: 1024 to 65535, or 0 for one that is free.
     "router.port", "I2PLAN_ROUTER_PORT" => router_port: u16 {

@@ -9,6 +9,14 @@ use std::path::Path;
 
 use i2plan_ipc::daemon::sandbox::{SandboxError, pledge};
 
+/// In the program that fetches a seed, before it asks anybody.
+///
+/// # Errors
+/// [`SandboxError`]; it must not go on then.
+pub fn before_fetching() -> Result<(), SandboxError> {
+    pledge("stdio rpath inet dns")
+}
+
 /// Before any other router is heard or answered.
 ///
 /// `rpath wpath cpath` are for its directory, `inet` is for other routers and the SAM bridge's clients, `unix` for

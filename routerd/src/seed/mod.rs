@@ -1,4 +1,8 @@
-//! Where a router learns of the first others: a file or directory that somebody has given it.
+//! Where a router learns of the first others.
+//!
+//! * here: a file or directory that somebody has given it.
+//! * [`fetch`]: I2P's reseed servers.
+//! * [`su3`], [`signers`]: the signed bundles that these give, and whose are believed.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -7,6 +11,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::known::{InfoError, Known, MAX_INFO};
+
+pub mod fetch;
+pub mod signers;
+pub mod su3;
 
 /// Files that are looked at, at most.
 const MAX_FILES: usize = 20_000;
@@ -25,6 +33,14 @@ pub enum SeedError {
         /// Why not.
         source: io::Error,
     },
+    /// It is a bundle that is not to be believed.
+    #[error("cannot use the seed {} (router.seed): {source}", path.display())]
+    Bundle {
+        /// What.
+        path: PathBuf,
+        /// Why not.
+        source: su3::BundleError,
+    },
     /// There is no router in it.
     #[error(
         "there is no router of this network in the seed {} (router.seed): {count} files were looked at{}",
@@ -41,17 +57,38 @@ pub enum SeedError {
     },
 }
 
-/// Learns of the routers in a file with one router info, or a directory of such files. Returns how many they are.
+/// Learns of the routers in a file with one router info, a directory of such files, or a bundle that a reseed server
+/// has signed. Returns how many they are. `now` is in seconds since 1970.
 ///
 /// # Errors
-/// [`SeedError`] if it cannot be read, or there are none.
-pub fn read(path: &Path, known: &mut Known) -> Result<usize, SeedError> {
+/// [`SeedError`] if it cannot be read or is not rightly signed, or there are none.
+pub fn read(path: &Path, known: &mut Known, now: u64) -> Result<usize, SeedError> {
     let mut seed = Seed { files: 0, learnt: 0, last: None };
-    seed.look(path, 0, known).map_err(|(path, source)| SeedError::Read { path, source })?;
+    match bundle(path)? {
+        Some(bytes) => {
+            let routers = su3::open(&bytes, |signer| signers::key(signer, now));
+            let wrong = |source| SeedError::Bundle { path: path.to_owned(), source };
+            routers.map_err(wrong)?.1.iter().for_each(|router| seed.learn(router, known));
+        }
+        None => seed.look(path, 0, known).map_err(|(path, source)| SeedError::Read { path, source })?,
+    }
     if seed.learnt == 0 {
         return Err(SeedError::Empty { path: path.to_owned(), count: seed.files, last: seed.last });
     }
     Ok(seed.learnt)
+}
+
+/// The content of a file, if it is a bundle.
+fn bundle(path: &Path) -> Result<Option<Vec<u8>>, SeedError> {
+    let read = || {
+        if !path.metadata()?.is_file() {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        File::open(path)?.take(su3::MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes.starts_with(su3::MAGIC).then_some(bytes))
+    };
+    read().map_err(|source| SeedError::Read { path: path.to_owned(), source })
 }
 
 struct Seed {
@@ -81,12 +118,16 @@ impl Seed {
     fn file(&mut self, path: &Path, known: &mut Known) -> io::Result<()> {
         let mut bytes = Vec::new();
         File::open(path)?.take(MAX_INFO as u64 + 1).read_to_end(&mut bytes)?;
+        self.learn(&bytes, known);
+        Ok(())
+    }
+
+    fn learn(&mut self, info: &[u8], known: &mut Known) {
         self.files += 1;
-        match known.learn(&bytes) {
+        match known.learn(info) {
             Ok(()) => self.learnt += 1,
             Err(error) => self.last = Some(error),
         }
-        Ok(())
     }
 }
 
@@ -94,6 +135,9 @@ impl Seed {
 mod tests {
     use super::*;
     use crate::known::tests::{NETWORK, info};
+
+    /// May 2025.
+    const NOW: u64 = 1_747_000_000;
 
     #[test]
     fn routers_are_found_in_files_and_directories() {
@@ -105,8 +149,8 @@ mod tests {
         std::fs::write(dir.path().join("README"), "not a router").unwrap();
         std::fs::write(dir.path().join(".hidden"), info(3, NETWORK, 5)).unwrap();
         let mut known = Known::none(NETWORK);
-        assert_eq!(read(&of_one, &mut known).unwrap(), 1);
-        assert_eq!(read(dir.path(), &mut known).unwrap(), 2);
+        assert_eq!(read(&of_one, &mut known, NOW).unwrap(), 1);
+        assert_eq!(read(dir.path(), &mut known, NOW).unwrap(), 2);
         assert_eq!(known.len(), 2);
     }
 
@@ -114,14 +158,26 @@ mod tests {
     fn a_seed_without_a_router_is_an_error_that_says_why() {
         let dir = tempfile::tempdir().unwrap();
         let mut known = Known::none(NETWORK);
-        let missing = read(&dir.path().join("missing"), &mut known).unwrap_err();
+        let missing = read(&dir.path().join("missing"), &mut known, NOW).unwrap_err();
         assert!(matches!(missing, SeedError::Read { .. }), "{missing}");
         std::fs::write(dir.path().join("foreign"), info(1, 2, 5)).unwrap();
-        let empty = read(dir.path(), &mut known).unwrap_err().to_string();
+        let empty = read(dir.path(), &mut known, NOW).unwrap_err().to_string();
         assert!(
             empty.contains("1 files were looked at, the last: this is a router of the I2P network 2"),
             "{empty}"
         );
         assert!(known.is_empty());
+    }
+
+    #[test]
+    fn a_bundle_must_be_signed_by_somebody_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("i2pseeds.su3");
+        std::fs::write(&path, su3::tests::bundle("somebody@mail.i2p", NOW, &[])).unwrap();
+        let error = read(&path, &mut Known::none(NETWORK), NOW).unwrap_err().to_string();
+        assert!(
+            error.ends_with("signed by \"somebody@mail.i2p\", who is nobody whose bundles are believed"),
+            "{error}"
+        );
     }
 }
