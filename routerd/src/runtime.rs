@@ -156,6 +156,12 @@ impl TcpListener<Tcp> for Listener {
     }
 }
 
+/// A datagram that the system does not take, as while there is no network, is one that is lost on its way. emissary
+/// would give the socket up.
+fn sent_or_lost(sent: std::io::Result<usize>, bytes: &[u8]) -> usize {
+    sent.unwrap_or(bytes.len())
+}
+
 /// A UDP socket.
 #[derive(Debug, Clone)]
 pub struct Udp {
@@ -174,7 +180,7 @@ impl UdpSocket for Udp {
     }
 
     async fn send_to(&mut self, bytes: &[u8], target: SocketAddr) -> Option<usize> {
-        self.socket.send_to(bytes, target).await.ok()
+        Some(sent_or_lost(self.socket.send_to(bytes, target).await, bytes))
     }
 
     async fn recv_from(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
@@ -187,7 +193,7 @@ impl UdpSocket for Udp {
         bytes: &[u8],
         target: SocketAddr,
     ) -> Poll<Option<usize>> {
-        Poll::Ready(ready!(self.socket.poll_send_to(cx, bytes, target)).ok())
+        Poll::Ready(Some(sent_or_lost(ready!(self.socket.poll_send_to(cx, bytes, target)), bytes)))
     }
 
     fn poll_recv_from(
@@ -381,6 +387,20 @@ mod tests {
         let bomb = Tokio::gzip_compress(vec![0; most + 1]).unwrap();
         assert_eq!(Tokio::gzip_decompress(&bomb), None);
         assert_eq!(Tokio::gzip_decompress(&packed[..packed.len() / 2]), None);
+    }
+
+    #[tokio::test]
+    async fn a_datagram_that_cannot_be_sent_is_lost_and_the_socket_is_not() {
+        let mut socket = Udp::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let here = socket.local_address().unwrap();
+        // No system sends to port 0.
+        let nowhere = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(socket.send_to(b"lost", nowhere).await, Some(4));
+        let lost = std::future::poll_fn(|cx| Pin::new(&mut socket).poll_send_to(cx, b"lost", nowhere));
+        assert_eq!(lost.await, Some(4));
+        socket.send_to(b"sent", here).await.unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(socket.recv_from(&mut buffer).await, Some((4, here)));
     }
 
     #[tokio::test]
