@@ -282,33 +282,11 @@ impl Known {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use emissary_core::Config;
-    use emissary_core::crypto::{SigningPrivateKey, StaticPrivateKey};
-    use emissary_core::primitives::{Date, RouterAddress};
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    pub(crate) const NETWORK: u8 = 99;
-
-    /// What a router with this number says of itself at this time, milliseconds since 1970.
-    pub(crate) fn info(number: u16, network: u8, published: u64) -> Vec<u8> {
-        let mut key = [7; 32];
-        key[..2].copy_from_slice(&number.to_be_bytes());
-        let (encryption, signing) = (StaticPrivateKey::from_bytes(key), SigningPrivateKey::from(key));
-        let here = "192.0.2.1:9000".parse().unwrap();
-        let address = RouterAddress::new_unpublished_ntcp2(key, here);
-        // The padding of an identity is random unless one is given, and part of the router's id.
-        let (open, seen) = (encryption.public().to_vec(), signing.public());
-        let public = [&open, &[0; 320][..], seen.as_ref(), &[5, 0, 4, 0, 7, 0, 4]];
-        let router_info = Some(public.concat());
-        let config = Config { net_id: Some(network), router_info, ..Config::default() };
-        let mut info =
-            RouterInfo::new::<Tokio>(&config, Some(address), None, None, None, &encryption, &signing, true);
-        info.published = Date::new(published);
-        info.serialize(&signing)
-    }
+    use crate::testing::{NETWORK, info};
 
     fn profile(accepted: usize) -> Profile {
         History { accepted, last_declined: Some(8), ..History::default() }.into()

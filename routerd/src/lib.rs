@@ -14,6 +14,8 @@ pub mod known;
 pub mod runtime;
 pub mod seed;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod walls;
 
 /// The id of the I2P network that everybody means (I2P's common structures specification, `netId`).

@@ -10,7 +10,7 @@ use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 21] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
@@ -25,6 +25,13 @@ const VARIABLES: [&str; 14] = [
     "I2PLAN_RPC_ENABLED",
     "I2PLAN_RPC_SOCKET",
     "I2PLAN_RPC_TCP_ADDRESS",
+    "I2PLAN_ROUTER_ENABLED",
+    "I2PLAN_ROUTER_SEED",
+    "I2PLAN_ROUTER_RESEED",
+    "I2PLAN_ROUTER_PORT",
+    "I2PLAN_ROUTER_ADDRESS",
+    "I2PLAN_ROUTER_BANDWIDTH",
+    "I2PLAN_ROUTER_TRANSIT",
 ];
 
 /// Runs the target.
@@ -65,6 +72,9 @@ fn check(config: &Config) {
     assert!((200..=1_000_000).contains(&config.control_rate));
     assert!((1..=10_000).contains(&config.max_peers));
     assert!(config.rpc_tcp_address.is_none_or(|address| address.ip().is_loopback()));
+    assert!(config.router_port == 0 || config.router_port >= 1024);
+    assert!((50_000..=1_000_000_000).contains(&config.router_bandwidth));
+    assert!(config.router_seed.as_ref().is_none_or(|seed| seed.is_absolute()));
     assert!(config.data_dir.is_absolute());
     assert_eq!(config.name.to_string().parse::<NodeName>().as_ref(), Ok(&config.name));
     assert_eq!(config.tunnel_subnet.to_string().parse::<Ipv4Subnet>(), Ok(config.tunnel_subnet));

@@ -15,6 +15,7 @@ pub mod jsonrpc;
 pub mod key_store;
 pub mod mesh_core;
 pub mod record;
+pub mod router_seed;
 pub mod sam_connection;
 pub mod sam_datagram;
 pub mod sam_line;
@@ -54,6 +55,7 @@ targets!(
     key_store,
     mesh_core,
     record,
+    router_seed,
     sam_connection,
     sam_datagram,
     sam_line,

@@ -366,7 +366,7 @@ mod tests {
                 sections.push(section);
             }
             let variable = match key.name {
-                "rpc.enabled" | "rpc.socket" | "rpc.tcp_address" => format!("rpc_{name}"),
+                _ if section == "rpc" || section == "router" => format!("{section}_{name}"),
                 "node.name" => "node_name".to_owned(),
                 _ => name.to_owned(),
             };

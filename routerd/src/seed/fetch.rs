@@ -169,7 +169,7 @@ pub fn learn(mut printed: &[u8], known: &mut Known) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::known::tests::{NETWORK, info};
+    use crate::testing::{NETWORK, info};
 
     #[test]
     fn what_is_printed_is_learnt() {

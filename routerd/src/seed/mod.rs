@@ -134,7 +134,7 @@ impl Seed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::known::tests::{NETWORK, info};
+    use crate::testing::{NETWORK, info};
 
     /// May 2025.
     const NOW: u64 = 1_747_000_000;

@@ -20,11 +20,11 @@ pub const MAX_LEN: usize = 1 << 20;
 const HEADER: usize = 40;
 
 /// The one kind of signature that bundles have: RSA with SHA-512.
-const RSA_SHA512: u16 = 6;
+pub(crate) const RSA_SHA512: u16 = 6;
 
 /// The kinds of file and content: a zip archive of router infos.
-const ZIP: u8 = 0;
-const RESEED: u8 = 3;
+pub(crate) const ZIP: u8 = 0;
+pub(crate) const RESEED: u8 = 3;
 
 /// Routers in a bundle, at most.
 const MAX_ROUTERS: usize = 1000;
@@ -142,15 +142,13 @@ pub fn unpack(archive: &[u8]) -> Result<Vec<Vec<u8>>, BundleError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::io::Write as _;
     use std::sync::LazyLock;
 
     use proptest::prelude::*;
     use rsa::PrivateKey;
-    use zip::ZipWriter;
-    use zip::write::SimpleFileOptions;
 
     use super::*;
+    use crate::testing::{archive, unsigned};
 
     /// Half as long as those of I2P's signers, and so made in less time.
     static KEY: LazyLock<PrivateKey> =
@@ -166,28 +164,9 @@ pub(crate) mod tests {
         (signer == SIGNER).then(key)
     }
 
-    fn archive(files: &[&[u8]]) -> Vec<u8> {
-        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
-        for (number, file) in files.iter().enumerate() {
-            archive.start_file(format!("routerInfo-{number}.dat"), SimpleFileOptions::default()).unwrap();
-            archive.write_all(file).unwrap();
-        }
-        archive.finish().unwrap().into_inner()
-    }
-
     /// A bundle as a reseed server makes it.
     pub(crate) fn bundle(signer: &str, made: u64, files: &[&[u8]]) -> Vec<u8> {
-        let (archive, mut version) = (archive(files), made.to_string().into_bytes());
-        version.resize(16, 0);
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend([0, 0]);
-        bytes.extend(RSA_SHA512.to_be_bytes());
-        bytes.extend(256u16.to_be_bytes());
-        bytes.extend([0, 16, 0, u8::try_from(signer.len()).unwrap()]);
-        bytes.extend((archive.len() as u64).to_be_bytes());
-        bytes.extend([0, ZIP, 0, RESEED]);
-        bytes.extend([0; 12]);
-        bytes.extend([&version, signer.as_bytes(), &archive].concat());
+        let bytes = unsigned(signer, made, 256, files);
         let signature = KEY.sign(Pkcs1v15Sign::new_unprefixed(), &Sha512::digest(&bytes)).unwrap();
         [bytes, signature].concat()
     }
