@@ -43,6 +43,8 @@ pub enum Seat {
     Tund,
     /// `rpcd` while it serves.
     Rpcd,
+    /// The program that fetches a seed for `routerd`.
+    RouterdFetching,
     /// `routerd` while it speaks with other routers.
     Routerd,
 }
@@ -135,6 +137,7 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::TundStarting => tund::before_the_interface(),
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),
         Seat::Rpcd => rpcd::before_serving(),
+        Seat::RouterdFetching => routerd::before_fetching(),
         Seat::Routerd => routerd::before_the_network(&intrusion.own, [PORT, SAM_PORT]),
     }
     .map_err(|error| walls(&error))?;

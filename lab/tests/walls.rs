@@ -66,7 +66,7 @@ fn user(seat: Seat) -> Option<(usize, &'static str)> {
         Seat::Meshd => Some((1, "meshd")),
         Seat::TundStarting | Seat::Tund => Some((2, "tund")),
         Seat::Rpcd => Some((3, "rpc")),
-        Seat::Routerd => Some((4, "routerd")),
+        Seat::RouterdFetching | Seat::Routerd => Some((4, "routerd")),
     }
 }
 
@@ -328,6 +328,29 @@ fn nothing_gets_through_the_walls() {
             (Attempt::MakeDirectory, at(&new), Killed),
         ];
         check(node, Seat::TundStarting, &starting).await?;
+
+        // Before routerd, the program that fetches its seed: what everybody may read, and web servers.
+        let router_keys = node.state("routerd").join("router.keys");
+        let mut fetching = vec![
+            (Attempt::ReadFile, at(passwd), Done),
+            (Attempt::ReadFile, at(&router_keys), Refused(Errno::EACCES)),
+            (Attempt::WriteFile, at(outside), Refused(Errno::EACCES)),
+            (Attempt::ListDirectory, at(slash), Refused(Errno::EACCES)),
+            (Attempt::Execute, NOTHING, Refused(Errno::EACCES)),
+            (Attempt::ConnectTcp, to(7656), Refused(Errno::EACCES)),
+            // Nobody listens there.
+            (Attempt::ConnectTcp, to(443), Refused(Errno::ECONNREFUSED)),
+            (Attempt::ListenTcp, to(4242), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(meshd_socket), Refused(Errno::EACCES)),
+            (Attempt::Capability, NOTHING, Refused(Errno::EPERM)),
+            (Attempt::BecomeRoot, NOTHING, Refused(Errno::EPERM)),
+            (Attempt::CoreDump, NOTHING, Refused(Errno::EPERM)),
+        ];
+        for attempt in [Attempt::ReadMemoryFile, Attempt::ReadMemory, Attempt::Trace, Attempt::Signal] {
+            let refused = if attempt == Attempt::ReadMemoryFile { Errno::EACCES } else { Errno::EPERM };
+            fetching.push((attempt, of(router), Refused(refused)));
+        }
+        check(node, Seat::RouterdFetching, &fetching).await?;
 
         // routerd: its directory, and the network, but no other listener than its own, and no daemon.
         check(node, Seat::Routerd, &files(Refused(Errno::EACCES))).await?;

@@ -70,13 +70,14 @@ pub enum FetchError {
 /// # Errors
 /// [`FetchError`].
 pub fn run(now: u64) -> Result<(), FetchError> {
-    let agent = agent()?;
+    let agent = agent(&rustls_native_certs::load_native_certs().certs)?;
     let mut servers = SERVERS;
     servers.shuffle(&mut rand::rng());
     let mut bundles = 0;
     let mut out = io::stdout().lock();
     for server in servers {
-        match fetch(&agent, server, now) {
+        let fetched = fetch(&agent, server);
+        match fetched.and_then(|bytes| open(&bytes, now, |signer| signers::key(signer, now))) {
             Ok(routers) => {
                 info!(server, routers = routers.len(), "fetched a bundle of routers");
                 routers.iter().try_for_each(|router| write_one(&mut out, router))?;
@@ -101,12 +102,13 @@ pub fn run(now: u64) -> Result<(), FetchError> {
     }
 }
 
-fn agent() -> Result<Agent, FetchError> {
-    let authorities = rustls_native_certs::load_native_certs().certs;
+/// Asks servers that one of these authorities certifies.
+fn agent(authorities: &[impl AsRef<[u8]>]) -> Result<Agent, FetchError> {
     if authorities.is_empty() {
         return Err(FetchError::NoAuthorities);
     }
-    let authorities: Vec<_> = authorities.iter().map(|one| Certificate::from_der(one).to_owned()).collect();
+    let authorities: Vec<_> =
+        authorities.iter().map(|one| Certificate::from_der(one.as_ref()).to_owned()).collect();
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::Specific(Arc::new(authorities)))
         .unversioned_rustls_crypto_provider(Arc::new(default_provider()))
@@ -123,14 +125,14 @@ fn agent() -> Result<Agent, FetchError> {
     Ok(config.new_agent())
 }
 
-fn fetch(agent: &Agent, server: &str, now: u64) -> Result<Vec<Vec<u8>>, String> {
+fn fetch(agent: &Agent, server: &str) -> Result<Vec<u8>, String> {
     let in_words = |error: &dyn std::fmt::Display| error.to_string();
     let response =
         agent.get(format!("https://{server}/i2pseeds.su3")).call().map_err(|error| in_words(&error))?;
     let mut bytes = Vec::new();
     let body = response.into_body().into_reader().take(su3::MAX_LEN as u64 + 1).read_to_end(&mut bytes);
     body.map_err(|error| in_words(&error))?;
-    open(&bytes, now, |signer| signers::key(signer, now))
+    Ok(bytes)
 }
 
 /// What is in a fetched bundle, if it is signed and not old.
@@ -168,6 +170,11 @@ pub fn learn(mut printed: &[u8], known: &mut Known) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ServerConfig, ServerConnection, Stream};
+
     use super::*;
     use crate::testing::{NETWORK, info};
 
@@ -195,11 +202,70 @@ mod tests {
         assert!(open(&bundle, 1001 + age, key).unwrap_err().contains("too long ago"));
     }
 
+    /// A web server of this host for one request, which answers with this; and the certificate of its authority, itself.
+    fn server(answer: Vec<u8>) -> (String, Vec<u8>) {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = own.cert.der().clone();
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("localhost:0").unwrap();
+        let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut tls = ServerConnection::new(Arc::new(config)).unwrap();
+            let mut stream = Stream::new(&mut tls, &mut stream);
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                // A client that does not believe the certificate goes away.
+                if stream.read_exact(&mut byte).is_err() {
+                    return;
+                }
+                asked.push(byte[0]);
+            }
+            assert!(asked.starts_with(b"GET /i2pseeds.su3 HTTP/1.1\r\n"));
+            assert!(String::from_utf8(asked).unwrap().to_lowercase().contains("user-agent: wget/1.11.4\r\n"));
+            let _ = stream.write_all(&answer);
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        });
+        (address, certificate.to_vec())
+    }
+
+    fn ok(body: &[u8]) -> Vec<u8> {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    }
+
     #[test]
-    fn an_agent_can_be_made_where_there_are_authorities() {
-        match agent() {
-            Ok(_) | Err(FetchError::NoAuthorities) => {}
-            Err(error) => panic!("{error}"),
-        }
+    fn a_bundle_is_fetched_from_a_certified_server_only() {
+        let bundle = su3::tests::bundle("test@mail.i2p", 1000, &[b"one", b"two"]);
+        let (address, authority) = server(ok(&bundle));
+        let bytes = fetch(&agent(&[authority]).unwrap(), &address).unwrap();
+        assert_eq!(bytes, bundle);
+        let (address, _) = server(ok(&bundle));
+        let (_, other) = server(Vec::new());
+        let error = fetch(&agent(&[other]).unwrap(), &address).unwrap_err();
+        assert!(error.contains("certificate"), "{error}");
+        assert!(matches!(agent(&[[0; 0]; 0]), Err(FetchError::NoAuthorities)));
+    }
+
+    #[test]
+    fn what_is_no_bundle_is_told() {
+        let asked = |answer: Vec<u8>| {
+            let (address, authority) = server(answer);
+            fetch(&agent(&[authority]).unwrap(), &address)
+        };
+        let missing = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+        assert!(asked(missing.to_vec()).unwrap_err().contains("404"));
+        // Not read to its end, and so no bundle.
+        assert_eq!(asked(ok(&vec![7; su3::MAX_LEN + 9])).unwrap().len(), su3::MAX_LEN + 1);
+        assert!(asked(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".to_vec()).is_err());
+        assert!(asked(b"HTTP/1.1 302 Found\r\nLocation: http://localhost/x\r\n\r\n".to_vec()).is_err());
     }
 }
