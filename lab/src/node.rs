@@ -97,19 +97,21 @@ impl Lab {
     }
 
     /// Starts a node more, whose only router is its own `routerd`, started by its supervisor and seeded from a
-    /// directory of the node's.
+    /// directory of the node's. Others can reach it if it is `published`.
     ///
     /// # Errors
     /// If something does not start.
-    pub async fn add_node_with_routerd(&mut self) -> Result<&mut Node, Failure> {
+    pub async fn add_node_with_routerd(&mut self, published: bool) -> Result<&mut Node, Failure> {
         let number = u8::try_from(self.nodes.len() + self.strangers.len() + 1)
             .map_err(|_| Failure::new("too many nodes"))?;
         let name = format!("n{number}");
         let address = self.network.add_node(&name, number).await?;
         let node = Node::new(name, number, address, None)?;
         self.i2p.copy_seed(Path::new(&node.seed()))?;
+        let reachable =
+            if published { format!("port = {PORT}\naddress = \"{address}\"\n") } else { String::new() };
         node.add_to_config(&format!(
-            "[router]\nenabled = true\nreseed = false\nseed = {:?}\nport = {PORT}\naddress = \"{address}\"\ntransit = false\n",
+            "[router]\nenabled = true\nreseed = false\nseed = {:?}\ntransit = false\n{reachable}",
             node.seed()
         ))?;
         self.start_node(node)

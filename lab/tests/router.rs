@@ -8,7 +8,7 @@ use std::time::Duration;
 use lab::node::{Lab, credentials, process_of};
 use lab::process::signal;
 use lab::testing::sandboxed;
-use lab::traffic::{ping, reach};
+use lab::traffic::{ping, reach, transfer};
 use nix::sys::signal::Signal;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -16,12 +16,32 @@ const LAB: &str = env!("CARGO_BIN_EXE_lab");
 /// How long a router may take to be back, with tunnels and the node's sessions.
 const BACK: Duration = Duration::from_secs(240);
 
+/// Bytes of a transfer.
+const BYTES: u64 = 2_000_000;
+
+#[test]
+fn a_node_talks_through_a_router_that_nobody_can_reach() {
+    sandboxed(LAB, "a_node_talks_through_a_router_that_nobody_can_reach", async || {
+        let mut lab = Lab::start().await?;
+        lab.add_node().await?;
+        lab.add_node_with_routerd(false).await?;
+        lab.ready().await?;
+        let [one, own] = &lab.nodes[..] else { panic!("two nodes") };
+        own.join_by(one).await?;
+        reach(one, own).await?;
+        let moved = transfer(one, own, own.address().await?, BYTES).await?;
+        println!("{moved:?}");
+        assert!(moved.intact);
+        lab.stop().await
+    });
+}
+
 #[test]
 fn a_node_with_its_own_router_joins_talks_and_comes_back() {
     sandboxed(LAB, "a_node_with_its_own_router_joins_talks_and_comes_back", async || {
         let mut lab = Lab::start().await?;
         lab.add_node().await?;
-        lab.add_node_with_routerd().await?;
+        lab.add_node_with_routerd(true).await?;
         lab.ready().await?;
         let [one, own] = &lab.nodes[..] else { panic!("two nodes") };
         let joined = own.join_by(one).await?;
@@ -30,6 +50,10 @@ fn a_node_with_its_own_router_joins_talks_and_comes_back() {
         let pings = ping(own, one.address().await?, 10, false).await?;
         println!("{pings:?}");
         assert!(pings.received > 0);
+
+        let moved = transfer(one, own, own.address().await?, BYTES).await?;
+        println!("{moved:?}");
+        assert!(moved.intact);
 
         // It is the router, as its own user and without privileges.
         let router = process_of(own.router_uid)?;

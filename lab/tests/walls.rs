@@ -162,7 +162,7 @@ fn never() -> Vec<(Attempt, Target<'static>)> {
 fn nothing_gets_through_the_walls() {
     sandboxed(LAB, "nothing_gets_through_the_walls", async || {
         let mut lab = Lab::start().await?;
-        lab.add_node_with_routerd().await?.ready().await?;
+        lab.add_node_with_routerd(true).await?.ready().await?;
         let node = &lab.nodes[0];
         let router = process_of(node.router_uid)?;
         let mut pids = Vec::new();
