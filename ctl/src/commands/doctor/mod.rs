@@ -106,7 +106,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
             let bridge = Bridge::probe(status.sam.address).await;
             findings.extend(of_the_node(status, &Version::current(), &bridge));
             findings.extend(of_the_members(status, peers));
-            let (found, of_the_walls) = walls::look(status);
+            let (found, of_the_walls) = walls::look(status, bridge.own_router());
             walls = found;
             findings.extend(of_the_walls);
             // What is wrong with variables here need not be wrong where the node runs.
@@ -241,13 +241,14 @@ fn render(findings: &[Finding]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::router::Program;
     use super::*;
 
     fn bridge(version: Result<&str, &str>) -> Bridge {
         Bridge {
             address: SocketAddr::from(([127, 0, 0, 1], 7656)),
             version: version.map(str::to_owned).map_err(str::to_owned),
-            program: Some("i2pd (pid 7)".to_owned()),
+            program: Some(Program::new("i2pd", 7)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The I2P router's SAM bridge, as this program finds it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +20,27 @@ pub(super) struct Bridge {
     /// The SAM version that it speaks, or why it does not.
     pub(super) version: Result<String, String>,
     /// The program that listens there, if that can be seen.
-    pub(super) program: Option<String>,
+    pub(super) program: Option<Program>,
+}
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Program {
+    name: String,
+    pid: u32,
+}
+
+impl Program {
+    #[cfg(test)]
+    pub(super) fn new(name: &str, pid: u32) -> Self {
+        Self { name: name.to_owned(), pid }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} (pid {})", self.name, self.pid)
+    }
 }
 
 impl Bridge {
@@ -29,6 +50,11 @@ impl Bridge {
         let program =
             if address.ip().is_loopback() { listener(Path::new("/proc"), address.port()) } else { None };
         Self { address, version, program }
+    }
+
+    /// The process id of the node's own router, if that is what listens there.
+    pub(super) fn own_router(&self) -> Option<u32> {
+        self.program.as_ref().filter(|program| program.name == "i2plan-routerd").map(|program| program.pid)
     }
 }
 
@@ -62,7 +88,7 @@ async fn greet(address: SocketAddr) -> Result<String, String> {
 }
 
 /// The program that listens on a TCP port, going by `proc(5)`: whose descriptors this user may see.
-fn listener(proc: &Path, port: u16) -> Option<String> {
+fn listener(proc: &Path, port: u16) -> Option<Program> {
     let tables = ["tcp", "tcp6"].map(|name| std::fs::read_to_string(proc.join("net").join(name)));
     let inode = tables.iter().flatten().find_map(|table| inode_of(table, port))?;
     let link = format!("socket:[{inode}]");
@@ -75,7 +101,7 @@ fn listener(proc: &Path, port: u16) -> Option<String> {
         links.any(|target| target.is_ok_and(|target| target.as_os_str() == link.as_str()))
     })?;
     let name = std::fs::read_to_string(proc.join(pid.to_string()).join("comm")).ok()?;
-    Some(format!("{} (pid {pid})", name.trim_end()))
+    Some(Program { name: name.trim_end().to_owned(), pid })
 }
 
 /// The inode of the socket that listens on a port, from a table of the kernel's (`/proc/net/tcp`).
@@ -111,8 +137,9 @@ mod tests {
     async fn a_bridge_says_its_version_and_others_are_none() {
         let bridge = probe(b"HELLO REPLY RESULT=OK VERSION=3.2\n").await;
         assert_eq!(bridge.version, Ok("3.2".to_owned()));
-        let own = format!("(pid {})", std::process::id());
-        assert!(!cfg!(target_os = "linux") || bridge.program.is_some_and(|program| program.ends_with(&own)));
+        assert_eq!(bridge.own_router(), None);
+        let own = |program: Program| program.pid == std::process::id();
+        assert!(!cfg!(target_os = "linux") || bridge.program.is_some_and(own));
         let refused = probe(b"HELLO REPLY RESULT=NOVERSION\n").await.version;
         assert!(refused.is_err_and(|error| error.contains("NOVERSION")));
         assert!(probe(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.version.is_err());

@@ -20,21 +20,24 @@ pub(super) struct Walls {
     no_new_privs: bool,
     /// A system call filter is in force.
     seccomp: bool,
-    landlock: Landlock,
+    /// None where nobody says: the node's own router is in no conversation with `meshd`.
+    landlock: Option<Landlock>,
     /// Others of its user may read its memory, and the kernel may write it to a file.
     dumpable: bool,
     /// Bytes that cannot be swapped out.
     locked: u64,
 }
 
-/// What can be seen of the walls of the daemons, and what can not.
-pub(super) fn look(status: &Status) -> (HashMap<String, Walls>, Vec<Finding>) {
+/// What can be seen of the walls of the daemons, and of the node's own router by its process id, and what can not.
+pub(super) fn look(status: &Status, router: Option<u32>) -> (HashMap<String, Walls>, Vec<Finding>) {
     let (mut walls, mut findings) = (HashMap::new(), Vec::new());
-    for daemon in &status.daemons {
-        let Some(pid) = daemon.pid else { continue };
-        match Walls::read(pid, daemon.landlock.unwrap_or_default()) {
+    let daemons = status.daemons.iter().filter_map(|daemon| {
+        Some((daemon.name.as_str(), daemon.pid?, Some(daemon.landlock.unwrap_or_default())))
+    });
+    for (name, pid, landlock) in daemons.chain(router.map(|pid| (ROUTER, pid, None))) {
+        match Walls::read(pid, landlock) {
             Ok(found) => {
-                walls.insert(daemon.name.clone(), found);
+                walls.insert(name.to_owned(), found);
             }
             Err(error) => {
                 let hint = if cfg!(target_os = "linux") {
@@ -43,13 +46,16 @@ pub(super) fn look(status: &Status) -> (HashMap<String, Walls>, Vec<Finding>) {
                     format!("see what it has promised: `ps -o user,pledge -p {pid}`")
                 };
                 let message = format!("its walls cannot be looked at: {error}");
-                findings.push(Finding::new(Level::Note, &daemon.name, message, Some(hint)));
+                findings.push(Finding::new(Level::Note, name, message, Some(hint)));
             }
         }
     }
     findings.extend(judge(&walls, status.tunnel.interface.is_some()));
     (walls, findings)
 }
+
+/// The name of the node's own router here.
+const ROUTER: &str = "routerd";
 
 fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -90,12 +96,12 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
                 "use a kernel with CONFIG_SECCOMP_FILTER, on x86_64, aarch64 or riscv64",
             );
         }
-        if own.landlock != Landlock::Full {
+        if let Some(landlock) = own.landlock.filter(|landlock| *landlock != Landlock::Full) {
             add(
                 Level::Note,
                 format!(
                     "Landlock is in force {}",
-                    if own.landlock == Landlock::None { "not at all" } else { "in part" }
+                    if landlock == Landlock::None { "not at all" } else { "in part" }
                 ),
                 "use Linux 6.12 or later with Landlock among its security modules (lsm=landlock,...)",
             );
@@ -111,8 +117,9 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
             let capability =
                 if needs_capability { "CAP_NET_ADMIN until the interface is up" } else { "no capabilities" };
             let locked = if name == "meshd" { "" } else { ", memory locked" };
+            let landlock = if own.landlock.is_some() { " Landlock," } else { "" };
             let message = format!(
-                "user {}, {capability}, system calls filtered, Landlock, memory closed to others{locked}",
+                "user {}, {capability}, system calls filtered,{landlock} memory closed to others{locked}",
                 own.uid
             );
             findings.push(Finding::new(Level::Ok, name, message, None));
@@ -122,7 +129,7 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
 }
 
 impl Walls {
-    fn read(pid: u32, landlock: Landlock) -> Result<Self, String> {
+    fn read(pid: u32, landlock: Option<Landlock>) -> Result<Self, String> {
         let directory = PathBuf::from(format!("/proc/{pid}"));
         let path = directory.join("status");
         let failed = |error| format!("{}: {error}", path.display());
@@ -133,7 +140,7 @@ impl Walls {
             .ok_or_else(|| "unknown format of /proc/PID/status".to_owned())
     }
 
-    fn parse(status: &str, pid: u32, owner: u32, landlock: Landlock) -> Option<Self> {
+    fn parse(status: &str, pid: u32, owner: u32, landlock: Option<Landlock>) -> Option<Self> {
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.and_then(|line| line.split_whitespace().next())
@@ -165,7 +172,7 @@ mod tests {
         CapBnd:\t0000000000001000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n";
 
     fn walls(change: impl Fn(&str) -> String, owner: u32, landlock: Landlock) -> HashMap<String, Walls> {
-        let own = Walls::parse(&change(STATUS), 7, owner, landlock).unwrap();
+        let own = Walls::parse(&change(STATUS), 7, owner, Some(landlock)).unwrap();
         HashMap::from([("tund".to_owned(), own)])
     }
 
@@ -219,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_unknown_format_is_no_walls() {
-        assert_eq!(Walls::parse("Uid:\t1\n", 7, 0, Landlock::Full), None);
-        assert_eq!(Walls::parse(&STATUS.replace("Uid:\t993", "Uid:\tx"), 7, 0, Landlock::Full), None);
+        assert_eq!(Walls::parse("Uid:\t1\n", 7, 0, None), None);
+        assert_eq!(Walls::parse(&STATUS.replace("Uid:\t993", "Uid:\tx"), 7, 0, None), None);
     }
 }
