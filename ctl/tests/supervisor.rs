@@ -27,6 +27,7 @@ const MESHD: u32 = 54_322;
 const TUND: u32 = 54_323;
 const GROUP: u32 = 54_324;
 const RPC: u32 = 54_325;
+const ROUTER: u32 = 54_326;
 
 const PASSPHRASE: &str = "correct horse";
 
@@ -272,6 +273,36 @@ fn the_gateway_is_in_the_control_group_and_its_token_is_its_own() {
             let found = node.dir.path().join(path).metadata().unwrap();
             assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), expected, "{path}");
         }
+    }
+}
+
+#[test]
+fn a_router_is_started_if_it_is_wanted_and_is_passed_nothing() {
+    for (flag, variable) in [(true, "false"), (false, "true")] {
+        let dir = install(WAIT, WAIT, WAIT);
+        install_script(&dir, "routerd", WAIT);
+        let mut up = up(&dir);
+        up.args(["--router-user", "54326"]).env("I2PLAN_ROUTER_ENABLED", variable);
+        if flag {
+            up.arg("--router");
+        }
+        let node = Node::run(dir, up);
+        let report = node.line("report routerd ");
+        let none = "0000000000000000";
+        let data = node.dir.path().join("data");
+        for part in [
+            format!(
+                "uid={ROUTER} {ROUTER} {ROUTER} {ROUTER} gid={ROUTER} {ROUTER} {ROUTER} {ROUTER} groups=[]"
+            ),
+            format!("inh={none} prm={none} eff={none} bnd={none} amb={none} nnp=1"),
+            "fds= mine= fd3".to_owned(),
+            " fd7= ".to_owned(),
+            format!("args=[--state {}/routerd]", data.display()),
+        ] {
+            assert!(report.contains(&part), "{part:?} is missing in {report:?}");
+        }
+        let found = data.join("routerd").metadata().unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o777), (ROUTER, 0o700));
     }
 }
 

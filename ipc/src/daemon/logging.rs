@@ -385,15 +385,15 @@ mod tests {
         Settings::read(get, false).map_err(|error| error.to_string())
     }
 
+    /// How many levels of a target are logged.
+    fn enabled(variables: &[(&str, &str)], target: &str) -> usize {
+        let filter = read(variables).unwrap().filter;
+        let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG];
+        levels.into_iter().filter(|level| filter.would_enable(target, level)).count()
+    }
+
     #[test]
     fn levels_come_from_either_variable() {
-        let enabled = |variables: &[(&str, &str)], target: &str| {
-            let filter = read(variables).unwrap().filter;
-            [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG]
-                .into_iter()
-                .filter(|level| filter.would_enable(target, level))
-                .count()
-        };
         assert_eq!((enabled(&[], "i2plan_meshd"), enabled(&[], "boringtun")), (3, 0));
         for (level, count) in [("debug", 4), ("warn", 2), ("error", 1)] {
             assert_eq!(enabled(&[("DEBUG_I2P", level)], "i2plan_meshd"), count);

@@ -7,10 +7,7 @@
 
 use std::path::Path;
 
-use i2plan_ipc::daemon::sandbox::{Allowed, Argument, Files, SandboxError, Syscalls, enter};
-
-/// The kind of a socket without its flags.
-const KIND: u64 = 0xf;
+use i2plan_ipc::daemon::sandbox::{Allowed, Files, SandboxError, Syscalls, enter};
 
 /// Before anybody is heard or answered. The configuration is read again when it has changed: by its directory, because
 /// editors put a new file in the place of the old one.
@@ -30,36 +27,14 @@ pub fn before_serving(state: &Path, config: &Path, sam_port: u16) -> Result<(), 
 }
 
 fn syscalls() -> Syscalls {
-    let argument = |value: libc::c_int| u64::from(value.cast_unsigned());
-    let mut syscalls = Syscalls::base().and(&[
-        // The state file: read once, then written anew and put in the place of the old one. Landlock says where.
-        libc::SYS_openat,
-        libc::SYS_renameat,
-        libc::SYS_fsync,
-        libc::SYS_statx,
-        libc::SYS_newfstatat,
-        libc::SYS_lseek,
-        // The SAM bridge by TCP and UDP; keyd and tund by their sockets.
-        libc::SYS_connect,
-        libc::SYS_bind,
-        libc::SYS_setsockopt,
-    ]);
-    #[cfg(target_arch = "x86_64")]
-    {
-        syscalls = syscalls.and(&[libc::SYS_rename, libc::SYS_open]);
-    }
-    // No raw, packet or netlink sockets.
-    for (family, kind) in [
-        (libc::AF_UNIX, libc::SOCK_STREAM),
-        (libc::AF_INET, libc::SOCK_STREAM),
-        (libc::AF_INET, libc::SOCK_DGRAM),
-        (libc::AF_INET6, libc::SOCK_STREAM),
-        (libc::AF_INET6, libc::SOCK_DGRAM),
-    ] {
-        syscalls = syscalls.and_if(
-            libc::SYS_socket,
-            &[Argument::Is(0, argument(family)), Argument::Masked(1, KIND, argument(kind))],
-        );
-    }
-    syscalls
+    Syscalls::base()
+        // The state file and the configuration.
+        .and_files()
+        // keyd and tund; the SAM bridge by TCP and UDP. No raw, packet or netlink sockets.
+        .and_socket(libc::AF_UNIX, libc::SOCK_STREAM)
+        .and_socket(libc::AF_INET, libc::SOCK_STREAM)
+        .and_socket(libc::AF_INET, libc::SOCK_DGRAM)
+        .and_socket(libc::AF_INET6, libc::SOCK_STREAM)
+        .and_socket(libc::AF_INET6, libc::SOCK_DGRAM)
+        .and(&[libc::SYS_connect, libc::SYS_bind, libc::SYS_setsockopt])
 }

@@ -14,10 +14,7 @@
 
 use std::path::Path;
 
-use i2plan_ipc::daemon::sandbox::{Allowed, Argument, Files, SandboxError, Syscalls, enter, restrict_files};
-
-/// The kind of a socket without its flags.
-const KIND: u64 = 0xf;
+use i2plan_ipc::daemon::sandbox::{Allowed, Files, SandboxError, Syscalls, enter, restrict_files};
 
 /// Where the C library and TLS look: libraries, names, certificates of authorities.
 const FOR_EVERYBODY: [&str; 6] =
@@ -47,36 +44,13 @@ pub fn before_the_network(state: &Path, ports: [u16; 2]) -> Result<(), SandboxEr
 }
 
 fn syscalls() -> Syscalls {
-    let argument = |value: libc::c_int| u64::from(value.cast_unsigned());
-    let mut syscalls = Syscalls::base().and(&[
-        // What it knows of other routers: written anew and put in the place of the old. Landlock says where.
-        libc::SYS_openat,
-        libc::SYS_renameat,
-        libc::SYS_fsync,
-        libc::SYS_statx,
-        libc::SYS_newfstatat,
-        libc::SYS_lseek,
-        // Other routers, and the SAM bridge's clients.
-        libc::SYS_connect,
-        libc::SYS_bind,
-        libc::SYS_listen,
-        libc::SYS_setsockopt,
-    ]);
-    #[cfg(target_arch = "x86_64")]
-    {
-        syscalls = syscalls.and(&[libc::SYS_rename, libc::SYS_open]);
-    }
-    // No unix, raw, packet or netlink sockets.
-    for (family, kind) in [
-        (libc::AF_INET, libc::SOCK_STREAM),
-        (libc::AF_INET, libc::SOCK_DGRAM),
-        (libc::AF_INET6, libc::SOCK_STREAM),
-        (libc::AF_INET6, libc::SOCK_DGRAM),
-    ] {
-        syscalls = syscalls.and_if(
-            libc::SYS_socket,
-            &[Argument::Is(0, argument(family)), Argument::Masked(1, KIND, argument(kind))],
-        );
-    }
-    syscalls
+    Syscalls::base()
+        // What it knows of other routers.
+        .and_files()
+        // Other routers, and the SAM bridge's clients. No unix, raw, packet or netlink sockets.
+        .and_socket(libc::AF_INET, libc::SOCK_STREAM)
+        .and_socket(libc::AF_INET, libc::SOCK_DGRAM)
+        .and_socket(libc::AF_INET6, libc::SOCK_STREAM)
+        .and_socket(libc::AF_INET6, libc::SOCK_DGRAM)
+        .and(&[libc::SYS_connect, libc::SYS_bind, libc::SYS_listen, libc::SYS_setsockopt])
 }

@@ -140,6 +140,34 @@ impl Syscalls {
         self
     }
 
+    /// Also making sockets of this family and kind (`AF_INET`, `SOCK_STREAM`), whatever their flags.
+    #[must_use]
+    pub fn and_socket(self, family: libc::c_int, kind: libc::c_int) -> Self {
+        /// The kind of a socket without its flags.
+        const KIND: u64 = 0xf;
+        let argument = |value: libc::c_int| u64::from(value.cast_unsigned());
+        self.and_if(
+            libc::SYS_socket,
+            &[Argument::Is(0, argument(family)), Argument::Masked(1, KIND, argument(kind))],
+        )
+    }
+
+    /// Also reading files, and writing new ones that are put in the place of the old. Landlock says where.
+    #[must_use]
+    pub fn and_files(self) -> Self {
+        let files = self.and(&[
+            libc::SYS_openat,
+            libc::SYS_renameat,
+            libc::SYS_fsync,
+            libc::SYS_statx,
+            libc::SYS_newfstatat,
+            libc::SYS_lseek,
+        ]);
+        #[cfg(target_arch = "x86_64")]
+        let files = files.and(&[libc::SYS_rename, libc::SYS_open]);
+        files
+    }
+
     pub(super) fn install(self) -> Result<(), SandboxError> {
         let Ok(architecture) = TargetArch::try_from(std::env::consts::ARCH) else {
             tracing::warn!("no filter for system calls is known for this kind of processor");
