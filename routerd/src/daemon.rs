@@ -156,13 +156,13 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     }
     hardening::lock_memory();
     let store = Store::open(&options.state)?;
+    let identity = store.identity()?;
     let mut known = first_routers(&store, &options)?;
     let fetched = tokio::select! {
         fetched = fetch_if_needed(&options, &known, supervisor) => fetched?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let identity = store.identity()?;
     walls::before_the_network(&options.state, [options.port, options.sam.port()])?;
 
     if let Some(printed) = fetched {
@@ -408,5 +408,61 @@ fn describe(connected: usize, known: usize, sam: SocketAddr, up: Duration) -> St
             "SAM at {sam}; connected with no other router: is the network up, and the seed (router.seed) not too old?"
         ),
         count => format!("SAM at {sam}; connected with {count} routers; {known} known"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Options {
+        Options {
+            state: PathBuf::new(),
+            network: 99,
+            sam: "127.0.0.1:0".parse().unwrap(),
+            port: 0,
+            address: None,
+            seed: None,
+            reseed: false,
+            bandwidth: 50_000,
+            transit: false,
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named_with_its_key() {
+        let here = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = here.local_addr().unwrap();
+        for (options, key) in [
+            (Options { sam: taken, ..options() }, "i2p.sam_address"),
+            (Options { port: taken.port(), ..options() }, "router.port"),
+        ] {
+            let error = check_ports(&options).unwrap_err().to_string();
+            assert!(error.contains("TCP") && error.contains(key), "{error}");
+            assert!(error.contains("another I2P router"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_a_private_network_is_an_insecure_one() {
+        let identity = Identity::generate().unwrap();
+        for (network, private) in [(PUBLIC_NETWORK, false), (99, true)] {
+            let options = Options { network, transit: true, ..options() };
+            let config = configuration(&options, &identity, Vec::new(), Vec::new());
+            assert_eq!((config.insecure_tunnels, config.allow_local), (private, private));
+            assert_eq!(config.net_id, Some(network));
+            assert!(!config.floodfill && config.i2cp_config.is_none() && config.metrics.is_none());
+            assert!(config.transit.is_some_and(|transit| transit.max_tunnels.is_some()));
+            assert_eq!(config.samv3_config.unwrap().host, "127.0.0.1");
+        }
+    }
+
+    #[test]
+    fn a_status_says_what_is_wrong() {
+        let sam = options().sam;
+        let says = |connected, up| describe(connected, 7, sam, Duration::from_secs(up));
+        assert!(says(0, 5).contains("connecting"));
+        assert!(says(0, 500).contains("is the network up"));
+        assert!(says(3, 500).contains("connected with 3 routers; 7 known"));
     }
 }

@@ -159,7 +159,8 @@ fn of_the_config(config: &Result<Config, ConfigError>) -> Finding {
 fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
     let Bridge { address, version, program } = bridge;
     let mend = format!(
-        "start the I2P router and enable its SAM bridge; if that is not at {address}, set i2p.sam_address"
+        "start the I2P router and enable its SAM bridge, or i2plan-routerd if there is none; if that is not at \
+         {address}, set i2p.sam_address"
     );
     match version {
         Ok(version) => {
