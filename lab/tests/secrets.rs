@@ -156,9 +156,10 @@ fn a_life_at_debug_level_gives_no_secret_away() {
     sandboxed(LAB, "a_life_at_debug_level_gives_no_secret_away", async || {
         let mut lab = Lab::start().await?;
         lab.log_filter = Some("debug".to_owned());
-        for _ in 0..3 {
-            lab.add_node().await?;
-        }
+        lab.add_node().await?;
+        // Its router, which is told its destinations' private keys, logs where the daemons do.
+        lab.add_node_with_routerd(true).await?;
+        lab.add_node().await?;
         lab.ready().await?;
         let watch = Watch::start();
         let (mut evidence, mut secrets) = (Evidence::default(), Vec::new());
@@ -264,7 +265,7 @@ fn a_life_at_debug_level_gives_no_secret_away() {
         }
         for node in &lab.nodes {
             evidence.add(format!("the log of {}", node.name), std::fs::read(node.log())?);
-            for daemon in ["meshd", "tund"] {
+            for daemon in ["meshd", "tund", "routerd"] {
                 let state = node.state(daemon);
                 if state.exists() {
                     evidence.add_files(&state);
@@ -276,6 +277,8 @@ fn a_life_at_debug_level_gives_no_secret_away() {
 
         let log = String::from_utf8_lossy(&std::fs::read(lab.nodes[0].log())?).into_owned();
         assert!(log.contains("DEBUG"), "it was at debug level");
+        let log = String::from_utf8_lossy(&std::fs::read(lab.nodes[1].log())?).into_owned();
+        assert!(log.contains("DEBUG emissary::"), "the router was too");
         let size: usize = evidence.0.iter().map(|(_, bytes)| bytes.len()).sum();
         println!("{} secrets, {} places, {size} bytes", secrets.len(), evidence.0.len());
         for (secret, forms) in &secrets {
