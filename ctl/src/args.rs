@@ -139,14 +139,14 @@ pub enum InviteCommand {
 
     /// Show one of them, and who has used it; the code itself is not kept
     Show {
-        /// The invite's id
+        /// The invite's id, or the beginning of it
         #[arg(add = ArgValueCandidates::new(completions::invites))]
         id: String,
     },
 
     /// Make one useless
     Revoke {
-        /// The invite's id
+        /// The invite's id, or the beginning of it
         #[arg(add = ArgValueCandidates::new(completions::invites))]
         id: String,
     },

@@ -590,7 +590,7 @@ fn join_refuses_a_code_as_an_argument_and_does_not_repeat_it() {
 fn join_checks_the_code_before_it_asks_the_node() {
     let setup = Setup::empty();
     for (input, message) in [
-        ("", "error: this is not an invite code"),
+        ("", "error: no invite code was given"),
         ("https://example.org/", "error: this is not an invite code"),
         (&setup.code[..100], "error: the invite code is truncated"),
         (&setup.code.replace("i2plan://", "i2plan://A"), "error: the invite code is damaged"),
@@ -839,7 +839,14 @@ fn the_configuration_is_shown_and_changed() {
     let output = setup.run(&["config", "show"]);
     assert_eq!(stdout(&output).lines().nth(1), Some("node.name  alpha  /etc/i2plan/config.toml:3  live"));
     assert_eq!(stdout(&setup.run(&["config", "get", "node.name"])), "alpha\n");
-    assert_fails(&setup, &["config", "get", "node.nam"], 1, "not_found", "there is no key", "config show");
+    assert_fails(
+        &setup,
+        &["config", "get", "node.nam"],
+        1,
+        "not_found",
+        "unknown key node.nam; did you mean node.name?",
+        "config show",
+    );
     let output = setup.run(&["config", "set", "node.name", "beta"]);
     assert_eq!(stdout(&output), "node.name: alpha → beta\n");
     assert!(stderr(&output).contains("until the node is started again"));

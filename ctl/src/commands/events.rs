@@ -94,7 +94,11 @@ fn is_log(event: &Event) -> bool {
 /// What happened, in a sentence.
 #[must_use]
 pub fn describe(what: &What) -> String {
-    let member = |name: &str, node_id: &str| format!("{name} ({})", short(node_id));
+    let member = |name: &str, node_id: &str| match name {
+        // A node that has just started knows its tunnels before their members' names.
+        "" => short(node_id).to_owned(),
+        name => format!("{name} ({})", short(node_id)),
+    };
     match what {
         What::NetworkJoined { network, ipv4 } => format!("this node is a member of {network}, at {ipv4}"),
         What::NetworkLeft { network, revoked: true } => {
@@ -134,21 +138,27 @@ pub fn describe(what: &What) -> String {
                 SessionName::Substitute => "session in place of the control session",
                 SessionName::Data => "data session",
             };
-            let state = match state {
-                SessionState::Down => "down",
-                SessionState::Opening => "being opened",
-                SessionState::Up => "up",
-            };
-            let error = error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-            format!("the {session} is {state}{error}")
+            match error {
+                Some(error) if *state == SessionState::Down => format!("the {session} is down: {error}"),
+                // That was why it was down before.
+                _ => format!("the {session} is {}", describe_state(*state)),
+            }
         }
         What::DaemonUp { daemon } => format!("{daemon} answers"),
-        What::DaemonDown { daemon, error } => format!("{daemon} does not answer: {error}"),
+        What::DaemonDown { daemon, error } => format!("{daemon} does not work: {error}"),
         What::InterfaceUp { interface } => format!("interface {interface} is up"),
         What::KeyRotated { epoch } => format!("a new WireGuard key is published, epoch {epoch}"),
         What::ConfigChanged { key, value } => format!("{key} is {value} now"),
         What::JoinProgress { step } => format!("joining: {}", describe_step(*step)),
         What::Log { level, target, message } => format!("{level} {target}: {message}"),
+    }
+}
+
+fn describe_state(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Down => "down",
+        SessionState::Opening => "being opened",
+        SessionState::Up => "up",
     }
 }
 
@@ -187,6 +197,14 @@ mod tests {
             error: Some("gone".to_owned()),
         };
         assert_eq!(describe(&session), "the data session is down: gone");
+        let again = What::Session {
+            session: SessionName::Data,
+            state: SessionState::Opening,
+            error: Some("gone".to_owned()),
+        };
+        assert_eq!(describe(&again), "the data session is being opened");
+        let nameless = What::TunnelUp { node_id: "abcdefghijk".to_owned(), name: String::new() };
+        assert_eq!(describe(&nameless), "the tunnel to abcdefgh is up");
         assert_eq!(
             describe(&What::JoinProgress { step: JoinStep::Asking }),
             "joining: found the inviter, asking it"

@@ -34,6 +34,10 @@ const FIRST_TUNNEL: Duration = Duration::from_secs(60);
 /// If the code is none, has expired, or does not lead into the network.
 pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), Failure> {
     let code = read_code(args.file.as_deref()).await?;
+    if code.trim().is_empty() {
+        return Err(Failure::invalid("no invite code was given: the input is empty")
+            .with_hint("paste all of what `i2planctl invite create` printed on the other node"));
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let invite = parse(&code)?;
     let valid = check(&invite, now);
