@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
@@ -51,6 +52,12 @@ pub async fn run(machines: u8) -> Result<(), Failure> {
     for name in &names {
         println!("  {enter} {} __machine {name}", bin().join("lab").display());
     }
+    println!("\nA router that was killed is started again, in the foreground, on its machine:\n");
+    for name in &names {
+        println!("  lab __router {DIRECTORY}/router-{name}.json");
+    }
+    // Those who read this from a pipe wait for it.
+    std::io::stdout().flush()?;
     std::future::pending().await
 }
 

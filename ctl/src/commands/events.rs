@@ -30,15 +30,18 @@ enum OfTheStream<'a> {
 /// # Errors
 /// If the node is not there in the beginning.
 pub async fn run(socket: Option<&Path>, json: bool, args: &EventsArgs) -> Result<(), Failure> {
+    let mut interrupt = std::pin::pin!(output::interrupt()?);
     // A node that is not there is an error now, and waited for later.
-    let mut stream = daemon::connect(socket).await?.events();
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut stream = tokio::select! {
+        node = daemon::connect(socket) => node?.events(),
+        () = &mut interrupt => return Ok(()),
+    };
     let mut unread = std::pin::pin!(output::reader_leaves());
     let (mut begun, mut away, mut told) = (false, false, 0);
     while args.count.is_none_or(|count| told < count) && !output::reader_is_gone() {
         let notice = tokio::select! {
             notice = stream.next() => notice,
-            _ = &mut interrupt => break,
+            () = &mut interrupt => break,
             () = &mut unread => break,
         };
         match notice {

@@ -67,7 +67,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), F
         return output::json::print(&json!({ "network": network, "already_member": false }));
     }
     output::print(&describe(&network))?;
-    if progress.wait_for_tunnel().await {
+    if progress.wait_for_tunnel().await? {
         output::note("the first tunnel to a member is up");
     } else {
         output::note("there is no tunnel to a member yet: `i2planctl peers` shows when there is");
@@ -153,6 +153,7 @@ fn read_text(input: impl Read) -> io::Result<Zeroizing<String>> {
 /// Asks on the terminal, which does not show what is typed.
 async fn prompt() -> Result<Zeroizing<String>, Failure> {
     let failed = |error: io::Error| Failure::invalid(format!("cannot read from the terminal: {error}"));
+    let interrupt = output::interrupt()?;
     let silence = Silence::new().map_err(failed)?;
     let _ = write!(io::stderr(), "Invite code (it is not shown): ");
     // A thread of its own, which an interrupt can leave behind: a blocked read cannot be called off.
@@ -164,7 +165,7 @@ async fn prompt() -> Result<Zeroizing<String>, Failure> {
     });
     let line = tokio::select! {
         line = receiver => line.map_err(|_| Failure::internal("lost the terminal"))?.map_err(failed),
-        _ = tokio::signal::ctrl_c() => Err(Failure::invalid("interrupted; nothing was joined")),
+        () = interrupt => Err(Failure::invalid("interrupted; nothing was joined")),
     };
     drop(silence);
     output::note("");
@@ -209,12 +210,12 @@ impl Progress {
     /// Waits for the node's answer. An interrupt ends the waiting, and not what the node does.
     async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let mut work = std::pin::pin!(work);
-        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut interrupt = std::pin::pin!(output::interrupt()?);
         let result = loop {
             tokio::select! {
                 biased;
                 result = &mut work => break Ok(result),
-                _ = &mut interrupt => break Err(Failure::invalid("interrupted, but the node goes on joining")
+                () = &mut interrupt => break Err(Failure::invalid("interrupted, but the node goes on joining")
                     .with_hint(
                         "`i2planctl join` with the same code shows how far it is, and `i2planctl status` whether it \
                          is a member",
@@ -227,23 +228,22 @@ impl Progress {
     }
 
     /// Waits for a while until there is a tunnel, if the node tells.
-    async fn wait_for_tunnel(&mut self) -> bool {
+    async fn wait_for_tunnel(&mut self) -> Result<bool, Failure> {
         if self.connected || self.events.is_none() {
-            return self.connected;
+            return Ok(self.connected);
         }
         output::note("waiting for the first tunnel to a member; Ctrl-C stops the waiting, not the node");
         let deadline = sleep(FIRST_TUNNEL);
-        let (mut deadline, mut interrupt) =
-            (std::pin::pin!(deadline), std::pin::pin!(tokio::signal::ctrl_c()));
+        let (mut deadline, mut interrupt) = (std::pin::pin!(deadline), std::pin::pin!(output::interrupt()?));
         while !self.connected {
             tokio::select! {
                 () = &mut deadline => break,
-                _ = &mut interrupt => break,
+                () = &mut interrupt => break,
                 () = self.proceed() => {}
             }
         }
         self.erase();
-        self.connected
+        Ok(self.connected)
     }
 
     /// Waits for what happens next, and shows it.

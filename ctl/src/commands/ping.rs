@@ -84,7 +84,7 @@ async fn series_of(
     address: IpAddr,
 ) -> Result<(), Failure> {
     let say = |line: String| if tell { output::print(&line) } else { Ok(()) };
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupt = std::pin::pin!(output::interrupt()?);
     loop {
         while let Some(step) = series.on_time(started.elapsed()) {
             match step {
@@ -109,7 +109,7 @@ async fn series_of(
                     say(format!("reply from {address}: seq={number} time={}\n", millis(time)))?;
                 }
             }
-            _ = &mut interrupt => return Ok(()),
+            () = &mut interrupt => return Ok(()),
             () = sleep_until(wake) => {}
         }
     }
