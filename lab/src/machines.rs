@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::IntoRawFd as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub async fn run(machines: u8) -> Result<(), Failure> {
     for name in &names {
         progress.step(format!("starting the I2P router of {name}"));
         lab.add_stranger(name).await?;
-        make(name)?;
+        make(name).map_err(|failure| failure.during(&format!("making the machine {name}")))?;
     }
     progress.done();
     let enter = sandbox::entrance();
@@ -84,11 +84,11 @@ fn make(machine: &str) -> Result<(), Failure> {
     });
     let [mounts, uts] = thread.join().unwrap_or_else(|_| Err(Failure::new("a thread panicked")))?;
     for (namespace, file) in [("mnt", mounts), ("uts", uts)] {
-        let target = path(machine, namespace);
-        File::create(&target)?;
-        // The mount keeps the namespace alive.
-        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-        mount(Some(source.as_str()), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        // What keeps it alive is a descriptor of this process, which ends with all the others. A mount would be made by
+        // chance alone: the kernel wants that the other mount namespace has the greater number, and gives those to
+        // each CPU in batches.
+        let kept = format!("/proc/{}/fd/{}", std::process::id(), file.into_raw_fd());
+        symlink(kept, path(machine, namespace))?;
     }
     Ok(())
 }
