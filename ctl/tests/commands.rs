@@ -787,6 +787,10 @@ fn events_are_told_until_there_are_enough() {
     assert_eq!(lines.len(), 4);
     assert_eq!(lines[3], "2027-01-15T08:00:00Z  anna (abcdefgh) is a member");
 
+    // Those of the fake node lie in what is ahead.
+    let output = setup.run(&["events", "--since", "1m", "-n", "1"]);
+    assert_eq!(stdout(&output).lines().count(), 1);
+
     // Log lines are told to those who ask for them, and drive no terminal.
     let all = events().len();
     let output = setup.run(&["events", "--log", "-n", &all.to_string()]);

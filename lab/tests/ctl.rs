@@ -75,6 +75,7 @@ fn a_tool_for_the_whole_life_of_a_node() {
         reach(&lab.nodes[1], &lab.nodes[0]).await?;
         reach(&lab.nodes[0], &lab.nodes[1]).await?;
         commands_print_what_is_so(&lab.nodes[0], &lab.nodes[1]).await?;
+        past_events_are_told(&lab.nodes[1]).await?;
         events_are_followed_over_a_crash(&lab.nodes[0]).await?;
         the_doctor_names_open_doors(&lab.nodes[0]).await?;
         a_node_without_router_says_so(&mut lab).await?;
@@ -199,6 +200,12 @@ async fn commands_print_what_is_so(one: &Node, two: &Node) -> Result<(), Failure
         people.stdout
     );
     assert_eq!(network.members, 2);
+    Ok(())
+}
+
+async fn past_events_are_told(node: &Node) -> Result<(), Failure> {
+    let told = text(node, &["events", "--since", "1h", "-n", "1"]).await?;
+    assert!(told.ends_with("Z  keyd answers\n") || told.contains("session is"), "the beginning: {told}");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! `i2planctl events`.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::api::meshd::{BanReason, Event, JoinStep, Life, SessionName, SessionState, What};
 use i2plan_ipc::node::Notice;
@@ -36,6 +36,13 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &EventsArgs) -> Result
         node = daemon::connect(socket) => node?.events(),
         () = &mut interrupt => return Ok(()),
     };
+    let begin = match args.since {
+        None => 0,
+        Some(since) => {
+            stream = stream.with_past();
+            now().saturating_sub(since).as_millis()
+        }
+    };
     let mut unread = std::pin::pin!(output::reader_leaves());
     let (mut begun, mut away, mut told) = (false, false, 0);
     while args.count.is_none_or(|count| told < count) && !output::reader_is_gone() {
@@ -46,6 +53,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &EventsArgs) -> Result
         };
         match notice {
             Notice::Event(event) if is_log(&event) && !args.log => {}
+            Notice::Event(event) if u128::from(event.at) < begin => {}
             Notice::Event(event) => {
                 told += 1;
                 let line = format!("{}  {}\n", utc(event.at / 1000), clean(&describe(&event.what)));
@@ -85,9 +93,13 @@ fn of_the_stream(json: bool, what: &OfTheStream<'_>, line: &str) -> Result<(), F
         #[serde(flatten)]
         what: &'a OfTheStream<'a>,
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = now();
     let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     tell(json, &Timed { at, what }, &format!("{}  {line}", utc(now.as_secs())))
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn is_log(event: &Event) -> bool {
