@@ -314,7 +314,9 @@ mod tests {
             let meshd = begin_apart(&path);
             assert_eq!(answer(&caller, &peers).await["result"], json!({ "peers": [] }));
             assert_eq!(gateway.idle.lock().unwrap().len(), 1, "the connection is kept");
-            meshd.shutdown_background();
+            // Its connections are closed when this is over, and not before.
+            let end = move || meshd.shutdown_timeout(Duration::from_secs(60));
+            tokio::task::spawn_blocking(end).await.unwrap();
             std::fs::remove_file(&path).unwrap();
         }
         let error = answer(&caller, &peers).await["error"].clone();

@@ -13,17 +13,12 @@ const SOCKETS: [(&str, &str); 4] =
     [("keyd", "keyd.sock"), ("meshd", "meshd.sock"), ("tund", "tund.sock"), ("rpcd", "rpc.sock")];
 
 /// Looks at what is beside the control socket, at the daemons' state, and at the device that tunnels are made with.
-pub(super) fn check(
-    socket: &Path,
-    node_runs: bool,
-    data: Option<&Path>,
-    interface_is_up: bool,
-) -> Vec<Finding> {
+pub(super) fn check(socket: &Path, data: Option<&Path>, interface_is_up: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (mut unseen, mut seen) = (false, false);
     if let Some(run) = socket.parent().filter(|run| run.exists()) {
         seen = true;
-        unseen |= of_the_sockets(run, node_runs, &mut findings);
+        unseen |= of_the_sockets(run, socket.symlink_metadata().is_ok(), &mut findings);
     }
     if let Some(data) = data.filter(|data| data.exists()) {
         seen = true;
@@ -63,7 +58,7 @@ fn of_the_room(data: &Path, total: u64, free: u64) -> Option<Finding> {
 }
 
 /// Returns whether something could not be seen.
-fn of_the_sockets(run: &Path, node_runs: bool, findings: &mut Vec<Finding>) -> bool {
+fn of_the_sockets(run: &Path, node_is_up: bool, findings: &mut Vec<Finding>) -> bool {
     let shown = run.display();
     if run.metadata().is_ok_and(|found| found.mode() & 0o002 != 0) {
         findings.push(Finding::problem(
@@ -98,8 +93,8 @@ fn of_the_sockets(run: &Path, node_runs: bool, findings: &mut Vec<Finding>) -> b
                 format!("see the log of i2plan-{daemon}, and start the node"),
             )),
             Ok(_) => {}
-            // That none is there when the node does not run, or does without rpcd, is no news.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && (daemon == "rpcd" || !node_runs) => {}
+            // That none is there when meshd's is not has been said, and a node can do without rpcd.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && (daemon == "rpcd" || !node_is_up) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => findings.push(Finding::problem(
                 daemon,
                 format!("there is no socket {shown}"),
@@ -217,8 +212,7 @@ mod tests {
     }
 
     fn problems(socket: &Path, data: Option<&Path>) -> Vec<(String, String)> {
-        let found =
-            check(socket, true, data, true).into_iter().filter(|finding| finding.level == Level::Problem);
+        let found = check(socket, data, true).into_iter().filter(|finding| finding.level == Level::Problem);
         found.map(|finding| (finding.subject, finding.message)).collect()
     }
 
@@ -248,7 +242,9 @@ mod tests {
         let found = problems(&paths[1], None);
         assert!(found.len() == 1 && found[0].1.starts_with("there is no socket"), "{found:?}");
         // Of a node that does not run that is said already.
-        assert_eq!(check(&paths[1], false, None, true).len(), 1);
+        let stopped = tempfile::tempdir().unwrap();
+        mode(stopped.path(), 0o755);
+        assert_eq!(problems(&stopped.path().join("meshd.sock"), None), []);
         let listener = UnixListener::bind(&paths[2]).unwrap();
         mode(&paths[2], 0o000);
         let found = problems(&paths[1], None);

@@ -124,9 +124,8 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
             findings.push(of_the_router(&Bridge::probe(address).await, false));
         }
     }
-    let runs = answers.is_ok();
     let interface_is_up = answers.is_ok_and(|answers| answers.status.tunnel.interface.is_some());
-    findings.extend(files::check(&socket, runs, data_dir.as_deref(), interface_is_up));
+    findings.extend(files::check(&socket, data_dir.as_deref(), interface_is_up));
     findings.push(clock::check());
 
     let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
