@@ -99,6 +99,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
     let answers = ask(&socket).await;
     let mut findings = Vec::new();
     let mut walls = HashMap::new();
+    let mut of_the_clocks = None;
     let config = Config::load(args.config.as_deref());
     let data_dir =
         args.data_dir.clone().or_else(|| config.as_ref().ok().map(|config| config.data_dir.clone()));
@@ -107,6 +108,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
             let bridge = Bridge::probe(status.sam.address).await;
             findings.extend(of_the_node(status, &Version::current(), &bridge));
             findings.extend(of_the_members(status, peers));
+            of_the_clocks = clock::compare(peers);
             let (found, of_the_walls) = walls::look(status, bridge.own_router());
             walls = found;
             findings.extend(of_the_walls);
@@ -127,6 +129,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
     let interface_is_up = answers.is_ok_and(|answers| answers.status.tunnel.interface.is_some());
     findings.extend(files::check(&socket, data_dir.as_deref(), interface_is_up));
     findings.push(clock::check());
+    findings.extend(of_the_clocks);
 
     let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
     if json {
