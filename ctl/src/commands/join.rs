@@ -28,6 +28,11 @@ const MAX_INPUT: u64 = 4096;
 /// How long the first tunnel to a member is waited for.
 const FIRST_TUNNEL: Duration = Duration::from_secs(60);
 
+/// How long the steps that were done may take to be told.
+const LAST_STEPS: Duration = Duration::from_millis(200);
+
+const WAITING: &str = "waiting for the first tunnel to a member; Ctrl-C stops the waiting, not the node";
+
 /// Joins a network.
 ///
 /// # Errors
@@ -232,17 +237,23 @@ impl Progress {
         if self.connected || self.events.is_none() {
             return Ok(self.connected);
         }
-        output::note("waiting for the first tunnel to a member; Ctrl-C stops the waiting, not the node");
-        let deadline = sleep(FIRST_TUNNEL);
-        let (mut deadline, mut interrupt) = (std::pin::pin!(deadline), std::pin::pin!(output::interrupt()?));
-        while !self.connected {
-            tokio::select! {
-                () = &mut deadline => break,
-                () = &mut interrupt => break,
-                () = self.proceed() => {}
+        let mut interrupt = std::pin::pin!(output::interrupt()?);
+        // The steps before this one are told a moment after the answer.
+        for (patience, what) in [(LAST_STEPS, None), (FIRST_TUNNEL, Some(WAITING))] {
+            what.filter(|_| !self.connected).into_iter().for_each(output::note);
+            let mut deadline = std::pin::pin!(sleep(patience));
+            while !self.connected {
+                tokio::select! {
+                    () = &mut deadline => break,
+                    () = &mut interrupt => {
+                        self.erase();
+                        return Ok(false);
+                    }
+                    () = self.proceed() => {}
+                }
             }
+            self.erase();
         }
-        self.erase();
         Ok(self.connected)
     }
 
