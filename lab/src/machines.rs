@@ -1,7 +1,7 @@
 //! A private I2P network and machines on it, on which a person runs nodes by hand.
 //!
-//! A machine is a network namespace with an I2P router, and mount and UTS namespaces with a host name, users for the
-//! daemons, and `/etc`, `/var/lib` and `/run/i2plan` of its own: what a node keeps where it is told nothing else.
+//! A machine is a network namespace with an I2P router, and mount and UTS namespaces with a host name, users for
+//! the daemons, and `/etc`, `/var/lib` and `/run/i2plan` of its own: what a node uses if it is told nothing else.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -84,9 +84,9 @@ fn make(machine: &str) -> Result<(), Failure> {
     });
     let [mounts, uts] = thread.join().unwrap_or_else(|_| Err(Failure::new("a thread panicked")))?;
     for (namespace, file) in [("mnt", mounts), ("uts", uts)] {
-        // What keeps it alive is a descriptor of this process, which ends with all the others. A mount would be made by
-        // chance alone: the kernel wants that the other mount namespace has the greater number, and gives those to
-        // each CPU in batches.
+        // What keeps it alive is a descriptor of this process, which ends with all the others. A mount would be
+        // made by chance alone: the kernel wants that the other mount namespace has the greater number, and gives
+        // numbers to each CPU in batches.
         let kept = format!("/proc/{}/fd/{}", std::process::id(), file.into_raw_fd());
         symlink(kept, path(machine, namespace))?;
     }
@@ -98,7 +98,7 @@ fn tmpfs(target: &Path) -> Result<(), Failure> {
     Ok(mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some("mode=0755"))?)
 }
 
-/// Puts a directory in the place of another: what is in that can be seen, and nothing that is written reaches it.
+/// Puts a directory in the place of another: what is in that can be seen, and what is written does not reach it.
 fn of_its_own(directory: &Path, machine: &str) -> Result<(), Failure> {
     let name = directory.as_os_str().to_string_lossy().replace('/', "_");
     let host = path(machine, &format!("host{name}"));

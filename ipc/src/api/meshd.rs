@@ -586,8 +586,8 @@ pub struct Peer {
     pub endpoint: String,
     /// Invitations between the founder and it.
     pub depth: u64,
-    /// When it signed what it says of itself, Unix time by its own clock. If that is still to come, this node's clock
-    /// is behind.
+    /// When it signed what it says of itself, Unix time by its own clock. If that is still to come, this node's
+    /// clock is behind its.
     pub signed_at: u64,
     /// Whether it is there, as far as is known.
     pub life: Life,

@@ -16,8 +16,8 @@ pub(super) fn check() -> Finding {
     judge(now(), Version::current().built_at, synchronised())
 }
 
-/// Compares this clock with those of members, going by what they have signed. A record is older than its time by what it
-/// was under way, so only clocks that are ahead can be told.
+/// Compares this clock with those of members, going by what they have signed. A record was under way for an
+/// unknown time, so only clocks that are ahead can be told.
 pub(super) fn compare(peers: &[Peer]) -> Option<Finding> {
     ahead(&peers.iter().map(|peer| (peer.name.as_str(), peer.signed_at)).collect::<Vec<_>>(), now())
 }
