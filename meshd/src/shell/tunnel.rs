@@ -117,8 +117,8 @@ async fn serve(
                 Err(ClientError::Api(error)) => Some(error),
                 Err(error) => return Err(error),
             };
-            wait = if error.is_some() { LONGEST_RETRY.min(wait * 2) } else { POLL };
             again = Instant::now() + wait;
+            wait = if error.is_some() { LONGEST_RETRY.min(wait * 2) } else { POLL };
         }
         let stats = match client.call(Request::Stats).await? {
             tund::Reply::Stats(stats) => Some(stats),
