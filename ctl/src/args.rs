@@ -139,14 +139,14 @@ pub enum InviteCommand {
 
     /// Show one of them, and who has used it; the code itself is not kept
     Show {
-        /// The invite's id
+        /// The invite's id, or the beginning of it
         #[arg(add = ArgValueCandidates::new(completions::invites))]
         id: String,
     },
 
     /// Make one useless
     Revoke {
-        /// The invite's id
+        /// The invite's id, or the beginning of it
         #[arg(add = ArgValueCandidates::new(completions::invites))]
         id: String,
     },
@@ -260,6 +260,10 @@ impl Ping {
 /// `i2planctl events`
 #[derive(Debug, clap::Args)]
 pub struct EventsArgs {
+    /// Tell first what has happened in this time, as far as the node remembers it: 90s, 30m, 24h or 7d
+    #[arg(long, value_name = "DURATION", value_parser = parse_since)]
+    pub since: Option<Duration>,
+
     /// Stop after so many events
     #[arg(short = 'n', long, value_name = "N")]
     pub count: Option<u64>,
@@ -470,11 +474,13 @@ Examples:
   i2planctl ping web -c 1 -w 1m        # wait until it answers";
 
 const EVENTS_HELP: &str = "\
-Begins with what happens next, and goes on until Ctrl-C, also while the node is away. It says so when it has missed \
-something. With --json each event is one line.
+Begins with what happens next, or with --since, and goes on until Ctrl-C, also while the node is away. It says so \
+when it has missed something. The node remembers its last 1024 events, since meshd was started. With --json each \
+event is one line.
 
 Examples:
   i2planctl events
+  i2planctl events --since 10m --log
   i2planctl events --json | jq --unbuffered 'select(.event == \"member_life\")'";
 
 const CONFIG_SHOW_HELP: &str = "\
@@ -681,10 +687,16 @@ pub(crate) fn parse_expiry(text: &str) -> Result<Duration, String> {
     match i2plan_meshd::config::parse_duration(text) {
         Some(Duration::ZERO) => Err("an invite that has expired invites nobody".to_owned()),
         Some(duration) => Ok(duration),
-        None => {
-            Err("write a number with s, m, h or d, such as 90s, 30m, 24h or 7d, or plain seconds".to_owned())
-        }
+        None => Err(HOW_LONG.to_owned()),
     }
+}
+
+/// How a duration is written.
+pub(crate) const HOW_LONG: &str =
+    "write a number with s, m, h or d, such as 90s, 30m, 24h or 7d, or plain seconds";
+
+fn parse_since(text: &str) -> Result<Duration, String> {
+    i2plan_meshd::config::parse_duration(text).ok_or_else(|| HOW_LONG.to_owned())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The connection to `meshd`, and what to do when there is none.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use i2plan_ipc::Node;
@@ -81,6 +81,12 @@ pub fn explain_connect(path: &Path, error: &io::Error) -> Failure {
                     "start the node, as a service or with `sudo i2planctl up`; if its socket is elsewhere, \
                      name it with --socket or I2PLAN_SOCKET",
                 )
+        }
+        io::ErrorKind::ConnectionRefused
+            if path.metadata().is_ok_and(|found| !found.file_type().is_socket()) =>
+        {
+            Failure::new(Kind::Unreachable, format!("{shown} is no socket"))
+                .with_hint("name the node's control socket, meshd.sock, with --socket or I2PLAN_SOCKET")
         }
         io::ErrorKind::ConnectionRefused => {
             Failure::new(Kind::Unreachable, format!("i2plan is not running: nobody listens on {shown}"))

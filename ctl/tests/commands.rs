@@ -228,6 +228,7 @@ fn peer(name: &str) -> Peer {
         public_key: "key".to_owned(),
         endpoint: "x.b32.i2p".to_owned(),
         depth: 1,
+        signed_at: 1_800_000_000,
         life: Life::Present,
         banned: false,
         last_heard: None,
@@ -590,7 +591,7 @@ fn join_refuses_a_code_as_an_argument_and_does_not_repeat_it() {
 fn join_checks_the_code_before_it_asks_the_node() {
     let setup = Setup::empty();
     for (input, message) in [
-        ("", "error: this is not an invite code"),
+        ("", "error: no invite code was given"),
         ("https://example.org/", "error: this is not an invite code"),
         (&setup.code[..100], "error: the invite code is truncated"),
         (&setup.code.replace("i2plan://", "i2plan://A"), "error: the invite code is damaged"),
@@ -787,6 +788,10 @@ fn events_are_told_until_there_are_enough() {
     assert_eq!(lines.len(), 4);
     assert_eq!(lines[3], "2027-01-15T08:00:00Z  anna (abcdefgh) is a member");
 
+    // Those of the fake node lie in what is ahead.
+    let output = setup.run(&["events", "--since", "1m", "-n", "1"]);
+    assert_eq!(stdout(&output).lines().count(), 1);
+
     // Log lines are told to those who ask for them, and drive no terminal.
     let all = events().len();
     let output = setup.run(&["events", "--log", "-n", &all.to_string()]);
@@ -839,7 +844,14 @@ fn the_configuration_is_shown_and_changed() {
     let output = setup.run(&["config", "show"]);
     assert_eq!(stdout(&output).lines().nth(1), Some("node.name  alpha  /etc/i2plan/config.toml:3  live"));
     assert_eq!(stdout(&setup.run(&["config", "get", "node.name"])), "alpha\n");
-    assert_fails(&setup, &["config", "get", "node.nam"], 1, "not_found", "there is no key", "config show");
+    assert_fails(
+        &setup,
+        &["config", "get", "node.nam"],
+        1,
+        "not_found",
+        "unknown key node.nam; did you mean node.name?",
+        "config show",
+    );
     let output = setup.run(&["config", "set", "node.name", "beta"]);
     assert_eq!(stdout(&output), "node.name: alpha → beta\n");
     assert!(stderr(&output).contains("until the node is started again"));

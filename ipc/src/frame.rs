@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::notification::one_line;
+
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 5;
 
@@ -17,6 +19,9 @@ pub const MAX_FDS: usize = 4;
 /// How deep lists and maps may lie in each other in a body. The deepest message has less than ten levels; a
 /// decoder that follows a stranger's nesting as far as it goes runs out of stack.
 const MAX_DEPTH: usize = 32;
+
+/// Bytes of what is said of a body that cannot be decoded.
+const MAX_REASON: usize = 200;
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +105,9 @@ pub fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     let mut rest = body;
     let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
     deserializer.set_max_depth(MAX_DEPTH);
-    let value = T::deserialize(&mut deserializer).map_err(|error| FrameError::Body(error.to_string()))?;
+    // It repeats names that the sender chose.
+    let value = T::deserialize(&mut deserializer)
+        .map_err(|error| FrameError::Body(one_line(&error.to_string(), MAX_REASON)))?;
     if !rest.is_empty() {
         return Err(FrameError::Body(format!("{} bytes follow the message", rest.len())));
     }
@@ -130,6 +137,20 @@ mod tests {
         let mut body = encode_body(&7u32).unwrap();
         body.push(0);
         assert!(decode_body::<u32>(&body).is_err());
+    }
+
+    #[test]
+    fn an_error_is_a_short_line_whatever_names_the_sender_chose() {
+        #[derive(Debug, serde::Deserialize)]
+        enum Known {
+            One,
+        }
+        for name in ["a\nb\x1b[2J".to_owned(), "x".repeat(100_000)] {
+            let body = encode_body(&name).unwrap();
+            let error = decode_body::<Known>(&body).unwrap_err().to_string();
+            assert!(error.contains("unknown variant") && error.len() < 300, "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
     }
 
     #[test]

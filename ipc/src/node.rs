@@ -246,6 +246,14 @@ impl EventStream {
         self
     }
 
+    /// Has what the node remembers told first: up to [`EVENTS_KEPT`](crate::api::meshd::EVENTS_KEPT) events.
+    #[must_use]
+    pub fn with_past(mut self) -> Self {
+        // A place that is in no run's row stands before all that is there.
+        self.after = Some(Place { run: 0, number: 0 });
+        self
+    }
+
     /// What happens next. It is cancel-safe: if it is given up, as in `tokio::select!`, nothing is lost.
     pub async fn next(&mut self) -> Notice {
         loop {

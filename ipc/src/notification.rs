@@ -70,7 +70,7 @@ impl Notification {
             line("STOPPING", &1);
         }
         if let Some(status) = &self.status {
-            line("STATUS", &one_line(status));
+            line("STATUS", &one_line(status, MAX_STATUS));
         }
         if self.watchdog {
             line("WATCHDOG", &1);
@@ -109,7 +109,7 @@ impl Notification {
                 "RELOADING" => reloading = is_one,
                 "MONOTONIC_USEC" => since = value.parse().ok(),
                 "STOPPING" => parsed.stopping = is_one,
-                "STATUS" => parsed.status = Some(one_line(value)),
+                "STATUS" => parsed.status = Some(one_line(value, MAX_STATUS)),
                 "WATCHDOG" => parsed.watchdog = is_one,
                 "EXTEND_TIMEOUT_USEC" => {
                     parsed.extend_timeout = value.parse().ok().map(Duration::from_micros);
@@ -138,9 +138,9 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| (byte == b' ' || byte.is_ascii_graphic()) && byte != b':')
 }
 
-fn one_line(text: &str) -> String {
-    let characters =
-        text.char_indices().take_while(|(at, character)| at + character.len_utf8() <= MAX_STATUS);
+/// The beginning of a text, of at most so many bytes, without what would break a line or drive a terminal.
+pub(crate) fn one_line(text: &str, most: usize) -> String {
+    let characters = text.char_indices().take_while(|(at, character)| at + character.len_utf8() <= most);
     characters.map(|(_, character)| if character.is_control() { ' ' } else { character }).collect()
 }
 

@@ -209,6 +209,15 @@ impl ByteSocket {
         Ok(())
     }
 
+    /// Waits until the peer has hung up. One that only says no more may still wait for an answer.
+    pub async fn hung_up(&self) {
+        const PAUSE: Duration = Duration::from_secs(1);
+        // A connection that can be written to is so all the time: there is nothing to be woken by.
+        while self.0.ready(Interest::WRITABLE).await.is_ok_and(|ready| !ready.is_write_closed()) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Sends as much of these as needs no waiting.
     pub fn write_at_once(&self, bytes: &[u8]) {
         let _ = send(&self.0, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);

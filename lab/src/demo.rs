@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::Failure;
 use crate::node::{Lab, Node, bin, credentials};
 use crate::progress::Progress;
+use crate::sandbox;
 use crate::stats::{Pings, Times, mbit};
 use crate::traffic::{ping, reach, transfer};
 
@@ -229,8 +230,7 @@ fn times(times: Option<Times>) -> String {
 
 /// How to look at what is left running.
 fn explain(lab: &Lab) {
-    // The id of this process as the outer one's namespace sees it is not known here; its own command line is.
-    let enter = "nsenter --all --target $(pgrep --newest --full 'lab.* demo')";
+    let enter = sandbox::entrance();
     eprintln!("\nLeft running; Ctrl-C takes it down. From another terminal, as the same user:");
     for node in &lab.nodes {
         eprintln!(

@@ -8,7 +8,8 @@
 //! * [`probe`]: what runs inside a node's namespace to measure it.
 //! * [`traffic`]: what nodes send each other over their tunnels.
 //! * [`intruder`]: somebody in a daemon's place, who tries its walls.
-//! * [`demo`], [`bench`], [`bench_ctl`]: what users run.
+//! * [`machines`]: a network on which a person runs nodes by hand.
+//! * [`demo`], [`bench`], [`bench_ctl`]: what else users run.
 //! * [`sim`]: meshes of a thousand in virtual time.
 //! * [`systemd`]: the packages on real systems under systemd.
 //! * [`attack`]: what an intruder runs.
@@ -27,6 +28,7 @@ pub mod build;
 pub mod demo;
 pub mod i2p;
 pub mod intruder;
+pub mod machines;
 pub mod netns;
 pub mod node;
 pub mod probe;

@@ -22,7 +22,7 @@ use crate::{Failure, tail};
 pub const PROGRAMS_VARIABLE: &str = "I2PLAN_LAB_PROGRAMS";
 
 /// First of the users that daemons run under; every node has its own five.
-const FIRST_UID: u32 = 20_000;
+pub(crate) const FIRST_UID: u32 = 20_000;
 
 /// Addresses for the routers that carry tunnels.
 const INTERNET_ADDRESSES: u8 = 8;

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{ChildStdout, Command};
 
+use crate::node::bin;
 use crate::{Failure, netns};
 
 /// A process to be.
@@ -230,5 +231,8 @@ pub fn become_in(namespace: &str, program: &OsString, args: &[OsString]) -> Fail
 
 /// This program or, in a test, the laboratory's program.
 pub(crate) fn own_program() -> PathBuf {
-    std::env::var_os("I2PLAN_LAB_PROGRAM").map_or_else(|| "/proc/self/exe".into(), PathBuf::from)
+    // Where it is installed it has a name by which people recognize it.
+    let installed = Some(bin().join("lab")).filter(|program| program.exists());
+    let named = std::env::var_os("I2PLAN_LAB_PROGRAM").map(PathBuf::from);
+    named.or(installed).unwrap_or_else(|| "/proc/self/exe".into())
 }

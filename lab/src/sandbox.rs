@@ -11,6 +11,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -29,6 +30,15 @@ pub const DIRECTORY: &str = "/run/i2plan-lab";
 
 /// Uids and gids that a run needs in its user namespace.
 const IDS: u32 = 65_536;
+
+/// The id of the inner process in the namespace of the outer one.
+static OUTER_PID: OnceLock<String> = OnceLock::new();
+
+/// The beginning of a command that runs another in the sandbox, from a terminal outside of it.
+#[must_use]
+pub fn entrance() -> String {
+    format!("nsenter --all --target {}", OUTER_PID.get().map_or("PID", String::as_str))
+}
 
 /// Whether this process is the inner one.
 #[must_use]
@@ -106,6 +116,9 @@ pub fn enter() -> Result<(), Failure> {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(1);
     })?;
+    // This /proc is still the outer one's.
+    let outer = std::fs::read_link("/proc/self")?;
+    OUTER_PID.get_or_init(|| outer.display().to_string());
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     mount(

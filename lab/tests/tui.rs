@@ -237,7 +237,7 @@ fn a_node_is_watched_and_controlled_from_a_terminal() {
 
         // Traffic is drawn.
         terminal.press("1").await?;
-        terminal.until("bytes are counted", LATER, |terminal| terminal.shows("at most")).await?;
+        terminal.until("bytes are counted", LATER, |terminal| terminal.shows("means to")).await?;
 
         // Banned, and not any more.
         terminal.press("2b").await?;

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{activation, hardening, logging};
-use i2plan_ipc::version::Version;
 use i2plan_meshd::config::Config;
 use i2plan_meshd::shell::daemon::{Options, run};
 use i2plan_meshd::shell::row::Row;
@@ -34,25 +33,8 @@ target=level,...), I2PLAN_LOG_FORMAT (text, json, journal), DEBUG_I2P, WARNFAIL_
 SIGHUP: reads the configuration again.
 ";
 
-/// Exit status for a command line or configuration that cannot be right.
-const USAGE: u8 = 2;
-
 fn main() -> ExitCode {
-    let args = match parse() {
-        Ok(Some(args)) => args,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(error) => return fail(USAGE, &format!("{error}; see --help")),
-    };
-    match start(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err((status, message)) => fail(status, &message),
-    }
-}
-
-fn fail(status: u8, message: &str) -> ExitCode {
-    eprintln!("i2plan-meshd: {message}");
-    Supervisor::of_this_process().status(message);
-    ExitCode::from(status)
+    program::run("i2plan-meshd", HELP, parse(), start)
 }
 
 struct Args {
@@ -63,7 +45,7 @@ struct Args {
     listen: Option<PathBuf>,
 }
 
-fn parse() -> Result<Option<Args>, lexopt::Error> {
+fn parse() -> Result<Asked<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut args = Args {
         config: None,
@@ -80,35 +62,26 @@ fn parse() -> Result<Option<Args>, lexopt::Error> {
             Long("keyd-socket") => args.keyd = parser.value()?.into(),
             Long("tund-socket") => args.tund = parser.value()?.into(),
             Long("listen") => args.listen = Some(parser.value()?.into()),
-            Short('h') | Long("help") => {
-                print!("{HELP}");
-                return Ok(None);
-            }
-            Short('V') | Long("version") => {
-                println!("i2plan-meshd {}", Version::current());
-                return Ok(None);
-            }
+            Short('h') | Long("help") => return Ok(Asked::Help),
+            Short('V') | Long("version") => return Ok(Asked::Version),
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Some(args))
+    Ok(Asked::Run(args))
 }
 
-fn start(args: Args) -> Result<(), (u8, String)> {
-    let usage = |error: &dyn std::fmt::Display| (USAGE, error.to_string());
-    let failed = |error: &dyn std::fmt::Display| (1, error.to_string());
-    hardening::harden().map_err(|error| failed(&format!("cannot give up privileges: {error}")))?;
+fn start(args: Args) -> Result<(), End> {
+    hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
     let mut run_id = [0; 8];
-    getrandom::fill(&mut run_id).map_err(|error| failed(&error))?;
+    getrandom::fill(&mut run_id).map_err(End::failed)?;
     // Below 2^53, where a program that has no other numbers than JavaScript's knows it exactly.
     let row = Arc::new(Row::new(u64::from_ne_bytes(run_id) >> 11));
     let followed = Arc::clone(&row);
-    logging::init_with(move |line| followed.push_line(line)).map_err(|error| usage(&error))?;
-    let config = Config::load(args.config.as_deref()).map_err(|error| usage(&error))?;
-    let listener = activation::listener(args.listen.as_deref()).map_err(|error| usage(&error))?;
+    logging::init_with(move |line| followed.push_line(line)).map_err(End::usage)?;
+    let config = Config::load(args.config.as_deref()).map_err(End::usage)?;
+    let listener = activation::listener(args.listen.as_deref()).map_err(End::usage)?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("meshd"));
     let options = Options { config, state, keyd: args.keyd, tund: args.tund, row };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
-    runtime.block_on(run(options, listener)).map_err(|error| failed(&error))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
+    runtime.block_on(run(options, listener)).map_err(End::failed)
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{activation, hardening, logging};
-use i2plan_ipc::version::Version;
 use i2plan_meshd::config::Config;
 use i2planctl::rpc::server::{Options, run};
 
@@ -26,24 +26,8 @@ Options:
 Environment: the configuration's variables, and I2PLAN_LOG (error, warn, info, debug, or target=level,...).
 ";
 
-/// Exit status for a command line or configuration that cannot be right.
-const USAGE: u8 = 2;
-
 fn main() -> ExitCode {
-    let args = match parse() {
-        Ok(Some(args)) => args,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(error) => return fail(USAGE, &format!("{error}; see --help")),
-    };
-    match start(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err((status, message)) => fail(status, &message),
-    }
-}
-
-fn fail(status: u8, message: &str) -> ExitCode {
-    eprintln!("i2plan-rpcd: {message}");
-    ExitCode::from(status)
+    program::run("i2plan-rpcd", HELP, parse(), start)
 }
 
 struct Args {
@@ -53,7 +37,7 @@ struct Args {
     listen: Option<PathBuf>,
 }
 
-fn parse() -> Result<Option<Args>, lexopt::Error> {
+fn parse() -> Result<Asked<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut args = Args {
         config: None,
@@ -68,33 +52,24 @@ fn parse() -> Result<Option<Args>, lexopt::Error> {
             Long("state") => args.state = Some(parser.value()?.into()),
             Long("meshd-socket") => args.meshd = parser.value()?.into(),
             Long("listen") => args.listen = Some(parser.value()?.into()),
-            Short('h') | Long("help") => {
-                print!("{HELP}");
-                return Ok(None);
-            }
-            Short('V') | Long("version") => {
-                println!("i2plan-rpcd {}", Version::current());
-                return Ok(None);
-            }
+            Short('h') | Long("help") => return Ok(Asked::Help),
+            Short('V') | Long("version") => return Ok(Asked::Version),
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Some(args))
+    Ok(Asked::Run(args))
 }
 
-fn start(args: Args) -> Result<(), (u8, String)> {
-    let usage = |error: &dyn std::fmt::Display| (USAGE, error.to_string());
-    let failed = |error: &dyn std::fmt::Display| (1, error.to_string());
-    hardening::harden().map_err(|error| failed(&format!("cannot give up privileges: {error}")))?;
-    logging::init().map_err(|error| usage(&error))?;
-    let config = Config::load(args.config.as_deref()).map_err(|error| usage(&error))?;
+fn start(args: Args) -> Result<(), End> {
+    hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
+    logging::init().map_err(End::usage)?;
+    let config = Config::load(args.config.as_deref()).map_err(End::usage)?;
     if !config.rpc_enabled {
-        return Err(usage(&"rpc.enabled is false in the configuration"));
+        return Err(End::usage("rpc.enabled is false in the configuration"));
     }
-    let listener = activation::listener(args.listen.as_deref()).map_err(|error| usage(&error))?;
+    let listener = activation::listener(args.listen.as_deref()).map_err(End::usage)?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("rpc"));
     let options = Options { meshd: args.meshd, tcp: config.rpc_tcp_address, state };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
-    runtime.block_on(run(listener, options)).map_err(|error| failed(&error))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
+    runtime.block_on(run(listener, options)).map_err(End::failed)
 }

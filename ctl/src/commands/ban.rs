@@ -8,7 +8,7 @@ use i2plan_ipc::version::utc;
 use serde_json::json;
 
 use super::member::{self, Named};
-use crate::args::BanAdd;
+use crate::args::{BanAdd, HOW_LONG};
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output::table::{Column, Table};
@@ -114,8 +114,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     match i2plan_meshd::config::parse_duration(text) {
         Some(Duration::ZERO) => Err("a ban that is over bans nobody".to_owned()),
         Some(duration) => Ok(duration),
-        None => {
-            Err("write a number with s, m, h or d, such as 90s, 30m, 24h or 7d, or plain seconds".to_owned())
-        }
+        None => Err(HOW_LONG.to_owned()),
     }
 }

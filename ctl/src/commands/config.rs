@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use i2plan_ipc::api::meshd::{ConfigChange, Setting, Source};
-use i2plan_meshd::config::Config;
+use i2plan_meshd::config::{Config, unknown};
 use serde_json::json;
 
 use crate::daemon;
@@ -39,8 +39,8 @@ pub async fn show(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 pub async fn get(socket: Option<&Path>, json: bool, key: &str) -> Result<(), Failure> {
     let settings = daemon::connect(socket).await?.config().await?;
     let Some(setting) = settings.iter().find(|setting| setting.key == key) else {
-        return Err(Failure::new(Kind::NotFound, format!("there is no key {:?}", clean(key)))
-            .with_hint("`i2planctl config show` lists them"));
+        return Err(Failure::new(Kind::NotFound, clean(&unknown(key)))
+            .with_hint("`i2planctl config show` lists all keys"));
     };
     if json {
         return output::json::print(&json!({ "setting": setting }));

@@ -1,7 +1,7 @@
 //! `i2planctl events`.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::api::meshd::{BanReason, Event, JoinStep, Life, SessionName, SessionState, What};
 use i2plan_ipc::node::Notice;
@@ -30,19 +30,30 @@ enum OfTheStream<'a> {
 /// # Errors
 /// If the node is not there in the beginning.
 pub async fn run(socket: Option<&Path>, json: bool, args: &EventsArgs) -> Result<(), Failure> {
+    let mut interrupt = std::pin::pin!(output::interrupt()?);
     // A node that is not there is an error now, and waited for later.
-    let mut stream = daemon::connect(socket).await?.events();
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut stream = tokio::select! {
+        node = daemon::connect(socket) => node?.events(),
+        () = &mut interrupt => return Ok(()),
+    };
+    let begin = match args.since {
+        None => 0,
+        Some(since) => {
+            stream = stream.with_past();
+            now().saturating_sub(since).as_millis()
+        }
+    };
     let mut unread = std::pin::pin!(output::reader_leaves());
     let (mut begun, mut away, mut told) = (false, false, 0);
     while args.count.is_none_or(|count| told < count) && !output::reader_is_gone() {
         let notice = tokio::select! {
             notice = stream.next() => notice,
-            _ = &mut interrupt => break,
+            () = &mut interrupt => break,
             () = &mut unread => break,
         };
         match notice {
             Notice::Event(event) if is_log(&event) && !args.log => {}
+            Notice::Event(event) if u128::from(event.at) < begin => {}
             Notice::Event(event) => {
                 told += 1;
                 let line = format!("{}  {}\n", utc(event.at / 1000), clean(&describe(&event.what)));
@@ -82,9 +93,13 @@ fn of_the_stream(json: bool, what: &OfTheStream<'_>, line: &str) -> Result<(), F
         #[serde(flatten)]
         what: &'a OfTheStream<'a>,
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = now();
     let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     tell(json, &Timed { at, what }, &format!("{}  {line}", utc(now.as_secs())))
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn is_log(event: &Event) -> bool {
@@ -94,7 +109,11 @@ fn is_log(event: &Event) -> bool {
 /// What happened, in a sentence.
 #[must_use]
 pub fn describe(what: &What) -> String {
-    let member = |name: &str, node_id: &str| format!("{name} ({})", short(node_id));
+    let member = |name: &str, node_id: &str| match name {
+        // A node that has just started knows its tunnels before their members' names.
+        "" => short(node_id).to_owned(),
+        name => format!("{name} ({})", short(node_id)),
+    };
     match what {
         What::NetworkJoined { network, ipv4 } => format!("this node is a member of {network}, at {ipv4}"),
         What::NetworkLeft { network, revoked: true } => {
@@ -134,21 +153,27 @@ pub fn describe(what: &What) -> String {
                 SessionName::Substitute => "session in place of the control session",
                 SessionName::Data => "data session",
             };
-            let state = match state {
-                SessionState::Down => "down",
-                SessionState::Opening => "being opened",
-                SessionState::Up => "up",
-            };
-            let error = error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-            format!("the {session} is {state}{error}")
+            match error {
+                Some(error) if *state == SessionState::Down => format!("the {session} is down: {error}"),
+                // That was why it was down before.
+                _ => format!("the {session} is {}", describe_state(*state)),
+            }
         }
         What::DaemonUp { daemon } => format!("{daemon} answers"),
-        What::DaemonDown { daemon, error } => format!("{daemon} does not answer: {error}"),
+        What::DaemonDown { daemon, error } => format!("{daemon} does not work: {error}"),
         What::InterfaceUp { interface } => format!("interface {interface} is up"),
         What::KeyRotated { epoch } => format!("a new WireGuard key is published, epoch {epoch}"),
         What::ConfigChanged { key, value } => format!("{key} is {value} now"),
         What::JoinProgress { step } => format!("joining: {}", describe_step(*step)),
         What::Log { level, target, message } => format!("{level} {target}: {message}"),
+    }
+}
+
+fn describe_state(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Down => "down",
+        SessionState::Opening => "being opened",
+        SessionState::Up => "up",
     }
 }
 
@@ -187,6 +212,14 @@ mod tests {
             error: Some("gone".to_owned()),
         };
         assert_eq!(describe(&session), "the data session is down: gone");
+        let again = What::Session {
+            session: SessionName::Data,
+            state: SessionState::Opening,
+            error: Some("gone".to_owned()),
+        };
+        assert_eq!(describe(&again), "the data session is being opened");
+        let nameless = What::TunnelUp { node_id: "abcdefghijk".to_owned(), name: String::new() };
+        assert_eq!(describe(&nameless), "the tunnel to abcdefgh is up");
         assert_eq!(
             describe(&What::JoinProgress { step: JoinStep::Asking }),
             "joining: found the inviter, asking it"

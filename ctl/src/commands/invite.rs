@@ -134,10 +134,7 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 /// # Errors
 /// If there is none with this id.
 pub async fn show(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Failure> {
-    let invite = issued(socket).await?.into_iter().find(|invite| invite.id == id).ok_or_else(|| {
-        Failure::new(Kind::NotFound, "this node has made no invite with this id")
-            .with_hint("`i2planctl invite list` shows those that it has made")
-    })?;
+    let invite = choose(issued(socket).await?, id)?;
     if json {
         return output::json::print(&serde_json::json!({ "invite": invite }));
     }
@@ -150,11 +147,25 @@ pub async fn show(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Fai
 /// If there is none with this id.
 pub async fn revoke(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
-    let invite = node.revoke_invite(id.to_owned()).await?;
+    let id = choose(node.invites().await?, id)?.id;
+    let invite = node.revoke_invite(id).await?;
     if json {
         return output::json::print(&serde_json::json!({ "invite": invite }));
     }
     output::print(&format!("invite {} is revoked\n", clean(&invite.id)))
+}
+
+/// The invite that an id, or the beginning of one, means.
+fn choose(invites: Vec<IssuedInvite>, text: &str) -> Result<IssuedInvite, Failure> {
+    let mut found: Vec<_> =
+        invites.into_iter().filter(|invite| !text.is_empty() && invite.id.starts_with(text)).collect();
+    match found.pop() {
+        Some(one) if found.is_empty() => Ok(one),
+        Some(_) => Err(Failure::invalid(format!("the ids of several invites begin with {:?}", clean(text)))
+            .with_hint("write more of it")),
+        None => Err(Failure::new(Kind::NotFound, "this node has made no invite with this id")
+            .with_hint("`i2planctl invite list` shows those that it has made")),
+    }
 }
 
 async fn issued(socket: Option<&Path>) -> Result<Vec<IssuedInvite>, Failure> {
@@ -240,6 +251,24 @@ mod tests {
         );
         let open = IssuedInvite { max_uses: None, used_by: Vec::new(), ..invite };
         assert_eq!(uses(&open), "0 of any number");
+    }
+
+    #[test]
+    fn an_invite_is_named_by_the_beginning_of_its_id() {
+        let invites = ["aab", "aac", "b"].map(|id| IssuedInvite {
+            id: id.to_owned(),
+            state: InviteState::Open,
+            created_at: 0,
+            expires_at: 0,
+            max_uses: None,
+            used_by: Vec::new(),
+        });
+        let choose = |text| choose(invites.to_vec(), text).map(|invite| invite.id);
+        assert_eq!((choose("b"), choose("aac")), (Ok("b".to_owned()), Ok("aac".to_owned())));
+        assert_eq!(choose("aa").unwrap_err().kind, Kind::Invalid);
+        for none in ["", "c", "aabb"] {
+            assert_eq!(choose(none).unwrap_err().kind, Kind::NotFound, "{none}");
+        }
     }
 
     #[test]

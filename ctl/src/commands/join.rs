@@ -28,12 +28,21 @@ const MAX_INPUT: u64 = 4096;
 /// How long the first tunnel to a member is waited for.
 const FIRST_TUNNEL: Duration = Duration::from_secs(60);
 
+/// How long the steps that were done may take to be told.
+const LAST_STEPS: Duration = Duration::from_millis(200);
+
+const WAITING: &str = "waiting for the first tunnel to a member; Ctrl-C stops the waiting, not the node";
+
 /// Joins a network.
 ///
 /// # Errors
 /// If the code is none, has expired, or does not lead into the network.
 pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), Failure> {
     let code = read_code(args.file.as_deref()).await?;
+    if code.trim().is_empty() {
+        return Err(Failure::invalid("no invite code was given: the input is empty")
+            .with_hint("paste all of what `i2planctl invite create` printed on the other node"));
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let invite = parse(&code)?;
     let valid = check(&invite, now);
@@ -63,7 +72,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), F
         return output::json::print(&json!({ "network": network, "already_member": false }));
     }
     output::print(&describe(&network))?;
-    if progress.wait_for_tunnel().await {
+    if progress.wait_for_tunnel().await? {
         output::note("the first tunnel to a member is up");
     } else {
         output::note("there is no tunnel to a member yet: `i2planctl peers` shows when there is");
@@ -149,6 +158,7 @@ fn read_text(input: impl Read) -> io::Result<Zeroizing<String>> {
 /// Asks on the terminal, which does not show what is typed.
 async fn prompt() -> Result<Zeroizing<String>, Failure> {
     let failed = |error: io::Error| Failure::invalid(format!("cannot read from the terminal: {error}"));
+    let interrupt = output::interrupt()?;
     let silence = Silence::new().map_err(failed)?;
     let _ = write!(io::stderr(), "Invite code (it is not shown): ");
     // A thread of its own, which an interrupt can leave behind: a blocked read cannot be called off.
@@ -160,7 +170,7 @@ async fn prompt() -> Result<Zeroizing<String>, Failure> {
     });
     let line = tokio::select! {
         line = receiver => line.map_err(|_| Failure::internal("lost the terminal"))?.map_err(failed),
-        _ = tokio::signal::ctrl_c() => Err(Failure::invalid("interrupted; nothing was joined")),
+        () = interrupt => Err(Failure::invalid("interrupted; nothing was joined")),
     };
     drop(silence);
     output::note("");
@@ -205,12 +215,12 @@ impl Progress {
     /// Waits for the node's answer. An interrupt ends the waiting, and not what the node does.
     async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let mut work = std::pin::pin!(work);
-        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut interrupt = std::pin::pin!(output::interrupt()?);
         let result = loop {
             tokio::select! {
                 biased;
                 result = &mut work => break Ok(result),
-                _ = &mut interrupt => break Err(Failure::invalid("interrupted, but the node goes on joining")
+                () = &mut interrupt => break Err(Failure::invalid("interrupted, but the node goes on joining")
                     .with_hint(
                         "`i2planctl join` with the same code shows how far it is, and `i2planctl status` whether it \
                          is a member",
@@ -223,23 +233,28 @@ impl Progress {
     }
 
     /// Waits for a while until there is a tunnel, if the node tells.
-    async fn wait_for_tunnel(&mut self) -> bool {
+    async fn wait_for_tunnel(&mut self) -> Result<bool, Failure> {
         if self.connected || self.events.is_none() {
-            return self.connected;
+            return Ok(self.connected);
         }
-        output::note("waiting for the first tunnel to a member; Ctrl-C stops the waiting, not the node");
-        let deadline = sleep(FIRST_TUNNEL);
-        let (mut deadline, mut interrupt) =
-            (std::pin::pin!(deadline), std::pin::pin!(tokio::signal::ctrl_c()));
-        while !self.connected {
-            tokio::select! {
-                () = &mut deadline => break,
-                _ = &mut interrupt => break,
-                () = self.proceed() => {}
+        let mut interrupt = std::pin::pin!(output::interrupt()?);
+        // The steps before this one are told a moment after the answer.
+        for (patience, what) in [(LAST_STEPS, None), (FIRST_TUNNEL, Some(WAITING))] {
+            what.filter(|_| !self.connected).into_iter().for_each(output::note);
+            let mut deadline = std::pin::pin!(sleep(patience));
+            while !self.connected {
+                tokio::select! {
+                    () = &mut deadline => break,
+                    () = &mut interrupt => {
+                        self.erase();
+                        return Ok(false);
+                    }
+                    () = self.proceed() => {}
+                }
             }
+            self.erase();
         }
-        self.erase();
-        self.connected
+        Ok(self.connected)
     }
 
     /// Waits for what happens next, and shows it.

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _};
 
 use i2plan_ipc::Node;
-use i2plan_ipc::api::meshd::Peer;
+use i2plan_ipc::api::meshd::{Peer, Status};
 
 use crate::failure::{Failure, Kind};
 use crate::output::{self, clean};
@@ -31,8 +31,35 @@ impl From<&Peer> for Named {
 /// # Errors
 /// If the node does not answer, or if it knows no such member or several.
 pub async fn find(node: &mut Node, text: &str) -> Result<Named, Failure> {
-    let peers = node.peers().await?;
-    choose(peers.iter().map(Named::from).collect(), text)
+    Ok(Named::from(&find_peer(node, text).await?))
+}
+
+/// As [`find`], with all that is known of it.
+///
+/// # Errors
+/// As [`find`].
+pub async fn find_peer(node: &mut Node, text: &str) -> Result<Peer, Failure> {
+    let mut peers = node.peers().await?;
+    match choose(peers.iter().map(Named::from).collect(), text) {
+        Ok(named) => {
+            let place = peers.iter().position(|peer| peer.node_id == named.node_id);
+            place
+                .map(|place| peers.swap_remove(place))
+                .ok_or_else(|| Failure::internal("the member that was found is gone"))
+        }
+        Err(failure) if failure.kind == Kind::NotFound && is_own(&node.status().await?, text) => {
+            Err(Failure::invalid(format!("{:?} is this node itself", clean(text)))
+                .with_hint("`i2planctl peers` lists the other members"))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether the node itself is what is named.
+fn is_own(status: &Status, text: &str) -> bool {
+    let addresses = status.network.as_ref().map(|own| [own.ipv4.to_string(), own.ipv6.to_string()]);
+    let by_id = status.node_id.as_ref().is_some_and(|id| !text.is_empty() && id.starts_with(text));
+    status.name == text || by_id || addresses.is_some_and(|own| own.iter().any(|address| address == text))
 }
 
 /// The one that is meant. A whole id, a name or an address counts before the beginning of an id.

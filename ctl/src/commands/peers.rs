@@ -114,6 +114,7 @@ mod tests {
             public_key: "key".to_owned(),
             endpoint: "x.b32.i2p".to_owned(),
             depth: 1,
+            signed_at: 1_800_000_000,
             life: Life::Present,
             banned: false,
             last_heard: Some(3),

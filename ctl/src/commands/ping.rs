@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use i2plan_ipc::api::meshd::Peer;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
 use super::member;
 use crate::args::Ping;
 use crate::daemon;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::output::{self, clean, units};
 use crate::ping::echo::{PAYLOAD, Token};
 use crate::ping::series::{Series, Step, Summary, Times, wire};
@@ -48,7 +49,7 @@ struct Report {
 /// # Errors
 /// If there is no such member, or this user may not send echo requests.
 pub async fn run(socket: Option<&Path>, json: bool, args: &Ping) -> Result<ExitCode, Failure> {
-    let target = find(socket, args).await?;
+    let (target, known) = find(socket, args).await?;
     let token = Token(
         getrandom::u64()
             .map_err(|error| Failure::internal(format!("no random numbers: {error}")))?
@@ -68,10 +69,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Ping) -> Result<ExitC
     } else {
         output::print(&render(&title(&target), &summary, took))?;
         if !answered {
-            output::note(
-                "hint: see `i2planctl peers` whether it is up, and `i2planctl doctor`; the first packet to a member \
-                 waits for a handshake over I2P, which can take some seconds",
-            );
+            output::note(&format!("hint: {}", known.hint()));
         }
     }
     Ok(if answered { ExitCode::SUCCESS } else { ExitCode::from(SILENCE) })
@@ -86,7 +84,7 @@ async fn series_of(
     address: IpAddr,
 ) -> Result<(), Failure> {
     let say = |line: String| if tell { output::print(&line) } else { Ok(()) };
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupt = std::pin::pin!(output::interrupt()?);
     loop {
         while let Some(step) = series.on_time(started.elapsed()) {
             match step {
@@ -111,30 +109,70 @@ async fn series_of(
                     say(format!("reply from {address}: seq={number} time={}\n", millis(time)))?;
                 }
             }
-            _ = &mut interrupt => return Ok(()),
+            () = &mut interrupt => return Ok(()),
             () = sleep_until(wake) => {}
         }
     }
 }
 
+/// What is known of whom is pinged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Member,
+    Banned,
+    /// No member has this address.
+    Stranger,
+    /// The node was not asked, or does not answer.
+    Unasked,
+}
+
+impl Known {
+    /// What to do if it does not answer.
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Member | Self::Unasked => {
+                "see `i2planctl peers` whether it is up, and `i2planctl doctor`; the first packet to a member waits \
+                 for a handshake over I2P, which can take some seconds"
+            }
+            Self::Banned => "this node has banned it, and sends it nothing: see `i2planctl ban list`",
+            Self::Stranger => "no member that is known has this address: see `i2planctl peers`",
+        }
+    }
+}
+
+impl From<&Peer> for Known {
+    fn from(peer: &Peer) -> Self {
+        if peer.banned { Self::Banned } else { Self::Member }
+    }
+}
+
+/// Whose address it is. The ping goes there whatever the node says.
+async fn look_up(socket: Option<&Path>, address: IpAddr) -> Result<Known, Failure> {
+    let mut node = daemon::connect(socket).await?;
+    let own = node.status().await?.network;
+    if own.is_some_and(|own| address == IpAddr::V4(own.ipv4) || address == IpAddr::V6(own.ipv6)) {
+        return Ok(Known::Unasked);
+    }
+    let peers = node.peers().await?;
+    let peer = peers.iter().find(|peer| address == IpAddr::V4(peer.ipv4) || address == IpAddr::V6(peer.ipv6));
+    Ok(peer.map_or(Known::Stranger, Known::from))
+}
+
 /// The address that is meant, and whose it is.
-async fn find(socket: Option<&Path>, args: &Ping) -> Result<Target, Failure> {
+async fn find(socket: Option<&Path>, args: &Ping) -> Result<(Target, Known), Failure> {
     if let Ok(address) = args.target.parse::<IpAddr>() {
         if (args.ipv4 && address.is_ipv6()) || (args.ipv6 && address.is_ipv4()) {
             return Err(Failure::usage(format!("{address} is an address of the other kind"))
                 .with_hint("leave out -4 and -6 with an address"));
         }
-        return Ok(Target { address, name: None, node_id: None });
+        let known = look_up(socket, address).await.unwrap_or(Known::Unasked);
+        return Ok((Target { address, name: None, node_id: None }, known));
     }
     let mut node = daemon::connect(socket).await?;
-    let member = member::find(&mut node, &args.target).await?;
-    let address = member
-        .addresses
-        .iter()
-        .find_map(|address| address.parse().ok().filter(|address: &IpAddr| address.is_ipv6() == args.ipv6));
-    let address =
-        address.ok_or_else(|| Failure::new(Kind::NotFound, "this member has no address of that kind"))?;
-    Ok(Target { address, name: Some(member.name), node_id: Some(member.node_id) })
+    let member = member::find_peer(&mut node, &args.target).await?;
+    let known = Known::from(&member);
+    let address = if args.ipv6 { IpAddr::V6(member.ipv6) } else { IpAddr::V4(member.ipv4) };
+    Ok((Target { address, name: Some(member.name), node_id: Some(member.node_id) }, known))
 }
 
 fn title(target: &Target) -> String {

@@ -4,6 +4,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use i2plan_ipc::Node;
+use i2plan_ipc::api::meshd::Daemon;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -18,12 +20,16 @@ use crate::failure::{Failure, Kind};
 use crate::output;
 use crate::rpc::error::Code;
 use crate::rpc::message::MAX_DOCUMENT;
+use crate::rpc::methods::Gateway;
 
 /// The gateway's socket, in the directory of the node's.
 const SOCKET: &str = "rpc.sock";
 
 /// Longer than the longest call, which is a join.
 const DEADLINE: Duration = Duration::from_secs(200);
+
+/// How long it may take to say what it is.
+const SHORT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Longest answer that is taken in, bytes.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
@@ -35,11 +41,48 @@ const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 pub async fn run(socket: Option<&Path>, args: &Rpc) -> Result<(), Failure> {
     let request = request(args)?;
     let path = socket.map_or_else(|| beside(&daemon::default_socket()), beside);
-    let text = timeout(DEADLINE, exchange(&path, &request)).await.map_err(|_| {
-        Failure::new(Kind::Timeout, "rpcd does not answer").with_hint("see the node's log, then try again")
-    })??;
+    let text = timeout(DEADLINE, exchange(&path, &request)).await.map_err(|_| silent())??;
     let result = read(&text)?;
     output::json::print(&result)
+}
+
+/// The node's daemons, and `rpcd` if it shall run.
+pub(super) async fn with_gateway(node: &mut Node, socket: &Path, mut daemons: Vec<Daemon>) -> Vec<Daemon> {
+    let settings = node.config().await.unwrap_or_default();
+    let setting = |key| settings.iter().find(|setting| setting.key == key)?.value.as_deref();
+    if setting("rpc.enabled") == Some("true") {
+        // One that is named by its absolute path is there, whatever is before it.
+        let path = socket.with_file_name(setting("rpc.socket").unwrap_or(SOCKET));
+        daemons.push(gateway(&path).await);
+    }
+    daemons
+}
+
+/// What the gateway says of itself.
+async fn gateway(path: &Path) -> Daemon {
+    const NAME: &str = "rpcd";
+    #[derive(Deserialize)]
+    struct Versions {
+        rpcd: Gateway,
+    }
+    let ask = async {
+        let args = Rpc { method: "version".to_owned(), params: None };
+        let text =
+            timeout(SHORT_DEADLINE, exchange(path, &request(&args)?)).await.map_err(|_| silent())??;
+        let answer = read(&text)?;
+        serde_json::from_value::<Versions>(answer).map_err(|_| Failure::internal("it is of another version"))
+    };
+    let daemon = Daemon { name: NAME.to_owned(), pid: None, version: None, landlock: None, error: None };
+    match ask.await {
+        Ok(Versions { rpcd: Gateway { version, pid, landlock } }) => {
+            Daemon { pid: Some(pid), version: Some(version), landlock: Some(landlock), ..daemon }
+        }
+        Err(failure) => Daemon { error: Some(failure.message), ..daemon },
+    }
+}
+
+fn silent() -> Failure {
+    Failure::new(Kind::Timeout, "rpcd does not answer").with_hint("see the node's log, then try again")
 }
 
 /// `meshd`'s socket stands for the node: the gateway's is beside it.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Daemon, Former, Session, SessionState, Status};
+use i2plan_ipc::api::meshd::{Daemon, Former, Sam, Session, SessionState, Status};
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::Version;
 use serde::Serialize;
@@ -56,11 +56,14 @@ pub(super) fn of_the_daemons(status: &Status, own: &Version) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |message: String, hint: String| found.push(Warning { message, hint });
     for daemon in &status.daemons {
-        if let Some(error) = &daemon.error {
-            warn(
-                format!("{} does not answer: {error}", daemon.name),
-                format!("see the log of i2plan-{}; it is restarted by itself if it has crashed", daemon.name),
-            );
+        if let Some(message) = complaint(daemon) {
+            let name = &daemon.name;
+            let hint = if daemon.version.is_some() {
+                format!("mend what it names; the log of i2plan-{name} may say more")
+            } else {
+                format!("see the log of i2plan-{name}; it is restarted by itself if it has crashed")
+            };
+            warn(message, hint);
         }
         let theirs = daemon.version.as_ref();
         if let Some(theirs) = theirs.filter(|v| (&v.version, &v.commit) != (&own.version, &own.commit)) {
@@ -77,6 +80,17 @@ pub(super) fn of_the_daemons(status: &Status, own: &Version) -> Vec<Warning> {
     found
 }
 
+/// What a daemon cannot do, or that it does not answer.
+pub(crate) fn complaint(daemon: &Daemon) -> Option<String> {
+    let Daemon { name, version, error, .. } = daemon;
+    let error = error.as_ref()?;
+    Some(match version {
+        Some(_) => format!("{name}: {error}"),
+        None if error.starts_with(&format!("{name} does not answer")) => error.clone(),
+        None => format!("{name} does not answer: {error}"),
+    })
+}
+
 /// Sessions that are down, or the router itself.
 pub(super) fn of_the_sessions(status: &Status) -> Vec<Warning> {
     let sam = &status.sam;
@@ -91,20 +105,29 @@ pub(super) fn of_the_sessions(status: &Status) -> Vec<Warning> {
             ),
         }];
     }
-    let down = sessions.iter().filter(|(_, session)| session.state == SessionState::Down);
-    down.map(|(name, session)| Warning {
-        message: format!("the {name} session is down{}", because(session.error.as_deref())),
+    // What a daemon complains of is said there.
+    let said = |error: &Option<String>| {
+        error.is_some() && status.daemons.iter().any(|daemon| daemon.error == *error)
+    };
+    let down = |session: &Session| session.state == SessionState::Down && !said(&session.error);
+    let warning = |what: String, session: &Session| Warning {
+        message: format!("{what} down{}", because(session.error.as_deref())),
         hint: "it is tried again by itself; if that goes on, see the logs of meshd and of the I2P router"
             .to_owned(),
-    })
-    .collect()
+    };
+    if sessions.iter().all(|(_, session)| down(session)) && sam.control.error == sam.data.error {
+        return vec![warning("both sessions are".to_owned(), &sam.control)];
+    }
+    let down = sessions.iter().filter(|(_, session)| down(session));
+    down.map(|(name, session)| warning(format!("the {name} session is"), session)).collect()
 }
 
 /// An interface that should be up.
 pub(super) fn of_the_interface(status: &Status) -> Option<Warning> {
     (status.network.is_some() && status.tunnel.interface.is_none()).then(|| Warning {
         message: "the tunnel interface is not up".to_owned(),
-        hint: "see the log of i2plan-tund; it needs CAP_NET_ADMIN and /dev/net/tun".to_owned(),
+        hint: "see the log of i2plan-tund; it needs CAP_NET_ADMIN, and /dev/net/tun when it starts"
+            .to_owned(),
     })
 }
 
@@ -186,9 +209,7 @@ fn render(status: &Status, warnings: &[Warning]) -> String {
     }
 
     let sam = &status.sam;
-    let version =
-        sam.version.as_ref().map_or_else(|| "no SAM".to_owned(), |version| format!("SAM {version}"));
-    out.line("I2P router", &format!("{version} at {}", sam.address));
+    out.line("I2P router", &describe_bridge(sam));
     out.part("control", &describe_session(&sam.control));
     if let Some(substitute) = &sam.substitute {
         out.part("instead", &describe_session(substitute));
@@ -202,6 +223,18 @@ fn render(status: &Status, warnings: &[Warning]) -> String {
     out.0
 }
 
+pub(crate) fn describe_bridge(sam: &Sam) -> String {
+    let version = match &sam.version {
+        Some(version) => format!("SAM {version} "),
+        // Of sessions that tund has kept nobody asked the version again.
+        None if [&sam.control, &sam.data].iter().any(|session| session.state == SessionState::Up) => {
+            String::new()
+        }
+        None => "no SAM ".to_owned(),
+    };
+    format!("{version}at {}", sam.address)
+}
+
 pub(crate) fn describe_session(session: &Session) -> String {
     let state = match session.state {
         SessionState::Down => "down",
@@ -212,7 +245,8 @@ pub(crate) fn describe_session(session: &Session) -> String {
     if let Some(destination) = &session.destination {
         text = format!("{text:<9}{destination}");
     }
-    if let Some(error) = &session.error {
+    // Of one that is down, that is among the warnings.
+    if let Some(error) = session.error.as_ref().filter(|_| session.state == SessionState::Opening) {
         text += &format!(" (last attempt: {error})");
     }
     text
@@ -226,9 +260,7 @@ fn describe_daemon(daemon: &Daemon) -> String {
     if let Some(version) = &daemon.version {
         parts.push(format!("{} (commit {})", version.version, version.commit));
     }
-    if let Some(error) = &daemon.error {
-        parts.push(format!("does not answer: {error}"));
-    }
+    parts.extend(daemon.error.clone());
     parts.join("  ")
 }
 
@@ -254,7 +286,7 @@ pub(crate) fn describe_drops(drops: &Drops) -> String {
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::api::meshd::{Network, Sam, Tunnel};
+    use i2plan_ipc::api::meshd::{Network, Tunnel};
 
     use super::*;
 
@@ -366,9 +398,56 @@ Daemons
     #[test]
     fn a_silent_daemon_is_a_warning() {
         let mut status = status();
-        status.daemons[2].error = Some("connection refused".to_owned());
+        status.daemons[2] = Daemon {
+            version: None,
+            error: Some("connection refused".to_owned()),
+            ..status.daemons[2].clone()
+        };
         assert_eq!(messages(&status), ["tund does not answer: connection refused"]);
         assert!(render(&status, &warnings(&status, &version())).starts_with("warning: tund does not answer"));
+        status.daemons[2].error = Some("tund does not answer".to_owned());
+        assert_eq!(messages(&status), ["tund does not answer"]);
+    }
+
+    #[test]
+    fn a_daemon_that_answers_and_cannot_work_says_what_it_lacks() {
+        let mut status = status();
+        status.daemons[2].error = Some("/dev/net/tun may not be opened".to_owned());
+        assert_eq!(messages(&status), ["tund: /dev/net/tun may not be opened"]);
+    }
+
+    #[test]
+    fn what_keeps_both_sessions_down_is_said_once() {
+        let mut status = status();
+        let down = |error: &str| Session {
+            state: SessionState::Down,
+            destination: None,
+            error: Some(error.to_owned()),
+        };
+        (status.sam.control, status.sam.data) = (down("refused"), down("refused"));
+        assert_eq!(messages(&status), ["both sessions are down: refused"]);
+        status.sam.data = down("reset");
+        assert_eq!(
+            messages(&status),
+            ["the control session is down: refused", "the data session is down: reset"]
+        );
+        // And what a daemon complains of is said with that daemon.
+        (status.sam.control, status.sam.data) = (down("keyd does not answer"), down("keyd does not answer"));
+        status.daemons[0] = Daemon {
+            version: None,
+            error: Some("keyd does not answer".to_owned()),
+            ..status.daemons[0].clone()
+        };
+        assert_eq!(messages(&status), ["keyd does not answer"]);
+    }
+
+    #[test]
+    fn a_router_whose_version_was_not_asked_is_there() {
+        let mut status = status();
+        status.sam.version = None;
+        assert_eq!(describe_bridge(&status.sam), "at 127.0.0.1:7656");
+        status.sam.control.state = SessionState::Down;
+        assert_eq!(describe_bridge(&status.sam), "no SAM at 127.0.0.1:7656");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `i2planctl up`.
 
+use i2plan_ipc::daemon::logging;
 use i2plan_meshd::config::Config;
 
 use crate::args::Up;
@@ -27,6 +28,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref()).map_err(|error| {
         Failure::invalid(error.to_string()).with_hint("correct the configuration, then start again")
     })?;
+    logging::check().map_err(|error| Failure::invalid(error.to_string()).with_hint("correct or unset it"))?;
     let rpc_user = config.rpc_enabled.then_some(args.rpc_user.as_str());
     let router_user = (args.router || config.router_enabled).then_some(args.router_user.as_str());
     let accounts = Accounts::find(&args.keyd_user, &args.meshd_user, &args.tund_user, rpc_user, router_user)?;

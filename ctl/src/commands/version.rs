@@ -6,6 +6,8 @@ use i2plan_ipc::api::meshd::Daemon;
 use i2plan_ipc::version::Version;
 use serde_json::json;
 
+use super::rpc;
+use super::status::complaint;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output::{self, clean};
@@ -24,7 +26,10 @@ pub fn run(json: bool) -> Result<(), Failure> {
 /// # Errors
 /// If the node does not answer.
 pub async fn all(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
-    let daemons = daemon::connect(socket).await?.status().await?.daemons;
+    let socket = daemon::socket_path(socket);
+    let mut node = daemon::connect(Some(&socket)).await?;
+    let daemons = node.status().await?.daemons;
+    let daemons = rpc::with_gateway(&mut node, &socket, daemons).await;
     let own = Version::current();
     if json {
         let daemons: Vec<_> = daemons
@@ -37,10 +42,14 @@ pub async fn all(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     output::print(&format!("i2planctl {own}\n{lines}"))
 }
 
-fn describe(Daemon { name, version, error, .. }: &Daemon) -> String {
+fn describe(daemon: &Daemon) -> String {
+    let Daemon { name, version, error, .. } = daemon;
     let state = match (version, error) {
         (Some(version), _) => version.to_string(),
-        (None, Some(error)) => format!("does not answer: {error}"),
+        (None, Some(_)) => {
+            let complaint = complaint(daemon).unwrap_or_default();
+            complaint.strip_prefix(name.as_str()).unwrap_or(&complaint).trim_start().to_owned()
+        }
         (None, None) => "does not answer".to_owned(),
     };
     format!("{:<9} {}\n", clean(name), clean(&state))

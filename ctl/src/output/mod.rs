@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 
@@ -21,6 +22,18 @@ static READER_IS_GONE: AtomicBool = AtomicBool::new(false);
 #[must_use]
 pub fn reader_is_gone() -> bool {
     READER_IS_GONE.load(Ordering::Relaxed)
+}
+
+/// Waits for Ctrl-C, which ends the program no more from the call on, and not only when it is waited for.
+///
+/// # Errors
+/// If signals cannot be listened for.
+pub fn interrupt() -> Result<impl Future<Output = ()>, Failure> {
+    let mut interrupts = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))?;
+    Ok(async move {
+        interrupts.recv().await;
+    })
 }
 
 /// Waits until nobody reads standard output any more, if that is a pipe.

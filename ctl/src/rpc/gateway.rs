@@ -11,7 +11,7 @@ use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request};
 use i2plan_ipc::client::{Client, ClientError};
 use i2plan_ipc::places::{Limits, Place, Places};
 use i2plan_ipc::rate::Quota;
-use i2plan_ipc::{ApiError, Role};
+use i2plan_ipc::{ApiError, ByteSocket, Role};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -66,7 +66,7 @@ impl Gateway {
             Error::new(Code::Unavailable, "too many connections are open, of this user or in all")
                 .with_hint("close some, or try again later")
         })?;
-        Ok(Caller { gateway: Arc::clone(self), uid, place })
+        Ok(Caller { gateway: Arc::clone(self), uid, place, socket: None })
     }
 
     async fn ask(&self, uid: u32, request: Request, reach: Reach) -> Result<Reply, ClientError> {
@@ -120,9 +120,16 @@ pub struct Caller {
     gateway: Arc<Gateway>,
     uid: u32,
     place: Place,
+    socket: Option<Arc<ByteSocket>>,
 }
 
 impl Caller {
+    /// That it is at this connection: when it hangs up, what only waits for it is called off.
+    #[must_use]
+    pub fn at(self, socket: Arc<ByteSocket>) -> Self {
+        Self { socket: Some(socket), ..self }
+    }
+
     /// Answers a document; none if all in it are notifications.
     pub async fn answer(&self, document: &[u8]) -> Option<Json> {
         match read(document) {
@@ -174,7 +181,15 @@ impl Caller {
             Step::Ask(ask) => ask,
         };
         let Ask { request, reach, .. } = &ask;
-        let reply = self.gateway.ask(self.uid, request.clone(), *reach).await;
+        let asking = self.gateway.ask(self.uid, request.clone(), *reach);
+        let reply = match (&self.socket, request) {
+            (Some(socket), Request::Events { .. }) => tokio::select! {
+                reply = asking => reply,
+                // Nobody reads that.
+                () = socket.hung_up() => Err(ApiError::unavailable("the caller has hung up").into()),
+            },
+            _ => asking.await,
+        };
         ask.finish(reply.map_err(explain)?)
     }
 }
@@ -299,7 +314,9 @@ mod tests {
             let meshd = begin_apart(&path);
             assert_eq!(answer(&caller, &peers).await["result"], json!({ "peers": [] }));
             assert_eq!(gateway.idle.lock().unwrap().len(), 1, "the connection is kept");
-            meshd.shutdown_background();
+            // Its connections are closed when this is over, and not before.
+            let end = move || meshd.shutdown_timeout(Duration::from_secs(60));
+            tokio::task::spawn_blocking(end).await.unwrap();
             std::fs::remove_file(&path).unwrap();
         }
         let error = answer(&caller, &peers).await["error"].clone();
@@ -335,6 +352,37 @@ mod tests {
             refused += u32::from(answer["error"]["code"] == -32_004);
         }
         assert_eq!(refused, 4, "half of the places are one user's");
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_gives_its_place_back_and_who_says_no_more_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meshd.sock");
+        let (_, _serving) = begin(&path);
+        let gateway = Gateway::new(path, &[]);
+        let mut tasks = Vec::new();
+        for whole in [false, true] {
+            let (near, mut far) = tokio::net::UnixStream::pair().unwrap();
+            let caller = gateway.enter(1000).unwrap().at(Arc::new(ByteSocket::new(near)));
+            let poll = request("events.poll", json!({ "wait": 3000 }));
+            tasks.push(tokio::spawn(async move { answer(&caller, &poll).await }));
+            if whole {
+                drop(far);
+            } else {
+                tokio::io::AsyncWriteExt::shutdown(&mut far).await.unwrap();
+                tasks.push(tokio::spawn(async move {
+                    sleep(Duration::from_secs(10)).await;
+                    drop(far);
+                    Value::Null
+                }));
+            }
+        }
+        let started = Instant::now();
+        let gone = tasks.pop().unwrap().await.unwrap();
+        assert!(gone["error"]["message"] == "the caller has hung up", "{gone}");
+        assert!(started.elapsed() < Duration::from_millis(2900), "it did not wait for what happens");
+        let told = tasks.swap_remove(0).await.unwrap();
+        assert!(told["result"].is_object(), "{told}");
     }
 
     #[tokio::test(start_paused = true)]

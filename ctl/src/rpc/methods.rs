@@ -8,9 +8,10 @@ use i2plan_ipc::api::meshd::{
     Ban, ConfigChange, Events, Invite, IssuedInvite, Keys, Network, Peer, Reply, Request, Route, Setting,
     Status, WireGuardKey,
 };
+use i2plan_ipc::hello::Landlock;
 use i2plan_ipc::version::Version;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
@@ -247,12 +248,29 @@ results! {
     /// What is different now.
     Changes { changes: Vec<ConfigChange> }
     /// Versions by program.
-    Versions { rpcd: Version, daemons: BTreeMap<String, Option<Version>> }
+    Versions { rpcd: Gateway, daemons: BTreeMap<String, Option<Version>> }
+}
+
+/// The gateway itself.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Gateway {
+    /// Its build.
+    #[serde(flatten)]
+    pub version: Version,
+    /// Its process id.
+    pub pid: u32,
+    /// How far it has restricted itself with Landlock.
+    pub landlock: Landlock,
 }
 
 fn versions(status: Status) -> Versions {
     let daemons = status.daemons.into_iter().map(|daemon| (daemon.name, daemon.version)).collect();
-    Versions { rpcd: Version::current(), daemons }
+    let rpcd = Gateway {
+        version: Version::current(),
+        pid: std::process::id(),
+        landlock: Landlock::of_this_process(),
+    };
+    Versions { rpcd, daemons }
 }
 
 fn one_invite(invites: Vec<IssuedInvite>, id: &str) -> Result<OneInvite, Error> {

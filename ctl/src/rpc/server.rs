@@ -114,10 +114,11 @@ async fn serve(listener: UnixListener, gateway: Arc<Gateway>) {
             }
         };
         let peer = stream.peer_cred();
-        let socket = ByteSocket::new(stream);
+        let socket = Arc::new(ByteSocket::new(stream));
         let Ok(uid) = peer.map(|peer| peer.uid()) else { continue };
         match gateway.enter(uid) {
             Ok(caller) => {
+                let caller = caller.at(Arc::clone(&socket));
                 tokio::spawn(async move {
                     if let Err(error) = converse(&socket, &caller).await {
                         debug!(uid, %error, "dropped a connection");

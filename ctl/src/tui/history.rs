@@ -62,6 +62,11 @@ impl History {
         self.samples.back().copied().flatten()
     }
 
+    /// How many seconds each of `columns` stands for.
+    pub(super) fn each(columns: usize, seconds: u64) -> u64 {
+        seconds.div_ceil(columns.max(1) as u64).max(1)
+    }
+
     /// One value for each of `columns`, which stand for `seconds` up to `now` together. A column is the mean of
     /// what it stands for, and begins at a multiple of its length, so that it does not change once it is over.
     pub(super) fn columns(
@@ -71,7 +76,7 @@ impl History {
         now: u64,
         value: impl Fn(&Sample) -> Option<u64>,
     ) -> Vec<Option<u64>> {
-        let each = seconds.div_ceil(columns.max(1) as u64).max(1);
+        let each = Self::each(columns, seconds);
         let last = now / each;
         (0..columns as u64)
             .rev()

@@ -174,6 +174,7 @@ fn peer(at: usize, name: &str) -> Peer {
         public_key: "a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2U=".to_owned(),
         endpoint: format!("{}.b32.i2p", node_id(at)),
         depth: 1,
+        signed_at: 1_800_000_000,
         life: [Life::Present, Life::Present, Life::Away, Life::Unreachable][at % 4],
         banned: at % 5 == 4,
         last_heard: (!at.is_multiple_of(3)).then_some(at as u64),

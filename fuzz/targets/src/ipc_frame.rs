@@ -188,6 +188,7 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         public_key: "AAAA".to_owned(),
         endpoint: testing::destination(2).hash().b32(),
         depth: 1,
+        signed_at: 1_800_000_000,
         life: meshd::Life::Present,
         banned: false,
         rtt: Some(7),

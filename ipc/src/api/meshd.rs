@@ -288,12 +288,12 @@ pub enum What {
         /// Why it is not up, if that is known.
         error: Option<String>,
     },
-    /// A daemon answers again.
+    /// A daemon answers and does what it should again.
     DaemonUp {
         /// `keyd` or `tund`.
         daemon: String,
     },
-    /// A daemon does not answer.
+    /// A daemon does not answer, or cannot do what it should.
     DaemonDown {
         /// `keyd` or `tund`.
         daemon: String,
@@ -564,7 +564,7 @@ pub struct Daemon {
     pub version: Option<Version>,
     /// How far it has restricted itself with Landlock, while it answers.
     pub landlock: Option<Landlock>,
-    /// Why it does not answer.
+    /// Why it does not answer, or what it cannot do.
     pub error: Option<String>,
 }
 
@@ -586,6 +586,9 @@ pub struct Peer {
     pub endpoint: String,
     /// Invitations between the founder and it.
     pub depth: u64,
+    /// When it signed what it says of itself, Unix time by its own clock. If that is still to come, this node's
+    /// clock is behind its.
+    pub signed_at: u64,
     /// Whether it is there, as far as is known.
     pub life: Life,
     /// It is banned here.

@@ -127,6 +127,18 @@ fn is_journal(variable: Option<&str>) -> bool {
     metadata.is_ok_and(|it| (it.dev().to_string().as_str(), it.ino().to_string().as_str()) == (device, inode))
 }
 
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Whether a daemon with this environment could log: for who starts several, and has them complain once.
+///
+/// # Errors
+/// As [`init`].
+pub fn check() -> Result<(), LogError> {
+    Settings::read(variable, false).map(drop)
+}
+
 /// Starts logging as the environment says.
 ///
 /// # Errors
@@ -144,16 +156,15 @@ pub fn init_with(observe: impl Fn(Line) + Send + Sync + 'static) -> Result<(), L
 }
 
 fn start(observer: Option<Observer<impl Fn(Line) + Send + Sync + 'static>>) -> Result<(), LogError> {
-    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let journal = is_journal(variable("JOURNAL_STREAM").as_deref());
-    let Settings { filter, format, warnings_are_fatal } = Settings::read(variable, journal)?;
+    let to_journal = is_journal(variable("JOURNAL_STREAM").as_deref());
+    let Settings { filter, format, warnings_are_fatal } = Settings::read(variable, to_journal)?;
     let colours =
         std::io::stderr().is_terminal() && variable("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
         Format::Text => lines.with_ansi(colours).boxed(),
-        Format::Json => lines.with_ansi(false).event_format(Json).boxed(),
-        Format::Journal => lines.with_ansi(false).event_format(Journal).boxed(),
+        Format::Json => lines.with_ansi(false).event_format(Form(json)).boxed(),
+        Format::Journal => lines.with_ansi(false).event_format(Form(journal)).boxed(),
     };
     // The last to see an event, which has been written then.
     let fatal = warnings_are_fatal.then_some(Fatal);
@@ -173,52 +184,41 @@ impl<S: Subscriber> Layer<S> for Fatal {
     }
 }
 
-/// Lines for the journal.
-struct Journal;
+/// Lines that look as this function writes them.
+struct Form(fn(Writer<'_>, &Event<'_>) -> fmt::Result);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N>
-    for Journal
+    for Form
 {
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        // sd-daemon(3), syslog(3).
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            _ => 7,
-        };
-        let mut text = Text::new(usize::MAX);
-        event.record(&mut text);
-        writeln!(writer, "<{priority}>{}: {}", event.metadata().target(), text.text)
+    fn format_event(&self, _: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        (self.0)(writer, event)
     }
 }
 
-/// One JSON object a line.
-struct Json;
+/// A line for the journal.
+fn journal(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    // sd-daemon(3), syslog(3).
+    let priority = match *event.metadata().level() {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
+    };
+    let mut text = Text::new(usize::MAX);
+    event.record(&mut text);
+    writeln!(writer, "<{priority}>{}: {}", event.metadata().target(), text.text)
+}
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N>
-    for Json
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut members = Members::default();
-        event.record(&mut members);
-        let level = event.metadata().level().as_str().to_lowercase();
-        writer.write_str("{\"time\":\"")?;
-        SystemTime.format_time(&mut writer)?;
-        write!(writer, "\",\"level\":\"{level}\",\"target\":{}", quoted(event.metadata().target()))?;
-        write!(writer, ",\"message\":{}", quoted(&members.message))?;
-        writeln!(writer, ",\"fields\":{{{}}}}}", members.fields)
-    }
+/// One JSON object.
+fn json(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    let mut members = Members::default();
+    event.record(&mut members);
+    let level = event.metadata().level().as_str().to_lowercase();
+    writer.write_str("{\"time\":\"")?;
+    SystemTime.format_time(&mut writer)?;
+    write!(writer, "\",\"level\":\"{level}\",\"target\":{}", quoted(event.metadata().target()))?;
+    write!(writer, ",\"message\":{}", quoted(&members.message))?;
+    writeln!(writer, ",\"fields\":{{{}}}}}", members.fields)
 }
 
 /// The members of a JSON object.
@@ -477,14 +477,14 @@ mod tests {
     #[test]
     fn the_journal_gets_a_priority_and_one_line_each() {
         assert_eq!(
-            written(Journal),
+            written(Form(journal)),
             "<4>t: two\\nlines name=a\\n\"b\"\\ text=\"x\\u{7}\" count=3 there=true\n<7>t: no fields\n"
         );
     }
 
     #[test]
     fn json_is_json() {
-        let written = written(Json);
+        let written = written(Form(json));
         let lines: Vec<serde_json::Value> =
             written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);

@@ -4,6 +4,7 @@ pub mod activation;
 pub mod hardening;
 pub mod logging;
 pub mod notify;
+pub mod program;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
 #[cfg(target_os = "openbsd")]

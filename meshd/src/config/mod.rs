@@ -275,7 +275,8 @@ fn find(name: &str) -> Option<&'static Key> {
 }
 
 /// That there is no such key, and which may have been meant.
-fn unknown(name: &str) -> String {
+#[must_use]
+pub fn unknown(name: &str) -> String {
     let meant = KEYS.iter().map(|key| (likeness(name, key.name), key.name));
     let meant = meant.filter(|(alike, _)| *alike >= ALIKE).max_by(|one, other| one.0.total_cmp(&other.0));
     match meant {

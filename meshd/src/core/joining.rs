@@ -165,7 +165,10 @@ impl Joining {
             _ => format!("the inviter did not answer within {seconds} s"),
         };
         ApiError::timeout(message)
-            .with_hint("check that the inviter is running, then try again with the same invite")
+            .with_hint(
+                "check that the inviter is running, then try again with the same invite; if it was restarted lately \
+                 and is running, restart this node's I2P router, which may hold on to a dead session with it",
+            )
     }
 
     /// The router has answered a lookup. Returns what `keyd` is to sign.

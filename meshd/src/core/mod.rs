@@ -704,7 +704,8 @@ impl Mesh {
         let busy = self.membership.is_some() || self.joining.is_some() || founding;
         let checked = if let Some(network) = self.network() {
             let message = format!("this node is already a member of network {}", network.short());
-            Err(ApiError::conflict(message).with_hint("one node is a member of one network"))
+            Err(ApiError::conflict(message)
+                .with_hint("leave that first, with `i2planctl leave`: a node is a member of one network"))
         } else if busy {
             Err(ApiError::conflict("this node is joining or founding a network already")
                 .with_hint("wait for it"))

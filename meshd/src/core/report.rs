@@ -135,6 +135,7 @@ impl Mesh {
             public_key: data_encoding::BASE64.encode(&record.wireguard.value.public_key),
             endpoint: record.data.hash().b32(),
             depth: record.chain.depth() as u64,
+            signed_at: record.issued_at,
             life: self.members.life(member, now.monotonic, self.settings.patience()),
             banned: self.bans.is_banned(&record.node),
             rtt: member.contact().rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),

@@ -351,7 +351,7 @@ impl Daemon {
                 }
                 () = watchdog.due() => supervisor.alive(),
                 _ = health.tick(), if supervisor.is_there() && stop_by.is_none() => {
-                    supervisor.status(&health::line(&self.status(), self.unsaved.as_deref()));
+                    supervisor.status(&health::line(&self.status()));
                 }
                 () = &mut stop, if stop_by.is_none() => {
                     supervisor.stopping(self.config.current().shutdown_timeout);
@@ -682,14 +682,18 @@ impl Daemon {
         }
         let state = self.mesh.as_ref().filter(|_| turn.save).map(Mesh::state);
         let saved = state.map(|state| self.storage.save(&state.to_bytes()));
-        if saved.is_some() {
+        if matches!(saved, Some(Ok(()))) {
             self.unsaved = None;
         }
         if let Some(Err(error)) = saved {
-            self.unsaved = Some(error.to_string());
-            error!(%error, "cannot save the state; nothing is done that depends on it");
-            let error = ApiError::internal(format!("cannot save the state: {error}"))
-                .with_hint("see that the state directory is writable and the disk is not full");
+            // It is tried several times a second.
+            if self.unsaved.replace(error.to_string()).is_none() {
+                error!(%error, "cannot save the state; nothing is done that depends on it");
+            }
+            let error = ApiError::internal(format!("cannot save the state: {error}")).with_hint(
+                "see that the state directory is writable and the disk is not full, then try again; what was \
+                     asked may be in force until a restart",
+            );
             let now = self.now();
             let failed = self.mesh.as_mut().map(|mesh| mesh.on_save_failed(turn.actions, &error, now));
             for command in failed.into_iter().flatten() {
@@ -816,7 +820,7 @@ impl Daemon {
                     pid: Some(std::process::id()),
                     version: Some(Version::current()),
                     landlock: Some(Landlock::of_this_process()),
-                    error: None,
+                    error: self.unsaved.as_ref().map(|error| format!("cannot save the state: {error}")),
                 },
                 daemon(Role::Tund, tunnel.daemon.as_ref(), tunnel_error),
             ],

@@ -4,13 +4,13 @@ use i2plan_ipc::Role;
 use i2plan_ipc::api::meshd::{SessionState, Status};
 
 /// What is wrong and what to do about it, or else that nothing is. The first thing that others wait for counts.
-pub(super) fn line(status: &Status, unsaved: Option<&str>) -> String {
+pub(super) fn line(status: &Status) -> String {
     let daemon = |role: Role| {
         let found = status.daemons.iter().find(|daemon| daemon.name == role.to_string());
         found.and_then(|daemon| daemon.error.as_deref())
     };
-    if let Some(error) = unsaved {
-        return format!("cannot save the state: {error}; make room, or make its directory writable");
+    if let Some(error) = daemon(Role::Meshd) {
+        return format!("{error}; make room, or make its directory writable");
     }
     if let Some(error) = daemon(Role::Keyd) {
         return format!("waiting for keyd: {error}");
@@ -76,19 +76,18 @@ mod tests {
     #[test]
     fn the_first_thing_that_is_wrong_is_told() {
         let mut status = status();
-        assert_eq!(line(&status, None), "10.42.3.4 in a network of 3 members");
+        assert_eq!(line(&status), "10.42.3.4 in a network of 3 members");
         status.network = None;
-        assert!(line(&status, None).starts_with("in no network yet"));
+        assert!(line(&status).starts_with("in no network yet"));
         status.daemons[2].error = Some("there is no /dev/net/tun".to_owned());
-        assert_eq!(line(&status, None), "waiting for tund: there is no /dev/net/tun");
+        assert_eq!(line(&status), "waiting for tund: there is no /dev/net/tun");
         status.sam.data = session(SessionState::Opening, None);
-        assert!(line(&status, None).contains("session for data: it is being opened"));
+        assert!(line(&status).contains("session for data: it is being opened"));
         status.sam.control = session(SessionState::Down, Some("no SAM bridge at 127.0.0.1:7656"));
-        assert!(line(&status, None).ends_with("control messages: no SAM bridge at 127.0.0.1:7656"));
+        assert!(line(&status).ends_with("control messages: no SAM bridge at 127.0.0.1:7656"));
         status.daemons[0].error = Some("not reached yet".to_owned());
-        assert_eq!(line(&status, None), "waiting for keyd: not reached yet");
-        assert!(
-            line(&status, Some("No space left on device")).contains("No space left on device; make room")
-        );
+        assert_eq!(line(&status), "waiting for keyd: not reached yet");
+        status.daemons[1].error = Some("cannot save the state: No space left on device".to_owned());
+        assert!(line(&status).contains("No space left on device; make room"));
     }
 }

@@ -21,6 +21,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// Wait before `tund` is sought again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// What `tund` cannot do is asked of it again after [`POLL`], then ever later up to this.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
 /// For how long `tund` is waited for with sessions that it may have kept, before others are opened.
 const ADOPT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -103,13 +106,20 @@ async fn serve(
         take_sessions(client, adopt).await?;
     }
     let mut applied = Applied::default();
+    let mut error = None;
+    let (mut again, mut wait) = (Instant::now(), POLL);
     loop {
+        let changed = told.desired.has_changed().unwrap_or(true);
         let wanted = told.desired.borrow_and_update().clone();
-        let error = match apply(client, &wanted, &mut applied, report).await {
-            Ok(()) => None,
-            Err(ClientError::Api(error)) => Some(error),
-            Err(error) => return Err(error),
-        };
+        if error.is_none() || changed || Instant::now() >= again {
+            error = match apply(client, &wanted, &mut applied, report).await {
+                Ok(()) => None,
+                Err(ClientError::Api(error)) => Some(error),
+                Err(error) => return Err(error),
+            };
+            again = Instant::now() + wait;
+            wait = if error.is_some() { LONGEST_RETRY.min(wait * 2) } else { POLL };
+        }
         let stats = match client.call(Request::Stats).await? {
             tund::Reply::Stats(stats) => Some(stats),
             _ => None,
@@ -120,7 +130,7 @@ async fn serve(
             {
                 warn!(%error, "tund cannot do what it should");
             }
-            report.error = error.map(|error| error.message);
+            report.error = error.as_ref().map(|error| error.message.clone());
             report.stats = stats;
         });
         let awakened = tokio::select! {

@@ -2,14 +2,46 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use i2plan_ipc::api::meshd::Peer;
 use i2plan_ipc::version::{Version, utc};
 
 use super::Finding;
+use crate::output::units;
+
+/// How far clocks may be apart without a word, seconds.
+const TOLERANCE: u64 = 300;
 
 /// Looks at this machine's clock.
 pub(super) fn check() -> Finding {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    judge(now, Version::current().built_at, synchronised())
+    judge(now(), Version::current().built_at, synchronised())
+}
+
+/// Compares this clock with those of members, going by what they have signed. A record was under way for an
+/// unknown time, so only clocks that are ahead can be told.
+pub(super) fn compare(peers: &[Peer]) -> Option<Finding> {
+    ahead(&peers.iter().map(|peer| (peer.name.as_str(), peer.signed_at)).collect::<Vec<_>>(), now())
+}
+
+fn ahead(members: &[(&str, u64)], now: u64) -> Option<Finding> {
+    let ahead = members.iter().map(|(name, signed_at)| (signed_at.saturating_sub(now), *name));
+    let ahead: Vec<_> = ahead.filter(|(seconds, _)| *seconds > TOLERANCE).collect();
+    let (most, name) = *ahead.iter().max()?;
+    let message = if ahead.len() * 2 > members.len() {
+        format!(
+            "this clock seems to be behind: those of {} of {} members are ahead, by up to {}",
+            ahead.len(),
+            members.len(),
+            units::duration(most)
+        )
+    } else {
+        format!("the clock of {name} is {} ahead of this one", units::duration(most))
+    };
+    let hint = "set the clock that is wrong: a member whose clock is a day off is refused";
+    Some(Finding::note("clock", message, hint))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 fn judge(now: u64, built_at: u64, synchronised: Option<bool>) -> Finding {
@@ -57,6 +89,17 @@ mod tests {
         assert_eq!(judge(100, 100, Some(true)).level, Level::Ok);
         assert_eq!(judge(100, 100, Some(false)).level, Level::Note);
         assert_eq!(judge(100, 100, None).level, Level::Ok);
+    }
+
+    #[test]
+    fn a_clock_that_differs_from_the_members_is_told() {
+        let told = |members: &[(&str, u64)]| ahead(members, 10_000).map(|found| found.message);
+        assert_eq!(told(&[("a", 9_000), ("b", 10_300)]), None);
+        let one = told(&[("a", 9_990), ("b", 11_000)]).unwrap();
+        assert_eq!(one, "the clock of b is 16m 40s ahead of this one");
+        let all = told(&[("a", 13_600), ("b", 13_610)]).unwrap();
+        assert!(all.starts_with("this clock seems to be behind: those of 2 of 2 members"), "{all}");
+        assert_eq!(told(&[]), None);
     }
 
     #[test]

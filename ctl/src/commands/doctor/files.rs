@@ -6,6 +6,11 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use super::Finding;
+use crate::output::units;
+
+/// Each daemon's, in the directory of `meshd`'s.
+const SOCKETS: [(&str, &str); 4] =
+    [("keyd", "keyd.sock"), ("meshd", "meshd.sock"), ("tund", "tund.sock"), ("rpcd", "rpc.sock")];
 
 /// Looks at what is beside the control socket, at the daemons' state, and at the device that tunnels are made with.
 pub(super) fn check(socket: &Path, data: Option<&Path>, interface_is_up: bool) -> Vec<Finding> {
@@ -13,11 +18,12 @@ pub(super) fn check(socket: &Path, data: Option<&Path>, interface_is_up: bool) -
     let (mut unseen, mut seen) = (false, false);
     if let Some(run) = socket.parent().filter(|run| run.exists()) {
         seen = true;
-        unseen |= of_the_sockets(run, &mut findings);
+        unseen |= of_the_sockets(run, socket.symlink_metadata().is_ok(), &mut findings);
     }
     if let Some(data) = data.filter(|data| data.exists()) {
         seen = true;
         unseen |= of_the_state(data, &mut findings);
+        findings.extend(of_the_disk(data));
     }
     if findings.is_empty() && seen && !unseen {
         findings.push(Finding::ok("files", "sockets and state are closed to others"));
@@ -32,8 +38,27 @@ pub(super) fn check(socket: &Path, data: Option<&Path>, interface_is_up: bool) -
     findings
 }
 
+/// A disk without room for a state file: a node of a thousand members has one of a megabyte.
+fn of_the_disk(data: &Path) -> Option<Finding> {
+    let found = rustix::fs::statvfs(data).ok()?;
+    let [total, free] = [found.f_blocks, found.f_bavail].map(|blocks| blocks.saturating_mul(found.f_frsize));
+    of_the_room(data, total, free)
+}
+
+fn of_the_room(data: &Path, total: u64, free: u64) -> Option<Finding> {
+    const NEEDED: u64 = 2 << 20;
+    // One that tells no size is none of a disk's.
+    (total > 0 && free < NEEDED).then(|| {
+        Finding::problem(
+            "files",
+            format!("the disk with {} is full: {} are free", data.display(), units::bytes(free)),
+            "make room: what cannot be saved is refused, or forgotten at the next start",
+        )
+    })
+}
+
 /// Returns whether something could not be seen.
-fn of_the_sockets(run: &Path, findings: &mut Vec<Finding>) -> bool {
+fn of_the_sockets(run: &Path, node_is_up: bool, findings: &mut Vec<Finding>) -> bool {
     let shown = run.display();
     if run.metadata().is_ok_and(|found| found.mode() & 0o002 != 0) {
         findings.push(Finding::problem(
@@ -43,7 +68,7 @@ fn of_the_sockets(run: &Path, findings: &mut Vec<Finding>) -> bool {
         ));
     }
     let mut unseen = false;
-    for (daemon, name) in [("keyd", "keyd.sock"), ("meshd", "meshd.sock"), ("tund", "tund.sock")] {
+    for (daemon, name) in SOCKETS {
         let path = run.join(name);
         let shown = path.display();
         match path.symlink_metadata() {
@@ -57,12 +82,19 @@ fn of_the_sockets(run: &Path, findings: &mut Vec<Finding>) -> bool {
                 format!("every user of this machine may connect to {shown}"),
                 format!("`chmod o= {shown}`, and restart the node"),
             )),
+            Ok(found) if is_closed(daemon, &found) => findings.push(Finding::problem(
+                daemon,
+                format!("those who may connect to {shown} cannot: its mode is {:03o}", found.mode() & 0o777),
+                format!("`chmod {} {shown}`", if daemon == "tund" { "600" } else { "660" }),
+            )),
             Ok(_) if listens(&path) == Some(false) => findings.push(Finding::problem(
                 daemon,
                 format!("nobody listens on {shown}"),
                 format!("see the log of i2plan-{daemon}, and start the node"),
             )),
             Ok(_) => {}
+            // That none is there when meshd's is not has been said, and a node can do without rpcd.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && (daemon == "rpcd" || !node_is_up) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => findings.push(Finding::problem(
                 daemon,
                 format!("there is no socket {shown}"),
@@ -72,6 +104,12 @@ fn of_the_sockets(run: &Path, findings: &mut Vec<Finding>) -> bool {
         }
     }
     unseen
+}
+
+/// Whether a socket's owner, or the group that it was given to, cannot connect.
+fn is_closed(daemon: &str, found: &Metadata) -> bool {
+    let needed = if daemon != "tund" && found.gid() != 0 { 0o660 } else { 0o600 };
+    found.mode() & needed != needed
 }
 
 /// Whether a process listens on a socket, going by the kernel's table; none where there is no such table.
@@ -95,11 +133,13 @@ fn is_listed(table: &str, path: &str) -> bool {
 fn of_the_state(data: &Path, findings: &mut Vec<Finding>) -> bool {
     let mut unseen = false;
     let mut owners = Vec::new();
-    for daemon in ["keyd", "meshd"] {
-        let directory = data.join(daemon);
+    for (daemon, directory) in [("keyd", "keyd"), ("meshd", "meshd"), ("rpcd", "rpc")] {
+        let directory = data.join(directory);
         match directory.symlink_metadata() {
             Ok(found) => {
-                owners.push(found.uid());
+                if daemon != "rpcd" {
+                    owners.push(found.uid());
+                }
                 findings.extend(open_to_others(daemon, &directory, &found));
                 let Ok(entries) = std::fs::read_dir(&directory) else {
                     unseen = true;
@@ -137,13 +177,23 @@ fn open_to_others(daemon: &str, path: &Path, found: &Metadata) -> Option<Finding
 
 fn of_the_device(device: &Path) -> Finding {
     match device.metadata() {
+        // tund has its capability, and none to open what is closed to it.
+        Ok(found)
+            if found.file_type().is_char_device() && found.mode() & 0o006 != 0o006 && found.gid() == 0 =>
+        {
+            Finding::problem(
+                "tun",
+                format!("{} is for root only: its mode is {:03o}", device.display(), found.mode() & 0o777),
+                format!("`chmod 666 {}`, as udev does: it gives nobody a privilege", device.display()),
+            )
+        }
         Ok(found) if found.file_type().is_char_device() => {
             Finding::ok("tun", format!("{} is there", device.display()))
         }
         _ => Finding::problem(
             "tun",
             format!("there is no {}: no tunnel can be made", device.display()),
-            "`modprobe tun`; in a container, hand the device in",
+            "`modprobe tun`, and restart the node; in a container, hand the device in",
         ),
     }
 }
@@ -191,6 +241,16 @@ mod tests {
         std::fs::remove_file(&paths[2]).unwrap();
         let found = problems(&paths[1], None);
         assert!(found.len() == 1 && found[0].1.starts_with("there is no socket"), "{found:?}");
+        // Of a node that does not run that is said already.
+        let stopped = tempfile::tempdir().unwrap();
+        mode(stopped.path(), 0o755);
+        assert_eq!(problems(&stopped.path().join("meshd.sock"), None), []);
+        let listener = UnixListener::bind(&paths[2]).unwrap();
+        mode(&paths[2], 0o000);
+        let found = problems(&paths[1], None);
+        assert!(found.len() == 1 && found[0].0 == "tund" && found[0].1.ends_with("is 000"), "{found:?}");
+        drop(listener);
+        std::fs::remove_file(&paths[2]).unwrap();
         mode(dir.path(), 0o777);
         assert_eq!(problems(&paths[1], None).len(), 2);
     }
@@ -231,5 +291,15 @@ mod tests {
     fn a_missing_device_is_a_problem() {
         assert_eq!(of_the_device(Path::new("/nonexistent")).level, Level::Problem);
         assert_eq!(of_the_device(Path::new("/dev/null")).level, Level::Ok);
+    }
+
+    #[test]
+    fn a_disk_without_room_is_a_problem() {
+        let room = |total, free| of_the_room(Path::new("/x"), total, free).map(|found| found.level);
+        assert_eq!(
+            (room(1 << 30, 4096), room(1 << 30, 1 << 29), room(0, 0)),
+            (Some(Level::Problem), None, None)
+        );
+        assert_eq!(of_the_disk(Path::new("/nonexistent")), None);
     }
 }

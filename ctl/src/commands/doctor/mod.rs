@@ -19,6 +19,7 @@ use serde::Serialize;
 use self::router::Bridge;
 use self::walls::Walls;
 use super::peers::is_up;
+use super::rpc::with_gateway;
 use super::status::{of_the_daemons, of_the_interface, of_the_membership, of_the_sessions};
 use crate::args::Doctor;
 use crate::daemon::{self, socket_path};
@@ -98,6 +99,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
     let answers = ask(&socket).await;
     let mut findings = Vec::new();
     let mut walls = HashMap::new();
+    let mut of_the_clocks = None;
     let config = Config::load(args.config.as_deref());
     let data_dir =
         args.data_dir.clone().or_else(|| config.as_ref().ok().map(|config| config.data_dir.clone()));
@@ -106,6 +108,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
             let bridge = Bridge::probe(status.sam.address).await;
             findings.extend(of_the_node(status, &Version::current(), &bridge));
             findings.extend(of_the_members(status, peers));
+            of_the_clocks = clock::compare(peers);
             let (found, of_the_walls) = walls::look(status, bridge.own_router());
             walls = found;
             findings.extend(of_the_walls);
@@ -126,6 +129,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
     let interface_is_up = answers.is_ok_and(|answers| answers.status.tunnel.interface.is_some());
     findings.extend(files::check(&socket, data_dir.as_deref(), interface_is_up));
     findings.push(clock::check());
+    findings.extend(of_the_clocks);
 
     let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
     if json {
@@ -138,7 +142,9 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
 
 async fn ask(socket: &Path) -> Result<Answers, Failure> {
     let mut node = daemon::connect(Some(socket)).await?;
-    Ok(Answers { status: node.status().await?, peers: node.peers().await? })
+    let mut status = node.status().await?;
+    status.daemons = with_gateway(&mut node, socket, status.daemons).await;
+    Ok(Answers { status, peers: node.peers().await? })
 }
 
 fn of_the_config(config: &Result<Config, ConfigError>) -> Finding {
@@ -157,16 +163,22 @@ fn of_the_config(config: &Result<Config, ConfigError>) -> Finding {
 
 /// What the router's bridge showed. One that the node speaks with need not be in reach from here.
 fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
-    let Bridge { address, version, program } = bridge;
+    let Bridge { address, version, hangs, program } = bridge;
     let mend = format!(
         "start the I2P router and enable its SAM bridge, or i2plan-routerd if there is none; if that is not at \
          {address}, set i2p.sam_address"
     );
+    let of_program = program.as_ref().map(|program| format!(", of {program}")).unwrap_or_default();
     match version {
         Ok(version) => {
-            let program = program.as_ref().map(|program| format!(", of {program}")).unwrap_or_default();
+            let program = of_program;
             Finding::ok("router", format!("SAM {version} at {address}{program}"))
         }
+        Err(error) if *hangs => Finding::problem(
+            "router",
+            format!("the SAM bridge at {address}{of_program} takes connections, and {error}"),
+            "the I2P router hangs or is overloaded: see its log, and restart it",
+        ),
         Err(error) if node_speaks_with_it => Finding::note(
             "router",
             format!("the node speaks with the bridge at {address}, and this program cannot: {error}"),
@@ -189,9 +201,13 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     warnings.extend(of_the_membership(status));
     warnings.extend(of_the_interface(status));
     findings.extend(warnings.into_iter().map(|found| Finding::problem("node", found.message, found.hint)));
-    if sessions.iter().all(|session| session.state == SessionState::Up) {
+    if findings[0].level == Level::Problem {
+        // What the node believes of its sessions is nothing then.
+    } else if sessions.iter().all(|session| session.state == SessionState::Up) {
         findings.push(Finding::ok("router", "the I2P tunnels are built: both sessions are up"));
-    } else if sessions.iter().any(|session| session.state == SessionState::Opening) {
+    } else if sessions.iter().any(|session| session.state == SessionState::Opening)
+        && status.daemons.iter().all(|daemon| daemon.error.is_none())
+    {
         findings.push(Finding::note(
             "router",
             "the router is building I2P tunnels for this node's sessions",
@@ -211,6 +227,10 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
 
 fn of_the_members(status: &Status, peers: &[Peer]) -> Option<Finding> {
     status.network.as_ref()?;
+    if status.sam.data.state != SessionState::Up {
+        // Handshakes were made, and nothing gets through: what is wrong has been said.
+        return None;
+    }
     let there = peers.iter().filter(|peer| !peer.banned && peer.life != Life::Away).count();
     let up = peers.iter().filter(|peer| is_up(peer)).count();
     if there > 0 && up == 0 {
@@ -249,6 +269,7 @@ mod tests {
         Bridge {
             address: SocketAddr::from(([127, 0, 0, 1], 7656)),
             version: version.map(str::to_owned).map_err(str::to_owned),
+            hangs: false,
             program: Some(Program::new("i2pd", 7)),
         }
     }
@@ -265,6 +286,9 @@ mod tests {
         assert!(found.hint.is_some_and(|hint| hint.contains("i2p.sam_address")));
         // One in another network namespace.
         assert_eq!(of_the_router(&bridge(Err("nothing listens there")), true).level, Level::Note);
+        // One that is stopped in the middle of its work: the node's sessions stay open for long.
+        let stopped = Bridge { hangs: true, ..bridge(Err("it does not answer within 3 s")) };
+        assert_eq!(of_the_router(&stopped, true).level, Level::Problem);
     }
 
     #[test]

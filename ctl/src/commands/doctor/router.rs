@@ -19,6 +19,8 @@ pub(super) struct Bridge {
     pub(super) address: SocketAddr,
     /// The SAM version that it speaks, or why it does not.
     pub(super) version: Result<String, String>,
+    /// It takes connections and says nothing.
+    pub(super) hangs: bool,
     /// The program that listens there, if that can be seen.
     pub(super) program: Option<Program>,
 }
@@ -46,10 +48,16 @@ impl fmt::Display for Program {
 impl Bridge {
     /// Greets the bridge and looks at who it is.
     pub(super) async fn probe(address: SocketAddr) -> Self {
-        let version = greet(address).await;
+        let (version, hangs) = match connect(address).await {
+            Ok(stream) => match timeout(PATIENCE, greet(stream)).await {
+                Ok(version) => (version, false),
+                Err(_) => (Err(silence()), true),
+            },
+            Err(error) => (Err(error), false),
+        };
         let program =
             if address.ip().is_loopback() { listener(Path::new("/proc"), address.port()) } else { None };
-        Self { address, version, program }
+        Self { address, version, hangs, program }
     }
 
     /// The process id of the node's own router, if that is what listens there.
@@ -58,15 +66,21 @@ impl Bridge {
     }
 }
 
-async fn greet(address: SocketAddr) -> Result<String, String> {
-    let silent = |_| format!("it does not answer within {} s", PATIENCE.as_secs());
-    let mut stream = match timeout(PATIENCE, TcpStream::connect(address)).await.map_err(silent)? {
-        Ok(stream) => stream,
+fn silence() -> String {
+    format!("it does not answer within {} s", PATIENCE.as_secs())
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+    match timeout(PATIENCE, TcpStream::connect(address)).await.map_err(|_| silence())? {
+        Ok(stream) => Ok(stream),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            return Err("nothing listens there".to_owned());
+            Err("nothing listens there".to_owned())
         }
-        Err(error) => return Err(error.to_string()),
-    };
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn greet(mut stream: TcpStream) -> Result<String, String> {
     let exchange = async {
         stream.write_all(hello().as_bytes()).await?;
         let mut line = Vec::new();
@@ -78,7 +92,7 @@ async fn greet(address: SocketAddr) -> Result<String, String> {
         }
         Ok::<_, std::io::Error>(line)
     };
-    let line = timeout(PATIENCE, exchange).await.map_err(silent)?;
+    let line = exchange.await;
     let line = line.map_err(|error| format!("it ends the connection: {error}"))?;
     match Line::parse(&line) {
         Ok(Line::Hello(Ok(version))) => Ok(version),
@@ -150,6 +164,13 @@ mod tests {
     async fn a_port_without_listener_is_said_to_be_one() {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         assert_eq!(Bridge::probe(address).await.version, Err("nothing listens there".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bridge_that_takes_connections_and_says_nothing_hangs() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bridge = Bridge::probe(listener.local_addr().unwrap()).await;
+        assert!(bridge.hangs && bridge.version.is_err_and(|error| error.contains("does not answer")));
     }
 
     #[test]

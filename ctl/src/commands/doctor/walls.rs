@@ -67,6 +67,7 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
         let mut add = |level, message: String, hint: &str| {
             findings.push(Finding::new(level, name, message, Some(hint.to_owned())));
         };
+        let holds_keys = !matches!(name.as_str(), "meshd" | "rpcd");
         let restart = "restart i2plan's daemons; if that does not help, the program is not what was built";
         if own.uid == 0 {
             add(Level::Problem, "it runs as root".to_owned(), "start it as a user of its own");
@@ -106,7 +107,7 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
                 "use Linux 6.12 or later with Landlock among its security modules (lsm=landlock,...)",
             );
         }
-        if own.locked == 0 && name != "meshd" {
+        if own.locked == 0 && holds_keys {
             add(
                 Level::Note,
                 "its memory could be swapped out, with keys in it".to_owned(),
@@ -116,7 +117,7 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
         if findings.len() == before {
             let capability =
                 if needs_capability { "CAP_NET_ADMIN until the interface is up" } else { "no capabilities" };
-            let locked = if name == "meshd" { "" } else { ", memory locked" };
+            let locked = if holds_keys { ", memory locked" } else { "" };
             let landlock = if own.landlock.is_some() { " Landlock," } else { "" };
             let message = format!(
                 "user {}, {capability}, system calls filtered,{landlock} memory closed to others{locked}",

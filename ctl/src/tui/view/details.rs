@@ -148,17 +148,15 @@ pub(in crate::tui) fn status(app: &App, width: u16) -> Vec<Line<'static>> {
         text.field("Dropped", &status::describe_drops(&drops));
     }
     let sam = &status.sam;
-    let version =
-        sam.version.as_ref().map_or_else(|| "no SAM".to_owned(), |version| format!("SAM {version}"));
-    text.field("I2P router", &format!("{version} at {}", sam.address));
+    text.field("I2P router", &status::describe_bridge(sam));
     text.field("Control", &session(&sam.control));
     if let Some(substitute) = &sam.substitute {
         text.field("Instead", &session(substitute));
     }
     text.field("Data", &session(&sam.data));
     let daemons = status.daemons.iter().map(|daemon| match (&daemon.version, &daemon.error) {
-        (_, Some(_)) => format!("{} does not answer", daemon.name),
-        (Some(version), None) => format!("{} {}", daemon.name, version.version),
+        (None, Some(_)) => format!("{} does not answer", daemon.name),
+        (Some(version), _) => format!("{} {}", daemon.name, version.version),
         (None, None) => daemon.name.clone(),
     });
     text.field("Daemons", &daemons.collect::<Vec<_>>().join(", "));

@@ -9,7 +9,7 @@ use super::theme::Theme;
 use super::{details, fill, put};
 use crate::output::units;
 use crate::tui::app::{App, Link, SPANS};
-use crate::tui::history::Sample;
+use crate::tui::history::{History, Sample};
 
 /// One of the graphs.
 struct Graph {
@@ -76,7 +76,12 @@ fn draw_graph(app: &App, graph: &Graph, buf: &mut Buffer, area: Rect, theme: The
     put(buf, title, &format!("{} {}", graph.title, latest(app, graph)), theme.title());
     Sparkline::default().data(values).max(highest.unwrap_or(0).max(1)).style(theme.graph()).render(bars, buf);
     fill(buf, axis, theme.quiet());
-    let peak = highest.map_or_else(String::new, |highest| format!(", at most {}", (graph.show)(highest)));
+    // The title has the last second; a bar is a mean, and lower than what it is a mean of.
+    let each = match History::each(area.width.into(), span) {
+        1 => "at most".to_owned(),
+        each => format!("{} means to", units::duration(each)),
+    };
+    let peak = highest.map_or_else(String::new, |highest| format!(", {each} {}", (graph.show)(highest)));
     put(buf, axis, &format!("{}{peak}", units::duration(span)), theme.quiet());
 }
 

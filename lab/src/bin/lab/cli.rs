@@ -11,8 +11,8 @@ use i2plan_ipc::Role;
 use lab::demo::Options;
 use lab::node::PROGRAMS_VARIABLE;
 use lab::{
-    Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, probe, process, sandbox, sim, sizes,
-    systemd,
+    Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, machines, probe, process, sandbox, sim,
+    sizes, systemd,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
@@ -48,6 +48,12 @@ enum Command {
         /// Print the result for a program
         #[arg(long)]
         json: bool,
+    },
+    /// Start an I2P network with machines on it, and no nodes: to run those by hand
+    Network {
+        /// How many machines
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=20))]
+        machines: u8,
     },
     /// Compare the tunnel with what the I2P routers can carry
     Bench {
@@ -101,6 +107,13 @@ enum Command {
         program: OsString,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
+    },
+    /// Run a shell, or another program, on a machine of `network`
+    #[command(name = "__machine", hide = true)]
+    Machine {
+        machine: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
     },
     /// Run I2P routers
     #[command(name = "__router", hide = true)]
@@ -189,10 +202,13 @@ impl From<Daemon> for Role {
 pub(crate) fn run() -> ExitCode {
     let args = Args::parse();
     match args.command {
-        Command::Demo { .. } | Command::Bench { .. } | Command::BenchCtl { .. } if !sandbox::is_inner() => {
+        Command::Demo { .. } | Command::Network { .. } | Command::Bench { .. } | Command::BenchCtl { .. }
+            if !sandbox::is_inner() =>
+        {
             outer()
         }
         Command::Demo { nodes, keep, json } => inner(demo::run(Options { nodes, keep, json })),
+        Command::Network { machines } => inner(machines::run(machines)),
         Command::Bench { sizes: false, json } => inner(bench::run(json)),
         Command::Bench { sizes: true, json } => inner(sizes::run(json)),
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
@@ -203,6 +219,7 @@ pub(crate) fn run() -> ExitCode {
         }
         Command::Sandbox { program, args } => sandboxed(&program, &args, &[]),
         Command::In { namespace, program, args } => end(Err(process::become_in(&namespace, &program, &args))),
+        Command::Machine { machine, command } => end(Err(machines::become_on(&machine, &command))),
         Command::Router { config } => end(router(&config)),
         Command::Intrude(intrusion) => end(intruder::run(&intrusion)),
         Command::ServeTcp { address } => end(probe::serve_tcp(address)),

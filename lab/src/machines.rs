@@ -1,0 +1,169 @@
+//! A private I2P network and machines on it, on which a person runs nodes by hand.
+//!
+//! A machine is a network namespace with an I2P router, and mount and UTS namespaces with a host name, users for
+//! the daemons, and `/etc`, `/var/lib` and `/run/i2plan` of its own: what a node uses if it is told nothing else.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::IntoRawFd as _;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::sethostname;
+
+use crate::node::{FIRST_UID, Lab, bin};
+use crate::progress::Progress;
+use crate::sandbox::{self, DIRECTORY};
+use crate::{Failure, netns};
+
+/// The daemons' users.
+const USERS: [&str; 4] = ["i2plan-keyd", "i2plan-meshd", "i2plan-tund", "i2plan-rpc"];
+
+/// The group that may control a node.
+const GROUP: &str = "i2plan";
+
+/// Starts them in the sandbox, says how to get there, and leaves them running.
+///
+/// # Errors
+/// If something does not start.
+pub async fn run(machines: u8) -> Result<(), Failure> {
+    let progress = Progress::new();
+    progress.step("starting a private I2P network");
+    let mut lab = Lab::start().await?;
+    std::fs::create_dir(RUN)?;
+    let names: Vec<_> = (1..=machines).map(|number| format!("n{number}")).collect();
+    for name in &names {
+        progress.step(format!("starting the I2P router of {name}"));
+        lab.add_stranger(name).await?;
+        make(name).map_err(|failure| failure.during(&format!("making the machine {name}")))?;
+    }
+    progress.done();
+    let enter = sandbox::entrance();
+    println!("An I2P network is running, with {machines} machines on it. Ctrl-C takes all of it down.");
+    println!(
+        "On each machine an I2P router has its SAM bridge at 127.0.0.1:7656, and i2planctl is in the path."
+    );
+    println!("In other terminals, as the same user, as often as you like:\n");
+    for name in &names {
+        println!("  {enter} {} __machine {name}", bin().join("lab").display());
+    }
+    println!("\nA router that was killed is started again, in the foreground, on its machine:\n");
+    for name in &names {
+        println!("  lab __router {DIRECTORY}/router-{name}.json");
+    }
+    // Those who read this from a pipe wait for it.
+    std::io::stdout().flush()?;
+    std::future::pending().await
+}
+
+/// Where a node's sockets are if it is told nothing else.
+const RUN: &str = "/run/i2plan";
+
+/// Where a namespace of a machine can be entered; the network's is where [`netns`] keeps it.
+fn path(machine: &str, namespace: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(machine).join(namespace)
+}
+
+fn make(machine: &str) -> Result<(), Failure> {
+    std::fs::create_dir_all(path(machine, "home"))?;
+    let name = machine.to_owned();
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
+        sethostname(&name)?;
+        for directory in ["/etc", "/var/lib"] {
+            of_its_own(Path::new(directory), &name)?;
+        }
+        tmpfs(Path::new(RUN))?;
+        add_users()?;
+        Ok::<_, Failure>([File::open("/proc/thread-self/ns/mnt")?, File::open("/proc/thread-self/ns/uts")?])
+    });
+    let [mounts, uts] = thread.join().unwrap_or_else(|_| Err(Failure::new("a thread panicked")))?;
+    for (namespace, file) in [("mnt", mounts), ("uts", uts)] {
+        // What keeps it alive is a descriptor of this process, which ends with all the others. A mount would be
+        // made by chance alone: the kernel wants that the other mount namespace has the greater number, and gives
+        // numbers to each CPU in batches.
+        let kept = format!("/proc/{}/fd/{}", std::process::id(), file.into_raw_fd());
+        symlink(kept, path(machine, namespace))?;
+    }
+    Ok(())
+}
+
+fn tmpfs(target: &Path) -> Result<(), Failure> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some("mode=0755"))?)
+}
+
+/// Puts a directory in the place of another: what is in that can be seen, and what is written does not reach it.
+fn of_its_own(directory: &Path, machine: &str) -> Result<(), Failure> {
+    let name = directory.as_os_str().to_string_lossy().replace('/', "_");
+    let host = path(machine, &format!("host{name}"));
+    std::fs::create_dir(&host)?;
+    mount(Some(directory), &host, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+    tmpfs(directory)?;
+    for entry in std::fs::read_dir(&host)? {
+        let entry = entry?;
+        // What an installed i2plan has there is no business of a machine's.
+        if entry.file_name() == "i2plan" {
+            continue;
+        }
+        // A link that is relative leads where it led only from its own place.
+        let target = std::fs::read_link(entry.path()).unwrap_or_else(|_| entry.path());
+        symlink(target, directory.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// Adds the daemons' users to those of the host, unless they are there.
+fn add_users() -> Result<(), Failure> {
+    let ids = || USERS.into_iter().zip(FIRST_UID..);
+    let passwd = ids().map(|(name, id)| (name, format!("{name}:x:{id}:{id}::/:/usr/sbin/nologin")));
+    let gid = FIRST_UID + 9;
+    let groups = ids()
+        .map(|(name, id)| (name, format!("{name}:x:{id}:")))
+        .chain([(GROUP, format!("{GROUP}:x:{gid}:i2plan-rpc"))]);
+    add_lines("/etc/passwd", passwd)?;
+    add_lines("/etc/group", groups)
+}
+
+fn add_lines<'a>(file: &str, lines: impl Iterator<Item = (&'a str, String)>) -> Result<(), Failure> {
+    let mut text = std::fs::read_to_string(file)?;
+    for (name, line) in lines {
+        if !text.lines().any(|found| found.split(':').next() == Some(name)) {
+            text = format!("{}\n{line}\n", text.trim_end());
+        }
+    }
+    // The link to the host's file gives way.
+    let _ = std::fs::remove_file(file);
+    Ok(std::fs::write(file, text)?)
+}
+
+/// Becomes a program on a machine: without one, a shell. Returns only if that fails.
+#[must_use]
+pub fn become_on(machine: &str, command: &[OsString]) -> Failure {
+    if let Err(failure) = enter(machine) {
+        return failure.during(&format!("entering {machine}"));
+    }
+    let shell: OsString = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let (program, args) = command.split_first().unwrap_or((&shell, &[]));
+    let mut search = bin().into_os_string();
+    search.push(OsStr::new(":"));
+    search.push(std::env::var_os("PATH").unwrap_or_default());
+    let home = path(machine, "home");
+    let mut command = Command::new(program);
+    command.args(args).env("PATH", search).env("HOME", &home).current_dir(home);
+    let error = command.exec();
+    Failure::new(format!("cannot run {}: {error}", program.display()))
+}
+
+fn enter(machine: &str) -> Result<(), Failure> {
+    netns::enter(machine)?;
+    // Opened before the other files are out of sight.
+    let [uts, mounts] = ["uts", "mnt"].map(|namespace| File::open(path(machine, namespace)));
+    setns(uts?, CloneFlags::CLONE_NEWUTS)?;
+    Ok(setns(mounts?, CloneFlags::CLONE_NEWNS)?)
+}
