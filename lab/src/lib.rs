@@ -13,6 +13,7 @@
 //! * [`sim`]: meshes of a thousand in virtual time.
 //! * [`systemd`]: the packages on real systems under systemd.
 //! * [`attack`]: what an intruder runs.
+//! * [`wait`]: for what comes about by itself.
 //! * [`testing`]: how a test gets into the sandbox.
 //!
 //! All of it is for Linux; elsewhere there is nothing here.
@@ -41,6 +42,7 @@ pub mod stats;
 pub mod systemd;
 pub mod testing;
 pub mod traffic;
+pub mod wait;
 
 /// Why something did not work, for a person to read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

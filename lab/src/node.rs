@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use serde::de::DeserializeOwned;
@@ -16,7 +16,7 @@ use crate::i2p::{PORT, PrivateNetwork};
 use crate::netns::Network;
 use crate::process::{Child, Output, Spawn, own_program};
 use crate::sandbox::DIRECTORY;
-use crate::{Failure, tail};
+use crate::{Failure, tail, wait};
 
 /// Tells the inner process where the programs were built, as JSON.
 pub const PROGRAMS_VARIABLE: &str = "I2PLAN_LAB_PROGRAMS";
@@ -30,9 +30,6 @@ const INTERNET_ADDRESSES: u8 = 8;
 /// How long a node may take until its sessions are open. Some routers let a session wait for tunnels for a minute and
 /// then give it up; after that it is asked for again.
 const READY_DEADLINE: Duration = Duration::from_secs(150);
-
-/// How often a condition is looked at again.
-const POLL: Duration = Duration::from_millis(100);
 
 /// A private I2P network and nodes on it.
 #[derive(Debug)]
@@ -207,6 +204,14 @@ pub struct Status {
     pub tunnel: Tunnel,
     /// Its daemons.
     pub daemons: Vec<Daemon>,
+}
+
+impl Status {
+    /// Whether both SAM sessions are open.
+    #[must_use]
+    pub fn sessions_are_open(&self) -> bool {
+        [&self.sam.control, &self.sam.data].iter().all(|session| session.state == "up")
+    }
 }
 
 /// The network part of [`Status`].
@@ -681,8 +686,7 @@ impl Node {
     /// If that takes too long.
     pub async fn ready(&self) -> Result<(), Failure> {
         self.until("its SAM sessions are open", READY_DEADLINE, async |node| {
-            let status = node.status().await?;
-            Ok(status.sam.control.state == "up" && status.sam.data.state == "up")
+            Ok(node.status().await?.sessions_are_open())
         })
         .await
     }
@@ -697,18 +701,8 @@ impl Node {
         deadline: Duration,
         condition: impl AsyncFn(&Self) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let started = Instant::now();
-        loop {
-            let result = condition(self).await;
-            if result == Ok(true) {
-                return Ok(());
-            }
-            if started.elapsed() > deadline {
-                let reason = result.err().map(|failure| format!(" ({failure})")).unwrap_or_default();
-                return Err(self.failure(&format!("not within {} s: {what}{reason}", deadline.as_secs())));
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        let outcome = wait::until(what, deadline, async || condition(self).await).await;
+        outcome.map_err(|failure| self.failure(&failure.to_string()))
     }
 
     /// Runs one of the laboratory's probes in the node's namespace and reads what it measured.

@@ -167,7 +167,7 @@ fn a_killed_daemon_comes_back_as_the_same_node() {
             }
             here.until("all daemons are back", GOSSIP, async |node| {
                 let status = node.status().await?;
-                let up = status.sam.control.state == "up" && status.sam.data.state == "up";
+                let up = status.sessions_are_open();
                 Ok(up && status.tunnel.interface.is_some() && node.daemon_pid(daemon).await? != killed)
             })
             .await?;

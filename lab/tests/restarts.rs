@@ -66,8 +66,7 @@ async fn end(here: &Node, there: &Node, daemons: &[&str], how: Signal) -> Result
                 }
             }
             let status = node.status().await?;
-            let up = status.sam.control.state == "up" && status.sam.data.state == "up";
-            Ok(up && status.tunnel.interface.is_some())
+            Ok(status.sessions_are_open() && status.tunnel.interface.is_some())
         })
         .await
     };

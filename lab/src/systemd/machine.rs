@@ -13,16 +13,14 @@ use nix::mount::{MsFlags, mount};
 use serde::de::DeserializeOwned;
 
 use super::host;
-use crate::Failure;
 use crate::node::{NetworkStatus, Status};
 use crate::process::{Child, Output, Spawn};
 use crate::sandbox::DIRECTORY;
+use crate::wait::{self, POLL};
+use crate::{Failure, tail};
 
 /// How long a machine may take to boot.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
-
-/// How often a condition is looked at again.
-const POLL: Duration = Duration::from_millis(100);
 
 /// Exit status of systemd-nspawn when the machine wants to be booted again.
 const REBOOT: i32 = 133;
@@ -184,18 +182,9 @@ impl Machine {
         deadline: Duration,
         condition: impl AsyncFn(&Self) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let started = Instant::now();
-        loop {
-            let result = condition(self).await;
-            if result == Ok(true) {
-                return Ok(());
-            }
-            if started.elapsed() > deadline {
-                let reason = result.err().map(|failure| format!(" ({failure})")).unwrap_or_default();
-                let what = format!("not within {} s: {what}{reason}", deadline.as_secs());
-                return Err(self.failure(&what).await);
-            }
-            tokio::time::sleep(POLL).await;
+        match wait::until(what, deadline, async || condition(self).await).await {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(self.failure(&failure.to_string()).await),
         }
     }
 
@@ -205,8 +194,7 @@ impl Machine {
     /// If that takes too long.
     pub async fn ready(&self) -> Result<(), Failure> {
         self.until("its SAM sessions are open", Duration::from_secs(180), async |machine| {
-            let status = machine.status().await?;
-            Ok(status.sam.control.state == "up" && status.sam.data.state == "up")
+            Ok(machine.status().await?.sessions_are_open())
         })
         .await
     }
@@ -216,7 +204,7 @@ impl Machine {
         let units = "journalctl --no-pager -n 60 -u 'i2plan*' 2>&1; systemctl list-units --all --no-pager 'i2plan*' 2>&1";
         let log = match self.run(&["sh", "-c", units], "").await {
             Ok(output) => output.stdout,
-            Err(_) => crate::tail(&self.log),
+            Err(_) => tail(&self.log),
         };
         Failure::new(format!("machine {}: {what}; its log ends:\n{log}", self.name))
     }

@@ -43,9 +43,18 @@ pub struct Options {
     /// Do these parts alone
     #[arg(long, value_enum)]
     only: Vec<Part>,
+    /// Of traffic and faults, do those alone whose name contains this
+    #[arg(long)]
+    case: Vec<String>,
     /// Print the result for a program
     #[arg(long)]
     json: bool,
+}
+
+impl Options {
+    fn does_case(&self, name: &str) -> bool {
+        self.case.is_empty() || self.case.iter().any(|part| name.contains(part.as_str()))
+    }
 }
 
 /// A part of a run.
@@ -79,7 +88,7 @@ impl Check {
 
 /// What a run showed.
 #[derive(Debug, Default, Serialize)]
-struct Report {
+pub struct Report {
     checks: Vec<Check>,
     traffic: Vec<traffic::Row>,
 }
@@ -135,10 +144,10 @@ async fn fill(report: &mut Report, options: &Options, progress: &Progress) -> Re
     progress.step("joining by invite");
     report.checks.extend(lifetime::join(&systems).await?);
     if does(Part::Traffic) {
-        traffic::run(&mut systems, progress, &mut report.traffic).await?;
+        traffic::run(&mut systems, options, progress, report).await?;
     }
     if does(Part::Faults) {
-        faults::run(&mut systems, progress, &mut report.checks).await?;
+        faults::run(&mut systems, options, progress, &mut report.checks).await?;
     }
     if does(Part::Removal) {
         progress.step("removing and purging");

@@ -1,5 +1,6 @@
 //! What a restart, an upgrade or a reboot of one machine does to pings and a transfer between two.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use super::lifetime::apt;
 use super::machine::{Machine, PACKAGES};
-use super::{DAEMONS, Systems};
+use super::{Check, DAEMONS, Options, Report, Systems};
 use crate::Failure;
 use crate::probe::Transfer;
 use crate::process::Spawn;
@@ -17,8 +18,11 @@ use crate::stats::Pings;
 /// TCP port of the transfers.
 const PORT: u16 = 5001;
 
-/// Bytes of a transfer.
-const BYTES: u64 = 10_000_000;
+/// Bytes that a transfer sends in a second: it leaves room, so that nothing is lost while nothing happens.
+const RATE: u32 = 50_000;
+
+/// How many seconds before the last ping a transfer has sent its last byte, if nothing holds it up.
+const REST: u32 = 5;
 
 /// How long there is traffic before something happens, and after it is over.
 const CALM: Duration = Duration::from_secs(2);
@@ -26,8 +30,8 @@ const CALM: Duration = Duration::from_secs(2);
 /// How long a daemon may take to come back.
 const BACK: Duration = Duration::from_secs(120);
 
-/// How long a transfer may take: more than a new handshake and the pauses of TCP after it.
-const TRANSFER: Duration = Duration::from_secs(240);
+/// How much longer a transfer may take: more than a new handshake and the pauses of TCP after it.
+const TRANSFER: Duration = Duration::from_secs(180);
 
 /// How late a reply may be, in seconds: what waited while a daemon was away is not lost.
 const LATE: &str = "30";
@@ -72,7 +76,7 @@ pub fn print(rows: &[Row]) {
         return;
     }
     println!(
-        "{:<34} {:>6} {:>5} {:>8} {:>12}  {:<22}",
+        "{:<34} {:>6} {:>5} {:>8} {:>12}  {:<26}",
         "5 pings a second, and a transfer", "pings", "lost", "at most", "longest wait", "transfer"
     );
     for row in rows {
@@ -80,12 +84,15 @@ pub fn print(rows: &[Row]) {
         let most = most.map_or_else(|| "-".to_owned(), |most| most.to_string());
         let transfer = transfer.map_or_else(
             || "none".to_owned(),
-            |t| format!("{:.1} s, {}", t.seconds, if t.intact { "hash right" } else { "HASH WRONG" }),
+            |t| {
+                let hash = if t.intact { "hash right" } else { "HASH WRONG" };
+                format!("{:.2} MB, {:.1} s, {hash}", t.bytes as f64 / 1e6, t.seconds)
+            },
         );
         let mark = if row.holds() { "" } else { "  FAIL" };
         let longest = pings.times.map_or(0.0, |times| times.max / 1e3);
         println!(
-            "{case:<34} {:>6} {:>5} {most:>8} {longest:>10.1} s  {transfer:<22}{mark}",
+            "{case:<34} {:>6} {:>5} {most:>8} {longest:>10.1} s  {transfer:<26}{mark}",
             pings.sent,
             row.lost()
         );
@@ -115,15 +122,15 @@ struct Way<'a> {
     address: Ipv4Addr,
 }
 
-/// Does something while there is traffic from one machine to another.
+/// Has something happen while there is traffic from one machine to another.
 async fn under_traffic(
-    case: &str,
-    most: Option<u32>,
-    seconds: u32,
+    case: &Case,
     way: &Way<'_>,
     with_transfer: bool,
     event: impl Future<Output = Result<(), Failure>>,
 ) -> Result<Row, Failure> {
+    let Case { name: case, seconds, most, .. } = case;
+    let seconds = *seconds;
     let (address, count) = (way.address.to_string(), (seconds * 5).to_string());
     let ping = ["ping", &address, "-i", "0.2", "-W", LATE, "-c", &count];
     let pinging = async { way.from.ctl::<Pings>(&ping, "").await };
@@ -136,10 +143,11 @@ async fn under_traffic(
         if !with_transfer {
             return Ok(None);
         }
-        let args = ["__send-tcp".into(), target.into(), BYTES.to_string().into()];
-        let sending = Spawn::this_program(args).namespace(Some(&way.from.name)).output("");
-        let output = tokio::time::timeout(TRANSFER, sending).await.map_err(|_| {
-            Failure::new(format!("{case}: the transfer is not done after {} s", TRANSFER.as_secs()))
+        let (bytes, limit) = ((seconds - REST) * RATE, Duration::from_secs(seconds.into()) + TRANSFER);
+        let args = ["__send-tcp", &target, &bytes.to_string(), "--rate", &RATE.to_string()];
+        let sending = Spawn::this_program(args.map(OsString::from)).namespace(Some(&way.from.name));
+        let output = tokio::time::timeout(limit, sending.output("")).await.map_err(|_| {
+            Failure::new(format!("{case}: the transfer is not done after {} s", limit.as_secs()))
         })??;
         serde_json::from_str::<Transfer>(&output.stdout)
             .map(Some)
@@ -157,62 +165,111 @@ async fn under_traffic(
     };
     let (pings, transfer, ()) = tokio::try_join!(pinging, transfer, happening)?;
     server.kill().await?;
-    let row = Row { case: case.to_owned(), pings, most, transfer };
-    row.tell();
-    Ok(row)
+    Ok(Row { case: case.clone(), pings, most: *most, transfer })
 }
 
-/// Runs all cases. Things happen to the first machine, which is the one that pings, except where it is booted again.
+/// Runs all cases. Things happen to the first machine, which is the one that pings, except where it is booted again. A
+/// case that cannot be brought to its end is no reason to leave out the others.
 ///
 /// # Errors
-/// If a daemon does not come back, or a transfer fails.
-pub async fn run(systems: &mut Systems, progress: &Progress, rows: &mut Vec<Row>) -> Result<(), Failure> {
+/// If the machines are in no network.
+pub async fn run(
+    systems: &mut Systems,
+    options: &Options,
+    progress: &Progress,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let (first, second) = (systems.one.network().await?.ipv4, systems.two.network().await?.ipv4);
-    let machine = &systems.one;
-    let way = Way { from: machine, to: "two", address: second };
-    progress.step("traffic: nothing happens");
-    rows.push(under_traffic("nothing happens", Some(0), 15, &way, true, async { Ok(()) }).await?);
-    let events = [
+    for case in cases().filter(|case| options.does_case(&case.name)) {
+        progress.step(format!("traffic: {}", case.name));
+        match one(systems, &case, first, second).await {
+            Ok(row) => {
+                row.tell();
+                report.traffic.push(row);
+            }
+            Err(failure) => {
+                eprintln!("          {}: {failure}", case.name);
+                report.checks.push(Check::new(case.name, false, failure.to_string()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What happens.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Nothing,
+    /// A daemon is replaced: by a restart, or by what systemd does after this signal.
+    Replace(&'static str, Option<&'static str>),
+    Upgrade,
+    Reboot,
+}
+
+/// Something that happens under traffic.
+#[derive(Debug)]
+struct Case {
+    name: String,
+    event: Event,
+    /// How long there are pings.
+    seconds: u32,
+    /// Most that may be lost.
+    most: Option<u32>,
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    let nothing =
+        Case { name: "nothing happens".to_owned(), event: Event::Nothing, seconds: 20, most: Some(0) };
+    let ends = [
         ("restart", None, 20),
         ("kill -9", Some("KILL"), 20),
         ("hangs until the watchdog", Some("STOP"), 60),
     ];
-    for (what, signal, seconds) in events {
-        for daemon in DAEMONS {
-            let case = format!("{daemon}: {what}");
-            progress.step(format!("traffic: {case}"));
-            settled(systems).await?;
-            let most = if daemon == "tund" { TUND } else { 0 };
-            let event = replace(machine, daemon, signal);
-            rows.push(under_traffic(&case, Some(most), seconds, &way, true, event).await?);
+    let replacements = ends.into_iter().flat_map(|(what, signal, seconds)| {
+        DAEMONS.map(|daemon| Case {
+            name: format!("{daemon}: {what}"),
+            event: Event::Replace(daemon, signal),
+            seconds,
+            most: Some(if daemon == "tund" { TUND } else { 0 }),
+        })
+    });
+    let rest = [
+        ("upgrade of the package", Event::Upgrade, 60, Some(TUND)),
+        ("reboot (pinged by the other)", Event::Reboot, 360, None),
+    ]
+    .map(|(name, event, seconds, most)| Case { name: name.to_owned(), event, seconds, most });
+    std::iter::once(nothing).chain(replacements).chain(rest)
+}
+
+async fn one(systems: &mut Systems, case: &Case, first: Ipv4Addr, second: Ipv4Addr) -> Result<Row, Failure> {
+    settled(systems, second).await?;
+    let Systems { one, two, .. } = systems;
+    let way = Way { from: one, to: "two", address: second };
+    match case.event {
+        Event::Nothing => under_traffic(case, &way, true, async { Ok(()) }).await,
+        Event::Replace(daemon, signal) => under_traffic(case, &way, true, replace(one, daemon, signal)).await,
+        Event::Upgrade => under_traffic(case, &way, true, upgrade(one)).await,
+        Event::Reboot => {
+            let way = Way { from: two, to: "one", address: first };
+            let event = async {
+                one.reboot().await?;
+                // By itself: nobody asks for anything here.
+                one.until("it is up again", BACK, async |machine| {
+                    Ok(machine.property("i2plan-meshd.service", "ActiveState").await? == "active")
+                })
+                .await?;
+                reach(two, first).await
+            };
+            under_traffic(case, &way, false, event).await
         }
     }
-    progress.step("traffic: upgrade of the package");
-    settled(systems).await?;
-    rows.push(under_traffic("upgrade of the package", Some(TUND), 60, &way, true, upgrade(machine)).await?);
-    progress.step("traffic: reboot");
-    settled(systems).await?;
-    let Systems { one, two, .. } = systems;
-    let way = Way { from: two, to: "one", address: first };
-    let event = async {
-        one.reboot().await?;
-        // By itself: nobody asks for anything here.
-        one.until("it is up again", BACK, async |machine| {
-            Ok(machine.property("i2plan-meshd.service", "ActiveState").await? == "active")
-        })
-        .await?;
-        reach(two, first).await
-    };
-    rows.push(under_traffic("reboot (pinged by the other)", None, 360, &way, false, event).await?);
-    Ok(())
 }
 
 /// Waits until nothing of what happened before is going on.
-async fn settled(systems: &Systems) -> Result<(), Failure> {
-    let Systems { one, two, .. } = systems;
-    one.ready().await?;
-    two.ready().await?;
-    reach(one, two.network().await?.ipv4).await
+async fn settled(systems: &Systems, second: Ipv4Addr) -> Result<(), Failure> {
+    systems.one.ready().await?;
+    systems.two.ready().await?;
+    reach(&systems.one, second).await
 }
 
 async fn pid(machine: &Machine, daemon: &str) -> Result<String, Failure> {
