@@ -26,7 +26,10 @@ const TOOLS: [(&str, &str); 3] =
     [("debootstrap", "debootstrap"), ("systemd-container", "systemd-nspawn"), ("lintian", "lintian")];
 
 /// What is in a system besides Debian's minimum.
-const INCLUDED: &str = "systemd-sysv,dbus,udev,iproute2,init-system-helpers,adduser";
+const INCLUDED: &str = "systemd-sysv,dbus,udev,iproute2,init-system-helpers,adduser,rpm";
+
+/// What is there if all of that is.
+const COMPLETE: &str = "usr/bin/rpm";
 
 /// How long control groups may take to become empty.
 const EMPTY_DEADLINE: Duration = Duration::from_secs(5);
@@ -72,7 +75,7 @@ pub fn prepare(options: &Options) -> Result<Host, Failure> {
     for revision in if options.no_build { &[][..] } else { &["1", "2"] } {
         eprintln!("building the package, revision {revision}");
         let mut build = Command::new(root.join("packaging/build"));
-        build.arg("--deb").env("REVISION", revision);
+        build.env("REVISION", revision);
         // Cargo's flags for this program are not for the package.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_"))
         {
@@ -80,7 +83,7 @@ pub fn prepare(options: &Options) -> Result<Host, Failure> {
                 build.env_remove(name);
             }
         }
-        succeed(&mut build, "packaging/build --deb")?;
+        succeed(&mut build, "packaging/build")?;
     }
     bootstrap(&target, &options.suite)?;
     Ok(Host { target, cgroups: make_cgroups()? })
@@ -117,13 +120,16 @@ pub fn system(target: &Path, suite: &str) -> PathBuf {
 /// Makes a system, which takes minutes; runs put their changes on top of it.
 fn bootstrap(target: &Path, suite: &str) -> Result<(), Failure> {
     let system = system(target, suite);
-    if system.exists() {
+    if system.join(COMPLETE).exists() {
         return Ok(());
     }
     eprintln!("installing Debian {suite}, once");
     let partial = system.with_extension("partial");
     if partial.exists() {
         std::fs::remove_dir_all(&partial)?;
+    }
+    if system.exists() {
+        std::fs::remove_dir_all(&system)?;
     }
     std::fs::create_dir_all(&partial)?;
     let mut debootstrap = Command::new("debootstrap");

@@ -15,12 +15,28 @@ use crate::Failure;
 const EXPOSURE: [(&str, u32); 5] = [("keyd", 5), ("meshd", 10), ("tund", 15), ("rpcd", 10), ("routerd", 10)];
 
 /// What other programs keep of what they did, which is not the package's to take back.
-const OTHERS: &str = "/var/lib/dpkg /var/lib/apt /var/cache /var/log /var/lib/systemd /var/tmp /etc/.pwd.lock \
+const OTHERS: &str = "/var/lib/dpkg /var/lib/apt /var/lib/rpm /var/cache /var/log /var/lib/systemd /var/tmp /etc/.pwd.lock \
                       /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /packages";
+
+/// What the beginnings are of what a removal by rpm leaves.
+const KEPT: [&str; 3] = ["+/var/lib/i2plan", "+user i2plan", "+group i2plan"];
+
+/// Directories that belong to other packages where rpm is the package manager.
+const OTHER_PACKAGES_OWN: [&str; 3] =
+    ["+/usr/share/licenses", "+/usr/share/fish/vendor_completions.d", "+/usr/share/zsh/site-functions"];
 
 /// What is on a machine: files, and users and groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files(BTreeSet<String>);
+
+impl Files {
+    /// What has come since, with a `+`, and what has gone, with a `-`.
+    fn changes(&self, since: &Self) -> Vec<String> {
+        let marked = |mark, what: &String| format!("{mark}{what}");
+        let come = self.0.difference(&since.0).map(|what| marked('+', what));
+        come.chain(since.0.difference(&self.0).map(|what| marked('-', what))).collect()
+    }
+}
 
 /// What is on a machine now.
 ///
@@ -154,6 +170,109 @@ pub async fn join(systems: &Systems) -> Result<Vec<Check>, Failure> {
     Ok(checks)
 }
 
+/// Whether there is no process of a daemon's user, and no interface.
+async fn nothing_runs(machine: &Machine, name: &str) -> Result<Check, Failure> {
+    let running =
+        machine.shell("pgrep -u i2plan-keyd,i2plan-meshd,i2plan-tund,i2plan-rpc -l || true").await?;
+    let interfaces = machine.shell("ip -brief link | cut -d ' ' -f 1").await?;
+    let holds = running.is_empty() && !interfaces.contains("i2plan0");
+    let running = if running.is_empty() { "none" } else { &running };
+    Ok(Check::new(name, holds, format!("daemons: {running}; interfaces: {interfaces}").replace('\n', " ")))
+}
+
+/// Stops everything for good, looks what is left of it, and starts it again.
+///
+/// # Errors
+/// If systemd does not do that, or the node does not come back.
+pub async fn stop(systems: &Systems) -> Result<Vec<Check>, Failure> {
+    let machine = &systems.one;
+    let unit = "i2plan-tund.service";
+    let kept = machine.property(unit, "NFileDescriptorStore").await?;
+    machine.shell("systemctl stop i2plan.target").await?;
+    let mut checks =
+        vec![nothing_runs(machine, "stopping stops all daemons and takes the interface away").await?];
+    let left = machine.property(unit, "NFileDescriptorStore").await?;
+    // The SAM bridge's port, 7656, in established connections.
+    let open = machine.shell("grep -c ':1DE8 .* 01 ' /proc/net/tcp || true").await?;
+    checks.push(Check::new(
+        "stopping ends the I2P sessions that restarts keep",
+        kept != "0" && left == "0" && open == "0",
+        format!("descriptors kept: {kept}, then {left}; connections to the SAM bridge: {open}"),
+    ));
+    let asked = machine.shell("journalctl -b -u i2plan-tund.service -o cat -n 30").await?;
+    checks.push(Check::new(
+        "a stop is no failure",
+        machine.property(unit, "Result").await? == "success",
+        asked.lines().last().unwrap_or_default(),
+    ));
+    machine.shell("systemctl start i2plan.target").await?;
+    machine.ready().await?;
+    traffic::reach(machine, systems.two.network().await?.ipv4).await?;
+    checks.push(Check::new("a member that is started again is back by itself", true, "a ping came back"));
+    Ok(checks)
+}
+
+/// Installs, upgrades and removes the package for rpm, on a machine that has that beside its own package manager: what
+/// the package needs is there, but rpm does not know it.
+///
+/// # Errors
+/// If rpm fails.
+pub async fn rpm(machine: &Machine) -> Result<Vec<Check>, Failure> {
+    let before = files(machine).await?;
+    let said = machine.shell(&format!("rpm --install --nodeps {PACKAGES}/i2plan-*-1.*.rpm 2>&1")).await?;
+    let verified = machine.run(&["rpm", "--verify", "--nodeps", "i2plan"], "").await?;
+    let mut checks = vec![Check::new(
+        "rpm: installs, and finds everything as it was packed",
+        verified.status.success(),
+        format!("{said}{}{}", verified.stdout, verified.stderr).replace('\n', " "),
+    )];
+    machine.shell("systemctl start i2plan.target; i2planctl status >/dev/null").await?;
+    let running = async |before: &[String]| {
+        let mut pids = Vec::new();
+        machine
+            .until("three daemons run", Duration::from_secs(60), async |machine| {
+                for daemon in DAEMONS {
+                    let pid = machine.property(&format!("i2plan-{daemon}.service"), "MainPID").await?;
+                    if pid == "0" || before.contains(&pid) {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            })
+            .await?;
+        for daemon in DAEMONS {
+            pids.push(machine.property(&format!("i2plan-{daemon}.service"), "MainPID").await?);
+        }
+        Ok::<_, Failure>(pids)
+    };
+    let first = running(&[]).await?;
+    let said = machine.shell(&format!("rpm --upgrade --nodeps {PACKAGES}/i2plan-*-2.*.rpm 2>&1")).await?;
+    let second = running(&first).await?;
+    checks.push(Check::new(
+        "rpm: an upgrade replaces the daemons",
+        true,
+        format!("{said} {} became {}", first.join(", "), second.join(", ")).trim(),
+    ));
+    let said = machine.shell("rpm --erase --nodeps i2plan 2>&1").await?;
+    checks.push(nothing_runs(machine, "rpm: removing stops all daemons and takes the interface away").await?);
+    checks.push(Check::new(
+        "rpm: removing keeps the keys and says so",
+        said.contains("stay in /var/lib/i2plan") && machine.shell("ls /var/lib/i2plan/keyd").await? == "keys",
+        said.replace('\n', " "),
+    ));
+    let is_kept = |what: &String| {
+        KEPT.iter().any(|own| what.starts_with(own)) || OTHER_PACKAGES_OWN.contains(&what.as_str())
+    };
+    let mut others = files(machine).await?.changes(&before);
+    others.retain(|what| !is_kept(what));
+    checks.push(Check::new(
+        "rpm: removing leaves nothing but the keys, the membership and the users",
+        others.is_empty(),
+        if others.is_empty() { "nothing else".to_owned() } else { others.join(" ") },
+    ));
+    Ok(checks)
+}
+
 /// Removes the package, looks at what is left, purges it, and looks again.
 ///
 /// # Errors
@@ -161,19 +280,7 @@ pub async fn join(systems: &Systems) -> Result<Vec<Check>, Failure> {
 pub async fn remove(machine: &Machine, before: &Files) -> Result<Vec<Check>, Failure> {
     let mut checks = Vec::new();
     let said = apt(machine, "remove i2plan").await?;
-    let running =
-        machine.shell("pgrep -u i2plan-keyd,i2plan-meshd,i2plan-tund,i2plan-rpc -l || true").await?;
-    checks.push(Check::new(
-        "removing stops all daemons",
-        running.is_empty(),
-        if running.is_empty() { "none runs" } else { &running },
-    ));
-    let interface = machine.shell("ip -brief link | cut -d ' ' -f 1").await?;
-    checks.push(Check::new(
-        "removing takes the interface away",
-        !interface.contains("i2plan0"),
-        interface.replace('\n', " "),
-    ));
+    checks.push(nothing_runs(machine, "removing stops all daemons and takes the interface away").await?);
     let kept = machine.shell("ls /var/lib/i2plan/keyd /etc/i2plan").await?;
     checks.push(Check::new(
         "removing keeps keys and configuration, and says so",
@@ -188,11 +295,7 @@ pub async fn remove(machine: &Machine, before: &Files) -> Result<Vec<Check>, Fai
     ));
     // What systemd has to forget.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let (before, after) = (&before.0, files(machine).await?.0);
-    let differs: Vec<_> = before
-        .symmetric_difference(&after)
-        .map(|what| format!("{}{what}", if before.contains(what) { '-' } else { '+' }))
-        .collect();
+    let differs = files(machine).await?.changes(before);
     checks.push(Check::new(
         "purging leaves the machine as it was",
         differs.is_empty(),

@@ -102,6 +102,14 @@ impl Machine {
         self.booted().await
     }
 
+    /// Switches the machine off.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub async fn off(&mut self) -> Result<(), Failure> {
+        self.container.stop().await.map(drop)
+    }
+
     /// Runs a program inside.
     ///
     /// # Errors

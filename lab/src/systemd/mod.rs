@@ -64,8 +64,10 @@ enum Part {
     Traffic,
     /// Faults, and what the units say about them
     Faults,
-    /// Removing and purging
+    /// Stopping, removing and purging
     Removal,
+    /// The package for rpm, from the installation to the removal
+    Rpm,
 }
 
 /// Something that was to hold.
@@ -96,6 +98,7 @@ pub struct Report {
 /// The machines and the network under them.
 #[derive(Debug)]
 pub struct Systems {
+    network: Network,
     i2p: PrivateNetwork,
     routers: [Child; 2],
     /// The machine that things happen to.
@@ -115,7 +118,7 @@ impl Systems {
             Machine::boot("one", addresses[0], suite),
             Machine::boot("two", addresses[1], suite)
         )?;
-        Ok(Self { i2p, routers, one, two })
+        Ok(Self { network, i2p, routers, one, two })
     }
 }
 
@@ -138,6 +141,16 @@ async fn fill(report: &mut Report, options: &Options, progress: &Progress) -> Re
     let mut systems = Systems::boot(&options.suite).await?;
     let before = lifetime::files(&systems.one).await?;
     report.checks.extend(lifetime::packages()?);
+    if does(Part::Rpm) {
+        progress.step("the package for rpm, on a third machine");
+        let address = systems.network.add_node("three", 3).await?;
+        let mut machine = Machine::boot("three", address, &options.suite).await?;
+        match lifetime::rpm(&machine).await {
+            Ok(checks) => report.checks.extend(checks),
+            Err(failure) => report.checks.push(Check::new("the package for rpm", false, failure.to_string())),
+        }
+        machine.off().await?;
+    }
     progress.step("installing the package");
     report.checks.extend(lifetime::install(&systems.one).await?);
     report.checks.extend(lifetime::install(&systems.two).await?);
@@ -150,7 +163,8 @@ async fn fill(report: &mut Report, options: &Options, progress: &Progress) -> Re
         faults::run(&mut systems, options, progress, &mut report.checks).await?;
     }
     if does(Part::Removal) {
-        progress.step("removing and purging");
+        progress.step("stopping, removing and purging");
+        report.checks.extend(lifetime::stop(&systems).await?);
         report.checks.extend(lifetime::remove(&systems.one, &before).await?);
     }
     Ok(())
