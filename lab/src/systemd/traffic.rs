@@ -36,6 +36,9 @@ const TRANSFER: Duration = Duration::from_secs(180);
 /// How late a reply may be, in seconds: what waited while a daemon was away is not lost.
 const LATE: &str = "30";
 
+/// Where the process id of a ping is.
+const PING: &str = "/run/ping.pid";
+
 /// Most pings that a restart of `tund` may cost.
 const TUND: u32 = 5;
 
@@ -131,9 +134,16 @@ async fn under_traffic(
 ) -> Result<Row, Failure> {
     let Case { name: case, seconds, most, .. } = case;
     let seconds = *seconds;
-    let (address, count) = (way.address.to_string(), (seconds * 5).to_string());
-    let ping = ["ping", &address, "-i", "0.2", "-W", LATE, "-c", &count];
-    let pinging = async { way.from.ctl::<Pings>(&ping, "").await };
+    // With its process id, so that it can be told when it is enough.
+    let ping = format!(
+        "echo $$ > {PING}; exec i2planctl --json ping {} -i 0.2 -W {LATE} -c {}",
+        way.address,
+        seconds * 5
+    );
+    let pinging = async {
+        let text = way.from.shell(&ping).await?;
+        serde_json::from_str::<Pings>(&text).map_err(|error| Failure::new(format!("{case}: {text}: {error}")))
+    };
     let target = SocketAddr::new(IpAddr::V4(way.address), PORT).to_string();
     let mut server = Spawn::this_program(["__serve-tcp".into(), target.clone().into()])
         .namespace(Some(way.to))
@@ -160,6 +170,10 @@ async fn under_traffic(
         let took = started.elapsed() + CALM;
         if took > Duration::from_secs(seconds.into()) {
             return Err(Failure::new(format!("{case}: it took {} s, longer than the pings", took.as_secs())));
+        }
+        if most.is_none() {
+            tokio::time::sleep(CALM).await;
+            way.from.shell(&format!("kill -INT $(cat {PING})")).await?;
         }
         Ok(())
     };
@@ -211,7 +225,7 @@ enum Event {
 struct Case {
     name: String,
     event: Event,
-    /// How long there are pings.
+    /// How long there are pings; at the longest, where any number may be lost.
     seconds: u32,
     /// Most that may be lost.
     most: Option<u32>,
