@@ -68,9 +68,6 @@ const LOCKED: u8 = 3;
 /// Exit status for keys that another process holds.
 const BUSY: u8 = 4;
 
-/// Wait before a key store that cannot be used is tried again.
-const STORE_RETRY: Duration = Duration::from_secs(5);
-
 fn main() -> ExitCode {
     let args = match parse() {
         Ok(Some(args)) => args,
@@ -216,8 +213,9 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
     let supervisor = Supervisor::of_this_process();
     // Before the walls, which let no socket be made. What is wrong with it is said when the keys are there.
     let listener = activation::listener(args.listen.as_deref());
-    let store =
-        door.wait_for(supervisor, || Store::open(&args.store))?.map_err(|error| not_opened(&error))?;
+    // A directory that cannot be used is not waited for: what is mounted there later, only a later process of a service
+    // sees. Its supervisor starts that.
+    let store = Store::open(&args.store).map_err(|error| not_opened(&error))?;
     wall_in(&args.store)?;
     let Opened { keys, sealed } = match store.load().map_err(|error| failed(&error))? {
         Some(stored) => door.open(&store, stored)?,
@@ -227,8 +225,8 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
                 None => door.ask_new()?,
             };
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-            let create = || store.create(now, passphrase.as_ref().map(Seal::new));
-            let keys = door.wait_for(supervisor, create)?.map_err(|error| failed(&error))?;
+            let keys =
+                store.create(now, passphrase.as_ref().map(Seal::new)).map_err(|error| failed(&error))?;
             info!(node = %keys.node(), sealed = passphrase.is_some(), "made the keys of a new node");
             Opened { keys, sealed: passphrase.is_some() }
         }
@@ -327,30 +325,6 @@ impl Door {
             (None, None) => Ok(None),
         }
         .map_err(|error| not_unlocked(&error))
-    }
-
-    /// Does this, again and again while the directory cannot be used: a disk that is full, read-only or not there yet
-    /// is for somebody to mend. Without a supervisor to tell so, once. The outer error is a signal to end.
-    fn wait_for<T>(
-        &mut self,
-        supervisor: &Supervisor,
-        work: impl Fn() -> Result<T, StoreError>,
-    ) -> Result<Result<T, StoreError>, (u8, String)> {
-        loop {
-            let error = match work() {
-                Err(error @ StoreError::Io { .. }) if supervisor.is_there() => error,
-                done => return Ok(done),
-            };
-            warn!(%error, "waiting for the key store");
-            supervisor.waiting(&format!("waiting for the key store: {error}"), STORE_RETRY);
-            let signals = &mut self.signals;
-            self.runtime.block_on(async {
-                tokio::select! {
-                    () = tokio::time::sleep(STORE_RETRY) => Ok(()),
-                    () = signals.next() => Err(failed(&"stopped while it waited for the key store")),
-                }
-            })?;
-        }
     }
 
     fn ask_new(&mut self) -> Result<Option<Passphrase>, (u8, String)> {

@@ -30,7 +30,7 @@ const MAX_LEN: u64 = 64 * 1024;
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The directory or the file cannot be used.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}: {source}; this takes a directory of its own user, writable and with room", path.display())]
     Io {
         /// Which.
         path: PathBuf,

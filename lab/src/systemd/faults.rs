@@ -166,7 +166,13 @@ async fn full_disk(machine: &Machine) -> Result<Vec<Check>, Failure> {
         .await?;
     machine.ready().await?;
     let refused = machine.run(&["i2planctl", "invite", "create"], "").await?;
-    let active = machine.property("i2plan-meshd.service", "ActiveState").await?;
+    let unit = "i2plan-meshd.service";
+    let told = machine
+        .until(&format!("{unit} says what is wrong"), SAID, async |machine| {
+            Ok(status(machine, unit).await?.contains("cannot save the state: No space"))
+        })
+        .await;
+    let active = machine.property(unit, "ActiveState").await?;
     machine.shell("rm /var/lib/i2plan/meshd/full").await?;
     let works = machine.run(&["i2planctl", "invite", "create"], "").await?;
     machine
@@ -177,9 +183,10 @@ async fn full_disk(machine: &Machine) -> Result<Vec<Check>, Failure> {
         .await?;
     let said = refused.stderr.trim().to_owned();
     Ok(vec![Check::new(
-        "a full disk: the command says so, the daemon lives on, and works once there is room",
+        "a full disk: command and unit say so, the daemon lives on, and works once there is room",
         !refused.status.success()
             && said.contains("No space")
+            && told.is_ok()
             && active == "active"
             && works.status.success(),
         format!("{said}; {active}; then {}", works.status),

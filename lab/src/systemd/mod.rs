@@ -156,6 +156,10 @@ async fn fill(report: &mut Report, options: &Options, progress: &Progress) -> Re
     report.checks.extend(lifetime::install(&systems.two).await?);
     progress.step("joining by invite");
     report.checks.extend(lifetime::join(&systems).await?);
+    if does(Part::Removal) {
+        progress.step("stopping, and starting again");
+        report.checks.extend(lifetime::stop(&systems).await?);
+    }
     if does(Part::Traffic) {
         traffic::run(&mut systems, options, progress, report).await?;
     }
@@ -163,8 +167,7 @@ async fn fill(report: &mut Report, options: &Options, progress: &Progress) -> Re
         faults::run(&mut systems, options, progress, &mut report.checks).await?;
     }
     if does(Part::Removal) {
-        progress.step("stopping, removing and purging");
-        report.checks.extend(lifetime::stop(&systems).await?);
+        progress.step("removing and purging");
         report.checks.extend(lifetime::remove(&systems.one, &before).await?);
     }
     Ok(())

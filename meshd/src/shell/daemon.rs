@@ -79,9 +79,6 @@ const SUBSTITUTE_LASTS: Duration = Duration::from_secs(15 * 60);
 /// How often the supervisor is told how the node does, if that has changed.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
-/// Wait before a state directory that cannot be used is tried again.
-const STORAGE_RETRY: Duration = Duration::from_secs(5);
-
 /// What the command line gives.
 #[derive(Debug)]
 pub struct Options {
@@ -120,21 +117,8 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
     let supervisor = Supervisor::of_this_process();
-    let storage = loop {
-        match Storage::open(&options.state) {
-            // A disk that is not there yet, or is not this user's to read: somebody can mend that.
-            Err(error @ StorageError::Io { .. }) if supervisor.is_there() => {
-                warn!(%error, "waiting for the state directory");
-                supervisor.waiting(&format!("waiting for the state directory: {error}"), STORAGE_RETRY);
-                tokio::select! {
-                    () = sleep(STORAGE_RETRY) => {}
-                    _ = terminate.recv() => return Ok(()),
-                    _ = interrupt.recv() => return Ok(()),
-                }
-            }
-            opened => break opened?,
-        }
-    };
+    // Not waited for: what is mounted there later, only a later process of a service sees. Its supervisor starts that.
+    let storage = Storage::open(&options.state)?;
     walls::before_serving(&options.state, options.config.path(), options.config.sam_address.port())?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;

@@ -15,7 +15,7 @@ use crate::core::state::{State, StateError};
 #[derive(Debug, Error)]
 pub enum StorageError {
     /// The directory or a file in it cannot be used.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}: {source}; this takes a directory of its own user, writable and with room", path.display())]
     Io {
         /// Which.
         path: PathBuf,
