@@ -21,7 +21,8 @@ const OTHERS: &str = "/var/lib/dpkg /var/lib/apt /var/lib/rpm /var/cache /var/lo
 /// What the beginnings are of what a removal by rpm leaves.
 const KEPT: [&str; 3] = ["+/var/lib/i2plan", "+user i2plan", "+group i2plan"];
 
-/// How long the word that a member goes may take: well below the time after which a silent one counts as unreachable.
+/// How long it may take until a word is heard: that a member goes, for one, long before a silent one counts as
+/// unreachable.
 const TOLD: Duration = Duration::from_secs(10);
 
 /// Directories that belong to other packages where rpm is the package manager.
@@ -191,6 +192,35 @@ async fn nothing_runs(machine: &Machine, name: &str) -> Result<Check, Failure> {
     let holds = running.is_empty() && !interfaces.contains("i2plan0");
     let running = if running.is_empty() { "none" } else { &running };
     Ok(Check::new(name, holds, format!("daemons: {running}; interfaces: {interfaces}").replace('\n', " ")))
+}
+
+/// Has a changed configuration read again.
+///
+/// # Errors
+/// If systemd refuses to.
+pub async fn reload(machine: &Machine) -> Result<Vec<Check>, Failure> {
+    let unit = "i2plan-meshd.service";
+    let before = machine.property(unit, "MainPID").await?;
+    let reload = "systemctl reload i2plan-meshd.service";
+    machine
+        .shell(&format!(
+            "cp -p /etc/i2plan/config.toml /root/; printf '[node]\\nname = \"renamed\"\\n' > /etc/i2plan/config.toml; \
+             {reload}"
+        ))
+        .await?;
+    let read = machine
+        .until("the node has its new name", TOLD, async |machine| {
+            Ok(machine.shell("i2planctl config get node.name").await?.contains("renamed"))
+        })
+        .await;
+    let (active, after) =
+        (machine.property(unit, "ActiveState").await?, machine.property(unit, "MainPID").await?);
+    machine.shell(&format!("mv /root/config.toml /etc/i2plan/; {reload}")).await?;
+    Ok(vec![Check::new(
+        "`systemctl reload` has the configuration read again, by the same process",
+        read.is_ok() && active == "active" && before == after,
+        read.map_or_else(|failure| failure.to_string(), |()| format!("the node is renamed; {unit} {active}")),
+    )])
 }
 
 /// Stops everything for good, looks what is left of it, and starts it again.

@@ -157,7 +157,8 @@ async fn fill(report: &mut Report, options: &Options, progress: &Progress) -> Re
     progress.step("joining by invite");
     report.checks.extend(lifetime::join(&systems).await?);
     if does(Part::Removal) {
-        progress.step("stopping, and starting again");
+        progress.step("reloading, stopping, and starting again");
+        report.checks.extend(lifetime::reload(&systems.one).await?);
         report.checks.extend(lifetime::stop(&systems).await?);
     }
     if does(Part::Traffic) {
