@@ -44,7 +44,7 @@ const FAULTS: [Fault<'static>; 4] = [
     Fault {
         name: "sealed keys without their credential",
         unit: "i2plan-keyd.service",
-        cause: "systemctl stop i2plan.target; \
+        cause: "systemctl stop i2plan.target i2plan-keyd.service; \
                 printf 'correct horse\\n' | i2planctl key change-passphrase --new-passphrase-fd 0 >/dev/null; \
                 systemctl start i2plan.target; \
                 systemctl --no-block start i2plan-meshd.service i2plan-keyd.service",
@@ -65,7 +65,7 @@ const FAULTS: [Fault<'static>; 4] = [
     Fault {
         name: "a state directory that is read-only",
         unit: "i2plan-keyd.service",
-        cause: "systemctl stop i2plan.target; mv /var/lib/i2plan/keyd /root/; mkdir /var/lib/i2plan/keyd; \
+        cause: "systemctl stop i2plan.target i2plan-keyd.service; mv /var/lib/i2plan/keyd /root/; mkdir /var/lib/i2plan/keyd; \
                 chown i2plan-keyd: /var/lib/i2plan/keyd; chmod 700 /var/lib/i2plan/keyd; \
                 mount --bind /var/lib/i2plan/keyd /var/lib/i2plan/keyd; \
                 mount -o remount,bind,ro /var/lib/i2plan/keyd; \

@@ -25,6 +25,9 @@ const KEPT: [&str; 3] = ["+/var/lib/i2plan", "+user i2plan", "+group i2plan"];
 /// unreachable.
 const TOLD: Duration = Duration::from_secs(10);
 
+/// How long daemons may take to end: meshd tells the others, and tund sends what waits.
+const STOPPED: Duration = Duration::from_secs(30);
+
 /// Directories that belong to other packages where rpm is the package manager.
 const OTHER_PACKAGES_OWN: [&str; 3] =
     ["+/usr/share/licenses", "+/usr/share/fish/vendor_completions.d", "+/usr/share/zsh/site-functions"];
@@ -232,7 +235,11 @@ pub async fn stop(systems: &Systems) -> Result<Vec<Check>, Failure> {
     let unit = "i2plan-tund.service";
     let kept = machine.property(unit, "NFileDescriptorStore").await?;
     let running = processes(machine).await?.lines().count();
+    // It stops the others with it, and waits for none of them.
     machine.shell("systemctl stop i2plan.target").await?;
+    machine
+        .until("all daemons have ended", STOPPED, async |machine| Ok(processes(machine).await?.is_empty()))
+        .await?;
     let mut checks =
         vec![nothing_runs(machine, "stopping stops all daemons and takes the interface away").await?];
     let left = machine.property(unit, "NFileDescriptorStore").await?;
