@@ -347,6 +347,8 @@ pub async fn remove(machine: &Machine, before: &Files) -> Result<Vec<Check>, Fai
         kept.contains("keys") && kept.contains("config.toml") && said.contains("stay in /var/lib/i2plan"),
         kept.replace('\n', " "),
     ));
+    // What an administrator has made is the administrator's to remove.
+    machine.shell("rm -rf /etc/i2plan/passphrase /etc/systemd/system/i2plan-keyd.service.d").await?;
     let said = apt(machine, "purge i2plan").await?;
     checks.push(Check::new(
         "purging says what it removes",
