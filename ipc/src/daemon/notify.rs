@@ -90,6 +90,13 @@ impl Supervisor {
         }
     }
 
+    /// Says why the daemon cannot start yet, and that it goes on trying, at the latest after `pause`.
+    pub fn waiting(&self, status: &str, pause: Duration) {
+        self.status(status);
+        let extend_timeout = Some(pause.saturating_mul(4));
+        self.tell(&Notification { extend_timeout, ..Notification::default() });
+    }
+
     /// Says that the daemon still does its work.
     pub fn alive(&self) {
         self.tell(&Notification { watchdog: true, ..Notification::default() });
