@@ -182,7 +182,7 @@ async fn processes(machine: &Machine) -> Result<String, Failure> {
     // Whose a process is stands in its status: the files of these processes are root's.
     machine
         .shell(
-            "for user in keyd meshd tund rpc; do uid=$(id -u i2plan-$user); \
+            "for user in keyd meshd tund rpc routerd; do uid=$(id -u i2plan-$user); \
              grep -l \"^Uid:[[:space:]]$uid[[:space:]]\" /proc/[0-9]*/status || true; done",
         )
         .await
