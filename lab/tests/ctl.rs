@@ -205,7 +205,8 @@ async fn commands_print_what_is_so(one: &Node, two: &Node) -> Result<(), Failure
 
 async fn past_events_are_told(node: &Node) -> Result<(), Failure> {
     let told = text(node, &["events", "--since", "1h", "-n", "1"]).await?;
-    assert!(told.ends_with("Z  keyd answers\n") || told.contains("session is"), "the beginning: {told}");
+    // Which daemon or session is there first is nobody's to say.
+    assert!(told.ends_with(" answers\n") || told.contains("session is"), "the beginning: {told}");
     Ok(())
 }
 
