@@ -1,10 +1,11 @@
 //! The router's directory: its keys, and the routers that it knows.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use i2plan_ipc::daemon::durable;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
 use tracing::{info, warn};
@@ -143,12 +144,7 @@ impl Store {
 
     /// After a crash at any moment the file holds either the old or the new content.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let new = self.path.join(format!("{name}.new"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&new, self.path.join(name))?;
-        self.directory.sync_all()
+        durable::replace(&self.directory, &self.path, name, bytes)
     }
 }
 

@@ -1,6 +1,7 @@
-//! What every daemon does at its start, before its own work.
+//! What daemons have in common beside their sockets: their start, before their own work, and files that outlive them.
 
 pub mod activation;
+pub mod durable;
 pub mod hardening;
 pub mod logging;
 pub mod notify;

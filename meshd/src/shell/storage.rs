@@ -1,10 +1,10 @@
 //! The state file: written whole, replaced at once.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use i2plan_ipc::daemon::durable;
 use i2plan_proto::identity::NodeId;
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
@@ -79,12 +79,7 @@ impl Storage {
     /// # Errors
     /// If the new state is not safely on disk.
     pub(super) fn save(&self, bytes: &[u8]) -> io::Result<()> {
-        let new = self.path.join("state.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&new, self.path.join("state"))?;
-        self.directory.sync_all()
+        durable::replace(&self.directory, &self.path, "state", bytes)
     }
 }
 
