@@ -183,6 +183,13 @@ pub(super) struct Outcome {
     pub(super) is_behind: Option<bool>,
 }
 
+impl Outcome {
+    /// Whether there is anything that one side has and the other has not, or where that is still to be found.
+    pub(super) fn differs(&self) -> bool {
+        !(self.answer.is_empty() && self.wanted.is_empty() && self.offered.is_empty())
+    }
+}
+
 /// How [`Known::compare`] goes on where there is no room for everything. It is drawn anew each time, so that different
 /// members need not come upon the same differences.
 pub(super) type Lot = u32;

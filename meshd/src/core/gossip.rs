@@ -19,7 +19,7 @@ use rand::{Rng, RngExt as _};
 use tracing::{debug, info, warn};
 
 use super::bans::Offence;
-use super::compare::{Outcome, has_more, nothing};
+use super::compare::{has_more, nothing};
 use super::detector::{Acked, Task};
 use super::members::{ACCUSERS, Member, Merge};
 use super::rumors::{FANOUT, Topic};
@@ -387,7 +387,7 @@ impl Mesh {
         let lot = self.rng.random();
         let mut outcome = self.members.index().compare(ranges, lot);
         self.is_behind = outcome.is_behind.unwrap_or(self.is_behind);
-        if outcome != (Outcome { is_behind: outcome.is_behind, ..Outcome::default() }) {
+        if outcome.differs() {
             self.announcer.compare_again(now.monotonic);
         }
         // Where there is more than is taken up now, several members need not take up the same.
@@ -793,10 +793,11 @@ impl Mesh {
     /// News was told to so many.
     fn have_told(&mut self, told: Vec<Topic>, to: usize) {
         let members = self.members.len();
-        let split = self.members.is_split();
+        let is_accusation = |topic: &Topic| matches!(topic, Topic::Accusation(..));
+        let split = told.iter().any(is_accusation) && self.members.is_split();
         for topic in told {
             // Where many are accused together, it matters less that everybody hears of each.
-            if split && matches!(topic, Topic::Accusation(..)) {
+            if split && is_accusation(&topic) {
                 self.rumors.drop_topic(&topic);
             } else {
                 self.rumors.told(topic, to, members);
