@@ -113,7 +113,7 @@ pub enum Message {
     /// this number when that has answered.
     PingRequest(u64, NodeId, Gossip),
     /// The sender compares what it knows with what the receiver knows.
-    Compare(Vec<Range>),
+    Compare(Vec<Range>, Gossip),
     /// The sender wants what the receiver has that is newer than this.
     Want(Vec<Entry>),
 }
@@ -313,6 +313,19 @@ impl Message {
         Self::News(Gossip { entries: Vec::new(), items })
     }
 
+    /// The news that it carries.
+    #[must_use]
+    pub const fn gossip(&self) -> Option<&Gossip> {
+        match self {
+            Self::News(gossip)
+            | Self::Ping(_, gossip)
+            | Self::Ack(_, gossip)
+            | Self::PingRequest(_, _, gossip)
+            | Self::Compare(_, gossip) => Some(gossip),
+            Self::JoinRequest(_) | Self::JoinReply(_) | Self::Want(_) => None,
+        }
+    }
+
     /// What to call its kind in statistics and logs.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -323,7 +336,7 @@ impl Message {
             Self::Ping(..) => "ping",
             Self::Ack(..) => "ack",
             Self::PingRequest(..) => "ping-request",
-            Self::Compare(_) => "compare",
+            Self::Compare(..) => "compare",
             Self::Want(_) => "want",
         }
     }
@@ -360,9 +373,10 @@ impl Codec for Message {
                 node.encode(out);
                 gossip.encode(out);
             }
-            Self::Compare(ranges) => {
+            Self::Compare(ranges, gossip) => {
                 out.push(7);
                 put_list(out, ranges);
+                gossip.encode(out);
             }
             Self::Want(entries) => {
                 out.push(8);
@@ -380,7 +394,7 @@ impl Codec for Message {
             4 => Self::Ping(reader.u64("number")?, Gossip::decode(reader)?),
             5 => Self::Ack(reader.u64("number")?, Gossip::decode(reader)?),
             6 => Self::PingRequest(reader.u64("number")?, NodeId::decode(reader)?, Gossip::decode(reader)?),
-            7 => Self::Compare(read_ranges(reader)?),
+            7 => Self::Compare(read_ranges(reader)?, Gossip::decode(reader)?),
             8 => Self::Want(reader.list(MAX_ENTRIES, "entries")?),
             _ => return Err(DecodeError::Invalid { what, why: "unknown kind" }),
         })
@@ -407,7 +421,7 @@ mod tests {
         assert!(len(&Message::PingRequest(1, testing::node(1), gossip)) <= MAX_LEN);
         let range =
             Range { end: Some(testing::node(1)), content: Content::Fingerprint { count: 1, sum: [1; 16] } };
-        assert!(len(&Message::Compare(vec![range; MAX_RANGES])) <= MAX_LEN);
+        assert!(len(&Message::Compare(vec![range; MAX_RANGES], Gossip::default())) <= MAX_LEN);
         // What is common fits what travels well.
         let record = Item::Record(Box::new(testing::record(4)));
         let news = Gossip { entries: Vec::new(), items: vec![record] };
@@ -447,7 +461,7 @@ mod tests {
             (vec![None, Some(1)], false),
             (vec![None, None], false),
         ] {
-            let message = Message::Compare(ends.into_iter().map(range).collect());
+            let message = Message::Compare(ends.into_iter().map(range).collect(), Gossip::default());
             assert_eq!(Message::from_bytes(&message.to_bytes()).is_ok(), good, "{message:?}");
         }
     }
@@ -497,7 +511,7 @@ mod tests {
             (any::<u64>(), gossip()).prop_map(|(number, gossip)| Message::Ack(number, gossip)),
             (any::<u64>(), testing::any_node(), gossip())
                 .prop_map(|(number, node, gossip)| Message::PingRequest(number, node, gossip)),
-            ranges().prop_map(Message::Compare),
+            (ranges(), gossip()).prop_map(|(ranges, gossip)| Message::Compare(ranges, gossip)),
             prop::collection::vec(entry(), 0..=MAX_ENTRIES).prop_map(Message::Want),
         ]
     }

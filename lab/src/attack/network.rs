@@ -451,9 +451,9 @@ fn foreign_messages(
         Message::JoinRequest(Box::new(diverted)),
         Message::JoinReply(JoinReply::Welcome(Box::new(own))),
         Message::JoinReply(refused),
-        Message::Compare(all(Content::Fingerprint { count: 5, sum: [7; 16] })),
-        Message::Compare(all(Content::Entries(Vec::new()))),
-        Message::Compare(all(Content::Entries(ahead.clone()))),
+        Message::Compare(all(Content::Fingerprint { count: 5, sum: [7; 16] }), Gossip::default()),
+        Message::Compare(all(Content::Entries(Vec::new())), Gossip::default()),
+        Message::Compare(all(Content::Entries(ahead.clone())), Gossip::default()),
         Message::Want(
             ahead.iter().map(|entry| Entry { record: 0, pulse: 0, revoked: false, ..*entry }).collect(),
         ),

@@ -21,7 +21,7 @@ mod watch;
 mod world;
 
 use watch::{NewsReport, Verdicts};
-use world::{Event, World};
+use world::{Event, Traffic, World};
 
 /// How long members run before anything is measured: until all have said at their start what the others know.
 const WARM_UP: Duration = Duration::from_secs(120);
@@ -88,6 +88,8 @@ pub struct Report {
     verdicts: Verdicts,
     /// What a node sends in a second on average, by kind of message.
     sent: BTreeMap<&'static str, Sent>,
+    /// What of that is gossip, by kind, without what is around it.
+    carried: BTreeMap<&'static str, Sent>,
     bytes_per_second: f64,
     /// Of a hundred nodes, the one that sends most but one.
     bytes_per_second_p99: f64,
@@ -104,10 +106,10 @@ pub struct Report {
     trace: String,
 }
 
-/// Messages of one kind, of one node in a second.
+/// Messages of one kind, or what they carry of one kind, of one node in a second.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Sent {
-    datagrams: f64,
+    count: f64,
     bytes: f64,
 }
 
@@ -148,10 +150,11 @@ fn report(world: &World, quiet: u64) -> Report {
     let mut sent: Vec<u64> = world.nodes.iter().map(|node| node.sent).collect();
     sent.sort_unstable();
     let cpu = world.cpu.as_secs_f64() / hours;
-    let kinds = world.traffic.iter().map(|(kind, traffic)| {
-        let each = |count_of: u64| count_of as f64 / seconds / count;
-        (*kind, Sent { datagrams: each(traffic.datagrams), bytes: each(traffic.bytes) })
-    });
+    let each = |total: u64| total as f64 / seconds / count;
+    let kinds = |traffic: &BTreeMap<&'static str, Traffic>| {
+        let sent = |traffic: &Traffic| Sent { count: each(traffic.count), bytes: each(traffic.bytes) };
+        traffic.iter().map(|(kind, traffic)| (*kind, sent(traffic))).collect()
+    };
     let measured = (WARM_UP.as_secs() / world::SPAN.as_secs()) as usize;
     let peak = world.spans.iter().skip(measured).max().copied().unwrap_or(0);
     Report {
@@ -161,7 +164,8 @@ fn report(world: &World, quiet: u64) -> Report {
         news: world.news(),
         false_verdicts: world.watch.verdicts.wrong as f64 / count / hours,
         verdicts: world.watch.verdicts,
-        sent: kinds.collect(),
+        sent: kinds(&world.traffic),
+        carried: kinds(&world.carried),
         bytes_per_second: world.sent() as f64 / seconds / count,
         bytes_per_second_p99: sent.get(sent.len() * 99 / 100).copied().unwrap_or(0) as f64 / seconds,
         bytes_per_second_quiet: quiet as f64 / QUIET.as_secs_f64() / world.options.nodes as f64,
@@ -221,13 +225,14 @@ pub fn print(report: &Report, started: Instant) {
         report.bytes_per_second_quiet,
         report.bytes_per_second_peak
     );
-    for (kind, sent) in &report.sent {
-        println!(
-            "  {kind:<14} {:>7.1} bytes a second, {:>6.2} datagrams a minute",
-            sent.bytes,
-            sent.datagrams * 60.0
-        );
-    }
+    let print = |kinds: &BTreeMap<&str, Sent>, unit: &str| {
+        for (kind, Sent { count, bytes }) in kinds {
+            println!("  {kind:<14} {bytes:>7.1} bytes a second, {:>6.2} {unit} a minute", count * 60.0);
+        }
+    };
+    print(&report.sent, "datagrams");
+    println!("\nof that, what they tell each other, without what is around it");
+    print(&report.carried, "pieces");
     println!(
         "\nmemory for each node         {} KiB (grows with their number: each knows all)",
         report.memory_per_node / 1024

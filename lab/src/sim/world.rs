@@ -19,7 +19,7 @@ use i2plan_proto::identity::{NodeId, Signable as _, Signed};
 use i2plan_proto::invite::{InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest};
 use i2plan_proto::membership::{Chain, Charter};
-use i2plan_proto::message::{Datagram, Item, Message};
+use i2plan_proto::message::{Datagram, Gossip, Item, Message};
 use i2plan_proto::record::Record;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -92,11 +92,23 @@ impl Node {
     }
 }
 
-/// What was sent, of one kind.
+/// What was sent, of one kind: messages, or what they carry.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Traffic {
-    pub(super) datagrams: u64,
+    pub(super) count: u64,
     pub(super) bytes: u64,
+}
+
+/// What gossip consists of: of each part its kind and length.
+fn contents(gossip: &Gossip) -> impl Iterator<Item = (&'static str, usize)> {
+    let kind = |item: &Item| match item {
+        Item::Record(_) => "record",
+        Item::Pulse(_) => "pulse",
+        Item::Accusation(_) => "accusation",
+        Item::Revocation(_) => "revocation",
+    };
+    let entries = gossip.entries.iter().map(|entry| ("entry", entry.to_bytes().len()));
+    entries.chain(gossip.items.iter().map(move |item| (kind(item), item.to_bytes().len())))
 }
 
 pub(super) struct World {
@@ -117,7 +129,10 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     /// What the ledger has found broken while it was written.
     broken: Option<String>,
+    /// By kind of message, with what I2P adds.
     pub(super) traffic: BTreeMap<&'static str, Traffic>,
+    /// By kind of what messages carry, without what is around it.
+    pub(super) carried: BTreeMap<&'static str, Traffic>,
     /// What all nodes have sent in each [`SPAN`], with what I2P adds, bytes.
     pub(super) spans: Vec<u64>,
     pub(super) measuring: bool,
@@ -237,6 +252,7 @@ impl World {
             ledger: Ledger::default(),
             broken: None,
             traffic: BTreeMap::new(),
+            carried: BTreeMap::new(),
             spans: Vec::new(),
             measuring: false,
             cpu: Duration::ZERO,
@@ -532,20 +548,22 @@ impl World {
         };
         if self.measuring && !self.liars.contains(&from) {
             let traffic = self.traffic.entry(message.kind()).or_default();
-            traffic.datagrams += 1;
+            traffic.count += 1;
             traffic.bytes += (bytes.len() + ENVELOPE) as u64;
             self.nodes[from].sent += (bytes.len() + ENVELOPE) as u64;
+            for (kind, len) in message.gossip().into_iter().flat_map(contents) {
+                let carried = self.carried.entry(kind).or_default();
+                carried.count += 1;
+                carried.bytes += len as u64;
+            }
         }
         let span = (self.now.as_secs() / SPAN.as_secs()) as usize;
         if self.spans.len() <= span {
             self.spans.resize(span + 1, 0);
         }
         self.spans[span] += (bytes.len() + ENVELOPE) as u64;
-        let mentioned = match &message {
-            Message::News(gossip)
-            | Message::Ping(_, gossip)
-            | Message::Ack(_, gossip)
-            | Message::PingRequest(_, _, gossip) => {
+        let mentioned = match (&message, message.gossip()) {
+            (_, Some(gossip)) => {
                 let of = |item: &Item| match item {
                     Item::Record(record) => vec![record.value.node],
                     Item::Pulse(pulse) => vec![pulse.value.node],
@@ -554,7 +572,7 @@ impl World {
                 };
                 gossip.items.iter().flat_map(of).collect()
             }
-            Message::JoinReply(JoinReply::Welcome(welcome)) => {
+            (Message::JoinReply(JoinReply::Welcome(welcome)), _) => {
                 welcome.records.iter().map(|record| record.value.node).collect()
             }
             _ => Vec::new(),

@@ -45,6 +45,9 @@ const COMPARE_AGAIN: Duration = Duration::from_secs(3);
 /// have missed waits for two or three that do.
 const COMPARISONS: f64 = 2.0;
 
+/// Through how many others a member is pinged that has not answered for long.
+const FEW_RELAYS: usize = 3;
+
 /// In a network of no more members than this, records are always told and not just that they exist.
 const SMALL: usize = 24;
 
@@ -53,6 +56,9 @@ const JURY: u64 = 6;
 
 /// Nothing that is told takes fewer bytes.
 const LEAST_NEWS: usize = 41;
+
+/// What was news lately takes no more of a message than this, bytes: eight entries.
+const RECENT_LEN: usize = 400;
 
 /// How many members hear that this node leaves.
 const FAREWELLS: usize = 8;
@@ -167,7 +173,8 @@ impl Mesh {
                 let known = self.members.index();
                 let opening =
                     if self.is_behind { known.opening_behind(self.rng.random()) } else { known.opening() };
-                self.send(&target, &Message::Compare(opening), now);
+                let compare = self.comparison(opening, now);
+                self.send(&target, &compare, now);
             }
             self.ping_unreachable(now);
         }
@@ -182,7 +189,7 @@ impl Mesh {
     fn announce(&mut self, now: Now) {
         let Some(own) = self.own.clone() else { return };
         let items = vec![Item::Record(Box::new(own))];
-        let compare = Message::Compare(self.members.index().opening());
+        let compare = self.comparison(self.members.index().opening(), now);
         for target in self.draw(ANNOUNCED, |_| true) {
             let gossip = Gossip { entries: Vec::new(), items: items.clone() };
             let number = self.rng.random();
@@ -233,7 +240,9 @@ impl Mesh {
     fn ping(&mut self, node: NodeId, number: u64, relays: usize, now: Now) {
         let Some(member) = self.members.get(&node) else { return };
         let control = member.record.value.control;
-        let gossip = self.some_rumors(GOOD_LEN / 2, now);
+        // That it does not answer is known, and most that do not are down.
+        let relays = if member.contact().unreached { relays.min(FEW_RELAYS) } else { relays };
+        let gossip = self.some_gossip(GOOD_LEN / 2, now);
         self.send(&control, &Message::Ping(number, gossip), now);
         let reachable =
             |member: &Member| member.node() != node && !member.contact().unreached && !member.is_away();
@@ -267,7 +276,7 @@ impl Mesh {
         if accusers.contains(&self.me.node) || accusers.len() >= ACCUSERS {
             // Some may have missed what was said of it.
             for accuser in accusers {
-                self.rumors.add(Topic::Accusation(node, accuser));
+                self.rumors.add(Topic::Accusation(node, accuser), now.monotonic);
             }
             return;
         }
@@ -288,7 +297,7 @@ impl Mesh {
     pub(super) fn accuse(&mut self, accusation: Signed<Accusation>, now: Now) {
         let topic = Topic::Accusation(accusation.value.subject, accusation.value.accuser);
         if self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
-            self.rumors.add(topic);
+            self.rumors.add(topic, now.monotonic);
             self.peers_version += 1;
             self.settle_lives(false, now);
         }
@@ -297,7 +306,7 @@ impl Mesh {
     pub(super) fn on_ping(&mut self, from: &Destination, number: u64, now: Now) {
         // Strangers learn nothing.
         if self.own.is_some() && self.members.is_member(&from.hash()) {
-            let gossip = self.some_rumors(GOOD_LEN / 2, now);
+            let gossip = self.some_gossip(GOOD_LEN / 2, now);
             self.reply(from, &Message::Ack(number, gossip), now);
         }
     }
@@ -394,7 +403,8 @@ impl Mesh {
         outcome.wanted.shuffle(&mut self.rng);
         outcome.offered.shuffle(&mut self.rng);
         if !outcome.answer.is_empty() {
-            self.reply(from, &Message::Compare(outcome.answer), now);
+            let answer = self.comparison(outcome.answer, now);
+            self.reply(from, &answer, now);
         }
         // How new it is there is not said again; whatever it is, it is asked for once.
         let wanted = outcome.wanted.into_iter().map(|mine| (mine, mine.record.max(mine.pulse) + 1));
@@ -465,7 +475,7 @@ impl Mesh {
                     self.rumors.add_newcomer(node, self.members.len(), now.monotonic);
                 } else {
                     debug!(node = %node.short(), sequence, "learned a newer record");
-                    self.rumors.add(Topic::Record(node));
+                    self.rumors.add(Topic::Record(node), now.monotonic);
                 }
                 self.heard(&from.hash(), now);
                 self.note_awake(node);
@@ -509,7 +519,7 @@ impl Mesh {
             }
             self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
             self.peers_version += 1;
-            self.rumors.add(Topic::Pulse(node));
+            self.rumors.add(Topic::Pulse(node), now.monotonic);
         }
     }
 
@@ -547,7 +557,7 @@ impl Mesh {
             return;
         }
         self.peers_version += 1;
-        self.rumors.add(Topic::Accusation(subject, accuser));
+        self.rumors.add(Topic::Accusation(subject, accuser), now.monotonic);
         if self.is_on_jury(&subject, sequence)
             && let Some(member) = self.members.get(&subject)
         {
@@ -607,7 +617,7 @@ impl Mesh {
             }
         }
         self.rumors.answered(&subject);
-        self.rumors.add(Topic::Revocation(subject));
+        self.rumors.add(Topic::Revocation(subject), now.monotonic);
         self.unsaved = true;
         self.peers_version += 1;
         self.give_way(now);
@@ -780,14 +790,49 @@ impl Mesh {
         }
     }
 
-    /// News to go along with something else.
-    fn some_rumors(&mut self, room: usize, now: Now) -> Gossip {
-        if self.rumors.wake_at().is_none() || !self.budget.allows(now.monotonic) {
-            return Gossip::default();
+    /// News to go along with something else, and what was news lately.
+    fn some_gossip(&mut self, room: usize, now: Now) -> Gossip {
+        let mut gossip = Gossip::default();
+        if self.rumors.wake_at().is_some() && self.budget.allows(now.monotonic) {
+            let told;
+            (gossip, told) = self.fill(room, now);
+            self.have_told(told, 1);
         }
-        let (gossip, told) = self.fill(room, now);
-        self.have_told(told, 1);
+        self.add_recent(&mut gossip, room, now);
         gossip
+    }
+
+    /// Ranges to be compared, and what was news lately: whoever has missed it asks for it at once.
+    fn comparison(&mut self, ranges: Vec<Range>, now: Now) -> Message {
+        let mut gossip = Gossip::default();
+        let len: usize = ranges.iter().map(|range| range.to_bytes().len()).sum();
+        self.add_recent(&mut gossip, GOOD_LEN.saturating_sub(len), now);
+        Message::Compare(ranges, gossip)
+    }
+
+    /// Adds what was news lately, up to a length of the whole.
+    fn add_recent(&mut self, gossip: &mut Gossip, room: usize, now: Now) {
+        let mut room = room.saturating_sub(gossip.to_bytes().len()).min(RECENT_LEN);
+        for topic in self.rumors.recent(now.monotonic, &mut self.rng) {
+            let (Topic::Record(node) | Topic::Pulse(node) | Topic::Revocation(node)) = topic else {
+                continue;
+            };
+            if let Some(gone) = self.members.gone(&node) {
+                // There is no entry of one that has left.
+                let item = Item::Pulse(gone.clone());
+                let len = item.to_bytes().len();
+                if len <= room && gossip.items.len() < MAX_ITEMS && !gossip.items.contains(&item) {
+                    room -= len;
+                    gossip.items.push(item);
+                }
+            } else if let Some(entry) = self.members.index().get(&node) {
+                let len = entry.to_bytes().len();
+                if len <= room && gossip.entries.len() < MAX_ENTRIES && !gossip.entries.contains(&entry) {
+                    room -= len;
+                    gossip.entries.push(entry);
+                }
+            }
+        }
     }
 
     /// News was told to so many.
@@ -810,6 +855,7 @@ impl Mesh {
         let mut gossip = Gossip::default();
         let mut told = Vec::new();
         let mut len = 0;
+        let much = self.rumors.is_much();
         for (topic, times) in self.rumors.round(now.monotonic) {
             if len + LEAST_NEWS > room && len > 0 {
                 break;
@@ -820,7 +866,7 @@ impl Mesh {
             };
             // Of a record in a large network mostly only that it exists.
             let entry = match &item {
-                Item::Record(_) if times > 0 && self.members.len() > SMALL => match topic {
+                Item::Record(_) if (times > 0 || much) && self.members.len() > SMALL => match topic {
                     Topic::Record(node) => self.members.index().get(&node),
                     _ => None,
                 },

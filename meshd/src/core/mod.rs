@@ -833,7 +833,10 @@ impl Mesh {
                 self.on_ping_request(from, number, &node, now);
                 self.on_gossip(from, gossip, now);
             }
-            Message::Compare(ranges) => self.on_compare(from, &ranges, now),
+            Message::Compare(ranges, gossip) => {
+                self.on_compare(from, &ranges, now);
+                self.on_gossip(from, gossip, now);
+            }
             Message::Want(entries) => self.on_want(from, entries, now),
         }
     }

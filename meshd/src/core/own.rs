@@ -171,7 +171,7 @@ impl Mesh {
                 let sequence = pulse.value.sequence;
                 self.members.set_own(Entry { node: self.me.node, record, pulse: sequence, revoked: false });
                 self.own_pulse = Some(pulse);
-                self.rumors.add(Topic::Pulse(self.me.node));
+                self.rumors.add(Topic::Pulse(self.me.node), now.monotonic);
                 self.gossip(now);
             }
             Farewell::ShutDown => {

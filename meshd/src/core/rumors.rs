@@ -1,8 +1,10 @@
 //! What is news and still to be passed on, and how many bytes that may take.
 //!
-//! News is told to a few members drawn at random, a fixed number of times by each who hears of it; comparisons find
-//! whom it missed. What is small is told; of a record, which is not, mostly only that it exists, and whoever does not
-//! have it asks. So each record crosses the network to each member about once.
+//! News is told to a few members drawn at random, a fixed number of times by each who hears of it. What is small is
+//! told; of a record, which is not, mostly only that it exists, and whoever does not have it asks. So each record crosses
+//! the network to each member about once. Whom it missed comes upon it in what members say to each other anyway, where
+//! what was news lately goes along for a while, as in the recent update lists of Demers et al. ("Epidemic Algorithms for
+//! Replicated Database Maintenance", 1987); and if not there, by comparisons.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -11,6 +13,8 @@ use i2plan_ipc::rate::Quota;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::message::Entry;
+use rand::Rng;
+use rand::seq::SliceRandom as _;
 
 use super::door::Senders;
 
@@ -29,18 +33,28 @@ const BURST: Duration = Duration::from_secs(30);
 /// So much news is told at once.
 const MAX_TOLD: usize = 128;
 
+/// Of records among more news than this it is told only that they exist: one datagram tells of many then, and asks for
+/// many.
+const MUCH: usize = 8;
+
 /// Within this time a node passes on as news so many members of which it has not known, or half as many as it knew
 /// before if that is more. One that hears of more is new itself or was away, and everybody else knows them.
 const NEWCOMERS: (Duration, usize) = (Duration::from_secs(600), 32);
 
+/// For so long after it was news something goes along with what is said anyway.
+const RECENT: Duration = Duration::from_secs(180);
+
+/// So much of it is remembered.
+const MAX_RECENT: usize = 64;
+
 /// Members that wait for what they have asked for, at most.
 const MAX_WANTS: usize = 256;
 
-/// Before this a member does not ask again for what has not come; each time it waits twice as long.
+/// Before this a member does not ask again for what has not come; every other time it waits twice as long.
 const FIRST_PATIENCE: Duration = Duration::from_secs(8);
 
-/// How often it asks at most for the same.
-const MAX_ASKED: u8 = 6;
+/// How often it asks at most for the same. At 20 % loss every third question or its answer is lost.
+const MAX_ASKED: u8 = 8;
 
 /// Nodes of which something was asked for and has not come, at most.
 const MAX_OPEN: usize = 4096;
@@ -125,6 +139,9 @@ impl Wants {
 pub(super) struct Rumors {
     queue: BTreeMap<Topic, Rumor>,
     newcomers: Newcomers,
+    /// What was news lately, and when; the oldest first. No accusations: what is said of a member ends with its next word,
+    /// and most of it soon.
+    recent: VecDeque<(Topic, Duration)>,
     next: Duration,
     wants: Wants,
     open: HashMap<NodeId, Open>,
@@ -135,6 +152,7 @@ impl Rumors {
         Self {
             queue: BTreeMap::new(),
             newcomers: Newcomers::default(),
+            recent: VecDeque::new(),
             next: Duration::ZERO,
             wants: Wants::default(),
             open: HashMap::new(),
@@ -143,11 +161,38 @@ impl Rumors {
 
     /// Something is news. Records and accusations beyond [`MAX_TOLD`] are left to comparisons and to others: to a node
     /// that was away or is new everything is news, and that does not make it so to anybody else.
-    pub(super) fn add(&mut self, topic: Topic) {
+    pub(super) fn add(&mut self, topic: Topic, now: Duration) {
         let can_wait = matches!(topic, Topic::Record(_) | Topic::Accusation(..));
         if !can_wait || self.queue.len() < MAX_TOLD || self.queue.contains_key(&topic) {
             self.queue.insert(topic, Rumor { told: 0 });
         }
+        if !matches!(topic, Topic::Accusation(..)) {
+            self.remember(topic, now);
+        }
+    }
+
+    fn remember(&mut self, topic: Topic, now: Duration) {
+        self.recent.retain(|(other, since)| *other != topic && now < *since + RECENT);
+        if self.recent.len() >= MAX_RECENT {
+            // Where everybody comes and goes, that must not hide who is a member.
+            let is_pulse = |(topic, _): &(Topic, Duration)| matches!(topic, Topic::Pulse(_));
+            self.recent.remove(self.recent.iter().position(is_pulse).unwrap_or(0));
+        }
+        self.recent.push_back((topic, now));
+    }
+
+    /// What was news lately, in an order drawn anew each time, except that revocations come first.
+    pub(super) fn recent(&self, now: Duration, rng: &mut impl Rng) -> Vec<Topic> {
+        let recent = self.recent.iter().filter(|(_, since)| now < *since + RECENT);
+        let mut topics: Vec<Topic> = recent.map(|(topic, _)| *topic).collect();
+        topics.shuffle(rng);
+        topics.sort_by_key(|topic| !matches!(topic, Topic::Revocation(_)));
+        topics
+    }
+
+    /// Whether there is so much to tell that of records it is told only that they exist.
+    pub(super) fn is_much(&self) -> bool {
+        self.queue.len() > MUCH
     }
 
     /// A member was not known until now; with it so many are.
@@ -158,7 +203,7 @@ impl Rumors {
         }
         self.newcomers.heard_of += 1;
         if self.newcomers.heard_of <= few.max(self.newcomers.before / 2) {
-            self.add(Topic::Record(node));
+            self.add(Topic::Record(node), now);
         }
     }
 
@@ -200,6 +245,7 @@ impl Rumors {
     /// A topic is no news any more.
     pub(super) fn drop_topic(&mut self, topic: &Topic) {
         self.queue.remove(topic);
+        self.recent.retain(|(other, _)| other != topic);
     }
 
     /// A member has asked for what is newer than this.
@@ -233,7 +279,7 @@ impl Rumors {
             Some(open) => {
                 open.asked = if open.word >= word { open.asked + 1 } else { 1 };
                 open.word = open.word.max(word);
-                open.until = now + FIRST_PATIENCE * 2u32.pow(u32::from(open.asked) - 1);
+                open.until = now + FIRST_PATIENCE * 2u32.pow((u32::from(open.asked) - 1) / 2);
                 true
             }
             None if full => false,
@@ -342,6 +388,9 @@ fn with_envelope(len: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -435,16 +484,39 @@ mod tests {
     fn news_is_told_a_few_times_and_the_newest_first() {
         let mut rumors = Rumors::new();
         let topic = |number: u8| Topic::Record(NodeId([number; 32]));
-        rumors.add(topic(1));
+        rumors.add(topic(1), SECOND);
         assert_eq!(rumors.round(SECOND), [(topic(1), 0)]);
         rumors.told(topic(1), FANOUT, 1000);
-        rumors.add(topic(2));
+        rumors.add(topic(2), SECOND);
         assert_eq!(rumors.round(SECOND), [(topic(2), 0), (topic(1), 2)]);
         for _ in 0..10 {
             rumors.told(topic(1), FANOUT, 1000);
         }
         assert_eq!(rumors.round(SECOND), [(topic(2), 0)]);
         assert_eq!((Rumors::times(1), Rumors::times(1000)), (3, 6));
+    }
+
+    #[test]
+    fn what_was_news_goes_along_for_a_while() {
+        let mut rumors = Rumors::new();
+        let mut rng = StdRng::from_seed([1; 32]);
+        let (record, pulse) = (Topic::Record(NodeId([1; 32])), Topic::Pulse(NodeId([2; 32])));
+        rumors.add(record, SECOND);
+        rumors.add(Topic::Accusation(NodeId([1; 32]), NodeId([2; 32])), SECOND);
+        (0..10).for_each(|_| rumors.told(record, FANOUT, 1000));
+        assert_eq!(rumors.recent(SECOND * 180, &mut rng), [record]);
+        assert_eq!(rumors.recent(SECOND * 181, &mut rng), []);
+        // Of signs of life only the latest, however many there are.
+        let revocation = Topic::Revocation(NodeId([3; 32]));
+        rumors.add(record, SECOND * 200);
+        rumors.add(revocation, SECOND * 200);
+        rumors.add(pulse, SECOND * 200);
+        (0..100).for_each(|number| rumors.add(Topic::Pulse(NodeId([100 + number; 32])), SECOND * 201));
+        let recent = rumors.recent(SECOND * 201, &mut rng);
+        assert_eq!((recent.len(), recent[0]), (MAX_RECENT, revocation));
+        assert!(recent.contains(&record) && !recent.contains(&pulse));
+        rumors.drop_topic(&record);
+        assert!(!rumors.recent(SECOND * 201, &mut rng).contains(&record));
     }
 
     #[test]
@@ -455,10 +527,10 @@ mod tests {
             id[..4].copy_from_slice(&number.to_be_bytes());
             NodeId(id)
         };
-        (0..10_000).for_each(|number| rumors.add(Topic::Record(node(number))));
+        (0..10_000).for_each(|number| rumors.add(Topic::Record(node(number)), SECOND));
         assert_eq!(rumors.round(SECOND).len(), MAX_TOLD);
-        rumors.add(Topic::Pulse(node(1)));
-        rumors.add(Topic::Revocation(node(2)));
+        rumors.add(Topic::Pulse(node(1)), SECOND);
+        rumors.add(Topic::Revocation(node(2)), SECOND);
         assert_eq!(rumors.round(SECOND).len(), MAX_TOLD + 2);
     }
 
@@ -472,7 +544,7 @@ mod tests {
                 asked.push(second);
             }
         }
-        assert_eq!(asked, [0, 8, 24, 56, 120, 248]);
+        assert_eq!(asked, [0, 8, 16, 32, 48, 80, 112, 176]);
         // What is newer still is asked for at once.
         assert!(rumors.should_ask(node, 8, SECOND * 2000));
         rumors.answered(&node);

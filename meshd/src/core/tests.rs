@@ -7,6 +7,8 @@ use i2plan_ipc::ErrorKind;
 use i2plan_ipc::secret::SecretText;
 use i2plan_proto::identity::{Signable, Signature};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
+use i2plan_proto::message::{Content, Gossip, Item, Range};
+use i2plan_proto::pulse::Life;
 use i2plan_proto::wireguard::WireGuardCertificate;
 
 use super::*;
@@ -1297,7 +1299,7 @@ fn whoever_asks_without_end_silences_nobody() {
     let before = world.nodes.iter().map(|node| node.mesh.own_word()).collect::<Vec<_>>();
     let mut sent = 0;
     let mut renamed = false;
-    let compare = Message::Compare(world.nodes[1].mesh.members.index().opening());
+    let compare = Message::Compare(world.nodes[1].mesh.members.index().opening(), Gossip::default());
     for second in 0..600u64 {
         for number in 0..15 {
             let gossip = message::Gossip::default();
@@ -1364,4 +1366,46 @@ fn what_was_meant_for_another_is_not_heard() {
         world.nodes[0].mesh.on_datagram(&from, &ping.to_datagram(&mine), now);
         assert!(!world.nodes[0].mesh.take_turn().actions.is_empty());
     }
+}
+
+/// At 20 % loss rumors miss one in a hundred, who then waited for comparisons, of which every third finds what it should.
+#[test]
+fn whom_rumors_have_missed_finds_what_was_news_in_the_next_message() {
+    let mut world = World::network(&[0, 0, 0]);
+    // Of the joins, too.
+    world.run(240);
+    let gossip_in_answer = |world: &mut World, message: &Message| {
+        let from = world.nodes[2].identity.control;
+        world.give(&from, 0, message);
+        let actions = world.nodes[0].mesh.take_turn().actions;
+        let messages = actions.into_iter().filter_map(|action| match action {
+            Action::Send { to, message, .. } if to == from => Datagram::from_bytes(&message).ok(),
+            _ => None,
+        });
+        // It is told besides that others have not reached it.
+        let answer = messages.map(|datagram| datagram.message).find(|message| message.kind() != "news");
+        answer.unwrap().gossip().cloned().unwrap()
+    };
+    let ping = Message::Ping(1, Gossip::default());
+    assert_eq!(gossip_in_answer(&mut world, &ping), Gossip::default());
+    world.down.push(2);
+    let now = world.now();
+    world.nodes[1].mesh.reconfigure(Settings { name: "renamed".parse().unwrap(), ..settings(2) }, now);
+    world.settle(1);
+    world.command(3, |mesh, now| mesh.leave(1, now)).unwrap();
+    world.run(120);
+    // Nobody tells it any more.
+    assert_eq!(world.nodes[0].mesh.rumors.wake_at(), None);
+    let renamed = world.nodes[0].mesh.members.index().get(&world.node(1)).unwrap();
+    let different = Content::Fingerprint { count: 4, sum: [1; 16] };
+    for message in
+        [ping.clone(), Message::Compare(vec![Range { end: None, content: different }], Gossip::default())]
+    {
+        let gossip = gossip_in_answer(&mut world, &message);
+        assert_eq!(gossip.entries, [renamed]);
+        let [Item::Pulse(left)] = &gossip.items[..] else { panic!("{gossip:?}") };
+        assert_eq!((left.value.node, left.value.life), (world.node(3), Life::Gone));
+    }
+    world.run(120);
+    assert_eq!(gossip_in_answer(&mut world, &ping), Gossip::default());
 }
