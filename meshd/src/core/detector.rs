@@ -25,11 +25,11 @@ use rand::{Rng, RngExt as _};
 
 /// When in a probe, in quarters of the period, what is done.
 const PLAN: [(u32, Step); 6] = [
-    (0, Step::Ping { relays: 0 }),
-    (1, Step::Ping { relays: 0 }),
-    (2, Step::Ping { relays: 3 }),
-    (4, Step::Ping { relays: 5 }),
-    (6, Step::Ping { relays: 12 }),
+    (0, Step::Ping { relays: 0, introduces: false }),
+    (1, Step::Ping { relays: 0, introduces: true }),
+    (2, Step::Ping { relays: 3, introduces: true }),
+    (4, Step::Ping { relays: 5, introduces: false }),
+    (6, Step::Ping { relays: 12, introduces: false }),
     (8, Step::GiveUp),
 ];
 
@@ -42,15 +42,16 @@ const MAX_ERRANDS: usize = 64;
 /// What is to be done in a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Ping { relays: usize },
+    Ping { relays: usize, introduces: bool },
     GiveUp,
 }
 
 /// What the detector wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Task {
-    /// Ping the node, and have so many others ping it.
-    Ping { node: NodeId, number: u64, relays: usize },
+    /// Ping the node, and have so many others ping it. If this node introduces itself it says in the ping who it is: to
+    /// one that does not know it, and so does not answer, because one of them is new.
+    Ping { node: NodeId, number: u64, relays: usize, introduces: bool },
     /// It does not answer, since this time on the monotonic clock.
     Unreached { node: NodeId, since: Duration },
 }
@@ -171,10 +172,10 @@ impl Detector {
         for number in due {
             let Some(probe) = self.probes.get_mut(&number) else { continue };
             match PLAN[probe.step].1 {
-                Step::Ping { relays } => {
+                Step::Ping { relays, introduces } => {
                     probe.pinged = now;
                     probe.step += 1;
-                    tasks.push(Task::Ping { node: probe.target, number, relays });
+                    tasks.push(Task::Ping { node: probe.target, number, relays, introduces });
                 }
                 Step::GiveUp => {
                     tasks.push(Task::Unreached { node: probe.target, since: probe.begun });

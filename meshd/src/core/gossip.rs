@@ -176,6 +176,7 @@ impl Mesh {
                 let compare = self.comparison(opening, now);
                 self.send(&target, &compare, now);
             }
+            self.members.drop_lone_accusations(now.monotonic);
             self.ping_unreachable(now);
         }
         self.detect(now);
@@ -217,7 +218,9 @@ impl Mesh {
         };
         for task in self.detector.on_time(now.monotonic, || members.places(), member, &mut self.rng) {
             match task {
-                Task::Ping { node, number, relays } => self.ping(node, number, relays, now),
+                Task::Ping { node, number, relays, introduces } => {
+                    self.ping(node, number, relays, introduces, now);
+                }
                 Task::Unreached { node, since } => self.on_unreached(node, since, now),
             }
         }
@@ -237,12 +240,15 @@ impl Mesh {
         self.send(&control, &Message::Ping(number, Gossip::default()), now);
     }
 
-    fn ping(&mut self, node: NodeId, number: u64, relays: usize, now: Now) {
+    fn ping(&mut self, node: NodeId, number: u64, relays: usize, introduces: bool, now: Now) {
         let Some(member) = self.members.get(&node) else { return };
         let control = member.record.value.control;
         // That it does not answer is known, and most that do not are down.
         let relays = if member.contact().unreached { relays.min(FEW_RELAYS) } else { relays };
-        let gossip = self.some_gossip(GOOD_LEN / 2, now);
+        let mut gossip = self.some_gossip(GOOD_LEN / 2, now);
+        if let Some(own) = self.own.clone().filter(|_| introduces && gossip.items.len() < MAX_ITEMS) {
+            gossip.items.push(Item::Record(Box::new(own)));
+        }
         self.send(&control, &Message::Ping(number, gossip), now);
         let reachable =
             |member: &Member| member.node() != node && !member.contact().unreached && !member.is_away();
@@ -550,8 +556,7 @@ impl Mesh {
             return self.on_invalid("accusation", &error, from, now);
         }
         if against_me {
-            // Whoever it is that wonders hears it first, and so do all others.
-            return self.refute(sequence, now);
+            return self.on_accused(accuser, sequence, now);
         }
         if !self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
             return;
@@ -855,7 +860,7 @@ impl Mesh {
         let mut gossip = Gossip::default();
         let mut told = Vec::new();
         let mut len = 0;
-        let much = self.rumors.is_much();
+        let many = self.rumors.has_many_records();
         for (topic, times) in self.rumors.round(now.monotonic) {
             if len + LEAST_NEWS > room && len > 0 {
                 break;
@@ -866,7 +871,7 @@ impl Mesh {
             };
             // Of a record in a large network mostly only that it exists.
             let entry = match &item {
-                Item::Record(_) if (times > 0 || much) && self.members.len() > SMALL => match topic {
+                Item::Record(_) if (times > 0 || many) && self.members.len() > SMALL => match topic {
                     Topic::Record(node) => self.members.index().get(&node),
                     _ => None,
                 },

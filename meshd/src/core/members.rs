@@ -39,6 +39,13 @@ const MAX_GONE: usize = 4096;
 /// So many members must have tried in vain before one is held to be out of reach, in a network of four or more.
 pub(super) const ACCUSERS: usize = 3;
 
+/// So many others at least, if there are as many, must accuse a member before it answers: what one alone says convicts
+/// nobody, and that one could make all tell each other answers without end.
+const FEWEST_ANSWERED: usize = 2;
+
+/// After this what others say of a member is dropped unless enough do.
+const LONE: Duration = Duration::from_secs(600);
+
 /// Accusations of one member. One that is cut off itself accuses many.
 const ACCUSATIONS: Quota = Quota::every(Duration::from_secs(10), 10);
 
@@ -275,6 +282,8 @@ pub(super) struct Members {
     gone: BTreeMap<NodeId, Signed<Pulse>>,
     revocations: BTreeMap<NodeId, Signed<Revocation>>,
     accusers: HashMap<NodeId, Accuser>,
+    /// Who accuses this node, of which of its words, and when that came.
+    against_own: BTreeMap<NodeId, (u64, Duration)>,
     /// No member's WireGuard key has expired before, Unix time in seconds.
     first_end: u64,
     /// When any of them was last heard, on the monotonic clock.
@@ -599,9 +608,50 @@ impl Members {
         true
     }
 
+    /// How many must accuse a member for a verdict.
+    fn accusers_needed(&self) -> usize {
+        ACCUSERS.min(self.count.max(1))
+    }
+
     /// Whether enough accuse a member for a verdict.
     fn is_convicted(&self, member: &Member) -> bool {
-        member.contact().accusations.len() >= ACCUSERS.min(self.count.max(1))
+        member.contact().accusations.len() >= self.accusers_needed()
+    }
+
+    /// This node itself is accused after its last word, of which the number is given, or a later one. Returns whether that
+    /// is to be answered: before there are enough for a verdict.
+    pub(super) fn accuse_own(&mut self, accuser: NodeId, accused: u64, word: u64, now: Duration) -> bool {
+        if self.find(&accuser).is_none() {
+            return false;
+        }
+        // Others may have heard of it later, and drop it later.
+        self.against_own.retain(|_, (of, since)| *of >= word && now < *since + 2 * LONE);
+        self.against_own.insert(accuser, (accused, now));
+        let answers = self.against_own.len() >= FEWEST_ANSWERED.min(self.accusers_needed() - 1).max(1);
+        if answers {
+            self.against_own.clear();
+        }
+        answers
+    }
+
+    /// Drops what too few have said of a member for a verdict, and nobody has confirmed since; not while a part of the
+    /// network is cut off, of which not everybody hears everything.
+    pub(super) fn drop_lone_accusations(&mut self, now: Duration) {
+        if self.is_split() {
+            return;
+        }
+        let is_lone = |member: &&Member| {
+            let accused_at = member.contact().accused_at;
+            !self.is_convicted(member) && accused_at.is_some_and(|accused| now >= accused + LONE)
+        };
+        let lone: Vec<NodeId> = self.accused().filter(is_lone).map(Member::node).collect();
+        for node in lone {
+            let Some(member) = self.get_mut(&node) else { continue };
+            let accusers = member.clear();
+            self.accused.remove(&node);
+            self.unsettled.insert(node);
+            self.note_refuted(&accusers, now);
+        }
     }
 
     /// Whether so many members are accused, and by so many, that a part of the network must be cut off. A few liars could

@@ -822,8 +822,9 @@ impl Mesh {
             Message::JoinReply(reply) => self.on_join_reply(from, reply, now),
             Message::News(gossip) => self.on_gossip(from, gossip, now),
             Message::Ping(number, gossip) => {
-                self.on_ping(from, number, now);
+                // It may say that the sender is a member.
                 self.on_gossip(from, gossip, now);
+                self.on_ping(from, number, now);
             }
             Message::Ack(number, gossip) => {
                 self.on_ack(from, number, now);

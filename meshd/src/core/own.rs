@@ -5,7 +5,7 @@ use std::time::Duration;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::What;
 use i2plan_ipc::api::{keyd, meshd};
-use i2plan_proto::identity::Signed;
+use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::message::Entry;
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
@@ -140,13 +140,15 @@ impl Mesh {
     }
 
     /// Others could not reach this node after its word with this number: it gives another.
-    pub(super) fn refute(&mut self, accused: u64, now: Now) {
+    pub(super) fn on_accused(&mut self, accuser: NodeId, accused: u64, now: Now) {
         // A record that is being signed does as well.
         let signing = matches!(self.refresh, Refresh::Running)
             || self.pending.values().any(|pending| matches!(pending, Pending::Pulse(..)));
-        if signing || self.own_word().is_none_or(|word| word > accused) {
+        let Some(word) = self.own_word().filter(|word| !signing && *word <= accused) else { return };
+        if !self.members.accuse_own(accuser, accused, word, now.monotonic) {
             return;
         }
+        // Whoever it is that wonders hears it first, and so do all others.
         debug!("others could not reach this node: it says that it is there");
         self.sign_pulse(Life::Present, Farewell::No, now);
     }

@@ -33,8 +33,7 @@ const BURST: Duration = Duration::from_secs(30);
 /// So much news is told at once.
 const MAX_TOLD: usize = 128;
 
-/// Of records among more news than this it is told only that they exist: one datagram tells of many then, and asks for
-/// many.
+/// Of more new records than this it is told only that they exist: one datagram tells of many then, and asks for many.
 const MUCH: usize = 8;
 
 /// Within this time a node passes on as news so many members of which it has not known, or half as many as it knew
@@ -59,15 +58,15 @@ const MAX_ASKED: u8 = 8;
 /// Nodes of which something was asked for and has not come, at most.
 const MAX_OPEN: usize = 4096;
 
-/// What is news.
+/// What is news; first of all what bears on who is a member, of which nobody can make others say much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
     /// The end of this node's membership.
     Revocation(NodeId),
-    /// This node's word on its own life.
-    Pulse(NodeId),
     /// This node's record.
     Record(NodeId),
+    /// This node's word on its own life.
+    Pulse(NodeId),
     /// That the first was not reached by the second.
     Accusation(NodeId, NodeId),
 }
@@ -190,9 +189,9 @@ impl Rumors {
         topics
     }
 
-    /// Whether there is so much to tell that of records it is told only that they exist.
-    pub(super) fn is_much(&self) -> bool {
-        self.queue.len() > MUCH
+    /// Whether there are so many records to tell of that it is told only that they exist.
+    pub(super) fn has_many_records(&self) -> bool {
+        self.queue.keys().filter(|topic| matches!(topic, Topic::Record(_))).count() > MUCH
     }
 
     /// A member was not known until now; with it so many are.

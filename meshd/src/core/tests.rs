@@ -316,7 +316,7 @@ impl World {
             issued_at: self.now().unix.as_secs(),
         };
         let signature = accusation.sign(&self.nodes[accuser].key);
-        Message::news(vec![message::Item::Accusation(Signed { value: accusation, signature })])
+        Message::news(vec![Item::Accusation(Signed { value: accusation, signature })])
     }
 
     fn members(&self, index: usize) -> u64 {
@@ -326,7 +326,7 @@ impl World {
 
 /// A message that tells a record.
 fn news(record: Signed<Record>) -> Message {
-    Message::news(vec![message::Item::Record(Box::new(record))])
+    Message::news(vec![Item::Record(Box::new(record))])
 }
 
 /// What an honest `keyd` answers.
@@ -650,7 +650,7 @@ fn strangers_get_no_digest_answered_and_forged_records_are_dropped() {
     let mut world = World::new(2);
     let _ = world.invite(0, Some(1)).unwrap();
     let stranger = world.nodes[1].identity.control;
-    let digest = Message::Ping(1, message::Gossip::default());
+    let digest = Message::Ping(1, Gossip::default());
     world.give(&stranger, 0, &digest);
     assert!(world.nodes[0].mesh.take_turn().actions.is_empty());
 
@@ -680,7 +680,7 @@ fn a_claim_to_anothers_destination_takes_nothing_from_it() {
         world.give(&own, 0, &news(record));
         world.nodes[0].mesh.take_turn();
     }
-    let digest = Message::Ping(1, message::Gossip::default());
+    let digest = Message::Ping(1, Gossip::default());
     world.give(&honest, 0, &digest);
     let answered = |action: &Action| matches!(action, Action::Send { to, .. } if *to == honest);
     assert!(world.nodes[0].mesh.take_turn().actions.iter().any(answered));
@@ -709,7 +709,7 @@ fn strangers_in_crowds_do_not_keep_members_from_being_heard() {
     let code = world.invite(0, Some(1)).unwrap();
     world.join(1, code.expose()).unwrap();
     world.run(10);
-    let digest = Message::Ping(1, message::Gossip::default());
+    let digest = Message::Ping(1, Gossip::default());
     for padding in 0..=u8::MAX {
         for signing_key in 10..=u8::MAX {
             let stranger = destination(padding, signing_key);
@@ -929,6 +929,59 @@ fn lies_about_a_member_are_refuted() {
     }
 }
 
+/// Before it was answered like that of many, one liar had all members tell each other an answer to each of its lies.
+#[test]
+fn what_one_alone_says_of_a_member_is_not_worth_an_answer() {
+    let mut world = World::network(&[0, 0, 0, 0]);
+    world.run(60);
+    let before = world.nodes[1].mesh.own_word();
+    let accusation = world.accusation(4, 1);
+    world.severed = vec![(0, 1)];
+    world.time += Duration::from_secs(1);
+    world.hand(4, 0, &accusation);
+    world.run(20);
+    assert_eq!(world.life(0, 1), Some(meshd::Life::Suspected));
+    assert!(world.nodes[1].mesh.own_word() == before, "it has answered");
+    // Nobody confirms it, and it is forgotten.
+    world.run(640);
+    assert_eq!(world.life(0, 1), Some(meshd::Life::Present));
+    assert!(world.nodes[1].mesh.own_word() == before, "it has answered");
+    // Nor is it when one joins in whom nobody knows; but when a second member does.
+    let stranger = NodeId(SigningKey::from_bytes(&[99; 32]).verifying_key().to_bytes());
+    let (second, now, word) = (world.node(2), world.time, before.unwrap());
+    let members = &mut world.nodes[1].mesh.members;
+    assert!(!members.accuse_own(stranger, word, word, now));
+    assert!(members.accuse_own(second, word, word, now));
+}
+
+/// Before members introduced themselves, those who did not know each other yet accused each other by the hundred when many
+/// joined at once, and all had to tell each other the answers.
+#[test]
+fn one_that_does_not_know_who_asks_is_told() {
+    let mut world = World::network(&[0, 0]);
+    let (stranger, there) = (world.nodes[2].identity.control, world.node(2));
+    world.nodes[1].mesh.members.remove(&there);
+    let ping = Message::Ping(1, Gossip::default());
+    world.give(&stranger, 1, &ping);
+    assert!(world.nodes[1].mesh.take_turn().actions.is_empty());
+    let own = world.nodes[2].mesh.own.clone().unwrap();
+    let gossip = Gossip { entries: Vec::new(), items: vec![Item::Record(Box::new(own))] };
+    world.give(&stranger, 1, &Message::Ping(2, gossip));
+    let acks = world.nodes[1].mesh.take_turn().actions.into_iter().filter(|action| match action {
+        Action::Send { to, message, .. } => {
+            let message = Datagram::from_bytes(message).unwrap().message;
+            *to == stranger && matches!(message, Message::Ack(2, _))
+        }
+        _ => false,
+    });
+    assert_eq!(acks.count(), 1);
+    // And by one's own probe: the first ping goes unanswered.
+    world.nodes[1].mesh.members.remove(&there);
+    world.down = vec![0];
+    world.run(120);
+    assert_eq!(world.life(1, 2), Some(meshd::Life::Present));
+}
+
 #[test]
 fn who_shuts_down_says_so_and_who_returns_is_there() {
     let mut world = World::network(&[0, 0]);
@@ -1020,7 +1073,7 @@ fn a_ban_cuts_everything_and_is_lifted() {
     assert!(matches!(world.command(0, ban), Ok(meshd::Reply::BanAdded(_))));
     assert!(!world.has_peer(0, 1) && world.has_peer(0, 2) && world.has_peer(2, 1));
     let from = world.nodes[1].identity.control;
-    let ping = Message::Ping(1, message::Gossip::default());
+    let ping = Message::Ping(1, Gossip::default());
     world.give(&from, 0, &ping);
     assert!(world.nodes[0].mesh.take_turn().actions.is_empty());
     world.restart(0);
@@ -1041,7 +1094,7 @@ fn who_sends_what_no_honest_member_sends_is_banned_in_time() {
     let from = world.nodes[1].identity.control;
     for _ in 0..5 {
         let (to, now) = (world.nodes[0].identity.control, world.now());
-        let whole = Message::Ping(1, message::Gossip::default()).to_datagram(&to);
+        let whole = Message::Ping(1, Gossip::default()).to_datagram(&to);
         world.nodes[0].mesh.on_datagram(&from, &whole[..whole.len() - 1], now);
         world.settle(0);
         // It may have been upgraded.
@@ -1263,7 +1316,7 @@ fn those_that_fell_silent_together_are_thought_to_be_back_together() {
     assert_eq!(silent(&world), 10);
     world.severed.clear();
     // One word of one of them, and of nobody it is claimed any more.
-    let ping = Message::Ping(1, message::Gossip::default());
+    let ping = Message::Ping(1, Gossip::default());
     world.hand(10, 0, &ping);
     assert_eq!(silent(&world), 0);
     // What is said of them elsewhere, from before, does not count here.
@@ -1302,7 +1355,7 @@ fn whoever_asks_without_end_silences_nobody() {
     let compare = Message::Compare(world.nodes[1].mesh.members.index().opening(), Gossip::default());
     for second in 0..600u64 {
         for number in 0..15 {
-            let gossip = message::Gossip::default();
+            let gossip = Gossip::default();
             let from = world.nodes[1].identity.control;
             let message = if number < 14 { Message::Ping(number, gossip) } else { compare.clone() };
             world.give(&from, 0, &message);
@@ -1350,7 +1403,7 @@ fn what_was_meant_for_another_is_not_heard() {
     let before = heard(&world);
     world.time += Duration::from_secs(1);
     // By the hundred it would be a flood; so it is not even that.
-    let ping = Message::Ping(1, message::Gossip::default());
+    let ping = Message::Ping(1, Gossip::default());
     for _ in 0..300 {
         let now = world.now();
         world.nodes[0].mesh.on_datagram(&from, &ping.to_datagram(&other), now);
