@@ -312,8 +312,16 @@ impl Mesh {
     pub(super) fn on_ping(&mut self, from: &Destination, number: u64, now: Now) {
         // Strangers learn nothing.
         if self.own.is_some() && self.members.is_member(&from.hash()) {
-            let gossip = self.some_gossip(GOOD_LEN / 2, now);
-            self.reply(from, &Message::Ack(number, gossip), now);
+            let asker = from.hash();
+            if self.budget.may_answer(&asker, now.monotonic) {
+                let gossip = self.some_gossip(GOOD_LEN / 2, now);
+                self.reply(from, &Message::Ack(number, gossip), now);
+            } else {
+                let message = Message::Ack(number, Gossip::default()).to_datagram(from);
+                if self.budget.acknowledges(&asker, message.len(), now.monotonic) {
+                    self.actions.push_back(Action::Send { to: *from, message, as_control: false });
+                }
+            }
         }
     }
 

@@ -323,13 +323,16 @@ impl Account {
 /// How many bytes may be sent: so many a second on average.
 ///
 /// Others can make this node answer, and could make it do nothing else. So at least half of it is for what this node
-/// says by itself, and at least a quarter for answers to those who ask for little.
+/// says by itself, and at least a quarter for answers to those who ask for little. Where so much is asked that this is
+/// not enough, an eighth is left for acknowledgements: who says nothing for want of bytes would be held to be out of
+/// reach, and that would cost everybody more.
 #[derive(Debug)]
 pub(super) struct Budget {
     rate: u32,
     all: Account,
     own: Account,
     modest: Account,
+    acks: Account,
     askers: Senders,
 }
 
@@ -341,6 +344,7 @@ impl Budget {
             all: Account::default(),
             own: Account::default(),
             modest: Account::default(),
+            acks: Account::default(),
             askers: Senders::new(MODEST, MAX_ASKERS),
         }
     }
@@ -376,6 +380,18 @@ impl Budget {
             if modest {
                 self.modest.charge(bytes, self.rate / 4, now);
             }
+        }
+        may
+    }
+
+    /// Whether somebody may be told in so many bytes now that this node is there, for which there are no others; then it
+    /// is taken to be sent.
+    pub(super) fn acknowledges(&mut self, asker: &DestinationHash, len: usize, now: Duration) -> bool {
+        let may = self.acks.allows(now) && self.askers.try_take(asker, now);
+        if may {
+            let bytes = with_envelope(len);
+            self.all.charge(bytes, self.rate, now);
+            self.acks.charge(bytes, self.rate / 8, now);
         }
         may
     }
@@ -432,6 +448,9 @@ mod tests {
                 budget.charge(len, now);
                 own += 1;
             }
+            // And whoever just asks whether this node is there hears that it is.
+            let pings = asker(1000 + u16::try_from(second).unwrap());
+            assert!(second % 4 != 0 || budget.acknowledges(&pings, 27, now), "after {second} s");
         }
         // Of 7200 in the hour, and those that were saved up. The greedy are modest once in ten seconds, too.
         assert!(own >= 3500, "{own}");
