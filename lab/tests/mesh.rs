@@ -120,6 +120,32 @@ fn without_its_founder_the_network_grows_on() {
 }
 
 #[test]
+fn who_was_out_joins_again_after_the_inviters_machine_was_restarted() {
+    sandboxed(LAB, "who_was_out_joins_again_after_the_inviters_machine_was_restarted", async || {
+        let mut lab = Lab::with_nodes(2).await?;
+        lab.nodes[1].join_by(&lab.nodes[0]).await?;
+        reach(&lab.nodes[1], &lab.nodes[0]).await?;
+        ctl(&lab.nodes[1], &["leave", "--yes"]).await?;
+        // The whole machine, and so the joiner's router, which goes on, holds a dead session with the inviter's control
+        // destination, to which invites lead.
+        lab.nodes[0].kill_daemons().await?;
+        lab.kill_router(0).await?;
+        lab.restart_router(0).await?;
+        lab.nodes[0].start_daemons()?;
+        lab.nodes[0].ready().await?;
+        let begun = Instant::now();
+        lab.nodes[1].join_by(&lab.nodes[0]).await?;
+        println!("it joined after {:?}", begun.elapsed());
+        reach(&lab.nodes[1], &lab.nodes[0]).await?;
+        reach(&lab.nodes[0], &lab.nodes[1]).await?;
+        // One joiner, wherever it asked from.
+        let invites = ctl(&lab.nodes[0], &["invite", "list"]).await?;
+        println!("{invites}");
+        lab.stop().await
+    });
+}
+
+#[test]
 fn who_was_down_catches_up_within_a_minute() {
     sandboxed(LAB, "who_was_down_catches_up_within_a_minute", async || {
         let mut lab = Lab::with_nodes(6).await?;
