@@ -11,6 +11,7 @@ use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{CertifyMember, CreateInvite};
 use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_proto::accusation::Accusation;
+use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::join::JoinBody;
@@ -66,6 +67,11 @@ impl Signer {
         value.sign(&self.keys.identity())
     }
 
+    /// Whether a destination is this node's one for control messages, or may be in its place.
+    fn takes_control_messages_at(&self, destination: &Destination) -> bool {
+        *destination == self.keys.control().public() || self.keys.is_own_ephemeral(destination)
+    }
+
     /// Signs the charter of a network that this node founds.
     ///
     /// # Errors
@@ -85,7 +91,7 @@ impl Signer {
         require(record.node == self.keys.node(), "the record is of another node")?;
         record.verify_parts(&network).map_err(|error| ApiError::denied(error.to_string()))?;
         require(
-            record.control == self.keys.control().public() || self.keys.is_own_ephemeral(&record.control),
+            self.takes_control_messages_at(&record.control),
             "the record's control destination is not this node's",
         )?;
         require(
@@ -175,15 +181,15 @@ impl Signer {
         Ok(self.sign(revocation))
     }
 
-    /// Signs a request to join a network.
+    /// Signs a request to join a network. `control` is the destination whose hash it names.
     ///
     /// # Errors
-    /// If it is in another's name, or not for now.
-    pub fn sign_join(&self, body: &JoinBody, now: u64) -> Result<Signature, ApiError> {
+    /// If it is in another's name, from a destination that is not this node's, or not for now.
+    pub fn sign_join(&self, body: &JoinBody, control: &Destination, now: u64) -> Result<Signature, ApiError> {
         require(body.joiner == self.keys.node(), "the join request is of another node")?;
         require(body.inviter != self.keys.node(), "the join request is to this node itself")?;
         require(
-            body.control == self.keys.control().public().hash(),
+            body.control == control.hash() && self.takes_control_messages_at(control),
             "the join request's destination is not this node's",
         )?;
         require(near(body.issued_at, now), "the join request's time is not now")?;
@@ -536,17 +542,28 @@ mod tests {
     fn joins_are_in_this_nodes_name_only() {
         let signer = signer(2);
         let right = certify().request.body.value;
-        assert!(signer.sign_join(&right, NOW).is_ok());
+        let control = signer.keys.control().public();
+        assert!(signer.sign_join(&right, &control, NOW).is_ok());
         let own = signer.keys.node();
         let cases = [
             (JoinBody { joiner: NodeId([1; 32]), ..right.clone() }, "another node"),
             (JoinBody { inviter: own, ..right.clone() }, "this node itself"),
             (JoinBody { control: test_keys(1).control().public().hash(), ..right.clone() }, "destination"),
-            (JoinBody { issued_at: NOW + NOW_TOLERANCE + 1, ..right }, "not now"),
+            (JoinBody { issued_at: NOW + NOW_TOLERANCE + 1, ..right.clone() }, "not now"),
         ];
         for (body, reason) in cases {
-            refused(signer.sign_join(&body, NOW), reason);
+            refused(signer.sign_join(&body, &control, NOW), reason);
         }
+        // Another's destination is not this node's because it is named rightly.
+        for others in [test_keys(1).control().public(), test_keys(1).ephemeral([9; 32]).public()] {
+            let body = JoinBody { control: others.hash(), ..right.clone() };
+            refused(signer.sign_join(&body, &others, NOW), "destination");
+            refused(signer.sign_join(&body, &control, NOW), "destination");
+        }
+        // One in place of the control destination is as good.
+        let substitute = signer.keys.ephemeral([9; 32]).public();
+        let body = JoinBody { control: substitute.hash(), ..right };
+        assert!(signer.sign_join(&body, &substitute, NOW).is_ok());
     }
 
     #[test]

@@ -89,7 +89,9 @@ impl Service for Keyd {
             Request::SignRevocation(revocation) => {
                 Reply::Signature(self.signer().sign_revocation(&revocation, now)?)
             }
-            Request::SignJoin(body) => Reply::Signature(self.signer().sign_join(&body, now)?),
+            Request::SignJoin { body, control } => {
+                Reply::Signature(self.signer().sign_join(&body, &control, now)?)
+            }
             Request::CreateInvite(wish) => {
                 let mut secret = InviteSecret([0; 32]);
                 getrandom::fill(&mut secret.0).map_err(no_randomness)?;

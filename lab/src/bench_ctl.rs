@@ -135,7 +135,7 @@ fn found(node: &Node) -> Result<(), Failure> {
             control: control.hash(),
             issued_at: now,
         };
-        let signature = member.sign_join(&body, now).map_err(|error| refused(&error))?;
+        let signature = member.sign_join(&body, &control, now).map_err(|error| refused(&error))?;
         let proof = body.prove(&secret.signing_key());
         let request = JoinRequest { body: Signed { value: body, signature }, proof };
         let certify = keyd::CertifyMember { grant: grant.clone(), request };

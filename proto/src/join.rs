@@ -3,8 +3,8 @@
 //! The joiner sends a [`JoinRequest`] to the inviter's control destination and repeats it until it is
 //! answered; the inviter answers every repetition alike. The request carries two signatures over the same
 //! body: the invite's, which proves that the joiner holds the invite, and the joiner's own, which proves that
-//! it holds the identity that is to become a member. The body names the joiner's control destination, so that
-//! a request that somebody else sends again leads nowhere.
+//! it holds the identity that is to become a member. The body names the destination that it comes from, so that
+//! a request that somebody else sends again leads nowhere. A joiner may ask from several of its own.
 
 use std::fmt;
 

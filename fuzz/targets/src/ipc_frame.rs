@@ -129,12 +129,13 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
     let create =
         keyd::CreateInvite { network, expires_at: testing::NOW + 3600, uses: testing::grant(2).value.uses };
     let certify = keyd::CertifyMember { grant: testing::grant(1), request: testing::join_request(1) };
+    let body = Box::new(testing::join_request(0).body.value);
     vec![
         ("identity", keyd::Request::Identity),
         ("open-session", keyd::Request::OpenSession(open)),
         ("sign-charter", keyd::Request::SignCharter(testing::charter(0))),
         ("sign-record", keyd::Request::SignRecord(Box::new(testing::record(1).value))),
-        ("sign-join", keyd::Request::SignJoin(testing::join_request(0).body.value)),
+        ("sign-join", keyd::Request::SignJoin { body, control: testing::destination(0) }),
         ("create-invite", keyd::Request::CreateInvite(create)),
         ("certify-member", keyd::Request::CertifyMember(Box::new(certify))),
         ("certify-wireguard", keyd::Request::CertifyWireGuard { network, epoch: Some(7) }),

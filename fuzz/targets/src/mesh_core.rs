@@ -35,6 +35,9 @@ use crate::{Seeds, seed};
 /// The number of the node whose mesh it is. Node 0 is the founder and has invited it.
 const ME: u8 = 1;
 
+/// Stands for the destination that may take its control destination's place.
+const SUBSTITUTE: u8 = 210;
+
 /// Members that can appear: up to 8 by a chain of that length, the others invited by the founder.
 const MEMBERS: u8 = 40;
 
@@ -227,8 +230,10 @@ impl World {
                 self.mesh.join(command, &testing::invite(inviter).to_code(), self.now);
             }
             11 => self.welcome(choices)?,
-            12 => match choices.arbitrary::<u8>()? % 4 {
+            12 => match choices.arbitrary::<u8>()? % 8 {
                 0 => self.mesh.on_session(self.now),
+                4 => self.mesh.on_substitute(None, self.now),
+                5 => self.mesh.on_substitute(Some(testing::destination(SUBSTITUTE)), self.now),
                 number => self.mesh.on_data_session(testing::destination(100 + number)),
             },
             13 => {
@@ -579,8 +584,8 @@ impl World {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Send { to, message, .. } => {
-                self.check_sent(&to, &message);
+            Action::Send { to, message, as_control } => {
+                self.check_sent(&to, &message, as_control);
                 self.sent.push((to, message));
             }
             Action::LookUp(hash) => {
@@ -606,7 +611,7 @@ impl World {
     }
 
     /// Nothing goes out but what is in order, and no record but those that their nodes have signed.
-    fn check_sent(&self, to: &Destination, bytes: &[u8]) {
+    fn check_sent(&self, to: &Destination, bytes: &[u8], as_control: bool) {
         assert!(bytes.len() <= message::MAX_LEN, "{} bytes", bytes.len());
         let datagram = testing::decode_canonically::<Datagram>(bytes).expect("what is sent can be read");
         assert_eq!(datagram.to, to.hash().into(), "it is addressed to another");
@@ -633,6 +638,12 @@ impl World {
                 assert_eq!(asked.map(testing::destination).as_ref(), Some(to), "a welcome for somebody else");
                 &welcome.records
             }
+            Message::JoinRequest(request) => {
+                let place = if as_control { ME } else { SUBSTITUTE };
+                let from = testing::destination(place).hash();
+                assert_eq!(request.body.value.control, from, "it comes from elsewhere than it says");
+                return;
+            }
             _ => return,
         };
         for record in records {
@@ -654,9 +665,10 @@ impl World {
         let (me, unix) = (node(ME), self.now.unix.as_secs());
         Ok(match request {
             keyd::Request::SignCharter(charter) => keyd::Reply::Signature(self.signature(&charter)),
-            keyd::Request::SignJoin(body) => {
-                assert_eq!((body.joiner, body.control), (me, testing::destination(ME).hash()));
-                keyd::Reply::Signature(self.signature(&body))
+            keyd::Request::SignJoin { body, control } => {
+                assert_eq!((body.joiner, body.control), (me, control.hash()));
+                assert!([ME, SUBSTITUTE].map(testing::destination).contains(&control));
+                keyd::Reply::Signature(self.signature(&*body))
             }
             keyd::Request::SignRecord(record) => {
                 assert_eq!(record.node, me);

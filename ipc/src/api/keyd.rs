@@ -41,7 +41,12 @@ pub enum Request {
     /// Sign the end of another's membership.
     SignRevocation(Box<Revocation>),
     /// Sign a request to join a network.
-    SignJoin(JoinBody),
+    SignJoin {
+        /// The request.
+        body: Box<JoinBody>,
+        /// The destination that it names.
+        control: Destination,
+    },
     /// Make an invite.
     CreateInvite(CreateInvite),
     /// Certify the holder of an invite that this node made.
@@ -110,7 +115,7 @@ pub enum SessionKind {
     /// minutes after it has ended.
     Data,
     /// As `Control`, but under a new destination: in place of the control destination while others, or rather
-    /// their routers, cannot reach that.
+    /// their routers, cannot reach that, or answer what comes from there.
     Substitute,
 }
 
@@ -176,7 +181,7 @@ impl Api for KeydApi {
             | Request::SignPulse(_)
             | Request::SignAccusation(_)
             | Request::SignRevocation(_)
-            | Request::SignJoin(_)
+            | Request::SignJoin { .. }
             | Request::CreateInvite(_)
             | Request::CertifyMember(_)
             | Request::CertifyWireGuard { .. } => role == Role::Meshd,

@@ -260,7 +260,19 @@ fn joins(me: &Identity, network: NetworkId, own_grant: &Signed<InviteGrant>) -> 
     };
     let for_own = JoinBody { invite: own_grant.value.key, ..body.clone() };
     vec![
-        Wish::new("a request to join in another's name", "another node", Request::SignJoin(body.clone())),
+        Wish::new(
+            "a request to join in another's name",
+            "another node",
+            Request::SignJoin { body: Box::new(body.clone()), control: elsewhere() },
+        ),
+        Wish::new(
+            "a request to join from elsewhere",
+            "destination is not this node's",
+            Request::SignJoin {
+                body: Box::new(JoinBody { joiner: me.node, inviter: intruder(), ..body.clone() }),
+                control: elsewhere(),
+            },
+        ),
         certify(
             "a certificate for an invite that the intruder has signed",
             "made by another node",

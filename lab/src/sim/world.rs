@@ -189,15 +189,16 @@ fn chains(signers: &mut [Signer], rng: &mut StdRng) -> Result<Vec<Chain>, Failur
         let (_, grant) = signers[inviter]
             .create_invite(&wish, InviteSecret(secret.0), unix)
             .map_err(|error| refused(&error))?;
+        let control = signers[index].keys().control().public();
         let body = JoinBody {
             network,
             inviter: signers[inviter].keys().node(),
             invite: secret.key(),
             joiner: signers[index].keys().node(),
-            control: signers[index].keys().control().public().hash(),
+            control: control.hash(),
             issued_at: unix,
         };
-        let signature = signers[index].sign_join(&body, unix).map_err(|error| refused(&error))?;
+        let signature = signers[index].sign_join(&body, &control, unix).map_err(|error| refused(&error))?;
         let proof = body.prove(&secret.signing_key());
         let request = JoinRequest { body: Signed { value: body, signature }, proof };
         let certify = keyd::CertifyMember { grant, request };
@@ -622,7 +623,9 @@ impl World {
                 self.watch.signed = Some(self.ledger.below(revocation.subject()).to_vec());
                 keyd::Reply::Signature(signature)
             }
-            keyd::Request::SignJoin(body) => keyd::Reply::Signature(signer.sign_join(&body, unix)?),
+            keyd::Request::SignJoin { body, control } => {
+                keyd::Reply::Signature(signer.sign_join(&body, &control, unix)?)
+            }
             keyd::Request::CreateInvite(wish) => {
                 let (code, grant) = signer.create_invite(&wish, secret, unix)?;
                 keyd::Reply::Invite { code, grant }

@@ -1,11 +1,12 @@
 //! The joiner's side: from an invite code to a membership.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::{Destination, DestinationHash};
-use i2plan_proto::identity::{NodeId, Signature, Signed};
+use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{Invite, InviteId};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
 use tracing::{debug, warn};
@@ -23,6 +24,10 @@ const FIRST_REPEAT: Duration = Duration::from_millis(1500);
 /// Longest wait before a request is repeated.
 const LAST_REPEAT: Duration = Duration::from_secs(15);
 
+/// Requests in vain after which another destination is wanted to ask from: 12 s after the first. After each further
+/// destination it takes twice as many.
+const IN_VAIN: u32 = 5;
+
 /// How many may wait for the end of one attempt.
 const MAX_WAITING: usize = 32;
 
@@ -31,10 +36,8 @@ const MAX_WAITING: usize = 32;
 enum Stage {
     /// The router looks for the inviter's destination.
     Finding,
-    /// `keyd` signs the request.
-    Signing(Destination, Box<JoinBody>),
-    /// The request is sent and repeated.
-    Asking(Destination, Box<JoinRequest>),
+    /// The inviter is there, and the requests that `keyd` has signed are sent and repeated.
+    Asking(Destination),
     /// The answer has come.
     Welcomed,
 }
@@ -47,6 +50,13 @@ pub(super) struct Joining {
     commands: Vec<CommandId>,
     invite: Invite,
     stage: Stage,
+    /// The same request from each of this node's destinations, the next one to be sent first. I2P keeps end-to-end
+    /// sessions for each pair of destinations, so where that with the one is dead, the other may get through.
+    requests: VecDeque<Box<JoinRequest>>,
+    /// How many were sent since there was another destination to ask from.
+    sent: u32,
+    /// So many are in vain.
+    in_vain: u32,
     deadline: Duration,
     repeat_at: Duration,
     repeat_after: Duration,
@@ -96,6 +106,9 @@ impl Joining {
             commands: vec![command],
             invite,
             stage: Stage::Finding,
+            requests: VecDeque::new(),
+            sent: 0,
+            in_vain: IN_VAIN,
             deadline: now.monotonic + DEADLINE,
             repeat_at: now.monotonic + FIRST_REPEAT,
             repeat_after: FIRST_REPEAT,
@@ -150,9 +163,37 @@ impl Joining {
         self.repeat_at = now.monotonic + self.repeat_after;
         match &self.stage {
             Stage::Finding => Step::LookUp(self.invite.control),
-            Stage::Asking(to, request) => Step::Send(*to, request.clone()),
-            Stage::Signing(..) | Stage::Welcomed => Step::Wait,
+            Stage::Asking(to) => {
+                let to = *to;
+                self.next_request().map_or(Step::Wait, |request| Step::Send(to, request))
+            }
+            Stage::Welcomed => Step::Wait,
         }
+    }
+
+    fn next_request(&mut self) -> Option<Box<JoinRequest>> {
+        let request = self.requests.front()?.clone();
+        self.requests.rotate_left(1);
+        self.sent += 1;
+        Some(request)
+    }
+
+    /// Whether it is asked so long without an answer that another destination should be tried.
+    pub(super) fn is_in_vain(&self) -> bool {
+        matches!(self.stage, Stage::Asking(_)) && self.sent >= self.in_vain
+    }
+
+    /// There is another destination to ask from.
+    pub(super) fn on_substitute(&mut self) {
+        if self.is_in_vain() {
+            self.in_vain = self.in_vain.saturating_mul(2);
+        }
+        self.sent = 0;
+    }
+
+    /// It is asked from this destination alone.
+    pub(super) fn drop_all_but(&mut self, control: &DestinationHash) {
+        self.requests.retain(|request| request.body.value.control == *control);
     }
 
     fn timed_out(&self) -> ApiError {
@@ -165,63 +206,71 @@ impl Joining {
             _ => format!("the inviter did not answer within {seconds} s"),
         };
         ApiError::timeout(message)
-            .with_hint(
-                "check that the inviter is running, then try again with the same invite; if it was restarted lately \
-                 and is running, restart this node's I2P router, which may hold on to a dead session with it",
-            )
+            .with_hint("check that the inviter is running, then try again with the same invite")
     }
 
-    /// The router has answered a lookup. Returns what `keyd` is to sign.
+    /// The router has answered a lookup. True if `keyd` is to sign requests now.
     pub(super) fn on_found(
         &mut self,
         hash: DestinationHash,
         destination: Result<Destination, String>,
-        me: &keyd::Identity,
-        now: Now,
-    ) -> Option<JoinBody> {
+    ) -> bool {
         if hash != self.invite.control || !matches!(self.stage, Stage::Finding) {
-            return None;
+            return false;
         }
         match destination {
             Err(error) => {
                 debug!(%error, "the inviter's destination is not found yet");
                 self.lookup_error = Some(error);
-                None
+                false
             }
             Ok(destination) => {
-                let body = JoinBody {
-                    network: self.invite.network,
-                    inviter: self.invite.inviter,
-                    invite: self.invite.secret.key(),
-                    joiner: me.node,
-                    control: me.control.hash(),
-                    issued_at: now.unix.as_secs(),
-                };
-                self.stage = Stage::Signing(destination, Box::new(body.clone()));
-                Some(body)
+                self.stage = Stage::Asking(destination);
+                true
             }
         }
     }
 
-    /// `keyd` has signed. Returns what is to be sent.
+    /// What `keyd` is to sign, for one of this node's destinations; none if it is not the time to ask.
+    pub(super) fn request(
+        &self,
+        control: DestinationHash,
+        me: &keyd::Identity,
+        now: Now,
+    ) -> Option<JoinBody> {
+        matches!(self.stage, Stage::Asking(_)).then(|| JoinBody {
+            network: self.invite.network,
+            inviter: self.invite.inviter,
+            invite: self.invite.secret.key(),
+            joiner: me.node,
+            control,
+            issued_at: now.unix.as_secs(),
+        })
+    }
+
+    /// Whether a request belongs to this attempt.
+    pub(super) fn is_for(&self, body: &JoinBody) -> bool {
+        body.invite == self.invite.secret.key()
+    }
+
+    /// `keyd` has signed. Returns what is to be sent, and whether it is the first.
     pub(super) fn on_signed(
         &mut self,
-        signature: Signature,
+        body: Signed<JoinBody>,
         now: Now,
-    ) -> Option<(Destination, Box<JoinRequest>)> {
-        let Stage::Signing(to, body) = &self.stage else { return None };
-        let proof = body.prove(&self.invite.secret.signing_key());
-        let request = Box::new(JoinRequest { body: Signed { value: (**body).clone(), signature }, proof });
-        let to = *to;
-        self.stage = Stage::Asking(to, request.clone());
+    ) -> Option<(Destination, Box<JoinRequest>, bool)> {
+        let Stage::Asking(to) = &self.stage else { return None };
+        let proof = body.value.prove(&self.invite.secret.signing_key());
+        let (to, is_first) = (*to, self.requests.is_empty());
+        self.requests.push_front(Box::new(JoinRequest { body, proof }));
         self.repeat_after = FIRST_REPEAT;
         self.repeat_at = now.monotonic + FIRST_REPEAT;
-        Some((to, request))
+        self.next_request().map(|request| (to, request, is_first))
     }
 
     /// A reply has come from the inviter's destination.
     pub(super) fn on_reply(&mut self, reply: JoinReply, me: &keyd::Identity) -> Outcome {
-        if !matches!(self.stage, Stage::Asking(..)) {
+        if !matches!(self.stage, Stage::Asking(_)) {
             return Outcome::Ignored;
         }
         match reply {

@@ -31,7 +31,7 @@ use i2plan_proto::codec::{Codec as _, DecodeError};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::invite::Uses;
-use i2plan_proto::join::{JoinReply, Refusal, Welcome};
+use i2plan_proto::join::{JoinBody, JoinReply, Refusal, Welcome};
 use i2plan_proto::membership::{Chain, Charter, MAX_DEPTH};
 use i2plan_proto::message::{self, Addressee, Datagram, Message};
 use i2plan_proto::pulse::Pulse;
@@ -154,8 +154,8 @@ pub enum Action {
         to: Destination,
         /// These bytes.
         message: Vec<u8>,
-        /// From the control destination, even if there is a substitute for it: whom this is for has that from an
-        /// invite.
+        /// From the control destination, even if there is a substitute for it: this answers what came there, or
+        /// names it.
         as_control: bool,
     },
     /// Find the destination with this hash and report it by [`Mesh::on_found`].
@@ -196,7 +196,7 @@ enum Pending {
     /// The end of another's membership, for a user.
     Revocation(Box<Revocation>, CommandId),
     /// The own request to join.
-    Join,
+    Join(Box<JoinBody>),
     /// A joiner's certificate, to be sent to this destination.
     Member { to: Destination, joiner: NodeId },
 }
@@ -211,7 +211,7 @@ impl Pending {
             | Self::Record(_)
             | Self::Pulse(..)
             | Self::Accusation(_)
-            | Self::Join
+            | Self::Join(_)
             | Self::Member { .. } => None,
         }
     }
@@ -236,13 +236,28 @@ enum Refresh {
     Running,
 }
 
+/// A destination at which this node takes control messages.
+#[derive(Debug, Clone, Copy)]
+struct Inbox {
+    destination: Destination,
+    hash: DestinationHash,
+}
+
+impl From<Destination> for Inbox {
+    fn from(destination: Destination) -> Self {
+        Self { destination, hash: destination.hash() }
+    }
+}
+
 /// The mesh as one node sees it.
 pub struct Mesh {
     me: keyd::Identity,
+    /// The control destination.
+    inbox: Inbox,
     /// Where this node takes WireGuard packets, while it does.
     data: Option<Destination>,
     /// Where members reach it in place of its control destination, while they do.
-    substitute: Option<Destination>,
+    substitute: Option<Inbox>,
     /// The member that this node last compared notes with knows many more.
     is_behind: bool,
     settings: Settings,
@@ -291,6 +306,7 @@ impl Mesh {
     #[must_use]
     pub fn new(me: keyd::Identity, settings: Settings, state: State, seed: [u8; 32], now: Now) -> Self {
         let mut mesh = Self {
+            inbox: me.control.into(),
             me,
             data: None,
             substitute: None,
@@ -736,12 +752,19 @@ impl Mesh {
     }
 
     /// There is a destination in place of the control destination, which nobody seems to reach, or there is no more.
-    /// Members learn of it by the record; invites go on naming the control destination.
-    pub fn on_substitute(&mut self, destination: Option<Destination>) {
-        if self.substitute == destination {
+    /// Members learn of it by the record; an inviter is asked from both; invites go on naming the control destination.
+    pub fn on_substitute(&mut self, destination: Option<Destination>, now: Now) {
+        if self.substitute.map(|substitute| substitute.destination) == destination {
             return;
         }
-        self.substitute = destination;
+        self.substitute = destination.map(Inbox::from);
+        if let Some(joining) = &mut self.joining {
+            joining.drop_all_but(&self.inbox.hash);
+            if let Some(substitute) = self.substitute {
+                joining.on_substitute();
+                self.sign_join(substitute, now);
+            }
+        }
         match self.refresh {
             Refresh::Running => self.stale = true,
             Refresh::Due(_) | Refresh::Waiting => self.start_refresh(),
@@ -750,7 +773,12 @@ impl Mesh {
 
     /// Where members reach this node.
     fn control(&self) -> Destination {
-        self.substitute.unwrap_or(self.me.control)
+        self.substitute.unwrap_or(self.inbox).destination
+    }
+
+    /// Where this node takes control messages.
+    fn inboxes(&self) -> impl Iterator<Item = Inbox> {
+        [self.inbox].into_iter().chain(self.substitute)
     }
 
     /// Whether there is anybody who could speak to this node.
@@ -769,9 +797,25 @@ impl Mesh {
     /// A lookup is done.
     pub fn on_found(&mut self, hash: DestinationHash, destination: Result<Destination, String>, now: Now) {
         let Some(joining) = &mut self.joining else { return };
-        if let Some(body) = joining.on_found(hash, destination, &self.me, now) {
-            self.ask(Pending::Join, keyd::Request::SignJoin(body));
+        if joining.on_found(hash, destination) {
+            for inbox in self.inboxes().collect::<Vec<_>>() {
+                self.sign_join(inbox, now);
+            }
         }
+    }
+
+    /// Has a request to join signed, which is to come from here.
+    fn sign_join(&mut self, from: Inbox, now: Now) {
+        let request = |joining: &Joining| joining.request(from.hash, &self.me, now);
+        let Some(body) = self.joining.as_ref().and_then(request).map(Box::new) else { return };
+        let control = from.destination;
+        self.ask(Pending::Join(body.clone()), keyd::Request::SignJoin { body, control });
+    }
+
+    /// Whether an inviter has been asked for so long without an answer that it should be asked from a new substitute.
+    #[must_use]
+    pub fn asks_in_vain(&self) -> bool {
+        self.joining.as_ref().is_some_and(Joining::is_in_vain)
     }
 
     /// A datagram came in; the router vouches for the sender.
@@ -844,8 +888,23 @@ impl Mesh {
 
     /// Whether this node takes what is addressed so.
     fn is_here(&self, to: Addressee) -> bool {
-        let mine = [Some(self.me.control), self.substitute];
-        mine.into_iter().flatten().any(|destination| Addressee::from(destination.hash()) == to)
+        self.inboxes().any(|inbox| Addressee::from(inbox.hash) == to)
+    }
+
+    /// The own request to join is signed.
+    fn on_join_signed(&mut self, body: Signed<JoinBody>, now: Now) {
+        // Meanwhile another attempt may have begun, or a substitute may have gone.
+        let is_here = self.inboxes().any(|inbox| inbox.hash == body.value.control);
+        if let Some(joining) = &mut self.joining
+            && joining.is_for(&body.value)
+            && is_here
+            && let Some((to, request, is_first)) = joining.on_signed(body, now)
+        {
+            if is_first {
+                self.events.push(What::JoinProgress { step: JoinStep::Asking });
+            }
+            self.send(&to, &Message::JoinRequest(request), now);
+        }
     }
 
     fn on_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
@@ -940,13 +999,8 @@ impl Mesh {
             (Pending::Revocation(value, command), Ok(keyd::Reply::Signature(signature))) => {
                 self.on_revocation(Signed { value: *value, signature }, command, now);
             }
-            (Pending::Join, Ok(keyd::Reply::Signature(signature))) => {
-                if let Some(joining) = &mut self.joining
-                    && let Some((to, request)) = joining.on_signed(signature, now)
-                {
-                    self.events.push(What::JoinProgress { step: JoinStep::Asking });
-                    self.send(&to, &Message::JoinRequest(request), now);
-                }
+            (Pending::Join(value), Ok(keyd::Reply::Signature(signature))) => {
+                self.on_join_signed(Signed { value: *value, signature }, now);
             }
             (Pending::Member { to, joiner }, Ok(keyd::Reply::Membership(certificate))) => {
                 self.welcome(&to, &certificate, &joiner, now);
@@ -969,7 +1023,13 @@ impl Mesh {
                     self.answer(command, Err(error));
                 }
             }
-            Pending::Join => self.end_join(Err(error)),
+            Pending::Join(body) => {
+                // Without another it is asked from the control destination as before.
+                let needed = body.control == self.inbox.hash;
+                if needed && self.joining.as_ref().is_some_and(|joining| joining.is_for(&body)) {
+                    self.end_join(Err(error));
+                }
+            }
             Pending::Pulse(_, Farewell::Leave(command)) | Pending::Revocation(_, command) => {
                 self.answer(command, Err(error));
             }
@@ -1010,7 +1070,11 @@ impl Mesh {
     }
 
     fn send(&mut self, to: &Destination, message: &Message, now: Now) {
-        let as_control = matches!(message, Message::JoinRequest(_) | Message::JoinReply(_));
+        let as_control = match message {
+            Message::JoinReply(_) => true,
+            Message::JoinRequest(request) => request.body.value.control == self.inbox.hash,
+            _ => false,
+        };
         let message = message.to_datagram(to);
         self.budget.charge(message.len(), now.monotonic);
         self.actions.push_back(Action::Send { to: *to, message, as_control });

@@ -20,6 +20,8 @@ struct Node {
     mesh: Mesh,
     key: SigningKey,
     identity: keyd::Identity,
+    /// In place of its control destination.
+    substitute: Option<Destination>,
     disk: Vec<u8>,
     disk_full: bool,
     answers: Vec<Result<meshd::Reply, ApiError>>,
@@ -40,6 +42,8 @@ struct World {
     down: Vec<usize>,
     /// Pairs of nodes between which nothing passes.
     severed: Vec<(usize, usize)>,
+    /// From which destination to which nothing passes, as where a router holds on to a dead session.
+    dead: Vec<(Destination, Destination)>,
 }
 
 fn destination(seed: u8, purpose: u8) -> Destination {
@@ -81,6 +85,7 @@ impl World {
             sent_bytes: 0,
             down: Vec::new(),
             severed: Vec::new(),
+            dead: Vec::new(),
         };
         for seed in 1..=count {
             let (key, me) = identity(seed);
@@ -93,7 +98,8 @@ impl World {
             );
             mesh.on_data_session(destination(seed, 2));
             let (disk, answers, told) = (Vec::new(), Vec::new(), Vec::new());
-            world.nodes.push(Node { mesh, key, identity: me, disk, disk_full: false, answers, told });
+            let (substitute, disk_full) = (None, false);
+            world.nodes.push(Node { mesh, key, identity: me, substitute, disk, disk_full, answers, told });
         }
         world
     }
@@ -124,12 +130,14 @@ impl World {
             for action in turn.actions {
                 let now = self.now();
                 match action {
-                    Action::Send { to, message, .. } => {
+                    Action::Send { to, message, as_control } => {
                         assert!(message.len() <= message::MAX_LEN, "{} bytes", message.len());
                         self.sent += 1;
                         self.sent_bytes += message.len() + rumors::ENVELOPE;
                         if self.lose_every == 0 || !self.sent.is_multiple_of(self.lose_every) {
-                            self.in_flight.push_back((self.nodes[index].identity.control, to, message));
+                            let Node { identity, substitute, .. } = &self.nodes[index];
+                            let from = substitute.filter(|_| !as_control).unwrap_or(identity.control);
+                            self.in_flight.push_back((from, to, message));
                         }
                     }
                     Action::LookUp(hash) => {
@@ -156,7 +164,14 @@ impl World {
 
     fn deliver(&mut self) {
         while let Some((from, to, message)) = self.in_flight.pop_front() {
-            let place = |control| self.nodes.iter().position(|node| node.identity.control == control);
+            if self.dead.contains(&(from, to)) {
+                continue;
+            }
+            let place = |control| {
+                let takes =
+                    |node: &Node| node.identity.control == control || node.substitute == Some(control);
+                self.nodes.iter().position(takes)
+            };
             let (source, target) = (place(from), place(to));
             let cut = |index: usize| {
                 self.down.contains(&index)
@@ -262,6 +277,15 @@ impl World {
         let mut mesh = Mesh::new(node.identity, settings(seed), state, [seed; 32], self.now());
         mesh.on_data_session(destination(seed, 2));
         self.nodes[index].mesh = mesh;
+        self.nodes[index].substitute = None;
+        self.settle(index);
+    }
+
+    /// A session is open in place of a node's control session, or it has ended.
+    fn substitute(&mut self, index: usize, destination: Option<Destination>) {
+        let now = self.now();
+        self.nodes[index].substitute = destination;
+        self.nodes[index].mesh.on_substitute(destination, now);
         self.settle(index);
     }
 
@@ -343,7 +367,10 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
         keyd::Request::SignPulse(pulse) => keyd::Reply::Signature(pulse.sign(&node.key)),
         keyd::Request::SignAccusation(accusation) => keyd::Reply::Signature(accusation.sign(&node.key)),
         keyd::Request::SignRevocation(revocation) => keyd::Reply::Signature(revocation.sign(&node.key)),
-        keyd::Request::SignJoin(body) => keyd::Reply::Signature(body.sign(&node.key)),
+        keyd::Request::SignJoin { body, control } => {
+            assert_eq!(body.control, control.hash());
+            keyd::Reply::Signature(body.sign(&node.key))
+        }
         keyd::Request::CreateInvite(CreateInvite { network, expires_at, uses }) => {
             let count = u8::try_from(node.mesh.invites.issued().len()).unwrap();
             let secret = InviteSecret([me.0[0] ^ count; 32]);
@@ -579,6 +606,130 @@ fn an_inviter_that_is_not_there_ends_the_join_in_time() {
     // And leaves the node free to try again.
     world.lose_every = 0;
     world.join(1, code.expose()).unwrap();
+}
+
+/// Begins to join; returns the seconds after which it was in vain, and lets a substitute come each time.
+fn substitutes_of_a_join(world: &mut World, index: usize, code: &str) -> Vec<u64> {
+    let (now, began) = (world.now(), world.time);
+    world.nodes[index].mesh.join(0, code, now);
+    world.settle(index);
+    let mut in_vain = Vec::new();
+    while world.nodes[index].answers.is_empty() {
+        world.run(1);
+        if world.nodes[index].mesh.asks_in_vain() {
+            in_vain.push((world.time - began).as_secs());
+            let seed = u8::try_from(index + 1).unwrap();
+            world.substitute(index, Some(destination(seed, 9 + u8::try_from(in_vain.len()).unwrap())));
+        }
+    }
+    in_vain
+}
+
+#[test]
+fn an_inviter_that_does_not_answer_is_asked_from_another_destination() {
+    let mut world = World::new(3);
+    let code = world.invite(0, Some(1)).unwrap();
+    let (inviter, joiner) = (world.nodes[0].identity.control, world.nodes[1].identity.control);
+    // One way or the other.
+    for dead in [(joiner, inviter), (inviter, joiner)] {
+        world.dead = vec![dead];
+        assert_eq!(substitutes_of_a_join(&mut world, 1, code.expose()), [15]);
+        assert!(matches!(world.nodes[1].answers.pop(), Some(Ok(meshd::Reply::Joined(_)))));
+        world.run(60);
+        // That is where it is reached now.
+        let control =
+            |world: &World| world.nodes[0].mesh.record_of(&world.node(1)).map(|record| record.value.control);
+        assert_eq!(control(&world), world.nodes[1].substitute);
+        assert_eq!((world.members(0), world.members(1)), (2, 2));
+        world.dead.clear();
+        world.substitute(1, None);
+        world.run(60);
+        assert_eq!(control(&world), Some(joiner));
+        world.command(1, |mesh, now| mesh.leave(0, now)).unwrap();
+        world.run(1);
+    }
+    // It was one joiner, wherever it asked from.
+    let invites = world.nodes[0].mesh.invite_reports(world.now());
+    assert_eq!(invites[0].used_by, [world.node(1).to_string()]);
+    assert!(world.join(2, code.expose()).unwrap_err().message.contains("used as often"));
+}
+
+#[test]
+fn substitutes_that_are_of_no_use_are_few() {
+    let mut world = World::new(2);
+    let code = world.invite(0, Some(1)).unwrap();
+    world.lose_every = 1;
+    assert_eq!(substitutes_of_a_join(&mut world, 1, code.expose()), [15, 95]);
+    assert!(matches!(&world.nodes[1].answers.pop(), Some(Err(error)) if error.kind == ErrorKind::Timeout));
+    // One that is there already is asked from at once, and given up sooner.
+    assert!(!world.nodes[1].mesh.asks_in_vain());
+    world.lose_every = 0;
+    world.dead = vec![(world.nodes[1].identity.control, world.nodes[0].identity.control)];
+    assert_eq!(substitutes_of_a_join(&mut world, 1, code.expose()), [0; 0]);
+    assert!(matches!(world.nodes[1].answers.pop(), Some(Ok(meshd::Reply::Joined(_)))));
+}
+
+#[test]
+fn a_request_to_join_counts_from_where_it_says_alone() {
+    let mut world = World::new(3);
+    let code = world.invite(0, Some(1)).unwrap();
+    let substitute = destination(2, 9);
+    world.substitute(1, Some(substitute));
+    let now = world.now();
+    world.nodes[1].mesh.join(0, code.expose(), now);
+    world.settle(1);
+    let requests: Vec<_> = world.in_flight.drain(..).collect();
+    let control = world.nodes[1].identity.control;
+    assert_eq!(requests.iter().map(|(from, ..)| *from).collect::<Vec<_>>(), [control, substitute]);
+    // Somebody who sends one on, or sends it from the joiner's other destination, has nobody answered.
+    let stranger = world.nodes[2].identity.control;
+    for ((_, _, request), from) in
+        requests.iter().flat_map(|request| [control, substitute, stranger].map(|from| (request, from)))
+    {
+        let now = world.now();
+        world.nodes[0].mesh.on_datagram(&from, request, now);
+        let said = Datagram::from_bytes(request).unwrap().message;
+        let Message::JoinRequest(said) = said else { panic!("another message") };
+        let turn = world.nodes[0].mesh.take_turn();
+        assert_eq!(!turn.actions.is_empty(), said.body.value.control == from.hash());
+        // keyd does not answer, so that the next is not held for a repetition.
+        for action in turn.actions {
+            if let Action::Ask(ticket, _) = action {
+                world.nodes[0].mesh.on_keyd(ticket, Err(ApiError::unavailable("no keyd")), now);
+            }
+        }
+    }
+    assert_eq!(world.nodes[0].mesh.invite_reports(now)[0].used_by.len(), 1);
+}
+
+#[test]
+fn a_substitute_that_has_gone_is_not_asked_from() {
+    let mut world = World::new(2);
+    let code = world.invite(0, Some(1)).unwrap();
+    world.lose_every = 1;
+    let now = world.now();
+    world.nodes[1].mesh.join(0, code.expose(), now);
+    world.settle(1);
+    // keyd signs for it only when it has gone.
+    let gone = destination(2, 9);
+    world.nodes[1].mesh.on_substitute(Some(gone), now);
+    let asked = world.nodes[1].mesh.take_turn().actions;
+    world.nodes[1].mesh.on_substitute(None, now);
+    for action in asked {
+        let Action::Ask(ticket, request) = action else { panic!("{action:?}") };
+        let reply = sign(&world.nodes[1], *request, now);
+        world.nodes[1].mesh.on_keyd(ticket, reply, now);
+    }
+    assert!(world.nodes[1].mesh.take_turn().actions.is_empty());
+    // One for which it does not sign ends nothing.
+    world.nodes[1].mesh.on_substitute(Some(gone), now);
+    for action in world.nodes[1].mesh.take_turn().actions {
+        let Action::Ask(ticket, _) = action else { panic!("{action:?}") };
+        world.nodes[1].mesh.on_keyd(ticket, Err(ApiError::denied("no")), now);
+    }
+    world.lose_every = 0;
+    world.run(10);
+    assert!(matches!(world.nodes[1].answers.pop(), Some(Ok(meshd::Reply::Joined(_)))));
 }
 
 #[test]
@@ -1412,8 +1563,7 @@ fn what_was_meant_for_another_is_not_heard() {
     assert_eq!((heard(&world), world.nodes[0].mesh.bans.iter().count()), (before, 0));
     // In its own name it is answered, and also under the substitute.
     let substitute = destination(1, 9);
-    world.nodes[0].mesh.on_substitute(Some(substitute));
-    world.settle(0);
+    world.substitute(0, Some(substitute));
     for mine in [world.nodes[0].identity.control, substitute] {
         let now = world.now();
         world.nodes[0].mesh.on_datagram(&from, &ping.to_datagram(&mine), now);

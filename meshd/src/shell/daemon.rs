@@ -383,7 +383,7 @@ impl Daemon {
             let (session, state) = (SessionName::Substitute, SessionState::Down);
             self.row.push(What::Session { session, state, error: None });
             self.control_since = now.monotonic;
-            mesh.on_substitute(None);
+            mesh.on_substitute(None, now);
             mesh.on_session(now);
         }
         let signs = Signs {
@@ -392,15 +392,28 @@ impl Daemon {
         };
         if self.control_deafness.observe(signs, now.monotonic) {
             warn!("no member answers: a session under another destination takes the control session's place");
-            let (kind, adopt) = (SessionKind::Substitute, oneshot::channel().1);
-            let keep = sessions::keep(self.sessions.clone(), kind, None, adopt, Arc::new(Notify::new()));
-            self.substitute = Some(Substitute {
-                task: tokio::spawn(keep),
-                until: now.monotonic + SUBSTITUTE_LASTS,
-                status: SessionStatus { state: SessionState::Down, error: None },
-                session: None,
-            });
+            self.open_substitute(now);
+            return;
         }
+        // One that is there already may be of no more use to whom this node asks now.
+        let is_opening = self.substitute.as_ref().is_some_and(|substitute| substitute.session.is_none());
+        if mesh.asks_in_vain() && self.control.is_some() && !is_opening {
+            warn!("the inviter does not answer: it is to be asked from another destination too");
+            mesh.on_substitute(None, now);
+            self.open_substitute(now);
+        }
+    }
+
+    /// Has a session opened under a new destination, in place of the one that there may be.
+    fn open_substitute(&mut self, now: Now) {
+        let (kind, adopt) = (SessionKind::Substitute, oneshot::channel().1);
+        let keep = sessions::keep(self.sessions.clone(), kind, None, adopt, Arc::new(Notify::new()));
+        self.substitute = Some(Substitute {
+            task: tokio::spawn(keep),
+            until: now.monotonic + SUBSTITUTE_LASTS,
+            status: SessionStatus { state: SessionState::Down, error: None },
+            session: None,
+        });
     }
 
     /// Opens the session for data again if nobody shakes hands through it.
@@ -490,7 +503,7 @@ impl Daemon {
                 let destination = open.destination;
                 if let (Some(substitute), Some(mesh)) = (&mut self.substitute, &mut self.mesh) {
                     substitute.session = Some(ControlSession { open, socket });
-                    mesh.on_substitute(Some(destination));
+                    mesh.on_substitute(Some(destination), now);
                 }
             }
             Update::Control(_, open, socket) => {
