@@ -425,7 +425,10 @@ impl World {
     fn deliver_question(&mut self, from: &Destination, message: &Message) {
         self.questions += 1;
         self.settle();
-        let member = self.members.values().any(|known| known.control == *from);
+        let there = || self.members.values().filter(|known| known.control == *from);
+        let member = there().next().is_some();
+        // One whose key has expired may be forgotten.
+        let kept = there().any(|known| known.not_after >= self.latest.as_secs());
         let listens = self.mesh.published_key().is_some() && !self.is_shut_out(from) && !self.disk_full;
         let before = self.sent.len();
         self.deliver(from, &to_me(message));
@@ -435,6 +438,7 @@ impl World {
             assert!(answers.next().is_none(), "a stranger was answered");
         } else if let Message::Ping(number, _) = message
             && listens
+            && kept
         {
             let acked = |bytes: &[u8]| {
                 let datagram = Datagram::from_bytes(bytes).expect("it sends what can be read");
@@ -953,6 +957,10 @@ pub fn seeds() -> Seeds {
         seed("clock", script(&[&[8, 0, 0, 0, 0], day, &[8, 255, 255, 255, 255], day])),
         seed("silent", script(&[&[13, 2], day, &[12, 1], &[12, 2], &[13, 1], day, &[13, 0], day])),
         seed("join", [&[0, 10, 0], &[11, 0, 7, 7, 7][..], day].concat()),
+        seed(
+            "join-substitute",
+            [&[0, 10, 0, 12, 5][..], &[7, 15, 0, 12, 4, 12, 5], &[11, 0, 7, 7, 7], day, &[12, 4]].concat(),
+        ),
         seed("join-unanswered", [&[0, 10, 0], day, &[10, 0]].concat()),
         seed("join-without-session", [&[2, 10, 0], &[11, 0, 7, 7, 7][..], day, &[12, 1]].concat()),
         seed("found", [&[0], invite, &[4, 50, 0, 7], day].concat()),
@@ -978,7 +986,9 @@ mod tests {
         }
         let joiners = |name| after(name).certified.values().map(BTreeSet::len).sum::<usize>();
         assert_eq!([joiners("joiners"), joiners("joiners-wrong"), joiners("joiners-many")], [2, 0, 32]);
-        assert_eq!(after("join").network, Some(network()));
+        for name in ["join", "join-substitute"] {
+            assert_eq!(after(name).network, Some(network()), "{name}");
+        }
         assert!(after("found").network.is_some_and(|founded| founded != network()));
         assert!(after("join-without-session").commands.is_empty());
     }

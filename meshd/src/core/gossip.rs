@@ -7,6 +7,7 @@ use std::time::Duration;
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::{self, What};
 use i2plan_proto::accusation::Accusation;
+use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
@@ -156,6 +157,11 @@ impl Announcer {
         self.again = 0;
         self.compare_again(now);
     }
+}
+
+/// Whether a member claims an address that it could have come to: nobody can aim at another's.
+pub(super) fn claims_own_address(record: &Record, subnet: &Ipv4Subnet) -> bool {
+    (0..MAX_ADDRESSES).any(|attempt| subnet.address_of(&record.node, attempt) == record.ipv4)
 }
 
 impl Mesh {
@@ -469,8 +475,7 @@ impl Mesh {
             Err(error) => return self.on_invalid("record", &error, from, now),
         };
         let value = &record.value;
-        // An address that the member could have come to, and no other: nobody can aim at another's.
-        if !(0..MAX_ADDRESSES).any(|attempt| subnet.address_of(&node, attempt) == value.ipv4) {
+        if !claims_own_address(value, &subnet) {
             return self.on_invalid("record", &"it claims an address that is not its own", from, now);
         }
         self.rumors.answered(&node);

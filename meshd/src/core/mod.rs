@@ -61,7 +61,7 @@ mod verified;
 use bans::{Bans, Offence};
 use detector::Detector;
 use door::Door;
-use gossip::{Announcer, MAX_ADDRESSES};
+use gossip::{Announcer, MAX_ADDRESSES, claims_own_address};
 use joining::Joining;
 use members::{Member, Members, claim};
 use own::{Farewell, until_rotation};
@@ -921,9 +921,11 @@ impl Mesh {
 
     /// Becomes a member. The charter, the chain and its subject have been checked.
     fn enter(&mut self, welcome: Welcome, now: Now) {
+        let Charter { subnet, .. } = welcome.charter.value;
         let network = welcome.charter.value.network();
         for record in welcome.records {
             if record.value.node != self.me.node
+                && claims_own_address(&record.value, &subnet)
                 && let Ok(record) = VerifiedRecord::new(record, &network)
             {
                 self.members.merge_record(record, now.monotonic, now.unix.as_secs());

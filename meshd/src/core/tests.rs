@@ -940,6 +940,14 @@ fn a_claim_to_an_address_that_is_not_derived_from_the_identity_is_refused() {
         world.give(&from, 0, &news(record));
         assert_eq!(world.nodes[0].mesh.peers(now), before, "{address}");
     }
+    // Nor does an inviter have a newcomer believe it.
+    let mut world = World::new(2);
+    let code = world.invite(0, Some(1)).unwrap();
+    world.nodes[0].mesh.membership.as_mut().unwrap().ipv4 = "10.42.0.1".parse().unwrap();
+    world.nodes[0].mesh.start_refresh();
+    world.settle(0);
+    world.join(1, code.expose()).unwrap();
+    assert_eq!(world.members(1), 1);
 }
 
 #[test]
