@@ -179,7 +179,12 @@ impl Mesh {
                 let known = self.members.index();
                 let opening =
                     if self.is_behind { known.opening_behind(self.rng.random()) } else { known.opening() };
-                let compare = self.comparison(opening, now);
+                let mut compare = self.comparison(opening, now);
+                if let Message::Compare(_, gossip) = &mut compare
+                    && self.may_have_lost_me(&target.hash())
+                {
+                    gossip.items.extend(self.own.clone().map(Box::new).map(Item::Record));
+                }
                 self.send(&target, &compare, now);
             }
             self.members.drop_lone_accusations(now.monotonic);
@@ -189,6 +194,13 @@ impl Mesh {
         if self.rumors.is_due(now.monotonic) {
             self.tell_rumors(now);
         }
+    }
+
+    /// Whether a member may know only a destination of this node that is there no more. In a larger network others tell
+    /// it of the present one.
+    fn may_have_lost_me(&self, control: &DestinationHash) -> bool {
+        let heard = |node| self.members.get(&node).and_then(|member| member.contact().last_heard);
+        self.members.len() <= SMALL && self.members.at(control).any(|node| heard(node) < self.control_since)
     }
 
     /// Tells a few the own record and compares notes with them. They answer: from that this node sees that it can be

@@ -118,6 +118,9 @@ impl Mesh {
         if self.own.as_ref().is_some_and(|before| before.value.wireguard.value.epoch != epoch) {
             self.events.push(What::KeyRotated { epoch });
         }
+        if self.own.as_ref().is_none_or(|before| before.value.control != record.value.control) {
+            self.control_since = Some(now.monotonic);
+        }
         let (node, sequence) = (record.value.node, record.value.sequence);
         self.members.set_own(Entry { node, record: sequence, pulse: 0, revoked: false });
         self.own = Some(record);

@@ -1620,3 +1620,32 @@ fn whom_rumors_have_missed_finds_what_was_news_in_the_next_message() {
     world.run(120);
     assert_eq!(gossip_in_answer(&mut world, &ping), Gossip::default());
 }
+
+/// Where a node thinks that another takes control messages.
+fn control_of(world: &World, here: usize, there: usize) -> Option<Destination> {
+    world.nodes[here].mesh.record_of(&world.node(there)).map(|record| record.value.control)
+}
+
+#[test]
+fn who_slept_while_a_substitute_ended_is_found_again() {
+    for (restarts, others) in [(false, 0), (true, 0), (false, 2)] {
+        let mut world = World::network(&vec![0; 1 + others]);
+        let substitute = destination(2, 9);
+        world.substitute(1, Some(substitute));
+        world.run(60);
+        assert_eq!(control_of(&world, 0, 1), Some(substitute));
+        world.down = vec![0];
+        world.run(900);
+        world.substitute(1, None);
+        world.run(900);
+        world.down.clear();
+        if restarts {
+            world.restart(0);
+        }
+        world.run(60);
+        assert_eq!(control_of(&world, 0, 1), Some(world.nodes[1].identity.control), "{others} others");
+        for (here, there) in [(0, 1), (1, 0)] {
+            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+        }
+    }
+}
