@@ -526,7 +526,7 @@ impl World {
             if save {
                 if self.disk_full {
                     let error = ApiError::internal("the disk is full");
-                    for command in self.mesh.on_save_failed(actions, &error, self.now) {
+                    for (command, _) in self.mesh.on_save_failed(actions, &error, self.now) {
                         assert!(self.commands.remove(&command), "a command was answered twice");
                     }
                     return;

@@ -99,6 +99,9 @@ const MAX_USES: u32 = 1000;
 /// Longest life of an invite.
 const MAX_EXPIRY: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// What to do where the state cannot be saved.
+const SEE_DISK: &str = "see that the state directory is writable and the disk is not full";
+
 /// A point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
@@ -520,17 +523,23 @@ impl Mesh {
     }
 
     /// The state could not be saved, so the turn's actions were not carried out. Saving is tried again with the
-    /// next turn. Returns the commands that must now be answered with the error.
-    pub fn on_save_failed(&mut self, dropped: Vec<Action>, error: &ApiError, now: Now) -> Vec<CommandId> {
+    /// next turn. Returns the commands that must now be answered, and with what.
+    pub fn on_save_failed(
+        &mut self,
+        dropped: Vec<Action>,
+        error: &ApiError,
+        now: Now,
+    ) -> Vec<(CommandId, ApiError)> {
         self.unsaved = true;
         let mut failed = Vec::new();
         for action in dropped {
             match action {
-                Action::Answer(command, _) => failed.push(command),
+                Action::Answer(command, result) => failed.push((command, not_saved(*result, error))),
                 // Never asked, so it will not be answered.
                 Action::Ask(ticket, _) => {
                     if let Some(pending) = self.pending.remove(&ticket) {
-                        self.on_keyd_failed(pending, error.clone(), now);
+                        let hint = format!("{SEE_DISK}, then try again");
+                        self.on_keyd_failed(pending, error.clone().with_hint(hint), now);
                     }
                 }
                 // Lost as a datagram can be lost.
@@ -539,7 +548,7 @@ impl Mesh {
         }
         for action in std::mem::take(&mut self.actions) {
             match action {
-                Action::Answer(command, _) => failed.push(command),
+                Action::Answer(command, result) => failed.push((command, not_saved(*result, error))),
                 other => self.actions.push_back(other),
             }
         }
@@ -1088,6 +1097,23 @@ impl Mesh {
     fn answer(&mut self, command: CommandId, result: Result<meshd::Reply, ApiError>) {
         self.actions.push_back(Action::Answer(command, Box::new(result)));
     }
+}
+
+/// The answer to a command whose effect could not be saved, for this reason.
+fn not_saved(result: Result<meshd::Reply, ApiError>, error: &ApiError) -> ApiError {
+    let now = match result {
+        Err(error) => return error,
+        // What keeps others out is not put off until there is room on the disk.
+        Ok(meshd::Reply::BanAdded(_)) => "the ban is in force",
+        Ok(meshd::Reply::BanRemoved(_)) => "the ban is lifted",
+        Ok(meshd::Reply::InviteRevoked(_)) => "the invite is revoked",
+        Ok(_) => {
+            let hint = format!("{SEE_DISK}, then try again; what was asked may be in force until a restart");
+            return error.clone().with_hint(hint);
+        }
+    };
+    ApiError::new(error.kind, format!("{now} until a restart only: {}", error.message))
+        .with_hint(format!("{SEE_DISK}; as soon as the state can be saved, it lasts"))
 }
 
 fn remembered(member: &Member) -> Remembered {

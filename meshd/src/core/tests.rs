@@ -120,8 +120,8 @@ impl World {
                 if self.nodes[index].disk_full {
                     let error = ApiError::internal("the disk is full");
                     let now = self.now();
-                    for _ in self.nodes[index].mesh.on_save_failed(turn.actions, &error, now) {
-                        self.nodes[index].answers.push(Err(error.clone()));
+                    for (_, error) in self.nodes[index].mesh.on_save_failed(turn.actions, &error, now) {
+                        self.nodes[index].answers.push(Err(error));
                     }
                     return;
                 }
@@ -1245,6 +1245,35 @@ fn a_ban_cuts_everything_and_is_lifted() {
     assert!(world.has_peer(0, 1));
     let error = world.command(0, |mesh, _| mesh.remove_ban(1, &node)).unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound);
+}
+
+#[test]
+fn a_ban_that_cannot_be_saved_is_in_force_and_saved_when_it_can_be() {
+    let mut world = World::network(&[0]);
+    let node = world.node(1).to_string();
+    let ban = |mesh: &mut Mesh, now: Now| mesh.add_ban(1, &node, String::new(), None, now);
+    let lift = |mesh: &mut Mesh, _: Now| mesh.remove_ban(1, &node);
+    world.nodes[0].disk_full = true;
+    let error = world.command(0, ban).unwrap_err();
+    assert!(error.message.contains("the ban is in force until a restart only"), "{error}");
+    assert!(!world.has_peer(0, 1));
+    // As it says.
+    world.restart(0);
+    assert!(world.has_peer(0, 1));
+    world.command(0, ban).unwrap_err();
+    world.nodes[0].disk_full = false;
+    world.run(60);
+    world.restart(0);
+    assert!(!world.has_peer(0, 1));
+
+    world.nodes[0].disk_full = true;
+    let error = world.command(0, lift).unwrap_err();
+    assert!(error.message.contains("the ban is lifted until a restart only"), "{error}");
+    // What is wrong with a command itself, it hears of all the same.
+    assert_eq!(world.command(0, lift).unwrap_err().kind, ErrorKind::NotFound);
+    assert!(world.has_peer(0, 1));
+    world.restart(0);
+    assert!(!world.has_peer(0, 1));
 }
 
 #[test]

@@ -687,14 +687,11 @@ impl Daemon {
             if self.unsaved.replace(error.to_string()).is_none() {
                 error!(%error, "cannot save the state; nothing is done that depends on it");
             }
-            let error = ApiError::internal(format!("cannot save the state: {error}")).with_hint(
-                "see that the state directory is writable and the disk is not full, then try again; what was \
-                     asked may be in force until a restart",
-            );
+            let error = ApiError::internal(format!("cannot save the state: {error}"));
             let now = self.now();
             let failed = self.mesh.as_mut().map(|mesh| mesh.on_save_failed(turn.actions, &error, now));
-            for command in failed.into_iter().flatten() {
-                self.answer(command, Err(error.clone()));
+            for (command, error) in failed.into_iter().flatten() {
+                self.answer(command, Err(error));
             }
             return;
         }
