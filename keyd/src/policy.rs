@@ -94,6 +94,10 @@ impl Signer {
             self.takes_control_messages_at(&record.control),
             "the record's control destination is not this node's",
         )?;
+        // It is always known where this node can be found again.
+        let own = self.keys.control().public();
+        let home = (record.control != own).then_some(own);
+        require(record.home.as_deref() == home.as_ref(), "the record's home is not the control destination")?;
         require(
             self.keys.is_own_ephemeral(&record.data),
             "the record's data destination is not this node's",
@@ -367,6 +371,7 @@ mod tests {
             issued_at: NOW,
             name: "n".parse().unwrap(),
             control: signer.keys.control().public(),
+            home: None,
             data: signer.keys.ephemeral([7; 32]).public(),
             ipv4: Ipv4Addr::new(10, 42, 0, 1),
             wireguard: certificate(signer, network(signer)),
@@ -464,7 +469,19 @@ mod tests {
         stale.wireguard.signature = stale.wireguard.value.sign(&signer.keys.identity());
         refused(signer.sign_record(&stale, NOW), "not that of its epoch");
         // One in place of the control destination is as good.
-        let substitute = with(&|record| record.control = test_keys(1).ephemeral([9; 32]).public());
+        let substitute = with(&|record| {
+            record.home = Some(Box::new(record.control));
+            record.control = test_keys(1).ephemeral([9; 32]).public();
+        });
+        for (control, home) in [
+            (right.control, Some(right.control)),
+            (substitute.control, None),
+            (substitute.control, Some(substitute.control)),
+            (substitute.control, Some(other.keys.control().public())),
+        ] {
+            let wrong = Record { control, home: home.map(Box::new), ..right.clone() };
+            refused(signer.sign_record(&wrong, NOW), "home");
+        }
         assert!(signer.sign_record(&substitute, NOW).is_ok());
     }
 

@@ -146,6 +146,7 @@ fn found(node: &Node) -> Result<(), Failure> {
             issued_at: now,
             name: format!("node-{index}").parse().map_err(|_| Failure::new("a name"))?,
             control,
+            home: None,
             data: member.keys().ephemeral([1; 32]).public(),
             ipv4: Ipv4Subnet::DEFAULT.address_of(&joiner, 0),
             wireguard: member.certify_wireguard(network, None, now).map_err(|error| refused(&error))?,

@@ -59,20 +59,23 @@ impl fmt::Debug for NodeName {
     }
 }
 
-impl Codec for NodeName {
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.push(u8::try_from(self.0.len()).expect("a name has at most 63 bytes"));
+impl NodeName {
+    fn put(&self, out: &mut Vec<u8>, flag: u8) {
+        out.push(u8::try_from(self.0.len()).expect("a name has at most 63 bytes") | flag);
         out.extend_from_slice(self.0.as_bytes());
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn read(reader: &mut Reader<'_>) -> Result<(Self, u8), DecodeError> {
         let what = "node name";
-        let len = usize::from(reader.u8(what)?);
-        let name = std::str::from_utf8(reader.bytes(len, what)?)
+        let first = reader.u8(what)?;
+        let name = std::str::from_utf8(reader.bytes(usize::from(first & !HAS_HOME), what)?)
             .map_err(|_| DecodeError::Invalid { what, why: "not UTF-8" })?;
-        name.parse()
+        Ok((name.parse()?, first & HAS_HOME))
     }
 }
+
+/// Added to the length of a record's name if a home follows: a name leaves that bit free.
+const HAS_HOME: u8 = 0x80;
 
 /// What a member says of itself. Signed by the member, so that anyone may pass it on; of two records the one
 /// with the higher sequence number counts.
@@ -88,6 +91,9 @@ pub struct Record {
     pub name: NodeName,
     /// Where it takes control messages.
     pub control: Destination,
+    /// The destination for control messages that it always has, if it takes them elsewhere for now. It is there again
+    /// some time, and invites lead there.
+    pub home: Option<Box<Destination>>,
     /// Where it takes WireGuard packets.
     pub data: Destination,
     /// Its address in the network's subnet.
@@ -170,8 +176,11 @@ impl Codec for Record {
         self.node.encode(out);
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&self.issued_at.to_be_bytes());
-        self.name.encode(out);
+        self.name.put(out, if self.home.is_some() { HAS_HOME } else { 0 });
         self.control.encode(out);
+        if let Some(home) = &self.home {
+            home.encode(out);
+        }
         self.data.encode(out);
         out.extend_from_slice(&self.ipv4.octets());
         // The certificate's node is the record's and its network is the chain's; only the rest is written.
@@ -188,8 +197,9 @@ impl Codec for Record {
         let node = NodeId::decode(reader)?;
         let sequence = reader.u64("sequence number")?;
         let issued_at = reader.u64("record time")?;
-        let name = NodeName::decode(reader)?;
+        let (name, has_home) = NodeName::read(reader)?;
         let control = Destination::decode(reader)?;
+        let home = if has_home == 0 { None } else { Some(Box::new(Destination::decode(reader)?)) };
         let data = Destination::decode(reader)?;
         let ipv4 = Ipv4Addr::from(reader.array::<4>("IPv4 address")?);
         let public_key = reader.array("WireGuard key")?;
@@ -209,7 +219,7 @@ impl Codec for Record {
             },
             signature,
         };
-        Ok(Self { node, sequence, issued_at, name, control, data, ipv4, wireguard, chain })
+        Ok(Self { node, sequence, issued_at, name, control, home, data, ipv4, wireguard, chain })
     }
 }
 
@@ -260,11 +270,13 @@ mod tests {
         #[test]
         fn encodings_read_back(depth in 0u8..=8) {
             testing::round_trips(&testing::record(depth))?;
+            testing::round_trips(&testing::record_with_home(depth))?;
         }
 
         #[test]
         fn one_flipped_bit_is_found(depth in 0u8..=3, bit: prop::sample::Index) {
-            let record = testing::record(depth);
+            let record =
+                if depth % 2 == 0 { testing::record(depth) } else { testing::record_with_home(depth) };
             let network = record.value.network();
             let mut bytes = record.to_bytes();
             let bit = bit.index(bytes.len() * 8);

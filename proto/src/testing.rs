@@ -106,12 +106,20 @@ pub fn record(depth: u8) -> Signed<Record> {
         issued_at: NOW,
         name: format!("node-{depth}").parse().expect("a valid name"),
         control: destination(depth),
+        home: None,
         data: destination(depth + 100),
         ipv4: Ipv4Subnet::DEFAULT.address_of(&node(depth), 0),
         wireguard: wireguard_certificate(depth),
         chain: chain(depth),
     };
     signed(record, depth)
+}
+
+/// The same, of a node that takes control messages elsewhere for now.
+pub fn record_with_home(depth: u8) -> Signed<Record> {
+    let record = record(depth).value;
+    let home = Some(Box::new(record.control));
+    signed(Record { control: destination(depth + 150), home, ..record }, depth)
 }
 
 /// A pulse of a node in the network of node 0.

@@ -171,6 +171,7 @@ fn records(me: &Identity, wireguard: &Signed<WireGuardCertificate>) -> Vec<Wish>
         issued_at: now(),
         name: "n".parse().expect("a node name"),
         control: me.control,
+        home: None,
         data: elsewhere(),
         ipv4: Ipv4Addr::new(10, 42, 0, 9),
         wireguard: wireguard.clone(),

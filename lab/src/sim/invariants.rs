@@ -338,6 +338,7 @@ mod tests {
             issued_at: 1,
             name: "node".parse().unwrap(),
             control: destination,
+            home: None,
             data: destination,
             ipv4: Ipv4Subnet::DEFAULT.address_of(&node(number), 0),
             wireguard: Signed { value: certificate, signature: Signature([0; 64]) },

@@ -273,6 +273,7 @@ impl World {
                 issued_at: unix,
                 name: format!("node-{index}").parse().map_err(|_| Failure::new("a name"))?,
                 control: signer.keys().control().public(),
+                home: None,
                 data: signer.keys().ephemeral([1; 32]).public(),
                 ipv4: addresses[&index],
                 wireguard,

@@ -179,12 +179,7 @@ impl Mesh {
                 let known = self.members.index();
                 let opening =
                     if self.is_behind { known.opening_behind(self.rng.random()) } else { known.opening() };
-                let mut compare = self.comparison(opening, now);
-                if let Message::Compare(_, gossip) = &mut compare
-                    && self.may_have_lost_me(&target.hash())
-                {
-                    gossip.items.extend(self.own.clone().map(Box::new).map(Item::Record));
-                }
+                let compare = self.comparison(opening, now);
                 self.send(&target, &compare, now);
             }
             self.members.drop_lone_accusations(now.monotonic);
@@ -194,13 +189,6 @@ impl Mesh {
         if self.rumors.is_due(now.monotonic) {
             self.tell_rumors(now);
         }
-    }
-
-    /// Whether a member may know only a destination of this node that is there no more. In a larger network others tell
-    /// it of the present one.
-    fn may_have_lost_me(&self, control: &DestinationHash) -> bool {
-        let heard = |node| self.members.get(&node).and_then(|member| member.contact().last_heard);
-        self.members.len() <= SMALL && self.members.at(control).any(|node| heard(node) < self.control_since)
     }
 
     /// Tells a few the own record and compares notes with them. They answer: from that this node sees that it can be
@@ -222,7 +210,7 @@ impl Mesh {
         let bans = &self.bans;
         let pass = |member: &Member| !bans.is_banned(&member.node()) && pass(member);
         let drawn = self.members.sample(count, pass, &mut self.rng);
-        drawn.iter().map(|member| member.record.value.control).collect()
+        drawn.into_iter().map(|member| member.way(&mut self.rng)).collect()
     }
 
     fn detect(&mut self, now: Now) {
@@ -253,14 +241,14 @@ impl Mesh {
                 && !self.bans.is_banned(&member.node())
         };
         let one = self.members.accused().filter(unreachable).choose(&mut self.rng);
-        let Some(control) = one.map(|member| member.record.value.control) else { return };
+        let Some(control) = one.map(|member| member.way(&mut self.rng)) else { return };
         let number = self.rng.random();
         self.send(&control, &Message::Ping(number, Gossip::default()), now);
     }
 
     fn ping(&mut self, node: NodeId, number: u64, relays: usize, introduces: bool, now: Now) {
         let Some(member) = self.members.get(&node) else { return };
-        let control = member.record.value.control;
+        let control = member.way(&mut self.rng);
         // That it does not answer is known, and most that do not are down.
         let relays = if member.contact().unreached { relays.min(FEW_RELAYS) } else { relays };
         let mut gossip = self.some_gossip(GOOD_LEN / 2, now);
@@ -348,7 +336,7 @@ impl Mesh {
             return;
         }
         let Some(member) = self.members.get(node) else { return };
-        let (control, hash) = (member.record.value.control, *member.record.control());
+        let (control, hash) = (member.way(&mut self.rng), *member.record.control());
         let asker = from.hash();
         if self.budget.may_answer(&asker, now.monotonic)
             && let Some(own) = self.detector.on_request(hash, *from, number, now.monotonic, &mut self.rng)
@@ -358,14 +346,21 @@ impl Mesh {
     }
 
     pub(super) fn on_ack(&mut self, from: &Destination, number: u64, now: Now) {
-        match self.detector.on_ack(&from.hash(), number, now.monotonic) {
+        // A member may answer from its home; of its destinations, probes know the one in its record.
+        let from = from.hash();
+        let there = self.members.at(&from).filter_map(|node| self.members.get(&node));
+        let controls = [from].into_iter().chain(there.map(|member| *member.record.control()));
+        let acked = controls
+            .map(|control| self.detector.on_ack(&control, number, now.monotonic))
+            .find(|acked| !matches!(acked, Acked::Unknown));
+        match acked.unwrap_or(Acked::Unknown) {
             Acked::Directly { node, rtt } => {
                 if let Some(member) = self.members.get_mut(&node) {
                     member.contact_mut().rtt = Some(rtt);
                 }
             }
             Acked::Through { node } => {
-                let relay = self.members.at(&from.hash()).next();
+                let relay = self.members.at(&from).next();
                 if let Some(member) = self.members.get_mut(&node) {
                     debug!(node = %node.short(), "a member is reached through another only");
                     member.saw(now.unix.as_secs());

@@ -14,7 +14,7 @@ use std::time::Duration;
 use i2plan_ipc::api::meshd::{self, What};
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::accusation::Accusation;
-use i2plan_proto::destination::DestinationHash;
+use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::membership::Chain;
 use i2plan_proto::message::{Entry, Item};
@@ -89,6 +89,8 @@ pub(super) struct Member {
 pub(super) struct Contact {
     /// When its last control message came, on the monotonic clock.
     pub(super) last_heard: Option<Duration>,
+    /// That came from its home, though its record names another destination.
+    at_home: bool,
     /// The member through which alone it answers.
     pub(super) via: Option<NodeId>,
     /// Round trip of the last ping that it answered itself.
@@ -145,6 +147,17 @@ impl Member {
 
     fn fingerprint(&self) -> u128 {
         if self.pulse.is_some() { fingerprint(&self.entry()) } else { self.record.fingerprint() }
+    }
+
+    /// A destination at which it may be reached. If it has left the one in its record without this node's hearing of
+    /// that, its home is the only way.
+    pub(super) fn way(&self, rng: &mut impl Rng) -> Destination {
+        let (record, contact) = (&self.record.value, self.contact());
+        let perhaps_home = contact.unreached || contact.last_heard.is_none();
+        match &record.home {
+            Some(home) if contact.at_home || perhaps_home && rng.random() => **home,
+            _ => record.control,
+        }
     }
 
     pub(super) fn is_away(&self) -> bool {
@@ -271,7 +284,7 @@ pub(super) struct Members {
     count: usize,
     /// All places by node id, those of this node and of revoked ones too.
     index: Index,
-    /// Members by the beginning of the hash of where they take control messages. Several may say so of one place; that
+    /// Members by the beginnings of the hashes of where they take control messages. Several may say so of one place; that
     /// takes it from none.
     by_control: Order,
     /// Members by the address that they claim.
@@ -311,7 +324,7 @@ impl Members {
         let (mut first_end, mut unsettled) = (u64::MAX, BTreeSet::new());
         for (place, number) in all.iter().zip(0..) {
             let Place::Member(member) = place else { continue };
-            by_control.push((start_of(member.record.control()), number));
+            by_control.extend(member.record.controls().map(|control| (start_of(&control), number)));
             by_address.push((member.record.value.ipv4.to_bits(), number));
             first_end = first_end.min(member.record.value.wireguard.value.not_after);
             if member.is_away() {
@@ -476,7 +489,7 @@ impl Members {
         if self.gone.get(&node).is_some_and(|pulse| pulse.value.sequence >= record.value.sequence) {
             return Merge::Over;
         }
-        let control = start_of(record.control());
+        let controls: Vec<DestinationHash> = record.controls().collect();
         let address = record.value.ipv4.to_bits();
         let end = record.value.wireguard.value.not_after;
         let place = if let Some(place) = self.find(&node) {
@@ -485,7 +498,9 @@ impl Members {
             if member.record.value.sequence >= record.value.sequence {
                 return Merge::Known;
             }
-            self.by_control.remove(start_of(member.record.control()), place);
+            for control in member.record.controls() {
+                self.by_control.remove(start_of(&control), place);
+            }
             self.by_address.remove(member.record.value.ipv4.to_bits(), place);
             if shown(&member.record.value) != shown(&record.value) {
                 let name = record.value.name.to_string();
@@ -499,6 +514,9 @@ impl Members {
                 self.unsettled.insert(node);
             }
             member.record = record;
+            if let Some(contact) = &mut member.contact {
+                contact.at_home = false;
+            }
             self.index.replaced(&self.places, place, before);
             self.note_refuted(&refuted, now);
             place
@@ -511,7 +529,9 @@ impl Members {
             self.events.push(What::MemberAdded { node_id: node.to_string(), name });
             self.put(Place::Member(Member::new(record, None, unix, None)))
         };
-        self.by_control.insert(control, place);
+        for control in controls {
+            self.by_control.insert(start_of(&control), place);
+        }
         self.by_address.insert(address, place);
         self.first_end = self.first_end.min(end);
         Merge::News
@@ -713,7 +733,9 @@ impl Members {
         let Some(place) = self.find(node) else { return };
         let Some(Place::Member(member)) = self.take(node) else { return };
         self.count -= 1;
-        self.by_control.remove(start_of(member.record.control()), place);
+        for control in member.record.controls() {
+            self.by_control.remove(start_of(&control), place);
+        }
         self.by_address.remove(member.record.value.ipv4.to_bits(), place);
         self.accusers.remove(node);
         self.accused.remove(node);
@@ -760,7 +782,9 @@ impl Members {
         for node in &nodes {
             if let Some(member) = self.get_mut(node) {
                 member.saw(unix);
+                let at_home = member.record.control() != control;
                 let contact = member.contact_mut();
+                contact.at_home = at_home;
                 contact.last_heard = Some(now);
                 contact.unreached = false;
                 contact.via = None;
@@ -786,7 +810,7 @@ impl Members {
     /// Who takes its control messages there.
     pub(super) fn at(&self, control: &DestinationHash) -> impl Iterator<Item = NodeId> {
         let there = self.by_control.of(start_of(control)).filter_map(|place| self.places.member(place));
-        there.filter(move |member| member.record.control() == control).map(Member::node)
+        there.filter(move |member| member.record.controls().any(|own| own == *control)).map(Member::node)
     }
 
     /// Who claims an address, best claim first: the oldest membership, then the smallest id. All members see it so,

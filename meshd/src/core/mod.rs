@@ -274,8 +274,6 @@ pub struct Mesh {
     rumors: Rumors,
     budget: Budget,
     own: Option<Signed<Record>>,
-    /// Since when it names the destination that it does, on the monotonic clock.
-    control_since: Option<Duration>,
     /// The own last word, if that is newer than the record.
     own_pulse: Option<Signed<Pulse>>,
     refresh: Refresh,
@@ -328,7 +326,6 @@ impl Mesh {
             members: Members::default(),
             door: Door::new(),
             own: None,
-            control_since: None,
             own_pulse: None,
             refresh: Refresh::Waiting,
             stale: false,

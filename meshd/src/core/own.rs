@@ -92,6 +92,7 @@ impl Mesh {
             issued_at: now.unix.as_secs(),
             name: self.settings.name.clone(),
             control,
+            home: self.substitute.map(|_| Box::new(self.me.control)),
             data,
             ipv4: membership.ipv4,
             wireguard,
@@ -117,9 +118,6 @@ impl Mesh {
         let epoch = record.value.wireguard.value.epoch;
         if self.own.as_ref().is_some_and(|before| before.value.wireguard.value.epoch != epoch) {
             self.events.push(What::KeyRotated { epoch });
-        }
-        if self.own.as_ref().is_none_or(|before| before.value.control != record.value.control) {
-            self.control_since = Some(now.monotonic);
         }
         let (node, sequence) = (record.value.node, record.value.sequence);
         self.members.set_own(Entry { node, record: sequence, pulse: 0, revoked: false });

@@ -1678,3 +1678,58 @@ fn who_slept_while_a_substitute_ended_is_found_again() {
         }
     }
 }
+
+#[test]
+fn two_that_know_only_ended_substitutes_of_each_other_find_together_again() {
+    for restarts in [false, true] {
+        let mut world = World::network(&[0]);
+        for index in [0, 1] {
+            world.substitute(index, Some(destination(u8::try_from(index + 1).unwrap(), 9)));
+            world.run(60);
+        }
+        world.severed = vec![(0, 1)];
+        world.run(900);
+        for index in [0, 1] {
+            world.substitute(index, None);
+            assert_eq!(
+                control_of(&world, 1 - index, index),
+                Some(destination(u8::try_from(index + 1).unwrap(), 9))
+            );
+        }
+        world.run(900);
+        world.severed.clear();
+        if restarts {
+            world.restart(0);
+            world.restart(1);
+        }
+        world.run(120);
+        for (here, there) in [(0, 1), (1, 0)] {
+            assert_eq!(control_of(&world, here, there), Some(world.nodes[there].identity.control));
+            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+        }
+    }
+}
+
+/// What a member says of where else it is takes nothing from those who are there.
+#[test]
+fn a_claim_to_anothers_home_takes_nothing_from_it() {
+    let mut world = World::network(&[0, 0]);
+    let honest = world.nodes[1].identity.control;
+    let mut record = world.nodes[2].mesh.own.clone().unwrap();
+    record.value.sequence += 1_000_000;
+    record.value.home = Some(Box::new(honest));
+    record.signature = record.value.sign(&world.nodes[2].key);
+    world.hand(2, 0, &news(record));
+    assert_eq!(world.nodes[0].mesh.members.at(&honest.hash()).count(), 2);
+    // It is pinged and its answer counts.
+    world.down = vec![2];
+    world.run(600);
+    assert_eq!(world.life(0, 1), Some(meshd::Life::Present));
+    assert!(world.nodes[0].mesh.peer_report(&world.node(1), world.now()).unwrap().rtt.is_some());
+    // And the other is not shut out with the liar.
+    let liar = world.node(2).to_string();
+    world.command(0, |mesh, now| mesh.add_ban(1, &liar, String::new(), None, now)).unwrap();
+    let ping = Message::Ping(1, Gossip::default());
+    world.give(&honest, 0, &ping);
+    assert!(!world.nodes[0].mesh.take_turn().actions.is_empty());
+}

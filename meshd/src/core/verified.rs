@@ -39,6 +39,11 @@ impl VerifiedRecord {
         &self.0.control
     }
 
+    /// The hashes of all destinations from which it may speak: that one, and its home.
+    pub(super) fn controls(&self) -> impl Iterator<Item = DestinationHash> {
+        [self.0.control].into_iter().chain(self.0.record.value.home.as_ref().map(|home| home.hash()))
+    }
+
     /// What a comparison adds up for it, if the member has given no newer word.
     pub(super) fn fingerprint(&self) -> u128 {
         self.0.fingerprint
