@@ -81,10 +81,17 @@ struct Known {
     /// Of its last word, which may be a pulse.
     word: u64,
     control: Destination,
+    home: Option<Destination>,
     data: Destination,
     ipv4: Ipv4Addr,
     /// After this, Unix time in seconds, it may be forgotten.
     not_after: u64,
+}
+
+impl Known {
+    fn speaks_from(&self, from: &Destination) -> bool {
+        self.control == *from || self.home == Some(*from)
+    }
 }
 
 struct World {
@@ -295,6 +302,9 @@ impl World {
             certificate.not_after = choices.arbitrary()?;
             value.wireguard = signed(certificate, number);
         }
+        if change & 8 != 0 {
+            value.home = Some(Box::new(any_destination(choices)?));
+        }
         let right = match choices.arbitrary::<u8>()? % 8 {
             0 => {
                 value.chain = member(number.wrapping_add(1) % MEMBERS).value.chain.clone();
@@ -347,7 +357,7 @@ impl World {
     /// Whether nothing from there is looked at, since all who take messages there are banned.
     fn is_shut_out(&self, from: &Destination) -> bool {
         let bans = self.mesh.ban_reports();
-        let mut owners = self.members.iter().filter(|(_, known)| known.control == *from).peekable();
+        let mut owners = self.members.iter().filter(|(_, known)| known.speaks_from(from)).peekable();
         owners.peek().is_some()
             && owners.all(|(node, _)| bans.iter().any(|ban| ban.node_id == node.to_string()))
     }
@@ -425,7 +435,7 @@ impl World {
     fn deliver_question(&mut self, from: &Destination, message: &Message) {
         self.questions += 1;
         self.settle();
-        let there = || self.members.values().filter(|known| known.control == *from);
+        let there = || self.members.values().filter(|known| known.speaks_from(from));
         let member = there().next().is_some();
         // One whose key has expired may be forgotten.
         let kept = there().any(|known| known.not_after >= self.latest.as_secs());
@@ -828,8 +838,9 @@ fn mesh(state: State, session: bool, now: Now) -> Mesh {
 
 fn known_of(record: &Signed<Record>) -> Known {
     let Record { sequence, control, data, ipv4, .. } = record.value;
+    let home = record.value.home.as_deref().copied();
     let not_after = record.value.wireguard.value.not_after;
-    Known { sequence, word: sequence, control, data, ipv4, not_after }
+    Known { sequence, word: sequence, control, home, data, ipv4, not_after }
 }
 
 /// A node's key, as in [`testing`], but made once: a sanitizer makes that slow.
@@ -934,6 +945,7 @@ pub fn seeds() -> Seeds {
         seed("flipped", script(&[&[1, 2, 0, 2, 50, 0, 3, 9, 0, 1]])),
         seed("own-record", script(&[&[1, 2, 0, 1, 0xff, 0, 7], digest])),
         seed("claims-control", script(&[&known, &[1, 3, 0, 3, 60, 1, 2, 7], &record(3, 61), digest])),
+        seed("home", script(&[&known, &[1, 3, 0, 3, 60, 8, 70, 7], &[3, 70, 5, 1, 3, 60, 9, 4], digest])),
         seed("claims-address", script(&[&known, &[1, 3, 0, 3, 60, 2, 10, 42, 0, 9, 7]])),
         seed(
             "claims-key",
