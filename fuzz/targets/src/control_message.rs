@@ -40,7 +40,8 @@ pub fn run(input: &[u8]) {
             | Message::Ack(_, gossip)
             | Message::PingRequest(_, _, gossip),
         ) => check_gossip(&gossip),
-        Some(Message::Compare(ranges)) => {
+        Some(Message::Compare(ranges, gossip)) => {
+            check_gossip(&gossip);
             assert!(ranges.len() <= MAX_RANGES);
             let ends: Vec<_> = ranges.iter().map(|range| (range.end.is_none(), range.end)).collect();
             assert!(ends.is_sorted(), "ranges that do not follow each other");
@@ -115,17 +116,20 @@ pub fn seeds() -> Seeds {
     let gossip = Gossip { entries: entries.clone(), items: vec![] };
     put("ping", Message::Ping(1, gossip.clone()));
     put("ack", Message::Ack(1, gossip.clone()));
-    put("ping-request", Message::PingRequest(1, testing::node(2), gossip));
+    put("ping-request", Message::PingRequest(1, testing::node(2), gossip.clone()));
     put("want", Message::Want(entries.clone()));
     let mut ends: Vec<_> = (0..2).map(testing::node).collect();
     ends.sort();
     put(
         "compare",
-        Message::Compare(vec![
-            Range { end: Some(ends[0]), content: Content::Skip },
-            Range { end: Some(ends[1]), content: Content::Fingerprint { count: 5, sum: [7; 16] } },
-            Range { end: None, content: Content::Entries(entries) },
-        ]),
+        Message::Compare(
+            vec![
+                Range { end: Some(ends[0]), content: Content::Skip },
+                Range { end: Some(ends[1]), content: Content::Fingerprint { count: 5, sum: [7; 16] } },
+                Range { end: None, content: Content::Entries(entries) },
+            ],
+            gossip,
+        ),
     );
     seeds
 }

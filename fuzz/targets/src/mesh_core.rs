@@ -199,11 +199,14 @@ impl World {
                 let target = node(choices.arbitrary::<u8>()? % MEMBERS);
                 let gossip = Gossip { entries: entries.clone(), items: Vec::new() };
                 let message = match kind {
-                    0 => Message::Compare(vec![Range { end: None, content: Content::Entries(entries) }]),
-                    1 => Message::Compare(vec![Range {
-                        end: None,
-                        content: Content::Fingerprint { count: 5, sum: [1; 16] },
-                    }]),
+                    0 => {
+                        let range = Range { end: None, content: Content::Entries(entries) };
+                        Message::Compare(vec![range], gossip)
+                    }
+                    1 => {
+                        let content = Content::Fingerprint { count: 5, sum: [1; 16] };
+                        Message::Compare(vec![Range { end: None, content }], gossip)
+                    }
                     2 => Message::Want(entries),
                     3 => Message::Ack(number, gossip),
                     4 => Message::PingRequest(number, target, gossip),
@@ -378,7 +381,8 @@ impl World {
                 Message::News(gossip)
                 | Message::Ping(_, gossip)
                 | Message::Ack(_, gossip)
-                | Message::PingRequest(_, _, gossip),
+                | Message::PingRequest(_, _, gossip)
+                | Message::Compare(_, gossip),
             ) if was_member => {
                 for item in gossip.items {
                     match item {
@@ -635,7 +639,8 @@ impl World {
             Message::News(gossip)
             | Message::Ping(_, gossip)
             | Message::Ack(_, gossip)
-            | Message::PingRequest(_, _, gossip) => {
+            | Message::PingRequest(_, _, gossip)
+            | Message::Compare(_, gossip) => {
                 let record = |item: &Item| match item {
                     Item::Record(record) => Some((**record).clone()),
                     _ => None,
