@@ -439,10 +439,7 @@ impl World {
     fn deliver_question(&mut self, from: &Destination, message: &Message) {
         self.questions += 1;
         self.settle();
-        let there = || self.members.values().filter(|known| known.speaks_from(from));
-        let member = there().next().is_some();
-        // One whose key has expired may be forgotten.
-        let kept = there().any(|known| known.not_after >= self.latest.as_secs());
+        let member = self.members.values().any(|known| known.speaks_from(from));
         let listens = self.mesh.published_key().is_some() && !self.is_shut_out(from) && !self.disk_full;
         let before = self.sent.len();
         self.deliver(from, &to_me(message));
@@ -452,7 +449,6 @@ impl World {
             assert!(answers.next().is_none(), "a stranger was answered");
         } else if let Message::Ping(number, _) = message
             && listens
-            && kept
         {
             let acked = |bytes: &[u8]| {
                 let datagram = Datagram::from_bytes(bytes).expect("it sends what can be read");
@@ -573,6 +569,10 @@ impl World {
                 }
                 What::MemberRemoved { node_id, .. } => {
                     assert!(self.followed.remove(&node_id).is_some(), "removed before it was added");
+                    // One whose key has expired may be forgotten, and come back by a record from before.
+                    let latest = self.latest.as_secs();
+                    let kept = |node: &NodeId| node.to_string() != node_id;
+                    self.members.retain(|node, known| kept(node) || known.not_after >= latest);
                 }
                 What::MemberLife { node_id, life, .. } => {
                     let known = self.followed.get_mut(&node_id).expect("a life before it was added");

@@ -586,6 +586,7 @@ impl Mesh {
             self.start_refresh();
         }
         self.gossip(now);
+        self.settle_lives(false, now);
         if self.housekeeping_at.is_some_and(|at| at <= now.monotonic) {
             self.keep_house(now);
         }
