@@ -346,10 +346,10 @@ impl Mesh {
     }
 
     pub(super) fn on_ack(&mut self, from: &Destination, number: u64, now: Now) {
-        // A member may answer from its home; of its destinations, probes know the one in its record.
+        // A member may answer from another of its destinations than it was asked at.
         let from = from.hash();
         let there = self.members.at(&from).filter_map(|node| self.members.get(&node));
-        let controls = [from].into_iter().chain(there.map(|member| *member.record.control()));
+        let controls = [from].into_iter().chain(there.flat_map(|member| member.record.controls()));
         let acked = controls
             .map(|control| self.detector.on_ack(&control, number, now.monotonic))
             .find(|acked| !matches!(acked, Acked::Unknown));
