@@ -28,7 +28,7 @@ pub(super) struct News {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct NewsReport {
     pub(super) what: &'static str,
-    /// Who should know it, and still can.
+    /// Who should know it, and still can; without those whose router came back in the last two rounds.
     pub(super) audience: usize,
     /// Seconds until 50, 99 and 100 % of those did; none if they never did.
     pub(super) half: Option<f64>,
@@ -159,7 +159,9 @@ impl World {
         let report = |news: &News| {
             let can = |place: &&usize| {
                 let node = &self.nodes[**place];
-                node.up && node.mesh.network().is_some() && !self.net.down.contains(*place)
+                let back = self.watch.back.get(*place).copied().unwrap_or_default();
+                let hears = !self.net.down.contains(*place) && self.now >= back + 2 * HEARTBEAT;
+                node.up && node.mesh.network().is_some() && hears
             };
             let mut times = news.times.clone();
             times.sort_by(f64::total_cmp);
