@@ -25,6 +25,14 @@ fn spread(report: &Value, rounds: f64) {
     }
 }
 
+/// Nobody was said to be out of reach: that, and the answer, all tell each other, and the more members there are, the
+/// more often it would happen.
+#[track_caller]
+fn unsuspected(report: &Value) {
+    assert!(report["carried"]["entry"].is_object());
+    assert!(report["carried"]["accusation"].is_null(), "{}", report["carried"]);
+}
+
 #[test]
 fn all_follows_from_the_seed() {
     let trace = |seed| simulate(Scenario::Calm, seed, 0.1)["trace"].clone();
@@ -39,6 +47,7 @@ fn news_reaches_all_in_spite_of_loss_and_nobody_is_given_up() {
     spread(&report, 12.0);
     assert_eq!(report["false_verdicts"], 0.0);
     assert!(report["bytes_per_second"].as_f64().unwrap() < 300.0);
+    unsuspected(&report);
 }
 
 #[test]
@@ -69,9 +78,12 @@ fn halves_agree_again() {
     assert!(agreement["all_rounds"].as_f64().is_some_and(|all| all <= 10.0), "{agreement}");
 }
 
+/// Before members introduced themselves, those who did not know each other yet did not answer each other.
 #[test]
 fn many_can_join_at_once() {
-    spread(&simulate(Scenario::Joins, 1, 0.2), 12.0);
+    let report = simulate_some(100, Scenario::Joins, 1, 0.2);
+    spread(&report, 12.0);
+    unsuspected(&report);
 }
 
 /// Before a node looked at its address anew when it started, one that was behind went on with another's.
