@@ -719,6 +719,20 @@ fn handshakes_of_one_peer_are_limited_and_leave_others_theirs() {
 }
 
 #[test]
+fn handshakes_in_a_peers_name_do_not_use_up_its_own() {
+    let mut two = Node::new(2, &[1]);
+    let (mut forged, own) = (initiation(1), initiation(1));
+    // Of another key agreement the static key can be decrypted and the proof cannot.
+    forged[100] ^= 1;
+    for _ in 0..30 {
+        two.takes(&forged);
+    }
+    assert_eq!((two.tunnel.drops().rate_limited, two.sends().len()), (0, 0));
+    two.takes(&own);
+    assert_eq!(two.sends().len(), 1);
+}
+
+#[test]
 fn a_node_that_is_flooded_with_handshakes_can_begin_its_own() {
     let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[1]));
     two.now += YIELD;
