@@ -9,10 +9,13 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, listen, socket_with, sockopt};
 use thiserror::Error;
 
 use super::notify::Supervisor;
+
+/// Connections that may wait to be accepted; the standard library's number.
+const BACKLOG: i32 = 128;
 
 /// Why a daemon has no socket to listen on.
 #[derive(Debug, Error)]
@@ -76,7 +79,7 @@ fn sort(mut passed: Vec<Stored>, path: Option<&Path>) -> Result<Passed, Activati
 
 fn is_listener(fd: &OwnedFd) -> bool {
     sockopt::socket_acceptconn(fd).unwrap_or(false)
-        && sockopt::socket_domain(fd).is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX)
+        && sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::UNIX)
 }
 
 impl Stored {
@@ -114,9 +117,12 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let listener = UnixListener::bind(path)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    // Before it listens nobody can connect, whatever the umask.
     std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
-    Ok(listener)
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]
