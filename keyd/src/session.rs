@@ -3,7 +3,8 @@
 //!
 //! Whoever holds the other end of that connection reads the key. A `meshd` that has been taken over could pass
 //! one end of a connection and keep the other; therefore the descriptor must be a TCP connection to the one
-//! address at which this node's router listens, as `keyd` itself was told at its start.
+//! address at which this node's router listens, as `keyd` itself was told at its start. It could still read the
+//! router's answer, which repeats the key, from its own descriptor of the connection: SAM has no other place for it.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
