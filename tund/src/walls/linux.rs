@@ -12,9 +12,6 @@ use std::path::Path;
 
 use i2plan_ipc::daemon::sandbox::{Allowed, Argument, Files, SandboxError, Syscalls, enter};
 
-/// The kind of a socket without its flags.
-const KIND: u64 = 0xf;
-
 /// Before meshd is answered.
 ///
 /// # Errors
@@ -26,32 +23,31 @@ pub fn before_the_interface() -> Result<(), SandboxError> {
     if driver.exists() {
         files = files.and(driver, Allowed::Device);
     }
-    let syscalls = socket(
-        socket(socket(moving_packets(), libc::AF_NETLINK, None), libc::AF_INET, None),
-        libc::AF_INET6,
-        None,
-    )
-    .and(&[
-        // The TUN driver, and settings of the interface that only ioctl has.
-        libc::SYS_openat,
-        libc::SYS_ioctl,
-        // rtnetlink.
-        libc::SYS_bind,
-        libc::SYS_setsockopt,
-        // Giving up the capability, and looking whether it is gone from every thread.
-        libc::SYS_capget,
-        libc::SYS_capset,
-        libc::SYS_getdents64,
-        libc::SYS_statx,
-        libc::SYS_newfstatat,
-        libc::SYS_lseek,
-        // The walls that follow.
-        libc::SYS_prctl,
-        libc::SYS_seccomp,
-        libc::SYS_landlock_create_ruleset,
-        libc::SYS_landlock_add_rule,
-        libc::SYS_landlock_restrict_self,
-    ]);
+    let syscalls = moving_packets()
+        // rtnetlink, and what names and settings of interfaces are asked by.
+        .and_socket(libc::AF_NETLINK, libc::SOCK_DGRAM)
+        .and_socket(libc::AF_INET, libc::SOCK_DGRAM)
+        .and(&[
+            // The TUN driver, and settings of the interface that only ioctl has.
+            libc::SYS_openat,
+            libc::SYS_ioctl,
+            // rtnetlink.
+            libc::SYS_bind,
+            libc::SYS_setsockopt,
+            // Giving up the capability, and looking whether it is gone from every thread.
+            libc::SYS_capget,
+            libc::SYS_capset,
+            libc::SYS_getdents64,
+            libc::SYS_statx,
+            libc::SYS_newfstatat,
+            libc::SYS_lseek,
+            // The walls that follow.
+            libc::SYS_prctl,
+            libc::SYS_seccomp,
+            libc::SYS_landlock_create_ruleset,
+            libc::SYS_landlock_add_rule,
+            libc::SYS_landlock_restrict_self,
+        ]);
     enter(&files, syscalls)
 }
 
@@ -66,7 +62,7 @@ pub fn before_packets() -> Result<(), SandboxError> {
 fn moving_packets() -> Syscalls {
     // keyd's socket, which is asked for keys.
     let mut syscalls =
-        socket(Syscalls::base(), libc::AF_UNIX, Some(libc::SOCK_STREAM)).and(&[libc::SYS_connect]);
+        Syscalls::base().and_socket(libc::AF_UNIX, libc::SOCK_STREAM).and(&[libc::SYS_connect]);
     // Memory files for the state that the supervisor keeps: sealed ones alone.
     for flags in [SEALABLE, SEALABLE | libc::MFD_NOEXEC_SEAL] {
         syscalls = syscalls.and_if(libc::SYS_memfd_create, &[Argument::Is(1, flags.into())]);
@@ -75,12 +71,3 @@ fn moving_packets() -> Syscalls {
 }
 
 const SEALABLE: libc::c_uint = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-
-fn socket(syscalls: Syscalls, family: libc::c_int, kind: Option<libc::c_int>) -> Syscalls {
-    let argument = |value: libc::c_int| u64::from(value.cast_unsigned());
-    let family = Argument::Is(0, argument(family));
-    match kind {
-        Some(kind) => syscalls.and_if(libc::SYS_socket, &[family, Argument::Masked(1, KIND, argument(kind))]),
-        None => syscalls.and_if(libc::SYS_socket, &[family]),
-    }
-}
