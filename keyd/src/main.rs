@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
+use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
 use i2plan_ipc::server::{Limits, serve};
-use i2plan_ipc::version::Version;
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::seal::SealError;
 use i2plan_keyd::service::Keyd;
@@ -59,9 +59,6 @@ Environment: I2PLAN_LOG (error, warn, info, debug, or target=level,...), I2PLAN_
 DEBUG_I2P, WARNFAIL_I2P, NO_COLOR.
 ";
 
-/// Exit status for a command line that cannot be right.
-const USAGE: u8 = 2;
-
 /// Exit status for sealed keys that cannot be opened.
 const LOCKED: u8 = 3;
 
@@ -69,43 +66,20 @@ const LOCKED: u8 = 3;
 const BUSY: u8 = 4;
 
 fn main() -> ExitCode {
-    let args = match parse() {
-        Ok(Some(args)) => args,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(error) => return fail((USAGE, format!("{error}; see --help"))),
-    };
-    // First of all: nothing else has been opened yet that could have these numbers.
-    let take = |number: Option<i32>| number.map(Descriptor::take).transpose().map_err(|error| usage(&error));
-    let descriptors = take(args.passphrase_fd)
-        .and_then(|passphrase| Ok(Descriptors { passphrase, new: take(args.new_passphrase_fd)? }));
-    descriptors.and_then(|descriptors| start(args, descriptors)).map_or_else(fail, |()| ExitCode::SUCCESS)
+    program::run("i2plan-keyd", HELP, parse(), start)
 }
 
-fn usage(error: &dyn std::fmt::Display) -> (u8, String) {
-    (USAGE, error.to_string())
+fn not_unlocked(error: PassphraseError) -> End {
+    let end = End::failed(&error);
+    if matches!(error, PassphraseError::Interrupted) { end } else { end.with_status(LOCKED) }
 }
 
-fn failed(error: &dyn std::fmt::Display) -> (u8, String) {
-    (1, error.to_string())
-}
-
-fn not_unlocked(error: &PassphraseError) -> (u8, String) {
-    (if matches!(error, PassphraseError::Interrupted) { 1 } else { LOCKED }, error.to_string())
-}
-
-fn not_opened(error: &StoreError) -> (u8, String) {
-    let status = match error {
-        StoreError::Seal { source: SealError::Passphrase, .. } => LOCKED,
-        StoreError::InUse { .. } => BUSY,
-        _ => 1,
-    };
-    (status, error.to_string())
-}
-
-fn fail((status, message): (u8, String)) -> ExitCode {
-    eprintln!("i2plan-keyd: {message}");
-    Supervisor::of_this_process().status(&message);
-    ExitCode::from(status)
+fn not_opened(error: StoreError) -> End {
+    match error {
+        StoreError::Seal { source: SealError::Passphrase, .. } => End::failed(error).with_status(LOCKED),
+        StoreError::InUse { .. } => End::failed(error).with_status(BUSY),
+        _ => End::failed(error),
+    }
 }
 
 struct Args {
@@ -127,13 +101,7 @@ enum Maintenance {
     RemovePassphrase,
 }
 
-/// The descriptors that the command line names.
-struct Descriptors {
-    passphrase: Option<Descriptor>,
-    new: Option<Descriptor>,
-}
-
-fn parse() -> Result<Option<Args>, lexopt::Error> {
+fn parse() -> Result<Asked<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut args = Args {
         store: std::env::var_os("STATE_DIRECTORY")
@@ -160,14 +128,8 @@ fn parse() -> Result<Option<Args>, lexopt::Error> {
             Long("check") => maintenance.push(Maintenance::Check),
             Long("change-passphrase") => maintenance.push(Maintenance::ChangePassphrase),
             Long("remove-passphrase") => maintenance.push(Maintenance::RemovePassphrase),
-            Short('h') | Long("help") => {
-                print!("{HELP}");
-                return Ok(None);
-            }
-            Short('V') | Long("version") => {
-                println!("i2plan-keyd {}", Version::current());
-                return Ok(None);
-            }
+            Short('h') | Long("help") => return Ok(Asked::Help),
+            Short('V') | Long("version") => return Ok(Asked::Version),
             _ => return Err(arg.unexpected()),
         }
     }
@@ -181,33 +143,34 @@ fn parse() -> Result<Option<Args>, lexopt::Error> {
     if args.passphrase_fd.is_some() && args.passphrase_fd == args.new_passphrase_fd {
         return Err("the passphrase and the new one cannot come from the same descriptor".into());
     }
-    Ok(Some(args))
+    Ok(Asked::Run(args))
 }
 
-fn start(args: Args, descriptors: Descriptors) -> Result<(), (u8, String)> {
-    hardening::harden().map_err(|error| failed(&format!("cannot give up privileges: {error}")))?;
-    logging::init().map_err(|error| usage(&error))?;
+fn start(args: Args) -> Result<(), End> {
+    // First of all: nothing else has been opened yet that could have these numbers.
+    let take = |number: Option<i32>| number.map(Descriptor::take).transpose().map_err(End::usage);
+    let (passphrase, new) = (take(args.passphrase_fd)?, take(args.new_passphrase_fd)?);
+    hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
+    logging::init().map_err(End::usage)?;
     if rustix::process::geteuid().is_root() {
-        return Err(usage(
-            &"it must not run as root: start it by `i2planctl up` or a service, as a user of its own",
+        return Err(End::usage(
+            "it must not run as root: start it by `i2planctl up` or a service, as a user of its own",
         ));
     }
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
-    let signals = runtime.block_on(async { Signals::new() }).map_err(|error| failed(&error))?;
-    let passphrase = descriptors.passphrase;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
+    let signals = runtime.block_on(async { Signals::new() }).map_err(End::failed)?;
     match args.maintenance {
         None => serve_keys(args, Door { runtime, signals, passphrase }),
-        Some(what) => maintain(what, &args.store, Door { runtime, signals, passphrase }, descriptors.new),
+        Some(what) => maintain(what, &args.store, Door { runtime, signals, passphrase }, new),
     }
 }
 
-fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
+fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     let own = rustix::process::geteuid().as_raw();
-    let meshd = users::user_id(&args.meshd).map_err(|error| usage(&error))?;
-    let tund = users::user_id(&args.tund).map_err(|error| usage(&error))?;
+    let meshd = users::user_id(&args.meshd).map_err(End::usage)?;
+    let tund = users::user_id(&args.tund).map_err(End::usage)?;
     if meshd == tund || meshd == own || tund == own {
-        return Err(usage(&"keyd, meshd and tund must run as three different users"));
+        return Err(End::usage("keyd, meshd and tund must run as three different users"));
     }
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
@@ -215,9 +178,9 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
     let listener = activation::listener(args.listen.as_deref());
     // A directory that cannot be used is not waited for: what is mounted there later, only a later process of a service
     // sees. Its supervisor starts that.
-    let store = Store::open(&args.store).map_err(|error| not_opened(&error))?;
+    let store = Store::open(&args.store).map_err(not_opened)?;
     wall_in(&args.store)?;
-    let Opened { keys, sealed } = match store.load().map_err(|error| failed(&error))? {
+    let Opened { keys, sealed } = match store.load().map_err(End::failed)? {
         Some(stored) => door.open(&store, stored)?,
         None => {
             let passphrase = match door.given()? {
@@ -225,14 +188,13 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
                 None => door.ask_new()?,
             };
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-            let keys =
-                store.create(now, passphrase.as_ref().map(Seal::new)).map_err(|error| failed(&error))?;
+            let keys = store.create(now, passphrase.as_ref().map(Seal::new)).map_err(End::failed)?;
             info!(node = %keys.node(), sealed = passphrase.is_some(), "made the keys of a new node");
             Opened { keys, sealed: passphrase.is_some() }
         }
     };
     info!(node = %keys.node(), sealed, "ready");
-    let listener = listener.map_err(|error| usage(&error))?;
+    let listener = listener.map_err(End::usage)?;
     let access = Access::new([(Role::Meshd, Who::User(meshd)), (Role::Tund, Who::User(tund))]);
     let Door { runtime, mut signals, .. } = door;
     runtime
@@ -256,26 +218,21 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), (u8, String)> {
             supervisor.stopping(Duration::ZERO);
             Ok::<_, std::io::Error>(())
         })
-        .map_err(|error| failed(&error))
+        .map_err(End::failed)
 }
 
 /// From here on nothing but the store can be opened, and the passphrase that the service manager lends.
-fn wall_in(store: &Path) -> Result<(), (u8, String)> {
+fn wall_in(store: &Path) -> Result<(), End> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    walls::before_the_store(store, credentials.as_deref()).map_err(|error| failed(&error))
+    walls::before_the_store(store, credentials.as_deref()).map_err(End::failed)
 }
 
-fn maintain(
-    what: Maintenance,
-    path: &Path,
-    mut door: Door,
-    new: Option<Descriptor>,
-) -> Result<(), (u8, String)> {
+fn maintain(what: Maintenance, path: &Path, mut door: Door, new: Option<Descriptor>) -> Result<(), End> {
     hardening::lock_memory();
-    let store = Store::open_existing(path).map_err(|error| not_opened(&error))?;
+    let store = Store::open_existing(path).map_err(not_opened)?;
     wall_in(path)?;
-    let Some(stored) = store.load().map_err(|error| failed(&error))? else {
-        return Err(failed(&StoreError::Missing { path: path.to_owned() }));
+    let Some(stored) = store.load().map_err(End::failed)? else {
+        return Err(End::failed(StoreError::Missing { path: path.to_owned() }));
     };
     let Opened { keys, sealed } = door.open(&store, stored)?;
     let node = keys.node();
@@ -285,17 +242,19 @@ fn maintain(
         }
         Maintenance::ChangePassphrase => {
             let passphrase = match new {
-                Some(new) => Some(new.read().map_err(|error| usage(&format!("new passphrase: {error}")))?),
+                Some(new) => {
+                    Some(new.read().map_err(|error| End::usage(format!("new passphrase: {error}")))?)
+                }
                 None => door.ask_new()?,
             };
             let passphrase = passphrase.ok_or_else(|| {
-                usage(&"there is no new passphrase: name a descriptor by --new-passphrase-fd, or start in a terminal")
+                End::usage("there is no new passphrase: name a descriptor by --new-passphrase-fd, or start in a terminal")
             })?;
-            store.replace(&keys, Some(Seal::new(&passphrase))).map_err(|error| failed(&error))?;
+            store.replace(&keys, Some(Seal::new(&passphrase))).map_err(End::failed)?;
             println!("the keys of node {node} are sealed with the new passphrase");
         }
         Maintenance::RemovePassphrase => {
-            store.replace(&keys, None).map_err(|error| failed(&error))?;
+            store.replace(&keys, None).map_err(End::failed)?;
             println!("the keys of node {node} are not sealed any more");
         }
     }
@@ -318,20 +277,20 @@ struct Door {
 
 impl Door {
     /// The passphrase that whoever started this process has given.
-    fn given(&mut self) -> Result<Option<Passphrase>, (u8, String)> {
+    fn given(&mut self) -> Result<Option<Passphrase>, End> {
         match (self.passphrase.take(), std::env::var_os("CREDENTIALS_DIRECTORY")) {
             (Some(descriptor), _) => descriptor.read().map(Some),
             (None, Some(directory)) => unlock::credential(Path::new(&directory)),
             (None, None) => Ok(None),
         }
-        .map_err(|error| not_unlocked(&error))
+        .map_err(not_unlocked)
     }
 
-    fn ask_new(&mut self) -> Result<Option<Passphrase>, (u8, String)> {
-        self.runtime.block_on(unlock::ask_new(self.signals.next())).map_err(|error| not_unlocked(&error))
+    fn ask_new(&mut self) -> Result<Option<Passphrase>, End> {
+        self.runtime.block_on(unlock::ask_new(self.signals.next())).map_err(not_unlocked)
     }
 
-    fn open(&mut self, store: &Store, stored: Stored) -> Result<Opened, (u8, String)> {
+    fn open(&mut self, store: &Store, stored: Stored) -> Result<Opened, End> {
         let given = self.given()?;
         match stored {
             Stored::Plain(keys) => {
@@ -345,20 +304,16 @@ impl Door {
             Stored::Sealed(sealed) => {
                 let passphrase = match given {
                     Some(passphrase) => Some(passphrase),
-                    None => self
-                        .runtime
-                        .block_on(unlock::ask(self.signals.next()))
-                        .map_err(|error| not_unlocked(&error))?,
+                    None => self.runtime.block_on(unlock::ask(self.signals.next())).map_err(not_unlocked)?,
                 };
                 let passphrase = passphrase.ok_or_else(|| {
-                    (
-                        LOCKED,
+                    End::failed(
                         "the keys are sealed and there is no passphrase: name a descriptor by --passphrase-fd, pass the \
-                         systemd credential `passphrase`, or start in a terminal"
-                            .to_owned(),
+                         systemd credential `passphrase`, or start in a terminal",
                     )
+                    .with_status(LOCKED)
                 })?;
-                let keys = store.unseal(&sealed, &passphrase).map_err(|error| not_opened(&error))?;
+                let keys = store.unseal(&sealed, &passphrase).map_err(not_opened)?;
                 Ok(Opened { keys, sealed: true })
             }
         }

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{hardening, logging};
-use i2plan_ipc::version::Version;
 use i2plan_meshd::config::Config;
 use i2plan_routerd::daemon::{Options, now, run};
 use i2plan_routerd::seed::fetch;
@@ -31,29 +30,12 @@ Environment: the configuration's variables, and those of the log: I2PLAN_LOG (er
 target=level,...), I2PLAN_LOG_FORMAT (text, json, journal), DEBUG_I2P, WARNFAIL_I2P, NO_COLOR.
 ";
 
-/// Exit status for a command line or configuration that cannot be right.
-const USAGE: u8 = 2;
-
 /// The id of a private network for tests. In the laboratory's part of the environment, so that nobody sets it by
 /// mistake: such a router gives no anonymity.
 const NETWORK_VARIABLE: &str = "I2PLAN_LAB_ROUTER_NETWORK";
 
 fn main() -> ExitCode {
-    let args = match parse() {
-        Ok(Some(args)) => args,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(error) => return fail(USAGE, &format!("{error}; see --help")),
-    };
-    match start(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err((status, message)) => fail(status, &message),
-    }
-}
-
-fn fail(status: u8, message: &str) -> ExitCode {
-    eprintln!("i2plan-routerd: {message}");
-    Supervisor::of_this_process().status(message);
-    ExitCode::from(status)
+    program::run("i2plan-routerd", HELP, parse(), start)
 }
 
 struct Args {
@@ -62,7 +44,7 @@ struct Args {
     fetch_seed: bool,
 }
 
-fn parse() -> Result<Option<Args>, lexopt::Error> {
+fn parse() -> Result<Asked<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let state = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
     let mut args = Args { config: None, state, fetch_seed: false };
@@ -72,33 +54,25 @@ fn parse() -> Result<Option<Args>, lexopt::Error> {
             Long("config") => args.config = Some(parser.value()?.into()),
             Long("state") => args.state = Some(parser.value()?.into()),
             Long("fetch-seed") => args.fetch_seed = true,
-            Short('h') | Long("help") => {
-                print!("{HELP}");
-                return Ok(None);
-            }
-            Short('V') | Long("version") => {
-                println!("i2plan-routerd {}", Version::current());
-                return Ok(None);
-            }
+            Short('h') | Long("help") => return Ok(Asked::Help),
+            Short('V') | Long("version") => return Ok(Asked::Version),
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Some(args))
+    Ok(Asked::Run(args))
 }
 
-fn start(args: Args) -> Result<(), (u8, String)> {
-    let usage = |error: &dyn std::fmt::Display| (USAGE, error.to_string());
-    let failed = |error: &dyn std::fmt::Display| (1, error.to_string());
-    hardening::harden().map_err(|error| failed(&format!("cannot give up privileges: {error}")))?;
-    logging::init().map_err(|error| usage(&error))?;
+fn start(args: Args) -> Result<(), End> {
+    hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
+    logging::init().map_err(End::usage)?;
     if args.fetch_seed {
-        walls::before_fetching().map_err(|error| failed(&error))?;
-        return fetch::run(now()).map_err(|error| failed(&error));
+        walls::before_fetching().map_err(End::failed)?;
+        return fetch::run(now()).map_err(End::failed);
     }
-    let config = Config::load(args.config.as_deref()).map_err(|error| usage(&error))?;
+    let config = Config::load(args.config.as_deref()).map_err(End::usage)?;
     let options = Options {
         state: args.state.unwrap_or_else(|| config.data_dir.join("routerd")),
-        network: network().map_err(|error| usage(&error))?,
+        network: network().map_err(End::usage)?,
         sam: config.sam_address,
         port: config.router_port,
         address: config.router_address,
@@ -107,11 +81,9 @@ fn start(args: Args) -> Result<(), (u8, String)> {
         bandwidth: config.router_bandwidth,
         transit: config.router_transit,
     };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
     runtime.block_on(run(options)).map_err(|error| {
-        let status = if error.is_about_the_configuration() { USAGE } else { 1 };
-        (status, error.to_string())
+        if error.is_about_the_configuration() { End::usage(error) } else { End::failed(error) }
     })
 }
 

@@ -13,6 +13,7 @@ use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::daemon::activation::{ActivationError, Stored};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
+use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::sandbox::SandboxError;
 use i2plan_ipc::daemon::users::UnknownUser;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
@@ -74,14 +75,12 @@ pub enum EndReason {
     Driver,
 }
 
-impl EndReason {
-    /// The exit status, as `--help` tells it.
-    #[must_use]
-    pub fn exit_status(&self) -> u8 {
-        match self {
-            Self::Log(_) | Self::User(_) | Self::Listen(_) => 2,
-            Self::Privileges(error) if error.is_wrong_user() => 2,
-            _ => 1,
+impl From<EndReason> for End {
+    fn from(reason: EndReason) -> Self {
+        match &reason {
+            EndReason::Log(_) | EndReason::User(_) | EndReason::Listen(_) => Self::usage(reason),
+            EndReason::Privileges(error) if error.is_wrong_user() => Self::usage(reason),
+            _ => Self::failed(reason),
         }
     }
 }

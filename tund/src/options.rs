@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use i2plan_ipc::daemon::program::Asked;
 use lexopt::prelude::*;
 
 /// What `--help` prints.
@@ -29,17 +30,6 @@ I2PLAN_LOG filters what is logged: error, warn, info, debug, or target=level, â€
 journal), DEBUG_I2P, WARNFAIL_I2P and NO_COLOR.
 ";
 
-/// What the command line asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Run.
-    Run(Options),
-    /// Print the version.
-    Version,
-    /// Print the help.
-    Help,
-}
-
 /// How to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -55,7 +45,7 @@ pub struct Options {
 ///
 /// # Errors
 /// [`lexopt::Error`], naming the argument that is wrong.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, lexopt::Error> {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>, lexopt::Error> {
     let mut options = Options {
         keyd_socket: "/run/i2plan/keyd.sock".into(),
         meshd_user: "i2plan-meshd".to_owned(),
@@ -67,33 +57,33 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, lexopt:
             Long("keyd-socket") => options.keyd_socket = parser.value()?.into(),
             Long("meshd-user") => options.meshd_user = parser.value()?.string()?,
             Long("listen") => options.listen = Some(parser.value()?.into()),
-            Short('V') | Long("version") => return Ok(Action::Version),
-            Short('h') | Long("help") => return Ok(Action::Help),
+            Short('V') | Long("version") => return Ok(Asked::Version),
+            Short('h') | Long("help") => return Ok(Asked::Help),
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Action::Run(options))
+    Ok(Asked::Run(options))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(args: &[&str]) -> Result<Action, String> {
+    fn read(args: &[&str]) -> Result<Asked<Options>, String> {
         parse(args.iter().map(Into::into)).map_err(|error| error.to_string())
     }
 
     #[test]
     fn arguments_are_read() {
-        let Ok(Action::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
+        let Ok(Asked::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
         assert_eq!(options.meshd_user, "i2plan-meshd");
-        let Ok(Action::Run(options)) = read(&["--keyd-socket=/k", "--meshd-user", "7", "--listen", "/l"])
+        let Ok(Asked::Run(options)) = read(&["--keyd-socket=/k", "--meshd-user", "7", "--listen", "/l"])
         else {
             panic!("these are the arguments")
         };
         assert_eq!((options.keyd_socket, options.listen), ("/k".into(), Some("/l".into())));
-        assert_eq!(read(&["--version"]), Ok(Action::Version));
-        assert_eq!(read(&["-h"]), Ok(Action::Help));
+        assert_eq!(read(&["--version"]), Ok(Asked::Version));
+        assert_eq!(read(&["-h"]), Ok(Asked::Help));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::notify::Supervisor;
 use crate::version::Version;
 
 /// What a command line asks of a daemon.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked<A> {
     /// To run, with these arguments.
     Run(A),
@@ -35,6 +35,12 @@ impl End {
     #[must_use]
     pub fn failed(error: impl Display) -> Self {
         Self { status: 1, message: error.to_string() }
+    }
+
+    /// The same with an exit status that this daemon gives a meaning of its own.
+    #[must_use]
+    pub fn with_status(self, status: u8) -> Self {
+        Self { status, ..self }
     }
 }
 
