@@ -141,11 +141,11 @@ impl Session {
         let _ = rustix::net::send(&self.control, b"QUIT\n", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
-    /// Whether a datagram from there is one of the bridge's. Some routers send from another port than they
-    /// listen on.
+    /// Whether a datagram from there is one of the bridge's: i2pd, Java I2P and emissary forward from the port at which
+    /// they take datagrams, and at any other every user of the host can.
     #[must_use]
     pub fn is_bridge(&self, from: SocketAddr) -> bool {
-        from.ip() == self.bridge.ip()
+        (from.ip(), from.port()) == (self.bridge.ip(), self.bridge.port())
     }
 }
 
@@ -199,7 +199,8 @@ mod tests {
         assert_eq!(given, wanted);
         let again = Session::adopt(given, fds).unwrap();
         assert_eq!(again.udp.local_addr().unwrap(), address);
-        assert!(again.is_bridge("127.0.0.1:1".parse().unwrap()));
+        assert!(again.is_bridge("127.0.0.1:7655".parse().unwrap()));
+        assert!(!again.is_bridge("127.0.0.1:1".parse().unwrap()));
         assert!(!again.is_bridge("127.0.0.2:7655".parse().unwrap()));
     }
 
