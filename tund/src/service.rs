@@ -27,6 +27,9 @@ use crate::{EndReason, device, interface, privileges, walls};
 /// How long packets that wait may still be sent at the end, as long as meshd has not said.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// The longest that meshd may have that take: what `mesh.drain_timeout` can be.
+const LONGEST_DRAIN: Duration = Duration::from_secs(60);
+
 /// Commands that may wait for the data path.
 const MAX_COMMANDS: usize = 16;
 
@@ -408,6 +411,10 @@ impl Service for Tund {
                 Ok(Reply::Done.into())
             }
             Request::Limits(limits) => {
+                if limits.drain > LONGEST_DRAIN {
+                    let most = LONGEST_DRAIN.as_secs();
+                    return Err(ApiError::invalid(format!("packets may wait {most} s at most for the end")));
+                }
                 *self.limits.lock().await = Some(limits);
                 self.ask(|done| Command::SetLimit(limits.tunnels, done)).await?;
                 Ok(Reply::Done.into())
@@ -496,6 +503,15 @@ mod tests {
             std::io::Read::read_to_string(&mut router, &mut said).unwrap();
             assert_eq!(said, "QUIT\n");
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_cannot_be_put_off_for_ever() {
+        for drain in [LONGEST_DRAIN + Duration::from_nanos(1), Duration::MAX] {
+            assert_eq!(refused(Request::Limits(Limits { tunnels: 1, drain })).await.kind, ErrorKind::Invalid);
+        }
+        let limits = Limits { tunnels: 1, drain: LONGEST_DRAIN };
+        assert!(tund().call(Role::Meshd, Request::Limits(limits), Vec::new()).await.is_ok());
     }
 
     #[tokio::test]
