@@ -165,6 +165,7 @@ mod tests {
 
     use super::super::Kind;
     use super::*;
+    use crate::tunnel::MAX_PEERS;
 
     /// A supervisor's store.
     struct Fixture {
@@ -428,6 +429,28 @@ mod tests {
                 prop_assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
             }
         }
+    }
+
+    #[test]
+    fn all_peers_that_there_can_be_are_kept() {
+        // Of bytes, the greatest take the most room.
+        let greatest = |number: usize| Peer {
+            node: NodeId(std::array::from_fn(
+                |index| if index < 8 { number.to_be_bytes()[index] } else { 255 },
+            )),
+            public_key: [255; 32],
+            endpoint: Destination { padding: [255; 32], signing_key: [255; 32] },
+            ipv4: Some([255; 4].into()),
+            ipv6: [u16::MAX; 8].into(),
+            keepalive: u16::MAX,
+        };
+        let mut fixture = Fixture::new();
+        let keeper = fixture.keeper();
+        keeper.peers(&(0..MAX_PEERS).map(greatest).collect::<Vec<_>>());
+        fixture.listen();
+        let [state] = &fixture.stored[..] else { panic!("{:?}", fixture.names()) };
+        let bytes = memory::read(state.fd.try_clone().unwrap(), MAX_STATE).unwrap();
+        assert_eq!(State::decode(&bytes).unwrap().peers.len(), MAX_PEERS);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use i2plan_ipc::api::tund::{self, Interface, Peer};
+use i2plan_ipc::api::Api as _;
+use i2plan_ipc::api::tund::{self, Interface, Peer, TundApi};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::frame::{FrameError, decode_body, encode_body};
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ mod memory;
 const FORMAT: u32 = 1;
 
 /// Longest encoding of a state, bytes: as many peers as one request may name, and room for the rest.
-const MAX_STATE: usize = 2 * 1024 * 1024;
+const MAX_STATE: usize = TundApi::MAX_REQUEST + 64 * 1024;
 
 /// The interface's name in the store.
 const TUN: &str = "tun";
