@@ -92,12 +92,6 @@ impl PrivateNetwork {
         }
         Ok(())
     }
-
-    /// Process id of the routers that carry tunnels.
-    #[must_use]
-    pub fn transit_pid(&self) -> u32 {
-        self.transit.pid()
-    }
 }
 
 fn transit(index: u8) -> String {

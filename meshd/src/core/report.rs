@@ -45,12 +45,6 @@ impl Mesh {
         self.members.iter().map(|member| (member.node(), self.report(member, now))).collect()
     }
 
-    /// One other member as users see it, without what only `tund` knows.
-    #[must_use]
-    pub fn peer_report(&self, node: &NodeId, now: Now) -> Option<meshd::Peer> {
-        self.members.get(node).map(|member| self.report(member, now))
-    }
-
     /// What a member calls itself.
     #[must_use]
     pub fn name_of(&self, node: &NodeId) -> Option<String> {
