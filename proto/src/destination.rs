@@ -11,7 +11,7 @@ use data_encoding::{Encoding, Specification};
 use sha2::{Digest as _, Sha256};
 
 use crate::codec::{Codec, DecodeError, Reader, serde_as_bytes};
-use crate::identity::{BASE32, byte_id};
+use crate::identity::byte_id;
 
 /// Length of a destination with an Ed25519 signing key, bytes.
 pub const DESTINATION_LEN: usize = 391;
@@ -131,6 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::identity::BASE32;
     use crate::testing;
 
     #[test]

@@ -33,7 +33,8 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct PrivateNetwork {
     directory: PathBuf,
-    transit: Child,
+    /// The routers that carry tunnels, which end with this.
+    _transit: Child,
 }
 
 impl PrivateNetwork {
@@ -57,7 +58,7 @@ impl PrivateNetwork {
         // lease set to a floodfill router, it drops without a word. So the first start is for the infos alone.
         start_process(directory, "transit", None, &config).await?.kill().await?;
         let transit = start_process(directory, "transit", None, &config).await?;
-        Ok(Self { directory: directory.to_owned(), transit })
+        Ok(Self { directory: directory.to_owned(), _transit: transit })
     }
 
     /// Starts (or starts again) the router of a node, in the node's namespace.
