@@ -188,7 +188,7 @@ fn attempt(intrusion: &Intrusion) -> io::Result<()> {
         Attempt::Udp => UdpSocket::bind(here(0)).map(drop),
         Attempt::RawSocket => socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
         Attempt::PacketSocket => socket(libc::AF_PACKET, libc::SOCK_RAW, 0),
-        Attempt::NetlinkSocket => socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
+        Attempt::NetlinkSocket => socket(libc::AF_NETLINK, libc::SOCK_DGRAM, libc::NETLINK_ROUTE),
         Attempt::ConnectUnix => UnixStream::connect(path).map(drop),
         Attempt::UserNamespace => call(libc::SYS_unshare, [i64::from(libc::CLONE_NEWUSER), 0, 0, 0, 0, 0]),
         Attempt::NetworkNamespace => call(libc::SYS_unshare, [i64::from(libc::CLONE_NEWNET), 0, 0, 0, 0, 0]),

@@ -318,9 +318,9 @@ fn nothing_gets_through_the_walls() {
         check(node, Seat::TundStarting, &processes(2, Refused(Errno::EACCES), Killed)).await?;
         check(node, Seat::TundStarting, &killed()).await?;
         let starting = [
-            (Attempt::ConnectTcp, to(7656), Refused(Errno::EACCES)),
-            (Attempt::ListenTcp, to(4242), Refused(Errno::EACCES)),
-            (Attempt::RawSocket, NOTHING, Refused(Errno::EPERM)),
+            (Attempt::ConnectTcp, to(7656), Killed),
+            (Attempt::ListenTcp, to(4242), Killed),
+            (Attempt::RawSocket, NOTHING, Killed),
             (Attempt::NetlinkSocket, NOTHING, Done),
             (Attempt::SealableMemoryFile, NOTHING, Done),
             (Attempt::Capability, NOTHING, Refused(Errno::EPERM)),
