@@ -296,8 +296,9 @@ async fn receive(socket: &UdpSocket, bridge: SocketAddr, updates: &mpsc::Sender<
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
             Err(error) => return error,
         };
-        // Routers forward from this port or another of theirs; other hosts have no say here.
-        if source.ip() != bridge.ip() {
+        // i2pd, Java I2P and emissary forward from the port at which they take datagrams; at any other every user of the
+        // host can name any sender.
+        if source != bridge {
             continue;
         }
         match sam::datagram::decode(&buffer[..len]) {
