@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use emissary_core::events::{Event, EventSubscriber};
@@ -157,31 +157,30 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     hardening::lock_memory();
     let store = Store::open(&options.state)?;
     let identity = store.identity()?;
-    let mut known = first_routers(&store, &options)?;
+    let keeper = Arc::new(Keeper::new(store, options.network)?);
+    read_seed(&keeper, &options)?;
     let fetched = tokio::select! {
-        fetched = fetch_if_needed(&options, &known, supervisor) => fetched?,
+        fetched = fetch_if_needed(&options, &keeper, supervisor) => fetched?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
     walls::before_the_network(&options.state, [options.port, options.sam.port()])?;
 
     if let Some(printed) = fetched {
-        info!(routers = fetch::learn(&printed, &mut known), "learnt from reseed servers");
-        known.forget();
-        store.save(&known)?;
+        let count = keeper.change(|known| fetch::learn(&printed, known));
+        info!(routers = count, "learnt from reseed servers");
     }
-    if known.is_empty() {
+    if keeper.len() == 0 {
         return Err(DaemonError::Alone);
     }
-    if known.fresh(now()) == 0 {
+    if keeper.fresh() == 0 {
         warn!(
             "no router that is known has spoken within two weeks: they may all be gone; a new seed would help"
         );
     }
     check_ports(&options)?;
-    let (routers, profiles) = known.for_the_router();
+    let (routers, profiles) = lock(&keeper.known).for_the_router();
     let config = configuration(&options, &identity, routers, profiles);
-    let keeper = Arc::new(Keeper { store, known: Mutex::new(known) });
     let built = Router::<Tokio>::new(config, None, Some(Arc::clone(&keeper) as Arc<dyn Storage>)).await;
     let (router, events, _) = built.map_err(|error| DaemonError::Router(error.to_string()))?;
     info!(sam = %options.sam, known = keeper.len(), "the router is up");
@@ -201,34 +200,33 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             () = watchdog.due() => supervisor.alive(),
-            _ = look.tick() => supervisor.status(&status.look(keeper.len(), options.sam)),
+            _ = look.tick() => {
+                keeper.save_again();
+                supervisor.status(&status.look(&keeper, options.sam));
+            }
         }
     }
 }
 
-/// What is known from before and from the seed, which is on disk then: the next start needs no seed.
-fn first_routers(store: &Store, options: &Options) -> Result<Known, DaemonError> {
-    let mut known = store.known(options.network)?;
-    if let Some(seed) = &options.seed {
-        match seed::read(seed, &mut known, now()) {
-            Ok(count) => info!(seed = %seed.display(), routers = count, "read the seed"),
-            // It has served its purpose.
-            Err(error) if !known.is_empty() => warn!(%error, "going on with the routers that are known"),
-            Err(error) => return Err(error.into()),
-        }
-        known.forget();
-        store.save(&known)?;
+/// What the seed knows is on disk then: the next start needs no seed.
+fn read_seed(keeper: &Keeper, options: &Options) -> Result<(), DaemonError> {
+    let Some(seed) = &options.seed else { return Ok(()) };
+    match keeper.change(|known| seed::read(seed, known, now())) {
+        Ok(count) => info!(seed = %seed.display(), routers = count, "read the seed"),
+        // It has served its purpose.
+        Err(error) if keeper.len() > 0 => warn!(%error, "going on with the routers that are known"),
+        Err(error) => return Err(error.into()),
     }
-    Ok(known)
+    Ok(())
 }
 
 /// What reseed servers give, if too few routers are known. Waits until some give it, if none at all are known.
 async fn fetch_if_needed(
     options: &Options,
-    known: &Known,
+    keeper: &Keeper,
     supervisor: &Supervisor,
 ) -> Result<Option<Vec<u8>>, DaemonError> {
-    if !options.reseed || options.network != PUBLIC_NETWORK || known.fresh(now()) >= FEW {
+    if !options.reseed || options.network != PUBLIC_NETWORK || keeper.fresh() >= FEW {
         return Ok(None);
     }
     loop {
@@ -237,8 +235,8 @@ async fn fetch_if_needed(
             Ok(printed) => return Ok(Some(printed)),
             Err(error) => error,
         };
-        if !known.is_empty() {
-            warn!(error, known = known.len(), "going on with the routers that are known");
+        if keeper.len() > 0 {
+            warn!(error, known = keeper.len(), "going on with the routers that are known");
             return Ok(None);
         }
         warn!(error, "no seed yet; trying again");
@@ -364,23 +362,67 @@ fn configuration(
 struct Keeper {
     store: Store,
     known: Mutex<Known>,
+    /// Why what is known is not on disk.
+    unsaved: Mutex<Option<StoreError>>,
 }
 
 impl Keeper {
+    fn new(store: Store, network: u8) -> Result<Self, StoreError> {
+        let known = Mutex::new(store.known(network)?);
+        Ok(Self { store, known, unsaved: Mutex::default() })
+    }
+
     fn len(&self) -> usize {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).len()
+        lock(&self.known).len()
+    }
+
+    fn fresh(&self) -> usize {
+        lock(&self.known).fresh(now())
+    }
+
+    /// Changes what is known, and saves it. A disk that does not take it is no reason to do without it.
+    fn change<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        let mut known = lock(&self.known);
+        let changed = change(&mut known);
+        known.forget();
+        self.save(&known);
+        changed
+    }
+
+    fn save(&self, known: &Known) {
+        let failed = self.store.save(known).err();
+        let mut unsaved = lock(&self.unsaved);
+        match &failed {
+            Some(error) if unsaved.is_none() => {
+                warn!(%error, "the known routers are not saved; trying again");
+            }
+            None if unsaved.is_some() => info!("the known routers are saved"),
+            _ => {}
+        }
+        *unsaved = failed;
+    }
+
+    /// What is wrong, if something is.
+    fn complaint(&self) -> Option<String> {
+        lock(&self.unsaved).as_ref().map(|error| format!("{error}: after a restart fewer routers are known"))
+    }
+
+    /// Saves what could not be saved before.
+    fn save_again(&self) {
+        if lock(&self.unsaved).is_some() {
+            self.save(&lock(&self.known));
+        }
     }
 }
 
 impl Storage for Keeper {
     fn save_to_disk(&self, routers: Vec<(String, Option<Vec<u8>>, Profile)>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.update(routers);
-        known.forget();
-        if let Err(error) = self.store.save(&known) {
-            warn!(%error, "cannot save the known routers: after a restart fewer are known");
-        }
+        self.change(|known| known.update(routers));
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How the router does, in words.
@@ -391,13 +433,17 @@ struct Status {
 }
 
 impl Status {
-    fn look(&mut self, known: usize, sam: SocketAddr) -> String {
+    fn look(&mut self, keeper: &Keeper, sam: SocketAddr) -> String {
         while let Some(event) = self.events.router_status() {
             if let Event::RouterStatus { transport, .. } = event {
                 self.connected = Some(transport.num_connected_routers);
             }
         }
-        describe(self.connected.unwrap_or(0), known, sam, self.since.elapsed())
+        let state = describe(self.connected.unwrap_or(0), keeper.len(), sam, self.since.elapsed());
+        match keeper.complaint() {
+            Some(complaint) => format!("{complaint}; {state}"),
+            None => state,
+        }
     }
 }
 
@@ -413,7 +459,11 @@ fn describe(connected: usize, known: usize, sam: SocketAddr, up: Duration) -> St
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+    use crate::testing::{NETWORK, info};
 
     fn options() -> Options {
         Options {
@@ -455,6 +505,25 @@ mod tests {
             assert!(config.transit.is_some_and(|transit| transit.max_tunnels.is_some()));
             assert_eq!(config.samv3_config.unwrap().host, "127.0.0.1");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_saved_is_told_and_saved_later() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+        let keeper = Keeper::new(Store::open(dir.path()).unwrap(), NETWORK).unwrap();
+        // No file can be put in the place of a directory.
+        let netdb = dir.path().join("netdb");
+        std::fs::create_dir(&netdb).unwrap();
+        keeper.change(|known| known.learn(&info(1, NETWORK, 5))).unwrap();
+        let said = keeper.complaint().unwrap();
+        assert!(said.contains(netdb.to_str().unwrap()), "{said}");
+        assert_eq!(keeper.len(), 1);
+        std::fs::remove_dir(&netdb).unwrap();
+        keeper.save_again();
+        assert_eq!(keeper.complaint(), None);
+        drop(keeper);
+        assert_eq!(Keeper::new(Store::open(dir.path()).unwrap(), NETWORK).unwrap().len(), 1);
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Store {
             return Identity::from_bytes(&bytes).map_err(wrong);
         }
         let identity = Identity::generate().map_err(wrong)?;
-        self.replace(KEYS, &identity.to_bytes()).map_err(|source| StoreError::Io { path, source })?;
+        self.replace(KEYS, &identity.to_bytes())?;
         info!("this is a new router");
         Ok(identity)
     }
@@ -119,8 +119,8 @@ impl Store {
     /// Replaces the known routers.
     ///
     /// # Errors
-    /// If they are not safely on disk; the old ones are there then.
-    pub fn save(&self, known: &Known) -> io::Result<()> {
+    /// [`StoreError`] if they are not safely on disk; the old ones are there then.
+    pub fn save(&self, known: &Known) -> Result<(), StoreError> {
         self.replace(ROUTERS, &known.to_bytes())
     }
 
@@ -143,8 +143,9 @@ impl Store {
     }
 
     /// After a crash at any moment the file holds either the old or the new content.
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         durable::replace(&self.directory, &self.path, name, bytes)
+            .map_err(|source| StoreError::Io { path: self.path.join(name), source })
     }
 }
 

@@ -21,18 +21,21 @@ const SAID: Duration = Duration::from_secs(60);
 const BACK: Duration = Duration::from_secs(90);
 
 /// Something in the way of a daemon.
-struct Fault<'a> {
-    name: &'a str,
-    unit: &'a str,
+#[derive(Debug)]
+pub struct Fault<'a> {
+    /// What it is.
+    pub name: &'a str,
+    /// The daemon's unit.
+    pub unit: &'a str,
     /// Puts it in the way, as a script. It waits for no daemon, which may wait itself.
-    cause: &'a str,
+    pub cause: &'a str,
     /// What the unit's status must contain.
-    says: &'a [&'a str],
+    pub says: &'a [&'a str],
     /// Takes it out of the way.
-    cure: &'a str,
+    pub cure: &'a str,
 }
 
-const FAULTS: [Fault<'static>; 4] = [
+const FAULTS: [Fault<'static>; 5] = [
     Fault {
         name: "an error in the configuration",
         unit: "i2plan-meshd.service",
@@ -52,6 +55,21 @@ const FAULTS: [Fault<'static>; 4] = [
         cure: "umask 077; printf 'correct horse\\n' > /etc/i2plan/passphrase; \
                mkdir -p /etc/systemd/system/i2plan-keyd.service.d; umask 022; \
                cp /usr/share/doc/i2plan/examples/passphrase.conf /etc/systemd/system/i2plan-keyd.service.d/; \
+               systemctl daemon-reload",
+    },
+    Fault {
+        name: "sealed keys whose passphrase is to come encrypted",
+        unit: "i2plan-keyd.service",
+        cause: "systemctl stop i2plan.target i2plan-keyd.service; \
+                rm /etc/systemd/system/i2plan-keyd.service.d/passphrase.conf; systemctl daemon-reload; \
+                systemctl start i2plan.target; \
+                systemctl --no-block start i2plan-meshd.service i2plan-keyd.service",
+        says: &["the keys are sealed", "passphrase"],
+        cure: "mkdir -p /etc/credstore.encrypted; \
+               systemd-creds encrypt --with-key=host --name=passphrase /etc/i2plan/passphrase \
+                   /etc/credstore.encrypted/i2plan-passphrase; \
+               rm /etc/i2plan/passphrase; \
+               cp /usr/share/doc/i2plan/examples/passphrase-encrypted.conf /etc/systemd/system/i2plan-keyd.service.d/; \
                systemctl daemon-reload",
     },
     Fault {
@@ -105,7 +123,11 @@ async fn status(machine: &Machine, unit: &str) -> Result<String, Failure> {
     machine.property(unit, "StatusText").await
 }
 
-async fn one(machine: &Machine, fault: &Fault<'_>) -> Result<Vec<Check>, Failure> {
+/// Puts something in the way, looks at what the unit says, and takes it away.
+///
+/// # Errors
+/// If that cannot be done.
+pub async fn one(machine: &Machine, fault: &Fault<'_>) -> Result<Vec<Check>, Failure> {
     let Fault { name, unit, cause, says, cure } = fault;
     machine.shell(cause).await?;
     let started = Instant::now();

@@ -80,13 +80,19 @@ pub fn packages() -> Result<Vec<Check>, Failure> {
     Ok(vec![Check::new("lintian has no error and no warning", output.status.success(), seen.trim())])
 }
 
+/// What apt-get is to do to install the first package.
+#[must_use]
+pub fn first_package() -> String {
+    format!("install {PACKAGES}/i2plan_*-1_*.deb")
+}
+
 /// Installs the first package.
 ///
 /// # Errors
 /// If that fails.
 pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let name = &machine.name;
-    apt(machine, &format!("install {PACKAGES}/i2plan_*-1_*.deb")).await?;
+    apt(machine, &first_package()).await?;
     let mut checks = Vec::new();
     let units = machine
         .shell("systemctl list-units --plain --no-legend --state=active 'i2plan*' | cut -d ' ' -f 1 | sort")
@@ -121,7 +127,8 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
         ));
     }
     // Manual pages are on no minimal system.
-    let verify = machine.run(&["systemd-analyze", "verify", "--man=no", "i2plan.target"], "").await?;
+    let units = ["i2plan.target", "i2plan-routerd.service"];
+    let verify = machine.run(&[&["systemd-analyze", "verify", "--man=no"][..], &units].concat(), "").await?;
     let said = format!("{}{}", verify.stdout, verify.stderr);
     checks.push(Check::new(
         format!("{name}: systemd-analyze verify has nothing to say"),
@@ -170,11 +177,19 @@ pub async fn join(systems: &Systems) -> Result<Vec<Check>, Failure> {
                 .join(", "),
         ));
     }
-    let invite: Invite = one.ctl(&["invite", "create"], "").await?;
-    let _: serde_json::Value = two.ctl(&["join"], &invite.invite).await?;
-    traffic::reach(two, one.network().await?.ipv4).await?;
+    join_by(two, one).await?;
     checks.push(Check::new("two machines join by invite and talk", true, "a ping came back"));
     Ok(checks)
+}
+
+/// Has a machine join by an invite of another, and waits for the first echo.
+///
+/// # Errors
+/// If it does not get so far.
+pub async fn join_by(machine: &Machine, inviter: &Machine) -> Result<(), Failure> {
+    let invite: Invite = inviter.ctl(&["invite", "create"], "").await?;
+    let _: serde_json::Value = machine.ctl(&["join"], &invite.invite).await?;
+    traffic::reach(machine, inviter.network().await?.ipv4).await
 }
 
 /// The processes of the daemons' users, a line each.
@@ -195,6 +210,17 @@ async fn nothing_runs(machine: &Machine, name: &str) -> Result<Check, Failure> {
     let holds = running.is_empty() && !interfaces.contains("i2plan0");
     let running = if running.is_empty() { "none" } else { &running };
     Ok(Check::new(name, holds, format!("daemons: {running}; interfaces: {interfaces}").replace('\n', " ")))
+}
+
+/// Waits until all daemons have ended, and looks whether the interface is gone too.
+///
+/// # Errors
+/// If they do not end.
+pub async fn all_end(machine: &Machine, name: &str) -> Result<Check, Failure> {
+    machine
+        .until("all daemons have ended", STOPPED, async |machine| Ok(processes(machine).await?.is_empty()))
+        .await?;
+    nothing_runs(machine, name).await
 }
 
 /// Has a changed configuration read again.
@@ -237,11 +263,7 @@ pub async fn stop(systems: &Systems) -> Result<Vec<Check>, Failure> {
     let running = processes(machine).await?.lines().count();
     // It stops the others with it, and waits for none of them.
     machine.shell("systemctl stop i2plan.target").await?;
-    machine
-        .until("all daemons have ended", STOPPED, async |machine| Ok(processes(machine).await?.is_empty()))
-        .await?;
-    let mut checks =
-        vec![nothing_runs(machine, "stopping stops all daemons and takes the interface away").await?];
+    let mut checks = vec![all_end(machine, "stopping stops all daemons and takes the interface away").await?];
     let left = machine.property(unit, "NFileDescriptorStore").await?;
     // The SAM bridge's port, 7656, in established connections.
     let open = machine.shell("grep -c ':1DE8 .* 01 ' /proc/net/tcp || true").await?;
@@ -338,20 +360,28 @@ pub async fn rpm(machine: &Machine) -> Result<Vec<Check>, Failure> {
 /// # Errors
 /// If apt fails.
 pub async fn remove(machine: &Machine, before: &Files) -> Result<Vec<Check>, Failure> {
-    let mut checks = Vec::new();
+    let (mut checks, name) = (Vec::new(), &machine.name);
     let said = apt(machine, "remove i2plan").await?;
-    checks.push(nothing_runs(machine, "removing stops all daemons and takes the interface away").await?);
+    checks.push(
+        nothing_runs(machine, &format!("{name}: removing stops all daemons and takes the interface away"))
+            .await?,
+    );
     let kept = machine.shell("ls /var/lib/i2plan/keyd /etc/i2plan").await?;
     checks.push(Check::new(
-        "removing keeps keys and configuration, and says so",
+        format!("{name}: removing keeps keys and configuration, and says so"),
         kept.contains("keys") && kept.contains("config.toml") && said.contains("stay in /var/lib/i2plan"),
         kept.replace('\n', " "),
     ));
     // What an administrator has made is the administrator's to remove.
-    machine.shell("rm -rf /etc/i2plan/passphrase /etc/systemd/system/i2plan-keyd.service.d").await?;
+    machine
+        .shell(
+            "rm -rf /etc/i2plan/passphrase /etc/i2plan/seed /etc/credstore.encrypted/i2plan-passphrase \
+             /etc/systemd/system/i2plan-keyd.service.d",
+        )
+        .await?;
     let said = apt(machine, "purge i2plan").await?;
     checks.push(Check::new(
-        "purging says what it removes",
+        format!("{name}: purging says what it removes"),
         said.contains("removing this node's private keys"),
         said.lines().filter(|line| line.starts_with("i2plan:")).collect::<Vec<_>>().join(" "),
     ));
@@ -359,7 +389,7 @@ pub async fn remove(machine: &Machine, before: &Files) -> Result<Vec<Check>, Fai
     tokio::time::sleep(Duration::from_millis(100)).await;
     let differs = files(machine).await?.changes(before);
     checks.push(Check::new(
-        "purging leaves the machine as it was",
+        format!("{name}: purging leaves the machine as it was"),
         differs.is_empty(),
         if differs.is_empty() { "the same files, users and groups".to_owned() } else { differs.join(" ") },
     ));

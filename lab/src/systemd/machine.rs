@@ -67,6 +67,12 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Where one of its files is to the laboratory.
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
     /// Waits until the machine is up.
     async fn booted(&mut self) -> Result<(), Failure> {
         let started = Instant::now();

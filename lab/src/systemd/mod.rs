@@ -4,6 +4,7 @@
 //! * [`machine`]: one system in a container.
 //! * [`traffic`]: what a restart, an upgrade or a reboot does to pings and a transfer.
 //! * [`faults`]: what is in the way of a daemon, what its unit says about it, and whether it comes back by itself.
+//! * [`router`]: a machine whose only I2P router is its own.
 //! * [`lifetime`]: from the installation to the purge.
 
 use std::path::Path;
@@ -21,6 +22,7 @@ pub mod faults;
 pub mod host;
 pub mod lifetime;
 pub mod machine;
+pub mod router;
 pub mod traffic;
 
 use machine::Machine;
@@ -66,6 +68,8 @@ enum Part {
     Faults,
     /// Stopping, removing and purging
     Removal,
+    /// A machine whose only I2P router is its own, from the installation to the purge
+    Router,
     /// The package for rpm, from the installation to the removal
     Rpm,
 }
@@ -160,6 +164,11 @@ async fn fill(report: &mut Report, options: &Options, progress: &Progress) -> Re
         progress.step("reloading, stopping, and starting again");
         report.checks.extend(lifetime::reload(&systems.one).await?);
         report.checks.extend(lifetime::stop(&systems).await?);
+    }
+    if does(Part::Router)
+        && let Err(failure) = router::run(&systems, options, progress, report).await
+    {
+        report.checks.push(Check::new("a router of its own", false, failure.to_string()));
     }
     if does(Part::Traffic) {
         traffic::run(&mut systems, options, progress, report).await?;

@@ -210,6 +210,32 @@ pub async fn run(
     Ok(())
 }
 
+/// Runs what can happen to the router of a machine whose only one it is.
+///
+/// # Errors
+/// If the machine does not come back.
+pub async fn of_router(machine: &Machine, other: Ipv4Addr) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    for (what, signal) in [("restart", None), ("kill -9", Some("KILL"))] {
+        let case = Case {
+            name: format!("routerd: {what}"),
+            event: Event::Replace("routerd", signal),
+            seconds: 360,
+            most: None,
+        };
+        reach(machine, other).await?;
+        let way = Way { from: machine, to: "one", address: other };
+        let event = async {
+            replace(machine, "routerd", signal).await?;
+            reach(machine, other).await
+        };
+        let row = under_traffic(&case, &way, false, event).await?;
+        row.tell();
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
 /// What happens.
 #[derive(Debug, Clone, Copy)]
 enum Event {
