@@ -23,13 +23,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::PUBLIC_NETWORK;
 use crate::identity::Identity;
 use crate::known::Known;
 use crate::runtime::{Tokio, broken};
 use crate::seed::{self, SeedError, fetch};
 use crate::store::{Store, StoreError};
 use crate::walls;
+use crate::{EVENTS_EVERY, PUBLIC_NETWORK};
 
 /// Others' tunnels that are carried at once, if any are.
 const MAX_TRANSIT_TUNNELS: usize = 500;
@@ -53,9 +53,6 @@ pub const FETCH: &str = "--fetch-seed";
 /// How long that may take, and how long it is until the next attempt.
 const FETCH_DEADLINE: Duration = Duration::from_secs(300);
 const FETCH_RETRY: Duration = Duration::from_secs(60);
-
-/// A router is not expected to be connected with any other before.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the router is to be.
 #[derive(Debug)]
@@ -186,7 +183,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     info!(sam = %options.sam, known = keeper.len(), "the router is up");
     supervisor.ready();
 
-    let mut status = Status { events, connected: None, since: std::time::Instant::now() };
+    let mut status = Status { events, connected: None };
     let mut look = interval(STATUS_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut router = pin!(router);
@@ -347,6 +344,7 @@ fn configuration(
             ml_kem: None,
             disable_pq: private,
         }),
+        refresh_interval: Some(EVENTS_EVERY),
         samv3_config: Some(SamConfig {
             tcp_port: options.sam.port(),
             udp_port: UDP_PORT,
@@ -428,8 +426,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How the router does, in words.
 struct Status {
     events: EventSubscriber,
+    /// None before emissary has said it first.
     connected: Option<usize>,
-    since: std::time::Instant,
 }
 
 impl Status {
@@ -439,7 +437,7 @@ impl Status {
                 self.connected = Some(transport.num_connected_routers);
             }
         }
-        let state = describe(self.connected.unwrap_or(0), keeper.len(), sam, self.since.elapsed());
+        let state = describe(self.connected, keeper.len(), sam);
         match keeper.complaint() {
             Some(complaint) => format!("{complaint}; {state}"),
             None => state,
@@ -447,13 +445,13 @@ impl Status {
     }
 }
 
-fn describe(connected: usize, known: usize, sam: SocketAddr, up: Duration) -> String {
+fn describe(connected: Option<usize>, known: usize, sam: SocketAddr) -> String {
     match connected {
-        0 if up < PATIENCE => format!("SAM at {sam}; connecting; {known} routers known"),
-        0 => format!(
+        None => format!("SAM at {sam}; {known} routers known"),
+        Some(0) => format!(
             "SAM at {sam}; connected with no other router: is the network up, and the seed (router.seed) not too old?"
         ),
-        count => format!("SAM at {sam}; connected with {count} routers; {known} known"),
+        Some(count) => format!("SAM at {sam}; connected with {count} routers; {known} known"),
     }
 }
 
@@ -529,9 +527,9 @@ mod tests {
     #[test]
     fn a_status_says_what_is_wrong() {
         let sam = options().sam;
-        let says = |connected, up| describe(connected, 7, sam, Duration::from_secs(up));
-        assert!(says(0, 5).contains("connecting"));
-        assert!(says(0, 500).contains("is the network up"));
-        assert!(says(3, 500).contains("connected with 3 routers; 7 known"));
+        let says = |connected| describe(connected, 7, sam);
+        assert!(says(None).ends_with("; 7 routers known"));
+        assert!(says(Some(0)).contains("is the network up"));
+        assert!(says(Some(3)).contains("connected with 3 routers; 7 known"));
     }
 }

@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use emissary_core::router::Router;
 use emissary_core::{BandwidthConfig, Config, Ntcp2Config, SamConfig, TransitConfig};
+use i2plan_routerd::EVENTS_EVERY;
 use i2plan_routerd::runtime::Tokio;
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +116,7 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Fai
             ml_kem: None,
             disable_pq: true,
         }),
+        refresh_interval: Some(EVENTS_EVERY),
         samv3_config: router.sam.then(|| SamConfig {
             tcp_port: 7656,
             udp_port: 7655,

@@ -40,7 +40,7 @@ const FULL_DISK: Fault<'static> = Fault {
     cause: "systemctl stop i2plan-routerd; cd /var/lib/i2plan; mv routerd /root/; mkdir routerd; \
             mount -t tmpfs -o size=64k,mode=700 tmpfs routerd; cp -a /root/routerd/. routerd/; chown i2plan-routerd: routerd; \
             dd if=/dev/zero of=routerd/full bs=4k 2>/dev/null || true; systemctl start i2plan-routerd",
-    says: &["/var/lib/i2plan/routerd/netdb: No space left", "SAM at 127.0.0.1:7656; connected with"],
+    says: &["/var/lib/i2plan/routerd/netdb: No space left", "SAM at 127.0.0.1:7656; "],
     cure: "rm /var/lib/i2plan/routerd/full",
 };
 
