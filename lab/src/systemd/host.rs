@@ -26,10 +26,10 @@ const TOOLS: [(&str, &str); 3] =
     [("debootstrap", "debootstrap"), ("systemd-container", "systemd-nspawn"), ("lintian", "lintian")];
 
 /// What is in a system besides Debian's minimum.
-const INCLUDED: &str = "systemd-sysv,dbus,udev,iproute2,init-system-helpers,adduser,rpm";
+const INCLUDED: &str = "systemd-sysv,dbus,udev,iproute2,init-system-helpers,adduser,rpm,dnf";
 
 /// What is there if all of that is.
-const COMPLETE: &str = "usr/bin/rpm";
+const COMPLETE: &str = "usr/bin/dnf";
 
 /// How long control groups may take to become empty.
 const EMPTY_DEADLINE: Duration = Duration::from_secs(5);

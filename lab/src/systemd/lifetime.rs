@@ -19,7 +19,7 @@ const EXPOSURE: [(&str, u32); 5] = [("keyd", 5), ("meshd", 10), ("tund", 15), ("
 const IDENTITY: (u32, [&str; 2]) = (257, ["meshd", "rpcd"]);
 
 /// What other programs keep of what they did, which is not the package's to take back.
-const OTHERS: &str = "/var/lib/dpkg /var/lib/apt /var/lib/rpm /var/cache /var/log /var/lib/systemd /var/tmp /etc/.pwd.lock \
+const OTHERS: &str = "/var/lib/dpkg /var/lib/apt /var/lib/dnf /var/lib/rpm /var/cache /var/log /var/lib/systemd /var/tmp /etc/.pwd.lock \
                       /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /packages";
 
 /// What the beginnings are of what a removal by rpm leaves.
@@ -35,6 +35,14 @@ const STOPPED: Duration = Duration::from_secs(30);
 /// Directories that belong to other packages where rpm is the package manager.
 const OTHER_PACKAGES_OWN: [&str; 3] =
     ["+/usr/share/licenses", "+/usr/share/fish/vendor_completions.d", "+/usr/share/zsh/site-functions"];
+
+/// Has rpm know that Debian has what the package asks for, as a script.
+const WHAT_DEBIAN_HAS: &str = "\
+    cd /root; { printf 'Name: debian\\nVersion: 1\\nRelease: 1\\nSummary: .\\nLicense: .\\nBuildArch: noarch\\n'; \
+    rpm --query --package --requires $package | grep -v -E '^(rpmlib|config|user|group)\\(' | sort -u | \
+        sed -e 's/ >= / = /' -e 's/^/Provides: /'; \
+    printf '%%description\\n.\\n%%files\\n'; } > debian.spec; \
+    rpmbuild -bb --quiet debian.spec 2>&1; rpm --install rpmbuild/RPMS/noarch/debian-1-1.noarch.rpm";
 
 /// What is on a machine: files, and users and groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -301,19 +309,25 @@ pub async fn stop(systems: &Systems) -> Result<Vec<Check>, Failure> {
     Ok(checks)
 }
 
-/// Installs, upgrades and removes the package for rpm, on a machine that has that beside its own package manager: what
-/// the package needs is there, but rpm does not know it.
+/// Runs dnf without a question, and without repositories.
+async fn dnf(machine: &Machine, what: &str) -> Result<String, Failure> {
+    machine.shell(&format!("dnf -q -y --disablerepo='*' {what} 2>&1")).await
+}
+
+/// Installs, upgrades and removes the package for rpm, on a machine that has that and dnf beside its own package manager.
 ///
 /// # Errors
-/// If rpm fails.
+/// If dnf fails.
 pub async fn rpm(machine: &Machine) -> Result<Vec<Check>, Failure> {
+    machine.shell(&format!("package=$(echo {PACKAGES}/i2plan-*-1.*.rpm); {WHAT_DEBIAN_HAS}")).await?;
     let before = files(machine).await?;
-    let said = machine.shell(&format!("rpm --install --nodeps {PACKAGES}/i2plan-*-1.*.rpm 2>&1")).await?;
-    let verified = machine.run(&["rpm", "--verify", "--nodeps", "i2plan"], "").await?;
+    dnf(machine, &format!("install {PACKAGES}/i2plan-*-1.*.rpm")).await?;
+    let verified = machine.run(&["rpm", "--verify", "i2plan"], "").await?;
+    let said = format!("{}{}", verified.stdout, verified.stderr);
     let mut checks = vec![Check::new(
-        "rpm: installs, and finds everything as it was packed",
+        "dnf: installs, and rpm finds everything as it was packed",
         verified.status.success(),
-        format!("{said}{}{}", verified.stdout, verified.stderr).replace('\n', " "),
+        if said.is_empty() { "nothing to say".to_owned() } else { said.replace('\n', " ") },
     )];
     machine.shell("systemctl start i2plan.target; i2planctl status >/dev/null").await?;
     let running = async |before: &[String]| {
@@ -335,17 +349,17 @@ pub async fn rpm(machine: &Machine) -> Result<Vec<Check>, Failure> {
         Ok::<_, Failure>(pids)
     };
     let first = running(&[]).await?;
-    let said = machine.shell(&format!("rpm --upgrade --nodeps {PACKAGES}/i2plan-*-2.*.rpm 2>&1")).await?;
+    dnf(machine, &format!("upgrade {PACKAGES}/i2plan-*-2.*.rpm")).await?;
     let second = running(&first).await?;
     checks.push(Check::new(
-        "rpm: an upgrade replaces the daemons",
+        "dnf: an upgrade replaces the daemons",
         true,
-        format!("{said} {} became {}", first.join(", "), second.join(", ")).trim(),
+        format!("{} became {}", first.join(", "), second.join(", ")),
     ));
-    let said = machine.shell("rpm --erase --nodeps i2plan 2>&1").await?;
-    checks.push(nothing_runs(machine, "rpm: removing stops all daemons and takes the interface away").await?);
+    let said = dnf(machine, "remove i2plan").await?;
+    checks.push(nothing_runs(machine, "dnf: removing stops all daemons and takes the interface away").await?);
     checks.push(Check::new(
-        "rpm: removing keeps the keys and says so",
+        "dnf: removing keeps the keys and says so",
         said.contains("stay in /var/lib/i2plan") && machine.shell("ls /var/lib/i2plan/keyd").await? == "keys",
         said.replace('\n', " "),
     ));
@@ -355,7 +369,7 @@ pub async fn rpm(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let mut others = files(machine).await?.changes(&before);
     others.retain(|what| !is_kept(what));
     checks.push(Check::new(
-        "rpm: removing leaves nothing but the keys, the membership and the users",
+        "dnf: removing leaves nothing but the keys, the membership and the users",
         others.is_empty(),
         if others.is_empty() { "nothing else".to_owned() } else { others.join(" ") },
     ));
