@@ -21,8 +21,8 @@ pub mod walls;
 /// The id of the I2P network that everybody means (I2P's common structures specification, `netId`).
 pub const PUBLIC_NETWORK: u8 = 2;
 
-/// How often emissary tells of its state, in seconds. When it does, it forgets what each tunnel that it carries for
-/// others has carried until then; and two minutes after a tunnel's beginning it ends those that have carried nothing
-/// that it remembers. With a time shorter than that nearly every tunnel with little traffic would end, and the routers
-/// at its ends would not know for the rest of its ten minutes (emissary-core 0.4).
+/// How often emissary tells of its state, in seconds. When it does, it forgets what each tunnel that it carries
+/// for others has carried until then; and two minutes after a tunnel's beginning it ends those that have carried
+/// nothing that it remembers. With a time shorter than that nearly every tunnel with little traffic would end, and
+/// the routers at its ends would not know for the rest of its ten minutes (emissary-core 0.4).
 pub const EVENTS_EVERY: usize = 125;

@@ -69,7 +69,8 @@ const FAULTS: [Fault<'static>; 5] = [
                systemd-creds encrypt --with-key=host --name=passphrase /etc/i2plan/passphrase \
                    /etc/credstore.encrypted/i2plan-passphrase; \
                rm /etc/i2plan/passphrase; \
-               cp /usr/share/doc/i2plan/examples/passphrase-encrypted.conf /etc/systemd/system/i2plan-keyd.service.d/; \
+               cp /usr/share/doc/i2plan/examples/passphrase-encrypted.conf \
+                   /etc/systemd/system/i2plan-keyd.service.d/; \
                systemctl daemon-reload",
     },
     Fault {

@@ -14,12 +14,13 @@ use crate::Failure;
 /// Most that `systemd-analyze security` may say of each daemon's unit, in tenths.
 const EXPOSURE: [(&str, u32); 5] = [("keyd", 5), ("meshd", 10), ("tund", 15), ("rpcd", 10), ("routerd", 10)];
 
-/// The first version of systemd that knows `PrivateUsers=identity`, and the daemons of which an older one says a tenth
-/// more because it does not.
+/// The first version of systemd that knows `PrivateUsers=identity`, and the daemons of which an older one says
+/// a tenth more because it does not.
 const IDENTITY: (u32, [&str; 2]) = (257, ["meshd", "rpcd"]);
 
 /// What other programs keep of what they did, which is not the package's to take back.
-const OTHERS: &str = "/var/lib/dpkg /var/lib/apt /var/lib/dnf /var/lib/rpm /var/cache /var/log /var/lib/systemd /var/tmp /etc/.pwd.lock \
+const OTHERS: &str = "/var/lib/dpkg /var/lib/apt /var/lib/dnf /var/lib/rpm /var/lib/systemd /var/cache /var/log \
+                      /var/tmp /etc/.pwd.lock \
                       /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /packages";
 
 /// What the beginnings are of what a removal by rpm leaves.
@@ -38,7 +39,8 @@ const OTHER_PACKAGES_OWN: [&str; 3] =
 
 /// Has rpm know that Debian has what the package asks for, as a script.
 const WHAT_DEBIAN_HAS: &str = "\
-    cd /root; { printf 'Name: debian\\nVersion: 1\\nRelease: 1\\nSummary: .\\nLicense: .\\nBuildArch: noarch\\n'; \
+    cd /root; { printf 'Name: debian\\nVersion: 1\\nRelease: 1\\nBuildArch: noarch\\n'; \
+    printf 'Summary: .\\nLicense: .\\n'; \
     rpm --query --package --requires $package | grep -v -E '^(rpmlib|config|user|group)\\(' | sort -u | \
         sed -e 's/ >= / = /' -e 's/^/Provides: /'; \
     printf '%%description\\n.\\n%%files\\n'; } > debian.spec; \
@@ -314,7 +316,8 @@ async fn dnf(machine: &Machine, what: &str) -> Result<String, Failure> {
     machine.shell(&format!("dnf -q -y --disablerepo='*' {what} 2>&1")).await
 }
 
-/// Installs, upgrades and removes the package for rpm, on a machine that has that and dnf beside its own package manager.
+/// Installs, upgrades and removes the package for rpm, on a machine that has that and dnf beside its own package
+/// manager.
 ///
 /// # Errors
 /// If dnf fails.

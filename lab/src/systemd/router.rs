@@ -19,7 +19,8 @@ const UNIT: &str = "i2plan-routerd.service";
 /// Where the seed is put first.
 const SEED: &str = "/root/seed";
 
-/// How long a unit may take to come back once nothing is in the way: the longest wait between two starts, and some.
+/// How long the router may take to come back once nothing is in the way: the longest wait between two starts,
+/// and some.
 const BACK: Duration = Duration::from_secs(90);
 
 /// How soon the node says that its router is gone.
@@ -38,8 +39,8 @@ const FULL_DISK: Fault<'static> = Fault {
     name: "a full disk under the router",
     unit: UNIT,
     cause: "systemctl stop i2plan-routerd; cd /var/lib/i2plan; mv routerd /root/; mkdir routerd; \
-            mount -t tmpfs -o size=64k,mode=700 tmpfs routerd; cp -a /root/routerd/. routerd/; chown i2plan-routerd: routerd; \
-            dd if=/dev/zero of=routerd/full bs=4k 2>/dev/null || true; systemctl start i2plan-routerd",
+            mount -t tmpfs -o size=64k,mode=700 tmpfs routerd; cp -a /root/routerd/. routerd/; \
+            chown i2plan-routerd: routerd; dd if=/dev/zero of=routerd/full bs=4k 2>/dev/null || true; systemctl start i2plan-routerd",
     says: &["/var/lib/i2plan/routerd/netdb: No space left", "SAM at 127.0.0.1:7656; "],
     cure: "rm /var/lib/i2plan/routerd/full",
 };
@@ -87,7 +88,7 @@ async fn switch_on(systems: &Systems, machine: &Machine) -> Result<Vec<Check>, F
         ))
         .await?;
     checks.extend(fault(machine, &BAD_SEED).await?);
-    let up = machine.until("the router is up", BACK, async |machine| Ok(is_up(machine).await?)).await;
+    let up = machine.until("the router is up", BACK, async |machine| is_up(machine).await).await;
     checks.push(Check::new(
         format!("{}: the router comes up by itself", BAD_SEED.name),
         up.is_ok(),
