@@ -157,6 +157,16 @@ impl Machine {
         self.shell(&format!("systemctl show -P {property} {unit}")).await
     }
 
+    /// The version of its systemd.
+    ///
+    /// # Errors
+    /// If systemd does not say it.
+    pub async fn systemd(&self) -> Result<u32, Failure> {
+        let said = self.shell("systemctl --version").await?;
+        let version = said.split_whitespace().nth(1).and_then(|version| version.parse().ok());
+        version.ok_or_else(|| Failure::new(format!("no version: {said}")))
+    }
+
     /// Runs `i2planctl --json` inside and reads what it prints.
     ///
     /// # Errors
