@@ -1725,7 +1725,8 @@ fn a_claim_to_anothers_home_takes_nothing_from_it() {
     world.down = vec![2];
     world.run(600);
     assert_eq!(world.life(0, 1), Some(meshd::Life::Present));
-    assert!(world.nodes[0].mesh.peer_report(&world.node(1), world.now()).unwrap().rtt.is_some());
+    let there = world.nodes[0].mesh.members.get(&world.node(1)).unwrap();
+    assert!(there.contact().rtt.is_some());
     // And the other is not shut out with the liar.
     let liar = world.node(2).to_string();
     world.command(0, |mesh, now| mesh.add_ban(1, &liar, String::new(), None, now)).unwrap();
