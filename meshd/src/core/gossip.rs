@@ -316,9 +316,9 @@ impl Mesh {
     }
 
     pub(super) fn on_ping(&mut self, from: &Destination, number: u64, now: Now) {
+        let asker = from.hash();
         // Strangers learn nothing.
-        if self.own.is_some() && self.members.is_member(&from.hash()) {
-            let asker = from.hash();
+        if self.own.is_some() && self.members.is_member(&asker) {
             if self.budget.may_answer(&asker, now.monotonic) {
                 let gossip = self.some_gossip(GOOD_LEN / 2, now);
                 self.reply(from, &Message::Ack(number, gossip), now);

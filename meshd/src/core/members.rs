@@ -654,6 +654,13 @@ impl Members {
         answers
     }
 
+    /// Drops what was said of a member. Returns who has said it.
+    fn acquit(&mut self, node: NodeId) -> Vec<NodeId> {
+        self.accused.remove(&node);
+        self.unsettled.insert(node);
+        self.get_mut(&node).map(Member::clear).unwrap_or_default()
+    }
+
     /// Drops what too few have said of a member for a verdict, and nobody has confirmed since; not while a part of the
     /// network is cut off, of which not everybody hears everything.
     pub(super) fn drop_lone_accusations(&mut self, now: Duration) {
@@ -666,10 +673,7 @@ impl Members {
         };
         let lone: Vec<NodeId> = self.accused().filter(is_lone).map(Member::node).collect();
         for node in lone {
-            let Some(member) = self.get_mut(&node) else { continue };
-            let accusers = member.clear();
-            self.accused.remove(&node);
-            self.unsettled.insert(node);
+            let accusers = self.acquit(node);
             self.note_refuted(&accusers, now);
         }
     }
@@ -708,10 +712,8 @@ impl Members {
         }
         let together: Vec<NodeId> = together().map(Member::node).collect();
         for node in together {
-            self.accused.remove(&node);
-            self.unsettled.insert(node);
+            self.acquit(node);
             if let Some(member) = self.get_mut(&node) {
-                member.clear();
                 member.contact_mut().doubted_at = Some(now);
             }
         }

@@ -317,3 +317,28 @@ async fn receive(socket: &UdpSocket, bridge: SocketAddr, updates: &mpsc::Sender<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_from_another_port_than_the_bridges_is_not_heard() {
+        let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        let (socket, bridge, other) = (bind().await.unwrap(), bind().await.unwrap(), bind().await.unwrap());
+        let here = socket.local_addr().unwrap();
+        let destination = Destination { padding: [3; 32], signing_key: [4; 32] };
+        for (from, says) in [(&other, "forged"), (&bridge, "right")] {
+            let datagram = format!("{}\n{says}", destination.to_base64());
+            from.send_to(datagram.as_bytes(), here).await.unwrap();
+        }
+        let (updates, mut received) = mpsc::channel(2);
+        let update = tokio::select! {
+            error = receive(&socket, bridge.local_addr().unwrap(), &updates) => panic!("{error}"),
+            update = received.recv() => update,
+        };
+        assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"right"));
+    }
+}
