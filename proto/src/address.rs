@@ -88,6 +88,19 @@ impl Ipv4Subnet {
             && host != !mask(self.prefix)
     }
 
+    /// The prefix length of the blocks that resources are shared by: 256 blocks in a subnet as far as that is
+    /// possible with blocks of 1 to 16 addresses. A /16 or larger has blocks of a /28, a /24 or smaller of one address.
+    #[must_use]
+    pub fn share_prefix(&self) -> u8 {
+        (self.prefix + 8).clamp(28, 32)
+    }
+
+    /// The block of `address`, as the bits of its first address. Members of one block have one share between them.
+    #[must_use]
+    pub fn share_of(&self, address: Ipv4Addr) -> u32 {
+        address.to_bits() & mask(self.share_prefix())
+    }
+
     /// The address of `node` in this subnet at the given attempt.
     ///
     /// Attempt 0 is where a node starts; one that has to give way to another counts up.
@@ -185,6 +198,23 @@ mod tests {
         assert!(subnet.is_host("10.1.2.6".parse().unwrap()));
         assert!(!subnet.is_host("10.1.2.7".parse().unwrap()));
         assert!(!subnet.is_host("10.1.2.9".parse().unwrap()));
+    }
+
+    #[test]
+    fn shares_are_by_blocks_that_fit_the_subnet() {
+        for (subnet, prefix) in [("10.0.0.0/8", 28), ("10.42.0.0/16", 28), ("10.42.0.0/20", 28)] {
+            assert_eq!(subnet.parse::<Ipv4Subnet>().unwrap().share_prefix(), prefix, "{subnet}");
+        }
+        for (subnet, prefix) in [("10.42.0.0/21", 29), ("10.42.0.0/24", 32), ("10.42.0.0/29", 32)] {
+            assert_eq!(subnet.parse::<Ipv4Subnet>().unwrap().share_prefix(), prefix, "{subnet}");
+        }
+        let share = |subnet: &str, address: &str| {
+            subnet.parse::<Ipv4Subnet>().unwrap().share_of(address.parse().unwrap())
+        };
+        assert_eq!(share("10.42.0.0/16", "10.42.7.31"), Ipv4Addr::new(10, 42, 7, 16).to_bits());
+        assert_eq!(share("10.42.0.0/16", "10.42.7.16"), share("10.42.0.0/16", "10.42.7.31"));
+        assert_ne!(share("10.42.0.0/16", "10.42.7.32"), share("10.42.0.0/16", "10.42.7.31"));
+        assert_ne!(share("10.42.0.0/24", "10.42.0.2"), share("10.42.0.0/24", "10.42.0.3"));
     }
 
     proptest! {
