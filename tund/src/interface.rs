@@ -85,6 +85,16 @@ impl Subnets {
         }
     }
 
+    /// The block of a member's address ([`Ipv4Subnet::share_of`]). Members without an address have one share between
+    /// them, 0.
+    #[must_use]
+    pub fn share_of(&self, address: Option<Ipv4Addr>) -> u32 {
+        let (own, prefix) = self.ipv4;
+        let network = Ipv4Addr::from_bits(own.to_bits() & mask(32, prefix) as u32);
+        let subnet = Ipv4Subnet::new(network, prefix).ok();
+        subnet.zip(address).map_or(0, |(subnet, address)| subnet.share_of(address))
+    }
+
     /// Whether another member may have this address.
     #[must_use]
     pub fn may_be_peer(&self, address: IpAddr) -> bool {
@@ -154,6 +164,15 @@ mod tests {
         assert!(fault(|i| i.ipv6 = "2001:db8::1".parse().unwrap()).contains("fd00::/8"));
         assert!(fault(|i| i.ipv6_prefix = 7).contains("/7"));
         assert!(fault(|i| i.ipv6_prefix = 129).contains("/129"));
+    }
+
+    #[test]
+    fn members_without_an_address_have_one_share() {
+        let subnets = Subnets::of(&interface());
+        let share = |address: [u8; 4]| subnets.share_of(Some(address.into()));
+        assert_eq!(share([10, 42, 7, 17]), share([10, 42, 7, 30]));
+        assert_ne!(share([10, 42, 7, 17]), share([10, 42, 7, 33]));
+        assert_eq!(subnets.share_of(None), 0);
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod pacer;
 mod peer;
 mod peers;
 mod retry;
-mod seats;
+mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -148,7 +148,7 @@ impl Tunnel {
     /// [`i2plan_ipc::ErrorKind::Invalid`] if they cannot be told apart; nothing has changed then.
     pub fn set_peers(&mut self, wanted: Vec<tund::Peer>, now: Instant) -> Result<(), ApiError> {
         peers::check(&wanted, &self.subnets)?;
-        for number in self.peers.set(wanted, &self.keys.keys, self.session.as_ref(), now) {
+        for number in self.peers.set(wanted, &self.subnets, &self.keys.keys, self.session.as_ref(), now) {
             self.pacer.remove(number);
         }
         // Handshakes with new peers begin now, not some time later; those that they have begun go on.
@@ -201,7 +201,7 @@ impl Tunnel {
         }
         let (number, open) = (peer.number, peer.is_open());
         self.pacer.push(number, packet, now);
-        if self.peers.seat(number, &self.keys.keys, &mut self.pacer, now) {
+        if self.peers.claim_slot(number, &self.keys.keys, &mut self.pacer, now) {
             if open {
                 self.peers.note_used(number, now);
             }
@@ -222,7 +222,7 @@ impl Tunnel {
                 match received {
                     Received::Done => None,
                     Received::Packet(packet) => {
-                        if self.peers.seat(number, &self.keys.keys, &mut self.pacer, now) {
+                        if self.peers.claim_slot(number, &self.keys.keys, &mut self.pacer, now) {
                             self.peers.note_used(number, now);
                         }
                         Some(packet)
@@ -234,9 +234,9 @@ impl Tunnel {
                             return None;
                         }
                         peer.expect_session(now);
-                        // Without a seat there is no answer; the peer asks again, and when it is its turn, this
+                        // Without a slot there is no answer; the peer asks again, and when it is its turn, this
                         // node calls it.
-                        if self.peers.seat(number, &self.keys.keys, &mut self.pacer, now) {
+                        if self.peers.claim_slot(number, &self.keys.keys, &mut self.pacer, now) {
                             let peer = self.peers.get_mut(number)?;
                             peer.answer(slot, answer, &mut self.pacer);
                         } else {

@@ -226,11 +226,11 @@ impl Peer {
         self.link.as_ref().is_some_and(|link| link.open)
     }
 
-    /// Whether the tunnel is of use. Without a seat it is as long as its session lasts.
-    pub(super) fn needs_link(&mut self, seated: bool, now: Instant) -> bool {
+    /// Whether the tunnel is of use. Without a slot it is as long as its session lasts.
+    pub(super) fn needs_link(&mut self, has_slot: bool, now: Instant) -> bool {
         let wanted = self.kept || self.is_wanted(now) || now < self.yields_until;
         let Some(link) = &mut self.link else { return false };
-        link.sending().is_some() || seated && wanted
+        link.sending().is_some() || has_slot && wanted
     }
 
     fn is_wanted(&self, now: Instant) -> bool {
@@ -439,9 +439,9 @@ impl Peer {
         }
     }
 
-    /// Does what is due by the clock. Without a SAM session that is only to forget old keys; without a `seat`, what
+    /// Does what is due by the clock. Without a SAM session that is only to forget old keys; without a `slot`, what
     /// there is of a session is neither kept alive nor renewed.
-    pub(super) fn tick(&mut self, attached: bool, seated: bool, pacer: &mut Pacer, now: Instant) {
+    pub(super) fn tick(&mut self, attached: bool, has_slot: bool, pacer: &mut Pacer, now: Instant) {
         let (name, number) = (self.name(), self.number);
         let wanted = self.kept || self.is_wanted(now);
         let Some(link) = &mut self.link else { return };
@@ -451,7 +451,7 @@ impl Peer {
         }
         let mut buffer = [0; MAX_HANDSHAKE];
         for pairing in link.pairings() {
-            let renews = seated && pairing.has_session();
+            let renews = has_slot && pairing.has_session();
             if let TunnResult::WriteToNetwork(message) = pairing.tunn.update_timers(&mut buffer)
                 && attached
             {
@@ -469,7 +469,7 @@ impl Peer {
             debug!(peer = name, "the session has ended");
             link.close(number, pacer);
         }
-        if !attached || !seated {
+        if !attached || !has_slot {
             return;
         }
         if wanted && !link.current.has_session() {

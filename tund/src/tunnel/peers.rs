@@ -11,7 +11,7 @@ use i2plan_proto::identity::NodeId;
 use super::MAX_PEERS;
 use super::pacer::Pacer;
 use super::peer::{Keys, Peer, addresses};
-use super::seats::{Change, Seats};
+use super::slots::{Change, TunnelSlots};
 use crate::interface::Subnets;
 use crate::session::SessionId;
 
@@ -22,8 +22,8 @@ pub(super) struct Peers {
     by_address: HashMap<IpAddr, u32>,
     by_key: HashMap<[u8; 32], u32>,
     by_node: HashMap<NodeId, u32>,
-    /// Who of them has a tunnel.
-    seats: Seats,
+    /// Which of them have a tunnel.
+    tunnels: TunnelSlots,
 }
 
 impl Peers {
@@ -55,7 +55,7 @@ impl Peers {
     /// Keeps so many tunnels from now on.
     pub(super) fn set_limit(&mut self, limit: usize, keys: &Keys, pacer: &mut Pacer, now: Instant) {
         let mut changes = Vec::new();
-        self.seats.set_limit(limit, now, &mut changes);
+        self.tunnels.set_limit(limit, now, &mut changes);
         self.apply(changes, keys, pacer, now);
         self.decide_kept();
     }
@@ -63,29 +63,29 @@ impl Peers {
     /// Keeps tunnels with all that are there open, if that is within the limit.
     fn decide_kept(&mut self) {
         let there = |peer: &Peer| peer.config.keepalive > 0;
-        let room = self.iter().filter(|peer| there(peer)).count() <= self.seats.limit();
+        let room = self.iter().filter(|peer| there(peer)).count() <= self.tunnels.limit();
         for peer in self.iter_mut() {
             peer.kept = room && there(peer);
         }
     }
 
     /// Asks for a tunnel with a peer, for a packet or a handshake. False if it has to wait for one.
-    pub(super) fn seat(&mut self, number: u32, keys: &Keys, pacer: &mut Pacer, now: Instant) -> bool {
+    pub(super) fn claim_slot(&mut self, number: u32, keys: &Keys, pacer: &mut Pacer, now: Instant) -> bool {
         let mut changes = Vec::new();
-        let seated = self.seats.ask(number, now, &mut changes);
+        let granted = self.tunnels.ask(number, now, &mut changes);
         self.apply(changes, keys, pacer, now);
-        seated
+        granted
     }
 
     /// A packet went to a peer or came from it.
     pub(super) fn note_used(&mut self, number: u32, now: Instant) {
-        self.seats.note_used(number, now);
+        self.tunnels.note_used(number, now);
     }
 
     fn apply(&mut self, changes: Vec<Change>, keys: &Keys, pacer: &mut Pacer, now: Instant) {
         for change in changes {
             match change {
-                Change::Seated(number) => {
+                Change::Granted(number) => {
                     if let Some(peer) = self.get_mut(number) {
                         peer.link(keys, now);
                         peer.want_session(pacer, now);
@@ -103,17 +103,18 @@ impl Peers {
     /// Does what is due by the clock; `attached` is whether there is a SAM session.
     pub(super) fn tick(&mut self, attached: bool, keys: &Keys, pacer: &mut Pacer, now: Instant) {
         let mut changes = Vec::new();
-        self.seats.serve(now, &mut changes);
+        self.tunnels.serve(now, &mut changes);
         self.apply(changes, keys, pacer, now);
         for peer in self.slots.iter_mut().flatten() {
-            let seated = self.seats.has(peer.number) || peer.kept && self.seats.take_free(peer.number, now);
-            if peer.kept && seated {
+            let has_slot =
+                self.tunnels.has(peer.number) || peer.kept && self.tunnels.take_free(peer.number, now);
+            if peer.kept && has_slot {
                 peer.link(keys, now);
             }
-            peer.tick(attached, seated, pacer, now);
-            if peer.is_linked() && !peer.needs_link(seated, now) {
+            peer.tick(attached, has_slot, pacer, now);
+            if peer.is_linked() && !peer.needs_link(has_slot, now) {
                 peer.unlink(pacer);
-                self.seats.end(peer.number);
+                self.tunnels.end(peer.number);
             }
         }
     }
@@ -122,6 +123,7 @@ impl Peers {
     pub(super) fn set(
         &mut self,
         wanted: Vec<tund::Peer>,
+        subnets: &Subnets,
         keys: &Keys,
         session: Option<&SessionId>,
         now: Instant,
@@ -135,7 +137,7 @@ impl Peers {
                 present.insert(peer.config.node, peer.number);
             } else {
                 removed.push(peer.number);
-                self.seats.forget(peer.number);
+                self.tunnels.forget(peer.number);
                 *slot = None;
             }
         }
@@ -159,6 +161,9 @@ impl Peers {
                 }
                 self.slots[free] = Some(peer);
             }
+        }
+        for peer in self.slots.iter().flatten() {
+            self.tunnels.set_block(peer.number, subnets.share_of(peer.config.ipv4));
         }
         self.index();
         self.decide_kept();
@@ -255,8 +260,9 @@ mod tests {
         let keys = keys(9);
         let session = session();
         let mut peers = Peers::default();
-        let set =
-            |peers: &mut Peers, wanted: Vec<_>| peers.set(wanted, &keys, Some(&session), Instant::now());
+        let set = |peers: &mut Peers, wanted: Vec<_>| {
+            peers.set(wanted, &subnets(9), &keys, Some(&session), Instant::now())
+        };
         assert!(set(&mut peers, vec![peer(1), peer(2)]).is_empty());
 
         let mut moved = peer(1);

@@ -290,6 +290,39 @@ fn all_members_are_reached_through_few_tunnels() {
     }
 }
 
+/// Addresses of one block are what one member can have invented.
+#[test]
+fn a_busy_block_of_addresses_leaves_a_tunnel_to_another() {
+    let mut node = limited(100, (16..32).chain([40]), 4);
+    let busy = |node: &mut Node| {
+        for seed in 16..32 {
+            node.queues(&udp(v4(100), v4(seed)));
+        }
+    };
+    busy(&mut node);
+    assert_eq!(node.sends().len(), 4);
+    let mut other = limited(40, [100].into_iter(), 50);
+    for second in 0..300 {
+        busy(&mut node);
+        node.queues(&udp(v4(100), v4(40)));
+        let mut arrived = 0;
+        for _ in 0..3 {
+            for (destination, message) in node.sends() {
+                // The members of the block do not answer.
+                if destination == peer(40).endpoint {
+                    arrived += usize::from(other.takes(&message).is_some());
+                }
+            }
+            for (_, message) in other.sends() {
+                node.takes(&message);
+            }
+        }
+        assert_eq!(arrived, 1, "after {second} s");
+        node.now += Duration::from_secs(1);
+        other.now += Duration::from_secs(1);
+    }
+}
+
 #[test]
 fn a_tunnel_that_gives_way_goes_on_without_another_handshake() {
     let mut node = limited(100, 1..=3, 1);
