@@ -25,7 +25,7 @@ impl Mesh {
             debug!("dropped a join request that is not for this node or not from its sender");
             return;
         }
-        if !self.door.admit_join(now.monotonic) {
+        if !self.ingress.admit_join(now.monotonic) {
             debug!("dropped a join request: too many are coming");
             return;
         }

@@ -1,9 +1,10 @@
 //! With whom this node has nothing to do: by a user's word, or after five offences within an hour.
 //!
 //! An offence is what no honest member does: a control message that does not decode, something in it with a signature
-//! that is not right (every honest member checks what it passes on), a flood. Control messages have a sender whom the
-//! router vouches for. Failed WireGuard handshakes are no offence: RAW datagrams have no sender, so anybody could have
-//! a member banned with them.
+//! that is not right (every honest member checks what it passes on). Control messages have a sender that the router
+//! vouches for. Floods are no offence: they are throttled, and the local router could forge them in any member's name.
+//! Neither are failed WireGuard handshakes: RAW datagrams have no sender, so a stranger could have a member banned with
+//! them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -61,8 +62,6 @@ pub struct Ban {
 pub(super) enum Offence {
     /// It sent what does not decode, or is not rightly signed.
     InvalidMessage,
-    /// It sent far too much.
-    Misbehaviour,
 }
 
 #[derive(Debug)]
@@ -181,7 +180,6 @@ impl Bans {
             Offence::InvalidMessage => {
                 (BanReason::InvalidMessages, "it sent messages that no honest member sends")
             }
-            Offence::Misbehaviour => (BanReason::Misbehaviour, "it sent far too many messages"),
         };
         let ban = Ban {
             node,
@@ -296,10 +294,10 @@ mod tests {
         for hour in 0..10 {
             for offence in 0..4 {
                 let when = at(hour * 3600 + offence);
-                assert_eq!(bans.strike(node(1), Offence::Misbehaviour, when), None);
+                assert_eq!(bans.strike(node(1), Offence::InvalidMessage, when), None);
             }
         }
-        assert!(bans.strike(node(1), Offence::Misbehaviour, at(9 * 3600 + 5)).is_some());
+        assert!(bans.strike(node(1), Offence::InvalidMessage, at(9 * 3600 + 5)).is_some());
         assert!(bans.is_banned(&node(1)) && !bans.is_banned(&node(2)));
     }
 

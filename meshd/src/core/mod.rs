@@ -13,7 +13,7 @@
 //!   that this may take; `compare`: finding what was missed; `detector`: finding who is there.
 //! * `joining`, `admission`, `invites`: becoming a member, from both sides.
 //! * `exclusion`, `bans`: who is out, for this node or for all; leaving.
-//! * `door`: how much is listened to at all.
+//! * `ingress`: which control datagrams are looked at; `shares`: rates that are shared by address.
 //! * `report`: what users see. [`state`]: what is remembered over a restart.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -46,22 +46,23 @@ mod admission;
 mod bans;
 mod compare;
 mod detector;
-mod door;
 mod exclusion;
 mod gossip;
+mod ingress;
 mod invites;
 mod joining;
 mod members;
 mod own;
 mod report;
 mod rumors;
+mod shares;
 pub mod state;
 mod verified;
 
 use bans::{Bans, Offence};
 use detector::Detector;
-use door::Door;
 use gossip::{Announcer, MAX_ADDRESSES, claims_own_address};
+use ingress::{IngressLimits, Sender};
 use joining::Joining;
 use members::{Member, Members, claim};
 use own::{Farewell, until_rotation};
@@ -86,9 +87,6 @@ const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// How long nothing must have come from it meanwhile.
 const FORGET_SILENT: Duration = Duration::from_secs(24 * 3600);
-
-/// Members that send too much have offended once in this time.
-const FLOOD: Duration = Duration::from_secs(10);
 
 /// How long after its WireGuard key has expired a member is forgotten that has not published another.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -269,7 +267,7 @@ pub struct Mesh {
     invites: invites::Invites,
     members: Members,
     bans: Bans,
-    door: Door,
+    ingress: IngressLimits,
     detector: Detector,
     rumors: Rumors,
     budget: Budget,
@@ -296,8 +294,6 @@ pub struct Mesh {
     /// When other members' records must be on disk: news of them alone can wait a little.
     save_records_at: Option<Duration>,
     peers_version: u64,
-    /// When a member last sent far too much.
-    flood_noted_at: Option<Duration>,
     /// Others have been told that this node shuts down.
     shut_down: bool,
     /// Who has given a sign of life and has not been told of yet.
@@ -324,7 +320,7 @@ impl Mesh {
             former: state.former,
             invites: invites::Invites::new(state.invites),
             members: Members::default(),
-            door: Door::new(),
+            ingress: IngressLimits::new(),
             own: None,
             own_pulse: None,
             refresh: Refresh::Waiting,
@@ -341,7 +337,6 @@ impl Mesh {
             save_records_at: None,
             housekeeping_at: Some(now.monotonic),
             peers_version: 0,
-            flood_noted_at: None,
             shut_down: false,
             awake: BTreeSet::new(),
         };
@@ -848,15 +843,9 @@ impl Mesh {
             debug!(from = %sender.short(), "dropped a control message that is for another");
             return;
         }
-        let asked = self.joining.as_ref().is_some_and(|joining| joining.control() == sender);
-        let member = self.members.is_member(&sender);
-        if !self.door.admit(&sender, asked || member, now.monotonic) {
+        // Dropped without a strike: the local router can forge senders.
+        if !self.ingress.admit(&sender, self.sender_at(&sender), now.monotonic) {
             debug!(from = %sender.short(), "dropped a control message: too many are coming");
-            // A flood is one offence in ten seconds, not one in each datagram.
-            if member && self.flood_noted_at.is_none_or(|noted| now.monotonic >= noted + FLOOD) {
-                self.flood_noted_at = Some(now.monotonic);
-                self.strike(from, Offence::Misbehaviour, now);
-            }
             return;
         }
         let message = match Datagram::from_bytes(payload) {
@@ -894,6 +883,18 @@ impl Mesh {
             }
             Message::Want(entries) => self.on_want(from, entries, now),
         }
+    }
+
+    /// What the sender at a destination is to this node.
+    fn sender_at(&self, control: &DestinationHash) -> Sender {
+        let member = self.members.at(control).find_map(|node| self.members.get(&node));
+        if let (Some(member), Some(membership)) = (member, &self.membership) {
+            let address = member.record.value.ipv4;
+            let share = membership.charter.value.subnet.share_of(address);
+            return Sender::Member { share, address: address.to_bits() };
+        }
+        let asked = self.joining.as_ref().is_some_and(|joining| joining.control() == *control);
+        if asked { Sender::Asked } else { Sender::Stranger }
     }
 
     /// Whether this node takes what is addressed so.

@@ -16,7 +16,7 @@ use i2plan_proto::message::Entry;
 use rand::Rng;
 use rand::seq::SliceRandom as _;
 
-use super::door::Senders;
+use super::ingress::Senders;
 
 /// What I2P adds to a repliable datagram, bytes: the sender's destination and its signature.
 pub(super) const ENVELOPE: usize = 455;

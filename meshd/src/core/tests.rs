@@ -1590,7 +1590,7 @@ fn what_was_meant_for_another_is_not_heard() {
     let heard = |world: &World| world.nodes[0].mesh.members.get(&there).unwrap().contact().last_heard;
     let before = heard(&world);
     world.time += Duration::from_secs(1);
-    // By the hundred it would be a flood; so it is not even that.
+    // By the hundred it would use up what the member may send; so it is not counted at all.
     let ping = Message::Ping(1, Gossip::default());
     for _ in 0..300 {
         let now = world.now();
