@@ -171,7 +171,7 @@ impl World {
 
     /// Lets something happen.
     fn step(&mut self, choices: &mut Unstructured<'_>) -> Result<()> {
-        // Who sends a stranger's allowance at once is not heard any more, which is for the tests of the door to see.
+        // A stranger that has used up its allowance is not heard, which is for the tests of the ingress limits to see.
         if self.said.values().any(|count| *count >= 8) || self.said.len() >= 100 {
             self.pass(Duration::from_secs(10));
             self.said.clear();

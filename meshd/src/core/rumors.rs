@@ -17,6 +17,7 @@ use rand::Rng;
 use rand::seq::SliceRandom as _;
 
 use super::ingress::Senders;
+use super::shares::Place;
 
 /// What I2P adds to a repliable datagram, bytes: the sender's destination and its signature.
 pub(super) const ENVELOPE: usize = 455;
@@ -56,8 +57,12 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(8);
 /// So often at most it waits longer: up to four minutes. What is asked for may not be there, because somebody lied.
 const LONGER: u8 = 5;
 
-/// Nodes of which something was asked for and has not come, at most.
+/// Nodes of which something was asked for and has not come, at most. Members can claim entries of nodes that do not
+/// exist, so this is shared by the addresses of the members that were asked.
 const MAX_OPEN: usize = 4096;
+
+/// Between two searches for questions whose time is over.
+const PURGE: Duration = Duration::from_secs(1);
 
 /// What is news; first of all what bears on who is a member, of which nobody can make others say much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +89,74 @@ struct Open {
     word: u64,
     until: Duration,
     asked: u8,
+    /// The member that was asked last.
+    of: Place,
+}
+
+/// The questions that are not answered yet, by node.
+#[derive(Debug, Default)]
+struct Questions {
+    open: HashMap<NodeId, Open>,
+    /// How many there are of each block and of each address in it.
+    counts: HashMap<u32, (usize, HashMap<u32, usize>)>,
+    purge_at: Duration,
+}
+
+impl Questions {
+    /// Notes a question to a member, in place of one about the same node. False if there is no room for it.
+    fn put(&mut self, node: NodeId, open: Open, now: Duration) -> bool {
+        self.remove(&node);
+        if self.open.len() >= MAX_OPEN && now >= self.purge_at {
+            self.purge_at = now + PURGE;
+            let over = self.open.iter().filter(|(_, open)| open.until <= now).map(|(node, _)| *node);
+            for node in over.collect::<Vec<_>>() {
+                self.remove(&node);
+            }
+        }
+        if self.open.len() >= MAX_OPEN {
+            let Some(victim) = self.victim(open.of) else { return false };
+            self.remove(&victim);
+        }
+        let (block, addresses) = self.counts.entry(open.of.block).or_default();
+        *block += 1;
+        *addresses.entry(open.of.address).or_default() += 1;
+        self.open.insert(node, open);
+        true
+    }
+
+    /// The question that gives way to one to this member: of the block with the most, if that has more than this one's
+    /// would have then; else of the address with the most in this one's block, by the same rule.
+    fn victim(&self, newcomer: Place) -> Option<NodeId> {
+        let (mine, own) = match self.counts.get(&newcomer.block) {
+            Some((block, addresses)) => (*block, addresses.get(&newcomer.address).copied().unwrap_or(0)),
+            None => (0, 0),
+        };
+        let (most, (count, _)) = self.counts.iter().max_by_key(|(block, (count, _))| (*count, **block))?;
+        let block = if *count > mine + 1 { *most } else { newcomer.block };
+        let (_, addresses) = self.counts.get(&block)?;
+        let (address, count) = addresses.iter().max_by_key(|(address, count)| (**count, **address))?;
+        if block == newcomer.block && *count <= own + 1 {
+            return None;
+        }
+        let of = Place { block, address: *address };
+        // The one that would stay the longest: a lie is never answered.
+        let questions = self.open.iter().filter(|(_, open)| open.of == of);
+        questions.max_by_key(|(node, open)| (open.until, **node)).map(|(node, _)| *node)
+    }
+
+    fn remove(&mut self, node: &NodeId) {
+        let Some(Open { of, .. }) = self.open.remove(node) else { return };
+        if let Some((block, addresses)) = self.counts.get_mut(&of.block) {
+            *block -= 1;
+            if let Some(count) = addresses.get_mut(&of.address) {
+                *count -= 1;
+            }
+            addresses.retain(|_, count| *count > 0);
+            if addresses.is_empty() {
+                self.counts.remove(&of.block);
+            }
+        }
+    }
 }
 
 /// How many members of which it had not known a node has heard of since some time.
@@ -144,7 +217,7 @@ pub(super) struct Rumors {
     recent: VecDeque<(Topic, Duration)>,
     next: Duration,
     wants: Wants,
-    open: HashMap<NodeId, Open>,
+    questions: Questions,
 }
 
 impl Rumors {
@@ -155,7 +228,7 @@ impl Rumors {
             recent: VecDeque::new(),
             next: Duration::ZERO,
             wants: Wants::default(),
-            open: HashMap::new(),
+            questions: Questions::default(),
         }
     }
 
@@ -268,31 +341,21 @@ impl Rumors {
         self.wants.put_back(to, entries);
     }
 
-    /// Whether to ask for what somebody has of a node, up to this word.
-    pub(super) fn should_ask(&mut self, node: NodeId, word: u64, now: Duration) -> bool {
-        if self.open.len() >= MAX_OPEN {
-            self.open.retain(|_, open| open.until > now);
+    /// Whether to ask a member for what it has of a node, up to this word. It is taken to be asked then.
+    pub(super) fn should_ask(&mut self, of: Place, node: NodeId, word: u64, now: Duration) -> bool {
+        let open = self.questions.open.get(&node).copied();
+        if open.is_some_and(|open| open.word >= word && open.until > now) {
+            return false;
         }
-        let full = self.open.len() >= MAX_OPEN;
-        match self.open.get_mut(&node) {
-            Some(open) if open.word >= word && open.until > now => false,
-            Some(open) => {
-                open.asked = if open.word >= word { open.asked.saturating_add(1) } else { 1 };
-                open.word = open.word.max(word);
-                open.until = now + FIRST_PATIENCE * 2u32.pow(((open.asked - 1) / 2).min(LONGER).into());
-                true
-            }
-            None if full => false,
-            None => {
-                self.open.insert(node, Open { word, until: now + FIRST_PATIENCE, asked: 1 });
-                true
-            }
-        }
+        let asked = open.filter(|open| open.word >= word).map_or(1, |open| open.asked.saturating_add(1));
+        let word = open.map_or(word, |open| open.word.max(word));
+        let until = now + FIRST_PATIENCE * 2u32.pow(((asked - 1) / 2).min(LONGER).into());
+        self.questions.put(node, Open { word, until, asked, of }, now)
     }
 
     /// Something came of a node.
     pub(super) fn answered(&mut self, node: &NodeId) {
-        self.open.remove(node);
+        self.questions.remove(node);
     }
 }
 
@@ -553,21 +616,94 @@ mod tests {
         assert_eq!(rumors.round(SECOND).len(), MAX_TOLD + 2);
     }
 
+    /// Addresses count up through blocks of sixteen.
+    fn of(address: u32) -> Place {
+        Place { block: address & !15, address }
+    }
+
+    fn node(number: u32) -> NodeId {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        NodeId(id)
+    }
+
+    fn consistent(questions: &Questions) -> bool {
+        let sum: usize = questions.counts.values().map(|(count, _)| count).sum();
+        let inner: usize = questions.counts.values().flat_map(|(_, addresses)| addresses.values()).sum();
+        (sum, inner) == (questions.open.len(), questions.open.len()) && sum <= MAX_OPEN
+    }
+
+    /// A member can claim entries of nodes that do not exist, from each of its addresses.
+    #[test]
+    fn invented_nodes_do_not_keep_others_from_being_asked_for() {
+        let mut rumors = Rumors::new();
+        let mut invented = 1_000_000;
+        let mut open = 0;
+        for second in 1..60 {
+            let now = SECOND * second;
+            for address in 17..32 {
+                for _ in 0..300 {
+                    invented += 1;
+                    rumors.should_ask(of(address), node(invented), 7, now);
+                }
+            }
+            // What one member of another block tells of is asked for, until that block has its half.
+            for _ in 0..30 {
+                open += 1;
+                assert!(rumors.should_ask(of(1), node(open), 7, now), "after {second} s");
+                assert!(!rumors.should_ask(of(20), node(open), 7, now));
+            }
+            assert!(consistent(&rumors.questions));
+        }
+        // And in the attacker's own block another address has its share.
+        for number in 500_000..500_100 {
+            assert!(rumors.should_ask(of(16), node(number), 7, SECOND * 60));
+        }
+    }
+
+    #[test]
+    fn open_questions_are_shared_by_block_and_address() {
+        let mut rumors = Rumors::new();
+        let mut number = 0;
+        let mut ask = |rumors: &mut Rumors, address: u32, times: usize| {
+            let asked = (0..times).filter(|_| {
+                number += 1;
+                rumors.should_ask(of(address), node(number), 7, SECOND)
+            });
+            asked.count()
+        };
+        assert_eq!(ask(&mut rumors, 16, 5000), MAX_OPEN);
+        assert_eq!(ask(&mut rumors, 1, 5000), MAX_OPEN / 2);
+        assert_eq!(ask(&mut rumors, 2, 5000), MAX_OPEN / 4);
+        assert_eq!(ask(&mut rumors, 16, 5000), 0);
+        let counts = &rumors.questions.counts;
+        assert_eq!(
+            (counts[&16].0, counts[&0].0, counts[&0].1[&1]),
+            (MAX_OPEN / 2, MAX_OPEN / 2, MAX_OPEN / 4)
+        );
+        // Their time over, there is room again.
+        let later = SECOND * 20;
+        assert!(rumors.should_ask(of(16), node(1_000_000), 7, later));
+        assert_eq!(rumors.questions.open.len(), 1);
+        rumors.answered(&node(1_000_000));
+        assert!(rumors.questions.open.is_empty() && rumors.questions.counts.is_empty());
+    }
+
     #[test]
     fn the_same_is_asked_for_ever_more_rarely() {
         let mut rumors = Rumors::new();
         let node = NodeId([1; 32]);
         let mut asked = Vec::new();
         for second in 0..2000 {
-            if rumors.should_ask(node, 7, SECOND * second) {
+            if rumors.should_ask(of(1), node, 7, SECOND * second) {
                 asked.push(second);
             }
         }
         // Before it did not give up, a node for which many had no bytes never learned of some members.
         assert_eq!(asked, [0, 8, 16, 32, 48, 80, 112, 176, 240, 368, 496, 752, 1008, 1264, 1520, 1776]);
-        // What is newer still is asked for at once.
-        assert!(rumors.should_ask(node, 8, SECOND * 2000));
+        // What is newer still is asked for immediately.
+        assert!(rumors.should_ask(of(2), node, 8, SECOND * 2000));
         rumors.answered(&node);
-        assert!(rumors.should_ask(node, 8, SECOND * 2000));
+        assert!(rumors.should_ask(of(2), node, 8, SECOND * 2000));
     }
 }
