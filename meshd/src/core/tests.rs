@@ -1608,6 +1608,28 @@ fn what_was_meant_for_another_is_not_heard() {
     }
 }
 
+/// The local router can forge senders: what comes in a member's name must not have it banned, or silence others.
+#[test]
+fn a_flood_leads_to_no_ban_and_silences_no_other_member() {
+    let mut world = World::network(&[0, 0]);
+    let (flooder, other) = (world.nodes[1].identity.control, world.nodes[2].identity.control);
+    let mine = world.nodes[0].identity.control;
+    let there = world.node(2);
+    let ping = Message::Ping(1, Gossip::default()).to_datagram(&mine);
+    for _ in 0..120 {
+        world.time += Duration::from_millis(500);
+        let now = world.now();
+        for _ in 0..500 {
+            world.nodes[0].mesh.on_datagram(&flooder, &ping, now);
+        }
+        world.nodes[0].mesh.on_datagram(&other, &ping, now);
+        let heard = world.nodes[0].mesh.members.get(&there).unwrap().contact().last_heard;
+        assert_eq!(heard, Some(now.monotonic));
+        world.nodes[0].mesh.take_turn();
+    }
+    assert_eq!(world.nodes[0].mesh.bans.iter().count(), 0);
+}
+
 /// At 20 % loss rumors miss one in a hundred, who then waited for comparisons, of which every third finds what it should.
 #[test]
 fn whom_rumors_have_missed_finds_what_was_news_in_the_next_message() {
