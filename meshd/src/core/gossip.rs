@@ -22,10 +22,8 @@ use tracing::{debug, info, warn};
 use super::bans::Offence;
 use super::compare::{has_more, nothing};
 use super::detector::{Acked, Task};
-use super::ingress::Sender;
 use super::members::{ACCUSERS, Member, Merge};
 use super::rumors::{FANOUT, Topic};
-use super::shares::Place;
 use super::state::Former;
 use super::verified::VerifiedRecord;
 use super::{Action, CLOCK_TOLERANCE, Mesh, Now, Pending, Refresh, SAVE_RECORDS_AFTER};
@@ -392,15 +390,13 @@ impl Mesh {
 
     /// Asks somebody for what is newer there: with each, the word that is known to be there.
     fn ask_for(&mut self, from: &Destination, wanted: Vec<(Entry, u64)>, now: Now) {
-        let Sender::Member { share, address } = self.sender_at(&from.hash()) else { return };
-        let of = Place { block: share, address };
+        let places = self.places_at(&from.hash());
         let mut entries = Vec::new();
         for (mine, word) in wanted {
             let left = self.members.gone(&mine.node).is_some_and(|gone| gone.value.sequence >= word);
-            if !left
-                && entries.len() < MAX_ENTRIES
-                && self.rumors.should_ask(of, mine.node, word, now.monotonic)
-            {
+            let mut ask =
+                || places.iter().any(|of| self.rumors.should_ask(*of, mine.node, word, now.monotonic));
+            if !left && entries.len() < MAX_ENTRIES && ask() {
                 entries.push(mine);
             }
         }

@@ -67,6 +67,7 @@ use joining::Joining;
 use members::{Member, Members, claim};
 use own::{Farewell, until_rotation};
 use rumors::{Budget, Rumors};
+use shares::Place;
 use state::{Former, Membership, Remembered, State};
 
 pub use compare::fingerprint;
@@ -844,7 +845,7 @@ impl Mesh {
             return;
         }
         // Dropped without a strike: the local router can forge senders.
-        if !self.ingress.admit(&sender, self.sender_at(&sender), now.monotonic) {
+        if !self.admits(&sender, now) {
             debug!(from = %sender.short(), "dropped a control message: too many are coming");
             return;
         }
@@ -885,16 +886,27 @@ impl Mesh {
         }
     }
 
-    /// What the sender at a destination is to this node.
-    fn sender_at(&self, control: &DestinationHash) -> Sender {
-        let member = self.members.at(control).find_map(|node| self.members.get(&node));
-        if let (Some(member), Some(membership)) = (member, &self.membership) {
-            let address = member.record.value.ipv4;
-            let share = membership.charter.value.subnet.share_of(address);
-            return Sender::Member { share, address: address.to_bits() };
+    /// The addresses of the members that say that a control destination is theirs. It is not proven to be, so there may
+    /// be several; what is refused at the expense of one must be tried at that of the next.
+    fn places_at(&self, control: &DestinationHash) -> Vec<Place> {
+        let Some(membership) = &self.membership else { return Vec::new() };
+        let subnet = membership.charter.value.subnet;
+        let members = self.members.at(control).filter_map(|node| self.members.get(&node));
+        let addresses = members.map(|member| member.record.value.ipv4);
+        addresses.map(|ipv4| Place { block: subnet.share_of(ipv4), address: ipv4.to_bits() }).collect()
+    }
+
+    /// Whether a datagram from this destination is looked at.
+    fn admits(&mut self, from: &DestinationHash, now: Now) -> bool {
+        let places = self.places_at(from);
+        if places.is_empty() {
+            let asked = self.joining.as_ref().is_some_and(|joining| joining.control() == *from);
+            let sender = if asked { Sender::Asked } else { Sender::Stranger };
+            return self.ingress.admit(from, sender, now.monotonic);
         }
-        let asked = self.joining.as_ref().is_some_and(|joining| joining.control() == *control);
-        if asked { Sender::Asked } else { Sender::Stranger }
+        places.into_iter().any(|Place { block, address }| {
+            self.ingress.admit(from, Sender::Member { share: block, address }, now.monotonic)
+        })
     }
 
     /// Whether this node takes what is addressed so.

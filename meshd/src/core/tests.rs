@@ -1608,13 +1608,21 @@ fn what_was_meant_for_another_is_not_heard() {
     }
 }
 
-/// The local router can forge senders: what comes in a member's name must not have it banned, or silence others.
+/// The local router can forge senders: what comes in a member's name must not have it banned, or silence others. Nor
+/// does it help to say that the destination of another is one's own.
 #[test]
 fn a_flood_leads_to_no_ban_and_silences_no_other_member() {
     let mut world = World::network(&[0, 0]);
     let (flooder, other) = (world.nodes[1].identity.control, world.nodes[2].identity.control);
+    let mut record = world.nodes[1].mesh.own.clone().unwrap();
+    record.value.sequence += 1_000_000;
+    record.value.home = Some(Box::new(other));
+    record.signature = record.value.sign(&world.nodes[1].key);
+    world.hand(1, 0, &news(record));
     let mine = world.nodes[0].identity.control;
     let there = world.node(2);
+    let claimants: Vec<_> = world.nodes[0].mesh.members.at(&other.hash()).collect();
+    assert_eq!(claimants, [world.node(1), there]);
     let ping = Message::Ping(1, Gossip::default()).to_datagram(&mine);
     for _ in 0..120 {
         world.time += Duration::from_millis(500);
