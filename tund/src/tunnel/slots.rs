@@ -206,6 +206,11 @@ impl TunnelSlots {
         if let Some(idle) = self.first(|_| true, |slot| slot.used, IDLE, now) {
             return heads.first().map(|first| (*first, Some(idle)));
         }
+        // What one block without a slot cannot have, no other can.
+        heads.dedup_by_key(|peer| match slots_of(self.block(*peer)) {
+            0 => None,
+            _ => Some(*peer),
+        });
         let most = largest(counts)?;
         heads.into_iter().find_map(|peer| {
             let block = self.block(peer);
