@@ -188,7 +188,7 @@ mod tests {
         Shares::new((3 * COST, 7 * COST), room)
     }
 
-    /// How many of so many are within a share.
+    /// Tries to take one `times` times. Returns how many were within a share.
     fn take(shares: &mut Shares, place: Place, times: usize, now: Duration) -> usize {
         let taken = (0..times).filter(|_| {
             let from = shares.source(place, now);
