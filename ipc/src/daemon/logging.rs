@@ -52,6 +52,9 @@ const QUIET: &str = "boringtun=off,emissary=error";
 /// What is never logged, whatever the filter says: emissary repeats lines of SAM, which private keys stand in.
 const SECRET: &str = "emissary::sam";
 
+/// What is always logged, whatever the filter says: why the process ends.
+const VITAL: &str = super::panics::TARGET;
+
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -115,7 +118,8 @@ fn parse_filter(text: &str) -> Result<Targets, String> {
     let filter: Targets = text.parse().map_err(|error| format!("{error}; {expected}"))?;
     let allowed = filter.iter().filter(|(target, _)| !target.starts_with(SECRET));
     let level = filter.default_level().unwrap_or(LevelFilter::OFF);
-    Ok(Targets::new().with_default(level).with_targets(allowed).with_target(SECRET, LevelFilter::OFF))
+    let filter = Targets::new().with_default(level).with_targets(allowed);
+    Ok(filter.with_target(SECRET, LevelFilter::OFF).with_target(VITAL, LevelFilter::ERROR))
 }
 
 /// Whether standard error goes to the journal: systemd says of which file that is so (systemd.exec(5)).
@@ -139,7 +143,7 @@ pub fn check() -> Result<(), LogError> {
     Settings::read(variable, false).map(drop)
 }
 
-/// Starts logging as the environment says.
+/// Starts logging as the environment says. From then on a panic is logged and ends the process ([`super::panics`]).
 ///
 /// # Errors
 /// [`LogError`] if a variable does not hold what it should.
@@ -169,6 +173,7 @@ fn start(observer: Option<Observer<impl Fn(Line) + Send + Sync + 'static>>) -> R
     // The last to see an event, which has been written then.
     let fatal = warnings_are_fatal.then_some(Fatal);
     tracing_subscriber::registry().with(lines).with(filter).with(observer).with(fatal).init();
+    super::panics::install();
     Ok(())
 }
 
@@ -312,14 +317,18 @@ impl<S: Subscriber, F: Fn(Line) + Send + Sync + 'static> Layer<S> for Observer<F
 }
 
 /// A message and its fields as one line, up to a length.
-struct Text {
+pub(super) struct Text {
     text: String,
     most: usize,
 }
 
 impl Text {
-    fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self { text: String::new(), most }
+    }
+
+    pub(super) fn into_string(self) -> String {
+        self.text
     }
 }
 
@@ -410,6 +419,13 @@ mod tests {
         }
         assert_eq!(enabled(&[("I2PLAN_LOG", "emissary=info")], "emissary::netdb"), 3);
         assert_eq!(enabled(&[("DEBUG_I2P", "debug")], "emissary::netdb"), 1);
+    }
+
+    #[test]
+    fn panics_are_logged_whatever_the_filter_says() {
+        for filter in ["off", "i2plan_meshd=info", "i2plan_ipc::daemon::panics=off,info"] {
+            assert_eq!(enabled(&[("I2PLAN_LOG", filter)], "i2plan_ipc::daemon::panics"), 1, "{filter}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod durable;
 pub mod hardening;
 pub mod logging;
 pub mod notify;
+pub mod panics;
 pub mod program;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
