@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use boringtun::x25519::StaticSecret;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{self, Drops, PeerStats};
+use i2plan_ipc::daemon::panics::{Panicked, Throttle, contain};
 use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::identity::NodeId;
 use tokio::io::Interest;
@@ -15,7 +16,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::device::Device;
 use crate::readiness;
@@ -73,6 +74,22 @@ pub struct DataPath {
     packet: Box<[u8]>,
     draining: Option<Draining>,
     turns: Turns,
+    panics: Panics,
+}
+
+/// The datagrams that made the tunnel panic.
+struct Panics {
+    started: Instant,
+    throttle: Throttle,
+}
+
+impl Panics {
+    fn note(&mut self, panicked: &Panicked, now: Instant) {
+        if let Some(suppressed) = self.throttle.admit(now.saturating_duration_since(self.started)) {
+            let Panicked { location, message } = panicked;
+            error!(%location, error = %message, suppressed, "a datagram made the tunnel panic");
+        }
+    }
 }
 
 /// The process is to stop.
@@ -123,6 +140,7 @@ impl DataPath {
             packet: vec![0; MAX_PACKET.max(MAX_MESSAGE) + 1].into(),
             draining: None,
             turns: Turns::default(),
+            panics: Panics { started: Instant::now(), throttle: Throttle::default() },
         })
     }
 
@@ -159,7 +177,14 @@ impl DataPath {
             match incoming.try_recv_from(&mut self.packet) {
                 Ok((_, from)) if !session.is_bridge(from) => self.tunnel.note_unknown(),
                 Ok((len, _)) => {
-                    if let Some(packet) = self.tunnel.handle_datagram(&self.packet[..len], Instant::now())
+                    let (now, message) = (Instant::now(), &self.packet[..len]);
+                    let tunnel = &mut self.tunnel;
+                    let packet =
+                        contain(move || tunnel.handle_datagram(message, now)).unwrap_or_else(|panicked| {
+                            self.panics.note(&panicked, now);
+                            None
+                        });
+                    if let Some(packet) = packet
                         && let Err(error) = self.device.get_ref().send(packet)
                     {
                         debug!(%error, "the interface does not take a packet");

@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 
+use super::containment::DatagramContainment;
 use super::deafness::{Deafness, Signs};
 use super::health;
 use super::observer::{self, Observer};
@@ -182,6 +183,7 @@ struct Daemon {
     storage: Storage,
     row: Arc<Row>,
     observer: Observer,
+    containment: DatagramContainment,
     started: Instant,
     me: Option<keyd::Identity>,
     mesh: Option<Mesh>,
@@ -254,6 +256,7 @@ impl Daemon {
             storage,
             row: options.row,
             observer: Observer::default(),
+            containment: DatagramContainment::default(),
             started: now,
             me: None,
             mesh: None,
@@ -523,7 +526,8 @@ impl Daemon {
             }
             Update::Datagram { from, payload } => {
                 if let Some(mesh) = &mut self.mesh {
-                    mesh.on_datagram(&from, &payload, now);
+                    let work = || mesh.on_datagram(&from, &payload, now);
+                    self.containment.handle(|| from.hash(), now.monotonic, work);
                 }
             }
             Update::Found { hash, destination } => {

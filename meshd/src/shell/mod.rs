@@ -1,5 +1,6 @@
 //! The I/O around the core: files, sockets, the other daemons, time.
 
+mod containment;
 pub mod daemon;
 mod deafness;
 mod health;
