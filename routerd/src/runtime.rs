@@ -19,11 +19,13 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures::Stream;
+use i2plan_ipc::daemon::panics::contain;
 use rand::{CryptoRng, RngExt};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
+use tracing::error;
 
 /// How long a router may take to reach another.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
@@ -46,14 +48,26 @@ pub async fn broken() {
     let _ = BROKEN.subscribe().wait_for(|broken| *broken).await;
 }
 
-/// Goes with a part of a router, and raises the alarm if that panics.
-struct Alarm;
+/// A part of a router. If it panics, that is logged, and it ends without a value.
+struct Part<F>(Pin<Box<F>>);
 
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            BROKEN.send_replace(true);
-        }
+impl<F: Future> Part<F> {
+    fn new(future: F) -> Self {
+        Self(Box::pin(future))
+    }
+}
+
+impl<F: Future> Future for Part<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        contain(|| self.0.as_mut().poll(cx)).map_or_else(
+            |panicked| {
+                error!(location = %panicked.location, error = %panicked.message, "a part of the router panicked");
+                Poll::Ready(None)
+            },
+            |poll| poll.map(Some),
+        )
     }
 }
 
@@ -222,7 +236,7 @@ impl UdpSocket for Udp {
 /// Futures that run together.
 #[derive(Debug)]
 pub struct Tasks<T> {
-    set: tokio::task::JoinSet<T>,
+    set: tokio::task::JoinSet<Option<T>>,
     /// Who polled while there was nothing to wait for.
     idle: Option<Waker>,
 }
@@ -241,7 +255,7 @@ impl<T: Send + 'static> JoinSet<T> for Tasks<T> {
         F: Future<Output = T> + Send + 'static,
         F::Output: Send,
     {
-        self.set.spawn(future);
+        self.set.spawn(Part::new(future));
         if let Some(waker) = self.idle.take() {
             waker.wake();
         }
@@ -254,9 +268,9 @@ impl<T: Send + 'static> Stream for Tasks<T> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         loop {
             match self.set.poll_join_next(cx) {
-                Poll::Ready(Some(Ok(value))) => return Poll::Ready(Some(value)),
+                Poll::Ready(Some(Ok(Some(value)))) => return Poll::Ready(Some(value)),
                 // A task that panicked has no value; the others go on.
-                Poll::Ready(Some(Err(_))) => {}
+                Poll::Ready(Some(Ok(None) | Err(_))) => {}
                 // The set is empty, not finished: more may be pushed.
                 Poll::Ready(None) | Poll::Pending => {
                     self.idle = Some(cx.waker().clone());
@@ -326,8 +340,9 @@ impl Runtime for Tokio {
         F::Output: Send,
     {
         tokio::spawn(async move {
-            let _alarm = Alarm;
-            future.await
+            if Part::new(future).await.is_none() {
+                BROKEN.send_replace(true);
+            }
         });
     }
 
@@ -401,6 +416,23 @@ mod tests {
         socket.send_to(b"sent", here).await.unwrap();
         let mut buffer = [0; 8];
         assert_eq!(socket.recv_from(&mut buffer).await, Some((4, here)));
+    }
+
+    #[tokio::test]
+    async fn of_futures_that_run_together_one_may_panic() {
+        let mut tasks = Tokio::join_set();
+        tasks.push(async { panic!("one ends") });
+        tasks.push(async { 1 });
+        tasks.push(async {
+            tokio::task::yield_now().await;
+            2
+        });
+        let mut values = Vec::new();
+        while values.len() < 2 {
+            values.extend(futures::StreamExt::next(&mut tasks).await);
+        }
+        values.sort_unstable();
+        assert_eq!(values, [1, 2]);
     }
 
     #[tokio::test]
