@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
+use i2plan_ipc::daemon::panics::EXIT_STATUS;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
@@ -96,6 +97,7 @@ impl Events {
 #[must_use]
 pub fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
+        (Some(code), _) if code == i32::from(EXIT_STATUS) => format!("panicked (exit code {code})"),
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(number)) => {
             let name = Signal::try_from(number).map_or("an unknown signal", Signal::as_str);
@@ -118,6 +120,7 @@ mod tests {
     fn ends_are_named() {
         let status = |raw| describe(ExitStatus::from_raw(raw));
         assert_eq!(status(3 << 8), "exited with code 3");
+        assert_eq!(status(101 << 8), "panicked (exit code 101)");
         assert_eq!(status(9), "was killed by SIGKILL (9)");
         assert_eq!(status(31), "was killed by SIGSYS (31): it made a system call that its sandbox forbids");
         assert_eq!(status(64), "was killed by an unknown signal (64)");

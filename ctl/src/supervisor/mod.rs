@@ -224,8 +224,14 @@ struct Running {
 impl Running {
     fn start(daemon: Daemon, events: Events, failed: mpsc::Sender<Failure>) -> Self {
         let (goal, shall) = watch::channel(Goal::Run);
+        let name = daemon.name;
+        let supervising = tokio::spawn(daemon.supervise(shall, events));
         let task = tokio::spawn(async move {
-            if let Err(failure) = daemon.supervise(shall, events).await {
+            // A panic ends the daemon's process too, which a node cannot be left without.
+            let result = supervising.await.unwrap_or_else(|error| {
+                Err(Failure::internal(format!("the supervision of {name} failed: {error}")))
+            });
+            if let Err(failure) = result {
                 // Full if another has failed before: one is enough to stop all.
                 let _ = failed.try_send(failure);
             }
