@@ -1,7 +1,7 @@
 //! What a member publishes about itself.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -22,28 +22,59 @@ impl NodeName {
     /// Longest name, bytes.
     pub const MAX_LEN: usize = 63;
 
+    /// Words that mean something else than a member of that name where members are named.
+    pub const RESERVED: [&str; 7] = ["self", "me", "all", "any", "none", "founder", "localhost"];
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Reads a name that another member has chosen: its length and characters are checked. What it says is not, unlike
+    /// by [`NodeName::from_str`]; where a person names a member, node ids and addresses win over names.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is no name.
+    pub fn of_member(name: &str) -> Result<Self, DecodeError> {
+        if name.is_empty() || name.len() > Self::MAX_LEN {
+            return Err(invalid_name("it must have 1 to 63 characters"));
+        }
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+            return Err(invalid_name("use letters, digits, hyphens, underscores and dots"));
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// Makes a name of a host's name. One that [`NodeName::from_str`] refuses for what it says gets `-node` appended.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if its length or characters are not those of a name.
+    pub fn of_host(host: &str) -> Result<Self, DecodeError> {
+        let name = Self::of_member(host)?;
+        host.parse().or_else(|_| format!("{name}-node").parse())
+    }
 }
 
+fn invalid_name(why: &'static str) -> DecodeError {
+    DecodeError::Invalid { what: "node name", why }
+}
+
+/// Reads a name for this node. What names a member in another way is refused.
 impl FromStr for NodeName {
     type Err = DecodeError;
 
     fn from_str(name: &str) -> Result<Self, DecodeError> {
-        let what = "node name";
-        if name.is_empty() || name.len() > Self::MAX_LEN {
-            return Err(DecodeError::Invalid { what, why: "it must have 1 to 63 characters" });
+        if name.parse::<IpAddr>().is_ok() {
+            return Err(invalid_name("it is an IP address"));
         }
-        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-            return Err(DecodeError::Invalid {
-                what,
-                why: "use letters, digits, hyphens, underscores and dots",
-            });
+        if name.parse::<NodeId>().is_ok() {
+            return Err(invalid_name("it is a node id"));
         }
-        Ok(Self(name.to_owned()))
+        if Self::RESERVED.iter().any(|word| name.eq_ignore_ascii_case(word)) {
+            return Err(invalid_name("self, me, all, any, none, founder and localhost are reserved"));
+        }
+        Self::of_member(name)
     }
 }
 
@@ -70,7 +101,7 @@ impl NodeName {
         let first = reader.u8(what)?;
         let name = std::str::from_utf8(reader.bytes(usize::from(first & !HAS_HOME), what)?)
             .map_err(|_| DecodeError::Invalid { what, why: "not UTF-8" })?;
-        Ok((name.parse()?, first & HAS_HOME))
+        Ok((Self::of_member(name)?, first & HAS_HOME))
     }
 }
 
@@ -237,7 +268,52 @@ mod tests {
         assert!("web-1.example_net".parse::<NodeName>().is_ok());
         for bad in ["", "a b", "a\n", "\u{1b}[2J", "ä", &"a".repeat(64)] {
             assert!(bad.parse::<NodeName>().is_err(), "{bad:?}");
+            assert!(NodeName::of_member(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_name_says_nothing_else() {
+        let id = testing::node(1).to_string();
+        let upper = id.to_ascii_uppercase();
+        for (bad, why) in [
+            ("10.42.0.1", "it is an IP address"),
+            ("fd00::1", "it is an IP address"),
+            (&id, "it is a node id"),
+            (&upper, "it is a node id"),
+            ("LocalHost", "are reserved"),
+            ("me", "are reserved"),
+            ("FOUNDER", "are reserved"),
+        ] {
+            let error = bad.parse::<NodeName>().unwrap_err().to_string();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+        for good in ["me-2", "10.42.0", &id[..51], &id[..10], "localhost.localdomain", "10.42.0.1.example"] {
+            assert_eq!(good.parse::<NodeName>().unwrap().as_str(), good);
+        }
+        for word in NodeName::RESERVED {
+            assert!(word.to_uppercase().parse::<NodeName>().is_err(), "{word}");
+            assert!(NodeName::of_member(word).is_ok(), "another member may be called so");
+        }
+    }
+
+    #[test]
+    fn every_host_name_of_good_characters_makes_a_name() {
+        let id = testing::node(1).to_string();
+        for (host, name) in [
+            ("web", "web"),
+            ("localhost", "localhost-node"),
+            ("ALL", "ALL-node"),
+            ("10.0.0.1", "10.0.0.1-node"),
+            (&id, &format!("{id}-node")),
+        ] {
+            assert_eq!(NodeName::of_host(host).unwrap().as_str(), name);
+        }
+        let error = NodeName::of_host("a b").unwrap_err();
+        assert!(error.to_string().contains("use letters"), "{error}");
+        assert!(NodeName::of_host("").is_err());
+        assert!(NodeName::of_host(&"a".repeat(64)).is_err());
+        assert!(NodeName::of_host("::1").is_err());
     }
 
     #[test]

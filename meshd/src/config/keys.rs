@@ -107,9 +107,10 @@ macro_rules! keys {
 }
 
 keys! {
-    /// What the node calls itself: 1 to 63 letters, digits, hyphens, underscores and dots.
+    /// What the node calls itself: 1 to 63 letters, digits, hyphens, underscores and dots. Not an IP address, a node id,
+    /// or one of the words self, me, all, any, none, founder and localhost: such a host's name gets -node appended.
     "node.name", "I2PLAN_NODE_NAME" => name: NodeName {
-        default: |place| place.host_name.parse().map_err(|_| ConfigError::HostName(place.host_name.clone())),
+        default: |place| NodeName::of_host(&place.host_name).map_err(|_| ConfigError::HostName(place.host_name.clone())),
         example: "\"web-1\"" or "the host's name",
         live: true,
         parse: |text| text.parse::<NodeName>().map_err(|error| error.to_string()),

@@ -423,6 +423,23 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_means_something_else_is_refused_but_not_as_a_hosts() {
+        for (name, why) in
+            [("LOCALHOST", "are reserved"), ("10.42.0.1", "it is an IP address"), ("a b", "use letters")]
+        {
+            let message = message(&format!("[node]\nname = {name:?}"));
+            assert!(message.starts_with("c.toml:2: node.name: ") && message.contains(why), "{message}");
+        }
+        let named = |host: &str| {
+            let place = Place { host_name: host.to_owned(), ..Place::find(Some(Path::new("c.toml"))) };
+            Config::parse(place, "", |_| None).map(|config| config.name.to_string())
+        };
+        assert_eq!(named("localhost").unwrap(), "localhost-node");
+        assert_eq!(named("web").unwrap(), "web");
+        assert!(matches!(named("a b"), Err(ConfigError::HostName(_))));
+    }
+
+    #[test]
     fn values_out_of_range_are_refused() {
         for bad in [
             "mesh.peer_timeout = 9",
