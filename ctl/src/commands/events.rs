@@ -8,6 +8,7 @@ use i2plan_ipc::node::Notice;
 use i2plan_ipc::version::utc;
 use serde::Serialize;
 
+use super::member::{label, short};
 use crate::args::EventsArgs;
 use crate::daemon;
 use crate::failure::Failure;
@@ -109,11 +110,7 @@ fn is_log(event: &Event) -> bool {
 /// What happened, in a sentence.
 #[must_use]
 pub fn describe(what: &What) -> String {
-    let member = |name: &str, node_id: &str| match name {
-        // A node that has just started knows its tunnels before their members' names.
-        "" => short(node_id).to_owned(),
-        name => format!("{name} ({})", short(node_id)),
-    };
+    let member = label;
     match what {
         What::NetworkJoined { network, ipv4 } => format!("this node is a member of {network}, at {ipv4}"),
         What::NetworkLeft { network, revoked: true } => {
@@ -189,11 +186,6 @@ pub fn describe_step(step: JoinStep) -> &'static str {
     }
 }
 
-/// A node id as people can compare it.
-fn short(node_id: &str) -> &str {
-    node_id.get(..8).unwrap_or(node_id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,7 +197,7 @@ mod tests {
             name: "web".to_owned(),
             life: Life::Unreachable,
         };
-        assert_eq!(describe(&event), "web (abcdefgh) is unreachable");
+        assert_eq!(describe(&event), "web (abcdefghij) is unreachable");
         let session = What::Session {
             session: SessionName::Data,
             state: SessionState::Down,
@@ -219,7 +211,7 @@ mod tests {
         };
         assert_eq!(describe(&again), "the data session is being opened");
         let nameless = What::TunnelUp { node_id: "abcdefghijk".to_owned(), name: String::new() };
-        assert_eq!(describe(&nameless), "the tunnel to abcdefgh is up");
+        assert_eq!(describe(&nameless), "the tunnel to abcdefghij is up");
         assert_eq!(
             describe(&What::JoinProgress { step: JoinStep::Asking }),
             "joining: found the inviter, asking it"
