@@ -163,7 +163,7 @@ pub enum BanCommand {
 
     /// Lift a ban
     Remove {
-        /// The member: name, node id or the beginning of one
+        /// The member: name, address, node id or the beginning of one
         #[arg(add = ArgValueCandidates::new(completions::banned))]
         node: String,
     },

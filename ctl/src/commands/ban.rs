@@ -7,10 +7,10 @@ use i2plan_ipc::api::meshd::{Ban, BanReason};
 use i2plan_ipc::version::utc;
 use serde_json::json;
 
-use super::member::{self, Named};
+use super::member::{self, Named, Names};
 use crate::args::{BanAdd, HOW_LONG};
 use crate::daemon;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::output::table::{Column, Table};
 use crate::output::{self, clean};
 
@@ -51,10 +51,11 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
         output::note("nobody is banned");
         return Ok(());
     }
+    let names = names(&bans);
     let mut table = Table::new(COLUMNS);
     for ban in &bans {
         table.row([
-            ban.name.clone().unwrap_or_else(|| "-".to_owned()),
+            name(ban, &names),
             ban.node_id.clone(),
             reason(ban),
             ban.expires_at.map_or_else(|| "lifted".to_owned(), utc),
@@ -72,21 +73,28 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 pub async fn remove(socket: Option<&Path>, json: bool, name: &str) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let bans = node.bans().await?;
-    let named = |ban: &Ban| Named {
-        node_id: ban.node_id.clone(),
-        name: ban.name.clone().unwrap_or_default(),
-        addresses: Vec::new(),
-    };
-    // One that has left the network is named by its id alone; one that is there, in every way.
-    let node_id = match member::choose(bans.iter().map(named).collect(), name) {
+    let members = node.peers().await?;
+    let node_id = match member::choose(bans.iter().map(|ban| Named::of_ban(ban, &members)).collect(), name) {
         Ok(named) => named.node_id,
-        Err(_) => member::find(&mut node, name).await?.node_id,
+        // A member that is not banned: meshd says so.
+        Err(failure) if failure.kind == Kind::NotFound => member::find(&mut node, name).await?.node_id,
+        Err(failure) => return Err(failure),
     };
     let ban = node.remove_ban(node_id).await?;
     if json {
         return output::json::print(&json!({ "ban": ban }));
     }
     output::print(&format!("{} is not banned any more\n", label(&ban)))
+}
+
+/// The names of banned members.
+pub(crate) fn names(bans: &[Ban]) -> Names {
+    Names::of(bans.iter().filter_map(|ban| ban.name.as_deref()))
+}
+
+/// What a banned member is called in a list of bans.
+pub(crate) fn name(ban: &Ban, names: &Names) -> String {
+    ban.name.as_ref().map_or_else(|| "-".to_owned(), |name| names.label(name, &ban.node_id))
 }
 
 fn label(ban: &Ban) -> String {

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::{CompleteEnv, Shells};
+use i2plan_ipc::api::meshd::{Ban, Peer};
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::{ApiError, Node};
 use i2plan_meshd::config::KEYS;
 use serde_json::json;
 
+use super::ban;
+use super::member::Names;
 use crate::daemon::socket_path;
 use crate::failure::Failure;
 use crate::output::{self, clean};
@@ -79,8 +82,10 @@ pub fn print(shell: Shell, json: bool) -> Result<(), Failure> {
 #[must_use]
 pub fn members() -> Vec<CompletionCandidate> {
     ask(async |mut node| {
-        let peers = node.peers().await?.into_iter();
-        Ok(peers.map(|peer| (peer.name, peer.ipv4.to_string())).collect())
+        let peers = node.peers().await?;
+        let names = Names::of(peers.iter().map(|peer| peer.name.as_str()));
+        let word = |peer: &Peer| word(&names, Some(&peer.name), &peer.node_id);
+        Ok(peers.iter().map(|peer| (word(peer), peer.ipv4.to_string())).collect())
     })
 }
 
@@ -88,9 +93,16 @@ pub fn members() -> Vec<CompletionCandidate> {
 #[must_use]
 pub fn banned() -> Vec<CompletionCandidate> {
     ask(async |mut node| {
-        let bans = node.bans().await?.into_iter();
-        Ok(bans.map(|ban| (ban.name.unwrap_or(ban.node_id), ban.description)).collect())
+        let bans = node.bans().await?;
+        let names = ban::names(&bans);
+        let word = |ban: &Ban| word(&names, ban.name.as_ref(), &ban.node_id);
+        Ok(bans.iter().map(|ban| (word(ban), ban.description.clone())).collect())
     })
+}
+
+/// What names a member without doubt: its name, or its node id if that has none or others are called so too.
+fn word(names: &Names, name: Option<&String>, node_id: &str) -> String {
+    name.filter(|name| !names.is_repeated(name)).map_or_else(|| node_id.to_owned(), String::clone)
 }
 
 /// The ids of invites.
@@ -149,6 +161,16 @@ mod tests {
 
     fn socket(line: &str) -> Option<PathBuf> {
         socket_in(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn members_of_one_name_are_completed_by_their_ids() {
+        let names = Names::of(["web", "WEB", "db"]);
+        let word = |name: Option<&str>| word(&names, name.map(str::to_owned).as_ref(), "id");
+        assert_eq!(
+            (word(Some("web")), word(Some("db")), word(None)),
+            ("id".into(), "db".into(), "id".into())
+        );
     }
 
     #[test]

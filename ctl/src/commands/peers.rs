@@ -4,6 +4,7 @@ use std::path::Path;
 
 use i2plan_ipc::api::meshd::{Life, Peer};
 
+use super::member::Names;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output::table::{Column, Rendered, Table};
@@ -54,10 +55,11 @@ fn sort(peers: &mut [Peer]) {
 }
 
 fn render(peers: &[Peer], width: Option<usize>) -> Rendered {
+    let names = Names::of(peers.iter().map(|peer| peer.name.as_str()));
     let mut table = Table::new(COLUMNS);
     for peer in peers {
         table.row([
-            peer.name.clone(),
+            names.label(&peer.name, &peer.node_id),
             peer.ipv4.to_string(),
             peer.ipv6.to_string(),
             state(peer).to_owned(),
@@ -147,8 +149,8 @@ mod tests {
             "\
 NAME                           IPV4       IPV6                    STATE     HANDSHAKE   HEARD      RTT      RX       TX  DROPS
 alpha-with-a-rather-long-name  10.42.7.9  fd12:3456:789a:bcde::1  up          45s ago  3s ago  1200 ms  20 MiB  1.5 KiB  0
-zeta                           10.42.7.9  fd12:3456:789a:bcde::1  down      1h 6m ago  3s ago  1200 ms  20 MiB  1.5 KiB  3 tx, 1 rx
-zeta                           10.42.7.9  fd12:3456:789a:bcde::1  never up      never   never  1200 ms  20 MiB  1.5 KiB  0
+zeta (a)                       10.42.7.9  fd12:3456:789a:bcde::1  down      1h 6m ago  3s ago  1200 ms  20 MiB  1.5 KiB  3 tx, 1 rx
+zeta (b)                       10.42.7.9  fd12:3456:789a:bcde::1  never up      never   never  1200 ms  20 MiB  1.5 KiB  0
 zz                             10.42.7.9  fd12:3456:789a:bcde::1  away          never  3s ago        -  20 MiB  1.5 KiB  0
 "
         );

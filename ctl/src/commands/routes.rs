@@ -5,6 +5,7 @@ use std::path::Path;
 use i2plan_ipc::api::meshd::Route;
 use i2plan_ipc::version::utc;
 
+use super::member::Names;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
@@ -44,16 +45,17 @@ pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 }
 
 fn render(routes: &[Route], width: Option<usize>) -> Rendered {
+    let names = Names::of(routes.iter().map(|route| route.name.as_str()));
+    let label = |route: &Route| names.label(&route.name, &route.node_id);
     let mut table = Table::new(COLUMNS);
     for route in routes {
         let via = |via: &String| {
-            let name = routes.iter().find(|other| other.node_id == *via).map(|other| other.name.clone());
-            name.unwrap_or_else(|| via.clone())
+            routes.iter().find(|other| other.node_id == *via).map_or_else(|| via.clone(), label)
         };
         table.row([
             route.ipv4.map_or_else(|| "-".to_owned(), |address| address.to_string()),
             route.ipv6.to_string(),
-            route.name.clone(),
+            label(route),
             route.hops.map_or_else(|| "-".to_owned(), |hops| hops.to_string()),
             route.via.as_ref().map_or_else(|| "-".to_owned(), via),
             route.last_seen.map_or_else(|| "never".to_owned(), utc),
@@ -88,12 +90,16 @@ mod tests {
             ..direct.clone()
         };
         assert_eq!(
-            render(&[direct, behind], None).text,
+            render(&[direct.clone(), behind.clone()], None).text,
             "\
 IPV4       IPV6     NAME   HOPS  VIA    LAST SEEN             CREATED
 10.42.0.1  fd12::1  alpha     1  -      2027-01-15T08:01:00Z  2027-01-15T08:00:00Z
 -          fd12::1  beta      2  alpha  never                 2027-01-15T08:00:00Z
 "
         );
+        let behind = Route { node_id: "b".to_owned(), name: "alpha".to_owned(), ..behind };
+        let text = render(&[direct, behind], None).text;
+        assert_eq!(text.lines().nth(2).unwrap().split("  ").nth(5), Some("fd12::1"), "{text}");
+        assert!(text.contains("  alpha (b)     2  alpha (a)  "), "{text}");
     }
 }

@@ -346,6 +346,22 @@ fn tui_a_thousand_peers() {
 }
 
 #[test]
+fn tui_members_of_one_name_are_told_apart() {
+    let peers = vec![peer(1, "web"), peer(2, "Web"), peer(3, "db")];
+    let mut bench = Bench::with_peers((120, 24), peers);
+    let ban = |at, name: &str| Ban { node_id: node_id(at), name: Some(name.to_owned()), ..ban() };
+    bench.answer(Request::ListBans, Reply::Bans(vec![ban(1, "web"), ban(2, "web"), ban(3, "db")]));
+    for page in ["2", "3", "5"] {
+        bench.keys(page);
+        let screen = bench.screen();
+        for name in ["web (0001zk7q2m)", "eb (0002zk7q2m)", "db "] {
+            assert!(screen.contains(name), "{page} {name}: {screen}");
+        }
+        assert!(!screen.contains("db (") && !screen.contains("…(0"), "{screen}");
+    }
+}
+
+#[test]
 fn tui_details_help_and_questions() {
     let mut text = String::new();
     for keys in ["?", "2\n", "4j\n", "5\n", "6\n", "4n", "2b", "4x"] {

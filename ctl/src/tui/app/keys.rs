@@ -7,6 +7,7 @@ use i2plan_ipc::api::meshd::{Peer, Request};
 
 use super::node::{Subject, ban_order, invite_order, route_order};
 use super::{App, Command, Overlay, SPANS, SortBy, Step, Tab};
+use crate::commands::member::label;
 use crate::tui::form::{Form, Outcome};
 use crate::tui::view::details;
 
@@ -166,8 +167,8 @@ impl App {
             (Tab::Bans, KeyCode::Char('a')) => self.overlay = Some(Overlay::Form(Box::new(Form::ban("")))),
             (Tab::Bans, KeyCode::Char('x')) => {
                 if let Some(ban) = self.bans.selected() {
-                    let name = ban.name.clone().unwrap_or_else(|| ban.node_id.clone());
-                    self.lift(&name, ban.node_id.clone());
+                    let (name, node_id) = (ban.name.clone().unwrap_or_default(), ban.node_id.clone());
+                    self.lift(&name, node_id);
                 }
             }
             (Tab::Bans, KeyCode::Enter) => {
@@ -197,7 +198,7 @@ impl App {
     }
 
     fn lift(&mut self, name: &str, node_id: String) {
-        let question = format!("Lift the ban of {name}?");
+        let question = format!("Lift the ban of {}?", label(name, &node_id));
         self.overlay = Some(Overlay::Confirm { question, request: Request::RemoveBan { node_id } });
     }
 

@@ -10,6 +10,7 @@ use i2plan_ipc::api::meshd::{
 use i2plan_ipc::node::Notice;
 
 use super::{App, Command, Link, Overlay, SortBy};
+use crate::commands::member::label;
 use crate::commands::{invite, peers};
 use crate::failure::Failure;
 use crate::output::units;
@@ -364,11 +365,12 @@ impl App {
                 self.close_form(Purpose::Ban);
                 self.bans.expect(&ban.node_id);
                 self.want(&[Subject::Bans, Subject::Peers]);
-                self.say(format!("{} is banned", ban.name.unwrap_or(ban.node_id)));
+                self.say(format!("{} is banned", label(&ban.name.unwrap_or_default(), &ban.node_id)));
             }
             Reply::BanRemoved(ban) => {
                 self.want(&[Subject::Bans, Subject::Peers]);
-                self.say(format!("{} is not banned any more", ban.name.unwrap_or(ban.node_id)));
+                let name = label(&ban.name.unwrap_or_default(), &ban.node_id);
+                self.say(format!("{name} is not banned any more"));
             }
             _ => self.failed(request, Failure::internal("meshd answered something else than what was asked")),
         }

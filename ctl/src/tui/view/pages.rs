@@ -12,7 +12,8 @@ use super::table::{Column, Table};
 use super::theme::Theme;
 use super::{details, put};
 use crate::commands::ban::reason;
-use crate::commands::{invite, peers};
+use crate::commands::member::Names;
+use crate::commands::{ban, invite, peers};
 use crate::output::{clean, units};
 use crate::tui::app::node::PeerRow;
 use crate::tui::app::{App, SortBy};
@@ -100,12 +101,13 @@ pub(super) fn peers(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     let down = matches!(app.sort, SortBy::Received | SortBy::Sent) != app.reverse;
     let table =
         Table { columns: PEERS, sorted: Some((column, down)), count: list.len(), selected: list.place() };
+    let names = Names::of(list.items().iter().map(|row| row.peer.name.as_str()));
     table.draw(buf, area, theme, |place| {
-        list.row(place).map(|row| peer_cells(row, theme)).unwrap_or_default()
+        list.row(place).map(|row| peer_cells(row, &names, theme)).unwrap_or_default()
     });
 }
 
-fn peer_cells(row: &PeerRow, theme: Theme) -> Vec<(String, Style)> {
+fn peer_cells(row: &PeerRow, names: &Names, theme: Theme) -> Vec<(String, Style)> {
     let peer = &row.peer;
     let state = peers::state(peer);
     let style = match state {
@@ -116,7 +118,7 @@ fn peer_cells(row: &PeerRow, theme: Theme) -> Vec<(String, Style)> {
     let rate = |rate: Option<u64>| rate.map_or_else(|| "-".to_owned(), units::bytes);
     let plain = |text: String| (text, Style::new());
     vec![
-        plain(peer.name.clone()),
+        plain(names.label(&peer.name, &peer.node_id)),
         plain(peer.ipv4.to_string()),
         (state.to_owned(), style),
         plain(peers::ago(peer.last_handshake)),
@@ -136,13 +138,17 @@ pub(super) fn routes(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
         return draw_empty(buf, area, theme, list.is_known(), list.filter(), "no other members are known");
     }
     let table = Table { columns: ROUTES, sorted: None, count: list.len(), selected: list.place() };
+    let names = Names::of(list.items().iter().map(|route| route.name.as_str()));
     let cells = |route: &Route| {
         let style = if route.hops.is_none() { theme.bad() } else { Style::new() };
-        let via = route.via.as_ref().map(|via| app.name_of(via).unwrap_or(via).to_owned());
+        let via = |via: &String| {
+            list.find(via).map_or_else(|| via.clone(), |route| names.label(&route.name, &route.node_id))
+        };
+        let via = route.via.as_ref().map(via);
         let dash = || "-".to_owned();
         let plain = |text: String| (text, Style::new());
         vec![
-            plain(route.name.clone()),
+            plain(names.label(&route.name, &route.node_id)),
             plain(route.ipv4.map_or_else(dash, |address| address.to_string())),
             (route.hops.map_or_else(dash, |hops| hops.to_string()), style),
             plain(via.unwrap_or_else(dash)),
@@ -190,15 +196,16 @@ pub(super) fn bans(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
             "nobody is banned; a bans a member",
         );
     }
+    let names = ban::names(list.items());
     let table = Table { columns: BANS, sorted: None, count: list.len(), selected: list.place() };
     table.draw(buf, area, theme, |place| {
-        let Some(ban) = list.row(place) else { return Vec::new() };
+        let Some(row) = list.row(place) else { return Vec::new() };
         let cells = [
-            ban.name.clone().unwrap_or_else(|| "-".to_owned()),
-            ban.node_id.clone(),
-            reason(ban),
-            ban.expires_at.map_or_else(|| "lifted".to_owned(), utc),
-            ban.description.clone(),
+            ban::name(row, &names),
+            row.node_id.clone(),
+            reason(row),
+            row.expires_at.map_or_else(|| "lifted".to_owned(), utc),
+            row.description.clone(),
         ];
         cells.map(|cell| (cell, Style::new())).to_vec()
     });
