@@ -11,6 +11,7 @@ use crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use data_encoding::BASE64;
+use i2plan_ipc::daemon::panics::EXIT_STATUS;
 use ratatui::backend::CrosstermBackend;
 use ratatui::{Frame, Terminal};
 use zeroize::Zeroizing;
@@ -19,9 +20,6 @@ use zeroize::Zeroizing;
 static OPEN: AtomicBool = AtomicBool::new(false);
 
 static HOOK: Once = Once::new();
-
-/// The exit code of a Rust program that panicked.
-const PANICKED: i32 = 101;
 
 /// The terminal of this process, drawn on until dropped. A panic anywhere in the process ends it too, after
 /// the terminal was restored, so that what it says can be read.
@@ -42,7 +40,7 @@ impl Screen {
                 let was_open = restore();
                 before(panic);
                 if was_open {
-                    std::process::exit(PANICKED);
+                    std::process::exit(EXIT_STATUS.into());
                 }
             }));
         });
