@@ -42,7 +42,7 @@
 //!         Err(error) => return Err(std::io::Error::other(error)),
 //!     }
 //! };
-//! let invite = api.create_invite(Duration::from_secs(3600), Some(1)).await;
+//! let invite = api.create_invite(Duration::from_secs(3600), Some(1), None).await;
 //! // …
 //! let pid = rustix::process::Pid::from_child(&node);
 //! rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
@@ -63,8 +63,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::api::meshd::{
-    Ban, ConfigChange, Event, Events, Invite, IssuedInvite, Keys, MAX_EVENT_WAIT, MeshdApi, Network, Peer,
-    Place, Reply, Request, Route, Setting, Status, Traffic, WireGuardKey,
+    Ban, ConfigChange, Event, Events, Grant, Invite, IssuedInvite, Keys, MAX_EVENT_WAIT, MeshdApi, Network,
+    Peer, Place, Reply, Request, Route, Setting, Status, Traffic, WireGuardKey,
 };
 use crate::client::{Client, ClientError};
 use crate::error::ApiError;
@@ -114,16 +114,21 @@ calls! {
     keys() -> Keys = Request::Keys, Reply::Keys(keys) => *keys;
     /// The routing table.
     routes() -> Vec<Route> = Request::Routes, Reply::Routes(routes) => routes;
-    /// Makes an invite that is good for `expires_in` and so many uses, none for any number.
-    create_invite(expires_in: Duration, max_uses: Option<u32>) -> Invite =
-        Request::CreateInvite { expires_in: expires_in.as_secs(), max_uses }, Reply::Invite(invite) => invite;
+    /// Makes an invite that is good for `expires_in` and `max_uses` uses, none for any number, and delegates `addresses`
+    /// to each user, none for the usual number.
+    create_invite(expires_in: Duration, max_uses: Option<u32>, addresses: Option<u32>) -> Invite =
+        Request::CreateInvite { expires_in: expires_in.as_secs(), max_uses, addresses }, Reply::Invite(invite) => invite;
     /// The invites that the node has made.
     invites() -> Vec<IssuedInvite> = Request::ListInvites, Reply::Invites(invites) => invites;
-    /// Makes an invite useless.
-    revoke_invite(id: String) -> IssuedInvite = Request::RevokeInvite { id }, Reply::InviteRevoked(invite) => invite;
+    /// Revokes an invite, and with `with_members` the memberships of the nodes that have used it.
+    revoke_invite(id: String, with_members: bool) -> IssuedInvite =
+        Request::RevokeInvite { id, with_members }, Reply::InviteRevoked(invite) => invite;
+    /// Delegates more addresses to a member that this node has invited.
+    grant(node_id: String, addresses: u32) -> Grant =
+        Request::Grant { node_id, addresses }, Reply::Granted(grant) => grant;
     /// Joins a network; takes up to three minutes.
     join(invite: SecretText) -> Network = Request::Join { invite }, Reply::Joined(network) => network;
-    /// Leaves the network for good, and tells which.
+    /// Leaves the network, and tells which.
     leave() -> String = Request::Leave, Reply::Left(network) => network;
     /// The bans in force.
     bans() -> Vec<Ban> = Request::ListBans, Reply::Bans(bans) => bans;
@@ -133,7 +138,7 @@ calls! {
         Reply::BanAdded(ban) => ban;
     /// Lifts a ban.
     remove_ban(node_id: String) -> Ban = Request::RemoveBan { node_id }, Reply::BanRemoved(ban) => ban;
-    /// Takes a member's membership back, and tells whose are gone with it.
+    /// Revokes a member's certificate, and tells which members are out with it.
     revoke(node_id: String) -> Vec<String> = Request::Revoke { node_id }, Reply::Revoked(nodes) => nodes;
     /// Begins a new epoch of the WireGuard key.
     rotate_key() -> WireGuardKey = Request::RotateKey, Reply::Rotated(key) => key;

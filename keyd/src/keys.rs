@@ -6,11 +6,11 @@ use ed25519_dalek::SigningKey;
 use hkdf::Hkdf;
 use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::codec::{DecodeError, Reader};
-use i2plan_proto::destination::{Destination, base64};
-use i2plan_proto::identity::{NetworkId, NodeId};
+use i2plan_proto::destination::{Destination, DestinationProof, base64};
+use i2plan_proto::identity::{NetworkId, NodeId, Signable as _, Signature};
+use i2plan_proto::wireguard::WireGuardSecret;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
-use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 const MAGIC: &[u8; 11] = b"i2plan keys";
@@ -45,6 +45,12 @@ impl DestinationKeys {
     pub fn public(&self) -> Destination {
         let signing_key = SigningKey::from_bytes(&self.seed).verifying_key().to_bytes();
         Destination { padding: self.padding, signing_key }
+    }
+
+    /// Signs that a member uses the destination.
+    #[must_use]
+    pub fn prove(&self, proof: &DestinationProof) -> Signature {
+        proof.sign(&SigningKey::from_bytes(&self.seed))
     }
 
     /// What SAM calls the private key, in I2P's base64: the destination, the private encryption key, the seed of
@@ -147,22 +153,22 @@ impl Keys {
         self.ephemeral(destination.padding).public() == *destination
     }
 
-    /// The WireGuard private key of an epoch in a network.
+    /// The WireGuard key of an epoch in a network.
     #[must_use]
-    pub fn wireguard(&self, network: &NetworkId, epoch: u32) -> SecretKey {
-        let mut key = SecretKey([0; 32]);
+    pub fn wireguard(&self, network: &NetworkId, epoch: u32) -> WireGuardSecret {
+        let mut seed = Zeroizing::new([0; 32]);
         let epoch = epoch.to_be_bytes();
-        let info: [&[u8]; 3] = [b"i2plan wireguard v1\0", &network.0, &epoch];
+        let info: [&[u8]; 3] = [b"i2plan wireguard v2\0", &network.0, &epoch];
         Hkdf::<Sha256>::new(None, &self.master)
-            .expand_multi_info(&info, &mut key.0)
+            .expand_multi_info(&info, seed.as_mut())
             .expect("32 bytes are fewer than HKDF-SHA256 can give");
-        key
+        WireGuardSecret::new(&seed)
     }
 
-    /// The WireGuard public key of an epoch in a network.
+    /// The WireGuard private key of an epoch in a network, for the process that uses it.
     #[must_use]
-    pub fn wireguard_public(&self, network: &NetworkId, epoch: u32) -> [u8; 32] {
-        PublicKey::from(&StaticSecret::from(self.wireguard(network, epoch).0)).to_bytes()
+    pub fn wireguard_private(&self, network: &NetworkId, epoch: u32) -> SecretKey {
+        SecretKey(*self.wireguard(network, epoch).private_key())
     }
 
     /// The content of a key file.
@@ -265,10 +271,11 @@ mod tests {
     fn wireguard_keys_differ_by_network_and_epoch_and_are_stable() {
         let keys = test_keys(1);
         let (one, two) = (NetworkId([1; 32]), NetworkId([2; 32]));
-        assert_eq!(keys.wireguard(&one, 1), keys.wireguard(&one, 1));
-        assert_ne!(keys.wireguard(&one, 1), keys.wireguard(&two, 1));
-        assert_ne!(keys.wireguard(&one, 1), keys.wireguard(&one, 2));
-        assert_ne!(keys.wireguard(&one, 1), test_keys(2).wireguard(&one, 1));
+        let key = |keys: &Keys, network, epoch| keys.wireguard_private(network, epoch);
+        assert_eq!(key(&keys, &one, 1), key(&keys, &one, 1));
+        assert_ne!(key(&keys, &one, 1), key(&keys, &two, 1));
+        assert_ne!(key(&keys, &one, 1), key(&keys, &one, 2));
+        assert_ne!(key(&keys, &one, 1), key(&test_keys(2), &one, 1));
     }
 
     #[test]

@@ -5,20 +5,19 @@
 //! now, no certificate for anybody but holders of invites that were made here.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::keyd::{CertifyMember, CreateInvite};
+use i2plan_ipc::api::keyd::{CertifyMember, CreateInvite, ExtendMember};
 use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_proto::accusation::Accusation;
-use i2plan_proto::destination::Destination;
+use i2plan_proto::destination::{Destination, DestinationProof, ProvenDestination};
 use i2plan_proto::identity::{NetworkId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::join::JoinBody;
-use i2plan_proto::membership::{Charter, Membership};
+use i2plan_proto::membership::{Charter, Delegation, Membership};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
-use i2plan_proto::revocation::Revocation;
+use i2plan_proto::revocation::{Resignation, Revocation};
 use i2plan_proto::wireguard::WireGuardCertificate;
 
 use crate::keys::Keys;
@@ -26,24 +25,21 @@ use crate::keys::Keys;
 /// How far a time that is to be signed may be from now, seconds.
 const NOW_TOLERANCE: u64 = 10 * 60;
 
-/// How old a joiner's request may be, or how far ahead its clock, seconds.
-const JOIN_TOLERANCE: u64 = 24 * 60 * 60;
-
 /// Longest life of an invite, seconds.
 const MAX_INVITE_LIFE: u64 = 366 * 24 * 60 * 60;
 
 /// Accusations that are signed in a minute. An honest node begins a probe every few seconds at most.
 const ACCUSATIONS_PER_MINUTE: u32 = 60;
 
-/// Networks whose last sequence number is remembered.
+/// Networks whose newest epoch is remembered.
 const MAX_NETWORKS: usize = 16;
 
 /// Signs what may be signed.
 #[derive(Debug)]
 pub struct Signer {
     keys: Keys,
-    /// The highest sequence number that was signed since the start, in each network.
-    sequences: HashMap<NetworkId, u64>,
+    /// The highest number that was signed since the start.
+    last_number: Option<u64>,
     /// The newest epoch of the WireGuard key that was certified since the start, in each network.
     epochs: HashMap<NetworkId, u32>,
     /// The minute since 1970 in which accusations were signed last, and how many.
@@ -54,7 +50,7 @@ impl Signer {
     /// A signer with these keys.
     #[must_use]
     pub fn new(keys: Keys) -> Self {
-        Self { keys, sequences: HashMap::new(), epochs: HashMap::new(), accusations: (0, 0) }
+        Self { keys, last_number: None, epochs: HashMap::new(), accusations: (0, 0) }
     }
 
     /// The keys.
@@ -82,63 +78,76 @@ impl Signer {
         Ok(self.sign(charter))
     }
 
-    /// Signs this node's record.
+    /// Signs this node's record, and has the destinations sign that it names.
     ///
     /// # Errors
     /// If it is another's, not for now, older than the one before, or names keys that are not this node's.
-    pub fn sign_record(&mut self, record: &Record, now: u64) -> Result<Signature, ApiError> {
+    pub fn sign_record(
+        &mut self,
+        mut record: Record,
+        charter: &Charter,
+        now: u64,
+    ) -> Result<Signed<Record>, ApiError> {
         let network = record.network();
         require(record.node == self.keys.node(), "the record is of another node")?;
-        record.verify_parts(&network).map_err(|error| ApiError::denied(error.to_string()))?;
+        record.verify_parts(charter).map_err(|error| ApiError::denied(error.to_string()))?;
         require(
             self.takes_control_messages_at(&record.control),
             "the record's control destination is not this node's",
         )?;
         // It is always known where this node can be found again.
         let own = self.keys.control().public();
-        let home = (record.control != own).then_some(own);
-        require(record.home.as_deref() == home.as_ref(), "the record's home is not the control destination")?;
+        let primary = (*record.control != own).then_some(own);
+        let named = record.primary.as_deref().map(|primary| primary.destination);
+        require(named == primary, "the record's primary destination is not the control destination")?;
         require(
             self.keys.is_own_ephemeral(&record.data),
             "the record's data destination is not this node's",
         )?;
         let certificate = &record.wireguard.value;
         require(
-            certificate.public_key == self.keys.wireguard_public(&network, certificate.epoch),
+            certificate.key.signing_key == self.keys.wireguard(&network, certificate.epoch).signing_key(),
             "the record's WireGuard key is not that of its epoch",
         )?;
         self.check_epoch(&network, certificate.epoch, now)?;
-        require(is_unicast(record.ipv4), "the record's address cannot be a member's")?;
         require(near(record.issued_at, now), "the record's time is not now")?;
-        self.check_sequence(network, record.sequence, "record", now)?;
-        Ok(self.sign(record))
+        self.check_number(record.sequence, "record", now)?;
+        let proven: Vec<ProvenDestination> = record
+            .destinations()
+            .map(|(destination, role)| {
+                let (node, destination) = (record.node, destination.destination);
+                let keys = if destination == own {
+                    self.keys.control().clone()
+                } else {
+                    self.keys.ephemeral(destination.padding)
+                };
+                let proof = DestinationProof { network, node, role, destination };
+                ProvenDestination { destination, proof: keys.prove(&proof) }
+            })
+            .collect();
+        for proven in proven {
+            for named in [Some(&mut record.control), Some(&mut record.data), record.primary.as_deref_mut()] {
+                if let Some(named) = named.filter(|named| named.destination == proven.destination) {
+                    *named = proven;
+                }
+            }
+        }
+        let signature = self.sign(&record);
+        Ok(Signed { value: record, signature })
     }
 
-    /// A member's words are numbered in one row.
-    fn check_sequence(
-        &mut self,
-        network: NetworkId,
-        sequence: u64,
-        what: &str,
-        now: u64,
-    ) -> Result<(), ApiError> {
-        // Sequence numbers are milliseconds of Unix time or one more than the last. A number far ahead would
-        // leave none for later words.
+    /// Records, pulses and certificates are numbered by one counter.
+    fn check_number(&mut self, number: u64, what: &str, now: u64) -> Result<(), ApiError> {
+        // A counter never comes near the milliseconds since 1970. A number far ahead would leave none for later use.
         let limit = now.saturating_add(NOW_TOLERANCE).saturating_mul(1000);
-        let last = self.sequences.get(&network).copied();
-        let next_after_last = last.is_some_and(|last| sequence == last.saturating_add(1));
-        let denied = |why: &str| Err(ApiError::denied(format!("the {what}'s sequence number {why}")));
-        if sequence > limit && !next_after_last {
+        let denied = |why: &str| Err(ApiError::denied(format!("the {what}'s number {why}")));
+        if number > limit && self.last_number.is_none_or(|last| number != last.saturating_add(1)) {
             return denied("is too far ahead");
         }
-        if last.is_some_and(|last| sequence <= last) {
+        if self.last_number.is_some_and(|last| number <= last) {
             return denied("has been used");
         }
-        require(
-            last.is_some() || self.sequences.len() < MAX_NETWORKS,
-            "records of too many networks were signed",
-        )?;
-        self.sequences.insert(network, sequence);
+        self.last_number = Some(number);
         Ok(())
     }
 
@@ -148,7 +157,7 @@ impl Signer {
     /// If it is another's, or its sequence number is out of the row.
     pub fn sign_pulse(&mut self, pulse: &Pulse, now: u64) -> Result<Signature, ApiError> {
         require(pulse.node == self.keys.node(), "the pulse is of another node")?;
-        self.check_sequence(pulse.network, pulse.sequence, "pulse", now)?;
+        self.check_number(pulse.sequence, "pulse", now)?;
         Ok(self.sign(pulse))
     }
 
@@ -173,16 +182,34 @@ impl Signer {
     ///
     /// # Errors
     /// If it is in another's name, not for now, or this node may not.
-    pub fn sign_revocation(&self, revocation: &Revocation, now: u64) -> Result<Signature, ApiError> {
+    pub fn sign_revocation(
+        &self,
+        revocation: &Revocation,
+        charter: &Charter,
+        now: u64,
+    ) -> Result<Signature, ApiError> {
         require(revocation.issuer == self.keys.node(), "the revocation is another's")?;
         require(
-            revocation.chain.is_ancestor(&self.keys.node()),
-            "only the founder and those over whom a member was invited can revoke it",
+            revocation.is_entitled(),
+            "only the network's founder and a member's inviters can revoke its membership",
         )?;
-        let network = revocation.network();
-        revocation.chain.verify(&network).map_err(|error| ApiError::denied(error.to_string()))?;
+        revocation.target.chain().verify(charter).map_err(|error| ApiError::denied(error.to_string()))?;
         require(near(revocation.issued_at, now), "the revocation's time is not now")?;
         Ok(self.sign(revocation))
+    }
+
+    /// Signs that this node leaves a network.
+    ///
+    /// # Errors
+    /// If it is in another's name.
+    pub fn sign_resignation(
+        &self,
+        resignation: &Resignation,
+        charter: &Charter,
+    ) -> Result<Signature, ApiError> {
+        require(*resignation.chain.subject() == self.keys.node(), "the resignation is another's")?;
+        resignation.chain.verify(charter).map_err(|error| ApiError::denied(error.to_string()))?;
+        Ok(self.sign(resignation))
     }
 
     /// Signs a request to join a network. `control` is the destination whose hash it names.
@@ -212,6 +239,7 @@ impl Signer {
     ) -> Result<(SecretText, Signed<InviteGrant>), ApiError> {
         require(wish.expires_at > now, "the invite would have expired already")?;
         require(wish.expires_at - now <= MAX_INVITE_LIFE, "the invite would live longer than 366 days")?;
+        require(wish.addresses.is_power_of_two(), "the number of addresses is not a power of two")?;
         let grant = InviteGrant {
             network: wish.network,
             inviter: self.keys.node(),
@@ -219,9 +247,11 @@ impl Signer {
             created_at: now,
             expires_at: wish.expires_at,
             uses: wish.uses,
+            addresses: wish.addresses,
         };
         let invite = Invite {
             network: wish.network,
+            subnet: wish.subnet,
             inviter: self.keys.node(),
             control: self.keys.control().public().hash(),
             secret,
@@ -234,8 +264,13 @@ impl Signer {
     /// Certifies the holder of an invite that was made here.
     ///
     /// # Errors
-    /// If the grant is not this node's or has expired, or the request is not by a holder of that invite.
-    pub fn certify_member(&self, certify: &CertifyMember, now: u64) -> Result<Signed<Membership>, ApiError> {
+    /// If the grant is not this node's or has expired, the request is not by a holder of that invite, or more addresses
+    /// are to be delegated than the invite is for.
+    pub fn certify_member(
+        &mut self,
+        certify: &CertifyMember,
+        now: u64,
+    ) -> Result<Signed<Membership>, ApiError> {
         let grant = &certify.grant.value;
         let body = &certify.request.body.value;
         require(grant.inviter == self.keys.node(), "the invite was made by another node")?;
@@ -245,14 +280,50 @@ impl Signer {
         require(same, "the join request is for another invite")?;
         certify.request.verify().map_err(|error| ApiError::denied(error.to_string()))?;
         require(body.joiner != self.keys.node(), "this node does not invite itself")?;
-        require(body.issued_at.abs_diff(now) <= JOIN_TOLERANCE, "the join request is not of today")?;
+        require(
+            certify.ranges.size() <= grant.addresses.into(),
+            "the certificate delegates more addresses than the invite is for",
+        )?;
+        self.check_number(certify.serial, "certificate", now)?;
         let membership = Membership {
             network: grant.network,
+            parent: certify.parent,
             issuer: self.keys.node(),
-            subject: body.joiner,
-            invite: grant.key.id(),
-            issued_at: now,
+            grant: Delegation {
+                subject: body.joiner,
+                invite: grant.key.id(),
+                ranges: certify.ranges.clone(),
+                serial: certify.serial,
+                since: certify.serial,
+                replaces: certify.replaces,
+                issued_at: now,
+            },
         };
+        let signature = self.sign(&membership);
+        Ok(Signed { value: membership, signature })
+    }
+
+    /// Certifies a member again with more addresses.
+    ///
+    /// # Errors
+    /// If its certificate until now is not this node's, or its address would change or some of its addresses be lost.
+    pub fn extend_member(&mut self, extend: &ExtendMember, now: u64) -> Result<Signed<Membership>, ApiError> {
+        let before = &extend.certificate.value;
+        require(before.issuer == self.keys.node(), "the member was certified by another node")?;
+        extend.certificate.verify().map_err(|error| ApiError::denied(error.to_string()))?;
+        require(
+            extend.ranges.address() == before.grant.ranges.address()
+                && before.grant.ranges.iter().all(|range| extend.ranges.cover(range)),
+            "the member would lose addresses",
+        )?;
+        self.check_number(extend.serial, "certificate", now)?;
+        let grant = Delegation {
+            ranges: extend.ranges.clone(),
+            serial: extend.serial,
+            issued_at: now,
+            ..before.grant.clone()
+        };
+        let membership = Membership { parent: extend.parent, grant, ..before.clone() };
         let signature = self.sign(&membership);
         Ok(Signed { value: membership, signature })
     }
@@ -277,10 +348,11 @@ impl Signer {
         )?;
         self.epochs.insert(network, epoch);
         let begins = WireGuardCertificate::begins_at(epoch);
+        let key = self.keys.wireguard(&network, epoch).proven(network, self.keys.node());
         let certificate = WireGuardCertificate {
             network,
             node: self.keys.node(),
-            public_key: self.keys.wireguard_public(&network, epoch),
+            key,
             epoch,
             not_before: begins,
             not_after: begins.saturating_add(WireGuardCertificate::MAX_AGE),
@@ -295,7 +367,7 @@ impl Signer {
     /// As [`Signer::certify_wireguard`]: `tund` has a use for no other.
     pub fn lease_wireguard(&self, network: &NetworkId, epoch: u32, now: u64) -> Result<SecretKey, ApiError> {
         self.check_epoch(network, epoch, now)?;
-        Ok(self.keys.wireguard(network, epoch))
+        Ok(self.keys.wireguard_private(network, epoch))
     }
 
     /// The newest epoch that was certified. One that has not begun comes of a clock that was ahead, and is no reason
@@ -327,21 +399,14 @@ fn near(time: u64, now: u64) -> bool {
     time.abs_diff(now) <= NOW_TOLERANCE
 }
 
-fn is_unicast(address: Ipv4Addr) -> bool {
-    !(address.is_unspecified()
-        || address.is_loopback()
-        || address.is_multicast()
-        || address.is_broadcast()
-        || address.is_link_local())
-}
-
 #[cfg(test)]
 mod tests {
-    use i2plan_proto::address::Ipv4Subnet;
+    use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
     use i2plan_proto::identity::{NodeId, SelfSigned};
     use i2plan_proto::invite::Uses;
     use i2plan_proto::join::JoinRequest;
     use i2plan_proto::membership::Chain;
+    use i2plan_proto::revocation::Target;
 
     use super::*;
     use crate::keys::test_keys;
@@ -353,7 +418,7 @@ mod tests {
     }
 
     fn charter(signer: &Signer) -> Charter {
-        Charter { founder: signer.keys.node(), subnet: Ipv4Subnet::DEFAULT, founded_at: NOW }
+        Charter { founder: signer.keys.node(), subnet: Ipv4Subnet::DEFAULT, founded_at: NOW, nonce: [7; 16] }
     }
 
     fn network(signer: &Signer) -> NetworkId {
@@ -367,20 +432,21 @@ mod tests {
     fn record(signer: &Signer) -> Record {
         Record {
             node: signer.keys.node(),
-            sequence: NOW * 1000,
+            sequence: 5,
             issued_at: NOW,
             name: "n".parse().unwrap(),
-            control: signer.keys.control().public(),
-            home: None,
-            data: signer.keys.ephemeral([7; 32]).public(),
-            ipv4: Ipv4Addr::new(10, 42, 0, 1),
+            control: ProvenDestination::unproven(signer.keys.control().public()),
+            primary: None,
+            data: ProvenDestination::unproven(signer.keys.ephemeral([7; 32]).public()),
             wireguard: certificate(signer, network(signer)),
-            chain: Chain::founder(signer.keys.node()),
+            chain: Chain::founder(&charter(signer)),
         }
     }
 
     fn wish(signer: &Signer) -> CreateInvite {
-        CreateInvite { network: network(signer), expires_at: NOW + 3600, uses: Uses::Unlimited }
+        let subnet = Ipv4Subnet::DEFAULT;
+        let (network, expires_at) = (network(signer), NOW + 3600);
+        CreateInvite { network, subnet, expires_at, uses: Uses::Unlimited, addresses: 16 }
     }
 
     fn secret() -> InviteSecret {
@@ -399,7 +465,13 @@ mod tests {
             control: joiner.keys.control().public().hash(),
             issued_at: NOW,
         };
-        CertifyMember { grant, request: request(body, &joiner) }
+        certificate_for(grant, request(body, &joiner), 1)
+    }
+
+    fn certificate_for(grant: Signed<InviteGrant>, request: JoinRequest, serial: u64) -> CertifyMember {
+        let ranges = AddressRange::new([10, 42, 3, 16].into(), 28).unwrap().into();
+        let parent = grant.value.network.into();
+        CertifyMember { grant, request, parent, ranges, serial, replaces: false }
     }
 
     fn request(body: JoinBody, joiner: &Signer) -> JoinRequest {
@@ -422,11 +494,13 @@ mod tests {
         let signature = signer.sign_charter(&charter, NOW).unwrap();
         assert_eq!(charter.verify(charter.signer(), &signature), Ok(()));
         let record = record(&signer);
-        let signature = signer.sign_record(&record, NOW).unwrap();
-        assert_eq!(Signed { value: record, signature }.verify_for(&network(&signer)), Ok(()));
-        let certificate = signer.certify_member(&certify(), NOW).unwrap();
+        assert_eq!(signer.sign_record(record, &charter, NOW).unwrap().verify_for(&charter), Ok(()));
+        let certificate = signer.certify_member(&CertifyMember { serial: 6, ..certify() }, NOW).unwrap();
         assert_eq!(certificate.verify(), Ok(()));
-        assert_eq!(certificate.value.subject, test_keys(2).node());
+        assert_eq!(certificate.value.grant.subject, test_keys(2).node());
+        let resignation = Resignation { chain: Chain::founder(&charter), last_serial: 6, issued_at: NOW };
+        let signature = signer.sign_resignation(&resignation, &charter).unwrap();
+        assert_eq!(Signed { value: resignation, signature }.verify_for(&charter), Ok(()));
     }
 
     #[test]
@@ -444,62 +518,74 @@ mod tests {
     fn records_name_this_node_and_its_keys_only() {
         let other = signer(2);
         let mut signer = signer(1);
+        let charter = charter(&signer);
         let right = record(&signer);
+        let unproven = |keys: &crate::keys::DestinationKeys| ProvenDestination::unproven(keys.public());
         let with = |change: &dyn Fn(&mut Record)| {
             let mut record = right.clone();
             change(&mut record);
             record
         };
-        let cases: [(Record, &str); 8] = [
+        let others = Charter { founder: other.keys.node(), ..charter.clone() };
+        let cases: [(Record, &str); 7] = [
             (with(&|record| record.node = other.keys.node()), "another node"),
-            (with(&|record| record.chain = Chain::founder(other.keys.node())), "belongs to another"),
-            (with(&|record| record.control = other.keys.control().public()), "control destination"),
-            (with(&|record| record.data = other.keys.ephemeral([7; 32]).public()), "data destination"),
+            (with(&|record| record.chain = Chain::founder(&others)), "belongs to another"),
+            (with(&|record| record.control = unproven(other.keys.control())), "control destination"),
+            (with(&|record| record.data = unproven(&other.keys.ephemeral([7; 32]))), "data destination"),
             (with(&|record| record.wireguard = certificate(&other, network(&signer))), "belongs to another"),
-            (with(&|record| record.ipv4 = Ipv4Addr::LOCALHOST), "cannot be a member's"),
             (with(&|record| record.issued_at = NOW - NOW_TOLERANCE - 1), "not now"),
             (with(&|record| record.sequence = u64::MAX - 1), "too far ahead"),
         ];
         for (record, reason) in cases {
-            refused(signer.sign_record(&record, NOW), reason);
+            refused(signer.sign_record(record, &charter, NOW), reason);
         }
         // A certificate that this node signed, but for a key that is not the current one.
         let mut stale = right.clone();
-        stale.wireguard.value.public_key = [5; 32];
+        let theirs = test_keys(2).wireguard(&network(&signer), 1);
+        stale.wireguard.value.key = theirs.proven(network(&signer), signer.keys.node());
         stale.wireguard.signature = stale.wireguard.value.sign(&signer.keys.identity());
-        refused(signer.sign_record(&stale, NOW), "not that of its epoch");
+        refused(signer.sign_record(stale, &charter, NOW), "not that of its epoch");
+        refused(signer.sign_record(right.clone(), &others, NOW), "another node or network");
         // One in place of the control destination is as good.
         let substitute = with(&|record| {
-            record.home = Some(Box::new(record.control));
-            record.control = test_keys(1).ephemeral([9; 32]).public();
+            record.primary = Some(Box::new(record.control));
+            record.control = unproven(&test_keys(1).ephemeral([9; 32]));
         });
-        for (control, home) in [
+        for (control, primary) in [
             (right.control, Some(right.control)),
             (substitute.control, None),
             (substitute.control, Some(substitute.control)),
-            (substitute.control, Some(other.keys.control().public())),
+            (substitute.control, Some(unproven(other.keys.control()))),
         ] {
-            let wrong = Record { control, home: home.map(Box::new), ..right.clone() };
-            refused(signer.sign_record(&wrong, NOW), "home");
+            let wrong = Record { control, primary: primary.map(Box::new), ..right.clone() };
+            refused(signer.sign_record(wrong, &charter, NOW), "primary");
         }
-        assert!(signer.sign_record(&substitute, NOW).is_ok());
+        let signed = signer.sign_record(substitute, &charter, NOW).unwrap();
+        assert_eq!(signed.verify_for(&charter), Ok(()));
     }
 
     #[test]
     fn sequence_numbers_only_grow() {
         let mut signer = signer(1);
+        let charter = charter(&signer);
         let first = record(&signer);
-        signer.sign_record(&first, NOW).unwrap();
-        refused(signer.sign_record(&first, NOW), "has been used");
-        signer.sign_record(&Record { sequence: first.sequence + 1, ..first.clone() }, NOW).unwrap();
-        refused(signer.sign_record(&Record { sequence: first.sequence - 1, ..first }, NOW), "has been used");
+        let numbered = |sequence| Record { sequence, ..first.clone() };
+        signer.sign_record(numbered(5), &charter, NOW).unwrap();
+        refused(signer.sign_record(numbered(5), &charter, NOW), "has been used");
+        signer.sign_record(numbered(6), &charter, NOW).unwrap();
+        refused(signer.sign_record(numbered(4), &charter, NOW), "has been used");
+        // Certificates count too.
+        refused(signer.certify_member(&CertifyMember { serial: 6, ..certify() }, NOW), "has been used");
+        signer.certify_member(&CertifyMember { serial: 7, ..certify() }, NOW).unwrap();
+        refused(signer.sign_record(numbered(7), &charter, NOW), "has been used");
     }
 
     #[test]
     fn pulses_are_of_this_node_and_in_the_row_of_its_records() {
         let mut signer = signer(1);
+        let charter = charter(&signer);
         let record = record(&signer);
-        signer.sign_record(&record, NOW).unwrap();
+        signer.sign_record(record.clone(), &charter, NOW).unwrap();
         let right = Pulse {
             network: record.network(),
             node: record.node,
@@ -512,7 +598,8 @@ mod tests {
         let signature = signer.sign_pulse(&right, NOW).unwrap();
         assert_eq!(Signed { value: right.clone(), signature }.verify(), Ok(()));
         refused(signer.sign_pulse(&right, NOW), "been used");
-        refused(signer.sign_record(&Record { sequence: right.sequence, ..record }, NOW), "been used");
+        let late = Record { sequence: right.sequence, ..record };
+        refused(signer.sign_record(late, &charter, NOW), "been used");
     }
 
     #[test]
@@ -541,18 +628,47 @@ mod tests {
     }
 
     #[test]
-    fn revocations_are_for_those_above() {
-        let (founder, member) = (signer(1), signer(2));
+    fn revocations_are_for_inviters() {
+        let (mut founder, member) = (signer(1), signer(2));
+        let charter = charter(&founder);
         let certificate = founder.certify_member(&certify(), NOW).unwrap();
-        let chain = Chain::founder(founder.keys.node()).extended(&certificate).unwrap();
-        let right = Revocation { issuer: founder.keys.node(), chain, issued_at: NOW };
-        assert!(founder.sign_revocation(&right, NOW).is_ok());
-        refused(member.sign_revocation(&right, NOW), "another's");
-        // Who is revoked is above nobody in its own chain.
+        let chain = Chain::founder(&charter).extended(&certificate).unwrap();
+        let target = Target::Certificate(chain.clone());
+        let right = Revocation { issuer: founder.keys.node(), target, issued_at: NOW };
+        assert!(founder.sign_revocation(&right, &charter, NOW).is_ok());
+        refused(member.sign_revocation(&right, &charter, NOW), "another's");
+        // A member is not its own inviter.
         let own = Revocation { issuer: member.keys.node(), ..right.clone() };
-        refused(member.sign_revocation(&own, NOW), "only the founder");
-        let late = Revocation { issued_at: NOW + NOW_TOLERANCE + 1, ..right };
-        refused(founder.sign_revocation(&late, NOW), "not now");
+        refused(member.sign_revocation(&own, &charter, NOW), "only the network's founder");
+        let late = Revocation { issued_at: NOW + NOW_TOLERANCE + 1, ..right.clone() };
+        refused(founder.sign_revocation(&late, &charter, NOW), "not now");
+        let other = Charter { nonce: [8; 16], ..charter.clone() };
+        refused(founder.sign_revocation(&right, &other, NOW), "another network");
+        let resignation = Resignation { chain, last_serial: 0, issued_at: NOW };
+        refused(founder.sign_resignation(&resignation, &charter), "another's");
+        assert!(member.sign_resignation(&resignation, &charter).is_ok());
+    }
+
+    #[test]
+    fn a_member_is_extended_without_losing_an_address() {
+        let mut inviter = signer(1);
+        let certificate = inviter.certify_member(&certify(), NOW).unwrap();
+        let range = |last: u8| AddressRange::new([10, 42, 3, last].into(), 28).unwrap();
+        let ranges = |all: &[u8]| AddressRanges::new(all.iter().map(|last| range(*last)).collect()).unwrap();
+        let parent = network(&inviter).into();
+        let extend = |all: &[u8], serial| ExtendMember {
+            certificate: certificate.clone(),
+            parent,
+            ranges: ranges(all),
+            serial,
+        };
+        let extended = inviter.extend_member(&extend(&[16, 32], 9), NOW).unwrap();
+        assert_eq!((extended.verify(), extended.value.grant.ranges.size()), (Ok(()), 32));
+        assert_eq!(extended.value.grant.subject, test_keys(2).node());
+        refused(inviter.extend_member(&extend(&[32, 16], 10), NOW), "lose addresses");
+        refused(inviter.extend_member(&extend(&[32], 10), NOW), "lose addresses");
+        refused(inviter.extend_member(&extend(&[16, 32], 9), NOW), "has been used");
+        refused(signer(3).extend_member(&extend(&[16, 32], 10), NOW), "another node");
     }
 
     #[test]
@@ -591,13 +707,15 @@ mod tests {
             signer.create_invite(&CreateInvite { expires_at: NOW, ..right.clone() }, secret(), NOW),
             "expired already",
         );
-        let endless = CreateInvite { expires_at: u64::MAX, ..right };
+        let endless = CreateInvite { expires_at: u64::MAX, ..right.clone() };
         refused(signer.create_invite(&endless, secret(), NOW), "366 days");
+        let odd = CreateInvite { addresses: 3, ..right };
+        refused(signer.create_invite(&odd, secret(), NOW), "power of two");
     }
 
     #[test]
     fn only_holders_of_own_invites_are_certified() {
-        let inviter = signer(1);
+        let mut inviter = signer(1);
         let right = certify();
         refused(signer(3).certify_member(&right, NOW), "another node");
         refused(inviter.certify_member(&right, NOW + 3601), "expired");
@@ -615,15 +733,16 @@ mod tests {
         refused(inviter.certify_member(&unsigned, NOW), "join request");
 
         let body = right.request.body.value.clone();
-        let with = |body: JoinBody, joiner: &Signer| CertifyMember {
-            grant: right.grant.clone(),
-            request: request(body, joiner),
-        };
+        let with =
+            |body: JoinBody, joiner: &Signer| certificate_for(right.grant.clone(), request(body, joiner), 1);
+        let wide = AddressRange::new([10, 42, 3, 0].into(), 27).unwrap().into();
+        refused(
+            inviter.certify_member(&CertifyMember { ranges: wide, ..right.clone() }, NOW),
+            "more addresses",
+        );
         let joiner = signer(2);
         let elsewhere = JoinBody { network: NetworkId([1; 32]), ..body.clone() };
         refused(inviter.certify_member(&with(elsewhere, &joiner), NOW), "another invite");
-        let old = JoinBody { issued_at: NOW - JOIN_TOLERANCE - 1, ..body.clone() };
-        refused(inviter.certify_member(&with(old, &joiner), NOW), "not of today");
         let itself = JoinBody { joiner: inviter.keys.node(), ..body };
         refused(inviter.certify_member(&with(itself, &inviter), NOW), "does not invite itself");
     }
@@ -639,7 +758,7 @@ mod tests {
         assert_eq!(signer.certify_wireguard(network, Some(first.epoch), NOW + 3600).unwrap().value, first);
         let second = signer.certify_wireguard(network, None, NOW + 3600).unwrap().value;
         assert_eq!(second.epoch, first.epoch + 60);
-        assert_ne!(second.public_key, first.public_key);
+        assert_ne!(second.public_key(), first.public_key());
 
         let ahead = WireGuardCertificate::epoch_at(NOW + 3600 + 2 * NOW_TOLERANCE);
         let over = first.epoch - 31 * 24 * 60;
@@ -651,7 +770,7 @@ mod tests {
         // Nor does a record bring the first one back.
         let mut old = record(&signer);
         old.issued_at = NOW + 3600;
-        refused(signer.sign_record(&old, NOW + 3600), "newer");
+        refused(signer.sign_record(old, &charter(&signer), NOW + 3600), "newer");
     }
 
     #[test]

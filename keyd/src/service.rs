@@ -81,13 +81,18 @@ impl Service for Keyd {
                 })
             }
             Request::SignCharter(charter) => Reply::Signature(self.signer().sign_charter(&charter, now)?),
-            Request::SignRecord(record) => Reply::Signature(self.signer().sign_record(&record, now)?),
+            Request::SignRecord(record, charter) => {
+                Reply::Record(Box::new(self.signer().sign_record(*record, &charter, now)?))
+            }
             Request::SignPulse(pulse) => Reply::Signature(self.signer().sign_pulse(&pulse, now)?),
             Request::SignAccusation(accusation) => {
                 Reply::Signature(self.signer().sign_accusation(&accusation, now)?)
             }
-            Request::SignRevocation(revocation) => {
-                Reply::Signature(self.signer().sign_revocation(&revocation, now)?)
+            Request::SignRevocation(revocation, charter) => {
+                Reply::Signature(self.signer().sign_revocation(&revocation, &charter, now)?)
+            }
+            Request::SignResignation(resignation, charter) => {
+                Reply::Signature(self.signer().sign_resignation(&resignation, &charter)?)
             }
             Request::SignJoin { body, control } => {
                 Reply::Signature(self.signer().sign_join(&body, &control, now)?)
@@ -100,7 +105,12 @@ impl Service for Keyd {
             }
             Request::CertifyMember(certify) => {
                 let membership = self.signer().certify_member(&certify, now)?;
-                info!(invite = %membership.value.invite, member = %membership.value.subject.short(), "certified a member");
+                info!(invite = %membership.value.grant.invite, member = %membership.value.grant.subject.short(), "certified a member");
+                Reply::Membership(membership)
+            }
+            Request::ExtendMember(extend) => {
+                let membership = self.signer().extend_member(&extend, now)?;
+                info!(member = %membership.value.grant.subject.short(), "delegated more addresses to a member");
                 Reply::Membership(membership)
             }
             Request::CertifyWireGuard { network, epoch } => {

@@ -1,4 +1,4 @@
-//! A node's addresses in the mesh, derived so that every member computes the same ones.
+//! Addresses in the mesh: the subnet of a network, the ranges of it that are delegated, and the addresses that follow.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::codec::{Codec, DecodeError, Reader, serde_as_bytes};
-use crate::identity::{NetworkId, NodeId, tagged_hash};
+use crate::codec::{Codec, DecodeError, Reader, put_list, serde_as_bytes};
+use crate::identity::NetworkId;
 
 /// Prefix length of the IPv6 network that all members of one mesh share.
 pub const IPV6_PREFIX: u8 = 64;
@@ -88,29 +88,203 @@ impl Ipv4Subnet {
             && host != !mask(self.prefix)
     }
 
-    /// The prefix length of the blocks that resources are shared by: 256 blocks in a subnet as far as that is
-    /// possible with blocks of 1 to 16 addresses. A /16 or larger has blocks of a /28, a /24 or smaller of one address.
+    /// All of its addresses.
+    #[must_use]
+    pub fn range(&self) -> AddressRange {
+        AddressRange { first: self.network.to_bits(), prefix: self.prefix }
+    }
+
+    /// The founder's address: the first that a member may have.
+    #[must_use]
+    pub fn founder_address(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() | 1)
+    }
+
+    /// Prefix length of the blocks among which what members share is divided equally: a /28, and less in a subnet that
+    /// has fewer than 256 of these.
     #[must_use]
     pub fn share_prefix(&self) -> u8 {
         (self.prefix + 8).clamp(28, 32)
     }
 
-    /// The block of `address`, as the bits of its first address. Members of one block have one share between them.
+    /// The block to which an address belongs, where shares are concerned: its first address.
     #[must_use]
     pub fn share_of(&self, address: Ipv4Addr) -> u32 {
         address.to_bits() & mask(self.share_prefix())
     }
+}
 
-    /// The address of `node` in this subnet at the given attempt.
-    ///
-    /// Attempt 0 is where a node starts; one that has to give way to another counts up.
+/// An aligned range of IPv4 addresses, written like `10.42.3.16/28`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AddressRange {
+    first: u32,
+    prefix: u8,
+}
+
+impl AddressRange {
+    /// The range that starts at `first` and has `prefix` as its prefix length; none if it is not aligned.
     #[must_use]
-    pub fn address_of(&self, node: &NodeId, attempt: u32) -> Ipv4Addr {
-        let hash = tagged_hash("i2plan ipv4 v1", &[&node.0, &attempt.to_be_bytes()]);
-        let draw = u64::from_be_bytes(*hash.first_chunk().expect("a hash is longer than eight bytes"));
-        let hosts = u64::from(!mask(self.prefix)) - 1;
-        let host = u32::try_from(draw % hosts + 1).expect("less than the number of hosts in an IPv4 subnet");
-        Ipv4Addr::from_bits(self.network.to_bits() | host)
+    pub fn new(first: Ipv4Addr, prefix: u8) -> Option<Self> {
+        let first = first.to_bits();
+        (prefix <= 32 && first & !mask(prefix) == 0).then_some(Self { first, prefix })
+    }
+
+    /// The range of `size` addresses, a power of two, that starts at `first`; none if there is no such range.
+    #[must_use]
+    pub fn of_size(first: u32, size: u32) -> Option<Self> {
+        if !size.is_power_of_two() {
+            return None;
+        }
+        Self::new(Ipv4Addr::from_bits(first), u8::try_from(32 - size.trailing_zeros()).ok()?)
+    }
+
+    /// Its first address.
+    #[must_use]
+    pub fn first(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.first)
+    }
+
+    /// Its last address.
+    #[must_use]
+    pub fn last(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.first | !mask(self.prefix))
+    }
+
+    /// Its prefix length.
+    #[must_use]
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// The number of its addresses. A range of all IPv4 addresses counts one too few.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        (!mask(self.prefix)).saturating_add(1)
+    }
+
+    /// Whether an address is in it.
+    #[must_use]
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        address.to_bits() & mask(self.prefix) == self.first
+    }
+
+    /// Whether all addresses of another range are in it.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.prefix <= other.prefix && self.contains(other.first())
+    }
+
+    /// Whether it has an address in common with another range: aligned ranges lie within each other or apart.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.covers(other) || other.covers(self)
+    }
+
+    /// The smallest aligned range with this prefix length in which it lies; itself if that is longer than its own.
+    #[must_use]
+    pub fn widened(&self, prefix: u8) -> Self {
+        let prefix = prefix.min(self.prefix);
+        Self { first: self.first & mask(prefix), prefix }
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first(), self.prefix)
+    }
+}
+
+impl fmt::Debug for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Codec for AddressRange {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.first.to_be_bytes());
+        out.push(self.prefix);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "address range";
+        let first = Ipv4Addr::from_bits(reader.u32(what)?);
+        Self::new(first, reader.u8(what)?).ok_or(DecodeError::Invalid { what, why: "not aligned" })
+    }
+}
+
+/// The address ranges of one certificate: one to four that have no address in common. The first address of the first
+/// is its subject's own; the others the subject may delegate, as in RFC 3779.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressRanges(Vec<AddressRange>);
+
+impl AddressRanges {
+    /// Ranges of one certificate at most.
+    pub const MAX: usize = 4;
+
+    /// These ranges; none unless they are one to four and have no address in common.
+    #[must_use]
+    pub fn new(ranges: Vec<AddressRange>) -> Option<Self> {
+        let apart = |(number, range): (usize, &AddressRange)| {
+            ranges[..number].iter().all(|before| !before.overlaps(range))
+        };
+        let valid = (1..=Self::MAX).contains(&ranges.len()) && ranges.iter().enumerate().all(apart);
+        valid.then_some(Self(ranges))
+    }
+
+    /// The address of their holder.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.0[0].first()
+    }
+
+    /// The ranges.
+    pub fn iter(&self) -> impl Iterator<Item = &AddressRange> {
+        self.0.iter()
+    }
+
+    /// The number of their addresses.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.0.iter().map(|range| u64::from(range.size())).sum()
+    }
+
+    /// Whether one of them has all addresses of another range.
+    #[must_use]
+    pub fn cover(&self, other: &AddressRange) -> bool {
+        self.0.iter().any(|range| range.covers(other))
+    }
+
+    /// Whether they have an address in common with others.
+    #[must_use]
+    pub fn overlap(&self, others: &Self) -> bool {
+        self.0.iter().any(|range| others.0.iter().any(|other| range.overlaps(other)))
+    }
+}
+
+impl From<AddressRange> for AddressRanges {
+    fn from(range: AddressRange) -> Self {
+        Self(vec![range])
+    }
+}
+
+impl Codec for AddressRanges {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_list(out, &self.0);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "address ranges";
+        Self::new(reader.list(Self::MAX, what)?)
+            .ok_or(DecodeError::Invalid { what, why: "there must be one to four that lie apart" })
+    }
+}
+
+serde_as_bytes!(AddressRange, AddressRanges);
+
+impl Default for Ipv4Subnet {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }
 
@@ -158,16 +332,14 @@ impl Codec for Ipv4Subnet {
 
 serde_as_bytes!(Ipv4Subnet);
 
-/// The IPv6 address of `node` in `network`: a unique local address (RFC 4193) whose /64 is derived from the
-/// network and whose interface identifier is derived from both, 64 bits wide, so collisions do not happen.
+/// The IPv6 address that goes with an IPv4 address in `network`: a unique local address (RFC 4193) in a /64 of the first
+/// 56 bits of the network's id. It is as unique as the IPv4 address.
 #[must_use]
-pub fn ipv6_of(network: &NetworkId, node: &NodeId) -> Ipv6Addr {
-    let prefix = tagged_hash("i2plan ipv6 network v1", &[&network.0]);
-    let host = tagged_hash("i2plan ipv6 host v1", &[&network.0, &node.0]);
+pub fn ipv6_of(network: &NetworkId, ipv4: Ipv4Addr) -> Ipv6Addr {
     let mut octets = [0; 16];
     octets[0] = 0xfd;
-    octets[1..8].copy_from_slice(&prefix[..7]);
-    octets[8..].copy_from_slice(&host[..8]);
+    octets[1..8].copy_from_slice(&network.0[..7]);
+    octets[12..].copy_from_slice(&ipv4.octets());
     Ipv6Addr::from(octets)
 }
 
@@ -201,33 +373,48 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_by_blocks_that_fit_the_subnet() {
-        for (subnet, prefix) in [("10.0.0.0/8", 28), ("10.42.0.0/16", 28), ("10.42.0.0/20", 28)] {
-            assert_eq!(subnet.parse::<Ipv4Subnet>().unwrap().share_prefix(), prefix, "{subnet}");
-        }
-        for (subnet, prefix) in [("10.42.0.0/21", 29), ("10.42.0.0/24", 32), ("10.42.0.0/29", 32)] {
-            assert_eq!(subnet.parse::<Ipv4Subnet>().unwrap().share_prefix(), prefix, "{subnet}");
-        }
-        let share = |subnet: &str, address: &str| {
-            subnet.parse::<Ipv4Subnet>().unwrap().share_of(address.parse().unwrap())
-        };
-        assert_eq!(share("10.42.0.0/16", "10.42.7.31"), Ipv4Addr::new(10, 42, 7, 16).to_bits());
-        assert_eq!(share("10.42.0.0/16", "10.42.7.16"), share("10.42.0.0/16", "10.42.7.31"));
-        assert_ne!(share("10.42.0.0/16", "10.42.7.32"), share("10.42.0.0/16", "10.42.7.31"));
-        assert_ne!(share("10.42.0.0/24", "10.42.0.2"), share("10.42.0.0/24", "10.42.0.3"));
+    fn a_range_is_aligned() {
+        let range = AddressRange::of_size(0x0a2a_0310, 16).unwrap();
+        assert_eq!(range.to_string(), "10.42.3.16/28");
+        assert_eq!((range.size(), range.last().to_string().as_str()), (16, "10.42.3.31"));
+        assert_eq!(AddressRange::of_size(0x0a2a_0308, 16), None);
+        assert_eq!(AddressRange::of_size(0x0a2a_0310, 12), None);
+        assert_eq!(AddressRange::of_size(0x0a2a_0310, 0), None);
+        assert!(AddressRanges::new(vec![range, range]).is_none() && AddressRanges::new(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn shares_are_smaller_in_small_subnets() {
+        let shares = |subnet: &str| subnet.parse::<Ipv4Subnet>().unwrap().share_prefix();
+        assert_eq!(
+            ["10.0.0.0/8", "10.42.0.0/16", "10.42.0.0/22", "10.42.0.0/24", "10.42.0.0/29"].map(shares),
+            [28, 28, 30, 32, 32]
+        );
+        let share = Ipv4Subnet::DEFAULT.share_of([10, 42, 3, 21].into());
+        assert_eq!(share, u32::from_be_bytes([10, 42, 3, 16]));
+    }
+
+    #[test]
+    fn ipv6_is_unique_local_and_ends_in_the_ipv4_address() {
+        let network = NetworkId([0xab; 32]);
+        assert_eq!(ipv6_of(&network, [10, 42, 3, 16].into()).to_string(), "fdab:abab:abab:abab::a2a:310");
     }
 
     proptest! {
         #[test]
-        fn derived_addresses_are_hosts(node in testing::any_node(), attempt: u32, prefix in 8u8..=29) {
-            let subnet = Ipv4Subnet::new(Ipv4Addr::new(10, 0, 0, 0), prefix).unwrap();
-            prop_assert!(subnet.is_host(subnet.address_of(&node, attempt)));
+        fn ranges_lie_within_each_other_or_apart(first: u32, prefix in 0u8..=32, other: u32, longer in 0u8..=32) {
+            let range = AddressRange { first: first & mask(prefix), prefix };
+            let other = AddressRange { first: other & mask(longer), prefix: longer };
+            let common = range.first().max(other.first()) <= range.last().min(other.last());
+            prop_assert_eq!(range.overlaps(&other), common);
+            prop_assert!(range.widened(longer).covers(&range));
+            prop_assert_eq!(AddressRange::from_bytes(&range.to_bytes()), Ok(range));
         }
 
         #[test]
-        fn ipv6_is_unique_local(node in testing::any_node()) {
-            let network = NetworkId::of_founder(&node);
-            prop_assert_eq!(ipv6_of(&network, &node).octets()[0], 0xfd);
+        fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..24)) {
+            testing::decodes_canonically::<AddressRanges>(&bytes)?;
+            testing::decodes_canonically::<Ipv4Subnet>(&bytes)?;
         }
 
         #[test]

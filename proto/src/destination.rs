@@ -11,7 +11,7 @@ use data_encoding::{Encoding, Specification};
 use sha2::{Digest as _, Sha256};
 
 use crate::codec::{Codec, DecodeError, Reader, serde_as_bytes};
-use crate::identity::byte_id;
+use crate::identity::{BadSignature, NetworkId, NodeId, Signable, Signature, byte_id};
 
 /// Length of a destination with an Ed25519 signing key, bytes.
 pub const DESTINATION_LEN: usize = 391;
@@ -126,6 +126,127 @@ impl Codec for Destination {
 
 serde_as_bytes!(Destination);
 
+/// What a member uses a destination for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DestinationRole {
+    /// Control messages.
+    Primary,
+    /// Control messages, while others cannot reach the primary destination.
+    Fallback,
+    /// WireGuard packets.
+    Data,
+}
+
+impl Codec for DestinationRole {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Primary => 0,
+            Self::Fallback => 1,
+            Self::Data => 2,
+        });
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "role of a destination";
+        match reader.u8(what)? {
+            0 => Ok(Self::Primary),
+            1 => Ok(Self::Fallback),
+            2 => Ok(Self::Data),
+            _ => Err(DecodeError::Invalid { what, why: "unknown" }),
+        }
+    }
+}
+
+/// A statement that a member uses a destination, signed by the destination: otherwise a member could have all others
+/// send their messages to somebody else.
+///
+/// The sender of a repliable datagram signs the payload alone with the same key. What is signed here begins with a letter
+/// and a control message with a version number below 32, so neither is mistaken for the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationProof {
+    /// The network.
+    pub network: NetworkId,
+    /// The member.
+    pub node: NodeId,
+    /// What for.
+    pub role: DestinationRole,
+    /// The destination.
+    pub destination: Destination,
+}
+
+impl Signable for DestinationProof {
+    const DOMAIN: &'static str = "i2plan destination v1";
+    const WHAT: &'static str = "proof of a destination";
+}
+
+impl Codec for DestinationProof {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.network.encode(out);
+        self.node.encode(out);
+        self.role.encode(out);
+        self.destination.encode(out);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            network: NetworkId::decode(reader)?,
+            node: NodeId::decode(reader)?,
+            role: DestinationRole::decode(reader)?,
+            destination: Destination::decode(reader)?,
+        })
+    }
+}
+
+/// A destination and the signature of its key on a [`DestinationProof`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProvenDestination {
+    /// The destination.
+    pub destination: Destination,
+    /// Its signature.
+    pub proof: Signature,
+}
+
+impl ProvenDestination {
+    /// A destination whose proof is still to be made.
+    #[must_use]
+    pub fn unproven(destination: Destination) -> Self {
+        Self { destination, proof: Signature([0; 64]) }
+    }
+
+    /// Checks that the destination has signed that `node` uses it so.
+    ///
+    /// # Errors
+    /// [`BadSignature`].
+    pub fn verify(
+        &self,
+        network: &NetworkId,
+        node: &NodeId,
+        role: DestinationRole,
+    ) -> Result<(), BadSignature> {
+        let proof = DestinationProof { network: *network, node: *node, role, destination: self.destination };
+        proof.verify(&NodeId(self.destination.signing_key), &self.proof)
+    }
+}
+
+impl std::ops::Deref for ProvenDestination {
+    type Target = Destination;
+
+    fn deref(&self) -> &Destination {
+        &self.destination
+    }
+}
+
+impl Codec for ProvenDestination {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.destination.encode(out);
+        self.proof.encode(out);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { destination: Destination::decode(reader)?, proof: Signature::decode(reader)? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -158,6 +279,19 @@ mod tests {
         let mut bytes = testing::destination(1).to_i2p();
         bytes[DESTINATION_LEN - 3] = 1;
         assert!(Destination::from_i2p(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_proof_is_for_one_member_network_and_role() {
+        let proven = testing::proven(1, 1, DestinationRole::Data);
+        let (network, node) = (testing::charter(0).network(), testing::node(1));
+        assert_eq!(proven.verify(&network, &node, DestinationRole::Data), Ok(()));
+        assert!(proven.verify(&network, &node, DestinationRole::Primary).is_err());
+        assert!(proven.verify(&network, &testing::node(2), DestinationRole::Data).is_err());
+        assert!(proven.verify(&testing::charter(1).network(), &node, DestinationRole::Data).is_err());
+        let other = ProvenDestination { destination: testing::destination(2), ..proven };
+        assert!(other.verify(&network, &node, DestinationRole::Data).is_err());
+        assert!(ProvenDestination::unproven(*proven).verify(&network, &node, DestinationRole::Data).is_err());
     }
 
     proptest! {

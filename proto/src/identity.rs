@@ -83,7 +83,7 @@ byte_id!(
 );
 
 byte_id!(
-    /// A network: the hash of its founder's identity key. Written as base32.
+    /// A network: the hash of its charter. Written as base32.
     NetworkId,
     32,
     "network id"
@@ -95,14 +95,6 @@ byte_id!(
     64,
     "signature"
 );
-
-impl NetworkId {
-    /// The network that `founder` founds.
-    #[must_use]
-    pub fn of_founder(founder: &NodeId) -> Self {
-        Self(tagged_hash("i2plan network v1", &[&founder.0]))
-    }
-}
 
 /// A signature does not belong to what it is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

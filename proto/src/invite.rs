@@ -8,6 +8,7 @@ use ed25519_dalek::SigningKey;
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::address::Ipv4Subnet;
 use crate::codec::{Codec, DecodeError, Reader, serde_as_bytes};
 use crate::destination::DestinationHash;
 use crate::identity::{NetworkId, NodeId, SelfSigned, Signable, byte_id, tagged_hash};
@@ -15,10 +16,10 @@ use crate::identity::{NetworkId, NodeId, SelfSigned, Signable, byte_id, tagged_h
 /// What every invite code starts with.
 pub const SCHEME: &str = "i2plan://";
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CHECKSUM_LEN: usize = 4;
-/// Version, network, inviter, destination hash, secret, expiry, checksum.
-const LEN: usize = 1 + 4 * 32 + 8 + CHECKSUM_LEN;
+/// Version, network, subnet, inviter, destination hash, secret, expiry, checksum.
+const LEN: usize = 1 + 32 + 5 + 3 * 32 + 8 + CHECKSUM_LEN;
 
 byte_id!(
     /// The public half of an invite's secret: an Ed25519 key.
@@ -72,6 +73,8 @@ impl fmt::Debug for InviteSecret {
 pub struct Invite {
     /// The network to join.
     pub network: NetworkId,
+    /// Its subnet, so that the joiner can look before it joins whether that is in use where it is.
+    pub subnet: Ipv4Subnet,
     /// The member that invites.
     pub inviter: NodeId,
     /// The hash of its control destination.
@@ -104,6 +107,11 @@ pub enum InviteError {
     /// It was made by a version of i2plan that this one does not know.
     #[error("the invite code has version {0}, which this version of i2plan does not know; upgrade this node")]
     Version(u8),
+    /// It was made by an earlier version of i2plan, whose networks this one cannot join.
+    #[error(
+        "the invite code has version {0}, of an earlier version of i2plan; ask for one that was made with version {VERSION}"
+    )]
+    Outdated(u8),
 }
 
 impl Invite {
@@ -113,6 +121,7 @@ impl Invite {
         let mut bytes = Zeroizing::new(Vec::with_capacity(LEN));
         bytes.push(VERSION);
         self.network.encode(&mut bytes);
+        self.subnet.encode(&mut bytes);
         self.inviter.encode(&mut bytes);
         self.control.encode(&mut bytes);
         bytes.extend_from_slice(&self.secret.0);
@@ -141,6 +150,9 @@ impl FromStr for Invite {
         let given = SCHEME.len() + text.len();
         // Every code of this version is as long as the next; only a text that could be the start of one, going
         // by its version, is called truncated.
+        if let Some(version @ 1..VERSION) = first_byte(text) {
+            return Err(InviteError::Outdated(version));
+        }
         if given < expected && (text.is_empty() || first_byte(text) == Some(VERSION)) {
             return Err(InviteError::Truncated { missing: expected - given, expected });
         }
@@ -164,6 +176,7 @@ impl FromStr for Invite {
 fn read_body(mut reader: Reader<'_>) -> Result<Invite, DecodeError> {
     let invite = Invite {
         network: NetworkId::decode(&mut reader)?,
+        subnet: Ipv4Subnet::decode(&mut reader)?,
         inviter: NodeId::decode(&mut reader)?,
         control: DestinationHash::decode(&mut reader)?,
         secret: InviteSecret(reader.array("invite secret")?),
@@ -240,10 +253,12 @@ pub struct InviteGrant {
     pub expires_at: u64,
     /// How often it may be used; counted by `meshd`.
     pub uses: Uses,
+    /// Addresses for each of its users, a power of two.
+    pub addresses: u32,
 }
 
 impl Signable for InviteGrant {
-    const DOMAIN: &'static str = "i2plan invite grant v1";
+    const DOMAIN: &'static str = "i2plan invite grant v2";
     const WHAT: &'static str = "invite grant";
 }
 
@@ -261,6 +276,7 @@ impl Codec for InviteGrant {
         out.extend_from_slice(&self.created_at.to_be_bytes());
         out.extend_from_slice(&self.expires_at.to_be_bytes());
         self.uses.encode(out);
+        out.extend_from_slice(&self.addresses.to_be_bytes());
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -271,6 +287,7 @@ impl Codec for InviteGrant {
             created_at: reader.u64("creation time")?,
             expires_at: reader.u64("expiry")?,
             uses: Uses::decode(reader)?,
+            addresses: reader.u32("number of addresses")?,
         })
     }
 }
@@ -320,12 +337,14 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_named() {
-        let mut bytes = vec![2; 40];
+    fn other_versions_are_named() {
+        let mut bytes = vec![3; 40];
         let sum = checksum(&bytes);
         bytes.extend_from_slice(&sum);
         let code = format!("{SCHEME}{}", data_encoding::BASE64URL_NOPAD.encode(&bytes));
-        assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Version(2));
+        assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Version(3));
+        let code = format!("{SCHEME}{}", data_encoding::BASE64URL_NOPAD.encode(&[1; 40]));
+        assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Outdated(1));
     }
 
     #[test]

@@ -147,19 +147,22 @@ pub enum Refusal {
     Busy,
     /// The inviter has revoked the invite.
     Revoked,
-    /// The joiner was a member, and its membership was revoked.
-    Expelled,
+    /// The inviter has no addresses left to delegate.
+    NoAddresses,
+    /// The joiner is one of the inviter's own inviters.
+    Above,
 }
 
 impl Refusal {
-    const ALL: [(Self, u8); 7] = [
+    const ALL: [(Self, u8); 8] = [
         (Self::Unknown, 1),
         (Self::Expired, 2),
         (Self::UsedUp, 3),
         (Self::TooDeep, 4),
         (Self::Busy, 5),
-        (Self::Expelled, 6),
+        (Self::NoAddresses, 6),
         (Self::Revoked, 7),
+        (Self::Above, 8),
     ];
 }
 
@@ -172,7 +175,12 @@ impl fmt::Display for Refusal {
             Self::TooDeep => "the inviter is too far from the founder to invite; ask a member nearer to it",
             Self::Busy => "the inviter cannot answer now; try again in a minute",
             Self::Revoked => "the invite was revoked; ask for a new one",
-            Self::Expelled => "this node's membership in the network was revoked, which is for good",
+            Self::Above => {
+                "this node is one of the inviter's own inviters and cannot join below itself; ask a member that it has not invited"
+            }
+            Self::NoAddresses => {
+                "the inviter has no addresses left to delegate; ask it, or another member, for a new invite"
+            }
         })
     }
 }

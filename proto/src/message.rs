@@ -14,9 +14,10 @@ use crate::codec::{Codec, DecodeError, Reader, put_list};
 use crate::destination::{Destination, DestinationHash};
 use crate::identity::{NodeId, Signed, byte_id};
 use crate::join::{JoinReply, JoinRequest};
+use crate::membership::Chain;
 use crate::pulse::Pulse;
 use crate::record::Record;
-use crate::revocation::Revocation;
+use crate::revocation::{Resignation, Revocation};
 
 /// Largest control datagram that is sent or accepted, bytes. An I2P tunnel message carries about a kilobyte;
 /// four fragments are the most that should be lost together.
@@ -36,7 +37,7 @@ pub const MAX_ENTRIES: usize = 32;
 /// Ranges of one comparison at most.
 pub const MAX_RANGES: usize = 32;
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 byte_id!(
     /// The first half of the hash of the destination that a datagram is for.
@@ -116,6 +117,9 @@ pub enum Message {
     Compare(Vec<Range>, Gossip),
     /// The sender wants what the receiver has that is newer than this.
     Want(Vec<Entry>),
+    /// The sender, who has invited the receiver, has delegated more addresses to it: the receiver's chain with its new
+    /// certificate.
+    Grant(Box<Chain>),
 }
 
 /// News, in no order.
@@ -136,21 +140,23 @@ pub enum Item {
     Pulse(Signed<Pulse>),
     /// A member's word that it cannot reach another.
     Accusation(Signed<Accusation>),
-    /// The end of a membership.
+    /// The end of a membership by one who stands above the member.
     Revocation(Box<Signed<Revocation>>),
+    /// The end of a membership by the member.
+    Resignation(Box<Signed<Resignation>>),
 }
 
-/// How much a member knows of a member.
+/// How much a member knows of a member, or that it knows how a membership has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Of whom.
+    /// Of whom; of the end of a membership its own id.
     pub node: NodeId,
     /// The sequence number of its newest record; 0 for none.
     pub record: u64,
     /// The sequence number of its newest pulse, if that is newer than the record; 0 for none.
     pub pulse: u64,
-    /// Its membership is revoked.
-    pub revoked: bool,
+    /// It is the end of a membership, which has no sequence numbers.
+    pub ended: bool,
 }
 
 /// A part of the node ids, from where the range before ended (at first from zero), and what the sender has in it.
@@ -181,7 +187,7 @@ pub enum Content {
 impl Codec for Entry {
     fn encode(&self, out: &mut Vec<u8>) {
         self.node.encode(out);
-        out.push(u8::from(self.pulse > 0) | u8::from(self.revoked) << 1);
+        out.push(u8::from(self.pulse > 0) | u8::from(self.ended) << 1);
         out.extend_from_slice(&self.record.to_be_bytes());
         if self.pulse > 0 {
             out.extend_from_slice(&self.pulse.to_be_bytes());
@@ -200,7 +206,7 @@ impl Codec for Entry {
         if flags & 1 == 1 && pulse == 0 {
             return Err(DecodeError::Invalid { what, why: "a pulse without a number" });
         }
-        Ok(Self { node, record, pulse, revoked: flags & 2 == 2 })
+        Ok(Self { node, record, pulse, ended: flags & 2 == 2 })
     }
 }
 
@@ -223,6 +229,10 @@ impl Codec for Item {
                 out.push(4);
                 revocation.encode(out);
             }
+            Self::Resignation(resignation) => {
+                out.push(5);
+                resignation.encode(out);
+            }
         }
     }
 
@@ -233,6 +243,7 @@ impl Codec for Item {
             2 => Self::Pulse(Signed::decode(reader)?),
             3 => Self::Accusation(Signed::decode(reader)?),
             4 => Self::Revocation(Box::new(Signed::decode(reader)?)),
+            5 => Self::Resignation(Box::new(Signed::decode(reader)?)),
             _ => return Err(DecodeError::Invalid { what, why: "unknown kind" }),
         })
     }
@@ -322,7 +333,7 @@ impl Message {
             | Self::Ack(_, gossip)
             | Self::PingRequest(_, _, gossip)
             | Self::Compare(_, gossip) => Some(gossip),
-            Self::JoinRequest(_) | Self::JoinReply(_) | Self::Want(_) => None,
+            Self::JoinRequest(_) | Self::JoinReply(_) | Self::Want(_) | Self::Grant(_) => None,
         }
     }
 
@@ -338,6 +349,7 @@ impl Message {
             Self::PingRequest(..) => "ping-request",
             Self::Compare(..) => "compare",
             Self::Want(_) => "want",
+            Self::Grant(_) => "grant",
         }
     }
 }
@@ -382,6 +394,10 @@ impl Codec for Message {
                 out.push(8);
                 put_list(out, entries);
             }
+            Self::Grant(chain) => {
+                out.push(9);
+                chain.encode(out);
+            }
         }
     }
 
@@ -396,6 +412,7 @@ impl Codec for Message {
             6 => Self::PingRequest(reader.u64("number")?, NodeId::decode(reader)?, Gossip::decode(reader)?),
             7 => Self::Compare(read_ranges(reader)?, Gossip::decode(reader)?),
             8 => Self::Want(reader.list(MAX_ENTRIES, "entries")?),
+            9 => Self::Grant(Box::new(Chain::decode(reader)?)),
             _ => return Err(DecodeError::Invalid { what, why: "unknown kind" }),
         })
     }
@@ -406,29 +423,64 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::destination::{DestinationProof, DestinationRole};
+    use crate::identity::Signable as _;
+    use crate::join::Welcome;
     use crate::membership::MAX_DEPTH;
+    use crate::revocation::Target;
     use crate::testing;
 
     #[test]
     fn the_largest_messages_fit_a_datagram() {
         let len = |message: &Message| message.to_datagram(&testing::destination(1)).len();
-        let deepest = u8::try_from(MAX_DEPTH).unwrap();
-        let entry = Entry { node: testing::node(1), record: u64::MAX, pulse: u64::MAX, revoked: true };
+        let entry = Entry { node: testing::node(1), record: u64::MAX, pulse: u64::MAX, ended: true };
         let entries = vec![entry; MAX_ENTRIES];
         assert!(len(&Message::Want(entries.clone())) <= MAX_LEN);
-        let record = Item::Record(Box::new(testing::record(deepest)));
-        let gossip = Gossip { entries, items: vec![record] };
+        let largest = testing::largest_record();
+        assert_eq!(largest.value.chain.depth(), MAX_DEPTH);
+        assert_eq!(largest.verify_for(&testing::charter(0)), Ok(()));
+        let record = Item::Record(Box::new(largest.clone()));
+        // Gossip is filled to GOOD_LEN, unless a single item is longer.
+        let gossip = Gossip { entries: vec![entry; 8], items: vec![record] };
+        assert!(len(&Message::PingRequest(1, testing::node(1), gossip)) <= MAX_LEN);
+        let gossip = Gossip { entries, items: Vec::new() };
         assert!(len(&Message::PingRequest(1, testing::node(1), gossip)) <= MAX_LEN);
         let range =
             Range { end: Some(testing::node(1)), content: Content::Fingerprint { count: 1, sum: [1; 16] } };
         assert!(len(&Message::Compare(vec![range; MAX_RANGES], Gossip::default())) <= MAX_LEN);
+        let chain = largest.value.chain.clone();
+        let target = Target::Certificate(chain.clone());
+        let revocation = Revocation { issuer: testing::node(0), target, issued_at: 0 };
+        let resignation = Resignation { chain: chain.clone(), last_serial: u64::MAX, issued_at: 0 };
+        let deepest = u8::try_from(MAX_DEPTH).unwrap();
+        for item in [
+            Item::Revocation(Box::new(testing::signed(revocation, 0))),
+            Item::Resignation(Box::new(testing::signed(resignation, deepest))),
+        ] {
+            assert!(len(&Message::news(vec![item])) <= MAX_LEN);
+        }
+        assert!(len(&Message::Grant(Box::new(chain.clone()))) <= MAX_LEN);
         // What is common fits what travels well.
-        let record = Item::Record(Box::new(testing::record(4)));
+        let record = Item::Record(Box::new(testing::record(3)));
         let news = Gossip { entries: Vec::new(), items: vec![record] };
         assert!(len(&Message::News(news)) <= GOOD_LEN);
-        let JoinReply::Welcome(mut welcome) = testing::welcome(deepest) else { unreachable!() };
-        welcome.records.truncate(1);
-        assert!(len(&Message::JoinReply(JoinReply::Welcome(welcome))) <= MAX_LEN);
+        // The longest welcome: by a member of depth seven, whose record cannot be larger than the largest.
+        let welcome = Welcome { charter: testing::signed_charter(0), chain, records: vec![largest] };
+        assert!(len(&Message::JoinReply(JoinReply::Welcome(Box::new(welcome)))) <= MAX_LEN);
+    }
+
+    #[test]
+    fn no_signed_structure_begins_like_a_control_message() {
+        // A destination signs the payload of its datagrams, and proofs, with the same key.
+        let proof = DestinationProof {
+            network: testing::charter(0).network(),
+            node: testing::node(1),
+            role: DestinationRole::Primary,
+            destination: testing::destination(1),
+        };
+        assert_eq!(proof.signed_bytes()[0], b'i');
+        // No letter begins a control message.
+        const { assert!(VERSION < 32) };
     }
 
     #[test]
@@ -468,14 +520,15 @@ mod tests {
 
     fn entry() -> impl Strategy<Value = Entry> {
         (testing::any_node(), any::<u64>(), any::<u64>(), any::<bool>())
-            .prop_map(|(node, record, pulse, revoked)| Entry { node, record, pulse, revoked })
+            .prop_map(|(node, record, pulse, ended)| Entry { node, record, pulse, ended })
     }
 
     fn item() -> impl Strategy<Value = Item> {
-        (0u8..4, 0u8..8).prop_map(|(kind, seed)| match kind {
+        (0u8..5, 0u8..8).prop_map(|(kind, seed)| match kind {
             0 => Item::Record(Box::new(testing::record(seed))),
             1 => Item::Pulse(testing::pulse(seed)),
             2 => Item::Accusation(testing::accusation(seed, 1)),
+            3 => Item::Resignation(Box::new(testing::resignation(seed))),
             _ => Item::Revocation(Box::new(testing::revocation(0, seed))),
         })
     }
@@ -513,6 +566,7 @@ mod tests {
                 .prop_map(|(number, node, gossip)| Message::PingRequest(number, node, gossip)),
             (ranges(), gossip()).prop_map(|(ranges, gossip)| Message::Compare(ranges, gossip)),
             prop::collection::vec(entry(), 0..=MAX_ENTRIES).prop_map(Message::Want),
+            (0u8..8).prop_map(|depth| Message::Grant(Box::new(testing::chain(depth)))),
         ]
     }
 
@@ -527,7 +581,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_are_no_panic(kind in 0u8..10, bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        fn arbitrary_bytes_are_no_panic(kind in 0u8..11, bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
             testing::decodes_canonically::<Message>(&bytes)?;
             testing::decodes_canonically::<Message>(&[&[VERSION, kind], bytes.as_slice()].concat())?;
         }

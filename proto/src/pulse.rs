@@ -10,8 +10,6 @@ pub enum Life {
     Present,
     /// It is shut down and means to come back.
     Away,
-    /// It has left the network for good.
-    Gone,
 }
 
 /// A member's word on its own life. Signed by the member, so that anyone may pass it on; of its pulses and records
@@ -46,7 +44,6 @@ impl Codec for Life {
         out.push(match self {
             Self::Present => 0,
             Self::Away => 1,
-            Self::Gone => 2,
         });
     }
 
@@ -55,7 +52,6 @@ impl Codec for Life {
         match reader.u8(what)? {
             0 => Ok(Self::Present),
             1 => Ok(Self::Away),
-            2 => Ok(Self::Gone),
             _ => Err(DecodeError::Invalid { what, why: "unknown kind of life" }),
         }
     }

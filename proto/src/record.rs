@@ -1,17 +1,16 @@
 //! What a member publishes about itself.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::address::ipv6_of;
 use crate::codec::{Codec, DecodeError, Reader, serde_as_bytes};
-use crate::destination::Destination;
+use crate::destination::{DestinationRole, ProvenDestination};
 use crate::identity::{BadSignature, NetworkId, NodeId, SelfSigned, Signable, Signature, Signed};
-use crate::membership::{Chain, ChainError};
-use crate::wireguard::WireGuardCertificate;
+use crate::membership::{CertificateId, Chain, ChainError, Charter};
+use crate::wireguard::{ProvenKey, WireGuardCertificate, WireGuardError};
 
 /// A node's name: 1 to 63 letters, digits, hyphens, underscores or dots, so that it is safe to print, to log
 /// and to use as a host name.
@@ -31,28 +30,23 @@ impl NodeName {
         &self.0
     }
 
-    /// Reads a name that another member has chosen: its length and characters are checked. What it says is not, unlike
-    /// by [`NodeName::from_str`]; where a person names a member, node ids and addresses win over names.
+    /// Makes a name of a host's name. One that [`NodeName::from_str`] refuses for what it says gets `-node` appended.
     ///
     /// # Errors
-    /// [`DecodeError`] if it is no name.
-    pub fn of_member(name: &str) -> Result<Self, DecodeError> {
+    /// [`DecodeError`] if its length or characters are not those of a name.
+    pub fn of_host(host: &str) -> Result<Self, DecodeError> {
+        Self::check_characters(host)?;
+        host.parse().or_else(|_| format!("{host}-node").parse())
+    }
+
+    fn check_characters(name: &str) -> Result<(), DecodeError> {
         if name.is_empty() || name.len() > Self::MAX_LEN {
             return Err(invalid_name("it must have 1 to 63 characters"));
         }
         if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
             return Err(invalid_name("use letters, digits, hyphens, underscores and dots"));
         }
-        Ok(Self(name.to_owned()))
-    }
-
-    /// Makes a name of a host's name. One that [`NodeName::from_str`] refuses for what it says gets `-node` appended.
-    ///
-    /// # Errors
-    /// [`DecodeError`] if its length or characters are not those of a name.
-    pub fn of_host(host: &str) -> Result<Self, DecodeError> {
-        let name = Self::of_member(host)?;
-        host.parse().or_else(|_| format!("{name}-node").parse())
+        Ok(())
     }
 }
 
@@ -60,7 +54,7 @@ fn invalid_name(why: &'static str) -> DecodeError {
     DecodeError::Invalid { what: "node name", why }
 }
 
-/// Reads a name for this node. What names a member in another way is refused.
+/// Reads a name. What names a member in another way is refused.
 impl FromStr for NodeName {
     type Err = DecodeError;
 
@@ -74,7 +68,8 @@ impl FromStr for NodeName {
         if Self::RESERVED.iter().any(|word| name.eq_ignore_ascii_case(word)) {
             return Err(invalid_name("self, me, all, any, none, founder and localhost are reserved"));
         }
-        Self::of_member(name)
+        Self::check_characters(name)?;
+        Ok(Self(name.to_owned()))
     }
 }
 
@@ -99,36 +94,34 @@ impl NodeName {
     fn read(reader: &mut Reader<'_>) -> Result<(Self, u8), DecodeError> {
         let what = "node name";
         let first = reader.u8(what)?;
-        let name = std::str::from_utf8(reader.bytes(usize::from(first & !HAS_HOME), what)?)
+        let name = std::str::from_utf8(reader.bytes(usize::from(first & !HAS_PRIMARY), what)?)
             .map_err(|_| DecodeError::Invalid { what, why: "not UTF-8" })?;
-        Ok((Self::of_member(name)?, first & HAS_HOME))
+        Ok((name.parse()?, first & HAS_PRIMARY))
     }
 }
 
-/// Added to the length of a record's name if a home follows: a name leaves that bit free.
-const HAS_HOME: u8 = 0x80;
+/// Added to the length of a record's name if a primary destination follows: a name leaves that bit free.
+const HAS_PRIMARY: u8 = 0x80;
 
-/// What a member says of itself. Signed by the member, so that anyone may pass it on; of two records the one
-/// with the higher sequence number counts.
+/// What a member says of itself. Signed by the member and by every destination that it names, so that anyone may pass it
+/// on; of two records the one with the higher sequence number counts. The member's addresses follow from its chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The member's identity.
     pub node: NodeId,
-    /// Grows with every record that the member signs.
+    /// From the member's counter: grows with every record that it signs.
     pub sequence: u64,
     /// Unix time in seconds.
     pub issued_at: u64,
     /// What the member calls itself; names need not be unique.
     pub name: NodeName,
     /// Where it takes control messages.
-    pub control: Destination,
+    pub control: ProvenDestination,
     /// The destination for control messages that it always has, if it takes them elsewhere for now. It is there again
     /// some time, and invites lead there.
-    pub home: Option<Box<Destination>>,
+    pub primary: Option<Box<ProvenDestination>>,
     /// Where it takes WireGuard packets.
-    pub data: Destination,
-    /// Its address in the network's subnet.
-    pub ipv4: Ipv4Addr,
+    pub data: ProvenDestination,
     /// Its current WireGuard key.
     pub wireguard: Signed<WireGuardCertificate>,
     /// Its membership, which also says of which network the record is.
@@ -144,9 +137,15 @@ pub enum RecordError {
     /// A signature is wrong.
     #[error(transparent)]
     BadSignature(#[from] BadSignature),
+    /// Its WireGuard key is not the node's.
+    #[error(transparent)]
+    WireGuard(#[from] WireGuardError),
     /// It carries a certificate or a chain of another node or network.
     #[error("the record's {0} belongs to another node or network")]
     Mismatch(&'static str),
+    /// Its WireGuard key is to be valid for too long.
+    #[error("the record's WireGuard certificate is valid for more than 30 days")]
+    TooLong,
 }
 
 impl Record {
@@ -156,43 +155,86 @@ impl Record {
         self.chain.network()
     }
 
-    /// The member's IPv6 address, which follows from its identity.
+    /// The member's IPv4 address in the network of `charter`.
     #[must_use]
-    pub fn ipv6(&self) -> Ipv6Addr {
-        ipv6_of(&self.network(), &self.node)
+    pub fn ipv4(&self, charter: &Charter) -> Ipv4Addr {
+        self.chain.address(&charter.subnet)
     }
 
-    /// Checks that the parts of the record belong together, and the signatures of its parts.
+    /// The destinations that it names, and what for.
+    pub fn destinations(&self) -> impl Iterator<Item = (&ProvenDestination, DestinationRole)> {
+        let control =
+            if self.primary.is_some() { DestinationRole::Fallback } else { DestinationRole::Primary };
+        let primary = self.primary.as_deref().map(|primary| (primary, DestinationRole::Primary));
+        [(&self.control, control), (&self.data, DestinationRole::Data)].into_iter().chain(primary)
+    }
+
+    /// Checks that the parts of the record belong together, and the signatures of its parts, except those of the
+    /// destinations.
     ///
     /// # Errors
     /// [`RecordError`].
-    pub fn verify_parts(&self, network: &NetworkId) -> Result<(), RecordError> {
+    pub fn verify_parts(&self, charter: &Charter) -> Result<(), RecordError> {
+        self.verify_parts_except(charter, |_, _| false)
+    }
+
+    fn verify_parts_except(
+        &self,
+        charter: &Charter,
+        is_known: impl Fn(&CertificateId, &Signature) -> bool,
+    ) -> Result<(), RecordError> {
         if self.chain.subject() != &self.node {
             return Err(RecordError::Mismatch("membership"));
         }
-        if self.wireguard.value.node != self.node || self.wireguard.value.network != *network {
+        let wireguard = &self.wireguard.value;
+        if wireguard.node != self.node || wireguard.network != charter.network() {
             return Err(RecordError::Mismatch("WireGuard certificate"));
         }
-        self.chain.verify(network)?;
-        self.wireguard.verify()?;
+        if wireguard.lasts_too_long() {
+            return Err(RecordError::TooLong);
+        }
+        self.chain.verify_except(charter, is_known)?;
+        self.wireguard.verify_key()?;
         Ok(())
     }
 }
 
 impl Signed<Record> {
-    /// Checks the record as a member of `network` must before believing it: its signature, the member's
-    /// certificate chain and its WireGuard certificate. Times are not looked at.
+    /// Checks the record as a member of the network of `charter` must before believing it: its signature, those of its
+    /// destinations, the member's certificate chain and its WireGuard certificate. Times are not looked at, except
+    /// that the WireGuard certificate must not be valid for too long.
     ///
     /// # Errors
     /// [`RecordError`].
-    pub fn verify_for(&self, network: &NetworkId) -> Result<(), RecordError> {
+    pub fn verify_for(&self, charter: &Charter) -> Result<(), RecordError> {
+        self.verify_except(charter, None, |_, _| false)
+    }
+
+    /// As [`Signed::<Record>::verify_for`], without what was verified before: certificates of the chain of which
+    /// `is_known` says so, and destinations that are also in `before`, a record of the same node.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn verify_except(
+        &self,
+        charter: &Charter,
+        before: Option<&Record>,
+        is_known: impl Fn(&CertificateId, &Signature) -> bool,
+    ) -> Result<(), RecordError> {
         self.verify()?;
-        self.value.verify_parts(network)
+        let network = charter.network();
+        for (destination, role) in self.value.destinations() {
+            let is_proven = |before: &Record| before.destinations().any(|known| known == (destination, role));
+            if !before.is_some_and(|before| before.node == self.value.node && is_proven(before)) {
+                destination.verify(&network, &self.value.node, role)?;
+            }
+        }
+        self.value.verify_parts_except(charter, is_known)
     }
 }
 
 impl Signable for Record {
-    const DOMAIN: &'static str = "i2plan record v1";
+    const DOMAIN: &'static str = "i2plan record v2";
     const WHAT: &'static str = "record";
 }
 
@@ -207,16 +249,15 @@ impl Codec for Record {
         self.node.encode(out);
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&self.issued_at.to_be_bytes());
-        self.name.put(out, if self.home.is_some() { HAS_HOME } else { 0 });
+        self.name.put(out, if self.primary.is_some() { HAS_PRIMARY } else { 0 });
         self.control.encode(out);
-        if let Some(home) = &self.home {
-            home.encode(out);
+        if let Some(primary) = &self.primary {
+            primary.encode(out);
         }
         self.data.encode(out);
-        out.extend_from_slice(&self.ipv4.octets());
         // The certificate's node is the record's and its network is the chain's; only the rest is written.
         let certificate = &self.wireguard.value;
-        out.extend_from_slice(&certificate.public_key);
+        certificate.key.encode(out);
         out.extend_from_slice(&certificate.epoch.to_be_bytes());
         out.extend_from_slice(&certificate.not_before.to_be_bytes());
         out.extend_from_slice(&certificate.not_after.to_be_bytes());
@@ -228,29 +269,22 @@ impl Codec for Record {
         let node = NodeId::decode(reader)?;
         let sequence = reader.u64("sequence number")?;
         let issued_at = reader.u64("record time")?;
-        let (name, has_home) = NodeName::read(reader)?;
-        let control = Destination::decode(reader)?;
-        let home = if has_home == 0 { None } else { Some(Box::new(Destination::decode(reader)?)) };
-        let data = Destination::decode(reader)?;
-        let ipv4 = Ipv4Addr::from(reader.array::<4>("IPv4 address")?);
-        let public_key = reader.array("WireGuard key")?;
+        let (name, has_primary) = NodeName::read(reader)?;
+        let control = ProvenDestination::decode(reader)?;
+        let primary =
+            if has_primary == 0 { None } else { Some(Box::new(ProvenDestination::decode(reader)?)) };
+        let data = ProvenDestination::decode(reader)?;
+        let key = ProvenKey::decode(reader)?;
         let epoch = reader.u32("epoch")?;
         let not_before = reader.u64("start of validity")?;
         let not_after = reader.u64("end of validity")?;
         let signature = Signature::decode(reader)?;
         let chain = Chain::decode(reader)?;
         let wireguard = Signed {
-            value: WireGuardCertificate {
-                network: chain.network(),
-                node,
-                public_key,
-                epoch,
-                not_before,
-                not_after,
-            },
+            value: WireGuardCertificate { network: chain.network(), node, key, epoch, not_before, not_after },
             signature,
         };
-        Ok(Self { node, sequence, issued_at, name, control, home, data, ipv4, wireguard, chain })
+        Ok(Self { node, sequence, issued_at, name, control, primary, data, wireguard, chain })
     }
 }
 
@@ -268,7 +302,6 @@ mod tests {
         assert!("web-1.example_net".parse::<NodeName>().is_ok());
         for bad in ["", "a b", "a\n", "\u{1b}[2J", "ä", &"a".repeat(64)] {
             assert!(bad.parse::<NodeName>().is_err(), "{bad:?}");
-            assert!(NodeName::of_member(bad).is_err(), "{bad:?}");
         }
     }
 
@@ -293,7 +326,6 @@ mod tests {
         }
         for word in NodeName::RESERVED {
             assert!(word.to_uppercase().parse::<NodeName>().is_err(), "{word}");
-            assert!(NodeName::of_member(word).is_ok(), "another member may be called so");
         }
     }
 
@@ -318,47 +350,88 @@ mod tests {
 
     #[test]
     fn a_record_speaks_for_its_own_node_only() {
-        let network = testing::chain(2).network();
+        let charter = testing::charter(0);
         let record = testing::record(2);
-        assert_eq!(record.verify_for(&network), Ok(()));
+        assert_eq!(record.verify_for(&charter), Ok(()));
 
         let mut stolen = record.clone();
         stolen.value.chain = testing::chain(3);
         stolen.signature = stolen.value.sign(&testing::key(2));
-        assert_eq!(stolen.verify_for(&network), Err(RecordError::Mismatch("membership")));
+        assert_eq!(stolen.verify_for(&charter), Err(RecordError::Mismatch("membership")));
 
         let mut foreign = record.clone();
         foreign.value.wireguard = testing::wireguard_certificate(3);
         foreign.signature = foreign.value.sign(&testing::key(2));
-        assert_eq!(foreign.verify_for(&network), Err(RecordError::Mismatch("WireGuard certificate")));
+        assert_eq!(foreign.verify_for(&charter), Err(RecordError::Mismatch("WireGuard certificate")));
 
         let mut resigned = record;
         resigned.signature = resigned.value.sign(&testing::key(3));
-        assert!(matches!(resigned.verify_for(&network), Err(RecordError::BadSignature(_))));
+        assert!(matches!(resigned.verify_for(&charter), Err(RecordError::BadSignature(_))));
+    }
+
+    #[test]
+    fn a_record_names_destinations_that_have_agreed() {
+        let charter = testing::charter(0);
+        let good = testing::record_with_primary(2);
+        assert_eq!(good.verify_for(&charter), Ok(()));
+        let steal: [fn(&mut Record); 4] = [
+            |record| record.control = testing::proven(3, 3, DestinationRole::Primary),
+            |record| record.data = testing::proven(103, 3, DestinationRole::Data),
+            |record| record.primary = Some(Box::new(testing::proven(3, 3, DestinationRole::Primary))),
+            |record| record.primary = None,
+        ];
+        for (number, steal) in steal.into_iter().enumerate() {
+            let mut record = good.value.clone();
+            steal(&mut record);
+            let error = testing::signed(record, 2).verify_for(&charter);
+            assert!(matches!(error, Err(RecordError::BadSignature(_))), "{number}: {error:?}");
+            // Knowing the record before does not make them the member's.
+            let error = testing::signed(good.value.clone(), 2);
+            assert_eq!(error.verify_except(&charter, Some(&good.value), |_, _| true), Ok(()));
+        }
+        let mut record = good.value.clone();
+        record.data = testing::proven(103, 3, DestinationRole::Data);
+        let record = testing::signed(record, 2);
+        assert!(record.verify_except(&charter, Some(&good.value), |_, _| true).is_err());
+    }
+
+    #[test]
+    fn a_wireguard_key_lasts_thirty_days_at_most() {
+        let mut record = testing::record(2).value;
+        record.wireguard.value.not_after =
+            record.wireguard.value.not_before + WireGuardCertificate::MAX_AGE + 1;
+        record.wireguard = testing::signed(record.wireguard.value.clone(), 2);
+        assert_eq!(
+            testing::signed(record.clone(), 2).verify_for(&testing::charter(0)),
+            Err(RecordError::TooLong)
+        );
+        record.wireguard.value.not_before = u64::MAX;
+        record.wireguard.value.not_after = 0;
+        record.wireguard = testing::signed(record.wireguard.value.clone(), 2);
+        assert_eq!(testing::signed(record, 2).verify_for(&testing::charter(0)), Ok(()), "never valid");
     }
 
     #[test]
     fn a_record_of_depth_one_fits_a_kilobyte() {
-        assert!(testing::record(1).to_bytes().len() < 700, "{}", testing::record(1).to_bytes().len());
+        assert!(testing::record(1).to_bytes().len() < 900, "{}", testing::record(1).to_bytes().len());
     }
 
     proptest! {
         #[test]
         fn encodings_read_back(depth in 0u8..=8) {
             testing::round_trips(&testing::record(depth))?;
-            testing::round_trips(&testing::record_with_home(depth))?;
+            testing::round_trips(&testing::record_with_primary(depth))?;
         }
 
         #[test]
         fn one_flipped_bit_is_found(depth in 0u8..=3, bit: prop::sample::Index) {
             let record =
-                if depth % 2 == 0 { testing::record(depth) } else { testing::record_with_home(depth) };
-            let network = record.value.network();
+                if depth % 2 == 0 { testing::record(depth) } else { testing::record_with_primary(depth) };
             let mut bytes = record.to_bytes();
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             if let Ok(flipped) = Signed::<Record>::from_bytes(&bytes) {
-                prop_assert!(flipped.verify_for(&network).is_err());
+                prop_assert!(flipped.verify_for(&testing::charter(0)).is_err());
             }
         }
 

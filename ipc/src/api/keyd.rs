@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use i2plan_proto::accusation::Accusation;
+use i2plan_proto::address::{AddressRanges, Ipv4Subnet};
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, NodeId, Signature, Signed};
 use i2plan_proto::invite::{InviteGrant, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
-use i2plan_proto::membership::{Charter, Membership};
+use i2plan_proto::membership::{CertificateId, Charter, Membership};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
-use i2plan_proto::revocation::Revocation;
+use i2plan_proto::revocation::{Resignation, Revocation};
 use i2plan_proto::wireguard::WireGuardCertificate;
 use serde::{Deserialize, Serialize};
 
@@ -32,14 +33,16 @@ pub enum Request {
     OpenSession(OpenSession),
     /// Sign the charter of a network that this node founds.
     SignCharter(Charter),
-    /// Sign this node's record.
-    SignRecord(Box<Record>),
+    /// Sign this node's record, and prove the destinations that it names, in the network of this charter.
+    SignRecord(Box<Record>, Charter),
     /// Sign this node's word on its own life.
     SignPulse(Pulse),
     /// Sign that this node cannot reach another.
     SignAccusation(Accusation),
-    /// Sign the end of another's membership.
-    SignRevocation(Box<Revocation>),
+    /// Sign the end of another's membership in the network of this charter.
+    SignRevocation(Box<Revocation>, Charter),
+    /// Sign that this node leaves the network of this charter.
+    SignResignation(Box<Resignation>, Charter),
     /// Sign a request to join a network.
     SignJoin {
         /// The request.
@@ -51,6 +54,8 @@ pub enum Request {
     CreateInvite(CreateInvite),
     /// Certify the holder of an invite that this node made.
     CertifyMember(Box<CertifyMember>),
+    /// Certify a member again, which this node has certified, with more addresses.
+    ExtendMember(Box<ExtendMember>),
     /// Certify the WireGuard key of an epoch for a network.
     CertifyWireGuard {
         /// The network.
@@ -75,7 +80,9 @@ pub enum Reply {
     /// To [`Request::OpenSession`]: the session is open under this destination, and stays so as long as the
     /// connection.
     SessionOpened(Destination),
-    /// To the requests that sign.
+    /// To [`Request::SignRecord`]: with the proofs of its destinations.
+    Record(Box<Signed<Record>>),
+    /// To the other requests that sign.
     Signature(Signature),
     /// To [`Request::CreateInvite`].
     Invite {
@@ -84,7 +91,7 @@ pub enum Reply {
         /// The grant to present when somebody uses it.
         grant: Signed<InviteGrant>,
     },
-    /// To [`Request::CertifyMember`].
+    /// To [`Request::CertifyMember`] and [`Request::ExtendMember`].
     Membership(Signed<Membership>),
     /// To [`Request::CertifyWireGuard`].
     WireGuardCertificate(Signed<WireGuardCertificate>),
@@ -139,19 +146,44 @@ pub struct OpenSession {
 pub struct CreateInvite {
     /// The network.
     pub network: NetworkId,
+    /// Its subnet.
+    pub subnet: Ipv4Subnet,
     /// Unix time in seconds.
     pub expires_at: u64,
     /// How often it may be used.
     pub uses: Uses,
+    /// Addresses for each of its users, a power of two.
+    pub addresses: u32,
 }
 
-/// A request to join, and the grant of the invite that it uses.
+/// A request to join, the grant of the invite that it uses, and what the certificate is to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertifyMember {
     /// The grant that was made with the invite.
     pub grant: Signed<InviteGrant>,
     /// The joiner's request.
     pub request: JoinRequest,
+    /// This node's own certificate.
+    pub parent: CertificateId,
+    /// The addresses to delegate.
+    pub ranges: AddressRanges,
+    /// The next number of this node's counter.
+    pub serial: u64,
+    /// Earlier certificates for these addresses are void.
+    pub replaces: bool,
+}
+
+/// More addresses for a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtendMember {
+    /// Its certificate until now, by this node.
+    pub certificate: Signed<Membership>,
+    /// This node's own certificate.
+    pub parent: CertificateId,
+    /// The addresses to delegate, those that it has before among them.
+    pub ranges: AddressRanges,
+    /// The next number of this node's counter.
+    pub serial: u64,
 }
 
 /// A WireGuard private key, for `tund` alone.
@@ -177,13 +209,15 @@ impl Api for KeydApi {
             Request::Identity
             | Request::OpenSession(_)
             | Request::SignCharter(_)
-            | Request::SignRecord(_)
+            | Request::SignRecord(..)
             | Request::SignPulse(_)
             | Request::SignAccusation(_)
-            | Request::SignRevocation(_)
+            | Request::SignRevocation(..)
+            | Request::SignResignation(..)
             | Request::SignJoin { .. }
             | Request::CreateInvite(_)
             | Request::CertifyMember(_)
+            | Request::ExtendMember(_)
             | Request::CertifyWireGuard { .. } => role == Role::Meshd,
         }
     }

@@ -32,13 +32,24 @@ pub enum Request {
         expires_in: u64,
         /// How often it may be used; none for without limit, zero is refused.
         max_uses: Option<u32>,
+        /// Addresses for each of its users, a power of two; none for as many as is usual.
+        addresses: Option<u32>,
     },
     /// The invites that this node has made and remembers.
     ListInvites,
-    /// Make an invite useless.
+    /// Revoke an invite.
     RevokeInvite {
         /// The invite's id.
         id: String,
+        /// Revoke the memberships of the nodes that have used it, too.
+        with_members: bool,
+    },
+    /// Delegate more addresses to a member that this node has invited.
+    Grant {
+        /// The member's node id.
+        node_id: String,
+        /// How many more, a power of two.
+        addresses: u32,
     },
     /// The routing table.
     Routes,
@@ -58,14 +69,14 @@ pub enum Request {
         /// The member's node id.
         node_id: String,
     },
-    /// Take a member's membership back, and that of all who were invited over it, for good and for the whole
-    /// network. Only the founder and those over whom the member was invited can.
+    /// Revoke a member's certificate: it and the members below it are out of the network. Only the founder and the
+    /// member's other inviters can.
     Revoke {
         /// The member's node id.
         node_id: String,
     },
-    /// Leave the network for good: the others are told, and everything about it is forgotten, invites and bans
-    /// too. The node keeps its identity.
+    /// Leave the network: the others are told, and everything about it is forgotten, invites and bans too. The node
+    /// keeps its identity; members that it has invited stay members.
     Leave,
     /// Begin a new epoch of the WireGuard key. Answered when the new key is published.
     RotateKey,
@@ -119,6 +130,8 @@ pub enum Reply {
     Invites(Vec<IssuedInvite>),
     /// To [`Request::RevokeInvite`].
     InviteRevoked(IssuedInvite),
+    /// To [`Request::Grant`].
+    Granted(Grant),
     /// To [`Request::Routes`].
     Routes(Vec<Route>),
     /// To [`Request::ListBans`].
@@ -470,10 +483,10 @@ pub struct Status {
 pub struct Former {
     /// The network's id.
     pub network: String,
-    /// The node id of the member who revoked the membership.
+    /// The node id of the member that revoked the membership; this node's own if it had left before its state was
+    /// restored from a backup.
     pub revoked_by: String,
-    /// The node id of the member over whom this node was invited and whose membership was revoked; none if it was this
-    /// node's own.
+    /// The node id of the inviter of this node whose membership was revoked; none if it was this node's own.
     pub along_with: Option<String>,
     /// When, Unix time in seconds, by the clock of the one who did it.
     pub revoked_at: u64,
@@ -493,8 +506,43 @@ pub struct Network {
     pub ipv4: Ipv4Addr,
     /// This node's IPv6 address.
     pub ipv6: Ipv6Addr,
+    /// The address ranges that this node holds.
+    pub ranges: Vec<String>,
+    /// The number of their addresses.
+    pub addresses: u64,
+    /// How many of them this node can still delegate.
+    pub addresses_left: u64,
+    /// The node id of the member that has delegated this node's addresses to another member as well, which keeps them:
+    /// this node has to join again.
+    pub displaced_by: Option<String>,
+    /// Addresses that were seen to be delegated twice.
+    pub conflicts: Vec<Conflict>,
     /// Known members, this node included.
     pub members: u64,
+}
+
+/// Addresses that a member has delegated twice, perhaps because its state was restored from a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Conflict {
+    /// The member's node id.
+    pub node_id: String,
+    /// What it calls itself, if that is known.
+    pub name: Option<String>,
+    /// The addresses.
+    pub range: String,
+}
+
+/// Addresses that a member holds after more were delegated to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Grant {
+    /// The member.
+    pub node_id: String,
+    /// The address ranges that it holds.
+    pub ranges: Vec<String>,
+    /// The number of their addresses.
+    pub addresses: u64,
 }
 
 /// State of a SAM session.
@@ -584,8 +632,12 @@ pub struct Peer {
     pub public_key: String,
     /// Where it takes WireGuard packets, `….b32.i2p`.
     pub endpoint: String,
+    /// The address ranges that it holds.
+    pub ranges: Vec<String>,
     /// Invitations between the founder and it.
     pub depth: u64,
+    /// The node ids of its inviters, the founder first.
+    pub inviters: Vec<String>,
     /// When it signed what it says of itself, Unix time by its own clock. If that is still to come, this node's
     /// clock is behind its.
     pub signed_at: u64,
@@ -632,10 +684,12 @@ pub enum Life {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Route {
-    /// The IPv4 address; none while another member has a better claim to it.
-    pub ipv4: Option<Ipv4Addr>,
+    /// The IPv4 address.
+    pub ipv4: Ipv4Addr,
     /// The IPv6 address.
     pub ipv6: Ipv6Addr,
+    /// The address ranges that the member holds.
+    pub ranges: Vec<String>,
     /// The member.
     pub node_id: String,
     /// What it calls itself.
@@ -658,10 +712,8 @@ pub struct Route {
 pub enum BanReason {
     /// A user wanted it.
     Manual,
-    /// It has sent what no honest member sends: what does not decode, or signatures that are not right.
+    /// It has signed statements that no honest member signs.
     InvalidMessages,
-    /// It has said of others what they could refute, time and again, or sent far too much.
-    Misbehaviour,
 }
 
 /// A ban.
@@ -713,6 +765,8 @@ pub struct IssuedInvite {
     pub expires_at: u64,
     /// How often it may be used; none for without limit.
     pub max_uses: Option<u32>,
+    /// Addresses for each of its users.
+    pub addresses: u32,
     /// The node ids of those who used it; of an invite without limit the last thousand.
     pub used_by: Vec<String>,
 }
@@ -769,6 +823,8 @@ pub struct Invite {
     pub expires_at: u64,
     /// How often it may be used; none for without limit.
     pub max_uses: Option<u32>,
+    /// Addresses for each of its users.
+    pub addresses: u32,
     /// The network's id.
     pub network: String,
     /// Whether the network was founded with this invite.
@@ -798,12 +854,14 @@ impl Api for MeshdApi {
             // Founding waits for the sessions, the interface does not.
             Request::CreateInvite { .. } | Request::RotateKey => Duration::from_secs(30),
             // keyd signs, and others are told, which takes no answer.
-            Request::Revoke { .. } | Request::Leave => Duration::from_secs(30),
+            Request::Revoke { .. }
+            | Request::RevokeInvite { .. }
+            | Request::Leave
+            | Request::Grant { .. } => Duration::from_secs(30),
             Request::Status
             | Request::Peers
             | Request::Keys
             | Request::ListInvites
-            | Request::RevokeInvite { .. }
             | Request::Routes
             | Request::ListBans
             | Request::AddBan { .. }

@@ -5,12 +5,12 @@ use i2plan_ipc::api::meshd::What;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::invite::{InviteGrant, InviteKey};
 use i2plan_proto::join::{self, JoinReply, JoinRequest, Refusal, Welcome};
 use i2plan_proto::membership::{self, MAX_DEPTH};
 use i2plan_proto::message::{self, Message};
 use tracing::{debug, info, warn};
 
-use super::invites::Verdict;
 use super::{Mesh, Now, Pending};
 
 /// Join requests that may wait for `keyd` at once.
@@ -39,51 +39,93 @@ impl Mesh {
         if self.pending.values().any(same) {
             return;
         }
-        let verdict = if self.members.is_expelled(&body.joiner) {
-            Verdict::Refuse(Refusal::Expelled)
-        } else if membership.chain.depth() >= MAX_DEPTH {
-            Verdict::Refuse(Refusal::TooDeep)
-        } else if self.own.is_none() || self.pending.values().filter(certifying).count() >= MAX_CERTIFYING {
-            Verdict::Refuse(Refusal::Busy)
+        let (joiner, invite, key) = (body.joiner, body.invite.id(), body.invite);
+        let busy = self.own.is_none()
+            || !self.comparison_since_start.is_done(now.monotonic)
+            || self.pending.values().filter(certifying).count() >= MAX_CERTIFYING;
+        let verdict = if membership.chain.depth() >= MAX_DEPTH {
+            Err(Refusal::TooDeep)
+        } else if membership.chain.is_ancestor(&joiner) {
+            Err(Refusal::Above)
+        } else if busy {
+            Err(Refusal::Busy)
         } else {
-            self.invites.use_by(&body.invite, body.joiner, now.unix)
+            self.invites.grant(&key, &joiner, now.unix).cloned().and_then(|grant| {
+                // It was a member by this invite, and is none any more.
+                let before = self.delegations.with_invite(&joiner, &invite);
+                let ended = before.is_some_and(|before| before.ended_at.is_some());
+                if ended { Err(Refusal::UsedUp) } else { Ok(grant) }
+            })
         };
         match verdict {
-            // Anybody can ask with an invite of their own making, and none of that need be in the log.
-            Verdict::Refuse(Refusal::Unknown) => {
-                debug!(invite = %body.invite.id(), "refused a joiner: there is no such invite");
-                let refusal = Refusal::Unknown;
-                self.send(
-                    from,
-                    &Message::JoinReply(JoinReply::Refused { invite: body.invite, refusal }),
-                    now,
-                );
-            }
-            Verdict::Refuse(refusal) => {
-                info!(invite = %body.invite.id(), joiner = %body.joiner.short(), "refused a joiner: {refusal}");
-                self.send(
-                    from,
-                    &Message::JoinReply(JoinReply::Refused { invite: body.invite, refusal }),
-                    now,
-                );
-            }
-            Verdict::Certify { grant, counted } => {
-                if counted {
-                    info!(invite = %body.invite.id(), joiner = %body.joiner.short(), "an invite is used");
-                    let id = body.invite.id().to_string();
-                    self.events.push(What::InviteUsed { id, node_id: body.joiner.to_string() });
-                    // Saved before keyd is asked, hence before the joiner can learn of its certificate.
-                    self.unsaved = true;
-                }
-                let certify = CertifyMember { grant, request: request.clone() };
-                let pending = Pending::Member { to: *from, joiner: body.joiner };
-                self.ask(pending, keyd::Request::CertifyMember(Box::new(certify)));
-            }
+            Ok(grant) => self.admit(from, request, grant, now),
+            Err(refusal) => self.refuse(from, key, &joiner, refusal, now),
         }
     }
 
+    fn refuse(&mut self, to: &Destination, key: InviteKey, joiner: &NodeId, refusal: Refusal, now: Now) {
+        // Anybody can ask with an invite of their own making, and a joiner repeats its request.
+        if matches!(refusal, Refusal::Unknown | Refusal::Busy) {
+            debug!(invite = %key.id(), "refused a joiner: {refusal}");
+        } else {
+            info!(invite = %key.id(), joiner = %joiner.short(), "refused a joiner: {refusal}");
+        }
+        self.send(to, &Message::JoinReply(JoinReply::Refused { invite: key, refusal }), now);
+    }
+
+    /// Certifies the holder of an invite, or sends it the certificate that it has.
+    fn admit(&mut self, from: &Destination, request: &JoinRequest, grant: Signed<InviteGrant>, now: Now) {
+        let Some(holding) = self.holding() else { return };
+        let Some(membership) = &self.membership else { return };
+        let body = &request.body.value;
+        let (joiner, invite) = (body.joiner, body.invite.id());
+        let parent = membership.chain.id();
+        if let Some(delegated) = self.delegations.with_invite(&joiner, &invite)
+            && let Some(certificate) = delegated.certificate.clone()
+            && certificate.value.parent == parent
+        {
+            return self.welcome(from, &certificate, &joiner, now);
+        }
+        let unix = now.unix.as_secs();
+        let size = grant.value.addresses;
+        let given = match self.delegations.with_invite(&joiner, &invite) {
+            Some(delegated) => Ok(delegated),
+            None => self.delegations.give(joiner, invite, size, &holding, unix, &mut self.rng),
+        };
+        let Ok(given) = given else {
+            return self.refuse(from, body.invite, &joiner, Refusal::NoAddresses, now);
+        };
+        let (ranges, replaces) = (given.ranges.clone(), given.replaces);
+        if self.invites.count(&body.invite, joiner) {
+            info!(%invite, joiner = %joiner.short(), "an invite is used");
+            let id = invite.to_string();
+            self.events.push(What::InviteUsed { id, node_id: joiner.to_string() });
+        }
+        self.counter = self.counter.saturating_add(1);
+        // Use, addresses and serial number are saved before keyd is asked, hence before the joiner can learn of its
+        // certificate.
+        self.unsaved = true;
+        let certify =
+            CertifyMember { grant, request: request.clone(), parent, ranges, serial: self.counter, replaces };
+        let pending = Pending::Member { to: *from, joiner };
+        self.ask(pending, keyd::Request::CertifyMember(Box::new(certify)));
+    }
+
+    /// A joiner's certificate is signed.
+    pub(super) fn on_certified(
+        &mut self,
+        to: &Destination,
+        certificate: Signed<membership::Membership>,
+        joiner: &NodeId,
+        now: Now,
+    ) {
+        self.delegations.learn(certificate.clone(), now.unix.as_secs());
+        self.unsaved = true;
+        self.welcome(to, &certificate, joiner, now);
+    }
+
     /// Sends a joiner its certificate and what it needs to start.
-    pub(super) fn welcome(
+    fn welcome(
         &mut self,
         to: &Destination,
         certificate: &Signed<membership::Membership>,

@@ -1,10 +1,9 @@
-//! With whom this node has nothing to do: by a user's word, or after five offences within an hour.
+//! The members that this node has banned: by order of a user, or after five offences within an hour.
 //!
-//! An offence is what no honest member does: a control message that does not decode, something in it with a signature
-//! that is not right (every honest member checks what it passes on). Control messages have a sender that the router
-//! vouches for. Floods are no offence: they are throttled, and the local router could forge them in any member's name.
-//! Neither are failed WireGuard handshakes: RAW datagrams have no sender, so a stranger could have a member banned with
-//! them.
+//! An offence is a statement that carries its signer's own signature and that no honest node signs, whoever sent it.
+//! Nothing else is one. That control messages come from a member is stated by this node's own router, which may lie: what
+//! does not decode and floods are dropped and throttled. RAW datagrams have no sender. A time that is wrong is no offence,
+//! because the clock at fault may be this node's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -55,13 +54,6 @@ pub struct Ban {
     pub expires_at: Option<u64>,
     /// Offences counted before it; 0 for one by a user.
     pub strikes: u32,
-}
-
-/// What a member has done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Offence {
-    /// It sent what does not decode, or is not rightly signed.
-    InvalidMessage,
 }
 
 #[derive(Debug)]
@@ -153,7 +145,7 @@ impl Bans {
     }
 
     /// Counts an offence. Returns the ban that it led to.
-    pub(super) fn strike(&mut self, node: NodeId, offence: Offence, now: Now) -> Option<Ban> {
+    pub(super) fn strike(&mut self, node: NodeId, now: Now) -> Option<Ban> {
         if self.is_banned(&node) {
             return None;
         }
@@ -176,15 +168,10 @@ impl Bans {
         let lasts = (FIRST_BAN << offender.bans.min(10)).min(LONGEST_BAN);
         offender.bans += 1;
         offender.banned_at = unix;
-        let (reason, description) = match offence {
-            Offence::InvalidMessage => {
-                (BanReason::InvalidMessages, "it sent messages that no honest member sends")
-            }
-        };
         let ban = Ban {
             node,
-            reason,
-            description: description.to_owned(),
+            reason: BanReason::InvalidMessages,
+            description: "it signed statements that no honest member signs".to_owned(),
             created_at: unix,
             expires_at: Some(unix.saturating_add(lasts)),
             strikes: STRIKES,
@@ -209,8 +196,7 @@ impl Bans {
     }
 }
 
-const REASONS: [(BanReason, u8); 3] =
-    [(BanReason::Manual, 0), (BanReason::InvalidMessages, 1), (BanReason::Misbehaviour, 2)];
+const REASONS: [(BanReason, u8); 2] = [(BanReason::Manual, 0), (BanReason::InvalidMessages, 1)];
 
 impl Codec for Ban {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -280,9 +266,9 @@ mod tests {
     /// Offends until there is a ban; returns how long it lasts.
     fn offend(bans: &mut Bans, second: u64) -> u64 {
         for _ in 1..STRIKES {
-            assert_eq!(bans.strike(node(1), Offence::InvalidMessage, at(second)), None);
+            assert_eq!(bans.strike(node(1), at(second)), None);
         }
-        let ban = bans.strike(node(1), Offence::InvalidMessage, at(second)).unwrap();
+        let ban = bans.strike(node(1), at(second)).unwrap();
         bans.expire(ban.expires_at.unwrap());
         assert!(!bans.is_banned(&node(1)));
         ban.expires_at.unwrap() - ban.created_at
@@ -294,10 +280,10 @@ mod tests {
         for hour in 0..10 {
             for offence in 0..4 {
                 let when = at(hour * 3600 + offence);
-                assert_eq!(bans.strike(node(1), Offence::InvalidMessage, when), None);
+                assert_eq!(bans.strike(node(1), when), None);
             }
         }
-        assert!(bans.strike(node(1), Offence::InvalidMessage, at(9 * 3600 + 5)).is_some());
+        assert!(bans.strike(node(1), at(9 * 3600 + 5)).is_some());
         assert!(bans.is_banned(&node(1)) && !bans.is_banned(&node(2)));
     }
 
@@ -313,7 +299,7 @@ mod tests {
     fn those_of_users_are_not_displaced() {
         let mut bans = Bans::new((1..1000).map(manual).collect());
         for _ in 0..STRIKES {
-            bans.strike(node(5000), Offence::InvalidMessage, at(1));
+            bans.strike(node(5000), at(1));
         }
         assert!(bans.is_banned(&node(5000)));
         // A user's ban displaces one that came by itself, and then there is no more room.
@@ -336,7 +322,7 @@ mod tests {
     fn offenders_are_forgotten_in_time() {
         let mut bans = Bans::new(Vec::new());
         for number in 0..10_000 {
-            bans.strike(node(number), Offence::InvalidMessage, at(u64::from(number)));
+            bans.strike(node(number), at(u64::from(number)));
             assert!(bans.offenders.len() <= MAX_OFFENDERS);
         }
     }
@@ -344,7 +330,7 @@ mod tests {
     proptest! {
         #[test]
         fn encodings_read_back(
-            number: u32, code in 0usize..3, description in "\\PC{0,200}", created_at: u64,
+            number: u32, code in 0usize..2, description in "\\PC{0,200}", created_at: u64,
             expires_at in prop::option::of(1u64..), strikes: u32,
         ) {
             let reason = REASONS[code].0;

@@ -1,16 +1,21 @@
-//! Members with whom this node, or the whole network, has nothing to do any more; and leaving it oneself.
+//! Bans by this node, revocations, and leaving the network.
 
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::{ApiError, ErrorKind};
-use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::membership::Chain;
 use i2plan_proto::pulse::Life;
-use i2plan_proto::revocation::Revocation;
+use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use tracing::{info, warn};
 
-use super::bans::{Ban, Offence};
-use super::members::Members;
+use super::bans::Ban;
+use super::delegations::Delegations;
+use super::endings::Ending;
+use super::gossip::Comparison;
+use super::members::{EndingMerge, Members};
 use super::own::Farewell;
+use super::state::Former;
 use super::{CommandId, Mesh, Now, Pending, Refresh};
 
 impl Mesh {
@@ -65,74 +70,143 @@ impl Mesh {
         self.peers_version += 1;
     }
 
-    /// A member has done what no honest one does.
-    pub(super) fn strike(&mut self, from: &Destination, offence: Offence, now: Now) {
-        let culprits: Vec<NodeId> = self.members.at(&from.hash()).collect();
-        for node in culprits {
-            if let Some(ban) = self.bans.strike(node, offence, now) {
-                warn!(node = %node.short(), reason = ?ban.reason, strikes = ban.strikes, "a member is banned");
-                self.on_bans_changed();
-            }
+    /// A member has signed what no honest one signs.
+    pub(super) fn strike(&mut self, node: &NodeId, now: Now) {
+        if self.members.get(node).is_none() {
+            return;
+        }
+        if let Some(ban) = self.bans.strike(*node, now) {
+            warn!(node = %node.short(), reason = ?ban.reason, strikes = ban.strikes, "a member is banned");
+            self.on_bans_changed();
         }
     }
 
-    /// Whether nothing that comes from a destination is looked at: all who say that it is theirs are banned.
+    /// Whether nothing that comes from a destination is looked at: a member that is banned uses it. It has signed that
+    /// it does, so nobody can have another's destination shut out.
     pub(super) fn is_shut_out(&self, control: &DestinationHash) -> bool {
-        let mut owners = self.members.at(control).peekable();
-        owners.peek().is_some() && owners.all(|node| self.bans.is_banned(&node))
+        self.members.at(control).any(|node| self.bans.is_banned(&node))
     }
 
-    /// A user takes a member's membership back.
+    /// A user revokes a membership.
     pub fn revoke(&mut self, command: CommandId, node: &str, now: Now) {
-        let chain = self.known_node(node).and_then(|node| {
-            let member = self.members.get(&node);
-            member.map(|member| member.record.value.chain.clone()).ok_or_else(|| unknown(&node.short()))
-        });
-        let chain = chain.and_then(|chain| {
-            if chain.is_ancestor(&self.me.node) {
-                return Ok(chain);
-            }
-            Err(ApiError::denied(
-                "only the network's founder and those over whom the member was invited can revoke it",
-            )
-            .with_hint("`i2planctl ban add` makes this node have nothing to do with it"))
-        });
-        match chain {
+        match self.revocable(node) {
             Err(error) => self.answer(command, Err(error)),
-            Ok(chain) => {
-                let issued_at = now.unix.as_secs();
-                let revocation = Revocation { issuer: self.me.node, chain, issued_at };
-                let pending = Pending::Revocation(Box::new(revocation.clone()), command);
-                self.ask(pending, keyd::Request::SignRevocation(Box::new(revocation)));
-            }
+            Ok(chain) => self.sign_revocation(Target::Certificate(chain), command, now),
         }
+    }
+
+    /// The chain of a member that this node may revoke.
+    fn revocable(&self, node: &str) -> Result<Chain, ApiError> {
+        let id: NodeId = node.parse().map_err(|_| unknown(node))?;
+        if id == self.me.node {
+            return Err(ApiError::invalid("this is the node itself")
+                .with_hint("`i2planctl leave` makes it leave its network"));
+        }
+        let Some(membership) = &self.membership else { return Err(unknown(&id.short())) };
+        let known = self.members.get(&id).map(|member| member.record.value.chain.clone());
+        // One that this node has invited and that is not heard of any more can be revoked too.
+        let invited = || {
+            let delegated = self.delegations.of(&id).filter(|delegated| delegated.ended_at.is_none())?;
+            Some(membership.chain.appended(delegated.certificate.as_ref()?))
+        };
+        let chain = known.or_else(invited).ok_or_else(|| unknown(&id.short()))?;
+        if chain.is_ancestor(&self.me.node) {
+            return Ok(chain);
+        }
+        Err(ApiError::denied("only the network's founder and a member's inviters can revoke its membership")
+            .with_hint("`i2planctl ban add` makes this node drop everything that comes from it"))
+    }
+
+    /// Has keyd sign a revocation that a user wants.
+    pub(super) fn sign_revocation(&mut self, target: Target, command: CommandId, now: Now) {
+        let Some(charter) = self.charter() else { return };
+        let revocation = Revocation { issuer: self.me.node, target, issued_at: now.unix.as_secs() };
+        let pending = Pending::Revocation(Box::new(revocation.clone()), command);
+        self.ask(pending, keyd::Request::SignRevocation(Box::new(revocation), charter));
     }
 
     /// The revocation that a user wanted is signed.
     pub(super) fn on_revocation(&mut self, revocation: Signed<Revocation>, command: CommandId, now: Now) {
-        let out = self.revoke_here(revocation, now);
-        let out = out.iter().map(ToString::to_string).collect();
+        let invite = match &revocation.value.target {
+            Target::Invite(_, invite) => Some(invite.to_string()),
+            Target::Certificate(_) => None,
+        };
+        let merged = self.end_memberships(Ending::Revocation(Box::new(revocation)), now);
+        self.unsaved = true;
+        let result = match (merged, invite) {
+            (EndingMerge::News(out), None) => {
+                Ok(meshd::Reply::Revoked(out.iter().map(ToString::to_string).collect()))
+            }
+            (EndingMerge::News(_) | EndingMerge::Known, Some(invite)) => {
+                let unix = now.unix.as_secs();
+                self.invites.revoke(&invite, unix).map(meshd::Reply::InviteRevoked)
+            }
+            (EndingMerge::Known, None) => Err(ApiError::conflict("this membership has ended already")),
+            (EndingMerge::Full, _) => Err(ApiError::conflict(
+                "the revocation was not accepted: this node has signed as many as it holds addresses",
+            )
+            .with_hint("ask the founder, or a member that holds more addresses, to revoke it")),
+        };
         self.gossip(now);
-        self.answer(command, Ok(meshd::Reply::Revoked(out)));
+        self.answer(command, result);
     }
 
     /// A user wants this node to leave its network.
     pub fn leave(&mut self, command: CommandId, now: Now) {
-        let leaving =
-            |pending: &Pending| matches!(pending, Pending::Pulse(_, Farewell::Leave(_) | Farewell::ShutDown));
-        if self.membership.is_none() {
-            self.answer(command, Err(ApiError::conflict("this node is in no network")));
-        } else if self.pending.values().any(leaving) {
-            self.answer(command, Err(ApiError::conflict("this node is leaving already")));
-        } else {
-            self.sign_pulse(Life::Gone, Farewell::Leave(command), now);
+        let leaving = |pending: &Pending| {
+            matches!(pending, Pending::Resignation(..) | Pending::Pulse(_, Farewell::ShutDown))
+        };
+        let Some(membership) = &self.membership else {
+            return self.answer(command, Err(ApiError::conflict("this node is in no network")));
+        };
+        if self.pending.values().any(leaving) {
+            return self.answer(command, Err(ApiError::conflict("this node is leaving already")));
         }
+        let resignation = Resignation {
+            chain: membership.chain.clone(),
+            last_serial: self.delegations.last_serial(),
+            issued_at: now.unix.as_secs(),
+        };
+        let charter = membership.charter.value.clone();
+        let pending = Pending::Resignation(Box::new(resignation.clone()), command);
+        self.ask(pending, keyd::Request::SignResignation(Box::new(resignation), charter));
+    }
+
+    /// This node's resignation is signed.
+    pub(super) fn on_resignation(&mut self, resignation: Signed<Resignation>, command: CommandId, now: Now) {
+        self.bid_farewell(&Ending::Resignation(Box::new(resignation)).item(), now);
+        let network = self.network().map(|network| network.to_string()).unwrap_or_default();
+        info!(%network, "this node has left the network");
+        self.reset(false, now);
+        self.answer(command, Ok(meshd::Reply::Left(network)));
+    }
+
+    /// This node's own membership has ended. Its state is set aside, so that an administrator can recover it.
+    pub(super) fn on_own_ending(&mut self, ending: &Ending, now: Now) {
+        let Some(network) = self.network() else { return };
+        let subject = match ending {
+            Ending::Revocation(revocation) => match &revocation.value.target {
+                Target::Certificate(chain) => *chain.subject(),
+                Target::Invite(..) => self.me.node,
+            },
+            Ending::Resignation(_) => *ending.signer(),
+        };
+        let issuer = *ending.signer();
+        warn!(
+            issuer = %issuer.short(),
+            subject = %subject.short(),
+            "this node's membership has ended: it has left the network"
+        );
+        let former = Former { network, issuer, subject, revoked_at: ending.issued_at() };
+        self.set_aside = true;
+        self.reset(true, now);
+        self.former = Some(former);
     }
 
     /// Tells others that this node shuts down. True if there is somebody to tell, and [`Mesh::is_shut_down`] will
     /// say when that is done.
-    pub fn begin_shutdown(&mut self, now: Now) -> bool {
-        self.own.is_some() && self.members.len() > 0 && self.sign_pulse(Life::Away, Farewell::ShutDown, now)
+    pub fn begin_shutdown(&mut self) -> bool {
+        self.own.is_some() && self.members.len() > 0 && self.sign_pulse(Life::Away, Farewell::ShutDown)
     }
 
     /// Whether others have been told.
@@ -153,6 +227,11 @@ impl Mesh {
         self.stale = false;
         self.rotate = false;
         self.members = Members::default();
+        self.delegations = Delegations::default();
+        self.displaced = None;
+        self.conflicts.clear();
+        self.open_grants.clear();
+        self.comparison_since_start = Comparison::Done;
         self.invites = super::invites::Invites::new(Vec::new());
         self.bans = super::bans::Bans::new(Vec::new());
         self.rumors = super::rumors::Rumors::new();
@@ -170,7 +249,7 @@ impl Mesh {
     }
 
     /// A member by its node id.
-    fn known_node(&self, node: &str) -> Result<NodeId, ApiError> {
+    pub(super) fn known_node(&self, node: &str) -> Result<NodeId, ApiError> {
         let id: NodeId = node.parse().map_err(|_| unknown(node))?;
         if id == self.me.node {
             return Err(ApiError::invalid("this is the node itself"));

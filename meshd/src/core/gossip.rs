@@ -7,26 +7,24 @@ use std::time::Duration;
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::{self, What};
 use i2plan_proto::accusation::Accusation;
-use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
-use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::identity::{BadSignature, NodeId, Signable as _, Signed};
 use i2plan_proto::message::{Entry, GOOD_LEN, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, Message, Range};
 use i2plan_proto::pulse::{Life, Pulse};
-use i2plan_proto::record::Record;
-use i2plan_proto::revocation::Revocation;
+use i2plan_proto::record::{Record, RecordError};
+use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::seq::{IteratorRandom as _, SliceRandom as _};
 use rand::{Rng, RngExt as _};
 use tracing::{debug, info, warn};
 
-use super::bans::Offence;
 use super::compare::{has_more, nothing};
 use super::detector::{Acked, Task};
-use super::members::{ACCUSERS, Member, Merge};
-use super::rumors::{FANOUT, Topic};
-use super::state::Former;
+use super::endings::Ending;
+use super::members::{ACCUSERS, EndingMerge, Member, Merge, RecordMerge};
+use super::rumors::{Asker, FANOUT, Topic};
 use super::verified::VerifiedRecord;
-use super::{Action, CLOCK_TOLERANCE, Mesh, Now, Pending, Refresh, SAVE_RECORDS_AFTER};
+use super::{Action, CLOCK_TOLERANCE, FORGET_AFTER, Mesh, Now, Pending, Refresh, SAVE_RECORDS_AFTER};
 
 /// How many members hear of the own record at once.
 const ANNOUNCED: usize = 3;
@@ -61,17 +59,25 @@ const LEAST_NEWS: usize = 41;
 /// What was news lately takes no more of a message than this, bytes: eight entries.
 const RECENT_LEN: usize = 400;
 
-/// How many members hear that this node leaves.
+/// How many members hear that this node leaves or shuts down.
 const FAREWELLS: usize = 8;
+
+/// A node that has been started again has compared what it knows with another member this long after their first
+/// exchange, also if that has shown differences.
+const CAUGHT_UP_AFTER: Duration = Duration::from_secs(10);
+
+/// A node that was started again leaves because its membership has ended after this at the earliest, if no member has
+/// told it of a newer one until then.
+const LEAVE_AFTER: Duration = Duration::from_secs(15);
+
+/// A node that no member answers for so long after its start goes on with what it knows.
+const ALONE_AFTER: Duration = Duration::from_secs(120);
 
 /// A member is told again of what others say of it after this at the earliest.
 const TELL_ACCUSED: Duration = Duration::from_secs(10);
 
 /// Members of which it is noted at once that they have given a sign of life. They do so again.
 const MAX_AWAKE: usize = 64;
-
-/// Addresses to which a member may move, one after the other, counted with the first.
-pub(super) const MAX_ADDRESSES: u32 = 64;
 
 /// Decides when the own record is announced, and when notes are compared.
 #[derive(Debug)]
@@ -159,15 +165,38 @@ impl Announcer {
     }
 }
 
-/// Whether a member claims an address that it could have come to: nobody can aim at another's.
-pub(super) fn claims_own_address(record: &Record, subnet: &Ipv4Subnet) -> bool {
-    (0..MAX_ADDRESSES).any(|attempt| subnet.address_of(&record.node, attempt) == record.ipv4)
+/// Whether this node has compared what it knows with another member since its start. Until then it may have forgotten
+/// what it has signed: its state may have been restored from a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    /// Not yet. It has said that it is there at this time on the monotonic clock.
+    Waiting(Option<Duration>),
+    /// The first exchange was at this time on the monotonic clock, and showed differences.
+    Begun(Duration),
+    /// It has, or there is no other member.
+    Done,
+}
+
+impl Comparison {
+    pub(super) fn is_done(self, now: Duration) -> bool {
+        match self {
+            Self::Waiting(announced) => announced.is_some_and(|at| now >= at + ALONE_AFTER),
+            Self::Begun(begun) => now >= begun + CAUGHT_UP_AFTER,
+            Self::Done => true,
+        }
+    }
 }
 
 impl Mesh {
     /// Says and asks what is due.
     pub(super) fn gossip(&mut self, now: Now) {
         if self.own.is_none() {
+            return;
+        }
+        if let Comparison::Waiting(announced) = &mut self.comparison_since_start {
+            announced.get_or_insert(now.monotonic);
+        }
+        if self.leave_if_ended(now) {
             return;
         }
         if self.announcer.announces(now.monotonic) {
@@ -196,7 +225,12 @@ impl Mesh {
     fn announce(&mut self, now: Now) {
         let Some(own) = self.own.clone() else { return };
         let items = vec![Item::Record(Box::new(own))];
-        let compare = self.comparison(self.members.index().opening(), now);
+        let known = self.members.index();
+        let opening = match self.comparison_since_start {
+            Comparison::Done => known.opening(),
+            Comparison::Waiting(_) | Comparison::Begun(_) => known.opening_to_be_answered(),
+        };
+        let compare = self.comparison(opening, now);
         for target in self.draw(ANNOUNCED, |_| true) {
             let gossip = Gossip { entries: Vec::new(), items: items.clone() };
             let number = self.rng.random();
@@ -316,9 +350,9 @@ impl Mesh {
     }
 
     pub(super) fn on_ping(&mut self, from: &Destination, number: u64, now: Now) {
-        let asker = from.hash();
         // Strangers learn nothing.
-        if self.own.is_some() && self.members.is_member(&asker) {
+        if self.own.is_some() && self.members.is_member(&from.hash()) {
+            let asker = self.asker(&from.hash());
             if self.budget.may_answer(&asker, now.monotonic) {
                 let gossip = self.some_gossip(GOOD_LEN / 2, now);
                 self.reply(from, &Message::Ack(number, gossip), now);
@@ -337,7 +371,7 @@ impl Mesh {
         }
         let Some(member) = self.members.get(node) else { return };
         let (control, hash) = (member.way(&mut self.rng), *member.record.control());
-        let asker = from.hash();
+        let asker = self.asker(&from.hash());
         if self.budget.may_answer(&asker, now.monotonic)
             && let Some(own) = self.detector.on_request(hash, *from, number, now.monotonic, &mut self.rng)
         {
@@ -393,10 +427,9 @@ impl Mesh {
         let places = self.places_at(&from.hash());
         let mut entries = Vec::new();
         for (mine, word) in wanted {
-            let left = self.members.gone(&mine.node).is_some_and(|gone| gone.value.sequence >= word);
             let mut ask =
                 || places.iter().any(|of| self.rumors.should_ask(*of, mine.node, word, now.monotonic));
-            if !left && entries.len() < MAX_ENTRIES && ask() {
+            if entries.len() < MAX_ENTRIES && ask() {
                 entries.push(mine);
             }
         }
@@ -422,6 +455,11 @@ impl Mesh {
         let lot = self.rng.random();
         let mut outcome = self.members.index().compare(ranges, lot);
         self.is_behind = outcome.is_behind.unwrap_or(self.is_behind);
+        self.comparison_since_start = match self.comparison_since_start {
+            Comparison::Waiting(_) if !outcome.shows_all() => Comparison::Begun(now.monotonic),
+            Comparison::Begun(begun) if !outcome.shows_all() => Comparison::Begun(begun),
+            _ => Comparison::Done,
+        };
         if outcome.differs() {
             self.announcer.compare_again(now.monotonic);
         }
@@ -433,7 +471,8 @@ impl Mesh {
             self.reply(from, &answer, now);
         }
         // How new it is there is not said again; whatever it is, it is asked for once.
-        let wanted = outcome.wanted.into_iter().map(|mine| (mine, mine.record.max(mine.pulse) + 1));
+        let wanted =
+            outcome.wanted.into_iter().map(|mine| (mine, mine.record.max(mine.pulse).saturating_add(1)));
         self.ask_for(from, wanted.collect(), now);
         // One datagram more of each kind at most: what does not fit is found again the next time.
         for theirs in outcome.offered.into_iter().take(2 * MAX_ENTRIES) {
@@ -444,87 +483,104 @@ impl Mesh {
 
     /// Takes in something that a member has sent.
     fn take(&mut self, item: Item, from: &Destination, now: Now) {
-        let Some(network) = self.network() else { return };
         match item {
             Item::Record(record) => self.take_record(*record, from, now),
-            Item::Pulse(pulse) => self.take_pulse(pulse, from, now),
-            Item::Accusation(accusation) => self.take_accusation(accusation, from, now),
-            Item::Revocation(revocation) => {
-                if self.members.is_expelled(revocation.value.subject()) {
-                    return;
-                }
-                match revocation.verify_for(&network) {
-                    Ok(()) => self.take_revocation(*revocation, now),
-                    Err(error) => self.on_invalid("revocation", &error, from, now),
-                }
-            }
+            Item::Pulse(pulse) => self.take_pulse(pulse, now),
+            Item::Accusation(accusation) => self.take_accusation(accusation, now),
+            Item::Revocation(revocation) => self.take_ending(Ending::Revocation(revocation), now),
+            Item::Resignation(resignation) => self.take_ending(Ending::Resignation(resignation), now),
         }
     }
 
     fn take_record(&mut self, record: Signed<Record>, from: &Destination, now: Now) {
         let Some(membership) = &self.membership else { return };
-        let (network, subnet) = (membership.charter.value.network(), membership.charter.value.subnet);
+        let charter = &membership.charter.value;
         let value = &record.value;
         let node = value.node;
         let own = node == self.me.node;
         // Most records are known already; only news costs a verification.
-        let news = if own { membership.last_sequence < value.sequence } else { self.members.is_newer(value) };
-        if !news {
-            // One that has left is not known to have left where this comes from.
-            if let Some(gone) = self.members.gone(&node).cloned() {
-                self.reply(from, &Message::news(vec![Item::Pulse(gone)]), now);
-            }
+        let news = if own { self.counter < value.sequence } else { self.members.is_newer(value) };
+        if !news || value.network() != charter.network() || !is_timely(value, now) {
             return;
         }
-        let record = match VerifiedRecord::new(record, &network) {
+        let before = self.members.get(&node).map(|member| &member.record);
+        let certificates = self.members.certificates();
+        let is_known = |id: &_, signature: &_| certificates.is_known(id, signature);
+        let record = match VerifiedRecord::new_except(record, charter, before, is_known) {
             Ok(record) => record,
-            Err(error) => return self.on_invalid("record", &error, from, now),
+            Err(error) => {
+                debug!(%error, node = %node.short(), "dropped a record");
+                let forged = RecordError::BadSignature(BadSignature { what: Record::WHAT });
+                return self.strike_signer(error != forged, &node, now);
+            }
         };
-        let value = &record.value;
-        if !claims_own_address(value, &subnet) {
-            return self.on_invalid("record", &"it claims an address that is not its own", from, now);
-        }
         self.rumors.answered(&node);
         if own {
-            return self.on_own_word(value.sequence, now);
+            return self.on_own_record(&record, now);
         }
-        let known = self.members.get(&node).map(|member| member.record.value.ipv4);
-        let (name, ipv4, sequence) = (value.name.clone(), value.ipv4, value.sequence);
+        let value = &record.value;
+        let (name, sequence, chain) = (value.name.clone(), value.sequence, value.chain.clone());
+        let ipv4 = record.ipv4();
+        let is_new = self.members.get(&node).is_none();
+        let share = charter.subnet.share_of(ipv4);
         match self.members.merge_record(record, now.monotonic, now.unix.as_secs()) {
-            Merge::Known | Merge::Over => {}
-            Merge::Refused => debug!("dropped a record: no room for another member"),
-            Merge::News => {
-                if known.is_none() {
+            RecordMerge::Known => {}
+            RecordMerge::Refused => debug!(node = %node.short(), "dropped a record: no room, or too soon"),
+            RecordMerge::Ended => {
+                // It is not known where this comes from that the membership has ended.
+                if let Some((_, ending)) = self.members.endings().against(&chain) {
+                    let news = Message::news(vec![ending.item()]);
+                    self.reply(from, &news, now);
+                }
+            }
+            RecordMerge::Falls { holder, range, issuer } => {
+                self.note_conflict(&chain, range, issuer, now);
+                // Who sends it learns who has the addresses.
+                let items = self.items_beyond(&nothing(holder));
+                if !items.is_empty() {
+                    self.reply(from, &Message::news(items), now);
+                }
+            }
+            RecordMerge::News { fallen, out } => {
+                if is_new {
                     info!(node = %node.short(), %name, %ipv4, "learned of a member");
                     self.announcer.compare_soon(now.monotonic);
-                    self.rumors.add_newcomer(node, self.members.len(), now.monotonic);
+                    self.rumors.add_newcomer(node, share, self.members.len(), now.monotonic);
                 } else {
                     debug!(node = %node.short(), sequence, "learned a newer record");
-                    self.rumors.add(Topic::Record(node), now.monotonic);
+                    if self.rumors.is_passed_on(share, now.monotonic) {
+                        self.rumors.add(Topic::Record(node), now.monotonic);
+                    }
                 }
+                for other in &out {
+                    warn!(
+                        node = %other.short(), holder = %node.short(), %ipv4,
+                        "a member has lost its addresses: they were delegated twice"
+                    );
+                    self.forget(other);
+                }
+                self.note_fallen(&fallen, &chain);
                 self.heard(&from.hash(), now);
                 self.note_awake(node);
                 self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
                 self.peers_version += 1;
-                self.give_way(now);
             }
         }
+        self.learn_delegation(&chain, now);
     }
 
-    fn take_pulse(&mut self, pulse: Signed<Pulse>, from: &Destination, now: Now) {
+    fn take_pulse(&mut self, pulse: Signed<Pulse>, now: Now) {
         let Some(membership) = &self.membership else { return };
         let node = pulse.value.node;
         let own = node == self.me.node;
-        let news = if own {
-            membership.last_sequence < pulse.value.sequence
-        } else {
-            self.members.is_later(&pulse.value)
-        };
+        let news =
+            if own { self.counter < pulse.value.sequence } else { self.members.is_later(&pulse.value) };
         if !news || pulse.value.network != membership.charter.value.network() {
             return;
         }
         if let Err(error) = pulse.verify() {
-            return self.on_invalid("pulse", &error, from, now);
+            debug!(%error, node = %node.short(), "dropped a pulse");
+            return;
         }
         self.rumors.answered(&node);
         if own {
@@ -535,16 +591,16 @@ impl Mesh {
             if let Some(member) = self.members.get_mut(&node) {
                 member.saw(now.unix.as_secs());
                 debug!(node = %node.short(), name = %member.record.value.name, ?life, "a member gave a sign");
-            } else {
-                info!(node = %node.short(), "a member has left the network");
-                self.forget(&node);
             }
             if life == Life::Present {
                 self.note_awake(node);
             }
             self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
             self.peers_version += 1;
-            self.rumors.add(Topic::Pulse(node), now.monotonic);
+            let share = self.members.get(&node).map(|member| self.members.share_of(member));
+            if share.is_some_and(|share| self.rumors.is_passed_on(share, now.monotonic)) {
+                self.rumors.add(Topic::Pulse(node), now.monotonic);
+            }
         }
     }
 
@@ -555,7 +611,7 @@ impl Mesh {
         }
     }
 
-    fn take_accusation(&mut self, accusation: Signed<Accusation>, from: &Destination, now: Now) {
+    fn take_accusation(&mut self, accusation: Signed<Accusation>, now: Now) {
         let Some(membership) = &self.membership else { return };
         let Accusation { network, accuser, subject, sequence, issued_at } = accusation.value;
         if network != membership.charter.value.network() {
@@ -572,7 +628,8 @@ impl Mesh {
             return;
         }
         if let Err(error) = accusation.verify() {
-            return self.on_invalid("accusation", &error, from, now);
+            debug!(%error, node = %accuser.short(), "dropped an accusation");
+            return;
         }
         if against_me {
             return self.on_accused(accuser, sequence, now);
@@ -599,53 +656,82 @@ impl Mesh {
         draw.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 < (JURY << 32) / members
     }
 
-    fn take_revocation(&mut self, revocation: Signed<Revocation>, now: Now) {
+    fn take_ending(&mut self, ending: Ending, now: Now) {
         let Some(membership) = &self.membership else { return };
-        let subject = *revocation.value.subject();
-        if subject == self.me.node || membership.chain.is_ancestor(&subject) {
-            warn!(
-                issuer = %revocation.value.issuer.short(),
-                subject = %subject.short(),
-                "this node's membership was revoked: it has left the network"
-            );
-            let former = Former {
-                network: membership.charter.value.network(),
-                issuer: revocation.value.issuer,
-                subject,
-                revoked_at: revocation.value.issued_at,
-            };
-            self.reset(true, now);
-            self.former = Some(former);
+        let charter = &membership.charter.value;
+        if ending.chain().network() != charter.network() || self.members.endings().get(&ending.id()).is_some()
+        {
             return;
         }
-        self.revoke_here(revocation, now);
+        if let Err(error) = ending.verify(charter) {
+            debug!(%error, node = %ending.signer().short(), "dropped the end of a membership");
+            return self.strike_signer(ending.is_signed(), &ending.signer().clone(), now);
+        }
+        self.rumors.answered(&ending.id());
+        let chain = ending.chain().clone();
+        self.end_memberships(ending, now);
+        self.learn_delegation(&chain, now);
+        self.leave_if_ended(now);
     }
 
-    /// Ends memberships. Returns whose.
-    pub(super) fn revoke_here(&mut self, revocation: Signed<Revocation>, now: Now) -> Vec<NodeId> {
-        let subject = *revocation.value.subject();
-        let issuer = revocation.value.issuer;
+    /// Takes in how memberships have ended. Whether this node's own is among them is left to [`Mesh::leave_if_ended`].
+    pub(super) fn end_memberships(&mut self, ending: Ending, now: Now) -> EndingMerge {
+        let (id, issuer) = (ending.id(), *ending.signer());
         // Nobody speaks to those that are out any more, so some tell them while they know where.
-        let tells = issuer == self.me.node || self.is_on_jury(&subject, revocation.value.issued_at);
-        let item = Item::Revocation(Box::new(revocation.clone()));
-        let below =
-            self.members.iter().filter(|member| tells && member.record.value.chain.leads_over(&subject));
-        let places: HashMap<NodeId, Destination> =
-            below.map(|member| (member.node(), member.record.value.control)).collect();
-        let Some(out) = self.members.merge_revocation(revocation) else { return Vec::new() };
-        info!(issuer = %issuer.short(), node = %subject.short(), members = out.len(), "a membership was revoked");
-        for node in &out {
-            self.forget(node);
-            if let Some(to) = places.get(node) {
-                self.send_items(to, vec![item.clone()], now);
+        let tells = issuer == self.me.node || self.is_on_jury(&id, 0);
+        let is_out = |member: &&Member| tells && ending.voids(&member.record.value.chain).is_some();
+        let places: HashMap<NodeId, Destination> = self
+            .members
+            .iter()
+            .filter(is_out)
+            .map(|member| (member.node(), *member.record.value.control))
+            .collect();
+        let share = self.members.share_of_signer(&ending);
+        let merged = self.members.merge_ending(ending.clone());
+        match &merged {
+            EndingMerge::Known => {}
+            EndingMerge::Full => debug!(node = %issuer.short(), "no room for the end of a membership"),
+            EndingMerge::News(out) => {
+                match &ending {
+                    Ending::Revocation(_) => {
+                        info!(node = %issuer.short(), members = out.len(), "a membership was revoked");
+                    }
+                    Ending::Resignation(_) => info!(node = %issuer.short(), "a member has left the network"),
+                }
+                for node in out {
+                    self.forget(node);
+                    if let Some(to) = places.get(node).filter(|_| *node != issuer) {
+                        self.send_items(to, vec![ending.item()], now);
+                    }
+                }
+                if share.is_none_or(|share| self.rumors.is_passed_on(share, now.monotonic)) {
+                    self.rumors.add(Topic::Ending(id), now.monotonic);
+                }
+                self.end_delegations(now);
+                // Others can tell it again.
+                self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
+                self.peers_version += 1;
             }
         }
-        self.rumors.answered(&subject);
-        self.rumors.add(Topic::Revocation(subject), now.monotonic);
-        self.unsaved = true;
-        self.peers_version += 1;
-        self.give_way(now);
-        out
+        merged
+    }
+
+    /// Leaves the network if this node's membership has ended. That is decided by the chain in its own newest record,
+    /// to which it has consented, and by that alone; so a node that may have forgotten a newer one asks others first.
+    fn leave_if_ended(&mut self, now: Now) -> bool {
+        let Some(membership) = &self.membership else { return false };
+        let may_be_old = match self.comparison_since_start {
+            Comparison::Waiting(announced) => announced.is_none_or(|at| now.monotonic < at + LEAVE_AFTER),
+            other => !other.is_done(now.monotonic),
+        };
+        if may_be_old {
+            return false;
+        }
+        let ending = self.members.endings().against(&membership.chain).map(|(_, ending)| ending.clone());
+        if let Some(ending) = &ending {
+            self.on_own_ending(ending, now);
+        }
+        ending.is_some()
     }
 
     /// A node is no member any more.
@@ -654,23 +740,46 @@ impl Mesh {
         self.rumors.drop_topic(&Topic::Record(*node));
     }
 
-    /// A word of this node that it does not remember, because its state was lost or put back: it is outdone.
-    fn on_own_word(&mut self, sequence: u64, now: Now) {
-        if let Some(membership) = &mut self.membership {
-            membership.last_sequence = sequence;
-            self.unsaved = true;
-            if matches!(self.refresh, Refresh::Due(_)) {
-                self.refresh = Refresh::Due(now.monotonic);
-            } else {
-                self.stale = true;
-            }
+    /// This node has used a number that it does not remember, because its state was lost or restored: it goes on behind
+    /// that.
+    pub(super) fn on_own_word(&mut self, sequence: u64, now: Now) {
+        self.counter = self.counter.max(sequence);
+        self.unsaved = true;
+        match self.refresh {
+            Refresh::Due(_) => self.refresh = Refresh::Due(now.monotonic),
+            Refresh::Running | Refresh::Waiting => self.stale = true,
         }
     }
 
-    /// Something that no honest member passes on.
-    fn on_invalid(&mut self, what: &str, error: &dyn std::fmt::Display, from: &Destination, now: Now) {
-        debug!(%error, from = %from.hash().short(), "dropped a {what}");
-        self.strike(from, Offence::InvalidMessage, now);
+    /// A record of this node that it does not remember: the chain of its newest record is its own.
+    fn on_own_record(&mut self, record: &VerifiedRecord, now: Now) {
+        let chain = &record.value.chain;
+        let stands = self.members.endings().against(chain).is_none();
+        if let Some(membership) = &mut self.membership
+            && membership.chain != *chain
+            && stands
+        {
+            warn!(
+                "this node's state is older than its newest record: it goes on with the membership of that"
+            );
+            let subnet = membership.charter.value.subnet;
+            let moves = membership.chain.address(&subnet) != record.ipv4();
+            membership.chain = chain.clone();
+            self.members.set_own_chain(chain.clone());
+            if moves {
+                self.events.push(What::AddressChanged { ipv4: record.ipv4().to_string() });
+            }
+            self.displaced = None;
+            self.peers_version += 1;
+        }
+        self.on_own_word(record.value.sequence, now);
+    }
+
+    /// A statement that no honest node signs is an offence of its signer, if that has really signed it.
+    fn strike_signer(&mut self, is_signed: bool, node: &NodeId, now: Now) {
+        if is_signed {
+            self.strike(node, now);
+        }
     }
 
     /// A control message came from a destination.
@@ -678,6 +787,7 @@ impl Mesh {
         for node in self.members.heard(control, now.monotonic, now.unix.as_secs()) {
             self.detector.heard(&node);
             self.note_awake(node);
+            self.repeat_grant(&node, now);
             if self.members.doubt(&node, now.monotonic) {
                 info!("a part of the network that did not answer is there again");
                 self.peers_version += 1;
@@ -691,35 +801,9 @@ impl Mesh {
             let items: Vec<Item> = member.accusations().cloned().map(Item::Accusation).collect();
             if !items.is_empty() {
                 member.contact_mut().told_at = Some(now.monotonic);
-                let to = member.record.value.control;
+                let to = *member.record.value.control;
                 self.send_items(&to, items, now);
             }
-        }
-    }
-
-    /// Moves to another address if another member has a better claim to this one.
-    pub(super) fn give_way(&mut self, now: Now) {
-        let Some(membership) = &self.membership else { return };
-        let own = (membership.chain.member_since(), self.me.node);
-        if self.members.best_claim(membership.ipv4).is_none_or(|other| own < other) {
-            return;
-        }
-        let before = membership.ipv4;
-        let ipv4 = self.choose_address(&membership.charter.value.subnet.clone(), own.0);
-        if ipv4 == before {
-            return;
-        }
-        info!(%before, %ipv4, "another member has this address: this node moves to another");
-        if let Some(membership) = &mut self.membership {
-            membership.ipv4 = ipv4;
-        }
-        self.events.push(What::AddressChanged { ipv4: ipv4.to_string() });
-        self.unsaved = true;
-        self.peers_version += 1;
-        match self.refresh {
-            Refresh::Running => self.stale = true,
-            Refresh::Due(_) => self.refresh = Refresh::Due(now.monotonic),
-            Refresh::Waiting => {}
         }
     }
 
@@ -728,7 +812,7 @@ impl Mesh {
         let mut in_vain = 0;
         while in_vain < self.rumors.askers() {
             let Some((to, mut wants)) = self.rumors.next_wants() else { break };
-            if self.budget.may_answer(&to.hash(), now.monotonic) {
+            if self.budget.may_answer(&self.asker(&to.hash()), now.monotonic) {
                 in_vain = 0;
                 let items = self.some_items(&mut wants);
                 if !items.is_empty() {
@@ -778,16 +862,22 @@ impl Mesh {
 
     /// Answers somebody, if it has not asked for too much.
     fn reply(&mut self, to: &Destination, message: &Message, now: Now) {
-        self.answer_for(&to.hash(), to, message, now);
+        let asker = self.asker(&to.hash());
+        self.answer_for(&asker, to, message, now);
+    }
+
+    /// At whose expense a destination is answered.
+    fn asker(&self, from: &DestinationHash) -> Asker {
+        self.places_at(from).first().map(|place| place.block)
     }
 
     /// Sends what somebody has asked for, if it has not asked for too much.
-    fn answer_for(&mut self, asker: &DestinationHash, to: &Destination, message: &Message, now: Now) {
+    fn answer_for(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
         let message = message.to_datagram(to);
         if self.budget.answers(asker, message.len(), now.monotonic) {
             self.actions.push_back(Action::Send { to: *to, message, as_control: false });
         } else {
-            debug!(asker = %asker.short(), "no answer: more is asked than may be said");
+            debug!(?asker, "no answer: more is asked than may be said");
         }
     }
 
@@ -838,18 +928,10 @@ impl Mesh {
     fn add_recent(&mut self, gossip: &mut Gossip, room: usize, now: Now) {
         let mut room = room.saturating_sub(gossip.to_bytes().len()).min(RECENT_LEN);
         for topic in self.rumors.recent(now.monotonic, &mut self.rng) {
-            let (Topic::Record(node) | Topic::Pulse(node) | Topic::Revocation(node)) = topic else {
+            let (Topic::Record(node) | Topic::Pulse(node) | Topic::Ending(node)) = topic else {
                 continue;
             };
-            if let Some(gone) = self.members.gone(&node) {
-                // There is no entry of one that has left.
-                let item = Item::Pulse(gone.clone());
-                let len = item.to_bytes().len();
-                if len <= room && gossip.items.len() < MAX_ITEMS && !gossip.items.contains(&item) {
-                    room -= len;
-                    gossip.items.push(item);
-                }
-            } else if let Some(entry) = self.members.index().get(&node) {
+            if let Some(entry) = self.members.index().get(&node) {
                 let len = entry.to_bytes().len();
                 if len <= room && gossip.entries.len() < MAX_ENTRIES && !gossip.entries.contains(&entry) {
                     room -= len;
@@ -913,14 +995,11 @@ impl Mesh {
 
     fn item(&self, topic: &Topic) -> Option<Item> {
         match topic {
-            Topic::Revocation(node) => {
-                let all = self.members.items_beyond(&nothing(*node));
-                all.into_iter().find(|item| matches!(item, Item::Revocation(_)))
-            }
+            Topic::Ending(id) => self.members.endings().get(id).map(Ending::item),
             Topic::Pulse(node) if *node == self.me.node => self.own_pulse.clone().map(Item::Pulse),
             Topic::Pulse(node) => {
                 let pulse = self.members.get(node).and_then(|member| member.pulse.as_deref());
-                pulse.or(self.members.gone(node)).cloned().map(Item::Pulse)
+                pulse.cloned().map(Item::Pulse)
             }
             Topic::Accusation(subject, accuser) => {
                 let member = self.members.get(subject)?;
@@ -936,13 +1015,22 @@ impl Mesh {
     }
 
     /// Tells some members that this node goes.
-    pub(super) fn bid_farewell(&mut self, pulse: &Signed<Pulse>, now: Now) {
-        let items = vec![Item::Pulse(pulse.clone())];
+    pub(super) fn bid_farewell(&mut self, item: &Item, now: Now) {
         for target in self.draw(FAREWELLS, |member| !member.contact().unreached && !member.is_away()) {
-            self.send_items(&target, items.clone(), now);
+            self.send_items(&target, vec![item.clone()], now);
         }
-        debug_assert!(pulse.value.life != Life::Present);
     }
+}
+
+/// Whether a record is of a time that can be: not signed in the future, with a WireGuard key that has begun and is not
+/// over for long. If not, this node's clock may be at fault, so it is no offence.
+pub(super) fn is_timely(record: &Record, now: Now) -> bool {
+    let unix = now.unix.as_secs();
+    let certificate = &record.wireguard.value;
+    let latest = unix.saturating_add(WireGuardCertificate::CLOCK_TOLERANCE);
+    record.issued_at <= latest
+        && certificate.not_before <= latest
+        && unix <= certificate.not_after.saturating_add(FORGET_AFTER.as_secs())
 }
 
 #[cfg(test)]

@@ -19,20 +19,6 @@ const REMEMBER: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Users of an unlimited invite that are remembered.
 const MAX_USERS: usize = 1000;
 
-/// The answer to a joiner.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    /// It gets a certificate.
-    Certify {
-        /// To be shown to `keyd`.
-        grant: Signed<InviteGrant>,
-        /// This is its first request, and it has been counted.
-        counted: bool,
-    },
-    /// It does not.
-    Refuse(Refusal),
-}
-
 /// All invites of this node.
 #[derive(Debug)]
 pub(super) struct Invites(Vec<IssuedInvite>);
@@ -54,34 +40,45 @@ impl Invites {
         self.0.push(IssuedInvite { grant, used_by: Vec::new(), revoked: false });
     }
 
-    /// Decides on the holder of an invite, and counts the use. A repetition by the same node is not counted.
-    pub(super) fn use_by(&mut self, key: &InviteKey, joiner: NodeId, unix: Duration) -> Verdict {
-        let Some(invite) = self.0.iter_mut().find(|invite| invite.grant.value.key == *key) else {
-            return Verdict::Refuse(Refusal::Unknown);
-        };
+    /// The grant of an invite, if a node may use it.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(super) fn grant(
+        &self,
+        key: &InviteKey,
+        joiner: &NodeId,
+        unix: Duration,
+    ) -> Result<&Signed<InviteGrant>, Refusal> {
+        let invite = self.0.iter().find(|invite| invite.grant.value.key == *key);
+        let invite = invite.ok_or(Refusal::Unknown)?;
         if invite.revoked {
-            return Verdict::Refuse(Refusal::Revoked);
+            return Err(Refusal::Revoked);
         }
         if invite.grant.value.expires_at < unix.as_secs() {
-            return Verdict::Refuse(Refusal::Expired);
+            return Err(Refusal::Expired);
         }
-        let grant = invite.grant.clone();
-        if invite.used_by.contains(&joiner) {
-            return Verdict::Certify { grant, counted: false };
+        let limit = invite.grant.value.uses.limit().and_then(|limit| usize::try_from(limit).ok());
+        if limit.is_some_and(|limit| invite.used_by.len() >= limit) && !invite.used_by.contains(joiner) {
+            return Err(Refusal::UsedUp);
         }
-        let Some(limit) = grant.value.uses.limit() else {
-            // Nothing depends on the users of an unlimited invite; the last of them are kept for people to see.
-            if invite.used_by.len() >= MAX_USERS {
-                invite.used_by.remove(0);
-            }
-            invite.used_by.push(joiner);
-            return Verdict::Certify { grant, counted: true };
+        Ok(&invite.grant)
+    }
+
+    /// Counts a use. A repetition by the same node is not counted. Returns whether it was.
+    pub(super) fn count(&mut self, key: &InviteKey, joiner: NodeId) -> bool {
+        let Some(invite) = self.0.iter_mut().find(|invite| invite.grant.value.key == *key) else {
+            return false;
         };
-        if invite.used_by.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
-            return Verdict::Refuse(Refusal::UsedUp);
+        if invite.used_by.contains(&joiner) {
+            return false;
+        }
+        // Nothing depends on the users of an unlimited invite; the last of them are kept for people to see.
+        if invite.grant.value.uses.limit().is_none() && invite.used_by.len() >= MAX_USERS {
+            invite.used_by.remove(0);
         }
         invite.used_by.push(joiner);
-        Verdict::Certify { grant, counted: true }
+        true
     }
 
     /// All that are remembered, the newest first.
@@ -135,6 +132,7 @@ fn report(invite: &IssuedInvite, unix: u64) -> meshd::IssuedInvite {
         created_at: grant.created_at,
         expires_at: grant.expires_at,
         max_uses,
+        addresses: grant.addresses,
         used_by: invite.used_by.iter().map(ToString::to_string).collect(),
     }
 }

@@ -284,7 +284,8 @@ impl Joining {
                     | Refusal::UsedUp
                     | Refusal::TooDeep
                     | Refusal::Revoked
-                    | Refusal::Expelled => ErrorKind::Denied,
+                    | Refusal::Above
+                    | Refusal::NoAddresses => ErrorKind::Denied,
                     Refusal::Busy => ErrorKind::Unavailable,
                 };
                 Outcome::Refused(ApiError::new(kind, refusal.to_string()))
@@ -303,13 +304,17 @@ impl Joining {
     }
 
     fn check(&self, welcome: &Welcome, me: &keyd::Identity) -> Result<(), String> {
-        welcome.charter.verify().map_err(|error| error.to_string())?;
-        if welcome.charter.value.network() != self.invite.network {
+        let charter = &welcome.charter.value;
+        if charter.network() != self.invite.network {
             return Err("it is for another network".to_owned());
+        }
+        welcome.charter.verify().map_err(|error| error.to_string())?;
+        if charter.subnet != self.invite.subnet {
+            return Err("its subnet is not that of the invite".to_owned());
         }
         if welcome.chain.subject() != &me.node {
             return Err("it is for another node".to_owned());
         }
-        welcome.chain.verify(&self.invite.network).map_err(|error| error.to_string())
+        welcome.chain.verify(charter).map_err(|error| error.to_string())
     }
 }

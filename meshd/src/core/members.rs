@@ -4,9 +4,11 @@
 //!
 //! Everything here merges: by its owner's sequence number, or as a set that only grows. So news may come in any order
 //! and any number of times, and all members end up with the same.
+//!
+//! Members are drawn by address, not by identity ([`Members::sample`]): each address block in use is as likely as the
+//! next, so that the many identities that one inviter can invent draw no more attention than their block.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::Ipv4Addr;
 use std::num::NonZeroU64;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,27 +16,23 @@ use std::time::Duration;
 use i2plan_ipc::api::meshd::{self, What};
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::accusation::Accusation;
+use i2plan_proto::address::{AddressRange, Ipv4Subnet};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
-use i2plan_proto::membership::Chain;
+use i2plan_proto::membership::{CertificateId, Chain};
 use i2plan_proto::message::{Entry, Item};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
-use i2plan_proto::revocation::Revocation;
-use rand::seq::IteratorRandom as _;
+use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{Rng, RngExt as _};
 
+use super::certificates::{Certificates, Contest};
 use super::compare::{Entries, Index, Known, fingerprint, has_more, nothing, told};
+use super::endings::{Added, Ending, Endings, share_of_signer};
 use super::verified::VerifiedRecord;
 
 /// Members that are remembered at most.
 pub(super) const MAX_MEMBERS: usize = 10_000;
-
-/// Revocations that are remembered at most. Those of a member that is revoked itself are not needed any more.
-const MAX_REVOCATIONS: usize = 4096;
-
-/// Members that have left and whose word on that is remembered at most.
-const MAX_GONE: usize = 4096;
 
 /// So many members must have tried in vain before one is held to be out of reach, in a network of four or more.
 pub(super) const ACCUSERS: usize = 3;
@@ -89,8 +87,8 @@ pub(super) struct Member {
 pub(super) struct Contact {
     /// When its last control message came, on the monotonic clock.
     pub(super) last_heard: Option<Duration>,
-    /// That came from its home, though its record names another destination.
-    at_home: bool,
+    /// That came from its primary destination, though its record names a fallback.
+    at_primary: bool,
     /// The member through which alone it answers.
     pub(super) via: Option<NodeId>,
     /// Round trip of the last ping that it answered itself.
@@ -150,13 +148,13 @@ impl Member {
     }
 
     /// A destination at which it may be reached. If it has left the one in its record without this node's hearing of
-    /// that, its home is the only way.
+    /// that, its primary destination is the only way.
     pub(super) fn way(&self, rng: &mut impl Rng) -> Destination {
         let (record, contact) = (&self.record.value, self.contact());
-        let perhaps_home = contact.unreached || contact.last_heard.is_none();
-        match &record.home {
-            Some(home) if contact.at_home || perhaps_home && rng.random() => **home,
-            _ => record.control,
+        let perhaps_primary = contact.unreached || contact.last_heard.is_none();
+        match &record.primary {
+            Some(primary) if contact.at_primary || perhaps_primary && rng.random() => primary.destination,
+            _ => record.control.destination,
         }
     }
 
@@ -194,17 +192,53 @@ pub(super) enum Merge {
     News,
     /// It is not.
     Known,
-    /// It is of one that has left or was revoked.
-    Over,
-    /// There is no room, or it is of nobody that is known.
+    /// It is of a node that is not known.
     Refused,
+}
+
+/// What became of a record that was to be taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RecordMerge {
+    /// It is newer than what was known.
+    News {
+        /// Certificates that do not stand against those of its chain.
+        fallen: Vec<CertificateId>,
+        /// Members that are out with them.
+        out: Vec<NodeId>,
+    },
+    /// It is not.
+    Known,
+    /// Its chain contains a certificate that was revoked or resigned.
+    Ended,
+    /// Its chain contains a certificate against which another stands.
+    Falls {
+        /// Who holds the addresses.
+        holder: NodeId,
+        /// The addresses.
+        range: AddressRange,
+        /// Who has delegated them twice.
+        issuer: NodeId,
+    },
+    /// There is no room, or the addresses have changed their holder a short time ago.
+    Refused,
+}
+
+/// What became of the end of a membership that was to be taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum EndingMerge {
+    /// It was not known, and ends these memberships.
+    News(Vec<NodeId>),
+    /// It says no more than what was known.
+    Known,
+    /// There is no room.
+    Full,
 }
 
 /// A place for what is known of one node.
 #[derive(Debug)]
 enum Place {
     Member(Member),
-    /// Of this node itself, or of one whose membership is revoked, there is no more than this; of nobody, nothing.
+    /// This node itself, or the end of a membership; none in a free place.
     Entry(Option<Box<Entry>>),
 }
 
@@ -274,26 +308,75 @@ impl Order {
     }
 }
 
+/// Members by the address block to which they belong.
+#[derive(Debug, Default)]
+struct Shares {
+    blocks: Vec<(u32, Vec<u32>)>,
+    index: HashMap<u32, usize>,
+}
+
+impl Shares {
+    fn insert(&mut self, share: u32, place: u32) {
+        let at = *self.index.entry(share).or_insert_with(|| {
+            self.blocks.push((share, Vec::new()));
+            self.blocks.len() - 1
+        });
+        self.blocks[at].1.push(place);
+    }
+
+    fn remove(&mut self, share: u32, place: u32) {
+        let Some(at) = self.index.get(&share).copied() else { return };
+        let places = &mut self.blocks[at].1;
+        places.retain(|other| *other != place);
+        if places.is_empty() {
+            self.index.remove(&share);
+            self.blocks.swap_remove(at);
+            if let Some((moved, _)) = self.blocks.get(at) {
+                self.index.insert(*moved, at);
+            }
+        }
+    }
+
+    /// How many members a block has.
+    fn len(&self, share: u32) -> usize {
+        self.index.get(&share).map_or(0, |at| self.blocks[*at].1.len())
+    }
+
+    /// The places of the block with the most members.
+    fn fullest(&self) -> Option<&(u32, Vec<u32>)> {
+        self.blocks.iter().max_by_key(|(share, places)| (places.len(), *share))
+    }
+
+    /// A member of a block, both drawn by lot.
+    fn draw(&self, rng: &mut impl Rng) -> Option<u32> {
+        let (_, places) = self.blocks.choose(rng)?;
+        places.choose(rng).copied()
+    }
+}
+
 /// All other members.
 #[derive(Debug, Default)]
 pub(super) struct Members {
+    /// The network's subnet.
+    subnet: Ipv4Subnet,
     places: Places,
     /// Places that can be used again.
     free: Vec<u32>,
     /// How many of the places have a member.
     count: usize,
-    /// All places by node id, those of this node and of revoked ones too.
+    /// All places by node id, or by that of the end of a membership.
     index: Index,
     /// Members by the beginnings of the hashes of where they take control messages. Several may say so of one place; that
     /// takes it from none.
     by_control: Order,
-    /// Members by the address that they claim.
-    by_address: Order,
+    shares: Shares,
     /// Members that were accused since their last word: time, or the number of members, may change their lives.
     accused: BTreeSet<NodeId>,
-    /// Who has left, and by which word.
-    gone: BTreeMap<NodeId, Signed<Pulse>>,
-    revocations: BTreeMap<NodeId, Signed<Revocation>>,
+    /// How memberships have ended.
+    endings: Endings,
+    /// The certificates of the members' chains and of this node's own.
+    certificates: Certificates,
+    own_chain: Option<Chain>,
     accusers: HashMap<NodeId, Accuser>,
     /// Who accuses this node, of which of its words, and when that came.
     against_own: BTreeMap<NodeId, (u64, Duration)>,
@@ -308,42 +391,61 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// These members, as they were known before; each once at most.
-    pub(super) fn restored(members: impl IntoIterator<Item = Member>) -> Self {
-        let mut all: Vec<Place> = members.into_iter().map(Place::Member).collect();
-        let node = |place: &Place| match place {
-            Place::Member(member) => member.node(),
-            Place::Entry(_) => NodeId([0; 32]),
-        };
-        all.sort_unstable_by_key(node);
-        all.dedup_by_key(|place| node(place));
-        all.truncate(MAX_MEMBERS);
-        all.shrink_to_fit();
-        let count = all.len();
-        let (mut by_control, mut by_address) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let (mut first_end, mut unsettled) = (u64::MAX, BTreeSet::new());
-        for (place, number) in all.iter().zip(0..) {
-            let Place::Member(member) = place else { continue };
-            by_control.extend(member.record.controls().map(|control| (start_of(&control), number)));
-            by_address.push((member.record.value.ipv4.to_bits(), number));
-            first_end = first_end.min(member.record.value.wireguard.value.not_after);
+    /// No other members yet, of a network with this subnet.
+    pub(super) fn new(subnet: Ipv4Subnet, own_chain: Chain) -> Self {
+        let mut members = Self { subnet, first_end: u64::MAX, ..Self::default() };
+        members.set_own_chain(own_chain);
+        members
+    }
+
+    /// This node's own chain is another now.
+    pub(super) fn set_own_chain(&mut self, chain: Chain) {
+        self.certificates.add(&chain);
+        if let Some(before) = self.own_chain.replace(chain) {
+            self.certificates.remove(&before);
+        }
+    }
+
+    /// Takes in a member as it was known before.
+    pub(super) fn restore(&mut self, member: Member) {
+        let node = member.node();
+        let chain = &member.record.value.chain;
+        let stands = matches!(self.certificates.contest(chain, None), Contest::Stands { falls, .. } if falls.is_empty());
+        if !stands || self.endings.against(chain).is_some() || self.index.find(&self.places, &node).is_some()
+        {
+            return;
+        }
+        if self.count < MAX_MEMBERS {
             if member.is_away() {
-                unsettled.insert(member.node());
+                self.unsettled.insert(node);
             }
+            self.add(member);
         }
-        by_control.sort_unstable();
-        by_address.sort_unstable();
-        let places = Places(all);
-        Self {
-            index: Index::of(&places, count),
-            places,
-            count,
-            first_end,
-            by_control: Order(by_control),
-            by_address: Order(by_address),
-            unsettled,
-            ..Self::default()
+    }
+
+    /// Takes in a member that was not known.
+    fn add(&mut self, member: Member) -> u32 {
+        let (controls, share): (Vec<DestinationHash>, u32) =
+            (member.record.controls().collect(), self.share_of(&member));
+        self.certificates.add(&member.record.value.chain);
+        self.first_end = self.first_end.min(member.record.value.wireguard.value.not_after);
+        let place = self.put(Place::Member(member));
+        self.count += 1;
+        self.shares.insert(share, place);
+        for control in controls {
+            self.by_control.insert(start_of(&control), place);
         }
+        place
+    }
+
+    /// The address block to which a member belongs.
+    pub(super) fn share_of(&self, member: &Member) -> u32 {
+        self.subnet.share_of(member.record.ipv4())
+    }
+
+    /// The address block of the signer of an ending; none for the founder.
+    pub(super) fn share_of_signer(&self, ending: &Ending) -> Option<u32> {
+        share_of_signer(ending, &self.subnet)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -426,8 +528,14 @@ impl Members {
         self.places.0.get_mut(place as usize).map(|content| std::mem::replace(content, Place::Entry(None)))
     }
 
-    pub(super) fn revocations(&self) -> impl Iterator<Item = &Signed<Revocation>> {
-        self.revocations.values()
+    /// How memberships have ended.
+    pub(super) fn endings(&self) -> &Endings {
+        &self.endings
+    }
+
+    /// The certificates of known chains.
+    pub(super) fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// What is known, for comparisons. The own entry is in there too.
@@ -440,16 +548,14 @@ impl Members {
         self.set_entry(entry);
     }
 
-    /// Whether a record is news.
+    /// Whether a record is newer than what is known of its node.
     pub(super) fn is_newer(&self, record: &Record) -> bool {
-        let known = self.get(&record.node).map(|member| member.record.value.sequence);
-        let gone = self.gone.get(&record.node).map(|pulse| pulse.value.sequence);
-        known.max(gone) < Some(record.sequence) && !self.is_revoked(&record.chain)
+        self.get(&record.node).map(|member| member.record.value.sequence) < Some(record.sequence)
     }
 
     /// Whether a pulse is news, and of somebody who is known.
     pub(super) fn is_later(&self, pulse: &Pulse) -> bool {
-        self.word_of(&pulse.node).is_some_and(|word| word < pulse.sequence)
+        self.get(&pulse.node).map(Member::word).is_some_and(|word| word < pulse.sequence)
     }
 
     /// Whether an accusation is news, and needed.
@@ -463,78 +569,110 @@ impl Members {
         })
     }
 
-    /// The sequence number of the last word of a node, also of one that has left.
-    fn word_of(&self, node: &NodeId) -> Option<u64> {
-        let gone = self.gone.get(node).map(|pulse| pulse.value.sequence);
-        self.get(node).map(Member::word).max(gone)
-    }
-
-    /// Whether a node's own membership was revoked.
-    pub(super) fn is_expelled(&self, node: &NodeId) -> bool {
-        self.revocations.contains_key(node)
-    }
-
-    /// Whether a chain leads over a member that was revoked, or ends at one.
-    pub(super) fn is_revoked(&self, chain: &Chain) -> bool {
-        let mut all = chain.ancestors().chain([chain.subject()]);
-        !self.revocations.is_empty() && all.any(|node| self.revocations.contains_key(node))
-    }
-
     /// Takes in a record.
-    pub(super) fn merge_record(&mut self, record: VerifiedRecord, now: Duration, unix: u64) -> Merge {
+    pub(super) fn merge_record(&mut self, record: VerifiedRecord, now: Duration, unix: u64) -> RecordMerge {
         let node = record.value.node;
-        if self.is_revoked(&record.value.chain) {
-            return Merge::Over;
+        if !self.is_newer(&record.value) {
+            return RecordMerge::Known;
         }
-        if self.gone.get(&node).is_some_and(|pulse| pulse.value.sequence >= record.value.sequence) {
-            return Merge::Over;
+        if self.endings.against(&record.value.chain).is_some() {
+            return RecordMerge::Ended;
         }
-        let controls: Vec<DestinationHash> = record.controls().collect();
-        let address = record.value.ipv4.to_bits();
-        let end = record.value.wireguard.value.not_after;
-        let place = if let Some(place) = self.find(&node) {
-            let before = self.places.fingerprint(place);
-            let Some(member) = self.places.member_mut(place) else { return Merge::Refused };
-            if member.record.value.sequence >= record.value.sequence {
-                return Merge::Known;
+        let (fallen, contested) = match self.contest(&record.value) {
+            Contest::Stands { falls, contested } => (falls, contested),
+            Contest::Falls { holder, range, issuer, .. } => {
+                return RecordMerge::Falls { holder, range, issuer };
             }
-            for control in member.record.controls() {
-                self.by_control.remove(start_of(&control), place);
-            }
-            self.by_address.remove(member.record.value.ipv4.to_bits(), place);
-            if shown(&member.record.value) != shown(&record.value) {
-                let name = record.value.name.to_string();
-                self.events.push(What::MemberChanged { node_id: node.to_string(), name });
-            }
-            let mut refuted = Vec::new();
-            if record.value.sequence > member.word() {
-                refuted = member.clear();
-                member.pulse = None;
-                self.accused.remove(&node);
-                self.unsettled.insert(node);
-            }
-            member.record = record;
-            if let Some(contact) = &mut member.contact {
-                contact.at_home = false;
-            }
-            self.index.replaced(&self.places, place, before);
-            self.note_refuted(&refuted, now);
-            place
-        } else if self.count >= MAX_MEMBERS {
-            return Merge::Refused;
-        } else {
-            self.gone.remove(&node);
-            self.count += 1;
+        };
+        if !self.certificates.may_change(&contested, now) {
+            return RecordMerge::Refused;
+        }
+        let share = self.subnet.share_of(record.ipv4());
+        if self.find(&node).is_none() && self.count >= MAX_MEMBERS && !self.make_room(share) {
+            return RecordMerge::Refused;
+        }
+        let out = if fallen.is_empty() { Vec::new() } else { self.remove_below(&fallen, &node) };
+        self.set_record(record, now, unix);
+        RecordMerge::News { fallen, out }
+    }
+
+    /// Whether a record's chain stands against those of all other members.
+    fn contest(&mut self, record: &Record) -> Contest {
+        // A member has one chain, that of its newest record: the one before contests nothing.
+        let before = self.get(&record.node).map(|member| member.record.clone());
+        if let Some(before) = &before {
+            self.certificates.remove(&before.value.chain);
+        }
+        let chain_before = before.as_ref().map(|before| &before.value.chain);
+        let contest = self.certificates.contest(&record.chain, chain_before);
+        if let Some(before) = &before {
+            self.certificates.add(&before.value.chain);
+        }
+        contest
+    }
+
+    /// Makes room for a member of an address block at the expense of a block with more.
+    fn make_room(&mut self, share: u32) -> bool {
+        let Some((_, places)) = self.shares.fullest() else { return false };
+        if places.len() <= self.shares.len(share) + 1 {
+            return false;
+        }
+        let members = places.iter().filter_map(|place| self.places.member(*place));
+        let last = members.max_by_key(|member| member.record.ipv4()).map(Member::node);
+        last.inspect(|node| self.remove(node)).is_some()
+    }
+
+    /// Removes members, except one, whose chains contain one of these certificates. Returns them.
+    fn remove_below(&mut self, certificates: &[CertificateId], except: &NodeId) -> Vec<NodeId> {
+        let is_below = |member: &&Member| {
+            member.node() != *except
+                && member.record.value.chain.links().iter().any(|link| certificates.contains(link.id()))
+        };
+        let out: Vec<NodeId> = self.iter().filter(is_below).map(Member::node).collect();
+        out.iter().for_each(|node| self.remove(node));
+        out
+    }
+
+    /// Takes in a record that is newer than what is known of its node.
+    fn set_record(&mut self, record: VerifiedRecord, now: Duration, unix: u64) {
+        let node = record.value.node;
+        let Some(place) = self.find(&node) else {
             let name = record.value.name.to_string();
             self.events.push(What::MemberAdded { node_id: node.to_string(), name });
-            self.put(Place::Member(Member::new(record, None, unix, None)))
+            self.add(Member::new(record, None, unix, None));
+            return;
         };
-        for control in controls {
+        let before = self.places.fingerprint(place);
+        let share = self.subnet.share_of(record.ipv4());
+        self.certificates.add(&record.value.chain);
+        let Some(member) = self.places.member_mut(place) else { return };
+        let known = std::mem::replace(&mut member.record, record);
+        self.certificates.remove(&known.value.chain);
+        for control in known.controls() {
+            self.by_control.remove(start_of(&control), place);
+        }
+        for control in member.record.controls() {
             self.by_control.insert(start_of(&control), place);
         }
-        self.by_address.insert(address, place);
-        self.first_end = self.first_end.min(end);
-        Merge::News
+        self.shares.remove(self.subnet.share_of(known.ipv4()), place);
+        self.shares.insert(share, place);
+        if shown(&known) != shown(&member.record) {
+            let name = member.record.value.name.to_string();
+            self.events.push(What::MemberChanged { node_id: node.to_string(), name });
+        }
+        self.first_end = self.first_end.min(member.record.value.wireguard.value.not_after);
+        if let Some(contact) = &mut member.contact {
+            contact.at_primary = false;
+        }
+        let mut refuted = Vec::new();
+        if member.pulse.as_ref().is_none_or(|pulse| pulse.value.sequence < member.record.value.sequence) {
+            refuted = member.clear();
+            member.pulse = None;
+            self.accused.remove(&node);
+            self.unsettled.insert(node);
+        }
+        self.index.replaced(&self.places, place, before);
+        self.note_refuted(&refuted, now);
     }
 
     /// Takes in a pulse, whose signature has been verified.
@@ -549,51 +687,31 @@ impl Members {
         let refuted = member.clear();
         self.accused.remove(&node);
         let life = pulse.value.life;
-        if life == Life::Gone {
-            self.remove(&node);
-            if self.gone.len() >= MAX_GONE {
-                self.gone.pop_first();
-            }
-            self.gone.insert(node, pulse);
-        } else {
-            member.pulse = Some(Box::new(pulse));
-            self.index.replaced(&self.places, place, before);
-            self.unsettled.insert(node);
-        }
+        member.pulse = Some(Box::new(pulse));
+        self.index.replaced(&self.places, place, before);
+        self.unsettled.insert(node);
         if life == Life::Present {
             self.note_refuted(&refuted, now);
         }
         Merge::News
     }
 
-    /// Takes in a revocation, which has been verified. Returns who is no member any more.
-    pub(super) fn merge_revocation(&mut self, revocation: Signed<Revocation>) -> Option<Vec<NodeId>> {
-        let subject = *revocation.value.subject();
-        if self.revocations.contains_key(&subject) || self.is_revoked(&revocation.value.chain) {
-            return None;
+    /// Takes in the end of a membership, which has been verified.
+    pub(super) fn merge_ending(&mut self, ending: Ending) -> EndingMerge {
+        let (id, displaced) = match self.endings.add(ending, &self.subnet) {
+            Added::New { id, displaced } => (id, displaced),
+            Added::Known => return EndingMerge::Known,
+            Added::Full => return EndingMerge::Full,
+        };
+        for other in displaced {
+            self.take(&other);
         }
-        if self.revocations.len() >= MAX_REVOCATIONS {
-            return None;
-        }
-        // Those of members that are out with this one hold no longer, and need not: whom they concern is out too.
-        let moot: Vec<NodeId> = self
-            .revocations
-            .iter()
-            .filter(|(_, other)| other.value.chain.is_ancestor(&subject))
-            .map(|(node, _)| *node)
-            .collect();
-        for node in moot {
-            self.revocations.remove(&node);
-            self.take(&node);
-        }
-        self.revocations.insert(subject, revocation);
-        let over = |member: &&Member| member.record.value.chain.leads_over(&subject);
+        self.set_entry(Entry { node: id, record: 0, pulse: 0, ended: true });
+        let Some(ending) = self.endings.get(&id) else { return EndingMerge::Full };
+        let over = |member: &&Member| ending.voids(&member.record.value.chain).is_some();
         let out: Vec<NodeId> = self.iter().filter(over).map(Member::node).collect();
-        for node in &out {
-            self.remove(node);
-        }
-        self.set_entry(Entry { node: subject, record: 0, pulse: 0, revoked: true });
-        Some(out)
+        out.iter().for_each(|node| self.remove(node));
+        EndingMerge::News(out)
     }
 
     /// Takes in an accusation, whose signature has been verified. False if it is of or against nobody that is known,
@@ -738,7 +856,8 @@ impl Members {
         for control in member.record.controls() {
             self.by_control.remove(start_of(&control), place);
         }
-        self.by_address.remove(member.record.value.ipv4.to_bits(), place);
+        self.shares.remove(self.share_of(&member), place);
+        self.certificates.remove(&member.record.value.chain);
         self.accusers.remove(node);
         self.accused.remove(node);
         self.unsettled.remove(node);
@@ -746,28 +865,15 @@ impl Members {
         self.events.push(What::MemberRemoved { node_id: node.to_string(), name });
     }
 
-    /// The word of one that has left.
-    pub(super) fn gone(&self, node: &NodeId) -> Option<&Signed<Pulse>> {
-        self.gone.get(node)
-    }
-
     /// What there is for one who has no more than this.
     pub(super) fn items_beyond(&self, theirs: &Entry) -> Vec<Item> {
-        if let Some(revocation) = self.revocations.get(&theirs.node) {
-            return if theirs.revoked {
-                Vec::new()
-            } else {
-                vec![Item::Revocation(Box::new(revocation.clone()))]
-            };
-        }
-        if let Some(pulse) = self.gone.get(&theirs.node) {
-            let behind = theirs.record.max(theirs.pulse) < pulse.value.sequence && theirs.record > 0;
-            return if behind { vec![Item::Pulse(pulse.clone())] } else { Vec::new() };
+        if let Some(ending) = self.endings.get(&theirs.node) {
+            return if theirs.ended { Vec::new() } else { vec![ending.item()] };
         }
         let Some(member) = self.get(&theirs.node) else { return Vec::new() };
         let mine = member.entry();
         let mut items = Vec::new();
-        if mine.record > theirs.record && !theirs.revoked {
+        if mine.record > theirs.record && !theirs.ended {
             items.push(Item::Record(Box::new((*member.record).clone())));
         }
         if let Some(pulse) = &member.pulse
@@ -784,9 +890,9 @@ impl Members {
         for node in &nodes {
             if let Some(member) = self.get_mut(node) {
                 member.saw(unix);
-                let at_home = member.record.control() != control;
+                let at_primary = member.record.control() != control;
                 let contact = member.contact_mut();
-                contact.at_home = at_home;
+                contact.at_primary = at_primary;
                 contact.last_heard = Some(now);
                 contact.unreached = false;
                 contact.via = None;
@@ -813,17 +919,6 @@ impl Members {
     pub(super) fn at(&self, control: &DestinationHash) -> impl Iterator<Item = NodeId> {
         let there = self.by_control.of(start_of(control)).filter_map(|place| self.places.member(place));
         there.filter(move |member| member.record.controls().any(|own| own == *control)).map(Member::node)
-    }
-
-    /// Who claims an address, best claim first: the oldest membership, then the smallest id. All members see it so,
-    /// and newcomers give way, so that those whose address is in use keep it.
-    pub(super) fn best_claim(&self, address: Ipv4Addr) -> Option<(u64, NodeId)> {
-        self.claimants(address).map(claim).min()
-    }
-
-    /// Who claims an address.
-    pub(super) fn claimants(&self, address: Ipv4Addr) -> impl Iterator<Item = &Member> {
-        self.by_address.of(address.to_bits()).filter_map(|place| self.places.member(place))
     }
 
     /// Whether a member is there, as far as is known. `patience` is how long it may take to answer an accusation.
@@ -870,7 +965,7 @@ impl Members {
         std::mem::take(&mut self.events)
     }
 
-    /// Up to `count` members, drawn at random among those that pass.
+    /// Up to `count` members, drawn by lot among those that pass: each address block as often as the next.
     pub(super) fn sample(
         &self,
         count: usize,
@@ -880,10 +975,7 @@ impl Members {
         // Mostly it takes few attempts, whatever the size of the network.
         let mut drawn: Vec<u32> = Vec::new();
         for _ in 0..8 * count {
-            if drawn.len() == count || self.places.0.is_empty() {
-                break;
-            }
-            let place = rng.random_range(0..self.places.0.len() as u32);
+            let Some(place) = self.shares.draw(rng).filter(|_| drawn.len() < count) else { break };
             if self.places.member(place).is_some_and(&pass) && !drawn.contains(&place) {
                 drawn.push(place);
             }
@@ -896,17 +988,50 @@ impl Members {
 }
 
 /// What of a record users are shown, and so are told of when it changes.
-fn shown(record: &Record) -> impl PartialEq {
-    let Record { name, ipv4, wireguard, control, data, .. } = record;
-    (name.clone(), *ipv4, wireguard.value.public_key, *control, *data)
-}
-
-/// How good a member's claim to its address is; the least is the best.
-pub(super) fn claim(member: &Member) -> (u64, NodeId) {
-    (member.record.value.chain.member_since(), member.node())
+fn shown(record: &VerifiedRecord) -> impl PartialEq {
+    let Record { name, wireguard, control, data, chain, .. } = &record.value;
+    let ranges = chain.last().map(|link| link.ranges.clone());
+    (name.clone(), record.ipv4(), ranges, wireguard.value.public_key(), **control, **data)
 }
 
 /// The beginning of a destination's hash.
 fn start_of(control: &DestinationHash) -> u32 {
     u32::from_be_bytes(*control.0.first_chunk().expect("a hash has 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_proto::address::AddressRanges;
+    use i2plan_proto::membership::Delegation;
+    use i2plan_proto::testing;
+
+    use super::*;
+
+    /// The record of node 3, which another has invited that holds 10.42.3.0/24 by a certificate of the founder.
+    fn invited_by(inviter: u8, serial: u64, sequence: u64) -> VerifiedRecord {
+        let founder = testing::chain(0);
+        let under = |chain: &Chain, issuer: u8, subject: u8, range: AddressRange, serial: u64| {
+            let ranges = AddressRanges::from(range);
+            let grant = Delegation { ranges, serial, since: serial, ..testing::delegation(issuer, subject) };
+            chain.extended(&testing::signed(chain.certificate(grant), issuer)).unwrap()
+        };
+        let range = |last: u8, prefix: u8| AddressRange::new([10, 42, 3, last].into(), prefix).unwrap();
+        let chain = under(&under(&founder, 0, inviter, range(0, 24), serial), inviter, 3, range(16, 28), 1);
+        let record = Record { sequence, chain, ..testing::record(3).value };
+        VerifiedRecord::new(testing::signed(record, 3), &testing::charter(0)).unwrap()
+    }
+
+    #[test]
+    fn the_chain_that_a_member_had_before_contests_nothing() {
+        for (before, after) in [(5, 9), (9, 5)] {
+            let mut members = Members::new(Ipv4Subnet::DEFAULT, testing::chain(8));
+            let mut merge = |record| members.merge_record(record, Duration::ZERO, testing::NOW);
+            assert!(matches!(merge(invited_by(1, before, 1)), RecordMerge::News { .. }));
+            let after = merge(invited_by(2, after, 2));
+            assert_eq!(after, RecordMerge::News { fallen: Vec::new(), out: Vec::new() });
+            assert_eq!(members.len(), 1);
+            let told = members.take_events();
+            assert!(!told.iter().any(|event| matches!(event, What::MemberRemoved { .. })), "{told:?}");
+        }
+    }
 }

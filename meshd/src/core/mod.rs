@@ -7,27 +7,28 @@
 //! Durability is part of the contract: a turn says whether state must be saved, and its actions may only be
 //! carried out once it is. An invite's use is counted on disk before the joiner hears of it.
 //!
-//! * `own`: this node's own word: its record, its key, its pulses.
-//! * `members`: everybody else's, merged by their numbers.
+//! * `own`: this node's own record, key and pulses.
+//! * `members`: those of the others, merged by their numbers; `endings`: how memberships have ended; `certificates`: which
+//!   of two stands that delegate the same addresses.
 //! * `gossip`: what comes in is checked, taken in and passed on; `rumors`: what is still to be told, and the bytes
 //!   that this may take; `compare`: finding what was missed; `detector`: finding who is there.
-//! * `joining`, `admission`, `invites`: becoming a member, from both sides.
-//! * `exclusion`, `bans`: who is out, for this node or for all; leaving.
+//! * `joining`, `admission`, `invites`: becoming a member, from both sides; `delegations`: the addresses that this node has
+//!   delegated.
+//! * `exclusion`, `bans`: revocations, bans by this node, and leaving.
 //! * `ingress`: which control datagrams are looked at; `shares`: rates that are shared by address.
 //! * `report`: what users see. [`state`]: what is remembered over a restart.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::keyd::{self, CreateInvite};
+use i2plan_ipc::api::keyd::{self, CreateInvite, ExtendMember};
 use i2plan_ipc::api::meshd::{JoinStep, What};
 use i2plan_ipc::api::{meshd, tund};
 use i2plan_proto::accusation::Accusation;
-use i2plan_proto::address::{IPV6_PREFIX, Ipv4Subnet, ipv6_of};
-use i2plan_proto::codec::{Codec as _, DecodeError};
+use i2plan_proto::address::{AddressRange, IPV6_PREFIX, Ipv4Subnet, ipv6_of};
+use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::invite::Uses;
@@ -36,16 +37,19 @@ use i2plan_proto::membership::{Chain, Charter, MAX_DEPTH};
 use i2plan_proto::message::{self, Addressee, Datagram, Message};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::{NodeName, Record};
-use i2plan_proto::revocation::Revocation;
+use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::WireGuardCertificate;
-use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tracing::{debug, info, warn};
 
 mod admission;
 mod bans;
+mod certificates;
 mod compare;
+mod delegations;
 mod detector;
+mod endings;
 mod exclusion;
 mod gossip;
 mod ingress;
@@ -59,12 +63,13 @@ mod shares;
 pub mod state;
 mod verified;
 
-use bans::{Bans, Offence};
+use bans::Bans;
+use delegations::{Delegations, Holding};
 use detector::Detector;
-use gossip::{Announcer, MAX_ADDRESSES, claims_own_address};
+use gossip::{Announcer, Comparison};
 use ingress::{IngressLimits, Sender};
 use joining::Joining;
-use members::{Member, Members, claim};
+use members::{Member, Members};
 use own::{Farewell, until_rotation};
 use rumors::{Budget, Rumors};
 use shares::Place;
@@ -91,6 +96,21 @@ const FORGET_SILENT: Duration = Duration::from_secs(24 * 3600);
 
 /// How long after its WireGuard key has expired a member is forgotten that has not published another.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Numbers that are skipped at a start, at most.
+const SKIPPED: u64 = 1024;
+
+/// How often a member that does not use its new addresses yet is told of them, at most.
+const REPEAT_GRANT: Duration = Duration::from_secs(15);
+
+/// How long addresses that were reserved for a joiner are kept for it if its certificate was never signed.
+const KEEP_RESERVED: Duration = Duration::from_secs(3600);
+
+/// How long after it was last seen users are told that addresses are delegated twice.
+const CONFLICT_LASTS: Duration = Duration::from_secs(3600);
+
+/// Addresses delegated twice of which this node remembers that at most.
+const MAX_CONFLICTS: usize = 16;
 
 /// Most uses that a limited invite may have: each user is remembered.
 const MAX_USES: u32 = 1000;
@@ -178,6 +198,8 @@ pub struct Turn {
     pub actions: Vec<Action>,
     /// What users who follow the node are told. It has happened whether or not the state could be saved.
     pub events: Vec<What>,
+    /// The state as it was saved before is to be kept beside the new one: this node's membership was ended by others.
+    pub set_aside: bool,
 }
 
 /// A question to `keyd` that is not answered yet.
@@ -190,13 +212,17 @@ enum Pending {
     /// The certificate of the WireGuard key for the own record.
     WireGuard,
     /// The own record.
-    Record(Box<Record>),
+    Record,
     /// A word on this node's own life.
     Pulse(Pulse, Farewell),
     /// That another cannot be reached.
     Accusation(Accusation),
     /// The end of another's membership, for a user.
     Revocation(Box<Revocation>, CommandId),
+    /// That this node leaves its network, for a user.
+    Resignation(Box<Resignation>, CommandId),
+    /// More addresses for a member, for a user.
+    Extension(CommandId),
     /// The own request to join.
     Join(Box<JoinBody>),
     /// A joiner's certificate, to be sent to this destination.
@@ -208,9 +234,11 @@ impl Pending {
     fn command(&self) -> Option<CommandId> {
         match self {
             Self::Charter(_, wish) | Self::Invite { wish, .. } => Some(wish.command),
-            Self::Pulse(_, Farewell::Leave(command)) | Self::Revocation(_, command) => Some(*command),
+            Self::Resignation(_, command) | Self::Revocation(_, command) | Self::Extension(command) => {
+                Some(*command)
+            }
             Self::WireGuard
-            | Self::Record(_)
+            | Self::Record
             | Self::Pulse(..)
             | Self::Accusation(_)
             | Self::Join(_)
@@ -225,6 +253,17 @@ struct InviteWish {
     command: CommandId,
     expires_at: u64,
     uses: Uses,
+    /// Addresses for each of its users; none for as many as is usual.
+    addresses: Option<u32>,
+}
+
+/// That an issuer has delegated addresses twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Conflict {
+    issuer: NodeId,
+    range: AddressRange,
+    /// When it was last seen, on the monotonic clock.
+    seen_at: Duration,
 }
 
 /// The own record on its way through `keyd`.
@@ -266,6 +305,18 @@ pub struct Mesh {
     membership: Option<Membership>,
     former: Option<Former>,
     invites: invites::Invites,
+    /// The addresses that this node has delegated.
+    delegations: Delegations,
+    /// The highest number that this node has given to a record, a pulse or a certificate.
+    counter: u64,
+    comparison_since_start: Comparison,
+    /// Who has delegated this node's addresses to another member as well, against which this node's chain does not stand.
+    displaced: Option<NodeId>,
+    /// Addresses that were seen to be delegated twice.
+    conflicts: VecDeque<Conflict>,
+    /// Members whose records do not have the certificate that this node has issued for them last, and when they are told
+    /// of it again.
+    open_grants: HashMap<NodeId, Duration>,
     members: Members,
     bans: Bans,
     ingress: IngressLimits,
@@ -295,6 +346,8 @@ pub struct Mesh {
     /// When other members' records must be on disk: news of them alone can wait a little.
     save_records_at: Option<Duration>,
     peers_version: u64,
+    /// The state as it was saved last is to be kept.
+    set_aside: bool,
     /// Others have been told that this node shuts down.
     shut_down: bool,
     /// Who has given a sign of life and has not been told of yet.
@@ -320,6 +373,12 @@ impl Mesh {
             membership: state.membership,
             former: state.former,
             invites: invites::Invites::new(state.invites),
+            delegations: Delegations::new(state.delegations),
+            counter: state.counter,
+            comparison_since_start: Comparison::Done,
+            displaced: None,
+            conflicts: VecDeque::new(),
+            open_grants: HashMap::new(),
             members: Members::default(),
             ingress: IngressLimits::new(),
             own: None,
@@ -338,45 +397,50 @@ impl Mesh {
             save_records_at: None,
             housekeeping_at: Some(now.monotonic),
             peers_version: 0,
+            set_aside: false,
             shut_down: false,
             awake: BTreeSet::new(),
         };
-        if let Some(network) = mesh.network() {
-            mesh.remember(&network, state.members, state.revocations);
-            // What was known before is no news.
-            mesh.settle_lives(true, now);
-            mesh.members.take_events();
+        if mesh.counter > 0 {
+            // The state may have been restored from a backup. Then this node has used numbers that it does not remember,
+            // and must not sign something else under one of them: others would not notice.
+            mesh.counter = mesh.counter.saturating_add(mesh.rng.random_range(1..=SKIPPED));
         }
+        mesh.remember(state.members, state.endings);
+        // What was known before is no news.
+        mesh.settle_lives(true, now);
+        mesh.members.take_events();
         mesh
     }
 
-    /// Takes in what was known before. The file is trusted no more than the network: what does not verify is left
-    /// out, as records were when it was read.
-    fn remember(
-        &mut self,
-        network: &NetworkId,
-        members: Vec<Remembered>,
-        revocations: Vec<Signed<Revocation>>,
-    ) {
-        let known = members.into_iter().filter(|known| {
-            known.record.value.node != self.me.node && known.record.value.network() == *network
-        });
-        let mut pulses = Vec::new();
-        let known = known.map(|Remembered { record, pulse, created, last_seen }| {
-            pulses.extend(pulse);
-            Member::new(record, None, created, last_seen)
-        });
-        self.members = Members::restored(known);
-        for pulse in pulses {
-            if pulse.value.network == *network && pulse.verify().is_ok() {
-                self.members.merge_pulse(pulse, Duration::ZERO);
+    /// Takes in what was known before. The file is trusted no more than the network: what does not verify was left
+    /// out when it was read.
+    fn remember(&mut self, members: Vec<Remembered>, endings: Vec<state::Ending>) {
+        let Some(membership) = &self.membership else { return };
+        let network = membership.charter.value.network();
+        self.members = Members::new(membership.charter.value.subnet, membership.chain.clone());
+        for ending in endings {
+            self.members.merge_ending(ending);
+        }
+        for Remembered { record, pulse, created, last_seen } in members {
+            if record.value.node != self.me.node && record.value.network() == network {
+                self.members.restore(Member::new(record, None, created, last_seen));
+                if let Some(pulse) = pulse.filter(|pulse| pulse.value.network == network)
+                    && pulse.verify().is_ok()
+                {
+                    self.members.merge_pulse(pulse, Duration::ZERO);
+                }
             }
         }
-        for revocation in revocations {
-            if revocation.verify_for(network).is_ok() {
-                self.members.merge_revocation(revocation);
-            }
+        if self.members.len() > 0 {
+            self.comparison_since_start = Comparison::Waiting(None);
         }
+        let waits = |delegated: &state::Delegated| {
+            let member = self.members.get(&delegated.subject)?;
+            let has = member.record.value.chain.last().map_or(0, |link| link.serial);
+            (has < delegated.serial()).then_some((delegated.subject, Duration::ZERO))
+        };
+        self.open_grants = self.delegations.iter().filter_map(waits).collect();
     }
 
     /// The network, once this node is a member.
@@ -393,9 +457,9 @@ impl Mesh {
         Some(tund::Interface {
             name: self.settings.interface.clone(),
             network: charter.network(),
-            ipv4: membership.ipv4,
+            ipv4: membership.chain.address(&charter.subnet),
             ipv4_prefix: charter.subnet.prefix(),
-            ipv6: ipv6_of(&charter.network(), &self.me.node),
+            ipv6: ipv6_of(&charter.network(), membership.chain.address(&charter.subnet)),
             ipv6_prefix: IPV6_PREFIX,
             mtu: self.settings.mtu,
         })
@@ -416,7 +480,7 @@ impl Mesh {
     /// The WireGuard key that this node has published, once it has.
     #[must_use]
     pub fn published_key(&self) -> Option<[u8; 32]> {
-        self.own.as_ref().map(|record| record.value.wireguard.value.public_key)
+        self.own.as_ref().map(|record| record.value.wireguard.value.public_key())
     }
 
     /// Grows whenever [`Mesh::peers`] may have changed.
@@ -440,12 +504,16 @@ impl Mesh {
     /// The WireGuard peers that this node should have.
     #[must_use]
     pub fn peers(&self, now: Now) -> Vec<tund::Peer> {
-        // A key belongs to one node. Who claims another's, this node's own included, has none; otherwise one
-        // member could spoil the whole table for tund.
-        let own = self.published_key();
-        let mut keys: HashSet<[u8; 32]> = own.into_iter().collect();
+        // A key and an address belong to one node. Who claims another's, this node's own included, is no peer; otherwise
+        // one member could spoil the whole table for tund.
+        let mut keys: HashSet<[u8; 32]> = self.published_key().into_iter().collect();
+        let mut addresses: HashSet<_> = self.own_address().into_iter().collect();
+        let network = self.network().unwrap_or(NetworkId([0; 32]));
         let members = self.members.iter().filter(|member| {
-            self.is_peer(member, now) && keys.insert(member.record.value.wireguard.value.public_key)
+            self.is_peer(member, now)
+                && !addresses.contains(&member.record.ipv4())
+                && keys.insert(member.record.value.wireguard.value.public_key())
+                && addresses.insert(member.record.ipv4())
         });
         members
             .map(|member| {
@@ -457,10 +525,10 @@ impl Mesh {
                 );
                 tund::Peer {
                     node: record.node,
-                    public_key: record.wireguard.value.public_key,
-                    endpoint: record.data,
-                    ipv4: self.may_use(record).then_some(record.ipv4),
-                    ipv6: record.ipv6(),
+                    public_key: record.wireguard.value.public_key(),
+                    endpoint: *record.data,
+                    ipv4: Some(member.record.ipv4()),
+                    ipv6: ipv6_of(&network, member.record.ipv4()),
                     keepalive: if there { self.settings.keepalive } else { 0 },
                 }
             })
@@ -508,7 +576,8 @@ impl Mesh {
         let mut events = std::mem::take(&mut self.events);
         events.extend(self.members.take_events());
         events.extend(self.bans.take_events());
-        Turn { save, actions: self.actions.drain(..).collect(), events }
+        let set_aside = std::mem::take(&mut self.set_aside);
+        Turn { save, actions: self.actions.drain(..).collect(), events, set_aside }
     }
 
     fn settle_lives(&mut self, all: bool, now: Now) {
@@ -553,11 +622,13 @@ impl Mesh {
     pub fn state(&self) -> State {
         State {
             node: self.me.node,
+            counter: self.counter,
             membership: self.membership.clone(),
             former: self.former.clone(),
             invites: self.invites.issued().to_vec(),
+            delegations: self.delegations.iter().cloned().collect(),
             members: self.members.iter().map(remembered).collect(),
-            revocations: self.members.revocations().cloned().collect(),
+            endings: self.members.endings().iter().cloned().collect(),
             bans: self.bans.iter().cloned().collect(),
         }
     }
@@ -596,6 +667,14 @@ impl Mesh {
         self.housekeeping_at = Some(now.monotonic + HOUSEKEEPING);
         self.settle_lives(true, now);
         let unix = now.unix.as_secs();
+        // The clock was wrong when the own record was signed: others drop what is of a time to come.
+        if let Some(own) = &self.own
+            && let Refresh::Due(_) = self.refresh
+            && own::is_of_another_time(&own.value, now)
+        {
+            info!("this node's clock was wrong when it signed its record: it signs another");
+            self.refresh = Refresh::Due(now.monotonic);
+        }
         if self.invites.remove_expired(now.unix) {
             self.unsaved = true;
         }
@@ -603,6 +682,10 @@ impl Mesh {
             info!("a ban has ended");
             self.on_bans_changed();
         }
+        if self.delegations.remove_unsigned(unix.saturating_sub(KEEP_RESERVED.as_secs())) {
+            self.unsaved = true;
+        }
+        self.conflicts.retain(|conflict| now.monotonic < conflict.seen_at + CONFLICT_LASTS);
         // A member that is never heard of again is forgotten with its key, a month after its last record.
         // For a day by the clock that does not jump nothing is forgotten by the one that may.
         let mut over = self.members.ended_before(unix.saturating_sub(FORGET_AFTER.as_secs()));
@@ -639,8 +722,15 @@ impl Mesh {
     }
 
     /// A user wants an invite. The first one founds the network.
-    pub fn create_invite(&mut self, command: CommandId, expires_in: u64, max_uses: Option<u32>, now: Now) {
-        match self.check_wish(command, expires_in, max_uses, now) {
+    pub fn create_invite(
+        &mut self,
+        command: CommandId,
+        expires_in: u64,
+        max_uses: Option<u32>,
+        addresses: Option<u32>,
+        now: Now,
+    ) {
+        match self.check_wish(command, expires_in, max_uses, addresses, now) {
             Err(error) => self.answer(command, Err(error)),
             Ok(wish) if self.membership.is_some() => self.ask_invite(wish, false),
             Ok(wish) => {
@@ -648,6 +738,7 @@ impl Mesh {
                     founder: self.me.node,
                     subnet: self.settings.subnet,
                     founded_at: now.unix.as_secs(),
+                    nonce: self.rng.random(),
                 };
                 self.ask(Pending::Charter(charter.clone(), wish), keyd::Request::SignCharter(charter));
             }
@@ -659,6 +750,7 @@ impl Mesh {
         command: CommandId,
         expires_in: u64,
         max_uses: Option<u32>,
+        addresses: Option<u32>,
         now: Now,
     ) -> Result<InviteWish, ApiError> {
         if expires_in == 0 || expires_in > MAX_EXPIRY.as_secs() {
@@ -671,11 +763,7 @@ impl Mesh {
                 return Err(ApiError::invalid(format!("an invite can have at most {MAX_USES} uses"))
                     .with_hint("make it unlimited if that is what you mean"));
             }
-            Some(None) => {
-                return Err(
-                    ApiError::invalid("an invite with no uses is of no use").with_hint("give it one or more")
-                );
-            }
+            Some(None) => return Err(ApiError::invalid("uses must be at least 1")),
         };
         if self.invites.is_full() {
             return Err(
@@ -696,17 +784,100 @@ impl Mesh {
         if depth >= MAX_DEPTH {
             return Err(ApiError::denied(Refusal::TooDeep.to_string()));
         }
-        Ok(InviteWish { command, expires_at: now.unix.as_secs().saturating_add(expires_in), uses })
+        let expires_at = now.unix.as_secs().saturating_add(expires_in);
+        let wish = InviteWish { command, expires_at, uses, addresses };
+        self.check_addresses(&wish, now)?;
+        Ok(wish)
+    }
+
+    /// What this node holds, or will hold when it has founded its network.
+    fn holding_to_be(&self) -> Holding {
+        let subnet = self.settings.subnet;
+        let founded = Holding { subnet, ranges: subnet.range().into(), inherited: Vec::new() };
+        self.holding().unwrap_or(founded)
+    }
+
+    /// What this node holds.
+    fn holding(&self) -> Option<Holding> {
+        let membership = self.membership.as_ref()?;
+        let subnet = membership.charter.value.subnet;
+        let certificates = self.members.certificates();
+        let is_inherited = |delegated: &&state::Delegated| {
+            let certificate = delegated.certificate.as_ref().filter(|_| delegated.ended_at.is_some());
+            certificate.is_some_and(|certificate| certificates.is_used(&certificate.value.id()))
+        };
+        let inherited = self.delegations.iter().filter(is_inherited);
+        let inherited = inherited.flat_map(|delegated| delegated.ranges.iter().copied()).collect();
+        Some(Holding { subnet, ranges: membership.chain.ranges(&subnet), inherited })
+    }
+
+    /// Addresses for each user of an invite.
+    fn addresses_for(&self, wish: &InviteWish) -> u32 {
+        let is_single = wish.uses.limit() == Some(1);
+        let usual = if is_single { self.holding_to_be().default_size() } else { 1 };
+        wish.addresses.unwrap_or(usual)
+    }
+
+    /// Whether there are addresses for all users of an invite.
+    fn check_addresses(&self, wish: &InviteWish, now: Now) -> Result<(), ApiError> {
+        let holding = self.holding_to_be();
+        let size = self.addresses_for(wish);
+        if !size.is_power_of_two() {
+            let (less, more) = (1u64 << size.max(1).ilog2(), u64::from(size).next_power_of_two());
+            return Err(ApiError::invalid(format!("addresses: {size} is not a power of two"))
+                .with_hint(format!("use {less} or {more}")));
+        }
+        if holding.ranges.size() == 1 {
+            let error = ApiError::denied("this node holds 1 address and cannot invite");
+            return Err(match self.inviter_name() {
+                Some(name) => error.with_hint(format!(
+                    "ask {name}, who invited it, to run `i2planctl grant {} --addresses 16`",
+                    self.settings.name
+                )),
+                None => error,
+            });
+        }
+        let free = self.delegations.free(&holding, size, now.unix.as_secs());
+        let uses = u64::from(wish.uses.limit().unwrap_or(1));
+        if uses > free {
+            let left = self.delegations.free(&holding, 1, now.unix.as_secs());
+            let message = format!(
+                "{uses} times {size} addresses are more than this node has left to delegate: {left}, in {free} ranges of {size}"
+            );
+            let hint = match self.inviter_name() {
+                Some(name) => format!(
+                    "give each fewer with `--addresses`, or ask {name}, who invited this node, to run `i2planctl grant {} --addresses {size}`",
+                    self.settings.name
+                ),
+                None => "give each fewer with `--addresses`, or revoke members that are gone: their addresses can be delegated again after 30 days".to_owned(),
+            };
+            return Err(ApiError::conflict(message).with_hint(hint));
+        }
+        Ok(())
+    }
+
+    /// The name of the member that has invited this node, or the beginning of its id.
+    fn inviter_name(&self) -> Option<String> {
+        let inviter = *self.membership.as_ref()?.chain.ancestors().last()?;
+        Some(self.name_of(&inviter).unwrap_or_else(|| inviter.short()))
     }
 
     fn ask_invite(&mut self, wish: InviteWish, founded: bool) {
-        let Some(network) = self.network() else { return };
-        let request = CreateInvite { network, expires_at: wish.expires_at, uses: wish.uses };
+        let Some(charter) = self.charter() else { return };
+        let (network, subnet) = (charter.network(), charter.subnet);
+        let addresses = self.addresses_for(&wish);
+        let InviteWish { expires_at, uses, .. } = wish;
+        let request = CreateInvite { network, subnet, expires_at, uses, addresses };
         self.ask(Pending::Invite { wish, founded }, keyd::Request::CreateInvite(request));
     }
 
-    /// A user wants an invite to be good for nothing any more.
-    pub fn revoke_invite(&mut self, command: CommandId, id: &str, now: Now) {
+    /// The network's charter.
+    fn charter(&self) -> Option<Charter> {
+        self.membership.as_ref().map(|membership| membership.charter.value.clone())
+    }
+
+    /// A user revokes an invite; with the memberships of those that have used it, or without.
+    pub fn revoke_invite(&mut self, command: CommandId, id: &str, with_members: bool, now: Now) {
         let was_revoked = self.invites.is_revoked(id);
         let result = self.invites.revoke(id, now.unix.as_secs());
         if result.is_ok() && !was_revoked {
@@ -714,7 +885,197 @@ impl Mesh {
             info!(invite = id, "an invite is revoked");
             self.unsaved = true;
         }
+        if with_members
+            && result.is_ok()
+            && let Some(membership) = &self.membership
+            && let Ok(invite) = id.parse()
+        {
+            let target = Target::Invite(membership.chain.clone(), invite);
+            return self.sign_revocation(target, command, now);
+        }
         self.answer(command, result.map(meshd::Reply::InviteRevoked));
+    }
+
+    /// A user wants a member that this node has invited to hold more addresses.
+    pub fn grant(&mut self, command: CommandId, node: &str, addresses: u32, now: Now) {
+        match self.extension(node, addresses, now) {
+            Err(error) => self.answer(command, Err(error)),
+            Ok(mut extend) => {
+                self.counter = self.counter.saturating_add(1);
+                extend.serial = self.counter;
+                self.unsaved = true;
+                self.ask(Pending::Extension(command), keyd::Request::ExtendMember(Box::new(extend)));
+            }
+        }
+    }
+
+    fn extension(&mut self, node: &str, addresses: u32, now: Now) -> Result<ExtendMember, ApiError> {
+        let id = self.known_node(node)?;
+        let (Some(holding), Some(membership)) = (self.holding(), &self.membership) else {
+            return Err(ApiError::conflict("this node is in no network"));
+        };
+        if !addresses.is_power_of_two() {
+            return Err(ApiError::invalid(format!("addresses: {addresses} is not a power of two")));
+        }
+        if self.pending.values().any(|pending| matches!(pending, Pending::Extension(_))) {
+            return Err(ApiError::conflict("another grant is under way").with_hint("try again"));
+        }
+        let Some(certificate) = self.delegations.of(&id).and_then(|delegated| delegated.certificate.clone())
+        else {
+            let inviter = self.members.get(&id).and_then(|member| {
+                member
+                    .record
+                    .value
+                    .chain
+                    .ancestors()
+                    .last()
+                    .map(|inviter| self.name_of(inviter).unwrap_or_else(|| inviter.short()))
+            });
+            let error = ApiError::denied("only the member that has invited a node can grant it addresses");
+            return Err(match inviter {
+                Some(name) => error.with_hint(format!("run this command on {name}")),
+                None => error,
+            });
+        };
+        let ranges = &certificate.value.grant.ranges;
+        let parent = membership.chain.id();
+        let unix = now.unix.as_secs();
+        let ranges = self.delegations.more(ranges, addresses, &holding, unix, &mut self.rng).map_err(|_| {
+            ApiError::conflict(format!(
+                "this node has no range of {addresses} addresses left that was never in use, or the member has four ranges already"
+            ))
+            .with_hint("`i2planctl status` shows what is left; try a smaller number")
+        })?;
+        Ok(ExtendMember { certificate, parent, ranges, serial: 0 })
+    }
+
+    /// A member's certificate for more addresses is signed.
+    fn on_extended(
+        &mut self,
+        certificate: Signed<i2plan_proto::membership::Membership>,
+        command: CommandId,
+        now: Now,
+    ) {
+        let grant = certificate.value.grant.clone();
+        self.delegations.learn(certificate, now.unix.as_secs());
+        self.unsaved = true;
+        info!(node = %grant.subject.short(), addresses = grant.ranges.size(), "delegated more addresses to a member");
+        self.open_grants.insert(grant.subject, Duration::ZERO);
+        self.repeat_grant(&grant.subject, now);
+        self.answer(
+            command,
+            Ok(meshd::Reply::Granted(meshd::Grant {
+                node_id: grant.subject.to_string(),
+                ranges: grant.ranges.iter().map(ToString::to_string).collect(),
+                addresses: grant.ranges.size(),
+            })),
+        );
+    }
+
+    /// Sends a member the certificate that this node has issued for it, as long as its record does not have it.
+    fn repeat_grant(&mut self, node: &NodeId, now: Now) {
+        if self.open_grants.get(node).is_none_or(|due| *due > now.monotonic) {
+            return;
+        }
+        let chain = self.membership.as_ref().and_then(|membership| {
+            let certificate = self.delegations.of(node)?.certificate.as_ref()?;
+            let is_parent = certificate.value.parent == membership.chain.id();
+            is_parent.then(|| membership.chain.appended(certificate))
+        });
+        let Some((chain, member)) = chain.zip(self.members.get(node)) else {
+            self.open_grants.remove(node);
+            return;
+        };
+        if member.record.value.chain.last().map(|link| link.serial) >= chain.last().map(|link| link.serial) {
+            self.open_grants.remove(node);
+            return;
+        }
+        let to = *member.record.value.control;
+        self.open_grants.insert(*node, now.monotonic + REPEAT_GRANT);
+        self.send(&to, &Message::Grant(Box::new(chain)), now);
+    }
+
+    /// The member that has invited this node has delegated more addresses to it.
+    fn on_grant(&mut self, chain: Chain, now: Now) {
+        let Some(membership) = &mut self.membership else { return };
+        let charter = &membership.charter.value;
+        let (before, subnet) = (&membership.chain, charter.subnet);
+        let (Some(old), Some(new)) = (before.issued().last(), chain.issued().last()) else { return };
+        let continues = *chain.subject() == self.me.node
+            && old.0 == new.0
+            && old.1.serial < new.1.serial
+            && before.address(&subnet) == chain.address(&subnet)
+            && old.1.ranges.iter().all(|range| new.1.ranges.cover(range));
+        if !continues || chain.verify(charter).is_err() || self.members.endings().against(&chain).is_some() {
+            debug!("dropped a grant that does not extend this node's addresses");
+            return;
+        }
+        info!(addresses = chain.ranges(&subnet).size(), "this node holds more addresses");
+        self.members.set_own_chain(chain.clone());
+        membership.chain = chain;
+        self.displaced = None;
+        self.unsaved = true;
+        match self.refresh {
+            Refresh::Running => self.stale = true,
+            Refresh::Due(_) => self.refresh = Refresh::Due(now.monotonic),
+            Refresh::Waiting => {}
+        }
+    }
+
+    /// Certificates of this node that it does not remember, because its state was restored from a backup, are found in
+    /// the chains of others.
+    fn learn_delegation(&mut self, chain: &Chain, now: Now) {
+        if let Some(certificate) = chain.certificate_by(&self.me.node) {
+            self.counter = self.counter.max(certificate.value.grant.serial);
+            if self.delegations.learn(certificate, now.unix.as_secs()) {
+                self.unsaved = true;
+                self.end_delegations(now);
+            }
+        }
+    }
+
+    /// Notes of the certificates that this node has issued which have ended.
+    fn end_delegations(&mut self, now: Now) {
+        let Some(membership) = &self.membership else { return };
+        let endings = self.members.endings();
+        let is_void =
+            |certificate: &Signed<_>| endings.against(&membership.chain.appended(certificate)).is_some();
+        if self.delegations.end(is_void, now.unix.as_secs()) {
+            self.unsaved = true;
+        }
+    }
+
+    /// Addresses were seen to be delegated twice.
+    fn note_conflict(&mut self, chain: &Chain, range: AddressRange, issuer: NodeId, now: Now) {
+        let seen_at = now.monotonic;
+        let known = self.conflicts.iter_mut().find(|known| known.issuer == issuer && known.range == range);
+        match known {
+            Some(known) => known.seen_at = seen_at,
+            None => {
+                let issuer_name = self.name_of(&issuer).unwrap_or_else(|| issuer.short());
+                warn!(
+                    node = %chain.subject().short(),
+                    "{issuer_name} has given out {range} twice; perhaps its backup was restored"
+                );
+                if self.conflicts.len() >= MAX_CONFLICTS {
+                    self.conflicts.pop_front();
+                }
+                self.conflicts.push_back(Conflict { issuer, range, seen_at });
+            }
+        }
+    }
+
+    /// These certificates do not stand against those of a chain.
+    fn note_fallen(&mut self, fallen: &[i2plan_proto::membership::CertificateId], chain: &Chain) {
+        let Some(membership) = &self.membership else { return };
+        let own = membership.chain.issued().find(|(_, link)| fallen.contains(link.id()));
+        if let Some((issuer, _)) = own {
+            warn!(
+                node = %chain.subject().short(),
+                "this node's addresses were given to another member as well, which keeps them: this node has to join again"
+            );
+            self.displaced = Some(*issuer);
+        }
     }
 
     /// A user wants to join a network.
@@ -851,13 +1212,9 @@ impl Mesh {
         }
         let message = match Datagram::from_bytes(payload) {
             Ok(datagram) => datagram.message,
-            Err(error @ DecodeError::Version { .. }) => {
-                debug!(%error, from = %sender.short(), "dropped a control message");
-                return;
-            }
             Err(error) => {
                 debug!(%error, from = %sender.short(), "dropped a control message");
-                return self.strike(from, Offence::InvalidMessage, now);
+                return;
             }
         };
         self.heard(&sender, now);
@@ -883,6 +1240,7 @@ impl Mesh {
                 self.on_gossip(from, gossip, now);
             }
             Message::Want(entries) => self.on_want(from, entries, now),
+            Message::Grant(chain) => self.on_grant(*chain, now),
         }
     }
 
@@ -892,7 +1250,7 @@ impl Mesh {
         let Some(membership) = &self.membership else { return Vec::new() };
         let subnet = membership.charter.value.subnet;
         let members = self.members.at(control).filter_map(|node| self.members.get(&node));
-        let addresses = members.map(|member| member.record.value.ipv4);
+        let addresses = members.map(|member| member.record.ipv4());
         addresses.map(|ipv4| Place { block: subnet.share_of(ipv4), address: ipv4.to_bits() }).collect()
     }
 
@@ -944,27 +1302,29 @@ impl Mesh {
 
     /// Becomes a member. The charter, the chain and its subject have been checked.
     fn enter(&mut self, welcome: Welcome, now: Now) {
-        let Charter { subnet, .. } = welcome.charter.value;
-        let network = welcome.charter.value.network();
+        let charter = welcome.charter.value.clone();
+        self.events.push(What::JoinProgress { step: JoinStep::Admitted });
+        self.become_member(welcome.charter, welcome.chain);
         for record in welcome.records {
             if record.value.node != self.me.node
-                && claims_own_address(&record.value, &subnet)
-                && let Ok(record) = VerifiedRecord::new(record, &network)
+                && gossip::is_timely(&record.value, now)
+                && let Ok(record) = VerifiedRecord::new(record, &charter)
             {
                 self.members.merge_record(record, now.monotonic, now.unix.as_secs());
             }
         }
-        self.events.push(What::JoinProgress { step: JoinStep::Admitted });
-        self.become_member(welcome.charter, welcome.chain);
+        if self.members.len() > 0 {
+            self.comparison_since_start = Comparison::Waiting(None);
+        }
     }
 
     fn become_member(&mut self, charter: Signed<Charter>, chain: Chain) {
-        let subnet = charter.value.subnet;
-        let ipv4 = self.choose_address(&subnet, chain.member_since());
+        let ipv4 = chain.address(&charter.value.subnet);
         info!(network = %charter.value.network().short(), %ipv4, "this node is a member");
         let network = charter.value.network().to_string();
         self.events.push(What::NetworkJoined { network, ipv4: ipv4.to_string() });
-        self.membership = Some(Membership { charter, chain, ipv4, last_sequence: 0, epoch: None });
+        self.members = Members::new(charter.value.subnet, chain.clone());
+        self.membership = Some(Membership { charter, chain, epoch: None });
         self.former = None;
         self.unsaved = true;
         self.peers_version += 1;
@@ -991,7 +1351,8 @@ impl Mesh {
                     return self
                         .answer(wish.command, Err(ApiError::internal("keyd signed with another identity")));
                 }
-                self.become_member(charter, Chain::founder(self.me.node));
+                let chain = Chain::founder(&charter.value);
+                self.become_member(charter, chain);
                 self.ask_invite(wish, true);
             }
             (Pending::Invite { wish, founded }, Ok(keyd::Reply::Invite { code, grant })) => {
@@ -1001,6 +1362,7 @@ impl Mesh {
                     id: grant.value.key.id().to_string(),
                     expires_at: grant.value.expires_at,
                     max_uses: grant.value.uses.limit(),
+                    addresses: grant.value.addresses,
                     network: grant.value.network.to_string(),
                     founded,
                 };
@@ -1012,9 +1374,7 @@ impl Mesh {
             (Pending::WireGuard, Ok(keyd::Reply::WireGuardCertificate(certificate))) => {
                 self.sign_record(certificate, now);
             }
-            (Pending::Record(value), Ok(keyd::Reply::Signature(signature))) => {
-                self.publish(Signed { value: *value, signature }, now);
-            }
+            (Pending::Record, Ok(keyd::Reply::Record(record))) => self.publish(*record, now),
             (Pending::Pulse(value, why), Ok(keyd::Reply::Signature(signature))) => {
                 self.on_pulse(Signed { value, signature }, why, now);
             }
@@ -1024,11 +1384,17 @@ impl Mesh {
             (Pending::Revocation(value, command), Ok(keyd::Reply::Signature(signature))) => {
                 self.on_revocation(Signed { value: *value, signature }, command, now);
             }
+            (Pending::Resignation(value, command), Ok(keyd::Reply::Signature(signature))) => {
+                self.on_resignation(Signed { value: *value, signature }, command, now);
+            }
+            (Pending::Extension(command), Ok(keyd::Reply::Membership(certificate))) => {
+                self.on_extended(certificate, command, now);
+            }
             (Pending::Join(value), Ok(keyd::Reply::Signature(signature))) => {
                 self.on_join_signed(Signed { value: *value, signature }, now);
             }
             (Pending::Member { to, joiner }, Ok(keyd::Reply::Membership(certificate))) => {
-                self.welcome(&to, &certificate, &joiner, now);
+                self.on_certified(&to, certificate, &joiner, now);
             }
             (pending, Ok(_)) => {
                 let error = ApiError::internal("keyd gave an answer to another question");
@@ -1041,7 +1407,7 @@ impl Mesh {
         warn!(%error, "keyd has not done what was to be asked of it");
         match pending {
             Pending::Charter(_, wish) | Pending::Invite { wish, .. } => self.answer(wish.command, Err(error)),
-            Pending::WireGuard | Pending::Record(_) => {
+            Pending::WireGuard | Pending::Record => {
                 self.refresh = Refresh::Due(now.monotonic + KEYD_RETRY);
                 if let Some(command) = self.rotating.take() {
                     self.rotate = false;
@@ -1055,9 +1421,9 @@ impl Mesh {
                     self.end_join(Err(error));
                 }
             }
-            Pending::Pulse(_, Farewell::Leave(command)) | Pending::Revocation(_, command) => {
-                self.answer(command, Err(error));
-            }
+            Pending::Resignation(_, command)
+            | Pending::Revocation(_, command)
+            | Pending::Extension(command) => self.answer(command, Err(error)),
             // Nobody is told, and they find out.
             Pending::Pulse(_, Farewell::ShutDown) => self.shut_down = true,
             // If others go on saying so, it is refuted then.
@@ -1067,24 +1433,6 @@ impl Mesh {
             // The joiner asks again.
             Pending::Member { .. } => {}
         }
-    }
-
-    /// Whether a member has the best claim to its address, which is a host's and not this node's own.
-    fn may_use(&self, record: &Record) -> bool {
-        let Some(membership) = &self.membership else { return false };
-        let best = self.members.best_claim(record.ipv4).map(|(_, node)| node);
-        let mine = membership.ipv4 == record.ipv4;
-        let own = (membership.chain.member_since(), self.me.node);
-        let loses = mine && self.members.get(&record.node).is_some_and(|member| own < claim(member));
-        membership.charter.value.subnet.is_host(record.ipv4) && best == Some(record.node) && !loses
-    }
-
-    /// The first of this node's addresses to which nobody has a better claim.
-    fn choose_address(&self, subnet: &Ipv4Subnet, member_since: u64) -> Ipv4Addr {
-        let own = (member_since, self.me.node);
-        let free = |address: &Ipv4Addr| self.members.best_claim(*address).is_none_or(|other| own < other);
-        let mut candidates = (0..MAX_ADDRESSES).map(|attempt| subnet.address_of(&self.me.node, attempt));
-        candidates.find(free).unwrap_or_else(|| subnet.address_of(&self.me.node, 0))
     }
 
     fn ask(&mut self, pending: Pending, request: keyd::Request) {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::What;
 use i2plan_ipc::api::{keyd, meshd};
+use i2plan_proto::destination::ProvenDestination;
 use i2plan_proto::identity::{NodeId, Signed};
-use i2plan_proto::message::Entry;
+use i2plan_proto::message::{Entry, Item};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::wireguard::WireGuardCertificate;
@@ -29,8 +30,6 @@ pub(super) enum Farewell {
     No,
     /// It shuts down.
     ShutDown,
-    /// It leaves the network, and this command is to be answered.
-    Leave(CommandId),
 }
 
 impl Mesh {
@@ -85,22 +84,22 @@ impl Mesh {
             // For tund, which goes on accepting the key before for a while.
             self.peers_version += 1;
         }
-        let sequence = next_sequence(&mut membership.last_sequence, now);
+        self.counter = self.counter.saturating_add(1);
         let record = Record {
             node: self.me.node,
-            sequence,
+            sequence: self.counter,
             issued_at: now.unix.as_secs(),
             name: self.settings.name.clone(),
-            control,
-            home: self.substitute.map(|_| Box::new(self.me.control)),
-            data,
-            ipv4: membership.ipv4,
+            control: ProvenDestination::unproven(control),
+            primary: self.substitute.map(|_| Box::new(ProvenDestination::unproven(self.me.control))),
+            data: ProvenDestination::unproven(data),
             wireguard,
             chain: membership.chain.clone(),
         };
+        let charter = membership.charter.value.clone();
         // The sequence number and the epoch are on disk before anybody sees them.
         self.unsaved = true;
-        self.ask(Pending::Record(Box::new(record.clone())), keyd::Request::SignRecord(Box::new(record)));
+        self.ask(Pending::Record, keyd::Request::SignRecord(Box::new(record), charter));
     }
 
     pub(super) fn publish(&mut self, record: Signed<Record>, now: Now) {
@@ -120,17 +119,15 @@ impl Mesh {
             self.events.push(What::KeyRotated { epoch });
         }
         let (node, sequence) = (record.value.node, record.value.sequence);
-        self.members.set_own(Entry { node, record: sequence, pulse: 0, revoked: false });
+        self.members.set_own(Entry { node, record: sequence, pulse: 0, ended: false });
         self.own = Some(record);
         self.own_pulse = None;
         self.announcer.news(now.monotonic);
         if self.joining.is_some()
-            && let Some(network) = self.network_status()
+            && let Some(network) = self.network_status(now)
         {
             self.end_join(Ok(network));
         }
-        // Others may have come to this address while this node was not there to see it.
-        self.give_way(now);
         self.gossip(now);
     }
 
@@ -151,17 +148,16 @@ impl Mesh {
         }
         // Whoever it is that wonders hears it first, and so do all others.
         debug!("others could not reach this node: it says that it is there");
-        self.sign_pulse(Life::Present, Farewell::No, now);
+        self.sign_pulse(Life::Present, Farewell::No);
     }
 
     /// Has a word on this node's own life signed. False if it is in no network.
-    pub(super) fn sign_pulse(&mut self, life: Life, why: Farewell, now: Now) -> bool {
-        let Some(membership) = &mut self.membership else { return false };
-        let sequence = next_sequence(&mut membership.last_sequence, now);
-        let network = membership.charter.value.network();
+    pub(super) fn sign_pulse(&mut self, life: Life, why: Farewell) -> bool {
+        let Some(network) = self.network() else { return false };
+        self.counter = self.counter.saturating_add(1);
         // The sequence number is on disk before anybody sees it.
         self.unsaved = true;
-        let pulse = Pulse { network, node: self.me.node, sequence, life };
+        let pulse = Pulse { network, node: self.me.node, sequence: self.counter, life };
         self.ask(Pending::Pulse(pulse.clone(), why), keyd::Request::SignPulse(pulse));
         true
     }
@@ -172,39 +168,33 @@ impl Mesh {
             Farewell::No => {
                 let Some(record) = self.own.as_ref().map(|own| own.value.sequence) else { return };
                 let sequence = pulse.value.sequence;
-                self.members.set_own(Entry { node: self.me.node, record, pulse: sequence, revoked: false });
+                self.members.set_own(Entry { node: self.me.node, record, pulse: sequence, ended: false });
                 self.own_pulse = Some(pulse);
                 self.rumors.add(Topic::Pulse(self.me.node), now.monotonic);
                 self.gossip(now);
             }
             Farewell::ShutDown => {
-                self.bid_farewell(&pulse, now);
+                self.bid_farewell(&Item::Pulse(pulse), now);
                 self.shut_down = true;
-            }
-            Farewell::Leave(command) => {
-                self.bid_farewell(&pulse, now);
-                let network = self.network().map(|network| network.to_string()).unwrap_or_default();
-                info!(%network, "this node has left the network");
-                self.reset(false, now);
-                self.answer(command, Ok(meshd::Reply::Left(network)));
             }
         }
     }
 }
 
-/// The next number of a member's words: milliseconds since 1970, so that a node that lost its state still outdates
-/// its older words; one more than the last where the clock is behind that.
-fn next_sequence(last: &mut u64, now: Now) -> u64 {
-    let millis = u64::try_from(now.unix.as_millis()).unwrap_or(u64::MAX);
-    *last = millis.max(last.saturating_add(1));
-    *last
+/// Whether a record that this node has signed is of a time that is still to come, or so old that it must have been
+/// signed again since.
+pub(super) fn is_of_another_time(record: &Record, now: Now) -> bool {
+    let latest = (now.unix + CLOCK_TOLERANCE).as_secs();
+    let certificate = &record.wireguard.value;
+    let (ahead, behind) = (record.issued_at.max(certificate.not_before), record.issued_at);
+    ahead > latest || behind.saturating_add(2 * REFRESH_EVERY.as_secs()) < now.unix.as_secs()
 }
 
 /// A WireGuard key and its certificate, for users.
 #[must_use]
 pub fn describe_key(certificate: &WireGuardCertificate) -> meshd::WireGuardKey {
     meshd::WireGuardKey {
-        public_key: data_encoding::BASE64.encode(&certificate.public_key),
+        public_key: data_encoding::BASE64.encode(&certificate.public_key()),
         epoch: certificate.epoch,
         not_before: certificate.not_before,
         not_after: certificate.not_after,

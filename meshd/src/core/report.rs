@@ -9,22 +9,44 @@ use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::message::Entry;
 
 use super::members::Member;
-use super::{Mesh, Now, VerifiedRecord};
+use super::{Conflict, Mesh, Now, VerifiedRecord};
 
 impl Mesh {
     /// The network as users see it.
     #[must_use]
-    pub fn network_status(&self) -> Option<meshd::Network> {
+    pub fn network_status(&self, now: Now) -> Option<meshd::Network> {
         let membership = self.membership.as_ref()?;
         let charter = &membership.charter.value;
+        let ipv4 = membership.chain.address(&charter.subnet);
+        let ranges = membership.chain.ranges(&charter.subnet);
         Some(meshd::Network {
             id: charter.network().to_string(),
             founder: charter.founder == self.me.node,
             subnet: charter.subnet.to_string(),
-            ipv4: membership.ipv4,
-            ipv6: ipv6_of(&charter.network(), &self.me.node),
+            ipv4,
+            ipv6: ipv6_of(&charter.network(), ipv4),
+            addresses: ranges.size(),
+            addresses_left: self.addresses_left(now),
+            ranges: ranges.iter().map(ToString::to_string).collect(),
+            displaced_by: self.displaced.map(|issuer| issuer.to_string()),
+            conflicts: self.conflict_reports(),
             members: self.members.len() as u64 + 1,
         })
+    }
+
+    /// How many addresses this node can delegate.
+    fn addresses_left(&self, now: Now) -> u64 {
+        let holding = self.holding();
+        holding.map_or(0, |holding| self.delegations.free(&holding, 1, now.unix.as_secs()))
+    }
+
+    fn conflict_reports(&self) -> Vec<meshd::Conflict> {
+        let report = |conflict: &Conflict| meshd::Conflict {
+            node_id: conflict.issuer.to_string(),
+            name: self.name_of(&conflict.issuer),
+            range: conflict.range.to_string(),
+        };
+        self.conflicts.iter().map(report).collect()
     }
 
     /// The membership that others have ended, as users see it.
@@ -95,17 +117,17 @@ impl Mesh {
         self.members.get(node).into_iter().flat_map(Member::accusations)
     }
 
-    /// The IPv4 address under which this node reaches a member, if the one that it claims is its own.
+    /// A member's IPv4 address.
     #[must_use]
     pub fn address_of(&self, node: &NodeId) -> Option<Ipv4Addr> {
-        let record = &self.members.get(node)?.record.value;
-        self.may_use(record).then_some(record.ipv4)
+        self.members.get(node).map(|member| member.record.ipv4())
     }
 
     /// This node's own IPv4 address, once it is a member.
     #[must_use]
     pub fn own_address(&self) -> Option<Ipv4Addr> {
-        self.membership.as_ref().map(|membership| membership.ipv4)
+        let membership = self.membership.as_ref()?;
+        Some(membership.chain.address(&membership.charter.value.subnet))
     }
 
     /// With whom this node has nothing to do.
@@ -124,11 +146,13 @@ impl Mesh {
         meshd::Peer {
             node_id: record.node.to_string(),
             name: record.name.to_string(),
-            ipv4: record.ipv4,
-            ipv6: record.ipv6(),
-            public_key: data_encoding::BASE64.encode(&record.wireguard.value.public_key),
+            ipv4: member.record.ipv4(),
+            ipv6: ipv6_of(&record.network(), member.record.ipv4()),
+            ranges: self.ranges_of(member),
+            public_key: data_encoding::BASE64.encode(&record.wireguard.value.public_key()),
             endpoint: record.data.hash().b32(),
             depth: record.chain.depth() as u64,
+            inviters: record.chain.ancestors().map(ToString::to_string).collect(),
             signed_at: record.issued_at,
             life: self.members.life(member, now.monotonic, self.settings.patience()),
             banned: self.bans.is_banned(&record.node),
@@ -145,6 +169,13 @@ impl Mesh {
             queue_drops: 0,
             rx_drops: 0,
         }
+    }
+
+    /// The address ranges that a member holds.
+    fn ranges_of(&self, member: &Member) -> Vec<String> {
+        let Some(membership) = &self.membership else { return Vec::new() };
+        let ranges = member.record.value.chain.ranges(&membership.charter.value.subnet);
+        ranges.iter().map(ToString::to_string).collect()
     }
 
     /// When a member last spoke to this node, on the monotonic clock.
@@ -168,8 +199,9 @@ impl Mesh {
                 (true, Some(_)) => Some(2),
             };
             meshd::Route {
-                ipv4: self.may_use(record).then_some(record.ipv4),
-                ipv6: record.ipv6(),
+                ipv4: member.record.ipv4(),
+                ipv6: ipv6_of(&record.network(), member.record.ipv4()),
+                ranges: self.ranges_of(member),
                 node_id: record.node.to_string(),
                 name: record.name.to_string(),
                 hops,

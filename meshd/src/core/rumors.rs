@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use i2plan_ipc::rate::Quota;
-use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_ipc::rate::{Bucket, Quota};
+use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::message::Entry;
 use rand::Rng;
@@ -34,12 +34,24 @@ const BURST: Duration = Duration::from_secs(30);
 /// So much news is told at once.
 const MAX_TOLD: usize = 128;
 
+/// Ends of memberships that are told before all else in a round.
+const ENDINGS_FIRST: usize = 2;
+
 /// Of more new records than this it is told only that they exist: one datagram tells of many then, and asks for many.
 const MUCH: usize = 8;
 
 /// Within this time a node passes on as news so many members of which it has not known, or half as many as it knew
 /// before if that is more. One that hears of more is new itself or was away, and everybody else knows them.
 const NEWCOMERS: (Duration, usize) = (Duration::from_secs(600), 32);
+
+/// An eighth of them may be of one address block, in which an inviter can let ever new identities appear.
+const NEWCOMERS_PART: usize = 8;
+
+/// How many changes of records, liveness and memberships are passed on as news of each address block.
+const CHANGES: Quota = Quota::every(Duration::from_secs(15), 48);
+
+/// Address blocks whose changes are counted at most.
+const MAX_SHARES: usize = 16_384;
 
 /// For so long after it was news something goes along with what is said anyway.
 const RECENT: Duration = Duration::from_secs(180);
@@ -67,8 +79,8 @@ const PURGE: Duration = Duration::from_secs(1);
 /// What is news; first of all what bears on who is a member, of which nobody can make others say much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
-    /// The end of this node's membership.
-    Revocation(NodeId),
+    /// The end of a membership, by its id.
+    Ending(NodeId),
     /// This node's record.
     Record(NodeId),
     /// This node's word on its own life.
@@ -91,6 +103,9 @@ struct Open {
     asked: u8,
     /// The member that was asked last.
     of: Place,
+    since: Duration,
+    /// A member of another address block was asked in the same time.
+    is_second: bool,
 }
 
 /// The questions that are not answered yet, by node.
@@ -166,6 +181,8 @@ struct Newcomers {
     /// How many it knew then.
     before: usize,
     heard_of: usize,
+    /// The same for each address block.
+    by_share: HashMap<u32, usize>,
 }
 
 /// What members have asked for, each in turn.
@@ -212,6 +229,7 @@ impl Wants {
 pub(super) struct Rumors {
     queue: BTreeMap<Topic, Rumor>,
     newcomers: Newcomers,
+    changes: HashMap<u32, Bucket>,
     /// What was news lately, and when; the oldest first. No accusations: what is said of a member ends with its next word,
     /// and most of it soon.
     recent: VecDeque<(Topic, Duration)>,
@@ -225,6 +243,7 @@ impl Rumors {
         Self {
             queue: BTreeMap::new(),
             newcomers: Newcomers::default(),
+            changes: HashMap::new(),
             recent: VecDeque::new(),
             next: Duration::ZERO,
             wants: Wants::default(),
@@ -254,12 +273,12 @@ impl Rumors {
         self.recent.push_back((topic, now));
     }
 
-    /// What was news lately, in an order drawn anew each time, except that revocations come first.
+    /// What was news lately, in an order drawn anew each time, except that the ends of memberships come first.
     pub(super) fn recent(&self, now: Duration, rng: &mut impl Rng) -> Vec<Topic> {
         let recent = self.recent.iter().filter(|(_, since)| now < *since + RECENT);
         let mut topics: Vec<Topic> = recent.map(|(topic, _)| *topic).collect();
         topics.shuffle(rng);
-        topics.sort_by_key(|topic| !matches!(topic, Topic::Revocation(_)));
+        topics.sort_by_key(|topic| !matches!(topic, Topic::Ending(_)));
         topics
     }
 
@@ -269,15 +288,31 @@ impl Rumors {
     }
 
     /// A member was not known until now; with it so many are.
-    pub(super) fn add_newcomer(&mut self, node: NodeId, members: usize, now: Duration) {
+    pub(super) fn add_newcomer(&mut self, node: NodeId, share: u32, members: usize, now: Duration) {
         let (within, few) = NEWCOMERS;
         if now >= self.newcomers.since + within {
-            self.newcomers = Newcomers { since: now, before: members, heard_of: 0 };
+            self.newcomers = Newcomers { since: now, before: members, ..Newcomers::default() };
+        }
+        let most = few.max(self.newcomers.before / 2);
+        let of_share = self.newcomers.by_share.entry(share).or_default();
+        *of_share += 1;
+        if *of_share > most / NEWCOMERS_PART {
+            return;
         }
         self.newcomers.heard_of += 1;
-        if self.newcomers.heard_of <= few.max(self.newcomers.before / 2) {
+        if self.newcomers.heard_of <= most {
             self.add(Topic::Record(node), now);
         }
+    }
+
+    /// Whether a change of what is known, stated by a member of this address block, is passed on as news: then it is
+    /// counted. What is more is left to comparisons, so that one who changes its record all the time does not fill the
+    /// messages of all.
+    pub(super) fn is_passed_on(&mut self, share: u32, now: Duration) -> bool {
+        if self.changes.len() >= MAX_SHARES {
+            self.changes.retain(|_, bucket| !bucket.is_empty(now));
+        }
+        self.changes.len() < MAX_SHARES && self.changes.entry(share).or_default().try_take(CHANGES, now)
     }
 
     /// How often news is told by each in a network of so many others: the more, the more often, since each misses
@@ -301,7 +336,21 @@ impl Rumors {
         self.next = now + ROUND;
         let mut topics: Vec<_> = self.queue.iter().map(|(topic, rumor)| (*topic, rumor.told)).collect();
         topics.sort_by_key(|(topic, told)| (matches!(topic, Topic::Accusation(..)), *told, *topic));
-        topics
+        // The first ends of memberships go before all else, and not all of them: members can revoke without end what they
+        // have made up.
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
+        for topic in topics {
+            let goes_first = matches!(topic.0, Topic::Ending(_)) && first.len() < ENDINGS_FIRST;
+            if goes_first { first.push(topic) } else { rest.push(topic) }
+        }
+        let is_late = |(topic, _): &(Topic, u8)| match topic {
+            Topic::Accusation(..) => 2,
+            Topic::Ending(_) => 1,
+            Topic::Record(_) | Topic::Pulse(_) => 0,
+        };
+        rest.sort_by_key(is_late);
+        first.extend(rest);
+        first
     }
 
     /// A topic has been told to so many.
@@ -344,13 +393,16 @@ impl Rumors {
     /// Whether to ask a member for what it has of a node, up to this word. It is taken to be asked then.
     pub(super) fn should_ask(&mut self, of: Place, node: NodeId, word: u64, now: Duration) -> bool {
         let open = self.questions.open.get(&node).copied();
-        if open.is_some_and(|open| open.word >= word && open.until > now) {
-            return false;
+        if let Some(known) = open.filter(|open| open.word >= word && open.until > now) {
+            // Who was asked may have told a lie, so that what others have is not asked for.
+            let other = known.of.block != of.block && !known.is_second && now >= known.since + FIRST_PATIENCE;
+            return other && self.questions.put(node, Open { of, is_second: true, ..known }, now);
         }
         let asked = open.filter(|open| open.word >= word).map_or(1, |open| open.asked.saturating_add(1));
         let word = open.map_or(word, |open| open.word.max(word));
         let until = now + FIRST_PATIENCE * 2u32.pow(((asked - 1) / 2).min(LONGER).into());
-        self.questions.put(node, Open { word, until, asked, of }, now)
+        let open = Open { word, until, asked, of, since: now, is_second: false };
+        self.questions.put(node, open, now)
     }
 
     /// Something came of a node.
@@ -359,10 +411,14 @@ impl Rumors {
     }
 }
 
-/// Answers of which each member can be sure however much others ask.
+/// Answers of which each asker can be sure however much others ask.
 const MODEST: Quota = Quota::every(Duration::from_secs(10), 5);
 
-/// Members whose questions are counted at once.
+/// Who is answered: all members of an address block together, since one member can have many identities in its own; none
+/// for all strangers together.
+pub(super) type Asker = Option<u32>;
+
+/// Askers that are counted at a time.
 const MAX_ASKERS: usize = 4096;
 
 /// Bytes that may be sent, so many a second on average.
@@ -397,7 +453,7 @@ pub(super) struct Budget {
     own: Account,
     modest: Account,
     acks: Account,
-    askers: Senders,
+    askers: Senders<Asker>,
 }
 
 impl Budget {
@@ -430,12 +486,12 @@ impl Budget {
     }
 
     /// Whether somebody may be sent an answer now.
-    pub(super) fn may_answer(&self, asker: &DestinationHash, now: Duration) -> bool {
+    pub(super) fn may_answer(&self, asker: &Asker, now: Duration) -> bool {
         self.all.allows(now) || self.askers.may(asker, now) && self.modest.allows(now)
     }
 
     /// Whether somebody may be sent an answer of so many bytes now; then it is taken to be sent.
-    pub(super) fn answers(&mut self, asker: &DestinationHash, len: usize, now: Duration) -> bool {
+    pub(super) fn answers(&mut self, asker: &Asker, len: usize, now: Duration) -> bool {
         let may = self.may_answer(asker, now);
         let modest = self.askers.try_take(asker, now);
         if may {
@@ -450,7 +506,7 @@ impl Budget {
 
     /// Whether somebody may be told in so many bytes now that this node is there, for which there are no others; then it
     /// is taken to be sent.
-    pub(super) fn acknowledges(&mut self, asker: &DestinationHash, len: usize, now: Duration) -> bool {
+    pub(super) fn acknowledges(&mut self, asker: &Asker, len: usize, now: Duration) -> bool {
         let may = self.acks.allows(now) && self.askers.try_take(asker, now);
         if may {
             let bytes = with_envelope(len);
@@ -493,11 +549,7 @@ mod tests {
     #[test]
     fn the_greedy_get_what_others_leave() {
         let mut budget = Budget::new(2000);
-        let asker = |number: u16| {
-            let mut hash = [0; 32];
-            hash[..2].copy_from_slice(&number.to_be_bytes());
-            DestinationHash(hash)
-        };
+        let asker = |number: u16| Some(u32::from(number));
         let len = 1000 - ENVELOPE;
         let (mut own, mut modest, mut greedy) = (0, 0, 0);
         for second in 0..3600 {
@@ -531,7 +583,8 @@ mod tests {
             NodeId(id)
         };
         let mut told = |from: u16, to: u16, members: usize, now| {
-            (from..to).for_each(|number| rumors.add_newcomer(node(number), members, now));
+            (from..to)
+                .for_each(|number| rumors.add_newcomer(node(number), u32::from(number) * 16, members, now));
             std::mem::take(&mut rumors.queue).len()
         };
         assert_eq!(told(0, 100, 1, SECOND), 32);
@@ -547,7 +600,7 @@ mod tests {
         let entry = |number: u16| {
             let mut node = [0; 32];
             node[..2].copy_from_slice(&number.to_be_bytes());
-            Entry { node: NodeId(node), record: 0, pulse: 0, revoked: false }
+            Entry { node: NodeId(node), record: 0, pulse: 0, ended: false }
         };
         (0..1000).for_each(|number| wants.add(asker(1), entry(number)));
         (0..20).for_each(|number| wants.add(asker(2), entry(number)));
@@ -589,7 +642,7 @@ mod tests {
         assert_eq!(rumors.recent(SECOND * 180, &mut rng), [record]);
         assert_eq!(rumors.recent(SECOND * 181, &mut rng), []);
         // Of signs of life only the latest, however many there are.
-        let revocation = Topic::Revocation(NodeId([3; 32]));
+        let revocation = Topic::Ending(NodeId([3; 32]));
         rumors.add(record, SECOND * 200);
         rumors.add(revocation, SECOND * 200);
         rumors.add(pulse, SECOND * 200);
@@ -612,7 +665,7 @@ mod tests {
         (0..10_000).for_each(|number| rumors.add(Topic::Record(node(number)), SECOND));
         assert_eq!(rumors.round(SECOND).len(), MAX_TOLD);
         rumors.add(Topic::Pulse(node(1)), SECOND);
-        rumors.add(Topic::Revocation(node(2)), SECOND);
+        rumors.add(Topic::Ending(node(2)), SECOND);
         assert_eq!(rumors.round(SECOND).len(), MAX_TOLD + 2);
     }
 
@@ -687,6 +740,36 @@ mod tests {
         assert_eq!(rumors.questions.open.len(), 1);
         rumors.answered(&node(1_000_000));
         assert!(rumors.questions.open.is_empty() && rumors.questions.counts.is_empty());
+    }
+
+    /// A member claims again and again to have what nobody has, so that others are not asked for what they have.
+    #[test]
+    fn a_member_of_another_block_is_asked_after_a_lie() {
+        let mut rumors = Rumors::new();
+        let node = NodeId([1; 32]);
+        let mut asked = 0;
+        for second in 0..600 {
+            let now = SECOND * second;
+            rumors.should_ask(of(20), node, u64::MAX, now);
+            asked += usize::from(rumors.should_ask(of(1), node, 7, now));
+        }
+        assert!(asked >= 8, "{asked}");
+    }
+
+    #[test]
+    fn one_block_does_not_use_up_what_is_news() {
+        let mut rumors = Rumors::new();
+        let mut number = 0;
+        let mut newcomer = |rumors: &mut Rumors, share| {
+            number += 1;
+            rumors.add_newcomer(node(number), share, 10, SECOND);
+            rumors.queue.contains_key(&Topic::Record(node(number)))
+        };
+        assert_eq!((0..1000).filter(|_| newcomer(&mut rumors, 16)).count(), 4);
+        assert!(newcomer(&mut rumors, 0) && newcomer(&mut rumors, 32));
+        assert_eq!((0..1000).filter(|_| rumors.is_passed_on(16, SECOND)).count(), 48);
+        assert!(rumors.is_passed_on(0, SECOND));
+        assert!(rumors.is_passed_on(16, SECOND * 16) && !rumors.is_passed_on(16, SECOND * 16));
     }
 
     #[test]

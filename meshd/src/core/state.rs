@@ -1,25 +1,25 @@
 //! What a node must remember over a restart, and its form on disk.
 
-use std::net::Ipv4Addr;
-
 use i2plan_proto::codec::{Codec, DecodeError, Reader};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::invite::InviteGrant;
 use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
-use i2plan_proto::revocation::Revocation;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 pub use super::bans::Ban;
+pub use super::delegations::Delegated;
+pub use super::endings::Ending;
 use super::verified::VerifiedRecord;
 
 const MAGIC: &[u8; 12] = b"i2plan state";
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
-/// The version before, which is read too: it did not have [`State::former`].
-const VERSION_BEFORE: u8 = 2;
+/// The latest version of which nothing can be taken over: its networks had other certificates.
+const OUTDATED: u8 = 3;
+
 const SUM_LEN: usize = 32;
 
 /// What a node must remember.
@@ -27,16 +27,20 @@ const SUM_LEN: usize = 32;
 pub struct State {
     /// The node whose state it is.
     pub node: NodeId,
+    /// The highest number that it has given to a record, a pulse or a certificate. It outlasts memberships.
+    pub counter: u64,
     /// Its membership, if it is a member of a network.
     pub membership: Option<Membership>,
     /// The membership that others have ended, if it has none since.
     pub former: Option<Former>,
     /// The invites that it has made.
     pub invites: Vec<IssuedInvite>,
+    /// The addresses that it has delegated.
+    pub delegations: Vec<Delegated>,
     /// The other members.
     pub members: Vec<Remembered>,
-    /// The memberships that were taken back.
-    pub revocations: Vec<Signed<Revocation>>,
+    /// How memberships have ended.
+    pub endings: Vec<Ending>,
     /// With whom the node has nothing to do.
     pub bans: Vec<Ban>,
 }
@@ -61,10 +65,6 @@ pub struct Membership {
     pub charter: Signed<Charter>,
     /// What makes the node a member.
     pub chain: Chain,
-    /// The node's IPv4 address.
-    pub ipv4: Ipv4Addr,
-    /// The highest sequence number that its record has had.
-    pub last_sequence: u64,
     /// The epoch of its WireGuard key; none before the first.
     pub epoch: Option<u32>,
 }
@@ -74,9 +74,9 @@ pub struct Membership {
 pub struct Former {
     /// The network.
     pub network: NetworkId,
-    /// Who has revoked it.
+    /// Who has revoked it; the node itself, if it had left before its state was restored from a backup.
     pub issuer: NodeId,
-    /// Whose membership was revoked: the node's own, or that of one over whom it was invited.
+    /// Whose membership was revoked: the node's own, or that of one of its inviters.
     pub subject: NodeId,
     /// When, Unix time in seconds.
     pub revoked_at: u64,
@@ -102,6 +102,11 @@ pub enum StateError {
     /// It was written by another version.
     #[error("it has version {0}, which this version of i2plan does not know; use the version that wrote it")]
     Version(u8),
+    /// It was written by an earlier version, whose networks this one cannot continue.
+    #[error(
+        "it has version {0}, of an earlier version of i2plan whose networks this one cannot continue; move it away, then found the network anew or join it again"
+    )]
+    Outdated(u8),
     /// It is not as it was written.
     #[error(
         "it is damaged ({0}); restore it from a backup, or move it away to start as a node without a network"
@@ -125,11 +130,13 @@ impl State {
     pub fn new(node: NodeId) -> Self {
         Self {
             node,
+            counter: 0,
             membership: None,
             former: None,
             invites: Vec::new(),
+            delegations: Vec::new(),
             members: Vec::new(),
-            revocations: Vec::new(),
+            endings: Vec::new(),
             bans: Vec::new(),
         }
     }
@@ -140,14 +147,13 @@ impl State {
         let mut out = MAGIC.to_vec();
         out.push(VERSION);
         self.node.encode(&mut out);
+        out.extend_from_slice(&self.counter.to_be_bytes());
         match &self.membership {
             None => out.push(0),
             Some(membership) => {
                 out.push(1);
                 membership.charter.encode(&mut out);
                 membership.chain.encode(&mut out);
-                out.extend_from_slice(&membership.ipv4.octets());
-                out.extend_from_slice(&membership.last_sequence.to_be_bytes());
                 out.extend_from_slice(&membership.epoch.unwrap_or(0).to_be_bytes());
             }
         }
@@ -163,6 +169,7 @@ impl State {
             put_all(out, &invite.used_by, |out, node| node.encode(out));
             out.push(u8::from(invite.revoked));
         });
+        put_all(&mut out, &self.delegations, |out, delegated| delegated.encode(out));
         put_all(&mut out, &self.members, |out, member| {
             member.record.encode(out);
             out.push(u8::from(member.pulse.is_some()));
@@ -172,14 +179,15 @@ impl State {
             out.extend_from_slice(&member.created.to_be_bytes());
             out.extend_from_slice(&member.last_seen.unwrap_or(0).to_be_bytes());
         });
-        put_all(&mut out, &self.revocations, |out, revocation| revocation.encode(out));
+        put_all(&mut out, &self.endings, |out, ending| ending.encode(out));
         put_all(&mut out, &self.bans, |out, ban| ban.encode(out));
         let sum = Sha256::digest(&out);
         out.extend_from_slice(&sum);
         out
     }
 
-    /// Reads a file's content as the state of `node`. Records of members that do not verify are left out.
+    /// Reads a file's content as the state of `node`. What is in it is trusted no more than the network: records and
+    /// endings of memberships that do not verify are left out, and a membership that does not is an error.
     ///
     /// # Errors
     /// [`StateError`].
@@ -190,36 +198,44 @@ impl State {
         let (body, sum) =
             bytes.split_last_chunk::<SUM_LEN>().ok_or(StateError::Damaged("it is too short"))?;
         let version = *body.get(MAGIC.len()).ok_or(StateError::Damaged("it is too short"))?;
-        if ![VERSION, VERSION_BEFORE].contains(&version) {
+        if version <= OUTDATED {
+            return Err(StateError::Outdated(version));
+        }
+        if version != VERSION {
             return Err(StateError::Version(version));
         }
         if Sha256::digest(body).as_slice() != sum {
             return Err(StateError::Damaged("its checksum does not match"));
         }
         let mut reader = Reader::new(&body[MAGIC.len() + 1..]);
-        let state = Self::decode(&mut reader, version)
-            .map_err(|_| StateError::Damaged("its content does not decode"))?;
+        let state =
+            Self::decode(&mut reader).map_err(|_| StateError::Damaged("its content does not decode"))?;
         reader.finish().map_err(|_| StateError::Damaged("bytes follow its end"))?;
         if state.node != *node {
             return Err(StateError::OtherNode { theirs: state.node.short(), ours: node.short() });
         }
+        if let Some(Membership { charter, chain, .. }) = &state.membership {
+            let verifies =
+                charter.verify().is_ok() && chain.verify(&charter.value).is_ok() && chain.subject() == node;
+            if !verifies {
+                return Err(StateError::Damaged("its membership does not verify"));
+            }
+        }
         Ok(state)
     }
 
-    fn decode(reader: &mut Reader<'_>, version: u8) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let node = NodeId::decode(reader)?;
+        let counter = reader.u64("counter")?;
         let membership = match reader.u8("membership")? {
             0 => None,
             _ => Some(Membership {
                 charter: Signed::decode(reader)?,
                 chain: Chain::decode(reader)?,
-                ipv4: Ipv4Addr::from(reader.array::<4>("IPv4 address")?),
-                last_sequence: reader.u64("sequence number")?,
                 epoch: Some(reader.u32("epoch")?).filter(|epoch| *epoch > 0),
             }),
         };
-        let has_former = version > VERSION_BEFORE && reader.u8("former membership")? != 0;
-        let former = if has_former {
+        let former = if reader.u8("former membership")? != 0 {
             Some(Former {
                 network: NetworkId::decode(reader)?,
                 issuer: NodeId::decode(reader)?,
@@ -236,7 +252,8 @@ impl State {
                 revoked: reader.u8("invite")? != 0,
             })
         })?;
-        let network = membership.as_ref().map(|membership: &Membership| membership.charter.value.network());
+        let delegations = read_all(reader, Delegated::decode)?;
+        let charter = membership.as_ref().map(|membership: &Membership| &membership.charter.value);
         let members = read_all(reader, |reader| {
             let record: Signed<Record> = Signed::decode(reader)?;
             let pulse = match reader.u8("pulse")? {
@@ -245,13 +262,15 @@ impl State {
             };
             let created = reader.u64("time")?;
             let last_seen = Some(reader.u64("time")?).filter(|time| *time > 0);
-            let record = network.and_then(|network| VerifiedRecord::new(record, &network).ok());
+            let record = charter.and_then(|charter| VerifiedRecord::new(record, charter).ok());
             Ok(record.map(|record| Remembered { record, pulse, created, last_seen }))
         })?;
         let members = members.into_iter().flatten().collect();
-        let revocations = read_all(reader, Signed::decode)?;
+        let endings = read_all(reader, Ending::decode)?;
+        let is_right = |ending: &Ending| charter.is_some_and(|charter| ending.verify(charter).is_ok());
+        let endings = endings.into_iter().filter(is_right).collect();
         let bans = read_all(reader, Ban::decode)?;
-        Ok(Self { node, membership, former, invites, members, revocations, bans })
+        Ok(Self { node, counter, membership, former, invites, delegations, members, endings, bans })
     }
 }
 

@@ -1,10 +1,12 @@
 //! Records that are known to be right.
 
+use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use i2plan_proto::destination::DestinationHash;
-use i2plan_proto::identity::{NetworkId, Signed};
+use i2plan_proto::identity::{Signature, Signed};
+use i2plan_proto::membership::{CertificateId, Charter};
 use i2plan_proto::record::{Record, RecordError};
 
 use super::compare::{fingerprint, told};
@@ -20,18 +22,39 @@ struct Content {
     /// Derived once, because they are asked for often.
     control: DestinationHash,
     fingerprint: u128,
+    ipv4: Ipv4Addr,
 }
 
 impl VerifiedRecord {
-    /// Verifies a record for a network.
+    /// Verifies a record for the network of a charter.
     ///
     /// # Errors
     /// As [`Signed::<Record>::verify_for`].
-    pub fn new(record: Signed<Record>, network: &NetworkId) -> Result<Self, RecordError> {
-        record.verify_for(network)?;
+    pub fn new(record: Signed<Record>, charter: &Charter) -> Result<Self, RecordError> {
+        Self::new_except(record, charter, None, |_, _| false)
+    }
+
+    /// As [`VerifiedRecord::new`], without what was verified before.
+    ///
+    /// # Errors
+    /// As [`Signed::<Record>::verify_except`].
+    pub(super) fn new_except(
+        record: Signed<Record>,
+        charter: &Charter,
+        before: Option<&Self>,
+        is_known: impl Fn(&CertificateId, &Signature) -> bool,
+    ) -> Result<Self, RecordError> {
+        record.verify_except(charter, before.map(|before| &before.value), is_known)?;
         let control = record.value.control.hash();
         let fingerprint = fingerprint(&told(&record.value, None));
-        Ok(Self(Arc::new(Content { record, control, fingerprint })))
+        let ipv4 = record.value.ipv4(charter);
+        Ok(Self(Arc::new(Content { record, control, fingerprint, ipv4 })))
+    }
+
+    /// The member's address.
+    #[must_use]
+    pub fn ipv4(&self) -> Ipv4Addr {
+        self.0.ipv4
     }
 
     /// The hash of the destination where the member takes control messages.
@@ -39,9 +62,9 @@ impl VerifiedRecord {
         &self.0.control
     }
 
-    /// The hashes of all destinations from which it may speak: that one, and its home.
+    /// The hashes of all destinations from which it may speak: that one, and its primary destination.
     pub(super) fn controls(&self) -> impl Iterator<Item = DestinationHash> {
-        [self.0.control].into_iter().chain(self.0.record.value.home.as_ref().map(|home| home.hash()))
+        [self.0.control].into_iter().chain(self.0.record.value.primary.as_ref().map(|primary| primary.hash()))
     }
 
     /// What a comparison adds up for it, if the member has given no newer word.

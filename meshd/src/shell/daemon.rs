@@ -216,6 +216,8 @@ struct Daemon {
     renew_data: Arc<Notify>,
     /// Why the state could not be saved, the last time that it was to be.
     unsaved: Option<String>,
+    /// The state as it was saved last is to be kept beside the next one.
+    set_aside: bool,
 }
 
 impl Daemon {
@@ -287,6 +289,7 @@ impl Daemon {
             data_deafness: Deafness::new(DATA_PATIENCE),
             renew_data,
             unsaved: None,
+            set_aside: false,
         }
     }
 
@@ -342,8 +345,7 @@ impl Daemon {
                 }
                 () = &mut stop, if stop_by.is_none() => {
                     supervisor.stopping(self.config.current().shutdown_timeout);
-                    let now = self.now();
-                    if !self.mesh.as_mut().is_some_and(|mesh| mesh.begin_shutdown(now)) {
+                    if !self.mesh.as_mut().is_some_and(Mesh::begin_shutdown) {
                         return Ok(());
                     }
                     stop_by = Some(tokio::time::Instant::now() + self.config.current().shutdown_timeout);
@@ -649,12 +651,15 @@ impl Daemon {
         self.next_command += 1;
         self.waiting.insert(id, answer);
         match request {
-            meshd::Request::CreateInvite { expires_in, max_uses } => {
-                mesh.create_invite(id, expires_in, max_uses, now);
+            meshd::Request::CreateInvite { expires_in, max_uses, addresses } => {
+                mesh.create_invite(id, expires_in, max_uses, addresses, now);
             }
             meshd::Request::RotateKey => mesh.rotate_key(id, now),
             meshd::Request::Join { invite } => mesh.join(id, invite.expose(), now),
-            meshd::Request::RevokeInvite { id: invite } => mesh.revoke_invite(id, &invite, now),
+            meshd::Request::RevokeInvite { id: invite, with_members } => {
+                mesh.revoke_invite(id, &invite, with_members, now);
+            }
+            meshd::Request::Grant { node_id, addresses } => mesh.grant(id, &node_id, addresses, now),
             meshd::Request::AddBan { node_id, description, duration } => {
                 mesh.add_ban(id, &node_id, description, duration, now);
             }
@@ -682,7 +687,14 @@ impl Daemon {
             self.row.push(what);
         }
         let state = self.mesh.as_ref().filter(|_| turn.save).map(Mesh::state);
-        let saved = state.map(|state| self.storage.save(&state.to_bytes()));
+        self.set_aside |= turn.set_aside;
+        let saved = state.map(|state| {
+            if self.set_aside {
+                self.storage.set_aside()?;
+                self.set_aside = false;
+            }
+            self.storage.save(&state.to_bytes())
+        });
         if matches!(saved, Some(Ok(()))) {
             self.unsaved = None;
         }
@@ -790,7 +802,7 @@ impl Daemon {
             name: self.config.current().name.to_string(),
             node_id: self.me.map(|me| me.node.to_string()),
             uptime: self.started.elapsed().as_secs(),
-            network: self.mesh.as_ref().and_then(Mesh::network_status),
+            network: self.mesh.as_ref().and_then(|mesh| mesh.network_status(self.now())),
             former: self.mesh.as_ref().and_then(Mesh::former_status),
             sam: meshd::Sam {
                 address: self.sessions.bridge,

@@ -38,6 +38,9 @@ pub enum StorageError {
     },
 }
 
+/// How many states of networks that this node was removed from are kept.
+const SET_ASIDE: u32 = 3;
+
 /// The directory that holds the state of one node, held by one process.
 #[derive(Debug)]
 pub(super) struct Storage {
@@ -71,6 +74,25 @@ impl Storage {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::new(*node)),
             Err(source) => Err(StorageError::Io { path, source }),
+        }
+    }
+
+    /// Keeps the state as it was saved last, beside those that were kept before it: `state.1` is the newest of three.
+    ///
+    /// # Errors
+    /// If it is not safely on disk under its new name.
+    pub(super) fn set_aside(&self) -> io::Result<()> {
+        let path = |number: u32| self.path.join(format!("state.{number}"));
+        for number in (1..SET_ASIDE).rev() {
+            match std::fs::rename(path(number), path(number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        match std::fs::read(self.path.join("state")) {
+            Ok(bytes) => durable::replace(&self.directory, &self.path, "state.1", &bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -109,6 +131,24 @@ mod tests {
         assert_eq!(storage.load(&node()).unwrap(), State::new(node()));
         storage.save(&State::new(node()).to_bytes()).unwrap();
         assert!(!dir.path().join("state.new").exists());
+    }
+
+    #[test]
+    fn the_last_three_states_are_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::open(dir.path()).unwrap();
+        storage.set_aside().unwrap();
+        for number in 0..5u64 {
+            storage.save(&State { counter: number, ..State::new(node()) }.to_bytes()).unwrap();
+            storage.set_aside().unwrap();
+        }
+        storage.save(&State::new(node()).to_bytes()).unwrap();
+        let counter = |name: &str| {
+            let bytes = std::fs::read(dir.path().join(name)).unwrap();
+            State::from_bytes(&bytes, &node()).unwrap().counter
+        };
+        assert_eq!(["state.1", "state.2", "state.3", "state"].map(counter), [4, 3, 2, 0]);
+        assert!(!dir.path().join("state.4").exists());
     }
 
     #[test]
