@@ -83,11 +83,15 @@ pub enum Command {
     #[command(after_help = TUI_HELP)]
     Tui,
 
-    /// Take a member's membership back, for good and for the whole network
+    /// Delegate more addresses to a member that this node has invited
+    #[command(after_help = GRANT_HELP)]
+    Grant(Grant),
+
+    /// Revoke a member's certificate: it and the members below it are out of the network
     #[command(after_help = REVOKE_HELP)]
     Revoke(Revoke),
 
-    /// Leave the network for good
+    /// Leave the network
     #[command(after_help = LEAVE_HELP)]
     Leave(Leave),
 
@@ -144,12 +148,9 @@ pub enum InviteCommand {
         id: String,
     },
 
-    /// Make one useless
-    Revoke {
-        /// The invite's id, or the beginning of it
-        #[arg(add = ArgValueCandidates::new(completions::invites))]
-        id: String,
-    },
+    /// Revoke an invite: no other node can join with it
+    #[command(after_help = INVITE_REVOKE_HELP)]
+    Revoke(InviteRevoke),
 }
 
 /// `i2planctl ban …`
@@ -183,6 +184,34 @@ pub struct BanAdd {
     /// For how long: 90s, 30m, 24h, 7d or plain seconds [default: until it is lifted]
     #[arg(long, value_name = "DURATION", value_parser = crate::commands::ban::parse_duration)]
     pub duration: Option<Duration>,
+}
+
+/// `i2planctl invite revoke`
+#[derive(Debug, clap::Args)]
+pub struct InviteRevoke {
+    /// The invite's id, or the beginning of it
+    #[arg(add = ArgValueCandidates::new(completions::invites))]
+    pub id: String,
+
+    /// Revoke the memberships of the nodes that have used it, too
+    #[arg(long)]
+    pub with_members: bool,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `i2planctl grant`
+#[derive(Debug, clap::Args)]
+pub struct Grant {
+    /// The member: name, address, node id or the beginning of one
+    #[arg(add = ArgValueCandidates::new(completions::members))]
+    pub node: String,
+
+    /// How many more addresses, a power of two
+    #[arg(long, value_name = "N", value_parser = parse_addresses)]
+    pub addresses: u32,
 }
 
 /// `i2planctl revoke`
@@ -320,6 +349,11 @@ pub struct InviteCreate {
     /// How many nodes may use it; -1 for any number
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub uses: i64,
+
+    /// How many addresses each node gets, a power of two: its own, and the rest for nodes that it invites
+    /// [default: 1/256 of this node's, at most 16; 1 if several may use the invite]
+    #[arg(long, value_name = "N", value_parser = parse_addresses)]
+    pub addresses: Option<u32>,
 
     /// Draw it as a QR code too: on a terminal, or anywhere if it is said with what
     #[arg(long, value_name = "STYLE", num_args = 0..=1, require_equals = true)]
@@ -497,12 +531,28 @@ Examples:
 
 const ROUTES_HELP: &str = "\
 HOPS is 1 for a member that answers this node itself, 2 for one that answers through another (VIA) only, and - for \
-one that cannot be reached. Packets of the tunnel always go directly. A member without IPv4 address has to give way \
-to another that claims the same.";
+one that cannot be reached. Packets of the tunnel always go directly. RANGE is shown if a member holds more than one \
+address.";
+
+const GRANT_HELP: &str = "\
+The member keeps its address and those that it has delegated. It can delegate the new ones to nodes that it invites, \
+as soon as it has received its new certificate. A member holds four ranges at most.
+
+Examples:
+  i2planctl grant web --addresses 64";
 
 const REVOKE_HELP: &str = "\
-Only the network's founder and those over whom the member was invited can. All who were invited over it, directly or \
-not, are out with it; others can invite those again. The revoked identity cannot come back.";
+Only the network's founder and the member's other inviters can. The members below it, which it has invited directly or \
+not, are out with it. What is revoked is the certificate, not the identity: any member can invite the node again. Its \
+addresses are not delegated to another node for 30 days.";
+
+const INVITE_REVOKE_HELP: &str = "\
+The nodes that have used it stay members. With --with-members, their memberships and those of the members below them \
+end too; the nodes can be invited again.
+
+Examples:
+  i2planctl invite revoke mq4xk2
+  i2planctl invite revoke mq4xk2 --with-members";
 
 const TUI_HELP: &str = "\
 Press ? there for the keys. A secret is on the screen only when it was asked for, and not for long.";
@@ -513,8 +563,8 @@ The others are told. The node keeps its identity, and can join this or another n
 const PEERS_HELP: &str = "\
 A peer is up while its last WireGuard handshake is at most three minutes old. One that is not is away if it has \
 said that it shuts down, and unreachable if several members could not reach it. HEARD is its last control message, \
-RTT how long its last answer to one took. DROPS are packets that waited too long to be sent to it (tx), or came from it and were not accepted \
-(rx).";
+RTT how long its last answer to one took. DROPS are packets that waited too long to be sent to it (tx), or came from it \
+and were not accepted (rx). RANGE is shown if a member holds more than one address: others are for nodes that it invites.";
 
 const INVITE_CREATE_HELP: &str = "\
 The code alone is printed on standard output, all else on standard error. Whoever has it can join: \
@@ -523,6 +573,7 @@ send it over a channel that others do not read.
 Examples:
   i2planctl invite create
   i2planctl invite create --expires 7d --uses 5
+  i2planctl invite create --addresses 1024      # for a deputy, which can invite many nodes
   i2planctl invite create --qr
   i2planctl invite create > invite.txt";
 
@@ -695,6 +746,22 @@ pub(crate) fn parse_expiry(text: &str) -> Result<Duration, String> {
 pub(crate) const HOW_LONG: &str =
     "write a number with s, m, h or d, such as 90s, 30m, 24h or 7d, or plain seconds";
 
+/// A number of addresses.
+///
+/// # Errors
+/// What to write in its place.
+pub(crate) fn parse_addresses(text: &str) -> Result<u32, String> {
+    let number = text.parse().map_err(|_| "write a power of two, such as 1, 16 or 1024".to_owned())?;
+    match number {
+        0 => Err("a node needs at least 1".to_owned()),
+        number if u32::is_power_of_two(number) => Ok(number),
+        number => {
+            let (less, more) = (1u64 << number.ilog2(), 1u64 << (number.ilog2() + 1));
+            Err(format!("{number} is not a power of two; use {less} or {more}"))
+        }
+    }
+}
+
 fn parse_since(text: &str) -> Result<Duration, String> {
     i2plan_meshd::config::parse_duration(text).ok_or_else(|| HOW_LONG.to_owned())
 }
@@ -728,6 +795,19 @@ mod tests {
         assert_eq!(parse_expiry("7d"), Ok(Duration::from_secs(7 * 86_400)));
         for wrong in ["0", "0h", "1w", "-1h", "", "1.5h", "99999999999999999999"] {
             assert!(parse_expiry(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_a_power_of_two() {
+        for (text, number) in [("1", 1), ("16", 16), ("2147483648", 1 << 31)] {
+            assert_eq!(parse_addresses(text), Ok(number));
+        }
+        assert_eq!(parse_addresses("12").unwrap_err(), "12 is not a power of two; use 8 or 16");
+        let largest = parse_addresses("4294967295").unwrap_err();
+        assert!(largest.ends_with("use 2147483648 or 4294967296"), "{largest}");
+        for wrong in ["0", "-1", "", "x", "1.5", "/28", "4294967296"] {
+            assert!(parse_addresses(wrong).is_err(), "{wrong}");
         }
     }
 

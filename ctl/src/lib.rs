@@ -115,8 +115,8 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Invite(args::InviteCommand::Show { id }) => {
                 commands::invite::show(socket.as_deref(), json, &id).await
             }
-            Command::Invite(args::InviteCommand::Revoke { id }) => {
-                commands::invite::revoke(socket.as_deref(), json, &id).await
+            Command::Invite(args::InviteCommand::Revoke(revoke)) => {
+                commands::invite::revoke(socket.as_deref(), json, &revoke).await
             }
             Command::Routes => commands::routes::run(socket.as_deref(), json).await,
             Command::Ban(args::BanCommand::Add(add)) => {
@@ -126,6 +126,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Ban(args::BanCommand::Remove { node }) => {
                 commands::ban::remove(socket.as_deref(), json, &node).await
             }
+            Command::Grant(grant) => commands::grant::run(socket.as_deref(), json, &grant).await,
             Command::Revoke(args::Revoke { node, yes }) => {
                 commands::exclusion::revoke(socket.as_deref(), json, &node, yes).await
             }

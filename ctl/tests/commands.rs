@@ -12,14 +12,15 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{PROGRAM, command, copy_program, need_root, open_dir, stderr, stdout};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
-    Ban, BanReason, ConfigChange, ControlDestination, Daemon, Event, Events, Invite, InviteState,
-    IssuedInvite, JoinStep, Keys, Life, MeshdApi, Network, Peer, Place, Reply, Request, Route, Sam, Session,
-    SessionName, SessionState, Setting, Source, Status, Tunnel, What, WireGuardKey,
+    Ban, BanReason, ConfigChange, Conflict, ControlDestination, Daemon, Event, Events, Former, Grant, Invite,
+    InviteState, IssuedInvite, JoinStep, Keys, Life, MeshdApi, Network, Peer, Place, Reply, Request, Route,
+    Sam, Session, SessionName, SessionState, Setting, Source, Status, Tunnel, What, WireGuardKey,
 };
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
@@ -28,6 +29,7 @@ use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, ErrorKind, Role};
+use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteSecret;
@@ -45,8 +47,12 @@ const SECRET: &str = "i2plan://the-secret";
 struct FakeMeshd {
     error: Option<ApiError>,
     network: Option<Network>,
+    /// Its addresses are another's, or its membership was revoked.
+    status: fn(&mut Status),
     /// The only code that leads anywhere.
     code: String,
+    /// An invite was revoked with its members.
+    members_revoked: Arc<AtomicBool>,
 }
 
 impl Service for FakeMeshd {
@@ -57,14 +63,27 @@ impl Service for FakeMeshd {
             return Err(error.clone());
         }
         Ok(match request {
-            Request::Status => Reply::Status(Box::new(status(self.network.clone()))),
-            Request::Peers => Reply::Peers(vec![peer("zoe"), peer("anna")]),
+            Request::Status => {
+                let mut status = status(self.network.clone());
+                (self.status)(&mut status);
+                Reply::Status(Box::new(status))
+            }
+            Request::Peers => Reply::Peers(vec![
+                peer("zoe"),
+                peer("anna"),
+                Peer {
+                    ipv4: "10.42.0.3".parse().unwrap(),
+                    inviters: vec!["founder".to_owned(), "anna".to_owned()],
+                    ..peer("below")
+                },
+            ]),
             Request::Keys => Reply::Keys(Box::new(keys(self.network.is_some()))),
-            Request::CreateInvite { expires_in, max_uses } => Reply::Invite(Invite {
+            Request::CreateInvite { expires_in, max_uses, addresses } => Reply::Invite(Invite {
                 invite: SecretText::new(SECRET.to_owned()),
                 id: "inviteid".to_owned(),
                 expires_at: 1_800_000_000 + expires_in,
                 max_uses,
+                addresses: addresses.unwrap_or(if max_uses == Some(1) { 16 } else { 1 }),
                 network: "networkid".to_owned(),
                 founded: true,
             }),
@@ -73,12 +92,18 @@ impl Service for FakeMeshd {
                 None => return Err(ApiError::internal("a member has a key")),
             },
             Request::ListInvites => Reply::Invites(vec![issued(InviteState::Open)]),
-            Request::RevokeInvite { id } if id == "inviteid" => {
+            Request::RevokeInvite { id, with_members } if id == "inviteid" => {
+                self.members_revoked.store(with_members, Ordering::Relaxed);
                 Reply::InviteRevoked(issued(InviteState::Revoked))
             }
             Request::RevokeInvite { .. } => {
                 return Err(ApiError::new(ErrorKind::NotFound, "this node has made no invite with this id"));
             }
+            Request::Grant { node_id, addresses } => Reply::Granted(Grant {
+                node_id,
+                ranges: vec!["10.42.0.16/28".to_owned(), "10.42.8.0/26".to_owned()],
+                addresses: 16 + u64::from(addresses),
+            }),
             Request::Routes => Reply::Routes(vec![route()]),
             Request::ListBans => Reply::Bans(vec![ban("mallory", None)]),
             Request::AddBan { node_id, duration, .. } => Reply::BanAdded(ban(&node_id, duration)),
@@ -173,6 +198,15 @@ fn network() -> Network {
         subnet: "10.42.0.0/16".to_owned(),
         ipv4: "10.42.7.9".parse().unwrap(),
         ipv6: "fd12::1".parse().unwrap(),
+        ranges: vec!["10.42.7.9/32".to_owned()],
+        addresses: 1,
+        addresses_left: 0,
+        displaced_by: None,
+        conflicts: vec![Conflict {
+            node_id: "abcdefghijklm".to_owned(),
+            name: Some("web".to_owned()),
+            range: "10.42.3.16/28".to_owned(),
+        }],
         members: 3,
     }
 }
@@ -227,7 +261,9 @@ fn peer(name: &str) -> Peer {
         ipv6: "fd12::2".parse().unwrap(),
         public_key: "key".to_owned(),
         endpoint: "x.b32.i2p".to_owned(),
+        ranges: vec!["10.42.0.1/32".to_owned()],
         depth: 1,
+        inviters: vec!["founder".to_owned()],
         signed_at: 1_800_000_000,
         life: Life::Present,
         banned: false,
@@ -250,14 +286,16 @@ fn issued(state: InviteState) -> IssuedInvite {
         created_at: 1_800_000_000,
         expires_at: 1_800_003_600,
         max_uses: Some(2),
-        used_by: vec!["anna".to_owned()],
+        addresses: 4,
+        used_by: vec!["anna".to_owned(), "zoe".to_owned()],
     }
 }
 
 fn route() -> Route {
     Route {
-        ipv4: Some("10.42.0.1".parse().unwrap()),
+        ipv4: "10.42.0.1".parse().unwrap(),
         ipv6: "fd12::2".parse().unwrap(),
+        ranges: vec!["10.42.0.0/28".to_owned()],
         node_id: "anna".to_owned(),
         name: "anna".to_owned(),
         hops: Some(1),
@@ -287,6 +325,7 @@ fn now() -> u64 {
 fn code(expires_in: i64) -> String {
     let invite = i2plan_proto::invite::Invite {
         network: NetworkId([1; 32]),
+        subnet: Ipv4Subnet::DEFAULT,
         inviter: NodeId([2; 32]),
         control: DestinationHash([3; 32]),
         secret: InviteSecret([4; 32]),
@@ -299,23 +338,29 @@ fn code(expires_in: i64) -> String {
 struct Setup {
     dir: TempDir,
     code: String,
+    members_revoked: Arc<AtomicBool>,
     _runtime: Option<Runtime>,
 }
 
 impl Setup {
     /// Without a node.
     fn empty() -> Self {
-        Self { dir: open_dir(), code: code(3600), _runtime: None }
+        Self { dir: open_dir(), code: code(3600), members_revoked: Arc::default(), _runtime: None }
     }
 
     fn node(error: Option<ApiError>, network: Option<Network>) -> Self {
+        Self::with_status(error, network, |_| {})
+    }
+
+    fn with_status(error: Option<ApiError>, network: Option<Network>, status: fn(&mut Status)) -> Self {
         let setup = Self::empty();
         let runtime = Runtime::new().unwrap();
         let listener = {
             let _context = runtime.enter();
             UnixListener::bind(setup.socket()).unwrap()
         };
-        let service = FakeMeshd { error, network, code: setup.code.clone() };
+        let members_revoked = setup.members_revoked.clone();
+        let service = FakeMeshd { error, network, status, code: setup.code.clone(), members_revoked };
         let access = Access::new([(Role::Client, Who::Anyone)]);
         runtime.spawn(serve(listener, Arc::new(service), access, Limits::default()));
         Self { _runtime: Some(runtime), ..setup }
@@ -401,13 +446,15 @@ fn peers_for_people_and_programs() {
     let output = setup.run(&["peers"]);
     assert_eq!(
         stdout(&output),
-        "NAME  IPV4       IPV6     STATE  HANDSHAKE  HEARD  RTT   RX       TX  DROPS\n\
-         anna  10.42.0.1  fd12::2  up       10s ago  never    -  0 B  2.0 KiB  0\n\
-         zoe   10.42.0.1  fd12::2  up       10s ago  never    -  0 B  2.0 KiB  0\n"
+        "NAME   IPV4       IPV6     STATE  HANDSHAKE  HEARD  RTT   RX       TX  DROPS\n\
+         anna   10.42.0.1  fd12::2  up       10s ago  never    -  0 B  2.0 KiB  0\n\
+         below  10.42.0.3  fd12::2  up       10s ago  never    -  0 B  2.0 KiB  0\n\
+         zoe    10.42.0.1  fd12::2  up       10s ago  never    -  0 B  2.0 KiB  0\n"
     );
     let value = json(&setup.run(&["peers", "--json"]));
     let names: Vec<_> = value["peers"].as_array().unwrap().iter().map(|peer| &peer["name"]).collect();
-    assert_eq!(names, ["anna", "zoe"]);
+    assert_eq!(names, ["anna", "below", "zoe"]);
+    assert_eq!(value["peers"][1]["inviters"], json!(["founder", "anna"]));
 }
 
 #[test]
@@ -415,8 +462,8 @@ fn routes_for_people_and_programs() {
     let setup = Setup::healthy();
     assert_eq!(
         stdout(&setup.run(&["routes"])),
-        "IPV4       IPV6     NAME  HOPS  VIA  LAST SEEN             CREATED\n\
-         10.42.0.1  fd12::2  anna     1  -    2027-01-15T08:00:00Z  2027-01-15T08:00:00Z\n"
+        "IPV4       IPV6     RANGE         NAME  HOPS  VIA  LAST SEEN             CREATED\n\
+         10.42.0.1  fd12::2  10.42.0.0/28  anna     1  -    2027-01-15T08:00:00Z  2027-01-15T08:00:00Z\n"
     );
     assert_eq!(json(&setup.run(&["routes", "--json"]))["routes"][0]["hops"], 1);
 }
@@ -444,13 +491,111 @@ fn invites_are_listed_shown_and_revoked() {
     let setup = Setup::healthy();
     let list = setup.run(&["invite", "list"]);
     let list = stdout(&list);
-    assert!(list.contains("inviteid  open   1 of 2  2027-01-15T09:00:00Z  2027-01-15T08:00:00Z\n"), "{list}");
-    assert!(stdout(&setup.run(&["invite", "show", "inviteid"])).ends_with("used by  anna\n"));
-    assert_eq!(stdout(&setup.run(&["invite", "revoke", "inviteid"])), "invite inviteid is revoked\n");
+    assert!(
+        list.contains("inviteid  open   2 of 2          4  2027-01-15T09:00:00Z  2027-01-15T08:00:00Z\n"),
+        "{list}"
+    );
+    let show = setup.run(&["invite", "show", "inviteid"]);
+    assert!(
+        stdout(&show).contains("\naddresses  4 for each node\n")
+            && stdout(&show).ends_with("used by    zoe\n")
+    );
+    let revoke = setup.run(&["invite", "revoke", "inviteid"]);
+    assert_eq!(stdout(&revoke), "invite inviteid is revoked\n");
+    assert_eq!(
+        stderr(&revoke),
+        "the 2 nodes that have used it stay members; --with-members revokes memberships too\n"
+    );
+    assert!(!setup.members_revoked.load(Ordering::Relaxed));
     assert_eq!(json(&setup.run(&["invite", "revoke", "inviteid", "--json"]))["invite"]["state"], "revoked");
     let missing = ["invite", "show", "other"];
     assert_fails(&setup, &missing, 1, "not_found", "this node has made no invite", "invite list");
     assert_eq!(setup.run(&["invite", "revoke", "other"]).status.code(), Some(1));
+}
+
+#[test]
+fn an_invite_is_revoked_with_its_members_only_when_that_is_confirmed() {
+    let setup = Setup::healthy();
+    let revoke = ["invite", "revoke", "invite", "--with-members"];
+    assert_fails(&setup, &revoke, 2, "usage", "this cannot be undone", "--yes");
+    assert!(!setup.members_revoked.load(Ordering::Relaxed));
+    let output = setup.run(&[&revoke[..], &["--yes"]].concat());
+    assert_eq!(
+        (stdout(&output), stderr(&output)),
+        ("invite inviteid is revoked, with the memberships of the 2 nodes that have used it\n", "")
+    );
+    assert!(setup.members_revoked.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_member_is_granted_more_addresses() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["grant", "anna", "--addresses", "64"]);
+    assert_eq!(stdout(&output), "anna holds 80 addresses: 10.42.0.16/28, 10.42.8.0/26\n");
+    let grant = &json(&setup.run(&["--json", "grant", "anna", "--addresses", "64"]))["grant"];
+    assert_eq!((&grant["node_id"], &grant["addresses"]), (&json!("anna"), &json!(80)));
+    let nobody = ["grant", "nobody", "--addresses", "64"];
+    assert_fails(&setup, &nobody, 1, "not_found", "no member \"nobody\" is known", "peers");
+    // Refused before a node is asked.
+    for args in [&["grant", "anna"][..], &["grant", "anna", "--addresses", "12"]] {
+        assert_eq!(Setup::empty().run(args).status.code(), Some(2), "{args:?}");
+    }
+    let denied = ApiError::denied("only the member that has invited a node can grant it addresses");
+    let other = Setup::failing(denied.with_hint("run this command on web"));
+    assert_fails(&other, &["grant", "anna", "--addresses", "1"], 4, "denied", "only the member", "on web");
+}
+
+#[test]
+fn status_says_how_a_node_comes_back() {
+    let displaced = Setup::with_status(None, Some(network()), |status| {
+        status.network.as_mut().unwrap().displaced_by = Some("abcdefghijklm".to_owned());
+    });
+    let output = displaced.run(&["status"]);
+    let text = stdout(&output);
+    assert!(
+        text.contains(
+            "warning: web has given this node's addresses to another member as well, which keeps them\n   \
+             hint: run `i2planctl leave` and join again with a new invite\n"
+        ),
+        "{text}"
+    );
+    assert!(!text.contains("twice"), "{text}");
+
+    let revoked = Setup::with_status(None, None, |status| {
+        status.former = Some(Former {
+            network: "networkid".to_owned(),
+            revoked_by: "founder".to_owned(),
+            along_with: None,
+            revoked_at: 1_800_000_000,
+        });
+    });
+    let output = revoked.run(&["status"]);
+    let text = stdout(&output);
+    assert!(
+        text.contains(
+            "its membership was revoked by founder at 2027-01-15T08:00:00Z\n   hint: ask for a new invite"
+        ) && text.contains("kept as meshd/state.1 in the data directory"),
+        "{text}"
+    );
+}
+
+#[test]
+fn status_shows_addresses_and_those_that_were_given_out_twice() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["status"]);
+    let text = stdout(&output);
+    assert!(text.contains("\n  addresses   1, so that this node cannot invite\n"), "{text}");
+    assert!(
+        text.contains("warning: web has given out 10.42.3.16/28 twice; perhaps its backup was restored\n"),
+        "{text}"
+    );
+    let doctor = json(&setup.run(&["doctor", "--json"]));
+    let found = |message: &str| {
+        let mut findings = doctor["findings"].as_array().unwrap().iter();
+        findings.find(|finding| finding["message"].as_str().unwrap().contains(message)).cloned()
+    };
+    assert_eq!(found("twice").unwrap()["level"], "note");
+    assert_eq!(found("has founded"), None);
 }
 
 #[test]
@@ -466,6 +611,11 @@ fn what_cannot_be_undone_is_not_done_by_accident() {
         json(&setup.run(&["revoke", "anna", "--yes", "--json"])),
         json!({ "revoked": ["anna", "below"] })
     );
+    // One that this node has invited and whose record it does not know.
+    let unknown = NodeId([9; 32]).to_string();
+    let revoked = json(&setup.run(&["revoke", &unknown, "--yes", "--json"]));
+    assert_eq!(revoked, json!({ "revoked": [unknown, "below"] }));
+    assert_eq!(setup.run(&["revoke", "nobody", "--yes"]).status.code(), Some(1));
     let alone = Setup::node(None, None);
     assert_eq!(alone.run(&["leave", "--yes"]).status.code(), Some(5));
 }
@@ -512,8 +662,14 @@ fn an_invite_is_alone_on_standard_output() {
     assert_eq!(
         stderr(&output),
         "founded network networkid\n\
-         invite inviteid: 5 uses, expires 2027-01-22T08:00:00Z\n\
-         keep it secret: whoever has this code can join\n"
+         invite inviteid: 5 uses, 1 address for each node, expires 2027-01-22T08:00:00Z\n\
+         keep it secret: any node that has this code can join\n"
+    );
+    let output = setup.run(&["invite", "create", "--addresses", "1024"]);
+    assert!(
+        stderr(&output).contains("invite inviteid: 1 use, 1024 addresses, expires"),
+        "{}",
+        stderr(&output)
     );
 
     let output = setup.run(&["invite", "create", "--json"]);
@@ -524,6 +680,7 @@ fn an_invite_is_alone_on_standard_output() {
             "id": "inviteid",
             "expires_at": 1_800_086_400,
             "max_uses": 1,
+            "addresses": 16,
             "network": "networkid",
             "founded": true,
         })
@@ -546,7 +703,7 @@ fn invites_without_use_or_time_are_refused() {
     let setup = Setup::empty();
     let create = ["invite", "create", "--uses", "0"];
     assert_fails(&setup, &create, 2, "usage", "an invite with 0 uses invites nobody", "-1 for any number");
-    for args in [["--uses", "-2"], ["--expires", "0"], ["--expires", "1w"]] {
+    for args in [["--uses", "-2"], ["--expires", "0"], ["--expires", "1w"], ["--addresses", "12"]] {
         let output = setup.run(&[&["invite", "create"], args.as_slice()].concat());
         assert_eq!(output.status.code(), Some(2), "{args:?}");
     }
@@ -558,7 +715,8 @@ fn join_takes_the_code_from_a_pipe_and_from_a_file() {
     let output = setup.run_with_input(&["join"], &format!("  {}\n", setup.code));
     assert_eq!(
         stdout(&output),
-        "joined network networkid\nIPv4     10.42.7.9 in 10.42.0.0/16\nIPv6     fd12::1\nmembers  3\n"
+        "joined network networkid\nIPv4       10.42.7.9 in 10.42.0.0/16\nIPv6       fd12::1\n\
+         addresses  1, so that this node cannot invite\nmembers    3\n"
     );
     assert!(stderr(&output).starts_with("joining network "), "{}", stderr(&output));
     assert!(!stderr(&output).contains(&setup.code));
@@ -1095,6 +1253,7 @@ fn json_is_as_documented() {
         ("invite show", &["inviteid"]),
         ("join", &[]),
         ("leave", &["--yes"]),
+        ("grant", &["anna", "--addresses", "64"]),
         ("revoke", &["anna", "--yes"]),
         ("ban list", &[]),
         ("ban add", &["anna"]),

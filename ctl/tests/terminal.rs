@@ -16,6 +16,7 @@ use i2plan_ipc::api::meshd::{Invite, MeshdApi, Reply, Request};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
 use i2plan_ipc::{ApiError, Role};
+use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteSecret;
@@ -32,7 +33,8 @@ const INNER: &str = "I2PLAN_TEST_INNER";
 fn code() -> String {
     let (network, inviter) = (NetworkId([1; 32]), NodeId([2; 32]));
     let (control, secret) = (DestinationHash([3; 32]), InviteSecret([4; 32]));
-    let invite = i2plan_proto::invite::Invite { network, inviter, control, secret, expires_at: 1 << 33 };
+    let (subnet, expires_at) = (Ipv4Subnet::DEFAULT, 1 << 33);
+    let invite = i2plan_proto::invite::Invite { network, subnet, inviter, control, secret, expires_at };
     invite.to_code().to_string()
 }
 
@@ -46,7 +48,8 @@ impl Service for Inviter {
         let Request::CreateInvite { max_uses, .. } = request else { return Err(ApiError::invalid("no")) };
         let (id, network) = ("id".to_owned(), "net".to_owned());
         let invite = SecretText::new(code());
-        Ok(Reply::Invite(Invite { invite, id, expires_at: 1 << 33, max_uses, network, founded: false })
+        let (expires_at, addresses) = (1 << 33, 16);
+        Ok(Reply::Invite(Invite { invite, id, expires_at, max_uses, addresses, network, founded: false })
             .into())
     }
 }

@@ -110,7 +110,6 @@ pub(crate) fn reason(ban: &Ban) -> String {
     match ban.reason {
         BanReason::Manual => "by hand".to_owned(),
         BanReason::InvalidMessages => format!("invalid messages ({})", ban.strikes),
-        BanReason::Misbehaviour => format!("misbehaviour ({})", ban.strikes),
     }
 }
 

@@ -139,7 +139,6 @@ pub fn describe(what: &What) -> String {
             let reason = match reason {
                 BanReason::Manual => "by hand",
                 BanReason::InvalidMessages => "for invalid messages",
-                BanReason::Misbehaviour => "for misbehaviour",
             };
             format!("{} is banned {reason}", short(node_id))
         }

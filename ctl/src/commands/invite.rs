@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use i2plan_ipc::api::meshd::{Invite, InviteState, IssuedInvite};
 use i2plan_ipc::version::utc;
+use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteSecret;
 use zeroize::Zeroizing;
 
-use crate::args::InviteCreate;
+use super::member::confirm;
+use crate::args::{InviteCreate, InviteRevoke};
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output::qr::{Ink, Qr, Style};
@@ -29,7 +31,7 @@ pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> R
     let max_uses = max_uses(args.uses)?;
     let style = args.qr.map(|style| qr_style(style, json)).transpose()?;
     let mut node = daemon::connect(socket).await?;
-    let invite = node.create_invite(args.expires, max_uses).await?;
+    let invite = node.create_invite(args.expires, max_uses, args.addresses).await?;
     if max_uses.is_none() {
         output::note("warning: any number of nodes can join with this invite until it expires");
     }
@@ -92,15 +94,17 @@ fn too_small(needed: (usize, usize), given: (usize, usize), style: Style) -> Res
 pub(crate) fn blank_code() -> Zeroizing<String> {
     let (network, inviter) = (NetworkId([0; 32]), NodeId([0; 32]));
     let (control, secret) = (DestinationHash([0; 32]), InviteSecret([0; 32]));
-    i2plan_proto::invite::Invite { network, inviter, control, secret, expires_at: 0 }.to_code()
+    let subnet = Ipv4Subnet::DEFAULT;
+    i2plan_proto::invite::Invite { network, subnet, inviter, control, secret, expires_at: 0 }.to_code()
 }
 
 const COLUMNS: &[Column] = &[
     Column::text("ID"),
     Column::text("STATE"),
     Column::text("USES"),
+    Column::number("ADDRESSES").dispensable(1),
     Column::text("EXPIRES"),
-    Column::text("CREATED").dispensable(1),
+    Column::text("CREATED").dispensable(2),
 ];
 
 /// Lists the invites that the node has made.
@@ -122,6 +126,7 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
             invite.id.clone(),
             state(invite).to_owned(),
             uses(invite),
+            invite.addresses.to_string(),
             utc(invite.expires_at),
             utc(invite.created_at),
         ]);
@@ -141,18 +146,51 @@ pub async fn show(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Fai
     output::print(&render(&invite))
 }
 
-/// Makes one useless.
+/// Revokes one of them, with the memberships of the nodes that have used it if that is asked for.
 ///
 /// # Errors
-/// If there is none with this id.
-pub async fn revoke(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Failure> {
+/// If there is none with this id, or it was not confirmed.
+pub async fn revoke(socket: Option<&Path>, json: bool, args: &InviteRevoke) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
-    let id = choose(node.invites().await?, id)?.id;
-    let invite = node.revoke_invite(id).await?;
+    let invite = choose(node.invites().await?, &args.id)?;
+    if args.with_members {
+        confirm(&consequences(&invite), "revoke", args.yes)?;
+    }
+    let invite = node.revoke_invite(invite.id, args.with_members).await?;
     if json {
         return output::json::print(&serde_json::json!({ "invite": invite }));
     }
-    output::print(&format!("invite {} is revoked\n", clean(&invite.id)))
+    let used = invite.used_by.len() as u64;
+    let members = match (args.with_members, used) {
+        (false, _) => String::new(),
+        (true, 0) => "; no node had used it".to_owned(),
+        (true, used) => format!(", with the memberships of {}", users(used)),
+    };
+    output::print(&format!("invite {} is revoked{members}\n", clean(&invite.id)))?;
+    if !args.with_members && used > 0 {
+        let stay = if used == 1 { "stays a member" } else { "stay members" };
+        output::note(&format!("{} {stay}; --with-members revokes memberships too", users(used)));
+    }
+    Ok(())
+}
+
+fn users(used: u64) -> String {
+    let have = if used == 1 { "has" } else { "have" };
+    format!("the {} that {have} used it", units::counted(used, "node"))
+}
+
+/// What revoking an invite with its members leads to.
+fn consequences(invite: &IssuedInvite) -> String {
+    let id = clean(&invite.id);
+    match invite.used_by.len() as u64 {
+        0 => format!(
+            "no node has used invite {id} as far as this node remembers; one that has will be out of the network"
+        ),
+        used => format!(
+            "invite {id}: {}, and the members below, will be out of the network; they can be invited again",
+            users(used)
+        ),
+    }
 }
 
 /// The invite that an id, or the beginning of one, means.
@@ -189,17 +227,23 @@ pub(crate) fn uses(invite: &IssuedInvite) -> String {
 
 fn render(invite: &IssuedInvite) -> String {
     let mut text = format!(
-        "invite   {}\nstate    {}\nuses     {}\ncreated  {}\nexpires  {}\n",
+        "invite     {}\nstate      {}\nuses       {}\naddresses  {}\ncreated    {}\nexpires    {}\n",
         clean(&invite.id),
         state(invite),
         uses(invite),
+        each(invite.addresses, invite.max_uses),
         utc(invite.created_at),
         utc(invite.expires_at)
     );
     for node in &invite.used_by {
-        text.push_str(&format!("used by  {}\n", clean(node)));
+        text.push_str(&format!("used by    {}\n", clean(node)));
     }
     text
+}
+
+/// Addresses for each of an invite's users.
+pub(crate) fn each(addresses: u32, max_uses: Option<u32>) -> String {
+    format!("{addresses}{}", if max_uses == Some(1) { "" } else { " for each node" })
 }
 
 /// The limit that `--uses` sets; none for -1.
@@ -223,9 +267,11 @@ fn describe(invite: &Invite) -> String {
     let uses = invite
         .max_uses
         .map_or_else(|| "any number of uses".to_owned(), |uses| units::counted(u64::from(uses), "use"));
+    let each = if invite.max_uses == Some(1) { "" } else { " for each node" };
     format!(
-        "{founded}invite {}: {uses}, expires {}\nkeep it secret: whoever has this code can join",
+        "{founded}invite {}: {uses}, {}{each}, expires {}\nkeep it secret: any node that has this code can join",
         invite.id,
+        units::addresses(u64::from(invite.addresses)),
         utc(invite.expires_at)
     )
 }
@@ -242,15 +288,33 @@ mod tests {
             created_at: 1_800_000_000,
             expires_at: 1_800_003_600,
             max_uses: Some(1),
+            addresses: 16,
             used_by: vec!["nodeid".to_owned()],
         };
         assert_eq!(
             render(&invite),
-            "invite   id\nstate    used up\nuses     1 of 1\ncreated  2027-01-15T08:00:00Z\n\
-             expires  2027-01-15T09:00:00Z\nused by  nodeid\n"
+            "invite     id\nstate      used up\nuses       1 of 1\naddresses  16\n\
+             created    2027-01-15T08:00:00Z\nexpires    2027-01-15T09:00:00Z\nused by    nodeid\n"
         );
         let open = IssuedInvite { max_uses: None, used_by: Vec::new(), ..invite };
         assert_eq!(uses(&open), "0 of any number");
+        assert!(render(&open).contains("addresses  16 for each node\n"));
+    }
+
+    #[test]
+    fn the_question_says_how_many_nodes_are_out() {
+        let invite = |used: usize| IssuedInvite {
+            id: "id".to_owned(),
+            state: InviteState::Open,
+            created_at: 0,
+            expires_at: 0,
+            max_uses: None,
+            addresses: 1,
+            used_by: vec!["node".to_owned(); used],
+        };
+        assert!(consequences(&invite(0)).starts_with("no node has used invite id "));
+        assert!(consequences(&invite(1)).starts_with("invite id: the 1 node that has used it, and "));
+        assert!(consequences(&invite(2)).starts_with("invite id: the 2 nodes that have used it, and "));
     }
 
     #[test]
@@ -261,6 +325,7 @@ mod tests {
             created_at: 0,
             expires_at: 0,
             max_uses: None,
+            addresses: 1,
             used_by: Vec::new(),
         });
         let choose = |text| choose(invites.to_vec(), text).map(|invite| invite.id);

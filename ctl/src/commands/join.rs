@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
 use super::events::describe_step;
+use super::status::describe_addresses;
 use crate::args::Join;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
@@ -83,9 +84,10 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), F
 fn describe(network: &Network) -> String {
     let Network { id, ipv4, ipv6, subnet, members, .. } = network;
     format!(
-        "joined network {}\nIPv4     {ipv4} in {}\nIPv6     {ipv6}\nmembers  {members}\n",
+        "joined network {}\nIPv4       {ipv4} in {}\nIPv6       {ipv6}\naddresses  {}\nmembers    {members}\n",
         output::clean(id),
-        output::clean(subnet)
+        output::clean(subnet),
+        output::clean(&describe_addresses(network))
     )
 }
 
@@ -110,6 +112,9 @@ fn parse(code: &str) -> Result<Invite, Failure> {
             }
             InviteError::Version(_) => {
                 "install the version of i2plan that the other node runs, or a newer one"
+            }
+            InviteError::Outdated(_) => {
+                "the inviter has to run this version: `i2planctl version` shows it here and there"
             }
         };
         Failure::invalid(error.to_string()).with_hint(hint)
@@ -305,6 +310,7 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use i2plan_proto::address::Ipv4Subnet;
     use i2plan_proto::destination::DestinationHash;
     use i2plan_proto::identity::{NetworkId, NodeId};
     use i2plan_proto::invite::InviteSecret;
@@ -316,6 +322,7 @@ mod tests {
     fn code(expires_at: u64) -> Zeroizing<String> {
         Invite {
             network: NetworkId([1; 32]),
+            subnet: Ipv4Subnet::DEFAULT,
             inviter: NodeId([2; 32]),
             control: DestinationHash([3; 32]),
             secret: InviteSecret([4; 32]),
@@ -341,6 +348,7 @@ mod tests {
             ("https://example.org/", "this is not an invite code"),
             (&code[..code.len() - 7], "the invite code is truncated: 7 of its"),
             (&code.replace("i2plan://", "i2plan://A"), "the invite code is damaged"),
+            ("i2plan://AQAA", "the invite code has version 1, of an earlier version"),
         ] {
             let failure = parse(text).unwrap_err();
             assert!(failure.message.starts_with(message), "{}", failure.message);

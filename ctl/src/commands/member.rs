@@ -48,8 +48,8 @@ impl Named {
         })
     }
 
-    /// Its name, short id and first address, for an error.
-    fn describe(&self) -> String {
+    /// Its name, short id and first address.
+    pub(crate) fn describe(&self) -> String {
         let short = clean(short(&self.node_id)).into_owned();
         let name = fit(&clean(&self.name), NAME_WIDTH);
         match (name.as_str(), self.addresses.first()) {
@@ -126,18 +126,24 @@ pub async fn find(node: &mut Node, text: &str) -> Result<Named, Failure> {
 /// As [`find`].
 pub async fn find_peer(node: &mut Node, text: &str) -> Result<Peer, Failure> {
     let mut peers = node.peers().await?;
+    let named = find_among(node, &peers, text).await?;
+    let place = peers.iter().position(|peer| peer.node_id == named.node_id);
+    place
+        .map(|place| peers.swap_remove(place))
+        .ok_or_else(|| Failure::internal("the member that was found is gone"))
+}
+
+/// As [`find`], among members that are known already.
+///
+/// # Errors
+/// As [`find`].
+pub async fn find_among(node: &mut Node, peers: &[Peer], text: &str) -> Result<Named, Failure> {
     match choose(peers.iter().map(Named::from).collect(), text) {
-        Ok(named) => {
-            let place = peers.iter().position(|peer| peer.node_id == named.node_id);
-            place
-                .map(|place| peers.swap_remove(place))
-                .ok_or_else(|| Failure::internal("the member that was found is gone"))
-        }
         Err(failure) if failure.kind == Kind::NotFound && is_own(&node.status().await?, text) => {
             Err(Failure::invalid(format!("{:?} is this node itself", clean(text)))
                 .with_hint("`i2planctl peers` lists the other members"))
         }
-        Err(failure) => Err(failure),
+        found => found,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod config;
 pub mod doctor;
 pub mod events;
 pub mod exclusion;
+pub mod grant;
 pub mod invite;
 pub mod join;
 pub mod key;

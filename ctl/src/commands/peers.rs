@@ -17,6 +17,7 @@ const COLUMNS: &[Column] = &[
     Column::text("NAME").shrinks_to(12),
     Column::text("IPV4"),
     Column::text("IPV6").dispensable(4),
+    Column::text("RANGE").dispensable(6).optional(),
     Column::text("STATE"),
     Column::number("HANDSHAKE").dispensable(1),
     Column::number("HEARD").dispensable(2),
@@ -62,6 +63,7 @@ fn render(peers: &[Peer], width: Option<usize>) -> Rendered {
             names.label(&peer.name, &peer.node_id),
             peer.ipv4.to_string(),
             peer.ipv6.to_string(),
+            ranges(&peer.ranges),
             state(peer).to_owned(),
             ago(peer.last_handshake),
             ago(peer.last_heard),
@@ -72,6 +74,16 @@ fn render(peers: &[Peer], width: Option<usize>) -> Rendered {
         ]);
     }
     table.render(width)
+}
+
+/// The address ranges that a member holds, in a table; none for a single address, which has a column of its own.
+pub(crate) fn ranges(ranges: &[String]) -> String {
+    match ranges {
+        [] => String::new(),
+        [range] if range.ends_with("/32") => String::new(),
+        [range] => range.clone(),
+        [range, others @ ..] => format!("{range} +{}", others.len()),
+    }
 }
 
 /// Whether there is a live WireGuard session with it.
@@ -115,7 +127,9 @@ mod tests {
             ipv6: "fd12:3456:789a:bcde::1".parse().unwrap(),
             public_key: "key".to_owned(),
             endpoint: "x.b32.i2p".to_owned(),
+            ranges: vec!["10.42.7.9/32".to_owned()],
             depth: 1,
+            inviters: vec!["founder".to_owned()],
             signed_at: 1_800_000_000,
             life: Life::Present,
             banned: false,
@@ -154,6 +168,32 @@ zeta (b)                       10.42.7.9  fd12:3456:789a:bcde::1  never up      
 zz                             10.42.7.9  fd12:3456:789a:bcde::1  away          never  3s ago        -  20 MiB  1.5 KiB  0
 "
         );
+    }
+
+    #[test]
+    fn a_member_with_several_addresses_shows_their_range() {
+        let with = |ranges: &[&str], id| Peer {
+            ranges: ranges.iter().map(|range| (*range).to_owned()).collect(),
+            ..peer("web", id)
+        };
+        let peers = [
+            with(&["10.42.7.9/32"], "a"),
+            with(&["10.42.7.16/28"], "b"),
+            with(&["10.42.7.16/28", "10.42.64.0/18"], "c"),
+        ];
+        let text = render(&peers, None).text;
+        assert_eq!(
+            text,
+            "\
+NAME     IPV4       IPV6                    RANGE             STATE  HANDSHAKE   HEARD      RTT      RX       TX  DROPS
+web (a)  10.42.7.9  fd12:3456:789a:bcde::1  -                 up       45s ago  3s ago  1200 ms  20 MiB  1.5 KiB  0
+web (b)  10.42.7.9  fd12:3456:789a:bcde::1  10.42.7.16/28     up       45s ago  3s ago  1200 ms  20 MiB  1.5 KiB  0
+web (c)  10.42.7.9  fd12:3456:789a:bcde::1  10.42.7.16/28 +1  up       45s ago  3s ago  1200 ms  20 MiB  1.5 KiB  0
+"
+        );
+        // It takes no room from what was there before.
+        assert_eq!(render(&peers, Some(110)).left_out, ["RANGE"]);
+        assert!(render(&peers, Some(80)).text.lines().all(|line| line.chars().count() <= 80));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use i2plan_ipc::api::meshd::Route;
 use i2plan_ipc::version::utc;
 
 use super::member::Names;
+use super::peers::ranges;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
@@ -14,6 +15,7 @@ use crate::output::table::{Column, Rendered, Table};
 const COLUMNS: &[Column] = &[
     Column::text("IPV4"),
     Column::text("IPV6").dispensable(3),
+    Column::text("RANGE").dispensable(5).optional(),
     Column::text("NAME").shrinks_to(12),
     Column::number("HOPS"),
     Column::text("VIA").shrinks_to(10).dispensable(2),
@@ -53,8 +55,9 @@ fn render(routes: &[Route], width: Option<usize>) -> Rendered {
             routes.iter().find(|other| other.node_id == *via).map_or_else(|| via.clone(), label)
         };
         table.row([
-            route.ipv4.map_or_else(|| "-".to_owned(), |address| address.to_string()),
+            route.ipv4.to_string(),
             route.ipv6.to_string(),
+            ranges(&route.ranges),
             label(route),
             route.hops.map_or_else(|| "-".to_owned(), |hops| hops.to_string()),
             route.via.as_ref().map_or_else(|| "-".to_owned(), via),
@@ -72,8 +75,9 @@ mod tests {
     #[test]
     fn a_member_behind_another_shows_by_whom() {
         let direct = Route {
-            ipv4: Some("10.42.0.1".parse().unwrap()),
+            ipv4: "10.42.0.1".parse().unwrap(),
             ipv6: "fd12::1".parse().unwrap(),
+            ranges: vec!["10.42.0.1/32".to_owned()],
             node_id: "a".to_owned(),
             name: "alpha".to_owned(),
             hops: Some(1),
@@ -82,7 +86,6 @@ mod tests {
             created: 1_800_000_000,
         };
         let behind = Route {
-            ipv4: None,
             name: "beta".to_owned(),
             hops: Some(2),
             via: Some("a".to_owned()),
@@ -94,12 +97,17 @@ mod tests {
             "\
 IPV4       IPV6     NAME   HOPS  VIA    LAST SEEN             CREATED
 10.42.0.1  fd12::1  alpha     1  -      2027-01-15T08:01:00Z  2027-01-15T08:00:00Z
--          fd12::1  beta      2  alpha  never                 2027-01-15T08:00:00Z
+10.42.0.1  fd12::1  beta      2  alpha  never                 2027-01-15T08:00:00Z
 "
         );
+        let delegating = Route { ranges: vec!["10.42.64.0/18".to_owned()], ..direct.clone() };
+        let text = render(&[delegating, behind.clone()], None).text;
+        assert!(text.starts_with("IPV4       IPV6     RANGE          NAME "), "{text}");
+        assert!(text.contains("10.42.0.1  fd12::1  10.42.64.0/18  alpha "), "{text}");
+        assert!(text.contains("10.42.0.1  fd12::1  -              beta "), "{text}");
         let behind = Route { node_id: "b".to_owned(), name: "alpha".to_owned(), ..behind };
         let text = render(&[direct, behind], None).text;
-        assert_eq!(text.lines().nth(2).unwrap().split("  ").nth(5), Some("fd12::1"), "{text}");
+        assert_eq!(text.lines().nth(2).unwrap().split("  ").nth(1), Some("fd12::1"), "{text}");
         assert!(text.contains("  alpha (b)     2  alpha (a)  "), "{text}");
     }
 }

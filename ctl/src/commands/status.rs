@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Daemon, Former, Sam, Session, SessionState, Status};
+use i2plan_ipc::api::meshd::{Conflict, Daemon, Former, Network, Sam, Session, SessionState, Status};
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::Version;
 use serde::Serialize;
 
+use super::member::short;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output::{self, clean, units};
@@ -47,7 +48,9 @@ pub(crate) fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
     let mut found = of_the_daemons(status, own);
     found.extend(of_the_sessions(status));
     found.extend(of_the_membership(status));
+    found.extend(of_the_addresses(status));
     found.extend(of_the_interface(status));
+    found.extend(of_the_conflicts(status));
     found
 }
 
@@ -135,24 +138,73 @@ pub(super) fn of_the_interface(status: &Status) -> Option<Warning> {
 pub(super) fn of_the_membership(status: &Status) -> Option<Warning> {
     let former = status.former.as_ref().filter(|_| status.network.is_none())?;
     let Former { network, revoked_by, along_with, revoked_at } = former;
-    let by = format!("by {revoked_by} at {}", i2plan_ipc::version::utc(*revoked_at));
-    Some(match along_with {
-        None => Warning {
-            message: format!("this node is out of network {network}: its membership was revoked {by}"),
-            hint: "that is for good; only a node with new keys can be invited again".to_owned(),
-        },
-        Some(inviter) => Warning {
-            message: format!(
-                "this node is out of network {network}: the membership of {inviter}, over whom it was invited, \
-                 was revoked {by}"
-            ),
-            hint: "ask another member for an invite, and join again with `i2planctl join`".to_owned(),
-        },
+    let at = i2plan_ipc::version::utc(*revoked_at);
+    let reason = match along_with {
+        None if status.node_id.as_ref() == Some(revoked_by) => {
+            format!("it had left at {at}, before its state was restored from a backup")
+        }
+        None => format!("its membership was revoked by {revoked_by} at {at}"),
+        Some(member) if member == revoked_by => {
+            format!("{member}, on whose certificate its membership rested, left at {at}")
+        }
+        Some(inviter) => {
+            format!("the membership of {inviter}, one of its inviters, was revoked by {revoked_by} at {at}")
+        }
+    };
+    Some(Warning {
+        message: format!("this node is out of network {network}: {reason}"),
+        hint: "ask for a new invite and run `i2planctl join`; the old state is kept as meshd/state.1 in the data \
+               directory"
+            .to_owned(),
     })
+}
+
+/// Addresses that another member keeps.
+pub(super) fn of_the_addresses(status: &Status) -> Option<Warning> {
+    let network = status.network.as_ref()?;
+    let issuer = network.displaced_by.as_ref()?;
+    let known = network.conflicts.iter().find(|conflict| conflict.node_id == *issuer);
+    let name = known.and_then(|conflict| conflict.name.as_deref()).unwrap_or_else(|| short(issuer));
+    Some(Warning {
+        message: format!(
+            "{name} has given this node's addresses to another member as well, which keeps them"
+        ),
+        hint: "run `i2planctl leave` and join again with a new invite".to_owned(),
+    })
+}
+
+/// Addresses of others that were delegated twice.
+pub(super) fn of_the_conflicts(status: &Status) -> Vec<Warning> {
+    let Some(network) = &status.network else { return Vec::new() };
+    let warning = |Conflict { node_id, name, range }: &Conflict| {
+        let (name, whose) = if status.node_id.as_ref() == Some(node_id) {
+            ("this node", "its state")
+        } else {
+            (name.as_deref().unwrap_or_else(|| short(node_id)), "its backup")
+        };
+        Warning {
+            message: format!("{name} has given out {range} twice; perhaps {whose} was restored"),
+            hint: "the member that had the addresses first keeps them; the other has to leave and join again"
+                .to_owned(),
+        }
+    };
+    // What concerns this node has been said.
+    let conflicts =
+        network.conflicts.iter().filter(|conflict| Some(&conflict.node_id) != network.displaced_by.as_ref());
+    conflicts.map(warning).collect()
 }
 
 fn because(reason: Option<&str>) -> String {
     reason.map_or_else(String::new, |reason| format!(": {reason}"))
+}
+
+/// The addresses that a node holds, and how many it can delegate.
+pub(crate) fn describe_addresses(network: &Network) -> String {
+    let Network { ranges, addresses, addresses_left, .. } = network;
+    if *addresses <= 1 {
+        return "1, so that this node cannot invite".to_owned();
+    }
+    format!("{addresses} in {}, {addresses_left} left to delegate", ranges.join(", "))
 }
 
 /// Lines of a label and a value; labels of a section's parts are indented.
@@ -191,6 +243,7 @@ fn render(status: &Status, warnings: &[Warning]) -> String {
             out.part("members", &format!("{}{role}", network.members));
             out.part("IPv4", &format!("{} in {}", network.ipv4, network.subnet));
             out.part("IPv6", &network.ipv6.to_string());
+            out.part("addresses", &describe_addresses(network));
         }
         None => out.line(
             "Network",
@@ -316,6 +369,11 @@ mod tests {
                 subnet: "10.42.0.0/16".to_owned(),
                 ipv4: "10.42.7.9".parse().unwrap(),
                 ipv6: "fd12::1".parse().unwrap(),
+                ranges: vec!["10.42.0.0/16".to_owned()],
+                addresses: 65_536,
+                addresses_left: 65_518,
+                displaced_by: None,
+                conflicts: Vec::new(),
                 members: 3,
             }),
             former: None,
@@ -351,12 +409,25 @@ mod tests {
         let found = warnings(&status, &version());
         assert_eq!(found.len(), 1);
         assert!(found[0].message.ends_with("its membership was revoked by founder at 2027-01-15T08:00:00Z"));
-        assert!(found[0].hint.contains("new keys"));
-        former.along_with = Some("inviter".to_owned());
-        status.former = Some(former);
-        let found = warnings(&status, &version());
-        assert!(found[0].message.contains("the membership of inviter, over whom it was invited"));
-        assert!(found[0].hint.contains("join again"));
+        let hint = "ask for a new invite and run `i2planctl join`; the old state is kept as meshd/state.1 in the data \
+                    directory";
+        assert_eq!(found[0].hint, hint);
+        for (by, along_with, message) in [
+            (
+                "founder",
+                Some("inviter"),
+                "the membership of inviter, one of its inviters, was revoked by founder at",
+            ),
+            ("inviter", Some("inviter"), "inviter, on whose certificate its membership rested, left at"),
+            ("node", None, "it had left at 2027-01-15T08:00:00Z, before its state was restored"),
+        ] {
+            former.revoked_by = by.to_owned();
+            former.along_with = along_with.map(str::to_owned);
+            status.former = Some(former.clone());
+            let found = warnings(&status, &version());
+            assert!(found[0].message.contains(message), "{}", found[0].message);
+            assert_eq!(found[0].hint, hint);
+        }
         status.network = network;
         status.tunnel.interface = Some("i2plan0".to_owned());
         assert_eq!(warnings(&status, &version()), []);
@@ -376,6 +447,7 @@ Network       net
   members     3, founded by this node
   IPv4        10.42.7.9 in 10.42.0.0/16
   IPv6        fd12::1
+  addresses   65536 in 10.42.0.0/16, 65518 left to delegate
 Interface     i2plan0
   MTU         1280
   public key  key=
@@ -393,6 +465,57 @@ Daemons
 
     fn messages(status: &Status) -> Vec<String> {
         warnings(status, &version()).into_iter().map(|warning| warning.message).collect()
+    }
+
+    #[test]
+    fn addresses_are_described() {
+        let mut network = status().network.unwrap();
+        network.ranges = vec!["10.42.3.16/28".to_owned(), "10.42.8.0/26".to_owned()];
+        (network.addresses, network.addresses_left) = (80, 0);
+        assert_eq!(describe_addresses(&network), "80 in 10.42.3.16/28, 10.42.8.0/26, 0 left to delegate");
+        network.ranges = vec!["10.42.3.16/32".to_owned()];
+        (network.addresses, network.addresses_left) = (1, 0);
+        assert_eq!(describe_addresses(&network), "1, so that this node cannot invite");
+    }
+
+    fn conflict(node_id: &str, name: Option<&str>) -> Conflict {
+        Conflict {
+            node_id: node_id.to_owned(),
+            name: name.map(str::to_owned),
+            range: "10.42.3.16/28".to_owned(),
+        }
+    }
+
+    #[test]
+    fn addresses_that_were_given_out_twice_are_a_warning() {
+        let mut status = status();
+        let network = status.network.as_mut().unwrap();
+        network.conflicts =
+            vec![conflict("a", Some("web")), conflict("abcdefghijklm", None), conflict("node", None)];
+        assert_eq!(
+            messages(&status),
+            [
+                "web has given out 10.42.3.16/28 twice; perhaps its backup was restored",
+                "abcdefghij has given out 10.42.3.16/28 twice; perhaps its backup was restored",
+                "this node has given out 10.42.3.16/28 twice; perhaps its state was restored",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_node_whose_addresses_another_keeps_has_to_join_again() {
+        let mut status = status();
+        status.network.as_mut().unwrap().displaced_by = Some("abcdefghijklm".to_owned());
+        let found = warnings(&status, &version());
+        assert_eq!(
+            found[0].message,
+            "abcdefghij has given this node's addresses to another member as well, which keeps them"
+        );
+        assert_eq!(found[0].hint, "run `i2planctl leave` and join again with a new invite");
+        // With the name where it is known, and without the conflict for itself.
+        status.network.as_mut().unwrap().conflicts = vec![conflict("abcdefghijklm", Some("web"))];
+        let name = "web has given this node's addresses to another member as well, which keeps them";
+        assert_eq!(messages(&status), [name]);
     }
 
     #[test]

@@ -17,13 +17,15 @@ pub struct Column {
     pub shrinks_to: Option<usize>,
     /// Whether it can be left out where the terminal is too narrow; the highest goes first.
     pub dispensable: Option<u8>,
+    /// Left out if all its cells are empty; an empty cell is shown as `-` otherwise.
+    pub optional: bool,
 }
 
 impl Column {
     /// A column of text that is always shown whole.
     #[must_use]
     pub const fn text(title: &'static str) -> Self {
-        Self { title, right: false, shrinks_to: None, dispensable: None }
+        Self { title, right: false, shrinks_to: None, dispensable: None, optional: false }
     }
 
     /// A column of numbers that is always shown whole.
@@ -42,6 +44,12 @@ impl Column {
     #[must_use]
     pub const fn dispensable(self, rank: u8) -> Self {
         Self { dispensable: Some(rank), ..self }
+    }
+
+    /// The same, which is left out if all its cells are empty.
+    #[must_use]
+    pub const fn optional(self) -> Self {
+        Self { optional: true, ..self }
     }
 }
 
@@ -78,7 +86,10 @@ impl<'a> Table<'a> {
     /// The table's lines, none wider than `width` if that is given.
     #[must_use]
     pub fn render(&self, width: Option<usize>) -> Rendered {
-        let mut shown: Vec<usize> = (0..self.columns.len()).collect();
+        let is_used = |index: &usize| {
+            !self.columns[*index].optional || self.rows.iter().any(|row| !row[*index].is_empty())
+        };
+        let mut shown: Vec<usize> = (0..self.columns.len()).filter(is_used).collect();
         let mut left_out = Vec::new();
         let widths = loop {
             let mut widths: Vec<usize> = shown.iter().map(|&index| self.natural_width(index)).collect();
@@ -104,7 +115,11 @@ impl<'a> Table<'a> {
             let cells: Vec<_> = shown
                 .iter()
                 .zip(&widths)
-                .map(|(&index, &width)| pad(&fit(&row[index], width), width, self.columns[index].right))
+                .map(|(&index, &width)| {
+                    let Column { right, optional, .. } = self.columns[index];
+                    let cell = if optional && row[index].is_empty() { "-" } else { &row[index] };
+                    pad(&fit(cell, width), width, right)
+                })
                 .collect();
             let line = cells.join(GAP);
             text.push_str(&width.map_or_else(|| line.clone(), |width| fit(line.trim_end(), width)));

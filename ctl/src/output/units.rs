@@ -44,6 +44,12 @@ pub fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
+/// `1 address`, `2 addresses`.
+#[must_use]
+pub fn addresses(count: u64) -> String {
+    format!("{count} address{}", if count == 1 { "" } else { "es" })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

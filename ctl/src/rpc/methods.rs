@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use i2plan_ipc::api::meshd::{
-    Ban, ConfigChange, Events, Invite, IssuedInvite, Keys, Network, Peer, Reply, Request, Route, Setting,
-    Status, WireGuardKey,
+    Ban, ConfigChange, Events, Grant, Invite, IssuedInvite, Keys, Network, Peer, Reply, Request, Route,
+    Setting, Status, WireGuardKey,
 };
 use i2plan_ipc::hello::Landlock;
 use i2plan_ipc::version::Version;
@@ -18,7 +18,10 @@ use zeroize::Zeroizing;
 
 use super::error::{Code, Error};
 use super::message::Json;
-use super::params::{self, InviteCode, InviteId, Key, KeyValue, Member, NewBan, NewInvite, Nothing, Poll};
+use super::params::{
+    self, InviteCode, InviteId, InviteToRevoke, Key, KeyValue, Member, NewBan, NewGrant, NewInvite, Nothing,
+    Poll,
+};
 use crate::commands::invite::{DEFAULT_EXPIRY, max_uses};
 
 /// How a method uses the node.
@@ -152,6 +155,7 @@ methods! {
         Request::CreateInvite {
             expires_in: params.expiry.map_or(DEFAULT_EXPIRY, |expiry| expiry.0).as_secs(),
             max_uses: max_uses(params.max_uses.unwrap_or(1))?,
+            addresses: params.addresses,
         },
         Reply::Invite(invite) => invite;
     /// Joins a network by an invite. Takes up to three minutes.
@@ -163,9 +167,10 @@ methods! {
     /// One of them.
     "invite.show" Read (params: InviteId) -> OneInvite =
         Request::ListInvites, Reply::Invites(invites) => one_invite(invites, &params.id)?;
-    /// Makes an invite useless.
-    "invite.revoke" Slow (params: InviteId) -> OneInvite =
-        Request::RevokeInvite { id: params.id }, Reply::InviteRevoked(invite) => OneInvite { invite };
+    /// Revokes an invite, and with_members the memberships of the nodes that have used it.
+    "invite.revoke" Slow (params: InviteToRevoke) -> OneInvite =
+        Request::RevokeInvite { id: params.id, with_members: params.with_members.unwrap_or(false) },
+        Reply::InviteRevoked(invite) => OneInvite { invite };
     /// The bans in force.
     "bans.list" Read (_params: Nothing) -> Bans = Request::ListBans, Reply::Bans(bans) => Bans { bans };
     /// Has this node have nothing to do with a member any more.
@@ -179,10 +184,14 @@ methods! {
     /// Lifts a ban.
     "bans.remove" Slow (params: Member) -> OneBan =
         Request::RemoveBan { node_id: params.node_id }, Reply::BanRemoved(ban) => OneBan { ban };
-    /// Takes a member's membership back, and that of all who were invited over it, for good and for the network.
+    /// Delegates more addresses to a member that this node has invited.
+    "members.grant" Slow (params: NewGrant) -> Granted =
+        Request::Grant { node_id: params.node_id, addresses: params.addresses },
+        Reply::Granted(grant) => Granted { grant };
+    /// Revokes a member's certificate: it and the members below it are out of the network.
     "members.revoke" Slow (params: Member) -> Revoked =
         Request::Revoke { node_id: params.node_id }, Reply::Revoked(revoked) => Revoked { revoked };
-    /// Leaves the network for good.
+    /// Leaves the network.
     "network.leave" Slow (_params: Nothing) -> Left = Request::Leave, Reply::Left(left) => Left { left };
     /// The public half of the node's keys, and whether they are sealed.
     "key.status" Read (_params: Nothing) -> Keys = Request::Keys, Reply::Keys(keys) => *keys;
@@ -237,6 +246,8 @@ results! {
     Bans { bans: Vec<Ban> }
     /// A ban.
     OneBan { ban: Ban }
+    /// What a member holds.
+    Granted { grant: Grant }
     /// The nodes that are no members any more.
     Revoked { revoked: Vec<String> }
     /// The network's id.
@@ -320,12 +331,47 @@ mod tests {
     #[test]
     fn an_invite_is_for_a_day_and_one_use_unless_asked_otherwise() {
         let request = |params| ask("invite.create", &params).request;
-        let Request::CreateInvite { expires_in, max_uses } = request(json!({})) else { panic!() };
-        assert_eq!((expires_in, max_uses), (86_400, Some(1)));
-        let Request::CreateInvite { expires_in, max_uses } = request(json!(["7d", -1])) else { panic!() };
-        assert_eq!((expires_in, max_uses), (7 * 86_400, None));
-        for bad in [json!({ "max_uses": 0 }), json!({ "max_uses": -2 }), json!({ "expiry": 0 })] {
+        let invite = |params| match request(params) {
+            Request::CreateInvite { expires_in, max_uses, addresses } => (expires_in, max_uses, addresses),
+            _ => panic!("another request"),
+        };
+        assert_eq!(invite(json!({})), (86_400, Some(1), None));
+        assert_eq!(invite(json!(["7d", -1])), (7 * 86_400, None, None));
+        assert_eq!(invite(json!({ "addresses": 16 })), (86_400, Some(1), Some(16)));
+        let bad = [
+            json!({ "max_uses": 0 }),
+            json!({ "max_uses": -2 }),
+            json!({ "expiry": 0 }),
+            json!({ "addresses": -1 }),
+        ];
+        for bad in bad {
             assert_eq!(call("invite.create", &bad).err().unwrap().code, Code::InvalidParams, "{bad}");
+        }
+    }
+
+    #[test]
+    fn members_go_with_an_invite_only_where_that_is_asked_for() {
+        let revoke = |params| match ask("invite.revoke", &params).request {
+            Request::RevokeInvite { id, with_members } => (id, with_members),
+            _ => panic!("another request"),
+        };
+        assert_eq!(revoke(json!(["i"])), ("i".to_owned(), false));
+        assert_eq!(revoke(json!({ "id": "i", "with_members": true })), ("i".to_owned(), true));
+    }
+
+    #[test]
+    fn a_grant_needs_a_member_and_a_number() {
+        let granting = ask("members.grant", &json!({ "node_id": "n", "addresses": 64 }));
+        assert!(
+            matches!(&granting.request, Request::Grant { node_id, addresses: 64 } if node_id == "n"),
+            "{:?}",
+            granting.request
+        );
+        let grant = Grant { node_id: "n".to_owned(), ranges: vec!["10.42.8.0/26".to_owned()], addresses: 64 };
+        let result = granting.finish(Reply::Granted(grant)).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&result).unwrap()["grant"]["addresses"], 64);
+        for bad in [json!({ "node_id": "n" }), json!(["n", 0.5]), json!(["n", -1])] {
+            assert_eq!(call("members.grant", &bad).err().unwrap().code, Code::InvalidParams, "{bad}");
         }
     }
 
@@ -362,6 +408,7 @@ mod tests {
             created_at: 1,
             expires_at: 2,
             max_uses: None,
+            addresses: 1,
             used_by: Vec::new(),
         };
         let reply = || Reply::Invites(vec![invite.clone()]);

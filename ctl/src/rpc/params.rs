@@ -69,6 +69,10 @@ pub struct NewInvite {
     /// How often it may be used: 1 by default, -1 for without limit; 0 is refused.
     #[serde(default)]
     pub max_uses: Option<i64>,
+    /// Addresses for each of its users, a power of two; by default 1/256 of this node's, at most 16, and 1 if several
+    /// may use it.
+    #[serde(default)]
+    pub addresses: Option<u32>,
 }
 
 /// An invite that was made.
@@ -77,6 +81,27 @@ pub struct NewInvite {
 pub struct InviteId {
     /// The invite's id.
     pub id: String,
+}
+
+/// An invite to revoke.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InviteToRevoke {
+    /// The invite's id.
+    pub id: String,
+    /// Whether to revoke the memberships of the nodes that have used it, too; not by default.
+    #[serde(default)]
+    pub with_members: Option<bool>,
+}
+
+/// More addresses for a member.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewGrant {
+    /// The member's node id.
+    pub node_id: String,
+    /// How many more, a power of two.
+    pub addresses: u32,
 }
 
 /// A member.

@@ -7,7 +7,7 @@ use tui_input::{Input, InputRequest};
 
 use super::app::node::PeerRow;
 use super::list::List;
-use crate::args::parse_expiry;
+use crate::args::{parse_addresses, parse_expiry};
 use crate::commands::ban::parse_duration;
 use crate::commands::invite::max_uses;
 use crate::commands::member::{self, Named};
@@ -65,6 +65,7 @@ impl Form {
         let fields = vec![
             Field::new("Good for", "90s, 30m, 24h, 7d or plain seconds", "24h"),
             Field::new("Uses", "how many nodes may join with it; -1 for any number", "1"),
+            Field::new("Addresses", "for each node, a power of two; nothing for the usual number", ""),
         ];
         Self { purpose: Purpose::Invite, fields, current: 0, failure: None, waiting: false }
     }
@@ -164,7 +165,11 @@ impl Form {
                     )
                 })?;
                 let max_uses = max_uses(uses).map_err(|failure| (1, failure))?;
-                Ok(Request::CreateInvite { expires_in, max_uses })
+                let addresses = match value(2) {
+                    "" => None,
+                    text => Some(parse_addresses(text).map_err(wrong(2))?),
+                };
+                Ok(Request::CreateInvite { expires_in, max_uses, addresses })
             }
             Purpose::Ban => {
                 let members = peers.items().iter().map(|row| Named::from(&row.peer)).collect();

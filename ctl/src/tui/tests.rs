@@ -173,7 +173,9 @@ fn peer(at: usize, name: &str) -> Peer {
         ipv6: format!("fd12:3456:789a::{at:x}").parse().unwrap(),
         public_key: "a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2U=".to_owned(),
         endpoint: format!("{}.b32.i2p", node_id(at)),
+        ranges: vec![format!("10.42.{}.0/24", at % 256)],
         depth: 1,
+        inviters: vec![node_id(9999)],
         signed_at: 1_800_000_000,
         life: [Life::Present, Life::Present, Life::Away, Life::Unreachable][at % 4],
         banned: at % 5 == 4,
@@ -196,7 +198,8 @@ fn thousand() -> Vec<Peer> {
 fn route(peer: &Peer) -> Route {
     let hops = [Some(1), Some(2), None][peer.name.len() % 3];
     Route {
-        ipv4: Some(peer.ipv4),
+        ipv4: peer.ipv4,
+        ranges: peer.ranges.clone(),
         ipv6: peer.ipv6,
         node_id: peer.node_id.clone(),
         name: peer.name.clone(),
@@ -214,6 +217,7 @@ fn invites() -> Vec<IssuedInvite> {
         created_at,
         expires_at: created_at + 86_400,
         max_uses,
+        addresses: 16,
         used_by,
     };
     vec![
@@ -257,6 +261,11 @@ fn status(members: u64) -> Status {
             subnet: "10.42.0.0/16".to_owned(),
             ipv4: "10.42.0.1".parse().unwrap(),
             ipv6: "fd12:3456:789a::1".parse().unwrap(),
+            ranges: vec!["10.42.0.0/16".to_owned()],
+            addresses: 65_536,
+            addresses_left: 65_500,
+            displaced_by: None,
+            conflicts: Vec::new(),
             members,
         }),
         former: None,
@@ -278,6 +287,7 @@ fn made(id: &str) -> Reply {
         id: id.to_owned(),
         expires_at: UNIX + 86_400,
         max_uses: Some(1),
+        addresses: 16,
         network: "net".to_owned(),
         founded: false,
     })
@@ -288,7 +298,7 @@ fn invited(size: (u16, u16)) -> Bench {
     let mut bench = Bench::full(size);
     bench.keys("4n\n");
     let id = &invites()[0].id;
-    bench.answer(Request::CreateInvite { expires_in: 86_400, max_uses: Some(1) }, made(id));
+    bench.answer(Request::CreateInvite { expires_in: 86_400, max_uses: Some(1), addresses: None }, made(id));
     bench.answer(Request::ListInvites, Reply::Invites(invites()));
     bench
 }
@@ -554,7 +564,7 @@ fn tui_a_form_keeps_what_was_typed_until_the_node_has_taken_it() {
     let asked = bench.keys("7d\n");
     assert!(matches!(
         asked[..],
-        [Command::Ask(Request::CreateInvite { expires_in: 604_800, max_uses: Some(1) })]
+        [Command::Ask(Request::CreateInvite { expires_in: 604_800, max_uses: Some(1), addresses: None })]
     ));
     // Asked once, however often Enter is pressed.
     assert!(bench.keys("\n\n").is_empty());
@@ -566,6 +576,22 @@ fn tui_a_form_keeps_what_was_typed_until_the_node_has_taken_it() {
     bench.answer(request, made("new"));
     assert!(bench.app.overlay.is_none());
     assert!(bench.screen().contains("invite new made: v shows its code"), "{}", bench.screen());
+}
+
+#[test]
+fn tui_an_invite_is_for_so_many_addresses() {
+    let mut bench = Bench::full((80, 24));
+    bench.keys("4n");
+    bench.key(KeyCode::Down);
+    bench.key(KeyCode::Down);
+    assert!(bench.keys("12\n").is_empty());
+    assert!(bench.screen().contains("12 is not a power of two; use 8 or 16"), "{}", bench.screen());
+    bench.key(KeyCode::Backspace);
+    let asked = bench.keys("6\n");
+    assert!(
+        matches!(asked[..], [Command::Ask(Request::CreateInvite { addresses: Some(16), .. })]),
+        "{asked:?}"
+    );
 }
 
 #[test]
@@ -658,7 +684,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         1 => Just(Input::Notice(Notice::Lost("gone".to_owned()))),
         1 => Just(Input::Notice(Notice::Resync)),
         1 => Just(Input::Answer(Request::Peers, Ok(Reply::Peers(Vec::new())))),
-        1 => Just(Input::Answer(Request::CreateInvite { expires_in: 1, max_uses: None }, Ok(made("new")))),
+        1 => Just(Input::Answer(Request::CreateInvite { expires_in: 1, max_uses: None, addresses: None }, Ok(made("new")))),
         1 => Just(Input::Tick),
     ]
 }

@@ -20,7 +20,9 @@ use self::router::Bridge;
 use self::walls::Walls;
 use super::peers::is_up;
 use super::rpc::with_gateway;
-use super::status::{of_the_daemons, of_the_interface, of_the_membership, of_the_sessions};
+use super::status::{
+    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_interface, of_the_membership, of_the_sessions,
+};
 use crate::args::Doctor;
 use crate::daemon::{self, socket_path};
 use crate::failure::Failure;
@@ -33,6 +35,9 @@ mod walls;
 
 /// Exit status if something is to be mended.
 const UNWELL: u8 = 1;
+
+/// A part of its network's addresses that makes a member a deputy of the founder, which can go on inviting.
+const DEPUTY_PART: u64 = 64;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -108,6 +113,12 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
             let bridge = Bridge::probe(status.sam.address).await;
             findings.extend(of_the_node(status, &Version::current(), &bridge));
             findings.extend(of_the_members(status, peers));
+            findings.extend(
+                of_the_conflicts(status)
+                    .into_iter()
+                    .map(|found| Finding::note("members", found.message, found.hint)),
+            );
+            findings.extend(of_the_founder(status, peers));
             of_the_clocks = clock::compare(peers);
             let (found, of_the_walls) = walls::look(status, bridge.own_router());
             walls = found;
@@ -199,6 +210,7 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
         warnings.extend(of_the_sessions(status));
     }
     warnings.extend(of_the_membership(status));
+    warnings.extend(of_the_addresses(status));
     warnings.extend(of_the_interface(status));
     findings.extend(warnings.into_iter().map(|found| Finding::problem("node", found.message, found.hint)));
     if findings[0].level == Level::Problem {
@@ -243,6 +255,32 @@ fn of_the_members(status: &Status, peers: &[Peer]) -> Option<Finding> {
     Some(Finding::ok("members", format!("tunnels to {up} of {there} members are up")))
 }
 
+/// What a founder is to see to: without its keys no node can be invited from its own addresses.
+fn of_the_founder(status: &Status, peers: &[Peer]) -> Option<Finding> {
+    let network = status.network.as_ref().filter(|network| network.founder)?;
+    let enough = (network.addresses / DEPUTY_PART).max(2);
+    let deputy = peers.iter().find(|peer| addresses(peer) >= enough);
+    let backup = "keep a backup of this node's data directory, where no one else can read it";
+    let (message, hint) = match deputy {
+        Some(deputy) => (
+            format!("this node has founded its network; {} can invite if it is lost", deputy.name),
+            backup.to_owned(),
+        ),
+        None => (
+            "this node has founded its network, and no other member can invite many nodes if it is lost"
+                .to_owned(),
+            format!("{backup}, and make a member its deputy: `i2planctl grant NODE --addresses {enough}`"),
+        ),
+    };
+    Some(Finding::note("node", message, hint))
+}
+
+/// The number of addresses that a member holds.
+fn addresses(peer: &Peer) -> u64 {
+    let prefixes = peer.ranges.iter().filter_map(|range| range.rsplit_once('/')?.1.parse::<u32>().ok());
+    prefixes.map(|prefix| 1u64 << 32u32.saturating_sub(prefix)).sum()
+}
+
 fn render(findings: &[Finding]) -> String {
     let mut out = String::new();
     for Finding { level, subject, message, hint } in findings {
@@ -262,6 +300,8 @@ fn render(findings: &[Finding]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use i2plan_ipc::api::meshd::{Conflict, Network, Sam, Session, Tunnel};
+
     use super::router::Program;
     use super::*;
 
@@ -301,6 +341,103 @@ mod tests {
         assert!(found.message.contains("config.toml:2: "), "{}", found.message);
         std::fs::write(&file, "").unwrap();
         assert_eq!(of_the_config(&Config::load(Some(&file))).level, Level::Ok);
+    }
+
+    fn founder() -> Status {
+        let session = || Session { state: SessionState::Up, destination: None, error: None };
+        Status {
+            name: "alpha".to_owned(),
+            node_id: Some("node".to_owned()),
+            uptime: 1,
+            network: Some(Network {
+                id: "net".to_owned(),
+                founder: true,
+                subnet: "10.42.0.0/16".to_owned(),
+                ipv4: "10.42.0.1".parse().unwrap(),
+                ipv6: "fd12::1".parse().unwrap(),
+                ranges: vec!["10.42.0.0/16".to_owned()],
+                addresses: 65_536,
+                addresses_left: 65_518,
+                displaced_by: None,
+                conflicts: Vec::new(),
+                members: 2,
+            }),
+            former: None,
+            sam: Sam {
+                address: SocketAddr::from(([127, 0, 0, 1], 7656)),
+                version: Some("3.2".to_owned()),
+                control: session(),
+                substitute: None,
+                data: session(),
+            },
+            tunnel: Tunnel {
+                interface: Some("i2plan0".to_owned()),
+                mtu: 1280,
+                public_key: None,
+                drops: None,
+            },
+            daemons: Vec::new(),
+        }
+    }
+
+    fn member(ranges: &[&str]) -> Peer {
+        Peer {
+            node_id: "web".to_owned(),
+            name: "web".to_owned(),
+            ipv4: "10.42.64.0".parse().unwrap(),
+            ipv6: "fd12::2".parse().unwrap(),
+            public_key: String::new(),
+            endpoint: String::new(),
+            ranges: ranges.iter().map(|range| (*range).to_owned()).collect(),
+            depth: 1,
+            inviters: vec!["node".to_owned()],
+            signed_at: 0,
+            life: Life::Present,
+            banned: false,
+            last_heard: None,
+            rtt: None,
+            last_handshake: None,
+            tx_packets: 0,
+            tx_bytes: 0,
+            rx_packets: 0,
+            rx_bytes: 0,
+            queue_drops: 0,
+            rx_drops: 0,
+        }
+    }
+
+    #[test]
+    fn a_founder_is_advised_to_have_a_backup_and_a_deputy() {
+        let found = of_the_founder(&founder(), &[member(&["10.42.64.0/28"])]).unwrap();
+        assert_eq!(found.level, Level::Note);
+        assert!(found.message.contains("no other member can invite many nodes"), "{}", found.message);
+        let hint = found.hint.unwrap();
+        assert!(hint.contains("backup") && hint.contains("grant NODE --addresses 1024"), "{hint}");
+        // Several ranges count together.
+        let deputy = member(&["10.42.64.0/28", "10.42.68.0/22"]);
+        let found = of_the_founder(&founder(), &[deputy]).unwrap();
+        assert!(found.message.ends_with("web can invite if it is lost"), "{}", found.message);
+        assert!(found.hint.is_some_and(|hint| hint.contains("backup") && !hint.contains("grant")));
+        let mut other = founder();
+        other.network.as_mut().unwrap().founder = false;
+        assert_eq!(of_the_founder(&other, &[]), None);
+    }
+
+    #[test]
+    fn addresses_that_another_keeps_are_a_problem() {
+        let mut status = founder();
+        let levels = |status: &Status| {
+            of_the_node(status, &Version::current(), &bridge(Ok("3.2")))
+                .iter()
+                .map(|found| found.level)
+                .max_by_key(|level| *level as u8)
+        };
+        assert_eq!(levels(&status), Some(Level::Ok));
+        status.network.as_mut().unwrap().conflicts =
+            vec![Conflict { node_id: "web".to_owned(), name: None, range: "10.42.64.0/28".to_owned() }];
+        assert_eq!(levels(&status), Some(Level::Ok), "a conflict among others is no problem of this node");
+        status.network.as_mut().unwrap().displaced_by = Some("web".to_owned());
+        assert_eq!(levels(&status), Some(Level::Problem));
     }
 
     #[test]

@@ -156,7 +156,10 @@ impl App {
                 if let Some(invite) = self.invites.selected() {
                     let id = invite.id.clone();
                     let question = format!("Revoke invite {id}? Nobody can join with it any more.");
-                    self.overlay = Some(Overlay::Confirm { question, request: Request::RevokeInvite { id } });
+                    self.overlay = Some(Overlay::Confirm {
+                        question,
+                        request: Request::RevokeInvite { id, with_members: false },
+                    });
                 }
             }
             (Tab::Invites, KeyCode::Enter) => {

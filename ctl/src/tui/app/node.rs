@@ -62,7 +62,7 @@ impl Row for Route {
     fn contains(&self, text: &str) -> bool {
         self.name.to_lowercase().contains(text)
             || self.node_id.contains(text)
-            || self.ipv4.is_some_and(|address| address.to_string().contains(text))
+            || self.ipv4.to_string().contains(text)
             || self.ipv6.to_string().contains(text)
     }
 }

@@ -135,6 +135,7 @@ pub(in crate::tui) fn status(app: &App, width: u16) -> Vec<Line<'static>> {
             text.field("Network", &format!("{members}{role}"));
             text.field("", &network.id);
             text.field("Address", &format!("{} in {}, {}", network.ipv4, network.subnet, network.ipv6));
+            text.field("Holds", &status::describe_addresses(network));
         }
         None => text.field(
             "Network",
@@ -186,6 +187,7 @@ fn peer(text: &mut Text, app: &App, node_id: &str) {
     text.field("State", peers::state(peer));
     text.field("IPv4", &peer.ipv4.to_string());
     text.field("IPv6", &peer.ipv6.to_string());
+    text.field("Holds", &peer.ranges.join(", "));
     text.field("Handshake", &peers::ago(peer.last_handshake));
     let heard = peer.last_heard.map_or_else(|| "never".to_owned(), |age| utc(now.saturating_sub(age)));
     text.field("Heard at", &heard);
@@ -247,6 +249,7 @@ fn issued(text: &mut Text, app: &App, id: &str) {
     text.field("Invite", &issued.id);
     text.field("State", invite::state(issued));
     text.field("Uses", &invite::uses(issued));
+    text.field("Addresses", &invite::each(issued.addresses, issued.max_uses));
     text.field("Created", &utc(issued.created_at));
     text.field("Expires", &utc(issued.expires_at));
     text.field(

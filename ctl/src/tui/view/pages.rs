@@ -149,7 +149,7 @@ pub(super) fn routes(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
         let plain = |text: String| (text, Style::new());
         vec![
             plain(names.label(&route.name, &route.node_id)),
-            plain(route.ipv4.map_or_else(dash, |address| address.to_string())),
+            plain(route.ipv4.to_string()),
             (route.hops.map_or_else(dash, |hops| hops.to_string()), style),
             plain(via.unwrap_or_else(dash)),
             plain(route.last_seen.map_or_else(|| "never".to_owned(), utc)),
