@@ -9,14 +9,14 @@ use i2plan_proto::message::{
 use i2plan_proto::record::Record;
 use i2plan_proto::testing;
 
-use crate::{Seeds, record, seed};
+use crate::{Seeds, certificate, record, seed};
 
 /// Runs the target.
 pub fn run(input: &[u8]) {
     let addressee = Datagram::addressee(input);
     if let Err(DecodeError::Version { version, .. }) = addressee {
         assert_eq!(Some(&version), input.first());
-        assert_ne!(version, 3);
+        assert_ne!(version, 4);
     }
     let datagram = testing::decode_canonically::<Datagram>(input);
     if let Some(Datagram { to, .. }) = datagram {
@@ -30,8 +30,7 @@ pub fn run(input: &[u8]) {
         }
         Some(Message::JoinReply(JoinReply::Welcome(welcome))) => {
             assert!(welcome.records.len() <= join::MAX_RECORDS);
-            let network = welcome.charter.value.network();
-            let _ = (welcome.charter.verify(), welcome.chain.verify(&network));
+            let _ = (welcome.charter.verify(), welcome.chain.verify(&welcome.charter.value));
             check_records(&welcome.records);
         }
         Some(
@@ -47,6 +46,7 @@ pub fn run(input: &[u8]) {
             assert!(ends.is_sorted(), "ranges that do not follow each other");
         }
         Some(Message::Want(entries)) => assert!(entries.len() <= MAX_ENTRIES),
+        Some(Message::Grant(chain)) => drop(chain.verify(&testing::charter(0))),
     }
 }
 
@@ -61,7 +61,7 @@ fn check_request(request: &JoinRequest) {
 /// What verifies is what its signer has signed, bit for bit.
 fn check_gossip(gossip: &Gossip) {
     assert!(gossip.entries.len() <= MAX_ENTRIES && gossip.items.len() <= MAX_ITEMS);
-    let network = testing::charter(0).network();
+    let charter = testing::charter(0);
     for item in &gossip.items {
         match item {
             Item::Record(signed) => record::check(signed),
@@ -72,11 +72,14 @@ fn check_gossip(gossip: &Gossip) {
                 let mut known = (0..16).map(|accuser| testing::accusation(accuser, 1));
                 assert!(known.any(|known| known == *accusation), "an accusation was forged");
             }
-            Item::Revocation(revocation) if revocation.verify_for(&network).is_ok() => {
-                let mut known = (0..=8).map(|depth| testing::revocation(0, depth));
-                assert!(known.any(|known| known == **revocation), "a revocation was forged");
+            Item::Revocation(revocation) if revocation.verify_for(&charter).is_ok() => {
+                assert!(certificate::is_known_revocation(revocation), "a revocation was forged");
             }
-            Item::Pulse(_) | Item::Accusation(_) | Item::Revocation(_) => {}
+            Item::Resignation(resignation) if resignation.verify_for(&charter).is_ok() => {
+                let mut known = (0..=8).map(testing::resignation);
+                assert!(known.any(|known| known == **resignation), "a resignation was forged");
+            }
+            Item::Pulse(_) | Item::Accusation(_) | Item::Revocation(_) | Item::Resignation(_) => {}
         }
     }
 }
@@ -96,7 +99,7 @@ pub fn seeds() -> Seeds {
     put("join", Message::JoinRequest(Box::new(testing::join_request(1))));
     put("welcome", Message::JoinReply(testing::welcome(2)));
     let invite = testing::invite(1).secret.key();
-    for refusal in [Refusal::Unknown, Refusal::Busy] {
+    for refusal in [Refusal::Unknown, Refusal::Busy, Refusal::NoAddresses] {
         put(&format!("refused-{refusal:?}"), Message::JoinReply(JoinReply::Refused { invite, refusal }));
     }
     let record = |seed| Item::Record(Box::new(testing::record(seed)));
@@ -106,11 +109,15 @@ pub fn seeds() -> Seeds {
     put("pulses", news((0..3).map(|seed| Item::Pulse(testing::pulse(seed))).collect()));
     put("accusations", news((2..5).map(|seed| Item::Accusation(testing::accusation(seed, 1))).collect()));
     put("revocation", news(vec![Item::Revocation(Box::new(testing::revocation(0, 3)))]));
+    put("revocation-invite", news(vec![Item::Revocation(Box::new(testing::invite_revocation(2)))]));
+    put("resignation", news(vec![Item::Resignation(Box::new(testing::resignation(3)))]));
+    put("record-largest", news(vec![Item::Record(Box::new(testing::largest_record()))]));
+    put("grant", Message::Grant(Box::new(testing::chain(2))));
     let entry = |seed: u8| Entry {
         node: testing::node(seed),
         record: 42,
         pulse: u64::from(seed % 2),
-        revoked: seed.is_multiple_of(3),
+        ended: seed.is_multiple_of(3),
     };
     let entries: Vec<_> = (0..4).map(entry).collect();
     let gossip = Gossip { entries: entries.clone(), items: vec![] };

@@ -24,13 +24,14 @@ pub fn run(input: &[u8]) {
 #[must_use]
 pub fn seeds() -> Seeds {
     let code = testing::invite(1).to_code();
-    let later = code.replacen("i2plan://A", "i2plan://B", 1);
+    let later = code.replacen("i2plan://Ag", "i2plan://Aw", 1);
     vec![
         seed("code", code.as_str()),
         seed("white-space", format!(" \t{}\r\n", code.as_str())),
         seed("truncated", &code[..100]),
         seed("damaged", code.replace('A', "B")),
         seed("later", later),
+        seed("earlier", code.replacen("i2plan://Ag", "i2plan://AQ", 1)),
         seed("scheme", SCHEME),
         seed("other", "https://example.org"),
     ]

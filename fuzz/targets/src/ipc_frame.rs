@@ -126,18 +126,46 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         tunnel_length: 1,
         tunnel_quantity: 3,
     };
-    let create =
-        keyd::CreateInvite { network, expires_at: testing::NOW + 3600, uses: testing::grant(2).value.uses };
-    let certify = keyd::CertifyMember { grant: testing::grant(1), request: testing::join_request(1) };
+    let charter = testing::charter(0);
+    let create = keyd::CreateInvite {
+        network,
+        subnet: charter.subnet,
+        expires_at: testing::NOW + 3600,
+        uses: testing::grant(2).value.uses,
+        addresses: 16,
+    };
+    let certify = keyd::CertifyMember {
+        grant: testing::grant(1),
+        request: testing::join_request(1),
+        parent: testing::chain(1).id(),
+        ranges: testing::ranges(2),
+        serial: 7,
+        replaces: true,
+    };
+    let extend = keyd::ExtendMember {
+        certificate: testing::membership(1, 2),
+        parent: testing::chain(1).id(),
+        ranges: testing::ranges(2),
+        serial: u64::MAX,
+    };
+    let (record, revocation) = (testing::record(1).value, testing::revocation(0, 3).value);
+    let revoked_invite = testing::invite_revocation(1).value;
+    let resignation = testing::resignation(2).value;
     let body = Box::new(testing::join_request(0).body.value);
     vec![
         ("identity", keyd::Request::Identity),
         ("open-session", keyd::Request::OpenSession(open)),
         ("sign-charter", keyd::Request::SignCharter(testing::charter(0))),
-        ("sign-record", keyd::Request::SignRecord(Box::new(testing::record(1).value))),
+        ("sign-record", keyd::Request::SignRecord(Box::new(record), charter.clone())),
+        ("sign-pulse", keyd::Request::SignPulse(testing::pulse(1).value)),
+        ("sign-accusation", keyd::Request::SignAccusation(testing::accusation(1, 2).value)),
+        ("sign-revocation", keyd::Request::SignRevocation(Box::new(revocation), charter.clone())),
+        ("sign-revocation-invite", keyd::Request::SignRevocation(Box::new(revoked_invite), charter.clone())),
+        ("sign-resignation", keyd::Request::SignResignation(Box::new(resignation), charter)),
         ("sign-join", keyd::Request::SignJoin { body, control: testing::destination(0) }),
         ("create-invite", keyd::Request::CreateInvite(create)),
         ("certify-member", keyd::Request::CertifyMember(Box::new(certify))),
+        ("extend-member", keyd::Request::ExtendMember(Box::new(extend))),
         ("certify-wireguard", keyd::Request::CertifyWireGuard { network, epoch: Some(7) }),
         ("lease-wireguard", keyd::Request::LeaseWireGuard { network, epoch: 7 }),
     ]
@@ -150,6 +178,7 @@ fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
     vec![
         ("identity", keyd::Reply::Identity(identity)),
         ("session", keyd::Reply::SessionOpened(testing::destination(101))),
+        ("record", keyd::Reply::Record(Box::new(testing::record_with_primary(1)))),
         ("signature", keyd::Reply::Signature(testing::signed_charter(0).signature)),
         ("invite", keyd::Reply::Invite { code, grant: testing::grant(1) }),
         ("membership", keyd::Reply::Membership(testing::membership(1, 2))),
@@ -163,7 +192,12 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
     vec![
         ("status", meshd::Request::Status),
         ("peers", meshd::Request::Peers),
-        ("create-invite", meshd::Request::CreateInvite { expires_in: 3600, max_uses: Some(1) }),
+        (
+            "create-invite",
+            meshd::Request::CreateInvite { expires_in: 3600, max_uses: Some(1), addresses: Some(16) },
+        ),
+        ("revoke-invite", meshd::Request::RevokeInvite { id: "a2".to_owned(), with_members: true }),
+        ("grant", meshd::Request::Grant { node_id: testing::node(2).to_string(), addresses: 16 }),
         ("join", meshd::Request::Join { invite }),
         ("events", meshd::Request::Events { after: Some(place(7)), wait: 30_000, traffic: true }),
         ("config", meshd::Request::Config),
@@ -179,6 +213,15 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         subnet: "10.42.0.0/16".to_owned(),
         ipv4: Ipv4Addr::new(10, 42, 0, 1),
         ipv6: Ipv6Addr::LOCALHOST,
+        ranges: vec!["10.42.0.0/16".to_owned()],
+        addresses: 65_536,
+        addresses_left: 65_500,
+        displaced_by: Some(testing::node(3).to_string()),
+        conflicts: vec![meshd::Conflict {
+            node_id: testing::node(3).to_string(),
+            name: None,
+            range: "10.42.3.16/28".to_owned(),
+        }],
         members: 2,
     };
     let peer = meshd::Peer {
@@ -188,7 +231,9 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         ipv6: Ipv6Addr::LOCALHOST,
         public_key: "AAAA".to_owned(),
         endpoint: testing::destination(2).hash().b32(),
+        ranges: vec!["10.42.0.2/32".to_owned()],
         depth: 1,
+        inviters: vec![testing::node(0).to_string()],
         signed_at: 1_800_000_000,
         life: meshd::Life::Present,
         banned: false,
@@ -202,8 +247,14 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         queue_drops: 5,
         rx_drops: 6,
     };
+    let grant = meshd::Grant {
+        node_id: testing::node(2).to_string(),
+        ranges: vec!["10.42.0.2/32".to_owned(), "10.42.3.16/28".to_owned()],
+        addresses: 17,
+    };
     vec![
         ("joined", meshd::Reply::Joined(network)),
+        ("granted", meshd::Reply::Granted(grant)),
         ("peers", meshd::Reply::Peers(vec![peer])),
         ("events", meshd::Reply::Events(Box::new(events()))),
         ("config", meshd::Reply::Config(settings())),

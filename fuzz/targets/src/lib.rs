@@ -13,6 +13,7 @@ pub mod invite;
 pub mod ipc_frame;
 pub mod jsonrpc;
 pub mod key_store;
+pub mod merge_order;
 pub mod mesh_core;
 pub mod record;
 pub mod router_seed;
@@ -53,6 +54,7 @@ targets!(
     ipc_frame,
     jsonrpc,
     key_store,
+    merge_order,
     mesh_core,
     record,
     router_seed,

@@ -1,7 +1,14 @@
 //! `meshd`'s mesh: one member of a network, among members, strangers and liars.
 //!
 //! The input is a list of things that happen. Some datagrams are arbitrary bytes; others are rightly signed, or
-//! nearly so. Beside the mesh runs the simplest model of what it should know, and the two must agree.
+//! nearly so. Beside the mesh runs the simplest model of what it should know, and the two must agree:
+//!
+//! * Of each member the newest record counts, whose chain says what the member's addresses are.
+//! * A record is over if and only if an ending that is known voids its chain.
+//! * Two chains conflict where they part, if the certificates there delegate common addresses; the lower serial number
+//!   stands, or the later certificate if it replaces the earlier. Addresses change their holder so once an hour.
+//! * This node delegates no address to two members, and gives no number to two statements.
+//! * A member is banned for statements that it has signed itself, and for nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -14,19 +21,22 @@ use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::{self, Life, What};
 use i2plan_ipc::secret::SecretText;
-use i2plan_meshd::core::state::{self, State};
+use i2plan_meshd::core::state::{self, Ending, State};
 use i2plan_meshd::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
 use i2plan_proto::accusation::Accusation;
-use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
-use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::destination::{
+    Destination, DestinationHash, DestinationProof, DestinationRole, ProvenDestination,
+};
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
-use i2plan_proto::invite::{Invite, InviteGrant, InviteKey, InviteSecret};
-use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Welcome};
-use i2plan_proto::membership::{Chain, Charter, Membership};
+use i2plan_proto::invite::{Invite, InviteGrant, InviteId, InviteKey, InviteSecret};
+use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
+use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation, Link, Membership};
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Message, Range};
 use i2plan_proto::pulse::{self, Pulse};
 use i2plan_proto::record::Record;
+use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::testing::{self, NOW};
 use i2plan_proto::wireguard::WireGuardCertificate;
 
@@ -40,6 +50,21 @@ const SUBSTITUTE: u8 = 210;
 
 /// Members that can appear: up to 8 by a chain of that length, the others invited by the founder.
 const MEMBERS: u8 = 40;
+
+/// Chains that a member can have: the first, that of a new membership, one with more addresses, one by another member.
+const VARIANTS: u8 = 4;
+
+/// Offences within an hour that lead to a ban.
+const STRIKES: u32 = 5;
+
+/// Contested addresses change their holder once in this time.
+const SETTLED: Duration = Duration::from_secs(3600);
+
+/// Addresses that were in use are not given to another member for this time, seconds.
+const WAIT: u64 = 30 * 24 * 3600;
+
+/// Records of members whose keys have expired for longer than this are not taken, seconds.
+const FORGET_AFTER: u64 = 7 * 24 * 3600;
 
 /// What one event may make the mesh do at once.
 const MAX_ACTIONS: usize = 64;
@@ -55,7 +80,8 @@ pub fn run(input: &[u8]) {
 fn play(input: &[u8]) -> World {
     let mut choices = Unstructured::new(input);
     let start = choices.arbitrary::<u8>().unwrap_or(0);
-    let mut world = World::new(start & 1 != 0, start & 2 == 0);
+    let counter = if start & 4 == 0 { 0 } else { u64::MAX - 2 };
+    let mut world = World::new(start & 1 != 0, start & 2 == 0, counter);
     // Ends with the input.
     while !choices.is_empty() && world.step(&mut choices).is_ok() {
         world.settle();
@@ -75,23 +101,43 @@ enum Mood {
 }
 
 /// What the mesh should know of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Known {
-    sequence: u64,
-    /// Of its last word, which may be a pulse.
+    record: Record,
+    /// The number of its last statement, which may be a pulse.
     word: u64,
-    control: Destination,
-    home: Option<Destination>,
-    data: Destination,
-    ipv4: Ipv4Addr,
-    /// After this, Unix time in seconds, it may be forgotten.
-    not_after: u64,
 }
 
 impl Known {
     fn speaks_from(&self, from: &Destination) -> bool {
-        self.control == *from || self.home == Some(*from)
+        let primary = self.record.primary.as_ref().map(|primary| primary.destination);
+        self.record.control.destination == *from || primary == Some(*from)
     }
+
+    /// After this, Unix time in seconds, it may be forgotten.
+    fn not_after(&self) -> u64 {
+        self.record.wireguard.value.not_after
+    }
+}
+
+/// What this node has delegated, or has been seen to have delegated.
+#[derive(Debug, Clone)]
+struct Issued {
+    chain: Chain,
+    ended_at: Option<u64>,
+}
+
+impl Issued {
+    fn last(&self) -> &Link {
+        self.chain.last().expect("the founder is delegated nothing")
+    }
+}
+
+/// What a user waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Revoke(NodeId),
+    Other,
 }
 
 struct World {
@@ -105,20 +151,37 @@ struct World {
     old_disk: Vec<u8>,
     disk_full: bool,
     network: Option<NetworkId>,
+    charter: Option<Charter>,
+    /// This node's own chain, while it is a member.
+    chain: Option<Chain>,
     members: BTreeMap<NodeId, Known>,
+    endings: Vec<Ending>,
+    /// When contested addresses have changed their holder.
+    changes: Vec<(AddressRange, Duration)>,
+    issued: Vec<Issued>,
+    /// Statements that no honest node signs, by who has signed them.
+    offences: BTreeMap<NodeId, u32>,
+    /// It has been started again, and no member has compared notes with it since.
+    must_compare: bool,
     /// Every record that its node has signed and that is right in all its parts.
     genuine: HashSet<Vec<u8>>,
-    last_sequence: u64,
+    /// The highest number that this node has given to a statement.
+    last_number: u64,
     invites: Vec<Invite>,
     grants: BTreeMap<InviteKey, InviteGrant>,
     certified: BTreeMap<InviteKey, BTreeSet<NodeId>>,
-    commands: BTreeSet<CommandId>,
+    commands: BTreeMap<CommandId, Command>,
+    revoked_invites: BTreeSet<InviteId>,
     next_command: CommandId,
     /// Whose invites were tried.
     asked: BTreeSet<u8>,
     sent: Vec<(Destination, Vec<u8>)>,
     /// How often it was asked for something.
     questions: usize,
+    /// `keyd` has failed, so that uses and addresses may be taken for which there is no certificate.
+    has_failed: bool,
+    /// It has begun to compare notes with others since it was started again.
+    is_catching_up: bool,
     /// Datagrams of each sender since none had been heard for long.
     said: HashMap<DestinationHash, u32>,
     /// The other members as one knows them who was told of them at the start and follows the events.
@@ -127,17 +190,12 @@ struct World {
 
 impl World {
     /// A node that is a member already or not yet, and has a session for data or not.
-    fn new(is_member: bool, session: bool) -> Self {
-        let me = node(ME);
-        let mut state = State::new(me);
+    fn new(is_member: bool, session: bool, counter: u64) -> Self {
+        let mut state = State::new(node(ME));
+        state.counter = counter;
         if is_member {
-            state.membership = Some(state::Membership {
-                charter: charter().clone(),
-                chain: member(ME).value.chain.clone(),
-                ipv4: Ipv4Subnet::DEFAULT.address_of(&me, 0),
-                last_sequence: 0,
-                epoch: None,
-            });
+            let (charter, chain) = (charter().clone(), chain(ME, 0).clone());
+            state.membership = Some(state::Membership { charter, chain, epoch: None });
         }
         let now = Now { monotonic: Duration::from_secs(5), unix: Duration::from_secs(NOW) };
         let disk = state.to_bytes();
@@ -151,17 +209,27 @@ impl World {
             disk,
             disk_full: false,
             network: is_member.then(network),
+            charter: is_member.then(|| charter().value.clone()),
+            chain: is_member.then(|| chain(ME, 0).clone()),
             members: BTreeMap::new(),
+            endings: Vec::new(),
+            changes: Vec::new(),
+            issued: Vec::new(),
+            offences: BTreeMap::new(),
+            must_compare: false,
             genuine: HashSet::new(),
-            last_sequence: 0,
+            last_number: counter,
             invites: Vec::new(),
             grants: BTreeMap::new(),
             certified: BTreeMap::new(),
-            commands: BTreeSet::new(),
+            commands: BTreeMap::new(),
+            revoked_invites: BTreeSet::new(),
             next_command: 0,
             asked: BTreeSet::new(),
             sent: Vec::new(),
             questions: 0,
+            has_failed: false,
+            is_catching_up: false,
             said: HashMap::new(),
             followed: BTreeMap::new(),
         };
@@ -176,7 +244,11 @@ impl World {
             self.pass(Duration::from_secs(10));
             self.said.clear();
         }
-        match choices.arbitrary::<u8>()? % 16 {
+        let kind = choices.arbitrary::<u8>()?;
+        if kind >= 0xc0 {
+            return self.step_of_membership(kind, choices);
+        }
+        match kind % 16 {
             0 => {
                 let (from, len) = (any_destination(choices)?, choices.arbitrary::<u16>()?);
                 let len = usize::from(len).min(choices.len());
@@ -198,9 +270,9 @@ impl World {
                 for _ in 0..choices.arbitrary::<u8>()? % 8 {
                     entries.push(Entry {
                         node: node(choices.arbitrary::<u8>()? % MEMBERS),
-                        record: any_sequence(choices)?,
+                        record: any_number(choices)?,
                         pulse: 0,
-                        revoked: false,
+                        ended: choices.ratio(1, 8)?,
                     });
                 }
                 let number = choices.arbitrary::<u8>()?.into();
@@ -231,20 +303,29 @@ impl World {
             6 => self.pass(Duration::from_millis(choices.arbitrary::<u16>()?.into())),
             7 => self.pass(Duration::from_secs(choices.arbitrary::<u16>()?.into())),
             8 => {
-                let seconds = u64::from(choices.arbitrary::<u32>()?);
-                self.now.unix = Duration::from_secs(seconds.saturating_mul(2));
+                let seconds = match choices.arbitrary::<u32>()? {
+                    // The end of the year 9999.
+                    u32::MAX => 253_402_300_799,
+                    seconds => u64::from(seconds).saturating_mul(2),
+                };
+                self.now.unix = Duration::from_secs(seconds);
                 self.latest = self.latest.max(self.now.unix);
             }
             9 => {
                 let (expires_in, uses) = (choices.arbitrary::<u16>()?, choices.arbitrary::<u8>()?);
-                let command = self.command();
+                let command = self.command(Command::Other);
                 let uses = (uses != 0xff).then_some(u32::from(uses));
-                self.mesh.create_invite(command, expires_in.into(), uses, self.now);
+                let addresses = match choices.arbitrary::<u8>()? {
+                    number @ 1..=20 => Some(1 << number),
+                    0xff => Some(choices.arbitrary()?),
+                    _ => None,
+                };
+                self.mesh.create_invite(command, expires_in.into(), uses, addresses, self.now);
             }
             10 => {
                 let inviter = choices.arbitrary::<u8>()? % 3;
                 self.asked.insert(inviter);
-                let command = self.command();
+                let command = self.command(Command::Other);
                 self.mesh.join(command, &testing::invite(inviter).to_code(), self.now);
             }
             11 => self.welcome(choices)?,
@@ -286,70 +367,228 @@ impl World {
         Ok(())
     }
 
-    fn command(&mut self) -> CommandId {
+    /// What users do with memberships, and what members say of theirs.
+    fn step_of_membership(&mut self, kind: u8, choices: &mut Unstructured<'_>) -> Result<()> {
+        let any_id = |choices: &mut Unstructured<'_>| Ok(node(choices.arbitrary::<u8>()? % 60).to_string());
+        match kind % 16 {
+            0..=3 => {
+                let from = any_destination(choices)?;
+                let mut items = Vec::new();
+                for _ in 0..=choices.arbitrary::<u8>()? % 3 {
+                    items.push(self.any_ending(choices)?);
+                }
+                self.deliver(&from, &to_me(&Message::news(items)));
+            }
+            4 | 5 => self.publish_of_joiner(choices)?,
+            6 => {
+                let from = any_destination(choices)?;
+                let chain = self.any_grant(choices)?;
+                self.deliver(&from, &to_me(&Message::Grant(Box::new(chain))));
+            }
+            7 | 8 => {
+                let number = choices.arbitrary::<u8>()? % 200;
+                let command = self.command(Command::Revoke(node(number)));
+                self.mesh.revoke(command, &node(number).to_string(), self.now);
+            }
+            9 => {
+                let index = usize::from(choices.arbitrary::<u8>()?);
+                let with_members = choices.arbitrary()?;
+                let Some(id) = self.invites.get(index % self.invites.len().max(1)).map(Invite::id) else {
+                    return Ok(());
+                };
+                self.revoked_invites.insert(id);
+                let command = self.command(Command::Other);
+                self.mesh.revoke_invite(command, &id.to_string(), with_members, self.now);
+            }
+            10 => {
+                let (number, size) = (choices.arbitrary::<u8>()? % 200, choices.arbitrary::<u8>()?);
+                let command = self.command(Command::Other);
+                let addresses = if size == 0xff { choices.arbitrary()? } else { 1 << (size % 20) };
+                self.mesh.grant(command, &node(number).to_string(), addresses, self.now);
+            }
+            11 => {
+                let (id, seconds) = (any_id(choices)?, choices.arbitrary::<u16>()?);
+                let command = self.command(Command::Other);
+                let duration = (seconds != 0).then_some(u64::from(seconds));
+                self.mesh.add_ban(command, &id, "a reason".to_owned(), duration, self.now);
+            }
+            12 => {
+                let id = any_id(choices)?;
+                let command = self.command(Command::Other);
+                self.mesh.remove_ban(command, &id);
+            }
+            13 if choices.ratio(1, 4)? => {
+                let command = self.command(Command::Other);
+                self.mesh.leave(command, self.now);
+            }
+            13 => {
+                let command = self.command(Command::Other);
+                self.mesh.rotate_key(command, self.now);
+            }
+            _ => {
+                // A month, in which addresses become free again.
+                self.pass(Duration::from_secs(WAIT));
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: Command) -> CommandId {
         self.next_command += 1;
-        self.commands.insert(self.next_command);
+        self.commands.insert(self.next_command, command);
         self.next_command
     }
 
     /// A record of any member, right or nearly so.
     fn any_record(&mut self, choices: &mut Unstructured<'_>) -> Result<Signed<Record>> {
         let number = choices.arbitrary::<u8>()? % MEMBERS;
-        let mut record = member(number).clone();
-        let value = &mut record.value;
-        value.sequence = any_sequence(choices)?;
+        let mut value = member(number).value.clone();
+        value.sequence = any_number(choices)?;
         let change = choices.arbitrary::<u8>()?;
         if change & 1 != 0 {
-            value.control = any_destination(choices)?;
+            value.control =
+                proven(&network(), any_number_of_destination(choices)?, number, DestinationRole::Primary);
         }
         if change & 2 != 0 {
-            value.ipv4 = choices.arbitrary::<[u8; 4]>()?.into();
+            value.chain = chain(number, choices.arbitrary::<u8>()? % VARIANTS).clone();
         }
         if change & 4 != 0 {
             let other = choices.arbitrary::<u8>()? % MEMBERS;
             let mut certificate = value.wireguard.value.clone();
-            certificate.public_key = [other; 32];
+            certificate.key = member(other).value.wireguard.value.key;
             certificate.not_before = choices.arbitrary()?;
             certificate.not_after = choices.arbitrary()?;
             value.wireguard = signed(certificate, number);
         }
         if change & 8 != 0 {
-            value.home = Some(Box::new(any_destination(choices)?));
+            let (primary, fallback) =
+                (any_number_of_destination(choices)?, any_number_of_destination(choices)?);
+            value.primary = Some(Box::new(proven(&network(), primary, number, DestinationRole::Primary)));
+            value.control = proven(&network(), fallback, number, DestinationRole::Fallback);
         }
-        let right = match choices.arbitrary::<u8>()? % 8 {
-            0 => {
-                value.chain = member(number.wrapping_add(1) % MEMBERS).value.chain.clone();
-                false
-            }
-            1 => {
-                value.wireguard = testing::wireguard_certificate(number.wrapping_add(1));
-                false
-            }
-            2 => {
-                record = signed(record.value, number.wrapping_add(1));
-                return Ok(record);
-            }
-            3 => {
-                let mut bytes = signed(record.value.clone(), number).to_bytes();
-                let at = usize::from(choices.arbitrary::<u16>()?) % bytes.len();
-                bytes[at] ^= choices.arbitrary::<u8>()?.max(1);
-                return Ok(Signed::from_bytes(&bytes).unwrap_or(record));
-            }
-            _ => true,
-        };
+        if change & 16 != 0 {
+            value.issued_at = *choices.choose(&[0, self.now.unix.as_secs(), u64::MAX])?;
+        }
         // This node's own records come from its own keyd alone.
         let signer = if number == ME { 0 } else { number };
-        let record = signed(record.value, signer);
-        if right && number != ME {
-            self.genuine.insert(record.to_bytes());
+        let next = number.wrapping_add(1) % MEMBERS;
+        match choices.arbitrary::<u8>()? % 9 {
+            0 => value.chain = member(next).value.chain.clone(),
+            1 => value.wireguard = testing::wireguard_certificate(next),
+            2 => return Ok(signed(value, number.wrapping_add(1))),
+            3 => {
+                let record = signed(value, signer);
+                let mut bytes = record.to_bytes();
+                let at = usize::from(choices.arbitrary::<u16>()?) % bytes.len();
+                bytes[at] ^= choices.arbitrary::<u8>()?.max(1);
+                return Ok(Signed::from_bytes(&bytes)
+                    .unwrap_or_else(|_| signed(record.value, number.wrapping_add(1))));
+            }
+            8 => value.data = proven(&network(), number.wrapping_add(100), next, DestinationRole::Data),
+            _ => {
+                let is_right =
+                    value.wireguard.value.not_after.saturating_sub(value.wireguard.value.not_before)
+                        <= WireGuardCertificate::MAX_AGE;
+                let record = signed(value, signer);
+                if !is_right {
+                    self.note_offence(signer);
+                } else if number != ME {
+                    self.genuine.insert(record.to_bytes());
+                }
+                return Ok(record);
+            }
         }
-        Ok(record)
+        self.note_offence(signer);
+        Ok(signed(value, signer))
+    }
+
+    /// A node has signed what no honest node signs.
+    fn note_offence(&mut self, number: u8) {
+        *self.offences.entry(node(number)).or_default() += 1;
+    }
+
+    /// The end of a membership, rightly signed by one who may, or nearly so.
+    fn any_ending(&mut self, choices: &mut Unstructured<'_>) -> Result<Item> {
+        let number = choices.arbitrary::<u8>()? % MEMBERS;
+        let variant = choices.arbitrary::<u8>()? % VARIANTS;
+        let ended = match &self.chain {
+            Some(own) if number == ME && own.network() == network() => own.clone(),
+            _ => chain(number, variant).clone(),
+        };
+        let issued_at = *choices.choose(&[0, NOW, u64::MAX])?;
+        let place = usize::from(choices.arbitrary::<u8>()?) % ended.depth().max(1);
+        let above =
+            ended.ancestors().nth(place).and_then(number_of).filter(|above| *above != ME).unwrap_or(0);
+        let wrong = choices.arbitrary::<u8>()?;
+        Ok(match choices.arbitrary::<u8>()? % 8 {
+            0 | 1 if number != ME || wrong == 7 => {
+                let signer = if number == ME { 0 } else { number };
+                let last_serial = last_serial(number);
+                let resignation = Resignation { chain: ended, last_serial, issued_at };
+                Item::Resignation(Box::new(signed(resignation, signer)))
+            }
+            2 => {
+                let (issuer, target) =
+                    (node(above), Target::Invite(chain(above, 0).clone(), testing::invite(number).id()));
+                Item::Revocation(Box::new(signed(Revocation { issuer, target, issued_at }, above)))
+            }
+            3 => {
+                // One who is not above signs it.
+                let other = if wrong % MEMBERS == ME { 0 } else { wrong % MEMBERS };
+                if !ended.is_ancestor(&node(other)) {
+                    self.note_offence(other);
+                }
+                let revocation =
+                    Revocation { issuer: node(other), target: Target::Certificate(ended), issued_at };
+                Item::Revocation(Box::new(signed(revocation, other)))
+            }
+            kind => {
+                let target = Target::Certificate(ended);
+                let issuer = node(above);
+                if !target.chain().is_ancestor(&issuer) {
+                    self.note_offence(above);
+                }
+                let signer = if kind == 4 { above.wrapping_add(1) } else { above };
+                let signer = if signer == ME { 2 } else { signer };
+                Item::Revocation(Box::new(signed(Revocation { issuer, target, issued_at }, signer)))
+            }
+        })
+    }
+
+    /// A chain with which the founder delegates more addresses to this node, or nearly so.
+    fn any_grant(&mut self, choices: &mut Unstructured<'_>) -> Result<Chain> {
+        let (wrong, more) = (choices.arbitrary::<u8>()?, choices.arbitrary::<u8>()? % 16);
+        let serial = 20 + u64::from(choices.arbitrary::<u8>()?);
+        let mut ranges: Vec<AddressRange> = testing::ranges(ME).iter().copied().collect();
+        if wrong == 1 {
+            ranges.clear();
+        }
+        ranges.push(AddressRange::of_size(0x0a2a_7000 + u32::from(more) * 256, 256).expect("aligned"));
+        let ranges = AddressRanges::new(ranges).expect("ranges that lie apart");
+        let grant = Delegation { ranges, serial, ..testing::delegation(0, ME) };
+        let founder = Chain::founder(&charter().value);
+        let signer = if wrong == 2 { 3 } else { 0 };
+        Ok(founder.appended(&signed(founder.certificate(grant), signer)))
+    }
+
+    /// A node that this node has admitted publishes its record.
+    fn publish_of_joiner(&mut self, choices: &mut Unstructured<'_>) -> Result<()> {
+        let (index, sequence) = (usize::from(choices.arbitrary::<u8>()?), any_number(choices)?);
+        let Some(issued) = self.issued.get(index % self.issued.len().max(1)) else { return Ok(()) };
+        let Some(number) = number_of(issued.chain.subject()).filter(|number| *number != ME) else {
+            return Ok(());
+        };
+        let record = signed(Record { sequence, ..record_of(number, issued.chain.clone()) }, number);
+        self.genuine.insert(record.to_bytes());
+        let items = vec![Item::Record(Box::new(record))];
+        self.deliver(&testing::destination(number), &to_me(&Message::news(items)));
+        Ok(())
     }
 
     /// A pulse or an accusation, rightly signed or not. None says that its member is gone for good.
     fn any_word(&mut self, choices: &mut Unstructured<'_>) -> Result<Item> {
         let (number, other) = (choices.arbitrary::<u8>()? % MEMBERS, choices.arbitrary::<u8>()? % MEMBERS);
-        let sequence = any_sequence(choices)?;
+        let sequence = any_number(choices)?;
         let signer = if choices.ratio(1, 4)? { number.wrapping_add(1) } else { number };
         let signer = if signer == ME { 0 } else { signer };
         Ok(if choices.arbitrary()? {
@@ -365,74 +604,215 @@ impl World {
         })
     }
 
-    /// Whether nothing from there is looked at, since all who take messages there are banned.
+    /// Whether nothing from there is looked at, since a member that takes messages there is banned.
     fn is_shut_out(&self, from: &Destination) -> bool {
         let bans = self.mesh.ban_reports();
-        let mut owners = self.members.iter().filter(|(_, known)| known.speaks_from(from)).peekable();
-        owners.peek().is_some()
-            && owners.all(|(node, _)| bans.iter().any(|ban| ban.node_id == node.to_string()))
+        let mut owners = self.members.iter().filter(|(_, known)| known.speaks_from(from));
+        owners.any(|(node, _)| bans.iter().any(|ban| ban.node_id == node.to_string()))
     }
 
     /// A datagram comes in. The model learns from it what it should.
     fn deliver(&mut self, from: &Destination, payload: &[u8]) {
         *self.said.entry(from.hash()).or_default() += 1;
         let was_member = self.mesh.network().is_some();
-        if self.is_shut_out(from) {
-            self.mesh.on_datagram(from, payload, self.now);
+        let counter = self.mesh.state().counter;
+        let (is_shut_out, speaks) = (self.is_shut_out(from), self.mesh.published_key().is_some());
+        self.mesh.on_datagram(from, payload, self.now);
+        if is_shut_out {
             return;
         }
-        self.mesh.on_datagram(from, payload, self.now);
         let datagram =
             (payload.len() <= message::MAX_LEN).then(|| Datagram::from_bytes(payload).ok()).flatten();
         let here = testing::destination(ME).hash().into();
-        match datagram.filter(|datagram| datagram.to == here).map(|datagram| datagram.message) {
-            Some(
-                Message::News(gossip)
-                | Message::Ping(_, gossip)
-                | Message::Ack(_, gossip)
-                | Message::PingRequest(_, _, gossip)
-                | Message::Compare(_, gossip),
-            ) if was_member => {
+        let Some(message) = datagram.filter(|datagram| datagram.to == here).map(|datagram| datagram.message)
+        else {
+            return;
+        };
+        if let Message::Compare(..) = message {
+            let is_member = self.members.values().any(|known| known.speaks_from(from));
+            if is_member && speaks && self.must_compare {
+                (self.must_compare, self.is_catching_up) = (false, true);
+            }
+        }
+        match message {
+            Message::News(gossip)
+            | Message::Ping(_, gossip)
+            | Message::Ack(_, gossip)
+            | Message::PingRequest(_, _, gossip)
+            | Message::Compare(_, gossip)
+                if was_member =>
+            {
                 for item in gossip.items {
                     match item {
-                        Item::Record(record) => self.learn(vec![*record]),
+                        Item::Record(record) if record.value.node == node(ME) => {
+                            self.learn_own(&record, counter)
+                        }
+                        Item::Record(record) => self.learn(*record, true),
                         Item::Pulse(pulse) if pulse.verify().is_ok() => self.learn_pulse(&pulse.value),
+                        Item::Revocation(revocation) => self.end(Ending::Revocation(revocation)),
+                        Item::Resignation(resignation) => self.end(Ending::Resignation(resignation)),
                         _ => {}
                     }
                 }
             }
-            Some(Message::JoinReply(JoinReply::Welcome(welcome)))
+            Message::JoinReply(JoinReply::Welcome(welcome))
                 if !was_member && self.mesh.network().is_some() =>
             {
                 let asked = self.asked.iter().any(|number| testing::destination(*number) == *from);
                 assert!(asked, "somebody else than the inviter let this node in");
-                self.learn(welcome.records);
+                assert_eq!(welcome.chain.verify(&welcome.charter.value), Ok(()));
+                assert_eq!(*welcome.chain.subject(), node(ME));
+                (self.charter, self.chain) = (Some(welcome.charter.value), Some(welcome.chain));
+                welcome.records.into_iter().for_each(|record| self.learn(record, false));
+                self.must_compare = !self.members.is_empty();
             }
+            Message::Grant(chain) if was_member => self.learn_grant(*chain),
             _ => {}
         }
     }
 
-    /// The newest record of each node counts, whoever brings it.
-    fn learn(&mut self, records: Vec<Signed<Record>>) {
-        if self.mesh.network() != Some(network()) {
+    /// The newest record of each node counts, whoever brings it, unless its membership is over or its addresses are
+    /// another's.
+    fn learn(&mut self, record: Signed<Record>, checks_time: bool) {
+        let value = &record.value;
+        let is_newer =
+            self.members.get(&value.node).is_none_or(|known| known.record.sequence < value.sequence);
+        let is_here = self.charter.as_ref().map(Charter::network) == Some(value.network());
+        if !is_newer || !is_here || value.node == node(ME) || !self.is_genuine(&record) {
             return;
         }
-        for record in records {
-            let value = &record.value;
-            let known = self.members.get(&value.node).map(|known| known.sequence);
-            let newer = known.is_none_or(|known| known < value.sequence);
-            let mut own = (0..64).map(|attempt| Ipv4Subnet::DEFAULT.address_of(&value.node, attempt));
-            let derived = own.any(|address| address == value.ipv4);
-            if newer && value.node != node(ME) && derived && self.is_genuine(&record) {
-                let word = self.members.get(&value.node).map_or(0, |known| known.word);
-                let known = known_of(&record);
-                self.members.insert(value.node, Known { word: word.max(known.word), ..known });
-            }
+        if checks_time && !self.is_timely(value) {
+            return;
+        }
+        if checks_time {
+            self.learn_issued(&value.chain);
+        }
+        if self.endings.iter().any(|ending| ending.voids(&value.chain).is_some()) {
+            return;
+        }
+        // Its own record before does not conflict with it.
+        let others = self.members.values().map(|known| &known.record);
+        let others =
+            others.filter(|other| other.node != value.node).map(|other| &other.chain).chain(&self.chain);
+        let others: Vec<&Chain> = others.collect();
+        let conflicts: Vec<(&Link, &Link)> =
+            others.iter().filter_map(|other| conflict(&value.chain, other)).collect();
+        if conflicts.iter().any(|(mine, theirs)| !stands(mine, theirs)) {
+            return;
+        }
+        let is_known = |link: &Link| {
+            others.iter().any(|chain| chain.links().contains(link))
+                || self
+                    .members
+                    .get(&value.node)
+                    .is_some_and(|known| known.record.chain.links().contains(link))
+        };
+        let contested: Vec<AddressRange> = conflicts
+            .iter()
+            .filter(|(mine, theirs)| !(mine.replaces && theirs.since < mine.since) && !is_known(mine))
+            .flat_map(|(mine, theirs)| {
+                mine.ranges.iter().filter(|range| theirs.ranges.iter().any(|other| range.overlaps(other)))
+            })
+            .copied()
+            .collect();
+        let now = self.now.monotonic;
+        self.changes.retain(|(_, at)| now < *at + SETTLED);
+        if contested.iter().any(|range| self.changes.iter().any(|(other, _)| other.overlaps(range))) {
+            return;
+        }
+        let fallen: Vec<Link> = conflicts.iter().map(|(_, theirs)| (*theirs).clone()).collect();
+        self.changes.extend(contested.into_iter().map(|range| (range, now)));
+        let node = value.node;
+        self.members.retain(|other, known| {
+            *other == node || !known.record.chain.links().iter().any(|link| fallen.contains(link))
+        });
+        let word = self.members.get(&node).map_or(0, |known| known.word).max(value.sequence);
+        self.members.insert(node, Known { record: record.value, word });
+    }
+
+    /// Not from the future, and with a key that has begun and has not been over for long.
+    fn is_timely(&self, record: &Record) -> bool {
+        let unix = self.now.unix.as_secs();
+        let latest = unix.saturating_add(WireGuardCertificate::CLOCK_TOLERANCE);
+        let certificate = &record.wireguard.value;
+        record.issued_at.max(certificate.not_before) <= latest
+            && unix <= certificate.not_after.saturating_add(FORGET_AFTER)
+    }
+
+    /// What this node has delegated is found in the chains of others.
+    fn learn_issued(&mut self, chain: &Chain) {
+        let Some(place) = chain.ancestors().position(|issuer| *issuer == node(ME)) else { return };
+        let mut chain = chain.clone();
+        while chain.depth() > place + 1 {
+            chain = chain.parent().expect("a chain with links");
+        }
+        let is_ended = self.endings.iter().any(|ending| ending.voids(&chain).is_some());
+        if !is_ended && !self.issued.iter().any(|issued| issued.chain == chain) {
+            self.issued.push(Issued { chain, ended_at: None });
         }
     }
 
+    /// A record of this node that it has forgotten says which is its chain.
+    fn learn_own(&mut self, record: &Signed<Record>, counter: u64) {
+        let is_here = self.charter.as_ref().map(Charter::network) == Some(record.value.network());
+        let is_over = self.endings.iter().any(|ending| ending.voids(&record.value.chain).is_some());
+        if is_here
+            && counter < record.value.sequence
+            && !is_over
+            && self.is_genuine(record)
+            && self.is_timely(&record.value)
+        {
+            self.chain = Some(record.value.chain.clone());
+        }
+    }
+
+    /// The inviter has delegated more addresses to this node.
+    fn learn_grant(&mut self, chain: Chain) {
+        let (Some(charter), Some(own)) = (&self.charter, &self.chain) else { return };
+        let (Some((inviter, before)), Some((issuer, after))) = (own.issued().last(), chain.issued().last())
+        else {
+            return;
+        };
+        let is_more = issuer == inviter
+            && before.serial < after.serial
+            && before.ranges.address() == after.ranges.address()
+            && before.ranges.iter().all(|range| after.ranges.cover(range));
+        let is_over = self.endings.iter().any(|ending| ending.voids(&chain).is_some());
+        if *chain.subject() == node(ME) && is_more && !is_over && chain.verify(charter).is_ok() {
+            self.chain = Some(chain);
+        }
+    }
+
+    /// The end of a membership ends every record whose chain it voids, and this node's own membership.
+    fn end(&mut self, ending: Ending) {
+        let (Some(charter), Some(own)) = (&self.charter, &self.chain) else { return };
+        if ending.verify(charter).is_err() || self.is_moot(&ending) {
+            return;
+        }
+        if ending.voids(own).is_some() {
+            (self.charter, self.chain) = (None, None);
+            return;
+        }
+        self.members.retain(|_, known| ending.voids(&known.record.chain).is_none());
+        let unix = self.now.unix.as_secs();
+        for issued in self.issued.iter_mut().filter(|issued| issued.ended_at.is_none()) {
+            issued.ended_at = ending.voids(&issued.chain).map(|_| unix);
+        }
+        self.endings.push(ending);
+    }
+
+    /// Whether the signer of an ending was no member any more.
+    fn is_moot(&self, ending: &Ending) -> bool {
+        let is_certificate = match ending {
+            Ending::Revocation(revocation) => matches!(revocation.value.target, Target::Certificate(_)),
+            Ending::Resignation(_) => true,
+        };
+        let standing = ending.chain().depth().saturating_sub(usize::from(is_certificate));
+        self.endings.iter().any(|other| other.voids(ending.chain()).is_some_and(|at| at < standing))
+    }
+
     fn learn_pulse(&mut self, pulse: &Pulse) {
-        if self.mesh.network() == Some(pulse.network)
+        if self.charter.as_ref().map(Charter::network) == Some(pulse.network)
             && let Some(known) = self.members.get_mut(&pulse.node)
         {
             known.word = known.word.max(pulse.sequence);
@@ -510,7 +890,7 @@ impl World {
         let from = if choices.ratio(1, 4)? { any_destination(choices)? } else { testing::destination(0) };
         let welcome = Welcome {
             charter: if choices.ratio(1, 8)? { testing::signed_charter(1) } else { charter().clone() },
-            chain: member(if choices.ratio(1, 8)? { 2 } else { ME }).value.chain.clone(),
+            chain: chain(if choices.ratio(1, 8)? { 2 } else { ME }, 0).clone(),
             records,
         };
         self.deliver(&from, &to_me(&Message::JoinReply(JoinReply::Welcome(Box::new(welcome)))));
@@ -534,19 +914,22 @@ impl World {
 
     /// Carries out what the mesh wants, until it wants nothing more.
     fn settle(&mut self) {
-        if self.network.is_some() {
-            assert_eq!(self.mesh.network(), self.network, "a member changed its network");
-        }
-        self.network = self.mesh.network();
         for _ in 0..64 {
-            let Turn { save, actions, events } = self.mesh.take_turn();
+            let Turn { save, actions, events, .. } = self.mesh.take_turn();
+            if let (Some(before), Some(after)) = (self.network, self.mesh.network())
+                && !events.iter().any(|event| matches!(event, What::NetworkLeft { .. }))
+            {
+                assert_eq!(before, after, "a member changed its network");
+            }
+            self.network = self.mesh.network();
             self.follow(&events);
             assert!(actions.len() <= MAX_ACTIONS, "{} actions at once", actions.len());
             if save {
                 if self.disk_full {
+                    self.has_failed = true;
                     let error = ApiError::internal("the disk is full");
                     for (command, _) in self.mesh.on_save_failed(actions, &error, self.now) {
-                        assert!(self.commands.remove(&command), "a command was answered twice");
+                        assert!(self.commands.remove(&command).is_some(), "a command was answered twice");
                     }
                     return;
                 }
@@ -568,7 +951,24 @@ impl World {
     fn follow(&mut self, events: &[What]) {
         for event in events.iter().cloned() {
             match event {
-                What::NetworkLeft { .. } => self.followed.clear(),
+                What::NetworkLeft { .. } => {
+                    self.followed.clear();
+                    self.leave();
+                }
+                What::NetworkJoined { .. } => {
+                    let state = self.mesh.state();
+                    let membership = state.membership.expect("it is a member");
+                    self.charter.get_or_insert(membership.charter.value);
+                    self.chain.get_or_insert(membership.chain);
+                }
+                What::BanAdded { node_id, reason: meshd::BanReason::InvalidMessages } => {
+                    let is_offender =
+                        |(node, count): (&NodeId, &u32)| node.to_string() == node_id && *count >= STRIKES;
+                    assert!(
+                        self.offences.iter().any(is_offender),
+                        "a ban of one that has signed nothing wrong"
+                    );
+                }
                 What::MemberAdded { node_id, name } => {
                     let before = self.followed.insert(node_id, (name, Life::Present));
                     assert!(before.is_none(), "added twice");
@@ -581,7 +981,7 @@ impl World {
                     // One whose key has expired may be forgotten, and come back by a record from before.
                     let latest = self.latest.as_secs();
                     let kept = |node: &NodeId| node.to_string() != node_id;
-                    self.members.retain(|node, known| kept(node) || known.not_after >= latest);
+                    self.members.retain(|node, known| kept(node) || known.not_after() >= latest);
                 }
                 What::MemberLife { node_id, life, .. } => {
                     let known = self.followed.get_mut(&node_id).expect("a life before it was added");
@@ -604,6 +1004,17 @@ impl World {
         }
     }
 
+    /// This node is in no network any more.
+    fn leave(&mut self) {
+        (self.charter, self.chain) = (None, None);
+        self.members.clear();
+        self.endings.clear();
+        self.changes.clear();
+        self.issued.clear();
+        self.unanswered.clear();
+        self.must_compare = false;
+    }
+
     fn known(&self) -> BTreeMap<String, (String, Life)> {
         let reports = self.mesh.peer_reports(self.now).into_iter();
         reports.map(|(_, peer)| (peer.node_id, (peer.name, peer.life))).collect()
@@ -621,17 +1032,36 @@ impl World {
                 self.mesh.on_found(hash, found, self.now);
             }
             Action::Ask(ticket, request) if self.mood == Mood::Silent => {
+                self.check_asked(&request);
+                self.has_failed = true;
                 self.unanswered.push((ticket, *request));
                 let certifying = |(_, request): &&(Ticket, keyd::Request)| {
                     matches!(request, keyd::Request::CertifyMember(_))
                 };
                 assert!(self.unanswered.iter().filter(certifying).count() <= MAX_CERTIFYING);
             }
-            Action::Ask(ticket, request) => self.answer(ticket, *request),
+            Action::Ask(ticket, request) => {
+                self.check_asked(&request);
+                self.answer(ticket, *request);
+            }
             Action::Answer(command, result) => {
-                assert!(self.commands.remove(&command), "a command was answered twice");
-                if let Ok(meshd::Reply::Invite(invite)) = *result {
-                    self.invites.push(invite.invite.expose().parse().expect("a whole invite code"));
+                let command = self.commands.remove(&command).expect("a command was answered twice");
+                match (command, *result) {
+                    (_, Ok(meshd::Reply::Invite(invite))) => {
+                        self.invites.push(invite.invite.expose().parse().expect("a whole invite code"));
+                    }
+                    (Command::Revoke(node), Ok(meshd::Reply::Revoked(_))) => {
+                        assert!(!self.members.contains_key(&node), "it is said to be revoked and is not");
+                        assert!(self.mesh.record_of(&node).is_none(), "it is said to be revoked and is not");
+                        let state = self.mesh.state();
+                        let mut by_me =
+                            state.endings.iter().filter(|ending| *ending.signer() == self::node(ME));
+                        assert!(
+                            by_me.any(|ending| *ending.chain().subject() == node),
+                            "others cannot learn of it"
+                        );
+                    }
+                    _ => {}
                 }
             }
         }
@@ -658,9 +1088,9 @@ impl World {
                 &passed_on
             }
             Message::JoinReply(JoinReply::Welcome(welcome)) => {
-                let network = welcome.charter.value.network();
-                assert_eq!(Some(network), self.mesh.network());
-                assert_eq!(welcome.chain.verify(&network), Ok(()));
+                assert_eq!(Some(welcome.charter.value.network()), self.mesh.network());
+                assert_eq!(welcome.chain.verify(&welcome.charter.value), Ok(()));
+                assert_eq!(welcome.chain.parent(), self.chain, "a certificate that others do not take");
                 let joiner = welcome.chain.subject();
                 let asked = (0..200).find(|number| node(*number) == *joiner);
                 assert_eq!(asked.map(testing::destination).as_ref(), Some(to), "a welcome for somebody else");
@@ -672,6 +1102,16 @@ impl World {
                 assert_eq!(request.body.value.control, from, "it comes from elsewhere than it says");
                 return;
             }
+            Message::JoinReply(JoinReply::Refused { invite, refusal }) => {
+                return self.check_refused(invite, *refusal);
+            }
+            Message::Grant(chain) => {
+                assert_eq!(Some(chain.verify(self.charter.as_ref().expect("a member"))), Some(Ok(())));
+                assert_eq!(chain.parent(), self.chain, "a certificate that others do not take");
+                let known = self.members.get(chain.subject()).expect("it is a member");
+                assert!(known.speaks_from(to), "more addresses for somebody else");
+                return;
+            }
             _ => return,
         };
         for record in records {
@@ -679,13 +1119,96 @@ impl World {
         }
     }
 
-    fn answer(&mut self, ticket: Ticket, request: keyd::Request) {
-        let reply = if self.mood == Mood::Failing {
-            Err(ApiError::unavailable("keyd is not there"))
-        } else {
-            self.sign(request)
+    /// A joiner is refused for the reason that it is told.
+    fn check_refused(&self, invite: &InviteKey, refusal: Refusal) {
+        let grant = self.grants.get(invite);
+        let certified = self.certified.get(invite).map_or(0, BTreeSet::len);
+        let is_reason = match refusal {
+            Refusal::Unknown => true,
+            Refusal::Expired => grant.is_some_and(|grant| grant.expires_at < self.now.unix.as_secs()),
+            Refusal::UsedUp => {
+                let is_ended = |issued: &Issued| issued.last().invite == invite.id();
+                let is_used = |limit| certified >= limit as usize || self.has_failed;
+                grant.is_some_and(|grant| {
+                    grant.uses.limit().is_some_and(is_used)
+                        || self.issued.iter().any(is_ended)
+                        || self.has_failed
+                })
+            }
+            Refusal::TooDeep => false,
+            // Who has asked is not told here.
+            Refusal::Above => self.chain.as_ref().is_some_and(|chain| chain.depth() > 0),
+            Refusal::Busy => {
+                let waiting = self.unanswered.iter();
+                let waiting =
+                    waiting.filter(|(_, request)| matches!(request, keyd::Request::CertifyMember(_)));
+                self.must_compare
+                    || self.is_catching_up
+                    || self.mesh.published_key().is_none()
+                    || waiting.count() >= MAX_CERTIFYING
+            }
+            Refusal::Revoked => self.revoked_invites.contains(&invite.id()),
+            // The addresses of joiners that keyd has refused to certify are reserved too.
+            Refusal::NoAddresses => grant.is_some(),
         };
+        assert!(is_reason, "refused without a reason: {refusal:?}");
+    }
+
+    fn answer(&mut self, ticket: Ticket, request: keyd::Request) {
+        if self.mood == Mood::Failing {
+            self.has_failed = true;
+            let error = ApiError::unavailable("keyd is not there");
+            return self.mesh.on_keyd(ticket, Err(error), self.now);
+        }
+        let revocation = match &request {
+            keyd::Request::SignRevocation(revocation, _) => Some((**revocation).clone()),
+            _ => None,
+        };
+        let reply = self.sign(request);
         self.mesh.on_keyd(ticket, reply, self.now);
+        if let Some(revocation) = revocation {
+            self.end(Ending::Revocation(Box::new(signed(revocation, ME))));
+        }
+    }
+
+    /// A number that this node gives to a statement is higher than all before, as long as there are higher ones.
+    fn count(&mut self, number: u64) {
+        assert!(number > self.last_number || number == u64::MAX, "the number {number} was used before");
+        self.last_number = number;
+    }
+
+    /// Addresses are chosen when `keyd` is asked. What is found in the chains of others later was forgotten.
+    fn check_asked(&self, request: &keyd::Request) {
+        match request {
+            keyd::Request::CertifyMember(certify) => {
+                let subject = &certify.request.body.value.joiner;
+                self.check_delegated(subject, &certify.ranges, certify.replaces);
+            }
+            keyd::Request::ExtendMember(extend) => {
+                let before = &extend.certificate.value.grant;
+                self.check_delegated(&before.subject, &extend.ranges, before.replaces);
+            }
+            _ => {}
+        }
+    }
+
+    /// What this node delegates is its own to delegate, and not delegated to another.
+    fn check_delegated(&self, subject: &NodeId, ranges: &AddressRanges, replaces: bool) {
+        let (charter, chain) =
+            (self.charter.as_ref().expect("a member"), self.chain.as_ref().expect("a member"));
+        let unix = self.now.unix.as_secs();
+        let held = chain.ranges(&charter.subnet);
+        for range in ranges.iter() {
+            assert!(held.cover(range), "{range} is not this node's");
+            assert!(!range.contains(chain.address(&charter.subnet)), "{range} has this node's own address");
+        }
+        assert!(charter.subnet.is_host(ranges.address()));
+        let others = self.issued.iter().filter(|issued| issued.chain.subject() != subject);
+        for other in others.filter(|other| other.last().ranges.overlap(ranges)) {
+            let is_free = other.ended_at.is_some_and(|at| unix >= at.saturating_add(WAIT));
+            assert!(is_free, "addresses of {other:?} are delegated again");
+            assert!(replaces, "an earlier certificate for addresses is not replaced");
+        }
     }
 
     /// What an honest `keyd` answers. It finds nothing to refuse.
@@ -698,19 +1221,29 @@ impl World {
                 assert!([ME, SUBSTITUTE].map(testing::destination).contains(&control));
                 keyd::Reply::Signature(self.signature(&*body))
             }
-            keyd::Request::SignRecord(record) => {
+            keyd::Request::SignRecord(record, charter) => {
                 assert_eq!(record.node, me);
-                assert!(record.sequence > self.last_sequence, "a sequence number was used before");
-                self.last_sequence = record.sequence;
+                self.count(record.sequence);
                 assert_eq!(Some(record.network()), self.mesh.network());
-                let signature = self.signature(&*record);
-                self.genuine.insert(Signed { value: *record, signature }.to_bytes());
-                keyd::Reply::Signature(signature)
+                let record = signed(with_proofs(*record), ME);
+                assert_eq!(record.verify_for(&charter), Ok(()));
+                self.genuine.insert(record.to_bytes());
+                keyd::Reply::Record(Box::new(record))
+            }
+            keyd::Request::SignRevocation(revocation, charter) => {
+                let revocation = signed(*revocation, ME);
+                assert_eq!(revocation.verify_for(&charter), Ok(()));
+                keyd::Reply::Signature(revocation.signature)
+            }
+            keyd::Request::SignResignation(resignation, charter) => {
+                assert_eq!(*resignation.chain.subject(), me);
+                let resignation = signed(*resignation, ME);
+                assert_eq!(resignation.verify_for(&charter), Ok(()));
+                keyd::Reply::Signature(resignation.signature)
             }
             keyd::Request::SignPulse(pulse) => {
                 assert_eq!((pulse.node, Some(pulse.network)), (me, self.mesh.network()));
-                assert!(pulse.sequence > self.last_sequence, "a sequence number was used before");
-                self.last_sequence = pulse.sequence;
+                self.count(pulse.sequence);
                 keyd::Reply::Signature(self.signature(&pulse))
             }
             keyd::Request::SignAccusation(accusation) => {
@@ -718,39 +1251,52 @@ impl World {
                 assert_ne!(accusation.subject, me);
                 keyd::Reply::Signature(self.signature(&accusation))
             }
-            keyd::Request::CreateInvite(keyd::CreateInvite { network, expires_at, uses }) => {
+            keyd::Request::CreateInvite(create) => {
+                let keyd::CreateInvite { network, subnet, expires_at, uses, addresses } = create;
+                assert!(addresses.is_power_of_two());
                 let secret = InviteSecret([u8::try_from(self.grants.len()).unwrap_or(0xff); 32]);
                 let control = testing::destination(ME).hash();
-                let grant = InviteGrant {
-                    network,
-                    inviter: me,
-                    key: secret.key(),
-                    created_at: unix,
-                    expires_at,
-                    uses,
-                };
-                self.grants.insert(secret.key(), grant.clone());
-                let code = Invite { network, inviter: me, control, secret, expires_at }.to_code();
+                let (key, created_at) = (secret.key(), unix);
+                let grant =
+                    InviteGrant { network, inviter: me, key, created_at, expires_at, uses, addresses };
+                self.grants.insert(key, grant.clone());
+                let code = Invite { network, subnet, inviter: me, control, secret, expires_at }.to_code();
                 let code = SecretText::new(code.to_string());
                 keyd::Reply::Invite { code, grant: signed(grant, ME) }
             }
             keyd::Request::CertifyMember(certify) => {
-                let keyd::CertifyMember { grant, request } = *certify;
-                let (key, joiner) = (grant.value.key, request.body.value.joiner);
+                let keyd::CertifyMember { grant, request, parent, ranges, serial, replaces } = *certify;
+                let (key, subject) = (grant.value.key, request.body.value.joiner);
                 assert_eq!(self.grants.get(&key), Some(&grant.value), "an invite that this node never made");
                 assert_eq!((request.verify(), request.body.value.invite), (Ok(()), key));
+                assert!(!self.must_compare, "a joiner was admitted before notes were compared");
+                self.count(serial);
+                assert_eq!(ranges.size(), u64::from(grant.value.addresses));
                 let certified = self.certified.entry(key).or_default();
-                certified.insert(joiner);
+                certified.insert(subject);
                 let limit = grant.value.uses.limit().map_or(usize::MAX, |limit| limit as usize);
                 assert!(certified.len() <= limit, "an invite was used too often");
-                let membership = Membership {
-                    network: grant.value.network,
-                    issuer: me,
-                    subject: joiner,
+                let delegation = Delegation {
+                    subject,
                     invite: key.id(),
+                    ranges,
+                    serial,
+                    since: serial,
+                    replaces,
                     issued_at: unix,
                 };
-                keyd::Reply::Membership(signed(membership, ME))
+                keyd::Reply::Membership(self.certify(parent, delegation))
+            }
+            keyd::Request::ExtendMember(extend) => {
+                let keyd::ExtendMember { certificate, parent, ranges, serial } = *extend;
+                assert_eq!((certificate.verify(), certificate.value.issuer), (Ok(()), me));
+                let before = certificate.value.grant;
+                self.count(serial);
+                assert_eq!(before.ranges.address(), ranges.address());
+                assert!(before.ranges.iter().all(|range| ranges.cover(range)));
+                keyd::Reply::Membership(
+                    self.certify(parent, Delegation { ranges, serial, issued_at: unix, ..before }),
+                )
             }
             keyd::Request::CertifyWireGuard { network, epoch } => {
                 let epoch = epoch.unwrap_or_else(|| WireGuardCertificate::epoch_at(unix));
@@ -759,7 +1305,7 @@ impl World {
                     WireGuardCertificate {
                         network,
                         node: me,
-                        public_key: [0xaa; 32],
+                        key: testing::wireguard_secret(ME).proven(network, me),
                         epoch,
                         not_before,
                         not_after: not_before + WireGuardCertificate::MAX_AGE,
@@ -771,6 +1317,27 @@ impl World {
         })
     }
 
+    /// This node delegates addresses.
+    fn certify(&mut self, parent: CertificateId, delegation: Delegation) -> Signed<Membership> {
+        let own = self.chain.as_ref().expect("a member");
+        if parent != own.id() {
+            // It was asked for under a chain that is another meanwhile. The joiner asks again.
+            let certificate = own.certificate(delegation);
+            return signed(Membership { parent, ..certificate }, ME);
+        }
+        // Those that had them before have had their time.
+        let (subject, ranges) = (delegation.subject, delegation.ranges.clone());
+        self.issued.retain(|other| {
+            *other.chain.subject() == subject
+                || other.ended_at.is_none()
+                || !other.last().ranges.overlap(&ranges)
+        });
+        let certificate = signed(own.certificate(delegation), ME);
+        let chain = own.appended(&certificate);
+        self.issued.push(Issued { chain, ended_at: None });
+        certificate
+    }
+
     fn signature<T: Signable>(&self, value: &T) -> Signature {
         value.sign(key(ME))
     }
@@ -778,16 +1345,26 @@ impl World {
     /// The daemon starts anew with what is on the disk.
     fn restart(&mut self, disk: Vec<u8>) {
         let state = State::from_bytes(&disk, &node(ME)).expect("what was saved can be read");
+        self.network = state.membership.as_ref().map(|membership| membership.charter.value.network());
+        self.charter = state.membership.as_ref().map(|membership| membership.charter.value.clone());
+        self.chain = state.membership.as_ref().map(|membership| membership.chain.clone());
+        self.endings = state.endings.clone();
         self.members = state
             .members
             .iter()
             .map(|member| {
-                let known = known_of(&member.record);
-                let word = member.pulse.as_ref().map_or(0, |pulse| pulse.value.sequence);
-                (member.record.value.node, Known { word: word.max(known.word), ..known })
+                let record = member.record.value.clone();
+                let word = member.pulse.as_ref().map_or(0, |pulse| pulse.value.sequence).max(record.sequence);
+                (record.node, Known { record, word })
             })
             .collect();
-        self.network = state.membership.as_ref().map(|membership| membership.charter.value.network());
+        // Those to whom this node's addresses were delegated as well have to come again.
+        let own = self.chain.clone();
+        self.members
+            .retain(|_, known| own.as_ref().and_then(|own| conflict(own, &known.record.chain)).is_none());
+        self.must_compare = !self.members.is_empty();
+        self.is_catching_up = false;
+        self.changes.clear();
         self.mesh = mesh(state, true, self.now);
         self.followed = self.known();
         // Their users have gone with the daemon.
@@ -801,23 +1378,41 @@ impl World {
         let disk = std::mem::replace(&mut self.old_disk, self.disk.clone());
         self.restart(disk);
         self.certified.clear();
-        self.last_sequence = 0;
+        self.issued.clear();
+        self.revoked_invites.clear();
+        self.has_failed = true;
+        self.last_number = 0;
     }
 
     /// The mesh knows what the model knows, and gives `tund` nothing that it would refuse.
     fn check(&self) {
         let reports = self.mesh.peer_reports(self.now);
+        assert_eq!(self.chain.is_some(), self.mesh.network().is_some(), "a membership that is over");
         // A member may be forgotten whose key has expired, and no other.
         for (node, known) in &self.members {
             let there = reports.iter().any(|(reported, _)| reported == node);
-            assert!(there || known.not_after < self.latest.as_secs(), "a member was forgotten");
+            assert!(there || known.not_after() < self.latest.as_secs(), "a member was forgotten: {known:?}");
         }
         for (node, report) in &reports {
-            let known = self.members.get(node).expect("a member that nobody has let in");
-            assert_eq!((report.ipv4, &report.endpoint), (known.ipv4, &known.data.hash().b32()));
+            let Known { record, .. } = self.members.get(node).expect("a member that nobody has let in");
+            let address =
+                record.chain.last().map_or(Ipv4Addr::new(10, 42, 0, 1), |link| link.ranges.address());
+            assert_eq!((report.ipv4, &report.endpoint), (address, &record.data.hash().b32()));
+            assert_eq!(report.ipv6.octets()[12..], address.octets());
+            assert_eq!(report.inviters.len(), record.chain.depth());
+            assert!(
+                !self.endings.iter().any(|ending| ending.voids(&record.chain).is_some()),
+                "a membership is over"
+            );
         }
-        let status = self.mesh.network_status();
-        assert_eq!(status.map_or(1, |status| status.members), reports.len() as u64 + 1);
+        if let (Some(charter), Some(chain), Some(status)) =
+            (&self.charter, &self.chain, self.mesh.network_status(self.now))
+        {
+            let ranges: Vec<String> = chain.ranges(&charter.subnet).iter().map(ToString::to_string).collect();
+            assert_eq!((status.ipv4, &status.ranges), (chain.address(&charter.subnet), &ranges));
+            assert!(status.addresses_left < status.addresses);
+            assert_eq!(status.members, reports.len() as u64 + 1);
+        }
         let (mut keys, mut addresses) = (HashSet::new(), HashSet::new());
         keys.extend(self.mesh.published_key());
         addresses.extend(self.mesh.interface().map(|interface| interface.ipv4));
@@ -828,6 +1423,21 @@ impl World {
             assert!(peer.ipv4.is_none_or(|address| addresses.insert(address)), "two peers with one address");
         }
     }
+}
+
+/// The certificates with which two chains part, if they delegate common addresses.
+fn conflict<'a>(one: &'a Chain, other: &'a Chain) -> Option<(&'a Link, &'a Link)> {
+    let mut pairs = one.links().iter().zip(other.links());
+    let (mine, theirs) = pairs.find(|(mine, theirs)| mine.subject != theirs.subject)?;
+    mine.ranges.overlap(&theirs.ranges).then_some((mine, theirs))
+}
+
+/// Whether a certificate stands against another of its issuer.
+fn stands(one: &Link, other: &Link) -> bool {
+    let is_later = (one.since, one.subject) > (other.since, other.subject);
+    let later = if is_later { one } else { other };
+    let replaces = later.replaces && one.since != other.since;
+    is_later == replaces
 }
 
 fn mesh(state: State, session: bool, now: Now) -> Mesh {
@@ -850,13 +1460,6 @@ fn mesh(state: State, session: bool, now: Now) -> Mesh {
     mesh
 }
 
-fn known_of(record: &Signed<Record>) -> Known {
-    let Record { sequence, control, data, ipv4, .. } = record.value;
-    let home = record.value.home.as_deref().copied();
-    let not_after = record.value.wireguard.value.not_after;
-    Known { sequence, word: sequence, control, home, data, ipv4, not_after }
-}
-
 /// A node's key, as in [`testing`], but made once: a sanitizer makes that slow.
 fn key(number: u8) -> &'static SigningKey {
     static MADE: LazyLock<Vec<SigningKey>> = LazyLock::new(|| (0..=u8::MAX).map(testing::key).collect());
@@ -872,26 +1475,131 @@ fn signed<T: Signable>(value: T, number: u8) -> Signed<T> {
     Signed { value, signature }
 }
 
+/// The number of a node.
+fn number_of(node: &NodeId) -> Option<u8> {
+    static MADE: LazyLock<HashMap<NodeId, u8>> =
+        LazyLock::new(|| (0..=u8::MAX).map(|number| (self::node(number), number)).collect());
+    MADE.get(node).copied()
+}
+
+/// A destination that has agreed to be used by a node, in any network.
+fn proven(network: &NetworkId, destination: u8, node: u8, role: DestinationRole) -> ProvenDestination {
+    let (network, node, destination_key) =
+        (*network, self::node(node), testing::destination_key(destination));
+    let destination = testing::destination(destination);
+    let proof = DestinationProof { network, node, role, destination };
+    ProvenDestination { destination, proof: proof.sign(&destination_key) }
+}
+
+/// A record of this node, with the agreement of the destinations that it names.
+fn with_proofs(mut record: Record) -> Record {
+    let network = record.network();
+    let prove = |(named, role): (&ProvenDestination, DestinationRole)| {
+        // The number of a destination is in all bytes of its padding.
+        let proven = proven(&network, named.padding[0], ME, role);
+        assert_eq!(proven.destination, named.destination, "a destination that is not this node's");
+        proven
+    };
+    let all: Vec<ProvenDestination> = record.destinations().map(prove).collect();
+    (record.control, record.data, record.primary) = (all[0], all[1], all.get(2).copied().map(Box::new));
+    record
+}
+
+/// A record of a node with this chain, of the network of the chain.
+fn record_of(number: u8, chain: Chain) -> Record {
+    let network = chain.network();
+    let certificate = testing::wireguard_certificate(number).value;
+    Record {
+        node: node(number),
+        control: proven(&network, number, number, DestinationRole::Primary),
+        data: proven(&network, number.wrapping_add(100), number, DestinationRole::Data),
+        wireguard: signed(WireGuardCertificate { network, ..certificate }, number),
+        chain,
+        ..testing::record(0).value
+    }
+}
+
 /// A record of each member, made once: to sign is slow.
 fn members() -> &'static [Signed<Record>] {
     static MADE: LazyLock<Vec<Signed<Record>>> = LazyLock::new(|| {
-        let by_founder = |number| {
-            let mut record = testing::record(0).value;
-            record.node = node(number);
-            record.control = testing::destination(number);
-            record.data = testing::destination(number + 100);
-            record.ipv4 = Ipv4Subnet::DEFAULT.address_of(&record.node, 0);
-            record.wireguard = testing::wireguard_certificate(number);
-            let founder = Chain::founder(node(0));
-            record.chain =
-                founder.extended(&testing::membership(0, number)).expect("the founder's certificate");
-            signed(record, number)
-        };
         (0..MEMBERS)
-            .map(|number| if number <= 8 { testing::record(number) } else { by_founder(number) })
+            .map(|number| match number {
+                0..=8 => testing::record(number),
+                _ => signed(record_of(number, chain(number, 0).clone()), number),
+            })
             .collect()
     });
     &MADE
+}
+
+/// A chain of a member, made once. Those of the first nine lead from each to the next. The others hold addresses of the
+/// founder: those from 30 on hold addresses of those from 20 on.
+fn chain(number: u8, variant: u8) -> &'static Chain {
+    static MADE: LazyLock<Vec<Chain>> = LazyLock::new(|| {
+        let first: Vec<Chain> = (0..MEMBERS).map(first_chain).collect();
+        let all = (0..MEMBERS).flat_map(|number| (0..VARIANTS).map(move |variant| (number, variant)));
+        all.map(|(number, variant)| chain_of(&first, number, variant)).collect()
+    });
+    &MADE[usize::from(number) * usize::from(VARIANTS) + usize::from(variant)]
+}
+
+/// Addresses of the founder.
+fn range(third: u8, fourth: u8, prefix: u8) -> AddressRange {
+    AddressRange::new(Ipv4Addr::new(10, 42, third, fourth), prefix).expect("an aligned range")
+}
+
+/// A chain and one certificate more.
+fn certified(chain: &Chain, subject: u8, ranges: Vec<AddressRange>, serial: u64, invite: u8) -> Chain {
+    let issuer = number_of(chain.subject()).expect("a node with a number");
+    let delegation = Delegation {
+        subject: node(subject),
+        invite: testing::invite(invite).id(),
+        ranges: AddressRanges::new(ranges).expect("ranges that lie apart"),
+        serial,
+        since: serial,
+        replaces: subject >= 30 && subject % 3 == 0,
+        issued_at: NOW,
+    };
+    chain.appended(&signed(chain.certificate(delegation), issuer))
+}
+
+fn first_chain(number: u8) -> Chain {
+    let founder = Chain::founder(&charter().value);
+    match number {
+        0..=8 => testing::chain(number),
+        9..30 => certified(&founder, number, vec![range(number, 0, 24)], 100 + u64::from(number), number),
+        _ => certified(&founder, number, vec![range(number - 10, 0, 25)], 200 + u64::from(number), number),
+    }
+}
+
+fn chain_of(first: &[Chain], number: u8, variant: u8) -> Chain {
+    let founder = &first[0];
+    let own = &first[usize::from(number)];
+    let serial = 100 * u64::from(variant) + 200 + u64::from(number);
+    match variant {
+        1 if number > ME => certified(
+            founder,
+            number,
+            vec![range(64 + number, 0, 26), range(64 + number, 128, 26)],
+            serial,
+            100 + number,
+        ),
+        2 if (9..20).contains(&number) => {
+            let ranges = own.last().expect("a chain with links").ranges.iter().copied();
+            certified(founder, number, ranges.chain([range(104, number * 8, 29)]).collect(), serial, number)
+        }
+        3 if number >= 9 && number + 1 < MEMBERS => {
+            let above = &first[usize::from(number) + 1];
+            let first = above.last().expect("a chain with links").ranges.address().octets();
+            certified(above, number, vec![range(first[2], 64, 26)], 7, number + 1)
+        }
+        _ => own.clone(),
+    }
+}
+
+/// The last certificate that a member that leaves owns to have issued.
+fn last_serial(number: u8) -> u64 {
+    [100, 0, 6, u64::MAX][usize::from(number % 4)]
 }
 
 fn member(number: u8) -> &'static Signed<Record> {
@@ -914,10 +1622,14 @@ fn to_me(message: &Message) -> Vec<u8> {
 }
 
 fn any_destination(choices: &mut Unstructured<'_>) -> Result<Destination> {
-    Ok(testing::destination(choices.arbitrary::<u8>()? % (2 * MEMBERS)))
+    any_number_of_destination(choices).map(testing::destination)
 }
 
-fn any_sequence(choices: &mut Unstructured<'_>) -> Result<u64> {
+fn any_number_of_destination(choices: &mut Unstructured<'_>) -> Result<u8> {
+    Ok(choices.arbitrary::<u8>()? % (2 * MEMBERS))
+}
+
+fn any_number(choices: &mut Unstructured<'_>) -> Result<u64> {
     Ok(match choices.arbitrary::<u8>()? {
         0xff => u64::MAX,
         0xfe => 0,
@@ -933,10 +1645,15 @@ pub fn seeds() -> Seeds {
     let record = |number: u8, sequence: u8| [1, number, 0, number, sequence, 0, 7];
     let known: Vec<u8> = [0, 2, 3, 9, 10].iter().flat_map(|number| record(*number, 50)).collect();
     let script = |parts: &[&[u8]]| [&[MEMBER], parts.concat().as_slice()].concat();
-    let digest: &[u8] = &[3, 2, 5, 1, 3, 60, 9, 4];
-    let compare: &[u8] = &[3, 2, 0, 1, 3, 60, 9, 4];
+    let chain = |number: u8, sequence: u8, variant: u8| [1, number, 0, number, sequence, 2, variant, 7];
+    let ending =
+        |number: u8, variant: u8, above: u8, kind: u8| [0xc0, 2, 0, number, variant, 0, above, 9, kind];
+    let joined = |index: u8, sequence: u8| [0xc4, index, sequence];
+    let offences: Vec<u8> = (0..3).flat_map(|number| [1, 9, 0, 2, 70 + number, 0, 0]).collect();
+    let digest: &[u8] = &[3, 2, 5, 1, 3, 60, 1, 9, 4];
+    let compare: &[u8] = &[3, 2, 0, 1, 3, 60, 1, 9, 4];
     let word = |number: u8, other: u8, pulse: u8| [6, 0, 2, number, other, 60, 1, pulse, 0];
-    let invite: &[u8] = &[9, 0xff, 0x0f, 2];
+    let invite: &[u8] = &[9, 0xff, 0x0f, 2, 0];
     let day: &[u8] = &[7, 0xff, 0xff];
     let items = vec![Item::Record(Box::new(testing::record(2)))];
     let raw = to_me(&Message::news(items));
@@ -946,7 +1663,7 @@ pub fn seeds() -> Seeds {
         seed("alone", script(&[day])),
         seed("raw", script(&[&[0, 2], &len, &raw])),
         seed("records", script(&[&known, digest, day])),
-        seed("compare", script(&[&known, compare, &[3, 2, 1, 0, 9, 4], &[3, 2, 2, 1, 3, 1, 9, 4], day])),
+        seed("compare", script(&[&known, compare, &[3, 2, 1, 0, 9, 4], &[3, 2, 2, 1, 3, 1, 1, 9, 4], day])),
         seed("relay", script(&[&known, &[3, 2, 4, 0, 9, 3], &[3, 3, 3, 0, 9, 3]])),
         seed(
             "words",
@@ -959,8 +1676,125 @@ pub fn seeds() -> Seeds {
         seed("flipped", script(&[&[1, 2, 0, 2, 50, 0, 3, 9, 0, 1]])),
         seed("own-record", script(&[&[1, 2, 0, 1, 0xff, 0, 7], digest])),
         seed("claims-control", script(&[&known, &[1, 3, 0, 3, 60, 1, 2, 7], &record(3, 61), digest])),
-        seed("home", script(&[&known, &[1, 3, 0, 3, 60, 8, 70, 7], &[3, 70, 5, 1, 3, 60, 9, 4], digest])),
-        seed("claims-address", script(&[&known, &[1, 3, 0, 3, 60, 2, 10, 42, 0, 9, 7]])),
+        seed(
+            "primary",
+            script(&[&known, &[1, 3, 0, 3, 60, 8, 70, 71, 7], &[3, 70, 5, 1, 3, 60, 1, 9, 4], digest]),
+        ),
+        seed(
+            "invited-again",
+            script(&[&known, &chain(3, 60, 1), &chain(9, 60, 2), &chain(10, 60, 3), digest, day]),
+        ),
+        seed("conflict-earlier", script(&[&chain(31, 50, 0), &chain(21, 50, 0), &chain(31, 51, 0), day])),
+        seed("conflict-later", script(&[&chain(21, 50, 0), &chain(31, 50, 0), digest])),
+        seed("conflict-replaced", script(&[&chain(20, 50, 0), &chain(30, 50, 0), &chain(20, 51, 0), digest])),
+        seed(
+            "conflict-below",
+            script(&[&chain(21, 50, 0), &chain(20, 50, 3), &chain(31, 50, 0), &chain(20, 51, 0)]),
+        ),
+        seed(
+            "conflict-often",
+            script(&[
+                &chain(31, 50, 0),
+                &chain(21, 50, 0),
+                &chain(30, 50, 3),
+                &[7, 16, 14],
+                &chain(30, 51, 3),
+            ]),
+        ),
+        seed("unproven", script(&[&[1, 2, 0, 2, 50, 0, 8]])),
+        seed(
+            "offences",
+            script(&[
+                &known,
+                &[1, 2, 0, 2, 60, 0, 0],
+                &[1, 2, 0, 2, 61, 0, 1],
+                &[1, 2, 0, 2, 62, 0, 8],
+                &offences,
+                digest,
+            ]),
+        ),
+        seed(
+            "revoked",
+            script(&[&known, &ending(3, 0, 0, 5), &record(3, 51), &chain(3, 60, 1), digest, day]),
+        ),
+        seed(
+            "revoked-with-all-below",
+            script(&[&known, &record(4, 50), &ending(2, 0, 0, 5), &record(4, 51), digest]),
+        ),
+        seed("revoked-by-inviter", script(&[&known, &ending(3, 0, 2, 5), &record(3, 51)])),
+        seed(
+            "revoked-by-another",
+            script(&[&known, &[0xc0, 2, 0, 3, 0, 0, 0, 9, 3], &[0xc0, 2, 0, 3, 0, 0, 0, 9, 4]]),
+        ),
+        seed("revoked-invite", script(&[&known, &ending(9, 0, 0, 2), &record(9, 51)])),
+        seed("revoked-itself", script(&[&known, &ending(1, 0, 0, 5), day, &[10, 0], &[11, 0, 7, 7, 7]])),
+        seed(
+            "resigned",
+            script(&[&known, &ending(2, 0, 0, 0), &record(3, 51), &ending(9, 0, 0, 1), &chain(9, 60, 1)]),
+        ),
+        seed(
+            "grant-to-itself",
+            script(&[
+                &[0xc6, 0, 0, 3, 9],
+                &[0xc6, 0, 0, 4, 8],
+                &[0xc6, 0, 1, 5, 10],
+                &[0xc6, 0, 2, 5, 10],
+                day,
+            ]),
+        ),
+        seed(
+            "joined",
+            script(&[
+                invite,
+                &[4, 50, 0, 7],
+                &joined(0, 50),
+                digest,
+                &[0xca, 50, 3],
+                &joined(1, 60),
+                &[0xc7, 50],
+                day,
+            ]),
+        ),
+        seed(
+            "joined-again",
+            script(&[
+                invite,
+                &[4, 50, 0, 7],
+                &joined(0, 50),
+                &[0xc7, 50],
+                &[4, 50, 0, 7],
+                &[9, 0xff, 0x0f, 2, 0],
+                &[4, 50, 1, 7, 4, 51, 1, 7],
+                &joined(1, 60),
+                &[0xce],
+            ]),
+        ),
+        seed(
+            "joined-found",
+            [
+                &[0],
+                invite,
+                &[4, 50, 0, 7, 4, 51, 0, 7][..],
+                &joined(0, 50),
+                &joined(1, 50),
+                &[0xc7, 50],
+                &[0xc9, 0, 1],
+                day,
+            ]
+            .concat(),
+        ),
+        seed(
+            "no-addresses",
+            script(&[&[9, 0xff, 0x0f, 0xff, 15], &[4, 50, 0, 7, 4, 51, 0, 7, 4, 52, 0, 7], &[0xca, 50, 14]]),
+        ),
+        seed("revoked-in-vain", script(&[&known, &[0xc7, 3, 0xc7, 0, 0xc7, 9, 0xc7, 1], digest])),
+        seed("banned", script(&[&known, &[0xcb, 3, 0, 0], digest, &[0xcc, 3], digest, &[0xcd, 1, 0xdd, 0]])),
+        seed(
+            "busy-after-restart",
+            script(&[invite, &known, day, &[14, 2], &[4, 50, 0, 7], compare, &[7, 20, 0], &[4, 50, 0, 7]]),
+        ),
+        seed("numbers", [&[5], invite, &[4, 50, 0, 7][..], &joined(0, 0xff), &[0xdd, 1], day, day].concat()),
+        seed("times", script(&[&[8, 255, 255, 255, 255], &known, day, &[8, 0, 0, 0, 0], &known, day])),
         seed(
             "claims-key",
             script(&[
@@ -973,7 +1807,7 @@ pub fn seeds() -> Seeds {
             "joiners-wrong",
             script(&[invite, &[4, 50, 0, 0, 4, 50, 0, 1, 4, 50, 0, 2, 4, 50, 0, 3, 4, 50, 0, 4]]),
         ),
-        seed("joiners-many", script(&[&[9, 0xff, 0x0f, 0xff], &[13, 2], &many_joiners, &[13, 0]])),
+        seed("joiners-many", script(&[&[9, 0xff, 0x0f, 0xff, 0], &[13, 2], &many_joiners, &[13, 0]])),
         seed(
             "restart",
             script(&[invite, &[4, 50, 0, 7], &known, day, &[14, 2], &[4, 51, 0, 7, 4, 52, 0, 7]]),
@@ -1007,7 +1841,8 @@ mod tests {
     #[test]
     fn seeds_get_where_they_should() {
         assert_eq!(after("records").members.len(), 5);
-        for name in ["wrong-chain", "wrong-certificate", "wrong-signer", "flipped", "own-record"] {
+        for name in ["wrong-chain", "wrong-certificate", "wrong-signer", "flipped", "own-record", "unproven"]
+        {
             assert_eq!(after(name).members.len(), 0, "{name}");
         }
         let joiners = |name| after(name).certified.values().map(BTreeSet::len).sum::<usize>();
@@ -1015,6 +1850,24 @@ mod tests {
         for name in ["join", "join-substitute"] {
             assert_eq!(after(name).network, Some(network()), "{name}");
         }
+        let members = |name| {
+            let world = after(name);
+            let numbers: BTreeSet<u8> = world.members.keys().filter_map(number_of).collect();
+            (numbers.into_iter().collect::<Vec<u8>>(), world.endings.len())
+        };
+        let all = vec![0, 2, 3, 9, 10];
+        assert_eq!(members("invited-again"), (all.clone(), 0));
+        assert_eq!(members("conflict-earlier"), (vec![21], 0));
+        assert_eq!(members("conflict-later"), (vec![21], 0));
+        assert_eq!(members("conflict-replaced"), (vec![30], 0));
+        assert_eq!(members("revoked"), (all.clone(), 1));
+        assert_eq!(members("revoked-with-all-below"), (vec![0, 9, 10], 1));
+        assert_eq!(members("revoked-by-another"), (all.clone(), 0));
+        assert_eq!(members("revoked-invite"), (vec![0, 2, 3, 10], 1));
+        assert_eq!(members("revoked-in-vain").0, [0, 2, 9, 10], "it revokes whom it has invited");
+        assert_eq!(after("offences").mesh.ban_reports().len(), 1);
+        assert_eq!(after("revoked-by-another").mesh.ban_reports().len(), 0);
+        assert!(after("joined").members.is_empty() && after("joined").issued[0].ended_at.is_some());
         assert!(after("found").network.is_some_and(|founded| founded != network()));
         assert!(after("join-without-session").commands.is_empty());
     }
