@@ -8,7 +8,8 @@ use lab::sim::{Options, Scenario, run};
 use serde_json::Value;
 
 fn simulate_some(nodes: usize, scenario: Scenario, seed: u64, loss: f64) -> Value {
-    serde_json::to_value(run(Options { nodes, seed, loss, scenario, pause: 6 }).unwrap()).unwrap()
+    serde_json::to_value(run(Options { nodes, seed, loss, scenario, pause: 6, liars: None }).unwrap())
+        .unwrap()
 }
 
 fn simulate(scenario: Scenario, seed: u64, loss: f64) -> Value {
@@ -86,28 +87,31 @@ fn many_can_join_at_once() {
     unsuspected(&report);
 }
 
-/// Before a node looked at its address anew when it started, one that was behind went on with another's.
+/// Where an inviter has given the same addresses twice, all agree whose they are, and the other learns that it has lost
+/// them.
 #[test]
-fn collisions_heal() {
+fn addresses_that_were_given_twice_have_one_holder() {
     spread(&simulate(Scenario::Collisions, 1, 0.2), 12.0);
 }
 
-/// Before accusers that are refuted again and again were ignored, colluding liars had others held to be out of reach
-/// for good; and before what members ask had a share of its own, floods of questions kept refutations from being told.
+/// A fifth of all forge, replay, flood, make up identities and lie in two dozen ways. What must hold for the others is
+/// checked after every event, with the rounds within which they hear of each other; beyond that nobody is wrongly held
+/// to be out of reach.
 #[test]
-fn liars_have_nobody_held_to_be_out_of_reach() {
-    for (nodes, seed) in [(24, 1), (40, 3)] {
-        let report = simulate_some(nodes, Scenario::Malicious, seed, 0.02);
-        spread(&report, 12.0);
-        assert_eq!(report["false_verdicts"], 0.0, "{}", report["verdicts"]);
-    }
+fn liars_gain_nothing() {
+    let options =
+        Options { nodes: 20, seed: 1, loss: 0.02, scenario: Scenario::Malicious, pause: 3, liars: Some(4) };
+    let report = serde_json::to_value(run(options).unwrap()).unwrap();
+    spread(&report, 12.0);
+    assert_eq!(report["false_verdicts"], 0.0, "{}", report["verdicts"]);
 }
 
 #[test]
 fn options_have_bounds() {
     let refused = |options| run(options).unwrap_err().to_string();
-    let options = Options { nodes: 24, seed: 1, loss: 0.1, scenario: Scenario::Calm, pause: 8 };
+    let options = Options { nodes: 24, seed: 1, loss: 0.1, scenario: Scenario::Calm, pause: 8, liars: None };
     assert!(refused(Options { nodes: 1, ..options }).contains("2 to 20000 nodes"));
     assert!(refused(Options { loss: 0.95, ..options }).contains("0 to 90 %"));
     assert!(refused(Options { pause: 0, ..options }).contains("1 to 60 minutes"));
+    assert!(refused(Options { liars: Some(13), ..options }).contains("one to half of the nodes"));
 }

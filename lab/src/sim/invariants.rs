@@ -1,20 +1,40 @@
 //! What must always hold at every node, checked after every event at the node that it touched.
 //!
-//! The simulation knows what has really been signed, because it is what signs. A [`Ledger`] of that is compared with
-//! what a node has come to believe. An event can change only what it speaks of: the sum over all that a node knows
-//! shows that nothing else has changed, so each check takes no longer than the event.
+//! The simulation knows what honest nodes have really signed, because it is what signs. A [`Ledger`] of that is compared
+//! with what a node has come to believe. An event changes mostly only what it speaks of: the sum over all that a node
+//! knows shows whether anything else has changed. If not, the check takes no longer than the event; else all is checked.
+//!
+//! What must hold is numbered:
+//!
+//! 1. An honest member stays a member, unless it leaves or one of its inviters revokes it. "Honest" means here that its
+//!    inviters up to the founder are honest too; others are at the mercy of their inviters.
+//! 2. It keeps its address, and every honest node that knows it routes the address to it.
+//! 3. No event leads to a panic or to more actions than are stated, and what a node remembers is bounded.
+//! 4. No honest node bans it.
+//! 5. News of it reaches all within the stated rounds.
+//! 6. What is sent goes to destinations that members have proven to be theirs, and to no others.
+//! 7. Members whose membership has ended are no peers of a node that has heard of that.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
+use i2plan_meshd::core::state::Ending;
 use i2plan_meshd::core::{Mesh, Now, VerifiedRecord, fingerprint};
 use i2plan_proto::accusation::Accusation;
+use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{InviteKey, Uses};
+use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::message::Entry;
-use i2plan_proto::pulse::{Life, Pulse};
+use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
+
+/// Bytes that a member, an ending, a delegation or an invite may take in a node's state.
+pub(super) const MAX_STATE_ENTRY: usize = 3000;
+
+/// Bytes that all else may take there: bans, and the node's own membership.
+pub(super) const MAX_STATE_REST: usize = 1 << 20;
 
 /// What a node believes.
 pub(super) trait View {
@@ -22,10 +42,11 @@ pub(super) trait View {
     fn fingerprint(&self) -> u128;
     fn record(&self, node: &NodeId) -> Option<&Signed<Record>>;
     fn address(&self, node: &NodeId) -> Option<Ipv4Addr>;
-    fn own_address(&self) -> Option<Ipv4Addr>;
     fn accusations(&self, node: &NodeId) -> Vec<Accusation>;
     fn banned(&self) -> Vec<NodeId>;
     fn has_peer(&self, node: &NodeId, now: Now) -> bool;
+    /// Whether packets for a member go to it.
+    fn routes(&self, node: &NodeId, now: Now) -> bool;
 }
 
 impl View for Mesh {
@@ -45,10 +66,6 @@ impl View for Mesh {
         self.address_of(node)
     }
 
-    fn own_address(&self) -> Option<Ipv4Addr> {
-        self.own_address()
-    }
-
     fn accusations(&self, node: &NodeId) -> Vec<Accusation> {
         self.accusations_of(node).map(|accusation| accusation.value.clone()).collect()
     }
@@ -60,44 +77,70 @@ impl View for Mesh {
     fn has_peer(&self, node: &NodeId, now: Now) -> bool {
         self.has_peer(node, now)
     }
+
+    fn routes(&self, node: &NodeId, now: Now) -> bool {
+        self.peers(now).iter().any(|peer| peer.node == *node)
+    }
 }
 
-/// What has really been signed, and what follows from it.
-#[derive(Debug, Default)]
+/// What honest nodes have really signed, and what follows from it.
+#[derive(Debug)]
 pub(super) struct Ledger {
+    charter: Charter,
     records: HashMap<(NodeId, u64), Rc<Record>>,
     newest: HashMap<NodeId, Rc<Record>>,
     pulses: HashSet<(NodeId, u64)>,
-    /// By which word a node has left.
-    gone: HashMap<NodeId, u64>,
     /// The newest number of each node's words.
     words: HashMap<NodeId, u64>,
     accusations: HashSet<(NodeId, NodeId, u64)>,
-    /// Who has ever claimed an address.
-    claims: HashMap<Ipv4Addr, Vec<NodeId>>,
-    /// Who is out with each whose membership was revoked.
-    below: HashMap<NodeId, Rc<[NodeId]>>,
+    /// Who has an address by right, and who a WireGuard key.
+    owners: HashMap<Ipv4Addr, NodeId>,
+    keys: HashMap<[u8; 32], NodeId>,
+    /// How memberships have really ended, and whose.
+    endings: Vec<Ending>,
     out: HashSet<NodeId>,
     invites: HashMap<InviteKey, HashSet<NodeId>>,
+    /// Who lies.
+    liars: HashSet<NodeId>,
+    /// Who has lost its addresses to another by a fault of its inviter.
+    exposed: HashSet<NodeId>,
+    /// Destinations of which liars have the keys.
+    liars_own: HashSet<Destination>,
 }
 
 impl Ledger {
+    pub(super) fn new(charter: Charter) -> Self {
+        Self {
+            charter,
+            records: HashMap::new(),
+            newest: HashMap::new(),
+            pulses: HashSet::new(),
+            words: HashMap::new(),
+            accusations: HashSet::new(),
+            owners: HashMap::new(),
+            keys: HashMap::new(),
+            endings: Vec::new(),
+            out: HashSet::new(),
+            invites: HashMap::new(),
+            liars: HashSet::new(),
+            exposed: HashSet::new(),
+            liars_own: HashSet::new(),
+        }
+    }
+
     pub(super) fn record(&mut self, record: &Record) {
         let shared = Rc::new(record.clone());
         self.records.insert((record.node, record.sequence), Rc::clone(&shared));
         self.newest.insert(record.node, shared);
         self.word(record.node, record.sequence);
-        let claims = self.claims.entry(record.ipv4).or_default();
-        if !claims.contains(&record.node) {
-            claims.push(record.node);
+        if !self.exposed.contains(&record.node) {
+            self.owners.insert(record.ipv4(&self.charter), record.node);
         }
+        self.keys.insert(record.wireguard.value.public_key(), record.node);
     }
 
     pub(super) fn pulse(&mut self, pulse: &Pulse) {
         self.pulses.insert((pulse.node, pulse.sequence));
-        if pulse.life == Life::Gone {
-            self.gone.insert(pulse.node, pulse.sequence);
-        }
         self.word(pulse.node, pulse.sequence);
     }
 
@@ -110,16 +153,49 @@ impl Ledger {
         self.accusations.insert((accusation.accuser, accusation.subject, accusation.sequence));
     }
 
-    /// A membership is revoked; who else is out with it follows from the newest records.
-    pub(super) fn revocation(&mut self, subject: NodeId) {
-        let newest = self.words.keys().copied();
-        let below = newest.filter(|node| {
-            let chain = self.newest(node).map(|record| &record.chain);
-            *node == subject || chain.is_some_and(|chain| chain.is_ancestor(&subject))
-        });
-        let below: Rc<[NodeId]> = below.collect();
-        self.out.extend(below.iter().copied());
-        self.below.insert(subject, below);
+    /// A membership ends; who else is out with it follows from the newest records.
+    pub(super) fn ending(&mut self, ending: Ending) {
+        let over = |record: &&Rc<Record>| ending.voids(&record.chain).is_some();
+        self.out.extend(self.newest.values().filter(over).map(|record| record.node));
+        self.endings.push(ending);
+    }
+
+    /// A node lies from now on, and what it has signed is its own affair.
+    pub(super) fn lies(&mut self, node: NodeId) {
+        self.liars.insert(node);
+    }
+
+    /// A node may lose its address.
+    pub(super) fn expose(&mut self, node: NodeId) {
+        self.exposed.insert(node);
+    }
+
+    /// A liar has the keys of a destination.
+    pub(super) fn liar_has(&mut self, destination: Destination) {
+        self.liars_own.insert(destination);
+    }
+
+    /// Whether a node is honest, and its inviters up to the founder are.
+    pub(super) fn is_protected(&self, node: &NodeId) -> bool {
+        self.newest(node).is_some_and(|record| {
+            let mut all = record.chain.ancestors().chain([node]);
+            all.all(|node| !self.liars.contains(node)) && !self.exposed.contains(node)
+        })
+    }
+
+    /// Whether a node has left, or was revoked with another or alone.
+    pub(super) fn is_out(&self, node: &NodeId) -> bool {
+        self.out.contains(node)
+    }
+
+    /// The address of a node by its newest record.
+    pub(super) fn address(&self, node: &NodeId) -> Option<Ipv4Addr> {
+        self.newest(node).map(|record| record.ipv4(&self.charter))
+    }
+
+    /// The chain of a node by its newest record.
+    pub(super) fn chain(&self, node: &NodeId) -> Option<&Chain> {
+        self.newest(node).map(|record| &record.chain)
     }
 
     /// Whether the one was invited over the other.
@@ -141,20 +217,20 @@ impl Ledger {
         self.check_change(node, own, None, view.known(node).as_ref(), view, now)
     }
 
-    /// A record of a node: all of them have the same chain.
-    fn newest(&self, node: &NodeId) -> Option<&Record> {
+    /// The newest record of a node.
+    pub(super) fn newest(&self, node: &NodeId) -> Option<&Record> {
         self.newest.get(node).map(|record| &**record)
     }
 
-    /// Who is out because of the revocation of `subject`'s membership.
-    pub(super) fn below(&self, subject: &NodeId) -> Rc<[NodeId]> {
-        self.below.get(subject).cloned().unwrap_or_else(|| Rc::from([*subject]))
+    /// The first record of a node.
+    pub(super) fn earliest(&self, node: &NodeId) -> Option<&Record> {
+        let all = self.records.iter().filter(|((of, _), _)| of == node);
+        all.min_by_key(|((_, sequence), _)| *sequence).map(|(_, record)| &**record)
     }
 
     /// The newest words of all that are still members.
     pub(super) fn words(&self) -> impl Iterator<Item = (NodeId, u64)> {
-        let over = |node: &NodeId, word: u64| self.out.contains(node) || self.gone.get(node) == Some(&word);
-        let all = self.words.iter().filter(move |(node, word)| !over(node, **word));
+        let all = self.words.iter().filter(move |(node, _)| !self.out.contains(*node));
         all.map(|(node, word)| (*node, *word))
     }
 
@@ -167,7 +243,7 @@ impl Ledger {
         users.insert(joiner);
         match uses {
             Uses::Limited(limit) if users.len() > limit.get() as usize => {
-                Err(format!("an invite for {limit} was used by {}", users.len()))
+                Err(format!("property 7: an invite for {limit} was used by {}", users.len()))
             }
             Uses::Limited(_) | Uses::Unlimited => Ok(()),
         }
@@ -179,7 +255,8 @@ impl Ledger {
         Before { mentioned, entries, sum: view.fingerprint() }
     }
 
-    /// Checks what a node believes after an event, of which `own` may be the node itself.
+    /// Checks what a node believes after an event, of which `own` may be the node itself. Returns whether nothing has
+    /// changed but what the event speaks of.
     ///
     /// # Errors
     /// What does not hold.
@@ -189,7 +266,7 @@ impl Ledger {
         own: &NodeId,
         view: &impl View,
         now: Now,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let value = |entry: &Option<Entry>| entry.as_ref().map_or(0, fingerprint);
         let mut expected = before.sum;
         for (node, old) in before.mentioned.iter().zip(&before.entries) {
@@ -199,13 +276,18 @@ impl Ledger {
                 self.check_change(node, own, old.as_ref(), new.as_ref(), view, now)?;
             }
         }
-        if view.fingerprint() != expected {
-            return Err("what the event does not speak of has changed".to_owned());
-        }
         if let Some(node) = view.banned().iter().find(|node| view.has_peer(node, now)) {
             return Err(format!("{node} is banned and a peer"));
         }
-        Ok(())
+        let explained = view.fingerprint() == expected;
+        if !explained {
+            for (node, record) in &self.newest {
+                if node != own && self.endings.iter().any(|ending| ending.voids(&record.chain).is_some()) {
+                    self.check_ended(node, view, now)?;
+                }
+            }
+        }
+        Ok(explained)
     }
 
     fn check_change(
@@ -217,63 +299,92 @@ impl Ledger {
         view: &impl View,
         now: Now,
     ) -> Result<(), String> {
-        let gone = |word: u64| self.gone.get(node).is_some_and(|last| *last > word);
-        match (old, new) {
-            (_, None) => {
-                if let Some(old) = old.filter(|old| !old.revoked && !self.out.contains(node) && node != own)
-                    && !gone(old.record.max(old.pulse))
-                {
-                    return Err(format!("{node} is no member any more, without anybody's word"));
-                }
-            }
-            (Some(old), Some(new)) if old.revoked && !new.revoked => {
-                return Err(format!("the revocation of {node} is forgotten"));
-            }
-            (_, Some(new)) if new.revoked => {
-                if !self.below.contains_key(node) {
-                    return Err(format!("{node} was never revoked"));
-                }
-                let below = self.below(node);
-                if let Some(other) = below.iter().find(|other| view.has_peer(other, now)) {
-                    return Err(format!("{other} is revoked and a peer"));
-                }
-            }
-            (old, Some(new)) => {
-                let word = |entry: &Entry| entry.record.max(entry.pulse);
-                if old.is_some_and(|old| word(old) > word(new) || old.record > new.record) {
-                    return Err(format!("{node}'s word has gone back"));
-                }
-                self.check_words(node, own, new, view)?;
-            }
+        let Some(new) = new.filter(|new| !new.ended) else { return Ok(()) };
+        let word = |entry: &Entry| entry.record.max(entry.pulse);
+        if old.is_some_and(|old| word(old) > word(new) || old.record > new.record) && !self.is_suspect(node) {
+            return Err(format!("property 1: {node}'s word has gone back"));
+        }
+        if self.is_suspect(node) {
+            self.check_suspect(node, own, view, now)?;
+        } else {
+            self.check_words(node, own, new, view)?;
+        }
+        if node != own {
+            self.check_ended(node, view, now)?;
         }
         for accusation in view.accusations(node) {
             let Accusation { accuser, subject, sequence, .. } = accusation;
-            if !self.accusations.contains(&(accuser, subject, sequence)) {
+            if !self.is_suspect(&accuser) && !self.accusations.contains(&(accuser, subject, sequence)) {
                 return Err(format!("{accuser} has never said that {subject} cannot be reached"));
             }
         }
         Ok(())
     }
 
+    /// Whether a node lies, or was made up by one that does.
+    fn is_suspect(&self, node: &NodeId) -> bool {
+        self.liars.contains(node) || !self.newest.contains_key(node)
+    }
+
     fn check_words(&self, node: &NodeId, own: &NodeId, new: &Entry, view: &impl View) -> Result<(), String> {
         let Some(record) = self.records.get(&(*node, new.record)) else {
-            return Err(format!("{node} has never signed record {}", new.record));
+            return Err(format!("property 1: {node} has never signed record {}", new.record));
         };
         if node != own && view.record(node).is_none_or(|known| known.value != **record) {
-            return Err(format!("{node} has signed another record {}", new.record));
+            return Err(format!("property 1: {node} has signed another record {}", new.record));
         }
         if new.pulse > 0 && !self.pulses.contains(&(*node, new.pulse)) {
-            return Err(format!("{node} has never signed pulse {}", new.pulse));
+            return Err(format!("property 1: {node} has never signed pulse {}", new.pulse));
         }
-        let address = if node == own { view.own_address() } else { Some(record.ipv4) };
-        let Some(address) = address else { return Ok(()) };
-        let claims = self.claims.get(&address).map_or(&[][..], Vec::as_slice);
-        let owners =
-            claims.iter().filter(|other| *other != own && view.address(other) == Some(address)).count();
-        if owners + usize::from(view.own_address() == Some(address)) > 1 {
-            return Err(format!("{address} has more than one owner"));
+        if node != own && view.address(node) != Some(record.ipv4(&self.charter)) {
+            return Err(format!("property 2: {node} is thought to have the address of another"));
         }
         Ok(())
+    }
+
+    /// Checks what a node believes of one that lies, or that was made up.
+    fn check_suspect(&self, node: &NodeId, own: &NodeId, view: &impl View, now: Now) -> Result<(), String> {
+        let Some(record) = view.record(node).map(|record| &record.value) else { return Ok(()) };
+        for (destination, role) in record.destinations() {
+            if !self.liars_own.contains(&destination.destination) {
+                let whose = destination.hash().b32();
+                return Err(format!(
+                    "property 6: {whose} is thought to be where {node} is reached ({role:?})"
+                ));
+            }
+        }
+        let owner = view.address(node).and_then(|address| self.owners.get(&address));
+        if let Some(owner) = owner.filter(|owner| *owner != node && self.is_protected(owner))
+            && (owner == own || view.record(owner).is_some())
+        {
+            return Err(format!("property 2: {node} is thought to have the address of {owner}"));
+        }
+        let owner = self.keys.get(&record.wireguard.value.public_key()).filter(|owner| *owner != node);
+        if let Some(owner) = owner.filter(|owner| *owner != own && self.is_protected(owner))
+            && view.has_peer(owner, now)
+            && !view.routes(owner, now)
+        {
+            return Err(format!("property 2: with the key of {owner}, {node} takes its place"));
+        }
+        Ok(())
+    }
+
+    /// Checks that a node is no peer of one that knows how its membership has ended.
+    fn check_ended(&self, node: &NodeId, view: &impl View, now: Now) -> Result<(), String> {
+        if self.endings.is_empty() || !view.has_peer(node, now) {
+            return Ok(());
+        }
+        let Some(record) = view.record(node) else { return Ok(()) };
+        let over = |ending: &&Ending| {
+            ending.voids(&record.value.chain).is_some()
+                && view.known(&ending.id()).is_some_and(|known| known.ended)
+        };
+        match self.endings.iter().find(over) {
+            Some(ending) => {
+                Err(format!("property 7: {node} is out by {}'s statement, and a peer", ending.signer()))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -285,6 +396,13 @@ pub(super) struct Before {
     sum: u128,
 }
 
+impl Before {
+    /// Of whom the event speaks.
+    pub(super) fn mentioned(&self) -> &[NodeId] {
+        &self.mentioned
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -292,12 +410,17 @@ mod tests {
     use std::time::Duration;
 
     use ed25519_dalek::SigningKey;
-    use i2plan_proto::address::Ipv4Subnet;
-    use i2plan_proto::destination::Destination;
-    use i2plan_proto::identity::{NetworkId, Signable as _, Signature};
+    use i2plan_proto::address::{AddressRange, Ipv4Subnet};
+    use i2plan_proto::destination::ProvenDestination;
+    use i2plan_proto::identity::{Signable as _, Signature};
     use i2plan_proto::invite::{InviteId, InviteSecret};
-    use i2plan_proto::membership::{Chain, Membership};
+    use i2plan_proto::membership::Delegation;
+    use i2plan_proto::pulse::Life;
+    use i2plan_proto::revocation::{Revocation, Target};
     use i2plan_proto::wireguard::WireGuardCertificate;
+
+    use i2plan_proto::wireguard::{ProvenKey, WireGuardSecret};
+    use zeroize::Zeroizing;
 
     use super::*;
 
@@ -309,25 +432,46 @@ mod tests {
         NodeId(key(number).verifying_key().to_bytes())
     }
 
+    fn charter() -> Charter {
+        Charter { founder: node(1), subnet: Ipv4Subnet::DEFAULT, founded_at: 1, nonce: [0; 16] }
+    }
+
     /// Node 1 has founded the network, and each was invited by the one before.
     fn chain(number: u8) -> Chain {
-        (1..number).fold(Chain::founder(node(1)), |chain, issuer| {
-            let (network, invite) = (NetworkId::of_founder(&node(1)), InviteId([0; 16]));
-            let certificate =
-                Membership { network, issuer: node(issuer), subject: node(issuer + 1), invite, issued_at: 1 };
+        (1..number).fold(Chain::founder(&charter()), |chain, issuer| {
+            let size = 1 << (16 - issuer);
+            let first = chain.ranges(&Ipv4Subnet::DEFAULT).address().to_bits() + size;
+            let grant = Delegation {
+                subject: node(issuer + 1),
+                invite: InviteId([0; 16]),
+                ranges: AddressRange::of_size(first, size).unwrap().into(),
+                serial: 1,
+                since: 1,
+                replaces: false,
+                issued_at: 1,
+            };
+            let certificate = chain.certificate(grant);
             let signature = certificate.sign(&key(issuer));
             chain.extended(&Signed { value: certificate, signature }).unwrap()
         })
     }
 
+    fn wireguard_key(number: u8) -> ProvenKey {
+        WireGuardSecret::new(&Zeroizing::new([number; 32])).proven(charter().network(), node(number))
+    }
+
+    fn destination(number: u8) -> Destination {
+        Destination { padding: [number; 32], signing_key: [number; 32] }
+    }
+
     /// What a node may have published; nobody here looks at signatures.
     fn record(number: u8, sequence: u64) -> Record {
         let chain = chain(number);
-        let destination = Destination { padding: [number; 32], signing_key: [number; 32] };
+        let named = ProvenDestination::unproven(destination(number));
         let certificate = WireGuardCertificate {
             network: chain.network(),
             node: node(number),
-            public_key: [number; 32],
+            key: wireguard_key(number),
             epoch: 1,
             not_before: 0,
             not_after: 1,
@@ -337,10 +481,9 @@ mod tests {
             sequence,
             issued_at: 1,
             name: "node".parse().unwrap(),
-            control: destination,
-            home: None,
-            data: destination,
-            ipv4: Ipv4Subnet::DEFAULT.address_of(&node(number), 0),
+            control: named,
+            primary: None,
+            data: named,
             wireguard: Signed { value: certificate, signature: Signature([0; 64]) },
             chain,
         }
@@ -353,10 +496,12 @@ mod tests {
     struct Gullible {
         known: BTreeMap<NodeId, Entry>,
         records: BTreeMap<NodeId, Signed<Record>>,
+        /// Where these differ from those of the records.
+        addresses: BTreeMap<NodeId, Ipv4Addr>,
         accusations: Vec<Accusation>,
         banned: Vec<NodeId>,
         peers: Vec<NodeId>,
-        own_address: Option<Ipv4Addr>,
+        unrouted: Vec<NodeId>,
     }
 
     impl View for Gullible {
@@ -373,11 +518,8 @@ mod tests {
         }
 
         fn address(&self, node: &NodeId) -> Option<Ipv4Addr> {
-            self.records.get(node).map(|record| record.value.ipv4)
-        }
-
-        fn own_address(&self) -> Option<Ipv4Addr> {
-            self.own_address
+            let by_record = self.records.get(node).map(|record| record.value.ipv4(&charter()));
+            self.addresses.get(node).copied().or(by_record)
         }
 
         fn accusations(&self, node: &NodeId) -> Vec<Accusation> {
@@ -391,21 +533,25 @@ mod tests {
         fn has_peer(&self, node: &NodeId, _: Now) -> bool {
             self.peers.contains(node)
         }
+
+        fn routes(&self, node: &NodeId, _: Now) -> bool {
+            self.peers.contains(node) && !self.unrouted.contains(node)
+        }
     }
 
     impl Gullible {
         fn believe(&mut self, record: Record) {
             let node = record.node;
-            let entry = Entry { node, record: record.sequence, pulse: 0, revoked: false };
+            let entry = Entry { node, record: record.sequence, pulse: 0, ended: false };
             self.known.insert(node, entry);
             self.records.insert(node, Signed { value: record, signature: Signature([0; 64]) });
             self.peers.push(node);
         }
     }
 
-    /// A ledger, and a node 9 that rightly knows the members 1 to 3.
+    /// A ledger, and a node 8 that rightly knows the members 1 to 3.
     fn start() -> (Ledger, Gullible) {
-        let (mut ledger, mut view) = (Ledger::default(), Gullible::default());
+        let (mut ledger, mut view) = (Ledger::new(charter()), Gullible::default());
         for number in 1..=3 {
             ledger.record(&record(number, 1));
             view.believe(record(number, 1));
@@ -419,16 +565,16 @@ mod tests {
         view: &Gullible,
         mentioned: &[u8],
         change: impl FnOnce(&mut Gullible),
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let mut view = view.clone();
         let mentioned = mentioned.iter().map(|number| node(*number)).collect();
         let before = ledger.before(&view, mentioned);
         change(&mut view);
-        ledger.check(&before, &node(9), &view, NOW)
+        ledger.check(&before, &node(8), &view, NOW)
     }
 
     #[track_caller]
-    fn finds(result: Result<(), String>, what: &str) {
+    fn finds(result: Result<impl std::fmt::Debug, String>, what: &str) {
         let error = result.expect_err(what);
         assert!(error.contains(what), "{error}");
     }
@@ -436,10 +582,10 @@ mod tests {
     #[test]
     fn what_is_right_is_not_complained_of() {
         let (mut ledger, view) = start();
-        assert_eq!(found(&ledger, &view, &[1, 2, 3], |_| {}), Ok(()));
+        assert_eq!(found(&ledger, &view, &[1, 2, 3], |_| {}), Ok(true));
         let newer = record(2, 2);
         ledger.record(&newer);
-        assert_eq!(found(&ledger, &view, &[2], |view| view.believe(newer)), Ok(()));
+        assert_eq!(found(&ledger, &view, &[2], |view| view.believe(newer)), Ok(true));
     }
 
     #[test]
@@ -456,17 +602,13 @@ mod tests {
         };
         finds(found(&ledger, &view, &[1], pulse), "has never signed pulse");
         let accuse = |view: &mut Gullible| {
-            let (accuser, subject) = (node(3), node(1));
-            let network = NetworkId::of_founder(&node(1));
+            let (accuser, subject, network) = (node(3), node(1), charter().network());
             view.accusations.push(Accusation { network, accuser, subject, sequence: 1, issued_at: 1 });
         };
         finds(found(&ledger, &view, &[1], accuse), "has never said");
-        let remove = |view: &mut Gullible| {
-            view.known.remove(&node(1));
-        };
-        finds(found(&ledger, &view, &[1], remove), "without anybody's word");
-        let revoke = |view: &mut Gullible| view.known.get_mut(&node(1)).unwrap().revoked = true;
-        finds(found(&ledger, &view, &[1], revoke), "was never revoked");
+        // What a liar says is its own affair.
+        ledger.lies(node(3));
+        assert_eq!(found(&ledger, &view, &[1], accuse), Ok(true));
     }
 
     #[test]
@@ -474,7 +616,7 @@ mod tests {
         let (mut ledger, view) = start();
         let newer = record(2, 2);
         ledger.record(&newer);
-        finds(found(&ledger, &view, &[1], |view| view.believe(newer)), "does not speak of");
+        assert_eq!(found(&ledger, &view, &[1], |view| view.believe(newer)), Ok(false));
     }
 
     #[test]
@@ -484,18 +626,41 @@ mod tests {
         ledger.record(&newer);
         view.believe(newer);
         finds(found(&ledger, &view, &[2], |view| view.believe(record(2, 1))), "has gone back");
+        ledger.pulse(&Pulse { network: charter().network(), node: node(2), sequence: 5, life: Life::Away });
+        assert_eq!(ledger.words().find(|(of, _)| *of == node(2)), Some((node(2), 5)));
     }
 
     #[test]
-    fn two_owners_of_an_address_are_noticed() {
+    fn thieves_of_addresses_and_keys_are_noticed() {
         let (mut ledger, view) = start();
-        let thief = Record { ipv4: record(1, 1).ipv4, ..record(2, 2) };
-        ledger.record(&thief);
-        finds(found(&ledger, &view, &[2], |view| view.believe(thief.clone())), "more than one owner");
-        // This node itself may be one of the two.
-        let mut view = view;
-        view.own_address = Some(record(3, 1).ipv4);
-        finds(found(&ledger, &view, &[3], |_| {}), "more than one owner");
+        let elsewhere = |view: &mut Gullible| {
+            view.addresses.insert(node(2), [10, 42, 9, 9].into());
+        };
+        finds(found(&ledger, &view, &[2], elsewhere), "thought to have the address of another");
+        ledger.liar_has(destination(4));
+        let thief = |view: &mut Gullible| {
+            view.believe(record(4, 1));
+            view.addresses.insert(node(4), record(2, 1).ipv4(&charter()));
+        };
+        finds(found(&ledger, &view, &[4], thief), "thought to have the address of");
+        let mut record = record(4, 1);
+        record.wireguard.value.key = wireguard_key(2);
+        let mimic = |view: &mut Gullible| view.believe(record.clone());
+        assert_eq!(found(&ledger, &view, &[4], mimic), Ok(true));
+        let stolen = |view: &mut Gullible| {
+            mimic(view);
+            view.unrouted.push(node(2));
+        };
+        finds(found(&ledger, &view, &[4], stolen), "takes its place");
+    }
+
+    #[test]
+    fn destinations_of_third_parties_are_noticed() {
+        let (mut ledger, view) = start();
+        let puppet = |view: &mut Gullible| view.believe(record(4, 1));
+        finds(found(&ledger, &view, &[4], puppet), "is thought to be where");
+        ledger.liar_has(destination(4));
+        assert_eq!(found(&ledger, &view, &[4], puppet), Ok(true));
     }
 
     #[test]
@@ -504,19 +669,36 @@ mod tests {
         view.banned.push(node(1));
         finds(found(&ledger, &view, &[], |_| {}), "is banned and a peer");
         view.banned.clear();
-        ledger.revocation(node(2));
-        let revoke = |view: &mut Gullible| view.known.get_mut(&node(2)).unwrap().revoked = true;
-        // Node 3 was invited over it.
-        finds(found(&ledger, &view, &[2], revoke), "is revoked and a peer");
-        view.peers.clear();
-        assert_eq!(found(&ledger, &view, &[2], revoke), Ok(()));
-        revoke(&mut view);
-        finds(found(&ledger, &view, &[2], |view| view.believe(record(2, 1))), "is forgotten");
+        let target = Target::Certificate(chain(2));
+        let value = Revocation { issuer: node(1), target, issued_at: 1 };
+        let signature = value.sign(&key(1));
+        let ending = Ending::Revocation(Box::new(Signed { value, signature }));
+        let id = ending.id();
+        ledger.ending(ending);
+        assert!(ledger.is_out(&node(2)) && ledger.is_out(&node(3)) && !ledger.is_out(&node(1)));
+        let revoke = |view: &mut Gullible| {
+            view.known.insert(id, Entry { node: id, record: 0, pulse: 0, ended: true });
+        };
+        // Who has not heard of it may have them as peers; who has may have neither, also if the event names one.
+        assert_eq!(found(&ledger, &view, &[2], |_| {}), Ok(true));
+        finds(found(&ledger, &view, &[], revoke), "property 7");
+        view.peers.retain(|peer| *peer != node(2));
+        finds(found(&ledger, &view, &[], revoke), "property 7");
+        view.peers.retain(|peer| *peer != node(3));
+        assert_eq!(found(&ledger, &view, &[], revoke), Ok(false));
+    }
+
+    #[test]
+    fn who_is_below_a_liar_is_not_protected() {
+        let (mut ledger, _) = start();
+        assert!([1, 2, 3].iter().all(|number| ledger.is_protected(&node(*number))));
+        ledger.lies(node(2));
+        assert_eq!([1, 2, 3].map(|number| ledger.is_protected(&node(number))), [true, false, false]);
     }
 
     #[test]
     fn an_invite_that_is_used_too_often_is_noticed() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(charter());
         let (invite, once) = (InviteSecret([1; 32]).key(), Uses::Limited(NonZeroU32::MIN));
         assert_eq!(ledger.use_invite(invite, once, node(1)), Ok(()));
         // The same again, as when its answer was lost.

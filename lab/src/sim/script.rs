@@ -7,17 +7,14 @@ use std::time::Duration;
 use i2plan_ipc::api::meshd;
 use i2plan_meshd::core::state::State;
 use i2plan_meshd::core::{Action, Settings};
-use i2plan_proto::accusation::Accusation;
-use i2plan_proto::identity::{NodeId, Signable as _, Signed};
-use i2plan_proto::message::{Gossip, Item, Message};
-use i2plan_proto::pulse::{Life, Pulse};
+use i2plan_proto::identity::NodeId;
 use rand::RngExt as _;
-use rand::seq::{IndexedRandom as _, IteratorRandom as _};
+use rand::seq::IteratorRandom as _;
 
+use super::watch::NEWCOMER;
 use super::world::{Event, World, signer};
 use super::{QUIET, Scenario};
 use crate::Failure;
-use crate::attack::readdress;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -62,6 +59,8 @@ pub(super) enum Step {
     /// Some begin to lie.
     Turn,
     Lie,
+    /// One that lies is revoked.
+    Expel,
 }
 
 impl World {
@@ -93,7 +92,10 @@ impl World {
         match self.options.scenario {
             Scenario::Restarts => steps.push((QUIET, Step::Restarts(end - 2 * QUIET))),
             Scenario::Outages => steps.push((QUIET, Step::Outages)),
-            Scenario::Malicious => steps.push((QUIET, Step::Turn)),
+            Scenario::Malicious => {
+                steps.push((QUIET, Step::Turn));
+                steps.push((QUIET + 2 * MINUTE + pause / 2, Step::Expel));
+            }
             Scenario::FounderGone => steps.push((QUIET, Step::FounderGoes)),
             _ => {}
         }
@@ -138,7 +140,7 @@ impl World {
                 self.settle(place);
                 let id = self.nodes[place].id;
                 self.expect("address change", self.others(place), move |_, other, _| {
-                    other.mesh.record_of(&id).is_some_and(|record| record.value.data == data)
+                    other.mesh.record_of(&id).is_some_and(|record| *record.value.data == data)
                 });
             }
             Step::Rename => {
@@ -159,7 +161,9 @@ impl World {
                 self.nodes[place].mesh.leave(1, now);
                 self.out.borrow_mut().insert(id);
                 self.settle(place);
-                self.expect("leave", self.others(place), move |_, other, _| other.mesh.known(&id).is_none());
+                self.expect("leave", self.others(place), move |_, other, _| {
+                    other.mesh.record_of(&id).is_none()
+                });
             }
             Step::Revoke => {
                 // One who has invited nobody, so that the others stay.
@@ -169,13 +173,13 @@ impl World {
                     !self.nodes.iter().any(|other| other.id != id && self.ledger.stands_above(&id, &other.id))
                 };
                 let Some(place) = candidates.iter().find(alone).copied() else { return Ok(()) };
-                let (id, now) = (self.nodes[place].id, self.clock(0));
-                self.nodes[0].mesh.revoke(1, &id.to_string(), now);
-                self.out.borrow_mut().insert(id);
-                self.settle(0);
-                self.expect("ban from the network", self.others(place), move |_, other, _| {
-                    other.mesh.known(&id).is_some_and(|entry| entry.revoked)
-                });
+                self.revoke("ban from the network", place);
+            }
+            Step::Expel => {
+                let some = self.liars.iter().min().copied();
+                if let Some(place) = some {
+                    self.revoke("ban of a liar", place);
+                }
             }
             Step::Restarts(within) => {
                 for place in self.some(self.nodes.len() / 3) {
@@ -217,16 +221,44 @@ impl World {
             }
             Step::FounderGoes => self.nodes[0].up = false,
             Step::Turn => {
-                let count = 20.min(self.nodes.len() / 5);
+                let count = self.options.liars.unwrap_or_else(|| 20.min(self.nodes.len() / 5));
                 self.liars = self.some(count).into_iter().collect();
+                self.turn()?;
                 self.at(LIE, Event::Script(Step::Lie));
             }
             Step::Lie => {
-                self.lie();
+                self.lie()?;
                 self.at(LIE, Event::Script(Step::Lie));
             }
         }
         Ok(())
+    }
+
+    /// The founder revokes one.
+    fn revoke(&mut self, what: &'static str, place: usize) {
+        let (id, now) = (self.nodes[place].id, self.clock(0));
+        self.nodes[0].mesh.revoke(1, &id.to_string(), now);
+        self.out.borrow_mut().insert(id);
+        self.settle(0);
+        self.expect(what, self.others(place), move |_, other, _| other.mesh.record_of(&id).is_none());
+    }
+
+    /// All are to agree who has addresses that were delegated twice.
+    pub(super) fn expect_holders(&mut self) {
+        let ids = |pair: &(usize, usize)| (self.nodes[pair.0].id, self.nodes[pair.1].id);
+        let rivals: Vec<(NodeId, NodeId)> = self.lies.rivals.iter().map(ids).collect();
+        let late: Vec<usize> = self.lies.rivals.iter().map(|(late, _)| *late).collect();
+        let mut others = self.honest();
+        others.retain(|place| !late.contains(place));
+        self.expect("holders of addresses", others, move |_, node, _| {
+            rivals.iter().all(|(late, early)| {
+                let knows = node.id == *early || node.mesh.record_of(early).is_some();
+                knows && node.mesh.record_of(late).is_none()
+            })
+        });
+        self.expect("lost addresses", late, |_, node, now| {
+            node.mesh.network_status(now).is_some_and(|network| network.displaced_by.is_some())
+        });
     }
 
     /// The halves can reach each other again. They agree when each knows the words that were spoken until then, and
@@ -264,7 +296,7 @@ impl World {
             let inviter = inviters[number % inviters.len()];
             self.answers.clear();
             let now = self.clock(inviter);
-            self.nodes[inviter].mesh.create_invite(1, 3600, Some(1), now);
+            self.nodes[inviter].mesh.create_invite(1, 3600, Some(1), None, now);
             // keyd's answer is taken at once: what is measured is the mesh.
             let turn = self.nodes[inviter].mesh.take_turn();
             for action in turn.actions {
@@ -278,6 +310,7 @@ impl World {
                 return Err(Failure::new("a member makes no invite"));
             };
             let code = invite.invite.expose().to_owned();
+            self.lies.codes.push((inviter, code.clone()));
             let fresh = signer(&mut self.rng);
             let state = State::new(fresh.keys().node());
             let joiner = self.add(fresh, state, subnet)?;
@@ -302,7 +335,7 @@ impl World {
         let members: Vec<NodeId> = everybody.iter().map(|place| self.nodes[*place].id).collect();
         let out = Rc::clone(&self.out);
         let mut known: HashMap<usize, usize> = HashMap::new();
-        self.expect("all known to the newcomers", joiners, move |place, node, _| {
+        self.expect(NEWCOMER, joiners, move |place, node, _| {
             let known = known.entry(place).or_default();
             while members
                 .get(*known)
@@ -313,83 +346,5 @@ impl World {
             *known == members.len()
         });
         Ok(())
-    }
-
-    /// Members forge, replay, flood and lie.
-    fn lie(&mut self) {
-        let mut liars: Vec<usize> = self.liars.iter().copied().collect();
-        liars.sort_unstable();
-        for liar in liars {
-            let target = self.rng.random_range(0..self.nodes.len());
-            let victim = self.rng.random_range(0..self.nodes.len());
-            // Of itself it can say what it likes.
-            if victim == liar {
-                continue;
-            }
-            let victim_id = self.nodes[victim].id;
-            let unix = self.unix();
-            let Some(network) = self.nodes[liar].mesh.network() else { continue };
-            let to = self.nodes[target].control;
-            let mut datagrams = Vec::new();
-            match self.rng.random_range(0..6) {
-                // Replays, in its own name.
-                0 => {
-                    for (_, parcel) in self.recorded.iter().sample(&mut self.rng, 3) {
-                        let mut replayed = parcel.bytes.clone();
-                        readdress(&mut replayed, to.hash());
-                        datagrams.push(replayed);
-                    }
-                }
-                // Replays as it is what another has said to it, by the hundred.
-                1 => {
-                    if let Some((from, parcel)) = self.recorded.choose(&mut self.rng).cloned()
-                        && !self.liars.contains(&target)
-                    {
-                        for _ in 0..150 {
-                            self.deliver(from, target, &parcel);
-                        }
-                    }
-                }
-                // Forges, by a bit.
-                2 => {
-                    if let Some((_, parcel)) = self.recorded.choose(&mut self.rng) {
-                        let mut forged = parcel.bytes.clone();
-                        readdress(&mut forged, to.hash());
-                        let place = self.rng.random_range(0..forged.len());
-                        forged[place] ^= 1;
-                        datagrams.push(forged);
-                    }
-                }
-                // Has another say that it leaves.
-                3 => {
-                    let sequence = self.nodes[target].mesh.word_of(&victim_id).unwrap_or(0) + 1;
-                    let pulse = Pulse { network, node: victim_id, sequence, life: Life::Gone };
-                    let signature = pulse.sign(&self.nodes[liar].signer.keys().identity());
-                    let items = vec![Item::Pulse(Signed { value: pulse, signature })];
-                    datagrams.push(Message::news(items).to_datagram(&to));
-                }
-                // Says that another cannot be reached.
-                4 => {
-                    let sequence = self.nodes[target].mesh.word_of(&victim_id).unwrap_or(u64::MAX);
-                    let accuser = self.nodes[liar].id;
-                    let accusation =
-                        Accusation { network, accuser, subject: victim_id, sequence, issued_at: unix };
-                    if let Ok(signature) = self.nodes[liar].signer.sign_accusation(&accusation, unix) {
-                        self.ledger.accusation(&accusation);
-                        let items = vec![Item::Accusation(Signed { value: accusation, signature })];
-                        datagrams.push(Message::news(items).to_datagram(&to));
-                    }
-                }
-                // Floods.
-                _ => {
-                    let ping = Message::Ping(7, Gossip::default()).to_datagram(&to);
-                    datagrams.extend(std::iter::repeat_n(ping, 150));
-                }
-            }
-            for bytes in datagrams {
-                let parcel = Rc::new(self.parcel(liar, bytes));
-                self.deliver(liar, target, &parcel);
-            }
-        }
     }
 }

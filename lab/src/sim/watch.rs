@@ -11,6 +11,15 @@ use super::world::{Node, World};
 use super::{HEARTBEAT, VERDICTS};
 use crate::Failure;
 
+/// What a newcomer is to learn of.
+pub(super) const NEWCOMER: &str = "all known to the newcomers";
+
+/// Rounds of gossip within which news reaches all, also where members lie.
+const ROUNDS: u32 = 12;
+
+/// Rounds within which a newcomer knows all others.
+const NEWCOMER_ROUNDS: u32 = 30;
+
 /// Whether a node knows it; with the node's number.
 type Known = Box<dyn FnMut(usize, &Node, Now) -> bool>;
 
@@ -101,10 +110,39 @@ impl World {
                 waits
             });
         }
+        self.check_deadlines()?;
+        self.check_tables()?;
         if self.now >= self.watch.next_verdicts {
             self.watch.next_verdicts = self.now + VERDICTS;
             for place in self.honest() {
                 self.judge(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where members lie, news must reach all others in time all the same.
+    fn check_deadlines(&self) -> Result<(), Failure> {
+        if self.liars.is_empty() {
+            return Ok(());
+        }
+        for news in &self.watch.news {
+            let rounds = if news.what == NEWCOMER { NEWCOMER_ROUNDS } else { ROUNDS };
+            if self.now <= news.since + HEARTBEAT * rounds {
+                continue;
+            }
+            let waits = |place: &&usize| {
+                let node = &self.nodes[**place];
+                let expected = self.ledger.is_protected(&node.id) && !self.ledger.is_out(&node.id);
+                node.up && node.mesh.network().is_some() && expected
+            };
+            if let Some(place) = news.waiting.iter().find(waits) {
+                let (know, wait) = (news.times.len(), news.waiting.len());
+                let what = format!(
+                    "property 5: after {rounds} rounds {know} know and {wait} do not, as this one: {}",
+                    news.what
+                );
+                return Err(self.failure(*place, what));
             }
         }
         Ok(())
@@ -117,7 +155,8 @@ impl World {
         // With whom it has nothing to do it cannot reach, whatever it holds of them.
         let banned: HashSet<NodeId> = mesh.banned().collect();
         let mut unreachable = mesh.unreachable(self.clock(place));
-        unreachable.retain(|node| !banned.contains(node));
+        let counts = |node: &NodeId| self.liars.is_empty() || self.ledger.is_protected(node);
+        unreachable.retain(|node| !banned.contains(node) && counts(node));
         let before = self.watch.held.remove(&place).unwrap_or_default();
         if unreachable.is_empty() && before.is_empty() {
             return;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::policy::Signer;
-use i2plan_meshd::core::state::{Membership, Remembered, State};
+use i2plan_meshd::core::state::{Delegated, Ending, Membership, Remembered, State};
 use i2plan_meshd::core::{Action, Mesh, Now, Settings, Ticket, VerifiedRecord};
-use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
-use i2plan_proto::destination::{Destination, DestinationHash};
-use i2plan_proto::identity::{NodeId, Signable as _, Signed};
+use i2plan_proto::destination::{
+    Destination, DestinationHash, DestinationProof, DestinationRole, ProvenDestination,
+};
+use i2plan_proto::identity::{NetworkId, NodeId, Signable as _, Signed};
 use i2plan_proto::invite::{InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest};
 use i2plan_proto::membership::{Chain, Charter};
@@ -26,7 +29,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use rustix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
 
-use super::invariants::Ledger;
+use super::invariants::{Before, Ledger, MAX_STATE_ENTRY, MAX_STATE_REST};
+use super::liars::Liars;
 use super::network::Net;
 use super::script::Step;
 use super::watch::Watch;
@@ -49,6 +53,18 @@ const INVITERS: usize = 30;
 /// Messages that liars have to replay.
 const RECORDED: usize = 2000;
 
+/// The largest network that is in a /16. Larger ones have a /8.
+const SMALL: usize = 1000;
+
+/// Actions that one event may lead to, beside one for each member that it removes.
+const MAX_ACTIONS: usize = 300;
+
+/// Members that a node may remember, itself included.
+const MAX_MEMBERS: usize = 10_001;
+
+/// Nodes whose tables are checked as a whole each time that knowledge is looked at.
+const TABLES_CHECKED: usize = 10;
+
 /// For so long datagrams are added up to find the busiest time.
 pub(super) const SPAN: Duration = Duration::from_secs(30);
 
@@ -61,7 +77,7 @@ pub(super) struct Parcel {
 }
 
 pub(super) enum Event {
-    Datagram { to: usize, from: usize, parcel: Rc<Parcel> },
+    Datagram { to: usize, sender: Destination, parcel: Rc<Parcel> },
     Wake(usize),
     Keyd { node: usize, life: u32, ticket: Ticket, request: Box<keyd::Request> },
     Found { node: usize, hash: DestinationHash },
@@ -106,6 +122,7 @@ fn contents(gossip: &Gossip) -> impl Iterator<Item = (&'static str, usize)> {
         Item::Pulse(_) => "pulse",
         Item::Accusation(_) => "accusation",
         Item::Revocation(_) => "revocation",
+        Item::Resignation(_) => "resignation",
     };
     let entries = gossip.entries.iter().map(|entry| ("entry", entry.to_bytes().len()));
     entries.chain(gossip.items.iter().map(move |item| (kind(item), item.to_bytes().len())))
@@ -116,7 +133,8 @@ pub(super) struct World {
     pub(super) now: Duration,
     pub(super) nodes: Vec<Node>,
     pub(super) by_id: HashMap<NodeId, usize>,
-    by_control: HashMap<Destination, usize>,
+    /// Who takes control messages there.
+    pub(super) by_control: HashMap<Destination, usize>,
     by_hash: HashMap<DestinationHash, Destination>,
     queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
     events: Vec<Option<Event>>,
@@ -127,8 +145,14 @@ pub(super) struct World {
     pub(super) rng: StdRng,
     pub(super) watch: Watch,
     pub(super) ledger: Ledger,
-    /// What the ledger has found broken while it was written.
-    broken: Option<String>,
+    /// What was found broken while something was carried out.
+    pub(super) broken: Option<String>,
+    /// Of each node, which of the others it has known: a bit for each.
+    met: Vec<Vec<u64>>,
+    /// The node whose table is checked as a whole next.
+    next_table: usize,
+    /// The charter of the network.
+    pub(super) charter: Charter,
     /// By kind of message, with what I2P adds.
     pub(super) traffic: BTreeMap<&'static str, Traffic>,
     /// By kind of what messages carry, without what is around it.
@@ -140,6 +164,8 @@ pub(super) struct World {
     pub(super) cpu: Duration,
     pub(super) trace: u64,
     pub(super) liars: HashSet<usize>,
+    /// What they make up.
+    pub(super) lies: Liars,
     /// Who has left or was revoked.
     pub(super) out: Rc<RefCell<HashSet<NodeId>>>,
     /// What liars have got, and from whom.
@@ -147,10 +173,15 @@ pub(super) struct World {
     pub(super) answers: Vec<Result<meshd::Reply, ApiError>>,
 }
 
-pub(super) fn signer(random: &mut StdRng) -> Signer {
+/// Keys of nobody else.
+pub(super) fn keys(random: &mut StdRng) -> Keys {
     let mut bytes = Zeroizing::new([0; i2plan_keyd::keys::RANDOM_LEN]);
     random.fill(&mut bytes[..]);
-    Signer::new(Keys::generate(&bytes, EPOCH.as_secs()))
+    Keys::generate(&bytes, EPOCH.as_secs())
+}
+
+pub(super) fn signer(random: &mut StdRng) -> Signer {
+    Signer::new(keys(random))
 }
 
 fn refused(error: &ApiError) -> Failure {
@@ -162,36 +193,111 @@ fn cpu_time() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// The subnet: the default's size, or so small that addresses collide by the dozen.
+/// The subnet: the default's size, or one for ten thousand members.
 fn subnet(options: &Options) -> Result<Ipv4Subnet, Failure> {
-    let prefix = if options.scenario == Scenario::Collisions {
-        let addresses = (options.nodes * 5 / 4 + 2).max(options.nodes * options.nodes / 96);
-        u8::try_from(31 - addresses.ilog2()).unwrap_or(16).clamp(16, 29)
-    } else {
-        16
-    };
-    Ipv4Subnet::new([10, 42, 0, 0].into(), prefix).map_err(|error| Failure::new(error.to_string()))
+    let (network, prefix) = if options.nodes > SMALL { ([10, 0, 0, 0], 8) } else { ([10, 42, 0, 0], 16) };
+    Ipv4Subnet::new(network.into(), prefix).map_err(|error| Failure::new(error.to_string()))
 }
 
-/// The chains of invitations of all members, the founder's first.
-fn chains(signers: &mut [Signer], rng: &mut StdRng) -> Result<Vec<Chain>, Failure> {
+/// Some range of so many addresses that an issuer holds and has not delegated; none if there is none.
+fn free_range(
+    subnet: &Ipv4Subnet,
+    chain: &Chain,
+    delegated: &[Delegated],
+    size: u32,
+    rng: &mut StdRng,
+) -> Option<AddressRange> {
+    let holding = *chain.ranges(subnet).iter().next()?;
+    // The first place of each size has the issuer's own address.
+    let places = holding.size() / size;
+    let start = rng.random_range(0..places.max(1));
+    let place = |number: u32| {
+        let place = (start + number) % places;
+        AddressRange::of_size(holding.first().to_bits() + place * size, size).filter(|_| place > 0)
+    };
+    (0..places).filter_map(place).find(|range| {
+        let is_taken = delegated.iter().any(|other| other.ranges.iter().any(|other| other.overlaps(range)));
+        subnet.is_host(range.first()) && !is_taken
+    })
+}
+
+/// A member of a network that is ready.
+struct Place {
+    chain: Chain,
+    delegated: Vec<Delegated>,
+    /// The highest number that it has used.
+    counter: u64,
+    /// A second chain with which its addresses are another's, who has them by right.
+    rival: Option<usize>,
+}
+
+/// How many addresses the member with a number gets of an inviter with so many.
+fn size_for(index: usize, held: u64) -> u32 {
+    let part = match index {
+        1..=INVITERS => 64,
+        _ if index < 4 * INVITERS => 16,
+        _ => 256,
+    };
+    let size = (held / part).max(1);
+    let most = if index < 4 * INVITERS { u64::from(u32::MAX) } else { 16 };
+    u32::try_from(size.min(most)).map_or(1, |size| 1 << size.ilog2())
+}
+
+/// The memberships of all, the founder's first.
+fn memberships(
+    signers: &mut [Signer],
+    charter: &Charter,
+    options: &Options,
+    rng: &mut StdRng,
+) -> Result<Vec<Place>, Failure> {
     let unix = EPOCH.as_secs();
-    let mut chains = vec![Chain::founder(signers[0].keys().node())];
+    let subnet = charter.subnet;
+    let founder = Place { chain: Chain::founder(charter), delegated: Vec::new(), counter: 0, rival: None };
+    let mut all = vec![founder];
     for index in 1..signers.len() {
-        let inviter = match index {
-            1..=INVITERS => 0,
-            _ if rng.random_ratio(2, 3) => rng.random_range(1..=INVITERS),
-            _ => rng.random_range(1..index.min(4 * INVITERS)),
-        };
+        let mut found = None;
+        for attempt in 0..1000 {
+            let inviter = match index {
+                1..=INVITERS => 0,
+                _ if attempt > 10 || rng.random_ratio(2, 3) => rng.random_range(1..=INVITERS),
+                _ => rng.random_range(1..index.min(4 * INVITERS)),
+            };
+            let Place { chain, delegated, rival, .. } = &all[inviter];
+            if rival.is_some() {
+                continue;
+            }
+            let size = size_for(index, chain.ranges(&subnet).size());
+            if let Some(range) = free_range(&subnet, chain, delegated, size, rng) {
+                found = Some((inviter, AddressRanges::from(range)));
+                break;
+            }
+        }
+        let (inviter, mut ranges) =
+            found.ok_or_else(|| Failure::new("there are no addresses for so many nodes"))?;
+        // An inviter whose state was restored from a backup delegates what it has delegated before.
+        let mut rival = None;
+        if options.scenario == Scenario::Collisions
+            && index % 4 == 3
+            && let Some(other) = all[inviter].delegated.last()
+        {
+            rival = signers.iter().position(|signer| signer.keys().node() == other.subject);
+            ranges = other.ranges.clone();
+        }
         let secret = InviteSecret(rng.random());
-        let network = chains[0].network();
-        let wish = keyd::CreateInvite { network, expires_at: unix + 3600, uses: Uses::Unlimited };
+        let addresses = u32::try_from(ranges.size()).map_err(|_| Failure::new("too many addresses"))?;
+        let wish = keyd::CreateInvite {
+            network: charter.network(),
+            subnet,
+            expires_at: unix + 3600,
+            uses: Uses::Unlimited,
+            addresses,
+        };
         let (_, grant) = signers[inviter]
             .create_invite(&wish, InviteSecret(secret.0), unix)
             .map_err(|error| refused(&error))?;
         let control = signers[index].keys().control().public();
         let body = JoinBody {
-            network,
+            network: charter.network(),
             inviter: signers[inviter].keys().node(),
             invite: secret.key(),
             joiner: signers[index].keys().node(),
@@ -201,13 +307,35 @@ fn chains(signers: &mut [Signer], rng: &mut StdRng) -> Result<Vec<Chain>, Failur
         let signature = signers[index].sign_join(&body, &control, unix).map_err(|error| refused(&error))?;
         let proof = body.prove(&secret.signing_key());
         let request = JoinRequest { body: Signed { value: body, signature }, proof };
-        let certify = keyd::CertifyMember { grant, request };
+        let Place { chain, delegated, counter, .. } = &mut all[inviter];
+        *counter += 1;
+        let (parent, serial) = (chain.id(), *counter);
+        let certify =
+            keyd::CertifyMember { grant, request, parent, ranges: ranges.clone(), serial, replaces: false };
         let certificate = signers[inviter].certify_member(&certify, unix).map_err(|error| refused(&error))?;
-        let chain =
-            chains[inviter].extended(&certificate).map_err(|error| Failure::new(error.to_string()))?;
-        chains.push(chain);
+        let extended = chain.extended(&certificate).map_err(|error| Failure::new(error.to_string()))?;
+        if rival.is_none() {
+            delegated.push(Delegated {
+                subject: *extended.subject(),
+                invite: secret.key().id(),
+                ranges,
+                replaces: false,
+                given_at: unix,
+                ended_at: None,
+                certificate: Some(certificate),
+            });
+        }
+        all.push(Place { chain: extended, delegated: Vec::new(), counter: 0, rival });
     }
-    Ok(chains)
+    Ok(all)
+}
+
+/// A destination with the proof that a node uses it.
+pub(super) fn proven(keys: &Keys, network: NetworkId, role: DestinationRole) -> ProvenDestination {
+    let destination =
+        if role == DestinationRole::Data { keys.ephemeral([1; 32]) } else { keys.control().clone() };
+    let proof = DestinationProof { network, node: keys.node(), role, destination: destination.public() };
+    ProvenDestination { destination: destination.public(), proof: destination.prove(&proof) }
 }
 
 impl World {
@@ -217,23 +345,12 @@ impl World {
         let unix = EPOCH.as_secs();
         let subnet = subnet(&options)?;
         let mut signers: Vec<Signer> = (0..options.nodes).map(|_| signer(&mut rng)).collect();
-        let charter = Charter { founder: signers[0].keys().node(), subnet, founded_at: unix };
+        let charter =
+            Charter { founder: signers[0].keys().node(), subnet, founded_at: unix, nonce: rng.random() };
         let signature = signers[0].sign_charter(&charter, unix).map_err(|error| refused(&error))?;
         let charter = Signed { value: charter, signature };
         let network = charter.value.network();
-        let chains = chains(&mut signers, &mut rng)?;
-
-        // Whoever has the better claim chooses first, as if it had come first.
-        let mut order: Vec<usize> = (0..options.nodes).collect();
-        order.sort_by_key(|index| (chains[*index].member_since(), *chains[*index].subject()));
-        let mut addresses = HashMap::new();
-        let mut taken = HashSet::new();
-        for index in order {
-            let node = signers[index].keys().node();
-            let mut attempts = (0..64).map(|attempt| subnet.address_of(&node, attempt));
-            let free = attempts.find(|ipv4| taken.insert(*ipv4) || options.scenario == Scenario::Collisions);
-            addresses.insert(index, free.unwrap_or_else(|| subnet.address_of(&node, 0)));
-        }
+        let places = memberships(&mut signers, &charter.value, &options, &mut rng)?;
 
         let mut world = Self {
             options,
@@ -250,8 +367,11 @@ impl World {
             net: Net::new(options.seed, options.loss),
             rng,
             watch: Watch::default(),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(charter.value.clone()),
             broken: None,
+            met: Vec::new(),
+            next_table: 0,
+            charter: charter.value.clone(),
             traffic: BTreeMap::new(),
             carried: BTreeMap::new(),
             spans: Vec::new(),
@@ -259,6 +379,7 @@ impl World {
             cpu: Duration::ZERO,
             trace: 0xcbf2_9ce4_8422_2325,
             liars: HashSet::new(),
+            lies: Liars::default(),
             out: Rc::default(),
             recorded: Vec::new(),
             answers: Vec::new(),
@@ -266,45 +387,94 @@ impl World {
         let mut known = Vec::new();
         for (index, signer) in signers.iter_mut().enumerate() {
             let wireguard = signer.certify_wireguard(network, None, unix).map_err(|error| refused(&error))?;
+            let Place { chain, counter, rival, .. } = &places[index];
+            let keys = signer.keys();
             // Just what the node will sign when it starts, so that it says nothing new then.
             let record = Record {
-                node: signer.keys().node(),
-                sequence: unix * 1000 + 1,
+                node: keys.node(),
+                sequence: counter + 1,
                 issued_at: unix,
                 name: format!("node-{index}").parse().map_err(|_| Failure::new("a name"))?,
-                control: signer.keys().control().public(),
-                home: None,
-                data: signer.keys().ephemeral([1; 32]).public(),
-                ipv4: addresses[&index],
+                control: proven(keys, network, DestinationRole::Primary),
+                primary: None,
+                data: proven(keys, network, DestinationRole::Data),
                 wireguard,
-                chain: chains[index].clone(),
+                chain: chain.clone(),
             };
-            let signature = record.sign(&signer.keys().identity());
+            let signature = record.sign(&keys.identity());
+            if rival.is_some() {
+                world.ledger.expose(record.node);
+            }
             world.ledger.record(&record);
-            let record = VerifiedRecord::new(Signed { value: record, signature }, &network)
+            let record = VerifiedRecord::new(Signed { value: record, signature }, &charter.value)
                 .map_err(|error| Failure::new(error.to_string()))?;
             known.push(Remembered { record, pulse: None, created: unix, last_seen: Some(unix) });
         }
-        for (index, signer) in signers.into_iter().enumerate() {
+        // Of two that have the same addresses each node knows one.
+        let rivals: Vec<(usize, usize)> =
+            places.iter().enumerate().filter_map(|(index, place)| Some((index, place.rival?))).collect();
+        for (index, (signer, place)) in signers.into_iter().zip(places).enumerate() {
             let record = &known[index].record.value;
+            let unknown: HashSet<usize> =
+                rivals.iter().map(|(late, early)| if world.rng.random() { *late } else { *early }).collect();
+            let members = if unknown.is_empty() {
+                known.clone()
+            } else {
+                let mut members = known.iter().enumerate().filter(|(other, _)| !unknown.contains(other));
+                members.by_ref().map(|(_, member)| member.clone()).collect()
+            };
             let state = State {
                 node: record.node,
+                counter: place.counter,
                 membership: Some(Membership {
                     charter: charter.clone(),
-                    chain: chains[index].clone(),
-                    ipv4: record.ipv4,
-                    last_sequence: 0,
+                    chain: place.chain,
                     epoch: Some(record.wireguard.value.epoch),
                 }),
                 former: None,
                 invites: Vec::new(),
-                members: known.clone(),
-                revocations: Vec::new(),
+                delegations: place.delegated,
+                members,
+                endings: Vec::new(),
                 bans: Vec::new(),
             };
             world.add(signer, state, subnet)?;
         }
+        world.lies.rivals = rivals;
+        for index in 0..world.nodes.len() {
+            world.meet(index);
+        }
         Ok(world)
+    }
+
+    /// Notes whom a node knows, whomever it has known before.
+    fn meet(&mut self, index: usize) {
+        let mesh = &self.nodes[index].mesh;
+        let mut met = vec![0; self.nodes.len().div_ceil(64)];
+        for (place, node) in self.nodes.iter().enumerate() {
+            if mesh.record_of(&node.id).is_some() {
+                met[place / 64] |= 1 << (place % 64);
+            }
+        }
+        if self.met.len() <= index {
+            self.met.resize(index + 1, Vec::new());
+        }
+        self.met[index] = met;
+    }
+
+    /// A node knows another, or not; returns whether it did before.
+    fn now_knows(&mut self, index: usize, other: usize, knows: bool) -> bool {
+        if self.met.len() <= index {
+            self.met.resize(index + 1, Vec::new());
+        }
+        let met = &mut self.met[index];
+        if met.len() <= other / 64 {
+            met.resize(other / 64 + 1, 0);
+        }
+        let (bits, bit) = (&mut met[other / 64], 1 << (other % 64));
+        let before = *bits & bit != 0;
+        *bits = if knows { *bits | bit } else { *bits & !bit };
+        before
     }
 
     pub(super) fn add(&mut self, signer: Signer, state: State, subnet: Ipv4Subnet) -> Result<usize, Failure> {
@@ -368,6 +538,7 @@ impl World {
         node.mesh = Mesh::new(identity, node.settings.clone(), state, seed, now);
         node.mesh.on_data_session(node.data);
         self.settle(index);
+        self.meet(index);
     }
 
     pub(super) fn at(&mut self, after: Duration, event: Event) {
@@ -423,13 +594,11 @@ impl World {
 
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Datagram { to, from, parcel } => {
+            Event::Datagram { to, sender, parcel } => {
                 if !self.nodes[to].up {
                     return Ok(());
                 }
-                let sender = self.nodes[from].control;
-                let shut_out = self.nodes[to].mesh.banned().any(|node| node == self.nodes[from].id);
-                let mentioned = if shut_out { &[][..] } else { &parcel.mentioned };
+                let mentioned = &parcel.mentioned;
                 self.observed(to, mentioned, |mesh, now| mesh.on_datagram(&sender, &parcel.bytes, now))
             }
             Event::Wake(index) => {
@@ -451,7 +620,9 @@ impl World {
                 }
                 let reply = self.sign(node, *request);
                 let mentioned = match &reply {
-                    Ok(keyd::Reply::Signature(_)) => self.watch.signed.take().unwrap_or_default(),
+                    Ok(keyd::Reply::Signature(_) | keyd::Reply::Record(_)) => {
+                        self.watch.signed.take().unwrap_or_default()
+                    }
                     _ => Vec::new(),
                 };
                 self.observed(node, &mentioned, |mesh, now| mesh.on_keyd(ticket, reply, now))
@@ -483,32 +654,152 @@ impl World {
         all.sort_unstable();
         all.dedup();
         let before = self.ledger.before(&node.mesh, all);
+        let (size, was_member) = (node.mesh.size(), node.mesh.network().is_some());
         let begun = cpu_time();
-        event(&mut node.mesh, now);
+        let outcome = catch_unwind(AssertUnwindSafe(|| event(&mut node.mesh, now)));
         self.cpu += cpu_time().saturating_sub(begun);
-        let node = &self.nodes[index];
-        // Whoever has left or was revoked has forgotten everything.
-        if node.mesh.network().is_some() {
-            let checked = self.ledger.check(&before, &node.id, &node.mesh, now);
-            checked.map_err(|what| self.failure(index, what))?;
-            if let Some(honest) = node.mesh.banned().find(|banned| !self.is_liar(banned)) {
-                return Err(self.failure(index, format!("it has banned {honest}, an honest member")));
-            }
+        if outcome.is_err() {
+            return Err(self.failure(index, "property 3: it has panicked"));
         }
-        self.settle(index);
+        let actions = self.settle(index);
+        if self.liars.contains(&index) {
+            self.broken = None;
+            return Ok(());
+        }
+        self.check(index, &before, was_member)?;
+        let removed = size.saturating_sub(self.nodes[index].mesh.size());
+        if actions > MAX_ACTIONS + removed {
+            return Err(self.failure(index, format!("property 3: an event has led to {actions} actions")));
+        }
         self.broken.take().map_or(Ok(()), |what| Err(self.failure(index, what)))
     }
 
-    fn is_liar(&self, node: &NodeId) -> bool {
-        self.by_id.get(node).is_some_and(|place| self.liars.contains(place))
+    /// Checks what an honest node has come to believe.
+    fn check(&mut self, index: usize, before: &Before, was_member: bool) -> Result<(), Failure> {
+        let (node, now) = (&self.nodes[index], self.clock(index));
+        if node.mesh.network().is_none() {
+            let legitimate = self.ledger.is_out(&node.id) || !self.ledger.is_protected(&node.id);
+            if was_member && !legitimate {
+                return Err(self.failure(index, "property 1: it is no member any more"));
+            }
+            return Ok(());
+        }
+        let explained =
+            self.ledger.check(before, &node.id, &node.mesh, now).map_err(|what| self.failure(index, what))?;
+        if self.ledger.is_protected(&node.id) && node.mesh.own_address() != self.ledger.address(&node.id) {
+            return Err(self.failure(index, "property 2: its own address has changed"));
+        }
+        if let Some(honest) = node.mesh.banned().find(|banned| !self.is_liar(banned)) {
+            return Err(self.failure(index, format!("property 4: it has banned {honest}, an honest member")));
+        }
+        if node.mesh.size() > MAX_MEMBERS {
+            return Err(self.failure(index, "property 3: it remembers too many members"));
+        }
+        if explained {
+            for other in before.mentioned() {
+                if let Some(place) = self.by_id.get(other).copied() {
+                    self.check_known(index, place)?;
+                }
+            }
+            return Ok(());
+        }
+        for place in 0..self.nodes.len() {
+            self.check_known(index, place)?;
+        }
+        Ok(())
     }
 
-    /// Carries out what a node wants.
-    pub(super) fn settle(&mut self, index: usize) {
+    /// Checks that a node has not forgotten another that is a member.
+    fn check_known(&mut self, index: usize, place: usize) -> Result<(), Failure> {
+        if index == place {
+            return Ok(());
+        }
+        let other = self.nodes[place].id;
+        let knows = self.nodes[index].mesh.record_of(&other).is_some();
+        let knew = self.now_knows(index, place, knows);
+        if knew && !knows && self.ledger.is_protected(&other) && !self.ledger.is_out(&other) {
+            let what = format!("property 1: to it node {place} ({other}) is no member any more");
+            return Err(self.failure(index, what));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is expected of a node: it lies, or was made up.
+    fn is_liar(&self, node: &NodeId) -> bool {
+        self.by_id.get(node).is_none_or(|place| self.liars.contains(place))
+    }
+
+    /// Checks the whole tables of some nodes, of others each time.
+    pub(super) fn check_tables(&mut self) -> Result<(), Failure> {
+        let honest = self.honest();
+        for number in 0..TABLES_CHECKED.min(honest.len()) {
+            let place = honest[(self.next_table + number) % honest.len()];
+            self.check_table(place)?;
+        }
+        if let Some(place) = honest.get(self.next_table % honest.len().max(1)).copied() {
+            self.check_state(place)?;
+        }
+        self.next_table += TABLES_CHECKED;
+        Ok(())
+    }
+
+    /// Checks the size of what a node saves.
+    fn check_state(&self, place: usize) -> Result<(), Failure> {
+        let state = self.nodes[place].mesh.state();
+        let entries =
+            state.members.len() + state.endings.len() + state.delegations.len() + state.invites.len();
+        let (len, most) = (state.to_bytes().len(), entries * MAX_STATE_ENTRY + MAX_STATE_REST);
+        let by_founder =
+            state.endings.iter().filter(|ending| *ending.signer() == self.charter.founder).count();
+        if state.endings.len() > MAX_MEMBERS + by_founder || len > most {
+            let (members, endings) = (state.members.len(), state.endings.len());
+            let what =
+                format!("property 3: its state has {len} bytes with {members} members and {endings} endings");
+            return Err(self.failure(place, what));
+        }
+        Ok(())
+    }
+
+    /// Checks to whom a node sends the packets for each member that it knows.
+    fn check_table(&self, place: usize) -> Result<(), Failure> {
+        let (node, now) = (&self.nodes[place], self.clock(place));
+        let (mut addresses, mut keys) = (HashMap::new(), HashSet::new());
+        for peer in node.mesh.peers(now) {
+            self.ledger
+                .check_member(&peer.node, &node.id, &node.mesh, now)
+                .map_err(|what| self.failure(place, what))?;
+            let same = peer.ipv4.and_then(|address| addresses.insert(address, (peer.node, peer.public_key)));
+            if same.is_some() || peer.ipv4.is_none() || !keys.insert(peer.public_key) {
+                let what = format!("property 2: two have the address or key of {}", peer.node);
+                return Err(self.failure(place, what));
+            }
+        }
+        for other in self.nodes.iter().filter(|other| other.id != node.id) {
+            let Some(record) = node.mesh.record_of(&other.id) else { continue };
+            let is_banned = node.mesh.banned().any(|banned| banned == other.id);
+            // Who has lost its own address still has it itself.
+            let is_own = node.mesh.own_address() == self.ledger.address(&other.id);
+            if !self.ledger.is_protected(&other.id) || self.ledger.is_out(&other.id) || is_banned || is_own {
+                continue;
+            }
+            let key = record.value.wireguard.value.public_key();
+            let address = self.ledger.address(&other.id);
+            let routed = address.and_then(|address| addresses.get(&address));
+            if routed != Some(&(other.id, key)) {
+                let what = format!("property 2: it does not route {address:?} to {}", other.id);
+                return Err(self.failure(place, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out what a node wants. Returns how many things that are.
+    pub(super) fn settle(&mut self, index: usize) -> usize {
         let turn = self.nodes[index].mesh.take_turn();
         if turn.save && self.nodes[index].disk.is_some() {
             self.keep_disk(index);
         }
+        let count = turn.actions.len();
         for action in turn.actions {
             match action {
                 Action::Send { to, message, .. } => self.send(index, &to, message),
@@ -531,16 +822,20 @@ impl World {
                 self.at(at - self.now, Event::Wake(index));
             }
         }
+        count
     }
 
     fn send(&mut self, from: usize, to: &Destination, bytes: Vec<u8>) {
         let parcel = Rc::new(self.parcel(from, bytes));
-        if let Some(place) = self.by_control.get(to).copied() {
-            if self.liars.contains(&place) && self.recorded.len() < RECORDED {
-                self.recorded.push((from, Rc::clone(&parcel)));
-            }
-            self.deliver(from, place, &parcel);
+        let Some(place) = self.by_control.get(to).copied() else {
+            let what = || format!("property 6: it sends to {}, which no member has proven", to.hash().b32());
+            self.broken.get_or_insert_with(what);
+            return;
+        };
+        if self.liars.contains(&place) && !self.liars.contains(&from) && self.recorded.len() < RECORDED {
+            self.recorded.push((from, Rc::clone(&parcel)));
         }
+        self.deliver(from, self.nodes[from].control, place, &parcel);
     }
 
     /// A datagram with what it speaks of; it is counted as sent.
@@ -559,36 +854,44 @@ impl World {
                 carried.bytes += len as u64;
             }
         }
+        if self.liars.contains(&from) {
+            return Parcel { mentioned: self.mentioned(&message), bytes };
+        }
         let span = (self.now.as_secs() / SPAN.as_secs()) as usize;
         if self.spans.len() <= span {
             self.spans.resize(span + 1, 0);
         }
         self.spans[span] += (bytes.len() + ENVELOPE) as u64;
-        let mentioned = match (&message, message.gossip()) {
+        Parcel { mentioned: self.mentioned(&message), bytes }
+    }
+
+    /// Of whom a message speaks.
+    fn mentioned(&self, message: &Message) -> Vec<NodeId> {
+        match (message, message.gossip()) {
             (_, Some(gossip)) => {
                 let of = |item: &Item| match item {
-                    Item::Record(record) => vec![record.value.node],
-                    Item::Pulse(pulse) => vec![pulse.value.node],
-                    Item::Accusation(accusation) => vec![accusation.value.subject],
-                    Item::Revocation(revocation) => self.ledger.below(revocation.value.subject()).to_vec(),
+                    Item::Record(record) => record.value.node,
+                    Item::Pulse(pulse) => pulse.value.node,
+                    Item::Accusation(accusation) => accusation.value.subject,
+                    Item::Revocation(revocation) => Ending::Revocation(revocation.clone()).id(),
+                    Item::Resignation(resignation) => Ending::Resignation(resignation.clone()).id(),
                 };
-                gossip.items.iter().flat_map(of).collect()
+                gossip.items.iter().map(of).collect()
             }
             (Message::JoinReply(JoinReply::Welcome(welcome)), _) => {
                 welcome.records.iter().map(|record| record.value.node).collect()
             }
             _ => Vec::new(),
-        };
-        Parcel { bytes, mentioned }
+        }
     }
 
     /// Puts a datagram on its way.
-    pub(super) fn deliver(&mut self, from: usize, to: usize, parcel: &Rc<Parcel>) {
+    pub(super) fn deliver(&mut self, from: usize, sender: Destination, to: usize, parcel: &Rc<Parcel>) {
         for byte in self.now.as_nanos().to_le_bytes().iter().chain(&parcel.bytes) {
             self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
         for delay in self.net.send(from, to) {
-            self.at(delay, Event::Datagram { to, from, parcel: Rc::clone(parcel) });
+            self.at(delay, Event::Datagram { to, sender, parcel: Rc::clone(parcel) });
         }
     }
 
@@ -602,10 +905,10 @@ impl World {
             keyd::Request::SignCharter(charter) => {
                 keyd::Reply::Signature(signer.sign_charter(&charter, unix)?)
             }
-            keyd::Request::SignRecord(record) => {
-                let signature = signer.sign_record(&record, unix)?;
-                self.ledger.record(&record);
-                keyd::Reply::Signature(signature)
+            keyd::Request::SignRecord(record, charter) => {
+                let record = signer.sign_record(*record, &charter, unix)?;
+                self.ledger.record(&record.value);
+                keyd::Reply::Record(Box::new(record))
             }
             keyd::Request::SignPulse(pulse) => {
                 let signature = signer.sign_pulse(&pulse, unix)?;
@@ -618,11 +921,20 @@ impl World {
                 self.watch.signed = Some(vec![accusation.subject]);
                 keyd::Reply::Signature(signature)
             }
-            keyd::Request::SignRevocation(revocation) => {
-                let signature = signer.sign_revocation(&revocation, unix)?;
-                self.ledger.revocation(*revocation.subject());
-                self.watch.signed = Some(self.ledger.below(revocation.subject()).to_vec());
+            keyd::Request::SignRevocation(revocation, charter) => {
+                let signature = signer.sign_revocation(&revocation, &charter, unix)?;
+                let ending = Ending::Revocation(Box::new(Signed { value: *revocation, signature }));
+                self.watch.signed = Some(vec![ending.id()]);
+                self.ledger.ending(ending);
                 keyd::Reply::Signature(signature)
+            }
+            keyd::Request::SignResignation(resignation, charter) => {
+                let signature = signer.sign_resignation(&resignation, &charter)?;
+                self.ledger.ending(Ending::Resignation(Box::new(Signed { value: *resignation, signature })));
+                keyd::Reply::Signature(signature)
+            }
+            keyd::Request::ExtendMember(extend) => {
+                keyd::Reply::Membership(signer.extend_member(&extend, unix)?)
             }
             keyd::Request::SignJoin { body, control } => {
                 keyd::Reply::Signature(signer.sign_join(&body, &control, unix)?)
@@ -644,12 +956,14 @@ impl World {
         })
     }
 
-    /// Honest members that run, by their numbers.
+    /// Honest members that run, and whose inviters are all honest, by their numbers.
     pub(super) fn honest(&self) -> Vec<usize> {
         let honest = |index: &usize| {
-            self.nodes[*index].up
+            let node = &self.nodes[*index];
+            node.up
                 && !self.liars.contains(index)
-                && self.nodes[*index].mesh.network().is_some()
+                && node.mesh.network().is_some()
+                && (self.liars.is_empty() || self.ledger.is_protected(&node.id))
         };
         (0..self.nodes.len()).filter(honest).collect()
     }
@@ -663,19 +977,8 @@ impl World {
     pub(super) fn check_all(&self) -> Result<(), Failure> {
         let honest = self.honest();
         for place in honest.iter().step_by(honest.len().div_ceil(1000).max(1)) {
-            let (node, now) = (&self.nodes[*place], self.clock(*place));
-            let (mut addresses, mut keys) = (HashSet::new(), HashSet::new());
-            addresses.extend(node.mesh.own_address());
-            for peer in node.mesh.peers(now) {
-                self.ledger
-                    .check_member(&peer.node, &node.id, &node.mesh, now)
-                    .map_err(|what| self.failure(*place, what))?;
-                if peer.ipv4.is_some_and(|address| !addresses.insert(address))
-                    || !keys.insert(peer.public_key)
-                {
-                    return Err(self.failure(*place, format!("two have the address or key of {}", peer.node)));
-                }
-            }
+            self.check_table(*place)?;
+            self.check_state(*place)?;
         }
         Ok(())
     }
