@@ -12,8 +12,9 @@ use i2plan_keyd::keys::{Keys, RANDOM_LEN};
 use i2plan_keyd::policy::Signer;
 use i2plan_keyd::store::Store;
 use i2plan_meshd::core::VerifiedRecord;
-use i2plan_meshd::core::state::{Membership, Remembered, State};
-use i2plan_proto::address::Ipv4Subnet;
+use i2plan_meshd::core::state::{Delegated, Membership, Remembered, State};
+use i2plan_proto::address::{AddressRange, Ipv4Subnet};
+use i2plan_proto::destination::ProvenDestination;
 use i2plan_proto::identity::Signed;
 use i2plan_proto::invite::{InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
@@ -30,6 +31,9 @@ use crate::stats::Times;
 
 /// Members that the node knows beside itself.
 const MEMBERS: usize = 1000;
+
+/// Addresses of each.
+const ADDRESSES: u32 = 16;
 
 /// How often each command is run.
 const RUNS: usize = 40;
@@ -112,19 +116,25 @@ fn signer(now: u64) -> Result<Signer, Failure> {
 /// Makes a stopped node the founder of a network of many, whom it has invited itself.
 fn found(node: &Node) -> Result<(), Failure> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let founder = signer(now)?;
+    let mut founder = signer(now)?;
     let me = founder.keys().node();
-    let charter = Charter { founder: me, subnet: Ipv4Subnet::DEFAULT, founded_at: now };
+    let subnet = Ipv4Subnet::DEFAULT;
+    let charter = Charter { founder: me, subnet, founded_at: now, nonce: [7; 16] };
     let signature = founder.sign_charter(&charter, now).map_err(|error| refused(&error))?;
     let charter = Signed { value: charter, signature };
     let network = charter.value.network();
-    let chain = Chain::founder(me);
+    let chain = Chain::founder(&charter.value);
     let secret = InviteSecret([7; 32]);
-    let wish = keyd::CreateInvite { network, expires_at: now + 3600, uses: Uses::Unlimited };
+    let (expires_at, addresses) = (now + 3600, ADDRESSES);
+    let wish = keyd::CreateInvite { network, subnet, expires_at, uses: Uses::Unlimited, addresses };
     let (_, grant) =
         founder.create_invite(&wish, InviteSecret(secret.0), now).map_err(|error| refused(&error))?;
     let mut state = State::new(me);
-    for index in 0..MEMBERS {
+    for (index, place) in (0..MEMBERS).zip(1..) {
+        state.counter += 1;
+        // Not the first place, in which the founder's own address is.
+        let first = subnet.range().first().to_bits() + ADDRESSES * place;
+        let range = AddressRange::of_size(first, ADDRESSES).ok_or_else(|| Failure::new("a range"))?;
         let mut member = signer(now)?;
         let (joiner, control) = (member.keys().node(), member.keys().control().public());
         let body = JoinBody {
@@ -138,27 +148,41 @@ fn found(node: &Node) -> Result<(), Failure> {
         let signature = member.sign_join(&body, &control, now).map_err(|error| refused(&error))?;
         let proof = body.prove(&secret.signing_key());
         let request = JoinRequest { body: Signed { value: body, signature }, proof };
-        let certify = keyd::CertifyMember { grant: grant.clone(), request };
+        let certify = keyd::CertifyMember {
+            grant: grant.clone(),
+            request,
+            parent: chain.id(),
+            ranges: range.into(),
+            serial: state.counter,
+            replaces: false,
+        };
         let certificate = founder.certify_member(&certify, now).map_err(|error| refused(&error))?;
         let record = Record {
             node: joiner,
             sequence: now * 1000,
             issued_at: now,
             name: format!("node-{index}").parse().map_err(|_| Failure::new("a name"))?,
-            control,
-            home: None,
-            data: member.keys().ephemeral([1; 32]).public(),
-            ipv4: Ipv4Subnet::DEFAULT.address_of(&joiner, 0),
+            control: ProvenDestination::unproven(control),
+            primary: None,
+            data: ProvenDestination::unproven(member.keys().ephemeral([1; 32]).public()),
             wireguard: member.certify_wireguard(network, None, now).map_err(|error| refused(&error))?,
             chain: chain.extended(&certificate).map_err(|error| Failure::new(error.to_string()))?,
         };
-        let signature = member.sign_record(&record, now).map_err(|error| refused(&error))?;
-        let record = VerifiedRecord::new(Signed { value: record, signature }, &network)
-            .map_err(|error| Failure::new(error.to_string()))?;
+        let record = member.sign_record(record, &charter.value, now).map_err(|error| refused(&error))?;
+        let record =
+            VerifiedRecord::new(record, &charter.value).map_err(|error| Failure::new(error.to_string()))?;
         state.members.push(Remembered { record, pulse: None, created: now, last_seen: Some(now) });
+        state.delegations.push(Delegated {
+            subject: joiner,
+            invite: certificate.value.grant.invite,
+            ranges: range.into(),
+            replaces: false,
+            given_at: now,
+            ended_at: None,
+            certificate: Some(certificate),
+        });
     }
-    let ipv4 = Ipv4Subnet::DEFAULT.address_of(&me, 0);
-    state.membership = Some(Membership { charter, chain, ipv4, last_sequence: 0, epoch: None });
+    state.membership = Some(Membership { charter, chain, epoch: None });
 
     let [keyd, meshd, _] = node.uids;
     // keyd takes only what belongs to its own user, and so does its store here.

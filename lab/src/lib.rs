@@ -12,7 +12,7 @@
 //! * [`demo`], [`bench`], [`bench_ctl`]: what else users run.
 //! * [`sim`]: meshes of a thousand in virtual time.
 //! * [`systemd`]: the packages on real systems under systemd.
-//! * [`attack`]: what an intruder runs.
+//! * [`attack`]: what an intruder runs, and the attacks of a member.
 //! * [`wait`]: for what comes about by itself.
 //! * [`testing`]: how a test gets into the sandbox.
 //!

@@ -110,8 +110,25 @@ pub fn enter(namespace: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Does something in a namespace, such as to open a socket, which then belongs to that.
+///
+/// # Errors
+/// If there is no such namespace, or it fails.
+pub fn within<T: Send + 'static>(
+    namespace: &str,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let namespace = namespace.to_owned();
+    in_new_thread(move || {
+        enter(&namespace)?;
+        work()
+    })
+}
+
 /// Runs this in a thread of its own, because a thread that has changed its namespace is of no other use.
-fn in_new_thread(work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), Failure> {
+fn in_new_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     std::thread::spawn(work).join().unwrap_or_else(|_| Err(Failure::new("a thread panicked")))
 }
 

@@ -545,6 +545,15 @@ impl Node {
         Failure::new(format!("node {}: {what}; its log ends:\n{}", self.name, tail(&self.log())))
     }
 
+    /// Connects to the node's control API.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn control(&self) -> Result<i2plan_ipc::Node, Failure> {
+        let connected = i2plan_ipc::Node::connect(&self.socket()).await;
+        connected.map_err(|error| self.failure(&format!("its control API: {error}")))
+    }
+
     /// Runs `i2planctl` against this node.
     ///
     /// # Errors
@@ -637,7 +646,15 @@ impl Node {
     /// # Errors
     /// If the one cannot invite or the other cannot join.
     pub async fn join_by(&self, inviter: &Self) -> Result<NetworkStatus, Failure> {
-        let code = inviter.invite(&[]).await?;
+        self.join_with(inviter, &[]).await
+    }
+
+    /// The same by an invite with these options.
+    ///
+    /// # Errors
+    /// If the one cannot invite or the other cannot join.
+    pub async fn join_with(&self, inviter: &Self, options: &[&str]) -> Result<NetworkStatus, Failure> {
+        let code = inviter.invite(options).await?;
         let joined = self.join(&code).await?;
         joined.map_err(|error| self.failure(&format!("it cannot join: {}", error.message)))
     }

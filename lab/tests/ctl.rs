@@ -75,6 +75,7 @@ fn a_tool_for_the_whole_life_of_a_node() {
         reach(&lab.nodes[1], &lab.nodes[0]).await?;
         reach(&lab.nodes[0], &lab.nodes[1]).await?;
         commands_print_what_is_so(&lab.nodes[0], &lab.nodes[1]).await?;
+        a_revoked_node_is_told_how_to_come_back(&lab.nodes[0], &lab.nodes[1]).await?;
         past_events_are_told(&lab.nodes[1]).await?;
         events_are_followed_over_a_crash(&lab.nodes[0]).await?;
         the_doctor_names_open_doors(&lab.nodes[0]).await?;
@@ -170,8 +171,25 @@ async fn commands_print_what_is_so(one: &Node, two: &Node) -> Result<(), Failure
 
     let created = value(two, &["invite", "create", "--uses", "3", "--expires", "1h"]).await?;
     let id = created["id"].as_str().unwrap();
-    assert!(text(two, &["invite", "show", id]).await?.contains("uses     0 of 3\n"));
+    assert!(text(two, &["invite", "show", id]).await?.contains("uses       0 of 3\n"));
     assert_eq!(text(two, &["invite", "revoke", id]).await?, format!("invite {id} is revoked\n"));
+
+    // More addresses, without another of its own.
+    assert!(status.contains("  addresses   65536 in 10.42.0.0/16, "), "{status}");
+    let granted = text(one, &["grant", &two.name, "--addresses", "64"]).await?;
+    assert!(
+        granted.starts_with(&format!("{} holds 80 addresses: {}/28, ", two.name, other.ipv4)),
+        "{granted}"
+    );
+    two.until("it holds them", SOON, async |two| {
+        Ok(value(two, &["status"]).await?["network"]["addresses"] == json!(80))
+    })
+    .await?;
+    assert_eq!(two.network().await?.ipv4, other.ipv4);
+    one.until("its inviter shows them", SOON, async |one| {
+        Ok(text(one, &["peers"]).await?.contains(&format!("  {}/28 +1  ", other.ipv4)))
+    })
+    .await?;
 
     let banned = value(one, &["ban", "add", &two.name, "--reason", "noise"]).await?;
     assert_eq!(banned["ban"]["node_id"], node_id.as_str());
@@ -201,6 +219,30 @@ async fn commands_print_what_is_so(one: &Node, two: &Node) -> Result<(), Failure
     );
     assert_eq!(network.members, 2);
     Ok(())
+}
+
+async fn a_revoked_node_is_told_how_to_come_back(one: &Node, two: &Node) -> Result<(), Failure> {
+    let revoked = text(one, &["revoke", &two.name, "--yes"]).await?;
+    assert!(revoked.starts_with(&format!("{} is revoked: 1 member out\n", two.name)), "{revoked}");
+    let out = async |two: &Node| Ok(value(two, &["status"]).await?["network"].is_null());
+    two.until("it knows that it is out", SOON, out).await?;
+    let status = text(two, &["status"]).await?;
+    assert!(
+        status.contains("warning: this node is out of network ")
+            && status.contains(": its membership was revoked by ")
+            && status.contains("\n   hint: ask for a new invite and run `i2planctl join`; ")
+            && status.contains("kept as meshd/state.1 in the data directory\n"),
+        "{status}"
+    );
+    assert!(two.state("meshd").join("state.1").exists());
+    assert_eq!(doctor(two).await?["healthy"], false);
+
+    two.join(&one.invite(&[]).await?).await?.map_err(|error| two.failure(&error.message))?;
+    // tund starts anew for another network.
+    let fine = async |two: &Node| Ok(value(two, &["status"]).await?["warnings"] == json!([]));
+    two.until("nothing is wrong", SOON, fine).await?;
+    reach(two, one).await?;
+    reach(one, two).await
 }
 
 async fn past_events_are_told(node: &Node) -> Result<(), Failure> {

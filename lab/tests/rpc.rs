@@ -206,6 +206,16 @@ fn every_method_answers_over_both_ways() {
         assert_eq!(done(one, "routes.list", json!({})).await?["routes"][0]["node_id"], other["node_id"]);
         assert_eq!(done(one, "invite.revoke", id).await?["invite"]["state"], "revoked");
 
+        // An invite for several nodes is for one address each; the inviter can give more later.
+        let grant = json!({ "node_id": other["node_id"], "addresses": 4 });
+        let granted = done(one, "members.grant", grant.clone()).await?;
+        assert_eq!(granted["grant"]["addresses"], 5);
+        two.until("it holds the addresses", PATIENCE, async |node| {
+            Ok(done(node, "status", json!({})).await?["network"]["addresses"] == 5)
+        })
+        .await?;
+        assert_eq!(refused(two, "members.grant", grant).await?, -32_602);
+
         // What happens is told, to who waits for it.
         let place = done(one, "events.poll", json!({})).await?["next"].clone();
         let (polled, banned) = tokio::join!(

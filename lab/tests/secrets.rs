@@ -199,7 +199,7 @@ fn a_life_at_debug_level_gives_no_secret_away() {
         let wireguard = |node: &Node, network: &str, epoch: u32| {
             let stored = std::fs::read(node.state("keyd").join("keys")).unwrap();
             let network = network.parse().unwrap();
-            forms(&Keys::from_bytes(&stored).unwrap().wireguard(&network, epoch).0)
+            forms(&Keys::from_bytes(&stored).unwrap().wireguard_private(&network, epoch).0)
         };
         let epoch = async |node: &Node| -> Result<u32, Failure> {
             let status = node.ctl_json::<Value>(&["key", "status"], "").await?;

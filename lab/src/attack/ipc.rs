@@ -1,7 +1,6 @@
 //! Questions that a process may not ask, asked over the daemons' sockets.
 
 use std::fmt::Display;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,22 +9,23 @@ use std::time::SystemTime;
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::api::Api;
 use i2plan_ipc::api::keyd::{
-    CertifyMember, CreateInvite, Identity, KeydApi, OpenSession, Reply, Request, SessionKind,
+    CertifyMember, CreateInvite, ExtendMember, Identity, KeydApi, OpenSession, Reply, Request, SessionKind,
 };
 use i2plan_ipc::api::meshd::{self, MeshdApi};
 use i2plan_ipc::api::tund::{self, TundApi};
 use i2plan_ipc::{Client, Role};
 use i2plan_proto::accusation::Accusation;
-use i2plan_proto::address::Ipv4Subnet;
-use i2plan_proto::destination::Destination;
-use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
-use i2plan_proto::invite::{InviteGrant, InviteSecret, Uses};
+use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
+use i2plan_proto::destination::{Destination, ProvenDestination};
+use i2plan_proto::identity::{NodeId, Signable, Signature, Signed};
+use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
-use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::membership::{Chain, Charter, Delegation};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
-use i2plan_proto::revocation::Revocation;
-use i2plan_proto::wireguard::WireGuardCertificate;
+use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
+use zeroize::Zeroizing;
 
 use super::{Attempt, print};
 use crate::Failure;
@@ -103,15 +103,17 @@ pub async fn ask_keyd_as_meshd(run: &Path) -> Result<(), Failure> {
     let Reply::Identity(me) = keyd.call(Request::Identity).await.map_err(failed)? else {
         return Err(Failure::new("keyd does not say who it is"));
     };
-    let network = NetworkId::of_founder(&me.node);
+    let charter = charter(me.node);
+    let network = charter.network();
     let certify = Request::CertifyWireGuard { network, epoch: None };
     let Reply::WireGuardCertificate(wireguard) = keyd.call(certify).await.map_err(failed)? else {
         return Err(Failure::new("keyd does not certify its WireGuard key"));
     };
-    let invite = CreateInvite { network, expires_at: now() + 3600, uses: Uses::Unlimited };
-    let Reply::Invite { grant, .. } = keyd.call(Request::CreateInvite(invite)).await.map_err(failed)? else {
+    let create = Request::CreateInvite(create_invite(&charter));
+    let Reply::Invite { code, grant } = keyd.call(create).await.map_err(failed)? else {
         return Err(Failure::new("keyd does not make an invite"));
     };
+    let invite: Invite = code.expose().parse().map_err(failed)?;
 
     let mut attempts = vec![
         connect_as(&socket, Role::Tund, "to be taken for tund").await,
@@ -122,23 +124,22 @@ pub async fn ask_keyd_as_meshd(run: &Path) -> Result<(), Failure> {
         Wish::new(
             "a charter in another's name",
             "names another founder",
-            Request::SignCharter(Charter {
-                founder: intruder(),
-                subnet: Ipv4Subnet::DEFAULT,
-                founded_at: now(),
-            }),
+            Request::SignCharter(self::charter(intruder())),
         ),
         Wish::new(
             "a charter for another time",
             "time is not now",
-            Request::SignCharter(Charter { founder: me.node, subnet: Ipv4Subnet::DEFAULT, founded_at: 1 }),
+            Request::SignCharter(Charter { founded_at: 1, ..charter.clone() }),
         ),
         Wish::new("an invite without end", "366 days", {
-            Request::CreateInvite(CreateInvite { network, expires_at: u64::MAX, uses: Uses::Unlimited })
+            Request::CreateInvite(CreateInvite { expires_at: u64::MAX, ..create_invite(&charter) })
         }),
     ];
-    let others =
-        records(&me, &wireguard).into_iter().chain(words(&me, network)).chain(joins(&me, network, &grant));
+    let others = records(&me, &charter, &wireguard).into_iter().chain(words(&me, &charter)).chain(joins(
+        &me,
+        &charter,
+        (&grant, &invite.secret),
+    ));
     for each in wishes.into_iter().chain(others) {
         attempts.push(wish(&mut keyd, each, &[]).await);
     }
@@ -159,38 +160,68 @@ fn signed<T: Signable>(value: T) -> Signed<T> {
     Signed { value, signature }
 }
 
+/// The charter of a network that a node could found now.
+fn charter(founder: NodeId) -> Charter {
+    Charter { founder, subnet: Ipv4Subnet::DEFAULT, founded_at: now(), nonce: [7; 16] }
+}
+
+fn create_invite(charter: &Charter) -> CreateInvite {
+    CreateInvite {
+        network: charter.network(),
+        subnet: charter.subnet,
+        expires_at: now() + 3600,
+        uses: Uses::Unlimited,
+        addresses: 1,
+    }
+}
+
+/// A WireGuard key of the intruder's, as if it were a node's.
+fn key_of(node: NodeId, charter: &Charter) -> ProvenKey {
+    let secret = WireGuardSecret::new(&Zeroizing::new([9; 32]));
+    secret.proven(charter.network(), node)
+}
+
+/// Addresses of the default subnet: one, or more of them.
+fn addresses(prefix: u8) -> AddressRanges {
+    AddressRange::new([10, 42, 3, 16].into(), prefix).expect("it is aligned").into()
+}
+
 fn elsewhere() -> Destination {
     Destination { padding: [7; 32], signing_key: intruder().0 }
 }
 
 /// Records that are not this node's, or say of it what is not so.
-fn records(me: &Identity, wireguard: &Signed<WireGuardCertificate>) -> Vec<Wish> {
+fn records(me: &Identity, charter: &Charter, wireguard: &Signed<WireGuardCertificate>) -> Vec<Wish> {
+    let theirs = self::charter(intruder());
     let right = Record {
         node: me.node,
-        sequence: now() * 1000,
+        sequence: 1,
         issued_at: now(),
         name: "n".parse().expect("a node name"),
-        control: me.control,
-        home: None,
-        data: elsewhere(),
-        ipv4: Ipv4Addr::new(10, 42, 0, 9),
+        control: ProvenDestination::unproven(me.control),
+        primary: None,
+        data: ProvenDestination::unproven(elsewhere()),
         wireguard: wireguard.clone(),
-        chain: Chain::founder(me.node),
+        chain: Chain::founder(charter),
     };
     let foreign = Record {
         node: intruder(),
         wireguard: signed(WireGuardCertificate {
             node: intruder(),
-            network: NetworkId::of_founder(&intruder()),
+            network: theirs.network(),
             ..wireguard.value.clone()
         }),
-        chain: Chain::founder(intruder()),
+        chain: Chain::founder(&theirs),
         ..right.clone()
     };
-    let other_key = signed(WireGuardCertificate { public_key: [9; 32], ..wireguard.value.clone() });
-    let record = |what, because, record| Wish::new(what, because, Request::SignRecord(Box::new(record)));
+    let other_key = signed(WireGuardCertificate { key: key_of(me.node, charter), ..wireguard.value.clone() });
+    let in_network = |what, because, record, charter: &Charter| {
+        Wish::new(what, because, Request::SignRecord(Box::new(record), charter.clone()))
+    };
+    let record = |what, because, record| in_network(what, because, record, charter);
     vec![
-        record("a record in another's name", "another node", foreign),
+        in_network("a record in another's name", "another node", foreign, &theirs),
+        in_network("a record for another network", "another node or network", right.clone(), &theirs),
         record(
             "a record with a WireGuard key of the intruder's",
             "WireGuard certificate is not its signer's",
@@ -199,24 +230,41 @@ fn records(me: &Identity, wireguard: &Signed<WireGuardCertificate>) -> Vec<Wish>
         record(
             "a record that moves the control destination",
             "control destination is not this node's",
-            Record { control: elsewhere(), ..right.clone() },
+            Record { control: ProvenDestination::unproven(elsewhere()), ..right.clone() },
         ),
         record("a record that moves the data destination", "data destination is not this node's", right),
     ]
 }
 
-/// Words by which members would leave, be suspected or be out, that are not this node's to give.
-fn words(me: &Identity, network: NetworkId) -> Vec<Wish> {
-    let sequence = now() * 1000;
-    let pulse = Pulse { network, node: intruder(), sequence, life: Life::Gone };
+/// Statements by which members would leave, be suspected or be expelled, and which this node may not make.
+fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
+    let (network, sequence) = (charter.network(), 1);
+    let pulse = Pulse { network, node: intruder(), sequence, life: Life::Away };
     let accusation =
         Accusation { network, accuser: intruder(), subject: me.node, sequence, issued_at: now() };
     let against_itself = Accusation { accuser: me.node, ..accusation.clone() };
-    // The founder stands above everybody; this node is at the end of its own chain.
-    let chain = Chain::founder(me.node);
-    let revocation = Revocation { issuer: me.node, chain, issued_at: now() };
+    // The founder stands above all members; this node is at the end of its own chain.
+    let target = Target::Certificate(Chain::founder(charter));
+    let revocation = Revocation { issuer: me.node, target, issued_at: now() };
     let foreign = Revocation { issuer: intruder(), ..revocation.clone() };
-    let revoke = |what, because, value| Wish::new(what, because, Request::SignRevocation(Box::new(value)));
+    // A chain that the intruder has put together, as if this node had invited it.
+    let grant = Delegation {
+        subject: intruder(),
+        invite: InviteSecret([5; 32]).key().id(),
+        ranges: addresses(28),
+        serial: 1,
+        since: 1,
+        replaces: false,
+        issued_at: now(),
+    };
+    let forged = Chain::founder(charter).appended(&signed(Chain::founder(charter).certificate(grant)));
+    let of_forged = Revocation { target: Target::Certificate(forged), ..revocation.clone() };
+    let theirs = self::charter(intruder());
+    let chain = Chain::founder(&theirs);
+    let resignation = Resignation { chain, last_serial: 0, issued_at: now() };
+    let revoke = |what, because, value| {
+        Wish::new(what, because, Request::SignRevocation(Box::new(value), charter.clone()))
+    };
     vec![
         Wish::new("another's farewell", "another node", Request::SignPulse(pulse.clone())),
         Wish::new(
@@ -231,12 +279,23 @@ fn words(me: &Identity, network: NetworkId) -> Vec<Wish> {
             Request::SignAccusation(against_itself),
         ),
         revoke("a revocation in another's name", "another's", foreign),
-        revoke("the revocation of a founder", "only the founder", revocation),
+        revoke("the revocation of a founder", "only the network's founder", revocation),
+        revoke("the revocation of a certificate that it has not signed", "not its signer's", of_forged),
+        Wish::new(
+            "another's resignation",
+            "another's",
+            Request::SignResignation(Box::new(resignation), theirs),
+        ),
     ]
 }
 
-/// Requests to join, and certificates, that nobody has a right to.
-fn joins(me: &Identity, network: NetworkId, own_grant: &Signed<InviteGrant>) -> Vec<Wish> {
+/// Requests to join, and certificates, to which the intruder has no right. It has an invite of the node and its grant.
+fn joins(
+    me: &Identity,
+    charter: &Charter,
+    (own_grant, own_secret): (&Signed<InviteGrant>, &InviteSecret),
+) -> Vec<Wish> {
+    let network = charter.network();
     let secret = InviteSecret([5; 32]);
     let body = JoinBody {
         network,
@@ -255,11 +314,33 @@ fn joins(me: &Identity, network: NetworkId, own_grant: &Signed<InviteGrant>) -> 
         created_at: now(),
         expires_at: now() + 3600,
         uses: Uses::Unlimited,
+        addresses: 1,
     };
-    let certify = |what, because, grant, request| {
-        Wish::new(what, because, Request::CertifyMember(Box::new(CertifyMember { grant, request })))
+    let certificate = |grant, request| CertifyMember {
+        grant,
+        request,
+        parent: network.into(),
+        ranges: addresses(32),
+        serial: 1,
+        replaces: false,
     };
+    let certify_as =
+        |what, because, certify| Wish::new(what, because, Request::CertifyMember(Box::new(certify)));
+    let certify = |what, because, grant, request| certify_as(what, because, certificate(grant, request));
     let for_own = JoinBody { invite: own_grant.value.key, ..body.clone() };
+    let rightful =
+        certificate(own_grant.clone(), request(&for_own, for_own.prove(&own_secret.signing_key())));
+    let grant_of_intruder = Delegation {
+        subject: me.node,
+        invite: secret.key().id(),
+        ranges: addresses(32),
+        serial: 1,
+        since: 1,
+        replaces: false,
+        issued_at: now(),
+    };
+    let certificate_of_intruder =
+        signed(Chain::founder(&self::charter(intruder())).certificate(grant_of_intruder));
     vec![
         Wish::new(
             "a request to join in another's name",
@@ -292,6 +373,26 @@ fn joins(me: &Identity, network: NetworkId, own_grant: &Signed<InviteGrant>) -> 
             "proof of holding",
             own_grant.clone(),
             request(&for_own, Signature([2; 64])),
+        ),
+        certify_as(
+            "a certificate for more addresses than the invite is for",
+            "more addresses",
+            CertifyMember { ranges: addresses(28), ..rightful.clone() },
+        ),
+        certify_as(
+            "a certificate with the last number of all",
+            "too far ahead",
+            CertifyMember { serial: u64::MAX, ..rightful },
+        ),
+        Wish::new(
+            "more addresses for a member that another has certified",
+            "by another node",
+            Request::ExtendMember(Box::new(ExtendMember {
+                certificate: certificate_of_intruder,
+                parent: network.into(),
+                ranges: addresses(28),
+                serial: 1,
+            })),
         ),
     ]
 }
@@ -331,14 +432,15 @@ async fn sessions(keyd: &mut Client<KeydApi>) -> Result<Vec<Attempt>, Failure> {
 pub async fn ask_keyd_as_tund(run: &Path) -> Result<(), Failure> {
     let socket = run.join("keyd.sock");
     let mut keyd = Client::<KeydApi>::connect(&socket, Role::Tund).await.map_err(failed)?;
-    let network = NetworkId::of_founder(&intruder());
-    let charter = Charter { founder: intruder(), subnet: Ipv4Subnet::DEFAULT, founded_at: now() };
-    let invite = CreateInvite { network, expires_at: now() + 3600, uses: Uses::Unlimited };
+    let charter = charter(intruder());
+    let network = charter.network();
+    let invite = create_invite(&charter);
+    let secret = InviteSecret([5; 32]);
     let me = Identity { node: intruder(), control: elsewhere(), sealed: false };
     let certificate = signed(WireGuardCertificate {
         network,
         node: intruder(),
-        public_key: [9; 32],
+        key: key_of(intruder(), &charter),
         epoch: 1,
         not_before: now(),
         not_after: now() + 3600,
@@ -346,20 +448,24 @@ pub async fn ask_keyd_as_tund(run: &Path) -> Result<(), Failure> {
     let grant = signed(InviteGrant {
         network,
         inviter: intruder(),
-        key: InviteSecret([5; 32]).key(),
+        key: secret.key(),
         created_at: now(),
         expires_at: now() + 3600,
         uses: Uses::Unlimited,
+        addresses: 1,
     });
     let because = "may not ask this";
     let wishes = [
         Wish::new("the identity", because, Request::Identity),
-        Wish::new("a charter", because, Request::SignCharter(charter)),
+        Wish::new("a charter", because, Request::SignCharter(charter.clone())),
         Wish::new("an invite", because, Request::CreateInvite(invite)),
         Wish::new("a WireGuard certificate", because, Request::CertifyWireGuard { network, epoch: None }),
     ];
-    let others =
-        records(&me, &certificate).into_iter().chain(words(&me, network)).chain(joins(&me, network, &grant));
+    let others = records(&me, &charter, &certificate).into_iter().chain(words(&me, &charter)).chain(joins(
+        &me,
+        &charter,
+        (&grant, &secret),
+    ));
     let mut attempts = vec![connect_as(&socket, Role::Meshd, "to be taken for meshd").await];
     for each in wishes.into_iter().chain(others.map(|wish| Wish { because, ..wish })) {
         attempts.push(wish(&mut keyd, each, &[]).await);

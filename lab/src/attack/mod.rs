@@ -1,7 +1,8 @@
-//! What an intruder tries: in the place of a daemon, as a user of the host, and from the network.
+//! What an intruder tries: in the place of a daemon, as a user of the host, from the network, and as a member.
 //!
 //! The programs here run as hidden commands of `lab`, under the user or at the router of the intruder, and print
-//! what they met with as JSON. The tests `attack_ipc` and `attack_network` start them against running nodes.
+//! what they met with as JSON. The tests `attack_ipc` and `attack_network` start them against running nodes. [`mesh`] is
+//! the command `lab attack`.
 
 use std::io::Write as _;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::Failure;
 
 pub mod ipc;
+pub mod mesh;
 pub mod network;
 pub mod siege;
 

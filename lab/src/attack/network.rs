@@ -12,7 +12,7 @@ use ed25519_dalek::SigningKey;
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::codec::Codec as _;
-use i2plan_proto::destination::{Destination, base64, hash_of};
+use i2plan_proto::destination::{Destination, ProvenDestination, base64, hash_of};
 use i2plan_proto::identity::{NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::Invite;
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
@@ -22,7 +22,7 @@ use i2plan_proto::message::{
 };
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
-use i2plan_proto::revocation::Revocation;
+use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use serde::de::DeserializeOwned;
@@ -96,19 +96,19 @@ fn order<T: DeserializeOwned>() -> Result<T, Failure> {
     serde_json::from_str(&text).map_err(|error| Failure::new(error.to_string()))
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
-fn random_key() -> SigningKey {
+pub(super) fn random_key() -> SigningKey {
     SigningKey::from_bytes(&rand::random())
 }
 
-fn node(key: &SigningKey) -> NodeId {
+pub(super) fn node(key: &SigningKey) -> NodeId {
     NodeId(key.verifying_key().to_bytes())
 }
 
-fn signed<T: Signable>(value: T, key: &SigningKey) -> Signed<T> {
+pub(super) fn signed<T: Signable>(value: T, key: &SigningKey) -> Signed<T> {
     let signature = value.sign(key);
     Signed { value, signature }
 }
@@ -368,16 +368,17 @@ fn messages(
 
 /// Records of members, with what suits the stranger: newer, older, with its own destinations and key.
 fn foreign_records(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>> {
-    let elsewhere = Destination { padding: [7; 32], signing_key: [7; 32] };
+    let elsewhere = ProvenDestination::unproven(Destination { padding: [7; 32], signing_key: [7; 32] });
+    let own = Chain::founder(&charter(key));
     let mut messages = Vec::new();
     for Signed { value, signature } in records {
         let newer = Record { sequence: value.sequence + 1_000_000, data: elsewhere, ..value.clone() };
-        let older = Record { sequence: value.sequence - 1, data: elsewhere, ..value.clone() };
+        let older = Record { sequence: value.sequence.saturating_sub(1), data: elsewhere, ..value.clone() };
         let mut rekeyed = newer.clone();
-        rekeyed.wireguard.value.public_key = [9; 32];
+        rekeyed.wireguard.value.key.signing_key = node(key).0;
         rekeyed.wireguard = signed(rekeyed.wireguard.value, key);
         let other_member = Record { node: node(key), ..newer.clone() };
-        let other_network = Record { node: node(key), chain: Chain::founder(node(key)), ..newer.clone() };
+        let other_network = Record { node: node(key), chain: own.clone(), ..newer.clone() };
         for forged in [newer, older, rekeyed, other_member, other_network] {
             // With the signature of the true one, and with the stranger's own.
             messages.push(Signed { value: forged.clone(), signature: *signature });
@@ -387,6 +388,11 @@ fn foreign_records(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>>
     let messages: Vec<_> = messages.into_iter().map(|forged| news(vec![record(forged)])).collect();
     let count = messages.len() * 20;
     messages.into_iter().cycle().take(count).collect()
+}
+
+/// The charter of a network that the stranger could found.
+fn charter(key: &SigningKey) -> Charter {
+    Charter { founder: node(key), subnet: Ipv4Subnet::DEFAULT, founded_at: now(), nonce: [7; 16] }
 }
 
 /// A datagram that is for nobody yet: [`Stranger::send`] addresses it.
@@ -403,13 +409,13 @@ fn record(record: Signed<Record>) -> Item {
     Item::Record(Box::new(record))
 }
 
-/// What would make members leave, be suspected or be out, with the stranger's signature.
+/// What would make members leave, be suspected or be expelled, with the stranger's signature.
 fn foreign_words(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>> {
     let mut items = Vec::new();
     for Signed { value, .. } in records {
         let (network, node) = (value.network(), value.node);
         let sequence = value.sequence + 1_000_000;
-        for life in [Life::Present, Life::Away, Life::Gone] {
+        for life in [Life::Present, Life::Away] {
             items.push(Item::Pulse(signed(Pulse { network, node, sequence, life }, key)));
         }
         for accuser in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
@@ -417,9 +423,12 @@ fn foreign_words(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>> {
             items.push(Item::Accusation(signed(accusation, key)));
         }
         for issuer in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
-            let revocation = Revocation { issuer, chain: value.chain.clone(), issued_at: now() };
+            let target = Target::Certificate(value.chain.clone());
+            let revocation = Revocation { issuer, target, issued_at: now() };
             items.push(Item::Revocation(Box::new(signed(revocation, key))));
         }
+        let resignation = Resignation { chain: value.chain.clone(), last_serial: 0, issued_at: now() };
+        items.push(Item::Resignation(Box::new(signed(resignation, key))));
     }
     let messages: Vec<_> = items.into_iter().map(|item| news(vec![item])).collect();
     let count = messages.len() * 10;
@@ -439,11 +448,12 @@ fn foreign_messages(
     let proof = body.prove(&invite.secret.signing_key());
     let diverted = JoinRequest { body: signed(body, key), proof };
     // A network of the stranger's own, to which nobody here wants to belong.
-    let charter = Charter { founder: node(key), subnet: Ipv4Subnet::DEFAULT, founded_at: now() };
-    let own = Welcome { charter: signed(charter, key), chain: Chain::founder(node(key)), records: vec![] };
+    let charter = charter(key);
+    let chain = Chain::founder(&charter);
+    let own = Welcome { charter: signed(charter, key), chain: chain.clone(), records: vec![] };
     let refused = JoinReply::Refused { invite: invite.secret.key(), refusal: Refusal::Expired };
     let known = welcome.records.iter().map(|record| record.value.node);
-    let ahead = known.map(|node| Entry { node, record: u64::MAX, pulse: u64::MAX, revoked: true });
+    let ahead = known.map(|node| Entry { node, record: u64::MAX, pulse: u64::MAX, ended: true });
     let ahead: Vec<_> = ahead.cycle().take(MAX_ENTRIES).collect();
     let all = |content| vec![Range { end: None, content }];
     let member = welcome.chain.ancestors().next().copied().unwrap_or(node(key));
@@ -455,11 +465,13 @@ fn foreign_messages(
         Message::Compare(all(Content::Entries(Vec::new())), Gossip::default()),
         Message::Compare(all(Content::Entries(ahead.clone())), Gossip::default()),
         Message::Want(
-            ahead.iter().map(|entry| Entry { record: 0, pulse: 0, revoked: false, ..*entry }).collect(),
+            ahead.iter().map(|entry| Entry { record: 0, pulse: 0, ended: false, ..*entry }).collect(),
         ),
         Message::Ping(1, Gossip { entries: ahead, items: Vec::new() }),
         Message::Ack(1, Gossip::default()),
         Message::PingRequest(1, member, Gossip::default()),
+        Message::Grant(Box::new(welcome.chain.clone())),
+        Message::Grant(Box::new(chain)),
     ];
     messages.iter().map(unaddressed).cycle().take(300).collect()
 }

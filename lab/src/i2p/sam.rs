@@ -7,10 +7,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::router::SAM;
-use crate::Failure;
+use crate::{Failure, netns};
 
 /// The bridge's UDP port.
-const UDP: SocketAddr = SocketAddr::new(SAM.ip(), 7655);
+pub const UDP: SocketAddr = SocketAddr::new(SAM.ip(), 7655);
 
 /// An open session under a destination made for it.
 #[derive(Debug)]
@@ -47,8 +47,31 @@ impl Session {
     /// If the bridge refuses or is not there.
     pub async fn open_under(style: Style, key: &str) -> Result<Self, Failure> {
         let socket = UdpSocket::bind((SAM.ip(), 0)).await?;
+        Self::create(TcpStream::connect(SAM).await?, socket, style, key).await
+    }
+
+    /// The same at the bridge of another network namespace.
+    ///
+    /// # Errors
+    /// If the bridge refuses or is not there.
+    pub async fn open_within(namespace: &str, style: Style, key: &str) -> Result<Self, Failure> {
+        let (control, socket) = netns::within(namespace, || {
+            let control = std::net::TcpStream::connect(SAM)?;
+            let socket = std::net::UdpSocket::bind((SAM.ip(), 0))?;
+            control.set_nonblocking(true)?;
+            socket.set_nonblocking(true)?;
+            Ok((control, socket))
+        })?;
+        Self::create(TcpStream::from_std(control)?, UdpSocket::from_std(socket)?, style, key).await
+    }
+
+    async fn create(
+        mut control: TcpStream,
+        socket: UdpSocket,
+        style: Style,
+        key: &str,
+    ) -> Result<Self, Failure> {
         let port = socket.local_addr()?.port();
-        let mut control = TcpStream::connect(SAM).await?;
         control.set_nodelay(true)?;
         let hello = ask(&mut control, "HELLO VERSION MIN=3.0 MAX=3.3\n").await?;
         if !hello.contains("RESULT=OK") {

@@ -70,6 +70,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Join a private network as a member that attacks it in every way that is known, and see that none has an effect
+    Attack {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
     /// Simulate a large mesh in virtual time: the daemon's own core, on a modelled I2P
     Sim {
         /// Members at the beginning
@@ -87,6 +93,9 @@ enum Command {
         /// How many minutes each thing that happens is given
         #[arg(long, default_value_t = 8)]
         pause: u32,
+        /// How many members lie in `malicious`: 1 to half of them [default: 20, or a fifth if that is less]
+        #[arg(long)]
+        liars: Option<usize>,
         /// Print the result for a program
         #[arg(long)]
         json: bool,
@@ -202,7 +211,11 @@ impl From<Daemon> for Role {
 pub(crate) fn run() -> ExitCode {
     let args = Args::parse();
     match args.command {
-        Command::Demo { .. } | Command::Network { .. } | Command::Bench { .. } | Command::BenchCtl { .. }
+        Command::Demo { .. }
+        | Command::Network { .. }
+        | Command::Bench { .. }
+        | Command::BenchCtl { .. }
+        | Command::Attack { .. }
             if !sandbox::is_inner() =>
         {
             outer()
@@ -212,10 +225,11 @@ pub(crate) fn run() -> ExitCode {
         Command::Bench { sizes: false, json } => inner(bench::run(json)),
         Command::Bench { sizes: true, json } => inner(sizes::run(json)),
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
+        Command::Attack { json } => inner(attack::mesh::run(json)),
         Command::Systemd(options) if !sandbox::is_inner() => systemd_outer(&options),
         Command::Systemd(options) => inner(systemd::run(options)),
-        Command::Sim { nodes, seed, loss, scenario, pause, json } => {
-            end(simulate(sim::Options { nodes, seed, loss, scenario, pause }, json))
+        Command::Sim { nodes, seed, loss, scenario, pause, liars, json } => {
+            end(simulate(sim::Options { nodes, seed, loss, scenario, pause, liars }, json))
         }
         Command::Sandbox { program, args } => sandboxed(&program, &args, &[]),
         Command::In { namespace, program, args } => end(Err(process::become_in(&namespace, &program, &args))),
