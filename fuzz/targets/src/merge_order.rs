@@ -13,7 +13,7 @@ use i2plan_ipc::api::keyd;
 use i2plan_meshd::core::state::{Membership, State};
 use i2plan_meshd::core::{Mesh, Now, Settings};
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
-use i2plan_proto::codec::Codec as _;
+use i2plan_proto::codec::Codec;
 use i2plan_proto::destination::DestinationRole;
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::membership::{Chain, Delegation};
@@ -171,6 +171,9 @@ struct Hearer {
     now: Now,
 }
 
+/// Whether a core is a member, the others that it knows with their addresses, the ends of memberships, and the sum of all.
+type Summary = (bool, Vec<(NodeId, Ipv4Addr)>, Vec<Vec<u8>>, u128);
+
 impl Hearer {
     /// A node that has heard these messages in this order, again and again until nothing changes.
     fn after(messages: &[&Message]) -> Self {
@@ -221,11 +224,11 @@ impl Hearer {
     }
 
     /// What it knows: its network, the members with their addresses, the ends of memberships, and the sum of it.
-    fn summary(&self) -> (bool, Vec<(NodeId, Ipv4Addr)>, Vec<Vec<u8>>, u128) {
+    fn summary(&self) -> Summary {
         let mut members: Vec<_> =
             self.mesh.peer_reports(self.now).into_iter().map(|(node, peer)| (node, peer.ipv4)).collect();
         members.sort();
-        let mut endings: Vec<_> = self.mesh.state().endings.iter().map(|ending| ending.to_bytes()).collect();
+        let mut endings: Vec<_> = self.mesh.state().endings.iter().map(Codec::to_bytes).collect();
         endings.sort();
         if self.mesh.network().is_none() {
             return (false, Vec::new(), Vec::new(), 0);

@@ -645,7 +645,7 @@ impl World {
                 for item in gossip.items {
                     match item {
                         Item::Record(record) if record.value.node == node(ME) => {
-                            self.learn_own(&record, counter)
+                            self.learn_own(&record, counter);
                         }
                         Item::Record(record) => self.learn(*record, true),
                         Item::Pulse(pulse) if pulse.verify().is_ok() => self.learn_pulse(&pulse.value),
@@ -709,7 +709,7 @@ impl World {
         };
         let contested: Vec<AddressRange> = conflicts
             .iter()
-            .filter(|(mine, theirs)| !(mine.replaces && theirs.since < mine.since) && !is_known(mine))
+            .filter(|(mine, theirs)| !(is_known(mine) || mine.replaces && theirs.since < mine.since))
             .flat_map(|(mine, theirs)| {
                 mine.ranges.iter().filter(|range| theirs.ranges.iter().any(|other| range.overlaps(other)))
             })
@@ -1557,7 +1557,7 @@ fn certified(chain: &Chain, subject: u8, ranges: Vec<AddressRange>, serial: u64,
         ranges: AddressRanges::new(ranges).expect("ranges that lie apart"),
         serial,
         since: serial,
-        replaces: subject >= 30 && subject % 3 == 0,
+        replaces: subject >= 30 && subject.is_multiple_of(3),
         issued_at: NOW,
     };
     chain.appended(&signed(chain.certificate(delegation), issuer))
