@@ -10,8 +10,8 @@
 //! 4. No honest node bans it.
 //! 5. At the end of a history, while the coalition goes on, honest members know each other within [`ROUNDS`].
 //! 6. No honest node sends anything to a destination whose owner has not agreed to that.
-//! 7. At the end of a history no honest node routes anything to one whose membership has ended, as long as one of them
-//!    remembers that.
+//! 7. At the end of a history no honest node routes anything to one that honest members have invited and whose membership
+//!    has ended, as long as one of them remembers that.
 //!
 //! `I2PLAN_TRUST_SECONDS` is how long cases are drawn, `I2PLAN_TRUST_SEED` the first of them: with the seed that a failure
 //! names, and one second, it is repeated.
@@ -1023,6 +1023,8 @@ impl World {
         self.check();
         let protected = self.protected();
         // What all have forgotten, because their states were restored, nobody can know.
+        let honest: HashSet<NodeId> =
+            self.nodes.iter().filter(|node| node.honest).map(|node| node.keys.node()).collect();
         let endings: Vec<_> =
             protected.iter().flat_map(|index| self.nodes[*index].mesh.state().endings).collect();
         for here in &protected {
@@ -1038,6 +1040,10 @@ impl World {
             }
             for peer in self.nodes[*here].mesh.peers(self.clock(*here)) {
                 let chain = &self.nodes[*here].mesh.record_of(&peer.node).unwrap().value.chain;
+                // Whom the coalition has invited it can invite again.
+                if !chain.ancestors().all(|inviter| honest.contains(inviter)) {
+                    continue;
+                }
                 let is_over = endings.iter().any(|ending| ending.voids(chain).is_some());
                 assert!(
                     !is_over,
