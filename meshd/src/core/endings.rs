@@ -21,6 +21,9 @@ use sha2::{Digest as _, Sha256};
 /// Endings that are remembered at most. Those by the founder always have room.
 const MAX_ENDINGS: usize = 10_000;
 
+/// Inviters from whose invitation a member has resigned, and of which that is remembered.
+const MAX_RESIGNATIONS: usize = 8;
+
 /// The end of a membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
@@ -128,7 +131,12 @@ impl Ending {
         match (invite, self.chain().issued().last()) {
             (Some(invite), _) => Subject::Invite { signer, invite },
             (None, Some((issuer, link))) => {
-                Subject::Certificate { signer, issuer: *issuer, first: link.ranges.address() }
+                // A later resignation covers the earlier ones from the same issuer, whatever the addresses were.
+                let first = match self {
+                    Self::Revocation(_) => link.ranges.address(),
+                    Self::Resignation(_) => Ipv4Addr::UNSPECIFIED,
+                };
+                Subject::Certificate { signer, issuer: *issuer, first }
             }
             (None, None) => Subject::Founder(signer),
         }
@@ -268,10 +276,17 @@ impl Endings {
         let signer = *ending.signer();
         let held = ending.chain().ranges_of(&signer, subnet).map_or(0, |ranges| ranges.size());
         self.insert(id, ending, subnet);
-        let count = self.by_signer.get(&signer).map_or(0, BTreeSet::len);
-        if count as u64 > held
-            && let Some(last) = self.by_signer.get(&signer).and_then(BTreeSet::last).copied()
-        {
+        let is_resignation = |id: &&NodeId| matches!(self.by_id.get(*id), Some(Ending::Resignation(_)));
+        let of_signer = self.by_signer.get(&signer).into_iter().flatten();
+        let (left, revoked): (Vec<&NodeId>, Vec<&NodeId>) = of_signer.partition(is_resignation);
+        let surplus = if left.len() > MAX_RESIGNATIONS {
+            left.last().map(|id| **id)
+        } else if revoked.len() as u64 > held {
+            revoked.last().map(|id| **id)
+        } else {
+            None
+        };
+        if let Some(last) = surplus {
             self.remove(&last, subnet);
             displaced.push(last);
         }
