@@ -96,7 +96,7 @@ pub enum Command {
     Leave(Leave),
 
     /// Show this node's keys, and change the passphrase that seals them
-    #[command(subcommand, arg_required_else_help = true)]
+    #[command(subcommand, arg_required_else_help = true, alias = "keys")]
     Key(KeyCommand),
 
     /// Show, change and check the configuration
@@ -370,6 +370,10 @@ pub enum KeyCommand {
     #[command(after_help = ROTATE_HELP)]
     Rotate,
 
+    /// Complete keyd's memory of the addresses that this node has delegated, after it was lost
+    #[command(after_help = RECOVER_HELP)]
+    Recover,
+
     /// Print the public keys: identity, control destination, network, WireGuard
     #[command(name = "export-public")]
     ExportPublic,
@@ -485,6 +489,12 @@ pub struct Up {
     #[arg(long)]
     pub ask_passphrase: bool,
 }
+
+const RECOVER_HELP: &str = "\
+keyd remembers which addresses this node has delegated to the members that it has invited, so that it never certifies
+two members for one address. If its files `memory` or `delegations` are lost or damaged, it certifies no new members
+until this command has told it what other members know. Run it while they are reachable: addresses of a member that is
+not known to any of them may be given out again.";
 
 const ROTATE_HELP: &str = "\
 Keys are rotated every seven days by themselves. The key before is accepted for ten minutes more, while the other \

@@ -137,6 +137,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Rpc(rpc) => commands::rpc::run(socket.as_deref(), &rpc).await,
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
             Command::Key(KeyCommand::Status) => commands::key::status(socket.as_deref(), json).await,
+            Command::Key(KeyCommand::Recover) => commands::key::recover(socket.as_deref(), json).await,
             Command::Key(KeyCommand::Rotate) => commands::key::rotate(socket.as_deref(), json).await,
             Command::Key(KeyCommand::ExportPublic) => {
                 commands::key::export_public(socket.as_deref(), json).await

@@ -140,6 +140,8 @@ calls! {
     remove_ban(node_id: String) -> Ban = Request::RemoveBan { node_id }, Reply::BanRemoved(ban) => ban;
     /// Revokes a member's certificate, and tells which members are out with it.
     revoke(node_id: String) -> Vec<String> = Request::Revoke { node_id }, Reply::Revoked(nodes) => nodes;
+    /// Has `keyd` complete its memory of what this node has delegated, and tells how much that is.
+    recover_keys() -> u64 = Request::RecoverKeys, Reply::KeysRecovered { delegations } => delegations;
     /// Begins a new epoch of the WireGuard key.
     rotate_key() -> WireGuardKey = Request::RotateKey, Reply::Rotated(key) => key;
     /// The configuration in force.

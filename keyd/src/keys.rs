@@ -7,11 +7,13 @@ use hkdf::Hkdf;
 use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::codec::{DecodeError, Reader};
 use i2plan_proto::destination::{Destination, DestinationProof, base64};
-use i2plan_proto::identity::{NetworkId, NodeId, Signable as _, Signature};
+use i2plan_proto::identity::{NodeId, Signable as _, Signature};
 use i2plan_proto::wireguard::WireGuardSecret;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::memory::Epoch;
 
 const MAGIC: &[u8; 11] = b"i2plan keys";
 const VERSION: u8 = 1;
@@ -153,22 +155,22 @@ impl Keys {
         self.ephemeral(destination.padding).public() == *destination
     }
 
-    /// The WireGuard key of an epoch in a network.
+    /// The WireGuard key of an epoch.
     #[must_use]
-    pub fn wireguard(&self, network: &NetworkId, epoch: u32) -> WireGuardSecret {
+    pub fn wireguard(&self, epoch: &Epoch) -> WireGuardSecret {
         let mut seed = Zeroizing::new([0; 32]);
-        let epoch = epoch.to_be_bytes();
-        let info: [&[u8]; 3] = [b"i2plan wireguard v2\0", &network.0, &epoch];
-        Hkdf::<Sha256>::new(None, &self.master)
+        let number = epoch.number.to_be_bytes();
+        let info: [&[u8]; 3] = [b"i2plan wireguard v3\0", &epoch.network.0, &number];
+        Hkdf::<Sha256>::new(Some(&epoch.salt), &self.master)
             .expand_multi_info(&info, seed.as_mut())
             .expect("32 bytes are fewer than HKDF-SHA256 can give");
         WireGuardSecret::new(&seed)
     }
 
-    /// The WireGuard private key of an epoch in a network, for the process that uses it.
+    /// The WireGuard private key of an epoch, for the process that uses it.
     #[must_use]
-    pub fn wireguard_private(&self, network: &NetworkId, epoch: u32) -> SecretKey {
-        SecretKey(*self.wireguard(network, epoch).private_key())
+    pub fn wireguard_private(&self, epoch: &Epoch) -> SecretKey {
+        SecretKey(*self.wireguard(epoch).private_key())
     }
 
     /// The content of a key file.
@@ -228,6 +230,7 @@ pub(crate) fn test_keys(seed: u8) -> Keys {
 
 #[cfg(test)]
 mod tests {
+    use i2plan_proto::identity::NetworkId;
     use proptest::prelude::*;
 
     use super::*;
@@ -268,14 +271,15 @@ mod tests {
     }
 
     #[test]
-    fn wireguard_keys_differ_by_network_and_epoch_and_are_stable() {
+    fn wireguard_keys_differ_by_network_epoch_and_salt_and_are_stable() {
         let keys = test_keys(1);
-        let (one, two) = (NetworkId([1; 32]), NetworkId([2; 32]));
-        let key = |keys: &Keys, network, epoch| keys.wireguard_private(network, epoch);
-        assert_eq!(key(&keys, &one, 1), key(&keys, &one, 1));
-        assert_ne!(key(&keys, &one, 1), key(&keys, &two, 1));
-        assert_ne!(key(&keys, &one, 1), key(&keys, &one, 2));
-        assert_ne!(key(&keys, &one, 1), key(&test_keys(2), &one, 1));
+        let epoch = Epoch { network: NetworkId([1; 32]), number: 1, salt: [3; 32], end: 0 };
+        let key = |keys: &Keys, epoch: &Epoch| keys.wireguard_private(epoch);
+        assert_eq!(key(&keys, &epoch), key(&keys, &epoch));
+        assert_ne!(key(&keys, &epoch), key(&keys, &Epoch { network: NetworkId([2; 32]), ..epoch.clone() }));
+        assert_ne!(key(&keys, &epoch), key(&keys, &Epoch { number: 2, ..epoch.clone() }));
+        assert_ne!(key(&keys, &epoch), key(&keys, &Epoch { salt: [4; 32], ..epoch.clone() }));
+        assert_ne!(key(&keys, &epoch), key(&test_keys(2), &epoch));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! i2plan's isolated daemon: holds every long-term private key of a node, and signs.
 //!
 //! * [`keys`]: the keys, what is derived from them, and their form on disk. No I/O.
+//! * [`memory`]: what is remembered beside the keys: the counter, the delegations, the epochs. No I/O.
 //! * [`policy`]: what is checked before anything is signed. No I/O.
 //! * [`seal`]: keys sealed with a passphrase, and their form on disk. No I/O.
 //! * [`store`]: the file that holds the keys.
@@ -10,6 +11,7 @@
 //! * [`walls`]: what the process may do.
 
 pub mod keys;
+pub mod memory;
 pub mod policy;
 pub mod seal;
 pub mod service;

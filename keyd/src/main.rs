@@ -16,6 +16,7 @@ use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
 use i2plan_ipc::server::{Limits, serve};
 use i2plan_keyd::keys::Keys;
+use i2plan_keyd::policy::Signer;
 use i2plan_keyd::seal::SealError;
 use i2plan_keyd::service::Keyd;
 use i2plan_keyd::store::{Seal, Store, StoreError, Stored};
@@ -193,6 +194,7 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
             Opened { keys, sealed: passphrase.is_some() }
         }
     };
+    let (memory, delegations, files) = store.open_memory(&keys.node()).map_err(End::failed)?;
     info!(node = %keys.node(), sealed, "ready");
     let listener = listener.map_err(End::usage)?;
     let access = Access::new([(Role::Meshd, Who::User(meshd)), (Role::Tund, Who::User(tund))]);
@@ -204,7 +206,8 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
             walls::before_serving().map_err(std::io::Error::other)?;
             supervisor.ready();
             supervisor.status(&format!("holds the keys of node {}", keys.node()));
-            let service = Arc::new(Keyd::new(keys, sealed, args.sam));
+            let signer = Signer::new(keys, sealed, memory, delegations, Box::new(files));
+            let service = Arc::new(Keyd::new(signer, args.sam));
             let serving = serve(listener, service, access, Limits::default());
             tokio::pin!(serving);
             let mut watchdog = Watchdog::of_this_process();

@@ -2,25 +2,32 @@
 //!
 //! `meshd` faces the network. Whoever takes it over may ask for signatures, but gets them only on what an
 //! honest `meshd` of this very node could ask for: nothing in another's name, nothing for a time that is not
-//! now, no certificate for anybody but holders of invites that were made here.
+//! now, nothing that contradicts what was signed before, no certificate for anybody but holders of invites that
+//! were made here.
 
-use std::collections::HashMap;
-
-use i2plan_ipc::ApiError;
-use i2plan_ipc::api::keyd::{CertifyMember, CreateInvite, ExtendMember};
+use i2plan_ipc::api::keyd::{
+    CertifyMember, CreateInvite, ExtendMember, Identity, NewRecord, Noted, Reply, Request, Statement, WireGuardLease,
+};
 use i2plan_ipc::secret::{SecretKey, SecretText};
+use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::accusation::Accusation;
+use i2plan_proto::address::AddressRanges;
+use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationProof, ProvenDestination};
-use i2plan_proto::identity::{NetworkId, Signable, Signature, Signed};
+use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::join::JoinBody;
-use i2plan_proto::membership::{Charter, Delegation, Membership};
-use i2plan_proto::pulse::Pulse;
+use i2plan_proto::membership::{Chain, Charter, Delegation, Membership};
+use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation};
 use i2plan_proto::wireguard::WireGuardCertificate;
+use tracing::{info, warn};
 
 use crate::keys::Keys;
+use crate::memory::{
+    BLOCK, Delegated, Delegations, Disk, Entry, Epoch, MAX_DELEGATIONS, MAX_EPOCHS, Memory, Pinned, Volatile,
+};
 
 /// How far a time that is to be signed may be from now, seconds.
 const NOW_TOLERANCE: u64 = 10 * 60;
@@ -31,26 +38,45 @@ const MAX_INVITE_LIFE: u64 = 366 * 24 * 60 * 60;
 /// Accusations that are signed in a minute. An honest node begins a probe every few seconds at most.
 const ACCUSATIONS_PER_MINUTE: u32 = 60;
 
-/// Networks whose newest epoch is remembered.
-const MAX_NETWORKS: usize = 16;
-
 /// Signs what may be signed.
 #[derive(Debug)]
 pub struct Signer {
     keys: Keys,
-    /// The highest number that was signed since the start.
-    last_number: Option<u64>,
-    /// The newest epoch of the WireGuard key that was certified since the start, in each network.
-    epochs: HashMap<NetworkId, u32>,
+    /// Whether the keys are sealed on disk.
+    sealed: bool,
+    memory: Memory,
+    delegations: Delegations,
+    disk: Box<dyn Disk>,
+    /// The highest number that was given out, or that others may have seen.
+    counter: u64,
     /// The minute since 1970 in which accusations were signed last, and how many.
     accusations: (u64, u32),
 }
 
 impl Signer {
-    /// A signer with these keys.
+    /// A signer with these keys, `sealed` on disk or not, and what is remembered beside them.
     #[must_use]
-    pub fn new(keys: Keys) -> Self {
-        Self { keys, last_number: None, epochs: HashMap::new(), accusations: (0, 0) }
+    pub fn new(
+        keys: Keys,
+        sealed: bool,
+        memory: Memory,
+        delegations: Delegations,
+        disk: Box<dyn Disk>,
+    ) -> Self {
+        let counter = memory.reserved;
+        Self { keys, sealed, memory, delegations, disk, counter, accusations: (0, 0) }
+    }
+
+    /// A signer that keeps its memory nowhere: for a simulation, which can take it with [`Signer::remembered`].
+    #[must_use]
+    pub fn volatile(keys: Keys, (memory, delegations): (Memory, Delegations)) -> Self {
+        Self::new(keys, false, memory, delegations, Box::new(Volatile))
+    }
+
+    /// What is remembered, as it is on disk.
+    #[must_use]
+    pub fn remembered(&self) -> (Memory, Delegations) {
+        (self.memory.clone(), self.delegations.clone())
     }
 
     /// The keys.
@@ -59,8 +85,125 @@ impl Signer {
         &self.keys
     }
 
-    fn sign<T: Signable>(&self, value: &T) -> Signature {
-        value.sign(&self.keys.identity())
+    /// Answers a request, except for one to open a session. `random` is fresh for every request.
+    ///
+    /// # Errors
+    /// Why it is not signed.
+    pub fn answer(&mut self, request: Request, random: [u8; 32], now: u64) -> Result<Reply, ApiError> {
+        Ok(match request {
+            Request::OpenSession(_) => return Err(ApiError::internal("a session is opened elsewhere")),
+            Request::Identity => Reply::Identity(Identity {
+                node: self.keys.node(),
+                control: self.keys.control().public(),
+                sealed: self.sealed,
+                remembers: self.memory.remembers,
+            }),
+            Request::SignCharter(charter) => Reply::Signature(self.sign_charter(&charter, now)?),
+            Request::SignRecord(new) => Reply::Record(Box::new(self.sign_record(*new, now)?)),
+            Request::SignPulse { network, life } => Reply::Pulse(self.sign_pulse(network, life)?),
+            Request::SignAccusation(accusation) => Reply::Signature(self.sign_accusation(&accusation, now)?),
+            Request::SignRevocation(revocation, charter) => {
+                Reply::Signature(self.sign_revocation(&revocation, &charter, now)?)
+            }
+            Request::SignResignation(chain, charter) => {
+                Reply::Resignation(Box::new(self.sign_resignation(*chain, &charter, now)?))
+            }
+            Request::SignJoin { body, control } => Reply::Signature(self.sign_join(&body, &control, now)?),
+            Request::CreateInvite(wish) => {
+                let (code, grant) = self.create_invite(&wish, InviteSecret(random), now)?;
+                Reply::Invite { code, grant }
+            }
+            Request::CertifyMember(certify) => Reply::Membership(self.certify_member(&certify, now)?),
+            Request::ExtendMember(extend) => Reply::Membership(self.extend_member(&extend, now)?),
+            Request::Note(statement) => Reply::Noted(self.note(&statement)?),
+            Request::Recover { certificates, complete } => {
+                Reply::Recovered(self.recover(&certificates, complete)?)
+            }
+            Request::CertifyWireGuard { network, rotate } => {
+                Reply::WireGuardCertificate(self.certify_wireguard(network, rotate, random, now)?)
+            }
+            Request::LeaseWireGuard { network, epoch } => {
+                let private_key = self.lease_wireguard(&network, epoch, now)?;
+                info!(network = %network.short(), epoch, "leased a WireGuard key");
+                Reply::WireGuardLease(WireGuardLease { private_key, epoch })
+            }
+        })
+    }
+
+    fn sign<T: Signable>(&self, value: T) -> Signed<T> {
+        let signature = value.sign(&self.keys.identity());
+        Signed { value, signature }
+    }
+
+    /// Remembers this, on disk first.
+    fn remember(&mut self, memory: Memory) -> Result<(), ApiError> {
+        if memory != self.memory {
+            self.disk.save(&memory.to_bytes()).map_err(not_remembered)?;
+            self.memory = memory;
+        }
+        Ok(())
+    }
+
+    /// Remembers this of a delegation, on disk first.
+    fn append(&mut self, entry: &Entry) -> Result<(), ApiError> {
+        self.disk.append(&entry.framed()).map_err(not_remembered)?;
+        self.delegations.apply(entry);
+        Ok(())
+    }
+
+    /// The next number. Records, pulses and certificates are numbered by one counter, which only grows.
+    fn next_number(&mut self) -> Result<u64, ApiError> {
+        let number = self.counter.checked_add(1).ok_or_else(|| {
+            refusal("this node has used the last number that there is; it can go on with new keys only")
+        })?;
+        if number > self.memory.reserved {
+            self.remember(Memory { reserved: number.saturating_add(BLOCK - 1), ..self.memory.clone() })?;
+        }
+        self.counter = number;
+        Ok(number)
+    }
+
+    /// Others have seen a number of this node that this keyd has not given out.
+    fn raise(&mut self, number: u64) -> Result<(), ApiError> {
+        warn!(
+            number,
+            "this node's keys have signed what this keyd has not: its memory was restored from a backup, or another machine uses the same keys"
+        );
+        self.remember(Memory { reserved: number.saturating_add(BLOCK), ..self.memory.clone() })?;
+        self.counter = number;
+        Ok(())
+    }
+
+    /// This node is a member of the network of this charter, by this chain.
+    fn pin(&mut self, charter: &Charter, chain: &Chain) -> Result<(), ApiError> {
+        let pinned = Pinned { charter: charter.clone(), chain: chain.clone() };
+        if self.memory.pinned.as_ref() == Some(&pinned) {
+            return Ok(());
+        }
+        let before = self.memory.pinned.as_ref().map(|pinned| pinned.charter.network());
+        let is_other = before.is_some_and(|before| before != charter.network());
+        if is_other {
+            self.append(&Entry::Cleared)?;
+        }
+        let remembers = self.memory.remembers || is_other;
+        self.remember(Memory { pinned: Some(pinned), remembers, ..self.memory.clone() })
+    }
+
+    /// This node is in no network any more.
+    fn unpin(&mut self) -> Result<(), ApiError> {
+        if self.memory.pinned.is_some() {
+            self.append(&Entry::Cleared)?;
+            self.remember(Memory { pinned: None, remembers: true, ..self.memory.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// The network with this id, which must be the one that this node has signed its newest record for.
+    fn pinned(&self, network: NetworkId) -> Result<&Pinned, ApiError> {
+        let pinned = self.memory.pinned.as_ref();
+        pinned
+            .filter(|pinned| pinned.charter.network() == network)
+            .ok_or_else(|| ApiError::conflict("this node has not signed a record for this network"))
     }
 
     /// Whether a destination is this node's one for control messages, or may be in its place.
@@ -75,47 +218,47 @@ impl Signer {
     pub fn sign_charter(&self, charter: &Charter, now: u64) -> Result<Signature, ApiError> {
         require(charter.founder == self.keys.node(), "the charter names another founder")?;
         require(near(charter.founded_at, now), "the charter's time is not now")?;
-        Ok(self.sign(charter))
+        Ok(charter.sign(&self.keys.identity()))
     }
 
-    /// Signs this node's record, and has the destinations sign that it names.
+    /// Makes and signs this node's record, and has the destinations sign that it names. By signing the node consents to
+    /// its chain.
     ///
     /// # Errors
-    /// If it is another's, not for now, older than the one before, or names keys that are not this node's.
-    pub fn sign_record(
-        &mut self,
-        mut record: Record,
-        charter: &Charter,
-        now: u64,
-    ) -> Result<Signed<Record>, ApiError> {
-        let network = record.network();
-        require(record.node == self.keys.node(), "the record is of another node")?;
-        record.verify_parts(charter).map_err(|error| ApiError::denied(error.to_string()))?;
+    /// If it would be another's, or name keys that are not this node's.
+    pub fn sign_record(&mut self, new: NewRecord, now: u64) -> Result<Signed<Record>, ApiError> {
+        let NewRecord { charter, chain, name, control, data, wireguard } = new;
+        let (node, network) = (self.keys.node(), charter.network());
+        require(*chain.subject() == node, "the record is of another node")?;
         require(
-            self.takes_control_messages_at(&record.control),
+            self.takes_control_messages_at(&control),
             "the record's control destination is not this node's",
+        )?;
+        require(self.keys.is_own_ephemeral(&data), "the record's data destination is not this node's")?;
+        let certificate = &wireguard.value;
+        let epoch = self.epoch(&network, certificate.epoch, now)?;
+        require(
+            certificate.key.signing_key == self.keys.wireguard(epoch).signing_key(),
+            "the record's WireGuard key is not that of its epoch",
         )?;
         // It is always known where this node can be found again.
         let own = self.keys.control().public();
-        let primary = (*record.control != own).then_some(own);
-        let named = record.primary.as_deref().map(|primary| primary.destination);
-        require(named == primary, "the record's primary destination is not the control destination")?;
-        require(
-            self.keys.is_own_ephemeral(&record.data),
-            "the record's data destination is not this node's",
-        )?;
-        let certificate = &record.wireguard.value;
-        require(
-            certificate.key.signing_key == self.keys.wireguard(&network, certificate.epoch).signing_key(),
-            "the record's WireGuard key is not that of its epoch",
-        )?;
-        self.check_epoch(&network, certificate.epoch, now)?;
-        require(near(record.issued_at, now), "the record's time is not now")?;
-        self.check_number(record.sequence, "record", now)?;
+        let mut record = Record {
+            node,
+            sequence: 0,
+            issued_at: now,
+            name,
+            control: ProvenDestination::unproven(control),
+            primary: (control != own).then(|| Box::new(ProvenDestination::unproven(own))),
+            data: ProvenDestination::unproven(data),
+            wireguard,
+            chain,
+        };
+        record.verify_parts(&charter).map_err(|error| refusal(&error.to_string()))?;
         let proven: Vec<ProvenDestination> = record
             .destinations()
             .map(|(destination, role)| {
-                let (node, destination) = (record.node, destination.destination);
+                let destination = destination.destination;
                 let keys = if destination == own {
                     self.keys.control().clone()
                 } else {
@@ -132,32 +275,17 @@ impl Signer {
                 }
             }
         }
-        let signature = self.sign(&record);
-        Ok(Signed { value: record, signature })
+        self.pin(&charter, &record.chain)?;
+        record.sequence = self.next_number()?;
+        Ok(self.sign(record))
     }
 
-    /// Records, pulses and certificates are numbered by one counter.
-    fn check_number(&mut self, number: u64, what: &str, now: u64) -> Result<(), ApiError> {
-        // A counter never comes near the milliseconds since 1970. A number far ahead would leave none for later use.
-        let limit = now.saturating_add(NOW_TOLERANCE).saturating_mul(1000);
-        let denied = |why: &str| Err(ApiError::denied(format!("the {what}'s number {why}")));
-        if number > limit && self.last_number.is_none_or(|last| number != last.saturating_add(1)) {
-            return denied("is too far ahead");
-        }
-        if self.last_number.is_some_and(|last| number <= last) {
-            return denied("has been used");
-        }
-        self.last_number = Some(number);
-        Ok(())
-    }
-
-    /// Signs this node's word on its own life.
+    /// Makes and signs this node's word on its own life.
     ///
     /// # Errors
-    /// If it is another's, or its sequence number is out of the row.
-    pub fn sign_pulse(&mut self, pulse: &Pulse, now: u64) -> Result<Signature, ApiError> {
-        require(pulse.node == self.keys.node(), "the pulse is of another node")?;
-        self.check_number(pulse.sequence, "pulse", now)?;
+    /// If there is no number for it.
+    pub fn sign_pulse(&mut self, network: NetworkId, life: Life) -> Result<Signed<Pulse>, ApiError> {
+        let pulse = Pulse { network, node: self.keys.node(), sequence: self.next_number()?, life };
         Ok(self.sign(pulse))
     }
 
@@ -175,7 +303,7 @@ impl Signer {
         }
         require(self.accusations.1 < ACCUSATIONS_PER_MINUTE, "too many accusations are to be signed")?;
         self.accusations.1 += 1;
-        Ok(self.sign(accusation))
+        Ok(accusation.sign(&self.keys.identity()))
     }
 
     /// Signs the end of another's membership.
@@ -183,7 +311,7 @@ impl Signer {
     /// # Errors
     /// If it is in another's name, not for now, or this node may not.
     pub fn sign_revocation(
-        &self,
+        &mut self,
         revocation: &Revocation,
         charter: &Charter,
         now: u64,
@@ -193,23 +321,31 @@ impl Signer {
             revocation.is_entitled(),
             "only the network's founder and a member's inviters can revoke its membership",
         )?;
-        revocation.target.chain().verify(charter).map_err(|error| ApiError::denied(error.to_string()))?;
+        revocation.target.chain().verify(charter).map_err(|error| refusal(&error.to_string()))?;
         require(near(revocation.issued_at, now), "the revocation's time is not now")?;
-        Ok(self.sign(revocation))
+        if self.pinned(charter.network()).is_ok() {
+            self.end_delegations(|chain| revocation.voids(chain).is_some())?;
+        }
+        Ok(revocation.sign(&self.keys.identity()))
     }
 
-    /// Signs that this node leaves a network.
+    /// Makes and signs the statement that this node leaves the network of this charter. All certificates that it has
+    /// issued stay valid.
     ///
     /// # Errors
-    /// If it is in another's name.
+    /// If the chain is not this node's.
     pub fn sign_resignation(
-        &self,
-        resignation: &Resignation,
+        &mut self,
+        chain: Chain,
         charter: &Charter,
-    ) -> Result<Signature, ApiError> {
-        require(*resignation.chain.subject() == self.keys.node(), "the resignation is another's")?;
-        resignation.chain.verify(charter).map_err(|error| ApiError::denied(error.to_string()))?;
-        Ok(self.sign(resignation))
+        now: u64,
+    ) -> Result<Signed<Resignation>, ApiError> {
+        require(*chain.subject() == self.keys.node(), "the resignation is another's")?;
+        chain.verify(charter).map_err(|error| refusal(&error.to_string()))?;
+        if self.pinned(charter.network()).is_ok() {
+            self.unpin()?;
+        }
+        Ok(self.sign(Resignation { chain, last_serial: self.counter, issued_at: now }))
     }
 
     /// Signs a request to join a network. `control` is the destination whose hash it names.
@@ -224,7 +360,7 @@ impl Signer {
             "the join request's destination is not this node's",
         )?;
         require(near(body.issued_at, now), "the join request's time is not now")?;
-        Ok(self.sign(body))
+        Ok(body.sign(&self.keys.identity()))
     }
 
     /// Makes an invite with this secret.
@@ -257,142 +393,326 @@ impl Signer {
             secret,
             expires_at: wish.expires_at,
         };
-        let signature = self.sign(&grant);
-        Ok((SecretText::new(invite.to_code().to_string()), Signed { value: grant, signature }))
+        Ok((SecretText::new(invite.to_code().to_string()), self.sign(grant)))
     }
 
-    /// Certifies the holder of an invite that was made here.
+    /// Certifies the holder of an invite that was made here. One that asks again gets the same certificate, under the same
+    /// certificate of this node.
     ///
     /// # Errors
-    /// If the grant is not this node's or has expired, the request is not by a holder of that invite, or more addresses
-    /// are to be delegated than the invite is for.
+    /// If the grant is not this node's, has expired or is used up, the request is not by a holder of that invite, the
+    /// addresses are another's, or they are more than the invite is for.
     pub fn certify_member(
         &mut self,
         certify: &CertifyMember,
         now: u64,
     ) -> Result<Signed<Membership>, ApiError> {
-        let grant = &certify.grant.value;
-        let body = &certify.request.body.value;
-        require(grant.inviter == self.keys.node(), "the invite was made by another node")?;
-        certify.grant.verify().map_err(|error| ApiError::denied(error.to_string()))?;
+        let CertifyMember { grant, request, parent, ranges, replaces } = certify;
+        let body = &request.body.value;
+        require(grant.value.inviter == self.keys.node(), "the invite was made by another node")?;
+        grant.verify().map_err(|error| refusal(&error.to_string()))?;
+        let (grant, joiner) = (&grant.value, body.joiner);
         require(now <= grant.expires_at, "the invite has expired")?;
         let same = body.invite == grant.key && body.network == grant.network && body.inviter == grant.inviter;
         require(same, "the join request is for another invite")?;
-        certify.request.verify().map_err(|error| ApiError::denied(error.to_string()))?;
-        require(body.joiner != self.keys.node(), "this node does not invite itself")?;
-        require(
-            certify.ranges.size() <= grant.addresses.into(),
-            "the certificate delegates more addresses than the invite is for",
-        )?;
-        self.check_number(certify.serial, "certificate", now)?;
-        let membership = Membership {
-            network: grant.network,
-            parent: certify.parent,
-            issuer: self.keys.node(),
-            grant: Delegation {
-                subject: body.joiner,
-                invite: grant.key.id(),
-                ranges: certify.ranges.clone(),
-                serial: certify.serial,
-                since: certify.serial,
-                replaces: certify.replaces,
-                issued_at: now,
-            },
+        request.verify().map_err(|error| refusal(&error.to_string()))?;
+        require(joiner != self.keys.node(), "this node does not invite itself")?;
+        let pinned = self.pinned(grant.network)?;
+        if *parent != pinned.chain.id() {
+            return Err(ApiError::conflict("this node has signed no record with this chain"));
+        }
+        let invite = grant.key.id();
+        let before = self.delegations.with_invite(&joiner, &invite);
+        if let Some(before) = before {
+            require(!before.ended, "the invite was used, and that membership has ended")?;
+            if before.is_active() && before.parent == *parent {
+                return Ok(self.sign(pinned.chain.certificate(before.grant.clone())));
+            }
+        } else {
+            self.require_memory()?;
+            let users = u64::try_from(self.delegations.users(&invite)).unwrap_or(u64::MAX);
+            let limit = grant.uses.limit().map_or(u64::MAX, u64::from);
+            require(users < limit, "the invite is used up")?;
+        }
+        let (ranges, since, replaces) = match before.filter(|before| before.is_active()) {
+            Some(Delegated { grant, .. }) => (grant.ranges.clone(), Some(grant.since), grant.replaces),
+            None => {
+                require(
+                    ranges.size() <= grant.addresses.into(),
+                    "the certificate delegates more addresses than the invite is for",
+                )?;
+                let was_in_use = self.check_free(&joiner, ranges)?;
+                (ranges.clone(), None, *replaces || was_in_use)
+            }
         };
-        let signature = self.sign(&membership);
-        Ok(Signed { value: membership, signature })
+        let serial = self.next_number()?;
+        let since = since.unwrap_or(serial);
+        let grant = Delegation { subject: joiner, invite, ranges, serial, since, replaces, issued_at: now };
+        self.certify(grant)
     }
 
     /// Certifies a member again with more addresses.
     ///
     /// # Errors
-    /// If its certificate until now is not this node's, or its address would change or some of its addresses be lost.
+    /// If its certificate until now is not this node's, its address would change, some of its addresses be lost, or some
+    /// are another's.
     pub fn extend_member(&mut self, extend: &ExtendMember, now: u64) -> Result<Signed<Membership>, ApiError> {
-        let before = &extend.certificate.value;
+        let ExtendMember { certificate, parent, ranges } = extend;
+        let before = &certificate.value;
         require(before.issuer == self.keys.node(), "the member was certified by another node")?;
-        extend.certificate.verify().map_err(|error| ApiError::denied(error.to_string()))?;
+        certificate.verify().map_err(|error| refusal(&error.to_string()))?;
         require(
-            extend.ranges.address() == before.grant.ranges.address()
-                && before.grant.ranges.iter().all(|range| extend.ranges.cover(range)),
+            ranges.address() == before.grant.ranges.address()
+                && before.grant.ranges.iter().all(|range| ranges.cover(range)),
             "the member would lose addresses",
         )?;
-        self.check_number(extend.serial, "certificate", now)?;
-        let grant = Delegation {
-            ranges: extend.ranges.clone(),
-            serial: extend.serial,
-            issued_at: now,
-            ..before.grant.clone()
-        };
-        let membership = Membership { parent: extend.parent, grant, ..before.clone() };
-        let signature = self.sign(&membership);
-        Ok(Signed { value: membership, signature })
+        let pinned = self.pinned(before.network)?;
+        if *parent != pinned.chain.id() {
+            return Err(ApiError::conflict("this node has signed no record with this chain"));
+        }
+        self.require_memory()?;
+        let known = self.delegations.with_serial(before.grant.serial);
+        require(known.is_some_and(Delegated::is_active), "the member's certificate is not in force")?;
+        self.check_free(&before.grant.subject, ranges)?;
+        let serial = self.next_number()?;
+        self.certify(Delegation { ranges: ranges.clone(), serial, issued_at: now, ..before.grant.clone() })
     }
 
-    /// Certifies the WireGuard key of an epoch, or of one that begins now.
+    /// Whether the memory of delegations is whole.
+    fn require_memory(&self) -> Result<(), ApiError> {
+        if !self.memory.remembers {
+            return Err(ApiError::conflict("keyd does not remember which addresses this node has delegated")
+                .with_hint("complete its memory from the mesh, with `i2planctl keys recover`"));
+        }
+        if self.delegations.len() >= MAX_DELEGATIONS {
+            return Err(ApiError::conflict(format!("keyd remembers {MAX_DELEGATIONS} delegations and no more"))
+                .with_hint("restart keyd: it forgets old ones that have ended"));
+        }
+        Ok(())
+    }
+
+    /// Whether addresses that may be delegated were in use before.
+    fn check_free(
+        &self,
+        subject: &NodeId,
+        ranges: &AddressRanges,
+    ) -> Result<bool, ApiError> {
+        let mut was_in_use = false;
+        for other in self.delegations.of_others(subject, ranges) {
+            require(!other.is_active(), "another member holds some of these addresses")?;
+            was_in_use = true;
+        }
+        Ok(was_in_use)
+    }
+
+    /// Signs a certificate under this node's chain, and remembers it before it leaves.
+    fn certify(&mut self, grant: Delegation) -> Result<Signed<Membership>, ApiError> {
+        let Some(Pinned { charter, chain }) = &self.memory.pinned else {
+            return Err(ApiError::conflict("this node is in no network"));
+        };
+        let certificate = self.sign(chain.certificate(grant));
+        chain.appended(&certificate).verify(charter).map_err(|error| refusal(&error.to_string()))?;
+        let Membership { parent, grant, .. } = &certificate.value;
+        info!(
+            invite = %grant.invite, member = %grant.subject.short(), addresses = grant.ranges.size(),
+            "certified a member"
+        );
+        self.append(&Entry::Delegated(*parent, grant.clone()))?;
+        Ok(certificate)
+    }
+
+    /// Takes note of a statement that others have told.
     ///
     /// # Errors
-    /// If the epoch has not begun, is over, or a newer one has been certified: then a key that may have been stolen
-    /// is not brought back.
+    /// If it is neither by this node nor about its membership or one below it, or does not verify.
+    pub fn note(&mut self, statement: &Statement) -> Result<Noted, ApiError> {
+        let own = self.keys.node();
+        match statement {
+            Statement::Record(record) => {
+                require(record.value.node == own, "the record is of another node")?;
+                record.verify().map_err(|error| refusal(&error.to_string()))?;
+                let Record { sequence, chain, .. } = &record.value;
+                if *sequence <= self.counter {
+                    return Ok(Noted::Known);
+                }
+                let pinned = self.memory.pinned.clone();
+                self.raise(*sequence)?;
+                if let Some(Pinned { charter, .. }) = pinned.filter(|pinned| chain.verify(&pinned.charter).is_ok()) {
+                    self.pin(&charter, chain)?;
+                }
+                Ok(Noted::Foreign)
+            }
+            Statement::Pulse(pulse) => {
+                require(pulse.value.node == own, "the pulse is of another node")?;
+                pulse.verify().map_err(|error| refusal(&error.to_string()))?;
+                if pulse.value.sequence <= self.counter {
+                    return Ok(Noted::Known);
+                }
+                self.raise(pulse.value.sequence)?;
+                Ok(Noted::Foreign)
+            }
+            Statement::Certificate(certificate) => self.note_certificate(certificate),
+            Statement::Revocation(revocation) => self.note_ending(
+                |charter| revocation.verify_for(charter).is_ok(),
+                |chain| revocation.value.voids(chain).is_some(),
+            ),
+            Statement::Resignation(resignation) => self.note_ending(
+                |charter| resignation.verify_for(charter).is_ok(),
+                |chain| resignation.value.voids(chain).is_some(),
+            ),
+        }
+    }
+
+    fn note_certificate(&mut self, certificate: &Signed<Membership>) -> Result<Noted, ApiError> {
+        let Membership { network, parent, issuer, grant } = &certificate.value;
+        require(*issuer == self.keys.node(), "the certificate is by another node")?;
+        certificate.verify().map_err(|error| refusal(&error.to_string()))?;
+        let is_foreign = grant.serial > self.counter;
+        if is_foreign {
+            self.raise(grant.serial)?;
+        }
+        let is_pinned = self.pinned(*network).is_ok();
+        let is_news = is_pinned
+            && self.delegations.with_serial(grant.serial).is_none()
+            && self.delegations.len() < MAX_DELEGATIONS;
+        if is_news {
+            self.append(&Entry::Delegated(*parent, grant.clone()))?;
+        }
+        Ok(match (is_foreign, is_news) {
+            (true, _) => Noted::Foreign,
+            (false, true) => Noted::News,
+            (false, false) => Noted::Known,
+        })
+    }
+
+    fn note_ending(
+        &mut self,
+        is_true: impl FnOnce(&Charter) -> bool,
+        voids: impl Fn(&Chain) -> bool,
+    ) -> Result<Noted, ApiError> {
+        let Some(Pinned { charter, chain }) = &self.memory.pinned else { return Ok(Noted::Known) };
+        require(is_true(charter), "the end of a membership is not signed by one who may")?;
+        if voids(chain) {
+            info!(network = %charter.network().short(), "this node's membership has ended");
+            self.unpin()?;
+            return Ok(Noted::News);
+        }
+        Ok(if self.end_delegations(voids)? { Noted::News } else { Noted::Known })
+    }
+
+    /// Notes the end of the delegations whose chains are void. True if there are any.
+    fn end_delegations(&mut self, is_void: impl Fn(&Chain) -> bool) -> Result<bool, ApiError> {
+        let Some(Pinned { chain, .. }) = &self.memory.pinned else { return Ok(false) };
+        // Nothing about its end depends on a certificate's signature.
+        let unsigned = |grant: &Delegation| Signed {
+            value: chain.certificate(grant.clone()),
+            signature: Signature([0; 64]),
+        };
+        let active = self.delegations.iter().filter(|delegated| !delegated.ended);
+        let ended: Vec<u64> = active
+            .filter(|delegated| is_void(&chain.appended(&unsigned(&delegated.grant))))
+            .map(|delegated| delegated.grant.serial)
+            .collect();
+        for serial in &ended {
+            self.append(&Entry::Ended(*serial))?;
+        }
+        Ok(!ended.is_empty())
+    }
+
+    /// Takes note of certificates by this node that others hold.
+    ///
+    /// # Errors
+    /// If one is not by this node.
+    pub fn recover(&mut self, certificates: &[Signed<Membership>], complete: bool) -> Result<u64, ApiError> {
+        for certificate in certificates {
+            self.note_certificate(certificate)?;
+        }
+        if complete && !self.memory.remembers {
+            info!(delegations = self.delegations.len(), "the memory of delegations is complete again");
+            self.remember(Memory { remembers: true, ..self.memory.clone() })?;
+        }
+        Ok(u64::try_from(self.delegations.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Certifies the newest WireGuard key that is in force, or a new one if there is none or the key is to be rotated.
+    ///
+    /// # Errors
+    /// If it is to be rotated in the same minute in which it was rotated before.
     pub fn certify_wireguard(
         &mut self,
         network: NetworkId,
-        epoch: Option<u32>,
+        rotate: bool,
+        salt: [u8; 32],
         now: u64,
     ) -> Result<Signed<WireGuardCertificate>, ApiError> {
-        let newest = self.newest_epoch(&network, now);
-        let epoch = epoch.unwrap_or_else(|| WireGuardCertificate::epoch_at(now).max(newest.unwrap_or(0)));
-        self.check_epoch(&network, epoch, now)?;
-        require(
-            self.epochs.contains_key(&network) || self.epochs.len() < MAX_NETWORKS,
-            "keys for too many networks were certified",
-        )?;
-        self.epochs.insert(network, epoch);
-        let begins = WireGuardCertificate::begins_at(epoch);
-        let key = self.keys.wireguard(&network, epoch).proven(network, self.keys.node());
-        let certificate = WireGuardCertificate {
-            network,
-            node: self.keys.node(),
-            key,
-            epoch,
-            not_before: begins,
-            not_after: begins.saturating_add(WireGuardCertificate::MAX_AGE),
+        let mut memory = self.memory.clone();
+        // One that has not begun comes of a clock that was ahead. Its key is never used again.
+        memory.epochs.retain(|epoch| epoch.network == network && is_in_force(epoch, now));
+        let epoch = match memory.epochs.last() {
+            Some(newest) if !rotate => newest.clone(),
+            newest => {
+                let number = WireGuardCertificate::epoch_at(now);
+                require(
+                    newest.is_none_or(|newest| newest.number < number),
+                    "the WireGuard key was rotated less than a minute ago",
+                )?;
+                let end = WireGuardCertificate::begins_at(number).saturating_add(WireGuardCertificate::MAX_AGE);
+                let epoch = Epoch { network, number, salt, end };
+                memory.epochs.push(epoch.clone());
+                let excess = memory.epochs.len().saturating_sub(MAX_EPOCHS);
+                memory.epochs.drain(..excess);
+                epoch
+            }
         };
-        let signature = self.sign(&certificate);
-        Ok(Signed { value: certificate, signature })
+        self.remember(memory)?;
+        let node = self.keys.node();
+        Ok(self.sign(WireGuardCertificate {
+            network,
+            node,
+            key: self.keys.wireguard(&epoch).proven(network, node),
+            epoch: epoch.number,
+            not_before: epoch.begins_at(),
+            not_after: epoch.end,
+        }))
     }
 
-    /// The WireGuard private key of an epoch.
+    /// The WireGuard private key of an epoch that was certified and is in force.
     ///
     /// # Errors
-    /// As [`Signer::certify_wireguard`]: `tund` has a use for no other.
+    /// If there is none: `tund` has a use for no other.
     pub fn lease_wireguard(&self, network: &NetworkId, epoch: u32, now: u64) -> Result<SecretKey, ApiError> {
-        self.check_epoch(network, epoch, now)?;
-        Ok(self.keys.wireguard_private(network, epoch))
+        Ok(self.keys.wireguard_private(self.epoch(network, epoch, now)?))
     }
 
-    /// The newest epoch that was certified. One that has not begun comes of a clock that was ahead, and is no reason
-    /// to refuse what the clock says now.
-    fn newest_epoch(&self, network: &NetworkId, now: u64) -> Option<u32> {
-        self.epochs.get(network).copied().filter(|epoch| has_begun(*epoch, now))
-    }
-
-    fn check_epoch(&self, network: &NetworkId, epoch: u32, now: u64) -> Result<(), ApiError> {
-        require(has_begun(epoch, now), "the WireGuard key's epoch has not begun")?;
-        let end = WireGuardCertificate::begins_at(epoch).saturating_add(WireGuardCertificate::MAX_AGE);
-        require(now <= end, "the WireGuard key's epoch is over")?;
-        require(
-            self.newest_epoch(network, now).is_none_or(|newest| epoch >= newest),
-            "a newer WireGuard key has been certified",
-        )
+    fn epoch(&self, network: &NetworkId, number: u32, now: u64) -> Result<&Epoch, ApiError> {
+        let mut known = self.memory.epochs.iter();
+        let known = known.find(|epoch| epoch.network == *network && epoch.number == number);
+        let known = known.ok_or_else(|| refusal("the WireGuard key of this epoch was not certified"))?;
+        require(has_begun(known, now), "the WireGuard key's epoch has not begun")?;
+        require(now <= known.end, "the WireGuard key's epoch is over")?;
+        Ok(known)
     }
 }
 
-fn has_begun(epoch: u32, now: u64) -> bool {
-    WireGuardCertificate::begins_at(epoch) <= now.saturating_add(NOW_TOLERANCE)
+fn has_begun(epoch: &Epoch, now: u64) -> bool {
+    epoch.begins_at() <= now.saturating_add(NOW_TOLERANCE)
+}
+
+fn is_in_force(epoch: &Epoch, now: u64) -> bool {
+    has_begun(epoch, now) && now <= epoch.end
 }
 
 fn require(holds: bool, otherwise: &str) -> Result<(), ApiError> {
-    if holds { Ok(()) } else { Err(ApiError::denied(format!("keyd does not sign this: {otherwise}"))) }
+    if holds { Ok(()) } else { Err(refusal(otherwise)) }
+}
+
+fn refusal(why: &str) -> ApiError {
+    ApiError::denied(format!("keyd does not sign this: {why}"))
+}
+
+fn not_remembered(error: std::io::Error) -> ApiError {
+    ApiError::new(ErrorKind::Unavailable, format!("keyd cannot save what it has to remember: {error}"))
+        .with_hint("see that its directory is writable and the disk is not full")
 }
 
 fn near(time: u64, now: u64) -> bool {
@@ -402,11 +722,12 @@ fn near(time: u64, now: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
-    use i2plan_proto::identity::{NodeId, SelfSigned};
+    use i2plan_proto::identity::NodeId;
     use i2plan_proto::invite::Uses;
     use i2plan_proto::join::JoinRequest;
     use i2plan_proto::membership::Chain;
     use i2plan_proto::revocation::Target;
+    use i2plan_proto::testing;
 
     use super::*;
     use crate::keys::test_keys;
@@ -414,7 +735,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     fn signer(seed: u8) -> Signer {
-        Signer::new(test_keys(seed))
+        Signer::volatile(test_keys(seed), (Memory::new(), Delegations::default()))
     }
 
     fn charter(signer: &Signer) -> Charter {
@@ -425,22 +746,29 @@ mod tests {
         charter(signer).network()
     }
 
-    fn certificate(signer: &Signer, network: NetworkId) -> Signed<WireGuardCertificate> {
-        Signer::new(signer.keys.clone()).certify_wireguard(network, None, NOW).unwrap()
+    const SALT: [u8; 32] = [5; 32];
+
+    fn certificate(signer: &mut Signer) -> Signed<WireGuardCertificate> {
+        signer.certify_wireguard(network(signer), false, SALT, NOW).unwrap()
     }
 
-    fn record(signer: &Signer) -> Record {
-        Record {
-            node: signer.keys.node(),
-            sequence: 5,
-            issued_at: NOW,
-            name: "n".parse().unwrap(),
-            control: ProvenDestination::unproven(signer.keys.control().public()),
-            primary: None,
-            data: ProvenDestination::unproven(signer.keys.ephemeral([7; 32]).public()),
-            wireguard: certificate(signer, network(signer)),
+    fn new_record(signer: &mut Signer) -> NewRecord {
+        NewRecord {
+            charter: charter(signer),
             chain: Chain::founder(&charter(signer)),
+            name: "n".parse().unwrap(),
+            control: signer.keys.control().public(),
+            data: signer.keys.ephemeral([7; 32]).public(),
+            wireguard: certificate(signer),
         }
+    }
+
+    /// A founder that has signed its first record.
+    fn founder() -> Signer {
+        let mut founder = signer(1);
+        let record = new_record(&mut founder);
+        founder.sign_record(record, NOW).unwrap();
+        founder
     }
 
     fn wish(signer: &Signer) -> CreateInvite {
@@ -453,10 +781,11 @@ mod tests {
         InviteSecret([9; 32])
     }
 
-    /// Node 2 asks node 1 with an invite of node 1.
-    fn certify() -> CertifyMember {
-        let (inviter, joiner) = (signer(1), signer(2));
-        let (_, grant) = inviter.create_invite(&wish(&inviter), secret(), NOW).unwrap();
+    /// A node asks node 1 with an invite of node 1.
+    fn certify_for(joiner: &Signer, uses: Uses, last: u8) -> CertifyMember {
+        let inviter = signer(1);
+        let wish = CreateInvite { uses, ..wish(&inviter) };
+        let (_, grant) = inviter.create_invite(&wish, secret(), NOW).unwrap();
         let body = JoinBody {
             network: network(&inviter),
             inviter: inviter.keys.node(),
@@ -465,13 +794,20 @@ mod tests {
             control: joiner.keys.control().public().hash(),
             issued_at: NOW,
         };
-        certificate_for(grant, request(body, &joiner), 1)
+        certificate_for(grant, request(body, joiner), last)
     }
 
-    fn certificate_for(grant: Signed<InviteGrant>, request: JoinRequest, serial: u64) -> CertifyMember {
-        let ranges = AddressRange::new([10, 42, 3, 16].into(), 28).unwrap().into();
+    fn certify() -> CertifyMember {
+        certify_for(&signer(2), Uses::Unlimited, 16)
+    }
+
+    fn range(last: u8) -> AddressRange {
+        AddressRange::new([10, 42, 3, last].into(), 28).unwrap()
+    }
+
+    fn certificate_for(grant: Signed<InviteGrant>, request: JoinRequest, last: u8) -> CertifyMember {
         let parent = grant.value.network.into();
-        CertifyMember { grant, request, parent, ranges, serial, replaces: false }
+        CertifyMember { grant, request, parent, ranges: range(last).into(), replaces: false }
     }
 
     fn request(body: JoinBody, joiner: &Signer) -> JoinRequest {
@@ -492,15 +828,16 @@ mod tests {
         let mut signer = signer(1);
         let charter = charter(&signer);
         let signature = signer.sign_charter(&charter, NOW).unwrap();
-        assert_eq!(charter.verify(charter.signer(), &signature), Ok(()));
-        let record = record(&signer);
-        assert_eq!(signer.sign_record(record, &charter, NOW).unwrap().verify_for(&charter), Ok(()));
-        let certificate = signer.certify_member(&CertifyMember { serial: 6, ..certify() }, NOW).unwrap();
+        assert_eq!(charter.verify(&charter.founder, &signature), Ok(()));
+        let record = new_record(&mut signer);
+        assert_eq!(signer.sign_record(record, NOW).unwrap().verify_for(&charter), Ok(()));
+        let certificate = signer.certify_member(&certify(), NOW).unwrap();
         assert_eq!(certificate.verify(), Ok(()));
         assert_eq!(certificate.value.grant.subject, test_keys(2).node());
-        let resignation = Resignation { chain: Chain::founder(&charter), last_serial: 6, issued_at: NOW };
-        let signature = signer.sign_resignation(&resignation, &charter).unwrap();
-        assert_eq!(Signed { value: resignation, signature }.verify_for(&charter), Ok(()));
+        let resignation = signer.sign_resignation(Chain::founder(&charter), &charter, NOW).unwrap();
+        assert_eq!(resignation.verify_for(&charter), Ok(()));
+        // Those that this node has invited stay members.
+        assert!(resignation.value.last_serial >= certificate.value.grant.serial);
     }
 
     #[test]
@@ -516,90 +853,94 @@ mod tests {
 
     #[test]
     fn records_name_this_node_and_its_keys_only() {
-        let other = signer(2);
+        let mut other = signer(2);
         let mut signer = signer(1);
         let charter = charter(&signer);
-        let right = record(&signer);
-        let unproven = |keys: &crate::keys::DestinationKeys| ProvenDestination::unproven(keys.public());
-        let with = |change: &dyn Fn(&mut Record)| {
+        let right = new_record(&mut signer);
+        let with = |change: &dyn Fn(&mut NewRecord)| {
             let mut record = right.clone();
             change(&mut record);
             record
         };
         let others = Charter { founder: other.keys.node(), ..charter.clone() };
-        let cases: [(Record, &str); 7] = [
-            (with(&|record| record.node = other.keys.node()), "another node"),
-            (with(&|record| record.chain = Chain::founder(&others)), "belongs to another"),
-            (with(&|record| record.control = unproven(other.keys.control())), "control destination"),
-            (with(&|record| record.data = unproven(&other.keys.ephemeral([7; 32]))), "data destination"),
-            (with(&|record| record.wireguard = certificate(&other, network(&signer))), "belongs to another"),
-            (with(&|record| record.issued_at = NOW - NOW_TOLERANCE - 1), "not now"),
-            (with(&|record| record.sequence = u64::MAX - 1), "too far ahead"),
+        let foreign = new_record(&mut other);
+        // A certificate that this node signed, but for a key that is not that of its epoch.
+        let mut stale = right.wireguard.clone();
+        stale.value.key = foreign.wireguard.value.key;
+        stale.signature = stale.value.sign(&signer.keys.identity());
+        let (control, data) = (other.keys.control().public(), other.keys.ephemeral([7; 32]).public());
+        let cases: [(NewRecord, &str); 6] = [
+            (with(&|record| record.chain = Chain::founder(&others)), "another node"),
+            (with(&|record| record.charter = others.clone()), "not certified"),
+            (with(&|record| record.control = control), "control destination"),
+            (with(&|record| record.data = data), "data destination"),
+            (with(&|record| record.wireguard = foreign.wireguard.clone()), "not that of its epoch"),
+            (with(&|record| record.wireguard = stale.clone()), "not that of its epoch"),
         ];
         for (record, reason) in cases {
-            refused(signer.sign_record(record, &charter, NOW), reason);
+            refused(signer.sign_record(record, NOW), reason);
         }
-        // A certificate that this node signed, but for a key that is not the current one.
-        let mut stale = right.clone();
-        let theirs = test_keys(2).wireguard(&network(&signer), 1);
-        stale.wireguard.value.key = theirs.proven(network(&signer), signer.keys.node());
-        stale.wireguard.signature = stale.wireguard.value.sign(&signer.keys.identity());
-        refused(signer.sign_record(stale, &charter, NOW), "not that of its epoch");
-        refused(signer.sign_record(right.clone(), &others, NOW), "another node or network");
-        // One in place of the control destination is as good.
-        let substitute = with(&|record| {
-            record.primary = Some(Box::new(record.control));
-            record.control = unproven(&test_keys(1).ephemeral([9; 32]));
-        });
-        for (control, primary) in [
-            (right.control, Some(right.control)),
-            (substitute.control, None),
-            (substitute.control, Some(substitute.control)),
-            (substitute.control, Some(unproven(other.keys.control()))),
-        ] {
-            let wrong = Record { control, primary: primary.map(Box::new), ..right.clone() };
-            refused(signer.sign_record(wrong, &charter, NOW), "primary");
-        }
-        let signed = signer.sign_record(substitute, &charter, NOW).unwrap();
+        // One in place of the control destination is as good, and leads to it.
+        let substitute = signer.keys.ephemeral([9; 32]).public();
+        let signed = signer.sign_record(with(&|record| record.control = substitute), NOW).unwrap();
         assert_eq!(signed.verify_for(&charter), Ok(()));
+        let primary = signed.value.primary.map(|primary| primary.destination);
+        assert_eq!(primary, Some(signer.keys.control().public()));
     }
 
     #[test]
-    fn sequence_numbers_only_grow() {
-        let mut signer = signer(1);
-        let charter = charter(&signer);
-        let first = record(&signer);
-        let numbered = |sequence| Record { sequence, ..first.clone() };
-        signer.sign_record(numbered(5), &charter, NOW).unwrap();
-        refused(signer.sign_record(numbered(5), &charter, NOW), "has been used");
-        signer.sign_record(numbered(6), &charter, NOW).unwrap();
-        refused(signer.sign_record(numbered(4), &charter, NOW), "has been used");
-        // Certificates count too.
-        refused(signer.certify_member(&CertifyMember { serial: 6, ..certify() }, NOW), "has been used");
-        signer.certify_member(&CertifyMember { serial: 7, ..certify() }, NOW).unwrap();
-        refused(signer.sign_record(numbered(7), &charter, NOW), "has been used");
+    fn statements_are_numbered_by_one_counter_that_outlasts_a_restart() {
+        let mut signer = founder();
+        let mut numbers = Vec::new();
+        let mut last = 0;
+        for round in 0..3 {
+            for _ in 0..700 {
+                numbers.push(signer.sign_pulse(NetworkId([1; 32]), Life::Present).unwrap().value.sequence);
+            }
+            let record = new_record(&mut signer);
+            numbers.push(signer.sign_record(record, NOW).unwrap().value.sequence);
+            let certify = certify_for(&self::signer(10 + round), Uses::Unlimited, 16 * (round + 1));
+            numbers.push(signer.certify_member(&certify, NOW).unwrap().value.grant.serial);
+            // Whatever the clock says.
+            signer = Signer::volatile(test_keys(1), signer.remembered());
+        }
+        for number in numbers {
+            assert!(number > last, "{number} after {last}");
+            last = number;
+        }
+        assert!(last < 10 * BLOCK);
     }
 
     #[test]
-    fn pulses_are_of_this_node_and_in_the_row_of_its_records() {
-        let mut signer = signer(1);
-        let charter = charter(&signer);
-        let record = record(&signer);
-        signer.sign_record(record.clone(), &charter, NOW).unwrap();
-        let right = Pulse {
-            network: record.network(),
-            node: record.node,
-            sequence: record.sequence + 1,
-            life: i2plan_proto::pulse::Life::Away,
-        };
-        refused(signer.sign_pulse(&Pulse { node: NodeId([1; 32]), ..right.clone() }, NOW), "another node");
-        refused(signer.sign_pulse(&Pulse { sequence: record.sequence, ..right.clone() }, NOW), "been used");
-        refused(signer.sign_pulse(&Pulse { sequence: u64::MAX, ..right.clone() }, NOW), "too far ahead");
-        let signature = signer.sign_pulse(&right, NOW).unwrap();
-        assert_eq!(Signed { value: right.clone(), signature }.verify(), Ok(()));
-        refused(signer.sign_pulse(&right, NOW), "been used");
-        let late = Record { sequence: right.sequence, ..record };
-        refused(signer.sign_record(late, &charter, NOW), "been used");
+    fn a_number_that_others_know_raises_the_counter_only_if_this_nodes_keys_gave_it_out() {
+        let mut copy = founder();
+        for _ in 0..5000 {
+            copy.sign_pulse(network(&copy), Life::Present).unwrap();
+        }
+        let pulse = copy.sign_pulse(network(&copy), Life::Present).unwrap();
+        let mut signer = founder();
+        let before = signer.counter;
+        let mut forged = pulse.clone();
+        forged.value.sequence = u64::MAX - 1;
+        refused(signer.note(&Statement::Pulse(forged)), "signature");
+        let mut others = self::signer(2);
+        let theirs = others.sign_pulse(network(&copy), Life::Present).unwrap();
+        refused(signer.note(&Statement::Pulse(theirs)), "another node");
+        assert_eq!(signer.counter, before);
+        assert_eq!(signer.note(&Statement::Pulse(pulse.clone())), Ok(Noted::Foreign));
+        assert_eq!(signer.note(&Statement::Pulse(pulse.clone())), Ok(Noted::Known));
+        let next = signer.sign_pulse(network(&copy), Life::Present).unwrap();
+        assert_eq!(next.value.sequence, pulse.value.sequence + 1);
+        // Its own statements are no news.
+        assert_eq!(signer.note(&Statement::Pulse(next)), Ok(Noted::Known));
+    }
+
+    #[test]
+    fn the_last_number_is_an_error() {
+        let memory = Memory { reserved: u64::MAX - 1, ..Memory::new() };
+        let mut signer = Signer::volatile(test_keys(1), (memory, Delegations::default()));
+        assert_eq!(signer.sign_pulse(NetworkId([1; 32]), Life::Away).unwrap().value.sequence, u64::MAX);
+        refused(signer.sign_pulse(NetworkId([1; 32]), Life::Away), "last number");
     }
 
     #[test]
@@ -629,7 +970,7 @@ mod tests {
 
     #[test]
     fn revocations_are_for_inviters() {
-        let (mut founder, member) = (signer(1), signer(2));
+        let (mut founder, mut member) = (founder(), signer(2));
         let charter = charter(&founder);
         let certificate = founder.certify_member(&certify(), NOW).unwrap();
         let chain = Chain::founder(&charter).extended(&certificate).unwrap();
@@ -644,31 +985,127 @@ mod tests {
         refused(founder.sign_revocation(&late, &charter, NOW), "not now");
         let other = Charter { nonce: [8; 16], ..charter.clone() };
         refused(founder.sign_revocation(&right, &other, NOW), "another network");
-        let resignation = Resignation { chain, last_serial: 0, issued_at: NOW };
-        refused(founder.sign_resignation(&resignation, &charter), "another's");
-        assert!(member.sign_resignation(&resignation, &charter).is_ok());
+        refused(founder.sign_resignation(chain.clone(), &charter, NOW), "another's");
+        assert!(member.sign_resignation(chain, &charter, NOW).is_ok());
+    }
+
+    #[test]
+    fn a_repeated_request_gets_the_same_certificate_also_after_a_restart() {
+        let mut inviter = founder();
+        let certify = certify();
+        let first = inviter.certify_member(&certify, NOW).unwrap();
+        let mut inviter = Signer::volatile(test_keys(1), inviter.remembered());
+        let elsewhere = CertifyMember { ranges: range(64).into(), ..certify };
+        assert_eq!(inviter.certify_member(&elsewhere, NOW + 60).unwrap(), first);
+        assert_eq!(inviter.delegations.len(), 1);
+    }
+
+    #[test]
+    fn an_invite_is_used_as_often_as_it_says_whatever_meshd_forgets() {
+        let mut inviter = founder();
+        let uses = Uses::Limited(2.try_into().unwrap());
+        inviter.certify_member(&certify_for(&signer(2), uses, 16), NOW).unwrap();
+        inviter.certify_member(&certify_for(&signer(3), uses, 32), NOW).unwrap();
+        let mut inviter = Signer::volatile(test_keys(1), inviter.remembered());
+        refused(inviter.certify_member(&certify_for(&signer(4), uses, 48), NOW), "used up");
+        assert!(inviter.certify_member(&certify_for(&signer(3), uses, 48), NOW).is_ok());
+    }
+
+    #[test]
+    fn addresses_of_a_member_are_given_to_no_other_before_its_membership_has_ended() {
+        let mut inviter = founder();
+        let charter = charter(&inviter);
+        let first = inviter.certify_member(&certify_for(&signer(2), Uses::Unlimited, 16), NOW).unwrap();
+        let taken = CertifyMember { replaces: true, ..certify_for(&signer(3), Uses::Unlimited, 16) };
+        refused(inviter.certify_member(&taken, NOW), "another member holds");
+        // A statement of somebody else does not end it.
+        let chain = Chain::founder(&charter).appended(&first);
+        let resign = |seed: u8| {
+            let resignation = Resignation { chain: chain.clone(), last_serial: 0, issued_at: NOW };
+            Statement::Resignation(Box::new(signer(seed).sign(resignation)))
+        };
+        refused(inviter.note(&resign(3)), "not signed by one who may");
+        refused(inviter.certify_member(&taken, NOW), "another member holds");
+        assert_eq!(inviter.note(&resign(2)), Ok(Noted::News));
+        assert_eq!(inviter.note(&resign(2)), Ok(Noted::Known));
+        let fresh = CertifyMember { replaces: false, ..taken };
+        let second = inviter.certify_member(&fresh, NOW).unwrap();
+        assert!(second.value.grant.replaces, "the first certificate may be shown again");
+        // Nor does the member that left come back by the same invite.
+        let again = certify_for(&signer(2), Uses::Unlimited, 64);
+        refused(inviter.certify_member(&again, NOW), "that membership has ended");
+    }
+
+    #[test]
+    fn what_this_node_revokes_is_free_at_once() {
+        let mut inviter = founder();
+        let charter = charter(&inviter);
+        let first = inviter.certify_member(&certify(), NOW).unwrap();
+        let target = Target::Certificate(Chain::founder(&charter).appended(&first));
+        let revocation = Revocation { issuer: inviter.keys.node(), target, issued_at: NOW };
+        inviter.sign_revocation(&revocation, &charter, NOW).unwrap();
+        assert!(inviter.certify_member(&certify_for(&signer(3), Uses::Unlimited, 16), NOW).is_ok());
+    }
+
+    #[test]
+    fn without_its_memory_it_certifies_no_new_member_until_that_is_complete() {
+        let mut whole = founder();
+        let first = whole.certify_member(&certify(), NOW).unwrap();
+        let mut inviter = Signer::volatile(test_keys(1), (Memory::lost(), Delegations::default()));
+        let record = new_record(&mut inviter);
+        inviter.sign_record(record, NOW).unwrap();
+        let other = certify_for(&signer(3), Uses::Unlimited, 16);
+        refused(inviter.certify_member(&other, NOW), "does not remember");
+        refused(inviter.recover(&[testing::membership(0, 1)], true), "another node");
+        assert_eq!(inviter.recover(std::slice::from_ref(&first), false), Ok(1));
+        refused(inviter.certify_member(&other, NOW), "does not remember");
+        assert_eq!(inviter.recover(&[], true), Ok(1));
+        refused(inviter.certify_member(&other, NOW), "another member holds");
+        assert!(inviter.certify_member(&certify_for(&signer(3), Uses::Unlimited, 32), NOW).is_ok());
+        assert!(inviter.counter > first.value.grant.serial);
+    }
+
+    #[test]
+    fn a_disk_that_fails_lets_nothing_out() {
+        #[derive(Debug)]
+        struct Full;
+        impl Disk for Full {
+            fn save(&mut self, _: &[u8]) -> std::io::Result<()> {
+                Err(std::io::ErrorKind::StorageFull.into())
+            }
+            fn append(&mut self, _: &[u8]) -> std::io::Result<()> {
+                Err(std::io::ErrorKind::StorageFull.into())
+            }
+        }
+        let mut inviter = founder();
+        inviter.disk = Box::new(Full);
+        refused(inviter.certify_member(&certify(), NOW), "cannot save");
+        assert!(inviter.delegations.is_empty());
+        inviter.counter = inviter.memory.reserved;
+        refused(inviter.sign_pulse(NetworkId([1; 32]), Life::Present), "cannot save");
+        refused(inviter.certify_wireguard(network(&inviter), true, SALT, NOW + 60), "cannot save");
+        inviter.disk = Box::new(Volatile);
+        assert!(inviter.certify_member(&certify(), NOW).is_ok());
     }
 
     #[test]
     fn a_member_is_extended_without_losing_an_address() {
-        let mut inviter = signer(1);
+        let mut inviter = founder();
         let certificate = inviter.certify_member(&certify(), NOW).unwrap();
-        let range = |last: u8| AddressRange::new([10, 42, 3, last].into(), 28).unwrap();
+        inviter.certify_member(&certify_for(&signer(3), Uses::Unlimited, 48), NOW).unwrap();
         let ranges = |all: &[u8]| AddressRanges::new(all.iter().map(|last| range(*last)).collect()).unwrap();
         let parent = network(&inviter).into();
-        let extend = |all: &[u8], serial| ExtendMember {
-            certificate: certificate.clone(),
-            parent,
-            ranges: ranges(all),
-            serial,
-        };
-        let extended = inviter.extend_member(&extend(&[16, 32], 9), NOW).unwrap();
+        let extend =
+            |all: &[u8]| ExtendMember { certificate: certificate.clone(), parent, ranges: ranges(all) };
+        refused(inviter.extend_member(&extend(&[32, 16]), NOW), "lose addresses");
+        refused(inviter.extend_member(&extend(&[32]), NOW), "lose addresses");
+        refused(inviter.extend_member(&extend(&[16, 48]), NOW), "another member holds");
+        refused(signer(3).extend_member(&extend(&[16, 32]), NOW), "another node");
+        let extended = inviter.extend_member(&extend(&[16, 32]), NOW).unwrap();
         assert_eq!((extended.verify(), extended.value.grant.ranges.size()), (Ok(()), 32));
         assert_eq!(extended.value.grant.subject, test_keys(2).node());
-        refused(inviter.extend_member(&extend(&[32, 16], 10), NOW), "lose addresses");
-        refused(inviter.extend_member(&extend(&[32], 10), NOW), "lose addresses");
-        refused(inviter.extend_member(&extend(&[16, 32], 9), NOW), "has been used");
-        refused(signer(3).extend_member(&extend(&[16, 32], 10), NOW), "another node");
+        assert_eq!(extended.value.grant.since, certificate.value.grant.serial);
+        refused(inviter.extend_member(&extend(&[16, 64]), NOW), "not in force");
     }
 
     #[test]
@@ -715,7 +1152,7 @@ mod tests {
 
     #[test]
     fn only_holders_of_own_invites_are_certified() {
-        let mut inviter = signer(1);
+        let mut inviter = founder();
         let right = certify();
         refused(signer(3).certify_member(&right, NOW), "another node");
         refused(inviter.certify_member(&right, NOW + 3601), "expired");
@@ -734,7 +1171,7 @@ mod tests {
 
         let body = right.request.body.value.clone();
         let with =
-            |body: JoinBody, joiner: &Signer| certificate_for(right.grant.clone(), request(body, joiner), 1);
+            |body: JoinBody, joiner: &Signer| certificate_for(right.grant.clone(), request(body, joiner), 16);
         let wide = AddressRange::new([10, 42, 3, 0].into(), 27).unwrap().into();
         refused(
             inviter.certify_member(&CertifyMember { ranges: wide, ..right.clone() }, NOW),
@@ -751,34 +1188,61 @@ mod tests {
     fn epochs_go_forward_and_end() {
         let mut signer = signer(1);
         let network = network(&signer);
-        let first = signer.certify_wireguard(network, None, NOW).unwrap().value;
+        let first = signer.certify_wireguard(network, false, [1; 32], NOW).unwrap().value;
         assert_eq!(first.epoch, WireGuardCertificate::epoch_at(NOW));
         assert!(first.is_valid_at(NOW) && first.is_valid_at(NOW + 29 * 86_400));
         assert!(!first.is_valid_at(NOW + WireGuardCertificate::MAX_AGE + 1));
-        assert_eq!(signer.certify_wireguard(network, Some(first.epoch), NOW + 3600).unwrap().value, first);
-        let second = signer.certify_wireguard(network, None, NOW + 3600).unwrap().value;
+        let mut signer = Signer::volatile(test_keys(1), signer.remembered());
+        assert_eq!(signer.certify_wireguard(network, false, [2; 32], NOW + 3600).unwrap().value, first);
+        let second = signer.certify_wireguard(network, true, [2; 32], NOW + 3600).unwrap().value;
         assert_eq!(second.epoch, first.epoch + 60);
         assert_ne!(second.public_key(), first.public_key());
-
-        let ahead = WireGuardCertificate::epoch_at(NOW + 3600 + 2 * NOW_TOLERANCE);
-        let over = first.epoch - 31 * 24 * 60;
-        for (epoch, reason) in [(first.epoch, "newer"), (ahead, "not begun"), (over, "over")] {
-            refused(signer.certify_wireguard(network, Some(epoch), NOW + 3600), reason);
-            refused(signer.lease_wireguard(&network, epoch, NOW + 3600), reason);
+        refused(signer.certify_wireguard(network, true, [3; 32], NOW + 3600), "less than a minute ago");
+        for number in 2..5 {
+            let next = signer.certify_wireguard(network, true, [number; 32], NOW + 3600 * u64::from(number));
+            assert!(next.is_ok());
         }
-        assert!(signer.lease_wireguard(&network, second.epoch, NOW + 3600).is_ok());
-        // Nor does a record bring the first one back.
-        let mut old = record(&signer);
-        old.issued_at = NOW + 3600;
-        refused(signer.sign_record(old, &charter(&signer), NOW + 3600), "newer");
+        assert_eq!(signer.memory.epochs.len(), MAX_EPOCHS);
+        let late = NOW + WireGuardCertificate::MAX_AGE + 1;
+        refused(signer.lease_wireguard(&network, second.epoch, NOW + 3600 * 5), "not certified");
+        refused(signer.lease_wireguard(&network, second.epoch + 60, late + 7200), "over");
+        // One that has ended is not certified again.
+        let next = signer.certify_wireguard(network, false, [9; 32], late + 86_400).unwrap().value;
+        assert_eq!(next.epoch, WireGuardCertificate::epoch_at(late + 86_400));
+    }
+
+    /// A process that leases keys in advance holds none that comes into force later.
+    #[test]
+    fn only_keys_that_were_certified_are_leased() {
+        let mut signer = signer(1);
+        let network = network(&signer);
+        let first = signer.certify_wireguard(network, false, [1; 32], NOW).unwrap().value.epoch;
+        assert!(signer.lease_wireguard(&network, first, NOW).is_ok());
+        assert!(signer.lease_wireguard(&NetworkId([3; 32]), first, NOW).is_err());
+        for other in (first - 100..first + 100).filter(|epoch| *epoch != first) {
+            refused(signer.lease_wireguard(&network, other, NOW), "not certified");
+        }
     }
 
     #[test]
-    fn a_clock_that_was_ahead_locks_nothing() {
+    fn a_clock_that_was_ahead_locks_nothing_and_its_key_is_not_used_again() {
         let mut signer = signer(1);
         let network = network(&signer);
-        signer.certify_wireguard(network, None, NOW + 366 * 86_400).unwrap();
-        let now = signer.certify_wireguard(network, None, NOW).unwrap().value;
+        let ahead = NOW + 366 * 86_400;
+        let first = signer.certify_wireguard(network, false, [1; 32], ahead).unwrap().value;
+        let now = signer.certify_wireguard(network, false, [2; 32], NOW).unwrap().value;
         assert_eq!(now.epoch, WireGuardCertificate::epoch_at(NOW));
+        let later = signer.certify_wireguard(network, true, [3; 32], ahead).unwrap().value;
+        assert_eq!(later.epoch, first.epoch);
+        assert_ne!(later.public_key(), first.public_key());
+    }
+
+    #[test]
+    fn many_networks_leave_no_trace() {
+        let mut signer = signer(1);
+        for number in 0..100 {
+            assert!(signer.certify_wireguard(NetworkId([number; 32]), false, SALT, NOW).is_ok());
+        }
+        assert_eq!(signer.memory.epochs.len(), 1);
     }
 }

@@ -10,12 +10,17 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use i2plan_ipc::passphrase::Passphrase;
+use i2plan_proto::codec::DecodeError;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::keys::{Keys, KeysError, RANDOM_LEN};
 use crate::seal::{self, Cost, SealError, Sealed};
+
+mod memory;
+
+pub use memory::MemoryFiles;
 
 /// The file's name in its directory.
 const NAME: &str = "keys";
@@ -78,6 +83,14 @@ pub enum StoreError {
         path: PathBuf,
         /// Why not.
         source: SealError,
+    },
+    /// What is remembered beside the keys was written by another version.
+    #[error("cannot use {}: {source}; use the version that wrote it", path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: DecodeError,
     },
     /// There is no file.
     #[error("there is no key store in {}: name the directory of one with --store", path.display())]
@@ -263,6 +276,12 @@ impl Store {
         getrandom::fill(random.as_mut()).map_err(StoreError::Randomness)?;
         let keys = Keys::generate(&random, now);
         let content = self.content(&keys, how)?;
+        // Before there are keys: with them it would count as lost.
+        let path = self.path.join(NAME);
+        if path.symlink_metadata().is_ok() {
+            return Err(StoreError::Io { path, source: io::ErrorKind::AlreadyExists.into() });
+        }
+        self.make_memory(&keys.node())?;
         let partial = self.path.join(PARTIAL);
         let write = || {
             // What an interrupted attempt has left holds keys that nobody has seen.

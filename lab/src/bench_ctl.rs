@@ -9,12 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
 use i2plan_keyd::keys::{Keys, RANDOM_LEN};
+use i2plan_keyd::memory::{Delegations, Memory};
 use i2plan_keyd::policy::Signer;
-use i2plan_keyd::store::Store;
+use i2plan_keyd::store::{Store, StoreError};
 use i2plan_meshd::core::VerifiedRecord;
 use i2plan_meshd::core::state::{Delegated, Membership, Remembered, State};
 use i2plan_proto::address::{AddressRange, Ipv4Subnet};
-use i2plan_proto::destination::ProvenDestination;
 use i2plan_proto::identity::Signed;
 use i2plan_proto::invite::{InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
@@ -110,13 +110,40 @@ fn refused(error: &ApiError) -> Failure {
 fn signer(now: u64) -> Result<Signer, Failure> {
     let mut random = Zeroizing::new([0; RANDOM_LEN]);
     getrandom::fill(&mut random[..]).map_err(|error| Failure::new(error.to_string()))?;
-    Ok(Signer::new(Keys::generate(&random, now)))
+    Ok(Signer::volatile(Keys::generate(&random, now), (Memory::new(), Delegations::default())))
+}
+
+/// A node's record.
+fn record(
+    signer: &mut Signer,
+    name: &str,
+    charter: &Charter,
+    chain: &Chain,
+    now: u64,
+) -> Result<Signed<Record>, Failure> {
+    let wireguard = signer.certify_wireguard(charter.network(), false, [7; 32], now);
+    let record = keyd::NewRecord {
+        charter: charter.clone(),
+        chain: chain.clone(),
+        name: name.parse().map_err(|_| Failure::new("a name"))?,
+        control: signer.keys().control().public(),
+        data: signer.keys().ephemeral([1; 32]).public(),
+        wireguard: wireguard.map_err(|error| refused(&error))?,
+    };
+    signer.sign_record(record, now).map_err(|error| refused(&error))
 }
 
 /// Makes a stopped node the founder of a network of many, whom it has invited itself.
 fn found(node: &Node) -> Result<(), Failure> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let mut founder = signer(now)?;
+    // keyd takes only what belongs to its own user, and so does its store here.
+    let directory = node.state("founder");
+    DirBuilder::new().mode(0o700).create(&directory)?;
+    let failed = |error: StoreError| Failure::new(error.to_string());
+    let store = Store::open(&directory).map_err(failed)?;
+    let keys = store.create(now, None).map_err(failed)?;
+    let (memory, delegations, files) = store.open_memory(&keys.node()).map_err(failed)?;
+    let mut founder = Signer::new(keys, false, memory, delegations, Box::new(files));
     let me = founder.keys().node();
     let subnet = Ipv4Subnet::DEFAULT;
     let charter = Charter { founder: me, subnet, founded_at: now, nonce: [7; 16] };
@@ -124,6 +151,7 @@ fn found(node: &Node) -> Result<(), Failure> {
     let charter = Signed { value: charter, signature };
     let network = charter.value.network();
     let chain = Chain::founder(&charter.value);
+    record(&mut founder, "founder", &charter.value, &chain, now)?;
     let secret = InviteSecret([7; 32]);
     let (expires_at, addresses) = (now + 3600, ADDRESSES);
     let wish = keyd::CreateInvite { network, subnet, expires_at, uses: Uses::Unlimited, addresses };
@@ -131,7 +159,6 @@ fn found(node: &Node) -> Result<(), Failure> {
         founder.create_invite(&wish, InviteSecret(secret.0), now).map_err(|error| refused(&error))?;
     let mut state = State::new(me);
     for (index, place) in (0..MEMBERS).zip(1..) {
-        state.counter += 1;
         // Not the first place, in which the founder's own address is.
         let first = subnet.range().first().to_bits() + ADDRESSES * place;
         let range = AddressRange::of_size(first, ADDRESSES).ok_or_else(|| Failure::new("a range"))?;
@@ -153,22 +180,11 @@ fn found(node: &Node) -> Result<(), Failure> {
             request,
             parent: chain.id(),
             ranges: range.into(),
-            serial: state.counter,
             replaces: false,
         };
         let certificate = founder.certify_member(&certify, now).map_err(|error| refused(&error))?;
-        let record = Record {
-            node: joiner,
-            sequence: now * 1000,
-            issued_at: now,
-            name: format!("node-{index}").parse().map_err(|_| Failure::new("a name"))?,
-            control: ProvenDestination::unproven(control),
-            primary: None,
-            data: ProvenDestination::unproven(member.keys().ephemeral([1; 32]).public()),
-            wireguard: member.certify_wireguard(network, None, now).map_err(|error| refused(&error))?,
-            chain: chain.extended(&certificate).map_err(|error| Failure::new(error.to_string()))?,
-        };
-        let record = member.sign_record(record, &charter.value, now).map_err(|error| refused(&error))?;
+        let chain = chain.extended(&certificate).map_err(|error| Failure::new(error.to_string()))?;
+        let record = record(&mut member, &format!("node-{index}"), &charter.value, &chain, now)?;
         let record =
             VerifiedRecord::new(record, &charter.value).map_err(|error| Failure::new(error.to_string()))?;
         state.members.push(Remembered { record, pulse: None, created: now, last_seen: Some(now) });
@@ -185,11 +201,6 @@ fn found(node: &Node) -> Result<(), Failure> {
     state.membership = Some(Membership { charter, chain, epoch: None });
 
     let [keyd, meshd, _] = node.uids;
-    // keyd takes only what belongs to its own user, and so does its store here.
-    let directory = node.state("founder");
-    DirBuilder::new().mode(0o700).create(&directory)?;
-    let store = Store::open(&directory).map_err(|error| Failure::new(error.to_string()))?;
-    store.replace(founder.keys(), None).map_err(|error| Failure::new(error.to_string()))?;
     for entry in std::fs::read_dir(&directory)? {
         let entry = entry?;
         chown(entry.path(), Some(keyd), Some(keyd))?;

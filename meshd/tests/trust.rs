@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_keyd::keys::Keys;
+use i2plan_keyd::memory::{Delegations, Epoch, Memory};
 use i2plan_keyd::policy::Signer;
 use i2plan_meshd::core::state::State;
 use i2plan_meshd::core::{Action, Mesh, Now, Settings};
@@ -33,7 +34,7 @@ use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, ProvenDestination};
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signed};
-use i2plan_proto::invite::{Invite, InviteId, InviteSecret};
+use i2plan_proto::invite::{Invite, InviteId};
 use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation, Membership};
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Message, Range};
@@ -177,10 +178,10 @@ impl World {
         let keys = keys(seed << 8 | number as u64, 0x55);
         self.agreed.insert(keys.control().public());
         let disk = State::new(keys.node());
-        let me = keyd::Identity { node: keys.node(), control: keys.control().public(), sealed: false };
+        let me = keyd::Identity { node: keys.node(), control: keys.control().public(), sealed: false, remembers: true };
         let mesh = Mesh::new(me, settings(number, subnet), disk.clone(), [7; 32], self.now(0));
         self.nodes.push(Node {
-            signer: Signer::new(keys.clone()),
+            signer: Signer::volatile(keys.clone(), (Memory::new(), Delegations::default())),
             keys,
             mesh,
             disk,
@@ -285,44 +286,12 @@ impl World {
     }
 
     fn sign(&mut self, index: usize, request: keyd::Request, unix: u64) -> Result<keyd::Reply, ApiError> {
-        use keyd::{Reply, Request};
-        let secret = InviteSecret(self.rng.random());
-        let signer = &mut self.nodes[index].signer;
-        Ok(match request {
-            Request::SignCharter(charter) => Reply::Signature(signer.sign_charter(&charter, unix)?),
-            Request::SignRecord(record, charter) => {
-                Reply::Record(Box::new(signer.sign_record(*record, &charter, unix)?))
-            }
-            Request::SignPulse(pulse) => Reply::Signature(signer.sign_pulse(&pulse, unix)?),
-            Request::SignAccusation(accusation) => {
-                Reply::Signature(signer.sign_accusation(&accusation, unix)?)
-            }
-            Request::SignRevocation(revocation, charter) => {
-                Reply::Signature(signer.sign_revocation(&revocation, &charter, unix)?)
-            }
-            Request::SignResignation(resignation, charter) => {
-                Reply::Signature(signer.sign_resignation(&resignation, &charter)?)
-            }
-            Request::SignJoin { body, control } => Reply::Signature(signer.sign_join(&body, &control, unix)?),
-            Request::CreateInvite(wish) => {
-                let (code, grant) = signer.create_invite(&wish, secret, unix)?;
-                Reply::Invite { code, grant }
-            }
-            Request::CertifyMember(certify) => {
-                let certificate = signer.certify_member(&certify, unix)?;
-                self.note_certified(&certificate.value);
-                Reply::Membership(certificate)
-            }
-            Request::ExtendMember(extend) => {
-                let certificate = signer.extend_member(&extend, unix)?;
-                self.note_certified(&certificate.value);
-                Reply::Membership(certificate)
-            }
-            Request::CertifyWireGuard { network, epoch } => {
-                Reply::WireGuardCertificate(signer.certify_wireguard(network, epoch, unix)?)
-            }
-            _ => return Err(ApiError::denied("not for meshd")),
-        })
+        let random = self.rng.random();
+        let reply = self.nodes[index].signer.answer(request, random, unix)?;
+        if let keyd::Reply::Membership(certificate) = &reply {
+            self.note_certified(&certificate.value);
+        }
+        Ok(reply)
     }
 
     fn note_certified(&mut self, certificate: &Membership) {
@@ -466,7 +435,7 @@ impl World {
         });
         let Some(leaver) = leaver else { return };
         let chain = self.own_chain(leaver);
-        if let Some(Ok(_)) = self.command(leaver, |mesh, now| mesh.leave(1, now)) {
+        if let Some(Ok(_)) = self.command(leaver, |mesh, _| mesh.leave(1)) {
             self.ended.extend(chain.map(|chain| chain.id()));
             self.nodes[leaver].member = None;
             self.tell(|| format!("{leaver} leaves"));
@@ -600,9 +569,9 @@ impl World {
         let bytes = node.disk.to_bytes();
         let state = State::from_bytes(&bytes, &node.keys.node()).unwrap();
         let me =
-            keyd::Identity { node: node.keys.node(), control: node.keys.control().public(), sealed: false };
+            keyd::Identity { node: node.keys.node(), control: node.keys.control().public(), sealed: false, remembers: true };
         node.mesh = Mesh::new(me, settings(index, Ipv4Subnet::DEFAULT), state, seed, now);
-        node.signer = Signer::new(node.keys.clone());
+        node.signer = Signer::volatile(node.keys.clone(), node.signer.remembered());
         node.up = true;
         self.open_data(index);
     }
@@ -750,7 +719,8 @@ impl World {
         };
         let node = if self.rng.random_bool(0.9) { keys.node() } else { self.any_id() };
         let epoch = WireGuardCertificate::epoch_at(not_before);
-        let mut key = keys.wireguard(&network, epoch).proven(network, node);
+        let salted = Epoch { network, number: epoch, salt: [0; 32], end: not_after };
+        let mut key = keys.wireguard(&salted).proven(network, node);
         if self.rng.random_bool(0.3) {
             key = self.records.choose(&mut self.rng).map_or(key, |record| record.value.wireguard.value.key);
         }

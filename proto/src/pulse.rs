@@ -75,7 +75,7 @@ impl Codec for Pulse {
     }
 }
 
-serde_as_bytes!(Pulse);
+serde_as_bytes!(Life, Pulse);
 
 #[cfg(test)]
 mod tests {

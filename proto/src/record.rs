@@ -100,6 +100,19 @@ impl NodeName {
     }
 }
 
+impl Codec for NodeName {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.put(out, 0);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match Self::read(reader)? {
+            (name, 0) => Ok(name),
+            _ => Err(invalid_name("it is too long")),
+        }
+    }
+}
+
 /// Added to the length of a record's name if a primary destination follows: a name leaves that bit free.
 const HAS_PRIMARY: u8 = 0x80;
 
@@ -288,7 +301,7 @@ impl Codec for Record {
     }
 }
 
-serde_as_bytes!(Record);
+serde_as_bytes!(NodeName, Record);
 
 #[cfg(test)]
 mod tests {

@@ -158,6 +158,9 @@ pub fn describe(what: &What) -> String {
         What::DaemonUp { daemon } => format!("{daemon} answers"),
         What::DaemonDown { daemon, error } => format!("{daemon} does not work: {error}"),
         What::InterfaceUp { interface } => format!("interface {interface} is up"),
+        What::ForeignNumber { number } => format!(
+            "this node's keys have signed number {number} elsewhere: another machine uses them, or a backup was restored"
+        ),
         What::KeyRotated { epoch } => format!("a new WireGuard key is published, epoch {epoch}"),
         What::ConfigChanged { key, value } => format!("{key} is {value} now"),
         What::JoinProgress { step } => format!("joining: {}", describe_step(*step)),

@@ -27,6 +27,21 @@ pub async fn status(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     output::print(&render_status(&keys))
 }
 
+/// Completes keyd's memory of what this node has delegated.
+///
+/// # Errors
+/// If the node does not answer, or nothing was lost.
+pub async fn recover(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let mut node = daemon::connect(socket).await?;
+    let delegations = node.recover_keys().await?;
+    if json {
+        return output::json::print(&json!({ "delegations": delegations }));
+    }
+    output::print(&format!(
+        "keyd remembers {delegations} delegations again; the node can certify new members\n"
+    ))
+}
+
 /// Begins a new epoch of the WireGuard key.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Conflict, Daemon, Former, Network, Sam, Session, SessionState, Status};
+use i2plan_ipc::api::meshd::{Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionState, Status};
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::Version;
 use serde::Serialize;
@@ -48,6 +48,7 @@ pub(crate) fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
     let mut found = of_the_daemons(status, own);
     found.extend(of_the_sessions(status));
     found.extend(of_the_membership(status));
+    found.extend(of_the_keys(status));
     found.extend(of_the_addresses(status));
     found.extend(of_the_interface(status));
     found.extend(of_the_conflicts(status));
@@ -157,6 +158,34 @@ pub(super) fn of_the_membership(status: &Status) -> Option<Warning> {
                directory"
             .to_owned(),
     })
+}
+
+/// What keyd refuses, has forgotten, or has seen of this node's keys elsewhere.
+pub(super) fn of_the_keys(status: &Status) -> Vec<Warning> {
+    let is_down = |daemon: &Daemon| daemon.name == "keyd" && daemon.error.is_some();
+    let is_down = status.daemons.iter().any(is_down);
+    let warning = |problem: &KeysProblem| {
+        let (message, hint) = match problem {
+            KeysProblem::MemoryLost => (
+                "keyd does not remember which addresses this node has delegated, and certifies no new members".to_owned(),
+                "run `i2planctl key recover` while other members are reachable",
+            ),
+            KeysProblem::Foreign { number, .. } => (
+                format!(
+                    "another machine has this node's keys, or its state was restored from a backup: they have signed number {number}, which this node has not"
+                ),
+                "if another machine runs with a copy of the keys, stop one of the two; otherwise there is nothing to do",
+            ),
+            KeysProblem::Refused { request, count, error } => (
+                format!("keyd has refused to {} {count} times in a row: {}", clean(request), clean(error)),
+                "see that the clock is right; the log of i2plan-keyd may say more",
+            ),
+        };
+        Warning { message, hint: hint.to_owned() }
+    };
+    // What it does not answer while it is down is said there.
+    let told = |problem: &&KeysProblem| !is_down || !matches!(problem, KeysProblem::Refused { .. });
+    status.keys.iter().filter(told).map(warning).collect()
 }
 
 /// Addresses that another member keeps.
@@ -391,6 +420,7 @@ mod tests {
                 drops: Some(Drops { no_route: 1, unknown: 2, ..Drops::default() }),
             },
             daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
+            keys: Vec::new(),
         }
     }
 

@@ -195,6 +195,9 @@ methods! {
     "network.leave" Slow (_params: Nothing) -> Left = Request::Leave, Reply::Left(left) => Left { left };
     /// The public half of the node's keys, and whether they are sealed.
     "key.status" Read (_params: Nothing) -> Keys = Request::Keys, Reply::Keys(keys) => *keys;
+    /// Completes keyd's memory of what this node has delegated, which was lost, from what other members know.
+    "key.recover" Slow (_params: Nothing) -> Recovered =
+        Request::RecoverKeys, Reply::KeysRecovered { delegations } => Recovered { delegations };
     /// Begins a new epoch of the WireGuard key.
     "key.rotate" Slow (_params: Nothing) -> Rotated =
         Request::RotateKey, Reply::Rotated(wireguard) => Rotated { wireguard };
@@ -254,6 +257,8 @@ results! {
     Left { left: String }
     /// The new key.
     Rotated { wireguard: WireGuardKey }
+    /// How many delegations keyd remembers.
+    Recovered { delegations: u64 }
     /// The configuration.
     Settings { settings: Vec<Setting> }
     /// What is different now.

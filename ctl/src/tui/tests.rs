@@ -278,6 +278,7 @@ fn status(members: u64) -> Status {
         },
         tunnel: Tunnel { interface: Some("i2plan0".to_owned()), mtu: 1280, public_key: None, drops: None },
         daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
+        keys: Vec::new(),
     }
 }
 

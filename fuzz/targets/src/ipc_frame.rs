@@ -172,7 +172,7 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
 }
 
 fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
-    let identity = keyd::Identity { node: testing::node(1), control: testing::destination(1), sealed: true };
+    let identity = keyd::Identity { node: testing::node(1), control: testing::destination(1), sealed: true, remembers: true };
     let code = SecretText::new(testing::invite(1).to_code().to_string());
     let lease = keyd::WireGuardLease { private_key: SecretKey([7; 32]), epoch: 1 };
     vec![

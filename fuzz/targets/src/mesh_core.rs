@@ -1441,7 +1441,7 @@ fn stands(one: &Link, other: &Link) -> bool {
 }
 
 fn mesh(state: State, session: bool, now: Now) -> Mesh {
-    let identity = keyd::Identity { node: node(ME), control: testing::destination(ME), sealed: false };
+    let identity = keyd::Identity { node: node(ME), control: testing::destination(ME), sealed: false, remembers: true };
     let settings = Settings {
         name: "fuzz".parse().expect("a name"),
         subnet: Ipv4Subnet::DEFAULT,

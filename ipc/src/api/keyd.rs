@@ -8,9 +8,9 @@ use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, NodeId, Signature, Signed};
 use i2plan_proto::invite::{InviteGrant, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
-use i2plan_proto::membership::{CertificateId, Charter, Membership};
-use i2plan_proto::pulse::Pulse;
-use i2plan_proto::record::Record;
+use i2plan_proto::membership::{CertificateId, Chain, Charter, Membership};
+use i2plan_proto::pulse::{Life, Pulse};
+use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::{Resignation, Revocation};
 use i2plan_proto::wireguard::WireGuardCertificate;
 use serde::{Deserialize, Serialize};
@@ -33,16 +33,21 @@ pub enum Request {
     OpenSession(OpenSession),
     /// Sign the charter of a network that this node founds.
     SignCharter(Charter),
-    /// Sign this node's record, and prove the destinations that it names, in the network of this charter.
-    SignRecord(Box<Record>, Charter),
-    /// Sign this node's word on its own life.
-    SignPulse(Pulse),
+    /// Make and sign this node's record, and prove the destinations that it names.
+    SignRecord(Box<NewRecord>),
+    /// Make and sign this node's word on its own life.
+    SignPulse {
+        /// The network.
+        network: NetworkId,
+        /// The word.
+        life: Life,
+    },
     /// Sign that this node cannot reach another.
     SignAccusation(Accusation),
     /// Sign the end of another's membership in the network of this charter.
     SignRevocation(Box<Revocation>, Charter),
-    /// Sign that this node leaves the network of this charter.
-    SignResignation(Box<Resignation>, Charter),
+    /// Make and sign a resignation: this node, whose chain this is, leaves the network of this charter.
+    SignResignation(Box<Chain>, Charter),
     /// Sign a request to join a network.
     SignJoin {
         /// The request.
@@ -56,12 +61,21 @@ pub enum Request {
     CertifyMember(Box<CertifyMember>),
     /// Certify a member again, which this node has certified, with more addresses.
     ExtendMember(Box<ExtendMember>),
-    /// Certify the WireGuard key of an epoch for a network.
+    /// Take note of a signed statement that others have told: one in this node's name, or the end of a membership.
+    Note(Statement),
+    /// Take note of certificates by this node that others hold, because keyd's memory of them was lost.
+    Recover {
+        /// Certificates in the chains of members, as many as fit.
+        certificates: Vec<Signed<Membership>>,
+        /// No more follow: from here on new ones may be signed again.
+        complete: bool,
+    },
+    /// Certify a WireGuard key for a network.
     CertifyWireGuard {
         /// The network.
         network: NetworkId,
-        /// The epoch; none for one that begins now.
-        epoch: Option<u32>,
+        /// Begin a new epoch, with a new key. Without it the newest key that is in force is certified again.
+        rotate: bool,
     },
     /// Hand out the WireGuard key of an epoch for a network.
     LeaseWireGuard {
@@ -80,8 +94,12 @@ pub enum Reply {
     /// To [`Request::OpenSession`]: the session is open under this destination, and stays so as long as the
     /// connection.
     SessionOpened(Destination),
-    /// To [`Request::SignRecord`]: with the proofs of its destinations.
+    /// To [`Request::SignRecord`]: with its number and the proofs of its destinations.
     Record(Box<Signed<Record>>),
+    /// To [`Request::SignPulse`]: with its number.
+    Pulse(Signed<Pulse>),
+    /// To [`Request::SignResignation`].
+    Resignation(Box<Signed<Resignation>>),
     /// To the other requests that sign.
     Signature(Signature),
     /// To [`Request::CreateInvite`].
@@ -93,6 +111,10 @@ pub enum Reply {
     },
     /// To [`Request::CertifyMember`] and [`Request::ExtendMember`].
     Membership(Signed<Membership>),
+    /// To [`Request::Note`].
+    Noted(Noted),
+    /// To [`Request::Recover`]: how many certificates keyd remembers now.
+    Recovered(u64),
     /// To [`Request::CertifyWireGuard`].
     WireGuardCertificate(Signed<WireGuardCertificate>),
     /// To [`Request::LeaseWireGuard`].
@@ -108,6 +130,53 @@ pub struct Identity {
     pub control: Destination,
     /// Whether the keys are sealed with a passphrase where they are stored.
     pub sealed: bool,
+    /// Whether keyd remembers which addresses this node has delegated. If not, its memory was lost or damaged, and it
+    /// certifies no new members until that is completed ([`Request::Recover`]).
+    pub remembers: bool,
+}
+
+/// A record to be made. Its number and time come from keyd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewRecord {
+    /// The network.
+    pub charter: Charter,
+    /// The node's chain.
+    pub chain: Chain,
+    /// The node's name.
+    pub name: NodeName,
+    /// Where it takes control messages: its control destination, or one in place of that.
+    pub control: Destination,
+    /// Where it takes WireGuard packets.
+    pub data: Destination,
+    /// The certificate of its WireGuard key.
+    pub wireguard: Signed<WireGuardCertificate>,
+}
+
+/// A signed statement that others have told this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Statement {
+    /// A record of this node.
+    Record(Box<Signed<Record>>),
+    /// A word of this node on its own life.
+    Pulse(Signed<Pulse>),
+    /// A certificate by this node.
+    Certificate(Box<Signed<Membership>>),
+    /// The end of a membership below or above this node.
+    Revocation(Box<Signed<Revocation>>),
+    /// The end of a membership below or above this node, or of its own.
+    Resignation(Box<Signed<Resignation>>),
+}
+
+/// What keyd makes of a [`Statement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Noted {
+    /// It is known, or changes nothing.
+    Known,
+    /// It was taken in.
+    News,
+    /// This node's keys have signed it, but this keyd has not given out its number: its memory was restored from a
+    /// backup, or another machine uses the same keys. keyd goes on above that number.
+    Foreign,
 }
 
 /// Which of the node's destinations a session is for; it decides the session's style.
@@ -167,9 +236,7 @@ pub struct CertifyMember {
     pub parent: CertificateId,
     /// The addresses to delegate.
     pub ranges: AddressRanges,
-    /// The next number of this node's counter.
-    pub serial: u64,
-    /// Earlier certificates for these addresses are void.
+    /// Earlier certificates for these addresses are void, also those that keyd does not remember.
     pub replaces: bool,
 }
 
@@ -182,8 +249,6 @@ pub struct ExtendMember {
     pub parent: CertificateId,
     /// The addresses to delegate, those that it has before among them.
     pub ranges: AddressRanges,
-    /// The next number of this node's counter.
-    pub serial: u64,
 }
 
 /// A WireGuard private key, for `tund` alone.
@@ -209,8 +274,8 @@ impl Api for KeydApi {
             Request::Identity
             | Request::OpenSession(_)
             | Request::SignCharter(_)
-            | Request::SignRecord(..)
-            | Request::SignPulse(_)
+            | Request::SignRecord(_)
+            | Request::SignPulse { .. }
             | Request::SignAccusation(_)
             | Request::SignRevocation(..)
             | Request::SignResignation(..)
@@ -218,6 +283,8 @@ impl Api for KeydApi {
             | Request::CreateInvite(_)
             | Request::CertifyMember(_)
             | Request::ExtendMember(_)
+            | Request::Note(_)
+            | Request::Recover { .. }
             | Request::CertifyWireGuard { .. } => role == Role::Meshd,
         }
     }

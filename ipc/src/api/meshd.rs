@@ -80,6 +80,8 @@ pub enum Request {
     Leave,
     /// Begin a new epoch of the WireGuard key. Answered when the new key is published.
     RotateKey,
+    /// Have `keyd` complete its memory of what this node has delegated, which was lost, from what other members know.
+    RecoverKeys,
     /// Join a network. Answered when the node is a member, or cannot become one.
     Join {
         /// The invite code.
@@ -146,6 +148,11 @@ pub enum Reply {
     Left(String),
     /// To [`Request::RotateKey`].
     Rotated(WireGuardKey),
+    /// To [`Request::RecoverKeys`].
+    KeysRecovered {
+        /// How many delegations `keyd` remembers now.
+        delegations: u64,
+    },
     /// To [`Request::Join`].
     Joined(Network),
     /// To [`Request::Events`].
@@ -218,6 +225,12 @@ pub enum What {
     AddressChanged {
         /// The address now.
         ipv4: String,
+    },
+    /// The node's keys have signed a statement that this node has not made: another machine uses them, or the node's state
+    /// was restored from a backup.
+    ForeignNumber {
+        /// The number of the statement.
+        number: u64,
     },
     /// A member is known that was not before.
     MemberAdded {
@@ -475,6 +488,34 @@ pub struct Status {
     pub tunnel: Tunnel,
     /// The daemons of this node.
     pub daemons: Vec<Daemon>,
+    /// What is wrong with this node's keys.
+    #[serde(default)]
+    pub keys: Vec<KeysProblem>,
+}
+
+/// Something that is wrong with a node's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "problem", rename_all = "snake_case")]
+pub enum KeysProblem {
+    /// `keyd` does not remember which addresses this node has delegated, and certifies no new members.
+    MemoryLost,
+    /// The keys have signed a statement whose number this node's `keyd` has not given out.
+    Foreign {
+        /// The number.
+        number: u64,
+        /// Seconds since it was seen.
+        seen: u64,
+    },
+    /// `keyd` refuses a request again and again.
+    Refused {
+        /// What it does not do.
+        request: String,
+        /// How often in a row.
+        count: u64,
+        /// Why.
+        error: String,
+    },
 }
 
 /// A network whose membership this node has lost.
@@ -852,7 +893,7 @@ impl Api for MeshdApi {
             // The inviter has to be found and reached over I2P.
             Request::Join { .. } => Duration::from_secs(180),
             // Founding waits for the sessions, the interface does not.
-            Request::CreateInvite { .. } | Request::RotateKey => Duration::from_secs(30),
+            Request::CreateInvite { .. } | Request::RotateKey | Request::RecoverKeys => Duration::from_secs(30),
             // keyd signs, and others are told, which takes no answer.
             Request::Revoke { .. }
             | Request::RevokeInvite { .. }

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | until the socket is there and the users are looked up | as its user | all |
 //! | until the keys are read or made | its store; credentials of the service manager | all |
-//! | while it serves | none | an event loop over what it has: nothing that opens, connects, starts or executes |
+//! | while it serves | none; those of its memory are open | an event loop over what it has: nothing that opens, connects, starts or executes |
 
 use std::path::Path;
 
@@ -29,5 +29,5 @@ pub fn before_the_store(store: &Path, credentials: Option<&Path>) -> Result<(), 
 /// # Errors
 /// [`SandboxError`]; keyd must not go on then.
 pub fn before_serving() -> Result<(), SandboxError> {
-    enter(&Files::none(), Syscalls::base())
+    enter(&Files::none(), Syscalls::base().and_open_files())
 }

@@ -436,7 +436,7 @@ pub async fn ask_keyd_as_tund(run: &Path) -> Result<(), Failure> {
     let network = charter.network();
     let invite = create_invite(&charter);
     let secret = InviteSecret([5; 32]);
-    let me = Identity { node: intruder(), control: elsewhere(), sealed: false };
+    let me = Identity { node: intruder(), control: elsewhere(), sealed: false, remembers: true };
     let certificate = signed(WireGuardCertificate {
         network,
         node: intruder(),

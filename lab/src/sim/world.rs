@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use i2plan_ipc::api::{keyd, meshd};
-use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_ipc::ApiError;
 use i2plan_keyd::keys::Keys;
+use i2plan_keyd::memory::{Delegations, Entry, Memory, Pinned};
 use i2plan_keyd::policy::Signer;
 use i2plan_meshd::core::state::{Delegated, Ending, Membership, Remembered, State};
 use i2plan_meshd::core::{Action, Mesh, Now, Settings, Ticket, VerifiedRecord};
@@ -19,9 +20,9 @@ use i2plan_proto::destination::{
     Destination, DestinationHash, DestinationProof, DestinationRole, ProvenDestination,
 };
 use i2plan_proto::identity::{NetworkId, NodeId, Signable as _, Signed};
-use i2plan_proto::invite::{InviteSecret, Uses};
-use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest};
-use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::invite::InviteSecret;
+use i2plan_proto::join::JoinReply;
+use i2plan_proto::membership::{self, Chain, Charter, Delegation};
 use i2plan_proto::message::{Datagram, Gossip, Item, Message};
 use i2plan_proto::record::Record;
 use rand::rngs::StdRng;
@@ -181,7 +182,7 @@ pub(super) fn keys(random: &mut StdRng) -> Keys {
 }
 
 pub(super) fn signer(random: &mut StdRng) -> Signer {
-    Signer::new(keys(random))
+    Signer::volatile(keys(random), (Memory::new(), Delegations::default()))
 }
 
 fn refused(error: &ApiError) -> Failure {
@@ -245,7 +246,7 @@ fn size_for(index: usize, held: u64) -> u32 {
 
 /// The memberships of all, the founder's first.
 fn memberships(
-    signers: &mut [Signer],
+    signers: &[Signer],
     charter: &Charter,
     options: &Options,
     rng: &mut StdRng,
@@ -283,41 +284,21 @@ fn memberships(
             rival = signers.iter().position(|signer| signer.keys().node() == other.subject);
             ranges = other.ranges.clone();
         }
-        let secret = InviteSecret(rng.random());
-        let addresses = u32::try_from(ranges.size()).map_err(|_| Failure::new("too many addresses"))?;
-        let wish = keyd::CreateInvite {
-            network: charter.network(),
-            subnet,
-            expires_at: unix + 3600,
-            uses: Uses::Unlimited,
-            addresses,
-        };
-        let (_, grant) = signers[inviter]
-            .create_invite(&wish, InviteSecret(secret.0), unix)
-            .map_err(|error| refused(&error))?;
-        let control = signers[index].keys().control().public();
-        let body = JoinBody {
-            network: charter.network(),
-            inviter: signers[inviter].keys().node(),
-            invite: secret.key(),
-            joiner: signers[index].keys().node(),
-            control: control.hash(),
-            issued_at: unix,
-        };
-        let signature = signers[index].sign_join(&body, &control, unix).map_err(|error| refused(&error))?;
-        let proof = body.prove(&secret.signing_key());
-        let request = JoinRequest { body: Signed { value: body, signature }, proof };
+        let invite = InviteSecret(rng.random()).key().id();
+        let subject = signers[index].keys().node();
         let Place { chain, delegated, counter, .. } = &mut all[inviter];
         *counter += 1;
-        let (parent, serial) = (chain.id(), *counter);
-        let certify =
-            keyd::CertifyMember { grant, request, parent, ranges: ranges.clone(), serial, replaces: false };
-        let certificate = signers[inviter].certify_member(&certify, unix).map_err(|error| refused(&error))?;
+        let (serial, since) = (*counter, *counter);
+        let grant =
+            Delegation { subject, invite, ranges: ranges.clone(), serial, since, replaces: false, issued_at: unix };
+        let certificate = chain.certificate(grant);
+        let signature = certificate.sign(&signers[inviter].keys().identity());
+        let certificate = Signed { value: certificate, signature };
         let extended = chain.extended(&certificate).map_err(|error| Failure::new(error.to_string()))?;
         if rival.is_none() {
             delegated.push(Delegated {
-                subject: *extended.subject(),
-                invite: secret.key().id(),
+                subject,
+                invite,
                 ranges,
                 replaces: false,
                 given_at: unix,
@@ -350,7 +331,7 @@ impl World {
         let signature = signers[0].sign_charter(&charter, unix).map_err(|error| refused(&error))?;
         let charter = Signed { value: charter, signature };
         let network = charter.value.network();
-        let places = memberships(&mut signers, &charter.value, &options, &mut rng)?;
+        let places = memberships(&signers, &charter.value, &options, &mut rng)?;
 
         let mut world = Self {
             options,
@@ -386,7 +367,7 @@ impl World {
         };
         let mut known = Vec::new();
         for (index, signer) in signers.iter_mut().enumerate() {
-            let wireguard = signer.certify_wireguard(network, None, unix).map_err(|error| refused(&error))?;
+            let wireguard = signer.certify_wireguard(network, false, [7; 32], unix).map_err(|error| refused(&error))?;
             let Place { chain, counter, rival, .. } = &places[index];
             let keys = signer.keys();
             // Just what the node will sign when it starts, so that it says nothing new then.
@@ -415,6 +396,15 @@ impl World {
             places.iter().enumerate().filter_map(|(index, place)| Some((index, place.rival?))).collect();
         for (index, (signer, place)) in signers.into_iter().zip(places).enumerate() {
             let record = &known[index].record.value;
+            // What keyd would remember, had it signed all this.
+            let (mut memory, mut delegations) = signer.remembered();
+            memory.reserved = place.counter;
+            memory.pinned = Some(Pinned { charter: charter.value.clone(), chain: place.chain.clone() });
+            for certificate in place.delegated.iter().filter_map(|delegated| delegated.certificate.as_ref()) {
+                let membership::Membership { parent, grant, .. } = certificate.value.clone();
+                delegations.apply(&Entry::Delegated(parent, grant));
+            }
+            let signer = Signer::volatile(signer.keys().clone(), (memory, delegations));
             let unknown: HashSet<usize> =
                 rivals.iter().map(|(late, early)| if world.rng.random() { *late } else { *early }).collect();
             let members = if unknown.is_empty() {
@@ -493,7 +483,7 @@ impl World {
             keepalive: 25,
         };
         let id = signer.keys().node();
-        let identity = keyd::Identity { node: id, control, sealed: false };
+        let identity = keyd::Identity { node: id, control, sealed: false, remembers: true };
         let now = Now { monotonic: Duration::ZERO, unix: EPOCH + self.now };
         let mut mesh = Mesh::new(identity, settings.clone(), state, self.rng.random(), now);
         mesh.on_data_session(data);
@@ -533,7 +523,7 @@ impl World {
         node.life += 1;
         node.started = self.now;
         node.wake = Duration::MAX;
-        let identity = keyd::Identity { node: node.id, control: node.control, sealed: false };
+        let identity = keyd::Identity { node: node.id, control: node.control, sealed: false, remembers: true };
         let now = Now { monotonic: Duration::ZERO, unix: EPOCH + self.now };
         node.mesh = Mesh::new(identity, node.settings.clone(), state, seed, now);
         node.mesh.on_data_session(node.data);
@@ -898,62 +888,33 @@ impl World {
     /// What `keyd` answers, by its own policies. Whom a signature concerns is left for the check of what follows.
     pub(super) fn sign(&mut self, index: usize, request: keyd::Request) -> Result<keyd::Reply, ApiError> {
         let unix = self.unix();
-        let secret = InviteSecret(self.rng.random());
-        let signer = &mut self.nodes[index].signer;
+        let random = self.rng.random();
+        let asked = request.clone();
+        let reply = self.nodes[index].signer.answer(request, random, unix)?;
         self.watch.signed = None;
-        Ok(match request {
-            keyd::Request::SignCharter(charter) => {
-                keyd::Reply::Signature(signer.sign_charter(&charter, unix)?)
+        match (&asked, &reply) {
+            (_, keyd::Reply::Record(record)) => self.ledger.record(&record.value),
+            (_, keyd::Reply::Pulse(pulse)) => self.ledger.pulse(&pulse.value),
+            (_, keyd::Reply::Resignation(resignation)) => {
+                self.ledger.ending(Ending::Resignation(resignation.clone()));
             }
-            keyd::Request::SignRecord(record, charter) => {
-                let record = signer.sign_record(*record, &charter, unix)?;
-                self.ledger.record(&record.value);
-                keyd::Reply::Record(Box::new(record))
-            }
-            keyd::Request::SignPulse(pulse) => {
-                let signature = signer.sign_pulse(&pulse, unix)?;
-                self.ledger.pulse(&pulse);
-                keyd::Reply::Signature(signature)
-            }
-            keyd::Request::SignAccusation(accusation) => {
-                let signature = signer.sign_accusation(&accusation, unix)?;
-                self.ledger.accusation(&accusation);
+            (keyd::Request::SignAccusation(accusation), _) => {
+                self.ledger.accusation(accusation);
                 self.watch.signed = Some(vec![accusation.subject]);
-                keyd::Reply::Signature(signature)
             }
-            keyd::Request::SignRevocation(revocation, charter) => {
-                let signature = signer.sign_revocation(&revocation, &charter, unix)?;
-                let ending = Ending::Revocation(Box::new(Signed { value: *revocation, signature }));
+            (keyd::Request::SignRevocation(revocation, _), keyd::Reply::Signature(signature)) => {
+                let (value, signature) = ((**revocation).clone(), *signature);
+                let ending = Ending::Revocation(Box::new(Signed { value, signature }));
                 self.watch.signed = Some(vec![ending.id()]);
                 self.ledger.ending(ending);
-                keyd::Reply::Signature(signature)
             }
-            keyd::Request::SignResignation(resignation, charter) => {
-                let signature = signer.sign_resignation(&resignation, &charter)?;
-                self.ledger.ending(Ending::Resignation(Box::new(Signed { value: *resignation, signature })));
-                keyd::Reply::Signature(signature)
-            }
-            keyd::Request::ExtendMember(extend) => {
-                keyd::Reply::Membership(signer.extend_member(&extend, unix)?)
-            }
-            keyd::Request::SignJoin { body, control } => {
-                keyd::Reply::Signature(signer.sign_join(&body, &control, unix)?)
-            }
-            keyd::Request::CreateInvite(wish) => {
-                let (code, grant) = signer.create_invite(&wish, secret, unix)?;
-                keyd::Reply::Invite { code, grant }
-            }
-            keyd::Request::CertifyMember(certify) => {
-                let certificate = signer.certify_member(&certify, unix)?;
+            (keyd::Request::CertifyMember(certify), _) => {
                 let (grant, joiner) = (&certify.grant.value, certify.request.body.value.joiner);
                 self.broken = self.ledger.use_invite(grant.key, grant.uses, joiner).err();
-                keyd::Reply::Membership(certificate)
             }
-            keyd::Request::CertifyWireGuard { network, epoch } => {
-                keyd::Reply::WireGuardCertificate(signer.certify_wireguard(network, epoch, unix)?)
-            }
-            _ => return Err(ApiError::new(ErrorKind::Denied, "not for meshd")),
-        })
+            _ => {}
+        }
+        Ok(reply)
     }
 
     /// Honest members that run, and whose inviters are all honest, by their numbers.

@@ -101,12 +101,9 @@ impl Mesh {
             let id = invite.to_string();
             self.events.push(What::InviteUsed { id, node_id: joiner.to_string() });
         }
-        self.counter = self.counter.saturating_add(1);
-        // Use, addresses and serial number are saved before keyd is asked, hence before the joiner can learn of its
-        // certificate.
+        // Use and addresses are saved before keyd is asked, hence before the joiner can learn of its certificate.
         self.unsaved = true;
-        let certify =
-            CertifyMember { grant, request: request.clone(), parent, ranges, serial: self.counter, replaces };
+        let certify = CertifyMember { grant, request: request.clone(), parent, ranges, replaces };
         let pending = Pending::Member { to: *from, joiner };
         self.ask(pending, keyd::Request::CertifyMember(Box::new(certify)));
     }
@@ -119,6 +116,7 @@ impl Mesh {
         joiner: &NodeId,
         now: Now,
     ) {
+        self.counter = self.counter.max(certificate.value.grant.serial);
         self.delegations.learn(certificate.clone(), now.unix.as_secs());
         self.unsaved = true;
         self.welcome(to, &certificate, joiner, now);

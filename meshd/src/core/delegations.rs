@@ -136,11 +136,6 @@ impl Delegations {
         all.max_by_key(|delegated| (delegated.ended_at.is_none(), delegated.serial()))
     }
 
-    /// The highest serial number of a certificate.
-    pub(super) fn last_serial(&self) -> u64 {
-        self.0.iter().map(Delegated::serial).max().unwrap_or(0)
-    }
-
     /// Places for ranges of this size that are free, and that may be given out at this time: with those that were in
     /// use before, or without.
     fn gaps(&self, holding: &Holding, size: u32, unix: u64, used_before: bool) -> Vec<Gap> {
@@ -302,6 +297,13 @@ impl Delegations {
     pub(super) fn remove_unsigned(&mut self, unix: u64) -> bool {
         let before = self.0.len();
         self.0.retain(|delegated| delegated.certificate.is_some() || delegated.given_at > unix);
+        self.0.len() != before
+    }
+
+    /// Forgets what a member was given and never certified. True if there was any.
+    pub(super) fn remove_unsigned_of(&mut self, subject: &NodeId) -> bool {
+        let before = self.0.len();
+        self.0.retain(|delegated| delegated.certificate.is_some() || delegated.subject != *subject);
         self.0.len() != before
     }
 

@@ -152,9 +152,9 @@ impl Mesh {
     }
 
     /// A user wants this node to leave its network.
-    pub fn leave(&mut self, command: CommandId, now: Now) {
+    pub fn leave(&mut self, command: CommandId) {
         let leaving = |pending: &Pending| {
-            matches!(pending, Pending::Resignation(..) | Pending::Pulse(_, Farewell::ShutDown))
+            matches!(pending, Pending::Resignation(_) | Pending::Pulse(Farewell::ShutDown))
         };
         let Some(membership) = &self.membership else {
             return self.answer(command, Err(ApiError::conflict("this node is in no network")));
@@ -162,14 +162,8 @@ impl Mesh {
         if self.pending.values().any(leaving) {
             return self.answer(command, Err(ApiError::conflict("this node is leaving already")));
         }
-        let resignation = Resignation {
-            chain: membership.chain.clone(),
-            last_serial: self.delegations.last_serial(),
-            issued_at: now.unix.as_secs(),
-        };
-        let charter = membership.charter.value.clone();
-        let pending = Pending::Resignation(Box::new(resignation.clone()), command);
-        self.ask(pending, keyd::Request::SignResignation(Box::new(resignation), charter));
+        let (chain, charter) = (membership.chain.clone(), membership.charter.value.clone());
+        self.ask(Pending::Resignation(command), keyd::Request::SignResignation(Box::new(chain), charter));
     }
 
     /// This node's resignation is signed.
@@ -200,6 +194,7 @@ impl Mesh {
         let former = Former { network, issuer, subject, revoked_at: ending.issued_at() };
         self.set_aside = true;
         self.reset(true, now);
+        self.note_ending(ending);
         self.former = Some(former);
     }
 

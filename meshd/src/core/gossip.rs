@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use i2plan_ipc::api::keyd;
+use i2plan_ipc::api::keyd::{self, Statement};
 use i2plan_ipc::api::meshd::{self, What};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::codec::Codec as _;
@@ -24,7 +24,7 @@ use super::endings::Ending;
 use super::members::{ACCUSERS, EndingMerge, Member, Merge, RecordMerge};
 use super::rumors::{Asker, FANOUT, Topic};
 use super::verified::VerifiedRecord;
-use super::{Action, CLOCK_TOLERANCE, FORGET_AFTER, Mesh, Now, Pending, Refresh, SAVE_RECORDS_AFTER};
+use super::{Action, CLOCK_TOLERANCE, FORGET_AFTER, Mesh, Now, Pending, SAVE_RECORDS_AFTER};
 
 /// How many members hear of the own record at once.
 const ANNOUNCED: usize = 3;
@@ -516,7 +516,7 @@ impl Mesh {
         };
         self.rumors.answered(&node);
         if own {
-            return self.on_own_record(&record, now);
+            return self.on_own_record(&record);
         }
         let value = &record.value;
         let (name, sequence, chain) = (value.name.clone(), value.sequence, value.chain.clone());
@@ -584,7 +584,7 @@ impl Mesh {
         }
         self.rumors.answered(&node);
         if own {
-            return self.on_own_word(pulse.value.sequence, now);
+            return self.on_own_word(pulse.value.sequence, Statement::Pulse(pulse));
         }
         let life = pulse.value.life;
         if self.members.merge_pulse(pulse, now.monotonic) == Merge::News {
@@ -708,6 +708,7 @@ impl Mesh {
                     self.rumors.add(Topic::Ending(id), now.monotonic);
                 }
                 self.end_delegations(now);
+                self.note_if_delegated(&ending);
                 // Others can tell it again.
                 self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
                 self.peers_version += 1;
@@ -740,19 +741,8 @@ impl Mesh {
         self.rumors.drop_topic(&Topic::Record(*node));
     }
 
-    /// This node has used a number that it does not remember, because its state was lost or restored: it goes on behind
-    /// that.
-    pub(super) fn on_own_word(&mut self, sequence: u64, now: Now) {
-        self.counter = self.counter.max(sequence);
-        self.unsaved = true;
-        match self.refresh {
-            Refresh::Due(_) => self.refresh = Refresh::Due(now.monotonic),
-            Refresh::Running | Refresh::Waiting => self.stale = true,
-        }
-    }
-
     /// A record of this node that it does not remember: the chain of its newest record is its own.
-    fn on_own_record(&mut self, record: &VerifiedRecord, now: Now) {
+    fn on_own_record(&mut self, record: &VerifiedRecord) {
         let chain = &record.value.chain;
         let stands = self.members.endings().against(chain).is_none();
         if let Some(membership) = &mut self.membership
@@ -772,7 +762,7 @@ impl Mesh {
             self.displaced = None;
             self.peers_version += 1;
         }
-        self.on_own_word(record.value.sequence, now);
+        self.on_own_word(record.value.sequence, Statement::Record(Box::new((**record).clone())));
     }
 
     /// A statement that no honest node signs is an offence of its signer, if that has really signed it.

@@ -7,7 +7,7 @@
 //! Durability is part of the contract: a turn says whether state must be saved, and its actions may only be
 //! carried out once it is. An invite's use is counted on disk before the joiner hears of it.
 //!
-//! * `own`: this node's own record, key and pulses.
+//! * `own`: this node's own record, key and pulses; `notes`: what `keyd` is told of what others say in its name.
 //! * `members`: those of the others, merged by their numbers; `endings`: how memberships have ended; `certificates`: which
 //!   of two stands that delegate the same addresses.
 //! * `gossip`: what comes in is checked, taken in and passed on; `rumors`: what is still to be told, and the bytes
@@ -22,7 +22,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use i2plan_ipc::ApiError;
+use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_ipc::api::keyd::{self, CreateInvite, ExtendMember};
 use i2plan_ipc::api::meshd::{JoinStep, What};
 use i2plan_ipc::api::{meshd, tund};
@@ -37,7 +37,7 @@ use i2plan_proto::membership::{Chain, Charter, MAX_DEPTH};
 use i2plan_proto::message::{self, Addressee, Datagram, Message};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::{NodeName, Record};
-use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::revocation::{Revocation, Target};
 use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -56,6 +56,7 @@ mod ingress;
 mod invites;
 mod joining;
 mod members;
+mod notes;
 mod own;
 mod report;
 mod rumors;
@@ -70,6 +71,7 @@ use gossip::{Announcer, Comparison};
 use ingress::{IngressLimits, Sender};
 use joining::Joining;
 use members::{Member, Members};
+use notes::KeysHealth;
 use own::{Farewell, until_rotation};
 use rumors::{Budget, Rumors};
 use shares::Place;
@@ -96,9 +98,6 @@ const FORGET_SILENT: Duration = Duration::from_secs(24 * 3600);
 
 /// How long after its WireGuard key has expired a member is forgotten that has not published another.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Numbers that are skipped at a start, at most.
-const SKIPPED: u64 = 1024;
 
 /// How often a member that does not use its new addresses yet is told of them, at most.
 const REPEAT_GRANT: Duration = Duration::from_secs(15);
@@ -214,13 +213,17 @@ enum Pending {
     /// The own record.
     Record,
     /// A word on this node's own life.
-    Pulse(Pulse, Farewell),
+    Pulse(Farewell),
     /// That another cannot be reached.
     Accusation(Accusation),
     /// The end of another's membership, for a user.
     Revocation(Box<Revocation>, CommandId),
     /// That this node leaves its network, for a user.
-    Resignation(Box<Resignation>, CommandId),
+    Resignation(CommandId),
+    /// That `keyd` takes note of a statement, with this number if it is in this node's name.
+    Note(Option<u64>),
+    /// That `keyd` completes its memory, for a user.
+    Recovery { command: CommandId, complete: bool },
     /// More addresses for a member, for a user.
     Extension(CommandId),
     /// The own request to join.
@@ -234,15 +237,36 @@ impl Pending {
     fn command(&self) -> Option<CommandId> {
         match self {
             Self::Charter(_, wish) | Self::Invite { wish, .. } => Some(wish.command),
-            Self::Resignation(_, command) | Self::Revocation(_, command) | Self::Extension(command) => {
-                Some(*command)
-            }
+            Self::Resignation(command)
+            | Self::Revocation(_, command)
+            | Self::Extension(command)
+            | Self::Recovery { command, .. } => Some(*command),
             Self::WireGuard
             | Self::Record
-            | Self::Pulse(..)
+            | Self::Pulse(_)
             | Self::Accusation(_)
             | Self::Join(_)
+            | Self::Note(_)
             | Self::Member { .. } => None,
+        }
+    }
+
+    /// What users are told is refused, if it is refused again and again.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Charter(..) => "sign a charter",
+            Self::Invite { .. } => "make an invite",
+            Self::WireGuard => "certify the WireGuard key",
+            Self::Record => "sign this node's record",
+            Self::Pulse(_) => "sign a sign of life",
+            Self::Accusation(_) => "sign that a member is out of reach",
+            Self::Revocation(..) => "sign a revocation",
+            Self::Resignation(_) => "sign a resignation",
+            Self::Extension(_) => "certify more addresses",
+            Self::Join(_) => "sign a join request",
+            Self::Member { .. } => "certify a member",
+            Self::Note(_) => "take note of a statement",
+            Self::Recovery { .. } => "recover its memory",
         }
     }
 }
@@ -307,8 +331,11 @@ pub struct Mesh {
     invites: invites::Invites,
     /// The addresses that this node has delegated.
     delegations: Delegations,
-    /// The highest number that this node has given to a record, a pulse or a certificate.
+    /// The highest number of a record, a pulse or a certificate of this node that is known here. `keyd` gives them out.
     counter: u64,
+    keys: KeysHealth,
+    /// Certificates that `keyd` is still to be told, in parts.
+    recovering: Vec<Vec<Signed<i2plan_proto::membership::Membership>>>,
     comparison_since_start: Comparison,
     /// Who has delegated this node's addresses to another member as well, against which this node's chain does not stand.
     displaced: Option<NodeId>,
@@ -375,6 +402,8 @@ impl Mesh {
             invites: invites::Invites::new(state.invites),
             delegations: Delegations::new(state.delegations),
             counter: state.counter,
+            keys: KeysHealth::default(),
+            recovering: Vec::new(),
             comparison_since_start: Comparison::Done,
             displaced: None,
             conflicts: VecDeque::new(),
@@ -401,11 +430,6 @@ impl Mesh {
             shut_down: false,
             awake: BTreeSet::new(),
         };
-        if mesh.counter > 0 {
-            // The state may have been restored from a backup. Then this node has used numbers that it does not remember,
-            // and must not sign something else under one of them: others would not notice.
-            mesh.counter = mesh.counter.saturating_add(mesh.rng.random_range(1..=SKIPPED));
-        }
         mesh.remember(state.members, state.endings);
         // What was known before is no news.
         mesh.settle_lives(true, now);
@@ -900,10 +924,7 @@ impl Mesh {
     pub fn grant(&mut self, command: CommandId, node: &str, addresses: u32, now: Now) {
         match self.extension(node, addresses, now) {
             Err(error) => self.answer(command, Err(error)),
-            Ok(mut extend) => {
-                self.counter = self.counter.saturating_add(1);
-                extend.serial = self.counter;
-                self.unsaved = true;
+            Ok(extend) => {
                 self.ask(Pending::Extension(command), keyd::Request::ExtendMember(Box::new(extend)));
             }
         }
@@ -946,7 +967,7 @@ impl Mesh {
             ))
             .with_hint("`i2planctl status` shows what is left; try a smaller number")
         })?;
-        Ok(ExtendMember { certificate, parent, ranges, serial: 0 })
+        Ok(ExtendMember { certificate, parent, ranges })
     }
 
     /// A member's certificate for more addresses is signed.
@@ -957,6 +978,7 @@ impl Mesh {
         now: Now,
     ) {
         let grant = certificate.value.grant.clone();
+        self.counter = self.counter.max(grant.serial);
         self.delegations.learn(certificate, now.unix.as_secs());
         self.unsaved = true;
         info!(node = %grant.subject.short(), addresses = grant.ranges.size(), "delegated more addresses to a member");
@@ -1028,6 +1050,7 @@ impl Mesh {
         if let Some(certificate) = chain.certificate_by(&self.me.node) {
             self.counter = self.counter.max(certificate.value.grant.serial);
             if self.delegations.learn(certificate, now.unix.as_secs()) {
+                self.note_certificate(chain);
                 self.unsaved = true;
                 self.end_delegations(now);
             }
@@ -1343,6 +1366,12 @@ impl Mesh {
     /// `keyd` has answered.
     pub fn on_keyd(&mut self, ticket: Ticket, reply: Result<keyd::Reply, ApiError>, now: Now) {
         let Some(pending) = self.pending.remove(&ticket) else { return };
+        match &reply {
+            Ok(_) => self.keys.answered(pending.kind()),
+            // Whoever asked is told.
+            Err(_) if pending.command().is_some() => {}
+            Err(error) => self.keys.refused(pending.kind(), error),
+        }
         match (pending, reply) {
             (pending, Err(error)) => self.on_keyd_failed(pending, error, now),
             (Pending::Charter(value, wish), Ok(keyd::Reply::Signature(signature))) => {
@@ -1372,20 +1401,22 @@ impl Mesh {
                 self.answer(wish.command, Ok(meshd::Reply::Invite(invite)));
             }
             (Pending::WireGuard, Ok(keyd::Reply::WireGuardCertificate(certificate))) => {
-                self.sign_record(certificate, now);
+                self.sign_record(certificate);
             }
             (Pending::Record, Ok(keyd::Reply::Record(record))) => self.publish(*record, now),
-            (Pending::Pulse(value, why), Ok(keyd::Reply::Signature(signature))) => {
-                self.on_pulse(Signed { value, signature }, why, now);
-            }
+            (Pending::Pulse(why), Ok(keyd::Reply::Pulse(pulse))) => self.on_pulse(pulse, why, now),
             (Pending::Accusation(value), Ok(keyd::Reply::Signature(signature))) => {
                 self.accuse(Signed { value, signature }, now);
             }
             (Pending::Revocation(value, command), Ok(keyd::Reply::Signature(signature))) => {
                 self.on_revocation(Signed { value: *value, signature }, command, now);
             }
-            (Pending::Resignation(value, command), Ok(keyd::Reply::Signature(signature))) => {
-                self.on_resignation(Signed { value: *value, signature }, command, now);
+            (Pending::Resignation(command), Ok(keyd::Reply::Resignation(resignation))) => {
+                self.on_resignation(*resignation, command, now);
+            }
+            (Pending::Note(number), Ok(keyd::Reply::Noted(noted))) => self.on_noted(number, noted, now),
+            (Pending::Recovery { command, complete }, Ok(keyd::Reply::Recovered(known))) => {
+                self.on_recovered(command, complete, known);
             }
             (Pending::Extension(command), Ok(keyd::Reply::Membership(certificate))) => {
                 self.on_extended(certificate, command, now);
@@ -1421,17 +1452,26 @@ impl Mesh {
                     self.end_join(Err(error));
                 }
             }
-            Pending::Resignation(_, command)
+            Pending::Resignation(command)
             | Pending::Revocation(_, command)
             | Pending::Extension(command) => self.answer(command, Err(error)),
+            Pending::Recovery { command, .. } => {
+                self.recovering.clear();
+                self.answer(command, Err(error));
+            }
             // Nobody is told, and they find out.
-            Pending::Pulse(_, Farewell::ShutDown) => self.shut_down = true,
+            Pending::Pulse(Farewell::ShutDown) => self.shut_down = true,
             // If others go on saying so, it is refuted then.
-            Pending::Pulse(_, Farewell::No) => {}
+            Pending::Pulse(Farewell::No) => {}
+            Pending::Note(number) => self.on_noted(number, keyd::Noted::Known, now),
             // Others say so, or the next probe does.
             Pending::Accusation(_) => {}
-            // The joiner asks again.
-            Pending::Member { .. } => {}
+            // The joiner asks again. If keyd remembers that another has the addresses, it is given others then.
+            Pending::Member { joiner, .. } => {
+                if error.kind == ErrorKind::Denied && self.delegations.remove_unsigned_of(&joiner) {
+                    self.unsaved = true;
+                }
+            }
         }
     }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::What;
 use i2plan_ipc::api::{keyd, meshd};
-use i2plan_proto::destination::ProvenDestination;
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::message::{Entry, Item};
 use i2plan_proto::pulse::{Life, Pulse};
@@ -70,11 +69,11 @@ impl Mesh {
             return;
         };
         self.refresh = Refresh::Running;
-        let epoch = self.epoch().filter(|_| !self.rotate);
-        self.ask(Pending::WireGuard, keyd::Request::CertifyWireGuard { network, epoch });
+        let rotate = self.rotate;
+        self.ask(Pending::WireGuard, keyd::Request::CertifyWireGuard { network, rotate });
     }
 
-    pub(super) fn sign_record(&mut self, wireguard: Signed<WireGuardCertificate>, now: Now) {
+    pub(super) fn sign_record(&mut self, wireguard: Signed<WireGuardCertificate>) {
         let control = self.control();
         let (Some(membership), Some(data)) = (&mut self.membership, self.data) else { return };
         let epoch = wireguard.value.epoch;
@@ -84,22 +83,12 @@ impl Mesh {
             // For tund, which goes on accepting the key before for a while.
             self.peers_version += 1;
         }
-        self.counter = self.counter.saturating_add(1);
-        let record = Record {
-            node: self.me.node,
-            sequence: self.counter,
-            issued_at: now.unix.as_secs(),
-            name: self.settings.name.clone(),
-            control: ProvenDestination::unproven(control),
-            primary: self.substitute.map(|_| Box::new(ProvenDestination::unproven(self.me.control))),
-            data: ProvenDestination::unproven(data),
-            wireguard,
-            chain: membership.chain.clone(),
-        };
-        let charter = membership.charter.value.clone();
-        // The sequence number and the epoch are on disk before anybody sees them.
+        let (charter, chain) = (membership.charter.value.clone(), membership.chain.clone());
+        let name = self.settings.name.clone();
+        // The epoch is on disk before anybody sees it.
         self.unsaved = true;
-        self.ask(Pending::Record, keyd::Request::SignRecord(Box::new(record), charter));
+        let record = keyd::NewRecord { charter, chain, name, control, data, wireguard };
+        self.ask(Pending::Record, keyd::Request::SignRecord(Box::new(record)));
     }
 
     pub(super) fn publish(&mut self, record: Signed<Record>, now: Now) {
@@ -119,6 +108,7 @@ impl Mesh {
             self.events.push(What::KeyRotated { epoch });
         }
         let (node, sequence) = (record.value.node, record.value.sequence);
+        self.note_number(sequence);
         self.members.set_own(Entry { node, record: sequence, pulse: 0, ended: false });
         self.own = Some(record);
         self.own_pulse = None;
@@ -154,16 +144,20 @@ impl Mesh {
     /// Has a word on this node's own life signed. False if it is in no network.
     pub(super) fn sign_pulse(&mut self, life: Life, why: Farewell) -> bool {
         let Some(network) = self.network() else { return false };
-        self.counter = self.counter.saturating_add(1);
-        // The sequence number is on disk before anybody sees it.
-        self.unsaved = true;
-        let pulse = Pulse { network, node: self.me.node, sequence: self.counter, life };
-        self.ask(Pending::Pulse(pulse.clone(), why), keyd::Request::SignPulse(pulse));
+        self.ask(Pending::Pulse(why), keyd::Request::SignPulse { network, life });
         true
+    }
+
+    /// `keyd` has given out this number.
+    fn note_number(&mut self, number: u64) {
+        self.counter = self.counter.max(number);
+        // What others are told of this node's own is no news to it after a restart.
+        self.unsaved = true;
     }
 
     /// A word on this node's own life is signed.
     pub(super) fn on_pulse(&mut self, pulse: Signed<Pulse>, why: Farewell, now: Now) {
+        self.note_number(pulse.value.sequence);
         match why {
             Farewell::No => {
                 let Some(record) = self.own.as_ref().map(|own| own.value.sequence) else { return };

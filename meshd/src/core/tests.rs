@@ -1,5 +1,6 @@
 //! Whole meshes in memory: the real core, a network that delivers or loses, and a signer in place of `keyd`.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use ed25519_dalek::SigningKey;
@@ -10,6 +11,7 @@ use i2plan_proto::identity::{Signable, Signature};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::membership::Delegation;
 use i2plan_proto::message::{Content, Entry, Gossip, Item, Range};
+use i2plan_proto::revocation::Resignation;
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use zeroize::Zeroizing;
 
@@ -22,6 +24,8 @@ struct Node {
     mesh: Mesh,
     key: SigningKey,
     identity: keyd::Identity,
+    /// The last number that its `keyd` has given out.
+    counter: Cell<u64>,
     /// In place of its control destination.
     substitute: Option<Destination>,
     disk: Vec<u8>,
@@ -85,7 +89,7 @@ fn signed_record(mut record: Record, key: &SigningKey) -> Signed<Record> {
 fn identity(seed: u8) -> (SigningKey, keyd::Identity) {
     let key = SigningKey::from_bytes(&[seed; 32]);
     let node = NodeId(key.verifying_key().to_bytes());
-    (key, keyd::Identity { node, control: destination(seed, 1), sealed: false })
+    (key, keyd::Identity { node, control: destination(seed, 1), sealed: false, remembers: true })
 }
 
 fn settings(seed: u8) -> Settings {
@@ -136,6 +140,7 @@ impl World {
                 mesh,
                 key,
                 identity: me,
+                counter: Cell::new(0),
                 substitute,
                 disk,
                 disk_full,
@@ -364,6 +369,7 @@ impl World {
             What::BanAdded { node_id, reason } => format!("{} banned: {reason:?}", place(&node_id)),
             What::BanRemoved { node_id } => format!("{} not banned", place(&node_id)),
             What::KeyRotated { .. } => "key rotated".to_owned(),
+            What::ForeignNumber { .. } => "foreign number".to_owned(),
             What::AddressChanged { .. } => "address changed".to_owned(),
             What::JoinProgress { step } => format!("{step:?}"),
             other => panic!("not of the mesh: {other:?}"),
@@ -403,6 +409,23 @@ impl World {
     }
 }
 
+impl Node {
+    /// The next number of its `keyd`.
+    fn next_number(&self) -> u64 {
+        self.counter.set(self.counter.get().saturating_add(1));
+        self.counter.get()
+    }
+
+    /// Others know a statement of this node with this number.
+    fn note_number(&self, number: u64) -> keyd::Noted {
+        if number <= self.counter.get() {
+            return keyd::Noted::Known;
+        }
+        self.counter.set(number);
+        keyd::Noted::Foreign
+    }
+}
+
 /// A WireGuard key for each node and epoch.
 fn wireguard_key(network: NetworkId, node: NodeId, epoch: u32) -> ProvenKey {
     let mut seed = Zeroizing::new(node.0);
@@ -425,22 +448,45 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
     }
     Ok(match request {
         keyd::Request::SignCharter(charter) => keyd::Reply::Signature(charter.sign(&node.key)),
-        keyd::Request::SignRecord(record, charter) => {
-            let record = signed_record(*record, &node.key);
+        keyd::Request::SignRecord(new) => {
+            let keyd::NewRecord { charter, chain, name, control, data, wireguard } = *new;
+            let own = node.identity.control;
+            let record = Record {
+                node: me,
+                sequence: node.next_number(),
+                issued_at: unix,
+                name,
+                control: ProvenDestination::unproven(control),
+                primary: (control != own).then(|| Box::new(ProvenDestination::unproven(own))),
+                data: ProvenDestination::unproven(data),
+                wireguard,
+                chain,
+            };
+            let record = signed_record(record, &node.key);
             assert_eq!(record.verify_for(&charter), Ok(()));
             keyd::Reply::Record(Box::new(record))
         }
-        keyd::Request::SignPulse(pulse) => keyd::Reply::Signature(pulse.sign(&node.key)),
+        keyd::Request::SignPulse { network, life } => {
+            let pulse = Pulse { network, node: me, sequence: node.next_number(), life };
+            keyd::Reply::Pulse(signed(pulse, &node.key))
+        }
+        keyd::Request::Note(statement) => keyd::Reply::Noted(match statement {
+            keyd::Statement::Record(record) => node.note_number(record.value.sequence),
+            keyd::Statement::Pulse(pulse) => node.note_number(pulse.value.sequence),
+            keyd::Statement::Certificate(certificate) => node.note_number(certificate.value.grant.serial),
+            keyd::Statement::Revocation(_) | keyd::Statement::Resignation(_) => keyd::Noted::Known,
+        }),
         keyd::Request::SignAccusation(accusation) => keyd::Reply::Signature(accusation.sign(&node.key)),
         keyd::Request::SignRevocation(revocation, charter) => {
             let revocation = signed(*revocation, &node.key);
             assert_eq!(revocation.verify_for(&charter), Ok(()));
             keyd::Reply::Signature(revocation.signature)
         }
-        keyd::Request::SignResignation(resignation, charter) => {
-            let resignation = signed(*resignation, &node.key);
+        keyd::Request::SignResignation(chain, charter) => {
+            let resignation = Resignation { chain: *chain, last_serial: node.counter.get(), issued_at: unix };
+            let resignation = signed(resignation, &node.key);
             assert_eq!(resignation.verify_for(&charter), Ok(()));
-            keyd::Reply::Signature(resignation.signature)
+            keyd::Reply::Resignation(Box::new(resignation))
         }
         keyd::Request::SignJoin { body, control } => {
             assert_eq!(body.control, control.hash());
@@ -457,6 +503,7 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
             keyd::Reply::Invite { code: SecretText::new(code.to_string()), grant: signed(grant, &node.key) }
         }
         keyd::Request::CertifyMember(certify) => {
+            let serial = node.next_number();
             let membership = i2plan_proto::membership::Membership {
                 network: certify.grant.value.network,
                 parent: certify.parent,
@@ -465,8 +512,8 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
                     subject: certify.request.body.value.joiner,
                     invite: certify.grant.value.key.id(),
                     ranges: certify.ranges,
-                    serial: certify.serial,
-                    since: certify.serial,
+                    serial,
+                    since: serial,
                     replaces: certify.replaces,
                     issued_at: unix,
                 },
@@ -478,13 +525,14 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
             membership.parent = extend.parent;
             membership.grant = Delegation {
                 ranges: extend.ranges,
-                serial: extend.serial,
+                serial: node.next_number(),
                 issued_at: unix,
                 ..membership.grant
             };
             keyd::Reply::Membership(signed(membership, &node.key))
         }
-        keyd::Request::CertifyWireGuard { network, epoch } => {
+        keyd::Request::CertifyWireGuard { network, rotate } => {
+            let epoch = node.mesh.epoch().filter(|_| !rotate);
             let epoch = epoch.unwrap_or_else(|| WireGuardCertificate::epoch_at(unix));
             let not_before = WireGuardCertificate::begins_at(epoch);
             let not_after = not_before + WireGuardCertificate::MAX_AGE;
@@ -519,7 +567,7 @@ fn followers_are_told_how_a_node_enters_and_leaves() {
     assert_eq!(world.told(0), [""; 0], "what was known before is no news");
     assert_eq!(world.told(1), ["0 changed: node-1"], "its new key, once");
 
-    world.command(1, |mesh, now| mesh.leave(0, now)).unwrap();
+    world.command(1, |mesh, _| mesh.leave(0)).unwrap();
     world.run(1);
     assert_eq!(world.told(0), ["1 removed"]);
     assert_eq!(world.told(1), ["left, revoked false"]);
@@ -736,7 +784,7 @@ fn an_inviter_that_does_not_answer_is_asked_from_another_destination() {
         world.substitute(1, None);
         world.run(60);
         assert_eq!(control(&world), Some(joiner));
-        world.command(1, |mesh, now| mesh.leave(0, now)).unwrap();
+        world.command(1, |mesh, _| mesh.leave(0)).unwrap();
         world.run(1);
         // It was one joiner, wherever it asked from.
         let invites = world.nodes[0].mesh.invite_reports(world.now());
@@ -874,12 +922,13 @@ fn a_node_that_lost_its_state_outdoes_its_old_record() {
     let code = world.invite(0, Some(1)).unwrap();
     world.join(1, code.expose()).unwrap();
     let saved = world.nodes[1].disk.clone();
-    // A record with a number that it does not remember is still about.
-    world.nodes[1].mesh.counter = u64::MAX / 2;
+    // A record with a number that neither it nor its keyd remembers is still about.
+    let number = world.nodes[1].counter.replace(u64::MAX / 2);
     world.nodes[1].mesh.start_refresh();
     world.settle(1);
     world.run(5);
     world.nodes[1].disk = saved;
+    world.nodes[1].counter.set(number);
     world.restart(1);
     world.run(90);
     let node = world.nodes[1].identity.node;
@@ -887,6 +936,8 @@ fn a_node_that_lost_its_state_outdoes_its_old_record() {
         world.nodes[0].mesh.members.index().get(&node).map(|entry| entry.record),
         world.nodes[1].mesh.own.as_ref().map(|own| own.value.sequence)
     );
+    let problems = world.nodes[1].mesh.keys_problems(world.now());
+    assert!(matches!(problems[..], [meshd::KeysProblem::Foreign { .. }]), "{problems:?}");
 }
 
 #[test]
@@ -1206,7 +1257,7 @@ fn who_leaves_is_gone_for_all_and_can_join_again() {
     let mut world = World::network(&[0, 0, 1]);
     world.down = vec![3];
     let old = world.nodes[2].mesh.own.clone().unwrap();
-    assert!(matches!(world.command(2, |mesh, now| mesh.leave(1, now)), Ok(meshd::Reply::Left(_))));
+    assert!(matches!(world.command(2, |mesh, _| mesh.leave(1)), Ok(meshd::Reply::Left(_))));
     assert!(world.nodes[2].mesh.network().is_none());
     world.run(60);
     assert_eq!([world.members(0), world.members(1)], [3, 3]);
@@ -1743,7 +1794,7 @@ fn whom_rumors_have_missed_finds_what_was_news_in_the_next_message() {
     let now = world.now();
     world.nodes[1].mesh.reconfigure(Settings { name: "renamed".parse().unwrap(), ..settings(2) }, now);
     world.settle(1);
-    world.command(3, |mesh, now| mesh.leave(1, now)).unwrap();
+    world.command(3, |mesh, _| mesh.leave(1)).unwrap();
     world.run(120);
     // Nobody tells it any more.
     assert_eq!(world.nodes[0].mesh.rumors.wake_at(), None);
@@ -2148,7 +2199,7 @@ mod attacks {
         let mut world = World::network(&[0, 0]);
         let old = world.nodes[1].mesh.own.clone().unwrap();
         let before = world.nodes[0].mesh.network();
-        world.command(0, |mesh, now| mesh.leave(1, now)).unwrap();
+        world.command(0, |mesh, _| mesh.leave(1)).unwrap();
         let code = world.invite(0, Some(1)).unwrap();
         assert_ne!(world.nodes[0].mesh.network(), before);
         world.hand(1, 0, &news(old));
@@ -2156,7 +2207,7 @@ mod attacks {
         assert_eq!(world.members(0), 1);
         // Who is invited has to leave the old one first, and is a member of the new one then.
         assert_eq!(world.join(1, code.expose()).unwrap_err().kind, ErrorKind::Conflict);
-        world.command(1, |mesh, now| mesh.leave(1, now)).unwrap();
+        world.command(1, |mesh, _| mesh.leave(1)).unwrap();
         world.join(1, code.expose()).unwrap();
         world.run(60);
         assert_eq!((world.members(0), world.members(1)), (2, 2));
@@ -2185,7 +2236,7 @@ mod attacks {
         let later = key(1);
         let chain = certified_by(&world, 1, NodeId(later.verifying_key().to_bytes()), 900);
         let record = invented(&world, &later, chain, destination(88, 88));
-        world.command(1, |mesh, now| mesh.leave(1, now)).unwrap();
+        world.command(1, |mesh, _| mesh.leave(1)).unwrap();
         world.run(60);
         // Node 3, which it has invited before, stays.
         assert_eq!((world.members(0), world.members(2), world.members(3)), (3, 3, 3));
@@ -2218,7 +2269,7 @@ mod delegation {
         let error = world.invite_for(0, Some(1), None).unwrap_err();
         assert!(error.message.contains("more than this node has left"), "{error}");
         // One leaves: its address waits for 30 days, and for itself alone it does not.
-        world.command(3, |mesh, now| mesh.leave(1, now)).unwrap();
+        world.command(3, |mesh, _| mesh.leave(1)).unwrap();
         world.run(60);
         assert!(world.join(6, code.expose()).is_err());
         world.time += Duration::from_secs(31 * 86_400);
@@ -2267,7 +2318,7 @@ mod delegation {
     #[test]
     fn no_node_joins_below_itself() {
         let mut world = World::network(&[0]);
-        world.command(0, |mesh, now| mesh.leave(1, now)).unwrap();
+        world.command(0, |mesh, _| mesh.leave(1)).unwrap();
         world.run(30);
         let code = world.invite(1, Some(1)).unwrap();
         let error = world.join(0, code.expose()).unwrap_err();
@@ -2378,7 +2429,7 @@ mod delegation {
             [0, 1, 3].map(|index| status(&world, index).conflicts).into_iter().flatten().collect();
         assert!(conflicts.iter().any(|conflict| conflict.range == format!("{taken}/32")), "{conflicts:?}");
         assert!((0..4).all(|index| world.nodes[index].mesh.ban_reports().is_empty()));
-        world.command(2, |mesh, now| mesh.leave(1, now)).unwrap();
+        world.command(2, |mesh, _| mesh.leave(1)).unwrap();
         let code = world.invite_for(0, Some(1), Some(1)).unwrap();
         world.join(2, code.expose()).unwrap();
         world.run(120);
@@ -2421,7 +2472,7 @@ mod delegation {
         world.deliver();
         assert!(world.nodes[1].mesh.network().is_none());
         assert!(world.nodes[1].set_aside);
-        world.command(2, |mesh, now| mesh.leave(1, now)).unwrap();
+        world.command(2, |mesh, _| mesh.leave(1)).unwrap();
         assert!(!world.nodes[2].set_aside, "it has wanted to leave");
     }
 }

@@ -655,6 +655,7 @@ impl Daemon {
                 mesh.create_invite(id, expires_in, max_uses, addresses, now);
             }
             meshd::Request::RotateKey => mesh.rotate_key(id, now),
+            meshd::Request::RecoverKeys => mesh.recover_keys(id, now),
             meshd::Request::Join { invite } => mesh.join(id, invite.expose(), now),
             meshd::Request::RevokeInvite { id: invite, with_members } => {
                 mesh.revoke_invite(id, &invite, with_members, now);
@@ -665,7 +666,7 @@ impl Daemon {
             }
             meshd::Request::RemoveBan { node_id } => mesh.remove_ban(id, &node_id),
             meshd::Request::Revoke { node_id } => mesh.revoke(id, &node_id, now),
-            meshd::Request::Leave => mesh.leave(id, now),
+            meshd::Request::Leave => mesh.leave(id),
             // Answered above, or where they are received.
             meshd::Request::Events { .. }
             | meshd::Request::Status
@@ -804,6 +805,7 @@ impl Daemon {
             uptime: self.started.elapsed().as_secs(),
             network: self.mesh.as_ref().and_then(|mesh| mesh.network_status(self.now())),
             former: self.mesh.as_ref().and_then(Mesh::former_status),
+            keys: self.mesh.as_ref().map(|mesh| mesh.keys_problems(self.now())).unwrap_or_default(),
             sam: meshd::Sam {
                 address: self.sessions.bridge,
                 version: self.sam_version.clone(),

@@ -75,6 +75,7 @@ mod tests {
             },
             tunnel: Tunnel { interface: None, mtu: 1280, public_key: None, drops: None },
             daemons: [Role::Keyd, Role::Meshd, Role::Tund].map(daemon).into(),
+            keys: Vec::new(),
         }
     }
 

@@ -21,7 +21,7 @@ use self::walls::Walls;
 use super::peers::is_up;
 use super::rpc::with_gateway;
 use super::status::{
-    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_interface, of_the_membership, of_the_sessions,
+    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_interface, of_the_keys, of_the_membership, of_the_sessions,
 };
 use crate::args::Doctor;
 use crate::daemon::{self, socket_path};
@@ -210,6 +210,7 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
         warnings.extend(of_the_sessions(status));
     }
     warnings.extend(of_the_membership(status));
+    warnings.extend(of_the_keys(status));
     warnings.extend(of_the_addresses(status));
     warnings.extend(of_the_interface(status));
     findings.extend(warnings.into_iter().map(|found| Finding::problem("node", found.message, found.hint)));
@@ -377,6 +378,7 @@ mod tests {
                 drops: None,
             },
             daemons: Vec::new(),
+            keys: Vec::new(),
         }
     }
 

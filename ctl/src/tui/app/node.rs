@@ -142,6 +142,7 @@ impl Subject {
             | What::DaemonDown { .. }
             | What::InterfaceUp { .. }
             | What::KeyRotated { .. }
+            | What::ForeignNumber { .. }
             | What::ConfigChanged { .. } => &[Self::Status],
             What::JoinProgress { .. } | What::Log { .. } => &[],
         }

@@ -152,6 +152,12 @@ impl Syscalls {
         )
     }
 
+    /// Also writing to files that are open.
+    #[must_use]
+    pub fn and_open_files(self) -> Self {
+        self.and(&[libc::SYS_pwrite64, libc::SYS_fdatasync, libc::SYS_ftruncate])
+    }
+
     /// Also reading files, and writing new ones that are put in the place of the old. Landlock says where.
     #[must_use]
     pub fn and_files(self) -> Self {

@@ -1,0 +1,532 @@
+//! What `keyd` remembers beside the keys, so that no `meshd` can have it sign what contradicts what it has signed before:
+//! its counter, the epochs of the WireGuard key, its place in a network, and the addresses that it has delegated.
+//!
+//! Without I/O: [`Disk`] is where it is kept. What is small and changes is replaced as a whole ([`Memory`]); delegations
+//! are appended one by one ([`Delegations`]), each before its certificate leaves the process.
+
+use std::fmt;
+use std::io;
+
+use i2plan_proto::address::AddressRanges;
+use i2plan_proto::codec::{Codec, DecodeError, Reader};
+use i2plan_proto::identity::{NetworkId, NodeId};
+use i2plan_proto::invite::InviteId;
+use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation};
+use i2plan_proto::wireguard::WireGuardCertificate;
+use sha2::{Digest as _, Sha256};
+
+/// Numbers that are reserved on disk at once.
+pub const BLOCK: u64 = 1024;
+
+/// Epochs of the WireGuard key that are remembered: the one in force, the one before it, which peers may still use, and
+/// one that a clock that was ahead has begun.
+pub const MAX_EPOCHS: usize = 3;
+
+/// Delegations that are remembered at most. At a start, old ones that have ended are forgotten.
+pub const MAX_DELEGATIONS: usize = 16_384;
+
+/// Delegations that have ended and are kept at a start at most.
+const MAX_ENDED: usize = 4096;
+
+const VERSION: u8 = 1;
+
+/// Bytes before the content of an entry.
+const HEADER_LEN: usize = 4;
+
+/// Bytes of the checksum of an entry.
+const SUM_LEN: usize = 8;
+
+/// Where the memory is kept.
+pub trait Disk: fmt::Debug + Send {
+    /// Replaces what was saved last. After a crash at any moment the old or the new content is there.
+    ///
+    /// # Errors
+    /// If the content is not safely on disk.
+    fn save(&mut self, content: &[u8]) -> io::Result<()>;
+
+    /// Adds an entry to the row of those that were appended.
+    ///
+    /// # Errors
+    /// If the entry is not safely on disk.
+    fn append(&mut self, entry: &[u8]) -> io::Result<()>;
+}
+
+/// No disk: for a simulation, which keeps what it wants to keep.
+#[derive(Debug, Clone, Copy)]
+pub struct Volatile;
+
+impl Disk for Volatile {
+    fn save(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn append(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An epoch of the WireGuard key that was certified.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Epoch {
+    /// For this network.
+    pub network: NetworkId,
+    /// Its number, which says when it began.
+    pub number: u32,
+    /// Mixed into the key: without it a later thief of the master secret cannot derive the key.
+    pub salt: [u8; 32],
+    /// Until when its certificate is valid, Unix time in seconds.
+    pub end: u64,
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Epoch({})", self.number)
+    }
+}
+
+impl Epoch {
+    /// When it began, Unix time in seconds.
+    #[must_use]
+    pub fn begins_at(&self) -> u64 {
+        WireGuardCertificate::begins_at(self.number)
+    }
+}
+
+/// The network whose member this node is, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// Its charter.
+    pub charter: Charter,
+    /// The chain of this node's newest record.
+    pub chain: Chain,
+}
+
+/// What is remembered apart from delegations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    /// Numbers up to this one may have been given out.
+    pub reserved: u64,
+    /// Whether all delegations of this node in its network are remembered.
+    pub remembers: bool,
+    /// The network, once a record was signed for it.
+    pub pinned: Option<Pinned>,
+    /// The newest epochs, the oldest first.
+    pub epochs: Vec<Epoch>,
+}
+
+impl Memory {
+    /// That of keys that have just been made.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { reserved: 0, remembers: true, pinned: None, epochs: Vec::new() }
+    }
+
+    /// That of keys whose memory is gone.
+    #[must_use]
+    pub fn lost() -> Self {
+        Self { remembers: false, ..Self::new() }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Codec for Epoch {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.network.encode(out);
+        out.extend_from_slice(&self.number.to_be_bytes());
+        out.extend_from_slice(&self.salt);
+        out.extend_from_slice(&self.end.to_be_bytes());
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            network: NetworkId::decode(reader)?,
+            number: reader.u32("epoch")?,
+            salt: reader.array("salt")?,
+            end: reader.u64("end of an epoch")?,
+        })
+    }
+}
+
+impl Codec for Memory {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        out.extend_from_slice(&self.reserved.to_be_bytes());
+        out.push(u8::from(self.remembers) | u8::from(self.pinned.is_some()) << 1);
+        if let Some(Pinned { charter, chain }) = &self.pinned {
+            charter.encode(out);
+            chain.encode(out);
+        }
+        out.push(u8::try_from(self.epochs.len()).expect("there are three epochs at most"));
+        self.epochs.iter().for_each(|epoch| epoch.encode(out));
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "memory of keyd";
+        match reader.u8(what)? {
+            VERSION => {}
+            version => return Err(DecodeError::Version { what, version }),
+        }
+        let reserved = reader.u64("counter")?;
+        let flags = reader.u8(what)?;
+        let pinned = if flags & 2 == 2 {
+            Some(Pinned { charter: Charter::decode(reader)?, chain: Chain::decode(reader)? })
+        } else {
+            None
+        };
+        let count = usize::from(reader.u8("epochs")?);
+        if flags & !3 != 0 || count > MAX_EPOCHS {
+            return Err(DecodeError::Invalid { what, why: "out of bounds" });
+        }
+        let epochs = (0..count).map(|_| Epoch::decode(reader)).collect::<Result<_, _>>()?;
+        Ok(Self { reserved, remembers: flags & 1 == 1, pinned, epochs })
+    }
+}
+
+/// Addresses that this node has delegated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delegated {
+    /// What its certificate states.
+    pub grant: Delegation,
+    /// This node's own certificate, under which it was issued.
+    pub parent: CertificateId,
+    /// The membership has ended.
+    pub ended: bool,
+    /// A later certificate for the same member and addresses counts in its place.
+    pub superseded: bool,
+}
+
+impl Delegated {
+    /// A delegation by a certificate that was just signed.
+    #[must_use]
+    pub fn new(parent: CertificateId, grant: Delegation) -> Self {
+        Self { grant, parent, ended: false, superseded: false }
+    }
+
+    /// Whether its member holds the addresses.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        !self.ended && !self.superseded
+    }
+}
+
+/// A change of the delegations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// There is one more.
+    Delegated(CertificateId, Delegation),
+    /// The one with this serial number has ended.
+    Ended(u64),
+    /// All are forgotten: they were of another network.
+    Cleared,
+}
+
+impl Codec for Entry {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Delegated(parent, grant) => {
+                out.push(1);
+                parent.encode(out);
+                grant.encode(out);
+            }
+            Self::Ended(serial) => {
+                out.push(2);
+                out.extend_from_slice(&serial.to_be_bytes());
+            }
+            Self::Cleared => out.push(3),
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "entry";
+        match reader.u8(what)? {
+            1 => Ok(Self::Delegated(CertificateId::decode(reader)?, Delegation::decode(reader)?)),
+            2 => Ok(Self::Ended(reader.u64("serial number")?)),
+            3 => Ok(Self::Cleared),
+            _ => Err(DecodeError::Invalid { what, why: "unknown kind" }),
+        }
+    }
+}
+
+impl Entry {
+    /// Its form on disk: length, its complement, content, checksum.
+    #[must_use]
+    pub fn framed(&self) -> Vec<u8> {
+        let content = self.to_bytes();
+        let len = u16::try_from(content.len()).expect("an entry has a few hundred bytes");
+        let mut out = len.to_be_bytes().to_vec();
+        out.extend_from_slice(&(!len).to_be_bytes());
+        out.extend_from_slice(&content);
+        out.extend_from_slice(&Sha256::digest(&content)[..SUM_LEN]);
+        out
+    }
+
+    /// The first of these entries, and how many bytes it has; none if the bytes end before it does.
+    fn first(bytes: &[u8]) -> Result<Option<(Self, usize)>, DecodeError> {
+        let damaged = |why| DecodeError::Invalid { what: "entry", why };
+        let mut reader = Reader::new(bytes);
+        let (Ok(len), Ok(complement)) = (reader.array("length"), reader.array("length")) else { return Ok(None) };
+        let len = u16::from_be_bytes(len);
+        if len != !u16::from_be_bytes(complement) {
+            return Err(damaged("its length is damaged"));
+        }
+        let (Ok(content), Ok(sum)) = (reader.bytes(len.into(), "entry"), reader.array::<SUM_LEN>("checksum")) else {
+            return Ok(None);
+        };
+        if Sha256::digest(content)[..SUM_LEN] != sum {
+            return Err(damaged("its checksum does not match"));
+        }
+        Ok(Some((Self::from_bytes(content)?, HEADER_LEN + content.len() + SUM_LEN)))
+    }
+}
+
+/// What was read of a row of entries.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// The delegations.
+    pub delegations: Delegations,
+    /// The bytes of whole entries. What follows was being written when the process ended.
+    pub whole: usize,
+    /// Something in the midst of the row is damaged: what follows is not to be read.
+    pub is_damaged: bool,
+}
+
+/// All delegations of this node in its network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delegations(Vec<Delegated>);
+
+impl Delegations {
+    /// Reads the entries that were appended, one after the other.
+    #[must_use]
+    pub fn replay(bytes: &[u8]) -> Replayed {
+        let mut replayed = Replayed { delegations: Self::default(), whole: 0, is_damaged: false };
+        loop {
+            let rest = &bytes[replayed.whole..];
+            match Entry::first(rest) {
+                Ok(Some((entry, len))) => {
+                    replayed.delegations.apply(&entry);
+                    replayed.whole += len;
+                }
+                Ok(None) => break,
+                // A crash may leave zeros where the last entry was to be.
+                Err(_) => {
+                    replayed.is_damaged = rest.iter().any(|byte| *byte != 0);
+                    break;
+                }
+            }
+        }
+        replayed
+    }
+
+    /// The entries that lead to these delegations, without those that do not matter any more.
+    #[must_use]
+    pub fn compacted(&self) -> Vec<Entry> {
+        let ended = self.0.iter().filter(|delegated| !delegated.is_active()).count();
+        let mut skip = ended.saturating_sub(MAX_ENDED);
+        let mut entries = Vec::new();
+        for delegated in &self.0 {
+            if !delegated.is_active() && skip > 0 {
+                skip -= 1;
+                continue;
+            }
+            entries.push(Entry::Delegated(delegated.parent, delegated.grant.clone()));
+            if delegated.ended {
+                entries.push(Entry::Ended(delegated.grant.serial));
+            }
+        }
+        entries
+    }
+
+    /// Takes in a change.
+    pub fn apply(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Delegated(parent, grant) => {
+                let is_before = |other: &&mut Delegated| {
+                    other.grant.subject == grant.subject
+                        && other.grant.serial < grant.serial
+                        && other.grant.ranges.overlap(&grant.ranges)
+                };
+                self.0.iter_mut().filter(is_before).for_each(|other| other.superseded = true);
+                let mut delegated = Delegated::new(*parent, grant.clone());
+                // Found in another's chain after a later one.
+                delegated.superseded = self.0.iter().any(|other| {
+                    other.grant.subject == grant.subject
+                        && other.grant.serial > grant.serial
+                        && other.grant.ranges.overlap(&grant.ranges)
+                });
+                self.0.push(delegated);
+            }
+            Entry::Ended(serial) => {
+                let ended = self.0.iter_mut().filter(|delegated| delegated.grant.serial == *serial);
+                ended.for_each(|delegated| delegated.ended = true);
+            }
+            Entry::Cleared => self.0.clear(),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Delegated> {
+        self.0.iter()
+    }
+
+    /// The one whose certificate has this serial number.
+    #[must_use]
+    pub fn with_serial(&self, serial: u64) -> Option<&Delegated> {
+        self.0.iter().find(|delegated| delegated.grant.serial == serial)
+    }
+
+    /// The newest that a member was given with an invite.
+    #[must_use]
+    pub fn with_invite(&self, subject: &NodeId, invite: &InviteId) -> Option<&Delegated> {
+        let given = |delegated: &&Delegated| {
+            delegated.grant.subject == *subject && delegated.grant.invite == *invite
+        };
+        self.0.iter().filter(given).max_by_key(|delegated| delegated.grant.serial)
+    }
+
+    /// The one that a member holds these addresses by.
+    #[must_use]
+    pub fn held(&self, subject: &NodeId, ranges: &AddressRanges) -> Option<&Delegated> {
+        self.0.iter().find(|delegated| {
+            delegated.is_active()
+                && delegated.grant.subject == *subject
+                && delegated.grant.ranges.address() == ranges.address()
+        })
+    }
+
+    /// How many members have used an invite.
+    #[must_use]
+    pub fn users(&self, invite: &InviteId) -> usize {
+        let mut users: Vec<_> = self.0.iter().filter(|delegated| delegated.grant.invite == *invite).collect();
+        users.sort_unstable_by_key(|delegated| delegated.grant.subject);
+        users.dedup_by_key(|delegated| delegated.grant.subject);
+        users.len()
+    }
+
+    /// Other members' delegations of some of these addresses.
+    pub fn of_others<'a>(
+        &'a self,
+        subject: &'a NodeId,
+        ranges: &'a AddressRanges,
+    ) -> impl Iterator<Item = &'a Delegated> {
+        self.0
+            .iter()
+            .filter(move |other| other.grant.subject != *subject && other.grant.ranges.overlap(ranges))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_proto::testing;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn epoch(number: u32) -> Epoch {
+        Epoch { network: testing::charter(0).network(), number, salt: [7; 32], end: 99 }
+    }
+
+    fn memory() -> Memory {
+        let pinned = Pinned { charter: testing::charter(0), chain: testing::chain(3) };
+        Memory { reserved: 2048, remembers: true, pinned: Some(pinned), epochs: vec![epoch(1), epoch(2)] }
+    }
+
+    fn entries() -> Vec<Entry> {
+        let parent = testing::chain(0).id();
+        vec![
+            Entry::Delegated(parent, testing::delegation(0, 1)),
+            Entry::Delegated(parent, testing::delegation(0, 2)),
+            Entry::Ended(testing::delegation(0, 1).serial),
+        ]
+    }
+
+    fn written(entries: &[Entry]) -> Vec<u8> {
+        entries.iter().flat_map(Entry::framed).collect()
+    }
+
+    #[test]
+    fn the_memory_reads_back() {
+        for memory in [memory(), Memory::new(), Memory::lost()] {
+            assert_eq!(Memory::from_bytes(&memory.to_bytes()), Ok(memory));
+        }
+    }
+
+    #[test]
+    fn salts_do_not_print() {
+        assert!(!format!("{:?}", memory()).contains("7, 7"));
+    }
+
+    #[test]
+    fn entries_read_back_up_to_one_that_a_crash_cut_short() {
+        let bytes = written(&entries());
+        let whole = Delegations::replay(&bytes);
+        assert_eq!((whole.delegations.len(), whole.whole, whole.is_damaged), (2, bytes.len(), false));
+        assert_eq!(whole.delegations.iter().filter(|delegated| delegated.ended).count(), 1);
+        let last = entries()[2].framed().len();
+        for cut in 1..last {
+            let replayed = Delegations::replay(&bytes[..bytes.len() - cut]);
+            assert_eq!((replayed.whole, replayed.is_damaged), (bytes.len() - last, false), "{cut}");
+            assert!(replayed.delegations.iter().all(Delegated::is_active));
+        }
+    }
+
+    #[test]
+    fn a_damaged_entry_is_told_from_one_that_was_cut_short() {
+        let bytes = written(&entries());
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(Delegations::replay(&damaged).is_damaged, "{at}");
+        }
+        let filled = [bytes.as_slice(), &[0; 100]].concat();
+        let replayed = Delegations::replay(&filled);
+        assert_eq!((replayed.whole, replayed.is_damaged), (bytes.len(), false));
+    }
+
+    #[test]
+    fn what_is_compacted_reads_back() {
+        let all = Delegations::replay(&written(&entries())).delegations;
+        assert_eq!(Delegations::replay(&written(&all.compacted())).delegations, all);
+        let mut cleared = all.clone();
+        cleared.apply(&Entry::Cleared);
+        assert!(cleared.is_empty() && cleared.compacted().is_empty());
+    }
+
+    #[test]
+    fn a_later_certificate_supersedes_whatever_comes_first() {
+        let parent = testing::chain(0).id();
+        let first = testing::delegation(0, 1);
+        let later = Delegation { serial: first.serial + 5, ..first.clone() };
+        for order in [[&first, &later], [&later, &first]] {
+            let mut delegations = Delegations::default();
+            order.iter().for_each(|grant| delegations.apply(&Entry::Delegated(parent, (*grant).clone())));
+            let held = delegations.held(&first.subject, &first.ranges).unwrap();
+            assert_eq!(held.grant.serial, later.serial);
+            assert_eq!(delegations.users(&first.invite), 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let _ = Memory::from_bytes(&bytes);
+            let _ = Delegations::replay(&bytes);
+        }
+    }
+}

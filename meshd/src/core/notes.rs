@@ -1,0 +1,194 @@
+//! What `keyd` is told of statements that others have told, and what it finds wrong.
+
+use std::time::Duration;
+
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::keyd::{self, Noted, Statement};
+use i2plan_ipc::api::meshd::{KeysProblem, What};
+use i2plan_proto::membership::Chain;
+use tracing::{info, warn};
+
+use super::endings::Ending;
+use super::{CommandId, Mesh, Now, Pending, Refresh};
+
+/// How long after a number was seen that this `keyd` has not given out users are told of it.
+const FOREIGN_LASTS: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a node waits before it signs a record above a number that it has not given out, if that happens again: two
+/// machines with the same keys would otherwise outbid each other all the time.
+const OUTBID_AFTER: Duration = Duration::from_secs(60);
+
+/// Certificates that are sent to `keyd` in one request.
+const RECOVERED_AT_ONCE: usize = 16;
+
+/// What is wrong with this node's keys, as far as `meshd` knows.
+#[derive(Debug, Default)]
+pub(super) struct KeysHealth {
+    /// Numbers up to this one were passed to `keyd`.
+    noted: u64,
+    /// The last number that others knew and `keyd` had not given out, and when it was seen, on the monotonic clock.
+    foreign: Option<(u64, Duration)>,
+    /// What `keyd` has refused, by kind: how often in a row, and why.
+    refused: Vec<(&'static str, u64, String)>,
+}
+
+impl KeysHealth {
+    /// A request of this kind was answered.
+    pub(super) fn answered(&mut self, kind: &'static str) {
+        self.refused.retain(|(known, ..)| *known != kind);
+    }
+
+    /// A request of this kind was refused.
+    pub(super) fn refused(&mut self, kind: &'static str, error: &ApiError) {
+        let message = error.message.clone();
+        match self.refused.iter_mut().find(|(known, ..)| *known == kind) {
+            Some((_, count, why)) => {
+                *count += 1;
+                *why = message;
+            }
+            None => self.refused.push((kind, 1, message)),
+        }
+    }
+}
+
+impl Mesh {
+    /// A statement in this node's name with this number is known to others, or one that concerns what it has delegated.
+    fn note(&mut self, number: Option<u64>, statement: Statement) {
+        if let Some(number) = number {
+            if number <= self.keys.noted {
+                return;
+            }
+            self.keys.noted = number;
+        }
+        self.ask(Pending::Note(number), keyd::Request::Note(statement));
+    }
+
+    /// This node has used a number that it does not remember, because its state was lost or restored, or because another
+    /// machine has its keys: it goes on behind that, once `keyd` does.
+    pub(super) fn on_own_word(&mut self, number: u64, statement: Statement) {
+        self.counter = self.counter.max(number);
+        self.unsaved = true;
+        self.note(Some(number), statement);
+    }
+
+    pub(super) fn note_ending(&mut self, ending: &Ending) {
+        let statement = match ending {
+            Ending::Revocation(revocation) => Statement::Revocation(revocation.clone()),
+            Ending::Resignation(resignation) => Statement::Resignation(resignation.clone()),
+        };
+        self.note(None, statement);
+    }
+
+    /// `keyd` is told of the end of a membership if it has delegated the addresses.
+    pub(super) fn note_if_delegated(&mut self, ending: &Ending) {
+        let issuer = ending.chain().issued().last().map(|(issuer, _)| *issuer);
+        if issuer == Some(self.me.node) || *ending.signer() == self.me.node {
+            self.note_ending(ending);
+        }
+    }
+
+    /// A chain holds a certificate that this node has issued and does not remember.
+    pub(super) fn note_certificate(&mut self, chain: &Chain) {
+        if let Some(certificate) = chain.certificate_by(&self.me.node) {
+            self.note(None, Statement::Certificate(Box::new(certificate)));
+        }
+    }
+
+    /// `keyd` has taken note of a statement.
+    pub(super) fn on_noted(&mut self, number: Option<u64>, noted: Noted, now: Now) {
+        let was_foreign = self.keys.foreign.is_some_and(|(_, seen)| now.monotonic < seen + OUTBID_AFTER);
+        if let (Some(number), Noted::Foreign) = (number, noted) {
+            warn!(
+                number,
+                "this node's keys have signed what this node has not: another machine uses them, or its state was restored from a backup"
+            );
+            if self.keys.foreign.is_none() {
+                self.events.push(What::ForeignNumber { number });
+            }
+            self.keys.foreign = Some((number, now.monotonic));
+        }
+        if number.is_some() {
+            let wait = if was_foreign { OUTBID_AFTER } else { Duration::ZERO };
+            match self.refresh {
+                Refresh::Due(at) => self.refresh = Refresh::Due(at.min(now.monotonic + wait)),
+                Refresh::Running | Refresh::Waiting => self.stale = true,
+            }
+        }
+    }
+
+    /// What users are told of this node's keys.
+    #[must_use]
+    pub fn keys_problems(&self, now: Now) -> Vec<KeysProblem> {
+        let mut found = Vec::new();
+        if !self.me.remembers {
+            found.push(KeysProblem::MemoryLost);
+        }
+        if let Some((number, seen)) = self.keys.foreign
+            && now.monotonic < seen + FOREIGN_LASTS
+        {
+            found.push(KeysProblem::Foreign { number, seen: (now.monotonic - seen).as_secs() });
+        }
+        let repeated = self.keys.refused.iter().filter(|(_, count, _)| *count > 1);
+        found.extend(repeated.map(|(request, count, error)| KeysProblem::Refused {
+            request: (*request).to_owned(),
+            count: *count,
+            error: error.clone(),
+        }));
+        found
+    }
+
+    /// A user has `keyd` complete its memory of what this node has delegated.
+    pub fn recover_keys(&mut self, command: CommandId, now: Now) {
+        let refused = if self.me.remembers {
+            Some(ApiError::conflict("keyd remembers all that this node has delegated: there is nothing to recover"))
+        } else if self.own.is_none() {
+            Some(
+                ApiError::conflict("this node has not published its record yet")
+                    .with_hint("join a network, or see that its I2P sessions are up; then try again"),
+            )
+        } else if !self.comparison_since_start.is_done(now.monotonic) {
+            Some(
+                ApiError::unavailable("this node has not compared notes with a member since its start")
+                    .with_hint("see that a member is reachable, then try again"),
+            )
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            return self.answer(command, Err(error));
+        }
+        let chains = self.members.iter().map(|member| &member.record.value.chain);
+        let ended = self.members.endings().iter().map(Ending::chain);
+        let mut certificates: Vec<_> = chains
+            .chain(ended)
+            .filter_map(|chain| chain.certificate_by(&self.me.node))
+            .chain(self.delegations.iter().filter_map(|delegated| delegated.certificate.clone()))
+            .collect();
+        certificates.sort_unstable_by_key(|certificate| certificate.value.grant.serial);
+        certificates.dedup_by_key(|certificate| certificate.value.grant.serial);
+        info!(certificates = certificates.len(), "keyd is told what this node has delegated");
+        let mut batches: Vec<_> = certificates.chunks(RECOVERED_AT_ONCE).map(<[_]>::to_vec).collect();
+        let last = batches.pop().unwrap_or_default();
+        self.recovering = batches;
+        self.recovering.insert(0, last);
+        self.recover_next(command);
+    }
+
+    fn recover_next(&mut self, command: CommandId) {
+        let Some(certificates) = self.recovering.pop() else { return };
+        let complete = self.recovering.is_empty();
+        self.ask(Pending::Recovery { command, complete }, keyd::Request::Recover { certificates, complete });
+    }
+
+    /// `keyd` has taken in some of the certificates.
+    pub(super) fn on_recovered(&mut self, command: CommandId, complete: bool, known: u64) {
+        if !complete {
+            return self.recover_next(command);
+        }
+        self.me.remembers = true;
+        // Those that have ended meanwhile are free again.
+        let endings: Vec<Ending> = self.members.endings().iter().cloned().collect();
+        endings.iter().for_each(|ending| self.note_ending(ending));
+        self.answer(command, Ok(i2plan_ipc::api::meshd::Reply::KeysRecovered { delegations: known }));
+    }
+}
