@@ -19,8 +19,9 @@ use common::{PROGRAM, command, copy_program, need_root, open_dir, stderr, stdout
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
     Ban, BanReason, ConfigChange, Conflict, ControlDestination, Daemon, Event, Events, Former, Grant, Invite,
-    InviteState, IssuedInvite, JoinStep, Keys, Life, MeshdApi, Network, Peer, Place, Reply, Request, Route,
-    Sam, Session, SessionName, SessionState, Setting, Source, Status, Tunnel, What, WireGuardKey,
+    InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Life, MeshdApi, Network, Peer, Place, Reply,
+    Request, Route, Sam, Session, SessionName, SessionState, Setting, Source, Status, Tunnel, What,
+    WireGuardKey,
 };
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
@@ -87,6 +88,7 @@ impl Service for FakeMeshd {
                 network: "networkid".to_owned(),
                 founded: true,
             }),
+            Request::RecoverKeys => Reply::KeysRecovered { delegations: 3 },
             Request::RotateKey => match keys(true).wireguard {
                 Some(key) => Reply::Rotated(WireGuardKey { epoch: 2, ..key }),
                 None => return Err(ApiError::internal("a member has a key")),
@@ -235,6 +237,12 @@ fn status(network: Option<Network>) -> Status {
         },
         tunnel: Tunnel { interface: None, mtu: 1280, public_key: None, drops: Some(Drops::default()) },
         daemons: vec![daemon("tund", None), daemon("keyd", Some("gone"))],
+        // No warning: keyd is down, which says it.
+        keys: vec![KeysProblem::Refused {
+            request: "sign this node's record".to_owned(),
+            count: 3,
+            error: "its clock".to_owned(),
+        }],
     }
 }
 

@@ -269,12 +269,15 @@ impl Entry {
     fn first(bytes: &[u8]) -> Result<Option<(Self, usize)>, DecodeError> {
         let damaged = |why| DecodeError::Invalid { what: "entry", why };
         let mut reader = Reader::new(bytes);
-        let (Ok(len), Ok(complement)) = (reader.array("length"), reader.array("length")) else { return Ok(None) };
+        let (Ok(len), Ok(complement)) = (reader.array("length"), reader.array("length")) else {
+            return Ok(None);
+        };
         let len = u16::from_be_bytes(len);
         if len != !u16::from_be_bytes(complement) {
             return Err(damaged("its length is damaged"));
         }
-        let (Ok(content), Ok(sum)) = (reader.bytes(len.into(), "entry"), reader.array::<SUM_LEN>("checksum")) else {
+        let (Ok(content), Ok(sum)) = (reader.bytes(len.into(), "entry"), reader.array::<SUM_LEN>("checksum"))
+        else {
             return Ok(None);
         };
         if Sha256::digest(content)[..SUM_LEN] != sum {
@@ -394,9 +397,8 @@ impl Delegations {
     /// The newest that a member was given with an invite.
     #[must_use]
     pub fn with_invite(&self, subject: &NodeId, invite: &InviteId) -> Option<&Delegated> {
-        let given = |delegated: &&Delegated| {
-            delegated.grant.subject == *subject && delegated.grant.invite == *invite
-        };
+        let given =
+            |delegated: &&Delegated| delegated.grant.subject == *subject && delegated.grant.invite == *invite;
         self.0.iter().filter(given).max_by_key(|delegated| delegated.grant.serial)
     }
 

@@ -6,7 +6,8 @@
 //! were made here.
 
 use i2plan_ipc::api::keyd::{
-    CertifyMember, CreateInvite, ExtendMember, Identity, NewRecord, Noted, Reply, Request, Statement, WireGuardLease,
+    CertifyMember, CreateInvite, ExtendMember, Identity, NewRecord, Noted, Reply, Request, Statement,
+    WireGuardLease,
 };
 use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_ipc::{ApiError, ErrorKind};
@@ -485,18 +486,16 @@ impl Signer {
                 .with_hint("complete its memory from the mesh, with `i2planctl keys recover`"));
         }
         if self.delegations.len() >= MAX_DELEGATIONS {
-            return Err(ApiError::conflict(format!("keyd remembers {MAX_DELEGATIONS} delegations and no more"))
-                .with_hint("restart keyd: it forgets old ones that have ended"));
+            return Err(ApiError::conflict(format!(
+                "keyd remembers {MAX_DELEGATIONS} delegations and no more"
+            ))
+            .with_hint("restart keyd: it forgets old ones that have ended"));
         }
         Ok(())
     }
 
     /// Whether addresses that may be delegated were in use before.
-    fn check_free(
-        &self,
-        subject: &NodeId,
-        ranges: &AddressRanges,
-    ) -> Result<bool, ApiError> {
+    fn check_free(&self, subject: &NodeId, ranges: &AddressRanges) -> Result<bool, ApiError> {
         let mut was_in_use = false;
         for other in self.delegations.of_others(subject, ranges) {
             require(!other.is_active(), "another member holds some of these addresses")?;
@@ -537,7 +536,9 @@ impl Signer {
                 }
                 let pinned = self.memory.pinned.clone();
                 self.raise(*sequence)?;
-                if let Some(Pinned { charter, .. }) = pinned.filter(|pinned| chain.verify(&pinned.charter).is_ok()) {
+                if let Some(Pinned { charter, .. }) =
+                    pinned.filter(|pinned| chain.verify(&pinned.charter).is_ok())
+                {
                     self.pin(&charter, chain)?;
                 }
                 Ok(Noted::Foreign)
@@ -656,7 +657,8 @@ impl Signer {
                     newest.is_none_or(|newest| newest.number < number),
                     "the WireGuard key was rotated less than a minute ago",
                 )?;
-                let end = WireGuardCertificate::begins_at(number).saturating_add(WireGuardCertificate::MAX_AGE);
+                let end =
+                    WireGuardCertificate::begins_at(number).saturating_add(WireGuardCertificate::MAX_AGE);
                 let epoch = Epoch { network, number, salt, end };
                 memory.epochs.push(epoch.clone());
                 let excess = memory.epochs.len().saturating_sub(MAX_EPOCHS);

@@ -5,12 +5,16 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use i2plan_ipc::node::{EventStream, Notice};
 use i2plan_keyd::keys::Keys;
+use i2plan_keyd::memory::Memory;
+use i2plan_keyd::store::{Store, Stored};
 use i2plan_proto::destination;
 use i2plan_proto::invite::Invite;
 use lab::Failure;
@@ -92,6 +96,21 @@ fn private_keys(node: &Node) -> Vec<(String, Vec<Vec<u8>>)> {
         vec![keys.control().private_key()[600..700].as_bytes().to_vec()],
     ));
     secrets
+}
+
+/// What `keyd` remembers beside the keys, read from a copy: the directory is in use, and another user's.
+fn remembered(directory: &Path) -> Memory {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["keys", "memory", "delegations"] {
+        let content = std::fs::read(directory.join(name)).unwrap();
+        let to = copy.path().join(name);
+        std::fs::write(&to, content).unwrap();
+        std::fs::set_permissions(to, Permissions::from_mode(0o600)).unwrap();
+    }
+    std::fs::set_permissions(copy.path(), Permissions::from_mode(0o700)).unwrap();
+    let store = Store::open(copy.path()).unwrap();
+    let Some(Stored::Plain(keys)) = store.load().unwrap() else { panic!("the keys are not sealed") };
+    store.open_memory(&keys.node()).unwrap().0
 }
 
 /// Watches what every process of the run shows of itself to others: its arguments and its environment.
@@ -196,19 +215,19 @@ fn a_life_at_debug_level_gives_no_secret_away() {
         reach(second, first).await?;
         let other = invite(&mut secrets, first).await?;
         run(&mut evidence, second, &["--json", "join"], &other).await?;
-        let wireguard = |node: &Node, network: &str, epoch: u32| {
+        let wireguard = |node: &Node, number: u32| {
             let stored = std::fs::read(node.state("keyd").join("keys")).unwrap();
-            let network = network.parse().unwrap();
-            forms(&Keys::from_bytes(&stored).unwrap().wireguard_private(&network, epoch).0)
+            let memory = remembered(&node.state("keyd"));
+            let epoch = memory.epochs.iter().find(|epoch| epoch.number == number).unwrap();
+            forms(&Keys::from_bytes(&stored).unwrap().wireguard_private(epoch).0)
         };
         let epoch = async |node: &Node| -> Result<u32, Failure> {
             let status = node.ctl_json::<Value>(&["key", "status"], "").await?;
             let status = status.map_err(|error| node.failure(&error.message))?;
             Ok(u32::try_from(status["wireguard"]["epoch"].as_u64().unwrap()).unwrap())
         };
-        let network = first.network().await?.id;
         for node in [first, second] {
-            let key = wireguard(node, &network, epoch(node).await?);
+            let key = wireguard(node, epoch(node).await?);
             secrets.push((format!("the WireGuard key of {}", node.name), key));
         }
         for args in [
@@ -230,7 +249,7 @@ fn a_life_at_debug_level_gives_no_secret_away() {
                 Ok(output.status.success() && epoch(node).await? != before)
             })
             .await?;
-        let key = wireguard(first, &network, epoch(first).await?);
+        let key = wireguard(first, epoch(first).await?);
         secrets.push(("the next WireGuard key".to_owned(), key));
         reach(second, first).await?;
         for args in [&["ban", "add", "n2", "--duration", "1h"], &["ban", "remove", "n2"][..]] {

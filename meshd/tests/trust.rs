@@ -178,7 +178,12 @@ impl World {
         let keys = keys(seed << 8 | number as u64, 0x55);
         self.agreed.insert(keys.control().public());
         let disk = State::new(keys.node());
-        let me = keyd::Identity { node: keys.node(), control: keys.control().public(), sealed: false, remembers: true };
+        let me = keyd::Identity {
+            node: keys.node(),
+            control: keys.control().public(),
+            sealed: false,
+            remembers: true,
+        };
         let mesh = Mesh::new(me, settings(number, subnet), disk.clone(), [7; 32], self.now(0));
         self.nodes.push(Node {
             signer: Signer::volatile(keys.clone(), (Memory::new(), Delegations::default())),
@@ -568,8 +573,12 @@ impl World {
         let node = &mut self.nodes[index];
         let bytes = node.disk.to_bytes();
         let state = State::from_bytes(&bytes, &node.keys.node()).unwrap();
-        let me =
-            keyd::Identity { node: node.keys.node(), control: node.keys.control().public(), sealed: false, remembers: true };
+        let me = keyd::Identity {
+            node: node.keys.node(),
+            control: node.keys.control().public(),
+            sealed: false,
+            remembers: true,
+        };
         node.mesh = Mesh::new(me, settings(index, Ipv4Subnet::DEFAULT), state, seed, now);
         node.signer = Signer::volatile(node.keys.clone(), node.signer.remembered());
         node.up = true;
@@ -961,7 +970,7 @@ impl World {
                 .unwrap_or_default();
             let network = node.mesh.network_status(self.clock(index));
             format!(
-                "{index} {}: honest {}, member {}, in network {}, knows {known:?}, {} endings, counter {}, chain {serials:?}, displaced {:?}, conflicts {:?}",
+                "{index} {}: honest {}, member {}, in network {}, knows {known:?}, {} endings, counter {}, chain {serials:?}, displaced {:?}, conflicts {:?}, keys {:?}",
                 self.id(index).short(),
                 node.honest,
                 node.member.is_some(),
@@ -970,6 +979,7 @@ impl World {
                 state.counter,
                 network.as_ref().and_then(|network| network.displaced_by.clone()),
                 network.map(|network| network.conflicts.len()),
+                node.mesh.keys_problems(self.clock(index)),
             )
         };
         (0..self.nodes.len()).map(line).collect::<Vec<_>>().join("\n")

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionState, Status};
+use i2plan_ipc::api::meshd::{
+    Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionState, Status,
+};
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::Version;
 use serde::Serialize;

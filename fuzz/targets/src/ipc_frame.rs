@@ -12,6 +12,7 @@ use i2plan_ipc::hello::{Hello, HelloReply, Landlock, PROTOCOL, Reply, Request};
 use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
+use i2plan_proto::pulse::Life;
 use i2plan_proto::testing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -139,40 +140,57 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         request: testing::join_request(1),
         parent: testing::chain(1).id(),
         ranges: testing::ranges(2),
-        serial: 7,
         replaces: true,
     };
     let extend = keyd::ExtendMember {
         certificate: testing::membership(1, 2),
         parent: testing::chain(1).id(),
         ranges: testing::ranges(2),
-        serial: u64::MAX,
     };
-    let (record, revocation) = (testing::record(1).value, testing::revocation(0, 3).value);
+    let signed = testing::record(1).value;
+    let record = keyd::NewRecord {
+        charter: charter.clone(),
+        chain: signed.chain,
+        name: signed.name,
+        control: signed.control.destination,
+        data: signed.data.destination,
+        wireguard: signed.wireguard,
+    };
+    let revocation = testing::revocation(0, 3).value;
     let revoked_invite = testing::invite_revocation(1).value;
-    let resignation = testing::resignation(2).value;
     let body = Box::new(testing::join_request(0).body.value);
     vec![
         ("identity", keyd::Request::Identity),
         ("open-session", keyd::Request::OpenSession(open)),
         ("sign-charter", keyd::Request::SignCharter(testing::charter(0))),
-        ("sign-record", keyd::Request::SignRecord(Box::new(record), charter.clone())),
-        ("sign-pulse", keyd::Request::SignPulse(testing::pulse(1).value)),
+        ("sign-record", keyd::Request::SignRecord(Box::new(record))),
+        ("sign-pulse", keyd::Request::SignPulse { network, life: Life::Away }),
+        ("note-record", keyd::Request::Note(keyd::Statement::Record(Box::new(testing::record(2))))),
+        (
+            "note-resignation",
+            keyd::Request::Note(keyd::Statement::Resignation(Box::new(testing::resignation(3)))),
+        ),
+        ("recover", keyd::Request::Recover { certificates: vec![testing::membership(0, 1)], complete: true }),
         ("sign-accusation", keyd::Request::SignAccusation(testing::accusation(1, 2).value)),
         ("sign-revocation", keyd::Request::SignRevocation(Box::new(revocation), charter.clone())),
         ("sign-revocation-invite", keyd::Request::SignRevocation(Box::new(revoked_invite), charter.clone())),
-        ("sign-resignation", keyd::Request::SignResignation(Box::new(resignation), charter)),
+        ("sign-resignation", keyd::Request::SignResignation(Box::new(testing::chain(3)), charter)),
         ("sign-join", keyd::Request::SignJoin { body, control: testing::destination(0) }),
         ("create-invite", keyd::Request::CreateInvite(create)),
         ("certify-member", keyd::Request::CertifyMember(Box::new(certify))),
         ("extend-member", keyd::Request::ExtendMember(Box::new(extend))),
-        ("certify-wireguard", keyd::Request::CertifyWireGuard { network, epoch: Some(7) }),
+        ("certify-wireguard", keyd::Request::CertifyWireGuard { network, rotate: true }),
         ("lease-wireguard", keyd::Request::LeaseWireGuard { network, epoch: 7 }),
     ]
 }
 
 fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
-    let identity = keyd::Identity { node: testing::node(1), control: testing::destination(1), sealed: true, remembers: true };
+    let identity = keyd::Identity {
+        node: testing::node(1),
+        control: testing::destination(1),
+        sealed: true,
+        remembers: true,
+    };
     let code = SecretText::new(testing::invite(1).to_code().to_string());
     let lease = keyd::WireGuardLease { private_key: SecretKey([7; 32]), epoch: 1 };
     vec![

@@ -192,7 +192,8 @@ impl Hearer {
         let mut state = State::new(testing::node(HEARER));
         state.membership = Some(Membership { charter: testing::signed_charter(0), chain, epoch: None });
         let me = testing::destination(HEARER);
-        let identity = keyd::Identity { node: testing::node(HEARER), control: me, sealed: false, remembers: true };
+        let identity =
+            keyd::Identity { node: testing::node(HEARER), control: me, sealed: false, remembers: true };
         let settings = Settings {
             name: "fuzz".parse().expect("a name"),
             subnet: Ipv4Subnet::DEFAULT,

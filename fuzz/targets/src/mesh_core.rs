@@ -419,7 +419,7 @@ impl World {
             }
             13 if choices.ratio(1, 4)? => {
                 let command = self.command(Command::Other);
-                self.mesh.leave(command, self.now);
+                self.mesh.leave(command);
             }
             13 => {
                 let command = self.command(Command::Other);
@@ -1171,10 +1171,18 @@ impl World {
         }
     }
 
-    /// A number that this node gives to a statement is higher than all before, as long as there are higher ones.
-    fn count(&mut self, number: u64) {
-        assert!(number > self.last_number || number == u64::MAX, "the number {number} was used before");
-        self.last_number = number;
+    /// The number of this node's next statement, as long as there is one.
+    fn next_number(&mut self) -> u64 {
+        self.last_number = self.last_number.saturating_add(1);
+        self.last_number
+    }
+
+    /// What `keyd` makes of a statement in this node's name.
+    fn note_number(&mut self, signer: NodeId, number: u64) -> keyd::Reply {
+        assert_eq!(signer, node(ME));
+        let is_foreign = number > self.last_number;
+        self.last_number = self.last_number.max(number);
+        keyd::Reply::Noted(if is_foreign { keyd::Noted::Foreign } else { keyd::Noted::Known })
     }
 
     /// Addresses are chosen when `keyd` is asked. What is found in the chains of others later was forgotten.
@@ -1221,11 +1229,22 @@ impl World {
                 assert!([ME, SUBSTITUTE].map(testing::destination).contains(&control));
                 keyd::Reply::Signature(self.signature(&*body))
             }
-            keyd::Request::SignRecord(record, charter) => {
-                assert_eq!(record.node, me);
-                self.count(record.sequence);
+            keyd::Request::SignRecord(new) => {
+                let keyd::NewRecord { charter, chain, name, control, data, wireguard } = *new;
+                let own = testing::destination(ME);
+                let record = Record {
+                    node: me,
+                    sequence: self.next_number(),
+                    issued_at: unix,
+                    name,
+                    control: ProvenDestination::unproven(control),
+                    primary: (control != own).then(|| Box::new(ProvenDestination::unproven(own))),
+                    data: ProvenDestination::unproven(data),
+                    wireguard,
+                    chain,
+                };
                 assert_eq!(Some(record.network()), self.mesh.network());
-                let record = signed(with_proofs(*record), ME);
+                let record = signed(with_proofs(record), ME);
                 assert_eq!(record.verify_for(&charter), Ok(()));
                 self.genuine.insert(record.to_bytes());
                 keyd::Reply::Record(Box::new(record))
@@ -1235,17 +1254,29 @@ impl World {
                 assert_eq!(revocation.verify_for(&charter), Ok(()));
                 keyd::Reply::Signature(revocation.signature)
             }
-            keyd::Request::SignResignation(resignation, charter) => {
-                assert_eq!(*resignation.chain.subject(), me);
-                let resignation = signed(*resignation, ME);
+            keyd::Request::SignResignation(chain, charter) => {
+                assert_eq!(*chain.subject(), me);
+                let resignation =
+                    Resignation { chain: *chain, last_serial: self.last_number, issued_at: unix };
+                let resignation = signed(resignation, ME);
                 assert_eq!(resignation.verify_for(&charter), Ok(()));
-                keyd::Reply::Signature(resignation.signature)
+                keyd::Reply::Resignation(Box::new(resignation))
             }
-            keyd::Request::SignPulse(pulse) => {
-                assert_eq!((pulse.node, Some(pulse.network)), (me, self.mesh.network()));
-                self.count(pulse.sequence);
-                keyd::Reply::Signature(self.signature(&pulse))
+            keyd::Request::SignPulse { network, life } => {
+                assert_eq!(Some(network), self.mesh.network());
+                let pulse = Pulse { network, node: me, sequence: self.next_number(), life };
+                keyd::Reply::Pulse(signed(pulse, ME))
             }
+            keyd::Request::Note(statement) => match statement {
+                keyd::Statement::Record(record) => self.note_number(record.value.node, record.value.sequence),
+                keyd::Statement::Pulse(pulse) => self.note_number(pulse.value.node, pulse.value.sequence),
+                keyd::Statement::Certificate(certificate) => {
+                    self.note_number(certificate.value.issuer, certificate.value.grant.serial)
+                }
+                keyd::Statement::Revocation(_) | keyd::Statement::Resignation(_) => {
+                    keyd::Reply::Noted(keyd::Noted::Known)
+                }
+            },
             keyd::Request::SignAccusation(accusation) => {
                 assert_eq!((accusation.accuser, Some(accusation.network)), (me, self.mesh.network()));
                 assert_ne!(accusation.subject, me);
@@ -1265,12 +1296,12 @@ impl World {
                 keyd::Reply::Invite { code, grant: signed(grant, ME) }
             }
             keyd::Request::CertifyMember(certify) => {
-                let keyd::CertifyMember { grant, request, parent, ranges, serial, replaces } = *certify;
+                let keyd::CertifyMember { grant, request, parent, ranges, replaces } = *certify;
                 let (key, subject) = (grant.value.key, request.body.value.joiner);
                 assert_eq!(self.grants.get(&key), Some(&grant.value), "an invite that this node never made");
                 assert_eq!((request.verify(), request.body.value.invite), (Ok(()), key));
                 assert!(!self.must_compare, "a joiner was admitted before notes were compared");
-                self.count(serial);
+                let serial = self.next_number();
                 assert_eq!(ranges.size(), u64::from(grant.value.addresses));
                 let certified = self.certified.entry(key).or_default();
                 certified.insert(subject);
@@ -1288,17 +1319,21 @@ impl World {
                 keyd::Reply::Membership(self.certify(parent, delegation))
             }
             keyd::Request::ExtendMember(extend) => {
-                let keyd::ExtendMember { certificate, parent, ranges, serial } = *extend;
+                let keyd::ExtendMember { certificate, parent, ranges } = *extend;
                 assert_eq!((certificate.verify(), certificate.value.issuer), (Ok(()), me));
                 let before = certificate.value.grant;
-                self.count(serial);
+                let serial = self.next_number();
                 assert_eq!(before.ranges.address(), ranges.address());
                 assert!(before.ranges.iter().all(|range| ranges.cover(range)));
                 keyd::Reply::Membership(
                     self.certify(parent, Delegation { ranges, serial, issued_at: unix, ..before }),
                 )
             }
-            keyd::Request::CertifyWireGuard { network, epoch } => {
+            keyd::Request::CertifyWireGuard { network, rotate } => {
+                let has_begun = |epoch: &u32| {
+                    WireGuardCertificate::begins_at(*epoch) <= unix + WireGuardCertificate::CLOCK_TOLERANCE
+                };
+                let epoch = self.mesh.epoch().filter(has_begun).filter(|_| !rotate);
                 let epoch = epoch.unwrap_or_else(|| WireGuardCertificate::epoch_at(unix));
                 let not_before = WireGuardCertificate::begins_at(epoch);
                 keyd::Reply::WireGuardCertificate(signed(
@@ -1441,7 +1476,8 @@ fn stands(one: &Link, other: &Link) -> bool {
 }
 
 fn mesh(state: State, session: bool, now: Now) -> Mesh {
-    let identity = keyd::Identity { node: node(ME), control: testing::destination(ME), sealed: false, remembers: true };
+    let identity =
+        keyd::Identity { node: node(ME), control: testing::destination(ME), sealed: false, remembers: true };
     let settings = Settings {
         name: "fuzz".parse().expect("a name"),
         subnet: Ipv4Subnet::DEFAULT,

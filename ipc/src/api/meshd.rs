@@ -893,7 +893,9 @@ impl Api for MeshdApi {
             // The inviter has to be found and reached over I2P.
             Request::Join { .. } => Duration::from_secs(180),
             // Founding waits for the sessions, the interface does not.
-            Request::CreateInvite { .. } | Request::RotateKey | Request::RecoverKeys => Duration::from_secs(30),
+            Request::CreateInvite { .. } | Request::RotateKey | Request::RecoverKeys => {
+                Duration::from_secs(30)
+            }
             // keyd signs, and others are told, which takes no answer.
             Request::Revoke { .. }
             | Request::RevokeInvite { .. }

@@ -114,7 +114,9 @@ impl Store {
         let mut memory = match self.read_memory(node)? {
             Some(memory) => memory,
             None => {
-                error!("what this node has signed before is not remembered: the memory of keyd is lost or damaged");
+                error!(
+                    "what this node has signed before is not remembered: the memory of keyd is lost or damaged"
+                );
                 Memory::lost()
             }
         };
@@ -172,7 +174,9 @@ impl Store {
     /// The content of a file that is there, after what says whose it is. One that is another's is set aside.
     fn read_own(&self, name: &str, node: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
         let mut file = match self.open_file(name) {
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
             file => file?,
         };
         let io = |source| StoreError::Io { path: self.path.join(name), source };
@@ -292,7 +296,9 @@ mod tests {
         written(store);
         let (memory, delegations, _) = store.open_memory(&testing::node(2)).unwrap();
         assert!(!memory.remembers && delegations.is_empty() && memory.reserved < BLOCK);
-        assert!(store.path.join("memory.damaged").exists() && store.path.join("delegations.damaged").exists());
+        assert!(
+            store.path.join("memory.damaged").exists() && store.path.join("delegations.damaged").exists()
+        );
     }
 
     #[test]

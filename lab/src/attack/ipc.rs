@@ -9,21 +9,21 @@ use std::time::SystemTime;
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::api::Api;
 use i2plan_ipc::api::keyd::{
-    CertifyMember, CreateInvite, ExtendMember, Identity, KeydApi, OpenSession, Reply, Request, SessionKind,
+    CertifyMember, CreateInvite, ExtendMember, Identity, KeydApi, NewRecord, OpenSession, Reply, Request,
+    SessionKind, Statement,
 };
 use i2plan_ipc::api::meshd::{self, MeshdApi};
 use i2plan_ipc::api::tund::{self, TundApi};
 use i2plan_ipc::{Client, Role};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
-use i2plan_proto::destination::{Destination, ProvenDestination};
+use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::membership::{Chain, Charter, Delegation};
 use i2plan_proto::pulse::{Life, Pulse};
-use i2plan_proto::record::Record;
-use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::revocation::{Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use zeroize::Zeroizing;
 
@@ -105,7 +105,7 @@ pub async fn ask_keyd_as_meshd(run: &Path) -> Result<(), Failure> {
     };
     let charter = charter(me.node);
     let network = charter.network();
-    let certify = Request::CertifyWireGuard { network, epoch: None };
+    let certify = Request::CertifyWireGuard { network, rotate: false };
     let Reply::WireGuardCertificate(wireguard) = keyd.call(certify).await.map_err(failed)? else {
         return Err(Failure::new("keyd does not certify its WireGuard key"));
     };
@@ -193,44 +193,22 @@ fn elsewhere() -> Destination {
 /// Records that are not this node's, or say of it what is not so.
 fn records(me: &Identity, charter: &Charter, wireguard: &Signed<WireGuardCertificate>) -> Vec<Wish> {
     let theirs = self::charter(intruder());
-    let right = Record {
-        node: me.node,
-        sequence: 1,
-        issued_at: now(),
-        name: "n".parse().expect("a node name"),
-        control: ProvenDestination::unproven(me.control),
-        primary: None,
-        data: ProvenDestination::unproven(elsewhere()),
-        wireguard: wireguard.clone(),
+    let right = NewRecord {
+        charter: charter.clone(),
         chain: Chain::founder(charter),
+        name: "n".parse().expect("a node name"),
+        control: me.control,
+        data: elsewhere(),
+        wireguard: wireguard.clone(),
     };
-    let foreign = Record {
-        node: intruder(),
-        wireguard: signed(WireGuardCertificate {
-            node: intruder(),
-            network: theirs.network(),
-            ..wireguard.value.clone()
-        }),
-        chain: Chain::founder(&theirs),
-        ..right.clone()
-    };
-    let other_key = signed(WireGuardCertificate { key: key_of(me.node, charter), ..wireguard.value.clone() });
-    let in_network = |what, because, record, charter: &Charter| {
-        Wish::new(what, because, Request::SignRecord(Box::new(record), charter.clone()))
-    };
-    let record = |what, because, record| in_network(what, because, record, charter);
+    let foreign = NewRecord { charter: theirs.clone(), chain: Chain::founder(&theirs), ..right.clone() };
+    let record = |what, because, record| Wish::new(what, because, Request::SignRecord(Box::new(record)));
     vec![
-        in_network("a record in another's name", "another node", foreign, &theirs),
-        in_network("a record for another network", "another node or network", right.clone(), &theirs),
-        record(
-            "a record with a WireGuard key of the intruder's",
-            "WireGuard certificate is not its signer's",
-            Record { wireguard: other_key, ..right.clone() },
-        ),
+        record("a record in another's name", "another node", foreign),
         record(
             "a record that moves the control destination",
             "control destination is not this node's",
-            Record { control: ProvenDestination::unproven(elsewhere()), ..right.clone() },
+            NewRecord { control: elsewhere(), ..right.clone() },
         ),
         record("a record that moves the data destination", "data destination is not this node's", right),
     ]
@@ -257,20 +235,32 @@ fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
         replaces: false,
         issued_at: now(),
     };
-    let forged = Chain::founder(charter).appended(&signed(Chain::founder(charter).certificate(grant)));
+    let forged =
+        Chain::founder(charter).appended(&signed(Chain::founder(charter).certificate(grant.clone())));
     let of_forged = Revocation { target: Target::Certificate(forged), ..revocation.clone() };
     let theirs = self::charter(intruder());
     let chain = Chain::founder(&theirs);
-    let resignation = Resignation { chain, last_serial: 0, issued_at: now() };
+    let last = Pulse { network, node: me.node, sequence: u64::MAX, life: Life::Present };
+    let forged_word = Signed { value: last, signature: pulse.sign(&intruder_key()) };
+    let certificate = Chain::founder(&theirs).certificate(grant);
     let revoke = |what, because, value| {
         Wish::new(what, because, Request::SignRevocation(Box::new(value), charter.clone()))
     };
     vec![
-        Wish::new("another's farewell", "another node", Request::SignPulse(pulse.clone())),
         Wish::new(
-            "a farewell with the last number of all",
-            "too far ahead",
-            Request::SignPulse(Pulse { node: me.node, sequence: u64::MAX, ..pulse }),
+            "that another's word is taken for this node's",
+            "another node",
+            Request::Note(Statement::Pulse(signed(pulse))),
+        ),
+        Wish::new(
+            "that the last number of all is taken for used",
+            "not its signer's",
+            Request::Note(Statement::Pulse(forged_word)),
+        ),
+        Wish::new(
+            "that another's certificate is taken for this node's",
+            "by another node",
+            Request::Recover { certificates: vec![signed(certificate)], complete: true },
         ),
         Wish::new("an accusation in another's name", "another's", Request::SignAccusation(accusation)),
         Wish::new(
@@ -281,11 +271,7 @@ fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
         revoke("a revocation in another's name", "another's", foreign),
         revoke("the revocation of a founder", "only the network's founder", revocation),
         revoke("the revocation of a certificate that it has not signed", "not its signer's", of_forged),
-        Wish::new(
-            "another's resignation",
-            "another's",
-            Request::SignResignation(Box::new(resignation), theirs),
-        ),
+        Wish::new("another's resignation", "another's", Request::SignResignation(Box::new(chain), theirs)),
     ]
 }
 
@@ -321,7 +307,6 @@ fn joins(
         request,
         parent: network.into(),
         ranges: addresses(32),
-        serial: 1,
         replaces: false,
     };
     let certify_as =
@@ -374,16 +359,7 @@ fn joins(
             own_grant.clone(),
             request(&for_own, Signature([2; 64])),
         ),
-        certify_as(
-            "a certificate for more addresses than the invite is for",
-            "more addresses",
-            CertifyMember { ranges: addresses(28), ..rightful.clone() },
-        ),
-        certify_as(
-            "a certificate with the last number of all",
-            "too far ahead",
-            CertifyMember { serial: u64::MAX, ..rightful },
-        ),
+        certify_as("a certificate for a network without its record", "not signed a record", rightful),
         Wish::new(
             "more addresses for a member that another has certified",
             "by another node",
@@ -391,7 +367,6 @@ fn joins(
                 certificate: certificate_of_intruder,
                 parent: network.into(),
                 ranges: addresses(28),
-                serial: 1,
             })),
         ),
     ]
@@ -459,7 +434,7 @@ pub async fn ask_keyd_as_tund(run: &Path) -> Result<(), Failure> {
         Wish::new("the identity", because, Request::Identity),
         Wish::new("a charter", because, Request::SignCharter(charter.clone())),
         Wish::new("an invite", because, Request::CreateInvite(invite)),
-        Wish::new("a WireGuard certificate", because, Request::CertifyWireGuard { network, epoch: None }),
+        Wish::new("a WireGuard certificate", because, Request::CertifyWireGuard { network, rotate: false }),
     ];
     let others = records(&me, &charter, &certificate).into_iter().chain(words(&me, &charter)).chain(joins(
         &me,

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use i2plan_keyd::keys::Keys;
+use i2plan_keyd::memory::Epoch;
 use i2plan_meshd::core::state::Ending;
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges};
@@ -107,7 +108,7 @@ fn draft(keys: &Keys, chain: &Chain, sequence: u64, unix: u64) -> Option<Record>
     let certificate = WireGuardCertificate {
         network,
         node,
-        key: keys.wireguard(&network, epoch).proven(network, node),
+        key: keys.wireguard(&Epoch { network, number: epoch, salt: [0; 32], end: 0 }).proven(network, node),
         epoch,
         not_before: begins,
         not_after: begins + WireGuardCertificate::MAX_AGE,

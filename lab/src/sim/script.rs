@@ -157,8 +157,8 @@ impl World {
             }
             Step::Leave => {
                 let Some(place) = self.some(1).pop() else { return Ok(()) };
-                let (id, now) = (self.nodes[place].id, self.clock(place));
-                self.nodes[place].mesh.leave(1, now);
+                let id = self.nodes[place].id;
+                self.nodes[place].mesh.leave(1);
                 self.out.borrow_mut().insert(id);
                 self.settle(place);
                 self.expect("leave", self.others(place), move |_, other, _| {

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::ApiError;
+use i2plan_ipc::api::{keyd, meshd};
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::memory::{Delegations, Entry, Memory, Pinned};
 use i2plan_keyd::policy::Signer;
@@ -289,8 +289,15 @@ fn memberships(
         let Place { chain, delegated, counter, .. } = &mut all[inviter];
         *counter += 1;
         let (serial, since) = (*counter, *counter);
-        let grant =
-            Delegation { subject, invite, ranges: ranges.clone(), serial, since, replaces: false, issued_at: unix };
+        let grant = Delegation {
+            subject,
+            invite,
+            ranges: ranges.clone(),
+            serial,
+            since,
+            replaces: false,
+            issued_at: unix,
+        };
         let certificate = chain.certificate(grant);
         let signature = certificate.sign(&signers[inviter].keys().identity());
         let certificate = Signed { value: certificate, signature };
@@ -367,7 +374,8 @@ impl World {
         };
         let mut known = Vec::new();
         for (index, signer) in signers.iter_mut().enumerate() {
-            let wireguard = signer.certify_wireguard(network, false, [7; 32], unix).map_err(|error| refused(&error))?;
+            let wireguard =
+                signer.certify_wireguard(network, false, [7; 32], unix).map_err(|error| refused(&error))?;
             let Place { chain, counter, rival, .. } = &places[index];
             let keys = signer.keys();
             // Just what the node will sign when it starts, so that it says nothing new then.
@@ -523,7 +531,8 @@ impl World {
         node.life += 1;
         node.started = self.now;
         node.wake = Duration::MAX;
-        let identity = keyd::Identity { node: node.id, control: node.control, sealed: false, remembers: true };
+        let identity =
+            keyd::Identity { node: node.id, control: node.control, sealed: false, remembers: true };
         let now = Now { monotonic: Duration::ZERO, unix: EPOCH + self.now };
         node.mesh = Mesh::new(identity, node.settings.clone(), state, seed, now);
         node.mesh.on_data_session(node.data);

@@ -22,10 +22,10 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_ipc::api::keyd::{self, CreateInvite, ExtendMember};
 use i2plan_ipc::api::meshd::{JoinStep, What};
 use i2plan_ipc::api::{meshd, tund};
+use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, IPV6_PREFIX, Ipv4Subnet, ipv6_of};
 use i2plan_proto::codec::Codec as _;
@@ -1326,11 +1326,14 @@ impl Mesh {
     /// Becomes a member. The charter, the chain and its subject have been checked.
     fn enter(&mut self, welcome: Welcome, now: Now) {
         let charter = welcome.charter.value.clone();
+        let inviter = welcome.chain.ancestors().last().copied();
         self.events.push(What::JoinProgress { step: JoinStep::Admitted });
         self.become_member(welcome.charter, welcome.chain);
         for record in welcome.records {
+            // Without its inviter's record a node whose clock is wrong would know no member when its clock is right.
+            let is_wanted = Some(record.value.node) == inviter || gossip::is_timely(&record.value, now);
             if record.value.node != self.me.node
-                && gossip::is_timely(&record.value, now)
+                && is_wanted
                 && let Ok(record) = VerifiedRecord::new(record, &charter)
             {
                 self.members.merge_record(record, now.monotonic, now.unix.as_secs());
@@ -1452,9 +1455,9 @@ impl Mesh {
                     self.end_join(Err(error));
                 }
             }
-            Pending::Resignation(command)
-            | Pending::Revocation(_, command)
-            | Pending::Extension(command) => self.answer(command, Err(error)),
+            Pending::Resignation(command) | Pending::Revocation(_, command) | Pending::Extension(command) => {
+                self.answer(command, Err(error))
+            }
             Pending::Recovery { command, .. } => {
                 self.recovering.clear();
                 self.answer(command, Err(error));

@@ -140,7 +140,9 @@ impl Mesh {
     /// A user has `keyd` complete its memory of what this node has delegated.
     pub fn recover_keys(&mut self, command: CommandId, now: Now) {
         let refused = if self.me.remembers {
-            Some(ApiError::conflict("keyd remembers all that this node has delegated: there is nothing to recover"))
+            Some(ApiError::conflict(
+                "keyd remembers all that this node has delegated: there is nothing to recover",
+            ))
         } else if self.own.is_none() {
             Some(
                 ApiError::conflict("this node has not published its record yet")

@@ -45,6 +45,8 @@ struct World {
     /// Every so many-th datagram is lost; none if zero.
     lose_every: usize,
     sent: usize,
+    /// By how many seconds nodes' clocks are wrong.
+    wrong: HashMap<usize, i64>,
     sent_bytes: usize,
     /// Nodes that are switched off.
     down: Vec<usize>,
@@ -119,6 +121,7 @@ impl World {
             lose_every: 0,
             sent: 0,
             sent_bytes: 0,
+            wrong: HashMap::new(),
             down: Vec::new(),
             severed: Vec::new(),
             dead: Vec::new(),
@@ -156,6 +159,13 @@ impl World {
         Now { monotonic: self.time, unix: START + self.time }
     }
 
+    /// What a node's clock says.
+    fn clock(&self, index: usize) -> Now {
+        let wrong = self.wrong.get(&index).copied().unwrap_or(0);
+        let unix = self.now().unix.as_secs().checked_add_signed(wrong).unwrap();
+        Now { unix: Duration::from_secs(unix), ..self.now() }
+    }
+
     /// Carries out what a node wants done, until it wants nothing more.
     fn settle(&mut self, index: usize) {
         loop {
@@ -168,7 +178,7 @@ impl World {
             if turn.save {
                 if self.nodes[index].disk_full {
                     let error = ApiError::internal("the disk is full");
-                    let now = self.now();
+                    let now = self.clock(index);
                     for (_, error) in self.nodes[index].mesh.on_save_failed(turn.actions, &error, now) {
                         self.nodes[index].answers.push(Err(error));
                     }
@@ -177,7 +187,7 @@ impl World {
                 self.nodes[index].disk = self.nodes[index].mesh.state().to_bytes();
             }
             for action in turn.actions {
-                let now = self.now();
+                let now = self.clock(index);
                 match action {
                     Action::Send { to, message, as_control } => {
                         assert!(message.len() <= message::MAX_LEN, "{} bytes", message.len());
@@ -229,7 +239,7 @@ impl World {
                     })
             };
             if let Some(index) = target.filter(|index| !cut(*index)) {
-                let now = self.now();
+                let now = self.clock(index);
                 self.nodes[index].mesh.on_datagram(&from, &message, now);
                 self.settle(index);
             }
@@ -245,7 +255,7 @@ impl World {
                 if !self.down.contains(&index)
                     && self.nodes[index].mesh.wake_at().is_some_and(|at| at <= self.time)
                 {
-                    let now = self.now();
+                    let now = self.clock(index);
                     self.nodes[index].mesh.on_time(now);
                     self.settle(index);
                 }
@@ -266,7 +276,7 @@ impl World {
         uses: Option<u32>,
         addresses: Option<u32>,
     ) -> Result<SecretText, ApiError> {
-        let now = self.now();
+        let now = self.clock(index);
         self.nodes[index].mesh.create_invite(0, 3600, uses, addresses, now);
         self.settle(index);
         match self.nodes[index].answers.pop().expect("an answer at once") {
@@ -277,7 +287,7 @@ impl World {
     }
 
     fn join(&mut self, index: usize, code: &str) -> Result<meshd::Network, ApiError> {
-        let now = self.now();
+        let now = self.clock(index);
         self.nodes[index].mesh.join(0, code, now);
         self.settle(index);
         for _ in 0..200 {
@@ -903,6 +913,21 @@ fn a_new_data_session_moves_the_endpoint() {
     world.settle(1);
     world.run(5);
     assert_eq!(world.nodes[0].mesh.peers(world.now())[0].endpoint, destination(2, 9));
+}
+
+#[test]
+fn a_node_that_joins_with_a_wrong_clock_is_known_once_the_clock_is_right() {
+    // Further ahead the invite has expired.
+    for seconds in [-90 * 86_400, -3 * 86_400, -7200, 1800] {
+        let mut world = World::new(2);
+        let code = world.invite(0, Some(1)).unwrap();
+        world.wrong.insert(1, seconds);
+        world.join(1, code.expose()).unwrap();
+        world.run(120);
+        world.wrong.clear();
+        world.run(120);
+        assert_eq!((world.members(0), world.members(1)), (2, 2), "{seconds} s");
+    }
 }
 
 #[test]

@@ -21,7 +21,8 @@ use self::walls::Walls;
 use super::peers::is_up;
 use super::rpc::with_gateway;
 use super::status::{
-    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_interface, of_the_keys, of_the_membership, of_the_sessions,
+    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_interface, of_the_keys, of_the_membership,
+    of_the_sessions,
 };
 use crate::args::Doctor;
 use crate::daemon::{self, socket_path};
