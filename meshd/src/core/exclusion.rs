@@ -84,7 +84,9 @@ impl Mesh {
     /// Whether nothing that comes from a destination is looked at: a member that is banned uses it. It has signed that
     /// it does, so nobody can have another's destination shut out.
     pub(super) fn is_shut_out(&self, control: &DestinationHash) -> bool {
-        self.members.at(control).any(|node| self.bans.is_banned(&node))
+        // However many others use it too.
+        let mut banned = self.bans.iter().filter_map(|ban| self.members.get(&ban.node));
+        banned.any(|member| member.is_at(control))
     }
 
     /// A user revokes a membership.

@@ -62,6 +62,10 @@ const TOGETHER: Duration = Duration::from_secs(600);
 /// from before.
 const DOUBT: Duration = Duration::from_secs(300);
 
+/// Members that are looked for at one destination. Honest ones have theirs for themselves; that many liars share one must
+/// not make what comes from it cost more.
+const MAX_AT: usize = 4;
+
 /// How far a member's accusations are listened to.
 #[derive(Debug, Clone, Copy, Default)]
 struct Accuser {
@@ -123,6 +127,11 @@ impl Member {
     /// When it was last known to be there, Unix time in seconds.
     pub(super) fn last_seen(&self) -> Option<u64> {
         self.last_seen.map(NonZeroU64::get)
+    }
+
+    /// Whether it takes its control messages there.
+    pub(super) fn is_at(&self, control: &DestinationHash) -> bool {
+        self.record.controls().any(|own| own == *control)
     }
 
     /// It was there at this Unix time in seconds.
@@ -915,10 +924,10 @@ impl Members {
         self.at(control).next().is_some()
     }
 
-    /// Who takes its control messages there.
+    /// Who takes its control messages there; of many that say so only some.
     pub(super) fn at(&self, control: &DestinationHash) -> impl Iterator<Item = NodeId> {
         let there = self.by_control.of(start_of(control)).filter_map(|place| self.places.member(place));
-        there.filter(move |member| member.record.controls().any(|own| own == *control)).map(Member::node)
+        there.filter(move |member| member.is_at(control)).map(Member::node).take(MAX_AT)
     }
 
     /// Whether a member is there, as far as is known. `patience` is how long it may take to answer an accusation.

@@ -1244,8 +1244,7 @@ impl Mesh {
         }
     }
 
-    /// The addresses of the members that say that a control destination is theirs. It is not proven to be, so there may
-    /// be several; what is refused at the expense of one must be tried at that of the next.
+    /// The addresses of the members that take control messages at a destination. Several may share one; what is refused at the expense of one must be tried at that of the next.
     fn places_at(&self, control: &DestinationHash) -> Vec<Place> {
         let Some(membership) = &self.membership else { return Vec::new() };
         let subnet = membership.charter.value.subnet;

@@ -21,6 +21,7 @@ struct Content {
     record: Signed<Record>,
     /// Derived once, because they are asked for often.
     control: DestinationHash,
+    primary: Option<DestinationHash>,
     fingerprint: u128,
     ipv4: Ipv4Addr,
 }
@@ -48,7 +49,8 @@ impl VerifiedRecord {
         let control = record.value.control.hash();
         let fingerprint = fingerprint(&told(&record.value, None));
         let ipv4 = record.value.ipv4(charter);
-        Ok(Self(Arc::new(Content { record, control, fingerprint, ipv4 })))
+        let primary = record.value.primary.as_ref().map(|primary| primary.hash());
+        Ok(Self(Arc::new(Content { record, control, primary, fingerprint, ipv4 })))
     }
 
     /// The member's address.
@@ -64,7 +66,7 @@ impl VerifiedRecord {
 
     /// The hashes of all destinations from which it may speak: that one, and its primary destination.
     pub(super) fn controls(&self) -> impl Iterator<Item = DestinationHash> {
-        [self.0.control].into_iter().chain(self.0.record.value.primary.as_ref().map(|primary| primary.hash()))
+        [self.0.control].into_iter().chain(self.0.primary)
     }
 
     /// What a comparison adds up for it, if the member has given no newer word.
