@@ -28,7 +28,7 @@ use rand::{Rng, RngExt as _};
 
 use super::certificates::{Certificates, Contest};
 use super::compare::{Entries, Index, Known, fingerprint, has_more, nothing, told};
-use super::endings::{Added, Ending, Endings, share_of_signer};
+use super::endings::{Added, Ending, Endings, place_of_signer};
 use super::verified::VerifiedRecord;
 
 /// Members that are remembered at most.
@@ -454,7 +454,7 @@ impl Members {
 
     /// The address block of the signer of an ending; none for the founder.
     pub(super) fn share_of_signer(&self, ending: &Ending) -> Option<u32> {
-        share_of_signer(ending, &self.subnet)
+        place_of_signer(ending, &self.subnet).map(|place| place.block)
     }
 
     pub(super) fn len(&self) -> usize {
