@@ -872,10 +872,11 @@ impl Mesh {
     }
 
     /// Sends what somebody has asked for, if it has not asked for too much.
-    fn answer_for(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
+    pub(super) fn answer_for(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
+        let as_control = self.is_as_control(message);
         let message = message.to_datagram(to);
         if self.budget.answers(asker, message.len(), now.monotonic) {
-            self.actions.push_back(Action::Send { to: *to, message, as_control: false });
+            self.actions.push_back(Action::Send { to: *to, message, as_control });
         } else {
             debug!(?asker, "no answer: more is asked than may be said");
         }

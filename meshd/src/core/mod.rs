@@ -1441,12 +1441,17 @@ impl Mesh {
         self.actions.push_back(Action::Ask(ticket, Box::new(request)));
     }
 
-    fn send(&mut self, to: &Destination, message: &Message, now: Now) {
-        let as_control = match message {
+    /// Whether a message comes from the control destination, even if there is a substitute.
+    fn is_as_control(&self, message: &Message) -> bool {
+        match message {
             Message::JoinReply(_) => true,
             Message::JoinRequest(request) => request.body.value.control == self.inbox.hash,
             _ => false,
-        };
+        }
+    }
+
+    fn send(&mut self, to: &Destination, message: &Message, now: Now) {
+        let as_control = self.is_as_control(message);
         let message = message.to_datagram(to);
         self.budget.charge(message.len(), now.monotonic);
         self.actions.push_back(Action::Send { to: *to, message, as_control });
