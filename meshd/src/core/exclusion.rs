@@ -225,6 +225,7 @@ impl Mesh {
         self.membership = None;
         self.own = None;
         self.own_pulse = None;
+        self.is_accused = false;
         self.refresh = Refresh::Waiting;
         self.stale = false;
         self.rotate = false;

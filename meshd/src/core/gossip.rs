@@ -199,6 +199,7 @@ impl Mesh {
         if self.leave_if_ended(now) {
             return;
         }
+        self.answer_accusers(now);
         if self.announcer.announces(now.monotonic) {
             self.announce(now);
         }

@@ -26,6 +26,7 @@ use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{self, CreateInvite, ExtendMember};
 use i2plan_ipc::api::meshd::{JoinStep, What};
 use i2plan_ipc::api::{meshd, tund};
+use i2plan_ipc::rate::Bucket;
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, IPV6_PREFIX, Ipv4Subnet, ipv6_of};
 use i2plan_proto::codec::Codec as _;
@@ -326,6 +327,10 @@ pub struct Mesh {
     own: Option<Signed<Record>>,
     /// The own last word, if that is newer than the record.
     own_pulse: Option<Signed<Pulse>>,
+    /// Enough say that this node is not there, and it has not answered yet.
+    is_accused: bool,
+    /// How often it has.
+    answers: Bucket,
     refresh: Refresh,
     /// The record that `keyd` is signing is out of date already.
     stale: bool,
@@ -383,6 +388,8 @@ impl Mesh {
             ingress: IngressLimits::new(),
             own: None,
             own_pulse: None,
+            is_accused: false,
+            answers: Bucket::default(),
             refresh: Refresh::Waiting,
             stale: false,
             rotate: false,
