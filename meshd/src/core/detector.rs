@@ -23,6 +23,8 @@ use i2plan_proto::identity::NodeId;
 use rand::seq::SliceRandom as _;
 use rand::{Rng, RngExt as _};
 
+use super::rumors::Asker;
+
 /// When in a probe, in quarters of the period, what is done.
 const PLAN: [(u32, Step); 6] = [
     (0, Step::Ping { relays: 0, introduces: false }),
@@ -85,6 +87,8 @@ struct Probe {
 struct Errand {
     control: DestinationHash,
     to: Destination,
+    /// The address block of who asked.
+    asker: Asker,
     number: u64,
     until: Duration,
 }
@@ -211,11 +215,13 @@ impl Detector {
         }
     }
 
-    /// Another member wants this node to ping a third. Returns the number for the ping.
+    /// Another member wants this node to ping a third. Returns the number for the ping. Where there is no room the address
+    /// block that has asked for most loses one, unless it is this member's own.
     pub(super) fn on_request(
         &mut self,
         control: DestinationHash,
         to: Destination,
+        asker: Asker,
         number: u64,
         now: Duration,
         rng: &mut impl Rng,
@@ -224,10 +230,19 @@ impl Detector {
             self.errands.retain(|_, errand| errand.until > now);
         }
         if self.errands.len() >= MAX_ERRANDS {
-            return None;
+            let mut counts: BTreeMap<Asker, usize> = BTreeMap::new();
+            for errand in self.errands.values() {
+                *counts.entry(errand.asker).or_default() += 1;
+            }
+            let own = counts.get(&asker).copied().unwrap_or(0);
+            let (most, _) =
+                counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1)?;
+            let theirs = self.errands.iter().filter(|(_, errand)| errand.asker == most);
+            let last = theirs.max_by_key(|(_, errand)| errand.until).map(|(number, _)| *number)?;
+            self.errands.remove(&last);
         }
         let own = rng.random();
-        self.errands.insert(own, Errand { control, to, number, until: now + self.period });
+        self.errands.insert(own, Errand { control, to, asker, number, until: now + self.period });
         Some(own)
     }
 
@@ -364,11 +379,15 @@ mod tests {
         let mut run = Run::new(1);
         let target = DestinationHash([1; 32]);
         let ask = |run: &mut Run, number, now| {
-            run.detector.on_request(target, destination(7), number, now, &mut run.rng)
+            run.detector.on_request(target, destination(7), Some(1), number, now, &mut run.rng)
         };
         let first = ask(&mut run, 1, Duration::ZERO).unwrap();
         let accepted = (0..1000).filter(|number| ask(&mut run, *number, Duration::ZERO).is_some()).count();
         assert_eq!(accepted, MAX_ERRANDS - 1);
+        // Those of others have their share.
+        let other = run.detector.on_request(target, destination(8), Some(2), 9, Duration::ZERO, &mut run.rng);
+        assert!(other.is_some());
+        assert_eq!(run.detector.errands.len(), MAX_ERRANDS);
         let acked = run.detector.on_ack(&target, first, Duration::ZERO);
         assert_eq!(acked, Acked::Errand { to: destination(7), number: 1 });
         assert!(ask(&mut run, 5, PERIOD).is_some());

@@ -374,7 +374,8 @@ impl Mesh {
         let (control, hash) = (member.way(&mut self.rng), *member.record.control());
         let asker = self.asker(&from.hash());
         if self.budget.may_answer(&asker, now.monotonic)
-            && let Some(own) = self.detector.on_request(hash, *from, number, now.monotonic, &mut self.rng)
+            && let Some(own) =
+                self.detector.on_request(hash, *from, asker, number, now.monotonic, &mut self.rng)
         {
             self.answer_for(&asker, &control, &Message::Ping(own, Gossip::default()), now);
         }
@@ -441,8 +442,9 @@ impl Mesh {
 
     pub(super) fn on_want(&mut self, from: &Destination, entries: Vec<Entry>, now: Now) {
         if self.members.is_member(&from.hash()) {
+            let asker = self.asker(&from.hash());
             for entry in entries {
-                self.rumors.want(*from, entry);
+                self.rumors.want(*from, asker, entry);
             }
             self.grant_wants(now);
         }
@@ -476,8 +478,9 @@ impl Mesh {
             outcome.wanted.into_iter().map(|mine| (mine, mine.record.max(mine.pulse).saturating_add(1)));
         self.ask_for(from, wanted.collect(), now);
         // One datagram more of each kind at most: what does not fit is found again the next time.
+        let asker = self.asker(&from.hash());
         for theirs in outcome.offered.into_iter().take(2 * MAX_ENTRIES) {
-            self.rumors.want(*from, theirs);
+            self.rumors.want(*from, asker, theirs);
         }
         self.grant_wants(now);
     }
@@ -812,17 +815,17 @@ impl Mesh {
     fn grant_wants(&mut self, now: Now) {
         let mut in_vain = 0;
         while in_vain < self.rumors.askers() {
-            let Some((to, mut wants)) = self.rumors.next_wants() else { break };
-            if self.budget.may_answer(&self.asker(&to.hash()), now.monotonic) {
+            let Some((to, asker, mut wants)) = self.rumors.next_wants() else { break };
+            if self.budget.may_answer(&asker, now.monotonic) {
                 in_vain = 0;
                 let items = self.some_items(&mut wants);
                 if !items.is_empty() {
-                    self.reply(&to, &Message::news(items), now);
+                    self.answer_for(&asker, &to, &Message::news(items), now);
                 }
             } else {
                 in_vain += 1;
             }
-            self.rumors.put_back(to, wants);
+            self.rumors.put_back(to, asker, wants);
         }
     }
 
