@@ -63,7 +63,7 @@ const RECENT_LEN: usize = 400;
 const FAREWELLS: usize = 8;
 
 /// A node that has been started again has compared what it knows with another member this long after their first
-/// exchange, also if that has shown differences.
+/// exchange, also if that has shown differences, or too few have shown that there are none.
 const CAUGHT_UP_AFTER: Duration = Duration::from_secs(10);
 
 /// A node that was started again leaves because its membership has ended after this at the earliest, if no member has
@@ -165,23 +165,47 @@ impl Announcer {
     }
 }
 
-/// Whether this node has compared what it knows with another member since its start. Until then it may have forgotten
+/// Whether this node has compared what it knows with other members since its start. Until then it may have forgotten
 /// what it has signed: its state may have been restored from a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comparison {
     /// Not yet. It has said that it is there at this time on the monotonic clock.
     Waiting(Option<Duration>),
-    /// The first exchange was at this time on the monotonic clock, and showed differences.
-    Begun(Duration),
+    /// The first exchange was at this time on the monotonic clock.
+    Begun(Duration, Agreeing),
     /// It has, or there is no other member.
     Done,
 }
 
+/// The address blocks of members that have shown that they know no more. One alone could be lying.
+type Agreeing = [Option<u32>; 2];
+
 impl Comparison {
+    /// Notes of a comparison with a member of this address block whether it has shown that nothing is missing here.
+    /// There are members in so many blocks.
+    fn compared(&mut self, block: u32, shows_all: bool, blocks: usize, now: Duration) {
+        let (begun, mut agreeing) = match *self {
+            Self::Waiting(_) => (now, Agreeing::default()),
+            Self::Begun(begun, agreeing) => (begun, agreeing),
+            Self::Done => return,
+        };
+        if shows_all && !agreeing.contains(&Some(block)) {
+            let count = agreeing.iter().flatten().count() + 1;
+            if count >= blocks.min(agreeing.len() + 1) {
+                *self = Self::Done;
+                return;
+            }
+            if let Some(place) = agreeing.iter_mut().find(|place| place.is_none()) {
+                *place = Some(block);
+            }
+        }
+        *self = Self::Begun(begun, agreeing);
+    }
+
     pub(super) fn is_done(self, now: Duration) -> bool {
         match self {
             Self::Waiting(announced) => announced.is_some_and(|at| now >= at + ALONE_AFTER),
-            Self::Begun(begun) => now >= begun + CAUGHT_UP_AFTER,
+            Self::Begun(begun, _) => now >= begun + CAUGHT_UP_AFTER,
             Self::Done => true,
         }
     }
@@ -229,7 +253,7 @@ impl Mesh {
         let known = self.members.index();
         let opening = match self.comparison_since_start {
             Comparison::Done => known.opening(),
-            Comparison::Waiting(_) | Comparison::Begun(_) => known.opening_to_be_answered(),
+            Comparison::Waiting(_) | Comparison::Begun(..) => known.opening_to_be_answered(),
         };
         let compare = self.comparison(opening, now);
         for target in self.draw(ANNOUNCED, |_| true) {
@@ -458,11 +482,10 @@ impl Mesh {
         let lot = self.rng.random();
         let mut outcome = self.members.index().compare(ranges, lot);
         self.is_behind = outcome.is_behind.unwrap_or(self.is_behind);
-        self.comparison_since_start = match self.comparison_since_start {
-            Comparison::Waiting(_) if !outcome.shows_all() => Comparison::Begun(now.monotonic),
-            Comparison::Begun(begun) if !outcome.shows_all() => Comparison::Begun(begun),
-            _ => Comparison::Done,
-        };
+        if let Some(block) = self.asker(&from.hash()) {
+            let (shows_all, blocks) = (outcome.shows_all(), self.members.blocks());
+            self.comparison_since_start.compared(block, shows_all, blocks, now.monotonic);
+        }
         if outcome.differs() {
             self.announcer.compare_again(now.monotonic);
         }

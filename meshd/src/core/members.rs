@@ -447,6 +447,11 @@ impl Members {
         place
     }
 
+    /// In how many address blocks there are other members.
+    pub(super) fn blocks(&self) -> usize {
+        self.shares.blocks.len()
+    }
+
     /// The address block to which a member belongs.
     pub(super) fn share_of(&self, member: &Member) -> u32 {
         self.subnet.share_of(member.record.ipv4())
