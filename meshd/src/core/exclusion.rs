@@ -93,8 +93,26 @@ impl Mesh {
     pub fn revoke(&mut self, command: CommandId, node: &str, now: Now) {
         match self.revocable(node) {
             Err(error) => self.answer(command, Err(error)),
-            Ok(chain) => self.sign_revocation(Target::Certificate(chain), command, now),
+            Ok(chain) => {
+                for other in self.others_than(&chain) {
+                    self.sign_revocation(Target::Certificate(other), None, now);
+                }
+                self.sign_revocation(Target::Certificate(chain), Some(command), now);
+            }
         }
+    }
+
+    /// Chains by which the subject of another is a member too, since this node has invited it more than once.
+    fn others_than(&self, chain: &Chain) -> Vec<Chain> {
+        let Some(membership) = &self.membership else { return Vec::new() };
+        let subject = chain.subject();
+        let active =
+            self.delegations.iter().filter(|other| other.subject == *subject && other.ended_at.is_none());
+        let parent = membership.chain.id();
+        let certificates = active.filter_map(|other| other.certificate.as_ref());
+        let valid = certificates.filter(|certificate| certificate.value.parent == parent);
+        let chains = valid.map(|certificate| membership.chain.appended(certificate));
+        chains.filter(|other| other.id() != chain.id()).collect()
     }
 
     /// The chain of a member that this node may revoke.
@@ -119,8 +137,8 @@ impl Mesh {
             .with_hint("`i2planctl ban add` makes this node drop everything that comes from it"))
     }
 
-    /// Has keyd sign a revocation that a user wants.
-    pub(super) fn sign_revocation(&mut self, target: Target, command: CommandId, now: Now) {
+    /// Has keyd sign a revocation that a user wants, and who is answered then.
+    pub(super) fn sign_revocation(&mut self, target: Target, command: Option<CommandId>, now: Now) {
         let Some(charter) = self.charter() else { return };
         let revocation = Revocation { issuer: self.me.node, target, issued_at: now.unix.as_secs() };
         let pending = Pending::Revocation(Box::new(revocation.clone()), command);
@@ -128,7 +146,12 @@ impl Mesh {
     }
 
     /// The revocation that a user wanted is signed.
-    pub(super) fn on_revocation(&mut self, revocation: Signed<Revocation>, command: CommandId, now: Now) {
+    pub(super) fn on_revocation(
+        &mut self,
+        revocation: Signed<Revocation>,
+        command: Option<CommandId>,
+        now: Now,
+    ) {
         let invite = match &revocation.value.target {
             Target::Invite(_, invite) => Some(invite.to_string()),
             Target::Certificate(_) => None,
@@ -150,7 +173,9 @@ impl Mesh {
             .with_hint("ask the founder, or a member that holds more addresses, to revoke it")),
         };
         self.gossip(now);
-        self.answer(command, result);
+        if let Some(command) = command {
+            self.answer(command, result);
+        }
     }
 
     /// A user wants this node to leave its network.

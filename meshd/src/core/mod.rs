@@ -219,7 +219,7 @@ enum Pending {
     /// That another cannot be reached.
     Accusation(Accusation),
     /// The end of another's membership, for a user.
-    Revocation(Box<Revocation>, CommandId),
+    Revocation(Box<Revocation>, Option<CommandId>),
     /// That this node leaves its network, for a user.
     Resignation(Box<Resignation>, CommandId),
     /// More addresses for a member, for a user.
@@ -235,9 +235,8 @@ impl Pending {
     fn command(&self) -> Option<CommandId> {
         match self {
             Self::Charter(_, wish) | Self::Invite { wish, .. } => Some(wish.command),
-            Self::Resignation(_, command) | Self::Revocation(_, command) | Self::Extension(command) => {
-                Some(*command)
-            }
+            Self::Resignation(_, command) | Self::Extension(command) => Some(*command),
+            Self::Revocation(_, command) => *command,
             Self::WireGuard
             | Self::Record
             | Self::Pulse(..)
@@ -898,7 +897,7 @@ impl Mesh {
             && let Ok(invite) = id.parse()
         {
             let target = Target::Invite(membership.chain.clone(), invite);
-            return self.sign_revocation(target, command, now);
+            return self.sign_revocation(target, Some(command), now);
         }
         self.answer(command, result.map(meshd::Reply::InviteRevoked));
     }
@@ -1427,9 +1426,14 @@ impl Mesh {
                     self.end_join(Err(error));
                 }
             }
-            Pending::Resignation(_, command)
-            | Pending::Revocation(_, command)
-            | Pending::Extension(command) => self.answer(command, Err(error)),
+            Pending::Resignation(_, command) | Pending::Extension(command) => {
+                self.answer(command, Err(error));
+            }
+            Pending::Revocation(_, command) => {
+                if let Some(command) = command {
+                    self.answer(command, Err(error));
+                }
+            }
             // Nobody is told, and they find out.
             Pending::Pulse(_, Farewell::ShutDown) => self.shut_down = true,
             // If others go on saying so, it is refuted then.
