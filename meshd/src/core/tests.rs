@@ -1843,6 +1843,8 @@ mod attacks {
     use super::*;
     use crate::core::endings::Ending;
 
+    mod coalition;
+
     fn signed<T: Signable>(value: T, key: &SigningKey) -> Signed<T> {
         let signature = value.sign(key);
         Signed { value, signature }
