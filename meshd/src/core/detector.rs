@@ -38,6 +38,9 @@ const PLAN: [(u32, Step); 6] = [
 /// Probes that may run at once: those in turn, and those of members that others could not reach.
 const MAX_PROBES: usize = 64;
 
+/// Of these so many are for those in turn: who has others accused does not keep this node from looking for itself.
+const IN_TURN: usize = 8;
+
 /// Pings that are under way for others.
 const MAX_ERRANDS: usize = 64;
 
@@ -160,7 +163,7 @@ impl Detector {
             }
             while let Some(place) = self.lap.pop() {
                 if let Some((node, control)) = member(place)
-                    && self.begin(node, control, now, rng)
+                    && self.probe(node, control, now, rng)
                 {
                     break;
                 }
@@ -190,14 +193,21 @@ impl Detector {
         tasks
     }
 
-    /// Probes a node out of turn, unless that is going on. False if it is, or if there is no room.
+    /// Probes a node out of turn, unless that is going on or there is no room.
     pub(super) fn begin(
         &mut self,
         target: NodeId,
         control: DestinationHash,
         now: Duration,
         rng: &mut impl Rng,
-    ) -> bool {
+    ) {
+        if self.probes.len() < MAX_PROBES - IN_TURN {
+            self.probe(target, control, now, rng);
+        }
+    }
+
+    /// Probes a node. False if that is going on, or if there is no room.
+    fn probe(&mut self, target: NodeId, control: DestinationHash, now: Duration, rng: &mut impl Rng) -> bool {
         let running = self.probes.values().any(|probe| probe.target == target);
         if running || self.probes.len() >= MAX_PROBES {
             return false;
@@ -372,6 +382,33 @@ mod tests {
         assert_eq!(run.detector.on_ack(&stranger, number, now), Acked::Through { node: target });
         // And once only.
         assert_eq!(run.detector.on_ack(&stranger, number, now), Acked::Unknown);
+    }
+
+    #[test]
+    fn accusations_leave_room_for_probes_in_turn() {
+        let mut run = Run::new(4);
+        for number in 100..=255 {
+            run.detector.begin(
+                NodeId([number; 32]),
+                DestinationHash([number; 32]),
+                Duration::ZERO,
+                &mut run.rng,
+            );
+        }
+        let mut probed = HashSet::new();
+        while probed.len() < 4 {
+            let (now, tasks) = run.next();
+            for task in tasks {
+                let (Task::Ping { node, .. } | Task::Unreached { node, .. }) = task;
+                if node.0[0] >= 100 {
+                    // There are always more.
+                    run.detector.begin(node, DestinationHash(node.0), now, &mut run.rng);
+                } else {
+                    probed.insert(node);
+                }
+            }
+            assert!(now < PERIOD * 6, "{probed:?}");
+        }
     }
 
     #[test]
