@@ -108,10 +108,14 @@ impl Mesh {
         let subject = chain.subject();
         let active =
             self.delegations.iter().filter(|other| other.subject == *subject && other.ended_at.is_none());
-        let parent = membership.chain.id();
-        let certificates = active.filter_map(|other| other.certificate.as_ref());
-        let valid = certificates.filter(|certificate| certificate.value.parent == parent);
-        let chains = valid.map(|certificate| membership.chain.appended(certificate));
+        // Since it has invited the subject this node may have been granted more addresses.
+        let before = chain.parent().filter(|parent| *parent.subject() == self.me.node);
+        let own: Vec<&Chain> = [&membership.chain].into_iter().chain(&before).collect();
+        let chains = active.filter_map(|other| {
+            let certificate = other.certificate.as_ref()?;
+            let parent = own.iter().find(|parent| parent.id() == certificate.value.parent)?;
+            Some(parent.appended(certificate))
+        });
         chains.filter(|other| other.id() != chain.id()).collect()
     }
 
