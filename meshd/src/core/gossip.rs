@@ -369,7 +369,6 @@ impl Mesh {
         let topic = Topic::Accusation(accusation.value.subject, accusation.value.accuser);
         if self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
             self.rumors.add(topic, now.monotonic);
-            self.peers_version += 1;
             self.settle_lives(false, now);
         }
     }
@@ -623,7 +622,6 @@ impl Mesh {
                 self.note_awake(node);
             }
             self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
-            self.peers_version += 1;
             let share = self.members.get(&node).map(|member| self.members.share_of(member));
             if share.is_some_and(|share| self.rumors.is_passed_on(share, now.monotonic)) {
                 self.rumors.add(Topic::Pulse(node), now.monotonic);
@@ -664,7 +662,6 @@ impl Mesh {
         if !self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
             return;
         }
-        self.peers_version += 1;
         self.rumors.add(Topic::Accusation(subject, accuser), now.monotonic);
         if self.is_on_jury(&subject, sequence)
             && let Some(member) = self.members.get(&subject)
@@ -817,7 +814,6 @@ impl Mesh {
             self.repeat_grant(&node, now);
             if self.members.doubt(&node, now.monotonic) {
                 info!("a part of the network that did not answer is there again");
-                self.peers_version += 1;
                 continue;
             }
             // What others say of it is told to it, so that it can answer.

@@ -954,8 +954,9 @@ impl Members {
     }
 
     /// Notes for readers of events whose life is another than they were told. Of those who are accused it is
-    /// looked at if `all`.
-    pub(super) fn settle_lives(&mut self, all: bool, now: Duration, patience: Duration) {
+    /// looked at if `all`. Returns whether there is any.
+    pub(super) fn settle_lives(&mut self, all: bool, now: Duration, patience: Duration) -> bool {
+        let mut changed = false;
         let mut nodes = std::mem::take(&mut self.unsettled);
         if all {
             nodes.extend(&self.accused);
@@ -971,7 +972,9 @@ impl Members {
             if let Some(member) = self.get_mut(&node) {
                 member.contact_mut().told_life = Some(life).filter(|life| *life != meshd::Life::Present);
             }
+            changed = true;
         }
+        changed
     }
 
     /// What readers of events have not been told yet.
@@ -1003,9 +1006,9 @@ impl Members {
 
 /// What of a record users are shown, and so are told of when it changes.
 fn shown(record: &VerifiedRecord) -> impl PartialEq {
-    let Record { name, wireguard, control, data, chain, .. } = &record.value;
+    let Record { name, control, data, chain, .. } = &record.value;
     let ranges = chain.last().map(|link| link.ranges.clone());
-    (name.clone(), record.ipv4(), ranges, wireguard.value.public_key(), **control, **data)
+    (name.clone(), record.ipv4(), ranges, record.wireguard_key(), **control, **data)
 }
 
 /// The beginning of a destination's hash.

@@ -518,7 +518,7 @@ impl Mesh {
         let members = self.members.iter().filter(|member| {
             self.is_peer(member, now)
                 && !addresses.contains(&member.record.ipv4())
-                && keys.insert(member.record.value.wireguard.value.public_key())
+                && keys.insert(member.record.wireguard_key())
                 && addresses.insert(member.record.ipv4())
         });
         members
@@ -531,7 +531,7 @@ impl Mesh {
                 );
                 tund::Peer {
                     node: record.node,
-                    public_key: record.wireguard.value.public_key(),
+                    public_key: member.record.wireguard_key(),
                     endpoint: *record.data,
                     ipv4: Some(member.record.ipv4()),
                     ipv6: ipv6_of(&network, member.record.ipv4()),
@@ -587,7 +587,9 @@ impl Mesh {
     }
 
     fn settle_lives(&mut self, all: bool, now: Now) {
-        self.members.settle_lives(all, now.monotonic, self.settings.patience());
+        if self.members.settle_lives(all, now.monotonic, self.settings.patience()) {
+            self.peers_version += 1;
+        }
     }
 
     /// The state could not be saved, so the turn's actions were not carried out. Saving is tried again with the

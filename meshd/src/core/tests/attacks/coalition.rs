@@ -1,6 +1,7 @@
 //! What many identities, or many statements of few, can do to others.
 
 use i2plan_proto::join::{JoinBody, JoinRequest};
+use i2plan_proto::pulse::Life;
 
 use super::*;
 
@@ -241,4 +242,21 @@ fn claims_to_have_what_is_newest_keep_nobody_from_hearing_it() {
         }
         world.run(30);
     }
+}
+/// Each sign of life had all WireGuard keys derived again, which takes tens of microseconds for each member.
+#[test]
+fn signs_of_life_do_not_have_the_peers_looked_at_again() {
+    let mut world = World::network(&[0, 0, 0]);
+    let (network, node) = (world.nodes[0].mesh.network().unwrap(), world.node(1));
+    let said = |world: &mut World, life| {
+        world.time += Duration::from_millis(60);
+        let sequence = world.nodes[0].mesh.members.get(&node).unwrap().word() + 1;
+        let pulse = signed(Pulse { network, node, sequence, life }, &world.nodes[1].key);
+        let before = world.nodes[0].mesh.peers_version();
+        world.hand(1, 0, &Message::news(vec![Item::Pulse(pulse)]));
+        world.nodes[0].mesh.peers_version() > before
+    };
+    let lives = [Life::Present, Life::Present, Life::Away, Life::Away, Life::Present]
+        .map(|life| said(&mut world, life));
+    assert_eq!(lives, [false, false, true, false, true]);
 }
