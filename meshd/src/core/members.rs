@@ -58,6 +58,9 @@ const SPLIT: usize = 8;
 /// Those that were accused within this time of each other fell silent together.
 const TOGETHER: Duration = Duration::from_secs(600);
 
+/// Between two looks at whether a part of the network was cut off: there may be ten thousand that are accused.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// For so long after a part of the network has come back no member of it is accused: until then what is said of it may be
 /// from before.
 const DOUBT: Duration = Duration::from_secs(300);
@@ -387,6 +390,8 @@ pub(super) struct Members {
     certificates: Certificates,
     own_chain: Option<Chain>,
     accusers: HashMap<NodeId, Accuser>,
+    /// When it is looked again at the earliest whether a part of the network was cut off.
+    doubt_at: Duration,
     /// Who accuses this node, of which of its words, and when that came.
     against_own: BTreeMap<NodeId, (u64, Duration)>,
     /// No member's WireGuard key has expired before, Unix time in seconds.
@@ -835,11 +840,15 @@ impl Members {
     pub(super) fn doubt(&mut self, node: &NodeId, now: Duration) -> bool {
         let accused_since = |member: &Member| member.contact().accused_since;
         let Some(since) = self.get(node).and_then(accused_since) else { return false };
+        if now < self.doubt_at {
+            return false;
+        }
         let together = || {
             self.accused()
                 .filter(|member| accused_since(member).is_some_and(|other| other.abs_diff(since) <= TOGETHER))
         };
         if !self.are_cut_off(together()) {
+            self.doubt_at = now + LOOK_AGAIN;
             return false;
         }
         let together: Vec<NodeId> = together().map(Member::node).collect();
