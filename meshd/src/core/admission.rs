@@ -70,7 +70,8 @@ impl Mesh {
         } else {
             info!(invite = %key.id(), joiner = %joiner.short(), "refused a joiner: {refusal}");
         }
-        self.send(to, &Message::JoinReply(JoinReply::Refused { invite: key, refusal }), now);
+        // Who asks need not have an invite.
+        self.answer_for(&None, to, &Message::JoinReply(JoinReply::Refused { invite: key, refusal }), now);
     }
 
     /// Certifies the holder of an invite, or sends it the certificate that it has.
@@ -84,7 +85,12 @@ impl Mesh {
             && let Some(certificate) = delegated.certificate.clone()
             && certificate.value.parent == parent
         {
-            return self.welcome(from, &certificate, &joiner, now);
+            // It may ask as often as it likes.
+            let block = holding.subnet.share_of(certificate.value.grant.ranges.address());
+            if let Some(welcome) = self.welcome(&certificate, &joiner) {
+                self.answer_for(&Some(block), from, &welcome, now);
+            }
+            return;
         }
         let unix = now.unix.as_secs();
         let size = grant.value.addresses;
@@ -119,23 +125,19 @@ impl Mesh {
         self.counter = self.counter.max(certificate.value.grant.serial);
         self.delegations.learn(certificate.clone(), now.unix.as_secs());
         self.unsaved = true;
-        self.welcome(to, &certificate, joiner, now);
+        if let Some(welcome) = self.welcome(&certificate, joiner) {
+            self.send(to, &welcome, now);
+        }
     }
 
-    /// Sends a joiner its certificate and what it needs to start.
-    fn welcome(
-        &mut self,
-        to: &Destination,
-        certificate: &Signed<membership::Membership>,
-        joiner: &NodeId,
-        now: Now,
-    ) {
-        let (Some(membership), Some(own)) = (&self.membership, &self.own) else { return };
+    /// A joiner's certificate and what it needs to start.
+    fn welcome(&mut self, certificate: &Signed<membership::Membership>, joiner: &NodeId) -> Option<Message> {
+        let (Some(membership), Some(own)) = (&self.membership, &self.own) else { return None };
         let chain = match membership.chain.extended(certificate) {
             Ok(chain) => chain,
             Err(error) => {
                 warn!(%error, "keyd's certificate does not continue this node's chain");
-                return;
+                return None;
             }
         };
         let mut welcome = Welcome { charter: membership.charter.clone(), chain, records: vec![own.clone()] };
@@ -151,6 +153,6 @@ impl Mesh {
                 welcome.records.push((**record).clone());
             }
         }
-        self.send(to, &Message::JoinReply(JoinReply::Welcome(Box::new(welcome))), now);
+        Some(Message::JoinReply(JoinReply::Welcome(Box::new(welcome))))
     }
 }

@@ -221,18 +221,20 @@ impl Delegations {
                 && before.ranges.iter().all(|range| holding.ranges.cover(range))
                 && !is_others(&before.ranges)
         });
-        let (ranges, replaces) = match before {
+        let (ranges, used) = match before {
             Some(before) => (before.ranges.clone(), before.replaces),
             None => {
                 let (range, used) = self.draw(holding, size, unix, rng)?;
                 (range.into(), used)
             }
         };
-        self.0.retain(|other| other.subject != subject || !other.ranges.overlap(&ranges));
-        if replaces {
-            // Who had them before has nothing left to lose.
-            self.0.retain(|other| other.ended_at.is_none() || !other.ranges.overlap(&ranges));
-        }
+        let were_others = |other: &Delegated| other.subject != subject && other.ranges.overlap(&ranges);
+        let replaces = used || self.0.iter().any(were_others);
+        // Who had all of them before has nothing left to lose. Of those who had more, the rest was in use too.
+        self.0.retain(|other| {
+            let is_over = other.ended_at.is_some() || other.subject == subject;
+            !(is_over && other.ranges.iter().all(|range| ranges.cover(range)))
+        });
         let delegated = Delegated {
             subject,
             invite,
@@ -266,19 +268,21 @@ impl Delegations {
     }
 
     /// A certificate is signed, or was found in a member's chain: it counts from now on if it is newer than what is
-    /// known.
+    /// known. Whether it has ended is to be looked at then.
     pub(super) fn learn(&mut self, certificate: Signed<Membership>, unix: u64) -> bool {
         let grant = &certificate.value.grant;
-        let known = self.0.iter_mut().find(|delegated| {
+        let same = self.0.iter_mut().filter(|delegated| {
             delegated.subject == grant.subject && delegated.ranges.address() == grant.ranges.address()
         });
-        match known {
+        match same.max_by_key(|delegated| delegated.ended_at.is_none()) {
             Some(known) if known.serial() >= grant.serial => return false,
             Some(known) => {
                 known.ranges = grant.ranges.clone();
                 known.replaces = grant.replaces;
                 known.invite = grant.invite;
                 known.certificate = Some(certificate);
+                // What has ended is the one before.
+                known.ended_at = None;
             }
             None => self.0.push(Delegated {
                 subject: grant.subject,
@@ -395,6 +399,45 @@ mod tests {
         // The last address of the subnet belongs to none.
         assert_eq!(exhaust(&member_with("10.42.255.240", 28), 1).len(), 14);
         assert_eq!(exhaust(&member_with("10.42.3.16", 32), 1).len(), 0);
+    }
+
+    fn certify(subject: NodeId, ranges: &AddressRanges, serial: u64) -> Signed<Membership> {
+        let mut certificate = testing::membership(0, 1);
+        certificate.value.grant.subject = subject;
+        certificate.value.grant.ranges = ranges.clone();
+        certificate.value.grant.serial = serial;
+        certificate
+    }
+
+    /// Otherwise a certificate that was never heard of since, below which somebody has stayed, would stand against it.
+    #[test]
+    fn the_rest_of_used_addresses_was_in_use_too() {
+        let (holding, mut delegations, mut rng) = (founder_of("10.42.0.0/28"), Delegations::default(), rng());
+        let before = delegations.give(node(0), invite(), 8, &holding, 1, &mut rng).unwrap().ranges.clone();
+        delegations.learn(certify(node(0), &before, 1), 1);
+        delegations.end(|_| true, 1);
+        let unix = 40 * DAY;
+        let mut replaced = 0;
+        for number in 1..14 {
+            let given =
+                delegations.give(node(number), invite(), 1, &holding, unix, &mut rng).unwrap().clone();
+            assert_eq!(given.replaces, given.ranges.overlap(&before), "{}", given.ranges.address());
+            replaced += usize::from(given.replaces);
+            delegations.learn(certify(node(number), &given.ranges, 1 + u64::from(number)), unix);
+        }
+        // The last of the subnet's addresses belongs to nobody.
+        assert_eq!((replaced, delegations.iter().count()), (7, 14));
+    }
+
+    /// As where the inviter was restored from a backup that it had made between the two.
+    #[test]
+    fn one_that_was_invited_again_has_its_addresses() {
+        let (holding, mut delegations, mut rng) = (founder_of("10.42.0.0/29"), Delegations::default(), rng());
+        let ranges = delegations.give(node(0), invite(), 1, &holding, 1, &mut rng).unwrap().ranges.clone();
+        delegations.learn(certify(node(0), &ranges, 1), 1);
+        delegations.end(|_| true, 1);
+        assert!(delegations.learn(certify(node(0), &ranges, 5), 1));
+        assert_eq!(delegations.free(&holding, 1, 40 * DAY), 4);
     }
 
     #[test]

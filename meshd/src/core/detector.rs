@@ -23,6 +23,8 @@ use i2plan_proto::identity::NodeId;
 use rand::seq::SliceRandom as _;
 use rand::{Rng, RngExt as _};
 
+use super::rumors::Asker;
+
 /// When in a probe, in quarters of the period, what is done.
 const PLAN: [(u32, Step); 6] = [
     (0, Step::Ping { relays: 0, introduces: false }),
@@ -35,6 +37,9 @@ const PLAN: [(u32, Step); 6] = [
 
 /// Probes that may run at once: those in turn, and those of members that others could not reach.
 const MAX_PROBES: usize = 64;
+
+/// Of these so many are for those in turn: who has others accused does not keep this node from looking for itself.
+const IN_TURN: usize = 8;
 
 /// Pings that are under way for others.
 const MAX_ERRANDS: usize = 64;
@@ -85,6 +90,8 @@ struct Probe {
 struct Errand {
     control: DestinationHash,
     to: Destination,
+    /// The address block of who asked.
+    asker: Asker,
     number: u64,
     until: Duration,
 }
@@ -156,7 +163,7 @@ impl Detector {
             }
             while let Some(place) = self.lap.pop() {
                 if let Some((node, control)) = member(place)
-                    && self.begin(node, control, now, rng)
+                    && self.probe(node, control, now, rng)
                 {
                     break;
                 }
@@ -186,14 +193,21 @@ impl Detector {
         tasks
     }
 
-    /// Probes a node out of turn, unless that is going on. False if it is, or if there is no room.
+    /// Probes a node out of turn, unless that is going on or there is no room.
     pub(super) fn begin(
         &mut self,
         target: NodeId,
         control: DestinationHash,
         now: Duration,
         rng: &mut impl Rng,
-    ) -> bool {
+    ) {
+        if self.probes.len() < MAX_PROBES - IN_TURN {
+            self.probe(target, control, now, rng);
+        }
+    }
+
+    /// Probes a node. False if that is going on, or if there is no room.
+    fn probe(&mut self, target: NodeId, control: DestinationHash, now: Duration, rng: &mut impl Rng) -> bool {
         let running = self.probes.values().any(|probe| probe.target == target);
         if running || self.probes.len() >= MAX_PROBES {
             return false;
@@ -211,11 +225,13 @@ impl Detector {
         }
     }
 
-    /// Another member wants this node to ping a third. Returns the number for the ping.
+    /// Another member wants this node to ping a third. Returns the number for the ping. Where there is no room the address
+    /// block that has asked for most loses one, unless it is this member's own.
     pub(super) fn on_request(
         &mut self,
         control: DestinationHash,
         to: Destination,
+        asker: Asker,
         number: u64,
         now: Duration,
         rng: &mut impl Rng,
@@ -224,10 +240,19 @@ impl Detector {
             self.errands.retain(|_, errand| errand.until > now);
         }
         if self.errands.len() >= MAX_ERRANDS {
-            return None;
+            let mut counts: BTreeMap<Asker, usize> = BTreeMap::new();
+            for errand in self.errands.values() {
+                *counts.entry(errand.asker).or_default() += 1;
+            }
+            let own = counts.get(&asker).copied().unwrap_or(0);
+            let (most, _) =
+                counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1)?;
+            let theirs = self.errands.iter().filter(|(_, errand)| errand.asker == most);
+            let last = theirs.max_by_key(|(_, errand)| errand.until).map(|(number, _)| *number)?;
+            self.errands.remove(&last);
         }
         let own = rng.random();
-        self.errands.insert(own, Errand { control, to, number, until: now + self.period });
+        self.errands.insert(own, Errand { control, to, asker, number, until: now + self.period });
         Some(own)
     }
 
@@ -360,15 +385,46 @@ mod tests {
     }
 
     #[test]
+    fn accusations_leave_room_for_probes_in_turn() {
+        let mut run = Run::new(4);
+        for number in 100..=255 {
+            run.detector.begin(
+                NodeId([number; 32]),
+                DestinationHash([number; 32]),
+                Duration::ZERO,
+                &mut run.rng,
+            );
+        }
+        let mut probed = HashSet::new();
+        while probed.len() < 4 {
+            let (now, tasks) = run.next();
+            for task in tasks {
+                let (Task::Ping { node, .. } | Task::Unreached { node, .. }) = task;
+                if node.0[0] >= 100 {
+                    // There are always more.
+                    run.detector.begin(node, DestinationHash(node.0), now, &mut run.rng);
+                } else {
+                    probed.insert(node);
+                }
+            }
+            assert!(now < PERIOD * 6, "{probed:?}");
+        }
+    }
+
+    #[test]
     fn errands_are_bounded_and_end() {
         let mut run = Run::new(1);
         let target = DestinationHash([1; 32]);
         let ask = |run: &mut Run, number, now| {
-            run.detector.on_request(target, destination(7), number, now, &mut run.rng)
+            run.detector.on_request(target, destination(7), Some(1), number, now, &mut run.rng)
         };
         let first = ask(&mut run, 1, Duration::ZERO).unwrap();
         let accepted = (0..1000).filter(|number| ask(&mut run, *number, Duration::ZERO).is_some()).count();
         assert_eq!(accepted, MAX_ERRANDS - 1);
+        // Those of others have their share.
+        let other = run.detector.on_request(target, destination(8), Some(2), 9, Duration::ZERO, &mut run.rng);
+        assert!(other.is_some());
+        assert_eq!(run.detector.errands.len(), MAX_ERRANDS);
         let acked = run.detector.on_ack(&target, first, Duration::ZERO);
         assert_eq!(acked, Acked::Errand { to: destination(7), number: 1 });
         assert!(ask(&mut run, 5, PERIOD).is_some());

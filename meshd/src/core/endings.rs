@@ -2,9 +2,10 @@
 //! back with an old record.
 //!
 //! There is no list of expelled identities. An ending counts against a record if it makes a certificate void that the
-//! record's own chain contains ([`Endings::against`]). What can be said is bounded: of each signer there is one entry for
-//! each address that it holds, and of all of them [`MAX_ENDINGS`], shared by address block. The set does not depend on the
-//! order in which its members arrived, as long as it is not full.
+//! record's own chain contains ([`Endings::against`]). What can be said is bounded: of each signer there is one revocation
+//! for each address that it holds, of those that have had an address [`MAX_RESIGNATIONS`] resignations, and of all of them
+//! [`MAX_ENDINGS`], shared by address. The set does not depend on the order in which its members arrived, as long as it is
+//! not full.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -18,11 +19,14 @@ use i2plan_proto::message::Item;
 use i2plan_proto::revocation::{Resignation, Revocation, RevocationError, Target};
 use sha2::{Digest as _, Sha256};
 
+use super::shares::Place;
+
 /// Endings that are remembered at most. Those by the founder always have room.
 const MAX_ENDINGS: usize = 10_000;
 
-/// Inviters from whose invitation a member has resigned, and of which that is remembered.
-const MAX_RESIGNATIONS: usize = 8;
+/// Resignations of members with one address that are remembered. An honest inviter gives an address to another a month
+/// after the one before has left; a liar can have ever new identities leave.
+const MAX_RESIGNATIONS: usize = 16;
 
 /// The end of a membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,8 +209,8 @@ pub(super) struct Endings {
     /// By whose certificates they may make void.
     by_issuer: HashMap<NodeId, BTreeSet<NodeId>>,
     by_signer: HashMap<NodeId, BTreeSet<NodeId>>,
-    /// By the address block of the signer, except those of the founder.
-    by_share: BTreeMap<u32, BTreeSet<NodeId>>,
+    /// By the address of the signer, except those of the founder.
+    by_place: BTreeMap<Place, BTreeSet<NodeId>>,
 }
 
 impl Default for Endings {
@@ -217,14 +221,14 @@ impl Default for Endings {
 
 impl Endings {
     /// None yet, and so many at most.
-    fn with_room(room: usize) -> Self {
+    pub(super) fn with_room(room: usize) -> Self {
         Self {
             room,
             by_id: BTreeMap::new(),
             by_subject: HashMap::new(),
             by_issuer: HashMap::new(),
             by_signer: HashMap::new(),
-            by_share: BTreeMap::new(),
+            by_place: BTreeMap::new(),
         }
     }
 
@@ -273,27 +277,15 @@ impl Endings {
             self.remove(&other, subnet);
             displaced.push(other);
         }
-        let signer = *ending.signer();
+        let (signer, place) = (*ending.signer(), place_of_signer(&ending, subnet));
         let held = ending.chain().ranges_of(&signer, subnet).map_or(0, |ranges| ranges.size());
         self.insert(id, ending, subnet);
-        let is_resignation = |id: &&NodeId| matches!(self.by_id.get(*id), Some(Ending::Resignation(_)));
-        let of_signer = self.by_signer.get(&signer).into_iter().flatten();
-        let (left, revoked): (Vec<&NodeId>, Vec<&NodeId>) = of_signer.partition(is_resignation);
-        let surplus = if left.len() > MAX_RESIGNATIONS {
-            left.last().map(|id| **id)
-        } else if revoked.len() as u64 > held {
-            revoked.last().map(|id| **id)
-        } else {
-            None
-        };
-        if let Some(last) = surplus {
+        if let Some(last) = self.surplus(&signer, held, place) {
             self.remove(&last, subnet);
             displaced.push(last);
         }
         while self.by_id.len() > self.room {
-            let fullest =
-                self.by_share.values().max_by_key(|ids| ids.len()).and_then(BTreeSet::last).copied();
-            let Some(last) = fullest else { break };
+            let Some(last) = self.of_fullest() else { break };
             self.remove(&last, subnet);
             displaced.push(last);
         }
@@ -311,12 +303,43 @@ impl Endings {
         Added::New { id, displaced }
     }
 
+    /// An ending that is one too many: of the revocations by a signer that holds so many addresses, or of the resignations
+    /// by those that have had an address.
+    fn surplus(&self, signer: &NodeId, held: u64, place: Option<Place>) -> Option<NodeId> {
+        let is_resignation = |id: &&NodeId| matches!(self.by_id.get(*id), Some(Ending::Resignation(_)));
+        let of_signer = self.by_signer.get(signer).into_iter().flatten();
+        let revocations: Vec<&NodeId> = of_signer.filter(|id| !is_resignation(id)).collect();
+        if revocations.len() as u64 > held {
+            return revocations.last().map(|id| **id);
+        }
+        let there = place.and_then(|place| self.by_place.get(&place)).into_iter().flatten();
+        let resignations: Vec<&NodeId> = there.filter(is_resignation).collect();
+        if resignations.len() <= MAX_RESIGNATIONS {
+            return None;
+        }
+        // The earliest: what the later ones have replaced is out in any case.
+        let rank = |id: &NodeId| self.by_id.get(id).map(|ending| ending.rank(*id));
+        resignations.into_iter().copied().min_by_key(rank)
+    }
+
+    /// An ending of the address with the most, in the block with the most.
+    fn of_fullest(&self) -> Option<NodeId> {
+        let mut blocks: BTreeMap<u32, usize> = BTreeMap::new();
+        for (place, ids) in &self.by_place {
+            *blocks.entry(place.block).or_default() += ids.len();
+        }
+        let (block, _) = blocks.into_iter().max_by_key(|(_, count)| *count)?;
+        let (first, last) = (Place { block, address: 0 }, Place { block, address: u32::MAX });
+        let (_, ids) = self.by_place.range(first..=last).max_by_key(|(_, ids)| ids.len())?;
+        ids.last().copied()
+    }
+
     fn insert(&mut self, id: NodeId, ending: Ending, subnet: &Ipv4Subnet) {
         self.by_subject.insert(ending.subject(), id);
         self.by_issuer.entry(ending.issuer()).or_default().insert(id);
         self.by_signer.entry(*ending.signer()).or_default().insert(id);
-        if let Some(share) = share_of_signer(&ending, subnet) {
-            self.by_share.entry(share).or_default().insert(id);
+        if let Some(place) = place_of_signer(&ending, subnet) {
+            self.by_place.entry(place).or_default().insert(id);
         }
         self.by_id.insert(id, ending);
     }
@@ -339,19 +362,20 @@ impl Endings {
         if take(self.by_signer.get_mut(ending.signer()), id) {
             self.by_signer.remove(ending.signer());
         }
-        if let Some(share) = share_of_signer(&ending, subnet)
-            && take(self.by_share.get_mut(&share), id)
+        if let Some(place) = place_of_signer(&ending, subnet)
+            && take(self.by_place.get_mut(&place), id)
         {
-            self.by_share.remove(&share);
+            self.by_place.remove(&place);
         }
     }
 }
 
-/// The address block of an ending's signer; none for the founder, whose endings always have room.
-pub(super) fn share_of_signer(ending: &Ending, subnet: &Ipv4Subnet) -> Option<u32> {
+/// The address of an ending's signer; none for the founder, whose endings always have room.
+pub(super) fn place_of_signer(ending: &Ending, subnet: &Ipv4Subnet) -> Option<Place> {
     let is_signer = |subject: &NodeId| subject == ending.signer();
     let link = ending.chain().links().iter().find(|link| is_signer(&link.subject))?;
-    Some(subnet.share_of(link.ranges.address()))
+    let address = link.ranges.address();
+    Some(Place { block: subnet.share_of(address), address: address.to_bits() })
 }
 
 #[cfg(test)]
@@ -450,7 +474,7 @@ mod tests {
         assert!(matches!(endings.add(revoked_below(5, 7, 30), &SUBNET), Added::New { .. }));
         assert!(matches!(endings.add(revoked_below(0, 7, 40), &SUBNET), Added::New { .. }));
         assert_eq!(endings.len(), room);
-        assert_eq!(endings.by_share.len(), 2);
+        assert_eq!(endings.by_place.len(), 2);
         // With the member that filled it everything of its own goes, and what was said of those below it.
         endings.add(revocation(0, 2), &SUBNET);
         assert_eq!(endings.len(), 1);

@@ -84,15 +84,39 @@ impl Mesh {
     /// Whether nothing that comes from a destination is looked at: a member that is banned uses it. It has signed that
     /// it does, so nobody can have another's destination shut out.
     pub(super) fn is_shut_out(&self, control: &DestinationHash) -> bool {
-        self.members.at(control).any(|node| self.bans.is_banned(&node))
+        // However many others use it too.
+        let mut banned = self.bans.iter().filter_map(|ban| self.members.get(&ban.node));
+        banned.any(|member| member.is_at(control))
     }
 
     /// A user revokes a membership.
     pub fn revoke(&mut self, command: CommandId, node: &str, now: Now) {
         match self.revocable(node) {
             Err(error) => self.answer(command, Err(error)),
-            Ok(chain) => self.sign_revocation(Target::Certificate(chain), command, now),
+            Ok(chain) => {
+                for other in self.others_than(&chain) {
+                    self.sign_revocation(Target::Certificate(other), None, now);
+                }
+                self.sign_revocation(Target::Certificate(chain), Some(command), now);
+            }
         }
+    }
+
+    /// Chains by which the subject of another is a member too, since this node has invited it more than once.
+    fn others_than(&self, chain: &Chain) -> Vec<Chain> {
+        let Some(membership) = &self.membership else { return Vec::new() };
+        let subject = chain.subject();
+        let active =
+            self.delegations.iter().filter(|other| other.subject == *subject && other.ended_at.is_none());
+        // Since it has invited the subject this node may have been granted more addresses.
+        let before = chain.parent().filter(|parent| *parent.subject() == self.me.node);
+        let own: Vec<&Chain> = [&membership.chain].into_iter().chain(&before).collect();
+        let chains = active.filter_map(|other| {
+            let certificate = other.certificate.as_ref()?;
+            let parent = own.iter().find(|parent| parent.id() == certificate.value.parent)?;
+            Some(parent.appended(certificate))
+        });
+        chains.filter(|other| other.id() != chain.id()).collect()
     }
 
     /// The chain of a member that this node may revoke.
@@ -117,8 +141,8 @@ impl Mesh {
             .with_hint("`i2planctl ban add` makes this node drop everything that comes from it"))
     }
 
-    /// Has keyd sign a revocation that a user wants.
-    pub(super) fn sign_revocation(&mut self, target: Target, command: CommandId, now: Now) {
+    /// Has keyd sign a revocation that a user wants, and who is answered then.
+    pub(super) fn sign_revocation(&mut self, target: Target, command: Option<CommandId>, now: Now) {
         let Some(charter) = self.charter() else { return };
         let revocation = Revocation { issuer: self.me.node, target, issued_at: now.unix.as_secs() };
         let pending = Pending::Revocation(Box::new(revocation.clone()), command);
@@ -126,7 +150,12 @@ impl Mesh {
     }
 
     /// The revocation that a user wanted is signed.
-    pub(super) fn on_revocation(&mut self, revocation: Signed<Revocation>, command: CommandId, now: Now) {
+    pub(super) fn on_revocation(
+        &mut self,
+        revocation: Signed<Revocation>,
+        command: Option<CommandId>,
+        now: Now,
+    ) {
         let invite = match &revocation.value.target {
             Target::Invite(_, invite) => Some(invite.to_string()),
             Target::Certificate(_) => None,
@@ -148,7 +177,9 @@ impl Mesh {
             .with_hint("ask the founder, or a member that holds more addresses, to revoke it")),
         };
         self.gossip(now);
-        self.answer(command, result);
+        if let Some(command) = command {
+            self.answer(command, result);
+        }
     }
 
     /// A user wants this node to leave its network.
@@ -218,6 +249,7 @@ impl Mesh {
         self.membership = None;
         self.own = None;
         self.own_pulse = None;
+        self.is_accused = false;
         self.refresh = Refresh::Waiting;
         self.stale = false;
         self.rotate = false;

@@ -63,7 +63,7 @@ const RECENT_LEN: usize = 400;
 const FAREWELLS: usize = 8;
 
 /// A node that has been started again has compared what it knows with another member this long after their first
-/// exchange, also if that has shown differences.
+/// exchange, also if that has shown differences, or too few have shown that there are none.
 const CAUGHT_UP_AFTER: Duration = Duration::from_secs(10);
 
 /// A node that was started again leaves because its membership has ended after this at the earliest, if no member has
@@ -165,23 +165,47 @@ impl Announcer {
     }
 }
 
-/// Whether this node has compared what it knows with another member since its start. Until then it may have forgotten
+/// Whether this node has compared what it knows with other members since its start. Until then it may have forgotten
 /// what it has signed: its state may have been restored from a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comparison {
     /// Not yet. It has said that it is there at this time on the monotonic clock.
     Waiting(Option<Duration>),
-    /// The first exchange was at this time on the monotonic clock, and showed differences.
-    Begun(Duration),
+    /// The first exchange was at this time on the monotonic clock.
+    Begun(Duration, Agreeing),
     /// It has, or there is no other member.
     Done,
 }
 
+/// The address blocks of members that have shown that they know no more. One alone could be lying.
+type Agreeing = [Option<u32>; 2];
+
 impl Comparison {
+    /// Notes of a comparison with a member of this address block whether it has shown that nothing is missing here.
+    /// There are members in so many blocks.
+    fn compared(&mut self, block: u32, shows_all: bool, blocks: usize, now: Duration) {
+        let (begun, mut agreeing) = match *self {
+            Self::Waiting(_) => (now, Agreeing::default()),
+            Self::Begun(begun, agreeing) => (begun, agreeing),
+            Self::Done => return,
+        };
+        if shows_all && !agreeing.contains(&Some(block)) {
+            let count = agreeing.iter().flatten().count() + 1;
+            if count >= blocks.min(agreeing.len() + 1) {
+                *self = Self::Done;
+                return;
+            }
+            if let Some(place) = agreeing.iter_mut().find(|place| place.is_none()) {
+                *place = Some(block);
+            }
+        }
+        *self = Self::Begun(begun, agreeing);
+    }
+
     pub(super) fn is_done(self, now: Duration) -> bool {
         match self {
             Self::Waiting(announced) => announced.is_some_and(|at| now >= at + ALONE_AFTER),
-            Self::Begun(begun) => now >= begun + CAUGHT_UP_AFTER,
+            Self::Begun(begun, _) => now >= begun + CAUGHT_UP_AFTER,
             Self::Done => true,
         }
     }
@@ -199,6 +223,7 @@ impl Mesh {
         if self.leave_if_ended(now) {
             return;
         }
+        self.answer_accusers(now);
         if self.announcer.announces(now.monotonic) {
             self.announce(now);
         }
@@ -228,7 +253,7 @@ impl Mesh {
         let known = self.members.index();
         let opening = match self.comparison_since_start {
             Comparison::Done => known.opening(),
-            Comparison::Waiting(_) | Comparison::Begun(_) => known.opening_to_be_answered(),
+            Comparison::Waiting(_) | Comparison::Begun(..) => known.opening_to_be_answered(),
         };
         let compare = self.comparison(opening, now);
         for target in self.draw(ANNOUNCED, |_| true) {
@@ -344,7 +369,6 @@ impl Mesh {
         let topic = Topic::Accusation(accusation.value.subject, accusation.value.accuser);
         if self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
             self.rumors.add(topic, now.monotonic);
-            self.peers_version += 1;
             self.settle_lives(false, now);
         }
     }
@@ -373,7 +397,8 @@ impl Mesh {
         let (control, hash) = (member.way(&mut self.rng), *member.record.control());
         let asker = self.asker(&from.hash());
         if self.budget.may_answer(&asker, now.monotonic)
-            && let Some(own) = self.detector.on_request(hash, *from, number, now.monotonic, &mut self.rng)
+            && let Some(own) =
+                self.detector.on_request(hash, *from, asker, number, now.monotonic, &mut self.rng)
         {
             self.answer_for(&asker, &control, &Message::Ping(own, Gossip::default()), now);
         }
@@ -440,8 +465,9 @@ impl Mesh {
 
     pub(super) fn on_want(&mut self, from: &Destination, entries: Vec<Entry>, now: Now) {
         if self.members.is_member(&from.hash()) {
+            let asker = self.asker(&from.hash());
             for entry in entries {
-                self.rumors.want(*from, entry);
+                self.rumors.want(*from, asker, entry);
             }
             self.grant_wants(now);
         }
@@ -455,11 +481,10 @@ impl Mesh {
         let lot = self.rng.random();
         let mut outcome = self.members.index().compare(ranges, lot);
         self.is_behind = outcome.is_behind.unwrap_or(self.is_behind);
-        self.comparison_since_start = match self.comparison_since_start {
-            Comparison::Waiting(_) if !outcome.shows_all() => Comparison::Begun(now.monotonic),
-            Comparison::Begun(begun) if !outcome.shows_all() => Comparison::Begun(begun),
-            _ => Comparison::Done,
-        };
+        if let Some(block) = self.asker(&from.hash()) {
+            let (shows_all, blocks) = (outcome.shows_all(), self.members.blocks());
+            self.comparison_since_start.compared(block, shows_all, blocks, now.monotonic);
+        }
         if outcome.differs() {
             self.announcer.compare_again(now.monotonic);
         }
@@ -475,8 +500,9 @@ impl Mesh {
             outcome.wanted.into_iter().map(|mine| (mine, mine.record.max(mine.pulse).saturating_add(1)));
         self.ask_for(from, wanted.collect(), now);
         // One datagram more of each kind at most: what does not fit is found again the next time.
+        let asker = self.asker(&from.hash());
         for theirs in outcome.offered.into_iter().take(2 * MAX_ENTRIES) {
-            self.rumors.want(*from, theirs);
+            self.rumors.want(*from, asker, theirs);
         }
         self.grant_wants(now);
     }
@@ -596,7 +622,6 @@ impl Mesh {
                 self.note_awake(node);
             }
             self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
-            self.peers_version += 1;
             let share = self.members.get(&node).map(|member| self.members.share_of(member));
             if share.is_some_and(|share| self.rumors.is_passed_on(share, now.monotonic)) {
                 self.rumors.add(Topic::Pulse(node), now.monotonic);
@@ -637,7 +662,6 @@ impl Mesh {
         if !self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
             return;
         }
-        self.peers_version += 1;
         self.rumors.add(Topic::Accusation(subject, accuser), now.monotonic);
         if self.is_on_jury(&subject, sequence)
             && let Some(member) = self.members.get(&subject)
@@ -780,7 +804,6 @@ impl Mesh {
             self.repeat_grant(&node, now);
             if self.members.doubt(&node, now.monotonic) {
                 info!("a part of the network that did not answer is there again");
-                self.peers_version += 1;
                 continue;
             }
             // What others say of it is told to it, so that it can answer.
@@ -801,17 +824,17 @@ impl Mesh {
     fn grant_wants(&mut self, now: Now) {
         let mut in_vain = 0;
         while in_vain < self.rumors.askers() {
-            let Some((to, mut wants)) = self.rumors.next_wants() else { break };
-            if self.budget.may_answer(&self.asker(&to.hash()), now.monotonic) {
+            let Some((to, asker, mut wants)) = self.rumors.next_wants() else { break };
+            if self.budget.may_answer(&asker, now.monotonic) {
                 in_vain = 0;
                 let items = self.some_items(&mut wants);
                 if !items.is_empty() {
-                    self.reply(&to, &Message::news(items), now);
+                    self.answer_for(&asker, &to, &Message::news(items), now);
                 }
             } else {
                 in_vain += 1;
             }
-            self.rumors.put_back(to, wants);
+            self.rumors.put_back(to, asker, wants);
         }
     }
 
@@ -862,10 +885,11 @@ impl Mesh {
     }
 
     /// Sends what somebody has asked for, if it has not asked for too much.
-    fn answer_for(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
+    pub(super) fn answer_for(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
+        let as_control = self.is_as_control(message);
         let message = message.to_datagram(to);
         if self.budget.answers(asker, message.len(), now.monotonic) {
-            self.actions.push_back(Action::Send { to: *to, message, as_control: false });
+            self.actions.push_back(Action::Send { to: *to, message, as_control });
         } else {
             debug!(?asker, "no answer: more is asked than may be said");
         }

@@ -28,7 +28,7 @@ use rand::{Rng, RngExt as _};
 
 use super::certificates::{Certificates, Contest};
 use super::compare::{Entries, Index, Known, fingerprint, has_more, nothing, told};
-use super::endings::{Added, Ending, Endings, share_of_signer};
+use super::endings::{Added, Ending, Endings, place_of_signer};
 use super::verified::VerifiedRecord;
 
 /// Members that are remembered at most.
@@ -58,9 +58,16 @@ const SPLIT: usize = 8;
 /// Those that were accused within this time of each other fell silent together.
 const TOGETHER: Duration = Duration::from_secs(600);
 
+/// Between two looks at whether a part of the network was cut off: there may be ten thousand that are accused.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// For so long after a part of the network has come back no member of it is accused: until then what is said of it may be
 /// from before.
 const DOUBT: Duration = Duration::from_secs(300);
+
+/// Members that are looked for at one destination. Honest ones have theirs for themselves; that many liars share one must
+/// not make what comes from it cost more.
+const MAX_AT: usize = 4;
 
 /// How far a member's accusations are listened to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -123,6 +130,11 @@ impl Member {
     /// When it was last known to be there, Unix time in seconds.
     pub(super) fn last_seen(&self) -> Option<u64> {
         self.last_seen.map(NonZeroU64::get)
+    }
+
+    /// Whether it takes its control messages there.
+    pub(super) fn is_at(&self, control: &DestinationHash) -> bool {
+        self.record.controls().any(|own| own == *control)
     }
 
     /// It was there at this Unix time in seconds.
@@ -378,6 +390,8 @@ pub(super) struct Members {
     certificates: Certificates,
     own_chain: Option<Chain>,
     accusers: HashMap<NodeId, Accuser>,
+    /// When it is looked again at the earliest whether a part of the network was cut off.
+    doubt_at: Duration,
     /// Who accuses this node, of which of its words, and when that came.
     against_own: BTreeMap<NodeId, (u64, Duration)>,
     /// No member's WireGuard key has expired before, Unix time in seconds.
@@ -438,6 +452,11 @@ impl Members {
         place
     }
 
+    /// In how many address blocks there are other members.
+    pub(super) fn blocks(&self) -> usize {
+        self.shares.blocks.len()
+    }
+
     /// The address block to which a member belongs.
     pub(super) fn share_of(&self, member: &Member) -> u32 {
         self.subnet.share_of(member.record.ipv4())
@@ -445,7 +464,7 @@ impl Members {
 
     /// The address block of the signer of an ending; none for the founder.
     pub(super) fn share_of_signer(&self, ending: &Ending) -> Option<u32> {
-        share_of_signer(ending, &self.subnet)
+        place_of_signer(ending, &self.subnet).map(|place| place.block)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -821,11 +840,15 @@ impl Members {
     pub(super) fn doubt(&mut self, node: &NodeId, now: Duration) -> bool {
         let accused_since = |member: &Member| member.contact().accused_since;
         let Some(since) = self.get(node).and_then(accused_since) else { return false };
+        if now < self.doubt_at {
+            return false;
+        }
         let together = || {
             self.accused()
                 .filter(|member| accused_since(member).is_some_and(|other| other.abs_diff(since) <= TOGETHER))
         };
         if !self.are_cut_off(together()) {
+            self.doubt_at = now + LOOK_AGAIN;
             return false;
         }
         let together: Vec<NodeId> = together().map(Member::node).collect();
@@ -915,10 +938,10 @@ impl Members {
         self.at(control).next().is_some()
     }
 
-    /// Who takes its control messages there.
+    /// Who takes its control messages there; of many that say so only some.
     pub(super) fn at(&self, control: &DestinationHash) -> impl Iterator<Item = NodeId> {
         let there = self.by_control.of(start_of(control)).filter_map(|place| self.places.member(place));
-        there.filter(move |member| member.record.controls().any(|own| own == *control)).map(Member::node)
+        there.filter(move |member| member.is_at(control)).map(Member::node).take(MAX_AT)
     }
 
     /// Whether a member is there, as far as is known. `patience` is how long it may take to answer an accusation.
@@ -940,8 +963,9 @@ impl Members {
     }
 
     /// Notes for readers of events whose life is another than they were told. Of those who are accused it is
-    /// looked at if `all`.
-    pub(super) fn settle_lives(&mut self, all: bool, now: Duration, patience: Duration) {
+    /// looked at if `all`. Returns whether there is any.
+    pub(super) fn settle_lives(&mut self, all: bool, now: Duration, patience: Duration) -> bool {
+        let mut changed = false;
         let mut nodes = std::mem::take(&mut self.unsettled);
         if all {
             nodes.extend(&self.accused);
@@ -957,7 +981,9 @@ impl Members {
             if let Some(member) = self.get_mut(&node) {
                 member.contact_mut().told_life = Some(life).filter(|life| *life != meshd::Life::Present);
             }
+            changed = true;
         }
+        changed
     }
 
     /// What readers of events have not been told yet.
@@ -989,9 +1015,9 @@ impl Members {
 
 /// What of a record users are shown, and so are told of when it changes.
 fn shown(record: &VerifiedRecord) -> impl PartialEq {
-    let Record { name, wireguard, control, data, chain, .. } = &record.value;
+    let Record { name, control, data, chain, .. } = &record.value;
     let ranges = chain.last().map(|link| link.ranges.clone());
-    (name.clone(), record.ipv4(), ranges, wireguard.value.public_key(), **control, **data)
+    (name.clone(), record.ipv4(), ranges, record.wireguard_key(), **control, **data)
 }
 
 /// The beginning of a destination's hash.

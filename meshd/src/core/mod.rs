@@ -25,6 +25,7 @@ use std::time::Duration;
 use i2plan_ipc::api::keyd::{self, CreateInvite, ExtendMember};
 use i2plan_ipc::api::meshd::{JoinStep, What};
 use i2plan_ipc::api::{meshd, tund};
+use i2plan_ipc::rate::Bucket;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, IPV6_PREFIX, Ipv4Subnet, ipv6_of};
@@ -217,7 +218,7 @@ enum Pending {
     /// That another cannot be reached.
     Accusation(Accusation),
     /// The end of another's membership, for a user.
-    Revocation(Box<Revocation>, CommandId),
+    Revocation(Box<Revocation>, Option<CommandId>),
     /// That this node leaves its network, for a user.
     Resignation(CommandId),
     /// That `keyd` takes note of a statement, with this number if it is in this node's name.
@@ -237,10 +238,10 @@ impl Pending {
     fn command(&self) -> Option<CommandId> {
         match self {
             Self::Charter(_, wish) | Self::Invite { wish, .. } => Some(wish.command),
-            Self::Resignation(command)
-            | Self::Revocation(_, command)
-            | Self::Extension(command)
-            | Self::Recovery { command, .. } => Some(*command),
+            Self::Resignation(command) | Self::Extension(command) | Self::Recovery { command, .. } => {
+                Some(*command)
+            }
+            Self::Revocation(_, command) => *command,
             Self::WireGuard
             | Self::Record
             | Self::Pulse(_)
@@ -353,6 +354,10 @@ pub struct Mesh {
     own: Option<Signed<Record>>,
     /// The own last word, if that is newer than the record.
     own_pulse: Option<Signed<Pulse>>,
+    /// Enough say that this node is not there, and it has not answered yet.
+    is_accused: bool,
+    /// How often it has.
+    answers: Bucket,
     refresh: Refresh,
     /// The record that `keyd` is signing is out of date already.
     stale: bool,
@@ -412,6 +417,8 @@ impl Mesh {
             ingress: IngressLimits::new(),
             own: None,
             own_pulse: None,
+            is_accused: false,
+            answers: Bucket::default(),
             refresh: Refresh::Waiting,
             stale: false,
             rotate: false,
@@ -536,7 +543,7 @@ impl Mesh {
         let members = self.members.iter().filter(|member| {
             self.is_peer(member, now)
                 && !addresses.contains(&member.record.ipv4())
-                && keys.insert(member.record.value.wireguard.value.public_key())
+                && keys.insert(member.record.wireguard_key())
                 && addresses.insert(member.record.ipv4())
         });
         members
@@ -549,7 +556,7 @@ impl Mesh {
                 );
                 tund::Peer {
                     node: record.node,
-                    public_key: record.wireguard.value.public_key(),
+                    public_key: member.record.wireguard_key(),
                     endpoint: *record.data,
                     ipv4: Some(member.record.ipv4()),
                     ipv6: ipv6_of(&network, member.record.ipv4()),
@@ -605,7 +612,9 @@ impl Mesh {
     }
 
     fn settle_lives(&mut self, all: bool, now: Now) {
-        self.members.settle_lives(all, now.monotonic, self.settings.patience());
+        if self.members.settle_lives(all, now.monotonic, self.settings.patience()) {
+            self.peers_version += 1;
+        }
     }
 
     /// The state could not be saved, so the turn's actions were not carried out. Saving is tried again with the
@@ -915,7 +924,7 @@ impl Mesh {
             && let Ok(invite) = id.parse()
         {
             let target = Target::Invite(membership.chain.clone(), invite);
-            return self.sign_revocation(target, command, now);
+            return self.sign_revocation(target, Some(command), now);
         }
         self.answer(command, result.map(meshd::Reply::InviteRevoked));
     }
@@ -1267,8 +1276,7 @@ impl Mesh {
         }
     }
 
-    /// The addresses of the members that say that a control destination is theirs. It is not proven to be, so there may
-    /// be several; what is refused at the expense of one must be tried at that of the next.
+    /// The addresses of the members that take control messages at a destination. Several may share one; what is refused at the expense of one must be tried at that of the next.
     fn places_at(&self, control: &DestinationHash) -> Vec<Place> {
         let Some(membership) = &self.membership else { return Vec::new() };
         let subnet = membership.charter.value.subnet;
@@ -1455,8 +1463,11 @@ impl Mesh {
                     self.end_join(Err(error));
                 }
             }
-            Pending::Resignation(command) | Pending::Revocation(_, command) | Pending::Extension(command) => {
-                self.answer(command, Err(error))
+            Pending::Resignation(command) | Pending::Extension(command) => self.answer(command, Err(error)),
+            Pending::Revocation(_, command) => {
+                if let Some(command) = command {
+                    self.answer(command, Err(error));
+                }
             }
             Pending::Recovery { command, .. } => {
                 self.recovering.clear();
@@ -1485,12 +1496,17 @@ impl Mesh {
         self.actions.push_back(Action::Ask(ticket, Box::new(request)));
     }
 
-    fn send(&mut self, to: &Destination, message: &Message, now: Now) {
-        let as_control = match message {
+    /// Whether a message comes from the control destination, even if there is a substitute.
+    fn is_as_control(&self, message: &Message) -> bool {
+        match message {
             Message::JoinReply(_) => true,
             Message::JoinRequest(request) => request.body.value.control == self.inbox.hash,
             _ => false,
-        };
+        }
+    }
+
+    fn send(&mut self, to: &Destination, message: &Message, now: Now) {
+        let as_control = self.is_as_control(message);
         let message = message.to_datagram(to);
         self.budget.charge(message.len(), now.monotonic);
         self.actions.push_back(Action::Send { to: *to, message, as_control });

@@ -5,6 +5,7 @@ use std::time::Duration;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::What;
 use i2plan_ipc::api::{keyd, meshd};
+use i2plan_ipc::rate::Quota;
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::message::{Entry, Item};
 use i2plan_proto::pulse::{Life, Pulse};
@@ -21,6 +22,10 @@ pub(super) const ROTATE_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How often the own record is signed anew, so that members can tell a living record from an old one.
 const REFRESH_EVERY: Duration = Duration::from_secs(12 * 3600);
+
+/// How often this node answers that others could not reach it: no oftener than the others pass on what changes. Two liars
+/// could have it sign, save and tell answers without end.
+const ANSWERS: Quota = Quota::every(Duration::from_secs(15), 4);
 
 /// What a pulse that `keyd` signs is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +117,7 @@ impl Mesh {
         self.members.set_own(Entry { node, record: sequence, pulse: 0, ended: false });
         self.own = Some(record);
         self.own_pulse = None;
+        self.is_accused = false;
         self.announcer.news(now.monotonic);
         if self.joining.is_some()
             && let Some(network) = self.network_status(now)
@@ -133,12 +139,20 @@ impl Mesh {
         let signing = matches!(self.refresh, Refresh::Running)
             || self.pending.values().any(|pending| matches!(pending, Pending::Pulse(..)));
         let Some(word) = self.own_word().filter(|word| !signing && *word <= accused) else { return };
-        if !self.members.accuse_own(accuser, accused, word, now.monotonic) {
-            return;
+        if self.members.accuse_own(accuser, accused, word, now.monotonic) {
+            self.is_accused = true;
+            self.answer_accusers(now);
         }
-        // Whoever it is that wonders hears it first, and so do all others.
-        debug!("others could not reach this node: it says that it is there");
-        self.sign_pulse(Life::Present, Farewell::No);
+    }
+
+    /// Says that this node is there, if enough say that it is not, and it has not said so too often.
+    pub(super) fn answer_accusers(&mut self, now: Now) {
+        if self.is_accused && self.answers.try_take(ANSWERS, now.monotonic) {
+            self.is_accused = false;
+            // Whoever it is that wonders hears it first, and so do all others.
+            debug!("others could not reach this node: it says that it is there");
+            self.sign_pulse(Life::Present, Farewell::No);
+        }
     }
 
     /// Has a word on this node's own life signed. False if it is in no network.

@@ -149,7 +149,7 @@ impl Mesh {
             ipv4: member.record.ipv4(),
             ipv6: ipv6_of(&record.network(), member.record.ipv4()),
             ranges: self.ranges_of(member),
-            public_key: data_encoding::BASE64.encode(&record.wireguard.value.public_key()),
+            public_key: data_encoding::BASE64.encode(&member.record.wireguard_key()),
             endpoint: record.data.hash().b32(),
             depth: record.chain.depth() as u64,
             inviters: record.chain.ancestors().map(ToString::to_string).collect(),

@@ -188,38 +188,45 @@ struct Newcomers {
 /// What members have asked for, each in turn.
 #[derive(Debug, Default)]
 struct Wants {
-    askers: VecDeque<(Destination, VecDeque<Entry>)>,
+    askers: VecDeque<(Destination, Asker, VecDeque<Entry>)>,
     count: usize,
 }
 
 impl Wants {
-    /// Where there is no room, whoever has asked for most loses the last of it.
-    fn add(&mut self, to: Destination, entry: Entry) {
-        match self.askers.iter_mut().find(|(asker, _)| *asker == to) {
-            Some((_, entries)) if entries.contains(&entry) => return,
-            Some((_, entries)) => entries.push_back(entry),
-            None => self.askers.push_back((to, VecDeque::from([entry]))),
+    /// Where there is no room, whoever has asked for most loses the last of it, in the address block that has.
+    fn add(&mut self, to: Destination, block: Asker, entry: Entry) {
+        match self.askers.iter_mut().find(|(asker, ..)| *asker == to) {
+            Some((.., entries)) if entries.contains(&entry) => return,
+            Some((.., entries)) => entries.push_back(entry),
+            None => self.askers.push_back((to, block, VecDeque::from([entry]))),
         }
         self.count += 1;
-        if self.count > MAX_WANTS
-            && let Some((_, entries)) = self.askers.iter_mut().max_by_key(|(_, entries)| entries.len())
-        {
+        if self.count <= MAX_WANTS {
+            return;
+        }
+        let mut blocks: BTreeMap<Asker, usize> = BTreeMap::new();
+        for (_, block, entries) in &self.askers {
+            *blocks.entry(*block).or_default() += entries.len();
+        }
+        let fullest = blocks.into_iter().max_by_key(|(_, count)| *count).map(|(block, _)| block);
+        let there = self.askers.iter_mut().filter(|(_, block, _)| Some(*block) == fullest);
+        if let Some((.., entries)) = there.max_by_key(|(.., entries)| entries.len()) {
             entries.pop_back();
             self.count -= 1;
-            self.askers.retain(|(_, entries)| !entries.is_empty());
+            self.askers.retain(|(.., entries)| !entries.is_empty());
         }
     }
 
-    fn next(&mut self) -> Option<(Destination, VecDeque<Entry>)> {
+    fn next(&mut self) -> Option<(Destination, Asker, VecDeque<Entry>)> {
         let next = self.askers.pop_front();
-        self.count -= next.as_ref().map_or(0, |(_, entries)| entries.len());
+        self.count -= next.as_ref().map_or(0, |(.., entries)| entries.len());
         next
     }
 
-    fn put_back(&mut self, to: Destination, entries: VecDeque<Entry>) {
+    fn put_back(&mut self, to: Destination, block: Asker, entries: VecDeque<Entry>) {
         if !entries.is_empty() {
             self.count += entries.len();
-            self.askers.push_back((to, entries));
+            self.askers.push_back((to, block, entries));
         }
     }
 }
@@ -371,12 +378,12 @@ impl Rumors {
     }
 
     /// A member has asked for what is newer than this.
-    pub(super) fn want(&mut self, to: Destination, entry: Entry) {
-        self.wants.add(to, entry);
+    pub(super) fn want(&mut self, to: Destination, block: Asker, entry: Entry) {
+        self.wants.add(to, block, entry);
     }
 
     /// The wishes of the member whose turn it is.
-    pub(super) fn next_wants(&mut self) -> Option<(Destination, VecDeque<Entry>)> {
+    pub(super) fn next_wants(&mut self) -> Option<(Destination, Asker, VecDeque<Entry>)> {
         self.wants.next()
     }
 
@@ -386,8 +393,8 @@ impl Rumors {
     }
 
     /// These were not granted yet. Others come first now.
-    pub(super) fn put_back(&mut self, to: Destination, entries: VecDeque<Entry>) {
-        self.wants.put_back(to, entries);
+    pub(super) fn put_back(&mut self, to: Destination, block: Asker, entries: VecDeque<Entry>) {
+        self.wants.put_back(to, block, entries);
     }
 
     /// Whether to ask a member for what it has of a node, up to this word. It is taken to be asked then.
@@ -602,16 +609,16 @@ mod tests {
             node[..2].copy_from_slice(&number.to_be_bytes());
             Entry { node: NodeId(node), record: 0, pulse: 0, ended: false }
         };
-        (0..1000).for_each(|number| wants.add(asker(1), entry(number)));
-        (0..20).for_each(|number| wants.add(asker(2), entry(number)));
-        wants.add(asker(2), entry(0));
-        let (first, greedy) = wants.next().unwrap();
+        (0..1000).for_each(|number| wants.add(asker(1), Some(16), entry(number)));
+        (0..20).for_each(|number| wants.add(asker(2), Some(16), entry(number)));
+        wants.add(asker(2), Some(16), entry(0));
+        let (first, block, greedy) = wants.next().unwrap();
         assert_eq!((first, greedy.len()), (asker(1), MAX_WANTS - 20));
-        wants.put_back(first, greedy);
-        let (second, modest) = wants.next().unwrap();
+        wants.put_back(first, block, greedy);
+        let (second, block, modest) = wants.next().unwrap();
         assert_eq!((second, modest.len(), wants.count), (asker(2), 20, MAX_WANTS - 20));
-        wants.put_back(second, VecDeque::new());
-        assert_eq!(wants.next().map(|(to, _)| to), Some(asker(1)));
+        wants.put_back(second, block, VecDeque::new());
+        assert_eq!(wants.next().map(|(to, ..)| to), Some(asker(1)));
         assert_eq!((wants.next(), wants.count), (None, 0));
     }
 

@@ -1919,6 +1919,8 @@ mod attacks {
     use super::*;
     use crate::core::endings::Ending;
 
+    mod coalition;
+
     fn signed<T: Signable>(value: T, key: &SigningKey) -> Signed<T> {
         let signature = value.sign(key);
         Signed { value, signature }

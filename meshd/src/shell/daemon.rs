@@ -66,6 +66,9 @@ const KEYD_RETRY: Duration = Duration::from_millis(500);
 /// How often peers are looked at anew, because their certificates may have run out.
 const PEERS_EVERY: Duration = Duration::from_secs(60);
 
+/// How often the peers are looked at, at most, however often something changes: there may be ten thousand.
+const PEERS_AT_MOST_EVERY: Duration = Duration::from_millis(250);
+
 /// How long members may speak without shaking hands, the first time.
 const DATA_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -314,7 +317,7 @@ impl Daemon {
                 self.control_deafness.wake_at(),
                 self.substitute.as_ref().map(|substitute| substitute.until),
             ];
-            let soonest = self.started.elapsed() + PEERS_EVERY;
+            let soonest = self.started.elapsed() + self.until_peers();
             let wake = times.into_iter().flatten().min().map_or(soonest, |at| at.min(soonest));
             let wake = tokio::time::Instant::from_std(self.started + wake.max(self.started.elapsed()));
             tokio::select! {
@@ -742,6 +745,14 @@ impl Daemon {
         }
     }
 
+    /// When the peers are to be looked at next.
+    fn until_peers(&self) -> Duration {
+        let Some(mesh) = &self.mesh else { return PEERS_EVERY };
+        let is_new = self.peers_version != Some(mesh.peers_version());
+        let every = if is_new { PEERS_AT_MOST_EVERY } else { PEERS_EVERY };
+        every.saturating_sub(self.peers_at.elapsed())
+    }
+
     fn adjust_tunnel(&mut self) {
         let now = self.now();
         let Some(mesh) = &mut self.mesh else { return };
@@ -756,10 +767,10 @@ impl Daemon {
                 let _ = self.awake.try_send(called);
             }
         }
-        let stale = self.peers_at.elapsed() >= PEERS_EVERY;
-        if self.peers_version == Some(mesh.peers_version()) && !stale {
+        if !self.until_peers().is_zero() {
             return;
         }
+        let Some(mesh) = &self.mesh else { return };
         let (interface, peers) = (mesh.interface().zip(mesh.epoch()), mesh.peers(now));
         let limits = tund::Limits { tunnels: mesh.max_peers(), drain: self.config.current().drain_timeout };
         self.peers_version = Some(mesh.peers_version());
