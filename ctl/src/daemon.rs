@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use i2plan_ipc::Node;
 use i2plan_ipc::client::ClientError;
+use i2plan_ipc::daemon::trusted;
 use i2plan_ipc::version::Version;
 use nix::unistd::{Gid, Group, Uid, User};
 
@@ -34,7 +35,7 @@ pub fn socket_path(socket: Option<&Path>) -> PathBuf {
 /// The socket of the node that runs here, unless one is named.
 #[must_use]
 pub fn default_socket() -> PathBuf {
-    let home = std::env::home_dir().map(|home| home.join(USER_SOCKET));
+    let home = trusted::home().map(|home| home.join(USER_SOCKET));
     choose_socket(SYSTEM_SOCKET.into(), home, |path| path.symlink_metadata().is_ok())
 }
 

@@ -522,6 +522,89 @@ fn a_log_file_that_cannot_be_written_is_an_error_that_names_it() {
     assert!(stderr(&output).contains("cannot write the log file /nonexistent/log: "), "{}", stderr(&output));
 }
 
+/// A directory of another user's.
+fn of_another(dir: &TempDir) -> PathBuf {
+    let theirs = dir.path().join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(MESHD), Some(MESHD)).unwrap();
+    theirs
+}
+
+#[test]
+fn a_log_file_that_another_user_can_replace_is_refused() {
+    let dir = install(WAIT, WAIT, WAIT);
+    let theirs = of_another(&dir);
+    std::os::unix::fs::symlink(dir.path().join("target"), theirs.join("link")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.path().join("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    let whose = format!("{} belongs to user {MESHD}", theirs.display());
+    for (file, why) in [
+        (theirs.join("link"), whose.as_str()),
+        (theirs.join("log"), &whose),
+        // The start does not wait for who reads it.
+        (dir.path().join("fifo"), "is a named pipe, and must be a regular file"),
+    ] {
+        let mut child = up(&dir).arg("--log-file").arg(&file).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("it is refused", || child.try_wait().unwrap().is_some());
+        let output = child.wait_with_output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("cannot write the log file {}: ", file.display())), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+    assert!(!dir.path().join("target").exists() && !theirs.join("log").exists());
+}
+
+#[test]
+fn a_link_in_the_place_of_the_log_file_is_not_followed_at_a_hangup() {
+    let dir = install(WAIT, HEARS, WAIT);
+    let [log, old, target] = ["log", "log.1", "target"].map(|name| dir.path().join(name));
+    let node = Node::start_with(dir, &["--log-file", log.to_str().unwrap()]);
+    wait_for_line(&log, "report ready");
+    std::fs::rename(&log, &old).unwrap();
+    std::os::unix::fs::symlink(&target, &log).unwrap();
+    node.signal(Signal::SIGHUP);
+    let text = wait_for_line(&old, "i2planctl: SIGHUP came: the log file cannot be opened again");
+    assert!(text.contains("log is a symbolic link"), "{text}");
+    wait_for_line(&old, "report again");
+    assert!(!target.exists());
+}
+
+#[test]
+fn the_configuration_of_another_user_is_not_read() {
+    let dir = install(WAIT, WAIT, WAIT);
+    let theirs = of_another(&dir);
+    let config = theirs.join(".i2plan/config.toml");
+    std::fs::create_dir(config.parent().unwrap()).unwrap();
+    std::fs::write(&config, "of another user").unwrap();
+    // As after `sudo -E`.
+    let i2planctl = dir.path().join("i2planctl");
+    let check = |args: &[&str]| {
+        command(&i2planctl).env("HOME", &theirs).args(["config", "check"]).args(args).output().unwrap()
+    };
+    let output = check(&[]);
+    assert!(!format!("{output:?}").contains("theirs"), "{}", stderr(&output));
+
+    let output = check(&[config.to_str().unwrap()]);
+    let why = format!("{} belongs to user {MESHD}, who could change it: `chown 0 ", theirs.display());
+    assert!(stderr(&output).contains(&why), "{}", stderr(&output));
+    let output = up(&dir).arg("--config").arg(&config).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&why), "{}", stderr(&output));
+
+    let open = dir.path().join("open.toml");
+    std::fs::write(&open, "").unwrap();
+    std::fs::set_permissions(&open, Permissions::from_mode(0o664)).unwrap();
+    let output = check(&[open.to_str().unwrap()]);
+    assert!(stderr(&output).contains(&format!("`chmod go-w {}`", open.display())), "{}", stderr(&output));
+}
+
 #[test]
 fn a_second_signal_ends_a_daemon_that_does_not_stop() {
     let stubborn = "trap '' TERM\necho 'report deaf' >&2\nexec sleep 1000\n";

@@ -1,13 +1,14 @@
 //! The log file: where lines go in place of a terminal or journal.
 //!
 //! The daemons cannot open it, being other users behind walls. The supervisor opens it, again after it was moved away
-//! (SIGHUP).
+//! (SIGHUP), where nobody but root can have put another in its place ([`trusted::append`]).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use i2plan_ipc::daemon::trusted::{self, Untrusted};
 
 use super::relay::Sink;
 use crate::failure::Failure;
@@ -35,9 +36,12 @@ impl LogFile {
     /// If it cannot be opened.
     pub fn open(path: &Path) -> Result<(Self, LogSink), Failure> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let file = open(&path).map_err(|error| {
+        let file = trusted::append(&path).map_err(|error| {
             Failure::invalid(format!("cannot write the log file {}: {error}", path.display()))
-                .with_hint("name another with --log-file or I2PLAN_LOG_FILE; its directory must exist")
+                .with_hint(
+                    "name another with --log-file or I2PLAN_LOG_FILE: its directory must exist, and only root may be \
+                     able to write to it and to those above",
+                )
         })?;
         let next = Arc::default();
         Ok((Self { path, next: Arc::clone(&next) }, LogSink { file, next, failing: false }))
@@ -47,8 +51,8 @@ impl LogFile {
     ///
     /// # Errors
     /// If it cannot be opened: the one before goes on being used.
-    pub fn reopen(&self) -> io::Result<()> {
-        let file = open(&self.path)?;
+    pub fn reopen(&self) -> Result<(), Untrusted> {
+        let file = trusted::append(&self.path)?;
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         Ok(())
     }
@@ -68,8 +72,4 @@ impl Sink for LogSink {
         }
         self.failing = result.is_err();
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }

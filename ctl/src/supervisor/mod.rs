@@ -90,7 +90,7 @@ pub async fn run(node: &Node, events: &Events, log: Option<&LogFile>) -> Result<
             signal = signals.next() => match signal {
                 Received::Hangup => {
                     let reopened = log.map_or(Ok(()), LogFile::reopen);
-                    let error = reopened.err().map(|error| format!("cannot open the log file: {error}"));
+                    let error = reopened.err().map(|error| format!("the log file cannot be opened again, and the old one is used: {error}"));
                     events.tell(&Event::Reloading { error });
                     hangup.send_replace(());
                 }
