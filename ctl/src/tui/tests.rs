@@ -36,7 +36,7 @@ const NAMES: [&str; 7] = [
     "東京のノード",
     "שרת-הבית",
     "👩‍👩‍👧‍👦 family 🏠",
-    "evil\x1b]0;x\x07\u{202e}\u{200b}\u{ad}\r\nname\u{85}",
+    "evil\x1b]0;x\x07\u{202e}\r\nname\u{85}",
     "",
 ];
 
