@@ -562,6 +562,18 @@ fn a_log_file_that_another_user_can_replace_is_refused() {
 }
 
 #[test]
+fn state_and_sockets_are_kept_where_no_other_user_can_replace_them() {
+    let dir = install(WAIT, WAIT, WAIT);
+    let theirs = of_another(&dir);
+    let output = up_with_sockets_in(&dir, "theirs/deep/below").output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("below cannot be used (--runtime-dir): "), "{said}");
+    assert!(said.contains(&format!("{} belongs to user {MESHD}", theirs.display())), "{said}");
+    assert!(!theirs.join("deep").exists());
+}
+
+#[test]
 fn a_link_in_the_place_of_the_log_file_is_not_followed_at_a_hangup() {
     let dir = install(WAIT, HEARS, WAIT);
     let [log, old, target] = ["log", "log.1", "target"].map(|name| dir.path().join(name));

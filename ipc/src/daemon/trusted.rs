@@ -141,6 +141,15 @@ pub fn append(path: &Path) -> Result<File, Untrusted> {
     Ok(file)
 }
 
+/// Checks that nobody but root and the own user can put anything in the place of what is in a directory.
+///
+/// # Errors
+/// [`Untrusted`].
+pub fn directory(path: &Path) -> Result<(), Untrusted> {
+    let (path, found) = resolve(path)?;
+    check_directory(&path, &found)
+}
+
 /// Returns the home directory whose files count: `HOME`, except for root, who may have been left that of another user
 /// (`sudo -E`) and then has the one of the user database.
 #[must_use]
