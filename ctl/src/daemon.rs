@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use i2plan_ipc::Node;
 use i2plan_ipc::client::ClientError;
+use i2plan_ipc::daemon::trusted;
 use i2plan_ipc::version::Version;
 use nix::unistd::{Gid, Group, Uid, User};
 
@@ -34,7 +35,7 @@ pub fn socket_path(socket: Option<&Path>) -> PathBuf {
 /// The socket of the node that runs here, unless one is named.
 #[must_use]
 pub fn default_socket() -> PathBuf {
-    let home = std::env::home_dir().map(|home| home.join(USER_SOCKET));
+    let home = trusted::home().map(|home| home.join(USER_SOCKET));
     choose_socket(SYSTEM_SOCKET.into(), home, |path| path.symlink_metadata().is_ok())
 }
 
@@ -51,6 +52,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Connect { path, source } => explain_connect(&path, &source),
+            ClientError::Stranger { path, owner, .. } => explain_stranger(&path, owner),
             ClientError::Broken { .. } => Failure::new(Kind::Unreachable, error.to_string()).with_hint(
                 "the daemon may just have been restarted: try again; if that does not help, see its log",
             ),
@@ -102,6 +104,20 @@ pub fn explain_connect(path: &Path, error: &io::Error) -> Failure {
         _ => Failure::new(Kind::Unreachable, format!("cannot connect to {shown}: {error}"))
             .with_hint("name the node's control socket with --socket or I2PLAN_SOCKET"),
     }
+}
+
+/// What to tell a user whose words another user would have heard.
+fn explain_stranger(path: &Path, owner: u32) -> Failure {
+    let user = User::from_uid(Uid::from_raw(owner)).ok().flatten();
+    let name = user.map_or_else(|| owner.to_string(), |user| user.name);
+    let shown = path.display();
+    Failure::new(
+        Kind::Denied,
+        format!("the user {name} ({owner}) listens on {shown}, and no daemon of i2plan: nothing was sent there"),
+    )
+    .with_hint(format!(
+        "name the node's socket with --socket, or unset I2PLAN_SOCKET; if the node is that user's own, run this as {name}"
+    ))
 }
 
 /// Who may open the socket, going by its group and mode.

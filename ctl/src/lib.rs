@@ -11,6 +11,7 @@
 //! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node; on Linux alone.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -52,8 +53,12 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         Ok(Parsed::Print(text)) => output::print(&text).map(done),
         Ok(Parsed::Version) => commands::version::run(json).map(done),
         Ok(Parsed::Misused(error)) => {
-            // clap writes to standard error, in colour where that is a terminal.
-            let _ = error.print();
+            // clap writes to standard error, in colour where that is a terminal, and repeats arguments as they are.
+            let plain = error.render().to_string();
+            match output::lines(&plain) {
+                Cow::Borrowed(_) => drop(error.print()),
+                Cow::Owned(cleaned) => output::note(cleaned.trim_end()),
+            }
             return ExitCode::from(failure::USAGE);
         }
         Err(failure) => Err(failure),

@@ -405,6 +405,70 @@ impl Setup {
     }
 }
 
+/// In which process of this program another user listens, and where.
+const LISTEN: &str = "TEST_LISTEN_AT";
+
+#[test]
+#[ignore = "no test: the next one runs it as another user"]
+fn somebody_who_listens() {
+    let Some(path) = std::env::var_os(LISTEN) else { return };
+    let listener = StdListener::bind(path).unwrap();
+    println!("listening");
+    for stream in listener.incoming() {
+        let mut text = Vec::new();
+        let _ = stream.unwrap().read_to_end(&mut text);
+        println!("heard {}", text.len());
+    }
+}
+
+#[test]
+fn nothing_is_said_to_a_socket_of_another_user() {
+    need_root();
+    let setup = Setup::empty();
+    let (theirs, helper) = (setup.dir.path().join("theirs"), setup.dir.path().join("helper"));
+    let run = theirs.join(".i2plan/run");
+    std::fs::create_dir_all(&run).unwrap();
+    for directory in [&theirs, &run] {
+        std::os::unix::fs::chown(directory, Some(54_999), Some(54_999)).unwrap();
+    }
+    common::copy_executable(&std::env::current_exe().unwrap(), &helper);
+    for name in ["meshd.sock", "rpc.sock"] {
+        let socket = run.join(name);
+        let mut listener = std::process::Command::new(&helper)
+            .args(["--exact", "somebody_who_listens", "--ignored", "--nocapture"])
+            .env(LISTEN, &socket)
+            .uid(54_999)
+            .gid(54_999)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(listener.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line == "listening"));
+        let args: &[&str] = if name == "rpc.sock" { &["rpc", "status"] } else { &["join"] };
+        let mut child = command(PROGRAM)
+            .args(args)
+            .env("I2PLAN_SOCKET", &socket)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdin.take().unwrap().write_all(setup.code.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(4), "{said}");
+        let expected =
+            format!("error: the user 54999 (54999) listens on {}, and no daemon", socket.display());
+        assert!(said.starts_with(&expected) && said.contains("unset I2PLAN_SOCKET"), "{said}");
+        assert_eq!(lines.next().unwrap(), "heard 0");
+        listener.kill().unwrap();
+        listener.wait().unwrap();
+    }
+
+    // As after `sudo -E`: the home directory of another user is none of root's.
+    let output = command(PROGRAM).arg("status").env("HOME", &theirs).output().unwrap();
+    assert!(!stderr(&output).contains("theirs"), "{}", stderr(&output));
+}
+
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {}", stdout(output)))
 }

@@ -1,7 +1,7 @@
 //! `i2planctl up` with small scripts in the daemons' places.
 //!
-//! A script tells what it finds on standard error and then waits for its end. All share one pipe: its end is
-//! the proof that every one of them is gone.
+//! A script tells what it finds on standard error and then waits for its end. The supervisor copies it, and ends after
+//! all of them.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
@@ -9,7 +9,7 @@
 mod common;
 
 use std::fs::Permissions;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use common::{command, copy_executable, copy_program, need_root, open_dir, stderr};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pty_process::blocking::Pty;
 use tempfile::TempDir;
 
 const KEYD: u32 = 54_321;
@@ -125,15 +126,7 @@ impl Node {
 
     fn run(dir: TempDir, mut up: Command) -> Self {
         let mut child = up.stderr(Stdio::piped()).spawn().unwrap();
-        let (sender, lines) = channel();
-        let pipe = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in pipe.lines() {
-                if sender.send(line.unwrap()).is_err() {
-                    break;
-                }
-            }
-        });
+        let lines = lines_of(child.stderr.take().unwrap());
         Self { dir, child, lines }
     }
 
@@ -175,6 +168,43 @@ impl Node {
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("somebody lives on: {lines:?}"),
             }
         }
+    }
+}
+
+/// The lines that come out of a pipe or a terminal.
+fn lines_of(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        // Linux ends a terminal that nobody has open any more with an error.
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if sender.send(line.trim_end_matches('\r').to_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// Starts a program on a terminal of its own.
+fn on_terminal(command: &Command) -> (Pty, Child) {
+    let (pty, pts) = pty_process::blocking::open().unwrap();
+    pty.resize(pty_process::Size::new(24, 200)).unwrap();
+    let mut inner = pty_process::blocking::Command::new(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        inner = match value {
+            Some(value) => inner.env(name, value),
+            None => inner.env_remove(name),
+        };
+    }
+    (pty, inner.spawn(pts).unwrap())
+}
+
+/// Waits until something is so.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -453,15 +483,12 @@ fn hangup_has_meshd_read_its_configuration_and_nobody_else() {
 
 /// Waits until a file has such a line.
 fn wait_for_line(path: &std::path::Path, start: &str) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        if text.lines().any(|line| line.starts_with(start)) {
-            return text;
-        }
-        assert!(Instant::now() < deadline, "no line starts with {start:?}: {text}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut text = String::new();
+    wait_until(start, || {
+        text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().any(|line| line.starts_with(start))
+    });
+    text
 }
 
 #[test]
@@ -495,6 +522,101 @@ fn a_log_file_that_cannot_be_written_is_an_error_that_names_it() {
     assert!(stderr(&output).contains("cannot write the log file /nonexistent/log: "), "{}", stderr(&output));
 }
 
+/// A directory of another user's.
+fn of_another(dir: &TempDir) -> PathBuf {
+    let theirs = dir.path().join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(MESHD), Some(MESHD)).unwrap();
+    theirs
+}
+
+#[test]
+fn a_log_file_that_another_user_can_replace_is_refused() {
+    let dir = install(WAIT, WAIT, WAIT);
+    let theirs = of_another(&dir);
+    std::os::unix::fs::symlink(dir.path().join("target"), theirs.join("link")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.path().join("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    let whose = format!("{} belongs to user {MESHD}", theirs.display());
+    for (file, why) in [
+        (theirs.join("link"), whose.as_str()),
+        (theirs.join("log"), &whose),
+        // The start does not wait for who reads it.
+        (dir.path().join("fifo"), "is a named pipe, and must be a regular file"),
+    ] {
+        let mut child = up(&dir).arg("--log-file").arg(&file).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("it is refused", || child.try_wait().unwrap().is_some());
+        let output = child.wait_with_output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("cannot write the log file {}: ", file.display())), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+    assert!(!dir.path().join("target").exists() && !theirs.join("log").exists());
+}
+
+#[test]
+fn state_and_sockets_are_kept_where_no_other_user_can_replace_them() {
+    let dir = install(WAIT, WAIT, WAIT);
+    let theirs = of_another(&dir);
+    let output = up_with_sockets_in(&dir, "theirs/deep/below").output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("below cannot be used (--runtime-dir): "), "{said}");
+    assert!(said.contains(&format!("{} belongs to user {MESHD}", theirs.display())), "{said}");
+    assert!(!theirs.join("deep").exists());
+}
+
+#[test]
+fn a_link_in_the_place_of_the_log_file_is_not_followed_at_a_hangup() {
+    let dir = install(WAIT, HEARS, WAIT);
+    let [log, old, target] = ["log", "log.1", "target"].map(|name| dir.path().join(name));
+    let node = Node::start_with(dir, &["--log-file", log.to_str().unwrap()]);
+    wait_for_line(&log, "report ready");
+    std::fs::rename(&log, &old).unwrap();
+    std::os::unix::fs::symlink(&target, &log).unwrap();
+    node.signal(Signal::SIGHUP);
+    let text = wait_for_line(&old, "i2planctl: SIGHUP came: the log file cannot be opened again");
+    assert!(text.contains("log is a symbolic link"), "{text}");
+    wait_for_line(&old, "report again");
+    assert!(!target.exists());
+}
+
+#[test]
+fn the_configuration_of_another_user_is_not_read() {
+    let dir = install(WAIT, WAIT, WAIT);
+    let theirs = of_another(&dir);
+    let config = theirs.join(".i2plan/config.toml");
+    std::fs::create_dir(config.parent().unwrap()).unwrap();
+    std::fs::write(&config, "of another user").unwrap();
+    // As after `sudo -E`.
+    let i2planctl = dir.path().join("i2planctl");
+    let check = |args: &[&str]| {
+        command(&i2planctl).env("HOME", &theirs).args(["config", "check"]).args(args).output().unwrap()
+    };
+    let output = check(&[]);
+    assert!(!format!("{output:?}").contains("theirs"), "{}", stderr(&output));
+
+    let output = check(&[config.to_str().unwrap()]);
+    let why = format!("{} belongs to user {MESHD}, who could change it: `chown 0 ", theirs.display());
+    assert!(stderr(&output).contains(&why), "{}", stderr(&output));
+    let output = up(&dir).arg("--config").arg(&config).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&why), "{}", stderr(&output));
+
+    let open = dir.path().join("open.toml");
+    std::fs::write(&open, "").unwrap();
+    std::fs::set_permissions(&open, Permissions::from_mode(0o664)).unwrap();
+    let output = check(&[open.to_str().unwrap()]);
+    assert!(stderr(&output).contains(&format!("`chmod go-w {}`", open.display())), "{}", stderr(&output));
+}
+
 #[test]
 fn a_second_signal_ends_a_daemon_that_does_not_stop() {
     let stubborn = "trap '' TERM\necho 'report deaf' >&2\nexec sleep 1000\n";
@@ -510,10 +632,12 @@ fn a_second_signal_ends_a_daemon_that_does_not_stop() {
 #[test]
 fn daemons_do_not_outlive_a_supervisor_that_is_killed() {
     let mut node = Node::start(install(WAIT, WAIT, WAIT));
-    node.reports();
+    let reports = node.reports();
     node.child.kill().unwrap();
     node.child.wait().unwrap();
-    node.rest();
+    for report in reports {
+        wait_until(&report, || kill(pid_in(&report), None).is_err());
+    }
     // What it left behind is no obstacle.
     let dir = std::mem::replace(&mut node.dir, open_dir());
     let next = Node::start(dir);
@@ -544,6 +668,59 @@ fn a_daemon_that_its_user_cannot_execute_is_named() {
     let lines = node.rest();
     assert_eq!(node.child.wait().unwrap().code(), Some(1));
     assert!(lines.iter().any(|line| line.starts_with("error: user 54321 cannot execute ")), "{lines:?}");
+}
+
+/// Tells what its standard descriptors are, whether it can read from what it prints to, and whether it has a terminal.
+const TERMINALS: &str = r#"
+exec 5>&2
+for fd in 0 1 2; do kinds="$kinds $(readlink /proc/$$/fd/$fd | cut -d: -f1)"; done
+line="terminals $name:$kinds read=[$(timeout 1 head -c 1 <&2 2>&1 | tr -d '\n')] tty=$( (: </dev/tty) 2>/dev/null && echo yes)"
+echo "$line" >&2
+exec sleep 1000
+"#;
+
+#[test]
+fn no_daemon_holds_the_terminal_of_the_supervisor() {
+    let dir = install(TERMINALS, TERMINALS, TERMINALS);
+    let (mut pty, child) = on_terminal(&up(&dir));
+    // What an administrator types ahead.
+    std::io::Write::write_all(&mut pty, b"secret\n").unwrap();
+    let node = Node { dir, child, lines: lines_of(pty) };
+    for _ in 0..3 {
+        let line = node.line("terminals ");
+        assert!(line.contains(": /dev/null pipe pipe read=[") && line.ends_with(" tty="), "{line}");
+        assert!(!line.contains("read=[s"), "{line}");
+    }
+}
+
+#[test]
+fn a_daemon_drives_no_terminal() {
+    let evil = "printf 'evil \\033]0;title\\007\\2332J\\342\\200\\256 \\377\\r\\n%70000s\\n' x >&2\nexec sleep 1000\n";
+    let node = Node::start(install(WAIT, evil, WAIT));
+    assert_eq!(node.line("evil "), "evil \\u{1b}]0;title\\u{7}\\x9b2J\\u{202e} \\xff\\r");
+    let long = node.line("    ");
+    assert!(long.len() < 10_000 && long.ends_with("… (61808 bytes more)"), "{}", long.len());
+}
+
+#[test]
+fn a_terminal_that_is_stopped_holds_up_no_daemon_and_what_is_lost_is_counted() {
+    // The pipe is not waited for; a line for which it has no room is written again.
+    let flood = "i=0\nwhile [ $i -lt 2000 ]; do\n\
+                 until printf '%1000s\\n' x 1>&2 2>/dev/null; do :; done; i=$((i+1))\ndone\n\
+                 exec 9<>\"${0%/*}/done\"\necho flooded >&9\nexec sleep 1000\n";
+    let dir = install(WAIT, flood, WAIT);
+    let done = dir.path().join("done");
+    std::fs::write(&done, "").unwrap();
+    std::fs::set_permissions(&done, Permissions::from_mode(0o666)).unwrap();
+    let (pty, child) = on_terminal(&up(&dir));
+    // Nobody reads the terminal, as after Ctrl-S.
+    wait_until("the flood passes", || std::fs::read_to_string(&done).unwrap() == "flooded\n");
+    let mut node = Node { dir, child, lines: lines_of(pty) };
+    let is_notice = |line: &str| line.ends_with(" lines of meshd were dropped: the output is too slow");
+    while !is_notice(&node.line("i2planctl: ")) {}
+    node.signal(Signal::SIGTERM);
+    node.line("i2planctl: keyd stopped: ");
+    assert_eq!(node.child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

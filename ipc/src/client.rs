@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::User;
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
@@ -36,6 +37,19 @@ pub enum ClientError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Somebody else listens on the socket. Nothing was sent there.
+    #[error(
+        "user {owner} listens on {}, where root or the user {expected} is expected; nothing was sent there",
+        path.display()
+    )]
+    Stranger {
+        /// The socket.
+        path: PathBuf,
+        /// The name of the daemon's user.
+        expected: String,
+        /// The user.
+        owner: u32,
     },
     /// The connection broke or the daemon broke the protocol.
     #[error("lost the connection to {daemon}: {reason}")]
@@ -76,6 +90,7 @@ impl ClientError {
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 ErrorKind::Denied
             }
+            Self::Stranger { .. } => ErrorKind::Denied,
             Self::Connect { .. } | Self::Broken { .. } => ErrorKind::Unavailable,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::Version { .. } => ErrorKind::Version,
@@ -83,6 +98,67 @@ impl ClientError {
         };
         ApiError::new(kind, self.to_string())
     }
+}
+
+/// A socket, and who may listen there.
+///
+/// A client sends secrets, such as invite codes, and believes the answers. The kernel tells it who listens: root, whose
+/// sockets a supervisor (systemd, `i2planctl up`) hands to the daemons; the daemon's own user, if it makes the socket
+/// itself; or the client's own user.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    path: PathBuf,
+    /// Whom else to take for the daemon. If none, the user that has its name, looked up when it is needed.
+    users: Option<Vec<u32>>,
+}
+
+impl Endpoint {
+    /// One for a daemon, which cannot look users up behind its walls and does so here.
+    #[must_use]
+    pub fn resolved(path: &Path, daemon: Role) -> Self {
+        Self::of_users(path, named(&user_of(daemon)).into_iter().collect::<Vec<_>>())
+    }
+
+    /// One where these users may listen too.
+    #[must_use]
+    pub fn of_users(path: &Path, users: impl Into<Vec<u32>>) -> Self {
+        Self { path: path.to_owned(), users: Some(users.into()) }
+    }
+
+    /// Checks who listens at the other end of a connection, where the user of this name may.
+    ///
+    /// # Errors
+    /// [`ClientError::Stranger`], or [`ClientError::Connect`] if the system does not tell.
+    pub fn check(&self, stream: &UnixStream, expected: &str) -> Result<(), ClientError> {
+        let path = || self.path.clone();
+        let owner = match stream.peer_cred() {
+            Ok(credentials) => credentials.uid(),
+            Err(source) => return Err(ClientError::Connect { path: path(), source }),
+        };
+        let is_expected = || match &self.users {
+            Some(users) => users.contains(&owner),
+            None => named(expected) == Some(owner),
+        };
+        if owner == 0 || owner == rustix::process::geteuid().as_raw() || is_expected() {
+            return Ok(());
+        }
+        Err(ClientError::Stranger { path: path(), expected: expected.to_owned(), owner })
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for Endpoint {
+    fn from(path: P) -> Self {
+        Self { path: path.into(), users: None }
+    }
+}
+
+/// The user that a daemon runs as where it is installed.
+fn user_of(daemon: Role) -> String {
+    format!("i2plan-{daemon}")
+}
+
+fn named(user: &str) -> Option<u32> {
+    User::from_name(user).ok().flatten().map(|user| user.uid.as_raw())
 }
 
 /// A connection to one daemon. Requests go one after the other.
@@ -97,15 +173,17 @@ pub struct Client<A> {
 }
 
 impl<A: Api> Client<A> {
-    /// Connects to the daemon at `path`.
+    /// Connects to the daemon at a socket.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn connect(path: &Path, role: Role) -> Result<Self, ClientError> {
-        let stream = timeout(CONNECT_DEADLINE, connect(path))
+    pub async fn connect(endpoint: impl Into<Endpoint>, role: Role) -> Result<Self, ClientError> {
+        let endpoint = endpoint.into();
+        let stream = timeout(CONNECT_DEADLINE, connect(&endpoint.path))
             .await
             .map_err(|_| ClientError::Timeout { daemon: A::DAEMON })?
-            .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
+            .map_err(|source| ClientError::Connect { path: endpoint.path.clone(), source })?;
+        endpoint.check(&stream, &user_of(A::DAEMON))?;
         let mut socket = FrameSocket::new(stream);
         let hello = Hello { protocol: PROTOCOL, role, version: Version::current() };
         let handshake = async {
@@ -204,16 +282,16 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
 /// A client that connects when it is first used, and again after the connection broke.
 #[derive(Debug)]
 pub struct Link<A> {
-    path: PathBuf,
+    endpoint: Endpoint,
     role: Role,
     client: tokio::sync::Mutex<Option<Client<A>>>,
 }
 
 impl<A: Api> Link<A> {
-    /// A link to the daemon at `path`.
+    /// A link to the daemon at a socket.
     #[must_use]
-    pub fn new(path: impl Into<PathBuf>, role: Role) -> Self {
-        Self { path: path.into(), role, client: tokio::sync::Mutex::new(None) }
+    pub fn new(endpoint: impl Into<Endpoint>, role: Role) -> Self {
+        Self { endpoint: endpoint.into(), role, client: tokio::sync::Mutex::new(None) }
     }
 
     /// A connection of one's own, for a call that takes long.
@@ -221,7 +299,7 @@ impl<A: Api> Link<A> {
     /// # Errors
     /// [`ClientError`].
     pub async fn connect(&self) -> Result<Client<A>, ClientError> {
-        Client::connect(&self.path, self.role).await
+        Client::connect(self.endpoint.clone(), self.role).await
     }
 
     /// What the daemon says of itself.

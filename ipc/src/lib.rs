@@ -13,6 +13,7 @@ pub mod client;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod error;
+pub mod escape;
 pub mod frame;
 pub mod hello;
 pub mod node;

@@ -141,7 +141,9 @@ pub fn is_name(name: &str) -> bool {
 /// The beginning of a text, of at most so many bytes, without what would break a line or drive a terminal.
 pub(crate) fn one_line(text: &str, most: usize) -> String {
     let characters = text.char_indices().take_while(|(at, character)| at + character.len_utf8() <= most);
-    characters.map(|(_, character)| if character.is_control() { ' ' } else { character }).collect()
+    characters
+        .map(|(_, character)| if crate::escape::is_unsafe(character) { ' ' } else { character })
+        .collect()
 }
 
 #[cfg(test)]
@@ -205,7 +207,7 @@ mod tests {
         fn what_is_told_is_heard(
             (ready, stopping, watchdog) in any::<(bool, bool, bool)>(),
             reloading in any::<Option<u64>>(),
-            status in proptest::option::of("[^\\p{Cc}]{0,100}"),
+            status in proptest::option::of("[^\\p{Cc}]{0,100}".prop_map(|text| one_line(&text, MAX_STATUS))),
             extend in any::<Option<u32>>(),
             store in proptest::option::of(any_store()),
         ) {

@@ -4,15 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lab::Failure;
+use i2plan_ipc::escape::is_unsafe;
+use lab::i2p::router::SAM;
 use lab::node::{Lab, Node};
 use lab::process::{Output, signal};
 use lab::testing::sandboxed;
 use lab::traffic::reach;
+use lab::{Failure, netns};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -328,6 +331,35 @@ async fn a_node_without_router_says_so(lab: &mut Lab) -> Result<(), Failure> {
         async |node| Ok(problems(&doctor(node).await?).is_empty()),
     )
     .await
+}
+
+/// Anybody on the host can listen at the router's port while the router does not run.
+#[test]
+fn what_answers_in_the_routers_place_drives_no_terminal() {
+    sandboxed(LAB, "what_answers_in_the_routers_place_drives_no_terminal", async || {
+        let mut lab = Lab::with_nodes(1).await?;
+        lab.kill_router(0).await?;
+        let node = &lab.nodes[0];
+        let listener = netns::within(&node.name, || Ok(std::net::TcpListener::bind(SAM)?))?;
+        std::thread::spawn(move || {
+            let answer =
+                b"HELLO REPLY RESULT=I2P_ERROR MESSAGE=\"forged\x1b]0;t\x07\xc2\x9b2J\xe2\x80\xae\"\n";
+            for mut connection in listener.incoming().map_while(Result::ok) {
+                let _ = connection.read(&mut [0; 100]).and_then(|_| connection.write_all(answer));
+            }
+        });
+        node.until("its status tells of the answer", SOON, async |node| {
+            Ok(text(node, &["status"]).await?.contains("forged"))
+        })
+        .await?;
+        let doctors = run_doctor(node, false).await?.stdout;
+        let told = [text(node, &["status"]).await?, doctors, std::fs::read_to_string(node.log())?];
+        for text in told {
+            assert!(text.contains("forged") && text.contains("]0;t"), "{text}");
+            assert!(!text.contains(|char| char != '\n' && is_unsafe(char)), "{text:?}");
+        }
+        lab.stop().await
+    });
 }
 
 async fn a_stopped_node_says_so(node: &mut Node) -> Result<(), Failure> {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use i2plan_ipc::Role;
+use i2plan_ipc::client::Endpoint;
 use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{activation, hardening, logging};
 use i2plan_meshd::config::Config;
@@ -81,7 +83,9 @@ fn start(args: Args) -> Result<(), End> {
     let config = Config::load(args.config.as_deref()).map_err(End::usage)?;
     let listener = activation::listener(args.listen.as_deref()).map_err(End::usage)?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("meshd"));
-    let options = Options { config, state, keyd: args.keyd, tund: args.tund, row };
+    let keyd = Endpoint::resolved(&args.keyd, Role::Keyd);
+    let tund = Endpoint::resolved(&args.tund, Role::Tund);
+    let options = Options { config, state, keyd, tund, row };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
     runtime.block_on(run(options, listener)).map_err(End::failed)
 }

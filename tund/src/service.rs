@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
 use i2plan_ipc::api::tund::{Configured, Interface, Limits, Peer, Reply, Request, Stats, TundApi};
-use i2plan_ipc::client::Link;
+use i2plan_ipc::client::{Endpoint, Link};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::version::Version;
@@ -109,7 +109,7 @@ impl Tund {
     ) -> Self {
         Self {
             supervisor,
-            keyd: Link::new(keyd, Role::Tund),
+            keyd: Link::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
             resumable: Mutex::new(start.interface),
             keeper: start.keeper,
             running: Mutex::new(None),

@@ -22,7 +22,7 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
 use i2plan_ipc::api::tund::{Configured, Interface, Peer, Reply, Request, Session, Stats, TundApi};
-use i2plan_ipc::client::ClientError;
+use i2plan_ipc::client::{ClientError, Endpoint};
 use i2plan_ipc::notification::{self, Notification};
 use i2plan_ipc::secret::SecretKey;
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
@@ -248,7 +248,8 @@ impl Tund {
     }
 
     async fn connect(&self) -> Client<TundApi> {
-        Client::connect(&self.dir.path().join("tund/tund.sock"), Role::Meshd).await.unwrap()
+        let socket = self.dir.path().join("tund/tund.sock");
+        Client::connect(Endpoint::of_users(&socket, [UID]), Role::Meshd).await.unwrap()
     }
 
     /// A line of its `/proc/…/status`.

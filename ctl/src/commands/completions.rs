@@ -74,7 +74,7 @@ pub fn print(shell: Shell, json: bool) -> Result<(), Failure> {
     if json {
         output::json::print(&json!({ "shell": name, "script": script }))
     } else {
-        output::print(&script)
+        output::print_as_it_is(&script)
     }
 }
 

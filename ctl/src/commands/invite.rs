@@ -43,7 +43,7 @@ pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> R
     let Some(style) = style else { return Ok(()) };
     let qr = Qr::new(invite.invite.expose())
         .ok_or_else(|| Failure::internal("the invite code is too long for a QR code"))?;
-    output::print(&qr.draw(style, Ink::of_terminal()))
+    output::print_as_it_is(&qr.draw(style, Ink::of_terminal()))
 }
 
 /// What a QR code is to be drawn with. Found out before the invite is made, which would be for nothing.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use i2plan_ipc::Node;
 use i2plan_ipc::api::meshd::Daemon;
+use i2plan_ipc::client::Endpoint;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -57,6 +58,9 @@ pub(super) async fn with_gateway(node: &mut Node, socket: &Path, mut daemons: Ve
     }
     daemons
 }
+
+/// The gateway's user where it is installed.
+const USER: &str = "i2plan-rpc";
 
 /// What the gateway says of itself.
 async fn gateway(path: &Path) -> Daemon {
@@ -138,6 +142,7 @@ fn read_input() -> Result<Zeroizing<String>, Failure> {
 
 async fn exchange(path: &Path, request: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut stream = UnixStream::connect(path).await.map_err(|error| explain(path, &error))?;
+    Endpoint::from(path).check(&stream, USER)?;
     let lost =
         |error: io::Error| Failure::new(Kind::Unreachable, format!("lost the connection to rpcd: {error}"));
     // Where it has no place for one more it has answered already.

@@ -1,5 +1,7 @@
 //! `i2planctl up`.
 
+use std::io;
+
 use i2plan_ipc::daemon::logging;
 use i2plan_meshd::config::Config;
 
@@ -8,6 +10,7 @@ use crate::failure::{Failure, Kind};
 use crate::passphrase::{self, Given};
 use crate::supervisor::event::Events;
 use crate::supervisor::log::LogFile;
+use crate::supervisor::relay::{Relay, Stream};
 use crate::supervisor::users::{Accounts, control_group};
 use crate::supervisor::{self, Node};
 
@@ -47,6 +50,23 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         }
         given => given,
     };
+    let path = args.log_file.filter(|path| !path.as_os_str().is_empty());
+    let stream = |stream: io::Result<Stream>| {
+        stream.map_err(|error| Failure::internal(format!("cannot duplicate a standard stream: {error}")))
+    };
+    // The daemons see a pipe and do not know where it leads.
+    let log_format = (path.is_none() && logging::goes_to_journal() && !logging::format_is_chosen())
+        .then_some(logging::JOURNAL_FORMAT);
+    // Dropped last: the writers write what is left.
+    let (json_lines, _json_writer) =
+        json.then(|| Ok::<_, Failure>(Relay::start(stream(Stream::stdout())?))).transpose()?.unzip();
+    let (log, (lines, _writer)) = match path {
+        Some(path) => {
+            let (log, sink) = LogFile::open(&path)?;
+            (Some(log), Relay::start(sink))
+        }
+        None => (None, Relay::start(stream(Stream::stderr())?)),
+    };
     let node = Node {
         config: file,
         data,
@@ -56,10 +76,9 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         sam_address: config.sam_address,
         rpc_socket: config.rpc_socket,
         passphrase,
+        log_format,
         shutdown_timeout: config.shutdown_timeout,
         drain_timeout: config.drain_timeout,
     };
-    let log = args.log_file.filter(|path| !path.as_os_str().is_empty());
-    let log = log.as_deref().map(LogFile::start).transpose()?;
-    supervisor::run(&node, Events { json }, log.as_ref()).await
+    supervisor::run(&node, &Events { lines, json: json_lines }, log.as_ref()).await
 }

@@ -1,5 +1,6 @@
 //! `--json`.
 
+use i2plan_ipc::escape::escape_json;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -12,7 +13,7 @@ pub fn print(value: &impl Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::internal(format!("cannot write JSON: {error}")))?;
     text.push('\n');
-    super::print(&text)
+    super::print(&escape_json(&text))
 }
 
 /// Prints a value as JSON in one line, for those who read one value after the other.
@@ -23,5 +24,5 @@ pub fn print_line(value: &impl Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_string(value)
         .map_err(|error| Failure::internal(format!("cannot write JSON: {error}")))?;
     text.push('\n');
-    super::print(&text)
+    super::print(&escape_json(&text))
 }

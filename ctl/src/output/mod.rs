@@ -1,9 +1,15 @@
 //! What is printed, and how.
 
+//!
+//! Everything printed goes through [`print()`], [`note`] and [`json`], which let nothing through that drives a terminal. Who
+//! puts a text of others into a line calls [`clean`] besides, so that it stays in that line and is no longer than it
+//! should be.
+
 use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use i2plan_ipc::escape::is_unsafe;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +20,12 @@ pub mod json;
 pub mod qr;
 pub mod table;
 pub mod units;
+
+/// Most characters of one text of others.
+const MAX_TEXT: usize = 2000;
+
+/// What stands in the place of a character that is not shown.
+const REPLACEMENT: &str = "\u{fffd}";
 
 /// Whether nobody reads standard output any more.
 static READER_IS_GONE: AtomicBool = AtomicBool::new(false);
@@ -57,11 +69,19 @@ pub async fn reader_leaves() {
     }
 }
 
-/// Writes to standard output. A reader who has seen enough is no failure.
+/// Writes lines to standard output. A reader who has seen enough is no failure.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn print(text: &str) -> Result<(), Failure> {
+    print_as_it_is(&lines(text))
+}
+
+/// As [`print()`], for a text with nothing of others in it, which may drive the terminal.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn print_as_it_is(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -76,7 +96,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Writes a line to standard error; without anybody there to read it, nothing is lost. It is one write, so that
 /// lines of other processes do not come in between.
 pub fn note(text: &str) {
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+    let _ = io::stderr().write_all(format!("{}\n", lines(text)).as_bytes());
 }
 
 /// The columns of the terminal that standard output is, if it is one.
@@ -87,17 +107,42 @@ pub fn terminal_width() -> Option<usize> {
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
-/// The text without what would drive a terminal or reorder its line: names and reasons come from other
-/// programs and other people's nodes.
+/// The text without what would drive a terminal, reorder its line or hide in it, and cut if it is long: names and
+/// reasons come from other programs and other people's nodes.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
-    let unsafe_to_show = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if text.contains(unsafe_to_show) {
-        Cow::Owned(text.replace(unsafe_to_show, "\u{fffd}"))
+    let cut = text.char_indices().nth(MAX_TEXT).map(|(at, _)| format!("{}…", &text[..at]));
+    match cut {
+        None => without(text, is_unsafe),
+        Some(cut) => Cow::Owned(without(&cut, is_unsafe).into_owned()),
+    }
+}
+
+/// The same of several lines, whose number and length are known.
+#[must_use]
+pub fn lines(text: &str) -> Cow<'_, str> {
+    without(text, |char| char != '\n' && is_unsafe(char))
+}
+
+fn without(text: &str, must_go: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if text.contains(&must_go) {
+        Cow::Owned(text.replace(&must_go, REPLACEMENT))
     } else {
         Cow::Borrowed(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_others_drives_the_terminal_or_fills_it() {
+        let evil = "\x1b]0;x\x07\u{9b}2J\u{7f}\u{202e}\u{200b}\u{feff}\n";
+        assert_eq!(clean(evil), "\u{fffd}]0;x\u{fffd}\u{fffd}2J".to_owned() + &REPLACEMENT.repeat(5));
+        assert_eq!(lines("a\x1b[2J\n\u{200e}b\n"), "a\u{fffd}[2J\n\u{fffd}b\n");
+        let long = clean(&"é".repeat(5000)).into_owned();
+        assert_eq!((long.chars().count(), long.chars().last()), (MAX_TEXT + 1, Some('…')));
+        assert!(matches!(clean("東京 🦀"), Cow::Borrowed(_)));
     }
 }

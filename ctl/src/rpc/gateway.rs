@@ -3,12 +3,12 @@
 //! To `meshd` the gateway is one user, who gets 32 connections and 100 requests a second. What it takes in is below
 //! that, and is shared between its own users by the rule that `meshd` has for its own ([`Limits`]).
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request};
-use i2plan_ipc::client::{Client, ClientError};
+use i2plan_ipc::client::{Client, ClientError, Endpoint};
 use i2plan_ipc::places::{Limits, Place, Places};
 use i2plan_ipc::rate::Quota;
 use i2plan_ipc::{ApiError, ByteSocket, Role};
@@ -37,7 +37,7 @@ const MAX_ANSWERS: usize = 16 * 1024 * 1024;
 /// All that clients share.
 #[derive(Debug)]
 pub struct Gateway {
-    meshd: PathBuf,
+    meshd: Endpoint,
     clients: Arc<Places>,
     slow: Arc<Places>,
     readers: Semaphore,
@@ -47,9 +47,9 @@ pub struct Gateway {
 impl Gateway {
     /// To the `meshd` that listens at this path. `named` are users with places of their own, besides root.
     #[must_use]
-    pub fn new(meshd: PathBuf, named: &[u32]) -> Arc<Self> {
+    pub fn new(meshd: &Path, named: &[u32]) -> Arc<Self> {
         Arc::new(Self {
-            meshd,
+            meshd: Endpoint::resolved(meshd, Role::Meshd),
             clients: Places::new(CLIENTS, named.iter().copied()),
             slow: Places::new(SLOW, std::iter::empty()),
             readers: Semaphore::new(READERS),
@@ -99,7 +99,7 @@ impl Gateway {
     }
 
     async fn connect(&self) -> Result<Client<MeshdApi>, ClientError> {
-        Client::connect(&self.meshd, Role::Client).await
+        Client::connect(self.meshd.clone(), Role::Client).await
     }
 
     fn take_idle(&self) -> Option<Client<MeshdApi>> {
@@ -209,6 +209,7 @@ fn explain(error: ClientError) -> Error {
         ClientError::Connect { .. } | ClientError::Broken { .. } => {
             "is the node up? see its log, then try again"
         }
+        ClientError::Stranger { .. } => "start rpcd with the socket of the node's meshd (--meshd-socket)",
         ClientError::Timeout { .. } => "the node is stuck, or just starting: try again, and see its log",
         ClientError::Version { .. } => "restart all of the node's daemons after an upgrade",
         ClientError::Api(error) => return error.clone().into(),
@@ -257,7 +258,7 @@ mod tests {
         }
     }
 
-    fn begin(path: &std::path::Path) -> (Arc<Nothing>, tokio::task::JoinHandle<()>) {
+    fn begin(path: &Path) -> (Arc<Nothing>, tokio::task::JoinHandle<()>) {
         let service = Arc::new(Nothing::default());
         let access = Access::new([(Role::Client, Who::Anyone)]);
         let listener = UnixListener::bind(path).unwrap();
@@ -278,7 +279,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
         let (_, _serving) = begin(&path);
-        let caller = Gateway::new(path, &[]).enter(1000).unwrap();
+        let caller = Gateway::new(&path, &[]).enter(1000).unwrap();
         let leave = request("network.leave", json!({}));
         let mut notified = leave.clone();
         notified.as_object_mut().unwrap().remove("id");
@@ -294,7 +295,7 @@ mod tests {
     }
 
     /// One that ends with all its connections.
-    fn begin_apart(path: &std::path::Path) -> tokio::runtime::Runtime {
+    fn begin_apart(path: &Path) -> tokio::runtime::Runtime {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let _inside = runtime.enter();
@@ -307,7 +308,7 @@ mod tests {
     async fn a_meshd_that_was_restarted_is_asked_again_and_one_that_is_away_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
-        let gateway = Gateway::new(path.clone(), &[]);
+        let gateway = Gateway::new(&path, &[]);
         let caller = gateway.enter(1000).unwrap();
         let peers = request("peers.list", json!([]));
         for _ in 0..2 {
@@ -332,7 +333,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
         let (_, _serving) = begin(&path);
-        let gateway = Gateway::new(path, &[]);
+        let gateway = Gateway::new(&path, &[]);
         let poll = |wait: u64| request("events.poll", json!({ "wait": wait }));
         let mut waiting = Vec::new();
         for _ in 0..12 {
@@ -359,7 +360,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
         let (_, _serving) = begin(&path);
-        let gateway = Gateway::new(path, &[]);
+        let gateway = Gateway::new(&path, &[]);
         let mut tasks = Vec::new();
         for whole in [false, true] {
             let (near, mut far) = tokio::net::UnixStream::pair().unwrap();
@@ -387,7 +388,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_far_too_much_is_told_so() {
-        let gateway = Gateway::new("/nonexistent".into(), &[]);
+        let gateway = Gateway::new("/nonexistent".as_ref(), &[]);
         let callers: Vec<_> = (0..30).map(|_| gateway.enter(1000).unwrap()).collect();
         let unknown = request("nothing", json!([]));
         let asking = callers.into_iter().map(|caller| {
@@ -407,7 +408,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_shared() {
-        let gateway = Gateway::new("/nonexistent".into(), &[7]);
+        let gateway = Gateway::new("/nonexistent".as_ref(), &[7]);
         let held: Vec<_> = std::iter::from_fn(|| gateway.enter(1000).ok()).collect();
         assert_eq!(held.len(), 32);
         let error = gateway.enter(1000).unwrap_err();

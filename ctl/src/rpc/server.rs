@@ -79,7 +79,7 @@ pub async fn run(listener: StdUnixListener, options: Options) -> Result<(), Serv
     let mut interrupt = signal(SignalKind::interrupt())?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
-    let gateway = Gateway::new(options.meshd, &[TCP_USER]);
+    let gateway = Gateway::new(&options.meshd, &[TCP_USER]);
     let tcp = match options.tcp {
         None => None,
         Some(address) => {

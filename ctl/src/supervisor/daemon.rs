@@ -2,12 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use i2plan_ipc::daemon::logging;
 use i2plan_ipc::notification::Notification;
 use i2plan_ipc::passphrase::Passphrase;
 use nix::sys::signal::{Signal, kill};
@@ -20,6 +21,7 @@ use super::backoff::{Backoff, LOCKED, Verdict};
 use super::ear::{Ear, Refusal};
 use super::event::{Event, Events, describe};
 use super::launch::{LISTEN_FD, Launch};
+use super::relay::{Printed, Relay};
 use super::users::Account;
 use crate::failure::Failure;
 
@@ -56,6 +58,8 @@ pub struct Daemon {
     pub ear: Ear,
     /// The signal by which it is told that it shall end for good.
     pub farewell: Signal,
+    /// How its log lines look, if the environment does not say.
+    pub log_format: Option<&'static str>,
     /// What it finds on its standard input, at every start anew.
     pub passphrase: Option<Passphrase>,
     /// How long it may take to finish its work when it is asked to stop.
@@ -76,8 +80,8 @@ impl Daemon {
         let mut backoff = Backoff::default();
         loop {
             backoff.started(Instant::now());
-            let (how, code) = match self.start() {
-                Ok(mut child) => {
+            let (how, code) = match self.start(&events.lines) {
+                Ok((mut child, printed)) => {
                     if let Some(pid) = child.id() {
                         events.tell(&Event::Started { daemon, pid });
                     }
@@ -85,10 +89,11 @@ impl Daemon {
                     let status = loop {
                         tokio::select! {
                             status = child.wait() => break status,
-                            heard = self.ear.listen(number) => note(daemon, heard, events),
+                            heard = self.ear.listen(number) => note(daemon, heard, &events),
                             () = stopping(&mut goal) => {
                                 let time = STOP_DEADLINE + self.last_work;
                                 let how = ended(&stop(&mut child, self.farewell, &mut goal, time).await);
+                                printed.finish().await;
                                 events.tell(&Event::Stopped { daemon, how });
                                 return Ok(());
                             }
@@ -101,8 +106,9 @@ impl Daemon {
                     };
                     // What it said before its end counts for the next process.
                     while let Some(heard) = self.ear.hear(number) {
-                        note(daemon, heard, events);
+                        note(daemon, heard, &events);
                     }
+                    printed.finish().await;
                     (ended(&status), status.ok().and_then(|status| status.code()))
                 }
                 Err(error) => (format!("cannot be started: {error}"), None),
@@ -133,7 +139,8 @@ impl Daemon {
         }
     }
 
-    fn start(&self) -> io::Result<Child> {
+    /// Starts it, with nothing of this program's terminal: what it prints is copied from a pipe.
+    fn start(&self, lines: &Relay) -> io::Result<(Child, Printed)> {
         let arguments: Vec<OsString> = Launch::arguments(
             self.user,
             self.net_admin,
@@ -143,18 +150,27 @@ impl Daemon {
             self.program.as_os_str(),
             &self.arguments,
         );
-        // What a daemon prints is for the log, and this program's standard output is for its caller.
-        let log = io::stderr().as_fd().try_clone_to_owned()?;
+        let (pipe, printed) = lines.pipe(self.name)?;
         let mut command = Command::new(&self.launcher);
-        command.args(arguments).stdin(hand_over(self.passphrase.as_ref())?).stdout(log).kill_on_drop(true);
-        command.env("NOTIFY_SOCKET", self.ear.path());
+        command
+            .args(arguments)
+            .stdin(hand_over(self.passphrase.as_ref())?)
+            .stdout(pipe.try_clone()?)
+            .stderr(pipe)
+            .kill_on_drop(true)
+            .env("NOTIFY_SOCKET", self.ear.path());
+        if let Some(format) = self.log_format {
+            command.env(logging::FORMAT_VARIABLE, format);
+        }
         let fds = self.socket.iter().chain(self.ear.stored().iter().map(|stored| &stored.fd));
         let mappings: io::Result<Vec<_>> = (LISTEN_FD..)
             .zip(fds)
             .map(|(child_fd, fd)| Ok(FdMapping { parent_fd: fd.try_clone()?, child_fd }))
             .collect();
         command.fd_mappings(mappings?).map_err(io::Error::other)?;
-        command.spawn()
+        // The command holds the writing end until it is dropped, which must not outlive the process.
+        let child = command.spawn()?;
+        Ok((child, printed))
     }
 }
 
@@ -195,7 +211,7 @@ pub fn find_program(launcher: &std::path::Path, name: &OsStr) -> Result<PathBuf,
     }
 }
 
-fn note(daemon: &'static str, heard: Result<Notification, Refusal>, events: Events) {
+fn note(daemon: &'static str, heard: Result<Notification, Refusal>, events: &Events) {
     if let Err(refusal) = heard {
         events.tell(&Event::Refused { daemon, what: refusal.to_string() });
     }

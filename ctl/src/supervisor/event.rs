@@ -4,10 +4,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use i2plan_ipc::daemon::panics::EXIT_STATUS;
+use i2plan_ipc::escape::escape_json;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use crate::output;
+use super::relay::{Relay, SUPERVISOR};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -74,21 +75,24 @@ impl std::fmt::Display for Event {
 }
 
 /// Where events go.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Events {
-    /// As JSON on standard output.
-    pub json: bool,
+    /// For lines: those of the daemons, and of events if there is no other place for them.
+    pub lines: Relay,
+    /// For events as JSON.
+    pub json: Option<Relay>,
 }
 
 impl Events {
     /// Tells one.
-    pub fn tell(self, event: &Event) {
-        if self.json {
-            if let Ok(line) = serde_json::to_string(event) {
-                let _ = output::print(&format!("{line}\n"));
+    pub fn tell(&self, event: &Event) {
+        match &self.json {
+            None => self.lines.line(SUPERVISOR, &format!("{SUPERVISOR}: {event}")),
+            Some(json) => {
+                if let Ok(line) = serde_json::to_string(event) {
+                    json.line(SUPERVISOR, &escape_json(&line));
+                }
             }
-        } else {
-            output::note(&format!("i2planctl: {event}"));
         }
     }
 }

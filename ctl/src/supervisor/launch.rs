@@ -33,17 +33,8 @@ pub const LISTEN_FD: i32 = 3;
 const LISTEN_NAME: &str = "listener";
 
 /// Variables that reach a daemon, besides those that start with [`PREFIX`].
-const VARIABLES: [&str; 9] = [
-    "PATH",
-    "LANG",
-    "TZ",
-    "NO_COLOR",
-    "NOTIFY_SOCKET",
-    "RUST_BACKTRACE",
-    "DEBUG_I2P",
-    "WARNFAIL_I2P",
-    "JOURNAL_STREAM",
-];
+const VARIABLES: [&str; 8] =
+    ["PATH", "LANG", "TZ", "NO_COLOR", "NOTIFY_SOCKET", "RUST_BACKTRACE", "DEBUG_I2P", "WARNFAIL_I2P"];
 
 /// What i2plan's own variables start with.
 const PREFIX: &str = "I2PLAN_";

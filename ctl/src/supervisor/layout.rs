@@ -24,6 +24,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use i2plan_ipc::daemon::trusted;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::net::sockopt;
 use tokio::net::{UnixDatagram, UnixStream};
@@ -121,7 +122,7 @@ fn safe_parent(path: &Path) -> Result<(), Failure> {
     let parent = path.parent().unwrap_or(path);
     let safe =
         parent.metadata().is_ok_and(|found| found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0);
-    if safe {
+    if safe && trusted::directory(parent).is_ok() {
         return Ok(());
     }
     Err(Failure::invalid(format!(
@@ -255,6 +256,13 @@ fn directory(path: &Path, owner: Account, mode: u32, option: &str) -> Result<(),
     let shown = path.display();
     let failed = |error: io::Error| Failure::invalid(format!("cannot make the directory {shown}: {error}"));
     if let Some(parent) = path.parent() {
+        // What is made below is root's; what is there already may not be.
+        if let Some(there) = parent.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()) {
+            trusted::directory(there).map_err(|error| {
+                Failure::invalid(format!("{shown} cannot be used ({option}): {error}"))
+                    .with_hint("name a path in a directory that only root can write to, as those above it")
+            })?;
+        }
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {

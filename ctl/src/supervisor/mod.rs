@@ -6,7 +6,8 @@
 //! * [`daemon`]: one daemon's process.
 //! * [`launch`]: the steps between its start and its becoming the daemon.
 //! * [`ear`]: what a daemon tells, and what it has kept.
-//! * [`event`]: what is told to the user; [`log`]: the file that it may go to.
+//! * [`event`]: what is told to the user.
+//! * [`relay`]: the way of the daemons' lines to a terminal; [`log`]: the file that they may go to.
 
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub mod event;
 pub mod launch;
 pub mod layout;
 pub mod log;
+pub mod relay;
 pub mod users;
 
 /// A node to run.
@@ -55,6 +57,8 @@ pub struct Node {
     pub rpc_socket: PathBuf,
     /// The passphrase of `keyd`'s keys.
     pub passphrase: Option<Passphrase>,
+    /// How the daemons' log lines look, if the environment does not say.
+    pub log_format: Option<&'static str>,
     /// How long `meshd` may take to tell others that the node stops.
     pub shutdown_timeout: Duration,
     /// How long `tund` may take after that to send the packets that wait.
@@ -65,7 +69,7 @@ pub struct Node {
 ///
 /// # Errors
 /// If it cannot be started, or one of its daemons refuses its configuration.
-pub async fn run(node: &Node, events: Events, log: Option<&LogFile>) -> Result<(), Failure> {
+pub async fn run(node: &Node, events: &Events, log: Option<&LogFile>) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let launcher = std::env::current_exe()
         .map_err(|error| Failure::internal(format!("cannot find this program's own file: {error}")))?;
@@ -77,7 +81,7 @@ pub async fn run(node: &Node, events: Events, log: Option<&LogFile>) -> Result<(
     let (hangup, _) = watch::channel(());
     let mut running = Vec::new();
     for daemon in daemons(node, &directories, &sockets, &launcher, &hangup)? {
-        running.push(Running::start(daemon, events, failed.clone()));
+        running.push(Running::start(daemon, events.clone(), failed.clone()));
     }
     drop(failed);
 
@@ -86,7 +90,7 @@ pub async fn run(node: &Node, events: Events, log: Option<&LogFile>) -> Result<(
             signal = signals.next() => match signal {
                 Received::Hangup => {
                     let reopened = log.map_or(Ok(()), LogFile::reopen);
-                    let error = reopened.err().map(|error| format!("cannot open the log file: {error}"));
+                    let error = reopened.err().map(|error| format!("the log file cannot be opened again, and the old one is used: {error}"));
                     events.tell(&Event::Reloading { error });
                     hangup.send_replace(());
                 }
@@ -156,6 +160,7 @@ fn daemons(
             ear: Ear::new(NotifySocket::bind(directories.run.join(format!("{name}.notify")), user)?),
             // For tund any other end is a restart, before which it leaves open what it has kept.
             farewell: if name == "tund" { Signal::SIGINT } else { Signal::SIGTERM },
+            log_format: node.log_format,
             passphrase: node.passphrase.clone().filter(|_| name == "keyd"),
             last_work: match name {
                 "meshd" => node.shutdown_timeout,

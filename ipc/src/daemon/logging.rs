@@ -13,11 +13,19 @@
 //! | `NO_COLOR` | anything: no colours, which are for terminals only anyway |
 //!
 //! A variable without a value counts as not set.
+//!
+//! What stands in a line may come from a router, a peer or another process: in every format it is escaped ([`escape`])
+//! and bounded. Where standard error is a pipe that is not waited for, as under the supervisor, lines for which there
+//! is no room are counted, and the daemon goes on.
+//!
+//! [`escape`]: crate::escape
 
+use std::borrow::Cow;
 use std::fmt::{self, Debug, Write as _};
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Mutex, PoisonError};
 
 use thiserror::Error;
 use tracing::field::{Field, Visit};
@@ -31,8 +39,24 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::escape::{is_unsafe, push_json};
+
 /// The filter's variable.
 pub const VARIABLE: &str = "I2PLAN_LOG";
+
+/// The variable that says how a line looks.
+pub const FORMAT_VARIABLE: &str = "I2PLAN_LOG_FORMAT";
+
+/// Its value for a log that goes to the journal, which takes priorities from it.
+pub const JOURNAL_FORMAT: &str = "journal";
+
+/// Longest message with its fields, bytes. With time, level and target a line is shorter than what a pipe takes whole
+/// or not at all (`PIPE_BUF`, 4096 on Linux).
+const MAX_TEXT: usize = 3800;
+
+/// Longest message of a JSON line and longest value of a field, escaped, bytes; most of all fields.
+const MAX_JSON: usize = 1200;
+const MAX_JSON_FIELDS: usize = 2400;
 
 /// A variable that cannot be read.
 #[derive(Debug, Error)]
@@ -87,13 +111,13 @@ impl Settings {
             Some(other) => return Err(wrong("DEBUG_I2P", &other, "debug, warn or error is expected")),
         };
         let filter = get(VARIABLE).unwrap_or_else(|| format!("{level},{QUIET}"));
-        let format = match get("I2PLAN_LOG_FORMAT").as_deref() {
+        let format = match get(FORMAT_VARIABLE).as_deref() {
             None if journal => Format::Journal,
             None | Some("text") => Format::Text,
             Some("json") => Format::Json,
-            Some("journal") => Format::Journal,
+            Some(JOURNAL_FORMAT) => Format::Journal,
             Some(other) => {
-                return Err(wrong("I2PLAN_LOG_FORMAT", other, "text, json or journal is expected"));
+                return Err(wrong(FORMAT_VARIABLE, other, "text, json or journal is expected"));
             }
         };
         let warnings_are_fatal = match get("WARNFAIL_I2P").as_deref() {
@@ -122,11 +146,49 @@ fn parse_filter(text: &str) -> Result<Targets, String> {
     Ok(filter.with_target(SECRET, LevelFilter::OFF).with_target(VITAL, LevelFilter::ERROR))
 }
 
+/// Returns whether the environment says how lines look.
+#[must_use]
+pub fn format_is_chosen() -> bool {
+    variable(FORMAT_VARIABLE).is_some_and(|value| !value.is_empty())
+}
+
+/// Returns whether standard error goes to the journal.
+#[must_use]
+pub fn goes_to_journal() -> bool {
+    is_journal(variable("JOURNAL_STREAM").as_deref())
+}
+
+/// Returns whether lines on standard error are to be coloured: on a terminal, unless `NO_COLOR` is set.
+#[must_use]
+pub fn is_coloured() -> bool {
+    io::stderr().is_terminal() && variable("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Colours the time and the level of a line of the text format. Other lines stay as they are.
+#[must_use]
+pub fn colour(line: &str) -> Cow<'_, str> {
+    let (time, rest) = line.split_once(' ').unwrap_or_default();
+    let (level, rest) = rest.trim_start_matches(' ').split_once(' ').unwrap_or_default();
+    let is_time =
+        time.len() > 19 && time.ends_with('Z') && time.starts_with(|char: char| char.is_ascii_digit());
+    let code = match level {
+        "ERROR" => 31,
+        "WARN" => 33,
+        "INFO" => 32,
+        "DEBUG" => 34,
+        _ => return Cow::Borrowed(line),
+    };
+    if !is_time {
+        return Cow::Borrowed(line);
+    }
+    Cow::Owned(format!("\x1b[2m{time}\x1b[0m \x1b[{code}m{level:>5}\x1b[0m {rest}"))
+}
+
 /// Whether standard error goes to the journal: systemd says of which file that is so (systemd.exec(5)).
 fn is_journal(variable: Option<&str>) -> bool {
     let stream = variable.and_then(|variable| variable.split_once(':'));
     let Some((device, inode)) = stream else { return false };
-    let file = std::io::stderr().as_fd().try_clone_to_owned().map(std::fs::File::from);
+    let file = io::stderr().as_fd().try_clone_to_owned().map(std::fs::File::from);
     let metadata = file.and_then(|file| file.metadata());
     metadata.is_ok_and(|it| (it.dev().to_string().as_str(), it.ino().to_string().as_str()) == (device, inode))
 }
@@ -160,21 +222,63 @@ pub fn init_with(observe: impl Fn(Line) + Send + Sync + 'static) -> Result<(), L
 }
 
 fn start(observer: Option<Observer<impl Fn(Line) + Send + Sync + 'static>>) -> Result<(), LogError> {
-    let to_journal = is_journal(variable("JOURNAL_STREAM").as_deref());
-    let Settings { filter, format, warnings_are_fatal } = Settings::read(variable, to_journal)?;
-    let colours =
-        std::io::stderr().is_terminal() && variable("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match format {
-        Format::Text => lines.with_ansi(colours).boxed(),
-        Format::Json => lines.with_ansi(false).event_format(Form(json)).boxed(),
-        Format::Journal => lines.with_ansi(false).event_format(Form(journal)).boxed(),
+    let Settings { filter, format, warnings_are_fatal } = Settings::read(variable, goes_to_journal())?;
+    let form = match format {
+        Format::Text if is_coloured() => coloured_text,
+        Format::Text => text,
+        Format::Json => json,
+        Format::Journal => journal,
     };
+    // A line that cannot be written is lost. It is no reason to print another, which would panic.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(|| Stderr)
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .event_format(Form(form));
     // The last to see an event, which has been written then.
     let fatal = warnings_are_fatal.then_some(Fatal);
     tracing_subscriber::registry().with(lines).with(filter).with(observer).with(fatal).init();
     super::panics::install();
     Ok(())
+}
+
+/// Writes a message for people on standard error as one escaped line.
+pub(super) fn say(message: &str) {
+    let mut line = Text::new(MAX_TEXT);
+    // What is too long is cut.
+    let _ = line.write_str(message);
+    let _ = Stderr.write_all(format!("{}\n", line.text).as_bytes());
+}
+
+/// Lines on standard error that found no room.
+static LOST: Mutex<u64> = Mutex::new(0);
+
+/// Standard error, each write to which is one line.
+struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        write_line(&mut io::stderr(), &LOST, line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a line, or counts it as lost. How many were lost before stands in a line of its own.
+fn write_line(out: &mut impl io::Write, lost: &Mutex<u64>, line: &[u8]) {
+    let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
+    if *lost > 0 {
+        let notice = format!("i2plan: {} lines of this log were lost: nobody read them\n", *lost);
+        if out.write_all(notice.as_bytes()).is_ok() {
+            *lost = 0;
+        }
+    }
+    if *lost > 0 || out.write_all(line).is_err() {
+        *lost = lost.saturating_add(1);
+    }
 }
 
 /// Ends the process at a warning.
@@ -183,7 +287,7 @@ struct Fatal;
 impl<S: Subscriber> Layer<S> for Fatal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if *event.metadata().level() <= Level::WARN {
-            eprintln!("WARNFAIL_I2P is set: a warning ends this process");
+            say("WARNFAIL_I2P is set: a warning ends this process");
             std::process::exit(1);
         }
     }
@@ -200,6 +304,20 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'stat
     }
 }
 
+/// A line for people.
+fn text(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    SystemTime.format_time(&mut writer)?;
+    let (level, target) = (event.metadata().level(), event.metadata().target());
+    writeln!(writer, " {level:>5} {target}: {}", Text::of(event, MAX_TEXT).text)
+}
+
+/// The same for a terminal.
+fn coloured_text(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    let mut line = String::new();
+    text(Writer::new(&mut line), event)?;
+    writer.write_str(&colour(&line))
+}
+
 /// A line for the journal.
 fn journal(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
     // sd-daemon(3), syslog(3).
@@ -209,9 +327,7 @@ fn journal(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         Level::INFO => 6,
         _ => 7,
     };
-    let mut text = Text::new(usize::MAX);
-    event.record(&mut text);
-    writeln!(writer, "<{priority}>{}: {}", event.metadata().target(), text.text)
+    writeln!(writer, "<{priority}>{}: {}", event.metadata().target(), Text::of(event, MAX_TEXT).text)
 }
 
 /// One JSON object.
@@ -221,8 +337,9 @@ fn json(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
     let level = event.metadata().level().as_str().to_lowercase();
     writer.write_str("{\"time\":\"")?;
     SystemTime.format_time(&mut writer)?;
-    write!(writer, "\",\"level\":\"{level}\",\"target\":{}", quoted(event.metadata().target()))?;
-    write!(writer, ",\"message\":{}", quoted(&members.message))?;
+    let target = quoted(event.metadata().target(), MAX_JSON);
+    write!(writer, "\",\"level\":\"{level}\",\"target\":{target}")?;
+    write!(writer, ",\"message\":{}", quoted(&members.message, MAX_JSON))?;
     writeln!(writer, ",\"fields\":{{{}}}}}", members.fields)
 }
 
@@ -234,7 +351,12 @@ struct Members {
 }
 
 impl Members {
+    /// Adds one, if there is room.
     fn add(&mut self, field: &Field, value: &str) {
+        // With the quotes, the colon and the comma.
+        if self.fields.len() + field.name().len() + value.len() + 4 > MAX_JSON_FIELDS {
+            return;
+        }
         let comma = if self.fields.is_empty() { "" } else { "," };
         // A field's name is an identifier.
         let _ = write!(self.fields, "{comma}\"{}\":{value}", field.name());
@@ -255,7 +377,7 @@ impl Visit for Members {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, &quoted(value));
+        self.add(field, &quoted(value, MAX_JSON));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
@@ -263,22 +385,24 @@ impl Visit for Members {
         if field.name() == "message" {
             self.message = value;
         } else {
-            self.add(field, &quoted(&value));
+            self.add(field, &quoted(&value, MAX_JSON));
         }
     }
 }
 
-/// A JSON string (RFC 8259, section 7).
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
+/// A JSON string (RFC 8259, section 7) of the beginning of a text: at most so many bytes between the quotes.
+fn quoted(text: &str, most: usize) -> String {
+    let mut quoted = String::from("\"");
     for char in text.chars() {
+        let before = quoted.len();
         match char {
             '"' | '\\' => quoted.extend(['\\', char]),
-            char if char.is_control() => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(char));
-            }
+            char if is_unsafe(char) => push_json(&mut quoted, char),
             char => quoted.push(char),
+        }
+        if quoted.len() > most + 1 {
+            quoted.truncate(before);
+            break;
         }
     }
     quoted.push('"');
@@ -309,10 +433,8 @@ impl<S: Subscriber, F: Fn(Line) + Send + Sync + 'static> Layer<S> for Observer<F
             Level::INFO => "info",
             _ => return,
         };
-        let mut text = Text::new(MAX_LINE);
-        event.record(&mut text);
         let target = event.metadata().target().to_owned();
-        (self.0)(Line { level, target, message: text.text });
+        (self.0)(Line { level, target, message: Text::of(event, MAX_LINE).text });
     }
 }
 
@@ -327,6 +449,13 @@ impl Text {
         Self { text: String::new(), most }
     }
 
+    /// What an event says.
+    fn of(event: &Event<'_>, most: usize) -> Self {
+        let mut text = Self::new(most);
+        event.record(&mut text);
+        text
+    }
+
     pub(super) fn into_string(self) -> String {
         self.text
     }
@@ -335,7 +464,7 @@ impl Text {
 impl fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for char in text.chars() {
-            let escaped = char.is_control().then(|| char.escape_default());
+            let escaped = is_unsafe(char).then(|| char.escape_default());
             let len = escaped.as_ref().map_or(char.len_utf8(), ExactSizeIterator::len);
             if self.text.len() + len > self.most {
                 return Err(fmt::Error);
@@ -458,6 +587,9 @@ mod tests {
         assert_eq!(Settings::read(get, false).unwrap().format, Format::Text);
     }
 
+    /// Linux's `PIPE_BUF`.
+    const PIPE_BUF: usize = 4096;
+
     /// What is written in a format.
     fn written<E>(format: E) -> String
     where
@@ -486,16 +618,69 @@ mod tests {
             let (name, text) = ("a\n\"b\"\\", "x\u{7}");
             tracing::warn!(target: "t", %name, text, count = 3, there = true, "two\nlines");
             tracing::debug!(target: "t", "no fields");
+            let answer = format!("RESULT=\u{1b}]52;c;eA==\u{7}\u{9b}2J\u{202e}{}", "x".repeat(100_000));
+            tracing::warn!(target: "t", error = %io::Error::other(answer.clone()), %answer, "{answer}");
         });
         String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
     fn the_journal_gets_a_priority_and_one_line_each() {
-        assert_eq!(
-            written(Form(journal)),
-            "<4>t: two\\nlines name=a\\n\"b\"\\ text=\"x\\u{7}\" count=3 there=true\n<7>t: no fields\n"
-        );
+        let lines =
+            "<4>t: two\\nlines name=a\\n\"b\"\\ text=\"x\\u{7}\" count=3 there=true\n<7>t: no fields\n";
+        let written = written(Form(journal));
+        assert!(written.starts_with(lines), "{written}");
+    }
+
+    #[test]
+    fn text_has_time_level_and_target_and_one_line_each() {
+        let written = written(Form(text));
+        let (time, line) = written.lines().next().unwrap().split_once(' ').unwrap();
+        assert!(time.starts_with("20") && time.ends_with('Z'), "{written}");
+        assert_eq!(line, " WARN t: two\\nlines name=a\\n\"b\"\\ text=\"x\\u{7}\" count=3 there=true");
+        let coloured = colour(written.lines().next().unwrap()).into_owned();
+        assert_eq!(coloured, format!("\u{1b}[2m{time}\u{1b}[0m \u{1b}[33m WARN\u{1b}[0m {}", &line[6..]));
+        for other in ["i2planctl: keyd started", "a INFO b", "", "2026-11-28T23:00:28.1Z LOUD x"] {
+            assert_eq!(colour(other), other);
+        }
+    }
+
+    #[test]
+    fn an_answer_of_a_router_drives_no_terminal_in_any_format_and_is_bounded() {
+        for form in [text, journal, json] {
+            let written = written(Form(form));
+            assert_eq!(written.lines().count(), 3);
+            let last = written.lines().last().unwrap();
+            assert!(!last.contains(is_unsafe) && last.contains("]52;c;eA=="), "{last}");
+            assert!(last.len() < PIPE_BUF, "{}", last.len());
+        }
+    }
+
+    #[test]
+    fn lines_that_find_no_room_are_counted() {
+        /// A pipe that takes a line now and then.
+        struct Pipe(String, bool);
+
+        impl io::Write for Pipe {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if !self.1 {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                self.0.push_str(str::from_utf8(bytes).unwrap());
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let (mut pipe, lost) = (Pipe(String::new(), true), Mutex::new(0));
+        for (line, open) in [("a\n", true), ("b\n", false), ("c\n", false), ("d\n", true), ("e\n", true)] {
+            pipe.1 = open;
+            write_line(&mut pipe, &lost, line.as_bytes());
+        }
+        assert_eq!(pipe.0, "a\ni2plan: 2 lines of this log were lost: nobody read them\nd\ne\n");
     }
 
     #[test]
@@ -503,7 +688,7 @@ mod tests {
         let written = written(Form(json));
         let lines: Vec<serde_json::Value> =
             written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 2);
+        assert_eq!(lines.len(), 3);
         assert_eq!((&lines[0]["level"], &lines[0]["message"]), (&"warn".into(), &"two\nlines".into()));
         let fields = serde_json::json!({ "name": "a\n\"b\"\\", "text": "x\u{7}", "count": 3, "there": true });
         assert_eq!(lines[0]["fields"], fields);

@@ -12,4 +12,5 @@ pub mod sandbox;
 #[cfg(target_os = "openbsd")]
 #[path = "openbsd.rs"]
 pub mod sandbox;
+pub mod trusted;
 pub mod users;

@@ -64,7 +64,8 @@ pub fn run<A, E: Display>(
         Err(error) => Err(End::usage(format!("{error}; see --help"))),
     };
     let Err(End { status, message }) = result else { return ExitCode::SUCCESS };
-    eprintln!("{name}: {message}");
+    // It repeats arguments, files and answers of others.
+    super::logging::say(&format!("{name}: {message}"));
     Supervisor::of_this_process().status(&message);
     ExitCode::from(status)
 }

@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use i2plan_ipc::api::meshd::Source;
+use i2plan_ipc::daemon::trusted::{self, Untrusted};
 use thiserror::Error;
 
 mod file;
@@ -50,13 +51,13 @@ const ALIKE: f64 = 0.6;
 /// Why there is no configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    /// The file cannot be read, or others can change it.
+    #[error("cannot read {}: {}", path.display(), reason(path, source))]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: Untrusted,
     },
     /// Something in the file is wrong.
     #[error("{}:{line}: {message}", path.display())]
@@ -105,7 +106,7 @@ impl Place {
 
     /// The file that is named, or the first of the usual ones that exists.
     fn find(path: Option<&Path>) -> Self {
-        let own = std::env::home_dir().map(|home| home.join(USER_PATH));
+        let own = trusted::home().map(|home| home.join(USER_PATH));
         let is_own = |path: &Path| own.as_deref() == Some(path);
         let (path, required) = match (path, &own) {
             (Some(path), _) => (path.to_owned(), true),
@@ -117,9 +118,9 @@ impl Place {
     }
 
     fn read(&self) -> Result<String, ConfigError> {
-        match std::fs::read_to_string(&self.path) {
+        match trusted::read(&self.path) {
             Ok(text) => Ok(text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.required => Ok(String::new()),
+            Err(error) if error.is_not_found() && !self.required => Ok(String::new()),
             Err(source) => Err(ConfigError::Read { path: self.path.clone(), source }),
         }
     }
@@ -305,6 +306,16 @@ fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigErro
         return Err(ConfigError::UnknownVariable(one_line(&message)));
     }
     Ok(())
+}
+
+/// Why a file cannot be read, without its path again if it is that which is not there.
+fn reason(path: &Path, error: &Untrusted) -> String {
+    match error {
+        Untrusted::Io { path: culprit, source } if error.is_not_found() || culprit == path => {
+            source.to_string()
+        }
+        _ => one_line(&error.to_string()),
+    }
 }
 
 /// A message that repeats parts of the file, fit for a terminal and a log: one line, with no control characters
@@ -545,7 +556,7 @@ mod tests {
 
     #[test]
     fn a_user_has_a_file_and_state_of_their_own() {
-        let home = std::env::home_dir().unwrap();
+        let home = trusted::home().unwrap();
         let own = Place::find(Some(&home.join(USER_PATH)));
         assert_eq!(own.data_dir, home.join(".i2plan"));
         assert_eq!(Place::find(Some(Path::new("/x/config.toml"))).data_dir, Path::new(DEFAULT_DATA_DIR));

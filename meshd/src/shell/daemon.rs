@@ -11,7 +11,7 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::{self, ConfigChange, SessionName, SessionState, What};
 use i2plan_ipc::api::tund::{self, TundApi};
-use i2plan_ipc::client::{Client, ClientError, Link};
+use i2plan_ipc::client::{Client, ClientError, Endpoint, Link};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::sandbox::SandboxError;
 use i2plan_ipc::hello::{HelloReply, Landlock};
@@ -91,9 +91,9 @@ pub struct Options {
     /// The directory of this daemon's state.
     pub state: PathBuf,
     /// `keyd`'s socket.
-    pub keyd: PathBuf,
+    pub keyd: Endpoint,
     /// `tund`'s socket.
-    pub tund: PathBuf,
+    pub tund: Endpoint,
     /// Where what happens is noted for those who follow the node.
     pub row: Arc<Row>,
 }
@@ -225,7 +225,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(options: Options, storage: Storage, commands: mpsc::Receiver<Command>) -> Self {
-        let keyd = Arc::new(Link::new(&options.keyd, Role::Meshd));
+        let keyd = Arc::new(Link::new(options.keyd.clone(), Role::Meshd));
         let (updates_sender, updates) = mpsc::channel(256);
         let (lookups, lookup_queue) = mpsc::channel(64);
         let (answer_sender, answers) = mpsc::channel(64);
@@ -942,12 +942,12 @@ async fn ask(
 
 /// Looks after `keyd`: tells who the node is, and whether it is there.
 async fn watch_keyd(
-    path: PathBuf,
+    keyd: Endpoint,
     report: watch::Sender<Result<HelloReply, String>>,
     identity: mpsc::Sender<keyd::Identity>,
 ) {
     loop {
-        let error = match watch_connection(&path, &report, &identity).await {
+        let error = match watch_connection(&keyd, &report, &identity).await {
             Err(error) => error,
             Ok(never) => match never {},
         };
@@ -961,11 +961,11 @@ async fn watch_keyd(
 }
 
 async fn watch_connection(
-    path: &std::path::Path,
+    keyd: &Endpoint,
     report: &watch::Sender<Result<HelloReply, String>>,
     identity: &mpsc::Sender<keyd::Identity>,
 ) -> Result<Infallible, ClientError> {
-    let mut client = Client::<KeydApi>::connect(path, Role::Meshd).await?;
+    let mut client = Client::<KeydApi>::connect(keyd.clone(), Role::Meshd).await?;
     loop {
         if let keyd::Reply::Identity(me) = client.call(keyd::Request::Identity).await? {
             let _ = identity.send(me).await;

@@ -13,7 +13,14 @@ const SOCKETS: [(&str, &str); 4] =
     [("keyd", "keyd.sock"), ("meshd", "meshd.sock"), ("tund", "tund.sock"), ("rpcd", "rpc.sock")];
 
 /// Looks at what is beside the control socket, at the daemons' state, and at the device that tunnels are made with.
-pub(super) fn check(socket: &Path, data: Option<&Path>, interface_is_up: bool) -> Vec<Finding> {
+///
+/// `common` is the user of a node whose daemons all run as one.
+pub(super) fn check(
+    socket: &Path,
+    data: Option<&Path>,
+    interface_is_up: bool,
+    common: Option<u32>,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (mut unseen, mut seen) = (false, false);
     if let Some(run) = socket.parent().filter(|run| run.exists()) {
@@ -22,7 +29,7 @@ pub(super) fn check(socket: &Path, data: Option<&Path>, interface_is_up: bool) -
     }
     if let Some(data) = data.filter(|data| data.exists()) {
         seen = true;
-        unseen |= of_the_state(data, &mut findings);
+        unseen |= of_the_state(data, common, &mut findings);
         findings.extend(of_the_disk(data));
     }
     if findings.is_empty() && seen && !unseen {
@@ -130,7 +137,7 @@ fn is_listed(table: &str, path: &str) -> bool {
 }
 
 /// Returns whether something could not be seen.
-fn of_the_state(data: &Path, findings: &mut Vec<Finding>) -> bool {
+fn of_the_state(data: &Path, common: Option<u32>, findings: &mut Vec<Finding>) -> bool {
     let mut unseen = false;
     let mut owners = Vec::new();
     for (daemon, directory) in [("keyd", "keyd"), ("meshd", "meshd"), ("rpcd", "rpc")] {
@@ -155,8 +162,10 @@ fn of_the_state(data: &Path, findings: &mut Vec<Finding>) -> bool {
             Err(_) => unseen = true,
         }
     }
+    // Of a node that runs as one user that has been said.
     if let [keyd, meshd] = owners[..]
         && keyd == meshd
+        && common != Some(keyd)
     {
         findings.push(Finding::problem(
             "files",
@@ -212,7 +221,8 @@ mod tests {
     }
 
     fn problems(socket: &Path, data: Option<&Path>) -> Vec<(String, String)> {
-        let found = check(socket, data, true).into_iter().filter(|finding| finding.level == Level::Problem);
+        let found =
+            check(socket, data, true, None).into_iter().filter(|finding| finding.level == Level::Problem);
         found.map(|finding| (finding.subject, finding.message)).collect()
     }
 

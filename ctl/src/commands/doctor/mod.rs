@@ -139,7 +139,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
         }
     }
     let interface_is_up = answers.is_ok_and(|answers| answers.status.tunnel.interface.is_some());
-    findings.extend(files::check(&socket, data_dir.as_deref(), interface_is_up));
+    findings.extend(files::check(&socket, data_dir.as_deref(), interface_is_up, walls::common_user(&walls)));
     findings.push(clock::check());
     findings.extend(of_the_clocks);
 

@@ -54,11 +54,32 @@ pub(super) fn look(status: &Status, router: Option<u32>) -> (HashMap<String, Wal
     (walls, findings)
 }
 
+/// The user that all daemons of a node run as that was started without root.
+pub(super) fn common_user(walls: &HashMap<String, Walls>) -> Option<u32> {
+    let users = ["keyd", "meshd", "tund"].map(|daemon| walls.get(daemon).map(|found| found.uid));
+    match users {
+        [Some(user), meshd, tund] if user != 0 && meshd == Some(user) && tund == Some(user) => Some(user),
+        _ => None,
+    }
+}
+
 /// The name of the node's own router here.
 const ROUTER: &str = "routerd";
 
 fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let common = common_user(walls);
+    if let Some(user) = common {
+        findings.push(Finding::note(
+            "roles",
+            format!(
+                "the daemons' roles are not separated: all run as user {user}. Whoever breaks into one of them, or into \
+                 another program of that user, can act for the others and take the keys"
+            ),
+            "where that matters, start the node as root (`sudo i2planctl up`) or install the package: each daemon then \
+             has a user of its own",
+        ));
+    }
     let mut names: Vec<_> = walls.keys().collect();
     names.sort();
     for name in names {
@@ -73,7 +94,7 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
             add(Level::Problem, "it runs as root".to_owned(), "start it as a user of its own");
         }
         let twin = walls.iter().find(|(other, theirs)| *other > name && theirs.uid == own.uid);
-        if let Some((other, _)) = twin {
+        if let Some((other, _)) = twin.filter(|_| common != Some(own.uid)) {
             add(
                 Level::Problem,
                 format!("it runs as the same user as {other}"),
@@ -223,6 +244,24 @@ mod tests {
         assert!(
             found.iter().any(|(level, message)| *level == Level::Problem && message.contains("same user"))
         );
+    }
+
+    #[test]
+    fn a_node_without_root_is_told_what_that_means() {
+        let mut all = walls(str::to_owned, 0, Landlock::Full);
+        for name in ["keyd", "meshd", "rpcd"] {
+            all.insert(name.to_owned(), all["tund"].clone());
+        }
+        assert_eq!(common_user(&all), Some(993));
+        let found = judge(&all, true);
+        assert_eq!((found[0].subject.as_str(), found[0].level), ("roles", Level::Note));
+        assert!(found[0].message.contains("roles are not separated: all run as user 993"), "{:?}", found[0]);
+        assert!(found[1..].iter().all(|finding| finding.level == Level::Ok), "{found:?}");
+        // As root they are worse off, and that is a problem.
+        for own in all.values_mut() {
+            own.uid = 0;
+        }
+        assert_eq!(common_user(&all), None);
     }
 
     #[test]

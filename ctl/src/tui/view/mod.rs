@@ -1,5 +1,6 @@
 //! How it looks: from what is known to what is on the screen, and nothing else.
 
+use i2plan_ipc::escape::is_unsafe;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -32,8 +33,18 @@ pub(super) fn draw(app: &App, frame: &mut Frame<'_>) {
     } else {
         draw_page(app, frame, theme);
     }
+    keep_safe(frame.buffer_mut());
     if !app.look.utf8 {
         in_ascii(frame.buffer_mut());
+    }
+}
+
+/// Whatever a view has put there, no cell drives the terminal.
+fn keep_safe(buf: &mut Buffer) {
+    for cell in &mut buf.content {
+        if cell.symbol().contains(is_unsafe) {
+            cell.set_symbol("\u{fffd}");
+        }
     }
 }
 

@@ -167,10 +167,11 @@ impl Syscalls {
             libc::SYS_fsync,
             libc::SYS_statx,
             libc::SYS_newfstatat,
+            libc::SYS_readlinkat,
             libc::SYS_lseek,
         ]);
         #[cfg(target_arch = "x86_64")]
-        let files = files.and(&[libc::SYS_rename, libc::SYS_open]);
+        let files = files.and(&[libc::SYS_rename, libc::SYS_open, libc::SYS_readlink]);
         files
     }
 
