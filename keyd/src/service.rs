@@ -1,16 +1,19 @@
 //! The requests, answered.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::keyd::{Identity, KeydApi, Reply, Request, SessionKind, WireGuardLease};
+use i2plan_ipc::api::keyd::{
+    Identity, KeydApi, OpenSession, Reply, Request, SessionKind, SessionOpened, WireGuardLease,
+};
+use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::invite::InviteSecret;
 use tracing::info;
 
+use crate::dialing::Dialing;
 use crate::keys::Keys;
 use crate::policy::Signer;
 use crate::session;
@@ -21,27 +24,23 @@ pub struct Keyd {
     signer: Mutex<Signer>,
     /// Whether the keys are sealed on disk.
     sealed: bool,
-    sam: SocketAddr,
+    dialing: Dialing,
 }
 
 impl Keyd {
-    /// Serves these keys, which are `sealed` on disk or not; sessions are opened at the SAM bridge at this
-    /// address alone.
+    /// Serves these keys, which are `sealed` on disk or not; sessions are opened at this SAM bridge alone.
     #[must_use]
-    pub fn new(keys: Keys, sealed: bool, sam: SocketAddr) -> Self {
-        Self { signer: Mutex::new(Signer::new(keys)), sealed, sam }
+    pub fn new(keys: Keys, sealed: bool, bridge: Bridge) -> Self {
+        Self { signer: Mutex::new(Signer::new(keys)), sealed, dialing: Dialing::new(bridge) }
     }
 
     fn signer(&self) -> MutexGuard<'_, Signer> {
         self.signer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open_session(
-        &self,
-        request: i2plan_ipc::api::keyd::OpenSession,
-        fds: Vec<OwnedFd>,
-    ) -> Result<Reply, ApiError> {
-        let connection = fds.into_iter().next().ok_or_else(|| ApiError::invalid("no connection came"))?;
+    async fn open_session(&self, request: OpenSession) -> Result<Answer<Reply>, ApiError> {
+        session::check_request(&request)?;
+        let connection = self.dialing.dial().await?;
         let keys = match request.kind {
             SessionKind::Control => self.signer().keys().control().clone(),
             SessionKind::Data | SessionKind::Substitute => {
@@ -50,9 +49,11 @@ impl Keyd {
                 self.signer().keys().ephemeral(nonce)
             }
         };
-        session::open(&request, connection, &keys.private_key(), self.sam).await?;
+        let opened = session::open(&request, connection, &keys.private_key()).await?;
         info!(kind = ?request.kind, "opened a session");
-        Ok(Reply::SessionOpened(keys.public()))
+        let session::Opened { connection, version } = opened;
+        let reply = Reply::SessionOpened(SessionOpened { destination: keys.public(), version });
+        Ok(Answer { reply, fds: vec![connection.stream, connection.datagrams] })
     }
 }
 
@@ -70,7 +71,20 @@ impl Service for Keyd {
     async fn call(&self, _: Role, request: Request, fds: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
         let now = now();
         let reply = match request {
-            Request::OpenSession(request) => self.open_session(request, fds).await?,
+            Request::OpenSession(request) => return self.open_session(request).await,
+            Request::Connector => Reply::Connector(self.dialing.connector()),
+            Request::AwaitOrder(connector) => {
+                self.dialing.next_order(connector).await.map_or(Reply::Done, Reply::Order)
+            }
+            Request::Connected(order) => {
+                let fds = fds.try_into().map_err(|_| ApiError::invalid("a connection is two descriptors"))?;
+                self.dialing.connected(order, fds)?;
+                Reply::Done
+            }
+            Request::NotConnected(failure) => {
+                self.dialing.not_connected(failure);
+                Reply::Done
+            }
             Request::Identity => {
                 let signer = self.signer();
                 let keys = signer.keys();

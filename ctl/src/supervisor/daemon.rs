@@ -40,7 +40,7 @@ pub enum Goal {
 /// A daemon to run.
 #[derive(Debug)]
 pub struct Daemon {
-    /// `keyd`, `meshd`, `tund`, `rpcd` or `routerd`.
+    /// `keyd`, `connector`, `meshd`, `tund`, `rpcd` or `routerd`.
     pub name: &'static str,
     /// Its executable.
     pub program: PathBuf,
@@ -50,8 +50,8 @@ pub struct Daemon {
     pub user: Account,
     /// Whether it keeps CAP_NET_ADMIN.
     pub net_admin: bool,
-    /// Its listening socket, if it has one. It stays open here, so that connections wait while the daemon is restarted.
-    pub socket: Option<OwnedFd>,
+    /// Its listening sockets with their names. They stay open here, so that connections wait while the daemon is restarted.
+    pub sockets: Vec<(&'static str, OwnedFd)>,
     /// Where it tells how it does, and has descriptors kept from one process to the next.
     pub ear: Ear,
     /// The signal by which it is told that it shall end for good.
@@ -134,12 +134,14 @@ impl Daemon {
     }
 
     fn start(&self) -> io::Result<Child> {
+        let passed = self.sockets.iter().map(|(name, fd)| (*name, fd));
+        let passed = passed.chain(self.ear.stored().iter().map(|stored| (stored.name.as_str(), &stored.fd)));
+        let (names, fds): (Vec<_>, Vec<_>) = passed.unzip();
         let arguments: Vec<OsString> = Launch::arguments(
             self.user,
             self.net_admin,
             std::process::id(),
-            self.socket.is_some(),
-            self.ear.stored(),
+            &names,
             self.program.as_os_str(),
             &self.arguments,
         );
@@ -148,7 +150,6 @@ impl Daemon {
         let mut command = Command::new(&self.launcher);
         command.args(arguments).stdin(hand_over(self.passphrase.as_ref())?).stdout(log).kill_on_drop(true);
         command.env("NOTIFY_SOCKET", self.ear.path());
-        let fds = self.socket.iter().chain(self.ear.stored().iter().map(|stored| &stored.fd));
         let mappings: io::Result<Vec<_>> = (LISTEN_FD..)
             .zip(fds)
             .map(|(child_fd, fd)| Ok(FdMapping { parent_fd: fd.try_clone()?, child_fd }))

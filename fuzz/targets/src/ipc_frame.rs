@@ -376,6 +376,5 @@ fn tund_replies() -> Vec<(&'static str, tund::Reply)> {
 }
 
 fn session() -> tund::Session {
-    let bridge = (Ipv4Addr::LOCALHOST, 7655).into();
-    tund::Session { id: "i2plan-1".to_owned(), bridge, destination: testing::destination(101) }
+    tund::Session { id: "i2plan-1".to_owned(), destination: testing::destination(101) }
 }
