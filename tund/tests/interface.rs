@@ -444,7 +444,8 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     let bridge = UdpSocket::bind("127.0.0.1:0").unwrap();
     let router = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = Bridge { address: router.local_addr().unwrap(), datagrams: bridge.local_addr().unwrap() };
-    let (tund, _) = Tund::start_at(at, &namespace, 1, true, Store::default());
+    let (tund, ready) = Tund::start_at(at, &namespace, 1, true, Store::default());
+    ready.recv().unwrap();
     let mut client = tund.connect().await;
     configure(&mut client, interface(1)).await.unwrap();
     let (udp, tcp) = connect(at);
@@ -596,7 +597,8 @@ async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
     let mut nodes = Vec::new();
     for (seed, other) in [(1, 2), (2, 1)] {
         let namespace = Namespace::new();
-        let (tund, _) = Tund::start_at(at, &namespace, seed, true, Store::default());
+        let (tund, ready) = Tund::start_at(at, &namespace, seed, true, Store::default());
+        ready.recv().unwrap();
         let mut client = tund.connect().await;
         configure(&mut client, interface(seed)).await.unwrap();
         let (udp, control) = connect(at);

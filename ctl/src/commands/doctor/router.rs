@@ -139,7 +139,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let bridge = async {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut greeting = vec![0; hello().len()];
+            let mut greeting = vec![0; HELLO.len()];
             stream.read_exact(&mut greeting).await.unwrap();
             stream.write_all(reply).await.unwrap();
         };
