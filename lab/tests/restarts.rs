@@ -91,6 +91,7 @@ fn restarts_of_daemons_go_unnoticed() {
         println!("ended          by        lost to  lost from  of {PINGS}");
         for (daemons, most) in [
             (&["keyd"][..], 0),
+            (&["connector"], 0),
             (&["meshd"], 0),
             (&["tund"], MOST),
             // Who comes back first finds nobody; the sessions are there for all that.

@@ -831,11 +831,9 @@ impl Daemon {
                     pid: keyd.connector.as_ref().map(|connector| connector.pid),
                     version: keyd.connector.as_ref().map(|connector| connector.version.clone()),
                     landlock: keyd.connector.as_ref().map(|connector| connector.landlock),
-                    error: match (&keyd.daemon, &keyd.connector) {
-                        (Ok(_), None) => Some("it is not connected to keyd".to_owned()),
-                        (Err(_), _) => Some("keyd, which knows of it, is not there".to_owned()),
-                        (Ok(_), Some(_)) => None,
-                    },
+                    // Without keyd nobody knows.
+                    error: (keyd.daemon.is_ok() && keyd.connector.is_none())
+                        .then(|| "it is not connected to keyd".to_owned()),
                 },
                 meshd::Daemon {
                     name: Role::Meshd.to_string(),
