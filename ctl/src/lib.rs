@@ -8,7 +8,7 @@
 //! * [`ping`]: echo requests over ICMP.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
 //! * [`rpc`]: JSON-RPC, the library of `i2plan-rpcd`.
-//! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node; on Linux alone.
+//! * [`supervisor`]: `i2planctl up`, which runs the daemons of a node; on Linux alone.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 
 use std::ffi::OsString;

@@ -191,7 +191,13 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     };
     let keyd::SessionOpened { destination, version } = opened;
     let _ = context.updates.send(Update::Version(version)).await;
-    take_over(Open { id, udp, tcp, destination })
+    let (stream, open) = take_over(Open { id, udp, tcp, destination })?;
+    if let Ok(bridge) = stream.peer_addr()
+        && bridge != context.bridge
+    {
+        warn!(%bridge, configured = %context.bridge, "keyd is started with another SAM address than i2p.sam_address");
+    }
+    Ok((stream, open))
 }
 
 /// Reads an open session's control connection until it ends.
