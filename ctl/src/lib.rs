@@ -154,8 +154,8 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Up(up) => commands::up::run(json, *up, given).await,
             #[cfg(not(target_os = "linux"))]
             Command::Up(_) => Err(Failure::invalid("`up` runs a node on Linux alone").with_hint(
-                "start i2plan-keyd and i2plan-meshd as users of their own and i2plan-tund as root, each with \
-                 --listen",
+                "start i2plan-keyd, i2plan-connector and i2plan-meshd as users of their own and i2plan-tund as \
+                 root, all but the connector with --listen",
             )),
             #[cfg(target_os = "linux")]
             Command::Launch(_) => Ok(()),

@@ -5,6 +5,8 @@
 //! length-delimited [`frame`]s; the first frame of a connection says version and role ([`hello`]). Who may
 //! claim which role is decided by the peer credentials of the socket ([`access`]).
 //!
+//! What leads to the I2P router's SAM bridge, and what does not, is [`bridge`]'s to tell.
+//!
 //! [`node`] is for programs that use a running node.
 
 pub mod access;
