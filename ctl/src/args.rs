@@ -465,6 +465,10 @@ pub struct Up {
     #[arg(long, value_name = "USER", default_value = "i2plan-tund")]
     pub tund_user: String,
 
+    /// User that connects to the I2P router, by name or number
+    #[arg(long, value_name = "USER", default_value = "i2plan-connector")]
+    pub connector_user: String,
+
     /// User that answers JSON-RPC unless rpc.enabled is false, by name or number
     #[arg(long, value_name = "USER", default_value = "i2plan-rpc")]
     pub rpc_user: String,
@@ -631,7 +635,7 @@ Examples:
   sudo i2planctl up
   sudo i2planctl up --ask-passphrase
   sudo i2planctl up --config node.toml --data-dir /srv/i2plan
-  sudo i2planctl up --keyd-user 990 --meshd-user 991 --tund-user 992 --rpc-user 993";
+  sudo i2planctl up --keyd-user 990 --meshd-user 991 --tund-user 992 --connector-user 993 --rpc-user 994";
 
 /// No time on the command line is longer.
 const MAX_TIME: Duration = Duration::from_secs(366 * 86_400);

@@ -8,7 +8,7 @@
 //! * [`ping`]: echo requests over ICMP.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
 //! * [`rpc`]: JSON-RPC, the library of `i2plan-rpcd`.
-//! * [`supervisor`]: `i2planctl up`, which runs the three daemons of a node; on Linux alone.
+//! * [`supervisor`]: `i2planctl up`, which runs the daemons of a node; on Linux alone.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 
 use std::borrow::Cow;
@@ -160,8 +160,8 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Up(up) => commands::up::run(json, *up, given).await,
             #[cfg(not(target_os = "linux"))]
             Command::Up(_) => Err(Failure::invalid("`up` runs a node on Linux alone").with_hint(
-                "start i2plan-keyd and i2plan-meshd as users of their own and i2plan-tund as root, each with \
-                 --listen",
+                "start i2plan-keyd, i2plan-connector and i2plan-meshd as users of their own and i2plan-tund as \
+                 root, all but the connector with --listen",
             )),
             #[cfg(target_os = "linux")]
             Command::Launch(_) => Ok(()),

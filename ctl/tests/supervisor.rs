@@ -29,6 +29,7 @@ const TUND: u32 = 54_323;
 const GROUP: u32 = 54_324;
 const RPC: u32 = 54_325;
 const ROUTER: u32 = 54_326;
+const CONNECTOR: u32 = 54_327;
 
 const PASSPHRASE: &str = "correct horse";
 
@@ -67,7 +68,7 @@ fn install(keyd: &str, meshd: &str, tund: &str) -> TempDir {
     need_root();
     let dir = open_dir();
     copy_program(dir.path());
-    for (name, script) in [("keyd", keyd), ("meshd", meshd), ("tund", tund)] {
+    for (name, script) in [("keyd", keyd), ("connector", WAIT), ("meshd", meshd), ("tund", tund)] {
         install_script(&dir, name, script);
     }
     dir
@@ -99,6 +100,7 @@ fn up_without_group(dir: &TempDir, run: &str) -> Command {
         .env("PASSPHRASE_FILE", dir.path().join("passphrase"))
         .arg(dir.path().join("i2planctl"))
         .args(["up", "--keyd-user", "54321", "--meshd-user", "54322", "--tund-user", "54323"])
+        .args(["--connector-user", "54327"])
         .arg("--data-dir")
         .arg(dir.path().join("data"))
         .arg("--runtime-dir")
@@ -146,9 +148,9 @@ impl Node {
         }
     }
 
-    /// The reports of all three, by name.
-    fn reports(&self) -> [String; 3] {
-        let mut reports = [self.line("report "), self.line("report "), self.line("report ")];
+    /// The reports of all four, by name.
+    fn reports(&self) -> [String; 4] {
+        let mut reports = [(); 4].map(|()| self.line("report "));
         reports.sort();
         reports
     }
@@ -228,18 +230,28 @@ fn daemons_start_with_what_they_need_and_nothing_else() {
     let data = node.dir.path().join("data");
     let (run, data) = (run.display(), data.display());
     let arguments = [
-        format!("--store {data}/keyd --sam-address 127.0.0.1:7 --meshd-user {MESHD} --tund-user {TUND}"),
-        format!("--state {data}/meshd --keyd-socket {run}/keyd.sock --tund-socket {run}/tund.sock"),
-        format!("--keyd-socket {run}/keyd.sock --meshd-user {MESHD}"),
+        format!("--sam-address 127.0.0.1:7 --keyd-socket {run}/keyd-connector.sock"),
+        format!(
+            "--store {data}/keyd --sam-address 127.0.0.1:7 --meshd-user {MESHD} --tund-user {TUND} \
+             --connector-user {CONNECTOR}"
+        ),
+        format!("--state {data}/meshd --keyd-socket {run}/keyd-meshd.sock --tund-socket {run}/tund.sock"),
+        format!("--keyd-socket {run}/keyd-tund.sock --meshd-user {MESHD} --sam-address 127.0.0.1:7"),
     ];
-    let expected = [("keyd", KEYD, none), ("meshd", MESHD, none), ("tund", TUND, net_admin)];
-    for ((report, (name, uid, caps)), arguments) in node.reports().iter().zip(expected).zip(arguments) {
+    let expected = [
+        ("connector", CONNECTOR, none, "fds= mine= fd3"),
+        ("keyd", KEYD, none, "fds=3 mine=yes fd3=socket"),
+        ("meshd", MESHD, none, "fds=1 mine=yes fd3=socket"),
+        ("tund", TUND, net_admin, "fds=1 mine=yes fd3=socket"),
+    ];
+    for ((report, (name, uid, caps, fds)), arguments) in node.reports().iter().zip(expected).zip(arguments) {
         let pid = pid_in(report);
         for part in [
             format!("report {name} "),
             format!("uid={uid} {uid} {uid} {uid} gid={uid} {uid} {uid} {uid} groups=[]"),
             format!("inh={caps} prm={caps} eff={caps} bnd={caps} amb={caps} nnp=1"),
-            "umask=0077 cwd=/ fds=1 mine=yes fd3=socket fd7= ".to_owned(),
+            format!("umask=0077 cwd=/ {fds}"),
+            " fd7= ".to_owned(),
             format!("session={pid} "),
             format!("args=[{arguments}]"),
         ] {
@@ -262,7 +274,9 @@ fn directories_and_sockets_have_their_owners_and_modes() {
         ("data/keyd", KEYD, KEYD, 0o700),
         ("data/meshd", MESHD, MESHD, 0o700),
         ("run", 0, 0, 0o755),
-        ("run/keyd.sock", MESHD, TUND, 0o660),
+        ("run/keyd-meshd.sock", MESHD, MESHD, 0o600),
+        ("run/keyd-tund.sock", TUND, TUND, 0o600),
+        ("run/keyd-connector.sock", CONNECTOR, CONNECTOR, 0o600),
         ("run/tund.sock", MESHD, MESHD, 0o600),
         ("run/meshd.sock", 0, GROUP, 0o660),
     ] {
@@ -367,7 +381,7 @@ fn a_socket_where_others_can_write_is_refused() {
 #[test]
 fn a_killed_daemon_comes_back_and_its_socket_never_goes() {
     let node = Node::start(install(WAIT, WAIT, WAIT));
-    let [_, meshd, _] = node.reports();
+    let [_, _, meshd, _] = node.reports();
     kill(pid_in(&meshd), Signal::SIGKILL).unwrap();
     let ended = node.line("i2planctl: meshd was killed by SIGKILL (9); starting it again in 0.");
     // Nobody accepts now or ever in this test: the connection waits in the socket.
@@ -456,6 +470,7 @@ fn terminate_stops_all_in_order_and_removes_the_sockets() {
             "i2planctl: stopping: SIGTERM came",
             "i2planctl: meshd stopped: it was killed by SIGTERM (15)",
             "i2planctl: tund stopped: it was killed by SIGINT (2)",
+            "i2planctl: connector stopped: it was killed by SIGTERM (15)",
             "i2planctl: keyd stopped: it was killed by SIGTERM (15)",
         ]
     );
@@ -496,7 +511,7 @@ fn hangup_opens_the_log_file_again() {
     let dir = install(WAIT, HEARS, WAIT);
     let log = dir.path().join("log");
     let mut node = Node::start_with(dir, &["--log-file", log.to_str().unwrap()]);
-    for line in ["report keyd ", "report tund ", "report meshd ", "report ready"] {
+    for line in ["report keyd ", "report connector ", "report tund ", "report meshd ", "report ready"] {
         wait_for_line(&log, line);
     }
     // As logrotate does.
@@ -508,7 +523,7 @@ fn hangup_opens_the_log_file_again() {
     assert_eq!(node.rest(), [""; 0], "standard error gets nothing");
     assert_eq!(node.child.wait().unwrap().code(), Some(0));
     let (before, after) = (std::fs::read_to_string(&old).unwrap(), std::fs::read_to_string(&log).unwrap());
-    assert_eq!(before.matches("report ").count() - 1, 3, "{before}");
+    assert_eq!(before.matches("report ").count() - 1, 4, "{before}");
     assert!(after.starts_with("i2planctl: SIGHUP came"), "{after}");
     assert!(after.ends_with("i2planctl: keyd stopped: it was killed by SIGTERM (15)\n"), "{after}");
     assert_eq!(std::fs::metadata(&log).unwrap().mode() & 0o777, 0o640);
@@ -809,9 +824,9 @@ fn keyd_gets_the_passphrase_at_every_start_and_the_others_never() {
     assert_eq!(found, [&format!("input keyd [{PASSPHRASE}]"), "input meshd []", "input tund []"]);
 
     let reports = Node::start_with(install(WAIT, WAIT, WAIT), &["--passphrase-fd", "8"]);
-    let [keyd, meshd, tund] = reports.reports();
+    let [connector, keyd, meshd, tund] = reports.reports();
     assert!(keyd.ends_with("--passphrase-fd 0]"), "{keyd}");
-    for report in [&keyd, &meshd, &tund] {
+    for report in [&connector, &keyd, &meshd, &tund] {
         assert!(!report.contains("horse"), "{report}");
     }
     assert!(!meshd.contains("passphrase-fd") && !tund.contains("passphrase-fd"));

@@ -9,7 +9,7 @@ use crate::version::Version;
 
 /// Version of the protocol between i2plan's own processes. They are installed together, so a difference means
 /// that one of them was not restarted after an upgrade; both sides say so and go no further.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Largest frame of a handshake, bytes.
 pub(crate) const MAX_HELLO: usize = 4096;
@@ -24,6 +24,8 @@ pub enum Role {
     Meshd,
     /// `i2plan-tund`.
     Tund,
+    /// `i2plan-connector`.
+    Connector,
     /// A user's program, such as `i2planctl`.
     Client,
 }
@@ -34,6 +36,7 @@ impl std::fmt::Display for Role {
             Self::Keyd => "keyd",
             Self::Meshd => "meshd",
             Self::Tund => "tund",
+            Self::Connector => "connector",
             Self::Client => "client",
         })
     }

@@ -6,10 +6,12 @@
 //! * [`seal`]: keys sealed with a passphrase, and their form on disk. No I/O.
 //! * [`store`]: the file that holds the keys.
 //! * [`unlock`]: where the passphrase comes from.
-//! * [`session`]: opens SAM sessions on connections that `meshd` has made.
+//! * [`dialing`]: connections to the SAM bridge, which the connector makes.
+//! * [`session`]: opens SAM sessions on them.
 //! * [`service`]: the requests, answered.
 //! * [`walls`]: what the process may do.
 
+pub mod dialing;
 pub mod keys;
 pub mod memory;
 pub mod policy;

@@ -1,5 +1,6 @@
 //! `i2plan-keyd`.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::bridge::{Bridge, UDP_PORT};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
@@ -32,14 +34,17 @@ i2plan-keyd: holds the private keys of an i2plan node, and signs
 
 Usage: i2plan-keyd [OPTIONS]
 
-Started by a service manager or by `i2planctl up`, which hand it its listening socket.
+Started by a service manager or by `i2planctl up`, which hand it its listening sockets.
 
 Options:
       --store DIR            directory of the keys (default: $STATE_DIRECTORY, or /var/lib/i2plan/keyd)
       --sam-address IP:PORT  the only SAM bridge that sessions are opened at (default: 127.0.0.1:7656)
+      --sam-udp-port PORT    where that bridge takes datagrams (default: 7655)
       --meshd-user USER      name or number of the user that meshd runs as (default: i2plan-meshd)
       --tund-user USER       name or number of the user that tund runs as (default: i2plan-tund)
-      --listen PATH          make the listening socket, if none is handed over
+      --connector-user USER  name or number of the user that the connector runs as (default: i2plan-connector)
+      --listen DIR           make the listening sockets in this directory (keyd-meshd.sock, keyd-tund.sock,
+                             keyd-connector.sock), if none are handed over
       --passphrase-fd N      read the passphrase of the keys from this descriptor, up to the end of the line
   -h, --help
   -V, --version
@@ -86,8 +91,10 @@ fn not_opened(error: StoreError) -> End {
 struct Args {
     store: PathBuf,
     sam: SocketAddr,
+    sam_udp_port: u16,
     meshd: String,
     tund: String,
+    connector: String,
     listen: Option<PathBuf>,
     passphrase_fd: Option<i32>,
     new_passphrase_fd: Option<i32>,
@@ -108,8 +115,10 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
         store: std::env::var_os("STATE_DIRECTORY")
             .map_or_else(|| "/var/lib/i2plan/keyd".into(), PathBuf::from),
         sam: SocketAddr::from(([127, 0, 0, 1], 7656)),
+        sam_udp_port: UDP_PORT,
         meshd: "i2plan-meshd".to_owned(),
         tund: "i2plan-tund".to_owned(),
+        connector: "i2plan-connector".to_owned(),
         listen: None,
         passphrase_fd: None,
         new_passphrase_fd: None,
@@ -121,8 +130,10 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
         match arg {
             Long("store") => args.store = parser.value()?.into(),
             Long("sam-address") => args.sam = parser.value()?.parse()?,
+            Long("sam-udp-port") => args.sam_udp_port = parser.value()?.parse()?,
             Long("meshd-user") => args.meshd = parser.value()?.string()?,
             Long("tund-user") => args.tund = parser.value()?.string()?,
+            Long("connector-user") => args.connector = parser.value()?.string()?,
             Long("listen") => args.listen = Some(parser.value()?.into()),
             Long("passphrase-fd") => args.passphrase_fd = Some(parser.value()?.parse()?),
             Long("new-passphrase-fd") => args.new_passphrase_fd = Some(parser.value()?.parse()?),
@@ -170,13 +181,16 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     let own = rustix::process::geteuid().as_raw();
     let meshd = users::user_id(&args.meshd).map_err(End::usage)?;
     let tund = users::user_id(&args.tund).map_err(End::usage)?;
-    if meshd == tund || meshd == own || tund == own {
-        return Err(End::usage("keyd, meshd and tund must run as three different users"));
+    let connector = users::user_id(&args.connector).map_err(End::usage)?;
+    if BTreeSet::from([own, meshd, tund, connector]).len() < 4 {
+        return Err(End::usage("keyd, meshd, tund and the connector must run as four different users"));
     }
+    let roles = [(Role::Meshd, meshd), (Role::Tund, tund), (Role::Connector, connector)];
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
-    // Before the walls, which let no socket be made. What is wrong with it is said when the keys are there.
-    let listener = activation::listener(args.listen.as_deref());
+    // Before the walls, which let no socket be made. What is wrong with them is said when the keys are there.
+    let made = |name: &str| args.listen.as_deref().map(|dir| dir.join(format!("keyd-{name}.sock")));
+    let listeners = activation::listeners(["meshd", "tund", "connector"].map(|name| (name, made(name))));
     // A directory that cannot be used is not waited for: what is mounted there later, only a later process of a service
     // sees. Its supervisor starts that.
     let store = Store::open(&args.store).map_err(not_opened)?;
@@ -196,24 +210,28 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     };
     let (memory, delegations, files) = store.open_memory(&keys.node()).map_err(End::failed)?;
     info!(node = %keys.node(), sealed, "ready");
-    let listener = listener.map_err(End::usage)?;
-    let access = Access::new([(Role::Meshd, Who::User(meshd)), (Role::Tund, Who::User(tund))]);
+    let listeners = listeners.map_err(End::usage)?;
     let Door { runtime, mut signals, .. } = door;
     runtime
         .block_on(async {
-            listener.set_nonblocking(true)?;
-            let listener = UnixListener::from_std(listener)?;
+            let mut serving = Vec::new();
+            for (listener, role) in listeners.into_iter().zip(roles) {
+                listener.set_nonblocking(true)?;
+                serving.push((UnixListener::from_std(listener)?, role));
+            }
             walls::before_serving().map_err(std::io::Error::other)?;
             supervisor.ready();
             supervisor.status(&format!("holds the keys of node {}", keys.node()));
+            let datagrams = SocketAddr::new(args.sam.ip(), args.sam_udp_port);
             let signer = Signer::new(keys, sealed, memory, delegations, Box::new(files));
-            let service = Arc::new(Keyd::new(signer, args.sam));
-            let serving = serve(listener, service, access, Limits::default());
-            tokio::pin!(serving);
+            let service = Arc::new(Keyd::new(signer, Bridge { address: args.sam, datagrams }));
+            for (listener, (role, user)) in serving {
+                let access = Access::new([(role, Who::User(user))]);
+                tokio::spawn(serve(listener, Arc::clone(&service), access, Limits::default()));
+            }
             let mut watchdog = Watchdog::of_this_process();
             loop {
                 tokio::select! {
-                    () = &mut serving => break,
                     () = signals.next() => break,
                     () = watchdog.due() => supervisor.alive(),
                 }

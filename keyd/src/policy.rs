@@ -86,13 +86,17 @@ impl Signer {
         &self.keys
     }
 
-    /// Answers a request, except for one to open a session. `random` is fresh for every request.
+    /// Answers a request, except for those about sessions. `random` is fresh for every request.
     ///
     /// # Errors
     /// Why it is not signed.
     pub fn answer(&mut self, request: Request, random: [u8; 32], now: u64) -> Result<Reply, ApiError> {
         Ok(match request {
-            Request::OpenSession(_) => return Err(ApiError::internal("a session is opened elsewhere")),
+            Request::OpenSession(_)
+            | Request::Connector
+            | Request::AwaitOrder(_)
+            | Request::Connected(_)
+            | Request::NotConnected(_) => return Err(ApiError::internal("this is not for the signer")),
             Request::Identity => Reply::Identity(Identity {
                 node: self.keys.node(),
                 control: self.keys.control().public(),

@@ -1,15 +1,16 @@
 //! The requests, answered.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::keyd::{KeydApi, Reply, Request, SessionKind};
+use i2plan_ipc::api::keyd::{KeydApi, OpenSession, Reply, Request, SessionKind, SessionOpened};
+use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::{ApiError, Role};
 use tracing::info;
 
+use crate::dialing::Dialing;
 use crate::policy::Signer;
 use crate::session;
 
@@ -17,26 +18,23 @@ use crate::session;
 #[derive(Debug)]
 pub struct Keyd {
     signer: Mutex<Signer>,
-    sam: SocketAddr,
+    dialing: Dialing,
 }
 
 impl Keyd {
-    /// Has this signer answer; sessions are opened at the SAM bridge at this address alone.
+    /// Has this signer answer; sessions are opened at this SAM bridge alone.
     #[must_use]
-    pub fn new(signer: Signer, sam: SocketAddr) -> Self {
-        Self { signer: Mutex::new(signer), sam }
+    pub fn new(signer: Signer, bridge: Bridge) -> Self {
+        Self { signer: Mutex::new(signer), dialing: Dialing::new(bridge) }
     }
 
     fn signer(&self) -> MutexGuard<'_, Signer> {
         self.signer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open_session(
-        &self,
-        request: i2plan_ipc::api::keyd::OpenSession,
-        fds: Vec<OwnedFd>,
-    ) -> Result<Reply, ApiError> {
-        let connection = fds.into_iter().next().ok_or_else(|| ApiError::invalid("no connection came"))?;
+    async fn open_session(&self, request: OpenSession) -> Result<Answer<Reply>, ApiError> {
+        session::check_request(&request)?;
+        let connection = self.dialing.dial().await?;
         let keys = match request.kind {
             SessionKind::Control => self.signer().keys().control().clone(),
             SessionKind::Data | SessionKind::Substitute => {
@@ -45,9 +43,11 @@ impl Keyd {
                 self.signer().keys().ephemeral(nonce)
             }
         };
-        session::open(&request, connection, &keys.private_key(), self.sam).await?;
+        let opened = session::open(&request, connection, &keys.private_key()).await?;
         info!(kind = ?request.kind, "opened a session");
-        Ok(Reply::SessionOpened(keys.public()))
+        let session::Opened { connection, version } = opened;
+        let reply = Reply::SessionOpened(SessionOpened { destination: keys.public(), version });
+        Ok(Answer { reply, fds: vec![connection.stream, connection.datagrams] })
     }
 }
 
@@ -63,11 +63,27 @@ impl Service for Keyd {
     type Api = KeydApi;
 
     async fn call(&self, _: Role, request: Request, fds: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
-        if let Request::OpenSession(request) = request {
-            return Ok(self.open_session(request, fds).await?.into());
-        }
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(no_randomness)?;
-        Ok(self.signer().answer(request, random, now())?.into())
+        let reply = match request {
+            Request::OpenSession(request) => return self.open_session(request).await,
+            Request::Connector => Reply::Connector(self.dialing.connector()),
+            Request::AwaitOrder(connector) => {
+                self.dialing.next_order(connector).await.map_or(Reply::Done, Reply::Order)
+            }
+            Request::Connected(order) => {
+                let fds = fds.try_into().map_err(|_| ApiError::invalid("a connection is two descriptors"))?;
+                self.dialing.connected(order, fds)?;
+                Reply::Done
+            }
+            Request::NotConnected(failure) => {
+                self.dialing.not_connected(failure);
+                Reply::Done
+            }
+            signed => {
+                let mut random = [0; 32];
+                getrandom::fill(&mut random).map_err(no_randomness)?;
+                self.signer().answer(signed, random, now())?
+            }
+        };
+        Ok(reply.into())
     }
 }

@@ -1,101 +1,111 @@
-//! Opens SAM sessions. The request carries a destination's private key, so it is written here, on a connection
-//! that `meshd` has made and greeted on.
-//!
-//! Whoever holds the other end of that connection reads the key. A `meshd` that has been taken over could pass
-//! one end of a connection and keep the other; therefore the descriptor must be a TCP connection to the one
-//! address at which this node's router listens, as `keyd` itself was told at its start. It could still read the
-//! router's answer, which repeats the key, from its own descriptor of the connection: SAM has no other place for it.
+//! Opens SAM sessions. The request carries a destination's private key, and so does the router's answer. Both are
+//! exchanged here, on a connection that the connector has made and that `meshd` gets only afterwards.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{OpenSession, SessionKind};
+use i2plan_ipc::bridge::{HELLO, read_greeting};
 use i2plan_ipc::{ApiError, ErrorKind};
-use rustix::net::sockopt::{socket_domain, socket_type};
-use rustix::net::{AddressFamily, SocketType, getpeername};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-/// Longest answer that is read, bytes. It repeats the private key.
-const MAX_ANSWER: usize = 4096;
+use crate::dialing::Connection;
 
-/// Opens a session on a connection to the bridge at `sam`, and lets go of the connection.
-///
-/// # Errors
-/// If the connection is not to the bridge, the request is out of bounds, or the router refuses.
-pub async fn open(
-    request: &OpenSession,
-    connection: OwnedFd,
-    private_key: &Zeroizing<String>,
-    sam: SocketAddr,
-) -> Result<(), ApiError> {
-    check_request(request)?;
-    check_connection(&connection, sam)?;
-    let io = |error: std::io::Error| {
-        ApiError::unavailable(format!("the connection to the SAM bridge failed: {error}"))
-    };
-    let stream = std::net::TcpStream::from(connection);
-    stream.set_nonblocking(true).map_err(io)?;
-    let mut stream = TcpStream::from_std(stream).map_err(io)?;
-    // The bridge forwards to the address from which this host reaches it.
-    let host = stream.local_addr().map_err(io)?.ip().to_string();
-    stream.write_all(line(request, &host, private_key).as_bytes()).await.map_err(io)?;
-    let mut answer = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
-    // Byte by byte: what follows the line is meshd's to read.
-    loop {
-        match stream.read_u8().await {
-            Ok(b'\n') => break,
-            Ok(_) if answer.len() >= MAX_ANSWER => {
-                return Err(ApiError::unavailable("the SAM bridge's answer has no end"));
-            }
-            Ok(byte) => answer.push(byte),
-            // Some routers end the connection instead of the line.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
-            Err(error) => return Err(io(error)),
-        }
-    }
-    read_answer(&answer)
+/// Longest line that is read, bytes. The answer to `SESSION CREATE` repeats the private key.
+const MAX_LINE: usize = 4096;
+
+/// How long the bridge may take to greet.
+const GREETING_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A session that is open.
+#[derive(Debug)]
+pub struct Opened {
+    /// What it goes through.
+    pub connection: Connection,
+    /// The version of SAM that the bridge speaks.
+    pub version: String,
 }
 
-fn check_request(request: &OpenSession) -> Result<(), ApiError> {
+/// Opens a session on a connection to the bridge.
+///
+/// # Errors
+/// If the request is out of bounds, the connection breaks, or the router refuses.
+pub async fn open(
+    request: &OpenSession,
+    connection: Connection,
+    private_key: &Zeroizing<String>,
+) -> Result<Opened, ApiError> {
+    let io =
+        |error: io::Error| ApiError::unavailable(format!("the connection to the SAM bridge failed: {error}"));
+    let Connection { stream, datagrams } = connection;
+    let datagrams = std::net::UdpSocket::from(datagrams);
+    datagrams.set_nonblocking(true).map_err(io)?;
+    // The bridge forwards to where datagrams to it come from.
+    let forward_to = datagrams.local_addr().map_err(io)?;
+    let stream = std::net::TcpStream::from(stream);
+    stream.set_nonblocking(true).map_err(io)?;
+    let mut stream = TcpStream::from_std(stream).map_err(io)?;
+
+    let greeting = async {
+        stream.write_all(HELLO.as_bytes()).await?;
+        read_line(&mut stream).await
+    };
+    let greeting = timeout(GREETING_DEADLINE, greeting).await;
+    let greeting = greeting.map_err(|_| ApiError::timeout("the SAM bridge does not greet"))?.map_err(io)?;
+    if greeting.is_empty() {
+        return Err(ApiError::unavailable("the SAM bridge closed the connection at the handshake"));
+    }
+    let version = read_greeting(&greeting)
+        .map_err(|error| ApiError::unavailable(format!("the SAM bridge did not greet back: {error}")))?;
+
+    stream.write_all(line(request, forward_to, private_key).as_bytes()).await.map_err(io)?;
+    read_answer(&read_line(&mut stream).await.map_err(io)?)?;
+    let stream = OwnedFd::from(stream.into_std().map_err(io)?);
+    Ok(Opened { connection: Connection { stream, datagrams: datagrams.into() }, version })
+}
+
+/// One line, without its end. Byte by byte: what follows it is `meshd`'s to read.
+async fn read_line(stream: &mut TcpStream) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
+    loop {
+        match stream.read_u8().await {
+            Ok(b'\n') => return Ok(line),
+            Ok(_) if line.len() >= MAX_LINE => return Err(io::Error::other("it sends a line without end")),
+            Ok(byte) => line.push(byte),
+            // Some routers end the connection instead of the line.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(line),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Checks what a request says of the session.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] if it is out of bounds.
+pub fn check_request(request: &OpenSession) -> Result<(), ApiError> {
     let id = &request.id;
     if id.is_empty() || id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     {
         return Err(ApiError::invalid("a session's id has 1 to 64 letters, digits and hyphens"));
     }
-    if request.port == 0 || request.tunnel_length > 7 || !(1..=16).contains(&request.tunnel_quantity) {
+    if request.tunnel_length > 7 || !(1..=16).contains(&request.tunnel_quantity) {
         return Err(ApiError::invalid(
-            "the session's port, tunnel length (0 to 7) or quantity (1 to 16) is out of bounds",
+            "the session's tunnel length (0 to 7) or quantity (1 to 16) is out of bounds",
         ));
     }
     Ok(())
 }
 
-fn check_connection(connection: &OwnedFd, sam: SocketAddr) -> Result<(), ApiError> {
-    let denied = |found: String| {
-        ApiError::denied(format!(
-            "keyd opens sessions on connections to the SAM bridge at {sam} only, not on {found}"
-        ))
-        .with_hint("meshd and keyd must be given the same SAM address")
-    };
-    let stream = socket_type(connection).is_ok_and(|kind| kind == SocketType::STREAM);
-    let internet = socket_domain(connection)
-        .is_ok_and(|domain| domain == AddressFamily::INET || domain == AddressFamily::INET6);
-    if !stream || !internet {
-        return Err(denied("something else than a TCP connection".to_owned()));
-    }
-    let peer = getpeername(connection).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
-    match peer {
-        Some(peer) if peer == sam => Ok(()),
-        Some(peer) => Err(denied(format!("one to {peer}"))),
-        None => Err(denied("one that is not connected".to_owned())),
-    }
-}
-
 /// The `SESSION CREATE` line.
-fn line(request: &OpenSession, host: &str, private_key: &Zeroizing<String>) -> Zeroizing<String> {
-    let OpenSession { kind, id, port, tunnel_length, tunnel_quantity } = request;
+fn line(request: &OpenSession, forward_to: SocketAddr, private_key: &Zeroizing<String>) -> Zeroizing<String> {
+    let OpenSession { kind, id, tunnel_length, tunnel_quantity } = request;
+    let (host, port) = (forward_to.ip(), forward_to.port());
     let style = match kind {
         SessionKind::Control | SessionKind::Substitute => "DATAGRAM",
         SessionKind::Data => "RAW",
@@ -143,7 +153,7 @@ pub fn read_answer(answer: &[u8]) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd as _;
+    use std::net::UdpSocket;
 
     use proptest::prelude::*;
     use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -151,62 +161,76 @@ mod tests {
 
     use super::*;
 
+    const GREETING: &[u8] = b"HELLO REPLY RESULT=OK VERSION=3.2\n";
+
     fn request() -> OpenSession {
-        OpenSession {
-            kind: SessionKind::Data,
-            id: "s-1".to_owned(),
-            port: 4000,
-            tunnel_length: 1,
-            tunnel_quantity: 3,
-        }
+        OpenSession { kind: SessionKind::Data, id: "s-1".to_owned(), tunnel_length: 1, tunnel_quantity: 3 }
     }
 
     fn key() -> Zeroizing<String> {
         Zeroizing::new("THEKEY".to_owned())
     }
 
-    /// Opens a session at a listener that answers with this.
-    async fn open_with(answer: &'static [u8]) -> (Result<(), ApiError>, String) {
+    /// Opens a session at a bridge that answers with these; also what the bridge has read, and the UDP socket's address.
+    async fn open_with(
+        greeting: &'static [u8],
+        answer: &'static [u8],
+    ) -> (Result<Opened, ApiError>, Vec<String>, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sam = listener.local_addr().unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let bridge = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut line = String::new();
-            BufReader::new(&mut stream).read_line(&mut line).await.unwrap();
-            stream.write_all(answer).await.unwrap();
-            line
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut lines = vec![String::new(), String::new()];
+            for (line, answer) in lines.iter_mut().zip([greeting, answer]) {
+                stream.read_line(line).await.unwrap();
+                stream.write_all(answer).await.unwrap();
+            }
+            lines
         });
-        let connection = TcpStream::connect(sam).await.unwrap();
-        let passed = connection.as_fd().try_clone_to_owned().unwrap();
-        let result = open(&request(), passed, &key(), sam).await;
-        (result, bridge.await.unwrap())
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let local = datagrams.local_addr().unwrap();
+        let connection = Connection { stream: stream.into(), datagrams: datagrams.into() };
+        let result = open(&request(), connection, &key()).await;
+        (result, bridge.await.unwrap(), local)
     }
 
     #[tokio::test]
-    async fn the_line_is_as_specified() {
-        let (result, line) = open_with(b"SESSION STATUS RESULT=OK DESTINATION=THEKEY\n").await;
-        assert_eq!(result, Ok(()));
-        assert_eq!(
-            line,
-            "SESSION CREATE STYLE=RAW ID=s-1 DESTINATION=THEKEY PORT=4000 HOST=127.0.0.1 inbound.length=1 \
-             outbound.length=1 inbound.quantity=3 outbound.quantity=3 i2cp.leaseSetEncType=4\n"
+    async fn the_lines_are_as_specified() {
+        let answer = b"SESSION STATUS RESULT=OK DESTINATION=THEKEY\n";
+        let (result, lines, local) = open_with(GREETING, answer).await;
+        assert_eq!(result.unwrap().version, "3.2");
+        let create = format!(
+            "SESSION CREATE STYLE=RAW ID=s-1 DESTINATION=THEKEY PORT={} HOST=127.0.0.1 inbound.length=1 \
+             outbound.length=1 inbound.quantity=3 outbound.quantity=3 i2cp.leaseSetEncType=4\n",
+            local.port()
         );
+        assert_eq!(lines, ["HELLO VERSION MIN=3.0 MAX=3.3\n", create.as_str()]);
     }
 
     #[tokio::test]
-    async fn what_follows_the_answer_is_left_for_meshd() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sam = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            stream.write_all(b"SESSION STATUS RESULT=OK DESTINATION=x\nPING 1\n").await.unwrap();
-        });
-        let mut connection = TcpStream::connect(sam).await.unwrap();
-        let passed = connection.as_fd().try_clone_to_owned().unwrap();
-        open(&request(), passed, &key(), sam).await.unwrap();
-        let mut rest = [0; 7];
-        connection.read_exact(&mut rest).await.unwrap();
-        assert_eq!(&rest, b"PING 1\n");
+    async fn meshd_gets_what_follows_the_answer_and_nothing_of_it() {
+        let answer = b"SESSION STATUS RESULT=OK DESTINATION=THEKEY\nPING 1\n";
+        let (result, ..) = open_with(GREETING, answer).await;
+        let stream = std::net::TcpStream::from(result.unwrap().connection.stream);
+        stream.set_nonblocking(false).unwrap();
+        let mut rest = String::new();
+        io::Read::read_to_string(&mut &stream, &mut rest).unwrap();
+        assert_eq!(rest, "PING 1\n");
+    }
+
+    #[tokio::test]
+    async fn the_key_is_said_to_a_bridge_that_has_greeted_alone() {
+        for (greeting, expected) in [
+            (&b"HELLO REPLY RESULT=NOVERSION\n"[..], "NOVERSION"),
+            (b"220 mail.example ESMTP\n", "no SAM bridge"),
+            (b"\n", "closed the connection"),
+        ] {
+            let (result, lines, _) = open_with(greeting, b"").await;
+            let error = result.unwrap_err();
+            assert!(error.message.contains(expected), "{error}");
+            assert!(!lines.concat().contains("THEKEY"));
+        }
     }
 
     #[tokio::test]
@@ -219,52 +243,29 @@ mod tests {
             (b"SESSION STATUS RESULT=THEKEY\n", "unknown to SAM"),
             (b"THEKEY\n", "something else"),
             (b"", "closed the connection"),
+            (&[b'x'; MAX_LINE + 1], "without end"),
         ] {
-            let (result, _) = open_with(answer).await;
+            let (result, ..) = open_with(GREETING, answer).await;
             let error = result.unwrap_err();
             assert!(error.message.contains(expected), "{error}");
             assert!(!format!("{error:?}").contains("THEKEY"));
         }
     }
 
-    #[tokio::test]
-    async fn the_key_goes_to_the_bridge_alone() {
-        // A listener of an intruder, at another port than the bridge's.
-        let intruder = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let bridge = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let connection = TcpStream::connect(intruder.local_addr().unwrap()).await.unwrap();
-        let passed = connection.as_fd().try_clone_to_owned().unwrap();
-        let error = open(&request(), passed, &key(), bridge.local_addr().unwrap()).await.unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Denied);
-        drop(connection);
-        let (mut stream, _) = intruder.accept().await.unwrap();
-        let mut got = Vec::new();
-        stream.read_to_end(&mut got).await.unwrap();
-        assert!(got.is_empty());
-
-        // One end of a pair of sockets, the other of which the intruder holds.
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let error = open(&request(), theirs.into(), &key(), bridge.local_addr().unwrap()).await.unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Denied);
-        ours.set_nonblocking(true).unwrap();
-        assert_eq!(std::io::Read::read(&mut &ours, &mut [0; 10]).unwrap(), 0);
-    }
-
-    #[tokio::test]
-    async fn nothing_can_be_slipped_into_the_line() {
+    #[test]
+    fn nothing_can_be_slipped_into_the_line() {
         for id in ["", "a b", "a\nQUIT", &"x".repeat(65)] {
             let request = OpenSession { id: id.to_owned(), ..request() };
             assert_eq!(check_request(&request).unwrap_err().kind, ErrorKind::Invalid);
         }
         assert!(check_request(&OpenSession { tunnel_length: 8, ..request() }).is_err());
         assert!(check_request(&OpenSession { tunnel_quantity: 0, ..request() }).is_err());
-        assert!(check_request(&OpenSession { port: 0, ..request() }).is_err());
     }
 
     proptest! {
         #[test]
-        fn arbitrary_answers_are_no_panic(answer in prop::collection::vec(any::<u8>(), 0..200), text in "SESSION STATUS .*") {
-            let _ = read_answer(&answer);
+        fn arbitrary_lines_are_no_panic(line in prop::collection::vec(any::<u8>(), 0..200), text in "SESSION STATUS .*") {
+            let _ = read_answer(&line);
             let _ = read_answer(text.as_bytes());
         }
     }

@@ -96,7 +96,9 @@ impl Place {
     /// The start of a node. It has no socket to listen on and so ends with exit status 2, but only after it has
     /// read or made its keys.
     fn start(&self, args: &[&str]) -> Output {
-        self.run(&[&["--meshd-user", "54322", "--tund-user", "54323"], args].concat())
+        self.run(
+            &[&["--meshd-user", "54322", "--tund-user", "54323", "--connector-user", "54324"], args].concat(),
+        )
     }
 
     fn has_started(&self, args: &[&str]) {
@@ -170,7 +172,16 @@ fn no_keys_are_made_with_a_passphrase_that_is_none() {
         ("long", 3, "longer than 1024 bytes"),
     ] {
         std::fs::write(place.path("long"), [b'x'; 5000]).unwrap();
-        let args = ["--meshd-user", "54322", "--tund-user", "54323", "--passphrase-fd", "5"];
+        let args = [
+            "--meshd-user",
+            "54322",
+            "--tund-user",
+            "54323",
+            "--connector-user",
+            "54324",
+            "--passphrase-fd",
+            "5",
+        ];
         assert_fails(&place.command(file, "two", &args).output().unwrap(), status, message);
     }
     assert_fails(&place.start(&["--passphrase-fd", "9"]), 2, "descriptor 9");
@@ -394,7 +405,7 @@ fn a_terminal_is_asked_and_shows_nothing_of_the_answer() {
 #[test]
 fn a_new_passphrase_is_asked_for_twice() {
     let place = Place::new();
-    let args = ["--meshd-user", "54322", "--tund-user", "54323"];
+    let args = ["--meshd-user", "54322", "--tund-user", "54323", "--connector-user", "54324"];
     let mut terminal = Terminal::start(&place, &args);
     terminal.wait_for("New passphrase for the key store: ");
     terminal.type_secretly(&format!("{ONE}\n"));

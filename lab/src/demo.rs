@@ -172,7 +172,9 @@ async fn measure(lab: &Lab, joined: Vec<f64>, progress: &Progress) -> Result<Rep
 /// Every daemon has a user of its own and no capability left.
 async fn daemons(node: &Node) -> Result<Vec<DaemonReport>, Failure> {
     let mut daemons = Vec::new();
-    for (name, expected) in ["keyd", "meshd", "tund"].into_iter().zip(node.uids) {
+    let [keyd, meshd, tund] = node.uids;
+    let users = [("keyd", keyd), ("connector", node.connector_uid), ("meshd", meshd), ("tund", tund)];
+    for (name, expected) in users {
         let pid = node.daemon_pid(name).await?;
         let (uid, capabilities) = credentials(pid)?;
         if uid != expected || capabilities != 0 {

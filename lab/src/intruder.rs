@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use clap::{Args, ValueEnum};
+use i2plan_connector::walls as connector;
+use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::daemon::hardening;
 use i2plan_keyd::walls as keyd;
 use i2plan_meshd::walls as meshd;
@@ -35,6 +37,8 @@ pub enum Seat {
     KeydStarting,
     /// `keyd` while it serves.
     Keyd,
+    /// The connector while it serves.
+    Connector,
     /// `meshd` while it serves.
     Meshd,
     /// `tund` before its interface is up.
@@ -108,7 +112,7 @@ pub struct Intrusion {
     config: PathBuf,
 }
 
-/// The TCP port of a SAM bridge, which `meshd`'s and `routerd`'s walls let through.
+/// The TCP port of a SAM bridge, which the connector's and `routerd`'s walls let through.
 const SAM_PORT: u16 = 7656;
 
 /// How an attempt ended, if it did not end the process.
@@ -133,7 +137,8 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::Free => Ok(()),
         Seat::KeydStarting => keyd::before_the_store(&intrusion.own, None),
         Seat::Keyd => keyd::before_the_store(&intrusion.own, None).and_then(|()| keyd::before_serving()),
-        Seat::Meshd => meshd::before_serving(&intrusion.own, &intrusion.config, SAM_PORT),
+        Seat::Connector => connector::before_connecting(&Bridge::new((Ipv4Addr::LOCALHOST, SAM_PORT).into())),
+        Seat::Meshd => meshd::before_serving(&intrusion.own, &intrusion.config),
         Seat::TundStarting => tund::before_the_interface(),
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),
         Seat::Rpcd => rpcd::before_serving(),

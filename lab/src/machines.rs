@@ -22,7 +22,7 @@ use crate::sandbox::{self, DIRECTORY};
 use crate::{Failure, netns};
 
 /// The daemons' users.
-const USERS: [&str; 4] = ["i2plan-keyd", "i2plan-meshd", "i2plan-tund", "i2plan-rpc"];
+const USERS: [&str; 5] = ["i2plan-keyd", "i2plan-meshd", "i2plan-tund", "i2plan-connector", "i2plan-rpc"];
 
 /// The group that may control a node.
 const GROUP: &str = "i2plan";

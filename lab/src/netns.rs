@@ -125,6 +125,20 @@ pub fn within<T: Send + 'static>(
     })
 }
 
+/// Does something in a new namespace in which there is nothing but loopback, and which ends with what is opened there.
+///
+/// # Errors
+/// If the kernel refuses, or it fails.
+pub fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    in_new_thread(move || {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        block_on(async { set_up(&connect()?, "lo").await.map(drop) })?;
+        work()
+    })
+}
+
 /// Runs this in a thread of its own, because a thread that has changed its namespace is of no other use.
 fn in_new_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,

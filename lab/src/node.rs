@@ -21,7 +21,7 @@ use crate::{Failure, tail, wait};
 /// Tells the inner process where the programs were built, as JSON.
 pub const PROGRAMS_VARIABLE: &str = "I2PLAN_LAB_PROGRAMS";
 
-/// First of the users that daemons run under; every node has its own five.
+/// First of the users that daemons run under; every node has its own six.
 pub(crate) const FIRST_UID: u32 = 20_000;
 
 /// Addresses for the routers that carry tunnels.
@@ -332,6 +332,8 @@ pub struct Node {
     pub rpc_uid: u32,
     /// The user of `routerd`.
     pub router_uid: u32,
+    /// The user of the connector.
+    pub connector_uid: u32,
     /// The group that may control it.
     pub group: u32,
     log_filter: Option<String>,
@@ -353,7 +355,7 @@ impl Node {
         std::fs::write(directory.join("etc/config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;
         let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
-        let router_uid = first + 6;
+        let (router_uid, connector_uid) = (first + 6, first + 7);
         let (log_filter, passphrase, supervisor) = (None, None, None);
         Ok(Self {
             name,
@@ -361,6 +363,7 @@ impl Node {
             uids,
             rpc_uid,
             router_uid,
+            connector_uid,
             group,
             log_filter,
             passphrase,
@@ -418,8 +421,8 @@ impl Node {
     /// If the supervisor cannot be started.
     pub fn start_daemons(&mut self) -> Result<(), Failure> {
         let [keyd, meshd, tund] = self.uids.map(|uid| OsString::from(uid.to_string()));
-        let [rpc, router, group] =
-            [self.rpc_uid, self.router_uid, self.group].map(|id| OsString::from(id.to_string()));
+        let [connector, rpc, router, group] = [self.connector_uid, self.rpc_uid, self.router_uid, self.group]
+            .map(|id| OsString::from(id.to_string()));
         let mut args: Vec<OsString> = vec![
             "up".into(),
             "--config".into(),
@@ -434,6 +437,8 @@ impl Node {
             meshd,
             "--tund-user".into(),
             tund,
+            "--connector-user".into(),
+            connector,
             "--rpc-user".into(),
             rpc,
             "--router-user".into(),

@@ -26,7 +26,7 @@ const MAX_GROWTH: u64 = 16 * 1024 * 1024;
 /// ten seconds.
 const RELEASE: Duration = Duration::from_secs(30);
 
-const DAEMONS: [&str; 3] = ["keyd", "meshd", "tund"];
+const DAEMONS: [&str; 4] = ["keyd", "connector", "meshd", "tund"];
 
 /// A node that has founded a network, so that all of its daemons have their secrets.
 async fn start() -> Result<Lab, Failure> {
@@ -70,10 +70,12 @@ fn everybody_gets_in_at_the_own_door_only() {
         let lab = start().await?;
         let node = &lab.nodes[0];
         let [keyd, meshd, tund] = node.uids;
-        let people: [(&str, (u32, u32), &[&str]); 6] = [
+        let connector = node.connector_uid;
+        let people: [(&str, (u32, u32), &[&str]); 7] = [
             ("root", (0, 0), &["meshd as client"]),
             ("keyd", (keyd, keyd), &[]),
-            ("meshd", (meshd, meshd), &["keyd as meshd", "tund as meshd"]),
+            ("meshd", (meshd, meshd), &["keyd-meshd as meshd", "tund as meshd"]),
+            ("the connector", (connector, connector), &["keyd-connector as connector"]),
             // It may connect, but not ask what meshd asks.
             ("tund", (tund, tund), &[]),
             ("the group", (STRANGER, node.group), &["meshd as client"]),
@@ -81,7 +83,7 @@ fn everybody_gets_in_at_the_own_door_only() {
         ];
         for (who, user, granted) in people {
             let attempts = attempts(node, user, "knock").await?;
-            assert_eq!(attempts.len(), 12);
+            assert_eq!(attempts.len(), 25);
             for Attempt { what, refusal, .. } in attempts {
                 println!("{who}: {what}: {}", refusal.as_deref().unwrap_or("granted"));
                 assert_eq!(refusal.is_none(), granted.contains(&&*what), "{who}: {what}: {refusal:?}");
@@ -98,7 +100,8 @@ fn a_daemons_seat_gives_no_more_than_its_own_rights() {
         let node = &lab.nodes[0];
         let before = pids(node).await?;
         let [_, meshd, tund] = node.uids;
-        for (uid, what) in [(meshd, "ask-as-meshd"), (tund, "ask-as-tund")] {
+        let connector = (node.connector_uid, "ask-as-connector");
+        for (uid, what) in [(meshd, "ask-as-meshd"), (tund, "ask-as-tund"), connector] {
             for attempt in attempts(node, (uid, uid), what).await? {
                 println!("{}: {}", attempt.what, attempt.refusal.as_deref().unwrap_or("granted"));
                 assert!(attempt.is_refused(), "{attempt:?}");

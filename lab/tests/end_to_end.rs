@@ -155,7 +155,7 @@ fn a_killed_daemon_comes_back_as_the_same_node() {
         let (here, there) = (&lab.nodes[0], &lab.nodes[1]);
         let target = there.address().await?;
         let (id, network) = (here.status().await?.node_id, here.network().await?);
-        for daemon in ["keyd", "meshd", "tund"] {
+        for daemon in ["keyd", "connector", "meshd", "tund"] {
             let killed = here.daemon_pid(daemon).await?;
             let (pings, ()) = tokio::try_join!(ping(here, target, 25, false), async {
                 // After the first of the pings.

@@ -91,6 +91,7 @@ fn restarts_of_daemons_go_unnoticed() {
         println!("ended          by        lost to  lost from  of {PINGS}");
         for (daemons, most) in [
             (&["keyd"][..], 0),
+            (&["connector"], 0),
             (&["meshd"], 0),
             (&["tund"], MOST),
             // Who comes back first finds nobody; the sessions are there for all that.
@@ -104,6 +105,39 @@ fn restarts_of_daemons_go_unnoticed() {
                 assert_eq!(lasting(here).await?, before, "after {names} ended by {how}");
             }
         }
+        lab.stop().await
+    });
+}
+
+/// What `i2planctl --json status` says is wrong with the control session.
+async fn session_error(node: &Node) -> Result<String, Failure> {
+    let status = node.ctl(&["--json", "status"], "").await?;
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    Ok(status["sam"]["control"]["error"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn without_the_connector_sessions_live_on_and_new_ones_say_what_is_missing() {
+    sandboxed(LAB, "without_the_connector_sessions_live_on_and_new_ones_say_what_is_missing", async || {
+        let mut lab = Lab::with_nodes(2).await?;
+        lab.nodes[1].join_by(&lab.nodes[0]).await?;
+        reach(&lab.nodes[1], &lab.nodes[0]).await?;
+        // It hangs, so that its supervisor does not help.
+        let connector = lab.nodes[0].daemon_pid("connector").await?;
+        signal(connector, Signal::SIGSTOP)?;
+        let pings = ping(&lab.nodes[1], lab.nodes[0].address().await?, 10, false).await?;
+        assert_eq!(pings.received, pings.sent);
+
+        lab.kill_router(0).await?;
+        lab.restart_router(0).await?;
+        lab.nodes[0]
+            .until("the session's error names the connector", BACK, async |node| {
+                Ok(session_error(node).await?.contains("the connector"))
+            })
+            .await?;
+        signal(connector, Signal::SIGCONT)?;
+        lab.ready().await?;
+        reach(&lab.nodes[1], &lab.nodes[0]).await?;
         lab.stop().await
     });
 }

@@ -21,6 +21,9 @@ use nix::sys::signal::Signal;
 /// How long an interface may take to come up, or a daemon to come back.
 const GIVEN_UP: Duration = Duration::from_secs(60);
 
+/// The node's daemons, in the order of their users here.
+const DAEMONS: [&str; 4] = ["keyd", "meshd", "tund", "connector"];
+
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
 /// How an attempt may end.
@@ -63,6 +66,7 @@ fn user(seat: Seat) -> Option<(usize, &'static str)> {
     match seat {
         Seat::Free => None,
         Seat::KeydStarting | Seat::Keyd => Some((0, "keyd")),
+        Seat::Connector => Some((5, "connector")),
         Seat::Meshd => Some((1, "meshd")),
         Seat::TundStarting | Seat::Tund => Some((2, "tund")),
         Seat::Rpcd => Some((3, "rpc")),
@@ -126,7 +130,8 @@ async fn intrude(
 
 async fn check(node: &Node, seat: Seat, attempts: &[(Attempt, Target<'_>, End)]) -> Result<(), Failure> {
     let [keyd, meshd, tund] = node.uids;
-    let uid = user(seat).map(|(index, _)| [keyd, meshd, tund, node.rpc_uid, node.router_uid][index]);
+    let uids = [keyd, meshd, tund, node.rpc_uid, node.router_uid, node.connector_uid];
+    let uid = user(seat).map(|(index, _)| uids[index]);
     for (attempt, target, expected) in attempts {
         let end = intrude(node, seat, *attempt, *target, uid).await?;
         println!("{seat:?} {attempt:?} {target:?}: {end:?}");
@@ -166,7 +171,7 @@ fn nothing_gets_through_the_walls() {
         let node = &lab.nodes[0];
         let router = process_of(node.router_uid)?;
         let mut pids = Vec::new();
-        for daemon in ["keyd", "meshd", "tund"] {
+        for daemon in DAEMONS {
             pids.push(node.daemon_pid(daemon).await?);
         }
         let others =
@@ -178,9 +183,9 @@ fn nothing_gets_through_the_walls() {
         let outside = Path::new("/tmp/i2plan-intruder");
         let slash = Path::new("/");
         let new = node.state("meshd").join("new");
-        let sockets =
-            ["keyd", "meshd", "tund"].map(|name| node.socket().with_file_name(format!("{name}.sock")));
-        let [keyd_socket, meshd_socket, tund_socket] = &sockets;
+        let sockets = ["keyd-meshd", "keyd-tund", "keyd-connector", "meshd", "tund"]
+            .map(|name| node.socket().with_file_name(format!("{name}.sock")));
+        let [keyd_for_meshd, keyd_for_tund, keyd_for_connector, meshd_socket, tund_socket] = &sockets;
         // A port that somebody listens on besides the SAM bridge: the router's own.
         let other_port = to(PORT);
         let files = |end| {
@@ -223,17 +228,20 @@ fn nothing_gets_through_the_walls() {
             (Attempt::Capability, NOTHING, Done),
             (Attempt::Mount, at(Path::new("/mnt")), Done),
             (Attempt::MakeDirectory, at(&new), Done),
-            (Attempt::ConnectUnix, at(keyd_socket), Done),
+            (Attempt::ConnectUnix, at(keyd_for_meshd), Done),
+            (Attempt::ConnectUnix, at(keyd_for_connector), Done),
             (Attempt::ConnectUnix, at(tund_socket), Done),
             (Attempt::SealableMemoryFile, NOTHING, Done),
         ]);
         check(node, Seat::Free, &free).await?;
         std::fs::remove_dir(&new)?;
 
+        let [keyd, meshd, tund] = node.uids;
+        let uids = [keyd, meshd, tund, node.connector_uid];
         // The same user, without walls: a daemon's memory is closed to it by the kernel, as not dumpable.
         for (own, pid) in pids.iter().enumerate() {
             for attempt in [Attempt::ReadMemoryFile, Attempt::ReadMemory, Attempt::Trace] {
-                let end = intrude(node, Seat::Free, attempt, of(*pid), Some(node.uids[own])).await?;
+                let end = intrude(node, Seat::Free, attempt, of(*pid), Some(uids[own])).await?;
                 let refused = [Refused(Errno::EACCES), Refused(Errno::EPERM)];
                 assert!(refused.contains(&end), "the user of {own} {attempt:?}: {end:?}");
             }
@@ -256,7 +264,7 @@ fn nothing_gets_through_the_walls() {
         check(node, Seat::KeydStarting, &starting).await?;
 
         // keyd, tund and rpcd at work: every attempt is the last.
-        for (seat, own) in [(Seat::Keyd, 0), (Seat::Tund, 2), (Seat::Rpcd, 3)] {
+        for (seat, own) in [(Seat::Keyd, 0), (Seat::Tund, 2), (Seat::Rpcd, usize::MAX)] {
             check(node, seat, &files(Killed)).await?;
             check(node, seat, &processes(own, Killed, Killed)).await?;
             check(node, seat, &sockets_of_the_network(Killed)).await?;
@@ -276,34 +284,57 @@ fn nothing_gets_through_the_walls() {
         check(node, Seat::Tund, &[(Attempt::SealableMemoryFile, NOTHING, Done)]).await?;
         // tund asks keyd for its key, and nobody else for anything.
         let connections = [
-            (Attempt::ConnectUnix, at(keyd_socket), Done),
+            (Attempt::ConnectUnix, at(keyd_for_tund), Done),
+            (Attempt::ConnectUnix, at(keyd_for_meshd), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(keyd_for_connector), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(meshd_socket), Refused(Errno::EACCES)),
         ];
         check(node, Seat::Tund, &connections).await?;
         // rpcd asks meshd.
         let connections = [
-            (Attempt::ConnectUnix, at(keyd_socket), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(keyd_for_meshd), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(tund_socket), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(meshd_socket), Done),
         ];
         check(node, Seat::Rpcd, &connections).await?;
 
-        // meshd at work: its state directory, its configuration, the SAM bridge and the other daemons.
+        // The connector at work: the SAM bridge and keyd, and no file.
+        check(node, Seat::Connector, &files(Killed)).await?;
+        check(node, Seat::Connector, &processes(3, Killed, Killed)).await?;
+        check(node, Seat::Connector, &killed()).await?;
+        let connector = [
+            (Attempt::ConnectTcp, to(7656), Done),
+            (Attempt::ConnectTcp, other_port, Refused(Errno::EACCES)),
+            (Attempt::ListenTcp, to(4242), Killed),
+            // Connected sockets alone: this one is bound.
+            (Attempt::Udp, NOTHING, Killed),
+            (Attempt::RawSocket, NOTHING, Killed),
+            (Attempt::NetlinkSocket, NOTHING, Killed),
+            (Attempt::ConnectUnix, at(keyd_for_connector), Done),
+            (Attempt::ConnectUnix, at(keyd_for_meshd), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(keyd_for_tund), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(meshd_socket), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(tund_socket), Refused(Errno::EACCES)),
+            (Attempt::SealableMemoryFile, NOTHING, Killed),
+            (Attempt::Capability, NOTHING, Killed),
+            (Attempt::Mount, at(Path::new("/mnt")), Killed),
+            (Attempt::MakeDirectory, at(&new), Killed),
+        ];
+        check(node, Seat::Connector, &connector).await?;
+
+        // meshd at work: its state directory, its configuration and the other daemons; no network.
         check(node, Seat::Meshd, &files(Refused(Errno::EACCES))).await?;
         check(node, Seat::Meshd, &processes(1, Refused(Errno::EACCES), Killed)).await?;
         check(node, Seat::Meshd, &killed()).await?;
+        check(node, Seat::Meshd, &sockets_of_the_network(Killed)).await?;
         let config = node.config();
         let meshd = [
             (Attempt::WriteFile, at(&new), Done),
             (Attempt::ReadFile, at(&config), Done),
             (Attempt::WriteFile, at(&config), Refused(Errno::EACCES)),
-            (Attempt::ConnectTcp, to(7656), Done),
-            (Attempt::ConnectTcp, other_port, Refused(Errno::EACCES)),
-            (Attempt::ListenTcp, to(4242), Refused(Errno::EACCES)),
-            (Attempt::Udp, NOTHING, Done),
-            (Attempt::RawSocket, NOTHING, Killed),
-            (Attempt::NetlinkSocket, NOTHING, Killed),
-            (Attempt::ConnectUnix, at(keyd_socket), Done),
+            (Attempt::ConnectUnix, at(keyd_for_meshd), Done),
+            (Attempt::ConnectUnix, at(keyd_for_tund), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(keyd_for_connector), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(tund_socket), Done),
             (Attempt::ConnectUnix, at(meshd_socket), Refused(Errno::EACCES)),
             (Attempt::SealableMemoryFile, NOTHING, Killed),
@@ -368,7 +399,7 @@ fn nothing_gets_through_the_walls() {
             (Attempt::Udp, NOTHING, Done),
             (Attempt::RawSocket, NOTHING, Killed),
             (Attempt::NetlinkSocket, NOTHING, Killed),
-            (Attempt::ConnectUnix, at(keyd_socket), Killed),
+            (Attempt::ConnectUnix, at(keyd_for_meshd), Killed),
             (Attempt::ConnectUnix, at(tund_socket), Killed),
             (Attempt::ConnectUnix, at(meshd_socket), Killed),
             (Attempt::SealableMemoryFile, NOTHING, Killed),
@@ -384,7 +415,7 @@ fn nothing_gets_through_the_walls() {
 
         // None of that has harmed the node.
         assert_eq!(process_of(node.router_uid)?, router);
-        for (daemon, pid) in ["keyd", "meshd", "tund"].into_iter().zip(&pids) {
+        for (daemon, pid) in DAEMONS.into_iter().zip(&pids) {
             assert_eq!(node.daemon_pid(daemon).await?, *pid);
         }
         lab.stop().await
@@ -407,7 +438,8 @@ fn the_doctor_sees_the_walls_and_a_breach_is_told() {
         println!("{}", report.stdout);
         let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
         assert_eq!(report["healthy"], true);
-        for (daemon, uid) in ["keyd", "meshd", "tund"].into_iter().zip(node.uids) {
+        let [keyd, meshd, tund] = node.uids;
+        for (daemon, uid) in DAEMONS.into_iter().zip([keyd, meshd, tund, node.connector_uid]) {
             let walls = &report["walls"][daemon];
             assert_eq!(walls["uid"], uid, "{daemon}");
             assert_eq!(walls["capabilities"], "0000000000000000", "{daemon}");

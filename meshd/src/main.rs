@@ -22,7 +22,7 @@ Started by a service manager or by `i2planctl up`, which hand it its listening s
 Options:
       --config FILE        configuration (default: ~/.i2plan/config.toml or /etc/i2plan/config.toml, if it exists)
       --state DIR          state directory (default: $STATE_DIRECTORY, or meshd/ in node.data_dir)
-      --keyd-socket PATH   (default: /run/i2plan/keyd.sock)
+      --keyd-socket PATH   (default: /run/i2plan/keyd-meshd.sock)
       --tund-socket PATH   (default: /run/i2plan/tund.sock)
       --listen PATH        make the listening socket, if none is handed over
   -h, --help
@@ -52,7 +52,7 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
     let mut args = Args {
         config: None,
         state: std::env::var_os("STATE_DIRECTORY").map(PathBuf::from),
-        keyd: "/run/i2plan/keyd.sock".into(),
+        keyd: "/run/i2plan/keyd-meshd.sock".into(),
         tund: "/run/i2plan/tund.sock".into(),
         listen: None,
     };

@@ -9,8 +9,9 @@ use i2plan_meshd::config::KEYS;
 use crate::roff;
 
 /// Pages about one daemon each, whose options are filled in.
-const DAEMONS: [(&str, &str); 5] = [
+const DAEMONS: [(&str, &str); 6] = [
     ("i2plan-keyd", include_str!("../man/i2plan-keyd.8.in")),
+    ("i2plan-connector", include_str!("../man/i2plan-connector.8.in")),
     ("i2plan-meshd", include_str!("../man/i2plan-meshd.8.in")),
     ("i2plan-tund", include_str!("../man/i2plan-tund.8.in")),
     ("i2plan-rpcd", include_str!("../man/i2plan-rpcd.8.in")),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::daemon::activation::{ActivationError, Stored};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
@@ -100,7 +101,7 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
     let activation::Passed { listener, stored } = activation::passed(options.listen.as_deref())?;
-    let start = take_over(stored, supervisor)?;
+    let start = take_over(stored, supervisor, &options.bridge)?;
     let resumed = start.interface.is_some();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -111,7 +112,13 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
         listener.set_nonblocking(true).map_err(EndReason::Runtime)?;
         let listener = UnixListener::from_std(listener).map_err(EndReason::Runtime)?;
         let (fatal, mut reason) = mpsc::channel(1);
-        let service = Arc::new(service::Tund::new(&options.keyd_socket, supervisor, start, fatal.clone()));
+        let service = Arc::new(service::Tund::new(
+            &options.keyd_socket,
+            options.bridge,
+            supervisor,
+            start,
+            fatal.clone(),
+        ));
         let access = Access::new([(Role::Meshd, Who::User(meshd))]);
         let mut terminate = signal(SignalKind::terminate()).map_err(EndReason::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(EndReason::Runtime)?;
@@ -163,16 +170,24 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
 
 /// What the supervisor has kept. With the interface among it, privileges go before anything of it is parsed.
 #[cfg(target_os = "linux")]
-fn take_over(mut stored: Vec<Stored>, supervisor: &'static Supervisor) -> Result<service::Start, EndReason> {
+fn take_over(
+    mut stored: Vec<Stored>,
+    supervisor: &'static Supervisor,
+    bridge: &Bridge,
+) -> Result<service::Start, EndReason> {
     let device = kept::found::take_device(&mut stored, supervisor);
     if device.is_some() {
         privileges::drop_all()?;
     }
-    kept::found::sort(device, stored, supervisor).map_err(EndReason::Kept)
+    kept::found::sort(device, stored, supervisor, bridge).map_err(EndReason::Kept)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn take_over(stored: Vec<Stored>, supervisor: &'static Supervisor) -> Result<service::Start, EndReason> {
+fn take_over(
+    stored: Vec<Stored>,
+    supervisor: &'static Supervisor,
+    _: &Bridge,
+) -> Result<service::Start, EndReason> {
     for stored in stored {
         stored.refuse(supervisor, "nothing is stored on this system");
     }

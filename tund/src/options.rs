@@ -1,8 +1,10 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use i2plan_ipc::bridge::{Bridge, UDP_PORT};
 use i2plan_ipc::daemon::program::Asked;
 use lexopt::prelude::*;
 
@@ -14,11 +16,13 @@ Carries packets between a TUN interface and the SAM bridge, inside WireGuard.
 Listens on the socket that its supervisor passes, or on --listen.
 
 Options:
-      --keyd-socket PATH  keyd's socket [default: /run/i2plan/keyd.sock]
-      --meshd-user USER   the user that may command it, by name or number [default: i2plan-meshd]
-      --listen PATH       make a socket here, if none is passed
-  -V, --version           print the version
-  -h, --help              print this help
+      --keyd-socket PATH     keyd's socket [default: /run/i2plan/keyd-tund.sock]
+      --meshd-user USER      the user that may command it, by name or number [default: i2plan-meshd]
+      --sam-address IP:PORT  the only SAM bridge that its sockets may lead to [default: 127.0.0.1:7656]
+      --sam-udp-port PORT    where that bridge takes datagrams [default: 7655]
+      --listen PATH          make a socket here, if none is passed
+  -V, --version              print the version
+  -h, --help                 print this help
 
 SIGTERM ends it, and leaves interface and I2P sessions for its next process with its supervisor, where that has a
 descriptor store (systemd: FileDescriptorStoreMax=16; i2planctl up). SIGINT ends them too, and tells the router so
@@ -37,6 +41,8 @@ pub struct Options {
     pub keyd_socket: PathBuf,
     /// Who may command this daemon, by name or number.
     pub meshd_user: String,
+    /// Where its sockets may lead.
+    pub bridge: Bridge,
     /// Where to listen if no socket is passed.
     pub listen: Option<PathBuf>,
 }
@@ -46,9 +52,11 @@ pub struct Options {
 /// # Errors
 /// [`lexopt::Error`], naming the argument that is wrong.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>, lexopt::Error> {
+    let (mut address, mut udp_port) = (SocketAddr::from(([127, 0, 0, 1], 7656)), UDP_PORT);
     let mut options = Options {
-        keyd_socket: "/run/i2plan/keyd.sock".into(),
+        keyd_socket: "/run/i2plan/keyd-tund.sock".into(),
         meshd_user: "i2plan-meshd".to_owned(),
+        bridge: Bridge::new(address),
         listen: None,
     };
     let mut parser = lexopt::Parser::from_args(args);
@@ -56,12 +64,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>,
         match arg {
             Long("keyd-socket") => options.keyd_socket = parser.value()?.into(),
             Long("meshd-user") => options.meshd_user = parser.value()?.string()?,
+            Long("sam-address") => address = parser.value()?.parse()?,
+            Long("sam-udp-port") => udp_port = parser.value()?.parse()?,
             Long("listen") => options.listen = Some(parser.value()?.into()),
             Short('V') | Long("version") => return Ok(Asked::Version),
             Short('h') | Long("help") => return Ok(Asked::Help),
             _ => return Err(arg.unexpected()),
         }
     }
+    options.bridge = Bridge { address, datagrams: SocketAddr::new(address.ip(), udp_port) };
     Ok(Asked::Run(options))
 }
 
@@ -77,11 +88,14 @@ mod tests {
     fn arguments_are_read() {
         let Ok(Asked::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
         assert_eq!(options.meshd_user, "i2plan-meshd");
-        let Ok(Asked::Run(options)) = read(&["--keyd-socket=/k", "--meshd-user", "7", "--listen", "/l"])
-        else {
+        let arguments = ["--keyd-socket=/k", "--meshd-user", "7", "--listen", "/l", "--sam-udp-port=5"];
+        let Ok(Asked::Run(options)) = read(&[&arguments[..], &["--sam-address", "[::1]:4"]].concat()) else {
             panic!("these are the arguments")
         };
+        let bridge = Bridge { address: "[::1]:4".parse().unwrap(), datagrams: "[::1]:5".parse().unwrap() };
+        assert_eq!(options.bridge, bridge);
         assert_eq!((options.keyd_socket, options.listen), ("/k".into(), Some("/l".into())));
+        assert!(read(&["--sam-address", "localhost:7656"]).is_err());
         assert_eq!(read(&["--version"]), Ok(Asked::Version));
         assert_eq!(read(&["-h"]), Ok(Asked::Help));
     }
@@ -95,7 +109,15 @@ mod tests {
 
     #[test]
     fn the_help_names_every_option() {
-        for option in ["--keyd-socket", "--meshd-user", "--listen", "--version", "--help"] {
+        for option in [
+            "--keyd-socket",
+            "--meshd-user",
+            "--sam-address",
+            "--sam-udp-port",
+            "--listen",
+            "--version",
+            "--help",
+        ] {
             assert!(HELP.contains(option), "{option}");
         }
     }

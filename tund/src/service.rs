@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
 use i2plan_ipc::api::tund::{Configured, Interface, Limits, Peer, Reply, Request, Stats, TundApi};
+use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{Endpoint, Link};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::server::{Answer, Service};
@@ -43,6 +44,8 @@ const LEASE_REFUSED_RETRY: Duration = Duration::from_secs(5);
 pub struct Tund {
     supervisor: &'static Supervisor,
     keyd: Link<KeydApi>,
+    /// Where the sessions' sockets may lead.
+    bridge: Bridge,
     /// An interface that was there when the process started, and waits for its key.
     resumable: Mutex<Option<Resumable>>,
     keeper: Keeper,
@@ -103,6 +106,7 @@ impl Tund {
     #[must_use]
     pub fn new(
         keyd: &Path,
+        bridge: Bridge,
         supervisor: &'static Supervisor,
         start: Start,
         fatal: mpsc::Sender<EndReason>,
@@ -110,6 +114,7 @@ impl Tund {
         Self {
             supervisor,
             keyd: Link::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
+            bridge,
             resumable: Mutex::new(start.interface),
             keeper: start.keeper,
             running: Mutex::new(None),
@@ -340,7 +345,7 @@ impl Tund {
         self.keeper.nothing();
         let Ok((data, control)) = self.sessions().await else { return };
         for Shared { session, fds } in data.into_iter().chain(control) {
-            if let Ok(session) = Session::adopt(session, fds) {
+            if let Ok(session) = Session::adopt(session, fds, &self.bridge) {
                 session.quit();
             }
         }
@@ -374,11 +379,11 @@ impl Service for Tund {
                 self.configure(interface, epoch).await.map(|configured| Reply::Configured(configured).into())
             }
             Request::AttachSession(session) => {
-                self.attach(Session::adopt(session, fds)?).await?;
+                self.attach(Session::adopt(session, fds, &self.bridge)?).await?;
                 Ok(Reply::Done.into())
             }
             Request::KeepControl(session) => {
-                let session = Session::adopt(session, fds)?;
+                let session = Session::adopt(session, fds, &self.bridge)?;
                 if self.keeper.session(Kind::Control, &session) {
                     *self.control.lock().await = Some(session);
                 }
@@ -442,8 +447,12 @@ mod tests {
     }
 
     fn start(fatal: mpsc::Sender<EndReason>) -> Tund {
+        start_with(Bridge::new(([127, 0, 0, 1], 7656).into()), fatal)
+    }
+
+    fn start_with(bridge: Bridge, fatal: mpsc::Sender<EndReason>) -> Tund {
         let nobody = Box::leak(Box::new(Supervisor::hearing(None)));
-        Tund::new(Path::new("/nonexistent/keyd.sock"), nobody, Start::fresh(nobody), fatal)
+        Tund::new(Path::new("/nonexistent/keyd.sock"), bridge, nobody, Start::fresh(nobody), fatal)
     }
 
     fn interface() -> Interface {
@@ -474,16 +483,17 @@ mod tests {
 
     #[tokio::test]
     async fn sessions_are_kept_before_there_is_an_interface() {
-        let tund = tund();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let bridge = Bridge::new(listener.local_addr().unwrap());
+        let tund = start_with(bridge, mpsc::channel(1).0);
         let mut routers = Vec::new();
         for (id, attach) in [("data", true), ("control", false)] {
             let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            udp.connect(bridge.datagrams).unwrap();
             let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             routers.push(listener.accept().unwrap().0);
             let session = SessionInfo {
                 id: id.to_owned(),
-                bridge: "127.0.0.1:7655".parse().unwrap(),
                 destination: Destination { padding: [1; 32], signing_key: [2; 32] },
             };
             let request =

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund;
+use i2plan_ipc::bridge::{Bridge, NotTheBridge};
 use i2plan_proto::destination::Destination;
 use rustix::io::Errno;
-use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
+use rustix::net::{RecvFlags, SendFlags};
 
 /// Longest session id, bytes.
 const MAX_ID: usize = 64;
@@ -44,10 +44,8 @@ impl SessionId {
 pub struct Session {
     /// Its id.
     pub id: SessionId,
-    /// Where datagrams go.
-    pub bridge: SocketAddr,
     destination: Destination,
-    /// Where they go out and come in; does not block.
+    /// Where datagrams go out and come in: connected to the bridge; does not block.
     pub udp: UdpSocket,
     /// Keeps the session alive by being open. Nothing is read from it here.
     control: OwnedFd,
@@ -63,35 +61,29 @@ pub struct Shared {
 }
 
 impl Session {
-    /// Takes over a session from its description and descriptors.
+    /// Takes over a session with this bridge from its description and descriptors.
     ///
     /// # Errors
     /// [`i2plan_ipc::ErrorKind::Invalid`] if they are not what they should be.
-    pub fn adopt(session: tund::Session, fds: Vec<OwnedFd>) -> Result<Self, ApiError> {
+    pub fn adopt(session: tund::Session, fds: Vec<OwnedFd>, bridge: &Bridge) -> Result<Self, ApiError> {
         let id = SessionId::new(session.id)?;
         let [udp, control]: [OwnedFd; 2] = fds
             .try_into()
             .map_err(|_| ApiError::invalid("a session is a UDP socket and its control connection"))?;
-        let bridge = session.bridge;
-        if bridge.port() == 0 || bridge.ip().is_unspecified() || bridge.ip().is_multicast() {
-            return Err(ApiError::invalid(format!("{bridge} is not where a SAM bridge can be")));
-        }
-        let family = if bridge.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        if !is_socket(udp.as_fd(), SocketType::DGRAM, &[family]) {
-            return Err(ApiError::invalid(format!(
-                "the session's first descriptor is no UDP socket that can send to {bridge}"
-            )));
-        }
-        let connected =
-            is_socket(control.as_fd(), SocketType::STREAM, &[AddressFamily::INET, AddressFamily::INET6])
-                && !socket_acceptconn(&control).unwrap_or(true);
-        if !connected {
-            return Err(ApiError::invalid("the session's second descriptor is no TCP connection"));
+        let refused = |which: &str, found: NotTheBridge| {
+            ApiError::invalid(format!("the session's {which} descriptor is {found}"))
+                .with_hint("start tund and the connector with the same SAM address")
+        };
+        bridge.check_datagrams(udp.as_fd()).map_err(|found| refused("first", found))?;
+        match bridge.check_connection(control.as_fd()) {
+            // One that the router has ended a moment ago: whoever uses it is told so.
+            Ok(()) | Err(NotTheBridge::Unconnected { .. }) => {}
+            Err(found) => return Err(refused("second", found)),
         }
         let udp = UdpSocket::from(udp);
         udp.set_nonblocking(true)
             .map_err(|error| ApiError::internal(format!("cannot use the session's UDP socket: {error}")))?;
-        Ok(Self { id, bridge, destination: session.destination, udp, control })
+        Ok(Self { id, destination: session.destination, udp, control })
     }
 
     /// Its description, and duplicates of its descriptors.
@@ -107,7 +99,7 @@ impl Session {
     /// Its description.
     #[must_use]
     pub fn describe(&self) -> tund::Session {
-        tund::Session { id: self.id.0.clone(), bridge: self.bridge, destination: self.destination }
+        tund::Session { id: self.id.0.clone(), destination: self.destination }
     }
 
     /// Its control connection.
@@ -141,16 +133,20 @@ impl Session {
         let _ = rustix::net::send(&self.control, b"QUIT\n", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
-    /// Whether a datagram from there is one of the bridge's: i2pd, Java I2P and emissary forward from the port at which
-    /// they take datagrams, and at any other every user of the host can.
-    #[must_use]
-    pub fn is_bridge(&self, from: SocketAddr) -> bool {
-        (from.ip(), from.port()) == (self.bridge.ip(), self.bridge.port())
+    /// Sends a datagram to the bridge.
+    ///
+    /// # Errors
+    /// If the socket does not take it.
+    pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        // An ICMP error of an earlier datagram, as while the router restarts, is reported in the place of the sending,
+        // once.
+        let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        match self.udp.send(datagram) {
+            Err(error) if refused(&error) => self.udp.send(datagram),
+            result => result,
+        }
+        .map(drop)
     }
-}
-
-fn is_socket(fd: BorrowedFd<'_>, kind: SocketType, families: &[AddressFamily]) -> bool {
-    socket_type(fd) == Ok(kind) && socket_domain(fd).is_ok_and(|domain| families.contains(&domain))
 }
 
 #[cfg(test)]
@@ -162,21 +158,28 @@ mod tests {
 
     use super::*;
 
+    /// A bridge, and a session's sockets.
     struct Fixture {
+        bridge: Bridge,
         listener: TcpListener,
+        datagrams: UdpSocket,
         udp: UdpSocket,
         tcp: TcpStream,
     }
 
     fn fixture() -> Fixture {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        Fixture { listener, udp: UdpSocket::bind("127.0.0.1:0").unwrap(), tcp }
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let bridge =
+            Bridge { address: listener.local_addr().unwrap(), datagrams: datagrams.local_addr().unwrap() };
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        udp.connect(bridge.datagrams).unwrap();
+        Fixture { bridge, tcp: TcpStream::connect(bridge.address).unwrap(), listener, datagrams, udp }
     }
 
-    fn session(id: &str, bridge: &str) -> tund::Session {
+    fn session(id: &str) -> tund::Session {
         let destination = Destination { padding: [1; 32], signing_key: [2; 32] };
-        tund::Session { id: id.to_owned(), bridge: bridge.parse().unwrap(), destination }
+        tund::Session { id: id.to_owned(), destination }
     }
 
     #[test]
@@ -191,24 +194,21 @@ mod tests {
 
     #[test]
     fn a_session_comes_and_goes_with_its_descriptors() {
-        let Fixture { udp, tcp, .. } = fixture();
+        let Fixture { bridge, udp, tcp, .. } = fixture();
         let address = udp.local_addr().unwrap();
-        let wanted = session("s", "127.0.0.1:7655");
-        let taken = Session::adopt(wanted.clone(), vec![udp.into(), tcp.into()]).unwrap();
+        let wanted = session("s");
+        let taken = Session::adopt(wanted.clone(), vec![udp.into(), tcp.into()], &bridge).unwrap();
         let Shared { session: given, fds } = taken.share().unwrap();
         assert_eq!(given, wanted);
-        let again = Session::adopt(given, fds).unwrap();
+        let again = Session::adopt(given, fds, &bridge).unwrap();
         assert_eq!(again.udp.local_addr().unwrap(), address);
-        assert!(again.is_bridge("127.0.0.1:7655".parse().unwrap()));
-        assert!(!again.is_bridge("127.0.0.1:1".parse().unwrap()));
-        assert!(!again.is_bridge("127.0.0.2:7655".parse().unwrap()));
     }
 
     #[test]
     fn a_session_is_ended_by_a_word() {
-        let Fixture { udp, tcp, listener } = fixture();
+        let Fixture { bridge, udp, tcp, listener, .. } = fixture();
         let (mut router, _) = listener.accept().unwrap();
-        let session = Session::adopt(session("s", "127.0.0.1:7655"), vec![udp.into(), tcp.into()]).unwrap();
+        let session = Session::adopt(session("s"), vec![udp.into(), tcp.into()], &bridge).unwrap();
         session.quit();
         drop(session);
         let mut said = String::new();
@@ -217,28 +217,36 @@ mod tests {
     }
 
     #[test]
+    fn a_bridge_that_was_away_for_a_moment_gets_the_next_datagram() {
+        let Fixture { bridge, udp, tcp, datagrams, .. } = fixture();
+        let session = Session::adopt(session("s"), vec![udp.into(), tcp.into()], &bridge).unwrap();
+        drop(datagrams);
+        session.send(b"lost").unwrap();
+        let datagrams = UdpSocket::bind(bridge.datagrams).unwrap();
+        session.send(b"sent").unwrap();
+        let mut buffer = [0; 10];
+        assert_eq!(datagrams.recv(&mut buffer).unwrap(), 4);
+        assert_eq!(&buffer[..4], b"sent");
+    }
+
+    #[test]
     fn other_descriptors_are_refused() {
-        let refused = |session, fds: Vec<OwnedFd>| {
-            let error = Session::adopt(session, fds).unwrap_err();
+        let Fixture { bridge, udp, tcp, listener, datagrams } = fixture();
+        let refused = |fds: Vec<OwnedFd>| {
+            let error = Session::adopt(session("s"), fds, &bridge).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Invalid);
             error.message
         };
-        let usual = || session("s", "127.0.0.1:7655");
-
-        let Fixture { udp, tcp, listener } = fixture();
-        let swapped =
-            refused(usual(), vec![tcp.try_clone().unwrap().into(), udp.try_clone().unwrap().into()]);
-        assert!(swapped.contains("first"), "{swapped}");
-        let listening = refused(usual(), vec![udp.try_clone().unwrap().into(), listener.into()]);
-        assert!(listening.contains("second"), "{listening}");
-        let unix = UnixDatagram::unbound().unwrap();
-        assert!(refused(usual(), vec![unix.into(), tcp.try_clone().unwrap().into()]).contains("first"));
-        assert!(refused(usual(), vec![udp.try_clone().unwrap().into()]).contains("control connection"));
-        let other_family = session("s", "[::1]:7655");
-        assert!(
-            refused(other_family, vec![udp.try_clone().unwrap().into(), tcp.try_clone().unwrap().into()])
-                .contains("first")
-        );
-        assert!(refused(session("s", "127.0.0.1:0"), vec![udp.into(), tcp.into()]).contains("127.0.0.1:0"));
+        let (udp, tcp) = (OwnedFd::from(udp), OwnedFd::from(tcp));
+        let (udp, tcp) = (|| udp.try_clone().unwrap(), || tcp.try_clone().unwrap());
+        assert!(refused(vec![tcp(), udp()]).contains("first"));
+        assert!(refused(vec![udp(), listener.into()]).contains("second"));
+        assert!(refused(vec![UnixDatagram::unbound().unwrap().into(), tcp()]).contains("first"));
+        assert!(refused(vec![udp()]).contains("control connection"));
+        // Sockets that lead elsewhere, or to whoever sends first.
+        let elsewhere = fixture();
+        assert!(refused(vec![elsewhere.udp.into(), tcp()]).contains("first descriptor is one to"));
+        assert!(refused(vec![udp(), elsewhere.tcp.into()]).contains("second descriptor is one to"));
+        assert!(refused(vec![datagrams.into(), tcp()]).contains("not connected"));
     }
 }

@@ -22,6 +22,7 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
 use i2plan_ipc::api::tund::{Configured, Interface, Peer, Reply, Request, Session, Stats, TundApi};
+use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{ClientError, Endpoint};
 use i2plan_ipc::notification::{self, Notification};
 use i2plan_ipc::secret::SecretKey;
@@ -184,6 +185,17 @@ impl Tund {
         capable: bool,
         store: Store,
     ) -> (Self, mpsc::Receiver<()>) {
+        Self::start_at(Bridge::new(([127, 0, 0, 1], 7656).into()), namespace, seed, capable, store)
+    }
+
+    /// The same with another bridge than the usual one.
+    fn start_at(
+        bridge: Bridge,
+        namespace: &Namespace,
+        seed: u8,
+        capable: bool,
+        store: Store,
+    ) -> (Self, mpsc::Receiver<()>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let keyd = start_keyd(dir.path(), seed);
@@ -209,7 +221,8 @@ impl Tund {
         let ready = Store::listen(ready, Arc::clone(&store));
         command
             .stdin(Stdio::null())
-            .args(["--meshd-user", "0", "--keyd-socket"])
+            .args(["--meshd-user", "0", "--sam-address", &bridge.address.to_string()])
+            .args(["--sam-udp-port", &bridge.datagrams.port().to_string(), "--keyd-socket"])
             .arg(dir.path().join("keyd.sock"))
             .arg("--listen")
             .arg(home.join("tund.sock"))
@@ -412,6 +425,13 @@ async fn without_its_interface_it_ends() {
     assert_eq!(tund.child.wait().unwrap().code(), Some(1));
 }
 
+/// As the connector does.
+fn connect(bridge: Bridge) -> (UdpSocket, TcpStream) {
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.connect(bridge.datagrams).unwrap();
+    (udp, TcpStream::connect(bridge.address).unwrap())
+}
+
 fn index(namespace: &Namespace, name: &'static str) -> u32 {
     namespace.run(move || {
         let socket = UdpSocket::bind("[::]:0").unwrap();
@@ -422,19 +442,16 @@ fn index(namespace: &Namespace, name: &'static str) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     let namespace = Namespace::new();
-    let tund = Tund::start(&namespace, 1, true);
-    let mut client = tund.connect().await;
-    configure(&mut client, interface(1)).await.unwrap();
     let bridge = UdpSocket::bind("127.0.0.1:0").unwrap();
     let router = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (udp, tcp) =
-        (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpStream::connect(router.local_addr().unwrap()).unwrap());
+    let at = Bridge { address: router.local_addr().unwrap(), datagrams: bridge.local_addr().unwrap() };
+    let (tund, ready) = Tund::start_at(at, &namespace, 1, true, Store::default());
+    ready.recv().unwrap();
+    let mut client = tund.connect().await;
+    configure(&mut client, interface(1)).await.unwrap();
+    let (udp, tcp) = connect(at);
     let _connection = router.accept().unwrap();
-    let session = Session {
-        id: "data-1".to_owned(),
-        bridge: bridge.local_addr().unwrap(),
-        destination: peer(1).endpoint,
-    };
+    let session = Session { id: "data-1".to_owned(), destination: peer(1).endpoint };
     client.call_with_fds(Request::AttachSession(session), &[udp.as_fd(), tcp.as_fd()]).await.unwrap();
     // Of the two, this one leaves it to the other to begin, as far as it is new.
     let other = (2..=255).find(|seed| public_key(*seed) < public_key(1)).unwrap();
@@ -448,7 +465,7 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     for name in ["evil", "state.999", "udp.77"] {
         store.stored.push((name.to_owned(), file().into()));
     }
-    let (tund, ready) = Tund::start_with(&namespace, 1, true, store);
+    let (tund, ready) = Tund::start_at(at, &namespace, 1, true, store);
     ready.recv().unwrap();
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(tund.status(set), "0000000000000000", "{set}");
@@ -575,21 +592,20 @@ fn transfer(mut from: TcpStream, mut to: TcpStream, len: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
     let bridge = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let bridge_address = bridge.local_addr().unwrap();
     let router = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = Bridge { address: router.local_addr().unwrap(), datagrams: bridge.local_addr().unwrap() };
     let mut sessions = Vec::new();
     let mut nodes = Vec::new();
     for (seed, other) in [(1, 2), (2, 1)] {
         let namespace = Namespace::new();
-        let tund = Tund::start(&namespace, seed, true);
+        let (tund, ready) = Tund::start_at(at, &namespace, seed, true, Store::default());
+        ready.recv().unwrap();
         let mut client = tund.connect().await;
         configure(&mut client, interface(seed)).await.unwrap();
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let control = TcpStream::connect(router.local_addr().unwrap()).unwrap();
+        let (udp, control) = connect(at);
         sessions.push((peer(seed).endpoint, udp.local_addr().unwrap()));
         let session = Session {
             id: format!("data-{seed}"),
-            bridge: bridge_address,
             destination: Destination { padding: [seed; 32], signing_key: [seed; 32] },
         };
         client.call_with_fds(Request::AttachSession(session), &[udp.as_fd(), control.as_fd()]).await.unwrap();
@@ -621,6 +637,6 @@ async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
     let Ok((Reply::Sessions { data: Some(session), control: None }, fds)) = taken else {
         panic!("there is a session")
     };
-    assert_eq!((session.id.as_str(), session.bridge, fds.len()), ("data-1", bridge_address, 2));
+    assert_eq!((session.id.as_str(), fds.len()), ("data-1", 2));
     forwarder.abort();
 }

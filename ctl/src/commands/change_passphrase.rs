@@ -110,8 +110,7 @@ impl Keyd<'_> {
             self.user,
             false,
             std::process::id(),
-            true,
-            &[],
+            &["new-passphrase"],
             program.as_os_str(),
             &arguments,
         );

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use i2plan_ipc::Role;
 use i2plan_ipc::api::meshd::{
     Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionState, Status,
 };
@@ -99,6 +100,11 @@ pub(crate) fn complaint(daemon: &Daemon) -> Option<String> {
 
 /// Sessions that are down, or the router itself.
 pub(super) fn of_the_sessions(status: &Status) -> Vec<Warning> {
+    // Without the connector none is opened; that it is away is said of it.
+    let connector = status.daemons.iter().find(|daemon| daemon.name == Role::Connector.to_string());
+    if connector.is_some_and(|connector| connector.error.is_some()) {
+        return Vec::new();
+    }
     let sam = &status.sam;
     let sessions = [("control", &sam.control), ("data", &sam.data)];
     if sam.version.is_none() && sessions.iter().all(|(_, session)| session.state == SessionState::Down) {
@@ -493,6 +499,29 @@ Daemons
   tund        pid 12       0.1.0 (commit abc)
 "
         );
+    }
+
+    #[test]
+    fn without_the_connector_it_is_the_connector_that_is_away_and_not_the_router() {
+        let mut status = status();
+        status.sam.version = None;
+        let error = "the connector, which connects to the SAM bridge, is not connected to keyd";
+        for session in [&mut status.sam.control, &mut status.sam.data] {
+            *session =
+                Session { state: SessionState::Down, destination: None, error: Some(error.to_owned()) };
+        }
+        let error = Some("it is not connected to keyd".to_owned());
+        status.daemons.push(Daemon {
+            name: "connector".to_owned(),
+            pid: None,
+            version: None,
+            landlock: None,
+            error,
+        });
+        let found = warnings(&status, &version());
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].message, "connector does not answer: it is not connected to keyd");
+        assert!(found[0].hint.starts_with("see the log of i2plan-connector"));
     }
 
     fn messages(status: &Status) -> Vec<String> {

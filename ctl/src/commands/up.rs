@@ -34,7 +34,14 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
     logging::check().map_err(|error| Failure::invalid(error.to_string()).with_hint("correct or unset it"))?;
     let rpc_user = config.rpc_enabled.then_some(args.rpc_user.as_str());
     let router_user = (args.router || config.router_enabled).then_some(args.router_user.as_str());
-    let accounts = Accounts::find(&args.keyd_user, &args.meshd_user, &args.tund_user, rpc_user, router_user)?;
+    let accounts = Accounts::find(
+        &args.keyd_user,
+        &args.meshd_user,
+        &args.tund_user,
+        &args.connector_user,
+        rpc_user,
+        router_user,
+    )?;
     // meshd is another user, with another home.
     let file = args.config.or_else(|| config.path().exists().then(|| config.path().to_owned()));
     let data = args.data_dir.unwrap_or(config.data_dir);

@@ -42,7 +42,7 @@ pub enum Goal {
 /// A daemon to run.
 #[derive(Debug)]
 pub struct Daemon {
-    /// `keyd`, `meshd`, `tund`, `rpcd` or `routerd`.
+    /// `keyd`, `connector`, `meshd`, `tund`, `rpcd` or `routerd`.
     pub name: &'static str,
     /// Its executable.
     pub program: PathBuf,
@@ -52,8 +52,8 @@ pub struct Daemon {
     pub user: Account,
     /// Whether it keeps CAP_NET_ADMIN.
     pub net_admin: bool,
-    /// Its listening socket, if it has one. It stays open here, so that connections wait while the daemon is restarted.
-    pub socket: Option<OwnedFd>,
+    /// Its listening sockets with their names. They stay open here, so that connections wait while the daemon is restarted.
+    pub sockets: Vec<(&'static str, OwnedFd)>,
     /// Where it tells how it does, and has descriptors kept from one process to the next.
     pub ear: Ear,
     /// The signal by which it is told that it shall end for good.
@@ -141,12 +141,14 @@ impl Daemon {
 
     /// Starts it, with nothing of this program's terminal: what it prints is copied from a pipe.
     fn start(&self, lines: &Relay) -> io::Result<(Child, Printed)> {
+        let passed = self.sockets.iter().map(|(name, fd)| (*name, fd));
+        let passed = passed.chain(self.ear.stored().iter().map(|stored| (stored.name.as_str(), &stored.fd)));
+        let (names, fds): (Vec<_>, Vec<_>) = passed.unzip();
         let arguments: Vec<OsString> = Launch::arguments(
             self.user,
             self.net_admin,
             std::process::id(),
-            self.socket.is_some(),
-            self.ear.stored(),
+            &names,
             self.program.as_os_str(),
             &self.arguments,
         );
@@ -162,7 +164,6 @@ impl Daemon {
         if let Some(format) = self.log_format {
             command.env(logging::FORMAT_VARIABLE, format);
         }
-        let fds = self.socket.iter().chain(self.ear.stored().iter().map(|stored| &stored.fd));
         let mappings: io::Result<Vec<_>> = (LISTEN_FD..)
             .zip(fds)
             .map(|(child_fd, fd)| Ok(FdMapping { parent_fd: fd.try_clone()?, child_fd }))

@@ -1,7 +1,6 @@
 //! The last steps of a daemon's process before it becomes the daemon.
 //!
-//! The supervisor starts `i2planctl __launch …` in the daemon's place, with the listening socket, if there is one,
-//! as descriptor 3. It gives up what the daemon shall not have, and then executes the daemon in the same process,
+//! The supervisor starts `i2planctl __launch …` in the daemon's place, with its listening sockets from descriptor 3 on. It gives up what the daemon shall not have, and then executes the daemon in the same process,
 //! so that the supervisor watches the daemon itself.
 
 use std::ffi::{OsStr, OsString};
@@ -19,18 +18,14 @@ use rustix::process::{
 };
 use rustix::thread::{set_keep_capabilities, set_no_new_privs};
 
-use super::ear::Stored;
 use super::users::Account;
 use crate::failure::Failure;
 
 /// The hidden command's name.
 pub const COMMAND: &str = "__launch";
 
-/// The descriptor of the listening socket: the first one of `sd_listen_fds(3)`.
+/// The first descriptor that is passed (`sd_listen_fds(3)`).
 pub const LISTEN_FD: i32 = 3;
-
-/// Its name there.
-const LISTEN_NAME: &str = "listener";
 
 /// Variables that reach a daemon, besides those that start with [`PREFIX`].
 const VARIABLES: [&str; 8] =
@@ -54,12 +49,9 @@ pub struct Launch {
     /// Process id of the supervisor.
     #[arg(long)]
     parent: i32,
-    /// There is no listening socket.
-    #[arg(long)]
-    no_socket: bool,
-    /// The name of each descriptor that it kept for the daemon; they follow the listening socket.
-    #[arg(long = "stored")]
-    stored: Vec<String>,
+    /// The name of each descriptor that is passed: listening sockets, then what it has kept for the daemon.
+    #[arg(long = "passed")]
+    passed: Vec<String>,
     /// The daemon's executable.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -72,8 +64,7 @@ impl Launch {
         user: Account,
         net_admin: bool,
         parent: u32,
-        socket: bool,
-        stored: &[Stored],
+        passed: &[&str],
         program: &OsStr,
         arguments: &[OsString],
     ) -> Vec<OsString> {
@@ -84,20 +75,11 @@ impl Launch {
             out.push("--net-admin".into());
         }
         out.push(format!("--parent={parent}").into());
-        if !socket {
-            out.push("--no-socket".into());
-        }
-        out.extend(stored.iter().map(|stored| format!("--stored={}", stored.name).into()));
+        out.extend(passed.iter().map(|name| format!("--passed={name}").into()));
         out.push("--".into());
         out.push(program.to_owned());
         out.extend_from_slice(arguments);
         out
-    }
-
-    /// The names of the descriptors that are passed.
-    fn names(&self) -> Vec<&str> {
-        let socket = (!self.no_socket).then_some(LISTEN_NAME);
-        socket.into_iter().chain(self.stored.iter().map(String::as_str)).collect()
     }
 }
 
@@ -115,7 +97,7 @@ fn prepare(launch: &Launch) -> Result<(), Failure> {
     setsid().map_err(|error| cannot("leave the terminal's session", error))?;
     std::env::set_current_dir("/").map_err(|error| cannot("change to /", error))?;
     umask(Mode::from_raw_mode(0o077));
-    close_inherited(launch.names().len())
+    close_inherited(launch.passed.len())
         .map_err(|error| cannot("close what the supervisor's caller left open", error))?;
     // For keys, which shall not get into swap. A container's root may not be allowed to; the daemons say so.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
@@ -185,7 +167,7 @@ fn execute(launch: &Launch) -> Failure {
     let Some((program, arguments)) = launch.command.split_first() else {
         return Failure::usage("no program is named");
     };
-    let names = launch.names();
+    let names = &launch.passed;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(std::env::vars_os().filter(|(name, _)| reaches_daemon(name)));
     if !names.is_empty() {
@@ -238,15 +220,14 @@ mod tests {
             Account { uid: 1, gid: 2 },
             true,
             3,
-            true,
-            &[Stored { name: "a".to_owned(), fd: std::fs::File::open("/dev/null").unwrap().into() }],
+            &["listener", "a"],
             OsStr::new("/bin/d"),
             &arguments,
         );
         let args = Args::parse_from(std::iter::once(OsString::from("i2planctl")).chain(line));
         let Command::Launch(launch) = args.command else { panic!("another command") };
         assert_eq!((launch.uid, launch.gid, launch.net_admin, launch.parent), (1, 2, true, 3));
-        assert_eq!(launch.names(), ["listener", "a"]);
+        assert_eq!(launch.passed, ["listener", "a"]);
         assert!(!args.json);
         assert_eq!(launch.command[0], "/bin/d");
         assert_eq!(launch.command[1..], arguments[..]);

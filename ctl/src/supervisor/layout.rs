@@ -8,7 +8,9 @@
 //! | data/rpc | rpcd | 0700 | the token is rpcd's alone |
 //! | data/routerd | routerd | 0700 | the router's keys are its alone |
 //! | run | root | 0755 | nobody can put another socket in the place of these: |
-//! | run/keyd.sock | meshd:tund | 0660 | nobody but these two can connect, or take up its connections |
+//! | run/keyd-meshd.sock | meshd | 0600 | only meshd can connect, and take up connections |
+//! | run/keyd-tund.sock | tund | 0600 | only tund can |
+//! | run/keyd-connector.sock | connector | 0600 | only the connector can |
 //! | run/tund.sock | meshd | 0600 | only meshd can connect |
 //! | run/*.notify | the daemon | 0600 | only a daemon tells how it does |
 //! | run/meshd.sock | root:group | 0660 | root and the group can control the node; 0600 without a group, and rpcd's |
@@ -78,8 +80,12 @@ impl Directories {
 /// The listening sockets of the daemons, whose files are removed when this is dropped.
 #[derive(Debug)]
 pub struct Sockets {
-    /// `keyd`'s.
-    pub keyd: Socket,
+    /// `keyd`'s for `meshd`.
+    pub keyd_meshd: Socket,
+    /// `keyd`'s for `tund`.
+    pub keyd_tund: Socket,
+    /// `keyd`'s for the connector.
+    pub keyd_connector: Socket,
     /// `meshd`'s.
     pub meshd: Socket,
     /// `tund`'s.
@@ -94,15 +100,16 @@ impl Sockets {
     /// # Errors
     /// If they cannot be made, or somebody listens there already.
     pub async fn listen(run: &Path, rpc: &Path, accounts: &Accounts, group: u32) -> Result<Self, Failure> {
-        let Accounts { meshd, tund, .. } = *accounts;
+        let Accounts { meshd, tund, connector, .. } = *accounts;
         let control_mode = if group == 0 { 0o600 } else { 0o660 };
         let for_group = Account { uid: 0, gid: group };
         // Without a group rpcd gets in as the owner; root does anyway.
         let owner =
             accounts.rpc.filter(|_| group == 0).map_or(for_group, |rpc| Account { uid: rpc.uid, gid: 0 });
         Ok(Self {
-            keyd: Socket::listen(run.join("keyd.sock"), Account { uid: meshd.uid, gid: tund.gid }, 0o660)
-                .await?,
+            keyd_meshd: Socket::listen(run.join("keyd-meshd.sock"), meshd, 0o600).await?,
+            keyd_tund: Socket::listen(run.join("keyd-tund.sock"), tund, 0o600).await?,
+            keyd_connector: Socket::listen(run.join("keyd-connector.sock"), connector, 0o600).await?,
             tund: Socket::listen(run.join("tund.sock"), meshd, 0o600).await?,
             meshd: Socket::listen(run.join("meshd.sock"), owner, control_mode).await?,
             rpc: match accounts.rpc {

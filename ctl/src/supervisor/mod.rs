@@ -121,21 +121,28 @@ fn daemons(
     launcher: &Path,
     hangup: &watch::Sender<()>,
 ) -> Result<Vec<Daemon>, Failure> {
-    let Accounts { keyd, meshd, tund, rpc, router } = node.accounts;
-    let (meshd_uid, tund_uid) = (meshd.uid.to_string(), tund.uid.to_string());
+    let Accounts { keyd, meshd, tund, connector, rpc, router } = node.accounts;
+    let (meshd_uid, sam_address) = (meshd.uid.to_string(), node.sam_address.to_string());
     let mut for_keyd = words(&[
         (&"--store", &directories.data.join("keyd")),
-        (&"--sam-address", &node.sam_address.to_string()),
+        (&"--sam-address", &sam_address),
         (&"--meshd-user", &meshd_uid),
-        (&"--tund-user", &tund_uid),
+        (&"--tund-user", &tund.uid.to_string()),
+        (&"--connector-user", &connector.uid.to_string()),
     ]);
     if node.passphrase.is_some() {
         for_keyd.extend(words(&[(&"--passphrase-fd", &"0")]));
     }
-    let for_tund = words(&[(&"--keyd-socket", &sockets.keyd.path), (&"--meshd-user", &meshd_uid)]);
+    let for_connector =
+        words(&[(&"--sam-address", &sam_address), (&"--keyd-socket", &sockets.keyd_connector.path)]);
+    let for_tund = words(&[
+        (&"--keyd-socket", &sockets.keyd_tund.path),
+        (&"--meshd-user", &meshd_uid),
+        (&"--sam-address", &sam_address),
+    ]);
     let mut for_meshd = words(&[
         (&"--state", &directories.data.join("meshd")),
-        (&"--keyd-socket", &sockets.keyd.path),
+        (&"--keyd-socket", &sockets.keyd_meshd.path),
         (&"--tund-socket", &sockets.tund.path),
     ]);
     let mut for_rpcd =
@@ -149,14 +156,15 @@ fn daemons(
         for_rpcd.extend(words(&[(&"--config", &config)]));
         for_routerd.extend(words(&[(&"--config", &config)]));
     }
-    let daemon = |name, user, socket: Option<&Socket>, arguments| {
+    let daemon = |name, user, sockets: &[(&'static str, &Socket)], arguments| {
+        let share = |(name, socket): &(_, &Socket)| socket.share().map(|fd| (*name, fd));
         Ok::<_, Failure>(Daemon {
             name,
             program: find_program(launcher, &OsString::from(format!("i2plan-{name}")))?,
             arguments,
             user,
             net_admin: name == "tund",
-            socket: socket.map(Socket::share).transpose()?,
+            sockets: sockets.iter().map(share).collect::<Result<_, Failure>>()?,
             ear: Ear::new(NotifySocket::bind(directories.run.join(format!("{name}.notify")), user)?),
             // For tund any other end is a restart, before which it leaves open what it has kept.
             farewell: if name == "tund" { Signal::SIGINT } else { Signal::SIGTERM },
@@ -173,17 +181,23 @@ fn daemons(
     };
     let mut daemons = Vec::new();
     if let Some(router) = router {
-        daemons.push(daemon("routerd", router, None, for_routerd)?);
+        daemons.push(daemon("routerd", router, &[], for_routerd)?);
     }
+    let of_keyd = [
+        ("meshd", &sockets.keyd_meshd),
+        ("tund", &sockets.keyd_tund),
+        ("connector", &sockets.keyd_connector),
+    ];
     daemons.extend([
-        daemon("keyd", keyd, Some(&sockets.keyd), for_keyd)?,
-        daemon("tund", tund, Some(&sockets.tund), for_tund)?,
-        daemon("meshd", meshd, Some(&sockets.meshd), for_meshd)?,
+        daemon("keyd", keyd, &of_keyd, for_keyd)?,
+        daemon("connector", connector, &[], for_connector)?,
+        daemon("tund", tund, &[("listener", &sockets.tund)], for_tund)?,
+        daemon("meshd", meshd, &[("listener", &sockets.meshd)], for_meshd)?,
     ]);
     if let (Some(rpc), Some(socket)) = (rpc, &sockets.rpc) {
         // As a member of the control group, which is how it gets in at meshd.
         let gid = if node.group == 0 { rpc.gid } else { node.group };
-        daemons.push(daemon("rpcd", Account { gid, ..rpc }, Some(socket), for_rpcd)?);
+        daemons.push(daemon("rpcd", Account { gid, ..rpc }, &[("listener", socket)], for_rpcd)?);
     }
     Ok(daemons)
 }

@@ -25,6 +25,8 @@ pub struct Accounts {
     pub meshd: Account,
     /// `tund`'s.
     pub tund: Account,
+    /// The connector's.
+    pub connector: Account,
     /// `rpcd`'s, if it runs.
     pub rpc: Option<Account>,
     /// `routerd`'s, if it runs.
@@ -40,6 +42,7 @@ impl Accounts {
         keyd: &str,
         meshd: &str,
         tund: &str,
+        connector: &str,
         rpc: Option<&str>,
         router: Option<&str>,
     ) -> Result<Self, Failure> {
@@ -47,6 +50,7 @@ impl Accounts {
             ("keyd", Some(keyd)),
             ("meshd", Some(meshd)),
             ("tund", Some(tund)),
+            ("connector", Some(connector)),
             ("rpc", rpc),
             ("router", router),
         ];
@@ -72,9 +76,9 @@ impl Accounts {
             }
         }
         let user = |daemon| found.iter().find(|(name, ..)| *name == daemon).map(|(.., user)| *user);
-        match (user("keyd"), user("meshd"), user("tund")) {
-            (Some(keyd), Some(meshd), Some(tund)) => {
-                Ok(Self { keyd, meshd, tund, rpc: user("rpc"), router: user("router") })
+        match (user("keyd"), user("meshd"), user("tund"), user("connector")) {
+            (Some(keyd), Some(meshd), Some(tund), Some(connector)) => {
+                Ok(Self { keyd, meshd, tund, connector, rpc: user("rpc"), router: user("router") })
             }
             _ => Err(Failure::internal("a user is missing")),
         }
@@ -147,17 +151,17 @@ mod tests {
 
     #[test]
     fn numbers_need_no_entry() {
-        let accounts = Accounts::find("54321", "54322", "54323", None, Some("54326")).unwrap();
+        let accounts = Accounts::find("54321", "54322", "54323", "54327", None, Some("54326")).unwrap();
         assert_eq!(accounts.meshd, Account { uid: 54_322, gid: 54_322 });
         assert_eq!((accounts.rpc, accounts.router), (None, Some(Account { uid: 54_326, gid: 54_326 })));
-        let accounts = Accounts::find("54321", "54322", "54323", Some("54325"), None).unwrap();
+        let accounts = Accounts::find("54321", "54322", "54323", "54327", Some("54325"), None).unwrap();
         assert_eq!((accounts.rpc, accounts.router), (Some(Account { uid: 54_325, gid: 54_325 }), None));
     }
 
     #[test]
     fn root_is_refused() {
         for name in ["root", "0"] {
-            let failure = Accounts::find("54321", name, "54323", None, None).unwrap_err();
+            let failure = Accounts::find("54321", name, "54323", "54327", None, None).unwrap_err();
             assert!(failure.message.starts_with("meshd cannot run as"), "{}", failure.message);
             assert!(failure.hint.unwrap().contains("--meshd-user"));
         }
@@ -168,15 +172,16 @@ mod tests {
         for (tund, rpc, message) in [
             ("54321", "54325", "keyd and tund cannot run as the same user"),
             ("54323", "54322", "meshd and rpc cannot run as the same user"),
+            ("54327", "54325", "tund and connector cannot run as the same user"),
         ] {
-            let failure = Accounts::find("54321", "54322", tund, Some(rpc), None).unwrap_err();
+            let failure = Accounts::find("54321", "54322", tund, "54327", Some(rpc), None).unwrap_err();
             assert_eq!(failure.message, message);
         }
     }
 
     #[test]
     fn missing_users_come_with_the_commands_that_make_them() {
-        let failure = Accounts::find("no-such-a", "54322", "no-such-b", None, None).unwrap_err();
+        let failure = Accounts::find("no-such-a", "54322", "no-such-b", "54327", None, None).unwrap_err();
         assert_eq!(failure.message, "the users no-such-a, no-such-b are missing");
         let hint = failure.hint.unwrap();
         let commands: Vec<_> = hint.lines().filter(|line| line.starts_with("useradd --system ")).collect();

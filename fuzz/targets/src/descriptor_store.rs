@@ -62,7 +62,7 @@ pub fn seeds() -> Seeds {
         keepalive: 25,
     };
     let state = Written {
-        format: 1,
+        format: 2,
         number: 7,
         interface: Some((interface, 3)),
         data: None,

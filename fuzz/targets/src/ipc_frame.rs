@@ -123,7 +123,6 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
     let open = keyd::OpenSession {
         kind: keyd::SessionKind::Data,
         id: "i2plan-1".to_owned(),
-        port: 40_000,
         tunnel_length: 1,
         tunnel_quantity: 3,
     };
@@ -162,6 +161,10 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
     vec![
         ("identity", keyd::Request::Identity),
         ("open-session", keyd::Request::OpenSession(open)),
+        ("connector", keyd::Request::Connector),
+        ("await-order", keyd::Request::AwaitOrder(connector())),
+        ("connected", keyd::Request::Connected(7)),
+        ("not-connected", keyd::Request::NotConnected(keyd::NotConnected { order: 7, errno: Some(111) })),
         ("sign-charter", keyd::Request::SignCharter(testing::charter(0))),
         ("sign-record", keyd::Request::SignRecord(Box::new(record))),
         ("sign-pulse", keyd::Request::SignPulse { network, life: Life::Away }),
@@ -184,6 +187,10 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
     ]
 }
 
+fn connector() -> keyd::Connector {
+    keyd::Connector { pid: 7, version: version(), landlock: Landlock::Full }
+}
+
 fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
     let identity = keyd::Identity {
         node: testing::node(1),
@@ -193,9 +200,13 @@ fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
     };
     let code = SecretText::new(testing::invite(1).to_code().to_string());
     let lease = keyd::WireGuardLease { private_key: SecretKey([7; 32]), epoch: 1 };
+    let opened = keyd::SessionOpened { destination: testing::destination(101), version: "3.3".to_owned() };
     vec![
         ("identity", keyd::Reply::Identity(identity)),
-        ("session", keyd::Reply::SessionOpened(testing::destination(101))),
+        ("session", keyd::Reply::SessionOpened(opened)),
+        ("connector", keyd::Reply::Connector(Some(connector()))),
+        ("order", keyd::Reply::Order(7)),
+        ("done", keyd::Reply::Done),
         ("record", keyd::Reply::Record(Box::new(testing::record_with_primary(1)))),
         ("signature", keyd::Reply::Signature(testing::signed_charter(0).signature)),
         ("invite", keyd::Reply::Invite { code, grant: testing::grant(1) }),
@@ -394,6 +405,5 @@ fn tund_replies() -> Vec<(&'static str, tund::Reply)> {
 }
 
 fn session() -> tund::Session {
-    let bridge = (Ipv4Addr::LOCALHOST, 7655).into();
-    tund::Session { id: "i2plan-1".to_owned(), bridge, destination: testing::destination(101) }
+    tund::Session { id: "i2plan-1".to_owned(), destination: testing::destination(101) }
 }

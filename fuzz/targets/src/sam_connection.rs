@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use i2plan_meshd::sam::connection::{Connection, ConnectionError, Event};
+use i2plan_meshd::sam::connection::{Connection, ConnectionError, Found};
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::testing;
 
@@ -19,9 +19,8 @@ const MAX_LOOKUPS: usize = 64;
 
 /// Runs the target.
 pub fn run(input: &[u8]) {
-    let Some((first, mut rest)) = input.split_first() else { return };
-    let new = || if first & 1 == 0 { Connection::new() } else { Connection::opened() };
-    let (mut connection, mut pieced) = (new(), new());
+    let mut rest = input;
+    let (mut connection, mut pieced) = (Connection::default(), Connection::default());
     let mut waiting = Vec::new();
     while !rest.is_empty() {
         if let [LOOK_UP, number, after @ ..] = rest {
@@ -43,13 +42,11 @@ pub fn run(input: &[u8]) {
         // However the bytes are cut, they mean the same.
         let received = connection.receive(piece);
         assert_eq!(received, receive_pieced(&mut pieced, piece), "{:?}", String::from_utf8_lossy(piece));
-        let Ok(events) = received else { return };
-        for event in events {
-            if let Event::Found { hash, destination } = event {
-                assert_eq!(waiting.remove(0), hash, "lookups are answered in their order");
-                if let Ok(destination) = destination {
-                    assert_eq!(destination.hash(), hash, "a router passed off another destination");
-                }
+        let Ok(found) = received else { return };
+        for Found { hash, destination } in found {
+            assert_eq!(waiting.remove(0), hash, "lookups are answered in their order");
+            if let Ok(destination) = destination {
+                assert_eq!(destination.hash(), hash, "a router passed off another destination");
             }
         }
         loop {
@@ -68,12 +65,12 @@ fn hash(number: u8) -> DestinationHash {
     MADE[usize::from(number)]
 }
 
-fn receive_pieced(connection: &mut Connection, piece: &[u8]) -> Result<Vec<Event>, ConnectionError> {
-    let mut events = Vec::new();
+fn receive_pieced(connection: &mut Connection, piece: &[u8]) -> Result<Vec<Found>, ConnectionError> {
+    let mut found = Vec::new();
     for part in piece.chunks(7) {
-        events.extend(connection.receive(part)?);
+        found.extend(connection.receive(part)?);
     }
-    Ok(events)
+    Ok(found)
 }
 
 /// What a fuzzer should begin with.
@@ -84,17 +81,16 @@ pub fn seeds() -> Seeds {
         format!("NAMING REPLY RESULT=OK NAME={name} VALUE={value}\n").into_bytes()
     };
     let many: Vec<u8> = (0..=MAX_LOOKUPS).flat_map(|number| [LOOK_UP, number as u8]).collect();
-    let long = [b"\x01PING ".as_slice(), &[b'x'; 5000], b"\n"].concat();
+    let long = [b"PING ".as_slice(), &[b'x'; 5000], b"\n"].concat();
     vec![
-        seed("greeting", b"\0HELLO REPLY RESULT=OK VERSION=3.3\nPING 1\n".as_slice()),
-        seed("greeting-cut", b"\0HELLO REPLY RESULT=OK\xfe VERSION=3.3\n\xfePING\n".as_slice()),
-        seed("greeted-twice", b"\x01HELLO REPLY RESULT=OK VERSION=3.3\n".as_slice()),
-        seed("look-up", [&[1, LOOK_UP, 2], reply(2, 2).as_slice()].concat()),
-        seed("look-up-two", [&[1, LOOK_UP, 2, LOOK_UP, 3], &reply(2, 2)[..], &reply(3, 3)].concat()),
-        seed("look-up-other", [&[1, LOOK_UP, 2], reply(2, 3).as_slice()].concat()),
-        seed("look-up-unasked", [&[1, LOOK_UP, 2], reply(3, 3).as_slice()].concat()),
-        seed("look-up-many", [vec![1], many].concat()),
-        seed("ended", b"\x01SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"x y\"\n".as_slice()),
+        seed("greeting", b"HELLO REPLY RESULT=OK VERSION=3.3\n".as_slice()),
+        seed("ping-cut", b"PING 1\xfe 2\n\xfePING\n".as_slice()),
+        seed("look-up", [&[LOOK_UP, 2], reply(2, 2).as_slice()].concat()),
+        seed("look-up-two", [&[LOOK_UP, 2, LOOK_UP, 3], &reply(2, 2)[..], &reply(3, 3)].concat()),
+        seed("look-up-other", [&[LOOK_UP, 2], reply(2, 3).as_slice()].concat()),
+        seed("look-up-unasked", [&[LOOK_UP, 2], reply(3, 3).as_slice()].concat()),
+        seed("look-up-many", many),
+        seed("ended", b"SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"x y\"\n".as_slice()),
         seed("long", long),
     ]
 }

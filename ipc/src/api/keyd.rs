@@ -16,8 +16,12 @@ use i2plan_proto::wireguard::WireGuardCertificate;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use crate::hello::Role;
+use crate::hello::{Landlock, Role};
 use crate::secret::{SecretKey, SecretText};
+use crate::version::Version;
+
+/// How long `keyd` lets the connector wait for an order before it says that there is none.
+pub const ORDER_WAIT: Duration = Duration::from_secs(30);
 
 /// `keyd`.
 #[derive(Debug)]
@@ -28,9 +32,17 @@ pub enum KeydApi {}
 pub enum Request {
     /// Who this node is.
     Identity,
-    /// Open a SAM session under one of the node's destinations, on the connection to the SAM bridge whose
-    /// descriptor comes with the request and on which the SAM handshake is done.
+    /// Open a SAM session under one of the node's destinations, on a connection that the connector makes.
     OpenSession(OpenSession),
+    /// Who the connector is.
+    Connector,
+    /// By the connector: wait for an order to connect to the SAM bridge.
+    AwaitOrder(Connector),
+    /// By the connector: the order with this number is carried out. The TCP connection and the UDP socket come with
+    /// the request, in this order.
+    Connected(u64),
+    /// By the connector: an order cannot be carried out.
+    NotConnected(NotConnected),
     /// Sign the charter of a network that this node founds.
     SignCharter(Charter),
     /// Make and sign this node's record, and prove the destinations that it names.
@@ -91,9 +103,15 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Identity`].
     Identity(Identity),
-    /// To [`Request::OpenSession`]: the session is open under this destination, and stays so as long as the
-    /// connection.
-    SessionOpened(Destination),
+    /// To [`Request::OpenSession`]. The TCP connection and the UDP socket come with the reply, in this order.
+    SessionOpened(SessionOpened),
+    /// To [`Request::Connector`]; none if it is not connected.
+    Connector(Option<Connector>),
+    /// To [`Request::AwaitOrder`]: connect to the SAM bridge, and say so with this number.
+    Order(u64),
+    /// To [`Request::AwaitOrder`] if there is no order within [`ORDER_WAIT`], and to [`Request::Connected`] and
+    /// [`Request::NotConnected`].
+    Done,
     /// To [`Request::SignRecord`]: with its number and the proofs of its destinations.
     Record(Box<Signed<Record>>),
     /// To [`Request::SignPulse`]: with its number.
@@ -202,12 +220,39 @@ pub struct OpenSession {
     pub kind: SessionKind,
     /// The session's id: 1 to 64 letters, digits or hyphens, new for every attempt.
     pub id: String,
-    /// The UDP port on the local host to which the bridge forwards.
-    pub port: u16,
     /// Hops of the tunnels in each direction, 0 to 7.
     pub tunnel_length: u8,
     /// Parallel tunnels in each direction, 1 to 16.
     pub tunnel_quantity: u8,
+}
+
+/// A SAM session that is open, as long as its TCP connection is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOpened {
+    /// The destination that it is under.
+    pub destination: Destination,
+    /// The version of SAM that the bridge speaks.
+    pub version: String,
+}
+
+/// What the connector says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connector {
+    /// Its process id.
+    pub pid: u32,
+    /// Its build.
+    pub version: Version,
+    /// The part of its sandbox that the kernel does not report.
+    pub landlock: Landlock,
+}
+
+/// An order that the connector cannot carry out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotConnected {
+    /// The order's number.
+    pub order: u64,
+    /// The error number of the system (errno(3)); none if the bridge did not answer in time.
+    pub errno: Option<i32>,
 }
 
 /// An invite to make.
@@ -271,7 +316,11 @@ impl Api for KeydApi {
         match request {
             // The one secret that leaves keyd, and the one process that may have it.
             Request::LeaseWireGuard { .. } => role == Role::Tund,
+            Request::AwaitOrder(_) | Request::Connected(_) | Request::NotConnected(_) => {
+                role == Role::Connector
+            }
             Request::Identity
+            | Request::Connector
             | Request::OpenSession(_)
             | Request::SignCharter(_)
             | Request::SignRecord(_)
@@ -290,13 +339,18 @@ impl Api for KeydApi {
     }
 
     fn fds(request: &Request) -> usize {
-        usize::from(matches!(request, Request::OpenSession(_)))
+        if matches!(request, Request::Connected(_)) { 2 } else { 0 }
+    }
+
+    fn waits(request: &Request) -> bool {
+        matches!(request, Request::AwaitOrder(_))
     }
 
     fn deadline(request: &Request) -> Duration {
         match request {
             // A router builds tunnels before it answers; i2pd has been seen to take over 20 s.
             Request::OpenSession(_) => Duration::from_secs(120),
+            Request::AwaitOrder(_) => ORDER_WAIT + Duration::from_secs(10),
             _ => Duration::from_secs(10),
         }
     }
@@ -310,9 +364,28 @@ mod tests {
     fn only_tund_gets_the_wireguard_key() {
         let lease = Request::LeaseWireGuard { network: NetworkId([0; 32]), epoch: 1 };
         assert!(KeydApi::allows(Role::Tund, &lease));
-        for role in [Role::Meshd, Role::Client, Role::Keyd] {
+        for role in [Role::Meshd, Role::Client, Role::Keyd, Role::Connector] {
             assert!(!KeydApi::allows(role, &lease), "{role}");
         }
         assert!(!KeydApi::allows(Role::Tund, &Request::Identity));
+    }
+
+    #[test]
+    fn only_the_connector_passes_connections() {
+        let open = Request::OpenSession(OpenSession {
+            kind: SessionKind::Data,
+            id: "x".to_owned(),
+            tunnel_length: 1,
+            tunnel_quantity: 1,
+        });
+        let connected = Request::Connected(1);
+        for role in [Role::Meshd, Role::Tund, Role::Client, Role::Keyd] {
+            assert!(!KeydApi::allows(role, &connected), "{role}");
+        }
+        assert!(KeydApi::allows(Role::Connector, &connected));
+        for request in [open, Request::Identity, Request::Connector] {
+            assert!(!KeydApi::allows(Role::Connector, &request));
+            assert_eq!(KeydApi::fds(&request), 0);
+        }
     }
 }

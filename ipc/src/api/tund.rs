@@ -1,6 +1,6 @@
 //! What may be asked of `tund`. Only `meshd` may.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use i2plan_proto::destination::Destination;
@@ -22,7 +22,8 @@ pub enum Request {
     /// repeating it changes nothing, with another epoch it changes the key, and for another interface the process
     /// ends, to be asked again when it has started again: the privilege to make one is gone.
     Configure(Interface, u32),
-    /// Send and receive through this SAM session: its UDP socket and a duplicate of its control connection come
+    /// Send and receive through this SAM session: its UDP socket, which is connected to the SAM bridge, and a duplicate of
+    /// its control connection come
     /// with the request, in this order. Replaces the session before, unless it is that one. Before the interface is up
     /// it is kept.
     AttachSession(Session),
@@ -97,8 +98,6 @@ pub struct Configured {
 pub struct Session {
     /// The session's id.
     pub id: String,
-    /// The bridge's UDP port, to which datagrams go.
-    pub bridge: SocketAddr,
     /// Its destination, for a restarted `meshd` to know.
     pub destination: Destination,
 }

@@ -26,6 +26,14 @@ pub enum ActivationError {
     /// Neither handed over nor named.
     #[error("no listening socket: start this daemon by its supervisor, or name a path with --listen")]
     Missing,
+    /// The same for one of several.
+    #[error(
+        "no listening socket that is called {name:?}: start this daemon by its supervisor, or use --listen"
+    )]
+    MissingNamed {
+        /// Its name.
+        name: &'static str,
+    },
     /// It could not be made.
     #[error("cannot listen on {path}: {source}")]
     Bind {
@@ -60,11 +68,14 @@ pub struct Stored {
 /// # Errors
 /// [`ActivationError`].
 pub fn passed(path: Option<&Path>) -> Result<Passed, ActivationError> {
+    sort(take()?, path)
+}
+
+fn take() -> Result<Vec<Stored>, ActivationError> {
     let fds = sd_notify::listen_fds_with_names().map_err(ActivationError::Unclear)?;
     // SAFETY: the supervisor opened these descriptors for this process alone (LISTEN_PID was checked), and this
-    // function, called once at the start of main, is the only taker.
-    let fds = fds.map(|(fd, name)| Stored { name, fd: unsafe { OwnedFd::from_raw_fd(fd) } });
-    sort(fds.collect(), path)
+    // function, called once at the start of main by one of its callers, is the only taker.
+    Ok(fds.map(|(fd, name)| Stored { name, fd: unsafe { OwnedFd::from_raw_fd(fd) } }).collect())
 }
 
 fn sort(mut passed: Vec<Stored>, path: Option<&Path>) -> Result<Passed, ActivationError> {
@@ -102,6 +113,38 @@ pub fn listener(path: Option<&Path>) -> Result<UnixListener, ActivationError> {
         stored.refuse(Supervisor::of_this_process(), "this daemon has nothing stored");
     }
     Ok(listener)
+}
+
+/// The listening sockets of a daemon that has several and nothing stored, by the names that its supervisor gives them
+/// (`LISTEN_FDNAMES`; systemd: `FileDescriptorName=`). One that was not passed is bound to the path beside its name, with
+/// mode 0660.
+///
+/// # Errors
+/// [`ActivationError`].
+pub fn listeners<const N: usize>(
+    wanted: [(&'static str, Option<PathBuf>); N],
+) -> Result<[UnixListener; N], ActivationError> {
+    sort_by_name(take()?, wanted)
+}
+
+fn sort_by_name<const N: usize>(
+    mut passed: Vec<Stored>,
+    wanted: [(&'static str, Option<PathBuf>); N],
+) -> Result<[UnixListener; N], ActivationError> {
+    let mut found = Vec::with_capacity(N);
+    for (name, path) in wanted {
+        let at = passed.iter().position(|passed| passed.name == name && is_listener(&passed.fd));
+        found.push(match (at, path) {
+            (Some(at), _) => passed.remove(at).fd.into(),
+            (None, Some(path)) => bind(&path).map_err(|source| ActivationError::Bind { path, source })?,
+            (None, None) => return Err(ActivationError::MissingNamed { name }),
+        });
+    }
+    for stored in passed {
+        stored.refuse(Supervisor::of_this_process(), "it has a name that this daemon gives to nothing");
+    }
+    // As many as are wanted, or this is not reached.
+    found.try_into().map_err(|_| ActivationError::Missing)
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -154,6 +197,23 @@ mod tests {
 
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(matches!(sort(vec![stored("a", tcp)], None), Err(ActivationError::Missing)));
+    }
+
+    #[test]
+    fn several_sockets_go_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let listening = |name: &str| stored(name, UnixListener::bind(at(name)).unwrap());
+        let file = stored("c", std::fs::File::open("/dev/null").unwrap());
+        let wanted = [("a", None), ("b", None), ("c", Some(at("made")))];
+        let found = sort_by_name(vec![file, listening("b"), listening("x"), listening("a")], wanted).unwrap();
+        let name = |listener: &UnixListener| {
+            listener.local_addr().unwrap().as_pathname().unwrap().file_name().unwrap().to_owned()
+        };
+        assert_eq!(found.map(|listener| name(&listener)), ["a", "b", "made"]);
+
+        let missing = sort_by_name(Vec::new(), [("a", Some(at("a-made"))), ("b", None)]);
+        assert!(matches!(missing, Err(ActivationError::MissingNamed { name: "b" })));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Questions that a process may not ask, asked over the daemons' sockets.
 
 use std::fmt::Display;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::SystemTime;
@@ -9,11 +11,13 @@ use std::time::SystemTime;
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::api::Api;
 use i2plan_ipc::api::keyd::{
-    CertifyMember, CreateInvite, ExtendMember, Identity, KeydApi, NewRecord, OpenSession, Reply, Request,
-    SessionKind, Statement,
+    CertifyMember, Connector, CreateInvite, ExtendMember, Identity, KeydApi, NewRecord, NotConnected,
+    OpenSession, Reply, Request, SessionKind, Statement,
 };
 use i2plan_ipc::api::meshd::{self, MeshdApi};
 use i2plan_ipc::api::tund::{self, TundApi};
+use i2plan_ipc::hello::Landlock;
+use i2plan_ipc::version::Version;
 use i2plan_ipc::{Client, Role};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
@@ -25,12 +29,49 @@ use i2plan_proto::membership::{Chain, Charter, Delegation};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::revocation::{Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use zeroize::Zeroizing;
 
-use super::{Attempt, print};
-use crate::Failure;
+use super::{Attempt, print, socket};
+use crate::i2p::router::SAM;
+use crate::i2p::sam;
+use crate::{Failure, netns};
 
-const ROLES: [Role; 4] = [Role::Keyd, Role::Meshd, Role::Tund, Role::Client];
+const ROLES: [Role; 5] = [Role::Keyd, Role::Meshd, Role::Tund, Role::Connector, Role::Client];
+
+/// The roles that `keyd` has a socket for.
+const AT_KEYD: [Role; 3] = [Role::Meshd, Role::Tund, Role::Connector];
+
+/// Sockets of another network namespace with the address of the node's SAM bridge at both ends: what is written to them
+/// comes back.
+#[derive(Debug)]
+pub struct ToItself {
+    stream: OwnedFd,
+    datagrams: OwnedFd,
+}
+
+impl ToItself {
+    /// Makes them. For root, before it becomes the intruder.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn new() -> Result<Self, Failure> {
+        netns::apart(|| {
+            let to_itself = |kind, address: SocketAddr| {
+                let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
+                bind(&socket, &address)?;
+                connect(&socket, &address)?;
+                Ok::<_, io::Error>(socket)
+            };
+            let stream = to_itself(SocketType::STREAM, SAM)?;
+            Ok(Self { stream, datagrams: to_itself(SocketType::DGRAM, sam::UDP)? })
+        })
+    }
+
+    fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.stream.as_fd(), self.datagrams.as_fd()]
+    }
+}
 
 fn failed(error: impl Display) -> Failure {
     Failure::new(error.to_string())
@@ -40,29 +81,36 @@ fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
-/// Connects to each of the three sockets in each role and asks something harmless. Prints an [`Attempt`] for
-/// each.
+/// Connects to each socket in each role and asks something harmless. Prints an [`Attempt`] for each.
 ///
 /// # Errors
 /// If it cannot be printed.
 pub async fn knock(run: &Path) -> Result<(), Failure> {
     let mut attempts = Vec::new();
     for role in ROLES {
-        attempts.push(knock_at::<KeydApi>(run, role, Request::Identity).await);
-        attempts.push(knock_at::<MeshdApi>(run, role, meshd::Request::Status).await);
-        attempts.push(knock_at::<TundApi>(run, role, tund::Request::Stats).await);
+        for door in AT_KEYD {
+            // What each may ask, and what does nothing.
+            let request = match door {
+                Role::Connector => Request::NotConnected(NotConnected { order: 0, errno: None }),
+                _ => Request::Identity,
+            };
+            attempts.push(knock_at::<KeydApi>(&socket(run, Role::Keyd, door), role, request).await);
+        }
+        let meshd = socket(run, Role::Meshd, role);
+        attempts.push(knock_at::<MeshdApi>(&meshd, role, meshd::Request::Status).await);
+        attempts.push(knock_at::<TundApi>(&socket(run, Role::Tund, role), role, tund::Request::Stats).await);
     }
     print(&attempts)
 }
 
-async fn knock_at<A: Api>(run: &Path, role: Role, request: A::Request) -> Attempt {
-    let refusal = match Client::<A>::connect(&run.join(format!("{}.sock", A::DAEMON)), role).await {
+async fn knock_at<A: Api>(socket: &Path, role: Role, request: A::Request) -> Attempt {
+    let refusal = match Client::<A>::connect(socket, role).await {
         Ok(mut client) => client.call(request).await.err(),
         Err(error) => Some(error),
     };
     let because = String::new();
     Attempt {
-        what: format!("{} as {role}", A::DAEMON),
+        what: format!("{} as {role}", socket.file_stem().unwrap_or_default().display()),
         because,
         refusal: refusal.map(|error| error.to_string()),
     }
@@ -97,8 +145,8 @@ async fn connect_as(socket: &Path, role: Role, what: &str) -> Attempt {
 ///
 /// # Errors
 /// If `keyd` does not answer what it should.
-pub async fn ask_keyd_as_meshd(run: &Path) -> Result<(), Failure> {
-    let socket = run.join("keyd.sock");
+pub async fn ask_keyd_as_meshd(run: &Path, to_itself: &ToItself) -> Result<(), Failure> {
+    let socket = socket(run, Role::Keyd, Role::Meshd);
     let mut keyd = Client::<KeydApi>::connect(&socket, Role::Meshd).await.map_err(failed)?;
     let Reply::Identity(me) = keyd.call(Request::Identity).await.map_err(failed)? else {
         return Err(Failure::new("keyd does not say who it is"));
@@ -117,6 +165,7 @@ pub async fn ask_keyd_as_meshd(run: &Path) -> Result<(), Failure> {
 
     let mut attempts = vec![
         connect_as(&socket, Role::Tund, "to be taken for tund").await,
+        connect_as(&socket, Role::Connector, "to be taken for the connector").await,
         connect_as(&socket, Role::Client, "to be taken for a user").await,
     ];
     let wishes = [
@@ -143,7 +192,7 @@ pub async fn ask_keyd_as_meshd(run: &Path) -> Result<(), Failure> {
     for each in wishes.into_iter().chain(others) {
         attempts.push(wish(&mut keyd, each, &[]).await);
     }
-    attempts.extend(sessions(&mut keyd).await?);
+    attempts.extend(sessions(&mut keyd, to_itself).await);
     print(&attempts)
 }
 
@@ -372,40 +421,83 @@ fn joins(
     ]
 }
 
+fn open_session() -> Request {
+    Request::OpenSession(OpenSession {
+        kind: SessionKind::Control,
+        id: "intruder".to_owned(),
+        tunnel_length: 1,
+        tunnel_quantity: 1,
+    })
+}
+
 /// Wants a destination's private key written where the intruder reads it.
-async fn sessions(keyd: &mut Client<KeydApi>) -> Result<Vec<Attempt>, Failure> {
-    let open = || {
-        Request::OpenSession(OpenSession {
-            kind: SessionKind::Control,
-            id: "intruder".to_owned(),
-            port: 9,
-            tunnel_length: 1,
-            tunnel_quantity: 1,
-        })
-    };
-    let (near, _far) = UnixStream::pair()?;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let connection = std::net::TcpStream::connect(listener.local_addr()?)?;
-    let session = |what, because| Wish::new(what, because, open());
-    Ok(vec![
-        wish(keyd, session("a session without connection", "1 file descriptors are expected"), &[]).await,
-        wish(keyd, session("a session on a unix socket", "something else than a TCP"), &[near.as_fd()]).await,
+async fn sessions(keyd: &mut Client<KeydApi>, to_itself: &ToItself) -> Vec<Attempt> {
+    let [stream, datagrams] = to_itself.fds();
+    let denied = "may not ask this";
+    let version = Version::current();
+    let connector = Connector { pid: 1, version, landlock: Landlock::Full };
+    vec![
         wish(
             keyd,
-            session("a session on a connection to the intruder", "not on one to"),
-            &[connection.as_fd()],
+            Wish::new("a session on a connection to itself", "0 file descriptors", open_session()),
+            &[stream],
         )
         .await,
-        wish(keyd, session("a session with many descriptors", "4 came"), &[near.as_fd(); 4]).await,
-    ])
+        wish(keyd, Wish::new("the connector's orders", denied, Request::AwaitOrder(connector)), &[]).await,
+        wish(
+            keyd,
+            Wish::new("a connection to itself in the connector's place", denied, Request::Connected(1)),
+            &[stream, datagrams],
+        )
+        .await,
+    ]
+}
+
+/// In the connector's place: passes what does not lead to the bridge, and wants what only others may ask. Prints an
+/// [`Attempt`] for each.
+///
+/// # Errors
+/// If `keyd` does not let it in as the connector.
+pub async fn ask_keyd_as_connector(run: &Path, to_itself: &ToItself) -> Result<(), Failure> {
+    let socket = socket(run, Role::Keyd, Role::Connector);
+    let mut keyd = Client::<KeydApi>::connect(&socket, Role::Connector).await.map_err(failed)?;
+    let [to_self, datagrams] = to_itself.fds();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let elsewhere = std::net::TcpStream::connect(listener.local_addr()?)?;
+    let (unix, _far) = UnixStream::pair()?;
+    let mut attempts = vec![
+        connect_as(&socket, Role::Meshd, "to be taken for meshd").await,
+        connect_as(&socket, Role::Tund, "to be taken for tund").await,
+    ];
+    for (what, because, fds) in [
+        ("a connection to itself", "connected to itself", [to_self, datagrams]),
+        ("a connection to the intruder", "passed one to", [elsewhere.as_fd(), datagrams]),
+        ("a unix socket", "something else than a TCP connection", [unix.as_fd(), datagrams]),
+        ("no UDP socket", "something else than a TCP connection", [datagrams, datagrams]),
+    ] {
+        attempts.push(wish(&mut keyd, Wish::new(what, because, Request::Connected(0)), &fds).await);
+    }
+    let because = "may not ask this";
+    let charter = charter(intruder());
+    let network = charter.network();
+    for (what, request) in [
+        ("the identity", Request::Identity),
+        ("a session", open_session()),
+        ("a charter", Request::SignCharter(charter.clone())),
+        ("an invite", Request::CreateInvite(create_invite(&charter))),
+        ("the WireGuard key", Request::LeaseWireGuard { network, epoch: 1 }),
+    ] {
+        attempts.push(wish(&mut keyd, Wish::new(what, because, request), &[]).await);
+    }
+    print(&attempts)
 }
 
 /// In `tund`'s place: wants of `keyd` what only `meshd` may ask. Prints an [`Attempt`] for each.
 ///
 /// # Errors
 /// If `keyd` does not let it in as `tund`.
-pub async fn ask_keyd_as_tund(run: &Path) -> Result<(), Failure> {
-    let socket = run.join("keyd.sock");
+pub async fn ask_keyd_as_tund(run: &Path, to_itself: &ToItself) -> Result<(), Failure> {
+    let socket = socket(run, Role::Keyd, Role::Tund);
     let mut keyd = Client::<KeydApi>::connect(&socket, Role::Tund).await.map_err(failed)?;
     let charter = charter(intruder());
     let network = charter.network();
@@ -446,8 +538,8 @@ pub async fn ask_keyd_as_tund(run: &Path) -> Result<(), Failure> {
         attempts.push(wish(&mut keyd, each, &[]).await);
     }
     attempts.extend(
-        sessions(&mut keyd)
-            .await?
+        sessions(&mut keyd, to_itself)
+            .await
             .into_iter()
             .map(|attempt| Attempt { because: because.to_owned(), ..attempt }),
     );

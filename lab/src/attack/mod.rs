@@ -5,7 +5,9 @@
 //! the command `lab attack`.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
+use i2plan_ipc::Role;
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::message::{Addressee, HEADER_LEN};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -41,6 +43,15 @@ impl Attempt {
 pub fn readdress(datagram: &mut [u8], to: DestinationHash) {
     if let Some(header) = datagram.get_mut(1..HEADER_LEN) {
         header.copy_from_slice(&Addressee::from(to).0);
+    }
+}
+
+/// Where a daemon listens for a role.
+#[must_use]
+pub fn socket(run: &Path, daemon: Role, role: Role) -> PathBuf {
+    match daemon {
+        Role::Keyd => run.join(format!("keyd-{role}.sock")),
+        _ => run.join(format!("{daemon}.sock")),
     }
 }
 

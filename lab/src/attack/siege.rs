@@ -88,7 +88,7 @@ pub const COUNT: usize = ATTACKS.len();
 /// # Errors
 /// If the daemon cannot be reached at all.
 pub fn lay(run: &Path, daemon: Role, role: Role) -> Result<(), Failure> {
-    let target = Target { socket: run.join(format!("{daemon}.sock")), daemon, role };
+    let target = Target { socket: super::socket(run, daemon, role), daemon, role };
     for (name, attack) in ATTACKS {
         print(&Step { attack: name.to_owned(), count: None })?;
         let count = attack(&target).map_err(|error| Failure::from(error).during(name))?;
@@ -131,7 +131,9 @@ impl Target {
         match self.daemon {
             Role::Keyd => frame(&Request { id, body: keyd::Request::Identity }, 0),
             Role::Tund => frame(&Request { id, body: tund::Request::Stats }, 0),
-            Role::Meshd | Role::Client => frame(&Request { id, body: meshd::Request::Status }, 0),
+            Role::Meshd | Role::Client | Role::Connector => {
+                frame(&Request { id, body: meshd::Request::Status }, 0)
+            }
         }
     }
 
@@ -318,13 +320,15 @@ fn pass(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> u64 {
 /// # Errors
 /// If it cannot be printed.
 pub async fn watch(run: &Path, daemon: Role, role: Role) -> Result<(), Failure> {
-    let socket = run.join(format!("{daemon}.sock"));
+    let socket = super::socket(run, daemon, role);
     loop {
         let started = Instant::now();
         let error = match daemon {
             Role::Keyd => ask::<KeydApi>(&socket, role, keyd::Request::Identity).await,
             Role::Tund => ask::<TundApi>(&socket, role, tund::Request::Stats).await,
-            Role::Meshd | Role::Client => ask::<MeshdApi>(&socket, role, meshd::Request::Status).await,
+            Role::Meshd | Role::Client | Role::Connector => {
+                ask::<MeshdApi>(&socket, role, meshd::Request::Status).await
+            }
         };
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         print(&Answer { milliseconds, error })?;

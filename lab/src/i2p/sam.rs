@@ -1,6 +1,7 @@
 //! A SAM client for measuring bare datagrams.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use i2plan_proto::destination::{DESTINATION_LEN, base64};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -21,7 +22,12 @@ pub struct Session {
     socket: UdpSocket,
     /// Its destination, in base64.
     pub destination: String,
+    /// The same with its private keys behind it, as the bridge has told them.
+    pub private_key: String,
 }
+
+/// How long a bridge may take to answer what it need not answer at all.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// How datagrams are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +99,7 @@ impl Session {
         }
         let destination =
             reencode(key).ok_or_else(|| Failure::new("the SAM bridge's destination is not base64"))?;
-        Ok(Self { control, id, socket, destination })
+        Ok(Self { control, id, socket, destination, private_key: key.to_owned() })
     }
 
     /// The destination with this name, in base64; none if the router does not find it.
@@ -103,6 +109,15 @@ impl Session {
     pub async fn look_up(&mut self, name: &str) -> Result<Option<String>, Failure> {
         let reply = ask(&mut self.control, &format!("NAMING LOOKUP NAME={name}\n")).await?;
         Ok(reply.split_whitespace().find_map(|word| word.strip_prefix("VALUE=")).map(ToOwned::to_owned))
+    }
+
+    /// Sends a line, and returns what comes for a while, or until the bridge closes the connection; nothing if it has.
+    pub async fn say(&mut self, line: &str) -> Vec<u8> {
+        let mut answer = Vec::new();
+        if self.control.write_all(line.as_bytes()).await.is_ok() {
+            let _ = tokio::time::timeout(ANSWER, self.control.read_to_end(&mut answer)).await;
+        }
+        answer
     }
 
     /// The header that addresses datagrams to a destination.

@@ -12,11 +12,12 @@ use super::{Check, DAEMONS, Systems, host, traffic};
 use crate::Failure;
 
 /// Most that `systemd-analyze security` may say of each daemon's unit, in tenths.
-const EXPOSURE: [(&str, u32); 5] = [("keyd", 5), ("meshd", 10), ("tund", 15), ("rpcd", 10), ("routerd", 10)];
+const EXPOSURE: [(&str, u32); 6] =
+    [("keyd", 5), ("connector", 10), ("meshd", 5), ("tund", 15), ("rpcd", 10), ("routerd", 10)];
 
-/// The first version of systemd that knows `PrivateUsers=identity`, and the daemons of which an older one says
+/// The first version of systemd that knows `PrivateUsers=identity`, and the daemon of which an older one says
 /// a tenth more because it does not.
-const IDENTITY: (u32, [&str; 2]) = (257, ["meshd", "rpcd"]);
+const IDENTITY: (u32, &str) = (257, "rpcd");
 
 /// What such a systemd says of our units because it does not know what is new, and leaves it out.
 const NEW_TO_IT: [&str; 3] = [
@@ -122,15 +123,17 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let units = machine
         .shell("systemctl list-units --plain --no-legend --state=active 'i2plan*' | cut -d ' ' -f 1 | sort")
         .await?;
-    let expected =
-        "i2plan-keyd.socket\ni2plan-meshd.socket\ni2plan-rpcd.socket\ni2plan-tund.socket\ni2plan.target";
+    let expected = "i2plan-keyd-connector.socket\ni2plan-keyd-meshd.socket\ni2plan-keyd-tund.socket\n\
+                    i2plan-meshd.socket\ni2plan-rpcd.socket\ni2plan-tund.socket\ni2plan.target";
     checks.push(Check::new(
         format!("{name}: installing starts nothing but sockets"),
         units == expected,
         units.replace('\n', " "),
     ));
     let modes = machine.shell("stat -c '%a %U:%G %n' /run/i2plan/*.sock").await?;
-    let expected = "660 i2plan-meshd:i2plan-tund /run/i2plan/keyd.sock\n\
+    let expected = "600 i2plan-connector:i2plan-connector /run/i2plan/keyd-connector.sock\n\
+                    600 i2plan-meshd:i2plan-meshd /run/i2plan/keyd-meshd.sock\n\
+                    600 i2plan-tund:i2plan-tund /run/i2plan/keyd-tund.sock\n\
                     660 root:i2plan /run/i2plan/meshd.sock\n\
                     660 root:i2plan /run/i2plan/rpc.sock\n\
                     600 i2plan-meshd:i2plan-meshd /run/i2plan/tund.sock";
@@ -141,7 +144,7 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     ));
     let is_old = machine.systemd().await? < IDENTITY.0;
     for (daemon, most) in EXPOSURE {
-        let most = most + u32::from(is_old && IDENTITY.1.contains(&daemon));
+        let most = most + u32::from(is_old && IDENTITY.1 == daemon);
         let unit = format!("i2plan-{daemon}.service");
         let output = machine
             .run(&["systemd-analyze", "security", "--no-pager", &format!("--threshold={most}"), &unit], "")
@@ -195,7 +198,10 @@ pub async fn join(systems: &Systems) -> Result<Vec<Check>, Failure> {
         machine.status().await?;
         machine.ready().await?;
         let active = machine
-            .shell("systemctl is-active i2plan-keyd.service i2plan-meshd.service i2plan-tund.service || true")
+            .shell(
+                "systemctl is-active i2plan-keyd.service i2plan-connector.service i2plan-meshd.service \
+                 i2plan-tund.service || true",
+            )
             .await?;
         checks.push(Check::new(
             format!("{}: the first `i2planctl status` brings the node up", machine.name),
@@ -228,7 +234,7 @@ async fn processes(machine: &Machine) -> Result<String, Failure> {
     // Whose a process is stands in its status: the files of these processes are root's.
     machine
         .shell(
-            "for user in keyd meshd tund rpc routerd; do uid=$(id -u i2plan-$user); \
+            "for user in keyd connector meshd tund rpc routerd; do uid=$(id -u i2plan-$user); \
              grep -l \"^Uid:[[:space:]]$uid[[:space:]]\" /proc/[0-9]*/status || true; done",
         )
         .await
@@ -350,7 +356,7 @@ pub async fn rpm(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let running = async |before: &[String]| {
         let mut pids = Vec::new();
         machine
-            .until("three daemons run", Duration::from_secs(60), async |machine| {
+            .until("the daemons run", Duration::from_secs(60), async |machine| {
                 for daemon in DAEMONS {
                     let pid = machine.property(&format!("i2plan-{daemon}.service"), "MainPID").await?;
                     if pid == "0" || before.contains(&pid) {

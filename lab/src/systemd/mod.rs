@@ -31,7 +31,7 @@ use machine::Machine;
 const INTERNET_ADDRESSES: u8 = 8;
 
 /// The daemons.
-const DAEMONS: [&str; 3] = ["keyd", "meshd", "tund"];
+const DAEMONS: [&str; 4] = ["keyd", "connector", "meshd", "tund"];
 
 /// What a run does.
 #[derive(Debug, Clone, clap::Args)]

@@ -10,26 +10,18 @@ use super::line::{self, Line, LineError, MAX_LINE};
 /// Lookups that may wait for their turn.
 const MAX_LOOKUPS: usize = 64;
 
-/// What the owner of a connection learns.
+/// A lookup is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The bridge has greeted back, with the version that it speaks.
-    Greeted(String),
-    /// A lookup is done.
-    Found {
-        /// What was looked up.
-        hash: DestinationHash,
-        /// The destination, or why there is none.
-        destination: Result<Destination, String>,
-    },
+pub struct Found {
+    /// What was looked up.
+    pub hash: DestinationHash,
+    /// The destination, or why there is none.
+    pub destination: Result<Destination, String>,
 }
 
 /// Why a connection must be closed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConnectionError {
-    /// The bridge speaks no version that we speak.
-    #[error("the SAM bridge refused the handshake: {0}")]
-    Refused(String),
     /// The bridge has ended the session.
     #[error("the router ended the session: {0}")]
     Ended(String),
@@ -44,30 +36,17 @@ pub enum ConnectionError {
     Unexpected,
 }
 
-/// A connection to a bridge.
+/// A connection to a bridge, on which `keyd` has opened a session.
 ///
 /// Lookups go one at a time: a bridge may lose a command that comes before it has answered the last.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Connection {
     input: Vec<u8>,
     output: VecDeque<String>,
-    greeted: bool,
     lookups: VecDeque<DestinationHash>,
 }
 
 impl Connection {
-    /// A fresh connection, which starts with a greeting.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { input: Vec::new(), output: [line::hello()].into(), greeted: false, lookups: VecDeque::new() }
-    }
-
-    /// A connection whose session another process has opened.
-    #[must_use]
-    pub fn opened() -> Self {
-        Self { input: Vec::new(), output: VecDeque::new(), greeted: true, lookups: VecDeque::new() }
-    }
-
     /// Asks for the destination with this hash; false if too many lookups wait already.
     pub fn look_up(&mut self, hash: DestinationHash) -> bool {
         if self.lookups.contains(&hash) {
@@ -92,30 +71,25 @@ impl Connection {
     ///
     /// # Errors
     /// [`ConnectionError`]: the connection is to be closed.
-    pub fn receive(&mut self, bytes: &[u8]) -> Result<Vec<Event>, ConnectionError> {
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<Vec<Found>, ConnectionError> {
         self.input.extend_from_slice(bytes);
-        let mut events = Vec::new();
+        let mut found = Vec::new();
         while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
             // Also if it came in one piece: how the bytes are cut must not matter.
             if end > MAX_LINE {
                 return Err(ConnectionError::TooLong);
             }
             let line: Vec<u8> = self.input.drain(..=end).collect();
-            events.extend(self.on_line(Line::parse(&line[..end])?)?);
+            found.extend(self.on_line(Line::parse(&line[..end])?)?);
         }
         if self.input.len() > MAX_LINE {
             return Err(ConnectionError::TooLong);
         }
-        Ok(events)
+        Ok(found)
     }
 
-    fn on_line(&mut self, line: Line) -> Result<Option<Event>, ConnectionError> {
+    fn on_line(&mut self, line: Line) -> Result<Option<Found>, ConnectionError> {
         match line {
-            Line::Hello(Ok(version)) if !self.greeted => {
-                self.greeted = true;
-                Ok(Some(Event::Greeted(version)))
-            }
-            Line::Hello(Err(reason)) => Err(ConnectionError::Refused(reason)),
             Line::Naming { name, destination } => {
                 let hash = *self.lookups.front().ok_or(ConnectionError::Unexpected)?;
                 if name != hash.b32() {
@@ -126,21 +100,15 @@ impl Connection {
                     self.output.push_back(line::lookup(&next.b32()));
                 }
                 let destination = destination.and_then(|text| checked(&text, &hash));
-                Ok(Some(Event::Found { hash, destination }))
+                Ok(Some(Found { hash, destination }))
             }
             Line::SessionStatus(reason) => Err(ConnectionError::Ended(reason)),
             Line::Ping(text) => {
                 self.output.push_back(line::pong(&text));
                 Ok(None)
             }
-            Line::Hello(Ok(_)) | Line::Other => Err(ConnectionError::Unexpected),
+            Line::Other => Err(ConnectionError::Unexpected),
         }
-    }
-}
-
-impl Default for Connection {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -171,19 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn greets_first_and_once() {
-        let mut connection = Connection::new();
-        assert_eq!(connection.poll_output().as_deref(), Some("HELLO VERSION MIN=3.0 MAX=3.3\n"));
-        let greeting = b"HELLO REPLY RESULT=OK VERSION=3.2\n";
-        assert_eq!(connection.receive(&greeting[..10]), Ok(vec![]));
-        assert_eq!(connection.receive(&greeting[10..]), Ok(vec![Event::Greeted("3.2".to_owned())]));
-        assert_eq!(connection.receive(greeting), Err(ConnectionError::Unexpected));
-    }
-
-    #[test]
     fn lookups_wait_for_each_other() {
         let (one, two) = (destination(1), destination(2));
-        let mut connection = Connection::opened();
+        let mut connection = Connection::default();
         assert!(
             connection.look_up(one.hash())
                 && connection.look_up(two.hash())
@@ -192,17 +150,17 @@ mod tests {
         assert_eq!(connection.poll_output(), Some(line::lookup(&one.hash().b32())));
         assert_eq!(connection.poll_output(), None);
         let found = connection.receive(reply(&one.hash().b32(), &one).as_bytes());
-        assert_eq!(found, Ok(vec![Event::Found { hash: one.hash(), destination: Ok(one) }]));
+        assert_eq!(found, Ok(vec![Found { hash: one.hash(), destination: Ok(one) }]));
         assert_eq!(connection.poll_output(), Some(line::lookup(&two.hash().b32())));
     }
 
     #[test]
     fn a_router_cannot_pass_off_another_destination() {
         let (one, two) = (destination(1), destination(2));
-        let mut connection = Connection::opened();
+        let mut connection = Connection::default();
         connection.look_up(one.hash());
         let found = connection.receive(reply(&one.hash().b32(), &two).as_bytes()).unwrap();
-        assert!(matches!(&found[..], [Event::Found { destination: Err(_), .. }]));
+        assert!(matches!(&found[..], [Found { destination: Err(_), .. }]));
         connection.look_up(one.hash());
         assert_eq!(
             connection.receive(reply("other.b32.i2p", &one).as_bytes()),
@@ -212,7 +170,7 @@ mod tests {
 
     #[test]
     fn pings_are_answered_and_ends_noticed() {
-        let mut connection = Connection::opened();
+        let mut connection = Connection::default();
         assert_eq!(connection.receive(b"PING 7\n"), Ok(vec![]));
         assert_eq!(connection.poll_output().as_deref(), Some("PONG 7\n"));
         let ended = connection.receive(b"SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"no tunnels\"\n");
@@ -221,11 +179,11 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut connection = Connection::opened();
+        let mut connection = Connection::default();
         assert_eq!(connection.receive(&[b'x'; MAX_LINE + 1]), Err(ConnectionError::TooLong));
         let whole = [&[b'x'; MAX_LINE + 1], &b"\n"[..]].concat();
-        assert_eq!(Connection::opened().receive(&whole), Err(ConnectionError::TooLong));
-        let mut connection = Connection::opened();
+        assert_eq!(Connection::default().receive(&whole), Err(ConnectionError::TooLong));
+        let mut connection = Connection::default();
         let accepted = (0..=255).filter(|seed| connection.look_up(destination(*seed).hash())).count();
         assert_eq!(accepted, MAX_LOOKUPS);
     }
@@ -233,7 +191,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_are_no_panic(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..10)) {
-            let mut connection = Connection::new();
+            let mut connection = Connection::default();
             for chunk in chunks {
                 if connection.receive(&chunk).is_err() {
                     break;

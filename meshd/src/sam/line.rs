@@ -10,8 +10,6 @@ pub const MAX_LINE: usize = 4096;
 /// What a bridge says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// `HELLO REPLY`: the version if the bridge agrees, else why not.
-    Hello(Result<String, String>),
     /// `NAMING REPLY`: a name and its destination in base64, or why there is none.
     Naming {
         /// The name that was asked for.
@@ -31,12 +29,6 @@ pub enum Line {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the SAM bridge sent a line that is not SAM: {0}")]
 pub struct LineError(&'static str);
-
-/// `HELLO VERSION`.
-#[must_use]
-pub fn hello() -> String {
-    "HELLO VERSION MIN=3.0 MAX=3.3\n".to_owned()
-}
 
 /// `NAMING LOOKUP`.
 #[must_use]
@@ -67,7 +59,7 @@ impl Line {
         let (topic, rest) = line.split_once(' ').unwrap_or((line, ""));
         let (kind, rest) = rest.split_once(' ').unwrap_or((rest, ""));
         let mut values = match (topic, kind) {
-            ("HELLO", "REPLY") | ("NAMING", "REPLY") | ("SESSION", "STATUS") => pairs(rest)?,
+            ("NAMING", "REPLY") | ("SESSION", "STATUS") => pairs(rest)?,
             _ => return Ok(Self::Other),
         };
         let result = values.remove("RESULT").ok_or(LineError("RESULT is missing"))?;
@@ -76,10 +68,6 @@ impl Line {
             None => result.clone(),
         };
         Ok(match topic {
-            "HELLO" if result == "OK" => {
-                Self::Hello(Ok(values.remove("VERSION").unwrap_or_else(|| "3.0".to_owned())))
-            }
-            "HELLO" => Self::Hello(Err(failure)),
             "NAMING" => {
                 let name = values.remove("NAME").ok_or(LineError("NAME is missing"))?;
                 let destination = match values.remove("VALUE") {
@@ -141,8 +129,6 @@ mod tests {
     #[test]
     fn replies_of_routers_are_understood() {
         let parse = |line: &str| Line::parse(line.as_bytes()).unwrap();
-        assert_eq!(parse("HELLO REPLY RESULT=OK VERSION=3.2"), Line::Hello(Ok("3.2".to_owned())));
-        assert_eq!(parse("HELLO REPLY RESULT=NOVERSION"), Line::Hello(Err("NOVERSION".to_owned())));
         assert_eq!(
             parse("NAMING REPLY RESULT=OK NAME=x.b32.i2p VALUE=AAAA~-==\r"),
             Line::Naming { name: "x.b32.i2p".to_owned(), destination: Ok("AAAA~-==".to_owned()) }
@@ -167,7 +153,7 @@ mod tests {
     #[test]
     fn broken_lines_are_errors() {
         for line in
-            ["HELLO REPLY", "NAMING REPLY RESULT=OK VALUE=x", "HELLO REPLY RESULT=\"OK", "SESSION STATUS x"]
+            ["NAMING REPLY", "NAMING REPLY RESULT=OK VALUE=x", "NAMING REPLY RESULT=\"OK", "SESSION STATUS x"]
         {
             assert!(Line::parse(line.as_bytes()).is_err(), "{line}");
         }
@@ -176,7 +162,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "(HELLO|NAMING) REPLY .*") {
+        fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "(NAMING REPLY|SESSION STATUS) .*") {
             let _ = Line::parse(&bytes);
             let _ = Line::parse(text.as_bytes());
         }

@@ -123,7 +123,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
     let supervisor = Supervisor::of_this_process();
     // Not waited for: what is mounted there later, only a later process of a service sees. Its supervisor starts that.
     let storage = Storage::open(&options.state)?;
-    walls::before_serving(&options.state, options.config.path(), options.config.sam_address.port())?;
+    walls::before_serving(&options.state, options.config.path())?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
 
@@ -161,7 +161,7 @@ struct ControlSession {
 impl ControlSession {
     fn send(&self, to: &Destination, message: &[u8]) {
         let datagram = sam::datagram::encode(&self.open.id, to, message);
-        if let Err(error) = self.socket.try_send_to(&datagram, self.open.bridge) {
+        if let Err(error) = sessions::send(&self.socket, &datagram) {
             debug!(%error, "a control message was not sent");
         }
     }
@@ -191,7 +191,7 @@ struct Daemon {
     me: Option<keyd::Identity>,
     mesh: Option<Mesh>,
     keyd: Arc<Link<KeydApi>>,
-    keyd_report: watch::Receiver<Result<HelloReply, String>>,
+    keyd_report: watch::Receiver<KeydReport>,
     identity: mpsc::Receiver<keyd::Identity>,
     commands: mpsc::Receiver<Command>,
     waiting: HashMap<CommandId, oneshot::Sender<Result<meshd::Reply, ApiError>>>,
@@ -235,7 +235,8 @@ impl Daemon {
         let (adopt_control, adopted_control) = oneshot::channel();
         let adopt = tunnel::Adopt { data: adopt_data, control: adopt_control };
         let (identity_sender, identity) = mpsc::channel(1);
-        let (keyd_sender, keyd_report) = watch::channel(Err("not reached yet".to_owned()));
+        let (keyd_sender, keyd_report) =
+            watch::channel(KeydReport { daemon: Err("not reached yet".to_owned()), connector: None });
 
         let context = Context {
             bridge: options.config.sam_address,
@@ -332,7 +333,7 @@ impl Daemon {
                 Ok(()) = self.tunnel_report.changed() => self.on_tunnel_report(),
                 Ok(()) = self.keyd_report.changed() => {
                     let report = self.keyd_report.borrow_and_update();
-                    let state = report.as_ref().map(|_| ()).map_err(String::as_str);
+                    let state = report.daemon.as_ref().map(|_| ()).map_err(String::as_str);
                     self.observer.on_keyd(state).into_iter().for_each(|what| self.row.push(what));
                 }
                 Some(command) = self.commands.recv(), if stop_by.is_none() => self.on_command(command),
@@ -837,7 +838,16 @@ impl Daemon {
                 drops: tunnel.stats.as_ref().map(|stats| stats.drops),
             },
             daemons: vec![
-                daemon(Role::Keyd, keyd.as_ref().ok(), keyd.as_ref().err().cloned()),
+                daemon(Role::Keyd, keyd.daemon.as_ref().ok(), keyd.daemon.as_ref().err().cloned()),
+                meshd::Daemon {
+                    name: Role::Connector.to_string(),
+                    pid: keyd.connector.as_ref().map(|connector| connector.pid),
+                    version: keyd.connector.as_ref().map(|connector| connector.version.clone()),
+                    landlock: keyd.connector.as_ref().map(|connector| connector.landlock),
+                    // Without keyd nobody knows.
+                    error: (keyd.daemon.is_ok() && keyd.connector.is_none())
+                        .then(|| "it is not connected to keyd".to_owned()),
+                },
                 meshd::Daemon {
                     name: Role::Meshd.to_string(),
                     pid: Some(std::process::id()),
@@ -940,10 +950,18 @@ async fn ask(
     let _ = answers.send((ticket, reply)).await;
 }
 
+/// What is known of `keyd`, and by it of the connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct KeydReport {
+    /// Why it is not there, if it is not.
+    daemon: Result<HelloReply, String>,
+    connector: Option<keyd::Connector>,
+}
+
 /// Looks after `keyd`: tells who the node is, and whether it is there.
 async fn watch_keyd(
     keyd: Endpoint,
-    report: watch::Sender<Result<HelloReply, String>>,
+    report: watch::Sender<KeydReport>,
     identity: mpsc::Sender<keyd::Identity>,
 ) {
     loop {
@@ -952,17 +970,17 @@ async fn watch_keyd(
             Ok(never) => match never {},
         };
         let error = error.to_string();
-        if report.borrow().as_ref().err() != Some(&error) {
+        if report.borrow().daemon.as_ref().err() != Some(&error) {
             warn!(%error, "keyd is not there");
         }
-        let _ = report.send_replace(Err(error));
+        let _ = report.send_replace(KeydReport { daemon: Err(error), connector: None });
         sleep(KEYD_RETRY).await;
     }
 }
 
 async fn watch_connection(
     keyd: &Endpoint,
-    report: &watch::Sender<Result<HelloReply, String>>,
+    report: &watch::Sender<KeydReport>,
     identity: &mpsc::Sender<keyd::Identity>,
 ) -> Result<Infallible, ClientError> {
     let mut client = Client::<KeydApi>::connect(keyd.clone(), Role::Meshd).await?;
@@ -970,9 +988,16 @@ async fn watch_connection(
         if let keyd::Reply::Identity(me) = client.call(keyd::Request::Identity).await? {
             let _ = identity.send(me).await;
         }
-        if report.borrow().is_err() {
-            let _ = report.send_replace(Ok(client.daemon().clone()));
-        }
+        let connector = match client.call(keyd::Request::Connector).await? {
+            keyd::Reply::Connector(connector) => connector,
+            _ => None,
+        };
+        let found = KeydReport { daemon: Ok(client.daemon().clone()), connector };
+        report.send_if_modified(|report| {
+            let changed = *report != found;
+            *report = found;
+            changed
+        });
         sleep(KEYD_POLL).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +15,11 @@ use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::sam;
-use crate::sam::connection::{Connection, Event};
-
-/// How long the bridge may take to accept a connection and greet.
-const GREETING_DEADLINE: Duration = Duration::from_secs(10);
+use crate::sam::connection::{Connection, Found};
 
 /// First wait before a lost session is opened again.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -40,9 +37,7 @@ const MAX_DATAGRAM: usize = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) id: String,
-    /// The bridge's UDP port.
-    pub(super) bridge: SocketAddr,
-    /// Where the bridge forwards to.
+    /// Connected to the bridge, which forwards to it.
     pub(super) udp: OwnedFd,
     /// A duplicate of the control connection.
     pub(super) tcp: OwnedFd,
@@ -69,6 +64,7 @@ pub(super) enum Update {
 /// What all sessions need.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
+    /// The bridge, for users to read.
     pub(super) bridge: SocketAddr,
     pub(super) tunnel_length: u8,
     pub(super) keyd: Arc<Link<KeydApi>>,
@@ -156,13 +152,13 @@ async fn attend(
             context.state(kind, SessionState::Up, None).await;
             tokio::select! {
                 error = watch(stream, updates, lookups) => error,
-                error = receive(&socket, session.bridge, updates) => error,
+                error = receive(&socket, updates) => error,
             }
         }
     }
 }
 
-/// Watches over a session that `tund` has kept while this process was away.
+/// Takes over a session that `keyd` has opened, or `tund` has kept while this process was away.
 fn take_over(session: Open) -> Result<(TcpStream, Open), String> {
     let clone = session.tcp.try_clone().map_err(|error| error.to_string())?;
     let stream = std::net::TcpStream::from(clone);
@@ -171,28 +167,8 @@ fn take_over(session: Open) -> Result<(TcpStream, Open), String> {
     Ok((stream, session))
 }
 
-/// Connects to the bridge, greets, and has `keyd` open the session.
+/// Has `keyd` open a session.
 async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open), String> {
-    let greeting = async {
-        let mut stream = TcpStream::connect(context.bridge).await.map_err(|error| {
-            format!(
-                "no SAM bridge at {} ({error}); start the I2P router or set i2p.sam_address",
-                context.bridge
-            )
-        })?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let version = greet(&mut stream).await.map_err(|error| error.to_string())?;
-        Ok::<_, String>((stream, version))
-    };
-    let (stream, version) = timeout(GREETING_DEADLINE, greeting)
-        .await
-        .map_err(|_| format!("the SAM bridge at {} does not answer", context.bridge))??;
-    let _ = context.updates.send(Update::Version(version)).await;
-
-    let local = stream.local_addr().map_err(|error| error.to_string())?.ip();
-    let udp = StdUdpSocket::bind((local, 0)).map_err(|error| error.to_string())?;
-    udp.set_nonblocking(true).map_err(|error| error.to_string())?;
-    let port = udp.local_addr().map_err(|error| error.to_string())?.port();
     let name = match kind {
         SessionKind::Control => "control",
         SessionKind::Data => "data",
@@ -203,41 +179,25 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     let request = keyd::OpenSession {
         kind,
         id: id.clone(),
-        port,
         tunnel_length: context.tunnel_length,
         tunnel_quantity: TUNNEL_QUANTITY,
     };
     // A connection of its own: this call takes as long as the router takes to build tunnels.
     let mut keyd = context.keyd.connect().await.map_err(|error| error.to_string())?;
-    let opened = keyd.call_with_fds(keyd::Request::OpenSession(request), &[stream.as_fd()]).await;
-    match opened {
-        Ok((keyd::Reply::SessionOpened(destination), _)) => {
-            let tcp = stream.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-            let bridge = SocketAddr::new(context.bridge.ip(), sam::UDP_PORT);
-            Ok((stream, Open { id, bridge, udp: udp.into(), tcp, destination }))
-        }
-        Ok(_) => Err("keyd gave an answer to another question".to_owned()),
-        Err(error) => Err(error.to_string()),
+    let opened = keyd.call_with_fds(keyd::Request::OpenSession(request), &[]).await;
+    let (reply, fds) = opened.map_err(|error| error.to_string())?;
+    let (keyd::Reply::SessionOpened(opened), Ok([tcp, udp])) = (reply, <[OwnedFd; 2]>::try_from(fds)) else {
+        return Err("keyd gave an answer to another question".to_owned());
+    };
+    let keyd::SessionOpened { destination, version } = opened;
+    let _ = context.updates.send(Update::Version(version)).await;
+    let (stream, open) = take_over(Open { id, udp, tcp, destination })?;
+    if let Ok(bridge) = stream.peer_addr()
+        && bridge != context.bridge
+    {
+        warn!(%bridge, configured = %context.bridge, "keyd is started with another SAM address than i2p.sam_address");
     }
-}
-
-async fn greet(stream: &mut TcpStream) -> io::Result<String> {
-    let mut connection = Connection::new();
-    let mut buffer = [0; 512];
-    loop {
-        while let Some(line) = connection.poll_output() {
-            stream.write_all(line.as_bytes()).await?;
-        }
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            return Err(io::Error::other("the SAM bridge closed the connection at the handshake"));
-        }
-        for event in connection.receive(&buffer[..count]).map_err(io::Error::other)? {
-            if let Event::Greeted(version) = event {
-                return Ok(version);
-            }
-        }
-    }
+    Ok((stream, open))
 }
 
 /// Reads an open session's control connection until it ends.
@@ -246,7 +206,7 @@ async fn watch(
     updates: &mpsc::Sender<Update>,
     mut lookups: Option<&mut mpsc::Receiver<DestinationHash>>,
 ) -> io::Error {
-    let mut connection = Connection::opened();
+    let mut connection = Connection::default();
     let mut buffer = [0; 2048];
     loop {
         while let Some(line) = connection.poll_output() {
@@ -267,14 +227,12 @@ async fn watch(
                     Ok(count) => count,
                     Err(error) => return error,
                 };
-                let events = match connection.receive(&buffer[..count]) {
-                    Ok(events) => events,
+                let found = match connection.receive(&buffer[..count]) {
+                    Ok(found) => found,
                     Err(error) => return io::Error::other(error),
                 };
-                for event in events {
-                    if let Event::Found { hash, destination } = event {
-                        let _ = updates.send(Update::Found { hash, destination }).await;
-                    }
+                for Found { hash, destination } in found {
+                    let _ = updates.send(Update::Found { hash, destination }).await;
                 }
             }
             Some(hash) = next_lookup => {
@@ -286,21 +244,16 @@ async fn watch(
     }
 }
 
-/// Receives what the bridge forwards, until the socket fails.
-async fn receive(socket: &UdpSocket, bridge: SocketAddr, updates: &mpsc::Sender<Update>) -> io::Error {
+/// Receives what the bridge forwards, until the socket fails. It is connected to the bridge, so that the kernel drops
+/// what others send.
+async fn receive(socket: &UdpSocket, updates: &mpsc::Sender<Update>) -> io::Error {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
-        let (len, source) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            // An earlier send met a closed port; the session's end shows on its connection.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+        let len = match socket.recv(&mut buffer).await {
+            Ok(len) => len,
+            Err(error) if is_of_an_earlier_datagram(&error) => continue,
             Err(error) => return error,
         };
-        // i2pd, Java I2P and emissary forward from the port at which they take datagrams; at any other every user of the
-        // host can name any sender.
-        if source != bridge {
-            continue;
-        }
         match sam::datagram::decode(&buffer[..len]) {
             // Not worth a place in the queue.
             Ok(received) if received.payload.len() > message::MAX_LEN => {
@@ -318,27 +271,76 @@ async fn receive(socket: &UdpSocket, bridge: SocketAddr, updates: &mpsc::Sender<
     }
 }
 
+/// Sends a datagram to the bridge. An error of an earlier one is reported in the place of this one's sending, once.
+pub(super) fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
+    match socket.try_send(datagram) {
+        Err(error) if is_of_an_earlier_datagram(&error) => socket.try_send(datagram),
+        result => result,
+    }
+    .map(drop)
+}
+
+/// Whether an error says that an earlier datagram did not reach the bridge (ICMP), as while the router restarts. The
+/// session's end shows on its connection.
+fn is_of_an_earlier_datagram(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
 
+    async fn bound() -> UdpSocket {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap()
+    }
+
+    fn datagram(says: &str) -> Vec<u8> {
+        let destination = Destination { padding: [3; 32], signing_key: [4; 32] };
+        format!("{}\n{says}", destination.to_base64()).into_bytes()
+    }
+
     #[tokio::test]
     async fn what_comes_from_another_port_than_the_bridges_is_not_heard() {
-        let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
-        let (socket, bridge, other) = (bind().await.unwrap(), bind().await.unwrap(), bind().await.unwrap());
+        let (socket, bridge, other) = (bound().await, bound().await, bound().await);
+        socket.connect(bridge.local_addr().unwrap()).await.unwrap();
         let here = socket.local_addr().unwrap();
-        let destination = Destination { padding: [3; 32], signing_key: [4; 32] };
         for (from, says) in [(&other, "forged"), (&bridge, "right")] {
-            let datagram = format!("{}\n{says}", destination.to_base64());
-            from.send_to(datagram.as_bytes(), here).await.unwrap();
+            from.send_to(&datagram(says), here).await.unwrap();
         }
         let (updates, mut received) = mpsc::channel(2);
         let update = tokio::select! {
-            error = receive(&socket, bridge.local_addr().unwrap(), &updates) => panic!("{error}"),
+            error = receive(&socket, &updates) => panic!("{error}"),
             update = received.recv() => update,
         };
         assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"right"));
+    }
+
+    #[tokio::test]
+    async fn a_bridge_that_is_away_for_a_moment_costs_the_datagrams_of_that_moment() {
+        let (socket, bridge) = (bound().await, bound().await);
+        let (here, there) = (socket.local_addr().unwrap(), bridge.local_addr().unwrap());
+        socket.connect(there).await.unwrap();
+        drop(bridge);
+        send(&socket, b"lost").unwrap();
+        let bridge = UdpSocket::bind(there).await.unwrap();
+        // The error of the first is there by now: loopback is synchronous.
+        send(&socket, b"sent").unwrap();
+        let mut buffer = [0; 10];
+        assert_eq!(bridge.recv(&mut buffer).await.unwrap(), 4);
+        assert_eq!(&buffer[..4], b"sent");
+
+        drop(bridge);
+        send(&socket, b"lost").unwrap();
+        let bridge = UdpSocket::bind(there).await.unwrap();
+        bridge.send_to(&datagram("heard"), here).await.unwrap();
+        let (updates, mut received) = mpsc::channel(2);
+        let update = tokio::select! {
+            error = receive(&socket, &updates) => panic!("{error}"),
+            update = received.recv() => update,
+        };
+        assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"heard"));
     }
 }

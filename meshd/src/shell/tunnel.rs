@@ -157,11 +157,7 @@ async fn apply(
         if let Some(session) = wanted
             && !applied.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, session))
         {
-            let request = request(tund::Session {
-                id: session.id.clone(),
-                bridge: session.bridge,
-                destination: session.destination,
-            });
+            let request = request(tund::Session { id: session.id.clone(), destination: session.destination });
             client.call_with_fds(request, &[session.udp.as_fd(), session.tcp.as_fd()]).await?;
             *applied = Some(Arc::clone(session));
         }
@@ -213,13 +209,7 @@ async fn take_sessions(client: &mut Client<TundApi>, adopt: &mut Option<Adopt>) 
         let Some(session) = session else { continue };
         let (Some(udp), Some(tcp)) = (fds.next(), fds.next()) else { return Err(unexpected()) };
         info!(session = session.id, "took back a session that tund has kept");
-        let _ = adopt.send(Open {
-            id: session.id,
-            bridge: session.bridge,
-            udp,
-            tcp,
-            destination: session.destination,
-        });
+        let _ = adopt.send(Open { id: session.id, udp, tcp, destination: session.destination });
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! | time | files | TCP | system calls |
 //! | --- | --- | --- | --- |
 //! | until configuration and socket are there | as its user | any | all |
-//! | from then on | its state directory; reading, the configuration's directory | to the SAM bridge's port | those below |
+//! | from then on | its state directory; reading, the configuration's directory | none but what it is passed | those below |
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use i2plan_ipc::daemon::sandbox::{Allowed, Files, SandboxError, Syscalls, enter}
 ///
 /// # Errors
 /// [`SandboxError`]; meshd must not go on then.
-pub fn before_serving(state: &Path, config: &Path, sam_port: u16) -> Result<(), SandboxError> {
-    let mut files = Files::none().and(state, Allowed::Keep).and_connect(sam_port);
+pub fn before_serving(state: &Path, config: &Path) -> Result<(), SandboxError> {
+    let mut files = Files::none().and(state, Allowed::Keep);
     // Also where the file is a link.
     let real = config.canonicalize().ok();
     for directory in [Some(config), real.as_deref()].into_iter().flatten().filter_map(Path::parent) {
@@ -30,11 +30,7 @@ fn syscalls() -> Syscalls {
     Syscalls::base()
         // The state file and the configuration.
         .and_files()
-        // keyd and tund; the SAM bridge by TCP and UDP. No raw, packet or netlink sockets.
+        // keyd and tund. The sockets to the SAM bridge come from keyd.
         .and_socket(libc::AF_UNIX, libc::SOCK_STREAM)
-        .and_socket(libc::AF_INET, libc::SOCK_STREAM)
-        .and_socket(libc::AF_INET, libc::SOCK_DGRAM)
-        .and_socket(libc::AF_INET6, libc::SOCK_STREAM)
-        .and_socket(libc::AF_INET6, libc::SOCK_DGRAM)
-        .and(&[libc::SYS_connect, libc::SYS_bind, libc::SYS_setsockopt])
+        .and(&[libc::SYS_connect])
 }

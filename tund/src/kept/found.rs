@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 
+use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::daemon::activation::Stored;
 use i2plan_ipc::daemon::notify::Supervisor;
 use tracing::info;
@@ -42,6 +43,7 @@ pub fn sort(
     device: Option<Adopted>,
     stored: Vec<Stored>,
     supervisor: &'static Supervisor,
+    bridge: &Bridge,
 ) -> Result<Start, String> {
     let mut sockets = HashMap::new();
     let mut states = Vec::new();
@@ -77,8 +79,8 @@ pub fn sort(
         state.interface = None;
         state.peers.clear();
     }
-    let data = session(&mut state.data, &mut sockets, supervisor);
-    let control = session(&mut state.control, &mut sockets, supervisor);
+    let data = session(&mut state.data, &mut sockets, supervisor, bridge);
+    let control = session(&mut state.control, &mut sockets, supervisor, bridge);
     for stored in sockets.into_values() {
         stored.refuse(supervisor, "it belongs to no session that is kept");
     }
@@ -116,10 +118,11 @@ fn session(
     kept: &mut Option<KeptSession>,
     sockets: &mut HashMap<String, Stored>,
     supervisor: &Supervisor,
+    bridge: &Bridge,
 ) -> Option<Session> {
     let wanted = kept.take()?;
     let [udp, tcp] = names(wanted.number).map(|name| sockets.remove(&name));
-    let looked_at = look_at(&wanted, udp.as_ref(), tcp.as_ref());
+    let looked_at = look_at(&wanted, udp.as_ref(), tcp.as_ref(), bridge);
     match looked_at {
         Ok(session) => {
             info!(session = session.id.as_str(), "going on with a session that was kept");
@@ -135,12 +138,17 @@ fn session(
     }
 }
 
-fn look_at(wanted: &KeptSession, udp: Option<&Stored>, tcp: Option<&Stored>) -> Result<Session, String> {
+fn look_at(
+    wanted: &KeptSession,
+    udp: Option<&Stored>,
+    tcp: Option<&Stored>,
+    bridge: &Bridge,
+) -> Result<Session, String> {
     let (Some(udp), Some(tcp)) = (udp, tcp) else {
         return Err("the session's other descriptor is gone".to_owned());
     };
     let clone = |stored: &Stored| OwnedFd::try_clone(&stored.fd).map_err(|error| error.to_string());
-    let session = Session::adopt(wanted.session.clone(), vec![clone(udp)?, clone(tcp)?])
+    let session = Session::adopt(wanted.session.clone(), vec![clone(udp)?, clone(tcp)?], bridge)
         .map_err(|error| error.message)?;
     if KeptSession::new(&session, wanted.number).as_ref() != Some(wanted) {
         return Err("it is bound or connected to another address than the session's, or to none".to_owned());
@@ -163,7 +171,7 @@ mod tests {
     use proptest::prelude::*;
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-    use super::super::Kind;
+    use super::super::{FORMAT, Kind};
     use super::*;
     use crate::tunnel::MAX_PEERS;
 
@@ -222,14 +230,18 @@ mod tests {
         /// A session, and the router's end of its control connection.
         fn session(&self, id: &str) -> (Session, TcpStream) {
             let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let tcp = TcpStream::connect(self.router.local_addr().unwrap()).unwrap();
+            udp.connect(self.bridge().datagrams).unwrap();
+            let tcp = TcpStream::connect(self.bridge().address).unwrap();
             let session = tund::Session {
                 id: id.to_owned(),
-                bridge: "127.0.0.1:7655".parse().unwrap(),
                 destination: Destination { padding: [1; 32], signing_key: [2; 32] },
             };
-            let session = Session::adopt(session, vec![udp.into(), tcp.into()]).unwrap();
+            let session = Session::adopt(session, vec![udp.into(), tcp.into()], &self.bridge()).unwrap();
             (session, self.router.accept().unwrap().0)
+        }
+
+        fn bridge(&self) -> Bridge {
+            Bridge::new(self.router.local_addr().unwrap())
         }
 
         fn keeper(&self) -> Keeper {
@@ -243,7 +255,8 @@ mod tests {
                 .stored
                 .iter()
                 .map(|stored| Stored { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() });
-            sort(None, stored.collect(), self.supervisor).unwrap_or_else(|reason| panic!("{reason}"))
+            let stored = stored.collect();
+            sort(None, stored, self.supervisor, &self.bridge()).unwrap_or_else(|reason| panic!("{reason}"))
         }
     }
 
@@ -320,7 +333,8 @@ mod tests {
         keeper.session(Kind::Data, &second);
         // Message by message: at each of them the process may have ended.
         loop {
-            let mut kept = Fixture { stored: Vec::new(), ..Fixture::new() };
+            let router = fixture.router.try_clone().unwrap();
+            let mut kept = Fixture { stored: Vec::new(), router, ..Fixture::new() };
             kept.stored.extend(
                 fixture
                     .stored
@@ -342,7 +356,7 @@ mod tests {
     #[test]
     fn a_session_that_has_ended_or_is_another_is_dropped() {
         type Change = fn(&mut Fixture);
-        let changes: [(&str, Change); 5] = [
+        let changes: [(&str, Change); 6] = [
             ("the router closed it", |fixture| fixture.routers.clear()),
             ("another connection", |fixture| {
                 let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -351,7 +365,14 @@ mod tests {
                 replace(fixture, "tcp.1", other);
             }),
             ("another UDP socket", |fixture| {
-                replace(fixture, "udp.1", UdpSocket::bind("127.0.0.1:0").unwrap());
+                let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+                other.connect(fixture.bridge().datagrams).unwrap();
+                replace(fixture, "udp.1", other);
+            }),
+            ("the same UDP socket, connected elsewhere", |fixture| {
+                let stored = fixture.stored.iter().find(|stored| stored.name == "udp.1").unwrap();
+                let socket = UdpSocket::from(stored.fd.try_clone().unwrap());
+                socket.connect("127.0.0.1:9").unwrap();
             }),
             ("a file", |fixture| replace(fixture, "udp.1", std::fs::File::open("/dev/null").unwrap())),
             ("nothing", |fixture| fixture.stored.retain(|stored| stored.name != "udp.1")),
@@ -455,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_state_of_another_version_is_refused() {
-        let state = State { format: 2, ..State::empty() };
-        assert!(State::decode(&state.encode().unwrap()).unwrap_err().to_string().contains("format is 2"));
+        let state = State { format: FORMAT + 1, ..State::empty() };
+        assert!(State::decode(&state.encode().unwrap()).unwrap_err().to_string().contains("format is 3"));
     }
 }

@@ -25,7 +25,7 @@ pub mod found;
 mod memory;
 
 /// The encoding that this version writes and reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Longest encoding of a state, bytes: as many peers as one request may name, and room for the rest.
 const MAX_STATE: usize = TundApi::MAX_REQUEST + 64 * 1024;

@@ -8,9 +8,21 @@ use std::path::Path;
 use super::Finding;
 use crate::output::units;
 
-/// Each daemon's, in the directory of `meshd`'s.
-const SOCKETS: [(&str, &str); 4] =
-    [("keyd", "keyd.sock"), ("meshd", "meshd.sock"), ("tund", "tund.sock"), ("rpcd", "rpc.sock")];
+/// Each daemon's, in the directory of `meshd`'s, and their modes.
+const SOCKETS: [(&str, &str, u32); 6] = [
+    ("keyd", "keyd-meshd.sock", ONE_USER),
+    ("keyd", "keyd-tund.sock", ONE_USER),
+    ("keyd", "keyd-connector.sock", ONE_USER),
+    ("meshd", "meshd.sock", GROUP),
+    ("tund", "tund.sock", ONE_USER),
+    ("rpcd", "rpc.sock", GROUP),
+];
+
+/// The mode of a socket for one daemon.
+const ONE_USER: u32 = 0o600;
+
+/// The mode of a socket for the control group, where there is one.
+const GROUP: u32 = 0o660;
 
 /// Looks at what is beside the control socket, at the daemons' state, and at the device that tunnels are made with.
 ///
@@ -75,7 +87,7 @@ fn of_the_sockets(run: &Path, node_is_up: bool, findings: &mut Vec<Finding>) -> 
         ));
     }
     let mut unseen = false;
-    for (daemon, name) in SOCKETS {
+    for (daemon, name, mode) in SOCKETS {
         let path = run.join(name);
         let shown = path.display();
         match path.symlink_metadata() {
@@ -89,10 +101,10 @@ fn of_the_sockets(run: &Path, node_is_up: bool, findings: &mut Vec<Finding>) -> 
                 format!("every user of this machine may connect to {shown}"),
                 format!("`chmod o= {shown}`, and restart the node"),
             )),
-            Ok(found) if is_closed(daemon, &found) => findings.push(Finding::problem(
+            Ok(found) if is_closed(mode, &found) => findings.push(Finding::problem(
                 daemon,
                 format!("those who may connect to {shown} cannot: its mode is {:03o}", found.mode() & 0o777),
-                format!("`chmod {} {shown}`", if daemon == "tund" { "600" } else { "660" }),
+                format!("`chmod {mode:o} {shown}`"),
             )),
             Ok(_) if listens(&path) == Some(false) => findings.push(Finding::problem(
                 daemon,
@@ -114,8 +126,8 @@ fn of_the_sockets(run: &Path, node_is_up: bool, findings: &mut Vec<Finding>) -> 
 }
 
 /// Whether a socket's owner, or the group that it was given to, cannot connect.
-fn is_closed(daemon: &str, found: &Metadata) -> bool {
-    let needed = if daemon != "tund" && found.gid() != 0 { 0o660 } else { 0o600 };
+fn is_closed(mode: u32, found: &Metadata) -> bool {
+    let needed = if found.gid() == 0 { ONE_USER } else { mode };
     found.mode() & needed != needed
 }
 
@@ -230,7 +242,8 @@ mod tests {
     fn sockets_that_all_can_use_or_nobody_listens_on_are_named() {
         let dir = tempfile::tempdir().unwrap();
         mode(dir.path(), 0o755);
-        let paths = ["keyd.sock", "meshd.sock", "tund.sock"].map(|name| dir.path().join(name));
+        let names = ["keyd-meshd.sock", "meshd.sock", "tund.sock", "keyd-tund.sock", "keyd-connector.sock"];
+        let paths = names.map(|name| dir.path().join(name));
         let mut listeners = paths.each_ref().map(|path| Some(UnixListener::bind(path).unwrap()));
         paths.iter().for_each(|path| mode(path, 0o660));
         assert_eq!(problems(&paths[1], None), []);

@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use i2plan_meshd::sam::line::{Line, MAX_LINE, hello};
+use i2plan_ipc::bridge::{HELLO, read_greeting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long a bridge may take for each step.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Longest line that is read, bytes.
+const MAX_LINE: usize = 512;
 
 /// What is known of a bridge.
 #[derive(Debug)]
@@ -82,7 +85,7 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
 
 async fn greet(mut stream: TcpStream) -> Result<String, String> {
     let exchange = async {
-        stream.write_all(hello().as_bytes()).await?;
+        stream.write_all(HELLO.as_bytes()).await?;
         let mut line = Vec::new();
         while line.len() < MAX_LINE {
             match stream.read_u8().await? {
@@ -94,11 +97,7 @@ async fn greet(mut stream: TcpStream) -> Result<String, String> {
     };
     let line = exchange.await;
     let line = line.map_err(|error| format!("it ends the connection: {error}"))?;
-    match Line::parse(&line) {
-        Ok(Line::Hello(Ok(version))) => Ok(version),
-        Ok(Line::Hello(Err(reason))) => Err(format!("it refuses SAM 3.0 to 3.3: {reason}")),
-        Ok(_) | Err(_) => Err("what answers there is no SAM bridge".to_owned()),
-    }
+    read_greeting(&line).map_err(|error| error.to_string())
 }
 
 /// The program that listens on a TCP port, going by `proc(5)`: whose descriptors this user may see.
@@ -140,7 +139,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let bridge = async {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut greeting = vec![0; hello().len()];
+            let mut greeting = vec![0; HELLO.len()];
             stream.read_exact(&mut greeting).await.unwrap();
             stream.write_all(reply).await.unwrap();
         };

@@ -88,7 +88,7 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
         let mut add = |level, message: String, hint: &str| {
             findings.push(Finding::new(level, name, message, Some(hint.to_owned())));
         };
-        let holds_keys = !matches!(name.as_str(), "meshd" | "rpcd");
+        let holds_keys = !matches!(name.as_str(), "meshd" | "rpcd" | "connector");
         let restart = "restart i2plan's daemons; if that does not help, the program is not what was built";
         if own.uid == 0 {
             add(Level::Problem, "it runs as root".to_owned(), "start it as a user of its own");

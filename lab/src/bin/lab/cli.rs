@@ -184,6 +184,7 @@ enum IpcAttack {
     Knock,
     AskAsMeshd,
     AskAsTund,
+    AskAsConnector,
     Siege { daemon: Daemon, role: Daemon },
     Watch { daemon: Daemon, role: Daemon },
 }
@@ -246,7 +247,7 @@ pub(crate) fn run() -> ExitCode {
         Command::DatagramEcho => end(block_on(sizes::echo())),
         Command::DatagramSource { destination } => end(block_on(sizes::source(&destination))),
         Command::AttackIpc { uid, gid, run, attack: what } => {
-            end(attack::become_user(uid, gid).and_then(|()| attack_ipc(&run, what)))
+            end(attack_ipc(&run, what, || attack::become_user(uid, gid)))
         }
         Command::AttackControl => end(block_on(attack::network::control())),
         Command::AttackData => end(block_on(attack::network::data())),
@@ -268,11 +269,18 @@ fn simulate(options: sim::Options, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn attack_ipc(run: &Path, what: IpcAttack) -> Result<(), Failure> {
+fn attack_ipc(
+    run: &Path,
+    what: IpcAttack,
+    become_user: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let to_itself = attack::ipc::ToItself::new()?;
+    become_user()?;
     match what {
         IpcAttack::Knock => block_on(attack::ipc::knock(run)),
-        IpcAttack::AskAsMeshd => block_on(attack::ipc::ask_keyd_as_meshd(run)),
-        IpcAttack::AskAsTund => block_on(attack::ipc::ask_keyd_as_tund(run)),
+        IpcAttack::AskAsMeshd => block_on(attack::ipc::ask_keyd_as_meshd(run, &to_itself)),
+        IpcAttack::AskAsTund => block_on(attack::ipc::ask_keyd_as_tund(run, &to_itself)),
+        IpcAttack::AskAsConnector => block_on(attack::ipc::ask_keyd_as_connector(run, &to_itself)),
         IpcAttack::Siege { daemon, role } => attack::siege::lay(run, daemon.into(), role.into()),
         IpcAttack::Watch { daemon, role } => block_on(attack::siege::watch(run, daemon.into(), role.into())),
     }

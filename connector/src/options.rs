@@ -1,0 +1,87 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use i2plan_ipc::bridge::{Bridge, UDP_PORT};
+use i2plan_ipc::daemon::program::Asked;
+use lexopt::prelude::*;
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+i2plan-connector: connects to the I2P router's SAM bridge for i2plan-keyd
+
+Usage: i2plan-connector [OPTIONS]
+
+Started by a service manager or by `i2planctl up`.
+
+Options:
+      --sam-address IP:PORT  the SAM bridge (default: 127.0.0.1:7656)
+      --sam-udp-port PORT    where that bridge takes datagrams (default: 7655)
+      --keyd-socket PATH     (default: /run/i2plan/keyd-connector.sock)
+  -h, --help
+  -V, --version
+
+Exit status: 1 failed; 2 the command line or the environment is wrong.
+
+Environment: I2PLAN_LOG (error, warn, info, debug, or target=level,...), I2PLAN_LOG_FORMAT (text, json, journal),
+DEBUG_I2P, WARNFAIL_I2P, NO_COLOR.
+";
+
+/// How to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// What to connect to.
+    pub bridge: Bridge,
+    /// keyd's socket.
+    pub keyd_socket: PathBuf,
+}
+
+/// Reads the arguments behind the program's name.
+///
+/// # Errors
+/// [`lexopt::Error`], naming the argument that is wrong.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>, lexopt::Error> {
+    let (mut address, mut udp_port) = (SocketAddr::from(([127, 0, 0, 1], 7656)), UDP_PORT);
+    let mut keyd_socket = PathBuf::from("/run/i2plan/keyd-connector.sock");
+    let mut parser = lexopt::Parser::from_args(args);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("sam-address") => address = parser.value()?.parse()?,
+            Long("sam-udp-port") => udp_port = parser.value()?.parse()?,
+            Long("keyd-socket") => keyd_socket = parser.value()?.into(),
+            Short('h') | Long("help") => return Ok(Asked::Help),
+            Short('V') | Long("version") => return Ok(Asked::Version),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    let bridge = Bridge { address, datagrams: SocketAddr::new(address.ip(), udp_port) };
+    Ok(Asked::Run(Options { bridge, keyd_socket }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<Asked<Options>, String> {
+        parse(args.iter().map(Into::into)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arguments_are_read() {
+        let Ok(Asked::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
+        assert_eq!(options.bridge, Bridge::new("127.0.0.1:7656".parse().unwrap()));
+        let arguments = ["--sam-address", "[::1]:4", "--sam-udp-port=5", "--keyd-socket", "/k"];
+        let Ok(Asked::Run(options)) = read(&arguments) else { panic!("these are the arguments") };
+        let bridge = Bridge { address: "[::1]:4".parse().unwrap(), datagrams: "[::1]:5".parse().unwrap() };
+        assert_eq!(options, Options { bridge, keyd_socket: "/k".into() });
+    }
+
+    #[test]
+    fn faults_are_named() {
+        assert!(read(&["--nonsense"]).unwrap_err().contains("--nonsense"));
+        assert!(read(&["--sam-address", "localhost:7656"]).unwrap_err().contains("localhost:7656"));
+        assert!(read(&["stray"]).unwrap_err().contains("stray"));
+    }
+}

@@ -1,0 +1,81 @@
+//! Asks `keyd` for orders, and carries them out.
+
+use std::convert::Infallible;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use i2plan_ipc::api::keyd::{Connector, KeydApi, NotConnected, Reply, Request};
+use i2plan_ipc::bridge::Bridge;
+use i2plan_ipc::client::{Client, ClientError};
+use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::hello::Landlock;
+use i2plan_ipc::version::Version;
+use i2plan_ipc::{ApiError, Role};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use crate::dial::dial;
+use crate::options::Options;
+
+/// First wait before `keyd` is connected to again.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+
+/// Longest wait before `keyd` is connected to again.
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// Serves `keyd` for as long as the process lives.
+pub async fn serve(options: &Options, supervisor: &Supervisor) -> Infallible {
+    let mut retry = FIRST_RETRY;
+    loop {
+        let started = Instant::now();
+        let error = match Client::<KeydApi>::connect(&options.keyd_socket, Role::Connector).await {
+            Ok(mut keyd) => {
+                info!(bridge = %options.bridge.address, "connected to keyd");
+                supervisor.status(&format!("connects to the SAM bridge at {}", options.bridge.address));
+                let Err(error) = carry_out(&mut keyd, &options.bridge).await;
+                error
+            }
+            Err(error) => error,
+        };
+        if started.elapsed() > LAST_RETRY {
+            retry = FIRST_RETRY;
+        }
+        warn!(%error, retry_ms = retry.as_millis(), "keyd is not there");
+        supervisor.status(&format!("waiting for keyd: {error}"));
+        sleep(retry).await;
+        retry = (retry * 2).min(LAST_RETRY);
+    }
+}
+
+/// Carries out one order after the other, until the connection to `keyd` breaks.
+async fn carry_out(keyd: &mut Client<KeydApi>, bridge: &Bridge) -> Result<Infallible, ClientError> {
+    loop {
+        let connector = Connector {
+            pid: std::process::id(),
+            version: Version::current(),
+            landlock: Landlock::of_this_process(),
+        };
+        let order = match keyd.call(Request::AwaitOrder(connector)).await? {
+            Reply::Order(order) => order,
+            Reply::Done => continue,
+            _ => return Err(ApiError::internal("keyd gave an answer to another question").into()),
+        };
+        let passed = match dial(bridge).await {
+            Ok([stream, datagrams]) => {
+                debug!(order, "connected to the SAM bridge");
+                let fds = [stream.as_fd(), datagrams.as_fd()];
+                keyd.call_with_fds(Request::Connected(order), &fds).await.map(drop)
+            }
+            Err(error) => {
+                debug!(order, %error, "cannot connect to the SAM bridge");
+                let errno = error.raw_os_error();
+                keyd.call(Request::NotConnected(NotConnected { order, errno })).await.map(drop)
+            }
+        };
+        match passed {
+            // It says in its reply what it does not like.
+            Err(ClientError::Api(error)) => warn!(order, %error, "keyd refused a connection"),
+            other => other?,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What the connector may do on OpenBSD.
+
+use i2plan_ipc::bridge::Bridge;
+use i2plan_ipc::daemon::sandbox::{SandboxError, pledge};
+
+/// Before anybody is connected to.
+///
+/// `inet` is for the SAM bridge, `unix sendfd` are for keyd. Which ports these are is for pf(4) to limit.
+///
+/// # Errors
+/// [`SandboxError`]; the connector must not go on then.
+pub fn before_connecting(_: &Bridge) -> Result<(), SandboxError> {
+    pledge("stdio inet unix sendfd")
+}

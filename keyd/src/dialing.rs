@@ -1,0 +1,322 @@
+//! Connections to the SAM bridge, which the connector makes in `keyd`'s place.
+//!
+//! The connector asks for orders, carries one out at a time and passes what comes of it. An order stays in the queue
+//! until it has been answered, so that a connector that has started again gets it again.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use i2plan_ipc::api::keyd::{Connector, NotConnected, ORDER_WAIT};
+use i2plan_ipc::bridge::Bridge;
+use i2plan_ipc::{ApiError, ErrorKind};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout};
+
+/// Orders that may wait for the connector.
+const MAX_ORDERS: usize = 8;
+
+/// How long a connector that is not there is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a connector that is there may take, with the orders before.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long a connector counts as being there after it was last answered.
+const PRESENT: Duration = Duration::from_secs(10);
+
+/// A connection to the bridge on which nothing has been said.
+#[derive(Debug)]
+pub struct Connection {
+    /// The TCP connection.
+    pub stream: OwnedFd,
+    /// The UDP socket, connected to the bridge.
+    pub datagrams: OwnedFd,
+}
+
+/// The orders, and whom they go to.
+#[derive(Debug)]
+pub struct Dialing {
+    bridge: Bridge,
+    state: Mutex<State>,
+    ordered: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    orders: VecDeque<Order>,
+    last: u64,
+    connector: Option<Connector>,
+    /// Requests of a connector that wait for an order.
+    waiting: usize,
+    /// When one was last answered.
+    answered: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Order {
+    number: u64,
+    answer: oneshot::Sender<Result<Connection, ApiError>>,
+}
+
+impl State {
+    /// The order that is to be carried out next. Those that nobody waits for any more are dropped.
+    fn next(&mut self) -> Option<u64> {
+        self.orders.retain(|order| !order.answer.is_closed());
+        self.orders.front().map(|order| order.number)
+    }
+
+    fn take(&mut self, number: u64) -> Option<Order> {
+        self.answered = Some(Instant::now());
+        let at = self.orders.iter().position(|order| order.number == number)?;
+        self.orders.remove(at)
+    }
+
+    fn is_connected(&self) -> bool {
+        self.waiting > 0 || self.answered.is_some_and(|at| at.elapsed() < PRESENT)
+    }
+}
+
+/// A connector's request waits for an order.
+struct Waiting<'a>(&'a Dialing);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
+    }
+}
+
+impl Dialing {
+    /// Has connections made to this bridge alone.
+    #[must_use]
+    pub fn new(bridge: Bridge) -> Self {
+        Self { bridge, state: Mutex::new(State::default()), ordered: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the connector connect to the bridge.
+    ///
+    /// # Errors
+    /// If it is not there, cannot, or passes something else.
+    pub async fn dial(&self) -> Result<Connection, ApiError> {
+        let (answer, mut answered) = oneshot::channel();
+        {
+            let mut state = self.state();
+            state.next();
+            if state.orders.len() >= MAX_ORDERS {
+                return Err(ApiError::unavailable(
+                    "too many sessions wait for a connection to the SAM bridge",
+                ));
+            }
+            state.last += 1;
+            let number = state.last;
+            state.orders.push_back(Order { number, answer });
+        }
+        self.ordered.notify_waiters();
+        let gone = |_| ApiError::internal("the order to connect to the SAM bridge is lost");
+        if let Ok(answer) = timeout(PATIENCE, &mut answered).await {
+            return answer.map_err(gone)?;
+        }
+        if !self.state().is_connected() {
+            return Err(ApiError::unavailable(
+                "the connector, which connects to the SAM bridge, is not connected to keyd",
+            )
+            .with_hint("see that i2plan-connector runs, and its log"));
+        }
+        match timeout(DEADLINE.saturating_sub(PATIENCE), answered).await {
+            Ok(answer) => answer.map_err(gone)?,
+            Err(_) => Err(ApiError::timeout("the connector took too long to connect to the SAM bridge")),
+        }
+    }
+
+    /// The next order for a connector; none if there is none for a while.
+    pub async fn next_order(&self, connector: Connector) -> Option<u64> {
+        {
+            let mut state = self.state();
+            state.waiting += 1;
+            state.connector = Some(connector);
+        }
+        let waiting = Waiting(self);
+        let order = timeout(ORDER_WAIT, async {
+            loop {
+                // Before the look, so that no order comes in between unnoticed.
+                let ordered = self.ordered.notified();
+                tokio::pin!(ordered);
+                ordered.as_mut().enable();
+                if let Some(order) = self.state().next() {
+                    return order;
+                }
+                ordered.await;
+            }
+        });
+        let order = order.await.ok();
+        self.state().answered = Some(Instant::now());
+        drop(waiting);
+        order
+    }
+
+    /// Takes what a connector has connected.
+    ///
+    /// # Errors
+    /// If it is not what was ordered.
+    pub fn connected(&self, number: u64, [stream, datagrams]: [OwnedFd; 2]) -> Result<(), ApiError> {
+        let order = self.state().take(number);
+        let checked = self
+            .bridge
+            .check_connection(stream.as_fd())
+            .and_then(|()| self.bridge.check_datagrams(datagrams.as_fd()))
+            .map_err(|found| {
+                ApiError::denied(format!("the connector passed {found}")).with_hint(
+                    "start keyd and the connector with the same SAM address: set i2p.sam_address, or \
+                     I2PLAN_SAM_ADDRESS for both",
+                )
+            });
+        if let Some(order) = order {
+            // Who has ordered it may have given up.
+            let _ = order.answer.send(checked.clone().map(|()| Connection { stream, datagrams }));
+        }
+        checked
+    }
+
+    /// Notes that a connector cannot connect.
+    pub fn not_connected(&self, NotConnected { order, errno }: NotConnected) {
+        let Some(order) = self.state().take(order) else { return };
+        let address = self.bridge.address;
+        let error = match errno {
+            Some(errno) => ApiError::unavailable(format!(
+                "no SAM bridge at {address} ({}); start the I2P router or set i2p.sam_address",
+                std::io::Error::from_raw_os_error(errno)
+            )),
+            None => ApiError::new(ErrorKind::Timeout, format!("the SAM bridge at {address} does not answer")),
+        };
+        let _ = order.answer.send(Err(error));
+    }
+
+    /// What the connector says of itself, if it is there.
+    #[must_use]
+    pub fn connector(&self) -> Option<Connector> {
+        let state = self.state();
+        state.connector.clone().filter(|_| state.is_connected())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use i2plan_ipc::hello::Landlock;
+    use i2plan_ipc::version::Version;
+
+    use super::*;
+
+    fn connector() -> Connector {
+        Connector { pid: 7, version: Version::current(), landlock: Landlock::Full }
+    }
+
+    struct Fixture {
+        listener: TcpListener,
+        datagrams: UdpSocket,
+        dialing: Dialing,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let bridge = Bridge {
+                address: listener.local_addr().unwrap(),
+                datagrams: datagrams.local_addr().unwrap(),
+            };
+            Self { listener, datagrams, dialing: Dialing::new(bridge) }
+        }
+
+        fn connect(&self) -> [OwnedFd; 2] {
+            let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+            udp.connect(self.datagrams.local_addr().unwrap()).unwrap();
+            [TcpStream::connect(self.listener.local_addr().unwrap()).unwrap().into(), udp.into()]
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_is_carried_out_also_by_a_connector_that_comes_later_or_starts_again() {
+        let fixture = Fixture::new();
+        let work = async {
+            // The first is gone before it has answered.
+            let order = fixture.dialing.next_order(connector()).await.unwrap();
+            assert_eq!(fixture.dialing.next_order(connector()).await, Some(order));
+            fixture.dialing.connected(order, fixture.connect()).unwrap();
+        };
+        let (dialed, ()) = tokio::join!(fixture.dialing.dial(), work);
+        dialed.unwrap();
+        assert_eq!(fixture.dialing.connector(), Some(connector()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_connector_the_error_names_it() {
+        let fixture = Fixture::new();
+        let error = fixture.dialing.dial().await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert!(error.message.starts_with("the connector"), "{error}");
+        assert_eq!(fixture.dialing.connector(), None);
+        // Nothing is left for one that comes now.
+        assert_eq!(fixture.dialing.next_order(connector()).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connector_that_has_hung_up_is_not_there() {
+        let fixture = Fixture::new();
+        {
+            let waiting = fixture.dialing.next_order(connector());
+            tokio::pin!(waiting);
+            assert!(timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+            assert!(fixture.dialing.connector().is_some());
+        }
+        assert_eq!(fixture.dialing.connector(), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_ordered_is_refused_and_told() {
+        let fixture = Fixture::new();
+        let elsewhere = Fixture::new();
+        let work = async {
+            let order = fixture.dialing.next_order(connector()).await.unwrap();
+            fixture.dialing.connected(order, elsewhere.connect()).unwrap_err()
+        };
+        let (dialed, told) = tokio::join!(fixture.dialing.dial(), work);
+        let error = dialed.unwrap_err();
+        assert_eq!((error.kind, &error), (ErrorKind::Denied, &told));
+    }
+
+    #[tokio::test]
+    async fn why_there_is_no_connection_is_told() {
+        let fixture = Fixture::new();
+        for (errno, expected) in [(Some(111), "no SAM bridge at 127.0.0.1"), (None, "does not answer")] {
+            let work = async {
+                let order = fixture.dialing.next_order(connector()).await.unwrap();
+                fixture.dialing.not_connected(NotConnected { order, errno });
+            };
+            let (dialed, ()) = tokio::join!(fixture.dialing.dial(), work);
+            let error = dialed.unwrap_err();
+            assert!(error.message.contains(expected), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orders_are_bounded() {
+        let fixture = Fixture::new();
+        let mut dials: Vec<_> = (0..=MAX_ORDERS).map(|_| Box::pin(fixture.dialing.dial())).collect();
+        for dial in &mut dials[..MAX_ORDERS] {
+            assert!(timeout(Duration::ZERO, dial).await.is_err());
+        }
+        let error = dials.pop().unwrap().await.unwrap_err();
+        assert!(error.message.starts_with("too many"), "{error}");
+        // Those that are given up make room.
+        dials.pop();
+        let error = fixture.dialing.dial().await.unwrap_err();
+        assert!(error.message.starts_with("the connector"), "{error}");
+    }
+}
