@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 pub mod device;
+pub mod host;
 pub mod interface;
 pub mod io;
 pub mod kept;
@@ -111,7 +112,9 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
         listener.set_nonblocking(true).map_err(EndReason::Runtime)?;
         let listener = UnixListener::from_std(listener).map_err(EndReason::Runtime)?;
         let (fatal, mut reason) = mpsc::channel(1);
-        let service = Arc::new(service::Tund::new(&options.keyd_socket, supervisor, start, fatal.clone()));
+        let host = host::Host::open(options.allow_overlap).map_err(EndReason::Runtime)?;
+        let service = service::Tund::new(&options.keyd_socket, supervisor, host, start, fatal.clone());
+        let service = Arc::new(service);
         let access = Access::new([(Role::Meshd, Who::User(meshd))]);
         let mut terminate = signal(SignalKind::terminate()).map_err(EndReason::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(EndReason::Runtime)?;
@@ -128,6 +131,8 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
             supervisor.status("waiting for meshd to say what the interface is");
             watch_for_driver(fatal);
         }
+        let watching = Arc::clone(&service);
+        tokio::spawn(async move { watching.watch_host().await });
         let serving = serve(listener, Arc::clone(&service), access, Limits::default());
         tokio::pin!(serving);
         let mut watchdog = Watchdog::of_this_process();

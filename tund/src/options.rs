@@ -17,6 +17,9 @@ Options:
       --keyd-socket PATH  keyd's socket [default: /run/i2plan/keyd.sock]
       --meshd-user USER   the user that may command it, by name or number [default: i2plan-meshd]
       --listen PATH       make a socket here, if none is passed
+      --allow-overlap true|false
+                          whether the interface may have addresses that the host uses otherwise, and so get the
+                          host's packets for them [default: false]
   -V, --version           print the version
   -h, --help              print this help
 
@@ -39,6 +42,9 @@ pub struct Options {
     pub meshd_user: String,
     /// Where to listen if no socket is passed.
     pub listen: Option<PathBuf>,
+    /// Whether the interface may have addresses that the host uses otherwise. Said by who starts the daemon: meshd must
+    /// not be able to allow it.
+    pub allow_overlap: bool,
 }
 
 /// Reads the arguments behind the program's name.
@@ -50,6 +56,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>,
         keyd_socket: "/run/i2plan/keyd.sock".into(),
         meshd_user: "i2plan-meshd".to_owned(),
         listen: None,
+        allow_overlap: false,
     };
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next()? {
@@ -57,6 +64,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>,
             Long("keyd-socket") => options.keyd_socket = parser.value()?.into(),
             Long("meshd-user") => options.meshd_user = parser.value()?.string()?,
             Long("listen") => options.listen = Some(parser.value()?.into()),
+            Long("allow-overlap") => options.allow_overlap = parser.value()?.parse()?,
             Short('V') | Long("version") => return Ok(Asked::Version),
             Short('h') | Long("help") => return Ok(Asked::Help),
             _ => return Err(arg.unexpected()),
@@ -77,10 +85,10 @@ mod tests {
     fn arguments_are_read() {
         let Ok(Asked::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
         assert_eq!(options.meshd_user, "i2plan-meshd");
-        let Ok(Asked::Run(options)) = read(&["--keyd-socket=/k", "--meshd-user", "7", "--listen", "/l"])
-        else {
-            panic!("these are the arguments")
-        };
+        assert!(!options.allow_overlap);
+        let words = ["--keyd-socket=/k", "--meshd-user", "7", "--listen", "/l", "--allow-overlap", "true"];
+        let Ok(Asked::Run(options)) = read(&words) else { panic!("these are the arguments") };
+        assert!(options.allow_overlap);
         assert_eq!((options.keyd_socket, options.listen), ("/k".into(), Some("/l".into())));
         assert_eq!(read(&["--version"]), Ok(Asked::Version));
         assert_eq!(read(&["-h"]), Ok(Asked::Help));
@@ -90,12 +98,14 @@ mod tests {
     fn faults_are_named() {
         assert!(read(&["--nonsense"]).unwrap_err().contains("--nonsense"));
         assert!(read(&["--listen"]).unwrap_err().contains("--listen"));
+        assert!(read(&["--allow-overlap", "yes"]).unwrap_err().contains("yes"));
         assert!(read(&["stray"]).unwrap_err().contains("stray"));
     }
 
     #[test]
     fn the_help_names_every_option() {
-        for option in ["--keyd-socket", "--meshd-user", "--listen", "--version", "--help"] {
+        for option in ["--keyd-socket", "--meshd-user", "--listen", "--allow-overlap", "--version", "--help"]
+        {
             assert!(HELP.contains(option), "{option}");
         }
     }
