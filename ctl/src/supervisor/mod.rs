@@ -51,6 +51,8 @@ pub struct Node {
     pub group: u32,
     /// The router's SAM bridge.
     pub sam_address: SocketAddr,
+    /// Whether the interface may have addresses that the host uses otherwise.
+    pub allow_overlap: bool,
     /// Where `rpcd` listens, if it runs; a relative path is below `run`.
     pub rpc_socket: PathBuf,
     /// The passphrase of `keyd`'s keys.
@@ -128,7 +130,10 @@ fn daemons(
     if node.passphrase.is_some() {
         for_keyd.extend(words(&[(&"--passphrase-fd", &"0")]));
     }
-    let for_tund = words(&[(&"--keyd-socket", &sockets.keyd.path), (&"--meshd-user", &meshd_uid)]);
+    let mut for_tund = words(&[(&"--keyd-socket", &sockets.keyd.path), (&"--meshd-user", &meshd_uid)]);
+    if node.allow_overlap {
+        for_tund.extend(words(&[(&"--allow-overlap", &"true")]));
+    }
     let mut for_meshd = words(&[
         (&"--state", &directories.data.join("meshd")),
         (&"--keyd-socket", &sockets.keyd.path),
