@@ -42,7 +42,7 @@
 //!         Err(error) => return Err(std::io::Error::other(error)),
 //!     }
 //! };
-//! let invite = api.create_invite(Duration::from_secs(3600), Some(1), None).await;
+//! let invite = api.create_invite(Duration::from_secs(3600), Some(1), None, None).await;
 //! // …
 //! let pid = rustix::process::Pid::from_child(&node);
 //! rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
