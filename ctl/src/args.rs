@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
+use i2plan_proto::address::Ipv4Subnet;
 
 use crate::commands::completions;
 use crate::failure::{EXIT_CODES, Failure};
@@ -355,6 +356,11 @@ pub struct InviteCreate {
     #[arg(long, value_name = "N", value_parser = parse_addresses)]
     pub addresses: Option<u32>,
 
+    /// The IPv4 subnet of the network that the first invite founds [default: mesh.tunnel_subnet, or one of which this
+    /// host uses no address]
+    #[arg(long, value_name = "SUBNET")]
+    pub subnet: Option<Ipv4Subnet>,
+
     /// Draw it as a QR code too: on a terminal, or anywhere if it is said with what
     #[arg(long, value_name = "STYLE", num_args = 0..=1, require_equals = true)]
     pub qr: Option<Option<Style>>,
@@ -417,6 +423,10 @@ pub struct Join {
     /// Read the invite code from this file; - is standard input
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 
     /// Taken only to be refused with an explanation.
     #[arg(hide = true)]
@@ -588,6 +598,7 @@ Examples:
   i2planctl invite create
   i2planctl invite create --expires 7d --uses 5
   i2planctl invite create --addresses 1024      # for a deputy, which can invite many nodes
+  i2planctl invite create --subnet 10.9.0.0/16  # the first one: founds a network
   i2planctl invite create --qr
   i2planctl invite create > invite.txt";
 
@@ -595,10 +606,15 @@ const JOIN_HELP: &str = "\
 The code is asked for, or read from standard input if that is no terminal. It is not taken as an \
 argument: every user of a machine can read those.
 
+The network and its subnet are shown first, and a question is asked: packets of this host for the subnet go to the \
+network's members from then on. Nothing is joined if the host uses addresses of the subnet, or mesh.accept_subnets does \
+not contain it.
+
 Examples:
   i2planctl join
   i2planctl join --file invite.txt
-  ssh other-node i2planctl invite create | i2planctl join";
+  ssh other-node i2planctl invite create | i2planctl join
+  i2planctl join --yes < invite.txt             # in a script";
 
 const CHANGE_PASSPHRASE_HELP: &str = "\
 Needs root, and a node that does not run. What is not read from a descriptor is asked for. The old passphrase \

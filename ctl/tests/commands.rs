@@ -23,7 +23,7 @@ use i2plan_ipc::api::meshd::{
     Request, Route, Sam, Session, SessionName, SessionState, Setting, Source, Status, Tunnel, What,
     WireGuardKey,
 };
-use i2plan_ipc::api::tund::Drops;
+use i2plan_ipc::api::tund::{Drops, HostUse, Overlap};
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
 use i2plan_ipc::secret::SecretText;
@@ -52,6 +52,8 @@ struct FakeMeshd {
     status: fn(&mut Status),
     /// The only code that leads anywhere.
     code: String,
+    /// The host uses addresses of every network.
+    overlaps: bool,
     /// An invite was revoked with its members.
     members_revoked: Arc<AtomicBool>,
 }
@@ -60,7 +62,9 @@ impl Service for FakeMeshd {
     type Api = MeshdApi;
 
     async fn call(&self, _: Role, request: Request, _: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
-        if let Some(error) = &self.error {
+        // The network itself could be joined.
+        if let Some(error) = self.error.as_ref().filter(|_| !matches!(request, Request::CheckNetwork { .. }))
+        {
             return Err(error.clone());
         }
         Ok(match request {
@@ -79,7 +83,7 @@ impl Service for FakeMeshd {
                 },
             ]),
             Request::Keys => Reply::Keys(Box::new(keys(self.network.is_some()))),
-            Request::CreateInvite { expires_in, max_uses, addresses } => Reply::Invite(Invite {
+            Request::CreateInvite { expires_in, max_uses, addresses, .. } => Reply::Invite(Invite {
                 invite: SecretText::new(SECRET.to_owned()),
                 id: "inviteid".to_owned(),
                 expires_at: 1_800_000_000 + expires_in,
@@ -89,6 +93,10 @@ impl Service for FakeMeshd {
                 founded: true,
             }),
             Request::RecoverKeys => Reply::KeysRecovered { delegations: 3 },
+            Request::CheckNetwork { subnet, .. } if self.overlaps => {
+                return Err(ApiError::conflict(format!("the host uses addresses of {subnet}")));
+            }
+            Request::CheckNetwork { .. } => Reply::Acceptable,
             Request::RotateKey => match keys(true).wireguard {
                 Some(key) => Reply::Rotated(WireGuardKey { epoch: 2, ..key }),
                 None => return Err(ApiError::internal("a member has a key")),
@@ -183,6 +191,7 @@ fn events() -> Vec<Event> {
         What::Session { session: SessionName::Data, state: SessionState::Down, error: Some(text("gone")) },
         What::DaemonUp { daemon: text("keyd") },
         What::DaemonDown { daemon: text("keyd"), error: text("gone") },
+        What::HostOverlap { overlaps: vec![text("10.42.0.0/16 overlaps")] },
         What::InterfaceUp { interface: text("i2plan0") },
         What::KeyRotated { epoch: 2 },
         What::ConfigChanged { key: text("node.name"), value: text("beta") },
@@ -221,6 +230,7 @@ fn status(network: Option<Network>) -> Status {
         version: error.is_none().then(Version::current),
         landlock: error.is_none().then_some(Landlock::Full),
         error: error.map(str::to_owned),
+        hint: None,
     };
     Status {
         name: "alpha".to_owned(),
@@ -235,7 +245,19 @@ fn status(network: Option<Network>) -> Status {
             substitute: Some(session()),
             data: session(),
         },
-        tunnel: Tunnel { interface: None, mtu: 1280, public_key: None, drops: Some(Drops::default()) },
+        tunnel: Tunnel {
+            interface: None,
+            mtu: 1280,
+            public_key: None,
+            drops: Some(Drops::default()),
+            overlaps: vec![Overlap {
+                prefix: "10.42.0.0/16".to_owned(),
+                kind: HostUse::Route,
+                host_prefix: "10.0.0.0/8".to_owned(),
+                interface: Some("vpn".to_owned()),
+            }],
+            without_ipv6: false,
+        },
         daemons: vec![daemon("tund", None), daemon("keyd", Some("gone"))],
         // No warning: keyd is down, which says it.
         keys: vec![KeysProblem::Refused {
@@ -361,6 +383,15 @@ impl Setup {
     }
 
     fn with_status(error: Option<ApiError>, network: Option<Network>, status: fn(&mut Status)) -> Self {
+        Self::with(error, network, status, false)
+    }
+
+    fn with(
+        error: Option<ApiError>,
+        network: Option<Network>,
+        status: fn(&mut Status),
+        overlaps: bool,
+    ) -> Self {
         let setup = Self::empty();
         let runtime = Runtime::new().unwrap();
         let listener = {
@@ -368,7 +399,8 @@ impl Setup {
             UnixListener::bind(setup.socket()).unwrap()
         };
         let members_revoked = setup.members_revoked.clone();
-        let service = FakeMeshd { error, network, status, code: setup.code.clone(), members_revoked };
+        let code = setup.code.clone();
+        let service = FakeMeshd { error, network, status, code, overlaps, members_revoked };
         let access = Access::new([(Role::Client, Who::Anyone)]);
         runtime.spawn(serve(listener, Arc::new(service), access, Limits::default()));
         Self { _runtime: Some(runtime), ..setup }
@@ -784,7 +816,7 @@ fn invites_without_use_or_time_are_refused() {
 #[test]
 fn join_takes_the_code_from_a_pipe_and_from_a_file() {
     let setup = Setup::healthy();
-    let output = setup.run_with_input(&["join"], &format!("  {}\n", setup.code));
+    let output = setup.run_with_input(&["join", "--yes"], &format!("  {}\n", setup.code));
     assert_eq!(
         stdout(&output),
         "joined network networkid\nIPv4       10.42.7.9 in 10.42.0.0/16\nIPv6       fd12::1\n\
@@ -795,11 +827,11 @@ fn join_takes_the_code_from_a_pipe_and_from_a_file() {
 
     let file = setup.dir.path().join("invite.txt");
     std::fs::write(&file, &setup.code).unwrap();
-    let output = setup.run(&["join", "--json", "--file", file.to_str().unwrap()]);
+    let output = setup.run(&["join", "--yes", "--json", "--file", file.to_str().unwrap()]);
     assert_eq!(stderr(&output), "");
     assert_eq!(json(&output)["network"]["ipv4"], "10.42.7.9");
 
-    let output = setup.run_with_input(&["join", "--file", "-"], &setup.code);
+    let output = setup.run_with_input(&["join", "--yes", "--file", "-"], &setup.code);
     assert_eq!(output.status.code(), Some(0));
 }
 
@@ -828,7 +860,7 @@ fn join_checks_the_code_before_it_asks_the_node() {
         (&code(-7200), "error: the invite expired at "),
         (&"x".repeat(5000), "error: cannot read standard input: it is far too long"),
     ] {
-        let output = setup.run_with_input(&["join"], input);
+        let output = setup.run_with_input(&["join", "--yes"], input);
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).starts_with(message), "{}", stderr(&output));
     }
@@ -837,9 +869,27 @@ fn join_checks_the_code_before_it_asks_the_node() {
 }
 
 #[test]
+fn join_asks_first_and_says_so_without_a_terminal() {
+    let setup = Setup::node(None, None);
+    let output = setup.run_with_input(&["join"], &setup.code);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.starts_with("error: there is no terminal to ask on") && said.contains("--yes"), "{said}");
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn join_refuses_a_network_of_which_the_host_uses_addresses() {
+    let setup = Setup::with(None, None, |_| {}, true);
+    let output = setup.run_with_input(&["join", "--yes"], &setup.code);
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).starts_with("error: the host uses addresses of 10."), "{}", stderr(&output));
+}
+
+#[test]
 fn join_says_what_helps_when_the_inviter_is_silent() {
     let setup = Setup::failing(ApiError::timeout("the inviter did not answer"));
-    let output = setup.run_with_input(&["join", "--json"], &setup.code);
+    let output = setup.run_with_input(&["join", "--yes", "--json"], &setup.code);
     assert_eq!(output.status.code(), Some(6));
     let error = &json(&output)["error"];
     assert_eq!(
@@ -1237,18 +1287,18 @@ fn the_shell_completes_commands_and_names() {
 fn a_member_that_joins_again_by_the_same_code_is_one_already() {
     let joined = Network { id: NetworkId([1; 32]).to_string(), ..network() };
     let setup = Setup::node(None, Some(joined));
-    let output = setup.run_with_input(&["join"], &setup.code);
+    let output = setup.run_with_input(&["join", "--yes"], &setup.code);
     assert_eq!(output.status.code(), Some(0));
     assert!(stderr(&output).starts_with("this node is a member of the invite's network already"));
     // Also when the invite has expired since.
-    let output = setup.run_with_input(&["join", "--json"], &code(-60));
+    let output = setup.run_with_input(&["join", "--yes", "--json"], &code(-60));
     assert_eq!(json(&output)["already_member"], true);
 }
 
 #[test]
 fn joining_shows_its_steps() {
     let setup = Setup::healthy();
-    let output = setup.run_with_input(&["join"], &setup.code);
+    let output = setup.run_with_input(&["join", "--yes"], &setup.code);
     // The fake node tells of a tunnel among all else, so that nothing is waited for.
     assert!(stderr(&output).ends_with("the first tunnel to a member is up\n"), "{}", stderr(&output));
 }

@@ -42,7 +42,7 @@
 //!         Err(error) => return Err(std::io::Error::other(error)),
 //!     }
 //! };
-//! let invite = api.create_invite(Duration::from_secs(3600), Some(1), None).await;
+//! let invite = api.create_invite(Duration::from_secs(3600), Some(1), None, None).await;
 //! // …
 //! let pid = rustix::process::Pid::from_child(&node);
 //! rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
@@ -115,9 +115,14 @@ calls! {
     /// The routing table.
     routes() -> Vec<Route> = Request::Routes, Reply::Routes(routes) => routes;
     /// Makes an invite that is good for `expires_in` and `max_uses` uses, none for any number, and delegates `addresses`
-    /// to each user, none for the usual number.
-    create_invite(expires_in: Duration, max_uses: Option<u32>, addresses: Option<u32>) -> Invite =
-        Request::CreateInvite { expires_in: expires_in.as_secs(), max_uses, addresses }, Reply::Invite(invite) => invite;
+    /// to each user, none for the usual number. The first founds a network with `subnet`, none for one that is free.
+    create_invite(expires_in: Duration, max_uses: Option<u32>, addresses: Option<u32>, subnet: Option<String>) -> Invite =
+        Request::CreateInvite { expires_in: expires_in.as_secs(), max_uses, addresses, subnet },
+        Reply::Invite(invite) => invite;
+    /// Checks that this node could join a network: that the configuration accepts its subnet, and the host uses none of
+    /// its addresses.
+    check_network(network: String, subnet: String) -> () =
+        Request::CheckNetwork { network, subnet }, Reply::Acceptable => ();
     /// The invites that the node has made.
     invites() -> Vec<IssuedInvite> = Request::ListInvites, Reply::Invites(invites) => invites;
     /// Revokes an invite, and with `with_members` the memberships of the nodes that have used it.

@@ -100,6 +100,53 @@ impl Network {
     }
 }
 
+/// Connects two namespaces by a link of their own, whose end has this name in the first one.
+///
+/// # Errors
+/// If there is no such namespace, or the kernel refuses.
+pub fn link(name: &str, ends: [(&str, Ipv4Addr); 2], prefix: u8) -> Result<(), Failure> {
+    let [(one, address), (other, other_address)] = ends.map(|(end, address)| (end.to_owned(), address));
+    let (name, far_name) = (name.to_owned(), format!("{name}-far"));
+    let (near, far, target) = (name.clone(), far_name.clone(), File::open(path(&other))?);
+    within(&one, move || {
+        block_on(async {
+            let handle = connect()?;
+            handle.link().add(LinkVeth::new(&near, &far).build()).execute().await?;
+            let far = index(&handle, &far).await?;
+            let moved = LinkUnspec::new_with_index(far).setns_by_fd(target.as_raw_fd()).build();
+            handle.link().set(moved).execute().await?;
+            Ok(())
+        })
+    })?;
+    for (namespace, name, address) in [(one, name, address), (other, far_name, other_address)] {
+        within(&namespace, move || {
+            block_on(async {
+                let handle = connect()?;
+                let link = set_up(&handle, &name).await?;
+                handle.address().add(link, IpAddr::V4(address), prefix).execute().await?;
+                Ok(())
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// Removes a link, with both its ends.
+///
+/// # Errors
+/// If there is none, or the kernel refuses.
+pub fn unlink(namespace: &str, name: &str) -> Result<(), Failure> {
+    let name = name.to_owned();
+    within(namespace, move || {
+        block_on(async {
+            let handle = connect()?;
+            let link = index(&handle, &name).await?;
+            handle.link().del(link).execute().await?;
+            Ok(())
+        })
+    })
+}
+
 /// Moves this thread into a namespace.
 ///
 /// # Errors

@@ -642,7 +642,7 @@ impl Node {
     /// # Errors
     /// Why the node cannot, in the inner result.
     pub async fn join(&self, code: &str) -> Result<Result<NetworkStatus, CtlError>, Failure> {
-        let joined = self.ctl_json::<Joined>(&["join"], code).await?;
+        let joined = self.ctl_json::<Joined>(&["join", "--yes"], code).await?;
         Ok(joined.map(|document| document.network))
     }
 

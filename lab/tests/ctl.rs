@@ -92,7 +92,7 @@ async fn join_is_interrupted_and_resumed(inviter: &Node, joiner: &Node) -> Resul
     let code = inviter.invite(&[]).await?;
     let file = PathBuf::from(joiner.path("invite.txt"));
     std::fs::write(&file, &code)?;
-    let args = ["join", "--file", file.to_str().unwrap()];
+    let args = ["join", "--yes", "--file", file.to_str().unwrap()];
 
     // The inviter does not answer while the first attempt lasts.
     let meshd = inviter.daemon_pid("meshd").await?;

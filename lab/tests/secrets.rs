@@ -207,14 +207,14 @@ fn a_life_at_debug_level_gives_no_secret_away() {
         let mut damaged = code.clone().into_bytes();
         damaged[60] ^= 1;
         let damaged = String::from_utf8(damaged).unwrap();
-        assert!(!run(&mut evidence, second, &["join"], &damaged).await?);
-        assert!(!run(&mut evidence, second, &["--json", "join"], &code[..code.len() - 7]).await?);
+        assert!(!run(&mut evidence, second, &["join", "--yes"], &damaged).await?);
+        assert!(!run(&mut evidence, second, &["--json", "join", "--yes"], &code[..code.len() - 7]).await?);
         // The node that made it is in the network already.
-        run(&mut evidence, first, &["join"], &code).await?;
-        assert!(run(&mut evidence, second, &["join"], &code).await?);
+        run(&mut evidence, first, &["join", "--yes"], &code).await?;
+        assert!(run(&mut evidence, second, &["join", "--yes"], &code).await?);
         reach(second, first).await?;
         let other = invite(&mut secrets, first).await?;
-        run(&mut evidence, second, &["--json", "join"], &other).await?;
+        run(&mut evidence, second, &["--json", "join", "--yes"], &other).await?;
         let wireguard = |node: &Node, number: u32| {
             let stored = std::fs::read(node.state("keyd").join("keys")).unwrap();
             let memory = remembered(&node.state("keyd"));
@@ -274,7 +274,7 @@ fn a_life_at_debug_level_gives_no_secret_away() {
         secrets.push(("the passphrase".to_owned(), [&forms(PASSPHRASE.as_bytes())[..]].concat()));
         // What happens to it is the same once more.
         let code = invite(&mut secrets, &lab.nodes[0]).await?;
-        assert!(run(&mut evidence, &lab.nodes[2], &["join"], &code).await?);
+        assert!(run(&mut evidence, &lab.nodes[2], &["join", "--yes"], &code).await?);
         reach(&lab.nodes[2], &lab.nodes[0]).await?;
 
         let processes = watch.stop();

@@ -79,6 +79,25 @@ impl Ipv4Subnet {
         self.prefix
     }
 
+    /// The other subnets of the same size that a founder tries when this one is in use, in a fixed order: those that follow
+    /// it in 10.0.0.0/8, from its end on the ones before it, then those of 172.16.0.0/12 and 192.168.0.0/16, each from its
+    /// start. The shared address space (RFC 6598) and the range for benchmarks (RFC 2544) are left to what they are for.
+    pub fn alternatives(self) -> impl Iterator<Item = Self> {
+        let size = self.range().size();
+        let of = move |(base, bits): (Ipv4Addr, u8)| {
+            let count = if self.prefix >= bits { 1u32 << (self.prefix - bits) } else { 0 };
+            let from = base.to_bits();
+            // A subnet elsewhere has nothing before it.
+            let start = self.network.to_bits().checked_sub(from).map_or(0, |offset| offset / size);
+            let start = if start < count { start } else { 0 };
+            (0..count).map(move |step| Self {
+                network: Ipv4Addr::from_bits(from + (start + step) % count * size),
+                prefix: self.prefix,
+            })
+        };
+        Self::PRIVATE.into_iter().take(3).flat_map(of).filter(move |subnet| *subnet != self)
+    }
+
     /// Whether a member may have `address`: inside, and neither the network's nor the broadcast address.
     #[must_use]
     pub fn is_host(&self, address: Ipv4Addr) -> bool {
@@ -360,6 +379,22 @@ mod tests {
         assert_eq!("8.8.0.0/16".parse::<Ipv4Subnet>(), Err(SubnetError::NotPrivate));
         // A prefix shorter than the private range would reach beyond it.
         assert_eq!("172.0.0.0/8".parse::<Ipv4Subnet>(), Err(SubnetError::NotPrivate));
+    }
+
+    #[test]
+    fn a_founder_tries_subnets_in_a_fixed_order() {
+        let walk = |subnet: &str| {
+            let subnets = subnet.parse::<Ipv4Subnet>().unwrap().alternatives();
+            subnets.map(|subnet| subnet.to_string()).collect::<Vec<_>>()
+        };
+        let found = walk("10.42.0.0/16");
+        assert_eq!(found.len(), 255 + 16 + 1);
+        assert_eq!(found[..2], ["10.43.0.0/16", "10.44.0.0/16"]);
+        assert_eq!(found[212..215], ["10.255.0.0/16", "10.0.0.0/16", "10.1.0.0/16"][..]);
+        assert_eq!(found[254..257], ["10.41.0.0/16", "172.16.0.0/16", "172.17.0.0/16"][..]);
+        assert_eq!(found.last().unwrap(), "192.168.0.0/16");
+        assert!(walk("10.0.0.0/8").is_empty());
+        assert_eq!(walk("172.31.0.0/16")[256], "172.16.0.0/16");
     }
 
     #[test]

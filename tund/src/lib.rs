@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 pub mod device;
+pub mod host;
 pub mod interface;
 pub mod io;
 pub mod kept;
@@ -112,10 +113,12 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
         listener.set_nonblocking(true).map_err(EndReason::Runtime)?;
         let listener = UnixListener::from_std(listener).map_err(EndReason::Runtime)?;
         let (fatal, mut reason) = mpsc::channel(1);
+        let host = host::Host::open(options.allow_overlap).map_err(EndReason::Runtime)?;
         let service = Arc::new(service::Tund::new(
             &options.keyd_socket,
             options.bridge,
             supervisor,
+            host,
             start,
             fatal.clone(),
         ));
@@ -135,6 +138,8 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
             supervisor.status("waiting for meshd to say what the interface is");
             watch_for_driver(fatal);
         }
+        let watching = Arc::clone(&service);
+        tokio::spawn(async move { watching.watch_host().await });
         let serving = serve(listener, Arc::clone(&service), access, Limits::default());
         tokio::pin!(serving);
         let mut watchdog = Watchdog::of_this_process();

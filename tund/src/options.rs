@@ -21,6 +21,9 @@ Options:
       --sam-address IP:PORT  the only SAM bridge that its sockets may lead to [default: 127.0.0.1:7656]
       --sam-udp-port PORT    where that bridge takes datagrams [default: 7655]
       --listen PATH          make a socket here, if none is passed
+      --allow-overlap true|false
+                             whether the interface may have addresses that the host uses otherwise, and so get the
+                             host's packets for them [default: false]
   -V, --version              print the version
   -h, --help                 print this help
 
@@ -45,6 +48,9 @@ pub struct Options {
     pub bridge: Bridge,
     /// Where to listen if no socket is passed.
     pub listen: Option<PathBuf>,
+    /// Whether the interface may have addresses that the host uses otherwise. Said by who starts the daemon: meshd must
+    /// not be able to allow it.
+    pub allow_overlap: bool,
 }
 
 /// Reads the arguments behind the program's name.
@@ -58,6 +64,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>,
         meshd_user: "i2plan-meshd".to_owned(),
         bridge: Bridge::new(address),
         listen: None,
+        allow_overlap: false,
     };
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next()? {
@@ -67,6 +74,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>,
             Long("sam-address") => address = parser.value()?.parse()?,
             Long("sam-udp-port") => udp_port = parser.value()?.parse()?,
             Long("listen") => options.listen = Some(parser.value()?.into()),
+            Long("allow-overlap") => options.allow_overlap = parser.value()?.parse()?,
             Short('V') | Long("version") => return Ok(Asked::Version),
             Short('h') | Long("help") => return Ok(Asked::Help),
             _ => return Err(arg.unexpected()),
@@ -88,12 +96,15 @@ mod tests {
     fn arguments_are_read() {
         let Ok(Asked::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
         assert_eq!(options.meshd_user, "i2plan-meshd");
+        assert!(!options.allow_overlap);
         let arguments = ["--keyd-socket=/k", "--meshd-user", "7", "--listen", "/l", "--sam-udp-port=5"];
-        let Ok(Asked::Run(options)) = read(&[&arguments[..], &["--sam-address", "[::1]:4"]].concat()) else {
+        let more = ["--sam-address", "[::1]:4", "--allow-overlap", "true"];
+        let Ok(Asked::Run(options)) = read(&[&arguments[..], &more].concat()) else {
             panic!("these are the arguments")
         };
         let bridge = Bridge { address: "[::1]:4".parse().unwrap(), datagrams: "[::1]:5".parse().unwrap() };
         assert_eq!(options.bridge, bridge);
+        assert!(options.allow_overlap);
         assert_eq!((options.keyd_socket, options.listen), ("/k".into(), Some("/l".into())));
         assert!(read(&["--sam-address", "localhost:7656"]).is_err());
         assert_eq!(read(&["--version"]), Ok(Asked::Version));
@@ -104,6 +115,7 @@ mod tests {
     fn faults_are_named() {
         assert!(read(&["--nonsense"]).unwrap_err().contains("--nonsense"));
         assert!(read(&["--listen"]).unwrap_err().contains("--listen"));
+        assert!(read(&["--allow-overlap", "yes"]).unwrap_err().contains("yes"));
         assert!(read(&["stray"]).unwrap_err().contains("stray"));
     }
 
@@ -115,6 +127,7 @@ mod tests {
             "--sam-address",
             "--sam-udp-port",
             "--listen",
+            "--allow-overlap",
             "--version",
             "--help",
         ] {

@@ -6,18 +6,23 @@ use std::time::{Duration, Instant};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
-use i2plan_ipc::api::tund::{Configured, Interface, Limits, Peer, Reply, Request, Stats, TundApi};
+use i2plan_ipc::api::tund::{
+    Configured, HostUse, Interface, Limits, Overlap, Peer, Reply, Request, Stats, TundApi,
+};
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{Endpoint, Link};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, ErrorKind, Role};
+use i2plan_proto::address::Ipv4Subnet;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::device::Device;
+use crate::host::prefix::{HostNetwork, overlaps};
+use crate::host::{self, Host};
 use crate::interface::Subnets;
 use crate::io::{Command, Counted, DataPath, Turns};
 use crate::kept::{Keeper, Kind};
@@ -40,9 +45,15 @@ const LEASE_RETRY: Duration = Duration::from_millis(200);
 /// The same if it has refused: it will until `meshd` asks for another epoch's, or the clock is set right.
 const LEASE_REFUSED_RETRY: Duration = Duration::from_secs(5);
 
+/// How often the host's networks are compared with the interface's.
+const HOST_POLL: Duration = Duration::from_secs(30);
+
 /// The daemon's state.
 pub struct Tund {
     supervisor: &'static Supervisor,
+    host: Host,
+    /// What was seen of the host when it was looked at last.
+    seen: Mutex<Seen>,
     keyd: Link<KeydApi>,
     /// Where the sessions' sockets may lead.
     bridge: Bridge,
@@ -67,6 +78,13 @@ struct Running {
     turns: Turns,
     /// When it was last asked whether the data path works.
     seen: u64,
+}
+
+/// What the host does to the interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Seen {
+    overlaps: Vec<Overlap>,
+    without_ipv6: bool,
 }
 
 /// An interface that is up but has no data path yet.
@@ -108,11 +126,14 @@ impl Tund {
         keyd: &Path,
         bridge: Bridge,
         supervisor: &'static Supervisor,
+        host: Host,
         start: Start,
         fatal: mpsc::Sender<EndReason>,
     ) -> Self {
         Self {
             supervisor,
+            host,
+            seen: Mutex::new(Seen::default()),
             keyd: Link::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
             bridge,
             resumable: Mutex::new(start.interface),
@@ -164,6 +185,13 @@ impl Tund {
         }
         // Nothing is held meanwhile: keyd may be slow or away.
         let lease = self.lease(&interface, epoch).await?;
+        // One that is there already keeps carrying packets, whatever else the host does.
+        if self.own_interface().await.is_none() {
+            // One of this name that is not its own is in the way in another way, which is said when it is made.
+            self.check(&host::prefixes_of(&interface), Some(&interface.name)).await.inspect_err(|error| {
+                self.supervisor.status(&format!("there is no interface: {error}"));
+            })?;
+        }
         // Held until all is done, so that there is one interface.
         let mut running = self.running.lock().await;
         if let Some(running) = &mut *running {
@@ -224,7 +252,81 @@ impl Tund {
             let _ = commands.try_send(Command::Attach(session, done));
         }
         *running = Some(Running { interface, configured: configured.clone(), commands, turns, seen: 0 });
+        drop((running, resumable, waiting));
+        self.look_at_host().await;
         Ok(configured)
+    }
+
+    /// Looks from time to time what the host does to the interface. Never returns.
+    pub async fn watch_host(&self) {
+        loop {
+            sleep(HOST_POLL).await;
+            self.look_at_host().await;
+        }
+    }
+
+    /// Compares the host's networks with the interface, if it is up.
+    async fn look_at_host(&self) {
+        let up = self.running.lock().await.as_ref().map(|running| {
+            let Running { interface, configured, .. } = running;
+            (configured.interface.clone(), interface.clone())
+        });
+        let Some((own, interface)) = up else { return };
+        let networks = match self.host_networks().await {
+            Ok(networks) => networks,
+            Err(error) => {
+                debug!(%error, "the host's networks are not known");
+                return;
+            }
+        };
+        let is_own = |network: &HostNetwork| {
+            network.kind == HostUse::Address
+                && network.interface.as_ref() == Some(&own)
+                && network.prefix.address() == interface.ipv6
+        };
+        let found = if self.host.allows_overlap() {
+            Vec::new()
+        } else {
+            overlaps(&host::prefixes_of(&interface), Some(&own), &networks)
+        };
+        let seen = Seen { overlaps: found, without_ipv6: !networks.iter().any(is_own) };
+        let mut before = self.seen.lock().await;
+        for overlap in seen.overlaps.iter().filter(|overlap| !before.overlaps.contains(overlap)) {
+            warn!(%overlap, "the host uses addresses of the mesh otherwise");
+        }
+        *before = seen;
+    }
+
+    /// The name of the interface, if there is one.
+    async fn own_interface(&self) -> Option<String> {
+        let running = self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
+        match running {
+            Some(name) => Some(name),
+            None => self.resumable.lock().await.as_ref().map(|kept| kept.device.name().to_owned()),
+        }
+    }
+
+    async fn host_networks(&self) -> Result<Vec<HostNetwork>, ApiError> {
+        self.host.networks(self.bridge.address).await
+    }
+
+    /// Checks that the host does not use these prefixes, or that the administrator does not mind.
+    async fn check(&self, prefixes: &[host::prefix::Prefix], own: Option<&str>) -> Result<(), ApiError> {
+        if self.host.allows_overlap() {
+            return Ok(());
+        }
+        Ok(host::check(prefixes, own, &self.host_networks().await?)?)
+    }
+
+    /// Finds a subnet for a network that is to be founded.
+    async fn find_subnet(&self, wanted: Ipv4Subnet) -> Result<Ipv4Subnet, ApiError> {
+        if self.host.allows_overlap() {
+            return Ok(wanted);
+        }
+        let (own, networks) = (self.own_interface().await, self.host_networks().await?);
+        let check = |subnet| host::check(&host::prefixes_of_network(subnet, None), own.as_deref(), &networks);
+        let Err(error) = check(wanted) else { return Ok(wanted) };
+        wanted.alternatives().find(|subnet| check(*subnet).is_ok()).ok_or_else(|| error.into())
     }
 
     /// Makes the interface, and gives up all that this took.
@@ -357,7 +459,9 @@ impl Tund {
             self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
         let Counted { session, peers, drops } =
             counted.unwrap_or(Counted { session: None, peers: Vec::new(), drops: Default::default() });
-        Ok(Stats { version: Version::current(), interface, session, peers, drops })
+        let Seen { overlaps, without_ipv6 } = self.seen.lock().await.clone();
+        let version = Version::current();
+        Ok(Stats { version, interface, session, peers, drops, overlaps, without_ipv6 })
     }
 }
 
@@ -428,6 +532,12 @@ impl Service for Tund {
                 self.ask(|done| Command::NoteAlive(nodes, done)).await?;
                 Ok(Reply::Done.into())
             }
+            Request::CheckNetwork(subnet, network) => {
+                let own = self.own_interface().await;
+                self.check(&host::prefixes_of_network(subnet, network), own.as_deref()).await?;
+                Ok(Reply::Done.into())
+            }
+            Request::FindSubnet(wanted) => Ok(Reply::Subnet(self.find_subnet(wanted).await?).into()),
             Request::Stats => Ok(Reply::Stats(self.stats().await?).into()),
         }
     }
@@ -452,7 +562,8 @@ mod tests {
 
     fn start_with(bridge: Bridge, fatal: mpsc::Sender<EndReason>) -> Tund {
         let nobody = Box::leak(Box::new(Supervisor::hearing(None)));
-        Tund::new(Path::new("/nonexistent/keyd.sock"), bridge, nobody, Start::fresh(nobody), fatal)
+        let host = Host::open(false).unwrap();
+        Tund::new(Path::new("/nonexistent/keyd.sock"), bridge, nobody, host, Start::fresh(nobody), fatal)
     }
 
     fn interface() -> Interface {

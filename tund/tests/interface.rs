@@ -6,7 +6,7 @@
 use std::fs::Permissions;
 use std::io::{IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixDatagram;
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use caps::{CapSet, Capability};
 use command_fds::{CommandFdExt as _, FdMapping};
+use futures::TryStreamExt as _;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
 use i2plan_ipc::api::tund::{Configured, Interface, Peer, Reply, Request, Session, Stats, TundApi};
@@ -28,11 +29,14 @@ use i2plan_ipc::notification::{self, Notification};
 use i2plan_ipc::secret::SecretKey;
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
 use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
+use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::{Handle, LinkVeth, RouteMessageBuilder};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 use tempfile::TempDir;
@@ -185,7 +189,18 @@ impl Tund {
         capable: bool,
         store: Store,
     ) -> (Self, mpsc::Receiver<()>) {
-        Self::start_at(Bridge::new(([127, 0, 0, 1], 7656).into()), namespace, seed, capable, store)
+        Self::start_at(Bridge::new(([127, 0, 0, 1], 7656).into()), namespace, seed, capable, store, &[])
+    }
+
+    fn start_with_arguments(
+        namespace: &Namespace,
+        seed: u8,
+        capable: bool,
+        store: Store,
+        arguments: &[&str],
+    ) -> (Self, mpsc::Receiver<()>) {
+        let bridge = Bridge::new(([127, 0, 0, 1], 7656).into());
+        Self::start_at(bridge, namespace, seed, capable, store, arguments)
     }
 
     /// The same with another bridge than the usual one.
@@ -195,6 +210,7 @@ impl Tund {
         seed: u8,
         capable: bool,
         store: Store,
+        arguments: &[&str],
     ) -> (Self, mpsc::Receiver<()>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -226,6 +242,7 @@ impl Tund {
             .arg(dir.path().join("keyd.sock"))
             .arg("--listen")
             .arg(home.join("tund.sock"))
+            .args(arguments)
             .env("NOTIFY_SOCKET", dir.path().join("ready"))
             .uid(UID)
             .gid(UID);
@@ -407,6 +424,116 @@ async fn without_the_capability_it_says_so() {
     assert!(error.hint.unwrap().contains("CAP_NET_ADMIN"));
 }
 
+/// Has a link `uplink` with this address made in the namespace, and with a default route through a gateway.
+fn connect_to_network(namespace: &Namespace, address: &'static str, prefix: u8, gateway: Option<Ipv4Addr>) {
+    netlink(namespace, move |handle| async move {
+        handle.link().add(LinkVeth::new("uplink", "other-end").up().build()).execute().await.unwrap();
+        let index = link_index(&handle, "uplink").await;
+        handle.address().add(index, address.parse().unwrap(), prefix).execute().await.unwrap();
+        if let Some(gateway) = gateway {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+            handle.route().add(route).execute().await.unwrap();
+        }
+    });
+}
+
+async fn link_index(handle: &Handle, name: &str) -> u32 {
+    let link = handle.link().get().match_name(name.to_owned()).execute().try_next().await.unwrap();
+    link.unwrap().header.index
+}
+
+fn netlink<F: Future<Output = ()>>(namespace: &Namespace, work: impl FnOnce(Handle) -> F + Send + 'static) {
+    namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+            tokio::spawn(connection);
+            work(handle).await;
+        });
+    });
+}
+
+fn subnet(text: &str) -> Ipv4Subnet {
+    text.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_of_the_host_is_not_taken_over() {
+    let namespace = Namespace::new();
+    connect_to_network(&namespace, "192.168.1.17", 24, Some([192, 168, 1, 1].into()));
+    let tund = Tund::start(&namespace, 1, true);
+    let mut client = tund.connect().await;
+    let taking = Interface { ipv4: [192, 168, 1, 2].into(), ipv4_prefix: 29, ..interface(1) };
+    let error = configure(&mut client, taking.clone()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    let overlap = "192.168.1.0/29 overlaps the address 192.168.1.17/24 of uplink";
+    assert!(error.message.contains(overlap), "{error}");
+    assert!(error.hint.unwrap().contains("tun.allow_overlap"));
+    let names = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
+    assert!(!names.contains("i2plan0"), "{names}");
+    // It can still make another.
+    configure(&mut client, interface(1)).await.unwrap();
+
+    let allowing = Namespace::new();
+    connect_to_network(&allowing, "192.168.1.17", 24, Some([192, 168, 1, 1].into()));
+    let arguments = ["--allow-overlap", "true"];
+    let (tund, ready) = Tund::start_with_arguments(&allowing, 1, true, Store::default(), &arguments);
+    ready.recv().unwrap();
+    configure(&mut tund.connect().await, taking).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_is_given_a_subnet_that_the_host_does_not_use() {
+    let namespace = Namespace::new();
+    connect_to_network(&namespace, "10.42.131.1", 24, None);
+    let tund = Tund::start(&namespace, 1, true);
+    let mut client = tund.connect().await;
+    let mut find = async |wanted: &str| match client.call(Request::FindSubnet(subnet(wanted))).await {
+        Ok(Reply::Subnet(found)) => found.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(find("10.42.0.0/16").await, "10.43.0.0/16");
+    assert_eq!(find("10.9.0.0/16").await, "10.9.0.0/16");
+    let check = Request::CheckNetwork(subnet("10.42.0.0/16"), None);
+    let Err(ClientError::Api(error)) = client.call(check).await else { panic!("it is in use") };
+    assert!(error.message.contains("10.42.131.1/24 of uplink"), "{error}");
+    // Its own interface is not in the way.
+    configure(&mut client, Interface { ipv4: [10, 43, 0, 1].into(), ..interface(1) }).await.unwrap();
+    client.call(Request::CheckNetwork(subnet("10.43.0.0/16"), Some(NetworkId([0; 32])))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overlap_that_comes_later_is_told_from_behind_the_sandbox() {
+    let namespace = Namespace::new();
+    let tund = Tund::start(&namespace, 1, true);
+    let mut client = tund.connect().await;
+    configure(&mut client, interface(1)).await.unwrap();
+    let before = stats(&mut client).await;
+    assert_eq!((before.overlaps, before.without_ipv6), (Vec::new(), false));
+    connect_to_network(&namespace, "10.42.131.1", 24, None);
+    netlink(&namespace, |handle| async move {
+        let index = link_index(&handle, "i2plan0").await;
+        let mut addresses = handle.address().get().set_link_index_filter(index).execute();
+        while let Some(address) = addresses.try_next().await.unwrap() {
+            if address.header.family == AddressFamily::Inet6 {
+                handle.address().del(address).execute().await.unwrap();
+            }
+        }
+    });
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let seen = loop {
+        let stats = stats(&mut client).await;
+        if !stats.overlaps.is_empty() {
+            break stats;
+        }
+        assert!(Instant::now() < deadline, "it is not told");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let told: Vec<_> = seen.overlaps.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["10.42.0.0/16 overlaps the address 10.42.131.1/24 of uplink"]);
+    assert!(seen.without_ipv6);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_interface_it_ends() {
     let namespace = Namespace::new();
@@ -445,7 +572,7 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     let bridge = UdpSocket::bind("127.0.0.1:0").unwrap();
     let router = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = Bridge { address: router.local_addr().unwrap(), datagrams: bridge.local_addr().unwrap() };
-    let (tund, ready) = Tund::start_at(at, &namespace, 1, true, Store::default());
+    let (tund, ready) = Tund::start_at(at, &namespace, 1, true, Store::default(), &[]);
     ready.recv().unwrap();
     let mut client = tund.connect().await;
     configure(&mut client, interface(1)).await.unwrap();
@@ -465,7 +592,7 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     for name in ["evil", "state.999", "udp.77"] {
         store.stored.push((name.to_owned(), file().into()));
     }
-    let (tund, ready) = Tund::start_at(at, &namespace, 1, true, store);
+    let (tund, ready) = Tund::start_at(at, &namespace, 1, true, store, &[]);
     ready.recv().unwrap();
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(tund.status(set), "0000000000000000", "{set}");
@@ -503,7 +630,11 @@ async fn another_interface_from_the_store_is_dropped() {
     let mut stores = Vec::new();
     for (seed, name) in [(1, "i2plan0"), (2, "foreign0")] {
         let tund = Tund::start(&namespace, seed, true);
-        let interface = Interface { name: name.to_owned(), ..interface(seed) };
+        let (ipv4, ipv6) = ([10, 41 + seed, 0, seed].into(), [0xfd00, seed.into(), 0, 0, 0, 0, 0, 1].into());
+        let interface = match seed {
+            1 => interface(1),
+            _ => Interface { name: name.to_owned(), ipv4, ipv6, ..interface(seed) },
+        };
         configure(&mut tund.connect().await, interface).await.unwrap();
         tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
         stores.push(tund.kill());
@@ -598,7 +729,7 @@ async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
     let mut nodes = Vec::new();
     for (seed, other) in [(1, 2), (2, 1)] {
         let namespace = Namespace::new();
-        let (tund, ready) = Tund::start_at(at, &namespace, seed, true, Store::default());
+        let (tund, ready) = Tund::start_at(at, &namespace, seed, true, Store::default(), &[]);
         ready.recv().unwrap();
         let mut client = tund.connect().await;
         configure(&mut client, interface(seed)).await.unwrap();

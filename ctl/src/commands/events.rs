@@ -161,6 +161,12 @@ pub fn describe(what: &What) -> String {
         What::ForeignNumber { number } => format!(
             "this node's keys have signed number {number} elsewhere: another machine uses them, or a backup was restored"
         ),
+        What::HostOverlap { overlaps } if overlaps.is_empty() => {
+            "the host uses none of the network's addresses otherwise any more".to_owned()
+        }
+        What::HostOverlap { overlaps } => {
+            format!("the host uses addresses of the network otherwise: {}", overlaps.join("; "))
+        }
         What::KeyRotated { epoch } => format!("a new WireGuard key is published, epoch {epoch}"),
         What::ConfigChanged { key, value } => format!("{key} is {value} now"),
         What::JoinProgress { step } => format!("joining: {}", describe_step(*step)),

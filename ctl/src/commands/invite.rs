@@ -31,7 +31,8 @@ pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> R
     let max_uses = max_uses(args.uses)?;
     let style = args.qr.map(|style| qr_style(style, json)).transpose()?;
     let mut node = daemon::connect(socket).await?;
-    let invite = node.create_invite(args.expires, max_uses, args.addresses).await?;
+    let subnet = args.subnet.map(|subnet| subnet.to_string());
+    let invite = node.create_invite(args.expires, max_uses, args.addresses, subnet).await?;
     if max_uses.is_none() {
         output::note("warning: any number of nodes can join with this invite until it expires");
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, BufRead as _, IsTerminal as _, Read, Write as _};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -54,6 +54,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), F
     };
     // What is wrong with the node, it says when it is to join.
     let network = node.status().await.ok().and_then(|status| status.network);
+    let is_member = network.is_some();
     if let Some(network) = network.filter(|network| network.id == invite.network.to_string()) {
         // As when this program was interrupted, and the node was not.
         if json {
@@ -63,6 +64,13 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), F
         return output::print(&describe(&network));
     }
     valid?;
+    // A member of another network is told by the node that it cannot.
+    if !is_member {
+        node.check_network(invite.network.to_string(), invite.subnet.to_string()).await?;
+        if !args.yes {
+            confirm(&invite).await?;
+        }
+    }
     let what = format!("joining network {} through {}", invite.network.short(), invite.inviter.short());
     drop(invite);
 
@@ -88,6 +96,36 @@ fn describe(network: &Network) -> String {
         output::clean(id),
         output::clean(subnet),
         output::clean(&describe_addresses(network))
+    )
+}
+
+/// Asks whether the network is the one that is meant. Until then nothing is changed, here or at the inviter.
+async fn confirm(invite: &Invite) -> Result<(), Failure> {
+    let stdin = io::stdin().is_terminal();
+    // The code may have come by a pipe, and the person be there nevertheless.
+    let terminal = if stdin || !io::stderr().is_terminal() { None } else { File::open("/dev/tty").ok() };
+    if !stdin && terminal.is_none() {
+        return Err(Failure::usage("there is no terminal to ask on whether this network is to be joined")
+            .with_hint("say --yes if it is"));
+    }
+    output::note(&describe_invite(invite));
+    let answer = read_line(terminal, || {
+        let _ = write!(io::stderr(), "join this network? [y/N] ");
+        Ok(())
+    });
+    match answer.await?.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::invalid("nothing was joined: the answer was not y")),
+    }
+}
+
+/// What is joined with an invite, and what that means for the host.
+fn describe_invite(invite: &Invite) -> String {
+    let Invite { network, subnet, inviter, .. } = invite;
+    format!(
+        "network    {network}\nsubnet     {subnet}: packets of this host for these addresses go to the members\n\
+         inviter    {}",
+        inviter.short()
     )
 }
 
@@ -162,23 +200,39 @@ fn read_text(input: impl Read) -> io::Result<Zeroizing<String>> {
 
 /// Asks on the terminal, which does not show what is typed.
 async fn prompt() -> Result<Zeroizing<String>, Failure> {
+    let line = read_line(None, || {
+        let silence = Silence::new()?;
+        let _ = write!(io::stderr(), "Invite code (it is not shown): ");
+        Ok(silence)
+    });
+    let line = line.await;
+    output::note("");
+    line
+}
+
+/// Reads a line from a terminal, or else from standard input. What `begin` returns is kept until it has been read.
+async fn read_line<T>(
+    terminal: Option<File>,
+    begin: impl FnOnce() -> io::Result<T>,
+) -> Result<Zeroizing<String>, Failure> {
     let failed = |error: io::Error| Failure::invalid(format!("cannot read from the terminal: {error}"));
     let interrupt = output::interrupt()?;
-    let silence = Silence::new().map_err(failed)?;
-    let _ = write!(io::stderr(), "Invite code (it is not shown): ");
+    let begun = begin().map_err(failed)?;
     // A thread of its own, which an interrupt can leave behind: a blocked read cannot be called off.
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let mut line = Zeroizing::new(String::with_capacity(MAX_INPUT as usize + 1));
-        let read = io::stdin().lock().take(MAX_INPUT).read_line(&mut line).map(|_| line);
-        let _ = sender.send(read);
+        let read = match terminal {
+            Some(terminal) => BufReader::new(terminal).take(MAX_INPUT).read_line(&mut line),
+            None => io::stdin().lock().take(MAX_INPUT).read_line(&mut line),
+        };
+        let _ = sender.send(read.map(|_| line));
     });
     let line = tokio::select! {
         line = receiver => line.map_err(|_| Failure::internal("lost the terminal"))?.map_err(failed),
         () = interrupt => Err(Failure::invalid("interrupted; nothing was joined")),
     };
-    drop(silence);
-    output::note("");
+    drop(begun);
     line
 }
 
@@ -329,6 +383,14 @@ mod tests {
             expires_at,
         }
         .to_code()
+    }
+
+    #[test]
+    fn what_is_to_be_joined_is_shown() {
+        let shown = describe_invite(&parse(&code(NOW)).unwrap());
+        let (network, inviter) = (NetworkId([1; 32]), NodeId([2; 32]));
+        assert!(shown.starts_with(&format!("network    {network}\nsubnet     10.42.0.0/16: ")), "{shown}");
+        assert!(shown.ends_with(&format!("\ninviter    {}", inviter.short())), "{shown}");
     }
 
     #[test]

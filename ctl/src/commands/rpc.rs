@@ -76,7 +76,8 @@ async fn gateway(path: &Path) -> Daemon {
         let answer = read(&text)?;
         serde_json::from_value::<Versions>(answer).map_err(|_| Failure::internal("it is of another version"))
     };
-    let daemon = Daemon { name: NAME.to_owned(), pid: None, version: None, landlock: None, error: None };
+    let daemon =
+        Daemon { name: NAME.to_owned(), pid: None, version: None, landlock: None, error: None, hint: None };
     match ask.await {
         Ok(Versions { rpcd: Gateway { version, pid, landlock } }) => {
             Daemon { pid: Some(pid), version: Some(version), landlock: Some(landlock), ..daemon }

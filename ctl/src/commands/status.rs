@@ -54,6 +54,7 @@ pub(crate) fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
     found.extend(of_the_keys(status));
     found.extend(of_the_addresses(status));
     found.extend(of_the_interface(status));
+    found.extend(of_the_host(status));
     found.extend(of_the_conflicts(status));
     found
 }
@@ -65,7 +66,9 @@ pub(super) fn of_the_daemons(status: &Status, own: &Version) -> Vec<Warning> {
     for daemon in &status.daemons {
         if let Some(message) = complaint(daemon) {
             let name = &daemon.name;
-            let hint = if daemon.version.is_some() {
+            let hint = if let Some(hint) = &daemon.hint {
+                hint.clone()
+            } else if daemon.version.is_some() {
                 format!("mend what it names; the log of i2plan-{name} may say more")
             } else {
                 format!("see the log of i2plan-{name}; it is restarted by itself if it has crashed")
@@ -136,9 +139,23 @@ pub(super) fn of_the_sessions(status: &Status) -> Vec<Warning> {
 
 /// An interface that should be up.
 pub(super) fn of_the_interface(status: &Status) -> Option<Warning> {
-    (status.network.is_some() && status.tunnel.interface.is_none()).then(|| Warning {
+    // Why tund cannot have one has been said.
+    let said = status.daemons.iter().any(|daemon| daemon.name == "tund" && daemon.error.is_some());
+    (status.network.is_some() && status.tunnel.interface.is_none() && !said).then(|| Warning {
         message: "the tunnel interface is not up".to_owned(),
         hint: "see the log of i2plan-tund; it needs CAP_NET_ADMIN, and /dev/net/tun when it starts"
+            .to_owned(),
+    })
+}
+
+/// Addresses of the interface that the host uses otherwise.
+pub(super) fn of_the_host(status: &Status) -> Option<Warning> {
+    let overlaps: Vec<_> = status.tunnel.overlaps.iter().map(ToString::to_string).collect();
+    (!overlaps.is_empty()).then(|| Warning {
+        message: format!("the host uses addresses of the network otherwise: {}", overlaps.join("; ")),
+        hint: "packets for them may go to the wrong place: free these addresses on this host, or leave the network; \
+               if it is meant to be so, set tun.allow_overlap (I2PLAN_ALLOW_OVERLAP in /etc/i2plan/environment for \
+               services)"
             .to_owned(),
     })
 }
@@ -279,7 +296,9 @@ fn render(status: &Status, warnings: &[Warning]) -> String {
             let role = if network.founder { ", founded by this node" } else { "" };
             out.part("members", &format!("{}{role}", network.members));
             out.part("IPv4", &format!("{} in {}", network.ipv4, network.subnet));
-            out.part("IPv6", &network.ipv6.to_string());
+            let without =
+                if status.tunnel.without_ipv6 { " (IPv6 is switched off on this host)" } else { "" };
+            out.part("IPv6", &format!("{}{without}", network.ipv6));
             out.part("addresses", &describe_addresses(network));
         }
         None => out.line(
@@ -377,6 +396,7 @@ pub(crate) fn describe_drops(drops: &Drops) -> String {
 #[cfg(test)]
 mod tests {
     use i2plan_ipc::api::meshd::{Network, Tunnel};
+    use i2plan_ipc::api::tund::{HostUse, Overlap};
 
     use super::*;
 
@@ -395,6 +415,7 @@ mod tests {
             version: Some(version()),
             landlock: None,
             error: None,
+            hint: None,
         };
         Status {
             name: "alpha".to_owned(),
@@ -426,10 +447,46 @@ mod tests {
                 mtu: 1280,
                 public_key: Some("key=".to_owned()),
                 drops: Some(Drops { no_route: 1, unknown: 2, ..Drops::default() }),
+                overlaps: Vec::new(),
+                without_ipv6: false,
             },
             daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
             keys: Vec::new(),
         }
+    }
+
+    #[test]
+    fn an_overlap_with_the_host_is_told_with_what_to_do() {
+        let mut healthy = status();
+        healthy.sam.data = session(SessionState::Up);
+        assert_eq!(warnings(&healthy, &version()), []);
+        let mut later = healthy.clone();
+        later.tunnel.overlaps = vec![Overlap {
+            prefix: "10.42.0.0/16".to_owned(),
+            kind: HostUse::Route,
+            host_prefix: "10.0.0.0/8".to_owned(),
+            interface: Some("vpn".to_owned()),
+        }];
+        let found = warnings(&later, &version());
+        assert_eq!(found.len(), 1);
+        assert!(found[0].message.ends_with("10.42.0.0/16 overlaps the route to 10.0.0.0/8 through vpn"));
+        assert!(found[0].hint.contains("tun.allow_overlap"));
+        // Where it keeps the interface from being made, it is told once.
+        let mut refused = healthy;
+        refused.tunnel.interface = None;
+        refused.daemons[2].error = Some("the host uses addresses of this network".to_owned());
+        refused.daemons[2].hint = Some("free them".to_owned());
+        let found = warnings(&refused, &version());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].message, "tund: the host uses addresses of this network");
+        assert_eq!(found[0].hint, "free them");
+    }
+
+    #[test]
+    fn ipv6_that_is_switched_off_is_not_shown_as_if_it_worked() {
+        let mut status = status();
+        status.tunnel.without_ipv6 = true;
+        assert!(render(&status, &[]).contains("fd12::1 (IPv6 is switched off on this host)\n"));
     }
 
     #[test]
@@ -517,6 +574,7 @@ Daemons
             version: None,
             landlock: None,
             error,
+            hint: None,
         });
         let found = warnings(&status, &version());
         assert_eq!(found.len(), 1);

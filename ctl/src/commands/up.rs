@@ -81,6 +81,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         accounts,
         group,
         sam_address: config.sam_address,
+        allow_overlap: config.allow_overlap,
         rpc_socket: config.rpc_socket,
         passphrase,
         log_format,

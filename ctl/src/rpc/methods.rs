@@ -156,6 +156,7 @@ methods! {
             expires_in: params.expiry.map_or(DEFAULT_EXPIRY, |expiry| expiry.0).as_secs(),
             max_uses: max_uses(params.max_uses.unwrap_or(1))?,
             addresses: params.addresses,
+            subnet: params.subnet,
         },
         Reply::Invite(invite) => invite;
     /// Joins a network by an invite. Takes up to three minutes.
@@ -337,7 +338,9 @@ mod tests {
     fn an_invite_is_for_a_day_and_one_use_unless_asked_otherwise() {
         let request = |params| ask("invite.create", &params).request;
         let invite = |params| match request(params) {
-            Request::CreateInvite { expires_in, max_uses, addresses } => (expires_in, max_uses, addresses),
+            Request::CreateInvite { expires_in, max_uses, addresses, .. } => {
+                (expires_in, max_uses, addresses)
+            }
             _ => panic!("another request"),
         };
         assert_eq!(invite(json!({})), (86_400, Some(1), None));

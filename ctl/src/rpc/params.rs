@@ -73,6 +73,10 @@ pub struct NewInvite {
     /// may use it.
     #[serde(default)]
     pub addresses: Option<u32>,
+    /// The subnet of the network that the first invite founds; by default the one that is configured, or else one of
+    /// which the host uses no address.
+    #[serde(default)]
+    pub subnet: Option<String>,
 }
 
 /// An invite that was made.

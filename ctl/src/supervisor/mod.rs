@@ -53,6 +53,8 @@ pub struct Node {
     pub group: u32,
     /// The router's SAM bridge.
     pub sam_address: SocketAddr,
+    /// Whether the interface may have addresses that the host uses otherwise.
+    pub allow_overlap: bool,
     /// Where `rpcd` listens, if it runs; a relative path is below `run`.
     pub rpc_socket: PathBuf,
     /// The passphrase of `keyd`'s keys.
@@ -135,11 +137,14 @@ fn daemons(
     }
     let for_connector =
         words(&[(&"--sam-address", &sam_address), (&"--keyd-socket", &sockets.keyd_connector.path)]);
-    let for_tund = words(&[
+    let mut for_tund = words(&[
         (&"--keyd-socket", &sockets.keyd_tund.path),
         (&"--meshd-user", &meshd_uid),
         (&"--sam-address", &sam_address),
     ]);
+    if node.allow_overlap {
+        for_tund.extend(words(&[(&"--allow-overlap", &"true")]));
+    }
     let mut for_meshd = words(&[
         (&"--state", &directories.data.join("meshd")),
         (&"--keyd-socket", &sockets.keyd_meshd.path),

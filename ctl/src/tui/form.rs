@@ -169,7 +169,7 @@ impl Form {
                     "" => None,
                     text => Some(parse_addresses(text).map_err(wrong(2))?),
                 };
-                Ok(Request::CreateInvite { expires_in, max_uses, addresses })
+                Ok(Request::CreateInvite { expires_in, max_uses, addresses, subnet: None })
             }
             Purpose::Ban => {
                 let members = peers.items().iter().map(|row| Named::from(&row.peer)).collect();

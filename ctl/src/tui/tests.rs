@@ -250,6 +250,7 @@ fn status(members: u64) -> Status {
         version: Some(Version::current()),
         landlock: None,
         error: None,
+        hint: None,
     };
     Status {
         name: "alpha".to_owned(),
@@ -276,7 +277,14 @@ fn status(members: u64) -> Status {
             substitute: None,
             data: session("dd"),
         },
-        tunnel: Tunnel { interface: Some("i2plan0".to_owned()), mtu: 1280, public_key: None, drops: None },
+        tunnel: Tunnel {
+            interface: Some("i2plan0".to_owned()),
+            mtu: 1280,
+            public_key: None,
+            drops: None,
+            overlaps: Vec::new(),
+            without_ipv6: false,
+        },
         daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
         keys: Vec::new(),
     }
@@ -299,7 +307,10 @@ fn invited(size: (u16, u16)) -> Bench {
     let mut bench = Bench::full(size);
     bench.keys("4n\n");
     let id = &invites()[0].id;
-    bench.answer(Request::CreateInvite { expires_in: 86_400, max_uses: Some(1), addresses: None }, made(id));
+    bench.answer(
+        Request::CreateInvite { expires_in: 86_400, max_uses: Some(1), addresses: None, subnet: None },
+        made(id),
+    );
     bench.answer(Request::ListInvites, Reply::Invites(invites()));
     bench
 }
@@ -565,7 +576,12 @@ fn tui_a_form_keeps_what_was_typed_until_the_node_has_taken_it() {
     let asked = bench.keys("7d\n");
     assert!(matches!(
         asked[..],
-        [Command::Ask(Request::CreateInvite { expires_in: 604_800, max_uses: Some(1), addresses: None })]
+        [Command::Ask(Request::CreateInvite {
+            expires_in: 604_800,
+            max_uses: Some(1),
+            addresses: None,
+            subnet: None
+        })]
     ));
     // Asked once, however often Enter is pressed.
     assert!(bench.keys("\n\n").is_empty());
@@ -685,7 +701,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         1 => Just(Input::Notice(Notice::Lost("gone".to_owned()))),
         1 => Just(Input::Notice(Notice::Resync)),
         1 => Just(Input::Answer(Request::Peers, Ok(Reply::Peers(Vec::new())))),
-        1 => Just(Input::Answer(Request::CreateInvite { expires_in: 1, max_uses: None, addresses: None }, Ok(made("new")))),
+        1 => Just(Input::Answer(Request::CreateInvite { expires_in: 1, max_uses: None, addresses: None, subnet: None }, Ok(made("new")))),
         1 => Just(Input::Tick),
     ]
 }

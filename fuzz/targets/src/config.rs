@@ -10,7 +10,7 @@ use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 21] = [
+const VARIABLES: [&str; 23] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
@@ -32,6 +32,8 @@ const VARIABLES: [&str; 21] = [
     "I2PLAN_ROUTER_ADDRESS",
     "I2PLAN_ROUTER_BANDWIDTH",
     "I2PLAN_ROUTER_TRANSIT",
+    "I2PLAN_ACCEPT_SUBNETS",
+    "I2PLAN_ALLOW_OVERLAP",
 ];
 
 /// Runs the target.

@@ -223,7 +223,12 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
         ("peers", meshd::Request::Peers),
         (
             "create-invite",
-            meshd::Request::CreateInvite { expires_in: 3600, max_uses: Some(1), addresses: Some(16) },
+            meshd::Request::CreateInvite {
+                expires_in: 3600,
+                max_uses: Some(1),
+                addresses: Some(16),
+                subnet: Some("10.9.0.0/16".to_owned()),
+            },
         ),
         ("revoke-invite", meshd::Request::RevokeInvite { id: "a2".to_owned(), with_members: true }),
         ("grant", meshd::Request::Grant { node_id: testing::node(2).to_string(), addresses: 16 }),

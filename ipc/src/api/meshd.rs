@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::tund::Drops;
+use super::tund::{Drops, Overlap};
 use crate::hello::{Landlock, Role};
 use crate::secret::SecretText;
 use crate::version::Version;
@@ -26,6 +26,14 @@ pub enum Request {
     Peers,
     /// The public half of the node's keys.
     Keys,
+    /// Say whether this node could join a network: whether the configuration accepts its subnet, and the host uses none
+    /// of its addresses otherwise.
+    CheckNetwork {
+        /// The network's id.
+        network: String,
+        /// Its subnet.
+        subnet: String,
+    },
     /// Make an invite; the first one founds the network.
     CreateInvite {
         /// Seconds from now until it expires.
@@ -34,6 +42,9 @@ pub enum Request {
         max_uses: Option<u32>,
         /// Addresses for each of its users, a power of two; none for as many as is usual.
         addresses: Option<u32>,
+        /// The subnet of the network that it founds; none for the one that is configured, or else one of which the host
+        /// uses no address.
+        subnet: Option<String>,
     },
     /// The invites that this node has made and remembers.
     ListInvites,
@@ -126,6 +137,8 @@ pub enum Reply {
     Peers(Vec<Peer>),
     /// To [`Request::Keys`].
     Keys(Box<Keys>),
+    /// To [`Request::CheckNetwork`]: it could.
+    Acceptable,
     /// To [`Request::CreateInvite`].
     Invite(Invite),
     /// To [`Request::ListInvites`].
@@ -330,6 +343,11 @@ pub enum What {
     InterfaceUp {
         /// Its name.
         interface: String,
+    },
+    /// The host uses addresses of the tunnel interface otherwise, or has stopped to.
+    HostOverlap {
+        /// What overlaps; empty if nothing does any more.
+        overlaps: Vec<String>,
     },
     /// This node has published a new WireGuard key.
     KeyRotated {
@@ -639,6 +657,12 @@ pub struct Tunnel {
     pub public_key: Option<String>,
     /// Packets that were dropped and belong to no peer.
     pub drops: Option<Drops>,
+    /// What the host uses the interface's addresses for otherwise.
+    #[serde(default)]
+    pub overlaps: Vec<Overlap>,
+    /// The interface has no IPv6 address, because IPv6 is switched off on the host.
+    #[serde(default)]
+    pub without_ipv6: bool,
 }
 
 /// One of the node's daemons.
@@ -655,6 +679,9 @@ pub struct Daemon {
     pub landlock: Option<Landlock>,
     /// Why it does not answer, or what it cannot do.
     pub error: Option<String>,
+    /// What to do about that, where the daemon knows.
+    #[serde(default)]
+    pub hint: Option<String>,
 }
 
 /// Another member.
@@ -893,9 +920,10 @@ impl Api for MeshdApi {
             // The inviter has to be found and reached over I2P.
             Request::Join { .. } => Duration::from_secs(180),
             // Founding waits for the sessions, the interface does not.
-            Request::CreateInvite { .. } | Request::RotateKey | Request::RecoverKeys => {
-                Duration::from_secs(30)
-            }
+            Request::CreateInvite { .. }
+            | Request::CheckNetwork { .. }
+            | Request::RotateKey
+            | Request::RecoverKeys => Duration::from_secs(30),
             // keyd signs, and others are told, which takes no answer.
             Request::Revoke { .. }
             | Request::RevokeInvite { .. }

@@ -1,8 +1,10 @@
 //! What may be asked of `tund`. Only `meshd` may.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,13 @@ pub enum Request {
     Limits(Limits),
     /// These members have given a sign of life: those that do not answer are called again soon.
     Alive(Vec<NodeId>),
+    /// Say whether a network with this subnet and id can have an interface on this host: whether the host uses none of
+    /// its addresses otherwise. What the host uses is told of an overlap alone, so that `meshd` does not learn the host's
+    /// addresses.
+    CheckNetwork(Ipv4Subnet, Option<NetworkId>),
+    /// Find a subnet for a new network: this one, or the first of its [`Ipv4Subnet::alternatives`] of which the host uses
+    /// no address.
+    FindSubnet(Ipv4Subnet),
     /// Counters and states.
     Stats,
 }
@@ -49,8 +58,10 @@ pub enum Reply {
     /// To [`Request::Configure`].
     Configured(Configured),
     /// To [`Request::AttachSession`], [`Request::KeepControl`], [`Request::GiveUp`], [`Request::SetPeers`],
-    /// [`Request::Limits`] and [`Request::Alive`].
+    /// [`Request::Limits`], [`Request::Alive`] and [`Request::CheckNetwork`].
     Done,
+    /// To [`Request::FindSubnet`].
+    Subnet(Ipv4Subnet),
     /// To [`Request::TakeSessions`]. The descriptors of the sessions that there are come with the reply, in the
     /// order of [`Request::AttachSession`] and first those for data.
     Sessions {
@@ -141,6 +152,59 @@ pub struct Stats {
     pub peers: Vec<PeerStats>,
     /// What was dropped that belongs to no peer.
     pub drops: Drops,
+    /// What of the host overlaps the interface's prefixes; at most eight.
+    pub overlaps: Vec<Overlap>,
+    /// The interface has no IPv6 address, because IPv6 is switched off on the host.
+    pub without_ipv6: bool,
+}
+
+/// A prefix of a mesh that has addresses in common with a network of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Overlap {
+    /// The mesh's prefix.
+    pub prefix: String,
+    /// What the host uses the addresses for.
+    pub kind: HostUse,
+    /// The host's prefix.
+    pub host_prefix: String,
+    /// The host's interface; none where there is none, or it is not known.
+    pub interface: Option<String>,
+}
+
+/// What a host uses addresses for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum HostUse {
+    /// An address of an interface, with its prefix.
+    Address,
+    /// A gateway.
+    Gateway,
+    /// A name server (resolv.conf(5)).
+    Resolver,
+    /// The SAM bridge.
+    SamBridge,
+    /// The destination of a route.
+    Route,
+    /// The destination of a route that drops packets: blackhole, unreachable or prohibit.
+    NullRoute,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prefix, kind, host_prefix, interface } = self;
+        let interface = interface.as_deref().unwrap_or("an unknown interface");
+        write!(f, "{prefix} overlaps ")?;
+        match kind {
+            HostUse::Address => write!(f, "the address {host_prefix} of {interface}"),
+            HostUse::Gateway => write!(f, "the gateway {host_prefix} on {interface}"),
+            HostUse::Resolver => write!(f, "the name server {host_prefix}"),
+            HostUse::SamBridge => write!(f, "the SAM bridge {host_prefix}"),
+            HostUse::Route => write!(f, "the route to {host_prefix} through {interface}"),
+            HostUse::NullRoute => write!(f, "the route that drops packets to {host_prefix}"),
+        }
+    }
 }
 
 /// One peer's counters.

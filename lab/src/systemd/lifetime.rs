@@ -225,7 +225,7 @@ pub async fn join(systems: &Systems) -> Result<Vec<Check>, Failure> {
 /// If it does not get so far.
 pub async fn join_by(machine: &Machine, inviter: &Machine) -> Result<(), Failure> {
     let invite: Invite = inviter.ctl(&["invite", "create"], "").await?;
-    let _: serde_json::Value = machine.ctl(&["join"], &invite.invite).await?;
+    let _: serde_json::Value = machine.ctl(&["join", "--yes"], &invite.invite).await?;
     traffic::reach(machine, inviter.network().await?.ipv4).await
 }
 

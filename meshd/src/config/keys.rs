@@ -1,8 +1,10 @@
 //! The table of keys. Everything that is known of a key stands in its entry: parsing, the list of settings, the
 //! example file, suggestions and what may change at run time follow from it.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::Source;
@@ -141,12 +143,22 @@ keys! {
             _ => Err("a number of hops from 0 to 7 is expected".to_owned()),
         },
     }
-    /// The IPv4 subnet of a network that this node founds. Who joins a network takes over its subnet.
+    /// The IPv4 subnet of a network that this node founds. Who joins a network takes over its subnet. Where none is set
+    /// and the host uses addresses of the default, the founder takes another of 10.0.0.0/8, 172.16.0.0/12 or
+    /// 192.168.0.0/16.
     "mesh.tunnel_subnet", "I2PLAN_TUNNEL_SUBNET" => tunnel_subnet: Ipv4Subnet {
         default: |_| Ok(Ipv4Subnet::DEFAULT),
         example: "\"10.42.0.0/16\"",
         live: false,
         parse: |text| text.parse::<Ipv4Subnet>().map_err(|error| error.to_string()),
+    }
+    /// The subnets that a network may have which this node joins: any, or prefixes like 10.0.0.0/8 with commas between
+    /// them, within one of which its subnet must lie.
+    "mesh.accept_subnets", "I2PLAN_ACCEPT_SUBNETS" => accept_subnets: AcceptedSubnets {
+        default: |_| Ok(AcceptedSubnets::default()),
+        example: "\"any\"",
+        live: false,
+        parse: |text| text.parse(),
     }
     /// How often this node compares notes with another member and asks one whether it is there: seconds, or a number
     /// with s, m or h; 1 s to 1 h.
@@ -196,6 +208,14 @@ keys! {
             Ok(rate @ 200..=1_000_000) => Ok(rate),
             _ => Err("a number of bytes from 200 to 1000000 is expected".to_owned()),
         },
+    }
+    /// Whether the tunnel interface may have addresses that the host uses otherwise. It gets the host's packets for them
+    /// then, which members see. For services this is for /etc/i2plan/environment to say.
+    "tun.allow_overlap", "I2PLAN_ALLOW_OVERLAP" => allow_overlap: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
     }
     /// Whether JSON-RPC is served.
     "rpc.enabled", "I2PLAN_RPC_ENABLED" => rpc_enabled: bool {
@@ -282,6 +302,43 @@ keys! {
     }
 }
 
+/// The subnets that this node may join; none for any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AcceptedSubnets(Vec<Ipv4Subnet>);
+
+impl AcceptedSubnets {
+    /// Whether a network may have this subnet.
+    #[must_use]
+    pub fn accept(&self, subnet: Ipv4Subnet) -> bool {
+        self.0.is_empty() || self.0.iter().any(|accepted| accepted.range().covers(&subnet.range()))
+    }
+}
+
+impl FromStr for AcceptedSubnets {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "any" {
+            return Ok(Self::default());
+        }
+        let subnet = |text: &str| {
+            let text = text.trim();
+            text.parse::<Ipv4Subnet>().map_err(|error| format!("{text:?}: {error}; or any is expected"))
+        };
+        text.split(',').map(subnet).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for AcceptedSubnets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("any");
+        }
+        let subnets: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&subnets.join(", "))
+    }
+}
+
 /// A value as it would stand in the environment; none for one that is not set.
 trait Show {
     fn show(&self) -> Option<String>;
@@ -303,6 +360,7 @@ show! {
     PathBuf => |path| path.to_string_lossy().into_owned();
     SocketAddr => |address| address.to_string();
     Ipv4Subnet => |subnet| subnet.to_string();
+    AcceptedSubnets => |subnets| subnets.to_string();
     Duration => |duration| format!("{}s", duration.as_secs());
     Ipv4Addr => |address| address.to_string();
     u8 => |number| number.to_string();

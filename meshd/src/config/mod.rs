@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use i2plan_ipc::api::meshd::Source;
 use i2plan_ipc::daemon::trusted::{self, Untrusted};
+use i2plan_proto::address::Ipv4Subnet;
 use thiserror::Error;
 
 mod file;
@@ -237,6 +238,13 @@ impl Config {
         known.map_or(Source::Default, |(_, source)| source.clone())
     }
 
+    /// The subnet of networks that this node founds, if somebody has set it.
+    #[must_use]
+    pub fn configured_subnet(&self) -> Option<Ipv4Subnet> {
+        let is_set = self.sources.iter().any(|(name, _)| *name == "mesh.tunnel_subnet");
+        is_set.then_some(self.tunnel_subnet)
+    }
+
     fn set_source(&mut self, key: &Key, source: Source) {
         self.sources.retain(|(name, _)| *name != key.name);
         if source != Source::Default {
@@ -363,6 +371,8 @@ mod tests {
         assert_eq!(config.shutdown_timeout, Duration::from_secs(5));
         assert_eq!(config.drain_timeout, Duration::from_secs(10));
         assert_eq!(config.control_rate, 2000);
+        assert!(config.accept_subnets.accept("192.168.1.0/29".parse().unwrap()));
+        assert_eq!((config.configured_subnet(), config.allow_overlap), (None, false));
         assert!(config.rpc_enabled);
         assert_eq!(config.rpc_socket, Path::new("rpc.sock"));
         assert_eq!(config.rpc_tcp_address, None);
@@ -459,6 +469,8 @@ mod tests {
             "mesh.drain_timeout = -1",
             "mesh.control_rate = 100",
             "mesh.max_peers = 0",
+            "mesh.accept_subnets = \"\"",
+            "tun.allow_overlap = 1",
             "rpc.socket = \"a/b\"",
             "rpc.enabled = \"yes\"",
             "rpc.tcp_address = \"0.0.0.0:7650\"",
@@ -470,6 +482,20 @@ mod tests {
             assert!(message.starts_with(&format!("c.toml:2: {key}: ")), "{message}");
             assert!(message.contains("expected"), "{message}");
         }
+    }
+
+    #[test]
+    fn subnets_that_are_accepted_are_a_list() {
+        let accepted = |list: &str| read(&format!("mesh.accept_subnets = {list:?}")).unwrap().accept_subnets;
+        let accepts = |list: &str, subnet: &str| accepted(list).accept(subnet.parse().unwrap());
+        for list in ["10.42.0.0/16", "192.168.0.0/16,10.0.0.0/8", " any"] {
+            assert!(accepts(list, "10.42.0.0/16") && accepts(list, "10.42.8.0/24"), "{list}");
+        }
+        assert!(!accepts("10.42.0.0/16", "10.0.0.0/8") && !accepts("10.42.0.0/16", "192.168.1.0/29"));
+        assert_eq!(accepted("10.0.0.0/8,192.168.0.0/16").to_string(), "10.0.0.0/8, 192.168.0.0/16");
+        assert!(message("mesh.accept_subnets = \"10.0.0.0/8, \"").contains("mesh.accept_subnets: \"\": "));
+        let configured = read("mesh.tunnel_subnet = \"10.42.0.0/16\"").unwrap().configured_subnet();
+        assert_eq!(configured, Some(Ipv4Subnet::DEFAULT));
     }
 
     #[test]

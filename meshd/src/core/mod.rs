@@ -754,6 +754,17 @@ impl Mesh {
         }
     }
 
+    /// The subnet of the network, if this node is in one.
+    #[must_use]
+    pub fn subnet(&self) -> Option<Ipv4Subnet> {
+        self.membership.as_ref().map(|membership| membership.charter.value.subnet)
+    }
+
+    /// A network that is founded from now on gets this subnet.
+    pub fn prefer_subnet(&mut self, subnet: Ipv4Subnet) {
+        self.settings.subnet = subnet;
+    }
+
     /// A user wants an invite. The first one founds the network.
     pub fn create_invite(
         &mut self,

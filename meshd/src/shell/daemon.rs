@@ -31,6 +31,7 @@ use tracing::{debug, error, info, warn};
 use super::containment::DatagramContainment;
 use super::deafness::{Deafness, Signs};
 use super::health;
+use super::host::{self, Checked};
 use super::observer::{self, Observer};
 use super::row::Row;
 use super::service::{Command, Control};
@@ -57,11 +58,11 @@ const HEARD_LATELY: Duration = Duration::from_secs(60);
 /// How often `keyd` is asked whether it is there.
 const KEYD_POLL: Duration = Duration::from_secs(2);
 
-/// Attempts at a question to `keyd` while it cannot be reached, as it is for a moment when it restarts.
-const KEYD_ATTEMPTS: u32 = 10;
+/// Attempts at a question to a daemon while it cannot be reached, as it is for a moment when it restarts.
+pub(super) const DAEMON_ATTEMPTS: u32 = 10;
 
-/// Wait before a question to `keyd` is asked again.
-const KEYD_RETRY: Duration = Duration::from_millis(500);
+/// Wait before a question to a daemon is asked again.
+pub(super) const DAEMON_RETRY: Duration = Duration::from_millis(500);
 
 /// How often peers are looked at anew, because their certificates may have run out.
 const PEERS_EVERY: Duration = Duration::from_secs(60);
@@ -194,6 +195,9 @@ struct Daemon {
     keyd_report: watch::Receiver<KeydReport>,
     identity: mpsc::Receiver<keyd::Identity>,
     commands: mpsc::Receiver<Command>,
+    tund: Arc<Link<TundApi>>,
+    checked: mpsc::Receiver<Checked>,
+    checked_sender: mpsc::Sender<Checked>,
     waiting: HashMap<CommandId, oneshot::Sender<Result<meshd::Reply, ApiError>>>,
     next_command: CommandId,
     updates: mpsc::Receiver<Update>,
@@ -253,7 +257,9 @@ impl Daemon {
         tokio::spawn(sessions::keep(context.clone(), data, None, adopted_data, Arc::clone(&renew_data)));
         let (awake, awakened) = mpsc::channel(4);
         let told = tunnel::Told { desired, awakened };
-        tokio::spawn(tunnel::keep(Link::<TundApi>::new(options.tund, Role::Meshd), told, report, adopt));
+        let tund = Arc::new(Link::new(options.tund, Role::Meshd));
+        tokio::spawn(tunnel::keep(Arc::clone(&tund), told, report, adopt));
+        let (checked_sender, checked) = mpsc::channel(4);
 
         let now = Instant::now();
         let down = || SessionStatus { state: SessionState::Down, error: None };
@@ -270,6 +276,9 @@ impl Daemon {
             keyd_report,
             identity,
             commands,
+            tund,
+            checked,
+            checked_sender,
             waiting: HashMap::new(),
             next_command: 0,
             updates,
@@ -337,6 +346,7 @@ impl Daemon {
                     self.observer.on_keyd(state).into_iter().for_each(|what| self.row.push(what));
                 }
                 Some(command) = self.commands.recv(), if stop_by.is_none() => self.on_command(command),
+                Some(checked) = self.checked.recv(), if stop_by.is_none() => self.on_checked(checked),
                 Some(()) = hangup.recv() => {
                     supervisor.reloading();
                     // What came of it stands in the log.
@@ -600,7 +610,6 @@ impl Daemon {
     }
 
     fn on_command(&mut self, command: Command) {
-        let now = self.now();
         let (request, answer) = match command {
             Command::Request(request, answer) => (request, answer),
             Command::Traffic(answer) => {
@@ -633,6 +642,45 @@ impl Daemon {
             }
             _ => {}
         }
+        let member_of = self.mesh.as_ref().and_then(Mesh::subnet);
+        match host::question(&request, self.config.current(), member_of) {
+            Ok(None) => self.have_mesh_do(request, answer),
+            Ok(Some(question)) => {
+                let (tund, checked) = (Arc::clone(&self.tund), self.checked_sender.clone());
+                tokio::spawn(host::ask(tund, question, request, answer, checked));
+            }
+            Err(error) => {
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+
+    /// The host has room for the network that a request is about, or has not.
+    fn on_checked(&mut self, checked: Checked) {
+        let Checked { request, answer, subnet } = checked;
+        match (subnet, &request) {
+            (Err(error), _) => {
+                let _ = answer.send(Err(error));
+            }
+            (Ok(_), meshd::Request::CheckNetwork { .. }) => {
+                let _ = answer.send(Ok(meshd::Reply::Acceptable));
+            }
+            (Ok(subnet), _) => {
+                if let (Some(mesh), meshd::Request::CreateInvite { .. }) = (&mut self.mesh, &request) {
+                    mesh.prefer_subnet(subnet);
+                }
+                self.have_mesh_do(request, answer);
+            }
+        }
+    }
+
+    /// Carries out a request that is about the mesh.
+    fn have_mesh_do(
+        &mut self,
+        request: meshd::Request,
+        answer: oneshot::Sender<Result<meshd::Reply, ApiError>>,
+    ) {
+        let now = self.now();
         let Some(mesh) = &mut self.mesh else {
             let error =
                 ApiError::unavailable("keyd is not reachable, so this node does not know its own identity")
@@ -655,7 +703,8 @@ impl Daemon {
         self.next_command += 1;
         self.waiting.insert(id, answer);
         match request {
-            meshd::Request::CreateInvite { expires_in, max_uses, addresses } => {
+            // Its subnet has been seen to.
+            meshd::Request::CreateInvite { expires_in, max_uses, addresses, subnet: _ } => {
                 mesh.create_invite(id, expires_in, max_uses, addresses, now);
             }
             meshd::Request::RotateKey => mesh.rotate_key(id, now),
@@ -673,6 +722,7 @@ impl Daemon {
             meshd::Request::Leave => mesh.leave(id),
             // Answered above, or where they are received.
             meshd::Request::Events { .. }
+            | meshd::Request::CheckNetwork { .. }
             | meshd::Request::Status
             | meshd::Request::Peers
             | meshd::Request::Config
@@ -803,6 +853,7 @@ impl Daemon {
             tunnel_error =
                 Some("tund uses another WireGuard key than this node has published; restart it".to_owned());
         }
+        let tunnel_hint = tunnel.hint.clone().filter(|_| tunnel_error == tunnel.error);
         let keyd = self.keyd_report.borrow();
         let daemon = |role: Role, hello: Option<&HelloReply>, error: Option<String>| meshd::Daemon {
             name: role.to_string(),
@@ -810,6 +861,7 @@ impl Daemon {
             version: hello.map(|hello| hello.version.clone()),
             landlock: hello.map(|hello| hello.landlock),
             error,
+            hint: None,
         };
         meshd::Status {
             name: self.config.current().name.to_string(),
@@ -836,6 +888,8 @@ impl Daemon {
                     .as_ref()
                     .map(|configured| data_encoding::BASE64.encode(&configured.public_key)),
                 drops: tunnel.stats.as_ref().map(|stats| stats.drops),
+                overlaps: tunnel.stats.as_ref().map(|stats| stats.overlaps.clone()).unwrap_or_default(),
+                without_ipv6: tunnel.stats.as_ref().is_some_and(|stats| stats.without_ipv6),
             },
             daemons: vec![
                 daemon(Role::Keyd, keyd.daemon.as_ref().ok(), keyd.daemon.as_ref().err().cloned()),
@@ -847,6 +901,7 @@ impl Daemon {
                     // Without keyd nobody knows.
                     error: (keyd.daemon.is_ok() && keyd.connector.is_none())
                         .then(|| "it is not connected to keyd".to_owned()),
+                    hint: None,
                 },
                 meshd::Daemon {
                     name: Role::Meshd.to_string(),
@@ -854,8 +909,12 @@ impl Daemon {
                     version: Some(Version::current()),
                     landlock: Some(Landlock::of_this_process()),
                     error: self.unsaved.as_ref().map(|error| format!("cannot save the state: {error}")),
+                    hint: None,
                 },
-                daemon(Role::Tund, tunnel.daemon.as_ref(), tunnel_error),
+                meshd::Daemon {
+                    hint: tunnel_hint,
+                    ..daemon(Role::Tund, tunnel.daemon.as_ref(), tunnel_error)
+                },
             ],
         }
     }
@@ -939,11 +998,11 @@ async fn ask(
         match keyd.call(request.clone()).await {
             Ok(reply) => break Ok(reply),
             Err(ClientError::Api(error)) => break Err(error),
-            Err(error) if attempt >= KEYD_ATTEMPTS => break Err(error.into_api()),
+            Err(error) if attempt >= DAEMON_ATTEMPTS => break Err(error.into_api()),
             Err(error) => {
                 debug!(%error, "keyd is not there; asking again");
                 attempt += 1;
-                sleep(KEYD_RETRY).await;
+                sleep(DAEMON_RETRY).await;
             }
         }
     };
@@ -974,7 +1033,7 @@ async fn watch_keyd(
             warn!(%error, "keyd is not there");
         }
         let _ = report.send_replace(KeydReport { daemon: Err(error), connector: None });
-        sleep(KEYD_RETRY).await;
+        sleep(DAEMON_RETRY).await;
     }
 }
 

@@ -47,6 +47,7 @@ mod tests {
             version: None,
             landlock: None,
             error: None,
+            hint: None,
         };
         Status {
             name: "a".to_owned(),
@@ -73,7 +74,14 @@ mod tests {
                 substitute: None,
                 data: session(SessionState::Up, None),
             },
-            tunnel: Tunnel { interface: None, mtu: 1280, public_key: None, drops: None },
+            tunnel: Tunnel {
+                interface: None,
+                mtu: 1280,
+                public_key: None,
+                drops: None,
+                overlaps: Vec::new(),
+                without_ipv6: false,
+            },
             daemons: [Role::Keyd, Role::Meshd, Role::Tund].map(daemon).into(),
             keys: Vec::new(),
         }

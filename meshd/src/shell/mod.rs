@@ -4,6 +4,7 @@ mod containment;
 pub mod daemon;
 mod deafness;
 mod health;
+mod host;
 mod observer;
 pub mod row;
 mod service;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use i2plan_ipc::api::meshd::{JoinStep, What};
-use i2plan_ipc::api::tund::{Interface, Stats};
+use i2plan_ipc::api::tund::{Interface, Overlap, Stats};
 use i2plan_ipc::hello::Role;
 use i2plan_proto::identity::NodeId;
 
@@ -25,6 +25,7 @@ pub(super) struct Observer {
     keyd: Option<bool>,
     tund: Option<bool>,
     interface: Option<Interface>,
+    overlaps: Vec<Overlap>,
     up: BTreeSet<NodeId>,
     /// How far this node is on its way into a network, from its admission on.
     entering: Option<JoinStep>,
@@ -70,6 +71,12 @@ impl Observer {
             self.entering = Some(JoinStep::Addressed);
             events.push(What::JoinProgress { step: JoinStep::Addressed });
         }
+        // Of a tund that is away nothing is known.
+        if let Some(stats) = report.stats.as_ref().filter(|stats| stats.overlaps != self.overlaps) {
+            self.overlaps.clone_from(&stats.overlaps);
+            let overlaps = stats.overlaps.iter().map(ToString::to_string).collect();
+            events.push(What::HostOverlap { overlaps });
+        }
         let up: BTreeSet<NodeId> = sessions(report.stats.as_ref()).collect();
         let before = std::mem::replace(&mut self.up, up);
         for node in self.up.difference(&before) {
@@ -101,7 +108,7 @@ fn changed(before: &mut Option<bool>, daemon: Role, state: Result<(), &str>) -> 
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::api::tund::{Configured, Drops, PeerStats};
+    use i2plan_ipc::api::tund::{Configured, Drops, HostUse, PeerStats};
     use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
     use i2plan_ipc::version::Version;
     use i2plan_proto::identity::NetworkId;
@@ -155,8 +162,11 @@ mod tests {
                 session: None,
                 peers: handshakes.iter().map(peer).collect(),
                 drops: Drops::default(),
+                overlaps: Vec::new(),
+                without_ipv6: false,
             }),
             error: None,
+            hint: None,
         }
     }
 
@@ -178,6 +188,7 @@ mod tests {
             What::DaemonUp { daemon } => format!("{daemon} up"),
             What::DaemonDown { daemon, error } => format!("{daemon} down: {error}"),
             What::InterfaceUp { interface } => interface.clone(),
+            What::HostOverlap { overlaps } => format!("overlaps: {}", overlaps.join("; ")),
             What::JoinProgress { step } => format!("{step:?}"),
             _ => panic!("{what:?}"),
         }
@@ -204,6 +215,28 @@ mod tests {
         assert_eq!(keyd(&mut run, Ok(())), None);
         assert_eq!(keyd(&mut run, Err("gone")).as_deref(), Some("keyd down: gone"));
         assert_eq!(keyd(&mut run, Err("still gone")), None);
+    }
+
+    #[test]
+    fn an_overlap_is_told_when_it_comes_and_when_it_ends() {
+        let mut run = Run(Observer::default());
+        let overlapping = |overlaps| {
+            let mut report = report(Some(1), &[]);
+            report.stats.as_mut().unwrap().overlaps = overlaps;
+            report
+        };
+        let overlap = Overlap {
+            prefix: "10.42.0.0/16".to_owned(),
+            kind: HostUse::Route,
+            host_prefix: "10.0.0.0/8".to_owned(),
+            interface: Some("vpn".to_owned()),
+        };
+        run.on(&overlapping(Vec::new()));
+        let told = ["overlaps: 10.42.0.0/16 overlaps the route to 10.0.0.0/8 through vpn"];
+        assert_eq!(run.on(&overlapping(vec![overlap.clone()])), told);
+        assert_eq!(run.on(&overlapping(vec![overlap])), [""; 0]);
+        assert_eq!(run.on(&away()), ["tund down: gone"]);
+        assert_eq!(run.on(&overlapping(Vec::new())), ["tund up", "tun7", "overlaps: "]);
     }
 
     #[test]

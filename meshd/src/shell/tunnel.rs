@@ -48,6 +48,8 @@ pub(super) struct Report {
     pub(super) interface: Option<Interface>,
     pub(super) stats: Option<Stats>,
     pub(super) error: Option<String>,
+    /// What to do about it.
+    pub(super) hint: Option<String>,
 }
 
 /// What `tund` is to be told.
@@ -64,7 +66,12 @@ pub(super) struct Adopt {
 }
 
 /// Keeps `tund` as it is told.
-pub(super) async fn keep(link: Link<TundApi>, mut told: Told, report: watch::Sender<Report>, adopt: Adopt) {
+pub(super) async fn keep(
+    link: Arc<Link<TundApi>>,
+    mut told: Told,
+    report: watch::Sender<Report>,
+    adopt: Adopt,
+) {
     let mut adopt = Some(adopt);
     let started = Instant::now();
     loop {
@@ -131,6 +138,7 @@ async fn serve(
                 warn!(%error, "tund cannot do what it should");
             }
             report.error = error.as_ref().map(|error| error.message.clone());
+            report.hint = error.as_ref().and_then(|error| error.hint.clone());
             report.stats = stats;
         });
         let awakened = tokio::select! {

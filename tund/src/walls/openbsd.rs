@@ -10,13 +10,13 @@ use i2plan_ipc::daemon::sandbox::{SandboxError, pledge};
 
 /// Before meshd is answered.
 ///
-/// `rpath wpath` are for tun(4), `proc exec` for ifconfig(8) and route(8), `id` is to become root for that time
+/// `route` is to look at the host's addresses, `rpath wpath` are for tun(4), `proc exec` for ifconfig(8) and route(8), `id` is to become root for that time
 /// and to give root up afterwards.
 ///
 /// # Errors
 /// [`SandboxError`]; tund must not go on then.
 pub fn before_the_interface() -> Result<(), SandboxError> {
-    pledge("stdio rpath wpath unix sendfd recvfd proc exec id")
+    pledge("stdio route rpath wpath unix sendfd recvfd proc exec id")
 }
 
 /// Once the interface is up.
@@ -24,5 +24,5 @@ pub fn before_the_interface() -> Result<(), SandboxError> {
 /// # Errors
 /// [`SandboxError`]; tund must not go on then.
 pub fn before_packets() -> Result<(), SandboxError> {
-    pledge("stdio unix sendfd recvfd")
+    pledge("stdio route unix sendfd recvfd")
 }

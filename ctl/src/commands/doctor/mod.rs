@@ -21,8 +21,8 @@ use self::walls::Walls;
 use super::peers::is_up;
 use super::rpc::with_gateway;
 use super::status::{
-    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_interface, of_the_keys, of_the_membership,
-    of_the_sessions,
+    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_host, of_the_interface, of_the_keys,
+    of_the_membership, of_the_sessions,
 };
 use crate::args::Doctor;
 use crate::daemon::{self, socket_path};
@@ -120,6 +120,13 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
                     .map(|found| Finding::note("members", found.message, found.hint)),
             );
             findings.extend(of_the_founder(status, peers));
+            if status.tunnel.without_ipv6 {
+                findings.push(Finding::note(
+                    "tun",
+                    "IPv6 is switched off on this host: members are reached by IPv4 alone",
+                    "if it is to be used, set net.ipv6.conf.all.disable_ipv6 to 0 and restart i2plan-tund",
+                ));
+            }
             of_the_clocks = clock::compare(peers);
             let (found, of_the_walls) = walls::look(status, bridge.own_router());
             walls = found;
@@ -214,6 +221,7 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     warnings.extend(of_the_keys(status));
     warnings.extend(of_the_addresses(status));
     warnings.extend(of_the_interface(status));
+    warnings.extend(of_the_host(status));
     findings.extend(warnings.into_iter().map(|found| Finding::problem("node", found.message, found.hint)));
     if findings[0].level == Level::Problem {
         // What the node believes of its sessions is nothing then.
@@ -377,6 +385,8 @@ mod tests {
                 mtu: 1280,
                 public_key: None,
                 drops: None,
+                overlaps: Vec::new(),
+                without_ipv6: false,
             },
             daemons: Vec::new(),
             keys: Vec::new(),

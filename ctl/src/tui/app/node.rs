@@ -141,6 +141,7 @@ impl Subject {
             | What::DaemonUp { .. }
             | What::DaemonDown { .. }
             | What::InterfaceUp { .. }
+            | What::HostOverlap { .. }
             | What::KeyRotated { .. }
             | What::ForeignNumber { .. }
             | What::ConfigChanged { .. } => &[Self::Status],
