@@ -125,7 +125,7 @@ keys! {
         parse: directory,
     }
     /// The router's SAM bridge: an IP address and a TCP port. A name is not taken: keyd has no network to look it up,
-    /// and says private keys to this address only.
+    /// and hands private keys to this address only.
     "i2p.sam_address", "I2PLAN_SAM_ADDRESS" => sam_address: SocketAddr {
         default: |_| Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7656)),
         example: "\"127.0.0.1:7656\"",

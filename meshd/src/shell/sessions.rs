@@ -323,6 +323,7 @@ mod tests {
         let (socket, bridge) = (bound().await, bound().await);
         let (here, there) = (socket.local_addr().unwrap(), bridge.local_addr().unwrap());
         socket.connect(there).await.unwrap();
+        socket.writable().await.unwrap();
         drop(bridge);
         send(&socket, b"lost").unwrap();
         let bridge = UdpSocket::bind(there).await.unwrap();
