@@ -1066,3 +1066,88 @@ fn members_keep_what_is_theirs() {
     }
     println!("{cases} histories with {steps} steps");
 }
+
+/// Three members, of which each has invited the next.
+fn row_of_three() -> World {
+    let mut world = World::new(7);
+    world.nodes.truncate(3);
+    world.nodes.iter_mut().for_each(|node| node.honest = true);
+    for (joiner, addresses) in [(1, 64), (2, 1)] {
+        let made = world
+            .command(joiner - 1, |mesh, now| mesh.create_invite(1, 24 * 3600, Some(1), Some(addresses), now));
+        let Some(Ok(meshd::Reply::Invite(invite))) = made else { panic!("no invite: {made:?}") };
+        let now = world.clock(joiner);
+        world.nodes[joiner].answer = None;
+        world.nodes[joiner].mesh.join(1, invite.invite.expose(), now);
+        world.settle(joiner);
+        world.run(HEARTBEAT * 4);
+        assert!(world.nodes[joiner].mesh.network().is_some());
+    }
+    world.run(HEARTBEAT * 4);
+    world
+}
+
+/// All know each other by records and keys that hold, and keyd leases each its key.
+fn agree(world: &World) -> Result<(), String> {
+    for here in 0..world.nodes.len() {
+        let (node, now) = (&world.nodes[here], world.clock(here));
+        let unix = now.unix.as_secs();
+        let peers: HashSet<NodeId> = node.mesh.peers(now).into_iter().map(|peer| peer.node).collect();
+        for there in (0..world.nodes.len()).filter(|there| *there != here) {
+            if !peers.contains(&world.id(there)) {
+                return Err(format!("{there} is no peer of {here}"));
+            }
+            let own = world.nodes[there].mesh.published_key();
+            let known = node.mesh.record_of(&world.id(there)).map(|record| &record.value.wireguard.value);
+            if known.map(WireGuardCertificate::public_key) != own {
+                return Err(format!("{here} knows another key of {there}"));
+            }
+        }
+        let (network, epoch) = (node.mesh.network().unwrap(), node.mesh.epoch().unwrap());
+        node.signer.lease_wireguard(&network, epoch, unix).map_err(|error| format!("{here}: {error}"))?;
+        let problems = node.mesh.keys_problems(now);
+        if !problems.is_empty() {
+            return Err(format!("{here}: {problems:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The clock of one of three is wrong for a while, its key is rotated meanwhile or not, and then the clock is right: at
+/// once, when the node has started again, or when all have.
+#[test]
+fn a_clock_that_was_wrong_does_no_lasting_harm() {
+    const HOUR: i64 = 3600;
+    let wrong = [2 * HOUR, -2 * HOUR, 72 * HOUR, -72 * HOUR, 8760 * HOUR, -8760 * HOUR, -1_800_000_000];
+    for (node, offset) in (0..3).flat_map(|node| wrong.map(|offset| (node, offset))) {
+        for (rotates, starts) in [(false, 0), (false, 1), (true, 0), (true, 1), (true, 3)] {
+            let mut world = row_of_three();
+            agree(&world).unwrap();
+            world.nodes[node].offset = offset;
+            if starts > 0 {
+                world.start(node);
+            }
+            world.run(HEARTBEAT * 4);
+            if rotates {
+                let now = world.clock(node);
+                world.nodes[node].mesh.rotate_key(1, now);
+                world.settle(node);
+                world.run(HEARTBEAT * 4);
+            }
+            world.nodes[node].offset = 0;
+            let start = if starts == 3 { 0..3 } else { node..node + starts };
+            start.for_each(|index| world.start(index));
+            let mut last = Ok(());
+            let heals = (0..ROUNDS).any(|_| {
+                world.run(HEARTBEAT);
+                last = agree(&world);
+                last.is_ok()
+            });
+            assert!(
+                heals,
+                "node {node}, {offset} s, rotates {rotates}, {starts} start: {last:?}\n{}",
+                world.describe()
+            );
+        }
+    }
+}
