@@ -31,6 +31,9 @@ const INTERNET_ADDRESSES: u8 = 8;
 /// then give it up; after that it is asked for again.
 const READY_DEADLINE: Duration = Duration::from_secs(150);
 
+/// How long a daemon may take to be known after its start.
+const DAEMON_DEADLINE: Duration = Duration::from_secs(20);
+
 /// A private I2P network and nodes on it.
 #[derive(Debug)]
 pub struct Lab {
@@ -680,14 +683,20 @@ impl Node {
         Ok(self.network().await?.ipv4.into())
     }
 
-    /// Process id of a daemon.
+    /// Process id of a daemon, once the node knows it.
     ///
     /// # Errors
     /// If it does not run.
     pub async fn daemon_pid(&self, name: &str) -> Result<u32, Failure> {
-        let status = self.status().await?;
-        let pid = status.daemons.iter().find(|daemon| daemon.name == name).and_then(|daemon| daemon.pid);
-        pid.ok_or_else(|| self.failure(&format!("{name} does not run")))
+        let pid = async |node: &Self| {
+            let status = node.status().await?;
+            Ok::<_, Failure>(
+                status.daemons.iter().find(|daemon| daemon.name == name).and_then(|daemon| daemon.pid),
+            )
+        };
+        self.until(&format!("{name} runs"), DAEMON_DEADLINE, async |node| Ok(pid(node).await?.is_some()))
+            .await?;
+        pid(self).await?.ok_or_else(|| self.failure(&format!("{name} does not run")))
     }
 
     /// The index that the kernel has given the node's interface.

@@ -455,7 +455,10 @@ impl World {
         let known: Vec<NodeId> = self.nodes.iter().map(|node| node.keys.node()).collect();
         let Some(target) = known.choose(&mut self.rng).copied() else { return };
         let text = target.to_string();
-        let chain = self.nodes[revoker].mesh.record_of(&target).map(|record| record.value.chain.clone());
+        let known = self.nodes[revoker].mesh.record_of(&target).map(|record| record.value.chain.clone());
+        // Of one whose clock is wrong there may be no record; its inviter can revoke it all the same.
+        let own = || self.nodes.iter().find(|node| node.keys.node() == target)?.member.clone();
+        let chain = known.or_else(own);
         if let Some(Ok(meshd::Reply::Revoked(_))) =
             self.command(revoker, |mesh, now| mesh.revoke(1, &text, now))
             && let Some(revoked) = chain
