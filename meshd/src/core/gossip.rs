@@ -24,7 +24,9 @@ use super::endings::Ending;
 use super::members::{ACCUSERS, EndingMerge, Member, Merge, RecordMerge};
 use super::rumors::{Asker, FANOUT, Topic};
 use super::verified::VerifiedRecord;
-use super::{Action, CLOCK_TOLERANCE, FORGET_AFTER, Mesh, Now, Pending, SAVE_RECORDS_AFTER};
+use super::{
+    Action, CLOCK_TOLERANCE, FORGET_AFTER, Mesh, Now, Pending, SAVE_PULSES_AFTER, SAVE_RECORDS_AFTER,
+};
 
 /// How many members hear of the own record at once.
 const ANNOUNCED: usize = 3;
@@ -68,7 +70,7 @@ const CAUGHT_UP_AFTER: Duration = Duration::from_secs(10);
 
 /// A node that was started again leaves because its membership has ended after this at the earliest, if no member has
 /// told it of a newer one until then.
-const LEAVE_AFTER: Duration = Duration::from_secs(15);
+const LEAVE_AFTER: Duration = Duration::from_secs(45);
 
 /// A node that no member answers for so long after its start goes on with what it knows.
 const ALONE_AFTER: Duration = Duration::from_secs(120);
@@ -588,7 +590,7 @@ impl Mesh {
                 self.note_fallen(&fallen, &chain);
                 self.heard(&from.hash(), now);
                 self.note_awake(node);
-                self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
+                self.save_by(now.monotonic + SAVE_RECORDS_AFTER);
                 self.peers_version += 1;
             }
         }
@@ -621,7 +623,7 @@ impl Mesh {
             if life == Life::Present {
                 self.note_awake(node);
             }
-            self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
+            self.save_by(now.monotonic + SAVE_PULSES_AFTER);
             let share = self.members.get(&node).map(|member| self.members.share_of(member));
             if share.is_some_and(|share| self.rumors.is_passed_on(share, now.monotonic)) {
                 self.rumors.add(Topic::Pulse(node), now.monotonic);
@@ -734,7 +736,7 @@ impl Mesh {
                 self.end_delegations(now);
                 self.note_if_delegated(&ending);
                 // Others can tell it again.
-                self.save_records_at.get_or_insert(now.monotonic + SAVE_RECORDS_AFTER);
+                self.save_by(now.monotonic + SAVE_RECORDS_AFTER);
                 self.peers_version += 1;
             }
         }

@@ -91,6 +91,9 @@ const KEYD_RETRY: Duration = Duration::from_secs(5);
 /// How long other members' records may be newer in memory than on disk. They can be had again by gossip.
 const SAVE_RECORDS_AFTER: Duration = Duration::from_secs(5);
 
+/// How long only their last words may be. With each the whole state is written.
+const SAVE_PULSES_AFTER: Duration = Duration::from_secs(10 * 60);
+
 /// How often it is looked for what has expired.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
@@ -111,6 +114,9 @@ const CONFLICT_LASTS: Duration = Duration::from_secs(3600);
 
 /// Addresses delegated twice of which this node remembers that at most.
 const MAX_CONFLICTS: usize = 16;
+
+/// How many of them one issuer may have delegated.
+const MAX_CONFLICTS_OF_ISSUER: usize = 2;
 
 /// Most uses that a limited invite may have: each user is remembered.
 const MAX_USES: u32 = 1000;
@@ -1088,6 +1094,11 @@ impl Mesh {
         }
     }
 
+    /// What others have said is on disk at this time at the latest, on the monotonic clock.
+    fn save_by(&mut self, at: Duration) {
+        self.save_records_at = Some(self.save_records_at.map_or(at, |before| before.min(at)));
+    }
+
     /// Addresses were seen to be delegated twice.
     fn note_conflict(&mut self, chain: &Chain, range: AddressRange, issuer: NodeId, now: Now) {
         let seen_at = now.monotonic;
@@ -1095,6 +1106,11 @@ impl Mesh {
         match known {
             Some(known) => known.seen_at = seen_at,
             None => {
+                let of_issuer = self.conflicts.iter().filter(|known| known.issuer == issuer).count();
+                // One that goes on delegating its addresses twice is told of no more.
+                if of_issuer >= MAX_CONFLICTS_OF_ISSUER {
+                    return;
+                }
                 let issuer_name = self.name_of(&issuer).unwrap_or_else(|| issuer.short());
                 warn!(
                     node = %chain.subject().short(),

@@ -931,6 +931,45 @@ fn a_node_that_joins_with_a_wrong_clock_is_known_once_the_clock_is_right() {
 }
 
 #[test]
+fn who_delegates_addresses_twice_all_the_time_hides_nobody_else_who_does() {
+    let mut world = World::new(1);
+    world.invite(0, None).unwrap();
+    let now = world.now();
+    let mesh = &mut world.nodes[0].mesh;
+    let chain = mesh.membership.as_ref().unwrap().chain.clone();
+    let range = |number: u8| AddressRange::new([10, 42, 7, number].into(), 32).unwrap();
+    mesh.note_conflict(&chain, range(0), NodeId([1; 32]), now);
+    for number in 1..100 {
+        mesh.note_conflict(&chain, range(number), NodeId([2; 32]), now);
+    }
+    let issuers: Vec<NodeId> = mesh.conflicts.iter().map(|conflict| conflict.issuer).collect();
+    assert_eq!(issuers, [NodeId([1; 32]), NodeId([2; 32]), NodeId([2; 32])]);
+}
+
+/// With each save the whole state is written: what a member may say every few seconds must not lead to that.
+#[test]
+fn words_of_others_on_their_lives_are_saved_rarely_and_records_soon() {
+    let mut world = World::new(3);
+    let code = world.invite(0, None).unwrap();
+    world.join(1, code.expose()).unwrap();
+    world.run(30);
+    let disk = world.nodes[0].disk.clone();
+    for _ in 0..20 {
+        world.nodes[1].mesh.sign_pulse(Life::Present, Farewell::No);
+        world.settle(1);
+        world.run(10);
+    }
+    let word = world.nodes[0].mesh.word_of(&world.nodes[1].identity.node);
+    assert_eq!(word, world.nodes[1].mesh.own_word());
+    assert_eq!(world.nodes[0].disk, disk);
+    world.join(2, code.expose()).unwrap();
+    world.run(10);
+    let me = world.nodes[0].identity.node;
+    let state = State::from_bytes(&world.nodes[0].disk, &me).unwrap();
+    assert_eq!(state.members.len(), 2);
+}
+
+#[test]
 fn without_a_data_session_nothing_is_published() {
     let mut world = World::new(2);
     world.nodes[0].mesh.data = None;
