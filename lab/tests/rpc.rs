@@ -244,6 +244,8 @@ fn every_method_answers_over_both_ways() {
         // Once a minute: a new node's first key may be younger.
         let fresh = key["result"]["wireguard"]["epoch"].is_u64() || key["error"]["code"] == -32_003;
         assert!(fresh, "{key}");
+        // Nothing was lost.
+        assert_eq!(refused(one, "key.recover", json!({})).await?, -32_003);
         let settings = done(one, "config.list", json!({})).await?;
         assert!(settings["settings"].as_array().unwrap().len() > 8, "{settings}");
         let name = done(one, "config.get", json!(["node.name"])).await?;
@@ -266,7 +268,7 @@ fn every_method_answers_over_both_ways() {
             // Those that the rest of this test needs undone come last, and none is called with what would do it.
             let params = match method {
                 "invite.create" => json!({ "max_uses": 0 }),
-                "network.leave" | "key.rotate" | "config.reload" => json!(["one too many"]),
+                "network.leave" | "key.rotate" | "key.recover" | "config.reload" => json!(["one too many"]),
                 _ => json!({}),
             };
             let (status, body) = http(one, post(&right, &request(method, &params))).await?;
