@@ -955,7 +955,7 @@ fn words_of_others_on_their_lives_are_saved_rarely_and_records_soon() {
     world.run(30);
     let disk = world.nodes[0].disk.clone();
     for _ in 0..20 {
-        world.nodes[1].mesh.sign_pulse(Life::Present, Farewell::No);
+        world.nodes[1].mesh.sign_pulse(i2plan_proto::pulse::Life::Present, Farewell::No);
         world.settle(1);
         world.run(10);
     }
