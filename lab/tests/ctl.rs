@@ -165,7 +165,7 @@ async fn commands_print_what_is_so(one: &Node, two: &Node) -> Result<(), Failure
     assert_eq!(silent.status.code(), Some(1), "{}{}", silent.stdout, silent.stderr);
 
     let versions = text(one, &["version", "--all"]).await?;
-    assert_eq!(versions.lines().count(), 5, "{versions}");
+    assert_eq!(versions.lines().count(), 6, "{versions}");
     let key = value(one, &["key", "status"]).await?;
     assert!(
         key["wireguard"]["epoch"].is_u64()
