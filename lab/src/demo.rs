@@ -218,10 +218,10 @@ fn print(report: &Report) {
             format!("{:.1} Mbit/s", transfer.goodput_mbit),
         );
     }
-    println!("\n{:<6} {:<8} {:>8} {:>8}  capabilities", "node", "daemon", "pid", "user");
+    println!("\n{:<6} {:<10} {:>8} {:>8}  capabilities", "node", "daemon", "pid", "user");
     for node in &report.nodes {
         for daemon in &node.daemons {
-            println!("{:<6} {:<8} {:>8} {:>8}  none", node.name, daemon.name, daemon.pid, daemon.uid);
+            println!("{:<6} {:<10} {:>8} {:>8}  none", node.name, daemon.name, daemon.pid, daemon.uid);
         }
     }
 }
