@@ -383,7 +383,8 @@ pub async fn rpm(machine: &Machine) -> Result<Vec<Check>, Failure> {
     checks.push(nothing_runs(machine, "dnf: removing stops all daemons and takes the interface away").await?);
     checks.push(Check::new(
         "dnf: removing keeps the keys and says so",
-        said.contains("stay in /var/lib/i2plan") && machine.shell("ls /var/lib/i2plan/keyd").await? == "keys",
+        said.contains("stay in /var/lib/i2plan")
+            && machine.shell("ls /var/lib/i2plan/keyd").await? == "delegations\nkeys\nmemory",
         said.lines().find(|line| line.contains("/var/lib/i2plan")).unwrap_or(&said),
     ));
     let is_kept = |what: &String| {

@@ -100,10 +100,11 @@ async fn switch_on(systems: &Systems, machine: &Machine) -> Result<Vec<Check>, F
     lifetime::join_by(machine, &systems.one).await?;
     let report = machine.run(&["i2planctl", "doctor"], "").await?.stdout;
     let found = report.lines().find(|line| line.contains("of i2plan-routerd (pid "));
+    let problem = report.lines().find(|line| line.contains("PROBLEM"));
     checks.push(Check::new(
         "a machine whose only router is its own joins and talks, and doctor sees no problem",
-        found.is_some() && !report.contains("PROBLEM"),
-        found.unwrap_or(&report).trim(),
+        found.is_some() && problem.is_none(),
+        problem.or(found).unwrap_or(&report).trim(),
     ));
     Ok(checks)
 }
