@@ -1504,7 +1504,7 @@ impl Mesh {
             Pending::Pulse(Farewell::ShutDown) => self.shut_down = true,
             // If others go on saying so, it is refuted then.
             Pending::Pulse(Farewell::No) => {}
-            Pending::Note(number) => self.on_noted(number, keyd::Noted::Known, now),
+            Pending::Note(number) => self.on_note_failed(number, &error, now),
             // Others say so, or the next probe does.
             Pending::Accusation(_) => {}
             // The joiner asks again. If keyd remembers that another has the addresses, it is given others then.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{self, Noted, Statement};
 use i2plan_ipc::api::meshd::{KeysProblem, What};
+use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::membership::Chain;
 use tracing::{info, warn};
 
@@ -66,8 +66,6 @@ impl Mesh {
     /// This node has used a number that it does not remember, because its state was lost or restored, or because another
     /// machine has its keys: it goes on behind that, once `keyd` does.
     pub(super) fn on_own_word(&mut self, number: u64, statement: Statement) {
-        self.counter = self.counter.max(number);
-        self.unsaved = true;
         self.note(Some(number), statement);
     }
 
@@ -94,6 +92,15 @@ impl Mesh {
         }
     }
 
+    /// `keyd` has not taken note of a statement. Unless it refuses it, it is told when that is heard again.
+    pub(super) fn on_note_failed(&mut self, number: Option<u64>, error: &ApiError, now: Now) {
+        if error.kind == ErrorKind::Denied {
+            self.on_noted(number, Noted::Known, now);
+        } else if number.is_some() {
+            self.keys.noted = 0;
+        }
+    }
+
     /// `keyd` has taken note of a statement.
     pub(super) fn on_noted(&mut self, number: Option<u64>, noted: Noted, now: Now) {
         let was_foreign = self.keys.foreign.is_some_and(|(_, seen)| now.monotonic < seen + OUTBID_AFTER);
@@ -107,7 +114,9 @@ impl Mesh {
             }
             self.keys.foreign = Some((number, now.monotonic));
         }
-        if number.is_some() {
+        if let Some(number) = number {
+            self.counter = self.counter.max(number);
+            self.unsaved = true;
             let wait = if was_foreign { OUTBID_AFTER } else { Duration::ZERO };
             match self.refresh {
                 Refresh::Due(at) => self.refresh = Refresh::Due(at.min(now.monotonic + wait)),

@@ -1004,6 +1004,32 @@ fn a_node_that_lost_its_state_outdoes_its_old_record() {
     assert!(matches!(problems[..], [meshd::KeysProblem::Foreign { .. }]), "{problems:?}");
 }
 
+/// Otherwise it would go on signing below what others know until it is started again.
+#[test]
+fn a_number_that_keyd_could_not_be_told_is_told_when_it_is_heard_again() {
+    let mut world = World::new(1);
+    world.invite(0, None).unwrap();
+    let now = world.now();
+    let pulse = Pulse {
+        network: world.nodes[0].mesh.network().unwrap(),
+        node: world.nodes[0].identity.node,
+        sequence: 5000,
+        life: i2plan_proto::pulse::Life::Present,
+    };
+    let signature = pulse.sign(&world.nodes[0].key);
+    let pulse = Signed { value: pulse, signature };
+    let mesh = &mut world.nodes[0].mesh;
+    mesh.on_own_word(5000, keyd::Statement::Pulse(pulse.clone()));
+    for action in mesh.take_turn().actions {
+        if let Action::Ask(ticket, _) = action {
+            mesh.on_keyd(ticket, Err(ApiError::unavailable("keyd is not there")), now);
+        }
+    }
+    mesh.on_own_word(5000, keyd::Statement::Pulse(pulse));
+    world.settle(0);
+    assert!(world.nodes[0].counter.get() >= 5000);
+}
+
 #[test]
 fn strangers_get_no_digest_answered_and_forged_records_are_dropped() {
     let mut world = World::new(2);
