@@ -141,6 +141,9 @@ async fn commands_print_what_is_so(one: &Node, two: &Node) -> Result<(), Failure
     );
     assert_eq!(value(one, &["status"]).await?["warnings"], json!([]));
 
+    // meshd asks tund for the state of its tunnels once a second.
+    let up = async |one: &Node| Ok(text(one, &["peers"]).await?.contains("  up  "));
+    one.until("it sees the tunnel", SOON, up).await?;
     let peers = text(one, &["peers"]).await?;
     let row = peers.lines().nth(1).unwrap();
     assert!(
@@ -201,8 +204,6 @@ async fn commands_print_what_is_so(one: &Node, two: &Node) -> Result<(), Failure
     assert!(text(one, &["ban", "remove", &two.name]).await?.ends_with("is not banned any more\n"));
     reach(one, two).await?;
 
-    // What the tunnel counts is asked for once in a while.
-    let up = async |one: &Node| Ok(text(one, &["peers"]).await?.contains("  up  "));
     one.until("it sees the tunnel", SOON, up).await?;
     let report = doctor(one).await?;
     assert_eq!(problems(&report), Vec::<String>::new(), "{report}");
