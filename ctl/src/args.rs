@@ -149,6 +149,9 @@ pub enum InviteCommand {
         id: String,
     },
 
+    /// Let the users of an invite join although this node has delegated 256 addresses today
+    Allow(InviteAllow),
+
     /// Revoke an invite: no other node can join with it
     #[command(after_help = INVITE_REVOKE_HELP)]
     Revoke(InviteRevoke),
@@ -213,6 +216,30 @@ pub struct Grant {
     /// How many more addresses, a power of two
     #[arg(long, value_name = "N", value_parser = parse_addresses)]
     pub addresses: u32,
+
+    /// Do not ask, where that takes an order: more than 256 addresses a day
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `i2planctl invite allow`
+#[derive(Debug, clap::Args)]
+pub struct InviteAllow {
+    /// The invite's id, or the beginning of it
+    #[arg(add = ArgValueCandidates::new(completions::invites))]
+    pub id: String,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `i2planctl key forget-network`
+#[derive(Debug, clap::Args)]
+pub struct ForgetNetwork {
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `i2planctl revoke`
@@ -364,6 +391,10 @@ pub struct InviteCreate {
     /// Draw it as a QR code too: on a terminal, or anywhere if it is said with what
     #[arg(long, value_name = "STYLE", num_args = 0..=1, require_equals = true)]
     pub qr: Option<Option<Style>>,
+
+    /// Do not ask, where that takes an order: for an unlimited invite, or more than 256 addresses
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `i2planctl key …`
@@ -379,6 +410,10 @@ pub enum KeyCommand {
     /// Complete keyd's memory of the addresses that this node has delegated, after it was lost
     #[command(after_help = RECOVER_HELP)]
     Recover,
+
+    /// Have keyd forget the network that it signs for, where meshd does not know of it any more
+    #[command(name = "forget-network", after_help = FORGET_NETWORK_HELP)]
+    ForgetNetwork(ForgetNetwork),
 
     /// Print the public keys: identity, control destination, network, WireGuard
     #[command(name = "export-public")]
@@ -510,6 +545,10 @@ two members for one address. If its files `memory` or `delegations` are lost or 
 until this command has told it what other members know. Run it while they are reachable: addresses of a member that is
 not known to any of them may be given out again.";
 
+const FORGET_NETWORK_HELP: &str = "\
+keyd signs for one network alone, and changes it when this node has left or was revoked. Where meshd's state is lost, \
+nobody can leave for it: this command makes keyd ready for the next network. Members of the network before are not told.";
+
 const ROTATE_HELP: &str = "\
 Keys are rotated every seven days by themselves. The key before is accepted for ten minutes more, while the other \
 members learn of the new one; sessions go on meanwhile. Once a minute at most.";
@@ -592,7 +631,8 @@ and were not accepted (rx). RANGE is shown if a member holds more than one addre
 
 const INVITE_CREATE_HELP: &str = "\
 The code alone is printed on standard output, all else on standard error. Whoever has it can join: \
-send it over a channel that others do not read.
+send it over a channel that others do not read. An unlimited one, and one for more than 256 addresses, is an order: keyd \
+says what it will sign, and asks.
 
 Examples:
   i2planctl invite create

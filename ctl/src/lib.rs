@@ -120,6 +120,9 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Invite(args::InviteCommand::Show { id }) => {
                 commands::invite::show(socket.as_deref(), json, &id).await
             }
+            Command::Invite(args::InviteCommand::Allow(args::InviteAllow { id, yes })) => {
+                commands::orders::allow_invite(socket.as_deref(), json, &id, yes).await
+            }
             Command::Invite(args::InviteCommand::Revoke(revoke)) => {
                 commands::invite::revoke(socket.as_deref(), json, &revoke).await
             }
@@ -143,6 +146,9 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
             Command::Key(KeyCommand::Status) => commands::key::status(socket.as_deref(), json).await,
             Command::Key(KeyCommand::Recover) => commands::key::recover(socket.as_deref(), json).await,
+            Command::Key(KeyCommand::ForgetNetwork(args::ForgetNetwork { yes })) => {
+                commands::orders::forget_network(socket.as_deref(), json, yes).await
+            }
             Command::Key(KeyCommand::Rotate) => commands::key::rotate(socket.as_deref(), json).await,
             Command::Key(KeyCommand::ExportPublic) => {
                 commands::key::export_public(socket.as_deref(), json).await

@@ -119,6 +119,9 @@ impl Service for FakeMeshd {
             Request::AddBan { node_id, duration, .. } => Reply::BanAdded(ban(&node_id, duration)),
             Request::RemoveBan { node_id } => Reply::BanRemoved(ban(&node_id, None)),
             Request::Revoke { node_id } => Reply::Revoked(vec![node_id, "below".to_owned()]),
+            Request::AllowInvite { .. } | Request::Enact(_) => {
+                return Err(ApiError::invalid("this node takes no orders"));
+            }
             Request::Leave => Reply::Left("networkid".to_owned()),
             Request::Join { invite } if invite.expose() == self.code => Reply::Joined(network()),
             Request::Join { .. } => return Err(ApiError::invalid("that is another code")),

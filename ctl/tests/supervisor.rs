@@ -240,7 +240,7 @@ fn daemons_start_with_what_they_need_and_nothing_else() {
     ];
     let expected = [
         ("connector", CONNECTOR, none, "fds= mine= fd3"),
-        ("keyd", KEYD, none, "fds=3 mine=yes fd3=socket"),
+        ("keyd", KEYD, none, "fds=4 mine=yes fd3=socket"),
         ("meshd", MESHD, none, "fds=1 mine=yes fd3=socket"),
         ("tund", TUND, net_admin, "fds=1 mine=yes fd3=socket"),
     ];
@@ -278,6 +278,7 @@ fn directories_and_sockets_have_their_owners_and_modes() {
         ("run/keyd-tund.sock", TUND, TUND, 0o600),
         ("run/keyd-connector.sock", CONNECTOR, CONNECTOR, 0o600),
         ("run/tund.sock", MESHD, MESHD, 0o600),
+        ("run/keyd-control.sock", 0, GROUP, 0o660),
         ("run/meshd.sock", 0, GROUP, 0o660),
     ] {
         let found = node.dir.path().join(path).metadata().unwrap();

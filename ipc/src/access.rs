@@ -15,12 +15,14 @@ pub struct Credentials {
 }
 
 /// Whose processes a rule is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
     /// Those of one user.
     User(u32),
     /// Whoever can open the socket: the mode and group of the socket file decide.
     Anyone,
+    /// As [`Who::Anyone`], except for these users.
+    AnyoneBut(Vec<u32>),
 }
 
 /// The roles that a daemon's socket accepts, and from whom.
@@ -38,7 +40,7 @@ impl Access {
     pub(crate) fn users(&self) -> impl Iterator<Item = u32> {
         self.0.iter().filter_map(|(_, who)| match who {
             Who::User(uid) => Some(*uid),
-            Who::Anyone => None,
+            Who::Anyone | Who::AnyoneBut(_) => None,
         })
     }
 
@@ -52,6 +54,7 @@ impl Access {
                 && match who {
                     Who::User(uid) => *uid == credentials.uid,
                     Who::Anyone => true,
+                    Who::AnyoneBut(uids) => !uids.contains(&credentials.uid),
                 }
         });
         if allowed {
@@ -74,5 +77,17 @@ mod tests {
         assert!(access.check(Role::Client, user(1)).is_err());
         // Being root is no role.
         assert!(access.check(Role::Meshd, user(0)).is_err());
+    }
+
+    #[test]
+    fn some_may_be_refused() {
+        let access = Access::new([(Role::Client, Who::AnyoneBut(vec![1, 2]))]);
+        let user = |uid| Credentials { uid, gid: 0, pid: None };
+        assert!(access.check(Role::Client, user(0)).is_ok());
+        assert!(access.check(Role::Client, user(3)).is_ok());
+        for uid in [1, 2] {
+            assert!(access.check(Role::Client, user(uid)).is_err());
+        }
+        assert!(access.check(Role::Meshd, user(3)).is_err());
     }
 }

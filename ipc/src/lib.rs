@@ -1,15 +1,16 @@
 //! How i2plan's processes speak to each other.
 //!
 //! Each daemon listens on unix stream sockets: `keyd` on one for each role, the others on one. What may be asked of it, by whom, and what it answers is
-//! one file each: [`api::keyd`], [`api::meshd`], [`api::tund`]. Requests and replies are MessagePack in
+//! one file each: [`api::keyd`], [`api::meshd`], [`api::tund`]; what `keyd` signs only for an administrator is [`api::order`]. Requests and replies are MessagePack in
 //! length-delimited [`frame`]s; the first frame of a connection says version and role ([`hello`]). Who may
 //! claim which role is decided by the peer credentials of the socket ([`access`]).
 //!
 //! What leads to the I2P router's SAM bridge, and what does not, is [`bridge`]'s to tell.
 //!
-//! [`node`] is for programs that use a running node.
+//! [`administrator`] takes orders to `keyd`; [`node`] is for programs that use a running node.
 
 pub mod access;
+pub mod administrator;
 pub mod api;
 pub mod bridge;
 pub mod client;

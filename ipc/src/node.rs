@@ -64,8 +64,9 @@ use tokio::time::sleep;
 
 use crate::api::meshd::{
     Ban, ConfigChange, Event, Events, Grant, Invite, IssuedInvite, Keys, MAX_EVENT_WAIT, MeshdApi, Network,
-    Peer, Place, Reply, Request, Route, Setting, Status, Traffic, WireGuardKey,
+    Peer, Place, Reply, Request, Route, Setting, Status, ToOrder, Traffic, WireGuardKey,
 };
+use crate::api::order::{Executed, Order};
 use crate::client::{Client, ClientError};
 use crate::error::ApiError;
 use crate::hello::{HelloReply, Role};
@@ -97,6 +98,7 @@ macro_rules! calls {
                 pub async fn $name(&mut self, $($arg: $type),*) -> Result<$result, ClientError> {
                     match self.client.call($request).await? {
                         $reply => Ok($value),
+                        Reply::ToOrder(proposed) => Err(needs_order(&proposed.order).into()),
                         _ => Err(unexpected()),
                     }
                 }
@@ -125,16 +127,14 @@ calls! {
         Request::CheckNetwork { network, subnet }, Reply::Acceptable => ();
     /// The invites that the node has made.
     invites() -> Vec<IssuedInvite> = Request::ListInvites, Reply::Invites(invites) => invites;
-    /// Revokes an invite, and with `with_members` the memberships of the nodes that have used it.
-    revoke_invite(id: String, with_members: bool) -> IssuedInvite =
-        Request::RevokeInvite { id, with_members }, Reply::InviteRevoked(invite) => invite;
+    /// Revokes an invite; those that have used it stay members.
+    revoke_invite(id: String) -> IssuedInvite =
+        Request::RevokeInvite { id, with_members: false }, Reply::InviteRevoked(invite) => invite;
     /// Delegates more addresses to a member that this node has invited.
     grant(node_id: String, addresses: u32) -> Grant =
         Request::Grant { node_id, addresses }, Reply::Granted(grant) => grant;
     /// Joins a network; takes up to three minutes.
     join(invite: SecretText) -> Network = Request::Join { invite }, Reply::Joined(network) => network;
-    /// Leaves the network, and tells which.
-    leave() -> String = Request::Leave, Reply::Left(network) => network;
     /// The bans in force.
     bans() -> Vec<Ban> = Request::ListBans, Reply::Bans(bans) => bans;
     /// Bans a member, for a while or without end.
@@ -143,8 +143,6 @@ calls! {
         Reply::BanAdded(ban) => ban;
     /// Lifts a ban.
     remove_ban(node_id: String) -> Ban = Request::RemoveBan { node_id }, Reply::BanRemoved(ban) => ban;
-    /// Revokes a member's certificate, and tells which members are out with it.
-    revoke(node_id: String) -> Vec<String> = Request::Revoke { node_id }, Reply::Revoked(nodes) => nodes;
     /// Has `keyd` complete its memory of what this node has delegated, and tells how much that is.
     recover_keys() -> u64 = Request::RecoverKeys, Reply::KeysRecovered { delegations } => delegations;
     /// Begins a new epoch of the WireGuard key.
@@ -167,6 +165,31 @@ impl Node {
         Ok(Self { path: path.to_owned(), client: Client::connect(path, Role::Client).await? })
     }
 
+    /// Asks for something that may take an order ([`crate::administrator`]).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn propose(&mut self, request: Request) -> Result<Answered, ClientError> {
+        Ok(match self.client.call(request).await? {
+            Reply::ToOrder(proposed) => Answered::ToOrder(proposed),
+            reply => Answered::Done(reply),
+        })
+    }
+
+    /// Hands over what `keyd` has signed by an order. The answer is that to the request that has led to the order.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn enact(&mut self, executed: Executed) -> Result<Reply, ClientError> {
+        self.client.call(Request::Enact(Box::new(executed))).await
+    }
+
+    /// Where the node's `meshd` listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.path
+    }
+
     /// What the node said of itself.
     #[must_use]
     pub fn daemon(&self) -> &HelloReply {
@@ -183,6 +206,45 @@ impl Node {
     #[must_use]
     pub fn events(&self) -> EventStream {
         EventStream::new(&self.path)
+    }
+}
+
+/// The answer to a request that may take an order.
+#[derive(Debug)]
+pub enum Answered {
+    /// It is done.
+    Done(Reply),
+    /// It takes this order.
+    ToOrder(Box<ToOrder>),
+}
+
+/// The error for a program that gives no orders.
+#[must_use]
+pub fn needs_order(order: &Order) -> ApiError {
+    ApiError::denied("keyd does this only by an order of an administrator")
+        .with_hint(format!("run `{}` on this node", command(order)))
+}
+
+/// The command that gives an order.
+fn command(order: &Order) -> String {
+    match order {
+        Order::Revoke { chains, .. } => {
+            let node = chains.first().map(|chain| chain.subject().to_string());
+            format!("i2planctl revoke {}", node.unwrap_or_default())
+        }
+        Order::RevokeInvite(invite) => format!("i2planctl invite revoke {invite} --with-members"),
+        Order::Leave(..) => "i2planctl leave".to_owned(),
+        Order::Forget => "i2planctl key forget-network".to_owned(),
+        Order::CreateInvite(wish) => {
+            let uses = wish.uses.limit().map_or_else(|| "-1".to_owned(), |uses| uses.to_string());
+            format!("i2planctl invite create --uses {uses} --addresses {}", wish.addresses)
+        }
+        Order::AllowInvite(grant) => format!("i2planctl invite allow {}", grant.value.key.id()),
+        Order::Extend(extend) => {
+            let before = &extend.certificate.value.grant;
+            let more = extend.ranges.size().saturating_sub(before.ranges.size());
+            format!("i2planctl grant {} --addresses {more}", before.subject)
+        }
     }
 }
 

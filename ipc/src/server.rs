@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
@@ -52,7 +53,28 @@ pub trait Service: Send + Sync + 'static {
         request: <Self::Api as Api>::Request,
         fds: Vec<OwnedFd>,
     ) -> impl Future<Output = Result<Answer<<Self::Api as Api>::Reply>, ApiError>> + Send;
+
+    /// As [`Service::call`], for a daemon that keeps something for a connection. The number is that of no other
+    /// connection of this process.
+    fn call_on(
+        &self,
+        connection: u64,
+        role: Role,
+        request: <Self::Api as Api>::Request,
+        fds: Vec<OwnedFd>,
+    ) -> impl Future<Output = Result<Answer<<Self::Api as Api>::Reply>, ApiError>> + Send {
+        let _ = connection;
+        self.call(role, request, fds)
+    }
+
+    /// The connection with this number has ended.
+    fn on_closed(&self, connection: u64) {
+        let _ = connection;
+    }
 }
+
+/// Connections of this process so far.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Serves connections for as long as the process lives.
 pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>, access: Access, limits: Limits) {
@@ -84,16 +106,19 @@ pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>, access: 
         };
         let (service, access) = (Arc::clone(&service), Arc::clone(&access));
         tokio::spawn(async move {
-            match converse(&*service, stream, peer, &access, &place).await {
+            let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+            match converse(&*service, connection, stream, peer, &access, &place).await {
                 Ok(()) | Err(SocketError::Closed) => {}
                 Err(error) => debug!(uid = peer.uid, %error, "dropped a connection"),
             }
+            service.on_closed(connection);
         });
     }
 }
 
 async fn converse<S: Service>(
     service: &S,
+    connection: u64,
     stream: UnixStream,
     peer: Credentials,
     access: &Access,
@@ -136,7 +161,7 @@ async fn converse<S: Service>(
         };
         place.turn().await;
         let waits = S::Api::waits(&body);
-        let answer = answer(service, hello.role, body, fds);
+        let answer = answer(service, connection, hello.role, body, fds);
         let answer = if waits {
             // Its place is free as soon as the client has gone.
             tokio::select! {
@@ -168,6 +193,7 @@ fn hello_reply<S: Service>(refused: Option<ApiError>) -> HelloReply {
 
 async fn answer<S: Service>(
     service: &S,
+    connection: u64,
     role: Role,
     request: <S::Api as Api>::Request,
     fds: Vec<OwnedFd>,
@@ -182,7 +208,7 @@ async fn answer<S: Service>(
             fds.len()
         )));
     }
-    timeout(S::Api::deadline(&request), service.call(role, request, fds))
+    timeout(S::Api::deadline(&request), service.call_on(connection, role, request, fds))
         .await
         .unwrap_or_else(|_| Err(ApiError::timeout(format!("{} took too long", S::Api::DAEMON))))
 }

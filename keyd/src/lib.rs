@@ -3,6 +3,7 @@
 //! * [`keys`]: the keys, what is derived from them, and their form on disk. No I/O.
 //! * [`memory`]: what is remembered beside the keys: the counter, the delegations, the epochs. No I/O.
 //! * [`policy`]: what is checked before anything is signed. No I/O.
+//! * [`orders`]: orders of an administrator that wait to be confirmed. No I/O.
 //! * [`seal`]: keys sealed with a passphrase, and their form on disk. No I/O.
 //! * [`store`]: the file that holds the keys.
 //! * [`unlock`]: where the passphrase comes from.
@@ -14,6 +15,7 @@
 pub mod dialing;
 pub mod keys;
 pub mod memory;
+pub mod orders;
 pub mod policy;
 pub mod seal;
 pub mod service;

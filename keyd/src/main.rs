@@ -16,6 +16,7 @@ use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
+use i2plan_ipc::rate::Quota;
 use i2plan_ipc::server::{Limits, serve};
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::policy::Signer;
@@ -43,8 +44,12 @@ Options:
       --meshd-user USER      name or number of the user that meshd runs as (default: i2plan-meshd)
       --tund-user USER       name or number of the user that tund runs as (default: i2plan-tund)
       --connector-user USER  name or number of the user that the connector runs as (default: i2plan-connector)
+      --rpc-user USER        likewise of rpcd (default: i2plan-rpc), which may not send orders
+      --rpc-orders BOOL      whether rpcd may send orders all the same (default: false)
+      --refuse USER          another user who may not send orders; may be repeated
       --listen DIR           make the listening sockets in this directory (keyd-meshd.sock, keyd-tund.sock,
                              keyd-connector.sock), if none are handed over
+      --listen-control PATH  make the listening socket for orders, if none is handed over
       --passphrase-fd N      read the passphrase of the keys from this descriptor, up to the end of the line
   -h, --help
   -V, --version
@@ -71,6 +76,10 @@ const LOCKED: u8 = 3;
 /// Exit status for keys that another process holds.
 const BUSY: u8 = 4;
 
+/// What keyd grants to those who send orders: few connections, and requests below what the other sockets get. Evidence of
+/// a thousand members is about 350 requests, and each takes keyd about a millisecond.
+const ORDERS: Limits = Limits { shared: 8, reserved: 2, requests: Quota::new(40, 400) };
+
 fn main() -> ExitCode {
     program::run("i2plan-keyd", HELP, parse(), start)
 }
@@ -95,7 +104,11 @@ struct Args {
     meshd: String,
     tund: String,
     connector: String,
+    rpc: String,
+    rpc_orders: bool,
+    refused: Vec<String>,
     listen: Option<PathBuf>,
+    listen_control: Option<PathBuf>,
     passphrase_fd: Option<i32>,
     new_passphrase_fd: Option<i32>,
     maintenance: Option<Maintenance>,
@@ -119,7 +132,11 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
         meshd: "i2plan-meshd".to_owned(),
         tund: "i2plan-tund".to_owned(),
         connector: "i2plan-connector".to_owned(),
+        rpc: "i2plan-rpc".to_owned(),
+        rpc_orders: false,
+        refused: vec!["i2plan-routerd".to_owned()],
         listen: None,
+        listen_control: None,
         passphrase_fd: None,
         new_passphrase_fd: None,
         maintenance: None,
@@ -134,6 +151,17 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
             Long("meshd-user") => args.meshd = parser.value()?.string()?,
             Long("tund-user") => args.tund = parser.value()?.string()?,
             Long("connector-user") => args.connector = parser.value()?.string()?,
+            Long("rpc-user") => args.rpc = parser.value()?.string()?,
+            // Empty where the environment of a service does not say.
+            Long("rpc-orders") => {
+                args.rpc_orders = match parser.value()?.string()?.as_str() {
+                    "true" => true,
+                    "false" | "" => false,
+                    other => return Err(format!("--rpc-orders: {other:?} is neither true nor false").into()),
+                };
+            }
+            Long("refuse") => args.refused.push(parser.value()?.string()?),
+            Long("listen-control") => args.listen_control = Some(parser.value()?.into()),
             Long("listen") => args.listen = Some(parser.value()?.into()),
             Long("passphrase-fd") => args.passphrase_fd = Some(parser.value()?.parse()?),
             Long("new-passphrase-fd") => args.new_passphrase_fd = Some(parser.value()?.parse()?),
@@ -185,12 +213,27 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     if BTreeSet::from([own, meshd, tund, connector]).len() < 4 {
         return Err(End::usage("keyd, meshd, tund and the connector must run as four different users"));
     }
-    let roles = [(Role::Meshd, meshd), (Role::Tund, tund), (Role::Connector, connector)];
+    // The users of services that are not installed need not exist.
+    let refused = args.refused.iter().chain((!args.rpc_orders).then_some(&args.rpc));
+    let refused = refused.filter_map(|user| users::user_id(user).ok()).chain([own, meshd, tund, connector]);
+    let administrators = Who::AnyoneBut(refused.collect());
+    let of_user = |role, user| (Access::new([(role, Who::User(user))]), Limits::default());
+    let accesses = [
+        of_user(Role::Meshd, meshd),
+        of_user(Role::Tund, tund),
+        of_user(Role::Connector, connector),
+        (Access::new([(Role::Client, administrators)]), ORDERS),
+    ];
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
     // Before the walls, which let no socket be made. What is wrong with them is said when the keys are there.
     let made = |name: &str| args.listen.as_deref().map(|dir| dir.join(format!("keyd-{name}.sock")));
-    let listeners = activation::listeners(["meshd", "tund", "connector"].map(|name| (name, made(name))));
+    let listeners = activation::listeners([
+        ("meshd", made("meshd")),
+        ("tund", made("tund")),
+        ("connector", made("connector")),
+        ("control", args.listen_control.clone()),
+    ]);
     // A directory that cannot be used is not waited for: what is mounted there later, only a later process of a service
     // sees. Its supervisor starts that.
     let store = Store::open(&args.store).map_err(not_opened)?;
@@ -215,9 +258,9 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     runtime
         .block_on(async {
             let mut serving = Vec::new();
-            for (listener, role) in listeners.into_iter().zip(roles) {
+            for (listener, access) in listeners.into_iter().zip(accesses) {
                 listener.set_nonblocking(true)?;
-                serving.push((UnixListener::from_std(listener)?, role));
+                serving.push((UnixListener::from_std(listener)?, access));
             }
             walls::before_serving().map_err(std::io::Error::other)?;
             supervisor.ready();
@@ -225,9 +268,8 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
             let datagrams = SocketAddr::new(args.sam.ip(), args.sam_udp_port);
             let signer = Signer::new(keys, sealed, memory, delegations, Box::new(files));
             let service = Arc::new(Keyd::new(signer, Bridge { address: args.sam, datagrams }));
-            for (listener, (role, user)) in serving {
-                let access = Access::new([(role, Who::User(user))]);
-                tokio::spawn(serve(listener, Arc::clone(&service), access, Limits::default()));
+            for (listener, (access, limits)) in serving {
+                tokio::spawn(serve(listener, Arc::clone(&service), access, limits));
             }
             let mut watchdog = Watchdog::of_this_process();
             loop {

@@ -25,10 +25,19 @@ pub const MAX_EPOCHS: usize = 3;
 /// Delegations that are remembered at most. At a start, old ones that have ended are forgotten.
 pub const MAX_DELEGATIONS: usize = 16_384;
 
+/// Invites that an administrator has allowed and that are remembered at most. The oldest are forgotten first.
+const MAX_ALLOWED: usize = 1024;
+
+/// Seconds of a day.
+const DAY: u64 = 24 * 60 * 60;
+
 /// Delegations that have ended and are kept at a start at most.
 const MAX_ENDED: usize = 4096;
 
 const VERSION: u8 = 1;
+
+/// Flag: the memory has a [`Budget`].
+const HAS_BUDGET: u8 = 0x80;
 
 /// Bytes before the content of an entry.
 const HEADER_LEN: usize = 4;
@@ -101,6 +110,28 @@ pub struct Pinned {
     pub chain: Chain,
 }
 
+/// The addresses that were delegated without an order in a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// When the day began, Unix time in seconds.
+    pub since: u64,
+    /// Addresses that were delegated since.
+    pub used: u64,
+}
+
+impl Budget {
+    /// The budget at this time, Unix time in seconds. A day that began at a time to come begins now: a clock that was
+    /// ahead, or that is set back, neither lifts the limit nor locks it for longer than a day.
+    #[must_use]
+    pub fn at(self, now: u64) -> Self {
+        match now.checked_sub(self.since) {
+            None => Self { since: now, ..self },
+            Some(passed) if passed >= DAY => Self { since: now, used: 0 },
+            Some(_) => self,
+        }
+    }
+}
+
 /// What is remembered apart from delegations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
@@ -112,13 +143,15 @@ pub struct Memory {
     pub pinned: Option<Pinned>,
     /// The newest epochs, the oldest first.
     pub epochs: Vec<Epoch>,
+    /// What was delegated today without an order.
+    pub budget: Budget,
 }
 
 impl Memory {
     /// That of keys that have just been made.
     #[must_use]
     pub fn new() -> Self {
-        Self { reserved: 0, remembers: true, pinned: None, epochs: Vec::new() }
+        Self { reserved: 0, remembers: true, pinned: None, epochs: Vec::new(), budget: Budget::default() }
     }
 
     /// That of keys whose memory is gone.
@@ -156,13 +189,18 @@ impl Codec for Memory {
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.extend_from_slice(&self.reserved.to_be_bytes());
-        out.push(u8::from(self.remembers) | u8::from(self.pinned.is_some()) << 1);
+        let has_budget = if self.budget == Budget::default() { 0 } else { HAS_BUDGET };
+        out.push(u8::from(self.remembers) | u8::from(self.pinned.is_some()) << 1 | has_budget);
         if let Some(Pinned { charter, chain }) = &self.pinned {
             charter.encode(out);
             chain.encode(out);
         }
         out.push(u8::try_from(self.epochs.len()).expect("there are three epochs at most"));
         self.epochs.iter().for_each(|epoch| epoch.encode(out));
+        if self.budget != Budget::default() {
+            out.extend_from_slice(&self.budget.since.to_be_bytes());
+            out.extend_from_slice(&self.budget.used.to_be_bytes());
+        }
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -179,11 +217,16 @@ impl Codec for Memory {
             None
         };
         let count = usize::from(reader.u8("epochs")?);
-        if flags & !3 != 0 || count > MAX_EPOCHS {
+        if flags & !(3 | HAS_BUDGET) != 0 || count > MAX_EPOCHS {
             return Err(DecodeError::Invalid { what, why: "out of bounds" });
         }
         let epochs = (0..count).map(|_| Epoch::decode(reader)).collect::<Result<_, _>>()?;
-        Ok(Self { reserved, remembers: flags & 1 == 1, pinned, epochs })
+        let budget = if flags & HAS_BUDGET == 0 {
+            Budget::default()
+        } else {
+            Budget { since: reader.u64("beginning of a day")?, used: reader.u64("addresses")? }
+        };
+        Ok(Self { reserved, remembers: flags & 1 == 1, pinned, epochs, budget })
     }
 }
 
@@ -223,6 +266,8 @@ pub enum Entry {
     Ended(u64),
     /// All are forgotten: they were of another network.
     Cleared,
+    /// An administrator has allowed an invite.
+    Allowed(InviteId),
 }
 
 impl Codec for Entry {
@@ -238,6 +283,10 @@ impl Codec for Entry {
                 out.extend_from_slice(&serial.to_be_bytes());
             }
             Self::Cleared => out.push(3),
+            Self::Allowed(invite) => {
+                out.push(16);
+                invite.encode(out);
+            }
         }
     }
 
@@ -247,6 +296,7 @@ impl Codec for Entry {
             1 => Ok(Self::Delegated(CertificateId::decode(reader)?, Delegation::decode(reader)?)),
             2 => Ok(Self::Ended(reader.u64("serial number")?)),
             3 => Ok(Self::Cleared),
+            16 => Ok(Self::Allowed(InviteId::decode(reader)?)),
             _ => Err(DecodeError::Invalid { what, why: "unknown kind" }),
         }
     }
@@ -298,9 +348,9 @@ pub struct Replayed {
     pub is_damaged: bool,
 }
 
-/// All delegations of this node in its network.
+/// All delegations of this node in its network, and the invites that an administrator has allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Delegations(Vec<Delegated>);
+pub struct Delegations(Vec<Delegated>, Vec<InviteId>);
 
 impl Delegations {
     /// Reads the entries that were appended, one after the other.
@@ -330,7 +380,7 @@ impl Delegations {
     pub fn compacted(&self) -> Vec<Entry> {
         let ended = self.0.iter().filter(|delegated| !delegated.is_active()).count();
         let mut skip = ended.saturating_sub(MAX_ENDED);
-        let mut entries = Vec::new();
+        let mut entries: Vec<Entry> = self.1.iter().copied().map(Entry::Allowed).collect();
         for delegated in &self.0 {
             if !delegated.is_active() && skip > 0 {
                 skip -= 1;
@@ -367,8 +417,23 @@ impl Delegations {
                 let ended = self.0.iter_mut().filter(|delegated| delegated.grant.serial == *serial);
                 ended.for_each(|delegated| delegated.ended = true);
             }
-            Entry::Cleared => self.0.clear(),
+            Entry::Cleared => {
+                self.0.clear();
+                self.1.clear();
+            }
+            Entry::Allowed(invite) => {
+                if self.1.len() >= MAX_ALLOWED {
+                    self.1.remove(0);
+                }
+                self.1.push(*invite);
+            }
         }
+    }
+
+    /// Whether an administrator has allowed an invite.
+    #[must_use]
+    pub fn is_allowed(&self, invite: &InviteId) -> bool {
+        self.1.contains(invite)
     }
 
     /// How many there are.
@@ -446,7 +511,9 @@ mod tests {
 
     fn memory() -> Memory {
         let pinned = Pinned { charter: testing::charter(0), chain: testing::chain(3) };
-        Memory { reserved: 2048, remembers: true, pinned: Some(pinned), epochs: vec![epoch(1), epoch(2)] }
+        let epochs = vec![epoch(1), epoch(2)];
+        let budget = Budget { since: 7, used: 9 };
+        Memory { reserved: 2048, remembers: true, pinned: Some(pinned), epochs, budget }
     }
 
     fn entries() -> Vec<Entry> {
@@ -454,6 +521,7 @@ mod tests {
         vec![
             Entry::Delegated(parent, testing::delegation(0, 1)),
             Entry::Delegated(parent, testing::delegation(0, 2)),
+            Entry::Allowed(testing::invite(1).id()),
             Entry::Ended(testing::delegation(0, 1).serial),
         ]
     }
@@ -480,7 +548,7 @@ mod tests {
         let whole = Delegations::replay(&bytes);
         assert_eq!((whole.delegations.len(), whole.whole, whole.is_damaged), (2, bytes.len(), false));
         assert_eq!(whole.delegations.iter().filter(|delegated| delegated.ended).count(), 1);
-        let last = entries()[2].framed().len();
+        let last = entries()[3].framed().len();
         for cut in 1..last {
             let replayed = Delegations::replay(&bytes[..bytes.len() - cut]);
             assert_eq!((replayed.whole, replayed.is_damaged), (bytes.len() - last, false), "{cut}");
@@ -508,6 +576,24 @@ mod tests {
         let mut cleared = all.clone();
         cleared.apply(&Entry::Cleared);
         assert!(cleared.is_empty() && cleared.compacted().is_empty());
+    }
+
+    #[test]
+    fn a_day_begins_anew_with_a_clock_that_is_set_back_but_not_with_nothing_used() {
+        let budget = Budget { since: 1_000_000, used: 5 };
+        assert_eq!(budget.at(1_000_000 + DAY - 1), budget);
+        assert_eq!(budget.at(1_000_000 + DAY), Budget { since: 1_000_000 + DAY, used: 0 });
+        let back = budget.at(10);
+        assert_eq!(back, Budget { since: 10, used: 5 });
+        assert_eq!(back.at(10 + DAY).used, 0);
+    }
+
+    #[test]
+    fn allowed_invites_are_few() {
+        let mut delegations = Delegations::default();
+        let invite = |number: usize| InviteId(std::array::from_fn(|at| number.to_be_bytes()[at % 8]));
+        (0..=MAX_ALLOWED).for_each(|number| delegations.apply(&Entry::Allowed(invite(number))));
+        assert!(!delegations.is_allowed(&invite(0)) && delegations.is_allowed(&invite(MAX_ALLOWED)));
     }
 
     #[test]

@@ -6,9 +6,10 @@
 //! were made here.
 
 use i2plan_ipc::api::keyd::{
-    CertifyMember, CreateInvite, ExtendMember, Identity, NewRecord, Noted, Reply, Request, Statement,
-    WireGuardLease,
+    CertifyMember, CreateInvite, ExtendMember, Identity, NewRecord, Noted, PinnedNetwork, Reply, Request,
+    Statement, WireGuardLease,
 };
+use i2plan_ipc::api::order::{ADDRESSES_A_DAY, Order};
 use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::accusation::Accusation;
@@ -29,6 +30,8 @@ use crate::keys::Keys;
 use crate::memory::{
     BLOCK, Delegated, Delegations, Disk, Entry, Epoch, MAX_DELEGATIONS, MAX_EPOCHS, Memory, Pinned, Volatile,
 };
+
+mod orders;
 
 /// How far a time that is to be signed may be from now, seconds.
 const NOW_TOLERANCE: u64 = 10 * 60;
@@ -96,7 +99,16 @@ impl Signer {
             | Request::Connector
             | Request::AwaitOrder(_)
             | Request::Connected(_)
-            | Request::NotConnected(_) => return Err(ApiError::internal("this is not for the signer")),
+            | Request::NotConnected(_)
+            | Request::PrepareOrder(_)
+            | Request::CountBelow(_)
+            | Request::ConfirmOrder(_) => return Err(ApiError::internal("this is not for the signer")),
+            Request::Pinned => Reply::Pinned(
+                self.memory
+                    .pinned
+                    .clone()
+                    .map(|Pinned { charter, chain }| Box::new(PinnedNetwork { charter, chain })),
+            ),
             Request::Identity => Reply::Identity(Identity {
                 node: self.keys.node(),
                 control: self.keys.control().public(),
@@ -107,19 +119,19 @@ impl Signer {
             Request::SignRecord(new) => Reply::Record(Box::new(self.sign_record(*new, now)?)),
             Request::SignPulse { network, life } => Reply::Pulse(self.sign_pulse(network, life)?),
             Request::SignAccusation(accusation) => Reply::Signature(self.sign_accusation(&accusation, now)?),
-            Request::SignRevocation(revocation, charter) => {
-                Reply::Signature(self.sign_revocation(&revocation, &charter, now)?)
-            }
-            Request::SignResignation(chain, charter) => {
-                Reply::Resignation(Box::new(self.sign_resignation(*chain, &charter, now)?))
-            }
             Request::SignJoin { body, control } => Reply::Signature(self.sign_join(&body, &control, now)?),
             Request::CreateInvite(wish) => {
+                require(
+                    !Order::is_needed_for_invite(wish.uses, wish.addresses),
+                    "an unlimited invite, and one for more than 256 addresses, needs an order: `i2planctl invite create`",
+                )?;
                 let (code, grant) = self.create_invite(&wish, InviteSecret(random), now)?;
                 Reply::Invite { code, grant }
             }
             Request::CertifyMember(certify) => Reply::Membership(self.certify_member(&certify, now)?),
-            Request::ExtendMember(extend) => Reply::Membership(self.extend_member(&extend, now)?),
+            Request::ExtendMember(extend) => {
+                self.extend_member(&extend, false, now)?.map_or(Reply::NeedsOrder, Reply::Membership)
+            }
             Request::Note(statement) => Reply::Noted(self.note(&statement)?),
             Request::Recover { certificates, complete } => {
                 Reply::Recovered(self.recover(&certificates, complete)?)
@@ -194,6 +206,23 @@ impl Signer {
         self.remember(Memory { pinned: Some(pinned), remembers, ..self.memory.clone() })
     }
 
+    /// What is signed is of the network that this node is a member of, if it is in one.
+    fn require_pin(&self, network: NetworkId) -> Result<(), ApiError> {
+        match &self.memory.pinned {
+            Some(pinned) if pinned.charter.network() != network => Err(is_pinned(pinned)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A chain of this node names the same inviters and the same first address as the one it is pinned to, if it is.
+    fn require_pinned_place(&self, charter: &Charter, chain: &Chain) -> Result<(), ApiError> {
+        self.require_pin(charter.network())?;
+        let Some(pinned) = &self.memory.pinned else { return Ok(()) };
+        let is_same = chain.ancestors().eq(pinned.chain.ancestors())
+            && chain.address(&charter.subnet) == pinned.chain.address(&charter.subnet);
+        if is_same { Ok(()) } else { Err(is_pinned(pinned)) }
+    }
+
     /// This node is in no network any more.
     fn unpin(&mut self) -> Result<(), ApiError> {
         if self.memory.pinned.is_some() {
@@ -223,6 +252,7 @@ impl Signer {
     pub fn sign_charter(&self, charter: &Charter, now: u64) -> Result<Signature, ApiError> {
         require(charter.founder == self.keys.node(), "the charter names another founder")?;
         require(near(charter.founded_at, now), "the charter's time is not now")?;
+        self.require_pin(charter.network())?;
         Ok(charter.sign(&self.keys.identity()))
     }
 
@@ -240,6 +270,7 @@ impl Signer {
             "the record's control destination is not this node's",
         )?;
         require(self.keys.is_own_ephemeral(&data), "the record's data destination is not this node's")?;
+        self.require_pinned_place(&charter, &chain)?;
         let certificate = &wireguard.value;
         let epoch = self.epoch(&network, certificate.epoch, now)?;
         require(
@@ -311,11 +342,11 @@ impl Signer {
         Ok(accusation.sign(&self.keys.identity()))
     }
 
-    /// Signs the end of another's membership.
+    /// Signs the end of another's membership, by an order.
     ///
     /// # Errors
     /// If it is in another's name, not for now, or this node may not.
-    pub fn sign_revocation(
+    fn sign_revocation(
         &mut self,
         revocation: &Revocation,
         charter: &Charter,
@@ -334,12 +365,12 @@ impl Signer {
         Ok(revocation.sign(&self.keys.identity()))
     }
 
-    /// Makes and signs the statement that this node leaves the network of this charter. All certificates that it has
+    /// Makes and signs the statement that this node leaves the network of this charter, by an order. All certificates that it has
     /// issued stay valid.
     ///
     /// # Errors
     /// If the chain is not this node's.
-    pub fn sign_resignation(
+    fn sign_resignation(
         &mut self,
         chain: Chain,
         charter: &Charter,
@@ -365,6 +396,7 @@ impl Signer {
             "the join request's destination is not this node's",
         )?;
         require(near(body.issued_at, now), "the join request's time is not now")?;
+        self.require_pin(body.network)?;
         Ok(body.sign(&self.keys.identity()))
     }
 
@@ -381,6 +413,7 @@ impl Signer {
         require(wish.expires_at > now, "the invite would have expired already")?;
         require(wish.expires_at - now <= MAX_INVITE_LIFE, "the invite would live longer than 366 days")?;
         require(wish.addresses.is_power_of_two(), "the number of addresses is not a power of two")?;
+        self.require_pin(wish.network)?;
         let grant = InviteGrant {
             network: wish.network,
             inviter: self.keys.node(),
@@ -447,6 +480,20 @@ impl Signer {
                     "the certificate delegates more addresses than the invite is for",
                 )?;
                 let was_in_use = self.check_free(&joiner, ranges)?;
+                if !self.delegations.is_allowed(&invite) {
+                    require(
+                        grant.uses.limit().is_some(),
+                        &format!(
+                            "the invite is unlimited: `i2planctl invite allow {invite}` lets its users join"
+                        ),
+                    )?;
+                    if !self.spend(ranges.size(), now)? {
+                        return Err(ApiError::conflict(format!(
+                            "keyd does not certify a member: this node delegates {ADDRESSES_A_DAY} addresses a day; \
+                             `i2planctl invite allow {invite}` lets the users of this invite join today"
+                        )));
+                    }
+                }
                 (ranges.clone(), None, *replaces || was_in_use)
             }
         };
@@ -456,12 +503,43 @@ impl Signer {
         self.certify(grant)
     }
 
-    /// Certifies a member again with more addresses.
+    /// Counts addresses that are delegated without an order. False if they are too many for a day.
+    fn spend(&mut self, addresses: u64, now: u64) -> Result<bool, ApiError> {
+        let mut budget = self.memory.budget.at(now);
+        let used = budget.used.saturating_add(addresses);
+        let may = used <= ADDRESSES_A_DAY;
+        if may {
+            budget.used = used;
+        }
+        // Also if it is refused: the day that began with a clock set back goes on after a restart.
+        self.remember(Memory { budget, ..self.memory.clone() })?;
+        Ok(may)
+    }
+
+    /// Certifies a member again with more addresses; none if that takes an order, and this is not `ordered`.
     ///
     /// # Errors
     /// If its certificate until now is not this node's, its address would change, some of its addresses be lost, or some
     /// are another's.
-    pub fn extend_member(&mut self, extend: &ExtendMember, now: u64) -> Result<Signed<Membership>, ApiError> {
+    pub fn extend_member(
+        &mut self,
+        extend: &ExtendMember,
+        ordered: bool,
+        now: u64,
+    ) -> Result<Option<Signed<Membership>>, ApiError> {
+        let ranges = &extend.ranges;
+        let more = self.check_extension(extend)?;
+        if !ordered && !self.spend(more, now)? {
+            return Ok(None);
+        }
+        let before = &extend.certificate.value;
+        let serial = self.next_number()?;
+        let grant = Delegation { ranges: ranges.clone(), serial, issued_at: now, ..before.grant.clone() };
+        self.certify(grant).map(Some)
+    }
+
+    /// How many addresses more a member would hold.
+    fn check_extension(&self, extend: &ExtendMember) -> Result<u64, ApiError> {
         let ExtendMember { certificate, parent, ranges } = extend;
         let before = &certificate.value;
         require(before.issuer == self.keys.node(), "the member was certified by another node")?;
@@ -479,8 +557,7 @@ impl Signer {
         let known = self.delegations.with_serial(before.grant.serial);
         require(known.is_some_and(Delegated::is_active), "the member's certificate is not in force")?;
         self.check_free(&before.grant.subject, ranges)?;
-        let serial = self.next_number()?;
-        self.certify(Delegation { ranges: ranges.clone(), serial, issued_at: now, ..before.grant.clone() })
+        Ok(ranges.size() - before.grant.ranges.size())
     }
 
     /// Whether the memory of delegations is whole.
@@ -650,6 +727,7 @@ impl Signer {
         salt: [u8; 32],
         now: u64,
     ) -> Result<Signed<WireGuardCertificate>, ApiError> {
+        self.require_pin(network)?;
         let mut memory = self.memory.clone();
         // One that has not begun comes of a clock that was ahead. Its key is never used again.
         memory.epochs.retain(|epoch| epoch.network == network && is_in_force(epoch, now));
@@ -716,6 +794,15 @@ fn refusal(why: &str) -> ApiError {
     ApiError::denied(format!("keyd does not sign this: {why}"))
 }
 
+fn is_pinned(pinned: &Pinned) -> ApiError {
+    let address = pinned.chain.address(&pinned.charter.subnet);
+    ApiError::conflict(format!(
+        "keyd does not sign this: this node is a member of network {}, where it is {address}, and leaves it by an \
+         order only: `i2planctl leave`, or `i2planctl key forget-network` if meshd has lost it",
+        pinned.charter.network().short()
+    ))
+}
+
 fn not_remembered(error: std::io::Error) -> ApiError {
     ApiError::new(ErrorKind::Unavailable, format!("keyd cannot save what it has to remember: {error}"))
         .with_hint("see that its directory is writable and the disk is not full")
@@ -738,17 +825,17 @@ mod tests {
     use super::*;
     use crate::keys::test_keys;
 
-    const NOW: u64 = 1_800_000_000;
+    pub(super) const NOW: u64 = 1_800_000_000;
 
-    fn signer(seed: u8) -> Signer {
+    pub(super) fn signer(seed: u8) -> Signer {
         Signer::volatile(test_keys(seed), (Memory::new(), Delegations::default()))
     }
 
-    fn charter(signer: &Signer) -> Charter {
+    pub(super) fn charter(signer: &Signer) -> Charter {
         Charter { founder: signer.keys.node(), subnet: Ipv4Subnet::DEFAULT, founded_at: NOW, nonce: [7; 16] }
     }
 
-    fn network(signer: &Signer) -> NetworkId {
+    pub(super) fn network(signer: &Signer) -> NetworkId {
         charter(signer).network()
     }
 
@@ -758,7 +845,7 @@ mod tests {
         signer.certify_wireguard(network(signer), false, SALT, NOW).unwrap()
     }
 
-    fn new_record(signer: &mut Signer) -> NewRecord {
+    pub(super) fn new_record(signer: &mut Signer) -> NewRecord {
         NewRecord {
             charter: charter(signer),
             chain: Chain::founder(&charter(signer)),
@@ -770,7 +857,7 @@ mod tests {
     }
 
     /// A founder that has signed its first record.
-    fn founder() -> Signer {
+    pub(super) fn founder() -> Signer {
         let mut founder = signer(1);
         let record = new_record(&mut founder);
         founder.sign_record(record, NOW).unwrap();
@@ -780,7 +867,11 @@ mod tests {
     fn wish(signer: &Signer) -> CreateInvite {
         let subnet = Ipv4Subnet::DEFAULT;
         let (network, expires_at) = (network(signer), NOW + 3600);
-        CreateInvite { network, subnet, expires_at, uses: Uses::Unlimited, addresses: 16 }
+        CreateInvite { network, subnet, expires_at, uses: many(), addresses: 16 }
+    }
+
+    pub(super) fn many() -> Uses {
+        Uses::Limited(16.try_into().unwrap())
     }
 
     fn secret() -> InviteSecret {
@@ -788,7 +879,7 @@ mod tests {
     }
 
     /// A node asks node 1 with an invite of node 1.
-    fn certify_for(joiner: &Signer, uses: Uses, last: u8) -> CertifyMember {
+    pub(super) fn certify_for(joiner: &Signer, uses: Uses, last: u8) -> CertifyMember {
         let inviter = signer(1);
         let wish = CreateInvite { uses, ..wish(&inviter) };
         let (_, grant) = inviter.create_invite(&wish, secret(), NOW).unwrap();
@@ -804,10 +895,10 @@ mod tests {
     }
 
     fn certify() -> CertifyMember {
-        certify_for(&signer(2), Uses::Unlimited, 16)
+        certify_for(&signer(2), many(), 16)
     }
 
-    fn range(last: u8) -> AddressRange {
+    pub(super) fn range(last: u8) -> AddressRange {
         AddressRange::new([10, 42, 3, last].into(), 28).unwrap()
     }
 
@@ -822,7 +913,7 @@ mod tests {
         JoinRequest { body: Signed { value: body, signature }, proof }
     }
 
-    fn refused<T>(result: Result<T, ApiError>, reason: &str) {
+    pub(super) fn refused<T>(result: Result<T, ApiError>, reason: &str) {
         match result {
             Ok(_) => panic!("signed, though {reason}"),
             Err(error) => assert!(error.message.contains(reason), "{error} (expected: {reason})"),
@@ -905,7 +996,7 @@ mod tests {
             }
             let record = new_record(&mut signer);
             numbers.push(signer.sign_record(record, NOW).unwrap().value.sequence);
-            let certify = certify_for(&self::signer(10 + round), Uses::Unlimited, 16 * (round + 1));
+            let certify = certify_for(&self::signer(10 + round), many(), 16 * (round + 1));
             numbers.push(signer.certify_member(&certify, NOW).unwrap().value.grant.serial);
             // Whatever the clock says.
             signer = Signer::volatile(test_keys(1), signer.remembered());
@@ -1021,8 +1112,8 @@ mod tests {
     fn addresses_of_a_member_are_given_to_no_other_before_its_membership_has_ended() {
         let mut inviter = founder();
         let charter = charter(&inviter);
-        let first = inviter.certify_member(&certify_for(&signer(2), Uses::Unlimited, 16), NOW).unwrap();
-        let taken = CertifyMember { replaces: true, ..certify_for(&signer(3), Uses::Unlimited, 16) };
+        let first = inviter.certify_member(&certify_for(&signer(2), many(), 16), NOW).unwrap();
+        let taken = CertifyMember { replaces: true, ..certify_for(&signer(3), many(), 16) };
         refused(inviter.certify_member(&taken, NOW), "another member holds");
         // A statement of somebody else does not end it.
         let chain = Chain::founder(&charter).appended(&first);
@@ -1038,7 +1129,7 @@ mod tests {
         let second = inviter.certify_member(&fresh, NOW).unwrap();
         assert!(second.value.grant.replaces, "the first certificate may be shown again");
         // Nor does the member that left come back by the same invite.
-        let again = certify_for(&signer(2), Uses::Unlimited, 64);
+        let again = certify_for(&signer(2), many(), 64);
         refused(inviter.certify_member(&again, NOW), "that membership has ended");
     }
 
@@ -1050,7 +1141,7 @@ mod tests {
         let target = Target::Certificate(Chain::founder(&charter).appended(&first));
         let revocation = Revocation { issuer: inviter.keys.node(), target, issued_at: NOW };
         inviter.sign_revocation(&revocation, &charter, NOW).unwrap();
-        assert!(inviter.certify_member(&certify_for(&signer(3), Uses::Unlimited, 16), NOW).is_ok());
+        assert!(inviter.certify_member(&certify_for(&signer(3), many(), 16), NOW).is_ok());
     }
 
     #[test]
@@ -1060,14 +1151,14 @@ mod tests {
         let mut inviter = Signer::volatile(test_keys(1), (Memory::lost(), Delegations::default()));
         let record = new_record(&mut inviter);
         inviter.sign_record(record, NOW).unwrap();
-        let other = certify_for(&signer(3), Uses::Unlimited, 16);
+        let other = certify_for(&signer(3), many(), 16);
         refused(inviter.certify_member(&other, NOW), "does not remember");
         refused(inviter.recover(&[testing::membership(0, 1)], true), "another node");
         assert_eq!(inviter.recover(std::slice::from_ref(&first), false), Ok(1));
         refused(inviter.certify_member(&other, NOW), "does not remember");
         assert_eq!(inviter.recover(&[], true), Ok(1));
         refused(inviter.certify_member(&other, NOW), "another member holds");
-        assert!(inviter.certify_member(&certify_for(&signer(3), Uses::Unlimited, 32), NOW).is_ok());
+        assert!(inviter.certify_member(&certify_for(&signer(3), many(), 32), NOW).is_ok());
         assert!(inviter.counter > first.value.grant.serial);
     }
 
@@ -1098,20 +1189,20 @@ mod tests {
     fn a_member_is_extended_without_losing_an_address() {
         let mut inviter = founder();
         let certificate = inviter.certify_member(&certify(), NOW).unwrap();
-        inviter.certify_member(&certify_for(&signer(3), Uses::Unlimited, 48), NOW).unwrap();
+        inviter.certify_member(&certify_for(&signer(3), many(), 48), NOW).unwrap();
         let ranges = |all: &[u8]| AddressRanges::new(all.iter().map(|last| range(*last)).collect()).unwrap();
         let parent = network(&inviter).into();
         let extend =
             |all: &[u8]| ExtendMember { certificate: certificate.clone(), parent, ranges: ranges(all) };
-        refused(inviter.extend_member(&extend(&[32, 16]), NOW), "lose addresses");
-        refused(inviter.extend_member(&extend(&[32]), NOW), "lose addresses");
-        refused(inviter.extend_member(&extend(&[16, 48]), NOW), "another member holds");
-        refused(signer(3).extend_member(&extend(&[16, 32]), NOW), "another node");
-        let extended = inviter.extend_member(&extend(&[16, 32]), NOW).unwrap();
+        refused(inviter.extend_member(&extend(&[32, 16]), false, NOW), "lose addresses");
+        refused(inviter.extend_member(&extend(&[32]), false, NOW), "lose addresses");
+        refused(inviter.extend_member(&extend(&[16, 48]), false, NOW), "another member holds");
+        refused(signer(3).extend_member(&extend(&[16, 32]), false, NOW), "another node");
+        let extended = inviter.extend_member(&extend(&[16, 32]), false, NOW).unwrap().unwrap();
         assert_eq!((extended.verify(), extended.value.grant.ranges.size()), (Ok(()), 32));
         assert_eq!(extended.value.grant.subject, test_keys(2).node());
         assert_eq!(extended.value.grant.since, certificate.value.grant.serial);
-        refused(inviter.extend_member(&extend(&[16, 64]), NOW), "not in force");
+        refused(inviter.extend_member(&extend(&[16, 64]), false, NOW), "not in force");
     }
 
     #[test]

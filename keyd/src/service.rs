@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::api::keyd::{KeydApi, OpenSession, Reply, Request, SessionKind, SessionOpened};
 use i2plan_ipc::bridge::Bridge;
@@ -11,6 +11,7 @@ use i2plan_ipc::{ApiError, Role};
 use tracing::info;
 
 use crate::dialing::Dialing;
+use crate::orders::Orders;
 use crate::policy::Signer;
 use crate::session;
 
@@ -19,17 +20,28 @@ use crate::session;
 pub struct Keyd {
     signer: Mutex<Signer>,
     dialing: Dialing,
+    orders: Mutex<Orders>,
+    started: Instant,
 }
 
 impl Keyd {
     /// Has this signer answer; sessions are opened at this SAM bridge alone.
     #[must_use]
     pub fn new(signer: Signer, bridge: Bridge) -> Self {
-        Self { signer: Mutex::new(signer), dialing: Dialing::new(bridge) }
+        Self {
+            signer: Mutex::new(signer),
+            dialing: Dialing::new(bridge),
+            orders: Mutex::default(),
+            started: Instant::now(),
+        }
     }
 
     fn signer(&self) -> MutexGuard<'_, Signer> {
         self.signer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn open_session(&self, request: OpenSession) -> Result<Answer<Reply>, ApiError> {
@@ -38,8 +50,7 @@ impl Keyd {
         let keys = match request.kind {
             SessionKind::Control => self.signer().keys().control().clone(),
             SessionKind::Data | SessionKind::Substitute => {
-                let mut nonce = [0; 32];
-                getrandom::fill(&mut nonce).map_err(no_randomness)?;
+                let nonce = random()?;
                 self.signer().keys().ephemeral(nonce)
             }
         };
@@ -51,8 +62,11 @@ impl Keyd {
     }
 }
 
-fn no_randomness(error: getrandom::Error) -> ApiError {
-    ApiError::internal(format!("the system gives no randomness: {error}"))
+fn random<const N: usize>() -> Result<[u8; N], ApiError> {
+    let mut random = [0; N];
+    getrandom::fill(&mut random)
+        .map_err(|error| ApiError::internal(format!("the system gives no randomness: {error}")))?;
+    Ok(random)
 }
 
 fn now() -> u64 {
@@ -78,12 +92,38 @@ impl Service for Keyd {
                 self.dialing.not_connected(failure);
                 Reply::Done
             }
-            signed => {
-                let mut random = [0; 32];
-                getrandom::fill(&mut random).map_err(no_randomness)?;
-                self.signer().answer(signed, random, now())?
-            }
+            signed => self.signer().answer(signed, random()?, now())?,
         };
         Ok(reply.into())
+    }
+
+    async fn call_on(
+        &self,
+        connection: u64,
+        role: Role,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Answer<Reply>, ApiError> {
+        let since = self.started.elapsed();
+        let prepared = match request {
+            Request::PrepareOrder(order) => {
+                self.orders().prepare(connection, *order, &self.signer(), random()?, since)?
+            }
+            Request::CountBelow(records) => {
+                self.orders().count(connection, &records, &self.signer(), since)?
+            }
+            Request::ConfirmOrder(token) => {
+                let random = (random()?, since);
+                let mut orders = self.orders();
+                let executed = orders.confirm(connection, token, &mut self.signer(), random, now())?;
+                return Ok(Reply::OrderExecuted(Box::new(executed)).into());
+            }
+            other => return self.call(role, other, fds).await,
+        };
+        Ok(Reply::OrderPrepared(Box::new(prepared)).into())
+    }
+
+    fn on_closed(&self, connection: u64) {
+        self.orders().forget(connection);
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
+use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_keyd::keys::{Keys, RANDOM_LEN};
 use i2plan_keyd::memory::{Delegations, Memory};
 use i2plan_keyd::policy::Signer;
@@ -155,8 +156,10 @@ fn found(node: &Node) -> Result<(), Failure> {
     let secret = InviteSecret([7; 32]);
     let (expires_at, addresses) = (now + 3600, ADDRESSES);
     let wish = keyd::CreateInvite { network, subnet, expires_at, uses: Uses::Unlimited, addresses };
-    let (_, grant) =
-        founder.create_invite(&wish, InviteSecret(secret.0), now).map_err(|error| refused(&error))?;
+    let executed = founder.execute(&Order::CreateInvite(wish), secret.0, now);
+    let Executed::Invite { grant, .. } = executed.map_err(|error| refused(&error))? else {
+        return Err(Failure::new("keyd made no invite"));
+    };
     let mut state = State::new(me);
     for (index, place) in (0..MEMBERS).zip(1..) {
         // Not the first place, in which the founder's own address is.

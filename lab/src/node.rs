@@ -636,8 +636,24 @@ impl Node {
     /// # Errors
     /// If the node refuses.
     pub async fn invite(&self, options: &[&str]) -> Result<String, Failure> {
-        let args: Vec<_> = ["invite", "create"].into_iter().chain(options.iter().copied()).collect();
+        let args: Vec<_> = ["invite", "create", "--yes"].into_iter().chain(options.iter().copied()).collect();
         self.ctl_ok::<Invite>(&args, "").await.map(|document| document.invite)
+    }
+
+    /// Revokes a member.
+    ///
+    /// # Errors
+    /// If the node does not answer, or refuses.
+    pub async fn revoke(&self, member: &str) -> Result<(), Failure> {
+        self.ctl_ok::<serde_json::Value>(&["revoke", member, "--yes"], "").await.map(drop)
+    }
+
+    /// Leaves its network.
+    ///
+    /// # Errors
+    /// If the node does not answer, or refuses.
+    pub async fn leave(&self) -> Result<(), Failure> {
+        self.ctl_ok::<serde_json::Value>(&["leave", "--yes"], "").await.map(drop)
     }
 
     /// Joins a network.

@@ -72,18 +72,18 @@ fn everybody_gets_in_at_the_own_door_only() {
         let [keyd, meshd, tund] = node.uids;
         let connector = node.connector_uid;
         let people: [(&str, (u32, u32), &[&str]); 7] = [
-            ("root", (0, 0), &["meshd as client"]),
+            ("root", (0, 0), &["keyd-control as client", "meshd as client"]),
             ("keyd", (keyd, keyd), &[]),
             ("meshd", (meshd, meshd), &["keyd-meshd as meshd", "tund as meshd"]),
             ("the connector", (connector, connector), &["keyd-connector as connector"]),
             // It may connect, but not ask what meshd asks.
             ("tund", (tund, tund), &[]),
-            ("the group", (STRANGER, node.group), &["meshd as client"]),
+            ("the group", (STRANGER, node.group), &["keyd-control as client", "meshd as client"]),
             ("a stranger", (STRANGER, STRANGER), &[]),
         ];
         for (who, user, granted) in people {
             let attempts = attempts(node, user, "knock").await?;
-            assert_eq!(attempts.len(), 25);
+            assert_eq!(attempts.len(), 30);
             for Attempt { what, refusal, .. } in attempts {
                 println!("{who}: {what}: {}", refusal.as_deref().unwrap_or("granted"));
                 assert_eq!(refusal.is_none(), granted.contains(&&*what), "{who}: {what}: {refusal:?}");

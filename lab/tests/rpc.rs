@@ -316,7 +316,21 @@ fn every_method_answers_over_both_ways() {
         assert_eq!(one.ctl(&["rpc", "nothing"], "").await?.status.code(), Some(1));
         assert_eq!(one.ctl(&["rpc", "status", "{"], "").await?.status.code(), Some(2));
 
-        // The end of a membership.
+        // The end of a membership is an order, which the gateway gives only if root's configuration says so.
+        for (method, params) in [
+            ("members.revoke", other.clone()),
+            ("network.leave", json!({})),
+            ("invite.create", json!({ "max_uses": -1 })),
+        ] {
+            assert_eq!(refused(one, method, params).await?, -32_001, "{method}");
+        }
+        let error = one.ctl_json::<Value>(&["rpc", "network.leave"], "").await?.unwrap_err();
+        assert!(error.hint.unwrap_or_default().contains("`i2planctl leave`"));
+        // The configuration ends with [rpc].
+        lab.nodes[0].configure("orders = true\n").await?;
+        let (one, two) = (&lab.nodes[0], &lab.nodes[1]);
+        one.ready().await?;
+        assert_eq!(done(one, "invite.create", json!({ "max_uses": -1 })).await?["max_uses"], json!(null));
         let revoked = done(one, "members.revoke", other).await?;
         assert_eq!(revoked["revoked"].as_array().unwrap().len(), 1);
         assert_eq!(done(one, "network.leave", json!({})).await?["left"], invite["network"]);

@@ -183,9 +183,10 @@ fn nothing_gets_through_the_walls() {
         let outside = Path::new("/tmp/i2plan-intruder");
         let slash = Path::new("/");
         let new = node.state("meshd").join("new");
-        let sockets = ["keyd-meshd", "keyd-tund", "keyd-connector", "meshd", "tund"]
+        let sockets = ["keyd-meshd", "keyd-tund", "keyd-connector", "keyd-control", "meshd", "tund"]
             .map(|name| node.socket().with_file_name(format!("{name}.sock")));
-        let [keyd_for_meshd, keyd_for_tund, keyd_for_connector, meshd_socket, tund_socket] = &sockets;
+        let [keyd_for_meshd, keyd_for_tund, keyd_for_connector, keyd_control, meshd_socket, tund_socket] =
+            &sockets;
         // A port that somebody listens on besides the SAM bridge: the router's own.
         let other_port = to(PORT);
         let files = |end| {
@@ -230,6 +231,7 @@ fn nothing_gets_through_the_walls() {
             (Attempt::MakeDirectory, at(&new), Done),
             (Attempt::ConnectUnix, at(keyd_for_meshd), Done),
             (Attempt::ConnectUnix, at(keyd_for_connector), Done),
+            (Attempt::ConnectUnix, at(keyd_control), Done),
             (Attempt::ConnectUnix, at(tund_socket), Done),
             (Attempt::SealableMemoryFile, NOTHING, Done),
         ]);
@@ -287,6 +289,7 @@ fn nothing_gets_through_the_walls() {
             (Attempt::ConnectUnix, at(keyd_for_tund), Done),
             (Attempt::ConnectUnix, at(keyd_for_meshd), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(keyd_for_connector), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(keyd_control), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(meshd_socket), Refused(Errno::EACCES)),
         ];
         check(node, Seat::Tund, &connections).await?;
@@ -335,6 +338,7 @@ fn nothing_gets_through_the_walls() {
             (Attempt::ConnectUnix, at(keyd_for_meshd), Done),
             (Attempt::ConnectUnix, at(keyd_for_tund), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(keyd_for_connector), Refused(Errno::EACCES)),
+            (Attempt::ConnectUnix, at(keyd_control), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(tund_socket), Done),
             (Attempt::ConnectUnix, at(meshd_socket), Refused(Errno::EACCES)),
             (Attempt::SealableMemoryFile, NOTHING, Killed),

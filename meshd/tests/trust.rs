@@ -23,6 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 use i2plan_ipc::ApiError;
+use i2plan_ipc::api::order::Order;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::memory::{Delegations, Epoch, Memory};
@@ -292,6 +293,11 @@ impl World {
 
     fn sign(&mut self, index: usize, request: keyd::Request, unix: u64) -> Result<keyd::Reply, ApiError> {
         let random = self.rng.random();
+        if let keyd::Request::CertifyMember(certify) = &request {
+            // All of this is within a day.
+            let allow = Order::AllowInvite(certify.grant.clone());
+            self.nodes[index].signer.execute(&allow, random, unix)?;
+        }
         let reply = self.nodes[index].signer.answer(request, random, unix)?;
         if let keyd::Reply::Membership(certificate) = &reply {
             self.note_certified(&certificate.value);
@@ -354,7 +360,22 @@ impl World {
         self.nodes[index].answer = None;
         run(&mut self.nodes[index].mesh, now);
         self.settle(index);
-        self.nodes[index].answer.take()
+        match self.nodes[index].answer.take() {
+            // An administrator gives the order.
+            Some(Ok(meshd::Reply::ToOrder(proposed))) => {
+                let random = self.rng.random();
+                let executed = self.nodes[index].signer.execute(&proposed.order, random, now.unix.as_secs());
+                match executed {
+                    Ok(executed) => {
+                        self.nodes[index].mesh.enact(1, executed, now);
+                        self.settle(index);
+                        self.nodes[index].answer.take()
+                    }
+                    Err(error) => Some(Err(error)),
+                }
+            }
+            answer => answer,
+        }
     }
 
     fn own_chain(&self, index: usize) -> Option<Chain> {
@@ -459,8 +480,7 @@ impl World {
         // Of one whose clock is wrong there may be no record; its inviter can revoke it all the same.
         let own = || self.nodes.iter().find(|node| node.keys.node() == target)?.member.clone();
         let chain = known.or_else(own);
-        if let Some(Ok(meshd::Reply::Revoked(_))) =
-            self.command(revoker, |mesh, now| mesh.revoke(1, &text, now))
+        if let Some(Ok(meshd::Reply::Revoked(_))) = self.command(revoker, |mesh, _| mesh.revoke(1, &text))
             && let Some(revoked) = chain
         {
             assert!(revoked.is_ancestor(&self.id(revoker)));

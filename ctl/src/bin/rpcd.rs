@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use i2plan_ipc::administrator::socket_beside;
 use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{activation, hardening, logging};
 use i2plan_meshd::config::Config;
@@ -19,6 +20,7 @@ Options:
       --config FILE        configuration (default: /etc/i2plan/config.toml, if it exists)
       --state DIR          state directory (default: $STATE_DIRECTORY, or rpc/ in node.data_dir)
       --meshd-socket PATH  (default: /run/i2plan/meshd.sock)
+      --keyd-socket PATH   where orders go, if rpc.orders is set (default: keyd-control.sock beside meshd's socket)
       --listen PATH        make the listening socket, if none is handed over
   -h, --help
   -V, --version
@@ -34,6 +36,7 @@ struct Args {
     config: Option<PathBuf>,
     state: Option<PathBuf>,
     meshd: PathBuf,
+    keyd: Option<PathBuf>,
     listen: Option<PathBuf>,
 }
 
@@ -43,6 +46,7 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
         config: None,
         state: std::env::var_os("STATE_DIRECTORY").map(PathBuf::from),
         meshd: "/run/i2plan/meshd.sock".into(),
+        keyd: None,
         listen: None,
     };
     let mut parser = lexopt::Parser::from_env();
@@ -51,6 +55,7 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
             Long("config") => args.config = Some(parser.value()?.into()),
             Long("state") => args.state = Some(parser.value()?.into()),
             Long("meshd-socket") => args.meshd = parser.value()?.into(),
+            Long("keyd-socket") => args.keyd = Some(parser.value()?.into()),
             Long("listen") => args.listen = Some(parser.value()?.into()),
             Short('h') | Long("help") => return Ok(Asked::Help),
             Short('V') | Long("version") => return Ok(Asked::Version),
@@ -69,7 +74,9 @@ fn start(args: Args) -> Result<(), End> {
     }
     let listener = activation::listener(args.listen.as_deref()).map_err(End::usage)?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("rpc"));
-    let options = Options { meshd: args.meshd, tcp: config.rpc_tcp_address, state };
+    let keyd = args.keyd.unwrap_or_else(|| socket_beside(&args.meshd));
+    let orders = config.rpc_orders.then_some(keyd);
+    let options = Options { meshd: args.meshd, orders, tcp: config.rpc_tcp_address, state };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
     runtime.block_on(run(listener, options)).map_err(End::failed)
 }

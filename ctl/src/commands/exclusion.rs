@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::Peer;
+use i2plan_ipc::api::meshd::{Peer, Reply, Request};
+use i2plan_ipc::api::order::OrderTarget;
 use i2plan_proto::identity::NodeId;
 use serde_json::json;
 
-use super::member::{Named, confirm, find_among, short};
+use super::member::{Named, can_ask, find_among, short};
+use super::orders;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output::{self, clean, units};
@@ -29,9 +31,12 @@ pub async fn revoke(socket: Option<&Path>, json: bool, name: &str, yes: bool) ->
         found => found?,
     };
     let called = if member.name.is_empty() { short(&member.node_id) } else { &member.name };
-    confirm(&consequences(&member, &peers), called, yes)?;
+    can_ask(yes)?;
+    let request = Request::Revoke { node_id: member.node_id.clone() };
+    let text = |target: &OrderTarget| Ok(consequences(&orders::meant(target, name)?, &peers));
+    let done = orders::carry_out(&mut node, request, text, called, yes).await?;
     let name = clean(called).into_owned();
-    let nodes = node.revoke(member.node_id).await?;
+    let Reply::Revoked(nodes) = done.reply else { return Err(unexpected()) };
     if json {
         return output::json::print(&json!({ "revoked": nodes }));
     }
@@ -74,16 +79,23 @@ pub async fn leave(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), F
     let mut node = daemon::connect(socket).await?;
     let status = node.status().await?;
     if status.network.is_none() {
-        return Err(Failure::new(Kind::Conflict, "this node is in no network"));
+        return Err(Failure::new(Kind::Conflict, "this node is in no network")
+            .with_hint("if keyd still signs for one, `i2planctl key forget-network` has it forget that"));
     }
     let consequences = "this node will be out of its network, and forget it: invites, bans and members too; those that \
                         it has invited stay members; to come back it needs a new invite";
-    confirm(consequences, &status.name, yes)?;
-    let network = node.leave().await?;
+    can_ask(yes)?;
+    let text = |_: &OrderTarget| Ok(consequences.to_owned());
+    let done = orders::carry_out(&mut node, Request::Leave, text, &status.name, yes).await?;
+    let Reply::Left(network) = done.reply else { return Err(unexpected()) };
     if json {
         return output::json::print(&json!({ "left": network }));
     }
     output::print(&format!("left network {}\n", clean(&network)))
+}
+
+pub(super) fn unexpected() -> Failure {
+    Failure::internal("unexpected reply of meshd")
 }
 
 #[cfg(test)]

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use i2plan_ipc::api::meshd::{Reply, Request};
+use i2plan_ipc::api::order::OrderTarget;
 use serde_json::json;
 
 use super::member::find;
+use super::orders;
 use crate::args::Grant;
 use crate::daemon;
 use crate::failure::Failure;
@@ -17,7 +20,17 @@ use crate::output::{self, clean, units};
 pub async fn run(socket: Option<&Path>, json: bool, args: &Grant) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let member = find(&mut node, &args.node).await?;
-    let grant = node.grant(member.node_id, args.addresses).await?;
+    let request = Request::Grant { node_id: member.node_id, addresses: args.addresses };
+    let text = |target: &OrderTarget| {
+        // The record, which has the name, is no part of the evidence.
+        let named = orders::meant(target, &args.node).or_else(|failure| match target {
+            OrderTarget::Grant { node, .. } if !args.yes => orders::meant(target, &node.to_string()),
+            _ => Err(failure),
+        })?;
+        Ok(format!("{}: this node delegates more than 256 addresses today", named.describe()))
+    };
+    let done = orders::carry_out(&mut node, request, text, &member.name, args.yes).await?;
+    let Reply::Granted(grant) = done.reply else { return Err(super::exclusion::unexpected()) };
     if json {
         return output::json::print(&json!({ "grant": grant }));
     }

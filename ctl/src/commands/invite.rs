@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{Invite, InviteState, IssuedInvite};
+use i2plan_ipc::api::meshd::{Invite, InviteState, IssuedInvite, Reply, Request};
+use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::version::utc;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::DestinationHash;
@@ -12,7 +13,8 @@ use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteSecret;
 use zeroize::Zeroizing;
 
-use super::member::confirm;
+use super::member::can_ask;
+use super::orders;
 use crate::args::{InviteCreate, InviteRevoke};
 use crate::daemon;
 use crate::failure::{Failure, Kind};
@@ -32,7 +34,19 @@ pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> R
     let style = args.qr.map(|style| qr_style(style, json)).transpose()?;
     let mut node = daemon::connect(socket).await?;
     let subnet = args.subnet.map(|subnet| subnet.to_string());
-    let invite = node.create_invite(args.expires, max_uses, args.addresses, subnet).await?;
+    let request = Request::CreateInvite {
+        expires_in: args.expires.as_secs(),
+        max_uses,
+        addresses: args.addresses,
+        subnet,
+    };
+    let text = |_: &OrderTarget| {
+        Ok("it is unlimited, or for more than 256 addresses: revoke it if it gets into wrong hands"
+            .to_owned())
+    };
+    let done = orders::carry_out(&mut node, request, text, "invite", args.yes).await?;
+    let Reply::Invite(invite) = done.reply else { return Err(super::exclusion::unexpected()) };
+    let invite = Invite { founded: invite.founded || done.founded, ..invite };
     if max_uses.is_none() {
         output::note("warning: any number of nodes can join with this invite until it expires");
     }
@@ -154,10 +168,21 @@ pub async fn show(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Fai
 pub async fn revoke(socket: Option<&Path>, json: bool, args: &InviteRevoke) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let invite = choose(node.invites().await?, &args.id)?;
-    if args.with_members {
-        confirm(&consequences(&invite), "revoke", args.yes)?;
-    }
-    let invite = node.revoke_invite(invite.id, args.with_members).await?;
+    let invite = if args.with_members {
+        can_ask(args.yes)?;
+        let request = Request::RevokeInvite { id: invite.id.clone(), with_members: true };
+        let text = |target: &OrderTarget| match target {
+            OrderTarget::Invite { invite: ordered, .. } if ordered.to_string() == invite.id => {
+                Ok(consequences(&invite))
+            }
+            _ => Err(Failure::internal("keyd would revoke another invite")),
+        };
+        let done = orders::carry_out(&mut node, request, text, "revoke", args.yes).await?;
+        let Reply::InviteRevoked(invite) = done.reply else { return Err(super::exclusion::unexpected()) };
+        invite
+    } else {
+        node.revoke_invite(invite.id).await?
+    };
     if json {
         return output::json::print(&serde_json::json!({ "invite": invite }));
     }
@@ -195,7 +220,7 @@ fn consequences(invite: &IssuedInvite) -> String {
 }
 
 /// The invite that an id, or the beginning of one, means.
-fn choose(invites: Vec<IssuedInvite>, text: &str) -> Result<IssuedInvite, Failure> {
+pub(super) fn choose(invites: Vec<IssuedInvite>, text: &str) -> Result<IssuedInvite, Failure> {
     let mut found: Vec<_> =
         invites.into_iter().filter(|invite| !text.is_empty() && invite.id.starts_with(text)).collect();
     match found.pop() {

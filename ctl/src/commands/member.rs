@@ -195,17 +195,26 @@ fn ambiguous(members: &[Named], text: &str) -> Failure {
     Failure::invalid(message).with_hint("use the node id; `i2planctl peers --json` shows it")
 }
 
+/// Whether a person can be asked, or has answered in advance.
+///
+/// # Errors
+/// If there is nobody to ask.
+pub fn can_ask(yes: bool) -> Result<(), Failure> {
+    if yes || io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::usage("this cannot be undone, and there is no terminal to ask on")
+        .with_hint("say --yes if it is meant"))
+}
+
 /// Has a person type `word` before something that cannot be undone. `yes` is that person's word in advance.
 ///
 /// # Errors
 /// If it was not typed, or there is nobody to type it.
 pub fn confirm(consequences: &str, word: &str, yes: bool) -> Result<(), Failure> {
+    can_ask(yes)?;
     if yes {
         return Ok(());
-    }
-    if !io::stdin().is_terminal() {
-        return Err(Failure::usage("this cannot be undone, and there is no terminal to ask on")
-            .with_hint("say --yes if it is meant"));
     }
     output::note(consequences);
     output::note(&format!("type {} to go on:", clean(word)));

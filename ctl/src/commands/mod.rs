@@ -13,6 +13,7 @@ pub mod invite;
 pub mod join;
 pub mod key;
 pub mod member;
+pub mod orders;
 pub mod peers;
 pub mod ping;
 pub mod routes;

@@ -82,6 +82,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         group,
         sam_address: config.sam_address,
         allow_overlap: config.allow_overlap,
+        rpc_orders: config.rpc_orders,
         rpc_socket: config.rpc_socket,
         passphrase,
         log_format,

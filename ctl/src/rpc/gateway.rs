@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request};
+use i2plan_ipc::administrator::Prepared;
+use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request, ToOrder};
 use i2plan_ipc::client::{Client, ClientError, Endpoint};
+use i2plan_ipc::node::needs_order;
 use i2plan_ipc::places::{Limits, Place, Places};
 use i2plan_ipc::rate::Quota;
 use i2plan_ipc::{ApiError, ByteSocket, Role};
@@ -42,18 +44,22 @@ pub struct Gateway {
     slow: Arc<Places>,
     readers: Semaphore,
     idle: Mutex<Vec<Client<MeshdApi>>>,
+    /// Where orders go, if this program may give them.
+    orders: Option<Endpoint>,
 }
 
 impl Gateway {
-    /// To the `meshd` that listens at this path. `named` are users with places of their own, besides root.
+    /// To the `meshd` that listens at this path. `named` are users with places of their own, besides root. If it gives
+    /// orders, that is `keyd`'s socket for them.
     #[must_use]
-    pub fn new(meshd: &Path, named: &[u32]) -> Arc<Self> {
+    pub fn new(meshd: &Path, named: &[u32], orders: Option<&Path>) -> Arc<Self> {
         Arc::new(Self {
             meshd: Endpoint::resolved(meshd, Role::Meshd),
             clients: Places::new(CLIENTS, named.iter().copied()),
             slow: Places::new(SLOW, std::iter::empty()),
             readers: Semaphore::new(READERS),
             idle: Mutex::default(),
+            orders: orders.map(|keyd| Endpoint::resolved(keyd, Role::Keyd)),
         })
     }
 
@@ -93,9 +99,26 @@ impl Gateway {
                     let busy = "too many calls that change something or wait, of this user or in all";
                     ApiError::unavailable(busy).with_hint("wait for the answers to those before")
                 })?;
-                self.connect().await?.call(request).await
+                let mut client = self.connect().await?;
+                match client.call(request).await? {
+                    Reply::ToOrder(proposed) => self.order(client, *proposed).await,
+                    reply => Ok(reply),
+                }
             }
         }
+    }
+
+    /// Gives an order, if root's configuration lets this program do so.
+    async fn order(&self, mut meshd: Client<MeshdApi>, proposed: ToOrder) -> Result<Reply, ClientError> {
+        let Some(keyd) = &self.orders else {
+            return Err(needs_order(&proposed.order).into());
+        };
+        let executed = Prepared::new(keyd.clone(), &proposed).await?.confirm().await?;
+        let mut reply = meshd.call(Request::Enact(Box::new(executed))).await?;
+        if let Reply::Invite(invite) = &mut reply {
+            invite.founded |= proposed.founded;
+        }
+        Ok(reply)
     }
 
     async fn connect(&self) -> Result<Client<MeshdApi>, ClientError> {
@@ -279,7 +302,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
         let (_, _serving) = begin(&path);
-        let caller = Gateway::new(&path, &[]).enter(1000).unwrap();
+        let caller = Gateway::new(&path, &[], None).enter(1000).unwrap();
         let leave = request("network.leave", json!({}));
         let mut notified = leave.clone();
         notified.as_object_mut().unwrap().remove("id");
@@ -308,7 +331,7 @@ mod tests {
     async fn a_meshd_that_was_restarted_is_asked_again_and_one_that_is_away_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
-        let gateway = Gateway::new(&path, &[]);
+        let gateway = Gateway::new(&path, &[], None);
         let caller = gateway.enter(1000).unwrap();
         let peers = request("peers.list", json!([]));
         for _ in 0..2 {
@@ -333,7 +356,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
         let (_, _serving) = begin(&path);
-        let gateway = Gateway::new(&path, &[]);
+        let gateway = Gateway::new(&path, &[], None);
         let poll = |wait: u64| request("events.poll", json!({ "wait": wait }));
         let mut waiting = Vec::new();
         for _ in 0..12 {
@@ -360,7 +383,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
         let (_, _serving) = begin(&path);
-        let gateway = Gateway::new(&path, &[]);
+        let gateway = Gateway::new(&path, &[], None);
         let mut tasks = Vec::new();
         for whole in [false, true] {
             let (near, mut far) = tokio::net::UnixStream::pair().unwrap();
@@ -388,7 +411,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_far_too_much_is_told_so() {
-        let gateway = Gateway::new("/nonexistent".as_ref(), &[]);
+        let gateway = Gateway::new("/nonexistent".as_ref(), &[], None);
         let callers: Vec<_> = (0..30).map(|_| gateway.enter(1000).unwrap()).collect();
         let unknown = request("nothing", json!([]));
         let asking = callers.into_iter().map(|caller| {
@@ -408,7 +431,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_shared() {
-        let gateway = Gateway::new("/nonexistent".as_ref(), &[7]);
+        let gateway = Gateway::new("/nonexistent".as_ref(), &[7], None);
         let held: Vec<_> = std::iter::from_fn(|| gateway.enter(1000).ok()).collect();
         assert_eq!(held.len(), 32);
         let error = gateway.enter(1000).unwrap_err();

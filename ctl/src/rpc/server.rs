@@ -41,6 +41,8 @@ const CHUNK: usize = 8192;
 pub struct Options {
     /// `meshd`'s socket.
     pub meshd: PathBuf,
+    /// `keyd`'s socket for orders, if `rpc.orders` lets the gateway give them.
+    pub orders: Option<PathBuf>,
     /// `rpc.tcp_address`: where to listen besides.
     pub tcp: Option<SocketAddr>,
     /// Where the token for that is kept.
@@ -79,7 +81,7 @@ pub async fn run(listener: StdUnixListener, options: Options) -> Result<(), Serv
     let mut interrupt = signal(SignalKind::interrupt())?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
-    let gateway = Gateway::new(&options.meshd, &[TCP_USER]);
+    let gateway = Gateway::new(&options.meshd, &[TCP_USER], options.orders.as_deref());
     let tcp = match options.tcp {
         None => None,
         Some(address) => {

@@ -11,6 +11,7 @@
 //! | run/keyd-meshd.sock | meshd | 0600 | only meshd can connect, and take up connections |
 //! | run/keyd-tund.sock | tund | 0600 | only tund can |
 //! | run/keyd-connector.sock | connector | 0600 | only the connector can |
+//! | run/keyd-control.sock | root:group | 0660 | root and the group can give orders; keyd refuses the daemons' users |
 //! | run/tund.sock | meshd | 0600 | only meshd can connect |
 //! | run/*.notify | the daemon | 0600 | only a daemon tells how it does |
 //! | run/meshd.sock | root:group | 0660 | root and the group can control the node; 0600 without a group, and rpcd's |
@@ -26,6 +27,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use i2plan_ipc::administrator;
 use i2plan_ipc::daemon::trusted;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::net::sockopt;
@@ -86,6 +88,8 @@ pub struct Sockets {
     pub keyd_tund: Socket,
     /// `keyd`'s for the connector.
     pub keyd_connector: Socket,
+    /// `keyd`'s for orders.
+    pub keyd_control: Socket,
     /// `meshd`'s.
     pub meshd: Socket,
     /// `tund`'s.
@@ -95,11 +99,17 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Makes them. `rpc` is where `rpcd` shall listen.
+    /// Makes them. `rpc` is where `rpcd` shall listen, which may give orders or not.
     ///
     /// # Errors
     /// If they cannot be made, or somebody listens there already.
-    pub async fn listen(run: &Path, rpc: &Path, accounts: &Accounts, group: u32) -> Result<Self, Failure> {
+    pub async fn listen(
+        run: &Path,
+        rpc: &Path,
+        accounts: &Accounts,
+        group: u32,
+        rpc_orders: bool,
+    ) -> Result<Self, Failure> {
         let Accounts { meshd, tund, connector, .. } = *accounts;
         let control_mode = if group == 0 { 0o600 } else { 0o660 };
         let for_group = Account { uid: 0, gid: group };
@@ -111,6 +121,10 @@ impl Sockets {
             keyd_tund: Socket::listen(run.join("keyd-tund.sock"), tund, 0o600).await?,
             keyd_connector: Socket::listen(run.join("keyd-connector.sock"), connector, 0o600).await?,
             tund: Socket::listen(run.join("tund.sock"), meshd, 0o600).await?,
+            keyd_control: {
+                let owner = if rpc_orders { owner } else { for_group };
+                Socket::listen(run.join(administrator::SOCKET), owner, control_mode).await?
+            },
             meshd: Socket::listen(run.join("meshd.sock"), owner, control_mode).await?,
             rpc: match accounts.rpc {
                 None => None,

@@ -55,6 +55,8 @@ pub struct Node {
     pub sam_address: SocketAddr,
     /// Whether the interface may have addresses that the host uses otherwise.
     pub allow_overlap: bool,
+    /// Whether `rpcd` may give orders.
+    pub rpc_orders: bool,
     /// Where `rpcd` listens, if it runs; a relative path is below `run`.
     pub rpc_socket: PathBuf,
     /// The passphrase of `keyd`'s keys.
@@ -77,7 +79,8 @@ pub async fn run(node: &Node, events: &Events, log: Option<&LogFile>) -> Result<
         .map_err(|error| Failure::internal(format!("cannot find this program's own file: {error}")))?;
     let directories = Directories::prepare(&node.data, &node.run, &node.accounts)?;
     // Removed when this returns, after all daemons have.
-    let sockets = Sockets::listen(&directories.run, &node.rpc_socket, &node.accounts, node.group).await?;
+    let (accounts, rpc) = (&node.accounts, &node.rpc_socket);
+    let sockets = Sockets::listen(&directories.run, rpc, accounts, node.group, node.rpc_orders).await?;
 
     let (failed, mut failure) = mpsc::channel(1);
     let (hangup, _) = watch::channel(());
@@ -132,6 +135,15 @@ fn daemons(
         (&"--tund-user", &tund.uid.to_string()),
         (&"--connector-user", &connector.uid.to_string()),
     ]);
+    if let Some(rpc) = rpc {
+        for_keyd.extend(words(&[(&"--rpc-user", &rpc.uid.to_string())]));
+    }
+    if let Some(router) = router {
+        for_keyd.extend(words(&[(&"--refuse", &router.uid.to_string())]));
+    }
+    if node.rpc_orders {
+        for_keyd.extend(words(&[(&"--rpc-orders", &"true")]));
+    }
     if node.passphrase.is_some() {
         for_keyd.extend(words(&[(&"--passphrase-fd", &"0")]));
     }
@@ -152,6 +164,7 @@ fn daemons(
     ]);
     let mut for_rpcd =
         words(&[(&"--state", &directories.data.join("rpc")), (&"--meshd-socket", &sockets.meshd.path)]);
+    for_rpcd.extend(words(&[(&"--keyd-socket", &sockets.keyd_control.path)]));
     let mut for_routerd = words(&[(&"--state", &directories.data.join("routerd"))]);
     if let Some(config) = &node.config {
         // A daemon works in the root directory.
@@ -192,6 +205,7 @@ fn daemons(
         ("meshd", &sockets.keyd_meshd),
         ("tund", &sockets.keyd_tund),
         ("connector", &sockets.keyd_connector),
+        ("control", &sockets.keyd_control),
     ];
     daemons.extend([
         daemon("keyd", keyd, &of_keyd, for_keyd)?,

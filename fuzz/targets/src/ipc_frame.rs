@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use i2plan_ipc::api::Api;
+use i2plan_ipc::api::order::{Executed, Order, OrderTarget, OrderToken, PreparedOrder};
 use i2plan_ipc::api::{keyd, meshd, tund};
 use i2plan_ipc::frame::{HEADER_LEN, Header, MAX_FDS, decode_body, encode_body};
 use i2plan_ipc::hello::{Hello, HelloReply, Landlock, PROTOCOL, Reply, Request};
@@ -61,7 +62,9 @@ fn message<T: Serialize + DeserializeOwned>(body: &[u8]) -> Option<T> {
 fn request<A: Api>(body: &[u8]) {
     let Some(Request { body, .. }) = message::<Request<A::Request>>(body) else { return };
     assert!(!A::allows(Role::Keyd, &body), "keyd asks nothing of anybody");
-    assert_eq!(A::allows(Role::Client, &body), A::DAEMON == Role::Meshd, "users have to do with meshd alone");
+    assert!(!A::allows(Role::Client, &body) || A::DAEMON != Role::Tund, "users have nothing to do with tund");
+    let others = [Role::Meshd, Role::Tund, Role::Connector].map(|role| A::allows(role, &body));
+    assert!(!A::allows(Role::Client, &body) || others == [false; 3], "what is for users is for no daemon");
     assert!(A::fds(&body) <= MAX_FDS);
     assert!(A::deadline(&body) > Duration::ZERO);
 }
@@ -155,8 +158,7 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         data: signed.data.destination,
         wireguard: signed.wireguard,
     };
-    let revocation = testing::revocation(0, 3).value;
-    let revoked_invite = testing::invite_revocation(1).value;
+    let order = |order| keyd::Request::PrepareOrder(Box::new(order));
     let body = Box::new(testing::join_request(0).body.value);
     vec![
         ("identity", keyd::Request::Identity),
@@ -175,9 +177,15 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         ),
         ("recover", keyd::Request::Recover { certificates: vec![testing::membership(0, 1)], complete: true }),
         ("sign-accusation", keyd::Request::SignAccusation(testing::accusation(1, 2).value)),
-        ("sign-revocation", keyd::Request::SignRevocation(Box::new(revocation), charter.clone())),
-        ("sign-revocation-invite", keyd::Request::SignRevocation(Box::new(revoked_invite), charter.clone())),
-        ("sign-resignation", keyd::Request::SignResignation(Box::new(testing::chain(3)), charter)),
+        ("pinned", keyd::Request::Pinned),
+        ("order-revoke", keyd::Request::PrepareOrder(Box::new(revoke()))),
+        ("order-revoke-invite", order(Order::RevokeInvite(testing::invite(1).id()))),
+        ("order-leave", order(Order::Leave(Box::new(testing::chain(3)), charter))),
+        ("order-invite", order(Order::CreateInvite(create.clone()))),
+        ("order-allow", order(Order::AllowInvite(testing::grant(1)))),
+        ("order-extend", order(Order::Extend(Box::new(extend.clone())))),
+        ("count-below", keyd::Request::CountBelow(vec![testing::record(3)])),
+        ("confirm", keyd::Request::ConfirmOrder(OrderToken([7; 16]))),
         ("sign-join", keyd::Request::SignJoin { body, control: testing::destination(0) }),
         ("create-invite", keyd::Request::CreateInvite(create)),
         ("certify-member", keyd::Request::CertifyMember(Box::new(certify))),
@@ -185,6 +193,15 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         ("certify-wireguard", keyd::Request::CertifyWireGuard { network, rotate: true }),
         ("lease-wireguard", keyd::Request::LeaseWireGuard { network, epoch: 7 }),
     ]
+}
+
+fn revoke() -> Order {
+    Order::Revoke { chains: vec![testing::chain(3)], record: Some(Box::new(testing::record(3))) }
+}
+
+/// What an order signs.
+fn executed() -> Executed {
+    Executed::Revocations(vec![testing::revocation(0, 3), testing::invite_revocation(1)])
 }
 
 fn connector() -> keyd::Connector {
@@ -200,6 +217,15 @@ fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
     };
     let code = SecretText::new(testing::invite(1).to_code().to_string());
     let lease = keyd::WireGuardLease { private_key: SecretKey([7; 32]), epoch: 1 };
+    let pinned = keyd::PinnedNetwork { charter: testing::charter(0), chain: testing::chain(3) };
+    let target = OrderTarget::Member {
+        network: testing::charter(0).network(),
+        node: testing::node(3),
+        name: None,
+        address: Ipv4Addr::new(10, 42, 0, 3),
+        below: 2,
+    };
+    let prepared = PreparedOrder { token: OrderToken([7; 16]), target };
     let opened = keyd::SessionOpened { destination: testing::destination(101), version: "3.3".to_owned() };
     vec![
         ("identity", keyd::Reply::Identity(identity)),
@@ -213,6 +239,10 @@ fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
         ("membership", keyd::Reply::Membership(testing::membership(1, 2))),
         ("wireguard", keyd::Reply::WireGuardCertificate(testing::wireguard_certificate(1))),
         ("lease", keyd::Reply::WireGuardLease(lease)),
+        ("needs-order", keyd::Reply::NeedsOrder),
+        ("pinned", keyd::Reply::Pinned(Some(Box::new(pinned)))),
+        ("prepared", keyd::Reply::OrderPrepared(Box::new(prepared))),
+        ("executed", keyd::Reply::OrderExecuted(Box::new(executed()))),
     ]
 }
 
@@ -232,6 +262,7 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
         ),
         ("revoke-invite", meshd::Request::RevokeInvite { id: "a2".to_owned(), with_members: true }),
         ("grant", meshd::Request::Grant { node_id: testing::node(2).to_string(), addresses: 16 }),
+        ("enact", meshd::Request::Enact(Box::new(executed()))),
         ("join", meshd::Request::Join { invite }),
         ("events", meshd::Request::Events { after: Some(place(7)), wait: 30_000, traffic: true }),
         ("config", meshd::Request::Config),
@@ -241,6 +272,7 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
 }
 
 fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
+    let to_order = meshd::ToOrder { order: revoke(), below: vec![testing::record(4)], founded: false };
     let network = meshd::Network {
         id: testing::charter(0).network().to_string(),
         founder: true,
@@ -290,6 +322,7 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         ("joined", meshd::Reply::Joined(network)),
         ("granted", meshd::Reply::Granted(grant)),
         ("peers", meshd::Reply::Peers(vec![peer])),
+        ("to-order", meshd::Reply::ToOrder(Box::new(to_order))),
         ("events", meshd::Reply::Events(Box::new(events()))),
         ("config", meshd::Reply::Config(settings())),
         ("config-changed", meshd::Reply::ConfigChanged(vec![change()])),

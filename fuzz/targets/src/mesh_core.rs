@@ -20,6 +20,7 @@ use ed25519_dalek::SigningKey;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::{self, Life, What};
+use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
 use i2plan_meshd::core::state::{self, Ending, State};
 use i2plan_meshd::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
@@ -388,7 +389,7 @@ impl World {
             7 | 8 => {
                 let number = choices.arbitrary::<u8>()? % 200;
                 let command = self.command(Command::Revoke(node(number)));
-                self.mesh.revoke(command, &node(number).to_string(), self.now);
+                self.mesh.revoke(command, &node(number).to_string());
             }
             9 => {
                 let index = usize::from(choices.arbitrary::<u8>()?);
@@ -1044,9 +1045,10 @@ impl World {
                 self.check_asked(&request);
                 self.answer(ticket, *request);
             }
-            Action::Answer(command, result) => {
-                let command = self.commands.remove(&command).expect("a command was answered twice");
+            Action::Answer(number, result) => {
+                let command = self.commands.remove(&number).expect("a command was answered twice");
                 match (command, *result) {
+                    (_, Ok(meshd::Reply::ToOrder(proposed))) => self.order(number, command, proposed.order),
                     (_, Ok(meshd::Reply::Invite(invite))) => {
                         self.invites.push(invite.invite.expose().parse().expect("a whole invite code"));
                     }
@@ -1160,15 +1162,64 @@ impl World {
             let error = ApiError::unavailable("keyd is not there");
             return self.mesh.on_keyd(ticket, Err(error), self.now);
         }
-        let revocation = match &request {
-            keyd::Request::SignRevocation(revocation, _) => Some((**revocation).clone()),
-            _ => None,
-        };
         let reply = self.sign(request);
         self.mesh.on_keyd(ticket, reply, self.now);
-        if let Some(revocation) = revocation {
-            self.end(Ending::Revocation(Box::new(signed(revocation, ME))));
+    }
+
+    /// An administrator gives an order.
+    fn order(&mut self, command: CommandId, kind: Command, order: Order) {
+        let unix = self.now.unix.as_secs();
+        let charter = self.charter.clone().expect("a member");
+        let revoke = |target| {
+            let revocation = signed(Revocation { issuer: node(ME), target, issued_at: unix }, ME);
+            assert_eq!(revocation.verify_for(&charter), Ok(()));
+            revocation
+        };
+        let executed = match order {
+            Order::Revoke { chains, record } => {
+                assert!(record.is_none_or(|record| chains.contains(&record.value.chain)));
+                Executed::Revocations(chains.into_iter().map(Target::Certificate).map(revoke).collect())
+            }
+            Order::RevokeInvite(invite) => {
+                let chain = self.chain.clone().expect("a member");
+                Executed::Revocations(vec![revoke(Target::Invite(chain, invite))])
+            }
+            Order::Leave(chain, charter) => {
+                assert_eq!(*chain.subject(), node(ME));
+                let resignation =
+                    Resignation { chain: *chain, last_serial: self.last_number, issued_at: unix };
+                let resignation = signed(resignation, ME);
+                assert_eq!(resignation.verify_for(&charter), Ok(()));
+                Executed::Resignation(Box::new(resignation))
+            }
+            Order::CreateInvite(create) => {
+                let (code, grant) = self.make_invite(create);
+                Executed::Invite { code, grant }
+            }
+            Order::Forget | Order::AllowInvite(_) | Order::Extend(_) => panic!("nobody has asked for that"),
+        };
+        self.commands.insert(command, kind);
+        let revocations = match &executed {
+            Executed::Revocations(revocations) => revocations.clone(),
+            _ => Vec::new(),
+        };
+        self.mesh.enact(command, executed, self.now);
+        for revocation in revocations {
+            self.end(Ending::Revocation(Box::new(revocation)));
         }
+    }
+
+    fn make_invite(&mut self, create: keyd::CreateInvite) -> (SecretText, Signed<InviteGrant>) {
+        let keyd::CreateInvite { network, subnet, expires_at, uses, addresses } = create;
+        assert!(addresses.is_power_of_two());
+        let (inviter, created_at) = (node(ME), self.now.unix.as_secs());
+        let secret = InviteSecret([u8::try_from(self.grants.len()).unwrap_or(0xff); 32]);
+        let control = testing::destination(ME).hash();
+        let key = secret.key();
+        let grant = InviteGrant { network, inviter, key, created_at, expires_at, uses, addresses };
+        self.grants.insert(key, grant.clone());
+        let code = Invite { network, subnet, inviter, control, secret, expires_at }.to_code();
+        (SecretText::new(code.to_string()), signed(grant, ME))
     }
 
     /// The number of this node's next statement, as long as there is one.
@@ -1249,19 +1300,6 @@ impl World {
                 self.genuine.insert(record.to_bytes());
                 keyd::Reply::Record(Box::new(record))
             }
-            keyd::Request::SignRevocation(revocation, charter) => {
-                let revocation = signed(*revocation, ME);
-                assert_eq!(revocation.verify_for(&charter), Ok(()));
-                keyd::Reply::Signature(revocation.signature)
-            }
-            keyd::Request::SignResignation(chain, charter) => {
-                assert_eq!(*chain.subject(), me);
-                let resignation =
-                    Resignation { chain: *chain, last_serial: self.last_number, issued_at: unix };
-                let resignation = signed(resignation, ME);
-                assert_eq!(resignation.verify_for(&charter), Ok(()));
-                keyd::Reply::Resignation(Box::new(resignation))
-            }
             keyd::Request::SignPulse { network, life } => {
                 assert_eq!(Some(network), self.mesh.network());
                 let pulse = Pulse { network, node: me, sequence: self.next_number(), life };
@@ -1283,17 +1321,9 @@ impl World {
                 keyd::Reply::Signature(self.signature(&accusation))
             }
             keyd::Request::CreateInvite(create) => {
-                let keyd::CreateInvite { network, subnet, expires_at, uses, addresses } = create;
-                assert!(addresses.is_power_of_two());
-                let secret = InviteSecret([u8::try_from(self.grants.len()).unwrap_or(0xff); 32]);
-                let control = testing::destination(ME).hash();
-                let (key, created_at) = (secret.key(), unix);
-                let grant =
-                    InviteGrant { network, inviter: me, key, created_at, expires_at, uses, addresses };
-                self.grants.insert(key, grant.clone());
-                let code = Invite { network, subnet, inviter: me, control, secret, expires_at }.to_code();
-                let code = SecretText::new(code.to_string());
-                keyd::Reply::Invite { code, grant: signed(grant, ME) }
+                assert!(!Order::is_needed_for_invite(create.uses, create.addresses));
+                let (code, grant) = self.make_invite(create);
+                keyd::Reply::Invite { code, grant }
             }
             keyd::Request::CertifyMember(certify) => {
                 let keyd::CertifyMember { grant, request, parent, ranges, replaces } = *certify;

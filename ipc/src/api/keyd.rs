@@ -16,6 +16,7 @@ use i2plan_proto::wireguard::WireGuardCertificate;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::order::{Executed, Order, OrderToken, PreparedOrder};
 use crate::hello::{Landlock, Role};
 use crate::secret::{SecretKey, SecretText};
 use crate::version::Version;
@@ -56,10 +57,6 @@ pub enum Request {
     },
     /// Sign that this node cannot reach another.
     SignAccusation(Accusation),
-    /// Sign the end of another's membership in the network of this charter.
-    SignRevocation(Box<Revocation>, Charter),
-    /// Make and sign a resignation: this node, whose chain this is, leaves the network of this charter.
-    SignResignation(Box<Chain>, Charter),
     /// Sign a request to join a network.
     SignJoin {
         /// The request.
@@ -82,6 +79,15 @@ pub enum Request {
         /// No more follow: from here on new ones may be signed again.
         complete: bool,
     },
+    /// The network that this node is pinned to, and its chain there.
+    Pinned,
+    /// By an administrator: verify an order, and say what it will sign. It takes the place of one that waits on this
+    /// connection.
+    PrepareOrder(Box<Order>),
+    /// By an administrator: records of members below the target of the order that waits on this connection.
+    CountBelow(Vec<Signed<Record>>),
+    /// By an administrator: sign what the order with this token is about.
+    ConfirmOrder(OrderToken),
     /// Certify a WireGuard key for a network.
     CertifyWireGuard {
         /// The network.
@@ -116,8 +122,6 @@ pub enum Reply {
     Record(Box<Signed<Record>>),
     /// To [`Request::SignPulse`]: with its number.
     Pulse(Signed<Pulse>),
-    /// To [`Request::SignResignation`].
-    Resignation(Box<Signed<Resignation>>),
     /// To the other requests that sign.
     Signature(Signature),
     /// To [`Request::CreateInvite`].
@@ -129,6 +133,14 @@ pub enum Reply {
     },
     /// To [`Request::CertifyMember`] and [`Request::ExtendMember`].
     Membership(Signed<Membership>),
+    /// To [`Request::ExtendMember`]: it takes an order.
+    NeedsOrder,
+    /// To [`Request::Pinned`]; none if this node is in no network as far as keyd knows.
+    Pinned(Option<Box<PinnedNetwork>>),
+    /// To [`Request::PrepareOrder`] and [`Request::CountBelow`].
+    OrderPrepared(Box<PreparedOrder>),
+    /// To [`Request::ConfirmOrder`].
+    OrderExecuted(Box<Executed>),
     /// To [`Request::Note`].
     Noted(Noted),
     /// To [`Request::Recover`]: how many certificates keyd remembers now.
@@ -151,6 +163,15 @@ pub struct Identity {
     /// Whether keyd remembers which addresses this node has delegated. If not, its memory was lost or damaged, and it
     /// certifies no new members until that is completed ([`Request::Recover`]).
     pub remembers: bool,
+}
+
+/// The network that keyd signs for, and no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedNetwork {
+    /// Its charter.
+    pub charter: Charter,
+    /// This node's chain.
+    pub chain: Chain,
 }
 
 /// A record to be made. Its number and time come from keyd.
@@ -319,6 +340,9 @@ impl Api for KeydApi {
             Request::AwaitOrder(_) | Request::Connected(_) | Request::NotConnected(_) => {
                 role == Role::Connector
             }
+            Request::PrepareOrder(_) | Request::CountBelow(_) | Request::ConfirmOrder(_) => {
+                role == Role::Client
+            }
             Request::Identity
             | Request::Connector
             | Request::OpenSession(_)
@@ -326,14 +350,13 @@ impl Api for KeydApi {
             | Request::SignRecord(_)
             | Request::SignPulse { .. }
             | Request::SignAccusation(_)
-            | Request::SignRevocation(..)
-            | Request::SignResignation(..)
             | Request::SignJoin { .. }
             | Request::CreateInvite(_)
             | Request::CertifyMember(_)
             | Request::ExtendMember(_)
             | Request::Note(_)
             | Request::Recover { .. }
+            | Request::Pinned
             | Request::CertifyWireGuard { .. } => role == Role::Meshd,
         }
     }
@@ -368,6 +391,22 @@ mod tests {
             assert!(!KeydApi::allows(role, &lease), "{role}");
         }
         assert!(!KeydApi::allows(Role::Tund, &Request::Identity));
+    }
+
+    #[test]
+    fn orders_are_for_administrators_who_may_ask_nothing_else() {
+        for request in [
+            Request::PrepareOrder(Box::new(Order::Forget)),
+            Request::CountBelow(Vec::new()),
+            Request::ConfirmOrder(OrderToken([0; 16])),
+        ] {
+            assert!(KeydApi::allows(Role::Client, &request));
+            for role in [Role::Meshd, Role::Tund, Role::Keyd, Role::Connector] {
+                assert!(!KeydApi::allows(role, &request), "{role}");
+            }
+        }
+        assert!(!KeydApi::allows(Role::Client, &Request::Identity));
+        assert!(!KeydApi::allows(Role::Client, &Request::Pinned));
     }
 
     #[test]

@@ -5,9 +5,12 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use i2plan_proto::identity::Signed;
+use i2plan_proto::record::Record;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::order::{Executed, Order};
 use super::tund::{Drops, Overlap};
 use crate::hello::{Landlock, Role};
 use crate::secret::SecretText;
@@ -34,7 +37,7 @@ pub enum Request {
         /// Its subnet.
         subnet: String,
     },
-    /// Make an invite; the first one founds the network.
+    /// Make an invite; the first one founds the network. Answered with [`Reply::ToOrder`] if it takes an order.
     CreateInvite {
         /// Seconds from now until it expires.
         expires_in: u64,
@@ -48,14 +51,20 @@ pub enum Request {
     },
     /// The invites that this node has made and remembers.
     ListInvites,
+    /// Let the users of an invite join, however many addresses were delegated today: answered with the order.
+    AllowInvite {
+        /// The invite's id.
+        id: String,
+    },
     /// Revoke an invite.
     RevokeInvite {
         /// The invite's id.
         id: String,
-        /// Revoke the memberships of the nodes that have used it, too.
+        /// Revoke the memberships of the nodes that have used it, too: answered with the order.
         with_members: bool,
     },
-    /// Delegate more addresses to a member that this node has invited.
+    /// Delegate more addresses to a member that this node has invited. Answered with [`Reply::ToOrder`] if it takes an
+    /// order.
     Grant {
         /// The member's node id.
         node_id: String,
@@ -81,14 +90,16 @@ pub enum Request {
         node_id: String,
     },
     /// Revoke a member's certificate: it and the members below it are out of the network. Only the founder and the
-    /// member's other inviters can.
+    /// member's other inviters can. Answered with the order.
     Revoke {
         /// The member's node id.
         node_id: String,
     },
     /// Leave the network: the others are told, and everything about it is forgotten, invites and bans too. The node
-    /// keeps its identity; members that it has invited stay members.
+    /// keeps its identity; members that it has invited stay members. Answered with the order.
     Leave,
+    /// Distribute what `keyd` has signed by an order, and act on it. Answered as the request that has led to the order.
+    Enact(Box<Executed>),
     /// Begin a new epoch of the WireGuard key. Answered when the new key is published.
     RotateKey,
     /// Have `keyd` complete its memory of what this node has delegated, which was lost, from what other members know.
@@ -143,6 +154,9 @@ pub enum Reply {
     Invite(Invite),
     /// To [`Request::ListInvites`].
     Invites(Vec<IssuedInvite>),
+    /// To requests that `keyd` does only by an order: it is to be taken to `keyd`'s control socket, and what is signed
+    /// there brought back ([`Request::Enact`]).
+    ToOrder(Box<ToOrder>),
     /// To [`Request::RevokeInvite`].
     InviteRevoked(IssuedInvite),
     /// To [`Request::Grant`].
@@ -174,6 +188,17 @@ pub enum Reply {
     Config(Vec<Setting>),
     /// To [`Request::SetConfig`] and [`Request::Reload`]: what is different now.
     ConfigChanged(Vec<ConfigChange>),
+}
+
+/// An order, as `meshd` proposes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToOrder {
+    /// The order with its evidence.
+    pub order: Order,
+    /// Records of members below its target, as many as `keyd` counts.
+    pub below: Vec<Signed<Record>>,
+    /// Whether the network was founded just now, for the invite that is to be ordered.
+    pub founded: bool,
 }
 
 /// A place in a node's row of events.
@@ -928,11 +953,13 @@ impl Api for MeshdApi {
             Request::Revoke { .. }
             | Request::RevokeInvite { .. }
             | Request::Leave
+            | Request::Enact(_)
             | Request::Grant { .. } => Duration::from_secs(30),
             Request::Status
             | Request::Peers
             | Request::Keys
             | Request::ListInvites
+            | Request::AllowInvite { .. }
             | Request::Routes
             | Request::ListBans
             | Request::AddBan { .. }

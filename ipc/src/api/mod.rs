@@ -9,6 +9,7 @@ use crate::hello::Role;
 
 pub mod keyd;
 pub mod meshd;
+pub mod order;
 pub mod tund;
 
 /// One daemon's requests and replies.

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -12,9 +13,10 @@ use ed25519_dalek::SigningKey;
 use i2plan_ipc::api::Api;
 use i2plan_ipc::api::keyd::{
     CertifyMember, Connector, CreateInvite, ExtendMember, Identity, KeydApi, NewRecord, NotConnected,
-    OpenSession, Reply, Request, SessionKind, Statement,
+    OpenSession, PinnedNetwork, Reply, Request, SessionKind, Statement,
 };
 use i2plan_ipc::api::meshd::{self, MeshdApi};
+use i2plan_ipc::api::order::{Order, OrderToken};
 use i2plan_ipc::api::tund::{self, TundApi};
 use i2plan_ipc::hello::Landlock;
 use i2plan_ipc::version::Version;
@@ -27,7 +29,7 @@ use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::membership::{Chain, Charter, Delegation};
 use i2plan_proto::pulse::{Life, Pulse};
-use i2plan_proto::revocation::{Revocation, Target};
+use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use zeroize::Zeroizing;
@@ -40,7 +42,7 @@ use crate::{Failure, netns};
 const ROLES: [Role; 5] = [Role::Keyd, Role::Meshd, Role::Tund, Role::Connector, Role::Client];
 
 /// The roles that `keyd` has a socket for.
-const AT_KEYD: [Role; 3] = [Role::Meshd, Role::Tund, Role::Connector];
+const AT_KEYD: [Role; 4] = [Role::Meshd, Role::Tund, Role::Connector, Role::Client];
 
 /// Sockets of another network namespace with the address of the node's SAM bridge at both ends: what is written to them
 /// comes back.
@@ -92,6 +94,10 @@ pub async fn knock(run: &Path) -> Result<(), Failure> {
             // What each may ask, and what does nothing.
             let request = match door {
                 Role::Connector => Request::NotConnected(NotConnected { order: 0, errno: None }),
+                Role::Client => {
+                    let invite = create_invite(&charter(intruder()));
+                    Request::PrepareOrder(Box::new(Order::CreateInvite(invite)))
+                }
                 _ => Request::Identity,
             };
             attempts.push(knock_at::<KeydApi>(&socket(run, Role::Keyd, door), role, request).await);
@@ -151,7 +157,10 @@ pub async fn ask_keyd_as_meshd(run: &Path, to_itself: &ToItself) -> Result<(), F
     let Reply::Identity(me) = keyd.call(Request::Identity).await.map_err(failed)? else {
         return Err(Failure::new("keyd does not say who it is"));
     };
-    let charter = charter(me.node);
+    let Reply::Pinned(Some(pinned)) = keyd.call(Request::Pinned).await.map_err(failed)? else {
+        return Err(Failure::new("this node is in no network"));
+    };
+    let PinnedNetwork { charter, chain } = *pinned;
     let network = charter.network();
     let certify = Request::CertifyWireGuard { network, rotate: false };
     let Reply::WireGuardCertificate(wireguard) = keyd.call(certify).await.map_err(failed)? else {
@@ -189,7 +198,7 @@ pub async fn ask_keyd_as_meshd(run: &Path, to_itself: &ToItself) -> Result<(), F
         &charter,
         (&grant, &invite.secret),
     ));
-    for each in wishes.into_iter().chain(others) {
+    for each in wishes.into_iter().chain(others).chain(leaving(&me, &charter, &chain)) {
         attempts.push(wish(&mut keyd, each, &[]).await);
     }
     attempts.extend(sessions(&mut keyd, to_itself).await);
@@ -219,9 +228,13 @@ fn create_invite(charter: &Charter) -> CreateInvite {
         network: charter.network(),
         subnet: charter.subnet,
         expires_at: now() + 3600,
-        uses: Uses::Unlimited,
+        uses: Uses::Limited(NonZeroU32::MIN),
         addresses: 1,
     }
+}
+
+fn unlimited(charter: &Charter) -> CreateInvite {
+    CreateInvite { uses: Uses::Unlimited, ..create_invite(charter) }
 }
 
 /// A WireGuard key of the intruder's, as if it were a node's.
@@ -270,10 +283,6 @@ fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
     let accusation =
         Accusation { network, accuser: intruder(), subject: me.node, sequence, issued_at: now() };
     let against_itself = Accusation { accuser: me.node, ..accusation.clone() };
-    // The founder stands above all members; this node is at the end of its own chain.
-    let target = Target::Certificate(Chain::founder(charter));
-    let revocation = Revocation { issuer: me.node, target, issued_at: now() };
-    let foreign = Revocation { issuer: intruder(), ..revocation.clone() };
     // A chain that the intruder has put together, as if this node had invited it.
     let grant = Delegation {
         subject: intruder(),
@@ -284,17 +293,12 @@ fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
         replaces: false,
         issued_at: now(),
     };
-    let forged =
-        Chain::founder(charter).appended(&signed(Chain::founder(charter).certificate(grant.clone())));
-    let of_forged = Revocation { target: Target::Certificate(forged), ..revocation.clone() };
     let theirs = self::charter(intruder());
     let chain = Chain::founder(&theirs);
+    let order = |what, order| Wish::new(what, "may not ask this", Request::PrepareOrder(Box::new(order)));
     let last = Pulse { network, node: me.node, sequence: u64::MAX, life: Life::Present };
     let forged_word = Signed { value: last, signature: pulse.sign(&intruder_key()) };
     let certificate = Chain::founder(&theirs).certificate(grant);
-    let revoke = |what, because, value| {
-        Wish::new(what, because, Request::SignRevocation(Box::new(value), charter.clone()))
-    };
     vec![
         Wish::new(
             "that another's word is taken for this node's",
@@ -317,10 +321,48 @@ fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
             "against this node itself",
             Request::SignAccusation(against_itself),
         ),
-        revoke("a revocation in another's name", "another's", foreign),
-        revoke("the revocation of a founder", "only the network's founder", revocation),
-        revoke("the revocation of a certificate that it has not signed", "not its signer's", of_forged),
-        Wish::new("another's resignation", "another's", Request::SignResignation(Box::new(chain), theirs)),
+        order("the end of a membership", Order::Revoke { chains: vec![chain.clone()], record: None }),
+        order("the end of an invite's memberships", Order::RevokeInvite(InviteSecret([5; 32]).key().id())),
+        order("this node's resignation", Order::Leave(Box::new(chain), theirs)),
+        order("another network for this node", Order::Forget),
+        order("an unlimited invite", Order::CreateInvite(unlimited(charter))),
+        Wish::new("an order's confirmation", "may not ask this", Request::ConfirmOrder(OrderToken([0; 16]))),
+    ]
+}
+
+/// What would end this node's membership, take it to another network, or let in more than an administrator has ordered.
+fn leaving(me: &Identity, charter: &Charter, chain: &Chain) -> Vec<Wish> {
+    let other = self::charter(me.node);
+    let body = JoinBody {
+        network: other.network(),
+        inviter: intruder(),
+        invite: InviteSecret([5; 32]).key(),
+        joiner: me.node,
+        control: me.control.hash(),
+        issued_at: now(),
+    };
+    let resignation = signed(Resignation { chain: chain.clone(), last_serial: 0, issued_at: now() });
+    let target = Target::Invite(chain.clone(), InviteSecret([5; 32]).key().id());
+    let revocation = signed(Revocation { issuer: intruder(), target, issued_at: now() });
+    let pinned = "leaves it by an order only";
+    let note = |what, statement| Wish::new(what, "not signed by one who may", Request::Note(statement));
+    vec![
+        Wish::new("to found another network", pinned, Request::SignCharter(other.clone())),
+        Wish::new(
+            "to join another network",
+            pinned,
+            Request::SignJoin { body: Box::new(body), control: me.control },
+        ),
+        Wish::new("an invite to another network", pinned, Request::CreateInvite(create_invite(&other))),
+        Wish::new("a WireGuard key for another network", pinned, {
+            Request::CertifyWireGuard { network: other.network(), rotate: false }
+        }),
+        Wish::new("an unlimited invite", "needs an order", Request::CreateInvite(unlimited(charter))),
+        Wish::new("an invite for many", "needs an order", {
+            Request::CreateInvite(CreateInvite { addresses: 512, ..create_invite(charter) })
+        }),
+        note("a forged resignation", Statement::Resignation(Box::new(resignation))),
+        note("a revocation by one below", Statement::Revocation(Box::new(revocation))),
     ]
 }
 
@@ -358,12 +400,10 @@ fn joins(
         ranges: addresses(32),
         replaces: false,
     };
-    let certify_as =
-        |what, because, certify| Wish::new(what, because, Request::CertifyMember(Box::new(certify)));
-    let certify = |what, because, grant, request| certify_as(what, because, certificate(grant, request));
+    let certify = |what, because, grant, request| {
+        Wish::new(what, because, Request::CertifyMember(Box::new(certificate(grant, request))))
+    };
     let for_own = JoinBody { invite: own_grant.value.key, ..body.clone() };
-    let rightful =
-        certificate(own_grant.clone(), request(&for_own, for_own.prove(&own_secret.signing_key())));
     let grant_of_intruder = Delegation {
         subject: me.node,
         invite: secret.key().id(),
@@ -408,7 +448,6 @@ fn joins(
             own_grant.clone(),
             request(&for_own, Signature([2; 64])),
         ),
-        certify_as("a certificate for a network without its record", "not signed a record", rightful),
         Wish::new(
             "more addresses for a member that another has certified",
             "by another node",

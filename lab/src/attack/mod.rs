@@ -50,6 +50,7 @@ pub fn readdress(datagram: &mut [u8], to: DestinationHash) {
 #[must_use]
 pub fn socket(run: &Path, daemon: Role, role: Role) -> PathBuf {
     match daemon {
+        Role::Keyd if role == Role::Client => run.join("keyd-control.sock"),
         Role::Keyd => run.join(format!("keyd-{role}.sock")),
         _ => run.join(format!("{daemon}.sock")),
     }

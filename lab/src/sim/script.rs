@@ -236,8 +236,8 @@ impl World {
 
     /// The founder revokes one.
     fn revoke(&mut self, what: &'static str, place: usize) {
-        let (id, now) = (self.nodes[place].id, self.clock(0));
-        self.nodes[0].mesh.revoke(1, &id.to_string(), now);
+        let id = self.nodes[place].id;
+        self.nodes[0].mesh.revoke(1, &id.to_string());
         self.out.borrow_mut().insert(id);
         self.settle(0);
         self.expect(what, self.others(place), move |_, other, _| other.mesh.record_of(&id).is_none());

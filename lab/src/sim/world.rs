@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
+use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::memory::{Delegations, Entry, Memory, Pinned};
@@ -81,6 +82,7 @@ pub(super) enum Event {
     Datagram { to: usize, sender: Destination, parcel: Rc<Parcel> },
     Wake(usize),
     Keyd { node: usize, life: u32, ticket: Ticket, request: Box<keyd::Request> },
+    Order { node: usize, life: u32, order: Box<Order> },
     Found { node: usize, hash: DestinationHash },
     Look,
     Script(Step),
@@ -626,6 +628,31 @@ impl World {
                 };
                 self.observed(node, &mentioned, |mesh, now| mesh.on_keyd(ticket, reply, now))
             }
+            Event::Order { node, life, order } => {
+                if self.nodes[node].life != life || !self.nodes[node].up {
+                    return Ok(());
+                }
+                // An administrator confirms it.
+                let random = self.rng.random();
+                let unix = self.unix();
+                let executed = match self.nodes[node].signer.execute(&order, random, unix) {
+                    Ok(executed) => executed,
+                    Err(error) => {
+                        self.answers.push(Err(error));
+                        return Ok(());
+                    }
+                };
+                let endings: Vec<Ending> = match &executed {
+                    Executed::Revocations(revocations) => {
+                        revocations.iter().cloned().map(Box::new).map(Ending::Revocation).collect()
+                    }
+                    Executed::Resignation(resignation) => vec![Ending::Resignation(resignation.clone())],
+                    _ => Vec::new(),
+                };
+                let mentioned: Vec<NodeId> = endings.iter().map(Ending::id).collect();
+                endings.into_iter().for_each(|ending| self.ledger.ending(ending));
+                self.observed(node, &mentioned, |mesh, now| mesh.enact(1, executed, now))
+            }
             Event::Found { node, hash } => {
                 let found = self.by_hash.get(&hash).copied().ok_or_else(|| "KEY_NOT_FOUND".to_owned());
                 self.observed(node, &[], |mesh, now| mesh.on_found(hash, found, now))
@@ -810,7 +837,14 @@ impl World {
                     let life = self.nodes[index].life;
                     self.at(KEYD, Event::Keyd { node: index, life, ticket, request });
                 }
-                Action::Answer(_, result) => self.answers.push(*result),
+                Action::Answer(_, result) => match *result {
+                    Ok(meshd::Reply::ToOrder(proposed)) => {
+                        let life = self.nodes[index].life;
+                        let order = Box::new(proposed.order);
+                        self.at(KEYD, Event::Order { node: index, life, order });
+                    }
+                    result => self.answers.push(result),
+                },
             }
         }
         let started = self.nodes[index].started;
@@ -899,23 +933,19 @@ impl World {
         let unix = self.unix();
         let random = self.rng.random();
         let asked = request.clone();
+        if let keyd::Request::CertifyMember(certify) = &asked {
+            // More join in a day than keyd lets in without an order.
+            let allow = Order::AllowInvite(certify.grant.clone());
+            self.nodes[index].signer.execute(&allow, random, unix)?;
+        }
         let reply = self.nodes[index].signer.answer(request, random, unix)?;
         self.watch.signed = None;
         match (&asked, &reply) {
             (_, keyd::Reply::Record(record)) => self.ledger.record(&record.value),
             (_, keyd::Reply::Pulse(pulse)) => self.ledger.pulse(&pulse.value),
-            (_, keyd::Reply::Resignation(resignation)) => {
-                self.ledger.ending(Ending::Resignation(resignation.clone()));
-            }
             (keyd::Request::SignAccusation(accusation), _) => {
                 self.ledger.accusation(accusation);
                 self.watch.signed = Some(vec![accusation.subject]);
-            }
-            (keyd::Request::SignRevocation(revocation, _), keyd::Reply::Signature(signature)) => {
-                let (value, signature) = ((**revocation).clone(), *signature);
-                let ending = Ending::Revocation(Box::new(Signed { value, signature }));
-                self.watch.signed = Some(vec![ending.id()]);
-                self.ledger.ending(ending);
             }
             (keyd::Request::CertifyMember(certify), _) => {
                 let (grant, joiner) = (&certify.grant.value, certify.request.body.value.joiner);

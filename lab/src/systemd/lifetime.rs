@@ -123,7 +123,8 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let units = machine
         .shell("systemctl list-units --plain --no-legend --state=active 'i2plan*' | cut -d ' ' -f 1 | sort")
         .await?;
-    let expected = "i2plan-keyd-connector.socket\ni2plan-keyd-meshd.socket\ni2plan-keyd-tund.socket\n\
+    let expected = "i2plan-keyd-connector.socket\ni2plan-keyd-control.socket\n\
+                    i2plan-keyd-meshd.socket\ni2plan-keyd-tund.socket\n\
                     i2plan-meshd.socket\ni2plan-rpcd.socket\ni2plan-tund.socket\ni2plan.target";
     checks.push(Check::new(
         format!("{name}: installing starts nothing but sockets"),
@@ -132,6 +133,7 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     ));
     let modes = machine.shell("stat -c '%a %U:%G %n' /run/i2plan/*.sock").await?;
     let expected = "600 i2plan-connector:i2plan-connector /run/i2plan/keyd-connector.sock\n\
+                    660 root:i2plan /run/i2plan/keyd-control.sock\n\
                     600 i2plan-meshd:i2plan-meshd /run/i2plan/keyd-meshd.sock\n\
                     600 i2plan-tund:i2plan-tund /run/i2plan/keyd-tund.sock\n\
                     660 root:i2plan /run/i2plan/meshd.sock\n\

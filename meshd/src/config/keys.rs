@@ -238,6 +238,14 @@ keys! {
         live: false,
         parse: loopback,
     }
+    /// Whether JSON-RPC may end memberships, make this node leave, and delegate without limit: its clients then give
+    /// the orders that keyd otherwise has a person confirm. For services this is for /etc/i2plan/environment to say.
+    "rpc.orders", "I2PLAN_RPC_ORDERS" => rpc_orders: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
+    }
     /// Whether `i2planctl up` starts an I2P router of the node's own. For services that is for systemctl to say:
     /// `systemctl enable --now i2plan-routerd`.
     "router.enabled", "I2PLAN_ROUTER_ENABLED" => router_enabled: bool {

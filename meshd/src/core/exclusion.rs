@@ -1,10 +1,9 @@
 //! Bans by this node, revocations, and leaving the network.
 
-use i2plan_ipc::api::{keyd, meshd};
+use i2plan_ipc::api::meshd;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NodeId, Signed};
-use i2plan_proto::membership::Chain;
 use i2plan_proto::pulse::Life;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use tracing::{info, warn};
@@ -16,7 +15,7 @@ use super::gossip::Comparison;
 use super::members::{EndingMerge, Members};
 use super::own::Farewell;
 use super::state::Former;
-use super::{CommandId, Mesh, Now, Pending, Refresh};
+use super::{CommandId, Mesh, Now, Refresh};
 
 impl Mesh {
     /// A user wants nothing to do with a member.
@@ -89,66 +88,6 @@ impl Mesh {
         banned.any(|member| member.is_at(control))
     }
 
-    /// A user revokes a membership.
-    pub fn revoke(&mut self, command: CommandId, node: &str, now: Now) {
-        match self.revocable(node) {
-            Err(error) => self.answer(command, Err(error)),
-            Ok(chain) => {
-                for other in self.others_than(&chain) {
-                    self.sign_revocation(Target::Certificate(other), None, now);
-                }
-                self.sign_revocation(Target::Certificate(chain), Some(command), now);
-            }
-        }
-    }
-
-    /// Chains by which the subject of another is a member too, since this node has invited it more than once.
-    fn others_than(&self, chain: &Chain) -> Vec<Chain> {
-        let Some(membership) = &self.membership else { return Vec::new() };
-        let subject = chain.subject();
-        let active =
-            self.delegations.iter().filter(|other| other.subject == *subject && other.ended_at.is_none());
-        // Since it has invited the subject this node may have been granted more addresses.
-        let before = chain.parent().filter(|parent| *parent.subject() == self.me.node);
-        let own: Vec<&Chain> = [&membership.chain].into_iter().chain(&before).collect();
-        let chains = active.filter_map(|other| {
-            let certificate = other.certificate.as_ref()?;
-            let parent = own.iter().find(|parent| parent.id() == certificate.value.parent)?;
-            Some(parent.appended(certificate))
-        });
-        chains.filter(|other| other.id() != chain.id()).collect()
-    }
-
-    /// The chain of a member that this node may revoke.
-    fn revocable(&self, node: &str) -> Result<Chain, ApiError> {
-        let id: NodeId = node.parse().map_err(|_| unknown(node))?;
-        if id == self.me.node {
-            return Err(ApiError::invalid("this is the node itself")
-                .with_hint("`i2planctl leave` makes it leave its network"));
-        }
-        let Some(membership) = &self.membership else { return Err(unknown(&id.short())) };
-        let known = self.members.get(&id).map(|member| member.record.value.chain.clone());
-        // One that this node has invited and that is not heard of any more can be revoked too.
-        let invited = || {
-            let delegated = self.delegations.of(&id).filter(|delegated| delegated.ended_at.is_none())?;
-            Some(membership.chain.appended(delegated.certificate.as_ref()?))
-        };
-        let chain = known.or_else(invited).ok_or_else(|| unknown(&id.short()))?;
-        if chain.is_ancestor(&self.me.node) {
-            return Ok(chain);
-        }
-        Err(ApiError::denied("only the network's founder and a member's inviters can revoke its membership")
-            .with_hint("`i2planctl ban add` makes this node drop everything that comes from it"))
-    }
-
-    /// Has keyd sign a revocation that a user wants, and who is answered then.
-    pub(super) fn sign_revocation(&mut self, target: Target, command: Option<CommandId>, now: Now) {
-        let Some(charter) = self.charter() else { return };
-        let revocation = Revocation { issuer: self.me.node, target, issued_at: now.unix.as_secs() };
-        let pending = Pending::Revocation(Box::new(revocation.clone()), command);
-        self.ask(pending, keyd::Request::SignRevocation(Box::new(revocation), charter));
-    }
-
     /// The revocation that a user wanted is signed.
     pub(super) fn on_revocation(
         &mut self,
@@ -182,21 +121,6 @@ impl Mesh {
         }
     }
 
-    /// A user wants this node to leave its network.
-    pub fn leave(&mut self, command: CommandId) {
-        let leaving = |pending: &Pending| {
-            matches!(pending, Pending::Resignation(_) | Pending::Pulse(Farewell::ShutDown))
-        };
-        let Some(membership) = &self.membership else {
-            return self.answer(command, Err(ApiError::conflict("this node is in no network")));
-        };
-        if self.pending.values().any(leaving) {
-            return self.answer(command, Err(ApiError::conflict("this node is leaving already")));
-        }
-        let (chain, charter) = (membership.chain.clone(), membership.charter.value.clone());
-        self.ask(Pending::Resignation(command), keyd::Request::SignResignation(Box::new(chain), charter));
-    }
-
     /// This node's resignation is signed.
     pub(super) fn on_resignation(&mut self, resignation: Signed<Resignation>, command: CommandId, now: Now) {
         self.bid_farewell(&Ending::Resignation(Box::new(resignation)).item(), now);
@@ -226,6 +150,7 @@ impl Mesh {
         self.set_aside = true;
         self.reset(true, now);
         self.note_ending(ending);
+        self.former_ending = Some(ending.clone());
         self.former = Some(former);
     }
 
@@ -288,7 +213,7 @@ impl Mesh {
     }
 }
 
-fn unknown(node: &str) -> ApiError {
+pub(super) fn unknown(node: &str) -> ApiError {
     ApiError::new(ErrorKind::NotFound, format!("no member with the node id {node} is known"))
         .with_hint("`i2planctl peers` shows the members")
 }

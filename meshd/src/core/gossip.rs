@@ -10,6 +10,7 @@ use i2plan_proto::accusation::Accusation;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{BadSignature, NodeId, Signable as _, Signed};
+use i2plan_proto::membership::Chain;
 use i2plan_proto::message::{Entry, GOOD_LEN, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, Message, Range};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::{Record, RecordError};
@@ -770,25 +771,34 @@ impl Mesh {
     /// A record of this node that it does not remember: the chain of its newest record is its own.
     fn on_own_record(&mut self, record: &VerifiedRecord) {
         let chain = &record.value.chain;
-        let stands = self.members.endings().against(chain).is_none();
+        if self.members.endings().against(chain).is_none() {
+            self.adopt(chain);
+        }
+        self.on_own_word(record.value.sequence, Statement::Record(Box::new((**record).clone())));
+    }
+
+    /// This node has consented to a chain that it does not remember, and goes on with that. True if it
+    /// had another.
+    pub(super) fn adopt(&mut self, chain: &Chain) -> bool {
         if let Some(membership) = &mut self.membership
             && membership.chain != *chain
-            && stands
         {
             warn!(
                 "this node's state is older than its newest record: it goes on with the membership of that"
             );
             let subnet = membership.charter.value.subnet;
-            let moves = membership.chain.address(&subnet) != record.ipv4();
+            let ipv4 = chain.address(&subnet);
+            let moves = membership.chain.address(&subnet) != ipv4;
             membership.chain = chain.clone();
             self.members.set_own_chain(chain.clone());
             if moves {
-                self.events.push(What::AddressChanged { ipv4: record.ipv4().to_string() });
+                self.events.push(What::AddressChanged { ipv4: ipv4.to_string() });
             }
             self.displaced = None;
             self.peers_version += 1;
+            return true;
         }
-        self.on_own_word(record.value.sequence, Statement::Record(Box::new((**record).clone())));
+        false
     }
 
     /// A statement that no honest node signs is an offence of its signer, if that has really signed it.

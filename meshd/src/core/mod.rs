@@ -14,7 +14,8 @@
 //!   that this may take; `compare`: finding what was missed; `detector`: finding who is there.
 //! * `joining`, `admission`, `invites`: becoming a member, from both sides; `delegations`: the addresses that this node has
 //!   delegated.
-//! * `exclusion`, `bans`: revocations, bans by this node, and leaving.
+//! * `exclusion`, `bans`: bans by this node, and how others' memberships and its own end; `orders`: what an administrator
+//!   has `keyd` sign for that.
 //! * `ingress`: which control datagrams are looked at; `shares`: rates that are shared by address.
 //! * `report`: what users see. [`state`]: what is remembered over a restart.
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{self, CreateInvite, ExtendMember};
 use i2plan_ipc::api::meshd::{JoinStep, What};
+use i2plan_ipc::api::order::Order;
 use i2plan_ipc::api::{meshd, tund};
 use i2plan_ipc::rate::Bucket;
 use i2plan_ipc::{ApiError, ErrorKind};
@@ -38,7 +40,6 @@ use i2plan_proto::membership::{Chain, Charter, MAX_DEPTH};
 use i2plan_proto::message::{self, Addressee, Datagram, Message};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::{NodeName, Record};
-use i2plan_proto::revocation::{Revocation, Target};
 use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -58,6 +59,7 @@ mod invites;
 mod joining;
 mod members;
 mod notes;
+mod orders;
 mod own;
 mod report;
 mod rumors;
@@ -223,16 +225,14 @@ enum Pending {
     Pulse(Farewell),
     /// That another cannot be reached.
     Accusation(Accusation),
-    /// The end of another's membership, for a user.
-    Revocation(Box<Revocation>, Option<CommandId>),
-    /// That this node leaves its network, for a user.
-    Resignation(CommandId),
+    /// The network that `keyd` signs for, where it refuses this node's record.
+    Pinned,
     /// That `keyd` takes note of a statement, with this number if it is in this node's name.
     Note(Option<u64>),
     /// That `keyd` completes its memory, for a user.
     Recovery { command: CommandId, complete: bool },
     /// More addresses for a member, for a user.
-    Extension(CommandId),
+    Extension(CommandId, Box<ExtendMember>),
     /// The own request to join.
     Join(Box<JoinBody>),
     /// A joiner's certificate, to be sent to this destination.
@@ -244,11 +244,9 @@ impl Pending {
     fn command(&self) -> Option<CommandId> {
         match self {
             Self::Charter(_, wish) | Self::Invite { wish, .. } => Some(wish.command),
-            Self::Resignation(command) | Self::Extension(command) | Self::Recovery { command, .. } => {
-                Some(*command)
-            }
-            Self::Revocation(_, command) => *command,
+            Self::Extension(command, _) | Self::Recovery { command, .. } => Some(*command),
             Self::WireGuard
+            | Self::Pinned
             | Self::Record
             | Self::Pulse(_)
             | Self::Accusation(_)
@@ -267,9 +265,8 @@ impl Pending {
             Self::Record => "sign this node's record",
             Self::Pulse(_) => "sign a sign of life",
             Self::Accusation(_) => "sign that a member is out of reach",
-            Self::Revocation(..) => "sign a revocation",
-            Self::Resignation(_) => "sign a resignation",
-            Self::Extension(_) => "certify more addresses",
+            Self::Pinned => "tell its network",
+            Self::Extension(..) => "certify more addresses",
             Self::Join(_) => "sign a join request",
             Self::Member { .. } => "certify a member",
             Self::Note(_) => "take note of a statement",
@@ -335,6 +332,8 @@ pub struct Mesh {
     settings: Settings,
     membership: Option<Membership>,
     former: Option<Former>,
+    /// What has ended the former membership, as `keyd` is to know.
+    former_ending: Option<state::Ending>,
     invites: invites::Invites,
     /// The addresses that this node has delegated.
     delegations: Delegations,
@@ -410,6 +409,7 @@ impl Mesh {
             settings,
             membership: state.membership,
             former: state.former,
+            former_ending: None,
             invites: invites::Invites::new(state.invites),
             delegations: Delegations::new(state.delegations),
             counter: state.counter,
@@ -443,6 +443,12 @@ impl Mesh {
             shut_down: false,
             awake: BTreeSet::new(),
         };
+        if mesh.membership.is_none()
+            && let Some(ending) = state.endings.first()
+        {
+            mesh.former_ending = Some(ending.clone());
+            mesh.note_ending(ending);
+        }
         mesh.remember(state.members, state.endings);
         // What was known before is no news.
         mesh.settle_lives(true, now);
@@ -667,7 +673,7 @@ impl Mesh {
             invites: self.invites.issued().to_vec(),
             delegations: self.delegations.iter().cloned().collect(),
             members: self.members.iter().map(remembered).collect(),
-            endings: self.members.endings().iter().cloned().collect(),
+            endings: self.members.endings().iter().chain(&self.former_ending).cloned().collect(),
             bans: self.bans.iter().cloned().collect(),
         }
     }
@@ -780,6 +786,7 @@ impl Mesh {
         addresses: Option<u32>,
         now: Now,
     ) {
+        self.note_former_ending();
         match self.check_wish(command, expires_in, max_uses, addresses, now) {
             Err(error) => self.answer(command, Err(error)),
             Ok(wish) if self.membership.is_some() => self.ask_invite(wish, false),
@@ -918,6 +925,9 @@ impl Mesh {
         let addresses = self.addresses_for(&wish);
         let InviteWish { expires_at, uses, .. } = wish;
         let request = CreateInvite { network, subnet, expires_at, uses, addresses };
+        if Order::is_needed_for_invite(uses, addresses) {
+            return self.propose(wish.command, Order::CreateInvite(request), Vec::new(), founded);
+        }
         self.ask(Pending::Invite { wish, founded }, keyd::Request::CreateInvite(request));
     }
 
@@ -937,11 +947,9 @@ impl Mesh {
         }
         if with_members
             && result.is_ok()
-            && let Some(membership) = &self.membership
             && let Ok(invite) = id.parse()
         {
-            let target = Target::Invite(membership.chain.clone(), invite);
-            return self.sign_revocation(target, Some(command), now);
+            return self.propose_revoking_users(command, invite);
         }
         self.answer(command, result.map(meshd::Reply::InviteRevoked));
     }
@@ -951,7 +959,8 @@ impl Mesh {
         match self.extension(node, addresses, now) {
             Err(error) => self.answer(command, Err(error)),
             Ok(extend) => {
-                self.ask(Pending::Extension(command), keyd::Request::ExtendMember(Box::new(extend)));
+                let pending = Pending::Extension(command, Box::new(extend.clone()));
+                self.ask(pending, keyd::Request::ExtendMember(Box::new(extend)));
             }
         }
     }
@@ -964,7 +973,7 @@ impl Mesh {
         if !addresses.is_power_of_two() {
             return Err(ApiError::invalid(format!("addresses: {addresses} is not a power of two")));
         }
-        if self.pending.values().any(|pending| matches!(pending, Pending::Extension(_))) {
+        if self.pending.values().any(|pending| matches!(pending, Pending::Extension(..))) {
             return Err(ApiError::conflict("another grant is under way").with_hint("try again"));
         }
         let Some(certificate) = self.delegations.of(&id).and_then(|delegated| delegated.certificate.clone())
@@ -1050,7 +1059,7 @@ impl Mesh {
         let (before, subnet) = (&membership.chain, charter.subnet);
         let (Some(old), Some(new)) = (before.issued().last(), chain.issued().last()) else { return };
         let continues = *chain.subject() == self.me.node
-            && old.0 == new.0
+            && before.ancestors().eq(chain.ancestors())
             && old.1.serial < new.1.serial
             && before.address(&subnet) == chain.address(&subnet)
             && old.1.ranges.iter().all(|range| new.1.ranges.cover(range));
@@ -1157,6 +1166,7 @@ impl Mesh {
         match checked {
             Err(error) => self.answer(command, Err(error)),
             Ok(joining) => {
+                self.note_former_ending();
                 info!(invite = %joining.invite_id(), inviter = %joining.inviter().short(), "joining a network");
                 self.events.push(What::JoinProgress { step: JoinStep::LookingUp });
                 self.actions.push_back(Action::LookUp(joining.control()));
@@ -1387,6 +1397,7 @@ impl Mesh {
         self.members = Members::new(charter.value.subnet, chain.clone());
         self.membership = Some(Membership { charter, chain, epoch: None });
         self.former = None;
+        self.former_ending = None;
         self.unsaved = true;
         self.peers_version += 1;
         self.start_refresh();
@@ -1423,16 +1434,7 @@ impl Mesh {
                 self.ask_invite(wish, true);
             }
             (Pending::Invite { wish, founded }, Ok(keyd::Reply::Invite { code, grant })) => {
-                info!(invite = %grant.value.key.id(), expires_at = grant.value.expires_at, uses = grant.value.uses.limit(), "made an invite");
-                let invite = meshd::Invite {
-                    invite: code,
-                    id: grant.value.key.id().to_string(),
-                    expires_at: grant.value.expires_at,
-                    max_uses: grant.value.uses.limit(),
-                    addresses: grant.value.addresses,
-                    network: grant.value.network.to_string(),
-                    founded,
-                };
+                let invite = orders::made(code, &grant.value, founded);
                 self.events.push(What::InviteCreated { id: invite.id.clone() });
                 self.invites.add(grant);
                 self.unsaved = true;
@@ -1446,17 +1448,19 @@ impl Mesh {
             (Pending::Accusation(value), Ok(keyd::Reply::Signature(signature))) => {
                 self.accuse(Signed { value, signature }, now);
             }
-            (Pending::Revocation(value, command), Ok(keyd::Reply::Signature(signature))) => {
-                self.on_revocation(Signed { value: *value, signature }, command, now);
-            }
-            (Pending::Resignation(command), Ok(keyd::Reply::Resignation(resignation))) => {
-                self.on_resignation(*resignation, command, now);
+            (Pending::Pinned, Ok(keyd::Reply::Pinned(pinned))) => {
+                if let Some(pinned) = pinned {
+                    self.on_pinned(*pinned, now);
+                }
             }
             (Pending::Note(number), Ok(keyd::Reply::Noted(noted))) => self.on_noted(number, noted, now),
             (Pending::Recovery { command, complete }, Ok(keyd::Reply::Recovered(known))) => {
                 self.on_recovered(command, complete, known);
             }
-            (Pending::Extension(command), Ok(keyd::Reply::Membership(certificate))) => {
+            (Pending::Extension(command, extend), Ok(keyd::Reply::NeedsOrder)) => {
+                self.propose(command, Order::Extend(extend), Vec::new(), false);
+            }
+            (Pending::Extension(command, _), Ok(keyd::Reply::Membership(certificate))) => {
                 self.on_extended(certificate, command, now);
             }
             (Pending::Join(value), Ok(keyd::Reply::Signature(signature))) => {
@@ -1477,6 +1481,9 @@ impl Mesh {
         match pending {
             Pending::Charter(_, wish) | Pending::Invite { wish, .. } => self.answer(wish.command, Err(error)),
             Pending::WireGuard | Pending::Record => {
+                if error.kind == ErrorKind::Conflict {
+                    self.ask(Pending::Pinned, keyd::Request::Pinned);
+                }
                 self.refresh = Refresh::Due(now.monotonic + KEYD_RETRY);
                 if let Some(command) = self.rotating.take() {
                     self.rotate = false;
@@ -1490,12 +1497,9 @@ impl Mesh {
                     self.end_join(Err(error));
                 }
             }
-            Pending::Resignation(command) | Pending::Extension(command) => self.answer(command, Err(error)),
-            Pending::Revocation(_, command) => {
-                if let Some(command) = command {
-                    self.answer(command, Err(error));
-                }
-            }
+            Pending::Extension(command, _) => self.answer(command, Err(error)),
+            // It is asked again when the record is refused again.
+            Pending::Pinned => {}
             Pending::Recovery { command, .. } => {
                 self.recovering.clear();
                 self.answer(command, Err(error));

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::ErrorKind;
+use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
 use i2plan_proto::destination::{DestinationProof, ProvenDestination};
 use i2plan_proto::identity::{Signable, Signature};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::membership::Delegation;
 use i2plan_proto::message::{Content, Entry, Gossip, Item, Range};
-use i2plan_proto::revocation::Resignation;
+use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use zeroize::Zeroizing;
 
@@ -279,7 +280,7 @@ impl World {
         let now = self.clock(index);
         self.nodes[index].mesh.create_invite(0, 3600, uses, addresses, now);
         self.settle(index);
-        match self.nodes[index].answers.pop().expect("an answer at once") {
+        match self.ordered(index) {
             Ok(meshd::Reply::Invite(invite)) => Ok(invite.invite),
             Ok(_) => panic!("another answer"),
             Err(error) => Err(error),
@@ -332,7 +333,21 @@ impl World {
         let now = self.now();
         run(&mut self.nodes[index].mesh, now);
         self.settle(index);
-        self.nodes[index].answers.pop().expect("an answer at once")
+        self.ordered(index)
+    }
+
+    /// The answer to a command, which comes at once. If it is an order, an administrator gives it.
+    fn ordered(&mut self, index: usize) -> Result<meshd::Reply, ApiError> {
+        match self.nodes[index].answers.pop().expect("an answer at once") {
+            Ok(meshd::Reply::ToOrder(proposed)) => {
+                let now = self.clock(index);
+                let executed = execute(&self.nodes[index], proposed.order, now);
+                self.nodes[index].mesh.enact(0, executed, now);
+                self.settle(index);
+                self.nodes[index].answers.pop().expect("an answer at once")
+            }
+            answer => answer,
+        }
     }
 
     fn has_peer(&self, here: usize, there: usize) -> bool {
@@ -448,14 +463,15 @@ fn news(record: Signed<Record>) -> Message {
     Message::news(vec![Item::Record(Box::new(record))])
 }
 
+fn signed<T: Signable>(value: T, key: &SigningKey) -> Signed<T> {
+    let signature = value.sign(key);
+    Signed { value, signature }
+}
+
 /// What an honest `keyd` answers.
 fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, ApiError> {
     let unix = now.unix.as_secs();
     let me = node.identity.node;
-    fn signed<T: Signable>(value: T, key: &SigningKey) -> Signed<T> {
-        let signature = value.sign(key);
-        Signed { value, signature }
-    }
     Ok(match request {
         keyd::Request::SignCharter(charter) => keyd::Reply::Signature(charter.sign(&node.key)),
         keyd::Request::SignRecord(new) => {
@@ -487,30 +503,14 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
             keyd::Statement::Revocation(_) | keyd::Statement::Resignation(_) => keyd::Noted::Known,
         }),
         keyd::Request::SignAccusation(accusation) => keyd::Reply::Signature(accusation.sign(&node.key)),
-        keyd::Request::SignRevocation(revocation, charter) => {
-            let revocation = signed(*revocation, &node.key);
-            assert_eq!(revocation.verify_for(&charter), Ok(()));
-            keyd::Reply::Signature(revocation.signature)
-        }
-        keyd::Request::SignResignation(chain, charter) => {
-            let resignation = Resignation { chain: *chain, last_serial: node.counter.get(), issued_at: unix };
-            let resignation = signed(resignation, &node.key);
-            assert_eq!(resignation.verify_for(&charter), Ok(()));
-            keyd::Reply::Resignation(Box::new(resignation))
-        }
         keyd::Request::SignJoin { body, control } => {
             assert_eq!(body.control, control.hash());
             keyd::Reply::Signature(body.sign(&node.key))
         }
-        keyd::Request::CreateInvite(CreateInvite { network, subnet, expires_at, uses, addresses }) => {
-            let count = u8::try_from(node.mesh.invites.issued().len()).unwrap();
-            let secret = InviteSecret([me.0[0] ^ count; 32]);
-            let key = secret.key();
-            let control = node.identity.control.hash();
-            let code = Invite { network, subnet, inviter: me, control, secret, expires_at }.to_code();
-            let inviter = me;
-            let grant = InviteGrant { network, inviter, key, created_at: unix, expires_at, uses, addresses };
-            keyd::Reply::Invite { code: SecretText::new(code.to_string()), grant: signed(grant, &node.key) }
+        keyd::Request::CreateInvite(wish) => {
+            assert!(!Order::is_needed_for_invite(wish.uses, wish.addresses));
+            let (code, grant) = make_invite(node, wish, unix);
+            keyd::Reply::Invite { code, grant }
         }
         keyd::Request::CertifyMember(certify) => {
             let serial = node.next_number();
@@ -552,6 +552,42 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
         }
         _ => return Err(ApiError::denied("not for meshd")),
     })
+}
+
+fn make_invite(node: &Node, wish: CreateInvite, unix: u64) -> (SecretText, Signed<InviteGrant>) {
+    let CreateInvite { network, subnet, expires_at, uses, addresses } = wish;
+    let inviter = node.identity.node;
+    let count = u8::try_from(node.mesh.invites.issued().len()).unwrap();
+    let secret = InviteSecret([inviter.0[0] ^ count; 32]);
+    let key = secret.key();
+    let control = node.identity.control.hash();
+    let code = Invite { network, subnet, inviter, control, secret, expires_at }.to_code();
+    let grant = InviteGrant { network, inviter, key, created_at: unix, expires_at, uses, addresses };
+    (SecretText::new(code.to_string()), signed(grant, &node.key))
+}
+
+/// What `keyd` signs when an administrator confirms an order.
+fn execute(node: &Node, order: Order, now: Now) -> Executed {
+    let (issuer, issued_at) = (node.identity.node, now.unix.as_secs());
+    let revoke = |target| signed(Revocation { issuer, target, issued_at }, &node.key);
+    match order {
+        Order::Revoke { chains, .. } => {
+            Executed::Revocations(chains.into_iter().map(Target::Certificate).map(revoke).collect())
+        }
+        Order::RevokeInvite(invite) => {
+            let chain = node.mesh.membership.as_ref().unwrap().chain.clone();
+            Executed::Revocations(vec![revoke(Target::Invite(chain, invite))])
+        }
+        Order::Leave(chain, _) => {
+            let resignation = Resignation { chain: *chain, last_serial: node.counter.get(), issued_at };
+            Executed::Resignation(Box::new(signed(resignation, &node.key)))
+        }
+        Order::CreateInvite(wish) => {
+            let (code, grant) = make_invite(node, wish, issued_at);
+            Executed::Invite { code, grant }
+        }
+        Order::Forget | Order::AllowInvite(_) | Order::Extend(_) => panic!("an order that no test gives"),
+    }
 }
 
 #[test]
@@ -611,7 +647,7 @@ fn followers_are_told_of_members_and_bans() {
     world.run(60);
     let banned = ["1 banned: Manual", "1 not banned"];
     assert_eq!(world.told(0), [banned, banned].concat());
-    world.command(0, |mesh, now| mesh.revoke(0, &node, now)).unwrap();
+    world.command(0, |mesh, _| mesh.revoke(0, &node)).unwrap();
     world.run(60);
     assert_eq!(world.told(0), ["1 removed"]);
     assert_eq!(world.told(2).last().map(String::as_str), Some("1 removed"));
@@ -1368,13 +1404,13 @@ fn who_leaves_is_gone_for_all_and_can_join_again() {
 fn a_revocation_takes_out_a_member_and_all_below_it_for_good() {
     // 0 invites 1 and 2; 1 invites 3, and 3 invites 4.
     let mut world = World::network(&[0, 0, 1, 3]);
-    let error = world.command(2, |mesh, now| mesh.revoke(1, &NodeId([0; 32]).to_string(), now)).unwrap_err();
+    let error = world.command(2, |mesh, _| mesh.revoke(1, &NodeId([0; 32]).to_string())).unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound);
     let one = world.node(1).to_string();
-    let error = world.command(2, |mesh, now| mesh.revoke(1, &one, now)).unwrap_err();
+    let error = world.command(2, |mesh, _| mesh.revoke(1, &one)).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Denied);
     world.down = vec![2];
-    match world.command(0, |mesh, now| mesh.revoke(1, &one, now)) {
+    match world.command(0, |mesh, _| mesh.revoke(1, &one)) {
         Ok(meshd::Reply::Revoked(out)) => assert_eq!(out.len(), 3),
         other => panic!("{other:?}"),
     }
@@ -1532,7 +1568,7 @@ fn who_was_away_while_others_joined_and_one_was_revoked_catches_up_within_a_minu
         world.join(index, code.expose()).unwrap();
     }
     let revoked = world.node(3).to_string();
-    assert!(world.command(0, |mesh, now| mesh.revoke(1, &revoked, now)).is_ok());
+    assert!(world.command(0, |mesh, _| mesh.revoke(1, &revoked)).is_ok());
     world.run(60);
     world.down.clear();
     world.restart(2);
@@ -1986,11 +2022,6 @@ mod attacks {
 
     mod coalition;
 
-    fn signed<T: Signable>(value: T, key: &SigningKey) -> Signed<T> {
-        let signature = value.sign(key);
-        Signed { value, signature }
-    }
-
     fn chain_of(world: &World, index: usize) -> Chain {
         world.nodes[index].mesh.membership.as_ref().unwrap().chain.clone()
     }
@@ -2084,7 +2115,7 @@ mod attacks {
         let mut world = World::network(&[0, 0, 0]);
         let forged = revocation(&world, 3, certified_by(&world, 3, world.node(2), 1));
         let three = world.node(3).to_string();
-        world.command(0, |mesh, now| mesh.revoke(1, &three, now)).unwrap();
+        world.command(0, |mesh, _| mesh.revoke(1, &three)).unwrap();
         world.run(60);
         for to in 0..3 {
             world.give(&destination(77, 77), to, &forged);
@@ -2131,7 +2162,7 @@ mod attacks {
         let known = world.nodes[0].mesh.members.endings().iter().count();
         assert!((1000..=1024).contains(&known), "{known}");
         let one = world.node(1).to_string();
-        assert!(world.command(0, |mesh, now| mesh.revoke(1, &one, now)).is_ok());
+        assert!(world.command(0, |mesh, _| mesh.revoke(1, &one)).is_ok());
         assert!(!world.has_peer(0, 1));
         // With it everything is gone that it has said.
         assert_eq!(world.nodes[0].mesh.members.endings().iter().count(), 1);
@@ -2402,7 +2433,7 @@ mod delegation {
         world.run(60);
         assert_eq!([world.members(0), world.members(1), world.members(2)], [3; 3]);
         // Revoking it covers both of its certificates.
-        world.command(0, |mesh, now| mesh.revoke(1, &one, now)).unwrap();
+        world.command(0, |mesh, _| mesh.revoke(1, &one)).unwrap();
         world.run(60);
         assert_eq!(world.members(0), 1);
     }
@@ -2560,7 +2591,7 @@ mod delegation {
     fn a_node_that_was_removed_keeps_what_it_was() {
         let mut world = World::network(&[0, 0]);
         let one = world.node(1).to_string();
-        world.command(0, |mesh, now| mesh.revoke(1, &one, now)).unwrap();
+        world.command(0, |mesh, _| mesh.revoke(1, &one)).unwrap();
         world.deliver();
         assert!(world.nodes[1].mesh.network().is_none());
         assert!(world.nodes[1].set_aside);

@@ -718,7 +718,9 @@ impl Daemon {
                 mesh.add_ban(id, &node_id, description, duration, now);
             }
             meshd::Request::RemoveBan { node_id } => mesh.remove_ban(id, &node_id),
-            meshd::Request::Revoke { node_id } => mesh.revoke(id, &node_id, now),
+            meshd::Request::AllowInvite { id: invite } => mesh.allow_invite(id, &invite),
+            meshd::Request::Enact(executed) => mesh.enact(id, *executed, now),
+            meshd::Request::Revoke { node_id } => mesh.revoke(id, &node_id),
             meshd::Request::Leave => mesh.leave(id),
             // Answered above, or where they are received.
             meshd::Request::Events { .. }

@@ -9,10 +9,11 @@ use super::Finding;
 use crate::output::units;
 
 /// Each daemon's, in the directory of `meshd`'s, and their modes.
-const SOCKETS: [(&str, &str, u32); 6] = [
+const SOCKETS: [(&str, &str, u32); 7] = [
     ("keyd", "keyd-meshd.sock", ONE_USER),
     ("keyd", "keyd-tund.sock", ONE_USER),
     ("keyd", "keyd-connector.sock", ONE_USER),
+    ("keyd", "keyd-control.sock", GROUP),
     ("meshd", "meshd.sock", GROUP),
     ("tund", "tund.sock", ONE_USER),
     ("rpcd", "rpc.sock", GROUP),
@@ -242,7 +243,14 @@ mod tests {
     fn sockets_that_all_can_use_or_nobody_listens_on_are_named() {
         let dir = tempfile::tempdir().unwrap();
         mode(dir.path(), 0o755);
-        let names = ["keyd-meshd.sock", "meshd.sock", "tund.sock", "keyd-tund.sock", "keyd-connector.sock"];
+        let names = [
+            "keyd-meshd.sock",
+            "meshd.sock",
+            "tund.sock",
+            "keyd-tund.sock",
+            "keyd-connector.sock",
+            "keyd-control.sock",
+        ];
         let paths = names.map(|name| dir.path().join(name));
         let mut listeners = paths.each_ref().map(|path| Some(UnixListener::bind(path).unwrap()));
         paths.iter().for_each(|path| mode(path, 0o660));

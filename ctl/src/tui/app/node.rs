@@ -7,7 +7,7 @@ use std::time::Duration;
 use i2plan_ipc::api::meshd::{
     Ban, Event, Invite, InviteState, IssuedInvite, Peer, Place, Reply, Request, Route, Traffic, What,
 };
-use i2plan_ipc::node::Notice;
+use i2plan_ipc::node::{Notice, needs_order};
 
 use super::{App, Command, Link, Overlay, SortBy};
 use crate::commands::member::label;
@@ -358,6 +358,10 @@ impl App {
             },
             Reply::Bans(bans) => self.bans.set(bans, ban_order),
             Reply::Invite(invite) => self.invite_made(invite),
+            // Orders are given where what keyd has verified can be shown.
+            Reply::ToOrder(proposed) => {
+                self.failed(request, Failure::from(needs_order(&proposed.order)));
+            }
             Reply::InviteRevoked(invite) => {
                 self.codes.remove(&invite.id);
                 self.want(&[Subject::Invites]);

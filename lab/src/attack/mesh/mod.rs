@@ -429,8 +429,7 @@ impl World {
         if founder.peers().await?.iter().all(|peer| peer.node_id != member.to_string()) {
             return Ok(());
         }
-        let revoked = founder.control().await?.revoke(member.to_string()).await;
-        revoked.map_err(|error| founder.failure(&error.to_string()))?;
+        founder.revoke(&member.to_string()).await?;
         for node in self.nodes() {
             node.until("it knows the revoked member no longer", GOSSIP, async |node| {
                 Ok(node.peers().await?.iter().all(|peer| peer.node_id != member.to_string()))

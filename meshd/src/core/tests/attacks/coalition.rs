@@ -199,7 +199,7 @@ fn whom_its_inviter_revokes_does_not_come_back_by_another_invite_of_it() {
     assert_ne!(chain_of(&world, 1).id(), first.id());
     let mut record = world.nodes[1].mesh.own.clone().unwrap().value;
     let one = world.node(1).to_string();
-    world.command(0, |mesh, now| mesh.revoke(1, &one, now)).unwrap();
+    world.command(0, |mesh, _| mesh.revoke(1, &one)).unwrap();
     world.run(60);
     for chain in [first, record.chain.clone()] {
         record.sequence += 100;

@@ -1,0 +1,176 @@
+//! Orders: `meshd` proposes, `keyd` verifies, the user confirms, `keyd` signs, `meshd` distributes.
+
+use std::path::Path;
+
+use i2plan_ipc::Node;
+use i2plan_ipc::administrator::{Prepared, socket_beside};
+use i2plan_ipc::api::meshd::{Reply, Request, ToOrder};
+use i2plan_ipc::api::order::{Executed, Order, OrderTarget};
+use i2plan_ipc::node::Answered;
+use i2plan_ipc::version::utc;
+use i2plan_proto::address::ipv6_of;
+use serde_json::json;
+
+use super::member::{Named, can_ask, confirm};
+use crate::daemon;
+use crate::failure::{Failure, Kind};
+use crate::output::{self, clean, units};
+
+/// What was done, and whether a network was founded for it.
+pub struct Done {
+    /// The answer of `meshd`.
+    pub reply: Reply,
+    /// Whether the network was founded just now.
+    pub founded: bool,
+}
+
+/// Has `meshd` do something, and if it takes an order gives that. `consequences` says what it leads to, or why it is not
+/// what was meant; it is shown, and `word` is to be typed, unless the user has said `yes`.
+///
+/// # Errors
+/// If one of the daemons refuses, or it was not confirmed.
+pub async fn carry_out(
+    node: &mut Node,
+    request: Request,
+    consequences: impl FnOnce(&OrderTarget) -> Result<String, Failure>,
+    word: &str,
+    yes: bool,
+) -> Result<Done, Failure> {
+    let proposed = match node.propose(request).await? {
+        Answered::Done(reply) => return Ok(Done { reply, founded: false }),
+        Answered::ToOrder(proposed) => proposed,
+    };
+    can_ask(yes)?;
+    let order = Prepared::new(socket_beside(node.socket()), &proposed).await?;
+    let consequences = consequences(order.target())?;
+    confirm(&format!("{}\n{consequences}", describe(order.target())), word, yes)?;
+    let executed = order.confirm().await?;
+    let reply = node.enact(executed).await.map_err(|error| {
+        let failure = Failure::from(error);
+        let message = format!("keyd has signed it, and meshd has not distributed it: {}", failure.message);
+        Failure { message, ..failure }
+    })?;
+    Ok(Done { reply, founded: proposed.founded })
+}
+
+/// What `keyd` has verified and will sign.
+fn describe(target: &OrderTarget) -> String {
+    match target {
+        OrderTarget::Member { network, node, address, below, .. } => format!(
+            "keyd will revoke node {node}, {address}, in network {}; {} below it, as far as meshd shows their records",
+            network.short(),
+            units::counted(*below, "member")
+        ),
+        OrderTarget::Invite { network, invite, members, below } => format!(
+            "keyd will revoke the {} that it has certified for invite {invite}, in network {}; {} below, as far as meshd shows \
+             their records",
+            units::counted(*members, "member"),
+            network.short(),
+            units::counted(*below, "member")
+        ),
+        OrderTarget::Own { network, address, invited } => format!(
+            "keyd will sign that this node, {address}, leaves network {network}; it has invited {}",
+            units::counted(*invited, "member")
+        ),
+        OrderTarget::Pinned { network, address } => {
+            format!("keyd will forget network {network}, in which this node is {address}")
+        }
+        OrderTarget::NewInvite { network, invite, uses, addresses, expires_at } => {
+            let uses = uses
+                .limit()
+                .map_or_else(|| "any number of nodes".to_owned(), |uses| units::counted(uses.into(), "node"));
+            let what = invite.map_or_else(|| "an invite".to_owned(), |invite| format!("invite {invite}"));
+            format!(
+                "keyd will let {uses} join network {} with {what}, each with {}, until {}",
+                network.short(),
+                units::addresses(u64::from(*addresses)),
+                utc(*expires_at)
+            )
+        }
+        OrderTarget::Grant { network, node, address, before, after } => format!(
+            "keyd will certify node {node}, {address}, in network {} for {} in place of {}",
+            network.short(),
+            units::addresses(*after),
+            units::addresses(*before)
+        ),
+    }
+}
+
+/// The member that `keyd` will revoke or extend, if a user who wrote `text` may have meant it: its name is the one in its
+/// signed record, and not what `meshd` says.
+pub(super) fn meant(target: &OrderTarget, text: &str) -> Result<Named, Failure> {
+    let (node, name, address, network) = match target {
+        OrderTarget::Member { node, name, address, network, .. } => (node, name.as_ref(), address, network),
+        OrderTarget::Grant { node, address, network, .. } => (node, None, address, network),
+        _ => return Err(Failure::internal("the order is not about a member")),
+    };
+    let named = Named {
+        node_id: node.to_string(),
+        name: name.map(ToString::to_string).unwrap_or_default(),
+        addresses: vec![(*address).into(), ipv6_of(network, *address).into()],
+    };
+    match super::member::choose(vec![named], text) {
+        Ok(named) => Ok(named),
+        Err(_) => Err(Failure::new(
+            Kind::Denied,
+            format!("keyd cannot verify that {:?} is node {node}, {address}: nothing was done", clean(text)),
+        )
+        .with_hint("use the node id")),
+    }
+}
+
+/// Lets the users of an invite join, however many addresses were delegated today.
+///
+/// # Errors
+/// If there is no such invite, or it was not confirmed.
+pub async fn allow_invite(socket: Option<&Path>, json: bool, id: &str, yes: bool) -> Result<(), Failure> {
+    let mut node = daemon::connect(socket).await?;
+    let id = super::invite::choose(node.invites().await?, id)?.id;
+    let proposed = match node.propose(Request::AllowInvite { id }).await? {
+        Answered::ToOrder(proposed) => proposed,
+        Answered::Done(_) => return Err(Failure::internal("unexpected reply of meshd")),
+    };
+    match give(&node, &proposed, "allow", yes).await? {
+        Executed::Allowed(invite) if json => output::json::print(&json!({ "allowed": invite.to_string() })),
+        Executed::Allowed(invite) => output::print(&format!("the users of invite {invite} can join\n")),
+        _ => Err(Failure::internal("unexpected reply of keyd")),
+    }
+}
+
+/// Has `keyd` forget the network that it is pinned to.
+///
+/// # Errors
+/// If `meshd` is in that network, or it was not confirmed.
+pub async fn forget_network(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), Failure> {
+    let mut node = daemon::connect(socket).await?;
+    let network = node.status().await?.network.map(|network| network.id);
+    let proposed = ToOrder { order: Order::Forget, below: Vec::new(), founded: false };
+    can_ask(yes)?;
+    let order = Prepared::new(socket_beside(node.socket()), &proposed).await?;
+    if let OrderTarget::Pinned { network: pinned, .. } = order.target()
+        && network == Some(pinned.to_string())
+    {
+        return Err(Failure::new(
+            Kind::Conflict,
+            "this node is a member of the network that keyd would forget",
+        )
+        .with_hint("`i2planctl leave` leaves it"));
+    }
+    let consequences =
+        "its members are not told, and keep this node among them; keyd then signs for the next network";
+    confirm(&format!("{}\n{consequences}", describe(order.target())), "forget", yes)?;
+    match order.confirm().await? {
+        Executed::Forgotten(network) if json => {
+            output::json::print(&json!({ "forgotten": network.to_string() }))
+        }
+        Executed::Forgotten(network) => output::print(&format!("keyd has forgotten network {network}\n")),
+        _ => Err(Failure::internal("unexpected reply of keyd")),
+    }
+}
+
+async fn give(node: &Node, proposed: &ToOrder, word: &str, yes: bool) -> Result<Executed, Failure> {
+    can_ask(yes)?;
+    let order = Prepared::new(socket_beside(node.socket()), proposed).await?;
+    confirm(&describe(order.target()), word, yes)?;
+    Ok(order.confirm().await?)
+}

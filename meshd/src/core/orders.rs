@@ -1,0 +1,256 @@
+//! Orders: what an administrator has `keyd` sign, and this node distributes.
+//!
+//! A request that ends a membership, or delegates much, is answered with the order and its evidence. What `keyd` has
+//! signed comes back by [`Mesh::enact`], from anybody who may control the node, and is checked as if it had come from a
+//! stranger.
+
+use i2plan_ipc::api::keyd::PinnedNetwork;
+use i2plan_ipc::api::meshd::{self, ToOrder, What};
+use i2plan_ipc::api::order::{Executed, MAX_CHAINS, MAX_COUNTED, Order};
+use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::invite::{InviteGrant, InviteId};
+use i2plan_proto::membership::Chain;
+use i2plan_proto::record::Record;
+use tracing::info;
+
+use super::exclusion::unknown;
+use super::{CommandId, Mesh, Now, Refresh};
+
+impl Mesh {
+    /// Answers a command with the order that it takes.
+    pub(super) fn propose(
+        &mut self,
+        command: CommandId,
+        order: Order,
+        below: Vec<Signed<Record>>,
+        founded: bool,
+    ) {
+        self.answer(command, Ok(meshd::Reply::ToOrder(Box::new(ToOrder { order, below, founded }))));
+    }
+
+    /// A user revokes a membership.
+    pub fn revoke(&mut self, command: CommandId, node: &str) {
+        let chain = match self.revocable(node) {
+            Ok(chain) => chain,
+            Err(error) => return self.answer(command, Err(error)),
+        };
+        let record = self.members.get(chain.subject()).map(|member| Box::new((*member.record).clone()));
+        let record = record.filter(|record| record.value.chain == chain);
+        let below = self.records_below(|link| Some(link) == chain.last().map(|last| last.id()));
+        let chains = [chain.clone()].into_iter().chain(self.others_than(&chain)).take(MAX_CHAINS).collect();
+        self.propose(command, Order::Revoke { chains, record }, below, false);
+    }
+
+    /// A user revokes the memberships of an invite's users.
+    pub(super) fn propose_revoking_users(&mut self, command: CommandId, invite: InviteId) {
+        let given = self.delegations.iter().filter(|delegated| delegated.invite == invite);
+        let certificates: Vec<_> = given
+            .filter_map(|delegated| delegated.certificate.as_ref().map(|certificate| certificate.value.id()))
+            .collect();
+        let below = self.records_below(|link| certificates.contains(link));
+        self.propose(command, Order::RevokeInvite(invite), below, false);
+    }
+
+    /// Records of members whose chains contain one of these certificates above their own, as many as `keyd` counts.
+    fn records_below(
+        &self,
+        is_above: impl Fn(&i2plan_proto::membership::CertificateId) -> bool,
+    ) -> Vec<Signed<Record>> {
+        let is_below = |chain: &Chain| {
+            let above = chain.links().split_last().map_or(&[][..], |(_, above)| above);
+            above.iter().any(|link| is_above(link.id()))
+        };
+        let below = self.members.iter().filter(|member| is_below(&member.record.value.chain));
+        below.take(MAX_COUNTED).map(|member| (*member.record).clone()).collect()
+    }
+
+    /// A user lets the users of an invite join.
+    pub fn allow_invite(&mut self, command: CommandId, id: &str) {
+        let invite =
+            self.invites.issued().iter().find(|invite| invite.grant.value.key.id().to_string() == id);
+        match invite.map(|invite| invite.grant.clone()) {
+            Some(grant) => self.propose(command, Order::AllowInvite(grant), Vec::new(), false),
+            None => {
+                let error = ApiError::new(ErrorKind::NotFound, "this node has made no invite with this id")
+                    .with_hint("`i2planctl invite list` shows those that it has made");
+                self.answer(command, Err(error));
+            }
+        }
+    }
+
+    /// A user wants this node to leave its network.
+    pub fn leave(&mut self, command: CommandId) {
+        match &self.membership {
+            Some(membership) => {
+                let (chain, charter) = (membership.chain.clone(), membership.charter.value.clone());
+                self.propose(command, Order::Leave(Box::new(chain), charter), Vec::new(), false);
+            }
+            None => self.answer(command, Err(ApiError::conflict("this node is in no network"))),
+        }
+    }
+
+    /// `keyd` has carried out an order.
+    pub fn enact(&mut self, command: CommandId, executed: Executed, now: Now) {
+        if let Err(error) = self.check(&executed) {
+            return self.answer(command, Err(error));
+        }
+        match executed {
+            Executed::Revocations(revocations) => {
+                let mut revocations = revocations.into_iter();
+                let first = revocations.next();
+                // The first is the one that the user has asked about.
+                revocations.for_each(|other| self.on_revocation(other, None, now));
+                if let Some(first) = first {
+                    self.on_revocation(first, Some(command), now);
+                }
+            }
+            Executed::Resignation(resignation) => self.on_resignation(*resignation, command, now),
+            Executed::Invite { code, grant } => {
+                let invite = made(code, &grant.value, false);
+                self.events.push(What::InviteCreated { id: invite.id.clone() });
+                self.invites.add(grant);
+                self.unsaved = true;
+                self.answer(command, Ok(meshd::Reply::Invite(invite)));
+            }
+            Executed::Membership(certificate) => self.on_extended(certificate, command, now),
+            Executed::Forgotten(_) | Executed::Allowed(_) => {
+                self.answer(command, Err(ApiError::invalid("there is nothing to distribute")));
+            }
+        }
+    }
+
+    /// Whether this node has signed this in its network.
+    fn check(&self, executed: &Executed) -> Result<(), ApiError> {
+        let Some(membership) = &self.membership else {
+            return Err(ApiError::conflict("this node is in no network"));
+        };
+        let (charter, me) = (&membership.charter.value, self.me.node);
+        let unsigned = |error: &dyn std::fmt::Display| ApiError::invalid(format!("not this node's: {error}"));
+        let own = |signer: &NodeId| {
+            if *signer == me { Ok(()) } else { Err(unsigned(&"another node has signed it")) }
+        };
+        match executed {
+            Executed::Revocations(revocations) => {
+                if revocations.is_empty() || revocations.len() > MAX_CHAINS {
+                    return Err(ApiError::invalid("one to four revocations are expected"));
+                }
+                for revocation in revocations {
+                    own(&revocation.value.issuer)?;
+                    revocation.verify_for(charter).map_err(|error| unsigned(&error))?;
+                }
+            }
+            Executed::Resignation(resignation) => {
+                own(resignation.value.chain.subject())?;
+                resignation.verify_for(charter).map_err(|error| unsigned(&error))?;
+                // One of a membership before is known to others.
+                if resignation.value.voids(&membership.chain).is_none() {
+                    return Err(ApiError::conflict("it is of a membership that ended before"));
+                }
+            }
+            Executed::Invite { grant, .. } => {
+                own(&grant.value.inviter)?;
+                grant.verify().map_err(|error| unsigned(&error))?;
+                let is_known =
+                    self.invites.issued().iter().any(|known| known.grant.value.key == grant.value.key);
+                if is_known || grant.value.network != charter.network() {
+                    return Err(ApiError::conflict("the invite is known, or of another network"));
+                }
+                if self.invites.is_full() {
+                    return Err(ApiError::conflict("too many invites are open")
+                        .with_hint("wait until some have expired"));
+                }
+            }
+            Executed::Membership(certificate) => {
+                own(&certificate.value.issuer)?;
+                certificate.verify().map_err(|error| unsigned(&error))?;
+                if certificate.value.network != charter.network() {
+                    return Err(ApiError::conflict("it is of another network"));
+                }
+            }
+            Executed::Forgotten(_) | Executed::Allowed(_) => {}
+        }
+        Ok(())
+    }
+
+    /// `keyd` signs for another place in a network than this node has, and says which: this node's state is old, or that
+    /// membership has ended and keyd does not know.
+    pub(super) fn on_pinned(&mut self, pinned: PinnedNetwork, now: Now) {
+        let PinnedNetwork { charter, chain } = pinned;
+        if self.network() != Some(charter.network()) || *chain.subject() != self.me.node {
+            return;
+        }
+        if let Some((_, ending)) = self.members.endings().against(&chain) {
+            let ending = ending.clone();
+            self.note_ending(&ending);
+        } else if self.adopt(&chain)
+            && let Refresh::Due(_) = self.refresh
+        {
+            self.refresh = Refresh::Due(now.monotonic);
+        }
+    }
+
+    /// `keyd` may not know yet that this node's membership has ended; without that it signs for no other network.
+    pub(super) fn note_former_ending(&mut self) {
+        if let Some(ending) = self.former_ending.clone() {
+            self.note_ending(&ending);
+        }
+    }
+
+    /// Chains by which the subject of another is a member too, since this node has invited it more than once.
+    fn others_than(&self, chain: &Chain) -> Vec<Chain> {
+        let Some(membership) = &self.membership else { return Vec::new() };
+        let subject = chain.subject();
+        let active =
+            self.delegations.iter().filter(|other| other.subject == *subject && other.ended_at.is_none());
+        // Since it has invited the subject this node may have been granted more addresses.
+        let before = chain.parent().filter(|parent| *parent.subject() == self.me.node);
+        let own: Vec<&Chain> = [&membership.chain].into_iter().chain(&before).collect();
+        let chains = active.filter_map(|other| {
+            let certificate = other.certificate.as_ref()?;
+            let parent = own.iter().find(|parent| parent.id() == certificate.value.parent)?;
+            Some(parent.appended(certificate))
+        });
+        chains.filter(|other| other.id() != chain.id()).collect()
+    }
+
+    /// The chain of a member that this node may revoke.
+    fn revocable(&self, node: &str) -> Result<Chain, ApiError> {
+        let id: NodeId = node.parse().map_err(|_| unknown(node))?;
+        if id == self.me.node {
+            return Err(ApiError::invalid("this is the node itself")
+                .with_hint("`i2planctl leave` makes it leave its network"));
+        }
+        let Some(membership) = &self.membership else { return Err(unknown(&id.short())) };
+        let known = self.members.get(&id).map(|member| member.record.value.chain.clone());
+        // One that this node has invited and that is not heard of any more can be revoked too.
+        let invited = || {
+            let delegated = self.delegations.of(&id).filter(|delegated| delegated.ended_at.is_none())?;
+            Some(membership.chain.appended(delegated.certificate.as_ref()?))
+        };
+        let chain = known.or_else(invited).ok_or_else(|| unknown(&id.short()))?;
+        if chain.is_ancestor(&self.me.node) {
+            return Ok(chain);
+        }
+        Err(ApiError::denied("only the network's founder and a member's inviters can revoke its membership")
+            .with_hint("`i2planctl ban add` makes this node drop everything that comes from it"))
+    }
+}
+
+/// An invite, for users.
+pub(super) fn made(
+    code: i2plan_ipc::secret::SecretText,
+    grant: &InviteGrant,
+    founded: bool,
+) -> meshd::Invite {
+    info!(invite = %grant.key.id(), expires_at = grant.expires_at, uses = grant.uses.limit(), "made an invite");
+    meshd::Invite {
+        invite: code,
+        id: grant.key.id().to_string(),
+        expires_at: grant.expires_at,
+        max_uses: grant.uses.limit(),
+        addresses: grant.addresses,
+        network: grant.network.to_string(),
+        founded,
+    }
+}
