@@ -151,6 +151,7 @@ methods! {
     /// The routing table.
     "routes.list" Read (_params: Nothing) -> Routes = Request::Routes, Reply::Routes(routes) => Routes { routes };
     /// Makes an invite, whose code is a secret; the first one on a fresh node founds the network.
+    /// An unlimited one, or one for more than 256 addresses, is an order, which rpc.orders must allow.
     "invite.create" Slow (params: NewInvite) -> Invite =
         Request::CreateInvite {
             expires_in: params.expiry.map_or(DEFAULT_EXPIRY, |expiry| expiry.0).as_secs(),
@@ -169,6 +170,7 @@ methods! {
     "invite.show" Read (params: InviteId) -> OneInvite =
         Request::ListInvites, Reply::Invites(invites) => one_invite(invites, &params.id)?;
     /// Revokes an invite, and with_members the memberships of the nodes that have used it.
+    /// The latter is an order, which rpc.orders must allow.
     "invite.revoke" Slow (params: InviteToRevoke) -> OneInvite =
         Request::RevokeInvite { id: params.id, with_members: params.with_members.unwrap_or(false) },
         Reply::InviteRevoked(invite) => OneInvite { invite };
@@ -190,9 +192,11 @@ methods! {
         Request::Grant { node_id: params.node_id, addresses: params.addresses },
         Reply::Granted(grant) => Granted { grant };
     /// Revokes a member's certificate: it and the members below it are out of the network.
+    /// It is an order, which rpc.orders must allow.
     "members.revoke" Slow (params: Member) -> Revoked =
         Request::Revoke { node_id: params.node_id }, Reply::Revoked(revoked) => Revoked { revoked };
     /// Leaves the network.
+    /// It is an order, which rpc.orders must allow.
     "network.leave" Slow (_params: Nothing) -> Left = Request::Leave, Reply::Left(left) => Left { left };
     /// The public half of the node's keys, and whether they are sealed.
     "key.status" Read (_params: Nothing) -> Keys = Request::Keys, Reply::Keys(keys) => *keys;

@@ -1413,7 +1413,8 @@ impl World {
         self.network = state.membership.as_ref().map(|membership| membership.charter.value.network());
         self.charter = state.membership.as_ref().map(|membership| membership.charter.value.clone());
         self.chain = state.membership.as_ref().map(|membership| membership.chain.clone());
-        self.endings = state.endings.clone();
+        // What has ended a former membership is kept for keyd alone.
+        self.endings = state.membership.as_ref().map(|_| state.endings.clone()).unwrap_or_default();
         self.members = state
             .members
             .iter()

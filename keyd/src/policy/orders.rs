@@ -493,11 +493,11 @@ mod tests {
         let record = sign_record(&mut member, &charter(&founder), &chain).unwrap();
         let at = Duration::from_secs;
         let mut orders = Orders::default();
-        let mut prepare = |orders: &mut Orders, founder: &Signer, connection| {
+        let prepare = |orders: &mut Orders, founder: &Signer, connection| {
             orders.prepare(connection, revoke(&chain), founder, [7; 16], at(1)).unwrap().token
         };
         let token = prepare(&mut orders, &founder, 1);
-        let mut confirm = |orders: &mut Orders, founder: &mut Signer, connection, token, now| {
+        let confirm = |orders: &mut Orders, founder: &mut Signer, connection, token, now| {
             orders.confirm(connection, token, founder, ([1; 32], now), NOW)
         };
         refused(confirm(&mut orders, &mut founder, 2, token, at(2)), "no such order");
