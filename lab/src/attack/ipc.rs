@@ -25,7 +25,7 @@ use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signable, Signature, Signed};
-use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret, Uses};
+use i2plan_proto::invite::{InviteGrant, InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::membership::{Chain, Charter, Delegation};
 use i2plan_proto::pulse::{Life, Pulse};
@@ -167,10 +167,9 @@ pub async fn ask_keyd_as_meshd(run: &Path, to_itself: &ToItself) -> Result<(), F
         return Err(Failure::new("keyd does not certify its WireGuard key"));
     };
     let create = Request::CreateInvite(create_invite(&charter));
-    let Reply::Invite { code, grant } = keyd.call(create).await.map_err(failed)? else {
+    let Reply::Invite { grant, .. } = keyd.call(create).await.map_err(failed)? else {
         return Err(Failure::new("keyd does not make an invite"));
     };
-    let invite: Invite = code.expose().parse().map_err(failed)?;
 
     let mut attempts = vec![
         connect_as(&socket, Role::Tund, "to be taken for tund").await,
@@ -193,11 +192,10 @@ pub async fn ask_keyd_as_meshd(run: &Path, to_itself: &ToItself) -> Result<(), F
             Request::CreateInvite(CreateInvite { expires_at: u64::MAX, ..create_invite(&charter) })
         }),
     ];
-    let others = records(&me, &charter, &wireguard).into_iter().chain(words(&me, &charter)).chain(joins(
-        &me,
-        &charter,
-        (&grant, &invite.secret),
-    ));
+    let others = records(&me, &charter, &wireguard)
+        .into_iter()
+        .chain(words(&me, &charter))
+        .chain(joins(&me, &charter, &grant));
     for each in wishes.into_iter().chain(others).chain(leaving(&me, &charter, &chain)) {
         attempts.push(wish(&mut keyd, each, &[]).await);
     }
@@ -367,11 +365,7 @@ fn leaving(me: &Identity, charter: &Charter, chain: &Chain) -> Vec<Wish> {
 }
 
 /// Requests to join, and certificates, to which the intruder has no right. It has an invite of the node and its grant.
-fn joins(
-    me: &Identity,
-    charter: &Charter,
-    (own_grant, own_secret): (&Signed<InviteGrant>, &InviteSecret),
-) -> Vec<Wish> {
+fn joins(me: &Identity, charter: &Charter, own_grant: &Signed<InviteGrant>) -> Vec<Wish> {
     let network = charter.network();
     let secret = InviteSecret([5; 32]);
     let body = JoinBody {
@@ -567,11 +561,10 @@ pub async fn ask_keyd_as_tund(run: &Path, to_itself: &ToItself) -> Result<(), Fa
         Wish::new("an invite", because, Request::CreateInvite(invite)),
         Wish::new("a WireGuard certificate", because, Request::CertifyWireGuard { network, rotate: false }),
     ];
-    let others = records(&me, &charter, &certificate).into_iter().chain(words(&me, &charter)).chain(joins(
-        &me,
-        &charter,
-        (&grant, &secret),
-    ));
+    let others = records(&me, &charter, &certificate)
+        .into_iter()
+        .chain(words(&me, &charter))
+        .chain(joins(&me, &charter, &grant));
     let mut attempts = vec![connect_as(&socket, Role::Meshd, "to be taken for meshd").await];
     for each in wishes.into_iter().chain(others.map(|wish| Wish { because, ..wish })) {
         attempts.push(wish(&mut keyd, each, &[]).await);

@@ -1419,8 +1419,9 @@ fn a_revocation_takes_out_a_member_and_all_below_it_for_good() {
     for out in [1, 3, 4] {
         assert!(world.nodes[out].mesh.network().is_none(), "{out} knows that it is out");
     }
-    // They know why, also after a restart.
+    // They know why, also after a restart, and keyd is told what has ended it until there is another membership.
     world.restart(4);
+    assert!(world.nodes[4].mesh.former_ending.is_some());
     let former = |world: &World, index: usize| world.nodes[index].mesh.former_status();
     assert_eq!(former(&world, 1).map(|former| former.along_with), Some(None));
     let above = former(&world, 4).unwrap();
@@ -1438,6 +1439,7 @@ fn a_revocation_takes_out_a_member_and_all_below_it_for_good() {
         world.run(60);
         assert_eq!((world.members(0), world.members(2), world.members(out)), (members, members, members));
         assert_eq!(former(&world, out), None);
+        assert!(world.nodes[out].mesh.former_ending.is_none());
     }
 }
 
