@@ -46,7 +46,7 @@ report() {
     "inh=$(field CapInh) prm=$(field CapPrm) eff=$(field CapEff) bnd=$(field CapBnd) amb=$(field CapAmb)" \
     "nnp=$(field NoNewPrivs) umask=$(umask) cwd=$(pwd)" \
     "fds=$LISTEN_FDS mine=$([ "$LISTEN_PID" = $$ ] && echo yes) fd3=$(readlink /proc/$$/fd/3 | cut -d: -f1)" \
-    "fd7=$([ -e /proc/$$/fd/7 ] && echo open)" \
+    "fd9=$([ -e /proc/$$/fd/9 ] && echo open)" \
     "session=$(cut -d' ' -f6 /proc/$$/stat)" \
     "env=[$(cut -z -d= -f1 /proc/$$/environ | tr '\0' ' ')]" "args=[$*]"
 }
@@ -96,7 +96,7 @@ fn up_without_group(dir: &TempDir, run: &str) -> Command {
     let mut command = command("/bin/sh");
     std::fs::write(dir.path().join("passphrase"), format!("{PASSPHRASE}\n")).unwrap();
     command
-        .args(["-c", "exec \"$0\" \"$@\" 7</etc/passwd 8<\"$PASSPHRASE_FILE\""])
+        .args(["-c", "exec \"$0\" \"$@\" 9</etc/passwd 8<\"$PASSPHRASE_FILE\""])
         .env("PASSPHRASE_FILE", dir.path().join("passphrase"))
         .arg(dir.path().join("i2planctl"))
         .args(["up", "--keyd-user", "54321", "--meshd-user", "54322", "--tund-user", "54323"])
@@ -251,7 +251,7 @@ fn daemons_start_with_what_they_need_and_nothing_else() {
             format!("uid={uid} {uid} {uid} {uid} gid={uid} {uid} {uid} {uid} groups=[]"),
             format!("inh={caps} prm={caps} eff={caps} bnd={caps} amb={caps} nnp=1"),
             format!("umask=0077 cwd=/ {fds}"),
-            " fd7= ".to_owned(),
+            " fd9= ".to_owned(),
             format!("session={pid} "),
             format!("args=[{arguments}]"),
         ] {
@@ -300,14 +300,14 @@ fn the_gateway_is_in_the_control_group_and_its_token_is_its_own() {
         let node = Node::run(dir, up);
         let report = node.line("report rpcd ");
         let none = "0000000000000000";
-        let data = node.dir.path().join("data");
+        let (data, run) = (node.dir.path().join("data"), node.run_dir());
+        let run = run.display();
         for part in [
             format!("uid={RPC} {RPC} {RPC} {RPC} gid={gid} {gid} {gid} {gid} groups=[]"),
             format!("inh={none} prm={none} eff={none} bnd={none} amb={none} nnp=1"),
             format!(
-                "args=[--state {}/rpc --meshd-socket {}/meshd.sock]",
-                data.display(),
-                node.run_dir().display()
+                "args=[--state {}/rpc --meshd-socket {run}/meshd.sock --keyd-socket {run}/keyd-control.sock]",
+                data.display()
             ),
         ] {
             assert!(report.contains(&part), "{part:?} is missing in {report:?}");
@@ -341,7 +341,7 @@ fn a_router_is_started_if_it_is_wanted_and_is_passed_nothing() {
             ),
             format!("inh={none} prm={none} eff={none} bnd={none} amb={none} nnp=1"),
             "fds= mine= fd3".to_owned(),
-            " fd7= ".to_owned(),
+            " fd9= ".to_owned(),
             format!("args=[--state {}/routerd]", data.display()),
         ] {
             assert!(report.contains(&part), "{part:?} is missing in {report:?}");

@@ -94,10 +94,8 @@ pub async fn knock(run: &Path) -> Result<(), Failure> {
             // What each may ask, and what does nothing.
             let request = match door {
                 Role::Connector => Request::NotConnected(NotConnected { order: 0, errno: None }),
-                Role::Client => {
-                    let invite = create_invite(&charter(intruder()));
-                    Request::PrepareOrder(Box::new(Order::CreateInvite(invite)))
-                }
+                // Without a confirmation.
+                Role::Client => Request::PrepareOrder(Box::new(Order::Forget)),
                 _ => Request::Identity,
             };
             attempts.push(knock_at::<KeydApi>(&socket(run, Role::Keyd, door), role, request).await);
