@@ -46,7 +46,6 @@ use tracing::{debug, info, warn};
 
 mod admission;
 mod bans;
-mod certificates;
 mod compare;
 mod delegations;
 mod detector;
