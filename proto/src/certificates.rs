@@ -63,7 +63,7 @@ pub enum Contest {
 /// The certificates of known chains.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    used: HashMap<CertificateId, Used>,
+    used: HashMap<CertificateId, Box<Used>>,
     by_range: BTreeSet<Key>,
     /// When addresses last changed their holder, on the monotonic clock.
     changes: HashMap<AddressRange, Duration>,
@@ -100,7 +100,7 @@ impl Certificates {
         }
         let keys = used.grant.ranges.iter().map(|range| (used.issuer, *range, id));
         self.by_range.extend(keys);
-        self.used.insert(id, used);
+        self.used.insert(id, Box::new(used));
     }
 
     /// A chain is not known any more.
@@ -138,7 +138,7 @@ impl Certificates {
     }
 
     fn upwards(&self, id: CertificateId) -> impl Iterator<Item = (&CertificateId, &Used)> {
-        let known = |id: &CertificateId| self.used.get_key_value(id);
+        let known = |id: &CertificateId| self.used.get_key_value(id).map(|(id, used)| (id, &**used));
         std::iter::successors(known(&id), move |(_, used)| known(&used.parent))
     }
 
