@@ -12,6 +12,7 @@ use i2plan_proto::codec::{Codec, DecodeError, Reader};
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteId;
 use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation};
+use i2plan_proto::revocation::Revoked;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use sha2::{Digest as _, Sha256};
 
@@ -33,6 +34,9 @@ const DAY: u64 = 24 * 60 * 60;
 
 /// Delegations that have ended and are kept at a start at most.
 const MAX_ENDED: usize = 4096;
+
+/// Revocations by this node that are remembered: the oldest are forgotten first.
+pub const MAX_REVOKED: usize = 1024;
 
 const VERSION: u8 = 1;
 
@@ -268,6 +272,8 @@ pub enum Entry {
     Cleared,
     /// An administrator has allowed an invite.
     Allowed(InviteId),
+    /// This node has revoked certificates.
+    Revoked(Revoked),
 }
 
 impl Codec for Entry {
@@ -287,6 +293,10 @@ impl Codec for Entry {
                 out.push(16);
                 invite.encode(out);
             }
+            Self::Revoked(revoked) => {
+                out.push(4);
+                revoked.encode(out);
+            }
         }
     }
 
@@ -297,6 +307,7 @@ impl Codec for Entry {
             2 => Ok(Self::Ended(reader.u64("serial number")?)),
             3 => Ok(Self::Cleared),
             16 => Ok(Self::Allowed(InviteId::decode(reader)?)),
+            4 => Ok(Self::Revoked(Revoked::decode(reader)?)),
             _ => Err(DecodeError::Invalid { what, why: "unknown kind" }),
         }
     }
@@ -348,9 +359,15 @@ pub struct Replayed {
     pub is_damaged: bool,
 }
 
-/// All delegations of this node in its network, and the invites that an administrator has allowed.
+/// All delegations of this node in its network, what it has revoked, and the invites that an administrator has allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Delegations(Vec<Delegated>, Vec<InviteId>);
+pub struct Delegations {
+    delegated: Vec<Delegated>,
+    /// The oldest first.
+    revoked: Vec<Revoked>,
+    /// The oldest first.
+    allowed: Vec<InviteId>,
+}
 
 impl Delegations {
     /// Reads the entries that were appended, one after the other.
@@ -378,10 +395,10 @@ impl Delegations {
     /// The entries that lead to these delegations, without those that do not matter any more.
     #[must_use]
     pub fn compacted(&self) -> Vec<Entry> {
-        let ended = self.0.iter().filter(|delegated| !delegated.is_active()).count();
+        let ended = self.delegated.iter().filter(|delegated| !delegated.is_active()).count();
         let mut skip = ended.saturating_sub(MAX_ENDED);
-        let mut entries: Vec<Entry> = self.1.iter().copied().map(Entry::Allowed).collect();
-        for delegated in &self.0 {
+        let mut entries: Vec<Entry> = self.allowed.iter().copied().map(Entry::Allowed).collect();
+        for delegated in &self.delegated {
             if !delegated.is_active() && skip > 0 {
                 skip -= 1;
                 continue;
@@ -391,7 +408,14 @@ impl Delegations {
                 entries.push(Entry::Ended(delegated.grant.serial));
             }
         }
+        entries.extend(self.revoked.iter().cloned().map(Entry::Revoked));
         entries
+    }
+
+    /// What this node has revoked, the oldest first; at most [`MAX_REVOKED`].
+    #[must_use]
+    pub fn revoked(&self) -> &[Revoked] {
+        &self.revoked
     }
 
     /// Takes in a change.
@@ -403,29 +427,32 @@ impl Delegations {
                         && other.grant.serial < grant.serial
                         && other.grant.ranges.overlap(&grant.ranges)
                 };
-                self.0.iter_mut().filter(is_before).for_each(|other| other.superseded = true);
+                self.delegated.iter_mut().filter(is_before).for_each(|other| other.superseded = true);
                 let mut delegated = Delegated::new(*parent, grant.clone());
                 // Found in another's chain after a later one.
-                delegated.superseded = self.0.iter().any(|other| {
+                delegated.superseded = self.delegated.iter().any(|other| {
                     other.grant.subject == grant.subject
                         && other.grant.serial > grant.serial
                         && other.grant.ranges.overlap(&grant.ranges)
                 });
-                self.0.push(delegated);
+                self.delegated.push(delegated);
             }
             Entry::Ended(serial) => {
-                let ended = self.0.iter_mut().filter(|delegated| delegated.grant.serial == *serial);
+                let ended = self.delegated.iter_mut().filter(|delegated| delegated.grant.serial == *serial);
                 ended.for_each(|delegated| delegated.ended = true);
             }
-            Entry::Cleared => {
-                self.0.clear();
-                self.1.clear();
-            }
+            Entry::Cleared => *self = Self::default(),
             Entry::Allowed(invite) => {
-                if self.1.len() >= MAX_ALLOWED {
-                    self.1.remove(0);
+                if self.allowed.len() >= MAX_ALLOWED {
+                    self.allowed.remove(0);
                 }
-                self.1.push(*invite);
+                self.allowed.push(*invite);
+            }
+            Entry::Revoked(revoked) => {
+                self.revoked.retain(|other| other != revoked);
+                self.revoked.push(revoked.clone());
+                let excess = self.revoked.len().saturating_sub(MAX_REVOKED);
+                self.revoked.drain(..excess);
             }
         }
     }
@@ -433,30 +460,30 @@ impl Delegations {
     /// Whether an administrator has allowed an invite.
     #[must_use]
     pub fn is_allowed(&self, invite: &InviteId) -> bool {
-        self.1.contains(invite)
+        self.allowed.contains(invite)
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.delegated.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.delegated.is_empty()
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Delegated> {
-        self.0.iter()
+        self.delegated.iter()
     }
 
     /// The one whose certificate has this serial number.
     #[must_use]
     pub fn with_serial(&self, serial: u64) -> Option<&Delegated> {
-        self.0.iter().find(|delegated| delegated.grant.serial == serial)
+        self.delegated.iter().find(|delegated| delegated.grant.serial == serial)
     }
 
     /// The newest that a member was given with an invite.
@@ -464,13 +491,13 @@ impl Delegations {
     pub fn with_invite(&self, subject: &NodeId, invite: &InviteId) -> Option<&Delegated> {
         let given =
             |delegated: &&Delegated| delegated.grant.subject == *subject && delegated.grant.invite == *invite;
-        self.0.iter().filter(given).max_by_key(|delegated| delegated.grant.serial)
+        self.delegated.iter().filter(given).max_by_key(|delegated| delegated.grant.serial)
     }
 
     /// The one that a member holds these addresses by.
     #[must_use]
     pub fn held(&self, subject: &NodeId, ranges: &AddressRanges) -> Option<&Delegated> {
-        self.0.iter().find(|delegated| {
+        self.delegated.iter().find(|delegated| {
             delegated.is_active()
                 && delegated.grant.subject == *subject
                 && delegated.grant.ranges.address() == ranges.address()
@@ -480,7 +507,8 @@ impl Delegations {
     /// How many members have used an invite.
     #[must_use]
     pub fn users(&self, invite: &InviteId) -> usize {
-        let mut users: Vec<_> = self.0.iter().filter(|delegated| delegated.grant.invite == *invite).collect();
+        let mut users: Vec<_> =
+            self.delegated.iter().filter(|delegated| delegated.grant.invite == *invite).collect();
         users.sort_unstable_by_key(|delegated| delegated.grant.subject);
         users.dedup_by_key(|delegated| delegated.grant.subject);
         users.len()
@@ -492,7 +520,7 @@ impl Delegations {
         subject: &'a NodeId,
         ranges: &'a AddressRanges,
     ) -> impl Iterator<Item = &'a Delegated> {
-        self.0
+        self.delegated
             .iter()
             .filter(move |other| other.grant.subject != *subject && other.grant.ranges.overlap(ranges))
     }
@@ -608,6 +636,23 @@ mod tests {
             assert_eq!(held.grant.serial, later.serial);
             assert_eq!(delegations.users(&first.invite), 1);
         }
+    }
+
+    #[test]
+    fn the_oldest_revocations_are_forgotten_first() {
+        let mut delegations = Delegations::default();
+        let revoked = |number: usize| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            Revoked::Invite(InviteId(id))
+        };
+        for number in 0..=MAX_REVOKED {
+            delegations.apply(&Entry::Revoked(revoked(number)));
+        }
+        assert_eq!(delegations.revoked().len(), MAX_REVOKED);
+        assert_eq!(delegations.revoked().first(), Some(&revoked(1)));
+        let bytes: Vec<u8> = delegations.compacted().iter().flat_map(Entry::framed).collect();
+        assert_eq!(Delegations::replay(&bytes).delegations, delegations);
     }
 
     proptest! {

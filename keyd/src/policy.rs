@@ -10,7 +10,7 @@ use i2plan_ipc::api::keyd::{
     Statement, WireGuardLease,
 };
 use i2plan_ipc::api::order::{ADDRESSES_A_DAY, Order};
-use i2plan_ipc::secret::{SecretKey, SecretText};
+use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::AddressRanges;
@@ -24,11 +24,12 @@ use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation};
 use i2plan_proto::wireguard::WireGuardCertificate;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::keys::Keys;
 use crate::memory::{
-    BLOCK, Delegated, Delegations, Disk, Entry, Epoch, MAX_DELEGATIONS, MAX_EPOCHS, Memory, Pinned, Volatile,
+    BLOCK, Delegated, Delegations, Disk, Entry, Epoch, MAX_DELEGATIONS, MAX_EPOCHS, MAX_REVOKED, Memory,
+    Pinned, Volatile,
 };
 
 mod orders;
@@ -41,6 +42,9 @@ const MAX_INVITE_LIFE: u64 = 366 * 24 * 60 * 60;
 
 /// Accusations that are signed in a minute. An honest node begins a probe every few seconds at most.
 const ACCUSATIONS_PER_MINUTE: u32 = 60;
+
+/// Revocations that are signed by one process. Each is appended to a file, of which only a start leaves old ones out.
+const MAX_REVOCATIONS: usize = 16 * MAX_REVOKED;
 
 /// Signs what may be signed.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub struct Signer {
     counter: u64,
     /// The minute since 1970 in which accusations were signed last, and how many.
     accusations: (u64, u32),
+    /// Revocations that this process has remembered.
+    revocations: usize,
 }
 
 impl Signer {
@@ -68,7 +74,7 @@ impl Signer {
         disk: Box<dyn Disk>,
     ) -> Self {
         let counter = memory.reserved;
-        Self { keys, sealed, memory, delegations, disk, counter, accusations: (0, 0) }
+        Self { keys, sealed, memory, delegations, disk, counter, accusations: (0, 0), revocations: 0 }
     }
 
     /// A signer that keeps its memory nowhere: for a simulation, which can take it with [`Signer::remembered`].
@@ -140,9 +146,10 @@ impl Signer {
                 Reply::WireGuardCertificate(self.certify_wireguard(network, rotate, random, now)?)
             }
             Request::LeaseWireGuard { network, epoch } => {
-                let private_key = self.lease_wireguard(&network, epoch, now)?;
-                info!(network = %network.short(), epoch, "leased a WireGuard key");
-                Reply::WireGuardLease(WireGuardLease { private_key, epoch })
+                // tund asks every minute.
+                let lease = self.lease_wireguard(&network, epoch, now)?;
+                debug!(network = %network.short(), epoch, "leased a WireGuard key");
+                Reply::WireGuardLease(Box::new(lease))
             }
         })
     }
@@ -361,8 +368,24 @@ impl Signer {
         require(near(revocation.issued_at, now), "the revocation's time is not now")?;
         if self.pinned(charter.network()).is_ok() {
             self.end_delegations(|chain| revocation.voids(chain).is_some())?;
+            self.note_revoked(revocation)?;
         }
         Ok(revocation.sign(&self.keys.identity()))
+    }
+
+    /// Remembers a revocation by this node, for `tund`.
+    fn note_revoked(&mut self, revocation: &Revocation) -> Result<(), ApiError> {
+        let Some(revoked) = revocation.revoked() else { return Ok(()) };
+        if self.delegations.revoked().contains(&revoked) {
+            return Ok(());
+        }
+        require(
+            self.revocations < MAX_REVOCATIONS,
+            "it has signed too many revocations since it was started",
+        )?;
+        self.append(&Entry::Revoked(revoked))?;
+        self.revocations += 1;
+        Ok(())
     }
 
     /// Makes and signs the statement that this node leaves the network of this charter, by an order. All certificates that it has
@@ -760,12 +783,27 @@ impl Signer {
         }))
     }
 
-    /// The WireGuard private key of an epoch that was certified and is in force.
+    /// The WireGuard private key of an epoch that was certified and is in force, and by what `tund` verifies for itself.
     ///
     /// # Errors
-    /// If there is none: `tund` has a use for no other.
-    pub fn lease_wireguard(&self, network: &NetworkId, epoch: u32, now: u64) -> Result<SecretKey, ApiError> {
-        Ok(self.keys.wireguard_private(self.epoch(network, epoch, now)?))
+    /// [`ErrorKind::Conflict`] if this node is in another network or in none, [`ErrorKind::Denied`] if there is no such
+    /// key: `tund` has a use for no other.
+    pub fn lease_wireguard(
+        &self,
+        network: &NetworkId,
+        epoch: u32,
+        now: u64,
+    ) -> Result<WireGuardLease, ApiError> {
+        let Pinned { charter, chain } = self.pinned(*network)?.clone();
+        let epoch = self.epoch(network, epoch, now)?;
+        Ok(WireGuardLease {
+            private_key: self.keys.wireguard_private(epoch),
+            epoch: epoch.number,
+            not_after: epoch.end,
+            charter,
+            chain,
+            revoked: self.delegations.revoked().to_vec(),
+        })
     }
 
     fn epoch(&self, network: &NetworkId, number: u32, now: u64) -> Result<&Epoch, ApiError> {
@@ -819,7 +857,7 @@ mod tests {
     use i2plan_proto::invite::Uses;
     use i2plan_proto::join::JoinRequest;
     use i2plan_proto::membership::Chain;
-    use i2plan_proto::revocation::Target;
+    use i2plan_proto::revocation::{Revoked, Target};
     use i2plan_proto::testing;
 
     use super::*;
@@ -1281,9 +1319,17 @@ mod tests {
         refused(inviter.certify_member(&with(itself, &inviter), NOW), "does not invite itself");
     }
 
+    /// As of a node that has signed a record as the founder.
+    fn pinned_signer(seed: u8) -> Signer {
+        let mut signer = signer(seed);
+        let charter = charter(&signer);
+        signer.pin(&charter, &Chain::founder(&charter)).unwrap();
+        signer
+    }
+
     #[test]
     fn epochs_go_forward_and_end() {
-        let mut signer = signer(1);
+        let mut signer = pinned_signer(1);
         let network = network(&signer);
         let first = signer.certify_wireguard(network, false, [1; 32], NOW).unwrap().value;
         assert_eq!(first.epoch, WireGuardCertificate::epoch_at(NOW));
@@ -1311,14 +1357,51 @@ mod tests {
     /// A process that leases keys in advance holds none that comes into force later.
     #[test]
     fn only_keys_that_were_certified_are_leased() {
-        let mut signer = signer(1);
+        let mut signer = pinned_signer(1);
         let network = network(&signer);
-        let first = signer.certify_wireguard(network, false, [1; 32], NOW).unwrap().value.epoch;
-        assert!(signer.lease_wireguard(&network, first, NOW).is_ok());
+        let certificate = signer.certify_wireguard(network, false, [1; 32], NOW).unwrap().value;
+        let first = certificate.epoch;
+        let lease = signer.lease_wireguard(&network, first, NOW).unwrap();
+        assert_eq!((lease.epoch, lease.not_after), (first, certificate.not_after));
+        assert_eq!((lease.charter.clone(), lease.chain), (charter(&signer), Chain::founder(&lease.charter)));
         assert!(signer.lease_wireguard(&NetworkId([3; 32]), first, NOW).is_err());
         for other in (first - 100..first + 100).filter(|epoch| *epoch != first) {
             refused(signer.lease_wireguard(&network, other, NOW), "not certified");
         }
+    }
+
+    #[test]
+    fn tund_is_told_of_the_network_that_the_node_is_in_and_of_what_it_has_revoked() {
+        let mut signer = pinned_signer(1);
+        let (network, charter) = (network(&signer), charter(&signer));
+        let epoch = signer.certify_wireguard(network, false, SALT, NOW).unwrap().value.epoch;
+        let founder = Chain::founder(&charter);
+        for serial in [7, 8, 7] {
+            let invite = i2plan_proto::invite::InviteId([serial; 16]);
+            let target = Target::Invite(founder.clone(), invite);
+            let revocation = Revocation { issuer: signer.keys.node(), target, issued_at: NOW };
+            signer.sign_revocation(&revocation, &charter, NOW).unwrap();
+        }
+        let revoked = signer.lease_wireguard(&network, epoch, NOW).unwrap().revoked;
+        let invite = |number| Revoked::Invite(i2plan_proto::invite::InviteId([number; 16]));
+        assert_eq!(revoked, [invite(7), invite(8)]);
+        // Also after a restart, and no longer than the node is in the network.
+        let mut again = Signer::volatile(test_keys(1), signer.remembered());
+        assert_eq!(again.lease_wireguard(&network, epoch, NOW).unwrap().revoked, revoked);
+        again.sign_resignation(founder, &charter, NOW).unwrap();
+        let error = again.lease_wireguard(&network, epoch, NOW).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Conflict);
+        assert!(again.delegations.revoked().is_empty());
+    }
+
+    #[test]
+    fn no_more_revocations_are_signed_than_the_disk_has_room_for() {
+        let mut signer = pinned_signer(1);
+        signer.revocations = MAX_REVOCATIONS;
+        let charter = charter(&signer);
+        let target = Target::Invite(Chain::founder(&charter), testing::invite(1).id());
+        let revocation = Revocation { issuer: signer.keys.node(), target, issued_at: NOW };
+        refused(signer.sign_revocation(&revocation, &charter, NOW), "too many");
     }
 
     #[test]

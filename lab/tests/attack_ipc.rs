@@ -48,8 +48,8 @@ fn attack(node: &Node, (uid, gid): (u32, u32), what: &[&str]) -> Spawn {
     Spawn::this_program(args.map(Into::into)).namespace(Some(&node.name))
 }
 
-async fn attempts(node: &Node, user: (u32, u32), what: &str) -> Result<Vec<Attempt>, Failure> {
-    let output = attack(node, user, &[what]).output("").await?;
+async fn attempts(node: &Node, user: (u32, u32), what: &[&str]) -> Result<Vec<Attempt>, Failure> {
+    let output = attack(node, user, what).output("").await?;
     if !output.status.success() {
         return Err(Failure::new(output.stderr));
     }
@@ -82,7 +82,7 @@ fn everybody_gets_in_at_the_own_door_only() {
             ("a stranger", (STRANGER, STRANGER), &[]),
         ];
         for (who, user, granted) in people {
-            let attempts = attempts(node, user, "knock").await?;
+            let attempts = attempts(node, user, &["knock"]).await?;
             assert_eq!(attempts.len(), 30);
             for Attempt { what, refusal, .. } in attempts {
                 println!("{who}: {what}: {}", refusal.as_deref().unwrap_or("granted"));
@@ -100,8 +100,15 @@ fn a_daemons_seat_gives_no_more_than_its_own_rights() {
         let node = &lab.nodes[0];
         let before = pids(node).await?;
         let [_, meshd, tund] = node.uids;
-        let connector = (node.connector_uid, "ask-as-connector");
-        for (uid, what) in [(meshd, "ask-as-meshd"), (tund, "ask-as-tund"), connector] {
+        let network = node.status().await?.network.unwrap().id;
+        let asks: [(u32, &[&str]); 4] = [
+            // First, while the node is in its network for sure.
+            (meshd, &["ask-tund-as-meshd", &network]),
+            (meshd, &["ask-as-meshd"]),
+            (tund, &["ask-as-tund"]),
+            (node.connector_uid, &["ask-as-connector"]),
+        ];
+        for (uid, what) in asks {
             for attempt in attempts(node, (uid, uid), what).await? {
                 println!("{}: {}", attempt.what, attempt.refusal.as_deref().unwrap_or("granted"));
                 assert!(attempt.is_refused(), "{attempt:?}");

@@ -29,7 +29,7 @@ use i2plan_keyd::keys::Keys;
 use i2plan_keyd::memory::{Delegations, Epoch, Memory};
 use i2plan_keyd::policy::Signer;
 use i2plan_meshd::core::state::State;
-use i2plan_meshd::core::{Action, Mesh, Now, Settings};
+use i2plan_meshd::core::{Action, Mesh, Now, Peer, Settings};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
@@ -955,7 +955,7 @@ impl World {
                 assert!(!banned.contains(&id), "node {here} bans node {there}");
                 let Some(address) = other.mesh.own_address() else { continue };
                 for (holder, peer) in &routes {
-                    let is_others = peer.ipv4 == Some(address) && *holder != id;
+                    let is_others = peer.ipv4() == address && *holder != id;
                     // Of the network that it is in.
                     let same = node.mesh.network() == Some(charter.network()) && here != *there;
                     assert!(!is_others || !same, "node {here} routes {address} of node {there} to {holder}");
@@ -968,7 +968,7 @@ impl World {
                 if knows && self.is_sane(here) && self.is_sane(*there) {
                     let peer = routes.get(&id);
                     assert!(peer.is_some(), "node {here} has no route to node {there}");
-                    assert_eq!(peer.and_then(|peer| peer.ipv4), Some(address), "{here} to {there}");
+                    assert_eq!(peer.map(Peer::ipv4), Some(address), "{here} to {there}");
                 }
             }
         }

@@ -234,7 +234,7 @@ impl Codec for AddressRange {
 
 /// The address ranges of one certificate: one to four that have no address in common. The first address of the first
 /// is its subject's own; the others the subject may delegate, as in RFC 3779.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AddressRanges(Vec<AddressRange>);
 
 impl AddressRanges {

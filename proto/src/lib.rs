@@ -10,6 +10,7 @@
 //! * [`address`]: a node's addresses in the mesh.
 //! * [`invite`]: invite codes, and the grant by which an inviter's `keyd` recognises its own invites.
 //! * [`membership`]: the founder's charter, and certificates chained to the founder.
+//! * [`certificates`]: those of known members, and which of two stands that delegate the same addresses.
 //! * [`wireguard`]: certificates for WireGuard keys.
 //! * [`record`]: what a member publishes about itself, and [`pulse`]: its word on its own life.
 //! * [`accusation`]: its word that it cannot reach another.
@@ -19,6 +20,7 @@
 
 pub mod accusation;
 pub mod address;
+pub mod certificates;
 pub mod codec;
 pub mod destination;
 pub mod identity;

@@ -105,7 +105,7 @@ pub struct Membership {
 }
 
 /// What a certificate states of its subject.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Delegation {
     /// The member.
     pub subject: NodeId,
@@ -196,7 +196,7 @@ impl Codec for Membership {
     }
 }
 
-serde_as_bytes!(Membership);
+serde_as_bytes!(Delegation, Membership);
 
 /// One certificate of a [`Chain`]. Network, parent and issuer follow from those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,6 +220,17 @@ impl std::ops::Deref for Link {
     fn deref(&self) -> &Delegation {
         &self.grant
     }
+}
+
+/// A certificate of a chain with its issuer, without its signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Issued<'a> {
+    /// Who has signed it.
+    pub issuer: &'a NodeId,
+    /// What names it.
+    pub id: &'a CertificateId,
+    /// What it states of its subject.
+    pub grant: &'a Delegation,
 }
 
 /// A [`Link`] as it is written.
@@ -308,6 +319,12 @@ impl Chain {
     /// The certificates with the issuer of each.
     pub fn issued(&self) -> impl Iterator<Item = (&NodeId, &Link)> {
         self.ancestors().zip(&self.links)
+    }
+
+    /// The same without their signatures.
+    #[must_use]
+    pub fn path(&self) -> Vec<Issued<'_>> {
+        self.issued().map(|(issuer, link)| Issued { issuer, id: &link.id, grant: &link.grant }).collect()
     }
 
     /// The certificate of the subject. The founder has none.

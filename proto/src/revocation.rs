@@ -6,10 +6,11 @@
 
 use thiserror::Error;
 
+use crate::address::AddressRanges;
 use crate::codec::{Codec, DecodeError, Reader, serde_as_bytes};
 use crate::identity::{BadSignature, NetworkId, NodeId, SelfSigned, Signable, Signed};
 use crate::invite::InviteId;
-use crate::membership::{Chain, ChainError, Charter, Link};
+use crate::membership::{CertificateId, Chain, ChainError, Charter, Delegation, Issued};
 
 /// What a [`Revocation`] takes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,26 +87,29 @@ impl Revocation {
         }
     }
 
+    /// What it takes back; none if its target is the founder, who cannot be revoked.
+    #[must_use]
+    pub fn revoked(&self) -> Option<Revoked> {
+        match &self.target {
+            Target::Certificate(chain) => chain.issued().last().map(|(issuer, link)| Revoked::Certificates {
+                issuer: *issuer,
+                serial: link.serial,
+                ranges: link.ranges.clone(),
+            }),
+            Target::Invite(_, invite) => Some(Revoked::Invite(*invite)),
+        }
+    }
+
+    /// What it says against chains.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        Some(Verdict::Revoked { by: self.issuer, what: self.revoked()? })
+    }
+
     /// The first certificate of `chain` that it makes void, by its place; none if it says nothing against the chain.
     #[must_use]
     pub fn voids(&self, chain: &Chain) -> Option<usize> {
-        let target = match &self.target {
-            Target::Certificate(revoked) => revoked.issued().last(),
-            Target::Invite(..) => None,
-        };
-        let mut is_above = false;
-        chain.issued().position(|(issuer, link)| {
-            is_above |= *issuer == self.issuer;
-            is_above
-                && match &self.target {
-                    Target::Certificate(_) => target.is_some_and(|(revoked_issuer, revoked)| {
-                        issuer == revoked_issuer
-                            && link.serial <= revoked.serial
-                            && link.ranges.overlap(&revoked.ranges)
-                    }),
-                    Target::Invite(_, invite) => *issuer == self.issuer && link.invite == *invite,
-                }
-        })
+        self.verdict()?.voids(&chain.path())
     }
 }
 
@@ -116,32 +120,147 @@ impl Resignation {
         self.chain.network()
     }
 
+    /// What it says against chains.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let certificate = self.chain.issued().last();
+        Verdict::Resigned {
+            by: *self.chain.subject(),
+            certificate: certificate.map(|(issuer, link)| (*issuer, *link.id(), Box::new((**link).clone()))),
+            last_serial: self.last_serial,
+        }
+    }
+
     /// The first certificate of `chain` that it makes void, by its place, which is the chain's length where it ends the
     /// founder's own membership; none if it says nothing against the chain.
     #[must_use]
     pub fn voids(&self, chain: &Chain) -> Option<usize> {
-        let is_later = |link: &Link| link.serial > self.last_serial;
-        let Some((resigned_issuer, resigned)) = self.chain.issued().last() else {
-            return match chain.links().first() {
-                None => Some(0),
-                Some(link) => is_later(link).then_some(0),
-            };
-        };
-        let last = chain.depth().saturating_sub(1);
-        chain.issued().enumerate().find_map(|(at, (issuer, link))| {
-            if issuer != resigned_issuer {
-                return None;
+        self.verdict().voids(&chain.path())
+    }
+}
+
+/// What a revocation takes back.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Revoked {
+    /// Certificates of this issuer for any of these addresses.
+    Certificates {
+        /// Who has signed them.
+        issuer: NodeId,
+        /// The highest serial number that is covered.
+        serial: u64,
+        /// The addresses.
+        ranges: AddressRanges,
+    },
+    /// Certificates of the signer for users of this invite.
+    Invite(InviteId),
+}
+
+/// What a verified ending says against chains, without what has proven it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// A revocation.
+    Revoked {
+        /// Its signer.
+        by: NodeId,
+        /// What it takes back.
+        what: Revoked,
+    },
+    /// A resignation.
+    Resigned {
+        /// Who leaves.
+        by: NodeId,
+        /// Its certificate with issuer and id. The founder has none.
+        certificate: Option<(NodeId, CertificateId, Box<Delegation>)>,
+        /// The serial number of the last certificate that it has issued.
+        last_serial: u64,
+    },
+}
+
+impl Verdict {
+    /// Whose certificates it can make void: it says nothing against a chain in which this node neither issues one nor is
+    /// the subject of the last.
+    #[must_use]
+    pub fn about(&self) -> &NodeId {
+        match self {
+            Self::Revoked { what: Revoked::Certificates { issuer, .. }, .. } => issuer,
+            Self::Resigned { certificate: Some((issuer, ..)), .. } => issuer,
+            Self::Revoked { by, what: Revoked::Invite(_) } | Self::Resigned { by, certificate: None, .. } => {
+                by
             }
-            let is_own = link.subject == resigned.subject;
-            // What it replaced stays replaced.
-            let replaced = resigned.replaces
-                && !is_own
-                && link.serial < resigned.serial
-                && link.ranges.overlap(&resigned.ranges);
-            let ended = is_own && at == last && link.serial <= resigned.serial;
-            let after = chain.links().get(at + 1).filter(|next| link.id() == resigned.id() && is_later(next));
-            if replaced || ended { Some(at) } else { after.map(|_| at + 1) }
-        })
+        }
+    }
+
+    /// The first certificate of a chain that it makes void, by its place, which is the chain's length where it ends the
+    /// founder's own membership; none if it says nothing against the chain.
+    #[must_use]
+    pub fn voids(&self, path: &[Issued<'_>]) -> Option<usize> {
+        match self {
+            Self::Revoked { by, what } => {
+                let mut is_above = false;
+                path.iter().position(|Issued { issuer, grant, .. }| {
+                    is_above |= *issuer == by;
+                    is_above
+                        && match what {
+                            Revoked::Certificates { issuer: revoked, serial, ranges } => {
+                                *issuer == revoked && grant.serial <= *serial && grant.ranges.overlap(ranges)
+                            }
+                            Revoked::Invite(invite) => *issuer == by && grant.invite == *invite,
+                        }
+                })
+            }
+            Self::Resigned { certificate: None, last_serial, .. } => match path.first() {
+                None => Some(0),
+                Some(first) => (first.grant.serial > *last_serial).then_some(0),
+            },
+            Self::Resigned { certificate: Some((resigned_issuer, id, resigned)), last_serial, .. } => {
+                let last = path.len().saturating_sub(1);
+                path.iter().enumerate().find_map(|(at, Issued { issuer, id: other, grant })| {
+                    if *issuer != resigned_issuer {
+                        return None;
+                    }
+                    let is_own = grant.subject == resigned.subject;
+                    // What it replaced stays replaced.
+                    let replaced = resigned.replaces
+                        && !is_own
+                        && grant.serial < resigned.serial
+                        && grant.ranges.overlap(&resigned.ranges);
+                    let ended = is_own && at == last && grant.serial <= resigned.serial;
+                    let after =
+                        path.get(at + 1).filter(|next| *other == id && next.grant.serial > *last_serial);
+                    if replaced || ended { Some(at) } else { after.map(|_| at + 1) }
+                })
+            }
+        }
+    }
+}
+
+impl Codec for Revoked {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Certificates { issuer, serial, ranges } => {
+                out.push(0);
+                issuer.encode(out);
+                out.extend_from_slice(&serial.to_be_bytes());
+                ranges.encode(out);
+            }
+            Self::Invite(invite) => {
+                out.push(1);
+                invite.encode(out);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "what is revoked";
+        match reader.u8(what)? {
+            0 => Ok(Self::Certificates {
+                issuer: NodeId::decode(reader)?,
+                serial: reader.u64("serial number")?,
+                ranges: AddressRanges::decode(reader)?,
+            }),
+            1 => Ok(Self::Invite(InviteId::decode(reader)?)),
+            _ => Err(DecodeError::Invalid { what, why: "unknown kind" }),
+        }
     }
 }
 
@@ -251,7 +370,7 @@ impl Codec for Resignation {
     }
 }
 
-serde_as_bytes!(Revocation, Resignation);
+serde_as_bytes!(Revocation, Resignation, Revoked);
 
 #[cfg(test)]
 mod tests {
@@ -379,6 +498,10 @@ mod tests {
         fn encodings_read_back(issuer: u8, depth in 0u8..=8) {
             testing::round_trips(&testing::revocation(issuer, depth))?;
             testing::round_trips(&testing::resignation(depth))?;
+            if let Some(revoked) = testing::revocation(issuer, depth).value.revoked() {
+                testing::round_trips(&revoked)?;
+            }
+            testing::round_trips(&Revoked::Invite(testing::invite(issuer).id()))?;
             let target = Target::Invite(testing::chain(depth), testing::invite(issuer).id());
             testing::round_trips(&Revocation { issuer: testing::node(issuer), target, issued_at: 3 })?;
         }

@@ -164,7 +164,13 @@ impl WireGuardCertificate {
     /// Whether the key may be used at `now`, Unix time in seconds.
     #[must_use]
     pub fn is_valid_at(&self, now: u64) -> bool {
-        self.not_before <= now.saturating_add(Self::CLOCK_TOLERANCE) && now <= self.not_after
+        Self::is_valid_between(self.not_before, self.not_after, now)
+    }
+
+    /// Whether a key with this validity may be used at `now`, Unix times in seconds.
+    #[must_use]
+    pub fn is_valid_between(not_before: u64, not_after: u64, now: u64) -> bool {
+        not_before <= now.saturating_add(Self::CLOCK_TOLERANCE) && now <= not_after
     }
 }
 

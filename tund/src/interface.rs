@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::Interface;
+use i2plan_ipc::api::tund::{Interface, NewInterface};
 use i2plan_proto::address::Ipv4Subnet;
 
 /// Least MTU, bytes: what IPv6 asks of a link (RFC 8200, section 5).
@@ -19,18 +19,24 @@ const MAX_NAME: usize = 15;
 /// The shortest prefix of a unique local network (RFC 4193: a /48 each).
 const MIN_IPV6_PREFIX: u8 = 48;
 
+/// Checks what is asked for.
+///
+/// # Errors
+/// [`i2plan_ipc::ErrorKind::Invalid`], naming what is wrong.
+pub fn check_new(NewInterface { name, mtu, .. }: &NewInterface) -> Result<(), ApiError> {
+    check_name(name)?;
+    if !(MIN_MTU..=MAX_MTU).contains(mtu) {
+        return Err(ApiError::invalid(format!("an MTU of {mtu} is out of bounds: {MIN_MTU} to {MAX_MTU}")));
+    }
+    Ok(())
+}
+
 /// Checks the description of an interface.
 ///
 /// # Errors
 /// [`i2plan_ipc::ErrorKind::Invalid`], naming what is wrong.
 pub fn check(interface: &Interface) -> Result<(), ApiError> {
-    check_name(&interface.name)?;
-    if !(MIN_MTU..=MAX_MTU).contains(&interface.mtu) {
-        return Err(ApiError::invalid(format!(
-            "an MTU of {} is out of bounds: {MIN_MTU} to {MAX_MTU}",
-            interface.mtu
-        )));
-    }
+    check_new(&interface.to_new())?;
     // Addresses decide which traffic the kernel sends this way: only what a private network may claim.
     let (ipv4, prefix) = (interface.ipv4, interface.ipv4_prefix);
     let network = Ipv4Addr::from_bits(ipv4.to_bits() & mask(32, prefix) as u32);
@@ -85,14 +91,13 @@ impl Subnets {
         }
     }
 
-    /// The block of a member's address ([`Ipv4Subnet::share_of`]). Members without an address have one share between
-    /// them, 0.
+    /// The block of a member's address ([`Ipv4Subnet::share_of`]).
     #[must_use]
-    pub fn share_of(&self, address: Option<Ipv4Addr>) -> u32 {
+    pub fn share_of(&self, address: Ipv4Addr) -> u32 {
         let (own, prefix) = self.ipv4;
         let network = Ipv4Addr::from_bits(own.to_bits() & mask(32, prefix) as u32);
         let subnet = Ipv4Subnet::new(network, prefix).ok();
-        subnet.zip(address).map_or(0, |(subnet, address)| subnet.share_of(address))
+        subnet.map_or(0, |subnet| subnet.share_of(address))
     }
 
     /// Whether another member may have this address.
@@ -167,12 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn members_without_an_address_have_one_share() {
+    fn members_of_one_block_have_one_share() {
         let subnets = Subnets::of(&interface());
-        let share = |address: [u8; 4]| subnets.share_of(Some(address.into()));
+        let share = |address: [u8; 4]| subnets.share_of(address.into());
         assert_eq!(share([10, 42, 7, 17]), share([10, 42, 7, 30]));
         assert_ne!(share([10, 42, 7, 17]), share([10, 42, 7, 33]));
-        assert_eq!(subnets.share_of(None), 0);
     }
 
     #[test]

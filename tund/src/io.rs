@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use boringtun::x25519::StaticSecret;
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{self, Drops, PeerStats};
+use i2plan_ipc::api::tund::{Drops, PeerStats};
 use i2plan_ipc::daemon::panics::{Panicked, Throttle, contain};
 use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::identity::NodeId;
@@ -20,6 +20,7 @@ use tracing::{debug, error, info};
 
 use crate::device::Device;
 use crate::readiness;
+use crate::roster::Changes;
 use crate::session::{Session, Shared};
 use crate::tunnel::{MAX_MESSAGE, MAX_PACKET, Tunnel};
 
@@ -41,8 +42,8 @@ pub enum Command {
     Take(oneshot::Sender<Option<io::Result<Shared>>>),
     /// Use this WireGuard key from now on.
     Rotate(SecretKey, oneshot::Sender<()>),
-    /// Have these peers.
-    SetPeers(Vec<tund::Peer>, oneshot::Sender<Result<(), ApiError>>),
+    /// Have other peers.
+    ChangePeers(Changes, oneshot::Sender<()>),
     /// Keep so many tunnels.
     SetLimit(u32, oneshot::Sender<()>),
     /// Know that these members have given a sign of life.
@@ -257,7 +258,10 @@ impl DataPath {
                 self.empty_interface();
                 self.draining = Some(Draining { until: Instant::now() + time, done: Some(done) });
             }
-            Command::SetPeers(peers, done) => drop(done.send(self.tunnel.set_peers(peers, Instant::now()))),
+            Command::ChangePeers(Changes { set, removed }, done) => {
+                self.tunnel.change_peers(set, &removed, Instant::now());
+                let _ = done.send(());
+            }
             Command::Stats(done) => drop(done.send(Counted {
                 session: self.session.as_ref().map(|attached| attached.session.id.as_str().to_owned()),
                 peers: self.tunnel.peer_stats(Instant::now()),
@@ -332,12 +336,14 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use boringtun::x25519::{PublicKey, StaticSecret};
+    use i2plan_ipc::api::tund;
     use i2plan_ipc::bridge::Bridge;
     use i2plan_proto::destination::Destination;
     use i2plan_proto::identity::NetworkId;
 
     use super::*;
     use crate::interface::Subnets;
+    use crate::tunnel::PeerConfig;
 
     fn interface() -> tund::Interface {
         tund::Interface {
@@ -351,15 +357,19 @@ mod tests {
         }
     }
 
-    fn peer() -> tund::Peer {
-        tund::Peer {
+    fn peer() -> PeerConfig {
+        PeerConfig {
             node: NodeId([2; 32]),
             public_key: PublicKey::from(&StaticSecret::from([2; 32])).to_bytes(),
             endpoint: Destination { padding: [2; 32], signing_key: [2; 32] },
-            ipv4: Some([10, 42, 0, 2].into()),
+            ipv4: [10, 42, 0, 2].into(),
             ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, 2].into(),
             keepalive: 25,
         }
+    }
+
+    fn only_peer() -> Changes {
+        Changes { set: vec![peer()], removed: Vec::new() }
     }
 
     /// A data path whose interface is a socket pair and whose bridge is the test.
@@ -421,7 +431,7 @@ mod tests {
     async fn handshakes_go_to_the_bridge_under_the_session() {
         let fixture = Fixture::new().await;
         let (from, _router) = fixture.attach("data-1").await;
-        fixture.ask(|done| Command::SetPeers(vec![peer()], done)).await.unwrap();
+        fixture.ask(|done| Command::ChangePeers(only_peer(), done)).await;
         let mut datagram = [0; 2000];
         let (len, sender) = fixture.bridge.recv_from(&mut datagram).await.unwrap();
         assert_eq!(sender, from);
@@ -454,7 +464,7 @@ mod tests {
         let len = fixture.host.recv(&mut answer).await.unwrap();
         assert!(answer[..len].ends_with(&packet));
         assert_eq!(fixture.stats().await.drops.no_route, 1);
-        fixture.ask(|done| Command::SetPeers(vec![peer()], done)).await.unwrap();
+        fixture.ask(|done| Command::ChangePeers(only_peer(), done)).await;
         fixture.host.send(&packet).await.unwrap();
         fixture.host.recv(&mut answer).await.unwrap();
         assert_eq!(fixture.stats().await.drops.no_session, 1);
@@ -470,12 +480,12 @@ mod tests {
     /// A node at the other end of the bridge, which knows the one under test.
     fn other() -> Tunnel {
         let now = Instant::now();
-        let own = tund::Interface { ipv4: peer().ipv4.unwrap(), ipv6: peer().ipv6, ..interface() };
+        let own = tund::Interface { ipv4: peer().ipv4, ipv6: peer().ipv6, ..interface() };
         let mut other = Tunnel::new(StaticSecret::from([2; 32]), Subnets::of(&own), now);
-        let known = tund::Peer {
+        let known = PeerConfig {
             node: NodeId([1; 32]),
             public_key: PublicKey::from(&StaticSecret::from([1; 32])).to_bytes(),
-            ipv4: Some(interface().ipv4),
+            ipv4: interface().ipv4,
             ipv6: interface().ipv6,
             ..peer()
         };
@@ -496,7 +506,7 @@ mod tests {
     async fn what_waits_is_sent_before_the_end_and_nothing_more_is_taken() {
         let fixture = Fixture::new().await;
         let (to, _router) = fixture.attach("data-1").await;
-        fixture.ask(|done| Command::SetPeers(vec![peer()], done)).await.unwrap();
+        fixture.ask(|done| Command::ChangePeers(only_peer(), done)).await;
         let mut other = other();
         other.handle_datagram(&next_message(&fixture.bridge).await, Instant::now());
         let answer = other.poll_datagram(Instant::now()).unwrap();
@@ -523,7 +533,7 @@ mod tests {
     async fn what_cannot_be_sent_does_not_hold_up_the_end_for_longer_than_is_allowed() {
         let fixture = Fixture::new().await;
         let (_to, _router) = fixture.attach("data-1").await;
-        fixture.ask(|done| Command::SetPeers(vec![peer()], done)).await.unwrap();
+        fixture.ask(|done| Command::ChangePeers(only_peer(), done)).await;
         let packet = packet();
         fixture.host.send(&packet).await.unwrap();
         assert!(!fixture.ask(|done| Command::Drain(Duration::from_millis(50), done)).await);

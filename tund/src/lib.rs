@@ -32,6 +32,7 @@ pub mod kept;
 pub mod options;
 pub mod privileges;
 mod readiness;
+pub mod roster;
 pub mod service;
 pub mod session;
 pub mod tunnel;
@@ -140,6 +141,10 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
         }
         let watching = Arc::clone(&service);
         tokio::spawn(async move { watching.watch_host().await });
+        let watching = Arc::clone(&service);
+        tokio::spawn(async move { watching.watch_trust().await });
+        let watching = Arc::clone(&service);
+        tokio::spawn(async move { watching.watch_members().await });
         let serving = serve(listener, Arc::clone(&service), access, Limits::default());
         tokio::pin!(serving);
         let mut watchdog = Watchdog::of_this_process();

@@ -2,12 +2,15 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
 use i2plan_ipc::api::tund::{
-    Configured, HostUse, Interface, Limits, Overlap, Peer, Reply, Request, Stats, TundApi,
+    Configured, Ending, HostUse, Interface, Limits, MAX_BATCH, Member, NewInterface, Overlap, Reply, Request,
+    Stats, Taken, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{Endpoint, Link};
@@ -16,7 +19,9 @@ use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, ErrorKind, Role};
 use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::identity::{NetworkId, NodeId};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -26,6 +31,7 @@ use crate::host::{self, Host};
 use crate::interface::Subnets;
 use crate::io::{Command, Counted, DataPath, Turns};
 use crate::kept::{Keeper, Kind};
+use crate::roster::{Changes, Kept, Roster, SLICE};
 use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
 use crate::{EndReason, device, interface, privileges, walls};
@@ -36,6 +42,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// The longest that meshd may have that take: what `mesh.drain_timeout` can be.
 const LONGEST_DRAIN: Duration = Duration::from_secs(60);
 
+/// What is wrong if this node's own key is not valid by the clock.
+const CLOCK: &str = "the host's clock is wrong, or the WireGuard key has not been replaced in time: by the clock this \
+                     node's own key may not be used, so no member is admitted";
+
 /// Commands that may wait for the data path.
 const MAX_COMMANDS: usize = 16;
 
@@ -44,6 +54,16 @@ const LEASE_RETRY: Duration = Duration::from_millis(200);
 
 /// The same if it has refused: it will until `meshd` asks for another epoch's, or the clock is set right.
 const LEASE_REFUSED_RETRY: Duration = Duration::from_secs(5);
+
+/// How often `keyd` is asked in which network this node is, and what it has revoked.
+const TRUST_POLL: Duration = Duration::from_secs(60);
+
+/// How often the members are kept, if they have changed. Until then a new process has to be told of new ones.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// How long it may take until `keyd` has signed the record of a node that has just come into a network. The key is
+/// certified before.
+const FIRST_RECORD: Duration = Duration::from_secs(2);
 
 /// How often the host's networks are compared with the interface's.
 const HOST_POLL: Duration = Duration::from_secs(30);
@@ -61,6 +81,12 @@ pub struct Tund {
     resumable: Mutex<Option<Resumable>>,
     keeper: Keeper,
     running: Mutex<Option<Running>>,
+    /// The members, as long as the interface is up.
+    roster: Mutex<Option<Roster>>,
+    /// The members have changed since they were kept.
+    unkept: AtomicBool,
+    /// Why no member is admitted.
+    problem: std::sync::Mutex<Option<String>>,
     /// A session for data that came before the interface.
     waiting: Mutex<Option<Session>>,
     /// The session for control messages, which is only kept here.
@@ -95,8 +121,8 @@ pub struct Resumable {
     pub interface: Interface,
     /// The epoch of the WireGuard key.
     pub epoch: u32,
-    /// The peers.
-    pub peers: Vec<Peer>,
+    /// The members.
+    pub members: Kept,
 }
 
 /// What a daemon begins with.
@@ -139,6 +165,9 @@ impl Tund {
             resumable: Mutex::new(start.interface),
             keeper: start.keeper,
             running: Mutex::new(None),
+            roster: Mutex::new(None),
+            unkept: AtomicBool::new(false),
+            problem: std::sync::Mutex::new(None),
             waiting: Mutex::new(start.data),
             control: Mutex::new(start.control),
             limits: Mutex::new(None),
@@ -154,7 +183,11 @@ impl Tund {
                 self.resumable.lock().await.as_ref().map(|kept| (kept.interface.clone(), kept.epoch));
             let Some((interface, epoch)) = wanted else { return };
             let name = interface.name.clone();
-            let Err(error) = self.configure(interface, epoch).await else { return };
+            let Err(error) = self.configure(interface.to_new(), epoch).await else { return };
+            if error.kind == ErrorKind::Conflict {
+                warn!(%error, "the interface is of a network that this node is not in");
+                return self.give_up();
+            }
             warn!(%error, "cannot go on with the interface yet");
             self.supervisor.status(&format!("{name} is up, but carries nothing yet: {error}"));
             let away = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout);
@@ -172,19 +205,32 @@ impl Tund {
         })
     }
 
-    async fn configure(&self, interface: Interface, epoch: u32) -> Result<Configured, ApiError> {
+    async fn configure(&self, wanted: NewInterface, epoch: u32) -> Result<Configured, ApiError> {
+        interface::check_new(&wanted)?;
+        // Nothing is held meanwhile: keyd may be slow or away.
+        let lease = match self.first_lease(&wanted, epoch).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                let away = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout);
+                return match &*self.running.lock().await {
+                    // It was leased before.
+                    Some(Running { interface, configured, .. })
+                        if away && interface.to_new() == wanted && configured.epoch == epoch =>
+                    {
+                        Ok(configured.clone())
+                    }
+                    _ => Err(error),
+                };
+            }
+        };
+        let interface = wanted.of_member(&lease.charter, &lease.chain);
         interface::check(&interface)?;
         if let Some(running) = &*self.running.lock().await {
             self.compare(&running.interface, &interface)?;
-            if running.configured.epoch == epoch {
-                return Ok(running.configured.clone());
-            }
         }
         if let Some(resumable) = &*self.resumable.lock().await {
             self.compare(&resumable.interface, &interface)?;
         }
-        // Nothing is held meanwhile: keyd may be slow or away.
-        let lease = self.lease(&interface, epoch).await?;
         // One that is there already keeps carrying packets, whatever else the host does.
         if self.own_interface().await.is_none() {
             // One of this name that is not its own is in the way in another way, which is said when it is made.
@@ -194,25 +240,30 @@ impl Tund {
         }
         // Held until all is done, so that there is one interface.
         let mut running = self.running.lock().await;
-        if let Some(running) = &mut *running {
-            self.compare(&running.interface, &interface)?;
+        if let Some(present) = &mut *running {
+            self.compare(&present.interface, &interface)?;
             // Another may have been asked for meanwhile; keyd leases none that is older than the newest.
-            if running.configured.epoch < epoch {
-                self.rotate(running, lease).await?;
+            if present.configured.epoch < epoch {
+                self.rotate(present, &lease).await?;
             }
-            return Ok(running.configured.clone());
+            let configured = present.configured.clone();
+            drop(running);
+            if configured.epoch == epoch {
+                self.trust(&lease).await?;
+            }
+            return Ok(configured);
         }
         let mut resumable = self.resumable.lock().await;
         let mut waiting = self.waiting.lock().await;
-        let (device, peers) = if let Some(kept) = resumable.take() {
+        let (device, members) = if let Some(kept) = resumable.take() {
             self.keeper.epoch(epoch);
-            (kept.device, kept.peers)
+            (kept.device, kept.members)
         } else {
-            (self.create(&interface, epoch).await?, Vec::new())
+            (self.create(&interface, epoch).await?, Kept::default())
         };
 
-        let WireGuardLease { private_key, epoch } = lease;
-        let key = StaticSecret::from(private_key.0);
+        let mut roster = Roster::new(&lease, members, unix_now());
+        let key = StaticSecret::from(lease.private_key.0);
         let configured = Configured {
             interface: device.name().to_owned(),
             public_key: PublicKey::from(&key).to_bytes(),
@@ -223,10 +274,9 @@ impl Tund {
         if let Some(limits) = *self.limits.lock().await {
             tunnel.set_limit(usize::try_from(limits.tunnels).unwrap_or(usize::MAX), now);
         }
-        match tunnel.set_peers(peers, now) {
-            Ok(()) => tunnel.begin_all(now),
-            Err(error) => warn!(%error, "the peers that were kept are of no use; meshd names them again"),
-        }
+        let Changes { set, removed } = roster.take_changes();
+        tunnel.change_peers(set, &removed, now);
+        tunnel.begin_all(now);
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
         let path = DataPath::new(device, tunnel, receiver)
             .map_err(|error| ApiError::internal(format!("cannot wait for the interface: {error}")))?;
@@ -253,6 +303,7 @@ impl Tund {
         }
         *running = Some(Running { interface, configured: configured.clone(), commands, turns, seen: 0 });
         drop((running, resumable, waiting));
+        *self.roster.lock().await = Some(roster);
         self.look_at_host().await;
         Ok(configured)
     }
@@ -368,12 +419,12 @@ impl Tund {
     }
 
     /// Goes on with the key of another epoch.
-    async fn rotate(&self, running: &mut Running, lease: WireGuardLease) -> Result<(), ApiError> {
+    async fn rotate(&self, running: &mut Running, lease: &WireGuardLease) -> Result<(), ApiError> {
         let epoch = lease.epoch;
         let public_key = PublicKey::from(&StaticSecret::from(lease.private_key.0)).to_bytes();
         let (done, answer) = oneshot::channel();
         let gone = || ApiError::unavailable("the data path has broken down; tund is about to restart");
-        running.commands.send(Command::Rotate(lease.private_key, done)).await.map_err(|_| gone())?;
+        running.commands.send(Command::Rotate(lease.private_key.clone(), done)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?;
         info!(epoch, "a new WireGuard key is in use");
         running.configured.public_key = public_key;
@@ -382,10 +433,13 @@ impl Tund {
         Ok(())
     }
 
-    async fn lease(&self, interface: &Interface, epoch: u32) -> Result<WireGuardLease, ApiError> {
-        let request = keyd::Request::LeaseWireGuard { network: interface.network, epoch };
-        match self.keyd.call(request).await {
-            Ok(keyd::Reply::WireGuardLease(lease)) if lease.epoch == epoch => Ok(lease),
+    async fn lease(&self, network: NetworkId, epoch: u32) -> Result<WireGuardLease, ApiError> {
+        match self.keyd.call(keyd::Request::LeaseWireGuard { network, epoch }).await {
+            Ok(keyd::Reply::WireGuardLease(lease))
+                if lease.epoch == epoch && lease.charter.network() == network =>
+            {
+                Ok(*lease)
+            }
             Ok(_) => Err(ApiError::internal("keyd answered something else than a WireGuard key")),
             Err(error) => {
                 let mut error = error.into_api();
@@ -393,6 +447,172 @@ impl Tund {
                 Err(error)
             }
         }
+    }
+
+    /// The same for a node that may just be coming into the network.
+    async fn first_lease(&self, wanted: &NewInterface, epoch: u32) -> Result<WireGuardLease, ApiError> {
+        let until = Instant::now() + FIRST_RECORD;
+        loop {
+            match self.lease(wanted.network, epoch).await {
+                Err(error) if error.kind == ErrorKind::Conflict && Instant::now() < until => {
+                    sleep(LEASE_RETRY).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Asks `keyd` from time to time in which network this node is. Never returns.
+    pub async fn watch_trust(&self) {
+        loop {
+            sleep(TRUST_POLL).await;
+            self.look_at_trust().await;
+        }
+    }
+
+    /// Goes by what `keyd` says. If this node is in another network or in none, or has another address, the process ends,
+    /// and the interface, the peers and the keys with it.
+    async fn look_at_trust(&self) {
+        let up = self.running.lock().await.as_ref().map(|running| {
+            let Running { interface, configured, .. } = running;
+            (interface.clone(), configured.epoch)
+        });
+        let Some((interface, epoch)) = up else { return };
+        let result = match self.lease(interface.network, epoch).await {
+            Ok(lease) => {
+                let wanted = interface.to_new().of_member(&lease.charter, &lease.chain);
+                match self.compare(&interface, &wanted) {
+                    Ok(()) => self.trust(&lease).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) if error.kind == ErrorKind::Conflict => {
+                warn!(%error, "this node is not in the network of its interface");
+                self.give_up();
+                Err(error)
+            }
+            Err(error) => {
+                // Its epoch is over, or the clock says so.
+                self.check_clock().await;
+                Err(error)
+            }
+        };
+        if let Err(error) = result {
+            debug!(%error, "keyd does not confirm the network");
+        }
+    }
+
+    async fn trust(&self, lease: &WireGuardLease) -> Result<(), ApiError> {
+        if let Some(roster) = &mut *self.roster.lock().await {
+            roster.trust(lease, unix_now());
+            self.apply(roster).await?;
+        }
+        self.check_clock().await;
+        Ok(())
+    }
+
+    /// Whether members may be admitted, as far as the clock is concerned.
+    async fn check_clock(&self) -> bool {
+        let roster = self.roster.lock().await;
+        let suspect = roster.as_ref().is_some_and(|roster| roster.is_clock_suspect(unix_now()));
+        drop(roster);
+        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if suspect && problem.is_none() {
+            warn!("by the clock this node's own WireGuard key may not be used: no member is admitted");
+        }
+        *problem = suspect.then(|| CLOCK.to_owned());
+        !suspect
+    }
+
+    /// Has all members do what is said, one slice at a time, so that packets have their turns.
+    async fn apply(&self, roster: &mut Roster) -> Result<(), ApiError> {
+        for slice in roster.to_sweep().chunks(SLICE) {
+            roster.sweep(slice);
+            yield_now().await;
+        }
+        let changes = roster.take_changes();
+        if changes == Changes::default() {
+            return Ok(());
+        }
+        // Who is banned or revoked is not to come back with a restart.
+        let urgent = !changes.removed.is_empty();
+        self.ask(|done| Command::ChangePeers(changes, done)).await?.ok_or_else(not_configured)?;
+        self.unkept.store(true, Ordering::Relaxed);
+        if urgent {
+            self.keep(roster);
+        }
+        Ok(())
+    }
+
+    /// Has the roster told something, and the data path what follows from that.
+    async fn tell(&self, tell: impl FnOnce(&mut Roster)) -> Result<Reply, ApiError> {
+        let mut roster = self.roster.lock().await;
+        let roster = roster.as_mut().ok_or_else(not_configured)?;
+        tell(roster);
+        self.apply(roster).await?;
+        Ok(Reply::Done)
+    }
+
+    /// Has the members kept if they have changed, once all are known.
+    fn keep(&self, roster: &Roster) {
+        if !roster.is_syncing() && self.unkept.swap(false, Ordering::Relaxed) && self.supervisor.is_there() {
+            self.keeper.members(roster.to_kept());
+        }
+    }
+
+    /// Has the members kept from time to time: to write thousands of them takes longer than a packet should wait. Never
+    /// returns.
+    pub async fn watch_members(&self) {
+        loop {
+            sleep(KEEP_EVERY).await;
+            self.keep_members().await;
+        }
+    }
+
+    async fn keep_members(&self) {
+        if let Some(roster) = &*self.roster.lock().await {
+            self.keep(roster);
+        }
+    }
+
+    async fn take_endings(&self, endings: &[Ending]) -> Result<Reply, ApiError> {
+        check_batch(endings)?;
+        let mut roster = self.roster.lock().await;
+        let roster = roster.as_mut().ok_or_else(not_configured)?;
+        let mut taken = Taken::default();
+        for ending in endings {
+            if let Err(error) = roster.take_ending(ending) {
+                taken.reason.get_or_insert(error.to_string());
+                taken.refused.push(signer(ending));
+            }
+            yield_now().await;
+        }
+        // At a start, endings come in many batches before the members: it is enough to look once after all.
+        if !roster.is_syncing() {
+            self.apply(roster).await?;
+        }
+        Ok(Reply::Taken(taken))
+    }
+
+    async fn take_members(&self, members: &[Member]) -> Result<Reply, ApiError> {
+        check_batch(members)?;
+        if !self.check_clock().await {
+            return Err(ApiError::unavailable(CLOCK).with_hint("set the host's clock right"));
+        }
+        let mut roster = self.roster.lock().await;
+        let roster = roster.as_mut().ok_or_else(not_configured)?;
+        let mut taken = Taken::default();
+        for member in members {
+            if let Err(error) = roster.take_member(member, unix_now()) {
+                let node = member.record.value.node;
+                debug!(node = node.short(), %error, "a member is not admitted");
+                taken.reason.get_or_insert(error.to_string());
+                taken.refused.push(node);
+            }
+            yield_now().await;
+        }
+        self.apply(roster).await?;
+        Ok(Reply::Taken(taken))
     }
 
     /// Has the data path do something; none if there is no interface.
@@ -435,6 +655,7 @@ impl Tund {
 
     /// Sends what waits to be sent.
     pub async fn drain(&self) {
+        self.keep_members().await;
         let time = self.limits.lock().await.map_or(DRAIN, |limits| limits.drain);
         if let Ok(Some(false)) = self.ask(|done| Command::Drain(time, done)).await {
             info!("not all that waited to be sent could be sent in time");
@@ -461,7 +682,27 @@ impl Tund {
             counted.unwrap_or(Counted { session: None, peers: Vec::new(), drops: Default::default() });
         let Seen { overlaps, without_ipv6 } = self.seen.lock().await.clone();
         let version = Version::current();
-        Ok(Stats { version, interface, session, peers, drops, overlaps, without_ipv6 })
+        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Stats { version, interface, session, peers, drops, overlaps, without_ipv6, problem })
+    }
+}
+
+/// Unix time in seconds.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs())
+}
+
+fn check_batch<T>(batch: &[T]) -> Result<(), ApiError> {
+    if batch.len() <= MAX_BATCH {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!("{} are more than fit in one request: {MAX_BATCH}", batch.len())))
+}
+
+fn signer(ending: &Ending) -> NodeId {
+    match ending {
+        Ending::Revocation(revocation) => revocation.value.issuer,
+        Ending::Resignation(resignation) => *resignation.value.chain.subject(),
     }
 }
 
@@ -512,12 +753,16 @@ impl Service for Tund {
                 }
                 Ok(Reply::Done.into())
             }
-            Request::SetPeers(peers) => {
-                let wanted = peers.clone();
-                let done = self.ask(|done| Command::SetPeers(peers, done)).await?;
-                done.ok_or_else(not_configured)??;
-                self.keeper.peers(&wanted);
-                Ok(Reply::Done.into())
+            Request::BeginSync => Ok(self.tell(Roster::begin_sync).await?.into()),
+            Request::EndSync => Ok(self.tell(Roster::end_sync).await?.into()),
+            Request::Endings(endings) => Ok(self.take_endings(&endings).await?.into()),
+            Request::Members(members) => Ok(self.take_members(&members).await?.into()),
+            Request::Remove(nodes) => Ok(self.tell(|roster| roster.remove(&nodes)).await?.into()),
+            Request::Keepalives(all) => {
+                let set = |roster: &mut Roster| {
+                    all.iter().for_each(|(node, keepalive)| roster.set_keepalive(node, *keepalive));
+                };
+                Ok(self.tell(set).await?.into())
             }
             Request::Limits(limits) => {
                 if limits.drain > LONGEST_DRAIN {
@@ -548,7 +793,6 @@ mod tests {
     use i2plan_ipc::ErrorKind;
     use i2plan_ipc::api::tund::Session as SessionInfo;
     use i2plan_proto::destination::Destination;
-    use i2plan_proto::identity::NetworkId;
 
     use super::*;
 
@@ -566,16 +810,8 @@ mod tests {
         Tund::new(Path::new("/nonexistent/keyd.sock"), bridge, nobody, host, Start::fresh(nobody), fatal)
     }
 
-    fn interface() -> Interface {
-        Interface {
-            name: "i2plan0".to_owned(),
-            network: NetworkId([0; 32]),
-            ipv4: [10, 42, 0, 1].into(),
-            ipv4_prefix: 16,
-            ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, 1].into(),
-            ipv6_prefix: 64,
-            mtu: 1280,
-        }
+    fn interface() -> NewInterface {
+        NewInterface { name: "i2plan0".to_owned(), network: NetworkId([0; 32]), mtu: 1280 }
     }
 
     async fn refused(request: Request) -> ApiError {
@@ -584,7 +820,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_an_interface_there_is_nothing_to_command() {
-        assert_eq!(refused(Request::SetPeers(Vec::new())).await.kind, ErrorKind::Conflict);
+        assert_eq!(refused(Request::BeginSync).await.kind, ErrorKind::Conflict);
         let taken = tund().call(Role::Meshd, Request::TakeSessions, Vec::new()).await.unwrap();
         assert!(matches!(taken.reply, Reply::Sessions { data: None, control: None }));
         let stats = tund().call(Role::Meshd, Request::Stats, Vec::new()).await.unwrap();

@@ -14,24 +14,29 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use boringtun::x25519::{PublicKey, StaticSecret};
 use caps::{CapSet, Capability};
 use command_fds::{CommandFdExt as _, FdMapping};
 use futures::TryStreamExt as _;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
-use i2plan_ipc::api::tund::{Configured, Interface, Peer, Reply, Request, Session, Stats, TundApi};
+use i2plan_ipc::api::tund::{
+    Configured, Member, NewInterface, Reply, Request, Session, Stats, Taken, TundApi,
+};
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{ClientError, Endpoint};
 use i2plan_ipc::notification::{self, Notification};
 use i2plan_ipc::secret::SecretKey;
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
 use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
-use i2plan_proto::address::Ipv4Subnet;
-use i2plan_proto::destination::Destination;
-use i2plan_proto::identity::{NetworkId, NodeId};
+use i2plan_proto::address::{AddressRange, Ipv4Subnet, ipv6_of};
+use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, ProvenDestination};
+use i2plan_proto::identity::Signable as _;
+use i2plan_proto::membership::{Chain, Charter, Delegation};
+use i2plan_proto::record::Record;
+use i2plan_proto::testing;
+use i2plan_proto::wireguard::WireGuardCertificate;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -90,8 +95,8 @@ fn make_tun_accessible() {
     umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
 }
 
-/// Hands out one key to whoever may ask.
-struct Keyd(u8);
+/// Of a node: hands out its key. The node may be another later.
+struct Keyd(Arc<Mutex<Node>>);
 
 impl Service for Keyd {
     type Api = KeydApi;
@@ -102,9 +107,14 @@ impl Service for Keyd {
         request: keyd::Request,
         _: Vec<OwnedFd>,
     ) -> Result<Answer<keyd::Reply>, ApiError> {
-        let keyd::Request::LeaseWireGuard { epoch, .. } = request else { panic!("tund asks for keys alone") };
-        let lease = WireGuardLease { private_key: SecretKey([self.0; 32]), epoch };
-        Ok(keyd::Reply::WireGuardLease(lease).into())
+        let keyd::Request::LeaseWireGuard { network, epoch } = request else {
+            panic!("tund asks for keys alone")
+        };
+        let node = *self.0.lock().unwrap();
+        if node.charter().network() != network {
+            return Err(ApiError::conflict("this node is in another network"));
+        }
+        Ok(keyd::Reply::WireGuardLease(Box::new(node.lease(epoch))).into())
     }
 }
 
@@ -163,6 +173,8 @@ struct Tund {
     dir: TempDir,
     store: Arc<Mutex<Store>>,
     keyd: tokio::task::AbortHandle,
+    /// Of which node its `keyd` is.
+    node: Arc<Mutex<Node>>,
 }
 
 impl Drop for Tund {
@@ -176,8 +188,8 @@ impl Drop for Tund {
 impl Tund {
     /// Starts a daemon in a namespace, as a service unit would: with a user of its own and, unless it is to
     /// go without, `CAP_NET_ADMIN` as its only capability.
-    fn start(namespace: &Namespace, seed: u8, capable: bool) -> Self {
-        let (tund, ready) = Self::start_with(namespace, seed, capable, Store::default());
+    fn start(namespace: &Namespace, node: Node, capable: bool) -> Self {
+        let (tund, ready) = Self::start_with(namespace, node, capable, Store::default());
         ready.recv().unwrap();
         tund
     }
@@ -185,36 +197,37 @@ impl Tund {
     /// The same with what a supervisor has kept. What is returned besides gets a word when it is ready.
     fn start_with(
         namespace: &Namespace,
-        seed: u8,
+        node: Node,
         capable: bool,
         store: Store,
     ) -> (Self, mpsc::Receiver<()>) {
-        Self::start_at(Bridge::new(([127, 0, 0, 1], 7656).into()), namespace, seed, capable, store, &[])
+        Self::start_at(Bridge::new(([127, 0, 0, 1], 7656).into()), namespace, node, capable, store, &[])
     }
 
     fn start_with_arguments(
         namespace: &Namespace,
-        seed: u8,
+        node: Node,
         capable: bool,
         store: Store,
         arguments: &[&str],
     ) -> (Self, mpsc::Receiver<()>) {
         let bridge = Bridge::new(([127, 0, 0, 1], 7656).into());
-        Self::start_at(bridge, namespace, seed, capable, store, arguments)
+        Self::start_at(bridge, namespace, node, capable, store, arguments)
     }
 
     /// The same with another bridge than the usual one.
     fn start_at(
         bridge: Bridge,
         namespace: &Namespace,
-        seed: u8,
+        node: Node,
         capable: bool,
         store: Store,
         arguments: &[&str],
     ) -> (Self, mpsc::Receiver<()>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let keyd = start_keyd(dir.path(), seed);
+        let node = Arc::new(Mutex::new(node));
+        let keyd = start_keyd(dir.path(), Arc::clone(&node));
         let home = dir.path().join("tund");
         std::fs::create_dir(&home).unwrap();
         chown(&home, Some(UID), Some(UID)).unwrap();
@@ -256,7 +269,7 @@ impl Tund {
             let _lock = fork_lock();
             command.spawn().unwrap()
         });
-        (Self { child, dir, store, keyd }, ready)
+        (Self { child, dir, store, keyd, node }, ready)
     }
 
     /// Kills it, and leaves what its supervisor has kept.
@@ -308,46 +321,116 @@ fn command(dir: &Path) -> Command {
     command
 }
 
-fn start_keyd(dir: &Path, seed: u8) -> tokio::task::AbortHandle {
+fn start_keyd(dir: &Path, node: Arc<Mutex<Node>>) -> tokio::task::AbortHandle {
     let path = dir.join("keyd.sock");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     open_to_all(&path);
     let access = Access::new([(Role::Tund, Who::User(UID))]);
-    tokio::spawn(serve(listener, Arc::new(Keyd(seed)), access, Limits::default())).abort_handle()
+    tokio::spawn(serve(listener, Arc::new(Keyd(node)), access, Limits::default())).abort_handle()
 }
 
 fn open_to_all(path: &Path) {
     std::fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
 }
 
-fn interface(seed: u8) -> Interface {
-    Interface {
-        name: "i2plan0".to_owned(),
-        network: NetworkId([0; 32]),
-        ipv4: [10, 42, 0, seed].into(),
-        ipv4_prefix: 16,
-        ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, seed.into()].into(),
-        ipv6_prefix: 64,
-        mtu: 1280,
+/// A member of a network whose subnet is `subnet`, with the address of that number in it.
+#[derive(Clone, Copy)]
+struct Node {
+    seed: u8,
+    subnet: &'static str,
+    /// Until when its key is certified.
+    not_after: u64,
+}
+
+/// Members of the usual network.
+fn node(seed: u8) -> Node {
+    Node { seed, subnet: "10.42.0.0/16", not_after: u64::MAX }
+}
+
+impl Node {
+    fn charter(self) -> Charter {
+        Charter { subnet: self.subnet.parse().unwrap(), ..testing::charter(0) }
+    }
+
+    /// Of one that the founder has certified with a single address.
+    fn chain(self) -> Chain {
+        let (founder, charter) = (Chain::founder(&self.charter()), self.charter());
+        let first = charter.subnet.founder_address().to_bits() + u32::from(self.seed);
+        let grant = Delegation {
+            ranges: AddressRange::of_size(first, 1).unwrap().into(),
+            ..testing::delegation(0, self.seed)
+        };
+        founder.extended(&testing::signed(founder.certificate(grant), 0)).unwrap()
+    }
+
+    fn lease(self, epoch: u32) -> WireGuardLease {
+        WireGuardLease {
+            private_key: SecretKey(*testing::wireguard_secret(self.seed).private_key()),
+            epoch,
+            not_after: self.not_after,
+            charter: self.charter(),
+            chain: self.chain(),
+            revoked: Vec::new(),
+        }
+    }
+
+    fn public_key(self) -> [u8; 32] {
+        testing::wireguard_certificate(self.seed).value.public_key()
+    }
+
+    fn data(self) -> Destination {
+        testing::destination(self.seed.wrapping_add(100))
+    }
+
+    fn addresses(self) -> [String; 2] {
+        let (charter, chain) = (self.charter(), self.chain());
+        let ipv4 = chain.address(&charter.subnet);
+        [ipv4.to_string(), ipv6_of(&charter.network(), ipv4).to_string()]
+    }
+
+    fn interface(self) -> NewInterface {
+        NewInterface { name: "i2plan0".to_owned(), network: self.charter().network(), mtu: 1280 }
+    }
+
+    /// As `meshd` tells of it.
+    fn member(self) -> Member {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let network = self.charter().network();
+        let id = testing::node(self.seed);
+        let proven = |destination: u8, role| {
+            let destination_of = testing::destination(destination);
+            let proof = DestinationProof { network, node: id, role, destination: destination_of };
+            let proof = proof.sign(&testing::destination_key(destination));
+            ProvenDestination { destination: destination_of, proof }
+        };
+        let certificate = WireGuardCertificate {
+            network,
+            node: id,
+            key: testing::wireguard_secret(self.seed).proven(network, id),
+            epoch: 3,
+            not_before: now,
+            not_after: now + 3600,
+        };
+        let record = Record {
+            node: id,
+            control: proven(self.seed, DestinationRole::Primary),
+            data: proven(self.seed.wrapping_add(100), DestinationRole::Data),
+            wireguard: testing::signed(certificate, self.seed),
+            chain: self.chain(),
+            ..testing::record(1).value
+        };
+        Member { record: Box::new(testing::signed(record, self.seed)), keepalive: 25 }
     }
 }
 
-fn peer(seed: u8) -> Peer {
-    Peer {
-        node: NodeId([seed; 32]),
-        public_key: public_key(seed),
-        endpoint: Destination { padding: [seed; 32], signing_key: [seed; 32] },
-        ipv4: Some(interface(seed).ipv4),
-        ipv6: interface(seed).ipv6,
-        keepalive: 25,
+async fn tell(client: &mut Client<TundApi>, node: Node) {
+    match client.call(Request::Members(vec![node.member()])).await {
+        Ok(Reply::Taken(taken)) => assert_eq!(taken, Taken::default()),
+        other => panic!("{other:?}"),
     }
 }
 
-fn public_key(seed: u8) -> [u8; 32] {
-    PublicKey::from(&StaticSecret::from([seed; 32])).to_bytes()
-}
-
-async fn configure(client: &mut Client<TundApi>, interface: Interface) -> Result<Configured, ApiError> {
+async fn configure(client: &mut Client<TundApi>, interface: NewInterface) -> Result<Configured, ApiError> {
     match client.call(Request::Configure(interface, 3)).await {
         Ok(Reply::Configured(configured)) => Ok(configured),
         Err(ClientError::Api(error)) => Err(error),
@@ -365,14 +448,14 @@ async fn stats(client: &mut Client<TundApi>) -> Stats {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_interface_comes_up_and_every_privilege_goes() {
     let namespace = Namespace::new();
-    let tund = Tund::start(&namespace, 1, true);
+    let tund = Tund::start(&namespace, node(1), true);
     let mut client = tund.connect().await;
     assert_eq!(tund.status("CapEff"), "0000000000001000", "CAP_NET_ADMIN alone");
 
-    let configured = configure(&mut client, interface(1)).await.unwrap();
+    let configured = configure(&mut client, node(1).interface()).await.unwrap();
     assert_eq!(
         configured,
-        Configured { interface: "i2plan0".to_owned(), public_key: public_key(1), epoch: 3 }
+        Configured { interface: "i2plan0".to_owned(), public_key: node(1).public_key(), epoch: 3 }
     );
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(tund.status(set), "0000000000000000", "{set}");
@@ -382,9 +465,11 @@ async fn the_interface_comes_up_and_every_privilege_goes() {
 
     // Binding takes an address that is there and, for IPv6, not still being checked for duplicates.
     let mtus = namespace.run(|| {
-        ["10.42.0.1", "fd00::1"].map(|address: &str| {
-            let socket = UdpSocket::bind((address, 0)).unwrap();
-            socket.connect((address.replace("0.1", "0.2").replace("::1", "::2").as_str(), 9)).unwrap();
+        let (own, other) = (node(1).addresses(), node(2).addresses());
+        [0, 1].map(|number: usize| {
+            let address = &own[number];
+            let socket = UdpSocket::bind((address.as_str(), 0)).unwrap();
+            socket.connect((other[number].as_str(), 9)).unwrap();
             match address.parse().unwrap() {
                 IpAddr::V4(_) => rustix::net::sockopt::ip_mtu(&socket).unwrap(),
                 IpAddr::V6(_) => rustix::net::sockopt::ipv6_mtu(&socket).unwrap(),
@@ -395,9 +480,10 @@ async fn the_interface_comes_up_and_every_privilege_goes() {
     let ipv6 = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap());
     assert_eq!(ipv6.lines().filter(|line| line.ends_with("i2plan0")).count(), 1, "no link-local one: {ipv6}");
 
-    assert_eq!(configure(&mut client, interface(1)).await.unwrap(), configured);
-    let error =
-        configure(&mut Tund::start(&namespace, 2, true).connect().await, interface(1)).await.unwrap_err();
+    assert_eq!(configure(&mut client, node(1).interface()).await.unwrap(), configured);
+    let error = configure(&mut Tund::start(&namespace, node(2), true).connect().await, node(1).interface())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Conflict);
     assert!(error.message.contains("an interface i2plan0"), "{error}");
 }
@@ -405,10 +491,12 @@ async fn the_interface_comes_up_and_every_privilege_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn for_another_interface_it_ends() {
     let namespace = Namespace::new();
-    let mut tund = Tund::start(&namespace, 1, true);
+    let mut tund = Tund::start(&namespace, node(1), true);
     let mut client = tund.connect().await;
-    configure(&mut client, interface(1)).await.unwrap();
-    let other = Interface { ipv4: [10, 42, 0, 9].into(), ..interface(1) };
+    configure(&mut client, node(1).interface()).await.unwrap();
+    // Its addresses are what keyd says, and that is another now.
+    *tund.node.lock().unwrap() = node(9);
+    let other = node(1).interface();
     let error = configure(&mut client, other).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
     assert!(error.message.contains("starts again"), "{error}");
@@ -416,10 +504,69 @@ async fn for_another_interface_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_network_that_the_node_has_left_nothing_is_kept() {
+    let namespace = Namespace::new();
+    let mut tund = Tund::start(&namespace, node(1), true);
+    configure(&mut tund.connect().await, node(1).interface()).await.unwrap();
+    tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
+    // meshd says nothing of it.
+    *tund.node.lock().unwrap() = Node { subnet: "10.43.0.0/16", ..node(1) };
+    assert_eq!(tund.child.wait().unwrap().code(), Some(1));
+    tund.until("nothing is kept", |store| store.names().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_is_had_for_what_is_certified_alone() {
+    let namespace = Namespace::new();
+    let tund = Tund::start(&namespace, node(1), true);
+    let mut client = tund.connect().await;
+    let Err(ClientError::Api(error)) = client.call(Request::Members(vec![node(2).member()])).await else {
+        panic!("there is no interface yet")
+    };
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    configure(&mut client, node(1).interface()).await.unwrap();
+    let foreign = Node { subnet: "10.43.0.0/16", ..node(2) }.member();
+    let mut forged = node(2).member();
+    forged.record.value.chain = node(3).chain();
+    let own = node(1).member();
+    let mut taken = async |members: Vec<Member>| match client.call(Request::Members(members)).await {
+        Ok(Reply::Taken(taken)) => Ok(taken.refused.len()),
+        Err(ClientError::Api(error)) => Err(error.kind),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(taken(vec![foreign, forged, own, node(2).member()]).await, Ok(3));
+    assert_eq!(taken(vec![node(2).member(); 65]).await, Err(ErrorKind::Invalid));
+    assert_eq!(taken(vec![node(2).member(); 64]).await, Ok(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_its_own_key_is_over_by_the_clock_no_member_is_admitted_and_it_says_so() {
+    let namespace = Namespace::new();
+    let tund = Tund::start(&namespace, node(1), true);
+    let mut client = tund.connect().await;
+    configure(&mut client, node(1).interface()).await.unwrap();
+    tell(&mut client, node(2)).await;
+    assert_eq!(stats(&mut client).await.problem, None);
+    *tund.node.lock().unwrap() = Node { not_after: 1, ..node(1) };
+    configure(&mut client, node(1).interface()).await.unwrap();
+    let Err(ClientError::Api(error)) = client.call(Request::Members(vec![node(3).member()])).await else {
+        panic!("nobody is admitted")
+    };
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(stats(&mut client).await.problem.unwrap().contains("clock"));
+    // Who is to go goes nevertheless.
+    client.call(Request::Remove(vec![testing::node(2)])).await.unwrap();
+    *tund.node.lock().unwrap() = node(1);
+    configure(&mut client, node(1).interface()).await.unwrap();
+    tell(&mut client, node(3)).await;
+    assert_eq!(stats(&mut client).await.problem, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_capability_it_says_so() {
     let namespace = Namespace::new();
-    let tund = Tund::start(&namespace, 1, false);
-    let error = configure(&mut tund.connect().await, interface(1)).await.unwrap_err();
+    let tund = Tund::start(&namespace, node(1), false);
+    let error = configure(&mut tund.connect().await, node(1).interface()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Denied);
     assert!(error.hint.unwrap().contains("CAP_NET_ADMIN"));
 }
@@ -461,10 +608,11 @@ fn subnet(text: &str) -> Ipv4Subnet {
 async fn a_network_of_the_host_is_not_taken_over() {
     let namespace = Namespace::new();
     connect_to_network(&namespace, "192.168.1.17", 24, Some([192, 168, 1, 1].into()));
-    let tund = Tund::start(&namespace, 1, true);
+    let tund = Tund::start(&namespace, node(1), true);
     let mut client = tund.connect().await;
-    let taking = Interface { ipv4: [192, 168, 1, 2].into(), ipv4_prefix: 29, ..interface(1) };
-    let error = configure(&mut client, taking.clone()).await.unwrap_err();
+    let taking = Node { subnet: "192.168.1.0/29", ..node(2) };
+    *tund.node.lock().unwrap() = taking;
+    let error = configure(&mut client, taking.interface()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Conflict);
     let overlap = "192.168.1.0/29 overlaps the address 192.168.1.17/24 of uplink";
     assert!(error.message.contains(overlap), "{error}");
@@ -472,21 +620,22 @@ async fn a_network_of_the_host_is_not_taken_over() {
     let names = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
     assert!(!names.contains("i2plan0"), "{names}");
     // It can still make another.
-    configure(&mut client, interface(1)).await.unwrap();
+    *tund.node.lock().unwrap() = node(1);
+    configure(&mut client, node(1).interface()).await.unwrap();
 
     let allowing = Namespace::new();
     connect_to_network(&allowing, "192.168.1.17", 24, Some([192, 168, 1, 1].into()));
     let arguments = ["--allow-overlap", "true"];
-    let (tund, ready) = Tund::start_with_arguments(&allowing, 1, true, Store::default(), &arguments);
+    let (tund, ready) = Tund::start_with_arguments(&allowing, taking, true, Store::default(), &arguments);
     ready.recv().unwrap();
-    configure(&mut tund.connect().await, taking).await.unwrap();
+    configure(&mut tund.connect().await, taking.interface()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_founder_is_given_a_subnet_that_the_host_does_not_use() {
     let namespace = Namespace::new();
     connect_to_network(&namespace, "10.42.131.1", 24, None);
-    let tund = Tund::start(&namespace, 1, true);
+    let tund = Tund::start(&namespace, node(1), true);
     let mut client = tund.connect().await;
     let mut find = async |wanted: &str| match client.call(Request::FindSubnet(subnet(wanted))).await {
         Ok(Reply::Subnet(found)) => found.to_string(),
@@ -498,16 +647,19 @@ async fn a_founder_is_given_a_subnet_that_the_host_does_not_use() {
     let Err(ClientError::Api(error)) = client.call(check).await else { panic!("it is in use") };
     assert!(error.message.contains("10.42.131.1/24 of uplink"), "{error}");
     // Its own interface is not in the way.
-    configure(&mut client, Interface { ipv4: [10, 43, 0, 1].into(), ..interface(1) }).await.unwrap();
-    client.call(Request::CheckNetwork(subnet("10.43.0.0/16"), Some(NetworkId([0; 32])))).await.unwrap();
+    let given = Node { subnet: "10.43.0.0/16", ..node(1) };
+    *tund.node.lock().unwrap() = given;
+    configure(&mut client, given.interface()).await.unwrap();
+    let network = Some(given.charter().network());
+    client.call(Request::CheckNetwork(subnet("10.43.0.0/16"), network)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overlap_that_comes_later_is_told_from_behind_the_sandbox() {
     let namespace = Namespace::new();
-    let tund = Tund::start(&namespace, 1, true);
+    let tund = Tund::start(&namespace, node(1), true);
     let mut client = tund.connect().await;
-    configure(&mut client, interface(1)).await.unwrap();
+    configure(&mut client, node(1).interface()).await.unwrap();
     let before = stats(&mut client).await;
     assert_eq!((before.overlaps, before.without_ipv6), (Vec::new(), false));
     connect_to_network(&namespace, "10.42.131.1", 24, None);
@@ -537,8 +689,8 @@ async fn an_overlap_that_comes_later_is_told_from_behind_the_sandbox() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_interface_it_ends() {
     let namespace = Namespace::new();
-    let mut tund = Tund::start(&namespace, 1, true);
-    configure(&mut tund.connect().await, interface(1)).await.unwrap();
+    let mut tund = Tund::start(&namespace, node(1), true);
+    configure(&mut tund.connect().await, node(1).interface()).await.unwrap();
     namespace.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {
@@ -572,17 +724,17 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     let bridge = UdpSocket::bind("127.0.0.1:0").unwrap();
     let router = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = Bridge { address: router.local_addr().unwrap(), datagrams: bridge.local_addr().unwrap() };
-    let (tund, ready) = Tund::start_at(at, &namespace, 1, true, Store::default(), &[]);
+    let (tund, ready) = Tund::start_at(at, &namespace, node(1), true, Store::default(), &[]);
     ready.recv().unwrap();
     let mut client = tund.connect().await;
-    configure(&mut client, interface(1)).await.unwrap();
+    configure(&mut client, node(1).interface()).await.unwrap();
     let (udp, tcp) = connect(at);
     let _connection = router.accept().unwrap();
-    let session = Session { id: "data-1".to_owned(), destination: peer(1).endpoint };
+    let session = Session { id: "data-1".to_owned(), destination: node(1).data() };
     client.call_with_fds(Request::AttachSession(session), &[udp.as_fd(), tcp.as_fd()]).await.unwrap();
     // Of the two, this one leaves it to the other to begin, as far as it is new.
-    let other = (2..=255).find(|seed| public_key(*seed) < public_key(1)).unwrap();
-    client.call(Request::SetPeers(vec![peer(other)])).await.unwrap();
+    let other = (2..=255).map(node).find(|other| other.public_key() < node(1).public_key()).unwrap();
+    tell(&mut client, other).await;
     tund.until("all is kept", |store| store.names() == ["state.3", "tcp.2", "tun", "udp.2"]);
     let index_before = index(&namespace, "i2plan0");
     drop((client, udp, tcp));
@@ -592,14 +744,14 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     for name in ["evil", "state.999", "udp.77"] {
         store.stored.push((name.to_owned(), file().into()));
     }
-    let (tund, ready) = Tund::start_at(at, &namespace, 1, true, store, &[]);
+    let (tund, ready) = Tund::start_at(at, &namespace, node(1), true, store, &[]);
     ready.recv().unwrap();
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(tund.status(set), "0000000000000000", "{set}");
     }
     // A handshake, unasked: to go on, the peer needs a new session.
     let mut datagram = [0; 2000];
-    let line = format!("3.0 data-1 {}\n", peer(other).endpoint.to_base64());
+    let line = format!("3.0 data-1 {}\n", other.data().to_base64());
     bridge.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let len = loop {
         // What the first process has sent comes first.
@@ -616,8 +768,8 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     assert_eq!((seen.interface.as_deref(), seen.session.as_deref()), (Some("i2plan0"), Some("data-1")));
     assert_eq!(index(&namespace, "i2plan0"), index_before);
     tund.until("the rest is dropped", |store| store.names() == ["state.3", "tcp.2", "tun", "udp.2"]);
-    let configured = configure(&mut client, interface(1)).await.unwrap();
-    assert_eq!(configured.public_key, public_key(1));
+    let configured = configure(&mut client, node(1).interface()).await.unwrap();
+    assert_eq!(configured.public_key, node(1).public_key());
 
     // To have no interface any more empties the store.
     client.call(Request::GiveUp).await.unwrap();
@@ -629,12 +781,12 @@ async fn another_interface_from_the_store_is_dropped() {
     let namespace = Namespace::new();
     let mut stores = Vec::new();
     for (seed, name) in [(1, "i2plan0"), (2, "foreign0")] {
-        let tund = Tund::start(&namespace, seed, true);
-        let (ipv4, ipv6) = ([10, 41 + seed, 0, seed].into(), [0xfd00, seed.into(), 0, 0, 0, 0, 0, 1].into());
-        let interface = match seed {
-            1 => interface(1),
-            _ => Interface { name: name.to_owned(), ipv4, ipv6, ..interface(seed) },
+        let node = match seed {
+            1 => node(1),
+            _ => Node { subnet: "10.43.0.0/16", ..node(seed) },
         };
+        let tund = Tund::start(&namespace, node, true);
+        let interface = NewInterface { name: name.to_owned(), ..node.interface() };
         configure(&mut tund.connect().await, interface).await.unwrap();
         tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
         stores.push(tund.kill());
@@ -645,21 +797,21 @@ async fn another_interface_from_the_store_is_dropped() {
     store.stored.append(&mut foreign.stored);
 
     // Its privileges are gone by then, so it ends for the next to have them.
-    let (mut tund, _) = Tund::start_with(&namespace, 1, true, store);
+    let (mut tund, _) = Tund::start_with(&namespace, node(1), true, store);
     assert_eq!(tund.child.wait().unwrap().code(), Some(1));
     tund.until("it is dropped", |store| store.names() == ["state.1"]);
     let store = tund.kill();
-    let (tund, ready) = Tund::start_with(&namespace, 1, true, store);
+    let (tund, ready) = Tund::start_with(&namespace, node(1), true, store);
     ready.recv().unwrap();
-    configure(&mut tund.connect().await, interface(1)).await.unwrap();
+    configure(&mut tund.connect().await, node(1).interface()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_word_to_stop_leaves_what_is_kept_and_one_to_end_it_all_does_not() {
     for (signal, kept) in [(rustix::process::Signal::TERM, true), (rustix::process::Signal::INT, false)] {
         let namespace = Namespace::new();
-        let mut tund = Tund::start(&namespace, 1, true);
-        configure(&mut tund.connect().await, interface(1)).await.unwrap();
+        let mut tund = Tund::start(&namespace, node(1), true);
+        configure(&mut tund.connect().await, node(1).interface()).await.unwrap();
         tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
         let pid = rustix::process::Pid::from_child(&tund.child);
         rustix::process::kill_process(pid, signal).unwrap();
@@ -729,26 +881,23 @@ async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
     let mut nodes = Vec::new();
     for (seed, other) in [(1, 2), (2, 1)] {
         let namespace = Namespace::new();
-        let (tund, ready) = Tund::start_at(at, &namespace, seed, true, Store::default(), &[]);
+        let (tund, ready) = Tund::start_at(at, &namespace, node(seed), true, Store::default(), &[]);
         ready.recv().unwrap();
         let mut client = tund.connect().await;
-        configure(&mut client, interface(seed)).await.unwrap();
+        configure(&mut client, node(seed).interface()).await.unwrap();
         let (udp, control) = connect(at);
-        sessions.push((peer(seed).endpoint, udp.local_addr().unwrap()));
-        let session = Session {
-            id: format!("data-{seed}"),
-            destination: Destination { padding: [seed; 32], signing_key: [seed; 32] },
-        };
+        sessions.push((node(seed).data(), udp.local_addr().unwrap()));
+        let session = Session { id: format!("data-{seed}"), destination: node(seed).data() };
         client.call_with_fds(Request::AttachSession(session), &[udp.as_fd(), control.as_fd()]).await.unwrap();
-        client.call(Request::SetPeers(vec![peer(other)])).await.unwrap();
+        tell(&mut client, node(other)).await;
         tund.keyd.abort();
         nodes.push((namespace, tund));
     }
     let forwarder = tokio::spawn(forward(bridge, sessions));
 
     let (one, two) = (&nodes[0].0, &nodes[1].0);
-    for (address, len) in [("10.42.0.1", 1_000_000), ("fd00::1", 300_000)] {
-        let listener = one.run(move || TcpListener::bind((address, 0)).unwrap());
+    for (address, len) in node(1).addresses().into_iter().zip([1_000_000, 300_000]) {
+        let listener = one.run(move || TcpListener::bind((address.as_str(), 0)).unwrap());
         let to = listener.local_addr().unwrap();
         let stream = two.run(move || TcpStream::connect(to).unwrap());
         let (accepted, _) = listener.accept().unwrap();

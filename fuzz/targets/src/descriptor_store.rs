@@ -1,11 +1,14 @@
 //! What a daemon tells its supervisor, as `i2planctl up` reads it, and the state that `tund` gets back from there.
 
-use i2plan_ipc::api::tund::{Interface, Peer};
+use i2plan_ipc::api::keyd::WireGuardLease;
+use i2plan_ipc::api::tund::{Interface, Member};
 use i2plan_ipc::frame::encode_body;
 use i2plan_ipc::notification::{MAX_LEN, Notification, Store, is_name};
+use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::identity::NetworkId;
 use i2plan_proto::testing;
 use i2plan_tund::kept::State;
+use i2plan_tund::roster::{Kept, Roster};
 use serde::Serialize;
 
 use crate::{Seeds, seed};
@@ -38,7 +41,7 @@ struct Written {
     interface: Option<(Interface, u32)>,
     data: Option<()>,
     control: Option<()>,
-    peers: Vec<Peer>,
+    members: Kept,
 }
 
 /// What a fuzzer should begin with.
@@ -53,21 +56,24 @@ pub fn seeds() -> Seeds {
         ipv6_prefix: 64,
         mtu: 1280,
     };
-    let peer = Peer {
-        node: testing::node(2),
-        public_key: [2; 32],
-        endpoint: testing::destination(2),
-        ipv4: Some([10, 42, 0, 2].into()),
-        ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, 2].into(),
-        keepalive: 25,
+    let lease = WireGuardLease {
+        private_key: SecretKey([1; 32]),
+        epoch: 1,
+        not_after: u64::MAX,
+        charter: testing::charter(0),
+        chain: testing::chain(0),
+        revoked: Vec::new(),
     };
+    let mut roster = Roster::new(&lease, Kept::default(), testing::NOW);
+    let member = Member { record: Box::new(testing::record(2)), keepalive: 25 };
+    roster.take_member(&member, testing::NOW).expect("a record that is rightly signed");
     let state = Written {
-        format: 2,
+        format: 3,
         number: 7,
         interface: Some((interface, 3)),
         data: None,
         control: None,
-        peers: vec![peer],
+        members: roster.to_kept(),
     };
     let state = encode_body(&state).map(|body| body.to_vec()).unwrap_or_default();
     vec![

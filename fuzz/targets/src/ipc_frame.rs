@@ -216,7 +216,14 @@ fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
         remembers: true,
     };
     let code = SecretText::new(testing::invite(1).to_code().to_string());
-    let lease = keyd::WireGuardLease { private_key: SecretKey([7; 32]), epoch: 1 };
+    let lease = keyd::WireGuardLease {
+        private_key: SecretKey([7; 32]),
+        epoch: 1,
+        not_after: testing::NOW,
+        charter: testing::charter(0),
+        chain: testing::chain(1),
+        revoked: testing::revocation(0, 2).value.revoked().into_iter().collect(),
+    };
     let pinned = keyd::PinnedNetwork { charter: testing::charter(0), chain: testing::chain(3) };
     let target = OrderTarget::Member {
         network: testing::charter(0).network(),
@@ -238,7 +245,7 @@ fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
         ("invite", keyd::Reply::Invite { code, grant: testing::grant(1) }),
         ("membership", keyd::Reply::Membership(testing::membership(1, 2))),
         ("wireguard", keyd::Reply::WireGuardCertificate(testing::wireguard_certificate(1))),
-        ("lease", keyd::Reply::WireGuardLease(lease)),
+        ("lease", keyd::Reply::WireGuardLease(Box::new(lease))),
         ("needs-order", keyd::Reply::NeedsOrder),
         ("pinned", keyd::Reply::Pinned(Some(Box::new(pinned)))),
         ("prepared", keyd::Reply::OrderPrepared(Box::new(prepared))),
@@ -407,37 +414,33 @@ fn change() -> meshd::ConfigChange {
 }
 
 fn tund_requests() -> Vec<(&'static str, tund::Request)> {
-    let interface = tund::Interface {
-        name: "i2plan0".to_owned(),
-        network: testing::charter(0).network(),
-        ipv4: Ipv4Addr::new(10, 42, 0, 1),
-        ipv4_prefix: 16,
-        ipv6: Ipv6Addr::LOCALHOST,
-        ipv6_prefix: 64,
-        mtu: 1280,
-    };
-    let peer = tund::Peer {
-        node: testing::node(2),
-        public_key: [2; 32],
-        endpoint: testing::destination(102),
-        ipv4: Some(Ipv4Addr::new(10, 42, 0, 2)),
-        ipv6: Ipv6Addr::LOCALHOST,
-        keepalive: 25,
-    };
+    let interface =
+        tund::NewInterface { name: "i2plan0".to_owned(), network: testing::charter(0).network(), mtu: 1280 };
+    let member = |depth| tund::Member { record: Box::new(testing::record(depth)), keepalive: 25 };
+    let endings = vec![
+        tund::Ending::Revocation(Box::new(testing::revocation(0, 2))),
+        tund::Ending::Resignation(Box::new(testing::resignation(1))),
+    ];
     vec![
         ("configure", tund::Request::Configure(interface, 7)),
         ("attach", tund::Request::AttachSession(session())),
         ("take", tund::Request::TakeSessions),
-        ("peers", tund::Request::SetPeers(vec![peer; 2])),
+        ("begin-sync", tund::Request::BeginSync),
+        ("members", tund::Request::Members(vec![member(1), member(3)])),
+        ("endings", tund::Request::Endings(endings)),
+        ("keepalives", tund::Request::Keepalives(vec![(testing::node(1), 0)])),
+        ("remove", tund::Request::Remove(vec![testing::node(1)])),
         ("stats", tund::Request::Stats),
     ]
 }
 
 fn tund_replies() -> Vec<(&'static str, tund::Reply)> {
     let configured = tund::Configured { interface: "i2plan0".to_owned(), public_key: [1; 32], epoch: 1 };
+    let taken = tund::Taken { refused: vec![testing::node(1)], reason: Some("the key".to_owned()) };
     vec![
         ("configured", tund::Reply::Configured(configured)),
         ("done", tund::Reply::Done),
+        ("taken", tund::Reply::Taken(taken)),
         ("sessions", tund::Reply::Sessions { data: Some(session()), control: None }),
     ]
 }

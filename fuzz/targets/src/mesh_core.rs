@@ -1485,8 +1485,8 @@ impl World {
         let bans = self.mesh.ban_reports();
         for peer in self.mesh.peers(self.now) {
             assert!(!bans.iter().any(|ban| ban.node_id == peer.node.to_string()), "a banned peer");
-            assert!(keys.insert(peer.public_key), "two peers with one key");
-            assert!(peer.ipv4.is_none_or(|address| addresses.insert(address)), "two peers with one address");
+            assert!(keys.insert(peer.public_key()), "two peers with one key");
+            assert!(addresses.insert(peer.ipv4()), "two peers with one address");
         }
     }
 }

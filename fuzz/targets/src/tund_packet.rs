@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use i2plan_ipc::api::tund::{Interface, Peer};
+use i2plan_ipc::api::tund::Interface;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::testing;
 use i2plan_tund::interface::Subnets;
 use i2plan_tund::session::SessionId;
-use i2plan_tund::tunnel::{MAX_MESSAGE, MAX_PACKET, Tunnel};
+use i2plan_tund::tunnel::{MAX_MESSAGE, MAX_PACKET, PeerConfig, Tunnel};
 
 use crate::{Seeds, seed};
 
@@ -50,7 +50,7 @@ struct World {
     node: Tunnel,
     others: Vec<Tunnel>,
     /// The peers that the node has at present.
-    present: Vec<Peer>,
+    present: Vec<PeerConfig>,
     /// What the others have sent to it, and by which of them.
     inbound: Vec<Vec<u8>>,
     /// What it has sent.
@@ -85,7 +85,7 @@ impl World {
     /// The others come to be when they are needed: not every input has a part for them.
     fn meet(&mut self) {
         if self.others.is_empty() {
-            let me = Peer { keepalive: 0, ..peer(ME) };
+            let me = PeerConfig { keepalive: 0, ..peer(ME) };
             self.others = PEERS.iter().map(|number| tunnel(*number, vec![me.clone()], self.now)).collect();
         }
     }
@@ -179,7 +179,7 @@ impl World {
             "the key before is not accepted any more"
         );
         let (source, destination) = endpoints(packet).expect("only IP comes out");
-        assert!(Some(source) == sender.ipv4.map(IpAddr::V4) || source == IpAddr::V6(sender.ipv6));
+        assert!(source == IpAddr::V4(sender.ipv4) || source == IpAddr::V6(sender.ipv6));
         assert!(addresses(ME).contains(&destination), "a packet for somebody else came out");
     }
 
@@ -199,7 +199,7 @@ impl World {
             assert!(count <= MAX_BURST, "the router is flooded");
             let end = datagram.iter().position(|byte| *byte == b'\n').expect("a header");
             let (header, message) = (&datagram[..end], &datagram[end + 1..]);
-            let to_peer = |peer: &Peer| header.ends_with(peer.endpoint.to_base64().as_bytes());
+            let to_peer = |peer: &PeerConfig| header.ends_with(peer.endpoint.to_base64().as_bytes());
             assert!(header.starts_with(b"3.0 s") && self.present.iter().any(to_peer));
             assert!(matches!(message.first(), Some(1..=4)) && message.len() <= MAX_MESSAGE);
             self.outbound.push(message.to_vec());
@@ -258,7 +258,7 @@ impl World {
                 peer.endpoint = destination(number + 100);
             }
             if change & 8 != 0 {
-                peer.ipv4 = None;
+                peer.ipv4 = Ipv4Addr::new(10, 42, 0, number + 100);
             }
             if change & 16 != 0 {
                 peer.keepalive = 0;
@@ -270,7 +270,7 @@ impl World {
             wanted.push(peer);
         }
         if self.node.set_peers(wanted.clone(), self.now).is_ok() {
-            let key = |peers: &[Peer], node| {
+            let key = |peers: &[PeerConfig], node| {
                 peers.iter().find(|peer| peer.node == node).map(|peer| peer.public_key)
             };
             if wanted.iter().any(|new| key(&self.present, new.node).is_some_and(|old| old != new.public_key))
@@ -283,7 +283,7 @@ impl World {
     }
 }
 
-fn tunnel(number: u8, peers: Vec<Peer>, now: Instant) -> Tunnel {
+fn tunnel(number: u8, peers: Vec<PeerConfig>, now: Instant) -> Tunnel {
     let [IpAddr::V4(ipv4), IpAddr::V6(ipv6)] = addresses(number) else { unreachable!("one of each") };
     let interface = Interface {
         name: "i2plan0".to_owned(),
@@ -303,13 +303,13 @@ fn tunnel(number: u8, peers: Vec<Peer>, now: Instant) -> Tunnel {
 }
 
 /// A member: everything about it follows from its number.
-fn peer(number: u8) -> Peer {
+fn peer(number: u8) -> PeerConfig {
     let [IpAddr::V4(ipv4), IpAddr::V6(ipv6)] = addresses(number) else { unreachable!("one of each") };
-    Peer {
+    PeerConfig {
         node: testing::node(number),
         public_key: public_key(number),
         endpoint: destination(number),
-        ipv4: Some(ipv4),
+        ipv4,
         ipv6,
         keepalive: 25,
     }

@@ -11,7 +11,7 @@ use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::membership::{CertificateId, Chain, Charter, Membership};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::{NodeName, Record};
-use i2plan_proto::revocation::{Resignation, Revocation};
+use i2plan_proto::revocation::{Resignation, Revocation, Revoked};
 use i2plan_proto::wireguard::WireGuardCertificate;
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +95,7 @@ pub enum Request {
         /// Begin a new epoch, with a new key. Without it the newest key that is in force is certified again.
         rotate: bool,
     },
-    /// Hand out the WireGuard key of an epoch for a network.
+    /// Hand out the WireGuard key of an epoch for a network, which must be the one that this node is in.
     LeaseWireGuard {
         /// The network.
         network: NetworkId,
@@ -148,7 +148,7 @@ pub enum Reply {
     /// To [`Request::CertifyWireGuard`].
     WireGuardCertificate(Signed<WireGuardCertificate>),
     /// To [`Request::LeaseWireGuard`].
-    WireGuardLease(WireGuardLease),
+    WireGuardLease(Box<WireGuardLease>),
 }
 
 /// The public half of a node's keys.
@@ -317,13 +317,21 @@ pub struct ExtendMember {
     pub ranges: AddressRanges,
 }
 
-/// A WireGuard private key, for `tund` alone.
+/// A WireGuard private key, for `tund` alone, and what `tund` holds against what it is told of members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WireGuardLease {
     /// The X25519 private key.
     pub private_key: SecretKey,
     /// The epoch that its certificate names.
     pub epoch: u32,
+    /// Until when its certificate is valid, Unix time in seconds.
+    pub not_after: u64,
+    /// The charter of the network that this node is in.
+    pub charter: Charter,
+    /// The chain of this node's newest record.
+    pub chain: Chain,
+    /// What this node has revoked, as far as `keyd` remembers it.
+    pub revoked: Vec<Revoked>,
 }
 
 impl Api for KeydApi {
@@ -331,7 +339,8 @@ impl Api for KeydApi {
     type Reply = Reply;
     const DAEMON: Role = Role::Keyd;
     const MAX_REQUEST: usize = 16 * 1024;
-    const MAX_REPLY: usize = 16 * 1024;
+    // A lease with a thousand revocations of up to 64 bytes.
+    const MAX_REPLY: usize = 96 * 1024;
 
     fn allows(role: Role, request: &Request) -> bool {
         match request {

@@ -4,9 +4,12 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::address::{IPV6_PREFIX, Ipv4Subnet, ipv6_of};
 use i2plan_proto::destination::Destination;
-use i2plan_proto::identity::{NetworkId, NodeId};
+use i2plan_proto::identity::{NetworkId, NodeId, Signed};
+use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::record::Record;
+use i2plan_proto::revocation::{Resignation, Revocation};
 use serde::{Deserialize, Serialize};
 
 use super::Api;
@@ -23,7 +26,9 @@ pub enum Request {
     /// Bring up the interface, with the WireGuard key that `keyd` leases for the network and this epoch. Once done,
     /// repeating it changes nothing, with another epoch it changes the key, and for another interface the process
     /// ends, to be asked again when it has started again: the privilege to make one is gone.
-    Configure(Interface, u32),
+    ///
+    /// Its addresses follow from the charter and the chain that `keyd` gives with the key.
+    Configure(NewInterface, u32),
     /// Send and receive through this SAM session: its UDP socket, which is connected to the SAM bridge, and a duplicate of
     /// its control connection come
     /// with the request, in this order. Replaces the session before, unless it is that one. Before the interface is up
@@ -35,8 +40,19 @@ pub enum Request {
     TakeSessions,
     /// Have no interface any more: the node has left its network. The process ends, and the next has none.
     GiveUp,
-    /// Have exactly these peers. Those that stay the same keep their sessions.
-    SetPeers(Vec<Peer>),
+    /// All members and endings are told from the start: those that are not told again before [`Request::EndSync`] go then.
+    BeginSync,
+    /// How memberships have ended, at most [`MAX_BATCH`].
+    Endings(Vec<Ending>),
+    /// The records of members, at most [`MAX_BATCH`]. `tund` verifies each before it uses anything of it. A tunnel with a
+    /// member whose key and destination stay the same goes on.
+    Members(Vec<Member>),
+    /// Other keepalives for members that are known already, seconds, 0 for none.
+    Keepalives(Vec<(NodeId, u16)>),
+    /// Have nothing to do with these members any more.
+    Remove(Vec<NodeId>),
+    /// All has been told that there is.
+    EndSync,
     /// Keep to these limits. Before, `tund` keeps to its own.
     Limits(Limits),
     /// These members have given a sign of life: those that do not answer are called again soon.
@@ -57,9 +73,12 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Configure`].
     Configured(Configured),
-    /// To [`Request::AttachSession`], [`Request::KeepControl`], [`Request::GiveUp`], [`Request::SetPeers`],
-    /// [`Request::Limits`], [`Request::Alive`] and [`Request::CheckNetwork`].
+    /// To [`Request::AttachSession`], [`Request::KeepControl`], [`Request::GiveUp`], [`Request::BeginSync`],
+    /// [`Request::Keepalives`], [`Request::Remove`], [`Request::EndSync`], [`Request::Limits`], [`Request::Alive`] and
+    /// [`Request::CheckNetwork`].
     Done,
+    /// To [`Request::Endings`] and [`Request::Members`].
+    Taken(Taken),
     /// To [`Request::FindSubnet`].
     Subnet(Ipv4Subnet),
     /// To [`Request::TakeSessions`]. The descriptors of the sessions that there are come with the reply, in the
@@ -72,6 +91,17 @@ pub enum Reply {
     },
     /// To [`Request::Stats`].
     Stats(Stats),
+}
+
+/// The TUN interface that a node should have, without what follows from its membership.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewInterface {
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// The network, for which `keyd` leases the WireGuard key.
+    pub network: NetworkId,
+    /// Bytes.
+    pub mtu: u16,
 }
 
 /// The TUN interface.
@@ -91,6 +121,32 @@ pub struct Interface {
     pub ipv6_prefix: u8,
     /// Bytes.
     pub mtu: u16,
+}
+
+impl NewInterface {
+    /// The interface of a member of the network of `charter` with this chain.
+    #[must_use]
+    pub fn of_member(self, charter: &Charter, chain: &Chain) -> Interface {
+        let Self { name, network, mtu } = self;
+        let ipv4 = chain.address(&charter.subnet);
+        Interface {
+            name,
+            network,
+            ipv4,
+            ipv4_prefix: charter.subnet.prefix(),
+            ipv6: ipv6_of(&network, ipv4),
+            ipv6_prefix: IPV6_PREFIX,
+            mtu,
+        }
+    }
+}
+
+impl Interface {
+    /// What of it does not follow from the node's membership.
+    #[must_use]
+    pub fn to_new(&self) -> NewInterface {
+        NewInterface { name: self.name.clone(), network: self.network, mtu: self.mtu }
+    }
 }
 
 /// The interface is up.
@@ -113,21 +169,34 @@ pub struct Session {
     pub destination: Destination,
 }
 
-/// A WireGuard peer.
+/// Members or endings in one request at most.
+pub const MAX_BATCH: usize = 64;
+
+/// A member, and what `meshd` decides about it. Key, addresses and destination are in its record, signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
-    /// The member.
-    pub node: NodeId,
-    /// Its certified WireGuard key.
-    pub public_key: [u8; 32],
-    /// Where it takes packets.
-    pub endpoint: Destination,
-    /// The IPv4 address that it may use; none if another member has a better claim.
-    pub ipv4: Option<Ipv4Addr>,
-    /// The IPv6 address that it may use.
-    pub ipv6: Ipv6Addr,
+pub struct Member {
+    /// Its newest record.
+    pub record: Box<Signed<Record>>,
     /// Seconds between keepalives, 0 for none.
     pub keepalive: u16,
+}
+
+/// The end of a membership.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// By the founder or an inviter.
+    Revocation(Box<Signed<Revocation>>),
+    /// By the member.
+    Resignation(Box<Signed<Resignation>>),
+}
+
+/// What became of what was told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Members that were not admitted, to be told again later, and signers of endings that were not taken in.
+    pub refused: Vec<NodeId>,
+    /// Why, of the first of them.
+    pub reason: Option<String>,
 }
 
 /// What `tund` keeps to.
@@ -156,6 +225,8 @@ pub struct Stats {
     pub overlaps: Vec<Overlap>,
     /// The interface has no IPv6 address, because IPv6 is switched off on the host.
     pub without_ipv6: bool,
+    /// Why no member is admitted, although those that were go on.
+    pub problem: Option<String>,
 }
 
 /// A prefix of a mesh that has addresses in common with a network of the host.
@@ -255,8 +326,9 @@ impl Api for TundApi {
     type Request = Request;
     type Reply = Reply;
     const DAEMON: Role = Role::Tund;
-    // Ten thousand peers at 370 bytes each at most, with room.
-    const MAX_REQUEST: usize = 4 * 1024 * 1024;
+    // A batch of the largest records, of 3 KB each.
+    const MAX_REQUEST: usize = 256 * 1024;
+    // The statistics of ten thousand peers.
     const MAX_REPLY: usize = 4 * 1024 * 1024;
 
     fn allows(role: Role, _request: &Request) -> bool {

@@ -18,17 +18,20 @@ use i2plan_ipc::api::keyd::{
 use i2plan_ipc::api::meshd::{self, MeshdApi};
 use i2plan_ipc::api::order::{Order, OrderToken};
 use i2plan_ipc::api::tund::{self, TundApi};
+use i2plan_ipc::client::ClientError;
 use i2plan_ipc::hello::Landlock;
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{Client, Role};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
-use i2plan_proto::destination::Destination;
-use i2plan_proto::identity::{NodeId, Signable, Signature, Signed};
-use i2plan_proto::invite::{InviteGrant, InviteSecret, Uses};
+use i2plan_proto::codec::Codec as _;
+use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, ProvenDestination};
+use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
+use i2plan_proto::invite::{InviteGrant, InviteId, InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::membership::{Chain, Charter, Delegation};
 use i2plan_proto::pulse::{Life, Pulse};
+use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
@@ -574,4 +577,114 @@ pub async fn ask_keyd_as_tund(run: &Path, to_itself: &ToItself) -> Result<(), Fa
             .map(|attempt| Attempt { because: because.to_owned(), ..attempt }),
     );
     print(&attempts)
+}
+
+/// In `meshd`'s place: wants traffic to be encrypted for keys that nobody who may has certified for their addresses. Prints
+/// an [`Attempt`] for each. The node has founded `network` and is alone in it.
+///
+/// # Errors
+/// If a daemon does not let it in as `meshd`, or `tund` has a peer afterwards.
+pub async fn ask_tund_as_meshd(run: &Path, network: &str, to_itself: &ToItself) -> Result<(), Failure> {
+    let mut keyd = Client::<KeydApi>::connect(&socket(run, Role::Keyd, Role::Meshd), Role::Meshd)
+        .await
+        .map_err(failed)?;
+    let Reply::Identity(me) = keyd.call(Request::Identity).await.map_err(failed)? else {
+        return Err(Failure::new("keyd does not say who it is"));
+    };
+    let mut tund = Client::<TundApi>::connect(&socket(run, Role::Tund, Role::Meshd), Role::Meshd)
+        .await
+        .map_err(failed)?;
+    let network: NetworkId = network.parse().map_err(failed)?;
+    // The founder's chain: network, founder and no certificate.
+    let founder = Chain::from_bytes(&[network.0.as_slice(), &me.node.0, &[0]].concat()).map_err(failed)?;
+    let theirs = charter(intruder());
+    let grant = Delegation {
+        subject: intruder(),
+        invite: InviteId([7; 16]),
+        ranges: addresses(32),
+        serial: 1,
+        since: 1,
+        replaces: true,
+        issued_at: now(),
+    };
+    // By the intruder in the founder's place: there is nobody else to sign it.
+    let forged = founder.appended(&signed(founder.certificate(grant)));
+    let records = [
+        ("a member whom the founder has not certified", "not its signer's", forged.clone()),
+        ("the founder's own address", "belongs to another node", founder.clone()),
+        ("a member of another network", "not its signer's", Chain::founder(&theirs)),
+    ];
+    let mut attempts = Vec::new();
+    for (what, because, chain) in records {
+        let record = record(chain, intruder());
+        let taken = tund.call(tund::Request::Members(vec![tund::Member { record, keepalive: 1 }])).await;
+        attempts.push(not_taken(what, because, taken));
+    }
+    // In this node's name, so that its packets to itself go out.
+    let own = tund::Member { record: record(founder.clone(), me.node), keepalive: 1 };
+    attempts.push(not_taken("this node itself", "own", tund.call(tund::Request::Members(vec![own])).await));
+    let revocation =
+        signed(Revocation { issuer: intruder(), target: Target::Certificate(forged), issued_at: now() });
+    let ending = tund::Ending::Revocation(Box::new(revocation));
+    let taken = tund.call(tund::Request::Endings(vec![ending])).await;
+    attempts.push(not_taken("the end of a membership", "only the network's founder", taken));
+
+    let mut ask = async |what: &str, because: &str, request, fds: &[BorrowedFd<'_>]| {
+        let refusal = tund.call_with_fds(request, fds).await.err().map(|error| error.to_string());
+        attempts.push(Attempt { what: what.to_owned(), because: because.to_owned(), refusal });
+    };
+    let other = tund::NewInterface { name: "i2plan0".to_owned(), network: theirs.network(), mtu: 1280 };
+    let because = "has not signed a record for this network";
+    ask("an interface in another network", because, tund::Request::Configure(other, 1), &[]).await;
+    let session = tund::Session { id: "intruder".to_owned(), destination: elsewhere() };
+    let [stream, datagrams] = to_itself.fds();
+    let request = tund::Request::AttachSession(session);
+    ask("what it sends", "connected to itself", request.clone(), &[datagrams, stream]).await;
+    let listening = std::net::UdpSocket::bind("127.0.0.1:0").map_err(failed)?;
+    ask("what it sends, elsewhere", "not connected", request, &[listening.as_fd(), stream]).await;
+
+    let tund::Reply::Stats(stats) = tund.call(tund::Request::Stats).await.map_err(failed)? else {
+        return Err(Failure::new("tund does not count"));
+    };
+    if !stats.peers.is_empty() || stats.interface.is_none() {
+        return Err(Failure::new(format!("tund has been talked into something: {stats:?}")));
+    }
+    print(&attempts)
+}
+
+/// The intruder's record, with its own keys, as that of a node.
+fn record(chain: Chain, node: NodeId) -> Box<Signed<Record>> {
+    let network = chain.network();
+    let certificate = WireGuardCertificate {
+        network,
+        node,
+        key: WireGuardSecret::new(&Zeroizing::new([9; 32])).proven(network, node),
+        epoch: 1,
+        not_before: now(),
+        not_after: now() + 3600,
+    };
+    let proven = |role| {
+        let proof = DestinationProof { network, node, role, destination: elsewhere() };
+        ProvenDestination { destination: elsewhere(), proof: proof.sign(&intruder_key()) }
+    };
+    Box::new(signed(Record {
+        node,
+        sequence: u64::MAX,
+        issued_at: now(),
+        name: "intruder".parse().expect("a name"),
+        control: proven(DestinationRole::Primary),
+        primary: None,
+        data: proven(DestinationRole::Data),
+        wireguard: signed(certificate),
+        chain,
+    }))
+}
+
+fn not_taken(what: &str, because: &str, result: Result<tund::Reply, ClientError>) -> Attempt {
+    let refusal = match result {
+        Ok(tund::Reply::Taken(taken)) => taken.reason,
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    Attempt { what: what.to_owned(), because: because.to_owned(), refusal }
 }

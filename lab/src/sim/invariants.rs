@@ -249,6 +249,11 @@ impl Ledger {
         }
     }
 
+    /// Whether an invite was used.
+    pub(super) fn is_used(&self, invite: &InviteKey) -> bool {
+        self.invites.contains_key(invite)
+    }
+
     /// What a node believes before an event that speaks of `mentioned`.
     pub(super) fn before(&self, view: &impl View, mentioned: Vec<NodeId>) -> Before {
         let entries = mentioned.iter().map(|node| view.known(node)).collect();

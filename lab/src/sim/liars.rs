@@ -60,7 +60,7 @@ pub(super) struct Liars {
     puppets: Vec<Puppet>,
     /// Liars that have signed that they leave, and go on.
     resigned: HashSet<usize>,
-    /// Invites that have been used, and whose they are.
+    /// Invites, and whose they are. Liars know those that have been used.
     pub(super) codes: Vec<(usize, String)>,
     /// Members that have been given addresses of others, with those.
     pub(super) rivals: Vec<(usize, usize)>,
@@ -531,7 +531,9 @@ impl World {
             // Joins with invites that were used up, that never were, that are another's, or that have expired.
             19 => {
                 let used = self.lies.codes.choose(&mut self.rng).cloned();
+                // Before that it is a secret of those two.
                 let used = used.and_then(|(inviter, code)| Some((inviter, code.parse::<Invite>().ok()?)));
+                let used = used.filter(|(_, invite)| self.ledger.is_used(&invite.secret.key()));
                 let (inviter, secret) = match used {
                     Some((inviter, invite)) if self.rng.random() => (inviter, invite.secret),
                     _ => (target, InviteSecret(self.rng.random())),

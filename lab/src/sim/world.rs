@@ -794,8 +794,8 @@ impl World {
             self.ledger
                 .check_member(&peer.node, &node.id, &node.mesh, now)
                 .map_err(|what| self.failure(place, what))?;
-            let same = peer.ipv4.and_then(|address| addresses.insert(address, (peer.node, peer.public_key)));
-            if same.is_some() || peer.ipv4.is_none() || !keys.insert(peer.public_key) {
+            let same = addresses.insert(peer.ipv4(), (peer.node, peer.public_key()));
+            if same.is_some() || !keys.insert(peer.public_key()) {
                 let what = format!("property 2: two have the address or key of {}", peer.node);
                 return Err(self.failure(place, what));
             }

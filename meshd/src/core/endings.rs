@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::codec::{Codec, DecodeError, Reader};
@@ -204,7 +205,8 @@ pub(super) enum Added {
 #[derive(Debug)]
 pub(super) struct Endings {
     room: usize,
-    by_id: BTreeMap<NodeId, Ending>,
+    /// Shared with what tells them to `tund`.
+    by_id: BTreeMap<NodeId, Arc<Ending>>,
     by_subject: HashMap<Subject, NodeId>,
     /// By whose certificates they may make void.
     by_issuer: HashMap<NodeId, BTreeSet<NodeId>>,
@@ -233,11 +235,16 @@ impl Endings {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Ending> {
-        self.by_id.values()
+        self.by_id.values().map(|ending| &**ending)
+    }
+
+    /// All of them by their ids.
+    pub(super) fn shared(&self) -> Vec<(NodeId, Arc<Ending>)> {
+        self.by_id.iter().map(|(id, ending)| (*id, Arc::clone(ending))).collect()
     }
 
     pub(super) fn get(&self, id: &NodeId) -> Option<&Ending> {
-        self.by_id.get(id)
+        self.by_id.get(id).map(|ending| &**ending)
     }
 
     #[cfg(test)]
@@ -252,7 +259,7 @@ impl Endings {
         }
         let issuers = chain.ancestors().chain([chain.subject()]);
         let ids = issuers.filter_map(|issuer| self.by_issuer.get(issuer)).flatten();
-        let endings = ids.filter_map(|id| self.by_id.get(id));
+        let endings = ids.filter_map(|id| self.get(id));
         endings
             .filter_map(|ending| Some((ending.voids(chain)?, ending)))
             .min_by_key(|(at, ending)| (*at, ending.id()))
@@ -295,7 +302,7 @@ impl Endings {
         // What was said about those that are out with this one is not needed any more.
         let Some(ending) = self.by_id.get(&id) else { return Added::Full };
         let is_moot = |other: &&Ending| ending.voids(other.chain()).is_some_and(|at| at < other.depth());
-        let moot: Vec<NodeId> = self.by_id.values().filter(is_moot).map(Ending::id).collect();
+        let moot: Vec<NodeId> = self.iter().filter(is_moot).map(Ending::id).collect();
         for other in moot {
             self.remove(&other, subnet);
             displaced.push(other);
@@ -306,7 +313,7 @@ impl Endings {
     /// An ending that is one too many: of the revocations by a signer that holds so many addresses, or of the resignations
     /// by those that have had an address.
     fn surplus(&self, signer: &NodeId, held: u64, place: Option<Place>) -> Option<NodeId> {
-        let is_resignation = |id: &&NodeId| matches!(self.by_id.get(*id), Some(Ending::Resignation(_)));
+        let is_resignation = |id: &&NodeId| matches!(self.get(id), Some(Ending::Resignation(_)));
         let of_signer = self.by_signer.get(signer).into_iter().flatten();
         let revocations: Vec<&NodeId> = of_signer.filter(|id| !is_resignation(id)).collect();
         if revocations.len() as u64 > held {
@@ -341,7 +348,7 @@ impl Endings {
         if let Some(place) = place_of_signer(&ending, subnet) {
             self.by_place.entry(place).or_default().insert(id);
         }
-        self.by_id.insert(id, ending);
+        self.by_id.insert(id, Arc::new(ending));
     }
 
     fn remove(&mut self, id: &NodeId, subnet: &Ipv4Subnet) {

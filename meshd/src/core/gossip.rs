@@ -350,7 +350,8 @@ impl Mesh {
         if accusers.contains(&self.me.node) || accusers.len() >= ACCUSERS {
             // Some may have missed what was said of it.
             for accuser in accusers {
-                self.rumors.add(Topic::Accusation(node, accuser), now.monotonic);
+                let block = self.block_of(&accuser);
+                self.rumors.add(Topic::Accusation(node, accuser), block, now.monotonic);
             }
             return;
         }
@@ -371,7 +372,7 @@ impl Mesh {
     pub(super) fn accuse(&mut self, accusation: Signed<Accusation>, now: Now) {
         let topic = Topic::Accusation(accusation.value.subject, accusation.value.accuser);
         if self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
-            self.rumors.add(topic, now.monotonic);
+            self.rumors.add(topic, None, now.monotonic);
             self.settle_lives(false, now);
         }
     }
@@ -574,11 +575,12 @@ impl Mesh {
                 if is_new {
                     info!(node = %node.short(), %name, %ipv4, "learned of a member");
                     self.announcer.compare_soon(now.monotonic);
-                    self.rumors.add_newcomer(node, share, self.members.len(), now.monotonic);
+                    let members = self.members.len();
+                    self.rumors.add_newcomer(node, share, members, now.monotonic, &mut self.rng);
                 } else {
                     debug!(node = %node.short(), sequence, "learned a newer record");
                     if self.rumors.is_passed_on(share, now.monotonic) {
-                        self.rumors.add(Topic::Record(node), now.monotonic);
+                        self.rumors.add(Topic::Record(node), Some(share), now.monotonic);
                     }
                 }
                 for other in &out {
@@ -625,11 +627,16 @@ impl Mesh {
                 self.note_awake(node);
             }
             self.save_by(now.monotonic + SAVE_PULSES_AFTER);
-            let share = self.members.get(&node).map(|member| self.members.share_of(member));
+            let share = self.block_of(&node);
             if share.is_some_and(|share| self.rumors.is_passed_on(share, now.monotonic)) {
-                self.rumors.add(Topic::Pulse(node), now.monotonic);
+                self.rumors.add(Topic::Pulse(node), share, now.monotonic);
             }
         }
+    }
+
+    /// The address block of a member; none if it is not known.
+    fn block_of(&self, node: &NodeId) -> Option<u32> {
+        self.members.get(node).map(|member| self.members.share_of(member))
     }
 
     /// A member has given a sign of life.
@@ -665,7 +672,8 @@ impl Mesh {
         if !self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
             return;
         }
-        self.rumors.add(Topic::Accusation(subject, accuser), now.monotonic);
+        let block = self.block_of(&accuser);
+        self.rumors.add(Topic::Accusation(subject, accuser), block, now.monotonic);
         if self.is_on_jury(&subject, sequence)
             && let Some(member) = self.members.get(&subject)
         {
@@ -732,7 +740,7 @@ impl Mesh {
                     }
                 }
                 if share.is_none_or(|share| self.rumors.is_passed_on(share, now.monotonic)) {
-                    self.rumors.add(Topic::Ending(id), now.monotonic);
+                    self.rumors.add(Topic::Ending(id), share, now.monotonic);
                 }
                 self.end_delegations(now);
                 self.note_if_delegated(&ending);
@@ -924,7 +932,7 @@ impl Mesh {
         }
         let mut targets = self.draw(FANOUT, |member| !member.is_away());
         targets.truncate(FANOUT);
-        self.have_told(told, targets.len());
+        self.have_told(told, targets.len(), now);
         for target in targets {
             self.send(&target, &Message::News(gossip.clone()), now);
         }
@@ -936,7 +944,7 @@ impl Mesh {
         if self.rumors.wake_at().is_some() && self.budget.allows(now.monotonic) {
             let told;
             (gossip, told) = self.fill(room, now);
-            self.have_told(told, 1);
+            self.have_told(told, 1, now);
         }
         self.add_recent(&mut gossip, room, now);
         gossip
@@ -967,23 +975,23 @@ impl Mesh {
         }
     }
 
-    /// News was told to so many.
-    fn have_told(&mut self, told: Vec<Topic>, to: usize) {
+    /// News of these lengths was told to so many.
+    fn have_told(&mut self, told: Vec<(Topic, usize)>, to: usize, now: Now) {
         let members = self.members.len();
         let is_accusation = |topic: &Topic| matches!(topic, Topic::Accusation(..));
-        let split = told.iter().any(is_accusation) && self.members.is_split();
-        for topic in told {
+        let split = told.iter().any(|(topic, _)| is_accusation(topic)) && self.members.is_split();
+        for (topic, len) in told {
             // Where many are accused together, it matters less that everybody hears of each.
             if split && is_accusation(&topic) {
                 self.rumors.drop_topic(&topic);
             } else {
-                self.rumors.told(topic, to, members);
+                self.rumors.told(topic, len, to, members, now.monotonic);
             }
         }
     }
 
-    /// News that fits, and what it is about.
-    fn fill(&mut self, room: usize, now: Now) -> (Gossip, Vec<Topic>) {
+    /// News that fits, and what it is about with its length.
+    fn fill(&mut self, room: usize, now: Now) -> (Gossip, Vec<(Topic, usize)>) {
         let mut gossip = Gossip::default();
         let mut told = Vec::new();
         let mut len = 0;
@@ -1014,7 +1022,7 @@ impl Mesh {
                 Some(entry) => gossip.entries.push(entry),
                 None => gossip.items.push(item),
             }
-            told.push(topic);
+            told.push((topic, size));
         }
         (gossip, told)
     }

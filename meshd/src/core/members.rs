@@ -17,6 +17,7 @@ use i2plan_ipc::api::meshd::{self, What};
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, Ipv4Subnet};
+use i2plan_proto::certificates::{Certificates, Contest};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::membership::{CertificateId, Chain};
@@ -26,7 +27,6 @@ use i2plan_proto::record::Record;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{Rng, RngExt as _};
 
-use super::certificates::{Certificates, Contest};
 use super::compare::{Entries, Index, Known, fingerprint, has_more, nothing, told};
 use super::endings::{Added, Ending, Endings, place_of_signer};
 use super::verified::VerifiedRecord;

@@ -8,8 +8,7 @@
 //! carried out once it is. An invite's use is counted on disk before the joiner hears of it.
 //!
 //! * `own`: this node's own record, key and pulses; `notes`: what `keyd` is told of what others say in its name.
-//! * `members`: those of the others, merged by their numbers; `endings`: how memberships have ended; `certificates`: which
-//!   of two stands that delegate the same addresses.
+//! * `members`: those of the others, merged by their numbers; `endings`: how memberships have ended.
 //! * `gossip`: what comes in is checked, taken in and passed on; `rumors`: what is still to be told, and the bytes
 //!   that this may take; `compare`: finding what was missed; `detector`: finding who is there.
 //! * `joining`, `admission`, `invites`: becoming a member, from both sides; `delegations`: the addresses that this node has
@@ -21,6 +20,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{self, CreateInvite, ExtendMember};
@@ -30,7 +30,7 @@ use i2plan_ipc::api::{meshd, tund};
 use i2plan_ipc::rate::Bucket;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::accusation::Accusation;
-use i2plan_proto::address::{AddressRange, IPV6_PREFIX, Ipv4Subnet, ipv6_of};
+use i2plan_proto::address::{AddressRange, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
@@ -47,7 +47,6 @@ use tracing::{debug, info, warn};
 
 mod admission;
 mod bans;
-mod certificates;
 mod compare;
 mod delegations;
 mod detector;
@@ -82,7 +81,7 @@ use state::{Former, Membership, Remembered, State};
 
 pub use compare::fingerprint;
 pub use own::describe_key;
-pub use verified::VerifiedRecord;
+pub use verified::{Peer, VerifiedRecord};
 
 /// How far ahead the beginning of the own epoch may be, as `keyd` has it.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(10 * 60);
@@ -497,15 +496,10 @@ impl Mesh {
     pub fn interface(&self) -> Option<tund::Interface> {
         let membership = self.membership.as_ref()?;
         let charter = &membership.charter.value;
-        Some(tund::Interface {
-            name: self.settings.interface.clone(),
-            network: charter.network(),
-            ipv4: membership.chain.address(&charter.subnet),
-            ipv4_prefix: charter.subnet.prefix(),
-            ipv6: ipv6_of(&charter.network(), membership.chain.address(&charter.subnet)),
-            ipv6_prefix: IPV6_PREFIX,
-            mtu: self.settings.mtu,
-        })
+        let network = charter.network();
+        let new =
+            tund::NewInterface { name: self.settings.interface.clone(), network, mtu: self.settings.mtu };
+        Some(new.of_member(charter, &membership.chain))
     }
 
     /// The epoch of the WireGuard key that `tund` should use, once there is one. It is published right after.
@@ -532,10 +526,13 @@ impl Mesh {
         self.peers_version
     }
 
-    /// Whether this node has something to do with a member, and it has a key.
+    /// Whether this node has something to do with a member, and it has a key. By a clock by which this node's own key is not
+    /// valid either, nobody's is over: `tund` admits nobody new then.
     fn is_peer(&self, member: &Member, now: Now) -> bool {
-        let certificate = &member.record.value.wireguard.value;
-        !self.bans.is_banned(&member.node()) && certificate.is_valid_at(now.unix.as_secs())
+        let is_valid = |certificate: &WireGuardCertificate| certificate.is_valid_at(now.unix.as_secs());
+        !self.bans.is_banned(&member.node())
+            && (is_valid(&member.record.value.wireguard.value)
+                || self.published_certificate().is_some_and(|own| !is_valid(own)))
     }
 
     /// Whether a node is among the [`Mesh::peers`], unless it claims a key that is another's.
@@ -544,14 +541,18 @@ impl Mesh {
         self.members.get(node).is_some_and(|member| self.is_peer(member, now))
     }
 
+    /// How memberships have ended, by id.
+    #[must_use]
+    pub fn endings(&self) -> Vec<(NodeId, Arc<state::Ending>)> {
+        self.members.endings().shared()
+    }
+
     /// The WireGuard peers that this node should have.
     #[must_use]
-    pub fn peers(&self, now: Now) -> Vec<tund::Peer> {
-        // A key and an address belong to one node. Who claims another's, this node's own included, is no peer; otherwise
-        // one member could spoil the whole table for tund.
+    pub fn peers(&self, now: Now) -> Vec<Peer> {
+        // A key and an address belong to one node. Who claims another's, this node's own included, is no peer.
         let mut keys: HashSet<[u8; 32]> = self.published_key().into_iter().collect();
         let mut addresses: HashSet<_> = self.own_address().into_iter().collect();
-        let network = self.network().unwrap_or(NetworkId([0; 32]));
         let members = self.members.iter().filter(|member| {
             self.is_peer(member, now)
                 && !addresses.contains(&member.record.ipv4())
@@ -560,18 +561,14 @@ impl Mesh {
         });
         members
             .map(|member| {
-                let record = &member.record.value;
                 // Who is not there is not called all the time; a packet for it still calls it.
                 let there = matches!(
                     self.members.life(member, now.monotonic, self.settings.patience()),
                     meshd::Life::Present | meshd::Life::Suspected
                 );
-                tund::Peer {
-                    node: record.node,
-                    public_key: member.record.wireguard_key(),
-                    endpoint: *record.data,
-                    ipv4: Some(member.record.ipv4()),
-                    ipv6: ipv6_of(&network, member.record.ipv4()),
+                Peer {
+                    node: member.node(),
+                    record: member.record.clone(),
                     keepalive: if there { self.settings.keepalive } else { 0 },
                 }
             })

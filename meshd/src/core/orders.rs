@@ -10,7 +10,7 @@ use i2plan_ipc::api::order::{Executed, MAX_CHAINS, MAX_COUNTED, Order};
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{InviteGrant, InviteId};
-use i2plan_proto::membership::Chain;
+use i2plan_proto::membership::{Chain, Link};
 use i2plan_proto::record::Record;
 use tracing::info;
 
@@ -37,7 +37,7 @@ impl Mesh {
         };
         let record = self.members.get(chain.subject()).map(|member| Box::new((*member.record).clone()));
         let record = record.filter(|record| record.value.chain == chain);
-        let below = self.records_below(|link| Some(link) == chain.last().map(|last| last.id()));
+        let below = self.records_below(|link| Some(link) == chain.last().map(Link::id));
         let chains = [chain.clone()].into_iter().chain(self.others_than(&chain)).take(MAX_CHAINS).collect();
         self.propose(command, Order::Revoke { chains, record }, below, false);
     }

@@ -178,7 +178,7 @@ impl Mesh {
                 let sequence = pulse.value.sequence;
                 self.members.set_own(Entry { node: self.me.node, record, pulse: sequence, ended: false });
                 self.own_pulse = Some(pulse);
-                self.rumors.add(Topic::Pulse(self.me.node), now.monotonic);
+                self.rumors.add(Topic::Pulse(self.me.node), None, now.monotonic);
                 self.gossip(now);
             }
             Farewell::ShutDown => {

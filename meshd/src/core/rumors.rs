@@ -6,6 +6,7 @@
 //! what was news lately goes along for a while, as in the recent update lists of Demers et al. ("Epidemic Algorithms for
 //! Replicated Database Maintenance", 1987); and if not there, by comparisons.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::message::Entry;
-use rand::Rng;
 use rand::seq::SliceRandom as _;
+use rand::{Rng, RngExt as _};
 
 use super::ingress::Senders;
 use super::shares::Place;
@@ -34,17 +35,26 @@ const BURST: Duration = Duration::from_secs(30);
 /// So much news is told at once.
 const MAX_TOLD: usize = 128;
 
-/// Ends of memberships that are told before all else in a round.
-const ENDINGS_FIRST: usize = 2;
+/// How far what is told of an address block puts it back behind the others, for each byte.
+const PUT_BACK: Duration = Duration::from_millis(20);
+
+/// What one topic takes, bytes, as long as it is not known: an entry, and some.
+const TOPIC_LEN: u32 = 100;
+
+/// A block is put back so far at most.
+const MAX_PUT_BACK: Duration = Duration::from_secs(300);
 
 /// Of more new records than this it is told only that they exist: one datagram tells of many then, and asks for many.
 const MUCH: usize = 8;
 
-/// Within this time a node passes on as news so many members of which it has not known, or half as many as it knew
-/// before if that is more. One that hears of more is new itself or was away, and everybody else knows them.
+/// Within this time a node passes on as news the first member that it has not known of so many address blocks, or of
+/// half as many as it knew members before if that is more. One that hears of more is new itself or was away, and everybody
+/// else knows them; or members let ever new identities appear in very many blocks. So of more some are drawn, ever fewer:
+/// as many again at most on average.
 const NEWCOMERS: (Duration, usize) = (Duration::from_secs(600), 32);
 
-/// An eighth of them may be of one address block, in which an inviter can let ever new identities appear.
+/// As many again may be further members of blocks from which one was passed on, and an eighth of these of one block, in
+/// which an inviter can let ever new identities appear. However many do so, the first of every other block is news.
 const NEWCOMERS_PART: usize = 8;
 
 /// How many changes of records, liveness and memberships are passed on as news of each address block.
@@ -89,10 +99,27 @@ pub(super) enum Topic {
     Accusation(NodeId, NodeId),
 }
 
+impl Topic {
+    /// Whether it is left to comparisons where there is too much news.
+    fn can_wait(self) -> bool {
+        matches!(self, Self::Record(_) | Self::Accusation(..))
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Rumor {
+    /// The address block of the member that has stated it; none if it is this node.
+    block: Option<u32>,
     /// How often it has been told.
     told: u8,
+}
+
+/// What is told a while longer when there is an occasion.
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    topic: Topic,
+    block: Option<u32>,
+    since: Duration,
 }
 
 /// A question that is not answered yet.
@@ -180,9 +207,10 @@ struct Newcomers {
     since: Duration,
     /// How many it knew then.
     before: usize,
-    heard_of: usize,
-    /// The same for each address block.
-    by_share: HashMap<u32, usize>,
+    /// How many further members of blocks that had one already were passed on.
+    further: usize,
+    /// How many it has heard of in each address block.
+    by_block: HashMap<u32, usize>,
 }
 
 /// What members have asked for, each in turn.
@@ -235,11 +263,13 @@ impl Wants {
 #[derive(Debug)]
 pub(super) struct Rumors {
     queue: BTreeMap<Topic, Rumor>,
+    /// Up to when address blocks have used up their turns, by the monotonic clock.
+    served: HashMap<Option<u32>, Duration>,
     newcomers: Newcomers,
     changes: HashMap<u32, Bucket>,
     /// What was news lately, and when; the oldest first. No accusations: what is said of a member ends with its next word,
     /// and most of it soon.
-    recent: VecDeque<(Topic, Duration)>,
+    recent: VecDeque<Recent>,
     next: Duration,
     wants: Wants,
     questions: Questions,
@@ -249,6 +279,7 @@ impl Rumors {
     pub(super) fn new() -> Self {
         Self {
             queue: BTreeMap::new(),
+            served: HashMap::new(),
             newcomers: Newcomers::default(),
             changes: HashMap::new(),
             recent: VecDeque::new(),
@@ -258,34 +289,58 @@ impl Rumors {
         }
     }
 
-    /// Something is news. Records and accusations beyond [`MAX_TOLD`] are left to comparisons and to others: to a node
-    /// that was away or is new everything is news, and that does not make it so to anybody else.
-    pub(super) fn add(&mut self, topic: Topic, now: Duration) {
-        let can_wait = matches!(topic, Topic::Record(_) | Topic::Accusation(..));
-        if !can_wait || self.queue.len() < MAX_TOLD || self.queue.contains_key(&topic) {
-            self.queue.insert(topic, Rumor { told: 0 });
+    /// Something is news, which a member of this address block has stated, or this node. Of records and accusations no more
+    /// than [`MAX_TOLD`] wait, and the block with the most of them gives way: the rest is left to comparisons and to others.
+    /// To a node that was away or is new everything is news, and that does not make it so to anybody else.
+    pub(super) fn add(&mut self, topic: Topic, block: Option<u32>, now: Duration) {
+        if self.queue.contains_key(&topic) || !topic.can_wait() || self.make_room(block) {
+            self.queue.insert(topic, Rumor { block, told: 0 });
         }
         if !matches!(topic, Topic::Accusation(..)) {
-            self.remember(topic, now);
+            self.remember(topic, block, now);
         }
     }
 
-    fn remember(&mut self, topic: Topic, now: Duration) {
-        self.recent.retain(|(other, since)| *other != topic && now < *since + RECENT);
+    /// Whether there is room for one more topic of a block that can wait.
+    fn make_room(&mut self, block: Option<u32>) -> bool {
+        if self.queue.len() < MAX_TOLD {
+            return true;
+        }
+        let waiting = || self.queue.iter().filter(|(topic, _)| topic.can_wait());
+        let mut counts: BTreeMap<Option<u32>, usize> = BTreeMap::new();
+        for (_, rumor) in waiting() {
+            *counts.entry(rumor.block).or_default() += 1;
+        }
+        if counts.values().sum::<usize>() < MAX_TOLD {
+            return true;
+        }
+        let own = counts.get(&block).copied().unwrap_or(0);
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        let Some((fullest, _)) = most.filter(|(_, count)| *count > own + 1) else { return false };
+        let there = waiting().filter(|(_, rumor)| rumor.block == fullest);
+        let victim = there.max_by_key(|(topic, rumor)| (rumor.told, **topic)).map(|(topic, _)| *topic);
+        victim.is_some_and(|victim| self.queue.remove(&victim).is_some())
+    }
+
+    fn remember(&mut self, topic: Topic, block: Option<u32>, now: Duration) {
+        self.recent.retain(|other| other.topic != topic && now < other.since + RECENT);
         if self.recent.len() >= MAX_RECENT {
-            // Where everybody comes and goes, that must not hide who is a member.
-            let is_pulse = |(topic, _): &(Topic, Duration)| matches!(topic, Topic::Pulse(_));
-            self.recent.remove(self.recent.iter().position(is_pulse).unwrap_or(0));
+            let of_block = |block| self.recent.iter().filter(|other| other.block == block).count();
+            // Where everybody comes and goes, that must not hide who is a member; and nor must one block.
+            let gives_way = |(place, recent): &(usize, &Recent)| {
+                (matches!(recent.topic, Topic::Pulse(_)), of_block(recent.block), Reverse(*place))
+            };
+            let victim = self.recent.iter().enumerate().max_by_key(gives_way).map(|(place, _)| place);
+            victim.and_then(|place| self.recent.remove(place));
         }
-        self.recent.push_back((topic, now));
+        self.recent.push_back(Recent { topic, block, since: now });
     }
 
-    /// What was news lately, in an order drawn anew each time, except that the ends of memberships come first.
+    /// What was news lately, in an order drawn anew each time.
     pub(super) fn recent(&self, now: Duration, rng: &mut impl Rng) -> Vec<Topic> {
-        let recent = self.recent.iter().filter(|(_, since)| now < *since + RECENT);
-        let mut topics: Vec<Topic> = recent.map(|(topic, _)| *topic).collect();
+        let recent = self.recent.iter().filter(|recent| now < recent.since + RECENT);
+        let mut topics: Vec<Topic> = recent.map(|recent| recent.topic).collect();
         topics.shuffle(rng);
-        topics.sort_by_key(|topic| !matches!(topic, Topic::Ending(_)));
         topics
     }
 
@@ -294,21 +349,33 @@ impl Rumors {
         self.queue.keys().filter(|topic| matches!(topic, Topic::Record(_))).count() > MUCH
     }
 
-    /// A member was not known until now; with it so many are.
-    pub(super) fn add_newcomer(&mut self, node: NodeId, share: u32, members: usize, now: Duration) {
+    /// A member of this address block was not known until now; with it so many are.
+    pub(super) fn add_newcomer(
+        &mut self,
+        node: NodeId,
+        block: u32,
+        members: usize,
+        now: Duration,
+        rng: &mut impl Rng,
+    ) {
         let (within, few) = NEWCOMERS;
-        if now >= self.newcomers.since + within {
-            self.newcomers = Newcomers { since: now, before: members, ..Newcomers::default() };
+        let newcomers = &mut self.newcomers;
+        if now >= newcomers.since + within {
+            *newcomers = Newcomers { since: now, before: members, ..Newcomers::default() };
         }
-        let most = few.max(self.newcomers.before / 2);
-        let of_share = self.newcomers.by_share.entry(share).or_default();
-        *of_share += 1;
-        if *of_share > most / NEWCOMERS_PART {
-            return;
-        }
-        self.newcomers.heard_of += 1;
-        if self.newcomers.heard_of <= most {
-            self.add(Topic::Record(node), now);
+        let most = few.max(newcomers.before / 2);
+        let of_block = newcomers.by_block.entry(block).or_default();
+        *of_block += 1;
+        let is_news = if *of_block == 1 {
+            let blocks = newcomers.by_block.len();
+            (0..2).all(|_| rng.random_range(0..blocks) < most)
+        } else {
+            let passes = *of_block <= most / NEWCOMERS_PART && newcomers.further < most;
+            newcomers.further += usize::from(passes);
+            passes
+        };
+        if is_news {
+            self.add(Topic::Record(node), Some(block), now);
         }
     }
 
@@ -337,44 +404,49 @@ impl Rumors {
         self.wake_at().is_some_and(|at| at <= now)
     }
 
-    /// What is to be told now, and how often each has been told. Of accusations, of which there may be very many, what room
-    /// there is after all else; and the least told first. `told` says afterwards which of it had room.
+    /// What is to be told now, and how often each has been told. Address blocks take turns by the bytes that they take, so
+    /// that those with much to say do not delay the others; in one block, what has been told least comes first, and of that
+    /// the ends of memberships. Of accusations, of which there may be very many, what room there is after all else. `told`
+    /// says afterwards which of it had room.
     pub(super) fn round(&mut self, now: Duration) -> Vec<(Topic, u8)> {
         self.next = now + ROUND;
-        let mut topics: Vec<_> = self.queue.iter().map(|(topic, rumor)| (*topic, rumor.told)).collect();
-        topics.sort_by_key(|(topic, told)| (matches!(topic, Topic::Accusation(..)), *told, *topic));
-        // The first ends of memberships go before all else, and not all of them: members can revoke without end what they
-        // have made up.
-        let (mut first, mut rest) = (Vec::new(), Vec::new());
-        for topic in topics {
-            let goes_first = matches!(topic.0, Topic::Ending(_)) && first.len() < ENDINGS_FIRST;
-            if goes_first { first.push(topic) } else { rest.push(topic) }
-        }
-        let is_late = |(topic, _): &(Topic, u8)| match topic {
-            Topic::Accusation(..) => 2,
-            Topic::Ending(_) => 1,
-            Topic::Record(_) | Topic::Pulse(_) => 0,
-        };
-        rest.sort_by_key(is_late);
-        first.extend(rest);
-        first
+        let mut topics: Vec<(Topic, Rumor)> =
+            self.queue.iter().map(|(topic, rumor)| (*topic, *rumor)).collect();
+        topics.sort_by_key(|(topic, rumor)| (rumor.told, *topic));
+        let mut before: HashMap<(Option<u32>, bool), u32> = HashMap::new();
+        topics.sort_by_cached_key(|(topic, Rumor { block, told })| {
+            let is_accusation = matches!(topic, Topic::Accusation(..));
+            let before = before.entry((*block, is_accusation)).or_default();
+            let turn = self.served.get(block).copied().unwrap_or_default().max(now) + PUT_BACK * *before;
+            *before += TOPIC_LEN;
+            (is_accusation, turn, *told, *topic)
+        });
+        topics.into_iter().map(|(topic, rumor)| (topic, rumor.told)).collect()
     }
 
-    /// A topic has been told to so many.
-    pub(super) fn told(&mut self, topic: Topic, to: usize, members: usize) {
+    /// A topic has been told to so many, and took so many bytes.
+    pub(super) fn told(&mut self, topic: Topic, len: usize, to: usize, members: usize, now: Duration) {
         let to = u8::try_from(to.max(1)).unwrap_or(u8::MAX);
-        if let Some(rumor) = self.queue.get_mut(&topic) {
-            rumor.told = rumor.told.saturating_add(to);
-            if rumor.told >= Self::times(members) {
-                self.queue.remove(&topic);
-            }
+        let Some(rumor) = self.queue.get_mut(&topic) else { return };
+        rumor.told = rumor.told.saturating_add(to);
+        let Rumor { block, told } = *rumor;
+        if told >= Self::times(members) {
+            self.queue.remove(&topic);
+        }
+        if self.served.len() >= MAX_SHARES {
+            self.served.retain(|_, until| now < *until);
+        }
+        if self.served.len() < MAX_SHARES {
+            let until = self.served.entry(block).or_default();
+            let cost = PUT_BACK * u32::try_from(len).unwrap_or(u32::MAX);
+            *until = ((*until).max(now) + cost).min(now + MAX_PUT_BACK);
         }
     }
 
     /// A topic is no news any more.
     pub(super) fn drop_topic(&mut self, topic: &Topic) {
         self.queue.remove(topic);
-        self.recent.retain(|(other, _)| other != topic);
+        self.recent.retain(|recent| recent.topic != *topic);
     }
 
     /// A member has asked for what is newer than this.
@@ -583,21 +655,25 @@ mod tests {
 
     #[test]
     fn one_that_is_new_itself_does_not_pass_on_everything() {
-        let mut rumors = Rumors::new();
+        let (mut rumors, mut rng) = (Rumors::new(), StdRng::from_seed([1; 32]));
         let node = |number: u16| {
             let mut id = [0; 32];
             id[..2].copy_from_slice(&number.to_be_bytes());
             NodeId(id)
         };
         let mut told = |from: u16, to: u16, members: usize, now| {
-            (from..to)
-                .for_each(|number| rumors.add_newcomer(node(number), u32::from(number) * 16, members, now));
-            std::mem::take(&mut rumors.queue).len()
+            let mut told = 0;
+            for number in from..to {
+                rumors.add_newcomer(node(number), u32::from(number) * 16, members, now, &mut rng);
+                told += std::mem::take(&mut rumors.queue).len();
+            }
+            told
         };
-        assert_eq!(told(0, 100, 1, SECOND), 32);
+        let first = told(0, 1000, 1, SECOND);
+        assert!((40..=88).contains(&first), "{first}");
         // Later it is as all others, and so what is new to it is new.
-        assert_eq!(told(100, 160, 100, SECOND * 700), 50);
-        assert_eq!(told(160, 170, 160, SECOND * 1400), 10);
+        assert_eq!(told(1000, 1500, 1000, SECOND * 700), 500);
+        assert_eq!(told(1500, 1510, 1500, SECOND * 1400), 10);
     }
 
     #[test]
@@ -626,13 +702,13 @@ mod tests {
     fn news_is_told_a_few_times_and_the_newest_first() {
         let mut rumors = Rumors::new();
         let topic = |number: u8| Topic::Record(NodeId([number; 32]));
-        rumors.add(topic(1), SECOND);
+        rumors.add(topic(1), None, SECOND);
         assert_eq!(rumors.round(SECOND), [(topic(1), 0)]);
-        rumors.told(topic(1), FANOUT, 1000);
-        rumors.add(topic(2), SECOND);
+        rumors.told(topic(1), 50, FANOUT, 1000, SECOND);
+        rumors.add(topic(2), None, SECOND);
         assert_eq!(rumors.round(SECOND), [(topic(2), 0), (topic(1), 2)]);
         for _ in 0..10 {
-            rumors.told(topic(1), FANOUT, 1000);
+            rumors.told(topic(1), 50, FANOUT, 1000, SECOND);
         }
         assert_eq!(rumors.round(SECOND), [(topic(2), 0)]);
         assert_eq!((Rumors::times(1), Rumors::times(1000)), (3, 6));
@@ -643,17 +719,17 @@ mod tests {
         let mut rumors = Rumors::new();
         let mut rng = StdRng::from_seed([1; 32]);
         let (record, pulse) = (Topic::Record(NodeId([1; 32])), Topic::Pulse(NodeId([2; 32])));
-        rumors.add(record, SECOND);
-        rumors.add(Topic::Accusation(NodeId([1; 32]), NodeId([2; 32])), SECOND);
-        (0..10).for_each(|_| rumors.told(record, FANOUT, 1000));
+        rumors.add(record, None, SECOND);
+        rumors.add(Topic::Accusation(NodeId([1; 32]), NodeId([2; 32])), None, SECOND);
+        (0..10).for_each(|_| rumors.told(record, 50, FANOUT, 1000, SECOND));
         assert_eq!(rumors.recent(SECOND * 180, &mut rng), [record]);
         assert_eq!(rumors.recent(SECOND * 181, &mut rng), []);
         // Of signs of life only the latest, however many there are.
         let revocation = Topic::Ending(NodeId([3; 32]));
-        rumors.add(record, SECOND * 200);
-        rumors.add(revocation, SECOND * 200);
-        rumors.add(pulse, SECOND * 200);
-        (0..100).for_each(|number| rumors.add(Topic::Pulse(NodeId([100 + number; 32])), SECOND * 201));
+        rumors.add(record, None, SECOND * 200);
+        rumors.add(revocation, None, SECOND * 200);
+        rumors.add(pulse, None, SECOND * 200);
+        (0..100).for_each(|number| rumors.add(Topic::Pulse(NodeId([100 + number; 32])), None, SECOND * 201));
         let recent = rumors.recent(SECOND * 201, &mut rng);
         assert_eq!((recent.len(), recent[0]), (MAX_RECENT, revocation));
         assert!(recent.contains(&record) && !recent.contains(&pulse));
@@ -669,11 +745,48 @@ mod tests {
             id[..4].copy_from_slice(&number.to_be_bytes());
             NodeId(id)
         };
-        (0..10_000).for_each(|number| rumors.add(Topic::Record(node(number)), SECOND));
+        (0..10_000).for_each(|number| rumors.add(Topic::Record(node(number)), None, SECOND));
         assert_eq!(rumors.round(SECOND).len(), MAX_TOLD);
-        rumors.add(Topic::Pulse(node(1)), SECOND);
-        rumors.add(Topic::Ending(node(2)), SECOND);
+        rumors.add(Topic::Pulse(node(1)), None, SECOND);
+        rumors.add(Topic::Ending(node(2)), None, SECOND);
         assert_eq!(rumors.round(SECOND).len(), MAX_TOLD + 2);
+    }
+
+    /// However many blocks let ever new identities appear, and change all the time: another member's join is told at once,
+    /// and goes on being told in turn.
+    #[test]
+    fn blocks_take_turns_with_what_is_news() {
+        let (mut rumors, mut rng) = (Rumors::new(), StdRng::from_seed([1; 32]));
+        // Not new itself any more.
+        let start = SECOND * 700;
+        let joined = node(0xffff_ffff);
+        let topic = Topic::Record(joined);
+        for number in 0..100_000 {
+            let (share, members) = (16 * (1000 + number % 100), 300);
+            rumors.add_newcomer(node(number), share, members, start, &mut rng);
+            if rumors.is_passed_on(share, start) {
+                rumors.add(Topic::Pulse(node(number)), Some(share), start);
+            }
+        }
+        assert_eq!(rumors.queue.keys().filter(|topic| topic.can_wait()).count(), MAX_TOLD);
+        let place = |rumors: &mut Rumors| rumors.round(start).iter().position(|(told, _)| *told == topic);
+        // A round has room for twenty.
+        let serve = |rumors: &mut Rumors, now| {
+            for (topic, _) in rumors.round(now).into_iter().take(20) {
+                rumors.told(topic, 50, FANOUT, 1000, now);
+            }
+        };
+        (1..12).for_each(|second| serve(&mut rumors, start + SECOND * second));
+        rumors.add_newcomer(joined, 16, 300, start + SECOND * 12, &mut rng);
+        assert_eq!(place(&mut rumors), Some(0));
+        serve(&mut rumors, start + SECOND * 12);
+        // Every other block comes before it, then it is its turn again.
+        let again = (13..).find(|second| {
+            let is_due = place(&mut rumors).is_some_and(|place| place < 20);
+            serve(&mut rumors, start + SECOND * *second);
+            is_due
+        });
+        assert_eq!(again, Some(18));
     }
 
     /// Addresses count up through blocks of sixteen.
@@ -765,11 +878,11 @@ mod tests {
 
     #[test]
     fn one_block_does_not_use_up_what_is_news() {
-        let mut rumors = Rumors::new();
+        let (mut rumors, mut rng) = (Rumors::new(), StdRng::from_seed([1; 32]));
         let mut number = 0;
         let mut newcomer = |rumors: &mut Rumors, share| {
             number += 1;
-            rumors.add_newcomer(node(number), share, 10, SECOND);
+            rumors.add_newcomer(node(number), share, 10, SECOND, &mut rng);
             rumors.queue.contains_key(&Topic::Record(node(number)))
         };
         assert_eq!((0..1000).filter(|_| newcomer(&mut rumors, 16)).count(), 4);

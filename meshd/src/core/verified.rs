@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use i2plan_proto::destination::DestinationHash;
-use i2plan_proto::identity::{Signature, Signed};
+use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::identity::{NodeId, Signature, Signed};
 use i2plan_proto::membership::{CertificateId, Charter};
 use i2plan_proto::record::{Record, RecordError};
 
@@ -97,3 +97,34 @@ impl PartialEq for VerifiedRecord {
 }
 
 impl Eq for VerifiedRecord {}
+
+/// A member with whom there may be a tunnel, as `tund` is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The member.
+    pub node: NodeId,
+    /// Its newest record.
+    pub record: VerifiedRecord,
+    /// Seconds between keepalives, 0 for none.
+    pub keepalive: u16,
+}
+
+impl Peer {
+    /// Its WireGuard key.
+    #[must_use]
+    pub fn public_key(&self) -> [u8; 32] {
+        self.record.wireguard_key()
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn ipv4(&self) -> Ipv4Addr {
+        self.record.ipv4()
+    }
+
+    /// Where it takes WireGuard packets.
+    #[must_use]
+    pub fn endpoint(&self) -> Destination {
+        *self.record.value.data
+    }
+}

@@ -825,17 +825,24 @@ impl Daemon {
         }
         let Some(mesh) = &self.mesh else { return };
         let (interface, peers) = (mesh.interface().zip(mesh.epoch()), mesh.peers(now));
+        let endings = mesh.endings();
         let limits = tund::Limits { tunnels: mesh.max_peers(), drain: self.config.current().drain_timeout };
         self.peers_version = Some(mesh.peers_version());
         self.peers_at = Instant::now();
         self.tunnel.send_if_modified(|desired| {
             let limited = desired.limits != Some(limits);
-            let changed = limited || desired.interface != interface || *desired.peers != peers;
-            if changed {
-                desired.limits = Some(limits);
-                desired.interface = interface;
+            let ids = |(id, _): &(_, _)| *id;
+            let (peers_changed, endings_changed) =
+                (*desired.peers != peers, !desired.endings.iter().map(ids).eq(endings.iter().map(ids)));
+            if peers_changed {
                 desired.peers = Arc::new(peers);
             }
+            if endings_changed {
+                desired.endings = Arc::new(endings);
+            }
+            let changed = limited || desired.interface != interface || peers_changed || endings_changed;
+            desired.limits = Some(limits);
+            desired.interface = interface;
             changed
         });
     }

@@ -164,6 +164,7 @@ mod tests {
                 drops: Drops::default(),
                 overlaps: Vec::new(),
                 without_ipv6: false,
+                problem: None,
             }),
             error: None,
             hint: None,

@@ -12,6 +12,7 @@ use tracing::info;
 use super::{Keeper, KeptSession, MAX_STATE, SOCKETS, STATE, State, TUN, memory, names};
 use crate::device::Adopted;
 use crate::interface;
+use crate::roster::Kept;
 use crate::service::{Resumable, Start};
 use crate::session::Session;
 
@@ -63,8 +64,8 @@ pub fn sort(
             .map_err(|error| error.message)
             .and_then(|()| device.into_device(interface))
             .map(|device| {
-                let (interface, epoch, peers) = (interface.clone(), *epoch, state.peers.clone());
-                Resumable { device, interface, epoch, peers }
+                let (interface, epoch, members) = (interface.clone(), *epoch, state.members.clone());
+                Resumable { device, interface, epoch, members }
             }),
         None => Err("there is no word of what it should be".to_owned()),
     });
@@ -77,7 +78,7 @@ pub fn sort(
     };
     if interface.is_none() {
         state.interface = None;
-        state.peers.clear();
+        state.members = Kept::default();
     }
     let data = session(&mut state.data, &mut sockets, supervisor, bridge);
     let control = session(&mut state.control, &mut sockets, supervisor, bridge);
@@ -164,15 +165,16 @@ mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::UnixDatagram;
 
-    use i2plan_ipc::api::tund::{self, Interface, Peer};
+    use i2plan_ipc::api::tund::{self, Interface};
     use i2plan_ipc::notification::{Notification, Store};
     use i2plan_proto::destination::Destination;
-    use i2plan_proto::identity::{NetworkId, NodeId};
+    use i2plan_proto::identity::NetworkId;
     use proptest::prelude::*;
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
     use super::super::{FORMAT, Kind};
     use super::*;
+    use crate::roster::tests::many;
     use crate::tunnel::MAX_PEERS;
 
     /// A supervisor's store.
@@ -269,17 +271,6 @@ mod tests {
             ipv6: "fd12:3456:789a::1".parse().unwrap(),
             ipv6_prefix: 64,
             mtu: 1280,
-        }
-    }
-
-    fn peer(seed: u8) -> Peer {
-        Peer {
-            node: NodeId([seed; 32]),
-            public_key: [seed; 32],
-            endpoint: Destination { padding: [seed; 32], signing_key: [seed; 32] },
-            ipv4: Some([10, 42, 0, seed].into()),
-            ipv6: [0xfd12, 0, 0, 0, 0, 0, 0, seed.into()].into(),
-            keepalive: 25,
         }
     }
 
@@ -434,11 +425,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn states_read_back(number in any::<u64>(), epoch in any::<u32>(), peers in 0..50u8) {
+        fn states_read_back(number in any::<u64>(), epoch in any::<u32>(), members in 0..50usize) {
             let state = State {
                 number,
                 interface: Some((interface(), epoch)),
-                peers: (0..peers).map(peer).collect(),
+                members: many(members),
                 ..State::empty()
             };
             prop_assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
@@ -453,30 +444,19 @@ mod tests {
     }
 
     #[test]
-    fn all_peers_that_there_can_be_are_kept() {
-        // Of bytes, the greatest take the most room.
-        let greatest = |number: usize| Peer {
-            node: NodeId(std::array::from_fn(
-                |index| if index < 8 { number.to_be_bytes()[index] } else { 255 },
-            )),
-            public_key: [255; 32],
-            endpoint: Destination { padding: [255; 32], signing_key: [255; 32] },
-            ipv4: Some([255; 4].into()),
-            ipv6: [u16::MAX; 8].into(),
-            keepalive: u16::MAX,
-        };
+    fn all_members_that_there_can_be_are_kept() {
         let mut fixture = Fixture::new();
         let keeper = fixture.keeper();
-        keeper.peers(&(0..MAX_PEERS).map(greatest).collect::<Vec<_>>());
+        keeper.members(many(MAX_PEERS));
         fixture.listen();
         let [state] = &fixture.stored[..] else { panic!("{:?}", fixture.names()) };
-        let bytes = memory::read(state.fd.try_clone().unwrap(), MAX_STATE).unwrap();
-        assert_eq!(State::decode(&bytes).unwrap().peers.len(), MAX_PEERS);
+        let bytes = memory::read(state.fd.try_clone().unwrap(), MAX_STATE / 2).unwrap();
+        assert_eq!(State::decode(&bytes).unwrap().members, many(MAX_PEERS));
     }
 
     #[test]
     fn a_state_of_another_version_is_refused() {
         let state = State { format: FORMAT + 1, ..State::empty() };
-        assert!(State::decode(&state.encode().unwrap()).unwrap_err().to_string().contains("format is 3"));
+        assert!(State::decode(&state.encode().unwrap()).unwrap_err().to_string().contains("format is 4"));
     }
 }

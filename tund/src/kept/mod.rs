@@ -11,13 +11,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use i2plan_ipc::api::Api as _;
-use i2plan_ipc::api::tund::{self, Interface, Peer, TundApi};
+use i2plan_ipc::api::tund::{self, Interface};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::frame::{FrameError, decode_body, encode_body};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use crate::roster::Kept;
 use crate::session::Session;
 
 #[cfg(target_os = "linux")]
@@ -25,10 +25,10 @@ pub mod found;
 mod memory;
 
 /// The encoding that this version writes and reads.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
-/// Longest encoding of a state, bytes: as many peers as one request may name, and room for the rest.
-const MAX_STATE: usize = TundApi::MAX_REQUEST + 64 * 1024;
+/// Longest encoding of a state, bytes: of ten thousand members with two certificates each, and room for the rest.
+const MAX_STATE: usize = 8 * 1024 * 1024;
 
 /// The interface's name in the store.
 const TUN: &str = "tun";
@@ -50,7 +50,7 @@ pub struct State {
     interface: Option<(Interface, u32)>,
     data: Option<KeptSession>,
     control: Option<KeptSession>,
-    peers: Vec<Peer>,
+    members: Kept,
 }
 
 /// A session, and what its descriptors must be.
@@ -67,7 +67,14 @@ struct KeptSession {
 
 impl State {
     fn empty() -> Self {
-        Self { format: FORMAT, number: 0, interface: None, data: None, control: None, peers: Vec::new() }
+        Self {
+            format: FORMAT,
+            number: 0,
+            interface: None,
+            data: None,
+            control: None,
+            members: Kept::default(),
+        }
     }
 
     /// Reads a state.
@@ -122,21 +129,22 @@ impl Keeper {
         if cfg!(target_os = "linux") {
             self.supervisor.keep(TUN, device, true);
         }
-        self.change(|state| state.interface = Some((interface.clone(), epoch)));
+        self.set_interface(Some((interface.clone(), epoch)));
     }
 
     /// Notes another epoch of the WireGuard key.
     pub fn epoch(&self, epoch: u32) {
-        self.change(|state| {
-            if let Some((_, present)) = &mut state.interface {
-                *present = epoch;
-            }
-        });
+        let interface = self.state().interface.clone();
+        self.set_interface(interface.map(|(interface, _)| (interface, epoch)));
     }
 
-    /// Notes the peers.
-    pub fn peers(&self, peers: &[Peer]) {
-        self.change(|state| peers.clone_into(&mut state.peers));
+    /// Notes the members.
+    pub fn members(&self, members: Kept) {
+        let mut state = self.state();
+        if state.members != members {
+            state.members = members;
+            self.store(&mut state);
+        }
     }
 
     /// Keeps a session in place of the one before. False if it is this one that is kept already.
@@ -180,18 +188,17 @@ impl Keeper {
         if state.interface.take().is_some() {
             self.supervisor.forget(TUN);
         }
-        state.peers.clear();
+        state.members = Kept::default();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn set_interface(&self, interface: Option<(Interface, u32)>) {
         let mut state = self.state();
-        let before = state.clone();
-        change(&mut state);
-        if *state != before {
+        if state.interface != interface {
+            state.interface = interface;
             self.store(&mut state);
         }
     }

@@ -4,6 +4,7 @@
 //! Nothing here does input or output or reads a clock: time comes in with each call. (boringtun reads one
 //! for its own timers.)
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,9 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{self, Drops, PeerStats};
+use i2plan_ipc::api::tund::{Drops, PeerStats};
 use i2plan_ipc::rate::Quota;
+use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::NodeId;
 
 use crate::interface::{MAX_MTU, Subnets};
@@ -71,6 +73,23 @@ const INITIATIONS: Quota = Quota::new(1, 10);
 /// Answers to unreachable destinations a second.
 const UNREACHABLES_PER_SECOND: u32 = 100;
 
+/// A member with whom there may be a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// The member.
+    pub node: NodeId,
+    /// Its certified WireGuard key.
+    pub public_key: [u8; 32],
+    /// Where it takes packets.
+    pub endpoint: Destination,
+    /// The IPv4 address that it may use.
+    pub ipv4: Ipv4Addr,
+    /// The IPv6 address that it may use.
+    pub ipv6: Ipv6Addr,
+    /// Seconds between keepalives, 0 for none.
+    pub keepalive: u16,
+}
+
 /// The data path of one interface.
 pub struct Tunnel {
     keys: OwnKeys,
@@ -117,7 +136,7 @@ impl Tunnel {
     /// Sends through another SAM session from now on.
     pub fn set_session(&mut self, id: SessionId, now: Instant) {
         for peer in self.peers.iter_mut() {
-            peer.render_header(Some(&id));
+            peer.attach(true);
             // A router learns of the new session by what comes from it: peers shall not have to wait for that.
             peer.hasten_keepalive(now);
             peer.retry.note_alive();
@@ -146,9 +165,18 @@ impl Tunnel {
     ///
     /// # Errors
     /// [`i2plan_ipc::ErrorKind::Invalid`] if they cannot be told apart; nothing has changed then.
-    pub fn set_peers(&mut self, wanted: Vec<tund::Peer>, now: Instant) -> Result<(), ApiError> {
+    pub fn set_peers(&mut self, wanted: Vec<PeerConfig>, now: Instant) -> Result<(), ApiError> {
         peers::check(&wanted, &self.subnets)?;
-        for number in self.peers.set(wanted, &self.subnets, &self.keys.keys, self.session.as_ref(), now) {
+        let gone = self.peers.all_except(&wanted);
+        self.change_peers(wanted, &gone, now);
+        Ok(())
+    }
+
+    /// Has these peers, new or different, and does not have those. All together can be told apart.
+    pub fn change_peers(&mut self, set: Vec<PeerConfig>, removed: &[NodeId], now: Instant) {
+        let attached = self.session.is_some();
+        let numbers = self.peers.change(set, removed, &self.subnets, &self.keys.keys, attached, now);
+        for number in numbers {
             self.pacer.remove(number);
         }
         // Handshakes with new peers begin now, not some time later; those that they have begun go on.
@@ -156,7 +184,6 @@ impl Tunnel {
         for message in self.early.take(now, |key| self.peers.by_key(key).is_some()) {
             self.handle_datagram(&message, now);
         }
-        Ok(())
     }
 
     /// Keeps tunnels with so many peers at once; the others have to wait for one.
@@ -259,12 +286,12 @@ impl Tunnel {
 
     /// The next datagram to the bridge, if one may go now.
     pub fn poll_datagram(&mut self, now: Instant) -> Option<&[u8]> {
-        self.session.as_ref()?;
+        let session = self.session.as_ref()?;
         let len = loop {
             let next = self.pacer.pop(now)?;
             let (Next::Control(number, bytes) | Next::Data(number, bytes)) = &next;
             let Some(peer) = self.peers.get_mut(*number) else { continue };
-            let (header, body) = self.datagram.split_at_mut(peer.header.len());
+            let (header, body) = self.datagram.split_at_mut(peer.header(session).len());
             let len = match next {
                 Next::Control(..) => {
                     body[..bytes.len()].copy_from_slice(bytes);
@@ -275,7 +302,7 @@ impl Tunnel {
                     None => continue,
                 },
             };
-            header.copy_from_slice(&peer.header);
+            header.copy_from_slice(peer.header(session));
             peer.counters.tx_packets += 1;
             peer.counters.tx_bytes += len as u64;
             peer.defer_keepalive(now);

@@ -8,10 +8,10 @@ use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use i2plan_ipc::api::tund;
 use i2plan_ipc::rate::Bucket;
 use tracing::{debug, info};
 
+use super::PeerConfig;
 use super::ip;
 use super::message::{data_index, is_exhausted, is_initiation, is_response, sender_index};
 use super::pacer::Pacer;
@@ -104,10 +104,12 @@ const EXPECT: Duration = Duration::from_secs(5);
 pub(super) struct Peer {
     /// Its place in the table, which is part of the receiver indexes of its sessions.
     pub(super) number: u32,
-    pub(super) config: tund::Peer,
+    pub(super) config: PeerConfig,
     pub(super) counters: Counters,
-    /// What goes before each datagram to it; empty without a SAM session.
-    pub(super) header: Vec<u8>,
+    /// What goes before each datagram to it; empty until there is one. It is longer than all the rest.
+    header: Vec<u8>,
+    /// There is a SAM session.
+    attached: bool,
     pub(super) last_handshake: Option<Instant>,
     /// Counts the handshakes that it begins.
     pub(super) initiations: Bucket,
@@ -133,7 +135,7 @@ struct Link {
     keepalive_at: Instant,
 }
 
-/// See [`tund::PeerStats`].
+/// See [`i2plan_ipc::api::tund::PeerStats`].
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) tx_packets: u64,
@@ -186,11 +188,12 @@ impl Link {
 }
 
 impl Peer {
-    pub(super) fn new(number: u32, config: tund::Peer, keys: &Keys, now: Instant) -> Self {
+    pub(super) fn new(number: u32, config: PeerConfig, keys: &Keys, now: Instant) -> Self {
         Self {
             number,
             counters: Counters::default(),
             header: Vec::new(),
+            attached: false,
             last_handshake: None,
             initiations: Bucket::default(),
             retry: Retry::new(salt(&config, keys)),
@@ -214,6 +217,7 @@ impl Peer {
     /// Forgets the tunnel with it.
     pub(super) fn unlink(&mut self, pacer: &mut Pacer) {
         self.link = None;
+        self.header = Vec::new();
         pacer.hold(self.number);
     }
 
@@ -245,7 +249,7 @@ impl Peer {
 
     /// Takes over what is asked of the peer from now on. Another key takes the place of the one before when there
     /// is a session under it.
-    pub(super) fn reconfigure(&mut self, config: tund::Peer, keys: &Keys, now: Instant) {
+    pub(super) fn reconfigure(&mut self, config: PeerConfig, keys: &Keys, now: Instant) {
         let same_key = self.config.public_key == config.public_key;
         if self.config.keepalive != config.keepalive {
             self.hasten_keepalive(now);
@@ -315,11 +319,19 @@ impl Peer {
         self.counters.rx_bytes += len as u64;
     }
 
-    /// Addresses its datagrams within a SAM session (SAM v3, "repliable and raw datagrams").
-    pub(super) fn render_header(&mut self, session: Option<&SessionId>) {
-        self.header = session.map_or_else(Vec::new, |id| {
-            format!("3.0 {} {}\n", id.as_str(), self.config.endpoint.to_base64()).into_bytes()
-        });
+    /// Notes whether there is a SAM session, that it is another one, or that the peer is elsewhere.
+    pub(super) fn attach(&mut self, attached: bool) {
+        self.attached = attached;
+        self.header = Vec::new();
+    }
+
+    /// What addresses its datagrams within a SAM session (SAM v3, "repliable and raw datagrams").
+    pub(super) fn header(&mut self, session: &SessionId) -> &[u8] {
+        if self.header.is_empty() {
+            let endpoint = self.config.endpoint.to_base64();
+            self.header = format!("3.0 {} {endpoint}\n", session.as_str()).into_bytes();
+        }
+        &self.header
     }
 
     /// The addresses that it may use.
@@ -340,7 +352,7 @@ impl Peer {
     /// Begins a handshake, if one may go.
     fn call(&mut self, pacer: &mut Pacer, now: Instant) {
         let Some(link) = &mut self.link else { return };
-        if self.header.is_empty() || now < self.yields_until || !self.retry.is_due(now) {
+        if !self.attached || now < self.yields_until || !self.retry.is_due(now) {
             return;
         }
         self.retry.note_called(now);
@@ -531,17 +543,17 @@ impl Peer {
 }
 
 /// The addresses that a peer may use.
-pub(super) fn addresses(peer: &tund::Peer) -> impl Iterator<Item = IpAddr> + use<> {
-    peer.ipv4.map(IpAddr::V4).into_iter().chain([IpAddr::V6(peer.ipv6)])
+pub(super) fn addresses(peer: &PeerConfig) -> impl Iterator<Item = IpAddr> + use<> {
+    [IpAddr::V4(peer.ipv4), IpAddr::V6(peer.ipv6)].into_iter()
 }
 
 /// Until when a peer that this node has just been told of is to begin.
-fn yields_until(peer: &tund::Peer, keys: &Keys, now: Instant) -> Instant {
+fn yields_until(peer: &PeerConfig, keys: &Keys, now: Instant) -> Instant {
     if peer.public_key < keys.public.to_bytes() { now + YIELD } else { now }
 }
 
 /// Makes what this node does towards a peer differ from what others do.
-fn salt(peer: &tund::Peer, keys: &Keys) -> u64 {
+fn salt(peer: &PeerConfig, keys: &Keys) -> u64 {
     let first = |key: &[u8; 32]| u64::from_le_bytes(*key.first_chunk().expect("a key has 32 bytes"));
     first(&peer.public_key) ^ first(keys.public.as_bytes()).rotate_left(1)
 }

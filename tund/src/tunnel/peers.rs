@@ -5,15 +5,13 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund;
 use i2plan_proto::identity::NodeId;
 
-use super::MAX_PEERS;
 use super::pacer::Pacer;
 use super::peer::{Keys, Peer, addresses};
 use super::slots::{Change, TunnelSlots};
+use super::{MAX_PEERS, PeerConfig};
 use crate::interface::Subnets;
-use crate::session::SessionId;
 
 /// All peers.
 #[derive(Default)]
@@ -119,55 +117,56 @@ impl Peers {
         }
     }
 
-    /// Makes the table hold exactly `wanted`, which has passed [`check`]. Returns the numbers of those who are gone.
-    pub(super) fn set(
+    /// All but these.
+    pub(super) fn all_except(&self, wanted: &[PeerConfig]) -> Vec<NodeId> {
+        let wanted: HashSet<NodeId> = wanted.iter().map(|peer| peer.node).collect();
+        self.by_node.keys().filter(|node| !wanted.contains(node)).copied().collect()
+    }
+
+    /// Removes peers, and has these, new or different; all together would pass [`check`]. Returns the numbers of those who
+    /// are gone.
+    pub(super) fn change(
         &mut self,
-        wanted: Vec<tund::Peer>,
+        set: Vec<PeerConfig>,
+        removed: &[NodeId],
         subnets: &Subnets,
         keys: &Keys,
-        session: Option<&SessionId>,
+        attached: bool,
         now: Instant,
     ) -> Vec<u32> {
-        let mut removed = Vec::new();
-        let nodes: HashSet<NodeId> = wanted.iter().map(|peer| peer.node).collect();
-        let mut present: HashMap<NodeId, u32> = HashMap::new();
-        for slot in &mut self.slots {
-            let Some(peer) = slot else { continue };
-            if nodes.contains(&peer.config.node) {
-                present.insert(peer.config.node, peer.number);
-            } else {
-                removed.push(peer.number);
-                self.tunnels.forget(peer.number);
-                *slot = None;
-            }
+        let gone: Vec<u32> = removed.iter().filter_map(|node| self.by_node.remove(node)).collect();
+        for number in &gone {
+            self.tunnels.forget(*number);
+            self.slots[*number as usize] = None;
         }
         let mut free = 0;
-        for config in wanted {
-            if let Some(peer) = present.get(&config.node).and_then(|number| self.get_mut(*number)) {
+        for config in set {
+            let share = subnets.share_of(config.ipv4);
+            let number = if let Some(peer) = self.by_node(&config.node) {
                 let moved = peer.config.endpoint != config.endpoint;
                 peer.reconfigure(config, keys, now);
                 if moved {
-                    peer.render_header(session);
+                    peer.attach(attached);
                     peer.start_over(keys, now);
                 }
+                peer.number
             } else {
                 // The first number from there that nobody has.
                 free += self.slots[free..].iter().take_while(|slot| slot.is_some()).count();
                 let number = u32::try_from(free).expect("there are no more than MAX_PEERS");
                 let mut peer = Box::new(Peer::new(number, config, keys, now));
-                peer.render_header(session);
+                peer.attach(attached);
                 if free == self.slots.len() {
                     self.slots.push(None);
                 }
                 self.slots[free] = Some(peer);
-            }
-        }
-        for peer in self.slots.iter().flatten() {
-            self.tunnels.set_block(peer.number, subnets.share_of(peer.config.ipv4));
+                number
+            };
+            self.tunnels.set_block(number, share);
         }
         self.index();
         self.decide_kept();
-        removed
+        gone
     }
 
     /// Finds all anew by what they are known by.
@@ -191,7 +190,7 @@ impl Peers {
 ///
 /// # Errors
 /// [`i2plan_ipc::ErrorKind::Invalid`], naming the first peer that is wrong.
-pub(super) fn check(wanted: &[tund::Peer], subnets: &Subnets) -> Result<(), ApiError> {
+pub(super) fn check(wanted: &[PeerConfig], subnets: &Subnets) -> Result<(), ApiError> {
     if wanted.len() > MAX_PEERS {
         return Err(ApiError::invalid(format!("{} peers are over the limit of {MAX_PEERS}", wanted.len())));
     }
@@ -225,13 +224,13 @@ mod tests {
     use super::super::tests::{keys, peer, session, subnets};
     use super::*;
 
-    fn header(peer: &tund::Peer) -> String {
+    fn header(peer: &PeerConfig) -> String {
         format!("3.0 s {}\n", peer.endpoint.to_base64())
     }
 
     #[test]
     fn peers_that_cannot_be_told_apart_are_refused() {
-        let wrong = |change: fn(&mut tund::Peer)| {
+        let wrong = |change: fn(&mut PeerConfig)| {
             let mut second = peer(2);
             change(&mut second);
             check(&[peer(1), second], &subnets(9)).map_err(|error| error.message)
@@ -261,7 +260,10 @@ mod tests {
         let session = session();
         let mut peers = Peers::default();
         let set = |peers: &mut Peers, wanted: Vec<_>| {
-            peers.set(wanted, &subnets(9), &keys, Some(&session), Instant::now())
+            let gone = peers.all_except(&wanted);
+            let mut gone = peers.change(wanted, &gone, &subnets(9), &keys, true, Instant::now());
+            gone.sort_unstable();
+            gone
         };
         assert!(set(&mut peers, vec![peer(1), peer(2)]).is_empty());
 
@@ -270,7 +272,7 @@ mod tests {
         moved.ipv4 = peer(7).ipv4;
         moved.keepalive = 11;
         assert!(set(&mut peers, vec![peer(2), moved.clone()]).is_empty());
-        assert_eq!(peers.get_mut(0).unwrap().header, header(&moved).as_bytes());
+        assert_eq!(peers.get_mut(0).unwrap().header(&session), header(&moved).as_bytes());
         assert_eq!(peers.by_address("10.42.0.7".parse().unwrap()), Some(0));
         assert_eq!(peers.by_address("10.42.0.1".parse().unwrap()), None);
 

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use i2plan_proto::destination::Destination;
-use i2plan_proto::identity::{NetworkId, NodeId};
+use i2plan_ipc::api::tund;
+use i2plan_proto::identity::NetworkId;
 use proptest::prelude::*;
 
 use super::ip::tests::udp;
@@ -11,12 +11,12 @@ use super::peer::YIELD;
 use super::*;
 
 /// The member with number `seed`: everything about it follows from that.
-pub(super) fn peer(seed: u8) -> tund::Peer {
-    tund::Peer {
+pub(super) fn peer(seed: u8) -> PeerConfig {
+    PeerConfig {
         node: NodeId([seed; 32]),
         public_key: keys(seed).public.to_bytes(),
         endpoint: Destination { padding: [seed; 32], signing_key: [!seed; 32] },
-        ipv4: Some([10, 42, 0, seed].into()),
+        ipv4: [10, 42, 0, seed].into(),
         ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, seed.into()].into(),
         keepalive: 0,
     }
@@ -35,7 +35,7 @@ pub(super) fn subnets(seed: u8) -> Subnets {
     Subnets::of(&tund::Interface {
         name: "i2plan0".to_owned(),
         network: NetworkId([0; 32]),
-        ipv4: own.ipv4.unwrap(),
+        ipv4: own.ipv4,
         ipv4_prefix: 16,
         ipv6: own.ipv6,
         ipv6_prefix: 64,
@@ -44,7 +44,7 @@ pub(super) fn subnets(seed: u8) -> Subnets {
 }
 
 fn v4(seed: u8) -> IpAddr {
-    peer(seed).ipv4.unwrap().into()
+    peer(seed).ipv4.into()
 }
 
 fn v6(seed: u8) -> IpAddr {
@@ -175,7 +175,7 @@ fn packets_cross_in_both_families_and_directions() {
 #[test]
 fn a_tunnel_that_is_kept_open_opens_unasked_and_stays_alive() {
     let (mut one, mut two) = (Node::new(1, &[]), Node::new(2, &[1]));
-    one.tunnel.set_peers(vec![tund::Peer { keepalive: 25, ..peer(2) }], one.now).unwrap();
+    one.tunnel.set_peers(vec![PeerConfig { keepalive: 25, ..peer(2) }], one.now).unwrap();
     let Talk { messages, .. } = converse(&mut one, &mut two);
     assert_eq!(messages.len(), 3);
     one.now += Duration::from_secs(24);
@@ -186,7 +186,7 @@ fn a_tunnel_that_is_kept_open_opens_unasked_and_stays_alive() {
 
 #[test]
 fn the_side_that_began_an_idle_session_renews_it() {
-    let kept_open = |seed| vec![tund::Peer { keepalive: 25, ..peer(seed) }];
+    let kept_open = |seed| vec![PeerConfig { keepalive: 25, ..peer(seed) }];
     let (mut one, mut two) = (Node::new(1, &[]), Node::new(2, &[]));
     one.tunnel.set_peers(kept_open(2), one.now).unwrap();
     two.now += Duration::from_secs(1);
@@ -207,7 +207,7 @@ fn acquainted() -> (Node, Node) {
     let (mut one, mut two) = (Node::new(first, &[]), Node::new(second, &[]));
     for (node, other) in [(&mut one, second), (&mut two, first)] {
         let now = node.now;
-        node.tunnel.set_peers(vec![tund::Peer { keepalive: 25, ..peer(other) }], now).unwrap();
+        node.tunnel.set_peers(vec![PeerConfig { keepalive: 25, ..peer(other) }], now).unwrap();
         node.queues(&udp(v4(node.seed), v4(other)));
     }
     (one, two)
@@ -247,7 +247,7 @@ fn a_handshake_that_comes_before_its_sender_is_known_is_answered_when_it_is() {
 fn limited(seed: u8, peers: impl Iterator<Item = u8>, tunnels: usize) -> Node {
     let mut node = Node::new(seed, &[]);
     node.tunnel.set_limit(tunnels, node.now);
-    let peers = peers.map(|seed| tund::Peer { keepalive: 25, ..peer(seed) }).collect();
+    let peers = peers.map(|seed| PeerConfig { keepalive: 25, ..peer(seed) }).collect();
     node.tunnel.set_peers(peers, node.now).unwrap();
     node.now += YIELD;
     node
@@ -269,7 +269,7 @@ fn tunnels_with_all_are_kept_while_there_is_room_and_with_none_beyond() {
     node.queues(&udp(v4(100), v4(6)));
     assert_eq!((node.sends().len(), linked(&node)), (1, 1));
     // Members that are not there do not count.
-    let mut peers: Vec<_> = (1..=6).map(|seed| tund::Peer { keepalive: 25, ..peer(seed) }).collect();
+    let mut peers: Vec<_> = (1..=6).map(|seed| PeerConfig { keepalive: 25, ..peer(seed) }).collect();
     peers[0].keepalive = 0;
     node.tunnel.set_peers(peers, node.now).unwrap();
     assert_eq!(node.sends().len(), 4);
@@ -391,10 +391,10 @@ fn ten_thousand_members_cost_no_more_than_the_limit() {
         key[..8].copy_from_slice(&number.to_be_bytes());
         let address = u32::from_be_bytes([10, 42, 0, 0]) + 1000 + u32::try_from(number).unwrap();
         let ipv6 = u128::from(peer(0).ipv6) + u128::from(address);
-        tund::Peer {
+        PeerConfig {
             node: NodeId(key),
             public_key: key,
-            ipv4: Some(address.into()),
+            ipv4: address.into(),
             ipv6: ipv6.into(),
             keepalive: 25,
             ..peer(1)
@@ -404,7 +404,7 @@ fn ten_thousand_members_cost_no_more_than_the_limit() {
     node.tunnel.set_peers(many.clone(), node.now).unwrap();
     for round in 0..30 {
         for peer in many.iter().skip(round).step_by(100) {
-            node.queues(&udp(v4(100), peer.ipv4.unwrap().into()));
+            node.queues(&udp(v4(100), peer.ipv4.into()));
         }
         assert!(node.sends().len() <= 50);
         assert!(linked(&node) <= 50, "nobody answers, so nobody's session goes on");
@@ -456,7 +456,7 @@ fn a_peer_that_moves_before_there_is_a_session_is_approached_anew() {
     // The initiation went to where the peer is not; the next goes out at once and not after five seconds.
     let elsewhere = Destination { padding: [9; 32], signing_key: [9; 32] };
     one.tunnel
-        .set_peers(vec![tund::Peer { endpoint: elsewhere, keepalive: 25, ..peer(2) }], one.now)
+        .set_peers(vec![PeerConfig { endpoint: elsewhere, keepalive: 25, ..peer(2) }], one.now)
         .unwrap();
     one.now += YIELD;
     let sent = one.sends();
@@ -517,24 +517,13 @@ fn a_peer_speaks_for_itself_and_to_this_node_alone() {
     }
     // To somebody behind this node: sent by a peer that routes another's address this way.
     let mut routed = peer(2);
-    routed.ipv4 = Some([10, 42, 0, 77].into());
+    routed.ipv4 = [10, 42, 0, 77].into();
     one.tunnel.set_peers(vec![routed], one.now).unwrap();
     let message = data(&mut one, &udp(v4(1), "10.42.0.77".parse().unwrap()));
     assert_eq!(two.takes(&message), None);
 
     let after = two.stats_of(1);
     assert_eq!((after.rx_drops - before.rx_drops, after.rx_packets - before.rx_packets), (4, 0));
-}
-
-#[test]
-fn a_peer_without_an_ipv4_address_cannot_use_one() {
-    let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[]));
-    two.tunnel.set_peers(vec![tund::Peer { ipv4: None, ..peer(1) }], two.now).unwrap();
-    one.queues(&udp(v4(1), v4(2)));
-    one.queues(&udp(v6(1), v6(2)));
-    let Talk { at_two, .. } = converse(&mut one, &mut two);
-    assert_eq!(at_two, [udp(v6(1), v6(2))]);
-    assert!(two.tunnel.handle_packet(&udp(v4(2), v4(1)), two.now).is_some(), "unreachable");
 }
 
 #[test]
@@ -553,7 +542,7 @@ fn damage_is_dropped() {
 #[test]
 fn peers_that_stay_the_same_keep_their_sessions() {
     let (mut one, mut two) = connected();
-    let moved = tund::Peer { endpoint: peer(8).endpoint, ..peer(2) };
+    let moved = PeerConfig { endpoint: peer(8).endpoint, ..peer(2) };
     one.tunnel.set_peers(vec![peer(3), moved], one.now).unwrap();
     one.queues(&udp(v4(1), v4(2)));
     let (destination, message) = one.sends().remove(0);
@@ -568,7 +557,7 @@ fn rotate(node: &mut Node, epoch: u8) {
 
 fn hears_of(node: &mut Node, seed: u8, epoch: u8) {
     let public_key = keys(seed ^ epoch).public.to_bytes();
-    node.tunnel.set_peers(vec![tund::Peer { public_key, keepalive: 25, ..peer(seed) }], node.now).unwrap();
+    node.tunnel.set_peers(vec![PeerConfig { public_key, keepalive: 25, ..peer(seed) }], node.now).unwrap();
 }
 
 /// Sends one packet each way, and says how many arrive.
@@ -698,7 +687,7 @@ fn a_wrong_set_of_peers_changes_nothing() {
 fn without_a_session_nothing_is_queued() {
     let now = Instant::now();
     let mut tunnel = Tunnel::new(StaticSecret::from([1; 32]), subnets(1), now);
-    tunnel.set_peers(vec![tund::Peer { keepalive: 1, ..peer(2) }], now).unwrap();
+    tunnel.set_peers(vec![PeerConfig { keepalive: 1, ..peer(2) }], now).unwrap();
     assert!(tunnel.handle_packet(&udp(v4(1), v4(2)), now).is_some(), "unreachable");
     tunnel.handle_timeout(now + Duration::from_secs(10));
     assert_eq!(tunnel.drops().no_session, 1);
@@ -717,7 +706,7 @@ fn another_session_readdresses_what_waits() {
 /// The first message of a handshake of node `from` with node 1, which it knows by this key.
 fn initiation_to(from: u8, key: PublicKey) -> Vec<u8> {
     let mut node = Node::new(from, &[]);
-    let known = tund::Peer { public_key: key.to_bytes(), ..peer(1) };
+    let known = PeerConfig { public_key: key.to_bytes(), ..peer(1) };
     node.tunnel.set_peers(vec![known], node.now).unwrap();
     node.now += YIELD;
     node.queues(&udp(v4(from), v4(1)));

@@ -183,6 +183,7 @@ enum Command {
 enum IpcAttack {
     Knock,
     AskAsMeshd,
+    AskTundAsMeshd { network: String },
     AskAsTund,
     AskAsConnector,
     Siege { daemon: Daemon, role: Daemon },
@@ -279,6 +280,9 @@ fn attack_ipc(
     match what {
         IpcAttack::Knock => block_on(attack::ipc::knock(run)),
         IpcAttack::AskAsMeshd => block_on(attack::ipc::ask_keyd_as_meshd(run, &to_itself)),
+        IpcAttack::AskTundAsMeshd { network } => {
+            block_on(attack::ipc::ask_tund_as_meshd(run, &network, &to_itself))
+        }
         IpcAttack::AskAsTund => block_on(attack::ipc::ask_keyd_as_tund(run, &to_itself)),
         IpcAttack::AskAsConnector => block_on(attack::ipc::ask_keyd_as_connector(run, &to_itself)),
         IpcAttack::Siege { daemon, role } => attack::siege::lay(run, daemon.into(), role.into()),

@@ -4,12 +4,12 @@
 //! with the lower serial number stands, unless a later one says that it replaces the earlier ones. What counts is the serial
 //! number of the first certificate by which a member holds its addresses: that stays the same when it is granted more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use i2plan_proto::address::AddressRange;
-use i2plan_proto::identity::{NodeId, Signature};
-use i2plan_proto::membership::{CertificateId, Chain, Delegation};
+use crate::address::AddressRange;
+use crate::identity::{NodeId, Signature};
+use crate::membership::{CertificateId, Chain, Delegation, Issued, Membership};
 
 /// Addresses that two certificates delegate change their holder at most once in this time.
 const SETTLED: Duration = Duration::from_secs(3600);
@@ -20,27 +20,26 @@ const MAX_CHANGES: usize = 4096;
 /// Where a certificate is kept: by issuer, range and id, so that those for a range are found together.
 type Key = (NodeId, AddressRange, CertificateId);
 
-/// A certificate.
-#[derive(Debug)]
-struct Known {
-    subject: NodeId,
-    since: u64,
-    replaces: bool,
-}
-
 /// What is known of a certificate wherever it occurs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Used {
-    signature: Signature,
+    /// None for one that another process has verified.
+    signature: Option<Signature>,
     /// The certificate of its issuer.
     parent: CertificateId,
+    issuer: NodeId,
+    grant: Delegation,
     /// In how many chains it is.
     count: u32,
 }
 
+/// The certificates of one known chain, apart from the others.
+#[derive(Debug)]
+pub struct Copied(Vec<(CertificateId, Used)>);
+
 /// Whether a chain stands against the known ones.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Contest {
+pub enum Contest {
     /// It does, and members whose chains contain one of these certificates do not.
     Stands {
         /// Certificates that do not stand.
@@ -63,53 +62,134 @@ pub(super) enum Contest {
 
 /// The certificates of known chains.
 #[derive(Debug, Default)]
-pub(super) struct Certificates {
-    known: BTreeMap<Key, Known>,
-    used: HashMap<CertificateId, Used>,
+pub struct Certificates {
+    used: HashMap<CertificateId, Box<Used>>,
+    by_range: BTreeSet<Key>,
     /// When addresses last changed their holder, on the monotonic clock.
     changes: HashMap<AddressRange, Duration>,
 }
 
 impl Certificates {
     /// Whether a certificate with this signature is in a known chain, and so has been verified.
-    pub(super) fn is_known(&self, id: &CertificateId, signature: &Signature) -> bool {
-        self.used.get(id).is_some_and(|used| used.signature == *signature)
+    #[must_use]
+    pub fn is_known(&self, id: &CertificateId, signature: &Signature) -> bool {
+        self.used.get(id).is_some_and(|used| used.signature == Some(*signature))
     }
 
-    /// Whether a certificate is in a known chain.
-    pub(super) fn is_used(&self, id: &CertificateId) -> bool {
+    /// Whether a certificate is in a known chain: its issuer has signed it, with whichever signature.
+    #[must_use]
+    pub fn is_used(&self, id: &CertificateId) -> bool {
         self.used.contains_key(id)
     }
 
     /// A verified chain is known now.
-    pub(super) fn add(&mut self, chain: &Chain) {
+    pub fn add(&mut self, chain: &Chain) {
         let mut parent = CertificateId::from(chain.network());
         for ((id, signature), (issuer, link)) in chain.signatures().zip(chain.issued()) {
-            let used = self.used.entry(*id).or_insert(Used { signature: *signature, parent, count: 0 });
+            let (signature, issuer, grant) = (Some(*signature), *issuer, (**link).clone());
+            self.put(*id, Used { signature, parent, issuer, grant, count: 1 });
             parent = *id;
-            used.count += 1;
-            if used.count > 1 {
-                continue;
-            }
-            for range in link.ranges.iter() {
-                let Delegation { subject, since, replaces, .. } = **link;
-                self.known.insert((*issuer, *range, *id), Known { subject, since, replaces });
-            }
         }
     }
 
+    /// A certificate is in so many known chains more.
+    fn put(&mut self, id: CertificateId, used: Used) {
+        if let Some(known) = self.used.get_mut(&id) {
+            known.count += used.count;
+            return;
+        }
+        let keys = used.grant.ranges.iter().map(|range| (used.issuer, *range, id));
+        self.by_range.extend(keys);
+        self.used.insert(id, Box::new(used));
+    }
+
     /// A chain is not known any more.
-    pub(super) fn remove(&mut self, chain: &Chain) {
-        for (issuer, link) in chain.issued() {
-            let Some(used) = self.used.get_mut(link.id()) else { continue };
-            used.count -= 1;
-            if used.count == 0 {
-                self.used.remove(link.id());
-                for range in link.ranges.iter() {
-                    self.known.remove(&(*issuer, *range, *link.id()));
+    pub fn remove(&mut self, chain: &Chain) {
+        self.release(chain.id());
+    }
+
+    /// The chain that ends with this certificate is not known any more.
+    pub fn release(&mut self, id: CertificateId) {
+        let mut next = id;
+        while let Some(used) = self.used.get_mut(&next) {
+            let (id, parent) = (next, used.parent);
+            used.count = used.count.saturating_sub(1);
+            if used.count == 0
+                && let Some(used) = self.used.remove(&id)
+            {
+                for range in used.grant.ranges.iter() {
+                    self.by_range.remove(&(used.issuer, *range, id));
                 }
             }
+            next = parent;
         }
+    }
+
+    /// The chain that ends with this certificate, to be put back after it was released.
+    #[must_use]
+    pub fn copied(&self, id: CertificateId) -> Copied {
+        let copied = self.upwards(id).map(|(id, used)| (*id, Used { count: 1, ..used.clone() }));
+        Copied(copied.collect())
+    }
+
+    /// A chain is known again.
+    pub fn put_back(&mut self, chain: Copied) {
+        chain.0.into_iter().for_each(|(id, used)| self.put(id, used));
+    }
+
+    fn upwards(&self, id: CertificateId) -> impl Iterator<Item = (&CertificateId, &Used)> {
+        let known = |id: &CertificateId| self.used.get_key_value(id).map(|(id, used)| (id, &**used));
+        std::iter::successors(known(&id), move |(_, used)| known(&used.parent))
+    }
+
+    /// The certificates of the known chain that ends with this one, that of the member nearest to the founder first.
+    #[must_use]
+    pub fn path(&self, id: CertificateId) -> Vec<Issued<'_>> {
+        let upwards = self.upwards(id);
+        let mut path: Vec<_> =
+            upwards.map(|(id, used)| Issued { issuer: &used.issuer, id, grant: &used.grant }).collect();
+        path.reverse();
+        path
+    }
+
+    /// All certificates, each after its issuer's, for another process of the same node.
+    #[must_use]
+    pub fn export(&self) -> Vec<(CertificateId, Delegation)> {
+        let mut order: Vec<_> =
+            self.used.iter().map(|(id, used)| (self.upwards(*id).count(), *id, used)).collect();
+        order.sort_unstable_by_key(|(depth, id, _)| (*depth, *id));
+        order.into_iter().map(|(.., used)| (used.parent, used.grant.clone())).collect()
+    }
+
+    /// Takes in what another process has exported of a network. They count as verified, but are in no known chain yet:
+    /// see [`Certificates::hold`] and [`Certificates::prune`].
+    pub fn import(&mut self, founder: &Chain, exported: Vec<(CertificateId, Delegation)>) {
+        let network = founder.network();
+        for (parent, grant) in exported {
+            let issuer = match self.used.get(&parent) {
+                Some(used) => used.grant.subject,
+                None if parent == network.into() => *founder.subject(),
+                None => continue,
+            };
+            let id = Membership { network, parent, issuer, grant: grant.clone() }.id();
+            self.put(id, Used { signature: None, parent, issuer, grant, count: 0 });
+        }
+    }
+
+    /// The chain that ends with this certificate, which was imported, is known. False if it was not.
+    pub fn hold(&mut self, id: CertificateId) -> bool {
+        let ids: Vec<_> = self.upwards(id).map(|(id, _)| *id).collect();
+        for id in &ids {
+            self.used.entry(*id).and_modify(|used| used.count += 1);
+        }
+        !ids.is_empty()
+    }
+
+    /// Forgets what was imported and is in no known chain.
+    pub fn prune(&mut self) {
+        let used = &mut self.used;
+        used.retain(|_, used| used.count > 0);
+        self.by_range.retain(|(.., id)| used.contains_key(id));
     }
 
     /// The certificates of an issuer for addresses of a range.
@@ -117,18 +197,18 @@ impl Certificates {
         &self,
         issuer: NodeId,
         range: AddressRange,
-    ) -> impl Iterator<Item = (&CertificateId, &Known)> {
+    ) -> impl Iterator<Item = (&CertificateId, &Delegation)> {
         let exactly = move |range: AddressRange| {
             let (first, last) = (CertificateId([0; 32]), CertificateId([0xff; 32]));
-            self.known.range((issuer, range, first)..=(issuer, range, last))
+            self.by_range.range((issuer, range, first)..=(issuer, range, last))
         };
         // Aligned ranges that overlap lie within each other: the wider ones by each shorter prefix, the narrower ones
         // between its first address and its last.
         let wider = (0..range.prefix()).map(move |prefix| range.widened(prefix)).flat_map(exactly);
         let last = AddressRange::new(range.last(), 32).unwrap_or(range);
         let (from, to) = ((issuer, range, CertificateId([0; 32])), (issuer, last, CertificateId([0xff; 32])));
-        let within = self.known.range(from..=to).filter(move |((_, other, _), _)| range.covers(other));
-        wider.chain(within).map(|((_, _, id), known)| (id, known))
+        let within = self.by_range.range(from..=to).filter(move |(_, other, _)| range.covers(other));
+        wider.chain(within).filter_map(|(.., id)| Some((id, &self.used.get(id)?.grant)))
     }
 
     /// Whether a known certificate is worthless without one of these.
@@ -140,7 +220,8 @@ impl Certificates {
     /// Whether a chain stands against the known ones. Certificates of the same subject do not contest each other. Two
     /// chains contest each other where they part: below a certificate that does not stand nothing does. Otherwise each of
     /// two chains could stand against the other. `before` is the chain that the same member had until now.
-    pub(super) fn contest(&self, chain: &Chain, before: Option<&Chain>) -> Contest {
+    #[must_use]
+    pub fn contest(&self, chain: &Chain, before: Option<&Chain>) -> Contest {
         let (mut falls, mut contested) = (Vec::new(), Vec::new());
         for (issuer, link) in chain.issued() {
             // A chain that is known has contested others when it was new.
@@ -169,7 +250,7 @@ impl Certificates {
     }
 
     /// Whether contested addresses may change their holder now; then it is noted that they do.
-    pub(super) fn may_change(&mut self, ranges: &[AddressRange], now: Duration) -> bool {
+    pub fn may_change(&mut self, ranges: &[AddressRange], now: Duration) -> bool {
         if ranges.is_empty() {
             return true;
         }
@@ -185,7 +266,7 @@ impl Certificates {
 
 #[cfg(test)]
 mod tests {
-    use i2plan_proto::testing;
+    use crate::testing;
 
     use super::*;
 
@@ -297,7 +378,29 @@ mod tests {
         assert!(matches!(certificates.contest(&second, None), Contest::Falls { .. }));
         certificates.remove(&first);
         assert!(matches!(certificates.contest(&second, None), Contest::Stands { .. }));
-        assert!(certificates.known.is_empty() && certificates.used.is_empty());
+        assert!(certificates.by_range.is_empty() && certificates.used.is_empty());
+    }
+
+    #[test]
+    fn another_process_goes_on_with_what_was_exported() {
+        let mut certificates = Certificates::default();
+        (1..=4).for_each(|depth| certificates.add(&testing::chain(depth)));
+        certificates.add(&certified(9, [10, 42, 3, 16], 28, 5, false));
+        let mut other = Certificates::default();
+        other.import(&testing::chain(0), certificates.export());
+        assert!(other.hold(testing::chain(4).id()) && !other.hold(testing::chain(5).id()));
+        assert_eq!(other.path(testing::chain(4).id()), testing::chain(4).path());
+        other.prune();
+        assert_eq!((other.used.len(), other.by_range.len()), (4, 4));
+        let copied = other.copied(testing::chain(4).id());
+        other.release(testing::chain(4).id());
+        assert!(other.used.is_empty() && other.by_range.is_empty());
+        other.put_back(copied);
+        assert_eq!(other.path(testing::chain(3).id()), testing::chain(3).path());
+        // What was not verified with this signature here is not known by it.
+        let chain = testing::chain(4);
+        let (id, signature) = chain.signatures().last().unwrap();
+        assert!(other.is_used(id) && !other.is_known(id, signature));
     }
 
     #[test]
