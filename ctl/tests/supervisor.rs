@@ -868,7 +868,7 @@ fn sealed_keys_end_up_with_the_options_that_open_them() {
 fn up_needs_a_passphrase_where_it_is_asked_for_one() {
     let dir = install(WAIT, WAIT, WAIT);
     for (args, code, message) in [
-        (&["--passphrase-fd", "9"][..], 2, "error: --passphrase-fd 9 cannot be used: "),
+        (&["--passphrase-fd", "7"][..], 2, "error: --passphrase-fd 7 cannot be used: "),
         (&["--passphrase-fd", "1"], 2, "error: --passphrase-fd 1 cannot be used: "),
         (&["--passphrase-fd", "0"], 1, "error: the passphrase is empty"),
         (&["--ask-passphrase"], 2, "error: standard input is no terminal"),
