@@ -58,6 +58,9 @@ const HEARD_LATELY: Duration = Duration::from_secs(60);
 /// How often `keyd` is asked whether it is there.
 const KEYD_POLL: Duration = Duration::from_secs(2);
 
+/// How often `keyd` is asked whether the connector is there while it is not. Somebody may wait for it to be.
+const CONNECTOR_POLL: Duration = Duration::from_millis(200);
+
 /// Attempts at a question to a daemon while it cannot be reached, as it is for a moment when it restarts.
 pub(super) const DAEMON_ATTEMPTS: u32 = 10;
 
@@ -1060,12 +1063,13 @@ async fn watch_connection(
             keyd::Reply::Connector(connector) => connector,
             _ => None,
         };
+        let pause = if connector.is_some() { KEYD_POLL } else { CONNECTOR_POLL };
         let found = KeydReport { daemon: Ok(client.daemon().clone()), connector };
         report.send_if_modified(|report| {
             let changed = *report != found;
             *report = found;
             changed
         });
-        sleep(KEYD_POLL).await;
+        sleep(pause).await;
     }
 }
