@@ -453,6 +453,11 @@ impl Mesh {
 
     /// Asks somebody for what is newer there: with each, the word that is known to be there.
     fn ask_for(&mut self, from: &Destination, wanted: Vec<(Entry, u64)>, now: Now) {
+        // A question that is not sent is not open.
+        let asker = self.asker(&from.hash());
+        if !self.budget.may_answer(&asker, now.monotonic) {
+            return;
+        }
         let places = self.places_at(&from.hash());
         let mut entries = Vec::new();
         for (mine, word) in wanted {
@@ -463,7 +468,7 @@ impl Mesh {
             }
         }
         if !entries.is_empty() {
-            self.reply(from, &Message::Want(entries), now);
+            self.answer_for(&asker, from, &Message::Want(entries), now);
         }
     }
 

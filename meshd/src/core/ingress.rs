@@ -91,15 +91,6 @@ impl<K: Copy + Eq + Hash> Senders<K> {
         self.buckets.entry(*from).or_default().take(self.each, now);
     }
 
-    /// Counts one more of this sender, if it may have one more now.
-    pub(super) fn try_take(&mut self, from: &K, now: Duration) -> bool {
-        let may = self.may(from, now);
-        if may {
-            self.take(from, now);
-        }
-        may
-    }
-
     /// Forgets senders that have been silent long enough to be as if never seen. If that is not enough, the sender goes
     /// that would be next: it gets a fresh allowance should it come again, but none of it beyond that of all.
     fn make_room(&mut self, newcomer: &K, now: Duration) {

@@ -17,8 +17,7 @@ use i2plan_proto::message::Entry;
 use rand::seq::SliceRandom as _;
 use rand::{Rng, RngExt as _};
 
-use super::ingress::Senders;
-use super::shares::Place;
+use super::shares::{Place, Shares, Source};
 
 /// What I2P adds to a repliable datagram, bytes: the sender's destination and its signature.
 pub(super) const ENVELOPE: usize = 455;
@@ -490,8 +489,8 @@ impl Rumors {
     }
 }
 
-/// Answers of which each asker can be sure however much others ask.
-const MODEST: Quota = Quota::every(Duration::from_secs(10), 5);
+/// The backlog with which an asker is within its share of what is for answers: the time that the whole share takes for it.
+const ASKED: Duration = Duration::from_secs(8);
 
 /// Who is answered: all members of an address block together, since one member can have many identities in its own; none
 /// for all strangers together.
@@ -509,7 +508,7 @@ struct Account {
 
 impl Account {
     fn charge(&mut self, bytes: u32, rate: u32, now: Duration) {
-        let time = Duration::from_secs(1) * bytes / rate.max(1);
+        let time = cost(bytes, rate);
         // What must be sent whatever it costs does not silence the node for longer than it could save up.
         self.paid_at = (self.paid_at.max(now) + time).min(now + 2 * BURST);
     }
@@ -522,17 +521,27 @@ impl Account {
 /// How many bytes may be sent: so many a second on average.
 ///
 /// Others can make this node answer, and could make it do nothing else. So at least half of it is for what this node
-/// says by itself, and at least a quarter for answers to those who ask for little. Where so much is asked that this is
-/// not enough, an eighth is left for acknowledgements: who says nothing for want of bytes would be held to be out of
-/// reach, and that would cost everybody more.
+/// says by itself, and a quarter is shared by those who ask ([`Shares`]): who asks for little is answered, however many
+/// ask for much. An eighth is shared by those who ask whether this node is there: who says nothing for want of bytes would
+/// be held to be out of reach, and that would cost everybody more.
 #[derive(Debug)]
 pub(super) struct Budget {
     rate: u32,
     all: Account,
     own: Account,
-    modest: Account,
-    acks: Account,
-    askers: Senders<Asker>,
+    answers: Shares,
+    acks: Shares,
+}
+
+/// The place of an asker among all. No block has the number of all strangers.
+fn place(asker: &Asker) -> Place {
+    let block = asker.unwrap_or(u32::MAX);
+    Place { block, address: block }
+}
+
+/// What so many bytes take of a part of a rate.
+fn cost(bytes: u32, rate: u32) -> Duration {
+    Duration::from_secs(1) * bytes / rate.max(1)
 }
 
 impl Budget {
@@ -542,9 +551,8 @@ impl Budget {
             rate,
             all: Account::default(),
             own: Account::default(),
-            modest: Account::default(),
-            acks: Account::default(),
-            askers: Senders::new(MODEST, MAX_ASKERS),
+            answers: Shares::new((ASKED, ASKED), MAX_ASKERS),
+            acks: Shares::new((ASKED, ASKED), MAX_ASKERS),
         }
     }
 
@@ -565,20 +573,18 @@ impl Budget {
     }
 
     /// Whether somebody may be sent an answer now.
-    pub(super) fn may_answer(&self, asker: &Asker, now: Duration) -> bool {
-        self.all.allows(now) || self.askers.may(asker, now) && self.modest.allows(now)
+    pub(super) fn may_answer(&mut self, asker: &Asker, now: Duration) -> bool {
+        self.all.allows(now) || self.answers.source(place(asker), now) != Source::Others
     }
 
     /// Whether somebody may be sent an answer of so many bytes now; then it is taken to be sent.
     pub(super) fn answers(&mut self, asker: &Asker, len: usize, now: Duration) -> bool {
-        let may = self.may_answer(asker, now);
-        let modest = self.askers.try_take(asker, now);
+        let source = self.answers.source(place(asker), now);
+        let may = source != Source::Others || self.all.allows(now);
         if may {
             let bytes = with_envelope(len);
             self.all.charge(bytes, self.rate, now);
-            if modest {
-                self.modest.charge(bytes, self.rate / 4, now);
-            }
+            self.answers.take(place(asker), source, cost(bytes, self.rate / 4), now);
         }
         may
     }
@@ -586,11 +592,12 @@ impl Budget {
     /// Whether somebody may be told in so many bytes now that this node is there, for which there are no others; then it
     /// is taken to be sent.
     pub(super) fn acknowledges(&mut self, asker: &Asker, len: usize, now: Duration) -> bool {
-        let may = self.acks.allows(now) && self.askers.try_take(asker, now);
+        let source = self.acks.source(place(asker), now);
+        let may = source != Source::Others;
         if may {
             let bytes = with_envelope(len);
             self.all.charge(bytes, self.rate, now);
-            self.acks.charge(bytes, self.rate / 8, now);
+            self.acks.take(place(asker), source, cost(bytes, self.rate / 8), now);
         }
         may
     }

@@ -1735,11 +1735,14 @@ fn those_that_fell_silent_together_are_thought_to_be_back_together() {
     for here in &here {
         world.severed.extend(there.iter().map(|there| (*here, *there)));
     }
-    world.run(1800);
     let silent = |world: &World| {
         there.iter().filter(|there| world.life(0, **there) == Some(meshd::Life::Unreachable)).count()
     };
-    assert_eq!(silent(&world), 10);
+    let noticed = (0..60).any(|_| {
+        world.run(60);
+        silent(&world) == 10
+    });
+    assert!(noticed);
     world.severed.clear();
     // One word of one of them, and of nobody it is claimed any more.
     let ping = Message::Ping(1, Gossip::default());

@@ -154,7 +154,11 @@ enum Command {
     #[command(name = "__datagram-echo", hide = true)]
     DatagramEcho,
     #[command(name = "__datagram-source", hide = true)]
-    DatagramSource { destination: String },
+    DatagramSource {
+        // A destination is base64 of I2P's alphabet, which has the hyphen.
+        #[arg(allow_hyphen_values = true)]
+        destination: String,
+    },
     /// Try what an intruder would, as this user and group
     #[command(name = "__attack-ipc", hide = true)]
     AttackIpc {
@@ -171,6 +175,7 @@ enum Command {
     AttackData,
     #[command(name = "__raw-source", hide = true)]
     RawSource {
+        #[arg(allow_hyphen_values = true)]
         destination: String,
         len: usize,
         seconds: u64,
