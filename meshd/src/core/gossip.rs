@@ -445,14 +445,14 @@ impl Mesh {
         }
         let wanted = gossip.entries.iter().filter_map(|theirs| {
             let mine = self.members.index().get(&theirs.node).unwrap_or(nothing(theirs.node));
-            has_more(theirs, &mine).then_some((mine, theirs.record.max(theirs.pulse)))
+            has_more(theirs, &mine).then_some(mine)
         });
         let wanted: Vec<_> = wanted.collect();
         self.ask_for(from, wanted, now);
     }
 
-    /// Asks somebody for what is newer there: with each, the word that is known to be there.
-    fn ask_for(&mut self, from: &Destination, wanted: Vec<(Entry, u64)>, now: Now) {
+    /// Asks somebody for what is newer there than this.
+    fn ask_for(&mut self, from: &Destination, wanted: Vec<Entry>, now: Now) {
         // A question that is not sent is not open.
         let asker = self.asker(&from.hash());
         if !self.budget.may_answer(&asker, now.monotonic) {
@@ -460,9 +460,8 @@ impl Mesh {
         }
         let places = self.places_at(&from.hash());
         let mut entries = Vec::new();
-        for (mine, word) in wanted {
-            let mut ask =
-                || places.iter().any(|of| self.rumors.should_ask(*of, mine.node, word, now.monotonic));
+        for mine in wanted {
+            let mut ask = || places.iter().any(|of| self.rumors.should_ask(*of, mine.node, now.monotonic));
             if entries.len() < MAX_ENTRIES && ask() {
                 entries.push(mine);
             }
@@ -504,10 +503,7 @@ impl Mesh {
             let answer = self.comparison(outcome.answer, now);
             self.reply(from, &answer, now);
         }
-        // How new it is there is not said again; whatever it is, it is asked for once.
-        let wanted =
-            outcome.wanted.into_iter().map(|mine| (mine, mine.record.max(mine.pulse).saturating_add(1)));
-        self.ask_for(from, wanted.collect(), now);
+        self.ask_for(from, outcome.wanted, now);
         // One datagram more of each kind at most: what does not fit is found again the next time.
         let asker = self.asker(&from.hash());
         for theirs in outcome.offered.into_iter().take(2 * MAX_ENTRIES) {

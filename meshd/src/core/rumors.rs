@@ -71,12 +71,16 @@ const MAX_RECENT: usize = 64;
 /// Members that wait for what they have asked for, at most.
 const MAX_WANTS: usize = 256;
 
-/// Before this a member does not ask again for what has not come; every other time it waits twice as long. At 20 % loss
-/// every third question or its answer is lost, and where many join at once there are not the bytes for every answer.
+/// Before this a member does not ask again for what has not come; every other time it waits twice as long for the same
+/// address block. At 20 % loss every third question or its answer is lost, and where many join at once there are not the
+/// bytes for every answer.
 const FIRST_PATIENCE: Duration = Duration::from_secs(8);
 
 /// So often at most it waits longer: up to four minutes. What is asked for may not be there, because somebody lied.
 const LONGER: u8 = 5;
+
+/// So many address blocks that were asked for the same are remembered.
+const MAX_ASKED: usize = 128;
 
 /// Nodes of which something was asked for and has not come, at most. Members can claim entries of nodes that do not
 /// exist, so this is shared by the addresses of the members that were asked.
@@ -121,17 +125,62 @@ struct Recent {
     since: Duration,
 }
 
-/// A question that is not answered yet.
-#[derive(Debug, Clone, Copy)]
+/// What was asked for and has not come.
+#[derive(Debug)]
 struct Open {
-    word: u64,
+    since: Duration,
+    /// Until when somebody is waited for.
     until: Duration,
-    asked: u8,
     /// The member that was asked last.
     of: Place,
-    since: Duration,
-    /// A member of another address block was asked in the same time.
-    is_second: bool,
+    /// How many address blocks were asked.
+    blocks: u32,
+    asked: Vec<Asked>,
+}
+
+/// An address block of which members were asked for something.
+#[derive(Debug)]
+struct Asked {
+    block: u32,
+    times: u8,
+    /// Before this no member of the block is asked again.
+    until: Duration,
+}
+
+impl Open {
+    fn new(of: Place, now: Duration) -> Self {
+        Self { since: now, until: now, of, blocks: 0, asked: Vec::new() }
+    }
+
+    /// Whether to ask a member now. Then it is taken to be asked.
+    ///
+    /// Who has been asked may have told a lie and may tell it ever again: only members of its own block wait the longer
+    /// for it. The others are asked one after the other, ever faster.
+    fn ask(&mut self, of: Place, now: Duration) -> bool {
+        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.block == of.block) {
+            if asked.until > now {
+                return false;
+            }
+            asked.times = asked.times.saturating_add(1);
+            asked.until = now + FIRST_PATIENCE * 2u32.pow((asked.times / 2).min(LONGER).into());
+            self.until = self.until.max(asked.until);
+            return true;
+        }
+        let waited = (now - self.since).as_secs() / FIRST_PATIENCE.as_secs();
+        if u64::from(self.blocks) >= (waited + 1) * (waited + 2) / 2 {
+            return false;
+        }
+        self.blocks += 1;
+        if self.asked.len() >= MAX_ASKED {
+            let first = self.asked.iter().enumerate().min_by_key(|(_, asked)| asked.until);
+            if let Some((first, _)) = first {
+                self.asked.swap_remove(first);
+            }
+        }
+        self.asked.push(Asked { block: of.block, times: 0, until: now + FIRST_PATIENCE });
+        self.until = self.until.max(now + FIRST_PATIENCE);
+        true
+    }
 }
 
 /// The questions that are not answered yet, by node.
@@ -185,8 +234,9 @@ impl Questions {
         questions.max_by_key(|(node, open)| (open.until, **node)).map(|(node, _)| *node)
     }
 
-    fn remove(&mut self, node: &NodeId) {
-        let Some(Open { of, .. }) = self.open.remove(node) else { return };
+    fn remove(&mut self, node: &NodeId) -> Option<Open> {
+        let open = self.open.remove(node)?;
+        let of = open.of;
         if let Some((block, addresses)) = self.counts.get_mut(&of.block) {
             *block -= 1;
             if let Some(count) = addresses.get_mut(&of.address) {
@@ -197,6 +247,7 @@ impl Questions {
                 self.counts.remove(&of.block);
             }
         }
+        Some(open)
     }
 }
 
@@ -468,19 +519,14 @@ impl Rumors {
         self.wants.put_back(to, block, entries);
     }
 
-    /// Whether to ask a member for what it has of a node, up to this word. It is taken to be asked then.
-    pub(super) fn should_ask(&mut self, of: Place, node: NodeId, word: u64, now: Duration) -> bool {
-        let open = self.questions.open.get(&node).copied();
-        if let Some(known) = open.filter(|open| open.word >= word && open.until > now) {
-            // Who was asked may have told a lie, so that what others have is not asked for.
-            let other = known.of.block != of.block && !known.is_second && now >= known.since + FIRST_PATIENCE;
-            return other && self.questions.put(node, Open { of, is_second: true, ..known }, now);
+    /// Whether to ask a member for what it has of a node. It is taken to be asked then.
+    pub(super) fn should_ask(&mut self, of: Place, node: NodeId, now: Duration) -> bool {
+        let mut open = self.questions.remove(&node).unwrap_or_else(|| Open::new(of, now));
+        let asks = open.ask(of, now);
+        if asks {
+            open.of = of;
         }
-        let asked = open.filter(|open| open.word >= word).map_or(1, |open| open.asked.saturating_add(1));
-        let word = open.map_or(word, |open| open.word.max(word));
-        let until = now + FIRST_PATIENCE * 2u32.pow(((asked - 1) / 2).min(LONGER).into());
-        let open = Open { word, until, asked, of, since: now, is_second: false };
-        self.questions.put(node, open, now)
+        self.questions.put(node, open, now) && asks
     }
 
     /// Something came of a node.
@@ -824,20 +870,20 @@ mod tests {
             for address in 17..32 {
                 for _ in 0..300 {
                     invented += 1;
-                    rumors.should_ask(of(address), node(invented), 7, now);
+                    rumors.should_ask(of(address), node(invented), now);
                 }
             }
             // What one member of another block tells of is asked for, until that block has its half.
             for _ in 0..30 {
                 open += 1;
-                assert!(rumors.should_ask(of(1), node(open), 7, now), "after {second} s");
-                assert!(!rumors.should_ask(of(20), node(open), 7, now));
+                assert!(rumors.should_ask(of(1), node(open), now), "after {second} s");
+                assert!(!rumors.should_ask(of(20), node(open), now));
             }
             assert!(consistent(&rumors.questions));
         }
         // And in the attacker's own block another address has its share.
         for number in 500_000..500_100 {
-            assert!(rumors.should_ask(of(16), node(number), 7, SECOND * 60));
+            assert!(rumors.should_ask(of(16), node(number), SECOND * 60));
         }
     }
 
@@ -848,7 +894,7 @@ mod tests {
         let mut ask = |rumors: &mut Rumors, address: u32, times: usize| {
             let asked = (0..times).filter(|_| {
                 number += 1;
-                rumors.should_ask(of(address), node(number), 7, SECOND)
+                rumors.should_ask(of(address), node(number), SECOND)
             });
             asked.count()
         };
@@ -863,24 +909,31 @@ mod tests {
         );
         // Their time over, there is room again.
         let later = SECOND * 20;
-        assert!(rumors.should_ask(of(16), node(1_000_000), 7, later));
+        assert!(rumors.should_ask(of(16), node(1_000_000), later));
         assert_eq!(rumors.questions.open.len(), 1);
         rumors.answered(&node(1_000_000));
         assert!(rumors.questions.open.is_empty() && rumors.questions.counts.is_empty());
     }
 
-    /// A member claims again and again to have what nobody has, so that others are not asked for what they have.
+    /// Members of a hundred blocks claim every second to have what they do not have, so that others are not asked for what
+    /// they have.
     #[test]
-    fn a_member_of_another_block_is_asked_after_a_lie() {
+    fn lies_do_not_keep_others_from_being_asked() {
         let mut rumors = Rumors::new();
         let node = NodeId([1; 32]);
         let mut asked = 0;
-        for second in 0..600 {
+        for second in 0..300 {
             let now = SECOND * second;
-            rumors.should_ask(of(20), node, u64::MAX, now);
-            asked += usize::from(rumors.should_ask(of(1), node, 7, now));
+            for liar in 1..=100 {
+                rumors.should_ask(of(16 * liar), node, now);
+            }
+            // Others tell of it more rarely, each once.
+            if second % 15 == 14 {
+                asked += usize::from(rumors.should_ask(of(16 * (1000 + second)), node, now));
+            }
         }
-        assert!(asked >= 8, "{asked}");
+        assert!(asked >= 10, "{asked} of 20");
+        assert!(rumors.questions.open[&node].asked.len() <= MAX_ASKED);
     }
 
     #[test]
@@ -905,15 +958,16 @@ mod tests {
         let node = NodeId([1; 32]);
         let mut asked = Vec::new();
         for second in 0..2000 {
-            if rumors.should_ask(of(1), node, 7, SECOND * second) {
+            if rumors.should_ask(of(1), node, SECOND * second) {
                 asked.push(second);
             }
         }
         // Before it did not give up, a node for which many had no bytes never learned of some members.
         assert_eq!(asked, [0, 8, 16, 32, 48, 80, 112, 176, 240, 368, 496, 752, 1008, 1264, 1520, 1776]);
-        // What is newer still is asked for immediately.
-        assert!(rumors.should_ask(of(2), node, 8, SECOND * 2000));
+        // Another of its block is not asked either, but one of another block is.
+        assert!(!rumors.should_ask(of(2), node, SECOND * 2000));
+        assert!(rumors.should_ask(of(16), node, SECOND * 2000));
         rumors.answered(&node);
-        assert!(rumors.should_ask(of(2), node, 8, SECOND * 2000));
+        assert!(rumors.should_ask(of(2), node, SECOND * 2000));
     }
 }
