@@ -11,6 +11,7 @@ use i2plan_proto::membership::{self, MAX_DEPTH};
 use i2plan_proto::message::{self, Message};
 use tracing::{debug, info, warn};
 
+use super::shares::Place;
 use super::{Mesh, Now, Pending};
 
 /// Join requests that may wait for `keyd` at once.
@@ -86,9 +87,10 @@ impl Mesh {
             && certificate.value.parent == parent
         {
             // It may ask as often as it likes.
-            let block = holding.subnet.share_of(certificate.value.grant.ranges.address());
+            let address = certificate.value.grant.ranges.address();
+            let place = Place { block: holding.subnet.share_of(address), address: address.to_bits() };
             if let Some(welcome) = self.welcome(&certificate, &joiner) {
-                self.answer_for(&Some(block), from, &welcome, now);
+                self.answer_for(&Some(place), from, &welcome, now);
             }
             return;
         }

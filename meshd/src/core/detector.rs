@@ -23,7 +23,7 @@ use i2plan_proto::identity::NodeId;
 use rand::seq::SliceRandom as _;
 use rand::{Rng, RngExt as _};
 
-use super::rumors::Asker;
+use super::rumors::{Asker, block};
 
 /// When in a probe, in quarters of the period, what is done.
 const PLAN: [(u32, Step); 6] = [
@@ -240,14 +240,14 @@ impl Detector {
             self.errands.retain(|_, errand| errand.until > now);
         }
         if self.errands.len() >= MAX_ERRANDS {
-            let mut counts: BTreeMap<Asker, usize> = BTreeMap::new();
+            let mut counts: BTreeMap<Option<u32>, usize> = BTreeMap::new();
             for errand in self.errands.values() {
-                *counts.entry(errand.asker).or_default() += 1;
+                *counts.entry(block(&errand.asker)).or_default() += 1;
             }
-            let own = counts.get(&asker).copied().unwrap_or(0);
+            let own = counts.get(&block(&asker)).copied().unwrap_or(0);
             let (most, _) =
                 counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1)?;
-            let theirs = self.errands.iter().filter(|(_, errand)| errand.asker == most);
+            let theirs = self.errands.iter().filter(|(_, errand)| block(&errand.asker) == most);
             let last = theirs.max_by_key(|(_, errand)| errand.until).map(|(number, _)| *number)?;
             self.errands.remove(&last);
         }
@@ -296,6 +296,7 @@ mod tests {
     use rand::SeedableRng as _;
     use rand::rngs::StdRng;
 
+    use super::super::shares::Place;
     use super::*;
 
     const PERIOD: Duration = Duration::from_secs(30);
@@ -416,13 +417,27 @@ mod tests {
         let mut run = Run::new(1);
         let target = DestinationHash([1; 32]);
         let ask = |run: &mut Run, number, now| {
-            run.detector.on_request(target, destination(7), Some(1), number, now, &mut run.rng)
+            run.detector.on_request(
+                target,
+                destination(7),
+                Some(Place { block: 1, address: 1 }),
+                number,
+                now,
+                &mut run.rng,
+            )
         };
         let first = ask(&mut run, 1, Duration::ZERO).unwrap();
         let accepted = (0..1000).filter(|number| ask(&mut run, *number, Duration::ZERO).is_some()).count();
         assert_eq!(accepted, MAX_ERRANDS - 1);
         // Those of others have their share.
-        let other = run.detector.on_request(target, destination(8), Some(2), 9, Duration::ZERO, &mut run.rng);
+        let other = run.detector.on_request(
+            target,
+            destination(8),
+            Some(Place { block: 2, address: 2 }),
+            9,
+            Duration::ZERO,
+            &mut run.rng,
+        );
         assert!(other.is_some());
         assert_eq!(run.detector.errands.len(), MAX_ERRANDS);
         let acked = run.detector.on_ack(&target, first, Duration::ZERO);

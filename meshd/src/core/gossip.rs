@@ -23,7 +23,7 @@ use super::compare::{has_more, nothing};
 use super::detector::{Acked, Task};
 use super::endings::Ending;
 use super::members::{ACCUSERS, EndingMerge, Member, Merge, RecordMerge};
-use super::rumors::{Asker, FANOUT, Topic};
+use super::rumors::{Asker, FANOUT, Topic, block};
 use super::verified::VerifiedRecord;
 use super::{
     Action, CLOCK_TOLERANCE, FORGET_AFTER, Mesh, Now, Pending, SAVE_PULSES_AFTER, SAVE_RECORDS_AFTER,
@@ -489,7 +489,7 @@ impl Mesh {
         let lot = self.rng.random();
         let mut outcome = self.members.index().compare(ranges, lot);
         self.is_behind = outcome.is_behind.unwrap_or(self.is_behind);
-        if let Some(block) = self.asker(&from.hash()) {
+        if let Some(block) = block(&self.asker(&from.hash())) {
             let (shows_all, blocks) = (outcome.shows_all(), self.members.blocks());
             self.comparison_since_start.compared(block, shows_all, blocks, now.monotonic);
         }
@@ -902,7 +902,7 @@ impl Mesh {
 
     /// At whose expense a destination is answered.
     fn asker(&self, from: &DestinationHash) -> Asker {
-        self.places_at(from).first().map(|place| place.block)
+        self.places_at(from).first().copied()
     }
 
     /// Sends what somebody has asked for, if it has not asked for too much.

@@ -272,22 +272,22 @@ struct Wants {
 
 impl Wants {
     /// Where there is no room, whoever has asked for most loses the last of it, in the address block that has.
-    fn add(&mut self, to: Destination, block: Asker, entry: Entry) {
-        match self.askers.iter_mut().find(|(asker, ..)| *asker == to) {
+    fn add(&mut self, to: Destination, asker: Asker, entry: Entry) {
+        match self.askers.iter_mut().find(|(waiting, ..)| *waiting == to) {
             Some((.., entries)) if entries.contains(&entry) => return,
             Some((.., entries)) => entries.push_back(entry),
-            None => self.askers.push_back((to, block, VecDeque::from([entry]))),
+            None => self.askers.push_back((to, asker, VecDeque::from([entry]))),
         }
         self.count += 1;
         if self.count <= MAX_WANTS {
             return;
         }
-        let mut blocks: BTreeMap<Asker, usize> = BTreeMap::new();
-        for (_, block, entries) in &self.askers {
-            *blocks.entry(*block).or_default() += entries.len();
+        let mut blocks: BTreeMap<Option<u32>, usize> = BTreeMap::new();
+        for (_, asker, entries) in &self.askers {
+            *blocks.entry(block(asker)).or_default() += entries.len();
         }
         let fullest = blocks.into_iter().max_by_key(|(_, count)| *count).map(|(block, _)| block);
-        let there = self.askers.iter_mut().filter(|(_, block, _)| Some(*block) == fullest);
+        let there = self.askers.iter_mut().filter(|(_, asker, _)| Some(block(asker)) == fullest);
         if let Some((.., entries)) = there.max_by_key(|(.., entries)| entries.len()) {
             entries.pop_back();
             self.count -= 1;
@@ -301,10 +301,10 @@ impl Wants {
         next
     }
 
-    fn put_back(&mut self, to: Destination, block: Asker, entries: VecDeque<Entry>) {
+    fn put_back(&mut self, to: Destination, asker: Asker, entries: VecDeque<Entry>) {
         if !entries.is_empty() {
             self.count += entries.len();
-            self.askers.push_back((to, block, entries));
+            self.askers.push_back((to, asker, entries));
         }
     }
 }
@@ -500,8 +500,8 @@ impl Rumors {
     }
 
     /// A member has asked for what is newer than this.
-    pub(super) fn want(&mut self, to: Destination, block: Asker, entry: Entry) {
-        self.wants.add(to, block, entry);
+    pub(super) fn want(&mut self, to: Destination, asker: Asker, entry: Entry) {
+        self.wants.add(to, asker, entry);
     }
 
     /// The wishes of the member whose turn it is.
@@ -515,8 +515,8 @@ impl Rumors {
     }
 
     /// These were not granted yet. Others come first now.
-    pub(super) fn put_back(&mut self, to: Destination, block: Asker, entries: VecDeque<Entry>) {
-        self.wants.put_back(to, block, entries);
+    pub(super) fn put_back(&mut self, to: Destination, asker: Asker, entries: VecDeque<Entry>) {
+        self.wants.put_back(to, asker, entries);
     }
 
     /// Whether to ask a member for what it has of a node. It is taken to be asked then.
@@ -538,9 +538,14 @@ impl Rumors {
 /// The backlog with which an asker is within its share of what is for answers: the time that the whole share takes for it.
 const ASKED: Duration = Duration::from_secs(8);
 
-/// Who is answered: all members of an address block together, since one member can have many identities in its own; none
-/// for all strangers together.
-pub(super) type Asker = Option<u32>;
+/// Who is answered: a member by its place, since one can have many identities in its own address block; none for all
+/// strangers together.
+pub(super) type Asker = Option<Place>;
+
+/// The address block of an asker.
+pub(super) fn block(asker: &Asker) -> Option<u32> {
+    asker.map(|place| place.block)
+}
 
 /// Askers that are counted at a time.
 const MAX_ASKERS: usize = 4096;
@@ -575,14 +580,14 @@ pub(super) struct Budget {
     rate: u32,
     all: Account,
     own: Account,
+    answered: Account,
     answers: Shares,
     acks: Shares,
 }
 
 /// The place of an asker among all. No block has the number of all strangers.
 fn place(asker: &Asker) -> Place {
-    let block = asker.unwrap_or(u32::MAX);
-    Place { block, address: block }
+    asker.unwrap_or(Place { block: u32::MAX, address: u32::MAX })
 }
 
 /// What so many bytes take of a part of a rate.
@@ -597,6 +602,7 @@ impl Budget {
             rate,
             all: Account::default(),
             own: Account::default(),
+            answered: Account::default(),
             answers: Shares::new((ASKED, ASKED), MAX_ASKERS),
             acks: Shares::new((ASKED, ASKED), MAX_ASKERS),
         }
@@ -620,16 +626,22 @@ impl Budget {
 
     /// Whether somebody may be sent an answer now.
     pub(super) fn may_answer(&mut self, asker: &Asker, now: Duration) -> bool {
-        self.all.allows(now) || self.answers.source(place(asker), now) != Source::Others
+        self.all.allows(now) || self.has_share(asker, now)
+    }
+
+    /// Whether an asker is within its share. Each can have a backlog, and very many together more than may be sent.
+    fn has_share(&mut self, asker: &Asker, now: Duration) -> bool {
+        self.answered.allows(now) && self.answers.source(place(asker), now) != Source::Others
     }
 
     /// Whether somebody may be sent an answer of so many bytes now; then it is taken to be sent.
     pub(super) fn answers(&mut self, asker: &Asker, len: usize, now: Duration) -> bool {
-        let source = self.answers.source(place(asker), now);
-        let may = source != Source::Others || self.all.allows(now);
+        let may = self.may_answer(asker, now);
         if may {
             let bytes = with_envelope(len);
+            let source = self.answers.source(place(asker), now);
             self.all.charge(bytes, self.rate, now);
+            self.answered.charge(bytes, self.rate, now);
             self.answers.take(place(asker), source, cost(bytes, self.rate / 4), now);
         }
         may
@@ -681,7 +693,7 @@ mod tests {
     #[test]
     fn the_greedy_get_what_others_leave() {
         let mut budget = Budget::new(2000);
-        let asker = |number: u16| Some(u32::from(number));
+        let asker = |number: u16| Some(of(16 * u32::from(number)));
         let len = 1000 - ENVELOPE;
         let (mut own, mut modest, mut greedy) = (0, 0, 0);
         for second in 0..3600 {
@@ -738,9 +750,9 @@ mod tests {
             node[..2].copy_from_slice(&number.to_be_bytes());
             Entry { node: NodeId(node), record: 0, pulse: 0, ended: false }
         };
-        (0..1000).for_each(|number| wants.add(asker(1), Some(16), entry(number)));
-        (0..20).for_each(|number| wants.add(asker(2), Some(16), entry(number)));
-        wants.add(asker(2), Some(16), entry(0));
+        (0..1000).for_each(|number| wants.add(asker(1), Some(of(16)), entry(number)));
+        (0..20).for_each(|number| wants.add(asker(2), Some(of(17)), entry(number)));
+        wants.add(asker(2), Some(of(17)), entry(0));
         let (first, block, greedy) = wants.next().unwrap();
         assert_eq!((first, greedy.len()), (asker(1), MAX_WANTS - 20));
         wants.put_back(first, block, greedy);

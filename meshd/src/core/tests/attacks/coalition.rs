@@ -4,6 +4,7 @@ use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::pulse::Life;
 
 use super::*;
+use crate::core::shares::Place;
 
 /// A resignation by who holds this key.
 fn resignation(chain: Chain, key: &SigningKey) -> Message {
@@ -161,9 +162,10 @@ fn wishes_of_many_identities_leave_room_for_those_of_others() {
     let mut rumors = Rumors::new();
     let entry = |number: u32| Entry { node: id(&key(number)), record: 0, pulse: 0, ended: false };
     for number in 0..=255 {
-        rumors.want(destination(number, 5), Some(16 * (u32::from(number) % 8)), entry(1));
+        let block = 16 * (u32::from(number) % 8);
+        rumors.want(destination(number, 5), Some(Place { block, address: block }), entry(1));
     }
-    rumors.want(destination(7, 6), Some(4096), entry(2));
+    rumors.want(destination(7, 6), Some(Place { block: 4096, address: 4096 }), entry(2));
     let mut granted = Vec::new();
     while let Some((to, ..)) = rumors.next_wants() {
         granted.push(to);
