@@ -1,10 +1,11 @@
 //! Orders from an administrator's program: from `meshd`'s proposal over `keyd`'s control socket back to `meshd`.
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::api::keyd::{KeydApi, Reply, Request};
-use crate::api::meshd::ToOrder;
-use crate::api::order::{Executed, MAX_COUNTED, OrderTarget, PreparedOrder, RECORDS_AT_ONCE};
+use crate::api::meshd::{self, ToOrder};
+use crate::api::order::{Executed, MAX_COUNTED, Order, OrderTarget, PreparedOrder, RECORDS_AT_ONCE};
 use crate::client::{Client, ClientError, Endpoint};
 use crate::error::ApiError;
 use crate::hello::Role;
@@ -32,18 +33,43 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Has `keyd` verify an order and count the members below its target.
+    /// Has `keyd` verify the order that `meshd` has proposed for a request, and count the members below its target.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ErrorKind::Denied`] if it is not what was asked for.
+    pub async fn new(
+        keyd: impl Into<Endpoint>,
+        asked: &meshd::Request,
+        proposed: &ToOrder,
+    ) -> Result<Self, ClientError> {
+        let ToOrder { order, below, founded: _ } = proposed;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut prepared = Self::order(keyd, order).await?;
+        if !prepared.target().is_asked_for_by(asked, now) {
+            let error = ApiError::denied(
+                "meshd proposes to keyd something else than was asked for: nothing was done",
+            );
+            return Err(error
+                .with_hint("use the node id; if that was used, meshd is not to be trusted")
+                .into());
+        }
+        for records in below[..below.len().min(MAX_COUNTED)].chunks(RECORDS_AT_ONCE) {
+            prepared.order = reply(prepared.keyd.call(Request::CountBelow(records.to_vec())).await?)?;
+        }
+        Ok(prepared)
+    }
+
+    /// Has `keyd` say which network it would forget.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn new(keyd: impl Into<Endpoint>, proposed: &ToOrder) -> Result<Self, ClientError> {
-        let ToOrder { order, below, founded: _ } = proposed;
+    pub async fn to_forget(keyd: impl Into<Endpoint>) -> Result<Self, ClientError> {
+        Self::order(keyd, &Order::Forget).await
+    }
+
+    async fn order(keyd: impl Into<Endpoint>, order: &Order) -> Result<Self, ClientError> {
         let mut keyd = Client::<KeydApi>::connect(keyd, Role::Client).await?;
-        let request = Request::PrepareOrder(Box::new(order.clone()));
-        let mut order = prepared(keyd.call(request).await?)?;
-        for records in below[..below.len().min(MAX_COUNTED)].chunks(RECORDS_AT_ONCE) {
-            order = prepared(keyd.call(Request::CountBelow(records.to_vec())).await?)?;
-        }
+        let order = reply(keyd.call(Request::PrepareOrder(Box::new(order.clone()))).await?)?;
         Ok(Self { keyd, order })
     }
 
@@ -65,7 +91,7 @@ impl Prepared {
     }
 }
 
-fn prepared(reply: Reply) -> Result<PreparedOrder, ClientError> {
+fn reply(reply: Reply) -> Result<PreparedOrder, ClientError> {
     match reply {
         Reply::OrderPrepared(order) => Ok(*order),
         _ => Err(unexpected()),

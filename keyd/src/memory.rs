@@ -110,8 +110,17 @@ impl Epoch {
 pub struct Pinned {
     /// Its charter.
     pub charter: Charter,
-    /// The chain of this node's newest record.
+    /// The newest chain of which this node has signed a record.
     pub chain: Chain,
+}
+
+impl Pinned {
+    /// Whether a certificate of this chain is newer than the other's of the same issuer.
+    #[must_use]
+    pub fn is_newer(&self, other: &Self) -> bool {
+        let both = self.chain.links().iter().zip(other.chain.links());
+        self.charter == other.charter && both.into_iter().any(|(mine, theirs)| mine.serial > theirs.serial)
+    }
 }
 
 /// The addresses that were delegated without an order in a day.

@@ -199,9 +199,13 @@ impl Signer {
     }
 
     /// This node is a member of the network of this charter, by this chain.
+    ///
+    /// A chain that is older than the pinned one takes its place no more: it may have ended since, and who showed its end
+    /// then would free this node.
     fn pin(&mut self, charter: &Charter, chain: &Chain) -> Result<(), ApiError> {
         let pinned = Pinned { charter: charter.clone(), chain: chain.clone() };
-        if self.memory.pinned.as_ref() == Some(&pinned) {
+        let is_known = |before: &Pinned| *before == pinned || before.is_newer(&pinned);
+        if self.memory.pinned.as_ref().is_some_and(is_known) {
             return Ok(());
         }
         let before = self.memory.pinned.as_ref().map(|pinned| pinned.charter.network());
@@ -326,8 +330,9 @@ impl Signer {
     /// Makes and signs this node's word on its own life.
     ///
     /// # Errors
-    /// If there is no number for it.
+    /// If it is for another network than this node's, or there is no number for it.
     pub fn sign_pulse(&mut self, network: NetworkId, life: Life) -> Result<Signed<Pulse>, ApiError> {
+        self.require_pin(network)?;
         let pulse = Pulse { network, node: self.keys.node(), sequence: self.next_number()?, life };
         Ok(self.sign(pulse))
     }
@@ -337,6 +342,7 @@ impl Signer {
     /// # Errors
     /// If it is in another's name, against this node itself, not for now, or one of too many.
     pub fn sign_accusation(&mut self, accusation: &Accusation, now: u64) -> Result<Signature, ApiError> {
+        self.require_pin(accusation.network)?;
         require(accusation.accuser == self.keys.node(), "the accusation is another's")?;
         require(accusation.subject != self.keys.node(), "the accusation is against this node itself")?;
         require(near(accusation.issued_at, now), "the accusation's time is not now")?;
@@ -1030,7 +1036,8 @@ mod tests {
         let mut last = 0;
         for round in 0..3 {
             for _ in 0..700 {
-                numbers.push(signer.sign_pulse(NetworkId([1; 32]), Life::Present).unwrap().value.sequence);
+                let network = network(&signer);
+                numbers.push(signer.sign_pulse(network, Life::Present).unwrap().value.sequence);
             }
             let record = new_record(&mut signer);
             numbers.push(signer.sign_record(record, NOW).unwrap().value.sequence);
@@ -1217,8 +1224,9 @@ mod tests {
         refused(inviter.certify_member(&certify(), NOW), "cannot save");
         assert!(inviter.delegations.is_empty());
         inviter.counter = inviter.memory.reserved;
-        refused(inviter.sign_pulse(NetworkId([1; 32]), Life::Present), "cannot save");
-        refused(inviter.certify_wireguard(network(&inviter), true, SALT, NOW + 60), "cannot save");
+        let network = network(&inviter);
+        refused(inviter.sign_pulse(network, Life::Present), "cannot save");
+        refused(inviter.certify_wireguard(network, true, SALT, NOW + 60), "cannot save");
         inviter.disk = Box::new(Volatile);
         assert!(inviter.certify_member(&certify(), NOW).is_ok());
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use i2plan_ipc::Node;
 use i2plan_ipc::administrator::{Prepared, socket_beside};
-use i2plan_ipc::api::meshd::{Reply, Request, ToOrder};
-use i2plan_ipc::api::order::{Executed, Order, OrderTarget};
+use i2plan_ipc::api::meshd::{Reply, Request};
+use i2plan_ipc::api::order::{Executed, OrderTarget};
 use i2plan_ipc::node::Answered;
 use i2plan_ipc::version::utc;
 use i2plan_proto::address::ipv6_of;
@@ -36,12 +36,12 @@ pub async fn carry_out(
     word: &str,
     yes: bool,
 ) -> Result<Done, Failure> {
-    let proposed = match node.propose(request).await? {
+    let proposed = match node.propose(request.clone()).await? {
         Answered::Done(reply) => return Ok(Done { reply, founded: false }),
         Answered::ToOrder(proposed) => proposed,
     };
     can_ask(yes)?;
-    let order = Prepared::new(socket_beside(node.socket()), &proposed).await?;
+    let order = Prepared::new(socket_beside(node.socket()), &request, &proposed).await?;
     let consequences = consequences(order.target())?;
     confirm(&format!("{}\n{consequences}", describe(order.target())), word, yes)?;
     let executed = order.confirm().await?;
@@ -126,11 +126,15 @@ pub(super) fn meant(target: &OrderTarget, text: &str) -> Result<Named, Failure> 
 pub async fn allow_invite(socket: Option<&Path>, json: bool, id: &str, yes: bool) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let id = super::invite::choose(node.invites().await?, id)?.id;
-    let proposed = match node.propose(Request::AllowInvite { id }).await? {
+    let request = Request::AllowInvite { id };
+    let proposed = match node.propose(request.clone()).await? {
         Answered::ToOrder(proposed) => proposed,
         Answered::Done(_) => return Err(Failure::internal("unexpected reply of meshd")),
     };
-    match give(&node, &proposed, "allow", yes).await? {
+    can_ask(yes)?;
+    let order = Prepared::new(socket_beside(node.socket()), &request, &proposed).await?;
+    confirm(&describe(order.target()), "allow", yes)?;
+    match order.confirm().await? {
         Executed::Allowed(invite) if json => output::json::print(&json!({ "allowed": invite.to_string() })),
         Executed::Allowed(invite) => output::print(&format!("the users of invite {invite} can join\n")),
         _ => Err(Failure::internal("unexpected reply of keyd")),
@@ -144,9 +148,8 @@ pub async fn allow_invite(socket: Option<&Path>, json: bool, id: &str, yes: bool
 pub async fn forget_network(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let network = node.status().await?.network.map(|network| network.id);
-    let proposed = ToOrder { order: Order::Forget, below: Vec::new(), founded: false };
     can_ask(yes)?;
-    let order = Prepared::new(socket_beside(node.socket()), &proposed).await?;
+    let order = Prepared::to_forget(socket_beside(node.socket())).await?;
     if let OrderTarget::Pinned { network: pinned, .. } = order.target()
         && network == Some(pinned.to_string())
     {
@@ -166,11 +169,4 @@ pub async fn forget_network(socket: Option<&Path>, json: bool, yes: bool) -> Res
         Executed::Forgotten(network) => output::print(&format!("keyd has forgotten network {network}\n")),
         _ => Err(Failure::internal("unexpected reply of keyd")),
     }
-}
-
-async fn give(node: &Node, proposed: &ToOrder, word: &str, yes: bool) -> Result<Executed, Failure> {
-    can_ask(yes)?;
-    let order = Prepared::new(socket_beside(node.socket()), proposed).await?;
-    confirm(&describe(order.target()), word, yes)?;
-    Ok(order.confirm().await?)
 }

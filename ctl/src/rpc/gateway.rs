@@ -100,8 +100,8 @@ impl Gateway {
                     ApiError::unavailable(busy).with_hint("wait for the answers to those before")
                 })?;
                 let mut client = self.connect().await?;
-                match client.call(request).await? {
-                    Reply::ToOrder(proposed) => self.order(client, *proposed).await,
+                match client.call(request.clone()).await? {
+                    Reply::ToOrder(proposed) => self.order(client, &request, *proposed).await,
                     reply => Ok(reply),
                 }
             }
@@ -109,11 +109,16 @@ impl Gateway {
     }
 
     /// Gives an order, if root's configuration lets this program do so.
-    async fn order(&self, mut meshd: Client<MeshdApi>, proposed: ToOrder) -> Result<Reply, ClientError> {
+    async fn order(
+        &self,
+        mut meshd: Client<MeshdApi>,
+        asked: &Request,
+        proposed: ToOrder,
+    ) -> Result<Reply, ClientError> {
         let Some(keyd) = &self.orders else {
             return Err(needs_order(&proposed.order).into());
         };
-        let executed = Prepared::new(keyd.clone(), &proposed).await?.confirm().await?;
+        let executed = Prepared::new(keyd.clone(), asked, &proposed).await?.confirm().await?;
         let mut reply = meshd.call(Request::Enact(Box::new(executed))).await?;
         if let Reply::Invite(invite) = &mut reply {
             invite.founded |= proposed.founded;

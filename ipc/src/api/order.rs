@@ -15,6 +15,7 @@ use i2plan_proto::revocation::{Resignation, Revocation};
 use serde::{Deserialize, Serialize};
 
 use super::keyd::{CreateInvite, ExtendMember};
+use super::meshd::Request;
 use crate::secret::SecretText;
 
 /// Addresses that a node delegates in a day without an order.
@@ -132,6 +133,42 @@ pub enum OrderTarget {
     },
 }
 
+impl OrderTarget {
+    /// Whether this may be what `meshd` was asked for with a request, which is given as it was made: `meshd` chooses the
+    /// order, and could choose another. `now` is Unix time in seconds.
+    #[must_use]
+    pub fn is_asked_for_by(&self, request: &Request, now: u64) -> bool {
+        match (request, self) {
+            (Request::Revoke { node_id }, Self::Member { node, .. }) => is_named(node, node_id),
+            (Request::RevokeInvite { id, with_members: true }, Self::Invite { invite, .. })
+            | (Request::AllowInvite { id }, Self::NewInvite { invite: Some(invite), .. }) => {
+                is_named(invite, id)
+            }
+            (Request::Leave, Self::Own { .. }) => true,
+            (
+                Request::CreateInvite { expires_in, max_uses, addresses, .. },
+                Self::NewInvite { invite: None, uses, addresses: each, expires_at, .. },
+            ) => {
+                let latest = now.saturating_add(*expires_in).saturating_add(CLOCKS_DIFFER);
+                uses.limit() == *max_uses
+                    && *expires_at <= latest
+                    && addresses.map_or(u64::from(*each) <= ADDRESSES_A_DAY, |addresses| addresses == *each)
+            }
+            (Request::Grant { node_id, addresses }, Self::Grant { node, before, after, .. }) => {
+                is_named(node, node_id) && *after <= before.saturating_add((*addresses).into())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// For how long the time may pass between a request and what comes of it, seconds.
+const CLOCKS_DIFFER: u64 = 300;
+
+fn is_named(id: &impl ToString, text: &str) -> bool {
+    id.to_string().eq_ignore_ascii_case(text)
+}
+
 /// Names an order that waits to be confirmed. Good for one confirmation on the connection that it was given on, for
 /// a few minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,4 +203,97 @@ pub enum Executed {
     Allowed(InviteId),
     /// To [`Order::Extend`].
     Membership(Signed<Membership>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    /// The targets that `keyd` may have verified, each with the request that it is the answer to.
+    fn pairs() -> Vec<(Request, OrderTarget)> {
+        let (network, node, invite) = (NetworkId([1; 32]), NodeId([2; 32]), InviteId([3; 16]));
+        let address = Ipv4Addr::new(10, 42, 0, 16);
+        let (node_id, id) = (node.to_string(), invite.to_string());
+        let (uses, expires_at) = (Uses::Unlimited, NOW + 3600);
+        let create =
+            Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: Some(4), subnet: None };
+        let own = |invite| OrderTarget::NewInvite { network, invite, uses, addresses: 4, expires_at };
+        vec![
+            (
+                Request::Revoke { node_id: node_id.clone() },
+                OrderTarget::Member { network, node, name: None, address, below: 0 },
+            ),
+            (
+                Request::RevokeInvite { id: id.clone(), with_members: true },
+                OrderTarget::Invite { network, invite, members: 1, below: 0 },
+            ),
+            (Request::AllowInvite { id }, own(Some(invite))),
+            (Request::Leave, OrderTarget::Own { network, address, invited: 0 }),
+            (create, own(None)),
+            (
+                Request::Grant { node_id, addresses: 512 },
+                OrderTarget::Grant { network, node, address, before: 16, after: 528 },
+            ),
+        ]
+    }
+
+    #[test]
+    fn each_request_is_answered_by_its_order_only() {
+        let pairs = pairs();
+        for (at, (request, _)) in pairs.iter().enumerate() {
+            for (other, (_, target)) in pairs.iter().enumerate() {
+                assert_eq!(target.is_asked_for_by(request, NOW), at == other, "{request:?}: {target:?}");
+            }
+            let forget =
+                OrderTarget::Pinned { network: NetworkId([1; 32]), address: Ipv4Addr::new(10, 42, 0, 1) };
+            assert!(!forget.is_asked_for_by(request, NOW));
+        }
+        for request in [Request::Status, Request::Routes, Request::RotateKey] {
+            assert!(pairs.iter().all(|(_, target)| !target.is_asked_for_by(&request, NOW)), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn an_order_for_another_or_for_more_is_refused() {
+        let pairs = pairs();
+        let mut bad = Vec::new();
+        for (request, target) in &pairs {
+            match target.clone() {
+                OrderTarget::Member { network, address, .. } => {
+                    let node = NodeId([9; 32]);
+                    bad.push((request, OrderTarget::Member { network, node, name: None, address, below: 0 }));
+                }
+                OrderTarget::Invite { network, members, below, .. } => {
+                    let invite = InviteId([9; 16]);
+                    bad.push((request, OrderTarget::Invite { network, invite, members, below }));
+                }
+                OrderTarget::NewInvite { network, invite: None, uses, addresses, expires_at } => {
+                    let limited = Uses::Limited(9.try_into().unwrap());
+                    let (more, later) = (2 * addresses, expires_at + 86_400);
+                    for (uses, addresses, expires_at) in
+                        [(limited, addresses, expires_at), (uses, more, expires_at), (uses, addresses, later)]
+                    {
+                        let invite = None;
+                        let target = OrderTarget::NewInvite { network, invite, uses, addresses, expires_at };
+                        bad.push((request, target));
+                    }
+                }
+                OrderTarget::Grant { network, node, address, before, after } => {
+                    let after = 2 * after;
+                    bad.push((request, OrderTarget::Grant { network, node, address, before, after }));
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(bad.len(), 6);
+        for (request, target) in bad {
+            assert!(!target.is_asked_for_by(request, NOW), "{request:?}: {target:?}");
+        }
+        // What is not said may not be much.
+        let unsaid =
+            Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: None, subnet: None };
+        assert!(pairs[4].1.is_asked_for_by(&unsaid, NOW));
+    }
 }

@@ -230,11 +230,13 @@ mod tests {
         CertifyMember, CreateInvite, ExtendMember, NewRecord, Noted, Reply, Request, Statement,
     };
     use i2plan_ipc::api::order::{ADDRESSES_A_DAY, OrderToken};
+    use i2plan_proto::accusation::Accusation;
     use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
-    use i2plan_proto::identity::{Signable as _, Signature};
+    use i2plan_proto::identity::{NetworkId, Signable as _, Signature};
     use i2plan_proto::invite::Uses;
     use i2plan_proto::join::{JoinBody, JoinRequest};
     use i2plan_proto::membership::{Delegation, Membership};
+    use i2plan_proto::pulse::Life;
     use i2plan_proto::revocation::Resignation;
     use i2plan_proto::testing;
 
@@ -348,8 +350,46 @@ mod tests {
         let more = Chain::founder(&network).extended(&more).unwrap();
         assert!(sign_record(&mut member, &network, &more).is_ok());
         assert_eq!(member.memory.pinned.as_ref().unwrap().chain, more);
-        // Nor is the certificate before, as in a state that was restored.
+        // Nor is the certificate before, as in a state that was restored. But the newer one stays.
         assert!(sign_record(&mut member, &network, &chain).is_ok());
+        assert_eq!(member.memory.pinned.as_ref().unwrap().chain, more);
+    }
+
+    /// This node had been revoked, and was invited again to the same place: who then shows the end of its first membership
+    /// frees it of nothing.
+    #[test]
+    fn the_end_of_an_earlier_membership_frees_nobody() {
+        let (mut founder, mut member, first) = pair();
+        let Executed::Revocations(signed) = founder.execute(&revoke(&first), [1; 32], NOW).unwrap() else {
+            panic!("another answer")
+        };
+        let ended = Statement::Revocation(Box::new(signed[0].clone()));
+        assert_eq!(member.note(&ended), Ok(Noted::News));
+        let network = charter(&founder);
+        let parent = Chain::founder(&network);
+        let again = Delegation { serial: 1000, since: 1000, ..(**first.last().unwrap()).clone() };
+        let second = parent.appended(&founder.sign(parent.certificate(again)));
+        sign_record(&mut member, &network, &second).unwrap();
+        // A record with the first chain can still be signed, which nobody takes.
+        let _ = sign_record(&mut member, &network, &first);
+        assert_eq!(member.memory.pinned.as_ref().unwrap().chain, second);
+        assert_eq!(member.note(&ended), Ok(Noted::Known));
+        assert!(!is_free(&mut member));
+    }
+
+    #[test]
+    fn nothing_is_signed_for_another_network() {
+        let (_, mut member, _) = pair();
+        let other = NetworkId([9; 32]);
+        refused(member.sign_pulse(other, Life::Present), PINNED);
+        let accusation = Accusation {
+            network: other,
+            accuser: member.keys.node(),
+            subject: signer(3).keys.node(),
+            sequence: 1,
+            issued_at: NOW,
+        };
+        refused(member.sign_accusation(&accusation, NOW), PINNED);
     }
 
     fn is_free(member: &mut Signer) -> bool {
