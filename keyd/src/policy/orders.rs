@@ -193,7 +193,8 @@ impl Signer {
             network: charter.network(),
             node,
             name: record.map(|record| record.value.name.clone()),
-            address: first.address(&charter.subnet),
+            // That of an earlier certificate may be another member's now.
+            address: record.map_or(first, |record| &record.value.chain).address(&charter.subnet),
             below: 0,
         })
     }
@@ -493,21 +494,20 @@ mod tests {
             chains: chains.iter().map(|chain| (*chain).clone()).collect(),
             record: record.cloned().map(Box::new),
         };
-        let right = order(&[&chain], Some(&record));
-        assert_eq!(
-            founder.target(&right),
-            Ok(OrderTarget::Member {
-                network: network.network(),
-                node: test_keys(2).node(),
-                name: Some("n".parse().unwrap()),
-                address: [10, 42, 3, 16].into(),
-                below: 0,
-            })
-        );
+        let moved = below(&Chain::founder(&network), &founder, 2, 99);
+        let right = OrderTarget::Member {
+            network: network.network(),
+            node: test_keys(2).node(),
+            name: Some("n".parse().unwrap()),
+            address: [10, 42, 3, 16].into(),
+            below: 0,
+        };
+        assert_eq!(founder.target(&order(&[&chain], Some(&record))).as_ref(), Ok(&right));
+        // Another certificate beside it says nothing of where it is now.
+        assert_eq!(founder.target(&order(&[&moved, &chain], Some(&record))), Ok(right));
         let other = below(&Chain::founder(&network), &founder, 3, 64);
         let mut unsigned = record.clone();
         unsigned.value.name = "other".parse().unwrap();
-        let moved = below(&Chain::founder(&network), &founder, 2, 99);
         let mut forged = chain.clone();
         forged = forged.parent().unwrap().appended(
             &signer(3).sign(forged.parent().unwrap().certificate((**chain.last().unwrap()).clone())),
