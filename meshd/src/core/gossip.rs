@@ -24,6 +24,7 @@ use super::detector::{Acked, Task};
 use super::endings::Ending;
 use super::members::{ACCUSERS, EndingMerge, Member, Merge, RecordMerge};
 use super::rumors::{Asker, FANOUT, Topic, block};
+use super::shares::Place;
 use super::verified::VerifiedRecord;
 use super::{
     Action, CLOCK_TOLERANCE, FORGET_AFTER, Mesh, Now, Pending, SAVE_PULSES_AFTER, SAVE_RECORDS_AFTER,
@@ -580,7 +581,8 @@ impl Mesh {
                     self.rumors.add_newcomer(node, share, members, now.monotonic, &mut self.rng);
                 } else {
                     debug!(node = %node.short(), sequence, "learned a newer record");
-                    if self.rumors.is_passed_on(share, now.monotonic) {
+                    let place = Place { block: share, address: ipv4.to_bits() };
+                    if self.rumors.is_own_change_passed_on(place, now.monotonic) {
                         self.rumors.add(Topic::Record(node), Some(share), now.monotonic);
                     }
                 }
@@ -629,7 +631,9 @@ impl Mesh {
             }
             self.save_by(now.monotonic + SAVE_PULSES_AFTER);
             let share = self.block_of(&node);
-            if share.is_some_and(|share| self.rumors.is_passed_on(share, now.monotonic)) {
+            let address = self.members.get(&node).map(|member| member.record.ipv4().to_bits());
+            let place = share.zip(address).map(|(block, address)| Place { block, address });
+            if place.is_some_and(|place| self.rumors.is_own_change_passed_on(place, now.monotonic)) {
                 self.rumors.add(Topic::Pulse(node), share, now.monotonic);
             }
         }

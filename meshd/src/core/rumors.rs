@@ -59,7 +59,10 @@ const NEWCOMERS_PART: usize = 8;
 /// How many changes of records, liveness and memberships are passed on as news of each address block.
 const CHANGES: Quota = Quota::every(Duration::from_secs(15), 48);
 
-/// Address blocks whose changes are counted at most.
+/// How many changes of one member's own record and liveness are passed on as news whatever others of its block do.
+const OWN_CHANGES: Quota = Quota::every(Duration::from_secs(300), 2);
+
+/// Address blocks whose changes are counted at most, and addresses.
 const MAX_SHARES: usize = 16_384;
 
 /// For so long after it was news something goes along with what is said anyway.
@@ -317,6 +320,8 @@ pub(super) struct Rumors {
     served: HashMap<Option<u32>, Duration>,
     newcomers: Newcomers,
     changes: HashMap<u32, Bucket>,
+    /// Those of each address.
+    own_changes: HashMap<u32, Bucket>,
     /// What was news lately, and when; the oldest first. No accusations: what is said of a member ends with its next word,
     /// and most of it soon.
     recent: VecDeque<Recent>,
@@ -332,6 +337,7 @@ impl Rumors {
             served: HashMap::new(),
             newcomers: Newcomers::default(),
             changes: HashMap::new(),
+            own_changes: HashMap::new(),
             recent: VecDeque::new(),
             next: Duration::ZERO,
             wants: Wants::default(),
@@ -437,6 +443,17 @@ impl Rumors {
             self.changes.retain(|_, bucket| !bucket.is_empty(now));
         }
         self.changes.len() < MAX_SHARES && self.changes.entry(share).or_default().try_take(CHANGES, now)
+    }
+
+    /// Whether a change of a member's own record or liveness is passed on as news: as those of its block, and some of each
+    /// address however many the others of its block are.
+    pub(super) fn is_own_change_passed_on(&mut self, of: Place, now: Duration) -> bool {
+        if self.own_changes.len() >= MAX_SHARES {
+            self.own_changes.retain(|_, bucket| !bucket.is_empty(now));
+        }
+        let has_room = self.own_changes.len() < MAX_SHARES;
+        has_room && self.own_changes.entry(of.address).or_default().try_take(OWN_CHANGES, now)
+            || self.is_passed_on(of.block, now)
     }
 
     /// How often news is told by each in a network of so many others: the more, the more often, since each misses
@@ -962,6 +979,20 @@ mod tests {
         assert_eq!((0..1000).filter(|_| rumors.is_passed_on(16, SECOND)).count(), 48);
         assert!(rumors.is_passed_on(0, SECOND));
         assert!(rumors.is_passed_on(16, SECOND * 16) && !rumors.is_passed_on(16, SECOND * 16));
+    }
+
+    #[test]
+    fn changes_of_one_member_are_passed_on_whatever_others_of_its_block_do() {
+        let mut rumors = Rumors::new();
+        for address in 17..32 {
+            for _ in 0..100 {
+                rumors.is_own_change_passed_on(of(address), SECOND);
+            }
+        }
+        assert!(rumors.is_own_change_passed_on(of(16), SECOND));
+        // One that changes all the time has no more than its block.
+        let passed = (0..3600).filter(|second| rumors.is_own_change_passed_on(of(17), SECOND * *second));
+        assert!((230..=300).contains(&passed.count()));
     }
 
     #[test]
