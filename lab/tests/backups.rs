@@ -23,8 +23,9 @@ const LAB: &str = env!("CARGO_BIN_EXE_lab");
 /// How long gossip may take to reach a member.
 const GOSSIP: Duration = Duration::from_secs(60);
 
-/// How long a node may take to be reached at its own destinations again after another has used them.
-const RECOVERY: Duration = Duration::from_secs(180);
+/// How long a node may take to be reached at its own destinations again after another has used them: a router that has
+/// looked up the other's lease set may use it until its leases end, ten minutes after they began.
+const RECOVERY: Duration = Duration::from_secs(660);
 
 async fn run(program: &str, args: &[OsString]) -> Result<(), Failure> {
     let output = Spawn::new(Path::new(program), args.to_vec()).output("").await?;
