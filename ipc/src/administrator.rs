@@ -36,7 +36,7 @@ impl Prepared {
     /// Has `keyd` verify the order that `meshd` has proposed for a request, and count the members below its target.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ErrorKind::Denied`] if it is not what was asked for.
+    /// [`ClientError`]; [`Denied`](crate::ErrorKind::Denied) if it is not what was asked for.
     pub async fn new(
         keyd: impl Into<Endpoint>,
         asked: &meshd::Request,

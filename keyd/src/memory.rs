@@ -118,8 +118,8 @@ impl Pinned {
     /// Whether a certificate of this chain is newer than the other's of the same issuer.
     #[must_use]
     pub fn is_newer(&self, other: &Self) -> bool {
-        let both = self.chain.links().iter().zip(other.chain.links());
-        self.charter == other.charter && both.into_iter().any(|(mine, theirs)| mine.serial > theirs.serial)
+        let mut both = self.chain.links().iter().zip(other.chain.links());
+        self.charter == other.charter && both.any(|(mine, theirs)| mine.serial > theirs.serial)
     }
 }
 

@@ -200,8 +200,8 @@ impl Signer {
 
     /// This node is a member of the network of this charter, by this chain.
     ///
-    /// A chain that is older than the pinned one takes its place no more: it may have ended since, and who showed its end
-    /// then would free this node.
+    /// A chain that is older than the pinned one does not replace it: it may have ended since, and showing its end would
+    /// then free this node.
     fn pin(&mut self, charter: &Charter, chain: &Chain) -> Result<(), ApiError> {
         let pinned = Pinned { charter: charter.clone(), chain: chain.clone() };
         let is_known = |before: &Pinned| *before == pinned || before.is_newer(&pinned);
@@ -340,7 +340,7 @@ impl Signer {
     /// Signs that this node cannot reach another.
     ///
     /// # Errors
-    /// If it is in another's name, against this node itself, not for now, or one of too many.
+    /// If it is for another network, in another's name, against this node itself, not for now, or one of too many.
     pub fn sign_accusation(&mut self, accusation: &Accusation, now: u64) -> Result<Signature, ApiError> {
         self.require_pin(accusation.network)?;
         require(accusation.accuser == self.keys.node(), "the accusation is another's")?;

@@ -371,7 +371,7 @@ mod tests {
         let again = Delegation { serial: 1000, since: 1000, ..(**first.last().unwrap()).clone() };
         let second = parent.appended(&founder.sign(parent.certificate(again)));
         sign_record(&mut member, &network, &second).unwrap();
-        // A record with the first chain can still be signed, which nobody takes.
+        // A record with the first chain can still be signed, but no member accepts it.
         let _ = sign_record(&mut member, &network, &first);
         assert_eq!(member.memory.pinned.as_ref().unwrap().chain, second);
         assert_eq!(member.note(&ended), Ok(Noted::Known));

@@ -452,7 +452,7 @@ impl Mesh {
         self.ask_for(from, wanted, now);
     }
 
-    /// Asks somebody for what is newer there than this.
+    /// Asks a member for everything that is newer than these entries.
     fn ask_for(&mut self, from: &Destination, wanted: Vec<Entry>, now: Now) {
         // A question that is not sent is not open.
         let asker = self.asker(&from.hash());

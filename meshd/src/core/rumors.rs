@@ -82,7 +82,7 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(8);
 /// So often at most it waits longer: up to four minutes. What is asked for may not be there, because somebody lied.
 const LONGER: u8 = 5;
 
-/// So many address blocks that were asked for the same are remembered.
+/// For one node, at most this many of the address blocks that were asked are remembered.
 const MAX_ASKED: usize = 128;
 
 /// Nodes of which something was asked for and has not come, at most. Members can claim entries of nodes that do not
@@ -132,7 +132,7 @@ struct Recent {
 #[derive(Debug)]
 struct Open {
     since: Duration,
-    /// Until when somebody is waited for.
+    /// When the last wait for an answer ends.
     until: Duration,
     /// The member that was asked last.
     of: Place,
@@ -151,8 +151,10 @@ struct Asked {
 }
 
 impl Open {
-    fn new(of: Place, now: Duration) -> Self {
-        Self { since: now, until: now, of, blocks: 0, asked: Vec::new() }
+    fn first(of: Place, now: Duration) -> Self {
+        let mut open = Self { since: now, until: now, of, blocks: 0, asked: Vec::new() };
+        open.ask(of, now);
+        open
     }
 
     /// Whether to ask a member now. Then it is taken to be asked.
@@ -169,7 +171,7 @@ impl Open {
             self.until = self.until.max(asked.until);
             return true;
         }
-        let waited = (now - self.since).as_secs() / FIRST_PATIENCE.as_secs();
+        let waited = now.saturating_sub(self.since).as_secs() / FIRST_PATIENCE.as_secs();
         if u64::from(self.blocks) >= (waited + 1) * (waited + 2) / 2 {
             return false;
         }
@@ -439,21 +441,13 @@ impl Rumors {
     /// counted. What is more is left to comparisons, so that one who changes its record all the time does not fill the
     /// messages of all.
     pub(super) fn is_passed_on(&mut self, share: u32, now: Duration) -> bool {
-        if self.changes.len() >= MAX_SHARES {
-            self.changes.retain(|_, bucket| !bucket.is_empty(now));
-        }
-        self.changes.len() < MAX_SHARES && self.changes.entry(share).or_default().try_take(CHANGES, now)
+        try_take(&mut self.changes, share, CHANGES, now)
     }
 
     /// Whether a change of a member's own record or liveness is passed on as news: as those of its block, and some of each
     /// address however many the others of its block are.
     pub(super) fn is_own_change_passed_on(&mut self, of: Place, now: Duration) -> bool {
-        if self.own_changes.len() >= MAX_SHARES {
-            self.own_changes.retain(|_, bucket| !bucket.is_empty(now));
-        }
-        let has_room = self.own_changes.len() < MAX_SHARES;
-        has_room && self.own_changes.entry(of.address).or_default().try_take(OWN_CHANGES, now)
-            || self.is_passed_on(of.block, now)
+        try_take(&mut self.own_changes, of.address, OWN_CHANGES, now) || self.is_passed_on(of.block, now)
     }
 
     /// How often news is told by each in a network of so many others: the more, the more often, since each misses
@@ -538,18 +532,27 @@ impl Rumors {
 
     /// Whether to ask a member for what it has of a node. It is taken to be asked then.
     pub(super) fn should_ask(&mut self, of: Place, node: NodeId, now: Duration) -> bool {
-        let mut open = self.questions.remove(&node).unwrap_or_else(|| Open::new(of, now));
-        let asks = open.ask(of, now);
-        if asks {
-            open.of = of;
+        if let Some(open) = self.questions.open.get_mut(&node)
+            && !open.ask(of, now)
+        {
+            return false;
         }
-        self.questions.put(node, open, now) && asks
+        let open = self.questions.remove(&node).unwrap_or_else(|| Open::first(of, now));
+        self.questions.put(node, Open { of, ..open }, now)
     }
 
     /// Something came of a node.
     pub(super) fn answered(&mut self, node: &NodeId) {
         self.questions.remove(node);
     }
+}
+
+/// Counts one more of an address block or an address, if it may have one more and there is room to count it.
+fn try_take(counted: &mut HashMap<u32, Bucket>, of: u32, quota: Quota, now: Duration) -> bool {
+    if counted.len() >= MAX_SHARES {
+        counted.retain(|_, bucket| !bucket.is_empty(now));
+    }
+    counted.len() < MAX_SHARES && counted.entry(of).or_default().try_take(quota, now)
 }
 
 /// The backlog with which an asker is within its share of what is for answers: the time that the whole share takes for it.
@@ -589,7 +592,7 @@ impl Account {
 /// How many bytes may be sent: so many a second on average.
 ///
 /// Others can make this node answer, and could make it do nothing else. So at least half of it is for what this node
-/// says by itself, and a quarter is shared by those who ask ([`Shares`]): who asks for little is answered, however many
+/// says by itself, and a quarter is shared by those who ask ([`Shares`]): a member that asks for little is answered, however many
 /// ask for much. An eighth is shared by those who ask whether this node is there: who says nothing for want of bytes would
 /// be held to be out of reach, and that would cost everybody more.
 #[derive(Debug)]
@@ -607,7 +610,7 @@ fn place(asker: &Asker) -> Place {
     asker.unwrap_or(Place { block: u32::MAX, address: u32::MAX })
 }
 
-/// What so many bytes take of a part of a rate.
+/// The time that a rate, bytes a second, takes for so many bytes.
 fn cost(bytes: u32, rate: u32) -> Duration {
     Duration::from_secs(1) * bytes / rate.max(1)
 }
@@ -643,25 +646,25 @@ impl Budget {
 
     /// Whether somebody may be sent an answer now.
     pub(super) fn may_answer(&mut self, asker: &Asker, now: Duration) -> bool {
-        self.all.allows(now) || self.has_share(asker, now)
+        self.source(asker, now).is_some()
     }
 
-    /// Whether an asker is within its share. Each can have a backlog, and very many together more than may be sent.
-    fn has_share(&mut self, asker: &Asker, now: Duration) -> bool {
-        self.answered.allows(now) && self.answers.source(place(asker), now) != Source::Others
+    /// What an answer to somebody would be taken from; none if there may be none. Each asker can have a backlog within its
+    /// share, and very many together could have more than may be sent.
+    fn source(&mut self, asker: &Asker, now: Duration) -> Option<Source> {
+        let source = self.answers.source(place(asker), now);
+        let has_share = self.answered.allows(now) && source != Source::Others;
+        (has_share || self.all.allows(now)).then_some(source)
     }
 
     /// Whether somebody may be sent an answer of so many bytes now; then it is taken to be sent.
     pub(super) fn answers(&mut self, asker: &Asker, len: usize, now: Duration) -> bool {
-        let may = self.may_answer(asker, now);
-        if may {
-            let bytes = with_envelope(len);
-            let source = self.answers.source(place(asker), now);
-            self.all.charge(bytes, self.rate, now);
-            self.answered.charge(bytes, self.rate, now);
-            self.answers.take(place(asker), source, cost(bytes, self.rate / 4), now);
-        }
-        may
+        let Some(source) = self.source(asker, now) else { return false };
+        let bytes = with_envelope(len);
+        self.all.charge(bytes, self.rate, now);
+        self.answered.charge(bytes, self.rate, now);
+        self.answers.take(place(asker), source, cost(bytes, self.rate / 4), now);
+        true
     }
 
     /// Whether somebody may be told in so many bytes now that this node is there, for which there are no others; then it

@@ -58,7 +58,8 @@ const HEARD_LATELY: Duration = Duration::from_secs(60);
 /// How often `keyd` is asked whether it is there.
 const KEYD_POLL: Duration = Duration::from_secs(2);
 
-/// How often `keyd` is asked whether the connector is there while it is not. Somebody may wait for it to be.
+/// How often `keyd` is asked about the connector while that is missing: `status` and `doctor` must not report it as missing
+/// once it is there.
 const CONNECTOR_POLL: Duration = Duration::from_millis(200);
 
 /// Attempts at a question to a daemon while it cannot be reached, as it is for a moment when it restarts.
