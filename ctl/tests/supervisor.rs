@@ -107,6 +107,7 @@ fn up_without_group(dir: &TempDir, run: &str) -> Command {
         .arg(dir.path().join(run))
         .env("I2PLAN_NODE_NAME", "test")
         .env("I2PLAN_SAM_ADDRESS", "127.0.0.1:7")
+        .env("I2PLAN_TUNNEL_LENGTH", "2")
         .env("I2PLAN_RPC_ENABLED", dir.path().join("i2plan-rpcd").exists().to_string())
         .env("LD_SECRET", "x")
         .env("LISTEN_PID", "1")
@@ -232,8 +233,8 @@ fn daemons_start_with_what_they_need_and_nothing_else() {
     let arguments = [
         format!("--sam-address 127.0.0.1:7 --keyd-socket {run}/keyd-connector.sock"),
         format!(
-            "--store {data}/keyd --sam-address 127.0.0.1:7 --meshd-user {MESHD} --tund-user {TUND} \
-             --connector-user {CONNECTOR}"
+            "--store {data}/keyd --sam-address 127.0.0.1:7 --tunnel-length 2 --meshd-user {MESHD} \
+             --tund-user {TUND} --connector-user {CONNECTOR}"
         ),
         format!("--state {data}/meshd --keyd-socket {run}/keyd-meshd.sock --tund-socket {run}/tund.sock"),
         format!("--keyd-socket {run}/keyd-tund.sock --meshd-user {MESHD} --sam-address 127.0.0.1:7"),

@@ -22,6 +22,7 @@ use i2plan_keyd::keys::Keys;
 use i2plan_keyd::policy::Signer;
 use i2plan_keyd::seal::SealError;
 use i2plan_keyd::service::Keyd;
+use i2plan_keyd::session::MAX_TUNNEL_LENGTH;
 use i2plan_keyd::store::{Seal, Store, StoreError, Stored};
 use i2plan_keyd::unlock::{self, Descriptor};
 use i2plan_keyd::walls;
@@ -41,6 +42,7 @@ Options:
       --store DIR            directory of the keys (default: $STATE_DIRECTORY, or /var/lib/i2plan/keyd)
       --sam-address IP:PORT  the only SAM bridge that sessions are opened at (default: 127.0.0.1:7656)
       --sam-udp-port PORT    where that bridge takes datagrams (default: 7655)
+      --tunnel-length HOPS   the fewest hops of I2P tunnels, 0 to 7, whatever meshd asks (default: 1)
       --meshd-user USER      name or number of the user that meshd runs as (default: i2plan-meshd)
       --tund-user USER       name or number of the user that tund runs as (default: i2plan-tund)
       --connector-user USER  name or number of the user that the connector runs as (default: i2plan-connector)
@@ -101,6 +103,7 @@ struct Args {
     store: PathBuf,
     sam: SocketAddr,
     sam_udp_port: u16,
+    tunnel_length: u8,
     meshd: String,
     tund: String,
     connector: String,
@@ -129,6 +132,7 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
             .map_or_else(|| "/var/lib/i2plan/keyd".into(), PathBuf::from),
         sam: SocketAddr::from(([127, 0, 0, 1], 7656)),
         sam_udp_port: UDP_PORT,
+        tunnel_length: 1,
         meshd: "i2plan-meshd".to_owned(),
         tund: "i2plan-tund".to_owned(),
         connector: "i2plan-connector".to_owned(),
@@ -148,6 +152,16 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
             Long("store") => args.store = parser.value()?.into(),
             Long("sam-address") => args.sam = parser.value()?.parse()?,
             Long("sam-udp-port") => args.sam_udp_port = parser.value()?.parse()?,
+            Long("tunnel-length") => {
+                args.tunnel_length = parser.value()?.parse()?;
+                if args.tunnel_length > MAX_TUNNEL_LENGTH {
+                    return Err(format!(
+                        "--tunnel-length: {} is too many (0 to {MAX_TUNNEL_LENGTH} hops)",
+                        args.tunnel_length
+                    )
+                    .into());
+                }
+            }
             Long("meshd-user") => args.meshd = parser.value()?.string()?,
             Long("tund-user") => args.tund = parser.value()?.string()?,
             Long("connector-user") => args.connector = parser.value()?.string()?,
@@ -267,7 +281,8 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
             supervisor.status(&format!("holds the keys of node {}", keys.node()));
             let datagrams = SocketAddr::new(args.sam.ip(), args.sam_udp_port);
             let signer = Signer::new(keys, sealed, memory, delegations, Box::new(files));
-            let service = Arc::new(Keyd::new(signer, Bridge { address: args.sam, datagrams }));
+            let bridge = Bridge { address: args.sam, datagrams };
+            let service = Arc::new(Keyd::new(signer, bridge, args.tunnel_length));
             for (listener, (access, limits)) in serving {
                 tokio::spawn(serve(listener, Arc::clone(&service), access, limits));
             }

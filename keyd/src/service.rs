@@ -20,17 +20,21 @@ use crate::session;
 pub struct Keyd {
     signer: Mutex<Signer>,
     dialing: Dialing,
+    /// Hops that a session's tunnels have at least, in each direction.
+    min_tunnel_length: u8,
     orders: Mutex<Orders>,
     started: Instant,
 }
 
 impl Keyd {
-    /// Has this signer answer; sessions are opened at this SAM bridge alone.
+    /// Has this signer answer; sessions are opened at this SAM bridge alone, with tunnels of so many hops at least in each
+    /// direction.
     #[must_use]
-    pub fn new(signer: Signer, bridge: Bridge) -> Self {
+    pub fn new(signer: Signer, bridge: Bridge, min_tunnel_length: u8) -> Self {
         Self {
             signer: Mutex::new(signer),
             dialing: Dialing::new(bridge),
+            min_tunnel_length,
             orders: Mutex::default(),
             started: Instant::now(),
         }
@@ -45,7 +49,7 @@ impl Keyd {
     }
 
     async fn open_session(&self, request: OpenSession) -> Result<Answer<Reply>, ApiError> {
-        session::check_request(&request)?;
+        let request = session::checked(request, self.min_tunnel_length)?;
         let connection = self.dialing.dial().await?;
         let keys = match request.kind {
             SessionKind::Control => self.signer().keys().control().clone(),
@@ -57,7 +61,11 @@ impl Keyd {
         let opened = session::open(&request, connection, &keys.private_key()).await?;
         info!(kind = ?request.kind, "opened a session");
         let session::Opened { connection, version } = opened;
-        let reply = Reply::SessionOpened(SessionOpened { destination: keys.public(), version });
+        let reply = Reply::SessionOpened(SessionOpened {
+            destination: keys.public(),
+            version,
+            min_tunnel_length: self.min_tunnel_length,
+        });
         Ok(Answer { reply, fds: vec![connection.stream, connection.datagrams] })
     }
 }

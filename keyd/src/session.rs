@@ -16,6 +16,9 @@ use zeroize::Zeroizing;
 
 use crate::dialing::Connection;
 
+/// Most hops of a tunnel in each direction.
+pub const MAX_TUNNEL_LENGTH: u8 = 7;
+
 /// Longest line that is read, bytes. The answer to `SESSION CREATE` repeats the private key.
 const MAX_LINE: usize = 4096;
 
@@ -84,22 +87,23 @@ async fn read_line(stream: &mut TcpStream) -> io::Result<Zeroizing<Vec<u8>>> {
     }
 }
 
-/// Checks what a request says of the session.
+/// Checks what a request says of the session, and gives its tunnels `min_length` hops at least: shorter ones show others
+/// where the node is, and who asks is `meshd`.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] if it is out of bounds.
-pub fn check_request(request: &OpenSession) -> Result<(), ApiError> {
+pub fn checked(request: OpenSession, min_length: u8) -> Result<OpenSession, ApiError> {
     let id = &request.id;
     if id.is_empty() || id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     {
         return Err(ApiError::invalid("a session's id has 1 to 64 letters, digits and hyphens"));
     }
-    if request.tunnel_length > 7 || !(1..=16).contains(&request.tunnel_quantity) {
+    if request.tunnel_length > MAX_TUNNEL_LENGTH || !(1..=16).contains(&request.tunnel_quantity) {
         return Err(ApiError::invalid(
             "the session's tunnel length (0 to 7) or quantity (1 to 16) is out of bounds",
         ));
     }
-    Ok(())
+    Ok(OpenSession { tunnel_length: request.tunnel_length.max(min_length), ..request })
 }
 
 /// The `SESSION CREATE` line.
@@ -256,10 +260,21 @@ mod tests {
     fn nothing_can_be_slipped_into_the_line() {
         for id in ["", "a b", "a\nQUIT", &"x".repeat(65)] {
             let request = OpenSession { id: id.to_owned(), ..request() };
-            assert_eq!(check_request(&request).unwrap_err().kind, ErrorKind::Invalid);
+            assert_eq!(checked(request, 1).unwrap_err().kind, ErrorKind::Invalid);
         }
-        assert!(check_request(&OpenSession { tunnel_length: 8, ..request() }).is_err());
-        assert!(check_request(&OpenSession { tunnel_quantity: 0, ..request() }).is_err());
+        assert!(checked(OpenSession { tunnel_length: 8, ..request() }, 1).is_err());
+        assert!(checked(OpenSession { tunnel_quantity: 0, ..request() }, 1).is_err());
+    }
+
+    #[test]
+    fn tunnels_are_no_shorter_than_configured() {
+        for (wanted, configured, hops) in [(0, 1, 1), (0, 3, 3), (1, 3, 3), (2, 1, 2), (0, 0, 0)] {
+            let request = checked(OpenSession { tunnel_length: wanted, ..request() }, configured).unwrap();
+            let line = line(&request, ([127, 0, 0, 1], 9).into(), &key());
+            for direction in ["inbound", "outbound"] {
+                assert!(line.contains(&format!("{direction}.length={hops} ")), "{}", *line);
+            }
+        }
     }
 
     proptest! {

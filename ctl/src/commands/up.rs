@@ -81,6 +81,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         accounts,
         group,
         sam_address: config.sam_address,
+        tunnel_length: config.tunnel_length,
         allow_overlap: config.allow_overlap,
         rpc_orders: config.rpc_orders,
         rpc_socket: config.rpc_socket,

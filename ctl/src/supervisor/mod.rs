@@ -53,6 +53,8 @@ pub struct Node {
     pub group: u32,
     /// The router's SAM bridge.
     pub sam_address: SocketAddr,
+    /// Hops of its tunnels, in each direction.
+    pub tunnel_length: u8,
     /// Whether the interface may have addresses that the host uses otherwise.
     pub allow_overlap: bool,
     /// Whether `rpcd` may give orders.
@@ -131,6 +133,7 @@ fn daemons(
     let mut for_keyd = words(&[
         (&"--store", &directories.data.join("keyd")),
         (&"--sam-address", &sam_address),
+        (&"--tunnel-length", &node.tunnel_length.to_string()),
         (&"--meshd-user", &meshd_uid),
         (&"--tund-user", &tund.uid.to_string()),
         (&"--connector-user", &connector.uid.to_string()),

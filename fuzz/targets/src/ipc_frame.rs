@@ -233,7 +233,11 @@ fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
         below: 2,
     };
     let prepared = PreparedOrder { token: OrderToken([7; 16]), target };
-    let opened = keyd::SessionOpened { destination: testing::destination(101), version: "3.3".to_owned() };
+    let opened = keyd::SessionOpened {
+        destination: testing::destination(101),
+        version: "3.3".to_owned(),
+        min_tunnel_length: 1,
+    };
     vec![
         ("identity", keyd::Reply::Identity(identity)),
         ("session", keyd::Reply::SessionOpened(opened)),

@@ -241,7 +241,7 @@ pub struct OpenSession {
     pub kind: SessionKind,
     /// The session's id: 1 to 64 letters, digits or hyphens, new for every attempt.
     pub id: String,
-    /// Hops of the tunnels in each direction, 0 to 7.
+    /// Hops of the tunnels in each direction that are wanted, 0 to 7. They get no fewer than `keyd` is configured with.
     pub tunnel_length: u8,
     /// Parallel tunnels in each direction, 1 to 16.
     pub tunnel_quantity: u8,
@@ -254,6 +254,8 @@ pub struct SessionOpened {
     pub destination: Destination,
     /// The version of SAM that the bridge speaks.
     pub version: String,
+    /// Hops that the tunnels of every session have at least, as `keyd` is configured.
+    pub min_tunnel_length: u8,
 }
 
 /// What the connector says of itself.

@@ -133,7 +133,8 @@ keys! {
         parse: address,
     }
     /// Hops of the I2P tunnels in each direction, 0 to 7. One is for members who trust each other; where they must not
-    /// find each other, two or three.
+    /// find each other, two or three. For services this is for /etc/i2plan/environment to say: keyd opens no session with
+    /// fewer.
     "i2p.tunnel_length", "I2PLAN_TUNNEL_LENGTH" => tunnel_length: u8 {
         default: |_| Ok(1),
         example: "1",

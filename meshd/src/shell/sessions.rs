@@ -189,13 +189,20 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     let (keyd::Reply::SessionOpened(opened), Ok([tcp, udp])) = (reply, <[OwnedFd; 2]>::try_from(fds)) else {
         return Err("keyd gave an answer to another question".to_owned());
     };
-    let keyd::SessionOpened { destination, version } = opened;
+    let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
     let _ = context.updates.send(Update::Version(version)).await;
     let (stream, open) = take_over(Open { id, udp, tcp, destination })?;
     if let Ok(bridge) = stream.peer_addr()
         && bridge != context.bridge
     {
         warn!(%bridge, configured = %context.bridge, "keyd is started with another SAM address than i2p.sam_address");
+    }
+    if min_tunnel_length != context.tunnel_length {
+        warn!(
+            min_tunnel_length,
+            configured = context.tunnel_length,
+            "keyd is started with another tunnel length than i2p.tunnel_length: set I2PLAN_TUNNEL_LENGTH for both"
+        );
     }
     Ok((stream, open))
 }
