@@ -7,7 +7,7 @@
 
 use i2plan_ipc::api::keyd::{
     CertifyMember, CreateInvite, ExtendMember, Identity, NewRecord, Noted, PinnedNetwork, Reply, Request,
-    Statement, WireGuardLease,
+    Statement, TrustAnchor, WireGuardLease,
 };
 use i2plan_ipc::api::order::{ADDRESSES_A_DAY, Order};
 use i2plan_ipc::secret::SecretText;
@@ -39,6 +39,10 @@ const NOW_TOLERANCE: u64 = 10 * 60;
 
 /// Longest life of an invite, seconds.
 const MAX_INVITE_LIFE: u64 = 366 * 24 * 60 * 60;
+
+/// For how long after the next epoch has begun the WireGuard key of an epoch is leased, seconds. Until peers have heard of
+/// the next one they use it, and `tund` accepts it for as long.
+const EPOCH_OVERLAP: u64 = 10 * 60;
 
 /// Accusations that are signed in a minute. An honest node begins a probe every few seconds at most.
 const ACCUSATIONS_PER_MINUTE: u32 = 60;
@@ -145,8 +149,9 @@ impl Signer {
             Request::CertifyWireGuard { network, rotate } => {
                 Reply::WireGuardCertificate(self.certify_wireguard(network, rotate, random, now)?)
             }
+            // tund asks every minute.
+            Request::TrustAnchor(network) => Reply::TrustAnchor(Box::new(self.trust_anchor(&network, now)?)),
             Request::LeaseWireGuard { network, epoch } => {
-                // tund asks every minute.
                 let lease = self.lease_wireguard(&network, epoch, now)?;
                 debug!(network = %network.short(), epoch, "leased a WireGuard key");
                 Reply::WireGuardLease(Box::new(lease))
@@ -789,27 +794,53 @@ impl Signer {
         }))
     }
 
-    /// The WireGuard private key of an epoch that was certified and is in force, and by what `tund` verifies for itself.
+    /// What `tund` verifies by.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if this node is in another network or in none, [`ErrorKind::Denied`] if there is no such
-    /// key: `tund` has a use for no other.
+    /// [`ErrorKind::Conflict`] if this node is in another network or in none, [`ErrorKind::Denied`] if no epoch of its
+    /// WireGuard key is in force.
+    pub fn trust_anchor(&self, network: &NetworkId, now: u64) -> Result<TrustAnchor, ApiError> {
+        let pinned = self.pinned(*network)?;
+        let newest = self.epochs_in_force(network, now).last();
+        let newest = newest.ok_or_else(|| refusal("no WireGuard key of this node is in force"))?;
+        Ok(self.anchor(pinned, newest))
+    }
+
+    fn anchor(&self, pinned: &Pinned, epoch: &Epoch) -> TrustAnchor {
+        let Pinned { charter, chain } = pinned.clone();
+        let revoked = self.delegations.revoked().to_vec();
+        TrustAnchor { epoch: epoch.number, not_after: epoch.end, charter, chain, revoked }
+    }
+
+    /// The WireGuard private key of the newest epoch in force, or of the one before it in the first minutes of that, and
+    /// what `tund` verifies by.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if this node is in another network or in none, [`ErrorKind::Denied`] if it is another key:
+    /// `tund` has a use for no other.
     pub fn lease_wireguard(
         &self,
         network: &NetworkId,
         epoch: u32,
         now: u64,
     ) -> Result<WireGuardLease, ApiError> {
-        let Pinned { charter, chain } = self.pinned(*network)?.clone();
-        let epoch = self.epoch(network, epoch, now)?;
+        let pinned = self.pinned(*network)?;
+        let leased = self.epoch(network, epoch, now)?;
+        let mut newer = self.epochs_in_force(network, now).filter(|newer| newer.number > leased.number);
+        let is_overlapped = newer
+            .next()
+            .is_none_or(|next| now <= next.begins_at().saturating_add(EPOCH_OVERLAP) && newer.next().is_none());
+        require(is_overlapped, "the WireGuard key of this epoch is out of use")?;
         Ok(WireGuardLease {
-            private_key: self.keys.wireguard_private(epoch),
-            epoch: epoch.number,
-            not_after: epoch.end,
-            charter,
-            chain,
-            revoked: self.delegations.revoked().to_vec(),
+            private_key: self.keys.wireguard_private(leased),
+            anchor: self.anchor(pinned, leased),
         })
+    }
+
+    /// The epochs of this node's key that are in force, the oldest first.
+    fn epochs_in_force<'a>(&'a self, network: &'a NetworkId, now: u64) -> impl Iterator<Item = &'a Epoch> {
+        let epochs = self.memory.epochs.iter();
+        epochs.filter(move |epoch| epoch.network == *network && is_in_force(epoch, now))
     }
 
     fn epoch(&self, network: &NetworkId, number: u32, now: u64) -> Result<&Epoch, ApiError> {
@@ -1370,12 +1401,39 @@ mod tests {
         let certificate = signer.certify_wireguard(network, false, [1; 32], NOW).unwrap().value;
         let first = certificate.epoch;
         let lease = signer.lease_wireguard(&network, first, NOW).unwrap();
-        assert_eq!((lease.epoch, lease.not_after), (first, certificate.not_after));
-        assert_eq!((lease.charter.clone(), lease.chain), (charter(&signer), Chain::founder(&lease.charter)));
+        let anchor = lease.anchor;
+        assert_eq!((anchor.epoch, anchor.not_after), (first, certificate.not_after));
+        assert_eq!((anchor.charter.clone(), &anchor.chain), (charter(&signer), &Chain::founder(&anchor.charter)));
+        assert_eq!(signer.trust_anchor(&network, NOW), Ok(anchor));
+        assert!(signer.trust_anchor(&NetworkId([3; 32]), NOW).is_err());
         assert!(signer.lease_wireguard(&NetworkId([3; 32]), first, NOW).is_err());
         for other in (first - 100..first + 100).filter(|epoch| *epoch != first) {
             refused(signer.lease_wireguard(&network, other, NOW), "not certified");
         }
+    }
+
+    /// Whoever takes `tund`'s place gets the key in use, and not those of weeks before.
+    #[test]
+    fn keys_that_are_out_of_use_are_not_leased() {
+        const WEEK: u64 = 7 * 86_400;
+        let mut signer = pinned_signer(1);
+        let network = network(&signer);
+        let mut at = Vec::new();
+        // The last two in the first minutes of the one before.
+        for (seed, now) in [NOW, NOW + WEEK, NOW + 2 * WEEK, NOW + 2 * WEEK + 60].into_iter().enumerate() {
+            let salt = [u8::try_from(seed).unwrap(); 32];
+            let epoch = signer.certify_wireguard(network, true, salt, now).unwrap().value.epoch;
+            let leased = |epoch| signer.lease_wireguard(&network, epoch, now);
+            assert!(leased(epoch).is_ok() && at.last().is_none_or(|before| leased(*before).is_ok()));
+            at.iter().rev().skip(1).for_each(|older| assert!(leased(*older).is_err()));
+            assert_eq!(signer.trust_anchor(&network, now).unwrap().epoch, epoch);
+            at.push(epoch);
+        }
+        let [.., before, newest] = at[..] else { panic!("there are four") };
+        let end = WireGuardCertificate::begins_at(newest) + EPOCH_OVERLAP;
+        assert!(signer.lease_wireguard(&network, before, end).is_ok());
+        refused(signer.lease_wireguard(&network, before, end + 1), "out of use");
+        assert!(signer.lease_wireguard(&network, newest, end + 1).is_ok());
     }
 
     #[test]
@@ -1390,12 +1448,12 @@ mod tests {
             let revocation = Revocation { issuer: signer.keys.node(), target, issued_at: NOW };
             signer.sign_revocation(&revocation, &charter, NOW).unwrap();
         }
-        let revoked = signer.lease_wireguard(&network, epoch, NOW).unwrap().revoked;
+        let revoked = signer.lease_wireguard(&network, epoch, NOW).unwrap().anchor.revoked;
         let invite = |number| Revoked::Invite(i2plan_proto::invite::InviteId([number; 16]));
         assert_eq!(revoked, [invite(7), invite(8)]);
         // Also after a restart, and no longer than the node is in the network.
         let mut again = Signer::volatile(test_keys(1), signer.remembered());
-        assert_eq!(again.lease_wireguard(&network, epoch, NOW).unwrap().revoked, revoked);
+        assert_eq!(again.trust_anchor(&network, NOW).unwrap().revoked, revoked);
         again.sign_resignation(founder, &charter, NOW).unwrap();
         let error = again.lease_wireguard(&network, epoch, NOW).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Conflict);

@@ -16,7 +16,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
-use i2plan_ipc::api::keyd::WireGuardLease;
+use i2plan_ipc::api::keyd::TrustAnchor;
 use i2plan_ipc::api::tund::{Ending, Member};
 use i2plan_proto::address::ipv6_of;
 use i2plan_proto::certificates::{Certificates, Contest};
@@ -130,14 +130,14 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// The members that another process has kept, as far as they stand, for the network of a lease.
+    /// The members that another process has kept, as far as they stand, for the network of an anchor.
     #[must_use]
-    pub fn new(lease: &WireGuardLease, kept: Kept, now: u64) -> Self {
+    pub fn new(anchor: &TrustAnchor, kept: Kept, now: u64) -> Self {
         let mut certificates = Certificates::default();
-        certificates.add(&lease.chain);
+        certificates.add(&anchor.chain);
         let mut roster = Self {
-            charter: lease.charter.clone(),
-            chain: lease.chain.clone(),
+            charter: anchor.charter.clone(),
+            chain: anchor.chain.clone(),
             own_validity: (0, 0),
             certificates,
             entries: HashMap::new(),
@@ -150,9 +150,9 @@ impl Roster {
             changed: BTreeSet::new(),
             has_new_endings: false,
         };
-        roster.certificates.import(&Chain::founder(&lease.charter), kept.certificates);
+        roster.certificates.import(&Chain::founder(&anchor.charter), kept.certificates);
         for (node, entry) in kept.entries.into_iter().take(MAX_PEERS) {
-            let is_founder = node == lease.charter.founder;
+            let is_founder = node == anchor.charter.founder;
             if is_founder || roster.certificates.hold(entry.certificate) {
                 roster.by_key.insert(entry.public_key, node);
                 roster.entries.insert(node, Entry { round: 0, ..entry });
@@ -160,25 +160,25 @@ impl Roster {
             }
         }
         roster.certificates.prune();
-        roster.trust(lease, now);
+        roster.trust(anchor, now);
         let all = roster.nodes();
         roster.sweep(&all);
         roster
     }
 
     /// Goes by what `keyd` says from now on. The network must be the same.
-    pub fn trust(&mut self, lease: &WireGuardLease, now: u64) {
-        self.own_validity = (WireGuardCertificate::begins_at(lease.epoch), lease.not_after);
-        if self.chain != lease.chain {
+    pub fn trust(&mut self, anchor: &TrustAnchor, now: u64) {
+        self.own_validity = (WireGuardCertificate::begins_at(anchor.epoch), anchor.not_after);
+        if self.chain != anchor.chain {
             self.certificates.remove(&self.chain);
-            self.certificates.add(&lease.chain);
-            self.chain = lease.chain.clone();
+            self.certificates.add(&anchor.chain);
+            self.chain = anchor.chain.clone();
         }
-        if self.revoked != lease.revoked {
-            self.revoked.clone_from(&lease.revoked);
+        if self.revoked != anchor.revoked {
+            self.revoked.clone_from(&anchor.revoked);
             self.forget_endings(|round| round != OWN);
             let by = *self.chain.subject();
-            for what in &lease.revoked {
+            for what in &anchor.revoked {
                 let verdict = Verdict::Revoked { by, what: what.clone() };
                 self.endings.entry(*verdict.about()).or_default().insert(verdict, OWN);
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
-use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
+use i2plan_ipc::api::keyd::{self, KeydApi, TrustAnchor, WireGuardLease};
 use i2plan_ipc::api::tund::{
     Configured, Ending, HostUse, Interface, Limits, MAX_BATCH, Member, NewInterface, Overlap, Reply, Request,
     Stats, Taken, TundApi,
@@ -189,9 +189,21 @@ impl Tund {
                 return self.give_up();
             }
             warn!(%error, "cannot go on with the interface yet");
+            if error.kind == ErrorKind::Denied {
+                self.find_epoch(interface.network).await;
+            }
             self.supervisor.status(&format!("{name} is up, but carries nothing yet: {error}"));
             let away = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout);
             sleep(if away { LEASE_RETRY } else { LEASE_REFUSED_RETRY }).await;
+        }
+    }
+
+    /// The key of the interface may have been rotated while nobody could tell: it goes on with the newest.
+    async fn find_epoch(&self, network: NetworkId) {
+        if let Ok(anchor) = self.anchor(network).await
+            && let Some(kept) = &mut *self.resumable.lock().await
+        {
+            kept.epoch = anchor.epoch;
         }
     }
 
@@ -223,7 +235,7 @@ impl Tund {
                 };
             }
         };
-        let interface = wanted.of_member(&lease.charter, &lease.chain);
+        let interface = wanted.of_member(&lease.anchor.charter, &lease.anchor.chain);
         interface::check(&interface)?;
         if let Some(running) = &*self.running.lock().await {
             self.compare(&running.interface, &interface)?;
@@ -249,7 +261,7 @@ impl Tund {
             let configured = present.configured.clone();
             drop(running);
             if configured.epoch == epoch {
-                self.trust(&lease).await?;
+                self.trust(&lease.anchor).await?;
             }
             return Ok(configured);
         }
@@ -262,7 +274,7 @@ impl Tund {
             (self.create(&interface, epoch).await?, Kept::default())
         };
 
-        let mut roster = Roster::new(&lease, members, unix_now());
+        let mut roster = Roster::new(&lease.anchor, members, unix_now());
         let key = StaticSecret::from(lease.private_key.0);
         let configured = Configured {
             interface: device.name().to_owned(),
@@ -420,7 +432,7 @@ impl Tund {
 
     /// Goes on with the key of another epoch.
     async fn rotate(&self, running: &mut Running, lease: &WireGuardLease) -> Result<(), ApiError> {
-        let epoch = lease.epoch;
+        let epoch = lease.anchor.epoch;
         let public_key = PublicKey::from(&StaticSecret::from(lease.private_key.0)).to_bytes();
         let (done, answer) = oneshot::channel();
         let gone = || ApiError::unavailable("the data path has broken down; tund is about to restart");
@@ -436,7 +448,7 @@ impl Tund {
     async fn lease(&self, network: NetworkId, epoch: u32) -> Result<WireGuardLease, ApiError> {
         match self.keyd.call(keyd::Request::LeaseWireGuard { network, epoch }).await {
             Ok(keyd::Reply::WireGuardLease(lease))
-                if lease.epoch == epoch && lease.charter.network() == network =>
+                if lease.anchor.epoch == epoch && lease.anchor.charter.network() == network =>
             {
                 Ok(*lease)
             }
@@ -449,7 +461,16 @@ impl Tund {
         }
     }
 
-    /// The same for a node that may just be coming into the network.
+    /// What `keyd` says of the network that this node is in.
+    async fn anchor(&self, network: NetworkId) -> Result<TrustAnchor, ApiError> {
+        match self.keyd.call(keyd::Request::TrustAnchor(network)).await {
+            Ok(keyd::Reply::TrustAnchor(anchor)) if anchor.charter.network() == network => Ok(*anchor),
+            Ok(_) => Err(ApiError::internal("unexpected reply of keyd")),
+            Err(error) => Err(error.into_api()),
+        }
+    }
+
+    /// A lease for a node that may just be coming into the network.
     async fn first_lease(&self, wanted: &NewInterface, epoch: u32) -> Result<WireGuardLease, ApiError> {
         let until = Instant::now() + FIRST_RECORD;
         loop {
@@ -473,16 +494,13 @@ impl Tund {
     /// Goes by what `keyd` says. If this node is in another network or in none, or has another address, the process ends,
     /// and the interface, the peers and the keys with it.
     async fn look_at_trust(&self) {
-        let up = self.running.lock().await.as_ref().map(|running| {
-            let Running { interface, configured, .. } = running;
-            (interface.clone(), configured.epoch)
-        });
-        let Some((interface, epoch)) = up else { return };
-        let result = match self.lease(interface.network, epoch).await {
-            Ok(lease) => {
-                let wanted = interface.to_new().of_member(&lease.charter, &lease.chain);
+        let up = self.running.lock().await.as_ref().map(|running| running.interface.clone());
+        let Some(interface) = up else { return };
+        let result = match self.anchor(interface.network).await {
+            Ok(anchor) => {
+                let wanted = interface.to_new().of_member(&anchor.charter, &anchor.chain);
                 match self.compare(&interface, &wanted) {
-                    Ok(()) => self.trust(&lease).await,
+                    Ok(()) => self.trust(&anchor).await,
                     Err(error) => Err(error),
                 }
             }
@@ -492,7 +510,7 @@ impl Tund {
                 Err(error)
             }
             Err(error) => {
-                // Its epoch is over, or the clock says so.
+                // No epoch of its key is in force, or the clock says so.
                 self.check_clock().await;
                 Err(error)
             }
@@ -502,9 +520,9 @@ impl Tund {
         }
     }
 
-    async fn trust(&self, lease: &WireGuardLease) -> Result<(), ApiError> {
+    async fn trust(&self, anchor: &TrustAnchor) -> Result<(), ApiError> {
         if let Some(roster) = &mut *self.roster.lock().await {
-            roster.trust(lease, unix_now());
+            roster.trust(anchor, unix_now());
             self.apply(roster).await?;
         }
         self.check_clock().await;

@@ -20,7 +20,7 @@ use caps::{CapSet, Capability};
 use command_fds::{CommandFdExt as _, FdMapping};
 use futures::TryStreamExt as _;
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::api::keyd::{self, KeydApi, WireGuardLease};
+use i2plan_ipc::api::keyd::{self, KeydApi, TrustAnchor, WireGuardLease};
 use i2plan_ipc::api::tund::{
     Configured, Member, NewInterface, Reply, Request, Session, Stats, Taken, TundApi,
 };
@@ -107,14 +107,20 @@ impl Service for Keyd {
         request: keyd::Request,
         _: Vec<OwnedFd>,
     ) -> Result<Answer<keyd::Reply>, ApiError> {
-        let keyd::Request::LeaseWireGuard { network, epoch } = request else {
-            panic!("tund asks for keys alone")
-        };
         let node = *self.0.lock().unwrap();
+        let (network, reply) = match request {
+            keyd::Request::LeaseWireGuard { network, epoch } => {
+                (network, keyd::Reply::WireGuardLease(Box::new(node.lease(epoch))))
+            }
+            keyd::Request::TrustAnchor(network) => {
+                (network, keyd::Reply::TrustAnchor(Box::new(node.anchor(1))))
+            }
+            _ => panic!("tund asks for its keys and what it verifies by alone"),
+        };
         if node.charter().network() != network {
             return Err(ApiError::conflict("this node is in another network"));
         }
-        Ok(keyd::Reply::WireGuardLease(Box::new(node.lease(epoch))).into())
+        Ok(reply.into())
     }
 }
 
@@ -364,8 +370,12 @@ impl Node {
     }
 
     fn lease(self, epoch: u32) -> WireGuardLease {
-        WireGuardLease {
-            private_key: SecretKey(*testing::wireguard_secret(self.seed).private_key()),
+        let private_key = SecretKey(*testing::wireguard_secret(self.seed).private_key());
+        WireGuardLease { private_key, anchor: self.anchor(epoch) }
+    }
+
+    fn anchor(self, epoch: u32) -> TrustAnchor {
+        TrustAnchor {
             epoch,
             not_after: self.not_after,
             charter: self.charter(),

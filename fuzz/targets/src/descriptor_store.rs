@@ -1,10 +1,9 @@
 //! What a daemon tells its supervisor, as `i2planctl up` reads it, and the state that `tund` gets back from there.
 
-use i2plan_ipc::api::keyd::WireGuardLease;
+use i2plan_ipc::api::keyd::TrustAnchor;
 use i2plan_ipc::api::tund::{Interface, Member};
 use i2plan_ipc::frame::encode_body;
 use i2plan_ipc::notification::{MAX_LEN, Notification, Store, is_name};
-use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::identity::NetworkId;
 use i2plan_proto::testing;
 use i2plan_tund::kept::State;
@@ -56,15 +55,14 @@ pub fn seeds() -> Seeds {
         ipv6_prefix: 64,
         mtu: 1280,
     };
-    let lease = WireGuardLease {
-        private_key: SecretKey([1; 32]),
+    let anchor = TrustAnchor {
         epoch: 1,
         not_after: u64::MAX,
         charter: testing::charter(0),
         chain: testing::chain(0),
         revoked: Vec::new(),
     };
-    let mut roster = Roster::new(&lease, Kept::default(), testing::NOW);
+    let mut roster = Roster::new(&anchor, Kept::default(), testing::NOW);
     let member = Member { record: Box::new(testing::record(2)), keepalive: 25 };
     roster.take_member(&member, testing::NOW).expect("a record that is rightly signed");
     let state = Written {

@@ -191,6 +191,7 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         ("certify-member", keyd::Request::CertifyMember(Box::new(certify))),
         ("extend-member", keyd::Request::ExtendMember(Box::new(extend))),
         ("certify-wireguard", keyd::Request::CertifyWireGuard { network, rotate: true }),
+        ("trust-anchor", keyd::Request::TrustAnchor(network)),
         ("lease-wireguard", keyd::Request::LeaseWireGuard { network, epoch: 7 }),
     ]
 }
@@ -216,14 +217,14 @@ fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
         remembers: true,
     };
     let code = SecretText::new(testing::invite(1).to_code().to_string());
-    let lease = keyd::WireGuardLease {
-        private_key: SecretKey([7; 32]),
+    let anchor = keyd::TrustAnchor {
         epoch: 1,
         not_after: testing::NOW,
         charter: testing::charter(0),
         chain: testing::chain(1),
         revoked: testing::revocation(0, 2).value.revoked().into_iter().collect(),
     };
+    let lease = keyd::WireGuardLease { private_key: SecretKey([7; 32]), anchor: anchor.clone() };
     let pinned = keyd::PinnedNetwork { charter: testing::charter(0), chain: testing::chain(3) };
     let target = OrderTarget::Member {
         network: testing::charter(0).network(),
@@ -249,6 +250,7 @@ fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
         ("invite", keyd::Reply::Invite { code, grant: testing::grant(1) }),
         ("membership", keyd::Reply::Membership(testing::membership(1, 2))),
         ("wireguard", keyd::Reply::WireGuardCertificate(testing::wireguard_certificate(1))),
+        ("trust-anchor", keyd::Reply::TrustAnchor(Box::new(anchor))),
         ("lease", keyd::Reply::WireGuardLease(Box::new(lease))),
         ("needs-order", keyd::Reply::NeedsOrder),
         ("pinned", keyd::Reply::Pinned(Some(Box::new(pinned)))),

@@ -95,7 +95,10 @@ pub enum Request {
         /// Begin a new epoch, with a new key. Without it the newest key that is in force is certified again.
         rotate: bool,
     },
-    /// Hand out the WireGuard key of an epoch for a network, which must be the one that this node is in.
+    /// What `tund` verifies by, for a network, which must be the one that this node is in.
+    TrustAnchor(NetworkId),
+    /// Hand out the WireGuard key of an epoch for a network, which must be the one that this node is in: of the newest
+    /// epoch in force, or of the one before it for ten minutes.
     LeaseWireGuard {
         /// The network.
         network: NetworkId,
@@ -147,6 +150,8 @@ pub enum Reply {
     Recovered(u64),
     /// To [`Request::CertifyWireGuard`].
     WireGuardCertificate(Signed<WireGuardCertificate>),
+    /// To [`Request::TrustAnchor`].
+    TrustAnchor(Box<TrustAnchor>),
     /// To [`Request::LeaseWireGuard`].
     WireGuardLease(Box<WireGuardLease>),
 }
@@ -319,12 +324,19 @@ pub struct ExtendMember {
     pub ranges: AddressRanges,
 }
 
-/// A WireGuard private key, for `tund` alone, and what `tund` holds against what it is told of members.
+/// A WireGuard private key, for `tund` alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WireGuardLease {
     /// The X25519 private key.
     pub private_key: SecretKey,
-    /// The epoch that its certificate names.
+    /// What `tund` verifies by, with the epoch of this key.
+    pub anchor: TrustAnchor,
+}
+
+/// What `tund` holds against what it is told of members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustAnchor {
+    /// The newest epoch of this node's WireGuard key that is in force.
     pub epoch: u32,
     /// Until when its certificate is valid, Unix time in seconds.
     pub not_after: u64,
@@ -347,7 +359,7 @@ impl Api for KeydApi {
     fn allows(role: Role, request: &Request) -> bool {
         match request {
             // The one secret that leaves keyd, and the one process that may have it.
-            Request::LeaseWireGuard { .. } => role == Role::Tund,
+            Request::LeaseWireGuard { .. } | Request::TrustAnchor(_) => role == Role::Tund,
             Request::AwaitOrder(_) | Request::Connected(_) | Request::NotConnected(_) => {
                 role == Role::Connector
             }

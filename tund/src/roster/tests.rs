@@ -1,4 +1,3 @@
-use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::address::AddressRange;
 use i2plan_proto::identity::Signed;
 use i2plan_proto::invite::InviteId;
@@ -42,9 +41,8 @@ pub(crate) fn many(count: usize) -> Kept {
 }
 
 /// What `keyd` of a node in the network of node 0 says.
-fn lease_of(chain: Chain) -> WireGuardLease {
-    WireGuardLease {
-        private_key: SecretKey([1; 32]),
+fn anchor_of(chain: Chain) -> TrustAnchor {
+    TrustAnchor {
         epoch: WireGuardCertificate::epoch_at(NOW),
         not_after: NOW + WireGuardCertificate::MAX_AGE,
         charter: testing::charter(0),
@@ -53,12 +51,12 @@ fn lease_of(chain: Chain) -> WireGuardLease {
     }
 }
 
-fn lease() -> WireGuardLease {
-    lease_of(testing::chain(0))
+fn anchor() -> TrustAnchor {
+    anchor_of(testing::chain(0))
 }
 
 fn roster() -> Roster {
-    Roster::new(&lease(), Kept::default(), NOW)
+    Roster::new(&anchor(), Kept::default(), NOW)
 }
 
 fn member(record: Signed<Record>) -> Member {
@@ -147,12 +145,12 @@ fn what_is_not_signed_by_those_whom_it_names_is_refused() {
 
 #[test]
 fn a_record_of_another_network_is_refused() {
-    let lease = WireGuardLease {
+    let anchor = TrustAnchor {
         charter: testing::charter(1),
         chain: Chain::founder(&testing::charter(1)),
-        ..lease()
+        ..anchor()
     };
-    let mut roster = Roster::new(&lease, Kept::default(), NOW);
+    let mut roster = Roster::new(&anchor, Kept::default(), NOW);
     assert!(matches!(roster.take_member(&member(testing::record(2)), NOW), Err(NotAdmitted::Record(_))));
     let ending = Ending::Resignation(Box::new(testing::resignation(2)));
     assert!(matches!(roster.take_ending(&ending), Err(NotAdmitted::Ending(_))));
@@ -160,7 +158,7 @@ fn a_record_of_another_network_is_refused() {
 
 #[test]
 fn this_nodes_own_address_and_record_are_no_members() {
-    let mut roster = Roster::new(&lease_of(certified(7, [10, 42, 3, 16], 28, 9)), Kept::default(), NOW);
+    let mut roster = Roster::new(&anchor_of(certified(7, [10, 42, 3, 16], 28, 9)), Kept::default(), NOW);
     let own = changed(7, |record| record.chain = certified(7, [10, 42, 3, 16], 28, 9));
     assert_eq!(roster.take_member(&own, NOW), Err(NotAdmitted::Own));
     // Even of one with a better claim.
@@ -176,9 +174,9 @@ fn keys_are_used_while_their_certificates_are_valid() {
     let early = NOW - WireGuardCertificate::CLOCK_TOLERANCE - 1;
     assert_eq!(roster.take_member(&member(testing::record(2)), early), Err(NotAdmitted::NotValidNow));
     roster.take_member(&member(testing::record(2)), NOW).unwrap();
-    roster.trust(&lease(), NOW + 1000);
+    roster.trust(&anchor(), NOW + 1000);
     assert_eq!(present(&mut roster), [testing::node(2)]);
-    roster.trust(&lease(), late);
+    roster.trust(&anchor(), late);
     assert!(present(&mut roster).is_empty());
 }
 
@@ -186,10 +184,10 @@ fn keys_are_used_while_their_certificates_are_valid() {
 fn when_the_clock_is_wrong_what_is_in_force_stays() {
     let mut roster = roster();
     roster.take_member(&member(testing::record(2)), NOW).unwrap();
-    let before = WireGuardCertificate::begins_at(lease().epoch) - WireGuardCertificate::CLOCK_TOLERANCE - 1;
-    for wrong in [0, before, lease().not_after + 1, u64::MAX] {
+    let before = WireGuardCertificate::begins_at(anchor().epoch) - WireGuardCertificate::CLOCK_TOLERANCE - 1;
+    for wrong in [0, before, anchor().not_after + 1, u64::MAX] {
         assert!(roster.is_clock_suspect(wrong), "{wrong}");
-        roster.trust(&lease(), wrong);
+        roster.trust(&anchor(), wrong);
         assert_eq!(present(&mut roster), [testing::node(2)]);
     }
     assert!(!roster.is_clock_suspect(NOW));
@@ -240,8 +238,8 @@ fn what_this_node_has_revoked_cannot_be_withheld() {
         roster.take_member(&member(testing::record(depth)), NOW).unwrap();
     }
     let revoked = testing::revocation(0, 3).value.revoked().unwrap();
-    let lease = WireGuardLease { revoked: vec![revoked, Revoked::Invite(InviteId([7; 16]))], ..lease() };
-    roster.trust(&lease, NOW);
+    let anchor = TrustAnchor { revoked: vec![revoked, Revoked::Invite(InviteId([7; 16]))], ..anchor() };
+    roster.trust(&anchor, NOW);
     let all = roster.to_sweep();
     roster.sweep(&all);
     let mut rest = [testing::node(1), testing::node(2)];
@@ -255,7 +253,7 @@ fn what_this_node_has_revoked_cannot_be_withheld() {
     roster.end_sync();
     assert_eq!(roster.take_member(&member(testing::record(3)), NOW), Err(NotAdmitted::Ended));
     // And by the next process.
-    let mut next = Roster::new(&lease, roster.to_kept(), NOW);
+    let mut next = Roster::new(&anchor, roster.to_kept(), NOW);
     assert_eq!(present(&mut next), rest);
     assert_eq!(next.take_member(&member(testing::record(3)), NOW), Err(NotAdmitted::Ended));
 }
@@ -346,7 +344,7 @@ fn ten_thousand_members_take_little_memory_and_more_are_refused() {
     // finds both, a member takes a kilobyte.
     assert!(size_of::<Entry>() <= 160, "{}", size_of::<Entry>());
     let kept = many(MAX_PEERS + 1);
-    let mut roster = Roster::new(&lease(), kept, NOW);
+    let mut roster = Roster::new(&anchor(), kept, NOW);
     assert_eq!(roster.take_changes().set.len(), MAX_PEERS);
     assert_eq!(roster.certificates.export().len(), MAX_PEERS);
     assert_eq!(roster.take_member(&member(testing::record(1)), NOW), Err(NotAdmitted::Full));
@@ -359,12 +357,12 @@ fn ten_thousand_members_take_little_memory_and_more_are_refused() {
 fn what_was_kept_without_its_certificates_is_of_no_use() {
     let mut kept = many(3);
     kept.certificates.remove(1);
-    assert_eq!(Roster::new(&lease(), kept, NOW).nodes().len(), 2);
+    assert_eq!(Roster::new(&anchor(), kept, NOW).nodes().len(), 2);
     // The certificates of another network lead nowhere.
-    let lease = WireGuardLease {
+    let anchor = TrustAnchor {
         charter: testing::charter(1),
         chain: Chain::founder(&testing::charter(1)),
-        ..lease()
+        ..anchor()
     };
-    assert!(Roster::new(&lease, many(3), NOW).nodes().is_empty());
+    assert!(Roster::new(&anchor, many(3), NOW).nodes().is_empty());
 }
