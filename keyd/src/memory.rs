@@ -32,7 +32,7 @@ const MAX_ALLOWED: usize = 1024;
 /// Seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
 
-/// Delegations that have ended and are kept at a start at most.
+/// Delegations that have ended, and ones that later certificates have replaced, that are kept at a start at most.
 const MAX_ENDED: usize = 4096;
 
 /// Revocations by this node that are remembered: the oldest are forgotten first.
@@ -404,12 +404,18 @@ impl Delegations {
     /// The entries that lead to these delegations, without those that do not matter any more.
     #[must_use]
     pub fn compacted(&self) -> Vec<Entry> {
-        let ended = self.delegated.iter().filter(|delegated| !delegated.is_active()).count();
-        let mut skip = ended.saturating_sub(MAX_ENDED);
+        // Counted apart: certificates that replace others cost `meshd` nothing, and must not push out those that have ended,
+        // which an invite's uses are counted by.
+        let skipped = |ended| {
+            let of_kind = |other: &&Delegated| !other.is_active() && other.ended == ended;
+            self.delegated.iter().filter(of_kind).count().saturating_sub(MAX_ENDED)
+        };
+        let mut skip = [skipped(false), skipped(true)];
         let mut entries: Vec<Entry> = self.allowed.iter().copied().map(Entry::Allowed).collect();
         for delegated in &self.delegated {
-            if !delegated.is_active() && skip > 0 {
-                skip -= 1;
+            let skip = &mut skip[usize::from(delegated.ended)];
+            if !delegated.is_active() && *skip > 0 {
+                *skip -= 1;
                 continue;
             }
             entries.push(Entry::Delegated(delegated.parent, delegated.grant.clone()));
@@ -470,6 +476,12 @@ impl Delegations {
     #[must_use]
     pub fn is_allowed(&self, invite: &InviteId) -> bool {
         self.allowed.contains(invite)
+    }
+
+    /// So many, of nobody in particular.
+    #[cfg(test)]
+    pub(crate) fn filled(count: usize, like: &Delegated) -> Self {
+        Self { delegated: vec![like.clone(); count], ..Self::default() }
     }
 
     /// How many there are.
@@ -613,6 +625,18 @@ mod tests {
         let mut cleared = all.clone();
         cleared.apply(&Entry::Cleared);
         assert!(cleared.is_empty() && cleared.compacted().is_empty());
+    }
+
+    #[test]
+    fn certificates_that_were_replaced_push_out_none_that_have_ended() {
+        let parent = testing::chain(0).id();
+        let ended = Delegated { ended: true, ..Delegated::new(parent, testing::delegation(0, 1)) };
+        let replaced = Delegated { superseded: true, ..Delegated::new(parent, testing::delegation(0, 2)) };
+        let mut all = Delegations::filled(3 * MAX_ENDED, &replaced);
+        all.delegated.insert(0, ended);
+        let compacted = all.compacted();
+        assert_eq!(compacted.len(), 2 + MAX_ENDED);
+        assert!(matches!(compacted[1], Entry::Ended(_)));
     }
 
     #[test]

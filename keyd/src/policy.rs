@@ -500,13 +500,16 @@ impl Signer {
             if before.is_active() && before.parent == *parent {
                 return Ok(self.sign(pinned.chain.certificate(before.grant.clone())));
             }
+            // Otherwise two invites in turn would give one node ever more addresses, more than both are for.
+            require(before.is_active(), "the invite was used, and another certificate is in its place")?;
+            self.require_room()?;
         } else {
             self.require_memory()?;
             let users = u64::try_from(self.delegations.users(&invite)).unwrap_or(u64::MAX);
             let limit = grant.uses.limit().map_or(u64::MAX, u64::from);
             require(users < limit, "the invite is used up")?;
         }
-        let (ranges, since, replaces) = match before.filter(|before| before.is_active()) {
+        let (ranges, since, replaces) = match before {
             Some(Delegated { grant, .. }) => (grant.ranges.clone(), Some(grant.since), grant.replaces),
             None => {
                 require(
@@ -598,8 +601,13 @@ impl Signer {
     fn require_memory(&self) -> Result<(), ApiError> {
         if !self.memory.remembers {
             return Err(ApiError::conflict("keyd does not remember which addresses this node has delegated")
-                .with_hint("complete its memory from the mesh, with `i2planctl keys recover`"));
+                .with_hint("complete its memory from the mesh, with `i2planctl key recover`"));
         }
+        self.require_room()
+    }
+
+    /// Whether another delegation can be remembered.
+    fn require_room(&self) -> Result<(), ApiError> {
         if self.delegations.len() >= MAX_DELEGATIONS {
             return Err(ApiError::conflict(format!(
                 "keyd remembers {MAX_DELEGATIONS} delegations and no more"
@@ -827,9 +835,9 @@ impl Signer {
         let pinned = self.pinned(*network)?;
         let leased = self.epoch(network, epoch, now)?;
         let mut newer = self.epochs_in_force(network, now).filter(|newer| newer.number > leased.number);
-        let is_overlapped = newer
-            .next()
-            .is_none_or(|next| now <= next.begins_at().saturating_add(EPOCH_OVERLAP) && newer.next().is_none());
+        let is_overlapped = newer.next().is_none_or(|next| {
+            now <= next.begins_at().saturating_add(EPOCH_OVERLAP) && newer.next().is_none()
+        });
         require(is_overlapped, "the WireGuard key of this epoch is out of use")?;
         Ok(WireGuardLease {
             private_key: self.keys.wireguard_private(leased),
@@ -879,8 +887,13 @@ fn is_pinned(pinned: &Pinned) -> ApiError {
 }
 
 fn not_remembered(error: std::io::Error) -> ApiError {
+    let hint = if error.kind() == std::io::ErrorKind::FileTooLarge {
+        "restart keyd: it leaves out what does not matter any more"
+    } else {
+        "see that its directory is writable and the disk is not full"
+    };
     ApiError::new(ErrorKind::Unavailable, format!("keyd cannot save what it has to remember: {error}"))
-        .with_hint("see that its directory is writable and the disk is not full")
+        .with_hint(hint)
 }
 
 fn near(time: u64, now: u64) -> bool {
@@ -955,18 +968,24 @@ mod tests {
 
     /// A node asks node 1 with an invite of node 1.
     pub(super) fn certify_for(joiner: &Signer, uses: Uses, last: u8) -> CertifyMember {
+        certify_by(secret(), joiner, uses, last)
+    }
+
+    fn certify_by(secret: InviteSecret, joiner: &Signer, uses: Uses, last: u8) -> CertifyMember {
         let inviter = signer(1);
         let wish = CreateInvite { uses, ..wish(&inviter) };
-        let (_, grant) = inviter.create_invite(&wish, secret(), NOW).unwrap();
         let body = JoinBody {
             network: network(&inviter),
             inviter: inviter.keys.node(),
-            invite: secret().key(),
+            invite: secret.key(),
             joiner: joiner.keys.node(),
             control: joiner.keys.control().public().hash(),
             issued_at: NOW,
         };
-        certificate_for(grant, request(body, joiner), last)
+        let proof = body.prove(&secret.signing_key());
+        let (_, grant) = inviter.create_invite(&wish, secret, NOW).unwrap();
+        let request = JoinRequest { proof, ..request(body, joiner) };
+        certificate_for(grant, request, last)
     }
 
     fn certify() -> CertifyMember {
@@ -1210,6 +1229,30 @@ mod tests {
     }
 
     #[test]
+    fn two_invites_in_turn_give_a_node_no_more_addresses_than_they_are_for() {
+        let mut inviter = founder();
+        let one = certify_for(&signer(2), many(), 16);
+        let other = certify_by(InviteSecret([8; 32]), &signer(2), many(), 16);
+        inviter.certify_member(&one, NOW).unwrap();
+        inviter.certify_member(&other, NOW).unwrap();
+        let more = CertifyMember { ranges: range(32).into(), ..one };
+        refused(inviter.certify_member(&more, NOW), "another certificate is in its place");
+    }
+
+    /// A node can be a member by several chains, and `meshd` chooses the one of its record.
+    #[test]
+    fn certificates_under_a_chain_that_changes_again_and_again_are_bounded() {
+        let mut inviter = founder();
+        inviter.certify_member(&certify(), NOW).unwrap();
+        let known = inviter.delegations.iter().next().unwrap().clone();
+        let elsewhere = Delegated { parent: testing::chain(3).id(), ..known };
+        inviter.delegations = Delegations::filled(1, &elsewhere);
+        assert!(inviter.certify_member(&certify(), NOW).is_ok());
+        inviter.delegations = Delegations::filled(MAX_DELEGATIONS, &elsewhere);
+        refused(inviter.certify_member(&certify(), NOW), "and no more");
+    }
+
+    #[test]
     fn what_this_node_revokes_is_free_at_once() {
         let mut inviter = founder();
         let charter = charter(&inviter);
@@ -1403,7 +1446,10 @@ mod tests {
         let lease = signer.lease_wireguard(&network, first, NOW).unwrap();
         let anchor = lease.anchor;
         assert_eq!((anchor.epoch, anchor.not_after), (first, certificate.not_after));
-        assert_eq!((anchor.charter.clone(), &anchor.chain), (charter(&signer), &Chain::founder(&anchor.charter)));
+        assert_eq!(
+            (anchor.charter.clone(), &anchor.chain),
+            (charter(&signer), &Chain::founder(&anchor.charter))
+        );
         assert_eq!(signer.trust_anchor(&network, NOW), Ok(anchor));
         assert!(signer.trust_anchor(&NetworkId([3; 32]), NOW).is_err());
         assert!(signer.lease_wireguard(&NetworkId([3; 32]), first, NOW).is_err());

@@ -92,6 +92,16 @@ pub enum StoreError {
         /// Why not.
         source: DecodeError,
     },
+    /// A file has more bytes than it ever should. It stays as it is.
+    #[error("cannot use {}: it has {len} bytes, and {max} are the most; move it elsewhere, start keyd, and then run `i2planctl key recover`", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        len: u64,
+        /// The most that are read.
+        max: u64,
+    },
     /// There is no file.
     #[error("there is no key store in {}: name the directory of one with --store", path.display())]
     Missing {

@@ -33,7 +33,8 @@ const PLACE_LEN: usize = 4096;
 /// Bytes of the file of the memory.
 const MEMORY_LEN: usize = 3 * PLACE_LEN;
 
-/// Bytes of the file of delegations that are read at most.
+/// Bytes of the file of delegations at most. A start leaves some four million of them at most, and most of these requests
+/// come from `meshd`.
 const MAX_DELEGATIONS_LEN: u64 = 64 * 1024 * 1024;
 
 /// The files, open.
@@ -84,10 +85,17 @@ impl Disk for MemoryFiles {
     }
 
     fn append(&mut self, entry: &[u8]) -> io::Result<()> {
+        let len = self.len + entry.len() as u64;
+        if len > MAX_DELEGATIONS_LEN {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("the file {DELEGATIONS} has {MAX_DELEGATIONS_LEN} bytes at most"),
+            ));
+        }
         let written =
             self.delegations.write_all_at(entry, self.len).and_then(|()| self.delegations.sync_data());
         match written {
-            Ok(()) => self.len += entry.len() as u64,
+            Ok(()) => self.len = len,
             // The next entry must not have a part of this one behind it.
             Err(_) => self.delegations.set_len(self.len)?,
         }
@@ -180,6 +188,12 @@ impl Store {
             file => file?,
         };
         let io = |source| StoreError::Io { path: self.path.join(name), source };
+        // To read a part and write that back would lose the rest.
+        let len = file.metadata().map_err(io)?.len();
+        if len > MAX_DELEGATIONS_LEN {
+            let path = self.path.join(name);
+            return Err(StoreError::TooLarge { path, len, max: MAX_DELEGATIONS_LEN });
+        }
         let mut bytes = Vec::new();
         file.by_ref().take(MAX_DELEGATIONS_LEN).read_to_end(&mut bytes).map_err(io)?;
         if bytes.get(..HEADER_LEN) == Some(header(node).as_slice()) {
@@ -325,6 +339,47 @@ mod tests {
         let (memory, delegations, _) = store.open_memory(&node()).unwrap();
         assert_eq!((memory.remembers, delegations.len()), (false, 1));
         assert_eq!(std::fs::read(store.path.join("delegations.damaged")).unwrap(), bytes);
+    }
+
+    #[test]
+    fn the_file_of_delegations_has_a_bound_that_a_start_leaves_room_to() {
+        let Directory { store, .. } = &directory();
+        written(store);
+        let (_, _, mut files) = store.open_memory(&node()).unwrap();
+        let entry = entry(3).framed();
+        files.len = MAX_DELEGATIONS_LEN - entry.len() as u64 + 1;
+        assert_eq!(files.append(&entry).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        files.len -= 1;
+        files.append(&entry).unwrap();
+        assert!(files.append(&Entry::Cleared.framed()).is_err());
+        // As large as it may be, it is read, and what does not matter is left out.
+        let path = store.path.join(DELEGATIONS);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(HEADER_LEN as u64).unwrap();
+        file.set_len(MAX_DELEGATIONS_LEN).unwrap();
+        let (memory, _, mut files) = store.open_memory(&node()).unwrap();
+        assert!(memory.remembers && files.len < 4096);
+        files.append(&entry).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_an_error_and_stays_as_it_is() {
+        for name in [MEMORY, DELEGATIONS] {
+            let Directory { store, .. } = &directory();
+            written(store);
+            let path = store.path.join(name);
+            let before = [MEMORY, DELEGATIONS].map(|name| std::fs::read(store.path.join(name)).unwrap());
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            let len = file.metadata().unwrap().len();
+            file.set_len(MAX_DELEGATIONS_LEN + 1).unwrap();
+            let error = store.open_memory(&node()).unwrap_err();
+            assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
+            assert_eq!(file.metadata().unwrap().len(), MAX_DELEGATIONS_LEN + 1);
+            file.set_len(len).unwrap();
+            let after = [MEMORY, DELEGATIONS].map(|name| std::fs::read(store.path.join(name)).unwrap());
+            assert_eq!(after, before);
+            assert_eq!(store.open_memory(&node()).unwrap().1.len(), 2);
+        }
     }
 
     #[test]

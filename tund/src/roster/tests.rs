@@ -145,11 +145,8 @@ fn what_is_not_signed_by_those_whom_it_names_is_refused() {
 
 #[test]
 fn a_record_of_another_network_is_refused() {
-    let anchor = TrustAnchor {
-        charter: testing::charter(1),
-        chain: Chain::founder(&testing::charter(1)),
-        ..anchor()
-    };
+    let anchor =
+        TrustAnchor { charter: testing::charter(1), chain: Chain::founder(&testing::charter(1)), ..anchor() };
     let mut roster = Roster::new(&anchor, Kept::default(), NOW);
     assert!(matches!(roster.take_member(&member(testing::record(2)), NOW), Err(NotAdmitted::Record(_))));
     let ending = Ending::Resignation(Box::new(testing::resignation(2)));
@@ -359,10 +356,7 @@ fn what_was_kept_without_its_certificates_is_of_no_use() {
     kept.certificates.remove(1);
     assert_eq!(Roster::new(&anchor(), kept, NOW).nodes().len(), 2);
     // The certificates of another network lead nowhere.
-    let anchor = TrustAnchor {
-        charter: testing::charter(1),
-        chain: Chain::founder(&testing::charter(1)),
-        ..anchor()
-    };
+    let anchor =
+        TrustAnchor { charter: testing::charter(1), chain: Chain::founder(&testing::charter(1)), ..anchor() };
     assert!(Roster::new(&anchor, many(3), NOW).nodes().is_empty());
 }
