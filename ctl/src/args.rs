@@ -234,6 +234,14 @@ pub struct InviteAllow {
     pub yes: bool,
 }
 
+/// `i2planctl key recover`
+#[derive(Debug, clap::Args)]
+pub struct Recover {
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
 /// `i2planctl key forget-network`
 #[derive(Debug, clap::Args)]
 pub struct ForgetNetwork {
@@ -409,7 +417,7 @@ pub enum KeyCommand {
 
     /// Complete keyd's memory of the addresses that this node has delegated, after it was lost
     #[command(after_help = RECOVER_HELP)]
-    Recover,
+    Recover(Recover),
 
     /// Have keyd forget the network that it signs for, where meshd does not know of it any more
     #[command(name = "forget-network", after_help = FORGET_NETWORK_HELP)]
@@ -542,8 +550,9 @@ pub struct Up {
 const RECOVER_HELP: &str = "\
 keyd remembers which addresses this node has delegated to the members that it has invited, so that it never certifies
 two members for one address. If its files `memory` or `delegations` are lost or damaged, it certifies no new members
-until this command has told it what other members know. Run it while they are reachable: addresses of a member that is
-not known to any of them may be given out again.";
+until this command has told it what other members know, and you have confirmed that this is all. Run it while they are
+reachable, and compare what it shows with what you know: addresses of a member that is not among those may be given out
+again.";
 
 const FORGET_NETWORK_HELP: &str = "\
 keyd signs for one network alone, and changes it when this node has left or was revoked. Where meshd's state is lost, \

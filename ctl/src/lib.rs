@@ -145,7 +145,9 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Rpc(rpc) => commands::rpc::run(socket.as_deref(), &rpc).await,
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
             Command::Key(KeyCommand::Status) => commands::key::status(socket.as_deref(), json).await,
-            Command::Key(KeyCommand::Recover) => commands::key::recover(socket.as_deref(), json).await,
+            Command::Key(KeyCommand::Recover(args)) => {
+            commands::key::recover(socket.as_deref(), json, args.yes).await
+        }
             Command::Key(KeyCommand::ForgetNetwork(args::ForgetNetwork { yes })) => {
                 commands::orders::forget_network(socket.as_deref(), json, yes).await
             }

@@ -143,8 +143,6 @@ calls! {
         Reply::BanAdded(ban) => ban;
     /// Lifts a ban.
     remove_ban(node_id: String) -> Ban = Request::RemoveBan { node_id }, Reply::BanRemoved(ban) => ban;
-    /// Has `keyd` complete its memory of what this node has delegated, and tells how much that is.
-    recover_keys() -> u64 = Request::RecoverKeys, Reply::KeysRecovered { delegations } => delegations;
     /// Begins a new epoch of the WireGuard key.
     rotate_key() -> WireGuardKey = Request::RotateKey, Reply::Rotated(key) => key;
     /// The configuration in force.
@@ -240,6 +238,7 @@ fn command(order: &Order) -> String {
             format!("i2planctl invite create --uses {uses} --addresses {}", wish.addresses)
         }
         Order::AllowInvite(grant) => format!("i2planctl invite allow {}", grant.value.key.id()),
+        Order::Recover => "i2planctl key recover".to_owned(),
         Order::Extend(extend) => {
             let before = &extend.certificate.value.grant;
             let more = extend.ranges.size().saturating_sub(before.ranges.size());

@@ -143,9 +143,7 @@ impl Signer {
                 self.extend_member(&extend, false, now)?.map_or(Reply::NeedsOrder, Reply::Membership)
             }
             Request::Note(statement) => Reply::Noted(self.note(&statement)?),
-            Request::Recover { certificates, complete } => {
-                Reply::Recovered(self.recover(&certificates, complete)?)
-            }
+            Request::Recover(certificates) => self.recover(&certificates)?,
             Request::CertifyWireGuard { network, rotate } => {
                 Reply::WireGuardCertificate(self.certify_wireguard(network, rotate, random, now)?)
             }
@@ -747,15 +745,12 @@ impl Signer {
     ///
     /// # Errors
     /// If one is not by this node.
-    pub fn recover(&mut self, certificates: &[Signed<Membership>], complete: bool) -> Result<u64, ApiError> {
+    pub fn recover(&mut self, certificates: &[Signed<Membership>]) -> Result<Reply, ApiError> {
         for certificate in certificates {
             self.note_certificate(certificate)?;
         }
-        if complete && !self.memory.remembers {
-            info!(delegations = self.delegations.len(), "the memory of delegations is complete again");
-            self.remember(Memory { remembers: true, ..self.memory.clone() })?;
-        }
-        Ok(u64::try_from(self.delegations.len()).unwrap_or(u64::MAX))
+        let known = u64::try_from(self.delegations.len()).unwrap_or(u64::MAX);
+        Ok(Reply::Recovered { known, complete: self.memory.remembers })
     }
 
     /// Certifies the newest WireGuard key that is in force, or a new one if there is none or the key is to be rotated.
@@ -902,6 +897,7 @@ fn near(time: u64, now: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use i2plan_ipc::api::order::{Executed, OrderTarget};
     use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
     use i2plan_proto::identity::NodeId;
     use i2plan_proto::invite::Uses;
@@ -1272,10 +1268,20 @@ mod tests {
         inviter.sign_record(record, NOW).unwrap();
         let other = certify_for(&signer(3), many(), 16);
         refused(inviter.certify_member(&other, NOW), "does not remember");
-        refused(inviter.recover(&[testing::membership(0, 1)], true), "another node");
-        assert_eq!(inviter.recover(std::slice::from_ref(&first), false), Ok(1));
-        refused(inviter.certify_member(&other, NOW), "does not remember");
-        assert_eq!(inviter.recover(&[], true), Ok(1));
+        refused(inviter.recover(&[testing::membership(0, 1)]), "another node");
+        for certificates in [std::slice::from_ref(&first), &[]] {
+            let recovered = inviter.recover(certificates);
+            assert!(matches!(recovered, Ok(Reply::Recovered { known: 1, complete: false })), "{recovered:?}");
+            refused(inviter.certify_member(&other, NOW), "does not remember");
+        }
+        // meshd can say what there is, and not that it is all.
+        let network = network(&whole);
+        assert_eq!(
+            inviter.target(&Order::Recover),
+            Ok(OrderTarget::Memory { network, members: 1, addresses: 16 })
+        );
+        assert!(matches!(inviter.execute(&Order::Recover, SALT, NOW), Ok(Executed::Recovered(1))));
+        refused(inviter.target(&Order::Recover), "nothing to recover");
         refused(inviter.certify_member(&other, NOW), "another member holds");
         assert!(inviter.certify_member(&certify_for(&signer(3), many(), 32), NOW).is_ok());
         assert!(inviter.counter > first.value.grant.serial);

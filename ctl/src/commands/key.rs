@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::Keys;
+use i2plan_ipc::api::meshd::{Keys, Reply, Request};
+use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::version::utc;
 use serde_json::json;
 
+use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output::{self, clean};
@@ -30,10 +32,14 @@ pub async fn status(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 /// Completes keyd's memory of what this node has delegated.
 ///
 /// # Errors
-/// If the node does not answer, or nothing was lost.
-pub async fn recover(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+/// If the node does not answer, nothing was lost, or it was not confirmed.
+pub async fn recover(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
-    let delegations = node.recover_keys().await?;
+    let consequences = |_: &OrderTarget| {
+        Ok("addresses of members that are not among these may be given out again".to_owned())
+    };
+    let done = orders::carry_out(&mut node, Request::RecoverKeys, consequences, "recover", yes).await?;
+    let Reply::KeysRecovered { delegations } = done.reply else { return Err(super::exclusion::unexpected()) };
     if json {
         return output::json::print(&json!({ "delegations": delegations }));
     }

@@ -87,6 +87,12 @@ fn describe(target: &OrderTarget) -> String {
                 utc(*expires_at)
             )
         }
+        OrderTarget::Memory { network, members, addresses } => format!(
+            "keyd will take the {} that it remembers, with {}, for all that it has certified in network {}",
+            units::counted(*members, "member"),
+            units::addresses(*addresses),
+            network.short()
+        ),
         OrderTarget::Grant { network, node, address, before, after } => format!(
             "keyd will certify node {node}, {address}, in network {} for {} in place of {}",
             network.short(),

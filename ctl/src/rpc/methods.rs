@@ -201,6 +201,7 @@ methods! {
     /// The public half of the node's keys, and whether they are sealed.
     "key.status" Read (_params: Nothing) -> Keys = Request::Keys, Reply::Keys(keys) => *keys;
     /// Completes keyd's memory of what this node has delegated, which was lost, from what other members know.
+    /// It is an order, which rpc.orders must allow.
     "key.recover" Slow (_params: Nothing) -> Recovered =
         Request::RecoverKeys, Reply::KeysRecovered { delegations } => Recovered { delegations };
     /// Begins a new epoch of the WireGuard key.

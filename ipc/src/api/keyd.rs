@@ -72,13 +72,9 @@ pub enum Request {
     ExtendMember(Box<ExtendMember>),
     /// Take note of a signed statement that others have told: one in this node's name, or the end of a membership.
     Note(Statement),
-    /// Take note of certificates by this node that others hold, because keyd's memory of them was lost.
-    Recover {
-        /// Certificates in the chains of members, as many as fit.
-        certificates: Vec<Signed<Membership>>,
-        /// No more follow: from here on new ones may be signed again.
-        complete: bool,
-    },
+    /// Take note of certificates by this node that others hold, as many as fit, because keyd's memory of them was lost.
+    /// That no more follow says an order ([`Order::Recover`]).
+    Recover(Vec<Signed<Membership>>),
     /// The network that this node is pinned to, and its chain there.
     Pinned,
     /// By an administrator: verify an order, and say what it will sign. It takes the place of one that waits on this
@@ -146,8 +142,13 @@ pub enum Reply {
     OrderExecuted(Box<Executed>),
     /// To [`Request::Note`].
     Noted(Noted),
-    /// To [`Request::Recover`]: how many certificates keyd remembers now.
-    Recovered(u64),
+    /// To [`Request::Recover`].
+    Recovered {
+        /// How many certificates keyd remembers now.
+        known: u64,
+        /// Whether these are all of them ([`Identity::remembers`]).
+        complete: bool,
+    },
     /// To [`Request::CertifyWireGuard`].
     WireGuardCertificate(Signed<WireGuardCertificate>),
     /// To [`Request::TrustAnchor`].
@@ -166,7 +167,7 @@ pub struct Identity {
     /// Whether the keys are sealed with a passphrase where they are stored.
     pub sealed: bool,
     /// Whether keyd remembers which addresses this node has delegated. If not, its memory was lost or damaged, and it
-    /// certifies no new members until that is completed ([`Request::Recover`]).
+    /// certifies no new members until that is completed ([`Order::Recover`]).
     pub remembers: bool,
 }
 
@@ -378,7 +379,7 @@ impl Api for KeydApi {
             | Request::CertifyMember(_)
             | Request::ExtendMember(_)
             | Request::Note(_)
-            | Request::Recover { .. }
+            | Request::Recover(_)
             | Request::Pinned
             | Request::CertifyWireGuard { .. } => role == Role::Meshd,
         }

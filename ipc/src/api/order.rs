@@ -1,6 +1,7 @@
 //! Orders: what `keyd` signs only if an administrator confirms it.
 //!
-//! An order ends a membership, or delegates more than [`ADDRESSES_A_DAY`]. `meshd` cannot give one. It hands out the
+//! An order ends a membership, delegates more than [`ADDRESSES_A_DAY`], or says that what was lost of `keyd`'s memory is
+//! complete again. `meshd` cannot give one. It hands out the
 //! [`Order`] with its evidence, the administrator's program takes that to `keyd`'s control socket, `keyd` verifies it and
 //! answers with the [`OrderTarget`] as it will be signed and a token, and signs when the token comes back
 //! ([`Executed`]). `meshd` distributes what was signed.
@@ -52,6 +53,8 @@ pub enum Order {
     AllowInvite(Signed<InviteGrant>),
     /// Delegate more addresses to a member than are left today.
     Extend(Box<ExtendMember>),
+    /// Take what `keyd` remembers of its delegations for all of them, because its memory of them was lost.
+    Recover,
 }
 
 impl Order {
@@ -131,6 +134,15 @@ pub enum OrderTarget {
         /// Addresses that it will hold.
         after: u64,
     },
+    /// What `keyd` remembers of its delegations, and takes for all of them.
+    Memory {
+        /// The network.
+        network: NetworkId,
+        /// Members that it has certified, as far as it remembers.
+        members: u64,
+        /// Addresses that these hold.
+        addresses: u64,
+    },
 }
 
 impl OrderTarget {
@@ -144,7 +156,7 @@ impl OrderTarget {
             | (Request::AllowInvite { id }, Self::NewInvite { invite: Some(invite), .. }) => {
                 is_named(invite, id)
             }
-            (Request::Leave, Self::Own { .. }) => true,
+            (Request::Leave, Self::Own { .. }) | (Request::RecoverKeys, Self::Memory { .. }) => true,
             (
                 Request::CreateInvite { expires_in, max_uses, addresses, .. },
                 Self::NewInvite { invite: None, uses, addresses: each, expires_at, .. },
@@ -183,7 +195,7 @@ pub struct PreparedOrder {
     pub target: OrderTarget,
 }
 
-/// What `keyd` has signed by an order.
+/// What `keyd` has done by an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Executed {
     /// To [`Order::Revoke`] and [`Order::RevokeInvite`].
@@ -203,6 +215,8 @@ pub enum Executed {
     Allowed(InviteId),
     /// To [`Order::Extend`].
     Membership(Signed<Membership>),
+    /// To [`Order::Recover`]: how many delegations `keyd` remembers.
+    Recovered(u64),
 }
 
 #[cfg(test)]
@@ -232,6 +246,7 @@ mod tests {
             (Request::AllowInvite { id }, own(Some(invite))),
             (Request::Leave, OrderTarget::Own { network, address, invited: 0 }),
             (create, own(None)),
+            (Request::RecoverKeys, OrderTarget::Memory { network, members: 1, addresses: 16 }),
             (
                 Request::Grant { node_id, addresses: 512 },
                 OrderTarget::Grant { network, node, address, before: 16, after: 528 },

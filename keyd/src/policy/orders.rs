@@ -10,7 +10,7 @@ use i2plan_proto::revocation::{Revocation, Target};
 use tracing::info;
 
 use super::{Signer, refusal, require};
-use crate::memory::{Entry, Pinned};
+use crate::memory::{Entry, Memory, Pinned};
 
 impl Signer {
     /// What an order will sign. All evidence is verified.
@@ -75,6 +75,20 @@ impl Signer {
                     after: held + more,
                 }
             }
+            Order::Recover => {
+                let network = self.current()?.charter.network();
+                if self.memory.remembers {
+                    return Err(ApiError::conflict(
+                        "keyd remembers all that this node has delegated: there is nothing to recover",
+                    ));
+                }
+                let active = || self.delegations.iter().filter(|delegated| delegated.is_active());
+                OrderTarget::Memory {
+                    network,
+                    members: u64::try_from(active().count()).unwrap_or(u64::MAX),
+                    addresses: active().map(|delegated| delegated.grant.ranges.size()).sum(),
+                }
+            }
         })
     }
 
@@ -132,6 +146,10 @@ impl Signer {
             Order::Extend(extend) => {
                 let extended = self.extend_member(extend, true, now)?;
                 Executed::Membership(extended.ok_or_else(|| refusal("it is no order"))?)
+            }
+            Order::Recover => {
+                self.remember(Memory { remembers: true, ..self.memory.clone() })?;
+                Executed::Recovered(u64::try_from(self.delegations.len()).unwrap_or(u64::MAX))
             }
         };
         info!(order = name(order), "carried out an order");
@@ -220,6 +238,7 @@ fn name(order: &Order) -> &'static str {
         Order::CreateInvite(_) => "make an invite",
         Order::AllowInvite(_) => "allow an invite",
         Order::Extend(_) => "grant addresses",
+        Order::Recover => "complete the memory",
     }
 }
 

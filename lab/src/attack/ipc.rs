@@ -312,7 +312,7 @@ fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
         Wish::new(
             "that another's certificate is taken for this node's",
             "by another node",
-            Request::Recover { certificates: vec![signed(certificate)], complete: true },
+            Request::Recover(vec![signed(certificate)]),
         ),
         Wish::new("an accusation in another's name", "another's", Request::SignAccusation(accusation)),
         Wish::new(
@@ -324,6 +324,7 @@ fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
         order("the end of an invite's memberships", Order::RevokeInvite(InviteSecret([5; 32]).key().id())),
         order("this node's resignation", Order::Leave(Box::new(chain), theirs)),
         order("another network for this node", Order::Forget),
+        order("that lost memory is complete", Order::Recover),
         order("an unlimited invite", Order::CreateInvite(unlimited(charter))),
         Wish::new("an order's confirmation", "may not ask this", Request::ConfirmOrder(OrderToken([0; 16]))),
     ]

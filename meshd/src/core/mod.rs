@@ -228,8 +228,10 @@ enum Pending {
     Pinned,
     /// That `keyd` takes note of a statement, with this number if it is in this node's name.
     Note(Option<u64>),
-    /// That `keyd` completes its memory, for a user.
-    Recovery { command: CommandId, complete: bool },
+    /// That `keyd` takes in certificates that its memory has lost, for a user.
+    Recovery(CommandId),
+    /// Whether `keyd` takes its memory for complete, as the user says who has ordered it.
+    Recovered(CommandId),
     /// More addresses for a member, for a user.
     Extension(CommandId, Box<ExtendMember>),
     /// The own request to join.
@@ -243,7 +245,9 @@ impl Pending {
     fn command(&self) -> Option<CommandId> {
         match self {
             Self::Charter(_, wish) | Self::Invite { wish, .. } => Some(wish.command),
-            Self::Extension(command, _) | Self::Recovery { command, .. } => Some(*command),
+            Self::Extension(command, _) | Self::Recovery(command) | Self::Recovered(command) => {
+                Some(*command)
+            }
             Self::WireGuard
             | Self::Pinned
             | Self::Record
@@ -269,7 +273,7 @@ impl Pending {
             Self::Join(_) => "sign a join request",
             Self::Member { .. } => "certify a member",
             Self::Note(_) => "take note of a statement",
-            Self::Recovery { .. } => "recover its memory",
+            Self::Recovery(_) | Self::Recovered(_) => "recover its memory",
         }
     }
 }
@@ -1451,8 +1455,9 @@ impl Mesh {
                 }
             }
             (Pending::Note(number), Ok(keyd::Reply::Noted(noted))) => self.on_noted(number, noted, now),
-            (Pending::Recovery { command, complete }, Ok(keyd::Reply::Recovered(known))) => {
-                self.on_recovered(command, complete, known);
+            (Pending::Recovery(command), Ok(keyd::Reply::Recovered { .. })) => self.recover_next(command),
+            (Pending::Recovered(command), Ok(keyd::Reply::Recovered { known, complete })) => {
+                self.on_recovered(command, known, complete);
             }
             (Pending::Extension(command, extend), Ok(keyd::Reply::NeedsOrder)) => {
                 self.propose(command, Order::Extend(extend), Vec::new(), false);
@@ -1497,7 +1502,7 @@ impl Mesh {
             Pending::Extension(command, _) => self.answer(command, Err(error)),
             // It is asked again when the record is refused again.
             Pending::Pinned => {}
-            Pending::Recovery { command, .. } => {
+            Pending::Recovery(command) | Pending::Recovered(command) => {
                 self.recovering.clear();
                 self.answer(command, Err(error));
             }

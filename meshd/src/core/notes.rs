@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{self, Noted, Statement};
 use i2plan_ipc::api::meshd::{KeysProblem, What};
+use i2plan_ipc::api::order::Order;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::membership::Chain;
 use tracing::{info, warn};
@@ -146,7 +147,8 @@ impl Mesh {
         found
     }
 
-    /// A user has `keyd` complete its memory of what this node has delegated.
+    /// A user has the memory of `keyd` completed, of what this node has delegated: `keyd` is told of all certificates, and the
+    /// answer is the order.
     pub fn recover_keys(&mut self, command: CommandId, now: Now) {
         let refused = if self.me.remembers {
             Some(ApiError::conflict(
@@ -178,23 +180,29 @@ impl Mesh {
         certificates.sort_unstable_by_key(|certificate| certificate.value.grant.serial);
         certificates.dedup_by_key(|certificate| certificate.value.grant.serial);
         info!(certificates = certificates.len(), "keyd is told what this node has delegated");
-        let mut batches: Vec<_> = certificates.chunks(RECOVERED_AT_ONCE).map(<[_]>::to_vec).collect();
-        let last = batches.pop().unwrap_or_default();
-        self.recovering = batches;
-        self.recovering.insert(0, last);
+        self.recovering = certificates.chunks(RECOVERED_AT_ONCE).map(<[_]>::to_vec).collect();
         self.recover_next(command);
     }
 
-    fn recover_next(&mut self, command: CommandId) {
-        let Some(certificates) = self.recovering.pop() else { return };
-        let complete = self.recovering.is_empty();
-        self.ask(Pending::Recovery { command, complete }, keyd::Request::Recover { certificates, complete });
+    /// Hands out the next certificates. That there are no more, `keyd` believes by an order alone.
+    pub(super) fn recover_next(&mut self, command: CommandId) {
+        match self.recovering.pop() {
+            Some(certificates) => {
+                self.ask(Pending::Recovery(command), keyd::Request::Recover(certificates));
+            }
+            None => self.propose(command, Order::Recover, Vec::new(), false),
+        }
     }
 
-    /// `keyd` has taken in some of the certificates.
-    pub(super) fn on_recovered(&mut self, command: CommandId, complete: bool, known: u64) {
+    /// A user says that it was ordered: `keyd` is asked whether it was.
+    pub(super) fn confirm_recovery(&mut self, command: CommandId) {
+        self.ask(Pending::Recovered(command), keyd::Request::Recover(Vec::new()));
+    }
+
+    pub(super) fn on_recovered(&mut self, command: CommandId, known: u64, complete: bool) {
         if !complete {
-            return self.recover_next(command);
+            let error = ApiError::conflict("keyd does not take its memory for complete");
+            return self.answer(command, Err(error.with_hint("run `i2planctl key recover` on this node")));
         }
         self.me.remembers = true;
         // Those that have ended meanwhile are free again.

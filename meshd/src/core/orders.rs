@@ -114,6 +114,7 @@ impl Mesh {
                 self.answer(command, Ok(meshd::Reply::Invite(invite)));
             }
             Executed::Membership(certificate) => self.on_extended(certificate, command, now),
+            Executed::Recovered(_) => self.confirm_recovery(command),
             Executed::Forgotten(_) | Executed::Allowed(_) => {
                 self.answer(command, Err(ApiError::invalid("there is nothing to distribute")));
             }
@@ -168,7 +169,7 @@ impl Mesh {
                     return Err(ApiError::conflict("it is of another network"));
                 }
             }
-            Executed::Forgotten(_) | Executed::Allowed(_) => {}
+            Executed::Forgotten(_) | Executed::Allowed(_) | Executed::Recovered(_) => {}
         }
         Ok(())
     }

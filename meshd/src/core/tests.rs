@@ -27,6 +27,9 @@ struct Node {
     identity: keyd::Identity,
     /// The last number that its `keyd` has given out.
     counter: Cell<u64>,
+    /// Certificates that its `keyd` was told of to recover its memory, and whether an administrator has said that these are
+    /// all.
+    recovered: Cell<(usize, bool)>,
     /// In place of its control destination.
     substitute: Option<Destination>,
     disk: Vec<u8>,
@@ -145,6 +148,7 @@ impl World {
                 key,
                 identity: me,
                 counter: Cell::new(0),
+                recovered: Cell::new((0, false)),
                 substitute,
                 disk,
                 disk_full,
@@ -502,6 +506,12 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
             keyd::Statement::Certificate(certificate) => node.note_number(certificate.value.grant.serial),
             keyd::Statement::Revocation(_) | keyd::Statement::Resignation(_) => keyd::Noted::Known,
         }),
+        keyd::Request::Recover(certificates) => {
+            let (known, complete) = node.recovered.get();
+            let known = known + certificates.len();
+            node.recovered.set((known, complete));
+            keyd::Reply::Recovered { known: known as u64, complete }
+        }
         keyd::Request::SignAccusation(accusation) => keyd::Reply::Signature(accusation.sign(&node.key)),
         keyd::Request::SignJoin { body, control } => {
             assert_eq!(body.control, control.hash());
@@ -585,6 +595,11 @@ fn execute(node: &Node, order: Order, now: Now) -> Executed {
         Order::CreateInvite(wish) => {
             let (code, grant) = make_invite(node, wish, issued_at);
             Executed::Invite { code, grant }
+        }
+        Order::Recover => {
+            let (known, _) = node.recovered.get();
+            node.recovered.set((known, true));
+            Executed::Recovered(known as u64)
         }
         Order::Forget | Order::AllowInvite(_) | Order::Extend(_) => panic!("an order that no test gives"),
     }
@@ -1398,6 +1413,25 @@ fn who_leaves_is_gone_for_all_and_can_join_again() {
     world.join(2, code.expose()).unwrap();
     world.run(60);
     assert_eq!([world.members(0), world.members(1), world.members(2), world.members(3)], [4; 4]);
+}
+
+#[test]
+fn lost_memory_of_keyd_is_complete_when_an_administrator_says_so() {
+    let mut world = World::network(&[0, 0, 0]);
+    world.restart(0);
+    world.run(60);
+    world.nodes[0].mesh.me.remembers = false;
+    let lost = |world: &World| {
+        world.nodes[0].mesh.keys_problems(world.now()).contains(&meshd::KeysProblem::MemoryLost)
+    };
+    // It is not ordered yet, whoever says that it was.
+    let unordered = world.command(0, |mesh, now| mesh.enact(0, Executed::Recovered(3), now));
+    assert_eq!(unordered.unwrap_err().kind, ErrorKind::Conflict);
+    assert!(lost(&world));
+    let recovered = world.command(0, |mesh, now| mesh.recover_keys(0, now));
+    assert!(matches!(recovered, Ok(meshd::Reply::KeysRecovered { delegations: 3 })), "{recovered:?}");
+    assert_eq!(world.nodes[0].recovered.get(), (3, true));
+    assert!(!lost(&world));
 }
 
 #[test]
