@@ -76,14 +76,24 @@ fn describe(target: &OrderTarget) -> String {
             format!("keyd will forget network {network}, in which this node is {address}")
         }
         OrderTarget::NewInvite { network, invite, uses, addresses, expires_at } => {
-            let uses = uses
-                .limit()
-                .map_or_else(|| "any number of nodes".to_owned(), |uses| units::counted(uses.into(), "node"));
             let what = invite.map_or_else(|| "an invite".to_owned(), |invite| format!("invite {invite}"));
+            let each = u64::from(*addresses);
+            let (nodes, total) = match uses.limit() {
+                Some(uses) => (
+                    units::counted(uses.into(), "node"),
+                    format!("{} in all, on whatever day", units::addresses(u64::from(uses) * each)),
+                ),
+                None => (
+                    "any number of nodes".to_owned(),
+                    "without a limit: whoever has its code or breaks into meshd can add as many members as this node has \
+                     addresses"
+                        .to_owned(),
+                ),
+            };
             format!(
-                "keyd will let {uses} join network {} with {what}, each with {}, until {}",
+                "keyd will let {nodes} join network {} with {what}, each with {}, until {}; {total}",
                 network.short(),
-                units::addresses(u64::from(*addresses)),
+                units::addresses(each),
                 utc(*expires_at)
             )
         }
@@ -174,5 +184,31 @@ pub async fn forget_network(socket: Option<&Path>, json: bool, yes: bool) -> Res
         }
         Executed::Forgotten(network) => output::print(&format!("keyd has forgotten network {network}\n")),
         _ => Err(Failure::internal("unexpected reply of keyd")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_proto::identity::NetworkId;
+    use i2plan_proto::invite::Uses;
+
+    use super::*;
+
+    #[test]
+    fn an_order_for_an_invite_says_what_it_lets_in() {
+        let text = |uses| {
+            let network = NetworkId([1; 32]);
+            describe(&OrderTarget::NewInvite {
+                network,
+                invite: None,
+                uses,
+                addresses: 512,
+                expires_at: 1_800_000_000,
+            })
+        };
+        let limited = text(Uses::Limited(3.try_into().unwrap()));
+        assert!(limited.contains("let 3 nodes join") && limited.contains("1536 addresses in all"), "{limited}");
+        let unlimited = text(Uses::Unlimited);
+        assert!(unlimited.contains("any number of nodes") && unlimited.contains("without a limit"), "{unlimited}");
     }
 }

@@ -164,7 +164,8 @@ impl OrderTarget {
                 let latest = now.saturating_add(*expires_in).saturating_add(CLOCKS_DIFFER);
                 uses.limit() == *max_uses
                     && *expires_at <= latest
-                    && addresses.map_or(u64::from(*each) <= ADDRESSES_A_DAY, |addresses| addresses == *each)
+                    // The usual number for many users; with a single user it takes no order.
+                    && *each == addresses.unwrap_or(1)
             }
             (Request::Grant { node_id, addresses }, Self::Grant { node, before, after, .. }) => {
                 is_named(node, node_id) && *after <= before.saturating_add((*addresses).into())
@@ -306,9 +307,15 @@ mod tests {
         for (request, target) in bad {
             assert!(!target.is_asked_for_by(request, NOW), "{request:?}: {target:?}");
         }
-        // What is not said may not be much.
+        // Where it is not said how many addresses, each user gets one.
         let unsaid =
             Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: None, subnet: None };
-        assert!(pairs[4].1.is_asked_for_by(&unsaid, NOW));
+        let OrderTarget::NewInvite { network, invite, uses, expires_at, .. } = pairs[4].1.clone() else {
+            panic!("another target")
+        };
+        for (addresses, is_asked_for) in [(1, true), (2, false), (256, false)] {
+            let target = OrderTarget::NewInvite { network, invite, uses, addresses, expires_at };
+            assert_eq!(target.is_asked_for_by(&unsaid, NOW), is_asked_for, "{addresses}");
+        }
     }
 }
