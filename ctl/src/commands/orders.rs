@@ -56,11 +56,18 @@ pub async fn carry_out(
 /// What `keyd` has verified and will sign.
 fn describe(target: &OrderTarget) -> String {
     match target {
-        OrderTarget::Member { network, node, address, below, .. } => format!(
-            "keyd will revoke node {node}, {address}, in network {}; {} below it, as far as meshd shows their records",
-            network.short(),
-            units::counted(*below, "member")
-        ),
+        OrderTarget::Member { network, node, name, address, below } => {
+            // An earlier record may have another name; meshd chooses which one keyd is shown.
+            let called = name.as_ref().map_or_else(String::new, |(name, signed_at)| {
+                format!(" which called itself {} on {},", clean(name.as_str()), utc(*signed_at))
+            });
+            format!(
+                "keyd will revoke node {node},{called} {address}, in network {}; {} below it, as far as meshd shows their \
+                 records",
+                network.short(),
+                units::counted(*below, "member")
+            )
+        }
         OrderTarget::Invite { network, invite, members, below } => format!(
             "keyd will revoke the {} that it has certified for invite {invite}, in network {}; {} below, as far as meshd shows \
              their records",
@@ -116,7 +123,9 @@ fn describe(target: &OrderTarget) -> String {
 /// signed record, and not what `meshd` says.
 pub(super) fn meant(target: &OrderTarget, text: &str) -> Result<Named, Failure> {
     let (node, name, address, network) = match target {
-        OrderTarget::Member { node, name, address, network, .. } => (node, name.as_ref(), address, network),
+        OrderTarget::Member { node, name, address, network, .. } => {
+            (node, name.as_ref().map(|(name, _)| name), address, network)
+        }
         OrderTarget::Grant { node, address, network, .. } => (node, None, address, network),
         _ => return Err(Failure::internal("the order is not about a member")),
     };
@@ -189,10 +198,22 @@ pub async fn forget_network(socket: Option<&Path>, json: bool, yes: bool) -> Res
 
 #[cfg(test)]
 mod tests {
-    use i2plan_proto::identity::NetworkId;
+    use i2plan_proto::identity::{NetworkId, NodeId};
     use i2plan_proto::invite::Uses;
 
     use super::*;
+
+    #[test]
+    fn a_revocation_says_when_the_member_called_itself_so() {
+        let text = describe(&OrderTarget::Member {
+            network: NetworkId([1; 32]),
+            node: NodeId([2; 32]),
+            name: Some(("web".parse().unwrap(), 1_800_000_000)),
+            address: [10, 42, 0, 3].into(),
+            below: 0,
+        });
+        assert!(text.contains("which called itself web on 2027-01-15T08:00:00Z, 10.42.0.3"), "{text}");
+    }
 
     #[test]
     fn an_order_for_an_invite_says_what_it_lets_in() {
@@ -207,8 +228,14 @@ mod tests {
             })
         };
         let limited = text(Uses::Limited(3.try_into().unwrap()));
-        assert!(limited.contains("let 3 nodes join") && limited.contains("1536 addresses in all"), "{limited}");
+        assert!(
+            limited.contains("let 3 nodes join") && limited.contains("1536 addresses in all"),
+            "{limited}"
+        );
         let unlimited = text(Uses::Unlimited);
-        assert!(unlimited.contains("any number of nodes") && unlimited.contains("without a limit"), "{unlimited}");
+        assert!(
+            unlimited.contains("any number of nodes") && unlimited.contains("without a limit"),
+            "{unlimited}"
+        );
     }
 }

@@ -74,8 +74,8 @@ pub enum OrderTarget {
         network: NetworkId,
         /// The member.
         node: NodeId,
-        /// What it calls itself in its record, if that was presented.
-        name: Option<NodeName>,
+        /// What it calls itself in its record, if that was presented, and when it signed that, Unix time in seconds.
+        name: Option<(NodeName, u64)>,
         /// Its address.
         address: Ipv4Addr,
         /// Members below it whose records were presented, as many as [`MAX_COUNTED`].

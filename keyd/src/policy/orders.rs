@@ -210,7 +210,7 @@ impl Signer {
         Ok(OrderTarget::Member {
             network: charter.network(),
             node,
-            name: record.map(|record| record.value.name.clone()),
+            name: record.map(|record| (record.value.name.clone(), record.value.issued_at)),
             // That of an earlier certificate may be another member's now.
             address: record.map_or(first, |record| &record.value.chain).address(&charter.subnet),
             below: 0,
@@ -517,7 +517,7 @@ mod tests {
         let right = OrderTarget::Member {
             network: network.network(),
             node: test_keys(2).node(),
-            name: Some("n".parse().unwrap()),
+            name: Some(("n".parse().unwrap(), NOW)),
             address: [10, 42, 3, 16].into(),
             below: 0,
         };
