@@ -4,14 +4,29 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::api::keyd::CreateInvite;
+use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request, ToOrder};
+use i2plan_ipc::api::order::Order;
+use i2plan_ipc::client::ClientError;
+use i2plan_ipc::server::{self, Limits, Service, serve};
+use i2plan_ipc::{ApiError, Client, Role, administrator};
+use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::invite::Uses;
 use lab::Failure;
 use lab::attack::Attempt;
 use lab::attack::siege::{self, Answer, Step};
-use lab::node::{Lab, Node, descriptors, resident};
+use lab::node::{Lab, Node, bin, descriptors, resident};
 use lab::process::{Child, Spawn};
 use lab::testing::sandboxed;
+use serde_json::Value;
+use tokio::net::UnixListener;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
@@ -116,6 +131,109 @@ fn a_daemons_seat_gives_no_more_than_its_own_rights() {
         }
         assert_eq!(pids(node).await?, before);
         // keyd still does what it is there for.
+        node.invite(&[]).await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn old_chains_and_ends_take_keyd_to_no_other_network() {
+    sandboxed(LAB, "old_chains_and_ends_take_keyd_to_no_other_network", async || {
+        let mut lab = Lab::start().await?;
+        lab.add_node().await?.ready().await?;
+        let node = &lab.nodes[0];
+        let meshd = node.uids[1];
+        for attempt in attempts(node, (meshd, meshd), &["replay-as-meshd"]).await? {
+            println!("{}: {}", attempt.what, attempt.refusal.as_deref().unwrap_or("granted"));
+            assert!(attempt.is_refused(), "{attempt:?}");
+        }
+        lab.stop().await
+    });
+}
+
+/// A `meshd` that was broken into, towards `i2planctl`: answers as the node's own does, and proposes another order.
+struct LyingMeshd {
+    meshd: PathBuf,
+    order: Mutex<Option<Order>>,
+}
+
+impl Service for LyingMeshd {
+    type Api = MeshdApi;
+
+    async fn call(
+        &self,
+        _: Role,
+        request: Request,
+        _: Vec<OwnedFd>,
+    ) -> Result<server::Answer<Reply>, ApiError> {
+        let meshd = Client::<MeshdApi>::connect(&self.meshd, Role::Client).await;
+        let reply = meshd.map_err(ClientError::into_api)?.call(request).await;
+        let order = self.order.lock().unwrap().clone();
+        let reply = match (reply.map_err(ClientError::into_api)?, order) {
+            (Reply::ToOrder(proposed), Some(order)) => {
+                Reply::ToOrder(Box::new(ToOrder { order, ..*proposed }))
+            }
+            (reply, _) => reply,
+        };
+        Ok(reply.into())
+    }
+}
+
+#[test]
+fn an_order_that_meshd_puts_in_the_place_of_another_is_not_confirmed() {
+    sandboxed(LAB, "an_order_that_meshd_puts_in_the_place_of_another_is_not_confirmed", async || {
+        let lab = start().await?;
+        let node = &lab.nodes[0];
+        let (before, directory) = (node.network().await?, PathBuf::from(node.path("liar")));
+        std::fs::create_dir(&directory)?;
+        let (socket, keyd) = (directory.join("meshd.sock"), administrator::SOCKET);
+        std::os::unix::fs::symlink(node.run().join(keyd), directory.join(keyd))?;
+        let liar = Arc::new(LyingMeshd { meshd: node.socket(), order: Mutex::new(None) });
+        let access = Access::new([(Role::Client, Who::AnyoneBut(Vec::new()))]);
+        tokio::spawn(serve(UnixListener::bind(&socket)?, Arc::clone(&liar), access, Limits::default()));
+        let ctl = async |args: &[&str]| {
+            let socket = [OsString::from("--socket"), socket.clone().into_os_string()];
+            let args = socket.into_iter().chain(args.iter().map(OsString::from));
+            Spawn::new(&bin().join("i2planctl"), args).namespace(Some(&node.name)).output("").await
+        };
+
+        let unlimited = Order::CreateInvite(CreateInvite {
+            network: before.id.parse().unwrap(),
+            subnet: Ipv4Subnet::DEFAULT,
+            expires_at: 0,
+            uses: Uses::Unlimited,
+            addresses: 1,
+        });
+        let make = async || -> Result<String, Failure> {
+            let made = node.ctl_json::<Value>(&["invite", "create"], "").await?;
+            let made = made.map_err(|error| node.failure(&error.message))?;
+            Ok(made["id"].as_str().unwrap().to_owned())
+        };
+        let [mine, other] = [make().await?, make().await?];
+        let revoke = ["invite", "revoke", &mine, "--with-members", "--yes"];
+        let create = ["invite", "create", "--uses", "300", "--yes"];
+        let another = Order::RevokeInvite(other.parse().unwrap());
+        for (asked, lie) in [
+            (&create[..], unlimited.clone()),
+            (&create, Order::Forget),
+            (&revoke, another.clone()),
+            (&revoke, Order::Forget),
+            (&["leave", "--yes"], Order::Forget),
+            (&["leave", "--yes"], another),
+        ] {
+            *liar.order.lock().unwrap() = Some(lie);
+            let output = ctl(asked).await?;
+            println!("{}: {}", asked.join(" "), output.stderr.trim());
+            assert!(!output.status.success(), "{}", output.stdout);
+            assert!(output.stderr.contains("something else than was asked for"), "{}", output.stderr);
+        }
+        // What is asked for goes through, and the node is where it was.
+        *liar.order.lock().unwrap() = None;
+        for asked in [&create[..], &revoke] {
+            let output = ctl(asked).await?;
+            assert!(output.status.success(), "{}", output.stderr);
+        }
+        assert_eq!(node.network().await?.id, before.id);
         node.invite(&[]).await?;
         lab.stop().await
     });

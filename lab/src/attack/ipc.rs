@@ -527,6 +527,111 @@ pub async fn ask_keyd_as_connector(run: &Path, to_itself: &ToItself) -> Result<(
     print(&attempts)
 }
 
+/// In `meshd`'s place of a node that is in no network, in league with the founder of one: has `keyd` sign for a membership
+/// and for a newer one in its place, and replays the older one and its end, so that `keyd` would be free for another network.
+/// Prints an [`Attempt`] for each.
+///
+/// # Errors
+/// If `keyd` does not do what it should, or is not free when the newer membership has ended.
+pub async fn replay_to_keyd(run: &Path) -> Result<(), Failure> {
+    let mut keyd = Client::<KeydApi>::connect(&socket(run, Role::Keyd, Role::Meshd), Role::Meshd)
+        .await
+        .map_err(failed)?;
+    let Reply::Identity(me) = keyd.call(Request::Identity).await.map_err(failed)? else {
+        return Err(Failure::new("keyd does not say who it is"));
+    };
+    let (opened, _open) = keyd
+        .call_with_fds(
+            Request::OpenSession(OpenSession {
+                kind: SessionKind::Data,
+                id: "replay".to_owned(),
+                tunnel_length: 1,
+                tunnel_quantity: 1,
+            }),
+            &[],
+        )
+        .await
+        .map_err(failed)?;
+    let Reply::SessionOpened(opened) = opened else {
+        return Err(Failure::new("keyd opens no session"));
+    };
+    let charter = charter(intruder());
+    let network = charter.network();
+    // The same address both times, and more of them the second time.
+    let member = |serial, prefix| {
+        let founder = Chain::founder(&charter);
+        let grant = Delegation {
+            subject: me.node,
+            invite: InviteSecret([5; 32]).key().id(),
+            ranges: addresses(prefix),
+            serial,
+            since: 1,
+            replaces: false,
+            issued_at: now(),
+        };
+        founder.appended(&signed(founder.certificate(grant)))
+    };
+    let (old, new) = (member(1, 32), member(2, 28));
+    let certify = Request::CertifyWireGuard { network, rotate: false };
+    let Reply::WireGuardCertificate(wireguard) = keyd.call(certify).await.map_err(failed)? else {
+        return Err(Failure::new("keyd does not certify its WireGuard key"));
+    };
+    let record = |chain: &Chain| {
+        Request::SignRecord(Box::new(NewRecord {
+            charter: charter.clone(),
+            chain: chain.clone(),
+            name: "n".parse().expect("a node name"),
+            control: me.control,
+            data: opened.destination,
+            wireguard: wireguard.clone(),
+        }))
+    };
+    let mut records = Vec::new();
+    for chain in [&old, &new] {
+        match keyd.call(record(chain)).await.map_err(failed)? {
+            Reply::Record(signed) => records.push(signed),
+            _ => return Err(Failure::new("keyd does not sign its record")),
+        }
+    }
+    let end = |chain: &Chain| {
+        let target = Target::Certificate(chain.clone());
+        let revocation = Revocation { issuer: intruder(), target, issued_at: now() };
+        Request::Note(Statement::Revocation(Box::new(signed(revocation))))
+    };
+    let replays = [
+        ("an old chain for the newer one", record(&old)),
+        ("an old record for the newer one", Request::Note(Statement::Record(records.remove(0)))),
+        ("the end of a membership before", end(&old)),
+        ("an old chain whose end is known", record(&old)),
+    ];
+    let other = self::charter(me.node);
+    let mut attempts = Vec::new();
+    for (what, replay) in replays {
+        // Whether it is answered does not matter, only what comes of it.
+        let _ = keyd.call(replay).await;
+        let because = "keyd stays with the newer chain";
+        let is_same = pinned(&mut keyd).await?.is_some_and(|chain| chain == new);
+        let refusal = is_same.then(|| because.to_owned());
+        attempts.push(Attempt { what: what.to_owned(), because: because.to_owned(), refusal });
+        let found = Request::SignCharter(other.clone());
+        attempts.push(wish(&mut keyd, Wish::new(what, "leaves it by an order only", found), &[]).await);
+    }
+    // The same statement about the newer one is another matter.
+    keyd.call(end(&new)).await.map_err(failed)?;
+    if pinned(&mut keyd).await?.is_some() {
+        return Err(Failure::new("keyd does not see that its membership has ended"));
+    }
+    print(&attempts)
+}
+
+/// The chain that `keyd` is pinned to.
+async fn pinned(keyd: &mut Client<KeydApi>) -> Result<Option<Chain>, Failure> {
+    match keyd.call(Request::Pinned).await.map_err(failed)? {
+        Reply::Pinned(pinned) => Ok(pinned.map(|pinned| pinned.chain)),
+        _ => Err(Failure::new("keyd does not say what it is pinned to")),
+    }
+}
+
 /// In `tund`'s place: wants of `keyd` what only `meshd` may ask. Prints an [`Attempt`] for each.
 ///
 /// # Errors

@@ -188,6 +188,7 @@ enum Command {
 enum IpcAttack {
     Knock,
     AskAsMeshd,
+    ReplayAsMeshd,
     AskTundAsMeshd { network: String },
     AskAsTund,
     AskAsConnector,
@@ -285,6 +286,7 @@ fn attack_ipc(
     match what {
         IpcAttack::Knock => block_on(attack::ipc::knock(run)),
         IpcAttack::AskAsMeshd => block_on(attack::ipc::ask_keyd_as_meshd(run, &to_itself)),
+        IpcAttack::ReplayAsMeshd => block_on(attack::ipc::replay_to_keyd(run)),
         IpcAttack::AskTundAsMeshd { network } => {
             block_on(attack::ipc::ask_tund_as_meshd(run, &network, &to_itself))
         }
