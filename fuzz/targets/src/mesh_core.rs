@@ -1196,7 +1196,9 @@ impl World {
                 let (code, grant) = self.make_invite(create);
                 Executed::Invite { code, grant }
             }
-            Order::Forget | Order::AllowInvite(_) | Order::Extend(_) => panic!("nobody has asked for that"),
+            Order::Forget | Order::AllowInvite(_) | Order::Extend(_) | Order::Recover => {
+                panic!("nobody has asked for that")
+            }
         };
         self.commands.insert(command, kind);
         let revocations = match &executed {
