@@ -205,3 +205,32 @@ fn a_copied_identity_leaves_others_a_consistent_view() {
         lab.stop().await
     });
 }
+
+#[test]
+fn a_lost_memory_of_keyd_is_completed_when_an_administrator_says_so() {
+    sandboxed(LAB, "a_lost_memory_of_keyd_is_completed_when_an_administrator_says_so", async || {
+        let mut lab = nodes(2, "").await?;
+        lab.nodes[1].join_by(&lab.nodes[0]).await?;
+        let founder = &mut lab.nodes[0];
+        founder.stop_daemons().await?;
+        std::fs::remove_file(founder.state("keyd").join("delegations"))?;
+        founder.start_daemons()?;
+        founder.ready().await?;
+        let recover = async |node: &Node, args: &[&str]| {
+            let args: Vec<_> = ["key", "recover"].into_iter().chain(args.iter().copied()).collect();
+            node.ctl_json::<Value>(&args, "").await
+        };
+        // Once it has compared what it knows with the other: meshd hands over what there is, and nobody says that it is all.
+        founder
+            .until("it may be recovered", RECOVERY, async |node| {
+                let refused = recover(node, &[]).await?.unwrap_err();
+                Ok(refused.message.contains("no terminal to ask on"))
+            })
+            .await?;
+        let recovered =
+            recover(founder, &["--yes"]).await?.map_err(|error| founder.failure(&error.message))?;
+        assert_eq!(recovered["delegations"], 1, "{recovered}");
+        assert_eq!(recover(founder, &["--yes"]).await?.unwrap_err().kind, "conflict");
+        lab.stop().await
+    });
+}
