@@ -107,6 +107,7 @@ fn up_without_group(dir: &TempDir, run: &str) -> Command {
         .arg(dir.path().join(run))
         .env("I2PLAN_NODE_NAME", "test")
         .env("I2PLAN_SAM_ADDRESS", "127.0.0.1:7")
+        .env("I2PLAN_SAM_UDP_PORT", "9")
         .env("I2PLAN_TUNNEL_LENGTH", "2")
         .env("I2PLAN_RPC_ENABLED", dir.path().join("i2plan-rpcd").exists().to_string())
         .env("LD_SECRET", "x")
@@ -231,13 +232,15 @@ fn daemons_start_with_what_they_need_and_nothing_else() {
     let data = node.dir.path().join("data");
     let (run, data) = (run.display(), data.display());
     let arguments = [
-        format!("--sam-address 127.0.0.1:7 --keyd-socket {run}/keyd-connector.sock"),
+        format!("--sam-address 127.0.0.1:7 --sam-udp-port 9 --keyd-socket {run}/keyd-connector.sock"),
         format!(
-            "--store {data}/keyd --sam-address 127.0.0.1:7 --tunnel-length 2 --meshd-user {MESHD} \
+            "--store {data}/keyd --sam-address 127.0.0.1:7 --sam-udp-port 9 --tunnel-length 2 --meshd-user {MESHD} \
              --tund-user {TUND} --connector-user {CONNECTOR}"
         ),
         format!("--state {data}/meshd --keyd-socket {run}/keyd-meshd.sock --tund-socket {run}/tund.sock"),
-        format!("--keyd-socket {run}/keyd-tund.sock --meshd-user {MESHD} --sam-address 127.0.0.1:7"),
+        format!(
+            "--keyd-socket {run}/keyd-tund.sock --meshd-user {MESHD} --sam-address 127.0.0.1:7 --sam-udp-port 9"
+        ),
     ];
     let expected = [
         ("connector", CONNECTOR, none, "fds= mine= fd3"),

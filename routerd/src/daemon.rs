@@ -12,7 +12,6 @@ use emissary_core::events::{Event, EventSubscriber};
 use emissary_core::router::Router;
 use emissary_core::runtime::Storage;
 use emissary_core::{BandwidthConfig, Config, Ntcp2Config, Profile, SamConfig, Ssu2Config, TransitConfig};
-use i2plan_ipc::bridge::UDP_PORT;
 use i2plan_ipc::daemon::hardening;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::sandbox::SandboxError;
@@ -63,6 +62,8 @@ pub struct Options {
     pub network: u8,
     /// Where its SAM bridge listens, an address of this host only.
     pub sam: SocketAddr,
+    /// That bridge's UDP port.
+    pub sam_udp_port: u16,
     /// Its port, TCP and UDP; 0 for one that is free.
     pub port: u16,
     /// The address at which others reach it; none to find out.
@@ -278,7 +279,7 @@ pub fn now() -> u64 {
 /// emissary does not say which port it is that it cannot have.
 fn check_ports(options: &Options) -> Result<(), DaemonError> {
     let own = SocketAddr::from((Ipv4Addr::UNSPECIFIED, options.port));
-    let sam_udp = SocketAddr::new(options.sam.ip(), UDP_PORT);
+    let sam_udp = SocketAddr::new(options.sam.ip(), options.sam_udp_port);
     for (address, key) in [(own, "router.port"), (options.sam, "i2p.sam_address")] {
         std::net::TcpListener::bind(address).map_err(|source| DaemonError::Port {
             transport: "TCP",
@@ -287,7 +288,7 @@ fn check_ports(options: &Options) -> Result<(), DaemonError> {
             source,
         })?;
     }
-    for (address, key) in [(own, "router.port"), (sam_udp, "SAM's port for datagrams")] {
+    for (address, key) in [(own, "router.port"), (sam_udp, "i2p.sam_udp_port")] {
         std::net::UdpSocket::bind(address).map_err(|source| DaemonError::Port {
             transport: "UDP",
             address,
@@ -347,7 +348,7 @@ fn configuration(
         refresh_interval: Some(EVENTS_EVERY),
         samv3_config: Some(SamConfig {
             tcp_port: options.sam.port(),
-            udp_port: UDP_PORT,
+            udp_port: options.sam_udp_port,
             host: options.sam.ip().to_string(),
         }),
         routers,
@@ -468,6 +469,7 @@ mod tests {
             state: PathBuf::new(),
             network: 99,
             sam: "127.0.0.1:0".parse().unwrap(),
+            sam_udp_port: 0,
             port: 0,
             address: None,
             seed: None,
@@ -489,6 +491,10 @@ mod tests {
             assert!(error.contains("TCP") && error.contains(key), "{error}");
             assert!(error.contains("another I2P router"), "{error}");
         }
+        let here = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sam_udp_port = here.local_addr().unwrap().port();
+        let error = check_ports(&Options { sam_udp_port, ..options() }).unwrap_err().to_string();
+        assert!(error.contains("UDP") && error.contains("i2p.sam_udp_port"), "{error}");
     }
 
     #[test]

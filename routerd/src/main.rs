@@ -74,6 +74,7 @@ fn start(args: Args) -> Result<(), End> {
         state: args.state.unwrap_or_else(|| config.data_dir.join("routerd")),
         network: network().map_err(End::usage)?,
         sam: config.sam_address,
+        sam_udp_port: config.sam_udp_port,
         port: config.router_port,
         address: config.router_address,
         seed: config.router_seed,

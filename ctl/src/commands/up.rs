@@ -81,6 +81,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         accounts,
         group,
         sam_address: config.sam_address,
+        sam_udp_port: config.sam_udp_port,
         tunnel_length: config.tunnel_length,
         allow_overlap: config.allow_overlap,
         rpc_orders: config.rpc_orders,

@@ -53,6 +53,8 @@ pub struct Node {
     pub group: u32,
     /// The router's SAM bridge.
     pub sam_address: SocketAddr,
+    /// That bridge's UDP port.
+    pub sam_udp_port: u16,
     /// Hops of its tunnels, in each direction.
     pub tunnel_length: u8,
     /// Whether the interface may have addresses that the host uses otherwise.
@@ -129,10 +131,12 @@ fn daemons(
     hangup: &watch::Sender<()>,
 ) -> Result<Vec<Daemon>, Failure> {
     let Accounts { keyd, meshd, tund, connector, rpc, router } = node.accounts;
-    let (meshd_uid, sam_address) = (meshd.uid.to_string(), node.sam_address.to_string());
+    let meshd_uid = meshd.uid.to_string();
+    let (sam_address, sam_udp_port) = (node.sam_address.to_string(), node.sam_udp_port.to_string());
     let mut for_keyd = words(&[
         (&"--store", &directories.data.join("keyd")),
         (&"--sam-address", &sam_address),
+        (&"--sam-udp-port", &sam_udp_port),
         (&"--tunnel-length", &node.tunnel_length.to_string()),
         (&"--meshd-user", &meshd_uid),
         (&"--tund-user", &tund.uid.to_string()),
@@ -150,12 +154,16 @@ fn daemons(
     if node.passphrase.is_some() {
         for_keyd.extend(words(&[(&"--passphrase-fd", &"0")]));
     }
-    let for_connector =
-        words(&[(&"--sam-address", &sam_address), (&"--keyd-socket", &sockets.keyd_connector.path)]);
+    let for_connector = words(&[
+        (&"--sam-address", &sam_address),
+        (&"--sam-udp-port", &sam_udp_port),
+        (&"--keyd-socket", &sockets.keyd_connector.path),
+    ]);
     let mut for_tund = words(&[
         (&"--keyd-socket", &sockets.keyd_tund.path),
         (&"--meshd-user", &meshd_uid),
         (&"--sam-address", &sam_address),
+        (&"--sam-udp-port", &sam_udp_port),
     ]);
     if node.allow_overlap {
         for_tund.extend(words(&[(&"--allow-overlap", &"true")]));

@@ -10,7 +10,7 @@ use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 24] = [
+const VARIABLES: [&str; 25] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
@@ -35,6 +35,7 @@ const VARIABLES: [&str; 24] = [
     "I2PLAN_ROUTER_TRANSIT",
     "I2PLAN_ACCEPT_SUBNETS",
     "I2PLAN_ALLOW_OVERLAP",
+    "I2PLAN_SAM_UDP_PORT",
 ];
 
 /// Runs the target.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::Source;
+use i2plan_ipc::bridge::UDP_PORT;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
 
@@ -131,6 +132,16 @@ keys! {
         example: "\"127.0.0.1:7656\"",
         live: false,
         parse: address,
+    }
+    /// Where that bridge takes datagrams, and from where it sends them: a UDP port at the same IP address, 1 to 65535.
+    "i2p.sam_udp_port", "I2PLAN_SAM_UDP_PORT" => sam_udp_port: u16 {
+        default: |_| Ok(UDP_PORT),
+        example: "7655",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(port @ 1..) => Ok(port),
+            _ => Err("a port from 1 to 65535 is expected".to_owned()),
+        },
     }
     /// Hops of the I2P tunnels in each direction, 0 to 7. One is for members who trust each other; where they must not
     /// find each other, two or three. For services this is for /etc/i2plan/environment to say: keyd opens no session with

@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn defaults_are_as_documented() {
         let config = read("").unwrap();
-        assert_eq!(config.sam_address.to_string(), "127.0.0.1:7656");
+        assert_eq!((config.sam_address.to_string().as_str(), config.sam_udp_port), ("127.0.0.1:7656", 7655));
         assert_eq!(config.data_dir, Path::new("/var/lib/i2plan"));
         assert_eq!(config.tunnel_length, 1);
         assert_eq!(config.tunnel_subnet.to_string(), "10.42.0.0/16");
@@ -475,6 +475,8 @@ mod tests {
             "rpc.enabled = \"yes\"",
             "rpc.tcp_address = \"0.0.0.0:7650\"",
             "i2p.tunnel_length = 0x8",
+            "i2p.sam_udp_port = 0",
+            "i2p.sam_udp_port = \"127.0.0.1:7655\"",
             "node.data_dir = \"var\"",
         ] {
             let (key, _) = bad.split_once(' ').unwrap();
