@@ -109,6 +109,7 @@ fn up_without_group(dir: &TempDir, run: &str) -> Command {
         .env("I2PLAN_SAM_ADDRESS", "127.0.0.1:7")
         .env("I2PLAN_SAM_UDP_PORT", "9")
         .env("I2PLAN_TUNNEL_LENGTH", "2")
+        .env("I2PLAN_INTERFACE", "mesh7")
         .env("I2PLAN_RPC_ENABLED", dir.path().join("i2plan-rpcd").exists().to_string())
         .env("LD_SECRET", "x")
         .env("LISTEN_PID", "1")
@@ -239,7 +240,8 @@ fn daemons_start_with_what_they_need_and_nothing_else() {
         ),
         format!("--state {data}/meshd --keyd-socket {run}/keyd-meshd.sock --tund-socket {run}/tund.sock"),
         format!(
-            "--keyd-socket {run}/keyd-tund.sock --meshd-user {MESHD} --sam-address 127.0.0.1:7 --sam-udp-port 9"
+            "--keyd-socket {run}/keyd-tund.sock --meshd-user {MESHD} --sam-address 127.0.0.1:7 --sam-udp-port 9 \
+             --interface mesh7"
         ),
     ];
     let expected = [

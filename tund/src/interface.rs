@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{Interface, NewInterface};
+use i2plan_ipc::api::tund::{Interface, NewInterface, check_interface_name};
 use i2plan_proto::address::Ipv4Subnet;
 
 /// Least MTU, bytes: what IPv6 asks of a link (RFC 8200, section 5).
@@ -13,9 +13,6 @@ pub const MIN_MTU: u16 = 1280;
 /// them must arrive; I2P's own advice is to stay below 10 KB.
 pub const MAX_MTU: u16 = 9000;
 
-/// Longest name, bytes (`IFNAMSIZ` and a NUL).
-const MAX_NAME: usize = 15;
-
 /// The shortest prefix of a unique local network (RFC 4193: a /48 each).
 const MIN_IPV6_PREFIX: u8 = 48;
 
@@ -24,7 +21,7 @@ const MIN_IPV6_PREFIX: u8 = 48;
 /// # Errors
 /// [`i2plan_ipc::ErrorKind::Invalid`], naming what is wrong.
 pub fn check_new(NewInterface { name, mtu, .. }: &NewInterface) -> Result<(), ApiError> {
-    check_name(name)?;
+    check_interface_name(name).map_err(ApiError::invalid)?;
     if !(MIN_MTU..=MAX_MTU).contains(mtu) {
         return Err(ApiError::invalid(format!("an MTU of {mtu} is out of bounds: {MIN_MTU} to {MAX_MTU}")));
     }
@@ -52,20 +49,6 @@ pub fn check(interface: &Interface) -> Result<(), ApiError> {
         )));
     }
     Ok(())
-}
-
-fn check_name(name: &str) -> Result<(), ApiError> {
-    let sane = !name.is_empty()
-        && name.len() <= MAX_NAME
-        && name != "."
-        && name != ".."
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    if sane {
-        return Ok(());
-    }
-    Err(ApiError::invalid(format!(
-        "{name:?} is no name for an interface: 1 to {MAX_NAME} letters, digits, '-', '_' or '.'"
-    )))
 }
 
 /// The subnets that are reached through the interface.

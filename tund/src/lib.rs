@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::daemon::activation::{ActivationError, Stored};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
@@ -103,7 +102,7 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
     let activation::Passed { listener, stored } = activation::passed(options.listen.as_deref())?;
-    let start = take_over(stored, supervisor, &options.bridge)?;
+    let start = take_over(stored, supervisor, options)?;
     let resumed = start.interface.is_some();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -117,6 +116,7 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
         let host = host::Host::open(options.allow_overlap).map_err(EndReason::Runtime)?;
         let service = Arc::new(service::Tund::new(
             &options.keyd_socket,
+            options.interface.clone(),
             options.bridge,
             supervisor,
             host,
@@ -183,20 +183,21 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
 fn take_over(
     mut stored: Vec<Stored>,
     supervisor: &'static Supervisor,
-    bridge: &Bridge,
+    options: &options::Options,
 ) -> Result<service::Start, EndReason> {
     let device = kept::found::take_device(&mut stored, supervisor);
     if device.is_some() {
         privileges::drop_all()?;
     }
-    kept::found::sort(device, stored, supervisor, bridge).map_err(EndReason::Kept)
+    kept::found::sort(device, stored, supervisor, &options.interface, &options.bridge)
+        .map_err(EndReason::Kept)
 }
 
 #[cfg(not(target_os = "linux"))]
 fn take_over(
     stored: Vec<Stored>,
     supervisor: &'static Supervisor,
-    _: &Bridge,
+    _: &options::Options,
 ) -> Result<service::Start, EndReason> {
     for stored in stored {
         stored.refuse(supervisor, "nothing is stored on this system");

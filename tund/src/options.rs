@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use i2plan_ipc::api::tund::{INTERFACE, check_interface_name};
 use i2plan_ipc::bridge::{Bridge, UDP_PORT};
 use i2plan_ipc::daemon::program::Asked;
 use lexopt::prelude::*;
@@ -20,6 +21,7 @@ Options:
       --meshd-user USER      the user that may command it, by name or number [default: i2plan-meshd]
       --sam-address IP:PORT  the only SAM bridge that its sockets may lead to [default: 127.0.0.1:7656]
       --sam-udp-port PORT    where that bridge takes datagrams [default: 7655]
+      --interface NAME       the interface, and the only name that it may have [default: i2plan0]
       --listen PATH          make a socket here, if none is passed
       --allow-overlap true|false
                              whether the interface may have addresses that the host uses otherwise, and so get the
@@ -46,6 +48,8 @@ pub struct Options {
     pub meshd_user: String,
     /// Where its sockets may lead.
     pub bridge: Bridge,
+    /// The name of the interface. Said by who starts the daemon: meshd must not be able to take another.
+    pub interface: String,
     /// Where to listen if no socket is passed.
     pub listen: Option<PathBuf>,
     /// Whether the interface may have addresses that the host uses otherwise. Said by who starts the daemon: meshd must
@@ -63,6 +67,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>,
         keyd_socket: "/run/i2plan/keyd-tund.sock".into(),
         meshd_user: "i2plan-meshd".to_owned(),
         bridge: Bridge::new(address),
+        interface: INTERFACE.to_owned(),
         listen: None,
         allow_overlap: false,
     };
@@ -73,6 +78,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>,
             Long("meshd-user") => options.meshd_user = parser.value()?.string()?,
             Long("sam-address") => address = parser.value()?.parse()?,
             Long("sam-udp-port") => udp_port = parser.value()?.parse()?,
+            Long("interface") => {
+                options.interface = parser.value()?.string()?;
+                check_interface_name(&options.interface)
+                    .map_err(|reason| format!("--interface: {reason}"))?;
+            }
             Long("listen") => options.listen = Some(parser.value()?.into()),
             Long("allow-overlap") => options.allow_overlap = parser.value()?.parse()?,
             Short('V') | Long("version") => return Ok(Asked::Version),
@@ -96,15 +106,15 @@ mod tests {
     fn arguments_are_read() {
         let Ok(Asked::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
         assert_eq!(options.meshd_user, "i2plan-meshd");
-        assert!(!options.allow_overlap);
+        assert_eq!((options.interface.as_str(), options.allow_overlap), ("i2plan0", false));
         let arguments = ["--keyd-socket=/k", "--meshd-user", "7", "--listen", "/l", "--sam-udp-port=5"];
-        let more = ["--sam-address", "[::1]:4", "--allow-overlap", "true"];
+        let more = ["--sam-address", "[::1]:4", "--allow-overlap", "true", "--interface", "mesh7"];
         let Ok(Asked::Run(options)) = read(&[&arguments[..], &more].concat()) else {
             panic!("these are the arguments")
         };
         let bridge = Bridge { address: "[::1]:4".parse().unwrap(), datagrams: "[::1]:5".parse().unwrap() };
         assert_eq!(options.bridge, bridge);
-        assert!(options.allow_overlap);
+        assert_eq!((options.interface.as_str(), options.allow_overlap), ("mesh7", true));
         assert_eq!((options.keyd_socket, options.listen), ("/k".into(), Some("/l".into())));
         assert!(read(&["--sam-address", "localhost:7656"]).is_err());
         assert_eq!(read(&["--version"]), Ok(Asked::Version));
@@ -116,6 +126,7 @@ mod tests {
         assert!(read(&["--nonsense"]).unwrap_err().contains("--nonsense"));
         assert!(read(&["--listen"]).unwrap_err().contains("--listen"));
         assert!(read(&["--allow-overlap", "yes"]).unwrap_err().contains("yes"));
+        assert!(read(&["--interface", "a/b"]).unwrap_err().contains("--interface: \"a/b\" is no name"));
         assert!(read(&["stray"]).unwrap_err().contains("stray"));
     }
 
@@ -126,6 +137,7 @@ mod tests {
             "--meshd-user",
             "--sam-address",
             "--sam-udp-port",
+            "--interface",
             "--listen",
             "--allow-overlap",
             "--version",

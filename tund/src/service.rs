@@ -75,6 +75,8 @@ pub struct Tund {
     /// What was seen of the host when it was looked at last.
     seen: Mutex<Seen>,
     keyd: Link<KeydApi>,
+    /// The name of the interface.
+    name: String,
     /// Where the sessions' sockets may lead.
     bridge: Bridge,
     /// An interface that was there when the process started, and waits for its key.
@@ -146,10 +148,11 @@ impl Start {
 }
 
 impl Tund {
-    /// A daemon. `fatal` gets the reason why the process must end, should there come one.
+    /// A daemon whose interface has this name. `fatal` gets the reason why the process must end, should there come one.
     #[must_use]
     pub fn new(
         keyd: &Path,
+        name: String,
         bridge: Bridge,
         supervisor: &'static Supervisor,
         host: Host,
@@ -161,6 +164,7 @@ impl Tund {
             host,
             seen: Mutex::new(Seen::default()),
             keyd: Link::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
+            name,
             bridge,
             resumable: Mutex::new(start.interface),
             keeper: start.keeper,
@@ -219,6 +223,16 @@ impl Tund {
 
     async fn configure(&self, wanted: NewInterface, epoch: u32) -> Result<Configured, ApiError> {
         interface::check_new(&wanted)?;
+        if wanted.name != self.name {
+            return Err(ApiError::invalid(format!(
+                "an interface {} is asked for, and tund makes none but {}",
+                wanted.name, self.name
+            ))
+            .with_hint(
+                "start meshd and tund with the same name: tun.interface, for services I2PLAN_INTERFACE in \
+                 /etc/i2plan/environment",
+            ));
+        }
         // Nothing is held meanwhile: keyd may be slow or away.
         let lease = match self.first_lease(&wanted, epoch).await {
             Ok(lease) => lease,
@@ -824,8 +838,8 @@ mod tests {
 
     fn start_with(bridge: Bridge, fatal: mpsc::Sender<EndReason>) -> Tund {
         let nobody = Box::leak(Box::new(Supervisor::hearing(None)));
-        let host = Host::open(false).unwrap();
-        Tund::new(Path::new("/nonexistent/keyd.sock"), bridge, nobody, host, Start::fresh(nobody), fatal)
+        let (keyd, host) = (Path::new("/nonexistent/keyd.sock"), Host::open(false).unwrap());
+        Tund::new(keyd, "i2plan0".to_owned(), bridge, nobody, host, Start::fresh(nobody), fatal)
     }
 
     fn interface() -> NewInterface {
@@ -899,9 +913,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_interface_is_refused_before_a_key_is_fetched() {
-        let mut wrong = interface();
-        wrong.name = "a/b".to_owned();
-        assert_eq!(refused(Request::Configure(wrong, 1)).await.kind, ErrorKind::Invalid);
+        let refused = async |name: &str| {
+            let error =
+                refused(Request::Configure(NewInterface { name: name.to_owned(), ..interface() }, 1)).await;
+            assert_eq!(error.kind, ErrorKind::Invalid);
+            error.message
+        };
+        assert!(refused("a/b").await.contains("is no name"));
+        // Not one that other programs may take for theirs, either.
+        assert_eq!(refused("wg0").await, "an interface wg0 is asked for, and tund makes none but i2plan0");
     }
 
     #[tokio::test]

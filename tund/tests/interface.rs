@@ -795,7 +795,9 @@ async fn another_interface_from_the_store_is_dropped() {
             1 => node(1),
             _ => Node { subnet: "10.43.0.0/16", ..node(seed) },
         };
-        let tund = Tund::start(&namespace, node, true);
+        let arguments = ["--interface", name];
+        let (tund, ready) = Tund::start_with_arguments(&namespace, node, true, Store::default(), &arguments);
+        ready.recv().unwrap();
         let interface = NewInterface { name: name.to_owned(), ..node.interface() };
         configure(&mut tund.connect().await, interface).await.unwrap();
         tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
@@ -814,6 +816,19 @@ async fn another_interface_from_the_store_is_dropped() {
     let (tund, ready) = Tund::start_with(&namespace, node(1), true, store);
     ready.recv().unwrap();
     configure(&mut tund.connect().await, node(1).interface()).await.unwrap();
+    tund.until("it is kept", |store| store.names() == ["state.2", "tun"]);
+
+    // Its own, of a name that is not the configured one any more.
+    let named = ["--interface", "mesh7"];
+    let (mut tund, _) = Tund::start_with_arguments(&namespace, node(1), true, tund.kill(), &named);
+    assert_eq!(tund.child.wait().unwrap().code(), Some(1));
+    tund.until("it is dropped", |store| store.names() == ["state.2"]);
+    let (tund, ready) = Tund::start_with_arguments(&namespace, node(1), true, tund.kill(), &named);
+    ready.recv().unwrap();
+    let mut client = tund.connect().await;
+    let error = configure(&mut client, node(1).interface()).await.unwrap_err();
+    assert!(error.message.contains("tund makes none but mesh7"), "{error}");
+    configure(&mut client, NewInterface { name: "mesh7".to_owned(), ..node(1).interface() }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,6 +83,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         sam_address: config.sam_address,
         sam_udp_port: config.sam_udp_port,
         tunnel_length: config.tunnel_length,
+        interface: config.interface,
         allow_overlap: config.allow_overlap,
         rpc_orders: config.rpc_orders,
         rpc_socket: config.rpc_socket,

@@ -57,6 +57,8 @@ pub struct Node {
     pub sam_udp_port: u16,
     /// Hops of its tunnels, in each direction.
     pub tunnel_length: u8,
+    /// The name of the interface.
+    pub interface: String,
     /// Whether the interface may have addresses that the host uses otherwise.
     pub allow_overlap: bool,
     /// Whether `rpcd` may give orders.
@@ -164,6 +166,7 @@ fn daemons(
         (&"--meshd-user", &meshd_uid),
         (&"--sam-address", &sam_address),
         (&"--sam-udp-port", &sam_udp_port),
+        (&"--interface", &node.interface),
     ]);
     if node.allow_overlap {
         for_tund.extend(words(&[(&"--allow-overlap", &"true")]));

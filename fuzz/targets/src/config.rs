@@ -10,7 +10,7 @@ use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 25] = [
+const VARIABLES: [&str; 26] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
@@ -36,6 +36,7 @@ const VARIABLES: [&str; 25] = [
     "I2PLAN_ACCEPT_SUBNETS",
     "I2PLAN_ALLOW_OVERLAP",
     "I2PLAN_SAM_UDP_PORT",
+    "I2PLAN_INTERFACE",
 ];
 
 /// Runs the target.

@@ -16,6 +16,29 @@ use super::Api;
 use crate::hello::Role;
 use crate::version::Version;
 
+/// Name of the tunnel interface, unless another is configured.
+pub const INTERFACE: &str = "i2plan0";
+
+/// Longest name of an interface, bytes (`IFNAMSIZ` and a NUL).
+const MAX_INTERFACE_NAME: usize = 15;
+
+/// Checks the name of a tunnel interface.
+///
+/// # Errors
+/// What is expected.
+pub fn check_interface_name(name: &str) -> Result<(), String> {
+    let sane = (1..=MAX_INTERFACE_NAME).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if sane {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} is no name for an interface: 1 to {MAX_INTERFACE_NAME} letters, digits, '-', '_' or '.' are expected"
+    ))
+}
+
 /// `tund`.
 #[derive(Debug)]
 pub enum TundApi {}

@@ -742,6 +742,9 @@ pub async fn ask_tund_as_meshd(run: &Path, network: &str, to_itself: &ToItself) 
     let other = tund::NewInterface { name: "i2plan0".to_owned(), network: theirs.network(), mtu: 1280 };
     let because = "has not signed a record for this network";
     ask("an interface in another network", because, tund::Request::Configure(other, 1), &[]).await;
+    let named = tund::NewInterface { name: "wg0".to_owned(), network: theirs.network(), mtu: 1280 };
+    let because = "tund makes none but i2plan0";
+    ask("an interface of another name", because, tund::Request::Configure(named, 1), &[]).await;
     let session = tund::Session { id: "intruder".to_owned(), destination: elsewhere() };
     let [stream, datagrams] = to_itself.fds();
     let request = tund::Request::AttachSession(session);

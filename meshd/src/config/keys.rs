@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::Source;
+use i2plan_ipc::api::tund::{INTERFACE, check_interface_name};
 use i2plan_ipc::bridge::UDP_PORT;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
@@ -221,6 +222,14 @@ keys! {
             _ => Err("a number of bytes from 200 to 1000000 is expected".to_owned()),
         },
     }
+    /// The name of the tunnel interface: 1 to 15 letters, digits, '-', '_' or '.'. On OpenBSD tun0 to tun255; any other
+    /// stands for the first that is free. For services this is for /etc/i2plan/environment to say.
+    "tun.interface", "I2PLAN_INTERFACE" => interface: String {
+        default: |_| Ok(INTERFACE.to_owned()),
+        example: "\"i2plan0\"",
+        live: false,
+        parse: |text| check_interface_name(text).map(|()| text.to_owned()),
+    }
     /// Whether the tunnel interface may have addresses that the host uses otherwise. It gets the host's packets for them
     /// then, which members see. For services this is for /etc/i2plan/environment to say.
     "tun.allow_overlap", "I2PLAN_ALLOW_OVERLAP" => allow_overlap: bool {
@@ -377,6 +386,7 @@ macro_rules! show {
 
 show! {
     NodeName => |name| name.to_string();
+    String => |text| text.clone();
     PathBuf => |path| path.to_string_lossy().into_owned();
     SocketAddr => |address| address.to_string();
     Ipv4Subnet => |subnet| subnet.to_string();

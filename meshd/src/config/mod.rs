@@ -373,6 +373,7 @@ mod tests {
         assert_eq!(config.control_rate, 2000);
         assert!(config.accept_subnets.accept("192.168.1.0/29".parse().unwrap()));
         assert_eq!((config.configured_subnet(), config.allow_overlap), (None, false));
+        assert_eq!(config.interface, "i2plan0");
         assert!(config.rpc_enabled);
         assert_eq!(config.rpc_socket, Path::new("rpc.sock"));
         assert_eq!(config.rpc_tcp_address, None);
@@ -471,6 +472,7 @@ mod tests {
             "mesh.max_peers = 0",
             "mesh.accept_subnets = \"\"",
             "tun.allow_overlap = 1",
+            "tun.interface = \"a/b\"",
             "rpc.socket = \"a/b\"",
             "rpc.enabled = \"yes\"",
             "rpc.tcp_address = \"0.0.0.0:7650\"",

@@ -43,9 +43,6 @@ use crate::config::{Config, ConfigError};
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn, describe_key};
 use crate::{sam, walls};
 
-/// Name of the tunnel interface.
-const INTERFACE: &str = "i2plan0";
-
 /// MTU of the tunnel interface, bytes: the least that IPv6 allows. A WireGuard packet of it is 1312 bytes.
 const MTU: u16 = 1280;
 
@@ -978,7 +975,7 @@ fn settings(config: &Config) -> Settings {
         peer_timeout: config.peer_timeout,
         max_peers: config.max_peers,
         control_rate: config.control_rate,
-        interface: INTERFACE.to_owned(),
+        interface: config.interface.clone(),
         mtu: MTU,
         keepalive: KEEPALIVE,
     }

@@ -36,7 +36,7 @@ pub fn take_device(stored: &mut Vec<Stored>, supervisor: &Supervisor) -> Option<
     device
 }
 
-/// Looks at all the rest.
+/// Looks at all the rest. The interface is to have this name, and sockets are to lead to this bridge.
 ///
 /// # Errors
 /// Why the interface cannot be gone on with; it is dropped. What else is kept stays in the store.
@@ -44,6 +44,7 @@ pub fn sort(
     device: Option<Adopted>,
     stored: Vec<Stored>,
     supervisor: &'static Supervisor,
+    name: &str,
     bridge: &Bridge,
 ) -> Result<Start, String> {
     let mut sockets = HashMap::new();
@@ -60,6 +61,9 @@ pub fn sort(
     let mut state = newest(states, supervisor).unwrap_or_else(State::empty);
 
     let interface = device.map(|device| match &state.interface {
+        Some((interface, _)) if interface.name != name => {
+            Err(format!("it is {}, and another name is configured: {name}", interface.name))
+        }
         Some((interface, epoch)) => interface::check(interface)
             .map_err(|error| error.message)
             .and_then(|()| device.into_device(interface))
@@ -258,7 +262,8 @@ mod tests {
                 .iter()
                 .map(|stored| Stored { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() });
             let stored = stored.collect();
-            sort(None, stored, self.supervisor, &self.bridge()).unwrap_or_else(|reason| panic!("{reason}"))
+            sort(None, stored, self.supervisor, "i2plan0", &self.bridge())
+                .unwrap_or_else(|reason| panic!("{reason}"))
         }
     }
 
