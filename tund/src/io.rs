@@ -51,12 +51,14 @@ pub enum Command {
     /// Take no more from the interface than is there, and send what waits. The answer is whether that is done, in this
     /// time at the latest.
     Drain(Duration, oneshot::Sender<bool>),
+    /// Look whether the session's socket still leads to the bridge.
+    CheckSession(oneshot::Sender<()>),
     /// Count.
     Stats(oneshot::Sender<Counted>),
 }
 
 /// What the data path has counted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Counted {
     /// The session's id.
     pub session: Option<String>,
@@ -64,6 +66,8 @@ pub struct Counted {
     pub peers: Vec<PeerStats>,
     /// What belongs to none.
     pub drops: Drops,
+    /// What was found of the session's socket, if the session was given up for that.
+    pub diverted: Option<String>,
 }
 
 /// The data path with its descriptors.
@@ -71,6 +75,8 @@ pub struct DataPath {
     device: AsyncFd<Device>,
     tunnel: Tunnel,
     session: Option<Attached>,
+    /// Why there is no session any more.
+    diverted: Option<String>,
     commands: mpsc::Receiver<Command>,
     packet: Box<[u8]>,
     draining: Option<Draining>,
@@ -136,6 +142,7 @@ impl DataPath {
             device: readiness::register(device)?,
             tunnel,
             session: None,
+            diverted: None,
             commands,
             // A byte more than may be, so that what is too long is seen to be.
             packet: vec![0; MAX_PACKET.max(MAX_MESSAGE) + 1].into(),
@@ -173,10 +180,13 @@ impl DataPath {
     }
 
     fn read_socket(&mut self) {
-        let Some(Attached { incoming, .. }) = &self.session else { return };
+        let Some(Attached { session, incoming }) = &self.session else { return };
+        let mut strange = false;
         for _ in 0..BATCH {
-            match incoming.try_recv(&mut self.packet) {
-                Ok(len) => {
+            match incoming.try_recv_from(&mut self.packet) {
+                // The kernel keeps others' from a connected socket, as long as it is connected to the bridge.
+                Ok((_, from)) if !session.is_bridge(from) => strange = true,
+                Ok((len, _)) => {
                     let (now, message) = (Instant::now(), &self.packet[..len]);
                     let tunnel = &mut self.tunnel;
                     let packet =
@@ -196,16 +206,40 @@ impl DataPath {
                 Err(error) => debug!(%error, "the session's socket reports an error"),
             }
         }
+        if strange {
+            self.check_session();
+        }
+    }
+
+    /// Gives the session up if its socket does not lead to the bridge any more. Whoever else holds a duplicate can connect
+    /// it elsewhere; then nothing comes in any more, or what others send.
+    fn check_session(&mut self) {
+        let Some(Attached { session, .. }) = &self.session else { return };
+        if let Err(found) = session.check_socket() {
+            error!(
+                session = session.id.as_str(),
+                error = found,
+                "gave up a session that another process led astray"
+            );
+            self.diverted = Some(found);
+            self.session = None;
+            self.tunnel.end_session();
+        }
     }
 
     /// Sends what may go now. Never waits: the pacer, not the socket, holds packets back.
     fn send(&mut self) {
         let Some(Attached { session, .. }) = &self.session else { return };
+        let mut failed = false;
         while let Some(datagram) = self.tunnel.poll_datagram(Instant::now()) {
             if let Err(error) = session.send(datagram) {
                 debug!(%error, "the session's socket does not take a datagram");
                 self.tunnel.note_send_failed();
+                failed = true;
             }
+        }
+        if failed {
+            self.check_session();
         }
     }
 
@@ -262,10 +296,15 @@ impl DataPath {
                 self.tunnel.change_peers(set, &removed, Instant::now());
                 let _ = done.send(());
             }
+            Command::CheckSession(done) => {
+                self.check_session();
+                let _ = done.send(());
+            }
             Command::Stats(done) => drop(done.send(Counted {
                 session: self.session.as_ref().map(|attached| attached.session.id.as_str().to_owned()),
                 peers: self.tunnel.peer_stats(Instant::now()),
                 drops: self.tunnel.drops(),
+                diverted: self.diverted.clone(),
             })),
         }
     }
@@ -277,6 +316,7 @@ impl DataPath {
         info!(session = session.id.as_str(), "attached");
         self.tunnel.set_session(session.id.clone(), Instant::now());
         self.session = Some(Attached { session, incoming });
+        self.diverted = None;
         Ok(())
     }
 }
@@ -405,15 +445,22 @@ mod tests {
 
         /// Attaches a session; the addresses of its UDP socket and, as its other end, its control connection.
         async fn attach(&self, id: &str) -> (std::net::SocketAddr, TcpStream) {
+            let (address, router, _) = self.attach_shared(id).await;
+            (address, router)
+        }
+
+        /// The same with a duplicate of the UDP socket.
+        async fn attach_shared(&self, id: &str) -> (std::net::SocketAddr, TcpStream, std::net::UdpSocket) {
             let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             udp.connect(self.bridge.local_addr().unwrap()).unwrap();
             let address = udp.local_addr().unwrap();
             let control = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
             let (router, _) = self.listener.accept().unwrap();
             let session = tund::Session { id: id.to_owned(), destination: peer().endpoint };
+            let duplicate = udp.try_clone().unwrap();
             let session = Session::adopt(session, vec![udp.into(), control.into()], &self.at()).unwrap();
             self.ask(|done| Command::Attach(session, done)).await.unwrap();
-            (address, router)
+            (address, router, duplicate)
         }
 
         /// Where its bridge is.
@@ -468,6 +515,44 @@ mod tests {
         fixture.host.send(&packet).await.unwrap();
         fixture.host.recv(&mut answer).await.unwrap();
         assert_eq!(fixture.stats().await.drops.no_session, 1);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_another_process_leads_elsewhere_carries_nothing_there() {
+        let fixture = Fixture::new().await;
+        let (_, _router, duplicate) = fixture.attach_shared("data-1").await;
+        let elsewhere = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        duplicate.connect(elsewhere.local_addr().unwrap()).unwrap();
+        fixture.ask(|done| Command::ChangePeers(only_peer(), done)).await;
+        assert_eq!(next_message(&fixture.bridge).await.len(), 148);
+        assert!(elsewhere.try_recv(&mut [0; 10]).is_err());
+
+        fixture.ask(Command::CheckSession).await;
+        let counted = fixture.stats().await;
+        assert_eq!(counted.session, None);
+        let found = format!("the session's UDP socket is one to {}", elsewhere.local_addr().unwrap());
+        assert!(counted.diverted.is_some_and(|diverted| diverted.starts_with(&found)));
+        assert!(fixture.ask(Command::Take).await.is_none());
+        fixture.host.send(&packet()).await.unwrap();
+        fixture.host.recv(&mut [0; 2000]).await.unwrap();
+        assert_eq!(fixture.stats().await.drops.no_session, 1);
+
+        let _attached = fixture.attach("data-2").await;
+        let counted = fixture.stats().await;
+        assert_eq!((counted.session.as_deref(), counted.diverted), (Some("data-2"), None));
+    }
+
+    #[tokio::test]
+    async fn what_comes_from_elsewhere_ends_the_session_and_is_not_looked_at() {
+        let fixture = Fixture::new().await;
+        let (to, _router, duplicate) = fixture.attach_shared("data-1").await;
+        let elsewhere = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        duplicate.connect(elsewhere.local_addr().unwrap()).unwrap();
+        elsewhere.send_to(&[4; 100], to).await.unwrap();
+        while fixture.stats().await.diverted.is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fixture.stats().await.drops, Drops::default());
     }
 
     /// From this node to the peer.

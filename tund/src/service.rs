@@ -497,11 +497,14 @@ impl Tund {
         }
     }
 
-    /// Asks `keyd` from time to time in which network this node is. Never returns.
+    /// Asks `keyd` from time to time in which network this node is, and looks where the session's socket leads. Never
+    /// returns.
     pub async fn watch_trust(&self) {
         loop {
             sleep(TRUST_POLL).await;
             self.look_at_trust().await;
+            // meshd hears of what is found from the statistics, and the log has it.
+            let _ = self.ask(Command::CheckSession).await;
         }
     }
 
@@ -629,7 +632,7 @@ impl Tund {
     async fn take_members(&self, members: &[Member]) -> Result<Reply, ApiError> {
         check_batch(members)?;
         if !self.check_clock().await {
-            return Err(ApiError::unavailable(CLOCK).with_hint("set the host's clock right"));
+            return Err(clock_problem(CLOCK));
         }
         let mut roster = self.roster.lock().await;
         let roster = roster.as_mut().ok_or_else(not_configured)?;
@@ -710,11 +713,11 @@ impl Tund {
         let counted = self.ask(Command::Stats).await?;
         let interface =
             self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
-        let Counted { session, peers, drops } =
-            counted.unwrap_or(Counted { session: None, peers: Vec::new(), drops: Default::default() });
+        let Counted { session, peers, drops, diverted } = counted.unwrap_or_default();
         let Seen { overlaps, without_ipv6 } = self.seen.lock().await.clone();
         let version = Version::current();
         let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let problem = problem.map(clock_problem).or_else(|| diverted.map(diverted_problem));
         Ok(Stats { version, interface, session, peers, drops, overlaps, without_ipv6, problem })
     }
 }
@@ -741,6 +744,17 @@ fn signer(ending: &Ending) -> NodeId {
 fn end(fatal: &mpsc::Sender<EndReason>, reason: EndReason) {
     // Full means that a reason is there already.
     let _ = fatal.try_send(reason);
+}
+
+fn clock_problem(problem: impl Into<String>) -> ApiError {
+    ApiError::unavailable(problem).with_hint("set the host's clock right")
+}
+
+fn diverted_problem(found: String) -> ApiError {
+    ApiError::unavailable(format!("the I2P session was given up: {found}")).with_hint(
+        "another process has changed a socket of tund's: see the daemons' logs, and restart the node; if it comes again, \
+         meshd, keyd or the connector may have been broken into",
+    )
 }
 
 fn not_configured() -> ApiError {

@@ -45,8 +45,12 @@ pub struct Session {
     /// Its id.
     pub id: SessionId,
     destination: Destination,
-    /// Where datagrams go out and come in: connected to the bridge; does not block.
+    bridge: Bridge,
+    /// Where datagrams go out and come in; does not block. It was connected to the bridge when it came, but whoever has
+    /// handed it over may still hold a duplicate, and connect it elsewhere.
     pub udp: UdpSocket,
+    /// What it was bound to then.
+    bound: Option<SocketAddr>,
     /// Keeps the session alive by being open. Nothing is read from it here.
     control: OwnedFd,
 }
@@ -83,7 +87,28 @@ impl Session {
         let udp = UdpSocket::from(udp);
         udp.set_nonblocking(true)
             .map_err(|error| ApiError::internal(format!("cannot use the session's UDP socket: {error}")))?;
-        Ok(Self { id, destination: session.destination, udp, control })
+        let bound = udp.local_addr().ok();
+        Ok(Self { id, destination: session.destination, bridge: *bridge, udp, bound, control })
+    }
+
+    /// Checks that the UDP socket is still bound and connected as it was.
+    ///
+    /// # Errors
+    /// What it is now.
+    pub fn check_socket(&self) -> Result<(), String> {
+        let found = match self.bridge.check_datagrams(self.udp.as_fd()) {
+            Ok(()) if self.udp.local_addr().ok() == self.bound => return Ok(()),
+            Ok(()) => "bound to another address than before".to_owned(),
+            Err(found) => found.to_string(),
+        };
+        Err(format!("the session's UDP socket is {found}"))
+    }
+
+    /// Whether this is where the bridge sends datagrams from.
+    #[must_use]
+    pub fn is_bridge(&self, address: SocketAddr) -> bool {
+        let bridge = self.bridge.datagrams;
+        (address.ip(), address.port()) == (bridge.ip(), bridge.port())
     }
 
     /// Its description, and duplicates of its descriptors.
@@ -133,16 +158,24 @@ impl Session {
         let _ = rustix::net::send(&self.control, b"QUIT\n", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
-    /// Sends a datagram to the bridge.
+    /// Sends a datagram to the bridge, wherever the socket is connected to.
     ///
     /// # Errors
     /// If the socket does not take it.
     pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        let send = || {
+            if cfg!(target_os = "linux") {
+                return self.udp.send_to(datagram, self.bridge.datagrams);
+            }
+            // Elsewhere a connected socket takes no address.
+            self.check_socket().map_err(io::Error::other)?;
+            self.udp.send(datagram)
+        };
         // An ICMP error of an earlier datagram, as while the router restarts, is reported in the place of the sending,
         // once.
         let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        match self.udp.send(datagram) {
-            Err(error) if refused(&error) => self.udp.send(datagram),
+        match send() {
+            Err(error) if refused(&error) => send(),
             result => result,
         }
         .map(drop)

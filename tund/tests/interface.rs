@@ -563,7 +563,7 @@ async fn when_its_own_key_is_over_by_the_clock_no_member_is_admitted_and_it_says
         panic!("nobody is admitted")
     };
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    assert!(stats(&mut client).await.problem.unwrap().contains("clock"));
+    assert!(stats(&mut client).await.problem.unwrap().message.contains("clock"));
     // Who is to go goes nevertheless.
     client.call(Request::Remove(vec![testing::node(2)])).await.unwrap();
     *tund.node.lock().unwrap() = node(1);

@@ -13,6 +13,7 @@ use i2plan_proto::revocation::{Resignation, Revocation};
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use crate::error::ApiError;
 use crate::hello::Role;
 use crate::version::Version;
 
@@ -248,8 +249,8 @@ pub struct Stats {
     pub overlaps: Vec<Overlap>,
     /// The interface has no IPv6 address, because IPv6 is switched off on the host.
     pub without_ipv6: bool,
-    /// Why no member is admitted, although those that were go on.
-    pub problem: Option<String>,
+    /// Why no member is admitted, although those that were go on; or why the session was given up.
+    pub problem: Option<ApiError>,
 }
 
 /// A prefix of a mesh that has addresses in common with a network of the host.

@@ -165,8 +165,6 @@ async fn serve(
             _ => None,
         };
         let problem = stats.as_ref().and_then(|stats: &Stats| stats.problem.clone());
-        let problem =
-            problem.map(|problem| ApiError::unavailable(problem).with_hint("set the host's clock right"));
         let error = error.as_ref().or(problem.as_ref());
         report.send_modify(|report| {
             if let Some(error) = error

@@ -145,6 +145,11 @@ impl Tunnel {
         self.next_tick = now;
     }
 
+    /// Sends nothing until there is another SAM session.
+    pub fn end_session(&mut self) {
+        self.session = None;
+    }
+
     /// Uses this WireGuard key from now on. The one before goes on being accepted for a while, and sessions under it
     /// go on until there are new ones.
     pub fn rotate(&mut self, key: StaticSecret, now: Instant) {
