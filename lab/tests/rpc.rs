@@ -3,13 +3,14 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::node::{Lab, Node, descriptors, resident};
@@ -383,6 +384,7 @@ fn floods_at_the_gateway_disturb_nobody_else() {
         let (memory, fds) = (resident(pid)?, descriptors(pid)?);
         let socket = node.run().join("rpc.sock");
         let namespace = node.name.clone();
+        let namespace_of_flood = namespace.clone();
 
         // Ten thousand requests that nobody reads the answers to.
         let path = socket.clone();
@@ -440,6 +442,7 @@ fn floods_at_the_gateway_disturb_nobody_else() {
             ],
             &request("status", &json!({})),
         );
+        let slow = right.clone();
         let answers =
             under(node, "TCP connections without end, with half a request or none", move |enough| {
                 let mut held = Vec::new();
@@ -467,6 +470,49 @@ fn floods_at_the_gateway_disturb_nobody_else() {
             })
             .await?;
         println!("who has the token was answered {answers} times");
+
+        // As fast as they can, and who has the token takes a moment to show it: it gets in when it tries again.
+        let (flooded, tries) = under(node, "connections as fast as two threads can", move |enough| {
+            let (mut tries, mut answers) = (0, 0);
+            let flooded = AtomicUsize::new(0);
+            let started = Instant::now();
+            let over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        netns::enter(&namespace_of_flood).unwrap();
+                        let mut held = VecDeque::new();
+                        while !over.load(Ordering::Relaxed) {
+                            // The queue of the listener may be full.
+                            let address = SocketAddr::from(([127, 0, 0, 1], PORT));
+                            held.extend(TcpStream::connect_timeout(&address, Duration::from_millis(50)).ok());
+                            held.drain(..held.len().saturating_sub(200));
+                            flooded.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                }
+                let result = (|| {
+                    while !enough.load(Ordering::Relaxed) || answers < 3 {
+                        assert!(started.elapsed() < 2 * PATIENCE, "{answers} answers in {tries} tries");
+                        tries += 1;
+                        let mut stream = tcp(&namespace_of_flood)?;
+                        std::thread::sleep(Duration::from_millis(10));
+                        let mut answer = String::new();
+                        // It may have been pushed out.
+                        let done = stream
+                            .write_all(slow.as_bytes())
+                            .and_then(|()| stream.read_to_string(&mut answer));
+                        answers += usize::from(done.is_ok() && answer.starts_with("HTTP/1.1 200 "));
+                    }
+                    Ok(())
+                })();
+                over.store(true, Ordering::Relaxed);
+                result
+            })
+            .map(|()| (flooded.into_inner(), tries))
+        })
+        .await?;
+        println!("with {flooded} others it took {tries} tries to be answered three times or more");
 
         // A poll blocks its own connection alone.
         let place = done(node, "events.poll", json!({})).await?["next"].clone();

@@ -4,7 +4,6 @@
 //! loopback (a page whose name leads here says its own), no `Origin` (browsers send one with every POST), and a content
 //! type that browsers do not send unasked.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
@@ -26,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use i2plan_ipc::rate::{Bucket, Quota};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{debug, warn};
 
@@ -40,9 +39,10 @@ use super::token::Token;
 /// the system.
 pub const TCP_USER: u32 = u32::MAX;
 
-/// Connections that have not shown the token yet. One more pushes the oldest out, so that who shows it at once gets
-/// in, however many others are at the door.
-const AT_THE_DOOR: usize = 16;
+/// Connections that have not shown the token yet. One more pushes one of them out, chosen at random: all come from the same
+/// address, and a flood must not be able to tell when it has pushed out everybody else. Who shows the token immediately gets
+/// in, and who takes a moment has a chance each time that it tries (as with `MaxStartups` in `sshd_config(5)`).
+const AT_THE_DOOR: usize = 64;
 
 /// Bytes of a request's head, at most.
 const MAX_HEAD: usize = 8192;
@@ -76,6 +76,8 @@ pub async fn serve(listener: TcpListener, token: Token, gateway: Arc<Gateway>) {
         let visitor = Arc::new(Visitor { door: Arc::clone(&door), number, caller: Mutex::default() });
         let task = tokio::spawn(converse(stream, visitor));
         door.let_wait(number, task.abort_handle());
+        // A request that has come already is read before others are let in.
+        yield_now().await;
     }
 }
 
@@ -86,17 +88,13 @@ struct Door {
     port: u16,
     started: Instant,
     warnings: Mutex<Bucket>,
-    unknown: Mutex<VecDeque<(u64, AbortHandle)>>,
+    unknown: Mutex<Vec<(u64, AbortHandle)>>,
 }
 
 impl Door {
     fn let_wait(&self, number: u64, task: AbortHandle) {
-        let mut unknown = lock(&self.unknown);
-        unknown.push_back((number, task));
-        if unknown.len() > AT_THE_DOOR
-            && let Some((_, oldest)) = unknown.pop_front()
-        {
-            oldest.abort();
+        if let Some((_, pushed_out)) = admit(&mut lock(&self.unknown), (number, task)) {
+            pushed_out.abort();
         }
     }
 
@@ -113,6 +111,17 @@ impl Door {
             warn!("refused a TCP connection that did not show the token");
         }
     }
+}
+
+/// Has one more wait; which one must go for it.
+fn admit<T>(waiting: &mut Vec<T>, newcomer: T) -> Option<T> {
+    let pushed_out = (waiting.len() >= AT_THE_DOOR).then(|| {
+        // Without randomness it is any.
+        let index = getrandom::u32().unwrap_or_default() as usize % waiting.len();
+        waiting.swap_remove(index)
+    });
+    waiting.push(newcomer);
+    pushed_out
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -385,6 +394,23 @@ mod tests {
         ] {
             assert!(!is_here(host, 80), "{host}");
         }
+    }
+
+    #[test]
+    fn a_flood_cannot_tell_when_all_others_are_pushed_out() {
+        let arrivals = 2 * AT_THE_DOOR;
+        let survives = || {
+            let mut waiting: Vec<_> = (1..AT_THE_DOOR).collect();
+            assert_eq!(admit(&mut waiting, 0), None);
+            for other in 0..arrivals {
+                assert!(admit(&mut waiting, AT_THE_DOOR + other).is_some());
+            }
+            assert_eq!(waiting.len(), AT_THE_DOOR);
+            waiting.contains(&0)
+        };
+        // 1/e² of them on average.
+        let survivors = (0..2000).filter(|_| survives()).count();
+        assert!((100..600).contains(&survivors), "{survivors} of 2000");
     }
 
     #[test]
