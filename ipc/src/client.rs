@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::api::Api;
 use crate::error::{ApiError, ErrorKind};
+use crate::frame::{FrameError, Header, encode_body};
 use crate::hello::{Hello, HelloReply, MAX_HELLO, PROTOCOL, Reply, Request, Role};
 use crate::socket::{FrameSocket, SocketError};
 use crate::version::Version;
@@ -159,6 +160,16 @@ fn user_of(daemon: Role) -> String {
 
 fn named(user: &str) -> Option<u32> {
     User::from_name(user).ok().flatten().map(|user| user.uid.as_raw())
+}
+
+/// The first frame of a connection, for a program that wants no more than to be answered.
+///
+/// # Errors
+/// [`FrameError`], which does not happen.
+pub fn greeting(role: Role) -> Result<Vec<u8>, FrameError> {
+    let body = encode_body(&Hello { protocol: PROTOCOL, role, version: Version::current() })?;
+    let header = Header { len: body.len(), fds: 0 }.encode(MAX_HELLO)?;
+    Ok([&header, &body[..]].concat())
 }
 
 /// A connection to one daemon. Requests go one after the other.

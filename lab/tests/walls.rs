@@ -446,11 +446,17 @@ fn the_doctor_sees_the_walls_and_a_breach_is_told() {
         for (daemon, uid) in DAEMONS.into_iter().zip([keyd, meshd, tund, node.connector_uid]) {
             let walls = &report["walls"][daemon];
             assert_eq!(walls["uid"], uid, "{daemon}");
+            assert_eq!(walls["pid"], node.daemon_pid(daemon).await?, "{daemon}");
+            assert_eq!(walls["confirmed"], daemon != "connector", "{daemon}");
             assert_eq!(walls["capabilities"], "0000000000000000", "{daemon}");
             assert_eq!(walls["landlock"], "full", "{daemon}");
             assert_eq!(walls["dumpable"], false, "{daemon}");
             assert_eq!((&walls["seccomp"], &walls["no_new_privs"]), (&true.into(), &true.into()), "{daemon}");
         }
+
+        assert_eq!(report["walls"]["rpcd"]["confirmed"], true);
+        // Being asked who it is is nothing to warn of.
+        assert!(!std::fs::read_to_string(node.log())?.contains("refused a connection"));
 
         // As the kernel ends a process that makes a forbidden call.
         let breached = node.daemon_pid("keyd").await?;

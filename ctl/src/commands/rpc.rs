@@ -49,14 +49,24 @@ pub async fn run(socket: Option<&Path>, args: &Rpc) -> Result<(), Failure> {
 
 /// The node's daemons, and `rpcd` if it shall run.
 pub(super) async fn with_gateway(node: &mut Node, socket: &Path, mut daemons: Vec<Daemon>) -> Vec<Daemon> {
-    let settings = node.config().await.unwrap_or_default();
-    let setting = |key| settings.iter().find(|setting| setting.key == key)?.value.as_deref();
-    if setting("rpc.enabled") == Some("true") {
-        // One that is named by its absolute path is there, whatever is before it.
-        let path = socket.with_file_name(setting("rpc.socket").unwrap_or(SOCKET));
+    if let Some(path) = gateway_socket(node, socket).await {
         daemons.push(gateway(&path).await);
     }
     daemons
+}
+
+/// Where `rpcd` listens, if it shall run.
+pub(super) async fn gateway_socket(node: &mut Node, socket: &Path) -> Option<PathBuf> {
+    let settings = node.config().await.unwrap_or_default();
+    let setting = |key| settings.iter().find(|setting| setting.key == key)?.value.as_deref();
+    // One that is named by its absolute path is there, whatever is before it.
+    (setting("rpc.enabled") == Some("true"))
+        .then(|| socket.with_file_name(setting("rpc.socket").unwrap_or(SOCKET)))
+}
+
+/// What asks `rpcd` what it is.
+pub(super) fn question() -> Result<Vec<u8>, Failure> {
+    request(&Rpc { method: "version".to_owned(), params: None }).map(|line| line.to_vec())
 }
 
 /// The gateway's user where it is installed.

@@ -2,6 +2,7 @@
 //!
 //! * [`clock`]: whether the time can be right.
 //! * [`files`]: directories, sockets and devices, and who may use them.
+//! * [`process`]: which processes the daemons are.
 //! * [`router`]: the I2P router's SAM bridge.
 //! * [`walls`]: what keeps the daemons in.
 
@@ -19,7 +20,7 @@ use serde::Serialize;
 use self::router::Bridge;
 use self::walls::Walls;
 use super::peers::is_up;
-use super::rpc::with_gateway;
+use super::rpc::{self, with_gateway};
 use super::status::{
     of_the_addresses, of_the_conflicts, of_the_daemons, of_the_host, of_the_interface, of_the_keys,
     of_the_membership, of_the_sessions,
@@ -31,6 +32,7 @@ use crate::output::{self, clean};
 
 mod clock;
 mod files;
+mod process;
 mod router;
 mod walls;
 
@@ -94,6 +96,8 @@ struct Report<'a> {
 struct Answers {
     status: Status,
     peers: Vec<Peer>,
+    /// Which processes answer at the daemons' sockets.
+    processes: process::Confirmed,
 }
 
 /// Checks the node, whether it answers or not.
@@ -110,7 +114,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
     let data_dir =
         args.data_dir.clone().or_else(|| config.as_ref().ok().map(|config| config.data_dir.clone()));
     match &answers {
-        Ok(Answers { status, peers }) => {
+        Ok(Answers { status, peers, processes }) => {
             let bridge = Bridge::probe(status.sam.address).await;
             findings.extend(of_the_node(status, &Version::current(), &bridge));
             findings.extend(of_the_members(status, peers));
@@ -128,7 +132,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
                 ));
             }
             of_the_clocks = clock::compare(peers);
-            let (found, of_the_walls) = walls::look(status, bridge.own_router());
+            let (found, of_the_walls) = walls::look(status, bridge.own_router(), processes);
             walls = found;
             findings.extend(of_the_walls);
             // What is wrong with variables here need not be wrong where the node runs.
@@ -163,7 +167,9 @@ async fn ask(socket: &Path) -> Result<Answers, Failure> {
     let mut node = daemon::connect(Some(socket)).await?;
     let mut status = node.status().await?;
     status.daemons = with_gateway(&mut node, socket, status.daemons).await;
-    Ok(Answers { status, peers: node.peers().await? })
+    let rpcd = rpc::gateway_socket(&mut node, socket).await.zip(rpc::question().ok());
+    let processes = process::ask(socket, rpcd).await;
+    Ok(Answers { status, peers: node.peers().await?, processes })
 }
 
 fn of_the_config(config: &Result<Config, ConfigError>) -> Finding {

@@ -8,12 +8,15 @@ use i2plan_ipc::api::meshd::Status;
 use i2plan_ipc::hello::Landlock;
 use serde::Serialize;
 
+use super::process::{self, Confirmed};
 use super::{Finding, Level};
 
 /// What keeps a daemon in, as the kernel reports it (`proc(5)`), and Landlock as the daemon does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Walls {
     pid: u32,
+    /// The kernel says that this process answers at the daemon's socket. Otherwise the node says so.
+    confirmed: bool,
     uid: u32,
     /// The union of the permitted, effective, inheritable and ambient sets, in hexadecimal.
     capabilities: String,
@@ -29,15 +32,26 @@ pub(super) struct Walls {
 }
 
 /// What can be seen of the walls of the daemons, and of the node's own router by its process id, and what can not.
-pub(super) fn look(status: &Status, router: Option<u32>) -> (HashMap<String, Walls>, Vec<Finding>) {
+///
+/// The router's was found by the kernel's list of sockets.
+pub(super) fn look(
+    status: &Status,
+    router: Option<u32>,
+    processes: &Confirmed,
+) -> (HashMap<String, Walls>, Vec<Finding>) {
     let (mut walls, mut findings) = (HashMap::new(), Vec::new());
-    let daemons = status.daemons.iter().filter_map(|daemon| {
-        Some((daemon.name.as_str(), daemon.pid?, Some(daemon.landlock.unwrap_or_default())))
-    });
-    for (name, pid, landlock) in daemons.chain(router.map(|pid| (ROUTER, pid, None))) {
+    let mut daemons = Vec::new();
+    for daemon in &status.daemons {
+        let Some(said) = daemon.pid else { continue };
+        let (pid, confirmed, lie) = process::compare(&daemon.name, said, processes);
+        findings.extend(lie);
+        daemons.push((daemon.name.as_str(), pid, confirmed, Some(daemon.landlock.unwrap_or_default())));
+    }
+    daemons.extend(router.map(|pid| (ROUTER, pid, true, None)));
+    for (name, pid, confirmed, landlock) in daemons {
         match Walls::read(pid, landlock) {
             Ok(found) => {
-                walls.insert(name.to_owned(), found);
+                walls.insert(name.to_owned(), Walls { confirmed, ..found });
             }
             Err(error) => {
                 let hint = if cfg!(target_os = "linux") {
@@ -140,8 +154,13 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
                 if needs_capability { "CAP_NET_ADMIN until the interface is up" } else { "no capabilities" };
             let locked = if holds_keys { ", memory locked" } else { "" };
             let landlock = if own.landlock.is_some() { " Landlock," } else { "" };
+            let whose = if own.confirmed {
+                String::new()
+            } else {
+                format!("; that it is process {} is the node's own word", own.pid)
+            };
             let message = format!(
-                "user {}, {capability}, system calls filtered,{landlock} memory closed to others{locked}",
+                "user {}, {capability}, system calls filtered,{landlock} memory closed to others{locked}{whose}",
                 own.uid
             );
             findings.push(Finding::new(Level::Ok, name, message, None));
@@ -174,6 +193,7 @@ impl Walls {
         }
         Some(Self {
             pid,
+            confirmed: false,
             uid,
             capabilities: format!("{capabilities:016x}"),
             no_new_privs: field("NoNewPrivs")? == "1",
