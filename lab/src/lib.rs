@@ -5,6 +5,7 @@
 //! * [`netns`]: the network between the nodes.
 //! * [`i2p`]: the routers.
 //! * [`build`], [`node`]: the daemons, built and run.
+//! * [`population`]: a network of many for one node.
 //! * [`probe`]: what runs inside a node's namespace to measure it.
 //! * [`traffic`]: what nodes send each other over their tunnels.
 //! * [`intruder`]: somebody in a daemon's place, who tries its walls.
@@ -32,6 +33,7 @@ pub mod intruder;
 pub mod machines;
 pub mod netns;
 pub mod node;
+pub mod population;
 pub mod probe;
 pub mod process;
 pub mod progress;

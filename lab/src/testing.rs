@@ -49,7 +49,13 @@ pub fn sandboxed(lab: &str, name: &str, body: impl AsyncFnOnce() -> Result<(), F
             serde_json::to_string(&build::build()?).map_err(|error| Failure::new(error.to_string()))?;
         let test = std::env::current_exe()?;
         let mut command = Command::new(lab);
-        command.arg("__sandbox").arg(test).args([name, "--exact", "--nocapture", "--test-threads=1"]);
+        command.arg("__sandbox").arg(test).args([
+            name,
+            "--exact",
+            "--include-ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ]);
         Ok::<_, Failure>(command.env(PROGRAM_VARIABLE, lab).env(PROGRAMS_VARIABLE, programs).output()?)
     };
     let output = run();
