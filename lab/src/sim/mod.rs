@@ -141,6 +141,11 @@ pub fn run(options: Options) -> Result<Report, Failure> {
     let quiet = world.sent();
     let end = world.script();
     world.run_until(end)?;
+    // Each has a deadline, at which it fails.
+    while world.is_waiting() {
+        let next = world.now + HEARTBEAT;
+        world.run_until(next)?;
+    }
     world.check_all()?;
     Ok(report(&world, quiet))
 }
