@@ -159,11 +159,46 @@ pub struct Entry {
     pub ended: bool,
 }
 
-/// A part of the node ids, from where the range before ended (at first from zero), and what the sender has in it.
+impl Entry {
+    /// Its place among all entries.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position { ended: self.ended, node: self.node }
+    }
+}
+
+/// A place in the order in which entries are compared: members by their ids, then the ends of memberships by theirs.
+/// Members can end many memberships that they have made up; that does not make it harder to find who is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// It is the end of a membership.
+    pub ended: bool,
+    /// The id of the node or the end.
+    pub node: NodeId,
+}
+
+impl Position {
+    /// Where the ends of memberships begin.
+    pub const ENDINGS: Self = Self { ended: true, node: NodeId([0; 32]) };
+
+    /// Of a member.
+    #[must_use]
+    pub const fn member(node: NodeId) -> Self {
+        Self { ended: false, node }
+    }
+
+    /// Of the end of a membership.
+    #[must_use]
+    pub const fn ending(id: NodeId) -> Self {
+        Self { ended: true, node: id }
+    }
+}
+
+/// A part of all entries, from where the range before ended (at first from the beginning), and what the sender has in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
-    /// The first node id after it; none where it reaches to the end.
-    pub end: Option<NodeId>,
+    /// The first position after it; none where it reaches to the end.
+    pub end: Option<Position>,
     /// What the sender has.
     pub content: Content,
 }
@@ -267,9 +302,10 @@ impl Codec for Range {
             Content::Fingerprint { .. } => 1,
             Content::Entries(_) => 2,
         };
-        out.push(kind | u8::from(self.end.is_none()) << 2);
+        let ended = self.end.is_some_and(|end| end.ended);
+        out.push(kind | u8::from(self.end.is_none()) << 2 | u8::from(ended) << 3);
         if let Some(end) = &self.end {
-            end.encode(out);
+            end.node.encode(out);
         }
         match &self.content {
             Content::Skip => {}
@@ -284,8 +320,12 @@ impl Codec for Range {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let what = "range";
         let kind = reader.u8(what)?;
-        let end = if kind & 4 == 4 { None } else { Some(NodeId::decode(reader)?) };
-        let content = match kind & !4 {
+        let end = match kind & 12 {
+            4 => None,
+            0 | 8 => Some(Position { ended: kind & 8 == 8, node: NodeId::decode(reader)? }),
+            _ => return Err(DecodeError::Invalid { what, why: "an end that is none" }),
+        };
+        let content = match kind & !12 {
             0 => Content::Skip,
             1 => Content::Fingerprint { count: reader.u16("count")?, sum: reader.array("fingerprint")? },
             2 => Content::Entries(reader.list(MAX_ENTRIES, "entries")?),
@@ -445,8 +485,10 @@ mod tests {
         assert!(len(&Message::PingRequest(1, testing::node(1), gossip)) <= MAX_LEN);
         let gossip = Gossip { entries, items: Vec::new() };
         assert!(len(&Message::PingRequest(1, testing::node(1), gossip)) <= MAX_LEN);
-        let range =
-            Range { end: Some(testing::node(1)), content: Content::Fingerprint { count: 1, sum: [1; 16] } };
+        let range = Range {
+            end: Some(Position::member(testing::node(1))),
+            content: Content::Fingerprint { count: 1, sum: [1; 16] },
+        };
         assert!(len(&Message::Compare(vec![range; MAX_RANGES], Gossip::default())) <= MAX_LEN);
         let chain = largest.value.chain.clone();
         let target = Target::Certificate(chain.clone());
@@ -505,9 +547,12 @@ mod tests {
 
     #[test]
     fn ranges_that_do_not_follow_each_other_do_not_decode() {
-        let range = |end: Option<u8>| Range { end: end.map(|end| NodeId([end; 32])), content: Content::Skip };
+        let end = |end: u8| Position { ended: end > 10, node: NodeId([end % 10; 32]) };
+        let range = |at: Option<u8>| Range { end: at.map(end), content: Content::Skip };
         for (ends, good) in [
             (vec![Some(1), Some(2), None], true),
+            (vec![Some(2), Some(11), Some(12)], true),
+            (vec![Some(11), Some(2)], false),
             (vec![Some(1), Some(1)], false),
             (vec![Some(2), Some(1)], false),
             (vec![None, Some(1)], false),
@@ -544,10 +589,11 @@ mod tests {
             any::<(u16, [u8; 16])>().prop_map(|(count, sum)| Content::Fingerprint { count, sum }),
             prop::collection::vec(entry(), 0..4).prop_map(Content::Entries),
         ];
-        let ends = prop::collection::btree_map(any::<[u8; 32]>(), content, 0..5);
+        let position = any::<(bool, [u8; 32])>().prop_map(|(ended, id)| Position { ended, node: NodeId(id) });
+        let ends = prop::collection::btree_map(position, content, 0..5);
         (ends, any::<bool>()).prop_map(|(ends, open)| {
             let mut ranges: Vec<_> =
-                ends.into_iter().map(|(end, content)| Range { end: Some(NodeId(end)), content }).collect();
+                ends.into_iter().map(|(end, content)| Range { end: Some(end), content }).collect();
             if let Some(last) = ranges.last_mut().filter(|_| open) {
                 last.end = None;
             }

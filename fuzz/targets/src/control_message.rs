@@ -4,7 +4,7 @@ use i2plan_proto::codec::DecodeError;
 use i2plan_proto::identity::Signed;
 use i2plan_proto::join::{self, JoinReply, JoinRequest, Refusal};
 use i2plan_proto::message::{
-    Content, Datagram, Entry, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, MAX_RANGES, Message, Range,
+    Content, Datagram, Entry, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, MAX_RANGES, Message, Position, Range,
 };
 use i2plan_proto::record::Record;
 use i2plan_proto::testing;
@@ -131,8 +131,11 @@ pub fn seeds() -> Seeds {
         "compare",
         Message::Compare(
             vec![
-                Range { end: Some(ends[0]), content: Content::Skip },
-                Range { end: Some(ends[1]), content: Content::Fingerprint { count: 5, sum: [7; 16] } },
+                Range { end: Some(Position::member(ends[0])), content: Content::Skip },
+                Range {
+                    end: Some(Position::member(ends[1])),
+                    content: Content::Fingerprint { count: 5, sum: [7; 16] },
+                },
                 Range { end: None, content: Content::Entries(entries) },
             ],
             gossip,

@@ -13,7 +13,9 @@ use i2plan_proto::identity::{NodeId, SelfSigned, Signable as _, Signature, Signe
 use i2plan_proto::invite::{Invite, InviteId, InviteSecret};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Welcome};
 use i2plan_proto::membership::{Chain, Charter, Delegation};
-use i2plan_proto::message::{Content, Entry, Gossip, HEADER_LEN, Item, MAX_ENTRIES, Message, Range};
+use i2plan_proto::message::{
+    Content, Entry, Gossip, HEADER_LEN, Item, MAX_ENTRIES, Message, Position, Range,
+};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
@@ -325,7 +327,7 @@ impl World {
                 let entries = vec![entry(them, true), entry(me, true), entry(NodeId([0xff; 32]), false)];
                 let mut lies = self.tell(from, victim, &items);
                 let ranges = vec![
-                    Range { end: Some(them), content: Content::Entries(entries.clone()) },
+                    Range { end: Some(Position::member(them)), content: Content::Entries(entries.clone()) },
                     Range { end: None, content: Content::Fingerprint { count: u16::MAX, sum: [0xff; 16] } },
                 ];
                 // Ranges follow each other; an id of all ones ends in nothing.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::identity::NodeId;
-use i2plan_proto::message::{Content, Entry, GOOD_LEN, MAX_ENTRIES, MAX_RANGES, Range};
+use i2plan_proto::message::{Content, Entry, GOOD_LEN, MAX_ENTRIES, MAX_RANGES, Position, Range};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
 use sha2::{Digest as _, Sha256};
@@ -40,8 +40,8 @@ const CHUNK: usize = 128;
 
 /// Where the entries of an [`Index`] are kept, each in a place with a number.
 pub(super) trait Entries {
-    /// Of whom the entry is.
-    fn node(&self, place: u32) -> NodeId;
+    /// Where the entry is among all.
+    fn position(&self, place: u32) -> Position;
     /// The entry.
     fn entry(&self, place: u32) -> Entry;
     /// What [`fingerprint`] says of the entry.
@@ -59,45 +59,50 @@ pub(super) struct Index {
 
 #[derive(Debug)]
 struct Chunk {
-    /// No entry in it has a smaller id, and none in the one before a greater one.
-    from: NodeId,
+    /// No entry in it is before this, and none in the one before is after it.
+    from: Position,
     sum: u128,
-    /// The beginning of each id, so that most need not be looked up, and its place.
+    /// The beginning of each position, so that most need not be looked up, and its place.
     places: Vec<(u32, u32)>,
 }
 
-fn beginning(node: &NodeId) -> u32 {
-    u32::from_be_bytes(*node.0.first_chunk().expect("an id has 32 bytes"))
+/// Before all others.
+const FIRST: Position = Position::member(NodeId([0; 32]));
+
+/// What orders most positions: the kind and the first bits of the id.
+fn beginning(position: &Position) -> u32 {
+    let id = u32::from_be_bytes(*position.node.0.first_chunk().expect("an id has 32 bytes"));
+    u32::from(position.ended) << 31 | id >> 1
 }
 
 impl Index {
     /// The chunk where a node is or would be, and where in it.
-    fn locate(&self, entries: &impl Entries, node: &NodeId) -> (usize, Result<usize, usize>) {
-        let chunk = self.chunks.partition_point(|chunk| chunk.from <= *node).saturating_sub(1);
+    fn locate(&self, entries: &impl Entries, at: &Position) -> (usize, Result<usize, usize>) {
+        let chunk = self.chunks.partition_point(|chunk| chunk.from <= *at).saturating_sub(1);
         let Some(places) = self.chunks.get(chunk).map(|chunk| &chunk.places) else { return (0, Err(0)) };
-        let start = beginning(node);
+        let start = beginning(at);
         let found = places.binary_search_by(|(beginning, place)| {
-            beginning.cmp(&start).then_with(|| entries.node(*place).cmp(node))
+            beginning.cmp(&start).then_with(|| entries.position(*place).cmp(at))
         });
         (chunk, found)
     }
 
-    /// The place of a node's entry.
-    pub(super) fn find(&self, entries: &impl Entries, node: &NodeId) -> Option<u32> {
-        let (chunk, found) = self.locate(entries, node);
+    /// The place of the entry at a position.
+    pub(super) fn find(&self, entries: &impl Entries, at: &Position) -> Option<u32> {
+        let (chunk, found) = self.locate(entries, at);
         found.ok().map(|at| self.chunks[chunk].places[at].1)
     }
 
     /// Takes in the entry at a place, of a node that has none yet.
     pub(super) fn insert(&mut self, entries: &impl Entries, place: u32) {
-        let (node, hash) = (entries.node(place), entries.fingerprint(place));
-        let (at, found) = self.locate(entries, &node);
+        let (start, hash) = (entries.position(place), entries.fingerprint(place));
+        let (at, found) = self.locate(entries, &start);
         let Err(position) = found else { return };
         if self.chunks.is_empty() {
-            self.chunks.push(Chunk { from: NodeId([0; 32]), sum: 0, places: Vec::new() });
+            self.chunks.push(Chunk { from: FIRST, sum: 0, places: Vec::new() });
         }
         let chunk = &mut self.chunks[at];
-        chunk.places.insert(position, (beginning(&node), place));
+        chunk.places.insert(position, (beginning(&start), place));
         chunk.sum = chunk.sum.wrapping_add(hash);
         self.sum = self.sum.wrapping_add(hash);
         self.len += 1;
@@ -107,14 +112,14 @@ impl Index {
             let sum =
                 places.iter().fold(0, |sum: u128, (_, place)| sum.wrapping_add(entries.fingerprint(*place)));
             chunk.sum = chunk.sum.wrapping_sub(sum);
-            let from = entries.node(places[0].1);
+            let from = entries.position(places[0].1);
             self.chunks.insert(at + 1, Chunk { from, sum, places });
         }
     }
 
     /// Takes out the entry at a place, which is still there.
     pub(super) fn remove(&mut self, entries: &impl Entries, place: u32) {
-        let (at, found) = self.locate(entries, &entries.node(place));
+        let (at, found) = self.locate(entries, &entries.position(place));
         let Ok(position) = found else { return };
         let hash = entries.fingerprint(place);
         let chunk = &mut self.chunks[at];
@@ -125,7 +130,7 @@ impl Index {
         if chunk.places.is_empty() {
             self.chunks.remove(at);
             if let Some(first) = self.chunks.first_mut() {
-                first.from = NodeId([0; 32]);
+                first.from = FIRST;
             }
         }
     }
@@ -133,7 +138,7 @@ impl Index {
     /// The entry at a place was another, with this fingerprint.
     pub(super) fn replaced(&mut self, entries: &impl Entries, place: u32, before: u128) {
         let change = entries.fingerprint(place).wrapping_sub(before);
-        let (at, _) = self.locate(entries, &entries.node(place));
+        let (at, _) = self.locate(entries, &entries.position(place));
         if let Some(chunk) = self.chunks.get_mut(at) {
             chunk.sum = chunk.sum.wrapping_add(change);
             self.sum = self.sum.wrapping_add(change);
@@ -164,6 +169,8 @@ pub(super) struct Outcome {
     pub(super) offered: Vec<Entry>,
     /// Whether the other has so much more that much is missing here; none if it did not say how much it has.
     pub(super) is_behind: Option<bool>,
+    /// Whether the other knows other ends of memberships; none if it did not speak of all of them.
+    pub(super) endings_differ: Option<bool>,
 }
 
 impl Outcome {
@@ -183,9 +190,9 @@ impl Outcome {
 pub(super) type Lot = u32;
 
 impl<E: Entries> Known<'_, E> {
-    /// What is known of one node.
-    pub(super) fn get(&self, node: &NodeId) -> Option<Entry> {
-        self.index.find(self.entries, node).map(|place| self.entries.entry(place))
+    /// What is known at a position.
+    pub(super) fn get(&self, at: &Position) -> Option<Entry> {
+        self.index.find(self.entries, at).map(|place| self.entries.entry(place))
     }
 
     /// The sum of everything.
@@ -194,9 +201,9 @@ impl<E: Entries> Known<'_, E> {
     }
 
     /// Where a range begins: the number of entries before it, with the chunk and the position in it.
-    fn start(&self, bound: Option<NodeId>, otherwise: (usize, usize)) -> (usize, usize) {
-        bound.map_or(otherwise, |node| {
-            let (chunk, found) = self.index.locate(self.entries, &node);
+    fn start(&self, bound: Option<Position>, otherwise: (usize, usize)) -> (usize, usize) {
+        bound.map_or(otherwise, |at| {
+            let (chunk, found) = self.index.locate(self.entries, &at);
             (chunk, found.unwrap_or_else(|at| at))
         })
     }
@@ -204,8 +211,8 @@ impl<E: Entries> Known<'_, E> {
     /// The whole and partial chunks that a range is made of; of each its sum if it is whole.
     fn spans(
         &self,
-        from: Option<NodeId>,
-        to: Option<NodeId>,
+        from: Option<Position>,
+        to: Option<Position>,
     ) -> impl Iterator<Item = (&[(u32, u32)], Option<u128>)> {
         let (first, start) = self.start(from, (0, 0));
         let (last, end) = self.start(to, (self.index.chunks.len(), 0));
@@ -217,11 +224,11 @@ impl<E: Entries> Known<'_, E> {
         })
     }
 
-    fn range(&self, from: Option<NodeId>, to: Option<NodeId>) -> impl Iterator<Item = Entry> {
+    fn range(&self, from: Option<Position>, to: Option<Position>) -> impl Iterator<Item = Entry> {
         self.spans(from, to).flat_map(|(places, _)| places).map(|(_, place)| self.entries.entry(*place))
     }
 
-    fn count(&self, from: Option<NodeId>, to: Option<NodeId>) -> usize {
+    fn count(&self, from: Option<Position>, to: Option<Position>) -> usize {
         self.spans(from, to).map(|(places, _)| places.len()).sum()
     }
 
@@ -229,7 +236,7 @@ impl<E: Entries> Known<'_, E> {
         places.iter().fold(0, |sum: u128, (_, place)| sum.wrapping_add(self.entries.fingerprint(*place)))
     }
 
-    fn sum_between(&self, from: Option<NodeId>, to: Option<NodeId>) -> [u8; 16] {
+    fn sum_between(&self, from: Option<Position>, to: Option<Position>) -> [u8; 16] {
         if from.is_none() && to.is_none() {
             return self.index.sum.to_be_bytes();
         }
@@ -241,7 +248,13 @@ impl<E: Entries> Known<'_, E> {
 
     /// What begins a comparison.
     pub(super) fn opening(&self) -> Vec<Range> {
-        vec![self.summary(None, None)]
+        let boundary = Some(Position::ENDINGS);
+        vec![self.summary(None, boundary), self.summary(boundary, None)]
+    }
+
+    /// What begins a comparison of members only.
+    pub(super) fn opening_of_members(&self) -> Vec<Range> {
+        vec![self.summary(None, Some(Position::ENDINGS))]
     }
 
     /// What begins a comparison that is answered also if the other knows the same: with a sum that is wrong.
@@ -257,7 +270,7 @@ impl<E: Entries> Known<'_, E> {
 
     /// What begins a comparison of one that is behind.
     pub(super) fn opening_behind(&self, lot: Lot) -> Vec<Range> {
-        let mut ranges = self.window(None, None, lot, GOOD_LEN);
+        let mut ranges = self.window(None, Some(Position::ENDINGS), lot, GOOD_LEN);
         let mut from = None;
         for range in &mut ranges {
             if range.content == Content::Skip {
@@ -268,7 +281,7 @@ impl<E: Entries> Known<'_, E> {
         ranges
     }
 
-    fn summary(&self, from: Option<NodeId>, end: Option<NodeId>) -> Range {
+    fn summary(&self, from: Option<Position>, end: Option<Position>) -> Range {
         let content =
             Content::Fingerprint { count: saturate(self.count(from, end)), sum: self.sum_between(from, end) };
         Range { end, content }
@@ -283,9 +296,13 @@ impl<E: Entries> Known<'_, E> {
         for (number, range) in ranges.iter().enumerate() {
             match &range.content {
                 Content::Skip => push(&mut outcome.answer, range.clone()),
-                Content::Fingerprint { count, .. } => {
-                    theirs += usize::from(*count);
-                    mine += self.count(from, range.end);
+                Content::Fingerprint { count, sum } => {
+                    if from.is_none_or(|from| from < Position::ENDINGS) {
+                        theirs += usize::from(*count);
+                        mine += self.count(from, range.end);
+                    } else if from == Some(Position::ENDINGS) && range.end.is_none() {
+                        outcome.endings_differ = Some(*sum != self.sum_between(from, None));
+                    }
                     match split.remove(&number) {
                         Some(parts) => parts.into_iter().for_each(|part| push(&mut outcome.answer, part)),
                         None => push(&mut outcome.answer, Range { end: range.end, content: Content::Skip }),
@@ -312,7 +329,8 @@ impl<E: Entries> Known<'_, E> {
         let mut room = GOOD_LEN;
         // Those that are not split take up one place each at most.
         let mut places = MAX_RANGES.saturating_sub(ranges.len());
-        let first = lot as usize % ranges.len().max(1);
+        // The first more often: in an opening that is the members.
+        let first = (lot as usize % (ranges.len() + 2)).saturating_sub(2);
         for number in (first..ranges.len()).chain(0..first) {
             let from = number.checked_sub(1).and_then(|before| ranges[before].end);
             if room < LEAST_ROOM {
@@ -343,19 +361,20 @@ impl<E: Entries> Known<'_, E> {
     fn compare_entries(
         &self,
         theirs: &[Entry],
-        from: Option<NodeId>,
-        to: Option<NodeId>,
+        from: Option<Position>,
+        to: Option<Position>,
         outcome: &mut Outcome,
     ) {
-        let listed: BTreeMap<NodeId, &Entry> = theirs.iter().map(|entry| (entry.node, entry)).collect();
+        let listed: BTreeMap<Position, &Entry> =
+            theirs.iter().map(|entry| (entry.position(), entry)).collect();
         for theirs in listed.values() {
-            let mine = self.get(&theirs.node).unwrap_or(nothing(theirs.node));
+            let mine = self.get(&theirs.position()).unwrap_or(nothing(theirs.node));
             if has_more(theirs, &mine) {
                 outcome.wanted.push(mine);
             }
         }
         for mine in self.range(from, to) {
-            let theirs = listed.get(&mine.node).map_or(nothing(mine.node), |entry| **entry);
+            let theirs = listed.get(&mine.position()).map_or(nothing(mine.node), |entry| **entry);
             if has_more(&mine, &theirs) {
                 outcome.offered.push(theirs);
             }
@@ -363,7 +382,7 @@ impl<E: Entries> Known<'_, E> {
     }
 
     /// As much of a range as there is room for, listed, from a place drawn by lot.
-    fn window(&self, from: Option<NodeId>, end: Option<NodeId>, lot: Lot, room: usize) -> Vec<Range> {
+    fn window(&self, from: Option<Position>, end: Option<Position>, lot: Lot, room: usize) -> Vec<Range> {
         // Beside the list up to three ranges' ends.
         let listed = (room.saturating_sub(LEAST_ROOM) / ENTRY_LEN).clamp(1, MAX_ENTRIES);
         let before = lot as usize % (self.count(from, end).saturating_sub(listed) + 1);
@@ -373,9 +392,9 @@ impl<E: Entries> Known<'_, E> {
         if before > 0
             && let Some(first) = entries.first()
         {
-            ranges.push(Range { end: Some(first.node), content: Content::Skip });
+            ranges.push(Range { end: Some(first.position()), content: Content::Skip });
         }
-        let next = rest.next().map(|entry| entry.node);
+        let next = rest.next().map(|entry| entry.position());
         ranges.push(Range { end: next.or(end), content: Content::Entries(entries) });
         if next.is_some() {
             ranges.push(Range { end, content: Content::Skip });
@@ -383,9 +402,16 @@ impl<E: Entries> Known<'_, E> {
         ranges
     }
 
-    /// A range in parts of equal size, or listed.
-    fn parts(&self, from: Option<NodeId>, end: Option<NodeId>) -> Vec<Range> {
+    /// A range in parts of equal size, or listed. Members are kept apart from the ends of memberships.
+    fn parts(&self, from: Option<Position>, end: Option<Position>) -> Vec<Range> {
         let count = self.count(from, end);
+        let divides = from.is_none_or(|from| from < Position::ENDINGS)
+            && end.is_none_or(|end| Position::ENDINGS < end)
+            && self.count(Some(Position::ENDINGS), end) > 0;
+        if divides && count > LISTED {
+            let boundary = Some(Position::ENDINGS);
+            return vec![self.summary(from, boundary), self.summary(boundary, end)];
+        }
         if count <= LISTED {
             let entries = self.range(from, end).collect();
             return vec![Range { end, content: Content::Entries(entries) }];
@@ -401,7 +427,7 @@ impl<E: Entries> Known<'_, E> {
             let mut whole = whole;
             while !places.is_empty() {
                 if filled == size {
-                    parts.push(part(Some(self.entries.node(places[0].1)), filled, sum));
+                    parts.push(part(Some(self.entries.position(places[0].1)), filled, sum));
                     (sum, filled) = (0, 0);
                 }
                 let (here, rest) = places.split_at(places.len().min(size - filled));
@@ -475,8 +501,8 @@ mod tests {
     }
 
     impl Entries for Vec<Entry> {
-        fn node(&self, place: u32) -> NodeId {
-            self[place as usize].node
+        fn position(&self, place: u32) -> Position {
+            self[place as usize].position()
         }
 
         fn entry(&self, place: u32) -> Entry {
@@ -500,11 +526,11 @@ mod tests {
         }
 
         fn get(&self, node: &NodeId) -> Option<Entry> {
-            self.known().get(node)
+            self.known().get(&Position::member(*node))
         }
 
         fn set(&mut self, entry: Entry) {
-            if let Some(place) = self.index.find(&self.entries, &entry.node) {
+            if let Some(place) = self.index.find(&self.entries, &entry.position()) {
                 let before = fingerprint(&std::mem::replace(&mut self.entries[place as usize], entry));
                 self.index.replaced(&self.entries, place, before);
             } else {
@@ -563,7 +589,7 @@ mod tests {
         let mut two = index((0..1000).map(|number| entry(number, 7)));
         let (datagrams, bytes) = run(&mut one, &mut two);
         assert_eq!(datagrams, 1);
-        assert!(bytes < 30, "{bytes}");
+        assert!(bytes < 80, "{bytes}");
     }
 
     #[test]
@@ -629,36 +655,46 @@ mod tests {
         ) {
             let mut side = Side::default();
             let mut model = BTreeMap::new();
+            let entry = |number: u16, record| Entry { ended: number.is_multiple_of(4), ..entry(number, record) };
+            let position = |number: u16| entry(number, 1).position();
             for (number, record, there) in steps {
                 if there {
                     side.set(entry(number, record));
-                    model.insert(node(number), entry(number, record));
-                } else if let Some(place) = side.index.find(&side.entries, &node(number)) {
+                    model.insert(position(number), entry(number, record));
+                } else if let Some(place) = side.index.find(&side.entries, &position(number)) {
                     side.index.remove(&side.entries, place);
-                    model.remove(&node(number));
+                    model.remove(&position(number));
                 }
             }
             prop_assert!(side.iter().eq(model.values().copied()));
             let sorted: Vec<Entry> = model.values().copied().collect();
-            let found = |entry: &Entry| side.known().get(&entry.node);
+            let found = |entry: &Entry| side.known().get(&entry.position());
             prop_assert!(sorted.iter().all(|entry| found(entry) == Some(*entry)));
             prop_assert_eq!(side.index.len, model.len());
             let sum = |entries: &mut dyn Iterator<Item = &Entry>| {
                 entries.fold(0, |sum: u128, entry| sum.wrapping_add(fingerprint(entry)))
             };
             prop_assert_eq!(side.known().sum(), sum(&mut model.values()));
-            let (from, to) = (node(bounds[0]).min(node(bounds[1])), node(bounds[0]).max(node(bounds[1])));
+            let (from, to) = (position(bounds[0]).min(position(bounds[1])), position(bounds[0]).max(position(bounds[1])));
             let expected = sum(&mut model.range(from..to).map(|(_, entry)| entry));
             prop_assert_eq!(side.known().sum_between(Some(from), Some(to)), expected.to_be_bytes());
             prop_assert_eq!(side.known().count(Some(from), Some(to)), model.range(from..to).count());
-            // The parts of the whole are the whole.
-            let parts = side.known().parts(None, None);
-            let parts = parts.iter().map(|part| match &part.content {
-                Content::Fingerprint { sum, .. } => u128::from_be_bytes(*sum),
-                Content::Entries(entries) => sum(&mut entries.iter()),
-                Content::Skip => 0,
-            });
-            prop_assert_eq!(parts.fold(0, u128::wrapping_add), side.known().sum());
+            // The parts of the whole are the whole, and no part has members and ends.
+            let boundary = Some(Position::ENDINGS);
+            for parts in [
+                side.known().opening(),
+                side.known().parts(None, None),
+                [side.known().parts(None, boundary), side.known().parts(boundary, None)].concat(),
+            ] {
+                let sums = parts.iter().map(|part| match &part.content {
+                    Content::Fingerprint { sum, .. } => u128::from_be_bytes(*sum),
+                    Content::Entries(entries) => sum(&mut entries.iter()),
+                    Content::Skip => 0,
+                });
+                prop_assert_eq!(sums.fold(0, u128::wrapping_add), side.known().sum());
+                let apart = parts.iter().any(|part| part.end == boundary);
+                prop_assert!(apart || model.len() <= LISTED || !model.keys().any(|at| at.ended));
+            }
         }
 
         /// Whatever two members know, repeated comparisons make them equal, and to the newest of both.

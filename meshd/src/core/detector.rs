@@ -23,7 +23,7 @@ use i2plan_proto::identity::NodeId;
 use rand::seq::SliceRandom as _;
 use rand::{Rng, RngExt as _};
 
-use super::rumors::{Asker, block};
+use super::budget::{Asker, block};
 
 /// When in a probe, in quarters of the period, what is done.
 const PLAN: [(u32, Step); 6] = [

@@ -11,7 +11,9 @@ use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{BadSignature, NodeId, Signable as _, Signed};
 use i2plan_proto::membership::Chain;
-use i2plan_proto::message::{Entry, GOOD_LEN, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, Message, Range};
+use i2plan_proto::message::{
+    Entry, GOOD_LEN, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, Message, Position, Range,
+};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::{Record, RecordError};
 use i2plan_proto::wireguard::WireGuardCertificate;
@@ -19,11 +21,12 @@ use rand::seq::{IteratorRandom as _, SliceRandom as _};
 use rand::{Rng, RngExt as _};
 use tracing::{debug, info, warn};
 
+use super::budget::{Asker, block};
 use super::compare::{has_more, nothing};
 use super::detector::{Acked, Task};
 use super::endings::Ending;
 use super::members::{ACCUSERS, EndingMerge, Member, Merge, RecordMerge};
-use super::rumors::{Asker, FANOUT, Topic, block};
+use super::rumors::{FANOUT, Topic};
 use super::shares::Place;
 use super::verified::VerifiedRecord;
 use super::{
@@ -231,12 +234,19 @@ impl Mesh {
         if self.announcer.announces(now.monotonic) {
             self.announce(now);
         }
-        if self.announcer.compares(now.monotonic, &mut self.rng) && self.budget.allows(now.monotonic) {
+        if self.announcer.compares(now.monotonic, &mut self.rng)
+            && self.budget.may_compare(self.is_behind, now.monotonic)
+        {
             // Whoever was not reached lately too: so the halves of a network find together again.
             if let Some(target) = self.draw(1, |_| true).pop() {
                 let known = self.members.index();
-                let opening =
-                    if self.is_behind { known.opening_behind(self.rng.random()) } else { known.opening() };
+                let opening = if self.is_behind {
+                    known.opening_behind(self.rng.random())
+                } else if self.endings_differ && self.rng.random_ratio(3, 4) {
+                    known.opening_of_members()
+                } else {
+                    known.opening()
+                };
                 let compare = self.comparison(opening, now);
                 self.send(&target, &compare, now);
             }
@@ -445,7 +455,7 @@ impl Mesh {
             self.take(item, from, now);
         }
         let wanted = gossip.entries.iter().filter_map(|theirs| {
-            let mine = self.members.index().get(&theirs.node).unwrap_or(nothing(theirs.node));
+            let mine = self.members.index().get(&theirs.position()).unwrap_or(nothing(theirs.node));
             has_more(theirs, &mine).then_some(mine)
         });
         let wanted: Vec<_> = wanted.collect();
@@ -455,8 +465,8 @@ impl Mesh {
     /// Asks a member for everything that is newer than these entries.
     fn ask_for(&mut self, from: &Destination, wanted: Vec<Entry>, now: Now) {
         // A question that is not sent is not open.
-        let asker = self.asker(&from.hash());
-        if !self.budget.may_answer(&asker, now.monotonic) {
+        let whom = self.asker(&from.hash());
+        if !self.budget.may_ask(&whom, now.monotonic) {
             return;
         }
         let places = self.places_at(&from.hash());
@@ -468,7 +478,9 @@ impl Mesh {
             }
         }
         if !entries.is_empty() {
-            self.answer_for(&asker, from, &Message::Want(entries), now);
+            let message = Message::Want(entries).to_datagram(from);
+            self.budget.charge_question(&whom, message.len(), now.monotonic);
+            self.actions.push_back(Action::Send { to: *from, message, as_control: false });
         }
     }
 
@@ -490,6 +502,7 @@ impl Mesh {
         let lot = self.rng.random();
         let mut outcome = self.members.index().compare(ranges, lot);
         self.is_behind = outcome.is_behind.unwrap_or(self.is_behind);
+        self.endings_differ = outcome.endings_differ.unwrap_or(self.endings_differ);
         if let Some(block) = block(&self.asker(&from.hash())) {
             let (shows_all, blocks) = (outcome.shows_all(), self.members.blocks());
             self.comparison_since_start.compared(block, shows_all, blocks, now.monotonic);
@@ -582,7 +595,7 @@ impl Mesh {
                 } else {
                     debug!(node = %node.short(), sequence, "learned a newer record");
                     let place = Place { block: share, address: ipv4.to_bits() };
-                    if self.rumors.is_own_change_passed_on(place, now.monotonic) {
+                    if self.rumors.is_record_passed_on(place, now.monotonic) {
                         self.rumors.add(Topic::Record(node), Some(share), now.monotonic);
                     }
                 }
@@ -633,7 +646,7 @@ impl Mesh {
             let share = self.block_of(&node);
             let address = self.members.get(&node).map(|member| member.record.ipv4().to_bits());
             let place = share.zip(address).map(|(block, address)| Place { block, address });
-            if place.is_some_and(|place| self.rumors.is_own_change_passed_on(place, now.monotonic)) {
+            if place.is_some_and(|place| self.rumors.is_pulse_passed_on(place, now.monotonic)) {
                 self.rumors.add(Topic::Pulse(node), share, now.monotonic);
             }
         }
@@ -726,7 +739,7 @@ impl Mesh {
             .filter(is_out)
             .map(|member| (member.node(), *member.record.value.control))
             .collect();
-        let share = self.members.share_of_signer(&ending);
+        let signer = self.members.place_of_signer(&ending);
         let merged = self.members.merge_ending(ending.clone());
         match &merged {
             EndingMerge::Known => {}
@@ -744,8 +757,8 @@ impl Mesh {
                         self.send_items(to, vec![ending.item()], now);
                     }
                 }
-                if share.is_none_or(|share| self.rumors.is_passed_on(share, now.monotonic)) {
-                    self.rumors.add(Topic::Ending(id), share, now.monotonic);
+                if signer.is_none_or(|signer| self.rumors.is_ending_passed_on(signer, now.monotonic)) {
+                    self.rumors.add(Topic::Ending(id), block(&signer), now.monotonic);
                 }
                 self.end_delegations(now);
                 self.note_if_delegated(&ending);
@@ -852,7 +865,7 @@ impl Mesh {
             let Some((to, asker, mut wants)) = self.rumors.next_wants() else { break };
             if self.budget.may_answer(&asker, now.monotonic) {
                 in_vain = 0;
-                let items = self.some_items(&mut wants);
+                let items = self.some_items(&mut wants, now);
                 if !items.is_empty() {
                     self.answer_for(&asker, &to, &Message::news(items), now);
                 }
@@ -863,8 +876,13 @@ impl Mesh {
         }
     }
 
-    /// Takes as many wishes as a datagram can grant.
-    fn some_items(&self, wants: &mut VecDeque<Entry>) -> Vec<Item> {
+    /// Takes as many wishes as a datagram can grant: first what is of address blocks of which least was told, so that
+    /// those with much to say delay only each other.
+    fn some_items(&mut self, wants: &mut VecDeque<Entry>, now: Now) -> Vec<Item> {
+        let (members, rumors) = (&self.members, &self.rumors);
+        wants
+            .make_contiguous()
+            .sort_by_cached_key(|theirs| rumors.grant_turn(members.block_about(theirs), now.monotonic));
         let (mut items, mut filled) = (Vec::new(), 0);
         while let Some(theirs) = wants.pop_front() {
             let more = self.items_beyond(&theirs);
@@ -875,6 +893,7 @@ impl Mesh {
             }
             filled += len;
             items.extend(more);
+            self.rumors.granted(self.members.block_about(&theirs), len, now.monotonic);
         }
         items
     }
@@ -905,15 +924,16 @@ impl Mesh {
     }
 
     /// At whose expense a destination is answered.
-    fn asker(&self, from: &DestinationHash) -> Asker {
+    pub(super) fn asker(&self, from: &DestinationHash) -> Asker {
         self.places_at(from).first().copied()
     }
 
     /// Sends what somebody has asked for, if it has not asked for too much.
     pub(super) fn answer_for(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
         let as_control = self.is_as_control(message);
+        let compares = matches!(message, Message::Compare(..));
         let message = message.to_datagram(to);
-        if self.budget.answers(asker, message.len(), now.monotonic) {
+        if self.budget.answers(asker, compares, message.len(), now.monotonic) {
             self.actions.push_back(Action::Send { to: *to, message, as_control });
         } else {
             debug!(?asker, "no answer: more is asked than may be said");
@@ -967,10 +987,12 @@ impl Mesh {
     fn add_recent(&mut self, gossip: &mut Gossip, room: usize, now: Now) {
         let mut room = room.saturating_sub(gossip.to_bytes().len()).min(RECENT_LEN);
         for topic in self.rumors.recent(now.monotonic, &mut self.rng) {
-            let (Topic::Record(node) | Topic::Pulse(node) | Topic::Ending(node)) = topic else {
-                continue;
+            let position = match topic {
+                Topic::Record(node) | Topic::Pulse(node) => Position::member(node),
+                Topic::Ending(id) => Position::ending(id),
+                Topic::Accusation(..) => continue,
             };
-            if let Some(entry) = self.members.index().get(&node) {
+            if let Some(entry) = self.members.index().get(&position) {
                 let len = entry.to_bytes().len();
                 if len <= room && gossip.entries.len() < MAX_ENTRIES && !gossip.entries.contains(&entry) {
                     room -= len;
@@ -1012,7 +1034,7 @@ impl Mesh {
             // Of a record in a large network mostly only that it exists.
             let entry = match &item {
                 Item::Record(_) if (times > 0 || many) && self.members.len() > SMALL => match topic {
-                    Topic::Record(node) => self.members.index().get(&node),
+                    Topic::Record(node) => self.members.index().get(&Position::member(node)),
                     _ => None,
                 },
                 _ => None,

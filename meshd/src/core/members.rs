@@ -21,7 +21,7 @@ use i2plan_proto::certificates::{Certificates, Contest};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::membership::{CertificateId, Chain};
-use i2plan_proto::message::{Entry, Item};
+use i2plan_proto::message::{Entry, Item, Position};
 use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
@@ -274,10 +274,10 @@ impl Places {
 }
 
 impl Entries for Places {
-    fn node(&self, place: u32) -> NodeId {
+    fn position(&self, place: u32) -> Position {
         match &self.0[place as usize] {
-            Place::Member(member) => member.record.value.node,
-            Place::Entry(entry) => entry.as_ref().map_or(NodeId([0; 32]), |entry| entry.node),
+            Place::Member(member) => Position::member(member.record.value.node),
+            Place::Entry(entry) => entry.as_deref().unwrap_or(&nothing(NodeId([0; 32]))).position(),
         }
     }
 
@@ -425,7 +425,9 @@ impl Members {
         let node = member.node();
         let chain = &member.record.value.chain;
         let stands = matches!(self.certificates.contest(chain, None), Contest::Stands { falls, .. } if falls.is_empty());
-        if !stands || self.endings.against(chain).is_some() || self.index.find(&self.places, &node).is_some()
+        if !stands
+            || self.endings.against(chain).is_some()
+            || self.index.find(&self.places, &Position::member(node)).is_some()
         {
             return;
         }
@@ -462,9 +464,18 @@ impl Members {
         self.subnet.share_of(member.record.ipv4())
     }
 
-    /// The address block of the signer of an ending; none for the founder.
-    pub(super) fn share_of_signer(&self, ending: &Ending) -> Option<u32> {
-        place_of_signer(ending, &self.subnet).map(|place| place.block)
+    /// The place of the signer of an ending; none for the founder.
+    pub(super) fn place_of_signer(&self, ending: &Ending) -> Option<super::shares::Place> {
+        place_of_signer(ending, &self.subnet)
+    }
+
+    /// The address block of whoever has stated what there is about an entry; none for the founder's endings, and for what is
+    /// not known.
+    pub(super) fn block_about(&self, entry: &Entry) -> Option<u32> {
+        match self.endings.get(&entry.node) {
+            Some(ending) => self.place_of_signer(ending).map(|place| place.block),
+            None => self.get(&entry.node).map(|member| self.share_of(member)),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -476,15 +487,19 @@ impl Members {
     }
 
     fn find(&self, node: &NodeId) -> Option<u32> {
-        self.index.find(&self.places, node).filter(|place| self.places.member(*place).is_some())
+        self.index
+            .find(&self.places, &Position::member(*node))
+            .filter(|place| self.places.member(*place).is_some())
     }
 
     pub(super) fn get(&self, node: &NodeId) -> Option<&Member> {
-        self.index.find(&self.places, node).and_then(|place| self.places.member(place))
+        self.index.find(&self.places, &Position::member(*node)).and_then(|place| self.places.member(place))
     }
 
     pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut Member> {
-        self.index.find(&self.places, node).and_then(|place| self.places.member_mut(place))
+        self.index
+            .find(&self.places, &Position::member(*node))
+            .and_then(|place| self.places.member_mut(place))
     }
 
     /// The places of all members, in no order that means anything: less to remember than their ids.
@@ -527,7 +542,7 @@ impl Members {
 
     /// Sets what is known of a node that is no other member.
     fn set_entry(&mut self, entry: Entry) {
-        match self.index.find(&self.places, &entry.node) {
+        match self.index.find(&self.places, &entry.position()) {
             Some(place) => {
                 let before = self.places.fingerprint(place);
                 self.places.0[place as usize] = Place::Entry(Some(Box::new(entry)));
@@ -539,9 +554,9 @@ impl Members {
         }
     }
 
-    /// Nothing is known of a node any more.
-    fn take(&mut self, node: &NodeId) -> Option<Place> {
-        let place = self.index.find(&self.places, node)?;
+    /// Nothing is known any more of what is at a position.
+    fn take(&mut self, at: &Position) -> Option<Place> {
+        let place = self.index.find(&self.places, at)?;
         self.index.remove(&self.places, place);
         self.free.push(place);
         self.places.0.get_mut(place as usize).map(|content| std::mem::replace(content, Place::Entry(None)))
@@ -723,7 +738,7 @@ impl Members {
             Added::Full => return EndingMerge::Full,
         };
         for other in displaced {
-            self.take(&other);
+            self.take(&Position::ending(other));
         }
         self.set_entry(Entry { node: id, record: 0, pulse: 0, ended: true });
         let Some(ending) = self.endings.get(&id) else { return EndingMerge::Full };
@@ -874,7 +889,7 @@ impl Members {
     /// Forgets a member.
     pub(super) fn remove(&mut self, node: &NodeId) {
         let Some(place) = self.find(node) else { return };
-        let Some(Place::Member(member)) = self.take(node) else { return };
+        let Some(Place::Member(member)) = self.take(&Position::member(*node)) else { return };
         self.count -= 1;
         for control in member.record.controls() {
             self.by_control.remove(start_of(&control), place);

@@ -9,8 +9,8 @@
 //!
 //! * `own`: this node's own record, key and pulses; `notes`: what `keyd` is told of what others say in its name.
 //! * `members`: those of the others, merged by their numbers; `endings`: how memberships have ended.
-//! * `gossip`: what comes in is checked, taken in and passed on; `rumors`: what is still to be told, and the bytes
-//!   that this may take; `compare`: finding what was missed; `detector`: finding who is there.
+//! * `gossip`: what comes in is checked, taken in and passed on; `rumors`: what is still to be told; `budget`: the bytes
+//!   that all this may take; `compare`: finding what was missed; `detector`: finding who is there.
 //! * `joining`, `admission`, `invites`: becoming a member, from both sides; `delegations`: the addresses that this node has
 //!   delegated.
 //! * `exclusion`, `bans`: bans by this node, and how others' memberships and its own end; `orders`: what an administrator
@@ -47,6 +47,7 @@ use tracing::{debug, info, warn};
 
 mod admission;
 mod bans;
+mod budget;
 mod compare;
 mod delegations;
 mod detector;
@@ -67,6 +68,7 @@ pub mod state;
 mod verified;
 
 use bans::Bans;
+use budget::{Budget, COMPARISON, OFFER};
 use delegations::{Delegations, Holding};
 use detector::Detector;
 use gossip::{Announcer, Comparison};
@@ -75,7 +77,7 @@ use joining::Joining;
 use members::{Member, Members};
 use notes::KeysHealth;
 use own::{Farewell, until_rotation};
-use rumors::{Budget, Rumors};
+use rumors::Rumors;
 use shares::Place;
 use state::{Former, Membership, Remembered, State};
 
@@ -332,6 +334,9 @@ pub struct Mesh {
     substitute: Option<Inbox>,
     /// The member that this node last compared notes with knows many more.
     is_behind: bool,
+    /// Whether others lately knew other ends of memberships. Members that lie can have ever new ones, so these are compared
+    /// less often then.
+    endings_differ: bool,
     settings: Settings,
     membership: Option<Membership>,
     former: Option<Former>,
@@ -404,6 +409,7 @@ impl Mesh {
             data: None,
             substitute: None,
             is_behind: false,
+            endings_differ: false,
             announcer: Announcer::new(settings.heartbeat, now.monotonic),
             detector: Detector::new(settings.heartbeat, now.monotonic),
             rumors: Rumors::new(),
@@ -1540,9 +1546,21 @@ impl Mesh {
 
     fn send(&mut self, to: &Destination, message: &Message, now: Now) {
         let as_control = self.is_as_control(message);
-        let message = message.to_datagram(to);
-        self.budget.charge(message.len(), now.monotonic);
-        self.actions.push_back(Action::Send { to: *to, message, as_control });
+        let datagram = message.to_datagram(to);
+        match message {
+            Message::Compare(..) => self.budget.charge_comparison(datagram.len(), now.monotonic),
+            _ => self.budget.charge(datagram.len(), now.monotonic),
+        }
+        // Whoever hears of what there is may ask for it.
+        let follow = match message {
+            Message::Compare(..) => COMPARISON,
+            Message::News(gossip) | Message::Ping(_, gossip) if !gossip.entries.is_empty() => OFFER,
+            _ => 0,
+        };
+        if follow > 0 {
+            self.budget.begin_exchange(&self.asker(&to.hash()), follow, now.monotonic);
+        }
+        self.actions.push_back(Action::Send { to: *to, message: datagram, as_control });
     }
 
     fn answer(&mut self, command: CommandId, result: Result<meshd::Reply, ApiError>) {

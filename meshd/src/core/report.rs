@@ -6,7 +6,7 @@ use i2plan_ipc::api::meshd;
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::ipv6_of;
 use i2plan_proto::identity::{NodeId, Signed};
-use i2plan_proto::message::Entry;
+use i2plan_proto::message::{Entry, Position};
 
 use super::members::Member;
 use super::{Conflict, Mesh, Now, VerifiedRecord};
@@ -97,7 +97,7 @@ impl Mesh {
     /// What is known of a node, this one included.
     #[must_use]
     pub fn known(&self, node: &NodeId) -> Option<Entry> {
-        self.members.index().get(node)
+        self.members.index().get(&Position::member(*node))
     }
 
     /// The sum of [`fingerprint`](super::fingerprint) over all that is known: two nodes with the same know the same.

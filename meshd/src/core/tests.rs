@@ -11,7 +11,7 @@ use i2plan_proto::destination::{DestinationProof, ProvenDestination};
 use i2plan_proto::identity::{Signable, Signature};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::membership::Delegation;
-use i2plan_proto::message::{Content, Entry, Gossip, Item, Range};
+use i2plan_proto::message::{Content, Entry, Gossip, Item, Position, Range};
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use zeroize::Zeroizing;
@@ -197,7 +197,7 @@ impl World {
                     Action::Send { to, message, as_control } => {
                         assert!(message.len() <= message::MAX_LEN, "{} bytes", message.len());
                         self.sent += 1;
-                        self.sent_bytes += message.len() + rumors::ENVELOPE;
+                        self.sent_bytes += message.len() + budget::ENVELOPE;
                         if self.lose_every == 0 || !self.sent.is_multiple_of(self.lose_every) {
                             let Node { identity, substitute, .. } = &self.nodes[index];
                             let from = substitute.filter(|_| !as_control).unwrap_or(identity.control);
@@ -945,11 +945,20 @@ fn a_restarted_node_is_the_same_and_knows_its_peers() {
     assert_eq!(world.nodes[1].mesh.interface(), before);
     assert_eq!(world.nodes[1].mesh.peers(world.now()).len(), 1);
     // Its new record outdoes the old one.
-    let old =
-        world.nodes[0].mesh.members.index().get(&world.nodes[1].identity.node).map(|entry| entry.record);
+    let old = world.nodes[0]
+        .mesh
+        .members
+        .index()
+        .get(&Position::member(world.nodes[1].identity.node))
+        .map(|entry| entry.record);
     world.run(5);
     assert!(
-        world.nodes[0].mesh.members.index().get(&world.nodes[1].identity.node).map(|entry| entry.record)
+        world.nodes[0]
+            .mesh
+            .members
+            .index()
+            .get(&Position::member(world.nodes[1].identity.node))
+            .map(|entry| entry.record)
             > old
     );
 }
@@ -1048,7 +1057,7 @@ fn a_node_that_lost_its_state_outdoes_its_old_record() {
     world.run(90);
     let node = world.nodes[1].identity.node;
     assert_eq!(
-        world.nodes[0].mesh.members.index().get(&node).map(|entry| entry.record),
+        world.nodes[0].mesh.members.index().get(&Position::member(node)).map(|entry| entry.record),
         world.nodes[1].mesh.own.as_ref().map(|own| own.value.sequence)
     );
     let problems = world.nodes[1].mesh.keys_problems(world.now());
@@ -1341,8 +1350,10 @@ fn what_one_alone_says_of_a_member_is_not_worth_an_answer() {
     assert!(world.nodes[1].mesh.own_word() == before, "it has answered");
     // Nor is it when one joins in whom nobody knows; but when a second member does.
     let stranger = NodeId(SigningKey::from_bytes(&[99; 32]).verifying_key().to_bytes());
-    let (second, now, word) = (world.node(2), world.time, before.unwrap());
+    let (first, second) = (world.node(4), world.node(2));
+    let (now, word) = (world.time, before.unwrap());
     let members = &mut world.nodes[1].mesh.members;
+    assert!(!members.accuse_own(first, word, word, now));
     assert!(!members.accuse_own(stranger, word, word, now));
     assert!(members.accuse_own(second, word, word, now));
 }
@@ -1825,7 +1836,7 @@ fn whoever_asks_without_end_silences_nobody() {
         }
         for action in &world.nodes[0].mesh.actions {
             if let Action::Send { message, .. } = action {
-                sent += message.len() + rumors::ENVELOPE;
+                sent += message.len() + budget::ENVELOPE;
             }
         }
         world.settle(0);
@@ -1967,14 +1978,14 @@ fn whom_rumors_have_missed_finds_what_was_news_in_the_next_message() {
     world.run(120);
     // Nobody tells it any more.
     assert_eq!(world.nodes[0].mesh.rumors.wake_at(), None);
-    let renamed = world.nodes[0].mesh.members.index().get(&world.node(1)).unwrap();
+    let renamed = world.nodes[0].mesh.members.index().get(&Position::member(world.node(1))).unwrap();
     let different = Content::Fingerprint { count: 4, sum: [1; 16] };
     for message in
         [ping.clone(), Message::Compare(vec![Range { end: None, content: different }], Gossip::default())]
     {
         let gossip = gossip_in_answer(&mut world, &message);
         let ending = world.nodes[0].mesh.members.endings().iter().next().unwrap().id();
-        let ending = world.nodes[0].mesh.members.index().get(&ending).unwrap();
+        let ending = world.nodes[0].mesh.members.index().get(&Position::ending(ending)).unwrap();
         assert_eq!((gossip.entries.len(), gossip.items.len()), (2, 0));
         assert!(gossip.entries.contains(&renamed) && gossip.entries.contains(&ending));
     }

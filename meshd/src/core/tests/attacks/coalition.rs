@@ -118,7 +118,7 @@ fn requests_to_join_silence_nobody() {
         }
         for action in &world.nodes[0].mesh.actions {
             if let Action::Send { message, .. } = action {
-                sent += message.len() + rumors::ENVELOPE;
+                sent += message.len() + budget::ENVELOPE;
             }
         }
         world.settle(0);
