@@ -38,7 +38,7 @@ pub(super) const OFFER: u8 = 2;
 /// For so long they may follow.
 const EXCHANGE: Duration = Duration::from_secs(120);
 
-/// Exchanges that are open at a time. With the part that is for them no more can be begun within [`EXCHANGE`].
+/// Exchanges that are open at a time. In any further one the other is answered out of its share.
 const MAX_EXCHANGES: usize = 256;
 
 /// Who is answered or asked: a member by its place, since one can have many identities in its own address block; none for
@@ -182,7 +182,8 @@ impl Budget {
         self.all.allows(now) || self.compared.allows(now) || is_behind && self.own.allows(now)
     }
 
-    /// A datagram is sent that begins a comparison, or goes on with one that this node has begun.
+    /// A datagram is sent that begins a comparison, or goes on with one that this node has begun. What exceeds the part for
+    /// comparisons counts as what this node says by itself.
     pub(super) fn charge_comparison(&mut self, len: usize, now: Duration) {
         let bytes = with_envelope(len);
         self.all.charge(bytes, self.rate, now);
