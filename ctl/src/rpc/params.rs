@@ -24,8 +24,18 @@ pub fn read<T: DeserializeOwned>(params: Option<&RawValue>) -> Result<T, Error> 
     })
 }
 
+/// How messages begin that repeat nothing of the input.
+const FIXED: [&str; 6] = [
+    "missing field `",
+    "duplicate field `",
+    "invalid length ",
+    "number out of range",
+    "recursion limit exceeded",
+    "expected ",
+];
+
 /// The message without what it repeats of the input. serde tells what was found before what was expected; of the
-/// latter there is nothing but its own words.
+/// latter there is nothing but its own words. Of a message that is not known to be without values, nothing is left.
 fn without_values(message: &str) -> String {
     let expected = |message: &str| match message.rsplit_once(", expected ") {
         Some((_, expected)) => format!("expected {expected}"),
@@ -41,8 +51,10 @@ fn without_values(message: &str) -> String {
         format!("that is no choice: {}", expected(message))
     } else if message.starts_with("trailing characters") {
         "more parameters than it takes".to_owned()
-    } else {
+    } else if FIXED.iter().any(|start| message.starts_with(start)) {
         message.to_owned()
+    } else {
+        "something else was expected".to_owned()
     }
 }
 
@@ -206,7 +218,7 @@ macro_rules! limited {
 
 limited!(
     /// How long to wait for an event, milliseconds.
-    Wait: (0..=MAX_EVENT_WAIT), "a wait of 0 to 30000 milliseconds is expected"
+    Wait: (0..=MAX_EVENT_WAIT), "expected a wait of 0 to 30000 milliseconds"
 );
 
 /// A duration that is not zero: seconds, or text like `24h`.
@@ -381,6 +393,11 @@ mod tests {
             message(from::<Key>(&format!("{{\"key\":{}1{}}}", "[".repeat(200), "]".repeat(200))).map(drop))
                 .contains("a string")
         );
+    }
+
+    #[test]
+    fn of_an_unknown_message_nothing_is_left() {
+        assert_eq!(without_values("no such thing as SECRET at line 1"), "something else was expected");
     }
 
     #[test]
