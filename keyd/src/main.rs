@@ -14,6 +14,7 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::bridge::{Bridge, UDP_PORT};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::{self, Asked, End};
+use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
 use i2plan_ipc::rate::Quota;
@@ -231,12 +232,12 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     let refused = args.refused.iter().chain((!args.rpc_orders).then_some(&args.rpc));
     let refused = refused.filter_map(|user| users::user_id(user).ok()).chain([own, meshd, tund, connector]);
     let administrators = Who::AnyoneBut(refused.collect());
-    let of_user = |role, user| (Access::new([(role, Who::User(user))]), Limits::default());
+    let of_user = |name, role, user| (name, Access::new([(role, Who::User(user))]), Limits::default());
     let accesses = [
-        of_user(Role::Meshd, meshd),
-        of_user(Role::Tund, tund),
-        of_user(Role::Connector, connector),
-        (Access::new([(Role::Client, administrators)]), ORDERS),
+        of_user("meshd socket", Role::Meshd, meshd),
+        of_user("tund socket", Role::Tund, tund),
+        of_user("connector socket", Role::Connector, connector),
+        ("control socket", Access::new([(Role::Client, administrators)]), ORDERS),
     ];
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
@@ -283,13 +284,15 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
             let signer = Signer::new(keys, sealed, memory, delegations, Box::new(files));
             let bridge = Bridge { address: args.sam, datagrams };
             let service = Arc::new(Keyd::new(signer, bridge, args.tunnel_length));
-            for (listener, (access, limits)) in serving {
-                tokio::spawn(serve(listener, Arc::clone(&service), access, limits));
+            let mut tasks = Tasks::default();
+            for (listener, (name, access, limits)) in serving {
+                tasks.spawn(name, serve(listener, Arc::clone(&service), access, limits));
             }
             let mut watchdog = Watchdog::of_this_process();
             loop {
                 tokio::select! {
                     () = signals.next() => break,
+                    ended = tasks.ended() => return Err(std::io::Error::other(ended)),
                     () = watchdog.due() => supervisor.alive(),
                 }
             }

@@ -15,6 +15,7 @@ use i2plan_ipc::daemon::activation::{ActivationError, Stored};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::sandbox::SandboxError;
+use i2plan_ipc::daemon::tasks::{TaskEnded, Tasks};
 use i2plan_ipc::daemon::users::UnknownUser;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::server::{Limits, serve};
@@ -52,6 +53,9 @@ pub enum EndReason {
     /// There is no socket to listen on.
     #[error(transparent)]
     Listen(#[from] ActivationError),
+    /// A part of the daemon is gone.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(IoError),
@@ -139,18 +143,18 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
             supervisor.status("waiting for meshd to say what the interface is");
             watch_for_driver(fatal);
         }
+        let mut tasks = Tasks::default();
         let watching = Arc::clone(&service);
-        tokio::spawn(async move { watching.watch_host().await });
+        tasks.spawn("host watch", async move { watching.watch_host().await });
         let watching = Arc::clone(&service);
-        tokio::spawn(async move { watching.watch_trust().await });
+        tasks.spawn("trust watch", async move { watching.watch_trust().await });
         let watching = Arc::clone(&service);
-        tokio::spawn(async move { watching.watch_members().await });
-        let serving = serve(listener, Arc::clone(&service), access, Limits::default());
-        tokio::pin!(serving);
+        tasks.spawn("member watch", async move { watching.watch_members().await });
+        tasks.spawn("socket", serve(listener, Arc::clone(&service), access, Limits::default()));
         let mut watchdog = Watchdog::of_this_process();
         loop {
             tokio::select! {
-                () = &mut serving => {}
+                ended = tasks.ended() => return Err(ended.into()),
                 Some(reason) = reason.recv() => return Err(reason),
                 // What is kept is for the next process: a restart ends this one in the same way. If it is the end,
                 // the supervisor closes what it keeps.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use i2plan_ipc::ByteSocket;
 use i2plan_ipc::daemon::notify;
 use i2plan_ipc::daemon::sandbox::SandboxError;
+use i2plan_ipc::daemon::tasks::{TaskEnded, Tasks};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -69,6 +70,9 @@ pub enum ServerError {
     /// The system refuses something.
     #[error("cannot serve: {0}")]
     Io(#[from] io::Error),
+    /// A part of the daemon is gone.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
 }
 
 /// Serves until a signal ends it.
@@ -94,11 +98,13 @@ pub async fn run(listener: StdUnixListener, options: Options) -> Result<(), Serv
     };
     walls::before_serving()?;
     supervisor.ready();
+    let mut tasks = Tasks::default();
     if let Some((listener, token)) = tcp {
-        tokio::spawn(http::serve(listener, token, Arc::clone(&gateway)));
+        tasks.spawn("HTTP", http::serve(listener, token, Arc::clone(&gateway)));
     }
+    tasks.spawn("socket", serve(listener, gateway));
     tokio::select! {
-        () = serve(listener, gateway) => {}
+        ended = tasks.ended() => return Err(ended.into()),
         _ = terminate.recv() => info!("stopping: SIGTERM came"),
         _ = interrupt.recv() => info!("stopping: SIGINT came"),
     }

@@ -12,5 +12,6 @@ pub mod sandbox;
 #[cfg(target_os = "openbsd")]
 #[path = "openbsd.rs"]
 pub mod sandbox;
+pub mod tasks;
 pub mod trusted;
 pub mod users;

@@ -14,6 +14,7 @@ use i2plan_ipc::api::tund::{self, TundApi};
 use i2plan_ipc::client::{Client, ClientError, Endpoint, Link};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::sandbox::SandboxError;
+use i2plan_ipc::daemon::tasks::{TaskEnded, Tasks};
 use i2plan_ipc::hello::{HelloReply, Landlock};
 use i2plan_ipc::server::{Limits, serve};
 use i2plan_ipc::version::Version;
@@ -112,6 +113,9 @@ pub enum DaemonError {
     /// The operating system refuses something basic.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
+    /// A part of the daemon is gone.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
 }
 
 /// Runs until the process is asked to stop.
@@ -133,10 +137,11 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
     // The mode and group of the socket file say who may control this node.
     let access = Access::new([(Role::Client, Who::Anyone)]);
     let control = Arc::new(Control { commands, row: Arc::clone(&options.row) });
-    tokio::spawn(serve(listener, control, access, Limits::default()));
+    let mut tasks = Tasks::default();
+    tasks.spawn("control socket", serve(listener, control, access, Limits::default()));
     supervisor.ready();
 
-    let daemon = Daemon::start(options, storage, command_queue);
+    let daemon = Daemon::start(options, storage, command_queue, tasks);
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -184,6 +189,7 @@ impl Drop for Substitute {
 }
 
 struct Daemon {
+    tasks: Tasks,
     config: Live,
     storage: Storage,
     row: Arc<Row>,
@@ -229,7 +235,12 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(options: Options, storage: Storage, commands: mpsc::Receiver<Command>) -> Self {
+    fn start(
+        options: Options,
+        storage: Storage,
+        commands: mpsc::Receiver<Command>,
+        mut tasks: Tasks,
+    ) -> Self {
         let keyd = Arc::new(Link::new(options.keyd.clone(), Role::Meshd));
         let (updates_sender, updates) = mpsc::channel(256);
         let (lookups, lookup_queue) = mpsc::channel(64);
@@ -249,22 +260,29 @@ impl Daemon {
             keyd: Arc::clone(&keyd),
             updates: updates_sender,
         };
-        tokio::spawn(watch_keyd(options.keyd, keyd_sender, identity_sender));
+        tasks.spawn("keyd watch", watch_keyd(options.keyd, keyd_sender, identity_sender));
         let (control, data) = (SessionKind::Control, SessionKind::Data);
         // The control session stays as it is, whoever reaches it: invites name it.
         let never = Arc::new(Notify::new());
         let renew_data = Arc::new(Notify::new());
-        tokio::spawn(sessions::keep(context.clone(), control, Some(lookup_queue), adopted_control, never));
-        tokio::spawn(sessions::keep(context.clone(), data, None, adopted_data, Arc::clone(&renew_data)));
+        tasks.spawn(
+            "control session",
+            sessions::keep(context.clone(), control, Some(lookup_queue), adopted_control, never),
+        );
+        tasks.spawn(
+            "data session",
+            sessions::keep(context.clone(), data, None, adopted_data, Arc::clone(&renew_data)),
+        );
         let (awake, awakened) = mpsc::channel(4);
         let told = tunnel::Told { desired, awakened };
         let tund = Arc::new(Link::new(options.tund, Role::Meshd));
-        tokio::spawn(tunnel::keep(Arc::clone(&tund), told, report, adopt));
+        tasks.spawn("tunnel", tunnel::keep(Arc::clone(&tund), told, report, adopt));
         let (checked_sender, checked) = mpsc::channel(4);
 
         let now = Instant::now();
         let down = || SessionStatus { state: SessionState::Down, error: None };
         Self {
+            tasks,
             config: Live::new(options.config),
             storage,
             row: options.row,
@@ -354,6 +372,7 @@ impl Daemon {
                     let _ = self.reload();
                     supervisor.ready();
                 }
+                ended = self.tasks.ended() => return Err(ended.into()),
                 () = watchdog.due() => supervisor.alive(),
                 _ = health.tick(), if supervisor.is_there() && stop_by.is_none() => {
                     supervisor.status(&health::line(&self.status()));
