@@ -1,0 +1,461 @@
+//! The table of keys. Everything that is known of a key stands in its entry: parsing, the list of settings, the
+//! example file, suggestions and what may change at run time follow from it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use i2plan_ipc::api::meshd::Source;
+use i2plan_ipc::api::tund::{INTERFACE, check_interface_name};
+use i2plan_ipc::bridge::UDP_PORT;
+use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::record::NodeName;
+
+use super::{ConfigError, Given, Place};
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.key`.
+    pub name: &'static str,
+    /// The environment variable that wins over the file.
+    pub variable: &'static str,
+    /// What it is for, a line of text each.
+    pub help: &'static [&'static str],
+    /// The default, as TOML; where there is none that is the same everywhere, what it may look like.
+    pub example: &'static str,
+    /// The default in words, if it is not the example.
+    pub default: &'static str,
+    /// Whether it can be changed without a restart.
+    pub live: bool,
+    pub(super) check: fn(&str) -> Result<(), String>,
+    pub(super) assign: fn(&mut Config, &str) -> Result<(), String>,
+    pub(super) show: fn(&Config) -> Option<String>,
+}
+
+impl Key {
+    /// The section and the name in it.
+    #[must_use]
+    pub fn parts(&self) -> (&'static str, &'static str) {
+        self.name.split_once('.').unwrap_or(("", self.name))
+    }
+}
+
+macro_rules! keys {
+    ($(
+        $(#[doc = $help:literal])+
+        $name:literal, $variable:literal => $field:ident: $type:ty {
+            default: $default:expr,
+            example: $example:literal $(or $otherwise:literal)?,
+            live: $live:literal,
+            parse: $parse:expr,
+        }
+    )+) => {
+        /// The configuration of a node.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Config {
+            $(
+                #[doc = concat!("`", $name, "`:")]
+                $(#[doc = $help])+
+                pub $field: $type,
+            )+
+            pub(super) sources: Vec<(&'static str, Source)>,
+            pub(super) place: Place,
+        }
+
+        /// All keys, in the order in which they are shown.
+        pub const KEYS: &[Key] = &[$(
+            Key {
+                name: $name,
+                variable: $variable,
+                help: &[$($help),+],
+                example: $example,
+                default: concat!("" $(, $otherwise)?),
+                live: $live,
+                check: |text| {
+                    let parse: fn(&str) -> Result<$type, String> = $parse;
+                    parse(text).map(drop)
+                },
+                assign: |config, text| {
+                    let parse: fn(&str) -> Result<$type, String> = $parse;
+                    parse(text).map(|value| config.$field = value)
+                },
+                show: |config| Show::show(&config.$field),
+            },
+        )+];
+
+        impl Config {
+            /// What has been given, and defaults for the rest.
+            pub(super) fn build(given: &[Given], place: Place) -> Result<Self, ConfigError> {
+                Ok(Self {
+                    $(
+                        $field: match given.iter().find(|given| given.key == $name) {
+                            Some(given) => {
+                                let parse: fn(&str) -> Result<$type, String> = $parse;
+                                parse(&given.text).map_err(|message| given.error(message))?
+                            }
+                            None => {
+                                let default: fn(&Place) -> Result<$type, ConfigError> = $default;
+                                default(&place)?
+                            }
+                        },
+                    )+
+                    sources: given.iter().map(|given| (given.key, given.source.clone())).collect(),
+                    place,
+                })
+            }
+        }
+    };
+}
+
+keys! {
+    /// What the node calls itself: 1 to 63 letters, digits, hyphens, underscores and dots. Not an IP address, a node id,
+    /// or one of the words self, me, all, any, none, founder and localhost: such a host's name gets -node appended.
+    "node.name", "I2PLAN_NODE_NAME" => name: NodeName {
+        default: |place| NodeName::of_host(&place.host_name).map_err(|_| ConfigError::HostName(place.host_name.clone())),
+        example: "\"web-1\"" or "the host's name",
+        live: true,
+        parse: |text| text.parse::<NodeName>().map_err(|error| error.to_string()),
+    }
+    /// Where the daemons keep their state, each in a directory of its own. For services their units say that too.
+    "node.data_dir", "I2PLAN_DATA_DIR" => data_dir: PathBuf {
+        default: |place| Ok(place.data_dir.clone()),
+        example: "\"/var/lib/i2plan\"" or "/var/lib/i2plan; with a file in ~/.i2plan, that directory",
+        live: false,
+        parse: directory,
+    }
+    /// The router's SAM bridge: an IP address and a TCP port. A name is not taken: keyd has no network to look it up,
+    /// and hands private keys to this address only.
+    "i2p.sam_address", "I2PLAN_SAM_ADDRESS" => sam_address: SocketAddr {
+        default: |_| Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7656)),
+        example: "\"127.0.0.1:7656\"",
+        live: false,
+        parse: address,
+    }
+    /// Where that bridge takes datagrams, and from where it sends them: a UDP port at the same IP address, 1 to 65535.
+    "i2p.sam_udp_port", "I2PLAN_SAM_UDP_PORT" => sam_udp_port: u16 {
+        default: |_| Ok(UDP_PORT),
+        example: "7655",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(port @ 1..) => Ok(port),
+            _ => Err("a port from 1 to 65535 is expected".to_owned()),
+        },
+    }
+    /// Hops of the I2P tunnels in each direction, 0 to 7. One is for members who trust each other; where they must not
+    /// find each other, two or three. For services this is for /etc/i2plan/environment to say: keyd opens no session with
+    /// fewer.
+    "i2p.tunnel_length", "I2PLAN_TUNNEL_LENGTH" => tunnel_length: u8 {
+        default: |_| Ok(1),
+        example: "1",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(length @ 0..=7) => Ok(length),
+            _ => Err("a number of hops from 0 to 7 is expected".to_owned()),
+        },
+    }
+    /// The IPv4 subnet of a network that this node founds. Who joins a network takes over its subnet. Where none is set
+    /// and the host uses addresses of the default, the founder takes another of 10.0.0.0/8, 172.16.0.0/12 or
+    /// 192.168.0.0/16.
+    "mesh.tunnel_subnet", "I2PLAN_TUNNEL_SUBNET" => tunnel_subnet: Ipv4Subnet {
+        default: |_| Ok(Ipv4Subnet::DEFAULT),
+        example: "\"10.42.0.0/16\"",
+        live: false,
+        parse: |text| text.parse::<Ipv4Subnet>().map_err(|error| error.to_string()),
+    }
+    /// The subnets that a network may have which this node joins: any, or prefixes like 10.0.0.0/8 with commas between
+    /// them, within one of which its subnet must lie.
+    "mesh.accept_subnets", "I2PLAN_ACCEPT_SUBNETS" => accept_subnets: AcceptedSubnets {
+        default: |_| Ok(AcceptedSubnets::default()),
+        example: "\"any\"",
+        live: false,
+        parse: |text| text.parse(),
+    }
+    /// How often this node compares notes with another member and asks one whether it is there: seconds, or a number
+    /// with s, m or h; 1 s to 1 h.
+    "mesh.heartbeat_interval", "I2PLAN_HEARTBEAT_INTERVAL" => heartbeat_interval: Duration {
+        default: |_| Ok(Duration::from_secs(30)),
+        example: "\"30s\"",
+        live: true,
+        parse: |text| duration(text, 1, 3600, "from 1 s to 1 h"),
+    }
+    /// How long after its last sign a member counts as unreachable at the earliest: 10 s to 1 d.
+    "mesh.peer_timeout", "I2PLAN_PEER_TIMEOUT" => peer_timeout: Duration {
+        default: |_| Ok(Duration::from_secs(300)),
+        example: "\"300s\"",
+        live: true,
+        parse: |text| duration(text, 10, 86_400, "from 10 s to 1 d"),
+    }
+    /// Members with which a tunnel is kept open at once, 1 to 10000.
+    "mesh.max_peers", "I2PLAN_MAX_PEERS" => max_peers: u32 {
+        default: |_| Ok(50),
+        example: "50",
+        live: true,
+        parse: |text| match text.parse() {
+            Ok(count @ 1..=10_000) => Ok(count),
+            _ => Err("a number of peers from 1 to 10000 is expected".to_owned()),
+        },
+    }
+    /// How long telling the others that this node stops may take: at most 60 s.
+    "mesh.shutdown_timeout", "I2PLAN_SHUTDOWN_TIMEOUT" => shutdown_timeout: Duration {
+        default: |_| Ok(Duration::from_secs(5)),
+        example: "\"5s\"",
+        live: true,
+        parse: |text| duration(text, 0, 60, "of at most 60 s"),
+    }
+    /// How long packets that wait may still be sent when this node stops: at most 60 s.
+    "mesh.drain_timeout", "I2PLAN_DRAIN_TIMEOUT" => drain_timeout: Duration {
+        default: |_| Ok(Duration::from_secs(10)),
+        example: "\"10s\"",
+        live: true,
+        parse: |text| duration(text, 0, 60, "of at most 60 s"),
+    }
+    /// Bytes of control messages that this node sends in a second on average, 200 to 1000000.
+    "mesh.control_rate", "I2PLAN_CONTROL_RATE" => control_rate: u32 {
+        default: |_| Ok(2000),
+        example: "2000",
+        live: true,
+        parse: |text| match text.parse() {
+            Ok(rate @ 200..=1_000_000) => Ok(rate),
+            _ => Err("a number of bytes from 200 to 1000000 is expected".to_owned()),
+        },
+    }
+    /// The name of the tunnel interface: 1 to 15 letters, digits, '-', '_' or '.'. On OpenBSD tun0 to tun255; any other
+    /// stands for the first that is free. For services this is for /etc/i2plan/environment to say.
+    "tun.interface", "I2PLAN_INTERFACE" => interface: String {
+        default: |_| Ok(INTERFACE.to_owned()),
+        example: "\"i2plan0\"",
+        live: false,
+        parse: |text| check_interface_name(text).map(|()| text.to_owned()),
+    }
+    /// Whether the tunnel interface may have addresses that the host uses otherwise. It gets the host's packets for them
+    /// then, which members see. For services this is for /etc/i2plan/environment to say.
+    "tun.allow_overlap", "I2PLAN_ALLOW_OVERLAP" => allow_overlap: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
+    }
+    /// Whether JSON-RPC is served.
+    "rpc.enabled", "I2PLAN_RPC_ENABLED" => rpc_enabled: bool {
+        default: |_| Ok(true),
+        example: "true",
+        live: false,
+        parse: choice,
+    }
+    /// Its unix socket: a path, or a name in the directory of the daemons' sockets.
+    "rpc.socket", "I2PLAN_RPC_SOCKET" => rpc_socket: PathBuf {
+        default: |_| Ok("rpc.sock".into()),
+        example: "\"rpc.sock\"",
+        live: false,
+        parse: socket,
+    }
+    /// Its TCP address, an IP address of this host only and a port, for clients that have the token; or "none".
+    "rpc.tcp_address", "I2PLAN_RPC_TCP_ADDRESS" => rpc_tcp_address: Option<SocketAddr> {
+        default: |_| Ok(None),
+        example: "\"127.0.0.1:7650\"" or "none",
+        live: false,
+        parse: loopback,
+    }
+    /// Whether JSON-RPC may end memberships, make this node leave, and delegate without limit: its clients then give
+    /// the orders that keyd otherwise has a person confirm. For services this is for /etc/i2plan/environment to say.
+    "rpc.orders", "I2PLAN_RPC_ORDERS" => rpc_orders: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
+    }
+    /// Whether `i2planctl up` starts an I2P router of the node's own. For services that is for systemctl to say:
+    /// `systemctl enable --now i2plan-routerd`.
+    "router.enabled", "I2PLAN_ROUTER_ENABLED" => router_enabled: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
+    }
+    /// Where it learns of other routers at first: a bundle as reseed servers give them (i2pseeds.su3), a file with a
+    /// router info, or a directory of such files, as the netDb of another router is. An absolute path, or "none".
+    "router.seed", "I2PLAN_ROUTER_SEED" => router_seed: Option<PathBuf> {
+        default: |_| Ok(None),
+        example: "\"/etc/i2plan/seed\"" or "none",
+        live: false,
+        parse: |text| if text == "none" { Ok(None) } else { directory(text).map(Some) },
+    }
+    /// Whether I2P's reseed servers are asked, by HTTPS, while it knows fewer than 25 routers. Who watches this host's
+    /// network sees that.
+    "router.reseed", "I2PLAN_ROUTER_RESEED" => router_reseed: bool {
+        default: |_| Ok(true),
+        example: "true",
+        live: false,
+        parse: choice,
+    }
+    /// Its port, for TCP and UDP: 1024 to 65535, or 0 for one that is free.
+    "router.port", "I2PLAN_ROUTER_PORT" => router_port: u16 {
+        default: |_| Ok(0),
+        example: "0",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(port @ (0 | 1024..)) => Ok(port),
+            _ => Err("a port from 1024 to 65535, or 0, is expected".to_owned()),
+        },
+    }
+    /// The IPv4 address at which other routers reach that port, or "none": then it finds out whether they do.
+    "router.address", "I2PLAN_ROUTER_ADDRESS" => router_address: Option<Ipv4Addr> {
+        default: |_| Ok(None),
+        example: "\"192.0.2.1\"" or "none",
+        live: false,
+        parse: |text| match text {
+            "none" => Ok(None),
+            _ => text.parse().map(Some).map_err(|_| "an IPv4 address, or none, is expected".to_owned()),
+        },
+    }
+    /// Bytes a second that it takes of the line, in each direction: 50000 to 1000000000.
+    "router.bandwidth", "I2PLAN_ROUTER_BANDWIDTH" => router_bandwidth: u32 {
+        default: |_| Ok(1_000_000),
+        example: "1000000",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(rate @ 50_000..=1_000_000_000) => Ok(rate),
+            _ => Err("a number of bytes from 50000 to 1000000000 is expected".to_owned()),
+        },
+    }
+    /// Whether it carries other routers' tunnels too, with up to half of that. Without them, all that it sends and
+    /// receives is this node's.
+    "router.transit", "I2PLAN_ROUTER_TRANSIT" => router_transit: bool {
+        default: |_| Ok(true),
+        example: "true",
+        live: false,
+        parse: choice,
+    }
+}
+
+/// The subnets that this node may join; none for any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AcceptedSubnets(Vec<Ipv4Subnet>);
+
+impl AcceptedSubnets {
+    /// Whether a network may have this subnet.
+    #[must_use]
+    pub fn accept(&self, subnet: Ipv4Subnet) -> bool {
+        self.0.is_empty() || self.0.iter().any(|accepted| accepted.range().covers(&subnet.range()))
+    }
+}
+
+impl FromStr for AcceptedSubnets {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "any" {
+            return Ok(Self::default());
+        }
+        let subnet = |text: &str| {
+            let text = text.trim();
+            text.parse::<Ipv4Subnet>().map_err(|error| format!("{text:?}: {error}; or any is expected"))
+        };
+        text.split(',').map(subnet).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for AcceptedSubnets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("any");
+        }
+        let subnets: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&subnets.join(", "))
+    }
+}
+
+/// A value as it would stand in the environment; none for one that is not set.
+trait Show {
+    fn show(&self) -> Option<String>;
+}
+
+macro_rules! show {
+    ($($type:ty => |$value:ident| $text:expr;)+) => {
+        $(impl Show for $type {
+            fn show(&self) -> Option<String> {
+                let $value = self;
+                Some($text)
+            }
+        })+
+    };
+}
+
+show! {
+    NodeName => |name| name.to_string();
+    String => |text| text.clone();
+    PathBuf => |path| path.to_string_lossy().into_owned();
+    SocketAddr => |address| address.to_string();
+    Ipv4Subnet => |subnet| subnet.to_string();
+    AcceptedSubnets => |subnets| subnets.to_string();
+    Duration => |duration| format!("{}s", duration.as_secs());
+    Ipv4Addr => |address| address.to_string();
+    u8 => |number| number.to_string();
+    u16 => |number| number.to_string();
+    u32 => |number| number.to_string();
+    bool => |choice| choice.to_string();
+}
+
+impl<T: Show> Show for Option<T> {
+    fn show(&self) -> Option<String> {
+        self.as_ref().and_then(Show::show)
+    }
+}
+
+fn choice(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "true or false is expected".to_owned())
+}
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') { Ok(text.into()) } else { Err("an absolute path is expected".to_owned()) }
+}
+
+fn socket(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') || (!text.is_empty() && !text.contains('/') && text != "." && text != "..") {
+        Ok(text.into())
+    } else {
+        Err("an absolute path, or a name without a slash, is expected".to_owned())
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an IP address and port like 127.0.0.1:7656 is expected".to_owned())
+}
+
+fn loopback(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+        _ => {
+            Err("an address of this host only with a port, like 127.0.0.1:7650, or none is expected"
+                .to_owned())
+        }
+    }
+}
+
+fn duration(text: &str, least: u64, most: u64, bounds: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Some(duration) if (least..=most).contains(&duration.as_secs()) => Ok(duration),
+        _ => Err(format!("a duration {bounds} is expected: seconds, or a number with s, m, h or d")),
+    }
+}
+
+/// `90`, `90s`, `15m`, `24h` or `7d`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds: u64 = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
+}

@@ -1,0 +1,83 @@
+//! `i2plan-rpcd`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use i2plan_config::Config;
+use i2plan_ipc::administrator::socket_beside;
+use i2plan_ipc::daemon::program::{self, Asked, End};
+use i2plan_ipc::daemon::{activation, hardening, logging};
+use i2plan_ipc::paths;
+use i2plan_rpcd::server::{Options, run};
+
+const HELP: &str = "\
+i2plan-rpcd: JSON-RPC 2.0 for an i2plan node, over a unix socket and HTTP on loopback
+
+Usage: i2plan-rpcd [OPTIONS]
+
+Started by a service manager or by `i2planctl up`, which hand it its listening socket.
+
+Options:
+      --config FILE        configuration (default: ~/.i2plan/config.toml or /etc/i2plan/config.toml, if one exists)
+      --state DIR          state directory (default: $STATE_DIRECTORY, or rpc/ in node.data_dir)
+      --meshd-socket PATH  (default: /run/i2plan/meshd.sock)
+      --keyd-socket PATH   where orders go, if rpc.orders is set (default: keyd-control.sock beside meshd's socket)
+      --listen PATH        make the listening socket, if none is handed over
+  -h, --help
+  -V, --version
+
+Environment: the configuration's variables, and I2PLAN_LOG (error, warn, info, debug, or target=level,...).
+";
+
+fn main() -> ExitCode {
+    program::run("i2plan-rpcd", HELP, parse(), start)
+}
+
+struct Args {
+    config: Option<PathBuf>,
+    state: Option<PathBuf>,
+    meshd: PathBuf,
+    keyd: Option<PathBuf>,
+    listen: Option<PathBuf>,
+}
+
+fn parse() -> Result<Asked<Args>, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut args = Args {
+        config: None,
+        state: std::env::var_os("STATE_DIRECTORY").map(PathBuf::from),
+        meshd: paths::system_socket(paths::MESHD_SOCKET),
+        keyd: None,
+        listen: None,
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("config") => args.config = Some(parser.value()?.into()),
+            Long("state") => args.state = Some(parser.value()?.into()),
+            Long("meshd-socket") => args.meshd = parser.value()?.into(),
+            Long("keyd-socket") => args.keyd = Some(parser.value()?.into()),
+            Long("listen") => args.listen = Some(parser.value()?.into()),
+            Short('h') | Long("help") => return Ok(Asked::Help),
+            Short('V') | Long("version") => return Ok(Asked::Version),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    Ok(Asked::Run(args))
+}
+
+fn start(args: Args) -> Result<(), End> {
+    hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
+    logging::init().map_err(End::usage)?;
+    let config = Config::load(args.config.as_deref()).map_err(End::usage)?;
+    if !config.rpc_enabled {
+        return Err(End::usage("rpc.enabled is false in the configuration"));
+    }
+    let listener = activation::listener(args.listen.as_deref()).map_err(End::usage)?;
+    let state = args.state.unwrap_or_else(|| config.data_dir.join("rpc"));
+    let keyd = args.keyd.unwrap_or_else(|| socket_beside(&args.meshd));
+    let orders = config.rpc_orders.then_some(keyd);
+    let options = Options { meshd: args.meshd, orders, tcp: config.rpc_tcp_address, state };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
+    runtime.block_on(run(listener, options)).map_err(End::failed)
+}

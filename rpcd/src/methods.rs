@@ -1,0 +1,437 @@
+//! The methods: one table, by which calls are dispatched and which [`super::discover`] describes.
+//!
+//! Results are what `i2planctl --json` prints.
+
+use std::collections::BTreeMap;
+
+use i2plan_ipc::api::meshd::{
+    Ban, ConfigChange, DEFAULT_EXPIRY, Events, Grant, Invite, IssuedInvite, Keys, Network, Peer, Reply,
+    Request, Route, Setting, Status, WireGuardKey, max_uses,
+};
+use i2plan_ipc::hello::Landlock;
+use i2plan_ipc::version::Version;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use super::error::{Code, Error};
+use super::message::Json;
+use super::params::{
+    self, InviteCode, InviteId, InviteToRevoke, Key, KeyValue, Member, NewBan, NewGrant, NewInvite, Nothing,
+    Poll,
+};
+
+/// How a method uses the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// It reads, at once: asked again, it does no harm.
+    Read,
+    /// It changes something, or waits for something to happen.
+    Slow,
+}
+
+/// What a call comes to.
+pub enum Step {
+    /// Its result is there.
+    Done(Json),
+    /// The node must be asked.
+    Ask(Ask),
+}
+
+/// A question for the node, and what its answer means.
+pub struct Ask {
+    /// The question.
+    pub request: Request,
+    /// How it uses the node.
+    pub reach: Reach,
+    read: Box<dyn FnOnce(Reply) -> Result<Json, Error> + Send>,
+}
+
+impl Ask {
+    /// The result, from the node's answer.
+    ///
+    /// # Errors
+    /// If what was asked for is not in it.
+    pub fn finish(self, reply: Reply) -> Result<Json, Error> {
+        (self.read)(reply)
+    }
+}
+
+/// One method.
+pub struct Method {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+    /// The names of its parameters in the order of their positions.
+    pub params: fn() -> &'static [&'static str],
+    /// The schema of its parameters, an object.
+    pub takes: fn(&mut SchemaGenerator) -> Schema,
+    /// The schema of its result.
+    pub gives: fn(&mut SchemaGenerator) -> Schema,
+    begin: fn(Option<&RawValue>) -> Result<Step, Error>,
+}
+
+/// The method with this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Method> {
+    METHODS.iter().find(|method| method.name == name)
+}
+
+/// Begins a call.
+///
+/// # Errors
+/// If there is no such method, or the parameters do not fit it.
+pub fn begin(name: &str, params: Option<&RawValue>) -> Result<Step, Error> {
+    match find(name) {
+        Some(method) => (method.begin)(params),
+        None => Err(Error::new(Code::MethodNotFound, "there is none of this name")
+            .with_hint("`rpc.discover` tells which there are")),
+    }
+}
+
+fn json<T: Serialize>(result: &T) -> Result<Json, Error> {
+    let text = serde_json::to_vec(result);
+    text.map(Zeroizing::new).map_err(|_| Error::new(Code::Internal, "the result cannot be written"))
+}
+
+macro_rules! methods {
+    ($(
+        $(#[doc = $summary:literal])+
+        $name:literal $reach:ident ($params:ident: $takes:ty) -> $gives:ty
+            = $request:expr, $reply:pat => $result:expr;
+    )*) => {
+        /// All of them but `rpc.discover`, which stands at the end of the list.
+        pub const METHODS: &[Method] = &[$(
+            Method {
+                name: $name,
+                summary: concat!($($summary),+).trim_ascii(),
+                params: params::names::<$takes>,
+                takes: <$takes>::json_schema,
+                gives: SchemaGenerator::subschema_for::<$gives>,
+                begin: |params| {
+                    let $params: $takes = params::read(params)?;
+                    let request = $request;
+                    let read = move |reply| match reply {
+                        $reply => json::<$gives>(&$result),
+                        _ => Err(Error::new(Code::Internal, "meshd answered something else than what was asked")),
+                    };
+                    Ok(Step::Ask(Ask { request, reach: Reach::$reach, read: Box::new(read) }))
+                },
+            },
+        )* DISCOVER];
+    };
+}
+
+const DISCOVER: Method = Method {
+    name: "rpc.discover",
+    summary: "This description.",
+    params: params::names::<Nothing>,
+    takes: Nothing::json_schema,
+    gives: SchemaGenerator::subschema_for::<BTreeMap<String, Value>>,
+    begin: |params| {
+        params::read::<Nothing>(params)?;
+        json(&super::discover::document()).map(Step::Done)
+    },
+};
+
+methods! {
+    /// The state of the node.
+    "status" Read (_params: Nothing) -> Status = Request::Status, Reply::Status(status) => *status;
+    /// The versions of the gateway and of the node's daemons; null for one that does not answer.
+    "version" Read (_params: Nothing) -> Versions = Request::Status, Reply::Status(status) => versions(*status);
+    /// The other members of the network.
+    "peers.list" Read (_params: Nothing) -> Peers = Request::Peers, Reply::Peers(peers) => Peers { peers };
+    /// Joins a network by an invite, as invite.accept does. Takes up to three minutes.
+    "peers.connect" Slow (params: InviteCode) -> Joined =
+        Request::Join { invite: params.invite_code }, Reply::Joined(network) => Joined { network };
+    /// The routing table.
+    "routes.list" Read (_params: Nothing) -> Routes = Request::Routes, Reply::Routes(routes) => Routes { routes };
+    /// Makes an invite, whose code is a secret; the first one on a fresh node founds the network.
+    /// An unlimited one, or one for more than 256 addresses, is an order, which rpc.orders must allow.
+    "invite.create" Slow (params: NewInvite) -> Invite =
+        Request::CreateInvite {
+            expires_in: params.expiry.map_or(DEFAULT_EXPIRY, |expiry| expiry.0).as_secs(),
+            max_uses: max_uses(params.max_uses.unwrap_or(1)).map_err(Error::of_parameter)?,
+            addresses: params.addresses,
+            subnet: params.subnet,
+        },
+        Reply::Invite(invite) => invite;
+    /// Joins a network by an invite. Takes up to three minutes.
+    "invite.accept" Slow (params: InviteCode) -> Joined =
+        Request::Join { invite: params.invite_code }, Reply::Joined(network) => Joined { network };
+    /// The invites that this node has made.
+    "invite.list" Read (_params: Nothing) -> Invites =
+        Request::ListInvites, Reply::Invites(invites) => Invites { invites };
+    /// One of them.
+    "invite.show" Read (params: InviteId) -> OneInvite =
+        Request::ListInvites, Reply::Invites(invites) => one_invite(invites, &params.id)?;
+    /// Revokes an invite, and with_members the memberships of the nodes that have used it.
+    /// The latter is an order, which rpc.orders must allow.
+    "invite.revoke" Slow (params: InviteToRevoke) -> OneInvite =
+        Request::RevokeInvite { id: params.id, with_members: params.with_members.unwrap_or(false) },
+        Reply::InviteRevoked(invite) => OneInvite { invite };
+    /// The bans in force.
+    "bans.list" Read (_params: Nothing) -> Bans = Request::ListBans, Reply::Bans(bans) => Bans { bans };
+    /// Has this node have nothing to do with a member any more.
+    "bans.add" Slow (params: NewBan) -> OneBan =
+        Request::AddBan {
+            node_id: params.node_id,
+            description: params.description.unwrap_or_default(),
+            duration: params.duration.map(|duration| duration.0.as_secs()),
+        },
+        Reply::BanAdded(ban) => OneBan { ban };
+    /// Lifts a ban.
+    "bans.remove" Slow (params: Member) -> OneBan =
+        Request::RemoveBan { node_id: params.node_id }, Reply::BanRemoved(ban) => OneBan { ban };
+    /// Delegates more addresses to a member that this node has invited.
+    "members.grant" Slow (params: NewGrant) -> Granted =
+        Request::Grant { node_id: params.node_id, addresses: params.addresses },
+        Reply::Granted(grant) => Granted { grant };
+    /// Revokes a member's certificate: it and the members below it are out of the network.
+    /// It is an order, which rpc.orders must allow.
+    "members.revoke" Slow (params: Member) -> Revoked =
+        Request::Revoke { node_id: params.node_id }, Reply::Revoked(revoked) => Revoked { revoked };
+    /// Leaves the network.
+    /// It is an order, which rpc.orders must allow.
+    "network.leave" Slow (_params: Nothing) -> Left = Request::Leave, Reply::Left(left) => Left { left };
+    /// The public half of the node's keys, and whether they are sealed.
+    "key.status" Read (_params: Nothing) -> Keys = Request::Keys, Reply::Keys(keys) => *keys;
+    /// Completes keyd's memory of what this node has delegated, which was lost, from what other members know.
+    /// It is an order, which rpc.orders must allow.
+    "key.recover" Slow (_params: Nothing) -> Recovered =
+        Request::RecoverKeys, Reply::KeysRecovered { delegations } => Recovered { delegations };
+    /// Begins a new epoch of the WireGuard key.
+    "key.rotate" Slow (_params: Nothing) -> Rotated =
+        Request::RotateKey, Reply::Rotated(wireguard) => Rotated { wireguard };
+    /// The configuration in force.
+    "config.list" Read (_params: Nothing) -> Settings =
+        Request::Config, Reply::Config(settings) => Settings { settings };
+    /// One key of it.
+    "config.get" Read (params: Key) -> Setting =
+        Request::Config, Reply::Config(settings) => one_setting(settings, &params.key)?;
+    /// Changes a key until meshd ends, if it can be changed at run time.
+    "config.set" Slow (params: KeyValue) -> Changes =
+        Request::SetConfig { key: params.key, value: params.value.0 },
+        Reply::ConfigChanged(changes) => Changes { changes };
+    /// Has the configuration file read again.
+    "config.reload" Slow (_params: Nothing) -> Changes =
+        Request::Reload, Reply::ConfigChanged(changes) => Changes { changes };
+    /// What happened after a place in the row of events; waits for something if nothing has.
+    "events.poll" Slow (params: Poll) -> Events =
+        Request::Events {
+            after: params.after,
+            wait: params.wait.map_or(0, |wait| wait.0),
+            traffic: params.traffic.unwrap_or(false),
+        },
+        Reply::Events(events) => *events;
+}
+
+macro_rules! results {
+    ($($(#[doc = $doc:literal])+ $name:ident { $($field:ident: $type:ty),* })*) => {
+        $(
+            $(#[doc = $doc])+
+            #[derive(Serialize, JsonSchema)]
+            struct $name { $($field: $type),* }
+        )*
+    };
+}
+
+results! {
+    /// The other members.
+    Peers { peers: Vec<Peer> }
+    /// The routing table.
+    Routes { routes: Vec<Route> }
+    /// A network, and the node's place in it.
+    Joined { network: Network }
+    /// Invites.
+    Invites { invites: Vec<IssuedInvite> }
+    /// An invite.
+    OneInvite { invite: IssuedInvite }
+    /// Bans.
+    Bans { bans: Vec<Ban> }
+    /// A ban.
+    OneBan { ban: Ban }
+    /// What a member holds.
+    Granted { grant: Grant }
+    /// The nodes that are no members any more.
+    Revoked { revoked: Vec<String> }
+    /// The network's id.
+    Left { left: String }
+    /// The new key.
+    Rotated { wireguard: WireGuardKey }
+    /// How many delegations keyd remembers.
+    Recovered { delegations: u64 }
+    /// The configuration.
+    Settings { settings: Vec<Setting> }
+    /// What is different now.
+    Changes { changes: Vec<ConfigChange> }
+    /// Versions by program.
+    Versions { rpcd: Gateway, daemons: BTreeMap<String, Option<Version>> }
+}
+
+/// The gateway itself.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Gateway {
+    /// Its build.
+    #[serde(flatten)]
+    pub version: Version,
+    /// Its process id.
+    pub pid: u32,
+    /// How far it has restricted itself with Landlock.
+    pub landlock: Landlock,
+}
+
+fn versions(status: Status) -> Versions {
+    let daemons = status.daemons.into_iter().map(|daemon| (daemon.name, daemon.version)).collect();
+    let rpcd = Gateway {
+        version: Version::current(),
+        pid: std::process::id(),
+        landlock: Landlock::of_this_process(),
+    };
+    Versions { rpcd, daemons }
+}
+
+fn one_invite(invites: Vec<IssuedInvite>, id: &str) -> Result<OneInvite, Error> {
+    let found = invites.into_iter().find(|invite| invite.id == id);
+    found.map(|invite| OneInvite { invite }).ok_or_else(|| {
+        Error::new(Code::NotFound, "this node has made no invite with this id")
+            .with_hint("`invite.list` tells which it has made")
+    })
+}
+
+fn one_setting(settings: Vec<Setting>, key: &str) -> Result<Setting, Error> {
+    settings.into_iter().find(|setting| setting.key == key).ok_or_else(|| {
+        Error::new(Code::NotFound, "the configuration has no such key")
+            .with_hint("`config.list` tells which there are")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_ipc::api::meshd::{InviteState, Source};
+    use serde_json::json;
+
+    use super::*;
+
+    fn call(name: &str, params: &Value) -> Result<Step, Error> {
+        begin(name, Some(&serde_json::value::to_raw_value(params).unwrap()))
+    }
+
+    fn ask(name: &str, params: &Value) -> Ask {
+        match call(name, params) {
+            Ok(Step::Ask(ask)) => ask,
+            Ok(Step::Done(_)) => panic!("{name} asks nobody"),
+            Err(error) => panic!("{name}: {error:?}"),
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_unknown_ones_are_told() {
+        for method in METHODS {
+            assert_eq!(METHODS.iter().filter(|other| other.name == method.name).count(), 1);
+            assert!(method.summary.ends_with('.'), "{}", method.name);
+        }
+        let error = begin("statuss", None).err().unwrap();
+        assert_eq!(error.code, Code::MethodNotFound);
+    }
+
+    #[test]
+    fn an_invite_is_for_a_day_and_one_use_unless_asked_otherwise() {
+        let request = |params| ask("invite.create", &params).request;
+        let invite = |params| match request(params) {
+            Request::CreateInvite { expires_in, max_uses, addresses, .. } => {
+                (expires_in, max_uses, addresses)
+            }
+            _ => panic!("another request"),
+        };
+        assert_eq!(invite(json!({})), (86_400, Some(1), None));
+        assert_eq!(invite(json!(["7d", -1])), (7 * 86_400, None, None));
+        assert_eq!(invite(json!({ "addresses": 16 })), (86_400, Some(1), Some(16)));
+        let bad = [
+            json!({ "max_uses": 0 }),
+            json!({ "max_uses": -2 }),
+            json!({ "expiry": 0 }),
+            json!({ "addresses": -1 }),
+        ];
+        for bad in bad {
+            assert_eq!(call("invite.create", &bad).err().unwrap().code, Code::InvalidParams, "{bad}");
+        }
+    }
+
+    #[test]
+    fn members_go_with_an_invite_only_where_that_is_asked_for() {
+        let revoke = |params| match ask("invite.revoke", &params).request {
+            Request::RevokeInvite { id, with_members } => (id, with_members),
+            _ => panic!("another request"),
+        };
+        assert_eq!(revoke(json!(["i"])), ("i".to_owned(), false));
+        assert_eq!(revoke(json!({ "id": "i", "with_members": true })), ("i".to_owned(), true));
+    }
+
+    #[test]
+    fn a_grant_needs_a_member_and_a_number() {
+        let granting = ask("members.grant", &json!({ "node_id": "n", "addresses": 64 }));
+        assert!(
+            matches!(&granting.request, Request::Grant { node_id, addresses: 64 } if node_id == "n"),
+            "{:?}",
+            granting.request
+        );
+        let grant = Grant { node_id: "n".to_owned(), ranges: vec!["10.42.8.0/26".to_owned()], addresses: 64 };
+        let result = granting.finish(Reply::Granted(grant)).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&result).unwrap()["grant"]["addresses"], 64);
+        for bad in [json!({ "node_id": "n" }), json!(["n", 0.5]), json!(["n", -1])] {
+            assert_eq!(call("members.grant", &bad).err().unwrap().code, Code::InvalidParams, "{bad}");
+        }
+    }
+
+    #[test]
+    fn codes_reach_the_node_and_no_debug_output() {
+        for name in ["invite.accept", "peers.connect"] {
+            let Request::Join { invite } = ask(name, &json!({ "invite_code": "i2plan://x" })).request else {
+                panic!("{name}")
+            };
+            assert_eq!(invite.expose(), "i2plan://x");
+            assert!(!format!("{invite:?}").contains("i2plan"));
+        }
+    }
+
+    #[test]
+    fn one_of_many_is_found_or_said_not_to_be_there() {
+        let setting = |key: &str| Setting {
+            key: key.to_owned(),
+            variable: String::new(),
+            value: None,
+            source: Source::Default,
+            live: true,
+            pending: None,
+        };
+        let reply = || Reply::Config(vec![setting("a.b"), setting("c.d")]);
+        let found = ask("config.get", &json!(["c.d"])).finish(reply()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&found).unwrap()["key"], "c.d");
+        let error = ask("config.get", &json!(["c"])).finish(reply()).unwrap_err();
+        assert_eq!(error.code, Code::NotFound);
+
+        let invite = IssuedInvite {
+            id: "i".to_owned(),
+            state: InviteState::Open,
+            created_at: 1,
+            expires_at: 2,
+            max_uses: None,
+            addresses: 1,
+            used_by: Vec::new(),
+        };
+        let reply = || Reply::Invites(vec![invite.clone()]);
+        let found = ask("invite.show", &json!({ "id": "i" })).finish(reply()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&found).unwrap()["invite"]["state"], "open");
+        assert!(ask("invite.show", &json!({ "id": "x" })).finish(reply()).is_err());
+    }
+
+    #[test]
+    fn another_answer_is_a_fault() {
+        let error = ask("status", &json!({})).finish(Reply::Left(String::new())).unwrap_err();
+        assert_eq!(error.code, Code::Internal);
+    }
+}

@@ -1,0 +1,188 @@
+//! The gateway's process, and its unix socket: one document a line, answered by one line each.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use i2plan_ipc::ByteSocket;
+use i2plan_ipc::daemon::notify;
+use i2plan_ipc::daemon::sandbox::SandboxError;
+use i2plan_ipc::daemon::tasks::{TaskEnded, Tasks};
+use thiserror::Error;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, info, warn};
+use zeroize::Zeroizing;
+
+use super::gateway::{Caller, Gateway};
+use super::http::{self, TCP_USER};
+use super::lines::{Lines, Next};
+use super::message::{Id, Json, failure, too_long};
+use super::token::{FILE, Token, TokenError};
+use super::walls;
+
+/// How long a document may take from its first byte to its last.
+pub const DOCUMENT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long an answer may take to be read.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long accepting pauses when the system refuses it, as it does without free descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes that are read at once.
+const CHUNK: usize = 8192;
+
+/// What the gateway is told at its start.
+#[derive(Debug)]
+pub struct Options {
+    /// `meshd`'s socket.
+    pub meshd: PathBuf,
+    /// `keyd`'s socket for orders, if `rpc.orders` lets the gateway give them.
+    pub orders: Option<PathBuf>,
+    /// `rpc.tcp_address`: where to listen besides.
+    pub tcp: Option<SocketAddr>,
+    /// Where the token for that is kept.
+    pub state: PathBuf,
+}
+
+/// Why the gateway ends.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// The address is taken, or is none of this machine.
+    #[error("cannot listen on {address} (rpc.tcp_address): {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no token for the TCP listener.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A wall does not stand.
+    #[error(transparent)]
+    Walls(#[from] SandboxError),
+    /// The system refuses something.
+    #[error("cannot serve: {0}")]
+    Io(#[from] io::Error),
+    /// A part of the daemon is gone.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
+}
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// [`ServerError`] if it cannot begin.
+pub async fn run(listener: StdUnixListener, options: Options) -> Result<(), ServerError> {
+    let supervisor = notify::Supervisor::of_this_process();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let gateway = Gateway::new(&options.meshd, &[TCP_USER], options.orders.as_deref());
+    let tcp = match options.tcp {
+        None => None,
+        Some(address) => {
+            let token = Token::load_or_make(&options.state)?;
+            let bind = TcpListener::bind(address).await;
+            let listener = bind.map_err(|source| ServerError::Bind { address, source })?;
+            info!(%address, token = %options.state.join(FILE).display(), "JSON-RPC over HTTP");
+            Some((listener, token))
+        }
+    };
+    walls::before_serving()?;
+    supervisor.ready();
+    let mut tasks = Tasks::default();
+    if let Some((listener, token)) = tcp {
+        tasks.spawn("HTTP", http::serve(listener, token, Arc::clone(&gateway)));
+    }
+    tasks.spawn("socket", serve(listener, gateway));
+    tokio::select! {
+        ended = tasks.ended() => return Err(ended.into()),
+        _ = terminate.recv() => info!("stopping: SIGTERM came"),
+        _ = interrupt.recv() => info!("stopping: SIGINT came"),
+    }
+    Ok(())
+}
+
+async fn serve(listener: UnixListener, gateway: Arc<Gateway>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let peer = stream.peer_cred();
+        let socket = Arc::new(ByteSocket::new(stream));
+        let Ok(uid) = peer.map(|peer| peer.uid()) else { continue };
+        match gateway.enter(uid) {
+            Ok(caller) => {
+                let caller = caller.at(Arc::clone(&socket));
+                tokio::spawn(async move {
+                    if let Err(error) = converse(&socket, &caller).await {
+                        debug!(uid, %error, "dropped a connection");
+                    }
+                });
+            }
+            Err(error) => {
+                debug!(uid, "refused a connection: too many are open");
+                socket.write_at_once(&line(failure(Id::NULL, &error)));
+            }
+        }
+    }
+}
+
+async fn converse(socket: &ByteSocket, caller: &Caller) -> io::Result<()> {
+    let mut lines = Lines::default();
+    let mut chunk = Zeroizing::new([0; CHUNK]);
+    let mut deadline = None;
+    loop {
+        match lines.take() {
+            Next::Document(document) => {
+                deadline = None;
+                answer(socket, caller.answer(&document).await).await?;
+                continue;
+            }
+            Next::TooLong => return answer(socket, Some(failure(Id::NULL, &too_long()))).await,
+            Next::Partial => {}
+        }
+        let room = lines.room().min(CHUNK);
+        let reading = socket.read(&mut chunk[..room]);
+        let count = if lines.is_partial() {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + DOCUMENT_DEADLINE);
+            timeout_at(deadline, reading).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
+        } else {
+            reading.await?
+        };
+        if count == 0 {
+            return match lines.finish() {
+                Some(document) => answer(socket, caller.answer(&document).await).await,
+                None => Ok(()),
+            };
+        }
+        lines.push(&chunk[..count]);
+    }
+}
+
+async fn answer(socket: &ByteSocket, answer: Option<Json>) -> io::Result<()> {
+    let Some(answer) = answer.map(line) else { return Ok(()) };
+    timeout(ANSWER_DEADLINE, socket.write_all(&answer))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+fn line(answer: Json) -> Json {
+    let mut line = Zeroizing::new(Vec::with_capacity(answer.len() + 1));
+    line.extend_from_slice(&answer);
+    line.push(b'\n');
+    line
+}
