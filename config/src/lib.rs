@@ -407,11 +407,11 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_every_key() {
-        let readme = include_str!("../../README.md");
+    fn the_documentation_has_every_key() {
+        let documentation = include_str!("../../docs/configuration.md");
         for key in KEYS {
             let row = format!("| `{}` | `{}` |", key.name, key.variable);
-            assert!(readme.contains(&row), "the README lacks {row}");
+            assert!(documentation.contains(&row), "docs/configuration.md lacks {row}");
         }
     }
 

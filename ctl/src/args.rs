@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
+use i2plan_ipc::paths;
 use i2plan_proto::address::Ipv4Subnet;
 
 use crate::commands::completions;
@@ -503,7 +504,7 @@ pub struct Up {
     pub data_dir: Option<PathBuf>,
 
     /// Where the daemons' sockets are
-    #[arg(long, value_name = "DIR", default_value = "/run/i2plan")]
+    #[arg(long, value_name = "DIR", default_value = paths::RUN_DIR)]
     pub runtime_dir: PathBuf,
 
     /// User that holds the keys, by name or number
@@ -548,10 +549,10 @@ pub struct Up {
 }
 
 const RECOVER_HELP: &str = "\
-keyd remembers which addresses this node has delegated to the members that it has invited, so that it never certifies
-two members for one address. If its files `memory` or `delegations` are lost or damaged, it certifies no new members
-until this command has told it what other members know, and you have confirmed that this is all. Run it while they are
-reachable, and compare what it shows with what you know: addresses of a member that is not among those may be given out
+keyd remembers which addresses this node has delegated to the members that it has invited, so that it never certifies \
+two members for one address. If its files `memory` or `delegations` are lost or damaged, it certifies no new members \
+until this command has told it what other members know, and you have confirmed that this is all. Run it while they are \
+reachable, and compare what it shows with what you know: addresses of a member that is not among those may be given out \
 again.";
 
 const FORGET_NETWORK_HELP: &str = "\
@@ -794,7 +795,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     let time = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
         (Some(millis), _) => millis.parse().ok().map(Duration::from_millis),
         (None, Some(text)) => seconds(text),
-        (None, None) => seconds(text).or_else(|| i2plan_meshd::config::parse_duration(text)),
+        (None, None) => seconds(text).or_else(|| i2plan_config::parse_duration(text)),
     };
     time.filter(|time| *time <= MAX_TIME).ok_or_else(wrong)
 }
@@ -814,7 +815,7 @@ fn parse_patience(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn parse_expiry(text: &str) -> Result<Duration, String> {
-    match i2plan_meshd::config::parse_duration(text) {
+    match i2plan_config::parse_duration(text) {
         Some(Duration::ZERO) => Err("an invite that has expired invites nobody".to_owned()),
         Some(duration) => Ok(duration),
         None => Err(HOW_LONG.to_owned()),
@@ -842,7 +843,7 @@ pub(crate) fn parse_addresses(text: &str) -> Result<u32, String> {
 }
 
 fn parse_since(text: &str) -> Result<Duration, String> {
-    i2plan_meshd::config::parse_duration(text).ok_or_else(|| HOW_LONG.to_owned())
+    i2plan_config::parse_duration(text).ok_or_else(|| HOW_LONG.to_owned())
 }
 
 #[cfg(test)]

@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use i2plan_ipc::Node;
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::daemon::trusted;
+use i2plan_ipc::paths;
 use i2plan_ipc::version::Version;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::failure::{Failure, Kind};
-
-/// Where a node that runs as a service has its control socket.
-pub const SYSTEM_SOCKET: &str = "/run/i2plan/meshd.sock";
 
 /// Where a user's own node has it, in the home directory.
 pub const USER_SOCKET: &str = ".i2plan/run/meshd.sock";
@@ -36,7 +34,7 @@ pub fn socket_path(socket: Option<&Path>) -> PathBuf {
 #[must_use]
 pub fn default_socket() -> PathBuf {
     let home = trusted::home().map(|home| home.join(USER_SOCKET));
-    choose_socket(SYSTEM_SOCKET.into(), home, |path| path.symlink_metadata().is_ok())
+    choose_socket(paths::system_socket(paths::MESHD_SOCKET), home, |path| path.symlink_metadata().is_ok())
 }
 
 /// The system's socket; a user's own only where there is no other.

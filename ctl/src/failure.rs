@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_rpcd::error::Code;
 use serde::Serialize;
 
 use crate::output;
@@ -58,6 +59,21 @@ impl From<ErrorKind> for Kind {
             ErrorKind::Timeout => Self::Timeout,
             ErrorKind::Version => Self::Version,
             ErrorKind::Internal => Self::Internal,
+        }
+    }
+}
+
+impl From<Code> for Kind {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Parse | Code::InvalidRequest | Code::MethodNotFound | Code::InvalidParams => Self::Invalid,
+            Code::Internal => Self::Internal,
+            Code::Denied => Self::Denied,
+            Code::NotFound => Self::NotFound,
+            Code::Conflict => Self::Conflict,
+            Code::Unavailable | Code::RateLimited => Self::Unavailable,
+            Code::Timeout => Self::Timeout,
+            Code::Version => Self::Version,
         }
     }
 }

@@ -7,7 +7,6 @@
 //! * [`output`]: tables, units and JSON.
 //! * [`ping`]: echo requests over ICMP.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
-//! * [`rpc`]: JSON-RPC, the library of `i2plan-rpcd`.
 //! * [`supervisor`]: `i2planctl up`, which runs the daemons of a node; on Linux alone.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 
@@ -30,7 +29,6 @@ pub mod output;
 #[cfg(target_os = "linux")]
 pub mod passphrase;
 pub mod ping;
-pub mod rpc;
 #[cfg(target_os = "linux")]
 pub mod supervisor;
 pub mod tui;

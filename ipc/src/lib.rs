@@ -23,6 +23,7 @@ pub mod hello;
 pub mod node;
 pub mod notification;
 pub mod passphrase;
+pub mod paths;
 pub mod places;
 pub mod rate;
 pub mod secret;

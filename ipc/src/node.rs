@@ -25,7 +25,7 @@
 //!
 //! # Start and stop
 //!
-//! A node is three processes under users of their own, so a program does not become one; it starts one, as root.
+//! A node is several processes, each with its own user, so a program does not become one; it starts one, as root.
 //! `i2planctl up` runs the daemons until it is asked to stop by SIGTERM:
 //!
 //! ```no_run

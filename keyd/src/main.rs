@@ -17,6 +17,7 @@ use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
+use i2plan_ipc::paths;
 use i2plan_ipc::rate::Quota;
 use i2plan_ipc::server::{Limits, serve};
 use i2plan_keyd::keys::Keys;
@@ -130,7 +131,7 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut args = Args {
         store: std::env::var_os("STATE_DIRECTORY")
-            .map_or_else(|| "/var/lib/i2plan/keyd".into(), PathBuf::from),
+            .map_or_else(|| Path::new(paths::STATE_DIR).join("keyd"), PathBuf::from),
         sam: SocketAddr::from(([127, 0, 0, 1], 7656)),
         sam_udp_port: UDP_PORT,
         tunnel_length: 1,

@@ -8,8 +8,15 @@ use std::process::{Command, Stdio};
 use crate::Failure;
 
 /// The packages that the programs of a node are in.
-const PACKAGES: [&str; 6] =
-    ["i2planctl", "i2plan-keyd", "i2plan-connector", "i2plan-meshd", "i2plan-tund", "i2plan-routerd"];
+const PACKAGES: [&str; 7] = [
+    "i2planctl",
+    "i2plan-keyd",
+    "i2plan-connector",
+    "i2plan-meshd",
+    "i2plan-tund",
+    "i2plan-rpcd",
+    "i2plan-routerd",
+];
 
 /// The programs of a node.
 pub const PROGRAMS: [&str; 7] = [

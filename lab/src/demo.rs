@@ -84,7 +84,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut lab = Lab::start().await?;
     for _ in 0..options.nodes {
         progress.step(format!(
-            "starting node {} of {}: I2P router, keyd, meshd, tund",
+            "starting node {} of {}: I2P router, keyd, connector, meshd, tund",
             lab.nodes.len() + 1,
             options.nodes
         ));

@@ -20,8 +20,8 @@ use i2plan_ipc::daemon::hardening;
 use i2plan_keyd::walls as keyd;
 use i2plan_meshd::walls as meshd;
 use i2plan_routerd::walls as routerd;
+use i2plan_rpcd::walls as rpcd;
 use i2plan_tund::walls as tund;
-use i2planctl::rpc::walls as rpcd;
 use libc::{c_int, c_long};
 use serde::{Deserialize, Serialize};
 

@@ -1,12 +1,10 @@
 //! i2plan's unprivileged daemon.
 //!
-//! * [`config`]: the configuration file.
 //! * [`core`]: membership, invites and gossip, no I/O.
 //! * [`sam`]: the router's application protocol, no I/O.
 //! * [`shell`]: files, sockets and the other daemons around them.
 //! * [`walls`]: what the process may do.
 
-pub mod config;
 pub mod core;
 pub mod sam;
 pub mod shell;

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use i2plan_config::Config;
 use i2plan_ipc::Role;
 use i2plan_ipc::client::Endpoint;
 use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{activation, hardening, logging};
-use i2plan_meshd::config::Config;
+use i2plan_ipc::paths;
 use i2plan_meshd::shell::daemon::{Options, run};
 use i2plan_meshd::shell::row::Row;
 
@@ -52,8 +53,8 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
     let mut args = Args {
         config: None,
         state: std::env::var_os("STATE_DIRECTORY").map(PathBuf::from),
-        keyd: "/run/i2plan/keyd-meshd.sock".into(),
-        tund: "/run/i2plan/tund.sock".into(),
+        keyd: paths::system_socket(paths::KEYD_MESHD_SOCKET),
+        tund: paths::system_socket(paths::TUND_SOCKET),
         listen: None,
     };
     let mut parser = lexopt::Parser::from_env();

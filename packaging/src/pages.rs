@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use i2plan_meshd::config::KEYS;
+use i2plan_config::KEYS;
 
 use crate::roff;
 

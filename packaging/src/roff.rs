@@ -1,6 +1,6 @@
 //! Text as manual pages want it: roff with the macros of man(7).
 
-use i2plan_meshd::config::Key;
+use i2plan_config::Key;
 
 /// Text with nothing in it that roff takes for more than text.
 #[must_use]
@@ -87,7 +87,7 @@ pub fn from_keys(keys: &[Key]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use i2plan_meshd::config::KEYS;
+    use i2plan_config::KEYS;
 
     use super::*;
 

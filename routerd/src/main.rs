@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use i2plan_config::Config;
 use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{hardening, logging};
-use i2plan_meshd::config::Config;
 use i2plan_routerd::daemon::{Options, now, run};
 use i2plan_routerd::seed::fetch;
 use i2plan_routerd::{PUBLIC_NETWORK, walls};

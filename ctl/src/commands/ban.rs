@@ -118,7 +118,7 @@ pub(crate) fn reason(ban: &Ban) -> String {
 /// # Errors
 /// What to write instead.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    match i2plan_meshd::config::parse_duration(text) {
+    match i2plan_config::parse_duration(text) {
         Some(Duration::ZERO) => Err("a ban that is over bans nobody".to_owned()),
         Some(duration) => Ok(duration),
         None => Err(HOW_LONG.to_owned()),

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Output;
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use i2plan_config::Config;
 use i2plan_ipc::passphrase::Passphrase;
-use i2plan_meshd::config::Config;
 use serde_json::json;
 use tokio::process::Command;
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::{CompleteEnv, Shells};
+use i2plan_config::KEYS;
 use i2plan_ipc::api::meshd::{Ban, Peer};
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::{ApiError, Node};
-use i2plan_meshd::config::KEYS;
 use serde_json::json;
 
 use super::ban;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use i2plan_config::{Config, unknown};
 use i2plan_ipc::api::meshd::{ConfigChange, Setting, Source};
-use i2plan_meshd::config::{Config, unknown};
 use serde_json::json;
 
 use crate::daemon;

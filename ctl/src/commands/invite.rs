@@ -2,9 +2,8 @@
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
-use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{Invite, InviteState, IssuedInvite, Reply, Request};
+use i2plan_ipc::api::meshd::{self, Invite, InviteState, IssuedInvite, Reply, Request};
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::version::utc;
 use i2plan_proto::address::Ipv4Subnet;
@@ -21,9 +20,6 @@ use crate::failure::{Failure, Kind};
 use crate::output::qr::{Ink, Qr, Style};
 use crate::output::table::{Column, Table};
 use crate::output::{self, clean, units};
-
-/// How long an invite is good for, unless it is said.
-pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Makes an invite: the code alone on standard output, all else on standard error.
 ///
@@ -277,14 +273,7 @@ pub(crate) fn each(addresses: u32, max_uses: Option<u32>) -> String {
 /// # Errors
 /// If nobody could use it, or it is out of range.
 pub fn max_uses(uses: i64) -> Result<Option<u32>, Failure> {
-    let hint = "choose how many nodes may join with it, or -1 for any number";
-    match uses {
-        -1 => Ok(None),
-        0 => Err(Failure::usage("an invite with 0 uses invites nobody").with_hint(hint)),
-        _ => u32::try_from(uses)
-            .map(Some)
-            .map_err(|_| Failure::usage(format!("{uses} is no number of uses")).with_hint(hint)),
-    }
+    meshd::max_uses(uses).map_err(|error| Failure { kind: Kind::Usage, ..error.into() })
 }
 
 fn describe(invite: &Invite) -> String {

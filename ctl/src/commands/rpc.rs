@@ -7,6 +7,7 @@ use std::time::Duration;
 use i2plan_ipc::Node;
 use i2plan_ipc::api::meshd::Daemon;
 use i2plan_ipc::client::Endpoint;
+use i2plan_ipc::paths;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -19,12 +20,9 @@ use crate::args::Rpc;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
-use crate::rpc::error::Code;
-use crate::rpc::message::MAX_DOCUMENT;
-use crate::rpc::methods::Gateway;
-
-/// The gateway's socket, in the directory of the node's.
-const SOCKET: &str = "rpc.sock";
+use i2plan_rpcd::error::Code;
+use i2plan_rpcd::message::MAX_DOCUMENT;
+use i2plan_rpcd::methods::Gateway;
 
 /// Longer than the longest call, which is a join.
 const DEADLINE: Duration = Duration::from_secs(200);
@@ -61,7 +59,7 @@ pub(super) async fn gateway_socket(node: &mut Node, socket: &Path) -> Option<Pat
     let setting = |key| settings.iter().find(|setting| setting.key == key)?.value.as_deref();
     // One that is named by its absolute path is there, whatever is before it.
     (setting("rpc.enabled") == Some("true"))
-        .then(|| socket.with_file_name(setting("rpc.socket").unwrap_or(SOCKET)))
+        .then(|| socket.with_file_name(setting("rpc.socket").unwrap_or(paths::RPC_SOCKET)))
 }
 
 /// What asks `rpcd` what it is.
@@ -103,7 +101,7 @@ fn silent() -> Failure {
 /// `meshd`'s socket stands for the node: the gateway's is beside it.
 fn beside(socket: &Path) -> PathBuf {
     if socket.file_name().is_some_and(|name| name == "meshd.sock") {
-        socket.with_file_name(SOCKET)
+        socket.with_file_name(paths::RPC_SOCKET)
     } else {
         socket.to_owned()
     }
@@ -205,7 +203,7 @@ struct Data {
 fn read(text: &[u8]) -> Result<Value, Failure> {
     match serde_json::from_slice(text) {
         Ok(Answer { error: Some(AnswerError { code, message, data }), .. }) => {
-            let kind = Code::of(code).map_or(Kind::Internal, Code::failure);
+            let kind = Code::of(code).map_or(Kind::Internal, Kind::from);
             Err(Failure { kind, message, hint: data.and_then(|data| data.hint) })
         }
         Ok(Answer { result: Some(result), .. }) => Ok(result),

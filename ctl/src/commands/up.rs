@@ -2,8 +2,8 @@
 
 use std::io;
 
+use i2plan_config::Config;
 use i2plan_ipc::daemon::logging;
-use i2plan_meshd::config::Config;
 
 use crate::args::Up;
 use crate::failure::{Failure, Kind};

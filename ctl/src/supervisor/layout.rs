@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use i2plan_ipc::administrator;
 use i2plan_ipc::daemon::trusted;
+use i2plan_ipc::paths;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::net::sockopt;
 use tokio::net::{UnixDatagram, UnixStream};
@@ -117,15 +118,15 @@ impl Sockets {
         let owner =
             accounts.rpc.filter(|_| group == 0).map_or(for_group, |rpc| Account { uid: rpc.uid, gid: 0 });
         Ok(Self {
-            keyd_meshd: Socket::listen(run.join("keyd-meshd.sock"), meshd, 0o600).await?,
-            keyd_tund: Socket::listen(run.join("keyd-tund.sock"), tund, 0o600).await?,
-            keyd_connector: Socket::listen(run.join("keyd-connector.sock"), connector, 0o600).await?,
-            tund: Socket::listen(run.join("tund.sock"), meshd, 0o600).await?,
+            keyd_meshd: Socket::listen(run.join(paths::KEYD_MESHD_SOCKET), meshd, 0o600).await?,
+            keyd_tund: Socket::listen(run.join(paths::KEYD_TUND_SOCKET), tund, 0o600).await?,
+            keyd_connector: Socket::listen(run.join(paths::KEYD_CONNECTOR_SOCKET), connector, 0o600).await?,
+            tund: Socket::listen(run.join(paths::TUND_SOCKET), meshd, 0o600).await?,
             keyd_control: {
                 let owner = if rpc_orders { owner } else { for_group };
                 Socket::listen(run.join(administrator::SOCKET), owner, control_mode).await?
             },
-            meshd: Socket::listen(run.join("meshd.sock"), owner, control_mode).await?,
+            meshd: Socket::listen(run.join(paths::MESHD_SOCKET), owner, control_mode).await?,
             rpc: match accounts.rpc {
                 None => None,
                 Some(_) => {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use i2plan_meshd::config::live::Live;
-use i2plan_meshd::config::{Config, ConfigError, KEYS, parse_duration};
+use i2plan_config::live::Live;
+use i2plan_config::{Config, ConfigError, KEYS, parse_duration};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
 

@@ -1,11 +1,11 @@
 //! JSON-RPC documents: what comes over the gateway's sockets, as far as it is understood without a node.
 
-use i2planctl::rpc::error::{Code, Error};
-use i2planctl::rpc::lines::{Lines, Next};
-use i2planctl::rpc::message::{
+use i2plan_rpcd::error::{Code, Error};
+use i2plan_rpcd::lines::{Lines, Next};
+use i2plan_rpcd::message::{
     Answers, Call, Document, Id, Item, Json, MAX_BATCH, MAX_DOCUMENT, failure, read, success,
 };
-use i2planctl::rpc::methods::{Step, begin};
+use i2plan_rpcd::methods::{Step, begin};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 

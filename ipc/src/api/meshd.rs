@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::order::{Executed, Order};
 use super::tund::{Drops, Overlap};
+use crate::ApiError;
 use crate::hello::{Landlock, Role};
 use crate::secret::SecretText;
 use crate::version::Version;
@@ -138,6 +139,24 @@ pub const EVENTS_KEPT: usize = 1024;
 
 /// Longest wait for an event, milliseconds.
 pub const MAX_EVENT_WAIT: u64 = 30_000;
+
+/// How long an invite is good for, unless it is said.
+pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The number of uses of an invite from what users write: -1 for any number, which is none.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is 0 or out of range.
+pub fn max_uses(uses: i64) -> Result<Option<u32>, ApiError> {
+    let hint = "choose how many nodes may join with it, or -1 for any number";
+    match uses {
+        -1 => Ok(None),
+        0 => Err(ApiError::invalid("an invite with 0 uses invites nobody").with_hint(hint)),
+        _ => u32::try_from(uses)
+            .map(Some)
+            .map_err(|_| ApiError::invalid(format!("{uses} is no number of uses")).with_hint(hint)),
+    }
+}
 
 /// A reply of `meshd`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use i2plan_config::live::Live;
+use i2plan_config::{Config, ConfigError};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::{self, ConfigChange, SessionName, SessionState, What};
@@ -39,8 +41,6 @@ use super::service::{Command, Control};
 use super::sessions::{self, Context, Open, Update};
 use super::storage::{Storage, StorageError};
 use super::tunnel;
-use crate::config::live::Live;
-use crate::config::{Config, ConfigError};
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn, describe_key};
 use crate::{sam, walls};
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use i2plan_config::Config;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd;
 use i2plan_ipc::api::tund::{Reply, Request, TundApi};
@@ -14,7 +15,6 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::daemon::{DAEMON_ATTEMPTS, DAEMON_RETRY};
-use crate::config::Config;
 
 /// What is to be known of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,18 +5,20 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
+use i2plan_ipc::paths;
+
 use super::Finding;
 use crate::output::units;
 
 /// Each daemon's, in the directory of `meshd`'s, and their modes.
 const SOCKETS: [(&str, &str, u32); 7] = [
-    ("keyd", "keyd-meshd.sock", ONE_USER),
-    ("keyd", "keyd-tund.sock", ONE_USER),
-    ("keyd", "keyd-connector.sock", ONE_USER),
-    ("keyd", "keyd-control.sock", GROUP),
-    ("meshd", "meshd.sock", GROUP),
-    ("tund", "tund.sock", ONE_USER),
-    ("rpcd", "rpc.sock", GROUP),
+    ("keyd", paths::KEYD_MESHD_SOCKET, ONE_USER),
+    ("keyd", paths::KEYD_TUND_SOCKET, ONE_USER),
+    ("keyd", paths::KEYD_CONNECTOR_SOCKET, ONE_USER),
+    ("keyd", paths::KEYD_CONTROL_SOCKET, GROUP),
+    ("meshd", paths::MESHD_SOCKET, GROUP),
+    ("tund", paths::TUND_SOCKET, ONE_USER),
+    ("rpcd", paths::RPC_SOCKET, GROUP),
 ];
 
 /// The mode of a socket for one daemon.

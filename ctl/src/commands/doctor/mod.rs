@@ -12,9 +12,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use i2plan_config::{Config, ConfigError};
 use i2plan_ipc::api::meshd::{Life, Peer, SessionState, Status};
 use i2plan_ipc::version::Version;
-use i2plan_meshd::config::{Config, ConfigError};
 use serde::Serialize;
 
 use self::router::Bridge;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::client::greeting;
+use i2plan_ipc::paths;
 
 use super::Finding;
 
@@ -21,8 +22,8 @@ pub(super) async fn ask(meshd: &Path, rpcd: Option<(PathBuf, Vec<u8>)>) -> Confi
     let hello = greeting(Role::Client).unwrap_or_default();
     let mut asked = vec![
         ("meshd", "i2plan-meshd", meshd.to_owned(), hello.clone()),
-        ("keyd", "i2plan-keyd", meshd.with_file_name("keyd-control.sock"), hello.clone()),
-        ("tund", "i2plan-tund", meshd.with_file_name("tund.sock"), hello),
+        ("keyd", "i2plan-keyd", meshd.with_file_name(paths::KEYD_CONTROL_SOCKET), hello.clone()),
+        ("tund", "i2plan-tund", meshd.with_file_name(paths::TUND_SOCKET), hello),
     ];
     asked.extend(rpcd.map(|(path, question)| ("rpcd", "i2plan-rpc", path, question)));
     let mut confirmed = Confirmed::new();

@@ -1,0 +1,33 @@
+//! Where the files of a node are by default, and what its sockets are called.
+
+use std::path::{Path, PathBuf};
+
+/// The runtime directory of a node that services run: its sockets.
+pub const RUN_DIR: &str = "/run/i2plan";
+
+/// The state directory of a node that services run.
+pub const STATE_DIR: &str = "/var/lib/i2plan";
+
+/// The configuration file of the system.
+pub const CONFIG_FILE: &str = "/etc/i2plan/config.toml";
+
+/// `keyd`'s sockets: one for each daemon that asks it, and one for the orders of administrators.
+pub const KEYD_MESHD_SOCKET: &str = "keyd-meshd.sock";
+/// For `tund`.
+pub const KEYD_TUND_SOCKET: &str = "keyd-tund.sock";
+/// For the connector.
+pub const KEYD_CONNECTOR_SOCKET: &str = "keyd-connector.sock";
+/// For administrators.
+pub const KEYD_CONTROL_SOCKET: &str = "keyd-control.sock";
+/// `meshd`'s socket, which controls the node.
+pub const MESHD_SOCKET: &str = "meshd.sock";
+/// `tund`'s socket.
+pub const TUND_SOCKET: &str = "tund.sock";
+/// `rpcd`'s socket.
+pub const RPC_SOCKET: &str = "rpc.sock";
+
+/// Where a socket of this name is if services run the node.
+#[must_use]
+pub fn system_socket(name: &str) -> PathBuf {
+    Path::new(RUN_DIR).join(name)
+}
