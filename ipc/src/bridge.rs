@@ -10,39 +10,6 @@ use thiserror::Error;
 /// The UDP port of a bridge, unless the router is configured with another.
 pub const UDP_PORT: u16 = 7655;
 
-/// What a bridge is greeted with.
-pub const HELLO: &str = "HELLO VERSION MIN=3.0 MAX=3.3\n";
-
-/// An answer to [`HELLO`] other than that the bridge agrees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum GreetingError {
-    /// The bridge does not take the greeting.
-    #[error("it refuses SAM 3.0 to 3.3: {0}")]
-    Refused(&'static str),
-    /// It is not SAM.
-    #[error("what answers there is no SAM bridge")]
-    NotSam,
-}
-
-/// The version that a bridge has agreed to, in the line (without its end) that answers [`HELLO`].
-///
-/// # Errors
-/// [`GreetingError`].
-pub fn read_greeting(line: &[u8]) -> Result<String, GreetingError> {
-    let text = std::str::from_utf8(line).map_err(|_| GreetingError::NotSam)?;
-    let words = text.trim_end().strip_prefix("HELLO REPLY ").ok_or(GreetingError::NotSam)?;
-    let value = |key: &str| words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    // It is printed: nothing but a version gets through.
-    let version = value("VERSION").unwrap_or("3.0");
-    let sane = version.len() <= 8 && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    match value("RESULT") {
-        Some("OK") if sane => Ok(version.to_owned()),
-        Some("NOVERSION") => Err(GreetingError::Refused("NOVERSION")),
-        Some("I2P_ERROR") => Err(GreetingError::Refused("I2P_ERROR")),
-        _ => Err(GreetingError::NotSam),
-    }
-}
-
 /// A SAM bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bridge {
@@ -145,24 +112,6 @@ mod tests {
     use rustix::net::{SocketFlags, bind, connect, socket_with};
 
     use super::*;
-
-    #[test]
-    fn greetings_are_understood() {
-        for (line, expected) in [
-            ("HELLO REPLY RESULT=OK VERSION=3.2", Ok("3.2".to_owned())),
-            ("HELLO REPLY RESULT=OK VERSION=3.3\r", Ok("3.3".to_owned())),
-            ("HELLO REPLY RESULT=OK", Ok("3.0".to_owned())),
-            ("HELLO REPLY RESULT=NOVERSION", Err(GreetingError::Refused("NOVERSION"))),
-            ("HELLO REPLY RESULT=I2P_ERROR MESSAGE=no", Err(GreetingError::Refused("I2P_ERROR"))),
-            ("HELLO REPLY RESULT=OK VERSION=\x1b]0;x", Err(GreetingError::NotSam)),
-            ("HELLO REPLY", Err(GreetingError::NotSam)),
-            ("220 mail.example ESMTP", Err(GreetingError::NotSam)),
-            ("", Err(GreetingError::NotSam)),
-        ] {
-            assert_eq!(read_greeting(line.as_bytes()), expected, "{line:?}");
-        }
-        assert_eq!(read_greeting(&[0xff, 0xfe]), Err(GreetingError::NotSam));
-    }
 
     struct Fixture {
         bridge: Bridge,

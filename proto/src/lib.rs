@@ -17,6 +17,7 @@
 //! * [`revocation`]: the end of a membership.
 //! * [`join`]: the exchange by which an invite becomes a membership.
 //! * [`message`]: the datagrams on the control destination.
+//! * [`sam`]: the protocol of the I2P router's bridge.
 
 pub mod accusation;
 pub mod address;
@@ -31,6 +32,7 @@ pub mod message;
 pub mod pulse;
 pub mod record;
 pub mod revocation;
+pub mod sam;
 pub mod wireguard;
 
 #[cfg(any(test, feature = "testing"))]

@@ -5,8 +5,8 @@
 
 use std::sync::LazyLock;
 
-use i2plan_meshd::sam::connection::{Connection, ConnectionError, Found};
 use i2plan_proto::destination::DestinationHash;
+use i2plan_proto::sam::connection::{Connection, ConnectionError, Found};
 use i2plan_proto::testing;
 
 use crate::{Seeds, seed};

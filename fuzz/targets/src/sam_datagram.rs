@@ -1,6 +1,6 @@
 //! A datagram that a SAM bridge forwards to `meshd`.
 
-use i2plan_meshd::sam::datagram::{self, Received};
+use i2plan_proto::sam::datagram::{self, Received};
 use i2plan_proto::testing;
 
 use crate::{Seeds, seed};

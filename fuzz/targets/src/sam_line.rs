@@ -1,9 +1,8 @@
 //! One line from a SAM bridge, as `meshd` reads it, and as `keyd` does when it has greeted and when it has asked for a
 //! session.
 
-use i2plan_ipc::bridge::read_greeting;
-use i2plan_keyd::session::read_answer;
-use i2plan_meshd::sam::line::{Line, pong};
+use i2plan_proto::sam::line::{Line, pong};
+use i2plan_proto::sam::session::{read_answer, read_greeting};
 use i2plan_proto::testing;
 
 use crate::{Seeds, seed};

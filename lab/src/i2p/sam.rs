@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use i2plan_proto::destination::{DESTINATION_LEN, base64};
+pub use i2plan_proto::sam::session::Style;
+use i2plan_proto::sam::session::{HELLO, NewSession, read_answer, read_greeting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -28,15 +30,6 @@ pub struct Session {
 
 /// How long a bridge may take to answer what it need not answer at all.
 const ANSWER: Duration = Duration::from_secs(1);
-
-/// How datagrams are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
-    /// Without a sender.
-    Raw,
-    /// Signed, with the sender's destination.
-    Datagram,
-}
 
 impl Session {
     /// Opens a session at the bridge of this network namespace.
@@ -77,26 +70,20 @@ impl Session {
         style: Style,
         key: &str,
     ) -> Result<Self, Failure> {
-        let port = socket.local_addr()?.port();
         control.set_nodelay(true)?;
-        let hello = ask(&mut control, "HELLO VERSION MIN=3.0 MAX=3.3\n").await?;
-        if !hello.contains("RESULT=OK") {
-            return Err(Failure::new(format!("the SAM bridge answered {hello:?}")));
-        }
+        let hello = ask(&mut control, HELLO).await?;
+        read_greeting(hello.as_bytes()).map_err(|error| Failure::new(format!("{error}: {hello:?}")))?;
         let id = format!("lab-{:016x}", rand::random::<u64>());
-        let style = match style {
-            Style::Raw => "RAW",
-            Style::Datagram => "DATAGRAM",
+        let session = NewSession {
+            style,
+            id: &id,
+            forward_to: socket.local_addr()?,
+            tunnel_length: 1,
+            tunnel_quantity: 3,
         };
-        let create = format!(
-            "SESSION CREATE STYLE={style} ID={id} DESTINATION={key} PORT={port} HOST=127.0.0.1 \
-             inbound.length=1 outbound.length=1 inbound.quantity=3 outbound.quantity=3 i2cp.leaseSetEncType=4\n"
-        );
-        let status = ask(&mut control, &create).await?;
+        let status = ask(&mut control, &session.line(key)).await?;
         let key = status.split("DESTINATION=").nth(1).unwrap_or_default().trim();
-        if !status.contains("RESULT=OK") {
-            return Err(Failure::new("the SAM bridge did not open a session"));
-        }
+        read_answer(status.as_bytes()).map_err(|error| Failure::new(error.to_string()))?;
         let destination =
             reencode(key).ok_or_else(|| Failure::new("the SAM bridge's destination is not base64"))?;
         Ok(Self { control, id, socket, destination, private_key: key.to_owned() })

@@ -23,6 +23,7 @@ use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
+use i2plan_proto::sam;
 use thiserror::Error;
 use tokio::net::{UdpSocket, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -42,7 +43,7 @@ use super::sessions::{self, Context, Open, Update};
 use super::storage::{Storage, StorageError};
 use super::tunnel;
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn, describe_key};
-use crate::{sam, walls};
+use crate::walls;
 
 /// MTU of the tunnel interface, bytes: the least that IPv6 allows. A WireGuard packet of it is 1312 bytes.
 const MTU: u16 = 1280;

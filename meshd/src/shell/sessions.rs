@@ -11,15 +11,14 @@ use i2plan_ipc::api::meshd::SessionState;
 use i2plan_ipc::client::Link;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message;
+use i2plan_proto::sam;
+use i2plan_proto::sam::connection::{Connection, Found};
 use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
-
-use crate::sam;
-use crate::sam::connection::{Connection, Found};
 
 /// First wait before a lost session is opened again.
 const FIRST_RETRY: Duration = Duration::from_secs(1);

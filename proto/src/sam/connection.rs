@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use i2plan_proto::destination::{DESTINATION_LEN, Destination, DestinationHash, base64};
+use crate::destination::{DESTINATION_LEN, Destination, DestinationHash, base64};
 use thiserror::Error;
 
 use super::line::{self, Line, LineError, MAX_LINE};

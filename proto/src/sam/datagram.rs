@@ -1,6 +1,6 @@
 //! Datagrams between an application and a SAM bridge.
 
-use i2plan_proto::destination::{Destination, base64};
+use crate::destination::{Destination, base64};
 use thiserror::Error;
 
 /// Longest header line of a received datagram, bytes: a destination in base64 and the ports, with room.

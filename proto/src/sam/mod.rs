@@ -1,8 +1,13 @@
 //! SAM v3, the protocol of an I2P router's bridge for applications, as far as i2plan speaks it. No I/O.
 //!
-//! Source: the I2P project's SAM v3 specification. Greeting and opening the session is `keyd`'s, because that request
-//! carries the destination's private key; `meshd` gets the connection afterwards.
+//! Source: the I2P project's SAM v3 specification.
+//!
+//! * [`session`]: greeting the bridge and opening a session. That is `keyd`'s part, because the request carries the
+//!   destination's private key; `meshd` gets the connection afterwards.
+//! * [`connection`]: the connection of an open session, and its [`line`]s.
+//! * [`datagram`]: datagrams to and from the bridge.
 
 pub mod connection;
 pub mod datagram;
 pub mod line;
+pub mod session;

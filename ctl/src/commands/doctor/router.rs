@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use i2plan_ipc::bridge::{HELLO, read_greeting};
+use i2plan_proto::sam::session::{HELLO, read_greeting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

@@ -1,0 +1,162 @@
+//! How a session is opened: the greeting, the request, and the bridge's answers.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// What a bridge is greeted with.
+pub const HELLO: &str = "HELLO VERSION MIN=3.0 MAX=3.3\n";
+
+/// An answer to [`HELLO`] other than that the bridge agrees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum GreetingError {
+    /// The bridge does not take the greeting.
+    #[error("it refuses SAM 3.0 to 3.3: {0}")]
+    Refused(&'static str),
+    /// It is not SAM.
+    #[error("what answers there is no SAM bridge")]
+    NotSam,
+}
+
+/// Returns the version that a bridge has agreed to, from the line (without its end) that answers [`HELLO`].
+///
+/// # Errors
+/// [`GreetingError`].
+pub fn read_greeting(line: &[u8]) -> Result<String, GreetingError> {
+    let text = std::str::from_utf8(line).map_err(|_| GreetingError::NotSam)?;
+    let words = text.trim_end().strip_prefix("HELLO REPLY ").ok_or(GreetingError::NotSam)?;
+    let value = |key: &str| words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    // It is printed: nothing but a version gets through.
+    let version = value("VERSION").unwrap_or("3.0");
+    let sane = version.len() <= 8 && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match value("RESULT") {
+        Some("OK") if sane => Ok(version.to_owned()),
+        Some("NOVERSION") => Err(GreetingError::Refused("NOVERSION")),
+        Some("I2P_ERROR") => Err(GreetingError::Refused("I2P_ERROR")),
+        _ => Err(GreetingError::NotSam),
+    }
+}
+
+/// What a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Datagrams without a sender.
+    Raw,
+    /// Repliable datagrams: signed, with the sender's destination.
+    Datagram,
+}
+
+/// A session to be opened.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSession<'a> {
+    /// What it is for.
+    pub style: Style,
+    /// Its id: no spaces and no line ends.
+    pub id: &'a str,
+    /// Where the bridge is to forward datagrams to.
+    pub forward_to: SocketAddr,
+    /// Hops of its tunnels in each direction.
+    pub tunnel_length: u8,
+    /// Tunnels in each direction.
+    pub tunnel_quantity: u8,
+}
+
+impl NewSession<'_> {
+    /// Returns the `SESSION CREATE` line for the destination with this private key, as SAM writes it.
+    #[must_use]
+    pub fn line(&self, private_key: &str) -> Zeroizing<String> {
+        let Self { style, id, forward_to, tunnel_length, tunnel_quantity } = self;
+        let (host, port) = (forward_to.ip(), forward_to.port());
+        let style = match style {
+            Style::Raw => "RAW",
+            Style::Datagram => "DATAGRAM",
+        };
+        let options = format!(
+            "PORT={port} HOST={host} inbound.length={tunnel_length} outbound.length={tunnel_length} \
+             inbound.quantity={tunnel_quantity} outbound.quantity={tunnel_quantity} i2cp.leaseSetEncType=4"
+        );
+        let parts =
+            ["SESSION CREATE STYLE=", style, " ID=", id, " DESTINATION=", private_key, " ", &options, "\n"];
+        // Its full length from the start: what a string leaves behind when it grows would not be wiped.
+        let mut line = Zeroizing::new(String::with_capacity(parts.iter().map(|part| part.len()).sum()));
+        parts.iter().for_each(|part| line.push_str(part));
+        line
+    }
+}
+
+/// Why a session is not open. It repeats nothing of the answer that could be a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SessionError {
+    /// There was no answer.
+    #[error("the router closed the connection instead of opening a session")]
+    Closed,
+    /// It is no answer to the request.
+    #[error("the router answered something else than SESSION STATUS")]
+    NotStatus,
+    /// The router refuses, for a reason that SAM knows.
+    #[error("the router refused to open a session: {0}")]
+    Refused(&'static str),
+    /// The router refuses.
+    #[error("the router refused to open a session, for a reason unknown to SAM")]
+    Unknown,
+}
+
+/// The reasons that SAM knows; emissary spells two of them as no other router does.
+const REASONS: [&str; 6] =
+    ["DUPLICATED_DEST", "DUPLICATE_DEST", "DUPLICATED_ID", "DUPLICATE_ID", "INVALID_KEY", "I2P_ERROR"];
+
+/// Reads the answer to `SESSION CREATE`, which repeats the private key.
+///
+/// # Errors
+/// [`SessionError`] if it is anything but that the session is open.
+pub fn read_answer(answer: &[u8]) -> Result<(), SessionError> {
+    let text = Zeroizing::new(String::from_utf8_lossy(answer).into_owned());
+    if text.trim().is_empty() {
+        return Err(SessionError::Closed);
+    }
+    let rest = text.strip_prefix("SESSION STATUS ").ok_or(SessionError::NotStatus)?;
+    let result = rest.split_whitespace().find_map(|word| word.strip_prefix("RESULT=")).unwrap_or_default();
+    if result == "OK" {
+        return Ok(());
+    }
+    let reason = REASONS.into_iter().find(|reason| *reason == result);
+    Err(reason.map_or(SessionError::Unknown, SessionError::Refused))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn greetings_are_understood() {
+        for (line, expected) in [
+            ("HELLO REPLY RESULT=OK VERSION=3.2", Ok("3.2".to_owned())),
+            ("HELLO REPLY RESULT=OK VERSION=3.3\r", Ok("3.3".to_owned())),
+            ("HELLO REPLY RESULT=OK", Ok("3.0".to_owned())),
+            ("HELLO REPLY RESULT=NOVERSION", Err(GreetingError::Refused("NOVERSION"))),
+            ("HELLO REPLY RESULT=I2P_ERROR MESSAGE=no", Err(GreetingError::Refused("I2P_ERROR"))),
+            ("HELLO REPLY RESULT=OK VERSION=\x1b]0;x", Err(GreetingError::NotSam)),
+            ("HELLO REPLY", Err(GreetingError::NotSam)),
+            ("220 mail.example ESMTP", Err(GreetingError::NotSam)),
+            ("", Err(GreetingError::NotSam)),
+        ] {
+            assert_eq!(read_greeting(line.as_bytes()), expected, "{line:?}");
+        }
+        assert_eq!(read_greeting(&[0xff, 0xfe]), Err(GreetingError::NotSam));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_lines_are_no_panic(
+            line in prop::collection::vec(any::<u8>(), 0..200),
+            text in "(SESSION STATUS|HELLO REPLY) .*",
+        ) {
+            for line in [&line[..], text.as_bytes()] {
+                let _ = (read_answer(line), read_greeting(line));
+            }
+        }
+    }
+}
