@@ -1022,7 +1022,7 @@ impl Mesh {
         let mut gossip = Gossip::default();
         let mut told = Vec::new();
         let mut len = 0;
-        let many = self.rumors.has_many_records();
+        let many = self.rumors.has_much_that_is_long() && self.members.len() > SMALL;
         for (topic, times) in self.rumors.round(now.monotonic) {
             if len + LEAST_NEWS > room && len > 0 {
                 break;
@@ -1031,14 +1031,15 @@ impl Mesh {
                 self.rumors.drop_topic(&topic);
                 continue;
             };
-            // Of a record in a large network mostly only that it exists.
-            let entry = match &item {
-                Item::Record(_) if (times > 0 || many) && self.members.len() > SMALL => match topic {
-                    Topic::Record(node) => self.members.index().get(&Position::member(node)),
-                    _ => None,
-                },
+            // Of a record in a large network mostly only that it exists; of how a membership has ended where there is much.
+            let position = match topic {
+                Topic::Record(node) if many || times > 0 && self.members.len() > SMALL => {
+                    Some(Position::member(node))
+                }
+                Topic::Ending(id) if many => Some(Position::ending(id)),
                 _ => None,
             };
+            let entry = position.and_then(|position| self.members.index().get(&position));
             let size = entry.map_or_else(|| item.to_bytes().len(), |entry| entry.to_bytes().len());
             let fits = len + size <= room || len == 0;
             if !fits || gossip.items.len() >= MAX_ITEMS || gossip.entries.len() >= MAX_ENTRIES {

@@ -38,7 +38,8 @@ const TOPIC_LEN: u32 = 100;
 /// A block is put back so far at most.
 const MAX_PUT_BACK: Duration = Duration::from_secs(300);
 
-/// Of more new records than this it is told only that they exist: one datagram tells of many then, and asks for many.
+/// Of more new records and ends of memberships than this it is told only that they exist: one datagram tells of many then,
+/// and asks for many.
 const MUCH: usize = 8;
 
 /// With more topics than this there is much news: they do not fit in one datagram.
@@ -273,7 +274,8 @@ impl Questions {
 /// How many members of which it had not known a node has heard of since some time.
 #[derive(Debug, Default)]
 struct Newcomers {
-    since: Duration,
+    /// None before the first. A node that has been started again knows the others from then on.
+    since: Option<Duration>,
     /// How many it knew then.
     before: usize,
     /// How many further members of blocks that had one already were passed on.
@@ -460,9 +462,9 @@ impl Rumors {
         recent.into_iter().map(|recent| recent.topic).collect()
     }
 
-    /// Whether there are so many records to tell of that it is told only that they exist.
-    pub(super) fn has_many_records(&self) -> bool {
-        self.queue.keys().filter(|topic| matches!(topic, Topic::Record(_))).count() > MUCH
+    /// Whether there are so many records and ends of memberships to tell of that it is told only that they exist.
+    pub(super) fn has_much_that_is_long(&self) -> bool {
+        self.queue.keys().filter(|topic| matches!(topic, Topic::Record(_) | Topic::Ending(_))).count() > MUCH
     }
 
     /// A member of this address block was not known until now; with it so many are.
@@ -476,8 +478,8 @@ impl Rumors {
     ) {
         let (within, few) = NEWCOMERS;
         let newcomers = &mut self.newcomers;
-        if now >= newcomers.since + within {
-            *newcomers = Newcomers { since: now, before: members, ..Newcomers::default() };
+        if newcomers.since.is_none_or(|since| now >= since + within) {
+            *newcomers = Newcomers { since: Some(now), before: members, ..Newcomers::default() };
         }
         let most = few.max(newcomers.before / 2);
         let of_block = newcomers.by_block.entry(block).or_default();
@@ -685,6 +687,17 @@ mod tests {
         // Later it is as all others, and so what is new to it is new.
         assert_eq!(told(1000, 1500, 1000, SECOND * 700), 500);
         assert_eq!(told(1500, 1510, 1500, SECOND * 1400), 10);
+    }
+
+    /// A node that was started again, in whose first minutes members of many blocks let new identities appear.
+    #[test]
+    fn one_that_knew_the_others_passes_on_what_is_new_from_its_start() {
+        let (mut rumors, mut rng) = (Rumors::new(), StdRng::from_seed([1; 32]));
+        let mut is_news = |number: u32| {
+            rumors.add_newcomer(node(number), 16 * number, 1000, SECOND, &mut rng);
+            rumors.queue.contains_key(&Topic::Record(node(number)))
+        };
+        assert_eq!((0..100).filter(|number| is_news(*number)).count(), 100);
     }
 
     #[test]
