@@ -30,7 +30,7 @@ use super::rumors::{FANOUT, Topic};
 use super::shares::Place;
 use super::verified::VerifiedRecord;
 use super::{
-    Action, CLOCK_TOLERANCE, FORGET_AFTER, Mesh, Now, Pending, SAVE_PULSES_AFTER, SAVE_RECORDS_AFTER,
+    Action, FORGET_AFTER, Mesh, Now, Pending, SAVE_PULSES_AFTER, SAVE_RECORDS_AFTER,
 };
 
 /// How many members hear of the own record at once.
@@ -666,7 +666,8 @@ impl Mesh {
 
     fn take_accusation(&mut self, accusation: Signed<Accusation>, now: Now) {
         let Some(membership) = &self.membership else { return };
-        let Accusation { network, accuser, subject, sequence, issued_at } = accusation.value;
+        // Its time is information: the clock at fault may be the accuser's or this node's.
+        let Accusation { network, accuser, subject, sequence, issued_at: _ } = accusation.value;
         if network != membership.charter.value.network() {
             return;
         }
@@ -674,8 +675,7 @@ impl Mesh {
         let news = if against_me {
             self.own_word().is_some_and(|word| sequence >= word)
         } else {
-            let fresh = Duration::from_secs(issued_at) <= now.unix + CLOCK_TOLERANCE;
-            fresh && accuser != self.me.node && self.members.is_accusable(&accusation.value, now.monotonic)
+            accuser != self.me.node && self.members.is_accusable(&accusation.value, now.monotonic)
         };
         if !news {
             return;
