@@ -285,9 +285,8 @@ impl Endings {
             displaced.push(other);
         }
         let (signer, place) = (*ending.signer(), place_of_signer(&ending, subnet));
-        let held = ending.chain().ranges_of(&signer, subnet).map_or(0, |ranges| ranges.size());
         self.insert(id, ending, subnet);
-        if let Some(last) = self.surplus(&signer, held, place) {
+        if let Some(last) = self.surplus(&signer, place, subnet) {
             self.remove(&last, subnet);
             displaced.push(last);
         }
@@ -310,14 +309,25 @@ impl Endings {
         Added::New { id, displaced }
     }
 
-    /// An ending that is one too many: of the revocations by a signer that holds so many addresses, or of the resignations
-    /// by those that have had an address.
-    fn surplus(&self, signer: &NodeId, held: u64, place: Option<Place>) -> Option<NodeId> {
+    /// An ending that is one too many: of the revocations by a signer, which has one for each address that it holds, or of
+    /// the resignations by those that have had an address.
+    ///
+    /// A signer that was granted more addresses shows by each revocation what it held then. Those under which it held most
+    /// come first, and each counts if there are fewer before it than addresses under it: so whatever the order in which
+    /// they arrived, the same stay.
+    fn surplus(&self, signer: &NodeId, place: Option<Place>, subnet: &Ipv4Subnet) -> Option<NodeId> {
         let is_resignation = |id: &&NodeId| matches!(self.get(id), Some(Ending::Resignation(_)));
+        let held = |id: &NodeId| {
+            let ranges = self.get(id).and_then(|ending| ending.chain().ranges_of(signer, subnet));
+            ranges.map_or(0, |ranges| ranges.size())
+        };
         let of_signer = self.by_signer.get(signer).into_iter().flatten();
-        let revocations: Vec<&NodeId> = of_signer.filter(|id| !is_resignation(id)).collect();
-        if revocations.len() as u64 > held {
-            return revocations.last().map(|id| **id);
+        let mut revocations: Vec<(u64, NodeId)> =
+            of_signer.filter(|id| !is_resignation(id)).map(|id| (held(id), *id)).collect();
+        revocations.sort_unstable_by_key(|(held, id)| (std::cmp::Reverse(*held), *id));
+        let surplus = (0..).zip(revocations).find(|(before, (held, _))| before >= held);
+        if let Some((_, (_, id))) = surplus {
+            return Some(id);
         }
         let there = place.and_then(|place| self.by_place.get(&place)).into_iter().flatten();
         let resignations: Vec<&NodeId> = there.filter(is_resignation).collect();
@@ -463,6 +473,34 @@ mod tests {
         invites.for_each(|ending| drop(own.add(ending, &SUBNET)));
         assert_eq!(own.by_signer[&testing::node(7)].len(), 512);
         assert_eq!(own.by_signer[&testing::node(6)].len(), 400);
+    }
+
+    /// It was granted more addresses between its revocations.
+    #[test]
+    fn which_entries_a_signer_has_does_not_depend_on_their_order() {
+        let more = testing::chain(7);
+        let ranges = AddressRange::of_size(more.address(&SUBNET).to_bits(), 2).unwrap().into();
+        let grant = Delegation { ranges, serial: 7, ..testing::delegation(6, 7) };
+        let less = testing::chain(6);
+        let less = less.extended(&testing::signed(less.certificate(grant), 6)).unwrap();
+        let revoked = |chain: &Chain, number: u8| {
+            let target = Target::Invite(chain.clone(), testing::invite(number).id());
+            let revocation = Revocation { issuer: testing::node(7), target, issued_at: 0 };
+            Ending::Revocation(Box::new(testing::signed(revocation, 7)))
+        };
+        let mut all: Vec<Ending> = (0..3).map(|number| revoked(&less, number)).collect();
+        all.push(revoked(&more, 3));
+        let ids = |all: &[Ending]| {
+            let mut endings = Endings::default();
+            all.iter().for_each(|ending| drop(endings.add(ending.clone(), &SUBNET)));
+            endings.by_id.keys().copied().collect::<Vec<_>>()
+        };
+        let first = ids(&all);
+        assert_eq!(first.len(), 2);
+        for _ in 1..all.len() {
+            all.rotate_left(1);
+            assert_eq!(ids(&all), first);
+        }
     }
 
     #[test]
