@@ -315,6 +315,12 @@ impl Joining {
         if welcome.chain.subject() != &me.node {
             return Err("it is for another node".to_owned());
         }
+        let by_inviter = welcome.chain.issued().last().is_some_and(|(issuer, link)| {
+            *issuer == self.invite.inviter && link.invite == self.invite.id()
+        });
+        if !by_inviter {
+            return Err("its certificate is not by the inviter for this invite".to_owned());
+        }
         welcome.chain.verify(charter).map_err(|error| error.to_string())
     }
 }
