@@ -182,15 +182,16 @@ impl Budget {
         self.all.allows(now) || self.compared.allows(now) || is_behind && self.own.allows(now)
     }
 
-    /// A datagram is sent that begins a comparison, or goes on with one that this node has begun. What exceeds the part for
-    /// comparisons counts as what this node says by itself.
+    /// A datagram is sent that begins a comparison, or goes on with one that this node has begun. Where only what this node
+    /// says by itself has bytes for it, it counts as that.
     pub(super) fn charge_comparison(&mut self, len: usize, now: Duration) {
         let bytes = with_envelope(len);
+        let is_lent = !self.compared.allows(now) && !self.all.allows(now);
         self.all.charge(bytes, self.rate, now);
-        if self.compared.allows(now) {
-            self.compared.charge(bytes, part(self.rate, COMPARED), now);
-        } else {
+        if is_lent {
             self.own.charge(bytes, part(self.rate, OWN), now);
+        } else {
+            self.compared.charge(bytes, part(self.rate, COMPARED), now);
         }
     }
 
