@@ -21,7 +21,7 @@ use crate::invite::InviteId;
 
 /// How many invitations may lie between the founder and a member.
 ///
-/// Each costs 142 to 157 bytes in every record of that member; a chain of eight still leaves a record that I2P
+/// Each costs 143 to 158 bytes in every record of that member; a chain of eight still leaves a record that I2P
 /// carries in two fragments.
 pub const MAX_DEPTH: usize = 8;
 
