@@ -109,11 +109,14 @@ impl Service for Keyd {
     ) -> Result<Answer<keyd::Reply>, ApiError> {
         let node = *self.0.lock().unwrap();
         let (network, reply) = match request {
-            keyd::Request::LeaseWireGuard { network, epoch } => {
-                (network, keyd::Reply::WireGuardLease(Box::new(node.lease(epoch))))
+            keyd::Request::LeaseWireGuard { epoch, .. } if epoch != node.epoch => {
+                return Err(ApiError::denied("this key is not in use"));
+            }
+            keyd::Request::LeaseWireGuard { network, .. } => {
+                (network, keyd::Reply::WireGuardLease(Box::new(node.lease())))
             }
             keyd::Request::TrustAnchor(network) => {
-                (network, keyd::Reply::TrustAnchor(Box::new(node.anchor(1))))
+                (network, keyd::Reply::TrustAnchor(Box::new(node.anchor())))
             }
             _ => panic!("tund asks for its keys and what it verifies by alone"),
         };
@@ -344,13 +347,15 @@ fn open_to_all(path: &Path) {
 struct Node {
     seed: u8,
     subnet: &'static str,
-    /// Until when its key is certified.
+    /// The number of its key.
+    epoch: u32,
+    /// Until when that is certified.
     not_after: u64,
 }
 
 /// Members of the usual network.
 fn node(seed: u8) -> Node {
-    Node { seed, subnet: "10.42.0.0/16", not_after: u64::MAX }
+    Node { seed, subnet: "10.42.0.0/16", epoch: 3, not_after: u64::MAX }
 }
 
 impl Node {
@@ -369,14 +374,14 @@ impl Node {
         founder.extended(&testing::signed(founder.certificate(grant), 0)).unwrap()
     }
 
-    fn lease(self, epoch: u32) -> WireGuardLease {
+    fn lease(self) -> WireGuardLease {
         let private_key = SecretKey(*testing::wireguard_secret(self.seed).private_key());
-        WireGuardLease { private_key, anchor: self.anchor(epoch) }
+        WireGuardLease { private_key, anchor: self.anchor() }
     }
 
-    fn anchor(self, epoch: u32) -> TrustAnchor {
+    fn anchor(self) -> TrustAnchor {
         TrustAnchor {
-            epoch,
+            epoch: self.epoch,
             not_after: self.not_after,
             charter: self.charter(),
             chain: self.chain(),
@@ -784,6 +789,26 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     // To have no interface any more empties the store.
     client.call(Request::GiveUp).await.unwrap();
     tund.until("nothing is kept", |store| store.names().is_empty());
+}
+
+/// While it is down meshd rotates the key, and nobody tells it of that: keyd does when it refuses the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_on_with_a_key_that_was_rotated_meanwhile() {
+    let namespace = Namespace::new();
+    let tund = Tund::start(&namespace, node(1), true);
+    configure(&mut tund.connect().await, node(1).interface()).await.unwrap();
+    tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
+    let rotated = Node { epoch: 4, ..node(1) };
+    let (tund, ready) = Tund::start_with(&namespace, rotated, true, tund.kill());
+    ready.recv().unwrap();
+    tund.until("the number of the new key is kept", |store| store.names() == ["state.2", "tun"]);
+    let mut client = tund.connect().await;
+    assert_eq!(stats(&mut client).await.interface.as_deref(), Some("i2plan0"));
+    // It has the new one: a question for that is answered without another rotation.
+    match client.call(Request::Configure(rotated.interface(), 4)).await {
+        Ok(Reply::Configured(configured)) => assert_eq!(configured.epoch, 4),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
