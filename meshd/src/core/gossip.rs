@@ -29,9 +29,7 @@ use super::members::{ACCUSERS, EndingMerge, Member, Merge, RecordMerge};
 use super::rumors::{FANOUT, Topic};
 use super::shares::Place;
 use super::verified::VerifiedRecord;
-use super::{
-    Action, FORGET_AFTER, Mesh, Now, Pending, SAVE_PULSES_AFTER, SAVE_RECORDS_AFTER,
-};
+use super::{Action, FORGET_AFTER, Mesh, Now, Pending, SAVE_PULSES_AFTER, SAVE_RECORDS_AFTER};
 
 /// How many members hear of the own record at once.
 const ANNOUNCED: usize = 3;

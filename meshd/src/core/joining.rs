@@ -315,12 +315,39 @@ impl Joining {
         if welcome.chain.subject() != &me.node {
             return Err("it is for another node".to_owned());
         }
-        let by_inviter = welcome.chain.issued().last().is_some_and(|(issuer, link)| {
-            *issuer == self.invite.inviter && link.invite == self.invite.id()
-        });
+        let by_inviter =
+            welcome.chain.issued().last().is_some_and(|(issuer, link)| {
+                *issuer == self.invite.inviter && link.invite == self.invite.id()
+            });
         if !by_inviter {
             return Err("its certificate is not by the inviter for this invite".to_owned());
         }
         welcome.chain.verify(charter).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_proto::invite::InviteSecret;
+    use i2plan_proto::testing;
+
+    use super::*;
+
+    #[test]
+    fn a_welcome_is_for_the_invite_that_was_used() {
+        let me = keyd::Identity {
+            node: testing::node(2),
+            control: testing::destination(2),
+            sealed: false,
+            remembers: true,
+        };
+        let JoinReply::Welcome(welcome) = testing::welcome(2) else { panic!("a welcome") };
+        let now = Now { monotonic: Duration::ZERO, unix: Duration::from_secs(testing::NOW) };
+        let check = |invite: Invite| {
+            Joining::start(1, &invite.to_code(), &me, now).unwrap().check(&welcome, &me).is_ok()
+        };
+        assert!(check(testing::invite(1)));
+        assert!(!check(Invite { secret: InviteSecret([9; 32]), ..testing::invite(1) }));
+        assert!(!check(Invite { inviter: testing::node(0), ..testing::invite(1) }));
     }
 }
