@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::meshd::Source;
 use i2plan_ipc::api::tund::{INTERFACE, check_interface_name};
-use i2plan_ipc::bridge::UDP_PORT;
+use i2plan_ipc::bridge::{self, UDP_PORT};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
 
@@ -129,7 +129,7 @@ keys! {
     /// The router's SAM bridge: an IP address and a TCP port. A name is not taken: keyd has no network to look it up,
     /// and hands private keys to this address only.
     "i2p.sam_address", "I2PLAN_SAM_ADDRESS" => sam_address: SocketAddr {
-        default: |_| Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7656)),
+        default: |_| Ok(bridge::ADDRESS),
         example: "\"127.0.0.1:7656\"",
         live: false,
         parse: address,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use i2plan_ipc::bridge::{Bridge, UDP_PORT};
+use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
 use i2plan_ipc::daemon::program::Asked;
 use i2plan_ipc::paths;
 use lexopt::prelude::*;
@@ -44,7 +44,7 @@ pub struct Options {
 /// # Errors
 /// [`lexopt::Error`], naming the argument that is wrong.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>, lexopt::Error> {
-    let (mut address, mut udp_port) = (SocketAddr::from(([127, 0, 0, 1], 7656)), UDP_PORT);
+    let (mut address, mut udp_port) = (bridge::ADDRESS, UDP_PORT);
     let mut keyd_socket = paths::system_socket(paths::KEYD_CONNECTOR_SOCKET);
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next()? {

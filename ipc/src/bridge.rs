@@ -1,11 +1,14 @@
 //! The SAM bridge that a node is configured with, and what a descriptor must be to lead there.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketType, getpeername, getsockname};
 use thiserror::Error;
+
+/// The address of a bridge, unless the router is configured with another.
+pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7656);
 
 /// The UDP port of a bridge, unless the router is configured with another.
 pub const UDP_PORT: u16 = 7655;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::bridge::{Bridge, UDP_PORT};
+use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::tasks::Tasks;
@@ -132,7 +132,7 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
     let mut args = Args {
         store: std::env::var_os("STATE_DIRECTORY")
             .map_or_else(|| Path::new(paths::STATE_DIR).join("keyd"), PathBuf::from),
-        sam: SocketAddr::from(([127, 0, 0, 1], 7656)),
+        sam: bridge::ADDRESS,
         sam_udp_port: UDP_PORT,
         tunnel_length: 1,
         meshd: "i2plan-meshd".to_owned(),

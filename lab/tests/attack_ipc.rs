@@ -186,7 +186,7 @@ fn an_order_that_meshd_puts_in_the_place_of_another_is_not_confirmed() {
         let node = &lab.nodes[0];
         let (before, directory) = (node.network().await?, PathBuf::from(node.path("liar")));
         std::fs::create_dir(&directory)?;
-        let (socket, keyd) = (directory.join("meshd.sock"), administrator::SOCKET);
+        let (socket, keyd) = (directory.join("meshd.sock"), paths::KEYD_CONTROL_SOCKET);
         std::os::unix::fs::symlink(node.run().join(keyd), directory.join(keyd))?;
         let liar = Arc::new(LyingMeshd { meshd: node.socket(), order: Mutex::new(None) });
         let access = Access::new([(Role::Client, Who::AnyoneBut(Vec::new()))]);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use i2plan_ipc::api::tund::{INTERFACE, check_interface_name};
-use i2plan_ipc::bridge::{Bridge, UDP_PORT};
+use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
 use i2plan_ipc::daemon::program::Asked;
 use i2plan_ipc::paths;
 use lexopt::prelude::*;
@@ -63,7 +63,7 @@ pub struct Options {
 /// # Errors
 /// [`lexopt::Error`], naming the argument that is wrong.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>, lexopt::Error> {
-    let (mut address, mut udp_port) = (SocketAddr::from(([127, 0, 0, 1], 7656)), UDP_PORT);
+    let (mut address, mut udp_port) = (bridge::ADDRESS, UDP_PORT);
     let mut options = Options {
         keyd_socket: paths::system_socket(paths::KEYD_TUND_SOCKET),
         meshd_user: "i2plan-meshd".to_owned(),

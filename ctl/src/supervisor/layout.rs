@@ -124,7 +124,7 @@ impl Sockets {
             tund: Socket::listen(run.join(paths::TUND_SOCKET), meshd, 0o600).await?,
             keyd_control: {
                 let owner = if rpc_orders { owner } else { for_group };
-                Socket::listen(run.join(administrator::SOCKET), owner, control_mode).await?
+                Socket::listen(run.join(paths::KEYD_CONTROL_SOCKET), owner, control_mode).await?
             },
             meshd: Socket::listen(run.join(paths::MESHD_SOCKET), owner, control_mode).await?,
             rpc: match accounts.rpc {
