@@ -16,7 +16,8 @@ use crate::paths::KEYD_CONTROL_SOCKET;
 #[must_use]
 pub fn socket_beside(meshd: &Path) -> PathBuf {
     let beside = meshd.with_file_name(KEYD_CONTROL_SOCKET);
-    let apart = meshd.parent().and_then(Path::parent).map(|run| run.join("control").join(KEYD_CONTROL_SOCKET));
+    let apart =
+        meshd.parent().and_then(Path::parent).map(|run| run.join("control").join(KEYD_CONTROL_SOCKET));
     match apart {
         Some(apart) if beside.symlink_metadata().is_err() && apart.symlink_metadata().is_ok() => apart,
         _ => beside,

@@ -2,12 +2,28 @@
 
 use std::time::Duration;
 
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::keyd::{self, ExtendMember};
+use i2plan_ipc::api::meshd;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::{Codec, DecodeError, Reader};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::InviteId;
-use i2plan_proto::membership::Membership;
+use i2plan_proto::membership::{CertificateId, Chain, Membership};
+use i2plan_proto::message::Message;
 use rand::{Rng, RngExt as _};
+use tracing::{debug, info, warn};
+
+use super::{CommandId, Conflict, Mesh, Now, Pending, Refresh};
+
+/// How often a member that does not use its new addresses yet is told of them, at most.
+const REPEAT_GRANT: Duration = Duration::from_secs(15);
+
+/// How many of them one issuer may have delegated.
+const MAX_CONFLICTS_OF_ISSUER: usize = 2;
+
+/// Addresses delegated twice of which this node remembers that at most.
+const MAX_CONFLICTS: usize = 16;
 
 /// How long addresses that were in use are not delegated again, unless to the same member: others may not know yet that
 /// their holder is gone.
@@ -322,6 +338,195 @@ impl Delegations {
             }
         }
         any
+    }
+}
+
+impl Mesh {
+    /// A user wants a member that this node has invited to hold more addresses.
+    pub fn grant(&mut self, command: CommandId, node: &str, addresses: u32, now: Now) {
+        match self.extension(node, addresses, now) {
+            Err(error) => self.answer(command, Err(error)),
+            Ok(extend) => {
+                let pending = Pending::Extension(command, Box::new(extend.clone()));
+                self.ask(pending, keyd::Request::ExtendMember(Box::new(extend)));
+            }
+        }
+    }
+
+    pub(super) fn extension(
+        &mut self,
+        node: &str,
+        addresses: u32,
+        now: Now,
+    ) -> Result<ExtendMember, ApiError> {
+        let id = self.known_node(node)?;
+        let (Some(holding), Some(membership)) = (self.holding(), &self.membership) else {
+            return Err(ApiError::conflict("this node is in no network"));
+        };
+        if !addresses.is_power_of_two() {
+            return Err(ApiError::invalid(format!("addresses: {addresses} is not a power of two")));
+        }
+        if self.pending.values().any(|pending| matches!(pending, Pending::Extension(..))) {
+            return Err(ApiError::conflict("another grant is under way").with_hint("try again"));
+        }
+        let Some(certificate) = self.delegations.of(&id).and_then(|delegated| delegated.certificate.clone())
+        else {
+            let inviter = self.members.get(&id).and_then(|member| {
+                member
+                    .record
+                    .value
+                    .chain
+                    .ancestors()
+                    .last()
+                    .map(|inviter| self.name_of(inviter).unwrap_or_else(|| inviter.short()))
+            });
+            let error = ApiError::denied("only the member that has invited a node can grant it addresses");
+            return Err(match inviter {
+                Some(name) => error.with_hint(format!("run this command on {name}")),
+                None => error,
+            });
+        };
+        let ranges = &certificate.value.grant.ranges;
+        let parent = membership.chain.id();
+        let unix = now.unix.as_secs();
+        let ranges = self.delegations.more(ranges, addresses, &holding, unix, &mut self.rng).map_err(|_| {
+            ApiError::conflict(format!(
+                "this node has no range of {addresses} addresses left that was never in use, or the member has four ranges already"
+            ))
+            .with_hint("`i2planctl status` shows what is left; try a smaller number")
+        })?;
+        Ok(ExtendMember { certificate, parent, ranges })
+    }
+
+    /// A member's certificate for more addresses is signed.
+    pub(super) fn on_extended(&mut self, certificate: Signed<Membership>, command: CommandId, now: Now) {
+        let grant = certificate.value.grant.clone();
+        self.counter = self.counter.max(grant.serial);
+        self.delegations.learn(certificate, now.unix.as_secs());
+        self.unsaved = true;
+        info!(node = %grant.subject.short(), addresses = grant.ranges.size(), "delegated more addresses to a member");
+        self.open_grants.insert(grant.subject, Duration::ZERO);
+        self.repeat_grant(&grant.subject, now);
+        self.answer(
+            command,
+            Ok(meshd::Reply::Granted(meshd::Grant {
+                node_id: grant.subject.to_string(),
+                ranges: grant.ranges.iter().map(ToString::to_string).collect(),
+                addresses: grant.ranges.size(),
+            })),
+        );
+    }
+
+    /// Sends a member the certificate that this node has issued for it, as long as its record does not have it.
+    pub(super) fn repeat_grant(&mut self, node: &NodeId, now: Now) {
+        if self.open_grants.get(node).is_none_or(|due| *due > now.monotonic) {
+            return;
+        }
+        let chain = self.membership.as_ref().and_then(|membership| {
+            let certificate = self.delegations.of(node)?.certificate.as_ref()?;
+            let is_parent = certificate.value.parent == membership.chain.id();
+            is_parent.then(|| membership.chain.appended(certificate))
+        });
+        let Some((chain, member)) = chain.zip(self.members.get(node)) else {
+            self.open_grants.remove(node);
+            return;
+        };
+        if member.record.value.chain.last().map(|link| link.serial) >= chain.last().map(|link| link.serial) {
+            self.open_grants.remove(node);
+            return;
+        }
+        let to = *member.record.value.control;
+        self.open_grants.insert(*node, now.monotonic + REPEAT_GRANT);
+        self.send(&to, &Message::Grant(Box::new(chain)), now);
+    }
+
+    /// The member that has invited this node has delegated more addresses to it.
+    pub(super) fn on_grant(&mut self, chain: Chain, now: Now) {
+        let Some(membership) = &mut self.membership else { return };
+        let charter = &membership.charter.value;
+        let (before, subnet) = (&membership.chain, charter.subnet);
+        let (Some(old), Some(new)) = (before.issued().last(), chain.issued().last()) else { return };
+        let continues = *chain.subject() == self.me.node
+            && before.ancestors().eq(chain.ancestors())
+            && old.1.serial < new.1.serial
+            && before.address(&subnet) == chain.address(&subnet)
+            && old.1.ranges.iter().all(|range| new.1.ranges.cover(range));
+        if !continues || chain.verify(charter).is_err() || self.members.endings().against(&chain).is_some() {
+            debug!("dropped a grant that does not extend this node's addresses");
+            return;
+        }
+        info!(addresses = chain.ranges(&subnet).size(), "this node holds more addresses");
+        self.members.set_own_chain(chain.clone());
+        membership.chain = chain;
+        self.displaced = None;
+        self.unsaved = true;
+        match self.refresh {
+            Refresh::Running => self.stale = true,
+            Refresh::Due(_) => self.refresh = Refresh::Due(now.monotonic),
+            Refresh::Waiting => {}
+        }
+    }
+
+    /// Certificates of this node that it does not remember, because its state was restored from a backup, are found in
+    /// the chains of others.
+    pub(super) fn learn_delegation(&mut self, chain: &Chain, now: Now) {
+        if let Some(certificate) = chain.certificate_by(&self.me.node) {
+            self.counter = self.counter.max(certificate.value.grant.serial);
+            if self.delegations.learn(certificate, now.unix.as_secs()) {
+                self.note_certificate(chain);
+                self.unsaved = true;
+                self.end_delegations(now);
+            }
+        }
+    }
+
+    /// Notes of the certificates that this node has issued which have ended.
+    pub(super) fn end_delegations(&mut self, now: Now) {
+        let Some(membership) = &self.membership else { return };
+        let endings = self.members.endings();
+        let is_void =
+            |certificate: &Signed<_>| endings.against(&membership.chain.appended(certificate)).is_some();
+        if self.delegations.end(is_void, now.unix.as_secs()) {
+            self.unsaved = true;
+        }
+    }
+
+    /// Addresses were seen to be delegated twice.
+    pub(super) fn note_conflict(&mut self, chain: &Chain, range: AddressRange, issuer: NodeId, now: Now) {
+        let seen_at = now.monotonic;
+        let known = self.conflicts.iter_mut().find(|known| known.issuer == issuer && known.range == range);
+        match known {
+            Some(known) => known.seen_at = seen_at,
+            None => {
+                let of_issuer = self.conflicts.iter().filter(|known| known.issuer == issuer).count();
+                // One that goes on delegating its addresses twice is told of no more.
+                if of_issuer >= MAX_CONFLICTS_OF_ISSUER {
+                    return;
+                }
+                let issuer_name = self.name_of(&issuer).unwrap_or_else(|| issuer.short());
+                warn!(
+                    node = %chain.subject().short(),
+                    "{issuer_name} has given out {range} twice; perhaps its backup was restored"
+                );
+                if self.conflicts.len() >= MAX_CONFLICTS {
+                    self.conflicts.pop_front();
+                }
+                self.conflicts.push_back(Conflict { issuer, range, seen_at });
+            }
+        }
+    }
+
+    /// These certificates do not stand against those of a chain.
+    pub(super) fn note_fallen(&mut self, fallen: &[CertificateId], chain: &Chain) {
+        let Some(membership) = &self.membership else { return };
+        let own = membership.chain.issued().find(|(_, link)| fallen.contains(link.id()));
+        if let Some((issuer, _)) = own {
+            warn!(
+                node = %chain.subject().short(),
+                "this node's addresses were given to another member as well, which keeps them: this node has to join again"
+            );
+            self.displaced = Some(*issuer);
+        }
     }
 }
 

@@ -1,14 +1,28 @@
 //! The invites that this node has made.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use i2plan_proto::identity::{NodeId, Signed};
-use i2plan_proto::invite::{InviteGrant, InviteKey};
-use i2plan_proto::join::Refusal;
-
-use super::state::IssuedInvite;
-use i2plan_ipc::api::meshd::{self, InviteState};
+use i2plan_ipc::api::keyd::{self, CreateInvite};
+use i2plan_ipc::api::meshd::{self, InviteState, What};
+use i2plan_ipc::api::order::Order;
 use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::invite::{InviteGrant, InviteKey, Uses};
+use i2plan_proto::join::Refusal;
+use i2plan_proto::membership::{Charter, MAX_DEPTH};
+use rand::RngExt as _;
+use tracing::info;
+
+use super::delegations::Holding;
+use super::state::{Delegated, IssuedInvite};
+use super::{CommandId, InviteWish, Mesh, Now, Pending};
+
+/// Longest life of an invite.
+const MAX_EXPIRY: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Most uses that a limited invite may have: each user is remembered.
+const MAX_USES: u32 = 1000;
 
 /// Invites that may be open at once.
 const MAX_INVITES: usize = 1000;
@@ -134,5 +148,184 @@ fn report(invite: &IssuedInvite, unix: u64) -> meshd::IssuedInvite {
         max_uses,
         addresses: grant.addresses,
         used_by: invite.used_by.iter().map(ToString::to_string).collect(),
+    }
+}
+
+impl Mesh {
+    /// A user wants an invite. The first one founds the network.
+    pub fn create_invite(
+        &mut self,
+        command: CommandId,
+        expires_in: u64,
+        max_uses: Option<u32>,
+        addresses: Option<u32>,
+        now: Now,
+    ) {
+        self.note_former_ending();
+        match self.check_wish(command, expires_in, max_uses, addresses, now) {
+            Err(error) => self.answer(command, Err(error)),
+            Ok(wish) if self.membership.is_some() => self.ask_invite(wish, false),
+            Ok(wish) => {
+                let charter = Charter {
+                    founder: self.me.node,
+                    subnet: self.settings.subnet,
+                    founded_at: now.unix.as_secs(),
+                    nonce: self.rng.random(),
+                };
+                self.ask(Pending::Charter(charter.clone(), wish), keyd::Request::SignCharter(charter));
+            }
+        }
+    }
+
+    pub(super) fn check_wish(
+        &self,
+        command: CommandId,
+        expires_in: u64,
+        max_uses: Option<u32>,
+        addresses: Option<u32>,
+        now: Now,
+    ) -> Result<InviteWish, ApiError> {
+        if expires_in == 0 || expires_in > MAX_EXPIRY.as_secs() {
+            return Err(ApiError::invalid("an invite's life must be from one second to 366 days"));
+        }
+        let uses = match max_uses.map(NonZeroU32::new) {
+            None => Uses::Unlimited,
+            Some(Some(uses)) if uses.get() <= MAX_USES => Uses::Limited(uses),
+            Some(Some(_)) => {
+                return Err(ApiError::invalid(format!("an invite can have at most {MAX_USES} uses"))
+                    .with_hint("make it unlimited if that is what you mean"));
+            }
+            Some(None) => return Err(ApiError::invalid("uses must be at least 1")),
+        };
+        if self.invites.is_full() {
+            return Err(
+                ApiError::conflict("too many invites are open").with_hint("wait until some have expired")
+            );
+        }
+        if self.joining.is_some() {
+            return Err(ApiError::conflict("this node is joining a network")
+                .with_hint("wait until that has succeeded or failed, then try again"));
+        }
+        let founding = self.pending.values().any(|pending| matches!(pending, Pending::Charter(..)));
+        if self.membership.is_none() && founding {
+            return Err(
+                ApiError::conflict("this node is founding its network already").with_hint("try again")
+            );
+        }
+        let depth = self.membership.as_ref().map_or(0, |membership| membership.chain.depth());
+        if depth >= MAX_DEPTH {
+            return Err(ApiError::denied(Refusal::TooDeep.to_string()));
+        }
+        let expires_at = now.unix.as_secs().saturating_add(expires_in);
+        let wish = InviteWish { command, expires_at, uses, addresses };
+        self.check_addresses(&wish, now)?;
+        Ok(wish)
+    }
+
+    /// What this node holds, or will hold when it has founded its network.
+    pub(super) fn holding_to_be(&self) -> Holding {
+        let subnet = self.settings.subnet;
+        let founded = Holding { subnet, ranges: subnet.range().into(), inherited: Vec::new() };
+        self.holding().unwrap_or(founded)
+    }
+
+    /// What this node holds.
+    pub(super) fn holding(&self) -> Option<Holding> {
+        let membership = self.membership.as_ref()?;
+        let subnet = membership.charter.value.subnet;
+        let certificates = self.members.certificates();
+        let is_inherited = |delegated: &&Delegated| {
+            let certificate = delegated.certificate.as_ref().filter(|_| delegated.ended_at.is_some());
+            certificate.is_some_and(|certificate| certificates.is_used(&certificate.value.id()))
+        };
+        let inherited = self.delegations.iter().filter(is_inherited);
+        let inherited = inherited.flat_map(|delegated| delegated.ranges.iter().copied()).collect();
+        Some(Holding { subnet, ranges: membership.chain.ranges(&subnet), inherited })
+    }
+
+    /// Addresses for each user of an invite.
+    pub(super) fn addresses_for(&self, wish: &InviteWish) -> u32 {
+        let is_single = wish.uses.limit() == Some(1);
+        let usual = if is_single { self.holding_to_be().default_size() } else { 1 };
+        wish.addresses.unwrap_or(usual)
+    }
+
+    /// Whether there are addresses for all users of an invite.
+    pub(super) fn check_addresses(&self, wish: &InviteWish, now: Now) -> Result<(), ApiError> {
+        let holding = self.holding_to_be();
+        let size = self.addresses_for(wish);
+        if !size.is_power_of_two() {
+            let (less, more) = (1u64 << size.max(1).ilog2(), u64::from(size).next_power_of_two());
+            return Err(ApiError::invalid(format!("addresses: {size} is not a power of two"))
+                .with_hint(format!("use {less} or {more}")));
+        }
+        if holding.ranges.size() == 1 {
+            let error = ApiError::denied("this node holds 1 address and cannot invite");
+            return Err(match self.inviter_name() {
+                Some(name) => error.with_hint(format!(
+                    "ask {name}, who invited it, to run `i2planctl grant {} --addresses 16`",
+                    self.settings.name
+                )),
+                None => error,
+            });
+        }
+        let free = self.delegations.free(&holding, size, now.unix.as_secs());
+        let uses = u64::from(wish.uses.limit().unwrap_or(1));
+        if uses > free {
+            let left = self.delegations.free(&holding, 1, now.unix.as_secs());
+            let message = format!(
+                "{uses} times {size} addresses are more than this node has left to delegate: {left}, in {free} ranges of {size}"
+            );
+            let hint = match self.inviter_name() {
+                Some(name) => format!(
+                    "give each fewer with `--addresses`, or ask {name}, who invited this node, to run `i2planctl grant {} --addresses {size}`",
+                    self.settings.name
+                ),
+                None => "give each fewer with `--addresses`, or revoke members that are gone: their addresses can be delegated again after 30 days".to_owned(),
+            };
+            return Err(ApiError::conflict(message).with_hint(hint));
+        }
+        Ok(())
+    }
+
+    /// The name of the member that has invited this node, or the beginning of its id.
+    pub(super) fn inviter_name(&self) -> Option<String> {
+        let inviter = *self.membership.as_ref()?.chain.ancestors().last()?;
+        Some(self.name_of(&inviter).unwrap_or_else(|| inviter.short()))
+    }
+
+    pub(super) fn ask_invite(&mut self, wish: InviteWish, founded: bool) {
+        let Some(charter) = self.charter() else { return };
+        let (network, subnet) = (charter.network(), charter.subnet);
+        let addresses = self.addresses_for(&wish);
+        let InviteWish { expires_at, uses, .. } = wish;
+        let request = CreateInvite { network, subnet, expires_at, uses, addresses };
+        if Order::is_needed_for_invite(uses, addresses) {
+            return self.propose(wish.command, Order::CreateInvite(request), Vec::new(), founded);
+        }
+        self.ask(Pending::Invite { wish, founded }, keyd::Request::CreateInvite(request));
+    }
+
+    /// The network's charter.
+    pub(super) fn charter(&self) -> Option<Charter> {
+        self.membership.as_ref().map(|membership| membership.charter.value.clone())
+    }
+
+    /// A user revokes an invite; with the memberships of those that have used it, or without.
+    pub fn revoke_invite(&mut self, command: CommandId, id: &str, with_members: bool, now: Now) {
+        let was_revoked = self.invites.is_revoked(id);
+        let result = self.invites.revoke(id, now.unix.as_secs());
+        if result.is_ok() && !was_revoked {
+            self.events.push(What::InviteRevoked { id: id.to_owned() });
+            info!(invite = id, "an invite is revoked");
+            self.unsaved = true;
+        }
+        if with_members
+            && result.is_ok()
+            && let Ok(invite) = id.parse()
+        {
+            return self.propose_revoking_users(command, invite);
+        }
+        self.answer(command, result.map(meshd::Reply::InviteRevoked));
     }
 }

@@ -4,14 +4,21 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd;
+use i2plan_ipc::api::meshd::{self, JoinStep, What};
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{Invite, InviteId};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
-use tracing::{debug, warn};
+use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::message::Message;
+use tracing::{debug, info, warn};
 
-use super::{CommandId, Now};
+use super::gossip::{self, Comparison};
+use super::members::Members;
+use super::state::Membership;
+use super::verified::VerifiedRecord;
+use super::{Action, CommandId, Inbox, Mesh, Now, Pending};
 
 /// How long an inviter is sought and asked.
 const DEADLINE: Duration = Duration::from_secs(150);
@@ -323,6 +330,133 @@ impl Joining {
             return Err("its certificate is not by the inviter for this invite".to_owned());
         }
         welcome.chain.verify(charter).map_err(|error| error.to_string())
+    }
+}
+
+impl Mesh {
+    /// A user wants to join a network.
+    pub fn join(&mut self, command: CommandId, code: &str, now: Now) {
+        if self.joining.as_mut().is_some_and(|joining| joining.attach(command, code)) {
+            return;
+        }
+        let founding = self.pending.values().any(|pending| matches!(pending, Pending::Charter(..)));
+        let busy = self.membership.is_some() || self.joining.is_some() || founding;
+        let checked = if let Some(network) = self.network() {
+            let message = format!("this node is already a member of network {}", network.short());
+            Err(ApiError::conflict(message)
+                .with_hint("leave that first, with `i2planctl leave`: a node is a member of one network"))
+        } else if busy {
+            Err(ApiError::conflict("this node is joining or founding a network already")
+                .with_hint("wait for it"))
+        } else {
+            Joining::start(command, code, &self.me, now)
+        };
+        match checked {
+            Err(error) => self.answer(command, Err(error)),
+            Ok(joining) => {
+                self.note_former_ending();
+                info!(invite = %joining.invite_id(), inviter = %joining.inviter().short(), "joining a network");
+                self.events.push(What::JoinProgress { step: JoinStep::LookingUp });
+                self.actions.push_back(Action::LookUp(joining.control()));
+                self.joining = Some(joining);
+            }
+        }
+    }
+
+    /// A lookup is done.
+    pub fn on_found(&mut self, hash: DestinationHash, destination: Result<Destination, String>, now: Now) {
+        let Some(joining) = &mut self.joining else { return };
+        if joining.on_found(hash, destination) {
+            for inbox in self.inboxes().collect::<Vec<_>>() {
+                self.sign_join(inbox, now);
+            }
+        }
+    }
+
+    /// Has a request to join signed, which is to come from here.
+    pub(super) fn sign_join(&mut self, from: Inbox, now: Now) {
+        let request = |joining: &Joining| joining.request(from.hash, &self.me, now);
+        let Some(body) = self.joining.as_ref().and_then(request).map(Box::new) else { return };
+        let control = from.destination;
+        self.ask(Pending::Join(body.clone()), keyd::Request::SignJoin { body, control });
+    }
+
+    /// Whether an inviter has been asked for so long without an answer that it should be asked from a new substitute.
+    #[must_use]
+    pub fn asks_in_vain(&self) -> bool {
+        self.joining.as_ref().is_some_and(Joining::is_in_vain)
+    }
+
+    /// The own request to join is signed.
+    pub(super) fn on_join_signed(&mut self, body: Signed<JoinBody>, now: Now) {
+        // Meanwhile another attempt may have begun, or a substitute may have gone.
+        let is_here = self.inboxes().any(|inbox| inbox.hash == body.value.control);
+        if let Some(joining) = &mut self.joining
+            && joining.is_for(&body.value)
+            && is_here
+            && let Some((to, request, is_first)) = joining.on_signed(body, now)
+        {
+            if is_first {
+                self.events.push(What::JoinProgress { step: JoinStep::Asking });
+            }
+            self.send(&to, &Message::JoinRequest(request), now);
+        }
+    }
+
+    pub(super) fn on_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
+        let Some(joining) = &mut self.joining else { return };
+        if from.hash() != joining.control() {
+            return;
+        }
+        match joining.on_reply(reply, &self.me) {
+            Outcome::Ignored => {}
+            Outcome::Refused(error) => self.end_join(Err(error)),
+            Outcome::Welcome(welcome) => self.enter(*welcome, now),
+        }
+    }
+
+    /// Becomes a member. The charter, the chain and its subject have been checked.
+    pub(super) fn enter(&mut self, welcome: Welcome, now: Now) {
+        let charter = welcome.charter.value.clone();
+        let inviter = welcome.chain.ancestors().last().copied();
+        self.events.push(What::JoinProgress { step: JoinStep::Admitted });
+        self.become_member(welcome.charter, welcome.chain);
+        for record in welcome.records {
+            // Without its inviter's record a node whose clock is wrong would know no member when its clock is right.
+            let is_wanted = Some(record.value.node) == inviter || gossip::is_timely(&record.value, now);
+            if record.value.node != self.me.node
+                && is_wanted
+                && let Ok(record) = VerifiedRecord::new(record, &charter)
+            {
+                self.members.merge_record(record, now.monotonic, now.unix.as_secs());
+            }
+        }
+        if self.members.len() > 0 {
+            self.comparison_since_start = Comparison::Waiting(None);
+        }
+    }
+
+    pub(super) fn become_member(&mut self, charter: Signed<Charter>, chain: Chain) {
+        let ipv4 = chain.address(&charter.value.subnet);
+        info!(network = %charter.value.network().short(), %ipv4, "this node is a member");
+        let network = charter.value.network().to_string();
+        self.events.push(What::NetworkJoined { network, ipv4: ipv4.to_string() });
+        self.members = Members::new(charter.value.subnet, chain.clone());
+        self.membership = Some(Membership { charter, chain, epoch: None });
+        self.former = None;
+        self.former_ending = None;
+        self.unsaved = true;
+        self.peers_version += 1;
+        self.start_refresh();
+    }
+
+    pub(super) fn end_join(&mut self, result: Result<meshd::Network, ApiError>) {
+        if let Some(joining) = self.joining.take() {
+            let result = result.map(meshd::Reply::Joined);
+            for command in joining.commands() {
+                self.answer(*command, result.clone());
+            }
+        }
     }
 }
 

@@ -19,12 +19,11 @@
 //! * `report`: what users see. [`state`]: what is remembered over a restart.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use i2plan_ipc::api::keyd::{self, CreateInvite, ExtendMember};
-use i2plan_ipc::api::meshd::{JoinStep, What};
+use i2plan_ipc::api::keyd::{self, ExtendMember};
+use i2plan_ipc::api::meshd::What;
 use i2plan_ipc::api::order::Order;
 use i2plan_ipc::api::{meshd, tund};
 use i2plan_ipc::rate::Bucket;
@@ -35,14 +34,14 @@ use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::invite::Uses;
-use i2plan_proto::join::{JoinBody, JoinReply, Refusal, Welcome};
-use i2plan_proto::membership::{Chain, Charter, MAX_DEPTH};
+use i2plan_proto::join::JoinBody;
+use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::message::{self, Addressee, Datagram, Message};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::wireguard::WireGuardCertificate;
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
 use tracing::{debug, info, warn};
 
 mod admission;
@@ -69,7 +68,7 @@ mod verified;
 
 use bans::Bans;
 use budget::{Budget, COMPARISON, OFFER};
-use delegations::{Delegations, Holding};
+use delegations::Delegations;
 use detector::Detector;
 use gossip::{Announcer, Comparison};
 use ingress::{IngressLimits, Sender};
@@ -106,26 +105,11 @@ const FORGET_SILENT: Duration = Duration::from_secs(24 * 3600);
 /// How long after its WireGuard key has expired a member is forgotten that has not published another.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How often a member that does not use its new addresses yet is told of them, at most.
-const REPEAT_GRANT: Duration = Duration::from_secs(15);
-
 /// How long addresses that were reserved for a joiner are kept for it if its certificate was never signed.
 const KEEP_RESERVED: Duration = Duration::from_secs(3600);
 
 /// How long after it was last seen users are told that addresses are delegated twice.
 const CONFLICT_LASTS: Duration = Duration::from_secs(3600);
-
-/// Addresses delegated twice of which this node remembers that at most.
-const MAX_CONFLICTS: usize = 16;
-
-/// How many of them one issuer may have delegated.
-const MAX_CONFLICTS_OF_ISSUER: usize = 2;
-
-/// Most uses that a limited invite may have: each user is remembered.
-const MAX_USES: u32 = 1000;
-
-/// Longest life of an invite.
-const MAX_EXPIRY: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// What to do where the state cannot be saved.
 const SEE_DISK: &str = "see that the state directory is writable and the disk is not full";
@@ -784,402 +768,9 @@ impl Mesh {
         self.settings.subnet = subnet;
     }
 
-    /// A user wants an invite. The first one founds the network.
-    pub fn create_invite(
-        &mut self,
-        command: CommandId,
-        expires_in: u64,
-        max_uses: Option<u32>,
-        addresses: Option<u32>,
-        now: Now,
-    ) {
-        self.note_former_ending();
-        match self.check_wish(command, expires_in, max_uses, addresses, now) {
-            Err(error) => self.answer(command, Err(error)),
-            Ok(wish) if self.membership.is_some() => self.ask_invite(wish, false),
-            Ok(wish) => {
-                let charter = Charter {
-                    founder: self.me.node,
-                    subnet: self.settings.subnet,
-                    founded_at: now.unix.as_secs(),
-                    nonce: self.rng.random(),
-                };
-                self.ask(Pending::Charter(charter.clone(), wish), keyd::Request::SignCharter(charter));
-            }
-        }
-    }
-
-    fn check_wish(
-        &self,
-        command: CommandId,
-        expires_in: u64,
-        max_uses: Option<u32>,
-        addresses: Option<u32>,
-        now: Now,
-    ) -> Result<InviteWish, ApiError> {
-        if expires_in == 0 || expires_in > MAX_EXPIRY.as_secs() {
-            return Err(ApiError::invalid("an invite's life must be from one second to 366 days"));
-        }
-        let uses = match max_uses.map(NonZeroU32::new) {
-            None => Uses::Unlimited,
-            Some(Some(uses)) if uses.get() <= MAX_USES => Uses::Limited(uses),
-            Some(Some(_)) => {
-                return Err(ApiError::invalid(format!("an invite can have at most {MAX_USES} uses"))
-                    .with_hint("make it unlimited if that is what you mean"));
-            }
-            Some(None) => return Err(ApiError::invalid("uses must be at least 1")),
-        };
-        if self.invites.is_full() {
-            return Err(
-                ApiError::conflict("too many invites are open").with_hint("wait until some have expired")
-            );
-        }
-        if self.joining.is_some() {
-            return Err(ApiError::conflict("this node is joining a network")
-                .with_hint("wait until that has succeeded or failed, then try again"));
-        }
-        let founding = self.pending.values().any(|pending| matches!(pending, Pending::Charter(..)));
-        if self.membership.is_none() && founding {
-            return Err(
-                ApiError::conflict("this node is founding its network already").with_hint("try again")
-            );
-        }
-        let depth = self.membership.as_ref().map_or(0, |membership| membership.chain.depth());
-        if depth >= MAX_DEPTH {
-            return Err(ApiError::denied(Refusal::TooDeep.to_string()));
-        }
-        let expires_at = now.unix.as_secs().saturating_add(expires_in);
-        let wish = InviteWish { command, expires_at, uses, addresses };
-        self.check_addresses(&wish, now)?;
-        Ok(wish)
-    }
-
-    /// What this node holds, or will hold when it has founded its network.
-    fn holding_to_be(&self) -> Holding {
-        let subnet = self.settings.subnet;
-        let founded = Holding { subnet, ranges: subnet.range().into(), inherited: Vec::new() };
-        self.holding().unwrap_or(founded)
-    }
-
-    /// What this node holds.
-    fn holding(&self) -> Option<Holding> {
-        let membership = self.membership.as_ref()?;
-        let subnet = membership.charter.value.subnet;
-        let certificates = self.members.certificates();
-        let is_inherited = |delegated: &&state::Delegated| {
-            let certificate = delegated.certificate.as_ref().filter(|_| delegated.ended_at.is_some());
-            certificate.is_some_and(|certificate| certificates.is_used(&certificate.value.id()))
-        };
-        let inherited = self.delegations.iter().filter(is_inherited);
-        let inherited = inherited.flat_map(|delegated| delegated.ranges.iter().copied()).collect();
-        Some(Holding { subnet, ranges: membership.chain.ranges(&subnet), inherited })
-    }
-
-    /// Addresses for each user of an invite.
-    fn addresses_for(&self, wish: &InviteWish) -> u32 {
-        let is_single = wish.uses.limit() == Some(1);
-        let usual = if is_single { self.holding_to_be().default_size() } else { 1 };
-        wish.addresses.unwrap_or(usual)
-    }
-
-    /// Whether there are addresses for all users of an invite.
-    fn check_addresses(&self, wish: &InviteWish, now: Now) -> Result<(), ApiError> {
-        let holding = self.holding_to_be();
-        let size = self.addresses_for(wish);
-        if !size.is_power_of_two() {
-            let (less, more) = (1u64 << size.max(1).ilog2(), u64::from(size).next_power_of_two());
-            return Err(ApiError::invalid(format!("addresses: {size} is not a power of two"))
-                .with_hint(format!("use {less} or {more}")));
-        }
-        if holding.ranges.size() == 1 {
-            let error = ApiError::denied("this node holds 1 address and cannot invite");
-            return Err(match self.inviter_name() {
-                Some(name) => error.with_hint(format!(
-                    "ask {name}, who invited it, to run `i2planctl grant {} --addresses 16`",
-                    self.settings.name
-                )),
-                None => error,
-            });
-        }
-        let free = self.delegations.free(&holding, size, now.unix.as_secs());
-        let uses = u64::from(wish.uses.limit().unwrap_or(1));
-        if uses > free {
-            let left = self.delegations.free(&holding, 1, now.unix.as_secs());
-            let message = format!(
-                "{uses} times {size} addresses are more than this node has left to delegate: {left}, in {free} ranges of {size}"
-            );
-            let hint = match self.inviter_name() {
-                Some(name) => format!(
-                    "give each fewer with `--addresses`, or ask {name}, who invited this node, to run `i2planctl grant {} --addresses {size}`",
-                    self.settings.name
-                ),
-                None => "give each fewer with `--addresses`, or revoke members that are gone: their addresses can be delegated again after 30 days".to_owned(),
-            };
-            return Err(ApiError::conflict(message).with_hint(hint));
-        }
-        Ok(())
-    }
-
-    /// The name of the member that has invited this node, or the beginning of its id.
-    fn inviter_name(&self) -> Option<String> {
-        let inviter = *self.membership.as_ref()?.chain.ancestors().last()?;
-        Some(self.name_of(&inviter).unwrap_or_else(|| inviter.short()))
-    }
-
-    fn ask_invite(&mut self, wish: InviteWish, founded: bool) {
-        let Some(charter) = self.charter() else { return };
-        let (network, subnet) = (charter.network(), charter.subnet);
-        let addresses = self.addresses_for(&wish);
-        let InviteWish { expires_at, uses, .. } = wish;
-        let request = CreateInvite { network, subnet, expires_at, uses, addresses };
-        if Order::is_needed_for_invite(uses, addresses) {
-            return self.propose(wish.command, Order::CreateInvite(request), Vec::new(), founded);
-        }
-        self.ask(Pending::Invite { wish, founded }, keyd::Request::CreateInvite(request));
-    }
-
-    /// The network's charter.
-    fn charter(&self) -> Option<Charter> {
-        self.membership.as_ref().map(|membership| membership.charter.value.clone())
-    }
-
-    /// A user revokes an invite; with the memberships of those that have used it, or without.
-    pub fn revoke_invite(&mut self, command: CommandId, id: &str, with_members: bool, now: Now) {
-        let was_revoked = self.invites.is_revoked(id);
-        let result = self.invites.revoke(id, now.unix.as_secs());
-        if result.is_ok() && !was_revoked {
-            self.events.push(What::InviteRevoked { id: id.to_owned() });
-            info!(invite = id, "an invite is revoked");
-            self.unsaved = true;
-        }
-        if with_members
-            && result.is_ok()
-            && let Ok(invite) = id.parse()
-        {
-            return self.propose_revoking_users(command, invite);
-        }
-        self.answer(command, result.map(meshd::Reply::InviteRevoked));
-    }
-
-    /// A user wants a member that this node has invited to hold more addresses.
-    pub fn grant(&mut self, command: CommandId, node: &str, addresses: u32, now: Now) {
-        match self.extension(node, addresses, now) {
-            Err(error) => self.answer(command, Err(error)),
-            Ok(extend) => {
-                let pending = Pending::Extension(command, Box::new(extend.clone()));
-                self.ask(pending, keyd::Request::ExtendMember(Box::new(extend)));
-            }
-        }
-    }
-
-    fn extension(&mut self, node: &str, addresses: u32, now: Now) -> Result<ExtendMember, ApiError> {
-        let id = self.known_node(node)?;
-        let (Some(holding), Some(membership)) = (self.holding(), &self.membership) else {
-            return Err(ApiError::conflict("this node is in no network"));
-        };
-        if !addresses.is_power_of_two() {
-            return Err(ApiError::invalid(format!("addresses: {addresses} is not a power of two")));
-        }
-        if self.pending.values().any(|pending| matches!(pending, Pending::Extension(..))) {
-            return Err(ApiError::conflict("another grant is under way").with_hint("try again"));
-        }
-        let Some(certificate) = self.delegations.of(&id).and_then(|delegated| delegated.certificate.clone())
-        else {
-            let inviter = self.members.get(&id).and_then(|member| {
-                member
-                    .record
-                    .value
-                    .chain
-                    .ancestors()
-                    .last()
-                    .map(|inviter| self.name_of(inviter).unwrap_or_else(|| inviter.short()))
-            });
-            let error = ApiError::denied("only the member that has invited a node can grant it addresses");
-            return Err(match inviter {
-                Some(name) => error.with_hint(format!("run this command on {name}")),
-                None => error,
-            });
-        };
-        let ranges = &certificate.value.grant.ranges;
-        let parent = membership.chain.id();
-        let unix = now.unix.as_secs();
-        let ranges = self.delegations.more(ranges, addresses, &holding, unix, &mut self.rng).map_err(|_| {
-            ApiError::conflict(format!(
-                "this node has no range of {addresses} addresses left that was never in use, or the member has four ranges already"
-            ))
-            .with_hint("`i2planctl status` shows what is left; try a smaller number")
-        })?;
-        Ok(ExtendMember { certificate, parent, ranges })
-    }
-
-    /// A member's certificate for more addresses is signed.
-    fn on_extended(
-        &mut self,
-        certificate: Signed<i2plan_proto::membership::Membership>,
-        command: CommandId,
-        now: Now,
-    ) {
-        let grant = certificate.value.grant.clone();
-        self.counter = self.counter.max(grant.serial);
-        self.delegations.learn(certificate, now.unix.as_secs());
-        self.unsaved = true;
-        info!(node = %grant.subject.short(), addresses = grant.ranges.size(), "delegated more addresses to a member");
-        self.open_grants.insert(grant.subject, Duration::ZERO);
-        self.repeat_grant(&grant.subject, now);
-        self.answer(
-            command,
-            Ok(meshd::Reply::Granted(meshd::Grant {
-                node_id: grant.subject.to_string(),
-                ranges: grant.ranges.iter().map(ToString::to_string).collect(),
-                addresses: grant.ranges.size(),
-            })),
-        );
-    }
-
-    /// Sends a member the certificate that this node has issued for it, as long as its record does not have it.
-    fn repeat_grant(&mut self, node: &NodeId, now: Now) {
-        if self.open_grants.get(node).is_none_or(|due| *due > now.monotonic) {
-            return;
-        }
-        let chain = self.membership.as_ref().and_then(|membership| {
-            let certificate = self.delegations.of(node)?.certificate.as_ref()?;
-            let is_parent = certificate.value.parent == membership.chain.id();
-            is_parent.then(|| membership.chain.appended(certificate))
-        });
-        let Some((chain, member)) = chain.zip(self.members.get(node)) else {
-            self.open_grants.remove(node);
-            return;
-        };
-        if member.record.value.chain.last().map(|link| link.serial) >= chain.last().map(|link| link.serial) {
-            self.open_grants.remove(node);
-            return;
-        }
-        let to = *member.record.value.control;
-        self.open_grants.insert(*node, now.monotonic + REPEAT_GRANT);
-        self.send(&to, &Message::Grant(Box::new(chain)), now);
-    }
-
-    /// The member that has invited this node has delegated more addresses to it.
-    fn on_grant(&mut self, chain: Chain, now: Now) {
-        let Some(membership) = &mut self.membership else { return };
-        let charter = &membership.charter.value;
-        let (before, subnet) = (&membership.chain, charter.subnet);
-        let (Some(old), Some(new)) = (before.issued().last(), chain.issued().last()) else { return };
-        let continues = *chain.subject() == self.me.node
-            && before.ancestors().eq(chain.ancestors())
-            && old.1.serial < new.1.serial
-            && before.address(&subnet) == chain.address(&subnet)
-            && old.1.ranges.iter().all(|range| new.1.ranges.cover(range));
-        if !continues || chain.verify(charter).is_err() || self.members.endings().against(&chain).is_some() {
-            debug!("dropped a grant that does not extend this node's addresses");
-            return;
-        }
-        info!(addresses = chain.ranges(&subnet).size(), "this node holds more addresses");
-        self.members.set_own_chain(chain.clone());
-        membership.chain = chain;
-        self.displaced = None;
-        self.unsaved = true;
-        match self.refresh {
-            Refresh::Running => self.stale = true,
-            Refresh::Due(_) => self.refresh = Refresh::Due(now.monotonic),
-            Refresh::Waiting => {}
-        }
-    }
-
-    /// Certificates of this node that it does not remember, because its state was restored from a backup, are found in
-    /// the chains of others.
-    fn learn_delegation(&mut self, chain: &Chain, now: Now) {
-        if let Some(certificate) = chain.certificate_by(&self.me.node) {
-            self.counter = self.counter.max(certificate.value.grant.serial);
-            if self.delegations.learn(certificate, now.unix.as_secs()) {
-                self.note_certificate(chain);
-                self.unsaved = true;
-                self.end_delegations(now);
-            }
-        }
-    }
-
-    /// Notes of the certificates that this node has issued which have ended.
-    fn end_delegations(&mut self, now: Now) {
-        let Some(membership) = &self.membership else { return };
-        let endings = self.members.endings();
-        let is_void =
-            |certificate: &Signed<_>| endings.against(&membership.chain.appended(certificate)).is_some();
-        if self.delegations.end(is_void, now.unix.as_secs()) {
-            self.unsaved = true;
-        }
-    }
-
     /// What others have said is on disk at this time at the latest, on the monotonic clock.
     fn save_by(&mut self, at: Duration) {
         self.save_records_at = Some(self.save_records_at.map_or(at, |before| before.min(at)));
-    }
-
-    /// Addresses were seen to be delegated twice.
-    fn note_conflict(&mut self, chain: &Chain, range: AddressRange, issuer: NodeId, now: Now) {
-        let seen_at = now.monotonic;
-        let known = self.conflicts.iter_mut().find(|known| known.issuer == issuer && known.range == range);
-        match known {
-            Some(known) => known.seen_at = seen_at,
-            None => {
-                let of_issuer = self.conflicts.iter().filter(|known| known.issuer == issuer).count();
-                // One that goes on delegating its addresses twice is told of no more.
-                if of_issuer >= MAX_CONFLICTS_OF_ISSUER {
-                    return;
-                }
-                let issuer_name = self.name_of(&issuer).unwrap_or_else(|| issuer.short());
-                warn!(
-                    node = %chain.subject().short(),
-                    "{issuer_name} has given out {range} twice; perhaps its backup was restored"
-                );
-                if self.conflicts.len() >= MAX_CONFLICTS {
-                    self.conflicts.pop_front();
-                }
-                self.conflicts.push_back(Conflict { issuer, range, seen_at });
-            }
-        }
-    }
-
-    /// These certificates do not stand against those of a chain.
-    fn note_fallen(&mut self, fallen: &[i2plan_proto::membership::CertificateId], chain: &Chain) {
-        let Some(membership) = &self.membership else { return };
-        let own = membership.chain.issued().find(|(_, link)| fallen.contains(link.id()));
-        if let Some((issuer, _)) = own {
-            warn!(
-                node = %chain.subject().short(),
-                "this node's addresses were given to another member as well, which keeps them: this node has to join again"
-            );
-            self.displaced = Some(*issuer);
-        }
-    }
-
-    /// A user wants to join a network.
-    pub fn join(&mut self, command: CommandId, code: &str, now: Now) {
-        if self.joining.as_mut().is_some_and(|joining| joining.attach(command, code)) {
-            return;
-        }
-        let founding = self.pending.values().any(|pending| matches!(pending, Pending::Charter(..)));
-        let busy = self.membership.is_some() || self.joining.is_some() || founding;
-        let checked = if let Some(network) = self.network() {
-            let message = format!("this node is already a member of network {}", network.short());
-            Err(ApiError::conflict(message)
-                .with_hint("leave that first, with `i2planctl leave`: a node is a member of one network"))
-        } else if busy {
-            Err(ApiError::conflict("this node is joining or founding a network already")
-                .with_hint("wait for it"))
-        } else {
-            Joining::start(command, code, &self.me, now)
-        };
-        match checked {
-            Err(error) => self.answer(command, Err(error)),
-            Ok(joining) => {
-                self.note_former_ending();
-                info!(invite = %joining.invite_id(), inviter = %joining.inviter().short(), "joining a network");
-                self.events.push(What::JoinProgress { step: JoinStep::LookingUp });
-                self.actions.push_back(Action::LookUp(joining.control()));
-                self.joining = Some(joining);
-            }
-        }
     }
 
     /// The session for data is open under this destination.
@@ -1235,30 +826,6 @@ impl Mesh {
         if self.own.is_some() {
             self.announcer.news(now.monotonic);
         }
-    }
-
-    /// A lookup is done.
-    pub fn on_found(&mut self, hash: DestinationHash, destination: Result<Destination, String>, now: Now) {
-        let Some(joining) = &mut self.joining else { return };
-        if joining.on_found(hash, destination) {
-            for inbox in self.inboxes().collect::<Vec<_>>() {
-                self.sign_join(inbox, now);
-            }
-        }
-    }
-
-    /// Has a request to join signed, which is to come from here.
-    fn sign_join(&mut self, from: Inbox, now: Now) {
-        let request = |joining: &Joining| joining.request(from.hash, &self.me, now);
-        let Some(body) = self.joining.as_ref().and_then(request).map(Box::new) else { return };
-        let control = from.destination;
-        self.ask(Pending::Join(body.clone()), keyd::Request::SignJoin { body, control });
-    }
-
-    /// Whether an inviter has been asked for so long without an answer that it should be asked from a new substitute.
-    #[must_use]
-    pub fn asks_in_vain(&self) -> bool {
-        self.joining.as_ref().is_some_and(Joining::is_in_vain)
     }
 
     /// A datagram came in; the router vouches for the sender.
@@ -1345,78 +912,6 @@ impl Mesh {
     /// Whether this node takes what is addressed so.
     fn is_here(&self, to: Addressee) -> bool {
         self.inboxes().any(|inbox| Addressee::from(inbox.hash) == to)
-    }
-
-    /// The own request to join is signed.
-    fn on_join_signed(&mut self, body: Signed<JoinBody>, now: Now) {
-        // Meanwhile another attempt may have begun, or a substitute may have gone.
-        let is_here = self.inboxes().any(|inbox| inbox.hash == body.value.control);
-        if let Some(joining) = &mut self.joining
-            && joining.is_for(&body.value)
-            && is_here
-            && let Some((to, request, is_first)) = joining.on_signed(body, now)
-        {
-            if is_first {
-                self.events.push(What::JoinProgress { step: JoinStep::Asking });
-            }
-            self.send(&to, &Message::JoinRequest(request), now);
-        }
-    }
-
-    fn on_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
-        let Some(joining) = &mut self.joining else { return };
-        if from.hash() != joining.control() {
-            return;
-        }
-        match joining.on_reply(reply, &self.me) {
-            joining::Outcome::Ignored => {}
-            joining::Outcome::Refused(error) => self.end_join(Err(error)),
-            joining::Outcome::Welcome(welcome) => self.enter(*welcome, now),
-        }
-    }
-
-    /// Becomes a member. The charter, the chain and its subject have been checked.
-    fn enter(&mut self, welcome: Welcome, now: Now) {
-        let charter = welcome.charter.value.clone();
-        let inviter = welcome.chain.ancestors().last().copied();
-        self.events.push(What::JoinProgress { step: JoinStep::Admitted });
-        self.become_member(welcome.charter, welcome.chain);
-        for record in welcome.records {
-            // Without its inviter's record a node whose clock is wrong would know no member when its clock is right.
-            let is_wanted = Some(record.value.node) == inviter || gossip::is_timely(&record.value, now);
-            if record.value.node != self.me.node
-                && is_wanted
-                && let Ok(record) = VerifiedRecord::new(record, &charter)
-            {
-                self.members.merge_record(record, now.monotonic, now.unix.as_secs());
-            }
-        }
-        if self.members.len() > 0 {
-            self.comparison_since_start = Comparison::Waiting(None);
-        }
-    }
-
-    fn become_member(&mut self, charter: Signed<Charter>, chain: Chain) {
-        let ipv4 = chain.address(&charter.value.subnet);
-        info!(network = %charter.value.network().short(), %ipv4, "this node is a member");
-        let network = charter.value.network().to_string();
-        self.events.push(What::NetworkJoined { network, ipv4: ipv4.to_string() });
-        self.members = Members::new(charter.value.subnet, chain.clone());
-        self.membership = Some(Membership { charter, chain, epoch: None });
-        self.former = None;
-        self.former_ending = None;
-        self.unsaved = true;
-        self.peers_version += 1;
-        self.start_refresh();
-    }
-
-    fn end_join(&mut self, result: Result<meshd::Network, ApiError>) {
-        if let Some(joining) = self.joining.take() {
-            let result = result.map(meshd::Reply::Joined);
-            for command in joining.commands() {
-                self.answer(*command, result.clone());
-            }
-        }
     }
 
     /// `keyd` has answered.
