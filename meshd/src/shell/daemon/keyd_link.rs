@@ -1,0 +1,129 @@
+//! `keyd`: who this node is, and what the core asks of it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use i2plan_ipc::api::keyd::{self, KeydApi};
+use i2plan_ipc::client::{Client, ClientError, Endpoint, Link};
+use i2plan_ipc::hello::HelloReply;
+use i2plan_ipc::{ApiError, Role};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tracing::{debug, error, info, warn};
+
+use super::{DAEMON_ATTEMPTS, DAEMON_RETRY, Daemon, DaemonError, settings};
+use crate::core::{Mesh, Ticket};
+
+/// How often `keyd` is asked whether it is there.
+pub(super) const KEYD_POLL: Duration = Duration::from_secs(2);
+
+/// How often `keyd` is asked about the connector while that is missing: `status` and `doctor` must not report it as missing
+/// once it is there.
+pub(super) const CONNECTOR_POLL: Duration = Duration::from_millis(200);
+
+/// What is known of `keyd`, and by it of the connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeydReport {
+    /// Why it is not there, if it is not.
+    pub(super) daemon: Result<HelloReply, String>,
+    pub(super) connector: Option<keyd::Connector>,
+}
+
+impl Daemon {
+    pub(super) fn on_identity(&mut self, me: keyd::Identity) -> Result<(), DaemonError> {
+        match self.me {
+            Some(known) if (known.node, known.control) == (me.node, me.control) => {
+                // Keys may be sealed while keyd is away.
+                self.me = Some(me);
+                return Ok(());
+            }
+            Some(_) => {
+                // Not to be mended by going on: what this process knows belongs to the other identity.
+                error!("keyd has come back with another identity");
+                return Err(std::io::Error::other("keyd has come back with another identity").into());
+            }
+            None => {}
+        }
+        let state = self.storage.load(&me.node)?;
+        let settings = settings(self.config.current());
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+        info!(node = %me.node, control = %me.control.hash().b32(), "this node is known to keyd");
+        self.me = Some(me);
+        let mut mesh = Mesh::new(me, settings, state, seed, self.now());
+        if let Some(destination) = self.data_destination {
+            mesh.on_data_session(destination);
+        }
+        self.mesh = Some(mesh);
+        Ok(())
+    }
+}
+
+/// Asks `keyd`, again while it cannot be reached: all that is asked of it may be asked twice.
+pub(super) async fn ask(
+    keyd: Arc<Link<KeydApi>>,
+    ticket: Ticket,
+    request: keyd::Request,
+    answers: mpsc::Sender<(Ticket, Result<keyd::Reply, ApiError>)>,
+) {
+    let mut attempt = 1;
+    let reply = loop {
+        match keyd.call(request.clone()).await {
+            Ok(reply) => break Ok(reply),
+            Err(ClientError::Api(error)) => break Err(error),
+            Err(error) if attempt >= DAEMON_ATTEMPTS => break Err(error.into_api()),
+            Err(error) => {
+                debug!(%error, "keyd is not there; asking again");
+                attempt += 1;
+                sleep(DAEMON_RETRY).await;
+            }
+        }
+    };
+    let _ = answers.send((ticket, reply)).await;
+}
+
+/// Looks after `keyd`: tells who the node is, and whether it is there.
+pub(super) async fn watch_keyd(
+    keyd: Endpoint,
+    report: watch::Sender<KeydReport>,
+    identity: mpsc::Sender<keyd::Identity>,
+) {
+    loop {
+        let error = match watch_connection(&keyd, &report, &identity).await {
+            Err(error) => error,
+            Ok(never) => match never {},
+        };
+        let error = error.to_string();
+        if report.borrow().daemon.as_ref().err() != Some(&error) {
+            warn!(%error, "keyd is not there");
+        }
+        let _ = report.send_replace(KeydReport { daemon: Err(error), connector: None });
+        sleep(DAEMON_RETRY).await;
+    }
+}
+
+pub(super) async fn watch_connection(
+    keyd: &Endpoint,
+    report: &watch::Sender<KeydReport>,
+    identity: &mpsc::Sender<keyd::Identity>,
+) -> Result<Infallible, ClientError> {
+    let mut client = Client::<KeydApi>::connect(keyd.clone(), Role::Meshd).await?;
+    loop {
+        if let keyd::Reply::Identity(me) = client.call(keyd::Request::Identity).await? {
+            let _ = identity.send(me).await;
+        }
+        let connector = match client.call(keyd::Request::Connector).await? {
+            keyd::Reply::Connector(connector) => connector,
+            _ => None,
+        };
+        let pause = if connector.is_some() { KEYD_POLL } else { CONNECTOR_POLL };
+        let found = KeydReport { daemon: Ok(client.daemon().clone()), connector };
+        report.send_if_modified(|report| {
+            let changed = *report != found;
+            *report = found;
+            changed
+        });
+        sleep(pause).await;
+    }
+}

@@ -1,0 +1,481 @@
+//! The daemon's loop: carries events to the core and does what it says.
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use i2plan_config::Config;
+use i2plan_config::live::Live;
+use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
+use i2plan_ipc::api::meshd::{self, SessionState};
+use i2plan_ipc::api::tund::{self, TundApi};
+use i2plan_ipc::client::{Endpoint, Link};
+use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
+use i2plan_ipc::daemon::sandbox::SandboxError;
+use i2plan_ipc::daemon::tasks::{TaskEnded, Tasks};
+use i2plan_ipc::server::{Limits, serve};
+use i2plan_ipc::{ApiError, Role};
+use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::identity::NodeId;
+use thiserror::Error;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{interval, sleep_until};
+use tracing::{debug, error, info};
+
+use self::control::{CONTROL_PATIENCE, ControlSession, DATA_PATIENCE, SessionStatus, Substitute};
+use self::keyd_link::{KeydReport, ask, watch_keyd};
+use super::containment::DatagramContainment;
+use super::deafness::Deafness;
+use super::health;
+use super::host::Checked;
+use super::observer::Observer;
+use super::row::Row;
+use super::service::{Command, Control};
+use super::sessions::{self, Context, Update};
+use super::storage::{Storage, StorageError};
+use super::tunnel;
+use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
+use crate::walls;
+
+mod commands;
+mod control;
+mod keyd_link;
+mod status;
+
+/// MTU of the tunnel interface, bytes: the least that IPv6 allows. A WireGuard packet of it is 1312 bytes.
+const MTU: u16 = 1280;
+
+/// Seconds between WireGuard keepalives.
+const KEEPALIVE: u16 = 25;
+
+/// Attempts at a question to a daemon while it cannot be reached, as it is for a moment when it restarts.
+pub(super) const DAEMON_ATTEMPTS: u32 = 10;
+
+/// Wait before a question to a daemon is asked again.
+pub(super) const DAEMON_RETRY: Duration = Duration::from_millis(500);
+
+/// How often peers are looked at anew, because their certificates may have run out.
+const PEERS_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the peers are looked at, at most, however often something changes: there may be ten thousand.
+const PEERS_AT_MOST_EVERY: Duration = Duration::from_millis(250);
+
+/// How often the supervisor is told how the node does, if that has changed.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+
+/// What the command line gives.
+#[derive(Debug)]
+pub struct Options {
+    /// The configuration.
+    pub config: Config,
+    /// The directory of this daemon's state.
+    pub state: PathBuf,
+    /// `keyd`'s socket.
+    pub keyd: Endpoint,
+    /// `tund`'s socket.
+    pub tund: Endpoint,
+    /// Where what happens is noted for those who follow the node.
+    pub row: Arc<Row>,
+}
+
+/// Why the daemon ends other than by request.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The state cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The walls do not stand.
+    #[error(transparent)]
+    Walls(#[from] SandboxError),
+    /// The operating system refuses something basic.
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+    /// A part of the daemon is gone.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
+}
+
+/// Runs until the process is asked to stop.
+///
+/// # Errors
+/// [`DaemonError`].
+pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let hangup = signal(SignalKind::hangup())?;
+    let supervisor = Supervisor::of_this_process();
+    // Not waited for: what is mounted there later, only a later process of a service sees. Its supervisor starts that.
+    let storage = Storage::open(&options.state)?;
+    walls::before_serving(&options.state, options.config.path())?;
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+
+    let (commands, command_queue) = mpsc::channel(64);
+    // The mode and group of the socket file say who may control this node.
+    let access = Access::new([(Role::Client, Who::Anyone)]);
+    let control = Arc::new(Control { commands, row: Arc::clone(&options.row) });
+    let mut tasks = Tasks::default();
+    tasks.spawn("control socket", serve(listener, control, access, Limits::default()));
+    supervisor.ready();
+
+    let daemon = Daemon::start(options, storage, command_queue, tasks);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    // The sessions are left to tund, which ends them if it stops too.
+    daemon.run(stop, hangup).await
+}
+
+struct Daemon {
+    tasks: Tasks,
+    config: Live,
+    storage: Storage,
+    row: Arc<Row>,
+    observer: Observer,
+    containment: DatagramContainment,
+    started: Instant,
+    me: Option<keyd::Identity>,
+    mesh: Option<Mesh>,
+    keyd: Arc<Link<KeydApi>>,
+    keyd_report: watch::Receiver<KeydReport>,
+    identity: mpsc::Receiver<keyd::Identity>,
+    commands: mpsc::Receiver<Command>,
+    tund: Arc<Link<TundApi>>,
+    checked: mpsc::Receiver<Checked>,
+    checked_sender: mpsc::Sender<Checked>,
+    waiting: HashMap<CommandId, oneshot::Sender<Result<meshd::Reply, ApiError>>>,
+    next_command: CommandId,
+    updates: mpsc::Receiver<Update>,
+    lookups: mpsc::Sender<DestinationHash>,
+    answers: mpsc::Receiver<(Ticket, Result<keyd::Reply, ApiError>)>,
+    answer_sender: mpsc::Sender<(Ticket, Result<keyd::Reply, ApiError>)>,
+    sessions: Context,
+    control: Option<ControlSession>,
+    control_since: Duration,
+    control_deafness: Deafness,
+    substitute: Option<Substitute>,
+    control_status: SessionStatus,
+    data_status: SessionStatus,
+    sam_version: Option<String>,
+    tunnel: watch::Sender<tunnel::Desired>,
+    tunnel_report: watch::Receiver<tunnel::Report>,
+    /// Members that tund calls and that have just given a sign of life.
+    awake: mpsc::Sender<Vec<NodeId>>,
+    peers_version: Option<u64>,
+    peers_at: Instant,
+    data_destination: Option<Destination>,
+    data_deafness: Deafness,
+    renew_data: Arc<Notify>,
+    /// Why the state could not be saved, the last time that it was to be.
+    unsaved: Option<String>,
+    /// The state as it was saved last is to be kept beside the next one.
+    set_aside: bool,
+}
+
+impl Daemon {
+    fn start(
+        options: Options,
+        storage: Storage,
+        commands: mpsc::Receiver<Command>,
+        mut tasks: Tasks,
+    ) -> Self {
+        let keyd = Arc::new(Link::new(options.keyd.clone(), Role::Meshd));
+        let (updates_sender, updates) = mpsc::channel(256);
+        let (lookups, lookup_queue) = mpsc::channel(64);
+        let (answer_sender, answers) = mpsc::channel(64);
+        let (tunnel, desired) = watch::channel(tunnel::Desired::default());
+        let (report, tunnel_report) = watch::channel(tunnel::Report::default());
+        let (adopt_data, adopted_data) = oneshot::channel();
+        let (adopt_control, adopted_control) = oneshot::channel();
+        let adopt = tunnel::Adopt { data: adopt_data, control: adopt_control };
+        let (identity_sender, identity) = mpsc::channel(1);
+        let (keyd_sender, keyd_report) =
+            watch::channel(KeydReport { daemon: Err("not reached yet".to_owned()), connector: None });
+
+        let context = Context {
+            bridge: options.config.sam_address,
+            tunnel_length: options.config.tunnel_length,
+            keyd: Arc::clone(&keyd),
+            updates: updates_sender,
+        };
+        tasks.spawn("keyd watch", watch_keyd(options.keyd, keyd_sender, identity_sender));
+        let (control, data) = (SessionKind::Control, SessionKind::Data);
+        // The control session stays as it is, whoever reaches it: invites name it.
+        let never = Arc::new(Notify::new());
+        let renew_data = Arc::new(Notify::new());
+        tasks.spawn(
+            "control session",
+            sessions::keep(context.clone(), control, Some(lookup_queue), adopted_control, never),
+        );
+        tasks.spawn(
+            "data session",
+            sessions::keep(context.clone(), data, None, adopted_data, Arc::clone(&renew_data)),
+        );
+        let (awake, awakened) = mpsc::channel(4);
+        let told = tunnel::Told { desired, awakened };
+        let tund = Arc::new(Link::new(options.tund, Role::Meshd));
+        tasks.spawn("tunnel", tunnel::keep(Arc::clone(&tund), told, report, adopt));
+        let (checked_sender, checked) = mpsc::channel(4);
+
+        let now = Instant::now();
+        let down = || SessionStatus { state: SessionState::Down, error: None };
+        Self {
+            tasks,
+            config: Live::new(options.config),
+            storage,
+            row: options.row,
+            observer: Observer::default(),
+            containment: DatagramContainment::default(),
+            started: now,
+            me: None,
+            mesh: None,
+            keyd,
+            keyd_report,
+            identity,
+            commands,
+            tund,
+            checked,
+            checked_sender,
+            waiting: HashMap::new(),
+            next_command: 0,
+            updates,
+            lookups,
+            answers,
+            answer_sender,
+            sessions: context,
+            control: None,
+            control_since: Duration::ZERO,
+            control_deafness: Deafness::new(CONTROL_PATIENCE),
+            substitute: None,
+            control_status: down(),
+            data_status: down(),
+            sam_version: None,
+            tunnel,
+            tunnel_report,
+            awake,
+            peers_version: None,
+            peers_at: now,
+            data_destination: None,
+            data_deafness: Deafness::new(DATA_PATIENCE),
+            renew_data,
+            unsaved: None,
+            set_aside: false,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            monotonic: self.started.elapsed(),
+            unix: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+
+    /// Runs until it is asked to stop and has told others so.
+    async fn run(mut self, stop: impl Future<Output = ()>, mut hangup: Signal) -> Result<(), DaemonError> {
+        tokio::pin!(stop);
+        let mut stop_by: Option<tokio::time::Instant> = None;
+        let supervisor = Supervisor::of_this_process();
+        let mut watchdog = Watchdog::of_this_process();
+        let mut health = interval(HEALTH_EVERY);
+        loop {
+            let times = [
+                self.mesh.as_ref().and_then(Mesh::wake_at),
+                self.data_deafness.wake_at(),
+                self.control_deafness.wake_at(),
+                self.substitute.as_ref().map(|substitute| substitute.until),
+            ];
+            let soonest = self.started.elapsed() + self.until_peers();
+            let wake = times.into_iter().flatten().min().map_or(soonest, |at| at.min(soonest));
+            let wake = tokio::time::Instant::from_std(self.started + wake.max(self.started.elapsed()));
+            tokio::select! {
+                Some(me) = self.identity.recv() => self.on_identity(me)?,
+                Some(update) = self.updates.recv() => self.on_update(update),
+                Some((ticket, reply)) = self.answers.recv() => {
+                    let now = self.now();
+                    if let Some(mesh) = &mut self.mesh {
+                        mesh.on_keyd(ticket, reply, now);
+                    }
+                }
+                Ok(()) = self.tunnel_report.changed() => self.on_tunnel_report(),
+                Ok(()) = self.keyd_report.changed() => {
+                    let report = self.keyd_report.borrow_and_update();
+                    let state = report.daemon.as_ref().map(|_| ()).map_err(String::as_str);
+                    self.observer.on_keyd(state).into_iter().for_each(|what| self.row.push(what));
+                }
+                Some(command) = self.commands.recv(), if stop_by.is_none() => self.on_command(command),
+                Some(checked) = self.checked.recv(), if stop_by.is_none() => self.on_checked(checked),
+                Some(()) = hangup.recv() => {
+                    supervisor.reloading();
+                    // What came of it stands in the log.
+                    let _ = self.reload();
+                    supervisor.ready();
+                }
+                ended = self.tasks.ended() => return Err(ended.into()),
+                () = watchdog.due() => supervisor.alive(),
+                _ = health.tick(), if supervisor.is_there() && stop_by.is_none() => {
+                    supervisor.status(&health::line(&self.status()));
+                }
+                () = &mut stop, if stop_by.is_none() => {
+                    supervisor.stopping(self.config.current().shutdown_timeout);
+                    if !self.mesh.as_mut().is_some_and(Mesh::begin_shutdown) {
+                        return Ok(());
+                    }
+                    stop_by = Some(tokio::time::Instant::now() + self.config.current().shutdown_timeout);
+                }
+                () = sleep_until(stop_by.unwrap_or(wake)), if stop_by.is_some() => {
+                    info!("others could not be told in time that this node stops");
+                    return Ok(());
+                }
+                () = sleep_until(wake) => {}
+            }
+            let now = self.now();
+            if let Some(mesh) = &mut self.mesh {
+                if mesh.wake_at().is_some_and(|at| at <= now.monotonic) {
+                    mesh.on_time(now);
+                }
+                let turn = mesh.take_turn();
+                let stopped = mesh.is_shut_down();
+                self.carry_out(turn);
+                if stopped {
+                    return Ok(());
+                }
+            }
+            self.adjust_tunnel();
+            self.listen();
+        }
+    }
+
+    fn on_tunnel_report(&mut self) {
+        let report = self.tunnel_report.borrow_and_update();
+        let wanted = self.mesh.as_ref().and_then(Mesh::interface);
+        let name = |node: &_| self.mesh.as_ref().and_then(|mesh| mesh.name_of(node));
+        for what in self.observer.on_tund(&report, wanted.as_ref(), name) {
+            self.row.push(what);
+        }
+    }
+
+    /// Saves, and only then acts.
+    fn carry_out(&mut self, turn: Turn) {
+        for what in turn.events {
+            self.observer.on_mesh(&what);
+            self.row.push(what);
+        }
+        let state = self.mesh.as_ref().filter(|_| turn.save).map(Mesh::state);
+        self.set_aside |= turn.set_aside;
+        let saved = state.map(|state| {
+            if self.set_aside {
+                self.storage.set_aside()?;
+                self.set_aside = false;
+            }
+            self.storage.save(&state.to_bytes())
+        });
+        if matches!(saved, Some(Ok(()))) {
+            self.unsaved = None;
+        }
+        if let Some(Err(error)) = saved {
+            // It is tried several times a second.
+            if self.unsaved.replace(error.to_string()).is_none() {
+                error!(%error, "cannot save the state; nothing is done that depends on it");
+            }
+            let error = ApiError::internal(format!("cannot save the state: {error}"));
+            let now = self.now();
+            let failed = self.mesh.as_mut().map(|mesh| mesh.on_save_failed(turn.actions, &error, now));
+            for (command, error) in failed.into_iter().flatten() {
+                self.answer(command, Err(error));
+            }
+            return;
+        }
+        for action in turn.actions {
+            match action {
+                Action::Send { to, message, as_control } => self.send(&to, &message, as_control),
+                Action::LookUp(hash) => {
+                    if self.lookups.try_send(hash).is_err() {
+                        debug!("dropped a lookup: too many are waiting");
+                    }
+                }
+                Action::Ask(ticket, request) => {
+                    tokio::spawn(ask(Arc::clone(&self.keyd), ticket, *request, self.answer_sender.clone()));
+                }
+                Action::Answer(command, result) => self.answer(command, *result),
+            }
+        }
+    }
+
+    fn answer(&mut self, command: CommandId, result: Result<meshd::Reply, ApiError>) {
+        if let Some(waiting) = self.waiting.remove(&command) {
+            let _ = waiting.send(result);
+        }
+    }
+
+    /// When the peers are to be looked at next.
+    fn until_peers(&self) -> Duration {
+        let Some(mesh) = &self.mesh else { return PEERS_EVERY };
+        let is_new = self.peers_version != Some(mesh.peers_version());
+        let every = if is_new { PEERS_AT_MOST_EVERY } else { PEERS_EVERY };
+        every.saturating_sub(self.peers_at.elapsed())
+    }
+
+    fn adjust_tunnel(&mut self) {
+        let now = self.now();
+        let Some(mesh) = &mut self.mesh else { return };
+        let awake = mesh.take_awake();
+        if !awake.is_empty() {
+            let report = self.tunnel_report.borrow();
+            let stats = report.stats.iter().flat_map(|stats| &stats.peers);
+            let called = stats.filter(|peer| peer.unanswered > 0 && awake.contains(&peer.node));
+            let called: Vec<_> = called.map(|peer| peer.node).collect();
+            if !called.is_empty() {
+                // If others wait to be told, it is told with the next sign.
+                let _ = self.awake.try_send(called);
+            }
+        }
+        if !self.until_peers().is_zero() {
+            return;
+        }
+        let Some(mesh) = &self.mesh else { return };
+        let (interface, peers) = (mesh.interface().zip(mesh.epoch()), mesh.peers(now));
+        let endings = mesh.endings();
+        let limits = tund::Limits { tunnels: mesh.max_peers(), drain: self.config.current().drain_timeout };
+        self.peers_version = Some(mesh.peers_version());
+        self.peers_at = Instant::now();
+        self.tunnel.send_if_modified(|desired| {
+            let limited = desired.limits != Some(limits);
+            let ids = |(id, _): &(_, _)| *id;
+            let (peers_changed, endings_changed) =
+                (*desired.peers != peers, !desired.endings.iter().map(ids).eq(endings.iter().map(ids)));
+            if peers_changed {
+                desired.peers = Arc::new(peers);
+            }
+            if endings_changed {
+                desired.endings = Arc::new(endings);
+            }
+            let changed = limited || desired.interface != interface || peers_changed || endings_changed;
+            desired.limits = Some(limits);
+            desired.interface = interface;
+            changed
+        });
+    }
+}
+
+/// What the mesh is to know of the configuration.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        name: config.name.clone(),
+        subnet: config.tunnel_subnet,
+        heartbeat: config.heartbeat_interval,
+        peer_timeout: config.peer_timeout,
+        max_peers: config.max_peers,
+        control_rate: config.control_rate,
+        interface: config.interface.clone(),
+        mtu: MTU,
+        keepalive: KEEPALIVE,
+    }
+}

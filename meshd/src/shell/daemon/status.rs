@@ -1,0 +1,140 @@
+//! What the daemon tells of itself.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use i2plan_ipc::Role;
+use i2plan_ipc::api::meshd;
+use i2plan_ipc::hello::{HelloReply, Landlock};
+use i2plan_ipc::version::Version;
+use i2plan_proto::destination::DestinationHash;
+
+use super::control::SessionStatus;
+use super::{Daemon, MTU};
+use crate::core::Mesh;
+
+/// How long after a control message a member counts as speaking.
+pub(super) const HEARD_LATELY: Duration = Duration::from_secs(60);
+
+impl Daemon {
+    pub(super) fn status(&self) -> meshd::Status {
+        let tunnel = self.tunnel_report.borrow();
+        let session = |status: &SessionStatus, destination: Option<DestinationHash>| meshd::Session {
+            state: status.state,
+            destination: destination.map(|hash| hash.b32()),
+            error: status.error.clone(),
+        };
+        let published = self.mesh.as_ref().and_then(Mesh::published_key);
+        let mut tunnel_error = tunnel.error.clone();
+        if let (Some(configured), Some(published)) = (&tunnel.configured, published)
+            && configured.public_key != published
+        {
+            tunnel_error =
+                Some("tund uses another WireGuard key than this node has published; restart it".to_owned());
+        }
+        let tunnel_hint = tunnel.hint.clone().filter(|_| tunnel_error == tunnel.error);
+        let keyd = self.keyd_report.borrow();
+        let daemon = |role: Role, hello: Option<&HelloReply>, error: Option<String>| meshd::Daemon {
+            name: role.to_string(),
+            pid: hello.map(|hello| hello.pid),
+            version: hello.map(|hello| hello.version.clone()),
+            landlock: hello.map(|hello| hello.landlock),
+            error,
+            hint: None,
+        };
+        meshd::Status {
+            name: self.config.current().name.to_string(),
+            node_id: self.me.map(|me| me.node.to_string()),
+            uptime: self.started.elapsed().as_secs(),
+            network: self.mesh.as_ref().and_then(|mesh| mesh.network_status(self.now())),
+            former: self.mesh.as_ref().and_then(Mesh::former_status),
+            keys: self.mesh.as_ref().map(|mesh| mesh.keys_problems(self.now())).unwrap_or_default(),
+            sam: meshd::Sam {
+                address: self.sessions.bridge,
+                version: self.sam_version.clone(),
+                control: session(&self.control_status, self.me.map(|me| me.control.hash())),
+                substitute: self.substitute.as_ref().map(|substitute| {
+                    let open = substitute.session.as_ref().map(|session| session.open.destination.hash());
+                    session(&substitute.status, open)
+                }),
+                data: session(&self.data_status, self.data_destination.map(|data| data.hash())),
+            },
+            tunnel: meshd::Tunnel {
+                interface: tunnel.configured.as_ref().map(|configured| configured.interface.clone()),
+                mtu: MTU,
+                public_key: tunnel
+                    .configured
+                    .as_ref()
+                    .map(|configured| data_encoding::BASE64.encode(&configured.public_key)),
+                drops: tunnel.stats.as_ref().map(|stats| stats.drops),
+                overlaps: tunnel.stats.as_ref().map(|stats| stats.overlaps.clone()).unwrap_or_default(),
+                without_ipv6: tunnel.stats.as_ref().is_some_and(|stats| stats.without_ipv6),
+            },
+            daemons: vec![
+                daemon(Role::Keyd, keyd.daemon.as_ref().ok(), keyd.daemon.as_ref().err().cloned()),
+                meshd::Daemon {
+                    name: Role::Connector.to_string(),
+                    pid: keyd.connector.as_ref().map(|connector| connector.pid),
+                    version: keyd.connector.as_ref().map(|connector| connector.version.clone()),
+                    landlock: keyd.connector.as_ref().map(|connector| connector.landlock),
+                    // Without keyd nobody knows.
+                    error: (keyd.daemon.is_ok() && keyd.connector.is_none())
+                        .then(|| "it is not connected to keyd".to_owned()),
+                    hint: None,
+                },
+                meshd::Daemon {
+                    name: Role::Meshd.to_string(),
+                    pid: Some(std::process::id()),
+                    version: Some(Version::current()),
+                    landlock: Some(Landlock::of_this_process()),
+                    error: self.unsaved.as_ref().map(|error| format!("cannot save the state: {error}")),
+                    hint: None,
+                },
+                meshd::Daemon {
+                    hint: tunnel_hint,
+                    ..daemon(Role::Tund, tunnel.daemon.as_ref(), tunnel_error)
+                },
+            ],
+        }
+    }
+
+    pub(super) fn traffic(&self) -> meshd::Traffic {
+        let tunnel = self.tunnel_report.borrow();
+        let stats = tunnel.stats.iter().flat_map(|stats| &stats.peers);
+        let peers = stats.filter(|peer| peer.tx_packets > 0 || peer.rx_packets > 0);
+        let peers = peers.map(|peer| meshd::PeerTraffic {
+            node_id: peer.node.to_string(),
+            tx_bytes: peer.tx_bytes,
+            rx_bytes: peer.rx_bytes,
+            last_handshake: peer.last_handshake,
+            rtt: self.mesh.as_ref().and_then(|mesh| mesh.rtt_of(&peer.node)).map(millis),
+        });
+        meshd::Traffic { at: millis(self.started.elapsed()), peers: peers.collect() }
+    }
+
+    pub(super) fn peers(&self) -> Vec<meshd::Peer> {
+        let Some(mesh) = &self.mesh else { return Vec::new() };
+        let tunnel = self.tunnel_report.borrow();
+        let stats = tunnel.stats.iter().flat_map(|stats| &stats.peers);
+        let stats: HashMap<_, _> = stats.map(|peer| (peer.node, peer)).collect();
+        let reports = mesh.peer_reports(self.now()).into_iter();
+        reports
+            .map(|(node, mut peer)| {
+                if let Some(stats) = stats.get(&node) {
+                    peer.last_handshake = stats.last_handshake;
+                    peer.tx_packets = stats.tx_packets;
+                    peer.tx_bytes = stats.tx_bytes;
+                    peer.rx_packets = stats.rx_packets;
+                    peer.rx_bytes = stats.rx_bytes;
+                    peer.queue_drops = stats.queue_drops;
+                    peer.rx_drops = stats.rx_drops;
+                }
+                peer
+            })
+            .collect()
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
