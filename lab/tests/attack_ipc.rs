@@ -16,7 +16,7 @@ use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request, ToOrder};
 use i2plan_ipc::api::order::Order;
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::server::{self, Limits, Service, serve};
-use i2plan_ipc::{ApiError, Client, Role, administrator};
+use i2plan_ipc::{ApiError, Client, Role, paths};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::invite::Uses;
 use lab::Failure;

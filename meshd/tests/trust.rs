@@ -478,14 +478,21 @@ impl World {
         let text = target.to_string();
         let known = self.nodes[revoker].mesh.record_of(&target).map(|record| record.value.chain.clone());
         // Of one whose clock is wrong there may be no record; its inviter can revoke it all the same.
-        let own = || self.nodes.iter().find(|node| node.keys.node() == target)?.member.clone();
-        let chain = known.or_else(own);
-        if let Some(Ok(meshd::Reply::Revoked(_))) = self.command(revoker, |mesh, _| mesh.revoke(1, &text))
-            && let Some(revoked) = chain
-        {
-            assert!(revoked.is_ancestor(&self.id(revoker)));
+        let own =
+            self.nodes.iter().find(|node| node.keys.node() == target).and_then(|node| node.member.clone());
+        // Of one that it has granted more addresses its inviter revokes both certificates.
+        let granted = |chain: &Chain| {
+            chain.parent().is_some_and(|parent| *parent.subject() == self.id(revoker))
+                && known.as_ref().is_some_and(|known| known.parent() == chain.parent())
+        };
+        let both = own.clone().filter(granted);
+        let revoked: Vec<Chain> = known.clone().or(own).into_iter().chain(both).collect();
+        if let Some(Ok(meshd::Reply::Revoked(_))) = self.command(revoker, |mesh, _| mesh.revoke(1, &text)) {
             self.tell(|| format!("{revoker} revokes {}", target.short()));
-            self.end_below(&revoked);
+            for revoked in revoked {
+                assert!(revoked.is_ancestor(&self.id(revoker)));
+                self.end_below(&revoked);
+            }
         }
     }
 

@@ -27,7 +27,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use i2plan_ipc::administrator;
 use i2plan_ipc::daemon::trusted;
 use i2plan_ipc::paths;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};

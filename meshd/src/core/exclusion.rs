@@ -88,37 +88,41 @@ impl Mesh {
         banned.any(|member| member.is_at(control))
     }
 
-    /// The revocation that a user wanted is signed.
-    pub(super) fn on_revocation(
+    /// The revocations that a user wanted are signed: of an invite, or of a member's certificates, of which it may have had
+    /// several at a time.
+    pub(super) fn on_revocations(
         &mut self,
-        revocation: Signed<Revocation>,
-        command: Option<CommandId>,
+        revocations: Vec<Signed<Revocation>>,
+        command: CommandId,
         now: Now,
     ) {
-        let invite = match &revocation.value.target {
+        let invite = revocations.iter().find_map(|revocation| match &revocation.value.target {
             Target::Invite(_, invite) => Some(invite.to_string()),
             Target::Certificate(_) => None,
-        };
-        let merged = self.end_memberships(Ending::Revocation(Box::new(revocation)), now);
+        });
+        let (mut ended, mut is_full) = (None, false);
+        for revocation in revocations {
+            match self.end_memberships(Ending::Revocation(Box::new(revocation)), now) {
+                EndingMerge::News(out) => ended.get_or_insert_with(Vec::new).extend(out),
+                // What another of them says already.
+                EndingMerge::Known => {}
+                EndingMerge::Full => is_full = true,
+            }
+        }
         self.unsaved = true;
-        let result = match (merged, invite) {
-            (EndingMerge::News(out), None) => {
-                Ok(meshd::Reply::Revoked(out.iter().map(ToString::to_string).collect()))
-            }
-            (EndingMerge::News(_) | EndingMerge::Known, Some(invite)) => {
-                let unix = now.unix.as_secs();
-                self.invites.revoke(&invite, unix).map(meshd::Reply::InviteRevoked)
-            }
-            (EndingMerge::Known, None) => Err(ApiError::conflict("this membership has ended already")),
-            (EndingMerge::Full, _) => Err(ApiError::conflict(
+        let result = match (invite, ended) {
+            _ if is_full => Err(ApiError::conflict(
                 "the revocation was not accepted: this node has signed as many as it holds addresses",
             )
             .with_hint("ask the founder, or a member that holds more addresses, to revoke it")),
+            (Some(invite), _) => {
+                self.invites.revoke(&invite, now.unix.as_secs()).map(meshd::Reply::InviteRevoked)
+            }
+            (None, Some(out)) => Ok(meshd::Reply::Revoked(out.iter().map(ToString::to_string).collect())),
+            (None, None) => Err(ApiError::conflict("this membership has ended already")),
         };
         self.gossip(now);
-        if let Some(command) = command {
-            self.answer(command, result);
-        }
+        self.answer(command, result);
     }
 
     /// This node's resignation is signed.

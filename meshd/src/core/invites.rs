@@ -22,7 +22,7 @@ use super::{CommandId, InviteWish, Mesh, Now, Pending};
 const MAX_EXPIRY: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Most uses that a limited invite may have: each user is remembered.
-const MAX_USES: u32 = 1000;
+pub(super) const MAX_USES: u32 = 1000;
 
 /// Invites that may be open at once.
 const MAX_INVITES: usize = 1000;

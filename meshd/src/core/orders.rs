@@ -96,15 +96,7 @@ impl Mesh {
             return self.answer(command, Err(error));
         }
         match executed {
-            Executed::Revocations(revocations) => {
-                let mut revocations = revocations.into_iter();
-                let first = revocations.next();
-                // The first is the one that the user has asked about.
-                revocations.for_each(|other| self.on_revocation(other, None, now));
-                if let Some(first) = first {
-                    self.on_revocation(first, Some(command), now);
-                }
-            }
+            Executed::Revocations(revocations) => self.on_revocations(revocations, command, now),
             Executed::Resignation(resignation) => self.on_resignation(*resignation, command, now),
             Executed::Invite { code, grant } => {
                 let invite = made(code, &grant.value, false);

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::ErrorKind;
+use i2plan_ipc::api::keyd::CreateInvite;
 use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
 use i2plan_proto::destination::{DestinationProof, ProvenDestination};
@@ -16,6 +17,7 @@ use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use zeroize::Zeroizing;
 
+use super::invites::MAX_USES;
 use super::*;
 
 const START: Duration = Duration::from_secs(1_800_000_000);
@@ -2491,6 +2493,23 @@ mod delegation {
         world.command(0, |mesh, _| mesh.revoke(1, &one)).unwrap();
         world.run(60);
         assert_eq!(world.members(0), 1);
+    }
+
+    /// Its inviter knows of two certificates then, of which either revocation ends both.
+    #[test]
+    fn a_member_is_revoked_before_it_has_heard_of_its_grant() {
+        let mut world = World::network(&[0]);
+        let one = world.node(1).to_string();
+        world.down = vec![1];
+        world.command(0, |mesh, now| mesh.grant(1, &one, 16, now)).unwrap();
+        match world.command(0, |mesh, _| mesh.revoke(1, &one)) {
+            Ok(meshd::Reply::Revoked(out)) => assert_eq!(out, [one]),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(world.members(0), 1);
+        world.down.clear();
+        world.run(60);
+        assert_eq!(world.nodes[1].mesh.network(), None);
     }
 
     #[test]
