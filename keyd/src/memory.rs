@@ -549,7 +549,7 @@ impl Delegations {
 
 #[cfg(test)]
 mod tests {
-    use i2plan_proto::testing;
+    use i2plan_testing as testing;
     use proptest::prelude::*;
 
     use super::*;

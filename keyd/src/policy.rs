@@ -904,7 +904,7 @@ mod tests {
     use i2plan_proto::join::JoinRequest;
     use i2plan_proto::membership::Chain;
     use i2plan_proto::revocation::{Revoked, Target};
-    use i2plan_proto::testing;
+    use i2plan_testing as testing;
 
     use super::*;
     use crate::keys::test_keys;

@@ -35,5 +35,5 @@ pub mod revocation;
 pub mod sam;
 pub mod wireguard;
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(test)]
 pub mod testing;

@@ -14,7 +14,7 @@ pub mod known;
 pub mod runtime;
 pub mod seed;
 pub mod store;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(test)]
 pub mod testing;
 pub mod walls;
 

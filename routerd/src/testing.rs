@@ -10,8 +10,8 @@ use emissary_core::primitives::{Date, RouterAddress, RouterInfo};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use crate::runtime::Tokio;
-use crate::seed::su3::{MAGIC, RESEED, RSA_SHA512, ZIP};
+use super::runtime::Tokio;
+use super::seed::su3::{MAGIC, RESEED, RSA_SHA512, ZIP};
 
 /// The network of these routers.
 pub const NETWORK: u8 = 99;

@@ -9,8 +9,8 @@ use i2plan_proto::invite::InviteGrant;
 use i2plan_proto::join::JoinBody;
 use i2plan_proto::membership::{Chain, Charter, MAX_DEPTH, Membership};
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
-use i2plan_proto::testing;
 use i2plan_proto::wireguard::WireGuardCertificate;
+use i2plan_testing as testing;
 
 use crate::{Seeds, seed};
 

@@ -7,7 +7,7 @@ use i2plan_proto::message::{
     Content, Datagram, Entry, Gossip, Item, MAX_ENTRIES, MAX_ITEMS, MAX_RANGES, Message, Position, Range,
 };
 use i2plan_proto::record::Record;
-use i2plan_proto::testing;
+use i2plan_testing as testing;
 
 use crate::{Seeds, certificate, record, seed};
 

@@ -5,7 +5,7 @@ use i2plan_ipc::api::tund::{Interface, Member};
 use i2plan_ipc::frame::encode_body;
 use i2plan_ipc::notification::{MAX_LEN, Notification, Store, is_name};
 use i2plan_proto::identity::NetworkId;
-use i2plan_proto::testing;
+use i2plan_testing as testing;
 use i2plan_tund::kept::State;
 use i2plan_tund::roster::{Kept, Roster};
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! An invite code, as a user may type it.
 
 use i2plan_proto::invite::{Invite, SCHEME};
-use i2plan_proto::testing;
+use i2plan_testing as testing;
 
 use crate::{Seeds, seed};
 

@@ -14,7 +14,7 @@ use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::pulse::Life;
-use i2plan_proto::testing;
+use i2plan_testing as testing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -3,7 +3,7 @@
 //! If the first byte is odd, what follows is taken for what stands between the file's head and its checksum.
 
 use i2plan_keyd::keys::{Keys, KeysError, RANDOM_LEN};
-use i2plan_proto::testing;
+use i2plan_testing as testing;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 

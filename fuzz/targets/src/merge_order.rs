@@ -20,7 +20,7 @@ use i2plan_proto::membership::{Chain, Delegation};
 use i2plan_proto::message::{Item, Message};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
-use i2plan_proto::testing::{self, NOW};
+use i2plan_testing::{self as testing, NOW};
 
 use crate::{Seeds, seed};
 

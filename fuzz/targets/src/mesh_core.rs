@@ -38,8 +38,8 @@ use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Messag
 use i2plan_proto::pulse::{self, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
-use i2plan_proto::testing::{self, NOW};
 use i2plan_proto::wireguard::WireGuardCertificate;
+use i2plan_testing::{self as testing, NOW};
 
 use crate::{Seeds, seed};
 

@@ -4,7 +4,7 @@ use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::DestinationRole;
 use i2plan_proto::identity::Signed;
 use i2plan_proto::record::{NodeName, Record};
-use i2plan_proto::testing;
+use i2plan_testing as testing;
 
 use crate::{Seeds, seed};
 

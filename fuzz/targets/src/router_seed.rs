@@ -6,9 +6,15 @@
 use i2plan_routerd::identity::{Identity, IdentityError};
 use i2plan_routerd::known::{Known, MAX_INFO};
 use i2plan_routerd::seed::{fetch, su3};
-use i2plan_routerd::testing::{NETWORK, archive, info, unsigned};
+use i2plan_routerd::{runtime, seed};
 
+use self::testing::{NETWORK, archive, info, unsigned};
 use crate::{Seeds, seed};
+
+/// The values of `routerd`'s own tests.
+#[path = "../../../routerd/src/testing.rs"]
+#[expect(unreachable_pub, reason = "written for a module that others see")]
+mod testing;
 
 /// Runs the target.
 pub fn run(input: &[u8]) {

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::sam::connection::{Connection, ConnectionError, Found};
-use i2plan_proto::testing;
+use i2plan_testing as testing;
 
 use crate::{Seeds, seed};
 

@@ -1,7 +1,7 @@
 //! A datagram that a SAM bridge forwards to `meshd`.
 
 use i2plan_proto::sam::datagram::{self, Received};
-use i2plan_proto::testing;
+use i2plan_testing as testing;
 
 use crate::{Seeds, seed};
 

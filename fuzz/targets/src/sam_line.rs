@@ -3,7 +3,7 @@
 
 use i2plan_proto::sam::line::{Line, pong};
 use i2plan_proto::sam::session::{read_answer, read_greeting};
-use i2plan_proto::testing;
+use i2plan_testing as testing;
 
 use crate::{Seeds, seed};
 

@@ -12,7 +12,7 @@ use arbitrary::{Result, Unstructured};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::api::tund::Interface;
 use i2plan_proto::destination::Destination;
-use i2plan_proto::testing;
+use i2plan_testing as testing;
 use i2plan_tund::interface::Subnets;
 use i2plan_tund::session::SessionId;
 use i2plan_tund::tunnel::{MAX_MESSAGE, MAX_PACKET, PeerConfig, Tunnel};

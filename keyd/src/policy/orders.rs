@@ -258,7 +258,7 @@ mod tests {
     use i2plan_proto::membership::{Delegation, Membership};
     use i2plan_proto::pulse::Life;
     use i2plan_proto::revocation::Resignation;
-    use i2plan_proto::testing;
+    use i2plan_testing as testing;
 
     use super::super::tests::*;
     use super::*;

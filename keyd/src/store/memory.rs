@@ -246,7 +246,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use i2plan_proto::testing;
+    use i2plan_testing as testing;
 
     use super::*;
 

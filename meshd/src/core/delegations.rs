@@ -534,7 +534,7 @@ impl Mesh {
 mod tests {
     use std::collections::HashSet;
 
-    use i2plan_proto::testing;
+    use i2plan_testing as testing;
     use rand::SeedableRng as _;
     use rand::rngs::StdRng;
 

@@ -399,7 +399,7 @@ pub(super) fn place_of_signer(ending: &Ending, subnet: &Ipv4Subnet) -> Option<Pl
 mod tests {
     use i2plan_proto::address::{AddressRange, AddressRanges};
     use i2plan_proto::membership::Delegation;
-    use i2plan_proto::testing;
+    use i2plan_testing as testing;
 
     use super::*;
 

@@ -1044,7 +1044,7 @@ fn start_of(control: &DestinationHash) -> u32 {
 mod tests {
     use i2plan_proto::address::AddressRanges;
     use i2plan_proto::membership::Delegation;
-    use i2plan_proto::testing;
+    use i2plan_testing as testing;
 
     use super::*;
 

@@ -393,7 +393,7 @@ mod tests {
     use i2plan_ipc::Role;
     use i2plan_ipc::access::{Access, Who};
     use i2plan_ipc::server::{Answer, Service, serve};
-    use i2plan_proto::testing;
+    use i2plan_testing as testing;
     use tokio::net::UnixListener;
 
     use super::*;

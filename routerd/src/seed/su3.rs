@@ -20,11 +20,13 @@ pub const MAX_LEN: usize = 1 << 20;
 const HEADER: usize = 40;
 
 /// The one kind of signature that bundles have: RSA with SHA-512.
-pub(crate) const RSA_SHA512: u16 = 6;
+pub const RSA_SHA512: u16 = 6;
 
-/// The kinds of file and content: a zip archive of router infos.
-pub(crate) const ZIP: u8 = 0;
-pub(crate) const RESEED: u8 = 3;
+/// The kind of file: a zip archive.
+pub const ZIP: u8 = 0;
+
+/// The kind of content: router infos.
+pub const RESEED: u8 = 3;
 
 /// Routers in a bundle, at most.
 const MAX_ROUTERS: usize = 1000;

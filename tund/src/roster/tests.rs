@@ -3,7 +3,7 @@ use i2plan_proto::identity::Signed;
 use i2plan_proto::invite::InviteId;
 use i2plan_proto::membership::ChainError;
 use i2plan_proto::record::Record;
-use i2plan_proto::testing::{self, NOW};
+use i2plan_testing::{self as testing, NOW};
 
 use super::*;
 
