@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use emissary_core::events::{Event, EventSubscriber};
-use emissary_core::router::Router;
 use emissary_core::runtime::Storage;
 use emissary_core::{BandwidthConfig, Config, Ntcp2Config, Profile, SamConfig, Ssu2Config, TransitConfig};
 use i2plan_ipc::daemon::hardening;
@@ -24,7 +23,8 @@ use tracing::{info, warn};
 
 use crate::identity::Identity;
 use crate::known::Known;
-use crate::runtime::{Tokio, broken};
+use crate::router;
+use crate::runtime::broken;
 use crate::seed::{self, SeedError, fetch};
 use crate::store::{Store, StoreError};
 use crate::walls;
@@ -179,15 +179,14 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     check_ports(&options)?;
     let (routers, profiles) = lock(&keeper.known).for_the_router();
     let config = configuration(&options, &identity, routers, profiles);
-    let built = Router::<Tokio>::new(config, None, Some(Arc::clone(&keeper) as Arc<dyn Storage>)).await;
-    let (router, events, _) = built.map_err(|error| DaemonError::Router(error.to_string()))?;
+    let started = router::start(config, Some(Arc::clone(&keeper) as Arc<dyn Storage>)).await;
+    let (mut router, events, _) = started.map_err(|error| DaemonError::Router(error.to_string()))?;
     info!(sam = %options.sam, known = keeper.len(), "the router is up");
     supervisor.ready();
 
     let mut status = Status { events, connected: None };
     let mut look = interval(STATUS_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut router = pin!(router);
     let mut broken = pin!(broken());
     loop {
         // Sessions with other routers are not ended in an orderly way: that takes emissary ten minutes, for tunnels

@@ -4,13 +4,14 @@
 //! * [`known`]: the other routers that it knows, no I/O.
 //! * [`seed`]: where it learns of the first of them.
 //! * [`store`]: the files that it keeps these in.
-//! * [`runtime`]: what emissary needs of its surroundings.
+//! * [`runtime`]: what emissary needs of its surroundings; [`router`]: starts it on that.
 //! * [`daemon`]: the process around the router.
 //! * [`walls`]: what the process may do.
 
 pub mod daemon;
 pub mod identity;
 pub mod known;
+pub mod router;
 pub mod runtime;
 pub mod seed;
 pub mod store;

@@ -1,16 +1,11 @@
 //! One process of I2P routers: `lab __router`.
 
-use std::future::Future as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::task::Poll;
 
-use emissary_core::router::Router;
 use emissary_core::{BandwidthConfig, Config, Ntcp2Config, SamConfig, TransitConfig};
 use i2plan_routerd::EVENTS_EVERY;
-use i2plan_routerd::runtime::Tokio;
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
@@ -125,9 +120,9 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Fai
         routers: known_routers(&process.netdb, &router.name)?,
         ..Config::default()
     };
-    let built = Router::<Tokio>::new(config, None, None).await;
-    let (router_future, events, info) =
-        built.map_err(|error| Failure::new(format!("router {} does not start: {error:?}", router.name)))?;
+    let started = i2plan_routerd::router::start(config, None).await;
+    let (running, events, info) =
+        started.map_err(|error| Failure::new(format!("router {} does not start: {error:?}", router.name)))?;
     // Under another name first: a router that reads this directory now must not find half a file.
     let info_path = process.netdb.join(&router.name);
     let partial = process.netdb.join(format!(".{}", router.name));
@@ -135,12 +130,7 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Fai
     std::fs::rename(&partial, &info_path)?;
     tokio::spawn(async move {
         let _events = events;
-        let mut router = pin!(router_future);
-        std::future::poll_fn(|cx| match router.as_mut().poll(cx) {
-            Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => Poll::Pending,
-        })
-        .await;
+        running.await;
     });
     Ok(())
 }
