@@ -28,15 +28,7 @@ pub const USER_PATH: &str = ".i2plan/config.toml";
 const PREFIX: &str = "I2PLAN_";
 
 /// Variables that begin so and are no keys of the configuration.
-const OTHER_VARIABLES: [&str; 6] = [
-    "I2PLAN_SOCKET",
-    "I2PLAN_LOG",
-    "I2PLAN_LOG_FORMAT",
-    "I2PLAN_LOG_FILE",
-    // When it is built.
-    "I2PLAN_COMMIT",
-    "I2PLAN_BUILD_TIME",
-];
+const OTHER_VARIABLES: [&str; 4] = ["I2PLAN_SOCKET", "I2PLAN_LOG", "I2PLAN_LOG_FORMAT", "I2PLAN_LOG_FILE"];
 
 /// What the variables of the laboratory begin with, which tests set around the daemons.
 const LABORATORY: &str = "I2PLAN_LAB_";

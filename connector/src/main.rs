@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use i2plan_connector::options::{self, HELP};
 use i2plan_ipc::daemon::program;
+use i2plan_ipc::version::build;
 
 fn main() -> ExitCode {
     let asked = options::parse(std::env::args_os().skip(1));
-    program::run("i2plan-connector", HELP, asked, |options| i2plan_connector::run(&options))
+    program::run(build!(), "i2plan-connector", HELP, asked, |options| i2plan_connector::run(&options))
 }

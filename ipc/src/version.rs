@@ -1,6 +1,20 @@
 //! Which build this is.
 
+use std::sync::OnceLock;
+
+pub use i2plan_build_info::build;
 use serde::{Deserialize, Serialize};
+
+/// A program's commit and its time, as [`build!`] finds them.
+pub type Build = (&'static str, u64);
+
+static BUILD: OnceLock<Build> = OnceLock::new();
+
+/// Says which build this program is, for [`Version::current`]. Main functions call it, with [`build!`]; the second call in
+/// a process does nothing.
+pub fn set(build: Build) {
+    BUILD.get_or_init(|| build);
+}
 
 /// Version, commit and build time of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,19 +24,24 @@ pub struct Version {
     pub version: String,
     /// Short git commit, with `-dirty` if the tree had changes, or `unknown`.
     pub commit: String,
-    /// Unix time in seconds.
+    /// When the source was committed, Unix time in seconds, or 0 if that is unknown.
     pub built_at: u64,
 }
 
 impl Version {
-    /// This build.
+    /// This build, of an unknown commit before [`set`].
     #[must_use]
     pub fn current() -> Self {
-        Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: env!("I2PLAN_COMMIT").to_owned(),
-            built_at: env!("I2PLAN_BUILD_TIME").parse().unwrap_or(0),
-        }
+        let (commit, built_at) = BUILD.get().copied().unwrap_or(("unknown", 0));
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), commit: commit.to_owned(), built_at }
+    }
+
+    /// Whether two programs are of one version and commit. Uncommitted changes do not count: only the programs that they
+    /// concern are built again, so that of one tree some are marked `-dirty` and some are not.
+    #[must_use]
+    pub fn is_of_the_build(&self, other: &Self) -> bool {
+        let commit = |version: &Self| version.commit.trim_end_matches("-dirty").to_owned();
+        self.version == other.version && commit(self) == commit(other)
     }
 }
 
@@ -56,6 +75,14 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uncommitted_changes_make_no_other_build() {
+        let of = |commit: &str| Version { version: "1".to_owned(), commit: commit.to_owned(), built_at: 0 };
+        assert!(of("abc").is_of_the_build(&of("abc-dirty")) && of("abc").is_of_the_build(&of("abc")));
+        assert!(!of("abc").is_of_the_build(&of("abd")) && !of("abc").is_of_the_build(&of("unknown")));
+        assert!(!of("abc").is_of_the_build(&Version { version: "2".to_owned(), ..of("abc") }));
+    }
 
     #[test]
     fn times_are_written_in_utc() {

@@ -20,6 +20,7 @@ use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
 use i2plan_ipc::paths;
 use i2plan_ipc::rate::Quota;
 use i2plan_ipc::server::{Limits, serve};
+use i2plan_ipc::version::build;
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::policy::Signer;
 use i2plan_keyd::seal::SealError;
@@ -85,7 +86,7 @@ const BUSY: u8 = 4;
 const ORDERS: Limits = Limits { shared: 8, reserved: 2, requests: Quota::new(40, 400) };
 
 fn main() -> ExitCode {
-    program::run("i2plan-keyd", HELP, parse(), start)
+    program::run(build!(), "i2plan-keyd", HELP, parse(), start)
 }
 
 fn not_unlocked(error: PassphraseError) -> End {

@@ -10,6 +10,7 @@ use i2plan_ipc::client::Endpoint;
 use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{activation, hardening, logging};
 use i2plan_ipc::paths;
+use i2plan_ipc::version::build;
 use i2plan_meshd::shell::daemon::{Options, run};
 use i2plan_meshd::shell::row::Row;
 
@@ -37,7 +38,7 @@ SIGHUP: reads the configuration again.
 ";
 
 fn main() -> ExitCode {
-    program::run("i2plan-meshd", HELP, parse(), start)
+    program::run(build!(), "i2plan-meshd", HELP, parse(), start)
 }
 
 struct Args {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use i2plan_config::Config;
 use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{hardening, logging};
+use i2plan_ipc::version::build;
 use i2plan_routerd::daemon::{Options, now, run};
 use i2plan_routerd::seed::fetch;
 use i2plan_routerd::{PUBLIC_NETWORK, walls};
@@ -35,7 +36,7 @@ target=level,...), I2PLAN_LOG_FORMAT (text, json, journal), DEBUG_I2P, WARNFAIL_
 const NETWORK_VARIABLE: &str = "I2PLAN_LAB_ROUTER_NETWORK";
 
 fn main() -> ExitCode {
-    program::run("i2plan-routerd", HELP, parse(), start)
+    program::run(build!(), "i2plan-routerd", HELP, parse(), start)
 }
 
 struct Args {

@@ -8,6 +8,7 @@ use i2plan_ipc::administrator::socket_beside;
 use i2plan_ipc::daemon::program::{self, Asked, End};
 use i2plan_ipc::daemon::{activation, hardening, logging};
 use i2plan_ipc::paths;
+use i2plan_ipc::version::build;
 use i2plan_rpcd::server::{Options, run};
 
 const HELP: &str = "\
@@ -30,7 +31,7 @@ Environment: the configuration's variables, and I2PLAN_LOG (error, warn, info, d
 ";
 
 fn main() -> ExitCode {
-    program::run("i2plan-rpcd", HELP, parse(), start)
+    program::run(build!(), "i2plan-rpcd", HELP, parse(), start)
 }
 
 struct Args {

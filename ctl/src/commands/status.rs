@@ -76,7 +76,7 @@ pub(super) fn of_the_daemons(status: &Status, own: &Version) -> Vec<Warning> {
             warn(message, hint);
         }
         let theirs = daemon.version.as_ref();
-        if let Some(theirs) = theirs.filter(|v| (&v.version, &v.commit) != (&own.version, &own.commit)) {
+        if let Some(theirs) = theirs.filter(|theirs| !theirs.is_of_the_build(own)) {
             warn(
                 format!(
                     "{} runs {} (commit {}), and this i2planctl is {} (commit {})",

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use super::notify::Supervisor;
-use crate::version::Version;
+use crate::version::{self, Build, Version};
 
 /// What a command line asks of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +46,13 @@ impl End {
 
 /// Does what is asked. Why it ends is said on standard error, and to its supervisor.
 pub fn run<A, E: Display>(
+    build: Build,
     name: &str,
     help: &str,
     asked: Result<Asked<A>, E>,
     start: impl FnOnce(A) -> Result<(), End>,
 ) -> ExitCode {
+    version::set(build);
     let result = match asked {
         Ok(Asked::Run(args)) => start(args),
         Ok(Asked::Help) => {

@@ -7,6 +7,7 @@ mod cli;
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
+    i2plan_ipc::version::set(i2plan_ipc::version::build!());
     cli::run()
 }
 
