@@ -309,7 +309,7 @@ fn end(result: Result<(), Failure>) -> ExitCode {
 
 /// Builds the daemons and runs this command again in the sandbox.
 fn outer() -> ExitCode {
-    eprintln!("building the daemons");
+    eprintln!("building the daemons in the profile {}", build::PROFILE);
     let programs = build::build().and_then(|programs| {
         serde_json::to_string(&programs).map_err(|error| Failure::new(error.to_string()))
     });
