@@ -35,8 +35,8 @@ use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, 
 use i2plan_proto::identity::Signable as _;
 use i2plan_proto::membership::{Chain, Charter, Delegation};
 use i2plan_proto::record::Record;
-use i2plan_testing as testing;
 use i2plan_proto::wireguard::WireGuardCertificate;
+use i2plan_testing as testing;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};

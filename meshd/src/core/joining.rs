@@ -463,7 +463,7 @@ impl Mesh {
 #[cfg(test)]
 mod tests {
     use i2plan_proto::invite::InviteSecret;
-    use i2plan_proto::testing;
+    use i2plan_testing as testing;
 
     use super::*;
 
