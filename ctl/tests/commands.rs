@@ -28,7 +28,7 @@ use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
-use i2plan_ipc::version::Version;
+use i2plan_ipc::version::{self, Version};
 use i2plan_ipc::{ApiError, ErrorKind, Role};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::DestinationHash;
@@ -226,6 +226,8 @@ fn network() -> Network {
 }
 
 fn status(network: Option<Network>) -> Status {
+    // Of the same build as the program that is tested.
+    version::set(version::build!());
     let session = || Session { state: SessionState::Up, destination: None, error: None };
     let daemon = |name: &str, error: Option<&str>| Daemon {
         name: name.to_owned(),
