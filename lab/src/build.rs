@@ -56,7 +56,7 @@ pub fn build() -> Result<BTreeMap<String, PathBuf>, Failure> {
     // run anew, and with them half of the build.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| text.starts_with(prefix)) {
+        if ["CARGO_MANIFEST_", "CARGO_PKG_", "OUT_DIR"].iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(&name);
         }
     }
