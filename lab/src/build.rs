@@ -10,18 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::Failure;
 
-/// The packages that the programs of a node are in.
-const PACKAGES: [&str; 7] = [
-    "i2planctl",
-    "i2plan-keyd",
-    "i2plan-connector",
-    "i2plan-meshd",
-    "i2plan-tund",
-    "i2plan-rpcd",
-    "i2plan-routerd",
-];
-
-/// The programs of a node.
+/// The programs of a node, each in a package of the same name.
 pub const PROGRAMS: [&str; 7] = [
     "i2planctl",
     "i2plan-keyd",
@@ -60,11 +49,8 @@ pub fn build() -> Result<BTreeMap<String, PathBuf>, Failure> {
             command.env_remove(&name);
         }
     }
-    for package in PACKAGES {
-        command.args(["--package", package]);
-    }
     for program in PROGRAMS {
-        command.args(["--bin", program]);
+        command.args(["--package", program, "--bin", program]);
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|error| {
         Failure::new(format!("cannot run cargo to build the daemons ({error}): install a Rust toolchain"))

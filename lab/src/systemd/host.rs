@@ -77,9 +77,9 @@ pub fn prepare(options: &Options) -> Result<Host, Failure> {
         let mut build = Command::new(root.join("packaging/build"));
         build.env("REVISION", revision);
         // Cargo's flags for this program are not for the package.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_"))
-        {
-            if name != "CARGO_HOME" {
+        for (name, _) in std::env::vars_os() {
+            let is_cargos = name == "OUT_DIR" || name.to_string_lossy().starts_with("CARGO_");
+            if is_cargos && name != "CARGO_HOME" {
                 build.env_remove(name);
             }
         }
