@@ -171,6 +171,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_error_over_json_rpc_is_of_the_same_kind() {
+        for kind in [
+            ErrorKind::Invalid,
+            ErrorKind::Denied,
+            ErrorKind::NotFound,
+            ErrorKind::Conflict,
+            ErrorKind::Unavailable,
+            ErrorKind::Timeout,
+            ErrorKind::Version,
+            ErrorKind::Internal,
+        ] {
+            let error = i2plan_rpcd::error::Error::from(ApiError::new(kind, "why"));
+            assert_eq!(Kind::from(kind), Kind::from(error.code));
+        }
+    }
+
+    #[test]
     fn every_kind_of_error_has_its_documented_exit_code() {
         for (kind, code) in [
             (ErrorKind::Invalid, 1),
