@@ -309,12 +309,12 @@ impl Endings {
         Added::New { id, displaced }
     }
 
-    /// An ending that is one too many: of the revocations by a signer, which has one for each address that it holds, or of
-    /// the resignations by those that have had an address.
+    /// Returns an ending that is one too many: of a signer's revocations, of which there is one for each address that it
+    /// holds, or of the resignations from one address.
     ///
-    /// A signer that was granted more addresses shows by each revocation what it held then. Those under which it held most
-    /// come first, and each counts if there are fewer before it than addresses under it: so whatever the order in which
-    /// they arrived, the same stay.
+    /// The chain of each revocation states how many addresses the signer held when it signed. The revocations with the
+    /// most addresses come first, and a revocation is kept if fewer come before it than its chain states addresses. So all
+    /// members keep the same ones, in whatever order they arrive.
     fn surplus(&self, signer: &NodeId, place: Option<Place>, subnet: &Ipv4Subnet) -> Option<NodeId> {
         let is_resignation = |id: &&NodeId| matches!(self.get(id), Some(Ending::Resignation(_)));
         let held = |id: &NodeId| {
@@ -324,7 +324,8 @@ impl Endings {
         let of_signer = self.by_signer.get(signer).into_iter().flatten();
         let mut revocations: Vec<(u64, NodeId)> =
             of_signer.filter(|id| !is_resignation(id)).map(|id| (held(id), *id)).collect();
-        revocations.sort_unstable_by_key(|(held, id)| (std::cmp::Reverse(*held), *id));
+        // Stable: they are in the order of their ids, and mostly state the same number.
+        revocations.sort_by_key(|(held, _)| std::cmp::Reverse(*held));
         let surplus = (0..).zip(revocations).find(|(before, (held, _))| before >= held);
         if let Some((_, (_, id))) = surplus {
             return Some(id);

@@ -555,8 +555,7 @@ impl Rumors {
         rumor.told = rumor.told.saturating_add(to);
         let Rumor { block, told } = *rumor;
         let times = Self::times(members);
-        // Whom the end of a membership misses goes on with a member that is out, and comparisons find it late where there
-        // are many.
+        // A node that misses an ending keeps a member that is out, and comparisons find it late among many others.
         let is_twice = matches!(topic, Topic::Ending(_)) || self.is_lost_in_a_crowd(block);
         if told >= 2 * times || told >= times && !is_twice {
             self.queue.remove(&topic);
