@@ -204,7 +204,7 @@ impl World {
     fn open_data(&mut self, index: usize) {
         let data = self.nodes[index].keys.ephemeral(self.rng.random()).public();
         self.agreed.insert(data);
-        self.nodes[index].mesh.on_data_session(data);
+        self.nodes[index].mesh.handle_data_session(data);
         self.settle(index);
     }
 
@@ -229,7 +229,7 @@ impl World {
 
     fn settle(&mut self, index: usize) {
         loop {
-            let turn = self.nodes[index].mesh.take_turn();
+            let turn = self.nodes[index].mesh.poll_turn();
             assert!(turn.actions.len() <= MAX_ACTIONS * 10, "{} actions", turn.actions.len());
             if turn.save {
                 self.nodes[index].disk = self.nodes[index].mesh.state();
@@ -253,11 +253,11 @@ impl World {
                     Action::LookUp(hash) => {
                         let found =
                             self.agreed.iter().find(|destination| destination.hash() == hash).copied();
-                        self.nodes[index].mesh.on_found(hash, found.ok_or_else(String::new), now);
+                        self.nodes[index].mesh.handle_lookup(hash, found.ok_or_else(String::new), now);
                     }
                     Action::Ask(ticket, request) => {
                         let reply = self.sign(index, *request, now.unix.as_secs());
-                        self.nodes[index].mesh.on_keyd(ticket, reply, now);
+                        self.nodes[index].mesh.handle_keyd_reply(ticket, reply, now);
                     }
                     Action::Answer(_, result) => self.nodes[index].answer = Some(*result),
                 }
@@ -316,7 +316,7 @@ impl World {
             return;
         }
         let now = self.clock(index);
-        self.nodes[index].mesh.on_datagram(&from, bytes, now);
+        self.nodes[index].mesh.handle_datagram(&from, bytes, now);
         self.settle(index);
     }
 
@@ -335,15 +335,17 @@ impl World {
         let end = self.time + time;
         while self.time < end {
             self.deliver();
-            let next = self.nodes.iter().filter(|node| node.up).filter_map(|node| node.mesh.wake_at()).min();
+            let next =
+                self.nodes.iter().filter(|node| node.up).filter_map(|node| node.mesh.poll_timeout()).min();
             // At least a little, so that one that is due again immediately does not stop the time.
             let next = next.unwrap_or(end).max(self.time + Duration::from_millis(200));
             self.time = next.min(end);
             for index in 0..self.nodes.len() {
-                if self.nodes[index].up && self.nodes[index].mesh.wake_at().is_some_and(|at| at <= self.time)
+                if self.nodes[index].up
+                    && self.nodes[index].mesh.poll_timeout().is_some_and(|at| at <= self.time)
                 {
                     let now = self.clock(index);
-                    self.nodes[index].mesh.on_time(now);
+                    self.nodes[index].mesh.handle_timeout(now);
                     self.settle(index);
                 }
             }
@@ -948,7 +950,7 @@ impl World {
             let chain = node.member.as_ref().unwrap();
             let network = node.mesh.network();
             assert_eq!(network, Some(charter.network()), "node {index} stays a member:\n{}", self.describe());
-            assert_eq!(node.mesh.own_address(), Some(chain.address(&charter.subnet)), "of node {index}");
+            assert_eq!(node.mesh.local_address(), Some(chain.address(&charter.subnet)), "of node {index}");
         }
         for here in (0..self.nodes.len()).filter(|index| self.nodes[*index].honest && self.nodes[*index].up) {
             let node = &self.nodes[here];
@@ -960,7 +962,7 @@ impl World {
             for there in &protected {
                 let (id, other) = (self.id(*there), &self.nodes[*there]);
                 assert!(!banned.contains(&id), "node {here} bans node {there}");
-                let Some(address) = other.mesh.own_address() else { continue };
+                let Some(address) = other.mesh.local_address() else { continue };
                 for (holder, peer) in &routes {
                     let is_others = peer.ipv4() == address && *holder != id;
                     // Of the network that it is in.
@@ -1040,8 +1042,8 @@ impl World {
         for here in &protected {
             for there in protected.iter().filter(|there| *there != here) {
                 let known = self.nodes[*here].mesh.record_of(&self.id(*there));
-                let is_current =
-                    known.is_some_and(|record| Some(record.ipv4()) == self.nodes[*there].mesh.own_address());
+                let is_current = known
+                    .is_some_and(|record| Some(record.ipv4()) == self.nodes[*there].mesh.local_address());
                 assert!(
                     is_current,
                     "node {here} does not know node {there} after {ROUNDS} rounds:\n{}",

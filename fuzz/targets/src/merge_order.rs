@@ -212,8 +212,8 @@ impl Hearer {
         for _ in 0..messages.len() + 3 {
             let before = hearer.summary();
             for datagram in &datagrams {
-                hearer.mesh.on_datagram(&testing::destination(SENDER), datagram, hearer.now);
-                hearer.mesh.take_turn();
+                hearer.mesh.handle_datagram(&testing::destination(SENDER), datagram, hearer.now);
+                hearer.mesh.poll_turn();
                 hearer.now.monotonic += Duration::from_secs(2);
             }
             hearer.now.monotonic += Duration::from_secs(3600);

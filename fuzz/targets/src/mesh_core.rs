@@ -331,10 +331,10 @@ impl World {
             }
             11 => self.welcome(choices)?,
             12 => match choices.arbitrary::<u8>()? % 8 {
-                0 => self.mesh.on_session(self.now),
-                4 => self.mesh.on_substitute(None, self.now),
-                5 => self.mesh.on_substitute(Some(testing::destination(SUBSTITUTE)), self.now),
-                number => self.mesh.on_data_session(testing::destination(100 + number)),
+                0 => self.mesh.handle_control_session(self.now),
+                4 => self.mesh.handle_fallback(None, self.now),
+                5 => self.mesh.handle_fallback(Some(testing::destination(SUBSTITUTE)), self.now),
+                number => self.mesh.handle_data_session(testing::destination(100 + number)),
             },
             13 => {
                 self.mood = *choices.choose(&[Mood::Honest, Mood::Failing, Mood::Silent])?;
@@ -618,7 +618,7 @@ impl World {
         let was_member = self.mesh.network().is_some();
         let counter = self.mesh.state().counter;
         let (is_shut_out, speaks) = (self.is_shut_out(from), self.mesh.published_key().is_some());
-        self.mesh.on_datagram(from, payload, self.now);
+        self.mesh.handle_datagram(from, payload, self.now);
         if is_shut_out {
             return;
         }
@@ -904,10 +904,10 @@ impl World {
         self.now.unix += time;
         self.latest = self.latest.max(self.now.unix);
         for _ in 0..8 {
-            if self.mesh.wake_at().is_none_or(|at| at > self.now.monotonic) {
+            if self.mesh.poll_timeout().is_none_or(|at| at > self.now.monotonic) {
                 return;
             }
-            self.mesh.on_time(self.now);
+            self.mesh.handle_timeout(self.now);
             self.settle();
         }
         panic!("the mesh wants to be woken without end");
@@ -916,7 +916,7 @@ impl World {
     /// Carries out what the mesh wants, until it wants nothing more.
     fn settle(&mut self) {
         for _ in 0..64 {
-            let Turn { save, actions, events, .. } = self.mesh.take_turn();
+            let Turn { save, actions, events, .. } = self.mesh.poll_turn();
             if let (Some(before), Some(after)) = (self.network, self.mesh.network())
                 && !events.iter().any(|event| matches!(event, What::NetworkLeft { .. }))
             {
@@ -929,7 +929,7 @@ impl World {
                 if self.disk_full {
                     self.has_failed = true;
                     let error = ApiError::internal("the disk is full");
-                    for (command, _) in self.mesh.on_save_failed(actions, &error, self.now) {
+                    for (command, _) in self.mesh.handle_save_failure(actions, &error, self.now) {
                         assert!(self.commands.remove(&command).is_some(), "a command was answered twice");
                     }
                     return;
@@ -1030,7 +1030,7 @@ impl World {
             Action::LookUp(hash) => {
                 let found = (0..3).map(testing::destination).find(|known| known.hash() == hash);
                 let found = found.ok_or_else(|| "KEY_NOT_FOUND".to_owned());
-                self.mesh.on_found(hash, found, self.now);
+                self.mesh.handle_lookup(hash, found, self.now);
             }
             Action::Ask(ticket, request) if self.mood == Mood::Silent => {
                 self.check_asked(&request);
@@ -1160,10 +1160,10 @@ impl World {
         if self.mood == Mood::Failing {
             self.has_failed = true;
             let error = ApiError::unavailable("keyd is not there");
-            return self.mesh.on_keyd(ticket, Err(error), self.now);
+            return self.mesh.handle_keyd_reply(ticket, Err(error), self.now);
         }
         let reply = self.sign(request);
-        self.mesh.on_keyd(ticket, reply, self.now);
+        self.mesh.handle_keyd_reply(ticket, reply, self.now);
     }
 
     /// An administrator gives an order.
@@ -1524,7 +1524,7 @@ fn mesh(state: State, session: bool, now: Now) -> Mesh {
     };
     let mut mesh = Mesh::new(identity, settings, state, [7; 32], now);
     if session {
-        mesh.on_data_session(testing::destination(100));
+        mesh.handle_data_session(testing::destination(100));
     }
     mesh
 }

@@ -136,7 +136,7 @@ impl World {
                 let Some(place) = self.some(1).pop() else { return Ok(()) };
                 let data = self.nodes[place].signer.keys().ephemeral([2; 32]).public();
                 self.nodes[place].data = data;
-                self.nodes[place].mesh.on_data_session(data);
+                self.nodes[place].mesh.handle_data_session(data);
                 self.settle(place);
                 let id = self.nodes[place].id;
                 self.expect("address change", self.others(place), move |_, other, _| {
@@ -213,7 +213,7 @@ impl World {
                 // The daemon's session is gone with the router, and it opens another.
                 if self.nodes[place].up {
                     let now = self.clock(place);
-                    self.nodes[place].mesh.on_session(now);
+                    self.nodes[place].mesh.handle_control_session(now);
                     self.settle(place);
                 }
                 let after = Duration::from_secs(self.rng.random_range(0..12_000));
@@ -298,11 +298,11 @@ impl World {
             let now = self.clock(inviter);
             self.nodes[inviter].mesh.create_invite(1, 3600, Some(1), None, now);
             // keyd's answer is taken at once: what is measured is the mesh.
-            let turn = self.nodes[inviter].mesh.take_turn();
+            let turn = self.nodes[inviter].mesh.poll_turn();
             for action in turn.actions {
                 if let Action::Ask(ticket, request) = action {
                     let reply = self.sign(inviter, *request);
-                    self.nodes[inviter].mesh.on_keyd(ticket, reply, now);
+                    self.nodes[inviter].mesh.handle_keyd_reply(ticket, reply, now);
                 }
             }
             self.settle(inviter);

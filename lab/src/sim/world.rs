@@ -496,7 +496,7 @@ impl World {
         let identity = keyd::Identity { node: id, control, sealed: false, remembers: true };
         let now = Now { monotonic: Duration::ZERO, unix: EPOCH + self.now };
         let mut mesh = Mesh::new(identity, settings.clone(), state, self.rng.random(), now);
-        mesh.on_data_session(data);
+        mesh.handle_data_session(data);
         self.by_control.insert(control, index);
         self.by_id.insert(id, index);
         self.by_hash.insert(control.hash(), control);
@@ -537,7 +537,7 @@ impl World {
             keyd::Identity { node: node.id, control: node.control, sealed: false, remembers: true };
         let now = Now { monotonic: Duration::ZERO, unix: EPOCH + self.now };
         node.mesh = Mesh::new(identity, node.settings.clone(), state, seed, now);
-        node.mesh.on_data_session(node.data);
+        node.mesh.handle_data_session(node.data);
         self.settle(index);
         self.meet(index);
     }
@@ -600,7 +600,7 @@ impl World {
                     return Ok(());
                 }
                 let mentioned = &parcel.mentioned;
-                self.observed(to, mentioned, |mesh, now| mesh.on_datagram(&sender, &parcel.bytes, now))
+                self.observed(to, mentioned, |mesh, now| mesh.handle_datagram(&sender, &parcel.bytes, now))
             }
             Event::Wake(index) => {
                 // One that was set for later than another since is of no use any more.
@@ -609,11 +609,11 @@ impl World {
                 }
                 self.nodes[index].wake = Duration::MAX;
                 let now = self.clock(index);
-                if self.nodes[index].mesh.wake_at().is_none_or(|at| at > now.monotonic) {
+                if self.nodes[index].mesh.poll_timeout().is_none_or(|at| at > now.monotonic) {
                     self.settle(index);
                     return Ok(());
                 }
-                self.observed(index, &[], Mesh::on_time)
+                self.observed(index, &[], Mesh::handle_timeout)
             }
             Event::Keyd { node, life, ticket, request } => {
                 if self.nodes[node].life != life || !self.nodes[node].up {
@@ -626,7 +626,7 @@ impl World {
                     }
                     _ => Vec::new(),
                 };
-                self.observed(node, &mentioned, |mesh, now| mesh.on_keyd(ticket, reply, now))
+                self.observed(node, &mentioned, |mesh, now| mesh.handle_keyd_reply(ticket, reply, now))
             }
             Event::Order { node, life, order } => {
                 if self.nodes[node].life != life || !self.nodes[node].up {
@@ -655,7 +655,7 @@ impl World {
             }
             Event::Found { node, hash } => {
                 let found = self.by_hash.get(&hash).copied().ok_or_else(|| "KEY_NOT_FOUND".to_owned());
-                self.observed(node, &[], |mesh, now| mesh.on_found(hash, found, now))
+                self.observed(node, &[], |mesh, now| mesh.handle_lookup(hash, found, now))
             }
             Event::Look => {
                 self.look()?;
@@ -712,7 +712,7 @@ impl World {
         }
         let explained =
             self.ledger.check(before, &node.id, &node.mesh, now).map_err(|what| self.failure(index, what))?;
-        if self.ledger.is_protected(&node.id) && node.mesh.own_address() != self.ledger.address(&node.id) {
+        if self.ledger.is_protected(&node.id) && node.mesh.local_address() != self.ledger.address(&node.id) {
             return Err(self.failure(index, "property 2: its own address has changed"));
         }
         if let Some(honest) = node.mesh.banned().find(|banned| !self.is_liar(banned)) {
@@ -804,7 +804,7 @@ impl World {
             let Some(record) = node.mesh.record_of(&other.id) else { continue };
             let is_banned = node.mesh.banned().any(|banned| banned == other.id);
             // Who has lost its own address still has it itself.
-            let is_own = node.mesh.own_address() == self.ledger.address(&other.id);
+            let is_own = node.mesh.local_address() == self.ledger.address(&other.id);
             if !self.ledger.is_protected(&other.id) || self.ledger.is_out(&other.id) || is_banned || is_own {
                 continue;
             }
@@ -821,7 +821,7 @@ impl World {
 
     /// Carries out what a node wants. Returns how many things that are.
     pub(super) fn settle(&mut self, index: usize) -> usize {
-        let turn = self.nodes[index].mesh.take_turn();
+        let turn = self.nodes[index].mesh.poll_turn();
         if turn.save && self.nodes[index].disk.is_some() {
             self.keep_disk(index);
         }
@@ -848,7 +848,7 @@ impl World {
             }
         }
         let started = self.nodes[index].started;
-        if let Some(at) = self.nodes[index].mesh.wake_at() {
+        if let Some(at) = self.nodes[index].mesh.poll_timeout() {
             let at = (started + at).max(self.now);
             if at < self.nodes[index].wake {
                 self.nodes[index].wake = at;

@@ -18,7 +18,7 @@ use super::{Mesh, Now, Pending};
 const MAX_CERTIFYING: usize = 32;
 
 impl Mesh {
-    pub(super) fn on_join_request(&mut self, from: &Destination, request: &JoinRequest, now: Now) {
+    pub(super) fn handle_join_request(&mut self, from: &Destination, request: &JoinRequest, now: Now) {
         let Some(membership) = &self.membership else { return };
         let body = &request.body.value;
         let meant_for_me = body.network == membership.charter.value.network() && body.inviter == self.me.node;
@@ -117,7 +117,7 @@ impl Mesh {
     }
 
     /// A joiner's certificate is signed.
-    pub(super) fn on_certified(
+    pub(super) fn handle_certificate(
         &mut self,
         to: &Destination,
         certificate: Signed<membership::Membership>,

@@ -81,7 +81,7 @@ impl Bans {
     }
 
     /// What readers of events have not been told yet.
-    pub(super) fn take_events(&mut self) -> Vec<What> {
+    pub(super) fn poll_events(&mut self) -> Vec<What> {
         std::mem::take(&mut self.events)
     }
 

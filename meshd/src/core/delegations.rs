@@ -399,7 +399,7 @@ impl Mesh {
     }
 
     /// A member's certificate for more addresses is signed.
-    pub(super) fn on_extended(&mut self, certificate: Signed<Membership>, command: CommandId, now: Now) {
+    pub(super) fn handle_extension(&mut self, certificate: Signed<Membership>, command: CommandId, now: Now) {
         let grant = certificate.value.grant.clone();
         self.counter = self.counter.max(grant.serial);
         self.delegations.learn(certificate, now.unix.as_secs());
@@ -441,7 +441,7 @@ impl Mesh {
     }
 
     /// The member that has invited this node has delegated more addresses to it.
-    pub(super) fn on_grant(&mut self, chain: Chain, now: Now) {
+    pub(super) fn handle_grant(&mut self, chain: Chain, now: Now) {
         let Some(membership) = &mut self.membership else { return };
         let charter = &membership.charter.value;
         let (before, subnet) = (&membership.chain, charter.subnet);

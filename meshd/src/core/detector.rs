@@ -124,7 +124,7 @@ impl Detector {
         self.next_probe = self.next_probe.min(now + period);
     }
 
-    pub(super) fn wake_at(&self) -> Duration {
+    pub(super) fn poll_timeout(&self) -> Duration {
         self.probes
             .values()
             .map(|probe| self.due(probe))
@@ -146,7 +146,7 @@ impl Detector {
 
     /// Does what is due. `places` are those of all members, for the next lap; `member` tells who has a place now, if
     /// it is to be probed, and where it takes messages.
-    pub(super) fn on_time(
+    pub(super) fn handle_timeout(
         &mut self,
         now: Duration,
         places: impl FnOnce() -> Vec<u32>,
@@ -227,7 +227,7 @@ impl Detector {
 
     /// Another member wants this node to ping a third. Returns the number for the ping. Where there is no room the address
     /// block that has asked for most loses one, unless it is this member's own.
-    pub(super) fn on_request(
+    pub(super) fn handle_ping_request(
         &mut self,
         control: DestinationHash,
         to: Destination,
@@ -257,7 +257,7 @@ impl Detector {
     }
 
     /// An acknowledgement came.
-    pub(super) fn on_ack(&mut self, from: &DestinationHash, number: u64, now: Duration) -> Acked {
+    pub(super) fn handle_ack(&mut self, from: &DestinationHash, number: u64, now: Duration) -> Acked {
         if let Some(probe) = self.probes.get(&number) {
             let (node, rtt) = (probe.target, now.saturating_sub(probe.pinged));
             if probe.control == *from {
@@ -327,9 +327,9 @@ mod tests {
         }
 
         fn next(&mut self) -> (Duration, Vec<Task>) {
-            let now = self.detector.wake_at();
+            let now = self.detector.poll_timeout();
             let places = || (0..self.members.into()).collect();
-            (now, self.detector.on_time(now, places, member, &mut self.rng))
+            (now, self.detector.handle_timeout(now, places, member, &mut self.rng))
         }
     }
 
@@ -342,7 +342,7 @@ mod tests {
             for task in tasks {
                 let Task::Ping { node, number, .. } = task else { panic!("it answered") };
                 last_seen[usize::from(node.0[0])] = turn;
-                let acked = run.detector.on_ack(&DestinationHash(node.0), number, now);
+                let acked = run.detector.handle_ack(&DestinationHash(node.0), number, now);
                 assert_eq!(acked, Acked::Directly { node, rtt: Duration::ZERO });
             }
             assert!(last_seen.iter().all(|last| turn - last <= 20), "{last_seen:?} at {turn}");
@@ -377,12 +377,12 @@ mod tests {
         let (now, tasks) = run.next();
         let [Task::Ping { node: target, number, .. }] = tasks[..] else { panic!("{tasks:?}") };
         let stranger = DestinationHash([99; 32]);
-        assert_eq!(run.detector.on_ack(&stranger, number, now), Acked::Unknown);
-        assert_eq!(run.detector.on_ack(&DestinationHash(target.0), number + 1, now), Acked::Unknown);
+        assert_eq!(run.detector.handle_ack(&stranger, number, now), Acked::Unknown);
+        assert_eq!(run.detector.handle_ack(&DestinationHash(target.0), number + 1, now), Acked::Unknown);
         run.detector.asked_relay(number, stranger);
-        assert_eq!(run.detector.on_ack(&stranger, number, now), Acked::Through { node: target });
+        assert_eq!(run.detector.handle_ack(&stranger, number, now), Acked::Through { node: target });
         // And once only.
-        assert_eq!(run.detector.on_ack(&stranger, number, now), Acked::Unknown);
+        assert_eq!(run.detector.handle_ack(&stranger, number, now), Acked::Unknown);
     }
 
     #[test]
@@ -417,7 +417,7 @@ mod tests {
         let mut run = Run::new(1);
         let target = DestinationHash([1; 32]);
         let ask = |run: &mut Run, number, now| {
-            run.detector.on_request(
+            run.detector.handle_ping_request(
                 target,
                 destination(7),
                 Some(Place { block: 1, address: 1 }),
@@ -430,7 +430,7 @@ mod tests {
         let accepted = (0..1000).filter(|number| ask(&mut run, *number, Duration::ZERO).is_some()).count();
         assert_eq!(accepted, MAX_ERRANDS - 1);
         // Those of others have their share.
-        let other = run.detector.on_request(
+        let other = run.detector.handle_ping_request(
             target,
             destination(8),
             Some(Place { block: 2, address: 2 }),
@@ -440,7 +440,7 @@ mod tests {
         );
         assert!(other.is_some());
         assert_eq!(run.detector.errands.len(), MAX_ERRANDS);
-        let acked = run.detector.on_ack(&target, first, Duration::ZERO);
+        let acked = run.detector.handle_ack(&target, first, Duration::ZERO);
         assert_eq!(acked, Acked::Errand { to: destination(7), number: 1 });
         assert!(ask(&mut run, 5, PERIOD).is_some());
     }

@@ -13,7 +13,7 @@ use super::delegations::Delegations;
 use super::endings::Ending;
 use super::gossip::Comparison;
 use super::members::{EndingMerge, Members};
-use super::own::Farewell;
+use super::own::LivenessReason;
 use super::state::Former;
 use super::{CommandId, Mesh, Now, Refresh};
 
@@ -42,7 +42,7 @@ impl Mesh {
         });
         let reply = result.map(|ban| {
             info!(node = %ban.node.short(), "a member is banned");
-            self.on_bans_changed();
+            self.note_bans_changed();
             meshd::Reply::BanAdded(self.ban_report(&ban))
         });
         self.answer(command, reply);
@@ -55,7 +55,7 @@ impl Mesh {
         let reply = match ban {
             Some(ban) => {
                 info!(node = %ban.node.short(), "a ban is lifted");
-                self.on_bans_changed();
+                self.note_bans_changed();
                 Ok(meshd::Reply::BanRemoved(self.ban_report(&ban)))
             }
             None => Err(ApiError::new(ErrorKind::NotFound, "this node has banned no such member")
@@ -64,7 +64,7 @@ impl Mesh {
         self.answer(command, reply);
     }
 
-    pub(super) fn on_bans_changed(&mut self) {
+    pub(super) fn note_bans_changed(&mut self) {
         self.unsaved = true;
         self.peers_version += 1;
     }
@@ -76,7 +76,7 @@ impl Mesh {
         }
         if let Some(ban) = self.bans.strike(*node, now) {
             warn!(node = %node.short(), reason = ?ban.reason, strikes = ban.strikes, "a member is banned");
-            self.on_bans_changed();
+            self.note_bans_changed();
         }
     }
 
@@ -90,7 +90,7 @@ impl Mesh {
 
     /// The revocations that a user wanted are signed: of an invite, or of a member's certificates, of which it may have had
     /// several at a time.
-    pub(super) fn on_revocations(
+    pub(super) fn handle_revocations(
         &mut self,
         revocations: Vec<Signed<Revocation>>,
         command: CommandId,
@@ -126,7 +126,12 @@ impl Mesh {
     }
 
     /// This node's resignation is signed.
-    pub(super) fn on_resignation(&mut self, resignation: Signed<Resignation>, command: CommandId, now: Now) {
+    pub(super) fn handle_resignation(
+        &mut self,
+        resignation: Signed<Resignation>,
+        command: CommandId,
+        now: Now,
+    ) {
         self.bid_farewell(&Ending::Resignation(Box::new(resignation)).item(), now);
         let network = self.network().map(|network| network.to_string()).unwrap_or_default();
         info!(%network, "this node has left the network");
@@ -135,7 +140,7 @@ impl Mesh {
     }
 
     /// This node's own membership has ended. Its state is set aside, so that an administrator can recover it.
-    pub(super) fn on_own_ending(&mut self, ending: &Ending, now: Now) {
+    pub(super) fn handle_local_ending(&mut self, ending: &Ending, now: Now) {
         let Some(network) = self.network() else { return };
         let subject = match ending {
             Ending::Revocation(revocation) => match &revocation.value.target {
@@ -161,7 +166,9 @@ impl Mesh {
     /// Tells others that this node shuts down. True if there is somebody to tell, and [`Mesh::is_shut_down`] will
     /// say when that is done.
     pub fn begin_shutdown(&mut self) -> bool {
-        self.own.is_some() && self.members.len() > 0 && self.sign_pulse(Life::Away, Farewell::ShutDown)
+        self.own.is_some()
+            && self.members.len() > 0
+            && self.sign_pulse(Life::Away, LivenessReason::ShuttingDown)
     }
 
     /// Whether others have been told.
@@ -178,7 +185,7 @@ impl Mesh {
         self.membership = None;
         self.own = None;
         self.own_pulse = None;
-        self.is_accused = false;
+        self.is_suspected = false;
         self.refresh = Refresh::Waiting;
         self.stale = false;
         self.rotate = false;

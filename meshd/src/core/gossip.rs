@@ -121,7 +121,7 @@ impl Announcer {
         self.next_announcement = now;
     }
 
-    pub(super) fn wake_at(&self) -> Duration {
+    pub(super) fn poll_timeout(&self) -> Duration {
         if self.announcements_left > 0 {
             self.next_announcement.min(self.next_comparison)
         } else {
@@ -228,7 +228,7 @@ impl Mesh {
         if self.leave_if_ended(now) {
             return;
         }
-        self.answer_accusers(now);
+        self.refute(now);
         if self.announcer.announces(now.monotonic) {
             self.announce(now);
         }
@@ -293,12 +293,12 @@ impl Mesh {
             let member = members.at_place(place).filter(|member| !bans.is_banned(&member.node()))?;
             Some((member.node(), *member.record.control()))
         };
-        for task in self.detector.on_time(now.monotonic, || members.places(), member, &mut self.rng) {
+        for task in self.detector.handle_timeout(now.monotonic, || members.places(), member, &mut self.rng) {
             match task {
                 Task::Ping { node, number, relays, introduces } => {
                     self.ping(node, number, relays, introduces, now);
                 }
-                Task::Unreached { node, since } => self.on_unreached(node, since, now),
+                Task::Unreached { node, since } => self.handle_unreached(node, since, now),
             }
         }
     }
@@ -306,9 +306,9 @@ impl Mesh {
     /// Looks whether one that is held to be out of reach is there again. It may not know what is said of it, and until it is
     /// probed in turn can take hours.
     fn ping_unreachable(&mut self, now: Now) {
-        let patience = self.settings.patience();
+        let suspicion_timeout = self.settings.suspicion_timeout();
         let unreachable = |member: &&Member| {
-            self.members.life(member, now.monotonic, patience) == meshd::Life::Unreachable
+            self.members.life(member, now.monotonic, suspicion_timeout) == meshd::Life::Unreachable
                 && !self.bans.is_banned(&member.node())
         };
         let one = self.members.accused().filter(unreachable).choose(&mut self.rng);
@@ -336,7 +336,7 @@ impl Mesh {
     }
 
     /// A probe has failed.
-    fn on_unreached(&mut self, node: NodeId, since: Duration, now: Now) {
+    fn handle_unreached(&mut self, node: NodeId, since: Duration, now: Now) {
         let alone = self.members.len() < 2;
         // Who has not heard of anybody meanwhile is cut off itself, and says nothing of others.
         let cut_off = self.members.last_heard().is_none_or(|heard| heard <= since);
@@ -382,11 +382,11 @@ impl Mesh {
         let topic = Topic::Accusation(accusation.value.subject, accusation.value.accuser);
         if self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
             self.rumors.add(topic, None, now.monotonic);
-            self.settle_lives(false, now);
+            self.update_liveness(false, now);
         }
     }
 
-    pub(super) fn on_ping(&mut self, from: &Destination, number: u64, now: Now) {
+    pub(super) fn handle_ping(&mut self, from: &Destination, number: u64, now: Now) {
         // Strangers learn nothing.
         if self.own.is_some() && self.members.is_member(&from.hash()) {
             let asker = self.asker(&from.hash());
@@ -402,7 +402,7 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_ping_request(&mut self, from: &Destination, number: u64, node: &NodeId, now: Now) {
+    pub(super) fn handle_ping_request(&mut self, from: &Destination, number: u64, node: &NodeId, now: Now) {
         if !self.members.is_member(&from.hash()) || self.bans.is_banned(node) {
             return;
         }
@@ -411,19 +411,19 @@ impl Mesh {
         let asker = self.asker(&from.hash());
         if self.budget.may_answer(&asker, now.monotonic)
             && let Some(own) =
-                self.detector.on_request(hash, *from, asker, number, now.monotonic, &mut self.rng)
+                self.detector.handle_ping_request(hash, *from, asker, number, now.monotonic, &mut self.rng)
         {
             self.answer_for(&asker, &control, &Message::Ping(own, Gossip::default()), now);
         }
     }
 
-    pub(super) fn on_ack(&mut self, from: &Destination, number: u64, now: Now) {
+    pub(super) fn handle_ack(&mut self, from: &Destination, number: u64, now: Now) {
         // A member may answer from another of its destinations than it was asked at.
         let from = from.hash();
         let there = self.members.at(&from).filter_map(|node| self.members.get(&node));
         let controls = [from].into_iter().chain(there.flat_map(|member| member.record.controls()));
         let acked = controls
-            .map(|control| self.detector.on_ack(&control, number, now.monotonic))
+            .map(|control| self.detector.handle_ack(&control, number, now.monotonic))
             .find(|acked| !matches!(acked, Acked::Unknown));
         match acked.unwrap_or(Acked::Unknown) {
             Acked::Directly { node, rtt } => {
@@ -448,7 +448,7 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_gossip(&mut self, from: &Destination, gossip: Gossip, now: Now) {
+    pub(super) fn handle_gossip(&mut self, from: &Destination, gossip: Gossip, now: Now) {
         for item in gossip.items {
             self.take(item, from, now);
         }
@@ -482,7 +482,7 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_want(&mut self, from: &Destination, entries: Vec<Entry>, now: Now) {
+    pub(super) fn handle_want(&mut self, from: &Destination, entries: Vec<Entry>, now: Now) {
         if self.members.is_member(&from.hash()) {
             let asker = self.asker(&from.hash());
             for entry in entries {
@@ -492,7 +492,7 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_compare(&mut self, from: &Destination, ranges: &[Range], now: Now) {
+    pub(super) fn handle_compare(&mut self, from: &Destination, ranges: &[Range], now: Now) {
         // Who is no member can neither learn anything nor make this node send much for little.
         if self.own.is_none() || !self.members.is_member(&from.hash()) {
             return;
@@ -559,7 +559,7 @@ impl Mesh {
         };
         self.rumors.answered(&node);
         if own {
-            return self.on_own_record(&record);
+            return self.handle_local_record(&record);
         }
         let value = &record.value;
         let (name, sequence, chain) = (value.name.clone(), value.sequence, value.chain.clone());
@@ -629,7 +629,7 @@ impl Mesh {
         }
         self.rumors.answered(&node);
         if own {
-            return self.on_own_word(pulse.value.sequence, Statement::Pulse(pulse));
+            return self.note_local_statement(pulse.value.sequence, Statement::Pulse(pulse));
         }
         let life = pulse.value.life;
         if self.members.merge_pulse(pulse, now.monotonic) == Merge::News {
@@ -671,7 +671,7 @@ impl Mesh {
         }
         let against_me = subject == self.me.node;
         let news = if against_me {
-            self.own_word().is_some_and(|word| sequence >= word)
+            self.local_sequence().is_some_and(|word| sequence >= word)
         } else {
             accuser != self.me.node && self.members.is_accusable(&accusation.value, now.monotonic)
         };
@@ -683,7 +683,7 @@ impl Mesh {
             return;
         }
         if against_me {
-            return self.on_accused(accuser, sequence, now);
+            return self.handle_suspicion(accuser, sequence, now);
         }
         if !self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
             return;
@@ -781,7 +781,7 @@ impl Mesh {
         }
         let ending = self.members.endings().against(&membership.chain).map(|(_, ending)| ending.clone());
         if let Some(ending) = &ending {
-            self.on_own_ending(ending, now);
+            self.handle_local_ending(ending, now);
         }
         ending.is_some()
     }
@@ -793,12 +793,12 @@ impl Mesh {
     }
 
     /// A record of this node that it does not remember: the chain of its newest record is its own.
-    fn on_own_record(&mut self, record: &VerifiedRecord) {
+    fn handle_local_record(&mut self, record: &VerifiedRecord) {
         let chain = &record.value.chain;
         if self.members.endings().against(chain).is_none() {
             self.adopt(chain);
         }
-        self.on_own_word(record.value.sequence, Statement::Record(Box::new((**record).clone())));
+        self.note_local_statement(record.value.sequence, Statement::Record(Box::new((**record).clone())));
     }
 
     /// This node has consented to a chain that it does not remember, and goes on with that. True if it
@@ -964,7 +964,7 @@ impl Mesh {
     /// News to go along with something else, and what was news lately.
     fn some_gossip(&mut self, room: usize, now: Now) -> Gossip {
         let mut gossip = Gossip::default();
-        if self.rumors.wake_at().is_some() && self.budget.allows(now.monotonic) {
+        if self.rumors.poll_timeout().is_some() && self.budget.allows(now.monotonic) {
             let told;
             (gossip, told) = self.fill(room, now);
             self.have_told(told, 1, now);
@@ -1106,7 +1106,7 @@ mod tests {
         announcer.news(Duration::ZERO);
         let mut times = Vec::new();
         loop {
-            let at = announcer.wake_at();
+            let at = announcer.poll_timeout();
             if !announcer.announces(at) {
                 break;
             }
@@ -1123,7 +1123,7 @@ mod tests {
         announcer.compare_soon(Duration::from_secs(10));
         // As long as each shows a difference again.
         while times.len() < 6 {
-            let at = announcer.wake_at();
+            let at = announcer.poll_timeout();
             assert!(announcer.compares(at, &mut rng));
             announcer.compare_again(at);
             times.push(at.as_secs());
@@ -1132,6 +1132,6 @@ mod tests {
         // News sets that back; without differences there is one in each round.
         announcer.compare_soon(Duration::from_secs(160));
         assert!(announcer.compares(Duration::from_secs(163), &mut rng));
-        assert_eq!(announcer.wake_at(), Duration::from_secs(1000));
+        assert_eq!(announcer.poll_timeout(), Duration::from_secs(1000));
     }
 }

@@ -152,11 +152,11 @@ impl Joining {
     }
 
     /// When there is something to do by the clock; once the answer has come, never.
-    pub(super) fn wake_at(&self) -> Option<Duration> {
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
         (!matches!(self.stage, Stage::Welcomed)).then(|| self.repeat_at.min(self.deadline))
     }
 
-    pub(super) fn on_time(&mut self, now: Now) -> Step {
+    pub(super) fn handle_timeout(&mut self, now: Now) -> Step {
         if matches!(self.stage, Stage::Welcomed) {
             return Step::Wait;
         }
@@ -186,13 +186,13 @@ impl Joining {
     }
 
     /// Whether it is asked so long without an answer that another destination should be tried.
-    pub(super) fn is_in_vain(&self) -> bool {
+    pub(super) fn needs_fallback(&self) -> bool {
         matches!(self.stage, Stage::Asking(_)) && self.sent >= self.in_vain
     }
 
     /// There is another destination to ask from.
-    pub(super) fn on_substitute(&mut self) {
-        if self.is_in_vain() {
+    pub(super) fn handle_fallback(&mut self) {
+        if self.needs_fallback() {
             self.in_vain = self.in_vain.saturating_mul(2);
         }
         self.sent = 0;
@@ -217,7 +217,7 @@ impl Joining {
     }
 
     /// The router has answered a lookup. True if `keyd` is to sign requests now.
-    pub(super) fn on_found(
+    pub(super) fn handle_lookup(
         &mut self,
         hash: DestinationHash,
         destination: Result<Destination, String>,
@@ -261,7 +261,7 @@ impl Joining {
     }
 
     /// `keyd` has signed. Returns what is to be sent, and whether it is the first.
-    pub(super) fn on_signed(
+    pub(super) fn handle_signed(
         &mut self,
         body: Signed<JoinBody>,
         now: Now,
@@ -276,7 +276,7 @@ impl Joining {
     }
 
     /// A reply has come from the inviter's destination.
-    pub(super) fn on_reply(&mut self, reply: JoinReply, me: &keyd::Identity) -> Outcome {
+    pub(super) fn handle_reply(&mut self, reply: JoinReply, me: &keyd::Identity) -> Outcome {
         if !matches!(self.stage, Stage::Asking(_)) {
             return Outcome::Ignored;
         }
@@ -364,9 +364,14 @@ impl Mesh {
     }
 
     /// A lookup is done.
-    pub fn on_found(&mut self, hash: DestinationHash, destination: Result<Destination, String>, now: Now) {
+    pub fn handle_lookup(
+        &mut self,
+        hash: DestinationHash,
+        destination: Result<Destination, String>,
+        now: Now,
+    ) {
         let Some(joining) = &mut self.joining else { return };
-        if joining.on_found(hash, destination) {
+        if joining.handle_lookup(hash, destination) {
             for inbox in self.inboxes().collect::<Vec<_>>() {
                 self.sign_join(inbox, now);
             }
@@ -381,20 +386,20 @@ impl Mesh {
         self.ask(Pending::Join(body.clone()), keyd::Request::SignJoin { body, control });
     }
 
-    /// Whether an inviter has been asked for so long without an answer that it should be asked from a new substitute.
+    /// Whether an inviter has been asked for so long without an answer that it should be asked from a new fallback.
     #[must_use]
-    pub fn asks_in_vain(&self) -> bool {
-        self.joining.as_ref().is_some_and(Joining::is_in_vain)
+    pub fn needs_fallback(&self) -> bool {
+        self.joining.as_ref().is_some_and(Joining::needs_fallback)
     }
 
     /// The own request to join is signed.
-    pub(super) fn on_join_signed(&mut self, body: Signed<JoinBody>, now: Now) {
-        // Meanwhile another attempt may have begun, or a substitute may have gone.
+    pub(super) fn handle_signed_join(&mut self, body: Signed<JoinBody>, now: Now) {
+        // Meanwhile another attempt may have begun, or a fallback may have gone.
         let is_here = self.inboxes().any(|inbox| inbox.hash == body.value.control);
         if let Some(joining) = &mut self.joining
             && joining.is_for(&body.value)
             && is_here
-            && let Some((to, request, is_first)) = joining.on_signed(body, now)
+            && let Some((to, request, is_first)) = joining.handle_signed(body, now)
         {
             if is_first {
                 self.events.push(What::JoinProgress { step: JoinStep::Asking });
@@ -403,12 +408,12 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
+    pub(super) fn handle_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
         let Some(joining) = &mut self.joining else { return };
         if from.hash() != joining.control() {
             return;
         }
-        match joining.on_reply(reply, &self.me) {
+        match joining.handle_reply(reply, &self.me) {
             Outcome::Ignored => {}
             Outcome::Refused(error) => self.end_join(Err(error)),
             Outcome::Welcome(welcome) => self.enter(*welcome, now),

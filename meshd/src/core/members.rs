@@ -1,6 +1,6 @@
 //! The other members: for each the newest word that it has given, and what is known of whether it is there.
 //!
-//! What of it readers of events are to be told is noted on the way ([`Members::take_events`]).
+//! What of it readers of events are to be told is noted on the way ([`Members::poll_events`]).
 //!
 //! Everything here merges: by its owner's sequence number, or as a set that only grows. So news may come in any order
 //! and any number of times, and all members end up with the same.
@@ -959,8 +959,8 @@ impl Members {
         there.filter(move |member| member.is_at(control)).map(Member::node).take(MAX_AT)
     }
 
-    /// Whether a member is there, as far as is known. `patience` is how long it may take to answer an accusation.
-    pub(super) fn life(&self, member: &Member, now: Duration, patience: Duration) -> meshd::Life {
+    /// Whether a member is there, as far as is known. `suspicion_timeout` is how long it may take to answer an accusation.
+    pub(super) fn life(&self, member: &Member, now: Duration, suspicion_timeout: Duration) -> meshd::Life {
         if member.is_away() {
             return meshd::Life::Away;
         }
@@ -970,7 +970,7 @@ impl Members {
         if contact.last_heard.is_some_and(|heard| heard >= accused_at) {
             return meshd::Life::Present;
         }
-        if self.is_convicted(member) && now >= accused_at + patience {
+        if self.is_convicted(member) && now >= accused_at + suspicion_timeout {
             meshd::Life::Unreachable
         } else {
             meshd::Life::Suspected
@@ -979,7 +979,7 @@ impl Members {
 
     /// Notes for readers of events whose life is another than they were told. Of those who are accused it is
     /// looked at if `all`. Returns whether there is any.
-    pub(super) fn settle_lives(&mut self, all: bool, now: Duration, patience: Duration) -> bool {
+    pub(super) fn update_liveness(&mut self, all: bool, now: Duration, suspicion_timeout: Duration) -> bool {
         let mut changed = false;
         let mut nodes = std::mem::take(&mut self.unsettled);
         if all {
@@ -987,7 +987,7 @@ impl Members {
         }
         for node in nodes {
             let Some(member) = self.get(&node) else { continue };
-            let life = self.life(member, now, patience);
+            let life = self.life(member, now, suspicion_timeout);
             if life == member.contact().told_life.unwrap_or(meshd::Life::Present) {
                 continue;
             }
@@ -1002,7 +1002,7 @@ impl Members {
     }
 
     /// What readers of events have not been told yet.
-    pub(super) fn take_events(&mut self) -> Vec<What> {
+    pub(super) fn poll_events(&mut self) -> Vec<What> {
         std::mem::take(&mut self.events)
     }
 
@@ -1071,7 +1071,7 @@ mod tests {
             let after = merge(invited_by(2, after, 2));
             assert_eq!(after, RecordMerge::News { fallen: Vec::new(), out: Vec::new() });
             assert_eq!(members.len(), 1);
-            let told = members.take_events();
+            let told = members.poll_events();
             assert!(!told.iter().any(|event| matches!(event, What::MemberRemoved { .. })), "{told:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! The mesh: membership, invites and gossip as one state machine, without I/O.
 //!
 //! [`Mesh`] takes what happened (a datagram, an answer of `keyd`, a command of a user, the passing of time)
-//! together with the time, and hands out in [`Mesh::take_turn`] what is to be done. Randomness comes from a
+//! together with the time, and hands out in [`Mesh::poll_turn`] what is to be done. Randomness comes from a
 //! seed. So the code in the daemon is the code in a simulation.
 //!
 //! Durability is part of the contract: a turn says whether state must be saved, and its actions may only be
@@ -75,7 +75,7 @@ use ingress::{IngressLimits, Sender};
 use joining::Joining;
 use members::{Member, Members};
 use notes::KeysHealth;
-use own::{Farewell, until_rotation};
+use own::{LivenessReason, until_rotation};
 use rumors::Rumors;
 use shares::Place;
 use state::{Former, Membership, Remembered, State};
@@ -149,7 +149,7 @@ pub struct Settings {
 impl Settings {
     /// How long one that several could not reach may take to say that it is there. What goes before, from its last
     /// sign to the last of the accusations, takes about as long again.
-    fn patience(&self) -> Duration {
+    fn suspicion_timeout(&self) -> Duration {
         self.peer_timeout / 4
     }
 }
@@ -169,13 +169,13 @@ pub enum Action {
         to: Destination,
         /// These bytes.
         message: Vec<u8>,
-        /// From the control destination, even if there is a substitute for it: this answers what came there, or
+        /// From the control destination, even if there is a fallback for it: this answers what came there, or
         /// names it.
         as_control: bool,
     },
-    /// Find the destination with this hash and report it by [`Mesh::on_found`].
+    /// Find the destination with this hash and report it by [`Mesh::handle_lookup`].
     LookUp(DestinationHash),
-    /// Ask `keyd` and report the answer by [`Mesh::on_keyd`].
+    /// Ask `keyd` and report the answer by [`Mesh::handle_keyd_reply`].
     Ask(Ticket, Box<keyd::Request>),
     /// Answer a user's command.
     Answer(CommandId, Box<Result<meshd::Reply, ApiError>>),
@@ -185,7 +185,7 @@ pub enum Action {
 #[derive(Debug, Default)]
 pub struct Turn {
     /// [`Mesh::state`] is to be saved before any action is carried out. If that fails, the actions must be dropped
-    /// and [`Mesh::on_save_failed`] called.
+    /// and [`Mesh::handle_save_failure`] called.
     pub save: bool,
     /// What is to be done, in this order.
     pub actions: Vec<Action>,
@@ -207,7 +207,7 @@ enum Pending {
     /// The own record.
     Record,
     /// A word on this node's own life.
-    Pulse(Farewell),
+    Pulse(LivenessReason),
     /// That another cannot be reached.
     Accusation(Accusation),
     /// The network that `keyd` signs for, where it refuses this node's record.
@@ -315,7 +315,7 @@ pub struct Mesh {
     /// Where this node takes WireGuard packets, while it does.
     data: Option<Destination>,
     /// Where members reach it in place of its control destination, while they do.
-    substitute: Option<Inbox>,
+    fallback: Option<Inbox>,
     /// The member that this node last compared notes with knows many more.
     is_behind: bool,
     /// Whether others lately knew other ends of memberships. Members that lie can have ever new ones, so these are compared
@@ -352,7 +352,7 @@ pub struct Mesh {
     /// The own last word, if that is newer than the record.
     own_pulse: Option<Signed<Pulse>>,
     /// Enough say that this node is not there, and it has not answered yet.
-    is_accused: bool,
+    is_suspected: bool,
     /// How often it has.
     answers: Bucket,
     refresh: Refresh,
@@ -391,7 +391,7 @@ impl Mesh {
             inbox: me.control.into(),
             me,
             data: None,
-            substitute: None,
+            fallback: None,
             is_behind: false,
             endings_differ: false,
             announcer: Announcer::new(settings.heartbeat, now.monotonic),
@@ -416,7 +416,7 @@ impl Mesh {
             ingress: IngressLimits::new(),
             own: None,
             own_pulse: None,
-            is_accused: false,
+            is_suspected: false,
             answers: Bucket::default(),
             refresh: Refresh::Waiting,
             stale: false,
@@ -444,8 +444,8 @@ impl Mesh {
         }
         mesh.remember(state.members, state.endings);
         // What was known before is no news.
-        mesh.settle_lives(true, now);
-        mesh.members.take_events();
+        mesh.update_liveness(true, now);
+        mesh.members.poll_events();
         mesh
     }
 
@@ -546,7 +546,7 @@ impl Mesh {
     pub fn peers(&self, now: Now) -> Vec<Peer> {
         // A key and an address belong to one node. Who claims another's, this node's own included, is no peer.
         let mut keys: HashSet<[u8; 32]> = self.published_key().into_iter().collect();
-        let mut addresses: HashSet<_> = self.own_address().into_iter().collect();
+        let mut addresses: HashSet<_> = self.local_address().into_iter().collect();
         let members = self.members.iter().filter(|member| {
             self.is_peer(member, now)
                 && !addresses.contains(&member.record.ipv4())
@@ -557,7 +557,7 @@ impl Mesh {
             .map(|member| {
                 // Who is not there is not called all the time; a packet for it still calls it.
                 let there = matches!(
-                    self.members.life(member, now.monotonic, self.settings.patience()),
+                    self.members.life(member, now.monotonic, self.settings.suspicion_timeout()),
                     meshd::Life::Present | meshd::Life::Suspected
                 );
                 Peer {
@@ -577,14 +577,14 @@ impl Mesh {
 
     /// Who has given a sign of life since this was asked last: those whose tunnels are down are worth another
     /// attempt.
-    pub fn take_awake(&mut self) -> BTreeSet<NodeId> {
+    pub fn poll_awake(&mut self) -> BTreeSet<NodeId> {
         std::mem::take(&mut self.awake)
     }
 
-    /// When [`Mesh::on_time`] is to be called next, on the monotonic clock.
+    /// When [`Mesh::handle_timeout`] is to be called next, on the monotonic clock.
     #[must_use]
-    pub fn wake_at(&self) -> Option<Duration> {
-        let joining = self.joining.as_ref().and_then(Joining::wake_at);
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let joining = self.joining.as_ref().and_then(Joining::poll_timeout);
         if self.membership.is_none() {
             return joining;
         }
@@ -594,35 +594,36 @@ impl Mesh {
         };
         // Without a record of its own it has nothing to say.
         let gossip = self.own.as_ref().map(|_| {
-            let rumors = self.rumors.wake_at();
-            let times = [self.announcer.wake_at(), self.detector.wake_at()].into_iter().chain(rumors);
+            let rumors = self.rumors.poll_timeout();
+            let times =
+                [self.announcer.poll_timeout(), self.detector.poll_timeout()].into_iter().chain(rumors);
             times.min().unwrap_or_default()
         });
         [joining, refresh, gossip, self.save_records_at, self.housekeeping_at].into_iter().flatten().min()
     }
 
     /// What is to be done. To be called after every event.
-    pub fn take_turn(&mut self) -> Turn {
+    pub fn poll_turn(&mut self) -> Turn {
         let save = std::mem::take(&mut self.unsaved);
         if save {
             self.save_records_at = None;
         }
         let mut events = std::mem::take(&mut self.events);
-        events.extend(self.members.take_events());
-        events.extend(self.bans.take_events());
+        events.extend(self.members.poll_events());
+        events.extend(self.bans.poll_events());
         let set_aside = std::mem::take(&mut self.set_aside);
         Turn { save, actions: self.actions.drain(..).collect(), events, set_aside }
     }
 
-    fn settle_lives(&mut self, all: bool, now: Now) {
-        if self.members.settle_lives(all, now.monotonic, self.settings.patience()) {
+    fn update_liveness(&mut self, all: bool, now: Now) {
+        if self.members.update_liveness(all, now.monotonic, self.settings.suspicion_timeout()) {
             self.peers_version += 1;
         }
     }
 
     /// The state could not be saved, so the turn's actions were not carried out. Saving is tried again with the
     /// next turn. Returns the commands that must now be answered, and with what.
-    pub fn on_save_failed(
+    pub fn handle_save_failure(
         &mut self,
         dropped: Vec<Action>,
         error: &ApiError,
@@ -637,7 +638,7 @@ impl Mesh {
                 Action::Ask(ticket, _) => {
                     if let Some(pending) = self.pending.remove(&ticket) {
                         let hint = format!("{SEE_DISK}, then try again");
-                        self.on_keyd_failed(pending, error.clone().with_hint(hint), now);
+                        self.handle_keyd_failure(pending, error.clone().with_hint(hint), now);
                     }
                 }
                 // Lost as a datagram can be lost.
@@ -670,9 +671,9 @@ impl Mesh {
     }
 
     /// Time has passed.
-    pub fn on_time(&mut self, now: Now) {
+    pub fn handle_timeout(&mut self, now: Now) {
         if let Some(joining) = &mut self.joining {
-            match joining.on_time(now) {
+            match joining.handle_timeout(now) {
                 joining::Step::Wait => {}
                 joining::Step::LookUp(hash) => self.actions.push_back(Action::LookUp(hash)),
                 joining::Step::Send(to, request) => self.send(&to, &Message::JoinRequest(request), now),
@@ -689,9 +690,9 @@ impl Mesh {
             self.start_refresh();
         }
         self.gossip(now);
-        self.settle_lives(false, now);
+        self.update_liveness(false, now);
         if self.housekeeping_at.is_some_and(|at| at <= now.monotonic) {
-            self.keep_house(now);
+            self.expire(now);
         }
         if self.save_records_at.is_some_and(|at| at <= now.monotonic) {
             self.unsaved = true;
@@ -699,9 +700,9 @@ impl Mesh {
     }
 
     /// Lets go of what has expired.
-    fn keep_house(&mut self, now: Now) {
+    fn expire(&mut self, now: Now) {
         self.housekeeping_at = Some(now.monotonic + HOUSEKEEPING);
-        self.settle_lives(true, now);
+        self.update_liveness(true, now);
         let unix = now.unix.as_secs();
         // The clock was wrong when the own record was signed: others drop what is of a time to come.
         if let Some(own) = &self.own
@@ -716,7 +717,7 @@ impl Mesh {
         }
         if self.bans.expire(unix) {
             info!("a ban has ended");
-            self.on_bans_changed();
+            self.note_bans_changed();
         }
         if self.delegations.remove_unsigned(unix.saturating_sub(KEEP_RESERVED.as_secs())) {
             self.unsaved = true;
@@ -774,7 +775,7 @@ impl Mesh {
     }
 
     /// The session for data is open under this destination.
-    pub fn on_data_session(&mut self, destination: Destination) {
+    pub fn handle_data_session(&mut self, destination: Destination) {
         if self.data.replace(destination) == Some(destination) {
             return;
         }
@@ -787,16 +788,16 @@ impl Mesh {
 
     /// There is a destination in place of the control destination, which nobody seems to reach, or there is no more.
     /// Members learn of it by the record; an inviter is asked from both; invites go on naming the control destination.
-    pub fn on_substitute(&mut self, destination: Option<Destination>, now: Now) {
-        if self.substitute.map(|substitute| substitute.destination) == destination {
+    pub fn handle_fallback(&mut self, destination: Option<Destination>, now: Now) {
+        if self.fallback.map(|fallback| fallback.destination) == destination {
             return;
         }
-        self.substitute = destination.map(Inbox::from);
+        self.fallback = destination.map(Inbox::from);
         if let Some(joining) = &mut self.joining {
             joining.drop_all_but(&self.inbox.hash);
-            if let Some(substitute) = self.substitute {
-                joining.on_substitute();
-                self.sign_join(substitute, now);
+            if let Some(fallback) = self.fallback {
+                joining.handle_fallback();
+                self.sign_join(fallback, now);
             }
         }
         match self.refresh {
@@ -807,31 +808,31 @@ impl Mesh {
 
     /// Where members reach this node.
     fn control(&self) -> Destination {
-        self.substitute.unwrap_or(self.inbox).destination
+        self.fallback.unwrap_or(self.inbox).destination
     }
 
     /// Where this node takes control messages.
     fn inboxes(&self) -> impl Iterator<Item = Inbox> {
-        [self.inbox].into_iter().chain(self.substitute)
+        [self.inbox].into_iter().chain(self.fallback)
     }
 
     /// Whether there is anybody who could speak to this node.
     #[must_use]
-    pub fn has_company(&self) -> bool {
+    pub fn has_reachable_members(&self) -> bool {
         self.own.is_some() && self.members.iter().any(|member| !member.is_away())
     }
 
     /// The control session is open, for the first time or again: others are told that this node is there.
-    pub fn on_session(&mut self, now: Now) {
+    pub fn handle_control_session(&mut self, now: Now) {
         if self.own.is_some() {
             self.announcer.news(now.monotonic);
         }
     }
 
     /// A datagram came in; the router vouches for the sender.
-    pub fn on_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) {
+    pub fn handle_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) {
         self.take_datagram(from, payload, now);
-        self.settle_lives(false, now);
+        self.update_liveness(false, now);
     }
 
     fn take_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) {
@@ -862,28 +863,28 @@ impl Mesh {
         };
         self.heard(&sender, now);
         match message {
-            Message::JoinRequest(request) => self.on_join_request(from, &request, now),
-            Message::JoinReply(reply) => self.on_join_reply(from, reply, now),
-            Message::News(gossip) => self.on_gossip(from, gossip, now),
+            Message::JoinRequest(request) => self.handle_join_request(from, &request, now),
+            Message::JoinReply(reply) => self.handle_join_reply(from, reply, now),
+            Message::News(gossip) => self.handle_gossip(from, gossip, now),
             Message::Ping(number, gossip) => {
                 // It may say that the sender is a member.
-                self.on_gossip(from, gossip, now);
-                self.on_ping(from, number, now);
+                self.handle_gossip(from, gossip, now);
+                self.handle_ping(from, number, now);
             }
             Message::Ack(number, gossip) => {
-                self.on_ack(from, number, now);
-                self.on_gossip(from, gossip, now);
+                self.handle_ack(from, number, now);
+                self.handle_gossip(from, gossip, now);
             }
             Message::PingRequest(number, node, gossip) => {
-                self.on_ping_request(from, number, &node, now);
-                self.on_gossip(from, gossip, now);
+                self.handle_ping_request(from, number, &node, now);
+                self.handle_gossip(from, gossip, now);
             }
             Message::Compare(ranges, gossip) => {
-                self.on_compare(from, &ranges, now);
-                self.on_gossip(from, gossip, now);
+                self.handle_compare(from, &ranges, now);
+                self.handle_gossip(from, gossip, now);
             }
-            Message::Want(entries) => self.on_want(from, entries, now),
-            Message::Grant(chain) => self.on_grant(*chain, now),
+            Message::Want(entries) => self.handle_want(from, entries, now),
+            Message::Grant(chain) => self.handle_grant(*chain, now),
         }
     }
 
@@ -915,7 +916,7 @@ impl Mesh {
     }
 
     /// `keyd` has answered.
-    pub fn on_keyd(&mut self, ticket: Ticket, reply: Result<keyd::Reply, ApiError>, now: Now) {
+    pub fn handle_keyd_reply(&mut self, ticket: Ticket, reply: Result<keyd::Reply, ApiError>, now: Now) {
         let Some(pending) = self.pending.remove(&ticket) else { return };
         match &reply {
             Ok(_) => self.keys.answered(pending.kind()),
@@ -924,7 +925,7 @@ impl Mesh {
             Err(error) => self.keys.refused(pending.kind(), error),
         }
         match (pending, reply) {
-            (pending, Err(error)) => self.on_keyd_failed(pending, error, now),
+            (pending, Err(error)) => self.handle_keyd_failure(pending, error, now),
             (Pending::Charter(value, wish), Ok(keyd::Reply::Signature(signature))) => {
                 let charter = Signed { value, signature };
                 if charter.verify().is_err() {
@@ -946,40 +947,42 @@ impl Mesh {
                 self.sign_record(certificate);
             }
             (Pending::Record, Ok(keyd::Reply::Record(record))) => self.publish(*record, now),
-            (Pending::Pulse(why), Ok(keyd::Reply::Pulse(pulse))) => self.on_pulse(pulse, why, now),
+            (Pending::Pulse(why), Ok(keyd::Reply::Pulse(pulse))) => {
+                self.handle_liveness_message(pulse, why, now)
+            }
             (Pending::Accusation(value), Ok(keyd::Reply::Signature(signature))) => {
                 self.accuse(Signed { value, signature }, now);
             }
             (Pending::Pinned, Ok(keyd::Reply::Pinned(pinned))) => {
                 if let Some(pinned) = pinned {
-                    self.on_pinned(*pinned, now);
+                    self.handle_pinned(*pinned, now);
                 }
             }
-            (Pending::Note(number), Ok(keyd::Reply::Noted(noted))) => self.on_noted(number, noted, now),
+            (Pending::Note(number), Ok(keyd::Reply::Noted(noted))) => self.handle_noted(number, noted, now),
             (Pending::Recovery(command), Ok(keyd::Reply::Recovered { .. })) => self.recover_next(command),
             (Pending::Recovered(command), Ok(keyd::Reply::Recovered { known, complete })) => {
-                self.on_recovered(command, known, complete);
+                self.handle_recovered(command, known, complete);
             }
             (Pending::Extension(command, extend), Ok(keyd::Reply::NeedsOrder)) => {
                 self.propose(command, Order::Extend(extend), Vec::new(), false);
             }
             (Pending::Extension(command, _), Ok(keyd::Reply::Membership(certificate))) => {
-                self.on_extended(certificate, command, now);
+                self.handle_extension(certificate, command, now);
             }
             (Pending::Join(value), Ok(keyd::Reply::Signature(signature))) => {
-                self.on_join_signed(Signed { value: *value, signature }, now);
+                self.handle_signed_join(Signed { value: *value, signature }, now);
             }
             (Pending::Member { to, joiner }, Ok(keyd::Reply::Membership(certificate))) => {
-                self.on_certified(&to, certificate, &joiner, now);
+                self.handle_certificate(&to, certificate, &joiner, now);
             }
             (pending, Ok(_)) => {
                 let error = ApiError::internal("keyd gave an answer to another question");
-                self.on_keyd_failed(pending, error, now);
+                self.handle_keyd_failure(pending, error, now);
             }
         }
     }
 
-    fn on_keyd_failed(&mut self, pending: Pending, error: ApiError, now: Now) {
+    fn handle_keyd_failure(&mut self, pending: Pending, error: ApiError, now: Now) {
         warn!(%error, "keyd has not done what was to be asked of it");
         match pending {
             Pending::Charter(_, wish) | Pending::Invite { wish, .. } => self.answer(wish.command, Err(error)),
@@ -1008,10 +1011,10 @@ impl Mesh {
                 self.answer(command, Err(error));
             }
             // Nobody is told, and they find out.
-            Pending::Pulse(Farewell::ShutDown) => self.shut_down = true,
+            Pending::Pulse(LivenessReason::ShuttingDown) => self.shut_down = true,
             // If others go on saying so, it is refuted then.
-            Pending::Pulse(Farewell::No) => {}
-            Pending::Note(number) => self.on_note_failed(number, &error, now),
+            Pending::Pulse(LivenessReason::Suspected) => {}
+            Pending::Note(number) => self.handle_note_failure(number, &error, now),
             // Others say so, or the next probe does.
             Pending::Accusation(_) => {}
             // The joiner asks again. If keyd remembers that another has the addresses, it is given others then.
@@ -1030,7 +1033,7 @@ impl Mesh {
         self.actions.push_back(Action::Ask(ticket, Box::new(request)));
     }
 
-    /// Whether a message comes from the control destination, even if there is a substitute.
+    /// Whether a message comes from the control destination, even if there is a fallback.
     fn is_as_control(&self, message: &Message) -> bool {
         match message {
             Message::JoinReply(_) => true,

@@ -66,7 +66,7 @@ impl Mesh {
 
     /// This node has used a number that it does not remember, because its state was lost or restored, or because another
     /// machine has its keys: it goes on behind that, once `keyd` does.
-    pub(super) fn on_own_word(&mut self, number: u64, statement: Statement) {
+    pub(super) fn note_local_statement(&mut self, number: u64, statement: Statement) {
         self.note(Some(number), statement);
     }
 
@@ -94,16 +94,16 @@ impl Mesh {
     }
 
     /// `keyd` has not taken note of a statement. Unless it refuses it, it is told when that is heard again.
-    pub(super) fn on_note_failed(&mut self, number: Option<u64>, error: &ApiError, now: Now) {
+    pub(super) fn handle_note_failure(&mut self, number: Option<u64>, error: &ApiError, now: Now) {
         if error.kind == ErrorKind::Denied {
-            self.on_noted(number, Noted::Known, now);
+            self.handle_noted(number, Noted::Known, now);
         } else if number.is_some() {
             self.keys.noted = 0;
         }
     }
 
     /// `keyd` has taken note of a statement.
-    pub(super) fn on_noted(&mut self, number: Option<u64>, noted: Noted, now: Now) {
+    pub(super) fn handle_noted(&mut self, number: Option<u64>, noted: Noted, now: Now) {
         let was_foreign = self.keys.foreign.is_some_and(|(_, seen)| now.monotonic < seen + OUTBID_AFTER);
         if let (Some(number), Noted::Foreign) = (number, noted) {
             warn!(
@@ -199,7 +199,7 @@ impl Mesh {
         self.ask(Pending::Recovered(command), keyd::Request::Recover(Vec::new()));
     }
 
-    pub(super) fn on_recovered(&mut self, command: CommandId, known: u64, complete: bool) {
+    pub(super) fn handle_recovered(&mut self, command: CommandId, known: u64, complete: bool) {
         if !complete {
             let error = ApiError::conflict("keyd does not take its memory for complete");
             return self.answer(command, Err(error.with_hint("run `i2planctl key recover` on this node")));

@@ -96,8 +96,8 @@ impl Mesh {
             return self.answer(command, Err(error));
         }
         match executed {
-            Executed::Revocations(revocations) => self.on_revocations(revocations, command, now),
-            Executed::Resignation(resignation) => self.on_resignation(*resignation, command, now),
+            Executed::Revocations(revocations) => self.handle_revocations(revocations, command, now),
+            Executed::Resignation(resignation) => self.handle_resignation(*resignation, command, now),
             Executed::Invite { code, grant } => {
                 let invite = made(code, &grant.value, false);
                 self.events.push(What::InviteCreated { id: invite.id.clone() });
@@ -105,7 +105,7 @@ impl Mesh {
                 self.unsaved = true;
                 self.answer(command, Ok(meshd::Reply::Invite(invite)));
             }
-            Executed::Membership(certificate) => self.on_extended(certificate, command, now),
+            Executed::Membership(certificate) => self.handle_extension(certificate, command, now),
             Executed::Recovered(_) => self.confirm_recovery(command),
             Executed::Forgotten(_) | Executed::Allowed(_) => {
                 self.answer(command, Err(ApiError::invalid("there is nothing to distribute")));
@@ -168,7 +168,7 @@ impl Mesh {
 
     /// `keyd` signs for another place in a network than this node has, and says which: this node's state is old, or that
     /// membership has ended and keyd does not know.
-    pub(super) fn on_pinned(&mut self, pinned: PinnedNetwork, now: Now) {
+    pub(super) fn handle_pinned(&mut self, pinned: PinnedNetwork, now: Now) {
         let PinnedNetwork { charter, chain } = pinned;
         if self.network() != Some(charter.network()) || *chain.subject() != self.me.node {
             return;

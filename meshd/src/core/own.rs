@@ -27,13 +27,13 @@ const REFRESH_EVERY: Duration = Duration::from_secs(12 * 3600);
 /// could have it sign, save and tell answers without end.
 const ANSWERS: Quota = Quota::every(Duration::from_secs(15), 4);
 
-/// What a pulse that `keyd` signs is for.
+/// Why this node has `keyd` sign a liveness message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Farewell {
-    /// None: this node is there, whatever others say.
-    No,
+pub(super) enum LivenessReason {
+    /// Others suspect it, and it is there.
+    Suspected,
     /// It shuts down.
-    ShutDown,
+    ShuttingDown,
 }
 
 impl Mesh {
@@ -117,7 +117,7 @@ impl Mesh {
         self.members.set_own(Entry { node, record: sequence, pulse: 0, ended: false });
         self.own = Some(record);
         self.own_pulse = None;
-        self.is_accused = false;
+        self.is_suspected = false;
         self.announcer.news(now.monotonic);
         if self.joining.is_some()
             && let Some(network) = self.network_status(now)
@@ -128,35 +128,35 @@ impl Mesh {
     }
 
     /// The sequence number of this node's last word, once there is one.
-    pub(super) fn own_word(&self) -> Option<u64> {
+    pub(super) fn local_sequence(&self) -> Option<u64> {
         let pulse = self.own_pulse.as_ref().map(|pulse| pulse.value.sequence);
         self.own.as_ref().map(|record| record.value.sequence).max(pulse)
     }
 
     /// Others could not reach this node after its word with this number: it gives another.
-    pub(super) fn on_accused(&mut self, accuser: NodeId, accused: u64, now: Now) {
+    pub(super) fn handle_suspicion(&mut self, accuser: NodeId, accused: u64, now: Now) {
         // A record that is being signed does as well.
         let signing = matches!(self.refresh, Refresh::Running)
             || self.pending.values().any(|pending| matches!(pending, Pending::Pulse(..)));
-        let Some(word) = self.own_word().filter(|word| !signing && *word <= accused) else { return };
+        let Some(word) = self.local_sequence().filter(|word| !signing && *word <= accused) else { return };
         if self.members.accuse_own(accuser, accused, word, now.monotonic) {
-            self.is_accused = true;
-            self.answer_accusers(now);
+            self.is_suspected = true;
+            self.refute(now);
         }
     }
 
     /// Says that this node is there, if enough say that it is not, and it has not said so too often.
-    pub(super) fn answer_accusers(&mut self, now: Now) {
-        if self.is_accused && self.answers.try_take(ANSWERS, now.monotonic) {
-            self.is_accused = false;
+    pub(super) fn refute(&mut self, now: Now) {
+        if self.is_suspected && self.answers.try_take(ANSWERS, now.monotonic) {
+            self.is_suspected = false;
             // Whoever it is that wonders hears it first, and so do all others.
             debug!("others could not reach this node: it says that it is there");
-            self.sign_pulse(Life::Present, Farewell::No);
+            self.sign_pulse(Life::Present, LivenessReason::Suspected);
         }
     }
 
     /// Has a word on this node's own life signed. False if it is in no network.
-    pub(super) fn sign_pulse(&mut self, life: Life, why: Farewell) -> bool {
+    pub(super) fn sign_pulse(&mut self, life: Life, why: LivenessReason) -> bool {
         let Some(network) = self.network() else { return false };
         self.ask(Pending::Pulse(why), keyd::Request::SignPulse { network, life });
         true
@@ -170,10 +170,10 @@ impl Mesh {
     }
 
     /// A word on this node's own life is signed.
-    pub(super) fn on_pulse(&mut self, pulse: Signed<Pulse>, why: Farewell, now: Now) {
+    pub(super) fn handle_liveness_message(&mut self, pulse: Signed<Pulse>, why: LivenessReason, now: Now) {
         self.note_number(pulse.value.sequence);
         match why {
-            Farewell::No => {
+            LivenessReason::Suspected => {
                 let Some(record) = self.own.as_ref().map(|own| own.value.sequence) else { return };
                 let sequence = pulse.value.sequence;
                 self.members.set_own(Entry { node: self.me.node, record, pulse: sequence, ended: false });
@@ -181,7 +181,7 @@ impl Mesh {
                 self.rumors.add(Topic::Pulse(self.me.node), None, now.monotonic);
                 self.gossip(now);
             }
-            Farewell::ShutDown => {
+            LivenessReason::ShuttingDown => {
                 self.bid_farewell(&Item::Pulse(pulse), now);
                 self.shut_down = true;
             }

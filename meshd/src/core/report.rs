@@ -82,9 +82,10 @@ impl Mesh {
     /// The members that are held to be out of reach.
     #[must_use]
     pub fn unreachable(&self, now: Now) -> Vec<NodeId> {
-        let patience = self.settings.patience();
-        let out =
-            |member: &&Member| self.members.life(member, now.monotonic, patience) == meshd::Life::Unreachable;
+        let suspicion_timeout = self.settings.suspicion_timeout();
+        let out = |member: &&Member| {
+            self.members.life(member, now.monotonic, suspicion_timeout) == meshd::Life::Unreachable
+        };
         self.members.accused().filter(out).map(Member::node).collect()
     }
 
@@ -125,7 +126,7 @@ impl Mesh {
 
     /// This node's own IPv4 address, once it is a member.
     #[must_use]
-    pub fn own_address(&self) -> Option<Ipv4Addr> {
+    pub fn local_address(&self) -> Option<Ipv4Addr> {
         let membership = self.membership.as_ref()?;
         Some(membership.chain.address(&membership.charter.value.subnet))
     }
@@ -154,7 +155,7 @@ impl Mesh {
             depth: record.chain.depth() as u64,
             inviters: record.chain.ancestors().map(ToString::to_string).collect(),
             signed_at: record.issued_at,
-            life: self.members.life(member, now.monotonic, self.settings.patience()),
+            life: self.members.life(member, now.monotonic, self.settings.suspicion_timeout()),
             banned: self.bans.is_banned(&record.node),
             rtt: member.contact().rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
             last_heard: member
@@ -189,7 +190,7 @@ impl Mesh {
     pub fn routes(&self, now: Now) -> Vec<meshd::Route> {
         let route = |member: &Member| {
             let record = &member.record.value;
-            let life = self.members.life(member, now.monotonic, self.settings.patience());
+            let life = self.members.life(member, now.monotonic, self.settings.suspicion_timeout());
             let via = member.contact().via;
             let unreached = member.contact().unreached || life == meshd::Life::Unreachable;
             let reached = member.last_seen().is_some() && !unreached;

@@ -520,12 +520,12 @@ impl Rumors {
         u8::try_from(2 + doublings.div_ceil(3) * FANOUT as u32 / 2).unwrap_or(u8::MAX)
     }
 
-    pub(super) fn wake_at(&self) -> Option<Duration> {
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
         (!self.queue.is_empty() || !self.wants.askers.is_empty()).then_some(self.next)
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
-        self.wake_at().is_some_and(|at| at <= now)
+        self.poll_timeout().is_some_and(|at| at <= now)
     }
 
     /// What is to be told now, and how often each has been told. Address blocks take turns by the bytes that they take, so

@@ -33,7 +33,7 @@ struct Node {
     /// all.
     recovered: Cell<(usize, bool)>,
     /// In place of its control destination.
-    substitute: Option<Destination>,
+    fallback: Option<Destination>,
     disk: Vec<u8>,
     disk_full: bool,
     answers: Vec<Result<meshd::Reply, ApiError>>,
@@ -141,9 +141,9 @@ impl World {
                 [seed; 32],
                 world.now(),
             );
-            mesh.on_data_session(destination(seed, 2));
+            mesh.handle_data_session(destination(seed, 2));
             let (disk, answers, told) = (Vec::new(), Vec::new(), Vec::new());
-            let (substitute, disk_full) = (None, false);
+            let (fallback, disk_full) = (None, false);
             let set_aside = false;
             world.nodes.push(Node {
                 mesh,
@@ -151,7 +151,7 @@ impl World {
                 identity: me,
                 counter: Cell::new(0),
                 recovered: Cell::new((0, false)),
-                substitute,
+                fallback,
                 disk,
                 disk_full,
                 answers,
@@ -176,7 +176,7 @@ impl World {
     /// Carries out what a node wants done, until it wants nothing more.
     fn settle(&mut self, index: usize) {
         loop {
-            let turn = self.nodes[index].mesh.take_turn();
+            let turn = self.nodes[index].mesh.poll_turn();
             self.nodes[index].told.extend(turn.events);
             self.nodes[index].set_aside |= turn.set_aside;
             if !turn.save && turn.actions.is_empty() {
@@ -186,7 +186,7 @@ impl World {
                 if self.nodes[index].disk_full {
                     let error = ApiError::internal("the disk is full");
                     let now = self.clock(index);
-                    for (_, error) in self.nodes[index].mesh.on_save_failed(turn.actions, &error, now) {
+                    for (_, error) in self.nodes[index].mesh.handle_save_failure(turn.actions, &error, now) {
                         self.nodes[index].answers.push(Err(error));
                     }
                     return;
@@ -201,8 +201,8 @@ impl World {
                         self.sent += 1;
                         self.sent_bytes += message.len() + budget::ENVELOPE;
                         if self.lose_every == 0 || !self.sent.is_multiple_of(self.lose_every) {
-                            let Node { identity, substitute, .. } = &self.nodes[index];
-                            let from = substitute.filter(|_| !as_control).unwrap_or(identity.control);
+                            let Node { identity, fallback, .. } = &self.nodes[index];
+                            let from = fallback.filter(|_| !as_control).unwrap_or(identity.control);
                             self.in_flight.push_back((from, to, message));
                         }
                     }
@@ -212,7 +212,7 @@ impl World {
                             .iter()
                             .map(|node| node.identity.control)
                             .find(|control| control.hash() == hash);
-                        self.nodes[index].mesh.on_found(
+                        self.nodes[index].mesh.handle_lookup(
                             hash,
                             found.ok_or_else(|| "KEY_NOT_FOUND".to_owned()),
                             now,
@@ -220,7 +220,7 @@ impl World {
                     }
                     Action::Ask(ticket, request) => {
                         let reply = sign(&self.nodes[index], *request, now);
-                        self.nodes[index].mesh.on_keyd(ticket, reply, now);
+                        self.nodes[index].mesh.handle_keyd_reply(ticket, reply, now);
                     }
                     Action::Answer(_, result) => self.nodes[index].answers.push(*result),
                 }
@@ -234,8 +234,7 @@ impl World {
                 continue;
             }
             let place = |control| {
-                let takes =
-                    |node: &Node| node.identity.control == control || node.substitute == Some(control);
+                let takes = |node: &Node| node.identity.control == control || node.fallback == Some(control);
                 self.nodes.iter().position(takes)
             };
             let (source, target) = (place(from), place(to));
@@ -247,7 +246,7 @@ impl World {
             };
             if let Some(index) = target.filter(|index| !cut(*index)) {
                 let now = self.clock(index);
-                self.nodes[index].mesh.on_datagram(&from, &message, now);
+                self.nodes[index].mesh.handle_datagram(&from, &message, now);
                 self.settle(index);
             }
         }
@@ -260,10 +259,10 @@ impl World {
             self.time += Duration::from_secs(1);
             for index in 0..self.nodes.len() {
                 if !self.down.contains(&index)
-                    && self.nodes[index].mesh.wake_at().is_some_and(|at| at <= self.time)
+                    && self.nodes[index].mesh.poll_timeout().is_some_and(|at| at <= self.time)
                 {
                     let now = self.clock(index);
-                    self.nodes[index].mesh.on_time(now);
+                    self.nodes[index].mesh.handle_timeout(now);
                     self.settle(index);
                 }
             }
@@ -366,17 +365,17 @@ impl World {
         let state = State::from_bytes(&node.disk, &node.identity.node).unwrap();
         let seed = u8::try_from(index + 1).unwrap();
         let mut mesh = Mesh::new(node.identity, settings(seed), state, [seed; 32], self.now());
-        mesh.on_data_session(destination(seed, 2));
+        mesh.handle_data_session(destination(seed, 2));
         self.nodes[index].mesh = mesh;
-        self.nodes[index].substitute = None;
+        self.nodes[index].fallback = None;
         self.settle(index);
     }
 
     /// A session is open in place of a node's control session, or it has ended.
-    fn substitute(&mut self, index: usize, destination: Option<Destination>) {
+    fn fallback(&mut self, index: usize, destination: Option<Destination>) {
         let now = self.now();
-        self.nodes[index].substitute = destination;
-        self.nodes[index].mesh.on_substitute(destination, now);
+        self.nodes[index].fallback = destination;
+        self.nodes[index].mesh.handle_fallback(destination, now);
         self.settle(index);
     }
 
@@ -412,7 +411,7 @@ impl World {
     fn give(&mut self, from: &Destination, to: usize, message: &Message) {
         let now = self.now();
         let Node { mesh, identity, .. } = &mut self.nodes[to];
-        mesh.on_datagram(from, &message.to_datagram(&identity.control), now);
+        mesh.handle_datagram(from, &message.to_datagram(&identity.control), now);
     }
 
     /// A node gets a message from another, and does what follows.
@@ -428,7 +427,7 @@ impl World {
             network: self.nodes[0].mesh.network().unwrap(),
             accuser: self.node(accuser),
             subject: self.node(subject),
-            sequence: self.nodes[subject].mesh.own_word().unwrap(),
+            sequence: self.nodes[subject].mesh.local_sequence().unwrap(),
             // Whatever its clock says.
             issued_at: u64::MAX,
         };
@@ -810,7 +809,7 @@ fn an_inviter_that_is_not_there_ends_the_join_in_time() {
     world.join(1, code.expose()).unwrap();
 }
 
-/// Begins to join; returns the seconds after which it was in vain, and lets a substitute come each time.
+/// Begins to join; returns the seconds after which it was in vain, and lets a fallback come each time.
 fn substitutes_of_a_join(world: &mut World, index: usize, code: &str) -> Vec<u64> {
     let (now, began) = (world.now(), world.time);
     world.nodes[index].mesh.join(0, code, now);
@@ -818,10 +817,10 @@ fn substitutes_of_a_join(world: &mut World, index: usize, code: &str) -> Vec<u64
     let mut in_vain = Vec::new();
     while world.nodes[index].answers.is_empty() {
         world.run(1);
-        if world.nodes[index].mesh.asks_in_vain() {
+        if world.nodes[index].mesh.needs_fallback() {
             in_vain.push((world.time - began).as_secs());
             let seed = u8::try_from(index + 1).unwrap();
-            world.substitute(index, Some(destination(seed, 9 + u8::try_from(in_vain.len()).unwrap())));
+            world.fallback(index, Some(destination(seed, 9 + u8::try_from(in_vain.len()).unwrap())));
         }
     }
     in_vain
@@ -842,10 +841,10 @@ fn an_inviter_that_does_not_answer_is_asked_from_another_destination() {
         // That is where it is reached now.
         let control =
             |world: &World| world.nodes[0].mesh.record_of(&world.node(1)).map(|record| *record.value.control);
-        assert_eq!(control(&world), world.nodes[1].substitute);
+        assert_eq!(control(&world), world.nodes[1].fallback);
         assert_eq!((world.members(0), world.members(1)), (2, 2));
         world.dead.clear();
-        world.substitute(1, None);
+        world.fallback(1, None);
         world.run(60);
         assert_eq!(control(&world), Some(joiner));
         world.command(1, |mesh, _| mesh.leave(0)).unwrap();
@@ -867,7 +866,7 @@ fn substitutes_that_are_of_no_use_are_few() {
     assert_eq!(substitutes_of_a_join(&mut world, 1, code.expose()), [15, 95]);
     assert!(matches!(&world.nodes[1].answers.pop(), Some(Err(error)) if error.kind == ErrorKind::Timeout));
     // One that is there already is asked from at once, and given up sooner.
-    assert!(!world.nodes[1].mesh.asks_in_vain());
+    assert!(!world.nodes[1].mesh.needs_fallback());
     world.lose_every = 0;
     world.dead = vec![(world.nodes[1].identity.control, world.nodes[0].identity.control)];
     assert_eq!(substitutes_of_a_join(&mut world, 1, code.expose()), [0; 0]);
@@ -878,29 +877,29 @@ fn substitutes_that_are_of_no_use_are_few() {
 fn a_request_to_join_counts_from_where_it_says_alone() {
     let mut world = World::new(3);
     let code = world.invite(0, Some(1)).unwrap();
-    let substitute = destination(2, 9);
-    world.substitute(1, Some(substitute));
+    let fallback = destination(2, 9);
+    world.fallback(1, Some(fallback));
     let now = world.now();
     world.nodes[1].mesh.join(0, code.expose(), now);
     world.settle(1);
     let requests: Vec<_> = world.in_flight.drain(..).collect();
     let control = world.nodes[1].identity.control;
-    assert_eq!(requests.iter().map(|(from, ..)| *from).collect::<Vec<_>>(), [control, substitute]);
+    assert_eq!(requests.iter().map(|(from, ..)| *from).collect::<Vec<_>>(), [control, fallback]);
     // Somebody who sends one on, or sends it from the joiner's other destination, has nobody answered.
     let stranger = world.nodes[2].identity.control;
     for ((_, _, request), from) in
-        requests.iter().flat_map(|request| [control, substitute, stranger].map(|from| (request, from)))
+        requests.iter().flat_map(|request| [control, fallback, stranger].map(|from| (request, from)))
     {
         let now = world.now();
-        world.nodes[0].mesh.on_datagram(&from, request, now);
+        world.nodes[0].mesh.handle_datagram(&from, request, now);
         let said = Datagram::from_bytes(request).unwrap().message;
         let Message::JoinRequest(said) = said else { panic!("another message") };
-        let turn = world.nodes[0].mesh.take_turn();
+        let turn = world.nodes[0].mesh.poll_turn();
         assert_eq!(!turn.actions.is_empty(), said.body.value.control == from.hash());
         // keyd does not answer, so that the next is not held for a repetition.
         for action in turn.actions {
             if let Action::Ask(ticket, _) = action {
-                world.nodes[0].mesh.on_keyd(ticket, Err(ApiError::unavailable("no keyd")), now);
+                world.nodes[0].mesh.handle_keyd_reply(ticket, Err(ApiError::unavailable("no keyd")), now);
             }
         }
     }
@@ -917,20 +916,20 @@ fn a_substitute_that_has_gone_is_not_asked_from() {
     world.settle(1);
     // keyd signs for it only when it has gone.
     let gone = destination(2, 9);
-    world.nodes[1].mesh.on_substitute(Some(gone), now);
-    let asked = world.nodes[1].mesh.take_turn().actions;
-    world.nodes[1].mesh.on_substitute(None, now);
+    world.nodes[1].mesh.handle_fallback(Some(gone), now);
+    let asked = world.nodes[1].mesh.poll_turn().actions;
+    world.nodes[1].mesh.handle_fallback(None, now);
     for action in asked {
         let Action::Ask(ticket, request) = action else { panic!("{action:?}") };
         let reply = sign(&world.nodes[1], *request, now);
-        world.nodes[1].mesh.on_keyd(ticket, reply, now);
+        world.nodes[1].mesh.handle_keyd_reply(ticket, reply, now);
     }
-    assert!(world.nodes[1].mesh.take_turn().actions.is_empty());
+    assert!(world.nodes[1].mesh.poll_turn().actions.is_empty());
     // One for which it does not sign ends nothing.
-    world.nodes[1].mesh.on_substitute(Some(gone), now);
-    for action in world.nodes[1].mesh.take_turn().actions {
+    world.nodes[1].mesh.handle_fallback(Some(gone), now);
+    for action in world.nodes[1].mesh.poll_turn().actions {
         let Action::Ask(ticket, _) = action else { panic!("{action:?}") };
-        world.nodes[1].mesh.on_keyd(ticket, Err(ApiError::denied("no")), now);
+        world.nodes[1].mesh.handle_keyd_reply(ticket, Err(ApiError::denied("no")), now);
     }
     world.lose_every = 0;
     world.run(10);
@@ -972,7 +971,7 @@ fn a_new_data_session_moves_the_endpoint() {
     let code = world.invite(0, Some(1)).unwrap();
     world.join(1, code.expose()).unwrap();
     world.run(5);
-    world.nodes[1].mesh.on_data_session(destination(2, 9));
+    world.nodes[1].mesh.handle_data_session(destination(2, 9));
     world.settle(1);
     world.run(5);
     assert_eq!(world.nodes[0].mesh.peers(world.now())[0].endpoint(), destination(2, 9));
@@ -1018,12 +1017,12 @@ fn words_of_others_on_their_lives_are_saved_rarely_and_records_soon() {
     world.run(30);
     let disk = world.nodes[0].disk.clone();
     for _ in 0..20 {
-        world.nodes[1].mesh.sign_pulse(i2plan_proto::pulse::Life::Present, Farewell::No);
+        world.nodes[1].mesh.sign_pulse(i2plan_proto::pulse::Life::Present, LivenessReason::Suspected);
         world.settle(1);
         world.run(10);
     }
     let word = world.nodes[0].mesh.word_of(&world.nodes[1].identity.node);
-    assert_eq!(word, world.nodes[1].mesh.own_word());
+    assert_eq!(word, world.nodes[1].mesh.local_sequence());
     assert_eq!(world.nodes[0].disk, disk);
     world.join(2, code.expose()).unwrap();
     world.run(10);
@@ -1038,7 +1037,7 @@ fn without_a_data_session_nothing_is_published() {
     world.nodes[0].mesh.data = None;
     let code = world.invite(0, Some(1)).unwrap();
     assert_eq!(world.join(1, code.expose()).unwrap_err().kind, ErrorKind::Timeout);
-    world.nodes[0].mesh.on_data_session(destination(1, 2));
+    world.nodes[0].mesh.handle_data_session(destination(1, 2));
     world.settle(0);
     world.join(1, code.expose()).unwrap();
 }
@@ -1082,13 +1081,13 @@ fn a_number_that_keyd_could_not_be_told_is_told_when_it_is_heard_again() {
     let signature = pulse.sign(&world.nodes[0].key);
     let pulse = Signed { value: pulse, signature };
     let mesh = &mut world.nodes[0].mesh;
-    mesh.on_own_word(5000, keyd::Statement::Pulse(pulse.clone()));
-    for action in mesh.take_turn().actions {
+    mesh.note_local_statement(5000, keyd::Statement::Pulse(pulse.clone()));
+    for action in mesh.poll_turn().actions {
         if let Action::Ask(ticket, _) = action {
-            mesh.on_keyd(ticket, Err(ApiError::unavailable("keyd is not there")), now);
+            mesh.handle_keyd_reply(ticket, Err(ApiError::unavailable("keyd is not there")), now);
         }
     }
-    mesh.on_own_word(5000, keyd::Statement::Pulse(pulse));
+    mesh.note_local_statement(5000, keyd::Statement::Pulse(pulse));
     world.settle(0);
     assert!(world.nodes[0].counter.get() >= 5000);
 }
@@ -1100,14 +1099,14 @@ fn strangers_get_no_digest_answered_and_forged_records_are_dropped() {
     let stranger = world.nodes[1].identity.control;
     let digest = Message::Ping(1, Gossip::default());
     world.give(&stranger, 0, &digest);
-    assert!(world.nodes[0].mesh.take_turn().actions.is_empty());
+    assert!(world.nodes[0].mesh.poll_turn().actions.is_empty());
 
     let mut record = world.nodes[0].mesh.own.clone().unwrap();
     record.value.sequence += 1;
     record.value.control = ProvenDestination::unproven(stranger);
     record.signature = Signature([1; 64]);
     world.give(&stranger, 0, &news(record));
-    let turn = world.nodes[0].mesh.take_turn();
+    let turn = world.nodes[0].mesh.poll_turn();
     assert!(turn.actions.is_empty() && !turn.save);
 }
 
@@ -1126,13 +1125,13 @@ fn a_claim_to_anothers_destination_takes_nothing_from_it() {
         record.value.control.destination = control;
         record.signature = record.value.sign(&world.nodes[2].key);
         world.give(&own, 0, &news(record));
-        world.nodes[0].mesh.take_turn();
+        world.nodes[0].mesh.poll_turn();
         assert_eq!(world.nodes[0].mesh.members.at(&honest.hash()).count(), 1);
     }
     let digest = Message::Ping(1, Gossip::default());
     world.give(&honest, 0, &digest);
     let answered = |action: &Action| matches!(action, Action::Send { to, .. } if *to == honest);
-    assert!(world.nodes[0].mesh.take_turn().actions.iter().any(answered));
+    assert!(world.nodes[0].mesh.poll_turn().actions.iter().any(answered));
 }
 
 #[test]
@@ -1145,9 +1144,9 @@ fn a_member_that_cannot_publish_yet_does_not_wake_without_end() {
     world.settle(1);
     world.run(300);
     assert!(world.nodes[1].mesh.network().is_some() && world.nodes[1].answers.is_empty());
-    assert!(world.nodes[1].mesh.wake_at().is_none_or(|at| at > world.time));
+    assert!(world.nodes[1].mesh.poll_timeout().is_none_or(|at| at > world.time));
     // The command is answered once it can.
-    world.nodes[1].mesh.on_data_session(destination(2, 2));
+    world.nodes[1].mesh.handle_data_session(destination(2, 2));
     world.settle(1);
     assert!(matches!(world.nodes[1].answers[..], [Ok(meshd::Reply::Joined(_))]));
 }
@@ -1165,10 +1164,10 @@ fn strangers_in_crowds_do_not_keep_members_from_being_heard() {
             world.give(&stranger, 0, &digest);
         }
     }
-    assert!(world.nodes[0].mesh.take_turn().actions.is_empty());
+    assert!(world.nodes[0].mesh.poll_turn().actions.is_empty());
     let member = world.nodes[1].identity.control;
     world.give(&member, 0, &digest);
-    assert_eq!(world.nodes[0].mesh.take_turn().actions.len(), 1, "the member's digest is answered");
+    assert_eq!(world.nodes[0].mesh.poll_turn().actions.len(), 1, "the member's digest is answered");
 }
 
 #[test]
@@ -1284,7 +1283,7 @@ fn settings_change_while_the_mesh_goes_on() {
     assert_eq!(world.nodes[0].mesh.max_peers(), 3);
     let often = sent_in(&mut world, 600);
     assert!(often > usual * 4, "{often} after {usual}");
-    // A short patience: one that is off is found out sooner.
+    // A short timeout: one that is off is found out sooner.
     change(&mut world, |settings| {
         settings.heartbeat = Duration::from_secs(5);
         settings.peer_timeout = Duration::from_secs(20);
@@ -1311,11 +1310,11 @@ fn settings_change_while_the_mesh_goes_on() {
 #[test]
 fn signs_of_life_are_told_once_and_of_the_living() {
     let mut world = World::network(&[0, 0]);
-    world.nodes[0].mesh.take_awake();
+    world.nodes[0].mesh.poll_awake();
     world.down = vec![2];
     world.run(120);
-    assert_eq!(world.nodes[0].mesh.take_awake(), [world.node(1)].into());
-    assert!(world.nodes[0].mesh.take_awake().is_empty());
+    assert_eq!(world.nodes[0].mesh.poll_awake(), [world.node(1)].into());
+    assert!(world.nodes[0].mesh.poll_awake().is_empty());
 }
 
 #[test]
@@ -1339,18 +1338,18 @@ fn lies_about_a_member_are_refuted() {
 fn what_one_alone_says_of_a_member_is_not_worth_an_answer() {
     let mut world = World::network(&[0, 0, 0, 0]);
     world.run(60);
-    let before = world.nodes[1].mesh.own_word();
+    let before = world.nodes[1].mesh.local_sequence();
     let accusation = world.accusation(4, 1);
     world.severed = vec![(0, 1)];
     world.time += Duration::from_secs(1);
     world.hand(4, 0, &accusation);
     world.run(20);
     assert_eq!(world.life(0, 1), Some(meshd::Life::Suspected));
-    assert!(world.nodes[1].mesh.own_word() == before, "it has answered");
+    assert!(world.nodes[1].mesh.local_sequence() == before, "it has answered");
     // Nobody confirms it, and it is forgotten.
     world.run(640);
     assert_eq!(world.life(0, 1), Some(meshd::Life::Present));
-    assert!(world.nodes[1].mesh.own_word() == before, "it has answered");
+    assert!(world.nodes[1].mesh.local_sequence() == before, "it has answered");
     // Nor is it when one joins in whom nobody knows; but when a second member does.
     let stranger = NodeId(SigningKey::from_bytes(&[99; 32]).verifying_key().to_bytes());
     let (first, second) = (world.node(4), world.node(2));
@@ -1370,11 +1369,11 @@ fn one_that_does_not_know_who_asks_is_told() {
     world.nodes[1].mesh.members.remove(&there);
     let ping = Message::Ping(1, Gossip::default());
     world.give(&stranger, 1, &ping);
-    assert!(world.nodes[1].mesh.take_turn().actions.is_empty());
+    assert!(world.nodes[1].mesh.poll_turn().actions.is_empty());
     let own = world.nodes[2].mesh.own.clone().unwrap();
     let gossip = Gossip { entries: Vec::new(), items: vec![Item::Record(Box::new(own))] };
     world.give(&stranger, 1, &Message::Ping(2, gossip));
-    let acks = world.nodes[1].mesh.take_turn().actions.into_iter().filter(|action| match action {
+    let acks = world.nodes[1].mesh.poll_turn().actions.into_iter().filter(|action| match action {
         Action::Send { to, message, .. } => {
             let message = Datagram::from_bytes(message).unwrap().message;
             *to == stranger && matches!(message, Message::Ack(2, _))
@@ -1501,7 +1500,7 @@ fn a_ban_cuts_everything_and_is_lifted() {
     let from = world.nodes[1].identity.control;
     let ping = Message::Ping(1, Gossip::default());
     world.give(&from, 0, &ping);
-    assert!(world.nodes[0].mesh.take_turn().actions.is_empty());
+    assert!(world.nodes[0].mesh.poll_turn().actions.is_empty());
     world.restart(0);
     assert!(!world.has_peer(0, 1));
     // It ends by itself.
@@ -1573,8 +1572,8 @@ fn what_the_router_says_in_a_members_name_leads_to_no_ban() {
     for _ in 0..300 {
         let (to, now) = (world.nodes[0].identity.control, world.now());
         let whole = Message::Ping(1, Gossip::default()).to_datagram(&to);
-        world.nodes[0].mesh.on_datagram(&from, &whole[..whole.len() - 1], now);
-        world.nodes[0].mesh.on_datagram(&from, &[9, 1, 2], now);
+        world.nodes[0].mesh.handle_datagram(&from, &whole[..whole.len() - 1], now);
+        world.nodes[0].mesh.handle_datagram(&from, &[9, 1, 2], now);
         world.hand(1, 0, &news(forged.clone()));
     }
     assert_eq!(world.nodes[0].mesh.ban_reports().len(), 0);
@@ -1723,8 +1722,8 @@ mod robustness {
             let mut world = World::new(2);
             let _ = world.invite(0, Some(1)).unwrap();
             let (from, now) = (world.nodes[1].identity.control, world.now());
-            world.nodes[0].mesh.on_datagram(&from, &payload, now);
-            let turn = world.nodes[0].mesh.take_turn();
+            world.nodes[0].mesh.handle_datagram(&from, &payload, now);
+            let turn = world.nodes[0].mesh.poll_turn();
             prop_assert!(turn.actions.is_empty() && !turn.save);
         }
     }
@@ -1826,7 +1825,7 @@ fn one_liar_makes_nobody_think_that_the_network_is_split() {
 fn whoever_asks_without_end_silences_nobody() {
     let mut world = World::network(&[0; 9]);
     world.run(120);
-    let before = world.nodes.iter().map(|node| node.mesh.own_word()).collect::<Vec<_>>();
+    let before = world.nodes.iter().map(|node| node.mesh.local_sequence()).collect::<Vec<_>>();
     let mut sent = 0;
     let mut renamed = false;
     let compare = Message::Compare(world.nodes[1].mesh.members.index().opening(), Gossip::default());
@@ -1866,7 +1865,7 @@ fn whoever_asks_without_end_silences_nobody() {
     }
     // Nobody had cause to wonder whether it is there.
     for (node, before) in world.nodes.iter().zip(before).skip(1) {
-        assert_eq!(node.mesh.own_word(), before);
+        assert_eq!(node.mesh.local_sequence(), before);
     }
 }
 
@@ -1897,7 +1896,7 @@ fn many_identities_in_one_block_leave_answers_to_others() {
         if second % 20 == 0 {
             world.give(&honest, 0, &ping(second));
         }
-        let actions = world.nodes[0].mesh.take_turn().actions;
+        let actions = world.nodes[0].mesh.poll_turn().actions;
         let is_answer = |action: &Action| matches!(action, Action::Send { to, .. } if *to == honest);
         answers += usize::from(second % 20 == 0 && actions.iter().any(is_answer));
     }
@@ -1917,17 +1916,17 @@ fn what_was_meant_for_another_is_not_heard() {
     let ping = Message::Ping(1, Gossip::default());
     for _ in 0..300 {
         let now = world.now();
-        world.nodes[0].mesh.on_datagram(&from, &ping.to_datagram(&other), now);
+        world.nodes[0].mesh.handle_datagram(&from, &ping.to_datagram(&other), now);
     }
-    assert!(world.nodes[0].mesh.take_turn().actions.is_empty());
+    assert!(world.nodes[0].mesh.poll_turn().actions.is_empty());
     assert_eq!((heard(&world), world.nodes[0].mesh.bans.iter().count()), (before, 0));
-    // In its own name it is answered, and also under the substitute.
-    let substitute = destination(1, 9);
-    world.substitute(0, Some(substitute));
-    for mine in [world.nodes[0].identity.control, substitute] {
+    // In its own name it is answered, and also under the fallback.
+    let fallback = destination(1, 9);
+    world.fallback(0, Some(fallback));
+    for mine in [world.nodes[0].identity.control, fallback] {
         let now = world.now();
-        world.nodes[0].mesh.on_datagram(&from, &ping.to_datagram(&mine), now);
-        assert!(!world.nodes[0].mesh.take_turn().actions.is_empty());
+        world.nodes[0].mesh.handle_datagram(&from, &ping.to_datagram(&mine), now);
+        assert!(!world.nodes[0].mesh.poll_turn().actions.is_empty());
     }
 }
 
@@ -1943,12 +1942,12 @@ fn a_flood_leads_to_no_ban_and_silences_no_other_member() {
         world.time += Duration::from_millis(500);
         let now = world.now();
         for _ in 0..500 {
-            world.nodes[0].mesh.on_datagram(&flooder, &ping, now);
+            world.nodes[0].mesh.handle_datagram(&flooder, &ping, now);
         }
-        world.nodes[0].mesh.on_datagram(&other, &ping, now);
+        world.nodes[0].mesh.handle_datagram(&other, &ping, now);
         let heard = world.nodes[0].mesh.members.get(&there).unwrap().contact().last_heard;
         assert_eq!(heard, Some(now.monotonic));
-        world.nodes[0].mesh.take_turn();
+        world.nodes[0].mesh.poll_turn();
     }
     assert_eq!(world.nodes[0].mesh.bans.iter().count(), 0);
 }
@@ -1962,7 +1961,7 @@ fn whom_rumors_have_missed_finds_what_was_news_in_the_next_message() {
     let gossip_in_answer = |world: &mut World, message: &Message| {
         let from = world.nodes[2].identity.control;
         world.give(&from, 0, message);
-        let actions = world.nodes[0].mesh.take_turn().actions;
+        let actions = world.nodes[0].mesh.poll_turn().actions;
         let messages = actions.into_iter().filter_map(|action| match action {
             Action::Send { to, message, .. } if to == from => Datagram::from_bytes(&message).ok(),
             _ => None,
@@ -1980,7 +1979,7 @@ fn whom_rumors_have_missed_finds_what_was_news_in_the_next_message() {
     world.command(3, |mesh, _| mesh.leave(1)).unwrap();
     world.run(120);
     // Nobody tells it any more.
-    assert_eq!(world.nodes[0].mesh.rumors.wake_at(), None);
+    assert_eq!(world.nodes[0].mesh.rumors.poll_timeout(), None);
     let renamed = world.nodes[0].mesh.members.index().get(&Position::member(world.node(1))).unwrap();
     let different = Content::Fingerprint { count: 4, sum: [1; 16] };
     for message in
@@ -2005,13 +2004,13 @@ fn control_of(world: &World, here: usize, there: usize) -> Option<Destination> {
 fn who_slept_while_a_substitute_ended_is_found_again() {
     for (restarts, others) in [(false, 0), (true, 0), (false, 2)] {
         let mut world = World::network(&vec![0; 1 + others]);
-        let substitute = destination(2, 9);
-        world.substitute(1, Some(substitute));
+        let fallback = destination(2, 9);
+        world.fallback(1, Some(fallback));
         world.run(60);
-        assert_eq!(control_of(&world, 0, 1), Some(substitute));
+        assert_eq!(control_of(&world, 0, 1), Some(fallback));
         world.down = vec![0];
         world.run(900);
-        world.substitute(1, None);
+        world.fallback(1, None);
         world.run(900);
         world.down.clear();
         if restarts {
@@ -2030,13 +2029,13 @@ fn two_that_know_only_ended_substitutes_of_each_other_find_together_again() {
     for restarts in [false, true] {
         let mut world = World::network(&[0]);
         for index in [0, 1] {
-            world.substitute(index, Some(destination(u8::try_from(index + 1).unwrap(), 9)));
+            world.fallback(index, Some(destination(u8::try_from(index + 1).unwrap(), 9)));
             world.run(60);
         }
         world.severed = vec![(0, 1)];
         world.run(900);
         for index in [0, 1] {
-            world.substitute(index, None);
+            world.fallback(index, None);
             assert_eq!(
                 control_of(&world, 1 - index, index),
                 Some(destination(u8::try_from(index + 1).unwrap(), 9))
@@ -2254,7 +2253,7 @@ mod attacks {
     fn no_one_can_have_anothers_address() {
         for victim in [0, 2] {
             let mut world = World::network(&[0, 0]);
-            let addresses: Vec<_> = (0..3).map(|index| world.nodes[index].mesh.own_address()).collect();
+            let addresses: Vec<_> = (0..3).map(|index| world.nodes[index].mesh.local_address()).collect();
             let address = addresses[victim].unwrap().to_bits();
             let own = chain_of(&world, 1);
             let thief = key(1);
@@ -2279,7 +2278,7 @@ mod attacks {
             world.run(60);
             assert_eq!(members(&world), [3; 3]);
             for here in 0..3 {
-                assert_eq!(world.nodes[here].mesh.own_address(), addresses[here]);
+                assert_eq!(world.nodes[here].mesh.local_address(), addresses[here]);
                 for peer in world.nodes[here].mesh.peers(world.now()) {
                     let there = (0..3).find(|there| world.node(*there) == peer.node).unwrap();
                     assert_eq!(Some(peer.ipv4()), addresses[there]);
@@ -2403,11 +2402,11 @@ mod attacks {
         let chain = certified_by(&world, 1, NodeId(fake.verifying_key().to_bytes()), 1);
         let record = invented(&world, &fake, chain, from);
         world.give(&destination(60, 60), 0, &news(record));
-        world.nodes[0].mesh.take_turn();
+        world.nodes[0].mesh.poll_turn();
         assert_eq!(world.nodes[0].mesh.members.at(&from.hash()).count(), 2);
         world.time += Duration::from_secs(5);
         world.give(&from, 0, &Message::Ping(1, Gossip::default()));
-        assert!(world.nodes[0].mesh.take_turn().actions.is_empty());
+        assert!(world.nodes[0].mesh.poll_turn().actions.is_empty());
     }
 
     #[test]
@@ -2437,10 +2436,10 @@ mod delegation {
     fn a_small_subnet_is_filled_to_its_last_address() {
         let mut world = World::in_subnet(8, "10.9.0.0/29".parse().unwrap());
         let code = world.invite_for(0, None, None).unwrap();
-        let mut addresses = HashSet::from([world.nodes[0].mesh.own_address().unwrap()]);
+        let mut addresses = HashSet::from([world.nodes[0].mesh.local_address().unwrap()]);
         for index in 1..=5 {
             world.join(index, code.expose()).unwrap();
-            addresses.insert(world.nodes[index].mesh.own_address().unwrap());
+            addresses.insert(world.nodes[index].mesh.local_address().unwrap());
             assert_eq!(status(&world, 0).addresses_left, 5 - index as u64);
         }
         assert_eq!(addresses.len(), 6);
@@ -2471,7 +2470,7 @@ mod delegation {
         let error = world.invite_for(1, Some(1), None).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Denied);
         assert!(error.hint.unwrap().contains("ask node-1, who invited it, to run `i2planctl grant node-2"));
-        let before = world.nodes[1].mesh.own_address();
+        let before = world.nodes[1].mesh.local_address();
         let one = world.node(1).to_string();
         let error = world.command(2, |mesh, now| mesh.grant(1, &one, 16, now)).unwrap_err();
         assert_eq!(error.kind, ErrorKind::NotFound);
@@ -2484,7 +2483,7 @@ mod delegation {
         world.run(60);
         world.down.clear();
         world.run(60);
-        assert_eq!((world.nodes[1].mesh.own_address(), status(&world, 1).addresses), (before, 17));
+        assert_eq!((world.nodes[1].mesh.local_address(), status(&world, 1).addresses), (before, 17));
         let code = world.invite_for(1, Some(1), None).unwrap();
         world.join(2, code.expose()).unwrap();
         world.run(60);
@@ -2589,7 +2588,7 @@ mod delegation {
         world.join(3, code.expose()).unwrap();
         world.run(60);
         // The founder has forgotten node 1, and gives its address to node 2.
-        let taken = world.nodes[1].mesh.own_address().unwrap();
+        let taken = world.nodes[1].mesh.local_address().unwrap();
         world.severed = vec![(0, 1), (0, 3)];
         let founder = &mut world.nodes[0].mesh;
         let delegated: Vec<_> =
@@ -2613,7 +2612,7 @@ mod delegation {
         world.nodes[0].mesh.delegations = Delegations::new(all);
         assert!(holding.ranges.cover(&range));
         world.join(2, code.expose()).unwrap();
-        assert_eq!(world.nodes[2].mesh.own_address(), Some(taken));
+        assert_eq!(world.nodes[2].mesh.local_address(), Some(taken));
         world.severed.clear();
         world.run(300);
         // The earlier one stands everywhere.
@@ -2640,18 +2639,18 @@ mod delegation {
         let later = Now { monotonic: world.time, unix: world.now().unix + Duration::from_secs(90 * 86_400) };
         let now = later;
         world.nodes[1].mesh.reconfigure(Settings { name: "ahead".parse().unwrap(), ..settings(2) }, now);
-        world.nodes[1].mesh.on_time(now);
-        let ahead = world.nodes[1].mesh.take_turn();
+        world.nodes[1].mesh.handle_timeout(now);
+        let ahead = world.nodes[1].mesh.poll_turn();
         for action in ahead.actions {
             if let Action::Ask(ticket, request) = action {
                 let reply = sign(&world.nodes[1], *request, later);
-                world.nodes[1].mesh.on_keyd(ticket, reply, later);
+                world.nodes[1].mesh.handle_keyd_reply(ticket, reply, later);
             }
         }
-        for action in world.nodes[1].mesh.take_turn().actions {
+        for action in world.nodes[1].mesh.poll_turn().actions {
             if let Action::Ask(ticket, request) = action {
                 let reply = sign(&world.nodes[1], *request, later);
-                world.nodes[1].mesh.on_keyd(ticket, reply, later);
+                world.nodes[1].mesh.handle_keyd_reply(ticket, reply, later);
             }
         }
         world.settle(1);

@@ -2,12 +2,12 @@
 
 mod containment;
 pub mod daemon;
-mod deafness;
 mod health;
 mod host;
 mod observer;
 pub mod row;
 mod service;
 mod sessions;
+mod stall;
 mod storage;
 mod tunnel;

@@ -15,16 +15,16 @@ use tracing::{debug, info, warn};
 use super::Daemon;
 use super::status::HEARD_LATELY;
 use crate::core::Now;
-use crate::shell::deafness::Signs;
 use crate::shell::observer;
 use crate::shell::sessions::{self, Open, Update};
+use crate::shell::stall::Health;
 
 /// How long members may speak without shaking hands, the first time.
-pub(super) const DATA_PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const DATA_STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long members may leave this node without an answer after the control session was opened, the first time: a few
 /// round trips of a slow path.
-pub(super) const CONTROL_PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const CONTROL_STALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// For how long there is another session in place of the control session. By then the members' routers have forgotten
 /// what they knew of that (ECIES-X25519: after 8 to 10 minutes; emissary 0.4 looks every other minute).
@@ -82,23 +82,23 @@ impl Daemon {
             let (session, state) = (SessionName::Substitute, SessionState::Down);
             self.row.push(What::Session { session, state, error: None });
             self.control_since = now.monotonic;
-            mesh.on_substitute(None, now);
-            mesh.on_session(now);
+            mesh.handle_fallback(None, now);
+            mesh.handle_control_session(now);
         }
-        let signs = Signs {
-            expected: self.control.is_some() && self.substitute.is_none() && mesh.has_company(),
+        let health = Health {
+            expected: self.control.is_some() && self.substitute.is_none() && mesh.has_reachable_members(),
             works: mesh.last_heard().is_some_and(|heard| heard > self.control_since),
         };
-        if self.control_deafness.observe(signs, now.monotonic) {
+        if self.control_stalls.handle_health(health, now.monotonic) {
             warn!("no member answers: a session under another destination takes the control session's place");
             self.open_substitute(now);
             return;
         }
         // One that is there already may be of no more use to whom this node asks now.
         let is_opening = self.substitute.as_ref().is_some_and(|substitute| substitute.session.is_none());
-        if mesh.asks_in_vain() && self.control.is_some() && !is_opening {
+        if mesh.needs_fallback() && self.control.is_some() && !is_opening {
             warn!("the inviter does not answer: it is to be asked from another destination too");
-            mesh.on_substitute(None, now);
+            mesh.handle_fallback(None, now);
             self.open_substitute(now);
         }
     }
@@ -126,14 +126,14 @@ impl Daemon {
             u32::try_from(there).is_ok_and(|there| there <= mesh.max_peers())
         };
         let called = || tunnel.stats.iter().flat_map(|stats| &stats.peers).any(|peer| peer.unanswered > 0);
-        let signs = Signs {
+        let health = Health {
             expected: self.data_status.state == SessionState::Up
                 && tunnel.configured.is_some()
                 && (unasked() || called())
                 && mesh.last_heard().is_some_and(|heard| now.monotonic < heard + HEARD_LATELY),
             works: observer::sessions(tunnel.stats.as_ref()).next().is_some(),
         };
-        if self.data_deafness.observe(signs, now.monotonic) {
+        if self.data_stalls.handle_health(health, now.monotonic) {
             warn!("members speak to this node, but none shakes hands: the session for data is opened again");
             self.renew_data.notify_one();
         }
@@ -174,7 +174,7 @@ impl Daemon {
                 let destination = open.destination;
                 if let (Some(substitute), Some(mesh)) = (&mut self.substitute, &mut self.mesh) {
                     substitute.session = Some(ControlSession { open, socket });
-                    mesh.on_substitute(Some(destination), now);
+                    mesh.handle_fallback(Some(destination), now);
                 }
             }
             Update::Control(_, open, socket) => {
@@ -182,25 +182,25 @@ impl Daemon {
                 self.control = Some(ControlSession { open, socket });
                 self.control_since = now.monotonic;
                 if let Some(mesh) = &mut self.mesh {
-                    mesh.on_session(now);
+                    mesh.handle_control_session(now);
                 }
             }
             Update::Data(session) => {
                 self.data_destination = Some(session.destination);
                 if let Some(mesh) = &mut self.mesh {
-                    mesh.on_data_session(session.destination);
+                    mesh.handle_data_session(session.destination);
                 }
                 self.tunnel.send_modify(|desired| desired.session = Some(session));
             }
             Update::Datagram { from, payload } => {
                 if let Some(mesh) = &mut self.mesh {
-                    let work = || mesh.on_datagram(&from, &payload, now);
+                    let work = || mesh.handle_datagram(&from, &payload, now);
                     self.containment.handle(|| from.hash(), now.monotonic, work);
                 }
             }
             Update::Found { hash, destination } => {
                 if let Some(mesh) = &mut self.mesh {
-                    mesh.on_found(hash, destination, now);
+                    mesh.handle_lookup(hash, destination, now);
                 }
             }
         }

@@ -53,7 +53,7 @@ impl Daemon {
         self.me = Some(me);
         let mut mesh = Mesh::new(me, settings, state, seed, self.now());
         if let Some(destination) = self.data_destination {
-            mesh.on_data_session(destination);
+            mesh.handle_data_session(destination);
         }
         self.mesh = Some(mesh);
         Ok(())

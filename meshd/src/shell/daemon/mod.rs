@@ -27,16 +27,16 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{interval, sleep_until};
 use tracing::{debug, error, info};
 
-use self::control::{CONTROL_PATIENCE, ControlSession, DATA_PATIENCE, SessionStatus, Substitute};
+use self::control::{CONTROL_STALL_TIMEOUT, ControlSession, DATA_STALL_TIMEOUT, SessionStatus, Substitute};
 use self::keyd_link::{KeydReport, ask, watch_keyd};
 use super::containment::DatagramContainment;
-use super::deafness::Deafness;
 use super::health;
 use super::host::Checked;
 use super::observer::Observer;
 use super::row::Row;
 use super::service::{Command, Control};
 use super::sessions::{self, Context, Update};
+use super::stall::StallDetector;
 use super::storage::{Storage, StorageError};
 use super::tunnel;
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
@@ -160,7 +160,7 @@ struct Daemon {
     sessions: Context,
     control: Option<ControlSession>,
     control_since: Duration,
-    control_deafness: Deafness,
+    control_stalls: StallDetector,
     substitute: Option<Substitute>,
     control_status: SessionStatus,
     data_status: SessionStatus,
@@ -172,7 +172,7 @@ struct Daemon {
     peers_version: Option<u64>,
     peers_at: Instant,
     data_destination: Option<Destination>,
-    data_deafness: Deafness,
+    data_stalls: StallDetector,
     renew_data: Arc<Notify>,
     /// Why the state could not be saved, the last time that it was to be.
     unsaved: Option<String>,
@@ -253,7 +253,7 @@ impl Daemon {
             sessions: context,
             control: None,
             control_since: Duration::ZERO,
-            control_deafness: Deafness::new(CONTROL_PATIENCE),
+            control_stalls: StallDetector::new(CONTROL_STALL_TIMEOUT),
             substitute: None,
             control_status: down(),
             data_status: down(),
@@ -264,7 +264,7 @@ impl Daemon {
             peers_version: None,
             peers_at: now,
             data_destination: None,
-            data_deafness: Deafness::new(DATA_PATIENCE),
+            data_stalls: StallDetector::new(DATA_STALL_TIMEOUT),
             renew_data,
             unsaved: None,
             set_aside: false,
@@ -287,9 +287,9 @@ impl Daemon {
         let mut health = interval(HEALTH_EVERY);
         loop {
             let times = [
-                self.mesh.as_ref().and_then(Mesh::wake_at),
-                self.data_deafness.wake_at(),
-                self.control_deafness.wake_at(),
+                self.mesh.as_ref().and_then(Mesh::poll_timeout),
+                self.data_stalls.poll_timeout(),
+                self.control_stalls.poll_timeout(),
                 self.substitute.as_ref().map(|substitute| substitute.until),
             ];
             let soonest = self.started.elapsed() + self.until_peers();
@@ -301,7 +301,7 @@ impl Daemon {
                 Some((ticket, reply)) = self.answers.recv() => {
                     let now = self.now();
                     if let Some(mesh) = &mut self.mesh {
-                        mesh.on_keyd(ticket, reply, now);
+                        mesh.handle_keyd_reply(ticket, reply, now);
                     }
                 }
                 Ok(()) = self.tunnel_report.changed() => self.on_tunnel_report(),
@@ -338,10 +338,10 @@ impl Daemon {
             }
             let now = self.now();
             if let Some(mesh) = &mut self.mesh {
-                if mesh.wake_at().is_some_and(|at| at <= now.monotonic) {
-                    mesh.on_time(now);
+                if mesh.poll_timeout().is_some_and(|at| at <= now.monotonic) {
+                    mesh.handle_timeout(now);
                 }
-                let turn = mesh.take_turn();
+                let turn = mesh.poll_turn();
                 let stopped = mesh.is_shut_down();
                 self.carry_out(turn);
                 if stopped {
@@ -387,7 +387,7 @@ impl Daemon {
             }
             let error = ApiError::internal(format!("cannot save the state: {error}"));
             let now = self.now();
-            let failed = self.mesh.as_mut().map(|mesh| mesh.on_save_failed(turn.actions, &error, now));
+            let failed = self.mesh.as_mut().map(|mesh| mesh.handle_save_failure(turn.actions, &error, now));
             for (command, error) in failed.into_iter().flatten() {
                 self.answer(command, Err(error));
             }
@@ -426,7 +426,7 @@ impl Daemon {
     fn adjust_tunnel(&mut self) {
         let now = self.now();
         let Some(mesh) = &mut self.mesh else { return };
-        let awake = mesh.take_awake();
+        let awake = mesh.poll_awake();
         if !awake.is_empty() {
             let report = self.tunnel_report.borrow();
             let stats = report.stats.iter().flat_map(|stats| &stats.peers);

@@ -143,7 +143,7 @@ fn requests_to_join_silence_nobody() {
 #[test]
 fn two_that_lie_without_end_make_a_member_say_little() {
     let mut world = World::network(&[0, 0, 0]);
-    let before = world.nodes[1].mesh.own_word().unwrap();
+    let before = world.nodes[1].mesh.local_sequence().unwrap();
     for _ in 0..6000 {
         world.time += Duration::from_millis(100);
         for liar in [2, 3] {
@@ -152,7 +152,7 @@ fn two_that_lie_without_end_make_a_member_say_little() {
         }
         world.in_flight.clear();
     }
-    let said = world.nodes[1].mesh.own_word().unwrap() - before;
+    let said = world.nodes[1].mesh.local_sequence().unwrap() - before;
     assert!(said <= 60, "{said} answers in ten minutes");
 }
 
@@ -195,7 +195,7 @@ fn whom_its_inviter_revokes_does_not_come_back_by_another_invite_of_it() {
     let state = State::new(world.node(1));
     let (me, now) = (world.nodes[1].identity, world.now());
     world.nodes[1].mesh = Mesh::new(me, settings(2), state, [2; 32], now);
-    world.nodes[1].mesh.on_data_session(destination(2, 2));
+    world.nodes[1].mesh.handle_data_session(destination(2, 2));
     world.join(1, code.expose()).unwrap();
     world.run(60);
     assert_ne!(chain_of(&world, 1).id(), first.id());

@@ -15,11 +15,11 @@
 use std::time::Duration;
 
 /// How long at most.
-const LAST_PATIENCE: Duration = Duration::from_secs(600);
+const LAST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What is seen of a session.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Signs {
+pub(super) struct Health {
     /// It is open, and there is reason to expect something from it.
     pub(super) expected: bool,
     /// It is of use.
@@ -28,35 +28,35 @@ pub(super) struct Signs {
 
 /// Decides when something is to be done about a session.
 #[derive(Debug)]
-pub(super) struct Deafness {
-    first_patience: Duration,
-    patience: Duration,
+pub(super) struct StallDetector {
+    first_timeout: Duration,
+    timeout: Duration,
     since: Option<Duration>,
 }
 
-impl Deafness {
+impl StallDetector {
     /// For a session that may be without use so long, the first time; each further time twice as long.
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { first_patience: patience, patience, since: None }
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { first_timeout: timeout, timeout, since: None }
     }
 
     /// Takes in what is seen; true if something is to be done.
-    pub(super) fn observe(&mut self, signs: Signs, now: Duration) -> bool {
-        if signs.works {
-            *self = Self::new(self.first_patience);
-        } else if !signs.expected {
+    pub(super) fn handle_health(&mut self, health: Health, now: Duration) -> bool {
+        if health.works {
+            *self = Self::new(self.first_timeout);
+        } else if !health.expected {
             self.since = None;
-        } else if now >= *self.since.get_or_insert(now) + self.patience {
+        } else if now >= *self.since.get_or_insert(now) + self.timeout {
             self.since = None;
-            self.patience = (self.patience * 2).min(LAST_PATIENCE);
+            self.timeout = (self.timeout * 2).min(LAST_TIMEOUT);
             return true;
         }
         false
     }
 
     /// When to look again at the latest.
-    pub(super) fn wake_at(&self) -> Option<Duration> {
-        self.since.map(|since| since + self.patience)
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+        self.since.map(|since| since + self.timeout)
     }
 }
 
@@ -64,36 +64,38 @@ impl Deafness {
 mod tests {
     use super::*;
 
-    const DEAF: Signs = Signs { expected: true, works: false };
+    const STALLED: Health = Health { expected: true, works: false };
 
     /// The seconds at which something is done.
-    fn deeds(signs: impl Fn(u64) -> Signs) -> Vec<u64> {
-        let mut deafness = Deafness::new(Duration::from_secs(20));
-        (0..2000).filter(|second| deafness.observe(signs(*second), Duration::from_secs(*second))).collect()
+    fn deeds(health: impl Fn(u64) -> Health) -> Vec<u64> {
+        let mut detector = StallDetector::new(Duration::from_secs(20));
+        (0..2000)
+            .filter(|second| detector.handle_health(health(*second), Duration::from_secs(*second)))
+            .collect()
     }
 
     #[test]
     fn it_is_done_ever_more_rarely() {
-        assert_eq!(deeds(|_| DEAF), [20, 61, 142, 303, 624, 1225, 1826]);
+        assert_eq!(deeds(|_| STALLED), [20, 61, 142, 303, 624, 1225, 1826]);
     }
 
     #[test]
     fn what_works_is_left_alone() {
-        assert!(deeds(|second| Signs { works: second > 10, ..DEAF }).is_empty());
-        assert!(deeds(|_| Signs { expected: false, ..DEAF }).is_empty());
+        assert!(deeds(|second| Health { works: second > 10, ..STALLED }).is_empty());
+        assert!(deeds(|_| Health { expected: false, ..STALLED }).is_empty());
     }
 
     #[test]
-    fn patience_is_short_again_after_it_worked() {
-        let done = deeds(|second| Signs { works: second == 1300, ..DEAF });
+    fn the_timeout_is_short_again_after_it_worked() {
+        let done = deeds(|second| Health { works: second == 1300, ..STALLED });
         assert_eq!(done.iter().find(|second| **second > 1300), Some(&1321));
     }
 
     #[test]
     fn it_wakes_in_time() {
-        let mut deafness = Deafness::new(Duration::from_secs(20));
-        assert_eq!(deafness.wake_at(), None);
-        assert!(!deafness.observe(DEAF, Duration::from_secs(5)));
-        assert!(deafness.observe(DEAF, deafness.wake_at().unwrap()));
+        let mut detector = StallDetector::new(Duration::from_secs(20));
+        assert_eq!(detector.poll_timeout(), None);
+        assert!(!detector.handle_health(STALLED, Duration::from_secs(5)));
+        assert!(detector.handle_health(STALLED, detector.poll_timeout().unwrap()));
     }
 }
