@@ -8,8 +8,8 @@ use i2plan_proto::pulse::Life;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use tracing::{info, warn};
 
+use super::addresses::delegations::Delegations;
 use super::bans::Ban;
-use super::delegations::Delegations;
 use super::endings::Ending;
 use super::gossip::Comparison;
 use super::members::{EndingMerge, Members};

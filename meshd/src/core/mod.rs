@@ -18,64 +18,60 @@
 //! * `ingress`: which control datagrams are looked at; `shares`: rates that are shared by address.
 //! * `report`: what users see. [`state`]: what is remembered over a restart.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use i2plan_ipc::api::keyd::{self, ExtendMember};
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::What;
-use i2plan_ipc::api::order::Order;
 use i2plan_ipc::api::{meshd, tund};
 use i2plan_ipc::rate::Bucket;
-use i2plan_ipc::{ApiError, ErrorKind};
-use i2plan_proto::accusation::Accusation;
-use i2plan_proto::address::{AddressRange, Ipv4Subnet};
+use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
-use i2plan_proto::invite::Uses;
-use i2plan_proto::join::JoinBody;
-use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::message::{self, Addressee, Datagram, Message};
 use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-mod admission;
+mod addresses;
 mod bans;
 mod budget;
 mod compare;
-mod delegations;
 mod detector;
 mod endings;
 mod exclusion;
 mod gossip;
 mod ingress;
 mod invites;
-mod joining;
 mod members;
 mod notes;
 mod orders;
 mod own;
 mod report;
+mod requests;
 mod rumors;
 mod shares;
 pub mod state;
 mod verified;
 
+use addresses::delegations::Delegations;
+use addresses::{CONFLICT_LASTS, Conflict};
 use bans::Bans;
 use budget::{Budget, COMPARISON, OFFER};
-use delegations::Delegations;
 use detector::Detector;
 use gossip::{Announcer, Comparison};
 use ingress::{IngressLimits, Sender};
-use joining::Joining;
+use invites::joining::{self, Joining};
 use members::{Member, Members};
 use notes::KeysHealth;
-use own::{LivenessReason, until_rotation};
+use own::until_rotation;
+use requests::Pending;
 use rumors::Rumors;
 use shares::Place;
 use state::{Former, Membership, Remembered, State};
@@ -107,9 +103,6 @@ const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How long addresses that were reserved for a joiner are kept for it if its certificate was never signed.
 const KEEP_RESERVED: Duration = Duration::from_secs(3600);
-
-/// How long after it was last seen users are told that addresses are delegated twice.
-const CONFLICT_LASTS: Duration = Duration::from_secs(3600);
 
 /// What to do where the state cannot be saved.
 const SEE_DISK: &str = "see that the state directory is writable and the disk is not full";
@@ -193,94 +186,6 @@ pub struct Turn {
     pub events: Vec<What>,
     /// The state as it was saved before is to be kept beside the new one: this node's membership was ended by others.
     pub set_aside: bool,
-}
-
-/// A question to `keyd` that is not answered yet.
-#[derive(Debug)]
-enum Pending {
-    /// The charter of the network that this node founds, and the invite that it is founded for.
-    Charter(Charter, InviteWish),
-    /// An invite.
-    Invite { wish: InviteWish, founded: bool },
-    /// The certificate of the WireGuard key for the own record.
-    WireGuard,
-    /// The own record.
-    Record,
-    /// A word on this node's own life.
-    Pulse(LivenessReason),
-    /// That another cannot be reached.
-    Accusation(Accusation),
-    /// The network that `keyd` signs for, where it refuses this node's record.
-    Pinned,
-    /// That `keyd` takes note of a statement, with this number if it is in this node's name.
-    Note(Option<u64>),
-    /// That `keyd` takes in certificates that its memory has lost, for a user.
-    Recovery(CommandId),
-    /// Whether `keyd` takes its memory for complete, as the user says who has ordered it.
-    Recovered(CommandId),
-    /// More addresses for a member, for a user.
-    Extension(CommandId, Box<ExtendMember>),
-    /// The own request to join.
-    Join(Box<JoinBody>),
-    /// A joiner's certificate, to be sent to this destination.
-    Member { to: Destination, joiner: NodeId },
-}
-
-impl Pending {
-    /// The user's command that waits for it.
-    fn command(&self) -> Option<CommandId> {
-        match self {
-            Self::Charter(_, wish) | Self::Invite { wish, .. } => Some(wish.command),
-            Self::Extension(command, _) | Self::Recovery(command) | Self::Recovered(command) => {
-                Some(*command)
-            }
-            Self::WireGuard
-            | Self::Pinned
-            | Self::Record
-            | Self::Pulse(_)
-            | Self::Accusation(_)
-            | Self::Join(_)
-            | Self::Note(_)
-            | Self::Member { .. } => None,
-        }
-    }
-
-    /// What users are told is refused, if it is refused again and again.
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Charter(..) => "sign a charter",
-            Self::Invite { .. } => "make an invite",
-            Self::WireGuard => "certify the WireGuard key",
-            Self::Record => "sign this node's record",
-            Self::Pulse(_) => "sign a sign of life",
-            Self::Accusation(_) => "sign that a member is out of reach",
-            Self::Pinned => "tell its network",
-            Self::Extension(..) => "certify more addresses",
-            Self::Join(_) => "sign a join request",
-            Self::Member { .. } => "certify a member",
-            Self::Note(_) => "take note of a statement",
-            Self::Recovery(_) | Self::Recovered(_) => "recover its memory",
-        }
-    }
-}
-
-/// The invite that a user asked for.
-#[derive(Debug, Clone)]
-struct InviteWish {
-    command: CommandId,
-    expires_at: u64,
-    uses: Uses,
-    /// Addresses for each of its users; none for as many as is usual.
-    addresses: Option<u32>,
-}
-
-/// That an issuer has delegated addresses twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Conflict {
-    issuer: NodeId,
-    range: AddressRange,
-    /// When it was last seen, on the monotonic clock.
-    seen_at: Duration,
 }
 
 /// The own record on its way through `keyd`.
@@ -520,53 +425,10 @@ impl Mesh {
         self.peers_version
     }
 
-    /// Whether this node has something to do with a member, and it has a key. By a clock by which this node's own key is not
-    /// valid either, nobody's is over: `tund` admits nobody new then.
-    fn is_peer(&self, member: &Member, now: Now) -> bool {
-        let is_valid = |certificate: &WireGuardCertificate| certificate.is_valid_at(now.unix.as_secs());
-        !self.bans.is_banned(&member.node())
-            && (is_valid(&member.record.value.wireguard.value)
-                || self.published_certificate().is_some_and(|own| !is_valid(own)))
-    }
-
-    /// Whether a node is among the [`Mesh::peers`], unless it claims a key that is another's.
-    #[must_use]
-    pub fn has_peer(&self, node: &NodeId, now: Now) -> bool {
-        self.members.get(node).is_some_and(|member| self.is_peer(member, now))
-    }
-
     /// How memberships have ended, by id.
     #[must_use]
     pub fn endings(&self) -> Vec<(NodeId, Arc<state::Ending>)> {
         self.members.endings().shared()
-    }
-
-    /// The WireGuard peers that this node should have.
-    #[must_use]
-    pub fn peers(&self, now: Now) -> Vec<Peer> {
-        // A key and an address belong to one node. Who claims another's, this node's own included, is no peer.
-        let mut keys: HashSet<[u8; 32]> = self.published_key().into_iter().collect();
-        let mut addresses: HashSet<_> = self.local_address().into_iter().collect();
-        let members = self.members.iter().filter(|member| {
-            self.is_peer(member, now)
-                && !addresses.contains(&member.record.ipv4())
-                && keys.insert(member.record.wireguard_key())
-                && addresses.insert(member.record.ipv4())
-        });
-        members
-            .map(|member| {
-                // Who is not there is not called all the time; a packet for it still calls it.
-                let there = matches!(
-                    self.members.life(member, now.monotonic, self.settings.suspicion_timeout()),
-                    meshd::Life::Present | meshd::Life::Suspected
-                );
-                Peer {
-                    node: member.node(),
-                    record: member.record.clone(),
-                    keepalive: if there { self.settings.keepalive } else { 0 },
-                }
-            })
-            .collect()
     }
 
     /// With how many peers there are tunnels at once.
@@ -913,124 +775,6 @@ impl Mesh {
     /// Whether this node takes what is addressed so.
     fn is_here(&self, to: Addressee) -> bool {
         self.inboxes().any(|inbox| Addressee::from(inbox.hash) == to)
-    }
-
-    /// `keyd` has answered.
-    pub fn handle_keyd_reply(&mut self, ticket: Ticket, reply: Result<keyd::Reply, ApiError>, now: Now) {
-        let Some(pending) = self.pending.remove(&ticket) else { return };
-        match &reply {
-            Ok(_) => self.keys.answered(pending.kind()),
-            // Whoever asked is told.
-            Err(_) if pending.command().is_some() => {}
-            Err(error) => self.keys.refused(pending.kind(), error),
-        }
-        match (pending, reply) {
-            (pending, Err(error)) => self.handle_keyd_failure(pending, error, now),
-            (Pending::Charter(value, wish), Ok(keyd::Reply::Signature(signature))) => {
-                let charter = Signed { value, signature };
-                if charter.verify().is_err() {
-                    return self
-                        .answer(wish.command, Err(ApiError::internal("keyd signed with another identity")));
-                }
-                let chain = Chain::founder(&charter.value);
-                self.become_member(charter, chain);
-                self.ask_invite(wish, true);
-            }
-            (Pending::Invite { wish, founded }, Ok(keyd::Reply::Invite { code, grant })) => {
-                let invite = orders::made(code, &grant.value, founded);
-                self.events.push(What::InviteCreated { id: invite.id.clone() });
-                self.invites.add(grant);
-                self.unsaved = true;
-                self.answer(wish.command, Ok(meshd::Reply::Invite(invite)));
-            }
-            (Pending::WireGuard, Ok(keyd::Reply::WireGuardCertificate(certificate))) => {
-                self.sign_record(certificate);
-            }
-            (Pending::Record, Ok(keyd::Reply::Record(record))) => self.publish(*record, now),
-            (Pending::Pulse(why), Ok(keyd::Reply::Pulse(pulse))) => {
-                self.handle_liveness_message(pulse, why, now)
-            }
-            (Pending::Accusation(value), Ok(keyd::Reply::Signature(signature))) => {
-                self.accuse(Signed { value, signature }, now);
-            }
-            (Pending::Pinned, Ok(keyd::Reply::Pinned(pinned))) => {
-                if let Some(pinned) = pinned {
-                    self.handle_pinned(*pinned, now);
-                }
-            }
-            (Pending::Note(number), Ok(keyd::Reply::Noted(noted))) => self.handle_noted(number, noted, now),
-            (Pending::Recovery(command), Ok(keyd::Reply::Recovered { .. })) => self.recover_next(command),
-            (Pending::Recovered(command), Ok(keyd::Reply::Recovered { known, complete })) => {
-                self.handle_recovered(command, known, complete);
-            }
-            (Pending::Extension(command, extend), Ok(keyd::Reply::NeedsOrder)) => {
-                self.propose(command, Order::Extend(extend), Vec::new(), false);
-            }
-            (Pending::Extension(command, _), Ok(keyd::Reply::Membership(certificate))) => {
-                self.handle_extension(certificate, command, now);
-            }
-            (Pending::Join(value), Ok(keyd::Reply::Signature(signature))) => {
-                self.handle_signed_join(Signed { value: *value, signature }, now);
-            }
-            (Pending::Member { to, joiner }, Ok(keyd::Reply::Membership(certificate))) => {
-                self.handle_certificate(&to, certificate, &joiner, now);
-            }
-            (pending, Ok(_)) => {
-                let error = ApiError::internal("keyd gave an answer to another question");
-                self.handle_keyd_failure(pending, error, now);
-            }
-        }
-    }
-
-    fn handle_keyd_failure(&mut self, pending: Pending, error: ApiError, now: Now) {
-        warn!(%error, "keyd has not done what was to be asked of it");
-        match pending {
-            Pending::Charter(_, wish) | Pending::Invite { wish, .. } => self.answer(wish.command, Err(error)),
-            Pending::WireGuard | Pending::Record => {
-                if error.kind == ErrorKind::Conflict {
-                    self.ask(Pending::Pinned, keyd::Request::Pinned);
-                }
-                self.refresh = Refresh::Due(now.monotonic + KEYD_RETRY);
-                if let Some(command) = self.rotating.take() {
-                    self.rotate = false;
-                    self.answer(command, Err(error));
-                }
-            }
-            Pending::Join(body) => {
-                // Without another it is asked from the control destination as before.
-                let needed = body.control == self.inbox.hash;
-                if needed && self.joining.as_ref().is_some_and(|joining| joining.is_for(&body)) {
-                    self.end_join(Err(error));
-                }
-            }
-            Pending::Extension(command, _) => self.answer(command, Err(error)),
-            // It is asked again when the record is refused again.
-            Pending::Pinned => {}
-            Pending::Recovery(command) | Pending::Recovered(command) => {
-                self.recovering.clear();
-                self.answer(command, Err(error));
-            }
-            // Nobody is told, and they find out.
-            Pending::Pulse(LivenessReason::ShuttingDown) => self.shut_down = true,
-            // If others go on saying so, it is refuted then.
-            Pending::Pulse(LivenessReason::Suspected) => {}
-            Pending::Note(number) => self.handle_note_failure(number, &error, now),
-            // Others say so, or the next probe does.
-            Pending::Accusation(_) => {}
-            // The joiner asks again. If keyd remembers that another has the addresses, it is given others then.
-            Pending::Member { joiner, .. } => {
-                if error.kind == ErrorKind::Denied && self.delegations.remove_unsigned_of(&joiner) {
-                    self.unsaved = true;
-                }
-            }
-        }
-    }
-
-    fn ask(&mut self, pending: Pending, request: keyd::Request) {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.pending.insert(ticket, pending);
-        self.actions.push_back(Action::Ask(ticket, Box::new(request)));
     }
 
     /// Whether a message comes from the control destination, even if there is a fallback.

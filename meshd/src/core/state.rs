@@ -9,8 +9,8 @@ use i2plan_proto::record::Record;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+pub use super::addresses::delegations::Delegated;
 pub use super::bans::Ban;
-pub use super::delegations::Delegated;
 pub use super::endings::Ending;
 use super::verified::VerifiedRecord;
 

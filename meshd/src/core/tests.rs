@@ -1,23 +1,26 @@
 //! Whole meshes in memory: the real core, a network that delivers or loses, and a signer in place of `keyd`.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::keyd::CreateInvite;
 use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
+use i2plan_proto::accusation::Accusation;
+use i2plan_proto::address::AddressRange;
 use i2plan_proto::destination::{DestinationProof, ProvenDestination};
 use i2plan_proto::identity::{Signable, Signature};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
-use i2plan_proto::membership::Delegation;
+use i2plan_proto::membership::{Chain, Delegation};
 use i2plan_proto::message::{Content, Entry, Gossip, Item, Position, Range};
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use zeroize::Zeroizing;
 
 use super::invites::MAX_USES;
+use super::own::LivenessReason;
 use super::*;
 
 const START: Duration = Duration::from_secs(1_800_000_000);

@@ -1,4 +1,9 @@
-//! The invites that this node has made.
+//! The life of an invite, and where it is validated.
+//!
+//! * This file: a user makes an invite, what can be asked for ([`Mesh::create_invite`]); whether a node may use it
+//!   ([`Invites::grant`]); a user revokes it.
+//! * `joining`: the joiner's side. The code is checked ([`joining::Joining::start`]), the inviter asked, its welcome checked.
+//! * `admission`: the inviter's side. A request to join is checked and answered.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -14,9 +19,11 @@ use i2plan_proto::membership::{Charter, MAX_DEPTH};
 use rand::RngExt as _;
 use tracing::info;
 
-use super::delegations::Holding;
-use super::state::{Delegated, IssuedInvite};
-use super::{CommandId, InviteWish, Mesh, Now, Pending};
+use super::state::IssuedInvite;
+use super::{CommandId, Mesh, Now, Pending};
+
+mod admission;
+pub(super) mod joining;
 
 /// Longest life of an invite.
 const MAX_EXPIRY: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -32,6 +39,16 @@ const REMEMBER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Users of an unlimited invite that are remembered.
 const MAX_USERS: usize = 1000;
+
+/// The invite that a user asked for.
+#[derive(Debug, Clone)]
+pub(super) struct InviteWish {
+    pub(super) command: CommandId,
+    pub(super) expires_at: u64,
+    pub(super) uses: Uses,
+    /// Addresses for each of its users; none for as many as is usual.
+    pub(super) addresses: Option<u32>,
+}
 
 /// All invites of this node.
 #[derive(Debug)]
@@ -220,72 +237,6 @@ impl Mesh {
         let wish = InviteWish { command, expires_at, uses, addresses };
         self.check_addresses(&wish, now)?;
         Ok(wish)
-    }
-
-    /// What this node holds, or will hold when it has founded its network.
-    pub(super) fn holding_to_be(&self) -> Holding {
-        let subnet = self.settings.subnet;
-        let founded = Holding { subnet, ranges: subnet.range().into(), inherited: Vec::new() };
-        self.holding().unwrap_or(founded)
-    }
-
-    /// What this node holds.
-    pub(super) fn holding(&self) -> Option<Holding> {
-        let membership = self.membership.as_ref()?;
-        let subnet = membership.charter.value.subnet;
-        let certificates = self.members.certificates();
-        let is_inherited = |delegated: &&Delegated| {
-            let certificate = delegated.certificate.as_ref().filter(|_| delegated.ended_at.is_some());
-            certificate.is_some_and(|certificate| certificates.is_used(&certificate.value.id()))
-        };
-        let inherited = self.delegations.iter().filter(is_inherited);
-        let inherited = inherited.flat_map(|delegated| delegated.ranges.iter().copied()).collect();
-        Some(Holding { subnet, ranges: membership.chain.ranges(&subnet), inherited })
-    }
-
-    /// Addresses for each user of an invite.
-    pub(super) fn addresses_for(&self, wish: &InviteWish) -> u32 {
-        let is_single = wish.uses.limit() == Some(1);
-        let usual = if is_single { self.holding_to_be().default_size() } else { 1 };
-        wish.addresses.unwrap_or(usual)
-    }
-
-    /// Whether there are addresses for all users of an invite.
-    pub(super) fn check_addresses(&self, wish: &InviteWish, now: Now) -> Result<(), ApiError> {
-        let holding = self.holding_to_be();
-        let size = self.addresses_for(wish);
-        if !size.is_power_of_two() {
-            let (less, more) = (1u64 << size.max(1).ilog2(), u64::from(size).next_power_of_two());
-            return Err(ApiError::invalid(format!("addresses: {size} is not a power of two"))
-                .with_hint(format!("use {less} or {more}")));
-        }
-        if holding.ranges.size() == 1 {
-            let error = ApiError::denied("this node holds 1 address and cannot invite");
-            return Err(match self.inviter_name() {
-                Some(name) => error.with_hint(format!(
-                    "ask {name}, who invited it, to run `i2planctl grant {} --addresses 16`",
-                    self.settings.name
-                )),
-                None => error,
-            });
-        }
-        let free = self.delegations.free(&holding, size, now.unix.as_secs());
-        let uses = u64::from(wish.uses.limit().unwrap_or(1));
-        if uses > free {
-            let left = self.delegations.free(&holding, 1, now.unix.as_secs());
-            let message = format!(
-                "{uses} times {size} addresses are more than this node has left to delegate: {left}, in {free} ranges of {size}"
-            );
-            let hint = match self.inviter_name() {
-                Some(name) => format!(
-                    "give each fewer with `--addresses`, or ask {name}, who invited this node, to run `i2planctl grant {} --addresses {size}`",
-                    self.settings.name
-                ),
-                None => "give each fewer with `--addresses`, or revoke members that are gone: their addresses can be delegated again after 30 days".to_owned(),
-            };
-            return Err(ApiError::conflict(message).with_hint(hint));
-        }
-        Ok(())
     }
 
     /// The name of the member that has invited this node, or the beginning of its id.

@@ -14,11 +14,11 @@ use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::message::Message;
 use tracing::{debug, info, warn};
 
-use super::gossip::{self, Comparison};
-use super::members::Members;
-use super::state::Membership;
-use super::verified::VerifiedRecord;
-use super::{Action, CommandId, Inbox, Mesh, Now, Pending};
+use crate::core::gossip::{self, Comparison};
+use crate::core::members::Members;
+use crate::core::state::Membership;
+use crate::core::verified::VerifiedRecord;
+use crate::core::{Action, CommandId, Inbox, Mesh, Now, Pending};
 
 /// How long an inviter is sought and asked.
 const DEADLINE: Duration = Duration::from_secs(150);
@@ -51,7 +51,7 @@ enum Stage {
 
 /// An attempt to join.
 #[derive(Debug)]
-pub(super) struct Joining {
+pub(crate) struct Joining {
     /// Who waits for the end: the one that began, and those that gave the same code since, as a user does whose
     /// program was interrupted.
     commands: Vec<CommandId>,
@@ -73,7 +73,7 @@ pub(super) struct Joining {
 
 /// What time brings.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Wait,
     LookUp(DestinationHash),
     Send(Destination, Box<JoinRequest>),
@@ -82,7 +82,7 @@ pub(super) enum Step {
 
 /// What a reply brings.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Ignored,
     Refused(ApiError),
     Welcome(Box<Welcome>),
@@ -90,7 +90,7 @@ pub(super) enum Outcome {
 
 impl Joining {
     /// Checks the code and begins.
-    pub(super) fn start(
+    pub(crate) fn start(
         command: CommandId,
         code: &str,
         me: &keyd::Identity,
@@ -124,12 +124,12 @@ impl Joining {
     }
 
     /// Those who wait for the end.
-    pub(super) fn commands(&self) -> &[CommandId] {
+    pub(crate) fn commands(&self) -> &[CommandId] {
         &self.commands
     }
 
     /// Lets one more wait for the end of this attempt, if it is for the same code and not too many wait.
-    pub(super) fn attach(&mut self, command: CommandId, code: &str) -> bool {
+    pub(crate) fn attach(&mut self, command: CommandId, code: &str) -> bool {
         let same = code.parse::<Invite>().is_ok_and(|invite| invite.id() == self.invite.id());
         if same && self.commands.len() < MAX_WAITING {
             self.commands.push(command);
@@ -138,25 +138,25 @@ impl Joining {
         false
     }
 
-    pub(super) fn invite_id(&self) -> InviteId {
+    pub(crate) fn invite_id(&self) -> InviteId {
         self.invite.id()
     }
 
-    pub(super) fn inviter(&self) -> &NodeId {
+    pub(crate) fn inviter(&self) -> &NodeId {
         &self.invite.inviter
     }
 
     /// Where the inviter takes control messages.
-    pub(super) fn control(&self) -> DestinationHash {
+    pub(crate) fn control(&self) -> DestinationHash {
         self.invite.control
     }
 
     /// When there is something to do by the clock; once the answer has come, never.
-    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+    pub(crate) fn poll_timeout(&self) -> Option<Duration> {
         (!matches!(self.stage, Stage::Welcomed)).then(|| self.repeat_at.min(self.deadline))
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Now) -> Step {
+    pub(crate) fn handle_timeout(&mut self, now: Now) -> Step {
         if matches!(self.stage, Stage::Welcomed) {
             return Step::Wait;
         }
@@ -186,12 +186,12 @@ impl Joining {
     }
 
     /// Whether it is asked so long without an answer that another destination should be tried.
-    pub(super) fn needs_fallback(&self) -> bool {
+    pub(crate) fn needs_fallback(&self) -> bool {
         matches!(self.stage, Stage::Asking(_)) && self.sent >= self.in_vain
     }
 
     /// There is another destination to ask from.
-    pub(super) fn handle_fallback(&mut self) {
+    pub(crate) fn handle_fallback(&mut self) {
         if self.needs_fallback() {
             self.in_vain = self.in_vain.saturating_mul(2);
         }
@@ -199,7 +199,7 @@ impl Joining {
     }
 
     /// It is asked from this destination alone.
-    pub(super) fn drop_all_but(&mut self, control: &DestinationHash) {
+    pub(crate) fn drop_all_but(&mut self, control: &DestinationHash) {
         self.requests.retain(|request| request.body.value.control == *control);
     }
 
@@ -217,7 +217,7 @@ impl Joining {
     }
 
     /// The router has answered a lookup. True if `keyd` is to sign requests now.
-    pub(super) fn handle_lookup(
+    pub(crate) fn handle_lookup(
         &mut self,
         hash: DestinationHash,
         destination: Result<Destination, String>,
@@ -239,7 +239,7 @@ impl Joining {
     }
 
     /// What `keyd` is to sign, for one of this node's destinations; none if it is not the time to ask.
-    pub(super) fn request(
+    pub(crate) fn request(
         &self,
         control: DestinationHash,
         me: &keyd::Identity,
@@ -256,12 +256,12 @@ impl Joining {
     }
 
     /// Whether a request belongs to this attempt.
-    pub(super) fn is_for(&self, body: &JoinBody) -> bool {
+    pub(crate) fn is_for(&self, body: &JoinBody) -> bool {
         body.invite == self.invite.secret.key()
     }
 
     /// `keyd` has signed. Returns what is to be sent, and whether it is the first.
-    pub(super) fn handle_signed(
+    pub(crate) fn handle_signed(
         &mut self,
         body: Signed<JoinBody>,
         now: Now,
@@ -276,7 +276,7 @@ impl Joining {
     }
 
     /// A reply has come from the inviter's destination.
-    pub(super) fn handle_reply(&mut self, reply: JoinReply, me: &keyd::Identity) -> Outcome {
+    pub(crate) fn handle_reply(&mut self, reply: JoinReply, me: &keyd::Identity) -> Outcome {
         if !matches!(self.stage, Stage::Asking(_)) {
             return Outcome::Ignored;
         }
@@ -379,7 +379,7 @@ impl Mesh {
     }
 
     /// Has a request to join signed, which is to come from here.
-    pub(super) fn sign_join(&mut self, from: Inbox, now: Now) {
+    pub(crate) fn sign_join(&mut self, from: Inbox, now: Now) {
         let request = |joining: &Joining| joining.request(from.hash, &self.me, now);
         let Some(body) = self.joining.as_ref().and_then(request).map(Box::new) else { return };
         let control = from.destination;
@@ -393,7 +393,7 @@ impl Mesh {
     }
 
     /// The own request to join is signed.
-    pub(super) fn handle_signed_join(&mut self, body: Signed<JoinBody>, now: Now) {
+    pub(crate) fn handle_signed_join(&mut self, body: Signed<JoinBody>, now: Now) {
         // Meanwhile another attempt may have begun, or a fallback may have gone.
         let is_here = self.inboxes().any(|inbox| inbox.hash == body.value.control);
         if let Some(joining) = &mut self.joining
@@ -408,7 +408,7 @@ impl Mesh {
         }
     }
 
-    pub(super) fn handle_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
+    pub(crate) fn handle_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
         let Some(joining) = &mut self.joining else { return };
         if from.hash() != joining.control() {
             return;
@@ -421,7 +421,7 @@ impl Mesh {
     }
 
     /// Becomes a member. The charter, the chain and its subject have been checked.
-    pub(super) fn enter(&mut self, welcome: Welcome, now: Now) {
+    pub(crate) fn enter(&mut self, welcome: Welcome, now: Now) {
         let charter = welcome.charter.value.clone();
         let inviter = welcome.chain.ancestors().last().copied();
         self.events.push(What::JoinProgress { step: JoinStep::Admitted });
@@ -441,7 +441,7 @@ impl Mesh {
         }
     }
 
-    pub(super) fn become_member(&mut self, charter: Signed<Charter>, chain: Chain) {
+    pub(crate) fn become_member(&mut self, charter: Signed<Charter>, chain: Chain) {
         let ipv4 = chain.address(&charter.value.subnet);
         info!(network = %charter.value.network().short(), %ipv4, "this node is a member");
         let network = charter.value.network().to_string();
@@ -455,7 +455,7 @@ impl Mesh {
         self.start_refresh();
     }
 
-    pub(super) fn end_join(&mut self, result: Result<meshd::Network, ApiError>) {
+    pub(crate) fn end_join(&mut self, result: Result<meshd::Network, ApiError>) {
         if let Some(joining) = self.joining.take() {
             let result = result.map(meshd::Reply::Joined);
             for command in joining.commands() {

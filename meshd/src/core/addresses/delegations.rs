@@ -9,21 +9,15 @@ use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::{Codec, DecodeError, Reader};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::InviteId;
-use i2plan_proto::membership::{CertificateId, Chain, Membership};
+use i2plan_proto::membership::{Chain, Membership};
 use i2plan_proto::message::Message;
 use rand::{Rng, RngExt as _};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use super::{CommandId, Conflict, Mesh, Now, Pending, Refresh};
+use crate::core::{CommandId, Mesh, Now, Pending, Refresh};
 
 /// How often a member that does not use its new addresses yet is told of them, at most.
 const REPEAT_GRANT: Duration = Duration::from_secs(15);
-
-/// How many of them one issuer may have delegated.
-const MAX_CONFLICTS_OF_ISSUER: usize = 2;
-
-/// Addresses delegated twice of which this node remembers that at most.
-const MAX_CONFLICTS: usize = 16;
 
 /// How long addresses that were in use are not delegated again, unless to the same member: others may not know yet that
 /// their holder is gone.
@@ -56,7 +50,7 @@ pub struct Delegated {
 
 impl Delegated {
     /// The serial number of its certificate; 0 before there is one.
-    pub(super) fn serial(&self) -> u64 {
+    pub(crate) fn serial(&self) -> u64 {
         self.certificate.as_ref().map_or(0, |certificate| certificate.value.grant.serial)
     }
 }
@@ -93,20 +87,20 @@ impl Codec for Delegated {
 
 /// There are no addresses to delegate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoAddresses;
+pub(crate) struct NoAddresses;
 
 /// What this node holds.
 #[derive(Debug, Clone)]
-pub(super) struct Holding {
-    pub(super) subnet: Ipv4Subnet,
-    pub(super) ranges: AddressRanges,
+pub(crate) struct Holding {
+    pub(crate) subnet: Ipv4Subnet,
+    pub(crate) ranges: AddressRanges,
     /// Addresses of members that have left, but not of those that they have invited.
-    pub(super) inherited: Vec<AddressRange>,
+    pub(crate) inherited: Vec<AddressRange>,
 }
 
 impl Holding {
     /// How many addresses a member gets if the invite does not say how many.
-    pub(super) fn default_size(&self) -> u32 {
+    pub(crate) fn default_size(&self) -> u32 {
         let size = DEFAULT_SIZE.min(self.ranges.size() / DEFAULT_PART).max(1);
         u32::try_from(size).map_or(1, |size| 1 << size.ilog2())
     }
@@ -124,7 +118,7 @@ impl Holding {
 
 /// All delegations of this node.
 #[derive(Debug, Default)]
-pub(super) struct Delegations(Vec<Delegated>);
+pub(crate) struct Delegations(Vec<Delegated>);
 
 /// A row of free places for ranges of one size.
 struct Gap {
@@ -133,21 +127,21 @@ struct Gap {
 }
 
 impl Delegations {
-    pub(super) fn new(delegated: Vec<Delegated>) -> Self {
+    pub(crate) fn new(delegated: Vec<Delegated>) -> Self {
         Self(delegated)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Delegated> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Delegated> {
         self.0.iter()
     }
 
     /// What a member has been given with an invite.
-    pub(super) fn with_invite(&self, subject: &NodeId, invite: &InviteId) -> Option<&Delegated> {
+    pub(crate) fn with_invite(&self, subject: &NodeId, invite: &InviteId) -> Option<&Delegated> {
         self.0.iter().find(|delegated| delegated.subject == *subject && delegated.invite == *invite)
     }
 
     /// What a member has now, or had last.
-    pub(super) fn of(&self, subject: &NodeId) -> Option<&Delegated> {
+    pub(crate) fn of(&self, subject: &NodeId) -> Option<&Delegated> {
         let all = self.0.iter().filter(|delegated| delegated.subject == *subject);
         all.max_by_key(|delegated| (delegated.ended_at.is_none(), delegated.serial()))
     }
@@ -186,7 +180,7 @@ impl Delegations {
     }
 
     /// How many ranges of this size can be given out at this time.
-    pub(super) fn free(&self, holding: &Holding, size: u32, unix: u64) -> u64 {
+    pub(crate) fn free(&self, holding: &Holding, size: u32, unix: u64) -> u64 {
         let gaps = self.gaps(holding, size, unix, true);
         gaps.iter().map(|gap| u64::from(gap.count)).sum()
     }
@@ -219,7 +213,7 @@ impl Delegations {
     }
 
     /// Gives a new member addresses: those that it had before, if they are still free and as many.
-    pub(super) fn give(
+    pub(crate) fn give(
         &mut self,
         subject: NodeId,
         invite: InviteId,
@@ -265,7 +259,7 @@ impl Delegations {
     }
 
     /// The addresses that a member has, and a range of this size more.
-    pub(super) fn more(
+    pub(crate) fn more(
         &self,
         ranges: &AddressRanges,
         size: u32,
@@ -285,7 +279,7 @@ impl Delegations {
 
     /// A certificate is signed, or was found in a member's chain: it counts from now on if it is newer than what is
     /// known. Whether it has ended is to be looked at then.
-    pub(super) fn learn(&mut self, certificate: Signed<Membership>, unix: u64) -> bool {
+    pub(crate) fn learn(&mut self, certificate: Signed<Membership>, unix: u64) -> bool {
         let grant = &certificate.value.grant;
         let same = self.0.iter_mut().filter(|delegated| {
             delegated.subject == grant.subject && delegated.ranges.address() == grant.ranges.address()
@@ -314,21 +308,21 @@ impl Delegations {
     }
 
     /// Forgets what was given before this, Unix time in seconds, and never certified. True if there was any.
-    pub(super) fn remove_unsigned(&mut self, unix: u64) -> bool {
+    pub(crate) fn remove_unsigned(&mut self, unix: u64) -> bool {
         let before = self.0.len();
         self.0.retain(|delegated| delegated.certificate.is_some() || delegated.given_at > unix);
         self.0.len() != before
     }
 
     /// Forgets what a member was given and never certified. True if there was any.
-    pub(super) fn remove_unsigned_of(&mut self, subject: &NodeId) -> bool {
+    pub(crate) fn remove_unsigned_of(&mut self, subject: &NodeId) -> bool {
         let before = self.0.len();
         self.0.retain(|delegated| delegated.certificate.is_some() || delegated.subject != *subject);
         self.0.len() != before
     }
 
     /// Ends those of which it is said that their certificates are void. True if there are any.
-    pub(super) fn end(&mut self, is_void: impl Fn(&Signed<Membership>) -> bool, unix: u64) -> bool {
+    pub(crate) fn end(&mut self, is_void: impl Fn(&Signed<Membership>) -> bool, unix: u64) -> bool {
         let mut any = false;
         for delegated in self.0.iter_mut().filter(|delegated| delegated.ended_at.is_none()) {
             let certificate = delegated.certificate.as_ref();
@@ -353,7 +347,7 @@ impl Mesh {
         }
     }
 
-    pub(super) fn extension(
+    pub(crate) fn extension(
         &mut self,
         node: &str,
         addresses: u32,
@@ -399,7 +393,7 @@ impl Mesh {
     }
 
     /// A member's certificate for more addresses is signed.
-    pub(super) fn handle_extension(&mut self, certificate: Signed<Membership>, command: CommandId, now: Now) {
+    pub(crate) fn handle_extension(&mut self, certificate: Signed<Membership>, command: CommandId, now: Now) {
         let grant = certificate.value.grant.clone();
         self.counter = self.counter.max(grant.serial);
         self.delegations.learn(certificate, now.unix.as_secs());
@@ -418,7 +412,7 @@ impl Mesh {
     }
 
     /// Sends a member the certificate that this node has issued for it, as long as its record does not have it.
-    pub(super) fn repeat_grant(&mut self, node: &NodeId, now: Now) {
+    pub(crate) fn repeat_grant(&mut self, node: &NodeId, now: Now) {
         if self.open_grants.get(node).is_none_or(|due| *due > now.monotonic) {
             return;
         }
@@ -441,7 +435,7 @@ impl Mesh {
     }
 
     /// The member that has invited this node has delegated more addresses to it.
-    pub(super) fn handle_grant(&mut self, chain: Chain, now: Now) {
+    pub(crate) fn handle_grant(&mut self, chain: Chain, now: Now) {
         let Some(membership) = &mut self.membership else { return };
         let charter = &membership.charter.value;
         let (before, subnet) = (&membership.chain, charter.subnet);
@@ -469,7 +463,7 @@ impl Mesh {
 
     /// Certificates of this node that it does not remember, because its state was restored from a backup, are found in
     /// the chains of others.
-    pub(super) fn learn_delegation(&mut self, chain: &Chain, now: Now) {
+    pub(crate) fn learn_delegation(&mut self, chain: &Chain, now: Now) {
         if let Some(certificate) = chain.certificate_by(&self.me.node) {
             self.counter = self.counter.max(certificate.value.grant.serial);
             if self.delegations.learn(certificate, now.unix.as_secs()) {
@@ -481,51 +475,13 @@ impl Mesh {
     }
 
     /// Notes of the certificates that this node has issued which have ended.
-    pub(super) fn end_delegations(&mut self, now: Now) {
+    pub(crate) fn end_delegations(&mut self, now: Now) {
         let Some(membership) = &self.membership else { return };
         let endings = self.members.endings();
         let is_void =
             |certificate: &Signed<_>| endings.against(&membership.chain.appended(certificate)).is_some();
         if self.delegations.end(is_void, now.unix.as_secs()) {
             self.unsaved = true;
-        }
-    }
-
-    /// Addresses were seen to be delegated twice.
-    pub(super) fn note_conflict(&mut self, chain: &Chain, range: AddressRange, issuer: NodeId, now: Now) {
-        let seen_at = now.monotonic;
-        let known = self.conflicts.iter_mut().find(|known| known.issuer == issuer && known.range == range);
-        match known {
-            Some(known) => known.seen_at = seen_at,
-            None => {
-                let of_issuer = self.conflicts.iter().filter(|known| known.issuer == issuer).count();
-                // One that goes on delegating its addresses twice is told of no more.
-                if of_issuer >= MAX_CONFLICTS_OF_ISSUER {
-                    return;
-                }
-                let issuer_name = self.name_of(&issuer).unwrap_or_else(|| issuer.short());
-                warn!(
-                    node = %chain.subject().short(),
-                    "{issuer_name} has given out {range} twice; perhaps its backup was restored"
-                );
-                if self.conflicts.len() >= MAX_CONFLICTS {
-                    self.conflicts.pop_front();
-                }
-                self.conflicts.push_back(Conflict { issuer, range, seen_at });
-            }
-        }
-    }
-
-    /// These certificates do not stand against those of a chain.
-    pub(super) fn note_fallen(&mut self, fallen: &[CertificateId], chain: &Chain) {
-        let Some(membership) = &self.membership else { return };
-        let own = membership.chain.issued().find(|(_, link)| fallen.contains(link.id()));
-        if let Some((issuer, _)) = own {
-            warn!(
-                node = %chain.subject().short(),
-                "this node's addresses were given to another member as well, which keeps them: this node has to join again"
-            );
-            self.displaced = Some(*issuer);
         }
     }
 }

@@ -11,14 +11,14 @@ use i2plan_proto::membership::{self, MAX_DEPTH};
 use i2plan_proto::message::{self, Message};
 use tracing::{debug, info, warn};
 
-use super::shares::Place;
-use super::{Mesh, Now, Pending};
+use crate::core::shares::Place;
+use crate::core::{Mesh, Now, Pending};
 
 /// Join requests that may wait for `keyd` at once.
 const MAX_CERTIFYING: usize = 32;
 
 impl Mesh {
-    pub(super) fn handle_join_request(&mut self, from: &Destination, request: &JoinRequest, now: Now) {
+    pub(crate) fn handle_join_request(&mut self, from: &Destination, request: &JoinRequest, now: Now) {
         let Some(membership) = &self.membership else { return };
         let body = &request.body.value;
         let meant_for_me = body.network == membership.charter.value.network() && body.inviter == self.me.node;
@@ -117,7 +117,7 @@ impl Mesh {
     }
 
     /// A joiner's certificate is signed.
-    pub(super) fn handle_certificate(
+    pub(crate) fn handle_certificate(
         &mut self,
         to: &Destination,
         certificate: Signed<membership::Membership>,

@@ -1,0 +1,107 @@
+//! How news spreads: what comes in is checked, taken in and passed on; regular comparisons find what was missed; and
+//! members find out of each other whether they are there.
+//!
+//! * `probe`: asking whether members are there.
+//! * `intake`: records, liveness, suspicions and ends of memberships are checked and taken in.
+//! * `spread`: rumors are told, wants granted, comparisons begun.
+//! * `schedule`: when this node speaks of its own accord.
+
+use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::identity::NodeId;
+use i2plan_proto::message::{Item, Message};
+use rand::RngExt as _;
+use tracing::debug;
+
+use crate::core::budget::Asker;
+use crate::core::members::Member;
+use crate::core::{Action, Mesh, Now};
+
+mod intake;
+mod probe;
+mod schedule;
+mod spread;
+
+pub(super) use intake::is_timely;
+pub(super) use schedule::{Announcer, Comparison};
+
+impl Mesh {
+    /// Says and asks what is due.
+    pub(crate) fn gossip(&mut self, now: Now) {
+        if self.own.is_none() {
+            return;
+        }
+        if let Comparison::Waiting(announced) = &mut self.comparison_since_start {
+            announced.get_or_insert(now.monotonic);
+        }
+        if self.leave_if_ended(now) {
+            return;
+        }
+        self.refute(now);
+        if self.announcer.announces(now.monotonic) {
+            self.announce(now);
+        }
+        if self.announcer.compares(now.monotonic, &mut self.rng)
+            && self.budget.may_compare(self.is_behind, now.monotonic)
+        {
+            // Whoever was not reached lately too: so the halves of a network find together again.
+            if let Some(target) = self.draw(1, |_| true).pop() {
+                let known = self.members.index();
+                let opening = if self.is_behind {
+                    known.opening_behind(self.rng.random())
+                } else if self.endings_differ && self.rng.random_ratio(3, 4) {
+                    known.opening_of_members()
+                } else {
+                    known.opening()
+                };
+                let compare = self.comparison(opening, now);
+                self.send(&target, &compare, now);
+            }
+            self.members.drop_lone_accusations(now.monotonic);
+            self.ping_unreachable(now);
+        }
+        self.detect(now);
+        if self.rumors.is_due(now.monotonic) {
+            self.tell_rumors(now);
+        }
+    }
+
+    /// Where some members that pass, and that this node has not banned, take messages.
+    fn draw(&mut self, count: usize, pass: impl Fn(&Member) -> bool) -> Vec<Destination> {
+        let bans = &self.bans;
+        let pass = |member: &Member| !bans.is_banned(&member.node()) && pass(member);
+        let drawn = self.members.sample(count, pass, &mut self.rng);
+        drawn.into_iter().map(|member| member.way(&mut self.rng)).collect()
+    }
+
+    pub(crate) fn send_items(&mut self, to: &Destination, items: Vec<Item>, now: Now) {
+        self.send(to, &Message::news(items), now);
+    }
+
+    /// Answers somebody, if it has not asked for too much.
+    fn reply(&mut self, to: &Destination, message: &Message, now: Now) {
+        let asker = self.asker(&to.hash());
+        self.answer_for(&asker, to, message, now);
+    }
+
+    /// At whose expense a destination is answered.
+    pub(crate) fn asker(&self, from: &DestinationHash) -> Asker {
+        self.places_at(from).first().copied()
+    }
+
+    /// Sends what somebody has asked for, if it has not asked for too much.
+    pub(crate) fn answer_for(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
+        let as_control = self.is_as_control(message);
+        let compares = matches!(message, Message::Compare(..));
+        let message = message.to_datagram(to);
+        if self.budget.answers(asker, compares, message.len(), now.monotonic) {
+            self.actions.push_back(Action::Send { to: *to, message, as_control });
+        } else {
+            debug!(?asker, "no answer: more is asked than may be said");
+        }
+    }
+
+    /// The address block of a member; none if it is not known.
+    fn block_of(&self, node: &NodeId) -> Option<u32> {
+        self.members.get(node).map(|member| self.members.share_of(member))
+    }
+}
