@@ -1,0 +1,76 @@
+//! Destinations in place of the control destination.
+
+use super::*;
+
+/// Where a node thinks that another takes control messages.
+fn control_of(world: &World, here: usize, there: usize) -> Option<Destination> {
+    world.nodes[here].mesh.record_of(&world.node(there)).map(|record| *record.value.control)
+}
+
+#[test]
+fn who_slept_while_a_substitute_ended_is_found_again() {
+    for (restarts, others) in [(false, 0), (true, 0), (false, 2)] {
+        let mut world = World::network(&vec![0; 1 + others]);
+        let fallback = destination(2, 9);
+        world.fallback(1, Some(fallback));
+        world.run(60);
+        assert_eq!(control_of(&world, 0, 1), Some(fallback));
+        world.down = vec![0];
+        world.run(900);
+        world.fallback(1, None);
+        world.run(900);
+        world.down.clear();
+        if restarts {
+            world.restart(0);
+        }
+        world.run(60);
+        assert_eq!(control_of(&world, 0, 1), Some(world.nodes[1].identity.control), "{others} others");
+        for (here, there) in [(0, 1), (1, 0)] {
+            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+        }
+    }
+}
+
+#[test]
+fn two_that_know_only_ended_substitutes_of_each_other_find_together_again() {
+    for restarts in [false, true] {
+        let mut world = World::network(&[0]);
+        for index in [0, 1] {
+            world.fallback(index, Some(destination(u8::try_from(index + 1).unwrap(), 9)));
+            world.run(60);
+        }
+        world.severed = vec![(0, 1)];
+        world.run(900);
+        for index in [0, 1] {
+            world.fallback(index, None);
+            assert_eq!(
+                control_of(&world, 1 - index, index),
+                Some(destination(u8::try_from(index + 1).unwrap(), 9))
+            );
+        }
+        world.run(900);
+        world.severed.clear();
+        if restarts {
+            world.restart(0);
+            world.restart(1);
+        }
+        world.run(120);
+        for (here, there) in [(0, 1), (1, 0)] {
+            assert_eq!(control_of(&world, here, there), Some(world.nodes[there].identity.control));
+            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+        }
+    }
+}
+
+/// What a member says of where else it is takes nothing from those who are there: they have not agreed.
+#[test]
+fn a_claim_to_anothers_primary_destination_is_not_believed() {
+    let mut world = World::network(&[0, 0]);
+    let honest = world.nodes[1].identity.control;
+    let mut record = world.nodes[2].mesh.own.clone().unwrap();
+    record.value.sequence += 1_000_000;
+    record.value.primary = Some(Box::new(ProvenDestination { destination: honest, ..record.value.control }));
+    record.signature = record.value.sign(&world.nodes[2].key);
+    world.hand(2, 0, &news(record));
+    assert_eq!(world.nodes[0].mesh.members.at(&honest.hash()).count(), 1);
+}

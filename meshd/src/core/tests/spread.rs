@@ -1,0 +1,112 @@
+//! How news reaches those whom it has missed.
+
+use super::*;
+
+#[test]
+fn who_delegates_addresses_twice_all_the_time_hides_nobody_else_who_does() {
+    let mut world = World::new(1);
+    world.invite(0, None).unwrap();
+    let now = world.now();
+    let mesh = &mut world.nodes[0].mesh;
+    let chain = mesh.membership.as_ref().unwrap().chain.clone();
+    let range = |number: u8| AddressRange::new([10, 42, 7, number].into(), 32).unwrap();
+    mesh.note_conflict(&chain, range(0), NodeId([1; 32]), now);
+    for number in 1..100 {
+        mesh.note_conflict(&chain, range(number), NodeId([2; 32]), now);
+    }
+    let issuers: Vec<NodeId> = mesh.conflicts.iter().map(|conflict| conflict.issuer).collect();
+    assert_eq!(issuers, [NodeId([1; 32]), NodeId([2; 32]), NodeId([2; 32])]);
+}
+
+/// Before members introduced themselves, those who did not know each other yet accused each other by the hundred when many
+/// joined at once, and all had to tell each other the answers.
+#[test]
+fn one_that_does_not_know_who_asks_is_told() {
+    let mut world = World::network(&[0, 0]);
+    let (stranger, there) = (world.nodes[2].identity.control, world.node(2));
+    world.nodes[1].mesh.members.remove(&there);
+    let ping = Message::Ping(1, Gossip::default());
+    world.give(&stranger, 1, &ping);
+    assert!(world.nodes[1].mesh.poll_turn().actions.is_empty());
+    let own = world.nodes[2].mesh.own.clone().unwrap();
+    let gossip = Gossip { entries: Vec::new(), items: vec![Item::Record(Box::new(own))] };
+    world.give(&stranger, 1, &Message::Ping(2, gossip));
+    let acks = world.nodes[1].mesh.poll_turn().actions.into_iter().filter(|action| match action {
+        Action::Send { to, message, .. } => {
+            let message = Datagram::from_bytes(message).unwrap().message;
+            *to == stranger && matches!(message, Message::Ack(2, _))
+        }
+        _ => false,
+    });
+    assert_eq!(acks.count(), 1);
+    // And by one's own probe: the first ping goes unanswered.
+    world.nodes[1].mesh.members.remove(&there);
+    world.down = vec![0];
+    world.run(120);
+    assert_eq!(world.life(1, 2), Some(meshd::Life::Present));
+}
+
+#[test]
+fn who_was_away_while_others_joined_and_one_was_revoked_catches_up_within_a_minute() {
+    let mut world = World::new(7);
+    let code = world.invite(0, None).unwrap();
+    for index in 1..=3 {
+        world.join(index, code.expose()).unwrap();
+    }
+    world.run(60);
+    world.down = vec![2];
+    for index in 4..7 {
+        world.join(index, code.expose()).unwrap();
+    }
+    let revoked = world.node(3).to_string();
+    assert!(world.command(0, |mesh, _| mesh.revoke(1, &revoked)).is_ok());
+    world.run(60);
+    world.down.clear();
+    world.restart(2);
+    world.run(60);
+    assert_eq!(world.members(2), 6);
+    assert!((4..7).all(|there| world.has_peer(2, there)) && !world.has_peer(2, 3));
+}
+
+/// At 20 % loss rumors miss one in a hundred, who then waited for comparisons, of which every third finds what it should.
+#[test]
+fn whom_rumors_have_missed_finds_what_was_news_in_the_next_message() {
+    let mut world = World::network(&[0, 0, 0]);
+    // Of the joins, too.
+    world.run(240);
+    let gossip_in_answer = |world: &mut World, message: &Message| {
+        let from = world.nodes[2].identity.control;
+        world.give(&from, 0, message);
+        let actions = world.nodes[0].mesh.poll_turn().actions;
+        let messages = actions.into_iter().filter_map(|action| match action {
+            Action::Send { to, message, .. } if to == from => Datagram::from_bytes(&message).ok(),
+            _ => None,
+        });
+        // It is told besides that others have not reached it.
+        let answer = messages.map(|datagram| datagram.message).find(|message| message.kind() != "news");
+        answer.unwrap().gossip().cloned().unwrap()
+    };
+    let ping = Message::Ping(1, Gossip::default());
+    assert_eq!(gossip_in_answer(&mut world, &ping), Gossip::default());
+    world.down.push(2);
+    let now = world.now();
+    world.nodes[1].mesh.reconfigure(Settings { name: "renamed".parse().unwrap(), ..settings(2) }, now);
+    world.settle(1);
+    world.command(3, |mesh, _| mesh.leave(1)).unwrap();
+    world.run(120);
+    // Nobody tells it any more.
+    assert_eq!(world.nodes[0].mesh.rumors.poll_timeout(), None);
+    let renamed = world.nodes[0].mesh.members.index().get(&Position::member(world.node(1))).unwrap();
+    let different = Content::Fingerprint { count: 4, sum: [1; 16] };
+    for message in
+        [ping.clone(), Message::Compare(vec![Range { end: None, content: different }], Gossip::default())]
+    {
+        let gossip = gossip_in_answer(&mut world, &message);
+        let ending = world.nodes[0].mesh.members.endings().iter().next().unwrap().id();
+        let ending = world.nodes[0].mesh.members.index().get(&Position::ending(ending)).unwrap();
+        assert_eq!((gossip.entries.len(), gossip.items.len()), (2, 0));
+        assert!(gossip.entries.contains(&renamed) && gossip.entries.contains(&ending));
+    }
+    world.run(120);
+    assert_eq!(gossip_in_answer(&mut world, &ping), Gossip::default());
+}
