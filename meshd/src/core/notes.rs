@@ -9,8 +9,12 @@ use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::membership::Chain;
 use tracing::{info, warn};
 
+use super::context::Context;
 use super::endings::Ending;
-use super::{CommandId, Mesh, Now, Pending, Refresh};
+use super::local_member::LocalMember;
+use super::publication::Refresh;
+use super::requests::Pending;
+use super::{CommandId, Now};
 
 /// How long after a number was seen that this `keyd` has not given out users are told of it.
 const FOREIGN_LASTS: Duration = Duration::from_secs(24 * 3600);
@@ -52,7 +56,7 @@ impl KeysHealth {
     }
 }
 
-impl Mesh {
+impl Context {
     /// A statement in this node's name with this number is known to others, or one that concerns what it has delegated.
     fn note(&mut self, number: Option<u64>, statement: Statement) {
         if let Some(number) = number {
@@ -93,42 +97,8 @@ impl Mesh {
         }
     }
 
-    /// `keyd` has not taken note of a statement. Unless it refuses it, it is told when that is heard again.
-    pub(super) fn handle_note_failure(&mut self, number: Option<u64>, error: &ApiError, now: Now) {
-        if error.kind == ErrorKind::Denied {
-            self.handle_noted(number, Noted::Known, now);
-        } else if number.is_some() {
-            self.keys.noted = 0;
-        }
-    }
-
-    /// `keyd` has taken note of a statement.
-    pub(super) fn handle_noted(&mut self, number: Option<u64>, noted: Noted, now: Now) {
-        let was_foreign = self.keys.foreign.is_some_and(|(_, seen)| now.monotonic < seen + OUTBID_AFTER);
-        if let (Some(number), Noted::Foreign) = (number, noted) {
-            warn!(
-                number,
-                "this node's keys have signed what this node has not: another machine uses them, or its state was restored from a backup"
-            );
-            if self.keys.foreign.is_none() {
-                self.events.push(What::ForeignNumber { number });
-            }
-            self.keys.foreign = Some((number, now.monotonic));
-        }
-        if let Some(number) = number {
-            self.counter = self.counter.max(number);
-            self.unsaved = true;
-            let wait = if was_foreign { OUTBID_AFTER } else { Duration::ZERO };
-            match self.refresh {
-                Refresh::Due(at) => self.refresh = Refresh::Due(at.min(now.monotonic + wait)),
-                Refresh::Running | Refresh::Waiting => self.stale = true,
-            }
-        }
-    }
-
     /// What users are told of this node's keys.
-    #[must_use]
-    pub fn keys_problems(&self, now: Now) -> Vec<KeysProblem> {
+    pub(super) fn keys_problems(&self, now: Now) -> Vec<KeysProblem> {
         let mut found = Vec::new();
         if !self.me.remembers {
             found.push(KeysProblem::MemoryLost);
@@ -146,68 +116,101 @@ impl Mesh {
         }));
         found
     }
+}
+
+impl LocalMember {
+    /// `keyd` has not taken note of a statement. Unless it refuses it, it is told when that is heard again.
+    pub(super) fn handle_note_failure(
+        &mut self,
+        cx: &mut Context,
+        number: Option<u64>,
+        error: &ApiError,
+        now: Now,
+    ) {
+        if error.kind == ErrorKind::Denied {
+            self.handle_noted(cx, number, Noted::Known, now);
+        } else if number.is_some() {
+            cx.keys.noted = 0;
+        }
+    }
+
+    /// `keyd` has taken note of a statement.
+    pub(super) fn handle_noted(&mut self, cx: &mut Context, number: Option<u64>, noted: Noted, now: Now) {
+        let was_foreign = cx.keys.foreign.is_some_and(|(_, seen)| now.monotonic < seen + OUTBID_AFTER);
+        if let (Some(number), Noted::Foreign) = (number, noted) {
+            warn!(
+                number,
+                "this node's keys have signed what this node has not: another machine uses them, or its state was restored from a backup"
+            );
+            if cx.keys.foreign.is_none() {
+                cx.events.push(What::ForeignNumber { number });
+            }
+            cx.keys.foreign = Some((number, now.monotonic));
+        }
+        if let Some(number) = number {
+            cx.counter = cx.counter.max(number);
+            cx.unsaved = true;
+            let wait = if was_foreign { OUTBID_AFTER } else { Duration::ZERO };
+            match self.publication.refresh {
+                Refresh::Due(at) => self.publication.refresh = Refresh::Due(at.min(now.monotonic + wait)),
+                Refresh::Running | Refresh::Waiting => self.publication.stale = true,
+            }
+        }
+    }
 
     /// A user has the memory of `keyd` completed, of what this node has delegated: `keyd` is told of all certificates, and the
     /// answer is the order.
-    pub fn recover_keys(&mut self, command: CommandId, now: Now) {
-        let refused = if self.me.remembers {
-            Some(ApiError::conflict(
-                "keyd remembers all that this node has delegated: there is nothing to recover",
-            ))
-        } else if self.own.is_none() {
-            Some(
-                ApiError::conflict("this node has not published its record yet")
-                    .with_hint("join a network, or see that its I2P sessions are up; then try again"),
-            )
-        } else if !self.comparison_since_start.is_done(now.monotonic) {
-            Some(
-                ApiError::unavailable("this node has not compared notes with a member since its start")
-                    .with_hint("see that a member is reachable, then try again"),
-            )
-        } else {
-            None
-        };
-        if let Some(error) = refused {
-            return self.answer(command, Err(error));
+    pub(super) fn recover_keys(&mut self, cx: &mut Context, command: CommandId, now: Now) {
+        if !self.comparison_since_start.is_done(now.monotonic) {
+            let error =
+                ApiError::unavailable("this node has not compared notes with a member since its start");
+            return cx
+                .answer(command, Err(error.with_hint("see that a member is reachable, then try again")));
         }
         let chains = self.members.iter().map(|member| &member.record.value.chain);
         let ended = self.members.endings().iter().map(Ending::chain);
         let mut certificates: Vec<_> = chains
             .chain(ended)
-            .filter_map(|chain| chain.certificate_by(&self.me.node))
-            .chain(self.delegations.iter().filter_map(|delegated| delegated.certificate.clone()))
+            .filter_map(|chain| chain.certificate_by(&cx.me.node))
+            .chain(self.addresses.delegations.iter().filter_map(|delegated| delegated.certificate.clone()))
             .collect();
         certificates.sort_unstable_by_key(|certificate| certificate.value.grant.serial);
         certificates.dedup_by_key(|certificate| certificate.value.grant.serial);
         info!(certificates = certificates.len(), "keyd is told what this node has delegated");
         self.recovering = certificates.chunks(RECOVERED_AT_ONCE).map(<[_]>::to_vec).collect();
-        self.recover_next(command);
+        self.recover_next(cx, command);
     }
 
     /// Hands out the next certificates. That there are no more, `keyd` believes by an order alone.
-    pub(super) fn recover_next(&mut self, command: CommandId) {
+    pub(super) fn recover_next(&mut self, cx: &mut Context, command: CommandId) {
         match self.recovering.pop() {
             Some(certificates) => {
-                self.ask(Pending::Recovery(command), keyd::Request::Recover(certificates));
+                cx.ask(Pending::Recovery(command), keyd::Request::Recover(certificates));
             }
-            None => self.propose(command, Order::Recover, Vec::new(), false),
+            None => cx.propose(command, Order::Recover, Vec::new(), false),
         }
     }
 
     /// A user says that it was ordered: `keyd` is asked whether it was.
-    pub(super) fn confirm_recovery(&mut self, command: CommandId) {
-        self.ask(Pending::Recovered(command), keyd::Request::Recover(Vec::new()));
+    pub(super) fn confirm_recovery(&mut self, cx: &mut Context, command: CommandId) {
+        cx.ask(Pending::Recovered(command), keyd::Request::Recover(Vec::new()));
     }
 
-    pub(super) fn handle_recovered(&mut self, command: CommandId, known: u64, complete: bool) {
+    pub(super) fn handle_recovered(
+        &mut self,
+        cx: &mut Context,
+        command: CommandId,
+        known: u64,
+        complete: bool,
+    ) {
         if !complete {
             let error = ApiError::conflict("keyd does not take its memory for complete");
-            return self.answer(command, Err(error.with_hint("run `i2planctl key recover` on this node")));
+            return cx.answer(command, Err(error.with_hint("run `i2planctl key recover` on this node")));
         }
-        self.me.remembers = true;
+        cx.me.remembers = true;
         // Those that have ended meanwhile are free again.
         let endings: Vec<Ending> = self.members.endings().iter().cloned().collect();
-        endings.iter().for_each(|ending| self.note_ending(ending));
-        self.answer(command, Ok(i2plan_ipc::api::meshd::Reply::KeysRecovered { delegations: known }));
+        endings.iter().for_each(|ending| cx.note_ending(ending));
+        cx.answer(command, Ok(i2plan_ipc::api::meshd::Reply::KeysRecovered { delegations: known }));
     }
 }

@@ -4,20 +4,28 @@
 //! signed comes back by [`Mesh::enact`], from anybody who may control the node, and is checked as if it had come from a
 //! stranger.
 
+use std::ops::ControlFlow;
+
+use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::PinnedNetwork;
-use i2plan_ipc::api::meshd::{self, ToOrder, What};
+use i2plan_ipc::api::meshd::{self, ToOrder};
 use i2plan_ipc::api::order::{Executed, MAX_CHAINS, MAX_COUNTED, Order};
-use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::identity::{NodeId, Signed};
-use i2plan_proto::invite::{InviteGrant, InviteId};
+use i2plan_proto::invite::InviteId;
 use i2plan_proto::membership::{Chain, Link};
 use i2plan_proto::record::Record;
-use tracing::info;
 
+use super::context::Context;
+use super::endings::Ending;
 use super::exclusion::unknown;
-use super::{CommandId, Mesh, Now, Refresh};
+use super::invites::unknown_invite;
+use super::local_member::LocalMember;
+use super::publication::Refresh;
+use super::situation::{Departure, Standing};
+use super::state::Membership;
+use super::{CommandId, Now};
 
-impl Mesh {
+impl Context {
     /// Answers a command with the order that it takes.
     pub(super) fn propose(
         &mut self,
@@ -29,27 +37,37 @@ impl Mesh {
         self.answer(command, Ok(meshd::Reply::ToOrder(Box::new(ToOrder { order, below, founded }))));
     }
 
+    /// `keyd` may not know yet that this node's membership has ended; without that it signs for no other network.
+    pub(super) fn note_former_ending(&mut self) {
+        if let Some(ending) = self.former_ending.clone() {
+            self.note_ending(&ending);
+        }
+    }
+}
+
+impl LocalMember {
     /// A user revokes a membership.
-    pub fn revoke(&mut self, command: CommandId, node: &str) {
-        let chain = match self.revocable(node) {
+    pub(super) fn revoke(&mut self, cx: &mut Context, command: CommandId, node: &str) {
+        let chain = match self.revocable(cx, node) {
             Ok(chain) => chain,
-            Err(error) => return self.answer(command, Err(error)),
+            Err(error) => return cx.answer(command, Err(error)),
         };
         let record = self.members.get(chain.subject()).map(|member| Box::new((*member.record).clone()));
         let record = record.filter(|record| record.value.chain == chain);
         let below = self.records_below(|link| Some(link) == chain.last().map(Link::id));
-        let chains = [chain.clone()].into_iter().chain(self.others_than(&chain)).take(MAX_CHAINS).collect();
-        self.propose(command, Order::Revoke { chains, record }, below, false);
+        let chains =
+            [chain.clone()].into_iter().chain(self.others_than(cx, &chain)).take(MAX_CHAINS).collect();
+        cx.propose(command, Order::Revoke { chains, record }, below, false);
     }
 
     /// A user revokes the memberships of an invite's users.
-    pub(super) fn propose_revoking_users(&mut self, command: CommandId, invite: InviteId) {
-        let given = self.delegations.iter().filter(|delegated| delegated.invite == invite);
+    pub(super) fn propose_revoking_users(&mut self, cx: &mut Context, command: CommandId, invite: InviteId) {
+        let given = self.addresses.delegations.iter().filter(|delegated| delegated.invite == invite);
         let certificates: Vec<_> = given
             .filter_map(|delegated| delegated.certificate.as_ref().map(|certificate| certificate.value.id()))
             .collect();
         let below = self.records_below(|link| certificates.contains(link));
-        self.propose(command, Order::RevokeInvite(invite), below, false);
+        cx.propose(command, Order::RevokeInvite(invite), below, false);
     }
 
     /// Records of members whose chains contain one of these certificates above their own, as many as `keyd` counts.
@@ -66,59 +84,56 @@ impl Mesh {
     }
 
     /// A user lets the users of an invite join.
-    pub fn allow_invite(&mut self, command: CommandId, id: &str) {
+    pub(super) fn allow_invite(&mut self, cx: &mut Context, command: CommandId, id: &str) {
         let invite =
             self.invites.issued().iter().find(|invite| invite.grant.value.key.id().to_string() == id);
         match invite.map(|invite| invite.grant.clone()) {
-            Some(grant) => self.propose(command, Order::AllowInvite(grant), Vec::new(), false),
-            None => {
-                let error = ApiError::new(ErrorKind::NotFound, "this node has made no invite with this id")
-                    .with_hint("`i2planctl invite list` shows those that it has made");
-                self.answer(command, Err(error));
-            }
+            Some(grant) => cx.propose(command, Order::AllowInvite(grant), Vec::new(), false),
+            None => cx.answer(command, Err(unknown_invite())),
         }
     }
 
     /// A user wants this node to leave its network.
-    pub fn leave(&mut self, command: CommandId) {
-        match &self.membership {
-            Some(membership) => {
-                let (chain, charter) = (membership.chain.clone(), membership.charter.value.clone());
-                self.propose(command, Order::Leave(Box::new(chain), charter), Vec::new(), false);
-            }
-            None => self.answer(command, Err(ApiError::conflict("this node is in no network"))),
-        }
+    pub(super) fn leave(&mut self, cx: &mut Context, command: CommandId) {
+        let Membership { charter, chain, .. } = &self.membership;
+        let order = Order::Leave(Box::new(chain.clone()), charter.value.clone());
+        cx.propose(command, order, Vec::new(), false);
     }
 
     /// `keyd` has carried out an order.
-    pub fn enact(&mut self, command: CommandId, executed: Executed, now: Now) {
-        if let Err(error) = self.check(&executed) {
-            return self.answer(command, Err(error));
+    pub(super) fn enact(
+        &mut self,
+        cx: &mut Context,
+        command: CommandId,
+        executed: Executed,
+        now: Now,
+    ) -> Standing {
+        if let Err(error) = self.check(cx, &executed) {
+            cx.answer(command, Err(error));
+            return ControlFlow::Continue(());
         }
         match executed {
-            Executed::Revocations(revocations) => self.handle_revocations(revocations, command, now),
-            Executed::Resignation(resignation) => self.handle_resignation(*resignation, command, now),
-            Executed::Invite { code, grant } => {
-                let invite = made(code, &grant.value, false);
-                self.events.push(What::InviteCreated { id: invite.id.clone() });
-                self.invites.add(grant);
-                self.unsaved = true;
-                self.answer(command, Ok(meshd::Reply::Invite(invite)));
+            Executed::Revocations(revocations) => {
+                return self.handle_revocations(cx, revocations, command, now);
             }
-            Executed::Membership(certificate) => self.handle_extension(certificate, command, now),
-            Executed::Recovered(_) => self.confirm_recovery(command),
+            Executed::Resignation(resignation) => {
+                self.bid_farewell(cx, &Ending::Resignation(resignation).item(), now);
+                return ControlFlow::Break(Departure::Resigned(command));
+            }
+            Executed::Invite { code, grant } => self.add_invite(cx, command, (code, grant), false),
+            Executed::Membership(certificate) => self.handle_extension(cx, certificate, command, now),
+            Executed::Recovered(_) => self.confirm_recovery(cx, command),
             Executed::Forgotten(_) | Executed::Allowed(_) => {
-                self.answer(command, Err(ApiError::invalid("there is nothing to distribute")));
+                cx.answer(command, Err(ApiError::invalid("there is nothing to distribute")));
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Whether this node has signed this in its network.
-    fn check(&self, executed: &Executed) -> Result<(), ApiError> {
-        let Some(membership) = &self.membership else {
-            return Err(ApiError::conflict("this node is in no network"));
-        };
-        let (charter, me) = (&membership.charter.value, self.me.node);
+    fn check(&self, cx: &Context, executed: &Executed) -> Result<(), ApiError> {
+        let membership = &self.membership;
+        let (charter, me) = (&membership.charter.value, cx.me.node);
         let unsigned = |error: &dyn std::fmt::Display| ApiError::invalid(format!("not this node's: {error}"));
         let own = |signer: &NodeId| {
             if *signer == me { Ok(()) } else { Err(unsigned(&"another node has signed it")) }
@@ -168,36 +183,32 @@ impl Mesh {
 
     /// `keyd` signs for another place in a network than this node has, and says which: this node's state is old, or that
     /// membership has ended and keyd does not know.
-    pub(super) fn handle_pinned(&mut self, pinned: PinnedNetwork, now: Now) {
+    pub(super) fn handle_pinned(&mut self, cx: &mut Context, pinned: PinnedNetwork, now: Now) {
         let PinnedNetwork { charter, chain } = pinned;
-        if self.network() != Some(charter.network()) || *chain.subject() != self.me.node {
+        if self.network() != charter.network() || *chain.subject() != cx.me.node {
             return;
         }
         if let Some((_, ending)) = self.members.endings().against(&chain) {
             let ending = ending.clone();
-            self.note_ending(&ending);
-        } else if self.adopt(&chain)
-            && let Refresh::Due(_) = self.refresh
+            cx.note_ending(&ending);
+        } else if self.adopt(cx, &chain)
+            && let Refresh::Due(_) = self.publication.refresh
         {
-            self.refresh = Refresh::Due(now.monotonic);
-        }
-    }
-
-    /// `keyd` may not know yet that this node's membership has ended; without that it signs for no other network.
-    pub(super) fn note_former_ending(&mut self) {
-        if let Some(ending) = self.former_ending.clone() {
-            self.note_ending(&ending);
+            self.publication.refresh = Refresh::Due(now.monotonic);
         }
     }
 
     /// Chains by which the subject of another is a member too, since this node has invited it more than once.
-    fn others_than(&self, chain: &Chain) -> Vec<Chain> {
-        let Some(membership) = &self.membership else { return Vec::new() };
+    fn others_than(&self, cx: &Context, chain: &Chain) -> Vec<Chain> {
+        let membership = &self.membership;
         let subject = chain.subject();
-        let active =
-            self.delegations.iter().filter(|other| other.subject == *subject && other.ended_at.is_none());
+        let active = self
+            .addresses
+            .delegations
+            .iter()
+            .filter(|other| other.subject == *subject && other.ended_at.is_none());
         // Since it has invited the subject this node may have been granted more addresses.
-        let before = chain.parent().filter(|parent| *parent.subject() == self.me.node);
+        let before = chain.parent().filter(|parent| *parent.subject() == cx.me.node);
         let own: Vec<&Chain> = [&membership.chain].into_iter().chain(&before).collect();
         let chains = active.filter_map(|other| {
             let certificate = other.certificate.as_ref()?;
@@ -208,42 +219,25 @@ impl Mesh {
     }
 
     /// The chain of a member that this node may revoke.
-    fn revocable(&self, node: &str) -> Result<Chain, ApiError> {
+    fn revocable(&self, cx: &Context, node: &str) -> Result<Chain, ApiError> {
         let id: NodeId = node.parse().map_err(|_| unknown(node))?;
-        if id == self.me.node {
+        if id == cx.me.node {
             return Err(ApiError::invalid("this is the node itself")
                 .with_hint("`i2planctl leave` makes it leave its network"));
         }
-        let Some(membership) = &self.membership else { return Err(unknown(&id.short())) };
+        let membership = &self.membership;
         let known = self.members.get(&id).map(|member| member.record.value.chain.clone());
         // One that this node has invited and that is not heard of any more can be revoked too.
         let invited = || {
-            let delegated = self.delegations.of(&id).filter(|delegated| delegated.ended_at.is_none())?;
+            let delegated =
+                self.addresses.delegations.of(&id).filter(|delegated| delegated.ended_at.is_none())?;
             Some(membership.chain.appended(delegated.certificate.as_ref()?))
         };
         let chain = known.or_else(invited).ok_or_else(|| unknown(&id.short()))?;
-        if chain.is_ancestor(&self.me.node) {
+        if chain.is_ancestor(&cx.me.node) {
             return Ok(chain);
         }
         Err(ApiError::denied("only the network's founder and a member's inviters can revoke its membership")
             .with_hint("`i2planctl ban add` makes this node drop everything that comes from it"))
-    }
-}
-
-/// An invite, for users.
-pub(super) fn made(
-    code: i2plan_ipc::secret::SecretText,
-    grant: &InviteGrant,
-    founded: bool,
-) -> meshd::Invite {
-    info!(invite = %grant.key.id(), expires_at = grant.expires_at, uses = grant.uses.limit(), "made an invite");
-    meshd::Invite {
-        invite: code,
-        id: grant.key.id().to_string(),
-        expires_at: grant.expires_at,
-        max_uses: grant.uses.limit(),
-        addresses: grant.addresses,
-        network: grant.network.to_string(),
-        founded,
     }
 }

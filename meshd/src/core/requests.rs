@@ -1,32 +1,39 @@
 //! Requests to `keyd` and what follows from its replies.
 
+use std::ops::ControlFlow;
+use std::time::Duration;
+
 use i2plan_ipc::api::keyd::{self, ExtendMember};
-use i2plan_ipc::api::meshd::{self, What};
 use i2plan_ipc::api::order::Order;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::Destination;
-use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::identity::{NodeId, Signature, Signed};
 use i2plan_proto::join::JoinBody;
-use i2plan_proto::membership::{Chain, Charter};
 use tracing::warn;
 
+use super::context::Context;
 use super::invites::InviteWish;
-use super::own::LivenessReason;
-use super::{Action, CommandId, KEYD_RETRY, Mesh, Now, Refresh, Ticket, orders};
+use super::local_member::LocalMember;
+use super::publication::{LivenessReason, Refresh};
+use super::situation::{Situation, Standing};
+use super::{CommandId, Mesh, Now, Ticket};
 
-/// A question to `keyd` that is not answered yet.
+/// Wait before `keyd` is asked again after it failed.
+pub(super) const KEYD_RETRY: Duration = Duration::from_secs(5);
+
+/// A request to `keyd` that is not answered yet.
 #[derive(Debug)]
 pub(super) enum Pending {
-    /// The charter of the network that this node founds, and the invite that it is founded for.
-    Charter(Charter, InviteWish),
+    /// The charter of the network that this node founds.
+    Charter,
     /// An invite.
     Invite { wish: InviteWish, founded: bool },
     /// The certificate of the WireGuard key for the own record.
     WireGuard,
     /// The own record.
     Record,
-    /// A word on this node's own life.
+    /// A liveness message.
     Pulse(LivenessReason),
     /// That another cannot be reached.
     Accusation(Accusation),
@@ -50,11 +57,12 @@ impl Pending {
     /// The user's command that waits for it.
     pub(super) fn command(&self) -> Option<CommandId> {
         match self {
-            Self::Charter(_, wish) | Self::Invite { wish, .. } => Some(wish.command),
+            Self::Invite { wish, .. } => Some(wish.command),
             Self::Extension(command, _) | Self::Recovery(command) | Self::Recovered(command) => {
                 Some(*command)
             }
-            Self::WireGuard
+            Self::Charter
+            | Self::WireGuard
             | Self::Pinned
             | Self::Record
             | Self::Pulse(_)
@@ -65,10 +73,15 @@ impl Pending {
         }
     }
 
+    /// Whether a user is told if it fails.
+    fn is_for_user(&self) -> bool {
+        matches!(self, Self::Charter) || self.command().is_some()
+    }
+
     /// What users are told is refused, if it is refused again and again.
-    pub(super) fn kind(&self) -> &'static str {
+    fn kind(&self) -> &'static str {
         match self {
-            Self::Charter(..) => "sign a charter",
+            Self::Charter => "sign a charter",
             Self::Invite { .. } => "make an invite",
             Self::WireGuard => "certify the WireGuard key",
             Self::Record => "sign this node's record",
@@ -84,122 +97,142 @@ impl Pending {
     }
 }
 
+/// The signature in a reply, where no other reply is expected.
+fn signature(reply: Result<keyd::Reply, ApiError>) -> Result<Signature, ApiError> {
+    match reply? {
+        keyd::Reply::Signature(signature) => Ok(signature),
+        _ => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> ApiError {
+    warn!("unexpected reply of keyd");
+    ApiError::internal("unexpected reply of keyd")
+}
+
 impl Mesh {
-    /// `keyd` has answered.
+    /// Takes the reply to an [`Action::Ask`](super::Action::Ask).
     pub fn handle_keyd_reply(&mut self, ticket: Ticket, reply: Result<keyd::Reply, ApiError>, now: Now) {
-        let Some(pending) = self.pending.remove(&ticket) else { return };
+        let Some(pending) = self.cx.pending.remove(&ticket) else { return };
         match &reply {
-            Ok(_) => self.keys.answered(pending.kind()),
+            Ok(_) => self.cx.keys.answered(pending.kind()),
             // Whoever asked is told.
-            Err(_) if pending.command().is_some() => {}
-            Err(error) => self.keys.refused(pending.kind(), error),
+            Err(_) if pending.is_for_user() => {}
+            Err(error) => self.cx.keys.refused(pending.kind(), error),
         }
-        match (pending, reply) {
-            (pending, Err(error)) => self.handle_keyd_failure(pending, error, now),
-            (Pending::Charter(value, wish), Ok(keyd::Reply::Signature(signature))) => {
-                let charter = Signed { value, signature };
-                if charter.verify().is_err() {
-                    return self
-                        .answer(wish.command, Err(ApiError::internal("keyd signed with another identity")));
+        self.handle_reply(pending, reply, now);
+    }
+
+    /// Goes on after a request, in the situation that it is of. In any other it is of no use any more.
+    pub(super) fn handle_reply(&mut self, pending: Pending, reply: Result<keyd::Reply, ApiError>, now: Now) {
+        if let Err(error) = &reply {
+            warn!(%error, "request to keyd failed");
+        }
+        match (&mut self.situation, pending) {
+            (Situation::Founding(_), Pending::Charter) => self.handle_charter(signature(reply), now),
+            (Situation::Joining(joining), Pending::Join(body)) => match signature(reply) {
+                Ok(signature) => {
+                    joining.handle_signed(&mut self.cx, Signed { value: *body, signature }, now);
                 }
-                let chain = Chain::founder(&charter.value);
-                self.become_member(charter, chain);
-                self.ask_invite(wish, true);
+                // Without another it is asked from the control destination as before.
+                Err(error) if body.control == self.cx.inbox.hash && joining.is_for(&body) => {
+                    self.give_up_joining(&error);
+                }
+                Err(_) => {}
+            },
+            (Situation::Member(member), pending) => {
+                let standing = member.handle_reply(&mut self.cx, pending, reply, now);
+                self.settle(standing, now);
             }
+            _ => {}
+        }
+    }
+}
+
+impl LocalMember {
+    fn handle_reply(
+        &mut self,
+        cx: &mut Context,
+        pending: Pending,
+        reply: Result<keyd::Reply, ApiError>,
+        now: Now,
+    ) -> Standing {
+        match (pending, reply) {
+            (pending, Err(error)) => self.handle_failure(cx, pending, error, now),
             (Pending::Invite { wish, founded }, Ok(keyd::Reply::Invite { code, grant })) => {
-                let invite = orders::made(code, &grant.value, founded);
-                self.events.push(What::InviteCreated { id: invite.id.clone() });
-                self.invites.add(grant);
-                self.unsaved = true;
-                self.answer(wish.command, Ok(meshd::Reply::Invite(invite)));
+                self.add_invite(cx, wish.command, (code, grant), founded);
             }
             (Pending::WireGuard, Ok(keyd::Reply::WireGuardCertificate(certificate))) => {
-                self.sign_record(certificate);
+                self.sign_record(cx, certificate);
             }
-            (Pending::Record, Ok(keyd::Reply::Record(record))) => self.publish(*record, now),
+            (Pending::Record, Ok(keyd::Reply::Record(record))) => return self.publish(cx, *record, now),
             (Pending::Pulse(why), Ok(keyd::Reply::Pulse(pulse))) => {
-                self.handle_liveness_message(pulse, why, now)
+                return self.handle_liveness_message(cx, pulse, why, now);
             }
             (Pending::Accusation(value), Ok(keyd::Reply::Signature(signature))) => {
-                self.accuse(Signed { value, signature }, now);
+                self.accuse(cx, Signed { value, signature }, now);
             }
             (Pending::Pinned, Ok(keyd::Reply::Pinned(pinned))) => {
                 if let Some(pinned) = pinned {
-                    self.handle_pinned(*pinned, now);
+                    self.handle_pinned(cx, *pinned, now);
                 }
             }
-            (Pending::Note(number), Ok(keyd::Reply::Noted(noted))) => self.handle_noted(number, noted, now),
-            (Pending::Recovery(command), Ok(keyd::Reply::Recovered { .. })) => self.recover_next(command),
+            (Pending::Note(number), Ok(keyd::Reply::Noted(noted))) => {
+                self.handle_noted(cx, number, noted, now);
+            }
+            (Pending::Recovery(command), Ok(keyd::Reply::Recovered { .. })) => self.recover_next(cx, command),
             (Pending::Recovered(command), Ok(keyd::Reply::Recovered { known, complete })) => {
-                self.handle_recovered(command, known, complete);
+                self.handle_recovered(cx, command, known, complete);
             }
             (Pending::Extension(command, extend), Ok(keyd::Reply::NeedsOrder)) => {
-                self.propose(command, Order::Extend(extend), Vec::new(), false);
+                cx.propose(command, Order::Extend(extend), Vec::new(), false);
             }
             (Pending::Extension(command, _), Ok(keyd::Reply::Membership(certificate))) => {
-                self.handle_extension(certificate, command, now);
-            }
-            (Pending::Join(value), Ok(keyd::Reply::Signature(signature))) => {
-                self.handle_signed_join(Signed { value: *value, signature }, now);
+                self.handle_extension(cx, certificate, command, now);
             }
             (Pending::Member { to, joiner }, Ok(keyd::Reply::Membership(certificate))) => {
-                self.handle_certificate(&to, certificate, &joiner, now);
+                self.handle_certificate(cx, &to, certificate, &joiner, now);
             }
-            (pending, Ok(_)) => {
-                let error = ApiError::internal("keyd gave an answer to another question");
-                self.handle_keyd_failure(pending, error, now);
-            }
+            (pending, Ok(_)) => self.handle_failure(cx, pending, unexpected(), now),
         }
+        ControlFlow::Continue(())
     }
 
-    pub(super) fn handle_keyd_failure(&mut self, pending: Pending, error: ApiError, now: Now) {
-        warn!(%error, "keyd has not done what was to be asked of it");
+    fn handle_failure(&mut self, cx: &mut Context, pending: Pending, error: ApiError, now: Now) {
         match pending {
-            Pending::Charter(_, wish) | Pending::Invite { wish, .. } => self.answer(wish.command, Err(error)),
+            Pending::Invite { wish, .. } => cx.answer(wish.command, Err(error)),
             Pending::WireGuard | Pending::Record => {
                 if error.kind == ErrorKind::Conflict {
-                    self.ask(Pending::Pinned, keyd::Request::Pinned);
+                    cx.ask(Pending::Pinned, keyd::Request::Pinned);
                 }
-                self.refresh = Refresh::Due(now.monotonic + KEYD_RETRY);
-                if let Some(command) = self.rotating.take() {
-                    self.rotate = false;
-                    self.answer(command, Err(error));
-                }
-            }
-            Pending::Join(body) => {
-                // Without another it is asked from the control destination as before.
-                let needed = body.control == self.inbox.hash;
-                if needed && self.joining.as_ref().is_some_and(|joining| joining.is_for(&body)) {
-                    self.end_join(Err(error));
+                self.publication.refresh = Refresh::Due(now.monotonic + KEYD_RETRY);
+                if let Some(command) = self.publication.rotating.take() {
+                    self.publication.rotate = false;
+                    cx.answer(command, Err(error));
                 }
             }
-            Pending::Extension(command, _) => self.answer(command, Err(error)),
-            // It is asked again when the record is refused again.
-            Pending::Pinned => {}
+            Pending::Extension(command, _) => cx.answer(command, Err(error)),
             Pending::Recovery(command) | Pending::Recovered(command) => {
                 self.recovering.clear();
-                self.answer(command, Err(error));
+                cx.answer(command, Err(error));
             }
             // Nobody is told, and they find out.
-            Pending::Pulse(LivenessReason::ShuttingDown) => self.shut_down = true,
-            // If others go on saying so, it is refuted then.
-            Pending::Pulse(LivenessReason::Suspected) => {}
-            Pending::Note(number) => self.handle_note_failure(number, &error, now),
-            // Others say so, or the next probe does.
-            Pending::Accusation(_) => {}
+            Pending::Pulse(LivenessReason::ShuttingDown) => cx.shut_down = true,
+            Pending::Note(number) => self.handle_note_failure(cx, number, &error, now),
             // The joiner asks again. If keyd remembers that another has the addresses, it is given others then.
             Pending::Member { joiner, .. } => {
-                if error.kind == ErrorKind::Denied && self.delegations.remove_unsigned_of(&joiner) {
-                    self.unsaved = true;
+                if error.kind == ErrorKind::Denied && self.addresses.delegations.remove_unsigned_of(&joiner) {
+                    cx.unsaved = true;
                 }
             }
+            // Of a situation before.
+            Pending::Charter | Pending::Join(_) => {}
+            // It is asked again when the record is refused again.
+            Pending::Pinned => {}
+            // If others go on saying so, it is refuted then.
+            Pending::Pulse(LivenessReason::Suspected) => {}
+            // Others say so, or the next probe does.
+            Pending::Accusation(_) => {}
         }
-    }
-
-    pub(super) fn ask(&mut self, pending: Pending, request: keyd::Request) {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.pending.insert(ticket, pending);
-        self.actions.push_back(Action::Ask(ticket, Box::new(request)));
     }
 }

@@ -14,7 +14,10 @@ use i2plan_proto::message::Message;
 use rand::{Rng, RngExt as _};
 use tracing::{debug, info};
 
-use crate::core::{CommandId, Mesh, Now, Pending, Refresh};
+use crate::core::context::Context;
+use crate::core::local_member::LocalMember;
+use crate::core::requests::Pending;
+use crate::core::{CommandId, Now};
 
 /// How often a member that does not use its new addresses yet is told of them, at most.
 const REPEAT_GRANT: Duration = Duration::from_secs(15);
@@ -335,35 +338,42 @@ impl Delegations {
     }
 }
 
-impl Mesh {
+impl LocalMember {
     /// A user wants a member that this node has invited to hold more addresses.
-    pub fn grant(&mut self, command: CommandId, node: &str, addresses: u32, now: Now) {
-        match self.extension(node, addresses, now) {
-            Err(error) => self.answer(command, Err(error)),
+    pub(crate) fn grant(
+        &mut self,
+        cx: &mut Context,
+        command: CommandId,
+        node: &str,
+        addresses: u32,
+        now: Now,
+    ) {
+        match self.extension(cx, node, addresses, now) {
+            Err(error) => cx.answer(command, Err(error)),
             Ok(extend) => {
                 let pending = Pending::Extension(command, Box::new(extend.clone()));
-                self.ask(pending, keyd::Request::ExtendMember(Box::new(extend)));
+                cx.ask(pending, keyd::Request::ExtendMember(Box::new(extend)));
             }
         }
     }
 
-    pub(crate) fn extension(
+    fn extension(
         &mut self,
+        cx: &mut Context,
         node: &str,
         addresses: u32,
         now: Now,
     ) -> Result<ExtendMember, ApiError> {
-        let id = self.known_node(node)?;
-        let (Some(holding), Some(membership)) = (self.holding(), &self.membership) else {
-            return Err(ApiError::conflict("this node is in no network"));
-        };
+        let id = self.known_node(cx, node)?;
+        let (holding, membership) = (self.holding(), &self.membership);
         if !addresses.is_power_of_two() {
             return Err(ApiError::invalid(format!("addresses: {addresses} is not a power of two")));
         }
-        if self.pending.values().any(|pending| matches!(pending, Pending::Extension(..))) {
+        if cx.pending.values().any(|pending| matches!(pending, Pending::Extension(..))) {
             return Err(ApiError::conflict("another grant is under way").with_hint("try again"));
         }
-        let Some(certificate) = self.delegations.of(&id).and_then(|delegated| delegated.certificate.clone())
+        let Some(certificate) =
+            self.addresses.delegations.of(&id).and_then(|delegated| delegated.certificate.clone())
         else {
             let inviter = self.members.get(&id).and_then(|member| {
                 member
@@ -383,7 +393,7 @@ impl Mesh {
         let ranges = &certificate.value.grant.ranges;
         let parent = membership.chain.id();
         let unix = now.unix.as_secs();
-        let ranges = self.delegations.more(ranges, addresses, &holding, unix, &mut self.rng).map_err(|_| {
+        let ranges = self.addresses.delegations.more(ranges, addresses, &holding, unix, &mut cx.rng).map_err(|_| {
             ApiError::conflict(format!(
                 "this node has no range of {addresses} addresses left that was never in use, or the member has four ranges already"
             ))
@@ -393,15 +403,21 @@ impl Mesh {
     }
 
     /// A member's certificate for more addresses is signed.
-    pub(crate) fn handle_extension(&mut self, certificate: Signed<Membership>, command: CommandId, now: Now) {
+    pub(crate) fn handle_extension(
+        &mut self,
+        cx: &mut Context,
+        certificate: Signed<Membership>,
+        command: CommandId,
+        now: Now,
+    ) {
         let grant = certificate.value.grant.clone();
-        self.counter = self.counter.max(grant.serial);
-        self.delegations.learn(certificate, now.unix.as_secs());
-        self.unsaved = true;
+        cx.counter = cx.counter.max(grant.serial);
+        self.addresses.delegations.learn(certificate, now.unix.as_secs());
+        cx.unsaved = true;
         info!(node = %grant.subject.short(), addresses = grant.ranges.size(), "delegated more addresses to a member");
-        self.open_grants.insert(grant.subject, Duration::ZERO);
-        self.repeat_grant(&grant.subject, now);
-        self.answer(
+        self.addresses.open_grants.insert(grant.subject, Duration::ZERO);
+        self.repeat_grant(cx, &grant.subject, now);
+        cx.answer(
             command,
             Ok(meshd::Reply::Granted(meshd::Grant {
                 node_id: grant.subject.to_string(),
@@ -412,35 +428,35 @@ impl Mesh {
     }
 
     /// Sends a member the certificate that this node has issued for it, as long as its record does not have it.
-    pub(crate) fn repeat_grant(&mut self, node: &NodeId, now: Now) {
-        if self.open_grants.get(node).is_none_or(|due| *due > now.monotonic) {
+    pub(crate) fn repeat_grant(&mut self, cx: &mut Context, node: &NodeId, now: Now) {
+        if self.addresses.open_grants.get(node).is_none_or(|due| *due > now.monotonic) {
             return;
         }
-        let chain = self.membership.as_ref().and_then(|membership| {
-            let certificate = self.delegations.of(node)?.certificate.as_ref()?;
-            let is_parent = certificate.value.parent == membership.chain.id();
-            is_parent.then(|| membership.chain.appended(certificate))
-        });
+        let delegated = self.addresses.delegations.of(node);
+        let certificate = delegated.and_then(|delegated| delegated.certificate.as_ref());
+        let chain = certificate
+            .filter(|certificate| certificate.value.parent == self.membership.chain.id())
+            .map(|certificate| self.membership.chain.appended(certificate));
         let Some((chain, member)) = chain.zip(self.members.get(node)) else {
-            self.open_grants.remove(node);
+            self.addresses.open_grants.remove(node);
             return;
         };
         if member.record.value.chain.last().map(|link| link.serial) >= chain.last().map(|link| link.serial) {
-            self.open_grants.remove(node);
+            self.addresses.open_grants.remove(node);
             return;
         }
         let to = *member.record.value.control;
-        self.open_grants.insert(*node, now.monotonic + REPEAT_GRANT);
-        self.send(&to, &Message::Grant(Box::new(chain)), now);
+        self.addresses.open_grants.insert(*node, now.monotonic + REPEAT_GRANT);
+        self.send(cx, &to, &Message::Grant(Box::new(chain)), now);
     }
 
     /// The member that has invited this node has delegated more addresses to it.
-    pub(crate) fn handle_grant(&mut self, chain: Chain, now: Now) {
-        let Some(membership) = &mut self.membership else { return };
+    pub(crate) fn handle_grant(&mut self, cx: &mut Context, chain: Chain, now: Now) {
+        let membership = &mut self.membership;
         let charter = &membership.charter.value;
         let (before, subnet) = (&membership.chain, charter.subnet);
         let (Some(old), Some(new)) = (before.issued().last(), chain.issued().last()) else { return };
-        let continues = *chain.subject() == self.me.node
+        let continues = *chain.subject() == cx.me.node
             && before.ancestors().eq(chain.ancestors())
             && old.1.serial < new.1.serial
             && before.address(&subnet) == chain.address(&subnet)
@@ -452,36 +468,32 @@ impl Mesh {
         info!(addresses = chain.ranges(&subnet).size(), "this node holds more addresses");
         self.members.set_own_chain(chain.clone());
         membership.chain = chain;
-        self.displaced = None;
-        self.unsaved = true;
-        match self.refresh {
-            Refresh::Running => self.stale = true,
-            Refresh::Due(_) => self.refresh = Refresh::Due(now.monotonic),
-            Refresh::Waiting => {}
-        }
+        self.addresses.displaced = None;
+        cx.unsaved = true;
+        self.publication.renew_at(now.monotonic);
     }
 
     /// Certificates of this node that it does not remember, because its state was restored from a backup, are found in
     /// the chains of others.
-    pub(crate) fn learn_delegation(&mut self, chain: &Chain, now: Now) {
-        if let Some(certificate) = chain.certificate_by(&self.me.node) {
-            self.counter = self.counter.max(certificate.value.grant.serial);
-            if self.delegations.learn(certificate, now.unix.as_secs()) {
-                self.note_certificate(chain);
-                self.unsaved = true;
-                self.end_delegations(now);
+    pub(crate) fn learn_delegation(&mut self, cx: &mut Context, chain: &Chain, now: Now) {
+        if let Some(certificate) = chain.certificate_by(&cx.me.node) {
+            cx.counter = cx.counter.max(certificate.value.grant.serial);
+            if self.addresses.delegations.learn(certificate, now.unix.as_secs()) {
+                cx.note_certificate(chain);
+                cx.unsaved = true;
+                self.end_delegations(cx, now);
             }
         }
     }
 
     /// Notes of the certificates that this node has issued which have ended.
-    pub(crate) fn end_delegations(&mut self, now: Now) {
-        let Some(membership) = &self.membership else { return };
+    pub(crate) fn end_delegations(&mut self, cx: &mut Context, now: Now) {
+        let membership = &self.membership;
         let endings = self.members.endings();
         let is_void =
             |certificate: &Signed<_>| endings.against(&membership.chain.appended(certificate)).is_some();
-        if self.delegations.end(is_void, now.unix.as_secs()) {
-            self.unsaved = true;
+        if self.addresses.delegations.end(is_void, now.unix.as_secs()) {
+            cx.unsaved = true;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Taking in what others say: records, liveness, suspicions and ends of memberships.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::Statement;
@@ -16,51 +17,72 @@ use i2plan_proto::wireguard::WireGuardCertificate;
 use tracing::{debug, info, warn};
 
 use super::schedule::Comparison;
+use crate::core::Now;
 use crate::core::budget::block;
 use crate::core::compare::{has_more, nothing};
+use crate::core::context::Context;
 use crate::core::endings::Ending;
+use crate::core::local_member::{FORGET_AFTER, LocalMember};
 use crate::core::members::{EndingMerge, Member, Merge, RecordMerge};
 use crate::core::rumors::Topic;
 use crate::core::shares::Place;
+use crate::core::situation::{Departure, Standing};
 use crate::core::verified::VerifiedRecord;
-use crate::core::{FORGET_AFTER, Mesh, Now, SAVE_PULSES_AFTER, SAVE_RECORDS_AFTER};
+
+/// How long other members' records may be newer in memory than on disk. They can be had again by gossip.
+const SAVE_RECORDS_AFTER: Duration = Duration::from_secs(5);
+
+/// How long only their liveness messages may be. With each the whole state is written.
+const SAVE_LIVENESS_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// A node that was started again leaves because its membership has ended after this at the earliest, if no member has
 /// told it of a newer one until then.
 const LEAVE_AFTER: Duration = Duration::from_secs(45);
 
-impl Mesh {
-    pub(crate) fn handle_gossip(&mut self, from: &Destination, gossip: Gossip, now: Now) {
+impl LocalMember {
+    pub(crate) fn handle_gossip(
+        &mut self,
+        cx: &mut Context,
+        from: &Destination,
+        gossip: Gossip,
+        now: Now,
+    ) -> Standing {
         for item in gossip.items {
-            self.take(item, from, now);
+            self.take(cx, item, from, now)?;
         }
         let wanted = gossip.entries.iter().filter_map(|theirs| {
             let mine = self.members.index().get(&theirs.position()).unwrap_or(nothing(theirs.node));
             has_more(theirs, &mine).then_some(mine)
         });
         let wanted: Vec<_> = wanted.collect();
-        self.ask_for(from, wanted, now);
+        self.ask_for(cx, from, wanted, now);
+        ControlFlow::Continue(())
     }
 
     /// Takes in something that a member has sent.
-    pub(super) fn take(&mut self, item: Item, from: &Destination, now: Now) {
+    fn take(&mut self, cx: &mut Context, item: Item, from: &Destination, now: Now) -> Standing {
         match item {
-            Item::Record(record) => self.take_record(*record, from, now),
-            Item::Pulse(pulse) => self.take_pulse(pulse, now),
-            Item::Accusation(accusation) => self.take_accusation(accusation, now),
-            Item::Revocation(revocation) => self.take_ending(Ending::Revocation(revocation), now),
-            Item::Resignation(resignation) => self.take_ending(Ending::Resignation(resignation), now),
+            Item::Record(record) => self.take_record(cx, *record, from, now),
+            Item::Pulse(pulse) => self.take_pulse(cx, pulse, now),
+            Item::Accusation(accusation) => self.take_accusation(cx, accusation, now),
+            Item::Revocation(revocation) => {
+                return self.take_ending(cx, Ending::Revocation(revocation), now);
+            }
+            Item::Resignation(resignation) => {
+                return self.take_ending(cx, Ending::Resignation(resignation), now);
+            }
         }
+        ControlFlow::Continue(())
     }
 
-    fn take_record(&mut self, record: Signed<Record>, from: &Destination, now: Now) {
-        let Some(membership) = &self.membership else { return };
+    fn take_record(&mut self, cx: &mut Context, record: Signed<Record>, from: &Destination, now: Now) {
+        let membership = &self.membership;
         let charter = &membership.charter.value;
         let value = &record.value;
         let node = value.node;
-        let own = node == self.me.node;
+        let own = node == cx.me.node;
         // Most records are known already; only news costs a verification.
-        let news = if own { self.counter < value.sequence } else { self.members.is_newer(value) };
+        let news = if own { cx.counter < value.sequence } else { self.members.is_newer(value) };
         if !news || value.network() != charter.network() || !is_timely(value, now) {
             return;
         }
@@ -72,12 +94,12 @@ impl Mesh {
             Err(error) => {
                 debug!(%error, node = %node.short(), "dropped a record");
                 let forged = RecordError::BadSignature(BadSignature { what: Record::WHAT });
-                return self.strike_signer(error != forged, &node, now);
+                return self.strike_signer(cx, error != forged, &node, now);
             }
         };
         self.rumors.answered(&node);
         if own {
-            return self.handle_local_record(&record);
+            return self.handle_local_record(cx, &record);
         }
         let value = &record.value;
         let (name, sequence, chain) = (value.name.clone(), value.sequence, value.chain.clone());
@@ -91,15 +113,15 @@ impl Mesh {
                 // It is not known where this comes from that the membership has ended.
                 if let Some((_, ending)) = self.members.endings().against(&chain) {
                     let news = Message::news(vec![ending.item()]);
-                    self.reply(from, &news, now);
+                    self.reply(cx, from, &news, now);
                 }
             }
             RecordMerge::Falls { holder, range, issuer } => {
                 self.note_conflict(&chain, range, issuer, now);
                 // Who sends it learns who has the addresses.
-                let items = self.items_beyond(&nothing(holder));
+                let items = self.items_beyond(cx, &nothing(holder));
                 if !items.is_empty() {
-                    self.reply(from, &Message::news(items), now);
+                    self.reply(cx, from, &Message::news(items), now);
                 }
             }
             RecordMerge::News { fallen, out } => {
@@ -107,7 +129,7 @@ impl Mesh {
                     info!(node = %node.short(), %name, %ipv4, "learned of a member");
                     self.announcer.compare_soon(now.monotonic);
                     let members = self.members.len();
-                    self.rumors.add_newcomer(node, share, members, now.monotonic, &mut self.rng);
+                    self.rumors.add_newcomer(node, share, members, now.monotonic, &mut cx.rng);
                 } else {
                     debug!(node = %node.short(), sequence, "learned a newer record");
                     let place = Place { block: share, address: ipv4.to_bits() };
@@ -123,21 +145,20 @@ impl Mesh {
                     self.forget(other);
                 }
                 self.note_fallen(&fallen, &chain);
-                self.heard(&from.hash(), now);
+                self.heard(cx, &from.hash(), now);
                 self.note_awake(node);
                 self.save_by(now.monotonic + SAVE_RECORDS_AFTER);
-                self.peers_version += 1;
+                cx.peers_version += 1;
             }
         }
-        self.learn_delegation(&chain, now);
+        self.learn_delegation(cx, &chain, now);
     }
 
-    fn take_pulse(&mut self, pulse: Signed<Pulse>, now: Now) {
-        let Some(membership) = &self.membership else { return };
+    fn take_pulse(&mut self, cx: &mut Context, pulse: Signed<Pulse>, now: Now) {
+        let membership = &self.membership;
         let node = pulse.value.node;
-        let own = node == self.me.node;
-        let news =
-            if own { self.counter < pulse.value.sequence } else { self.members.is_later(&pulse.value) };
+        let own = node == cx.me.node;
+        let news = if own { cx.counter < pulse.value.sequence } else { self.members.is_later(&pulse.value) };
         if !news || pulse.value.network != membership.charter.value.network() {
             return;
         }
@@ -147,7 +168,7 @@ impl Mesh {
         }
         self.rumors.answered(&node);
         if own {
-            return self.note_local_statement(pulse.value.sequence, Statement::Pulse(pulse));
+            return cx.note_local_statement(pulse.value.sequence, Statement::Pulse(pulse));
         }
         let life = pulse.value.life;
         if self.members.merge_pulse(pulse, now.monotonic) == Merge::News {
@@ -158,7 +179,7 @@ impl Mesh {
             if life == Life::Present {
                 self.note_awake(node);
             }
-            self.save_by(now.monotonic + SAVE_PULSES_AFTER);
+            self.save_by(now.monotonic + SAVE_LIVENESS_AFTER);
             let share = self.block_of(&node);
             let address = self.members.get(&node).map(|member| member.record.ipv4().to_bits());
             let place = share.zip(address).map(|(block, address)| Place { block, address });
@@ -168,18 +189,18 @@ impl Mesh {
         }
     }
 
-    fn take_accusation(&mut self, accusation: Signed<Accusation>, now: Now) {
-        let Some(membership) = &self.membership else { return };
+    fn take_accusation(&mut self, cx: &mut Context, accusation: Signed<Accusation>, now: Now) {
+        let membership = &self.membership;
         // Its time is information: the clock at fault may be the accuser's or this node's.
         let Accusation { network, accuser, subject, sequence, issued_at: _ } = accusation.value;
         if network != membership.charter.value.network() {
             return;
         }
-        let against_me = subject == self.me.node;
+        let against_me = subject == cx.me.node;
         let news = if against_me {
             self.local_sequence().is_some_and(|word| sequence >= word)
         } else {
-            accuser != self.me.node && self.members.is_accusable(&accusation.value, now.monotonic)
+            accuser != cx.me.node && self.members.is_accusable(&accusation.value, now.monotonic)
         };
         if !news {
             return;
@@ -189,44 +210,45 @@ impl Mesh {
             return;
         }
         if against_me {
-            return self.handle_suspicion(accuser, sequence, now);
+            return self.handle_suspicion(cx, accuser, sequence, now);
         }
-        if !self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
+        if !self.members.merge_accusation(accusation, &cx.me.node, now.monotonic) {
             return;
         }
         let block = self.block_of(&accuser);
         self.rumors.add(Topic::Accusation(subject, accuser), block, now.monotonic);
-        if self.is_on_jury(&subject, sequence)
+        if self.is_on_jury(cx, &subject, sequence)
             && let Some(member) = self.members.get(&subject)
         {
             let control = *member.record.control();
-            self.detector.begin(subject, control, now.monotonic, &mut self.rng);
+            self.detector.begin(subject, control, now.monotonic, &mut cx.rng);
         }
     }
 
-    fn take_ending(&mut self, ending: Ending, now: Now) {
-        let Some(membership) = &self.membership else { return };
-        let charter = &membership.charter.value;
+    fn take_ending(&mut self, cx: &mut Context, ending: Ending, now: Now) -> Standing {
+        let charter = self.charter();
         if ending.chain().network() != charter.network() || self.members.endings().get(&ending.id()).is_some()
         {
-            return;
+            return ControlFlow::Continue(());
         }
         if let Err(error) = ending.verify(charter) {
             debug!(%error, node = %ending.signer().short(), "dropped the end of a membership");
-            return self.strike_signer(ending.is_signed(), &ending.signer().clone(), now);
+            self.strike_signer(cx, ending.is_signed(), &ending.signer().clone(), now);
+            return ControlFlow::Continue(());
         }
         self.rumors.answered(&ending.id());
         let chain = ending.chain().clone();
-        self.end_memberships(ending, now);
-        self.learn_delegation(&chain, now);
-        self.leave_if_ended(now);
+        self.end_memberships(cx, ending, now);
+        self.learn_delegation(cx, &chain, now);
+        self.leave_if_ended(now)
     }
 
-    /// Takes in how memberships have ended. Whether this node's own is among them is left to [`Mesh::leave_if_ended`].
-    pub(crate) fn end_memberships(&mut self, ending: Ending, now: Now) -> EndingMerge {
+    /// Takes in how memberships have ended. Whether this node's own is among them is left to
+    /// [`LocalMember::leave_if_ended`].
+    pub(crate) fn end_memberships(&mut self, cx: &mut Context, ending: Ending, now: Now) -> EndingMerge {
         let (id, issuer) = (ending.id(), *ending.signer());
         // Nobody speaks to those that are out any more, so some tell them while they know where.
-        let tells = issuer == self.me.node || self.is_on_jury(&id, 0);
+        let tells = issuer == cx.me.node || self.is_on_jury(cx, &id, 0);
         let is_out = |member: &&Member| tells && ending.voids(&member.record.value.chain).is_some();
         let places: HashMap<NodeId, Destination> = self
             .members
@@ -249,17 +271,17 @@ impl Mesh {
                 for node in out {
                     self.forget(node);
                     if let Some(to) = places.get(node).filter(|_| *node != issuer) {
-                        self.send_items(to, vec![ending.item()], now);
+                        self.send_items(cx, to, vec![ending.item()], now);
                     }
                 }
                 if signer.is_none_or(|signer| self.rumors.is_ending_passed_on(signer, now.monotonic)) {
                     self.rumors.add(Topic::Ending(id), block(&signer), now.monotonic);
                 }
-                self.end_delegations(now);
-                self.note_if_delegated(&ending);
+                self.end_delegations(cx, now);
+                cx.note_if_delegated(&ending);
                 // Others can tell it again.
                 self.save_by(now.monotonic + SAVE_RECORDS_AFTER);
-                self.peers_version += 1;
+                cx.peers_version += 1;
             }
         }
         merged
@@ -267,20 +289,18 @@ impl Mesh {
 
     /// Leaves the network if this node's membership has ended. That is decided by the chain in its own newest record,
     /// to which it has consented, and by that alone; so a node that may have forgotten a newer one asks others first.
-    pub(super) fn leave_if_ended(&mut self, now: Now) -> bool {
-        let Some(membership) = &self.membership else { return false };
+    pub(super) fn leave_if_ended(&self, now: Now) -> Standing {
         let may_be_old = match self.comparison_since_start {
             Comparison::Waiting(announced) => announced.is_none_or(|at| now.monotonic < at + LEAVE_AFTER),
             other => !other.is_done(now.monotonic),
         };
         if may_be_old {
-            return false;
+            return ControlFlow::Continue(());
         }
-        let ending = self.members.endings().against(&membership.chain).map(|(_, ending)| ending.clone());
-        if let Some(ending) = &ending {
-            self.handle_local_ending(ending, now);
+        match self.members.endings().against(&self.membership.chain) {
+            Some((_, ending)) => ControlFlow::Break(Departure::Ended(Box::new(ending.clone()))),
+            None => ControlFlow::Continue(()),
         }
-        ending.is_some()
     }
 
     /// A node is no member any more.
@@ -290,42 +310,37 @@ impl Mesh {
     }
 
     /// A record of this node that it does not remember: the chain of its newest record is its own.
-    fn handle_local_record(&mut self, record: &VerifiedRecord) {
+    fn handle_local_record(&mut self, cx: &mut Context, record: &VerifiedRecord) {
         let chain = &record.value.chain;
         if self.members.endings().against(chain).is_none() {
-            self.adopt(chain);
+            self.adopt(cx, chain);
         }
-        self.note_local_statement(record.value.sequence, Statement::Record(Box::new((**record).clone())));
+        cx.note_local_statement(record.value.sequence, Statement::Record(Box::new((**record).clone())));
     }
 
     /// This node has consented to a chain that it does not remember, and goes on with that. True if it
     /// had another.
-    pub(crate) fn adopt(&mut self, chain: &Chain) -> bool {
-        if let Some(membership) = &mut self.membership
-            && membership.chain != *chain
-        {
-            warn!(
-                "this node's state is older than its newest record: it goes on with the membership of that"
-            );
-            let subnet = membership.charter.value.subnet;
-            let ipv4 = chain.address(&subnet);
-            let moves = membership.chain.address(&subnet) != ipv4;
-            membership.chain = chain.clone();
-            self.members.set_own_chain(chain.clone());
-            if moves {
-                self.events.push(What::AddressChanged { ipv4: ipv4.to_string() });
-            }
-            self.displaced = None;
-            self.peers_version += 1;
-            return true;
+    pub(crate) fn adopt(&mut self, cx: &mut Context, chain: &Chain) -> bool {
+        if self.membership.chain == *chain {
+            return false;
         }
-        false
+        warn!("this node's state is older than its newest record: it goes on with the membership of that");
+        let before = self.ipv4();
+        self.membership.chain = chain.clone();
+        self.members.set_own_chain(chain.clone());
+        let ipv4 = self.ipv4();
+        if ipv4 != before {
+            cx.events.push(What::AddressChanged { ipv4: ipv4.to_string() });
+        }
+        self.addresses.displaced = None;
+        cx.peers_version += 1;
+        true
     }
 
     /// A statement that no honest node signs is an offence of its signer, if that has really signed it.
-    fn strike_signer(&mut self, is_signed: bool, node: &NodeId, now: Now) {
+    fn strike_signer(&mut self, cx: &mut Context, is_signed: bool, node: &NodeId, now: Now) {
         if is_signed {
-            self.strike(node, now);
+            self.strike(cx, node, now);
         }
     }
 }

@@ -6,15 +6,19 @@
 //! * `spread`: rumors are told, wants granted, comparisons begun.
 //! * `schedule`: when this node speaks of its own accord.
 
+use std::ops::ControlFlow;
+
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::message::{Item, Message};
 use rand::RngExt as _;
-use tracing::debug;
 
+use crate::core::Now;
 use crate::core::budget::Asker;
+use crate::core::context::Context;
+use crate::core::local_member::LocalMember;
 use crate::core::members::Member;
-use crate::core::{Action, Mesh, Now};
+use crate::core::situation::Standing;
 
 mod intake;
 mod probe;
@@ -24,80 +28,67 @@ mod spread;
 pub(super) use intake::is_timely;
 pub(super) use schedule::{Announcer, Comparison};
 
-impl Mesh {
+impl LocalMember {
     /// Says and asks what is due.
-    pub(crate) fn gossip(&mut self, now: Now) {
-        if self.own.is_none() {
-            return;
+    pub(crate) fn gossip(&mut self, cx: &mut Context, now: Now) -> Standing {
+        if self.publication.record.is_none() {
+            return ControlFlow::Continue(());
         }
         if let Comparison::Waiting(announced) = &mut self.comparison_since_start {
             announced.get_or_insert(now.monotonic);
         }
-        if self.leave_if_ended(now) {
-            return;
-        }
-        self.refute(now);
+        self.leave_if_ended(now)?;
+        self.refute(cx, now);
         if self.announcer.announces(now.monotonic) {
-            self.announce(now);
+            self.announce(cx, now);
         }
-        if self.announcer.compares(now.monotonic, &mut self.rng)
-            && self.budget.may_compare(self.is_behind, now.monotonic)
+        if self.announcer.compares(now.monotonic, &mut cx.rng)
+            && cx.budget.may_compare(self.is_behind, now.monotonic)
         {
             // Whoever was not reached lately too: so the halves of a network find together again.
-            if let Some(target) = self.draw(1, |_| true).pop() {
+            if let Some(target) = self.draw(cx, 1, |_| true).pop() {
                 let known = self.members.index();
                 let opening = if self.is_behind {
-                    known.opening_behind(self.rng.random())
-                } else if self.endings_differ && self.rng.random_ratio(3, 4) {
+                    known.opening_behind(cx.rng.random())
+                } else if self.endings_differ && cx.rng.random_ratio(3, 4) {
                     known.opening_of_members()
                 } else {
                     known.opening()
                 };
-                let compare = self.comparison(opening, now);
-                self.send(&target, &compare, now);
+                let compare = self.comparison(cx, opening, now);
+                self.send(cx, &target, &compare, now);
             }
             self.members.drop_lone_accusations(now.monotonic);
-            self.ping_unreachable(now);
+            self.ping_unreachable(cx, now);
         }
-        self.detect(now);
+        self.detect(cx, now);
         if self.rumors.is_due(now.monotonic) {
-            self.tell_rumors(now);
+            self.tell_rumors(cx, now);
         }
+        ControlFlow::Continue(())
     }
 
     /// Where some members that pass, and that this node has not banned, take messages.
-    fn draw(&mut self, count: usize, pass: impl Fn(&Member) -> bool) -> Vec<Destination> {
+    fn draw(&mut self, cx: &mut Context, count: usize, pass: impl Fn(&Member) -> bool) -> Vec<Destination> {
         let bans = &self.bans;
         let pass = |member: &Member| !bans.is_banned(&member.node()) && pass(member);
-        let drawn = self.members.sample(count, pass, &mut self.rng);
-        drawn.into_iter().map(|member| member.way(&mut self.rng)).collect()
+        let drawn = self.members.sample(count, pass, &mut cx.rng);
+        drawn.into_iter().map(|member| member.way(&mut cx.rng)).collect()
     }
 
-    pub(crate) fn send_items(&mut self, to: &Destination, items: Vec<Item>, now: Now) {
-        self.send(to, &Message::news(items), now);
+    pub(crate) fn send_items(&mut self, cx: &mut Context, to: &Destination, items: Vec<Item>, now: Now) {
+        self.send(cx, to, &Message::news(items), now);
     }
 
     /// Answers somebody, if it has not asked for too much.
-    fn reply(&mut self, to: &Destination, message: &Message, now: Now) {
+    fn reply(&mut self, cx: &mut Context, to: &Destination, message: &Message, now: Now) {
         let asker = self.asker(&to.hash());
-        self.answer_for(&asker, to, message, now);
+        cx.answer_for(&asker, to, message, now);
     }
 
     /// At whose expense a destination is answered.
     pub(crate) fn asker(&self, from: &DestinationHash) -> Asker {
         self.places_at(from).first().copied()
-    }
-
-    /// Sends what somebody has asked for, if it has not asked for too much.
-    pub(crate) fn answer_for(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
-        let as_control = self.is_as_control(message);
-        let compares = matches!(message, Message::Compare(..));
-        let message = message.to_datagram(to);
-        if self.budget.answers(asker, compares, message.len(), now.monotonic) {
-            self.actions.push_back(Action::Send { to: *to, message, as_control });
-        } else {
-            debug!(?asker, "no answer: more is asked than may be said");
-        }
     }
 
     /// The address block of a member; none if it is not known.

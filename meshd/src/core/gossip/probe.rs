@@ -12,10 +12,13 @@ use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 use tracing::{debug, info};
 
+use crate::core::context::Context;
 use crate::core::detector::{Acked, Task};
+use crate::core::local_member::LocalMember;
 use crate::core::members::{ACCUSERS, Member};
+use crate::core::requests::Pending;
 use crate::core::rumors::Topic;
-use crate::core::{Action, Mesh, Now, Pending};
+use crate::core::{Action, Now};
 
 /// Through how many others a member is pinged that has not answered for long.
 const FEW_RELAYS: usize = 3;
@@ -29,9 +32,9 @@ const TELL_ACCUSED: Duration = Duration::from_secs(10);
 /// Members of which it is noted at once that they have given a sign of life. They do so again.
 const MAX_AWAKE: usize = 64;
 
-impl Mesh {
-    pub(super) fn detect(&mut self, now: Now) {
-        if !self.budget.allows(now.monotonic) {
+impl LocalMember {
+    pub(super) fn detect(&mut self, cx: &mut Context, now: Now) {
+        if !cx.budget.allows(now.monotonic) {
             self.detector.skip_probe(now.monotonic);
         }
         let (members, bans) = (&self.members, &self.bans);
@@ -39,50 +42,60 @@ impl Mesh {
             let member = members.at_place(place).filter(|member| !bans.is_banned(&member.node()))?;
             Some((member.node(), *member.record.control()))
         };
-        for task in self.detector.handle_timeout(now.monotonic, || members.places(), member, &mut self.rng) {
+        for task in self.detector.handle_timeout(now.monotonic, || members.places(), member, &mut cx.rng) {
             match task {
                 Task::Ping { node, number, relays, introduces } => {
-                    self.ping(node, number, relays, introduces, now);
+                    self.ping(cx, node, number, relays, introduces, now);
                 }
-                Task::Unreached { node, since } => self.handle_unreached(node, since, now),
+                Task::Unreached { node, since } => self.handle_unreached(cx, node, since, now),
             }
         }
     }
 
     /// Looks whether one that is held to be out of reach is there again. It may not know what is said of it, and until it is
     /// probed in turn can take hours.
-    pub(super) fn ping_unreachable(&mut self, now: Now) {
-        let suspicion_timeout = self.settings.suspicion_timeout();
+    pub(super) fn ping_unreachable(&mut self, cx: &mut Context, now: Now) {
+        let suspicion_timeout = cx.settings.suspicion_timeout();
         let unreachable = |member: &&Member| {
             self.members.life(member, now.monotonic, suspicion_timeout) == meshd::Life::Unreachable
                 && !self.bans.is_banned(&member.node())
         };
-        let one = self.members.accused().filter(unreachable).choose(&mut self.rng);
-        let Some(control) = one.map(|member| member.way(&mut self.rng)) else { return };
-        let number = self.rng.random();
-        self.send(&control, &Message::Ping(number, Gossip::default()), now);
+        let one = self.members.accused().filter(unreachable).choose(&mut cx.rng);
+        let Some(control) = one.map(|member| member.way(&mut cx.rng)) else { return };
+        let number = cx.rng.random();
+        self.send(cx, &control, &Message::Ping(number, Gossip::default()), now);
     }
 
-    fn ping(&mut self, node: NodeId, number: u64, relays: usize, introduces: bool, now: Now) {
+    fn ping(
+        &mut self,
+        cx: &mut Context,
+        node: NodeId,
+        number: u64,
+        relays: usize,
+        introduces: bool,
+        now: Now,
+    ) {
         let Some(member) = self.members.get(&node) else { return };
-        let control = member.way(&mut self.rng);
+        let control = member.way(&mut cx.rng);
         // That it does not answer is known, and most that do not are down.
         let relays = if member.contact().unreached { relays.min(FEW_RELAYS) } else { relays };
-        let mut gossip = self.some_gossip(GOOD_LEN / 2, now);
-        if let Some(own) = self.own.clone().filter(|_| introduces && gossip.items.len() < MAX_ITEMS) {
+        let mut gossip = self.some_gossip(cx, GOOD_LEN / 2, now);
+        if let Some(own) =
+            self.publication.record.clone().filter(|_| introduces && gossip.items.len() < MAX_ITEMS)
+        {
             gossip.items.push(Item::Record(Box::new(own)));
         }
-        self.send(&control, &Message::Ping(number, gossip), now);
+        self.send(cx, &control, &Message::Ping(number, gossip), now);
         let reachable =
             |member: &Member| member.node() != node && !member.contact().unreached && !member.is_away();
-        for relay in self.draw(relays, reachable) {
+        for relay in self.draw(cx, relays, reachable) {
             self.detector.asked_relay(number, relay.hash());
-            self.send(&relay, &Message::PingRequest(number, node, Gossip::default()), now);
+            self.send(cx, &relay, &Message::PingRequest(number, node, Gossip::default()), now);
         }
     }
 
     /// A probe has failed.
-    fn handle_unreached(&mut self, node: NodeId, since: Duration, now: Now) {
+    fn handle_unreached(&mut self, cx: &mut Context, node: NodeId, since: Duration, now: Now) {
         let alone = self.members.len() < 2;
         // Who has not heard of anybody meanwhile is cut off itself, and says nothing of others.
         let cut_off = self.members.last_heard().is_none_or(|heard| heard <= since);
@@ -101,8 +114,8 @@ impl Mesh {
         let accusers: Vec<NodeId> = member.accusations().map(|accusation| accusation.value.accuser).collect();
         let asked =
             |pending: &Pending| matches!(pending, Pending::Accusation(value) if value.subject == node);
-        let Some(network) = self.network() else { return };
-        if accusers.contains(&self.me.node) || accusers.len() >= ACCUSERS {
+        let network = self.network();
+        if accusers.contains(&cx.me.node) || accusers.len() >= ACCUSERS {
             // Some may have missed what was said of it.
             for accuser in accusers {
                 let block = self.block_of(&accuser);
@@ -110,60 +123,67 @@ impl Mesh {
             }
             return;
         }
-        if self.pending.values().any(asked) {
+        if cx.pending.values().any(asked) {
             return;
         }
         let accusation = Accusation {
             network,
-            accuser: self.me.node,
+            accuser: cx.me.node,
             subject: node,
             sequence,
             issued_at: now.unix.as_secs(),
         };
-        self.ask(Pending::Accusation(accusation.clone()), keyd::Request::SignAccusation(accusation));
+        cx.ask(Pending::Accusation(accusation.clone()), keyd::Request::SignAccusation(accusation));
     }
 
     /// The own accusation is signed.
-    pub(crate) fn accuse(&mut self, accusation: Signed<Accusation>, now: Now) {
+    pub(crate) fn accuse(&mut self, cx: &mut Context, accusation: Signed<Accusation>, now: Now) {
         let topic = Topic::Accusation(accusation.value.subject, accusation.value.accuser);
-        if self.members.merge_accusation(accusation, &self.me.node, now.monotonic) {
+        if self.members.merge_accusation(accusation, &cx.me.node, now.monotonic) {
             self.rumors.add(topic, None, now.monotonic);
-            self.update_liveness(false, now);
+            self.update_liveness(cx, false, now);
         }
     }
 
-    pub(crate) fn handle_ping(&mut self, from: &Destination, number: u64, now: Now) {
+    pub(crate) fn handle_ping(&mut self, cx: &mut Context, from: &Destination, number: u64, now: Now) {
         // Strangers learn nothing.
-        if self.own.is_some() && self.members.is_member(&from.hash()) {
+        if self.publication.record.is_some() && self.members.is_member(&from.hash()) {
             let asker = self.asker(&from.hash());
-            if self.budget.may_answer(&asker, now.monotonic) {
-                let gossip = self.some_gossip(GOOD_LEN / 2, now);
-                self.reply(from, &Message::Ack(number, gossip), now);
+            if cx.budget.may_answer(&asker, now.monotonic) {
+                let gossip = self.some_gossip(cx, GOOD_LEN / 2, now);
+                self.reply(cx, from, &Message::Ack(number, gossip), now);
             } else {
                 let message = Message::Ack(number, Gossip::default()).to_datagram(from);
-                if self.budget.acknowledges(&asker, message.len(), now.monotonic) {
-                    self.actions.push_back(Action::Send { to: *from, message, as_control: false });
+                if cx.budget.acknowledges(&asker, message.len(), now.monotonic) {
+                    cx.actions.push_back(Action::Send { to: *from, message, as_control: false });
                 }
             }
         }
     }
 
-    pub(crate) fn handle_ping_request(&mut self, from: &Destination, number: u64, node: &NodeId, now: Now) {
+    pub(crate) fn handle_ping_request(
+        &mut self,
+        cx: &mut Context,
+        from: &Destination,
+        number: u64,
+        node: &NodeId,
+        now: Now,
+    ) {
         if !self.members.is_member(&from.hash()) || self.bans.is_banned(node) {
             return;
         }
         let Some(member) = self.members.get(node) else { return };
-        let (control, hash) = (member.way(&mut self.rng), *member.record.control());
+        let (control, hash) = (member.way(&mut cx.rng), *member.record.control());
         let asker = self.asker(&from.hash());
-        if self.budget.may_answer(&asker, now.monotonic)
+        if cx.budget.may_answer(&asker, now.monotonic)
             && let Some(own) =
-                self.detector.handle_ping_request(hash, *from, asker, number, now.monotonic, &mut self.rng)
+                self.detector.handle_ping_request(hash, *from, asker, number, now.monotonic, &mut cx.rng)
         {
-            self.answer_for(&asker, &control, &Message::Ping(own, Gossip::default()), now);
+            cx.answer_for(&asker, &control, &Message::Ping(own, Gossip::default()), now);
         }
     }
 
-    pub(crate) fn handle_ack(&mut self, from: &Destination, number: u64, now: Now) {
+    pub(crate) fn handle_ack(&mut self, cx: &mut Context, from: &Destination, number: u64, now: Now) {
         // A member may answer from another of its destinations than it was asked at.
         let from = from.hash();
         let there = self.members.at(&from).filter_map(|node| self.members.get(&node));
@@ -188,7 +208,7 @@ impl Mesh {
                 }
             }
             Acked::Errand { to, number } => {
-                self.reply(&to, &Message::Ack(number, Gossip::default()), now);
+                self.reply(cx, &to, &Message::Ack(number, Gossip::default()), now);
             }
             Acked::Unknown => {}
         }
@@ -196,19 +216,19 @@ impl Mesh {
 
     /// Whether this node is one of those who check a member that others could not reach. By lot, and a lot that is
     /// cast anew for each word of the member.
-    pub(super) fn is_on_jury(&self, subject: &NodeId, sequence: u64) -> bool {
+    pub(super) fn is_on_jury(&self, cx: &Context, subject: &NodeId, sequence: u64) -> bool {
         let members = self.members.len() as u64 + 1;
         let lot = |id: &NodeId| u64::from_be_bytes(*id.0.first_chunk().expect("an id has 32 bytes"));
-        let draw = (lot(&self.me.node) ^ lot(subject)).wrapping_add(sequence);
+        let draw = (lot(&cx.me.node) ^ lot(subject)).wrapping_add(sequence);
         draw.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 < (JURY << 32) / members
     }
 
     /// A control message came from a destination.
-    pub(crate) fn heard(&mut self, control: &DestinationHash, now: Now) {
+    pub(crate) fn heard(&mut self, cx: &mut Context, control: &DestinationHash, now: Now) {
         for node in self.members.heard(control, now.monotonic, now.unix.as_secs()) {
             self.detector.heard(&node);
             self.note_awake(node);
-            self.repeat_grant(&node, now);
+            self.repeat_grant(cx, &node, now);
             if self.members.doubt(&node, now.monotonic) {
                 info!("a part of the network that did not answer is there again");
                 continue;
@@ -222,7 +242,7 @@ impl Mesh {
             if !items.is_empty() {
                 member.contact_mut().told_at = Some(now.monotonic);
                 let to = *member.record.value.control;
-                self.send_items(&to, items, now);
+                self.send_items(cx, &to, items, now);
             }
         }
     }

@@ -12,9 +12,11 @@ use rand::seq::SliceRandom as _;
 
 use super::schedule::Comparison;
 use crate::core::budget::block;
+use crate::core::context::Context;
 use crate::core::endings::Ending;
+use crate::core::local_member::LocalMember;
 use crate::core::rumors::{FANOUT, Topic};
-use crate::core::{Action, Mesh, Now};
+use crate::core::{Action, Now};
 
 /// How many members hear of the own record at once.
 const ANNOUNCED: usize = 3;
@@ -31,31 +33,31 @@ const RECENT_LEN: usize = 400;
 /// How many members hear that this node leaves or shuts down.
 const FAREWELLS: usize = 8;
 
-impl Mesh {
+impl LocalMember {
     /// Tells a few the own record and compares notes with them. They answer: from that this node sees that it can be
     /// reached.
-    pub(super) fn announce(&mut self, now: Now) {
-        let Some(own) = self.own.clone() else { return };
+    pub(super) fn announce(&mut self, cx: &mut Context, now: Now) {
+        let Some(own) = self.publication.record.clone() else { return };
         let items = vec![Item::Record(Box::new(own))];
         let known = self.members.index();
         let opening = match self.comparison_since_start {
             Comparison::Done => known.opening(),
             Comparison::Waiting(_) | Comparison::Begun(..) => known.opening_to_be_answered(),
         };
-        let compare = self.comparison(opening, now);
-        for target in self.draw(ANNOUNCED, |_| true) {
+        let compare = self.comparison(cx, opening, now);
+        for target in self.draw(cx, ANNOUNCED, |_| true) {
             let gossip = Gossip { entries: Vec::new(), items: items.clone() };
-            let number = self.rng.random();
-            self.send(&target, &Message::Ping(number, gossip), now);
-            self.send(&target, &compare, now);
+            let number = cx.rng.random();
+            self.send(cx, &target, &Message::Ping(number, gossip), now);
+            self.send(cx, &target, &compare, now);
         }
     }
 
     /// Asks a member for everything that is newer than these entries.
-    pub(super) fn ask_for(&mut self, from: &Destination, wanted: Vec<Entry>, now: Now) {
+    pub(super) fn ask_for(&mut self, cx: &mut Context, from: &Destination, wanted: Vec<Entry>, now: Now) {
         // A question that is not sent is not open.
         let whom = self.asker(&from.hash());
-        if !self.budget.may_ask(&whom, now.monotonic) {
+        if !cx.budget.may_ask(&whom, now.monotonic) {
             return;
         }
         let places = self.places_at(&from.hash());
@@ -68,27 +70,39 @@ impl Mesh {
         }
         if !entries.is_empty() {
             let message = Message::Want(entries).to_datagram(from);
-            self.budget.charge_question(&whom, message.len(), now.monotonic);
-            self.actions.push_back(Action::Send { to: *from, message, as_control: false });
+            cx.budget.charge_question(&whom, message.len(), now.monotonic);
+            cx.actions.push_back(Action::Send { to: *from, message, as_control: false });
         }
     }
 
-    pub(crate) fn handle_want(&mut self, from: &Destination, entries: Vec<Entry>, now: Now) {
+    pub(crate) fn handle_want(
+        &mut self,
+        cx: &mut Context,
+        from: &Destination,
+        entries: Vec<Entry>,
+        now: Now,
+    ) {
         if self.members.is_member(&from.hash()) {
             let asker = self.asker(&from.hash());
             for entry in entries {
                 self.rumors.want(*from, asker, entry);
             }
-            self.grant_wants(now);
+            self.grant_wants(cx, now);
         }
     }
 
-    pub(crate) fn handle_compare(&mut self, from: &Destination, ranges: &[Range], now: Now) {
+    pub(crate) fn handle_compare(
+        &mut self,
+        cx: &mut Context,
+        from: &Destination,
+        ranges: &[Range],
+        now: Now,
+    ) {
         // Who is no member can neither learn anything nor make this node send much for little.
-        if self.own.is_none() || !self.members.is_member(&from.hash()) {
+        if self.publication.record.is_none() || !self.members.is_member(&from.hash()) {
             return;
         }
-        let lot = self.rng.random();
+        let lot = cx.rng.random();
         let mut outcome = self.members.index().compare(ranges, lot);
         self.is_behind = outcome.is_behind.unwrap_or(self.is_behind);
         self.endings_differ = outcome.endings_differ.unwrap_or(self.endings_differ);
@@ -100,31 +114,31 @@ impl Mesh {
             self.announcer.compare_again(now.monotonic);
         }
         // Where there is more than is taken up now, several members need not take up the same.
-        outcome.wanted.shuffle(&mut self.rng);
-        outcome.offered.shuffle(&mut self.rng);
+        outcome.wanted.shuffle(&mut cx.rng);
+        outcome.offered.shuffle(&mut cx.rng);
         if !outcome.answer.is_empty() {
-            let answer = self.comparison(outcome.answer, now);
-            self.reply(from, &answer, now);
+            let answer = self.comparison(cx, outcome.answer, now);
+            self.reply(cx, from, &answer, now);
         }
-        self.ask_for(from, outcome.wanted, now);
+        self.ask_for(cx, from, outcome.wanted, now);
         // One datagram more of each kind at most: what does not fit is found again the next time.
         let asker = self.asker(&from.hash());
         for theirs in outcome.offered.into_iter().take(2 * MAX_ENTRIES) {
             self.rumors.want(*from, asker, theirs);
         }
-        self.grant_wants(now);
+        self.grant_wants(cx, now);
     }
 
     /// Sends what others have asked for, as far as bytes allow: each in turn a datagram.
-    fn grant_wants(&mut self, now: Now) {
+    fn grant_wants(&mut self, cx: &mut Context, now: Now) {
         let mut in_vain = 0;
         while in_vain < self.rumors.askers() {
             let Some((to, asker, mut wants)) = self.rumors.next_wants() else { break };
-            if self.budget.may_answer(&asker, now.monotonic) {
+            if cx.budget.may_answer(&asker, now.monotonic) {
                 in_vain = 0;
-                let items = self.some_items(&mut wants, now);
+                let items = self.some_items(cx, &mut wants, now);
                 if !items.is_empty() {
-                    self.answer_for(&asker, &to, &Message::news(items), now);
+                    cx.answer_for(&asker, &to, &Message::news(items), now);
                 }
             } else {
                 in_vain += 1;
@@ -135,14 +149,14 @@ impl Mesh {
 
     /// Takes as many wishes as a datagram can grant: first what is of address blocks of which least was told, so that
     /// those with much to say delay only each other.
-    fn some_items(&mut self, wants: &mut VecDeque<Entry>, now: Now) -> Vec<Item> {
+    fn some_items(&mut self, cx: &mut Context, wants: &mut VecDeque<Entry>, now: Now) -> Vec<Item> {
         let (members, rumors) = (&self.members, &self.rumors);
         wants
             .make_contiguous()
             .sort_by_cached_key(|theirs| rumors.grant_turn(members.block_about(theirs), now.monotonic));
         let (mut items, mut filled) = (Vec::new(), 0);
         while let Some(theirs) = wants.pop_front() {
-            let more = self.items_beyond(&theirs);
+            let more = self.items_beyond(cx, &theirs);
             let len: usize = more.iter().map(|item| item.to_bytes().len()).sum();
             if !items.is_empty() && (filled + len > GOOD_LEN || items.len() + more.len() > MAX_ITEMS) {
                 wants.push_front(theirs);
@@ -156,15 +170,15 @@ impl Mesh {
     }
 
     /// What there is, also of this node itself, for one who has no more than this.
-    pub(super) fn items_beyond(&self, theirs: &Entry) -> Vec<Item> {
-        if theirs.node != self.me.node {
+    pub(super) fn items_beyond(&self, cx: &Context, theirs: &Entry) -> Vec<Item> {
+        if theirs.node != cx.me.node {
             return self.members.items_beyond(theirs);
         }
         let mut items = Vec::new();
-        if let Some(own) = self.own.as_ref().filter(|own| own.value.sequence > theirs.record) {
+        if let Some(own) = self.publication.record.as_ref().filter(|own| own.value.sequence > theirs.record) {
             items.push(Item::Record(Box::new(own.clone())));
         }
-        let pulse = self.own_pulse.as_ref();
+        let pulse = self.publication.liveness.as_ref();
         items.extend(
             pulse
                 .filter(|pulse| pulse.value.sequence > theirs.record.max(theirs.pulse))
@@ -175,48 +189,48 @@ impl Mesh {
     }
 
     /// Tells a few members what is news.
-    pub(super) fn tell_rumors(&mut self, now: Now) {
-        self.grant_wants(now);
-        if !self.budget.allows(now.monotonic) {
+    pub(super) fn tell_rumors(&mut self, cx: &mut Context, now: Now) {
+        self.grant_wants(cx, now);
+        if !cx.budget.allows(now.monotonic) {
             self.rumors.round(now.monotonic);
             return;
         }
-        let (gossip, told) = self.fill(GOOD_LEN, now);
+        let (gossip, told) = self.fill(cx, GOOD_LEN, now);
         if told.is_empty() {
             return;
         }
-        let mut targets = self.draw(FANOUT, |member| !member.is_away());
+        let mut targets = self.draw(cx, FANOUT, |member| !member.is_away());
         targets.truncate(FANOUT);
         self.have_told(told, targets.len(), now);
         for target in targets {
-            self.send(&target, &Message::News(gossip.clone()), now);
+            self.send(cx, &target, &Message::News(gossip.clone()), now);
         }
     }
 
     /// News to go along with something else, and what was news lately.
-    pub(super) fn some_gossip(&mut self, room: usize, now: Now) -> Gossip {
+    pub(super) fn some_gossip(&mut self, cx: &mut Context, room: usize, now: Now) -> Gossip {
         let mut gossip = Gossip::default();
-        if self.rumors.poll_timeout().is_some() && self.budget.allows(now.monotonic) {
+        if self.rumors.poll_timeout().is_some() && cx.budget.allows(now.monotonic) {
             let told;
-            (gossip, told) = self.fill(room, now);
+            (gossip, told) = self.fill(cx, room, now);
             self.have_told(told, 1, now);
         }
-        self.add_recent(&mut gossip, room, now);
+        self.add_recent(cx, &mut gossip, room, now);
         gossip
     }
 
     /// Ranges to be compared, and what was news lately: whoever has missed it asks for it at once.
-    pub(super) fn comparison(&mut self, ranges: Vec<Range>, now: Now) -> Message {
+    pub(super) fn comparison(&mut self, cx: &mut Context, ranges: Vec<Range>, now: Now) -> Message {
         let mut gossip = Gossip::default();
         let len: usize = ranges.iter().map(|range| range.to_bytes().len()).sum();
-        self.add_recent(&mut gossip, GOOD_LEN.saturating_sub(len), now);
+        self.add_recent(cx, &mut gossip, GOOD_LEN.saturating_sub(len), now);
         Message::Compare(ranges, gossip)
     }
 
     /// Adds what was news lately, up to a length of the whole.
-    fn add_recent(&mut self, gossip: &mut Gossip, room: usize, now: Now) {
+    fn add_recent(&mut self, cx: &mut Context, gossip: &mut Gossip, room: usize, now: Now) {
         let mut room = room.saturating_sub(gossip.to_bytes().len()).min(RECENT_LEN);
-        for topic in self.rumors.recent(now.monotonic, &mut self.rng) {
+        for topic in self.rumors.recent(now.monotonic, &mut cx.rng) {
             let position = match topic {
                 Topic::Record(node) | Topic::Pulse(node) => Position::member(node),
                 Topic::Ending(id) => Position::ending(id),
@@ -248,7 +262,7 @@ impl Mesh {
     }
 
     /// News that fits, and what it is about with its length.
-    fn fill(&mut self, room: usize, now: Now) -> (Gossip, Vec<(Topic, usize)>) {
+    fn fill(&mut self, cx: &mut Context, room: usize, now: Now) -> (Gossip, Vec<(Topic, usize)>) {
         let mut gossip = Gossip::default();
         let mut told = Vec::new();
         let mut len = 0;
@@ -257,7 +271,7 @@ impl Mesh {
             if len + LEAST_NEWS > room && len > 0 {
                 break;
             }
-            let Some(item) = self.item(&topic) else {
+            let Some(item) = self.item(cx, &topic) else {
                 self.rumors.drop_topic(&topic);
                 continue;
             };
@@ -285,10 +299,10 @@ impl Mesh {
         (gossip, told)
     }
 
-    pub(super) fn item(&self, topic: &Topic) -> Option<Item> {
+    pub(super) fn item(&self, cx: &Context, topic: &Topic) -> Option<Item> {
         match topic {
             Topic::Ending(id) => self.members.endings().get(id).map(Ending::item),
-            Topic::Pulse(node) if *node == self.me.node => self.own_pulse.clone().map(Item::Pulse),
+            Topic::Pulse(node) if *node == cx.me.node => self.publication.liveness.clone().map(Item::Pulse),
             Topic::Pulse(node) => {
                 let pulse = self.members.get(node).and_then(|member| member.pulse.as_deref());
                 pulse.cloned().map(Item::Pulse)
@@ -307,9 +321,9 @@ impl Mesh {
     }
 
     /// Tells some members that this node goes.
-    pub(crate) fn bid_farewell(&mut self, item: &Item, now: Now) {
-        for target in self.draw(FAREWELLS, |member| !member.contact().unreached && !member.is_away()) {
-            self.send_items(&target, vec![item.clone()], now);
+    pub(crate) fn bid_farewell(&mut self, cx: &mut Context, item: &Item, now: Now) {
+        for target in self.draw(cx, FAREWELLS, |member| !member.contact().unreached && !member.is_away()) {
+            self.send_items(cx, &target, vec![item.clone()], now);
         }
     }
 }

@@ -11,22 +11,31 @@ use i2plan_proto::membership::{self, MAX_DEPTH};
 use i2plan_proto::message::{self, Message};
 use tracing::{debug, info, warn};
 
+use crate::core::Now;
+use crate::core::context::Context;
+use crate::core::local_member::LocalMember;
+use crate::core::requests::Pending;
 use crate::core::shares::Place;
-use crate::core::{Mesh, Now, Pending};
 
 /// Join requests that may wait for `keyd` at once.
 const MAX_CERTIFYING: usize = 32;
 
-impl Mesh {
-    pub(crate) fn handle_join_request(&mut self, from: &Destination, request: &JoinRequest, now: Now) {
-        let Some(membership) = &self.membership else { return };
+impl LocalMember {
+    pub(crate) fn handle_join_request(
+        &mut self,
+        cx: &mut Context,
+        from: &Destination,
+        request: &JoinRequest,
+        now: Now,
+    ) {
+        let membership = &self.membership;
         let body = &request.body.value;
-        let meant_for_me = body.network == membership.charter.value.network() && body.inviter == self.me.node;
+        let meant_for_me = body.network == membership.charter.value.network() && body.inviter == cx.me.node;
         if !meant_for_me || body.control != from.hash() {
             debug!("dropped a join request that is not for this node or not from its sender");
             return;
         }
-        if !self.ingress.admit_join(now.monotonic) {
+        if !cx.ingress.admit_join(now.monotonic) {
             debug!("dropped a join request: too many are coming");
             return;
         }
@@ -37,13 +46,13 @@ impl Mesh {
         let certifying = |pending: &&Pending| matches!(pending, Pending::Member { .. });
         let same =
             |pending: &Pending| matches!(pending, Pending::Member { joiner, .. } if *joiner == body.joiner);
-        if self.pending.values().any(same) {
+        if cx.pending.values().any(same) {
             return;
         }
         let (joiner, invite, key) = (body.joiner, body.invite.id(), body.invite);
-        let busy = self.own.is_none()
+        let busy = self.publication.record.is_none()
             || !self.comparison_since_start.is_done(now.monotonic)
-            || self.pending.values().filter(certifying).count() >= MAX_CERTIFYING;
+            || cx.pending.values().filter(certifying).count() >= MAX_CERTIFYING;
         let verdict = if membership.chain.depth() >= MAX_DEPTH {
             Err(Refusal::TooDeep)
         } else if membership.chain.is_ancestor(&joiner) {
@@ -53,18 +62,26 @@ impl Mesh {
         } else {
             self.invites.grant(&key, &joiner, now.unix).cloned().and_then(|grant| {
                 // It was a member by this invite, and is none any more.
-                let before = self.delegations.with_invite(&joiner, &invite);
+                let before = self.addresses.delegations.with_invite(&joiner, &invite);
                 let ended = before.is_some_and(|before| before.ended_at.is_some());
                 if ended { Err(Refusal::UsedUp) } else { Ok(grant) }
             })
         };
         match verdict {
-            Ok(grant) => self.admit(from, request, grant, now),
-            Err(refusal) => self.refuse(from, key, &joiner, refusal, now),
+            Ok(grant) => self.admit(cx, from, request, grant, now),
+            Err(refusal) => self.refuse(cx, from, key, &joiner, refusal, now),
         }
     }
 
-    fn refuse(&mut self, to: &Destination, key: InviteKey, joiner: &NodeId, refusal: Refusal, now: Now) {
+    fn refuse(
+        &mut self,
+        cx: &mut Context,
+        to: &Destination,
+        key: InviteKey,
+        joiner: &NodeId,
+        refusal: Refusal,
+        now: Now,
+    ) {
         // Anybody can ask with an invite of their own making, and a joiner repeats its request.
         if matches!(refusal, Refusal::Unknown | Refusal::Busy) {
             debug!(invite = %key.id(), "refused a joiner: {refusal}");
@@ -72,69 +89,82 @@ impl Mesh {
             info!(invite = %key.id(), joiner = %joiner.short(), "refused a joiner: {refusal}");
         }
         // Who asks need not have an invite.
-        self.answer_for(&None, to, &Message::JoinReply(JoinReply::Refused { invite: key, refusal }), now);
+        cx.answer_for(&None, to, &Message::JoinReply(JoinReply::Refused { invite: key, refusal }), now);
     }
 
     /// Certifies the holder of an invite, or sends it the certificate that it has.
-    fn admit(&mut self, from: &Destination, request: &JoinRequest, grant: Signed<InviteGrant>, now: Now) {
-        let Some(holding) = self.holding() else { return };
-        let Some(membership) = &self.membership else { return };
+    fn admit(
+        &mut self,
+        cx: &mut Context,
+        from: &Destination,
+        request: &JoinRequest,
+        grant: Signed<InviteGrant>,
+        now: Now,
+    ) {
+        let holding = self.holding();
+        let membership = &self.membership;
         let body = &request.body.value;
         let (joiner, invite) = (body.joiner, body.invite.id());
         let parent = membership.chain.id();
-        if let Some(delegated) = self.delegations.with_invite(&joiner, &invite)
+        if let Some(delegated) = self.addresses.delegations.with_invite(&joiner, &invite)
             && let Some(certificate) = delegated.certificate.clone()
             && certificate.value.parent == parent
         {
             // It may ask as often as it likes.
             let address = certificate.value.grant.ranges.address();
             let place = Place { block: holding.subnet.share_of(address), address: address.to_bits() };
-            if let Some(welcome) = self.welcome(&certificate, &joiner) {
-                self.answer_for(&Some(place), from, &welcome, now);
+            if let Some(welcome) = self.welcome(cx, &certificate, &joiner) {
+                cx.answer_for(&Some(place), from, &welcome, now);
             }
             return;
         }
         let unix = now.unix.as_secs();
         let size = grant.value.addresses;
-        let given = match self.delegations.with_invite(&joiner, &invite) {
+        let given = match self.addresses.delegations.with_invite(&joiner, &invite) {
             Some(delegated) => Ok(delegated),
-            None => self.delegations.give(joiner, invite, size, &holding, unix, &mut self.rng),
+            None => self.addresses.delegations.give(joiner, invite, size, &holding, unix, &mut cx.rng),
         };
         let Ok(given) = given else {
-            return self.refuse(from, body.invite, &joiner, Refusal::NoAddresses, now);
+            return self.refuse(cx, from, body.invite, &joiner, Refusal::NoAddresses, now);
         };
         let (ranges, replaces) = (given.ranges.clone(), given.replaces);
         if self.invites.count(&body.invite, joiner) {
             info!(%invite, joiner = %joiner.short(), "an invite is used");
             let id = invite.to_string();
-            self.events.push(What::InviteUsed { id, node_id: joiner.to_string() });
+            cx.events.push(What::InviteUsed { id, node_id: joiner.to_string() });
         }
         // Use and addresses are saved before keyd is asked, hence before the joiner can learn of its certificate.
-        self.unsaved = true;
+        cx.unsaved = true;
         let certify = CertifyMember { grant, request: request.clone(), parent, ranges, replaces };
         let pending = Pending::Member { to: *from, joiner };
-        self.ask(pending, keyd::Request::CertifyMember(Box::new(certify)));
+        cx.ask(pending, keyd::Request::CertifyMember(Box::new(certify)));
     }
 
     /// A joiner's certificate is signed.
     pub(crate) fn handle_certificate(
         &mut self,
+        cx: &mut Context,
         to: &Destination,
         certificate: Signed<membership::Membership>,
         joiner: &NodeId,
         now: Now,
     ) {
-        self.counter = self.counter.max(certificate.value.grant.serial);
-        self.delegations.learn(certificate.clone(), now.unix.as_secs());
-        self.unsaved = true;
-        if let Some(welcome) = self.welcome(&certificate, joiner) {
-            self.send(to, &welcome, now);
+        cx.counter = cx.counter.max(certificate.value.grant.serial);
+        self.addresses.delegations.learn(certificate.clone(), now.unix.as_secs());
+        cx.unsaved = true;
+        if let Some(welcome) = self.welcome(cx, &certificate, joiner) {
+            self.send(cx, to, &welcome, now);
         }
     }
 
     /// A joiner's certificate and what it needs to start.
-    fn welcome(&mut self, certificate: &Signed<membership::Membership>, joiner: &NodeId) -> Option<Message> {
-        let (Some(membership), Some(own)) = (&self.membership, &self.own) else { return None };
+    fn welcome(
+        &mut self,
+        cx: &mut Context,
+        certificate: &Signed<membership::Membership>,
+        joiner: &NodeId,
+    ) -> Option<Message> {
+        let (membership, Some(own)) = (&self.membership, &self.publication.record) else { return None };
         let chain = match membership.chain.extended(certificate) {
             Ok(chain) => chain,
             Err(error) => {
@@ -147,7 +177,7 @@ impl Mesh {
             message::MAX_LEN.saturating_sub(message::HEADER_LEN + 3 + welcome.charter.to_bytes().len());
         room = room.saturating_sub(welcome.chain.to_bytes().len() + own.to_bytes().len());
         let others =
-            self.members.sample(join::MAX_RECORDS - 1, |member| member.node() != *joiner, &mut self.rng);
+            self.members.sample(join::MAX_RECORDS - 1, |member| member.node() != *joiner, &mut cx.rng);
         for record in others.into_iter().map(|member| &member.record) {
             let len = record.to_bytes().len();
             if len < room {

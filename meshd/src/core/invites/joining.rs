@@ -4,21 +4,18 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd;
-use i2plan_ipc::api::meshd::{self, JoinStep, What};
+use i2plan_ipc::api::meshd::{JoinStep, What};
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{Invite, InviteId};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
-use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::message::Message;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use crate::core::gossip::{self, Comparison};
-use crate::core::members::Members;
-use crate::core::state::Membership;
-use crate::core::verified::VerifiedRecord;
-use crate::core::{Action, CommandId, Inbox, Mesh, Now, Pending};
+use crate::core::context::{Context, Inbox};
+use crate::core::requests::Pending;
+use crate::core::{Action, CommandId, Now};
 
 /// How long an inviter is sought and asked.
 const DEADLINE: Duration = Duration::from_secs(150);
@@ -45,16 +42,34 @@ enum Stage {
     Finding,
     /// The inviter is there, and the requests that `keyd` has signed are sent and repeated.
     Asking(Destination),
-    /// The answer has come.
-    Welcomed,
 }
 
-/// An attempt to join.
+/// Who waits for the end of an attempt to join: the user that began it, and those that gave the same code since, as one
+/// does whose program was interrupted.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) invite: InviteId,
+    /// Where the inviter takes control messages.
+    pub(crate) control: DestinationHash,
+    pub(crate) commands: Vec<CommandId>,
+}
+
+impl Waiting {
+    /// Lets one more wait, if it is for the same code and not too many wait.
+    pub(crate) fn attach(&mut self, command: CommandId, code: &str) -> bool {
+        let same = code.parse::<Invite>().is_ok_and(|invite| invite.id() == self.invite);
+        if same && self.commands.len() < MAX_WAITING {
+            self.commands.push(command);
+            return true;
+        }
+        false
+    }
+}
+
+/// An attempt to join: an inviter is looked for and asked. It ends with a membership, a refusal, or after a while.
 #[derive(Debug)]
 pub(crate) struct Joining {
-    /// Who waits for the end: the one that began, and those that gave the same code since, as a user does whose
-    /// program was interrupted.
-    commands: Vec<CommandId>,
+    pub(crate) waiting: Waiting,
     invite: Invite,
     stage: Stage,
     /// The same request from each of this node's destinations, the next one to be sent first. I2P keeps end-to-end
@@ -69,15 +84,6 @@ pub(crate) struct Joining {
     repeat_after: Duration,
     /// Why the last lookup failed.
     lookup_error: Option<String>,
-}
-
-/// What time brings.
-#[derive(Debug)]
-pub(crate) enum Step {
-    Wait,
-    LookUp(DestinationHash),
-    Send(Destination, Box<JoinRequest>),
-    GiveUp(ApiError),
 }
 
 /// What a reply brings.
@@ -110,7 +116,7 @@ impl Joining {
             );
         }
         Ok(Self {
-            commands: vec![command],
+            waiting: Waiting { invite: invite.id(), control: invite.control, commands: vec![command] },
             invite,
             stage: Stage::Finding,
             requests: VecDeque::new(),
@@ -123,59 +129,37 @@ impl Joining {
         })
     }
 
-    /// Those who wait for the end.
-    pub(crate) fn commands(&self) -> &[CommandId] {
-        &self.commands
-    }
-
-    /// Lets one more wait for the end of this attempt, if it is for the same code and not too many wait.
-    pub(crate) fn attach(&mut self, command: CommandId, code: &str) -> bool {
-        let same = code.parse::<Invite>().is_ok_and(|invite| invite.id() == self.invite.id());
-        if same && self.commands.len() < MAX_WAITING {
-            self.commands.push(command);
-            return true;
-        }
-        false
-    }
-
-    pub(crate) fn invite_id(&self) -> InviteId {
-        self.invite.id()
-    }
-
     pub(crate) fn inviter(&self) -> &NodeId {
         &self.invite.inviter
     }
 
-    /// Where the inviter takes control messages.
-    pub(crate) fn control(&self) -> DestinationHash {
-        self.invite.control
+    /// When [`Joining::handle_timeout`] is to be called next, on the monotonic clock.
+    pub(crate) fn poll_timeout(&self) -> Duration {
+        self.repeat_at.min(self.deadline)
     }
 
-    /// When there is something to do by the clock; once the answer has come, never.
-    pub(crate) fn poll_timeout(&self) -> Option<Duration> {
-        (!matches!(self.stage, Stage::Welcomed)).then(|| self.repeat_at.min(self.deadline))
-    }
-
-    pub(crate) fn handle_timeout(&mut self, now: Now) -> Step {
-        if matches!(self.stage, Stage::Welcomed) {
-            return Step::Wait;
-        }
+    /// Looks for the inviter again, or asks it again, if that is due.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`]: the attempt is over.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Now) -> Result<(), ApiError> {
         if now.monotonic >= self.deadline {
-            return Step::GiveUp(self.timed_out());
+            return Err(self.timed_out());
         }
         if now.monotonic < self.repeat_at {
-            return Step::Wait;
+            return Ok(());
         }
         self.repeat_after = (self.repeat_after * 3 / 2).min(LAST_REPEAT);
         self.repeat_at = now.monotonic + self.repeat_after;
-        match &self.stage {
-            Stage::Finding => Step::LookUp(self.invite.control),
+        match self.stage {
+            Stage::Finding => cx.actions.push_back(Action::LookUp(self.invite.control)),
             Stage::Asking(to) => {
-                let to = *to;
-                self.next_request().map_or(Step::Wait, |request| Step::Send(to, request))
+                if let Some(request) = self.next_request() {
+                    cx.send(&to, &Message::JoinRequest(request), now);
+                }
             }
-            Stage::Welcomed => Step::Wait,
         }
+        Ok(())
     }
 
     fn next_request(&mut self) -> Option<Box<JoinRequest>> {
@@ -190,17 +174,16 @@ impl Joining {
         matches!(self.stage, Stage::Asking(_)) && self.sent >= self.in_vain
     }
 
-    /// There is another destination to ask from.
-    pub(crate) fn handle_fallback(&mut self) {
-        if self.needs_fallback() {
-            self.in_vain = self.in_vain.saturating_mul(2);
+    /// There is another fallback destination to ask from, or none any more.
+    pub(crate) fn handle_fallback(&mut self, cx: &mut Context, now: Now) {
+        self.requests.retain(|request| request.body.value.control == cx.inbox.hash);
+        if let Some(fallback) = cx.fallback {
+            if self.needs_fallback() {
+                self.in_vain = self.in_vain.saturating_mul(2);
+            }
+            self.sent = 0;
+            self.sign(cx, fallback, now);
         }
-        self.sent = 0;
-    }
-
-    /// It is asked from this destination alone.
-    pub(crate) fn drop_all_but(&mut self, control: &DestinationHash) {
-        self.requests.retain(|request| request.body.value.control == *control);
     }
 
     fn timed_out(&self) -> ApiError {
@@ -216,43 +199,45 @@ impl Joining {
             .with_hint("check that the inviter is running, then try again with the same invite")
     }
 
-    /// The router has answered a lookup. True if `keyd` is to sign requests now.
+    /// The router has answered a lookup. If it has found the inviter, `keyd` is to sign requests.
     pub(crate) fn handle_lookup(
         &mut self,
+        cx: &mut Context,
         hash: DestinationHash,
         destination: Result<Destination, String>,
-    ) -> bool {
+        now: Now,
+    ) {
         if hash != self.invite.control || !matches!(self.stage, Stage::Finding) {
-            return false;
+            return;
         }
         match destination {
             Err(error) => {
                 debug!(%error, "the inviter's destination is not found yet");
                 self.lookup_error = Some(error);
-                false
             }
             Ok(destination) => {
                 self.stage = Stage::Asking(destination);
-                true
+                for inbox in cx.inboxes() {
+                    self.sign(cx, inbox, now);
+                }
             }
         }
     }
 
-    /// What `keyd` is to sign, for one of this node's destinations; none if it is not the time to ask.
-    pub(crate) fn request(
-        &self,
-        control: DestinationHash,
-        me: &keyd::Identity,
-        now: Now,
-    ) -> Option<JoinBody> {
-        matches!(self.stage, Stage::Asking(_)).then(|| JoinBody {
+    /// Has a request signed, which is to come from one of this node's destinations, if it is the time to ask.
+    fn sign(&self, cx: &mut Context, from: Inbox, now: Now) {
+        if let Stage::Finding = self.stage {
+            return;
+        }
+        let body = Box::new(JoinBody {
             network: self.invite.network,
             inviter: self.invite.inviter,
             invite: self.invite.secret.key(),
-            joiner: me.node,
-            control,
+            joiner: cx.me.node,
+            control: from.hash,
             issued_at: now.unix.as_secs(),
-        })
+        });
+        cx.ask(Pending::Join(body.clone()), keyd::Request::SignJoin { body, control: from.destination });
     }
 
     /// Whether a request belongs to this attempt.
@@ -260,24 +245,29 @@ impl Joining {
         body.invite == self.invite.secret.key()
     }
 
-    /// `keyd` has signed. Returns what is to be sent, and whether it is the first.
-    pub(crate) fn handle_signed(
-        &mut self,
-        body: Signed<JoinBody>,
-        now: Now,
-    ) -> Option<(Destination, Box<JoinRequest>, bool)> {
-        let Stage::Asking(to) = &self.stage else { return None };
+    /// `keyd` has signed a request, which is sent now.
+    pub(crate) fn handle_signed(&mut self, cx: &mut Context, body: Signed<JoinBody>, now: Now) {
+        // Meanwhile another attempt may have begun, or a fallback may have gone.
+        let is_here = cx.inboxes().any(|inbox| inbox.hash == body.value.control);
+        let Stage::Asking(to) = self.stage else { return };
+        if !is_here || !self.is_for(&body.value) {
+            return;
+        }
+        if self.requests.is_empty() {
+            cx.events.push(What::JoinProgress { step: JoinStep::Asking });
+        }
         let proof = body.value.prove(&self.invite.secret.signing_key());
-        let (to, is_first) = (*to, self.requests.is_empty());
         self.requests.push_front(Box::new(JoinRequest { body, proof }));
         self.repeat_after = FIRST_REPEAT;
         self.repeat_at = now.monotonic + FIRST_REPEAT;
-        self.next_request().map(|request| (to, request, is_first))
+        if let Some(request) = self.next_request() {
+            cx.send(&to, &Message::JoinRequest(request), now);
+        }
     }
 
-    /// A reply has come from the inviter's destination.
-    pub(crate) fn handle_reply(&mut self, reply: JoinReply, me: &keyd::Identity) -> Outcome {
-        if !matches!(self.stage, Stage::Asking(_)) {
+    /// A reply has come.
+    pub(crate) fn handle_reply(&self, from: &Destination, reply: JoinReply, me: &keyd::Identity) -> Outcome {
+        if from.hash() != self.invite.control || !matches!(self.stage, Stage::Asking(_)) {
             return Outcome::Ignored;
         }
         match reply {
@@ -298,10 +288,7 @@ impl Joining {
                 Outcome::Refused(ApiError::new(kind, refusal.to_string()))
             }
             JoinReply::Welcome(welcome) => match self.check(&welcome, me) {
-                Ok(()) => {
-                    self.stage = Stage::Welcomed;
-                    Outcome::Welcome(welcome)
-                }
+                Ok(()) => Outcome::Welcome(welcome),
                 Err(reason) => {
                     warn!(%reason, "the inviter's welcome is not valid");
                     Outcome::Ignored
@@ -333,136 +320,10 @@ impl Joining {
     }
 }
 
-impl Mesh {
-    /// A user wants to join a network.
-    pub fn join(&mut self, command: CommandId, code: &str, now: Now) {
-        if self.joining.as_mut().is_some_and(|joining| joining.attach(command, code)) {
-            return;
-        }
-        let founding = self.pending.values().any(|pending| matches!(pending, Pending::Charter(..)));
-        let busy = self.membership.is_some() || self.joining.is_some() || founding;
-        let checked = if let Some(network) = self.network() {
-            let message = format!("this node is already a member of network {}", network.short());
-            Err(ApiError::conflict(message)
-                .with_hint("leave that first, with `i2planctl leave`: a node is a member of one network"))
-        } else if busy {
-            Err(ApiError::conflict("this node is joining or founding a network already")
-                .with_hint("wait for it"))
-        } else {
-            Joining::start(command, code, &self.me, now)
-        };
-        match checked {
-            Err(error) => self.answer(command, Err(error)),
-            Ok(joining) => {
-                self.note_former_ending();
-                info!(invite = %joining.invite_id(), inviter = %joining.inviter().short(), "joining a network");
-                self.events.push(What::JoinProgress { step: JoinStep::LookingUp });
-                self.actions.push_back(Action::LookUp(joining.control()));
-                self.joining = Some(joining);
-            }
-        }
-    }
-
-    /// A lookup is done.
-    pub fn handle_lookup(
-        &mut self,
-        hash: DestinationHash,
-        destination: Result<Destination, String>,
-        now: Now,
-    ) {
-        let Some(joining) = &mut self.joining else { return };
-        if joining.handle_lookup(hash, destination) {
-            for inbox in self.inboxes().collect::<Vec<_>>() {
-                self.sign_join(inbox, now);
-            }
-        }
-    }
-
-    /// Has a request to join signed, which is to come from here.
-    pub(crate) fn sign_join(&mut self, from: Inbox, now: Now) {
-        let request = |joining: &Joining| joining.request(from.hash, &self.me, now);
-        let Some(body) = self.joining.as_ref().and_then(request).map(Box::new) else { return };
-        let control = from.destination;
-        self.ask(Pending::Join(body.clone()), keyd::Request::SignJoin { body, control });
-    }
-
-    /// Whether an inviter has been asked for so long without an answer that it should be asked from a new fallback.
-    #[must_use]
-    pub fn needs_fallback(&self) -> bool {
-        self.joining.as_ref().is_some_and(Joining::needs_fallback)
-    }
-
-    /// The own request to join is signed.
-    pub(crate) fn handle_signed_join(&mut self, body: Signed<JoinBody>, now: Now) {
-        // Meanwhile another attempt may have begun, or a fallback may have gone.
-        let is_here = self.inboxes().any(|inbox| inbox.hash == body.value.control);
-        if let Some(joining) = &mut self.joining
-            && joining.is_for(&body.value)
-            && is_here
-            && let Some((to, request, is_first)) = joining.handle_signed(body, now)
-        {
-            if is_first {
-                self.events.push(What::JoinProgress { step: JoinStep::Asking });
-            }
-            self.send(&to, &Message::JoinRequest(request), now);
-        }
-    }
-
-    pub(crate) fn handle_join_reply(&mut self, from: &Destination, reply: JoinReply, now: Now) {
-        let Some(joining) = &mut self.joining else { return };
-        if from.hash() != joining.control() {
-            return;
-        }
-        match joining.handle_reply(reply, &self.me) {
-            Outcome::Ignored => {}
-            Outcome::Refused(error) => self.end_join(Err(error)),
-            Outcome::Welcome(welcome) => self.enter(*welcome, now),
-        }
-    }
-
-    /// Becomes a member. The charter, the chain and its subject have been checked.
-    pub(crate) fn enter(&mut self, welcome: Welcome, now: Now) {
-        let charter = welcome.charter.value.clone();
-        let inviter = welcome.chain.ancestors().last().copied();
-        self.events.push(What::JoinProgress { step: JoinStep::Admitted });
-        self.become_member(welcome.charter, welcome.chain);
-        for record in welcome.records {
-            // Without its inviter's record a node whose clock is wrong would know no member when its clock is right.
-            let is_wanted = Some(record.value.node) == inviter || gossip::is_timely(&record.value, now);
-            if record.value.node != self.me.node
-                && is_wanted
-                && let Ok(record) = VerifiedRecord::new(record, &charter)
-            {
-                self.members.merge_record(record, now.monotonic, now.unix.as_secs());
-            }
-        }
-        if self.members.len() > 0 {
-            self.comparison_since_start = Comparison::Waiting(None);
-        }
-    }
-
-    pub(crate) fn become_member(&mut self, charter: Signed<Charter>, chain: Chain) {
-        let ipv4 = chain.address(&charter.value.subnet);
-        info!(network = %charter.value.network().short(), %ipv4, "this node is a member");
-        let network = charter.value.network().to_string();
-        self.events.push(What::NetworkJoined { network, ipv4: ipv4.to_string() });
-        self.members = Members::new(charter.value.subnet, chain.clone());
-        self.membership = Some(Membership { charter, chain, epoch: None });
-        self.former = None;
-        self.former_ending = None;
-        self.unsaved = true;
-        self.peers_version += 1;
-        self.start_refresh();
-    }
-
-    pub(crate) fn end_join(&mut self, result: Result<meshd::Network, ApiError>) {
-        if let Some(joining) = self.joining.take() {
-            let result = result.map(meshd::Reply::Joined);
-            for command in joining.commands() {
-                self.answer(*command, result.clone());
-            }
-        }
-    }
+/// Why no invite can be made for now.
+pub(crate) fn is_joining() -> ApiError {
+    ApiError::conflict("this node is joining a network")
+        .with_hint("wait until that has succeeded or failed, then try again")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The life of an invite, and where it is validated.
 //!
-//! * This file: a user makes an invite, what can be asked for ([`Mesh::create_invite`]); whether a node may use it
+//! * This file: a user makes an invite, what can be asked for ([`InviteWish`]); whether a node may use it
 //!   ([`Invites::grant`]); a user revokes it.
 //! * `joining`: the joiner's side. The code is checked ([`joining::Joining::start`]), the inviter asked, its welcome checked.
 //! * `admission`: the inviter's side. A request to join is checked and answered.
@@ -11,16 +11,22 @@ use std::time::Duration;
 use i2plan_ipc::api::keyd::{self, CreateInvite};
 use i2plan_ipc::api::meshd::{self, InviteState, What};
 use i2plan_ipc::api::order::Order;
+use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{InviteGrant, InviteKey, Uses};
 use i2plan_proto::join::Refusal;
-use i2plan_proto::membership::{Charter, MAX_DEPTH};
-use rand::RngExt as _;
+use i2plan_proto::membership::MAX_DEPTH;
+use i2plan_proto::record::NodeName;
 use tracing::info;
 
+use super::addresses::delegations::{Delegations, Holding};
+
+use super::context::Context;
+use super::local_member::LocalMember;
+use super::requests::Pending;
 use super::state::IssuedInvite;
-use super::{CommandId, Mesh, Now, Pending};
+use super::{CommandId, Now};
 
 mod admission;
 pub(super) mod joining;
@@ -123,10 +129,7 @@ impl Invites {
     /// [`ErrorKind::NotFound`] if there is none with this id.
     pub(super) fn revoke(&mut self, id: &str, unix: u64) -> Result<meshd::IssuedInvite, ApiError> {
         let invite = self.0.iter_mut().find(|invite| invite.grant.value.key.id().to_string() == id);
-        let invite = invite.ok_or_else(|| {
-            ApiError::new(ErrorKind::NotFound, "this node has made no invite with this id")
-                .with_hint("`i2planctl invite list` shows those that it has made")
-        })?;
+        let invite = invite.ok_or_else(unknown_invite)?;
         invite.revoked = true;
         Ok(report(invite, unix))
     }
@@ -168,40 +171,38 @@ fn report(invite: &IssuedInvite, unix: u64) -> meshd::IssuedInvite {
     }
 }
 
-impl Mesh {
-    /// A user wants an invite. The first one founds the network.
-    pub fn create_invite(
-        &mut self,
-        command: CommandId,
-        expires_in: u64,
-        max_uses: Option<u32>,
-        addresses: Option<u32>,
-        now: Now,
-    ) {
-        self.note_former_ending();
-        match self.check_wish(command, expires_in, max_uses, addresses, now) {
-            Err(error) => self.answer(command, Err(error)),
-            Ok(wish) if self.membership.is_some() => self.ask_invite(wish, false),
-            Ok(wish) => {
-                let charter = Charter {
-                    founder: self.me.node,
-                    subnet: self.settings.subnet,
-                    founded_at: now.unix.as_secs(),
-                    nonce: self.rng.random(),
-                };
-                self.ask(Pending::Charter(charter.clone(), wish), keyd::Request::SignCharter(charter));
-            }
-        }
+/// An invite, for users.
+fn describe(code: SecretText, grant: &InviteGrant, founded: bool) -> meshd::Invite {
+    info!(invite = %grant.key.id(), expires_at = grant.expires_at, uses = grant.uses.limit(), "made an invite");
+    meshd::Invite {
+        invite: code,
+        id: grant.key.id().to_string(),
+        expires_at: grant.expires_at,
+        max_uses: grant.uses.limit(),
+        addresses: grant.addresses,
+        network: grant.network.to_string(),
+        founded,
     }
+}
 
-    pub(super) fn check_wish(
-        &self,
+/// There is no invite with an id.
+pub(super) fn unknown_invite() -> ApiError {
+    ApiError::new(ErrorKind::NotFound, "this node has made no invite with this id")
+        .with_hint("`i2planctl invite list` shows those that it has made")
+}
+
+impl InviteWish {
+    /// An invite for a user, if there may be such a one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if its life or its uses are out of bounds.
+    pub(super) fn new(
         command: CommandId,
         expires_in: u64,
         max_uses: Option<u32>,
         addresses: Option<u32>,
         now: Now,
-    ) -> Result<InviteWish, ApiError> {
+    ) -> Result<Self, ApiError> {
         if expires_in == 0 || expires_in > MAX_EXPIRY.as_secs() {
             return Err(ApiError::invalid("an invite's life must be from one second to 366 days"));
         }
@@ -214,69 +215,142 @@ impl Mesh {
             }
             Some(None) => return Err(ApiError::invalid("uses must be at least 1")),
         };
+        let expires_at = now.unix.as_secs().saturating_add(expires_in);
+        Ok(Self { command, expires_at, uses, addresses })
+    }
+
+    /// Addresses for each of its users.
+    fn size(&self, holding: &Holding) -> u32 {
+        let usual = if self.uses.limit() == Some(1) { holding.default_size() } else { 1 };
+        self.addresses.unwrap_or(usual)
+    }
+
+    /// Checks that there are addresses for all its users among those that this node, which calls itself `name`, holds and
+    /// has not delegated. `inviter` is what the member that has invited this node calls itself, if there is one.
+    ///
+    /// # Errors
+    /// What to ask for instead.
+    pub(super) fn check_addresses(
+        &self,
+        holding: &Holding,
+        delegations: &Delegations,
+        (name, inviter): (&NodeName, Option<String>),
+        now: Now,
+    ) -> Result<(), ApiError> {
+        let size = self.size(holding);
+        if !size.is_power_of_two() {
+            let (less, more) = (1u64 << size.max(1).ilog2(), u64::from(size).next_power_of_two());
+            return Err(ApiError::invalid(format!("addresses: {size} is not a power of two"))
+                .with_hint(format!("use {less} or {more}")));
+        }
+        if holding.ranges.size() == 1 {
+            let error = ApiError::denied("this node holds 1 address and cannot invite");
+            return Err(match inviter {
+                Some(inviter) => error.with_hint(format!(
+                    "ask {inviter}, who invited it, to run `i2planctl grant {name} --addresses 16`"
+                )),
+                None => error,
+            });
+        }
+        let free = delegations.free(holding, size, now.unix.as_secs());
+        let uses = u64::from(self.uses.limit().unwrap_or(1));
+        if uses > free {
+            let left = delegations.free(holding, 1, now.unix.as_secs());
+            let message = format!(
+                "{uses} times {size} addresses are more than this node has left to delegate: {left}, in {free} ranges of {size}"
+            );
+            let hint = match inviter {
+                Some(inviter) => format!(
+                    "give each fewer with `--addresses`, or ask {inviter}, who invited this node, to run `i2planctl grant {name} --addresses {size}`"
+                ),
+                None => "give each fewer with `--addresses`, or revoke members that are gone: their addresses can be delegated again after 30 days".to_owned(),
+            };
+            return Err(ApiError::conflict(message).with_hint(hint));
+        }
+        Ok(())
+    }
+}
+
+impl LocalMember {
+    /// A user wants an invite.
+    pub(super) fn create_invite(&mut self, cx: &mut Context, wish: InviteWish, now: Now) {
+        match self.check_wish(cx, &wish, now) {
+            Err(error) => cx.answer(wish.command, Err(error)),
+            Ok(()) => self.ask_invite(cx, wish, false),
+        }
+    }
+
+    fn check_wish(&self, cx: &Context, wish: &InviteWish, now: Now) -> Result<(), ApiError> {
         if self.invites.is_full() {
             return Err(
                 ApiError::conflict("too many invites are open").with_hint("wait until some have expired")
             );
         }
-        if self.joining.is_some() {
-            return Err(ApiError::conflict("this node is joining a network")
-                .with_hint("wait until that has succeeded or failed, then try again"));
+        if self.entering.is_some() {
+            return Err(joining::is_joining());
         }
-        let founding = self.pending.values().any(|pending| matches!(pending, Pending::Charter(..)));
-        if self.membership.is_none() && founding {
-            return Err(
-                ApiError::conflict("this node is founding its network already").with_hint("try again")
-            );
-        }
-        let depth = self.membership.as_ref().map_or(0, |membership| membership.chain.depth());
-        if depth >= MAX_DEPTH {
+        if self.membership.chain.depth() >= MAX_DEPTH {
             return Err(ApiError::denied(Refusal::TooDeep.to_string()));
         }
-        let expires_at = now.unix.as_secs().saturating_add(expires_in);
-        let wish = InviteWish { command, expires_at, uses, addresses };
-        self.check_addresses(&wish, now)?;
-        Ok(wish)
+        let names = (&cx.settings.name, self.inviter_name());
+        wish.check_addresses(&self.holding(), &self.addresses.delegations, names, now)
     }
 
     /// The name of the member that has invited this node, or the beginning of its id.
-    pub(super) fn inviter_name(&self) -> Option<String> {
-        let inviter = *self.membership.as_ref()?.chain.ancestors().last()?;
+    fn inviter_name(&self) -> Option<String> {
+        let inviter = *self.membership.chain.ancestors().last()?;
         Some(self.name_of(&inviter).unwrap_or_else(|| inviter.short()))
     }
 
-    pub(super) fn ask_invite(&mut self, wish: InviteWish, founded: bool) {
-        let Some(charter) = self.charter() else { return };
-        let (network, subnet) = (charter.network(), charter.subnet);
-        let addresses = self.addresses_for(&wish);
+    /// Has an invite signed. If the network was founded for it, whoever it is answered to is told so.
+    pub(super) fn ask_invite(&mut self, cx: &mut Context, wish: InviteWish, founded: bool) {
+        let (network, subnet) = (self.network(), self.charter().subnet);
+        let addresses = wish.size(&self.holding());
         let InviteWish { expires_at, uses, .. } = wish;
         let request = CreateInvite { network, subnet, expires_at, uses, addresses };
         if Order::is_needed_for_invite(uses, addresses) {
-            return self.propose(wish.command, Order::CreateInvite(request), Vec::new(), founded);
+            return cx.propose(wish.command, Order::CreateInvite(request), Vec::new(), founded);
         }
-        self.ask(Pending::Invite { wish, founded }, keyd::Request::CreateInvite(request));
+        cx.ask(Pending::Invite { wish, founded }, keyd::Request::CreateInvite(request));
     }
 
-    /// The network's charter.
-    pub(super) fn charter(&self) -> Option<Charter> {
-        self.membership.as_ref().map(|membership| membership.charter.value.clone())
+    /// An invite is signed.
+    pub(super) fn add_invite(
+        &mut self,
+        cx: &mut Context,
+        command: CommandId,
+        (code, grant): (SecretText, Signed<InviteGrant>),
+        founded: bool,
+    ) {
+        let invite = describe(code, &grant.value, founded);
+        cx.events.push(What::InviteCreated { id: invite.id.clone() });
+        self.invites.add(grant);
+        cx.unsaved = true;
+        cx.answer(command, Ok(meshd::Reply::Invite(invite)));
     }
 
     /// A user revokes an invite; with the memberships of those that have used it, or without.
-    pub fn revoke_invite(&mut self, command: CommandId, id: &str, with_members: bool, now: Now) {
+    pub(super) fn revoke_invite(
+        &mut self,
+        cx: &mut Context,
+        command: CommandId,
+        id: &str,
+        with_members: bool,
+        now: Now,
+    ) {
         let was_revoked = self.invites.is_revoked(id);
         let result = self.invites.revoke(id, now.unix.as_secs());
         if result.is_ok() && !was_revoked {
-            self.events.push(What::InviteRevoked { id: id.to_owned() });
+            cx.events.push(What::InviteRevoked { id: id.to_owned() });
             info!(invite = id, "an invite is revoked");
-            self.unsaved = true;
+            cx.unsaved = true;
         }
         if with_members
             && result.is_ok()
             && let Ok(invite) = id.parse()
         {
-            return self.propose_revoking_users(command, invite);
+            return self.propose_revoking_users(cx, command, invite);
         }
-        self.answer(command, result.map(meshd::Reply::InviteRevoked));
+        cx.answer(command, result.map(meshd::Reply::InviteRevoked));
     }
 }

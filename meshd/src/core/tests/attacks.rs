@@ -3,13 +3,16 @@
 use i2plan_proto::address::{AddressRange, AddressRanges};
 use i2plan_proto::invite::InviteId;
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
 use super::*;
 use crate::core::endings::Ending;
 
 mod coalition;
 
 fn chain_of(world: &World, index: usize) -> Chain {
-    world.nodes[index].mesh.membership.as_ref().unwrap().chain.clone()
+    world.nodes[index].member().membership.chain.clone()
 }
 
 fn range(first: u32, size: u32) -> AddressRanges {
@@ -105,7 +108,7 @@ fn a_revoked_member_revokes_no_one() {
 #[test]
 fn the_greatest_numbers_are_no_panic() {
     let mut world = World::network(&[0, 0]);
-    let mut record = world.nodes[1].mesh.own.clone().unwrap();
+    let mut record = world.nodes[1].member().publication.record.clone().unwrap();
     record.value.sequence = u64::MAX;
     record.value.chain = chain_of(&world, 1);
     world.hand(1, 0, &news(signed_record(record.value, &world.nodes[1].key.clone())));
@@ -136,13 +139,13 @@ fn revocations_of_invented_identities_leave_room_for_others() {
         world.hand(1, 0, &message);
         world.in_flight.clear();
     }
-    let known = world.nodes[0].mesh.members.endings().iter().count();
+    let known = world.nodes[0].member().members.endings().iter().count();
     assert!((1000..=1024).contains(&known), "{known}");
     let one = world.node(1).to_string();
     assert!(world.command(0, |mesh, _| mesh.revoke(1, &one)).is_ok());
     assert!(!world.has_peer(0, 1));
     // With it everything is gone that it has said.
-    assert_eq!(world.nodes[0].mesh.members.endings().iter().count(), 1);
+    assert_eq!(world.nodes[0].member().members.endings().iter().count(), 1);
 }
 
 #[test]
@@ -157,12 +160,13 @@ fn a_revocation_that_is_not_accepted_is_an_error() {
         let revocation = Revocation { issuer: world.node(1), target, issued_at: 0 };
         let revocation = signed(revocation, &world.nodes[1].key);
         let now = world.now();
-        world.nodes[1].mesh.end_memberships(Ending::Revocation(Box::new(revocation)), now);
+        let ending = Ending::Revocation(Box::new(revocation));
+        world.nodes[1].act(|member, cx| member.end_memberships(cx, ending, now));
     }
     let code = world.invite_for(1, Some(1), Some(1)).unwrap();
     let id = code.expose().parse::<Invite>().unwrap().id().to_string();
     let accepted = world.command(1, |mesh, now| mesh.revoke_invite(1, &id, true, now));
-    let known: Vec<_> = world.nodes[1].mesh.members.endings().iter().map(Ending::id).collect();
+    let known: Vec<_> = world.nodes[1].member().members.endings().iter().map(Ending::id).collect();
     assert_eq!(known.len(), 16);
     // The one with the greatest id has no room, whichever that is.
     if let Err(error) = accepted {
@@ -193,7 +197,7 @@ fn no_one_can_have_anothers_address() {
             (0..3).for_each(|to| world.hand(1, to, &news(record.clone())));
         }
         // A certificate of the founder that it has not signed.
-        let founder = Chain::founder(&world.nodes[0].mesh.charter().unwrap());
+        let founder = Chain::founder(world.nodes[0].member().charter());
         let chain = certified(&founder, &world.nodes[1].key, id, range(address, 1), 0);
         world.hand(1, 0, &news(invented(&world, &thief, chain, destination(88, 88))));
         world.run(60);
@@ -262,7 +266,7 @@ fn gossip_does_not_go_to_a_destination_that_has_not_agreed() {
 fn no_one_can_claim_anothers_wireguard_key() {
     let mut world = World::network(&[0, 0]);
     let before = world.nodes[0].mesh.peers(world.now());
-    let theirs = world.nodes[2].mesh.own.as_ref().unwrap().value.wireguard.value.key;
+    let theirs = world.nodes[2].member().publication.record.as_ref().unwrap().value.wireguard.value.key;
     let fake = key(1);
     let subject = NodeId(fake.verifying_key().to_bytes());
     let mut record = invented(&world, &fake, certified_by(&world, 1, subject, 1), destination(88, 88)).value;
@@ -285,7 +289,7 @@ fn identities_of_one_block_draw_no_more_gossip_than_their_block() {
     assert_eq!(world.members(0), 25);
     let mut rng = StdRng::from_seed([1; 32]);
     let invented = (0..1000).filter(|_| {
-        let drawn = world.nodes[0].mesh.members.sample(1, |_| true, &mut rng);
+        let drawn = world.nodes[0].member().members.sample(1, |_| true, &mut rng);
         *drawn[0].record.value.control == control
     });
     // With node 1 they are one of nine blocks.
@@ -296,7 +300,7 @@ fn identities_of_one_block_draw_no_more_gossip_than_their_block() {
 #[test]
 fn nothing_of_a_former_network_counts_in_the_next_of_its_founder() {
     let mut world = World::network(&[0, 0]);
-    let old = world.nodes[1].mesh.own.clone().unwrap();
+    let old = world.nodes[1].member().publication.record.clone().unwrap();
     let before = world.nodes[0].mesh.network();
     world.command(0, |mesh, _| mesh.leave(1)).unwrap();
     let code = world.invite(0, Some(1)).unwrap();
@@ -323,7 +327,7 @@ fn a_banned_member_does_not_speak_on_as_another_identity() {
     let record = invented(&world, &fake, chain, from);
     world.give(&destination(60, 60), 0, &news(record));
     world.nodes[0].mesh.poll_turn();
-    assert_eq!(world.nodes[0].mesh.members.at(&from.hash()).count(), 2);
+    assert_eq!(world.nodes[0].member().members.at(&from.hash()).count(), 2);
     world.time += Duration::from_secs(5);
     world.give(&from, 0, &Message::Ping(1, Gossip::default()));
     assert!(world.nodes[0].mesh.poll_turn().actions.is_empty());

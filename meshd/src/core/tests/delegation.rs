@@ -1,6 +1,8 @@
 //! Delegated addresses.
 
 use super::*;
+use crate::core::addresses::delegations::Delegations;
+use crate::core::members::Members;
 
 fn status(world: &World, index: usize) -> meshd::Network {
     world.nodes[index].mesh.network_status(world.now()).unwrap()
@@ -94,7 +96,7 @@ fn no_node_joins_below_itself() {
     let error = world.join(0, code.expose()).unwrap_err();
     assert!(error.message.contains("cannot join below itself"), "{error}");
     // Neither an address nor a use is spent.
-    assert_eq!(world.nodes[1].mesh.delegations.iter().count(), 0);
+    assert_eq!(world.nodes[1].member().addresses.delegations.iter().count(), 0);
 }
 
 #[test]
@@ -137,7 +139,7 @@ fn a_restored_inviter_compares_before_it_invites() {
     world.down.clear();
     world.run(60);
     assert!(matches!(world.nodes[3].answers.pop(), Some(Ok(meshd::Reply::Joined(_)))));
-    let delegated = world.nodes[0].mesh.delegations.iter().count();
+    let delegated = world.nodes[0].member().addresses.delegations.iter().count();
     assert_eq!((delegated, world.members(0)), (3, 4));
 }
 
@@ -146,9 +148,9 @@ fn one_that_nobody_answers_goes_on_alone() {
     let mut world = World::network(&[0]);
     world.down = vec![1];
     world.restart(0);
-    assert!(!world.nodes[0].mesh.comparison_since_start.is_done(world.time));
+    assert!(!world.nodes[0].member().comparison_since_start.is_done(world.time));
     world.run(130);
-    assert!(world.nodes[0].mesh.comparison_since_start.is_done(world.time));
+    assert!(world.nodes[0].member().comparison_since_start.is_done(world.time));
 }
 
 /// Addresses that were delegated twice go to the earlier certificate, without strikes; the other learns that it has
@@ -164,13 +166,18 @@ fn double_delegation_is_told_neutrally_and_heals() {
     // The founder has forgotten node 1, and gives its address to node 2.
     let taken = world.nodes[1].mesh.local_address().unwrap();
     world.severed = vec![(0, 1), (0, 3)];
-    let founder = &mut world.nodes[0].mesh;
-    let delegated: Vec<_> =
-        founder.delegations.iter().filter(|other| other.ranges.address() != taken).cloned().collect();
-    founder.delegations = Delegations::new(delegated);
-    founder.members = Members::new(subnet, founder.membership.as_ref().unwrap().chain.clone());
+    let founder = world.nodes[0].member_mut();
+    let delegated: Vec<_> = founder
+        .addresses
+        .delegations
+        .iter()
+        .filter(|other| other.ranges.address() != taken)
+        .cloned()
+        .collect();
+    founder.addresses.delegations = Delegations::new(delegated);
+    founder.members = Members::new(subnet, founder.membership.chain.clone());
     let code = world.invite_for(0, Some(1), Some(1)).unwrap();
-    let holding = world.nodes[0].mesh.holding().unwrap();
+    let holding = world.nodes[0].member().holding();
     let range = AddressRange::new(taken, 32).unwrap();
     let (joiner, invite) = (world.node(2), code.expose().parse::<Invite>().unwrap().id());
     let given = state::Delegated {
@@ -182,8 +189,8 @@ fn double_delegation_is_told_neutrally_and_heals() {
         ended_at: None,
         certificate: None,
     };
-    let all = world.nodes[0].mesh.delegations.iter().cloned().chain([given]).collect();
-    world.nodes[0].mesh.delegations = Delegations::new(all);
+    let all = world.nodes[0].member().addresses.delegations.iter().cloned().chain([given]).collect();
+    world.nodes[0].member_mut().addresses.delegations = Delegations::new(all);
     assert!(holding.ranges.cover(&range));
     world.join(2, code.expose()).unwrap();
     assert_eq!(world.nodes[2].mesh.local_address(), Some(taken));

@@ -6,7 +6,7 @@ use super::*;
 fn who_leaves_is_gone_for_all_and_can_join_again() {
     let mut world = World::network(&[0, 0, 1]);
     world.down = vec![3];
-    let old = world.nodes[2].mesh.own.clone().unwrap();
+    let old = world.nodes[2].member().publication.record.clone().unwrap();
     assert!(matches!(world.command(2, |mesh, _| mesh.leave(1)), Ok(meshd::Reply::Left(_))));
     assert!(world.nodes[2].mesh.network().is_none());
     world.run(60);
@@ -29,7 +29,7 @@ fn lost_memory_of_keyd_is_complete_when_an_administrator_says_so() {
     let mut world = World::network(&[0, 0, 0]);
     world.restart(0);
     world.run(60);
-    world.nodes[0].mesh.me.remembers = false;
+    world.nodes[0].mesh.cx.me.remembers = false;
     let lost = |world: &World| {
         world.nodes[0].mesh.keys_problems(world.now()).contains(&meshd::KeysProblem::MemoryLost)
     };
@@ -64,7 +64,7 @@ fn a_revocation_takes_out_a_member_and_all_below_it_for_good() {
     }
     // They know why, also after a restart, and keyd is told what has ended it until there is another membership.
     world.restart(4);
-    assert!(world.nodes[4].mesh.former_ending.is_some());
+    assert!(world.nodes[4].mesh.cx.former_ending.is_some());
     let former = |world: &World, index: usize| world.nodes[index].mesh.former_status();
     assert_eq!(former(&world, 1).map(|former| former.along_with), Some(None));
     let above = former(&world, 4).unwrap();
@@ -82,7 +82,7 @@ fn a_revocation_takes_out_a_member_and_all_below_it_for_good() {
         world.run(60);
         assert_eq!((world.members(0), world.members(2), world.members(out)), (members, members, members));
         assert_eq!(former(&world, out), None);
-        assert!(world.nodes[out].mesh.former_ending.is_none());
+        assert!(world.nodes[out].mesh.cx.former_ending.is_none());
     }
 }
 
@@ -141,9 +141,9 @@ fn a_ban_that_cannot_be_saved_is_in_force_and_saved_when_it_can_be() {
 #[test]
 fn who_signs_what_no_honest_member_signs_is_banned_in_time() {
     let mut world = World::network(&[0, 0]);
-    let mut record = world.nodes[1].mesh.own.clone().unwrap();
+    let mut record = world.nodes[1].member().publication.record.clone().unwrap();
     // The destination of another, which has not agreed.
-    record.value.data.destination = world.nodes[2].mesh.data.unwrap();
+    record.value.data.destination = world.nodes[2].mesh.cx.data.unwrap();
     for number in 1..=5 {
         record.value.sequence += number;
         record.signature = record.value.sign(&world.nodes[1].key);
@@ -162,7 +162,7 @@ fn who_signs_what_no_honest_member_signs_is_banned_in_time() {
 fn what_the_router_says_in_a_members_name_leads_to_no_ban() {
     let mut world = World::network(&[0, 0]);
     let from = world.nodes[1].identity.control;
-    let mut forged = world.nodes[1].mesh.own.clone().unwrap();
+    let mut forged = world.nodes[1].member().publication.record.clone().unwrap();
     forged.value.sequence += 1;
     forged.signature = Signature([1; 64]);
     for _ in 0..300 {

@@ -67,10 +67,10 @@ fn two_that_know_only_ended_substitutes_of_each_other_find_together_again() {
 fn a_claim_to_anothers_primary_destination_is_not_believed() {
     let mut world = World::network(&[0, 0]);
     let honest = world.nodes[1].identity.control;
-    let mut record = world.nodes[2].mesh.own.clone().unwrap();
+    let mut record = world.nodes[2].member().publication.record.clone().unwrap();
     record.value.sequence += 1_000_000;
     record.value.primary = Some(Box::new(ProvenDestination { destination: honest, ..record.value.control }));
     record.signature = record.value.sign(&world.nodes[2].key);
     world.hand(2, 0, &news(record));
-    assert_eq!(world.nodes[0].mesh.members.at(&honest.hash()).count(), 1);
+    assert_eq!(world.nodes[0].member().members.at(&honest.hash()).count(), 1);
 }

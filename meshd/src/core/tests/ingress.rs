@@ -11,7 +11,7 @@ fn strangers_get_no_digest_answered_and_forged_records_are_dropped() {
     world.give(&stranger, 0, &digest);
     assert!(world.nodes[0].mesh.poll_turn().actions.is_empty());
 
-    let mut record = world.nodes[0].mesh.own.clone().unwrap();
+    let mut record = world.nodes[0].member().publication.record.clone().unwrap();
     record.value.sequence += 1;
     record.value.control = ProvenDestination::unproven(stranger);
     record.signature = Signature([1; 64]);
@@ -30,13 +30,13 @@ fn a_claim_to_anothers_destination_takes_nothing_from_it() {
     // One member says that it takes control messages where another does, and then no longer. The other has not agreed.
     let (honest, own) = (world.nodes[1].identity.control, world.nodes[2].identity.control);
     for control in [honest, own] {
-        let mut record = world.nodes[2].mesh.own.clone().unwrap();
+        let mut record = world.nodes[2].member().publication.record.clone().unwrap();
         record.value.sequence += 1_000_000 + u64::from(control == own);
         record.value.control.destination = control;
         record.signature = record.value.sign(&world.nodes[2].key);
         world.give(&own, 0, &news(record));
         world.nodes[0].mesh.poll_turn();
-        assert_eq!(world.nodes[0].mesh.members.at(&honest.hash()).count(), 1);
+        assert_eq!(world.nodes[0].member().members.at(&honest.hash()).count(), 1);
     }
     let digest = Message::Ping(1, Gossip::default());
     world.give(&honest, 0, &digest);
@@ -69,10 +69,10 @@ fn strangers_in_crowds_do_not_keep_members_from_being_heard() {
 fn whoever_asks_without_end_silences_nobody() {
     let mut world = World::network(&[0; 9]);
     world.run(120);
-    let before = world.nodes.iter().map(|node| node.mesh.local_sequence()).collect::<Vec<_>>();
+    let before = world.nodes.iter().map(|node| node.member().local_sequence()).collect::<Vec<_>>();
     let mut sent = 0;
     let mut renamed = false;
-    let compare = Message::Compare(world.nodes[1].mesh.members.index().opening(), Gossip::default());
+    let compare = Message::Compare(world.nodes[1].member().members.index().opening(), Gossip::default());
     for second in 0..600u64 {
         for number in 0..15 {
             let gossip = Gossip::default();
@@ -80,7 +80,7 @@ fn whoever_asks_without_end_silences_nobody() {
             let message = if number < 14 { Message::Ping(number, gossip) } else { compare.clone() };
             world.give(&from, 0, &message);
         }
-        for action in &world.nodes[0].mesh.actions {
+        for action in &world.nodes[0].mesh.cx.actions {
             if let Action::Send { message, .. } = action {
                 sent += message.len() + budget::ENVELOPE;
             }
@@ -109,7 +109,7 @@ fn whoever_asks_without_end_silences_nobody() {
     }
     // Nobody had cause to wonder whether it is there.
     for (node, before) in world.nodes.iter().zip(before).skip(1) {
-        assert_eq!(node.mesh.local_sequence(), before);
+        assert_eq!(node.member().local_sequence(), before);
     }
 }
 
@@ -153,7 +153,7 @@ fn what_was_meant_for_another_is_not_heard() {
     let mut world = World::network(&[0, 0]);
     let (from, other) = (world.nodes[1].identity.control, world.nodes[2].identity.control);
     let there = world.node(1);
-    let heard = |world: &World| world.nodes[0].mesh.members.get(&there).unwrap().contact().last_heard;
+    let heard = |world: &World| world.nodes[0].member().members.get(&there).unwrap().contact().last_heard;
     let before = heard(&world);
     world.time += Duration::from_secs(1);
     // By the hundred it would use up what the member may send; so it is not counted at all.
@@ -163,7 +163,7 @@ fn what_was_meant_for_another_is_not_heard() {
         world.nodes[0].mesh.handle_datagram(&from, &ping.to_datagram(&other), now);
     }
     assert!(world.nodes[0].mesh.poll_turn().actions.is_empty());
-    assert_eq!((heard(&world), world.nodes[0].mesh.bans.iter().count()), (before, 0));
+    assert_eq!((heard(&world), world.nodes[0].member().bans.iter().count()), (before, 0));
     // In its own name it is answered, and also under the fallback.
     let fallback = destination(1, 9);
     world.fallback(0, Some(fallback));
@@ -189,9 +189,9 @@ fn a_flood_leads_to_no_ban_and_silences_no_other_member() {
             world.nodes[0].mesh.handle_datagram(&flooder, &ping, now);
         }
         world.nodes[0].mesh.handle_datagram(&other, &ping, now);
-        let heard = world.nodes[0].mesh.members.get(&there).unwrap().contact().last_heard;
+        let heard = world.nodes[0].member().members.get(&there).unwrap().contact().last_heard;
         assert_eq!(heard, Some(now.monotonic));
         world.nodes[0].mesh.poll_turn();
     }
-    assert_eq!(world.nodes[0].mesh.bans.iter().count(), 0);
+    assert_eq!(world.nodes[0].member().bans.iter().count(), 0);
 }

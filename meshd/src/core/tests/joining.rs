@@ -13,7 +13,7 @@ fn the_first_invite_founds_and_the_joiner_becomes_a_member() {
         let peers = world.nodes[here].mesh.peers(world.now());
         assert_eq!(peers.len(), 1);
         assert_eq!(peers[0].node, world.nodes[there].identity.node);
-        assert_eq!(Some(peers[0].endpoint()), world.nodes[there].mesh.data);
+        assert_eq!(Some(peers[0].endpoint()), world.nodes[there].mesh.cx.data);
         assert_eq!(peers[0].ipv4(), world.nodes[there].mesh.interface().unwrap().ipv4);
     }
 }

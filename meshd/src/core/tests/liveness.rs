@@ -11,12 +11,13 @@ fn words_of_others_on_their_lives_are_saved_rarely_and_records_soon() {
     world.run(30);
     let disk = world.nodes[0].disk.clone();
     for _ in 0..20 {
-        world.nodes[1].mesh.sign_pulse(i2plan_proto::pulse::Life::Present, LivenessReason::Suspected);
+        let life = i2plan_proto::pulse::Life::Present;
+        world.nodes[1].act(|member, cx| member.sign_pulse(cx, life, LivenessReason::Suspected));
         world.settle(1);
         world.run(10);
     }
     let word = world.nodes[0].mesh.word_of(&world.nodes[1].identity.node);
-    assert_eq!(word, world.nodes[1].mesh.local_sequence());
+    assert_eq!(word, world.nodes[1].member().local_sequence());
     assert_eq!(world.nodes[0].disk, disk);
     world.join(2, code.expose()).unwrap();
     world.run(10);
@@ -67,7 +68,7 @@ fn whoever_is_cut_off_accuses_nobody() {
     world.severed = vec![(3, 0), (3, 1), (3, 2)];
     world.run(600);
     let mesh = &world.nodes[3].mesh;
-    assert!(mesh.members.iter().all(|member| member.accusations().next().is_none()));
+    assert!(mesh.member().unwrap().members.iter().all(|member| member.accusations().next().is_none()));
 }
 
 #[test]
@@ -119,23 +120,23 @@ fn lies_about_a_member_are_refuted() {
 fn what_one_alone_says_of_a_member_is_not_worth_an_answer() {
     let mut world = World::network(&[0, 0, 0, 0]);
     world.run(60);
-    let before = world.nodes[1].mesh.local_sequence();
+    let before = world.nodes[1].member().local_sequence();
     let accusation = world.accusation(4, 1);
     world.severed = vec![(0, 1)];
     world.time += Duration::from_secs(1);
     world.hand(4, 0, &accusation);
     world.run(20);
     assert_eq!(world.life(0, 1), Some(meshd::Life::Suspected));
-    assert!(world.nodes[1].mesh.local_sequence() == before, "it has answered");
+    assert!(world.nodes[1].member().local_sequence() == before, "it has answered");
     // Nobody confirms it, and it is forgotten.
     world.run(640);
     assert_eq!(world.life(0, 1), Some(meshd::Life::Present));
-    assert!(world.nodes[1].mesh.local_sequence() == before, "it has answered");
+    assert!(world.nodes[1].member().local_sequence() == before, "it has answered");
     // Nor is it when one joins in whom nobody knows; but when a second member does.
     let stranger = NodeId(SigningKey::from_bytes(&[99; 32]).verifying_key().to_bytes());
     let (first, second) = (world.node(4), world.node(2));
     let (now, word) = (world.time, before.unwrap());
-    let members = &mut world.nodes[1].mesh.members;
+    let members = &mut world.nodes[1].member_mut().members;
     assert!(!members.accuse_own(first, word, word, now));
     assert!(!members.accuse_own(stranger, word, word, now));
     assert!(members.accuse_own(second, word, word, now));
@@ -220,9 +221,9 @@ fn one_liar_makes_nobody_think_that_the_network_is_split() {
         world.hand(1, 0, &accusation);
     }
     let mesh = &mut world.nodes[0].mesh;
-    assert!(mesh.members.accused().count() >= 8);
-    assert!(!mesh.members.is_split());
+    assert!(mesh.member().unwrap().members.accused().count() >= 8);
+    assert!(!mesh.member().unwrap().members.is_split());
     let now = world.time;
     let subject = world.node(2);
-    assert!(!world.nodes[0].mesh.members.doubt(&subject, now));
+    assert!(!world.nodes[0].member_mut().members.doubt(&subject, now));
 }

@@ -11,17 +11,19 @@ use i2plan_ipc::secret::SecretText;
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::AddressRange;
 use i2plan_proto::destination::{DestinationProof, ProvenDestination};
-use i2plan_proto::identity::{Signable, Signature};
+use i2plan_proto::identity::{NetworkId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::membership::{Chain, Delegation};
 use i2plan_proto::message::{Content, Entry, Gossip, Item, Position, Range};
+use i2plan_proto::pulse::Pulse;
+use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use zeroize::Zeroizing;
 
 use super::*;
 use crate::core::invites::MAX_USES;
-use crate::core::own::LivenessReason;
+use crate::core::publication::LivenessReason;
 
 mod attacks;
 mod delegation;
@@ -288,7 +290,11 @@ impl World {
 
     /// An invite for so many addresses that its users can invite others too, if there are as many.
     fn invite(&mut self, index: usize, uses: Option<u32>) -> Result<SecretText, ApiError> {
-        let held = self.nodes[index].mesh.holding().map_or(1 << 16, |holding| holding.ranges.size());
+        let held = self.nodes[index]
+            .mesh
+            .member()
+            .map(LocalMember::holding)
+            .map_or(1 << 16, |holding| holding.ranges.size());
         self.invite_for(index, uses, Some(u32::try_from(held / 64).unwrap().max(1)))
     }
 
@@ -443,7 +449,7 @@ impl World {
             network: self.nodes[0].mesh.network().unwrap(),
             accuser: self.node(accuser),
             subject: self.node(subject),
-            sequence: self.nodes[subject].mesh.local_sequence().unwrap(),
+            sequence: self.nodes[subject].member().local_sequence().unwrap(),
             // Whatever its clock says.
             issued_at: u64::MAX,
         };
@@ -457,6 +463,26 @@ impl World {
 }
 
 impl Node {
+    /// The network, as it sees that as a member.
+    fn member(&self) -> &LocalMember {
+        self.mesh.member().unwrap()
+    }
+
+    fn member_mut(&mut self) -> &mut LocalMember {
+        match &mut self.mesh.situation {
+            Situation::Member(member) => member,
+            _ => panic!("it is no member"),
+        }
+    }
+
+    /// Has it do something as a member.
+    fn act<T>(&mut self, act: impl FnOnce(&mut LocalMember, &mut Context) -> T) -> T {
+        match &mut self.mesh.situation {
+            Situation::Member(member) => act(member, &mut self.mesh.cx),
+            _ => panic!("it is no member"),
+        }
+    }
+
     /// The next number of its `keyd`.
     fn next_number(&self) -> u64 {
         self.counter.set(self.counter.get().saturating_add(1));
@@ -585,7 +611,7 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
 fn make_invite(node: &Node, wish: CreateInvite, unix: u64) -> (SecretText, Signed<InviteGrant>) {
     let CreateInvite { network, subnet, expires_at, uses, addresses } = wish;
     let inviter = node.identity.node;
-    let count = u8::try_from(node.mesh.invites.issued().len()).unwrap();
+    let count = u8::try_from(node.member().invites.issued().len()).unwrap();
     let secret = InviteSecret([inviter.0[0] ^ count; 32]);
     let key = secret.key();
     let control = node.identity.control.hash();
@@ -603,7 +629,7 @@ fn execute(node: &Node, order: Order, now: Now) -> Executed {
             Executed::Revocations(chains.into_iter().map(Target::Certificate).map(revoke).collect())
         }
         Order::RevokeInvite(invite) => {
-            let chain = node.mesh.membership.as_ref().unwrap().chain.clone();
+            let chain = node.member().membership.chain.clone();
             Executed::Revocations(vec![revoke(Target::Invite(chain, invite))])
         }
         Order::Leave(chain, _) => {

@@ -1,6 +1,7 @@
 //! What a node publishes of itself, and what it remembers.
 
 use super::*;
+use crate::core::publication::{ROTATE_EVERY, until_rotation};
 
 #[test]
 fn a_restarted_node_is_the_same_and_knows_its_peers() {
@@ -14,7 +15,7 @@ fn a_restarted_node_is_the_same_and_knows_its_peers() {
     assert_eq!(world.nodes[1].mesh.peers(world.now()).len(), 1);
     // Its new record outdoes the old one.
     let old = world.nodes[0]
-        .mesh
+        .member()
         .members
         .index()
         .get(&Position::member(world.nodes[1].identity.node))
@@ -22,7 +23,7 @@ fn a_restarted_node_is_the_same_and_knows_its_peers() {
     world.run(5);
     assert!(
         world.nodes[0]
-            .mesh
+            .member()
             .members
             .index()
             .get(&Position::member(world.nodes[1].identity.node))
@@ -46,7 +47,7 @@ fn a_new_data_session_moves_the_endpoint() {
 #[test]
 fn without_a_data_session_nothing_is_published() {
     let mut world = World::new(2);
-    world.nodes[0].mesh.data = None;
+    world.nodes[0].mesh.cx.data = None;
     let code = world.invite(0, Some(1)).unwrap();
     assert_eq!(world.join(1, code.expose()).unwrap_err().kind, ErrorKind::Timeout);
     world.nodes[0].mesh.handle_data_session(destination(1, 2));
@@ -62,7 +63,7 @@ fn a_node_that_lost_its_state_outdoes_its_old_record() {
     let saved = world.nodes[1].disk.clone();
     // A record with a number that neither it nor its keyd remembers is still about.
     let number = world.nodes[1].counter.replace(u64::MAX / 2);
-    world.nodes[1].mesh.start_refresh();
+    world.nodes[1].act(LocalMember::start_refresh);
     world.settle(1);
     world.run(5);
     world.nodes[1].disk = saved;
@@ -71,8 +72,8 @@ fn a_node_that_lost_its_state_outdoes_its_old_record() {
     world.run(90);
     let node = world.nodes[1].identity.node;
     assert_eq!(
-        world.nodes[0].mesh.members.index().get(&Position::member(node)).map(|entry| entry.record),
-        world.nodes[1].mesh.own.as_ref().map(|own| own.value.sequence)
+        world.nodes[0].member().members.index().get(&Position::member(node)).map(|entry| entry.record),
+        world.nodes[1].member().publication.record.as_ref().map(|own| own.value.sequence)
     );
     let problems = world.nodes[1].mesh.keys_problems(world.now());
     assert!(matches!(problems[..], [meshd::KeysProblem::Foreign { .. }]), "{problems:?}");
@@ -93,13 +94,13 @@ fn a_number_that_keyd_could_not_be_told_is_told_when_it_is_heard_again() {
     let signature = pulse.sign(&world.nodes[0].key);
     let pulse = Signed { value: pulse, signature };
     let mesh = &mut world.nodes[0].mesh;
-    mesh.note_local_statement(5000, keyd::Statement::Pulse(pulse.clone()));
+    mesh.cx.note_local_statement(5000, keyd::Statement::Pulse(pulse.clone()));
     for action in mesh.poll_turn().actions {
         if let Action::Ask(ticket, _) = action {
             mesh.handle_keyd_reply(ticket, Err(ApiError::unavailable("keyd is not there")), now);
         }
     }
-    mesh.note_local_statement(5000, keyd::Statement::Pulse(pulse));
+    mesh.cx.note_local_statement(5000, keyd::Statement::Pulse(pulse));
     world.settle(0);
     assert!(world.nodes[0].counter.get() >= 5000);
 }
@@ -107,7 +108,7 @@ fn a_number_that_keyd_could_not_be_told_is_told_when_it_is_heard_again() {
 #[test]
 fn a_member_that_cannot_publish_yet_does_not_wake_without_end() {
     let mut world = World::new(2);
-    world.nodes[1].mesh.data = None;
+    world.nodes[1].mesh.cx.data = None;
     let code = world.invite(0, Some(1)).unwrap();
     let now = world.now();
     world.nodes[1].mesh.join(0, code.expose(), now);
@@ -180,7 +181,7 @@ fn an_expired_key_is_no_peer() {
     later.unix += Duration::from_secs(31 * 86_400);
     // By this clock its own key is over too: it is the clock that is wrong.
     assert_eq!(world.nodes[0].mesh.peers(later).len(), 1);
-    let own = world.nodes[0].mesh.own.as_mut().unwrap();
+    let own = world.nodes[0].member_mut().publication.record.as_mut().unwrap();
     own.value.wireguard.value.not_after += 7 * 86_400;
     assert!(world.nodes[0].mesh.peers(later).is_empty());
 }
@@ -219,9 +220,9 @@ fn keys_are_rotated_in_time() {
     world.invite(0, Some(1)).unwrap();
     let first = world.nodes[0].mesh.epoch().unwrap();
     let begins = Duration::from_secs(WireGuardCertificate::begins_at(first));
-    assert!(until_rotation(first, world.now()) <= own::ROTATE_EVERY);
+    assert!(until_rotation(first, world.now()) <= ROTATE_EVERY);
     let later = |unix| Now { monotonic: Duration::ZERO, unix };
-    assert_eq!(until_rotation(first, later(begins + own::ROTATE_EVERY)), Duration::ZERO);
+    assert_eq!(until_rotation(first, later(begins + ROTATE_EVERY)), Duration::ZERO);
     // The clock was ahead by a year when the epoch began.
     assert_eq!(until_rotation(first, later(begins - Duration::from_secs(366 * 86_400))), Duration::ZERO);
     // A node that was off for longer than a key lives begins a new one.

@@ -7,14 +7,14 @@ fn who_delegates_addresses_twice_all_the_time_hides_nobody_else_who_does() {
     let mut world = World::new(1);
     world.invite(0, None).unwrap();
     let now = world.now();
-    let mesh = &mut world.nodes[0].mesh;
-    let chain = mesh.membership.as_ref().unwrap().chain.clone();
+    let member = world.nodes[0].member_mut();
+    let chain = member.membership.chain.clone();
     let range = |number: u8| AddressRange::new([10, 42, 7, number].into(), 32).unwrap();
-    mesh.note_conflict(&chain, range(0), NodeId([1; 32]), now);
+    member.note_conflict(&chain, range(0), NodeId([1; 32]), now);
     for number in 1..100 {
-        mesh.note_conflict(&chain, range(number), NodeId([2; 32]), now);
+        member.note_conflict(&chain, range(number), NodeId([2; 32]), now);
     }
-    let issuers: Vec<NodeId> = mesh.conflicts.iter().map(|conflict| conflict.issuer).collect();
+    let issuers: Vec<NodeId> = member.addresses.conflicts.iter().map(|conflict| conflict.issuer).collect();
     assert_eq!(issuers, [NodeId([1; 32]), NodeId([2; 32]), NodeId([2; 32])]);
 }
 
@@ -24,11 +24,11 @@ fn who_delegates_addresses_twice_all_the_time_hides_nobody_else_who_does() {
 fn one_that_does_not_know_who_asks_is_told() {
     let mut world = World::network(&[0, 0]);
     let (stranger, there) = (world.nodes[2].identity.control, world.node(2));
-    world.nodes[1].mesh.members.remove(&there);
+    world.nodes[1].member_mut().members.remove(&there);
     let ping = Message::Ping(1, Gossip::default());
     world.give(&stranger, 1, &ping);
     assert!(world.nodes[1].mesh.poll_turn().actions.is_empty());
-    let own = world.nodes[2].mesh.own.clone().unwrap();
+    let own = world.nodes[2].member().publication.record.clone().unwrap();
     let gossip = Gossip { entries: Vec::new(), items: vec![Item::Record(Box::new(own))] };
     world.give(&stranger, 1, &Message::Ping(2, gossip));
     let acks = world.nodes[1].mesh.poll_turn().actions.into_iter().filter(|action| match action {
@@ -40,7 +40,7 @@ fn one_that_does_not_know_who_asks_is_told() {
     });
     assert_eq!(acks.count(), 1);
     // And by one's own probe: the first ping goes unanswered.
-    world.nodes[1].mesh.members.remove(&there);
+    world.nodes[1].member_mut().members.remove(&there);
     world.down = vec![0];
     world.run(120);
     assert_eq!(world.life(1, 2), Some(meshd::Life::Present));
@@ -95,15 +95,15 @@ fn whom_rumors_have_missed_finds_what_was_news_in_the_next_message() {
     world.command(3, |mesh, _| mesh.leave(1)).unwrap();
     world.run(120);
     // Nobody tells it any more.
-    assert_eq!(world.nodes[0].mesh.rumors.poll_timeout(), None);
-    let renamed = world.nodes[0].mesh.members.index().get(&Position::member(world.node(1))).unwrap();
+    assert_eq!(world.nodes[0].member().rumors.poll_timeout(), None);
+    let renamed = world.nodes[0].member().members.index().get(&Position::member(world.node(1))).unwrap();
     let different = Content::Fingerprint { count: 4, sum: [1; 16] };
     for message in
         [ping.clone(), Message::Compare(vec![Range { end: None, content: different }], Gossip::default())]
     {
         let gossip = gossip_in_answer(&mut world, &message);
-        let ending = world.nodes[0].mesh.members.endings().iter().next().unwrap().id();
-        let ending = world.nodes[0].mesh.members.index().get(&Position::ending(ending)).unwrap();
+        let ending = world.nodes[0].member().members.endings().iter().next().unwrap().id();
+        let ending = world.nodes[0].member().members.index().get(&Position::ending(ending)).unwrap();
         assert_eq!((gossip.entries.len(), gossip.items.len()), (2, 0));
         assert!(gossip.entries.contains(&renamed) && gossip.entries.contains(&ending));
     }

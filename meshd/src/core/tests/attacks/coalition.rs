@@ -4,6 +4,7 @@ use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::pulse::Life;
 
 use super::*;
+use crate::core::rumors::Rumors;
 use crate::core::shares::Place;
 
 /// A resignation by who holds this key.
@@ -29,7 +30,7 @@ fn a_destination_that_many_share_counts_for_few() {
         world.in_flight.clear();
     }
     assert_eq!(world.members(0), 203);
-    let members = &world.nodes[0].mesh.members;
+    let members = &world.nodes[0].member().members;
     assert!(members.at(&control.hash()).count() <= 4);
     assert!(members.is_member(&control.hash()));
 }
@@ -116,7 +117,7 @@ fn requests_to_join_silence_nobody() {
             let request = JoinRequest { body: signed(body, &joiner), proof };
             world.give(&from, 0, &Message::JoinRequest(Box::new(request)));
         }
-        for action in &world.nodes[0].mesh.actions {
+        for action in &world.nodes[0].mesh.cx.actions {
             if let Action::Send { message, .. } = action {
                 sent += message.len() + budget::ENVELOPE;
             }
@@ -136,14 +137,17 @@ fn requests_to_join_silence_nobody() {
         }
     }
     assert!(sent < 2000 * 30 + 2000 * 420, "{sent} bytes");
-    assert!(world.nodes[0].mesh.budget.allows(world.time), "it has nothing left for what it says by itself");
+    assert!(
+        world.nodes[0].mesh.cx.budget.allows(world.time),
+        "it has nothing left for what it says by itself"
+    );
 }
 
 /// Two liars had a member sign, save and tell all an answer to each pair of lies.
 #[test]
 fn two_that_lie_without_end_make_a_member_say_little() {
     let mut world = World::network(&[0, 0, 0]);
-    let before = world.nodes[1].mesh.local_sequence().unwrap();
+    let before = world.nodes[1].member().local_sequence().unwrap();
     for _ in 0..6000 {
         world.time += Duration::from_millis(100);
         for liar in [2, 3] {
@@ -152,7 +156,7 @@ fn two_that_lie_without_end_make_a_member_say_little() {
         }
         world.in_flight.clear();
     }
-    let said = world.nodes[1].mesh.local_sequence().unwrap() - before;
+    let said = world.nodes[1].member().local_sequence().unwrap() - before;
     assert!(said <= 60, "{said} answers in ten minutes");
 }
 
@@ -181,9 +185,9 @@ fn one_liar_does_not_tell_a_restored_node_that_it_knows_all() {
     for _ in 0..3 {
         world.hand(1, 0, &Message::Compare(Vec::new(), Gossip::default()));
     }
-    assert!(!world.nodes[0].mesh.comparison_since_start.is_done(world.time));
+    assert!(!world.nodes[0].member().comparison_since_start.is_done(world.time));
     world.run(15);
-    assert!(world.nodes[0].mesh.comparison_since_start.is_done(world.time));
+    assert!(world.nodes[0].member().comparison_since_start.is_done(world.time));
 }
 
 /// Who was invited twice was back with its other certificate at once.
@@ -199,7 +203,7 @@ fn whom_its_inviter_revokes_does_not_come_back_by_another_invite_of_it() {
     world.join(1, code.expose()).unwrap();
     world.run(60);
     assert_ne!(chain_of(&world, 1).id(), first.id());
-    let mut record = world.nodes[1].mesh.own.clone().unwrap().value;
+    let mut record = world.nodes[1].member().publication.record.clone().unwrap().value;
     let one = world.node(1).to_string();
     world.command(0, |mesh, _| mesh.revoke(1, &one)).unwrap();
     world.run(60);
@@ -252,7 +256,7 @@ fn signs_of_life_do_not_have_the_peers_looked_at_again() {
     let (network, node) = (world.nodes[0].mesh.network().unwrap(), world.node(1));
     let said = |world: &mut World, life| {
         world.time += Duration::from_millis(60);
-        let sequence = world.nodes[0].mesh.members.get(&node).unwrap().word() + 1;
+        let sequence = world.nodes[0].member().members.get(&node).unwrap().word() + 1;
         let pulse = signed(Pulse { network, node, sequence, life }, &world.nodes[1].key);
         let before = world.nodes[0].mesh.peers_version();
         world.hand(1, 0, &Message::news(vec![Item::Pulse(pulse)]));

@@ -1,0 +1,165 @@
+//! What a node has whether or not it is in a network, and what it wants done.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use i2plan_ipc::ApiError;
+use i2plan_ipc::api::meshd::What;
+use i2plan_ipc::api::{keyd, meshd};
+use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::message::{Addressee, Message};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tracing::debug;
+
+use super::budget::{Asker, Budget};
+use super::ingress::IngressLimits;
+use super::notes::KeysHealth;
+use super::requests::Pending;
+use super::state::{self, Former};
+use super::{Action, CommandId, Now, Settings, Ticket};
+
+/// A destination at which this node takes control messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inbox {
+    pub(super) destination: Destination,
+    pub(super) hash: DestinationHash,
+}
+
+impl From<Destination> for Inbox {
+    fn from(destination: Destination) -> Self {
+        Self { destination, hash: destination.hash() }
+    }
+}
+
+/// What outlives a membership. Every situation is handed it with each event.
+pub(super) struct Context {
+    pub(super) me: keyd::Identity,
+    /// The control destination.
+    pub(super) inbox: Inbox,
+    /// Where this node takes WireGuard packets, while it does.
+    pub(super) data: Option<Destination>,
+    /// Where members reach it in place of its control destination, while they do.
+    pub(super) fallback: Option<Inbox>,
+    pub(super) settings: Settings,
+    /// The membership that others have ended, if there is none since.
+    pub(super) former: Option<Former>,
+    /// What has ended it, as `keyd` is to know.
+    pub(super) former_ending: Option<state::Ending>,
+    /// Since when this node is in no network, or since it was started, on the monotonic clock.
+    pub(super) outside_since: Duration,
+    /// The highest number of a record, a pulse or a certificate of this node that is known here. `keyd` gives them out.
+    pub(super) counter: u64,
+    pub(super) keys: KeysHealth,
+    pub(super) ingress: IngressLimits,
+    pub(super) budget: Budget,
+    /// Requests to `keyd` that are not answered yet.
+    pub(super) pending: HashMap<Ticket, Pending>,
+    next_ticket: Ticket,
+    pub(super) rng: StdRng,
+    /// What is to be done next.
+    pub(super) actions: VecDeque<Action>,
+    pub(super) events: Vec<What>,
+    /// The state is to be saved first.
+    pub(super) unsaved: bool,
+    /// The state as it was saved last is to be kept.
+    pub(super) set_aside: bool,
+    /// Grows whenever the peers may have changed.
+    pub(super) peers_version: u64,
+    /// Others have been told that this node shuts down.
+    pub(super) shut_down: bool,
+}
+
+impl Context {
+    pub(super) fn new(
+        me: keyd::Identity,
+        settings: Settings,
+        (counter, former): (u64, Option<Former>),
+        seed: [u8; 32],
+        now: Now,
+    ) -> Self {
+        Self {
+            inbox: me.control.into(),
+            me,
+            data: None,
+            fallback: None,
+            budget: Budget::new(settings.control_rate),
+            settings,
+            former,
+            former_ending: None,
+            outside_since: now.monotonic,
+            counter,
+            keys: KeysHealth::default(),
+            ingress: IngressLimits::new(),
+            pending: HashMap::new(),
+            next_ticket: 0,
+            rng: StdRng::from_seed(seed),
+            actions: VecDeque::new(),
+            events: Vec::new(),
+            unsaved: false,
+            set_aside: false,
+            peers_version: 0,
+            shut_down: false,
+        }
+    }
+
+    /// Where members reach this node.
+    pub(super) fn control(&self) -> Destination {
+        self.fallback.unwrap_or(self.inbox).destination
+    }
+
+    /// Where this node takes control messages.
+    pub(super) fn inboxes(&self) -> impl Iterator<Item = Inbox> + use<> {
+        [self.inbox].into_iter().chain(self.fallback)
+    }
+
+    /// Whether this node takes what is addressed so.
+    pub(super) fn is_here(&self, to: Addressee) -> bool {
+        self.inboxes().any(|inbox| Addressee::from(inbox.hash) == to)
+    }
+
+    /// Asks `keyd`.
+    pub(super) fn ask(&mut self, pending: Pending, request: keyd::Request) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.pending.insert(ticket, pending);
+        self.actions.push_back(Action::Ask(ticket, Box::new(request)));
+    }
+
+    /// Answers a user's command.
+    pub(super) fn answer(&mut self, command: CommandId, result: Result<meshd::Reply, ApiError>) {
+        self.actions.push_back(Action::Answer(command, Box::new(result)));
+    }
+
+    /// Whether a message comes from the control destination, even if there is a fallback.
+    fn is_as_control(&self, message: &Message) -> bool {
+        match message {
+            Message::JoinReply(_) => true,
+            Message::JoinRequest(request) => request.body.value.control == self.inbox.hash,
+            _ => false,
+        }
+    }
+
+    /// Sends a message that nobody has asked for.
+    pub(super) fn send(&mut self, to: &Destination, message: &Message, now: Now) {
+        let as_control = self.is_as_control(message);
+        let datagram = message.to_datagram(to);
+        match message {
+            Message::Compare(..) => self.budget.charge_comparison(datagram.len(), now.monotonic),
+            _ => self.budget.charge(datagram.len(), now.monotonic),
+        }
+        self.actions.push_back(Action::Send { to: *to, message: datagram, as_control });
+    }
+
+    /// Sends what somebody has asked for, if it has not asked for too much.
+    pub(super) fn answer_for(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
+        let as_control = self.is_as_control(message);
+        let compares = matches!(message, Message::Compare(..));
+        let message = message.to_datagram(to);
+        if self.budget.answers(asker, compares, message.len(), now.monotonic) {
+            self.actions.push_back(Action::Send { to: *to, message, as_control });
+        } else {
+            debug!(?asker, "no answer: more is asked than may be said");
+        }
+    }
+}
