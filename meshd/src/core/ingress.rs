@@ -19,9 +19,14 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use i2plan_ipc::rate::{Bucket, Quota};
-use i2plan_proto::destination::DestinationHash;
+use i2plan_proto::codec::Codec as _;
+use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::message::{self, Datagram, Message};
+use tracing::debug;
 
 use super::shares::{Place, Shares, Source};
+use super::situation::Situation;
+use super::{Mesh, Now};
 
 /// Datagrams of one member address. An honest member sends a few in every heartbeat, and passes on what is news: a
 /// hundred in a moment are a hundred members that joined within a moment.
@@ -193,6 +198,54 @@ impl IngressLimits {
     /// Whether a join request is verified.
     pub(super) fn admit_join(&mut self, now: Duration) -> bool {
         self.joins.try_take(JOINS, now)
+    }
+}
+
+impl Mesh {
+    /// The message in a datagram, if that is looked at.
+    pub(super) fn admit_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) -> Option<Message> {
+        if payload.len() > message::MAX_LEN {
+            debug!(len = payload.len(), "dropped a control message that is too long");
+            return None;
+        }
+        let sender = from.hash();
+        if self.member().is_some_and(|member| member.is_shut_out(&sender)) {
+            return None;
+        }
+        // Not the sender's doing, so not at its expense: somebody sends on what it has sent to another.
+        if Datagram::addressee(payload).is_ok_and(|to| !self.cx.is_here(to)) {
+            debug!(from = %sender.short(), "dropped a control message that is for another");
+            return None;
+        }
+        // Dropped without a strike: the local router can forge senders.
+        if !self.is_within_limits(&sender, now) {
+            debug!(from = %sender.short(), "dropped a control message: too many are coming");
+            return None;
+        }
+        match Datagram::from_bytes(payload) {
+            Ok(datagram) => Some(datagram.message),
+            Err(error) => {
+                debug!(%error, from = %sender.short(), "dropped a control message");
+                None
+            }
+        }
+    }
+
+    /// Whether a datagram from this destination is within the limits, and counts it.
+    fn is_within_limits(&mut self, from: &DestinationHash, now: Now) -> bool {
+        let (places, inviter) = match &self.situation {
+            Situation::Outside | Situation::Founding(_) => (Vec::new(), None),
+            Situation::Joining(joining) => (Vec::new(), Some(&joining.waiting)),
+            Situation::Member(member) => (member.places_at(from), member.entering.as_ref()),
+        };
+        if places.is_empty() {
+            let asked = inviter.is_some_and(|inviter| inviter.control == *from);
+            let sender = if asked { Sender::Asked } else { Sender::Stranger };
+            return self.cx.ingress.admit(from, sender, now.monotonic);
+        }
+        places.into_iter().any(|Place { block, address }| {
+            self.cx.ingress.admit(from, Sender::Member { share: block, address }, now.monotonic)
+        })
     }
 }
 

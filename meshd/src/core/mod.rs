@@ -16,7 +16,7 @@
 //! * `exclusion`, `bans`: bans by this node, and how others' memberships end; `orders`: what an administrator has `keyd`
 //!   sign for that.
 //! * `ingress`: which control datagrams are looked at; `shares`: rates that are shared by address.
-//! * [`state`]: what is remembered over a restart.
+//! * [`state`]: what is remembered over a restart; `saving`: what follows if it cannot be saved.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,12 +25,10 @@ use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::{self, What};
 use i2plan_proto::address::Ipv4Subnet;
-use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
-use i2plan_proto::message::{self, Datagram, Message};
+use i2plan_proto::message::Message;
 use i2plan_proto::record::NodeName;
-use tracing::debug;
 
 mod addresses;
 mod bans;
@@ -52,26 +50,21 @@ mod publication;
 mod report;
 mod requests;
 mod rumors;
+mod saving;
 mod shares;
 mod situation;
 pub mod state;
 mod verified;
 
 use context::Context;
-use ingress::Sender;
 use invites::joining::Outcome;
 use local_member::LocalMember;
-use members::Member;
-use shares::Place;
 use situation::Situation;
-use state::{Remembered, State};
+use state::State;
 
 pub use compare::fingerprint;
 pub use publication::describe_key;
 pub use verified::{Peer, VerifiedRecord};
-
-/// What to do where the state cannot be saved.
-const SEE_DISK: &str = "see that the state directory is writable and the disk is not full";
 
 /// A point in time, by both clocks.
 ///
@@ -219,28 +212,6 @@ impl Mesh {
         Self { cx, situation }
     }
 
-    /// What must be remembered over a restart.
-    #[must_use]
-    pub fn state(&self) -> State {
-        let cx = &self.cx;
-        let common = State {
-            counter: cx.counter,
-            former: cx.former.clone(),
-            endings: cx.former_ending.iter().cloned().collect(),
-            ..State::new(cx.me.node)
-        };
-        let Some(member) = self.member() else { return common };
-        State {
-            membership: Some(member.membership.clone()),
-            invites: member.invites.issued().to_vec(),
-            delegations: member.addresses.delegations.iter().cloned().collect(),
-            members: member.members.iter().map(remembered).collect(),
-            endings: member.members.endings().iter().cloned().collect(),
-            bans: member.bans.iter().cloned().collect(),
-            ..common
-        }
-    }
-
     /// Goes on with other settings.
     pub fn reconfigure(&mut self, settings: Settings, now: Now) {
         self.cx.budget.set_rate(settings.control_rate);
@@ -304,7 +275,7 @@ impl Mesh {
 
     /// Takes a datagram that came to a control destination. The router vouches for the sender.
     pub fn handle_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) {
-        let Some(message) = self.admit(from, payload, now) else { return };
+        let Some(message) = self.admit_datagram(from, payload, now) else { return };
         let standing = match (&mut self.situation, message) {
             (Situation::Joining(joining), Message::JoinReply(reply)) => {
                 return match joining.handle_reply(from, reply, &self.cx.me) {
@@ -321,52 +292,6 @@ impl Mesh {
             _ => return,
         };
         self.settle(standing, now);
-    }
-
-    /// The message in a datagram, if that is looked at.
-    fn admit(&mut self, from: &Destination, payload: &[u8], now: Now) -> Option<Message> {
-        if payload.len() > message::MAX_LEN {
-            debug!(len = payload.len(), "dropped a control message that is too long");
-            return None;
-        }
-        let sender = from.hash();
-        if self.member().is_some_and(|member| member.is_shut_out(&sender)) {
-            return None;
-        }
-        // Not the sender's doing, so not at its expense: somebody sends on what it has sent to another.
-        if Datagram::addressee(payload).is_ok_and(|to| !self.cx.is_here(to)) {
-            debug!(from = %sender.short(), "dropped a control message that is for another");
-            return None;
-        }
-        // Dropped without a strike: the local router can forge senders.
-        if !self.is_within_limits(&sender, now) {
-            debug!(from = %sender.short(), "dropped a control message: too many are coming");
-            return None;
-        }
-        match Datagram::from_bytes(payload) {
-            Ok(datagram) => Some(datagram.message),
-            Err(error) => {
-                debug!(%error, from = %sender.short(), "dropped a control message");
-                None
-            }
-        }
-    }
-
-    /// Whether a datagram from this destination is within the limits, and counts it.
-    fn is_within_limits(&mut self, from: &DestinationHash, now: Now) -> bool {
-        let (places, inviter) = match &self.situation {
-            Situation::Outside | Situation::Founding(_) => (Vec::new(), None),
-            Situation::Joining(joining) => (Vec::new(), Some(&joining.waiting)),
-            Situation::Member(member) => (member.places_at(from), member.entering.as_ref()),
-        };
-        if places.is_empty() {
-            let asked = inviter.is_some_and(|inviter| inviter.control == *from);
-            let sender = if asked { Sender::Asked } else { Sender::Stranger };
-            return self.cx.ingress.admit(from, sender, now.monotonic);
-        }
-        places.into_iter().any(|Place { block, address }| {
-            self.cx.ingress.admit(from, Sender::Member { share: block, address }, now.monotonic)
-        })
     }
 
     /// When [`Mesh::handle_timeout`] is to be called next, on the monotonic clock.
@@ -411,39 +336,6 @@ impl Mesh {
         Turn { save, actions: cx.actions.drain(..).collect(), events, set_aside }
     }
 
-    /// The state could not be saved, so the turn's actions were not carried out. Saving is tried again with the
-    /// next turn. Returns the commands that must now be answered, and with what.
-    pub fn handle_save_failure(
-        &mut self,
-        dropped: Vec<Action>,
-        error: &ApiError,
-        now: Now,
-    ) -> Vec<(CommandId, ApiError)> {
-        self.cx.unsaved = true;
-        let mut failed = Vec::new();
-        for action in dropped {
-            match action {
-                Action::Answer(command, result) => failed.push((command, not_saved(*result, error))),
-                // Never asked, so it will not be answered.
-                Action::Ask(ticket, _) => {
-                    if let Some(pending) = self.cx.pending.remove(&ticket) {
-                        let hint = format!("{SEE_DISK}, then try again");
-                        self.handle_reply(pending, Err(error.clone().with_hint(hint)), now);
-                    }
-                }
-                // Lost as a datagram can be lost.
-                Action::Send { .. } | Action::LookUp(_) => {}
-            }
-        }
-        for action in std::mem::take(&mut self.cx.actions) {
-            match action {
-                Action::Answer(command, result) => failed.push((command, not_saved(*result, error))),
-                other => self.cx.actions.push_back(other),
-            }
-        }
-        failed
-    }
-
     /// Who has given a sign of life since this was asked last: those whose tunnels are down are worth another
     /// attempt.
     pub fn poll_awake(&mut self) -> BTreeSet<NodeId> {
@@ -451,32 +343,6 @@ impl Mesh {
             Situation::Member(member) => std::mem::take(&mut member.awake),
             _ => BTreeSet::new(),
         }
-    }
-}
-
-/// The answer to a command whose effect could not be saved, for this reason.
-fn not_saved(result: Result<meshd::Reply, ApiError>, error: &ApiError) -> ApiError {
-    let now = match result {
-        Err(error) => return error,
-        // What keeps others out is not put off until there is room on the disk.
-        Ok(meshd::Reply::BanAdded(_)) => "the ban is in force",
-        Ok(meshd::Reply::BanRemoved(_)) => "the ban is lifted",
-        Ok(meshd::Reply::InviteRevoked(_)) => "the invite is revoked",
-        Ok(_) => {
-            let hint = format!("{SEE_DISK}, then try again; what was asked may be in force until a restart");
-            return error.clone().with_hint(hint);
-        }
-    };
-    ApiError::new(error.kind, format!("{now} until a restart only: {}", error.message))
-        .with_hint(format!("{SEE_DISK}; as soon as the state can be saved, it lasts"))
-}
-
-fn remembered(member: &Member) -> Remembered {
-    Remembered {
-        record: member.record.clone(),
-        pulse: member.pulse.as_deref().cloned(),
-        created: member.created,
-        last_seen: member.last_seen(),
     }
 }
 

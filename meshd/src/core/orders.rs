@@ -1,7 +1,7 @@
 //! Orders: what an administrator has `keyd` sign, and this node distributes.
 //!
 //! A request that ends a membership, or delegates much, is answered with the order and its evidence. What `keyd` has
-//! signed comes back by [`Mesh::enact`], from anybody who may control the node, and is checked as if it had come from a
+//! signed comes back by [`Mesh::enact`](super::Mesh::enact), from anybody who may control the node, and is checked as if it had come from a
 //! stranger.
 
 use std::ops::ControlFlow;
