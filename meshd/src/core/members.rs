@@ -27,6 +27,7 @@ use i2plan_proto::record::Record;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{Rng, RngExt as _};
 
+use super::addresses::{contest, is_uncontested};
 use super::compare::{Entries, Index, Known, fingerprint, has_more, nothing, told};
 use super::endings::{Added, Ending, Endings, place_of_signer};
 use super::verified::VerifiedRecord;
@@ -424,8 +425,7 @@ impl Members {
     pub(super) fn restore(&mut self, member: Member) {
         let node = member.node();
         let chain = &member.record.value.chain;
-        let stands = matches!(self.certificates.contest(chain, None), Contest::Stands { falls, .. } if falls.is_empty());
-        if !stands
+        if !is_uncontested(&self.certificates, chain)
             || self.endings.against(chain).is_some()
             || self.index.find(&self.places, &Position::member(node)).is_some()
         {
@@ -612,7 +612,9 @@ impl Members {
         if self.endings.against(&record.value.chain).is_some() {
             return RecordMerge::Ended;
         }
-        let (fallen, contested) = match self.contest(&record.value) {
+        let before = self.get(&node).map(|member| member.record.clone());
+        let before = before.as_ref().map(|before| &before.value.chain);
+        let (fallen, contested) = match contest(&mut self.certificates, &record.value.chain, before) {
             Contest::Stands { falls, contested } => (falls, contested),
             Contest::Falls { holder, range, issuer, .. } => {
                 return RecordMerge::Falls { holder, range, issuer };
@@ -628,21 +630,6 @@ impl Members {
         let out = if fallen.is_empty() { Vec::new() } else { self.remove_below(&fallen, &node) };
         self.set_record(record, now, unix);
         RecordMerge::News { fallen, out }
-    }
-
-    /// Whether a record's chain stands against those of all other members.
-    fn contest(&mut self, record: &Record) -> Contest {
-        // A member has one chain, that of its newest record: the one before contests nothing.
-        let before = self.get(&record.node).map(|member| member.record.clone());
-        if let Some(before) = &before {
-            self.certificates.remove(&before.value.chain);
-        }
-        let chain_before = before.as_ref().map(|before| &before.value.chain);
-        let contest = self.certificates.contest(&record.chain, chain_before);
-        if let Some(before) = &before {
-            self.certificates.add(&before.value.chain);
-        }
-        contest
     }
 
     /// Makes room for a member of an address block at the expense of a block with more.

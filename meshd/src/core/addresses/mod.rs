@@ -1,18 +1,19 @@
 //! Who may use an address.
 //!
-//! A certificate delegates a range of addresses to a member ([`Chain`]); a member's address is the first of its range. Of
-//! two certificates for common addresses one stands, by the rule of [`i2plan_proto::certificates`], which
-//! [`Members`](super::members::Members) applies to each record; whose certificate falls is no member, or has to join
-//! again if it is this node. Of the members that are left each has its address and its WireGuard key for itself
-//! ([`Mesh::peers`]).
-//!
-//! `delegations`: what this node has delegated itself.
+//! * A certificate delegates a range of addresses to a member; the first of them is the member's own
+//!   ([`VerifiedRecord::ipv4`](super::verified::VerifiedRecord::ipv4)).
+//! * Of two chains with certificates for common addresses one stands ([`contest`], which
+//!   [`Members`](super::members::Members) asks for each record). Who has no chain that stands is no member; this node is
+//!   then told to join again ([`LocalMember::note_fallen`]).
+//! * Of the members that are left each has its address and its WireGuard key for itself ([`LocalMember::peers`]).
+//! * What this node may delegate is what it holds ([`LocalMember::holding`]) and has not delegated ([`delegations`]).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd;
 use i2plan_proto::address::AddressRange;
+use i2plan_proto::certificates::{Certificates, Contest};
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::membership::{CertificateId, Chain};
 use i2plan_proto::wireguard::WireGuardCertificate;
@@ -44,6 +45,25 @@ pub(super) struct Conflict {
     pub(super) range: AddressRange,
     /// When it was last seen, on the monotonic clock.
     pub(super) seen_at: Duration,
+}
+
+/// Whether a member's chain stands against those of all others, and what falls against it. `before` is the chain that the
+/// member has among the certificates.
+pub(super) fn contest(certificates: &mut Certificates, chain: &Chain, before: Option<&Chain>) -> Contest {
+    // A member has one chain, that of its newest record: the one before contests nothing.
+    if let Some(before) = before {
+        certificates.remove(before);
+    }
+    let contest = certificates.contest(chain, before);
+    if let Some(before) = before {
+        certificates.add(before);
+    }
+    contest
+}
+
+/// Whether a chain that was remembered stands, and nothing falls against it.
+pub(super) fn is_uncontested(certificates: &Certificates, chain: &Chain) -> bool {
+    matches!(certificates.contest(chain, None), Contest::Stands { falls, .. } if falls.is_empty())
 }
 
 /// The addresses that this node has delegated, and what was seen of those that were delegated twice.
@@ -92,7 +112,7 @@ impl LocalMember {
             .collect()
     }
 
-    /// Whether a node is among the [`Mesh::peers`], unless it claims a key that is another's.
+    /// Whether a node is among the [`LocalMember::peers`], unless it claims a key that is another's.
     pub(super) fn has_peer(&self, node: &NodeId, now: Now) -> bool {
         self.members.get(node).is_some_and(|member| self.is_peer(member, now))
     }
