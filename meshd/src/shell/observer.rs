@@ -33,7 +33,7 @@ pub(super) struct Observer {
 
 impl Observer {
     /// The mesh has said this.
-    pub(super) fn on_mesh(&mut self, what: &What) {
+    pub(super) fn handle_mesh_event(&mut self, what: &What) {
         match what {
             What::JoinProgress { step: JoinStep::Admitted } => self.entering = Some(JoinStep::Admitted),
             What::NetworkLeft { .. } => self.entering = None,
@@ -42,12 +42,12 @@ impl Observer {
     }
 
     /// `keyd` answers, or does not for this reason.
-    pub(super) fn on_keyd(&mut self, state: Result<(), &str>) -> Option<What> {
+    pub(super) fn handle_keyd_state(&mut self, state: Result<(), &str>) -> Option<What> {
         changed(&mut self.keyd, Role::Keyd, state)
     }
 
     /// `tund` has reported. The node should have the interface `wanted`; `name` is what members call themselves.
-    pub(super) fn on_tund(
+    pub(super) fn handle_tund_report(
         &mut self,
         report: &Report,
         wanted: Option<&Interface>,
@@ -177,7 +177,7 @@ mod tests {
         /// What is told of a report, to a node that should have the address 10.42.0.1.
         fn on(&mut self, report: &Report) -> Vec<String> {
             let name = |node: &NodeId| Some(format!("n{}", node.0[0]));
-            let events = self.0.on_tund(report, Some(&interface(1)), name);
+            let events = self.0.handle_tund_report(report, Some(&interface(1)), name);
             events.iter().map(describe).collect()
         }
     }
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(run.on(&away()), [""; 0]);
         assert_eq!(run.on(&report(Some(2), &[])), ["tund up", "tun7"]);
 
-        let keyd = |run: &mut Run, state| run.0.on_keyd(state).map(|what| describe(&what));
+        let keyd = |run: &mut Run, state| run.0.handle_keyd_state(state).map(|what| describe(&what));
         assert_eq!(keyd(&mut run, Ok(())).as_deref(), Some("keyd up"));
         assert_eq!(keyd(&mut run, Ok(())), None);
         assert_eq!(keyd(&mut run, Err("gone")).as_deref(), Some("keyd down: gone"));
@@ -246,15 +246,15 @@ mod tests {
         let mut run = Run(Observer::default());
         // Of the network before.
         run.on(&report(Some(9), &[(2, 0)]));
-        run.0.on_mesh(&admitted);
+        run.0.handle_mesh_event(&admitted);
         assert_eq!(run.on(&report(Some(9), &[(2, 1)])), [""; 0]);
         assert_eq!(run.on(&report(None, &[])), ["n2 down"]);
         assert_eq!(run.on(&report(Some(1), &[])), ["tun7", "Addressed"]);
         assert_eq!(run.on(&report(Some(1), &[(3, 0)])), ["n3 up", "Connected"]);
         assert_eq!(run.on(&report(Some(1), &[(3, 0), (4, 0)])), ["n4 up"]);
         // Who leaves in between has not arrived.
-        run.0.on_mesh(&admitted);
-        run.0.on_mesh(&What::NetworkLeft { network: "x".to_owned(), revoked: false });
+        run.0.handle_mesh_event(&admitted);
+        run.0.handle_mesh_event(&What::NetworkLeft { network: "x".to_owned(), revoked: false });
         assert_eq!(run.on(&report(Some(1), &[(3, 0), (4, 0)])), [""; 0]);
     }
 }

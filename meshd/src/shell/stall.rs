@@ -10,7 +10,7 @@
 //!   goes where a node comes back to the destination under which its members' routers have just spoken to it.
 //!
 //! The same helps a node that is no member yet and whom an inviter does not answer; that is found out by the requests
-//! that it sends (`core/joining.rs`).
+//! that it sends (`core/invites/joining.rs`).
 
 use std::time::Duration;
 

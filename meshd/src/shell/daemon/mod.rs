@@ -308,7 +308,7 @@ impl Daemon {
                 Ok(()) = self.keyd_report.changed() => {
                     let report = self.keyd_report.borrow_and_update();
                     let state = report.daemon.as_ref().map(|_| ()).map_err(String::as_str);
-                    self.observer.on_keyd(state).into_iter().for_each(|what| self.row.push(what));
+                    self.observer.handle_keyd_state(state).into_iter().for_each(|what| self.row.push(what));
                 }
                 Some(command) = self.commands.recv(), if stop_by.is_none() => self.on_command(command),
                 Some(checked) = self.checked.recv(), if stop_by.is_none() => self.on_checked(checked),
@@ -357,7 +357,7 @@ impl Daemon {
         let report = self.tunnel_report.borrow_and_update();
         let wanted = self.mesh.as_ref().and_then(Mesh::interface);
         let name = |node: &_| self.mesh.as_ref().and_then(|mesh| mesh.name_of(node));
-        for what in self.observer.on_tund(&report, wanted.as_ref(), name) {
+        for what in self.observer.handle_tund_report(&report, wanted.as_ref(), name) {
             self.row.push(what);
         }
     }
@@ -365,7 +365,7 @@ impl Daemon {
     /// Saves, and only then acts.
     fn carry_out(&mut self, turn: Turn) {
         for what in turn.events {
-            self.observer.on_mesh(&what);
+            self.observer.handle_mesh_event(&what);
             self.row.push(what);
         }
         let state = self.mesh.as_ref().filter(|_| turn.save).map(Mesh::state);
