@@ -81,7 +81,7 @@ impl Mesh {
         match &mut self.situation {
             Situation::Member(member) => {
                 let standing = member.enact(&mut self.cx, command, executed, now);
-                self.settle(standing, now);
+                self.apply(standing, now);
             }
             _ => self.cx.answer(command, Err(in_no_network())),
         }

@@ -219,7 +219,7 @@ impl LocalMember {
     }
 
     /// When [`LocalMember::handle_timeout`] is to be called next, on the monotonic clock.
-    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+    pub(super) fn poll_timeout(&self) -> Duration {
         let refresh = match self.publication.refresh {
             Refresh::Due(at) => Some(at),
             Refresh::Running | Refresh::Waiting => None,
@@ -231,7 +231,7 @@ impl LocalMember {
                 [self.announcer.poll_timeout(), self.detector.poll_timeout()].into_iter().chain(rumors);
             times.min().unwrap_or_default()
         });
-        [refresh, gossip, self.save_records_at, Some(self.expire_at)].into_iter().flatten().min()
+        [refresh, gossip, self.save_records_at].into_iter().flatten().fold(self.expire_at, Duration::min)
     }
 
     /// Does what is due by the clock.

@@ -291,7 +291,7 @@ impl Mesh {
             }
             _ => return,
         };
-        self.settle(standing, now);
+        self.apply(standing, now);
     }
 
     /// When [`Mesh::handle_timeout`] is to be called next, on the monotonic clock.
@@ -300,7 +300,7 @@ impl Mesh {
         match &self.situation {
             Situation::Outside | Situation::Founding(_) => None,
             Situation::Joining(joining) => Some(joining.poll_timeout()),
-            Situation::Member(member) => member.poll_timeout(),
+            Situation::Member(member) => Some(member.poll_timeout()),
         }
     }
 
@@ -315,7 +315,7 @@ impl Mesh {
             }
             Situation::Member(member) => {
                 let standing = member.handle_timeout(&mut self.cx, now);
-                self.settle(standing, now);
+                self.apply(standing, now);
             }
         }
     }

@@ -142,7 +142,7 @@ impl Mesh {
             },
             (Situation::Member(member), pending) => {
                 let standing = member.handle_reply(&mut self.cx, pending, reply, now);
-                self.settle(standing, now);
+                self.apply(standing, now);
             }
             _ => {}
         }

@@ -48,7 +48,7 @@ pub(super) enum Departure {
     Resigned(CommandId),
 }
 
-/// Whether this node is still a member. If it is not, it does nothing more about an event, and [`Mesh::settle`] follows.
+/// Whether this node is still a member. If it is not, it does nothing more about an event, and [`Mesh::apply`] follows.
 pub(super) type Standing = ControlFlow<Departure>;
 
 impl Mesh {
@@ -145,8 +145,9 @@ impl Mesh {
         Box::new(member)
     }
 
-    /// After an event: if this node's membership has ended with it, everything about the network is forgotten.
-    pub(super) fn settle(&mut self, standing: Standing, now: Now) {
+    /// After an event: if this node's membership has ended with it, everything about the network is forgotten, and who waits
+    /// for something in it is answered.
+    pub(super) fn apply(&mut self, standing: Standing, now: Now) {
         let ControlFlow::Break(departure) = standing else { return };
         let situation = std::mem::replace(&mut self.situation, Situation::Outside);
         let Situation::Member(member) = situation else { return self.situation = situation };

@@ -306,3 +306,27 @@ fn one_invite_lets_no_more_in_however_many_come_at_once() {
     assert_eq!((joined, refused), (3, 8));
     assert_eq!(world.members(0), 4);
 }
+
+/// As where its session for data does not open, so that it has no record.
+#[test]
+fn who_waits_for_a_join_is_answered_if_the_membership_ends_first() {
+    let mut world = World::new(2);
+    let code = world.invite(0, None).unwrap();
+    world.nodes[1].mesh.cx.data = None;
+    let now = world.now();
+    world.nodes[1].mesh.join(1, code.expose(), now);
+    world.settle(1);
+    world.run(10);
+    assert!(world.nodes[1].mesh.network().is_some() && world.nodes[1].answers.is_empty());
+    let refused = world.invite(1, None).unwrap_err();
+    assert!(refused.message.contains("joining"), "{refused:?}");
+    let left = world.command(1, |mesh, _| mesh.leave(2));
+    assert!(matches!(left, Ok(meshd::Reply::Left(_))));
+    let waited = world.nodes[1].answers.pop().unwrap().unwrap_err();
+    assert_eq!(waited.kind, ErrorKind::Conflict);
+    assert!(world.nodes[1].answers.is_empty());
+    // And it can join again.
+    world.nodes[1].mesh.handle_data_session(destination(2, 2));
+    let code = world.invite(0, None).unwrap();
+    world.join(1, code.expose()).unwrap();
+}
