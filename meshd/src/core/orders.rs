@@ -117,7 +117,7 @@ impl LocalMember {
                 return self.handle_revocations(cx, revocations, command, now);
             }
             Executed::Resignation(resignation) => {
-                self.bid_farewell(cx, &Ending::Resignation(resignation).item(), now);
+                self.announce_departure(cx, &Ending::Resignation(resignation).item(), now);
                 return ControlFlow::Break(Departure::Resigned(command));
             }
             Executed::Invite { code, grant } => self.add_invite(cx, command, (code, grant), false),

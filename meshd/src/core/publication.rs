@@ -210,7 +210,13 @@ impl LocalMember {
     }
 
     /// Others could not reach this node after its word with this number: it gives another.
-    pub(super) fn handle_suspicion(&mut self, cx: &mut Context, accuser: NodeId, accused: u64, now: Now) {
+    pub(super) fn handle_local_suspicion(
+        &mut self,
+        cx: &mut Context,
+        accuser: NodeId,
+        accused: u64,
+        now: Now,
+    ) {
         // A record that is being signed does as well.
         let signing = matches!(self.publication.refresh, Refresh::Running)
             || cx.pending.values().any(|pending| matches!(pending, Pending::Pulse(..)));
@@ -238,7 +244,7 @@ impl LocalMember {
     }
 
     /// A liveness message is signed.
-    pub(super) fn handle_liveness_message(
+    pub(super) fn handle_signed_liveness(
         &mut self,
         cx: &mut Context,
         pulse: Signed<Pulse>,
@@ -258,7 +264,7 @@ impl LocalMember {
                 self.gossip(cx, now)
             }
             LivenessReason::ShuttingDown => {
-                self.bid_farewell(cx, &Item::Pulse(pulse), now);
+                self.announce_departure(cx, &Item::Pulse(pulse), now);
                 cx.shut_down = true;
                 ControlFlow::Continue(())
             }

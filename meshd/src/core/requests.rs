@@ -167,10 +167,10 @@ impl LocalMember {
             }
             (Pending::Record, Ok(keyd::Reply::Record(record))) => return self.publish(cx, *record, now),
             (Pending::Pulse(why), Ok(keyd::Reply::Pulse(pulse))) => {
-                return self.handle_liveness_message(cx, pulse, why, now);
+                return self.handle_signed_liveness(cx, pulse, why, now);
             }
             (Pending::Accusation(value), Ok(keyd::Reply::Signature(signature))) => {
-                self.accuse(cx, Signed { value, signature }, now);
+                self.handle_signed_suspicion(cx, Signed { value, signature }, now);
             }
             (Pending::Pinned, Ok(keyd::Reply::Pinned(pinned))) => {
                 if let Some(pinned) = pinned {

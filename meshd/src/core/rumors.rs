@@ -532,7 +532,7 @@ impl Rumors {
     /// that those with much to say do not delay the others; in one block, what has been told least comes first, and of that
     /// the ends of memberships. Of accusations, of which there may be very many, what room there is after all else. `told`
     /// says afterwards which of it had room.
-    pub(super) fn round(&mut self, now: Duration) -> Vec<(Topic, u8)> {
+    pub(super) fn poll_round(&mut self, now: Duration) -> Vec<(Topic, u8)> {
         self.next = now + ROUND;
         let mut topics: Vec<(Topic, Rumor)> =
             self.queue.iter().map(|(topic, rumor)| (*topic, *rumor)).collect();
@@ -592,7 +592,7 @@ impl Rumors {
     }
 
     /// The wishes of the member whose turn it is.
-    pub(super) fn next_wants(&mut self) -> Option<(Destination, Asker, VecDeque<Entry>)> {
+    pub(super) fn poll_wants(&mut self) -> Option<(Destination, Asker, VecDeque<Entry>)> {
         self.wants.next()
     }
 
@@ -729,21 +729,21 @@ mod tests {
         let mut rumors = Rumors::new();
         let topic = |number: u8| Topic::Record(NodeId([number; 32]));
         rumors.add(topic(1), None, SECOND);
-        assert_eq!(rumors.round(SECOND), [(topic(1), 0)]);
+        assert_eq!(rumors.poll_round(SECOND), [(topic(1), 0)]);
         rumors.told(topic(1), 50, FANOUT, 1000, SECOND);
         rumors.add(topic(2), None, SECOND);
-        assert_eq!(rumors.round(SECOND), [(topic(2), 0), (topic(1), 2)]);
+        assert_eq!(rumors.poll_round(SECOND), [(topic(2), 0), (topic(1), 2)]);
         for _ in 0..10 {
             rumors.told(topic(1), 50, FANOUT, 1000, SECOND);
         }
-        assert_eq!(rumors.round(SECOND), [(topic(2), 0)]);
+        assert_eq!(rumors.poll_round(SECOND), [(topic(2), 0)]);
         assert_eq!((Rumors::times(1), Rumors::times(1000)), (3, 6));
         let ending = Topic::Ending(node(1));
         rumors.add(ending, None, SECOND);
         (0..5).for_each(|_| rumors.told(ending, 50, FANOUT, 1000, SECOND));
-        assert!(rumors.round(SECOND).contains(&(ending, 10)));
+        assert!(rumors.poll_round(SECOND).contains(&(ending, 10)));
         rumors.told(ending, 50, FANOUT, 1000, SECOND);
-        assert_eq!(rumors.round(SECOND), [(topic(2), 0)]);
+        assert_eq!(rumors.poll_round(SECOND), [(topic(2), 0)]);
     }
 
     #[test]
@@ -785,10 +785,10 @@ mod tests {
             NodeId(id)
         };
         (0..10_000).for_each(|number| rumors.add(Topic::Record(node(number)), None, SECOND));
-        assert_eq!(rumors.round(SECOND).len(), MAX_TOLD);
+        assert_eq!(rumors.poll_round(SECOND).len(), MAX_TOLD);
         rumors.add(Topic::Pulse(node(1)), None, SECOND);
         rumors.add(Topic::Ending(node(2)), None, SECOND);
-        assert_eq!(rumors.round(SECOND).len(), MAX_TOLD + 2);
+        assert_eq!(rumors.poll_round(SECOND).len(), MAX_TOLD + 2);
     }
 
     /// However many blocks let ever new identities appear, and change all the time: another member's join is told at once,
@@ -808,10 +808,11 @@ mod tests {
             }
         }
         assert_eq!(rumors.queue.keys().filter(|topic| topic.can_wait()).count(), MAX_TOLD);
-        let place = |rumors: &mut Rumors| rumors.round(start).iter().position(|(told, _)| *told == topic);
+        let place =
+            |rumors: &mut Rumors| rumors.poll_round(start).iter().position(|(told, _)| *told == topic);
         // A round has room for twenty.
         let serve = |rumors: &mut Rumors, now| {
-            for (topic, _) in rumors.round(now).into_iter().take(20) {
+            for (topic, _) in rumors.poll_round(now).into_iter().take(20) {
                 rumors.told(topic, 50, FANOUT, 1000, now);
             }
         };

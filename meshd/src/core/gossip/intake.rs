@@ -48,7 +48,7 @@ impl LocalMember {
         now: Now,
     ) -> Standing {
         for item in gossip.items {
-            self.take(cx, item, from, now)?;
+            self.handle_item(cx, item, from, now)?;
         }
         let wanted = gossip.entries.iter().filter_map(|theirs| {
             let mine = self.members.index().get(&theirs.position()).unwrap_or(nothing(theirs.node));
@@ -60,22 +60,22 @@ impl LocalMember {
     }
 
     /// Takes in something that a member has sent.
-    fn take(&mut self, cx: &mut Context, item: Item, from: &Destination, now: Now) -> Standing {
+    fn handle_item(&mut self, cx: &mut Context, item: Item, from: &Destination, now: Now) -> Standing {
         match item {
-            Item::Record(record) => self.take_record(cx, *record, from, now),
-            Item::Pulse(pulse) => self.take_pulse(cx, pulse, now),
-            Item::Accusation(accusation) => self.take_accusation(cx, accusation, now),
+            Item::Record(record) => self.handle_record(cx, *record, from, now),
+            Item::Pulse(pulse) => self.handle_liveness(cx, pulse, now),
+            Item::Accusation(accusation) => self.handle_suspicion(cx, accusation, now),
             Item::Revocation(revocation) => {
-                return self.take_ending(cx, Ending::Revocation(revocation), now);
+                return self.handle_ending(cx, Ending::Revocation(revocation), now);
             }
             Item::Resignation(resignation) => {
-                return self.take_ending(cx, Ending::Resignation(resignation), now);
+                return self.handle_ending(cx, Ending::Resignation(resignation), now);
             }
         }
         ControlFlow::Continue(())
     }
 
-    fn take_record(&mut self, cx: &mut Context, record: Signed<Record>, from: &Destination, now: Now) {
+    fn handle_record(&mut self, cx: &mut Context, record: Signed<Record>, from: &Destination, now: Now) {
         let membership = &self.membership;
         let charter = &membership.charter.value;
         let value = &record.value;
@@ -154,7 +154,7 @@ impl LocalMember {
         self.learn_delegation(cx, &chain, now);
     }
 
-    fn take_pulse(&mut self, cx: &mut Context, pulse: Signed<Pulse>, now: Now) {
+    fn handle_liveness(&mut self, cx: &mut Context, pulse: Signed<Pulse>, now: Now) {
         let membership = &self.membership;
         let node = pulse.value.node;
         let own = node == cx.me.node;
@@ -189,7 +189,7 @@ impl LocalMember {
         }
     }
 
-    fn take_accusation(&mut self, cx: &mut Context, accusation: Signed<Accusation>, now: Now) {
+    fn handle_suspicion(&mut self, cx: &mut Context, accusation: Signed<Accusation>, now: Now) {
         let membership = &self.membership;
         // Its time is information: the clock at fault may be the accuser's or this node's.
         let Accusation { network, accuser, subject, sequence, issued_at: _ } = accusation.value;
@@ -210,14 +210,14 @@ impl LocalMember {
             return;
         }
         if against_me {
-            return self.handle_suspicion(cx, accuser, sequence, now);
+            return self.handle_local_suspicion(cx, accuser, sequence, now);
         }
         if !self.members.merge_accusation(accusation, &cx.me.node, now.monotonic) {
             return;
         }
         let block = self.block_of(&accuser);
         self.rumors.add(Topic::Accusation(subject, accuser), block, now.monotonic);
-        if self.is_on_jury(cx, &subject, sequence)
+        if self.is_confirmer(cx, &subject, sequence)
             && let Some(member) = self.members.get(&subject)
         {
             let control = *member.record.control();
@@ -225,7 +225,7 @@ impl LocalMember {
         }
     }
 
-    fn take_ending(&mut self, cx: &mut Context, ending: Ending, now: Now) -> Standing {
+    fn handle_ending(&mut self, cx: &mut Context, ending: Ending, now: Now) -> Standing {
         let charter = self.charter();
         if ending.chain().network() != charter.network() || self.members.endings().get(&ending.id()).is_some()
         {
@@ -248,7 +248,7 @@ impl LocalMember {
     pub(crate) fn end_memberships(&mut self, cx: &mut Context, ending: Ending, now: Now) -> EndingMerge {
         let (id, issuer) = (ending.id(), *ending.signer());
         // Nobody speaks to those that are out any more, so some tell them while they know where.
-        let tells = issuer == cx.me.node || self.is_on_jury(cx, &id, 0);
+        let tells = issuer == cx.me.node || self.is_confirmer(cx, &id, 0);
         let is_out = |member: &&Member| tells && ending.voids(&member.record.value.chain).is_some();
         let places: HashMap<NodeId, Destination> = self
             .members

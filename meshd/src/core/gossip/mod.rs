@@ -39,10 +39,10 @@ impl LocalMember {
         }
         self.leave_if_ended(now)?;
         self.refute(cx, now);
-        if self.announcer.announces(now.monotonic) {
+        if self.announcer.poll_announcement(now.monotonic) {
             self.announce(cx, now);
         }
-        if self.announcer.compares(now.monotonic, &mut cx.rng)
+        if self.announcer.poll_comparison(now.monotonic, &mut cx.rng)
             && cx.budget.may_compare(self.is_behind, now.monotonic)
         {
             // Whoever was not reached lately too: so the halves of a network find together again.

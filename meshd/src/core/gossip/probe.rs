@@ -24,7 +24,7 @@ use crate::core::{Action, Now};
 const FEW_RELAYS: usize = 3;
 
 /// So many of all members check an accusation for themselves.
-const JURY: u64 = 6;
+const CONFIRMERS: u64 = 6;
 
 /// A member is told again of what others say of it after this at the earliest.
 const TELL_ACCUSED: Duration = Duration::from_secs(10);
@@ -137,7 +137,12 @@ impl LocalMember {
     }
 
     /// The own accusation is signed.
-    pub(crate) fn accuse(&mut self, cx: &mut Context, accusation: Signed<Accusation>, now: Now) {
+    pub(crate) fn handle_signed_suspicion(
+        &mut self,
+        cx: &mut Context,
+        accusation: Signed<Accusation>,
+        now: Now,
+    ) {
         let topic = Topic::Accusation(accusation.value.subject, accusation.value.accuser);
         if self.members.merge_accusation(accusation, &cx.me.node, now.monotonic) {
             self.rumors.add(topic, None, now.monotonic);
@@ -216,11 +221,11 @@ impl LocalMember {
 
     /// Whether this node is one of those who check a member that others could not reach. By lot, and a lot that is
     /// cast anew for each word of the member.
-    pub(super) fn is_on_jury(&self, cx: &Context, subject: &NodeId, sequence: u64) -> bool {
+    pub(super) fn is_confirmer(&self, cx: &Context, subject: &NodeId, sequence: u64) -> bool {
         let members = self.members.len() as u64 + 1;
         let lot = |id: &NodeId| u64::from_be_bytes(*id.0.first_chunk().expect("an id has 32 bytes"));
         let draw = (lot(&cx.me.node) ^ lot(subject)).wrapping_add(sequence);
-        draw.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 < (JURY << 32) / members
+        draw.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 < (CONFIRMERS << 32) / members
     }
 
     /// A control message came from a destination.

@@ -65,7 +65,7 @@ impl Announcer {
     }
 
     /// Whether an announcement is due; then it is taken to be made.
-    pub(super) fn announces(&mut self, now: Duration) -> bool {
+    pub(super) fn poll_announcement(&mut self, now: Duration) -> bool {
         let due = self.announcements_left > 0 && self.next_announcement <= now;
         if due {
             let done = ANNOUNCEMENTS - self.announcements_left;
@@ -76,7 +76,7 @@ impl Announcer {
     }
 
     /// Whether a comparison is due; then it is taken to be made.
-    pub(super) fn compares(&mut self, now: Duration, rng: &mut impl Rng) -> bool {
+    pub(super) fn poll_comparison(&mut self, now: Duration, rng: &mut impl Rng) -> bool {
         let due = self.next_comparison <= now;
         if due {
             if self.next_round <= now {
@@ -172,7 +172,7 @@ mod tests {
         let mut times = Vec::new();
         loop {
             let at = announcer.poll_timeout();
-            if !announcer.announces(at) {
+            if !announcer.poll_announcement(at) {
                 break;
             }
             times.push(at.as_secs());
@@ -189,14 +189,14 @@ mod tests {
         // As long as each shows a difference again.
         while times.len() < 6 {
             let at = announcer.poll_timeout();
-            assert!(announcer.compares(at, &mut rng));
+            assert!(announcer.poll_comparison(at, &mut rng));
             announcer.compare_again(at);
             times.push(at.as_secs());
         }
         assert_eq!(times, [13, 19, 31, 55, 103, 151]);
         // News sets that back; without differences there is one in each round.
         announcer.compare_soon(Duration::from_secs(160));
-        assert!(announcer.compares(Duration::from_secs(163), &mut rng));
+        assert!(announcer.poll_comparison(Duration::from_secs(163), &mut rng));
         assert_eq!(announcer.poll_timeout(), Duration::from_secs(1000));
     }
 }

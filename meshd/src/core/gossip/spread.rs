@@ -31,7 +31,7 @@ const LEAST_NEWS: usize = 41;
 const RECENT_LEN: usize = 400;
 
 /// How many members hear that this node leaves or shuts down.
-const FAREWELLS: usize = 8;
+const DEPARTURE_FANOUT: usize = 8;
 
 impl LocalMember {
     /// Tells a few the own record and compares notes with them. They answer: from that this node sees that it can be
@@ -133,7 +133,7 @@ impl LocalMember {
     fn grant_wants(&mut self, cx: &mut Context, now: Now) {
         let mut in_vain = 0;
         while in_vain < self.rumors.askers() {
-            let Some((to, asker, mut wants)) = self.rumors.next_wants() else { break };
+            let Some((to, asker, mut wants)) = self.rumors.poll_wants() else { break };
             if cx.budget.may_answer(&asker, now.monotonic) {
                 in_vain = 0;
                 let items = self.some_items(cx, &mut wants, now);
@@ -192,7 +192,7 @@ impl LocalMember {
     pub(super) fn tell_rumors(&mut self, cx: &mut Context, now: Now) {
         self.grant_wants(cx, now);
         if !cx.budget.allows(now.monotonic) {
-            self.rumors.round(now.monotonic);
+            self.rumors.poll_round(now.monotonic);
             return;
         }
         let (gossip, told) = self.fill(cx, GOOD_LEN, now);
@@ -267,7 +267,7 @@ impl LocalMember {
         let mut told = Vec::new();
         let mut len = 0;
         let many = self.rumors.has_much_that_is_long() && self.members.len() > SMALL;
-        for (topic, times) in self.rumors.round(now.monotonic) {
+        for (topic, times) in self.rumors.poll_round(now.monotonic) {
             if len + LEAST_NEWS > room && len > 0 {
                 break;
             }
@@ -321,8 +321,10 @@ impl LocalMember {
     }
 
     /// Tells some members that this node goes.
-    pub(crate) fn bid_farewell(&mut self, cx: &mut Context, item: &Item, now: Now) {
-        for target in self.draw(cx, FAREWELLS, |member| !member.contact().unreached && !member.is_away()) {
+    pub(crate) fn announce_departure(&mut self, cx: &mut Context, item: &Item, now: Now) {
+        for target in
+            self.draw(cx, DEPARTURE_FANOUT, |member| !member.contact().unreached && !member.is_away())
+        {
             self.send_items(cx, &target, vec![item.clone()], now);
         }
     }

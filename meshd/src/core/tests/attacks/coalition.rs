@@ -171,7 +171,7 @@ fn wishes_of_many_identities_leave_room_for_those_of_others() {
     }
     rumors.want(destination(7, 6), Some(Place { block: 4096, address: 4096 }), entry(2));
     let mut granted = Vec::new();
-    while let Some((to, ..)) = rumors.next_wants() {
+    while let Some((to, ..)) = rumors.poll_wants() {
         granted.push(to);
     }
     assert!(granted.contains(&destination(7, 6)));
