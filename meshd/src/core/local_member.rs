@@ -17,7 +17,7 @@ use super::bans::Bans;
 use super::budget::{COMPARISON, OFFER};
 use super::context::Context;
 use super::detector::Detector;
-use super::gossip::{self, Announcer, Comparison};
+use super::gossip::{self, Announcer, Comparison, Comparisons};
 use super::invites::Invites;
 use super::invites::joining::Waiting;
 use super::members::{Member, Members};
@@ -56,12 +56,7 @@ pub(super) struct LocalMember {
     pub(super) announcer: Announcer,
     pub(super) detector: Detector,
     pub(super) rumors: Rumors,
-    pub(super) comparison_since_start: Comparison,
-    /// The member that this node last compared notes with knows many more.
-    pub(super) is_behind: bool,
-    /// Whether others lately knew other ends of memberships. Members that lie can have ever new ones, so these are compared
-    /// less often then.
-    pub(super) endings_differ: bool,
+    pub(super) comparisons: Comparisons,
     /// Certificates that `keyd` is still to be told, in parts.
     pub(super) recovering: Vec<Vec<Signed<Certificate>>>,
     /// Who has given a sign of life and has not been told of yet.
@@ -87,9 +82,7 @@ impl LocalMember {
             announcer: Announcer::new(heartbeat, cx.outside_since),
             detector: Detector::new(heartbeat, cx.outside_since),
             rumors: Rumors::new(),
-            comparison_since_start: Comparison::Done,
-            is_behind: false,
-            endings_differ: false,
+            comparisons: Comparisons::default(),
             recovering: Vec::new(),
             awake: BTreeSet::new(),
             expire_at: now.monotonic,
@@ -150,7 +143,7 @@ impl LocalMember {
     /// If there are others, this node compares what it knows with them before it relies on that.
     fn expect_comparison(&mut self) {
         if self.members.len() > 0 {
-            self.comparison_since_start = Comparison::Waiting(None);
+            self.comparisons.since_start = Comparison::Waiting(None);
         }
     }
 

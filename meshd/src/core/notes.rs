@@ -161,7 +161,7 @@ impl LocalMember {
     /// A user has the memory of `keyd` completed, of what this node has delegated: `keyd` is told of all certificates, and the
     /// answer is the order.
     pub(super) fn recover_keys(&mut self, cx: &mut Context, command: CommandId, now: Now) {
-        if !self.comparison_since_start.is_done(now.monotonic) {
+        if !self.comparisons.since_start.is_done(now.monotonic) {
             let error =
                 ApiError::unavailable("this node has not compared notes with a member since its start");
             return cx

@@ -48,7 +48,8 @@ pub(super) enum Departure {
     Resigned(CommandId),
 }
 
-/// Whether this node is still a member. If it is not, it does nothing more about an event, and [`Mesh::apply`] follows.
+/// Whether this node is still a member ([`LocalMember::standing`]). If it is not, it does nothing more about an event, and
+/// [`Mesh::apply`] follows.
 pub(super) type Standing = ControlFlow<Departure>;
 
 impl Mesh {

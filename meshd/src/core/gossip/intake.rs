@@ -240,11 +240,11 @@ impl LocalMember {
         let chain = ending.chain().clone();
         self.end_memberships(cx, ending, now);
         self.learn_delegation(cx, &chain, now);
-        self.leave_if_ended(now)
+        self.standing(now)
     }
 
     /// Takes in how memberships have ended. Whether this node's own is among them is left to
-    /// [`LocalMember::leave_if_ended`].
+    /// [`LocalMember::standing`].
     pub(crate) fn end_memberships(&mut self, cx: &mut Context, ending: Ending, now: Now) -> EndingMerge {
         let (id, issuer) = (ending.id(), *ending.signer());
         // Nobody speaks to those that are out any more, so some tell them while they know where.
@@ -287,10 +287,10 @@ impl LocalMember {
         merged
     }
 
-    /// Leaves the network if this node's membership has ended. That is decided by the chain in its own newest record,
-    /// to which it has consented, and by that alone; so a node that may have forgotten a newer one asks others first.
-    pub(super) fn leave_if_ended(&self, now: Now) -> Standing {
-        let may_be_old = match self.comparison_since_start {
+    /// Whether this node is still a member. That is decided by the chain in its newest record, to which it has consented,
+    /// and by that alone; so a node that may have forgotten a newer one asks others first.
+    pub(super) fn standing(&self, now: Now) -> Standing {
+        let may_be_old = match self.comparisons.since_start {
             Comparison::Waiting(announced) => announced.is_none_or(|at| now.monotonic < at + LEAVE_AFTER),
             other => !other.is_done(now.monotonic),
         };

@@ -26,7 +26,7 @@ mod schedule;
 mod spread;
 
 pub(super) use intake::is_timely;
-pub(super) use schedule::{Announcer, Comparison};
+pub(super) use schedule::{Announcer, Comparison, Comparisons};
 
 impl LocalMember {
     /// Says and asks what is due.
@@ -34,23 +34,23 @@ impl LocalMember {
         if self.publication.record.is_none() {
             return ControlFlow::Continue(());
         }
-        if let Comparison::Waiting(announced) = &mut self.comparison_since_start {
+        if let Comparison::Waiting(announced) = &mut self.comparisons.since_start {
             announced.get_or_insert(now.monotonic);
         }
-        self.leave_if_ended(now)?;
+        self.standing(now)?;
         self.refute(cx, now);
         if self.announcer.poll_announcement(now.monotonic) {
             self.announce(cx, now);
         }
         if self.announcer.poll_comparison(now.monotonic, &mut cx.rng)
-            && cx.budget.may_compare(self.is_behind, now.monotonic)
+            && cx.budget.may_compare(self.comparisons.is_behind, now.monotonic)
         {
             // Whoever was not reached lately too: so the halves of a network find together again.
             if let Some(target) = self.draw(cx, 1, |_| true).pop() {
                 let known = self.members.index();
-                let opening = if self.is_behind {
+                let opening = if self.comparisons.is_behind {
                     known.opening_behind(cx.rng.random())
-                } else if self.endings_differ && cx.rng.random_ratio(3, 4) {
+                } else if self.comparisons.endings_differ && cx.rng.random_ratio(3, 4) {
                     known.opening_of_members()
                 } else {
                     known.opening()

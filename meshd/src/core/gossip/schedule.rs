@@ -114,14 +114,26 @@ const ALONE_AFTER: Duration = Duration::from_secs(120);
 
 /// Whether this node has compared what it knows with other members since its start. Until then it may have forgotten
 /// what it has signed: its state may have been restored from a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Comparison {
     /// Not yet. It has said that it is there at this time on the monotonic clock.
     Waiting(Option<Duration>),
     /// The first exchange was at this time on the monotonic clock.
     Begun(Duration, Agreeing),
     /// It has, or there is no other member.
+    #[default]
     Done,
+}
+
+/// What comparisons with other members have shown.
+#[derive(Debug, Default)]
+pub(crate) struct Comparisons {
+    pub(crate) since_start: Comparison,
+    /// The member that this node last compared with knows many more.
+    pub(crate) is_behind: bool,
+    /// Whether others lately knew other ends of memberships. Members that lie can have ever new ones, so these are compared
+    /// less often then.
+    pub(crate) endings_differ: bool,
 }
 
 /// The address blocks of members that have shown that they know no more. One alone could be lying.

@@ -40,7 +40,7 @@ impl LocalMember {
         let Some(own) = self.publication.record.clone() else { return };
         let items = vec![Item::Record(Box::new(own))];
         let known = self.members.index();
-        let opening = match self.comparison_since_start {
+        let opening = match self.comparisons.since_start {
             Comparison::Done => known.opening(),
             Comparison::Waiting(_) | Comparison::Begun(..) => known.opening_to_be_answered(),
         };
@@ -104,11 +104,11 @@ impl LocalMember {
         }
         let lot = cx.rng.random();
         let mut outcome = self.members.index().compare(ranges, lot);
-        self.is_behind = outcome.is_behind.unwrap_or(self.is_behind);
-        self.endings_differ = outcome.endings_differ.unwrap_or(self.endings_differ);
+        self.comparisons.is_behind = outcome.is_behind.unwrap_or(self.comparisons.is_behind);
+        self.comparisons.endings_differ = outcome.endings_differ.unwrap_or(self.comparisons.endings_differ);
         if let Some(block) = block(&self.asker(&from.hash())) {
             let (shows_all, blocks) = (outcome.shows_all(), self.members.blocks());
-            self.comparison_since_start.compared(block, shows_all, blocks, now.monotonic);
+            self.comparisons.since_start.compared(block, shows_all, blocks, now.monotonic);
         }
         if outcome.differs() {
             self.announcer.compare_again(now.monotonic);

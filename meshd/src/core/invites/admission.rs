@@ -51,7 +51,7 @@ impl LocalMember {
         }
         let (joiner, invite, key) = (body.joiner, body.invite.id(), body.invite);
         let busy = self.publication.record.is_none()
-            || !self.comparison_since_start.is_done(now.monotonic)
+            || !self.comparisons.since_start.is_done(now.monotonic)
             || cx.pending.values().filter(certifying).count() >= MAX_CERTIFYING;
         let verdict = if membership.chain.depth() >= MAX_DEPTH {
             Err(Refusal::TooDeep)

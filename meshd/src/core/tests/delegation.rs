@@ -148,9 +148,9 @@ fn one_that_nobody_answers_goes_on_alone() {
     let mut world = World::network(&[0]);
     world.down = vec![1];
     world.restart(0);
-    assert!(!world.nodes[0].member().comparison_since_start.is_done(world.time));
+    assert!(!world.nodes[0].member().comparisons.since_start.is_done(world.time));
     world.run(130);
-    assert!(world.nodes[0].member().comparison_since_start.is_done(world.time));
+    assert!(world.nodes[0].member().comparisons.since_start.is_done(world.time));
 }
 
 /// Addresses that were delegated twice go to the earlier certificate, without strikes; the other learns that it has

@@ -185,9 +185,9 @@ fn one_liar_does_not_tell_a_restored_node_that_it_knows_all() {
     for _ in 0..3 {
         world.hand(1, 0, &Message::Compare(Vec::new(), Gossip::default()));
     }
-    assert!(!world.nodes[0].member().comparison_since_start.is_done(world.time));
+    assert!(!world.nodes[0].member().comparisons.since_start.is_done(world.time));
     world.run(15);
-    assert!(world.nodes[0].member().comparison_since_start.is_done(world.time));
+    assert!(world.nodes[0].member().comparisons.since_start.is_done(world.time));
 }
 
 /// Who was invited twice was back with its other certificate at once.
