@@ -1,7 +1,7 @@
 //! What is news and still to be passed on.
 //!
 //! News is told to a few members drawn at random, a fixed number of times by each who hears of it. What is small is
-//! told; of a record, which is not, mostly only that it exists, and whoever does not have it asks. So each record crosses
+//! told in full; a record, which is not, mostly in brief: that it exists, and whoever does not have it asks. So each record crosses
 //! the network to each member about once. Whom it missed comes upon it in what members say to each other anyway, where
 //! what was news lately goes along for a while, as in the recent update lists of Demers et al. ("Epidemic Algorithms for
 //! Replicated Database Maintenance", 1987); and if not there, by comparisons.
@@ -38,8 +38,11 @@ const TOPIC_LEN: u32 = 100;
 /// A block is put back so far at most.
 const MAX_PUT_BACK: Duration = Duration::from_secs(300);
 
-/// Of more new records and ends of memberships than this it is told only that they exist: one datagram tells of many then,
-/// and asks for many.
+/// With more records and ends of memberships than this to tell of, those of an address block that has more than [`FEW`] are
+/// told in brief, as entries: one datagram tells of many then, and asks for many.
+///
+/// Those of the other blocks are told in full. Where others have much to say, nobody has the bytes to answer all questions,
+/// and a node that is told in brief only may wait for many minutes.
 const MUCH: usize = 8;
 
 /// With more topics than this there is much news: they do not fit in one datagram.
@@ -115,10 +118,25 @@ pub(super) enum Topic {
 }
 
 impl Topic {
+    /// Whether it takes many times the bytes of an entry.
+    fn is_long(self) -> bool {
+        matches!(self, Self::Record(_) | Self::Ending(_))
+    }
+
     /// Whether it is left to comparisons where there is too much news.
     fn can_wait(self) -> bool {
         matches!(self, Self::Record(_) | Self::Accusation(..))
     }
+}
+
+/// News whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) topic: Topic,
+    /// How often it has been told.
+    pub(super) told: u8,
+    /// Only that it exists is to be told.
+    pub(super) in_brief: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -462,11 +480,6 @@ impl Rumors {
         recent.into_iter().map(|recent| recent.topic).collect()
     }
 
-    /// Whether there are so many records and ends of memberships to tell of that it is told only that they exist.
-    pub(super) fn has_much_that_is_long(&self) -> bool {
-        self.queue.keys().filter(|topic| matches!(topic, Topic::Record(_) | Topic::Ending(_))).count() > MUCH
-    }
-
     /// A member of this address block was not known until now; with it so many are.
     pub(super) fn add_newcomer(
         &mut self,
@@ -528,11 +541,11 @@ impl Rumors {
         self.poll_timeout().is_some_and(|at| at <= now)
     }
 
-    /// What is to be told now, and how often each has been told. Address blocks take turns by the bytes that they take, so
+    /// What is to be told now. Address blocks take turns by the bytes that they take, so
     /// that those with much to say do not delay the others; in one block, what has been told least comes first, and of that
     /// the ends of memberships. Of accusations, of which there may be very many, what room there is after all else. `told`
     /// says afterwards which of it had room.
-    pub(super) fn poll_round(&mut self, now: Duration) -> Vec<(Topic, u8)> {
+    pub(super) fn poll_round(&mut self, now: Duration) -> Vec<Due> {
         self.next = now + ROUND;
         let mut topics: Vec<(Topic, Rumor)> =
             self.queue.iter().map(|(topic, rumor)| (*topic, *rumor)).collect();
@@ -545,7 +558,15 @@ impl Rumors {
             *before += TOPIC_LEN;
             (is_accusation, turn, *told, *topic)
         });
-        topics.into_iter().map(|(topic, rumor)| (topic, rumor.told)).collect()
+        let mut long: HashMap<Option<u32>, usize> = HashMap::new();
+        let of_long = topics.iter().filter(|(topic, _)| topic.is_long());
+        of_long.for_each(|(_, rumor)| *long.entry(rumor.block).or_default() += 1);
+        let is_much = long.values().sum::<usize>() > MUCH;
+        let due = |(topic, Rumor { block, told }): (Topic, Rumor)| {
+            let of_block = long.get(&block).copied().unwrap_or(0);
+            Due { topic, told, in_brief: topic.is_long() && is_much && of_block > FEW }
+        };
+        topics.into_iter().map(due).collect()
     }
 
     /// A topic has been told to so many, and took so many bytes.
@@ -728,22 +749,47 @@ mod tests {
     fn news_is_told_a_few_times_and_the_newest_first() {
         let mut rumors = Rumors::new();
         let topic = |number: u8| Topic::Record(NodeId([number; 32]));
+        let round = |rumors: &mut Rumors| -> Vec<_> {
+            rumors.poll_round(SECOND).iter().map(|due| (due.topic, due.told)).collect()
+        };
         rumors.add(topic(1), None, SECOND);
-        assert_eq!(rumors.poll_round(SECOND), [(topic(1), 0)]);
+        assert_eq!(round(&mut rumors), [(topic(1), 0)]);
         rumors.told(topic(1), 50, FANOUT, 1000, SECOND);
         rumors.add(topic(2), None, SECOND);
-        assert_eq!(rumors.poll_round(SECOND), [(topic(2), 0), (topic(1), 2)]);
+        assert_eq!(round(&mut rumors), [(topic(2), 0), (topic(1), 2)]);
         for _ in 0..10 {
             rumors.told(topic(1), 50, FANOUT, 1000, SECOND);
         }
-        assert_eq!(rumors.poll_round(SECOND), [(topic(2), 0)]);
+        assert_eq!(round(&mut rumors), [(topic(2), 0)]);
         assert_eq!((Rumors::times(1), Rumors::times(1000)), (3, 6));
         let ending = Topic::Ending(node(1));
         rumors.add(ending, None, SECOND);
         (0..5).for_each(|_| rumors.told(ending, 50, FANOUT, 1000, SECOND));
-        assert!(rumors.poll_round(SECOND).contains(&(ending, 10)));
+        assert!(round(&mut rumors).contains(&(ending, 10)));
         rumors.told(ending, 50, FANOUT, 1000, SECOND);
-        assert_eq!(rumors.poll_round(SECOND), [(topic(2), 0)]);
+        assert_eq!(round(&mut rumors), [(topic(2), 0)]);
+    }
+
+    /// However much the members of a hundred blocks have to say, what another block has is told in full.
+    #[test]
+    fn what_is_long_is_told_in_brief_where_a_block_has_much_of_it() {
+        let mut rumors = Rumors::new();
+        let in_brief = |rumors: &mut Rumors, topic| {
+            rumors.poll_round(SECOND).iter().find(|due| due.topic == topic).map(|due| due.in_brief)
+        };
+        let (join, ban) = (Topic::Record(node(1)), Topic::Ending(node(2)));
+        rumors.add(join, Some(16), SECOND);
+        rumors.add(ban, None, SECOND);
+        assert_eq!((in_brief(&mut rumors, join), in_brief(&mut rumors, ban)), (Some(false), Some(false)));
+        (100..600).for_each(|number| {
+            rumors.add(Topic::Ending(node(number)), Some(16 * (50 + number % 100)), SECOND)
+        });
+        (600..700).for_each(|number| rumors.add(Topic::Pulse(node(number)), Some(16), SECOND));
+        assert_eq!((in_brief(&mut rumors, join), in_brief(&mut rumors, ban)), (Some(false), Some(false)));
+        assert_eq!(in_brief(&mut rumors, Topic::Ending(node(100))), Some(true));
+        assert_eq!(in_brief(&mut rumors, Topic::Pulse(node(600))), Some(false));
+        (3..6).for_each(|number| rumors.add(Topic::Ending(node(number)), None, SECOND));
+        assert_eq!(in_brief(&mut rumors, ban), Some(true));
     }
 
     #[test]
@@ -808,12 +854,11 @@ mod tests {
             }
         }
         assert_eq!(rumors.queue.keys().filter(|topic| topic.can_wait()).count(), MAX_TOLD);
-        let place =
-            |rumors: &mut Rumors| rumors.poll_round(start).iter().position(|(told, _)| *told == topic);
+        let place = |rumors: &mut Rumors| rumors.poll_round(start).iter().position(|due| due.topic == topic);
         // A round has room for twenty.
         let serve = |rumors: &mut Rumors, now| {
-            for (topic, _) in rumors.poll_round(now).into_iter().take(20) {
-                rumors.told(topic, 50, FANOUT, 1000, now);
+            for due in rumors.poll_round(now).into_iter().take(20) {
+                rumors.told(due.topic, 50, FANOUT, 1000, now);
             }
         };
         (1..12).for_each(|second| serve(&mut rumors, start + SECOND * second));

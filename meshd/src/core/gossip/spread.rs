@@ -15,7 +15,7 @@ use crate::core::budget::block;
 use crate::core::context::Context;
 use crate::core::endings::Ending;
 use crate::core::local_member::LocalMember;
-use crate::core::rumors::{FANOUT, Topic};
+use crate::core::rumors::{Due, FANOUT, Topic};
 use crate::core::{Action, Now};
 
 /// How many members hear of the own record at once.
@@ -266,8 +266,8 @@ impl LocalMember {
         let mut gossip = Gossip::default();
         let mut told = Vec::new();
         let mut len = 0;
-        let many = self.rumors.has_much_that_is_long() && self.members.len() > SMALL;
-        for (topic, times) in self.rumors.poll_round(now.monotonic) {
+        let is_small = self.members.len() <= SMALL;
+        for Due { topic, told: times, in_brief } in self.rumors.poll_round(now.monotonic) {
             if len + LEAST_NEWS > room && len > 0 {
                 break;
             }
@@ -275,12 +275,10 @@ impl LocalMember {
                 self.rumors.drop_topic(&topic);
                 continue;
             };
-            // Of a record in a large network mostly only that it exists; of how a membership has ended where there is much.
             let position = match topic {
-                Topic::Record(node) if many || times > 0 && self.members.len() > SMALL => {
-                    Some(Position::member(node))
-                }
-                Topic::Ending(id) if many => Some(Position::ending(id)),
+                _ if is_small => None,
+                Topic::Record(node) if in_brief || times > 0 => Some(Position::member(node)),
+                Topic::Ending(id) if in_brief => Some(Position::ending(id)),
                 _ => None,
             };
             let entry = position.and_then(|position| self.members.index().get(&position));
