@@ -1,0 +1,255 @@
+//! What requests and replies are on a socket, byte for byte: processes of one version of the protocol must understand
+//! each other, whatever build they are of.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::fmt::Debug;
+use std::net::Ipv4Addr;
+
+use i2plan_ipc::api::order::{Executed, Order, OrderTarget, OrderToken, PreparedOrder};
+use i2plan_ipc::api::{keyd, meshd, tund};
+use i2plan_ipc::frame::{decode_body, encode_body};
+use i2plan_ipc::hello::{Landlock, Reply, Request};
+use i2plan_ipc::secret::SecretText;
+use i2plan_ipc::version::Version;
+use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_proto::identity::{NetworkId, NodeId};
+use i2plan_proto::invite::InviteId;
+use i2plan_proto::pulse::Life;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Compares what each message is encoded as with what it should be, and reads it back.
+#[track_caller]
+fn are_encoded_as<T: Serialize + DeserializeOwned + Debug>(messages: Vec<(T, &str)>) {
+    for (message, expected) in messages {
+        let body = encode_body(&message).unwrap();
+        assert_eq!(body.escape_ascii().to_string(), expected, "{message:?}");
+        let read = decode_body::<T>(&body).unwrap();
+        assert_eq!(encode_body(&read).unwrap(), body, "{message:?}");
+    }
+}
+
+fn network() -> NetworkId {
+    NetworkId(*b"a network of 32 bytes, as an id.")
+}
+
+fn node() -> NodeId {
+    NodeId(*b"a node's identity, 32 bytes long")
+}
+
+fn version() -> Version {
+    Version { version: "1.2".to_owned(), commit: "c0".to_owned(), built_at: 7 }
+}
+
+#[test]
+fn requests_to_keyd() {
+    let connector = keyd::Connector { pid: 7, version: version(), landlock: Landlock::Full };
+    let open = keyd::OpenSession {
+        kind: keyd::SessionKind::Data,
+        id: "x".to_owned(),
+        tunnel_length: 1,
+        tunnel_quantity: 2,
+    };
+    are_encoded_as(vec![
+        (keyd::Request::Identity, r"\xa8Identity"),
+        (
+            keyd::Request::OpenSession(open),
+            r"\x81\xabOpenSession\x84\xa4kind\xa4data\xa2id\xa1x\xadtunnel_length\x01\xaftunnel_quantity\x02",
+        ),
+        (
+            keyd::Request::AwaitOrder(connector),
+            r"\x81\xaaAwaitOrder\x83\xa3pid\x07\xa7version\x83\xa7version\xa31.2\xa6commit\xa2c0\xa8built_at\x07\xa8landlock\xa4full",
+        ),
+        (keyd::Request::Connected(7), r"\x81\xa9Connected\x07"),
+        (
+            keyd::Request::NotConnected(keyd::NotConnected { order: 7, errno: None }),
+            r"\x81\xacNotConnected\x82\xa5order\x07\xa5errno\xc0",
+        ),
+        (
+            keyd::Request::SignPulse { network: network(), life: Life::Away },
+            r"\x81\xa9SignPulse\x82\xa7network\xc4 a network of 32 bytes, as an id.\xa4life\xc4\x01\x01",
+        ),
+        (keyd::Request::Recover(Vec::new()), r"\x81\xa7Recover\x90"),
+        (keyd::Request::Pinned, r"\xa6Pinned"),
+        (
+            keyd::Request::PrepareOrder(Box::new(Order::RevokeInvite(InviteId([65; 16])))),
+            r"\x81\xacPrepareOrder\x81\xacRevokeInvite\xc4\x10AAAAAAAAAAAAAAAA",
+        ),
+        (
+            keyd::Request::ConfirmOrder(OrderToken([66; 16])),
+            r"\x81\xacConfirmOrder\xdc\x00\x10BBBBBBBBBBBBBBBB",
+        ),
+        (
+            keyd::Request::CertifyWireGuard { network: network(), rotate: true },
+            r"\x81\xb0CertifyWireGuard\x82\xa7network\xc4 a network of 32 bytes, as an id.\xa6rotate\xc3",
+        ),
+        (keyd::Request::TrustAnchor(network()), r"\x81\xabTrustAnchor\xc4 a network of 32 bytes, as an id."),
+        (
+            keyd::Request::LeaseWireGuard { network: network(), epoch: 300 },
+            r"\x81\xaeLeaseWireGuard\x82\xa7network\xc4 a network of 32 bytes, as an id.\xa5epoch\xcd\x01,",
+        ),
+    ]);
+}
+
+#[test]
+fn replies_of_keyd() {
+    let address = Ipv4Addr::new(10, 42, 0, 3);
+    let target = OrderTarget::Pinned { network: network(), address };
+    let prepared = PreparedOrder { token: OrderToken([66; 16]), target };
+    are_encoded_as(vec![
+        (keyd::Reply::Connector(None), r"\x81\xa9Connector\xc0"),
+        (keyd::Reply::Order(7), r"\x81\xa5Order\x07"),
+        (keyd::Reply::Done, r"\xa4Done"),
+        (keyd::Reply::NeedsOrder, r"\xaaNeedsOrder"),
+        (keyd::Reply::Pinned(None), r"\x81\xa6Pinned\xc0"),
+        (
+            keyd::Reply::OrderPrepared(Box::new(prepared)),
+            r"\x81\xadOrderPrepared\x82\xa5token\xdc\x00\x10BBBBBBBBBBBBBBBB\xa6target\x81\xa6Pinned\x82\xa7network\xc4 a network of 32 bytes, as an id.\xa7address\x94\n*\x00\x03",
+        ),
+        (
+            keyd::Reply::OrderExecuted(Box::new(Executed::Forgotten(network()))),
+            r"\x81\xadOrderExecuted\x81\xa9Forgotten\xc4 a network of 32 bytes, as an id.",
+        ),
+        (keyd::Reply::Noted(keyd::Noted::Foreign), r"\x81\xa5Noted\xa7Foreign"),
+        (
+            keyd::Reply::Recovered { known: 3, complete: true },
+            r"\x81\xa9Recovered\x82\xa5known\x03\xa8complete\xc3",
+        ),
+    ]);
+}
+
+#[test]
+fn requests_to_meshd() {
+    let (node_id, id) = ("n".to_owned(), "i".to_owned());
+    let subnet = Some("10.9.0.0/16".to_owned());
+    let create =
+        meshd::Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: Some(16), subnet };
+    let after = Some(meshd::Place { run: u64::MAX, number: 7 });
+    are_encoded_as(vec![
+        (meshd::Request::Status, r"\xa6Status"),
+        (
+            meshd::Request::CheckNetwork { network: "w".to_owned(), subnet: "s".to_owned() },
+            r"\x81\xacCheckNetwork\x82\xa7network\xa1w\xa6subnet\xa1s",
+        ),
+        (
+            create,
+            r"\x81\xacCreateInvite\x84\xaaexpires_in\xcd\x0e\x10\xa8max_uses\xc0\xa9addresses\x10\xa6subnet\xab10.9.0.0/16",
+        ),
+        (
+            meshd::Request::RevokeInvite { id, with_members: true },
+            r"\x81\xacRevokeInvite\x82\xa2id\xa1i\xacwith_members\xc3",
+        ),
+        (
+            meshd::Request::Grant { node_id: node_id.clone(), addresses: 16 },
+            r"\x81\xa5Grant\x82\xa7node_id\xa1n\xa9addresses\x10",
+        ),
+        (
+            meshd::Request::AddBan { node_id, description: "d".to_owned(), duration: Some(300) },
+            r"\x81\xa6AddBan\x83\xa7node_id\xa1n\xabdescription\xa1d\xa8duration\xcd\x01,",
+        ),
+        (meshd::Request::Leave, r"\xa5Leave"),
+        (meshd::Request::Enact(Box::new(Executed::Recovered(3))), r"\x81\xa5Enact\x81\xa9Recovered\x03"),
+        (
+            meshd::Request::Join { invite: SecretText::new("code".to_owned()) },
+            r"\x81\xa4Join\x81\xa6invite\xa4code",
+        ),
+        (
+            meshd::Request::Events { after, wait: 30_000, traffic: true },
+            r"\x81\xa6Events\x83\xa5after\x82\xa3run\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xa6number\x07\xa4wait\xcdu0\xa7traffic\xc3",
+        ),
+        (
+            meshd::Request::SetConfig { key: "k".to_owned(), value: "v".to_owned() },
+            r"\x81\xa9SetConfig\x82\xa3key\xa1k\xa5value\xa1v",
+        ),
+    ]);
+}
+
+#[test]
+fn replies_of_meshd() {
+    let next = meshd::Place { run: 1, number: 2 };
+    let event = meshd::Event { number: 1, at: 9, what: meshd::What::KeyRotated { epoch: 4 } };
+    let events = meshd::Events { events: vec![event], next, lost: false, traffic: None };
+    let to_order = meshd::ToOrder { order: Order::Recover, below: Vec::new(), founded: true };
+    are_encoded_as(vec![
+        (meshd::Reply::Peers(Vec::new()), r"\x81\xa5Peers\x90"),
+        (meshd::Reply::Acceptable, r"\xaaAcceptable"),
+        (
+            meshd::Reply::ToOrder(Box::new(to_order)),
+            r"\x81\xa7ToOrder\x83\xa5order\xa7Recover\xa5below\x90\xa7founded\xc3",
+        ),
+        (meshd::Reply::Revoked(vec!["n".to_owned()]), r"\x81\xa7Revoked\x91\xa1n"),
+        (meshd::Reply::Left("w".to_owned()), r"\x81\xa4Left\xa1w"),
+        (meshd::Reply::KeysRecovered { delegations: 3 }, r"\x81\xadKeysRecovered\x81\xabdelegations\x03"),
+        (
+            meshd::Reply::Events(Box::new(events)),
+            r"\x81\xa6Events\x84\xa6events\x91\x84\xa6number\x01\xa2at\t\xa5event\xabkey_rotated\xa5epoch\x04\xa4next\x82\xa3run\x01\xa6number\x02\xa4lost\xc2\xa7traffic\xc0",
+        ),
+    ]);
+}
+
+#[test]
+fn requests_to_tund() {
+    let interface = tund::NewInterface { name: "i2plan0".to_owned(), network: network(), mtu: 1280 };
+    let limits = tund::Limits { tunnels: 7, drain: std::time::Duration::from_millis(1500) };
+    let subnet = "10.9.0.0/16".parse().unwrap();
+    are_encoded_as(vec![
+        (
+            tund::Request::Configure(interface, 7),
+            r"\x81\xa9Configure\x92\x83\xa4name\xa7i2plan0\xa7network\xc4 a network of 32 bytes, as an id.\xa3mtu\xcd\x05\x00\x07",
+        ),
+        (tund::Request::TakeSessions, r"\xacTakeSessions"),
+        (
+            tund::Request::Keepalives(vec![(node(), 25)]),
+            r"\x81\xaaKeepalives\x91\x92\xc4 a node\'s identity, 32 bytes long\x19",
+        ),
+        (tund::Request::Remove(vec![node()]), r"\x81\xa6Remove\x91\xc4 a node\'s identity, 32 bytes long"),
+        (
+            tund::Request::Limits(limits),
+            r"\x81\xa6Limits\x82\xa7tunnels\x07\xa5drain\x82\xa4secs\x01\xa5nanos\xce\x1d\xcde\x00",
+        ),
+        (
+            tund::Request::CheckNetwork(subnet, Some(network())),
+            r"\x81\xacCheckNetwork\x92\xc4\x05\n\t\x00\x00\x10\xc4 a network of 32 bytes, as an id.",
+        ),
+        (tund::Request::FindSubnet(subnet), r"\x81\xaaFindSubnet\xc4\x05\n\t\x00\x00\x10"),
+    ]);
+}
+
+#[test]
+fn replies_of_tund() {
+    let configured = tund::Configured { interface: "i2plan0".to_owned(), public_key: [67; 32], epoch: 1 };
+    let taken = tund::Taken { refused: vec![node()], reason: Some("r".to_owned()) };
+    are_encoded_as(vec![
+        (
+            tund::Reply::Configured(configured),
+            r"\x81\xaaConfigured\x83\xa9interface\xa7i2plan0\xaapublic_key\xdc\x00 CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC\xa5epoch\x01",
+        ),
+        (tund::Reply::Done, r"\xa4Done"),
+        (
+            tund::Reply::Taken(taken),
+            r"\x81\xa5Taken\x82\xa7refused\x91\xc4 a node\'s identity, 32 bytes long\xa6reason\xa1r",
+        ),
+        (tund::Reply::Subnet("10.9.0.0/16".parse().unwrap()), r"\x81\xa6Subnet\xc4\x05\n\t\x00\x00\x10"),
+        (
+            tund::Reply::Sessions { data: None, control: None },
+            r"\x81\xa8Sessions\x82\xa4data\xc0\xa7control\xc0",
+        ),
+    ]);
+}
+
+#[test]
+fn envelopes() {
+    are_encoded_as(vec![(
+        Request { id: 1, body: meshd::Request::Status },
+        r"\x82\xa2id\x01\xa4body\xa6Status",
+    )]);
+    let refused = ApiError { kind: ErrorKind::NotFound, message: "m".to_owned(), hint: None };
+    are_encoded_as(vec![
+        (Reply { id: 1, result: Ok(tund::Reply::Done) }, r"\x82\xa2id\x01\xa6result\x81\xa2Ok\xa4Done"),
+        (
+            Reply { id: 300, result: Err(refused) },
+            r"\x82\xa2id\xcd\x01,\xa6result\x81\xa3Err\x83\xa4kind\xa9not_found\xa7message\xa1m\xa4hint\xc0",
+        ),
+    ]);
+}
