@@ -4,13 +4,13 @@ use std::convert::Infallible;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use i2plan_ipc::api::keyd::{Connector, KeydApi, NotConnected, Reply, Request};
+use i2plan_ipc::Role;
+use i2plan_ipc::api::keyd::{AwaitOrder, Connected, Connector, KeydApi, NotConnected};
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{Client, ClientError};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::hello::Landlock;
 use i2plan_ipc::version::Version;
-use i2plan_ipc::{ApiError, Role};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -55,21 +55,17 @@ async fn carry_out(keyd: &mut Client<KeydApi>, bridge: &Bridge) -> Result<Infall
             version: Version::current(),
             landlock: Landlock::of_this_process(),
         };
-        let order = match keyd.call(Request::AwaitOrder(connector)).await? {
-            Reply::Order(order) => order,
-            Reply::Done => continue,
-            _ => return Err(ApiError::internal("keyd gave an answer to another question").into()),
-        };
+        let Some(order) = keyd.call(AwaitOrder(connector)).await? else { continue };
         let passed = match dial(bridge).await {
             Ok([stream, datagrams]) => {
                 debug!(order, "connected to the SAM bridge");
                 let fds = [stream.as_fd(), datagrams.as_fd()];
-                keyd.call_with_fds(Request::Connected(order), &fds).await.map(drop)
+                keyd.call_with_fds(Connected(order), &fds).await
             }
             Err(error) => {
                 debug!(order, %error, "cannot connect to the SAM bridge");
                 let errno = error.raw_os_error();
-                keyd.call(Request::NotConnected(NotConnected { order, errno })).await.map(drop)
+                keyd.call(NotConnected { order, errno }).await
             }
         };
         match passed {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::api::keyd::{KeydApi, Reply, Request};
+use crate::api::keyd::{ConfirmOrder, CountBelow, KeydApi, PrepareOrder};
 use crate::api::meshd::{self, ToOrder};
 use crate::api::order::{Executed, MAX_COUNTED, Order, OrderTarget, PreparedOrder, RECORDS_AT_ONCE};
 use crate::client::{Client, ClientError, Endpoint};
@@ -53,7 +53,7 @@ impl Prepared {
                 .into());
         }
         for records in below[..below.len().min(MAX_COUNTED)].chunks(RECORDS_AT_ONCE) {
-            prepared.order = reply(prepared.keyd.call(Request::CountBelow(records.to_vec())).await?)?;
+            prepared.order = prepared.keyd.call(CountBelow(records.to_vec())).await?;
         }
         Ok(prepared)
     }
@@ -68,7 +68,7 @@ impl Prepared {
 
     async fn order(keyd: impl Into<Endpoint>, order: &Order) -> Result<Self, ClientError> {
         let mut keyd = Client::<KeydApi>::connect(keyd, Role::Client).await?;
-        let order = reply(keyd.call(Request::PrepareOrder(Box::new(order.clone()))).await?)?;
+        let order = keyd.call(PrepareOrder(Box::new(order.clone()))).await?;
         Ok(Self { keyd, order })
     }
 
@@ -78,25 +78,12 @@ impl Prepared {
         &self.order.target
     }
 
-    /// Confirms it, and returns what was signed.
+    /// Confirms it, and returns what was signed, as `read` takes it: none is what another order signs.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn confirm(mut self) -> Result<Executed, ClientError> {
-        match self.keyd.call(Request::ConfirmOrder(self.order.token)).await? {
-            Reply::OrderExecuted(executed) => Ok(*executed),
-            _ => Err(unexpected()),
-        }
+    pub async fn confirm<T>(mut self, read: impl FnOnce(Executed) -> Option<T>) -> Result<T, ClientError> {
+        let executed = self.keyd.call(ConfirmOrder(self.order.token)).await?;
+        read(executed).ok_or_else(|| ClientError::unexpected(Role::Keyd))
     }
-}
-
-fn reply(reply: Reply) -> Result<PreparedOrder, ClientError> {
-    match reply {
-        Reply::OrderPrepared(order) => Ok(*order),
-        _ => Err(unexpected()),
-    }
-}
-
-fn unexpected() -> ClientError {
-    ApiError::internal("unexpected reply of keyd").into()
 }

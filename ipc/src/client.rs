@@ -1,7 +1,7 @@
 //! A client of one daemon.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use crate::api::Api;
+use crate::api::{Api, Call};
 use crate::error::{ApiError, ErrorKind};
 use crate::frame::{FrameError, Header, encode_body};
 use crate::hello::{Hello, HelloReply, MAX_HELLO, PROTOCOL, Reply, Request, Role};
@@ -84,6 +84,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// The daemon has answered another request.
+    pub(crate) fn unexpected(daemon: Role) -> Self {
+        Self::Broken { daemon, reason: "unexpected reply".to_owned() }
+    }
+
     /// The same for a caller of the caller.
     #[must_use]
     pub fn into_api(self) -> ApiError {
@@ -238,25 +243,26 @@ impl<A: Api> Client<A> {
     ///
     /// # Errors
     /// [`ClientError`]; after any but [`ClientError::Api`] the connection is broken.
-    pub async fn call(&mut self, request: A::Request) -> Result<A::Reply, ClientError> {
-        self.call_with_fds(request, &[]).await.map(|(reply, _)| reply)
+    pub async fn call<C: Call<Api = A>>(&mut self, call: C) -> Result<C::Reply, ClientError> {
+        self.call_with_fds(call, &[]).await
     }
 
     /// Asks with file descriptors, which the daemon gets duplicates of.
     ///
     /// # Errors
     /// As [`Client::call`].
-    pub async fn call_with_fds(
+    pub async fn call_with_fds<C: Call<Api = A>>(
         &mut self,
-        request: A::Request,
+        call: C,
         fds: &[BorrowedFd<'_>],
-    ) -> Result<(A::Reply, Vec<OwnedFd>), ClientError> {
+    ) -> Result<C::Reply, ClientError> {
         if self.broken {
             return Err(Self::broke(SocketError::Closed));
         }
         let id = self.next_id;
         self.next_id += 1;
-        let deadline = A::deadline(&request) + MARGIN;
+        let request: A::Request = call.into();
+        let deadline = A::terms(&request).deadline + MARGIN;
         // Until the reply is in: also if this future is dropped half-way.
         self.broken = true;
         let exchange = async {
@@ -271,8 +277,12 @@ impl<A: Api> Client<A> {
             let reason = format!("reply {} came for request {id}", reply.id);
             return Err(ClientError::Broken { daemon: A::DAEMON, reason });
         }
+        let answer = match reply.result {
+            Ok(reply) => Ok(C::reply(reply, fds)?),
+            Err(error) => Err(error.into()),
+        };
         self.broken = false;
-        Ok((reply.result?, fds))
+        answer
     }
 
     fn broke(error: SocketError) -> ClientError {
@@ -327,21 +337,21 @@ impl<A: Api> Link<A> {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn call(&self, request: A::Request) -> Result<A::Reply, ClientError> {
-        self.call_with_fds(request, &[]).await.map(|(reply, _)| reply)
+    pub async fn call<C: Call<Api = A>>(&self, call: C) -> Result<C::Reply, ClientError> {
+        self.call_with_fds(call, &[]).await
     }
 
     /// Asks with file descriptors.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn call_with_fds(
+    pub async fn call_with_fds<C: Call<Api = A>>(
         &self,
-        request: A::Request,
+        call: C,
         fds: &[BorrowedFd<'_>],
-    ) -> Result<(A::Reply, Vec<OwnedFd>), ClientError> {
+    ) -> Result<C::Reply, ClientError> {
         let mut slot = self.client.lock().await;
-        self.connected(&mut slot).await?.call_with_fds(request, fds).await
+        self.connected(&mut slot).await?.call_with_fds(call, fds).await
     }
 
     async fn connected<'a>(&self, slot: &'a mut Option<Client<A>>) -> Result<&'a mut Client<A>, ClientError> {

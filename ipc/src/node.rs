@@ -62,9 +62,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::api::Call;
 use crate::api::meshd::{
-    Ban, ConfigChange, Event, Events, Grant, Invite, IssuedInvite, Keys, MAX_EVENT_WAIT, MeshdApi, Network,
-    Peer, Place, Reply, Request, Route, Setting, Status, ToOrder, Traffic, WireGuardKey,
+    AddBan, Answered, Ban, CheckNetwork, ConfigChange, CreateInvite, Enact, Event, Events, GetConfig,
+    GetKeys, GetStatus, Grant, GrantAddresses, Invite, IssuedInvite, Join, Keys, ListBans, ListInvites,
+    ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, Place, PollEvents, Reload, RemoveBan,
+    RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, Traffic, WireGuardKey,
 };
 use crate::api::order::{Executed, Order};
 use crate::client::{Client, ClientError};
@@ -88,7 +91,7 @@ pub struct Node {
 }
 
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $result:ty = $request:expr, $reply:pat => $value:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $result:ty = $call:expr $(, $done:ident)?;)*) => {
         impl Node {
             $(
                 $(#[$doc])*
@@ -96,11 +99,9 @@ macro_rules! calls {
                 /// # Errors
                 /// [`ClientError`].
                 pub async fn $name(&mut self, $($arg: $type),*) -> Result<$result, ClientError> {
-                    match self.client.call($request).await? {
-                        $reply => Ok($value),
-                        Reply::ToOrder(proposed) => Err(needs_order(&proposed.order).into()),
-                        _ => Err(unexpected()),
-                    }
+                    let reply = self.client.call($call).await?;
+                    $(let reply = reply.$done()?;)?
+                    Ok(reply)
                 }
             )*
         }
@@ -109,49 +110,43 @@ macro_rules! calls {
 
 calls! {
     /// The state of the node.
-    status() -> Status = Request::Status, Reply::Status(status) => *status;
+    status() -> Status = GetStatus;
     /// The other members.
-    peers() -> Vec<Peer> = Request::Peers, Reply::Peers(peers) => peers;
+    peers() -> Vec<Peer> = ListPeers;
     /// The public half of the node's keys.
-    keys() -> Keys = Request::Keys, Reply::Keys(keys) => *keys;
+    keys() -> Keys = GetKeys;
     /// The routing table.
-    routes() -> Vec<Route> = Request::Routes, Reply::Routes(routes) => routes;
+    routes() -> Vec<Route> = ListRoutes;
     /// Makes an invite that is good for `expires_in` and `max_uses` uses, none for any number, and delegates `addresses`
     /// to each user, none for the usual number. The first founds a network with `subnet`, none for one that is free.
     create_invite(expires_in: Duration, max_uses: Option<u32>, addresses: Option<u32>, subnet: Option<String>) -> Invite =
-        Request::CreateInvite { expires_in: expires_in.as_secs(), max_uses, addresses, subnet },
-        Reply::Invite(invite) => invite;
+        CreateInvite { expires_in: expires_in.as_secs(), max_uses, addresses, subnet }, done;
     /// Checks that this node could join a network: that the configuration accepts its subnet, and the host uses none of
     /// its addresses.
-    check_network(network: String, subnet: String) -> () =
-        Request::CheckNetwork { network, subnet }, Reply::Acceptable => ();
+    check_network(network: String, subnet: String) -> () = CheckNetwork { network, subnet };
     /// The invites that the node has made.
-    invites() -> Vec<IssuedInvite> = Request::ListInvites, Reply::Invites(invites) => invites;
+    invites() -> Vec<IssuedInvite> = ListInvites;
     /// Revokes an invite; those that have used it stay members.
-    revoke_invite(id: String) -> IssuedInvite =
-        Request::RevokeInvite { id, with_members: false }, Reply::InviteRevoked(invite) => invite;
+    revoke_invite(id: String) -> IssuedInvite = RevokeInvite { id, with_members: false }, done;
     /// Delegates more addresses to a member that this node has invited.
-    grant(node_id: String, addresses: u32) -> Grant =
-        Request::Grant { node_id, addresses }, Reply::Granted(grant) => grant;
+    grant(node_id: String, addresses: u32) -> Grant = GrantAddresses { node_id, addresses }, done;
     /// Joins a network; takes up to three minutes.
-    join(invite: SecretText) -> Network = Request::Join { invite }, Reply::Joined(network) => network;
+    join(invite: SecretText) -> Network = Join { invite };
     /// The bans in force.
-    bans() -> Vec<Ban> = Request::ListBans, Reply::Bans(bans) => bans;
+    bans() -> Vec<Ban> = ListBans;
     /// Bans a member, for a while or without end.
     add_ban(node_id: String, description: String, duration: Option<Duration>) -> Ban =
-        Request::AddBan { node_id, description, duration: duration.map(|duration| duration.as_secs()) },
-        Reply::BanAdded(ban) => ban;
+        AddBan { node_id, description, duration: duration.map(|duration| duration.as_secs()) };
     /// Lifts a ban.
-    remove_ban(node_id: String) -> Ban = Request::RemoveBan { node_id }, Reply::BanRemoved(ban) => ban;
+    remove_ban(node_id: String) -> Ban = RemoveBan { node_id };
     /// Begins a new epoch of the WireGuard key.
-    rotate_key() -> WireGuardKey = Request::RotateKey, Reply::Rotated(key) => key;
+    rotate_key() -> WireGuardKey = RotateKey;
     /// The configuration in force.
-    config() -> Vec<Setting> = Request::Config, Reply::Config(settings) => settings;
+    config() -> Vec<Setting> = GetConfig;
     /// Changes a key of the configuration until `meshd` ends.
-    set_config(key: String, value: String) -> Vec<ConfigChange> =
-        Request::SetConfig { key, value }, Reply::ConfigChanged(changes) => changes;
+    set_config(key: String, value: String) -> Vec<ConfigChange> = SetConfig { key, value };
     /// Has the configuration file read again.
-    reload() -> Vec<ConfigChange> = Request::Reload, Reply::ConfigChanged(changes) => changes;
+    reload() -> Vec<ConfigChange> = Reload;
 }
 
 impl Node {
@@ -163,23 +158,24 @@ impl Node {
         Ok(Self { path: path.to_owned(), client: Client::connect(path, Role::Client).await? })
     }
 
-    /// Asks for something that may take an order ([`crate::administrator`]).
+    /// Makes a request, as the other functions do: also one that may take an order ([`crate::administrator`]).
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn propose(&mut self, request: Request) -> Result<Answered, ClientError> {
-        Ok(match self.client.call(request).await? {
-            Reply::ToOrder(proposed) => Answered::ToOrder(proposed),
-            reply => Answered::Done(reply),
-        })
+    pub async fn call<C: Call<Api = MeshdApi>>(&mut self, call: C) -> Result<C::Reply, ClientError> {
+        self.client.call(call).await
     }
 
-    /// Hands over what `keyd` has signed by an order. The answer is that to the request that has led to the order.
+    /// Hands over what `keyd` has signed by an order. The reply is that to the request that has led to the order.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn enact(&mut self, executed: Executed) -> Result<Reply, ClientError> {
-        self.client.call(Request::Enact(Box::new(executed))).await
+    pub async fn enact<C: Call<Api = MeshdApi>>(
+        &mut self,
+        executed: Executed,
+    ) -> Result<C::Reply, ClientError> {
+        let reply = self.client.call(Enact(Box::new(executed))).await?;
+        C::reply(reply, Vec::new())
     }
 
     /// Where the node's `meshd` listens.
@@ -207,13 +203,17 @@ impl Node {
     }
 }
 
-/// The answer to a request that may take an order.
-#[derive(Debug)]
-pub enum Answered {
-    /// It is done.
-    Done(Reply),
-    /// It takes this order.
-    ToOrder(Box<ToOrder>),
+impl<T> Answered<T> {
+    /// What was done, for a program that gives no orders.
+    ///
+    /// # Errors
+    /// [`needs_order`].
+    pub fn done(self) -> Result<T, ApiError> {
+        match self {
+            Self::Done(done) => Ok(done),
+            Self::ToOrder(proposed) => Err(needs_order(&proposed.order)),
+        }
+    }
 }
 
 /// The error for a program that gives no orders.
@@ -245,10 +245,6 @@ fn command(order: &Order) -> String {
             format!("i2planctl grant {} --addresses {more}", before.subject)
         }
     }
-}
-
-fn unexpected() -> ClientError {
-    ApiError::internal("meshd answered something else than what was asked").into()
 }
 
 /// What an event stream tells.
@@ -353,12 +349,12 @@ impl EventStream {
         }
     }
 
-    fn request(&self) -> Request {
+    fn request(&self) -> PollEvents {
         let longest = self.traffic.unwrap_or(Duration::from_millis(MAX_EVENT_WAIT));
         // The first answer comes at once: it says where the stream begins, or that the node is back.
         let wait = if self.after.is_none() || self.away { Duration::ZERO } else { longest };
         let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        Request::Events { after: self.after, wait, traffic: self.traffic.is_some() }
+        PollEvents { after: self.after, wait, traffic: self.traffic.is_some() }
     }
 
     fn take(&mut self, events: Events) {
@@ -371,7 +367,7 @@ impl EventStream {
     }
 }
 
-async fn ask(client: Option<Client<MeshdApi>>, path: PathBuf, request: Request, pause: Duration) -> Asked {
+async fn ask(client: Option<Client<MeshdApi>>, path: PathBuf, request: PollEvents, pause: Duration) -> Asked {
     sleep(pause).await;
     let client = match client {
         Some(client) if !client.is_broken() => Ok(client),
@@ -379,11 +375,7 @@ async fn ask(client: Option<Client<MeshdApi>>, path: PathBuf, request: Request, 
     };
     match client {
         Ok(mut client) => {
-            let result = match client.call(request).await {
-                Ok(Reply::Events(events)) => Ok(*events),
-                Ok(_) => Err(unexpected()),
-                Err(error) => Err(error),
-            };
+            let result = client.call(request).await;
             (Some(client), result)
         }
         Err(error) => (None, Err(error)),

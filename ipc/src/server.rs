@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::access::{Access, Credentials};
-use crate::api::Api;
+use crate::api::{Api, Kind, Terms};
 use crate::error::ApiError;
 use crate::hello::{Hello, HelloReply, Landlock, MAX_HELLO, PROTOCOL, Reply, Request, Role};
 use crate::places::{Place, Places};
@@ -168,9 +168,9 @@ async fn converse<S: Service>(
             Err(error) => return Err(error),
         };
         place.turn().await;
-        let waits = S::Api::waits(&body);
-        let answer = answer(service, connection, hello.role, body, fds);
-        let answer = if waits {
+        let terms = S::Api::terms(&body);
+        let answer = answer(service, connection, hello.role, terms, body, fds);
+        let answer = if terms.kind == Kind::Poll {
             // Its place is free as soon as the client has gone.
             tokio::select! {
                 answer = answer => answer,
@@ -203,20 +203,21 @@ async fn answer<S: Service>(
     service: &S,
     connection: u64,
     role: Role,
+    terms: Terms,
     request: <S::Api as Api>::Request,
     fds: Vec<OwnedFd>,
 ) -> Result<Answer<<S::Api as Api>::Reply>, ApiError> {
-    if !S::Api::allows(role, &request) {
+    if role != terms.role {
         return Err(ApiError::denied(format!("{role} may not ask this of {}", S::Api::DAEMON)));
     }
-    let expected = S::Api::fds(&request);
-    if fds.len() != expected {
+    if fds.len() != terms.fds {
         return Err(ApiError::invalid(format!(
-            "{expected} file descriptors are expected, {} came",
+            "{} file descriptors are expected, {} came",
+            terms.fds,
             fds.len()
         )));
     }
-    timeout(S::Api::deadline(&request), service.call_on(connection, role, request, fds))
+    timeout(terms.deadline, service.call_on(connection, role, request, fds))
         .await
         .unwrap_or_else(|_| Err(ApiError::timeout(format!("{} took too long", S::Api::DAEMON))))
 }

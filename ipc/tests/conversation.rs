@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::api::tund::{Reply, Request, Session, TundApi};
+use i2plan_ipc::api::tund::{
+    AttachSession, EndSync, FindSubnet, GetStats, Reply, Request, Session, TakeSessions, TundApi,
+};
 use i2plan_ipc::client::{ClientError, Link};
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
 use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
@@ -32,7 +34,15 @@ impl Service for Echo {
             Request::TakeSessions => {
                 let (ours, theirs) = StdStream::pair().unwrap();
                 (&ours).write_all(b"given").unwrap();
-                Ok(Answer { reply: Reply::Sessions { data: None, control: None }, fds: vec![theirs.into()] })
+                let null = std::fs::File::open("/dev/null").unwrap();
+                let reply = Reply::Sessions { data: Some(session()), control: None };
+                Ok(Answer { reply, fds: vec![theirs.into(), null.into()] })
+            }
+            // Each with what belongs to another.
+            Request::FindSubnet(_) => Ok(Reply::Done.into()),
+            Request::EndSync => {
+                let null = std::fs::File::open("/dev/null").unwrap();
+                Ok(Answer { reply: Reply::Done, fds: vec![null.into()] })
             }
             _ => Err(ApiError::conflict("not now").with_hint("later")),
         }
@@ -67,13 +77,13 @@ async fn descriptors_travel_both_ways() {
 
     let (mut ours, theirs) = StdStream::pair().unwrap();
     let spare = std::fs::File::open("/dev/null").unwrap();
-    client.call_with_fds(Request::AttachSession(session()), &[theirs.as_fd(), spare.as_fd()]).await.unwrap();
+    client.call_with_fds(AttachSession(session()), &[theirs.as_fd(), spare.as_fd()]).await.unwrap();
     let mut word = [0; 5];
     ours.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"taken");
 
-    let (_, fds) = client.call_with_fds(Request::TakeSessions, &[]).await.unwrap();
-    let mut given = StdStream::from(fds.into_iter().next().unwrap());
+    let given = client.call(TakeSessions).await.unwrap().data.unwrap();
+    let mut given = StdStream::from(given.udp);
     given.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"given");
 }
@@ -83,7 +93,7 @@ async fn errors_arrive_whole_and_the_connection_lives_on() {
     let server = start(for_me(), Limits::default());
     let mut client = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
     for _ in 0..2 {
-        let Err(ClientError::Api(error)) = client.call(Request::Stats).await else {
+        let Err(ClientError::Api(error)) = client.call(GetStats).await else {
             panic!("an error was expected")
         };
         assert_eq!(error, ApiError::conflict("not now").with_hint("later"));
@@ -92,10 +102,24 @@ async fn errors_arrive_whole_and_the_connection_lives_on() {
 }
 
 #[tokio::test]
+async fn the_reply_to_another_request_ends_the_connection() {
+    let server = start(for_me(), Limits::default());
+    let connect = async || Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
+    let mut client = connect().await;
+    let error = client.call(FindSubnet("10.42.0.0/16".parse().unwrap())).await.unwrap_err();
+    assert_eq!(error.to_string(), "lost the connection to tund: unexpected reply");
+    assert!(client.is_broken() && client.call(GetStats).await.is_err());
+    // So do descriptors that do not belong to it.
+    let mut client = connect().await;
+    assert!(matches!(client.call(EndSync).await, Err(ClientError::Broken { .. })));
+    assert!(client.is_broken());
+}
+
+#[tokio::test]
 async fn a_wrong_number_of_descriptors_is_refused() {
     let server = start(for_me(), Limits::default());
     let mut client = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
-    let Err(ClientError::Api(error)) = client.call(Request::AttachSession(session())).await else {
+    let Err(ClientError::Api(error)) = client.call(AttachSession(session())).await else {
         panic!("an error was expected")
     };
     assert_eq!(error.kind, ErrorKind::Invalid);
@@ -275,5 +299,5 @@ async fn a_link_connects_again() {
         for_me(),
         Limits::default(),
     ));
-    assert!(matches!(link.call(Request::Stats).await, Err(ClientError::Api(_))));
+    assert!(matches!(link.call(GetStats).await, Err(ClientError::Api(_))));
 }

@@ -239,6 +239,26 @@ fn replies_of_tund() {
 }
 
 #[test]
+fn requests_by_their_types() {
+    are_encoded_as(vec![
+        (meshd::GetStatus.into(), r"\xa6Status"),
+        (
+            meshd::GrantAddresses { node_id: "n".to_owned(), addresses: 16 }.into(),
+            r"\x81\xa5Grant\x82\xa7node_id\xa1n\xa9addresses\x10",
+        ),
+        (
+            meshd::Request::from(meshd::Enact(Box::new(Executed::Recovered(3)))),
+            r"\x81\xa5Enact\x81\xa9Recovered\x03",
+        ),
+    ]);
+    let failure = keyd::NotConnected { order: 7, errno: None };
+    are_encoded_as(vec![
+        (keyd::Request::from(keyd::Connected(7)), r"\x81\xa9Connected\x07"),
+        (failure.into(), r"\x81\xacNotConnected\x82\xa5order\x07\xa5errno\xc0"),
+    ]);
+}
+
+#[test]
 fn envelopes() {
     are_encoded_as(vec![(
         Request { id: 1, body: meshd::Request::Status },

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use i2plan_ipc::administrator::Prepared;
+use i2plan_ipc::api::Kind;
 use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request, ToOrder};
 use i2plan_ipc::client::{Client, ClientError, Endpoint};
 use i2plan_ipc::node::needs_order;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 
 use super::error::{Code, Error};
 use super::message::{Answers, Call, Document, Id, Item, Json, failure, read, success};
-use super::methods::{self, Ask, Reach, Step};
+use super::methods::{self, Step};
 
 /// Connections of clients, and what they may ask: 50 calls a second and 100 at once of one user.
 const CLIENTS: Limits = Limits { shared: 64, reserved: 4, requests: Quota::new(50, 100) };
@@ -75,9 +76,9 @@ impl Gateway {
         Ok(Caller { gateway: Arc::clone(self), uid, place, socket: None })
     }
 
-    async fn ask(&self, uid: u32, request: Request, reach: Reach) -> Result<Reply, ClientError> {
-        match reach {
-            Reach::Read => {
+    async fn ask(&self, uid: u32, request: Request) -> Result<Reply, ClientError> {
+        match request.terms().kind {
+            Kind::Query => {
                 let _permit = self.readers.acquire().await;
                 if let Some(mut client) = self.take_idle() {
                     match client.call(request.clone()).await {
@@ -94,7 +95,7 @@ impl Gateway {
                 self.put_back(client);
                 result
             }
-            Reach::Slow => {
+            Kind::Command | Kind::Poll => {
                 let _place = self.slow.enter(uid).ok_or_else(|| {
                     let busy = "too many calls that change something or wait, of this user or in all";
                     ApiError::unavailable(busy).with_hint("wait for the answers to those before")
@@ -118,7 +119,7 @@ impl Gateway {
         let Some(keyd) = &self.orders else {
             return Err(needs_order(&proposed.order).into());
         };
-        let executed = Prepared::new(keyd.clone(), asked, &proposed).await?.confirm().await?;
+        let executed = Prepared::new(keyd.clone(), asked, &proposed).await?.confirm(Some).await?;
         let mut reply = meshd.call(Request::Enact(Box::new(executed))).await?;
         if let Reply::Invite(invite) = &mut reply {
             invite.founded |= proposed.founded;
@@ -208,10 +209,9 @@ impl Caller {
             Step::Done(result) => return Ok(result),
             Step::Ask(ask) => ask,
         };
-        let Ask { request, reach, .. } = &ask;
-        let asking = self.gateway.ask(self.uid, request.clone(), *reach);
-        let reply = match (&self.socket, request) {
-            (Some(socket), Request::Events { .. }) => tokio::select! {
+        let asking = self.gateway.ask(self.uid, ask.request.clone());
+        let reply = match (&self.socket, ask.request.terms().kind) {
+            (Some(socket), Kind::Poll) => tokio::select! {
                 reply = asking => reply,
                 // Nobody reads that.
                 () = socket.hung_up() => Err(ApiError::unavailable("the caller has hung up").into()),

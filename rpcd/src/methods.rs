@@ -4,10 +4,14 @@
 
 use std::collections::BTreeMap;
 
+use i2plan_ipc::api::Call;
 use i2plan_ipc::api::meshd::{
-    Ban, ConfigChange, DEFAULT_EXPIRY, Events, Grant, Invite, IssuedInvite, Keys, Network, Peer, Reply,
-    Request, Route, Setting, Status, WireGuardKey, max_uses,
+    AddBan, Ban, ConfigChange, CreateInvite, DEFAULT_EXPIRY, Events, GetConfig, GetKeys, GetStatus, Grant,
+    GrantAddresses, Invite, IssuedInvite, Join, Keys, Leave, ListBans, ListInvites, ListPeers, ListRoutes,
+    MeshdApi, Network, Peer, PollEvents, RecoverKeys, Reload, RemoveBan, Reply, Request, Revoke,
+    RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, WireGuardKey, max_uses,
 };
+use i2plan_ipc::client::ClientError;
 use i2plan_ipc::hello::Landlock;
 use i2plan_ipc::version::Version;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -23,15 +27,6 @@ use super::params::{
     Poll,
 };
 
-/// How a method uses the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// It reads, at once: asked again, it does no harm.
-    Read,
-    /// It changes something, or waits for something to happen.
-    Slow,
-}
-
 /// What a call comes to.
 pub enum Step {
     /// Its result is there.
@@ -44,12 +39,20 @@ pub enum Step {
 pub struct Ask {
     /// The question.
     pub request: Request,
-    /// How it uses the node.
-    pub reach: Reach,
     read: Box<dyn FnOnce(Reply) -> Result<Json, Error> + Send>,
 }
 
 impl Ask {
+    /// A question, and how its result is made of the answer.
+    fn new<C, T>(call: C, result: impl FnOnce(C::Reply) -> Result<T, Error> + Send + 'static) -> Self
+    where
+        C: Call<Api = MeshdApi>,
+        T: Serialize,
+    {
+        let read = |reply| json(&result(C::reply(reply, Vec::new()).map_err(ClientError::into_api)?)?);
+        Self { request: call.into(), read: Box::new(read) }
+    }
+
     /// The result, from the node's answer.
     ///
     /// # Errors
@@ -100,8 +103,7 @@ fn json<T: Serialize>(result: &T) -> Result<Json, Error> {
 macro_rules! methods {
     ($(
         $(#[doc = $summary:literal])+
-        $name:literal $reach:ident ($params:ident: $takes:ty) -> $gives:ty
-            = $request:expr, $reply:pat => $result:expr;
+        $name:literal ($params:ident: $takes:ty) -> $gives:ty = $call:expr, $reply:ident => $result:expr;
     )*) => {
         /// All of them but `rpc.discover`, which stands at the end of the list.
         pub const METHODS: &[Method] = &[$(
@@ -113,12 +115,7 @@ macro_rules! methods {
                 gives: SchemaGenerator::subschema_for::<$gives>,
                 begin: |params| {
                     let $params: $takes = params::read(params)?;
-                    let request = $request;
-                    let read = move |reply| match reply {
-                        $reply => json::<$gives>(&$result),
-                        _ => Err(Error::new(Code::Internal, "meshd answered something else than what was asked")),
-                    };
-                    Ok(Step::Ask(Ask { request, reach: Reach::$reach, read: Box::new(read) }))
+                    Ok(Step::Ask(Ask::new($call, move |$reply| -> Result<$gives, Error> { Ok($result) })))
                 },
             },
         )* DISCOVER];
@@ -139,94 +136,86 @@ const DISCOVER: Method = Method {
 
 methods! {
     /// The state of the node.
-    "status" Read (_params: Nothing) -> Status = Request::Status, Reply::Status(status) => *status;
+    "status" (_params: Nothing) -> Status = GetStatus, status => status;
     /// The versions of the gateway and of the node's daemons; null for one that does not answer.
-    "version" Read (_params: Nothing) -> Versions = Request::Status, Reply::Status(status) => versions(*status);
+    "version" (_params: Nothing) -> Versions = GetStatus, status => versions(status);
     /// The other members of the network.
-    "peers.list" Read (_params: Nothing) -> Peers = Request::Peers, Reply::Peers(peers) => Peers { peers };
+    "peers.list" (_params: Nothing) -> Peers = ListPeers, peers => Peers { peers };
     /// Joins a network by an invite, as invite.accept does. Takes up to three minutes.
-    "peers.connect" Slow (params: InviteCode) -> Joined =
-        Request::Join { invite: params.invite_code }, Reply::Joined(network) => Joined { network };
+    "peers.connect" (params: InviteCode) -> Joined =
+        Join { invite: params.invite_code }, network => Joined { network };
     /// The routing table.
-    "routes.list" Read (_params: Nothing) -> Routes = Request::Routes, Reply::Routes(routes) => Routes { routes };
+    "routes.list" (_params: Nothing) -> Routes = ListRoutes, routes => Routes { routes };
     /// Makes an invite, whose code is a secret; the first one on a fresh node founds the network.
     /// An unlimited one, or one for more than 256 addresses, is an order, which rpc.orders must allow.
-    "invite.create" Slow (params: NewInvite) -> Invite =
-        Request::CreateInvite {
+    "invite.create" (params: NewInvite) -> Invite =
+        CreateInvite {
             expires_in: params.expiry.map_or(DEFAULT_EXPIRY, |expiry| expiry.0).as_secs(),
             max_uses: max_uses(params.max_uses.unwrap_or(1)).map_err(Error::of_parameter)?,
             addresses: params.addresses,
             subnet: params.subnet,
         },
-        Reply::Invite(invite) => invite;
+        invite => invite.done()?;
     /// Joins a network by an invite. Takes up to three minutes.
-    "invite.accept" Slow (params: InviteCode) -> Joined =
-        Request::Join { invite: params.invite_code }, Reply::Joined(network) => Joined { network };
+    "invite.accept" (params: InviteCode) -> Joined =
+        Join { invite: params.invite_code }, network => Joined { network };
     /// The invites that this node has made.
-    "invite.list" Read (_params: Nothing) -> Invites =
-        Request::ListInvites, Reply::Invites(invites) => Invites { invites };
+    "invite.list" (_params: Nothing) -> Invites = ListInvites, invites => Invites { invites };
     /// One of them.
-    "invite.show" Read (params: InviteId) -> OneInvite =
-        Request::ListInvites, Reply::Invites(invites) => one_invite(invites, &params.id)?;
+    "invite.show" (params: InviteId) -> OneInvite = ListInvites, invites => one_invite(invites, &params.id)?;
     /// Revokes an invite, and with_members the memberships of the nodes that have used it.
     /// The latter is an order, which rpc.orders must allow.
-    "invite.revoke" Slow (params: InviteToRevoke) -> OneInvite =
-        Request::RevokeInvite { id: params.id, with_members: params.with_members.unwrap_or(false) },
-        Reply::InviteRevoked(invite) => OneInvite { invite };
+    "invite.revoke" (params: InviteToRevoke) -> OneInvite =
+        RevokeInvite { id: params.id, with_members: params.with_members.unwrap_or(false) },
+        invite => OneInvite { invite: invite.done()? };
     /// The bans in force.
-    "bans.list" Read (_params: Nothing) -> Bans = Request::ListBans, Reply::Bans(bans) => Bans { bans };
+    "bans.list" (_params: Nothing) -> Bans = ListBans, bans => Bans { bans };
     /// Has this node have nothing to do with a member any more.
-    "bans.add" Slow (params: NewBan) -> OneBan =
-        Request::AddBan {
+    "bans.add" (params: NewBan) -> OneBan =
+        AddBan {
             node_id: params.node_id,
             description: params.description.unwrap_or_default(),
             duration: params.duration.map(|duration| duration.0.as_secs()),
         },
-        Reply::BanAdded(ban) => OneBan { ban };
+        ban => OneBan { ban };
     /// Lifts a ban.
-    "bans.remove" Slow (params: Member) -> OneBan =
-        Request::RemoveBan { node_id: params.node_id }, Reply::BanRemoved(ban) => OneBan { ban };
+    "bans.remove" (params: Member) -> OneBan = RemoveBan { node_id: params.node_id }, ban => OneBan { ban };
     /// Delegates more addresses to a member that this node has invited.
-    "members.grant" Slow (params: NewGrant) -> Granted =
-        Request::Grant { node_id: params.node_id, addresses: params.addresses },
-        Reply::Granted(grant) => Granted { grant };
+    "members.grant" (params: NewGrant) -> Granted =
+        GrantAddresses { node_id: params.node_id, addresses: params.addresses },
+        grant => Granted { grant: grant.done()? };
     /// Revokes a member's certificate: it and the members below it are out of the network.
     /// It is an order, which rpc.orders must allow.
-    "members.revoke" Slow (params: Member) -> Revoked =
-        Request::Revoke { node_id: params.node_id }, Reply::Revoked(revoked) => Revoked { revoked };
+    "members.revoke" (params: Member) -> Revoked =
+        Revoke { node_id: params.node_id }, revoked => Revoked { revoked: revoked.done()? };
     /// Leaves the network.
     /// It is an order, which rpc.orders must allow.
-    "network.leave" Slow (_params: Nothing) -> Left = Request::Leave, Reply::Left(left) => Left { left };
+    "network.leave" (_params: Nothing) -> Left = Leave, left => Left { left: left.done()? };
     /// The public half of the node's keys, and whether they are sealed.
-    "key.status" Read (_params: Nothing) -> Keys = Request::Keys, Reply::Keys(keys) => *keys;
+    "key.status" (_params: Nothing) -> Keys = GetKeys, keys => keys;
     /// Completes keyd's memory of what this node has delegated, which was lost, from what other members know.
     /// It is an order, which rpc.orders must allow.
-    "key.recover" Slow (_params: Nothing) -> Recovered =
-        Request::RecoverKeys, Reply::KeysRecovered { delegations } => Recovered { delegations };
+    "key.recover" (_params: Nothing) -> Recovered =
+        RecoverKeys, delegations => Recovered { delegations: delegations.done()? };
     /// Begins a new epoch of the WireGuard key.
-    "key.rotate" Slow (_params: Nothing) -> Rotated =
-        Request::RotateKey, Reply::Rotated(wireguard) => Rotated { wireguard };
+    "key.rotate" (_params: Nothing) -> Rotated = RotateKey, wireguard => Rotated { wireguard };
     /// The configuration in force.
-    "config.list" Read (_params: Nothing) -> Settings =
-        Request::Config, Reply::Config(settings) => Settings { settings };
+    "config.list" (_params: Nothing) -> Settings = GetConfig, settings => Settings { settings };
     /// One key of it.
-    "config.get" Read (params: Key) -> Setting =
-        Request::Config, Reply::Config(settings) => one_setting(settings, &params.key)?;
+    "config.get" (params: Key) -> Setting = GetConfig, settings => one_setting(settings, &params.key)?;
     /// Changes a key until meshd ends, if it can be changed at run time.
-    "config.set" Slow (params: KeyValue) -> Changes =
-        Request::SetConfig { key: params.key, value: params.value.0 },
-        Reply::ConfigChanged(changes) => Changes { changes };
+    "config.set" (params: KeyValue) -> Changes =
+        SetConfig { key: params.key, value: params.value.0 }, changes => Changes { changes };
     /// Has the configuration file read again.
-    "config.reload" Slow (_params: Nothing) -> Changes =
-        Request::Reload, Reply::ConfigChanged(changes) => Changes { changes };
+    "config.reload" (_params: Nothing) -> Changes = Reload, changes => Changes { changes };
     /// What happened after a place in the row of events; waits for something if nothing has.
-    "events.poll" Slow (params: Poll) -> Events =
-        Request::Events {
+    "events.poll" (params: Poll) -> Events =
+        PollEvents {
             after: params.after,
             wait: params.wait.map_or(0, |wait| wait.0),
             traffic: params.traffic.unwrap_or(false),
         },
-        Reply::Events(events) => *events;
+        events => events;
 }
 
 macro_rules! results {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
-use i2plan_ipc::api::keyd::{self, KeydApi, TrustAnchor, WireGuardLease};
+use i2plan_ipc::api::keyd::{GetTrustAnchor, KeydApi, LeaseWireGuard, TrustAnchor, WireGuardLease};
 use i2plan_ipc::api::tund::{
     Configured, Ending, HostUse, Interface, Limits, MAX_BATCH, Member, NewInterface, Overlap, Reply, Request,
     Stats, Taken, TundApi,
@@ -460,13 +460,11 @@ impl Tund {
     }
 
     async fn lease(&self, network: NetworkId, epoch: u32) -> Result<WireGuardLease, ApiError> {
-        match self.keyd.call(keyd::Request::LeaseWireGuard { network, epoch }).await {
-            Ok(keyd::Reply::WireGuardLease(lease))
-                if lease.anchor.epoch == epoch && lease.anchor.charter.network() == network =>
-            {
-                Ok(*lease)
+        match self.keyd.call(LeaseWireGuard { network, epoch }).await {
+            Ok(lease) if lease.anchor.epoch == epoch && lease.anchor.charter.network() == network => {
+                Ok(lease)
             }
-            Ok(_) => Err(ApiError::internal("keyd answered something else than a WireGuard key")),
+            Ok(_) => Err(ApiError::internal("keyd leased the key of another network or epoch")),
             Err(error) => {
                 let mut error = error.into_api();
                 error.message = format!("no WireGuard key from keyd: {}", error.message);
@@ -477,9 +475,9 @@ impl Tund {
 
     /// What `keyd` says of the network that this node is in.
     async fn anchor(&self, network: NetworkId) -> Result<TrustAnchor, ApiError> {
-        match self.keyd.call(keyd::Request::TrustAnchor(network)).await {
-            Ok(keyd::Reply::TrustAnchor(anchor)) if anchor.charter.network() == network => Ok(*anchor),
-            Ok(_) => Err(ApiError::internal("unexpected reply of keyd")),
+        match self.keyd.call(GetTrustAnchor(network)).await {
+            Ok(anchor) if anchor.charter.network() == network => Ok(anchor),
+            Ok(_) => Err(ApiError::internal("keyd gave the trust anchor of another network")),
             Err(error) => Err(error.into_api()),
         }
     }

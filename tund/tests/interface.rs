@@ -22,7 +22,8 @@ use futures::TryStreamExt as _;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, TrustAnchor, WireGuardLease};
 use i2plan_ipc::api::tund::{
-    Configured, Member, NewInterface, Reply, Request, Session, Stats, Taken, TundApi,
+    AttachSession, CheckNetwork, Configure, Configured, FindSubnet, GetStats, GiveUp, KeptSessions, Member,
+    NewInterface, RemoveMembers, Session, Stats, TakeSessions, Taken, TellMembers, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{ClientError, Endpoint};
@@ -439,25 +440,18 @@ impl Node {
 }
 
 async fn tell(client: &mut Client<TundApi>, node: Node) {
-    match client.call(Request::Members(vec![node.member()])).await {
-        Ok(Reply::Taken(taken)) => assert_eq!(taken, Taken::default()),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(client.call(TellMembers(vec![node.member()])).await.unwrap(), Taken::default());
 }
 
 async fn configure(client: &mut Client<TundApi>, interface: NewInterface) -> Result<Configured, ApiError> {
-    match client.call(Request::Configure(interface, 3)).await {
-        Ok(Reply::Configured(configured)) => Ok(configured),
-        Err(ClientError::Api(error)) => Err(error),
+    client.call(Configure(interface, 3)).await.map_err(|error| match error {
+        ClientError::Api(error) => error,
         other => panic!("{other:?}"),
-    }
+    })
 }
 
 async fn stats(client: &mut Client<TundApi>) -> Stats {
-    match client.call(Request::Stats).await {
-        Ok(Reply::Stats(stats)) => stats,
-        other => panic!("{other:?}"),
-    }
+    client.call(GetStats).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -535,7 +529,7 @@ async fn a_peer_is_had_for_what_is_certified_alone() {
     let namespace = Namespace::new();
     let tund = Tund::start(&namespace, node(1), true);
     let mut client = tund.connect().await;
-    let Err(ClientError::Api(error)) = client.call(Request::Members(vec![node(2).member()])).await else {
+    let Err(ClientError::Api(error)) = client.call(TellMembers(vec![node(2).member()])).await else {
         panic!("there is no interface yet")
     };
     assert_eq!(error.kind, ErrorKind::Conflict);
@@ -544,8 +538,8 @@ async fn a_peer_is_had_for_what_is_certified_alone() {
     let mut forged = node(2).member();
     forged.record.value.chain = node(3).chain();
     let own = node(1).member();
-    let mut taken = async |members: Vec<Member>| match client.call(Request::Members(members)).await {
-        Ok(Reply::Taken(taken)) => Ok(taken.refused.len()),
+    let mut taken = async |members: Vec<Member>| match client.call(TellMembers(members)).await {
+        Ok(taken) => Ok(taken.refused.len()),
         Err(ClientError::Api(error)) => Err(error.kind),
         other => panic!("{other:?}"),
     };
@@ -564,13 +558,13 @@ async fn when_its_own_key_is_over_by_the_clock_no_member_is_admitted_and_it_says
     assert_eq!(stats(&mut client).await.problem, None);
     *tund.node.lock().unwrap() = Node { not_after: 1, ..node(1) };
     configure(&mut client, node(1).interface()).await.unwrap();
-    let Err(ClientError::Api(error)) = client.call(Request::Members(vec![node(3).member()])).await else {
+    let Err(ClientError::Api(error)) = client.call(TellMembers(vec![node(3).member()])).await else {
         panic!("nobody is admitted")
     };
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert!(stats(&mut client).await.problem.unwrap().message.contains("clock"));
     // Who is to go goes nevertheless.
-    client.call(Request::Remove(vec![testing::node(2)])).await.unwrap();
+    client.call(RemoveMembers(vec![testing::node(2)])).await.unwrap();
     *tund.node.lock().unwrap() = node(1);
     configure(&mut client, node(1).interface()).await.unwrap();
     tell(&mut client, node(3)).await;
@@ -652,13 +646,10 @@ async fn a_founder_is_given_a_subnet_that_the_host_does_not_use() {
     connect_to_network(&namespace, "10.42.131.1", 24, None);
     let tund = Tund::start(&namespace, node(1), true);
     let mut client = tund.connect().await;
-    let mut find = async |wanted: &str| match client.call(Request::FindSubnet(subnet(wanted))).await {
-        Ok(Reply::Subnet(found)) => found.to_string(),
-        other => panic!("{other:?}"),
-    };
+    let mut find = async |wanted: &str| client.call(FindSubnet(subnet(wanted))).await.unwrap().to_string();
     assert_eq!(find("10.42.0.0/16").await, "10.43.0.0/16");
     assert_eq!(find("10.9.0.0/16").await, "10.9.0.0/16");
-    let check = Request::CheckNetwork(subnet("10.42.0.0/16"), None);
+    let check = CheckNetwork(subnet("10.42.0.0/16"), None);
     let Err(ClientError::Api(error)) = client.call(check).await else { panic!("it is in use") };
     assert!(error.message.contains("10.42.131.1/24 of uplink"), "{error}");
     // Its own interface is not in the way.
@@ -666,7 +657,7 @@ async fn a_founder_is_given_a_subnet_that_the_host_does_not_use() {
     *tund.node.lock().unwrap() = given;
     configure(&mut client, given.interface()).await.unwrap();
     let network = Some(given.charter().network());
-    client.call(Request::CheckNetwork(subnet("10.43.0.0/16"), network)).await.unwrap();
+    client.call(CheckNetwork(subnet("10.43.0.0/16"), network)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -746,7 +737,7 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     let (udp, tcp) = connect(at);
     let _connection = router.accept().unwrap();
     let session = Session { id: "data-1".to_owned(), destination: node(1).data() };
-    client.call_with_fds(Request::AttachSession(session), &[udp.as_fd(), tcp.as_fd()]).await.unwrap();
+    client.call_with_fds(AttachSession(session), &[udp.as_fd(), tcp.as_fd()]).await.unwrap();
     // Of the two, this one leaves it to the other to begin, as far as it is new.
     let other = (2..=255).map(node).find(|other| other.public_key() < node(1).public_key()).unwrap();
     tell(&mut client, other).await;
@@ -787,7 +778,7 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     assert_eq!(configured.public_key, node(1).public_key());
 
     // To have no interface any more empties the store.
-    client.call(Request::GiveUp).await.unwrap();
+    client.call(GiveUp).await.unwrap();
     tund.until("nothing is kept", |store| store.names().is_empty());
 }
 
@@ -805,10 +796,7 @@ async fn it_goes_on_with_a_key_that_was_rotated_meanwhile() {
     let mut client = tund.connect().await;
     assert_eq!(stats(&mut client).await.interface.as_deref(), Some("i2plan0"));
     // It has the new one: a question for that is answered without another rotation.
-    match client.call(Request::Configure(rotated.interface(), 4)).await {
-        Ok(Reply::Configured(configured)) => assert_eq!(configured.epoch, 4),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(client.call(Configure(rotated.interface(), 4)).await.unwrap().epoch, 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -938,7 +926,7 @@ async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
         let (udp, control) = connect(at);
         sessions.push((node(seed).data(), udp.local_addr().unwrap()));
         let session = Session { id: format!("data-{seed}"), destination: node(seed).data() };
-        client.call_with_fds(Request::AttachSession(session), &[udp.as_fd(), control.as_fd()]).await.unwrap();
+        client.call_with_fds(AttachSession(session), &[udp.as_fd(), control.as_fd()]).await.unwrap();
         tell(&mut client, node(other)).await;
         tund.keyd.abort();
         nodes.push((namespace, tund));
@@ -963,10 +951,9 @@ async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
     assert_eq!(stats.peers[0].rx_drops, 0, "{stats:?}");
 
     // A restarted meshd finds the session and takes it back.
-    let taken = client.call_with_fds(Request::TakeSessions, &[]).await;
-    let Ok((Reply::Sessions { data: Some(session), control: None }, fds)) = taken else {
+    let Ok(KeptSessions { data: Some(kept), control: None }) = client.call(TakeSessions).await else {
         panic!("there is a session")
     };
-    assert_eq!((session.id.as_str(), fds.len()), ("data-1", 2));
+    assert_eq!(kept.session.id, "data-1");
     forwarder.abort();
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Peer, Reply, Request};
+use i2plan_ipc::api::meshd::{Leave, Peer, Revoke};
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_proto::identity::NodeId;
 use serde_json::json;
@@ -32,11 +32,10 @@ pub async fn revoke(socket: Option<&Path>, json: bool, name: &str, yes: bool) ->
     };
     let called = if member.name.is_empty() { short(&member.node_id) } else { &member.name };
     can_ask(yes)?;
-    let request = Request::Revoke { node_id: member.node_id.clone() };
+    let request = Revoke { node_id: member.node_id.clone() };
     let text = |target: &OrderTarget| Ok(consequences(&orders::meant(target, name)?, &peers));
-    let done = orders::carry_out(&mut node, request, text, called, yes).await?;
+    let nodes = orders::carry_out(&mut node, request, text, called, yes).await?.reply;
     let name = clean(called).into_owned();
-    let Reply::Revoked(nodes) = done.reply else { return Err(unexpected()) };
     if json {
         return output::json::print(&json!({ "revoked": nodes }));
     }
@@ -86,16 +85,11 @@ pub async fn leave(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), F
                         it has invited stay members; to come back it needs a new invite";
     can_ask(yes)?;
     let text = |_: &OrderTarget| Ok(consequences.to_owned());
-    let done = orders::carry_out(&mut node, Request::Leave, text, &status.name, yes).await?;
-    let Reply::Left(network) = done.reply else { return Err(unexpected()) };
+    let network = orders::carry_out(&mut node, Leave, text, &status.name, yes).await?.reply;
     if json {
         return output::json::print(&json!({ "left": network }));
     }
     output::print(&format!("left network {}\n", clean(&network)))
-}
-
-pub(super) fn unexpected() -> Failure {
-    Failure::internal("unexpected reply of meshd")
 }
 
 #[cfg(test)]

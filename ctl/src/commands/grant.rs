@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Reply, Request};
+use i2plan_ipc::api::meshd::GrantAddresses;
 use i2plan_ipc::api::order::OrderTarget;
 use serde_json::json;
 
@@ -20,7 +20,7 @@ use crate::output::{self, clean, units};
 pub async fn run(socket: Option<&Path>, json: bool, args: &Grant) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let member = find(&mut node, &args.node).await?;
-    let request = Request::Grant { node_id: member.node_id, addresses: args.addresses };
+    let request = GrantAddresses { node_id: member.node_id, addresses: args.addresses };
     let text = |target: &OrderTarget| {
         // The record, which has the name, is no part of the evidence.
         let named = orders::meant(target, &args.node).or_else(|failure| match target {
@@ -29,8 +29,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Grant) -> Result<(), 
         })?;
         Ok(format!("{}: this node delegates more than 256 addresses today", named.describe()))
     };
-    let done = orders::carry_out(&mut node, request, text, &member.name, args.yes).await?;
-    let Reply::Granted(grant) = done.reply else { return Err(super::exclusion::unexpected()) };
+    let grant = orders::carry_out(&mut node, request, text, &member.name, args.yes).await?.reply;
     if json {
         return output::json::print(&json!({ "grant": grant }));
     }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{self, Invite, InviteState, IssuedInvite, Reply, Request};
+use i2plan_ipc::api::meshd::{self, CreateInvite, Invite, InviteState, IssuedInvite, RevokeInvite};
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::version::utc;
 use i2plan_proto::address::Ipv4Subnet;
@@ -30,19 +30,14 @@ pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> R
     let style = args.qr.map(|style| qr_style(style, json)).transpose()?;
     let mut node = daemon::connect(socket).await?;
     let subnet = args.subnet.map(|subnet| subnet.to_string());
-    let request = Request::CreateInvite {
-        expires_in: args.expires.as_secs(),
-        max_uses,
-        addresses: args.addresses,
-        subnet,
-    };
+    let request =
+        CreateInvite { expires_in: args.expires.as_secs(), max_uses, addresses: args.addresses, subnet };
     let text = |_: &OrderTarget| {
         Ok("it is unlimited, or for more than 256 addresses: revoke it if it gets into wrong hands"
             .to_owned())
     };
     let done = orders::carry_out(&mut node, request, text, "invite", args.yes).await?;
-    let Reply::Invite(invite) = done.reply else { return Err(super::exclusion::unexpected()) };
-    let invite = Invite { founded: invite.founded || done.founded, ..invite };
+    let invite = Invite { founded: done.reply.founded || done.founded, ..done.reply };
     if max_uses.is_none() {
         output::note("warning: any number of nodes can join with this invite until it expires");
     }
@@ -166,16 +161,14 @@ pub async fn revoke(socket: Option<&Path>, json: bool, args: &InviteRevoke) -> R
     let invite = choose(node.invites().await?, &args.id)?;
     let invite = if args.with_members {
         can_ask(args.yes)?;
-        let request = Request::RevokeInvite { id: invite.id.clone(), with_members: true };
+        let request = RevokeInvite { id: invite.id.clone(), with_members: true };
         let text = |target: &OrderTarget| match target {
             OrderTarget::Invite { invite: ordered, .. } if ordered.to_string() == invite.id => {
                 Ok(consequences(&invite))
             }
             _ => Err(Failure::internal("keyd would revoke another invite")),
         };
-        let done = orders::carry_out(&mut node, request, text, "revoke", args.yes).await?;
-        let Reply::InviteRevoked(invite) = done.reply else { return Err(super::exclusion::unexpected()) };
-        invite
+        orders::carry_out(&mut node, request, text, "revoke", args.yes).await?.reply
     } else {
         node.revoke_invite(invite.id).await?
     };

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Keys, Reply, Request};
+use i2plan_ipc::api::meshd::{Keys, RecoverKeys};
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::version::utc;
 use serde_json::json;
@@ -38,8 +38,7 @@ pub async fn recover(socket: Option<&Path>, json: bool, yes: bool) -> Result<(),
     let consequences = |_: &OrderTarget| {
         Ok("addresses of members that are not among these may be given out again".to_owned())
     };
-    let done = orders::carry_out(&mut node, Request::RecoverKeys, consequences, "recover", yes).await?;
-    let Reply::KeysRecovered { delegations } = done.reply else { return Err(super::exclusion::unexpected()) };
+    let delegations = orders::carry_out(&mut node, RecoverKeys, consequences, "recover", yes).await?.reply;
     if json {
         return output::json::print(&json!({ "delegations": delegations }));
     }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use i2plan_ipc::Node;
 use i2plan_ipc::administrator::{Prepared, socket_beside};
-use i2plan_ipc::api::meshd::{Reply, Request};
+use i2plan_ipc::api::Call;
+use i2plan_ipc::api::meshd::{AllowInvite, Answered, MeshdApi};
 use i2plan_ipc::api::order::{Executed, OrderTarget};
-use i2plan_ipc::node::Answered;
 use i2plan_ipc::version::utc;
 use i2plan_proto::address::ipv6_of;
 use serde_json::json;
@@ -17,9 +17,9 @@ use crate::failure::{Failure, Kind};
 use crate::output::{self, clean, units};
 
 /// What was done, and whether a network was founded for it.
-pub struct Done {
+pub struct Done<T> {
     /// The answer of `meshd`.
-    pub reply: Reply,
+    pub reply: T,
     /// Whether the network was founded just now.
     pub founded: bool,
 }
@@ -29,23 +29,27 @@ pub struct Done {
 ///
 /// # Errors
 /// If one of the daemons refuses, or it was not confirmed.
-pub async fn carry_out(
+pub async fn carry_out<C, T>(
     node: &mut Node,
-    request: Request,
+    request: C,
     consequences: impl FnOnce(&OrderTarget) -> Result<String, Failure>,
     word: &str,
     yes: bool,
-) -> Result<Done, Failure> {
-    let proposed = match node.propose(request.clone()).await? {
+) -> Result<Done<T>, Failure>
+where
+    C: Call<Api = MeshdApi, Reply = Answered<T>> + Clone,
+{
+    let proposed = match node.call(request.clone()).await? {
         Answered::Done(reply) => return Ok(Done { reply, founded: false }),
         Answered::ToOrder(proposed) => proposed,
     };
     can_ask(yes)?;
-    let order = Prepared::new(socket_beside(node.socket()), &request, &proposed).await?;
+    let order = Prepared::new(socket_beside(node.socket()), &request.into(), &proposed).await?;
     let consequences = consequences(order.target())?;
     confirm(&format!("{}\n{consequences}", describe(order.target())), word, yes)?;
-    let executed = order.confirm().await?;
-    let reply = node.enact(executed).await.map_err(|error| {
+    let executed = order.confirm(Some).await?;
+    let enacted = node.enact::<C>(executed).await.and_then(|reply| Ok(reply.done()?));
+    let reply = enacted.map_err(|error| {
         let failure = Failure::from(error);
         let message = format!("keyd has signed it, and meshd has not distributed it: {}", failure.message);
         Failure { message, ..failure }
@@ -151,19 +155,20 @@ pub(super) fn meant(target: &OrderTarget, text: &str) -> Result<Named, Failure> 
 pub async fn allow_invite(socket: Option<&Path>, json: bool, id: &str, yes: bool) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let id = super::invite::choose(node.invites().await?, id)?.id;
-    let request = Request::AllowInvite { id };
-    let proposed = match node.propose(request.clone()).await? {
-        Answered::ToOrder(proposed) => proposed,
-        Answered::Done(_) => return Err(Failure::internal("unexpected reply of meshd")),
-    };
+    let request = AllowInvite { id };
+    let proposed = node.call(request.clone()).await?;
     can_ask(yes)?;
-    let order = Prepared::new(socket_beside(node.socket()), &request, &proposed).await?;
+    let order = Prepared::new(socket_beside(node.socket()), &request.into(), &proposed).await?;
     confirm(&describe(order.target()), "allow", yes)?;
-    match order.confirm().await? {
-        Executed::Allowed(invite) if json => output::json::print(&json!({ "allowed": invite.to_string() })),
-        Executed::Allowed(invite) => output::print(&format!("the users of invite {invite} can join\n")),
-        _ => Err(Failure::internal("unexpected reply of keyd")),
+    let allowed = |executed| match executed {
+        Executed::Allowed(invite) => Some(invite),
+        _ => None,
+    };
+    let invite = order.confirm(allowed).await?;
+    if json {
+        return output::json::print(&json!({ "allowed": invite.to_string() }));
     }
+    output::print(&format!("the users of invite {invite} can join\n"))
 }
 
 /// Has `keyd` forget the network that it is pinned to.
@@ -187,13 +192,15 @@ pub async fn forget_network(socket: Option<&Path>, json: bool, yes: bool) -> Res
     let consequences =
         "its members are not told, and keep this node among them; keyd then signs for the next network";
     confirm(&format!("{}\n{consequences}", describe(order.target())), "forget", yes)?;
-    match order.confirm().await? {
-        Executed::Forgotten(network) if json => {
-            output::json::print(&json!({ "forgotten": network.to_string() }))
-        }
-        Executed::Forgotten(network) => output::print(&format!("keyd has forgotten network {network}\n")),
-        _ => Err(Failure::internal("unexpected reply of keyd")),
+    let forgotten = |executed| match executed {
+        Executed::Forgotten(network) => Some(network),
+        _ => None,
+    };
+    let network = order.confirm(forgotten).await?;
+    if json {
+        return output::json::print(&json!({ "forgotten": network.to_string() }));
     }
+    output::print(&format!("keyd has forgotten network {network}\n"))
 }
 
 #[cfg(test)]

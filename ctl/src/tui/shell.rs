@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt as _;
 use i2plan_ipc::Role;
+use i2plan_ipc::api::Kind;
 use i2plan_ipc::api::meshd::{MeshdApi, Request};
 use i2plan_ipc::client::{ClientError, Link};
 use i2plan_ipc::node::EventStream;
@@ -120,19 +121,6 @@ async fn show(screen: &mut Screen, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a request can be repeated.
-fn changes_nothing(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::Status
-            | Request::Peers
-            | Request::Routes
-            | Request::ListInvites
-            | Request::ListBans
-            | Request::Events { .. }
-    )
-}
-
 /// Stops this process and those that belong to it, as the terminal would, until the shell has it go on.
 fn suspend() {
     let _ = kill(Pid::from_raw(0), Signal::SIGTSTP);
@@ -148,7 +136,7 @@ impl Node {
     fn ask(&self, request: Request) {
         let (link, answers) = (Arc::clone(&self.link), self.answers.clone());
         tokio::spawn(async move {
-            let result = if changes_nothing(&request) {
+            let result = if request.terms().kind != Kind::Command {
                 match link.call(request.clone()).await {
                     // Of a meshd that was started again since.
                     Err(ClientError::Broken { .. }) => link.call(request.clone()).await,

@@ -65,8 +65,9 @@ fn request<A: Api>(body: &[u8]) {
     assert!(!A::allows(Role::Client, &body) || A::DAEMON != Role::Tund, "users have nothing to do with tund");
     let others = [Role::Meshd, Role::Tund, Role::Connector].map(|role| A::allows(role, &body));
     assert!(!A::allows(Role::Client, &body) || others == [false; 3], "what is for users is for no daemon");
-    assert!(A::fds(&body) <= MAX_FDS);
-    assert!(A::deadline(&body) > Duration::ZERO);
+    let terms = A::terms(&body);
+    assert!(terms.fds <= MAX_FDS);
+    assert!(terms.deadline > Duration::ZERO);
 }
 
 /// What a fuzzer should begin with.

@@ -1,5 +1,6 @@
 //! What may be asked of `keyd`, and by whom.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use i2plan_proto::accusation::Accusation;
@@ -15,8 +16,8 @@ use i2plan_proto::revocation::{Resignation, Revocation, Revoked};
 use i2plan_proto::wireguard::WireGuardCertificate;
 use serde::{Deserialize, Serialize};
 
-use super::Api;
 use super::order::{Executed, Order, OrderToken, PreparedOrder};
+use super::{Api, DEADLINE, Terms, take};
 use crate::hello::{Landlock, Role};
 use crate::secret::{SecretKey, SecretText};
 use crate::version::Version;
@@ -28,132 +29,163 @@ pub const ORDER_WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub enum KeydApi {}
 
-/// A request to `keyd`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Request {
-    /// Who this node is.
-    Identity,
-    /// Open a SAM session under one of the node's destinations, on a connection that the connector makes.
-    OpenSession(OpenSession),
-    /// Who the connector is.
-    Connector,
-    /// By the connector: wait for an order to connect to the SAM bridge.
-    AwaitOrder(Connector),
-    /// By the connector: the order with this number is carried out. The TCP connection and the UDP socket come with
-    /// the request, in this order.
-    Connected(u64),
-    /// By the connector: an order cannot be carried out.
-    NotConnected(NotConnected),
-    /// Sign the charter of a network that this node founds.
-    SignCharter(Charter),
-    /// Make and sign this node's record, and prove the destinations that it names.
-    SignRecord(Box<NewRecord>),
-    /// Make and sign this node's word on its own life.
-    SignPulse {
-        /// The network.
-        network: NetworkId,
-        /// The word.
-        life: Life,
-    },
-    /// Sign that this node cannot reach another.
-    SignAccusation(Accusation),
-    /// Sign a request to join a network.
-    SignJoin {
-        /// The request.
-        body: Box<JoinBody>,
-        /// The destination that it names.
-        control: Destination,
-    },
-    /// Make an invite.
-    CreateInvite(CreateInvite),
-    /// Certify the holder of an invite that this node made.
-    CertifyMember(Box<CertifyMember>),
-    /// Certify a member again, which this node has certified, with more addresses.
-    ExtendMember(Box<ExtendMember>),
-    /// Take note of a signed statement that others have told: one in this node's name, or the end of a membership.
-    Note(Statement),
-    /// Take note of certificates by this node that others hold, as many as fit, because keyd's memory of them was lost.
-    /// That no more follow says an order ([`Order::Recover`]).
-    Recover(Vec<Signed<Membership>>),
-    /// The network that this node is pinned to, and its chain there.
-    Pinned,
-    /// By an administrator: verify an order, and say what it will sign. It takes the place of one that waits on this
-    /// connection.
-    PrepareOrder(Box<Order>),
-    /// By an administrator: records of members below the target of the order that waits on this connection.
-    CountBelow(Vec<Signed<Record>>),
-    /// By an administrator: sign what the order with this token is about.
-    ConfirmOrder(OrderToken),
-    /// Certify a WireGuard key for a network.
-    CertifyWireGuard {
-        /// The network.
-        network: NetworkId,
-        /// Begin a new epoch, with a new key. Without it the newest key that is in force is certified again.
-        rotate: bool,
-    },
-    /// What `tund` verifies by, for a network, which must be the one that this node is in.
-    TrustAnchor(NetworkId),
-    /// Hand out the WireGuard key of an epoch for a network, which must be the one that this node is in: of the newest
-    /// epoch in force, or of the one before it for ten minutes.
-    LeaseWireGuard {
-        /// The network.
-        network: NetworkId,
-        /// The epoch.
-        epoch: u32,
-    },
+requests! {
+    /// A request to `keyd`.
+    KeydApi => Reply, by Meshd;
+
+    Query {
+        /// Who this node is.
+        Identity as GetIdentity -> Identity { Reply::Identity(identity) => identity };
+        /// Who the connector is; none if it is not connected.
+        Connector as GetConnector -> Option<Connector> { Reply::Connector(connector) => connector };
+        /// The network that this node is pinned to, and its chain there; none if it is in no network as far as keyd knows.
+        Pinned as GetPinned -> Option<Box<PinnedNetwork>> { Reply::Pinned(pinned) => pinned };
+        /// What `tund` verifies by, for a network, which must be the one that this node is in.
+        TrustAnchor as GetTrustAnchor(network: NetworkId) -> TrustAnchor {
+            Reply::TrustAnchor(anchor) => *anchor
+        } by Tund;
+        /// Hand out the WireGuard key of an epoch for a network, which must be the one that this node is in: of the
+        /// newest epoch in force, or of the one before it for ten minutes. It is the one secret that leaves keyd, and
+        /// `tund` the one process that may have it.
+        LeaseWireGuard {
+            /// The network.
+            network: NetworkId,
+            /// The epoch.
+            epoch: u32,
+        } -> WireGuardLease { Reply::WireGuardLease(lease) => *lease } by Tund;
+    }
+
+    Command {
+        /// Open a SAM session under one of the node's destinations, on a connection that the connector makes. The TCP
+        /// connection and the UDP socket come with the reply, in this order.
+        // A router builds tunnels before it answers; i2pd has been seen to take over 20 s.
+        OpenSession for OpenSession(open: OpenSession) -> (SessionOpened, [OwnedFd; 2]) {
+            Reply::SessionOpened(opened) => (opened, take(fds)?)
+        } returns fds within 120;
+        /// By the connector: the order with this number is carried out. The TCP connection and the UDP socket come with
+        /// the request, in this order.
+        Connected(order: u64) -> () { Reply::Done => () } by Connector passes 2;
+        /// By the connector: an order cannot be carried out.
+        NotConnected for NotConnected(failure: NotConnected) -> () { Reply::Done => () } by Connector;
+        /// Sign the charter of a network that this node founds.
+        SignCharter(charter: Charter) -> Signature { Reply::Signature(signature) => signature };
+        /// Make and sign this node's record, and prove the destinations that it names.
+        SignRecord(record: Box<NewRecord>) -> Box<Signed<Record>> { Reply::Record(record) => record };
+        /// Make and sign this node's word on its own life.
+        SignPulse {
+            /// The network.
+            network: NetworkId,
+            /// The word.
+            life: Life,
+        } -> Signed<Pulse> { Reply::Pulse(pulse) => pulse };
+        /// Sign that this node cannot reach another.
+        SignAccusation(accusation: Accusation) -> Signature { Reply::Signature(signature) => signature };
+        /// Sign a request to join a network.
+        SignJoin {
+            /// The request.
+            body: Box<JoinBody>,
+            /// The destination that it names.
+            control: Destination,
+        } -> Signature { Reply::Signature(signature) => signature };
+        /// Make an invite: its code, and the grant to present when somebody uses it.
+        CreateInvite for CreateInvite(invite: CreateInvite) -> (SecretText, Signed<InviteGrant>) {
+            Reply::Invite { code, grant } => (code, grant)
+        };
+        /// Certify the holder of an invite that this node made.
+        CertifyMember for CertifyMember(certify: Box<CertifyMember>) -> Signed<Membership> {
+            Reply::Membership(certificate) => certificate
+        };
+        /// Certify a member again, which this node has certified, with more addresses; none if it takes an order.
+        ExtendMember for ExtendMember(extend: Box<ExtendMember>) -> Option<Signed<Membership>> {
+            Reply::Membership(certificate) => Some(certificate),
+            Reply::NeedsOrder => None,
+        };
+        /// Take note of a signed statement that others have told: one in this node's name, or the end of a membership.
+        Note(statement: Statement) -> Noted { Reply::Noted(noted) => noted };
+        /// Take note of certificates by this node that others hold, as many as fit, because keyd's memory of them was
+        /// lost. That no more follow says an order ([`Order::Recover`]). Answered with how many certificates keyd
+        /// remembers, and whether these are all.
+        Recover(certificates: Vec<Signed<Membership>>) -> (u64, bool) {
+            Reply::Recovered { known, complete } => (known, complete)
+        };
+        /// By an administrator: verify an order, and say what it will sign. It takes the place of one that waits on this
+        /// connection.
+        PrepareOrder(order: Box<Order>) -> PreparedOrder { Reply::OrderPrepared(order) => *order } by Client;
+        /// By an administrator: records of members below the target of the order that waits on this connection.
+        CountBelow(records: Vec<Signed<Record>>) -> PreparedOrder {
+            Reply::OrderPrepared(order) => *order
+        } by Client;
+        /// By an administrator: sign what the order with this token is about.
+        ConfirmOrder(token: OrderToken) -> Executed { Reply::OrderExecuted(executed) => *executed } by Client;
+        /// Certify a WireGuard key for a network.
+        CertifyWireGuard {
+            /// The network.
+            network: NetworkId,
+            /// Begin a new epoch, with a new key. Without it the newest key that is in force is certified again.
+            rotate: bool,
+        } -> Signed<WireGuardCertificate> { Reply::WireGuardCertificate(certificate) => certificate };
+    }
+
+    Poll {
+        /// By the connector: wait for an order to connect to the SAM bridge. Answered with its number, or none if there
+        /// is no order within [`ORDER_WAIT`].
+        AwaitOrder(connector: Connector) -> Option<u64> {
+            Reply::Order(order) => Some(order),
+            Reply::Done => None,
+        } by Connector within ORDER_WAIT.as_secs() + DEADLINE;
+    }
 }
 
-/// A reply of `keyd`.
+/// A reply of `keyd`. To which requests stands with these.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Reply {
-    /// To [`Request::Identity`].
+    /// Who this node is.
     Identity(Identity),
-    /// To [`Request::OpenSession`]. The TCP connection and the UDP socket come with the reply, in this order.
+    /// A session is open.
     SessionOpened(SessionOpened),
-    /// To [`Request::Connector`]; none if it is not connected.
+    /// Who the connector is; none if it is not connected.
     Connector(Option<Connector>),
-    /// To [`Request::AwaitOrder`]: connect to the SAM bridge, and say so with this number.
+    /// An order to the connector: to connect to the SAM bridge, and say so with this number.
     Order(u64),
-    /// To [`Request::AwaitOrder`] if there is no order within [`ORDER_WAIT`], and to [`Request::Connected`] and
-    /// [`Request::NotConnected`].
+    /// It is done, or there is no order.
     Done,
-    /// To [`Request::SignRecord`]: with its number and the proofs of its destinations.
+    /// A record, with its number and the proofs of its destinations.
     Record(Box<Signed<Record>>),
-    /// To [`Request::SignPulse`]: with its number.
+    /// A word on this node's life, with its number.
     Pulse(Signed<Pulse>),
-    /// To the other requests that sign.
+    /// The signature of what was to be signed.
     Signature(Signature),
-    /// To [`Request::CreateInvite`].
+    /// An invite.
     Invite {
         /// The invite code.
         code: SecretText,
         /// The grant to present when somebody uses it.
         grant: Signed<InviteGrant>,
     },
-    /// To [`Request::CertifyMember`] and [`Request::ExtendMember`].
+    /// A certificate.
     Membership(Signed<Membership>),
-    /// To [`Request::ExtendMember`]: it takes an order.
+    /// It takes an order.
     NeedsOrder,
-    /// To [`Request::Pinned`]; none if this node is in no network as far as keyd knows.
+    /// The network that this node is in, if it is in one as far as keyd knows.
     Pinned(Option<Box<PinnedNetwork>>),
-    /// To [`Request::PrepareOrder`] and [`Request::CountBelow`].
+    /// An order waits to be confirmed.
     OrderPrepared(Box<PreparedOrder>),
-    /// To [`Request::ConfirmOrder`].
+    /// What was done by an order.
     OrderExecuted(Box<Executed>),
-    /// To [`Request::Note`].
+    /// What became of a statement.
     Noted(Noted),
-    /// To [`Request::Recover`].
+    /// Certificates were noted.
     Recovered {
         /// How many certificates keyd remembers now.
         known: u64,
         /// Whether these are all of them ([`Identity::remembers`]).
         complete: bool,
     },
-    /// To [`Request::CertifyWireGuard`].
+    /// The certificate of a WireGuard key.
     WireGuardCertificate(Signed<WireGuardCertificate>),
-    /// To [`Request::TrustAnchor`].
+    /// What `tund` verifies by.
     TrustAnchor(Box<TrustAnchor>),
-    /// To [`Request::LeaseWireGuard`].
+    /// A WireGuard key.
     WireGuardLease(Box<WireGuardLease>),
 }
 
@@ -357,49 +389,8 @@ impl Api for KeydApi {
     // A lease with a thousand revocations of up to 64 bytes.
     const MAX_REPLY: usize = 96 * 1024;
 
-    fn allows(role: Role, request: &Request) -> bool {
-        match request {
-            // The one secret that leaves keyd, and the one process that may have it.
-            Request::LeaseWireGuard { .. } | Request::TrustAnchor(_) => role == Role::Tund,
-            Request::AwaitOrder(_) | Request::Connected(_) | Request::NotConnected(_) => {
-                role == Role::Connector
-            }
-            Request::PrepareOrder(_) | Request::CountBelow(_) | Request::ConfirmOrder(_) => {
-                role == Role::Client
-            }
-            Request::Identity
-            | Request::Connector
-            | Request::OpenSession(_)
-            | Request::SignCharter(_)
-            | Request::SignRecord(_)
-            | Request::SignPulse { .. }
-            | Request::SignAccusation(_)
-            | Request::SignJoin { .. }
-            | Request::CreateInvite(_)
-            | Request::CertifyMember(_)
-            | Request::ExtendMember(_)
-            | Request::Note(_)
-            | Request::Recover(_)
-            | Request::Pinned
-            | Request::CertifyWireGuard { .. } => role == Role::Meshd,
-        }
-    }
-
-    fn fds(request: &Request) -> usize {
-        if matches!(request, Request::Connected(_)) { 2 } else { 0 }
-    }
-
-    fn waits(request: &Request) -> bool {
-        matches!(request, Request::AwaitOrder(_))
-    }
-
-    fn deadline(request: &Request) -> Duration {
-        match request {
-            // A router builds tunnels before it answers; i2pd has been seen to take over 20 s.
-            Request::OpenSession(_) => Duration::from_secs(120),
-            Request::AwaitOrder(_) => ORDER_WAIT + Duration::from_secs(10),
-            _ => Duration::from_secs(10),
-        }
+    fn terms(request: &Request) -> Terms {
+        request.terms()
     }
 }
 
@@ -448,7 +439,7 @@ mod tests {
         assert!(KeydApi::allows(Role::Connector, &connected));
         for request in [open, Request::Identity, Request::Connector] {
             assert!(!KeydApi::allows(Role::Connector, &request));
-            assert_eq!(KeydApi::fds(&request), 0);
+            assert_eq!(request.terms().fds, 0);
         }
     }
 }

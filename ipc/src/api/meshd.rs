@@ -9,9 +9,9 @@ use i2plan_proto::identity::Signed;
 use i2plan_proto::record::Record;
 use serde::{Deserialize, Serialize};
 
-use super::Api;
 use super::order::{Executed, Order};
 use super::tund::{Drops, Overlap};
+use super::{Api, DEADLINE, Terms};
 use crate::ApiError;
 use crate::hello::{Landlock, Role};
 use crate::secret::SecretText;
@@ -21,117 +21,164 @@ use crate::version::Version;
 #[derive(Debug)]
 pub enum MeshdApi {}
 
-/// A request to `meshd`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Request {
-    /// The state of the node.
-    Status,
-    /// The other members, as far as this node knows them.
-    Peers,
-    /// The public half of the node's keys.
-    Keys,
-    /// Say whether this node could join a network: whether the configuration accepts its subnet, and the host uses none
-    /// of its addresses otherwise.
-    CheckNetwork {
-        /// The network's id.
-        network: String,
-        /// Its subnet.
-        subnet: String,
-    },
-    /// Make an invite; the first one founds the network. Answered with [`Reply::ToOrder`] if it takes an order.
-    CreateInvite {
-        /// Seconds from now until it expires.
-        expires_in: u64,
-        /// How often it may be used; none for without limit, zero is refused.
-        max_uses: Option<u32>,
-        /// Addresses for each of its users, a power of two; none for as many as is usual.
-        addresses: Option<u32>,
-        /// The subnet of the network that it founds; none for the one that is configured, or else one of which the host
-        /// uses no address.
-        subnet: Option<String>,
-    },
-    /// The invites that this node has made and remembers.
-    ListInvites,
-    /// Let the users of an invite join, however many addresses were delegated today: answered with the order.
-    AllowInvite {
-        /// The invite's id.
-        id: String,
-    },
-    /// Revoke an invite.
-    RevokeInvite {
-        /// The invite's id.
-        id: String,
-        /// Revoke the memberships of the nodes that have used it, too: answered with the order.
-        with_members: bool,
-    },
-    /// Delegate more addresses to a member that this node has invited. Answered with [`Reply::ToOrder`] if it takes an
-    /// order.
-    Grant {
-        /// The member's node id.
-        node_id: String,
-        /// How many more, a power of two.
-        addresses: u32,
-    },
-    /// The routing table.
-    Routes,
-    /// The bans in force.
-    ListBans,
-    /// Have nothing to do with a member any more; a ban that there is already is replaced.
-    AddBan {
-        /// The member's node id.
-        node_id: String,
-        /// Why, for people; at most 200 characters.
-        description: String,
-        /// Seconds; none for without end.
-        duration: Option<u64>,
-    },
-    /// End a ban.
-    RemoveBan {
-        /// The member's node id.
-        node_id: String,
-    },
-    /// Revoke a member's certificate: it and the members below it are out of the network. Only the founder and the
-    /// member's other inviters can. Answered with the order.
-    Revoke {
-        /// The member's node id.
-        node_id: String,
-    },
-    /// Leave the network: the others are told, and everything about it is forgotten, invites and bans too. The node
-    /// keeps its identity; members that it has invited stay members. Answered with the order.
-    Leave,
-    /// Distribute what `keyd` has signed by an order, and act on it. Answered as the request that has led to the order.
-    Enact(Box<Executed>),
-    /// Begin a new epoch of the WireGuard key. Answered when the new key is published.
-    RotateKey,
-    /// Have `keyd` complete its memory of what this node has delegated, which was lost, from what other members know.
-    RecoverKeys,
-    /// Join a network. Answered when the node is a member, or cannot become one.
-    Join {
-        /// The invite code.
-        invite: SecretText,
-    },
-    /// What happened after a place in the row of events. Answered as soon as something has, with what else happens in
-    /// the next twentieth of a second, or after `wait` milliseconds with what there is then; the caller asks again with the place that the answer gives. So nobody
-    /// who reads slowly makes `meshd` keep anything for them: it keeps the last [`EVENTS_KEPT`] events for all.
-    Events {
-        /// Where the caller is; none to begin now, without what went before.
-        after: Option<Place>,
-        /// Longest wait, milliseconds, at most [`MAX_EVENT_WAIT`].
-        wait: u64,
-        /// Whether the answer is to have the traffic up to then.
-        traffic: bool,
-    },
-    /// The configuration in force.
-    Config,
-    /// Change a key of the configuration until `meshd` ends, if it can be changed at run time.
-    SetConfig {
-        /// The key, `section.key`.
-        key: String,
-        /// The value, as it would stand in the environment.
-        value: String,
-    },
-    /// Read the configuration file again, as SIGHUP does.
-    Reload,
+requests! {
+    /// A request to `meshd`.
+    MeshdApi => Reply, by Client, sorted;
+
+    Query {
+        /// The state of the node.
+        Status as GetStatus -> Status { Reply::Status(status) => *status };
+        /// The other members, as far as this node knows them.
+        Peers as ListPeers -> Vec<Peer> { Reply::Peers(peers) => peers };
+        /// The public half of the node's keys.
+        Keys as GetKeys -> Keys { Reply::Keys(keys) => *keys };
+        /// Say whether this node could join a network: whether the configuration accepts its subnet, and the host uses
+        /// none of its addresses otherwise.
+        // It waits for tund.
+        CheckNetwork {
+            /// The network's id.
+            network: String,
+            /// Its subnet.
+            subnet: String,
+        } -> () { Reply::Acceptable => () } within 30;
+        /// The invites that this node has made and remembers.
+        ListInvites -> Vec<IssuedInvite> { Reply::Invites(invites) => invites };
+        /// The routing table.
+        Routes as ListRoutes -> Vec<Route> { Reply::Routes(routes) => routes };
+        /// The bans in force.
+        ListBans -> Vec<Ban> { Reply::Bans(bans) => bans };
+        /// The configuration in force.
+        Config as GetConfig -> Vec<Setting> { Reply::Config(settings) => settings };
+    }
+
+    Command {
+        /// Make an invite; the first one founds the network.
+        // Founding waits for the sessions, the interface does not.
+        CreateInvite {
+            /// Seconds from now until it expires.
+            expires_in: u64,
+            /// How often it may be used; none for without limit, zero is refused.
+            max_uses: Option<u32>,
+            /// Addresses for each of its users, a power of two; none for as many as is usual.
+            addresses: Option<u32>,
+            /// The subnet of the network that it founds; none for the one that is configured, or else one of which the
+            /// host uses no address.
+            subnet: Option<String>,
+        } -> Answered<Invite> {
+            Reply::Invite(invite) => Answered::Done(invite),
+            Reply::ToOrder(proposed) => Answered::ToOrder(proposed),
+        } within 30;
+        /// Let the users of an invite join, however many addresses were delegated today: answered with the order.
+        AllowInvite {
+            /// The invite's id.
+            id: String,
+        } -> Box<ToOrder> { Reply::ToOrder(proposed) => proposed };
+        /// Revoke an invite.
+        // keyd signs, and others are told, which takes no answer; so it is for the following.
+        RevokeInvite {
+            /// The invite's id.
+            id: String,
+            /// Revoke the memberships of the nodes that have used it, too: answered with the order.
+            with_members: bool,
+        } -> Answered<IssuedInvite> {
+            Reply::InviteRevoked(invite) => Answered::Done(invite),
+            Reply::ToOrder(proposed) => Answered::ToOrder(proposed),
+        } within 30;
+        /// Delegate more addresses to a member that this node has invited.
+        Grant as GrantAddresses {
+            /// The member's node id.
+            node_id: String,
+            /// How many more, a power of two.
+            addresses: u32,
+        } -> Answered<Grant> {
+            Reply::Granted(grant) => Answered::Done(grant),
+            Reply::ToOrder(proposed) => Answered::ToOrder(proposed),
+        } within 30;
+        /// Revoke a member's certificate: it and the members below it are out of the network. Only the founder and the
+        /// member's other inviters can. Answered with the order.
+        Revoke {
+            /// The member's node id.
+            node_id: String,
+        } -> Answered<Vec<String>> {
+            Reply::Revoked(nodes) => Answered::Done(nodes),
+            Reply::ToOrder(proposed) => Answered::ToOrder(proposed),
+        } within 30;
+        /// Leave the network: the others are told, and everything about it is forgotten, invites and bans too. The node
+        /// keeps its identity; members that it has invited stay members. Answered with the order.
+        Leave -> Answered<String> {
+            Reply::Left(network) => Answered::Done(network),
+            Reply::ToOrder(proposed) => Answered::ToOrder(proposed),
+        } within 30;
+        /// Have `keyd` complete its memory of what this node has delegated, which was lost, from what other members
+        /// know. Answered with how many delegations it remembers.
+        RecoverKeys -> Answered<u64> {
+            Reply::KeysRecovered { delegations } => Answered::Done(delegations),
+            Reply::ToOrder(proposed) => Answered::ToOrder(proposed),
+        } within 30;
+        /// Distribute what `keyd` has signed by an order, and act on it. Answered as the request that has led to the
+        /// order.
+        Enact(executed: Box<Executed>) -> Reply {
+            reply @ (Reply::Invite(_) | Reply::InviteRevoked(_) | Reply::Granted(_) | Reply::Revoked(_) | Reply::Left(_)
+                | Reply::KeysRecovered { .. }) => reply
+        } within 30;
+        /// Have nothing to do with a member any more; a ban that there is already is replaced.
+        AddBan {
+            /// The member's node id.
+            node_id: String,
+            /// Why, for people; at most 200 characters.
+            description: String,
+            /// Seconds; none for without end.
+            duration: Option<u64>,
+        } -> Ban { Reply::BanAdded(ban) => ban };
+        /// End a ban.
+        RemoveBan {
+            /// The member's node id.
+            node_id: String,
+        } -> Ban { Reply::BanRemoved(ban) => ban };
+        /// Begin a new epoch of the WireGuard key. Answered when the new key is published.
+        RotateKey -> WireGuardKey { Reply::Rotated(key) => key } within 30;
+        /// Join a network. Answered when the node is a member, or cannot become one.
+        // The inviter has to be found and reached over I2P.
+        Join {
+            /// The invite code.
+            invite: SecretText,
+        } -> Network { Reply::Joined(network) => network } within 180;
+        /// Change a key of the configuration until `meshd` ends, if it can be changed at run time. Answered with what is
+        /// different now.
+        SetConfig {
+            /// The key, `section.key`.
+            key: String,
+            /// The value, as it would stand in the environment.
+            value: String,
+        } -> Vec<ConfigChange> { Reply::ConfigChanged(changes) => changes };
+        /// Read the configuration file again, as SIGHUP does. Answered with what is different now.
+        Reload -> Vec<ConfigChange> { Reply::ConfigChanged(changes) => changes };
+    }
+
+    Poll {
+        /// What happened after a place in the row of events. Answered as soon as something has, with what else happens in
+        /// the next twentieth of a second, or after `wait` milliseconds with what there is then; the caller asks again
+        /// with the place that the answer gives. So nobody who reads slowly makes `meshd` keep anything for them: it
+        /// keeps the last [`EVENTS_KEPT`] events for all.
+        Events as PollEvents {
+            /// Where the caller is; none to begin now, without what went before.
+            after: Option<Place>,
+            /// Longest wait, milliseconds, at most [`MAX_EVENT_WAIT`].
+            wait: u64,
+            /// Whether the answer is to have the traffic up to then.
+            traffic: bool,
+        } -> Events { Reply::Events(events) => *events } within MAX_EVENT_WAIT / 1000 + DEADLINE;
+    }
+}
+
+/// The answer to a request that may take an order. That is to be taken to `keyd`'s control socket, and what is signed
+/// there brought back ([`Enact`]).
+#[derive(Debug)]
+pub enum Answered<T> {
+    /// It is done.
+    Done(T),
+    /// It takes this order.
+    ToOrder(Box<ToOrder>),
 }
 
 /// Events that are kept for those who have not asked for them yet.
@@ -158,54 +205,53 @@ pub fn max_uses(uses: i64) -> Result<Option<u32>, ApiError> {
     }
 }
 
-/// A reply of `meshd`.
+/// A reply of `meshd`. To which requests stands with these.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Reply {
-    /// To [`Request::Status`].
+    /// The state of the node.
     Status(Box<Status>),
-    /// To [`Request::Peers`].
+    /// The other members.
     Peers(Vec<Peer>),
-    /// To [`Request::Keys`].
+    /// The public half of the node's keys.
     Keys(Box<Keys>),
-    /// To [`Request::CheckNetwork`]: it could.
+    /// This node could join the network.
     Acceptable,
-    /// To [`Request::CreateInvite`].
+    /// An invite was made.
     Invite(Invite),
-    /// To [`Request::ListInvites`].
+    /// The invites that there are.
     Invites(Vec<IssuedInvite>),
-    /// To requests that `keyd` does only by an order: it is to be taken to `keyd`'s control socket, and what is signed
-    /// there brought back ([`Request::Enact`]).
+    /// It takes an order ([`Answered::ToOrder`]).
     ToOrder(Box<ToOrder>),
-    /// To [`Request::RevokeInvite`].
+    /// An invite was revoked.
     InviteRevoked(IssuedInvite),
-    /// To [`Request::Grant`].
+    /// A member holds more addresses.
     Granted(Grant),
-    /// To [`Request::Routes`].
+    /// The routing table.
     Routes(Vec<Route>),
-    /// To [`Request::ListBans`].
+    /// The bans in force.
     Bans(Vec<Ban>),
-    /// To [`Request::AddBan`].
+    /// A member is banned.
     BanAdded(Ban),
-    /// To [`Request::RemoveBan`].
+    /// A ban was lifted.
     BanRemoved(Ban),
-    /// To [`Request::Revoke`]: the nodes known here that are no members any more.
+    /// The nodes known here that are no members any more.
     Revoked(Vec<String>),
-    /// To [`Request::Leave`]: the network's id.
+    /// The id of the network that this node has left.
     Left(String),
-    /// To [`Request::RotateKey`].
+    /// The new WireGuard key.
     Rotated(WireGuardKey),
-    /// To [`Request::RecoverKeys`].
+    /// `keyd` remembers what this node has delegated.
     KeysRecovered {
         /// How many delegations `keyd` remembers now.
         delegations: u64,
     },
-    /// To [`Request::Join`].
+    /// The network that this node is a member of now.
     Joined(Network),
-    /// To [`Request::Events`].
+    /// What happened.
     Events(Box<Events>),
-    /// To [`Request::Config`].
+    /// The configuration in force.
     Config(Vec<Setting>),
-    /// To [`Request::SetConfig`] and [`Request::Reload`]: what is different now.
+    /// What is different now.
     ConfigChanged(Vec<ConfigChange>),
 }
 
@@ -951,42 +997,7 @@ impl Api for MeshdApi {
     // Ten thousand peers at some 600 bytes each, with room.
     const MAX_REPLY: usize = 8 * 1024 * 1024;
 
-    fn allows(role: Role, _request: &Request) -> bool {
-        role == Role::Client
-    }
-
-    fn waits(request: &Request) -> bool {
-        matches!(request, Request::Events { .. })
-    }
-
-    fn deadline(request: &Request) -> Duration {
-        match request {
-            // The inviter has to be found and reached over I2P.
-            Request::Join { .. } => Duration::from_secs(180),
-            // Founding waits for the sessions, the interface does not.
-            Request::CreateInvite { .. }
-            | Request::CheckNetwork { .. }
-            | Request::RotateKey
-            | Request::RecoverKeys => Duration::from_secs(30),
-            // keyd signs, and others are told, which takes no answer.
-            Request::Revoke { .. }
-            | Request::RevokeInvite { .. }
-            | Request::Leave
-            | Request::Enact(_)
-            | Request::Grant { .. } => Duration::from_secs(30),
-            Request::Status
-            | Request::Peers
-            | Request::Keys
-            | Request::ListInvites
-            | Request::AllowInvite { .. }
-            | Request::Routes
-            | Request::ListBans
-            | Request::AddBan { .. }
-            | Request::RemoveBan { .. }
-            | Request::Config
-            | Request::SetConfig { .. }
-            | Request::Reload => Duration::from_secs(10),
-            Request::Events { .. } => Duration::from_millis(MAX_EVENT_WAIT) + Duration::from_secs(10),
-        }
+    fn terms(request: &Request) -> Terms {
+        request.terms()
     }
 }

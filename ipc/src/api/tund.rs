@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use i2plan_proto::address::{IPV6_PREFIX, Ipv4Subnet, ipv6_of};
@@ -12,7 +13,7 @@ use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation};
 use serde::{Deserialize, Serialize};
 
-use super::Api;
+use super::{Api, Terms, take};
 use crate::error::ApiError;
 use crate::hello::Role;
 use crate::version::Version;
@@ -44,76 +45,109 @@ pub fn check_interface_name(name: &str) -> Result<(), String> {
 #[derive(Debug)]
 pub enum TundApi {}
 
-/// A request to `tund`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Request {
-    /// Bring up the interface, with the WireGuard key that `keyd` leases for the network and this epoch. Once done,
-    /// repeating it changes nothing, with another epoch it changes the key, and for another interface the process
-    /// ends, to be asked again when it has started again: the privilege to make one is gone.
-    ///
-    /// Its addresses follow from the charter and the chain that `keyd` gives with the key.
-    Configure(NewInterface, u32),
-    /// Send and receive through this SAM session: its UDP socket, which is connected to the SAM bridge, and a duplicate of
-    /// its control connection come
-    /// with the request, in this order. Replaces the session before, unless it is that one. Before the interface is up
-    /// it is kept.
-    AttachSession(Session),
-    /// Keep the session for control messages open, by the same descriptors, for a `meshd` that restarts.
-    KeepControl(Session),
-    /// Give duplicates of both sessions' descriptors back, so that a restarted `meshd` can go on with them.
-    TakeSessions,
-    /// Have no interface any more: the node has left its network. The process ends, and the next has none.
-    GiveUp,
-    /// All members and endings are told from the start: those that are not told again before [`Request::EndSync`] go then.
-    BeginSync,
-    /// How memberships have ended, at most [`MAX_BATCH`].
-    Endings(Vec<Ending>),
-    /// The records of members, at most [`MAX_BATCH`]. `tund` verifies each before it uses anything of it. A tunnel with a
-    /// member whose key and destination stay the same goes on.
-    Members(Vec<Member>),
-    /// Other keepalives for members that are known already, seconds, 0 for none.
-    Keepalives(Vec<(NodeId, u16)>),
-    /// Have nothing to do with these members any more.
-    Remove(Vec<NodeId>),
-    /// All has been told that there is.
-    EndSync,
-    /// Keep to these limits. Before, `tund` keeps to its own.
-    Limits(Limits),
-    /// These members have given a sign of life: those that do not answer are called again soon.
-    Alive(Vec<NodeId>),
-    /// Say whether a network with this subnet and id can have an interface on this host: whether the host uses none of
-    /// its addresses otherwise. What the host uses is told of an overlap alone, so that `meshd` does not learn the host's
-    /// addresses.
-    CheckNetwork(Ipv4Subnet, Option<NetworkId>),
-    /// Find a subnet for a new network: this one, or the first of its [`Ipv4Subnet::alternatives`] of which the host uses
-    /// no address.
-    FindSubnet(Ipv4Subnet),
-    /// Counters and states.
-    Stats,
+requests! {
+    /// A request to `tund`.
+    TundApi => Reply, by Meshd;
+
+    Query {
+        /// Say whether a network with this subnet and id can have an interface on this host: whether the host uses none
+        /// of its addresses otherwise. What the host uses is told of an overlap alone, so that `meshd` does not learn
+        /// the host's addresses.
+        CheckNetwork(subnet: Ipv4Subnet, network: Option<NetworkId>) -> () { Reply::Done => () };
+        /// Find a subnet for a new network: this one, or the first of its [`Ipv4Subnet::alternatives`] of which the host
+        /// uses no address.
+        FindSubnet(wanted: Ipv4Subnet) -> Ipv4Subnet { Reply::Subnet(subnet) => subnet };
+        /// Counters and states.
+        Stats as GetStats -> Stats { Reply::Stats(stats) => stats };
+        /// Give duplicates of both sessions' descriptors back, so that a restarted `meshd` can go on with them.
+        TakeSessions -> KeptSessions {
+            Reply::Sessions { data, control } => KeptSessions { data: kept(data, fds)?, control: kept(control, fds)? }
+        } returns fds;
+    }
+
+    Command {
+        /// Bring up the interface, with the WireGuard key that `keyd` leases for the network and this epoch. Once done,
+        /// repeating it changes nothing, with another epoch it changes the key, and for another interface the process
+        /// ends, to be asked again when it has started again: the privilege to make one is gone.
+        ///
+        /// Its addresses follow from the charter and the chain that `keyd` gives with the key.
+        Configure(interface: NewInterface, epoch: u32) -> Configured { Reply::Configured(configured) => configured };
+        /// Send and receive through this SAM session: its UDP socket, which is connected to the SAM bridge, and a
+        /// duplicate of its control connection come with the request, in this order. Replaces the session before, unless
+        /// it is that one. Before the interface is up it is kept.
+        AttachSession(session: Session) -> () { Reply::Done => () } passes 2;
+        /// Keep the session for control messages open, by the same descriptors, for a `meshd` that restarts.
+        KeepControl(session: Session) -> () { Reply::Done => () } passes 2;
+        /// Have no interface any more: the node has left its network. The process ends, and the next has none.
+        GiveUp -> () { Reply::Done => () };
+        /// All members and endings are told from the start: those that are not told again before [`Request::EndSync`] go
+        /// then.
+        BeginSync -> () { Reply::Done => () };
+        /// How memberships have ended, at most [`MAX_BATCH`].
+        Endings as TellEndings(endings: Vec<Ending>) -> Taken { Reply::Taken(taken) => taken };
+        /// The records of members, at most [`MAX_BATCH`]. `tund` verifies each before it uses anything of it. A tunnel
+        /// with a member whose key and destination stay the same goes on.
+        Members as TellMembers(members: Vec<Member>) -> Taken { Reply::Taken(taken) => taken };
+        /// Other keepalives for members that are known already, seconds, 0 for none.
+        Keepalives as SetKeepalives(keepalives: Vec<(NodeId, u16)>) -> () { Reply::Done => () };
+        /// Have nothing to do with these members any more.
+        Remove as RemoveMembers(members: Vec<NodeId>) -> () { Reply::Done => () };
+        /// All has been told that there is.
+        EndSync -> () { Reply::Done => () };
+        /// Keep to these limits. Before, `tund` keeps to its own.
+        Limits for Limits(limits: Limits) -> () { Reply::Done => () };
+        /// These members have given a sign of life: those that do not answer are called again soon.
+        Alive as NoteAlive(members: Vec<NodeId>) -> () { Reply::Done => () };
+    }
 }
 
-/// A reply of `tund`.
+/// A session that comes with its descriptors.
+#[derive(Debug)]
+pub struct KeptSession {
+    /// The session.
+    pub session: Session,
+    /// Its UDP socket.
+    pub udp: OwnedFd,
+    /// Its control connection.
+    pub tcp: OwnedFd,
+}
+
+/// The sessions that `tund` keeps for a restarted `meshd`.
+#[derive(Debug)]
+pub struct KeptSessions {
+    /// The session for data.
+    pub data: Option<KeptSession>,
+    /// The session for control messages.
+    pub control: Option<KeptSession>,
+}
+
+/// Gives a session its descriptors; none if there are too few.
+fn kept(session: Option<Session>, fds: &mut Vec<OwnedFd>) -> Option<Option<KeptSession>> {
+    let Some(session) = session else { return Some(None) };
+    let [udp, tcp] = take(fds)?;
+    Some(Some(KeptSession { session, udp, tcp }))
+}
+
+/// A reply of `tund`. To which requests stands with these.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Reply {
-    /// To [`Request::Configure`].
+    /// The interface is up.
     Configured(Configured),
-    /// To [`Request::AttachSession`], [`Request::KeepControl`], [`Request::GiveUp`], [`Request::BeginSync`],
-    /// [`Request::Keepalives`], [`Request::Remove`], [`Request::EndSync`], [`Request::Limits`], [`Request::Alive`] and
-    /// [`Request::CheckNetwork`].
+    /// It is done, or nothing is in the way.
     Done,
-    /// To [`Request::Endings`] and [`Request::Members`].
+    /// What became of what was told.
     Taken(Taken),
-    /// To [`Request::FindSubnet`].
+    /// A subnet of which the host uses no address.
     Subnet(Ipv4Subnet),
-    /// To [`Request::TakeSessions`]. The descriptors of the sessions that there are come with the reply, in the
-    /// order of [`Request::AttachSession`] and first those for data.
+    /// The sessions that there are. Their descriptors come with the reply, in the order of [`Request::AttachSession`] and
+    /// first those for data.
     Sessions {
         /// The session for data.
         data: Option<Session>,
         /// The session for control messages.
         control: Option<Session>,
     },
-    /// To [`Request::Stats`].
+    /// Counters and states.
     Stats(Stats),
 }
 
@@ -355,11 +389,7 @@ impl Api for TundApi {
     // The statistics of ten thousand peers.
     const MAX_REPLY: usize = 4 * 1024 * 1024;
 
-    fn allows(role: Role, _request: &Request) -> bool {
-        role == Role::Meshd
-    }
-
-    fn fds(request: &Request) -> usize {
-        if matches!(request, Request::AttachSession(_) | Request::KeepControl(_)) { 2 } else { 0 }
+    fn terms(request: &Request) -> Terms {
+        request.terms()
     }
 }

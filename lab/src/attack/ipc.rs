@@ -12,8 +12,9 @@ use std::time::SystemTime;
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::api::Api;
 use i2plan_ipc::api::keyd::{
-    CertifyMember, Connector, CreateInvite, ExtendMember, Identity, KeydApi, NewRecord, NotConnected,
-    OpenSession, PinnedNetwork, Reply, Request, SessionKind, Statement,
+    CertifyMember, CertifyWireGuard, Connector, CreateInvite, ExtendMember, GetIdentity, GetPinned, Identity,
+    KeydApi, NewRecord, NotConnected, OpenSession, PinnedNetwork, Request, SessionKind, SignRecord,
+    Statement,
 };
 use i2plan_ipc::api::meshd::{self, MeshdApi};
 use i2plan_ipc::api::order::{Order, OrderToken};
@@ -155,22 +156,14 @@ async fn connect_as(socket: &Path, role: Role, what: &str) -> Attempt {
 pub async fn ask_keyd_as_meshd(run: &Path, to_itself: &ToItself) -> Result<(), Failure> {
     let socket = socket(run, Role::Keyd, Role::Meshd);
     let mut keyd = Client::<KeydApi>::connect(&socket, Role::Meshd).await.map_err(failed)?;
-    let Reply::Identity(me) = keyd.call(Request::Identity).await.map_err(failed)? else {
-        return Err(Failure::new("keyd does not say who it is"));
-    };
-    let Reply::Pinned(Some(pinned)) = keyd.call(Request::Pinned).await.map_err(failed)? else {
+    let me = keyd.call(GetIdentity).await.map_err(failed)?;
+    let Some(pinned) = keyd.call(GetPinned).await.map_err(failed)? else {
         return Err(Failure::new("this node is in no network"));
     };
     let PinnedNetwork { charter, chain } = *pinned;
     let network = charter.network();
-    let certify = Request::CertifyWireGuard { network, rotate: false };
-    let Reply::WireGuardCertificate(wireguard) = keyd.call(certify).await.map_err(failed)? else {
-        return Err(Failure::new("keyd does not certify its WireGuard key"));
-    };
-    let create = Request::CreateInvite(create_invite(&charter));
-    let Reply::Invite { grant, .. } = keyd.call(create).await.map_err(failed)? else {
-        return Err(Failure::new("keyd does not make an invite"));
-    };
+    let wireguard = keyd.call(CertifyWireGuard { network, rotate: false }).await.map_err(failed)?;
+    let (_, grant) = keyd.call(create_invite(&charter)).await.map_err(failed)?;
 
     let mut attempts = vec![
         connect_as(&socket, Role::Tund, "to be taken for tund").await,
@@ -537,24 +530,14 @@ pub async fn replay_to_keyd(run: &Path) -> Result<(), Failure> {
     let mut keyd = Client::<KeydApi>::connect(&socket(run, Role::Keyd, Role::Meshd), Role::Meshd)
         .await
         .map_err(failed)?;
-    let Reply::Identity(me) = keyd.call(Request::Identity).await.map_err(failed)? else {
-        return Err(Failure::new("keyd does not say who it is"));
+    let me = keyd.call(GetIdentity).await.map_err(failed)?;
+    let open = OpenSession {
+        kind: SessionKind::Data,
+        id: "replay".to_owned(),
+        tunnel_length: 1,
+        tunnel_quantity: 1,
     };
-    let (opened, _open) = keyd
-        .call_with_fds(
-            Request::OpenSession(OpenSession {
-                kind: SessionKind::Data,
-                id: "replay".to_owned(),
-                tunnel_length: 1,
-                tunnel_quantity: 1,
-            }),
-            &[],
-        )
-        .await
-        .map_err(failed)?;
-    let Reply::SessionOpened(opened) = opened else {
-        return Err(Failure::new("keyd opens no session"));
-    };
+    let (opened, _open) = keyd.call(open).await.map_err(failed)?;
     let charter = charter(intruder());
     let network = charter.network();
     // The same address both times, and more of them the second time.
@@ -572,12 +555,9 @@ pub async fn replay_to_keyd(run: &Path) -> Result<(), Failure> {
         founder.appended(&signed(founder.certificate(grant)))
     };
     let (old, new) = (member(1, 32), member(2, 28));
-    let certify = Request::CertifyWireGuard { network, rotate: false };
-    let Reply::WireGuardCertificate(wireguard) = keyd.call(certify).await.map_err(failed)? else {
-        return Err(Failure::new("keyd does not certify its WireGuard key"));
-    };
+    let wireguard = keyd.call(CertifyWireGuard { network, rotate: false }).await.map_err(failed)?;
     let record = |chain: &Chain| {
-        Request::SignRecord(Box::new(NewRecord {
+        SignRecord(Box::new(NewRecord {
             charter: charter.clone(),
             chain: chain.clone(),
             name: "n".parse().expect("a node name"),
@@ -588,10 +568,7 @@ pub async fn replay_to_keyd(run: &Path) -> Result<(), Failure> {
     };
     let mut records = Vec::new();
     for chain in [&old, &new] {
-        match keyd.call(record(chain)).await.map_err(failed)? {
-            Reply::Record(signed) => records.push(signed),
-            _ => return Err(Failure::new("keyd does not sign its record")),
-        }
+        records.push(keyd.call(record(chain)).await.map_err(failed)?);
     }
     let end = |chain: &Chain| {
         let target = Target::Certificate(chain.clone());
@@ -599,10 +576,10 @@ pub async fn replay_to_keyd(run: &Path) -> Result<(), Failure> {
         Request::Note(Statement::Revocation(Box::new(signed(revocation))))
     };
     let replays = [
-        ("an old chain for the newer one", record(&old)),
+        ("an old chain for the newer one", record(&old).into()),
         ("an old record for the newer one", Request::Note(Statement::Record(records.remove(0)))),
         ("the end of a membership before", end(&old)),
-        ("an old chain whose end is known", record(&old)),
+        ("an old chain whose end is known", record(&old).into()),
     ];
     let other = self::charter(me.node);
     let mut attempts = Vec::new();
@@ -626,10 +603,7 @@ pub async fn replay_to_keyd(run: &Path) -> Result<(), Failure> {
 
 /// The chain that `keyd` is pinned to.
 async fn pinned(keyd: &mut Client<KeydApi>) -> Result<Option<Chain>, Failure> {
-    match keyd.call(Request::Pinned).await.map_err(failed)? {
-        Reply::Pinned(pinned) => Ok(pinned.map(|pinned| pinned.chain)),
-        _ => Err(Failure::new("keyd does not say what it is pinned to")),
-    }
+    Ok(keyd.call(GetPinned).await.map_err(failed)?.map(|pinned| pinned.chain))
 }
 
 /// In `tund`'s place: wants of `keyd` what only `meshd` may ask. Prints an [`Attempt`] for each.
@@ -694,9 +668,7 @@ pub async fn ask_tund_as_meshd(run: &Path, network: &str, to_itself: &ToItself) 
     let mut keyd = Client::<KeydApi>::connect(&socket(run, Role::Keyd, Role::Meshd), Role::Meshd)
         .await
         .map_err(failed)?;
-    let Reply::Identity(me) = keyd.call(Request::Identity).await.map_err(failed)? else {
-        return Err(Failure::new("keyd does not say who it is"));
-    };
+    let me = keyd.call(GetIdentity).await.map_err(failed)?;
     let mut tund = Client::<TundApi>::connect(&socket(run, Role::Tund, Role::Meshd), Role::Meshd)
         .await
         .map_err(failed)?;
@@ -723,16 +695,16 @@ pub async fn ask_tund_as_meshd(run: &Path, network: &str, to_itself: &ToItself) 
     let mut attempts = Vec::new();
     for (what, because, chain) in records {
         let record = record(chain, intruder());
-        let taken = tund.call(tund::Request::Members(vec![tund::Member { record, keepalive: 1 }])).await;
+        let taken = tund.call(tund::TellMembers(vec![tund::Member { record, keepalive: 1 }])).await;
         attempts.push(not_taken(what, because, taken));
     }
     // In this node's name, so that its packets to itself go out.
     let own = tund::Member { record: record(founder.clone(), me.node), keepalive: 1 };
-    attempts.push(not_taken("this node itself", "own", tund.call(tund::Request::Members(vec![own])).await));
+    attempts.push(not_taken("this node itself", "own", tund.call(tund::TellMembers(vec![own])).await));
     let revocation =
         signed(Revocation { issuer: intruder(), target: Target::Certificate(forged), issued_at: now() });
     let ending = tund::Ending::Revocation(Box::new(revocation));
-    let taken = tund.call(tund::Request::Endings(vec![ending])).await;
+    let taken = tund.call(tund::TellEndings(vec![ending])).await;
     attempts.push(not_taken("the end of a membership", "only the network's founder", taken));
 
     let mut ask = async |what: &str, because: &str, request, fds: &[BorrowedFd<'_>]| {
@@ -752,9 +724,7 @@ pub async fn ask_tund_as_meshd(run: &Path, network: &str, to_itself: &ToItself) 
     let listening = std::net::UdpSocket::bind("127.0.0.1:0").map_err(failed)?;
     ask("what it sends, elsewhere", "not connected", request, &[listening.as_fd(), stream]).await;
 
-    let tund::Reply::Stats(stats) = tund.call(tund::Request::Stats).await.map_err(failed)? else {
-        return Err(Failure::new("tund does not count"));
-    };
+    let stats = tund.call(tund::GetStats).await.map_err(failed)?;
     if !stats.peers.is_empty() || stats.interface.is_none() {
         return Err(Failure::new(format!("tund has been talked into something: {stats:?}")));
     }
@@ -789,10 +759,9 @@ fn record(chain: Chain, node: NodeId) -> Box<Signed<Record>> {
     }))
 }
 
-fn not_taken(what: &str, because: &str, result: Result<tund::Reply, ClientError>) -> Attempt {
+fn not_taken(what: &str, because: &str, result: Result<tund::Taken, ClientError>) -> Attempt {
     let refusal = match result {
-        Ok(tund::Reply::Taken(taken)) => taken.reason,
-        Ok(_) => None,
+        Ok(taken) => taken.reason,
         Err(error) => Some(error.to_string()),
     };
     Attempt { what: what.to_owned(), because: because.to_owned(), refusal }

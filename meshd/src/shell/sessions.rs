@@ -183,11 +183,7 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     };
     // A connection of its own: this call takes as long as the router takes to build tunnels.
     let mut keyd = context.keyd.connect().await.map_err(|error| error.to_string())?;
-    let opened = keyd.call_with_fds(keyd::Request::OpenSession(request), &[]).await;
-    let (reply, fds) = opened.map_err(|error| error.to_string())?;
-    let (keyd::Reply::SessionOpened(opened), Ok([tcp, udp])) = (reply, <[OwnedFd; 2]>::try_from(fds)) else {
-        return Err("keyd gave an answer to another question".to_owned());
-    };
+    let (opened, [tcp, udp]) = keyd.call(request).await.map_err(|error| error.to_string())?;
     let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
     let _ = context.updates.send(Update::Version(version)).await;
     let (stream, open) = take_over(Open { id, udp, tcp, destination })?;

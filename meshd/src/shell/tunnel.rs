@@ -5,8 +5,12 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{self, Configured, Interface, Limits, MAX_BATCH, Request, Stats, TundApi};
+use i2plan_ipc::api::Call;
+use i2plan_ipc::api::tund::{
+    self, AttachSession, BeginSync, Configure, Configured, EndSync, GetStats, GiveUp, Interface, KeepControl,
+    KeptSession, Limits, MAX_BATCH, NoteAlive, RemoveMembers, SetKeepalives, Stats, TakeSessions,
+    TellEndings, TellMembers, TundApi,
+};
 use i2plan_ipc::client::{Client, ClientError, Link};
 use i2plan_ipc::hello::HelloReply;
 use i2plan_proto::identity::NodeId;
@@ -160,11 +164,8 @@ async fn serve(
             again = Instant::now() + wait;
             wait = if error.is_some() { LONGEST_RETRY.min(wait * 2) } else { POLL };
         }
-        let stats = match client.call(Request::Stats).await? {
-            tund::Reply::Stats(stats) => Some(stats),
-            _ => None,
-        };
-        let problem = stats.as_ref().and_then(|stats: &Stats| stats.problem.clone());
+        let stats = client.call(GetStats).await?;
+        let problem = stats.problem.clone();
         let error = error.as_ref().or(problem.as_ref());
         report.send_modify(|report| {
             if let Some(error) = error
@@ -174,7 +175,7 @@ async fn serve(
             }
             report.error = error.map(|error| error.message.clone());
             report.hint = error.and_then(|error| error.hint.clone());
-            report.stats = stats;
+            report.stats = Some(stats);
         });
         if more {
             continue;
@@ -185,7 +186,7 @@ async fn serve(
             () = sleep(POLL) => None,
         };
         for nodes in awakened.iter().flat_map(|nodes| nodes.chunks(MAX_NODES)) {
-            client.call(Request::Alive(nodes.to_vec())).await?;
+            client.call(NoteAlive(nodes.to_vec())).await?;
         }
     }
 }
@@ -197,31 +198,18 @@ async fn apply(
     applied: &mut Applied,
     report: &watch::Sender<Report>,
 ) -> Result<bool, ClientError> {
-    for (wanted, applied, request) in [
-        (&wanted.session, &mut applied.session, Request::AttachSession as fn(tund::Session) -> Request),
-        (&wanted.control, &mut applied.control, Request::KeepControl),
-    ] {
-        if let Some(session) = wanted
-            && !applied.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, session))
-        {
-            let request = request(tund::Session { id: session.id.clone(), destination: session.destination });
-            client.call_with_fds(request, &[session.udp.as_fd(), session.tcp.as_fd()]).await?;
-            *applied = Some(Arc::clone(session));
-        }
-    }
+    hand_over(client, wanted.session.as_ref(), &mut applied.session, AttachSession).await?;
+    hand_over(client, wanted.control.as_ref(), &mut applied.control, KeepControl).await?;
     if let Some(limits) = wanted.limits
         && applied.limits != Some(limits)
     {
-        client.call(Request::Limits(limits)).await?;
+        client.call(limits).await?;
         applied.limits = Some(limits);
     }
     if let Some(interface) = &wanted.interface
         && applied.interface.as_ref() != Some(interface)
     {
-        let request = Request::Configure(interface.0.to_new(), interface.1);
-        let tund::Reply::Configured(configured) = client.call(request).await? else {
-            return Err(unexpected());
-        };
+        let configured = client.call(Configure(interface.0.to_new(), interface.1)).await?;
         info!(interface = %configured.interface, epoch = configured.epoch, "the tunnel interface is up");
         report.send_modify(|report| {
             report.configured = Some(configured);
@@ -230,7 +218,7 @@ async fn apply(
         applied.interface = Some(interface.clone());
     }
     if wanted.interface.is_none() && applied.interface.take().is_some() {
-        client.call(Request::GiveUp).await?;
+        client.call(GiveUp).await?;
         report.send_modify(|report| {
             report.configured = None;
             report.interface = None;
@@ -244,6 +232,23 @@ async fn apply(
     applied.members.tell(client, wanted).await
 }
 
+/// Passes a session that `tund` does not have yet.
+async fn hand_over<C: Call<Api = TundApi>>(
+    client: &mut Client<TundApi>,
+    wanted: Option<&Arc<Open>>,
+    applied: &mut Option<Arc<Open>>,
+    call: impl FnOnce(tund::Session) -> C,
+) -> Result<(), ClientError> {
+    if let Some(session) = wanted
+        && !applied.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, session))
+    {
+        let call = call(tund::Session { id: session.id.clone(), destination: session.destination });
+        client.call_with_fds(call, &[session.udp.as_fd(), session.tcp.as_fd()]).await?;
+        *applied = Some(Arc::clone(session));
+    }
+    Ok(())
+}
+
 impl ToldMembers {
     /// Tells what `tund` has not been told yet, or a part of it; whether there is more.
     async fn tell(&mut self, client: &mut Client<TundApi>, wanted: &Desired) -> Result<bool, ClientError> {
@@ -254,7 +259,7 @@ impl ToldMembers {
             return Ok(false);
         }
         if !self.begun {
-            client.call(Request::BeginSync).await?;
+            client.call(BeginSync).await?;
             self.begun = true;
         }
         self.tell_endings(client, &wanted.endings).await?;
@@ -263,7 +268,7 @@ impl ToldMembers {
             return Ok(true);
         }
         if !self.complete {
-            client.call(Request::EndSync).await?;
+            client.call(EndSync).await?;
             self.complete = true;
             // What was in their way may have gone.
             self.refused.values_mut().for_each(|again| *again = now);
@@ -284,7 +289,7 @@ impl ToldMembers {
                 Ending::Revocation(revocation) => tund::Ending::Revocation(revocation.clone()),
                 Ending::Resignation(resignation) => tund::Ending::Resignation(resignation.clone()),
             });
-            let taken = taken(client.call(Request::Endings(told.collect())).await?)?;
+            let taken = client.call(TellEndings(told.collect())).await?;
             if let Some(reason) = taken.reason {
                 warn!(count = taken.refused.len(), %reason, "tund does not take in the ends of memberships");
             }
@@ -306,7 +311,7 @@ impl ToldMembers {
         let wanted: HashSet<_> = peers.iter().map(|peer| peer.node).collect();
         let gone: Vec<_> = self.members.keys().filter(|node| !wanted.contains(node)).copied().collect();
         for nodes in gone.chunks(MAX_NODES) {
-            client.call(Request::Remove(nodes.to_vec())).await?;
+            client.call(RemoveMembers(nodes.to_vec())).await?;
             for node in nodes {
                 self.members.remove(node);
             }
@@ -332,7 +337,7 @@ impl ToldMembers {
             }
         }
         for batch in keepalives.chunks(MAX_NODES) {
-            client.call(Request::Keepalives(batch.to_vec())).await?;
+            client.call(SetKeepalives(batch.to_vec())).await?;
             for (node, keepalive) in batch {
                 self.members.entry(*node).and_modify(|known| known.1 = *keepalive);
             }
@@ -342,7 +347,7 @@ impl ToldMembers {
                 record: Box::new((*peer.record).clone()),
                 keepalive: peer.keepalive,
             });
-            let taken = taken(client.call(Request::Members(told.collect())).await?)?;
+            let taken = client.call(TellMembers(told.collect())).await?;
             if let Some(reason) = taken.reason {
                 warn!(count = taken.refused.len(), %reason, "tund does not admit members");
             }
@@ -359,29 +364,15 @@ impl ToldMembers {
     }
 }
 
-fn taken(reply: tund::Reply) -> Result<tund::Taken, ClientError> {
-    match reply {
-        tund::Reply::Taken(taken) => Ok(taken),
-        _ => Err(unexpected()),
-    }
-}
-
 async fn take_sessions(client: &mut Client<TundApi>, adopt: &mut Option<Adopt>) -> Result<(), ClientError> {
-    let (reply, fds) = client.call_with_fds(Request::TakeSessions, &[]).await?;
-    let tund::Reply::Sessions { data, control } = reply else { return Err(unexpected()) };
+    let kept = client.call(TakeSessions).await?;
     let Some(adopt) = adopt.take() else { return Ok(()) };
-    let mut fds = fds.into_iter();
-    for (session, adopt) in [(data, adopt.data), (control, adopt.control)] {
-        let Some(session) = session else { continue };
-        let (Some(udp), Some(tcp)) = (fds.next(), fds.next()) else { return Err(unexpected()) };
+    for (kept, adopt) in [(kept.data, adopt.data), (kept.control, adopt.control)] {
+        let Some(KeptSession { session, udp, tcp }) = kept else { continue };
         info!(session = session.id, "took back a session that tund has kept");
         let _ = adopt.send(Open { id: session.id, udp, tcp, destination: session.destination });
     }
     Ok(())
-}
-
-fn unexpected() -> ClientError {
-    ClientError::Api(ApiError::internal("tund gave an answer to another question"))
 }
 
 #[cfg(test)]
@@ -390,9 +381,10 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::sync::Mutex;
 
-    use i2plan_ipc::Role;
     use i2plan_ipc::access::{Access, Who};
+    use i2plan_ipc::api::tund::Request;
     use i2plan_ipc::server::{Answer, Service, serve};
+    use i2plan_ipc::{ApiError, Role};
     use i2plan_testing as testing;
     use tokio::net::UnixListener;
 

@@ -4,10 +4,13 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use i2plan_ipc::api::Call;
 use i2plan_ipc::api::meshd::{
-    Ban, Event, Invite, InviteState, IssuedInvite, Peer, Place, Reply, Request, Route, Traffic, What,
+    AddBan, Ban, CreateInvite, Event, GetStatus, Invite, InviteState, IssuedInvite, ListBans, ListInvites,
+    ListPeers, ListRoutes, MeshdApi, Peer, Place, PollEvents, RemoveBan, Reply, Request, RevokeInvite, Route,
+    Traffic, What,
 };
-use i2plan_ipc::node::{Notice, needs_order};
+use i2plan_ipc::node::Notice;
 
 use super::{App, Command, Link, Overlay, SortBy};
 use crate::commands::member::label;
@@ -329,57 +332,64 @@ impl App {
         if let Some(subject) = Subject::of(request) {
             self.asked[subject as usize].waiting = false;
         }
-        let reply = match result {
-            Ok(reply) => reply,
-            Err(failure) => return self.failed(request, failure),
-        };
-        match reply {
-            Reply::Status(status) => self.status = Some((*status, self.now.running)),
-            Reply::Peers(peers) => {
+        if let Err(failure) = result.and_then(|reply| self.take_in(request, reply)) {
+            self.failed(request, failure);
+        }
+    }
+
+    fn take_in(&mut self, request: &Request, reply: Reply) -> Result<(), Failure> {
+        fn read<C: Call<Api = MeshdApi>>(reply: Reply) -> Result<C::Reply, Failure> {
+            Ok(C::reply(reply, Vec::new())?)
+        }
+        match request {
+            Request::Status => self.status = Some((read::<GetStatus>(reply)?, self.now.running)),
+            Request::Peers => {
+                let peers = read::<ListPeers>(reply)?;
                 let rates: HashMap<_, _> =
                     self.peers.items().iter().map(|row| (row.peer.node_id.clone(), row.rate)).collect();
                 let row = |peer: Peer| PeerRow { rate: rates.get(&peer.node_id).copied().flatten(), peer };
                 self.peers.set(peers.into_iter().map(row).collect(), peer_order(self.sort, self.reverse));
             }
-            Reply::Routes(routes) => self.routes.set(routes, route_order),
-            Reply::Invites(invites) => {
+            Request::Routes => self.routes.set(read::<ListRoutes>(reply)?, route_order),
+            Request::ListInvites => {
+                let invites = read::<ListInvites>(reply)?;
                 let over = |id: &String| {
                     invites.iter().any(|invite| invite.id == *id && invite.state != InviteState::Open)
                 };
                 self.codes.retain(|id, _| !over(id));
                 self.invites.set(invites, invite_order);
             }
-            Reply::Events(events) => match request {
-                Request::Events { after: None, .. } => {
-                    let number = events.next.number.saturating_sub(PAST);
-                    self.past = Past::After(Place { number, ..events.next });
-                }
-                _ => self.recall(&events.events),
-            },
-            Reply::Bans(bans) => self.bans.set(bans, ban_order),
-            Reply::Invite(invite) => self.invite_made(invite),
-            // Orders are given where what keyd has verified can be shown.
-            Reply::ToOrder(proposed) => {
-                self.failed(request, Failure::from(needs_order(&proposed.order)));
+            Request::Events { after: None, .. } => {
+                let next = read::<PollEvents>(reply)?.next;
+                self.past = Past::After(Place { number: next.number.saturating_sub(PAST), ..next });
             }
-            Reply::InviteRevoked(invite) => {
+            Request::Events { .. } => self.recall(&read::<PollEvents>(reply)?.events),
+            Request::ListBans => self.bans.set(read::<ListBans>(reply)?, ban_order),
+            // Orders are given where what keyd has verified can be shown.
+            Request::CreateInvite { .. } => self.invite_made(read::<CreateInvite>(reply)?.done()?),
+            Request::RevokeInvite { .. } => {
+                let invite = read::<RevokeInvite>(reply)?.done()?;
                 self.codes.remove(&invite.id);
                 self.want(&[Subject::Invites]);
                 self.say(format!("invite {} is revoked", invite.id));
             }
-            Reply::BanAdded(ban) => {
+            Request::AddBan { .. } => {
+                let ban = read::<AddBan>(reply)?;
                 self.close_form(Purpose::Ban);
                 self.bans.expect(&ban.node_id);
                 self.want(&[Subject::Bans, Subject::Peers]);
                 self.say(format!("{} is banned", label(&ban.name.unwrap_or_default(), &ban.node_id)));
             }
-            Reply::BanRemoved(ban) => {
+            Request::RemoveBan { .. } => {
+                let ban = read::<RemoveBan>(reply)?;
                 self.want(&[Subject::Bans, Subject::Peers]);
                 let name = label(&ban.name.unwrap_or_default(), &ban.node_id);
                 self.say(format!("{name} is not banned any more"));
             }
-            _ => self.failed(request, Failure::internal("meshd answered something else than what was asked")),
+            // Nothing else is asked here.
+            _ => {}
         }
+        Ok(())
     }
 
     fn invite_made(&mut self, made: Invite) {

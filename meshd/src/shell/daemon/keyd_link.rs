@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use i2plan_ipc::api::keyd::{self, KeydApi};
+use i2plan_ipc::api::keyd::{self, GetConnector, GetIdentity, KeydApi};
 use i2plan_ipc::client::{Client, ClientError, Endpoint, Link};
 use i2plan_ipc::hello::HelloReply;
 use i2plan_ipc::{ApiError, Role};
@@ -110,13 +110,9 @@ pub(super) async fn watch_connection(
 ) -> Result<Infallible, ClientError> {
     let mut client = Client::<KeydApi>::connect(keyd.clone(), Role::Meshd).await?;
     loop {
-        if let keyd::Reply::Identity(me) = client.call(keyd::Request::Identity).await? {
-            let _ = identity.send(me).await;
-        }
-        let connector = match client.call(keyd::Request::Connector).await? {
-            keyd::Reply::Connector(connector) => connector,
-            _ => None,
-        };
+        let me = client.call(GetIdentity).await?;
+        let _ = identity.send(me).await;
+        let connector = client.call(GetConnector).await?;
         let pause = if connector.is_some() { KEYD_POLL } else { CONNECTOR_POLL };
         let found = KeydReport { daemon: Ok(client.daemon().clone()), connector };
         report.send_if_modified(|report| {
