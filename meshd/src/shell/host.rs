@@ -1,16 +1,12 @@
 //! Has `tund` say whether the host has room for a network, before this node founds or joins it.
 
-use std::sync::Arc;
-
 use i2plan_config::Config;
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::meshd;
-use i2plan_ipc::api::tund::{Reply, Request, TundApi};
+use i2plan_ipc::api::tund::{CheckNetwork, FindSubnet, TundApi};
 use i2plan_ipc::client::{ClientError, Link};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::identity::NetworkId;
 use i2plan_proto::invite::Invite;
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::debug;
 
@@ -25,46 +21,52 @@ pub(super) enum Question {
     Find(Ipv4Subnet),
 }
 
-/// A request, and the subnet that the host has room for.
-pub(super) struct Checked {
-    pub(super) request: meshd::Request,
-    pub(super) answer: oneshot::Sender<Result<meshd::Reply, ApiError>>,
-    pub(super) subnet: Result<Ipv4Subnet, ApiError>,
-}
-
-/// What is to be known before a request is carried out by a node that is in the network with this subnet, or in none.
+/// What is to be known of a network that this node could join.
 ///
 /// # Errors
-/// If the configuration does not accept the network.
-pub(super) fn question(
-    request: &meshd::Request,
+/// If the configuration does not accept it.
+pub(super) fn network_question(network: &str, subnet: &str, config: &Config) -> Result<Question, ApiError> {
+    let network = network
+        .parse()
+        .map_err(|error| ApiError::invalid(format!("{network:?} is no network id: {error}")))?;
+    accepted(config, parse(subnet)?, network)
+}
+
+/// What is to be known before a node joins by an invite that is in the network with the subnet `member_of`, or in none.
+///
+/// # Errors
+/// If the configuration does not accept the invite's network.
+pub(super) fn join_question(
+    invite: &str,
     config: &Config,
     member_of: Option<Ipv4Subnet>,
 ) -> Result<Option<Question>, ApiError> {
-    match request {
-        meshd::Request::CheckNetwork { network, subnet } => {
-            let network = network
-                .parse()
-                .map_err(|error| ApiError::invalid(format!("{network:?} is no network id: {error}")))?;
-            accepted(config, parse(subnet)?, network).map(Some)
-        }
-        // Whatever is wrong with it otherwise is said by who carries it out.
-        meshd::Request::Join { invite } if member_of.is_none() => match invite.expose().parse::<Invite>() {
-            Ok(invite) => accepted(config, invite.subnet, invite.network).map(Some),
-            Err(_) => Ok(None),
-        },
-        meshd::Request::CreateInvite { subnet: wanted, .. } => match (member_of, wanted) {
-            (Some(subnet), Some(wanted)) => Err(ApiError::conflict(format!(
-                "this node is in a network already, which has the subnet {subnet}: {wanted} cannot be chosen"
-            ))),
-            (Some(_), None) => Ok(None),
-            (None, Some(wanted)) => Ok(Some(Question::IsFree(parse(wanted)?, None))),
-            (None, None) => Ok(Some(match config.configured_subnet() {
-                Some(configured) => Question::IsFree(configured, None),
-                None => Question::Find(config.tunnel_subnet),
-            })),
-        },
+    // Whatever is wrong with it otherwise is said by who carries it out.
+    match invite.parse::<Invite>() {
+        Ok(invite) if member_of.is_none() => accepted(config, invite.subnet, invite.network).map(Some),
         _ => Ok(None),
+    }
+}
+
+/// What is to be known before such a node makes an invite, which may found a network with the subnet that is `wanted`.
+///
+/// # Errors
+/// If that cannot be chosen.
+pub(super) fn invite_question(
+    wanted: Option<&str>,
+    config: &Config,
+    member_of: Option<Ipv4Subnet>,
+) -> Result<Option<Question>, ApiError> {
+    match (member_of, wanted) {
+        (Some(subnet), Some(wanted)) => Err(ApiError::conflict(format!(
+            "this node is in a network already, which has the subnet {subnet}: {wanted} cannot be chosen"
+        ))),
+        (Some(_), None) => Ok(None),
+        (None, Some(wanted)) => Ok(Some(Question::IsFree(parse(wanted)?, None))),
+        (None, None) => Ok(Some(match config.configured_subnet() {
+            Some(configured) => Question::IsFree(configured, None),
+            None => Question::Find(config.tunnel_subnet),
+        })),
     }
 }
 
@@ -83,39 +85,32 @@ fn accepted(config: &Config, subnet: Ipv4Subnet, network: NetworkId) -> Result<Q
     .with_hint("ask for a network with another subnet, or have the administrator change mesh.accept_subnets"))
 }
 
-/// Answers a question; again while `tund` cannot be reached, as it is for a moment when it restarts.
-pub(super) async fn ask(
-    tund: Arc<Link<TundApi>>,
-    question: Question,
-    request: meshd::Request,
-    answer: oneshot::Sender<Result<meshd::Reply, ApiError>>,
-    checked: mpsc::Sender<Checked>,
-) {
+/// Answers a question with a subnet that the host has room for; asks again while `tund` cannot be reached, as it is for a
+/// moment when it restarts.
+pub(super) async fn ask(tund: &Link<TundApi>, question: Question) -> Result<Ipv4Subnet, ApiError> {
     let mut attempt = 1;
-    let subnet = loop {
-        let asked = match question {
-            Question::IsFree(subnet, network) => Request::CheckNetwork(subnet, network),
-            Question::Find(subnet) => Request::FindSubnet(subnet),
-        };
-        match (tund.call(asked).await, question) {
-            (Ok(Reply::Done), Question::IsFree(subnet, _)) | (Ok(Reply::Subnet(subnet)), _) => {
-                break Ok(subnet);
+    loop {
+        let subnet = match question {
+            Question::IsFree(subnet, network) => {
+                tund.call(CheckNetwork(subnet, network)).await.map(|()| subnet)
             }
-            (Ok(_), _) => break Err(ApiError::internal("tund gave an answer to another question")),
-            (Err(ClientError::Api(error)), _) => break Err(error),
-            (Err(error), _) if attempt >= DAEMON_ATTEMPTS => {
+            Question::Find(subnet) => tund.call(FindSubnet(subnet)).await,
+        };
+        match subnet {
+            Ok(subnet) => return Ok(subnet),
+            Err(ClientError::Api(error)) => return Err(error),
+            Err(error) if attempt >= DAEMON_ATTEMPTS => {
                 let error = error.into_api();
                 let message = format!("whether the host uses addresses of the network is not known: {error}");
-                break Err(ApiError { message, ..error });
+                return Err(ApiError { message, ..error });
             }
-            (Err(error), _) => {
+            Err(error) => {
                 debug!(%error, "tund is not there; asking again");
                 attempt += 1;
                 sleep(DAEMON_RETRY).await;
             }
         }
-    };
-    let _ = checked.send(Checked { request, answer, subnet }).await;
+    }
 }
 
 #[cfg(test)]
@@ -130,22 +125,13 @@ mod tests {
         Config::from_parts(Path::new("c.toml"), text, name).unwrap()
     }
 
-    fn check(subnet: &str) -> meshd::Request {
-        let network = NetworkId([1; 32]).to_string();
-        meshd::Request::CheckNetwork { network, subnet: subnet.to_owned() }
-    }
-
-    fn create(subnet: Option<&str>) -> meshd::Request {
-        let subnet = subnet.map(str::to_owned);
-        meshd::Request::CreateInvite { expires_in: 1, max_uses: Some(1), addresses: None, subnet }
-    }
-
     #[test]
     fn a_subnet_that_is_not_accepted_names_the_key() {
         let config = config("mesh.accept_subnets = \"10.0.0.0/8\"");
-        let asked = |subnet| question(&check(subnet), &config, None);
+        let network = NetworkId([1; 32]).to_string();
+        let asked = |subnet| network_question(&network, subnet, &config);
         let free = Question::IsFree("10.9.0.0/16".parse().unwrap(), Some(NetworkId([1; 32])));
-        assert_eq!(asked("10.9.0.0/16"), Ok(Some(free)));
+        assert_eq!(asked("10.9.0.0/16"), Ok(free));
         let error = asked("192.168.1.0/29").unwrap_err();
         assert_eq!(error.kind, ErrorKind::Denied);
         assert!(error.message.contains("192.168.1.0/29") && error.message.contains("mesh.accept_subnets"));
@@ -156,14 +142,11 @@ mod tests {
     fn a_founder_searches_only_where_no_subnet_was_chosen() {
         let (default, other) = (Ipv4Subnet::DEFAULT, "10.9.0.0/16".parse().unwrap());
         let (unset, set) = (config(""), config("mesh.tunnel_subnet = \"10.42.0.0/16\""));
-        assert_eq!(question(&create(None), &unset, None), Ok(Some(Question::Find(default))));
-        assert_eq!(question(&create(None), &set, None), Ok(Some(Question::IsFree(default, None))));
-        assert_eq!(
-            question(&create(Some("10.9.0.0/16")), &set, None),
-            Ok(Some(Question::IsFree(other, None)))
-        );
-        assert_eq!(question(&create(None), &unset, Some(other)), Ok(None));
-        let error = question(&create(Some("10.9.0.0/16")), &unset, Some(default)).unwrap_err();
+        assert_eq!(invite_question(None, &unset, None), Ok(Some(Question::Find(default))));
+        assert_eq!(invite_question(None, &set, None), Ok(Some(Question::IsFree(default, None))));
+        assert_eq!(invite_question(Some("10.9.0.0/16"), &set, None), Ok(Some(Question::IsFree(other, None))));
+        assert_eq!(invite_question(None, &unset, Some(other)), Ok(None));
+        let error = invite_question(Some("10.9.0.0/16"), &unset, Some(default)).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Conflict);
     }
 }

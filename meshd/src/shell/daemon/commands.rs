@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use i2plan_config::ConfigError;
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::keyd;
-use i2plan_ipc::api::meshd::{self, ConfigChange, What};
-use tokio::sync::oneshot;
+use i2plan_ipc::api::meshd::{Command, ConfigChange, Reply, What};
+use i2plan_proto::address::Ipv4Subnet;
 use tracing::{error, info, warn};
 
 use super::{Daemon, settings};
-use crate::core::{Mesh, describe_key};
-use crate::shell::host::{self, Checked};
-use crate::shell::service::Command;
+use crate::core::{CommandId, Mesh, Now};
+use crate::shell::host::{self, Question};
+use crate::shell::service::{LoopRequest, ReplySender};
+
+/// How a request goes on after `tund` has answered a question about the host.
+pub(super) type Checked = Box<dyn FnOnce(&mut Daemon) + Send>;
 
 impl Daemon {
     /// A user changes a key.
@@ -61,45 +63,91 @@ impl Daemon {
         }
     }
 
-    pub(super) fn on_command(&mut self, command: Command) {
-        let (request, answer) = match command {
-            Command::Request(request, answer) => (request, answer),
-            Command::Traffic(answer) => {
-                let _ = answer.send(self.traffic());
-                return;
-            }
-        };
-        // A caller that has gone does not want its answer.
+    pub(super) fn on_request(&mut self, request: LoopRequest) {
         match request {
-            meshd::Request::Status => {
-                let _ = answer.send(Ok(meshd::Reply::Status(Box::new(self.status()))));
-                return;
+            LoopRequest::Query(query, answer) => self.on_query(query, answer),
+            LoopRequest::Command(command, answer) => self.on_command(command, answer),
+            LoopRequest::Traffic(answer) => {
+                let _ = answer.send(self.traffic());
             }
-            meshd::Request::Peers => {
-                let _ = answer.send(Ok(meshd::Reply::Peers(self.peers())));
-                return;
-            }
-            meshd::Request::Config => {
-                let _ = answer.send(Ok(meshd::Reply::Config(self.config.settings())));
-                return;
-            }
-            meshd::Request::SetConfig { key, value } => {
-                let result = self.set_config(&key, &value);
-                let _ = answer.send(result.map(meshd::Reply::ConfigChanged));
-                return;
-            }
-            meshd::Request::Reload => {
-                let _ = answer.send(self.reload().map(meshd::Reply::ConfigChanged));
-                return;
-            }
-            _ => {}
         }
+    }
+
+    /// Carries out a command. Here as elsewhere, a caller that has gone does not want its answer.
+    fn on_command(&mut self, command: Command, answer: ReplySender) {
         let member_of = self.mesh.as_ref().and_then(Mesh::subnet);
-        match host::question(&request, self.config.current(), member_of) {
-            Ok(None) => self.have_mesh_do(request, answer),
+        match command {
+            Command::SetConfig { key, value } => {
+                let _ = answer.send(self.set_config(&key, &value).map(Reply::ConfigChanged));
+            }
+            Command::Reload => {
+                let _ = answer.send(self.reload().map(Reply::ConfigChanged));
+            }
+            Command::CreateInvite { expires_in, max_uses, addresses, subnet } => {
+                let question = host::invite_question(subnet.as_deref(), self.config.current(), member_of);
+                self.check_host(question, answer, move |daemon, subnet, answer| {
+                    daemon.have_mesh(answer, |mesh, id, now| {
+                        if let Some(subnet) = subnet {
+                            mesh.prefer_subnet(subnet);
+                        }
+                        mesh.create_invite(id, expires_in, max_uses, addresses, now);
+                    });
+                });
+            }
+            Command::Join { invite } => {
+                let question = host::join_question(invite.expose(), self.config.current(), member_of);
+                self.check_host(question, answer, move |daemon, _, answer| {
+                    daemon.have_mesh(answer, |mesh, id, now| mesh.join(id, invite.expose(), now));
+                });
+            }
+            Command::RotateKey => self.have_mesh(answer, Mesh::rotate_key),
+            Command::RecoverKeys => self.have_mesh(answer, Mesh::recover_keys),
+            Command::RevokeInvite { id: invite, with_members } => {
+                self.have_mesh(answer, |mesh, id, now| mesh.revoke_invite(id, &invite, with_members, now));
+            }
+            Command::AllowInvite { id: invite } => {
+                self.have_mesh(answer, |mesh, id, _| mesh.allow_invite(id, &invite));
+            }
+            Command::Grant { node_id, addresses } => {
+                self.have_mesh(answer, |mesh, id, now| mesh.grant(id, &node_id, addresses, now));
+            }
+            Command::AddBan { node_id, description, duration } => {
+                self.have_mesh(answer, |mesh, id, now| {
+                    mesh.add_ban(id, &node_id, description, duration, now);
+                });
+            }
+            Command::RemoveBan { node_id } => {
+                self.have_mesh(answer, |mesh, id, _| mesh.remove_ban(id, &node_id));
+            }
+            Command::Enact(executed) => {
+                self.have_mesh(answer, |mesh, id, now| mesh.enact(id, *executed, now));
+            }
+            Command::Revoke { node_id } => self.have_mesh(answer, |mesh, id, _| mesh.revoke(id, &node_id)),
+            Command::Leave => self.have_mesh(answer, |mesh, id, _| mesh.leave(id)),
+        }
+    }
+
+    /// Goes on once `tund` has found a subnet that the host has room for, if that is in question.
+    pub(super) fn check_host(
+        &mut self,
+        question: Result<Option<Question>, ApiError>,
+        answer: ReplySender,
+        then: impl FnOnce(&mut Self, Option<Ipv4Subnet>, ReplySender) + Send + 'static,
+    ) {
+        match question {
+            Ok(None) => then(self, None, answer),
             Ok(Some(question)) => {
                 let (tund, checked) = (Arc::clone(&self.tund), self.checked_sender.clone());
-                tokio::spawn(host::ask(tund, question, request, answer, checked));
+                tokio::spawn(async move {
+                    let subnet = host::ask(&tund, question).await;
+                    let go_on = move |daemon: &mut Self| match subnet {
+                        Ok(subnet) => then(daemon, Some(subnet), answer),
+                        Err(error) => {
+                            let _ = answer.send(Err(error));
+                        }
+                    };
+                    let _ = checked.send(Box::new(go_on)).await;
+                });
             }
             Err(error) => {
                 let _ = answer.send(Err(error));
@@ -107,96 +155,22 @@ impl Daemon {
         }
     }
 
-    /// The host has room for the network that a request is about, or has not.
-    pub(super) fn on_checked(&mut self, checked: Checked) {
-        let Checked { request, answer, subnet } = checked;
-        match (subnet, &request) {
-            (Err(error), _) => {
-                let _ = answer.send(Err(error));
-            }
-            (Ok(_), meshd::Request::CheckNetwork { .. }) => {
-                let _ = answer.send(Ok(meshd::Reply::Acceptable));
-            }
-            (Ok(subnet), _) => {
-                if let (Some(mesh), meshd::Request::CreateInvite { .. }) = (&mut self.mesh, &request) {
-                    mesh.prefer_subnet(subnet);
-                }
-                self.have_mesh_do(request, answer);
-            }
-        }
-    }
-
-    /// Carries out a request that is about the mesh.
-    pub(super) fn have_mesh_do(
-        &mut self,
-        request: meshd::Request,
-        answer: oneshot::Sender<Result<meshd::Reply, ApiError>>,
-    ) {
+    /// Has the mesh carry out a command, which it answers under the number that it gets.
+    fn have_mesh(&mut self, answer: ReplySender, act: impl FnOnce(&mut Mesh, CommandId, Now)) {
         let now = self.now();
         let Some(mesh) = &mut self.mesh else {
-            let error =
-                ApiError::unavailable("keyd is not reachable, so this node does not know its own identity")
-                    .with_hint("see that i2plan-keyd runs, and its log");
-            let _ = answer.send(Err(error));
+            let _ = answer.send(Err(without_identity()));
             return;
         };
-        let report = match (&request, &self.me) {
-            (meshd::Request::Keys, Some(me)) => Some(meshd::Reply::Keys(Box::new(public_keys(me, mesh)))),
-            (meshd::Request::Routes, _) => Some(meshd::Reply::Routes(mesh.routes(now))),
-            (meshd::Request::ListBans, _) => Some(meshd::Reply::Bans(mesh.ban_reports())),
-            (meshd::Request::ListInvites, _) => Some(meshd::Reply::Invites(mesh.invite_reports(now))),
-            _ => None,
-        };
-        if let Some(report) = report {
-            let _ = answer.send(Ok(report));
-            return;
-        }
         let id = self.next_command;
         self.next_command += 1;
         self.waiting.insert(id, answer);
-        match request {
-            // Its subnet has been seen to.
-            meshd::Request::CreateInvite { expires_in, max_uses, addresses, subnet: _ } => {
-                mesh.create_invite(id, expires_in, max_uses, addresses, now);
-            }
-            meshd::Request::RotateKey => mesh.rotate_key(id, now),
-            meshd::Request::RecoverKeys => mesh.recover_keys(id, now),
-            meshd::Request::Join { invite } => mesh.join(id, invite.expose(), now),
-            meshd::Request::RevokeInvite { id: invite, with_members } => {
-                mesh.revoke_invite(id, &invite, with_members, now);
-            }
-            meshd::Request::Grant { node_id, addresses } => mesh.grant(id, &node_id, addresses, now),
-            meshd::Request::AddBan { node_id, description, duration } => {
-                mesh.add_ban(id, &node_id, description, duration, now);
-            }
-            meshd::Request::RemoveBan { node_id } => mesh.remove_ban(id, &node_id),
-            meshd::Request::AllowInvite { id: invite } => mesh.allow_invite(id, &invite),
-            meshd::Request::Enact(executed) => mesh.enact(id, *executed, now),
-            meshd::Request::Revoke { node_id } => mesh.revoke(id, &node_id),
-            meshd::Request::Leave => mesh.leave(id),
-            // Answered above, or where they are received.
-            meshd::Request::Events { .. }
-            | meshd::Request::CheckNetwork { .. }
-            | meshd::Request::Status
-            | meshd::Request::Peers
-            | meshd::Request::Config
-            | meshd::Request::SetConfig { .. }
-            | meshd::Request::Reload
-            | meshd::Request::Keys
-            | meshd::Request::Routes
-            | meshd::Request::ListBans
-            | meshd::Request::ListInvites => {}
-        }
+        act(mesh, id, now);
     }
 }
 
-/// The public half of the node's keys.
-pub(super) fn public_keys(me: &keyd::Identity, mesh: &Mesh) -> meshd::Keys {
-    meshd::Keys {
-        node_id: me.node.to_string(),
-        sealed: me.sealed,
-        control: meshd::ControlDestination { b32: me.control.hash().b32(), base64: me.control.to_base64() },
-        network: mesh.network().map(|network| network.to_string()),
-        wireguard: mesh.published_certificate().map(describe_key),
-    }
+/// The answer to a request about the mesh while there is none.
+pub(super) fn without_identity() -> ApiError {
+    ApiError::unavailable("keyd is not reachable, so this node does not know its own identity")
+        .with_hint("see that i2plan-keyd runs, and its log")
 }

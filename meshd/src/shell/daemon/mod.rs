@@ -27,14 +27,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{interval, sleep_until};
 use tracing::{debug, error, info};
 
+use self::commands::Checked;
 use self::control::{CONTROL_STALL_TIMEOUT, ControlSession, DATA_STALL_TIMEOUT, SessionStatus, Substitute};
 use self::keyd_link::{KeydReport, ask, watch_keyd};
 use super::containment::DatagramContainment;
 use super::health;
-use super::host::Checked;
 use super::observer::Observer;
 use super::row::Row;
-use super::service::{Command, Control};
+use super::service::{Control, LoopRequest, ReplySender};
 use super::sessions::{self, Context, Update};
 use super::stall::StallDetector;
 use super::storage::{Storage, StorageError};
@@ -147,11 +147,11 @@ struct Daemon {
     keyd: Arc<Link<KeydApi>>,
     keyd_report: watch::Receiver<KeydReport>,
     identity: mpsc::Receiver<keyd::Identity>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<LoopRequest>,
     tund: Arc<Link<TundApi>>,
     checked: mpsc::Receiver<Checked>,
     checked_sender: mpsc::Sender<Checked>,
-    waiting: HashMap<CommandId, oneshot::Sender<Result<meshd::Reply, ApiError>>>,
+    waiting: HashMap<CommandId, ReplySender>,
     next_command: CommandId,
     updates: mpsc::Receiver<Update>,
     lookups: mpsc::Sender<DestinationHash>,
@@ -184,7 +184,7 @@ impl Daemon {
     fn start(
         options: Options,
         storage: Storage,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<LoopRequest>,
         mut tasks: Tasks,
     ) -> Self {
         let keyd = Arc::new(Link::new(options.keyd.clone(), Role::Meshd));
@@ -310,8 +310,8 @@ impl Daemon {
                     let state = report.daemon.as_ref().map(|_| ()).map_err(String::as_str);
                     self.observer.handle_keyd_state(state).into_iter().for_each(|what| self.row.push(what));
                 }
-                Some(command) = self.commands.recv(), if stop_by.is_none() => self.on_command(command),
-                Some(checked) = self.checked.recv(), if stop_by.is_none() => self.on_checked(checked),
+                Some(request) = self.commands.recv(), if stop_by.is_none() => self.on_request(request),
+                Some(checked) = self.checked.recv(), if stop_by.is_none() => checked(&mut self),
                 Some(()) = hangup.recv() => {
                     supervisor.reloading();
                     // What came of it stands in the log.

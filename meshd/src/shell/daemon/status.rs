@@ -4,19 +4,48 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use i2plan_ipc::Role;
-use i2plan_ipc::api::meshd;
+use i2plan_ipc::api::keyd;
+use i2plan_ipc::api::meshd::{self, Query, Reply};
 use i2plan_ipc::hello::{HelloReply, Landlock};
 use i2plan_ipc::version::Version;
 use i2plan_proto::destination::DestinationHash;
 
+use super::commands::without_identity;
 use super::control::SessionStatus;
 use super::{Daemon, MTU};
-use crate::core::Mesh;
+use crate::core::{Mesh, describe_key};
+use crate::shell::host;
+use crate::shell::service::ReplySender;
 
 /// How long after a control message a member counts as speaking.
 pub(super) const HEARD_LATELY: Duration = Duration::from_secs(60);
 
 impl Daemon {
+    pub(super) fn on_query(&mut self, query: Query, answer: ReplySender) {
+        let now = self.now();
+        let mesh = self.mesh.as_ref().ok_or_else(without_identity);
+        let reply = match query {
+            Query::Status => Ok(Reply::Status(Box::new(self.status()))),
+            Query::Peers => Ok(Reply::Peers(self.peers())),
+            Query::Config => Ok(Reply::Config(self.config.settings())),
+            Query::Keys => match (&self.me, mesh) {
+                (Some(me), Ok(mesh)) => Ok(Reply::Keys(Box::new(public_keys(me, mesh)))),
+                _ => Err(without_identity()),
+            },
+            Query::Routes => mesh.map(|mesh| Reply::Routes(mesh.routes(now))),
+            Query::ListBans => mesh.map(|mesh| Reply::Bans(mesh.ban_reports())),
+            Query::ListInvites => mesh.map(|mesh| Reply::Invites(mesh.invite_reports(now))),
+            Query::CheckNetwork { network, subnet } => {
+                let question = host::network_question(&network, &subnet, self.config.current());
+                return self.check_host(question.map(Some), answer, |_, _, answer| {
+                    let _ = answer.send(Ok(Reply::Acceptable));
+                });
+            }
+        };
+        // A caller that has gone does not want its answer.
+        let _ = answer.send(reply);
+    }
+
     pub(super) fn status(&self) -> meshd::Status {
         let tunnel = self.tunnel_report.borrow();
         let session = |status: &SessionStatus, destination: Option<DestinationHash>| meshd::Session {
@@ -112,7 +141,7 @@ impl Daemon {
         meshd::Traffic { at: millis(self.started.elapsed()), peers: peers.collect() }
     }
 
-    pub(super) fn peers(&self) -> Vec<meshd::Peer> {
+    fn peers(&self) -> Vec<meshd::Peer> {
         let Some(mesh) = &self.mesh else { return Vec::new() };
         let tunnel = self.tunnel_report.borrow();
         let stats = tunnel.stats.iter().flat_map(|stats| &stats.peers);
@@ -132,6 +161,17 @@ impl Daemon {
                 peer
             })
             .collect()
+    }
+}
+
+/// The public half of the node's keys.
+fn public_keys(me: &keyd::Identity, mesh: &Mesh) -> meshd::Keys {
+    meshd::Keys {
+        node_id: me.node.to_string(),
+        sealed: me.sealed,
+        control: meshd::ControlDestination { b32: me.control.hash().b32(), base64: me.control.to_base64() },
+        network: mesh.network().map(|network| network.to_string()),
+        wireguard: mesh.published_certificate().map(describe_key),
     }
 }
 
