@@ -30,6 +30,7 @@ pub mod output;
 pub mod passphrase;
 pub mod ping;
 #[cfg(target_os = "linux")]
+#[path = "../../supervisor/src/lib.rs"]
 pub mod supervisor;
 pub mod tui;
 
