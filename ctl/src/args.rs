@@ -15,8 +15,6 @@ use crate::commands::completions;
 use crate::failure::{EXIT_CODES, Failure};
 use crate::output::qr::Style;
 use crate::ping::series::Plan;
-#[cfg(target_os = "linux")]
-use crate::supervisor::launch::Launch;
 
 /// Control an i2plan node: WireGuard over I2P.
 #[derive(Debug, Parser)]
@@ -126,11 +124,6 @@ pub enum Command {
     /// Run a node in the foreground: start its daemons and keep them running
     #[command(after_help = UP_HELP)]
     Up(Box<Up>),
-
-    /// The last steps of a daemon's process before it becomes the daemon.
-    #[cfg(target_os = "linux")]
-    #[command(name = "__launch", hide = true)]
-    Launch(Launch),
 }
 
 /// `i2planctl invite …`

@@ -7,8 +7,8 @@
 //! * [`output`]: tables, units and JSON.
 //! * [`ping`]: echo requests over ICMP.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
-//! * [`supervisor`]: `i2planctl up`, which runs the daemons of a node; on Linux alone.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
+//! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -29,10 +29,9 @@ pub mod output;
 #[cfg(target_os = "linux")]
 pub mod passphrase;
 pub mod ping;
-#[cfg(target_os = "linux")]
-#[path = "../../supervisor/src/lib.rs"]
-pub mod supervisor;
 pub mod tui;
+#[cfg(target_os = "linux")]
+pub mod up;
 
 /// The command line's definition, for manual pages.
 #[must_use]
@@ -43,6 +42,11 @@ pub fn command() -> clap::Command {
 /// Runs the program with the command line `argv`, its own name first.
 #[must_use]
 pub fn run(argv: Vec<OsString>) -> ExitCode {
+    // In a process that the supervisor has started to become a daemon, this does not return unless it fails.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = i2plan_supervisor::launch::intercept(argv.iter().cloned()) {
+        return fail(&error.into(), false);
+    }
     if commands::completions::answer(&argv) {
         return ExitCode::SUCCESS;
     }
@@ -64,11 +68,13 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
     };
     match result {
         Ok(status) => status,
-        Err(failure) => {
-            failure.report(json);
-            ExitCode::from(failure.exit_code())
-        }
+        Err(failure) => fail(&failure, json),
     }
+}
+
+fn fail(failure: &Failure, json: bool) -> ExitCode {
+    failure.report(json);
+    ExitCode::from(failure.exit_code())
 }
 
 fn done((): ()) -> ExitCode {
@@ -77,11 +83,6 @@ fn done((): ()) -> ExitCode {
 
 fn execute(args: Args) -> Result<ExitCode, Failure> {
     let Args { json, socket, command } = args;
-    // Changes the credentials of its thread, so it must be the only one: no runtime before it.
-    #[cfg(target_os = "linux")]
-    if let Command::Launch(launch) = command {
-        return Err(supervisor::launch::run(launch));
-    }
     // Before anything is opened that could have the numbers that the command line names.
     #[cfg(target_os = "linux")]
     let given = Given::take(&command)?;
@@ -170,8 +171,6 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
                 "start i2plan-keyd, i2plan-connector and i2plan-meshd as users of their own and i2plan-tund as \
                  root, all but the connector with --listen",
             )),
-            #[cfg(target_os = "linux")]
-            Command::Launch(_) => Ok(()),
         }
         .map(done)
     })

@@ -20,11 +20,11 @@ const HEALTHY_AFTER_IF_ORDERLY: Duration = Duration::from_secs(5);
 const CONFIGURATION_ERROR: i32 = 2;
 
 /// The exit code of `keyd` when its keys are sealed and the passphrase is missing or another one.
-pub const LOCKED: i32 = 3;
+pub(crate) const LOCKED: i32 = 3;
 
 /// What to do about a daemon that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Start it again after this time.
     RestartAfter(Duration),
     /// It cannot work as it is configured; starting it again would not help.
@@ -33,7 +33,7 @@ pub enum Verdict {
 
 /// The history of one daemon.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     started_at: Option<Instant>,
     starts: u64,
     /// Ends in a row without health between them.
@@ -42,14 +42,14 @@ pub struct Backoff {
 
 impl Backoff {
     /// It is being started.
-    pub fn started(&mut self, now: Instant) {
+    pub(crate) fn started(&mut self, now: Instant) {
         self.started_at = Some(now);
         self.starts += 1;
     }
 
     /// It has ended, with `code` if it exited by itself. `jitter` is random, from 0 to 1: daemons that died of
     /// the same cause shall not all come back at the same moment.
-    pub fn ended(&mut self, code: Option<i32>, now: Instant, jitter: f64) -> Verdict {
+    pub(crate) fn ended(&mut self, code: Option<i32>, now: Instant, jitter: f64) -> Verdict {
         if self.starts <= 1 && matches!(code, Some(CONFIGURATION_ERROR | LOCKED)) {
             return Verdict::GiveUp;
         }

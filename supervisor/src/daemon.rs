@@ -1,10 +1,11 @@
 //! One daemon's process: started, watched, started again, stopped.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, PipeReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
@@ -13,24 +14,24 @@ use i2plan_ipc::notification::Notification;
 use i2plan_ipc::passphrase::Passphrase;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use thiserror::Error;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::backoff::{Backoff, LOCKED, Verdict};
-use super::ear::{Ear, Refusal};
-use super::event::{Event, Events, describe};
-use super::launch::{LISTEN_FD, Launch};
-use super::relay::{Printed, Relay};
-use super::users::Account;
-use crate::failure::Failure;
+use crate::backoff::{Backoff, LOCKED, Verdict};
+use crate::event::{Event, describe};
+use crate::launch::{LISTEN_FD, Launch};
+use crate::notify_receiver::{NotifyReceiver, Refusal};
+use crate::relay::{Printed, Relay};
+use crate::users::Account;
 
 /// How long a daemon may take to stop by itself, beyond what it is granted for its last work.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Whether a daemon shall run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
+pub(crate) enum Goal {
     /// It shall.
     Run,
     /// It shall stop, and may take its time.
@@ -39,62 +40,97 @@ pub enum Goal {
     Kill,
 }
 
+/// Why a daemon cannot run, and with it the node.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DaemonError {
+    /// `keyd` needs a passphrase, and [`Node::passphrase`](crate::Node::passphrase) has none.
+    #[error("the node's keys are sealed with a passphrase")]
+    Sealed,
+    /// `keyd` needs another passphrase.
+    #[error("the passphrase does not open the node's keys")]
+    WrongPassphrase,
+    /// A daemon refuses its configuration. It has said why in its log.
+    #[error("{daemon} cannot run: {how}")]
+    Refused {
+        /// Which.
+        daemon: &'static str,
+        /// How its process ended.
+        how: String,
+    },
+    /// The task that supervises a daemon panicked.
+    #[error("the supervision of {daemon} failed: {reason}")]
+    Unsupervised {
+        /// Which.
+        daemon: &'static str,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Whom the supervisor tells what happens.
+pub(crate) type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
+
 /// A daemon to run.
 #[derive(Debug)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     /// `keyd`, `connector`, `meshd`, `tund`, `rpcd` or `routerd`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its executable.
-    pub program: PathBuf,
+    pub(crate) program: PathBuf,
     /// Its arguments.
-    pub arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<OsString>,
     /// Whom it runs as.
-    pub user: Account,
+    pub(crate) user: Account,
     /// Whether it keeps CAP_NET_ADMIN.
-    pub net_admin: bool,
+    pub(crate) net_admin: bool,
     /// Its listening sockets with their names. They stay open here, so that connections wait while the daemon is restarted.
-    pub sockets: Vec<(&'static str, OwnedFd)>,
-    /// Where it tells how it does, and has descriptors kept from one process to the next.
-    pub ear: Ear,
+    pub(crate) sockets: Vec<(&'static str, OwnedFd)>,
+    /// Receives how it does, and the descriptors that it has kept from one process to the next.
+    pub(crate) notify: NotifyReceiver,
     /// The signal by which it is told that it shall end for good.
-    pub farewell: Signal,
+    pub(crate) stop_signal: Signal,
     /// How its log lines look, if the environment does not say.
-    pub log_format: Option<&'static str>,
+    pub(crate) log_format: Option<&'static str>,
     /// What it finds on its standard input, at every start anew.
-    pub passphrase: Option<Passphrase>,
+    pub(crate) passphrase: Option<Passphrase>,
     /// How long it may take to finish its work when it is asked to stop.
-    pub last_work: Duration,
-    /// This program, which launches it.
-    pub launcher: PathBuf,
+    pub(crate) last_work: Duration,
+    /// The program that becomes it, by [`intercept`](crate::launch::intercept).
+    pub(crate) launcher: PathBuf,
     /// Changes when it shall read its configuration again; none if it has none.
-    pub hangup: Option<watch::Receiver<()>>,
+    pub(crate) hangup: Option<watch::Receiver<()>>,
 }
 
 impl Daemon {
     /// Keeps the daemon running until it shall stop.
     ///
     /// # Errors
-    /// If it cannot be started as it is configured.
-    pub async fn supervise(mut self, mut goal: watch::Receiver<Goal>, events: Events) -> Result<(), Failure> {
+    /// [`DaemonError`] if it cannot be started as it is configured.
+    pub(crate) async fn supervise(
+        mut self,
+        mut goal: watch::Receiver<Goal>,
+        lines: Relay,
+        observer: Observer,
+    ) -> Result<(), DaemonError> {
         let daemon = self.name;
         let mut backoff = Backoff::default();
         loop {
             backoff.started(Instant::now());
-            let (how, code) = match self.start(&events.lines) {
+            let (how, code) = match self.start(&lines) {
                 Ok((mut child, printed)) => {
                     if let Some(pid) = child.id() {
-                        events.tell(&Event::Started { daemon, pid });
+                        observer(&Event::Started { daemon, pid });
                     }
                     let number = child.id().unwrap_or(0);
                     let status = loop {
                         tokio::select! {
                             status = child.wait() => break status,
-                            heard = self.ear.listen(number) => note(daemon, heard, &events),
+                            received = self.notify.receive(number) => note(daemon, received, &observer),
                             () = stopping(&mut goal) => {
                                 let time = STOP_DEADLINE + self.last_work;
-                                let how = ended(&stop(&mut child, self.farewell, &mut goal, time).await);
+                                let how = ended(&stop(&mut child, self.stop_signal, &mut goal, time).await);
                                 printed.finish().await;
-                                events.tell(&Event::Stopped { daemon, how });
+                                observer(&Event::Stopped { daemon, how });
                                 return Ok(());
                             }
                             () = hung_up(&mut self.hangup) => {
@@ -105,8 +141,8 @@ impl Daemon {
                         }
                     };
                     // What it said before its end counts for the next process.
-                    while let Some(heard) = self.ear.hear(number) {
-                        note(daemon, heard, &events);
+                    while let Some(received) = self.notify.try_receive(number) {
+                        note(daemon, received, &observer);
                     }
                     printed.finish().await;
                     (ended(&status), status.ok().and_then(|status| status.code()))
@@ -114,9 +150,9 @@ impl Daemon {
                 Err(error) => (format!("cannot be started: {error}"), None),
             };
             match backoff.ended(code, Instant::now(), jitter()) {
-                Verdict::GiveUp => return Err(self.refusal(code, &how)),
+                Verdict::GiveUp => return Err(self.refusal(code, how)),
                 Verdict::RestartAfter(wait) => {
-                    events.tell(&Event::Ended { daemon, how, restart_in: tenths(wait) });
+                    observer(&Event::Ended { daemon, how, restart_in: tenths(wait) });
                     tokio::select! {
                         () = sleep(wait) => {}
                         () = stopping(&mut goal) => return Ok(()),
@@ -126,41 +162,39 @@ impl Daemon {
         }
     }
 
-    /// What to tell when it cannot run as it is configured.
-    fn refusal(&self, code: Option<i32>, how: &str) -> Failure {
-        let name = self.name;
-        match (code.filter(|_| name == "keyd"), &self.passphrase) {
-            (Some(LOCKED), None) => Failure::invalid("the node's keys are sealed with a passphrase")
-                .with_hint("start the node with --ask-passphrase, or with --passphrase-fd N"),
-            (Some(LOCKED), Some(_)) => Failure::invalid("the passphrase does not open the node's keys")
-                .with_hint("start the node again with the right one; the keys are unchanged"),
-            _ => Failure::invalid(format!("{name} cannot run: {how}"))
-                .with_hint(format!("see the message of i2plan-{name} above")),
+    /// Why it cannot run as it is configured.
+    fn refusal(&self, code: Option<i32>, how: String) -> DaemonError {
+        let daemon = self.name;
+        match (code.filter(|_| daemon == "keyd"), &self.passphrase) {
+            (Some(LOCKED), None) => DaemonError::Sealed,
+            (Some(LOCKED), Some(_)) => DaemonError::WrongPassphrase,
+            _ => DaemonError::Refused { daemon, how },
         }
     }
 
     /// Starts it, with nothing of this program's terminal: what it prints is copied from a pipe.
     fn start(&self, lines: &Relay) -> io::Result<(Child, Printed)> {
         let passed = self.sockets.iter().map(|(name, fd)| (*name, fd));
-        let passed = passed.chain(self.ear.stored().iter().map(|stored| (stored.name.as_str(), &stored.fd)));
-        let (names, fds): (Vec<_>, Vec<_>) = passed.unzip();
-        let arguments: Vec<OsString> = Launch::arguments(
-            self.user,
-            self.net_admin,
-            std::process::id(),
-            &names,
-            self.program.as_os_str(),
-            &self.arguments,
-        );
+        let passed =
+            passed.chain(self.notify.stored().iter().map(|stored| (stored.name.as_str(), &stored.fd)));
+        let (passed, fds): (Vec<_>, Vec<_>) = passed.map(|(name, fd)| (name.to_owned(), fd)).unzip();
+        let launch = Launch {
+            user: self.user,
+            net_admin: self.net_admin,
+            parent: std::process::id(),
+            passed,
+            program: self.program.clone().into(),
+            arguments: self.arguments.clone(),
+        };
         let (pipe, printed) = lines.pipe(self.name)?;
         let mut command = Command::new(&self.launcher);
         command
-            .args(arguments)
+            .args(launch.into_arguments())
             .stdin(hand_over(self.passphrase.as_ref())?)
             .stdout(pipe.try_clone()?)
             .stderr(pipe)
             .kill_on_drop(true)
-            .env("NOTIFY_SOCKET", self.ear.path());
+            .env("NOTIFY_SOCKET", self.notify.path());
         if let Some(format) = self.log_format {
             command.env(logging::FORMAT_VARIABLE, format);
         }
@@ -179,7 +213,7 @@ impl Daemon {
 ///
 /// # Errors
 /// If there is no pipe to be had.
-pub fn hand_over(passphrase: Option<&Passphrase>) -> io::Result<Stdio> {
+pub(crate) fn hand_over(passphrase: Option<&Passphrase>) -> io::Result<Stdio> {
     let Some(passphrase) = passphrase else { return Ok(Stdio::null()) };
     Ok(filled_pipe(passphrase)?.into())
 }
@@ -189,32 +223,15 @@ pub fn hand_over(passphrase: Option<&Passphrase>) -> io::Result<Stdio> {
 ///
 /// # Errors
 /// If there is no pipe to be had.
-pub fn filled_pipe(passphrase: &Passphrase) -> io::Result<PipeReader> {
+pub(crate) fn filled_pipe(passphrase: &Passphrase) -> io::Result<PipeReader> {
     let (reader, mut writer) = io::pipe()?;
     writer.write_all(passphrase.expose())?;
     Ok(reader)
 }
 
-/// The executable of a daemon: beside this program, or where packages put it.
-///
-/// # Errors
-/// If it is in neither place.
-pub fn find_program(launcher: &std::path::Path, name: &OsStr) -> Result<PathBuf, Failure> {
-    let beside = launcher.with_file_name(name);
-    let packaged = std::path::Path::new("/usr/libexec/i2plan").join(name);
-    match [&beside, &packaged].into_iter().find(|path| path.is_file()) {
-        Some(path) => Ok(path.clone()),
-        None => {
-            let (name, beside, packaged) = (name.display(), beside.display(), packaged.display());
-            Err(Failure::invalid(format!("{name} is missing: there is no {beside} and no {packaged}"))
-                .with_hint("install all of i2plan's programs in one directory"))
-        }
-    }
-}
-
-fn note(daemon: &'static str, heard: Result<Notification, Refusal>, events: &Events) {
-    if let Err(refusal) = heard {
-        events.tell(&Event::Refused { daemon, what: refusal.to_string() });
+fn note(daemon: &'static str, received: Result<Notification, Refusal>, observer: &Observer) {
+    if let Err(refusal) = received {
+        observer(&Event::Refused { daemon, what: refusal.to_string() });
     }
 }
 
@@ -243,12 +260,12 @@ fn pid(child: &Child) -> Option<Pid> {
 /// Asks the process to stop, and ends it if it does not in time or shall not have any.
 async fn stop(
     child: &mut Child,
-    farewell: Signal,
+    stop_signal: Signal,
     goal: &mut watch::Receiver<Goal>,
     deadline: Duration,
 ) -> io::Result<ExitStatus> {
     if let Some(pid) = pid(child).filter(|_| *goal.borrow() != Goal::Kill) {
-        let _ = kill(pid, farewell);
+        let _ = kill(pid, stop_signal);
         let in_time = tokio::select! {
             status = timeout(deadline, child.wait()) => status.ok(),
             _ = goal.wait_for(|goal| *goal == Goal::Kill) => None,

@@ -1,16 +1,13 @@
-//! What the supervisor tells: lines on standard error, or with `--json` objects on standard output.
+//! What happens to the daemons.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use i2plan_ipc::daemon::panics::EXIT_STATUS;
-use i2plan_ipc::escape::escape_json;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use super::relay::{Relay, SUPERVISOR};
-
-/// Something that happened.
+/// Something that happened to a daemon. As text it is a line for a log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -30,22 +27,12 @@ pub enum Event {
         /// Seconds until it is started again.
         restart_in: f64,
     },
-    /// The node is being stopped.
-    Stopping {
-        /// Why.
-        reason: String,
-    },
     /// A daemon was stopped.
     Stopped {
         /// Which.
         daemon: &'static str,
         /// How it ended.
         how: String,
-    },
-    /// SIGHUP came: the configuration is read again, and the log file, if there is one, opened again.
-    Reloading {
-        /// Why the log file was not.
-        error: Option<String>,
     },
     /// A daemon asked for something that it did not get.
     Refused {
@@ -63,43 +50,14 @@ impl std::fmt::Display for Event {
             Self::Ended { daemon, how, restart_in } => {
                 write!(f, "{daemon} {how}; starting it again in {restart_in:.1} s")
             }
-            Self::Stopping { reason } => write!(f, "stopping: {reason}"),
             Self::Refused { daemon, what } => write!(f, "{daemon}: {what}"),
             Self::Stopped { daemon, how } => write!(f, "{daemon} stopped: it {how}"),
-            Self::Reloading { error: None } => f.write_str(
-                "SIGHUP came: the configuration is read again; to restart the node, stop and start it",
-            ),
-            Self::Reloading { error: Some(error) } => write!(f, "SIGHUP came: {error}"),
-        }
-    }
-}
-
-/// Where events go.
-#[derive(Debug, Clone)]
-pub struct Events {
-    /// For lines: those of the daemons, and of events if there is no other place for them.
-    pub lines: Relay,
-    /// For events as JSON.
-    pub json: Option<Relay>,
-}
-
-impl Events {
-    /// Tells one.
-    pub fn tell(&self, event: &Event) {
-        match &self.json {
-            None => self.lines.line(SUPERVISOR, &format!("{SUPERVISOR}: {event}")),
-            Some(json) => {
-                if let Ok(line) = serde_json::to_string(event) {
-                    json.line(SUPERVISOR, &escape_json(&line));
-                }
-            }
         }
     }
 }
 
 /// How a process ended.
-#[must_use]
-pub fn describe(status: ExitStatus) -> String {
+pub(crate) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) if code == i32::from(EXIT_STATUS) => format!("panicked (exit code {code})"),
         (Some(code), _) => format!("exited with code {code}"),

@@ -1,7 +1,8 @@
 //! The last steps of a daemon's process before it becomes the daemon.
 //!
-//! The supervisor starts `i2planctl __launch …` in the daemon's place, with its listening sockets from descriptor 3 on. It gives up what the daemon shall not have, and then executes the daemon in the same process,
-//! so that the supervisor watches the daemon itself.
+//! The supervisor starts its launcher, a program that calls [`intercept`] first, with the daemon's listening sockets
+//! from descriptor 3 on. There the process gives up what the daemon shall not have, and then executes the daemon, so
+//! that the supervisor watches the daemon itself.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -17,15 +18,19 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit, setsid, umask,
 };
 use rustix::thread::{set_keep_capabilities, set_no_new_privs};
+use thiserror::Error;
 
-use super::users::Account;
-use crate::failure::Failure;
+use crate::users::Account;
 
-/// The hidden command's name.
-pub const COMMAND: &str = "__launch";
+/// The first argument of a launcher.
+const COMMAND: &str = "__launch";
+
+/// Exit status of a launcher that could not become the daemon. It is that of a daemon with a wrong configuration: at the
+/// first start the supervisor gives up, because this fails until somebody does something about it.
+pub const EXIT_STATUS: u8 = 2;
 
 /// The first descriptor that is passed (`sd_listen_fds(3)`).
-pub const LISTEN_FD: i32 = 3;
+pub(crate) const LISTEN_FD: i32 = 3;
 
 /// Variables that reach a daemon, besides those that start with [`PREFIX`].
 const VARIABLES: [&str; 8] =
@@ -34,64 +39,130 @@ const VARIABLES: [&str; 8] =
 /// What i2plan's own variables start with.
 const PREFIX: &str = "I2PLAN_";
 
+/// Why a launcher could not become the daemon.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    /// The arguments are not those that a supervisor gives.
+    #[error("wrong arguments for {COMMAND}: {0}")]
+    Arguments(String),
+    /// The system refuses a step.
+    #[error("cannot {step}: {reason}")]
+    Step {
+        /// What was to be done, such as "leave all groups".
+        step: String,
+        /// Why it was not.
+        reason: String,
+    },
+    /// The daemon's capabilities are not to be had.
+    #[error("cannot set the {set} capabilities: {reason}")]
+    Capabilities {
+        /// Which of the sets.
+        set: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The supervisor ended meanwhile.
+    #[error("the supervisor has ended")]
+    SupervisorEnded,
+    /// The daemon's user cannot execute the daemon.
+    #[error("user {uid} cannot execute {}: {source}", program.display())]
+    Execute {
+        /// The user's id.
+        uid: u32,
+        /// The daemon's executable.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Becomes a daemon if the supervisor started this process for that, else does nothing.
+///
+/// The launcher ([`Programs::launcher`](crate::Programs::launcher)) calls this first in `main`, with its arguments as
+/// they are, its own name among them: before it starts a thread, because privileges are given up for the calling thread
+/// alone, and before it opens anything. If it fails, the launcher says why on standard error and exits with
+/// [`EXIT_STATUS`].
+///
+/// # Errors
+/// [`LaunchError`] if this process cannot become the daemon. Part of its privileges may be gone then.
+pub fn intercept(arguments: impl IntoIterator<Item = OsString>) -> Result<(), LaunchError> {
+    let mut arguments = arguments.into_iter().skip(1);
+    if arguments.next().is_none_or(|first| first != COMMAND) {
+        return Ok(());
+    }
+    let launch = Launch::parse(arguments).map_err(|error| LaunchError::Arguments(error.to_string()))?;
+    prepare(&launch)?;
+    Err(execute(launch))
+}
+
 /// How to become a daemon.
-#[derive(Debug, clap::Args)]
-pub struct Launch {
-    /// User id.
-    #[arg(long)]
-    uid: u32,
-    /// Group id.
-    #[arg(long)]
-    gid: u32,
-    /// Keep CAP_NET_ADMIN, and nothing else.
-    #[arg(long)]
-    net_admin: bool,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Launch {
+    /// As whom.
+    pub(crate) user: Account,
+    /// Whether to keep CAP_NET_ADMIN, and nothing else.
+    pub(crate) net_admin: bool,
     /// Process id of the supervisor.
-    #[arg(long)]
-    parent: i32,
+    pub(crate) parent: u32,
     /// The name of each descriptor that is passed: listening sockets, then what it has kept for the daemon.
-    #[arg(long = "passed")]
-    passed: Vec<String>,
+    pub(crate) passed: Vec<String>,
     /// The daemon's executable.
-    #[arg(last = true, required = true)]
-    command: Vec<OsString>,
+    pub(crate) program: OsString,
+    /// Its arguments.
+    pub(crate) arguments: Vec<OsString>,
 }
 
 impl Launch {
-    /// The arguments by which a copy of this program is told to become `program`.
-    #[must_use]
-    pub fn arguments(
-        user: Account,
-        net_admin: bool,
-        parent: u32,
-        passed: &[&str],
-        program: &OsStr,
-        arguments: &[OsString],
-    ) -> Vec<OsString> {
+    /// The arguments by which a launcher is told this.
+    pub(crate) fn into_arguments(self) -> Vec<OsString> {
         let mut out: Vec<OsString> = vec![COMMAND.into()];
-        out.push(format!("--uid={}", user.uid).into());
-        out.push(format!("--gid={}", user.gid).into());
-        if net_admin {
+        out.push(format!("--uid={}", self.user.uid).into());
+        out.push(format!("--gid={}", self.user.gid).into());
+        if self.net_admin {
             out.push("--net-admin".into());
         }
-        out.push(format!("--parent={parent}").into());
-        out.extend(passed.iter().map(|name| format!("--passed={name}").into()));
-        out.push("--".into());
-        out.push(program.to_owned());
-        out.extend_from_slice(arguments);
+        out.push(format!("--parent={}", self.parent).into());
+        out.extend(self.passed.iter().map(|name| format!("--passed={name}").into()));
+        out.extend(["--".into(), self.program]);
+        out.extend(self.arguments);
         out
+    }
+
+    /// Reads what follows [`COMMAND`].
+    fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, lexopt::Error> {
+        use lexopt::prelude::*;
+        let (mut uid, mut gid, mut parent) = (None, None, None);
+        let (mut net_admin, mut passed) = (false, Vec::new());
+        let mut parser = lexopt::Parser::from_args(arguments);
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("uid") => uid = Some(parser.value()?.parse()?),
+                Long("gid") => gid = Some(parser.value()?.parse()?),
+                Long("net-admin") => net_admin = true,
+                Long("parent") => parent = Some(parser.value()?.parse()?),
+                Long("passed") => passed.push(parser.value()?.string()?),
+                Value(program) => {
+                    let missing = |option| format!("{option} is missing");
+                    return Ok(Self {
+                        user: Account {
+                            uid: uid.ok_or_else(|| missing("--uid"))?,
+                            gid: gid.ok_or_else(|| missing("--gid"))?,
+                        },
+                        net_admin,
+                        parent: parent.ok_or_else(|| missing("--parent"))?,
+                        passed,
+                        program,
+                        arguments: parser.raw_args()?.collect(),
+                    });
+                }
+                _ => return Err(argument.unexpected()),
+            }
+        }
+        Err("no program is named".into())
     }
 }
 
-/// Becomes the daemon; returns only if it cannot.
-#[must_use]
-pub fn run(launch: Launch) -> Failure {
-    // As for a daemon with a wrong configuration: at the first start the supervisor gives up, because this
-    // goes on failing until somebody does something about it.
-    prepare(&launch).map_or_else(|failure| failure, |()| execute(&launch))
-}
-
-fn prepare(launch: &Launch) -> Result<(), Failure> {
+fn prepare(launch: &Launch) -> Result<(), LaunchError> {
     // Out of the terminal's reach: an interrupt typed there is for the supervisor, which stops the daemons in
     // their order, and a daemon that was taken over shall not type into the administrator's shell.
     setsid().map_err(|error| cannot("leave the terminal's session", error))?;
@@ -105,8 +176,8 @@ fn prepare(launch: &Launch) -> Result<(), Failure> {
     // Only now: a change of user clears it.
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| cannot("ask to be ended with the supervisor", error))?;
-    if getppid().map(Pid::as_raw_pid) != Some(launch.parent) {
-        return Err(Failure::usage("the supervisor has ended"));
+    if getppid().map(Pid::as_raw_pid) != i32::try_from(launch.parent).ok() {
+        return Err(LaunchError::SupervisorEnded);
     }
     Ok(())
 }
@@ -131,7 +202,7 @@ fn close_inherited(passed: usize) -> io::Result<()> {
 /// The order matters: the bounding set needs CAP_SETPCAP and so comes before the change of user, and so does
 /// the inheritable set, which may not hold more than the bounding set. The change of user empties the
 /// permitted set unless told to keep it, and always the effective and the ambient one.
-fn drop_privileges(launch: &Launch) -> Result<(), Failure> {
+fn drop_privileges(launch: &Launch) -> Result<(), LaunchError> {
     let mut keep = CapsHashSet::new();
     if launch.net_admin {
         keep.insert(Capability::CAP_NET_ADMIN);
@@ -143,16 +214,14 @@ fn drop_privileges(launch: &Launch) -> Result<(), Failure> {
                 .map_err(|error| cannot(&format!("give up {capability}"), error))?;
         }
     }
-    let set = |set, what| {
-        caps::set(None, set, &keep).map_err(|error| {
-            cannot(&format!("set the {what} capabilities"), error)
-                .with_hint("i2plan needs CAP_NET_ADMIN, which a container's root may lack")
-        })
+    let set = |set, name| {
+        caps::set(None, set, &keep)
+            .map_err(|error| LaunchError::Capabilities { set: name, reason: error.to_string() })
     };
     set(CapSet::Inheritable, "inheritable")?;
     set_keep_capabilities(launch.net_admin).map_err(|error| cannot("keep capabilities", error))?;
 
-    let (uid, gid) = (Uid::from_raw(launch.uid), Gid::from_raw(launch.gid));
+    let (uid, gid) = (Uid::from_raw(launch.user.uid), Gid::from_raw(launch.user.gid));
     setgroups(&[]).map_err(|error| cannot("leave all groups", error))?;
     setresgid(gid, gid, gid).map_err(|error| cannot(&format!("change to group {gid}"), error))?;
     setresuid(uid, uid, uid).map_err(|error| cannot(&format!("change to user {uid}"), error))?;
@@ -163,23 +232,21 @@ fn drop_privileges(launch: &Launch) -> Result<(), Failure> {
     set_no_new_privs(true).map_err(|error| cannot("give up new privileges", error))
 }
 
-fn execute(launch: &Launch) -> Failure {
-    let Some((program, arguments)) = launch.command.split_first() else {
-        return Failure::usage("no program is named");
-    };
+fn execute(launch: Launch) -> LaunchError {
     let names = &launch.passed;
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(std::env::vars_os().filter(|(name, _)| reaches_daemon(name)));
+    let mut command = Command::new(&launch.program);
+    command
+        .args(&launch.arguments)
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| reaches_daemon(name)));
     if !names.is_empty() {
         command
             .env("LISTEN_PID", std::process::id().to_string())
             .env("LISTEN_FDS", names.len().to_string())
             .env("LISTEN_FDNAMES", names.join(":"));
     }
-    let error = command.exec();
-    let program = PathBuf::from(program);
-    Failure::usage(format!("user {} cannot execute {}: {error}", launch.uid, program.display()))
-        .with_hint("install i2plan's programs where every user can reach and execute them")
+    let source = command.exec();
+    LaunchError::Execute { uid: launch.user.uid, program: launch.program.into(), source }
 }
 
 fn reaches_daemon(variable: &OsStr) -> bool {
@@ -187,16 +254,13 @@ fn reaches_daemon(variable: &OsStr) -> bool {
         || variable.as_encoded_bytes().starts_with(PREFIX.as_bytes())
 }
 
-fn cannot(what: &str, error: impl Display) -> Failure {
-    Failure::usage(format!("cannot {what}: {error}"))
+fn cannot(step: &str, error: impl Display) -> LaunchError {
+    LaunchError::Step { step: step.to_owned(), reason: error.to_string() }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-    use crate::args::{Args, Command};
 
     #[test]
     fn only_known_variables_reach_a_daemon() {
@@ -213,23 +277,40 @@ mod tests {
         }
     }
 
+    fn launch() -> Launch {
+        Launch {
+            user: Account { uid: 1, gid: 2 },
+            net_admin: true,
+            parent: 3,
+            passed: vec!["listener".to_owned(), "a".to_owned()],
+            program: "/bin/d".into(),
+            arguments: ["--store", "/x", "--json", "--"].map(OsString::from).to_vec(),
+        }
+    }
+
     #[test]
     fn arguments_read_back() {
-        let arguments: Vec<OsString> = ["--store", "/x", "--json", "--"].map(OsString::from).to_vec();
-        let line = Launch::arguments(
-            Account { uid: 1, gid: 2 },
-            true,
-            3,
-            &["listener", "a"],
-            OsStr::new("/bin/d"),
-            &arguments,
-        );
-        let args = Args::parse_from(std::iter::once(OsString::from("i2planctl")).chain(line));
-        let Command::Launch(launch) = args.command else { panic!("another command") };
-        assert_eq!((launch.uid, launch.gid, launch.net_admin, launch.parent), (1, 2, true, 3));
-        assert_eq!(launch.passed, ["listener", "a"]);
-        assert!(!args.json);
-        assert_eq!(launch.command[0], "/bin/d");
-        assert_eq!(launch.command[1..], arguments[..]);
+        let mut line = launch().into_arguments().into_iter();
+        assert_eq!(line.next().unwrap(), COMMAND);
+        assert_eq!(Launch::parse(line).unwrap(), launch());
+    }
+
+    #[test]
+    fn arguments_that_are_incomplete_or_unknown_are_refused() {
+        let line = launch().into_arguments();
+        for left_out in ["--uid=1", "--gid=2", "--parent=3", "/bin/d"] {
+            let line = line.iter().skip(1).filter(|argument| *argument != left_out);
+            // Without the program its first argument would be taken for it.
+            let line = line.take_while(|argument| left_out != "/bin/d" || *argument != "--store");
+            assert!(Launch::parse(line.cloned()).is_err(), "{left_out}");
+        }
+        assert!(Launch::parse(["--shell".into()].into_iter()).is_err());
+    }
+
+    #[test]
+    fn a_process_with_other_arguments_is_left_alone() {
+        for line in [&["program"][..], &["program", "up"], &["program", "up", COMMAND], &[]] {
+            intercept(line.iter().map(OsString::from)).unwrap();
+        }
     }
 }

@@ -27,16 +27,14 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use i2plan_ipc::daemon::trusted;
+use i2plan_ipc::daemon::trusted::{self, Untrusted};
 use i2plan_ipc::paths;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::net::sockopt;
+use thiserror::Error;
 use tokio::net::{UnixDatagram, UnixStream};
 
-use super::users::{Account, Accounts};
-use crate::failure::{Failure, Kind};
-
-const ROOT: Account = Account { uid: 0, gid: 0 };
+use crate::users::{Account, Accounts, ROOT};
 
 /// Holds the lock of the runtime directory, and the process id of who holds it.
 const LOCK_FILE: &str = "supervisor.lock";
@@ -45,13 +43,163 @@ const LOCK_FILE: &str = "supervisor.lock";
 const LISTENER_CHECKS: u32 = 10;
 const LISTENER_PAUSE: Duration = Duration::from_millis(200);
 
+/// A directory of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directory {
+    /// Where the sockets are.
+    Run,
+    /// Where the daemons keep their state.
+    Data,
+    /// `keyd`'s.
+    Keyd,
+    /// `meshd`'s.
+    Meshd,
+    /// `rpcd`'s.
+    Rpc,
+    /// `routerd`'s.
+    Router,
+}
+
+/// Why a node's directories and sockets cannot be used.
+#[derive(Debug, Error)]
+pub enum LayoutError {
+    /// A path has no absolute form.
+    #[error("{} is no path: {source}", path.display())]
+    Path {
+        /// It.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The system refuses something.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was to be done, such as "lock".
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it was not.
+        source: io::Error,
+    },
+    /// Others than root can put something else in the place of a directory.
+    #[error("{} cannot be used: {source}", path.display())]
+    Untrusted {
+        /// Which.
+        directory: Directory,
+        /// Its path.
+        path: PathBuf,
+        /// Who can, and where.
+        source: Untrusted,
+    },
+    /// A directory cannot be made a user's; in a user namespace only mapped users can be used.
+    #[error("cannot give {} to user {uid}: {source}", path.display())]
+    GiveAway {
+        /// Its path.
+        path: PathBuf,
+        /// The user's id.
+        uid: u32,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something else is there, maybe a link.
+    #[error("{} is no directory", path.display())]
+    NotDirectory {
+        /// Which directory should be there.
+        directory: Directory,
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A directory belongs to another user, who may have left something there.
+    #[error("{} belongs to user {found}, and must belong to user {expected}", path.display())]
+    Owner {
+        /// Which.
+        directory: Directory,
+        /// Its path.
+        path: PathBuf,
+        /// Whose it is.
+        found: u32,
+        /// Whose it must be.
+        expected: u32,
+    },
+    /// Others can look into a directory or write to it.
+    #[error("{} is open to other users: its mode is {found:03o}", path.display())]
+    Open {
+        /// Its path.
+        path: PathBuf,
+        /// Its permission bits.
+        found: u32,
+        /// What they should be.
+        expected: u32,
+    },
+    /// The daemons cannot pass through a directory.
+    #[error("{} is closed to the daemons: its mode is {found:03o}", path.display())]
+    Closed {
+        /// Its path.
+        path: PathBuf,
+        /// Its permission bits.
+        found: u32,
+        /// What they should be.
+        expected: u32,
+    },
+    /// Another supervisor uses the directory of the sockets.
+    #[error("a node runs on {} already: process {pid} supervises it", run.display())]
+    NodeRuns {
+        /// The directory.
+        run: PathBuf,
+        /// The process id of that supervisor.
+        pid: String,
+    },
+    /// Another supervisor uses the state.
+    #[error("another node keeps its state in {}", data.display())]
+    StateInUse {
+        /// The directory.
+        data: PathBuf,
+    },
+    /// A socket cannot be made; its path may be too long.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Listen {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Others than root can put something else in the place of `rpcd`'s socket.
+    #[error("cannot listen on {} (rpc.socket): {} is no directory that root alone can write to", path.display(), parent(path).display())]
+    SocketPlace {
+        /// Where it was to be.
+        path: PathBuf,
+    },
+    /// Something that is no socket is in the place of one.
+    #[error("{} is in the way: it is no socket", path.display())]
+    NotSocket {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Another process listens on a socket of the node, such as a daemon that runs as a service.
+    #[error("something listens on {} already", path.display())]
+    SocketInUse {
+        /// Its path.
+        path: PathBuf,
+    },
+}
+
+impl LayoutError {
+    fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Io { action, path: path.to_owned(), source: source.into() }
+    }
+
+    fn listen(path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Listen { path: path.to_owned(), source: source.into() }
+    }
+}
+
 /// The directories of a node, taken for this process alone.
 #[derive(Debug)]
-pub struct Directories {
+pub(crate) struct Directories {
     /// Where the daemons keep their state.
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// Where their sockets are.
-    pub run: PathBuf,
+    pub(crate) run: PathBuf,
     _locks: [File; 2],
 }
 
@@ -59,21 +207,21 @@ impl Directories {
     /// Makes or checks them.
     ///
     /// # Errors
-    /// If they cannot be made, are open to others, belong to others, or are in use by another supervisor.
-    pub fn prepare(data: &Path, run: &Path, accounts: &Accounts) -> Result<Self, Failure> {
+    /// [`LayoutError`] if they cannot be made, are open to others, belong to others, or are in use by another supervisor.
+    pub(crate) fn prepare(data: &Path, run: &Path, accounts: &Accounts) -> Result<Self, LayoutError> {
         let (data, run) = (absolute(data)?, absolute(run)?);
         umask_for_directories();
-        directory(&run, ROOT, 0o755, "--runtime-dir")?;
+        prepare(&run, Directory::Run, ROOT, 0o755)?;
         let run_lock = lock_runtime(&run)?;
-        directory(&data, ROOT, 0o711, "--data-dir")?;
-        let data_lock = lock_data(&data)?;
-        directory(&data.join("keyd"), accounts.keyd, 0o700, "--keyd-user")?;
-        directory(&data.join("meshd"), accounts.meshd, 0o700, "--meshd-user")?;
+        prepare(&data, Directory::Data, ROOT, 0o711)?;
+        let data_lock = try_lock(&data)?.ok_or_else(|| LayoutError::StateInUse { data: data.clone() })?;
+        prepare(&data.join("keyd"), Directory::Keyd, accounts.keyd, 0o700)?;
+        prepare(&data.join("meshd"), Directory::Meshd, accounts.meshd, 0o700)?;
         if let Some(rpc) = accounts.rpc {
-            directory(&data.join("rpc"), rpc, 0o700, "--rpc-user")?;
+            prepare(&data.join("rpc"), Directory::Rpc, rpc, 0o700)?;
         }
         if let Some(router) = accounts.router {
-            directory(&data.join("routerd"), router, 0o700, "--router-user")?;
+            prepare(&data.join("routerd"), Directory::Router, router, 0o700)?;
         }
         Ok(Self { data, run, _locks: [run_lock, data_lock] })
     }
@@ -81,35 +229,35 @@ impl Directories {
 
 /// The listening sockets of the daemons, whose files are removed when this is dropped.
 #[derive(Debug)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     /// `keyd`'s for `meshd`.
-    pub keyd_meshd: Socket,
+    pub(crate) keyd_meshd: Socket,
     /// `keyd`'s for `tund`.
-    pub keyd_tund: Socket,
+    pub(crate) keyd_tund: Socket,
     /// `keyd`'s for the connector.
-    pub keyd_connector: Socket,
+    pub(crate) keyd_connector: Socket,
     /// `keyd`'s for orders.
-    pub keyd_control: Socket,
+    pub(crate) keyd_control: Socket,
     /// `meshd`'s.
-    pub meshd: Socket,
+    pub(crate) meshd: Socket,
     /// `tund`'s.
-    pub tund: Socket,
+    pub(crate) tund: Socket,
     /// `rpcd`'s, if it runs.
-    pub rpc: Option<Socket>,
+    pub(crate) rpc: Option<Socket>,
 }
 
 impl Sockets {
     /// Makes them. `rpc` is where `rpcd` shall listen, which may give orders or not.
     ///
     /// # Errors
-    /// If they cannot be made, or somebody listens there already.
-    pub async fn listen(
+    /// [`LayoutError`] if they cannot be made, or somebody listens there already.
+    pub(crate) async fn listen(
         run: &Path,
         rpc: &Path,
         accounts: &Accounts,
         group: u32,
         rpc_orders: bool,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, LayoutError> {
         let Accounts { meshd, tund, connector, .. } = *accounts;
         let control_mode = if group == 0 { 0o600 } else { 0o660 };
         let for_group = Account { uid: 0, gid: group };
@@ -130,7 +278,7 @@ impl Sockets {
                 None => None,
                 Some(_) => {
                     let path = run.join(rpc);
-                    safe_parent(&path)?;
+                    check_place(&path)?;
                     Some(Socket::listen(path, for_group, control_mode).await?)
                 }
             },
@@ -139,41 +287,35 @@ impl Sockets {
 }
 
 /// Only root may be able to put something else in the place of a socket that root makes.
-fn safe_parent(path: &Path) -> Result<(), Failure> {
-    let parent = path.parent().unwrap_or(path);
+fn check_place(path: &Path) -> Result<(), LayoutError> {
+    let parent = parent(path);
     let safe =
         parent.metadata().is_ok_and(|found| found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0);
     if safe && trusted::directory(parent).is_ok() {
         return Ok(());
     }
-    Err(Failure::invalid(format!(
-        "cannot listen on {} (rpc.socket): {} is no directory that root alone can write to",
-        path.display(),
-        parent.display()
-    ))
-    .with_hint("leave rpc.socket out, or name a path in a directory of root's"))
+    Err(LayoutError::SocketPlace { path: path.to_owned() })
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
 }
 
 /// A listening socket and its file.
 #[derive(Debug)]
-pub struct Socket {
+pub(crate) struct Socket {
     /// Where it is.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     listener: UnixListener,
 }
 
 impl Socket {
-    async fn listen(path: PathBuf, owner: Account, mode: u32) -> Result<Self, Failure> {
-        let failed = |error: io::Error| {
-            Failure::invalid(format!("cannot listen on {}: {error}", path.display()))
-                .with_hint("choose another directory with --runtime-dir; its path must be short")
-        };
+    async fn listen(path: PathBuf, owner: Account, mode: u32) -> Result<Self, LayoutError> {
         remove_stale(&path).await?;
-        let listener = UnixListener::bind(&path).map_err(failed)?;
-        let socket = Self { path: path.clone(), listener };
+        let listener = UnixListener::bind(&path).map_err(|error| LayoutError::listen(&path, error))?;
+        let socket = Self { path, listener };
         // Until here only root could connect, by the umask.
-        chown(&path, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
-        std::fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed)?;
+        give(&socket.path, owner, mode).map_err(|error| LayoutError::listen(&socket.path, error))?;
         Ok(socket)
     }
 
@@ -181,11 +323,8 @@ impl Socket {
     ///
     /// # Errors
     /// If the system has none to give.
-    pub fn share(&self) -> Result<OwnedFd, Failure> {
-        let socket = self.listener.try_clone();
-        socket
-            .map(OwnedFd::from)
-            .map_err(|error| Failure::internal(format!("cannot share a socket: {error}")))
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        self.listener.try_clone().map(OwnedFd::from)
     }
 }
 
@@ -197,32 +336,32 @@ impl Drop for Socket {
 
 /// A socket by which one daemon tells how it does (sd_notify(3)). Its file is removed when this is dropped.
 #[derive(Debug)]
-pub struct NotifySocket {
+pub(crate) struct NotifySocket {
     /// Where it is.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The socket, which tells who sends.
-    pub socket: UnixDatagram,
+    pub(crate) socket: UnixDatagram,
 }
 
 impl NotifySocket {
     /// Makes one for a daemon with this user. Within a runtime.
     ///
     /// # Errors
-    /// If it cannot be made.
-    pub fn bind(path: PathBuf, owner: Account) -> Result<Self, Failure> {
-        let failed = |error: io::Error| {
-            Failure::invalid(format!("cannot listen on {}: {error}", path.display()))
-                .with_hint("choose another directory with --runtime-dir; its path must be short")
-        };
+    /// [`LayoutError::Listen`] if it cannot be made.
+    pub(crate) fn bind(path: PathBuf, owner: Account) -> Result<Self, LayoutError> {
         // The lock of the directory says that nobody else is using it.
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(LayoutError::listen(&path, error));
+            }
             _ => {}
         }
-        let socket = Self { socket: UnixDatagram::bind(&path).map_err(failed)?, path: path.clone() };
-        sockopt::set_socket_passcred(&socket.socket, true).map_err(|error| failed(error.into()))?;
-        chown(&path, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
+        let socket = UnixDatagram::bind(&path).map_err(|error| LayoutError::listen(&path, error))?;
+        let socket = Self { path, socket };
+        sockopt::set_socket_passcred(&socket.socket, true)
+            .map_err(io::Error::from)
+            .and_then(|()| give(&socket.path, owner, 0o600))
+            .map_err(|error| LayoutError::listen(&socket.path, error))?;
         Ok(socket)
     }
 }
@@ -233,36 +372,35 @@ impl Drop for NotifySocket {
     }
 }
 
+/// Gives a file an owner and a mode.
+fn give(path: &Path, owner: Account, mode: u32) -> io::Result<()> {
+    chown(path, Some(owner.uid), Some(owner.gid))?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
 /// Removes a socket file that nobody listens on any more.
-async fn remove_stale(path: &Path) -> Result<(), Failure> {
+async fn remove_stale(path: &Path) -> Result<(), LayoutError> {
     use std::os::unix::fs::FileTypeExt as _;
-    let shown = path.display();
     match path.symlink_metadata() {
         Ok(found) if found.file_type().is_socket() => {}
-        Ok(_) => {
-            return Err(Failure::invalid(format!("{shown} is in the way: it is no socket"))
-                .with_hint("move it away, or choose another directory with --runtime-dir"));
-        }
+        Ok(_) => return Err(LayoutError::NotSocket { path: path.to_owned() }),
         Err(_) => return Ok(()),
     }
     // The daemons of a supervisor that was killed may still be on their way out.
     for _ in 0..LISTENER_CHECKS {
         match UnixStream::connect(path).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                return std::fs::remove_file(path)
-                    .map_err(|error| Failure::invalid(format!("cannot remove {shown}: {error}")));
+                return std::fs::remove_file(path).map_err(|error| LayoutError::io("remove", path, error));
             }
             _ => tokio::time::sleep(LISTENER_PAUSE).await,
         }
     }
-    Err(Failure::new(Kind::Conflict, format!("something listens on {shown} already")).with_hint(
-        "does i2plan run as a service? stop it and its sockets first, or choose another --runtime-dir and --data-dir",
-    ))
+    Err(LayoutError::SocketInUse { path: path.to_owned() })
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path)
-        .map_err(|error| Failure::invalid(format!("{} is no path: {error}", path.display())))
+/// The same path from the root on.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, LayoutError> {
+    std::path::absolute(path).map_err(|source| LayoutError::Path { path: path.to_owned(), source })
 }
 
 /// Directories above ours are made readable for all, whatever the caller's umask, so that the daemons' users
@@ -273,15 +411,15 @@ fn umask_for_directories() {
 
 /// A directory with this owner and mode: made, or found so, or empty and root's to give away. What is found
 /// otherwise is not changed, because who had access until now may have left something there.
-fn directory(path: &Path, owner: Account, mode: u32, option: &str) -> Result<(), Failure> {
-    let shown = path.display();
-    let failed = |error: io::Error| Failure::invalid(format!("cannot make the directory {shown}: {error}"));
+fn prepare(path: &Path, directory: Directory, owner: Account, mode: u32) -> Result<(), LayoutError> {
+    let failed = |error: io::Error| LayoutError::io("make the directory", path, error);
     if let Some(parent) = path.parent() {
         // What is made below is root's; what is there already may not be.
         if let Some(there) = parent.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()) {
-            trusted::directory(there).map_err(|error| {
-                Failure::invalid(format!("{shown} cannot be used ({option}): {error}"))
-                    .with_hint("name a path in a directory that only root can write to, as those above it")
+            trusted::directory(there).map_err(|source| LayoutError::Untrusted {
+                directory,
+                path: path.to_owned(),
+                source,
             })?;
         }
         std::fs::create_dir_all(parent).map_err(failed)?;
@@ -290,7 +428,7 @@ fn directory(path: &Path, owner: Account, mode: u32, option: &str) -> Result<(),
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let found = path.symlink_metadata().map_err(failed)?;
-            let fits = check_directory(path, &found, owner, mode, option);
+            let fits = check(path, &found, directory, owner, mode);
             let free = found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0 && is_empty(path);
             if fits.is_ok() || !free {
                 return fits;
@@ -298,9 +436,10 @@ fn directory(path: &Path, owner: Account, mode: u32, option: &str) -> Result<(),
         }
         Err(error) => return Err(failed(error)),
     }
-    chown(path, Some(owner.uid), Some(owner.gid)).map_err(|error| {
-        Failure::invalid(format!("cannot give {shown} to user {}: {error}", owner.uid))
-            .with_hint("in a user namespace, only users that are mapped into it can be used")
+    chown(path, Some(owner.uid), Some(owner.gid)).map_err(|source| LayoutError::GiveAway {
+        path: path.to_owned(),
+        uid: owner.uid,
+        source,
     })?;
     std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)
 }
@@ -309,54 +448,40 @@ fn is_empty(path: &Path) -> bool {
     std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-fn check_directory(
+fn check(
     path: &Path,
     found: &Metadata,
+    directory: Directory,
     owner: Account,
-    mode: u32,
-    option: &str,
-) -> Result<(), Failure> {
-    let shown = path.display();
+    expected: u32,
+) -> Result<(), LayoutError> {
+    let path = || path.to_owned();
     if !found.is_dir() {
-        return Err(Failure::invalid(format!("{shown} is no directory"))
-            .with_hint(format!("name the directory itself with {option}, not a link to it")));
+        return Err(LayoutError::NotDirectory { directory, path: path() });
     }
     if found.uid() != owner.uid {
-        return Err(Failure::invalid(format!(
-            "{shown} belongs to user {}, and must belong to user {}",
-            found.uid(),
-            owner.uid
-        ))
-        .with_hint(format!(
-            "choose another with {option}, or change the owner if you trust what is in it: \
-             `chown -R {} {shown}`",
-            owner.uid
-        )));
+        return Err(LayoutError::Owner { directory, path: path(), found: found.uid(), expected: owner.uid });
     }
     // Others may look where they must pass, but write nowhere, and look nowhere else.
-    let too_open = found.mode() & 0o077 & if mode & 0o077 == 0 { 0o077 } else { 0o022 };
-    let too_closed = mode & 0o011 & !found.mode();
-    if too_open | too_closed != 0 {
-        let how = if too_open != 0 { "open to other users" } else { "closed to the daemons" };
-        return Err(Failure::invalid(format!("{shown} is {how}: its mode is {:03o}", found.mode() & 0o777))
-            .with_hint(format!("`chmod {mode:03o} {shown}`, if you trust what is in it")));
+    let found = found.mode() & 0o777;
+    if found & 0o077 & if expected & 0o077 == 0 { 0o077 } else { 0o022 } != 0 {
+        return Err(LayoutError::Open { path: path(), found, expected });
+    }
+    if expected & 0o011 & !found != 0 {
+        return Err(LayoutError::Closed { path: path(), found, expected });
     }
     Ok(())
 }
 
-fn lock_runtime(run: &Path) -> Result<File, Failure> {
+fn lock_runtime(run: &Path) -> Result<File, LayoutError> {
     let path = run.join(LOCK_FILE);
-    let failed = |error: io::Error| Failure::invalid(format!("cannot lock {}: {error}", path.display()));
+    let failed = |error: io::Error| LayoutError::io("lock", &path, error);
     let mut file =
         File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = String::new();
         let _ = (&file).take(20).read_to_string(&mut holder);
-        return Err(Failure::new(
-            Kind::Conflict,
-            format!("a node runs on {} already: i2planctl with process id {}", run.display(), holder.trim()),
-        )
-        .with_hint("see `i2planctl status`; for a second node choose another --runtime-dir and --data-dir"));
+        return Err(LayoutError::NodeRuns { run: run.to_owned(), pid: holder.trim().to_owned() });
     }
     file.set_len(0)
         .and_then(|()| file.rewind())
@@ -365,38 +490,10 @@ fn lock_runtime(run: &Path) -> Result<File, Failure> {
     Ok(file)
 }
 
-fn lock_data(data: &Path) -> Result<File, Failure> {
-    try_lock(data)?.ok_or_else(|| {
-        let shown = data.display();
-        Failure::new(Kind::Conflict, format!("another node keeps its state in {shown}"))
-            .with_hint("choose another directory with --data-dir, or stop the other i2planctl")
-    })
-}
-
-/// Takes the state of a node that does not run, so that it cannot be started meanwhile.
-///
-/// # Errors
-/// If there is none, or the node runs.
-pub fn lock_stopped(data: &Path) -> Result<File, Failure> {
-    if !data.exists() {
-        return Err(Failure::new(Kind::NotFound, format!("no node keeps its state in {}", data.display()))
-            .with_hint("name the directory with --data-dir, as for `i2planctl up`"));
-    }
-    try_lock(data)?.ok_or_else(|| running(data))
-}
-
-/// The node is up and should not be.
-#[must_use]
-pub fn running(data: &Path) -> Failure {
-    Failure::new(Kind::Conflict, format!("the node that keeps its state in {} runs", data.display()))
-        .with_hint("stop it first, and start it again afterwards")
-}
-
 /// The lock of a state directory; none if another process has it.
-fn try_lock(data: &Path) -> Result<Option<File>, Failure> {
-    let shown = data.display();
+pub(crate) fn try_lock(data: &Path) -> Result<Option<File>, LayoutError> {
     let directory = open(data, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| Failure::invalid(format!("cannot open {shown}: {error}")))?;
+        .map_err(|error| LayoutError::io("open", data, error))?;
     let locked = flock(&directory, FlockOperation::NonBlockingLockExclusive);
     Ok(locked.is_ok().then(|| File::from(directory)))
 }

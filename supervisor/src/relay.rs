@@ -1,19 +1,17 @@
-//! The way of lines from the daemons and the supervisor to a terminal, a pipe or a file.
+//! The way of lines from the daemons and the supervising program to a terminal, a pipe or a file.
 //!
 //! No daemon holds a descriptor of the administrator's terminal: one that is broken into could read there what is typed.
 //! Each writes into a pipe, which the supervisor reads, and a thread writes on. What comes out is escaped and bounded,
 //! since a daemon may have been broken into. A terminal that is stopped or slow holds up that thread and nothing else:
-//! each source may have [`MAX_WAITING`] bytes waiting, and what comes then is dropped and counted.
+//! each source may have 256 KiB waiting, and what comes then is dropped and counted.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use i2plan_ipc::daemon::logging;
 use i2plan_ipc::escape::{escape, escape_bytes};
 use rustix::io::ioctl_fionbio;
 use rustix::pipe::fcntl_setpipe_size;
@@ -38,54 +36,10 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long the last lines of all may take to be written.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
-/// The supervisor's name as a source of lines.
-pub const SUPERVISOR: &str = "i2planctl";
-
 /// What writes the lines.
 pub trait Sink: Send + 'static {
     /// Writes some lines. It may take its time.
     fn write(&mut self, lines: &str);
-}
-
-/// A terminal, a pipe or a file that this program was started with.
-#[derive(Debug)]
-pub struct Stream {
-    file: File,
-    coloured: bool,
-}
-
-impl Stream {
-    /// Standard output.
-    ///
-    /// # Errors
-    /// If the system has no descriptor to give.
-    pub fn stdout() -> io::Result<Self> {
-        Self::of(io::stdout(), false)
-    }
-
-    /// Standard error, in colours if that is a terminal.
-    ///
-    /// # Errors
-    /// If the system has no descriptor to give.
-    pub fn stderr() -> io::Result<Self> {
-        Self::of(io::stderr(), logging::is_coloured())
-    }
-
-    fn of(stream: impl AsFd, coloured: bool) -> io::Result<Self> {
-        // By a descriptor of its own: whoever else prints does not wait for the same lock.
-        Ok(Self { file: stream.as_fd().try_clone_to_owned()?.into(), coloured })
-    }
-}
-
-impl Sink for Stream {
-    fn write(&mut self, line: &str) {
-        // Where nobody listens there is nobody to tell so.
-        let _ = if self.coloured {
-            self.file.write_all(logging::colour(line).as_bytes())
-        } else {
-            self.file.write_all(line.as_bytes())
-        };
-    }
 }
 
 /// A way for lines that never makes anybody wait.
@@ -103,9 +57,10 @@ pub struct Writer {
 }
 
 impl Relay {
-    /// Starts the thread that writes.
-    pub fn start(mut sink: impl Sink) -> (Self, Writer) {
-        let relay = Self { queue: Arc::default() };
+    /// Starts the thread that writes. `name` is this program's, as a source of lines.
+    pub fn start(name: &'static str, mut sink: impl Sink) -> (Self, Writer) {
+        let relay =
+            Self { queue: Arc::new(Queue { name, waiting: Mutex::default(), changed: Condvar::new() }) };
         let (done, written) = channel();
         let queue = Arc::clone(&relay.queue);
         std::thread::spawn(move || {
@@ -117,8 +72,12 @@ impl Relay {
         (relay.clone(), Writer { relay, written })
     }
 
-    /// Passes a line on, which is escaped as far as need be.
-    pub fn line(&self, source: &'static str, line: &str) {
+    /// Passes a line of this program on, which is escaped as far as need be.
+    pub fn line(&self, line: &str) {
+        self.pass_on(self.queue.name, line);
+    }
+
+    fn pass_on(&self, source: &'static str, line: &str) {
         self.queue.push(source, format!("{}\n", escape(line)));
     }
 
@@ -126,7 +85,7 @@ impl Relay {
     ///
     /// # Errors
     /// If there is no pipe to be had.
-    pub fn pipe(&self, source: &'static str) -> io::Result<(OwnedFd, Printed)> {
+    pub(crate) fn pipe(&self, source: &'static str) -> io::Result<(OwnedFd, Printed)> {
         let (reader, writer) = io::pipe()?;
         // A supervisor that is stopped (Ctrl-Z) does not read: the daemon goes on, and counts the lines that it loses.
         ioctl_fionbio(&writer, true)?;
@@ -147,11 +106,11 @@ impl Drop for Writer {
 
 /// What a process prints. When this is dropped nobody reads it any more.
 #[derive(Debug)]
-pub struct Printed(JoinHandle<()>);
+pub(crate) struct Printed(JoinHandle<()>);
 
 impl Printed {
     /// Waits for the last lines of a process that has ended.
-    pub async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         let _ = timeout(LAST_LINES, &mut self.0).await;
     }
 }
@@ -167,9 +126,9 @@ async fn copy(mut reader: pipe::Receiver, source: &'static str, relay: Relay) {
     let mut buffer = vec![0; MAX_LINE];
     // An error is the end as well: there is no other in reading a pipe.
     while let Ok(count @ 1..) = reader.read(&mut buffer).await {
-        lines.take(&buffer[..count], |line| relay.line(source, &line));
+        lines.take(&buffer[..count], |line| relay.pass_on(source, &line));
     }
-    lines.end(|line| relay.line(source, &line));
+    lines.end(|line| relay.pass_on(source, &line));
 }
 
 /// Makes lines of bytes.
@@ -211,8 +170,10 @@ impl Lines {
 }
 
 /// Lines that wait to be written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
+    /// The supervising program.
+    name: &'static str,
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
@@ -245,16 +206,16 @@ impl Waiting {
         self.lines.push_back((source, line));
     }
 
-    fn pop(&mut self) -> Option<String> {
+    /// The next line. What is missing is told in the name of `teller`.
+    fn pop(&mut self, teller: &str) -> Option<String> {
         let (source, mut line) = self.lines.pop_front()?;
         let share = self.sources.entry(source).or_default();
         share.bytes -= line.len();
         if share.bytes == 0 {
             let dropped = std::mem::take(&mut share.dropped);
             if dropped > 0 {
-                line += &format!(
-                    "{SUPERVISOR}: {dropped} lines of {source} were dropped: the output is too slow\n"
-                );
+                line +=
+                    &format!("{teller}: {dropped} lines of {source} were dropped: the output is too slow\n");
             }
         }
         Some(line)
@@ -280,7 +241,7 @@ impl Queue {
     fn wait_for_next(&self) -> Option<String> {
         let mut waiting = self.lock();
         loop {
-            if let Some(line) = waiting.pop() {
+            if let Some(line) = waiting.pop(self.name) {
                 return Some(line);
             }
             if waiting.closed {
@@ -318,12 +279,12 @@ mod tests {
         }
         waiting.push("keyd", "k\n".to_owned());
         let mut written = String::new();
-        while let Some(line) = waiting.pop() {
+        while let Some(line) = waiting.pop("program") {
             written += &line;
         }
         waiting.push("meshd", "again\n".to_owned());
-        written += &waiting.pop().unwrap();
-        let end = "x\ni2planctl: 744 lines of meshd were dropped: the output is too slow\nk\nagain\n";
+        written += &waiting.pop("program").unwrap();
+        let end = "x\nprogram: 744 lines of meshd were dropped: the output is too slow\nk\nagain\n";
         assert!(written.ends_with(end), "{}", &written[written.len() - 200..]);
         assert_eq!(written.len(), MAX_WAITING + end.len() - 2);
     }
@@ -342,14 +303,14 @@ mod tests {
     fn nobody_waits_for_a_terminal_that_is_stopped() {
         let (go, stopped) = channel();
         let (sender, written) = channel();
-        let (relay, writer) = Relay::start(Stuck(stopped, sender));
+        let (relay, writer) = Relay::start("program", Stuck(stopped, sender));
         for _ in 0..100 {
-            relay.line("tund", &"x".repeat(MAX_LINE));
+            relay.pass_on("tund", &"x".repeat(MAX_LINE));
         }
-        relay.line(SUPERVISOR, "still there");
+        relay.line("still there");
         drop(go);
         drop(writer);
         let written: String = written.iter().collect();
-        assert!(written.contains("i2planctl: 6") && written.ends_with("still there\n"));
+        assert!(written.contains("program: 6") && written.ends_with("still there\n"));
     }
 }

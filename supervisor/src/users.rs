@@ -1,123 +1,180 @@
 //! The users that the daemons run as.
 
 use nix::unistd::{Gid, Group, Uid, User};
-
-use crate::failure::Failure;
+use thiserror::Error;
 
 /// The group that may control a node, where it exists.
-const DEFAULT_GROUP: &str = "i2plan";
+pub const DEFAULT_GROUP: &str = "i2plan";
+
+/// Why a node cannot run as the users that are named.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum UserError {
+    /// Users do not exist.
+    #[error("{}", missing(names))]
+    Missing {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A user is root, or in root's group.
+    #[error("{daemon} cannot run as {name}: that is root, or has root's group")]
+    Root {
+        /// Whose user: `keyd`, `meshd`, `tund`, `connector`, `rpc` or `router`.
+        daemon: &'static str,
+        /// The name or number that was given.
+        name: String,
+    },
+    /// Two daemons have the same user, which is what protects them from each other.
+    #[error("{first} and {second} cannot run as the same user")]
+    Shared {
+        /// One of them.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// The group does not exist.
+    #[error("there is no group {name:?}")]
+    NoGroup {
+        /// Its name.
+        name: String,
+    },
+}
+
+fn missing(names: &[String]) -> String {
+    let (s, is) = if names.len() == 1 { ("", "is") } else { ("s", "are") };
+    format!("the user{s} {} {is} missing", names.join(", "))
+}
 
 /// A user with its primary group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
     /// User id.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Group id.
-    pub gid: u32,
+    pub(crate) gid: u32,
 }
 
-/// One user for each daemon.
+/// Root, whom no daemon runs as.
+pub(crate) const ROOT: Account = Account { uid: 0, gid: 0 };
+
+/// The users of the daemons, by name or number. A number needs no entry in the user database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accounts {
+pub struct UserNames<'a> {
     /// `keyd`'s.
-    pub keyd: Account,
+    pub keyd: &'a str,
     /// `meshd`'s.
-    pub meshd: Account,
+    pub meshd: &'a str,
     /// `tund`'s.
-    pub tund: Account,
+    pub tund: &'a str,
     /// The connector's.
-    pub connector: Account,
-    /// `rpcd`'s, if it runs.
-    pub rpc: Option<Account>,
-    /// `routerd`'s, if it runs.
-    pub router: Option<Account>,
+    pub connector: &'a str,
+    /// `rpcd`'s; none if it shall not run.
+    pub rpc: Option<&'a str>,
+    /// `routerd`'s; none if it shall not run.
+    pub router: Option<&'a str>,
 }
 
-impl Accounts {
-    /// The users of these names or numbers.
-    ///
-    /// # Errors
-    /// If one does not exist, is root, or is the same as another.
-    pub fn find(
-        keyd: &str,
-        meshd: &str,
-        tund: &str,
-        connector: &str,
-        rpc: Option<&str>,
-        router: Option<&str>,
-    ) -> Result<Self, Failure> {
-        let named = [
-            ("keyd", Some(keyd)),
-            ("meshd", Some(meshd)),
-            ("tund", Some(tund)),
-            ("connector", Some(connector)),
-            ("rpc", rpc),
-            ("router", router),
-        ];
-        let named: Vec<_> = named.into_iter().filter_map(|(daemon, name)| Some((daemon, name?))).collect();
-        let mut found = Vec::new();
-        let mut missing = Vec::new();
-        for (daemon, name) in named {
-            match account(name) {
-                Some(user) => found.push((daemon, name, user)),
-                None => missing.push(name),
-            }
-        }
-        if !missing.is_empty() {
-            return Err(missing_users(&missing));
-        }
-        for (index, (daemon, name, user)) in found.iter().enumerate() {
-            refuse_root(daemon, name, *user)?;
-            if let Some((other, ..)) = found[..index].iter().find(|(.., other)| other.uid == user.uid) {
-                return Err(Failure::invalid(format!("{other} and {daemon} cannot run as the same user"))
-                    .with_hint(
-                        "the daemons are protected from each other by having a user each: name different ones",
-                    ));
-            }
-        }
-        let user = |daemon| found.iter().find(|(name, ..)| *name == daemon).map(|(.., user)| *user);
-        match (user("keyd"), user("meshd"), user("tund"), user("connector")) {
-            (Some(keyd), Some(meshd), Some(tund), Some(connector)) => {
-                Ok(Self { keyd, meshd, tund, connector, rpc: user("rpc"), router: user("router") })
-            }
-            _ => Err(Failure::internal("a user is missing")),
+/// Those that the packages create, without `rpcd` and `routerd`.
+impl Default for UserNames<'_> {
+    fn default() -> Self {
+        Self {
+            keyd: "i2plan-keyd",
+            meshd: "i2plan-meshd",
+            tund: "i2plan-tund",
+            connector: "i2plan-connector",
+            rpc: None,
+            router: None,
         }
     }
 }
 
-/// `keyd`'s user alone, by name or number.
+/// One user for each daemon: none is root, and all differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accounts {
+    pub(crate) keyd: Account,
+    pub(crate) meshd: Account,
+    pub(crate) tund: Account,
+    pub(crate) connector: Account,
+    pub(crate) rpc: Option<Account>,
+    pub(crate) router: Option<Account>,
+}
+
+impl Accounts {
+    /// Looks the users up.
+    ///
+    /// # Errors
+    /// [`UserError`] if one does not exist, is root, or is the same as another.
+    pub fn find(names: &UserNames<'_>) -> Result<Self, UserError> {
+        let mut missing = Vec::new();
+        let mut find = |name: &str| {
+            account(name).unwrap_or_else(|| {
+                missing.push(name.to_owned());
+                ROOT
+            })
+        };
+        let accounts = Self {
+            keyd: find(names.keyd),
+            meshd: find(names.meshd),
+            tund: find(names.tund),
+            connector: find(names.connector),
+            rpc: names.rpc.map(&mut find),
+            router: names.router.map(&mut find),
+        };
+        if !missing.is_empty() {
+            return Err(UserError::Missing { names: missing });
+        }
+        let users = [
+            ("keyd", Some((names.keyd, accounts.keyd))),
+            ("meshd", Some((names.meshd, accounts.meshd))),
+            ("tund", Some((names.tund, accounts.tund))),
+            ("connector", Some((names.connector, accounts.connector))),
+            ("rpc", names.rpc.zip(accounts.rpc)),
+            ("router", names.router.zip(accounts.router)),
+        ];
+        let users: Vec<_> = users
+            .into_iter()
+            .filter_map(|(daemon, user)| user.map(|(name, user)| (daemon, name, user)))
+            .collect();
+        for (index, (daemon, name, user)) in users.iter().enumerate() {
+            refuse_root(daemon, name, *user)?;
+            if let Some((first, ..)) = users[..index].iter().find(|(.., other)| other.uid == user.uid) {
+                return Err(UserError::Shared { first, second: daemon });
+            }
+        }
+        Ok(accounts)
+    }
+}
+
+/// Looks up `keyd`'s user alone, by name or number.
 ///
 /// # Errors
-/// If it does not exist, or is root.
-pub fn keyd(name: &str) -> Result<Account, Failure> {
-    let user = account(name).ok_or_else(|| missing_users(&[name]))?;
+/// [`UserError`] if it does not exist, or is root.
+pub fn keyd(name: &str) -> Result<Account, UserError> {
+    let user = account(name).ok_or_else(|| UserError::Missing { names: vec![name.to_owned()] })?;
     refuse_root("keyd", name, user)?;
     Ok(user)
 }
 
-fn refuse_root(daemon: &str, name: &str, user: Account) -> Result<(), Failure> {
+fn refuse_root(daemon: &'static str, name: &str, user: Account) -> Result<(), UserError> {
     if user.uid == 0 || user.gid == 0 {
-        return Err(Failure::invalid(format!(
-            "{daemon} cannot run as {name}: that is root, or has root's group"
-        ))
-        .with_hint(format!("name an unprivileged user with --{daemon}-user")));
+        return Err(UserError::Root { daemon, name: name.to_owned() });
     }
     Ok(())
 }
 
-/// The group that may control the node, by name or number: the one that is asked for, else the usual one where
-/// it exists, else root's.
+/// Looks up the group that may control the node, by name or number: the given one, else [`DEFAULT_GROUP`] where that
+/// exists, else root's.
 ///
 /// # Errors
-/// If the one that is asked for does not exist.
-pub fn control_group(name: Option<&str>) -> Result<u32, Failure> {
+/// [`UserError::NoGroup`] if the given one does not exist.
+pub fn control_group(name: Option<&str>) -> Result<u32, UserError> {
     let by_name = |name: &str| Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
     match name {
-        None => Ok(by_name(DEFAULT_GROUP).unwrap_or(0)),
-        Some(name) => name.parse().ok().or_else(|| by_name(name)).ok_or_else(|| {
-            Failure::invalid(format!("there is no group {name:?}"))
-                .with_hint(format!("create it with `groupadd --system {name}`, or name another with --group"))
-        }),
+        None => Ok(by_name(DEFAULT_GROUP).unwrap_or(ROOT.gid)),
+        Some(name) => name
+            .parse()
+            .ok()
+            .or_else(|| by_name(name))
+            .ok_or_else(|| UserError::NoGroup { name: name.to_owned() }),
     }
 }
 
@@ -133,37 +190,34 @@ fn account(name: &str) -> Option<Account> {
     Some(Account { uid: user.uid.as_raw(), gid: Gid::as_raw(user.gid) })
 }
 
-fn missing_users(names: &[&str]) -> Failure {
-    let (s, is) = if names.len() == 1 { ("", "is") } else { ("s", "are") };
-    let mut hint = "create what is missing, or name other users (see `i2planctl up --help`):".to_owned();
-    for name in names {
-        hint += &format!("\nuseradd --system --user-group --shell /usr/sbin/nologin {name}");
-    }
-    if control_group(None) == Ok(0) {
-        hint += &format!("\ngroupadd --system {DEFAULT_GROUP}    # its members may control the node");
-    }
-    Failure::invalid(format!("the user{s} {} {is} missing", names.join(", "))).with_hint(hint)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NAMES: UserNames<'_> = UserNames {
+        keyd: "54321",
+        meshd: "54322",
+        tund: "54323",
+        connector: "54327",
+        rpc: None,
+        router: None,
+    };
+
     #[test]
     fn numbers_need_no_entry() {
-        let accounts = Accounts::find("54321", "54322", "54323", "54327", None, Some("54326")).unwrap();
+        let accounts = Accounts::find(&UserNames { router: Some("54326"), ..NAMES }).unwrap();
         assert_eq!(accounts.meshd, Account { uid: 54_322, gid: 54_322 });
         assert_eq!((accounts.rpc, accounts.router), (None, Some(Account { uid: 54_326, gid: 54_326 })));
-        let accounts = Accounts::find("54321", "54322", "54323", "54327", Some("54325"), None).unwrap();
+        let accounts = Accounts::find(&UserNames { rpc: Some("54325"), ..NAMES }).unwrap();
         assert_eq!((accounts.rpc, accounts.router), (Some(Account { uid: 54_325, gid: 54_325 }), None));
     }
 
     #[test]
     fn root_is_refused() {
         for name in ["root", "0"] {
-            let failure = Accounts::find("54321", name, "54323", "54327", None, None).unwrap_err();
-            assert!(failure.message.starts_with("meshd cannot run as"), "{}", failure.message);
-            assert!(failure.hint.unwrap().contains("--meshd-user"));
+            let error = Accounts::find(&UserNames { meshd: name, ..NAMES }).unwrap_err();
+            assert_eq!(error, UserError::Root { daemon: "meshd", name: name.to_owned() });
+            assert!(error.to_string().starts_with("meshd cannot run as"), "{error}");
         }
     }
 
@@ -174,19 +228,16 @@ mod tests {
             ("54323", "54322", "meshd and rpc cannot run as the same user"),
             ("54327", "54325", "tund and connector cannot run as the same user"),
         ] {
-            let failure = Accounts::find("54321", "54322", tund, "54327", Some(rpc), None).unwrap_err();
-            assert_eq!(failure.message, message);
+            let error = Accounts::find(&UserNames { tund, rpc: Some(rpc), ..NAMES }).unwrap_err();
+            assert_eq!(error.to_string(), message);
         }
     }
 
     #[test]
-    fn missing_users_come_with_the_commands_that_make_them() {
-        let failure = Accounts::find("no-such-a", "54322", "no-such-b", "54327", None, None).unwrap_err();
-        assert_eq!(failure.message, "the users no-such-a, no-such-b are missing");
-        let hint = failure.hint.unwrap();
-        let commands: Vec<_> = hint.lines().filter(|line| line.starts_with("useradd --system ")).collect();
-        assert_eq!(commands.len(), 2);
-        assert!(commands[0].ends_with(" no-such-a") && commands[1].ends_with(" no-such-b"));
+    fn all_missing_users_are_named() {
+        let error = Accounts::find(&UserNames { keyd: "no-such-a", tund: "no-such-b", ..NAMES }).unwrap_err();
+        assert_eq!(error, UserError::Missing { names: vec!["no-such-a".to_owned(), "no-such-b".to_owned()] });
+        assert_eq!(error.to_string(), "the users no-such-a, no-such-b are missing");
     }
 
     #[test]

@@ -4,15 +4,17 @@ use std::io;
 
 use i2plan_config::Config;
 use i2plan_ipc::daemon::logging;
+use i2plan_supervisor::users::{Accounts, UserNames, control_group};
+use i2plan_supervisor::{Node, Programs, Relay, StartError, Supervisor};
+use tokio::signal::unix::{self, SignalKind, signal};
 
 use crate::args::Up;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::passphrase::{self, Given};
-use crate::supervisor::event::Events;
-use crate::supervisor::log::LogFile;
-use crate::supervisor::relay::{Relay, Stream};
-use crate::supervisor::users::{Accounts, control_group};
-use crate::supervisor::{self, Node};
+use crate::up::NAME;
+use crate::up::event::{Event, Events};
+use crate::up::log::LogFile;
+use crate::up::stream::Stream;
 
 /// Runs a node in the foreground.
 ///
@@ -21,34 +23,30 @@ use crate::supervisor::{self, Node};
 /// way.
 pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(
-            Kind::Denied,
-            "only root can make the tunnel and start each daemon as a user of its own",
-        )
-        .with_hint("run it with sudo or doas: `sudo i2planctl up`"));
+        return Err(StartError::NotRoot.into());
     }
     let group = control_group(args.group.as_deref())?;
     let config = Config::load(args.config.as_deref()).map_err(|error| {
         Failure::invalid(error.to_string()).with_hint("correct the configuration, then start again")
     })?;
     logging::check().map_err(|error| Failure::invalid(error.to_string()).with_hint("correct or unset it"))?;
-    let rpc_user = config.rpc_enabled.then_some(args.rpc_user.as_str());
-    let router_user = (args.router || config.router_enabled).then_some(args.router_user.as_str());
-    let accounts = Accounts::find(
-        &args.keyd_user,
-        &args.meshd_user,
-        &args.tund_user,
-        &args.connector_user,
-        rpc_user,
-        router_user,
-    )?;
-    // meshd is another user, with another home.
-    let file = args.config.or_else(|| config.path().exists().then(|| config.path().to_owned()));
-    let data = args.data_dir.unwrap_or(config.data_dir);
-    let passphrase = match given.passphrase {
+    let accounts = Accounts::find(&UserNames {
+        keyd: &args.keyd_user,
+        meshd: &args.meshd_user,
+        tund: &args.tund_user,
+        connector: &args.connector_user,
+        rpc: config.rpc_enabled.then_some(&args.rpc_user),
+        router: (args.router || config.router_enabled).then_some(&args.router_user),
+    })?;
+    let mut node = Node::new(&config, accounts, Programs::beside_this()?);
+    (node.run, node.group) = (args.runtime_dir, group);
+    if let Some(data) = args.data_dir {
+        node.data = data;
+    }
+    node.passphrase = match given.passphrase {
         None if args.ask_passphrase => {
             // keyd tells what its keys are; here it is only a question of asking once or twice.
-            let is_new = !data.join("keyd/keys").exists();
+            let is_new = !node.data.join("keyd/keys").exists();
             Some(if is_new {
                 passphrase::ask_new("--passphrase-fd").await?
             } else {
@@ -62,35 +60,104 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         stream.map_err(|error| Failure::internal(format!("cannot duplicate a standard stream: {error}")))
     };
     // The daemons see a pipe and do not know where it leads.
-    let log_format = (path.is_none() && logging::goes_to_journal() && !logging::format_is_chosen())
+    node.log_format = (path.is_none() && logging::goes_to_journal() && !logging::format_is_chosen())
         .then_some(logging::JOURNAL_FORMAT);
     // Dropped last: the writers write what is left.
     let (json_lines, _json_writer) =
-        json.then(|| Ok::<_, Failure>(Relay::start(stream(Stream::stdout())?))).transpose()?.unzip();
+        json.then(|| Ok::<_, Failure>(Relay::start(NAME, stream(Stream::stdout())?))).transpose()?.unzip();
     let (log, (lines, _writer)) = match path {
         Some(path) => {
             let (log, sink) = LogFile::open(&path)?;
-            (Some(log), Relay::start(sink))
+            (Some(log), Relay::start(NAME, sink))
         }
-        None => (None, Relay::start(stream(Stream::stderr())?)),
+        None => (None, Relay::start(NAME, stream(Stream::stderr())?)),
     };
-    let node = Node {
-        config: file,
-        data,
-        run: args.runtime_dir,
-        accounts,
-        group,
-        sam_address: config.sam_address,
-        sam_udp_port: config.sam_udp_port,
-        tunnel_length: config.tunnel_length,
-        interface: config.interface,
-        allow_overlap: config.allow_overlap,
-        rpc_orders: config.rpc_orders,
-        rpc_socket: config.rpc_socket,
-        passphrase,
-        log_format,
-        shutdown_timeout: config.shutdown_timeout,
-        drain_timeout: config.drain_timeout,
+    let events = Events { lines, json: json_lines };
+    let signals = Signals::new()?;
+    let observer = events.clone();
+    let supervisor =
+        Supervisor::start(&node, &events.lines, move |event| observer.tell(&Event::Daemon(event))).await?;
+    supervise(supervisor, signals, &events, log.as_ref()).await
+}
+
+/// Keeps the node running until a signal or a daemon that cannot run stops it.
+async fn supervise(
+    mut supervisor: Supervisor,
+    mut signals: Signals,
+    events: &Events,
+    log: Option<&LogFile>,
+) -> Result<(), Failure> {
+    let stopping = |reason: &str| events.tell(&Event::Stopping { reason: reason.to_owned() });
+    let result = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Received::Hangup => {
+                    let reopened = log.map_or(Ok(()), LogFile::reopen);
+                    let error = reopened.err().map(|error| {
+                        format!("the log file cannot be opened again, and the old one is used: {error}")
+                    });
+                    events.tell(&Event::Reloading { error });
+                    supervisor.reload();
+                }
+                Received::Interrupt => {
+                    stopping("SIGINT came");
+                    break Ok(());
+                }
+                Received::Terminate => {
+                    stopping("SIGTERM came");
+                    break Ok(());
+                }
+            },
+            error = supervisor.failure() => {
+                stopping(&error.to_string());
+                break Err(error.into());
+            }
+        }
     };
-    supervisor::run(&node, &Events { lines, json: json_lines }, log.as_ref()).await
+    // An interrupt while the daemons stop is a person at a keyboard who does not want to wait; other signals are also
+    // sent twice without meaning anything by it.
+    loop {
+        tokio::select! {
+            () = supervisor.stop() => return result,
+            signal = signals.next() => if signal == Received::Interrupt {
+                supervisor.kill();
+            }
+        }
+    }
+}
+
+/// The signals that this command takes.
+struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hangup: unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Received {
+        tokio::select! {
+            _ = self.interrupt.recv() => Received::Interrupt,
+            _ = self.terminate.recv() => Received::Terminate,
+            _ = self.hangup.recv() => Received::Hangup,
+        }
+    }
+}
+
+/// A signal that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    Interrupt,
+    Terminate,
+    Hangup,
 }

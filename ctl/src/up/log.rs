@@ -1,6 +1,6 @@
 //! The log file: where lines go in place of a terminal or journal.
 //!
-//! The daemons cannot open it, being other users behind walls. The supervisor opens it, again after it was moved away
+//! The daemons cannot open it, being other users in sandboxes. This program opens it, again after it was moved away
 //! (SIGHUP), where nobody but root can have put another in its place ([`trusted::append`]).
 
 use std::fs::File;
@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use i2plan_ipc::daemon::trusted::{self, Untrusted};
+use i2plan_supervisor::Sink;
 
-use super::relay::Sink;
+use super::NAME;
 use crate::failure::Failure;
 
 /// A log file by its name.
@@ -68,7 +69,7 @@ impl Sink for LogSink {
         if let Err(error) = &result
             && !self.failing
         {
-            let _ = writeln!(io::stderr(), "i2planctl: cannot write the log file: {error}");
+            let _ = writeln!(io::stderr(), "{NAME}: cannot write the log file: {error}");
         }
         self.failing = result.is_err();
     }

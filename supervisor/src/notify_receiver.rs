@@ -10,10 +10,11 @@ use std::path::Path;
 
 use i2plan_ipc::notification::{MAX_LEN, Notification, Store};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg, sockopt};
+use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
-use super::layout::NotifySocket;
+use crate::layout::NotifySocket;
 
 /// Descriptors that are kept for one daemon. `tund` has seven, and for a moment ten.
 const MAX_STORED: usize = 16;
@@ -22,53 +23,52 @@ const MAX_STORED: usize = 16;
 /// them, so that each can be closed with care.
 const MAX_PASSED: usize = 253;
 
-/// The ear for one daemon.
+/// Receives what one daemon tells.
 #[derive(Debug)]
-pub struct Ear {
+pub(crate) struct NotifyReceiver {
     socket: NotifySocket,
     stored: Vec<Stored>,
 }
 
 /// A descriptor that is kept.
 #[derive(Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// The descriptor.
-    pub fd: OwnedFd,
+    pub(crate) fd: OwnedFd,
 }
 
-/// What became of a message about descriptors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// There are too many.
+/// Why what a daemon asks is not done.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Refusal {
+    /// There are too many descriptors.
+    #[error("the descriptor {name} is not kept: {MAX_STORED} are, and that is the limit")]
     Full {
         /// The name of the one that was not taken.
         name: String,
     },
     /// It came from another process than the daemon's.
+    #[error("what process {pid} said in its name is not heard")]
     Stranger {
         /// Its id.
         pid: i32,
     },
 }
 
-impl Ear {
-    /// An ear at this socket, with nothing stored.
-    #[must_use]
-    pub fn new(socket: NotifySocket) -> Self {
+impl NotifyReceiver {
+    /// Receives at this socket; nothing is stored yet.
+    pub(crate) fn new(socket: NotifySocket) -> Self {
         Self { socket, stored: Vec::new() }
     }
 
     /// Where the daemon speaks.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.socket.path
     }
 
     /// What is kept.
-    #[must_use]
-    pub fn stored(&self) -> &[Stored] {
+    pub(crate) fn stored(&self) -> &[Stored] {
         &self.stored
     }
 
@@ -76,19 +76,19 @@ impl Ear {
     ///
     /// # Errors
     /// [`Refusal`] if it is not done.
-    pub async fn listen(&mut self, pid: u32) -> Result<Notification, Refusal> {
+    pub(crate) async fn receive(&mut self, pid: u32) -> Result<Notification, Refusal> {
         loop {
             if self.socket.socket.readable().await.is_err() {
                 std::future::pending::<()>().await;
             }
-            if let Some(heard) = self.hear(pid) {
-                return heard;
+            if let Some(received) = self.try_receive(pid) {
+                return received;
             }
         }
     }
 
     /// The next thing that has been said already.
-    pub fn hear(&mut self, pid: u32) -> Option<Result<Notification, Refusal>> {
+    pub(crate) fn try_receive(&mut self, pid: u32) -> Option<Result<Notification, Refusal>> {
         let message = receive(&self.socket.socket).ok()?;
         if u32::try_from(message.pid) != Ok(pid) {
             return Some(Err(Refusal::Stranger { pid: message.pid }));
@@ -145,17 +145,6 @@ fn receive(socket: &UnixDatagram) -> io::Result<Message> {
     })
 }
 
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Full { name } => {
-                write!(f, "the descriptor {name} is not kept: {MAX_STORED} are, and that is the limit")
-            }
-            Self::Stranger { pid } => write!(f, "what process {pid} said in its name is not heard"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd as _;
@@ -163,10 +152,10 @@ mod tests {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
     use super::*;
-    use crate::supervisor::users::Account;
+    use crate::users::Account;
 
     struct Fixture {
-        ear: Ear,
+        receiver: NotifyReceiver,
         daemon: std::os::unix::net::UnixDatagram,
         _dir: tempfile::TempDir,
     }
@@ -178,7 +167,7 @@ mod tests {
         let socket = NotifySocket::bind(dir.path().join("notify"), own).unwrap();
         let daemon = std::os::unix::net::UnixDatagram::unbound().unwrap();
         daemon.connect(&socket.path).unwrap();
-        Fixture { ear: Ear::new(socket), daemon, _dir: dir }
+        Fixture { receiver: NotifyReceiver::new(socket), daemon, _dir: dir }
     }
 
     impl Fixture {
@@ -195,7 +184,7 @@ mod tests {
         }
 
         fn names(&self) -> Vec<&str> {
-            self.ear.stored().iter().map(|stored| stored.name.as_str()).collect()
+            self.receiver.stored().iter().map(|stored| stored.name.as_str()).collect()
         }
     }
 
@@ -209,21 +198,21 @@ mod tests {
         fixture.send("FDSTORE=1\nFDNAME=c", 0);
         fixture.send("READY=1", 3);
         for ready in [false, false, false, false, true] {
-            let heard = fixture.ear.listen(std::process::id()).await.unwrap();
-            assert_eq!(heard.ready, ready);
+            let received = fixture.receiver.receive(std::process::id()).await.unwrap();
+            assert_eq!(received.ready, ready);
         }
         assert_eq!(fixture.names(), ["a", "b", "b"]);
         fixture.send("FDSTOREREMOVE=1\nFDNAME=b", 0);
-        fixture.ear.listen(std::process::id()).await.unwrap();
+        fixture.receiver.receive(std::process::id()).await.unwrap();
         assert_eq!(fixture.names(), ["a"]);
-        assert!(fixture.ear.hear(std::process::id()).is_none());
+        assert!(fixture.receiver.try_receive(std::process::id()).is_none());
     }
 
     #[tokio::test]
     async fn no_more_are_kept_than_the_limit() {
         let mut fixture = fixture();
         fixture.send("FDSTORE=1\nFDNAME=many", 40);
-        let refused = fixture.ear.listen(std::process::id()).await.unwrap_err();
+        let refused = fixture.receiver.receive(std::process::id()).await.unwrap_err();
         assert_eq!(refused, Refusal::Full { name: "many".to_owned() });
         assert_eq!(fixture.names().len(), MAX_STORED);
     }
@@ -232,7 +221,7 @@ mod tests {
     async fn only_the_daemons_process_is_heard() {
         let mut fixture = fixture();
         fixture.send("READY=1\nFDSTORE=1\nFDNAME=a", 1);
-        let refused = fixture.ear.listen(1).await.unwrap_err();
+        let refused = fixture.receiver.receive(1).await.unwrap_err();
         assert_eq!(refused, Refusal::Stranger { pid: std::process::id().cast_signed() });
         assert!(fixture.names().is_empty());
     }
@@ -241,7 +230,7 @@ mod tests {
     async fn a_message_that_is_too_long_is_not_heard() {
         let mut fixture = fixture();
         fixture.send(&format!("READY=1\nX={}", "x".repeat(MAX_LEN)), 0);
-        let heard = fixture.ear.listen(std::process::id()).await.unwrap();
-        assert_eq!(heard, Notification::default());
+        let received = fixture.receiver.receive(std::process::id()).await.unwrap();
+        assert_eq!(received, Notification::default());
     }
 }

@@ -1,0 +1,207 @@
+//! A node: what its daemons are told.
+
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use i2plan_config::Config;
+use i2plan_ipc::passphrase::Passphrase;
+use i2plan_ipc::paths;
+use nix::sys::signal::Signal;
+use tokio::sync::watch;
+
+use crate::StartError;
+use crate::daemon::Daemon;
+use crate::layout::{Directories, NotifySocket, Socket, Sockets};
+use crate::notify_receiver::NotifyReceiver;
+use crate::programs::Programs;
+use crate::users::{Account, Accounts};
+
+/// A node to run.
+#[derive(Debug)]
+pub struct Node {
+    /// The configuration file, for `meshd`, `rpcd` and `routerd`.
+    pub config: Option<PathBuf>,
+    /// Where the daemons keep their state.
+    pub data: PathBuf,
+    /// Where their sockets are.
+    pub run: PathBuf,
+    /// Their executables, and that which becomes them.
+    pub programs: Programs,
+    /// Whom they run as.
+    pub accounts: Accounts,
+    /// The group that may control the node, 0 for root alone.
+    pub group: u32,
+    /// The router's SAM bridge.
+    pub sam_address: SocketAddr,
+    /// That bridge's UDP port.
+    pub sam_udp_port: u16,
+    /// Hops of its tunnels, in each direction.
+    pub tunnel_length: u8,
+    /// The name of the interface.
+    pub interface: String,
+    /// Whether the interface may have addresses that the host uses otherwise.
+    pub allow_overlap: bool,
+    /// Whether `rpcd` may give orders.
+    pub rpc_orders: bool,
+    /// Where `rpcd` listens, if it runs; a relative path is below `run`.
+    pub rpc_socket: PathBuf,
+    /// The passphrase of `keyd`'s keys.
+    pub passphrase: Option<Passphrase>,
+    /// How the daemons' log lines look, if the environment does not say.
+    pub log_format: Option<&'static str>,
+    /// How long `meshd` may take to tell others that the node stops.
+    pub shutdown_timeout: Duration,
+    /// How long `tund` may take after that to send the packets that wait.
+    pub drain_timeout: Duration,
+}
+
+impl Node {
+    /// A node with this configuration, whose state and sockets are where those of a service would be, which root alone
+    /// may control, and whose keys are not sealed.
+    #[must_use]
+    pub fn new(config: &Config, accounts: Accounts, programs: Programs) -> Self {
+        Self {
+            // meshd is another user, with another home.
+            config: config.path().exists().then(|| config.path().to_owned()),
+            data: config.data_dir.clone(),
+            run: paths::RUN_DIR.into(),
+            programs,
+            accounts,
+            group: 0,
+            sam_address: config.sam_address,
+            sam_udp_port: config.sam_udp_port,
+            tunnel_length: config.tunnel_length,
+            interface: config.interface.clone(),
+            allow_overlap: config.allow_overlap,
+            rpc_orders: config.rpc_orders,
+            rpc_socket: config.rpc_socket.clone(),
+            passphrase: None,
+            log_format: None,
+            shutdown_timeout: config.shutdown_timeout,
+            drain_timeout: config.drain_timeout,
+        }
+    }
+}
+
+/// The daemons, in the order of their start: who is asked starts before who asks.
+pub(crate) fn daemons(
+    node: &Node,
+    directories: &Directories,
+    sockets: &Sockets,
+    hangup: &watch::Sender<()>,
+) -> Result<Vec<Daemon>, StartError> {
+    let Accounts { keyd, meshd, tund, connector, rpc, router } = node.accounts;
+    let meshd_uid = meshd.uid.to_string();
+    let (sam_address, sam_udp_port) = (node.sam_address.to_string(), node.sam_udp_port.to_string());
+    let mut for_keyd = words(&[
+        (&"--store", &directories.data.join("keyd")),
+        (&"--sam-address", &sam_address),
+        (&"--sam-udp-port", &sam_udp_port),
+        (&"--tunnel-length", &node.tunnel_length.to_string()),
+        (&"--meshd-user", &meshd_uid),
+        (&"--tund-user", &tund.uid.to_string()),
+        (&"--connector-user", &connector.uid.to_string()),
+    ]);
+    if let Some(rpc) = rpc {
+        for_keyd.extend(words(&[(&"--rpc-user", &rpc.uid.to_string())]));
+    }
+    if let Some(router) = router {
+        for_keyd.extend(words(&[(&"--refuse", &router.uid.to_string())]));
+    }
+    if node.rpc_orders {
+        for_keyd.extend(words(&[(&"--rpc-orders", &"true")]));
+    }
+    if node.passphrase.is_some() {
+        for_keyd.extend(words(&[(&"--passphrase-fd", &"0")]));
+    }
+    let for_connector = words(&[
+        (&"--sam-address", &sam_address),
+        (&"--sam-udp-port", &sam_udp_port),
+        (&"--keyd-socket", &sockets.keyd_connector.path),
+    ]);
+    let mut for_tund = words(&[
+        (&"--keyd-socket", &sockets.keyd_tund.path),
+        (&"--meshd-user", &meshd_uid),
+        (&"--sam-address", &sam_address),
+        (&"--sam-udp-port", &sam_udp_port),
+        (&"--interface", &node.interface),
+    ]);
+    if node.allow_overlap {
+        for_tund.extend(words(&[(&"--allow-overlap", &"true")]));
+    }
+    let mut for_meshd = words(&[
+        (&"--state", &directories.data.join("meshd")),
+        (&"--keyd-socket", &sockets.keyd_meshd.path),
+        (&"--tund-socket", &sockets.tund.path),
+    ]);
+    let mut for_rpcd =
+        words(&[(&"--state", &directories.data.join("rpc")), (&"--meshd-socket", &sockets.meshd.path)]);
+    for_rpcd.extend(words(&[(&"--keyd-socket", &sockets.keyd_control.path)]));
+    let mut for_routerd = words(&[(&"--state", &directories.data.join("routerd"))]);
+    if let Some(config) = &node.config {
+        // A daemon works in the root directory.
+        let config = std::path::absolute(config)
+            .map_err(|source| StartError::Config { path: config.clone(), source })?;
+        for_meshd.extend(words(&[(&"--config", &config)]));
+        for_rpcd.extend(words(&[(&"--config", &config)]));
+        for_routerd.extend(words(&[(&"--config", &config)]));
+    }
+    let daemon = |name, user, sockets: &[(&'static str, &Socket)], arguments| {
+        let share = |(name, socket): &(_, &Socket)| socket.share().map(|fd| (*name, fd));
+        Ok::<_, StartError>(Daemon {
+            name,
+            program: node.programs.find(name)?,
+            arguments,
+            user,
+            net_admin: name == "tund",
+            sockets: sockets.iter().map(share).collect::<Result<_, _>>().map_err(StartError::Share)?,
+            notify: NotifyReceiver::new(NotifySocket::bind(
+                directories.run.join(format!("{name}.notify")),
+                user,
+            )?),
+            // For tund any other end is a restart, before which it leaves open what it has kept.
+            stop_signal: if name == "tund" { Signal::SIGINT } else { Signal::SIGTERM },
+            log_format: node.log_format,
+            passphrase: node.passphrase.clone().filter(|_| name == "keyd"),
+            last_work: match name {
+                "meshd" => node.shutdown_timeout,
+                "tund" => node.drain_timeout,
+                _ => Duration::ZERO,
+            },
+            launcher: node.programs.launcher.clone(),
+            hangup: (name == "meshd").then(|| hangup.subscribe()),
+        })
+    };
+    let mut daemons = Vec::new();
+    if let Some(router) = router {
+        daemons.push(daemon("routerd", router, &[], for_routerd)?);
+    }
+    let of_keyd = [
+        ("meshd", &sockets.keyd_meshd),
+        ("tund", &sockets.keyd_tund),
+        ("connector", &sockets.keyd_connector),
+        ("control", &sockets.keyd_control),
+    ];
+    daemons.extend([
+        daemon("keyd", keyd, &of_keyd, for_keyd)?,
+        daemon("connector", connector, &[], for_connector)?,
+        daemon("tund", tund, &[("listener", &sockets.tund)], for_tund)?,
+        daemon("meshd", meshd, &[("listener", &sockets.meshd)], for_meshd)?,
+    ]);
+    if let (Some(rpc), Some(socket)) = (rpc, &sockets.rpc) {
+        // As a member of the control group, which is how it gets in at meshd.
+        let gid = if node.group == 0 { rpc.gid } else { node.group };
+        daemons.push(daemon("rpcd", Account { gid, ..rpc }, &[("listener", socket)], for_rpcd)?);
+    }
+    Ok(daemons)
+}
+
+/// Options and their values as arguments.
+fn words(options: &[(&dyn AsRef<OsStr>, &dyn AsRef<OsStr>)]) -> Vec<OsString> {
+    options
+        .iter()
+        .flat_map(|(option, value)| [option.as_ref().to_owned(), value.as_ref().to_owned()])
+        .collect()
+}

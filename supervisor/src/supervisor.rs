@@ -1,0 +1,162 @@
+//! The daemons of a node, running.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::daemon::{Daemon, DaemonError, Goal, Observer};
+use crate::event::Event;
+use crate::layout::{Directories, LayoutError, Sockets};
+use crate::node::{Node, daemons};
+use crate::programs::ProgramError;
+use crate::relay::Relay;
+
+/// Why a node cannot be started. Nothing of it runs then.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// This process is not root.
+    #[error("only root can make the tunnel and start each daemon as a user of its own")]
+    NotRoot,
+    /// The caller is not on a tokio runtime of one thread.
+    #[error("daemons end with the thread that started them: start them on a runtime of one thread")]
+    Runtime,
+    /// Directories or sockets cannot be used.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A daemon is not installed.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The path of the configuration has no absolute form.
+    #[error("{} is no path: {source}", path.display())]
+    Config {
+        /// It.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The system has no descriptors to give.
+    #[error("cannot share a socket: {0}")]
+    Share(io::Error),
+}
+
+/// A node whose daemons run. The crate's documentation says how it is used.
+///
+/// Dropping it kills the daemons that still run, removes their sockets and unlocks the directories.
+#[derive(Debug)]
+pub struct Supervisor {
+    /// In the order of their start.
+    running: Vec<Running>,
+    failed: mpsc::Receiver<DaemonError>,
+    hangup: watch::Sender<()>,
+    _sockets: Sockets,
+    _directories: Directories,
+}
+
+impl Supervisor {
+    /// Makes the directories and sockets of a node, and starts its daemons.
+    ///
+    /// What the daemons print goes to `lines`. `observer` is called with what happens to them; it must not wait.
+    ///
+    /// # Errors
+    /// [`StartError`]. A daemon that ends after its start is no such error: it is started again, or
+    /// [`failure`](Self::failure) tells that it cannot run.
+    pub async fn start(
+        node: &Node,
+        lines: &Relay,
+        observer: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(StartError::NotRoot);
+        }
+        if !Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::CurrentThread) {
+            return Err(StartError::Runtime);
+        }
+        let directories = Directories::prepare(&node.data, &node.run, &node.accounts)?;
+        let (accounts, rpc) = (&node.accounts, &node.rpc_socket);
+        let sockets = Sockets::listen(&directories.run, rpc, accounts, node.group, node.rpc_orders).await?;
+        let (hangup, _) = watch::channel(());
+        let (sender, failed) = mpsc::channel(1);
+        let observer: Observer = Arc::new(observer);
+        let running = daemons(node, &directories, &sockets, &hangup)?
+            .into_iter()
+            .map(|daemon| Running::start(daemon, lines.clone(), Arc::clone(&observer), sender.clone()))
+            .collect();
+        Ok(Self { running, failed, hangup, _sockets: sockets, _directories: directories })
+    }
+
+    /// Waits until a daemon cannot run, and tells why. The others run on: the caller stops them. Can be cancelled and
+    /// called again.
+    pub async fn failure(&mut self) -> DaemonError {
+        match self.failed.recv().await {
+            Some(error) => error,
+            // All are stopped.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Has `meshd` read its configuration again.
+    pub fn reload(&self) {
+        self.hangup.send_replace(());
+    }
+
+    /// Stops the daemons one after the other, the last that was started first, and waits for their ends. Each has the
+    /// time that the [`Node`] grants for its last work, and five seconds. Can be cancelled and called again.
+    pub async fn stop(&mut self) {
+        while let Some(last) = self.running.last_mut() {
+            last.goal.send_if_modified(|goal| {
+                let shall_stop = *goal == Goal::Run;
+                if shall_stop {
+                    *goal = Goal::Stop;
+                }
+                shall_stop
+            });
+            let _ = (&mut last.task).await;
+            self.running.pop();
+        }
+    }
+
+    /// Ends the daemons at once that still run. Those of a caller who waits for [`stop`](Self::stop) do not take their
+    /// time any more.
+    pub fn kill(&self) {
+        for daemon in &self.running {
+            daemon.goal.send_replace(Goal::Kill);
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A daemon that is being supervised.
+#[derive(Debug)]
+struct Running {
+    goal: watch::Sender<Goal>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(daemon: Daemon, lines: Relay, observer: Observer, failed: mpsc::Sender<DaemonError>) -> Self {
+        let (goal, shall) = watch::channel(Goal::Run);
+        let name = daemon.name;
+        let supervising = tokio::spawn(daemon.supervise(shall, lines, observer));
+        let task = tokio::spawn(async move {
+            // A panic ends the daemon's process too, which a node cannot be left without.
+            let result = supervising.await.unwrap_or_else(|error| {
+                Err(DaemonError::Unsupervised { daemon: name, reason: error.to_string() })
+            });
+            if let Err(error) = result {
+                // Full if another has failed before: one is enough to stop all.
+                let _ = failed.try_send(error);
+            }
+        });
+        Self { goal, task }
+    }
+}
