@@ -100,6 +100,7 @@
 
 mod backoff;
 mod daemon;
+mod error;
 mod event;
 pub mod launch;
 pub mod layout;
@@ -112,8 +113,9 @@ mod supervisor;
 pub mod users;
 
 pub use daemon::DaemonError;
+pub use error::StartError;
 pub use event::Event;
 pub use node::Node;
 pub use programs::{ProgramError, Programs};
 pub use relay::{Relay, Sink, Writer};
-pub use supervisor::{StartError, Supervisor};
+pub use supervisor::Supervisor;

@@ -11,8 +11,8 @@ use i2plan_ipc::paths;
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
-use crate::StartError;
 use crate::daemon::Daemon;
+use crate::error::StartError;
 use crate::layout::{Directories, NotifySocket, Socket, Sockets};
 use crate::notify_receiver::NotifyReceiver;
 use crate::programs::Programs;

@@ -1,48 +1,17 @@
 //! The daemons of a node, running.
 
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use thiserror::Error;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::daemon::{Daemon, DaemonError, Goal, Observer};
+use crate::error::StartError;
 use crate::event::Event;
-use crate::layout::{Directories, LayoutError, Sockets};
+use crate::layout::{Directories, Sockets};
 use crate::node::{Node, daemons};
-use crate::programs::ProgramError;
 use crate::relay::Relay;
-
-/// Why a node cannot be started. Nothing of it runs then.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// This process is not root.
-    #[error("only root can make the tunnel and start each daemon as a user of its own")]
-    NotRoot,
-    /// The caller is not on a tokio runtime of one thread.
-    #[error("daemons end with the thread that started them: start them on a runtime of one thread")]
-    Runtime,
-    /// Directories or sockets cannot be used.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// A daemon is not installed.
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-    /// The path of the configuration has no absolute form.
-    #[error("{} is no path: {source}", path.display())]
-    Config {
-        /// It.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The system has no descriptors to give.
-    #[error("cannot share a socket: {0}")]
-    Share(io::Error),
-}
 
 /// A node whose daemons run. The crate's documentation says how it is used.
 ///
