@@ -39,6 +39,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::text::Text;
 use crate::escape::{is_unsafe, push_json};
 
 /// The filter's variable.
@@ -247,7 +248,7 @@ pub(super) fn say(message: &str) {
     let mut line = Text::new(MAX_TEXT);
     // What is too long is cut.
     let _ = line.write_str(message);
-    let _ = Stderr.write_all(format!("{}\n", line.text).as_bytes());
+    let _ = Stderr.write_all(format!("{}\n", line.into_string()).as_bytes());
 }
 
 /// Lines on standard error that found no room.
@@ -308,7 +309,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'stat
 fn text(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
     SystemTime.format_time(&mut writer)?;
     let (level, target) = (event.metadata().level(), event.metadata().target());
-    writeln!(writer, " {level:>5} {target}: {}", Text::of(event, MAX_TEXT).text)
+    writeln!(writer, " {level:>5} {target}: {}", message_of(event, MAX_TEXT))
 }
 
 /// The same for a terminal.
@@ -327,7 +328,7 @@ fn journal(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         Level::INFO => 6,
         _ => 7,
     };
-    writeln!(writer, "<{priority}>{}: {}", event.metadata().target(), Text::of(event, MAX_TEXT).text)
+    writeln!(writer, "<{priority}>{}: {}", event.metadata().target(), message_of(event, MAX_TEXT))
 }
 
 /// One JSON object.
@@ -434,48 +435,15 @@ impl<S: Subscriber, F: Fn(Line) + Send + Sync + 'static> Layer<S> for Observer<F
             _ => return,
         };
         let target = event.metadata().target().to_owned();
-        (self.0)(Line { level, target, message: Text::of(event, MAX_LINE).text });
+        (self.0)(Line { level, target, message: message_of(event, MAX_LINE) });
     }
 }
 
-/// A message and its fields as one line, up to a length.
-pub(super) struct Text {
-    text: String,
-    most: usize,
-}
-
-impl Text {
-    pub(super) fn new(most: usize) -> Self {
-        Self { text: String::new(), most }
-    }
-
-    /// What an event says.
-    fn of(event: &Event<'_>, most: usize) -> Self {
-        let mut text = Self::new(most);
-        event.record(&mut text);
-        text
-    }
-
-    pub(super) fn into_string(self) -> String {
-        self.text
-    }
-}
-
-impl fmt::Write for Text {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for char in text.chars() {
-            let escaped = is_unsafe(char).then(|| char.escape_default());
-            let len = escaped.as_ref().map_or(char.len_utf8(), ExactSizeIterator::len);
-            if self.text.len() + len > self.most {
-                return Err(fmt::Error);
-            }
-            match escaped {
-                Some(escaped) => self.text.extend(escaped),
-                None => self.text.push(char),
-            }
-        }
-        Ok(())
-    }
+/// What an event says, as one line up to a length.
+fn message_of(event: &Event<'_>, most: usize) -> String {
+    let mut text = Text::new(most);
+    event.record(&mut text);
+    text.into_string()
 }
 
 impl Visit for Text {

@@ -13,5 +13,6 @@ pub mod sandbox;
 #[path = "openbsd.rs"]
 pub mod sandbox;
 pub mod tasks;
+mod text;
 pub mod trusted;
 pub mod users;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::logging::Text;
+use super::text::Text;
 use crate::rate::{Bucket, Quota};
 
 /// Exit status of a daemon that panicked: the one of any Rust program.
