@@ -26,6 +26,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::device::Device;
+use crate::end_reason::EndReason;
 use crate::host::prefix::{HostNetwork, overlaps};
 use crate::host::{self, Host};
 use crate::interface::Subnets;
@@ -34,7 +35,7 @@ use crate::kept::{Keeper, Kind};
 use crate::roster::{Changes, Kept, Roster, SLICE};
 use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
-use crate::{EndReason, device, interface, privileges, walls};
+use crate::{device, interface, privileges, walls};
 
 /// How long packets that wait may still be sent at the end, as long as meshd has not said.
 const DRAIN: Duration = Duration::from_secs(10);

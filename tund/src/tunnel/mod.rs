@@ -4,7 +4,6 @@
 //! Nothing here does input or output or reads a clock: time comes in with each call. (boringtun reads one
 //! for its own timers.)
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,6 @@ use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{Drops, PeerStats};
 use i2plan_ipc::rate::Quota;
-use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::NodeId;
 
 use crate::interface::{MAX_MTU, Subnets};
@@ -25,6 +23,7 @@ use early::Early;
 use message::is_response;
 use pacer::{Next, Pacer};
 use peer::{Keys, OVERLAP, Received, Refused, peer_of};
+pub use peer_config::{MAX_PEERS, PeerConfig};
 use peers::Peers;
 
 mod early;
@@ -32,15 +31,12 @@ mod ip;
 mod message;
 mod pacer;
 mod peer;
+mod peer_config;
 mod peers;
 mod retry;
 mod slots;
 #[cfg(test)]
 mod tests;
-
-/// Peers at once: all the members that `meshd` remembers at most. How many of them have a tunnel is another limit
-/// ([`Tunnel::set_limit`]).
-pub const MAX_PEERS: usize = 10_000;
 
 /// Longest packet of the interface, bytes.
 pub const MAX_PACKET: usize = MAX_MTU as usize;
@@ -72,23 +68,6 @@ const INITIATIONS: Quota = Quota::new(1, 10);
 
 /// Answers to unreachable destinations a second.
 const UNREACHABLES_PER_SECOND: u32 = 100;
-
-/// A member with whom there may be a tunnel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerConfig {
-    /// The member.
-    pub node: NodeId,
-    /// Its certified WireGuard key.
-    pub public_key: [u8; 32],
-    /// Where it takes packets.
-    pub endpoint: Destination,
-    /// The IPv4 address that it may use.
-    pub ipv4: Ipv4Addr,
-    /// The IPv6 address that it may use.
-    pub ipv6: Ipv6Addr,
-    /// Seconds between keepalives, 0 for none.
-    pub keepalive: u16,
-}
 
 /// The data path of one interface.
 pub struct Tunnel {

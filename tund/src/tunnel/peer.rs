@@ -11,10 +11,10 @@ use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::rate::Bucket;
 use tracing::{debug, info};
 
-use super::PeerConfig;
 use super::ip;
 use super::message::{data_index, is_exhausted, is_initiation, is_response, sender_index};
 use super::pacer::Pacer;
+use super::peer_config::PeerConfig;
 use super::retry::Retry;
 use crate::interface::Subnets;
 use crate::session::SessionId;

@@ -9,8 +9,8 @@ use i2plan_proto::identity::NodeId;
 
 use super::pacer::Pacer;
 use super::peer::{Keys, Peer, addresses};
+use super::peer_config::{MAX_PEERS, PeerConfig};
 use super::slots::{Change, TunnelSlots};
-use super::{MAX_PEERS, PeerConfig};
 use crate::interface::Subnets;
 
 /// All peers.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use i2plan_ipc::api::tund;
+use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::NetworkId;
 use proptest::prelude::*;
 

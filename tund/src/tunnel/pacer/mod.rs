@@ -13,6 +13,8 @@ use std::time::Instant;
 use queue::Queue;
 use rate::Rate;
 
+use super::peer_config::MAX_PEERS;
+
 /// Datagrams a second. Private routers on two cores deliver all of 4000 datagrams of 1300 bytes a second once
 /// they have agreed on a session, and more. Routers that have not, and so encrypt each datagram as if it were
 /// the first, bear 700 to 1500; there TCP finds its rate by loss, as on every path that is narrower than its
@@ -33,7 +35,7 @@ const QUANTUM: i64 = 1500;
 const MAX_TOTAL: usize = 16 * 1024 * 1024;
 
 /// Handshakes and keepalives that may wait. Enough for a handshake with every peer.
-const MAX_CONTROL: usize = super::MAX_PEERS;
+const MAX_CONTROL: usize = MAX_PEERS;
 
 /// What is to be sent next.
 #[derive(Debug, PartialEq, Eq)]

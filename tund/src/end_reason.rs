@@ -1,0 +1,66 @@
+//! Why the daemon ends.
+
+use std::io::Error as IoError;
+
+use i2plan_ipc::daemon::activation::ActivationError;
+use i2plan_ipc::daemon::logging;
+use i2plan_ipc::daemon::program::End;
+use i2plan_ipc::daemon::sandbox::SandboxError;
+use i2plan_ipc::daemon::tasks::TaskEnded;
+use i2plan_ipc::daemon::users::UnknownUser;
+use thiserror::Error;
+
+use crate::privileges;
+
+/// Why the daemon does not start, or does not go on.
+#[derive(Debug, Error)]
+pub enum EndReason {
+    /// The process cannot be hardened.
+    #[error("cannot harden the process: {0}")]
+    Harden(IoError),
+    /// The log filter is wrong.
+    #[error(transparent)]
+    Log(#[from] logging::LogError),
+    /// There is no such user.
+    #[error("--meshd-user: {0}")]
+    User(#[from] UnknownUser),
+    /// There is no socket to listen on.
+    #[error(transparent)]
+    Listen(#[from] ActivationError),
+    /// A part of the daemon is gone.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
+    /// The runtime cannot start.
+    #[error("cannot start: {0}")]
+    Runtime(IoError),
+    /// It has more privileges than it may have, or less than it needs.
+    #[error(transparent)]
+    Privileges(#[from] privileges::PrivilegeError),
+    /// The walls do not stand.
+    #[error(transparent)]
+    Walls(#[from] SandboxError),
+    /// Another interface is wanted than there is, or none, and the privilege to see to that is gone: the next process
+    /// has it.
+    #[error("the interface is to be another one: starting again")]
+    AnotherInterface,
+    /// The interface went away.
+    #[error("the interface is gone: {0}")]
+    Interface(IoError),
+    /// There is an interface from before, but it cannot be gone on with, and the privilege to make one is gone: the
+    /// next process has it.
+    #[error("the interface from before is of no use, so this starts again without: {0}")]
+    Kept(String),
+    /// The TUN driver was not there at the start, so it is outside of the walls.
+    #[error("the TUN driver has come: starting again with it")]
+    Driver,
+}
+
+impl From<EndReason> for End {
+    fn from(reason: EndReason) -> Self {
+        match &reason {
+            EndReason::Log(_) | EndReason::User(_) | EndReason::Listen(_) => Self::usage(reason),
+            EndReason::Privileges(error) if error.is_wrong_user() => Self::usage(reason),
+            _ => Self::failed(reason),
+        }
+    }
+}
