@@ -18,6 +18,7 @@ use i2plan_ipc::{ApiError, ByteSocket, Role};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::discover;
 use super::error::{Code, Error};
 use super::message::{Answers, Call, Document, Id, Item, Json, failure, read, success};
 use super::methods::{self, Step};
@@ -206,7 +207,7 @@ impl Caller {
 
     async fn call(&self, call: &Call<'_>) -> Result<Json, Error> {
         let ask = match methods::begin(&call.method, call.params)? {
-            Step::Done(result) => return Ok(result),
+            Step::Describe => return methods::json(&discover::document()),
             Step::Ask(ask) => ask,
         };
         let asking = self.gateway.ask(self.uid, ask.request.clone());

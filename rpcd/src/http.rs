@@ -31,8 +31,8 @@ use tracing::{debug, warn};
 
 use super::error::{Code, Error};
 use super::gateway::{Caller, Gateway};
+use super::limits::{ACCEPT_PAUSE, ANSWER_DEADLINE, DOCUMENT_DEADLINE};
 use super::message::{Id, Json, MAX_DOCUMENT, failure, too_long};
-use super::server::{ACCEPT_PAUSE, ANSWER_DEADLINE, DOCUMENT_DEADLINE};
 use super::token::Token;
 
 /// In whose name all connections are that have shown the token. No user has this number: it means "no change" to

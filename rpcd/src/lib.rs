@@ -15,6 +15,7 @@
 //! * [`gateway`]: whose turn it is, and the connections to `meshd`.
 //! * [`server`]: the process, and the unix socket.
 //! * [`http`]: the TCP listener.
+//! * [`limits`]: how long clients may take.
 //! * [`token`]: what a client has to show there.
 //! * [`walls`]: what the process may do.
 
@@ -22,6 +23,7 @@ pub mod discover;
 pub mod error;
 pub mod gateway;
 pub mod http;
+pub mod limits;
 pub mod lines;
 pub mod message;
 pub mod methods;

@@ -1,4 +1,4 @@
-//! The methods: one table, by which calls are dispatched and which [`super::discover`] describes.
+//! The methods: one table, by which calls are dispatched and which `rpc.discover` describes.
 //!
 //! Results are what `i2planctl --json` prints.
 
@@ -29,8 +29,8 @@ use super::params::{
 
 /// What a call comes to.
 pub enum Step {
-    /// Its result is there.
-    Done(Json),
+    /// The description of the methods is asked for.
+    Describe,
     /// The node must be asked.
     Ask(Ask),
 }
@@ -95,7 +95,11 @@ pub fn begin(name: &str, params: Option<&RawValue>) -> Result<Step, Error> {
     }
 }
 
-fn json<T: Serialize>(result: &T) -> Result<Json, Error> {
+/// A result as JSON.
+///
+/// # Errors
+/// If it has no form in JSON.
+pub fn json<T: Serialize>(result: &T) -> Result<Json, Error> {
     let text = serde_json::to_vec(result);
     text.map(Zeroizing::new).map_err(|_| Error::new(Code::Internal, "the result cannot be written"))
 }
@@ -130,7 +134,7 @@ const DISCOVER: Method = Method {
     gives: SchemaGenerator::subschema_for::<BTreeMap<String, Value>>,
     begin: |params| {
         params::read::<Nothing>(params)?;
-        json(&super::discover::document()).map(Step::Done)
+        Ok(Step::Describe)
     },
 };
 
@@ -312,7 +316,7 @@ mod tests {
     fn ask(name: &str, params: &Value) -> Ask {
         match call(name, params) {
             Ok(Step::Ask(ask)) => ask,
-            Ok(Step::Done(_)) => panic!("{name} asks nobody"),
+            Ok(Step::Describe) => panic!("{name} asks nobody"),
             Err(error) => panic!("{name}: {error:?}"),
         }
     }

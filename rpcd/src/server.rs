@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use i2plan_ipc::ByteSocket;
 use i2plan_ipc::daemon::notify;
@@ -20,19 +19,11 @@ use zeroize::Zeroizing;
 
 use super::gateway::{Caller, Gateway};
 use super::http::{self, TCP_USER};
+use super::limits::{ACCEPT_PAUSE, ANSWER_DEADLINE, DOCUMENT_DEADLINE};
 use super::lines::{Lines, Next};
 use super::message::{Id, Json, failure, too_long};
 use super::token::{FILE, Token, TokenError};
 use super::walls;
-
-/// How long a document may take from its first byte to its last.
-pub const DOCUMENT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long an answer may take to be read.
-pub const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How long accepting pauses when the system refuses it, as it does without free descriptors.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes that are read at once.
 const CHUNK: usize = 8192;
