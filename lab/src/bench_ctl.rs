@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::Failure;
-use crate::node::{Lab, Node, bin};
+use crate::node::{Lab, Node};
 use crate::population::found;
 use crate::process::Spawn;
 use crate::progress::Progress;
+use crate::sandbox::bin;
 use crate::stats::Times;
 
 /// Members that the node knows beside itself.

@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::Failure;
-use crate::node::{Lab, Node, bin, credentials};
+use crate::node::{Lab, Node, credentials};
 use crate::progress::Progress;
-use crate::sandbox;
+use crate::sandbox::{self, bin};
 use crate::stats::{Pings, Times, mbit};
 use crate::traffic::{ping, reach, transfer};
 

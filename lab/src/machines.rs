@@ -16,9 +16,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 
-use crate::node::{FIRST_UID, Lab, bin};
+use crate::node::{FIRST_UID, Lab};
 use crate::progress::Progress;
-use crate::sandbox::{self, DIRECTORY};
+use crate::sandbox::{self, DIRECTORY, bin};
 use crate::{Failure, netns};
 
 /// The daemons' users.

@@ -15,7 +15,7 @@ use crate::i2p::router::NETWORK;
 use crate::i2p::{PORT, PrivateNetwork};
 use crate::netns::Network;
 use crate::process::{Child, Output, Spawn, own_program};
-use crate::sandbox::DIRECTORY;
+use crate::sandbox::{DIRECTORY, bin};
 use crate::{Failure, tail, wait};
 
 /// Tells the inner process where the programs were built, as JSON.
@@ -186,12 +186,6 @@ fn install_programs() -> Result<(), Failure> {
         mount(Some(path), &target, none, MsFlags::MS_BIND, none)?;
     }
     Ok(())
-}
-
-/// Where the programs are during a run.
-#[must_use]
-pub fn bin() -> PathBuf {
-    Path::new(DIRECTORY).join("bin")
 }
 
 /// What `i2planctl --json status` prints, as far as the laboratory reads it.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{ChildStdout, Command};
 
-use crate::node::bin;
+use crate::sandbox::bin;
 use crate::{Failure, netns};
 
 /// A process to be.

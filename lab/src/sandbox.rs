@@ -40,6 +40,12 @@ pub fn entrance() -> String {
     format!("nsenter --all --target {}", OUTER_PID.get().map_or("PID", String::as_str))
 }
 
+/// Where the programs are during a run.
+#[must_use]
+pub fn bin() -> PathBuf {
+    Path::new(DIRECTORY).join("bin")
+}
+
 /// Whether this process is the inner one.
 #[must_use]
 pub fn is_inner() -> bool {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use lab::Failure;
-use lab::node::{Lab, Node, bin};
+use lab::node::{Lab, Node};
 use lab::process::signal;
+use lab::sandbox::bin;
 use lab::testing::sandboxed;
 use lab::traffic::reach;
 use nix::sys::signal::Signal;
