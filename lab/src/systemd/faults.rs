@@ -4,7 +4,10 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use super::machine::Machine;
-use super::{Check, Options, Systems, traffic};
+use super::options::Options;
+use super::report::Check;
+use super::systems::Systems;
+use super::traffic;
 use crate::Failure;
 use crate::progress::Progress;
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
-use super::Options;
+use super::options::Options;
 use crate::Failure;
 
 /// Where the systems and packages are, for the inner process.

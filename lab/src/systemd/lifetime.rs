@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::machine::{Machine, PACKAGES};
-use super::{Check, DAEMONS, Systems, host, traffic};
+use super::report::Check;
+use super::systems::{DAEMONS, Systems};
+use super::{host, traffic};
 use crate::Failure;
 
 /// Most that `systemd-analyze security` may say of each daemon's unit, in tenths.
@@ -118,7 +120,7 @@ pub fn first_package() -> String {
 /// If that fails.
 pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let name = &machine.name;
-    apt(machine, &first_package()).await?;
+    machine.apt(&first_package()).await?;
     let mut checks = Vec::new();
     let units = machine
         .shell("systemctl list-units --plain --no-legend --state=active 'i2plan*' | cut -d ' ' -f 1 | sort")
@@ -172,16 +174,6 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
         if said.trim().is_empty() { "nothing" } else { said.trim() },
     ));
     Ok(checks)
-}
-
-/// Runs apt-get without a question, and without what a machine without a network cannot have.
-///
-/// # Errors
-/// If it fails.
-pub async fn apt(machine: &Machine, what: &str) -> Result<String, Failure> {
-    machine
-        .shell(&format!("DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends {what} 2>&1"))
-        .await
 }
 
 #[derive(Deserialize)]
@@ -408,7 +400,7 @@ pub async fn rpm(machine: &Machine) -> Result<Vec<Check>, Failure> {
 /// If apt fails.
 pub async fn remove(machine: &Machine, before: &Files) -> Result<Vec<Check>, Failure> {
     let (mut checks, name) = (Vec::new(), &machine.name);
-    let said = apt(machine, "remove i2plan").await?;
+    let said = machine.apt("remove i2plan").await?;
     checks.push(
         nothing_runs(machine, &format!("{name}: removing stops all daemons and takes the interface away"))
             .await?,
@@ -426,7 +418,7 @@ pub async fn remove(machine: &Machine, before: &Files) -> Result<Vec<Check>, Fai
              /etc/systemd/system/i2plan-keyd.service.d",
         )
         .await?;
-    let said = apt(machine, "purge i2plan").await?;
+    let said = machine.apt("purge i2plan").await?;
     checks.push(Check::new(
         format!("{name}: purging says what it removes"),
         said.contains("removing this node's private keys"),

@@ -139,6 +139,17 @@ impl Machine {
         Err(self.failure(&format!("`{script}` failed: {}{}", output.stdout, output.stderr)).await)
     }
 
+    /// Runs apt-get without a question, and without what a machine without a network cannot have.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub async fn apt(&self, what: &str) -> Result<String, Failure> {
+        self.shell(&format!(
+            "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends {what} 2>&1"
+        ))
+        .await
+    }
+
     /// Writes a file inside.
     ///
     /// # Errors

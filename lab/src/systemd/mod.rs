@@ -1,130 +1,31 @@
 //! The packages on real systems: Debian under systemd, on the private I2P network.
 //!
 //! * [`host`]: what a run needs of the machine that it runs on.
-//! * [`machine`]: one system in a container.
+//! * [`machine`]: one system in a container; `systems`: those of a run.
+//! * `options`: what is asked of a run; `report`: what it shows.
 //! * [`traffic`]: what a restart, an upgrade or a reboot does to pings and a transfer.
 //! * [`faults`]: what is in the way of a daemon, what its unit says about it, and whether it comes back by itself.
 //! * [`router`]: a machine whose only I2P router is its own.
 //! * [`lifetime`]: from the installation to the purge.
 
-use std::path::Path;
-
-use serde::Serialize;
-
 use crate::Failure;
-use crate::i2p::PrivateNetwork;
-use crate::netns::Network;
-use crate::process::Child;
 use crate::progress::Progress;
-use crate::sandbox::DIRECTORY;
 
 pub mod faults;
 pub mod host;
 pub mod lifetime;
 pub mod machine;
+mod options;
+mod report;
 pub mod router;
+mod systems;
 pub mod traffic;
 
 use machine::Machine;
-
-/// Addresses for the routers that carry tunnels.
-const INTERNET_ADDRESSES: u8 = 8;
-
-/// The daemons.
-const DAEMONS: [&str; 4] = ["keyd", "connector", "meshd", "tund"];
-
-/// What a run does.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Options {
-    /// Debian's release on the machines
-    #[arg(long, default_value = "trixie")]
-    suite: String,
-    /// Take the packages that are there
-    #[arg(long)]
-    no_build: bool,
-    /// Do these parts alone
-    #[arg(long, value_enum)]
-    only: Vec<Part>,
-    /// Of traffic and faults, do those alone whose name contains this
-    #[arg(long)]
-    case: Vec<String>,
-    /// Print the result for a program
-    #[arg(long)]
-    json: bool,
-}
-
-impl Options {
-    fn does_case(&self, name: &str) -> bool {
-        self.case.is_empty() || self.case.iter().any(|part| name.contains(part.as_str()))
-    }
-}
-
-/// A part of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Part {
-    /// Restarts, upgrades and a reboot under traffic
-    Traffic,
-    /// Faults, and what the units say about them
-    Faults,
-    /// Stopping, removing and purging
-    Removal,
-    /// A machine whose only I2P router is its own, from the installation to the purge
-    Router,
-    /// The package for rpm, from the installation to the removal
-    Rpm,
-}
-
-/// Something that was to hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What.
-    name: String,
-    /// Whether it did.
-    holds: bool,
-    /// What was seen.
-    seen: String,
-}
-
-impl Check {
-    /// A check with what was seen.
-    fn new(name: impl Into<String>, holds: bool, seen: impl Into<String>) -> Self {
-        Self { name: name.into(), holds, seen: seen.into() }
-    }
-}
-
-/// What a run showed.
-#[derive(Debug, Default, Serialize)]
-pub struct Report {
-    checks: Vec<Check>,
-    traffic: Vec<traffic::Row>,
-}
-
-/// The machines and the network under them.
-#[derive(Debug)]
-pub struct Systems {
-    network: Network,
-    i2p: PrivateNetwork,
-    routers: [Child; 2],
-    /// The machine that things happen to.
-    one: Machine,
-    /// The other.
-    two: Machine,
-}
-
-impl Systems {
-    async fn boot(suite: &str) -> Result<Self, Failure> {
-        let network = Network::create(INTERNET_ADDRESSES).await?;
-        let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network).await?;
-        let addresses = [network.add_node("one", 1).await?, network.add_node("two", 2).await?];
-        let routers =
-            [i2p.start_edge("one", addresses[0]).await?, i2p.start_edge("two", addresses[1]).await?];
-        let (one, two) = tokio::try_join!(
-            Machine::boot("one", addresses[0], suite),
-            Machine::boot("two", addresses[1], suite)
-        )?;
-        Ok(Self { network, i2p, routers, one, two })
-    }
-}
+pub use options::Options;
+use options::Part;
+pub use report::{Check, Report};
+pub use systems::Systems;
 
 /// Does it, in the sandbox.
 ///
@@ -135,7 +36,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut report = Report::default();
     let outcome = fill(&mut report, &options, &progress).await;
     progress.done();
-    let all_hold = print(&report, options.json);
+    let all_hold = report::print(&report, options.json);
     outcome.and(all_hold)
 }
 
@@ -181,19 +82,4 @@ async fn fill(report: &mut Report, options: &Options, progress: &Progress) -> Re
         report.checks.extend(lifetime::remove(&systems.one, &before).await?);
     }
     Ok(())
-}
-
-fn print(report: &Report, json: bool) -> Result<(), Failure> {
-    if json {
-        let text = serde_json::to_string_pretty(report).map_err(|error| Failure::new(error.to_string()))?;
-        println!("{text}");
-    } else {
-        traffic::print(&report.traffic);
-        for Check { name, holds, seen } in &report.checks {
-            println!("{}  {name}: {seen}", if *holds { "ok  " } else { "FAIL" });
-        }
-    }
-    let failed = report.checks.iter().filter(|check| !check.holds).count()
-        + report.traffic.iter().filter(|row| !row.holds()).count();
-    if failed == 0 { Ok(()) } else { Err(Failure::new(format!("{failed} of these do not hold"))) }
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::faults::{Fault, one as fault};
 use super::machine::Machine;
-use super::{Check, Options, Report, Systems, lifetime, traffic};
+use super::options::Options;
+use super::report::{Check, Report};
+use super::systems::Systems;
+use super::{lifetime, traffic};
 use crate::Failure;
 use crate::i2p::router::NETWORK;
 use crate::progress::Progress;
@@ -74,7 +77,7 @@ pub async fn run(
 
 /// Installs the package, switches the router on, at first with a seed that is of no use, and joins.
 async fn switch_on(systems: &Systems, machine: &Machine) -> Result<Vec<Check>, Failure> {
-    lifetime::apt(machine, &lifetime::first_package()).await?;
+    machine.apt(&lifetime::first_package()).await?;
     let off = machine
         .shell(&format!("systemctl is-enabled {UNIT} || true; systemctl is-active {UNIT} || true"))
         .await?;

@@ -4,11 +4,10 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use super::lifetime::apt;
 use super::machine::{Machine, PACKAGES};
-use super::{Check, DAEMONS, Options, Report, Systems};
+use super::options::Options;
+use super::report::{Check, Report, Row};
+use super::systems::{DAEMONS, Systems};
 use crate::Failure;
 use crate::probe::Transfer;
 use crate::process::Spawn;
@@ -41,67 +40,6 @@ const PING: &str = "/run/ping.pid";
 
 /// Most pings that a restart of `tund` may cost.
 const TUND: u32 = 5;
-
-/// What one case did.
-#[derive(Debug, Clone, Serialize)]
-pub struct Row {
-    case: String,
-    pings: Pings,
-    /// Most that may be lost; any number where there is none.
-    most: Option<u32>,
-    transfer: Option<Transfer>,
-}
-
-impl Row {
-    /// Told at once: what comes later may fail.
-    fn tell(&self) {
-        let Self { case, pings, transfer, .. } = self;
-        let transfer = transfer.map_or_else(String::new, |t| format!(", transfer in {:.1} s", t.seconds));
-        eprintln!("          {case}: {} of {} pings lost{transfer}", self.lost(), pings.sent);
-    }
-
-    /// Pings without a reply.
-    fn lost(&self) -> u32 {
-        self.pings.sent.saturating_sub(self.pings.received)
-    }
-
-    /// Whether no more was lost than may be, and the transfer came through.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.most.is_none_or(|most| self.lost() <= most)
-            && self.transfer.is_none_or(|transfer| transfer.intact)
-    }
-}
-
-/// Prints the table.
-pub fn print(rows: &[Row]) {
-    if rows.is_empty() {
-        return;
-    }
-    println!(
-        "{:<34} {:>6} {:>5} {:>8} {:>12}  {:<26}",
-        "5 pings a second, and a transfer", "pings", "lost", "at most", "longest wait", "transfer"
-    );
-    for row in rows {
-        let Row { case, pings, most, transfer } = row;
-        let most = most.map_or_else(|| "-".to_owned(), |most| most.to_string());
-        let transfer = transfer.map_or_else(
-            || "none".to_owned(),
-            |t| {
-                let hash = if t.intact { "hash right" } else { "HASH WRONG" };
-                format!("{:.2} MB, {:.1} s, {hash}", t.bytes as f64 / 1e6, t.seconds)
-            },
-        );
-        let mark = if row.holds() { "" } else { "  FAIL" };
-        let longest = pings.times.map_or(0.0, |times| times.max / 1e3);
-        println!(
-            "{case:<34} {:>6} {:>5} {most:>8} {longest:>10.1} s  {transfer:<26}{mark}",
-            pings.sent,
-            row.lost()
-        );
-    }
-    println!();
-}
 
 /// Waits for the first echo.
 ///
@@ -338,7 +276,7 @@ async fn upgrade(machine: &Machine) -> Result<(), Failure> {
     for daemon in DAEMONS {
         before.push(pid(machine, daemon).await?);
     }
-    apt(machine, &format!("install {PACKAGES}/i2plan_*-2_*.deb")).await?;
+    machine.apt(&format!("install {PACKAGES}/i2plan_*-2_*.deb")).await?;
     for (daemon, before) in DAEMONS.iter().zip(before) {
         let now = pid(machine, daemon).await?;
         if now == before || now == "0" {
