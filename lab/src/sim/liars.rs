@@ -1,8 +1,6 @@
 //! What members do that lie. A liar owns its identity and its destinations, makes up as many more as it likes, knows all
 //! that is public, and sends anything to anyone. In each second it does one of [`KINDS`] things, another each time.
 
-use std::collections::HashSet;
-
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::memory::Epoch;
 use i2plan_meshd::core::state::Ending;
@@ -23,6 +21,7 @@ use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::RngExt as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 
+use super::puppets::{Former, Puppet};
 use super::world::{World, keys, proven};
 use crate::Failure;
 use crate::attack::readdress;
@@ -44,41 +43,6 @@ const NO_SIGNATURE: Signature = Signature([7; 64]);
 
 /// The year 9999, Unix time in seconds.
 const YEAR_9999: u64 = 253_370_764_800;
-
-/// An identity that a liar has made up, with destinations of its own.
-#[derive(Debug, Clone)]
-struct Puppet {
-    owner: usize,
-    keys: Keys,
-    chain: Chain,
-    sequence: u64,
-}
-
-/// What liars make up, and what they have to make it from.
-#[derive(Debug, Default)]
-pub(super) struct Liars {
-    /// Where liars did something last.
-    tick: usize,
-    puppets: Vec<Puppet>,
-    /// Liars that have signed that they leave, and go on.
-    resigned: HashSet<usize>,
-    /// Invites, and whose they are. Liars know those that have been used.
-    pub(super) codes: Vec<(usize, String)>,
-    /// Members that have been given addresses of others, with those.
-    pub(super) rivals: Vec<(usize, usize)>,
-    /// A network that the founder founded and left before.
-    former: Option<Former>,
-    /// Where nobody belongs to the network.
-    bystanders: Vec<Destination>,
-}
-
-/// What is left of a former network of the same founder.
-#[derive(Debug, Clone)]
-struct Former {
-    charter: Signed<Charter>,
-    chains: Vec<(usize, Chain)>,
-    endings: Vec<Ending>,
-}
 
 /// What is sent: from where, to whom, what.
 type Lies = Vec<(Destination, usize, Vec<u8>)>;

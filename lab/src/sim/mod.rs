@@ -3,9 +3,11 @@
 //! All that happens follows from the seed. What is measured: how long news takes to reach the members, what that
 //! costs, and who is wrongly held to be out of reach. What must always hold is checked after every event.
 //!
-//! * `world`: the nodes, the time that passes, and what goes between them; [`network`]: the model of I2P.
-//! * `script`: what happens in each scenario; `liars`: what members do that lie.
-//! * `watch`: what is measured; `invariants`: what must always hold.
+//! * `options`: what is to be simulated.
+//! * `world`: the nodes (`node`), the time that passes, and what goes between them; [`network`]: the model of I2P.
+//! * `script`: what happens in each scenario, in steps (`step`).
+//! * `liars`: what members do that lie; `puppets`: what they make up.
+//! * `watch`: measures; `measured`: what it keeps; `invariants`: what must always hold.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,67 +18,23 @@ use crate::Failure;
 
 mod invariants;
 mod liars;
+mod measured;
 pub mod network;
+mod node;
+mod options;
+mod puppets;
 mod script;
+mod step;
 mod watch;
 mod world;
 
-use watch::{NewsReport, Verdicts};
+use measured::{NewsReport, Verdicts};
+use options::{HEARTBEAT, LOOK, QUIET};
+pub use options::{Options, Scenario};
 use world::{Event, Traffic, World};
 
 /// How long members run before anything is measured: until all have said at their start what the others know.
 const WARM_UP: Duration = Duration::from_secs(120);
-
-/// How long nothing happens after that.
-const QUIET: Duration = Duration::from_secs(120);
-
-/// How often it is looked who knows what.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// How often it is looked who is held to be out of reach.
-const VERDICTS: Duration = Duration::from_secs(5);
-
-/// Interval of a gossip round: the configuration's default heartbeat.
-const HEARTBEAT: Duration = Duration::from_secs(30);
-
-/// What happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scenario {
-    /// One joins, one has another address, one leaves, one is revoked
-    Calm,
-    /// The same while a third of the nodes are killed and restarted
-    Restarts,
-    /// The same while one router in twenty is down at any time
-    Outages,
-    /// Half are cut off for ten minutes
-    Partition,
-    /// A fifth more join at once
-    Joins,
-    /// The same as calm while members forge, replay, flood and lie; what must hold for the others is checked
-    Malicious,
-    /// A quarter have addresses that were given to another before, by inviters restored from backups
-    Collisions,
-    /// The same as calm after the founder has gone for good
-    FounderGone,
-}
-
-/// What is to be simulated.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Options {
-    /// Members at the beginning.
-    pub nodes: usize,
-    /// Everything follows from it.
-    pub seed: u64,
-    /// How likely a datagram is lost.
-    pub loss: f64,
-    /// What happens.
-    pub scenario: Scenario,
-    /// How many minutes each thing that happens is given.
-    pub pause: u32,
-    /// How many lie where members do; none for twenty, or a fifth of all if that is less.
-    pub liars: Option<usize>,
-}
 
 /// What was measured. Bytes are with those that I2P adds to each datagram.
 #[derive(Debug, Serialize)]

@@ -11,9 +11,10 @@ use i2plan_proto::identity::NodeId;
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 
+use super::options::{QUIET, Scenario};
+use super::step::Step;
 use super::watch::NEWCOMER;
 use super::world::{Event, World, signer};
-use super::{QUIET, Scenario};
 use crate::Failure;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -29,39 +30,6 @@ const ROUTER_DOWN: std::ops::Range<u64> = 30..600;
 
 /// How long a node is down that restarts.
 const NODE_DOWN: std::ops::Range<u64> = 5..120;
-
-/// Something that happens.
-#[derive(Debug, Clone)]
-pub(super) enum Step {
-    /// So many join at once, by invites of members.
-    Join(usize),
-    /// Somebody tries an invite that has been used up.
-    Rival {
-        code: String,
-    },
-    /// One takes WireGuard packets elsewhere from now on.
-    Move,
-    /// One changes its name.
-    Rename,
-    Leave,
-    Revoke,
-    /// A third of the nodes restart at random within this time.
-    Restarts(Duration),
-    Stop(usize),
-    Start(usize),
-    Cut,
-    Heal,
-    /// Routers fail now and then, so that about one in twenty is down at any time.
-    Outages,
-    RouterFails(usize),
-    RouterRecovers(usize),
-    FounderGoes,
-    /// Some begin to lie.
-    Turn,
-    Lie,
-    /// One that lies is revoked.
-    Expel,
-}
 
 impl World {
     /// Sets up what happens; returns when it is over.

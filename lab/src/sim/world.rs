@@ -32,15 +32,13 @@ use rustix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
 
 use super::invariants::{Before, Ledger, MAX_STATE_ENTRY, MAX_STATE_REST};
-use super::liars::Liars;
+use super::measured::Watch;
 use super::network::Net;
-use super::script::Step;
-use super::watch::Watch;
-use super::{HEARTBEAT, LOOK, Options, Scenario};
+use super::node::{EPOCH, Node};
+use super::options::{HEARTBEAT, LOOK, Options, Scenario};
+use super::puppets::Liars;
+use super::step::Step;
 use crate::Failure;
-
-/// When the simulation begins, Unix time.
-const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
 /// `keyd` answers after this.
 const KEYD: Duration = Duration::from_millis(1);
@@ -86,29 +84,6 @@ pub(super) enum Event {
     Found { node: usize, hash: DestinationHash },
     Look,
     Script(Step),
-}
-
-pub(super) struct Node {
-    pub(super) mesh: Mesh,
-    pub(super) id: NodeId,
-    pub(super) signer: Signer,
-    pub(super) control: Destination,
-    pub(super) data: Destination,
-    /// What it has saved last, if it will ever be restarted.
-    pub(super) disk: Option<State>,
-    wake: Duration,
-    pub(super) up: bool,
-    /// Grows with every restart: what is answered later is not for the new one.
-    pub(super) life: u32,
-    started: Duration,
-    pub(super) sent: u64,
-    pub(super) settings: Settings,
-}
-
-impl Node {
-    pub(super) fn clock(&self, now: Duration) -> Now {
-        Now { monotonic: now - self.started, unix: EPOCH + now }
-    }
 }
 
 /// What was sent, of one kind: messages, or what they carry.
