@@ -14,11 +14,10 @@ use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::{Resignation, Target};
 use i2plan_proto::wireguard::WireGuardCertificate;
 use nix::sys::signal::Signal;
-use rand::RngExt as _;
 
 use super::bridge;
-use super::member::{Identity, Place, Station};
-use super::{GOSSIP, Tried, World};
+use super::member::{Identity, Place, Station, nonsense};
+use super::world::{GOSSIP, Tried, World};
 use crate::Failure;
 use crate::attack::network::{node, now, random_key, signed};
 use crate::process::signal;
@@ -599,32 +598,6 @@ async fn garbage(world: &mut World) -> Result<Tried, Failure> {
     }
     Ok(Tried { effects, ..Tried::new(format!("{count} datagrams from {DISGUISES} destinations")) })
 }
-
-/// Control datagrams that do not decode, or carry forged statements in the name of the members with these records.
-pub(super) fn nonsense(records: &[Signed<Record>], to: &Destination) -> Vec<Vec<u8>> {
-    let mut all = Vec::new();
-    for record in records {
-        let whole = Message::news(vec![Item::Record(Box::new(record.clone()))]).to_datagram(to);
-        let mut forged = record.clone();
-        forged.value.sequence += 1;
-        all.push(Message::news(vec![Item::Record(Box::new(forged))]).to_datagram(to));
-        all.push(whole[..whole.len() / 2].to_vec());
-        let mut flipped = whole;
-        let at = flipped.len() - 10;
-        flipped[at] ^= 1;
-        flipped[40] ^= 1;
-        all.push(flipped);
-    }
-    let header = Message::news(Vec::new()).to_datagram(to);
-    for _ in 0..6 {
-        let mut garbage = header.clone();
-        let len: usize = rand::rng().random_range(20..800);
-        garbage.extend((0..len).map(|_| rand::random::<u8>()));
-        all.push(garbage);
-    }
-    all
-}
-
 /// The founder leaves and founds anew. Who was a member before is none.
 async fn former_network(world: &mut World) -> Result<Tried, Failure> {
     let attacker = world.attacker(ADDRESSES).await?;

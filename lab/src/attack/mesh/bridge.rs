@@ -12,8 +12,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 
-use super::attacks::nonsense;
-use super::{Tried, World};
+use super::member::nonsense;
+use super::world::{Tried, World};
 use crate::attack::network::{node, now, random_key, signed};
 use crate::i2p::router::SAM;
 use crate::i2p::sam::UDP;

@@ -15,6 +15,7 @@ use i2plan_proto::message::{Content, Datagram, Gossip, Item, Message, Range};
 use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::{Revocation, Target};
 use i2plan_proto::wireguard::{WireGuardCertificate, WireGuardSecret};
+use rand::RngExt as _;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
@@ -266,6 +267,31 @@ async fn serve(session: Arc<Session>, found: mpsc::UnboundedSender<(Destination,
             return;
         }
     }
+}
+
+/// Control datagrams that do not decode, or carry forged statements in the name of the members with these records.
+pub(super) fn nonsense(records: &[Signed<Record>], to: &Destination) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for record in records {
+        let whole = Message::news(vec![Item::Record(Box::new(record.clone()))]).to_datagram(to);
+        let mut forged = record.clone();
+        forged.value.sequence += 1;
+        all.push(Message::news(vec![Item::Record(Box::new(forged))]).to_datagram(to));
+        all.push(whole[..whole.len() / 2].to_vec());
+        let mut flipped = whole;
+        let at = flipped.len() - 10;
+        flipped[at] ^= 1;
+        flipped[40] ^= 1;
+        all.push(flipped);
+    }
+    let header = Message::news(Vec::new()).to_datagram(to);
+    for _ in 0..6 {
+        let mut garbage = header.clone();
+        let len: usize = rand::rng().random_range(20..800);
+        garbage.extend((0..len).map(|_| rand::random::<u8>()));
+        all.push(garbage);
+    }
+    all
 }
 
 /// A datagram as a bridge forwards it.
