@@ -11,6 +11,10 @@ use i2plan_ipc::paths;
 use i2plan_ipc::version::build;
 use i2plan_rpcd::server::{Options, run};
 
+/// Exit status where `rpc.enabled` is false. The unit has it in `RestartPreventExitStatus=`: to start it again changes
+/// nothing.
+const DISABLED: u8 = 3;
+
 const HELP: &str = "\
 i2plan-rpcd: JSON-RPC 2.0 for an i2plan node, over a unix socket and HTTP on loopback
 
@@ -28,6 +32,8 @@ Options:
   -V, --version
 
 Environment: the configuration's variables, and I2PLAN_LOG (error, warn, info, debug, or target=level,...).
+
+Exit status: 2 if the command line or the configuration is wrong, 3 if rpc.enabled is false, 1 for other failures.
 ";
 
 fn main() -> ExitCode {
@@ -67,12 +73,22 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
     Ok(Asked::Run(args))
 }
 
+/// Closes the connections that wait at a socket that was handed over: for them systemd would start this daemon again.
+fn refuse_waiting() {
+    if let Ok(listener) = activation::listener(None)
+        && listener.set_nonblocking(true).is_ok()
+    {
+        while listener.accept().is_ok() {}
+    }
+}
+
 fn start(args: Args) -> Result<(), End> {
     hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
     logging::init().map_err(End::usage)?;
     let config = Config::load(args.config.as_deref()).map_err(End::usage)?;
     if !config.rpc_enabled {
-        return Err(End::usage("rpc.enabled is false in the configuration"));
+        refuse_waiting();
+        return Err(End::usage("rpc.enabled is false in the configuration").with_status(DISABLED));
     }
     let listener = activation::listener(args.listen.as_deref()).map_err(End::usage)?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("rpc"));
