@@ -43,7 +43,12 @@ impl Bucket {
 
     /// Notes that one happens now.
     pub fn take(&mut self, quota: Quota, now: Duration) {
-        self.empty_at = self.empty_at.max(now).saturating_add(quota.interval);
+        self.take_n(quota, 1, now);
+    }
+
+    /// Notes that something happens now that counts as `n`. It may exceed the burst: the wait after it is longer then.
+    pub fn take_n(&mut self, quota: Quota, n: u32, now: Duration) {
+        self.empty_at = self.empty_at.max(now).saturating_add(quota.interval.saturating_mul(n));
     }
 
     /// Takes one if it may happen now.
@@ -105,5 +110,14 @@ mod tests {
         assert_eq!(bucket.wait(quota, now), Duration::from_millis(100));
         assert!(!bucket.is_empty(now + Duration::from_millis(199)));
         assert!(bucket.is_empty(now + Duration::from_millis(200)));
+    }
+
+    #[test]
+    fn what_is_large_is_made_up_for() {
+        let quota = Quota::new(10, 1);
+        let mut bucket = Bucket::default();
+        bucket.take_n(quota, 5, Duration::ZERO);
+        assert!(!bucket.wait(quota, Duration::from_millis(499)).is_zero());
+        assert!(bucket.wait(quota, Duration::from_millis(500)).is_zero());
     }
 }

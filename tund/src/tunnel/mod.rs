@@ -101,7 +101,7 @@ impl Tunnel {
             session: None,
             peers: Peers::default(),
             early: Early::default(),
-            pacer: Pacer::new(),
+            pacer: Pacer::new(now),
             drops: Drops::default(),
             unreachables: 0,
             started: now,

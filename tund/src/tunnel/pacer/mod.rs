@@ -5,13 +5,12 @@
 //! peer, deficit round robin between them (RFC 8290, section 4), under a common rate.
 
 mod queue;
-mod rate;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
+use i2plan_ipc::rate::{Bucket, Quota};
 use queue::Queue;
-use rate::Rate;
 
 use super::peer_config::MAX_PEERS;
 
@@ -23,6 +22,8 @@ const RATE: u32 = 4000;
 
 /// Datagrams that may go at once after a pause: some 10 ms' worth, more than a timer is late.
 const BURST: u32 = 16;
+
+const PACE: Quota = Quota::new(RATE, BURST);
 
 /// Length of the datagrams for which [`RATE`] holds, bytes. Longer ones count as several: routers cut them
 /// into more tunnel messages.
@@ -48,7 +49,8 @@ pub(super) enum Next {
 
 #[derive(Debug)]
 pub(super) struct Pacer {
-    rate: Rate,
+    started: Instant,
+    sent: Bucket,
     /// Goes before all data: few, small, and everything else waits for them.
     control: VecDeque<(u32, Vec<u8>)>,
     control_dropped: HashMap<u32, u64>,
@@ -69,9 +71,10 @@ struct Flow {
 }
 
 impl Pacer {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
-            rate: Rate::new(RATE, BURST),
+            started: now,
+            sent: Bucket::default(),
             control: VecDeque::new(),
             control_dropped: HashMap::new(),
             flows: HashMap::new(),
@@ -146,20 +149,21 @@ impl Pacer {
     /// When [`Pacer::pop`] may have something again; none if it waits for other events.
     pub(super) fn ready_at(&self, now: Instant) -> Option<Instant> {
         let waiting = !self.control.is_empty() || !self.turns.is_empty();
-        waiting.then(|| self.rate.ready_at().unwrap_or(now))
+        waiting.then(|| now + self.sent.wait(PACE, now.saturating_duration_since(self.started)))
     }
 
     /// What may go now.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Next> {
-        if !self.rate.is_ready(now) {
+        let since = now.saturating_duration_since(self.started);
+        if !self.sent.wait(PACE, since).is_zero() {
             return None;
         }
         if let Some((peer, message)) = self.control.pop_front() {
-            self.rate.take(1, now);
+            self.sent.take(PACE, since);
             return Some(Next::Control(peer, message));
         }
         let (peer, packet) = self.pop_data(now)?;
-        self.rate.take(units(packet.len()), now);
+        self.sent.take_n(PACE, units(packet.len()), since);
         Some(Next::Data(peer, packet))
     }
 
@@ -221,7 +225,7 @@ mod tests {
     /// Sends for `seconds` with all `backlogged` peers' queues kept full, and counts bytes by peer.
     fn share(backlogged: &[(u32, usize)], seconds: u64) -> HashMap<u32, usize> {
         let start = Instant::now();
-        let mut pacer = Pacer::new();
+        let mut pacer = Pacer::new(start);
         let mut sent = HashMap::new();
         for (peer, _) in backlogged {
             pacer.open(*peer);
@@ -267,7 +271,7 @@ mod tests {
     #[test]
     fn control_goes_first_and_held_peers_not_at_all() {
         let now = Instant::now();
-        let mut pacer = Pacer::new();
+        let mut pacer = Pacer::new(now);
         pacer.push(1, b"held", now);
         pacer.open(2);
         pacer.push(2, b"data", now);
@@ -283,7 +287,7 @@ mod tests {
     #[test]
     fn a_removed_peer_leaves_nothing() {
         let now = Instant::now();
-        let mut pacer = Pacer::new();
+        let mut pacer = Pacer::new(now);
         pacer.open(1);
         pacer.push(1, b"data", now);
         pacer.push_control(1, b"handshake".to_vec());
@@ -294,7 +298,7 @@ mod tests {
     #[test]
     fn memory_is_bounded_over_all_peers() {
         let now = Instant::now();
-        let mut pacer = Pacer::new();
+        let mut pacer = Pacer::new(now);
         for peer in 0..200 {
             for _ in 0..200 {
                 pacer.push(peer, &[0; 1280], now);
@@ -310,7 +314,7 @@ mod tests {
             steps in prop::collection::vec((0u8..6, 0u32..4, 0usize..3_000, 0u64..2_000), 0..400),
         ) {
             let mut now = Instant::now();
-            let mut pacer = Pacer::new();
+            let mut pacer = Pacer::new(now);
             for (kind, peer, len, pause) in steps {
                 now += Duration::from_micros(pause);
                 match kind {
