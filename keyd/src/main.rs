@@ -14,6 +14,7 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::{self, Asked, End};
+use i2plan_ipc::daemon::state_dir::StateDirError;
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
@@ -97,7 +98,7 @@ fn not_unlocked(error: PassphraseError) -> End {
 fn not_opened(error: StoreError) -> End {
     match error {
         StoreError::Seal { source: SealError::Passphrase, .. } => End::failed(error).with_status(LOCKED),
-        StoreError::InUse { .. } => End::failed(error).with_status(BUSY),
+        StoreError::Directory(StateDirError::InUse { .. }) => End::failed(error).with_status(BUSY),
         _ => End::failed(error),
     }
 }

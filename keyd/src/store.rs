@@ -4,14 +4,12 @@
 //! not a reason to become another node. Nothing replaces it but [`Store::replace`], which is for changing the
 //! passphrase of keys that were read from it.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use i2plan_ipc::daemon::state_dir::{StateDir, StateDirError};
 use i2plan_ipc::passphrase::Passphrase;
 use i2plan_proto::codec::DecodeError;
-use rustix::fs::{FlockOperation, OFlags, flock};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -25,49 +23,15 @@ pub use memory::MemoryFiles;
 /// The file's name in its directory.
 const NAME: &str = "keys";
 
-/// The file's name while it is being written.
-const PARTIAL: &str = "keys.new";
-
 /// Longest file that is read, bytes.
 const MAX_LEN: u64 = 64 * 1024;
 
 /// Why there are no keys.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The directory or the file cannot be used.
-    #[error("cannot use {}: {source}; this takes a directory of its own user, writable and with room", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Others may read it.
-    #[error("{} is open to others (mode {mode:04o}): run `chmod {mend:04o} {}`", path.display(), path.display())]
-    TooOpen {
-        /// Which.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-        /// The mode that it should have.
-        mend: u32,
-    },
-    /// It is somebody else's.
-    #[error("{} belongs to user {owner}, and this is user {own}: run `chown {own} {}` if it should not", path.display(), path.display())]
-    Owner {
-        /// Which.
-        path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// Who asks.
-        own: u32,
-    },
-    /// Another process has it.
-    #[error("{} is in use by another keyd", path.display())]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
+    /// The directory or a file in it cannot be used.
+    #[error(transparent)]
+    Directory(#[from] StateDirError),
     /// The file is not a key file.
     #[error("cannot use {}: {source}", path.display())]
     Keys {
@@ -137,41 +101,19 @@ impl<'a> Seal<'a> {
     }
 }
 
-/// How far the file's replacement has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// What an earlier attempt left is gone.
-    Cleared,
-    /// There is a new file with nothing in it.
-    Made,
-    /// It has its content.
-    Written,
-    /// Which is on disk.
-    Synced,
-    /// It has the old one's place.
-    Renamed,
-}
-
 /// The directory of a key file, held by one process.
 #[derive(Debug)]
 pub struct Store {
-    path: PathBuf,
-    /// Held open: it carries the lock on the directory.
-    directory: File,
+    directory: StateDir,
 }
 
 impl Store {
     /// Takes hold of a directory, which is made if its parent is there.
     ///
     /// # Errors
-    /// [`StoreError`] if it is not this user's, is open to others, or is held by another process.
+    /// [`StoreError::Directory`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                Err(StoreError::Io { path: path.to_owned(), source })
-            }
-            _ => Self::open_existing(path),
-        }
+        Ok(Self { directory: StateDir::open_or_make(path)? })
     }
 
     /// Takes hold of a directory that is there.
@@ -179,20 +121,10 @@ impl Store {
     /// # Errors
     /// As [`Store::open`], and [`StoreError::Missing`].
     pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
-        let io = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => StoreError::Missing { path: path.to_owned() },
-            _ => StoreError::Io { path: path.to_owned(), source },
-        };
-        let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits();
-        let directory = OpenOptions::new()
-            .read(true)
-            .custom_flags(i32::try_from(flags).unwrap_or(0))
-            .open(path)
-            .map_err(io)?;
-        check(&directory, path, 0o700)?;
-        flock(&directory, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| StoreError::InUse { path: path.to_owned() })?;
-        Ok(Self { path: path.to_owned(), directory })
+        match StateDir::open(path) {
+            Err(error) if error.is_not_found() => Err(StoreError::Missing { path: path.to_owned() }),
+            directory => Ok(Self { directory: directory? }),
+        }
     }
 
     /// What the file holds, if there is one.
@@ -200,26 +132,16 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if there is a file that cannot be used. It is left as it is.
     pub fn load(&self) -> Result<Option<Stored>, StoreError> {
-        let path = self.path.join(NAME);
-        let io = |source| StoreError::Io { path: path.clone(), source };
-        let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io(error)),
-        };
-        check(&file, &path, 0o600)?;
-        // In one piece: a growing buffer would leave copies of keys behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_LEN).unwrap_or(0)));
-        file.take(MAX_LEN).read_to_end(&mut bytes).map_err(io)?;
+        let Some(bytes) = self.directory.read(NAME, MAX_LEN)? else { return Ok(None) };
+        let path = self.directory.path(NAME);
         let stored = if seal::is_sealed(&bytes) {
             Stored::Sealed(Sealed::from_bytes(&bytes).map_err(|source| StoreError::Seal { path, source })?)
         } else {
             Stored::Plain(Keys::from_bytes(&bytes).map_err(|source| StoreError::Keys { path, source })?)
         };
-        // An interrupted change of the passphrase may have left the keys here, and under no passphrase. With
+        // An interrupted change of the passphrase may have left the keys beside it, and under no passphrase. With
         // the file itself whole they are not needed.
-        let _ = std::fs::remove_file(self.path.join(PARTIAL));
+        self.clear();
         Ok(Some(stored))
     }
 
@@ -228,7 +150,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Seal`] if it is another passphrase.
     pub fn unseal(&self, sealed: &Sealed, passphrase: &Passphrase) -> Result<Keys, StoreError> {
-        sealed.open(passphrase).map_err(|source| StoreError::Seal { path: self.path.join(NAME), source })
+        sealed.open(passphrase).map_err(|source| StoreError::Seal { path: self.directory.path(NAME), source })
     }
 
     /// What goes into the file.
@@ -238,7 +160,7 @@ impl Store {
         getrandom::fill(&mut random).map_err(StoreError::Randomness)?;
         seal::seal(keys, passphrase, cost, &random)
             .map(Zeroizing::new)
-            .map_err(|source| StoreError::Seal { path: self.path.join(NAME), source })
+            .map_err(|source| StoreError::Seal { path: self.directory.path(NAME), source })
     }
 
     /// Writes these keys in the place of the file that they were read from. After a crash at any moment there is
@@ -248,33 +170,12 @@ impl Store {
     /// [`StoreError`]; the old file is still there then, unless only the directory could not be synchronised.
     pub fn replace(&self, keys: &Keys, how: Option<Seal<'_>>) -> Result<(), StoreError> {
         let content = self.content(keys, how)?;
-        let replaced = self.replace_in_steps(&content, |_| Ok(()));
-        if replaced.is_err() {
-            let _ = std::fs::remove_file(self.path.join(PARTIAL));
-        }
-        replaced.map_err(|source| StoreError::Io { path: self.path.join(NAME), source })
+        Ok(self.directory.replace(NAME, &content).inspect_err(|_| self.clear())?)
     }
 
-    /// Tells of each step when it is done, and goes no further if that is an error.
-    fn replace_in_steps(
-        &self,
-        content: &[u8],
-        mut reached: impl FnMut(Step) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let partial = self.path.join(PARTIAL);
-        match std::fs::remove_file(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => reached(Step::Cleared)?,
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-        reached(Step::Made)?;
-        file.write_all(content)?;
-        reached(Step::Written)?;
-        file.sync_all()?;
-        reached(Step::Synced)?;
-        std::fs::rename(&partial, self.path.join(NAME))?;
-        reached(Step::Renamed)?;
-        self.directory.sync_all()
+    /// Removes what a failed attempt to write keys has left.
+    fn clear(&self) {
+        let _ = self.directory.clear(NAME);
     }
 
     /// Makes keys and stores them. After a crash at any moment there is either no key file or a whole one.
@@ -287,48 +188,15 @@ impl Store {
         let keys = Keys::generate(&random, now);
         let content = self.content(&keys, how)?;
         // Before there are keys: with them it would count as lost.
-        let path = self.path.join(NAME);
+        let path = self.directory.path(NAME);
         if path.symlink_metadata().is_ok() {
-            return Err(StoreError::Io { path, source: io::ErrorKind::AlreadyExists.into() });
+            let source = io::ErrorKind::AlreadyExists.into();
+            return Err(StateDirError::Io { path, source }.into());
         }
         self.make_memory(&keys.node())?;
-        let partial = self.path.join(PARTIAL);
-        let write = || {
-            // What an interrupted attempt has left holds keys that nobody has seen.
-            match std::fs::remove_file(&partial) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-            file.write_all(&content)?;
-            file.sync_all()?;
-            // Unlike a rename, a link does not replace a file that is there.
-            std::fs::hard_link(&partial, self.path.join(NAME))?;
-            std::fs::remove_file(&partial)?;
-            self.directory.sync_all()
-        };
-        let written = write();
-        if written.is_err() {
-            // It holds keys that are of no use to anybody.
-            let _ = std::fs::remove_file(&partial);
-        }
-        written.map_err(|source| StoreError::Io { path: self.path.join(NAME), source })?;
+        self.directory.create(NAME, &content).inspect_err(|_| self.clear())?;
         Ok(keys)
     }
-}
-
-/// Only this user may get at it.
-fn check(file: &File, path: &Path, mend: u32) -> Result<(), StoreError> {
-    let found = file.metadata().map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
-    let own = rustix::process::geteuid().as_raw();
-    if found.uid() != own {
-        return Err(StoreError::Owner { path: path.to_owned(), owner: found.uid(), own });
-    }
-    let mode = found.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(StoreError::TooOpen { path: path.to_owned(), mode, mend });
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -337,6 +205,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    const PARTIAL: &str = "keys.new";
 
     struct Place {
         _dir: tempfile::TempDir,
@@ -407,21 +277,22 @@ mod tests {
         assert!(!place.path.join(PARTIAL).exists());
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_crash_at_any_step_leaves_the_old_file_or_the_new_one() {
+        use i2plan_testing::crash::{Step, crash_after};
+
         let place = place();
         let store = Store::open(&place.path).unwrap();
         let (old, new) = (passphrase("old"), passphrase("new"));
         let keys = store.create(1, cheap(&old)).unwrap();
         let before = std::fs::read(place.path.join(NAME)).unwrap();
         let content = store.content(&keys, cheap(&new)).unwrap();
-        for last in [Step::Cleared, Step::Made, Step::Written, Step::Synced, Step::Renamed] {
+        for last in Step::ALL {
             // What a half-written file of an earlier crash is, too.
             std::fs::write(place.path.join(PARTIAL), &content[..50]).unwrap();
-            let crash = store.replace_in_steps(&content, |step| {
-                if step == last { Err(io::Error::other("crash")) } else { Ok(()) }
-            });
-            assert_eq!(crash.unwrap_err().to_string(), "crash");
+            let replaced = crash_after(last, || store.directory.replace(NAME, &content));
+            assert_eq!(replaced.is_ok(), last == Step::Renamed);
             let found = std::fs::read(place.path.join(NAME)).unwrap();
             assert_eq!(found, if last == Step::Renamed { content.to_vec() } else { before.clone() });
             let right = if last == Step::Renamed { &new } else { &old };
@@ -542,6 +413,6 @@ mod tests {
     fn two_processes_do_not_share_a_store() {
         let place = place();
         let _first = Store::open(&place.path).unwrap();
-        assert!(matches!(Store::open(&place.path), Err(StoreError::InUse { .. })));
+        assert!(matches!(Store::open(&place.path), Err(StoreError::Directory(StateDirError::InUse { .. }))));
     }
 }

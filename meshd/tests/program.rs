@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -18,7 +20,7 @@ fn meshd(dir: &Path, config: &str, variables: &[(&str, &str)]) -> Command {
 }
 
 fn run(config: &str, variables: &[(&str, &str)]) -> Output {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap();
     meshd(dir.path(), config, variables).output().unwrap()
 }
 

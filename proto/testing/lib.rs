@@ -1,10 +1,12 @@
-//! The values that `proto`'s own tests use, for tests and fuzz targets of other crates.
+//! What tests and fuzz targets of several crates use: the values of `proto`'s own tests, and crashes.
 
 use i2plan_proto::{
     accusation, address, codec, destination, identity, invite, join, membership, pulse, record, revocation,
     wireguard,
 };
 
+#[cfg(target_os = "linux")]
+pub mod crash;
 mod values;
 
 pub use values::*;

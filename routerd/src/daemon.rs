@@ -402,7 +402,7 @@ impl Keeper {
 
     /// What is wrong, if something is.
     fn complaint(&self) -> Option<String> {
-        lock(&self.unsaved).as_ref().map(|error| format!("{error}: after a restart fewer routers are known"))
+        lock(&self.unsaved).as_ref().map(|error| format!("after a restart fewer routers are known: {error}"))
     }
 
     /// Saves what could not be saved before.
@@ -512,8 +512,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_saved_is_told_and_saved_later() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+        let dir = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap();
         let keeper = Keeper::new(Store::open(dir.path()).unwrap(), NETWORK).unwrap();
         // No file can be put in the place of a directory.
         let netdb = dir.path().join("netdb");

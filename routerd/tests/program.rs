@@ -17,9 +17,7 @@ fn run(state: &Path, config: &str, variables: &[(&str, &str)]) -> Output {
 }
 
 fn state() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
-    dir
+    tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap()
 }
 
 /// No reseed server is asked in a test.

@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn each_guard_refuses_by_itself() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::token::tests::directory();
         let token = Token::load_or_make(dir.path()).unwrap();
         let text = std::fs::read_to_string(dir.path().join("token")).unwrap();
         let right = [

@@ -1,11 +1,9 @@
 //! What a client has to show at the TCP listener: a token from a file that only the gateway's user and root can read.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64URL_NOPAD;
+use i2plan_ipc::daemon::state_dir::{StateDir, StateDirError};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -22,14 +20,12 @@ const LONGEST: usize = 256;
 /// Why there is no token.
 #[derive(Debug, Error)]
 pub enum TokenError {
-    /// The file cannot be read or made.
-    #[error("cannot use {}: {source}", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    /// The directory or the file cannot be used.
+    #[error(transparent)]
+    Directory(#[from] StateDirError),
+    /// The system gave no randomness for a new one.
+    #[error("the system gives no randomness: {0}")]
+    Randomness(#[from] getrandom::Error),
     /// Others can read it, so that it is a secret no more.
     #[error(
         "{} is open to others: its mode is {mode:03o}; remove it, and the gateway makes a new one",
@@ -68,33 +64,18 @@ impl Token {
     /// # Errors
     /// [`TokenError`]; what is there is left as it is.
     pub fn load_or_make(directory: &Path) -> Result<Self, TokenError> {
-        let path = directory.join(FILE);
-        let failed = |source| TokenError::Io { path: path.clone(), source };
-        let mut file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(directory, &path).map_err(failed)?;
-                File::open(&path).map_err(failed)?
-            }
-            Err(error) => return Err(failed(error)),
+        let state = StateDir::open(directory)?;
+        let text = match state.read(FILE, (LONGEST + 2) as u64) {
+            Ok(Some(text)) => text,
+            Ok(None) => make(&state)?,
+            Err(StateDirError::TooOpen { path, mode, .. }) => return Err(TokenError::Open { path, mode }),
+            Err(error) => return Err(error.into()),
         };
-        let mode = file.metadata().map_err(failed)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(TokenError::Open { path, mode });
-        }
-        let mut text = Zeroizing::new(vec![0; LONGEST + 2]);
-        let mut len = 0;
-        loop {
-            match file.read(&mut text[len..]).map_err(failed)? {
-                0 => break,
-                count => len += count,
-            }
-        }
-        let token = text[..len].trim_ascii();
+        let token = text.trim_ascii();
         // What a bearer token may consist of (RFC 6750).
         let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
         if !(SHORTEST..=LONGEST).contains(&token.len()) || !token.iter().all(fits) {
-            return Err(TokenError::Content { path });
+            return Err(TokenError::Content { path: state.path(FILE) });
         }
         Ok(Self(Zeroizing::new(token.to_vec())))
     }
@@ -106,30 +87,25 @@ impl Token {
     }
 }
 
-/// Writes a new token: after a crash at any moment there is all of it, or none.
-fn make(directory: &Path, path: &Path) -> io::Result<()> {
+/// Writes a new token, and returns the file's content.
+fn make(state: &StateDir) -> Result<Zeroizing<Vec<u8>>, TokenError> {
     let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *bytes).map_err(io::Error::other)?;
-    let text = Zeroizing::new(BASE64URL_NOPAD.encode(&*bytes) + "\n");
-    let new = path.with_extension("new");
-    // What is left of an attempt before may have another mode.
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    File::open(directory)?.sync_all()
+    getrandom::fill(&mut *bytes)?;
+    let text = Zeroizing::new((BASE64URL_NOPAD.encode(&*bytes) + "\n").into_bytes());
+    state.create(FILE, &text)?;
+    Ok(text)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
+
+    pub(crate) fn directory() -> tempfile::TempDir {
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap()
+    }
 
     fn read(path: &Path) -> String {
         std::fs::read_to_string(path).unwrap().trim().to_owned()
@@ -137,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_token_is_made_once_for_its_user_alone() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let path = dir.path().join(FILE);
         let token = Token::load_or_make(dir.path()).unwrap();
         let text = read(&path);
@@ -152,7 +128,7 @@ mod tests {
 
     #[test]
     fn half_of_one_is_not_taken_for_one() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         std::fs::write(dir.path().join("token.new"), "half").unwrap();
         Token::load_or_make(dir.path()).unwrap();
         assert_eq!(read(&dir.path().join(FILE)).len(), 43);
@@ -160,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_token_that_is_none_or_open_is_refused_and_left() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let path = dir.path().join(FILE);
         for bad in ["", "short", &"x".repeat(257), &format!("{} {}", "x".repeat(20), "x".repeat(20))] {
             std::fs::write(&path, bad).unwrap();

@@ -1,7 +1,6 @@
 //! What daemons have in common beside their sockets: their start, before their own work, and files that outlive them.
 
 pub mod activation;
-pub mod durable;
 pub mod hardening;
 pub mod logging;
 pub mod notify;
@@ -12,6 +11,7 @@ pub mod sandbox;
 #[cfg(target_os = "openbsd")]
 #[path = "openbsd.rs"]
 pub mod sandbox;
+pub mod state_dir;
 pub mod tasks;
 mod text;
 pub mod trusted;

@@ -4,18 +4,17 @@
 //! at any moment one is whole. `delegations` grows by an entry at a time. Both are opened before `keyd` gives up the right
 //! to open files. Only at a start are old entries left out.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 
-use i2plan_ipc::daemon::durable;
+use i2plan_ipc::daemon::state_dir::StateDirError;
 use i2plan_proto::codec::{Codec as _, DecodeError, Reader};
 use i2plan_proto::identity::NodeId;
-use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use tracing::{error, warn};
 
-use super::{Store, StoreError, check};
+use super::{Store, StoreError};
 use crate::memory::{BLOCK, Delegations, Disk, Entry, Memory};
 
 const MEMORY: &str = "memory";
@@ -107,9 +106,7 @@ impl Store {
     /// Makes the files for the keys of a new node. Those of others are set aside.
     pub(super) fn make_memory(&self, node: &NodeId) -> Result<(), StoreError> {
         for name in [MEMORY, DELEGATIONS] {
-            if self.path.join(name).exists() {
-                self.set_aside(name)?;
-            }
+            self.set_aside(name)?;
         }
         self.write_memory(node, &Memory::new(), &Delegations::default()).map(|_| ())
     }
@@ -154,48 +151,30 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let mut content = header(node);
         delegations.compacted().iter().map(Entry::framed).for_each(|entry| content.extend(entry));
-        self.write(DELEGATIONS, &content)?;
+        self.directory.replace(DELEGATIONS, &content)?;
         let mut places = header(node);
         places.resize(MEMORY_LEN, 0);
         let first = copy(1, &memory.to_bytes());
         let at = usize::try_from(place(1)).unwrap_or(0);
         places[at..at + first.len()].copy_from_slice(&first);
-        self.write(MEMORY, &places)?;
+        self.directory.replace(MEMORY, &places)?;
         Ok(content.len() as u64)
     }
 
-    fn write(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
-        let path = self.path.join(name);
-        durable::replace(&self.directory, &self.path, name, content)
-            .map_err(|source| StoreError::Io { path, source })
-    }
-
     fn open_file(&self, name: &str) -> Result<File, StoreError> {
-        let path = self.path.join(name);
-        let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
-        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path);
-        let file = file.map_err(|source| StoreError::Io { path: path.clone(), source })?;
-        check(&file, &path, 0o600)?;
-        Ok(file)
+        let gone =
+            || StateDirError::Io { path: self.directory.path(name), source: io::ErrorKind::NotFound.into() };
+        Ok(self.directory.open_file(name)?.ok_or_else(gone)?)
     }
 
     /// The content of a file that is there, after what says whose it is. One that is another's is set aside.
     fn read_own(&self, name: &str, node: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut file = match self.open_file(name) {
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            file => file?,
-        };
-        let io = |source| StoreError::Io { path: self.path.join(name), source };
-        // To read a part and write that back would lose the rest.
-        let len = file.metadata().map_err(io)?.len();
-        if len > MAX_DELEGATIONS_LEN {
-            let path = self.path.join(name);
-            return Err(StoreError::TooLarge { path, len, max: MAX_DELEGATIONS_LEN });
-        }
-        let mut bytes = Vec::new();
-        file.by_ref().take(MAX_DELEGATIONS_LEN).read_to_end(&mut bytes).map_err(io)?;
+        let read = self.directory.read(name, MAX_DELEGATIONS_LEN).map_err(|error| match error {
+            // To read a part and write that back would lose the rest.
+            StateDirError::TooLarge { path, len, max } => StoreError::TooLarge { path, len, max },
+            other => other.into(),
+        });
+        let Some(mut bytes) = read? else { return Ok(None) };
         if bytes.get(..HEADER_LEN) == Some(header(node).as_slice()) {
             return Ok(Some(bytes.split_off(HEADER_LEN)));
         }
@@ -204,11 +183,13 @@ impl Store {
         Ok(None)
     }
 
+    /// Keeps a file under another name, if there is one.
     fn set_aside(&self, name: &str) -> Result<(), StoreError> {
         let aside = format!("{name}.damaged");
-        warn!(file = name, aside, "the file is set aside");
-        let (from, to) = (self.path.join(name), self.path.join(aside));
-        std::fs::rename(&from, to).map_err(|source| StoreError::Io { path: from, source })
+        if self.directory.rename(name, &aside)? {
+            warn!(file = name, aside, "the file is set aside");
+        }
+        Ok(())
     }
 
     fn read_memory(&self, node: &NodeId) -> Result<Option<Memory>, StoreError> {
@@ -223,7 +204,7 @@ impl Store {
         match Memory::from_bytes(newest) {
             Ok(memory) => Ok(Some(memory)),
             Err(source @ DecodeError::Version { .. }) => {
-                Err(StoreError::Memory { path: self.path.join(MEMORY), source })
+                Err(StoreError::Memory { path: self.directory.path(MEMORY), source })
             }
             Err(_) => {
                 self.set_aside(MEMORY)?;
@@ -246,6 +227,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+
     use i2plan_testing as testing;
 
     use super::*;
@@ -296,7 +279,7 @@ mod tests {
         for name in [MEMORY, DELEGATIONS] {
             let Directory { store, .. } = &directory();
             written(store);
-            std::fs::remove_file(store.path.join(name)).unwrap();
+            std::fs::remove_file(store.directory.path(name)).unwrap();
             let (memory, _, _) = store.open_memory(&node()).unwrap();
             assert!(!memory.remembers, "{name}");
             let (memory, _, _) = store.open_memory(&node()).unwrap();
@@ -311,7 +294,8 @@ mod tests {
         let (memory, delegations, _) = store.open_memory(&testing::node(2)).unwrap();
         assert!(!memory.remembers && delegations.is_empty() && memory.reserved < BLOCK);
         assert!(
-            store.path.join("memory.damaged").exists() && store.path.join("delegations.damaged").exists()
+            store.directory.path("memory.damaged").exists()
+                && store.directory.path("delegations.damaged").exists()
         );
     }
 
@@ -319,7 +303,7 @@ mod tests {
     fn damage_anywhere_in_the_newest_copy_leaves_the_one_before() {
         let Directory { store, .. } = &directory();
         written(store);
-        let path = store.path.join(MEMORY);
+        let path = store.directory.path(MEMORY);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[usize::try_from(place(2)).unwrap() + 12] ^= 1;
         std::fs::write(&path, bytes).unwrap();
@@ -331,14 +315,14 @@ mod tests {
     fn damaged_delegations_are_kept_and_told() {
         let Directory { store, .. } = &directory();
         written(store);
-        let path = store.path.join(DELEGATIONS);
+        let path = store.directory.path(DELEGATIONS);
         let mut bytes = std::fs::read(&path).unwrap();
         let at = HEADER_LEN + entry(1).framed().len() + 20;
         bytes[at] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
         let (memory, delegations, _) = store.open_memory(&node()).unwrap();
         assert_eq!((memory.remembers, delegations.len()), (false, 1));
-        assert_eq!(std::fs::read(store.path.join("delegations.damaged")).unwrap(), bytes);
+        assert_eq!(std::fs::read(store.directory.path("delegations.damaged")).unwrap(), bytes);
     }
 
     #[test]
@@ -353,7 +337,7 @@ mod tests {
         files.append(&entry).unwrap();
         assert!(files.append(&Entry::Cleared.framed()).is_err());
         // As large as it may be, it is read, and what does not matter is left out.
-        let path = store.path.join(DELEGATIONS);
+        let path = store.directory.path(DELEGATIONS);
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(HEADER_LEN as u64).unwrap();
         file.set_len(MAX_DELEGATIONS_LEN).unwrap();
@@ -367,8 +351,8 @@ mod tests {
         for name in [MEMORY, DELEGATIONS] {
             let Directory { store, .. } = &directory();
             written(store);
-            let path = store.path.join(name);
-            let before = [MEMORY, DELEGATIONS].map(|name| std::fs::read(store.path.join(name)).unwrap());
+            let path = store.directory.path(name);
+            let before = [MEMORY, DELEGATIONS].map(|name| std::fs::read(store.directory.path(name)).unwrap());
             let file = OpenOptions::new().write(true).open(&path).unwrap();
             let len = file.metadata().unwrap().len();
             file.set_len(MAX_DELEGATIONS_LEN + 1).unwrap();
@@ -376,7 +360,7 @@ mod tests {
             assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
             assert_eq!(file.metadata().unwrap().len(), MAX_DELEGATIONS_LEN + 1);
             file.set_len(len).unwrap();
-            let after = [MEMORY, DELEGATIONS].map(|name| std::fs::read(store.path.join(name)).unwrap());
+            let after = [MEMORY, DELEGATIONS].map(|name| std::fs::read(store.directory.path(name)).unwrap());
             assert_eq!(after, before);
             assert_eq!(store.open_memory(&node()).unwrap().1.len(), 2);
         }
@@ -386,7 +370,7 @@ mod tests {
     fn an_entry_that_a_crash_cut_short_is_as_if_it_had_not_been_written() {
         let Directory { store, .. } = &directory();
         written(store);
-        let path = store.path.join(DELEGATIONS);
+        let path = store.directory.path(DELEGATIONS);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         let (memory, delegations, mut files) = store.open_memory(&node()).unwrap();

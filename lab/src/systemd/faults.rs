@@ -198,7 +198,9 @@ async fn full_disk(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let unit = "i2plan-meshd.service";
     let told = machine
         .until(&format!("{unit} says what is wrong"), SAID, async |machine| {
-            Ok(status(machine, unit).await?.contains("cannot save the state: No space"))
+            Ok(status(machine, unit)
+                .await?
+                .contains("cannot save the state: cannot use /var/lib/i2plan/meshd/state: No space"))
         })
         .await;
     let active = machine.property(unit, "ActiveState").await?;

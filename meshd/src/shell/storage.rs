@@ -1,12 +1,9 @@
 //! The state file: written whole, replaced at once.
 
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use i2plan_ipc::daemon::durable;
+use i2plan_ipc::daemon::state_dir::{StateDir, StateDirError};
 use i2plan_proto::identity::NodeId;
-use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
 use crate::core::state::{State, StateError};
@@ -15,19 +12,8 @@ use crate::core::state::{State, StateError};
 #[derive(Debug, Error)]
 pub enum StorageError {
     /// The directory or a file in it cannot be used.
-    #[error("cannot use {}: {source}; this takes a directory of its own user, writable and with room", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Another process has it.
-    #[error("{} is in use by another meshd", path.display())]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    Directory(#[from] StateDirError),
     /// The file is not this node's state.
     #[error("cannot use {}: {source}", path.display())]
     State {
@@ -38,28 +24,29 @@ pub enum StorageError {
     },
 }
 
+/// The file's name in its directory.
+const NAME: &str = "state";
+
+/// Longest state that is read, bytes. More than one can hold: 10,000 members, 10,000 endings and 16,384 delegations of
+/// 4 KiB at most, and 1000 invites of 32 KiB.
+const MAX_LEN: u64 = 256 * 1024 * 1024;
+
 /// How many states of networks that this node was removed from are kept.
 const SET_ASIDE: u32 = 3;
 
 /// The directory that holds the state of one node, held by one process.
 #[derive(Debug)]
 pub(super) struct Storage {
-    path: PathBuf,
-    /// Held open: it carries the lock on the directory.
-    directory: File,
+    directory: StateDir,
 }
 
 impl Storage {
     /// Takes hold of the directory, which must exist.
     ///
     /// # Errors
-    /// [`StorageError`] if it cannot be opened or another process holds it.
+    /// [`StorageError::Directory`].
     pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
-        let directory =
-            File::open(path).map_err(|source| StorageError::Io { path: path.to_owned(), source })?;
-        flock(&directory, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| StorageError::InUse { path: path.to_owned() })?;
-        Ok(Self { path: path.to_owned(), directory })
+        Ok(Self { directory: StateDir::open(path)? })
     }
 
     /// The state of `node`, fresh if none was ever saved.
@@ -67,32 +54,23 @@ impl Storage {
     /// # Errors
     /// [`StorageError`] if there is a file that is not this node's state. It is left as it is.
     pub(super) fn load(&self, node: &NodeId) -> Result<State, StorageError> {
-        let path = self.path.join("state");
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                State::from_bytes(&bytes, node).map_err(|source| StorageError::State { path, source })
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::new(*node)),
-            Err(source) => Err(StorageError::Io { path, source }),
-        }
+        let Some(bytes) = self.directory.read(NAME, MAX_LEN)? else { return Ok(State::new(*node)) };
+        State::from_bytes(&bytes, node)
+            .map_err(|source| StorageError::State { path: self.directory.path(NAME), source })
     }
 
     /// Keeps the state as it was saved last, beside those that were kept before it: `state.1` is the newest of three.
     ///
     /// # Errors
     /// If it is not safely on disk under its new name.
-    pub(super) fn set_aside(&self) -> io::Result<()> {
-        let path = |number: u32| self.path.join(format!("state.{number}"));
+    pub(super) fn set_aside(&self) -> Result<(), StateDirError> {
+        let name = |number: u32| format!("{NAME}.{number}");
         for number in (1..SET_ASIDE).rev() {
-            match std::fs::rename(path(number), path(number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            self.directory.rename(&name(number), &name(number + 1))?;
         }
-        match std::fs::read(self.path.join("state")) {
-            Ok(bytes) => durable::replace(&self.directory, &self.path, "state.1", &bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+        match self.directory.read(NAME, MAX_LEN)? {
+            Some(bytes) => self.directory.replace(&name(1), &bytes),
+            None => Ok(()),
         }
     }
 
@@ -100,14 +78,21 @@ impl Storage {
     ///
     /// # Errors
     /// If the new state is not safely on disk.
-    pub(super) fn save(&self, bytes: &[u8]) -> io::Result<()> {
-        durable::replace(&self.directory, &self.path, "state", bytes)
+    pub(super) fn save(&self, bytes: &[u8]) -> Result<(), StateDirError> {
+        self.directory.replace(NAME, bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap()
+    }
 
     fn node() -> NodeId {
         NodeId([7; 32])
@@ -115,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_is_saved_is_loaded() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let storage = Storage::open(dir.path()).unwrap();
         assert_eq!(storage.load(&node()).unwrap(), State::new(node()));
         storage.save(&State::new(node()).to_bytes()).unwrap();
@@ -124,7 +109,7 @@ mod tests {
 
     #[test]
     fn an_interrupted_save_leaves_the_old_state() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let storage = Storage::open(dir.path()).unwrap();
         storage.save(&State::new(node()).to_bytes()).unwrap();
         std::fs::write(dir.path().join("state.new"), b"half of a sta").unwrap();
@@ -135,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_last_three_states_are_set_aside() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let storage = Storage::open(dir.path()).unwrap();
         storage.set_aside().unwrap();
         for number in 0..5u64 {
@@ -153,9 +138,9 @@ mod tests {
 
     #[test]
     fn a_damaged_state_is_an_error_and_stays() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let storage = Storage::open(dir.path()).unwrap();
-        std::fs::write(dir.path().join("state"), b"something else").unwrap();
+        storage.save(b"something else").unwrap();
         assert!(matches!(
             storage.load(&node()),
             Err(StorageError::State { source: StateError::Foreign, .. })
@@ -165,8 +150,26 @@ mod tests {
 
     #[test]
     fn two_processes_do_not_share_a_state() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let _first = Storage::open(dir.path()).unwrap();
-        assert!(matches!(Storage::open(dir.path()), Err(StorageError::InUse { .. })));
+        assert!(matches!(
+            Storage::open(dir.path()),
+            Err(StorageError::Directory(StateDirError::InUse { .. }))
+        ));
+    }
+
+    #[test]
+    fn state_that_is_open_to_others_or_too_large_is_refused() {
+        let dir = directory();
+        let storage = Storage::open(dir.path()).unwrap();
+        storage.save(&State::new(node()).to_bytes()).unwrap();
+        let path = dir.path().join(NAME);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let error = storage.load(&node()).unwrap_err();
+        assert!(matches!(error, StorageError::Directory(StateDirError::TooOpen { .. })), "{error}");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(MAX_LEN + 1).unwrap();
+        let error = storage.load(&node()).unwrap_err();
+        assert!(matches!(error, StorageError::Directory(StateDirError::TooLarge { .. })), "{error}");
     }
 }

@@ -158,12 +158,14 @@ impl Syscalls {
         self.and(&[libc::SYS_pwrite64, libc::SYS_fdatasync, libc::SYS_ftruncate])
     }
 
-    /// Also reading files, and writing new ones that are put in the place of the old. Landlock says where.
+    /// Also reading files, writing new ones that are put in the place of the old, and removing what is left of such a one.
+    /// Landlock says where.
     #[must_use]
     pub fn and_files(self) -> Self {
         let files = self.and(&[
             libc::SYS_openat,
             libc::SYS_renameat,
+            libc::SYS_unlinkat,
             libc::SYS_fsync,
             libc::SYS_statx,
             libc::SYS_newfstatat,
@@ -171,7 +173,7 @@ impl Syscalls {
             libc::SYS_lseek,
         ]);
         #[cfg(target_arch = "x86_64")]
-        let files = files.and(&[libc::SYS_rename, libc::SYS_open, libc::SYS_readlink]);
+        let files = files.and(&[libc::SYS_open, libc::SYS_readlink]);
         files
     }
 
