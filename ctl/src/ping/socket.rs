@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use tokio::net::UdpSocket;
 
 use super::echo::{self, Token};
@@ -26,18 +26,18 @@ impl EchoSocket {
     /// # Errors
     /// [`Kind::Denied`] if this user may have none, with what to do about it.
     pub fn open(target: IpAddr, token: Token) -> Result<Self, Failure> {
-        let (domain, protocol) = match target {
-            IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
-            IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
+        let (family, protocol) = match target {
+            IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+            IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
         };
-        let open = |kind| Socket::new(domain, kind, Some(protocol));
-        let (socket, raw) = match open(Type::DGRAM) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let open = |kind| socket_with(family, kind, flags, Some(protocol));
+        let (socket, raw) = match open(SocketType::DGRAM) {
             Ok(socket) => (socket, false),
-            Err(_) => (open(Type::RAW).map_err(explain)?, true),
+            Err(_) => (open(SocketType::RAW).map_err(|error| explain(error.into()))?, true),
         };
-        let failed = |error: io::Error| Failure::internal(format!("cannot use a socket for ICMP: {error}"));
-        socket.set_nonblocking(true).map_err(failed)?;
-        let socket = UdpSocket::from_std(socket.into()).map_err(failed)?;
+        let socket = UdpSocket::from_std(socket.into())
+            .map_err(|error| Failure::internal(format!("cannot use a socket for ICMP: {error}")))?;
         Ok(Self { socket, target, token, raw })
     }
 
