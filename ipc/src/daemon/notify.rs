@@ -1,4 +1,8 @@
 //! Tells the supervisor how the daemon does, and has it keep descriptors: the protocol of `sd_notify(3)`.
+//!
+//! The crate `sd-notify` reads what the supervisor sets in the environment (here and in [`super::activation`]). Its `notify`
+//! makes a socket for each message, which the sandbox forbids; so the messages are in [`crate::notification`], which also
+//! reads them for `i2planctl up`, and the socket is made once, here.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -134,20 +138,6 @@ impl Supervisor {
     }
 }
 
-/// How often the supervisor wants to hear that the daemon is alive: twice in the time that it waits. None if it does
-/// not (`WATCHDOG_USEC`, `WATCHDOG_PID` of sd_watchdog_enabled(3)).
-#[must_use]
-pub fn watchdog() -> Option<Duration> {
-    let variable = |name| std::env::var(name).ok();
-    watchdog_of(variable("WATCHDOG_USEC").as_deref(), variable("WATCHDOG_PID").as_deref())
-}
-
-fn watchdog_of(limit: Option<&str>, pid: Option<&str>) -> Option<Duration> {
-    let mine = pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
-    let limit = Duration::from_micros(limit?.parse().ok()?);
-    (mine && !limit.is_zero()).then_some(limit / 2)
-}
-
 /// Returns whenever the supervisor wants to hear of the daemon next; never, if it does not.
 #[derive(Debug)]
 pub struct Watchdog(Option<tokio::time::Interval>);
@@ -156,8 +146,13 @@ impl Watchdog {
     /// As the environment says. Within a runtime.
     #[must_use]
     pub fn of_this_process() -> Self {
-        Self(watchdog().map(|every| {
-            let mut interval = tokio::time::interval(every);
+        Self::within(sd_notify::watchdog_enabled())
+    }
+
+    /// Twice in the time that the supervisor waits.
+    fn within(limit: Option<Duration>) -> Self {
+        Self(limit.filter(|limit| !limit.is_zero()).map(|limit| {
+            let mut interval = tokio::time::interval(limit / 2);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             interval
         }))
@@ -212,14 +207,16 @@ mod tests {
         assert!(Notification::parse(&buffer[..len]).reloading.unwrap() > 0);
     }
 
-    #[test]
-    fn the_watchdog_is_fed_twice_in_its_time_if_it_is_this_process_own() {
-        let pid = std::process::id().to_string();
-        assert_eq!(watchdog_of(Some("3000000"), Some(&pid)), Some(Duration::from_millis(1500)));
-        assert_eq!(watchdog_of(Some("3000000"), None), Some(Duration::from_millis(1500)));
-        for (limit, pid) in [(None, None), (Some("0"), None), (Some("x"), None), (Some("3000000"), Some("1"))]
-        {
-            assert_eq!(watchdog_of(limit, pid), None, "{limit:?} {pid:?}");
+    #[tokio::test(start_paused = true)]
+    async fn the_watchdog_is_fed_twice_in_its_time() {
+        let mut watchdog = Watchdog::within(Some(Duration::from_secs(3)));
+        watchdog.due().await;
+        let fed = tokio::time::Instant::now();
+        watchdog.due().await;
+        assert_eq!(fed.elapsed(), Duration::from_millis(1500));
+        for none in [None, Some(Duration::ZERO)] {
+            let mut watchdog = Watchdog::within(none);
+            assert!(tokio::time::timeout(Duration::from_secs(3600), watchdog.due()).await.is_err());
         }
     }
 }
