@@ -88,7 +88,7 @@ pub(crate) struct Place {
 
 impl Place {
     fn new(path: PathBuf, required: bool, data_dir: PathBuf) -> Self {
-        let host_name = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
+        let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self { path, required, data_dir, host_name }
     }
 
