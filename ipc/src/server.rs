@@ -1,13 +1,14 @@
 //! The listening side: accepts connections, checks who asks what, answers.
 
 use std::future::Future;
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::access::{Access, Credentials};
@@ -76,19 +77,25 @@ pub trait Service: Send + Sync + 'static {
 /// Connections of this process so far.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
+/// Accepts the next connection. Where the system refuses one, it is logged and tried again.
+pub async fn accept<S, A, F: Future<Output = io::Result<(S, A)>>>(next: impl Fn() -> F) -> S {
+    loop {
+        match next().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
 /// Serves connections for as long as the process lives.
 pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>, access: Access, limits: Limits) {
     let places = Places::new(limits, access.users());
     let access = Arc::new(access);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let stream = accept(|| listener.accept()).await;
         let Ok(peer) = stream.peer_cred() else { continue };
         let peer = Credentials { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
         let Some(place) = places.enter(peer.uid) else {

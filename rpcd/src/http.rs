@@ -23,6 +23,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use i2plan_ipc::rate::{Bucket, Quota};
+use i2plan_ipc::server::accept;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, yield_now};
@@ -31,7 +32,7 @@ use tracing::{debug, warn};
 
 use super::error::{Code, Error};
 use super::gateway::{Caller, Gateway};
-use super::limits::{ACCEPT_PAUSE, ANSWER_DEADLINE, DOCUMENT_DEADLINE};
+use super::limits::{ANSWER_DEADLINE, DOCUMENT_DEADLINE};
 use super::message::{Id, Json, MAX_DOCUMENT, failure, too_long};
 use super::token::Token;
 
@@ -64,15 +65,7 @@ pub async fn serve(listener: TcpListener, token: Token, gateway: Arc<Gateway>) {
         unknown: Mutex::default(),
     });
     for number in 0.. {
-        let stream = loop {
-            match listener.accept().await {
-                Ok((stream, _)) => break stream,
-                Err(error) => {
-                    warn!(%error, "cannot accept a TCP connection");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        };
+        let stream = accept(|| listener.accept()).await;
         let visitor = Arc::new(Visitor { door: Arc::clone(&door), number, caller: Mutex::default() });
         let task = tokio::spawn(converse(stream, visitor));
         door.let_wait(number, task.abort_handle());

@@ -7,6 +7,3 @@ pub const DOCUMENT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long an answer may take to be read.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How long accepting pauses when the system refuses it, as it does without free descriptors.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

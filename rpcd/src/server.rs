@@ -10,16 +10,17 @@ use i2plan_ipc::ByteSocket;
 use i2plan_ipc::daemon::notify;
 use i2plan_ipc::daemon::sandbox::SandboxError;
 use i2plan_ipc::daemon::tasks::{TaskEnded, Tasks};
+use i2plan_ipc::server::accept;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 use zeroize::Zeroizing;
 
 use super::gateway::{Caller, Gateway};
 use super::http::{self, TCP_USER};
-use super::limits::{ACCEPT_PAUSE, ANSWER_DEADLINE, DOCUMENT_DEADLINE};
+use super::limits::{ANSWER_DEADLINE, DOCUMENT_DEADLINE};
 use super::lines::{Lines, Next};
 use super::message::{Id, Json, failure, too_long};
 use super::token::{FILE, Token, TokenError};
@@ -104,14 +105,7 @@ pub async fn run(listener: StdUnixListener, options: Options) -> Result<(), Serv
 
 async fn serve(listener: UnixListener, gateway: Arc<Gateway>) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let stream = accept(|| listener.accept()).await;
         let peer = stream.peer_cred();
         let socket = Arc::new(ByteSocket::new(stream));
         let Ok(uid) = peer.map(|peer| peer.uid()) else { continue };
