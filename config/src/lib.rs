@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use i2plan_ipc::api::meshd::Source;
+use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::trusted::{self, Untrusted};
 use i2plan_ipc::paths;
 use i2plan_proto::address::Ipv4Subnet;
@@ -73,6 +74,12 @@ pub enum ConfigError {
     /// The host's own name is not usable as the node's.
     #[error("the host's name {0:?} cannot be the node's name; set node.name or I2PLAN_NODE_NAME")]
     HostName(String),
+}
+
+impl From<ConfigError> for End {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error)
+    }
 }
 
 /// Where a configuration comes from, and what its defaults depend on: looked up once, so that reading the

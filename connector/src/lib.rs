@@ -11,9 +11,10 @@
 use std::time::Duration;
 
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
-use i2plan_ipc::daemon::program::End;
+use i2plan_ipc::daemon::program::{self, End};
+use i2plan_ipc::daemon::signals::Signals;
+use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::daemon::{hardening, logging};
-use tokio::signal::unix::{SignalKind, signal};
 
 pub mod dial;
 pub mod options;
@@ -24,29 +25,22 @@ pub mod walls;
 ///
 /// # Errors
 /// If it cannot start.
-pub fn run(options: &options::Options) -> Result<(), End> {
-    hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
-    logging::init().map_err(End::usage)?;
-    if rustix::process::geteuid().is_root() {
-        return Err(End::usage(
-            "it must not run as root: start it by `i2planctl up` or a service, as a user of its own",
-        ));
-    }
-    let supervisor = Supervisor::of_this_process();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(End::failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(End::failed)?;
-        walls::before_connecting(&options.bridge).map_err(End::failed)?;
+pub fn run(options: options::Options) -> Result<(), End> {
+    hardening::harden()?;
+    logging::init()?;
+    program::refuse_root()?;
+    program::runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let supervisor = Supervisor::of_this_process();
+        walls::before_connecting(&options.bridge)?;
         supervisor.ready();
-        let serving = service::serve(options, supervisor);
-        tokio::pin!(serving);
+        let mut tasks = Tasks::default();
+        tasks.spawn("orders", service::serve(options, supervisor));
         let mut watchdog = Watchdog::of_this_process();
         loop {
             tokio::select! {
-                never = &mut serving => match never {},
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = signals.next() => break,
+                ended = tasks.ended() => return Err(ended.into()),
                 () = watchdog.due() => supervisor.alive(),
             }
         }

@@ -8,5 +8,5 @@ use i2plan_ipc::version::build;
 
 fn main() -> ExitCode {
     let asked = options::parse(std::env::args_os().skip(1));
-    program::run(build!(), "i2plan-connector", HELP, asked, |options| i2plan_connector::run(&options))
+    program::run(build!(), "i2plan-connector", HELP, asked, i2plan_connector::run)
 }

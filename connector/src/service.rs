@@ -24,7 +24,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// Serves `keyd` for as long as the process lives.
-pub async fn serve(options: &Options, supervisor: &Supervisor) -> Infallible {
+pub async fn serve(options: Options, supervisor: &'static Supervisor) {
     let mut retry = FIRST_RETRY;
     loop {
         let started = Instant::now();

@@ -93,13 +93,13 @@ impl Passphrase {
     ///
     /// # Errors
     /// [`PassphraseError`].
-    pub async fn ask(prompt: &str, interrupted: impl Future<Output = ()>) -> Result<Self, PassphraseError> {
+    pub async fn ask(prompt: &str, interrupted: impl Future) -> Result<Self, PassphraseError> {
         let failed = |source| PassphraseError::Io { from: "the terminal".to_owned(), source };
         let silence = Silence::new().map_err(failed)?;
         let _ = write!(io::stderr(), "{prompt}: ");
         let line = tokio::select! {
             line = typed() => line.map_err(failed),
-            () = interrupted => Err(PassphraseError::Interrupted),
+            _ = interrupted => Err(PassphraseError::Interrupted),
         };
         drop(silence);
         let _ = writeln!(io::stderr());
@@ -110,10 +110,7 @@ impl Passphrase {
     ///
     /// # Errors
     /// [`PassphraseError`].
-    pub async fn ask_new(
-        prompt: &str,
-        interrupted: impl Future<Output = ()>,
-    ) -> Result<Self, PassphraseError> {
+    pub async fn ask_new(prompt: &str, interrupted: impl Future) -> Result<Self, PassphraseError> {
         let mut interrupted = pin!(interrupted);
         let first = Self::ask(prompt, interrupted.as_mut()).await?;
         let second = Self::ask("The same again", interrupted).await?;

@@ -1,19 +1,19 @@
 //! `i2plan-keyd`.
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
+use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::{self, Asked, End};
+use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::state_dir::StateDirError;
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
@@ -30,9 +30,8 @@ use i2plan_keyd::session::MAX_TUNNEL_LENGTH;
 use i2plan_keyd::store::{Seal, Store, StoreError, Stored};
 use i2plan_keyd::unlock::{self, Descriptor};
 use i2plan_keyd::walls;
-use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tracing::{info, warn};
 
 const HELP: &str = "\
@@ -208,15 +207,12 @@ fn start(args: Args) -> Result<(), End> {
     // First of all: nothing else has been opened yet that could have these numbers.
     let take = |number: Option<i32>| number.map(Descriptor::take).transpose().map_err(End::usage);
     let (passphrase, new) = (take(args.passphrase_fd)?, take(args.new_passphrase_fd)?);
-    hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
-    logging::init().map_err(End::usage)?;
-    if rustix::process::geteuid().is_root() {
-        return Err(End::usage(
-            "it must not run as root: start it by `i2planctl up` or a service, as a user of its own",
-        ));
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
-    let signals = runtime.block_on(async { Signals::new() }).map_err(End::failed)?;
+    hardening::harden()?;
+    logging::init()?;
+    program::refuse_root()?;
+    let runtime = program::runtime()?;
+    // Waited for from the start, so that one that comes while the terminal does not show what is typed does not leave it so.
+    let signals = runtime.block_on(async { Signals::and(&[SignalKind::hangup(), SignalKind::quit()]) })?;
     match args.maintenance {
         None => serve_keys(args, Door { runtime, signals, passphrase }),
         Some(what) => maintain(what, &args.store, Door { runtime, signals, passphrase }, new),
@@ -271,44 +267,38 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     };
     let (memory, delegations, files) = store.open_memory(&keys.node()).map_err(End::failed)?;
     info!(node = %keys.node(), sealed, "ready");
-    let listeners = listeners.map_err(End::usage)?;
+    let listeners = listeners?;
     let Door { runtime, mut signals, .. } = door;
-    runtime
-        .block_on(async {
-            let mut serving = Vec::new();
-            for (listener, access) in listeners.into_iter().zip(accesses) {
-                listener.set_nonblocking(true)?;
-                serving.push((UnixListener::from_std(listener)?, access));
+    runtime.block_on(async {
+        let listeners = listeners.into_iter().map(into_tokio).collect::<Result<Vec<_>, _>>()?;
+        walls::before_serving()?;
+        supervisor.ready();
+        supervisor.status(&format!("holds the keys of node {}", keys.node()));
+        let datagrams = SocketAddr::new(args.sam.ip(), args.sam_udp_port);
+        let signer = Signer::new(keys, sealed, memory, delegations, Box::new(files));
+        let bridge = Bridge { address: args.sam, datagrams };
+        let service = Arc::new(Keyd::new(signer, bridge, args.tunnel_length));
+        let mut tasks = Tasks::default();
+        for (listener, (name, access, limits)) in listeners.into_iter().zip(accesses) {
+            tasks.spawn(name, serve(listener, Arc::clone(&service), access, limits));
+        }
+        let mut watchdog = Watchdog::of_this_process();
+        loop {
+            tokio::select! {
+                _ = signals.next() => break,
+                ended = tasks.ended() => return Err(ended.into()),
+                () = watchdog.due() => supervisor.alive(),
             }
-            walls::before_serving().map_err(std::io::Error::other)?;
-            supervisor.ready();
-            supervisor.status(&format!("holds the keys of node {}", keys.node()));
-            let datagrams = SocketAddr::new(args.sam.ip(), args.sam_udp_port);
-            let signer = Signer::new(keys, sealed, memory, delegations, Box::new(files));
-            let bridge = Bridge { address: args.sam, datagrams };
-            let service = Arc::new(Keyd::new(signer, bridge, args.tunnel_length));
-            let mut tasks = Tasks::default();
-            for (listener, (name, access, limits)) in serving {
-                tasks.spawn(name, serve(listener, Arc::clone(&service), access, limits));
-            }
-            let mut watchdog = Watchdog::of_this_process();
-            loop {
-                tokio::select! {
-                    () = signals.next() => break,
-                    ended = tasks.ended() => return Err(std::io::Error::other(ended)),
-                    () = watchdog.due() => supervisor.alive(),
-                }
-            }
-            supervisor.stopping(Duration::ZERO);
-            Ok::<_, std::io::Error>(())
-        })
-        .map_err(End::failed)
+        }
+        supervisor.stopping(Duration::ZERO);
+        Ok(())
+    })
 }
 
 /// From here on nothing but the store can be opened, and the passphrase that the service manager lends.
 fn wall_in(store: &Path) -> Result<(), End> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    walls::before_the_store(store, credentials.as_deref()).map_err(End::failed)
+    Ok(walls::before_the_store(store, credentials.as_deref())?)
 }
 
 fn maintain(what: Maintenance, path: &Path, mut door: Door, new: Option<Descriptor>) -> Result<(), End> {
@@ -401,27 +391,5 @@ impl Door {
                 Ok(Opened { keys, sealed: true })
             }
         }
-    }
-}
-
-/// The signals that end this process. They are waited for from the start, so that one that comes while the
-/// terminal does not show what is typed does not leave it so.
-struct Signals([Signal; 4]);
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        let [terminate, interrupt, hangup, quit] =
-            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()]
-                .map(signal);
-        Ok(Self([terminate?, interrupt?, hangup?, quit?]))
-    }
-
-    /// Returns when one has come.
-    async fn next(&mut self) {
-        poll_fn(|context| {
-            let came = self.0.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
-            if came { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
     }
 }

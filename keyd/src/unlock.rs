@@ -57,7 +57,7 @@ pub fn credential(directory: &Path) -> Result<Option<Passphrase>, PassphraseErro
 ///
 /// # Errors
 /// [`PassphraseError`].
-pub async fn ask(interrupted: impl Future<Output = ()>) -> Result<Option<Passphrase>, PassphraseError> {
+pub async fn ask(interrupted: impl Future) -> Result<Option<Passphrase>, PassphraseError> {
     if !io::stdin().is_terminal() {
         return Ok(None);
     }
@@ -68,7 +68,7 @@ pub async fn ask(interrupted: impl Future<Output = ()>) -> Result<Option<Passphr
 ///
 /// # Errors
 /// [`PassphraseError`].
-pub async fn ask_new(interrupted: impl Future<Output = ()>) -> Result<Option<Passphrase>, PassphraseError> {
+pub async fn ask_new(interrupted: impl Future) -> Result<Option<Passphrase>, PassphraseError> {
     if !io::stdin().is_terminal() {
         return Ok(None);
     }

@@ -131,7 +131,7 @@ pub enum Outcome {
 pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
     let walls = |error: &dyn std::fmt::Display| Failure::new(format!("no walls: {error}"));
     if intrusion.seat != Seat::Free {
-        hardening::harden()?;
+        hardening::harden().map_err(|error| walls(&error))?;
     }
     match intrusion.seat {
         Seat::Free => Ok(()),

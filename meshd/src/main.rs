@@ -75,19 +75,18 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
 }
 
 fn start(args: Args) -> Result<(), End> {
-    hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
+    hardening::harden()?;
     let mut run_id = [0; 8];
     getrandom::fill(&mut run_id).map_err(End::failed)?;
     // Below 2^53, where a program that has no other numbers than JavaScript's knows it exactly.
     let row = Arc::new(Row::new(u64::from_ne_bytes(run_id) >> 11));
     let followed = Arc::clone(&row);
-    logging::init_with(move |line| followed.push_line(line)).map_err(End::usage)?;
-    let config = Config::load(args.config.as_deref()).map_err(End::usage)?;
-    let listener = activation::listener(args.listen.as_deref()).map_err(End::usage)?;
+    logging::init_with(move |line| followed.push_line(line))?;
+    let config = Config::load(args.config.as_deref())?;
+    let listener = activation::listener(args.listen.as_deref())?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("meshd"));
     let keyd = Endpoint::resolved(&args.keyd, Role::Keyd);
     let tund = Endpoint::resolved(&args.tund, Role::Tund);
     let options = Options { config, state, keyd, tund, row };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
-    runtime.block_on(run(options, listener)).map_err(End::failed)
+    program::runtime()?.block_on(run(options, listener))
 }

@@ -13,11 +13,12 @@ use emissary_core::runtime::Storage;
 use emissary_core::{BandwidthConfig, Config, Ntcp2Config, Profile, SamConfig, Ssu2Config, TransitConfig};
 use i2plan_ipc::daemon::hardening;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
+use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::sandbox::SandboxError;
+use i2plan_ipc::daemon::signals::Signals;
 use thiserror::Error;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
@@ -126,11 +127,13 @@ pub enum DaemonError {
     Io(#[from] io::Error),
 }
 
-impl DaemonError {
-    /// Whether starting again would not help until somebody changes the configuration.
-    #[must_use]
-    pub fn is_about_the_configuration(&self) -> bool {
-        matches!(self, Self::Seed(_) | Self::Alone | Self::SamAddress(_))
+impl From<DaemonError> for End {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            // Starting again would not help until somebody changes the configuration.
+            DaemonError::Seed(_) | DaemonError::Alone | DaemonError::SamAddress(_) => Self::usage(error),
+            _ => Self::failed(error),
+        }
     }
 }
 
@@ -139,10 +142,8 @@ impl DaemonError {
 /// # Errors
 /// [`DaemonError`].
 pub async fn run(options: Options) -> Result<(), DaemonError> {
+    let mut signals = Signals::new()?;
     let supervisor = Supervisor::of_this_process();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut watchdog = Watchdog::of_this_process();
     if !matches!(options.sam, SocketAddr::V4(address) if address.ip().is_loopback()) {
         return Err(DaemonError::SamAddress(options.sam));
     }
@@ -159,8 +160,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     read_seed(&keeper, &options)?;
     let fetched = tokio::select! {
         fetched = fetch_if_needed(&options, &keeper, supervisor) => fetched?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        _ = signals.next() => return Ok(()),
     };
     walls::before_the_network(&options.state, [options.port, options.sam.port()])?;
 
@@ -188,14 +188,14 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let mut look = interval(STATUS_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut broken = pin!(broken());
+    let mut watchdog = Watchdog::of_this_process();
     loop {
-        // Sessions with other routers are not ended in an orderly way: that takes emissary ten minutes, for tunnels
-        // of others, which come to terms with a router that is gone.
         tokio::select! {
+            // Sessions with other routers are not ended in an orderly way: that takes emissary ten minutes, for tunnels
+            // of others, which come to terms with a router that is gone.
+            _ = signals.next() => break,
             () = &mut router => return Err(DaemonError::Ended),
             () = &mut broken => return Err(DaemonError::Broken),
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
             () = watchdog.due() => supervisor.alive(),
             _ = look.tick() => {
                 keeper.save_again();
@@ -203,6 +203,8 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
             }
         }
     }
+    supervisor.stopping(Duration::ZERO);
+    Ok(())
 }
 
 /// What the seed knows is on disk then: the next start needs no seed.

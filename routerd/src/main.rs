@@ -64,13 +64,13 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
 }
 
 fn start(args: Args) -> Result<(), End> {
-    hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
-    logging::init().map_err(End::usage)?;
+    hardening::harden()?;
+    logging::init()?;
     if args.fetch_seed {
-        walls::before_fetching().map_err(End::failed)?;
+        walls::before_fetching()?;
         return fetch::run(now()).map_err(End::failed);
     }
-    let config = Config::load(args.config.as_deref()).map_err(End::usage)?;
+    let config = Config::load(args.config.as_deref())?;
     let options = Options {
         state: args.state.unwrap_or_else(|| config.data_dir.join("routerd")),
         network: network().map_err(End::usage)?,
@@ -83,10 +83,7 @@ fn start(args: Args) -> Result<(), End> {
         bandwidth: config.router_bandwidth,
         transit: config.router_transit,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
-    runtime.block_on(run(options)).map_err(|error| {
-        if error.is_about_the_configuration() { End::usage(error) } else { End::failed(error) }
-    })
+    Ok(program::runtime()?.block_on(run(options))?)
 }
 
 fn network() -> Result<u8, String> {

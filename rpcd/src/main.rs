@@ -83,18 +83,17 @@ fn refuse_waiting() {
 }
 
 fn start(args: Args) -> Result<(), End> {
-    hardening::harden().map_err(|error| End::failed(format!("cannot give up privileges: {error}")))?;
-    logging::init().map_err(End::usage)?;
-    let config = Config::load(args.config.as_deref()).map_err(End::usage)?;
+    hardening::harden()?;
+    logging::init()?;
+    let config = Config::load(args.config.as_deref())?;
     if !config.rpc_enabled {
         refuse_waiting();
         return Err(End::usage("rpc.enabled is false in the configuration").with_status(DISABLED));
     }
-    let listener = activation::listener(args.listen.as_deref()).map_err(End::usage)?;
+    let listener = activation::listener(args.listen.as_deref())?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("rpc"));
     let keyd = args.keyd.unwrap_or_else(|| socket_beside(&args.meshd));
     let orders = config.rpc_orders.then_some(keyd);
     let options = Options { meshd: args.meshd, orders, tcp: config.rpc_tcp_address, state };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(End::failed)?;
-    runtime.block_on(run(listener, options)).map_err(End::failed)
+    program::runtime()?.block_on(run(options, listener))
 }

@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use i2plan_ipc::ByteSocket;
-use i2plan_ipc::daemon::notify;
-use i2plan_ipc::daemon::sandbox::SandboxError;
-use i2plan_ipc::daemon::tasks::{TaskEnded, Tasks};
+use i2plan_ipc::daemon::activation::into_tokio;
+use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
+use i2plan_ipc::daemon::program::End;
+use i2plan_ipc::daemon::signals::Signals;
+use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::server::accept;
-use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
 use zeroize::Zeroizing;
@@ -23,7 +24,7 @@ use super::http::{self, TCP_USER};
 use super::limits::{ANSWER_DEADLINE, DOCUMENT_DEADLINE};
 use super::lines::{Lines, Next};
 use super::message::{Id, Json, failure, too_long};
-use super::token::{FILE, Token, TokenError};
+use super::token::{FILE, Token};
 use super::walls;
 
 /// Bytes that are read at once.
@@ -42,48 +43,22 @@ pub struct Options {
     pub state: PathBuf,
 }
 
-/// Why the gateway ends.
-#[derive(Debug, Error)]
-pub enum ServerError {
-    /// The address is taken, or is none of this machine.
-    #[error("cannot listen on {address} (rpc.tcp_address): {source}")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// There is no token for the TCP listener.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// A wall does not stand.
-    #[error(transparent)]
-    Walls(#[from] SandboxError),
-    /// The system refuses something.
-    #[error("cannot serve: {0}")]
-    Io(#[from] io::Error),
-    /// A part of the daemon is gone.
-    #[error(transparent)]
-    Task(#[from] TaskEnded),
-}
-
 /// Serves until a signal ends it.
 ///
 /// # Errors
-/// [`ServerError`] if it cannot begin.
-pub async fn run(listener: StdUnixListener, options: Options) -> Result<(), ServerError> {
-    let supervisor = notify::Supervisor::of_this_process();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
+/// If it cannot start.
+pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End> {
+    let mut signals = Signals::new()?;
+    let supervisor = Supervisor::of_this_process();
+    let listener = into_tokio(listener)?;
     let gateway = Gateway::new(&options.meshd, &[TCP_USER], options.orders.as_deref());
     let tcp = match options.tcp {
         None => None,
         Some(address) => {
-            let token = Token::load_or_make(&options.state)?;
-            let bind = TcpListener::bind(address).await;
-            let listener = bind.map_err(|source| ServerError::Bind { address, source })?;
+            let token = Token::load_or_make(&options.state).map_err(End::failed)?;
+            let listener = TcpListener::bind(address).await.map_err(|error| {
+                End::failed(format!("cannot listen on {address} (rpc.tcp_address): {error}"))
+            })?;
             info!(%address, token = %options.state.join(FILE).display(), "JSON-RPC over HTTP");
             Some((listener, token))
         }
@@ -91,15 +66,19 @@ pub async fn run(listener: StdUnixListener, options: Options) -> Result<(), Serv
     walls::before_serving()?;
     supervisor.ready();
     let mut tasks = Tasks::default();
+    tasks.spawn("socket", serve(listener, Arc::clone(&gateway)));
     if let Some((listener, token)) = tcp {
-        tasks.spawn("HTTP", http::serve(listener, token, Arc::clone(&gateway)));
+        tasks.spawn("HTTP", http::serve(listener, token, gateway));
     }
-    tasks.spawn("socket", serve(listener, gateway));
-    tokio::select! {
-        ended = tasks.ended() => return Err(ended.into()),
-        _ = terminate.recv() => info!("stopping: SIGTERM came"),
-        _ = interrupt.recv() => info!("stopping: SIGINT came"),
+    let mut watchdog = Watchdog::of_this_process();
+    loop {
+        tokio::select! {
+            _ = signals.next() => break,
+            ended = tasks.ended() => return Err(ended.into()),
+            () = watchdog.due() => supervisor.alive(),
+        }
     }
+    supervisor.stopping(Duration::ZERO);
     Ok(())
 }
 

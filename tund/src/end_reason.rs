@@ -2,12 +2,8 @@
 
 use std::io::Error as IoError;
 
-use i2plan_ipc::daemon::activation::ActivationError;
-use i2plan_ipc::daemon::logging;
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::sandbox::SandboxError;
-use i2plan_ipc::daemon::tasks::TaskEnded;
-use i2plan_ipc::daemon::users::UnknownUser;
 use thiserror::Error;
 
 use crate::privileges;
@@ -15,24 +11,6 @@ use crate::privileges;
 /// Why the daemon does not start, or does not go on.
 #[derive(Debug, Error)]
 pub enum EndReason {
-    /// The process cannot be hardened.
-    #[error("cannot harden the process: {0}")]
-    Harden(IoError),
-    /// The log filter is wrong.
-    #[error(transparent)]
-    Log(#[from] logging::LogError),
-    /// There is no such user.
-    #[error("--meshd-user: {0}")]
-    User(#[from] UnknownUser),
-    /// There is no socket to listen on.
-    #[error(transparent)]
-    Listen(#[from] ActivationError),
-    /// A part of the daemon is gone.
-    #[error(transparent)]
-    Task(#[from] TaskEnded),
-    /// The runtime cannot start.
-    #[error("cannot start: {0}")]
-    Runtime(IoError),
     /// It has more privileges than it may have, or less than it needs.
     #[error(transparent)]
     Privileges(#[from] privileges::PrivilegeError),
@@ -58,7 +36,6 @@ pub enum EndReason {
 impl From<EndReason> for End {
     fn from(reason: EndReason) -> Self {
         match &reason {
-            EndReason::Log(_) | EndReason::User(_) | EndReason::Listen(_) => Self::usage(reason),
             EndReason::Privileges(error) if error.is_wrong_user() => Self::usage(reason),
             _ => Self::failed(reason),
         }

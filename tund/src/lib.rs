@@ -12,11 +12,12 @@ use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::daemon::activation::Stored;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
+use i2plan_ipc::daemon::program::{self, End};
+use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::server::{Limits, serve};
-use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 
 pub mod device;
@@ -42,27 +43,23 @@ const DRIVER_POLL: Duration = Duration::from_secs(2);
 /// Runs the daemon until it is asked to stop.
 ///
 /// # Errors
-/// [`EndReason`].
-pub fn run(options: &options::Options) -> Result<(), EndReason> {
-    hardening::harden().map_err(EndReason::Harden)?;
-    privileges::start()?;
+/// If it cannot start, or cannot go on.
+pub fn run(options: &options::Options) -> Result<(), End> {
+    hardening::harden()?;
     logging::init()?;
-    let meshd = users::user_id(&options.meshd_user)?;
+    privileges::start().map_err(EndReason::Privileges)?;
+    let meshd =
+        users::user_id(&options.meshd_user).map_err(|error| End::usage(format!("--meshd-user: {error}")))?;
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
     let activation::Passed { listener, stored } = activation::passed(options.listen.as_deref())?;
     let start = take_over(stored, supervisor, options)?;
     let resumed = start.interface.is_some();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(EndReason::Runtime)?;
-    runtime.block_on(async {
-        listener.set_nonblocking(true).map_err(EndReason::Runtime)?;
-        let listener = UnixListener::from_std(listener).map_err(EndReason::Runtime)?;
+    program::runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let listener = activation::into_tokio(listener)?;
         let (fatal, mut reason) = mpsc::channel(1);
-        let host = host::Host::open(options.allow_overlap).map_err(EndReason::Runtime)?;
+        let host = host::Host::open(options.allow_overlap)?;
         let service = Arc::new(service::Tund::new(
             &options.keyd_socket,
             options.interface.clone(),
@@ -72,9 +69,6 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
             start,
             fatal.clone(),
         ));
-        let access = Access::new([(Role::Meshd, Who::User(meshd))]);
-        let mut terminate = signal(SignalKind::terminate()).map_err(EndReason::Runtime)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(EndReason::Runtime)?;
         if resumed {
             walls::before_packets()?;
         } else {
@@ -89,41 +83,36 @@ pub fn run(options: &options::Options) -> Result<(), EndReason> {
             watch_for_driver(fatal);
         }
         let mut tasks = Tasks::default();
+        let access = Access::new([(Role::Meshd, Who::User(meshd))]);
+        tasks.spawn("socket", serve(listener, Arc::clone(&service), access, Limits::default()));
         let watching = Arc::clone(&service);
         tasks.spawn("host watch", async move { watching.watch_host().await });
         let watching = Arc::clone(&service);
         tasks.spawn("trust watch", async move { watching.watch_trust().await });
         let watching = Arc::clone(&service);
         tasks.spawn("member watch", async move { watching.watch_members().await });
-        tasks.spawn("socket", serve(listener, Arc::clone(&service), access, Limits::default()));
         let mut watchdog = Watchdog::of_this_process();
-        loop {
+        let signal = loop {
             tokio::select! {
+                signal = signals.next() => break signal,
                 ended = tasks.ended() => return Err(ended.into()),
-                Some(reason) = reason.recv() => return Err(reason),
-                // What is kept is for the next process: a restart ends this one in the same way. If it is the end,
-                // the supervisor closes what it keeps.
-                _ = terminate.recv() => {
-                    supervisor.stopping(Duration::ZERO);
-                    if supervisor.is_there() {
-                        service.drain().await;
-                    } else {
-                        service.quit().await;
-                    }
-                    return Ok(());
-                }
-                _ = interrupt.recv() => {
-                    supervisor.stopping(Duration::ZERO);
-                    service.quit().await;
-                    return Ok(());
-                }
+                Some(reason) = reason.recv() => return Err(reason.into()),
                 () = watchdog.due() => {
                     if service.works().await {
                         supervisor.alive();
                     }
                 }
             }
+        };
+        supervisor.stopping(Duration::ZERO);
+        // What is kept is for the next process: a restart ends this one with SIGTERM too. If it is the end, the supervisor
+        // closes what it keeps.
+        if signal == SignalKind::terminate() && supervisor.is_there() {
+            service.drain().await;
+        } else {
+            service.quit().await;
         }
+        Ok(())
     })
 }
 

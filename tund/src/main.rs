@@ -8,5 +8,5 @@ use i2plan_tund::options;
 
 fn main() -> ExitCode {
     let asked = options::parse(std::env::args_os().skip(1));
-    program::run(build!(), "i2plan-tund", options::HELP, asked, |options| Ok(i2plan_tund::run(&options)?))
+    program::run(build!(), "i2plan-tund", options::HELP, asked, |options| i2plan_tund::run(&options))
 }

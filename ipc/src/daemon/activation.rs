@@ -147,6 +147,15 @@ fn sort_by_name<const N: usize>(
     found.try_into().map_err(|_| ActivationError::Missing)
 }
 
+/// Takes a listening socket into the runtime.
+///
+/// # Errors
+/// If the system refuses.
+pub fn into_tokio(listener: UnixListener) -> io::Result<tokio::net::UnixListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::UnixListener::from_std(listener)
+}
+
 fn bind(path: &Path) -> io::Result<UnixListener> {
     // A socket file that outlived its daemon stands in the way; anything else there is not ours to remove.
     match std::fs::symlink_metadata(path) {

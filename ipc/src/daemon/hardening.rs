@@ -4,6 +4,7 @@ use std::io;
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use thiserror::Error;
 
 /// All memory, now and later; where the system can, only what is really used.
 #[cfg(target_os = "linux")]
@@ -17,6 +18,11 @@ const LIFT: &str = "start with LimitMEMLOCK=infinity";
 #[cfg(not(target_os = "linux"))]
 const LIFT: &str = "set memorylocked to infinity in login.conf(5)";
 
+/// The kernel refuses to take privileges from this process.
+#[derive(Debug, Error)]
+#[error("cannot give up privileges: {0}")]
+pub struct HardenError(#[from] io::Error);
+
 /// Call first in main, before any secret is read: no core dump of this process, no access to its memory
 /// through `/proc` or `ptrace(2)` by others of its user, no privilege gained by executing anything.
 ///
@@ -24,12 +30,13 @@ const LIFT: &str = "set memorylocked to infinity in login.conf(5)";
 ///
 /// # Errors
 /// If the kernel refuses; a daemon must not go on then.
-pub fn harden() -> io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+pub fn harden() -> Result<(), HardenError> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(io::Error::from)?;
     #[cfg(target_os = "linux")]
     {
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-        rustix::thread::set_no_new_privs(true)?;
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .and_then(|()| rustix::thread::set_no_new_privs(true))
+            .map_err(io::Error::from)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ pub mod sandbox;
 #[cfg(target_os = "openbsd")]
 #[path = "openbsd.rs"]
 pub mod sandbox;
+pub mod signals;
 pub mod state_dir;
 pub mod tasks;
 mod text;

@@ -1,9 +1,17 @@
 //! The frame of a daemon's program: what it answers itself, and how it ends.
 
 use std::fmt::Display;
+use std::io;
 use std::process::ExitCode;
 
+use tokio::runtime::{Builder, Runtime};
+
+use super::activation::ActivationError;
+use super::hardening::HardenError;
+use super::logging::LogError;
 use super::notify::Supervisor;
+use super::sandbox::SandboxError;
+use super::tasks::TaskEnded;
 use crate::version::{self, Build, Version};
 
 /// What a command line asks of a daemon.
@@ -42,6 +50,49 @@ impl End {
     pub fn with_status(self, status: u8) -> Self {
         Self { status, ..self }
     }
+}
+
+/// Errors after which a daemon ends, and with which exit status.
+macro_rules! ends {
+    ($($how:ident: $($error:ty),+;)+) => {$($(
+        impl From<$error> for End {
+            fn from(error: $error) -> Self {
+                Self::$how(error)
+            }
+        }
+    )+)+};
+}
+
+ends! {
+    usage: LogError, ActivationError;
+    failed: HardenError, SandboxError, TaskEnded;
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::failed(format!("cannot start: {error}"))
+    }
+}
+
+/// Refuses to run as root.
+///
+/// # Errors
+/// [`End::usage`].
+pub fn refuse_root() -> Result<(), End> {
+    if rustix::process::geteuid().is_root() {
+        return Err(End::usage(
+            "it must not run as root: start it by `i2planctl up` or a service, as a user of its own",
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the runtime of a daemon: one thread.
+///
+/// # Errors
+/// If the system refuses.
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// Does what is asked. Why it ends is said on standard error, and to its supervisor.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::state_dir::{StateDir, StateDirError};
 use i2plan_proto::identity::NodeId;
 use thiserror::Error;
@@ -22,6 +23,12 @@ pub enum StorageError {
         /// Why not.
         source: StateError,
     },
+}
+
+impl From<StorageError> for End {
+    fn from(error: StorageError) -> Self {
+        Self::failed(error)
+    }
 }
 
 /// The file's name in its directory.

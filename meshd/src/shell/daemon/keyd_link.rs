@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{self, GetConnector, GetIdentity, KeydApi};
 use i2plan_ipc::client::{Client, ClientError, Endpoint, Link};
+use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::hello::HelloReply;
 use i2plan_ipc::{ApiError, Role};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
-use super::{DAEMON_ATTEMPTS, DAEMON_RETRY, Daemon, DaemonError, settings};
+use super::{DAEMON_ATTEMPTS, DAEMON_RETRY, Daemon, settings};
 use crate::core::{Mesh, Ticket};
 
 /// How often `keyd` is asked whether it is there.
@@ -31,7 +32,7 @@ pub(super) struct KeydReport {
 }
 
 impl Daemon {
-    pub(super) fn on_identity(&mut self, me: keyd::Identity) -> Result<(), DaemonError> {
+    pub(super) fn on_identity(&mut self, me: keyd::Identity) -> Result<(), End> {
         match self.me {
             Some(known) if (known.node, known.control) == (me.node, me.control) => {
                 // Keys may be sealed while keyd is away.
@@ -41,14 +42,14 @@ impl Daemon {
             Some(_) => {
                 // Not to be mended by going on: what this process knows belongs to the other identity.
                 error!("keyd has come back with another identity");
-                return Err(std::io::Error::other("keyd has come back with another identity").into());
+                return Err(End::failed("keyd has come back with another identity"));
             }
             None => {}
         }
         let state = self.storage.load(&me.node)?;
         let settings = settings(self.config.current());
         let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+        getrandom::fill(&mut seed).map_err(End::failed)?;
         info!(node = %me.node, control = %me.control.hash().b32(), "this node is known to keyd");
         self.me = Some(me);
         let mut mesh = Mesh::new(me, settings, state, seed, self.now());

@@ -13,15 +13,15 @@ use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::{self, SessionState};
 use i2plan_ipc::api::tund::{self, TundApi};
 use i2plan_ipc::client::{Endpoint, Link};
+use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
-use i2plan_ipc::daemon::sandbox::SandboxError;
-use i2plan_ipc::daemon::tasks::{TaskEnded, Tasks};
+use i2plan_ipc::daemon::program::End;
+use i2plan_ipc::daemon::signals::Signals;
+use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::server::{Limits, serve};
 use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
-use thiserror::Error;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{interval, sleep_until};
@@ -37,7 +37,7 @@ use super::row::Row;
 use super::service::{Control, LoopRequest, ReplySender};
 use super::sessions::{self, Context, Update};
 use super::stall::StallDetector;
-use super::storage::{Storage, StorageError};
+use super::storage::Storage;
 use super::tunnel;
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
 use crate::walls;
@@ -83,37 +83,19 @@ pub struct Options {
     pub row: Arc<Row>,
 }
 
-/// Why the daemon ends other than by request.
-#[derive(Debug, Error)]
-pub enum DaemonError {
-    /// The state cannot be used.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// The walls do not stand.
-    #[error(transparent)]
-    Walls(#[from] SandboxError),
-    /// The operating system refuses something basic.
-    #[error("cannot start: {0}")]
-    Io(#[from] std::io::Error),
-    /// A part of the daemon is gone.
-    #[error(transparent)]
-    Task(#[from] TaskEnded),
-}
-
 /// Runs until the process is asked to stop.
 ///
 /// # Errors
-/// [`DaemonError`].
-pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// If it cannot start, or cannot go on.
+pub async fn run(options: Options, listener: StdListener) -> Result<(), End> {
+    let signals = Signals::new()?;
     let hangup = signal(SignalKind::hangup())?;
     let supervisor = Supervisor::of_this_process();
+    let listener = into_tokio(listener)?;
     // Not waited for: what is mounted there later, only a later process of a service sees. Its supervisor starts that.
     let storage = Storage::open(&options.state)?;
     walls::before_serving(&options.state, options.config.path())?;
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
+    supervisor.ready();
 
     let (commands, command_queue) = mpsc::channel(64);
     // The mode and group of the socket file say who may control this node.
@@ -121,17 +103,9 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), DaemonEr
     let control = Arc::new(Control { commands, row: Arc::clone(&options.row) });
     let mut tasks = Tasks::default();
     tasks.spawn("control socket", serve(listener, control, access, Limits::default()));
-    supervisor.ready();
-
     let daemon = Daemon::start(options, storage, command_queue, tasks);
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
     // The sessions are left to tund, which ends them if it stops too.
-    daemon.run(stop, hangup).await
+    daemon.run(signals, hangup).await
 }
 
 struct Daemon {
@@ -279,8 +253,7 @@ impl Daemon {
     }
 
     /// Runs until it is asked to stop and has told others so.
-    async fn run(mut self, stop: impl Future<Output = ()>, mut hangup: Signal) -> Result<(), DaemonError> {
-        tokio::pin!(stop);
+    async fn run(mut self, mut signals: Signals, mut hangup: Signal) -> Result<(), End> {
         let mut stop_by: Option<tokio::time::Instant> = None;
         let supervisor = Supervisor::of_this_process();
         let mut watchdog = Watchdog::of_this_process();
@@ -323,7 +296,7 @@ impl Daemon {
                 _ = health.tick(), if supervisor.is_there() && stop_by.is_none() => {
                     supervisor.status(&health::line(&self.status()));
                 }
-                () = &mut stop, if stop_by.is_none() => {
+                _ = signals.next(), if stop_by.is_none() => {
                     supervisor.stopping(self.config.current().shutdown_timeout);
                     if !self.mesh.as_mut().is_some_and(Mesh::begin_shutdown) {
                         return Ok(());
