@@ -54,6 +54,7 @@ impl From<ClientError> for Failure {
             ClientError::Broken { .. } => Failure::new(Kind::Unreachable, error.to_string()).with_hint(
                 "the daemon may just have been restarted: try again; if that does not help, see its log",
             ),
+            ClientError::Unexpected { .. } => Failure::internal(error.to_string()),
             ClientError::Timeout { .. } => Failure::new(Kind::Timeout, error.to_string()).with_hint(
                 "it runs but is stuck, or just starting: try again; if that does not help, see its log and restart it",
             ),

@@ -84,6 +84,6 @@ impl Prepared {
     /// [`ClientError`].
     pub async fn confirm<T>(mut self, read: impl FnOnce(Executed) -> Option<T>) -> Result<T, ClientError> {
         let executed = self.keyd.call(ConfirmOrder(self.order.token)).await?;
-        read(executed).ok_or_else(|| ClientError::unexpected(Role::Keyd))
+        read(executed).ok_or(ClientError::Unexpected { daemon: Role::Keyd })
     }
 }

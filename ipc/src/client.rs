@@ -60,6 +60,12 @@ pub enum ClientError {
         /// How.
         reason: String,
     },
+    /// The daemon has answered another request.
+    #[error("unexpected reply from {daemon}")]
+    Unexpected {
+        /// The daemon.
+        daemon: Role,
+    },
     /// The daemon does not answer.
     #[error("{daemon} does not answer")]
     Timeout {
@@ -84,11 +90,6 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The daemon has answered another request.
-    pub(crate) fn unexpected(daemon: Role) -> Self {
-        Self::Broken { daemon, reason: "unexpected reply".to_owned() }
-    }
-
     /// The same for a caller of the caller.
     #[must_use]
     pub fn into_api(self) -> ApiError {
@@ -98,6 +99,7 @@ impl ClientError {
             }
             Self::Stranger { .. } => ErrorKind::Denied,
             Self::Connect { .. } | Self::Broken { .. } => ErrorKind::Unavailable,
+            Self::Unexpected { .. } => ErrorKind::Internal,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::Version { .. } => ErrorKind::Version,
             Self::Api(error) => return error.clone(),

@@ -82,8 +82,9 @@ async fn descriptors_travel_both_ways() {
     ours.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"taken");
 
-    let given = client.call(TakeSessions).await.unwrap().data.unwrap();
-    let mut given = StdStream::from(given.udp);
+    let [data, _] = client.call(TakeSessions).await.unwrap();
+    let (_, [given, _]) = data.unwrap();
+    let mut given = StdStream::from(given);
     given.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"given");
 }
@@ -107,11 +108,11 @@ async fn the_reply_to_another_request_ends_the_connection() {
     let connect = async || Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
     let mut client = connect().await;
     let error = client.call(FindSubnet("10.42.0.0/16".parse().unwrap())).await.unwrap_err();
-    assert_eq!(error.to_string(), "lost the connection to tund: unexpected reply");
+    assert_eq!(error.to_string(), "unexpected reply from tund");
     assert!(client.is_broken() && client.call(GetStats).await.is_err());
     // So do descriptors that do not belong to it.
     let mut client = connect().await;
-    assert!(matches!(client.call(EndSync).await, Err(ClientError::Broken { .. })));
+    assert!(matches!(client.call(EndSync).await, Err(ClientError::Unexpected { .. })));
     assert!(client.is_broken());
 }
 

@@ -241,7 +241,7 @@ fn explain(error: ClientError) -> Error {
         ClientError::Stranger { .. } => "start rpcd with the socket of the node's meshd (--meshd-socket)",
         ClientError::Timeout { .. } => "the node is stuck, or just starting: try again, and see its log",
         ClientError::Version { .. } => "restart all of the node's daemons after an upgrade",
-        ClientError::Api(error) => return error.clone().into(),
+        ClientError::Unexpected { .. } | ClientError::Api(_) => return error.into_api().into(),
     };
     Error::from(error.into_api()).with_hint(hint)
 }

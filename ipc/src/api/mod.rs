@@ -259,11 +259,11 @@ pub trait Call: Into<<<Self as Call>::Api as Api>::Request> {
     /// Takes its reply out of what the daemon has sent, which has come with these descriptors.
     ///
     /// # Errors
-    /// [`ClientError::Broken`] if it is the reply to another request, or has too few descriptors or too many.
+    /// [`ClientError::Unexpected`] if it is the reply to another request, or has too few descriptors or too many.
     fn reply(reply: <Self::Api as Api>::Reply, mut fds: Vec<OwnedFd>) -> Result<Self::Reply, ClientError> {
         match Self::read(reply, &mut fds) {
             Some(reply) if fds.is_empty() => Ok(reply),
-            _ => Err(ClientError::unexpected(Self::Api::DAEMON)),
+            _ => Err(ClientError::Unexpected { daemon: Self::Api::DAEMON }),
         }
     }
 }

@@ -59,9 +59,10 @@ requests! {
         FindSubnet(wanted: Ipv4Subnet) -> Ipv4Subnet { Reply::Subnet(subnet) => subnet };
         /// Counters and states.
         Stats as GetStats -> Stats { Reply::Stats(stats) => stats };
-        /// Give duplicates of both sessions' descriptors back, so that a restarted `meshd` can go on with them.
-        TakeSessions -> KeptSessions {
-            Reply::Sessions { data, control } => KeptSessions { data: kept(data, fds)?, control: kept(control, fds)? }
+        /// Give duplicates of both sessions' descriptors back, so that a restarted `meshd` can go on with them: of the
+        /// session for data, and of that for control messages.
+        TakeSessions -> [Option<KeptSession>; 2] {
+            Reply::Sessions { data, control } => [kept(data, fds)?, kept(control, fds)?]
         } returns fds;
     }
 
@@ -101,31 +102,15 @@ requests! {
     }
 }
 
-/// A session that comes with its descriptors.
-#[derive(Debug)]
-pub struct KeptSession {
-    /// The session.
-    pub session: Session,
-    /// Its UDP socket.
-    pub udp: OwnedFd,
-    /// Its control connection.
-    pub tcp: OwnedFd,
-}
-
-/// The sessions that `tund` keeps for a restarted `meshd`.
-#[derive(Debug)]
-pub struct KeptSessions {
-    /// The session for data.
-    pub data: Option<KeptSession>,
-    /// The session for control messages.
-    pub control: Option<KeptSession>,
-}
+/// A session that comes with its UDP socket and its control connection.
+pub type KeptSession = (Session, [OwnedFd; 2]);
 
 /// Gives a session its descriptors; none if there are too few.
 fn kept(session: Option<Session>, fds: &mut Vec<OwnedFd>) -> Option<Option<KeptSession>> {
-    let Some(session) = session else { return Some(None) };
-    let [udp, tcp] = take(fds)?;
-    Some(Some(KeptSession { session, udp, tcp }))
+    match session {
+        Some(session) => Some(Some((session, take(fds)?))),
+        None => Some(None),
+    }
 }
 
 /// A reply of `tund`. To which requests stands with these.
