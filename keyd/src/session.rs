@@ -92,7 +92,7 @@ async fn read_line(stream: &mut TcpStream) -> io::Result<Zeroizing<Vec<u8>>> {
 /// where the node is, and who asks is `meshd`.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] if it is out of bounds.
+/// [`ErrorKind::Invalid`](i2plan_ipc::ErrorKind::Invalid) if it is out of bounds.
 pub fn checked(request: OpenSession, min_length: u8) -> Result<OpenSession, ApiError> {
     let id = &request.id;
     if id.is_empty() || id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

@@ -10,7 +10,7 @@
 //! * [`traffic`]: what nodes send each other over their tunnels.
 //! * [`intruder`]: somebody in a daemon's place, who tries its walls.
 //! * [`machines`]: a network on which a person runs nodes by hand.
-//! * [`demo`], [`bench`], [`bench_ctl`]: what else users run.
+//! * [`demo`], [`mod@bench`], [`bench_ctl`]: what else users run.
 //! * [`sim`]: meshes of a thousand in virtual time.
 //! * [`systemd`]: the packages on real systems under systemd.
 //! * [`attack`]: what an intruder runs, and the attacks of a member.

@@ -1,11 +1,11 @@
 //! `i2planctl tui`: the node on the whole terminal.
 //!
-//! * [`app`]: what is known, what is shown, and what keys do. It takes what comes in, with the time, and tells
+//! * `app`: what is known, what is shown, and what keys do. It takes what comes in, with the time, and tells
 //!   what is to be done: no terminal, no node, no clock.
-//! * [`view`]: how that looks.
-//! * [`shell`]: the terminal, the node and the clock around it.
+//! * `view`: how that looks.
+//! * `shell`: the terminal, the node and the clock around it.
 //! * [`screen`]: the terminal, and how it is left as it was.
-//! * [`list`], [`history`], [`events`], [`form`]: what the pages are made of.
+//! * `list`, `history`, `events`, `form`: what the pages are made of.
 
 mod app;
 mod events;

@@ -1,7 +1,7 @@
 //! What `i2planctl up` adds to the supervisor: where its lines go, and what it tells a user.
 //!
 //! * [`event`]: what happens, as a line or as JSON.
-//! * [`failure`]: the supervisor's errors, with advice that names options and commands.
+//! * `failure`: the supervisor's errors, with advice that names options and commands.
 //! * [`log`], [`stream`]: the log file, or a terminal in its place.
 
 pub mod event;

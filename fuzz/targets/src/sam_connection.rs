@@ -1,7 +1,7 @@
 //! A SAM control connection of `meshd`, fed with what a bridge may send.
 //!
-//! Some bytes that no line holds are orders: [`LOOK_UP`] and a number ask for the destination of that number,
-//! [`CUT`] ends a piece of what is received. All others are received.
+//! Some bytes that no line holds are orders: `LOOK_UP` and a number ask for the destination of that number,
+//! `CUT` ends a piece of what is received. All others are received.
 
 use std::sync::LazyLock;
 

@@ -1,7 +1,7 @@
 //! What a panic does to a daemon: it ends the process, except where it is contained.
 //!
 //! tokio catches the panic of a task, and the panic of a thread ends that thread alone: the daemon would run on without
-//! a part of itself. [`install`] sets a panic hook that logs one line and ends the process with [`EXIT_STATUS`], so that
+//! a part of itself. `install` sets a panic hook that logs one line and ends the process with [`EXIT_STATUS`], so that
 //! the supervisor starts it again. It takes no backtrace, as the standard library's hook can: behind a sandbox that is
 //! a forbidden system call, which kills the process before the message is written.
 //!

@@ -4,7 +4,7 @@
 //!
 //! * [`session`]: greeting the bridge and opening a session. That is `keyd`'s part, because the request carries the
 //!   destination's private key; `meshd` gets the connection afterwards.
-//! * [`connection`]: the connection of an open session, and its [`line`]s.
+//! * [`connection`]: the connection of an open session, and its [`mod@line`]s.
 //! * [`datagram`]: datagrams to and from the bridge.
 
 pub mod connection;

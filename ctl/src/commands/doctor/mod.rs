@@ -1,10 +1,10 @@
 //! `i2planctl doctor`.
 //!
-//! * [`clock`]: whether the time can be right.
-//! * [`files`]: directories, sockets and devices, and who may use them.
-//! * [`process`]: which processes the daemons are.
-//! * [`router`]: the I2P router's SAM bridge.
-//! * [`walls`]: what keeps the daemons in.
+//! * `clock`: whether the time can be right.
+//! * `files`: directories, sockets and devices, and who may use them.
+//! * `process`: which processes the daemons are.
+//! * `router`: the I2P router's SAM bridge.
+//! * `walls`: what keeps the daemons in.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -42,8 +42,8 @@ pub struct Joiners {
     pub refusals: Vec<Refusal>,
 }
 
-/// So many new identities join by an unlimited invite of a node, over the router of [`Lab::add_stranger`] with the name
-/// [`ATTACKER`]. They publish no record.
+/// So many new identities join by an unlimited invite of a node, over the router of
+/// [`Lab::add_stranger`](crate::node::Lab::add_stranger) with the name [`ATTACKER`]. They publish no record.
 ///
 /// # Errors
 /// If the node does not answer one of them.
