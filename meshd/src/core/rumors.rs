@@ -782,7 +782,7 @@ mod tests {
         rumors.add(ban, None, SECOND);
         assert_eq!((in_brief(&mut rumors, join), in_brief(&mut rumors, ban)), (Some(false), Some(false)));
         (100..600).for_each(|number| {
-            rumors.add(Topic::Ending(node(number)), Some(16 * (50 + number % 100)), SECOND)
+            rumors.add(Topic::Ending(node(number)), Some(16 * (50 + number % 100)), SECOND);
         });
         (600..700).for_each(|number| rumors.add(Topic::Pulse(node(number)), Some(16), SECOND));
         assert_eq!((in_brief(&mut rumors, join), in_brief(&mut rumors, ban)), (Some(false), Some(false)));
