@@ -1,12 +1,10 @@
 //! Errors as a user sees them: what is wrong, what to do, and an exit code for scripts.
 
-use std::io::Write as _;
-
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_rpcd::error::Code;
 use serde::Serialize;
 
-use crate::output;
+use crate::present::text::clean;
 
 /// Exit code of a wrong command line.
 pub const USAGE: u8 = 2;
@@ -133,27 +131,17 @@ impl Failure {
             Kind::Timeout | Kind::Unavailable => 6,
         }
     }
-
-    /// Tells the user: on standard error, or as JSON on standard output.
-    pub fn report(&self, json: bool) {
-        // Where nobody listens there is nobody to tell so.
-        if json {
-            let _ = output::json::print(&serde_json::json!({ "error": self }));
-        } else {
-            let _ = std::io::stderr().write_all(self.to_string().as_bytes());
-        }
-    }
 }
 
 /// One line of what is wrong, and what to do below it.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "error: {}", output::clean(&self.message))?;
+        writeln!(f, "error: {}", clean(&self.message))?;
         if let Some(hint) = &self.hint {
             let mut lines = hint.lines();
-            writeln!(f, "hint: {}", output::clean(lines.next().unwrap_or_default()))?;
+            writeln!(f, "hint: {}", clean(lines.next().unwrap_or_default()))?;
             for line in lines {
-                writeln!(f, "      {}", output::clean(line))?;
+                writeln!(f, "      {}", clean(line))?;
             }
         }
         Ok(())

@@ -4,14 +4,16 @@
 //! * [`commands`]: one file for each command.
 //! * [`daemon`]: the connection to `meshd`, and what to do when there is none.
 //! * [`failure`]: errors as a user sees them, and exit codes.
-//! * [`output`]: tables, units and JSON.
+//! * [`output`]: standard output and standard error, JSON, QR codes.
 //! * [`ping`]: echo requests over ICMP.
+//! * [`present`]: a node in words and rows.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 //! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
@@ -20,6 +22,7 @@ use crate::args::{Args, Command, ConfigCommand, KeyCommand, Parsed};
 use crate::failure::Failure;
 #[cfg(target_os = "linux")]
 use crate::passphrase::Given;
+use crate::present::text::lines;
 
 pub mod args;
 pub mod commands;
@@ -29,6 +32,7 @@ pub mod output;
 #[cfg(target_os = "linux")]
 pub mod passphrase;
 pub mod ping;
+pub mod present;
 pub mod tui;
 #[cfg(target_os = "linux")]
 pub mod up;
@@ -58,7 +62,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         Ok(Parsed::Misused(error)) => {
             // clap writes to standard error, in colour where that is a terminal, and repeats arguments as they are.
             let plain = error.render().to_string();
-            match output::lines(&plain) {
+            match lines(&plain) {
                 Cow::Borrowed(_) => drop(error.print()),
                 Cow::Owned(cleaned) => output::note(cleaned.trim_end()),
             }
@@ -72,8 +76,14 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// Reports a failure on standard error, or as JSON on standard output.
 fn fail(failure: &Failure, json: bool) -> ExitCode {
-    failure.report(json);
+    // Where nobody listens there is nobody to tell so.
+    if json {
+        let _ = output::json::print(&serde_json::json!({ "error": failure }));
+    } else {
+        let _ = std::io::stderr().write_all(failure.to_string().as_bytes());
+    }
     ExitCode::from(failure.exit_code())
 }
 

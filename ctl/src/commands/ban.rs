@@ -11,8 +11,9 @@ use super::member::{self, Named, Names};
 use crate::args::{BanAdd, HOW_LONG};
 use crate::daemon;
 use crate::failure::{Failure, Kind};
-use crate::output::table::{Column, Table};
-use crate::output::{self, clean};
+use crate::output;
+use crate::present::table::{Column, Table};
+use crate::present::text::clean;
 
 const COLUMNS: &[Column] = &[
     Column::text("NAME").shrinks_to(12),

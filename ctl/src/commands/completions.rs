@@ -17,7 +17,8 @@ use super::ban;
 use super::member::Names;
 use crate::daemon::socket_path;
 use crate::failure::Failure;
-use crate::output::{self, clean};
+use crate::output;
+use crate::present::text::clean;
 
 /// Set by the scripts.
 const VARIABLE: &str = "I2PLAN_COMPLETE";

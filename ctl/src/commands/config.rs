@@ -8,8 +8,9 @@ use serde_json::json;
 
 use crate::daemon;
 use crate::failure::{Failure, Kind};
-use crate::output::table::{Column, Table};
-use crate::output::{self, clean};
+use crate::output;
+use crate::present::table::{Column, Table};
+use crate::present::text::clean;
 
 const COLUMNS: &[Column] = &[
     Column::text("KEY"),

@@ -12,7 +12,8 @@ use super::member::{label, short};
 use crate::args::EventsArgs;
 use crate::daemon;
 use crate::failure::Failure;
-use crate::output::{self, clean};
+use crate::output;
+use crate::present::text::clean;
 
 /// What is told of the stream itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -11,7 +11,9 @@ use super::member::{Named, can_ask, find_among, short};
 use super::orders;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
-use crate::output::{self, clean, units};
+use crate::output;
+use crate::present::text::clean;
+use crate::present::units;
 
 /// Members that a question lists.
 const MAX_LISTED: usize = 20;

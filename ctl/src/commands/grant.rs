@@ -11,7 +11,9 @@ use super::orders;
 use crate::args::Grant;
 use crate::daemon;
 use crate::failure::Failure;
-use crate::output::{self, clean, units};
+use crate::output;
+use crate::present::text::clean;
+use crate::present::units;
 
 /// Delegates more addresses to a member that this node has invited.
 ///

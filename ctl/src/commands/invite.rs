@@ -17,9 +17,11 @@ use super::orders;
 use crate::args::{InviteCreate, InviteRevoke};
 use crate::daemon;
 use crate::failure::{Failure, Kind};
+use crate::output;
 use crate::output::qr::{Ink, Qr, Style};
-use crate::output::table::{Column, Table};
-use crate::output::{self, clean, units};
+use crate::present::table::{Column, Table};
+use crate::present::text::clean;
+use crate::present::units;
 
 /// Makes an invite: the code alone on standard output, all else on standard error.
 ///

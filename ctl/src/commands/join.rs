@@ -21,7 +21,9 @@ use super::status::describe_addresses;
 use crate::args::Join;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
-use crate::output::{self, units};
+use crate::output;
+use crate::present::text::clean;
+use crate::present::units;
 
 /// Bytes that are read in search of a code, which has some 250.
 const MAX_INPUT: u64 = 4096;
@@ -93,9 +95,9 @@ fn describe(network: &Network) -> String {
     let Network { id, ipv4, ipv6, subnet, members, .. } = network;
     format!(
         "joined network {}\nIPv4       {ipv4} in {}\nIPv6       {ipv6}\naddresses  {}\nmembers    {members}\n",
-        output::clean(id),
-        output::clean(subnet),
-        output::clean(&describe_addresses(network))
+        clean(id),
+        clean(subnet),
+        clean(&describe_addresses(network))
     )
 }
 

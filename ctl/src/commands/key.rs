@@ -11,7 +11,8 @@ use serde_json::json;
 use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
-use crate::output::{self, clean};
+use crate::output;
+use crate::present::text::clean;
 
 /// Shows the state of the node's keys.
 ///

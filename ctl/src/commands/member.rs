@@ -9,8 +9,8 @@ use i2plan_ipc::api::meshd::{Ban, Peer, Status};
 use i2plan_proto::identity::NodeId;
 
 use crate::failure::{Failure, Kind};
-use crate::output::table::fit;
-use crate::output::{self, clean};
+use crate::output;
+use crate::present::text::{clean, fit};
 
 /// Characters of a short node id, as daemons log it.
 const SHORT_ID: usize = 10;

@@ -14,7 +14,9 @@ use serde_json::json;
 use super::member::{Named, can_ask, confirm};
 use crate::daemon;
 use crate::failure::{Failure, Kind};
-use crate::output::{self, clean, units};
+use crate::output;
+use crate::present::text::clean;
+use crate::present::units;
 
 /// What was done, and whether a network was founded for it.
 pub struct Done<T> {

@@ -7,8 +7,9 @@ use i2plan_ipc::api::meshd::{Life, Peer};
 use super::member::Names;
 use crate::daemon;
 use crate::failure::Failure;
-use crate::output::table::{Column, Rendered, Table};
-use crate::output::{self, units};
+use crate::output;
+use crate::present::table::{Column, Rendered, Table};
+use crate::present::units;
 
 /// WireGuard's REJECT_AFTER_TIME, seconds: a session is dead when it gets that old without a new handshake.
 const SESSION_LIFETIME: u64 = 180;

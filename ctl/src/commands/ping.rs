@@ -14,10 +14,12 @@ use super::member;
 use crate::args::Ping;
 use crate::daemon;
 use crate::failure::Failure;
-use crate::output::{self, clean, units};
+use crate::output;
 use crate::ping::echo::{PAYLOAD, Token};
 use crate::ping::series::{Series, Step, Summary, Times, wire};
 use crate::ping::socket::EchoSocket;
+use crate::present::text::clean;
+use crate::present::units;
 
 /// Exit status if nothing has answered.
 const SILENCE: u8 = 1;

@@ -10,7 +10,7 @@ use super::peers::ranges;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::output::table::{Column, Rendered, Table};
+use crate::present::table::{Column, Rendered, Table};
 
 const COLUMNS: &[Column] = &[
     Column::text("IPV4"),

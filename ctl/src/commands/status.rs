@@ -14,7 +14,9 @@ use serde::Serialize;
 use super::member::short;
 use crate::daemon;
 use crate::failure::Failure;
-use crate::output::{self, clean, units};
+use crate::output;
+use crate::present::text::clean;
+use crate::present::units;
 
 /// Something that is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

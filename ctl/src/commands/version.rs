@@ -10,7 +10,8 @@ use super::rpc;
 use super::status::complaint;
 use crate::daemon;
 use crate::failure::Failure;
-use crate::output::{self, clean};
+use crate::output;
+use crate::present::text::clean;
 
 /// Prints version, commit and build time.
 ///

@@ -6,7 +6,7 @@ use i2plan_ipc::api::meshd::Peer;
 use i2plan_ipc::version::{Version, utc};
 
 use super::Finding;
-use crate::output::units;
+use crate::present::units;
 
 /// How far clocks may be apart without a word, seconds.
 const TOLERANCE: u64 = 300;

@@ -8,7 +8,7 @@ use std::path::Path;
 use i2plan_ipc::paths;
 
 use super::Finding;
-use crate::output::units;
+use crate::present::units;
 
 /// Each daemon's, in the directory of `meshd`'s, and their modes.
 const SOCKETS: [(&str, &str, u32); 7] = [

@@ -28,7 +28,8 @@ use super::status::{
 use crate::args::Doctor;
 use crate::daemon::{self, socket_path};
 use crate::failure::Failure;
-use crate::output::{self, clean};
+use crate::output;
+use crate::present::text::clean;
 
 mod clock;
 mod files;

@@ -16,7 +16,7 @@ use super::{App, Command, Link, Overlay, SortBy};
 use crate::commands::member::label;
 use crate::commands::{invite, peers};
 use crate::failure::Failure;
-use crate::output::units;
+use crate::present::units;
 use crate::tui::events::{Entry, Kind, Level};
 use crate::tui::form::Purpose;
 use crate::tui::history::{History, Sample};

@@ -5,7 +5,6 @@ use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::{Version, utc};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::keys;
 use super::pages::kind;
@@ -13,7 +12,8 @@ use super::status::spark;
 use super::theme::Theme;
 use crate::commands::ban::reason;
 use crate::commands::{invite, peers, status};
-use crate::output::{clean, units};
+use crate::present::text::{clean, wrap};
+use crate::present::units;
 use crate::tui::app::{App, Overlay};
 use crate::tui::history::{History, Sample};
 
@@ -48,40 +48,6 @@ impl Text {
             self.lines.push(Line::from(vec![label, Span::styled(line, style)]));
         }
     }
-}
-
-/// The text in lines of at most `width` columns, broken between words where that is possible.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
-    let width = width.max(2);
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for mut word in text.split(' ') {
-        let gap = usize::from(!line.is_empty());
-        if line.width() + gap + word.width() <= width {
-            if gap > 0 {
-                line.push(' ');
-            }
-            line.push_str(word);
-            continue;
-        }
-        if !line.is_empty() {
-            lines.push(std::mem::take(&mut line));
-        }
-        while word.width() > width {
-            let mut used = 0;
-            let end = word.char_indices().find(|(_, c)| {
-                used += c.width().unwrap_or(0);
-                used > width
-            });
-            // Characters that are together narrower than each for itself.
-            let Some((end, _)) = end.filter(|(end, _)| *end > 0) else { break };
-            lines.push(word[..end].to_owned());
-            word = &word[end..];
-        }
-        line.push_str(word);
-    }
-    lines.push(line);
-    lines
 }
 
 /// The lines of what lies over the page, if that is a text.
@@ -280,28 +246,4 @@ fn entry(text: &mut Text, app: &App, number: u64) {
     text.field("What", kind(entry));
     text.paragraph("", Style::new());
     text.paragraph(&entry.text, Style::new());
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn lines_are_broken_between_words() {
-        assert_eq!(wrap("one two three", 8), ["one two", "three"]);
-        assert_eq!(wrap("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
-        assert_eq!(wrap("東京都", 4), ["東京", "都"]);
-        assert_eq!(wrap("", 4), [""]);
-    }
-
-    proptest! {
-        #[test]
-        fn no_line_is_wider_than_allowed(text in "\\PC{0,60}", width in 2usize..40) {
-            for line in wrap(&text, width) {
-                prop_assert!(line.width() <= width || line.chars().count() == 1, "{:?}", line);
-            }
-        }
-    }
 }

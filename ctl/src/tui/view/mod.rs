@@ -10,8 +10,8 @@ use unicode_width::UnicodeWidthStr as _;
 
 use self::theme::Theme;
 use super::app::{App, Link, Overlay, Tab};
-use crate::output::table::fit;
-use crate::output::{clean, units};
+use crate::present::text::{clean, fit};
+use crate::present::units;
 
 pub(super) mod details;
 mod keys;

@@ -10,9 +10,8 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use super::theme::Theme;
 use super::{details, put};
 use crate::failure::Failure;
-use crate::output::clean;
 use crate::output::qr::{self, Qr};
-use crate::output::table::fit;
+use crate::present::text::{clean, fit, wrap};
 use crate::tui::app::{App, Overlay};
 use crate::tui::form::Form;
 
@@ -26,8 +25,7 @@ pub(super) fn draw(app: &App, overlay: &Overlay, frame: &mut Frame<'_>, area: Re
         Overlay::Form(form) => draw_form(form, frame, area, theme),
         Overlay::Confirm { question, .. } => {
             let width = usize::from(box_width(area));
-            let mut lines: Vec<_> =
-                details::wrap(&clean(question), width).into_iter().map(Line::from).collect();
+            let mut lines: Vec<_> = wrap(&clean(question), width).into_iter().map(Line::from).collect();
             lines.push(Line::default());
             lines.push(Line::styled("y yes   n no", theme.title()));
             draw_box("Sure?", lines, frame, area);
@@ -48,12 +46,12 @@ fn box_width(area: Rect) -> u16 {
 }
 
 fn failure_lines(failure: &Failure, width: usize, theme: Theme) -> Vec<Line<'static>> {
-    let mut lines: Vec<_> = details::wrap(&clean(&failure.message), width)
+    let mut lines: Vec<_> = wrap(&clean(&failure.message), width)
         .into_iter()
         .map(|line| Line::styled(line, theme.bad()))
         .collect();
     let hint = failure.hint.iter().flat_map(|hint| hint.lines());
-    lines.extend(hint.flat_map(|line| details::wrap(&clean(line), width)).map(Line::from));
+    lines.extend(hint.flat_map(|line| wrap(&clean(line), width)).map(Line::from));
     lines
 }
 
@@ -158,11 +156,11 @@ pub(super) fn code(app: &App, id: &str, seconds: u64, frame: &mut Frame<'_>, the
             area.width,
             area.height
         );
-        let mut lines: Vec<_> = details::wrap(&text, room.width.into())
+        let mut lines: Vec<_> = wrap(&text, room.width.into())
             .into_iter()
             .map(|line| Line::styled(line, theme.quiet()))
             .collect();
-        lines.extend(details::wrap(code.expose(), room.width.into()).into_iter().map(Line::from));
+        lines.extend(wrap(code.expose(), room.width.into()).into_iter().map(Line::from));
         return Paragraph::new(lines).render(room, buf);
     }
     let (dark, light) = app.look.ink.colours();

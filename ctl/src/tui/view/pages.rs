@@ -14,7 +14,8 @@ use super::{details, put};
 use crate::commands::ban::reason;
 use crate::commands::member::Names;
 use crate::commands::{ban, invite, peers};
-use crate::output::{clean, units};
+use crate::present::text::{clean, wrap};
+use crate::present::units;
 use crate::tui::app::node::PeerRow;
 use crate::tui::app::{App, SortBy};
 use crate::tui::events::{Entry, Kind, Level};
@@ -76,7 +77,7 @@ fn draw_empty(buf: &mut Buffer, area: Rect, theme: Theme, known: bool, filter: &
         true if filter.is_empty() => text,
         true => "there is none such",
     };
-    Paragraph::new(details::wrap(text, area.width.into()).into_iter().map(Line::from).collect::<Vec<_>>())
+    Paragraph::new(wrap(text, area.width.into()).into_iter().map(Line::from).collect::<Vec<_>>())
         .style(theme.quiet())
         .render(area, buf);
 }

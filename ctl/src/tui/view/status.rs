@@ -7,7 +7,7 @@ use ratatui::widgets::{Paragraph, Sparkline, Widget as _};
 
 use super::theme::Theme;
 use super::{details, fill, put};
-use crate::output::units;
+use crate::present::units;
 use crate::tui::app::{App, Link, SPANS};
 use crate::tui::history::{History, Sample};
 

@@ -6,8 +6,7 @@ use ratatui::style::Style;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::theme::Theme;
-use crate::output::clean;
-use crate::output::table::fit;
+use crate::present::text::{clean, fit};
 
 const GAP: u16 = 1;
 

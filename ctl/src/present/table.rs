@@ -1,8 +1,8 @@
 //! Tables that fit the terminal.
 
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
-use super::clean;
+use super::text::{clean, fit};
 
 const GAP: &str = "  ";
 
@@ -138,27 +138,6 @@ impl<'a> Table<'a> {
 fn pad(text: &str, width: usize, right: bool) -> String {
     let space = " ".repeat(width.saturating_sub(text.width()));
     if right { space + text } else { text.to_owned() + &space }
-}
-
-/// The text, cut with an ellipsis if it takes more than `width` columns of a terminal.
-#[must_use]
-pub fn fit(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let mut used = 1;
-    let mut out = String::new();
-    for c in text.chars() {
-        used += c.width().unwrap_or(0);
-        if used > width {
-            break;
-        }
-        out.push(c);
-    }
-    if width > 0 {
-        out.push('…');
-    }
-    out
 }
 
 #[cfg(test)]
