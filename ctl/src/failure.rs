@@ -1,9 +1,11 @@
 //! Errors as a user sees them: what is wrong, what to do, and an exit code for scripts.
 
+use i2plan_ipc::member::LookupError;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_rpcd::error::Code;
 use serde::Serialize;
 
+use crate::present::member::candidates;
 use crate::present::text::clean;
 
 /// Exit code of a wrong command line.
@@ -154,9 +156,37 @@ impl From<ApiError> for Failure {
     }
 }
 
+impl From<LookupError> for Failure {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Unknown { text } => {
+                Self::new(Kind::NotFound, format!("no member {:?} is known", clean(&text)))
+                    .with_hint("`i2planctl peers` lists the members; name one by name, address or node id")
+            }
+            LookupError::Ambiguous { text, candidates: members } => {
+                Self::invalid(format!("{:?} is ambiguous: {}", clean(&text), candidates(&members)))
+                    .with_hint("use the node id; `i2planctl peers --json` shows it")
+            }
+            LookupError::ThisNode { text } => {
+                Self::invalid(format!("{:?} is this node itself", clean(&text)))
+                    .with_hint("`i2planctl peers` lists the other members")
+            }
+            LookupError::Client(error) => error.into(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use i2plan_ipc::member::{Candidate, look_up};
+    use i2plan_proto::identity::NodeId;
+
     use super::*;
+
+    fn named(node_id: &str, name: &str, address: &str) -> Candidate {
+        let addresses = vec![address.parse().unwrap()];
+        Candidate { node_id: node_id.to_owned(), name: name.to_owned(), addresses }
+    }
 
     #[test]
     fn an_error_over_json_rpc_is_of_the_same_kind() {
@@ -210,5 +240,36 @@ mod tests {
     fn text_from_afar_cannot_drive_the_terminal() {
         let failure = Failure::invalid("bad \x1b[2J\nerror: forged").with_hint("a\nb");
         assert_eq!(failure.to_string(), "error: bad \u{fffd}[2J\u{fffd}error: forged\nhint: a\n      b\n");
+    }
+
+    #[test]
+    fn what_means_several_members_or_none_says_so() {
+        let members = || vec![named("aabb", "db", "10.42.0.2"), named("cccc", "db", "10.42.0.3")];
+        let failure = |text: &str| Failure::from(look_up(members(), text).unwrap_err());
+        let several = failure("db");
+        assert_eq!(several.message, "\"db\" is ambiguous: db (aabb, 10.42.0.2), db (cccc, 10.42.0.3)");
+        assert_eq!(several.kind, Kind::Invalid);
+        assert_eq!(several.hint.as_deref().map(|hint| hint.contains("node id")), Some(true));
+        let none = failure("x");
+        assert_eq!((none.kind, none.message.as_str()), (Kind::NotFound, "no member \"x\" is known"));
+        let own = Failure::from(LookupError::ThisNode { text: "me".to_owned() });
+        assert_eq!((own.kind, own.message.as_str()), (Kind::Invalid, "\"me\" is this node itself"));
+    }
+
+    #[test]
+    fn an_error_stays_short_however_many_members_there_are() {
+        let name = "n".repeat(63);
+        let members: Vec<_> = (0..3000_u32)
+            .map(|number| {
+                let mut id = [0; 32];
+                id[..4].copy_from_slice(&number.to_be_bytes());
+                let address = std::net::Ipv4Addr::from(0x0a2a_0000 + number).to_string();
+                named(&NodeId(id).to_string(), &name, &address)
+            })
+            .collect();
+        let failure = Failure::from(look_up(members, &name).unwrap_err());
+        assert!(failure.message.ends_with(", 10.42.0.4), and 2995 more"), "{}", failure.message);
+        assert!(failure.message.len() < 400, "{}", failure.message);
+        assert_eq!(failure.to_string().lines().count(), 2);
     }
 }

@@ -133,6 +133,12 @@ impl Endpoint {
         Self { path: path.to_owned(), users: Some(users.into()) }
     }
 
+    /// The socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Checks who listens at the other end of a connection, where the user of this name may.
     ///
     /// # Errors

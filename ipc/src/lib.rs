@@ -7,7 +7,8 @@
 //!
 //! What leads to the I2P router's SAM bridge, and what does not, is [`bridge`]'s to tell.
 //!
-//! [`administrator`] takes orders to `keyd`; [`node`] is for programs that use a running node.
+//! [`administrator`] takes orders to `keyd`; [`node`] is for programs that use a running node, and [`member`] says whom
+//! they mean by a name.
 
 pub mod access;
 pub mod administrator;
@@ -20,6 +21,7 @@ pub mod error;
 pub mod escape;
 pub mod frame;
 pub mod hello;
+pub mod member;
 pub mod node;
 pub mod notification;
 pub mod passphrase;

@@ -70,9 +70,10 @@ use crate::api::meshd::{
     RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, Traffic, WireGuardKey,
 };
 use crate::api::order::{Executed, Order};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Endpoint};
 use crate::error::ApiError;
 use crate::hello::{HelloReply, Role};
+use crate::member::{Candidate, LookupError, look_up};
 use crate::secret::SecretText;
 
 /// How long an event stream waits before it seeks a node again that has gone.
@@ -155,7 +156,61 @@ impl Node {
     /// # Errors
     /// [`ClientError`].
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
-        Ok(Self { path: path.to_owned(), client: Client::connect(path, Role::Client).await? })
+        Self::connect_to(path.into()).await
+    }
+
+    /// Connects to the node whose `meshd` listens at an endpoint.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn connect_to(endpoint: Endpoint) -> Result<Self, ClientError> {
+        let path = endpoint.path().to_owned();
+        Ok(Self { path, client: Client::connect(endpoint, Role::Client).await? })
+    }
+
+    /// Finds the member that a text means, by the rule of [`look_up`].
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn find_member(&mut self, text: &str) -> Result<Peer, LookupError> {
+        let mut peers = self.peers().await?;
+        let found = self.find_among(&peers, text).await?;
+        let place = peers.iter().position(|peer| peer.node_id == found.node_id);
+        place
+            .map(|place| peers.swap_remove(place))
+            .ok_or_else(|| ClientError::from(ApiError::internal("the member that was found is gone")).into())
+    }
+
+    /// As [`Node::find_member`], among members that are known already.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn find_among(&mut self, members: &[Peer], text: &str) -> Result<Candidate, LookupError> {
+        match look_up(members.iter().map(Candidate::from).collect(), text) {
+            Err(LookupError::Unknown { text })
+                if look_up(vec![Candidate::from(&self.status().await?)], &text).is_ok() =>
+            {
+                Err(LookupError::ThisNode { text })
+            }
+            found => found,
+        }
+    }
+
+    /// Finds the banned node that a text means, or else the member. Returns its node id.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn find_banned(&mut self, text: &str) -> Result<String, LookupError> {
+        let bans = self.bans().await?;
+        let members = self.peers().await?;
+        match look_up(bans.iter().map(|ban| Candidate::of_ban(ban, &members)).collect(), text) {
+            Ok(found) => Ok(found.node_id),
+            // A member that is not banned: meshd says so.
+            Err(LookupError::Unknown { .. }) => {
+                self.find_among(&members, text).await.map(|found| found.node_id)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a request, as the other functions do: also one that may take an order ([`crate::administrator`]).

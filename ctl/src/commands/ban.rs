@@ -7,11 +7,11 @@ use i2plan_ipc::api::meshd::{Ban, BanReason};
 use i2plan_ipc::version::utc;
 use serde_json::json;
 
-use super::member::{self, Named, Names};
 use crate::args::{BanAdd, HOW_LONG};
 use crate::daemon;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::output;
+use crate::present::member::Names;
 use crate::present::table::{Column, Table};
 use crate::present::text::clean;
 
@@ -30,7 +30,7 @@ const COLUMNS: &[Column] = &[
 /// If there is no such member, or the node refuses.
 pub async fn add(socket: Option<&Path>, json: bool, args: &BanAdd) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
-    let node_id = member::find(&mut node, &args.node).await?.node_id;
+    let node_id = node.find_member(&args.node).await?.node_id;
     let ban = node.add_ban(node_id, args.reason.clone().unwrap_or_default(), args.duration).await?;
     if json {
         return output::json::print(&json!({ "ban": ban }));
@@ -73,14 +73,7 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 /// If there is none, or the node does not answer.
 pub async fn remove(socket: Option<&Path>, json: bool, name: &str) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
-    let bans = node.bans().await?;
-    let members = node.peers().await?;
-    let node_id = match member::choose(bans.iter().map(|ban| Named::of_ban(ban, &members)).collect(), name) {
-        Ok(named) => named.node_id,
-        // A member that is not banned: meshd says so.
-        Err(failure) if failure.kind == Kind::NotFound => member::find(&mut node, name).await?.node_id,
-        Err(failure) => return Err(failure),
-    };
+    let node_id = node.find_banned(name).await?;
     let ban = node.remove_ban(node_id).await?;
     if json {
         return output::json::print(&json!({ "ban": ban }));

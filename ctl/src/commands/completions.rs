@@ -14,10 +14,10 @@ use i2plan_ipc::{ApiError, Node};
 use serde_json::json;
 
 use super::ban;
-use super::member::Names;
 use crate::daemon::socket_path;
 use crate::failure::Failure;
 use crate::output;
+use crate::present::member::Names;
 use crate::present::text::clean;
 
 /// Set by the scripts.

@@ -8,11 +8,11 @@ use i2plan_ipc::node::Notice;
 use i2plan_ipc::version::utc;
 use serde::Serialize;
 
-use super::member::{label, short};
 use crate::args::EventsArgs;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
+use crate::present::member::{label, short};
 use crate::present::text::clean;
 
 /// What is told of the stream itself.

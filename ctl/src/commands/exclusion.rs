@@ -4,14 +4,15 @@ use std::path::Path;
 
 use i2plan_ipc::api::meshd::{Leave, Peer, Revoke};
 use i2plan_ipc::api::order::OrderTarget;
-use i2plan_proto::identity::NodeId;
+use i2plan_ipc::member::{Candidate, LookupError, is_node_id};
 use serde_json::json;
 
-use super::member::{Named, can_ask, find_among, short};
+use super::confirm::can_ask;
 use super::orders;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
+use crate::present::member::{describe, short};
 use crate::present::text::clean;
 use crate::present::units;
 
@@ -25,10 +26,10 @@ const MAX_LISTED: usize = 20;
 pub async fn revoke(socket: Option<&Path>, json: bool, name: &str, yes: bool) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let peers = node.peers().await?;
-    let member = match find_among(&mut node, &peers, name).await {
+    let member = match node.find_among(&peers, name).await {
         // A node that this one has invited, and whose record it does not know.
-        Err(failure) if failure.kind == Kind::NotFound && name.parse::<NodeId>().is_ok() => {
-            Named { node_id: name.to_ascii_lowercase(), name: String::new(), addresses: Vec::new() }
+        Err(LookupError::Unknown { .. }) if is_node_id(name) => {
+            Candidate { node_id: name.to_ascii_lowercase(), name: String::new(), addresses: Vec::new() }
         }
         found => found?,
     };
@@ -50,18 +51,18 @@ pub async fn revoke(socket: Option<&Path>, json: bool, name: &str, yes: bool) ->
 }
 
 /// What revoking a member leads to: the members below it are out too.
-fn consequences(member: &Named, peers: &[Peer]) -> String {
+fn consequences(member: &Candidate, peers: &[Peer]) -> String {
     let below: Vec<_> = peers.iter().filter(|peer| peer.inviters.contains(&member.node_id)).collect();
     let mut text = match below.len() as u64 {
-        0 => format!("{} will be out of the network", member.describe()),
+        0 => format!("{} will be out of the network", describe(member)),
         count => {
             let below_it = format!("{} below it", units::counted(count, "member"));
-            format!("{} and the {below_it} will be out of the network:", member.describe())
+            format!("{} and the {below_it} will be out of the network:", describe(member))
         }
     };
     for peer in below.iter().take(MAX_LISTED) {
         text.push_str("\n  ");
-        text.push_str(&Named::from(*peer).describe());
+        text.push_str(&describe(&Candidate::from(*peer)));
     }
     if let Some(more @ 1..) = below.len().checked_sub(MAX_LISTED) {
         text.push_str(&format!("\n  and {more} more"));
@@ -135,7 +136,7 @@ mod tests {
             peer("cache", &["founder", "web", "db"]),
             peer("other", &["founder"]),
         ];
-        let question = |at: usize| consequences(&Named::from(&peers[at]), &peers);
+        let question = |at: usize| consequences(&Candidate::from(&peers[at]), &peers);
         assert_eq!(
             question(1),
             "web (web, 10.42.0.2) and the 2 members below it will be out of the network:\n  \
@@ -149,7 +150,7 @@ mod tests {
     fn a_long_list_is_cut() {
         let mut peers: Vec<_> = (0..25).map(|number| peer(&format!("n{number}"), &["web"])).collect();
         peers.push(peer("web", &[]));
-        let text = consequences(&Named::from(&peers[25]), &peers);
+        let text = consequences(&Candidate::from(&peers[25]), &peers);
         assert_eq!(text.lines().count(), 1 + MAX_LISTED + 2, "{text}");
         assert!(text.contains("the 25 members below it") && text.contains("\n  and 5 more\n"), "{text}");
     }

@@ -6,12 +6,12 @@ use i2plan_ipc::api::meshd::GrantAddresses;
 use i2plan_ipc::api::order::OrderTarget;
 use serde_json::json;
 
-use super::member::find;
 use super::orders;
 use crate::args::Grant;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
+use crate::present::member::describe;
 use crate::present::text::clean;
 use crate::present::units;
 
@@ -21,7 +21,7 @@ use crate::present::units;
 /// If there is no such member, this node has not invited it, or has too few addresses left.
 pub async fn run(socket: Option<&Path>, json: bool, args: &Grant) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
-    let member = find(&mut node, &args.node).await?;
+    let member = node.find_member(&args.node).await?;
     let request = GrantAddresses { node_id: member.node_id, addresses: args.addresses };
     let text = |target: &OrderTarget| {
         // The record, which has the name, is no part of the evidence.
@@ -29,7 +29,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Grant) -> Result<(), 
             OrderTarget::Grant { node, .. } if !args.yes => orders::meant(target, &node.to_string()),
             _ => Err(failure),
         })?;
-        Ok(format!("{}: this node delegates more than 256 addresses today", named.describe()))
+        Ok(format!("{}: this node delegates more than 256 addresses today", describe(&named)))
     };
     let grant = orders::carry_out(&mut node, request, text, &member.name, args.yes).await?.reply;
     if json {

@@ -12,7 +12,7 @@ use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteSecret;
 use zeroize::Zeroizing;
 
-use super::member::can_ask;
+use super::confirm::can_ask;
 use super::orders;
 use crate::args::{InviteCreate, InviteRevoke};
 use crate::daemon;

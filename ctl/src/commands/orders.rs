@@ -7,11 +7,11 @@ use i2plan_ipc::administrator::{Prepared, socket_beside};
 use i2plan_ipc::api::Call;
 use i2plan_ipc::api::meshd::{AllowInvite, Answered, MeshdApi};
 use i2plan_ipc::api::order::{Executed, OrderTarget};
+use i2plan_ipc::member::{Candidate, look_up};
 use i2plan_ipc::version::utc;
-use i2plan_proto::address::ipv6_of;
 use serde_json::json;
 
-use super::member::{Named, can_ask, confirm};
+use super::confirm::{can_ask, confirm};
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
@@ -127,27 +127,20 @@ fn describe(target: &OrderTarget) -> String {
 
 /// The member that `keyd` will revoke or extend, if a user who wrote `text` may have meant it: its name is the one in its
 /// signed record, and not what `meshd` says.
-pub(super) fn meant(target: &OrderTarget, text: &str) -> Result<Named, Failure> {
-    let (node, name, address, network) = match target {
-        OrderTarget::Member { node, name, address, network, .. } => {
-            (node, name.as_ref().map(|(name, _)| name), address, network)
-        }
-        OrderTarget::Grant { node, address, network, .. } => (node, None, address, network),
-        _ => return Err(Failure::internal("the order is not about a member")),
+pub(super) fn meant(target: &OrderTarget, text: &str) -> Result<Candidate, Failure> {
+    let member =
+        Candidate::of_order(target).ok_or_else(|| Failure::internal("the order is not about a member"))?;
+    let what = match member.addresses.first() {
+        Some(address) => format!("node {}, {address}", member.node_id),
+        None => format!("node {}", member.node_id),
     };
-    let named = Named {
-        node_id: node.to_string(),
-        name: name.map(ToString::to_string).unwrap_or_default(),
-        addresses: vec![(*address).into(), ipv6_of(network, *address).into()],
-    };
-    match super::member::choose(vec![named], text) {
-        Ok(named) => Ok(named),
-        Err(_) => Err(Failure::new(
+    look_up(vec![member], text).map_err(|_| {
+        Failure::new(
             Kind::Denied,
-            format!("keyd cannot verify that {:?} is node {node}, {address}: nothing was done", clean(text)),
+            format!("keyd cannot verify that {:?} is {what}: nothing was done", clean(text)),
         )
-        .with_hint("use the node id")),
-    }
+        .with_hint("use the node id")
+    })
 }
 
 /// Lets the users of an invite join, however many addresses were delegated today.

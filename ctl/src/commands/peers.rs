@@ -4,10 +4,10 @@ use std::path::Path;
 
 use i2plan_ipc::api::meshd::{Life, Peer};
 
-use super::member::Names;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
+use crate::present::member::Names;
 use crate::present::table::{Column, Rendered, Table};
 use crate::present::units;
 

@@ -10,7 +10,6 @@ use i2plan_ipc::api::meshd::Peer;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::member;
 use crate::args::Ping;
 use crate::daemon;
 use crate::failure::Failure;
@@ -171,7 +170,7 @@ async fn find(socket: Option<&Path>, args: &Ping) -> Result<(Target, Known), Fai
         return Ok((Target { address, name: None, node_id: None }, known));
     }
     let mut node = daemon::connect(socket).await?;
-    let member = member::find_peer(&mut node, &args.target).await?;
+    let member = node.find_member(&args.target).await?;
     let known = Known::from(&member);
     let address = if args.ipv6 { IpAddr::V6(member.ipv6) } else { IpAddr::V4(member.ipv4) };
     Ok((Target { address, name: Some(member.name), node_id: Some(member.node_id) }, known))

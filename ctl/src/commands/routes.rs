@@ -5,11 +5,11 @@ use std::path::Path;
 use i2plan_ipc::api::meshd::Route;
 use i2plan_ipc::version::utc;
 
-use super::member::Names;
 use super::peers::ranges;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
+use crate::present::member::Names;
 use crate::present::table::{Column, Rendered, Table};
 
 const COLUMNS: &[Column] = &[

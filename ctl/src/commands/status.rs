@@ -11,10 +11,10 @@ use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::Version;
 use serde::Serialize;
 
-use super::member::short;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
+use crate::present::member::short;
 use crate::present::text::clean;
 use crate::present::units;
 

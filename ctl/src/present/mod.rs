@@ -2,6 +2,7 @@
 //!
 //! Nothing here asks a node, prints, or draws.
 
+pub mod member;
 pub mod table;
 pub mod text;
 pub mod units;

@@ -2,6 +2,7 @@
 
 use crossterm::event::{Event, KeyCode, KeyEvent};
 use i2plan_ipc::api::meshd::Request;
+use i2plan_ipc::member::{Candidate, look_up};
 use tui_input::backend::crossterm::EventHandler as _;
 use tui_input::{Input, InputRequest};
 
@@ -10,7 +11,6 @@ use super::list::List;
 use crate::args::{parse_addresses, parse_expiry};
 use crate::commands::ban::parse_duration;
 use crate::commands::invite::max_uses;
-use crate::commands::member::{self, Named};
 use crate::failure::Failure;
 
 /// Characters that a field takes; the longest reason has 200.
@@ -172,8 +172,8 @@ impl Form {
                 Ok(Request::CreateInvite { expires_in, max_uses, addresses, subnet: None })
             }
             Purpose::Ban => {
-                let members = peers.items().iter().map(|row| Named::from(&row.peer)).collect();
-                let node_id = member::choose(members, value(0)).map_err(|failure| (0, failure))?.node_id;
+                let members = peers.items().iter().map(|row| Candidate::from(&row.peer)).collect();
+                let node_id = look_up(members, value(0)).map_err(|error| (0, error.into()))?.node_id;
                 let duration = match value(1) {
                     "" => None,
                     text => Some(parse_duration(text).map_err(wrong(1))?.as_secs()),

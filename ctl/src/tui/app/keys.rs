@@ -7,7 +7,7 @@ use i2plan_ipc::api::meshd::{Peer, Request};
 
 use super::node::{Subject, ban_order, invite_order, route_order};
 use super::{App, Command, Overlay, SPANS, SortBy, Step, Tab};
-use crate::commands::member::label;
+use crate::present::member::label;
 use crate::tui::form::{Form, Outcome};
 use crate::tui::view::details;
 

@@ -13,9 +13,9 @@ use i2plan_ipc::api::meshd::{
 use i2plan_ipc::node::Notice;
 
 use super::{App, Command, Link, Overlay, SortBy};
-use crate::commands::member::label;
 use crate::commands::{invite, peers};
 use crate::failure::Failure;
+use crate::present::member::label;
 use crate::present::units;
 use crate::tui::events::{Entry, Kind, Level};
 use crate::tui::form::Purpose;
