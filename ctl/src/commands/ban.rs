@@ -3,26 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{Ban, BanReason};
-use i2plan_ipc::version::utc;
 use serde_json::json;
 
 use crate::args::{BanAdd, HOW_LONG};
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::member::Names;
-use crate::present::table::{Column, Table};
-use crate::present::text::clean;
-
-const COLUMNS: &[Column] = &[
-    Column::text("NAME").shrinks_to(12),
-    Column::text("NODE").shrinks_to(10),
-    Column::text("REASON"),
-    Column::text("UNTIL"),
-    Column::text("SINCE").dispensable(2),
-    Column::text("DESCRIPTION").shrinks_to(10).dispensable(1),
-];
+use crate::present::ban::{label, render, until};
 
 /// Bans a member on this node.
 ///
@@ -52,19 +39,7 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
         output::note("nobody is banned");
         return Ok(());
     }
-    let names = names(&bans);
-    let mut table = Table::new(COLUMNS);
-    for ban in &bans {
-        table.row([
-            name(ban, &names),
-            ban.node_id.clone(),
-            reason(ban),
-            ban.expires_at.map_or_else(|| "lifted".to_owned(), utc),
-            utc(ban.created_at),
-            ban.description.clone(),
-        ]);
-    }
-    output::print(&table.render(output::terminal_width()).text)
+    output::print(&render(&bans, output::terminal_width()))
 }
 
 /// Lifts a ban.
@@ -79,32 +54,6 @@ pub async fn remove(socket: Option<&Path>, json: bool, name: &str) -> Result<(),
         return output::json::print(&json!({ "ban": ban }));
     }
     output::print(&format!("{} is not banned any more\n", label(&ban)))
-}
-
-/// The names of banned members.
-pub(crate) fn names(bans: &[Ban]) -> Names {
-    Names::of(bans.iter().filter_map(|ban| ban.name.as_deref()))
-}
-
-/// What a banned member is called in a list of bans.
-pub(crate) fn name(ban: &Ban, names: &Names) -> String {
-    ban.name.as_ref().map_or_else(|| "-".to_owned(), |name| names.label(name, &ban.node_id))
-}
-
-fn label(ban: &Ban) -> String {
-    let name = ban.name.as_ref().map(|name| format!("{} ", clean(name))).unwrap_or_default();
-    format!("{name}({})", clean(&ban.node_id))
-}
-
-fn until(ban: &Ban) -> String {
-    ban.expires_at.map_or_else(|| "until the ban is lifted".to_owned(), |end| format!("until {}", utc(end)))
-}
-
-pub(crate) fn reason(ban: &Ban) -> String {
-    match ban.reason {
-        BanReason::Manual => "by hand".to_owned(),
-        BanReason::InvalidMessages => format!("invalid messages ({})", ban.strikes),
-    }
 }
 
 /// A duration on the command line.

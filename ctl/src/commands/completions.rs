@@ -13,10 +13,10 @@ use i2plan_ipc::client::ClientError;
 use i2plan_ipc::{ApiError, Node};
 use serde_json::json;
 
-use super::ban;
 use crate::daemon::socket_path;
 use crate::failure::Failure;
 use crate::output;
+use crate::present::ban;
 use crate::present::member::Names;
 use crate::present::text::clean;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Leave, Peer, Revoke};
+use i2plan_ipc::api::meshd::{Leave, Revoke};
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::member::{Candidate, LookupError, is_node_id};
 use serde_json::json;
@@ -12,12 +12,10 @@ use super::orders;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
-use crate::present::member::{describe, short};
+use crate::present::member::short;
+use crate::present::order::consequences;
 use crate::present::text::clean;
 use crate::present::units;
-
-/// Members that a question lists.
-const MAX_LISTED: usize = 20;
 
 /// Revokes a member's certificate.
 ///
@@ -50,29 +48,6 @@ pub async fn revoke(socket: Option<&Path>, json: bool, name: &str, yes: bool) ->
     output::print(&text)
 }
 
-/// What revoking a member leads to: the members below it are out too.
-fn consequences(member: &Candidate, peers: &[Peer]) -> String {
-    let below: Vec<_> = peers.iter().filter(|peer| peer.inviters.contains(&member.node_id)).collect();
-    let mut text = match below.len() as u64 {
-        0 => format!("{} will be out of the network", describe(member)),
-        count => {
-            let below_it = format!("{} below it", units::counted(count, "member"));
-            format!("{} and the {below_it} will be out of the network:", describe(member))
-        }
-    };
-    for peer in below.iter().take(MAX_LISTED) {
-        text.push_str("\n  ");
-        text.push_str(&describe(&Candidate::from(*peer)));
-    }
-    if let Some(more @ 1..) = below.len().checked_sub(MAX_LISTED) {
-        text.push_str(&format!("\n  and {more} more"));
-    }
-    text.push_str(
-        "\nthe certificates are revoked for all members, and stay so; the nodes can be invited again",
-    );
-    text
-}
-
 /// Leaves the network.
 ///
 /// # Errors
@@ -93,65 +68,4 @@ pub async fn leave(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), F
         return output::json::print(&json!({ "left": network }));
     }
     output::print(&format!("left network {}\n", clean(&network)))
-}
-
-#[cfg(test)]
-mod tests {
-    use i2plan_ipc::api::meshd::Life;
-
-    use super::*;
-
-    fn peer(node_id: &str, inviters: &[&str]) -> Peer {
-        Peer {
-            node_id: node_id.to_owned(),
-            name: node_id.to_owned(),
-            ipv4: "10.42.0.2".parse().unwrap(),
-            ipv6: "fd12::2".parse().unwrap(),
-            public_key: String::new(),
-            endpoint: String::new(),
-            ranges: Vec::new(),
-            depth: inviters.len() as u64,
-            inviters: inviters.iter().map(|inviter| (*inviter).to_owned()).collect(),
-            signed_at: 0,
-            life: Life::Present,
-            banned: false,
-            last_heard: None,
-            rtt: None,
-            last_handshake: None,
-            tx_packets: 0,
-            tx_bytes: 0,
-            rx_packets: 0,
-            rx_bytes: 0,
-            queue_drops: 0,
-            rx_drops: 0,
-        }
-    }
-
-    #[test]
-    fn the_question_lists_the_members_below() {
-        let peers = [
-            peer("founder", &[]),
-            peer("web", &["founder"]),
-            peer("db", &["founder", "web"]),
-            peer("cache", &["founder", "web", "db"]),
-            peer("other", &["founder"]),
-        ];
-        let question = |at: usize| consequences(&Candidate::from(&peers[at]), &peers);
-        assert_eq!(
-            question(1),
-            "web (web, 10.42.0.2) and the 2 members below it will be out of the network:\n  \
-             db (db, 10.42.0.2)\n  cache (cache, 10.42.0.2)\n\
-             the certificates are revoked for all members, and stay so; the nodes can be invited again"
-        );
-        assert!(question(4).starts_with("other (other, 10.42.0.2) will be out of the network\n"));
-    }
-
-    #[test]
-    fn a_long_list_is_cut() {
-        let mut peers: Vec<_> = (0..25).map(|number| peer(&format!("n{number}"), &["web"])).collect();
-        peers.push(peer("web", &[]));
-        let text = consequences(&Candidate::from(&peers[25]), &peers);
-        assert_eq!(text.lines().count(), 1 + MAX_LISTED + 2, "{text}");
-        assert!(text.contains("the 25 members below it") && text.contains("\n  and 5 more\n"), "{text}");
-    }
 }

@@ -3,14 +3,8 @@
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{self, CreateInvite, Invite, InviteState, IssuedInvite, RevokeInvite};
+use i2plan_ipc::api::meshd::{self, CreateInvite, Invite, IssuedInvite, RevokeInvite};
 use i2plan_ipc::api::order::OrderTarget;
-use i2plan_ipc::version::utc;
-use i2plan_proto::address::Ipv4Subnet;
-use i2plan_proto::destination::DestinationHash;
-use i2plan_proto::identity::{NetworkId, NodeId};
-use i2plan_proto::invite::InviteSecret;
-use zeroize::Zeroizing;
 
 use super::confirm::can_ask;
 use super::orders;
@@ -18,10 +12,9 @@ use crate::args::{InviteCreate, InviteRevoke};
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
-use crate::output::qr::{Ink, Qr, Style};
-use crate::present::table::{Column, Table};
+use crate::output::qr::{Ink, Qr, Style, blank_code};
+use crate::present::invite::{consequences, describe, render, table, users};
 use crate::present::text::clean;
-use crate::present::units;
 
 /// Makes an invite: the code alone on standard output, all else on standard error.
 ///
@@ -98,23 +91,6 @@ fn too_small(needed: (usize, usize), given: (usize, usize), style: Style) -> Res
     .with_hint(hint))
 }
 
-/// An invite code of nobody: all are of the same length.
-pub(crate) fn blank_code() -> Zeroizing<String> {
-    let (network, inviter) = (NetworkId([0; 32]), NodeId([0; 32]));
-    let (control, secret) = (DestinationHash([0; 32]), InviteSecret([0; 32]));
-    let subnet = Ipv4Subnet::DEFAULT;
-    i2plan_proto::invite::Invite { network, subnet, inviter, control, secret, expires_at: 0 }.to_code()
-}
-
-const COLUMNS: &[Column] = &[
-    Column::text("ID"),
-    Column::text("STATE"),
-    Column::text("USES"),
-    Column::number("ADDRESSES").dispensable(1),
-    Column::text("EXPIRES"),
-    Column::text("CREATED").dispensable(2),
-];
-
 /// Lists the invites that the node has made.
 ///
 /// # Errors
@@ -128,18 +104,7 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
         output::note("this node has made no invites that it remembers");
         return Ok(());
     }
-    let mut table = Table::new(COLUMNS);
-    for invite in &invites {
-        table.row([
-            invite.id.clone(),
-            state(invite).to_owned(),
-            uses(invite),
-            invite.addresses.to_string(),
-            utc(invite.expires_at),
-            utc(invite.created_at),
-        ]);
-    }
-    output::print(&table.render(output::terminal_width()).text)
+    output::print(&table(&invites, output::terminal_width()))
 }
 
 /// Shows one of them.
@@ -191,25 +156,6 @@ pub async fn revoke(socket: Option<&Path>, json: bool, args: &InviteRevoke) -> R
     Ok(())
 }
 
-fn users(used: u64) -> String {
-    let have = if used == 1 { "has" } else { "have" };
-    format!("the {} that {have} used it", units::counted(used, "node"))
-}
-
-/// What revoking an invite with its members leads to.
-fn consequences(invite: &IssuedInvite) -> String {
-    let id = clean(&invite.id);
-    match invite.used_by.len() as u64 {
-        0 => format!(
-            "no node has used invite {id} as far as this node remembers; one that has will be out of the network"
-        ),
-        used => format!(
-            "invite {id}: {}, and the members below, will be out of the network; they can be invited again",
-            users(used)
-        ),
-    }
-}
-
 /// The invite that an id, or the beginning of one, means.
 pub(super) fn choose(invites: Vec<IssuedInvite>, text: &str) -> Result<IssuedInvite, Failure> {
     let mut found: Vec<_> =
@@ -228,41 +174,6 @@ async fn issued(socket: Option<&Path>) -> Result<Vec<IssuedInvite>, Failure> {
     Ok(node.invites().await?)
 }
 
-pub(crate) fn state(invite: &IssuedInvite) -> &'static str {
-    match invite.state {
-        InviteState::Open => "open",
-        InviteState::Expired => "expired",
-        InviteState::UsedUp => "used up",
-        InviteState::Revoked => "revoked",
-    }
-}
-
-pub(crate) fn uses(invite: &IssuedInvite) -> String {
-    let limit = invite.max_uses.map_or_else(|| "any number".to_owned(), |uses| uses.to_string());
-    format!("{} of {limit}", invite.used_by.len())
-}
-
-fn render(invite: &IssuedInvite) -> String {
-    let mut text = format!(
-        "invite     {}\nstate      {}\nuses       {}\naddresses  {}\ncreated    {}\nexpires    {}\n",
-        clean(&invite.id),
-        state(invite),
-        uses(invite),
-        each(invite.addresses, invite.max_uses),
-        utc(invite.created_at),
-        utc(invite.expires_at)
-    );
-    for node in &invite.used_by {
-        text.push_str(&format!("used by    {}\n", clean(node)));
-    }
-    text
-}
-
-/// Addresses for each of an invite's users.
-pub(crate) fn each(addresses: u32, max_uses: Option<u32>) -> String {
-    format!("{addresses}{}", if max_uses == Some(1) { "" } else { " for each node" })
-}
-
 /// The limit that `--uses` sets; none for -1.
 ///
 /// # Errors
@@ -271,61 +182,11 @@ pub fn max_uses(uses: i64) -> Result<Option<u32>, Failure> {
     meshd::max_uses(uses).map_err(|error| Failure { kind: Kind::Usage, ..error.into() })
 }
 
-fn describe(invite: &Invite) -> String {
-    let founded =
-        if invite.founded { format!("founded network {}\n", invite.network) } else { String::new() };
-    let uses = invite
-        .max_uses
-        .map_or_else(|| "any number of uses".to_owned(), |uses| units::counted(u64::from(uses), "use"));
-    let each = if invite.max_uses == Some(1) { "" } else { " for each node" };
-    format!(
-        "{founded}invite {}: {uses}, {}{each}, expires {}\nkeep it secret: any node that has this code can join",
-        invite.id,
-        units::addresses(u64::from(invite.addresses)),
-        utc(invite.expires_at)
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use i2plan_ipc::api::meshd::InviteState;
+
     use super::*;
-
-    #[test]
-    fn an_invite_shows_who_used_it() {
-        let invite = IssuedInvite {
-            id: "id".to_owned(),
-            state: InviteState::UsedUp,
-            created_at: 1_800_000_000,
-            expires_at: 1_800_003_600,
-            max_uses: Some(1),
-            addresses: 16,
-            used_by: vec!["nodeid".to_owned()],
-        };
-        assert_eq!(
-            render(&invite),
-            "invite     id\nstate      used up\nuses       1 of 1\naddresses  16\n\
-             created    2027-01-15T08:00:00Z\nexpires    2027-01-15T09:00:00Z\nused by    nodeid\n"
-        );
-        let open = IssuedInvite { max_uses: None, used_by: Vec::new(), ..invite };
-        assert_eq!(uses(&open), "0 of any number");
-        assert!(render(&open).contains("addresses  16 for each node\n"));
-    }
-
-    #[test]
-    fn the_question_says_how_many_nodes_are_out() {
-        let invite = |used: usize| IssuedInvite {
-            id: "id".to_owned(),
-            state: InviteState::Open,
-            created_at: 0,
-            expires_at: 0,
-            max_uses: None,
-            addresses: 1,
-            used_by: vec!["node".to_owned(); used],
-        };
-        assert!(consequences(&invite(0)).starts_with("no node has used invite id "));
-        assert!(consequences(&invite(1)).starts_with("invite id: the 1 node that has used it, and "));
-        assert!(consequences(&invite(2)).starts_with("invite id: the 2 nodes that have used it, and "));
-    }
 
     #[test]
     fn an_invite_is_named_by_the_beginning_of_its_id() {

@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::meshd::{Event, JoinStep, Network, What};
+use i2plan_ipc::api::meshd::{Event, JoinStep, What};
 use i2plan_ipc::node::{EventStream, Notice};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::terminal::Silence;
@@ -16,13 +16,12 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
-use super::events::describe_step;
-use super::status::describe_addresses;
 use crate::args::Join;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
-use crate::present::text::clean;
+use crate::present::event::describe_step;
+use crate::present::join::{describe, describe_invite};
 use crate::present::units;
 
 /// Bytes that are read in search of a code, which has some 250.
@@ -91,16 +90,6 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), F
     Ok(())
 }
 
-fn describe(network: &Network) -> String {
-    let Network { id, ipv4, ipv6, subnet, members, .. } = network;
-    format!(
-        "joined network {}\nIPv4       {ipv4} in {}\nIPv6       {ipv6}\naddresses  {}\nmembers    {members}\n",
-        clean(id),
-        clean(subnet),
-        clean(&describe_addresses(network))
-    )
-}
-
 /// Asks whether the network is the one that is meant. Until then nothing is changed, here or at the inviter.
 async fn confirm(invite: &Invite) -> Result<(), Failure> {
     let stdin = io::stdin().is_terminal();
@@ -119,16 +108,6 @@ async fn confirm(invite: &Invite) -> Result<(), Failure> {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(Failure::invalid("nothing was joined: the answer was not y")),
     }
-}
-
-/// What is joined with an invite, and what that means for the host.
-fn describe_invite(invite: &Invite) -> String {
-    let Invite { network, subnet, inviter, .. } = invite;
-    format!(
-        "network    {network}\nsubnet     {subnet}: packets of this host for these addresses go to the members\n\
-         inviter    {}",
-        inviter.short()
-    )
 }
 
 /// Adds what helps most, where the node had no advice of its own.
@@ -385,14 +364,6 @@ mod tests {
             expires_at,
         }
         .to_code()
-    }
-
-    #[test]
-    fn what_is_to_be_joined_is_shown() {
-        let shown = describe_invite(&parse(&code(NOW)).unwrap());
-        let (network, inviter) = (NetworkId([1; 32]), NodeId([2; 32]));
-        assert!(shown.starts_with(&format!("network    {network}\nsubnet     10.42.0.0/16: ")), "{shown}");
-        assert!(shown.ends_with(&format!("\ninviter    {}", inviter.short())), "{shown}");
     }
 
     #[test]

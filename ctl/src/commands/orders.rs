@@ -8,15 +8,14 @@ use i2plan_ipc::api::Call;
 use i2plan_ipc::api::meshd::{AllowInvite, Answered, MeshdApi};
 use i2plan_ipc::api::order::{Executed, OrderTarget};
 use i2plan_ipc::member::{Candidate, look_up};
-use i2plan_ipc::version::utc;
 use serde_json::json;
 
 use super::confirm::{can_ask, confirm};
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
+use crate::present::order::describe;
 use crate::present::text::clean;
-use crate::present::units;
 
 /// What was done, and whether a network was founded for it.
 pub struct Done<T> {
@@ -57,72 +56,6 @@ where
         Failure { message, ..failure }
     })?;
     Ok(Done { reply, founded: proposed.founded })
-}
-
-/// What `keyd` has verified and will sign.
-fn describe(target: &OrderTarget) -> String {
-    match target {
-        OrderTarget::Member { network, node, name, address, below } => {
-            // An earlier record may have another name; meshd chooses which one keyd is shown.
-            let called = name.as_ref().map_or_else(String::new, |(name, signed_at)| {
-                format!(" which called itself {} on {},", clean(name.as_str()), utc(*signed_at))
-            });
-            format!(
-                "keyd will revoke node {node},{called} {address}, in network {}; {} below it, as far as meshd shows their \
-                 records",
-                network.short(),
-                units::counted(*below, "member")
-            )
-        }
-        OrderTarget::Invite { network, invite, members, below } => format!(
-            "keyd will revoke the {} that it has certified for invite {invite}, in network {}; {} below, as far as meshd shows \
-             their records",
-            units::counted(*members, "member"),
-            network.short(),
-            units::counted(*below, "member")
-        ),
-        OrderTarget::Own { network, address, invited } => format!(
-            "keyd will sign that this node, {address}, leaves network {network}; it has invited {}",
-            units::counted(*invited, "member")
-        ),
-        OrderTarget::Pinned { network, address } => {
-            format!("keyd will forget network {network}, in which this node is {address}")
-        }
-        OrderTarget::NewInvite { network, invite, uses, addresses, expires_at } => {
-            let what = invite.map_or_else(|| "an invite".to_owned(), |invite| format!("invite {invite}"));
-            let each = u64::from(*addresses);
-            let (nodes, total) = match uses.limit() {
-                Some(uses) => (
-                    units::counted(uses.into(), "node"),
-                    format!("{} in all, on whatever day", units::addresses(u64::from(uses) * each)),
-                ),
-                None => (
-                    "any number of nodes".to_owned(),
-                    "without a limit: whoever has its code or breaks into meshd can add as many members as this node has \
-                     addresses"
-                        .to_owned(),
-                ),
-            };
-            format!(
-                "keyd will let {nodes} join network {} with {what}, each with {}, until {}; {total}",
-                network.short(),
-                units::addresses(each),
-                utc(*expires_at)
-            )
-        }
-        OrderTarget::Memory { network, members, addresses } => format!(
-            "keyd will take the {} that it remembers, with {}, for all that it has certified in network {}",
-            units::counted(*members, "member"),
-            units::addresses(*addresses),
-            network.short()
-        ),
-        OrderTarget::Grant { network, node, address, before, after } => format!(
-            "keyd will certify node {node}, {address}, in network {} for {} in place of {}",
-            network.short(),
-            units::addresses(*after),
-            units::addresses(*before)
-        ),
-    }
 }
 
 /// The member that `keyd` will revoke or extend, if a user who wrote `text` may have meant it: its name is the one in its
@@ -196,48 +129,4 @@ pub async fn forget_network(socket: Option<&Path>, json: bool, yes: bool) -> Res
         return output::json::print(&json!({ "forgotten": network.to_string() }));
     }
     output::print(&format!("keyd has forgotten network {network}\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use i2plan_proto::identity::{NetworkId, NodeId};
-    use i2plan_proto::invite::Uses;
-
-    use super::*;
-
-    #[test]
-    fn a_revocation_says_when_the_member_called_itself_so() {
-        let text = describe(&OrderTarget::Member {
-            network: NetworkId([1; 32]),
-            node: NodeId([2; 32]),
-            name: Some(("web".parse().unwrap(), 1_800_000_000)),
-            address: [10, 42, 0, 3].into(),
-            below: 0,
-        });
-        assert!(text.contains("which called itself web on 2027-01-15T08:00:00Z, 10.42.0.3"), "{text}");
-    }
-
-    #[test]
-    fn an_order_for_an_invite_says_what_it_lets_in() {
-        let text = |uses| {
-            let network = NetworkId([1; 32]);
-            describe(&OrderTarget::NewInvite {
-                network,
-                invite: None,
-                uses,
-                addresses: 512,
-                expires_at: 1_800_000_000,
-            })
-        };
-        let limited = text(Uses::Limited(3.try_into().unwrap()));
-        assert!(
-            limited.contains("let 3 nodes join") && limited.contains("1536 addresses in all"),
-            "{limited}"
-        );
-        let unlimited = text(Uses::Unlimited);
-        assert!(
-            unlimited.contains("any number of nodes") && unlimited.contains("without a limit"),
-            "{unlimited}"
-        );
-    }
 }

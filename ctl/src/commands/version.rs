@@ -2,16 +2,14 @@
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::Daemon;
 use i2plan_ipc::version::Version;
 use serde_json::json;
 
 use super::rpc;
-use super::status::complaint;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::text::clean;
+use crate::present::status::describe_version;
 
 /// Prints version, commit and build time.
 ///
@@ -39,19 +37,6 @@ pub async fn all(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
             .collect();
         return output::json::print(&json!({ "i2planctl": own, "daemons": daemons }));
     }
-    let lines: String = daemons.iter().map(describe).collect();
+    let lines: String = daemons.iter().map(describe_version).collect();
     output::print(&format!("i2planctl {own}\n{lines}"))
-}
-
-fn describe(daemon: &Daemon) -> String {
-    let Daemon { name, version, error, .. } = daemon;
-    let state = match (version, error) {
-        (Some(version), _) => version.to_string(),
-        (None, Some(_)) => {
-            let complaint = complaint(daemon).unwrap_or_default();
-            complaint.strip_prefix(name.as_str()).unwrap_or(&complaint).trim_start().to_owned()
-        }
-        (None, None) => "does not answer".to_owned(),
-    };
-    format!("{:<9} {}\n", clean(name), clean(&state))
 }

@@ -2,7 +2,7 @@
 
 use i2plan_ipc::api::meshd::{Event, Life, SessionState, What};
 
-use crate::commands::events::describe;
+use crate::present::event::describe;
 
 /// What sort of entry it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,9 +20,8 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::app::{App, Command, Input, Link, Look, Now, Overlay, Tab};
 use super::view;
-use crate::commands::invite::blank_code;
 use crate::failure::Failure;
-use crate::output::qr::{self, Ink};
+use crate::output::qr::{self, Ink, blank_code};
 
 const LOOK: Look = Look { utf8: true, colour: true, ink: Ink::Fixed };
 

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use i2plan_ipc::api::meshd::Peer;
 use i2plan_ipc::version::{Version, utc};
 
-use super::Finding;
+use crate::present::finding::Finding;
 use crate::present::units;
 
 /// How far clocks may be apart without a word, seconds.
@@ -80,8 +80,8 @@ fn synchronised() -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use crate::present::finding::Level;
 
     #[test]
     fn a_clock_is_judged_by_the_build_and_the_kernel() {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use i2plan_ipc::paths;
 
-use super::Finding;
+use crate::present::finding::Finding;
 use crate::present::units;
 
 /// Each daemon's, in the directory of `meshd`'s, and their modes.
@@ -228,8 +228,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::net::UnixListener;
 
-    use super::super::Level;
     use super::*;
+    use crate::present::finding::Level;
 
     fn mode(path: &Path, mode: u32) {
         set_permissions(path, Permissions::from_mode(mode)).unwrap();

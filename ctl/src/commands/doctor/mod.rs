@@ -7,7 +7,6 @@
 //! * `walls`: what keeps the daemons in.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,17 +18,17 @@ use serde::Serialize;
 
 use self::router::Bridge;
 use self::walls::Walls;
-use super::peers::is_up;
 use super::rpc::{self, with_gateway};
-use super::status::{
-    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_host, of_the_interface, of_the_keys,
-    of_the_membership, of_the_sessions,
-};
 use crate::args::Doctor;
 use crate::daemon::{self, socket_path};
 use crate::failure::Failure;
 use crate::output;
-use crate::present::text::clean;
+use crate::present::finding::{Finding, Level, render};
+use crate::present::peer::is_up;
+use crate::present::status::{
+    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_host, of_the_interface, of_the_keys,
+    of_the_membership, of_the_sessions,
+};
 
 mod clock;
 mod files;
@@ -42,47 +41,6 @@ const UNWELL: u8 = 1;
 
 /// A part of its network's addresses that makes a member a deputy of the founder, which can go on inviting.
 const DEPUTY_PART: u64 = 64;
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Level {
-    /// It is as it should be.
-    Ok,
-    /// It could be better, and works.
-    Note,
-    /// It is to be mended.
-    Problem,
-}
-
-/// Something that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
-    level: Level,
-    /// `node`, `config`, `router`, `members`, `files`, `tun`, `clock` or a daemon's name.
-    subject: String,
-    message: String,
-    /// What to do about it.
-    hint: Option<String>,
-}
-
-impl Finding {
-    fn new(level: Level, subject: &str, message: impl Into<String>, hint: Option<String>) -> Self {
-        Self { level, subject: subject.to_owned(), message: message.into(), hint }
-    }
-
-    fn ok(subject: &str, message: impl Into<String>) -> Self {
-        Self::new(Level::Ok, subject, message, None)
-    }
-
-    fn note(subject: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::new(Level::Note, subject, message, Some(hint.into()))
-    }
-
-    fn problem(subject: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::new(Level::Problem, subject, message, Some(hint.into()))
-    }
-}
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -298,23 +256,6 @@ fn addresses(peer: &Peer) -> u64 {
     prefixes.map(|prefix| 1u64 << 32u32.saturating_sub(prefix)).sum()
 }
 
-fn render(findings: &[Finding]) -> String {
-    let mut out = String::new();
-    for Finding { level, subject, message, hint } in findings {
-        let level = match level {
-            Level::Ok => "ok",
-            Level::Note => "note",
-            Level::Problem => "PROBLEM",
-        };
-        // Writing to a string does not fail.
-        let _ = writeln!(out, "{level:<9}{subject:<9}{}", clean(message));
-        if let Some(hint) = hint {
-            let _ = writeln!(out, "{:<18}hint: {}", "", clean(hint));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use i2plan_ipc::api::meshd::{Conflict, Network, Sam, Session, Tunnel};
@@ -458,14 +399,5 @@ mod tests {
         assert_eq!(levels(&status), Some(Level::Ok), "a conflict among others is no problem of this node");
         status.network.as_mut().unwrap().displaced_by = Some("web".to_owned());
         assert_eq!(levels(&status), Some(Level::Problem));
-    }
-
-    #[test]
-    fn findings_are_lines_with_what_to_do_below() {
-        let findings = [Finding::ok("clock", "fine"), Finding::problem("node", "bad\x1b[2J", "mend it")];
-        assert_eq!(
-            render(&findings),
-            "ok       clock    fine\nPROBLEM  node     bad\u{fffd}[2J\n                  hint: mend it\n"
-        );
     }
 }

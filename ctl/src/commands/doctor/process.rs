@@ -10,7 +10,7 @@ use i2plan_ipc::Role;
 use i2plan_ipc::client::greeting;
 use i2plan_ipc::paths;
 
-use super::Finding;
+use crate::present::finding::Finding;
 
 /// The processes that the kernel names, by daemon.
 pub(super) type Confirmed = HashMap<&'static str, u32>;
@@ -105,8 +105,8 @@ async fn answering(_: &Path, _: &str, _: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use crate::present::finding::Level;
 
     #[test]
     fn the_kernels_word_counts() {

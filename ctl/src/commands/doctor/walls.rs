@@ -9,7 +9,7 @@ use i2plan_ipc::hello::Landlock;
 use serde::Serialize;
 
 use super::process::{self, Confirmed};
-use super::{Finding, Level};
+use crate::present::finding::{Finding, Level};
 
 /// What keeps a daemon in, as the kernel reports it (`proc(5)`), and Landlock as the daemon does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -13,10 +13,9 @@ use i2plan_ipc::api::meshd::{
 use i2plan_ipc::node::Notice;
 
 use super::{App, Command, Link, Overlay, SortBy};
-use crate::commands::{invite, peers};
 use crate::failure::Failure;
 use crate::present::member::label;
-use crate::present::units;
+use crate::present::{invite, peer, units};
 use crate::tui::events::{Entry, Kind, Level};
 use crate::tui::form::Purpose;
 use crate::tui::history::{History, Sample};
@@ -53,7 +52,7 @@ impl Row for PeerRow {
             || node_id.contains(text)
             || ipv4.to_string().contains(text)
             || ipv6.to_string().contains(text)
-            || peers::state(&self.peer).contains(text)
+            || peer::state(&self.peer).contains(text)
     }
 }
 
@@ -441,7 +440,7 @@ fn peer_order(sort: SortBy, reverse: bool) -> impl Fn(&PeerRow, &PeerRow) -> Ord
         let order = match sort {
             SortBy::Name => Ordering::Equal,
             SortBy::Address => a.ipv4.cmp(&b.ipv4),
-            SortBy::State => peers::state(a).cmp(peers::state(b)),
+            SortBy::State => peer::state(a).cmp(peer::state(b)),
             SortBy::Handshake => measured(a.last_handshake, b.last_handshake),
             SortBy::Rtt => measured(a.rtt, b.rtt),
             // The largest first: that is what is looked for.

@@ -10,10 +10,9 @@ use super::keys;
 use super::pages::kind;
 use super::status::spark;
 use super::theme::Theme;
-use crate::commands::ban::reason;
-use crate::commands::{invite, peers, status};
+use crate::present::ban::reason;
 use crate::present::text::{clean, wrap};
-use crate::present::units;
+use crate::present::{invite, peer, status, units};
 use crate::tui::app::{App, Overlay};
 use crate::tui::history::{History, Sample};
 
@@ -150,11 +149,11 @@ fn peer(text: &mut Text, app: &App, node_id: &str) {
     let peer = &row.peer;
     let now = app.now.unix / 1000;
     text.field("Name", &peer.name);
-    text.field("State", peers::state(peer));
+    text.field("State", peer::state(peer));
     text.field("IPv4", &peer.ipv4.to_string());
     text.field("IPv6", &peer.ipv6.to_string());
     text.field("Holds", &peer.ranges.join(", "));
-    text.field("Handshake", &peers::ago(peer.last_handshake));
+    text.field("Handshake", &peer::ago(peer.last_handshake));
     let heard = peer.last_heard.map_or_else(|| "never".to_owned(), |age| utc(now.saturating_sub(age)));
     text.field("Heard at", &heard);
     text.field("Round trip", &rtt(peer.rtt));
@@ -178,7 +177,7 @@ fn peer(text: &mut Text, app: &App, node_id: &str) {
             units::bytes(tx)
         ),
     );
-    text.field("Drops", &peers::drops(peer));
+    text.field("Drops", &peer::drops(peer));
     if let Some(history) = app.peer_history.get(node_id) {
         let graph = |value: fn(&Sample) -> Option<u64>| {
             graph_line(app, history, text.width.saturating_sub(LABEL), value)

@@ -11,11 +11,10 @@ use ratatui::widgets::{Paragraph, Widget as _};
 use super::table::{Column, Table};
 use super::theme::Theme;
 use super::{details, put};
-use crate::commands::ban::reason;
-use crate::commands::{ban, invite, peers};
+use crate::present::ban::reason;
 use crate::present::member::Names;
 use crate::present::text::{clean, wrap};
-use crate::present::units;
+use crate::present::{ban, invite, peer, units};
 use crate::tui::app::node::PeerRow;
 use crate::tui::app::{App, SortBy};
 use crate::tui::events::{Entry, Kind, Level};
@@ -110,7 +109,7 @@ pub(super) fn peers(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
 
 fn peer_cells(row: &PeerRow, names: &Names, theme: Theme) -> Vec<(String, Style)> {
     let peer = &row.peer;
-    let state = peers::state(peer);
+    let state = peer::state(peer);
     let style = match state {
         "up" => theme.good(),
         "banned" | "unreachable" => theme.bad(),
@@ -122,7 +121,7 @@ fn peer_cells(row: &PeerRow, names: &Names, theme: Theme) -> Vec<(String, Style)
         plain(names.label(&peer.name, &peer.node_id)),
         plain(peer.ipv4.to_string()),
         (state.to_owned(), style),
-        plain(peers::ago(peer.last_handshake)),
+        plain(peer::ago(peer.last_handshake)),
         plain(details::rtt(peer.rtt)),
         plain(units::bytes(peer.rx_bytes)),
         plain(units::bytes(peer.tx_bytes)),

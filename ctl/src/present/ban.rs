@@ -1,0 +1,69 @@
+//! Bans.
+
+use i2plan_ipc::api::meshd::{Ban, BanReason};
+use i2plan_ipc::version::utc;
+
+use super::member::Names;
+use super::table::{Column, Table};
+use super::text::clean;
+
+const COLUMNS: &[Column] = &[
+    Column::text("NAME").shrinks_to(12),
+    Column::text("NODE").shrinks_to(10),
+    Column::text("REASON"),
+    Column::text("UNTIL"),
+    Column::text("SINCE").dispensable(2),
+    Column::text("DESCRIPTION").shrinks_to(10).dispensable(1),
+];
+
+/// A table of bans, none of its lines wider than `width` if that is given.
+#[must_use]
+pub fn render(bans: &[Ban], width: Option<usize>) -> String {
+    let names = names(bans);
+    let mut table = Table::new(COLUMNS);
+    for ban in bans {
+        table.row([
+            name(ban, &names),
+            ban.node_id.clone(),
+            reason(ban),
+            ban.expires_at.map_or_else(|| "lifted".to_owned(), utc),
+            utc(ban.created_at),
+            ban.description.clone(),
+        ]);
+    }
+    table.render(width).text
+}
+
+/// The names of banned members.
+#[must_use]
+pub fn names(bans: &[Ban]) -> Names {
+    Names::of(bans.iter().filter_map(|ban| ban.name.as_deref()))
+}
+
+/// What a banned member is called in a list of bans.
+#[must_use]
+pub fn name(ban: &Ban, names: &Names) -> String {
+    ban.name.as_ref().map_or_else(|| "-".to_owned(), |name| names.label(name, &ban.node_id))
+}
+
+/// A banned member, by name and node id.
+#[must_use]
+pub fn label(ban: &Ban) -> String {
+    let name = ban.name.as_ref().map(|name| format!("{} ", clean(name))).unwrap_or_default();
+    format!("{name}({})", clean(&ban.node_id))
+}
+
+/// When a ban ends.
+#[must_use]
+pub fn until(ban: &Ban) -> String {
+    ban.expires_at.map_or_else(|| "until the ban is lifted".to_owned(), |end| format!("until {}", utc(end)))
+}
+
+/// Why a member is banned, in a word or two.
+#[must_use]
+pub fn reason(ban: &Ban) -> String {
+    match ban.reason {
+        BanReason::Manual => "by hand".to_owned(),
+        BanReason::InvalidMessages => format!("invalid messages ({})", ban.strikes),
+    }
+}

@@ -1,0 +1,87 @@
+//! The routing table.
+
+use i2plan_ipc::api::meshd::Route;
+use i2plan_ipc::version::utc;
+
+use super::member::Names;
+use super::peer::ranges;
+use super::table::{Column, Rendered, Table};
+
+const COLUMNS: &[Column] = &[
+    Column::text("IPV4"),
+    Column::text("IPV6").dispensable(3),
+    Column::text("RANGE").dispensable(5).optional(),
+    Column::text("NAME").shrinks_to(12),
+    Column::number("HOPS"),
+    Column::text("VIA").shrinks_to(10).dispensable(2),
+    Column::text("LAST SEEN").dispensable(1),
+    Column::text("CREATED").dispensable(4),
+];
+
+/// A table of routes, none of its lines wider than `width` if that is given.
+#[must_use]
+pub fn render(routes: &[Route], width: Option<usize>) -> Rendered {
+    let names = Names::of(routes.iter().map(|route| route.name.as_str()));
+    let label = |route: &Route| names.label(&route.name, &route.node_id);
+    let mut table = Table::new(COLUMNS);
+    for route in routes {
+        let via = |via: &String| {
+            routes.iter().find(|other| other.node_id == *via).map_or_else(|| via.clone(), label)
+        };
+        table.row([
+            route.ipv4.to_string(),
+            route.ipv6.to_string(),
+            ranges(&route.ranges),
+            label(route),
+            route.hops.map_or_else(|| "-".to_owned(), |hops| hops.to_string()),
+            route.via.as_ref().map_or_else(|| "-".to_owned(), via),
+            route.last_seen.map_or_else(|| "never".to_owned(), utc),
+            utc(route.created),
+        ]);
+    }
+    table.render(width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_behind_another_shows_by_whom() {
+        let direct = Route {
+            ipv4: "10.42.0.1".parse().unwrap(),
+            ipv6: "fd12::1".parse().unwrap(),
+            ranges: vec!["10.42.0.1/32".to_owned()],
+            node_id: "a".to_owned(),
+            name: "alpha".to_owned(),
+            hops: Some(1),
+            via: None,
+            last_seen: Some(1_800_000_060),
+            created: 1_800_000_000,
+        };
+        let behind = Route {
+            name: "beta".to_owned(),
+            hops: Some(2),
+            via: Some("a".to_owned()),
+            last_seen: None,
+            ..direct.clone()
+        };
+        assert_eq!(
+            render(&[direct.clone(), behind.clone()], None).text,
+            "\
+IPV4       IPV6     NAME   HOPS  VIA    LAST SEEN             CREATED
+10.42.0.1  fd12::1  alpha     1  -      2027-01-15T08:01:00Z  2027-01-15T08:00:00Z
+10.42.0.1  fd12::1  beta      2  alpha  never                 2027-01-15T08:00:00Z
+"
+        );
+        let delegating = Route { ranges: vec!["10.42.64.0/18".to_owned()], ..direct.clone() };
+        let text = render(&[delegating, behind.clone()], None).text;
+        assert!(text.starts_with("IPV4       IPV6     RANGE          NAME "), "{text}");
+        assert!(text.contains("10.42.0.1  fd12::1  10.42.64.0/18  alpha "), "{text}");
+        assert!(text.contains("10.42.0.1  fd12::1  -              beta "), "{text}");
+        let behind = Route { node_id: "b".to_owned(), name: "alpha".to_owned(), ..behind };
+        let text = render(&[direct, behind], None).text;
+        assert_eq!(text.lines().nth(2).unwrap().split("  ").nth(1), Some("fd12::1"), "{text}");
+        assert!(text.contains("  alpha (b)     2  alpha (a)  "), "{text}");
+    }
+}
