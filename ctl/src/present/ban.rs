@@ -6,6 +6,7 @@ use i2plan_ipc::version::utc;
 use super::member::Names;
 use super::table::{Column, Table};
 use super::text::clean;
+use super::units;
 
 const COLUMNS: &[Column] = &[
     Column::text("NAME").shrinks_to(12),
@@ -16,20 +17,46 @@ const COLUMNS: &[Column] = &[
     Column::text("DESCRIPTION").shrinks_to(10).dispensable(1),
 ];
 
+/// What a list shows of a ban.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The member's name, with its short node id if others have the same.
+    pub name: String,
+    /// Its node id.
+    pub node_id: String,
+    /// Why it is banned.
+    pub reason: String,
+    /// When the ban ends.
+    pub until: String,
+    /// When it was imposed.
+    pub since: String,
+    /// What the user has written as the reason.
+    pub description: String,
+}
+
+impl Row {
+    /// The row of a ban in a list with these names.
+    #[must_use]
+    pub fn new(ban: &Ban, names: &Names) -> Self {
+        Self {
+            name: units::or_dash(ban.name.as_ref().map(|name| names.label(name, &ban.node_id))),
+            node_id: ban.node_id.clone(),
+            reason: reason(ban),
+            until: ban.expires_at.map_or_else(|| "lifted".to_owned(), utc),
+            since: utc(ban.created_at),
+            description: ban.description.clone(),
+        }
+    }
+}
+
 /// A table of bans, none of its lines wider than `width` if that is given.
 #[must_use]
 pub fn render(bans: &[Ban], width: Option<usize>) -> String {
     let names = names(bans);
     let mut table = Table::new(COLUMNS);
     for ban in bans {
-        table.row([
-            name(ban, &names),
-            ban.node_id.clone(),
-            reason(ban),
-            ban.expires_at.map_or_else(|| "lifted".to_owned(), utc),
-            utc(ban.created_at),
-            ban.description.clone(),
-        ]);
+        let row = Row::new(ban, &names);
+        table.row([row.name, row.node_id, row.reason, row.until, row.since, row.description]);
     }
     table.render(width).text
 }
@@ -38,12 +65,6 @@ pub fn render(bans: &[Ban], width: Option<usize>) -> String {
 #[must_use]
 pub fn names(bans: &[Ban]) -> Names {
     Names::of(bans.iter().filter_map(|ban| ban.name.as_deref()))
-}
-
-/// What a banned member is called in a list of bans.
-#[must_use]
-pub fn name(ban: &Ban, names: &Names) -> String {
-    ban.name.as_ref().map_or_else(|| "-".to_owned(), |name| names.label(name, &ban.node_id))
 }
 
 /// A banned member, by name and node id.

@@ -4,6 +4,35 @@ use i2plan_ipc::api::meshd::{BanReason, JoinStep, Life, SessionName, SessionStat
 
 use super::member::{label, short};
 
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// It is as it should be.
+    Info,
+    /// Something may be wrong.
+    Warn,
+    /// Something is wrong.
+    Error,
+}
+
+impl From<&What> for Level {
+    fn from(what: &What) -> Self {
+        match what {
+            What::Log { level, .. } => match level.as_str() {
+                "error" => Self::Error,
+                "warn" => Self::Warn,
+                _ => Self::Info,
+            },
+            What::DaemonDown { .. } | What::NetworkLeft { revoked: true, .. } => Self::Error,
+            What::TunnelDown { .. }
+            | What::MemberLife { life: Life::Suspected | Life::Unreachable, .. }
+            | What::BanAdded { .. }
+            | What::Session { state: SessionState::Down, .. } => Self::Warn,
+            _ => Self::Info,
+        }
+    }
+}
+
 /// What happened, in a sentence.
 #[must_use]
 pub fn describe(what: &What) -> String {

@@ -16,19 +16,43 @@ const COLUMNS: &[Column] = &[
     Column::text("CREATED").dispensable(2),
 ];
 
+/// What a list shows of an invite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its id.
+    pub id: String,
+    /// Whether it can be used.
+    pub state: &'static str,
+    /// How often it was used, and may be.
+    pub uses: String,
+    /// Addresses for each of its users.
+    pub addresses: String,
+    /// When it expires.
+    pub expires: String,
+    /// When it was made.
+    pub created: String,
+}
+
+impl From<&IssuedInvite> for Row {
+    fn from(invite: &IssuedInvite) -> Self {
+        Self {
+            id: invite.id.clone(),
+            state: state(invite),
+            uses: uses(invite),
+            addresses: invite.addresses.to_string(),
+            expires: utc(invite.expires_at),
+            created: utc(invite.created_at),
+        }
+    }
+}
+
 /// A table of invites, none of its lines wider than `width` if that is given.
 #[must_use]
 pub fn table(invites: &[IssuedInvite], width: Option<usize>) -> String {
     let mut table = Table::new(COLUMNS);
     for invite in invites {
-        table.row([
-            invite.id.clone(),
-            state(invite).to_owned(),
-            uses(invite),
-            invite.addresses.to_string(),
-            utc(invite.expires_at),
-            utc(invite.created_at),
-        ]);
+        let row = Row::from(invite);
+        table.row([row.id, row.state.to_owned(), row.uses, row.addresses, row.expires, row.created]);
     }
     table.render(width).text
 }

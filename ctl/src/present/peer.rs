@@ -28,24 +28,78 @@ pub fn sort(peers: &mut [Peer]) {
     peers.sort_by(|a, b| (&a.name, &a.node_id).cmp(&(&b.name, &b.node_id)));
 }
 
+/// What a list shows of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its name, with its short node id if others have the same.
+    pub name: String,
+    /// Its IPv4 address.
+    pub ipv4: String,
+    /// Its IPv6 address.
+    pub ipv6: String,
+    /// The address ranges that it holds; empty for a single address.
+    pub ranges: String,
+    /// What it is to this node at present.
+    pub state: &'static str,
+    /// How long ago the last WireGuard handshake was.
+    pub handshake: String,
+    /// How long ago its last control message came.
+    pub heard: String,
+    /// How long its last answer to a control message took.
+    pub rtt: String,
+    /// Bytes received from it.
+    pub received: String,
+    /// Bytes sent to it.
+    pub sent: String,
+    /// Packets that were dropped.
+    pub drops: String,
+}
+
+impl Row {
+    /// The row of a member in a list with these names.
+    #[must_use]
+    pub fn new(peer: &Peer, names: &Names) -> Self {
+        Self {
+            name: names.label(&peer.name, &peer.node_id),
+            ipv4: peer.ipv4.to_string(),
+            ipv6: peer.ipv6.to_string(),
+            ranges: ranges(&peer.ranges),
+            state: state(peer),
+            handshake: units::ago(peer.last_handshake),
+            heard: units::ago(peer.last_heard),
+            rtt: units::or_dash(peer.rtt.map(units::milliseconds)),
+            received: units::bytes(peer.rx_bytes),
+            sent: units::bytes(peer.tx_bytes),
+            drops: drops(peer),
+        }
+    }
+}
+
+/// The names of members, to tell those of one name apart.
+#[must_use]
+pub fn names<'a>(peers: impl IntoIterator<Item = &'a Peer>) -> Names {
+    Names::of(peers.into_iter().map(|peer| peer.name.as_str()))
+}
+
 /// A table of members, none of its lines wider than `width` if that is given.
 #[must_use]
 pub fn render(peers: &[Peer], width: Option<usize>) -> Rendered {
-    let names = Names::of(peers.iter().map(|peer| peer.name.as_str()));
+    let names = names(peers);
     let mut table = Table::new(COLUMNS);
     for peer in peers {
+        let row = Row::new(peer, &names);
         table.row([
-            names.label(&peer.name, &peer.node_id),
-            peer.ipv4.to_string(),
-            peer.ipv6.to_string(),
-            ranges(&peer.ranges),
-            state(peer).to_owned(),
-            ago(peer.last_handshake),
-            ago(peer.last_heard),
-            peer.rtt.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt} ms")),
-            units::bytes(peer.rx_bytes),
-            units::bytes(peer.tx_bytes),
-            drops(peer),
+            row.name,
+            row.ipv4,
+            row.ipv6,
+            row.ranges,
+            row.state.to_owned(),
+            row.handshake,
+            row.heard,
+            row.rtt,
+            row.received,
+            row.sent,
+            row.drops,
         ]);
     }
     table.render(width)
@@ -79,12 +133,6 @@ pub fn state(peer: &Peer) -> &'static str {
         Some(_) => "down",
         None => "never up",
     }
-}
-
-/// How long ago something was, in seconds, that may never have been.
-#[must_use]
-pub fn ago(age: Option<u64>) -> String {
-    age.map_or_else(|| "never".to_owned(), |age| units::duration(age) + " ago")
 }
 
 /// Packets to and from a member that were dropped.

@@ -6,6 +6,7 @@ use i2plan_ipc::version::utc;
 use super::member::Names;
 use super::peer::ranges;
 use super::table::{Column, Rendered, Table};
+use super::units;
 
 const COLUMNS: &[Column] = &[
     Column::text("IPV4"),
@@ -18,26 +19,61 @@ const COLUMNS: &[Column] = &[
     Column::text("CREATED").dispensable(4),
 ];
 
+/// What a list shows of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The IPv4 address of the member to which it leads.
+    pub ipv4: String,
+    /// Its IPv6 address.
+    pub ipv6: String,
+    /// The address ranges that it holds; empty for a single address.
+    pub ranges: String,
+    /// Its name, with its short node id if others have the same.
+    pub name: String,
+    /// Members on the way, itself included.
+    pub hops: String,
+    /// The member through which it answers.
+    pub via: String,
+    /// When it was seen last.
+    pub last_seen: String,
+    /// Since when there is the route.
+    pub created: String,
+}
+
+impl Row {
+    /// The row of a route in a list with these names, in which `find` finds the route to a node id.
+    #[must_use]
+    pub fn new<'a>(route: &Route, names: &Names, find: impl Fn(&str) -> Option<&'a Route>) -> Self {
+        let label = |route: &Route| names.label(&route.name, &route.node_id);
+        let via = |via: &String| find(via).map_or_else(|| via.clone(), label);
+        Self {
+            ipv4: route.ipv4.to_string(),
+            ipv6: route.ipv6.to_string(),
+            ranges: ranges(&route.ranges),
+            name: label(route),
+            hops: units::or_dash(route.hops.map(|hops| hops.to_string())),
+            via: units::or_dash(route.via.as_ref().map(via)),
+            last_seen: units::time(route.last_seen),
+            created: utc(route.created),
+        }
+    }
+}
+
+/// The names of the members to which routes lead, to tell those of one name apart.
+#[must_use]
+pub fn names(routes: &[Route]) -> Names {
+    Names::of(routes.iter().map(|route| route.name.as_str()))
+}
+
 /// A table of routes, none of its lines wider than `width` if that is given.
 #[must_use]
 pub fn render(routes: &[Route], width: Option<usize>) -> Rendered {
-    let names = Names::of(routes.iter().map(|route| route.name.as_str()));
-    let label = |route: &Route| names.label(&route.name, &route.node_id);
+    let names = names(routes);
     let mut table = Table::new(COLUMNS);
     for route in routes {
-        let via = |via: &String| {
-            routes.iter().find(|other| other.node_id == *via).map_or_else(|| via.clone(), label)
-        };
-        table.row([
-            route.ipv4.to_string(),
-            route.ipv6.to_string(),
-            ranges(&route.ranges),
-            label(route),
-            route.hops.map_or_else(|| "-".to_owned(), |hops| hops.to_string()),
-            route.via.as_ref().map_or_else(|| "-".to_owned(), via),
-            route.last_seen.map_or_else(|| "never".to_owned(), utc),
-            utc(route.created),
-        ]);
+        let find = |node_id: &str| routes.iter().find(|other| other.node_id == node_id);
+        let row = Row::new(route, &names, find);
+        table.row([row.ipv4, row.ipv6, row.ranges, row.name, row.hops, row.via, row.last_seen, row.created]);
     }
     table.render(width)
 }

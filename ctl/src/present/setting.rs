@@ -4,6 +4,7 @@ use i2plan_ipc::api::meshd::{ConfigChange, Setting, Source};
 
 use super::table::{Column, Table};
 use super::text::clean;
+use super::units;
 
 const COLUMNS: &[Column] = &[
     Column::text("KEY"),
@@ -28,7 +29,7 @@ pub fn render(settings: &[Setting], width: Option<usize>) -> String {
     for setting in settings {
         table.row([
             setting.key.clone(),
-            setting.value.clone().unwrap_or_else(|| "-".to_owned()),
+            units::or_dash(setting.value.clone()),
             match &setting.source {
                 Source::Default => "default".to_owned(),
                 Source::File { path, line } => format!("{path}:{line}"),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use i2plan_ipc::Role;
 use i2plan_ipc::api::meshd::{
-    Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionState, Status,
+    Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionState, Status, Tunnel,
 };
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::Version;
@@ -298,8 +298,7 @@ pub fn render(status: &Status, warnings: &[Warning]) -> String {
     match &status.network {
         Some(network) => {
             out.line("Network", &network.id);
-            let role = if network.founder { ", founded by this node" } else { "" };
-            out.part("members", &format!("{}{role}", network.members));
+            out.part("members", &format!("{}{}", network.members, role(network)));
             out.part("IPv4", &format!("{} in {}", network.ipv4, network.subnet));
             let without =
                 if status.tunnel.without_ipv6 { " (IPv6 is switched off on this host)" } else { "" };
@@ -313,13 +312,13 @@ pub fn render(status: &Status, warnings: &[Warning]) -> String {
     }
 
     let tunnel = &status.tunnel;
-    out.line("Interface", tunnel.interface.as_deref().unwrap_or("not up"));
+    out.line("Interface", interface(tunnel));
     out.part("MTU", &tunnel.mtu.to_string());
     if let Some(key) = &tunnel.public_key {
         out.part("public key", key);
     }
-    if let Some(drops) = tunnel.drops.filter(|drops| *drops != Drops::default()) {
-        out.part("dropped", &describe_drops(&drops));
+    if let Some(drops) = describe_drops(tunnel) {
+        out.part("dropped", &drops);
     }
 
     let sam = &status.sam;
@@ -335,6 +334,18 @@ pub fn render(status: &Status, warnings: &[Warning]) -> String {
         out.part(&daemon.name, &describe_daemon(daemon));
     }
     out.0
+}
+
+/// What the node is in its network, besides a member.
+#[must_use]
+pub fn role(network: &Network) -> &'static str {
+    if network.founder { ", founded by this node" } else { "" }
+}
+
+/// The tunnel's interface, or that it is not up.
+#[must_use]
+pub fn interface(tunnel: &Tunnel) -> &str {
+    tunnel.interface.as_deref().unwrap_or("not up")
 }
 
 /// The SAM bridge: the version that it speaks, and its address.
@@ -382,11 +393,21 @@ fn describe_daemon(daemon: &Daemon) -> String {
     parts.join("  ")
 }
 
-/// The packets that belong to no peer and were dropped, by reason.
+/// A daemon in a word or two: its version, or that it does not answer.
 #[must_use]
-pub fn describe_drops(drops: &Drops) -> String {
-    let Drops { no_route, no_session, send_failed, unknown, rate_limited, no_tunnel, interface_full } =
-        *drops;
+pub fn describe_briefly(daemon: &Daemon) -> String {
+    match (&daemon.version, &daemon.error) {
+        (None, Some(_)) => format!("{} does not answer", daemon.name),
+        (Some(version), _) => format!("{} {}", daemon.name, version.version),
+        (None, None) => daemon.name.clone(),
+    }
+}
+
+/// The packets that belong to no peer and were dropped, by reason; none if there are none.
+#[must_use]
+pub fn describe_drops(tunnel: &Tunnel) -> Option<String> {
+    let drops = tunnel.drops.filter(|drops| *drops != Drops::default())?;
+    let Drops { no_route, no_session, send_failed, unknown, rate_limited, no_tunnel, interface_full } = drops;
     let counts = [
         (no_route, "to an address that no peer has"),
         (no_session, "while there was no session"),
@@ -401,12 +422,11 @@ pub fn describe_drops(drops: &Drops) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{} {what}", units::counted(*count, "packet")))
         .collect();
-    parts.join(", ")
+    Some(parts.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::api::meshd::{Network, Tunnel};
     use i2plan_ipc::api::tund::{HostUse, Overlap};
 
     use super::*;

@@ -1,4 +1,6 @@
-//! Numbers for people.
+//! Numbers and times for people.
+
+use i2plan_ipc::version::utc;
 
 /// `0 B`, `1.5 KiB`, `20 MiB`.
 #[must_use]
@@ -48,6 +50,30 @@ pub fn counted(count: u64, what: &str) -> String {
 #[must_use]
 pub fn addresses(count: u64) -> String {
     format!("{count} address{}", if count == 1 { "" } else { "es" })
+}
+
+/// `812 ms`.
+#[must_use]
+pub fn milliseconds(count: u64) -> String {
+    format!("{count} ms")
+}
+
+/// How long ago something was, in seconds, that may never have been: `45s ago`, `never`.
+#[must_use]
+pub fn ago(age: Option<u64>) -> String {
+    age.map_or_else(|| "never".to_owned(), |age| duration(age) + " ago")
+}
+
+/// A Unix time that may never have been: `2027-01-15T08:00:00Z`, `never`.
+#[must_use]
+pub fn time(at: Option<u64>) -> String {
+    at.map_or_else(|| "never".to_owned(), utc)
+}
+
+/// What is shown for a value that there may not be.
+#[must_use]
+pub fn or_dash(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "-".to_owned())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What has happened, as it is listed.
 
-use i2plan_ipc::api::meshd::{Event, Life, SessionState, What};
+use i2plan_ipc::api::meshd::{Event, What};
 
-use crate::present::event::describe;
+use crate::present::event::{Level, describe};
 
 /// What sort of entry it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,14 +49,6 @@ impl Show {
     }
 }
 
-/// How much it matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Level {
-    Info,
-    Warn,
-    Error,
-}
-
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -74,28 +66,11 @@ pub(super) struct Entry {
 impl Entry {
     /// The entry of what the node told.
     pub(super) fn of(event: &Event, number: u64) -> Self {
-        let (kind, level, text) = match &event.what {
-            What::Log { level, target, message } => {
-                let level = match level.as_str() {
-                    "error" => Level::Error,
-                    "warn" => Level::Warn,
-                    _ => Level::Info,
-                };
-                (Kind::Log, level, format!("{target}: {message}"))
-            }
-            what => (Kind::Event, level_of(what), describe(what)),
+        let (kind, text) = match &event.what {
+            What::Log { target, message, .. } => (Kind::Log, format!("{target}: {message}")),
+            what => (Kind::Event, describe(what)),
         };
+        let level = Level::from(&event.what);
         Self { number, at: event.at, event: Some(event.number), kind, level, text }
-    }
-}
-
-fn level_of(what: &What) -> Level {
-    match what {
-        What::DaemonDown { .. } | What::NetworkLeft { revoked: true, .. } => Level::Error,
-        What::TunnelDown { .. }
-        | What::MemberLife { life: Life::Suspected | Life::Unreachable, .. }
-        | What::BanAdded { .. }
-        | What::Session { state: SessionState::Down, .. } => Level::Warn,
-        _ => Level::Info,
     }
 }

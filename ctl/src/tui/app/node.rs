@@ -14,9 +14,10 @@ use i2plan_ipc::node::Notice;
 
 use super::{App, Command, Link, Overlay, SortBy};
 use crate::failure::Failure;
+use crate::present::event::Level;
 use crate::present::member::label;
 use crate::present::{invite, peer, units};
-use crate::tui::events::{Entry, Kind, Level};
+use crate::tui::events::{Entry, Kind};
 use crate::tui::form::Purpose;
 use crate::tui::history::{History, Sample};
 use crate::tui::list::Row;

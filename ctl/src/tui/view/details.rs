@@ -1,7 +1,6 @@
 //! Texts of labels and values, as lines that fit.
 
 use i2plan_ipc::api::meshd::Session;
-use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::{Version, utc};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
@@ -96,8 +95,7 @@ pub(in crate::tui) fn status(app: &App, width: u16) -> Vec<Line<'static>> {
     match &status.network {
         Some(network) => {
             let members = units::counted(network.members, "member");
-            let role = if network.founder { ", founded by this node" } else { "" };
-            text.field("Network", &format!("{members}{role}"));
+            text.field("Network", &format!("{members}{}", status::role(network)));
             text.field("", &network.id);
             text.field("Address", &format!("{} in {}, {}", network.ipv4, network.subnet, network.ipv6));
             text.field("Holds", &status::describe_addresses(network));
@@ -108,10 +106,9 @@ pub(in crate::tui) fn status(app: &App, width: u16) -> Vec<Line<'static>> {
         ),
     }
     let tunnel = &status.tunnel;
-    let interface = tunnel.interface.as_deref().unwrap_or("not up");
-    text.field("Interface", &format!("{interface}, MTU {}", tunnel.mtu));
-    if let Some(drops) = tunnel.drops.filter(|drops| *drops != Drops::default()) {
-        text.field("Dropped", &status::describe_drops(&drops));
+    text.field("Interface", &format!("{}, MTU {}", status::interface(tunnel), tunnel.mtu));
+    if let Some(drops) = status::describe_drops(tunnel) {
+        text.field("Dropped", &drops);
     }
     let sam = &status.sam;
     text.field("I2P router", &status::describe_bridge(sam));
@@ -120,12 +117,8 @@ pub(in crate::tui) fn status(app: &App, width: u16) -> Vec<Line<'static>> {
         text.field("Instead", &session(substitute));
     }
     text.field("Data", &session(&sam.data));
-    let daemons = status.daemons.iter().map(|daemon| match (&daemon.version, &daemon.error) {
-        (None, Some(_)) => format!("{} does not answer", daemon.name),
-        (Some(version), _) => format!("{} {}", daemon.name, version.version),
-        (None, None) => daemon.name.clone(),
-    });
-    text.field("Daemons", &daemons.collect::<Vec<_>>().join(", "));
+    let daemons: Vec<_> = status.daemons.iter().map(status::describe_briefly).collect();
+    text.field("Daemons", &daemons.join(", "));
     text.lines
 }
 
@@ -153,10 +146,9 @@ fn peer(text: &mut Text, app: &App, node_id: &str) {
     text.field("IPv4", &peer.ipv4.to_string());
     text.field("IPv6", &peer.ipv6.to_string());
     text.field("Holds", &peer.ranges.join(", "));
-    text.field("Handshake", &peer::ago(peer.last_handshake));
-    let heard = peer.last_heard.map_or_else(|| "never".to_owned(), |age| utc(now.saturating_sub(age)));
-    text.field("Heard at", &heard);
-    text.field("Round trip", &rtt(peer.rtt));
+    text.field("Handshake", &units::ago(peer.last_handshake));
+    text.field("Heard at", &units::time(peer.last_heard.map(|age| now.saturating_sub(age))));
+    text.field("Round trip", &units::or_dash(peer.rtt.map(units::milliseconds)));
     let (rx, tx) = row.rate.unwrap_or_default();
     let packets = |count| units::counted(count, "packet");
     text.field(
@@ -202,11 +194,6 @@ fn peer(text: &mut Text, app: &App, node_id: &str) {
 
 fn graph_line(app: &App, history: &History, width: usize, value: fn(&Sample) -> Option<u64>) -> String {
     spark(&history.columns(width, 300, app.second(), value))
-}
-
-/// Milliseconds, if there are any.
-pub(super) fn rtt(rtt: Option<u64>) -> String {
-    rtt.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt} ms"))
 }
 
 fn issued(text: &mut Text, app: &App, id: &str) {

@@ -8,16 +8,16 @@ use ratatui::style::Style;
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Widget as _};
 
+use super::put;
 use super::table::{Column, Table};
 use super::theme::Theme;
-use super::{details, put};
-use crate::present::ban::reason;
+use crate::present::event::Level;
 use crate::present::member::Names;
 use crate::present::text::{clean, wrap};
-use crate::present::{ban, invite, peer, units};
+use crate::present::{ban, invite, peer, route, units};
 use crate::tui::app::node::PeerRow;
 use crate::tui::app::{App, SortBy};
-use crate::tui::events::{Entry, Kind, Level};
+use crate::tui::events::{Entry, Kind};
 
 const PEERS: &[Column] = &[
     Column::rest("NAME", 12, 0),
@@ -101,33 +101,32 @@ pub(super) fn peers(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     let down = matches!(app.sort, SortBy::Received | SortBy::Sent) != app.reverse;
     let table =
         Table { columns: PEERS, sorted: Some((column, down)), count: list.len(), selected: list.place() };
-    let names = Names::of(list.items().iter().map(|row| row.peer.name.as_str()));
+    let names = peer::names(list.items().iter().map(|row| &row.peer));
     table.draw(buf, area, theme, |place| {
         list.row(place).map(|row| peer_cells(row, &names, theme)).unwrap_or_default()
     });
 }
 
 fn peer_cells(row: &PeerRow, names: &Names, theme: Theme) -> Vec<(String, Style)> {
-    let peer = &row.peer;
-    let state = peer::state(peer);
-    let style = match state {
+    let cells = peer::Row::new(&row.peer, names);
+    let style = match cells.state {
         "up" => theme.good(),
         "banned" | "unreachable" => theme.bad(),
         _ => Style::new(),
     };
-    let rate = |rate: Option<u64>| rate.map_or_else(|| "-".to_owned(), units::bytes);
+    let rate = |rate: Option<u64>| units::or_dash(rate.map(units::bytes));
     let plain = |text: String| (text, Style::new());
     vec![
-        plain(names.label(&peer.name, &peer.node_id)),
-        plain(peer.ipv4.to_string()),
-        (state.to_owned(), style),
-        plain(peer::ago(peer.last_handshake)),
-        plain(details::rtt(peer.rtt)),
-        plain(units::bytes(peer.rx_bytes)),
-        plain(units::bytes(peer.tx_bytes)),
+        plain(cells.name),
+        plain(cells.ipv4),
+        (cells.state.to_owned(), style),
+        plain(cells.handshake),
+        plain(cells.rtt),
+        plain(cells.received),
+        plain(cells.sent),
         plain(rate(row.rate.map(|(rx, _)| rx))),
         plain(rate(row.rate.map(|(_, tx)| tx))),
-        plain(peer.ipv6.to_string()),
+        plain(cells.ipv6),
     ]
 }
 
@@ -138,23 +137,19 @@ pub(super) fn routes(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
         return draw_empty(buf, area, theme, list.is_known(), list.filter(), "no other members are known");
     }
     let table = Table { columns: ROUTES, sorted: None, count: list.len(), selected: list.place() };
-    let names = Names::of(list.items().iter().map(|route| route.name.as_str()));
+    let names = route::names(list.items());
     let cells = |route: &Route| {
+        let cells = route::Row::new(route, &names, |node_id| list.find(node_id));
         let style = if route.hops.is_none() { theme.bad() } else { Style::new() };
-        let via = |via: &String| {
-            list.find(via).map_or_else(|| via.clone(), |route| names.label(&route.name, &route.node_id))
-        };
-        let via = route.via.as_ref().map(via);
-        let dash = || "-".to_owned();
         let plain = |text: String| (text, Style::new());
         vec![
-            plain(names.label(&route.name, &route.node_id)),
-            plain(route.ipv4.to_string()),
-            (route.hops.map_or_else(dash, |hops| hops.to_string()), style),
-            plain(via.unwrap_or_else(dash)),
-            plain(route.last_seen.map_or_else(|| "never".to_owned(), utc)),
-            plain(utc(route.created)),
-            plain(route.ipv6.to_string()),
+            plain(cells.name),
+            plain(cells.ipv4),
+            (cells.hops, style),
+            plain(cells.via),
+            plain(cells.last_seen),
+            plain(cells.created),
+            plain(cells.ipv6),
         ]
     };
     table.draw(buf, area, theme, |place| list.row(place).map(cells).unwrap_or_default());
@@ -171,14 +166,8 @@ pub(super) fn invites(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     table.draw(buf, area, theme, |place| {
         let Some(issued) = list.row(place) else { return Vec::new() };
         let code = if app.code(&issued.id).is_some() { "here" } else { "-" };
-        let cells = [
-            issued.id.clone(),
-            invite::state(issued).to_owned(),
-            utc(issued.expires_at),
-            invite::uses(issued),
-            code.to_owned(),
-            utc(issued.created_at),
-        ];
+        let row = invite::Row::from(issued);
+        let cells = [row.id, row.state.to_owned(), row.expires, row.uses, code.to_owned(), row.created];
         cells.map(|cell| (cell, Style::new())).to_vec()
     });
 }
@@ -199,14 +188,9 @@ pub(super) fn bans(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     let names = ban::names(list.items());
     let table = Table { columns: BANS, sorted: None, count: list.len(), selected: list.place() };
     table.draw(buf, area, theme, |place| {
-        let Some(row) = list.row(place) else { return Vec::new() };
-        let cells = [
-            ban::name(row, &names),
-            row.node_id.clone(),
-            reason(row),
-            row.expires_at.map_or_else(|| "lifted".to_owned(), utc),
-            row.description.clone(),
-        ];
+        let Some(ban) = list.row(place) else { return Vec::new() };
+        let row = ban::Row::new(ban, &names);
+        let cells = [row.name, row.node_id, row.reason, row.until, row.description];
         cells.map(|cell| (cell, Style::new())).to_vec()
     });
 }

@@ -21,7 +21,7 @@ struct Graph {
 const GRAPHS: [Graph; 3] = [
     Graph { title: "Received", value: |sample| Some(sample.rx), show: rate },
     Graph { title: "Sent", value: |sample| Some(sample.tx), show: rate },
-    Graph { title: "Round trip", value: |sample| sample.rtt, show: |rtt| format!("{rtt} ms") },
+    Graph { title: "Round trip", value: |sample| sample.rtt, show: units::milliseconds },
 ];
 
 fn rate(bytes: u64) -> String {
@@ -55,7 +55,7 @@ pub(super) fn draw(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
 
 fn latest(app: &App, graph: &Graph) -> String {
     let sample = if app.link == Link::Up { app.history.latest() } else { None };
-    sample.and_then(|sample| (graph.value)(&sample)).map_or_else(|| "-".to_owned(), graph.show)
+    units::or_dash(sample.and_then(|sample| (graph.value)(&sample)).map(graph.show))
 }
 
 fn draw_graph_line(app: &App, graph: &Graph, buf: &mut Buffer, area: Rect, theme: Theme) {
