@@ -15,6 +15,9 @@ use crate::commands::completions;
 use crate::failure::{EXIT_CODES, Failure};
 use crate::output::qr::Style;
 use crate::ping::series::Plan;
+use crate::values::{
+    parse_addresses, parse_ban_duration, parse_expiry, parse_interval, parse_since, parse_time, parse_timeout,
+};
 
 /// Control an i2plan node: WireGuard over I2P.
 #[derive(Debug, Parser)]
@@ -180,7 +183,7 @@ pub struct BanAdd {
     pub reason: Option<String>,
 
     /// For how long: 90s, 30m, 24h, 7d or plain seconds [default: until it is lifted]
-    #[arg(long, value_name = "DURATION", value_parser = crate::commands::ban::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_ban_duration)]
     pub duration: Option<Duration>,
 }
 
@@ -292,7 +295,7 @@ pub struct Ping {
     pub interval: Duration,
 
     /// How long a reply may take, at most 5m
-    #[arg(short = 'W', long, value_name = "TIME", default_value = "10s", value_parser = parse_patience)]
+    #[arg(short = 'W', long, value_name = "TIME", default_value = "10s", value_parser = parse_timeout)]
     pub timeout: Duration,
 
     /// Stop after this time, whatever was answered
@@ -696,9 +699,6 @@ Examples:
   sudo i2planctl up --config node.toml --data-dir /srv/i2plan
   sudo i2planctl up --keyd-user 990 --meshd-user 991 --tund-user 992 --connector-user 993 --rpc-user 994";
 
-/// No time on the command line is longer.
-const MAX_TIME: Duration = Duration::from_secs(366 * 86_400);
-
 /// What a command line comes to.
 #[derive(Debug)]
 pub enum Parsed {
@@ -777,68 +777,6 @@ fn json_failure(error: &clap::Error) -> Failure {
     Failure::usage(message.trim_start_matches("error: ")).with_hint("see `i2planctl --help`")
 }
 
-/// Seconds, with a fraction, or with a unit from ms to d.
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || "write a number of seconds such as 0.5, or one with ms, s, m or h".to_owned();
-    let seconds = |text: &str| {
-        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let seconds = plain.then(|| text.parse().ok()).flatten();
-        seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-    };
-    let time = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
-        (Some(millis), _) => millis.parse().ok().map(Duration::from_millis),
-        (None, Some(text)) => seconds(text),
-        (None, None) => seconds(text).or_else(|| i2plan_config::parse_duration(text)),
-    };
-    time.filter(|time| *time <= MAX_TIME).ok_or_else(wrong)
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    match parse_time(text)? {
-        short if short < Duration::from_millis(10) => Err("at least 10ms".to_owned()),
-        interval => Ok(interval),
-    }
-}
-
-fn parse_patience(text: &str) -> Result<Duration, String> {
-    match parse_time(text)? {
-        long if long > Duration::from_secs(300) => Err("at most 5m".to_owned()),
-        patience => Ok(patience),
-    }
-}
-
-pub(crate) fn parse_expiry(text: &str) -> Result<Duration, String> {
-    match i2plan_config::parse_duration(text) {
-        Some(Duration::ZERO) => Err("an invite that has expired invites nobody".to_owned()),
-        Some(duration) => Ok(duration),
-        None => Err(HOW_LONG.to_owned()),
-    }
-}
-
-/// How a duration is written.
-pub(crate) const HOW_LONG: &str =
-    "write a number with s, m, h or d, such as 90s, 30m, 24h or 7d, or plain seconds";
-
-/// A number of addresses.
-///
-/// # Errors
-/// What to write in its place.
-pub(crate) fn parse_addresses(text: &str) -> Result<u32, String> {
-    let number = text.parse().map_err(|_| "write a power of two, such as 1, 16 or 1024".to_owned())?;
-    match number {
-        0 => Err("a node needs at least 1".to_owned()),
-        number if u32::is_power_of_two(number) => Ok(number),
-        number => {
-            let (less, more) = (1u64 << number.ilog2(), 1u64 << (number.ilog2() + 1));
-            Err(format!("{number} is not a power of two; use {less} or {more}"))
-        }
-    }
-}
-
-fn parse_since(text: &str) -> Result<Duration, String> {
-    i2plan_config::parse_duration(text).ok_or_else(|| HOW_LONG.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -859,40 +797,6 @@ mod tests {
             assert!(args.json);
             assert_eq!(args.socket, Some("/x".into()));
         }
-    }
-
-    #[test]
-    fn durations_of_invites() {
-        assert_eq!(parse_expiry("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_expiry("30m"), Ok(Duration::from_secs(1800)));
-        assert_eq!(parse_expiry("7d"), Ok(Duration::from_secs(7 * 86_400)));
-        for wrong in ["0", "0h", "1w", "-1h", "", "1.5h", "99999999999999999999"] {
-            assert!(parse_expiry(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn addresses_are_a_power_of_two() {
-        for (text, number) in [("1", 1), ("16", 16), ("2147483648", 1 << 31)] {
-            assert_eq!(parse_addresses(text), Ok(number));
-        }
-        assert_eq!(parse_addresses("12").unwrap_err(), "12 is not a power of two; use 8 or 16");
-        let largest = parse_addresses("4294967295").unwrap_err();
-        assert!(largest.ends_with("use 2147483648 or 4294967296"), "{largest}");
-        for wrong in ["0", "-1", "", "x", "1.5", "/28", "4294967296"] {
-            assert!(parse_addresses(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn times_of_a_ping() {
-        for (text, millis) in [("0.5", 500), ("200ms", 200), ("1s", 1000), ("1.5s", 1500), ("2m", 120_000)] {
-            assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for wrong in ["", "ms", "s", "-1", "1e3", "inf", "nan", "1x", "99999999999999999999"] {
-            assert!(parse_time(wrong).is_err(), "{wrong}");
-        }
-        assert!(parse_interval("9ms").is_err() && parse_patience("6m").is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! * [`passphrase`]: passphrases on their way to `keyd`.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 //! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
+//! * [`values`]: durations and numbers as people write them.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ pub mod present;
 pub mod tui;
 #[cfg(target_os = "linux")]
 pub mod up;
+pub mod values;
 
 /// The command line's definition, for manual pages.
 #[must_use]

@@ -1,11 +1,10 @@
 //! `i2planctl ban`.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::json;
 
-use crate::args::{BanAdd, HOW_LONG};
+use crate::args::BanAdd;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
@@ -54,16 +53,4 @@ pub async fn remove(socket: Option<&Path>, json: bool, name: &str) -> Result<(),
         return output::json::print(&json!({ "ban": ban }));
     }
     output::print(&format!("{} is not banned any more\n", label(&ban)))
-}
-
-/// A duration on the command line.
-///
-/// # Errors
-/// What to write instead.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    match i2plan_config::parse_duration(text) {
-        Some(Duration::ZERO) => Err("a ban that is over bans nobody".to_owned()),
-        Some(duration) => Ok(duration),
-        None => Err(HOW_LONG.to_owned()),
-    }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{self, CreateInvite, Invite, IssuedInvite, RevokeInvite};
+use i2plan_ipc::api::meshd::{CreateInvite, Invite, IssuedInvite, RevokeInvite};
 use i2plan_ipc::api::order::OrderTarget;
 
 use super::confirm::can_ask;
@@ -15,6 +15,7 @@ use crate::output;
 use crate::output::qr::{Ink, Qr, Style, blank_code};
 use crate::present::invite::{consequences, describe, render, table, users};
 use crate::present::text::clean;
+use crate::values::max_uses;
 
 /// Makes an invite: the code alone on standard output, all else on standard error.
 ///
@@ -174,14 +175,6 @@ async fn issued(socket: Option<&Path>) -> Result<Vec<IssuedInvite>, Failure> {
     Ok(node.invites().await?)
 }
 
-/// The limit that `--uses` sets; none for -1.
-///
-/// # Errors
-/// If nobody could use it, or it is out of range.
-pub fn max_uses(uses: i64) -> Result<Option<u32>, Failure> {
-    meshd::max_uses(uses).map_err(|error| Failure { kind: Kind::Usage, ..error.into() })
-}
-
 #[cfg(test)]
 mod tests {
     use i2plan_ipc::api::meshd::InviteState;
@@ -214,17 +207,6 @@ mod tests {
             let failure = too_small((61, 31), given, Style::Blocks).unwrap_err();
             assert!(failure.message.starts_with("the QR code takes 61 columns and 32 lines"), "{failure}");
             assert!(failure.message.ends_with(&format!("has {} and {}", given.0, given.1)), "{failure}");
-        }
-    }
-
-    #[test]
-    fn uses_are_checked() {
-        assert_eq!(max_uses(1), Ok(Some(1)));
-        assert_eq!(max_uses(-1), Ok(None));
-        assert_eq!(max_uses(i64::from(u32::MAX)), Ok(Some(u32::MAX)));
-        assert_eq!(max_uses(0).unwrap_err().message, "an invite with 0 uses invites nobody");
-        for wrong in [-2, i64::MIN, i64::from(u32::MAX) + 1] {
-            assert_eq!(max_uses(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
     }
 }

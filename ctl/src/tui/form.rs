@@ -8,10 +8,8 @@ use tui_input::{Input, InputRequest};
 
 use super::app::node::PeerRow;
 use super::list::List;
-use crate::args::{parse_addresses, parse_expiry};
-use crate::commands::ban::parse_duration;
-use crate::commands::invite::max_uses;
 use crate::failure::Failure;
+use crate::values::{max_uses, parse_addresses, parse_ban_duration, parse_expiry};
 
 /// Characters that a field takes; the longest reason has 200.
 const LONGEST: usize = 200;
@@ -176,7 +174,7 @@ impl Form {
                 let node_id = look_up(members, value(0)).map_err(|error| (0, error.into()))?.node_id;
                 let duration = match value(1) {
                     "" => None,
-                    text => Some(parse_duration(text).map_err(wrong(1))?.as_secs()),
+                    text => Some(parse_ban_duration(text).map_err(wrong(1))?.as_secs()),
                 };
                 Ok(Request::AddBan { node_id, description: value(2).to_owned(), duration })
             }
