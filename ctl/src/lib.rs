@@ -19,7 +19,11 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
-use crate::args::{Args, Command, ConfigCommand, KeyCommand, Parsed};
+use crate::args::{Args, Command, Parsed};
+use crate::commands::ban::BanCommand;
+use crate::commands::config::ConfigCommand;
+use crate::commands::invite::{InviteAllow, InviteCommand};
+use crate::commands::key::{ForgetNetwork, KeyCommand};
 use crate::failure::Failure;
 #[cfg(target_os = "linux")]
 use crate::passphrase::Given;
@@ -53,7 +57,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
     if let Err(error) = i2plan_supervisor::launch::intercept(argv.iter().cloned()) {
         return fail(&error.into(), false);
     }
-    if commands::completions::answer(&argv) {
+    if commands::completions::answer(&argv, command) {
         return ExitCode::SUCCESS;
     }
     let json = args::asks_for_json(&argv);
@@ -97,7 +101,13 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
     let Args { json, socket, command } = args;
     // Before anything is opened that could have the numbers that the command line names.
     #[cfg(target_os = "linux")]
-    let given = Given::take(&command)?;
+    let given = match &command {
+        Command::Up(up) => Given::take(up.passphrase_fd, None)?,
+        Command::Key(KeyCommand::ChangePassphrase(change)) => {
+            Given::take(change.passphrase_fd, change.new_passphrase_fd)?
+        }
+        _ => Given::default(),
+    };
     // One thread: the daemons' parent-death signal is bound to the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -123,36 +133,32 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Version { all: true } => commands::version::all(socket.as_deref(), json).await,
             Command::Status => commands::status::run(socket.as_deref(), json).await,
             Command::Peers => commands::peers::run(socket.as_deref(), json).await,
-            Command::Invite(args::InviteCommand::Create(create)) => {
+            Command::Invite(InviteCommand::Create(create)) => {
                 commands::invite::create(socket.as_deref(), json, &create).await
             }
-            Command::Invite(args::InviteCommand::List) => {
+            Command::Invite(InviteCommand::List) => {
                 commands::invite::list(socket.as_deref(), json).await
             }
-            Command::Invite(args::InviteCommand::Show { id }) => {
+            Command::Invite(InviteCommand::Show { id }) => {
                 commands::invite::show(socket.as_deref(), json, &id).await
             }
-            Command::Invite(args::InviteCommand::Allow(args::InviteAllow { id, yes })) => {
-                commands::orders::allow_invite(socket.as_deref(), json, &id, yes).await
+            Command::Invite(InviteCommand::Allow(InviteAllow { id, yes })) => {
+                commands::invite::allow(socket.as_deref(), json, &id, yes).await
             }
-            Command::Invite(args::InviteCommand::Revoke(revoke)) => {
+            Command::Invite(InviteCommand::Revoke(revoke)) => {
                 commands::invite::revoke(socket.as_deref(), json, &revoke).await
             }
             Command::Routes => commands::routes::run(socket.as_deref(), json).await,
-            Command::Ban(args::BanCommand::Add(add)) => {
+            Command::Ban(BanCommand::Add(add)) => {
                 commands::ban::add(socket.as_deref(), json, &add).await
             }
-            Command::Ban(args::BanCommand::List) => commands::ban::list(socket.as_deref(), json).await,
-            Command::Ban(args::BanCommand::Remove { node }) => {
+            Command::Ban(BanCommand::List) => commands::ban::list(socket.as_deref(), json).await,
+            Command::Ban(BanCommand::Remove { node }) => {
                 commands::ban::remove(socket.as_deref(), json, &node).await
             }
             Command::Grant(grant) => commands::grant::run(socket.as_deref(), json, &grant).await,
-            Command::Revoke(args::Revoke { node, yes }) => {
-                commands::exclusion::revoke(socket.as_deref(), json, &node, yes).await
-            }
-            Command::Leave(args::Leave { yes }) => {
-                commands::exclusion::leave(socket.as_deref(), json, yes).await
-            }
+            Command::Revoke(revoke) => commands::revoke::run(socket.as_deref(), json, &revoke).await,
+            Command::Leave(leave) => commands::leave::run(socket.as_deref(), json, leave.yes).await,
             Command::Tui => tui::run(socket.as_deref(), json).await,
             Command::Rpc(rpc) => commands::rpc::run(socket.as_deref(), &rpc).await,
             Command::Join(join) => commands::join::run(socket.as_deref(), json, &join).await,
@@ -160,8 +166,8 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Key(KeyCommand::Recover(args)) => {
             commands::key::recover(socket.as_deref(), json, args.yes).await
         }
-            Command::Key(KeyCommand::ForgetNetwork(args::ForgetNetwork { yes })) => {
-                commands::orders::forget_network(socket.as_deref(), json, yes).await
+            Command::Key(KeyCommand::ForgetNetwork(ForgetNetwork { yes })) => {
+                commands::key::forget_network(socket.as_deref(), json, yes).await
             }
             Command::Key(KeyCommand::Rotate) => commands::key::rotate(socket.as_deref(), json).await,
             Command::Key(KeyCommand::ExportPublic) => {

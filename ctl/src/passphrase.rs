@@ -7,7 +7,6 @@ use i2plan_ipc::passphrase::{Passphrase, PassphraseError, inherited};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{Command, KeyCommand};
 use crate::failure::Failure;
 
 /// The passphrases that came by descriptors.
@@ -20,18 +19,11 @@ pub struct Given {
 }
 
 impl Given {
-    /// Reads what the command line names. Only before this process opens anything else, as [`inherited`] says.
+    /// Reads from the descriptors that the command line names. Only before this process opens anything else, as [`inherited`] says.
     ///
     /// # Errors
     /// If there is no such descriptor, or no passphrase in it.
-    pub fn take(command: &Command) -> Result<Self, Failure> {
-        let (passphrase, new) = match command {
-            Command::Up(up) => (up.passphrase_fd, None),
-            Command::Key(KeyCommand::ChangePassphrase(change)) => {
-                (change.passphrase_fd, change.new_passphrase_fd)
-            }
-            _ => (None, None),
-        };
+    pub fn take(passphrase: Option<i32>, new: Option<i32>) -> Result<Self, Failure> {
         if passphrase.is_some() && passphrase == new {
             return Err(Failure::usage(
                 "the passphrase and the new one cannot come from the same descriptor",

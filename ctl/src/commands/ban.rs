@@ -1,14 +1,50 @@
 //! `i2planctl ban`.
 
 use std::path::Path;
+use std::time::Duration;
 
+use clap_complete::engine::ArgValueCandidates;
 use serde_json::json;
 
-use crate::args::BanAdd;
+use super::completions;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
 use crate::present::ban::{label, render, until};
+use crate::values::parse_ban_duration;
+
+/// `i2planctl ban …`
+#[derive(Debug, clap::Subcommand)]
+pub enum BanCommand {
+    /// Ban a member
+    Add(BanAdd),
+
+    /// List the bans
+    List,
+
+    /// Lift a ban
+    Remove {
+        /// The member: name, address, node id or the beginning of one
+        #[arg(add = ArgValueCandidates::new(completions::banned))]
+        node: String,
+    },
+}
+
+/// `i2planctl ban add`
+#[derive(Debug, clap::Args)]
+pub struct BanAdd {
+    /// The member: name, address, node id or the beginning of one
+    #[arg(add = ArgValueCandidates::new(completions::members))]
+    pub node: String,
+
+    /// Why, for people
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+
+    /// For how long: 90s, 30m, 24h, 7d or plain seconds [default: until it is lifted]
+    #[arg(long, value_name = "DURATION", value_parser = parse_ban_duration)]
+    pub duration: Option<Duration>,
+}
 
 /// Bans a member on this node.
 ///

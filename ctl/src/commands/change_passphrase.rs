@@ -6,7 +6,7 @@ use i2plan_supervisor::maintenance::StoppedNode;
 use i2plan_supervisor::users;
 use serde_json::json;
 
-use crate::args::ChangePassphrase;
+use super::key::ChangePassphrase;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use crate::passphrase::{self, Given};

@@ -20,6 +20,15 @@ use crate::present::ban;
 use crate::present::member::Names;
 use crate::present::text::clean;
 
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+Members, invites and keys of the configuration are asked of the node, if it runs and this user may ask.
+
+Examples:
+  source <(i2planctl completions bash)                     # in ~/.bashrc
+  source <(i2planctl completions zsh)                      # in ~/.zshrc, after compinit
+  i2planctl completions fish > ~/.config/fish/completions/i2planctl.fish";
+
 /// Set by the scripts.
 const VARIABLE: &str = "I2PLAN_COMPLETE";
 
@@ -41,13 +50,13 @@ pub enum Shell {
 
 /// Answers a script, if it is one that has run this program.
 #[must_use]
-pub fn answer(argv: &[OsString]) -> bool {
+pub fn answer(argv: &[OsString], command: fn() -> clap::Command) -> bool {
     if std::env::var_os(VARIABLE).is_none() {
         return false;
     }
     let directory = std::env::current_dir().ok();
     // A line that cannot be completed completes to nothing: an error would land in the line that is being typed.
-    let _ = CompleteEnv::with_factory(crate::command)
+    let _ = CompleteEnv::with_factory(command)
         .var(VARIABLE)
         .try_complete(argv.iter().cloned(), directory.as_deref());
     true

@@ -1,16 +1,60 @@
 //! `i2planctl config`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap_complete::engine::ArgValueCandidates;
 use i2plan_config::{Config, unknown};
 use i2plan_ipc::api::meshd::ConfigChange;
 use serde_json::json;
 
+use super::completions;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use crate::present::setting::{describe, render};
 use crate::present::text::clean;
+
+/// What `--help` adds to `show`.
+const SHOW_HELP: &str = "\
+FROM is a line of the file, a variable of the environment, `config set`, or default. What is changed `at restart` \
+counts only after the node was started again.";
+
+/// `i2planctl config …`
+#[derive(Debug, clap::Subcommand)]
+pub enum ConfigCommand {
+    /// Show all keys with their values, where those come from, and whether they can be changed at run time
+    #[command(after_help = SHOW_HELP)]
+    Show,
+
+    /// Print the value of one key
+    Get {
+        /// The key, such as node.name
+        #[arg(add = ArgValueCandidates::new(completions::settings))]
+        key: String,
+    },
+
+    /// Change a key until the node is started again
+    Set {
+        /// The key, such as node.name
+        #[arg(add = ArgValueCandidates::new(completions::settings))]
+        key: String,
+
+        /// The value, as it would stand in the environment
+        value: String,
+    },
+
+    /// Have the node read its file again, as SIGHUP does
+    Reload,
+
+    /// Check a configuration file, without a node
+    Check {
+        /// The file [default: ~/.i2plan/config.toml, else /etc/i2plan/config.toml]
+        file: Option<PathBuf>,
+    },
+
+    /// Print a configuration file with every key and its default in comments
+    Example,
+}
 
 /// Shows the configuration in force.
 ///

@@ -8,12 +8,39 @@ use i2plan_ipc::node::Notice;
 use i2plan_ipc::version::utc;
 use serde::Serialize;
 
-use crate::args::EventsArgs;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
 use crate::present::event::describe;
 use crate::present::text::clean;
+use crate::values::parse_since;
+
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+Begins with what happens next, or with --since, and goes on until Ctrl-C, also while the node is away. It says so \
+when it has missed something. The node remembers its last 1024 events, since meshd was started. With --json each \
+event is one line.
+
+Examples:
+  i2planctl events
+  i2planctl events --since 10m --log
+  i2planctl events --json | jq --unbuffered 'select(.event == \"member_life\")'";
+
+/// `i2planctl events`
+#[derive(Debug, clap::Args)]
+pub struct EventsArgs {
+    /// Tell first what has happened in this time, as far as the node remembers it: 90s, 30m, 24h or 7d
+    #[arg(long, value_name = "DURATION", value_parser = parse_since)]
+    pub since: Option<Duration>,
+
+    /// Stop after so many events
+    #[arg(short = 'n', long, value_name = "N")]
+    pub count: Option<u64>,
+
+    /// Tell the lines of meshd's log too
+    #[arg(long)]
+    pub log: bool,
+}
 
 /// What is told of the stream itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -2,18 +2,44 @@
 
 use std::path::Path;
 
+use clap_complete::engine::ArgValueCandidates;
 use i2plan_ipc::api::meshd::GrantAddresses;
 use i2plan_ipc::api::order::OrderTarget;
 use serde_json::json;
 
+use super::completions;
 use super::orders;
-use crate::args::Grant;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
 use crate::present::member::describe;
 use crate::present::text::clean;
 use crate::present::units;
+use crate::values::parse_addresses;
+
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+The member keeps its address and those that it has delegated. It can delegate the new ones to nodes that it invites, \
+as soon as it has received its new certificate. A member holds four ranges at most.
+
+Examples:
+  i2planctl grant web --addresses 64";
+
+/// `i2planctl grant`
+#[derive(Debug, clap::Args)]
+pub struct Grant {
+    /// The member: name, address, node id or the beginning of one
+    #[arg(add = ArgValueCandidates::new(completions::members))]
+    pub node: String,
+
+    /// How many more addresses, a power of two
+    #[arg(long, value_name = "N", value_parser = parse_addresses)]
+    pub addresses: u32,
+
+    /// Do not ask, where that takes an order: more than 256 addresses a day
+    #[arg(long)]
+    pub yes: bool,
+}
 
 /// Delegates more addresses to a member that this node has invited.
 ///

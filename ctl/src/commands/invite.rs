@@ -2,20 +2,132 @@
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
+use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{CreateInvite, Invite, IssuedInvite, RevokeInvite};
-use i2plan_ipc::api::order::OrderTarget;
+use clap_complete::engine::ArgValueCandidates;
+use i2plan_ipc::administrator::{Prepared, socket_beside};
+use i2plan_ipc::api::meshd::{AllowInvite, CreateInvite, Invite, IssuedInvite, RevokeInvite};
+use i2plan_ipc::api::order::{Executed, OrderTarget};
+use i2plan_proto::address::Ipv4Subnet;
+use serde_json::json;
 
-use super::confirm::can_ask;
+use super::completions;
+use super::confirm::{can_ask, confirm};
 use super::orders;
-use crate::args::{InviteCreate, InviteRevoke};
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use crate::output::qr::{Ink, Qr, Style, blank_code};
 use crate::present::invite::{consequences, describe, render, table, users};
+use crate::present::order::describe as describe_order;
 use crate::present::text::clean;
-use crate::values::max_uses;
+use crate::values::{max_uses, parse_addresses, parse_expiry};
+
+/// What `--help` adds to `create`.
+const CREATE_HELP: &str = "\
+The code alone is printed on standard output, all else on standard error. Whoever has it can join: \
+send it over a channel that others do not read. An unlimited one, and one for more than 256 addresses, is an order: keyd \
+says what it will sign, and asks.
+
+Examples:
+  i2planctl invite create
+  i2planctl invite create --expires 7d --uses 5
+  i2planctl invite create --addresses 1024      # for a deputy, which can invite many nodes
+  i2planctl invite create --subnet 10.9.0.0/16  # the first one: founds a network
+  i2planctl invite create --qr
+  i2planctl invite create > invite.txt";
+
+/// What `--help` adds to `revoke`.
+const REVOKE_HELP: &str = "\
+The nodes that have used it stay members. With --with-members, their memberships and those of the members below them \
+end too; the nodes can be invited again.
+
+Examples:
+  i2planctl invite revoke mq4xk2
+  i2planctl invite revoke mq4xk2 --with-members";
+
+/// `i2planctl invite …`
+#[derive(Debug, clap::Subcommand)]
+pub enum InviteCommand {
+    /// Make an invite; the first one on a fresh node founds the network
+    #[command(after_help = CREATE_HELP)]
+    Create(InviteCreate),
+
+    /// List the invites that this node has made
+    List,
+
+    /// Show one of them, and who has used it; the code itself is not kept
+    Show {
+        /// The invite's id, or the beginning of it
+        #[arg(add = ArgValueCandidates::new(completions::invites))]
+        id: String,
+    },
+
+    /// Let the users of an invite join although this node has delegated 256 addresses today
+    Allow(InviteAllow),
+
+    /// Revoke an invite: no other node can join with it
+    #[command(after_help = REVOKE_HELP)]
+    Revoke(InviteRevoke),
+}
+
+/// `i2planctl invite create`
+#[derive(Debug, clap::Args)]
+pub struct InviteCreate {
+    /// How long it is good for: 90s, 30m, 24h, 7d or plain seconds
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_expiry)]
+    pub expires: Duration,
+
+    /// How many nodes may use it; -1 for any number
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub uses: i64,
+
+    /// How many addresses each node gets, a power of two: its own, and the rest for nodes that it invites
+    /// [default: 1/256 of this node's, at most 16; 1 if several may use the invite]
+    #[arg(long, value_name = "N", value_parser = parse_addresses)]
+    pub addresses: Option<u32>,
+
+    /// The IPv4 subnet of the network that the first invite founds [default: mesh.tunnel_subnet, or one of which this
+    /// host uses no address]
+    #[arg(long, value_name = "SUBNET")]
+    pub subnet: Option<Ipv4Subnet>,
+
+    /// Draw it as a QR code too: on a terminal, or anywhere if it is said with what
+    #[arg(long, value_name = "STYLE", num_args = 0..=1, require_equals = true)]
+    pub qr: Option<Option<Style>>,
+
+    /// Do not ask, where that takes an order: for an unlimited invite, or more than 256 addresses
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `i2planctl invite allow`
+#[derive(Debug, clap::Args)]
+pub struct InviteAllow {
+    /// The invite's id, or the beginning of it
+    #[arg(add = ArgValueCandidates::new(completions::invites))]
+    pub id: String,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `i2planctl invite revoke`
+#[derive(Debug, clap::Args)]
+pub struct InviteRevoke {
+    /// The invite's id, or the beginning of it
+    #[arg(add = ArgValueCandidates::new(completions::invites))]
+    pub id: String,
+
+    /// Revoke the memberships of the nodes that have used it, too
+    #[arg(long)]
+    pub with_members: bool,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
 
 /// Makes an invite: the code alone on standard output, all else on standard error.
 ///
@@ -99,7 +211,7 @@ fn too_small(needed: (usize, usize), given: (usize, usize), style: Style) -> Res
 pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     let invites = issued(socket).await?;
     if json {
-        return output::json::print(&serde_json::json!({ "invites": invites }));
+        return output::json::print(&json!({ "invites": invites }));
     }
     if invites.is_empty() {
         output::note("this node has made no invites that it remembers");
@@ -115,7 +227,7 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 pub async fn show(socket: Option<&Path>, json: bool, id: &str) -> Result<(), Failure> {
     let invite = choose(issued(socket).await?, id)?;
     if json {
-        return output::json::print(&serde_json::json!({ "invite": invite }));
+        return output::json::print(&json!({ "invite": invite }));
     }
     output::print(&render(&invite))
 }
@@ -141,7 +253,7 @@ pub async fn revoke(socket: Option<&Path>, json: bool, args: &InviteRevoke) -> R
         node.revoke_invite(invite.id).await?
     };
     if json {
-        return output::json::print(&serde_json::json!({ "invite": invite }));
+        return output::json::print(&json!({ "invite": invite }));
     }
     let used = invite.used_by.len() as u64;
     let members = match (args.with_members, used) {
@@ -157,8 +269,31 @@ pub async fn revoke(socket: Option<&Path>, json: bool, args: &InviteRevoke) -> R
     Ok(())
 }
 
+/// Lets the users of an invite join, however many addresses were delegated today.
+///
+/// # Errors
+/// If there is no such invite, or it was not confirmed.
+pub async fn allow(socket: Option<&Path>, json: bool, id: &str, yes: bool) -> Result<(), Failure> {
+    let mut node = daemon::connect(socket).await?;
+    let id = choose(node.invites().await?, id)?.id;
+    let request = AllowInvite { id };
+    let proposed = node.call(request.clone()).await?;
+    can_ask(yes)?;
+    let order = Prepared::new(socket_beside(node.socket()), &request.into(), &proposed).await?;
+    confirm(&describe_order(order.target()), "allow", yes)?;
+    let allowed = |executed| match executed {
+        Executed::Allowed(invite) => Some(invite),
+        _ => None,
+    };
+    let invite = order.confirm(allowed).await?;
+    if json {
+        return output::json::print(&json!({ "allowed": invite.to_string() }));
+    }
+    output::print(&format!("the users of invite {invite} can join\n"))
+}
+
 /// The invite that an id, or the beginning of one, means.
-pub(super) fn choose(invites: Vec<IssuedInvite>, text: &str) -> Result<IssuedInvite, Failure> {
+fn choose(invites: Vec<IssuedInvite>, text: &str) -> Result<IssuedInvite, Failure> {
     let mut found: Vec<_> =
         invites.into_iter().filter(|invite| !text.is_empty() && invite.id.starts_with(text)).collect();
     match found.pop() {

@@ -1,9 +1,10 @@
 //! `i2planctl join`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::api::meshd::{Event, JoinStep, What};
@@ -16,13 +17,43 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
-use crate::args::Join;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use crate::present::event::describe_step;
 use crate::present::join::{describe, describe_invite};
 use crate::present::units;
+
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+The code is asked for, or read from standard input if that is no terminal. It is not taken as an \
+argument: every user of a machine can read those.
+
+The network and its subnet are shown first, and a question is asked: packets of this host for the subnet go to the \
+network's members from then on. Nothing is joined if the host uses addresses of the subnet, or mesh.accept_subnets does \
+not contain it.
+
+Examples:
+  i2planctl join
+  i2planctl join --file invite.txt
+  ssh other-node i2planctl invite create | i2planctl join
+  i2planctl join --yes < invite.txt             # in a script";
+
+/// `i2planctl join`
+#[derive(Debug, clap::Args)]
+pub struct Join {
+    /// Read the invite code from this file; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+
+    /// Taken only to be refused with an explanation.
+    #[arg(hide = true)]
+    pub code: Vec<OsString>,
+}
 
 /// Bytes that are read in search of a code, which has some 250.
 const MAX_INPUT: u64 = 4096;

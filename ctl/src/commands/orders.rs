@@ -1,19 +1,14 @@
 //! Orders: `meshd` proposes, `keyd` verifies, the user confirms, `keyd` signs, `meshd` distributes.
 
-use std::path::Path;
-
 use i2plan_ipc::Node;
 use i2plan_ipc::administrator::{Prepared, socket_beside};
 use i2plan_ipc::api::Call;
-use i2plan_ipc::api::meshd::{AllowInvite, Answered, MeshdApi};
-use i2plan_ipc::api::order::{Executed, OrderTarget};
+use i2plan_ipc::api::meshd::{Answered, MeshdApi};
+use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::member::{Candidate, look_up};
-use serde_json::json;
 
 use super::confirm::{can_ask, confirm};
-use crate::daemon;
 use crate::failure::{Failure, Kind};
-use crate::output;
 use crate::present::order::describe;
 use crate::present::text::clean;
 
@@ -74,59 +69,4 @@ pub(super) fn meant(target: &OrderTarget, text: &str) -> Result<Candidate, Failu
         )
         .with_hint("use the node id")
     })
-}
-
-/// Lets the users of an invite join, however many addresses were delegated today.
-///
-/// # Errors
-/// If there is no such invite, or it was not confirmed.
-pub async fn allow_invite(socket: Option<&Path>, json: bool, id: &str, yes: bool) -> Result<(), Failure> {
-    let mut node = daemon::connect(socket).await?;
-    let id = super::invite::choose(node.invites().await?, id)?.id;
-    let request = AllowInvite { id };
-    let proposed = node.call(request.clone()).await?;
-    can_ask(yes)?;
-    let order = Prepared::new(socket_beside(node.socket()), &request.into(), &proposed).await?;
-    confirm(&describe(order.target()), "allow", yes)?;
-    let allowed = |executed| match executed {
-        Executed::Allowed(invite) => Some(invite),
-        _ => None,
-    };
-    let invite = order.confirm(allowed).await?;
-    if json {
-        return output::json::print(&json!({ "allowed": invite.to_string() }));
-    }
-    output::print(&format!("the users of invite {invite} can join\n"))
-}
-
-/// Has `keyd` forget the network that it is pinned to.
-///
-/// # Errors
-/// If `meshd` is in that network, or it was not confirmed.
-pub async fn forget_network(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), Failure> {
-    let mut node = daemon::connect(socket).await?;
-    let network = node.status().await?.network.map(|network| network.id);
-    can_ask(yes)?;
-    let order = Prepared::to_forget(socket_beside(node.socket())).await?;
-    if let OrderTarget::Pinned { network: pinned, .. } = order.target()
-        && network == Some(pinned.to_string())
-    {
-        return Err(Failure::new(
-            Kind::Conflict,
-            "this node is a member of the network that keyd would forget",
-        )
-        .with_hint("`i2planctl leave` leaves it"));
-    }
-    let consequences =
-        "its members are not told, and keep this node among them; keyd then signs for the next network";
-    confirm(&format!("{}\n{consequences}", describe(order.target())), "forget", yes)?;
-    let forgotten = |executed| match executed {
-        Executed::Forgotten(network) => Some(network),
-        _ => None,
-    };
-    let network = order.confirm(forgotten).await?;
-    if json {
-        return output::json::print(&json!({ "forgotten": network.to_string() }));
-    }
-    output::print(&format!("keyd has forgotten network {network}\n"))
 }

@@ -8,6 +8,13 @@ use crate::output;
 use crate::present::peer::{render, sort};
 use crate::present::table::Rendered;
 
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+A peer is up while its last WireGuard handshake is at most three minutes old. One that is not is away if it has \
+said that it shuts down, and unreachable if several members could not reach it. HEARD is its last control message, \
+RTT how long its last answer to one took. DROPS are packets that waited too long to be sent to it (tx), or came from it \
+and were not accepted (rx). RANGE is shown if a member holds more than one address: others are for nodes that it invites.";
+
 /// Lists the other members.
 ///
 /// # Errors

@@ -5,19 +5,73 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap_complete::engine::ArgValueCandidates;
 use i2plan_ipc::api::meshd::Peer;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use crate::args::Ping;
+use super::completions;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
 use crate::ping::echo::{PAYLOAD, Token};
-use crate::ping::series::{Series, Step, Summary, wire};
+use crate::ping::series::{Plan, Series, Step, Summary, wire};
 use crate::ping::socket::EchoSocket;
 use crate::present::ping::{millis, reason, render};
 use crate::present::text::clean;
+use crate::values::{parse_interval, parse_time, parse_timeout};
+
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+Needs no privileges where net.ipv4.ping_group_range has the user's group, as it has on most systems, and root \
+elsewhere. With an address no node needs to run here.
+
+The exit status is 0 if anything was answered, and 1 if nothing was.
+
+Examples:
+  i2planctl ping web
+  i2planctl ping web -6 -c 10 -i 0.2
+  i2planctl ping web -c 1 -w 1m        # wait until it answers";
+
+/// `i2planctl ping`
+#[derive(Debug, clap::Args)]
+pub struct Ping {
+    /// The member: name, address, node id or the beginning of one; or any address
+    #[arg(value_name = "MEMBER", add = ArgValueCandidates::new(completions::members))]
+    pub target: String,
+
+    /// Stop after so many requests; with --deadline, after so many replies [default: at Ctrl-C]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
+
+    /// Time between requests: 0.5, 200ms, 1s or 1m, at least 10ms
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
+    pub interval: Duration,
+
+    /// How long a reply may take, at most 5m
+    #[arg(short = 'W', long, value_name = "TIME", default_value = "10s", value_parser = parse_timeout)]
+    pub timeout: Duration,
+
+    /// Stop after this time, whatever was answered
+    #[arg(short = 'w', long, value_name = "TIME", value_parser = parse_time)]
+    pub deadline: Option<Duration>,
+
+    /// Use the member's IPv4 address
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+
+    /// Use the member's IPv6 address
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+}
+
+impl Ping {
+    /// What is to be sent.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        Plan { count: self.count, interval: self.interval, patience: self.timeout, deadline: self.deadline }
+    }
+}
 
 /// Exit status if nothing has answered.
 const SILENCE: u8 = 1;

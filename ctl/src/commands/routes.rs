@@ -8,6 +8,12 @@ use crate::output;
 use crate::present::route::render;
 use crate::present::table::Rendered;
 
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+HOPS is 1 for a member that answers this node itself, 2 for one that answers through another (VIA) only, and - for \
+one that cannot be reached. Packets of the tunnel always go directly. RANGE is shown if a member holds more than one \
+address.";
+
 /// Shows the routing table.
 ///
 /// # Errors

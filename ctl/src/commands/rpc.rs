@@ -16,13 +16,35 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::args::Rpc;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use i2plan_rpcd::error::Code;
 use i2plan_rpcd::message::MAX_DOCUMENT;
 use i2plan_rpcd::methods::Gateway;
+
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+Prints the result as JSON. The socket is rpc.sock beside the control socket, unless --socket names another.
+
+An invite code is a secret: give it on standard input.
+
+Examples:
+  i2planctl rpc status
+  i2planctl rpc bans.add '{\"node_id\": \"…\", \"duration\": \"1h\"}'
+  i2planctl rpc events.poll '[null, 10000]'
+  i2planctl rpc invite.accept - < params.json";
+
+/// `i2planctl rpc`
+#[derive(Debug, clap::Args)]
+pub struct Rpc {
+    /// The method; rpc.discover describes all of them
+    pub method: String,
+
+    /// Its parameters, a JSON object or array; - reads them from standard input
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub params: Option<String>,
+}
 
 /// Longer than the longest call, which is a join.
 const DEADLINE: Duration = Duration::from_secs(200);

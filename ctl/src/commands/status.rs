@@ -11,6 +11,9 @@ use crate::failure::Failure;
 use crate::output;
 use crate::present::status::{Warning, render, warnings};
 
+/// What `--help` adds.
+pub(crate) const HELP: &str = "The exit status is 0 if the node answered, whatever state it is in.";
+
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {

@@ -20,3 +20,7 @@ mod view;
 mod tests;
 
 pub use shell::run;
+
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+Press ? there for the keys. A secret is on the screen only when it was asked for, and not for long.";

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use i2plan_config::{Config, ConfigError};
@@ -19,7 +19,6 @@ use serde::Serialize;
 use self::router::Bridge;
 use self::walls::Walls;
 use super::rpc::{self, with_gateway};
-use crate::args::Doctor;
 use crate::daemon::{self, socket_path};
 use crate::failure::Failure;
 use crate::output;
@@ -35,6 +34,25 @@ mod files;
 mod process;
 mod router;
 mod walls;
+
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+Works without a node that answers too: it then looks for what keeps it from running. What is said of a daemon's walls \
+is what the kernel reports in /proc, and for Landlock what the daemon reports. With sudo it sees more.
+
+The exit status is 1 if there is something to mend; findings marked `note` need not be.";
+
+/// `i2planctl doctor`
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// Configuration file [default: ~/.i2plan/config.toml, else /etc/i2plan/config.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where the daemons keep their state [default: node.data_dir]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
 
 /// Exit status if something is to be mended.
 const UNWELL: u8 = 1;

@@ -1,4 +1,4 @@
-//! `i2planctl up`.
+//! What `i2planctl up` does.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use i2plan_supervisor::users::{Accounts, UserNames, control_group};
 use i2plan_supervisor::{Node, Programs, Relay, StartError, Supervisor};
 use tokio::signal::unix::{self, SignalKind, signal};
 
-use crate::args::Up;
+use super::Up;
 use crate::failure::Failure;
 use crate::passphrase::{self, Given};
 use crate::up::NAME;

@@ -1,27 +1,48 @@
-//! `i2planctl revoke` and `i2planctl leave`.
+//! `i2planctl revoke`.
 
 use std::path::Path;
 
-use i2plan_ipc::api::meshd::{Leave, Revoke};
+use clap_complete::engine::ArgValueCandidates;
+use i2plan_ipc::api::meshd;
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::member::{Candidate, LookupError, is_node_id};
 use serde_json::json;
 
+use super::completions;
 use super::confirm::can_ask;
 use super::orders;
 use crate::daemon;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::output;
 use crate::present::member::short;
 use crate::present::order::consequences;
 use crate::present::text::clean;
 use crate::present::units;
 
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+Only the network's founder and the member's other inviters can. The members below it, which it has invited directly or \
+not, are out with it. What is revoked is the certificate, not the identity: any member can invite the node again. Its \
+addresses are not delegated to another node for 30 days.";
+
+/// `i2planctl revoke`
+#[derive(Debug, clap::Args)]
+pub struct Revoke {
+    /// The member: name, address, node id or the beginning of one
+    #[arg(add = ArgValueCandidates::new(completions::members))]
+    pub node: String,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
 /// Revokes a member's certificate.
 ///
 /// # Errors
 /// If there is no such member, this node may not, or it was not confirmed.
-pub async fn revoke(socket: Option<&Path>, json: bool, name: &str, yes: bool) -> Result<(), Failure> {
+pub async fn run(socket: Option<&Path>, json: bool, args: &Revoke) -> Result<(), Failure> {
+    let Revoke { node: name, yes } = args;
     let mut node = daemon::connect(socket).await?;
     let peers = node.peers().await?;
     let member = match node.find_among(&peers, name).await {
@@ -32,10 +53,10 @@ pub async fn revoke(socket: Option<&Path>, json: bool, name: &str, yes: bool) ->
         found => found?,
     };
     let called = if member.name.is_empty() { short(&member.node_id) } else { &member.name };
-    can_ask(yes)?;
-    let request = Revoke { node_id: member.node_id.clone() };
+    can_ask(*yes)?;
+    let request = meshd::Revoke { node_id: member.node_id.clone() };
     let text = |target: &OrderTarget| Ok(consequences(&orders::meant(target, name)?, &peers));
-    let nodes = orders::carry_out(&mut node, request, text, called, yes).await?.reply;
+    let nodes = orders::carry_out(&mut node, request, text, called, *yes).await?.reply;
     let name = clean(called).into_owned();
     if json {
         return output::json::print(&json!({ "revoked": nodes }));
@@ -46,26 +67,4 @@ pub async fn revoke(socket: Option<&Path>, json: bool, name: &str, yes: bool) ->
         text.push('\n');
     }
     output::print(&text)
-}
-
-/// Leaves the network.
-///
-/// # Errors
-/// If the node is in none, or it was not confirmed.
-pub async fn leave(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), Failure> {
-    let mut node = daemon::connect(socket).await?;
-    let status = node.status().await?;
-    if status.network.is_none() {
-        return Err(Failure::new(Kind::Conflict, "this node is in no network")
-            .with_hint("if keyd still signs for one, `i2planctl key forget-network` has it forget that"));
-    }
-    let consequences = "this node will be out of its network, and forget it: invites, bans and members too; those that \
-                        it has invited stay members; to come back it needs a new invite";
-    can_ask(yes)?;
-    let text = |_: &OrderTarget| Ok(consequences.to_owned());
-    let network = orders::carry_out(&mut node, Leave, text, &status.name, yes).await?.reply;
-    if json {
-        return output::json::print(&json!({ "left": network }));
-    }
-    output::print(&format!("left network {}\n", clean(&network)))
 }
