@@ -73,4 +73,15 @@ impl Entry {
         let level = Level::from(&event.what);
         Self { number, at: event.at, event: Some(event.number), kind, level, text }
     }
+
+    /// What sort of entry it is, in a word.
+    pub(super) fn label(&self) -> &'static str {
+        match (self.kind, self.level) {
+            (Kind::Event, _) => "event",
+            (Kind::Own, _) => "here",
+            (Kind::Log, Level::Info) => "info",
+            (Kind::Log, Level::Warn) => "warn",
+            (Kind::Log, Level::Error) => "error",
+        }
+    }
 }

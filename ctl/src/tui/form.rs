@@ -6,8 +6,8 @@ use i2plan_ipc::member::{Candidate, look_up};
 use tui_input::backend::crossterm::EventHandler as _;
 use tui_input::{Input, InputRequest};
 
-use super::app::node::PeerRow;
 use super::list::List;
+use super::rows::PeerRow;
 use crate::failure::Failure;
 use crate::values::{max_uses, parse_addresses, parse_ban_duration, parse_expiry};
 

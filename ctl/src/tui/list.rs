@@ -2,6 +2,46 @@
 
 use std::cmp::Ordering;
 
+use crossterm::event::KeyCode;
+
+/// A way through a list or a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    First,
+    Last,
+}
+
+impl Step {
+    pub(super) fn of(code: KeyCode) -> Option<Self> {
+        Some(match code {
+            KeyCode::Up | KeyCode::Char('k') => Self::Up,
+            KeyCode::Down | KeyCode::Char('j') => Self::Down,
+            KeyCode::PageUp => Self::PageUp,
+            KeyCode::PageDown | KeyCode::Char(' ') => Self::PageDown,
+            KeyCode::Home | KeyCode::Char('g') => Self::First,
+            KeyCode::End | KeyCode::Char('G') => Self::Last,
+            _ => return None,
+        })
+    }
+
+    /// Where it leads from a place among so many.
+    pub(super) fn from(self, place: usize, count: usize, page: usize) -> usize {
+        let place = match self {
+            Self::Up => place.saturating_sub(1),
+            Self::Down => place.saturating_add(1),
+            Self::PageUp => place.saturating_sub(page),
+            Self::PageDown => place.saturating_add(page),
+            Self::First => 0,
+            Self::Last => usize::MAX,
+        };
+        place.min(count.saturating_sub(1))
+    }
+}
+
 /// A row.
 pub(super) trait Row {
     /// What it is known by.
@@ -124,14 +164,13 @@ impl<T: Row> List<T> {
     }
 
     /// Selects another row.
-    pub(super) fn go(&mut self, step: super::app::Step, page: usize) {
+    pub(super) fn go(&mut self, step: Step, page: usize) {
         self.selected = step.from(self.selected, self.shown.len(), page);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::app::Step;
     use super::*;
 
     impl Row for (&'static str, u32) {

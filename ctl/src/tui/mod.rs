@@ -5,13 +5,16 @@
 //! * `view`: how that looks.
 //! * `shell`: the terminal, the node and the clock around it.
 //! * [`screen`]: the terminal, and how it is left as it was.
-//! * `list`, `history`, `events`, `form`: what the pages are made of.
+//! * `requests`: what the node is asked for, and when.
+//! * `list`, `rows`, `history`, `events`, `form`: what the pages are made of.
 
 mod app;
 mod events;
 mod form;
 mod history;
 mod list;
+mod requests;
+mod rows;
 pub mod screen;
 mod shell;
 mod view;

@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use i2plan_ipc::paths;
 
 #[cfg(target_os = "linux")]
-pub use self::run::run;
-
-#[cfg(target_os = "linux")]
-mod run;
+pub mod run;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\

@@ -5,10 +5,12 @@ use std::time::Duration;
 use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use i2plan_ipc::api::meshd::{Peer, Request};
 
-use super::node::{Subject, ban_order, invite_order, route_order};
-use super::{App, Command, Overlay, SPANS, SortBy, Step, Tab};
+use super::{App, Command, Overlay, SPANS, Tab};
 use crate::present::member::label;
 use crate::tui::form::{Form, Outcome};
+use crate::tui::list::Step;
+use crate::tui::requests::Subject;
+use crate::tui::rows::{SortBy, ban_order, invite_order, route_order};
 use crate::tui::view::details;
 
 /// How long a code stays on the screen.
@@ -71,7 +73,7 @@ impl App {
                 self.open(Tab::ALL[usize::from(digit as u8 - b'1')]);
             }
             KeyCode::Char('r') => {
-                self.want(&Subject::ALL);
+                self.requests.want(&Subject::ALL);
                 self.say("asked for everything again");
             }
             KeyCode::Char('/') if self.tab != Tab::Status => self.filtering = true,
@@ -90,8 +92,8 @@ impl App {
         self.tab = tab;
         // What no event tells of: when members were last heard.
         match tab {
-            Tab::Peers => self.want(&[Subject::Peers]),
-            Tab::Routes => self.want(&[Subject::Routes]),
+            Tab::Peers => self.requests.want(&[Subject::Peers]),
+            Tab::Routes => self.requests.want(&[Subject::Routes]),
             _ => {}
         }
     }
@@ -133,7 +135,7 @@ impl App {
             (Tab::Peers, KeyCode::Enter) => {
                 if let Some(row) = self.peers.selected() {
                     self.overlay = Some(Overlay::Peer { node_id: row.peer.node_id.clone(), scroll: 0 });
-                    self.want(&[Subject::Peers]);
+                    self.requests.want(&[Subject::Peers]);
                 }
             }
             (Tab::Peers, KeyCode::Char('b')) => {
@@ -144,7 +146,7 @@ impl App {
             (Tab::Routes, KeyCode::Enter) => {
                 if let Some(route) = self.routes.selected() {
                     self.overlay = Some(Overlay::Peer { node_id: route.node_id.clone(), scroll: 0 });
-                    self.want(&[Subject::Peers]);
+                    self.requests.want(&[Subject::Peers]);
                 }
             }
             (Tab::Invites, KeyCode::Char('n')) => {

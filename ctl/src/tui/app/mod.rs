@@ -6,21 +6,22 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use crossterm::event::{Event as TerminalEvent, KeyCode};
+use crossterm::event::Event as TerminalEvent;
 use i2plan_ipc::api::meshd::{Ban, IssuedInvite, Reply, Request, Route, Status, Traffic};
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::secret::SecretText;
 
-use self::node::{Asked, Past, PeerRow, Subject};
 use super::events::{Entry, Show};
 use super::form::Form;
 use super::history::History;
 use super::list::List;
+use super::requests::Requests;
+use super::rows::{PeerRow, SortBy};
 use crate::failure::Failure;
 use crate::output::qr::Ink;
 
 mod keys;
-pub(super) mod node;
+mod node;
 
 /// How long a message stays.
 const MESSAGE_TIME: Duration = Duration::from_secs(12);
@@ -148,61 +149,6 @@ pub(super) struct Message {
     until: Duration,
 }
 
-/// What the peers are sorted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SortBy {
-    Name,
-    Address,
-    State,
-    Handshake,
-    Rtt,
-    Received,
-    Sent,
-}
-
-impl SortBy {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Name, Self::Address, Self::State, Self::Handshake, Self::Rtt, Self::Received, Self::Sent];
-}
-
-/// A way through a list or a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Up,
-    Down,
-    PageUp,
-    PageDown,
-    First,
-    Last,
-}
-
-impl Step {
-    fn of(code: KeyCode) -> Option<Self> {
-        Some(match code {
-            KeyCode::Up | KeyCode::Char('k') => Self::Up,
-            KeyCode::Down | KeyCode::Char('j') => Self::Down,
-            KeyCode::PageUp => Self::PageUp,
-            KeyCode::PageDown | KeyCode::Char(' ') => Self::PageDown,
-            KeyCode::Home | KeyCode::Char('g') => Self::First,
-            KeyCode::End | KeyCode::Char('G') => Self::Last,
-            _ => return None,
-        })
-    }
-
-    /// Where it leads from a place among so many.
-    pub(super) fn from(self, place: usize, count: usize, page: usize) -> usize {
-        let place = match self {
-            Self::Up => place.saturating_sub(1),
-            Self::Down => place.saturating_add(1),
-            Self::PageUp => place.saturating_sub(page),
-            Self::PageDown => place.saturating_add(page),
-            Self::First => 0,
-            Self::Last => usize::MAX,
-        };
-        place.min(count.saturating_sub(1))
-    }
-}
-
 /// All of it.
 #[derive(Debug)]
 pub(super) struct App {
@@ -238,9 +184,8 @@ pub(super) struct App {
     /// Codes of invites that were made here.
     codes: HashMap<String, SecretText>,
     traffic: Option<Traffic>,
-    asked: [Asked; Subject::ALL.len()],
+    requests: Requests,
     next_entry: u64,
-    past: Past,
 }
 
 impl App {
@@ -272,9 +217,8 @@ impl App {
             span: 1,
             codes: HashMap::new(),
             traffic: None,
-            asked: Default::default(),
+            requests: Requests::new(),
             next_entry: 0,
-            past: Past::Asked,
         }
     }
 

@@ -1,209 +1,38 @@
 //! What is known of the node, and how it comes.
 
-use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use i2plan_ipc::api::Call;
 use i2plan_ipc::api::meshd::{
-    AddBan, Ban, CreateInvite, Event, GetStatus, Invite, InviteState, IssuedInvite, ListBans, ListInvites,
-    ListPeers, ListRoutes, MeshdApi, Peer, Place, PollEvents, RemoveBan, Reply, Request, RevokeInvite, Route,
-    Traffic, What,
+    AddBan, CreateInvite, Event, GetStatus, Invite, InviteState, ListBans, ListInvites, ListPeers,
+    ListRoutes, MeshdApi, Peer, PollEvents, RemoveBan, Reply, Request, RevokeInvite, Traffic,
 };
 use i2plan_ipc::node::Notice;
 
-use super::{App, Command, Link, Overlay, SortBy};
+use super::{App, Command, Link, Overlay};
 use crate::failure::Failure;
 use crate::present::event::Level;
 use crate::present::member::label;
-use crate::present::{invite, peer, units};
+use crate::present::units;
 use crate::tui::events::{Entry, Kind};
 use crate::tui::form::Purpose;
 use crate::tui::history::{History, Sample};
-use crate::tui::list::Row;
+use crate::tui::requests::Subject;
+use crate::tui::rows::{PeerRow, ban_order, invite_order, peer_order, route_order};
 
 /// Entries of the log that are kept.
 const LOG_KEPT: usize = 2000;
 
-/// How soon a list is asked for again at the earliest, however many events touch it.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-/// Events from before the program knew of them that are asked for.
-const PAST: u64 = 500;
-
 /// Seconds that are kept of each peer.
 const PEER_SECONDS: usize = 300;
 
-/// A peer and how fast it is at present.
-#[derive(Debug, Clone)]
-pub(in crate::tui) struct PeerRow {
-    pub(in crate::tui) peer: Peer,
-    /// Bytes in a second, from it and to it.
-    pub(in crate::tui) rate: Option<(u64, u64)>,
-}
-
-impl Row for PeerRow {
-    fn key(&self) -> &str {
-        &self.peer.node_id
-    }
-
-    fn contains(&self, text: &str) -> bool {
-        let Peer { name, node_id, ipv4, ipv6, .. } = &self.peer;
-        name.to_lowercase().contains(text)
-            || node_id.contains(text)
-            || ipv4.to_string().contains(text)
-            || ipv6.to_string().contains(text)
-            || peer::state(&self.peer).contains(text)
-    }
-}
-
-impl Row for Route {
-    fn key(&self) -> &str {
-        &self.node_id
-    }
-
-    fn contains(&self, text: &str) -> bool {
-        self.name.to_lowercase().contains(text)
-            || self.node_id.contains(text)
-            || self.ipv4.to_string().contains(text)
-            || self.ipv6.to_string().contains(text)
-    }
-}
-
-impl Row for IssuedInvite {
-    fn key(&self) -> &str {
-        &self.id
-    }
-
-    fn contains(&self, text: &str) -> bool {
-        self.id.contains(text) || invite::state(self).contains(text)
-    }
-}
-
-impl Row for Ban {
-    fn key(&self) -> &str {
-        &self.node_id
-    }
-
-    fn contains(&self, text: &str) -> bool {
-        self.name.as_ref().is_some_and(|name| name.to_lowercase().contains(text))
-            || self.node_id.contains(text)
-            || self.description.to_lowercase().contains(text)
-    }
-}
-
-/// What is asked for as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Subject {
-    Status,
-    Peers,
-    Routes,
-    Invites,
-    Bans,
-}
-
-impl Subject {
-    pub(super) const ALL: [Self; 5] = [Self::Status, Self::Peers, Self::Routes, Self::Invites, Self::Bans];
-
-    fn request(self) -> Request {
-        match self {
-            Self::Status => Request::Status,
-            Self::Peers => Request::Peers,
-            Self::Routes => Request::Routes,
-            Self::Invites => Request::ListInvites,
-            Self::Bans => Request::ListBans,
-        }
-    }
-
-    fn of(request: &Request) -> Option<Self> {
-        Some(match request {
-            Request::Status => Self::Status,
-            Request::Peers => Self::Peers,
-            Request::Routes => Self::Routes,
-            Request::ListInvites => Self::Invites,
-            Request::ListBans => Self::Bans,
-            _ => return None,
-        })
-    }
-
-    /// What an event makes out of date.
-    fn touched_by(what: &What) -> &'static [Self] {
-        match what {
-            What::NetworkJoined { .. } | What::NetworkLeft { .. } => &Self::ALL,
-            What::AddressChanged { .. }
-            | What::MemberAdded { .. }
-            | What::MemberChanged { .. }
-            | What::MemberRemoved { .. } => &[Self::Status, Self::Peers, Self::Routes],
-            What::MemberLife { .. } => &[Self::Peers, Self::Routes],
-            What::TunnelUp { .. } | What::TunnelDown { .. } => &[Self::Peers],
-            What::InviteCreated { .. } | What::InviteUsed { .. } | What::InviteRevoked { .. } => {
-                &[Self::Invites]
-            }
-            What::BanAdded { .. } | What::BanRemoved { .. } => &[Self::Bans, Self::Peers],
-            What::Session { .. }
-            | What::DaemonUp { .. }
-            | What::DaemonDown { .. }
-            | What::InterfaceUp { .. }
-            | What::HostOverlap { .. }
-            | What::KeyRotated { .. }
-            | What::ForeignNumber { .. }
-            | What::ConfigChanged { .. } => &[Self::Status],
-            What::JoinProgress { .. } | What::Log { .. } => &[],
-        }
-    }
-}
-
-/// Whether something is asked for.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Asked {
-    /// What is known of it is out of date.
-    wanted: bool,
-    /// The answer is on its way.
-    waiting: bool,
-    /// When it was asked for last.
-    at: Option<Duration>,
-}
-
-/// How far the program is with what happened before it followed the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Past {
-    /// Where the row of events is now is to be asked for.
-    Where,
-    /// What happened after this place is.
-    After(Place),
-    /// There is nothing to ask.
-    Asked,
-}
-
 impl App {
-    pub(super) fn want(&mut self, subjects: &[Subject]) {
-        for subject in subjects {
-            self.asked[*subject as usize].wanted = true;
-        }
-    }
-
-    /// Asks for what is out of date: each once at a time, and not over and over while much happens.
+    /// Asks for what is out of date, if the node is there.
     pub(super) fn ask(&mut self) -> Vec<Command> {
         if matches!(self.link, Link::Away { .. }) {
             return Vec::new();
         }
-        let now = self.now.running;
-        let mut commands = Vec::new();
-        let events = |after| Command::Ask(Request::Events { after, wait: 0, traffic: false });
-        match std::mem::replace(&mut self.past, Past::Asked) {
-            Past::Where => commands.push(events(None)),
-            Past::After(place) => commands.push(events(Some(place))),
-            Past::Asked => {}
-        }
-        for subject in Subject::ALL {
-            let asked = &mut self.asked[subject as usize];
-            let early = asked.at.is_some_and(|at| now < at + ASK_AGAIN);
-            if asked.wanted && !asked.waiting && !early {
-                *asked = Asked { wanted: false, waiting: true, at: Some(now) };
-                commands.push(Command::Ask(subject.request()));
-            }
-        }
-        commands
+        self.requests.due(self.now.running).into_iter().map(Command::Ask).collect()
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
@@ -217,9 +46,7 @@ impl App {
                 }
                 self.link = Link::Up;
                 self.traffic = None;
-                self.asked = Default::default();
-                self.want(&Subject::ALL);
-                self.past = Past::Where;
+                self.requests.start();
             }
             Notice::Lost(reason) => {
                 self.note(Level::Error, format!("the node does not answer: {reason}"));
@@ -231,7 +58,7 @@ impl App {
     }
 
     fn event(&mut self, event: &Event) {
-        self.want(Subject::touched_by(&event.what));
+        self.requests.want(Subject::touched_by(&event.what));
         let entry = Entry::of(event, self.next_entry);
         self.push(entry);
     }
@@ -329,9 +156,7 @@ impl App {
     }
 
     pub(super) fn answer(&mut self, request: &Request, result: Result<Reply, Failure>) {
-        if let Some(subject) = Subject::of(request) {
-            self.asked[subject as usize].waiting = false;
-        }
+        self.requests.on_answer(request);
         if let Err(failure) = result.and_then(|reply| self.take_in(request, reply)) {
             self.failed(request, failure);
         }
@@ -360,8 +185,7 @@ impl App {
                 self.invites.set(invites, invite_order);
             }
             Request::Events { after: None, .. } => {
-                let next = read::<PollEvents>(reply)?.next;
-                self.past = Past::After(Place { number: next.number.saturating_sub(PAST), ..next });
+                self.requests.want_past(read::<PollEvents>(reply)?.next);
             }
             Request::Events { .. } => self.recall(&read::<PollEvents>(reply)?.events),
             Request::ListBans => self.bans.set(read::<ListBans>(reply)?, ban_order),
@@ -370,19 +194,19 @@ impl App {
             Request::RevokeInvite { .. } => {
                 let invite = read::<RevokeInvite>(reply)?.done()?;
                 self.codes.remove(&invite.id);
-                self.want(&[Subject::Invites]);
+                self.requests.want(&[Subject::Invites]);
                 self.say(format!("invite {} is revoked", invite.id));
             }
             Request::AddBan { .. } => {
                 let ban = read::<AddBan>(reply)?;
                 self.close_form(Purpose::Ban);
                 self.bans.expect(&ban.node_id);
-                self.want(&[Subject::Bans, Subject::Peers]);
+                self.requests.want(&[Subject::Bans, Subject::Peers]);
                 self.say(format!("{} is banned", label(&ban.name.unwrap_or_default(), &ban.node_id)));
             }
             Request::RemoveBan { .. } => {
                 let ban = read::<RemoveBan>(reply)?;
-                self.want(&[Subject::Bans, Subject::Peers]);
+                self.requests.want(&[Subject::Bans, Subject::Peers]);
                 let name = label(&ban.name.unwrap_or_default(), &ban.node_id);
                 self.say(format!("{name} is not banned any more"));
             }
@@ -395,9 +219,9 @@ impl App {
     fn invite_made(&mut self, made: Invite) {
         self.close_form(Purpose::Invite);
         self.invites.expect(&made.id);
-        self.want(&[Subject::Invites]);
+        self.requests.want(&[Subject::Invites]);
         if made.founded {
-            self.want(&Subject::ALL);
+            self.requests.want(&Subject::ALL);
         }
         let founded = if made.founded { "network founded; " } else { "" };
         self.say(format!("{founded}invite {} made: v shows its code, c copies it", made.id));
@@ -431,38 +255,4 @@ impl App {
     pub(super) fn sort_peers(&mut self) {
         self.peers.rearrange(peer_order(self.sort, self.reverse));
     }
-}
-
-fn peer_order(sort: SortBy, reverse: bool) -> impl Fn(&PeerRow, &PeerRow) -> Ordering {
-    move |a, b| {
-        let (a, b) = (&a.peer, &b.peer);
-        // What was never measured comes last.
-        let measured = |a: Option<u64>, b: Option<u64>| a.unwrap_or(u64::MAX).cmp(&b.unwrap_or(u64::MAX));
-        let order = match sort {
-            SortBy::Name => Ordering::Equal,
-            SortBy::Address => a.ipv4.cmp(&b.ipv4),
-            SortBy::State => peer::state(a).cmp(peer::state(b)),
-            SortBy::Handshake => measured(a.last_handshake, b.last_handshake),
-            SortBy::Rtt => measured(a.rtt, b.rtt),
-            // The largest first: that is what is looked for.
-            SortBy::Received => b.rx_bytes.cmp(&a.rx_bytes),
-            SortBy::Sent => b.tx_bytes.cmp(&a.tx_bytes),
-        };
-        let order = order.then_with(|| a.name.cmp(&b.name));
-        if reverse { order.reverse() } else { order }
-    }
-}
-
-pub(super) fn route_order(a: &Route, b: &Route) -> Ordering {
-    (a.ipv4, a.ipv6).cmp(&(b.ipv4, b.ipv6))
-}
-
-/// The newest first.
-pub(super) fn invite_order(a: &IssuedInvite, b: &IssuedInvite) -> Ordering {
-    b.created_at.cmp(&a.created_at)
-}
-
-/// The newest first.
-pub(super) fn ban_order(a: &Ban, b: &Ban) -> Ordering {
-    b.created_at.cmp(&a.created_at)
 }

@@ -6,8 +6,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::keys;
-use super::pages::kind;
-use super::status::spark;
+use super::text::spark;
 use super::theme::Theme;
 use crate::present::ban::reason;
 use crate::present::text::{clean, wrap};
@@ -229,7 +228,7 @@ fn entry(text: &mut Text, app: &App, number: u64) {
         return gone(text, "this was too long ago to be kept");
     };
     text.field("At", &utc(entry.at / 1000));
-    text.field("What", kind(entry));
+    text.field("What", entry.label());
     text.paragraph("", Style::new());
     text.paragraph(&entry.text, Style::new());
 }

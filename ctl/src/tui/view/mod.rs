@@ -8,9 +8,10 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
 
+use self::text::{fill, put};
 use self::theme::Theme;
 use super::app::{App, Link, Overlay, Tab};
-use crate::present::text::{clean, fit};
+use crate::present::text::clean;
 use crate::present::units;
 
 pub(super) mod details;
@@ -19,6 +20,7 @@ mod overlay;
 mod pages;
 mod status;
 mod table;
+mod text;
 mod theme;
 
 /// Draws all of it.
@@ -81,19 +83,6 @@ fn draw_page(app: &App, frame: &mut Frame<'_>, theme: Theme) {
     draw_foot(app, frame, foot, theme);
     if let Some(overlay) = &app.overlay {
         overlay::draw(app, overlay, frame, body, theme);
-    }
-}
-
-/// The text as far as it fits.
-fn put(buf: &mut Buffer, area: Rect, text: &str, style: Style) {
-    if !area.is_empty() {
-        buf.set_stringn(area.x, area.y, fit(text, area.width.into()), area.width.into(), style);
-    }
-}
-
-fn fill(buf: &mut Buffer, area: Rect, style: Style) {
-    for y in area.y..area.bottom() {
-        buf.set_stringn(area.x, y, " ".repeat(area.width.into()), area.width.into(), style);
     }
 }
 

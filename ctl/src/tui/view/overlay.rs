@@ -7,8 +7,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Widget as _};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
+use super::details;
+use super::text::put;
 use super::theme::Theme;
-use super::{details, put};
 use crate::failure::Failure;
 use crate::output::qr::{self, Qr};
 use crate::present::text::{clean, fit, wrap};

@@ -8,16 +8,15 @@ use ratatui::style::Style;
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Widget as _};
 
-use super::put;
 use super::table::{Column, Table};
+use super::text::put;
 use super::theme::Theme;
 use crate::present::event::Level;
 use crate::present::member::Names;
 use crate::present::text::{clean, wrap};
 use crate::present::{ban, invite, peer, route, units};
-use crate::tui::app::node::PeerRow;
-use crate::tui::app::{App, SortBy};
-use crate::tui::events::{Entry, Kind};
+use crate::tui::app::App;
+use crate::tui::rows::{PeerRow, SortBy};
 
 const PEERS: &[Column] = &[
     Column::rest("NAME", 12, 0),
@@ -195,17 +194,6 @@ pub(super) fn bans(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     });
 }
 
-/// What sort of entry it is, in a word.
-pub(super) fn kind(entry: &Entry) -> &'static str {
-    match (entry.kind, entry.level) {
-        (Kind::Event, _) => "event",
-        (Kind::Own, _) => "here",
-        (Kind::Log, Level::Info) => "info",
-        (Kind::Log, Level::Warn) => "warn",
-        (Kind::Log, Level::Error) => "error",
-    }
-}
-
 pub(super) fn events(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     let entries: Vec<_> = app.entries().collect();
     let filter = &app.log_filter;
@@ -228,6 +216,6 @@ pub(super) fn events(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
         };
         let time = utc(entry.at / 1000);
         let time = time.split_once('T').map_or(time.as_str(), |(_, time)| time).to_owned();
-        vec![(time, theme.quiet()), (kind(entry).to_owned(), style), (entry.text.clone(), style)]
+        vec![(time, theme.quiet()), (entry.label().to_owned(), style), (entry.text.clone(), style)]
     });
 }

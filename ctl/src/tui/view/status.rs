@@ -5,8 +5,9 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
 use ratatui::widgets::{Paragraph, Sparkline, Widget as _};
 
+use super::details;
+use super::text::{fill, put, spark};
 use super::theme::Theme;
-use super::{details, fill, put};
 use crate::present::units;
 use crate::tui::app::{App, Link, SPANS};
 use crate::tui::history::{History, Sample};
@@ -83,17 +84,4 @@ fn draw_graph(app: &App, graph: &Graph, buf: &mut Buffer, area: Rect, theme: The
     };
     let peak = highest.map_or_else(String::new, |highest| format!(", {each} {}", (graph.show)(highest)));
     put(buf, axis, &format!("{}{peak}", units::duration(span)), theme.quiet());
-}
-
-/// A graph of one line.
-pub(super) fn spark(values: &[Option<u64>]) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let highest = values.iter().flatten().max().copied().unwrap_or(0).max(1);
-    let bar = |value: &Option<u64>| match value {
-        None => ' ',
-        Some(value) => {
-            BARS[usize::try_from(u128::from(*value) * 7 / u128::from(highest)).unwrap_or(7).min(7)]
-        }
-    };
-    values.iter().map(bar).collect()
 }

@@ -1,0 +1,155 @@
+//! What the node is asked for, and when.
+
+use std::time::Duration;
+
+use i2plan_ipc::api::meshd::{Place, Request, What};
+
+/// How soon a list is asked for again at the earliest, however many events touch it.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Events from before the program knew of them that are asked for.
+const PAST: u64 = 500;
+
+/// What is asked for as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    Status,
+    Peers,
+    Routes,
+    Invites,
+    Bans,
+}
+
+impl Subject {
+    pub(super) const ALL: [Self; 5] = [Self::Status, Self::Peers, Self::Routes, Self::Invites, Self::Bans];
+
+    fn request(self) -> Request {
+        match self {
+            Self::Status => Request::Status,
+            Self::Peers => Request::Peers,
+            Self::Routes => Request::Routes,
+            Self::Invites => Request::ListInvites,
+            Self::Bans => Request::ListBans,
+        }
+    }
+
+    pub(super) fn of(request: &Request) -> Option<Self> {
+        Some(match request {
+            Request::Status => Self::Status,
+            Request::Peers => Self::Peers,
+            Request::Routes => Self::Routes,
+            Request::ListInvites => Self::Invites,
+            Request::ListBans => Self::Bans,
+            _ => return None,
+        })
+    }
+
+    /// What an event makes out of date.
+    pub(super) fn touched_by(what: &What) -> &'static [Self] {
+        match what {
+            What::NetworkJoined { .. } | What::NetworkLeft { .. } => &Self::ALL,
+            What::AddressChanged { .. }
+            | What::MemberAdded { .. }
+            | What::MemberChanged { .. }
+            | What::MemberRemoved { .. } => &[Self::Status, Self::Peers, Self::Routes],
+            What::MemberLife { .. } => &[Self::Peers, Self::Routes],
+            What::TunnelUp { .. } | What::TunnelDown { .. } => &[Self::Peers],
+            What::InviteCreated { .. } | What::InviteUsed { .. } | What::InviteRevoked { .. } => {
+                &[Self::Invites]
+            }
+            What::BanAdded { .. } | What::BanRemoved { .. } => &[Self::Bans, Self::Peers],
+            What::Session { .. }
+            | What::DaemonUp { .. }
+            | What::DaemonDown { .. }
+            | What::InterfaceUp { .. }
+            | What::HostOverlap { .. }
+            | What::KeyRotated { .. }
+            | What::ForeignNumber { .. }
+            | What::ConfigChanged { .. } => &[Self::Status],
+            What::JoinProgress { .. } | What::Log { .. } => &[],
+        }
+    }
+}
+
+/// Whether something is asked for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    /// What is known of it is out of date.
+    wanted: bool,
+    /// The answer is on its way.
+    waiting: bool,
+    /// When it was asked for last.
+    at: Option<Duration>,
+}
+
+/// How far the program is with what happened before it followed the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// Where the row of events is now is to be asked for.
+    Where,
+    /// What happened after this place is.
+    After(Place),
+    /// There is nothing to ask.
+    Asked,
+}
+
+/// What is out of date, and what was asked for.
+#[derive(Debug)]
+pub(super) struct Requests {
+    asked: [Asked; Subject::ALL.len()],
+    past: Past,
+}
+
+impl Requests {
+    /// Before the node has answered for the first time.
+    pub(super) fn new() -> Self {
+        Self { asked: Default::default(), past: Past::Asked }
+    }
+
+    /// Has everything asked for, and what has happened before: the node answers, or something was missed.
+    pub(super) fn start(&mut self) {
+        self.asked = Default::default();
+        self.want(&Subject::ALL);
+        self.past = Past::Where;
+    }
+
+    /// Has what is known of these asked for again.
+    pub(super) fn want(&mut self, subjects: &[Subject]) {
+        for subject in subjects {
+            self.asked[*subject as usize].wanted = true;
+        }
+    }
+
+    /// Has the events before this place asked for, as far back as they are shown.
+    pub(super) fn want_past(&mut self, next: Place) {
+        let number = next.number.saturating_sub(PAST);
+        self.past = Past::After(Place { number, ..next });
+    }
+
+    /// What is to be asked for now: each once at a time, and not over and over while much happens.
+    pub(super) fn due(&mut self, now: Duration) -> Vec<Request> {
+        let mut requests = Vec::new();
+        let events = |after| Request::Events { after, wait: 0, traffic: false };
+        match std::mem::replace(&mut self.past, Past::Asked) {
+            Past::Where => requests.push(events(None)),
+            Past::After(place) => requests.push(events(Some(place))),
+            Past::Asked => {}
+        }
+        for subject in Subject::ALL {
+            let asked = &mut self.asked[subject as usize];
+            let early = asked.at.is_some_and(|at| now < at + ASK_AGAIN);
+            if asked.wanted && !asked.waiting && !early {
+                *asked = Asked { wanted: false, waiting: true, at: Some(now) };
+                requests.push(subject.request());
+            }
+        }
+        requests
+    }
+
+    /// A request was answered, or has failed.
+    pub(super) fn on_answer(&mut self, request: &Request) {
+        if let Some(subject) = Subject::of(request) {
+            self.asked[subject as usize].waiting = false;
+        }
+    }
+}
