@@ -14,12 +14,13 @@ use i2plan_ipc::client::{Client, ClientError, Endpoint};
 use i2plan_ipc::node::needs_order;
 use i2plan_ipc::places::{Limits, Place, Places};
 use i2plan_ipc::rate::Quota;
-use i2plan_ipc::{ApiError, ByteSocket, Role};
+use i2plan_ipc::{ApiError, ByteSocket, Node, Role};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::discover;
 use super::error::{Code, Error};
+use super::members;
 use super::message::{Answers, Call, Document, Id, Item, Json, failure, read, success};
 use super::methods::{self, Step};
 
@@ -77,7 +78,7 @@ impl Gateway {
         Ok(Caller { gateway: Arc::clone(self), uid, place, socket: None })
     }
 
-    async fn ask(&self, uid: u32, request: Request) -> Result<Reply, ClientError> {
+    async fn ask(&self, uid: u32, mut request: Request) -> Result<Reply, Error> {
         match request.terms().kind {
             Kind::Query => {
                 let _permit = self.readers.acquire().await;
@@ -87,41 +88,47 @@ impl Gateway {
                         Err(ClientError::Broken { .. }) => {}
                         result => {
                             self.put_back(client);
-                            return result;
+                            return Ok(result?);
                         }
                     }
                 }
                 let mut client = self.connect().await?;
                 let result = client.call(request).await;
                 self.put_back(client);
-                result
+                Ok(result?)
             }
             Kind::Command | Kind::Poll => {
                 let _place = self.slow.enter(uid).ok_or_else(|| {
                     let busy = "too many calls that change something or wait, of this user or in all";
                     ApiError::unavailable(busy).with_hint("wait for the answers to those before")
                 })?;
-                let mut client = self.connect().await?;
-                match client.call(request.clone()).await? {
-                    Reply::ToOrder(proposed) => self.order(client, &request, *proposed).await,
+                let mut node = Node::connect_to(self.meshd.clone()).await?;
+                let named = members::resolve(&mut node, &mut request).await?;
+                match node.call(request.clone()).await? {
+                    Reply::ToOrder(proposed) => self.order(node, &request, *proposed, named.as_deref()).await,
                     reply => Ok(reply),
                 }
             }
         }
     }
 
-    /// Gives an order, if root's configuration lets this program do so.
+    /// Gives an order, if root's configuration lets this program do so. `named` is what the caller has written in place
+    /// of a node id.
     async fn order(
         &self,
-        mut meshd: Client<MeshdApi>,
+        mut meshd: Node,
         asked: &Request,
         proposed: ToOrder,
-    ) -> Result<Reply, ClientError> {
+        named: Option<&str>,
+    ) -> Result<Reply, Error> {
         let Some(keyd) = &self.orders else {
             return Err(needs_order(&proposed.order).into());
         };
-        let executed = Prepared::new(keyd.clone(), asked, &proposed).await?.confirm(Some).await?;
-        let mut reply = meshd.call(Request::Enact(Box::new(executed))).await?;
+        let prepared = Prepared::new(keyd.clone(), asked, &proposed).await?;
+        if let Some(named) = named {
+            members::verify(prepared.target(), named)?;
+        }
+        let mut reply = meshd.enact::<Request>(prepared.confirm(Some).await?).await?;
         if let Reply::Invite(invite) = &mut reply {
             invite.founded |= proposed.founded;
         }
@@ -219,7 +226,7 @@ impl Caller {
             },
             _ => asking.await,
         };
-        ask.finish(reply.map_err(explain)?)
+        ask.finish(reply?)
     }
 }
 
@@ -233,26 +240,32 @@ fn give_up(item: &Item<'_>) -> Option<Json> {
     }
 }
 
-fn explain(error: ClientError) -> Error {
-    let hint = match &error {
-        ClientError::Connect { .. } | ClientError::Broken { .. } => {
-            "is the node up? see its log, then try again"
-        }
-        ClientError::Stranger { .. } => "start rpcd with the socket of the node's meshd (--meshd-socket)",
-        ClientError::Timeout { .. } => "the node is stuck, or just starting: try again, and see its log",
-        ClientError::Version { .. } => "restart all of the node's daemons after an upgrade",
-        ClientError::Unexpected { .. } | ClientError::Api(_) => return error.into_api().into(),
-    };
-    Error::from(error.into_api()).with_hint(hint)
+impl From<ClientError> for Error {
+    fn from(error: ClientError) -> Self {
+        let hint = match &error {
+            ClientError::Connect { .. } | ClientError::Broken { .. } => {
+                "is the node up? see its log, then try again"
+            }
+            ClientError::Stranger { .. } => "start rpcd with the socket of the node's meshd (--meshd-socket)",
+            ClientError::Timeout { .. } => "the node is stuck, or just starting: try again, and see its log",
+            ClientError::Version { .. } => "restart all of the node's daemons after an upgrade",
+            ClientError::Unexpected { .. } | ClientError::Api(_) => return error.into_api().into(),
+        };
+        Self::from(error.into_api()).with_hint(hint)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
     use std::os::fd::OwnedFd;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use i2plan_ipc::ErrorKind;
     use i2plan_ipc::access::{Access, Who};
-    use i2plan_ipc::api::meshd::{Events, Place as InRow};
+    use i2plan_ipc::api::meshd::{
+        Ban, BanReason, Events, Grant, Life, Peer, Place as InRow, Sam, Session, SessionState, Status, Tunnel,
+    };
     use i2plan_ipc::server::{Answer, Service, serve};
     use serde_json::{Value, json};
     use tokio::net::UnixListener;
@@ -321,6 +334,145 @@ mod tests {
         let error =
             json!({ "code": -32_003, "message": "not now", "data": { "kind": "conflict", "hint": "later" } });
         assert_eq!(answers[3]["error"], error);
+    }
+
+    /// A node id, base32 of 32 bytes.
+    fn id(number: u8) -> String {
+        char::from(b'a' + number).to_string().repeat(51) + "a"
+    }
+
+    fn member(number: u8, name: &str) -> Peer {
+        Peer {
+            node_id: id(number),
+            name: name.to_owned(),
+            ipv4: [10, 42, 0, number].into(),
+            ipv6: Ipv6Addr::UNSPECIFIED,
+            public_key: String::new(),
+            endpoint: String::new(),
+            ranges: Vec::new(),
+            depth: 1,
+            inviters: Vec::new(),
+            signed_at: 0,
+            life: Life::Present,
+            banned: false,
+            last_heard: None,
+            rtt: None,
+            last_handshake: None,
+            tx_packets: 0,
+            tx_bytes: 0,
+            rx_packets: 0,
+            rx_bytes: 0,
+            queue_drops: 0,
+            rx_drops: 0,
+        }
+    }
+
+    fn ban(node_id: &str, name: &str) -> Ban {
+        Ban {
+            node_id: node_id.to_owned(),
+            name: Some(name.to_owned()),
+            reason: BanReason::Manual,
+            description: String::new(),
+            created_at: 0,
+            expires_at: None,
+            strikes: 0,
+        }
+    }
+
+    /// A node called alpha, with members, and a ban of one that has left.
+    #[derive(Default)]
+    struct Mesh {
+        lists: AtomicU64,
+    }
+
+    impl Service for Mesh {
+        type Api = MeshdApi;
+
+        async fn call(&self, _: Role, request: Request, _: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
+            let session = || Session { state: SessionState::Down, destination: None, error: None };
+            Ok(match request {
+                Request::Status => Reply::Status(Box::new(Status {
+                    name: "alpha".to_owned(),
+                    node_id: Some(id(1)),
+                    uptime: 0,
+                    network: None,
+                    former: None,
+                    sam: Sam {
+                        address: ([127, 0, 0, 1], 7656).into(),
+                        version: None,
+                        control: session(),
+                        substitute: None,
+                        data: session(),
+                    },
+                    tunnel: Tunnel {
+                        interface: None,
+                        mtu: 1280,
+                        public_key: None,
+                        drops: None,
+                        overlaps: Vec::new(),
+                        without_ipv6: false,
+                    },
+                    daemons: Vec::new(),
+                    keys: Vec::new(),
+                })),
+                Request::Peers => {
+                    self.lists.fetch_add(1, Ordering::Relaxed);
+                    Reply::Peers(vec![member(2, "web"), member(3, "db"), member(4, "DB")])
+                }
+                Request::ListBans => Reply::Bans(vec![ban(&id(9), "mallory")]),
+                Request::AddBan { node_id, .. } => Reply::BanAdded(ban(&node_id, "")),
+                Request::RemoveBan { node_id } if node_id == id(9) => Reply::BanRemoved(ban(&node_id, "")),
+                Request::Grant { node_id, .. } => {
+                    Reply::Granted(Grant { node_id, ranges: Vec::new(), addresses: 16 })
+                }
+                Request::Revoke { node_id } => Reply::Revoked(vec![node_id]),
+                _ => return Err(ApiError::new(ErrorKind::NotFound, "it is not banned")),
+            }
+            .into())
+        }
+    }
+
+    #[tokio::test]
+    async fn members_are_named_as_on_the_command_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meshd.sock");
+        let mesh = Arc::new(Mesh::default());
+        let access = Access::new([(Role::Client, Who::Anyone)]);
+        let listener = UnixListener::bind(&path).unwrap();
+        let _serving = tokio::spawn(serve(listener, Arc::clone(&mesh), access, Default::default()));
+        let caller = Gateway::new(&path, &[], None).enter(1000).unwrap();
+        for named in ["web", "Web", &id(2)[..8], "10.42.0.2"] {
+            let added = answer(&caller, &request("bans.add", json!({ "node_id": named }))).await;
+            assert_eq!(added["result"]["ban"]["node_id"], id(2), "{named}: {added}");
+        }
+        let granted = answer(&caller, &request("members.grant", json!(["web", 16]))).await;
+        assert_eq!(granted["result"]["grant"]["node_id"], id(2), "{granted}");
+        let revoked = answer(&caller, &request("members.revoke", json!(["web"]))).await;
+        assert_eq!(revoked["result"]["revoked"], json!([id(2)]), "{revoked}");
+        // One that is no member any more can be named too where it is banned.
+        let removed = answer(&caller, &request("bans.remove", json!(["mallory"]))).await;
+        assert_eq!(removed["result"]["ban"]["node_id"], id(9), "{removed}");
+        for (method, params, code) in [
+            ("bans.add", json!(["db"]), -32_602),
+            ("bans.add", json!(["nobody"]), -32_002),
+            ("bans.add", json!([""]), -32_002),
+            ("bans.add", json!(["mallory"]), -32_002),
+            ("bans.add", json!(["alpha"]), -32_602),
+            ("bans.remove", json!(["web"]), -32_002),
+        ] {
+            let refused = answer(&caller, &request(method, params.clone())).await;
+            assert_eq!(refused["error"]["code"], code, "{method} {params}: {refused}");
+        }
+        let several = answer(&caller, &request("bans.add", json!(["db"]))).await;
+        let message = several["error"]["message"].as_str().unwrap();
+        for candidate in [format!("db ({}, 10.42.0.3)", id(3)), format!("DB ({}, 10.42.0.4)", id(4))] {
+            assert!(message.contains(&candidate), "{message}");
+        }
+        // A node id needs no look at the members, and need not be one of theirs.
+        let before = mesh.lists.load(Ordering::Relaxed);
+        let added = answer(&caller, &request("bans.add", json!([id(7).to_uppercase()]))).await;
+        assert_eq!(added["result"]["ban"]["node_id"], id(7).to_uppercase(), "{added}");
+        assert_eq!(mesh.lists.load(Ordering::Relaxed), before);
     }
 
     /// One that ends with all its connections.

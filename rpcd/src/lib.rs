@@ -13,6 +13,7 @@
 //!
 //! Around it:
 //! * [`gateway`]: whose turn it is, and the connections to `meshd`.
+//! * [`members`]: whom callers mean by a name.
 //! * [`server`]: the process, and the unix socket.
 //! * [`http`]: the TCP listener.
 //! * [`limits`]: how long clients may take.
@@ -25,6 +26,7 @@ pub mod gateway;
 pub mod http;
 pub mod limits;
 pub mod lines;
+pub mod members;
 pub mod message;
 pub mod methods;
 pub mod params;

@@ -114,7 +114,7 @@ pub struct InviteToRevoke {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewGrant {
-    /// The member's node id.
+    /// The member: its node id or the beginning of that, its name, or one of its addresses.
     pub node_id: String,
     /// How many more, a power of two.
     pub addresses: u32,
@@ -124,7 +124,7 @@ pub struct NewGrant {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
-    /// Its node id.
+    /// Its node id or the beginning of that, its name, or one of its addresses.
     pub node_id: String,
 }
 
@@ -132,7 +132,7 @@ pub struct Member {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBan {
-    /// The member's node id.
+    /// The member: its node id or the beginning of that, its name, or one of its addresses.
     pub node_id: String,
     /// `manual`, the one reason that a caller can give; the others are the node's own.
     #[serde(default)]

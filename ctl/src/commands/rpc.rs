@@ -31,7 +31,7 @@ An invite code is a secret: give it on standard input.
 
 Examples:
   i2planctl rpc status
-  i2planctl rpc bans.add '{\"node_id\": \"…\", \"duration\": \"1h\"}'
+  i2planctl rpc bans.add '{\"node_id\": \"web\", \"duration\": \"1h\"}'
   i2planctl rpc events.poll '[null, 10000]'
   i2planctl rpc invite.accept - < params.json";
 
