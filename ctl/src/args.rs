@@ -47,7 +47,7 @@ pub enum Command {
     #[command(after_help = "The exit status is 0 if the node answered, whatever state it is in.")]
     Status,
 
-    /// Check the node and the walls around its daemons, and say what to mend
+    /// Check the node and the sandboxes of its daemons, and say what to fix
     #[command(after_help = DOCTOR_HELP)]
     Doctor(Doctor),
 
@@ -557,7 +557,7 @@ Keys are rotated every seven days by themselves. The key before is accepted for 
 members learn of the new one; sessions go on meanwhile. Once a minute at most.";
 
 const DOCTOR_HELP: &str = "\
-Works without a node that answers too: it then looks for what keeps it from running. What is said of a daemon's walls \
+Works without a node that answers too: it then looks for what keeps it from running. What is said of a daemon's sandbox \
 is what the kernel reports in /proc, and for Landlock what the daemon reports. With sudo it sees more.
 
 The exit status is 1 if there is something to mend; findings marked `note` need not be.";

@@ -119,7 +119,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// One for a daemon, which cannot look users up behind its walls and does so here.
+    /// One for a daemon, which cannot look users up in its sandbox and does so here.
     #[must_use]
     pub fn resolved(path: &Path, daemon: Role) -> Self {
         Self::of_users(path, named(&user_of(daemon)).into_iter().collect::<Vec<_>>())

@@ -24,12 +24,12 @@ use i2plan_ipc::server::{Limits, serve};
 use i2plan_ipc::version::build;
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::policy::Signer;
+use i2plan_keyd::sandbox;
 use i2plan_keyd::seal::SealError;
 use i2plan_keyd::service::Keyd;
 use i2plan_keyd::session::MAX_TUNNEL_LENGTH;
 use i2plan_keyd::store::{Seal, Store, StoreError, Stored};
 use i2plan_keyd::unlock::{self, Descriptor};
-use i2plan_keyd::walls;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::SignalKind;
 use tracing::{info, warn};
@@ -240,7 +240,7 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     ];
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
-    // Before the walls, which let no socket be made. What is wrong with them is said when the keys are there.
+    // Before the sandbox, which lets no socket be made. What is wrong with them is said when the keys are there.
     let made = |name: &str| args.listen.as_deref().map(|dir| dir.join(format!("keyd-{name}.sock")));
     let listeners = activation::listeners([
         ("meshd", made("meshd")),
@@ -251,7 +251,7 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     // A directory that cannot be used is not waited for: what is mounted there later, only a later process of a service
     // sees. Its supervisor starts that.
     let store = Store::open(&args.store).map_err(not_opened)?;
-    wall_in(&args.store)?;
+    enter_sandbox(&args.store)?;
     let Opened { keys, sealed } = match store.load().map_err(End::failed)? {
         Some(stored) => door.open(&store, stored)?,
         None => {
@@ -271,7 +271,7 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     let Door { runtime, mut signals, .. } = door;
     runtime.block_on(async {
         let listeners = listeners.into_iter().map(into_tokio).collect::<Result<Vec<_>, _>>()?;
-        walls::before_serving()?;
+        sandbox::before_serving()?;
         supervisor.ready();
         supervisor.status(&format!("holds the keys of node {}", keys.node()));
         let datagrams = SocketAddr::new(args.sam.ip(), args.sam_udp_port);
@@ -296,15 +296,15 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
 }
 
 /// From here on nothing but the store can be opened, and the passphrase that the service manager lends.
-fn wall_in(store: &Path) -> Result<(), End> {
+fn enter_sandbox(store: &Path) -> Result<(), End> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    Ok(walls::before_the_store(store, credentials.as_deref())?)
+    Ok(sandbox::before_the_store(store, credentials.as_deref())?)
 }
 
 fn maintain(what: Maintenance, path: &Path, mut door: Door, new: Option<Descriptor>) -> Result<(), End> {
     hardening::lock_memory();
     let store = Store::open_existing(path).map_err(not_opened)?;
-    wall_in(path)?;
+    enter_sandbox(path)?;
     let Some(stored) = store.load().map_err(End::failed)? else {
         return Err(End::failed(StoreError::Missing { path: path.to_owned() }));
     };

@@ -202,7 +202,7 @@ fn the_configuration_changes_while_the_node_runs() {
         let config = client.config().await.map_err(|error| failed(&error))?;
         assert_eq!(setting(&config, "node.name").value.as_deref(), Some(node.name.as_str()));
 
-        // As an editor saves: a new file in the place of the old one. Behind its walls meshd reads that one.
+        // As an editor saves: a new file in the place of the old one. In its sandbox meshd reads that one.
         let replace = |text: &str| {
             let new = node.config().with_extension("new");
             std::fs::write(&new, text)?;

@@ -26,9 +26,9 @@ use crate::identity::Identity;
 use crate::known::Known;
 use crate::router;
 use crate::runtime::broken;
+use crate::sandbox;
 use crate::seed::{self, SeedError, fetch};
 use crate::store::{Store, StoreError};
-use crate::walls;
 use crate::{EVENTS_EVERY, PUBLIC_NETWORK};
 
 /// Others' tunnels that are carried at once, if any are.
@@ -119,9 +119,9 @@ pub enum DaemonError {
     /// A part of it is missing.
     #[error("a part of the router has panicked")]
     Broken,
-    /// The walls do not stand.
+    /// The sandbox could not be set up.
     #[error(transparent)]
-    Walls(#[from] SandboxError),
+    Sandbox(#[from] SandboxError),
     /// The system refuses something basic.
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
@@ -162,7 +162,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         fetched = fetch_if_needed(&options, &keeper, supervisor) => fetched?,
         _ = signals.next() => return Ok(()),
     };
-    walls::before_the_network(&options.state, [options.port, options.sam.port()])?;
+    sandbox::before_the_network(&options.state, [options.port, options.sam.port()])?;
 
     if let Some(printed) = fetched {
         let count = keeper.change(|known| fetch::learn(&printed, known));

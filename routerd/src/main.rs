@@ -9,7 +9,7 @@ use i2plan_ipc::daemon::{hardening, logging};
 use i2plan_ipc::version::build;
 use i2plan_routerd::daemon::{Options, now, run};
 use i2plan_routerd::seed::fetch;
-use i2plan_routerd::{PUBLIC_NETWORK, walls};
+use i2plan_routerd::{PUBLIC_NETWORK, sandbox};
 
 const HELP: &str = "\
 i2plan-routerd: an I2P router of the node's own, for machines without one
@@ -67,7 +67,7 @@ fn start(args: Args) -> Result<(), End> {
     hardening::harden()?;
     logging::init()?;
     if args.fetch_seed {
-        walls::before_fetching()?;
+        sandbox::before_fetching()?;
         return fetch::run(now()).map_err(End::failed);
     }
     let config = Config::load(args.config.as_deref())?;

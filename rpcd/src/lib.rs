@@ -17,7 +17,7 @@
 //! * [`http`]: the TCP listener.
 //! * [`limits`]: how long clients may take.
 //! * [`token`]: what a client has to show there.
-//! * [`walls`]: what the process may do.
+//! * [`sandbox`]: what the process may do.
 
 pub mod discover;
 pub mod error;
@@ -28,6 +28,6 @@ pub mod lines;
 pub mod message;
 pub mod methods;
 pub mod params;
+pub mod sandbox;
 pub mod server;
 pub mod token;
-pub mod walls;

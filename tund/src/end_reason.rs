@@ -14,9 +14,9 @@ pub enum EndReason {
     /// It has more privileges than it may have, or less than it needs.
     #[error(transparent)]
     Privileges(#[from] privileges::PrivilegeError),
-    /// The walls do not stand.
+    /// The sandbox could not be set up.
     #[error(transparent)]
-    Walls(#[from] SandboxError),
+    Sandbox(#[from] SandboxError),
     /// Another interface is wanted than there is, or none, and the privilege to see to that is gone: the next process
     /// has it.
     #[error("the interface is to be another one: starting again")]
@@ -28,7 +28,7 @@ pub enum EndReason {
     /// next process has it.
     #[error("the interface from before is of no use, so this starts again without: {0}")]
     Kept(String),
-    /// The TUN driver was not there at the start, so it is outside of the walls.
+    /// The TUN driver was not there at the start, so it is outside of the sandbox.
     #[error("the TUN driver has come: starting again with it")]
     Driver,
 }

@@ -30,10 +30,10 @@ pub mod options;
 pub mod privileges;
 mod readiness;
 pub mod roster;
+pub mod sandbox;
 pub mod service;
 pub mod session;
 pub mod tunnel;
-pub mod walls;
 
 pub use end_reason::EndReason;
 
@@ -70,9 +70,9 @@ pub fn run(options: &options::Options) -> Result<(), End> {
             fatal.clone(),
         ));
         if resumed {
-            walls::before_packets()?;
+            sandbox::before_packets()?;
         } else {
-            walls::before_the_interface()?;
+            sandbox::before_the_interface()?;
         }
         supervisor.ready();
         if resumed {
@@ -143,7 +143,7 @@ fn take_over(
     Ok(service::Start::fresh(supervisor))
 }
 
-/// Ends the process when the TUN driver comes that was not there when the walls went up.
+/// Ends the process when the TUN driver comes that was not there when the sandbox was set up.
 fn watch_for_driver(fatal: mpsc::Sender<EndReason>) {
     let driver = Path::new("/dev/net/tun");
     if cfg!(target_os = "linux") && !driver.parent().is_some_and(Path::exists) {

@@ -35,7 +35,7 @@ use crate::kept::{Keeper, Kind};
 use crate::roster::{Changes, Kept, Roster, SLICE};
 use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
-use crate::{device, interface, privileges, walls};
+use crate::{device, interface, privileges, sandbox};
 
 /// How long packets that wait may still be sent at the end, as long as meshd has not said.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -418,9 +418,9 @@ impl Tund {
             end(&self.fatal, EndReason::Privileges(error));
             answer
         })?;
-        walls::before_packets().map_err(|error| {
+        sandbox::before_packets().map_err(|error| {
             let answer = ApiError::internal(error.to_string());
-            end(&self.fatal, EndReason::Walls(error));
+            end(&self.fatal, EndReason::Sandbox(error));
             answer
         })?;
         self.keeper.interface(interface, epoch, device.as_fd());

@@ -19,7 +19,7 @@ use crate::notification::{Notification, Store};
 /// How long a message may wait for a supervisor that does not read.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The supervisor's ear. Opened at the start: behind its walls a daemon makes no sockets.
+/// The supervisor's ear. Opened at the start: in its sandbox a daemon makes no sockets.
 #[derive(Debug)]
 pub struct Supervisor {
     socket: Option<UnixDatagram>,
@@ -73,7 +73,7 @@ impl Supervisor {
 
     /// Says that the configuration is being read anew; [`Supervisor::ready`] says that it has been.
     pub fn reloading(&self) {
-        // By the C library: rustix asks the kernel first, with a call that the daemons' walls do not let through.
+        // By the C library: rustix asks the kernel first, with a call that the daemons' sandboxes do not let through.
         let now = nix::time::ClockId::CLOCK_MONOTONIC.now().map(Duration::from).unwrap_or_default();
         let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         self.tell(&Notification { reloading: Some(micros), ..Notification::default() });

@@ -4,7 +4,7 @@
 //! * [`files`]: directories, sockets and devices, and who may use them.
 //! * [`process`]: which processes the daemons are.
 //! * [`router`]: the I2P router's SAM bridge.
-//! * [`walls`]: what keeps the daemons in.
+//! * [`sandbox`]: what keeps the daemons in.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use i2plan_ipc::version::Version;
 use serde::Serialize;
 
 use self::router::Bridge;
-use self::walls::Walls;
+use self::sandbox::Sandbox;
 use super::peers::is_up;
 use super::rpc::{self, with_gateway};
 use super::status::{
@@ -34,7 +34,7 @@ mod clock;
 mod files;
 mod process;
 mod router;
-mod walls;
+mod sandbox;
 
 /// Exit status if something is to be mended.
 const UNWELL: u8 = 1;
@@ -89,7 +89,8 @@ struct Report<'a> {
     healthy: bool,
     findings: &'a [Finding],
     /// What the kernel says of each daemon that could be looked at.
-    walls: &'a HashMap<String, Walls>,
+    #[serde(rename = "walls")]
+    sandboxes: &'a HashMap<String, Sandbox>,
 }
 
 /// What the node says of itself.
@@ -108,7 +109,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
     let socket = socket_path(socket);
     let answers = ask(&socket).await;
     let mut findings = Vec::new();
-    let mut walls = HashMap::new();
+    let mut sandboxes = HashMap::new();
     let mut of_the_clocks = None;
     let config = Config::load(args.config.as_deref());
     let data_dir =
@@ -132,9 +133,9 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
                 ));
             }
             of_the_clocks = clock::compare(peers);
-            let (found, of_the_walls) = walls::look(status, bridge.own_router(), processes);
-            walls = found;
-            findings.extend(of_the_walls);
+            let (found, in_the_sandbox) = sandbox::look(status, bridge.own_router(), processes);
+            sandboxes = found;
+            findings.extend(in_the_sandbox);
             // What is wrong with variables here need not be wrong where the node runs.
             if matches!(config, Err(ConfigError::File { .. })) {
                 findings.push(of_the_config(&config));
@@ -150,13 +151,18 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
         }
     }
     let interface_is_up = answers.is_ok_and(|answers| answers.status.tunnel.interface.is_some());
-    findings.extend(files::check(&socket, data_dir.as_deref(), interface_is_up, walls::common_user(&walls)));
+    findings.extend(files::check(
+        &socket,
+        data_dir.as_deref(),
+        interface_is_up,
+        sandbox::common_user(&sandboxes),
+    ));
     findings.push(clock::check());
     findings.extend(of_the_clocks);
 
     let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
     if json {
-        output::json::print(&Report { healthy, findings: &findings, walls: &walls })?;
+        output::json::print(&Report { healthy, findings: &findings, sandboxes: &sandboxes })?;
     } else {
         output::print(&render(&findings))?;
     }

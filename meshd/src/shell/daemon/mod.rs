@@ -40,7 +40,7 @@ use super::stall::StallDetector;
 use super::storage::Storage;
 use super::tunnel;
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
-use crate::walls;
+use crate::sandbox;
 
 mod commands;
 mod control;
@@ -94,7 +94,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), End> {
     let listener = into_tokio(listener)?;
     // Not waited for: what is mounted there later, only a later process of a service sees. Its supervisor starts that.
     let storage = Storage::open(&options.state)?;
-    walls::before_serving(&options.state, options.config.path())?;
+    sandbox::before_serving(&options.state, options.config.path())?;
     supervisor.ready();
 
     let (commands, command_queue) = mpsc::channel(64);
