@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             Notice::Event(event) => {
                 told += 1;
-                println!("event {}: {:?}", event.number, event.what);
+                println!("event {}: {:?}", event.number, event.kind);
             }
             Notice::Traffic(traffic) => {
                 let (sent, received) = traffic

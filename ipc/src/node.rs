@@ -64,9 +64,9 @@ use tokio::time::sleep;
 
 use crate::api::Call;
 use crate::api::meshd::{
-    AddBan, Answered, Ban, CheckNetwork, ConfigChange, CreateInvite, Enact, Event, Events, GetConfig,
+    AddBan, Answered, Ban, CheckNetwork, ConfigChange, CreateInvite, Cursor, Enact, Event, Events, GetConfig,
     GetKeys, GetStatus, Grant, GrantAddresses, Invite, IssuedInvite, Join, Keys, ListBans, ListInvites,
-    ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, Place, PollEvents, Reload, RemoveBan,
+    ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, PollEvents, Reload, RemoveBan,
     RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, Traffic, WireGuardKey,
 };
 use crate::api::order::{Executed, Order};
@@ -272,7 +272,7 @@ type Asked = (Option<Client<MeshdApi>>, Result<Events, ClientError>);
 pub struct EventStream {
     path: PathBuf,
     client: Option<Client<MeshdApi>>,
-    after: Option<Place>,
+    after: Option<Cursor>,
     /// Told next.
     notices: VecDeque<Notice>,
     traffic: Option<Duration>,
@@ -318,8 +318,8 @@ impl EventStream {
     /// Has what the node remembers told first: up to [`EVENTS_KEPT`](crate::api::meshd::EVENTS_KEPT) events.
     #[must_use]
     pub fn with_past(mut self) -> Self {
-        // A place that is in no run's row stands before all that is there.
-        self.after = Some(Place { run: 0, number: 0 });
+        // A cursor of no run stands before all that is there.
+        self.after = Some(Cursor { run: 0, number: 0 });
         self
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::api::meshd::{Event, Events, MeshdApi, Place, Reply, Request, Traffic, What};
+use i2plan_ipc::api::meshd::{Cursor, Event, EventKind, Events, MeshdApi, Reply, Request, Traffic};
 use i2plan_ipc::node::{EventStream, Node, Notice};
 use i2plan_ipc::server::{Answer, Limits, Service, serve};
 use i2plan_ipc::{ApiError, Role};
@@ -16,19 +16,19 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A row of events of one run, of which the first so many are gone.
+/// The events of one run, of which the first so many are gone.
 #[derive(Debug, Clone, Default)]
-struct Row {
+struct FakeLog {
     run: u64,
     gone: u64,
     length: u64,
 }
 
 #[derive(Debug)]
-struct FakeMeshd(watch::Receiver<Row>);
+struct FakeMeshd(watch::Receiver<FakeLog>);
 
 fn event(number: u64) -> Event {
-    Event { number, at: 0, what: What::KeyRotated { epoch: 1 } }
+    Event { number, at: 0, kind: EventKind::KeyRotated { epoch: 1 } }
 }
 
 impl Service for FakeMeshd {
@@ -38,17 +38,17 @@ impl Service for FakeMeshd {
         let Request::Events { after, wait, traffic } = request else {
             return Err(ApiError::conflict("not now"));
         };
-        let mut row = self.0.clone();
-        let begin = after.map_or(row.borrow().length, |place| place.number);
-        let news = row.wait_for(|row| row.length > begin || after.is_some_and(|place| place.run != row.run));
+        let mut log = self.0.clone();
+        let begin = after.map_or(log.borrow().length, |cursor| cursor.number);
+        let news = log.wait_for(|log| log.length > begin || after.is_some_and(|cursor| cursor.run != log.run));
         let _ = tokio::time::timeout(Duration::from_millis(wait), news).await;
-        let row = row.borrow().clone();
-        let lost = after.is_some_and(|place| place.run != row.run || place.number < row.gone);
-        let from = if lost { row.gone } else { begin };
+        let log = log.borrow().clone();
+        let lost = after.is_some_and(|cursor| cursor.run != log.run || cursor.number < log.gone);
+        let from = if lost { log.gone } else { begin };
         let traffic = traffic.then(|| Traffic { at: 0, peers: Vec::new() });
-        let next = Place { run: row.run, number: row.length };
+        let next = Cursor { run: log.run, number: log.length };
         Ok(Reply::Events(Box::new(Events {
-            events: (from..row.length).map(event).collect(),
+            events: (from..log.length).map(event).collect(),
             next,
             lost,
             traffic,
@@ -59,7 +59,7 @@ impl Service for FakeMeshd {
 
 struct Fake {
     path: PathBuf,
-    row: watch::Sender<Row>,
+    log: watch::Sender<FakeLog>,
     server: JoinHandle<()>,
     _dir: tempfile::TempDir,
 }
@@ -68,19 +68,19 @@ impl Fake {
     fn start(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
-        let row = watch::Sender::new(Row { run: 1, gone: 0, length: 5 });
-        let server = Self::serve(&path, &row, limits);
-        Self { path, row, server, _dir: dir }
+        let log = watch::Sender::new(FakeLog { run: 1, gone: 0, length: 5 });
+        let server = Self::serve(&path, &log, limits);
+        Self { path, log, server, _dir: dir }
     }
 
-    fn serve(path: &PathBuf, row: &watch::Sender<Row>, limits: Limits) -> JoinHandle<()> {
-        let service = Arc::new(FakeMeshd(row.subscribe()));
+    fn serve(path: &PathBuf, log: &watch::Sender<FakeLog>, limits: Limits) -> JoinHandle<()> {
+        let service = Arc::new(FakeMeshd(log.subscribe()));
         let access = Access::new([(Role::Client, Who::Anyone)]);
         tokio::spawn(serve(UnixListener::bind(path).unwrap(), service, access, limits))
     }
 
     fn happen(&self, count: u64) {
-        self.row.send_modify(|row| row.length += count);
+        self.log.send_modify(|log| log.length += count);
     }
 }
 
@@ -116,11 +116,11 @@ async fn what_was_missed_is_said() {
     let mut events = EventStream::new(&fake.path);
     assert_eq!(events.next().await, Notice::Resync);
     // More has happened than is kept.
-    fake.row.send_modify(|row| *row = Row { gone: 100, length: 101, ..*row });
+    fake.log.send_modify(|log| *log = FakeLog { gone: 100, length: 101, ..*log });
     assert_eq!(events.next().await, Notice::Resync);
     assert_eq!(events.next().await, Notice::Event(event(100)));
-    // Another run, in which the same place means something else.
-    fake.row.send_modify(|row| *row = Row { run: 2, gone: 0, length: 102 });
+    // Another run, in which the same cursor means something else.
+    fake.log.send_modify(|log| *log = FakeLog { run: 2, gone: 0, length: 102 });
     assert_eq!(events.next().await, Notice::Resync);
     assert_eq!(events.next().await, Notice::Event(event(0)));
 }
@@ -136,7 +136,7 @@ async fn a_node_that_was_away_is_found_again() {
     let mut early = EventStream::new(&fake.path);
     let Notice::Lost(why) = early.next().await else { panic!("there is no node") };
     assert!(why.contains("meshd.sock"), "{why}");
-    fake.server = Fake::serve(&fake.path, &fake.row, Limits::default());
+    fake.server = Fake::serve(&fake.path, &fake.log, Limits::default());
     // It does not say a second time that the node is away.
     assert_eq!(early.next().await, Notice::Resync);
     fake.happen(1);

@@ -252,7 +252,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use i2plan_ipc::access::{Access, Who};
-    use i2plan_ipc::api::meshd::{Events, Place as InRow};
+    use i2plan_ipc::api::meshd::{Cursor, Events};
     use i2plan_ipc::server::{Answer, Service, serve};
     use serde_json::{Value, json};
     use tokio::net::UnixListener;
@@ -278,7 +278,7 @@ mod tests {
                 }
                 Request::Events { wait, .. } => {
                     sleep(Duration::from_millis(wait)).await;
-                    let next = InRow { run: 1, number: 0 };
+                    let next = Cursor { run: 1, number: 0 };
                     let events = Events { events: Vec::new(), next, lost: false, traffic: None };
                     Ok(Reply::Events(Box::new(events)).into())
                 }

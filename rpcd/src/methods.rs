@@ -212,7 +212,7 @@ methods! {
         SetConfig { key: params.key, value: params.value.0 }, changes => Changes { changes };
     /// Has the configuration file read again.
     "config.reload" (_params: Nothing) -> Changes = Reload, changes => Changes { changes };
-    /// What happened after a place in the row of events; waits for something if nothing has.
+    /// What happened after a cursor in the event log; waits for something if nothing has.
     "events.poll" (params: Poll) -> Events =
         PollEvents {
             after: params.after,

@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::meshd::{Event, JoinStep, Network, What};
+use i2plan_ipc::api::meshd::{Event, EventKind, JoinStep, Network};
 use i2plan_ipc::node::{EventStream, Notice};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::terminal::Silence;
@@ -335,8 +335,8 @@ impl Progress {
         tokio::select! {
             notice = next => {
                 let step = match notice {
-                    Notice::Event(Event { what: What::JoinProgress { step }, .. }) => Some(step),
-                    Notice::Event(Event { what: What::TunnelUp { .. }, .. }) => {
+                    Notice::Event(Event { kind: EventKind::JoinProgress { step }, .. }) => Some(step),
+                    Notice::Event(Event { kind: EventKind::TunnelUp { .. }, .. }) => {
                         self.connected = true;
                         None
                     }

@@ -1,6 +1,6 @@
 //! What has happened, as it is listed.
 
-use i2plan_ipc::api::meshd::{Event, Life, SessionState, What};
+use i2plan_ipc::api::meshd::{Event, EventKind, Life, SessionState};
 
 use crate::commands::events::describe;
 
@@ -74,8 +74,8 @@ pub(super) struct Entry {
 impl Entry {
     /// The entry of what the node told.
     pub(super) fn of(event: &Event, number: u64) -> Self {
-        let (kind, level, text) = match &event.what {
-            What::Log { level, target, message } => {
+        let (kind, level, text) = match &event.kind {
+            EventKind::Log { level, target, message } => {
                 let level = match level.as_str() {
                     "error" => Level::Error,
                     "warn" => Level::Warn,
@@ -89,13 +89,13 @@ impl Entry {
     }
 }
 
-fn level_of(what: &What) -> Level {
+fn level_of(what: &EventKind) -> Level {
     match what {
-        What::DaemonDown { .. } | What::NetworkLeft { revoked: true, .. } => Level::Error,
-        What::TunnelDown { .. }
-        | What::MemberLife { life: Life::Suspected | Life::Unreachable, .. }
-        | What::BanAdded { .. }
-        | What::Session { state: SessionState::Down, .. } => Level::Warn,
+        EventKind::DaemonDown { .. } | EventKind::NetworkLeft { revoked: true, .. } => Level::Error,
+        EventKind::TunnelDown { .. }
+        | EventKind::MemberLife { life: Life::Suspected | Life::Unreachable, .. }
+        | EventKind::BanAdded { .. }
+        | EventKind::Session { state: SessionState::Down, .. } => Level::Warn,
         _ => Level::Info,
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyModifiers};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::{
-    Ban, BanReason, Daemon, Event, Events, Invite, InviteState, IssuedInvite, Life, Network, Peer,
-    PeerTraffic, Place, Reply, Request, Route, Sam, Session, SessionState, Status, Traffic, Tunnel, What,
+    Ban, BanReason, Cursor, Daemon, Event, EventKind, Events, Invite, InviteState, IssuedInvite, Life,
+    Network, Peer, PeerTraffic, Reply, Request, Route, Sam, Session, SessionState, Status, Traffic, Tunnel,
 };
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::secret::SecretText;
@@ -82,10 +82,10 @@ impl Bench {
             bench
                 .input(Input::Notice(Notice::Traffic(Traffic { at: second * 1000, peers: peers.collect() })));
         }
-        for (number, what) in [
-            What::TunnelUp { node_id: node_id(0), name: NAMES[0].to_owned() },
-            What::MemberLife { node_id: node_id(5), name: NAMES[5].to_owned(), life: Life::Unreachable },
-            What::Log {
+        for (number, kind) in [
+            EventKind::TunnelUp { node_id: node_id(0), name: NAMES[0].to_owned() },
+            EventKind::MemberLife { node_id: node_id(5), name: NAMES[5].to_owned(), life: Life::Unreachable },
+            EventKind::Log {
                 level: "warn".to_owned(),
                 target: "meshd::shell".to_owned(),
                 message: format!("a line that is long {}", "and longer ".repeat(20)),
@@ -95,7 +95,7 @@ impl Bench {
         .enumerate()
         {
             let at = UNIX * 1000 + number as u64 * 1000;
-            bench.input(Input::Notice(Notice::Event(Event { number: number as u64, at, what })));
+            bench.input(Input::Notice(Notice::Event(Event { number: number as u64, at, kind })));
         }
         bench
     }
@@ -109,8 +109,8 @@ impl Bench {
         self.input(Input::Answer(request, Ok(reply)))
     }
 
-    fn event(&mut self, what: What) -> Vec<Command> {
-        self.input(Input::Notice(Notice::Event(Event { number: 0, at: UNIX * 1000, what })))
+    fn event(&mut self, kind: EventKind) -> Vec<Command> {
+        self.input(Input::Notice(Notice::Event(Event { number: 0, at: UNIX * 1000, kind })))
     }
 
     fn key(&mut self, code: KeyCode) -> Vec<Command> {
@@ -428,7 +428,7 @@ fn tui_nothing_is_asked_without_a_reason() {
 fn tui_many_events_ask_once_at_a_time() {
     let mut bench = Bench::with_peers((80, 24), thousand());
     bench.seconds(2);
-    let added = |at| What::MemberAdded { node_id: node_id(at), name: "new".to_owned() };
+    let added = |at| EventKind::MemberAdded { node_id: node_id(at), name: "new".to_owned() };
     let asked: Vec<_> = (0..1000).flat_map(|at| bench.event(added(at))).collect();
     assert!(
         matches!(
@@ -449,8 +449,8 @@ fn tui_many_events_ask_once_at_a_time() {
 fn tui_what_happened_before_is_recalled_once() {
     let mut bench = Bench::new((80, 24));
     let event = |number: u64| {
-        let what = What::InviteCreated { id: format!("invite-{number}") };
-        Event { number, at: UNIX * 1000 + number, what }
+        let kind = EventKind::InviteCreated { id: format!("invite-{number}") };
+        Event { number, at: UNIX * 1000 + number, kind }
     };
     let asked = bench.input(Input::Notice(Notice::Resync));
     assert!(
@@ -460,11 +460,11 @@ fn tui_what_happened_before_is_recalled_once() {
     // One comes while the past is asked for.
     bench.input(Input::Notice(Notice::Event(event(703))));
     let row = |number, events| {
-        let next = Place { run: 7, number };
+        let next = Cursor { run: 7, number };
         Reply::Events(Box::new(Events { events, next, lost: false, traffic: None }))
     };
     let asked = bench.answer(Request::Events { after: None, wait: 0, traffic: false }, row(703, Vec::new()));
-    let [Command::Ask(request @ Request::Events { after: Some(Place { run: 7, number: 203 }), .. })] =
+    let [Command::Ask(request @ Request::Events { after: Some(Cursor { run: 7, number: 203 }), .. })] =
         &asked[..]
     else {
         panic!("{asked:?}")

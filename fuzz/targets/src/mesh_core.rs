@@ -19,7 +19,7 @@ use arbitrary::{Result, Unstructured};
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
-use i2plan_ipc::api::meshd::{self, Life, What};
+use i2plan_ipc::api::meshd::{self, EventKind, Life};
 use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
 use i2plan_meshd::core::state::{self, Ending, State};
@@ -918,7 +918,7 @@ impl World {
         for _ in 0..64 {
             let Turn { save, actions, events, .. } = self.mesh.poll_turn();
             if let (Some(before), Some(after)) = (self.network, self.mesh.network())
-                && !events.iter().any(|event| matches!(event, What::NetworkLeft { .. }))
+                && !events.iter().any(|event| matches!(event, EventKind::NetworkLeft { .. }))
             {
                 assert_eq!(before, after, "a member changed its network");
             }
@@ -949,20 +949,20 @@ impl World {
     }
 
     /// Whoever follows the events knows what one knows who asks.
-    fn follow(&mut self, events: &[What]) {
+    fn follow(&mut self, events: &[EventKind]) {
         for event in events.iter().cloned() {
             match event {
-                What::NetworkLeft { .. } => {
+                EventKind::NetworkLeft { .. } => {
                     self.followed.clear();
                     self.leave();
                 }
-                What::NetworkJoined { .. } => {
+                EventKind::NetworkJoined { .. } => {
                     let state = self.mesh.state();
                     let membership = state.membership.expect("it is a member");
                     self.charter.get_or_insert(membership.charter.value);
                     self.chain.get_or_insert(membership.chain);
                 }
-                What::BanAdded { node_id, reason: meshd::BanReason::InvalidMessages } => {
+                EventKind::BanAdded { node_id, reason: meshd::BanReason::InvalidMessages } => {
                     let is_offender =
                         |(node, count): (&NodeId, &u32)| node.to_string() == node_id && *count >= STRIKES;
                     assert!(
@@ -970,21 +970,21 @@ impl World {
                         "a ban of one that has signed nothing wrong"
                     );
                 }
-                What::MemberAdded { node_id, name } => {
+                EventKind::MemberAdded { node_id, name } => {
                     let before = self.followed.insert(node_id, (name, Life::Present));
                     assert!(before.is_none(), "added twice");
                 }
-                What::MemberChanged { node_id, name } => {
+                EventKind::MemberChanged { node_id, name } => {
                     self.followed.get_mut(&node_id).expect("changed before it was added").0 = name;
                 }
-                What::MemberRemoved { node_id, .. } => {
+                EventKind::MemberRemoved { node_id, .. } => {
                     assert!(self.followed.remove(&node_id).is_some(), "removed before it was added");
                     // One whose key has expired may be forgotten, and come back by a record from before.
                     let latest = self.latest.as_secs();
                     let kept = |node: &NodeId| node.to_string() != node_id;
                     self.members.retain(|node, known| kept(node) || known.not_after() >= latest);
                 }
-                What::MemberLife { node_id, life, .. } => {
+                EventKind::MemberLife { node_id, life, .. } => {
                     let known = self.followed.get_mut(&node_id).expect("a life before it was added");
                     assert_ne!(std::mem::replace(&mut known.1, life), life, "told twice");
                 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::meshd::What;
+use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message::{Addressee, Message};
@@ -59,7 +59,7 @@ pub(super) struct Context {
     pub(super) rng: StdRng,
     /// What is to be done next.
     pub(super) actions: VecDeque<Action>,
-    pub(super) events: Vec<What>,
+    pub(super) events: Vec<EventKind>,
     /// The state is to be saved first.
     pub(super) unsaved: bool,
     /// The state as it was saved last is to be kept.

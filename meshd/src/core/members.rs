@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{self, What};
+use i2plan_ipc::api::meshd::{self, EventKind};
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, Ipv4Subnet};
@@ -400,7 +400,7 @@ pub(super) struct Members {
     /// When any of them was last heard, on the monotonic clock.
     last_heard: Option<Duration>,
     /// What readers of events have not been told yet.
-    events: Vec<What>,
+    events: Vec<EventKind>,
     /// Of whom they may have to be told whether it is there.
     unsettled: BTreeSet<NodeId>,
 }
@@ -659,7 +659,7 @@ impl Members {
         let node = record.value.node;
         let Some(place) = self.find(&node) else {
             let name = record.value.name.to_string();
-            self.events.push(What::MemberAdded { node_id: node.to_string(), name });
+            self.events.push(EventKind::MemberAdded { node_id: node.to_string(), name });
             self.add(Member::new(record, None, unix, None));
             return;
         };
@@ -679,7 +679,7 @@ impl Members {
         self.shares.insert(share, place);
         if shown(&known) != shown(&member.record) {
             let name = member.record.value.name.to_string();
-            self.events.push(What::MemberChanged { node_id: node.to_string(), name });
+            self.events.push(EventKind::MemberChanged { node_id: node.to_string(), name });
         }
         self.first_end = self.first_end.min(member.record.value.wireguard.value.not_after);
         if let Some(contact) = &mut member.contact {
@@ -887,7 +887,7 @@ impl Members {
         self.accused.remove(node);
         self.unsettled.remove(node);
         let name = member.record.value.name.to_string();
-        self.events.push(What::MemberRemoved { node_id: node.to_string(), name });
+        self.events.push(EventKind::MemberRemoved { node_id: node.to_string(), name });
     }
 
     /// What there is for one who has no more than this.
@@ -979,7 +979,7 @@ impl Members {
                 continue;
             }
             let name = member.record.value.name.to_string();
-            self.events.push(What::MemberLife { node_id: node.to_string(), name, life });
+            self.events.push(EventKind::MemberLife { node_id: node.to_string(), name, life });
             if let Some(member) = self.get_mut(&node) {
                 member.contact_mut().told_life = Some(life).filter(|life| *life != meshd::Life::Present);
             }
@@ -989,7 +989,7 @@ impl Members {
     }
 
     /// What readers of events have not been told yet.
-    pub(super) fn poll_events(&mut self) -> Vec<What> {
+    pub(super) fn poll_events(&mut self) -> Vec<EventKind> {
         std::mem::take(&mut self.events)
     }
 
@@ -1059,7 +1059,7 @@ mod tests {
             assert_eq!(after, RecordMerge::News { fallen: Vec::new(), out: Vec::new() });
             assert_eq!(members.len(), 1);
             let told = members.poll_events();
-            assert!(!told.iter().any(|event| matches!(event, What::MemberRemoved { .. })), "{told:?}");
+            assert!(!told.iter().any(|event| matches!(event, EventKind::MemberRemoved { .. })), "{told:?}");
         }
     }
 }

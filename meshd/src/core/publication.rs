@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::meshd::What;
+use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::identity::{NodeId, Signed};
@@ -185,7 +185,7 @@ impl LocalMember {
         let epoch = record.value.wireguard.value.epoch;
         if self.publication.record.as_ref().is_some_and(|before| before.value.wireguard.value.epoch != epoch)
         {
-            cx.events.push(What::KeyRotated { epoch });
+            cx.events.push(EventKind::KeyRotated { epoch });
         }
         let (node, sequence) = (record.value.node, record.value.sequence);
         cx.note_number(sequence);

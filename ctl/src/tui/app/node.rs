@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use i2plan_ipc::api::Call;
 use i2plan_ipc::api::meshd::{
-    AddBan, Ban, CreateInvite, Event, GetStatus, Invite, InviteState, IssuedInvite, ListBans, ListInvites,
-    ListPeers, ListRoutes, MeshdApi, Peer, Place, PollEvents, RemoveBan, Reply, Request, RevokeInvite, Route,
-    Traffic, What,
+    AddBan, Ban, CreateInvite, Cursor, Event, EventKind, GetStatus, Invite, InviteState, IssuedInvite,
+    ListBans, ListInvites, ListPeers, ListRoutes, MeshdApi, Peer, PollEvents, RemoveBan, Reply, Request,
+    RevokeInvite, Route, Traffic,
 };
 use i2plan_ipc::node::Notice;
 
@@ -127,28 +127,28 @@ impl Subject {
     }
 
     /// What an event makes out of date.
-    fn touched_by(what: &What) -> &'static [Self] {
+    fn touched_by(what: &EventKind) -> &'static [Self] {
         match what {
-            What::NetworkJoined { .. } | What::NetworkLeft { .. } => &Self::ALL,
-            What::AddressChanged { .. }
-            | What::MemberAdded { .. }
-            | What::MemberChanged { .. }
-            | What::MemberRemoved { .. } => &[Self::Status, Self::Peers, Self::Routes],
-            What::MemberLife { .. } => &[Self::Peers, Self::Routes],
-            What::TunnelUp { .. } | What::TunnelDown { .. } => &[Self::Peers],
-            What::InviteCreated { .. } | What::InviteUsed { .. } | What::InviteRevoked { .. } => {
-                &[Self::Invites]
-            }
-            What::BanAdded { .. } | What::BanRemoved { .. } => &[Self::Bans, Self::Peers],
-            What::Session { .. }
-            | What::DaemonUp { .. }
-            | What::DaemonDown { .. }
-            | What::InterfaceUp { .. }
-            | What::HostOverlap { .. }
-            | What::KeyRotated { .. }
-            | What::ForeignNumber { .. }
-            | What::ConfigChanged { .. } => &[Self::Status],
-            What::JoinProgress { .. } | What::Log { .. } => &[],
+            EventKind::NetworkJoined { .. } | EventKind::NetworkLeft { .. } => &Self::ALL,
+            EventKind::AddressChanged { .. }
+            | EventKind::MemberAdded { .. }
+            | EventKind::MemberChanged { .. }
+            | EventKind::MemberRemoved { .. } => &[Self::Status, Self::Peers, Self::Routes],
+            EventKind::MemberLife { .. } => &[Self::Peers, Self::Routes],
+            EventKind::TunnelUp { .. } | EventKind::TunnelDown { .. } => &[Self::Peers],
+            EventKind::InviteCreated { .. }
+            | EventKind::InviteUsed { .. }
+            | EventKind::InviteRevoked { .. } => &[Self::Invites],
+            EventKind::BanAdded { .. } | EventKind::BanRemoved { .. } => &[Self::Bans, Self::Peers],
+            EventKind::Session { .. }
+            | EventKind::DaemonUp { .. }
+            | EventKind::DaemonDown { .. }
+            | EventKind::InterfaceUp { .. }
+            | EventKind::HostOverlap { .. }
+            | EventKind::KeyRotated { .. }
+            | EventKind::ForeignNumber { .. }
+            | EventKind::ConfigChanged { .. } => &[Self::Status],
+            EventKind::JoinProgress { .. } | EventKind::Log { .. } => &[],
         }
     }
 }
@@ -167,10 +167,10 @@ pub(super) struct Asked {
 /// How far the program is with what happened before it followed the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Past {
-    /// Where the row of events is now is to be asked for.
+    /// The end of the event log is to be asked for.
     Where,
-    /// What happened after this place is.
-    After(Place),
+    /// What happened after this cursor is.
+    After(Cursor),
     /// There is nothing to ask.
     Asked,
 }
@@ -192,7 +192,7 @@ impl App {
         let events = |after| Command::Ask(Request::Events { after, wait: 0, traffic: false });
         match std::mem::replace(&mut self.past, Past::Asked) {
             Past::Where => commands.push(events(None)),
-            Past::After(place) => commands.push(events(Some(place))),
+            Past::After(cursor) => commands.push(events(Some(cursor))),
             Past::Asked => {}
         }
         for subject in Subject::ALL {
@@ -231,7 +231,7 @@ impl App {
     }
 
     fn event(&mut self, event: &Event) {
-        self.want(Subject::touched_by(&event.what));
+        self.want(Subject::touched_by(&event.kind));
         let entry = Entry::of(event, self.next_entry);
         self.push(entry);
     }
@@ -361,7 +361,7 @@ impl App {
             }
             Request::Events { after: None, .. } => {
                 let next = read::<PollEvents>(reply)?.next;
-                self.past = Past::After(Place { number: next.number.saturating_sub(PAST), ..next });
+                self.past = Past::After(Cursor { number: next.number.saturating_sub(PAST), ..next });
             }
             Request::Events { .. } => self.recall(&read::<PollEvents>(reply)?.events),
             Request::ListBans => self.bans.set(read::<ListBans>(reply)?, ban_order),

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::Statement;
-use i2plan_ipc::api::meshd::What;
+use i2plan_ipc::api::meshd::EventKind;
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{BadSignature, NodeId, Signable as _, Signed};
@@ -330,7 +330,7 @@ impl LocalMember {
         self.members.set_own_chain(chain.clone());
         let ipv4 = self.ipv4();
         if ipv4 != before {
-            cx.events.push(What::AddressChanged { ipv4: ipv4.to_string() });
+            cx.events.push(EventKind::AddressChanged { ipv4: ipv4.to_string() });
         }
         self.addresses.displaced = None;
         cx.peers_version += 1;

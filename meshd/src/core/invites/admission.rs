@@ -1,7 +1,7 @@
 //! The inviter's side: who may become a member.
 
 use i2plan_ipc::api::keyd::{self, CertifyMember};
-use i2plan_ipc::api::meshd::What;
+use i2plan_ipc::api::meshd::EventKind;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signed};
@@ -131,7 +131,7 @@ impl LocalMember {
         if self.invites.count(&body.invite, joiner) {
             info!(%invite, joiner = %joiner.short(), "an invite is used");
             let id = invite.to_string();
-            cx.events.push(What::InviteUsed { id, node_id: joiner.to_string() });
+            cx.events.push(EventKind::InviteUsed { id, node_id: joiner.to_string() });
         }
         // Use and addresses are saved before keyd is asked, hence before the joiner can learn of its certificate.
         cx.unsaved = true;

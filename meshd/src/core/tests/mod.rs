@@ -57,7 +57,7 @@ struct Node {
     disk_full: bool,
     answers: Vec<Result<meshd::Reply, ApiError>>,
     /// What its followers were told.
-    told: Vec<What>,
+    told: Vec<EventKind>,
     /// Its state was to be kept beside the next one.
     set_aside: bool,
 }
@@ -410,21 +410,21 @@ impl World {
             place.expect("a node of this world")
         };
         let describe = |what| match what {
-            What::NetworkJoined { .. } => "joined".to_owned(),
-            What::NetworkLeft { revoked, .. } => format!("left, revoked {revoked}"),
-            What::MemberAdded { node_id, name } => format!("{} added: {name}", place(&node_id)),
-            What::MemberChanged { node_id, name } => format!("{} changed: {name}", place(&node_id)),
-            What::MemberRemoved { node_id, .. } => format!("{} removed", place(&node_id)),
-            What::MemberLife { node_id, life, .. } => format!("{} {life:?}", place(&node_id)),
-            What::InviteCreated { .. } => "invite".to_owned(),
-            What::InviteUsed { node_id, .. } => format!("invite used by {}", place(&node_id)),
-            What::InviteRevoked { .. } => "invite revoked".to_owned(),
-            What::BanAdded { node_id, reason } => format!("{} banned: {reason:?}", place(&node_id)),
-            What::BanRemoved { node_id } => format!("{} not banned", place(&node_id)),
-            What::KeyRotated { .. } => "key rotated".to_owned(),
-            What::ForeignNumber { .. } => "foreign number".to_owned(),
-            What::AddressChanged { .. } => "address changed".to_owned(),
-            What::JoinProgress { step } => format!("{step:?}"),
+            EventKind::NetworkJoined { .. } => "joined".to_owned(),
+            EventKind::NetworkLeft { revoked, .. } => format!("left, revoked {revoked}"),
+            EventKind::MemberAdded { node_id, name } => format!("{} added: {name}", place(&node_id)),
+            EventKind::MemberChanged { node_id, name } => format!("{} changed: {name}", place(&node_id)),
+            EventKind::MemberRemoved { node_id, .. } => format!("{} removed", place(&node_id)),
+            EventKind::MemberLife { node_id, life, .. } => format!("{} {life:?}", place(&node_id)),
+            EventKind::InviteCreated { .. } => "invite".to_owned(),
+            EventKind::InviteUsed { node_id, .. } => format!("invite used by {}", place(&node_id)),
+            EventKind::InviteRevoked { .. } => "invite revoked".to_owned(),
+            EventKind::BanAdded { node_id, reason } => format!("{} banned: {reason:?}", place(&node_id)),
+            EventKind::BanRemoved { node_id } => format!("{} not banned", place(&node_id)),
+            EventKind::KeyRotated { .. } => "key rotated".to_owned(),
+            EventKind::ForeignNumber { .. } => "foreign number".to_owned(),
+            EventKind::AddressChanged { .. } => "address changed".to_owned(),
+            EventKind::JoinProgress { step } => format!("{step:?}"),
             other => panic!("not of the mesh: {other:?}"),
         };
         told.into_iter().map(describe).collect()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::SessionKind;
-use i2plan_ipc::api::meshd::{SessionName, SessionState, What};
+use i2plan_ipc::api::meshd::{EventKind, SessionName, SessionState};
 use i2plan_proto::destination::Destination;
 use i2plan_proto::sam;
 use tokio::net::UdpSocket;
@@ -80,7 +80,7 @@ impl Daemon {
             info!("the control session takes its place again");
             self.substitute = None;
             let (session, state) = (SessionName::Substitute, SessionState::Down);
-            self.row.push(What::Session { session, state, error: None });
+            self.event_log.push(EventKind::Session { session, state, error: None });
             self.control_since = now.monotonic;
             mesh.handle_fallback(None, now);
             mesh.handle_control_session(now);
@@ -161,7 +161,7 @@ impl Daemon {
                         SessionKind::Substitute => SessionName::Substitute,
                         SessionKind::Data => SessionName::Data,
                     };
-                    self.row.push(What::Session { session, state, error: status.error.clone() });
+                    self.event_log.push(EventKind::Session { session, state, error: status.error.clone() });
                 }
                 match (kind, state, &mut self.substitute) {
                     (_, SessionState::Up, _) => {}

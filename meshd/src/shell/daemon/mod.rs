@@ -31,9 +31,9 @@ use self::commands::Checked;
 use self::control::{CONTROL_STALL_TIMEOUT, ControlSession, DATA_STALL_TIMEOUT, SessionStatus, Substitute};
 use self::keyd_link::{KeydReport, ask, watch_keyd};
 use super::containment::DatagramContainment;
+use super::event_log::EventLog;
 use super::health;
 use super::observer::Observer;
-use super::row::Row;
 use super::service::{Control, LoopRequest, ReplySender};
 use super::sessions::{self, Context, Update};
 use super::stall::StallDetector;
@@ -80,7 +80,7 @@ pub struct Options {
     /// `tund`'s socket.
     pub tund: Endpoint,
     /// Where what happens is noted for those who follow the node.
-    pub row: Arc<Row>,
+    pub event_log: Arc<EventLog>,
 }
 
 /// Runs until the process is asked to stop.
@@ -100,7 +100,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), End> {
     let (commands, command_queue) = mpsc::channel(64);
     // The mode and group of the socket file say who may control this node.
     let access = Access::new([(Role::Client, Who::Anyone)]);
-    let control = Arc::new(Control { commands, row: Arc::clone(&options.row) });
+    let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
     let mut tasks = Tasks::default();
     tasks.spawn("control socket", serve(listener, control, access, Limits::default()));
     let daemon = Daemon::start(options, storage, command_queue, tasks);
@@ -112,7 +112,7 @@ struct Daemon {
     tasks: Tasks,
     config: Live,
     storage: Storage,
-    row: Arc<Row>,
+    event_log: Arc<EventLog>,
     observer: Observer,
     containment: DatagramContainment,
     started: Instant,
@@ -205,7 +205,7 @@ impl Daemon {
             tasks,
             config: Live::new(options.config),
             storage,
-            row: options.row,
+            event_log: options.event_log,
             observer: Observer::default(),
             containment: DatagramContainment::default(),
             started: now,
@@ -281,7 +281,7 @@ impl Daemon {
                 Ok(()) = self.keyd_report.changed() => {
                     let report = self.keyd_report.borrow_and_update();
                     let state = report.daemon.as_ref().map(|_| ()).map_err(String::as_str);
-                    self.observer.handle_keyd_state(state).into_iter().for_each(|what| self.row.push(what));
+                    self.observer.handle_keyd_state(state).into_iter().for_each(|what| self.event_log.push(what));
                 }
                 Some(request) = self.commands.recv(), if stop_by.is_none() => self.on_request(request),
                 Some(checked) = self.checked.recv(), if stop_by.is_none() => checked(&mut self),
@@ -331,7 +331,7 @@ impl Daemon {
         let wanted = self.mesh.as_ref().and_then(Mesh::interface);
         let name = |node: &_| self.mesh.as_ref().and_then(|mesh| mesh.name_of(node));
         for what in self.observer.handle_tund_report(&report, wanted.as_ref(), name) {
-            self.row.push(what);
+            self.event_log.push(what);
         }
     }
 
@@ -339,7 +339,7 @@ impl Daemon {
     fn carry_out(&mut self, turn: Turn) {
         for what in turn.events {
             self.observer.handle_mesh_event(&what);
-            self.row.push(what);
+            self.event_log.push(what);
         }
         let state = self.mesh.as_ref().filter(|_| turn.save).map(Mesh::state);
         self.set_aside |= turn.set_aside;
