@@ -40,7 +40,8 @@ impl Service for FakeMeshd {
         };
         let mut log = self.0.clone();
         let begin = after.map_or(log.borrow().length, |cursor| cursor.number);
-        let news = log.wait_for(|log| log.length > begin || after.is_some_and(|cursor| cursor.run != log.run));
+        let news =
+            log.wait_for(|log| log.length > begin || after.is_some_and(|cursor| cursor.run != log.run));
         let _ = tokio::time::timeout(Duration::from_millis(wait), news).await;
         let log = log.borrow().clone();
         let lost = after.is_some_and(|cursor| cursor.run != log.run || cursor.number < log.gone);

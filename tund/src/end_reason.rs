@@ -26,8 +26,8 @@ pub enum EndReason {
     Interface(IoError),
     /// There is an interface from before, but it cannot be gone on with, and the privilege to make one is gone: the
     /// next process has it.
-    #[error("the interface from before is of no use, so this starts again without: {0}")]
-    Kept(String),
+    #[error("the interface that the fd store had cannot be used, so this starts again without it: {0}")]
+    UnusableInterface(String),
     /// The TUN driver was not there at the start, so it is outside of the sandbox.
     #[error("the TUN driver has come: starting again with it")]
     Driver,

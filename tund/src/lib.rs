@@ -22,10 +22,10 @@ use tokio::sync::mpsc;
 
 pub mod device;
 mod end_reason;
+pub mod fd_store;
 pub mod host;
 pub mod interface;
 pub mod io;
-pub mod kept;
 pub mod options;
 pub mod privileges;
 mod readiness;
@@ -123,12 +123,12 @@ fn take_over(
     supervisor: &'static Supervisor,
     options: &options::Options,
 ) -> Result<service::Start, EndReason> {
-    let device = kept::found::take_device(&mut stored, supervisor);
+    let device = fd_store::found::take_device(&mut stored, supervisor);
     if device.is_some() {
         privileges::drop_all()?;
     }
-    kept::found::sort(device, stored, supervisor, &options.interface, &options.bridge)
-        .map_err(EndReason::Kept)
+    fd_store::found::sort(device, stored, supervisor, &options.interface, &options.bridge)
+        .map_err(EndReason::UnusableInterface)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -63,7 +63,7 @@ impl Entry {
 
 /// What the next process of this node goes on with. All of it was verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct StoredMembers {
     certificates: Vec<(CertificateId, Delegation)>,
     entries: Vec<(NodeId, Entry)>,
 }
@@ -132,7 +132,7 @@ pub struct Roster {
 impl Roster {
     /// The members that another process has kept, as far as they stand, for the network of an anchor.
     #[must_use]
-    pub fn new(anchor: &TrustAnchor, kept: Kept, now: u64) -> Self {
+    pub fn new(anchor: &TrustAnchor, kept: StoredMembers, now: u64) -> Self {
         let mut certificates = Certificates::default();
         certificates.add(&anchor.chain);
         let mut roster = Self {
@@ -439,11 +439,11 @@ impl Roster {
 
     /// What the next process goes on with.
     #[must_use]
-    pub fn to_kept(&self) -> Kept {
+    pub fn to_stored(&self) -> StoredMembers {
         let mut entries: Vec<_> =
             self.entries.iter().map(|(node, entry)| (*node, Entry { round: 0, ..entry.clone() })).collect();
         entries.sort_unstable_by_key(|(node, _)| *node);
-        Kept { certificates: self.certificates.export(), entries }
+        StoredMembers { certificates: self.certificates.export(), entries }
     }
 }
 

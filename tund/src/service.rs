@@ -27,12 +27,12 @@ use tracing::{debug, info, warn};
 
 use crate::device::Device;
 use crate::end_reason::EndReason;
+use crate::fd_store::{FdStore, SessionKind};
 use crate::host::prefix::{HostNetwork, overlaps};
 use crate::host::{self, Host};
 use crate::interface::Subnets;
 use crate::io::{Command, Counted, DataPath, Turns};
-use crate::kept::{Keeper, Kind};
-use crate::roster::{Changes, Kept, Roster, SLICE};
+use crate::roster::{Changes, Roster, SLICE, StoredMembers};
 use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
 use crate::{device, interface, privileges, sandbox};
@@ -82,7 +82,7 @@ pub struct Tund {
     bridge: Bridge,
     /// An interface that was there when the process started, and waits for its key.
     resumable: Mutex<Option<Resumable>>,
-    keeper: Keeper,
+    fd_store: FdStore,
     running: Mutex<Option<Running>>,
     /// The members, as long as the interface is up.
     roster: Mutex<Option<Roster>>,
@@ -125,7 +125,7 @@ pub struct Resumable {
     /// The epoch of the WireGuard key.
     pub epoch: u32,
     /// The members.
-    pub members: Kept,
+    pub members: StoredMembers,
 }
 
 /// What a daemon begins with.
@@ -137,14 +137,14 @@ pub struct Start {
     /// The session for control messages.
     pub control: Option<Session>,
     /// Has all that kept.
-    pub keeper: Keeper,
+    pub fd_store: FdStore,
 }
 
 impl Start {
     /// With nothing.
     #[must_use]
     pub fn fresh(supervisor: &'static Supervisor) -> Self {
-        Self { interface: None, data: None, control: None, keeper: Keeper::new(supervisor) }
+        Self { interface: None, data: None, control: None, fd_store: FdStore::new(supervisor) }
     }
 }
 
@@ -168,7 +168,7 @@ impl Tund {
             name,
             bridge,
             resumable: Mutex::new(start.interface),
-            keeper: start.keeper,
+            fd_store: start.fd_store,
             running: Mutex::new(None),
             roster: Mutex::new(None),
             unkept: AtomicBool::new(false),
@@ -283,10 +283,10 @@ impl Tund {
         let mut resumable = self.resumable.lock().await;
         let mut waiting = self.waiting.lock().await;
         let (device, members) = if let Some(kept) = resumable.take() {
-            self.keeper.epoch(epoch);
+            self.fd_store.epoch(epoch);
             (kept.device, kept.members)
         } else {
-            (self.create(&interface, epoch).await?, Kept::default())
+            (self.create(&interface, epoch).await?, StoredMembers::default())
         };
 
         let mut roster = Roster::new(&lease.anchor, members, unix_now());
@@ -423,7 +423,7 @@ impl Tund {
             end(&self.fatal, EndReason::Sandbox(error));
             answer
         })?;
-        self.keeper.interface(interface, epoch, device.as_fd());
+        self.fd_store.interface(interface, epoch, device.as_fd());
         Ok(device)
     }
 
@@ -441,7 +441,7 @@ impl Tund {
 
     /// Ends the process, with nothing kept, for the next to make another interface or none.
     fn give_up(&self) {
-        self.keeper.nothing();
+        self.fd_store.nothing();
         end(&self.fatal, EndReason::AnotherInterface);
     }
 
@@ -456,7 +456,7 @@ impl Tund {
         info!(epoch, "a new WireGuard key is in use");
         running.configured.public_key = public_key;
         running.configured.epoch = epoch;
-        self.keeper.epoch(epoch);
+        self.fd_store.epoch(epoch);
         Ok(())
     }
 
@@ -590,7 +590,7 @@ impl Tund {
     /// Has the members kept if they have changed, once all are known.
     fn keep(&self, roster: &Roster) {
         if !roster.is_syncing() && self.unkept.swap(false, Ordering::Relaxed) && self.supervisor.is_there() {
-            self.keeper.members(roster.to_kept());
+            self.fd_store.members(roster.to_stored());
         }
     }
 
@@ -663,7 +663,7 @@ impl Tund {
     }
 
     async fn attach(&self, session: Session) -> Result<(), ApiError> {
-        if !self.keeper.session(Kind::Data, &session) {
+        if !self.fd_store.session(SessionKind::Data, &session) {
             // A meshd that has taken it back, or has found this process again.
             return Ok(());
         }
@@ -699,7 +699,7 @@ impl Tund {
     /// Sends what waits to be sent and ends the sessions, because the node stops.
     pub async fn quit(&self) {
         self.drain().await;
-        self.keeper.nothing();
+        self.fd_store.nothing();
         let Ok((data, control)) = self.sessions().await else { return };
         for Shared { session, fds } in data.into_iter().chain(control) {
             if let Ok(session) = Session::adopt(session, fds, &self.bridge) {
@@ -774,7 +774,7 @@ impl Service for Tund {
             }
             Request::KeepControl(session) => {
                 let session = Session::adopt(session, fds, &self.bridge)?;
-                if self.keeper.session(Kind::Control, &session) {
+                if self.fd_store.session(SessionKind::Control, &session) {
                     *self.control.lock().await = Some(session);
                 }
                 Ok(Reply::Done.into())

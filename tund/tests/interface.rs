@@ -22,8 +22,8 @@ use futures::TryStreamExt as _;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, TrustAnchor, WireGuardLease};
 use i2plan_ipc::api::tund::{
-    AttachSession, CheckNetwork, Configure, Configured, FindSubnet, GetStats, GiveUp, KeptSessions, Member,
-    NewInterface, RemoveMembers, Session, Stats, TakeSessions, Taken, TellMembers, TundApi,
+    AttachSession, CheckNetwork, Configure, Configured, FindSubnet, GetStats, GiveUp, Member, NewInterface,
+    RemoveMembers, Session, Stats, StoredSessions, TakeSessions, Taken, TellMembers, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{ClientError, Endpoint};
@@ -951,7 +951,7 @@ async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
     assert_eq!(stats.peers[0].rx_drops, 0, "{stats:?}");
 
     // A restarted meshd finds the session and takes it back.
-    let Ok(KeptSessions { data: Some(kept), control: None }) = client.call(TakeSessions).await else {
+    let Ok(StoredSessions { data: Some(kept), control: None }) = client.call(TakeSessions).await else {
         panic!("there is a session")
     };
     assert_eq!(kept.session.id, "data-1");

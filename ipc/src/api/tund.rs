@@ -60,8 +60,8 @@ requests! {
         /// Counters and states.
         Stats as GetStats -> Stats { Reply::Stats(stats) => stats };
         /// Give duplicates of both sessions' descriptors back, so that a restarted `meshd` can go on with them.
-        TakeSessions -> KeptSessions {
-            Reply::Sessions { data, control } => KeptSessions { data: kept(data, fds)?, control: kept(control, fds)? }
+        TakeSessions -> StoredSessions {
+            Reply::Sessions { data, control } => StoredSessions { data: stored(data, fds)?, control: stored(control, fds)? }
         } returns fds;
     }
 
@@ -103,7 +103,7 @@ requests! {
 
 /// A session that comes with its descriptors.
 #[derive(Debug)]
-pub struct KeptSession {
+pub struct StoredSession {
     /// The session.
     pub session: Session,
     /// Its UDP socket.
@@ -114,18 +114,18 @@ pub struct KeptSession {
 
 /// The sessions that `tund` keeps for a restarted `meshd`.
 #[derive(Debug)]
-pub struct KeptSessions {
+pub struct StoredSessions {
     /// The session for data.
-    pub data: Option<KeptSession>,
+    pub data: Option<StoredSession>,
     /// The session for control messages.
-    pub control: Option<KeptSession>,
+    pub control: Option<StoredSession>,
 }
 
 /// Gives a session its descriptors; none if there are too few.
-fn kept(session: Option<Session>, fds: &mut Vec<OwnedFd>) -> Option<Option<KeptSession>> {
+fn stored(session: Option<Session>, fds: &mut Vec<OwnedFd>) -> Option<Option<StoredSession>> {
     let Some(session) = session else { return Some(None) };
     let [udp, tcp] = take(fds)?;
-    Some(Some(KeptSession { session, udp, tcp }))
+    Some(Some(StoredSession { session, udp, tcp }))
 }
 
 /// A reply of `tund`. To which requests stands with these.

@@ -21,13 +21,13 @@ const LINES: Quota = Quota::new(20, 200);
 pub struct EventLog {
     run: u64,
     started: Instant,
-    kept: Mutex<Kept>,
+    retained: Mutex<Retained>,
     /// Events so far.
     length: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Retained {
     events: VecDeque<Event>,
     lines: Bucket,
     lines_left_out: u64,
@@ -37,39 +37,39 @@ impl EventLog {
     /// The log of the run that this number names. It must not have been that of another run lately.
     #[must_use]
     pub fn new(run: u64) -> Self {
-        Self { run, started: Instant::now(), kept: Mutex::default(), length: watch::Sender::new(0) }
+        Self { run, started: Instant::now(), retained: Mutex::default(), length: watch::Sender::new(0) }
     }
 
     /// Something has happened, now.
     pub fn push(&self, kind: EventKind) {
-        self.push_to(&mut self.kept(), kind);
+        self.push_to(&mut self.retained(), kind);
     }
 
     /// A line was logged.
     pub fn push_line(&self, line: Line) {
-        let mut kept = self.kept();
-        if !kept.lines.try_take(LINES, self.started.elapsed()) {
-            kept.lines_left_out += 1;
+        let mut retained = self.retained();
+        if !retained.lines.try_take(LINES, self.started.elapsed()) {
+            retained.lines_left_out += 1;
             return;
         }
-        let left_out = std::mem::take(&mut kept.lines_left_out);
+        let left_out = std::mem::take(&mut retained.lines_left_out);
         if left_out > 0 {
             let message = format!("{left_out} lines of the log are left out here");
             let target = line.target.clone();
-            self.push_to(&mut kept, EventKind::Log { level: "warn".to_owned(), target, message });
+            self.push_to(&mut retained, EventKind::Log { level: "warn".to_owned(), target, message });
         }
         let Line { level, target, message } = line;
-        self.push_to(&mut kept, EventKind::Log { level: level.to_owned(), target, message });
+        self.push_to(&mut retained, EventKind::Log { level: level.to_owned(), target, message });
     }
 
-    fn push_to(&self, kept: &mut Kept, kind: EventKind) {
+    fn push_to(&self, retained: &mut Retained, kind: EventKind) {
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-        if kept.events.len() >= EVENTS_KEPT {
-            kept.events.pop_front();
+        if retained.events.len() >= EVENTS_KEPT {
+            retained.events.pop_front();
         }
         self.length.send_modify(|length| {
-            kept.events.push_back(Event { number: *length, at, kind });
+            retained.events.push_back(Event { number: *length, at, kind });
             *length += 1;
         });
     }
@@ -90,22 +90,22 @@ impl EventLog {
     }
 
     fn after(&self, after: Cursor) -> Events {
-        let kept = self.kept();
+        let retained = self.retained();
         let end = *self.length.borrow();
-        let first = kept.events.front().map_or(end, |event| event.number);
+        let first = retained.events.front().map_or(end, |event| event.number);
         let lost = after.run != self.run || !(first..=end).contains(&after.number);
         let from = if lost { first } else { after.number };
         let skip = usize::try_from(from - first).unwrap_or(usize::MAX);
         Events {
-            events: kept.events.iter().skip(skip).cloned().collect(),
+            events: retained.events.iter().skip(skip).cloned().collect(),
             next: Cursor { run: self.run, number: end },
             lost,
             traffic: None,
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn retained(&self) -> MutexGuard<'_, Retained> {
+        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

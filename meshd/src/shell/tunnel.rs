@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use i2plan_ipc::api::Call;
 use i2plan_ipc::api::tund::{
     self, AttachSession, BeginSync, Configure, Configured, EndSync, GetStats, GiveUp, Interface, KeepControl,
-    KeptSession, Limits, MAX_BATCH, NoteAlive, RemoveMembers, SetKeepalives, Stats, TakeSessions,
+    Limits, MAX_BATCH, NoteAlive, RemoveMembers, SetKeepalives, Stats, StoredSession, TakeSessions,
     TellEndings, TellMembers, TundApi,
 };
 use i2plan_ipc::client::{Client, ClientError, Link};
@@ -368,7 +368,7 @@ async fn take_sessions(client: &mut Client<TundApi>, adopt: &mut Option<Adopt>) 
     let kept = client.call(TakeSessions).await?;
     let Some(adopt) = adopt.take() else { return Ok(()) };
     for (kept, adopt) in [(kept.data, adopt.data), (kept.control, adopt.control)] {
-        let Some(KeptSession { session, udp, tcp }) = kept else { continue };
+        let Some(StoredSession { session, udp, tcp }) = kept else { continue };
         info!(session = session.id, "took back a session that tund has kept");
         let _ = adopt.send(Open { id: session.id, udp, tcp, destination: session.destination });
     }

@@ -9,10 +9,10 @@ use i2plan_ipc::daemon::activation::Stored;
 use i2plan_ipc::daemon::notify::Supervisor;
 use tracing::info;
 
-use super::{Keeper, KeptSession, MAX_STATE, SOCKETS, STATE, State, TUN, memory, names};
+use super::{FdStore, MAX_STATE, SOCKETS, STATE, SessionInfo, State, TUN, memory, names};
 use crate::device::Adopted;
 use crate::interface;
-use crate::roster::Kept;
+use crate::roster::StoredMembers;
 use crate::service::{Resumable, Start};
 use crate::session::Session;
 
@@ -82,14 +82,14 @@ pub fn sort(
     };
     if interface.is_none() {
         state.interface = None;
-        state.members = Kept::default();
+        state.members = StoredMembers::default();
     }
     let data = session(&mut state.data, &mut sockets, supervisor, bridge);
     let control = session(&mut state.control, &mut sockets, supervisor, bridge);
     for stored in sockets.into_values() {
         stored.refuse(supervisor, "it belongs to no session that is kept");
     }
-    Ok(Start { interface, data, control, keeper: Keeper { supervisor, state: Mutex::new(state) } })
+    Ok(Start { interface, data, control, fd_store: FdStore { supervisor, state: Mutex::new(state) } })
 }
 
 /// The newest of the states that are some.
@@ -120,7 +120,7 @@ fn newest(states: Vec<Stored>, supervisor: &Supervisor) -> Option<State> {
 
 /// A session whose descriptors are there and are what they should be.
 fn session(
-    kept: &mut Option<KeptSession>,
+    kept: &mut Option<SessionInfo>,
     sockets: &mut HashMap<String, Stored>,
     supervisor: &Supervisor,
     bridge: &Bridge,
@@ -144,7 +144,7 @@ fn session(
 }
 
 fn look_at(
-    wanted: &KeptSession,
+    wanted: &SessionInfo,
     udp: Option<&Stored>,
     tcp: Option<&Stored>,
     bridge: &Bridge,
@@ -155,7 +155,7 @@ fn look_at(
     let clone = |stored: &Stored| OwnedFd::try_clone(&stored.fd).map_err(|error| error.to_string());
     let session = Session::adopt(wanted.session.clone(), vec![clone(udp)?, clone(tcp)?], bridge)
         .map_err(|error| error.message)?;
-    if KeptSession::new(&session, wanted.number).as_ref() != Some(wanted) {
+    if SessionInfo::new(&session, wanted.number).as_ref() != Some(wanted) {
         return Err("it is bound or connected to another address than the session's, or to none".to_owned());
     }
     session.check_alive()?;
@@ -176,7 +176,7 @@ mod tests {
     use proptest::prelude::*;
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-    use super::super::{FORMAT, Kind};
+    use super::super::{FORMAT, SessionKind};
     use super::*;
     use crate::roster::tests::many;
     use crate::tunnel::MAX_PEERS;
@@ -250,8 +250,8 @@ mod tests {
             Bridge::new(self.router.local_addr().unwrap())
         }
 
-        fn keeper(&self) -> Keeper {
-            Keeper::new(self.supervisor)
+        fn fd_store(&self) -> FdStore {
+            FdStore::new(self.supervisor)
         }
 
         /// As in the next process.
@@ -284,36 +284,36 @@ mod tests {
         let mut fixture = Fixture::new();
         let (data, _router) = fixture.session("data");
         let (control, _other_router) = fixture.session("control");
-        let keeper = fixture.keeper();
-        assert!(keeper.session(Kind::Data, &data));
-        assert!(keeper.session(Kind::Control, &control));
-        assert!(!keeper.session(Kind::Data, &data), "it is kept already");
+        let fd_store = fixture.fd_store();
+        assert!(fd_store.session(SessionKind::Data, &data));
+        assert!(fd_store.session(SessionKind::Control, &control));
+        assert!(!fd_store.session(SessionKind::Data, &data), "it is kept already");
         let addresses = [&data, &control].map(|session| session.udp.local_addr().unwrap());
-        drop((data, control, keeper));
+        drop((data, control, fd_store));
 
         let found = fixture.found();
         assert_eq!(fixture.names(), ["state.2", "tcp.1", "tcp.2", "udp.1", "udp.2"]);
         let (data, control) = (found.data.unwrap(), found.control.unwrap());
         assert_eq!((data.id.as_str(), control.id.as_str()), ("data", "control"));
         assert_eq!([&data, &control].map(|session| session.udp.local_addr().unwrap()), addresses);
-        assert!(!found.keeper.session(Kind::Data, &data), "it is kept still");
+        assert!(!found.fd_store.session(SessionKind::Data, &data), "it is kept still");
     }
 
     #[test]
     fn a_new_session_takes_the_place_of_the_one_before() {
         let mut fixture = Fixture::new();
-        let keeper = fixture.keeper();
+        let fd_store = fixture.fd_store();
         let (first, mut router) = fixture.session("first");
-        keeper.session(Kind::Data, &first);
+        fd_store.session(SessionKind::Data, &first);
         let (second, _router) = fixture.session("second");
-        keeper.session(Kind::Data, &second);
+        fd_store.session(SessionKind::Data, &second);
         drop(first);
         fixture.listen();
         assert_eq!(fixture.names(), ["state.2", "tcp.2", "udp.2"]);
         // Nobody holds its connection any more.
         assert_eq!(std::io::Read::read(&mut router, &mut [0; 1]).unwrap(), 0);
 
-        keeper.nothing();
+        fd_store.nothing();
         fixture.listen();
         assert!(fixture.stored.is_empty());
     }
@@ -321,12 +321,12 @@ mod tests {
     #[test]
     fn whenever_the_process_ends_the_rest_fits_together() {
         let mut fixture = Fixture::new();
-        let keeper = fixture.keeper();
+        let fd_store = fixture.fd_store();
         let (first, _first_router) = fixture.session("first");
-        keeper.session(Kind::Data, &first);
+        fd_store.session(SessionKind::Data, &first);
         fixture.listen();
         let (second, _second_router) = fixture.session("second");
-        keeper.session(Kind::Data, &second);
+        fd_store.session(SessionKind::Data, &second);
         // Message by message: at each of them the process may have ended.
         loop {
             let router = fixture.router.try_clone().unwrap();
@@ -376,7 +376,7 @@ mod tests {
         for (what, change) in changes {
             let mut fixture = Fixture::new();
             let (data, router) = fixture.session("data");
-            fixture.keeper().session(Kind::Data, &data);
+            fixture.fd_store().session(SessionKind::Data, &data);
             drop(data);
             fixture.listen();
             fixture.routers.push(router);
@@ -451,8 +451,8 @@ mod tests {
     #[test]
     fn all_members_that_there_can_be_are_kept() {
         let mut fixture = Fixture::new();
-        let keeper = fixture.keeper();
-        keeper.members(many(MAX_PEERS));
+        let fd_store = fixture.fd_store();
+        fd_store.members(many(MAX_PEERS));
         fixture.listen();
         let [state] = &fixture.stored[..] else { panic!("{:?}", fixture.names()) };
         let bytes = memory::read(state.fd.try_clone().unwrap(), MAX_STATE / 2).unwrap();
