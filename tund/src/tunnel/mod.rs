@@ -19,14 +19,14 @@ use i2plan_proto::identity::NodeId;
 
 use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
-use early::Early;
+use early_handshakes::EarlyHandshakes;
 use message::is_response;
 use pacer::{Next, Pacer};
 use peer::{Keys, OVERLAP, Received, Refused, peer_of};
 pub use peer_config::{MAX_PEERS, PeerConfig};
 use peers::Peers;
 
-mod early;
+mod early_handshakes;
 mod ip;
 mod message;
 mod pacer;
@@ -77,7 +77,7 @@ pub struct Tunnel {
     subnets: Subnets,
     session: Option<SessionId>,
     peers: Peers,
-    early: Early,
+    early_handshakes: EarlyHandshakes,
     pacer: Pacer,
     drops: Drops,
     unreachables: u32,
@@ -100,7 +100,7 @@ impl Tunnel {
             subnets,
             session: None,
             peers: Peers::default(),
-            early: Early::default(),
+            early_handshakes: EarlyHandshakes::default(),
             pacer: Pacer::new(now),
             drops: Drops::default(),
             unreachables: 0,
@@ -165,7 +165,7 @@ impl Tunnel {
         }
         // Handshakes with new peers begin now, not some time later; those that they have begun go on.
         self.next_tick = now;
-        for message in self.early.take(now, |key| self.peers.by_key(key).is_some()) {
+        for message in self.early_handshakes.take(now, |key| self.peers.by_key(key).is_some()) {
             self.handle_datagram(&message, now);
         }
     }
@@ -395,7 +395,7 @@ impl Tunnel {
                     peer.slot_of(&own.public, &theirs)
                 } else {
                     if let Some(theirs) = theirs {
-                        self.early.put(theirs, message, now);
+                        self.early_handshakes.put(theirs, message, now);
                     }
                     None
                 }
