@@ -290,7 +290,7 @@ impl<A: Api> Client<A> {
     }
 }
 
-/// Connects, also while the daemon has more waiting at its door than the kernel keeps in line.
+/// Connects, also while the daemon has more waiting to be accepted than the kernel queues.
 async fn connect(path: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(path).await {

@@ -131,7 +131,7 @@ async fn a_node_that_was_away_is_found_again() {
     let mut fake = Fake::start(Limits::default());
     let mut events = Node::connect(&fake.path).await.unwrap().events();
     assert_eq!(events.next().await, Notice::Resync);
-    // The connection that is answered, and the door.
+    // The connection that is answered, and the one that waits to be accepted.
     fake.server.abort();
     std::fs::remove_file(&fake.path).unwrap();
     let mut early = EventStream::new(&fake.path);

@@ -214,12 +214,12 @@ fn start(args: Args) -> Result<(), End> {
     // Waited for from the start, so that one that comes while the terminal does not show what is typed does not leave it so.
     let signals = runtime.block_on(async { Signals::and(&[SignalKind::hangup(), SignalKind::quit()]) })?;
     match args.maintenance {
-        None => serve_keys(args, Door { runtime, signals, passphrase }),
-        Some(what) => maintain(what, &args.store, Door { runtime, signals, passphrase }, new),
+        None => serve_keys(args, PassphraseSource { runtime, signals, passphrase }),
+        Some(what) => maintain(what, &args.store, PassphraseSource { runtime, signals, passphrase }, new),
     }
 }
 
-fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
+fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
     let own = rustix::process::geteuid().as_raw();
     let meshd = users::user_id(&args.meshd).map_err(End::usage)?;
     let tund = users::user_id(&args.tund).map_err(End::usage)?;
@@ -253,11 +253,11 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     let store = Store::open(&args.store).map_err(not_opened)?;
     enter_sandbox(&args.store)?;
     let Opened { keys, sealed } = match store.load().map_err(End::failed)? {
-        Some(stored) => door.open(&store, stored)?,
+        Some(stored) => source.open(&store, stored)?,
         None => {
-            let passphrase = match door.given()? {
+            let passphrase = match source.given()? {
                 Some(passphrase) => Some(passphrase),
-                None => door.ask_new()?,
+                None => source.ask_new()?,
             };
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
             let keys = store.create(now, passphrase.as_ref().map(Seal::new)).map_err(End::failed)?;
@@ -268,7 +268,7 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     let (memory, delegations, files) = store.open_memory(&keys.node()).map_err(End::failed)?;
     info!(node = %keys.node(), sealed, "ready");
     let listeners = listeners?;
-    let Door { runtime, mut signals, .. } = door;
+    let PassphraseSource { runtime, mut signals, .. } = source;
     runtime.block_on(async {
         let listeners = listeners.into_iter().map(into_tokio).collect::<Result<Vec<_>, _>>()?;
         sandbox::before_serving()?;
@@ -301,14 +301,19 @@ fn enter_sandbox(store: &Path) -> Result<(), End> {
     Ok(sandbox::before_the_store(store, credentials.as_deref())?)
 }
 
-fn maintain(what: Maintenance, path: &Path, mut door: Door, new: Option<Descriptor>) -> Result<(), End> {
+fn maintain(
+    what: Maintenance,
+    path: &Path,
+    mut source: PassphraseSource,
+    new: Option<Descriptor>,
+) -> Result<(), End> {
     hardening::lock_memory();
     let store = Store::open_existing(path).map_err(not_opened)?;
     enter_sandbox(path)?;
     let Some(stored) = store.load().map_err(End::failed)? else {
         return Err(End::failed(StoreError::Missing { path: path.to_owned() }));
     };
-    let Opened { keys, sealed } = door.open(&store, stored)?;
+    let Opened { keys, sealed } = source.open(&store, stored)?;
     let node = keys.node();
     match what {
         Maintenance::Check => {
@@ -319,7 +324,7 @@ fn maintain(what: Maintenance, path: &Path, mut door: Door, new: Option<Descript
                 Some(new) => {
                     Some(new.read().map_err(|error| End::usage(format!("new passphrase: {error}")))?)
                 }
-                None => door.ask_new()?,
+                None => source.ask_new()?,
             };
             let passphrase = passphrase.ok_or_else(|| {
                 End::usage("there is no new passphrase: name a descriptor by --new-passphrase-fd, or start in a terminal")
@@ -342,14 +347,14 @@ struct Opened {
     sealed: bool,
 }
 
-/// The ways to a passphrase.
-struct Door {
+/// Where a passphrase comes from.
+struct PassphraseSource {
     runtime: Runtime,
     signals: Signals,
     passphrase: Option<Descriptor>,
 }
 
-impl Door {
+impl PassphraseSource {
     /// The passphrase that whoever started this process has given.
     fn given(&mut self) -> Result<Option<Passphrase>, End> {
         match (self.passphrase.take(), std::env::var_os("CREDENTIALS_DIRECTORY")) {

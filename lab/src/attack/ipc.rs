@@ -94,15 +94,15 @@ fn now() -> u64 {
 pub async fn knock(run: &Path) -> Result<(), Failure> {
     let mut attempts = Vec::new();
     for role in ROLES {
-        for door in AT_KEYD {
+        for name in AT_KEYD {
             // What each may ask, and what does nothing.
-            let request = match door {
+            let request = match name {
                 Role::Connector => Request::NotConnected(NotConnected { order: 0, errno: None }),
                 // Without a confirmation.
                 Role::Client => Request::PrepareOrder(Box::new(Order::Forget)),
                 _ => Request::Identity,
             };
-            attempts.push(knock_at::<KeydApi>(&socket(run, Role::Keyd, door), role, request).await);
+            attempts.push(knock_at::<KeydApi>(&socket(run, Role::Keyd, name), role, request).await);
         }
         let meshd = socket(run, Role::Meshd, role);
         attempts.push(knock_at::<MeshdApi>(&meshd, role, meshd::Request::Status).await);
