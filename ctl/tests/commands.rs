@@ -27,7 +27,7 @@ use i2plan_ipc::api::tund::{Drops, HostUse, Overlap};
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
 use i2plan_ipc::secret::SecretText;
-use i2plan_ipc::server::{Answer, Limits, Service, serve};
+use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
 use i2plan_ipc::version::{self, Version};
 use i2plan_ipc::{ApiError, ErrorKind, Role};
 use i2plan_proto::address::Ipv4Subnet;
@@ -411,7 +411,7 @@ impl Setup {
         let code = setup.code.clone();
         let service = FakeMeshd { error, network, status, code, overlaps, members_revoked };
         let access = Access::new([(Role::Client, Who::Anyone)]);
-        runtime.spawn(serve(listener, Arc::new(service), access, Limits::default()));
+        runtime.spawn(serve(listener, Arc::new(service), access, ConnectionLimits::default()));
         Self { _runtime: Some(runtime), ..setup }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{Cursor, Event, EventKind, Events, MeshdApi, Reply, Request, Traffic};
 use i2plan_ipc::node::{EventStream, Node, Notice};
-use i2plan_ipc::server::{Answer, Limits, Service, serve};
+use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
 use i2plan_ipc::{ApiError, Role};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -66,7 +66,7 @@ struct Fake {
 }
 
 impl Fake {
-    fn start(limits: Limits) -> Self {
+    fn start(limits: ConnectionLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
         let log = watch::Sender::new(FakeLog { run: 1, gone: 0, length: 5 });
@@ -74,7 +74,7 @@ impl Fake {
         Self { path, log, server, _dir: dir }
     }
 
-    fn serve(path: &PathBuf, log: &watch::Sender<FakeLog>, limits: Limits) -> JoinHandle<()> {
+    fn serve(path: &PathBuf, log: &watch::Sender<FakeLog>, limits: ConnectionLimits) -> JoinHandle<()> {
         let service = Arc::new(FakeMeshd(log.subscribe()));
         let access = Access::new([(Role::Client, Who::Anyone)]);
         tokio::spawn(serve(UnixListener::bind(path).unwrap(), service, access, limits))
@@ -87,7 +87,7 @@ impl Fake {
 
 #[tokio::test]
 async fn it_begins_now_and_tells_everything_once() {
-    let fake = Fake::start(Limits::default());
+    let fake = Fake::start(ConnectionLimits::default());
     let mut events = EventStream::new(&fake.path);
     assert_eq!(events.next().await, Notice::Resync);
     fake.happen(2);
@@ -100,7 +100,7 @@ async fn it_begins_now_and_tells_everything_once() {
 #[tokio::test]
 async fn giving_up_loses_nothing_and_costs_no_connection() {
     // Room for one connection only.
-    let fake = Fake::start(Limits { shared: 1, reserved: 0, ..Limits::default() });
+    let fake = Fake::start(ConnectionLimits { shared: 1, reserved: 0, ..ConnectionLimits::default() });
     let mut events = EventStream::new(&fake.path);
     assert_eq!(events.next().await, Notice::Resync);
     for number in 5..50 {
@@ -113,7 +113,7 @@ async fn giving_up_loses_nothing_and_costs_no_connection() {
 
 #[tokio::test]
 async fn what_was_missed_is_said() {
-    let fake = Fake::start(Limits::default());
+    let fake = Fake::start(ConnectionLimits::default());
     let mut events = EventStream::new(&fake.path);
     assert_eq!(events.next().await, Notice::Resync);
     // More has happened than is kept.
@@ -128,7 +128,7 @@ async fn what_was_missed_is_said() {
 
 #[tokio::test]
 async fn a_node_that_was_away_is_found_again() {
-    let mut fake = Fake::start(Limits::default());
+    let mut fake = Fake::start(ConnectionLimits::default());
     let mut events = Node::connect(&fake.path).await.unwrap().events();
     assert_eq!(events.next().await, Notice::Resync);
     // The connection that is answered, and the one that waits to be accepted.
@@ -137,7 +137,7 @@ async fn a_node_that_was_away_is_found_again() {
     let mut early = EventStream::new(&fake.path);
     let Notice::Lost(why) = early.next().await else { panic!("there is no node") };
     assert!(why.contains("meshd.sock"), "{why}");
-    fake.server = Fake::serve(&fake.path, &fake.log, Limits::default());
+    fake.server = Fake::serve(&fake.path, &fake.log, ConnectionLimits::default());
     // It does not say a second time that the node is away.
     assert_eq!(early.next().await, Notice::Resync);
     fake.happen(1);
@@ -147,7 +147,7 @@ async fn a_node_that_was_away_is_found_again() {
 
 #[tokio::test]
 async fn traffic_comes_in_its_interval() {
-    let fake = Fake::start(Limits::default());
+    let fake = Fake::start(ConnectionLimits::default());
     let mut events = EventStream::new(&fake.path).with_traffic(Duration::from_millis(100));
     assert_eq!(events.next().await, Notice::Resync);
     let began = std::time::Instant::now();
@@ -160,7 +160,7 @@ async fn traffic_comes_in_its_interval() {
 
 #[tokio::test]
 async fn who_has_gone_does_not_keep_its_place() {
-    let fake = Fake::start(Limits { shared: 2, reserved: 0, ..Limits::default() });
+    let fake = Fake::start(ConnectionLimits { shared: 2, reserved: 0, ..ConnectionLimits::default() });
     let mut events = EventStream::new(&fake.path);
     assert_eq!(events.next().await, Notice::Resync);
     // It waits for the next event, which does not come.
@@ -171,5 +171,5 @@ async fn who_has_gone_does_not_keep_its_place() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), freed).await.expect("its place is not free");
+    tokio::time::timeout(Duration::from_secs(10), freed).await.expect("its permit is not free");
 }

@@ -20,7 +20,7 @@ use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
 use i2plan_ipc::paths;
 use i2plan_ipc::rate::Quota;
-use i2plan_ipc::server::{Limits, serve};
+use i2plan_ipc::server::{ConnectionLimits, serve};
 use i2plan_ipc::version::build;
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::policy::Signer;
@@ -83,7 +83,7 @@ const BUSY: u8 = 4;
 
 /// What keyd grants to those who send orders: few connections, and requests below what the other sockets get. Evidence of
 /// a thousand members is about 350 requests, and each takes keyd about a millisecond.
-const ORDERS: Limits = Limits { shared: 8, reserved: 2, requests: Quota::new(40, 400) };
+const ORDERS: ConnectionLimits = ConnectionLimits { shared: 8, reserved: 2, requests: Quota::new(40, 400) };
 
 fn main() -> ExitCode {
     program::run(build!(), "i2plan-keyd", HELP, parse(), start)
@@ -231,7 +231,8 @@ fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
     let refused = args.refused.iter().chain((!args.rpc_orders).then_some(&args.rpc));
     let refused = refused.filter_map(|user| users::user_id(user).ok()).chain([own, meshd, tund, connector]);
     let administrators = Who::AnyoneBut(refused.collect());
-    let of_user = |name, role, user| (name, Access::new([(role, Who::User(user))]), Limits::default());
+    let of_user =
+        |name, role, user| (name, Access::new([(role, Who::User(user))]), ConnectionLimits::default());
     let accesses = [
         of_user("meshd socket", Role::Meshd, meshd),
         of_user("tund socket", Role::Tund, tund),

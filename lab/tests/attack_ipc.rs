@@ -15,7 +15,7 @@ use i2plan_ipc::api::keyd::CreateInvite;
 use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request, ToOrder};
 use i2plan_ipc::api::order::Order;
 use i2plan_ipc::client::ClientError;
-use i2plan_ipc::server::{self, Limits, Service, serve};
+use i2plan_ipc::server::{self, ConnectionLimits, Service, serve};
 use i2plan_ipc::{ApiError, Client, Role, paths};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::invite::Uses;
@@ -191,7 +191,12 @@ fn an_order_that_meshd_puts_in_the_place_of_another_is_not_confirmed() {
         std::os::unix::fs::symlink(node.run().join(keyd), directory.join(keyd))?;
         let liar = Arc::new(LyingMeshd { meshd: node.socket(), order: Mutex::new(None) });
         let access = Access::new([(Role::Client, Who::AnyoneBut(Vec::new()))]);
-        tokio::spawn(serve(UnixListener::bind(&socket)?, Arc::clone(&liar), access, Limits::default()));
+        tokio::spawn(serve(
+            UnixListener::bind(&socket)?,
+            Arc::clone(&liar),
+            access,
+            ConnectionLimits::default(),
+        ));
         let ctl = async |args: &[&str]| {
             let socket = [OsString::from("--socket"), socket.clone().into_os_string()];
             let args = socket.into_iter().chain(args.iter().map(OsString::from));

@@ -1,7 +1,7 @@
 //! Whose turn it is, and the connections to `meshd`.
 //!
 //! To `meshd` the gateway is one user, who gets 32 connections and 100 requests a second. What it takes in is below
-//! that, and is shared between its own users by the rule that `meshd` has for its own ([`Limits`]).
+//! that, and is shared between its own users by the rule that `meshd` has for its own ([`ConnectionLimits`]).
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,8 @@ use i2plan_ipc::administrator::Prepared;
 use i2plan_ipc::api::Kind;
 use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request, ToOrder};
 use i2plan_ipc::client::{Client, ClientError, Endpoint};
+use i2plan_ipc::connection_quota::{ConnectionLimits, ConnectionPermit, ConnectionQuota};
 use i2plan_ipc::node::needs_order;
-use i2plan_ipc::places::{Limits, Place, Places};
 use i2plan_ipc::rate::Quota;
 use i2plan_ipc::{ApiError, ByteSocket, Role};
 use tokio::sync::Semaphore;
@@ -24,10 +24,10 @@ use super::message::{Answers, Call, Document, Id, Item, Json, failure, read, suc
 use super::methods::{self, Step};
 
 /// Connections of clients, and what they may ask: 50 calls a second and 100 at once of one user.
-const CLIENTS: Limits = Limits { shared: 64, reserved: 4, requests: Quota::new(50, 100) };
+const CLIENTS: ConnectionLimits = ConnectionLimits { shared: 64, reserved: 4, requests: Quota::new(50, 100) };
 
 /// Calls at once that change something or wait. Each has a connection to `meshd`.
-const SLOW: Limits = Limits { shared: 16, reserved: 0, requests: Quota::new(50, 100) };
+const SLOW: ConnectionLimits = ConnectionLimits { shared: 16, reserved: 0, requests: Quota::new(50, 100) };
 
 /// Calls at once that read. They share as many connections.
 const READERS: usize = 8;
@@ -42,8 +42,8 @@ const MAX_ANSWERS: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Gateway {
     meshd: Endpoint,
-    clients: Arc<Places>,
-    slow: Arc<Places>,
+    clients: Arc<ConnectionQuota>,
+    slow: Arc<ConnectionQuota>,
     readers: Semaphore,
     idle: Mutex<Vec<Client<MeshdApi>>>,
     /// Where orders go, if this program may give them.
@@ -51,30 +51,30 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// To the `meshd` that listens at this path. `named` are users with places of their own, besides root. If it gives
+    /// To the `meshd` that listens at this path. `named` are users with reserved connections, besides root. If it gives
     /// orders, that is `keyd`'s socket for them.
     #[must_use]
     pub fn new(meshd: &Path, named: &[u32], orders: Option<&Path>) -> Arc<Self> {
         Arc::new(Self {
             meshd: Endpoint::resolved(meshd, Role::Meshd),
-            clients: Places::new(CLIENTS, named.iter().copied()),
-            slow: Places::new(SLOW, std::iter::empty()),
+            clients: ConnectionQuota::new(CLIENTS, named.iter().copied()),
+            slow: ConnectionQuota::new(SLOW, std::iter::empty()),
             readers: Semaphore::new(READERS),
             idle: Mutex::default(),
             orders: orders.map(|keyd| Endpoint::resolved(keyd, Role::Keyd)),
         })
     }
 
-    /// A place for a connection of this user.
+    /// Admits a connection of this user.
     ///
     /// # Errors
     /// If it has too many.
     pub fn enter(self: &Arc<Self>, uid: u32) -> Result<Caller, Error> {
-        let place = self.clients.enter(uid).ok_or_else(|| {
+        let permit = self.clients.enter(uid).ok_or_else(|| {
             Error::new(Code::Unavailable, "too many connections are open, of this user or in all")
                 .with_hint("close some, or try again later")
         })?;
-        Ok(Caller { gateway: Arc::clone(self), uid, place, socket: None })
+        Ok(Caller { gateway: Arc::clone(self), uid, permit, socket: None })
     }
 
     async fn ask(&self, uid: u32, request: Request) -> Result<Reply, ClientError> {
@@ -149,7 +149,7 @@ impl Gateway {
 pub struct Caller {
     gateway: Arc<Gateway>,
     uid: u32,
-    place: Place,
+    permit: ConnectionPermit,
     socket: Option<Arc<ByteSocket>>,
 }
 
@@ -199,7 +199,7 @@ impl Caller {
     }
 
     async fn turn(&self) -> Result<(), Error> {
-        timeout(PATIENCE, self.place.turn()).await.map_err(|_| {
+        timeout(PATIENCE, self.permit.turn()).await.map_err(|_| {
             Error::new(Code::RateLimited, "this user asks more than 50 calls a second")
                 .with_hint("wait a moment, or ask on fewer connections")
         })
@@ -381,7 +381,7 @@ mod tests {
             let answer = task.await.unwrap();
             refused += u32::from(answer["error"]["code"] == -32_004);
         }
-        assert_eq!(refused, 4, "half of the places are one user's");
+        assert_eq!(refused, 4, "half of the connections are one user's");
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use i2plan_ipc::daemon::program::{self, End};
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
-use i2plan_ipc::server::{Limits, serve};
+use i2plan_ipc::server::{ConnectionLimits, serve};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 
@@ -84,7 +84,7 @@ pub fn run(options: &options::Options) -> Result<(), End> {
         }
         let mut tasks = Tasks::default();
         let access = Access::new([(Role::Meshd, Who::User(meshd))]);
-        tasks.spawn("socket", serve(listener, Arc::clone(&service), access, Limits::default()));
+        tasks.spawn("socket", serve(listener, Arc::clone(&service), access, ConnectionLimits::default()));
         let watching = Arc::clone(&service);
         tasks.spawn("host watch", async move { watching.watch_host().await });
         let watching = Arc::clone(&service);

@@ -449,7 +449,12 @@ mod tests {
         let (path, fake) = (dir.path().join("tund.sock"), Arc::new(Fake::default()));
         let access = Access::new([(Role::Meshd, Who::User(rustix::process::geteuid().as_raw()))]);
         let listener = UnixListener::bind(&path).unwrap();
-        tokio::spawn(serve(listener, Arc::clone(&fake), access, i2plan_ipc::server::Limits::default()));
+        tokio::spawn(serve(
+            listener,
+            Arc::clone(&fake),
+            access,
+            i2plan_ipc::server::ConnectionLimits::default(),
+        ));
         let mut client = Client::<TundApi>::connect(&path, Role::Meshd).await.unwrap();
         let mut told = ToldMembers::default();
         let mut tell = async |wanted: &Desired, refusing: &[u8], later: Duration| {

@@ -18,7 +18,7 @@ use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
-use i2plan_ipc::server::{Limits, serve};
+use i2plan_ipc::server::{ConnectionLimits, serve};
 use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
@@ -102,7 +102,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), End> {
     let access = Access::new([(Role::Client, Who::Anyone)]);
     let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
     let mut tasks = Tasks::default();
-    tasks.spawn("control socket", serve(listener, control, access, Limits::default()));
+    tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
     let daemon = Daemon::start(options, storage, command_queue, tasks);
     // The sessions are left to tund, which ends them if it stops too.
     daemon.run(signals, hangup).await
