@@ -19,7 +19,7 @@ use crate::notification::{Notification, Store};
 /// How long a message may wait for a supervisor that does not read.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The supervisor's ear. Opened at the start: in its sandbox a daemon makes no sockets.
+/// Where the supervisor receives sd_notify messages. Opened at the start: in its sandbox a daemon makes no sockets.
 #[derive(Debug)]
 pub struct Supervisor {
     socket: Option<UnixDatagram>,

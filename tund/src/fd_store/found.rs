@@ -184,7 +184,7 @@ mod tests {
     /// A supervisor's store.
     struct Fixture {
         supervisor: &'static Supervisor,
-        ear: UnixDatagram,
+        receiver: UnixDatagram,
         stored: Vec<Stored>,
         router: TcpListener,
         /// Its ends of connections.
@@ -193,11 +193,11 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let (near, ear) = UnixDatagram::pair().unwrap();
-            ear.set_nonblocking(true).unwrap();
+            let (near, receiver) = UnixDatagram::pair().unwrap();
+            receiver.set_nonblocking(true).unwrap();
             let supervisor = Box::leak(Box::new(Supervisor::hearing(Some(near))));
             let router = TcpListener::bind("127.0.0.1:0").unwrap();
-            Self { supervisor, ear, stored: Vec::new(), router, routers: Vec::new() }
+            Self { supervisor, receiver, stored: Vec::new(), router, routers: Vec::new() }
         }
 
         /// Does the next thing that the supervisor was told, if there is one.
@@ -206,7 +206,7 @@ mod tests {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let parts = &mut [IoSliceMut::new(&mut buffer)];
-            let received = recvmsg(&self.ear, parts, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+            let received = recvmsg(&self.receiver, parts, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
             let told = Notification::parse(&buffer[..received.bytes]).store.unwrap();
             match &told {
                 Store::Keep { name, .. } => {
