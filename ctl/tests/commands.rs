@@ -19,9 +19,9 @@ use common::{PROGRAM, command, copy_program, need_root, open_dir, stderr, stdout
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
     Ban, BanReason, ConfigChange, Conflict, ControlDestination, Cursor, Daemon, Event, EventKind, Events,
-    Former, Grant, Invite, InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Life, MeshdApi, Network,
-    Peer, Reply, Request, Route, Sam, Session, SessionName, SessionState, Setting, Source, Status, Tunnel,
-    WireGuardKey,
+    Former, Grant, Invite, InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Liveness, MeshdApi,
+    Network, Peer, Reply, Request, Route, Sam, Session, SessionName, SessionState, Setting, Source, Status,
+    Tunnel, WireGuardKey,
 };
 use i2plan_ipc::api::tund::{Drops, HostUse, Overlap};
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
@@ -183,7 +183,7 @@ fn events() -> Vec<Event> {
         EventKind::MemberAdded { node_id: node_id(), name: name() },
         EventKind::MemberChanged { node_id: node_id(), name: name() },
         EventKind::MemberRemoved { node_id: node_id(), name: name() },
-        EventKind::MemberLife { node_id: node_id(), name: name(), life: Life::Away },
+        EventKind::MemberLiveness { node_id: node_id(), name: name(), liveness: Liveness::Away },
         EventKind::TunnelUp { node_id: node_id(), name: name() },
         EventKind::TunnelDown { node_id: node_id(), name: name() },
         EventKind::InviteCreated { id: text("inviteid") },
@@ -304,7 +304,7 @@ fn peer(name: &str) -> Peer {
         depth: 1,
         inviters: vec!["founder".to_owned()],
         signed_at: 1_800_000_000,
-        life: Life::Present,
+        liveness: Liveness::Present,
         banned: false,
         last_heard: None,
         rtt: None,

@@ -52,7 +52,7 @@ async fn show(node: &mut Node) -> Result<(), ClientError> {
     let network = status.network.map_or_else(|| "no network".to_owned(), |network| network.ipv4.to_string());
     println!("node {}: {network}", status.name);
     for peer in node.peers().await? {
-        println!("  peer {} {} {:?}", peer.name, peer.ipv4, peer.life);
+        println!("  peer {} {} {:?}", peer.name, peer.ipv4, peer.liveness);
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteId;
-use i2plan_proto::pulse::Life;
+use i2plan_proto::liveness::Presence;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -67,7 +67,7 @@ fn requests_to_keyd() {
             r"\x81\xacNotConnected\x82\xa5order\x07\xa5errno\xc0",
         ),
         (
-            keyd::Request::SignPulse { network: network(), life: Life::Away },
+            keyd::Request::SignPulse { network: network(), life: Presence::Away },
             r"\x81\xa9SignPulse\x82\xa7network\xc4 a network of 32 bytes, as an id.\xa4life\xc4\x01\x01",
         ),
         (keyd::Request::Recover(Vec::new()), r"\x81\xa7Recover\x90"),

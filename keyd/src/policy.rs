@@ -19,8 +19,8 @@ use i2plan_proto::destination::{Destination, DestinationProof, ProvenDestination
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::join::JoinBody;
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{Chain, Charter, Delegation, Membership};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation};
 use i2plan_proto::wireguard::WireGuardCertificate;
@@ -127,7 +127,9 @@ impl Signer {
             }),
             Request::SignCharter(charter) => Reply::Signature(self.sign_charter(&charter, now)?),
             Request::SignRecord(new) => Reply::Record(Box::new(self.sign_record(*new, now)?)),
-            Request::SignPulse { network, life } => Reply::Pulse(self.sign_pulse(network, life)?),
+            Request::SignPulse { network, life: presence } => {
+                Reply::Liveness(self.sign_liveness_message(network, presence)?)
+            }
             Request::SignAccusation(accusation) => Reply::Signature(self.sign_accusation(&accusation, now)?),
             Request::SignJoin { body, control } => Reply::Signature(self.sign_join(&body, &control, now)?),
             Request::CreateInvite(wish) => {
@@ -178,7 +180,7 @@ impl Signer {
         Ok(())
     }
 
-    /// The next number. Records, pulses and certificates are numbered by one counter, which only grows.
+    /// The next number. Records, liveness messages and certificates are numbered by one counter, which only grows.
     fn next_number(&mut self) -> Result<u64, ApiError> {
         let number = self.counter.checked_add(1).ok_or_else(|| {
             refusal("this node has used the last number that there is; it can go on with new keys only")
@@ -330,14 +332,19 @@ impl Signer {
         Ok(self.sign(record))
     }
 
-    /// Makes and signs this node's word on its own life.
+    /// Makes and signs a liveness message of this node.
     ///
     /// # Errors
     /// If it is for another network than this node's, or there is no number for it.
-    pub fn sign_pulse(&mut self, network: NetworkId, life: Life) -> Result<Signed<Pulse>, ApiError> {
+    pub fn sign_liveness_message(
+        &mut self,
+        network: NetworkId,
+        presence: Presence,
+    ) -> Result<Signed<LivenessMessage>, ApiError> {
         self.require_pin(network)?;
-        let pulse = Pulse { network, node: self.keys.node(), sequence: self.next_number()?, life };
-        Ok(self.sign(pulse))
+        let liveness_message =
+            LivenessMessage { network, node: self.keys.node(), sequence: self.next_number()?, presence };
+        Ok(self.sign(liveness_message))
     }
 
     /// Signs that this node cannot reach another.
@@ -664,13 +671,13 @@ impl Signer {
                 }
                 Ok(Noted::Foreign)
             }
-            Statement::Pulse(pulse) => {
-                require(pulse.value.node == own, "the pulse is of another node")?;
-                pulse.verify().map_err(|error| refusal(&error.to_string()))?;
-                if pulse.value.sequence <= self.counter {
+            Statement::Liveness(liveness_message) => {
+                require(liveness_message.value.node == own, "the liveness message is of another node")?;
+                liveness_message.verify().map_err(|error| refusal(&error.to_string()))?;
+                if liveness_message.value.sequence <= self.counter {
                     return Ok(Noted::Known);
                 }
-                self.raise(pulse.value.sequence)?;
+                self.raise(liveness_message.value.sequence)?;
                 Ok(Noted::Foreign)
             }
             Statement::Certificate(certificate) => self.note_certificate(certificate),
@@ -1083,7 +1090,8 @@ mod tests {
         for round in 0..3 {
             for _ in 0..700 {
                 let network = network(&signer);
-                numbers.push(signer.sign_pulse(network, Life::Present).unwrap().value.sequence);
+                numbers
+                    .push(signer.sign_liveness_message(network, Presence::Present).unwrap().value.sequence);
             }
             let record = new_record(&mut signer);
             numbers.push(signer.sign_record(record, NOW).unwrap().value.sequence);
@@ -1103,32 +1111,35 @@ mod tests {
     fn a_number_that_others_know_raises_the_counter_only_if_this_nodes_keys_gave_it_out() {
         let mut copy = founder();
         for _ in 0..5000 {
-            copy.sign_pulse(network(&copy), Life::Present).unwrap();
+            copy.sign_liveness_message(network(&copy), Presence::Present).unwrap();
         }
-        let pulse = copy.sign_pulse(network(&copy), Life::Present).unwrap();
+        let liveness_message = copy.sign_liveness_message(network(&copy), Presence::Present).unwrap();
         let mut signer = founder();
         let before = signer.counter;
-        let mut forged = pulse.clone();
+        let mut forged = liveness_message.clone();
         forged.value.sequence = u64::MAX - 1;
-        refused(signer.note(&Statement::Pulse(forged)), "signature");
+        refused(signer.note(&Statement::Liveness(forged)), "signature");
         let mut others = self::signer(2);
-        let theirs = others.sign_pulse(network(&copy), Life::Present).unwrap();
-        refused(signer.note(&Statement::Pulse(theirs)), "another node");
+        let theirs = others.sign_liveness_message(network(&copy), Presence::Present).unwrap();
+        refused(signer.note(&Statement::Liveness(theirs)), "another node");
         assert_eq!(signer.counter, before);
-        assert_eq!(signer.note(&Statement::Pulse(pulse.clone())), Ok(Noted::Foreign));
-        assert_eq!(signer.note(&Statement::Pulse(pulse.clone())), Ok(Noted::Known));
-        let next = signer.sign_pulse(network(&copy), Life::Present).unwrap();
-        assert_eq!(next.value.sequence, pulse.value.sequence + 1);
+        assert_eq!(signer.note(&Statement::Liveness(liveness_message.clone())), Ok(Noted::Foreign));
+        assert_eq!(signer.note(&Statement::Liveness(liveness_message.clone())), Ok(Noted::Known));
+        let next = signer.sign_liveness_message(network(&copy), Presence::Present).unwrap();
+        assert_eq!(next.value.sequence, liveness_message.value.sequence + 1);
         // Its own statements are no news.
-        assert_eq!(signer.note(&Statement::Pulse(next)), Ok(Noted::Known));
+        assert_eq!(signer.note(&Statement::Liveness(next)), Ok(Noted::Known));
     }
 
     #[test]
     fn the_last_number_is_an_error() {
         let memory = Memory { reserved: u64::MAX - 1, ..Memory::new() };
         let mut signer = Signer::volatile(test_keys(1), (memory, Delegations::default()));
-        assert_eq!(signer.sign_pulse(NetworkId([1; 32]), Life::Away).unwrap().value.sequence, u64::MAX);
-        refused(signer.sign_pulse(NetworkId([1; 32]), Life::Away), "last number");
+        assert_eq!(
+            signer.sign_liveness_message(NetworkId([1; 32]), Presence::Away).unwrap().value.sequence,
+            u64::MAX
+        );
+        refused(signer.sign_liveness_message(NetworkId([1; 32]), Presence::Away), "last number");
     }
 
     #[test]
@@ -1305,7 +1316,7 @@ mod tests {
         assert!(inviter.delegations.is_empty());
         inviter.counter = inviter.memory.reserved;
         let network = network(&inviter);
-        refused(inviter.sign_pulse(network, Life::Present), "cannot save");
+        refused(inviter.sign_liveness_message(network, Presence::Present), "cannot save");
         refused(inviter.certify_wireguard(network, true, SALT, NOW + 60), "cannot save");
         inviter.disk = Box::new(Volatile);
         assert!(inviter.certify_member(&certify(), NOW).is_ok());

@@ -37,9 +37,9 @@ use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, 
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signed};
 use i2plan_proto::invite::{Invite, InviteId};
 use i2plan_proto::join::{JoinBody, JoinRequest};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation, Membership};
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Message, Range};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::WireGuardCertificate;
@@ -811,9 +811,12 @@ impl World {
                 Item::Resignation(Box::new(signed(Resignation { chain, last_serial, issued_at }, &keys)))
             }
             5 => {
-                let life = if self.rng.random() { Life::Away } else { Life::Present };
+                let presence = if self.rng.random() { Presence::Away } else { Presence::Present };
                 let node = if self.rng.random_bool(0.8) { keys.node() } else { self.any_id() };
-                Item::Pulse(signed(Pulse { network, node, sequence: self.number(), life }, &keys))
+                Item::Liveness(signed(
+                    LivenessMessage { network, node, sequence: self.number(), presence },
+                    &keys,
+                ))
             }
             6 => {
                 let (subject, sequence, issued_at) = (self.any_id(), self.number(), self.moment());
@@ -830,7 +833,7 @@ impl World {
         let entry = |world: &mut Self| Entry {
             node: if world.rng.random_bool(0.8) { world.any_id() } else { NodeId(world.rng.random()) },
             record: world.number(),
-            pulse: world.number(),
+            liveness: world.number(),
             ended: world.rng.random_bool(0.3),
         };
         (0..count).map(|_| entry(self)).collect()

@@ -15,7 +15,7 @@ pub struct Accusation {
     pub accuser: NodeId,
     /// Who was not reached.
     pub subject: NodeId,
-    /// The sequence number of the subject's latest word (record or pulse) that the accuser knew. A later one
+    /// The sequence number of the subject's latest statement (record or liveness message) that the accuser knew. A later one
     /// refutes the accusation.
     pub sequence: u64,
     /// Unix time in seconds.

@@ -12,7 +12,7 @@
 //! * [`membership`]: the founder's charter, and certificates chained to the founder.
 //! * [`certificates`]: those of known members, and which of two stands that delegate the same addresses.
 //! * [`wireguard`]: certificates for WireGuard keys.
-//! * [`record`]: what a member publishes about itself, and [`pulse`]: its word on its own life.
+//! * [`record`]: what a member publishes about itself, and [`liveness`]: its liveness message.
 //! * [`accusation`]: its word that it cannot reach another.
 //! * [`revocation`]: the end of a membership.
 //! * [`join`]: the exchange by which an invite becomes a membership.
@@ -27,9 +27,9 @@ pub mod destination;
 pub mod identity;
 pub mod invite;
 pub mod join;
+pub mod liveness;
 pub mod membership;
 pub mod message;
-pub mod pulse;
 pub mod record;
 pub mod revocation;
 pub mod sam;

@@ -9,8 +9,8 @@ use crate::codec::Codec;
 use crate::destination::Destination;
 use crate::identity::NodeId;
 use crate::{
-    accusation, address, codec, destination, identity, invite, join, membership, pulse, record, revocation,
-    wireguard,
+    accusation, address, codec, destination, identity, invite, join, liveness, membership, record,
+    revocation, wireguard,
 };
 
 #[path = "../testing/values.rs"]

@@ -1,8 +1,8 @@
 //! What tests and fuzz targets of several crates use: the values of `proto`'s own tests, and crashes.
 
 use i2plan_proto::{
-    accusation, address, codec, destination, identity, invite, join, membership, pulse, record, revocation,
-    wireguard,
+    accusation, address, codec, destination, identity, invite, join, liveness, membership, record,
+    revocation, wireguard,
 };
 
 #[cfg(target_os = "linux")]

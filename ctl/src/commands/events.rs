@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::meshd::{BanReason, Event, EventKind, JoinStep, Life, SessionName, SessionState};
+use i2plan_ipc::api::meshd::{BanReason, Event, EventKind, JoinStep, Liveness, SessionName, SessionState};
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::version::utc;
 use serde::Serialize;
@@ -125,14 +125,14 @@ pub fn describe(what: &EventKind) -> String {
         EventKind::MemberRemoved { node_id, name } => {
             format!("{} is no member any more", member(name, node_id))
         }
-        EventKind::MemberLife { node_id, name, life } => {
-            let life = match life {
-                Life::Present => "is there",
-                Life::Suspected => "may be out of reach",
-                Life::Unreachable => "is unreachable",
-                Life::Away => "shuts down",
+        EventKind::MemberLiveness { node_id, name, liveness } => {
+            let liveness = match liveness {
+                Liveness::Present => "is there",
+                Liveness::Suspected => "may be out of reach",
+                Liveness::Unreachable => "is unreachable",
+                Liveness::Away => "shuts down",
             };
-            format!("{} {life}", member(name, node_id))
+            format!("{} {liveness}", member(name, node_id))
         }
         EventKind::TunnelUp { node_id, name } => format!("the tunnel to {} is up", member(name, node_id)),
         EventKind::TunnelDown { node_id, name } => format!("the tunnel to {} is down", member(name, node_id)),
@@ -204,10 +204,10 @@ mod tests {
 
     #[test]
     fn events_are_sentences() {
-        let event = EventKind::MemberLife {
+        let event = EventKind::MemberLiveness {
             node_id: "abcdefghijk".to_owned(),
             name: "web".to_owned(),
-            life: Life::Unreachable,
+            liveness: Liveness::Unreachable,
         };
         assert_eq!(describe(&event), "web (abcdefghij) is unreachable");
         let session = EventKind::Session {

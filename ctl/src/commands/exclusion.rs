@@ -94,7 +94,7 @@ pub async fn leave(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), F
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::api::meshd::Life;
+    use i2plan_ipc::api::meshd::Liveness;
 
     use super::*;
 
@@ -110,7 +110,7 @@ mod tests {
             depth: inviters.len() as u64,
             inviters: inviters.iter().map(|inviter| (*inviter).to_owned()).collect(),
             signed_at: 0,
-            life: Life::Present,
+            liveness: Liveness::Present,
             banned: false,
             last_heard: None,
             rtt: None,

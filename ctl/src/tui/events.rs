@@ -1,6 +1,6 @@
 //! What has happened, as it is listed.
 
-use i2plan_ipc::api::meshd::{Event, EventKind, Life, SessionState};
+use i2plan_ipc::api::meshd::{Event, EventKind, Liveness, SessionState};
 
 use crate::commands::events::describe;
 
@@ -93,7 +93,7 @@ fn level_of(what: &EventKind) -> Level {
     match what {
         EventKind::DaemonDown { .. } | EventKind::NetworkLeft { revoked: true, .. } => Level::Error,
         EventKind::TunnelDown { .. }
-        | EventKind::MemberLife { life: Life::Suspected | Life::Unreachable, .. }
+        | EventKind::MemberLiveness { liveness: Liveness::Suspected | Liveness::Unreachable, .. }
         | EventKind::BanAdded { .. }
         | EventKind::Session { state: SessionState::Down, .. } => Level::Warn,
         _ => Level::Info,

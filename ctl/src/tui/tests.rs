@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyModifiers};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::{
-    Ban, BanReason, Cursor, Daemon, Event, EventKind, Events, Invite, InviteState, IssuedInvite, Life,
+    Ban, BanReason, Cursor, Daemon, Event, EventKind, Events, Invite, InviteState, IssuedInvite, Liveness,
     Network, Peer, PeerTraffic, Reply, Request, Route, Sam, Session, SessionState, Status, Traffic, Tunnel,
 };
 use i2plan_ipc::node::Notice;
@@ -84,7 +84,11 @@ impl Bench {
         }
         for (number, kind) in [
             EventKind::TunnelUp { node_id: node_id(0), name: NAMES[0].to_owned() },
-            EventKind::MemberLife { node_id: node_id(5), name: NAMES[5].to_owned(), life: Life::Unreachable },
+            EventKind::MemberLiveness {
+                node_id: node_id(5),
+                name: NAMES[5].to_owned(),
+                liveness: Liveness::Unreachable,
+            },
             EventKind::Log {
                 level: "warn".to_owned(),
                 target: "meshd::shell".to_owned(),
@@ -177,7 +181,7 @@ fn peer(at: usize, name: &str) -> Peer {
         depth: 1,
         inviters: vec![node_id(9999)],
         signed_at: 1_800_000_000,
-        life: [Life::Present, Life::Present, Life::Away, Life::Unreachable][at % 4],
+        liveness: [Liveness::Present, Liveness::Present, Liveness::Away, Liveness::Unreachable][at % 4],
         banned: at % 5 == 4,
         last_heard: (!at.is_multiple_of(3)).then_some(at as u64),
         rtt: at.is_multiple_of(2).then_some(at as u64 * 10 + 250),

@@ -13,7 +13,7 @@ use i2plan_ipc::hello::{Hello, HelloReply, Landlock, PROTOCOL, Reply, Request};
 use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
-use i2plan_proto::pulse::Life;
+use i2plan_proto::liveness::Presence;
 use i2plan_testing as testing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -170,7 +170,7 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         ("not-connected", keyd::Request::NotConnected(keyd::NotConnected { order: 7, errno: Some(111) })),
         ("sign-charter", keyd::Request::SignCharter(testing::charter(0))),
         ("sign-record", keyd::Request::SignRecord(Box::new(record))),
-        ("sign-pulse", keyd::Request::SignPulse { network, life: Life::Away }),
+        ("sign-pulse", keyd::Request::SignPulse { network, life: Presence::Away }),
         ("note-record", keyd::Request::Note(keyd::Statement::Record(Box::new(testing::record(2))))),
         (
             "note-resignation",
@@ -316,7 +316,7 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         depth: 1,
         inviters: vec![testing::node(0).to_string()],
         signed_at: 1_800_000_000,
-        life: meshd::Life::Present,
+        liveness: meshd::Liveness::Present,
         banned: false,
         rtt: Some(7),
         last_heard: Some(1),
@@ -362,7 +362,11 @@ fn events() -> meshd::Events {
         EventKind::MemberAdded { node_id: node_id.clone(), name: name.clone() },
         EventKind::MemberChanged { node_id: node_id.clone(), name: name.clone() },
         EventKind::MemberRemoved { node_id: node_id.clone(), name: name.clone() },
-        EventKind::MemberLife { node_id: node_id.clone(), name: name.clone(), life: meshd::Life::Suspected },
+        EventKind::MemberLiveness {
+            node_id: node_id.clone(),
+            name: name.clone(),
+            liveness: meshd::Liveness::Suspected,
+        },
         EventKind::TunnelUp { node_id: node_id.clone(), name: name.clone() },
         EventKind::TunnelDown { node_id: node_id.clone(), name },
         EventKind::InviteCreated { id: id.clone() },

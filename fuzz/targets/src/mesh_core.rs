@@ -19,7 +19,7 @@ use arbitrary::{Result, Unstructured};
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
-use i2plan_ipc::api::meshd::{self, EventKind, Life};
+use i2plan_ipc::api::meshd::{self, EventKind, Liveness};
 use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
 use i2plan_meshd::core::state::{self, Ending, State};
@@ -33,9 +33,9 @@ use i2plan_proto::destination::{
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteId, InviteKey, InviteSecret};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
+use i2plan_proto::liveness::{self, LivenessMessage};
 use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation, Link, Membership};
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Message, Range};
-use i2plan_proto::pulse::{self, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::WireGuardCertificate;
@@ -105,8 +105,8 @@ enum Mood {
 #[derive(Debug, Clone)]
 struct Known {
     record: Record,
-    /// The number of its last statement, which may be a pulse.
-    word: u64,
+    /// The number of its last statement, which may be a liveness message.
+    sequence: u64,
 }
 
 impl Known {
@@ -186,7 +186,7 @@ struct World {
     /// Datagrams of each sender since none had been heard for long.
     said: HashMap<DestinationHash, u32>,
     /// The other members as one knows them who was told of them at the start and follows the events.
-    followed: BTreeMap<String, (String, Life)>,
+    followed: BTreeMap<String, (String, Liveness)>,
 }
 
 impl World {
@@ -272,7 +272,7 @@ impl World {
                     entries.push(Entry {
                         node: node(choices.arbitrary::<u8>()? % MEMBERS),
                         record: any_number(choices)?,
-                        pulse: 0,
+                        liveness: 0,
                         ended: choices.ratio(1, 8)?,
                     });
                 }
@@ -586,15 +586,19 @@ impl World {
         Ok(())
     }
 
-    /// A pulse or an accusation, rightly signed or not. None says that its member is gone for good.
+    /// A liveness message or an accusation, rightly signed or not. None says that its member is gone for good.
     fn any_word(&mut self, choices: &mut Unstructured<'_>) -> Result<Item> {
         let (number, other) = (choices.arbitrary::<u8>()? % MEMBERS, choices.arbitrary::<u8>()? % MEMBERS);
         let sequence = any_number(choices)?;
         let signer = if choices.ratio(1, 4)? { number.wrapping_add(1) } else { number };
         let signer = if signer == ME { 0 } else { signer };
         Ok(if choices.arbitrary()? {
-            let life = if choices.arbitrary()? { pulse::Life::Present } else { pulse::Life::Away };
-            Item::Pulse(signed(Pulse { network: network(), node: node(number), sequence, life }, signer))
+            let presence =
+                if choices.arbitrary()? { liveness::Presence::Present } else { liveness::Presence::Away };
+            Item::Liveness(signed(
+                LivenessMessage { network: network(), node: node(number), sequence, presence },
+                signer,
+            ))
         } else {
             let issued_at = self.now.unix.as_secs();
             let (accuser, subject) = (node(number), node(other));
@@ -649,7 +653,9 @@ impl World {
                             self.learn_own(&record, counter);
                         }
                         Item::Record(record) => self.learn(*record, true),
-                        Item::Pulse(pulse) if pulse.verify().is_ok() => self.learn_pulse(&pulse.value),
+                        Item::Liveness(liveness_message) if liveness_message.verify().is_ok() => {
+                            self.learn_liveness_message(&liveness_message.value);
+                        }
                         Item::Revocation(revocation) => self.end(Ending::Revocation(revocation)),
                         Item::Resignation(resignation) => self.end(Ending::Resignation(resignation)),
                         _ => {}
@@ -727,8 +733,8 @@ impl World {
         self.members.retain(|other, known| {
             *other == node || !known.record.chain.links().iter().any(|link| fallen.contains(link))
         });
-        let word = self.members.get(&node).map_or(0, |known| known.word).max(value.sequence);
-        self.members.insert(node, Known { record: record.value, word });
+        let sequence = self.members.get(&node).map_or(0, |known| known.sequence).max(value.sequence);
+        self.members.insert(node, Known { record: record.value, sequence });
     }
 
     /// Not from the future, and with a key that has begun and has not been over for long.
@@ -812,11 +818,11 @@ impl World {
         self.endings.iter().any(|other| other.voids(ending.chain()).is_some_and(|at| at < standing))
     }
 
-    fn learn_pulse(&mut self, pulse: &Pulse) {
-        if self.charter.as_ref().map(Charter::network) == Some(pulse.network)
-            && let Some(known) = self.members.get_mut(&pulse.node)
+    fn learn_liveness_message(&mut self, liveness_message: &LivenessMessage) {
+        if self.charter.as_ref().map(Charter::network) == Some(liveness_message.network)
+            && let Some(known) = self.members.get_mut(&liveness_message.node)
         {
-            known.word = known.word.max(pulse.sequence);
+            known.sequence = known.sequence.max(liveness_message.sequence);
         }
     }
 
@@ -971,7 +977,7 @@ impl World {
                     );
                 }
                 EventKind::MemberAdded { node_id, name } => {
-                    let before = self.followed.insert(node_id, (name, Life::Present));
+                    let before = self.followed.insert(node_id, (name, Liveness::Present));
                     assert!(before.is_none(), "added twice");
                 }
                 EventKind::MemberChanged { node_id, name } => {
@@ -984,23 +990,23 @@ impl World {
                     let kept = |node: &NodeId| node.to_string() != node_id;
                     self.members.retain(|node, known| kept(node) || known.not_after() >= latest);
                 }
-                EventKind::MemberLife { node_id, life, .. } => {
+                EventKind::MemberLiveness { node_id, liveness, .. } => {
                     let known = self.followed.get_mut(&node_id).expect("a life before it was added");
-                    assert_ne!(std::mem::replace(&mut known.1, life), life, "told twice");
+                    assert_ne!(std::mem::replace(&mut known.1, liveness), liveness, "told twice");
                 }
                 _ => {}
             }
         }
         let asked = self.known();
         assert_eq!(self.followed.len(), asked.len());
-        for (node, (name, life)) in asked {
-            let (followed_name, followed_life) = &self.followed[&node];
+        for (node, (name, liveness)) in asked {
+            let (followed_name, followed_liveness) = &self.followed[&node];
             assert_eq!(*followed_name, name);
             // Whether those who suspect it are enough, and have waited long enough, is looked at now and then.
-            let accused = |life| matches!(life, Life::Suspected | Life::Unreachable);
+            let accused = |liveness| matches!(liveness, Liveness::Suspected | Liveness::Unreachable);
             assert!(
-                accused(*followed_life) && accused(life) || *followed_life == life,
-                "{followed_life:?} and not {life:?}"
+                accused(*followed_liveness) && accused(liveness) || *followed_liveness == liveness,
+                "{followed_liveness:?} and not {liveness:?}"
             );
         }
     }
@@ -1016,9 +1022,9 @@ impl World {
         self.must_compare = false;
     }
 
-    fn known(&self) -> BTreeMap<String, (String, Life)> {
+    fn known(&self) -> BTreeMap<String, (String, Liveness)> {
         let reports = self.mesh.peer_reports(self.now).into_iter();
-        reports.map(|(_, peer)| (peer.node_id, (peer.name, peer.life))).collect()
+        reports.map(|(_, peer)| (peer.node_id, (peer.name, peer.liveness))).collect()
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -1302,14 +1308,17 @@ impl World {
                 self.genuine.insert(record.to_bytes());
                 keyd::Reply::Record(Box::new(record))
             }
-            keyd::Request::SignPulse { network, life } => {
+            keyd::Request::SignPulse { network, life: presence } => {
                 assert_eq!(Some(network), self.mesh.network());
-                let pulse = Pulse { network, node: me, sequence: self.next_number(), life };
-                keyd::Reply::Pulse(signed(pulse, ME))
+                let liveness_message =
+                    LivenessMessage { network, node: me, sequence: self.next_number(), presence };
+                keyd::Reply::Liveness(signed(liveness_message, ME))
             }
             keyd::Request::Note(statement) => match statement {
                 keyd::Statement::Record(record) => self.note_number(record.value.node, record.value.sequence),
-                keyd::Statement::Pulse(pulse) => self.note_number(pulse.value.node, pulse.value.sequence),
+                keyd::Statement::Liveness(liveness_message) => {
+                    self.note_number(liveness_message.value.node, liveness_message.value.sequence)
+                }
                 keyd::Statement::Certificate(certificate) => {
                     self.note_number(certificate.value.issuer, certificate.value.grant.serial)
                 }
@@ -1422,8 +1431,12 @@ impl World {
             .iter()
             .map(|member| {
                 let record = member.record.value.clone();
-                let word = member.pulse.as_ref().map_or(0, |pulse| pulse.value.sequence).max(record.sequence);
-                (record.node, Known { record, word })
+                let sequence = member
+                    .liveness_message
+                    .as_ref()
+                    .map_or(0, |message| message.value.sequence)
+                    .max(record.sequence);
+                (record.node, Known { record, sequence })
             })
             .collect();
         // Those to whom this node's addresses were delegated as well have to come again.
@@ -1721,7 +1734,8 @@ pub fn seeds() -> Seeds {
     let offences: Vec<u8> = (0..3).flat_map(|number| [1, 9, 0, 2, 70 + number, 0, 0]).collect();
     let digest: &[u8] = &[3, 2, 5, 1, 3, 60, 1, 9, 4];
     let compare: &[u8] = &[3, 2, 0, 1, 3, 60, 1, 9, 4];
-    let word = |number: u8, other: u8, pulse: u8| [6, 0, 2, number, other, 60, 1, pulse, 0];
+    let word =
+        |number: u8, other: u8, liveness_message: u8| [6, 0, 2, number, other, 60, 1, liveness_message, 0];
     let invite: &[u8] = &[9, 0xff, 0x0f, 2, 0];
     let day: &[u8] = &[7, 0xff, 0xff];
     let items = vec![Item::Record(Box::new(testing::record(2)))];

@@ -357,13 +357,15 @@ pub enum EventKind {
         name: String,
     },
     /// A member is there, or is not, in another way than before.
-    MemberLife {
+    #[serde(rename = "member_life")]
+    MemberLiveness {
         /// The member.
         node_id: String,
         /// What it calls itself.
         name: String,
         /// How it is now.
-        life: Life,
+        #[serde(rename = "life")]
+        liveness: Liveness,
     },
     /// A WireGuard session with a member has begun that was not there before.
     TunnelUp {
@@ -800,7 +802,8 @@ pub struct Peer {
     /// clock is behind its.
     pub signed_at: u64,
     /// Whether it is there, as far as is known.
-    pub life: Life,
+    #[serde(rename = "life")]
+    pub liveness: Liveness,
     /// It is banned here.
     pub banned: bool,
     /// Seconds since its last control message reached this node, if one has.
@@ -827,7 +830,7 @@ pub struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum Life {
+pub enum Liveness {
     /// It answers, or nobody has found otherwise.
     Present,
     /// Some could not reach it; it has not said yet that it is there.

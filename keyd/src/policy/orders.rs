@@ -255,8 +255,8 @@ mod tests {
     use i2plan_proto::identity::{NetworkId, Signable as _, Signature};
     use i2plan_proto::invite::Uses;
     use i2plan_proto::join::{JoinBody, JoinRequest};
+    use i2plan_proto::liveness::Presence;
     use i2plan_proto::membership::{Delegation, Membership};
-    use i2plan_proto::pulse::Life;
     use i2plan_proto::revocation::Resignation;
     use i2plan_testing as testing;
 
@@ -401,7 +401,7 @@ mod tests {
     fn nothing_is_signed_for_another_network() {
         let (_, mut member, _) = pair();
         let other = NetworkId([9; 32]);
-        refused(member.sign_pulse(other, Life::Present), PINNED);
+        refused(member.sign_liveness_message(other, Presence::Present), PINNED);
         let accusation = Accusation {
             network: other,
             accuser: member.keys.node(),

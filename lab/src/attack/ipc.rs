@@ -30,8 +30,8 @@ use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, 
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{InviteGrant, InviteId, InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{Chain, Charter, Delegation};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
@@ -271,7 +271,7 @@ fn records(me: &Identity, charter: &Charter, wireguard: &Signed<WireGuardCertifi
 /// Statements by which members would leave, be suspected or be expelled, and which this node may not make.
 fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
     let (network, sequence) = (charter.network(), 1);
-    let pulse = Pulse { network, node: intruder(), sequence, life: Life::Away };
+    let liveness_message = LivenessMessage { network, node: intruder(), sequence, presence: Presence::Away };
     let accusation =
         Accusation { network, accuser: intruder(), subject: me.node, sequence, issued_at: now() };
     let against_itself = Accusation { accuser: me.node, ..accusation.clone() };
@@ -288,19 +288,19 @@ fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
     let theirs = self::charter(intruder());
     let chain = Chain::founder(&theirs);
     let order = |what, order| Wish::new(what, "may not ask this", Request::PrepareOrder(Box::new(order)));
-    let last = Pulse { network, node: me.node, sequence: u64::MAX, life: Life::Present };
-    let forged_word = Signed { value: last, signature: pulse.sign(&intruder_key()) };
+    let last = LivenessMessage { network, node: me.node, sequence: u64::MAX, presence: Presence::Present };
+    let forged_word = Signed { value: last, signature: liveness_message.sign(&intruder_key()) };
     let certificate = Chain::founder(&theirs).certificate(grant);
     vec![
         Wish::new(
             "that another's word is taken for this node's",
             "another node",
-            Request::Note(Statement::Pulse(signed(pulse))),
+            Request::Note(Statement::Liveness(signed(liveness_message))),
         ),
         Wish::new(
             "that the last number of all is taken for used",
             "not its signer's",
-            Request::Note(Statement::Pulse(forged_word)),
+            Request::Note(Statement::Liveness(forged_word)),
         ),
         Wish::new(
             "that another's certificate is taken for this node's",

@@ -16,11 +16,11 @@ use i2plan_proto::destination::{Destination, ProvenDestination, base64, hash_of}
 use i2plan_proto::identity::{NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::Invite;
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::message::{
     Content, Datagram, Entry, Gossip, HEADER_LEN, Item, MAX_ENTRIES, MAX_LEN, Message, Range,
 };
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use rand::RngExt as _;
@@ -415,8 +415,8 @@ fn foreign_words(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>> {
     for Signed { value, .. } in records {
         let (network, node) = (value.network(), value.node);
         let sequence = value.sequence + 1_000_000;
-        for life in [Life::Present, Life::Away] {
-            items.push(Item::Pulse(signed(Pulse { network, node, sequence, life }, key)));
+        for presence in [Presence::Present, Presence::Away] {
+            items.push(Item::Liveness(signed(LivenessMessage { network, node, sequence, presence }, key)));
         }
         for accuser in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
             let accusation = Accusation { network, accuser, subject: node, sequence, issued_at: now() };
@@ -453,7 +453,7 @@ fn foreign_messages(
     let own = Welcome { charter: signed(charter, key), chain: chain.clone(), records: vec![] };
     let refused = JoinReply::Refused { invite: invite.secret.key(), refusal: Refusal::Expired };
     let known = welcome.records.iter().map(|record| record.value.node);
-    let ahead = known.map(|node| Entry { node, record: u64::MAX, pulse: u64::MAX, ended: true });
+    let ahead = known.map(|node| Entry { node, record: u64::MAX, liveness: u64::MAX, ended: true });
     let ahead: Vec<_> = ahead.cycle().take(MAX_ENTRIES).collect();
     let all = |content| vec![Range { end: None, content }];
     let member = welcome.chain.ancestors().next().copied().unwrap_or(node(key));
@@ -465,7 +465,7 @@ fn foreign_messages(
         Message::Compare(all(Content::Entries(Vec::new())), Gossip::default()),
         Message::Compare(all(Content::Entries(ahead.clone())), Gossip::default()),
         Message::Want(
-            ahead.iter().map(|entry| Entry { record: 0, pulse: 0, ended: false, ..*entry }).collect(),
+            ahead.iter().map(|entry| Entry { record: 0, liveness: 0, ended: false, ..*entry }).collect(),
         ),
         Message::Ping(1, Gossip { entries: ahead, items: Vec::new() }),
         Message::Ack(1, Gossip::default()),

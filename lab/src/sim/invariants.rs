@@ -25,9 +25,9 @@ use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{InviteKey, Uses};
+use i2plan_proto::liveness::LivenessMessage;
 use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::message::Entry;
-use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
 
 /// Bytes that a member, an ending, a delegation or an invite may take in a node's state.
@@ -89,9 +89,9 @@ pub(super) struct Ledger {
     charter: Charter,
     records: HashMap<(NodeId, u64), Rc<Record>>,
     newest: HashMap<NodeId, Rc<Record>>,
-    pulses: HashSet<(NodeId, u64)>,
-    /// The newest number of each node's words.
-    words: HashMap<NodeId, u64>,
+    liveness_messages: HashSet<(NodeId, u64)>,
+    /// The newest sequence number of each node.
+    sequences: HashMap<NodeId, u64>,
     accusations: HashSet<(NodeId, NodeId, u64)>,
     /// Who has an address by right, and who a WireGuard key.
     owners: HashMap<Ipv4Addr, NodeId>,
@@ -114,8 +114,8 @@ impl Ledger {
             charter,
             records: HashMap::new(),
             newest: HashMap::new(),
-            pulses: HashSet::new(),
-            words: HashMap::new(),
+            liveness_messages: HashSet::new(),
+            sequences: HashMap::new(),
             accusations: HashSet::new(),
             owners: HashMap::new(),
             keys: HashMap::new(),
@@ -132,21 +132,21 @@ impl Ledger {
         let shared = Rc::new(record.clone());
         self.records.insert((record.node, record.sequence), Rc::clone(&shared));
         self.newest.insert(record.node, shared);
-        self.word(record.node, record.sequence);
+        self.note_sequence(record.node, record.sequence);
         if !self.exposed.contains(&record.node) {
             self.owners.insert(record.ipv4(&self.charter), record.node);
         }
         self.keys.insert(record.wireguard.value.public_key(), record.node);
     }
 
-    pub(super) fn pulse(&mut self, pulse: &Pulse) {
-        self.pulses.insert((pulse.node, pulse.sequence));
-        self.word(pulse.node, pulse.sequence);
+    pub(super) fn liveness_message(&mut self, liveness_message: &LivenessMessage) {
+        self.liveness_messages.insert((liveness_message.node, liveness_message.sequence));
+        self.note_sequence(liveness_message.node, liveness_message.sequence);
     }
 
-    fn word(&mut self, node: NodeId, sequence: u64) {
-        let word = self.words.entry(node).or_default();
-        *word = (*word).max(sequence);
+    fn note_sequence(&mut self, node: NodeId, sequence: u64) {
+        let latest = self.sequences.entry(node).or_default();
+        *latest = (*latest).max(sequence);
     }
 
     pub(super) fn accusation(&mut self, accusation: &Accusation) {
@@ -228,10 +228,10 @@ impl Ledger {
         all.min_by_key(|((_, sequence), _)| *sequence).map(|(_, record)| &**record)
     }
 
-    /// The newest words of all that are still members.
-    pub(super) fn words(&self) -> impl Iterator<Item = (NodeId, u64)> {
-        let all = self.words.iter().filter(move |(node, _)| !self.out.contains(*node));
-        all.map(|(node, word)| (*node, *word))
+    /// The newest sequence numbers of all that are still members.
+    pub(super) fn sequences(&self) -> impl Iterator<Item = (NodeId, u64)> {
+        let all = self.sequences.iter().filter(move |(node, _)| !self.out.contains(*node));
+        all.map(|(node, sequence)| (*node, *sequence))
     }
 
     /// An invite is used to become a member.
@@ -305,9 +305,11 @@ impl Ledger {
         now: Now,
     ) -> Result<(), String> {
         let Some(new) = new.filter(|new| !new.ended) else { return Ok(()) };
-        let word = |entry: &Entry| entry.record.max(entry.pulse);
-        if old.is_some_and(|old| word(old) > word(new) || old.record > new.record) && !self.is_suspect(node) {
-            return Err(format!("property 1: {node}'s word has gone back"));
+        let sequence = |entry: &Entry| entry.record.max(entry.liveness);
+        if old.is_some_and(|old| sequence(old) > sequence(new) || old.record > new.record)
+            && !self.is_suspect(node)
+        {
+            return Err(format!("property 1: {node}'s sequence number has gone back"));
         }
         if self.is_suspect(node) {
             self.check_suspect(node, own, view, now)?;
@@ -338,8 +340,8 @@ impl Ledger {
         if node != own && view.record(node).is_none_or(|known| known.value != **record) {
             return Err(format!("property 1: {node} has signed another record {}", new.record));
         }
-        if new.pulse > 0 && !self.pulses.contains(&(*node, new.pulse)) {
-            return Err(format!("property 1: {node} has never signed pulse {}", new.pulse));
+        if new.liveness > 0 && !self.liveness_messages.contains(&(*node, new.liveness)) {
+            return Err(format!("property 1: {node} has never signed liveness message {}", new.liveness));
         }
         if node != own && view.address(node) != Some(record.ipv4(&self.charter)) {
             return Err(format!("property 2: {node} is thought to have the address of another"));
@@ -419,8 +421,8 @@ mod tests {
     use i2plan_proto::destination::ProvenDestination;
     use i2plan_proto::identity::{Signable as _, Signature};
     use i2plan_proto::invite::{InviteId, InviteSecret};
+    use i2plan_proto::liveness::Presence;
     use i2plan_proto::membership::Delegation;
-    use i2plan_proto::pulse::Life;
     use i2plan_proto::revocation::{Revocation, Target};
     use i2plan_proto::wireguard::WireGuardCertificate;
 
@@ -547,7 +549,7 @@ mod tests {
     impl Gullible {
         fn believe(&mut self, record: Record) {
             let node = record.node;
-            let entry = Entry { node, record: record.sequence, pulse: 0, ended: false };
+            let entry = Entry { node, record: record.sequence, liveness: 0, ended: false };
             self.known.insert(node, entry);
             self.records.insert(node, Signed { value: record, signature: Signature([0; 64]) });
             self.peers.push(node);
@@ -602,10 +604,10 @@ mod tests {
         other.issued_at += 1;
         ledger.record(&other);
         finds(found(&ledger, &view, &[2], |view| view.believe(newer)), "has signed another record");
-        let pulse = |view: &mut Gullible| {
-            view.known.get_mut(&node(1)).unwrap().pulse = 77;
+        let liveness_message = |view: &mut Gullible| {
+            view.known.get_mut(&node(1)).unwrap().liveness = 77;
         };
-        finds(found(&ledger, &view, &[1], pulse), "has never signed pulse");
+        finds(found(&ledger, &view, &[1], liveness_message), "has never signed liveness message");
         let accuse = |view: &mut Gullible| {
             let (accuser, subject, network) = (node(3), node(1), charter().network());
             view.accusations.push(Accusation { network, accuser, subject, sequence: 1, issued_at: 1 });
@@ -631,8 +633,13 @@ mod tests {
         ledger.record(&newer);
         view.believe(newer);
         finds(found(&ledger, &view, &[2], |view| view.believe(record(2, 1))), "has gone back");
-        ledger.pulse(&Pulse { network: charter().network(), node: node(2), sequence: 5, life: Life::Away });
-        assert_eq!(ledger.words().find(|(of, _)| *of == node(2)), Some((node(2), 5)));
+        ledger.liveness_message(&LivenessMessage {
+            network: charter().network(),
+            node: node(2),
+            sequence: 5,
+            presence: Presence::Away,
+        });
+        assert_eq!(ledger.sequences().find(|(of, _)| *of == node(2)), Some((node(2), 5)));
     }
 
     #[test]
@@ -682,7 +689,7 @@ mod tests {
         ledger.ending(ending);
         assert!(ledger.is_out(&node(2)) && ledger.is_out(&node(3)) && !ledger.is_out(&node(1)));
         let revoke = |view: &mut Gullible| {
-            view.known.insert(id, Entry { node: id, record: 0, pulse: 0, ended: true });
+            view.known.insert(id, Entry { node: id, record: 0, liveness: 0, ended: true });
         };
         // Who has not heard of it may have them as peers; who has may have neither, also if the event names one.
         assert_eq!(found(&ledger, &view, &[2], |_| {}), Ok(true));

@@ -229,12 +229,12 @@ impl World {
         });
     }
 
-    /// The halves can reach each other again. They agree when each knows the words that were spoken until then, and
+    /// The halves can reach each other again. They agree when each knows the statements that were made until then, and
     /// holds nobody to be out of reach that is not.
     fn heal(&mut self) {
         self.net.island.clear();
-        let mut words: Vec<(NodeId, u64)> = self.ledger.words().collect();
-        words.sort_unstable();
+        let mut sequences: Vec<(NodeId, u64)> = self.ledger.sequences().collect();
+        sequences.sort_unstable();
         let there: HashMap<NodeId, bool> =
             self.nodes.iter().map(|node| (node.id, node.up && node.mesh.network().is_some())).collect();
         let everybody = self.honest();
@@ -242,14 +242,14 @@ impl World {
         let mut known: HashMap<usize, usize> = HashMap::new();
         self.expect("agreement after the partition", everybody, move |place, node, now| {
             let known = known.entry(place).or_default();
-            while let Some((id, word)) = words.get(*known)
+            while let Some((id, sequence)) = sequences.get(*known)
                 && (*id == node.id
-                    || node.mesh.known(id).is_some_and(|entry| entry.record.max(entry.pulse) >= *word))
+                    || node.mesh.known(id).is_some_and(|entry| entry.record.max(entry.liveness) >= *sequence))
             {
                 *known += 1;
             }
             let wrong = |id: &NodeId| there.get(id).copied().unwrap_or(false);
-            *known == words.len() && !node.mesh.unreachable(now).iter().any(wrong)
+            *known == sequences.len() && !node.mesh.unreachable(now).iter().any(wrong)
         });
     }
 

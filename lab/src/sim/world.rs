@@ -79,8 +79,8 @@ pub(super) struct Parcel {
 pub(super) enum Event {
     Datagram { to: usize, sender: Destination, parcel: Rc<Parcel> },
     Wake(usize),
-    Keyd { node: usize, life: u32, ticket: Ticket, request: Box<keyd::Request> },
-    Order { node: usize, life: u32, order: Box<Order> },
+    Keyd { node: usize, run: u32, ticket: Ticket, request: Box<keyd::Request> },
+    Order { node: usize, run: u32, order: Box<Order> },
     Found { node: usize, hash: DestinationHash },
     Look,
     Script(Step),
@@ -97,7 +97,7 @@ pub(super) struct Traffic {
 fn contents(gossip: &Gossip) -> impl Iterator<Item = (&'static str, usize)> {
     let kind = |item: &Item| match item {
         Item::Record(_) => "record",
-        Item::Pulse(_) => "pulse",
+        Item::Liveness(_) => "liveness",
         Item::Accusation(_) => "accusation",
         Item::Revocation(_) => "revocation",
         Item::Resignation(_) => "resignation",
@@ -374,7 +374,7 @@ impl World {
             world.ledger.record(&record);
             let record = VerifiedRecord::new(Signed { value: record, signature }, &charter.value)
                 .map_err(|error| Failure::new(error.to_string()))?;
-            known.push(Remembered { record, pulse: None, created: unix, last_seen: Some(unix) });
+            known.push(Remembered { record, liveness_message: None, created: unix, last_seen: Some(unix) });
         }
         // Of two that have the same addresses each node knows one.
         let rivals: Vec<(usize, usize)> =
@@ -484,7 +484,7 @@ impl World {
             disk: None,
             wake: Duration::MAX,
             up: true,
-            life: 0,
+            run: 0,
             started: self.now,
             sent: 0,
             settings,
@@ -505,7 +505,7 @@ impl World {
         let node = &mut self.nodes[index];
         let state = node.disk.clone().unwrap_or_else(|| State::new(node.id));
         node.up = true;
-        node.life += 1;
+        node.run += 1;
         node.started = self.now;
         node.wake = Duration::MAX;
         let identity =
@@ -590,8 +590,8 @@ impl World {
                 }
                 self.observed(index, &[], Mesh::handle_timeout)
             }
-            Event::Keyd { node, life, ticket, request } => {
-                if self.nodes[node].life != life || !self.nodes[node].up {
+            Event::Keyd { node, run, ticket, request } => {
+                if self.nodes[node].run != run || !self.nodes[node].up {
                     return Ok(());
                 }
                 let reply = self.sign(node, *request);
@@ -603,8 +603,8 @@ impl World {
                 };
                 self.observed(node, &mentioned, |mesh, now| mesh.handle_keyd_reply(ticket, reply, now))
             }
-            Event::Order { node, life, order } => {
-                if self.nodes[node].life != life || !self.nodes[node].up {
+            Event::Order { node, run, order } => {
+                if self.nodes[node].run != run || !self.nodes[node].up {
                     return Ok(());
                 }
                 // An administrator confirms it.
@@ -809,14 +809,14 @@ impl World {
                     self.at(delay, Event::Found { node: index, hash });
                 }
                 Action::Ask(ticket, request) => {
-                    let life = self.nodes[index].life;
-                    self.at(KEYD, Event::Keyd { node: index, life, ticket, request });
+                    let run = self.nodes[index].run;
+                    self.at(KEYD, Event::Keyd { node: index, run, ticket, request });
                 }
                 Action::Answer(_, result) => match *result {
                     Ok(meshd::Reply::ToOrder(proposed)) => {
-                        let life = self.nodes[index].life;
+                        let run = self.nodes[index].run;
                         let order = Box::new(proposed.order);
-                        self.at(KEYD, Event::Order { node: index, life, order });
+                        self.at(KEYD, Event::Order { node: index, run, order });
                     }
                     result => self.answers.push(result),
                 },
@@ -879,7 +879,7 @@ impl World {
             (_, Some(gossip)) => {
                 let of = |item: &Item| match item {
                     Item::Record(record) => record.value.node,
-                    Item::Pulse(pulse) => pulse.value.node,
+                    Item::Liveness(liveness_message) => liveness_message.value.node,
                     Item::Accusation(accusation) => accusation.value.subject,
                     Item::Revocation(revocation) => Ending::Revocation(revocation.clone()).id(),
                     Item::Resignation(resignation) => Ending::Resignation(resignation.clone()).id(),
@@ -917,7 +917,9 @@ impl World {
         self.watch.signed = None;
         match (&asked, &reply) {
             (_, keyd::Reply::Record(record)) => self.ledger.record(&record.value),
-            (_, keyd::Reply::Pulse(pulse)) => self.ledger.pulse(&pulse.value),
+            (_, keyd::Reply::Liveness(liveness_message)) => {
+                self.ledger.liveness_message(&liveness_message.value)
+            }
             (keyd::Request::SignAccusation(accusation), _) => {
                 self.ledger.accusation(accusation);
                 self.watch.signed = Some(vec![accusation.subject]);

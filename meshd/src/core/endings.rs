@@ -531,7 +531,7 @@ mod tests {
         for ending in [revocation(0, 3), resignation(2)] {
             assert_eq!(Ending::from_bytes(&ending.to_bytes()), Ok(ending));
         }
-        let pulse = Item::Pulse(testing::pulse(1));
-        assert!(Ending::from_bytes(&pulse.to_bytes()).is_err());
+        let liveness_message = Item::Liveness(testing::liveness_message(1));
+        assert!(Ending::from_bytes(&liveness_message.to_bytes()).is_err());
     }
 }

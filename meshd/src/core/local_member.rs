@@ -100,13 +100,13 @@ impl LocalMember {
         for ending in state.endings {
             member.members.merge_ending(ending);
         }
-        for Remembered { record, pulse, created, last_seen } in state.members {
+        for Remembered { record, liveness_message, created, last_seen } in state.members {
             if record.value.node != cx.me.node && record.value.network() == network {
                 member.members.restore(Member::new(record, None, created, last_seen));
-                if let Some(pulse) = pulse.filter(|pulse| pulse.value.network == network)
-                    && pulse.verify().is_ok()
+                if let Some(liveness_message) = liveness_message.filter(|message| message.value.network == network)
+                    && liveness_message.verify().is_ok()
                 {
-                    member.members.merge_pulse(pulse, Duration::ZERO);
+                    member.members.merge_liveness_message(liveness_message, Duration::ZERO);
                 }
             }
         }

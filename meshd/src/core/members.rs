@@ -1,4 +1,4 @@
-//! The other members: for each the newest word that it has given, and what is known of whether it is there.
+//! The other members: for each the newest statement that it has made, and what is known of whether it is there.
 //!
 //! What of it readers of events are to be told is noted on the way ([`Members::poll_events`]).
 //!
@@ -20,9 +20,9 @@ use i2plan_proto::address::{AddressRange, Ipv4Subnet};
 use i2plan_proto::certificates::{Certificates, Contest};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{CertificateId, Chain};
 use i2plan_proto::message::{Entry, Item, Position};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{Rng, RngExt as _};
@@ -81,8 +81,8 @@ struct Accuser {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) record: VerifiedRecord,
-    /// Its last word on its own life, if that is newer than its record.
-    pub(super) pulse: Option<Box<Signed<Pulse>>>,
+    /// Its last liveness message, if that is newer than its record.
+    pub(super) liveness_message: Option<Box<Signed<LivenessMessage>>>,
     /// When this node learned of it, Unix time in seconds.
     pub(super) created: u64,
     /// When it was last known to be there, Unix time in seconds.
@@ -103,7 +103,7 @@ pub(super) struct Contact {
     pub(super) rtt: Option<Duration>,
     /// This node could not reach it itself.
     pub(super) unreached: bool,
-    /// Who said since its last word that it cannot be reached.
+    /// Who said since its last statement that it cannot be reached.
     accusations: BTreeMap<NodeId, Signed<Accusation>>,
     /// When it was last told of them.
     pub(super) told_at: Option<Duration>,
@@ -114,18 +114,18 @@ pub(super) struct Contact {
     /// When what was said of it was dropped, because others that fell silent with it are there again.
     doubted_at: Option<Duration>,
     /// What readers of events were last told of whether it is there, if that is not that it is.
-    told_life: Option<meshd::Life>,
+    told_liveness: Option<meshd::Liveness>,
 }
 
 impl Member {
     pub(super) fn new(
         record: VerifiedRecord,
-        pulse: Option<Signed<Pulse>>,
+        liveness_message: Option<Signed<LivenessMessage>>,
         created: u64,
         last_seen: Option<u64>,
     ) -> Self {
         let last_seen = last_seen.and_then(NonZeroU64::new);
-        Self { record, pulse: pulse.map(Box::new), created, last_seen, contact: None }
+        Self { record, liveness_message: liveness_message.map(Box::new), created, last_seen, contact: None }
     }
 
     /// When it was last known to be there, Unix time in seconds.
@@ -147,17 +147,20 @@ impl Member {
         self.record.value.node
     }
 
-    /// The sequence number of its last word.
-    pub(super) fn word(&self) -> u64 {
-        self.pulse.as_ref().map_or(0, |pulse| pulse.value.sequence).max(self.record.value.sequence)
+    /// The sequence number of its last statement, which is its incarnation number in SWIM.
+    pub(super) fn sequence(&self) -> u64 {
+        self.liveness_message
+            .as_ref()
+            .map_or(0, |message| message.value.sequence)
+            .max(self.record.value.sequence)
     }
 
     pub(super) fn entry(&self) -> Entry {
-        told(&self.record.value, self.pulse.as_ref().map(|pulse| &pulse.value))
+        told(&self.record.value, self.liveness_message.as_ref().map(|message| &message.value))
     }
 
     fn fingerprint(&self) -> u128 {
-        if self.pulse.is_some() { fingerprint(&self.entry()) } else { self.record.fingerprint() }
+        if self.liveness_message.is_some() { fingerprint(&self.entry()) } else { self.record.fingerprint() }
     }
 
     /// A destination at which it may be reached. If it has left the one in its record without this node's hearing of
@@ -172,7 +175,7 @@ impl Member {
     }
 
     pub(super) fn is_away(&self) -> bool {
-        self.pulse.as_ref().is_some_and(|pulse| pulse.value.life == Life::Away)
+        self.liveness_message.as_ref().is_some_and(|message| message.value.presence == Presence::Away)
     }
 
     pub(super) fn contact(&self) -> &Contact {
@@ -383,7 +386,7 @@ pub(super) struct Members {
     /// takes it from none.
     by_control: Order,
     shares: Shares,
-    /// Members that were accused since their last word: time, or the number of members, may change their lives.
+    /// Members that were accused since their last statement: time, or the number of members, may change their liveness.
     accused: BTreeSet<NodeId>,
     /// How memberships have ended.
     endings: Endings,
@@ -393,7 +396,7 @@ pub(super) struct Members {
     accusers: HashMap<NodeId, Accuser>,
     /// When it is looked again at the earliest whether a part of the network was cut off.
     doubt_at: Duration,
-    /// Who accuses this node, of which of its words, and when that came.
+    /// Who accuses this node, of which of its statements, and when that came.
     against_own: BTreeMap<NodeId, (u64, Duration)>,
     /// No member's WireGuard key has expired before, Unix time in seconds.
     first_end: u64,
@@ -512,7 +515,7 @@ impl Members {
         self.places.member(place)
     }
 
-    /// Members that were accused since their last word.
+    /// Members that were accused since their last statement.
     pub(super) fn accused(&self) -> impl Iterator<Item = &Member> {
         self.accused.iter().filter_map(|node| self.get(node))
     }
@@ -577,7 +580,7 @@ impl Members {
         Known { index: &self.index, entries: &self.places }
     }
 
-    /// This node's own last word, for comparisons.
+    /// This node's own last statement, for comparisons.
     pub(super) fn set_own(&mut self, entry: Entry) {
         self.set_entry(entry);
     }
@@ -587,16 +590,18 @@ impl Members {
         self.get(&record.node).map(|member| member.record.value.sequence) < Some(record.sequence)
     }
 
-    /// Whether a pulse is news, and of somebody who is known.
-    pub(super) fn is_later(&self, pulse: &Pulse) -> bool {
-        self.get(&pulse.node).map(Member::word).is_some_and(|word| word < pulse.sequence)
+    /// Whether a liveness message is news, and of somebody who is known.
+    pub(super) fn is_later(&self, liveness_message: &LivenessMessage) -> bool {
+        self.get(&liveness_message.node)
+            .map(Member::sequence)
+            .is_some_and(|sequence| sequence < liveness_message.sequence)
     }
 
     /// Whether an accusation is news, and needed.
     pub(super) fn is_accusable(&self, accusation: &Accusation, now: Duration) -> bool {
         self.get(&accusation.subject).is_some_and(|member| {
             let accusations = &member.contact().accusations;
-            accusation.sequence >= member.word()
+            accusation.sequence >= member.sequence()
                 && member.contact().doubted_at.is_none_or(|doubted| now >= doubted + DOUBT)
                 && !accusations.contains_key(&accusation.accuser)
                 && accusations.len() < ACCUSERS
@@ -686,9 +691,13 @@ impl Members {
             contact.at_primary = false;
         }
         let mut refuted = Vec::new();
-        if member.pulse.as_ref().is_none_or(|pulse| pulse.value.sequence < member.record.value.sequence) {
+        if member
+            .liveness_message
+            .as_ref()
+            .is_none_or(|message| message.value.sequence < member.record.value.sequence)
+        {
             refuted = member.clear();
-            member.pulse = None;
+            member.liveness_message = None;
             self.accused.remove(&node);
             self.unsettled.insert(node);
         }
@@ -696,22 +705,26 @@ impl Members {
         self.note_refuted(&refuted, now);
     }
 
-    /// Takes in a pulse, whose signature has been verified.
-    pub(super) fn merge_pulse(&mut self, pulse: Signed<Pulse>, now: Duration) -> Merge {
-        let node = pulse.value.node;
+    /// Takes in a liveness message, whose signature has been verified.
+    pub(super) fn merge_liveness_message(
+        &mut self,
+        liveness_message: Signed<LivenessMessage>,
+        now: Duration,
+    ) -> Merge {
+        let node = liveness_message.value.node;
         let Some(place) = self.find(&node) else { return Merge::Refused };
         let before = self.places.fingerprint(place);
         let Some(member) = self.places.member_mut(place) else { return Merge::Refused };
-        if member.word() >= pulse.value.sequence {
+        if member.sequence() >= liveness_message.value.sequence {
             return Merge::Known;
         }
         let refuted = member.clear();
         self.accused.remove(&node);
-        let life = pulse.value.life;
-        member.pulse = Some(Box::new(pulse));
+        let presence = liveness_message.value.presence;
+        member.liveness_message = Some(Box::new(liveness_message));
         self.index.replaced(&self.places, place, before);
         self.unsettled.insert(node);
-        if life == Life::Present {
+        if presence == Presence::Present {
             self.note_refuted(&refuted, now);
         }
         Merge::News
@@ -727,7 +740,7 @@ impl Members {
         for other in displaced {
             self.take(&Position::ending(other));
         }
-        self.set_entry(Entry { node: id, record: 0, pulse: 0, ended: true });
+        self.set_entry(Entry { node: id, record: 0, liveness: 0, ended: true });
         let Some(ending) = self.endings.get(&id) else { return EndingMerge::Full };
         let over = |member: &&Member| ending.voids(&member.record.value.chain).is_some();
         let out: Vec<NodeId> = self.iter().filter(over).map(Member::node).collect();
@@ -777,14 +790,14 @@ impl Members {
         member.contact().accusations.len() >= self.accusers_needed()
     }
 
-    /// This node itself is accused after its last word, of which the number is given, or a later one. Returns whether that
+    /// This node itself is accused after its last statement, of which the sequence number is given, or a later one. Returns whether that
     /// is to be answered: before there are enough for a verdict.
-    pub(super) fn accuse_own(&mut self, accuser: NodeId, accused: u64, word: u64, now: Duration) -> bool {
+    pub(super) fn accuse_own(&mut self, accuser: NodeId, accused: u64, sequence: u64, now: Duration) -> bool {
         if self.find(&accuser).is_none() {
             return false;
         }
         // Others may have heard of it later, and drop it later.
-        self.against_own.retain(|_, (of, since)| *of >= word && now < *since + 2 * LONE);
+        self.against_own.retain(|_, (of, since)| *of >= sequence && now < *since + 2 * LONE);
         self.against_own.insert(accuser, (accused, now));
         let answers = self.against_own.len() >= FEWEST_ANSWERED.min(self.accusers_needed() - 1).max(1);
         if answers {
@@ -901,10 +914,10 @@ impl Members {
         if mine.record > theirs.record && !theirs.ended {
             items.push(Item::Record(Box::new((*member.record).clone())));
         }
-        if let Some(pulse) = &member.pulse
+        if let Some(liveness_message) = &member.liveness_message
             && has_more(&Entry { record: 0, ..mine }, theirs)
         {
-            items.push(Item::Pulse((**pulse).clone()));
+            items.push(Item::Liveness((**liveness_message).clone()));
         }
         items
     }
@@ -921,7 +934,7 @@ impl Members {
                 contact.last_heard = Some(now);
                 contact.unreached = false;
                 contact.via = None;
-                if contact.told_life.is_some() {
+                if contact.told_liveness.is_some() {
                     self.unsettled.insert(*node);
                 }
                 self.last_heard = Some(now);
@@ -947,20 +960,25 @@ impl Members {
     }
 
     /// Whether a member is there, as far as is known. `suspicion_timeout` is how long it may take to answer an accusation.
-    pub(super) fn life(&self, member: &Member, now: Duration, suspicion_timeout: Duration) -> meshd::Life {
+    pub(super) fn liveness(
+        &self,
+        member: &Member,
+        now: Duration,
+        suspicion_timeout: Duration,
+    ) -> meshd::Liveness {
         if member.is_away() {
-            return meshd::Life::Away;
+            return meshd::Liveness::Away;
         }
         let contact = member.contact();
-        let Some(accused_at) = contact.accused_at else { return meshd::Life::Present };
+        let Some(accused_at) = contact.accused_at else { return meshd::Liveness::Present };
         // Who has just spoken to this node is there, whatever others say.
         if contact.last_heard.is_some_and(|heard| heard >= accused_at) {
-            return meshd::Life::Present;
+            return meshd::Liveness::Present;
         }
         if self.is_convicted(member) && now >= accused_at + suspicion_timeout {
-            meshd::Life::Unreachable
+            meshd::Liveness::Unreachable
         } else {
-            meshd::Life::Suspected
+            meshd::Liveness::Suspected
         }
     }
 
@@ -974,14 +992,15 @@ impl Members {
         }
         for node in nodes {
             let Some(member) = self.get(&node) else { continue };
-            let life = self.life(member, now, suspicion_timeout);
-            if life == member.contact().told_life.unwrap_or(meshd::Life::Present) {
+            let liveness = self.liveness(member, now, suspicion_timeout);
+            if liveness == member.contact().told_liveness.unwrap_or(meshd::Liveness::Present) {
                 continue;
             }
             let name = member.record.value.name.to_string();
-            self.events.push(EventKind::MemberLife { node_id: node.to_string(), name, life });
+            self.events.push(EventKind::MemberLiveness { node_id: node.to_string(), name, liveness });
             if let Some(member) = self.get_mut(&node) {
-                member.contact_mut().told_life = Some(life).filter(|life| *life != meshd::Life::Present);
+                member.contact_mut().told_liveness =
+                    Some(liveness).filter(|liveness| *liveness != meshd::Liveness::Present);
             }
             changed = true;
         }

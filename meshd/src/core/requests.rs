@@ -34,7 +34,7 @@ pub(super) enum Pending {
     /// The own record.
     Record,
     /// A liveness message.
-    Pulse(LivenessReason),
+    Liveness(LivenessReason),
     /// That another cannot be reached.
     Accusation(Accusation),
     /// The network that `keyd` signs for, where it refuses this node's record.
@@ -65,7 +65,7 @@ impl Pending {
             | Self::WireGuard
             | Self::Pinned
             | Self::Record
-            | Self::Pulse(_)
+            | Self::Liveness(_)
             | Self::Accusation(_)
             | Self::Join(_)
             | Self::Note(_)
@@ -85,7 +85,7 @@ impl Pending {
             Self::Invite { .. } => "make an invite",
             Self::WireGuard => "certify the WireGuard key",
             Self::Record => "sign this node's record",
-            Self::Pulse(_) => "sign a sign of life",
+            Self::Liveness(_) => "sign a sign of life",
             Self::Accusation(_) => "sign that a member is out of reach",
             Self::Pinned => "tell its network",
             Self::Extension(..) => "certify more addresses",
@@ -166,8 +166,8 @@ impl LocalMember {
                 self.sign_record(cx, certificate);
             }
             (Pending::Record, Ok(keyd::Reply::Record(record))) => return self.publish(cx, *record, now),
-            (Pending::Pulse(why), Ok(keyd::Reply::Pulse(pulse))) => {
-                return self.handle_signed_liveness(cx, pulse, why, now);
+            (Pending::Liveness(why), Ok(keyd::Reply::Liveness(liveness_message))) => {
+                return self.handle_signed_liveness(cx, liveness_message, why, now);
             }
             (Pending::Accusation(value), Ok(keyd::Reply::Signature(signature))) => {
                 self.handle_signed_suspicion(cx, Signed { value, signature }, now);
@@ -217,7 +217,7 @@ impl LocalMember {
                 cx.answer(command, Err(error));
             }
             // Nobody is told, and they find out.
-            Pending::Pulse(LivenessReason::ShuttingDown) => cx.shut_down = true,
+            Pending::Liveness(LivenessReason::ShuttingDown) => cx.shut_down = true,
             Pending::Note(number) => self.handle_note_failure(cx, number, &error, now),
             // The joiner asks again. If keyd remembers that another has the addresses, it is given others then.
             Pending::Member { joiner, .. } => {
@@ -230,7 +230,7 @@ impl LocalMember {
             // It is asked again when the record is refused again.
             Pending::Pinned => {}
             // If others go on saying so, it is refuted then.
-            Pending::Pulse(LivenessReason::Suspected) => {}
+            Pending::Liveness(LivenessReason::Suspected) => {}
             // Others say so, or the next probe does.
             Pending::Accusation(_) => {}
         }

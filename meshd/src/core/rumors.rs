@@ -111,8 +111,8 @@ pub(super) enum Topic {
     Ending(NodeId),
     /// This node's record.
     Record(NodeId),
-    /// This node's word on its own life.
-    Pulse(NodeId),
+    /// This node's liveness message.
+    Liveness(NodeId),
     /// That the first was not reached by the second.
     Accusation(NodeId, NodeId),
 }
@@ -156,8 +156,8 @@ struct Recent {
 }
 
 impl Recent {
-    fn is_pulse(&self) -> bool {
-        matches!(self.topic, Topic::Pulse(_))
+    fn is_liveness_message(&self) -> bool {
+        matches!(self.topic, Topic::Liveness(_))
     }
 }
 
@@ -383,9 +383,9 @@ pub(super) struct Rumors {
     /// Changes that are passed on. With false accusations others can make a member change its liveness; that is not at the
     /// expense of its record.
     records: Changes,
-    pulses: Changes,
+    liveness_messages: Changes,
     endings: Changes,
-    /// What was news lately, and when; the oldest first. No accusations: what is said of a member ends with its next word,
+    /// What was news lately, and when; the oldest first. No accusations: what is said of a member ends with its next statement,
     /// and most of it soon.
     recent: VecDeque<Recent>,
     next: Duration,
@@ -401,7 +401,7 @@ impl Rumors {
             granted: Turns::default(),
             newcomers: Newcomers::default(),
             records: Changes::new(),
-            pulses: Changes::new(),
+            liveness_messages: Changes::new(),
             endings: Changes::new(),
             recent: VecDeque::new(),
             next: Duration::ZERO,
@@ -450,7 +450,7 @@ impl Rumors {
             self.recent.iter().for_each(|other| *counts.entry(other.block).or_default() += 1);
             // Where everybody comes and goes, that must not hide who is a member; and nor must one block.
             let gives_way = |(place, recent): &(usize, &Recent)| {
-                (recent.is_pulse(), counts.get(&recent.block).copied(), Reverse(*place))
+                (recent.is_liveness_message(), counts.get(&recent.block).copied(), Reverse(*place))
             };
             let victim = self.recent.iter().enumerate().max_by_key(gives_way).map(|(place, _)| place);
             victim.and_then(|place| self.recent.remove(place));
@@ -468,12 +468,12 @@ impl Rumors {
         let mut of_block: HashMap<(Option<u32>, bool), u32> = HashMap::new();
         let mut of_kind = [0; 2];
         recent.sort_by_cached_key(|recent| {
-            let rank = of_block.entry((recent.block, recent.is_pulse())).or_default();
+            let rank = of_block.entry((recent.block, recent.is_liveness_message())).or_default();
             *rank += 1;
             *rank
         });
         recent.sort_by_cached_key(|recent| {
-            let turn = &mut of_kind[usize::from(recent.is_pulse())];
+            let turn = &mut of_kind[usize::from(recent.is_liveness_message())];
             *turn += 1;
             *turn
         });
@@ -517,8 +517,8 @@ impl Rumors {
     }
 
     /// The same of a change of its liveness.
-    pub(super) fn is_pulse_passed_on(&mut self, of: Place, now: Duration) -> bool {
-        self.pulses.is_passed_on(of, now)
+    pub(super) fn is_liveness_message_passed_on(&mut self, of: Place, now: Duration) -> bool {
+        self.liveness_messages.is_passed_on(of, now)
     }
 
     /// The same of the end of a membership, by its signer.
@@ -730,7 +730,7 @@ mod tests {
         let entry = |number: u16| {
             let mut node = [0; 32];
             node[..2].copy_from_slice(&number.to_be_bytes());
-            Entry { node: NodeId(node), record: 0, pulse: 0, ended: false }
+            Entry { node: NodeId(node), record: 0, liveness: 0, ended: false }
         };
         (0..1000).for_each(|number| wants.add(asker(1), Some(of(16)), entry(number)));
         (0..20).for_each(|number| wants.add(asker(2), Some(of(17)), entry(number)));
@@ -784,10 +784,10 @@ mod tests {
         (100..600).for_each(|number| {
             rumors.add(Topic::Ending(node(number)), Some(16 * (50 + number % 100)), SECOND)
         });
-        (600..700).for_each(|number| rumors.add(Topic::Pulse(node(number)), Some(16), SECOND));
+        (600..700).for_each(|number| rumors.add(Topic::Liveness(node(number)), Some(16), SECOND));
         assert_eq!((in_brief(&mut rumors, join), in_brief(&mut rumors, ban)), (Some(false), Some(false)));
         assert_eq!(in_brief(&mut rumors, Topic::Ending(node(100))), Some(true));
-        assert_eq!(in_brief(&mut rumors, Topic::Pulse(node(600))), Some(false));
+        assert_eq!(in_brief(&mut rumors, Topic::Liveness(node(600))), Some(false));
         (3..6).for_each(|number| rumors.add(Topic::Ending(node(number)), None, SECOND));
         assert_eq!(in_brief(&mut rumors, ban), Some(true));
     }
@@ -796,7 +796,7 @@ mod tests {
     fn what_was_news_goes_along_for_a_while() {
         let mut rumors = Rumors::new();
         let mut rng = StdRng::from_seed([1; 32]);
-        let (record, pulse) = (Topic::Record(NodeId([1; 32])), Topic::Pulse(NodeId([2; 32])));
+        let (record, liveness_message) = (Topic::Record(NodeId([1; 32])), Topic::Liveness(NodeId([2; 32])));
         rumors.add(record, None, SECOND);
         rumors.add(Topic::Accusation(NodeId([1; 32]), NodeId([2; 32])), None, SECOND);
         (0..10).for_each(|_| rumors.told(record, 50, FANOUT, 1000, SECOND));
@@ -806,17 +806,19 @@ mod tests {
         let revocation = Topic::Ending(NodeId([3; 32]));
         rumors.add(record, None, SECOND * 200);
         rumors.add(revocation, None, SECOND * 200);
-        rumors.add(pulse, None, SECOND * 200);
-        (0..1000).for_each(|number| rumors.add(Topic::Pulse(node(number)), None, SECOND * 201));
+        rumors.add(liveness_message, None, SECOND * 200);
+        (0..1000).for_each(|number| rumors.add(Topic::Liveness(node(number)), None, SECOND * 201));
         let recent = rumors.recent(SECOND * 201, &mut rng);
         assert_eq!(recent.len(), MAX_RECENT);
         // Signs of life take turns with what else there is.
         assert!(
-            recent[..4].contains(&record) && recent[..4].contains(&revocation) && !recent.contains(&pulse)
+            recent[..4].contains(&record)
+                && recent[..4].contains(&revocation)
+                && !recent.contains(&liveness_message)
         );
         // Where there is so much, it goes along for longer.
         assert!(rumors.recent(SECOND * 1000, &mut rng).is_empty());
-        (0..40).for_each(|number| rumors.add(Topic::Pulse(node(number)), None, SECOND * 1000));
+        (0..40).for_each(|number| rumors.add(Topic::Liveness(node(number)), None, SECOND * 1000));
         assert!(rumors.recent(SECOND * 1000, &mut rng).contains(&record));
         rumors.drop_topic(&record);
         assert!(!rumors.recent(SECOND * 201, &mut rng).contains(&record));
@@ -832,7 +834,7 @@ mod tests {
         };
         (0..10_000).for_each(|number| rumors.add(Topic::Record(node(number)), None, SECOND));
         assert_eq!(rumors.poll_round(SECOND).len(), MAX_TOLD);
-        rumors.add(Topic::Pulse(node(1)), None, SECOND);
+        rumors.add(Topic::Liveness(node(1)), None, SECOND);
         rumors.add(Topic::Ending(node(2)), None, SECOND);
         assert_eq!(rumors.poll_round(SECOND).len(), MAX_TOLD + 2);
     }
@@ -850,7 +852,7 @@ mod tests {
             let (share, members) = (16 * (1000 + number % 100), 300);
             rumors.add_newcomer(node(number), share, members, start, &mut rng);
             if rumors.is_ending_passed_on(of(share), start) {
-                rumors.add(Topic::Pulse(node(number)), Some(share), start);
+                rumors.add(Topic::Liveness(node(number)), Some(share), start);
             }
         }
         assert_eq!(rumors.queue.keys().filter(|topic| topic.can_wait()).count(), MAX_TOLD);
@@ -1010,10 +1012,10 @@ mod tests {
         for address in 17..32 {
             for _ in 0..100 {
                 rumors.is_record_passed_on(of(address), SECOND);
-                rumors.is_pulse_passed_on(of(address), SECOND);
+                rumors.is_liveness_message_passed_on(of(address), SECOND);
             }
         }
-        assert!((0..10).filter(|_| rumors.is_pulse_passed_on(of(16), SECOND)).count() >= 1);
+        assert!((0..10).filter(|_| rumors.is_liveness_message_passed_on(of(16), SECOND)).count() >= 1);
         // Who is accused all the time has a record all the same.
         assert!(rumors.is_record_passed_on(of(16), SECOND));
         // One that changes all the time has no more than its block.

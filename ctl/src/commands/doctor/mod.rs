@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use i2plan_config::{Config, ConfigError};
-use i2plan_ipc::api::meshd::{Life, Peer, SessionState, Status};
+use i2plan_ipc::api::meshd::{Liveness, Peer, SessionState, Status};
 use i2plan_ipc::version::Version;
 use serde::Serialize;
 
@@ -265,7 +265,7 @@ fn of_the_members(status: &Status, peers: &[Peer]) -> Option<Finding> {
         // Handshakes were made, and nothing gets through: what is wrong has been said.
         return None;
     }
-    let there = peers.iter().filter(|peer| !peer.banned && peer.life != Life::Away).count();
+    let there = peers.iter().filter(|peer| !peer.banned && peer.liveness != Liveness::Away).count();
     let up = peers.iter().filter(|peer| is_up(peer)).count();
     if there > 0 && up == 0 {
         return Some(Finding::note(
@@ -417,7 +417,7 @@ mod tests {
             depth: 1,
             inviters: vec!["node".to_owned()],
             signed_at: 0,
-            life: Life::Present,
+            liveness: Liveness::Present,
             banned: false,
             last_heard: None,
             rtt: None,

@@ -134,7 +134,7 @@ impl Subject {
             | EventKind::MemberAdded { .. }
             | EventKind::MemberChanged { .. }
             | EventKind::MemberRemoved { .. } => &[Self::Status, Self::Peers, Self::Routes],
-            EventKind::MemberLife { .. } => &[Self::Peers, Self::Routes],
+            EventKind::MemberLiveness { .. } => &[Self::Peers, Self::Routes],
             EventKind::TunnelUp { .. } | EventKind::TunnelDown { .. } => &[Self::Peers],
             EventKind::InviteCreated { .. }
             | EventKind::InviteUsed { .. }

@@ -9,9 +9,9 @@ use i2plan_ipc::api::meshd::EventKind;
 use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{BadSignature, NodeId, Signable as _, Signed};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::Chain;
 use i2plan_proto::message::{Gossip, Item, Message};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::{Record, RecordError};
 use i2plan_proto::wireguard::WireGuardCertificate;
 use tracing::{debug, info, warn};
@@ -63,7 +63,7 @@ impl LocalMember {
     fn handle_item(&mut self, cx: &mut Context, item: Item, from: &Destination, now: Now) -> Standing {
         match item {
             Item::Record(record) => self.handle_record(cx, *record, from, now),
-            Item::Pulse(pulse) => self.handle_liveness(cx, pulse, now),
+            Item::Liveness(liveness_message) => self.handle_liveness(cx, liveness_message, now),
             Item::Accusation(accusation) => self.handle_suspicion(cx, accusation, now),
             Item::Revocation(revocation) => {
                 return self.handle_ending(cx, Ending::Revocation(revocation), now);
@@ -154,37 +154,44 @@ impl LocalMember {
         self.learn_delegation(cx, &chain, now);
     }
 
-    fn handle_liveness(&mut self, cx: &mut Context, pulse: Signed<Pulse>, now: Now) {
+    fn handle_liveness(&mut self, cx: &mut Context, liveness_message: Signed<LivenessMessage>, now: Now) {
         let membership = &self.membership;
-        let node = pulse.value.node;
+        let node = liveness_message.value.node;
         let own = node == cx.me.node;
-        let news = if own { cx.counter < pulse.value.sequence } else { self.members.is_later(&pulse.value) };
-        if !news || pulse.value.network != membership.charter.value.network() {
+        let news = if own {
+            cx.counter < liveness_message.value.sequence
+        } else {
+            self.members.is_later(&liveness_message.value)
+        };
+        if !news || liveness_message.value.network != membership.charter.value.network() {
             return;
         }
-        if let Err(error) = pulse.verify() {
-            debug!(%error, node = %node.short(), "dropped a pulse");
+        if let Err(error) = liveness_message.verify() {
+            debug!(%error, node = %node.short(), "dropped a liveness message");
             return;
         }
         self.rumors.answered(&node);
         if own {
-            return cx.note_local_statement(pulse.value.sequence, Statement::Pulse(pulse));
+            return cx.note_local_statement(
+                liveness_message.value.sequence,
+                Statement::Liveness(liveness_message),
+            );
         }
-        let life = pulse.value.life;
-        if self.members.merge_pulse(pulse, now.monotonic) == Merge::News {
+        let presence = liveness_message.value.presence;
+        if self.members.merge_liveness_message(liveness_message, now.monotonic) == Merge::News {
             if let Some(member) = self.members.get_mut(&node) {
                 member.saw(now.unix.as_secs());
-                debug!(node = %node.short(), name = %member.record.value.name, ?life, "a member gave a sign");
+                debug!(node = %node.short(), name = %member.record.value.name, ?presence, "a member gave a sign");
             }
-            if life == Life::Present {
+            if presence == Presence::Present {
                 self.note_awake(node);
             }
             self.save_by(now.monotonic + SAVE_LIVENESS_AFTER);
             let share = self.block_of(&node);
             let address = self.members.get(&node).map(|member| member.record.ipv4().to_bits());
             let place = share.zip(address).map(|(block, address)| Place { block, address });
-            if place.is_some_and(|place| self.rumors.is_pulse_passed_on(place, now.monotonic)) {
-                self.rumors.add(Topic::Pulse(node), share, now.monotonic);
+            if place.is_some_and(|place| self.rumors.is_liveness_message_passed_on(place, now.monotonic)) {
+                self.rumors.add(Topic::Liveness(node), share, now.monotonic);
             }
         }
     }
@@ -198,7 +205,7 @@ impl LocalMember {
         }
         let against_me = subject == cx.me.node;
         let news = if against_me {
-            self.local_sequence().is_some_and(|word| sequence >= word)
+            self.local_sequence().is_some_and(|latest| sequence >= latest)
         } else {
             accuser != cx.me.node && self.members.is_accusable(&accusation.value, now.monotonic)
         };

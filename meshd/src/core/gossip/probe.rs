@@ -57,7 +57,7 @@ impl LocalMember {
     pub(super) fn ping_unreachable(&mut self, cx: &mut Context, now: Now) {
         let suspicion_timeout = cx.settings.suspicion_timeout();
         let unreachable = |member: &&Member| {
-            self.members.life(member, now.monotonic, suspicion_timeout) == meshd::Life::Unreachable
+            self.members.liveness(member, now.monotonic, suspicion_timeout) == meshd::Liveness::Unreachable
                 && !self.bans.is_banned(&member.node())
         };
         let one = self.members.accused().filter(unreachable).choose(&mut cx.rng);
@@ -110,7 +110,7 @@ impl LocalMember {
             debug!("nobody answers: this node is cut off itself");
             return;
         }
-        let sequence = member.word();
+        let sequence = member.sequence();
         let accusers: Vec<NodeId> = member.accusations().map(|accusation| accusation.value.accuser).collect();
         let asked =
             |pending: &Pending| matches!(pending, Pending::Accusation(value) if value.subject == node);
@@ -220,7 +220,7 @@ impl LocalMember {
     }
 
     /// Whether this node is one of those who check a member that others could not reach. By lot, and a lot that is
-    /// cast anew for each word of the member.
+    /// cast anew for each statement of the member.
     pub(super) fn is_confirmer(&self, cx: &Context, subject: &NodeId, sequence: u64) -> bool {
         let members = self.members.len() as u64 + 1;
         let lot = |id: &NodeId| u64::from_be_bytes(*id.0.first_chunk().expect("an id has 32 bytes"));

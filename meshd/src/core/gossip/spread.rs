@@ -178,12 +178,14 @@ impl LocalMember {
         if let Some(own) = self.publication.record.as_ref().filter(|own| own.value.sequence > theirs.record) {
             items.push(Item::Record(Box::new(own.clone())));
         }
-        let pulse = self.publication.liveness.as_ref();
+        let liveness_message = self.publication.liveness.as_ref();
         items.extend(
-            pulse
-                .filter(|pulse| pulse.value.sequence > theirs.record.max(theirs.pulse))
+            liveness_message
+                .filter(|liveness_message| {
+                    liveness_message.value.sequence > theirs.record.max(theirs.liveness)
+                })
                 .cloned()
-                .map(Item::Pulse),
+                .map(Item::Liveness),
         );
         items
     }
@@ -232,7 +234,7 @@ impl LocalMember {
         let mut room = room.saturating_sub(gossip.to_bytes().len()).min(RECENT_LEN);
         for topic in self.rumors.recent(now.monotonic, &mut cx.rng) {
             let position = match topic {
-                Topic::Record(node) | Topic::Pulse(node) => Position::member(node),
+                Topic::Record(node) | Topic::Liveness(node) => Position::member(node),
                 Topic::Ending(id) => Position::ending(id),
                 Topic::Accusation(..) => continue,
             };
@@ -300,10 +302,13 @@ impl LocalMember {
     pub(super) fn item(&self, cx: &Context, topic: &Topic) -> Option<Item> {
         match topic {
             Topic::Ending(id) => self.members.endings().get(id).map(Ending::item),
-            Topic::Pulse(node) if *node == cx.me.node => self.publication.liveness.clone().map(Item::Pulse),
-            Topic::Pulse(node) => {
-                let pulse = self.members.get(node).and_then(|member| member.pulse.as_deref());
-                pulse.cloned().map(Item::Pulse)
+            Topic::Liveness(node) if *node == cx.me.node => {
+                self.publication.liveness.clone().map(Item::Liveness)
+            }
+            Topic::Liveness(node) => {
+                let liveness_message =
+                    self.members.get(node).and_then(|member| member.liveness_message.as_deref());
+                liveness_message.cloned().map(Item::Liveness)
             }
             Topic::Accusation(subject, accuser) => {
                 let member = self.members.get(subject)?;

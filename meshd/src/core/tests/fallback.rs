@@ -26,7 +26,7 @@ fn who_slept_while_a_substitute_ended_is_found_again() {
         world.run(60);
         assert_eq!(control_of(&world, 0, 1), Some(world.nodes[1].identity.control), "{others} others");
         for (here, there) in [(0, 1), (1, 0)] {
-            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+            assert_eq!(world.liveness(here, there), Some(meshd::Liveness::Present), "{there} seen by {here}");
         }
     }
 }
@@ -57,7 +57,7 @@ fn two_that_know_only_ended_substitutes_of_each_other_find_together_again() {
         world.run(120);
         for (here, there) in [(0, 1), (1, 0)] {
             assert_eq!(control_of(&world, here, there), Some(world.nodes[there].identity.control));
-            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+            assert_eq!(world.liveness(here, there), Some(meshd::Liveness::Present), "{there} seen by {here}");
         }
     }
 }

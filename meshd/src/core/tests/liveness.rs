@@ -11,13 +11,14 @@ fn words_of_others_on_their_lives_are_saved_rarely_and_records_soon() {
     world.run(30);
     let disk = world.nodes[0].disk.clone();
     for _ in 0..20 {
-        let life = i2plan_proto::pulse::Life::Present;
-        world.nodes[1].act(|member, cx| member.sign_pulse(cx, life, LivenessReason::Suspected));
+        let presence = i2plan_proto::liveness::Presence::Present;
+        world.nodes[1]
+            .act(|member, cx| member.sign_liveness_message(cx, presence, LivenessReason::Suspected));
         world.settle(1);
         world.run(10);
     }
-    let word = world.nodes[0].mesh.word_of(&world.nodes[1].identity.node);
-    assert_eq!(word, world.nodes[1].member().local_sequence());
+    let sequence = world.nodes[0].mesh.sequence_of(&world.nodes[1].identity.node);
+    assert_eq!(sequence, world.nodes[1].member().local_sequence());
     assert_eq!(world.nodes[0].disk, disk);
     world.join(2, code.expose()).unwrap();
     world.run(10);
@@ -33,7 +34,11 @@ fn a_member_that_is_off_is_found_out_and_welcomed_back() {
         world.down = vec![count];
         world.run(400);
         for here in 0..count {
-            assert_eq!(world.life(here, count), Some(meshd::Life::Unreachable), "of {count}, seen by {here}");
+            assert_eq!(
+                world.liveness(here, count),
+                Some(meshd::Liveness::Unreachable),
+                "of {count}, seen by {here}"
+            );
             // It stays a peer, so that a packet can wake it; it is only not called all the time.
             let peers = world.nodes[here].mesh.peers(world.now());
             let peer = peers.iter().find(|peer| peer.node == world.node(count)).unwrap();
@@ -43,7 +48,11 @@ fn a_member_that_is_off_is_found_out_and_welcomed_back() {
         world.restart(count);
         world.run(60);
         for here in 0..count {
-            assert_eq!(world.life(here, count), Some(meshd::Life::Present), "of {count}, seen by {here}");
+            assert_eq!(
+                world.liveness(here, count),
+                Some(meshd::Liveness::Present),
+                "of {count}, seen by {here}"
+            );
         }
     }
 }
@@ -56,7 +65,7 @@ fn loss_alone_makes_nobody_unreachable() {
         world.run(30);
         for here in 0..6 {
             for there in 0..6 {
-                assert_ne!(world.life(here, there), Some(meshd::Life::Unreachable));
+                assert_ne!(world.liveness(here, there), Some(meshd::Liveness::Unreachable));
             }
         }
     }
@@ -76,7 +85,7 @@ fn one_that_some_cannot_reach_is_reached_through_others() {
     let mut world = World::network(&[0, 0, 0]);
     world.severed = vec![(0, 1)];
     world.run(600);
-    assert_ne!(world.life(0, 1), Some(meshd::Life::Unreachable));
+    assert_ne!(world.liveness(0, 1), Some(meshd::Liveness::Unreachable));
     let routes = world.nodes[0].mesh.routes(world.now());
     let route = routes.iter().find(|route| route.node_id == world.node(1).to_string()).unwrap();
     assert_eq!(route.hops, Some(2));
@@ -109,9 +118,9 @@ fn lies_about_a_member_are_refuted() {
         }
         for _ in 0..60 {
             world.run(1);
-            assert_ne!(world.life(0, 1), Some(meshd::Life::Unreachable), "round {round}");
+            assert_ne!(world.liveness(0, 1), Some(meshd::Liveness::Unreachable), "round {round}");
         }
-        assert_eq!(world.life(0, 1), Some(meshd::Life::Present), "round {round}");
+        assert_eq!(world.liveness(0, 1), Some(meshd::Liveness::Present), "round {round}");
     }
 }
 
@@ -126,20 +135,20 @@ fn what_one_alone_says_of_a_member_is_not_worth_an_answer() {
     world.time += Duration::from_secs(1);
     world.hand(4, 0, &accusation);
     world.run(20);
-    assert_eq!(world.life(0, 1), Some(meshd::Life::Suspected));
+    assert_eq!(world.liveness(0, 1), Some(meshd::Liveness::Suspected));
     assert!(world.nodes[1].member().local_sequence() == before, "it has answered");
     // Nobody confirms it, and it is forgotten.
     world.run(640);
-    assert_eq!(world.life(0, 1), Some(meshd::Life::Present));
+    assert_eq!(world.liveness(0, 1), Some(meshd::Liveness::Present));
     assert!(world.nodes[1].member().local_sequence() == before, "it has answered");
     // Nor is it when one joins in whom nobody knows; but when a second member does.
     let stranger = NodeId(SigningKey::from_bytes(&[99; 32]).verifying_key().to_bytes());
     let (first, second) = (world.node(4), world.node(2));
-    let (now, word) = (world.time, before.unwrap());
+    let (now, sequence) = (world.time, before.unwrap());
     let members = &mut world.nodes[1].member_mut().members;
-    assert!(!members.accuse_own(first, word, word, now));
-    assert!(!members.accuse_own(stranger, word, word, now));
-    assert!(members.accuse_own(second, word, word, now));
+    assert!(!members.accuse_own(first, sequence, sequence, now));
+    assert!(!members.accuse_own(stranger, sequence, sequence, now));
+    assert!(members.accuse_own(second, sequence, sequence, now));
 }
 
 #[test]
@@ -150,14 +159,14 @@ fn who_shuts_down_says_so_and_who_returns_is_there() {
     assert!(world.nodes[2].mesh.is_shut_down());
     world.down = vec![2];
     world.run(5);
-    assert_eq!(world.life(0, 2), Some(meshd::Life::Away));
-    assert_eq!(world.life(1, 2), Some(meshd::Life::Away));
+    assert_eq!(world.liveness(0, 2), Some(meshd::Liveness::Away));
+    assert_eq!(world.liveness(1, 2), Some(meshd::Liveness::Away));
     world.run(600);
-    assert_eq!(world.life(0, 2), Some(meshd::Life::Away));
+    assert_eq!(world.liveness(0, 2), Some(meshd::Liveness::Away));
     world.down.clear();
     world.restart(2);
     world.run(10);
-    assert_eq!(world.life(0, 2), Some(meshd::Life::Present));
+    assert_eq!(world.liveness(0, 2), Some(meshd::Liveness::Present));
 }
 
 #[test]
@@ -177,7 +186,7 @@ fn halves_that_were_cut_off_find_together_again() {
     world.run(300);
     for here in 0..6 {
         for there in (0..6).filter(|there| *there != here) {
-            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+            assert_eq!(world.liveness(here, there), Some(meshd::Liveness::Present), "{there} seen by {here}");
         }
     }
     let reports = world.nodes[0].mesh.peer_reports(world.now());
@@ -192,7 +201,7 @@ fn those_that_fell_silent_together_are_thought_to_be_back_together() {
         world.severed.extend(there.iter().map(|there| (*here, *there)));
     }
     let silent = |world: &World| {
-        there.iter().filter(|there| world.life(0, **there) == Some(meshd::Life::Unreachable)).count()
+        there.iter().filter(|there| world.liveness(0, **there) == Some(meshd::Liveness::Unreachable)).count()
     };
     let noticed = (0..60).any(|_| {
         world.run(60);
@@ -200,7 +209,7 @@ fn those_that_fell_silent_together_are_thought_to_be_back_together() {
     });
     assert!(noticed);
     world.severed.clear();
-    // One word of one of them, and of nobody it is claimed any more.
+    // One statement of one of them, and of nobody it is claimed any more.
     let ping = Message::Ping(1, Gossip::default());
     world.hand(10, 0, &ping);
     assert_eq!(silent(&world), 0);
@@ -210,7 +219,7 @@ fn those_that_fell_silent_together_are_thought_to_be_back_together() {
         world.hand(accuser, 0, accusation);
     }
     world.run(100);
-    assert_eq!(world.life(0, 11), Some(meshd::Life::Present));
+    assert_eq!(world.liveness(0, 11), Some(meshd::Liveness::Present));
 }
 
 #[test]

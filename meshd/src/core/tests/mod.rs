@@ -14,9 +14,9 @@ use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{DestinationProof, ProvenDestination};
 use i2plan_proto::identity::{NetworkId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
+use i2plan_proto::liveness::LivenessMessage;
 use i2plan_proto::membership::{Chain, Delegation};
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Position, Range};
-use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
@@ -351,9 +351,9 @@ impl World {
     }
 
     /// How a node sees another.
-    fn life(&self, here: usize, there: usize) -> Option<meshd::Life> {
+    fn liveness(&self, here: usize, there: usize) -> Option<meshd::Liveness> {
         let reports = self.nodes[here].mesh.peer_reports(self.now());
-        reports.into_iter().find(|(node, _)| *node == self.node(there)).map(|(_, peer)| peer.life)
+        reports.into_iter().find(|(node, _)| *node == self.node(there)).map(|(_, peer)| peer.liveness)
     }
 
     /// Runs a user's command and returns its answer, which comes at once.
@@ -415,7 +415,7 @@ impl World {
             EventKind::MemberAdded { node_id, name } => format!("{} added: {name}", place(&node_id)),
             EventKind::MemberChanged { node_id, name } => format!("{} changed: {name}", place(&node_id)),
             EventKind::MemberRemoved { node_id, .. } => format!("{} removed", place(&node_id)),
-            EventKind::MemberLife { node_id, life, .. } => format!("{} {life:?}", place(&node_id)),
+            EventKind::MemberLiveness { node_id, liveness, .. } => format!("{} {liveness:?}", place(&node_id)),
             EventKind::InviteCreated { .. } => "invite".to_owned(),
             EventKind::InviteUsed { node_id, .. } => format!("invite used by {}", place(&node_id)),
             EventKind::InviteRevoked { .. } => "invite revoked".to_owned(),
@@ -541,13 +541,14 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
             assert_eq!(record.verify_for(&charter), Ok(()));
             keyd::Reply::Record(Box::new(record))
         }
-        keyd::Request::SignPulse { network, life } => {
-            let pulse = Pulse { network, node: me, sequence: node.next_number(), life };
-            keyd::Reply::Pulse(signed(pulse, &node.key))
+        keyd::Request::SignPulse { network, life: presence } => {
+            let liveness_message =
+                LivenessMessage { network, node: me, sequence: node.next_number(), presence };
+            keyd::Reply::Liveness(signed(liveness_message, &node.key))
         }
         keyd::Request::Note(statement) => keyd::Reply::Noted(match statement {
             keyd::Statement::Record(record) => node.note_number(record.value.sequence),
-            keyd::Statement::Pulse(pulse) => node.note_number(pulse.value.sequence),
+            keyd::Statement::Liveness(liveness_message) => node.note_number(liveness_message.value.sequence),
             keyd::Statement::Certificate(certificate) => node.note_number(certificate.value.grant.serial),
             keyd::Statement::Revocation(_) | keyd::Statement::Resignation(_) => keyd::Noted::Known,
         }),

@@ -43,7 +43,7 @@ fn one_that_does_not_know_who_asks_is_told() {
     world.nodes[1].member_mut().members.remove(&there);
     world.down = vec![0];
     world.run(120);
-    assert_eq!(world.life(1, 2), Some(meshd::Life::Present));
+    assert_eq!(world.liveness(1, 2), Some(meshd::Liveness::Present));
 }
 
 #[test]
