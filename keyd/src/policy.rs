@@ -12,7 +12,6 @@ use i2plan_ipc::api::keyd::{
 use i2plan_ipc::api::order::{ADDRESSES_A_DAY, Order};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::{ApiError, ErrorKind};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::AddressRanges;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationProof, ProvenDestination};
@@ -23,6 +22,7 @@ use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{Chain, Charter, Delegation, Membership};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use tracing::{debug, info, warn};
 
@@ -44,8 +44,8 @@ const MAX_INVITE_LIFE: u64 = 366 * 24 * 60 * 60;
 /// the next one they use it, and `tund` accepts it for as long.
 const EPOCH_OVERLAP: u64 = 10 * 60;
 
-/// Accusations that are signed in a minute. An honest node begins a probe every few seconds at most.
-const ACCUSATIONS_PER_MINUTE: u32 = 60;
+/// Suspicions that are signed in a minute. An honest node begins a probe every few seconds at most.
+const SUSPICIONS_PER_MINUTE: u32 = 60;
 
 /// Revocations that are signed by one process. Each is appended to a file, of which only a start leaves old ones out.
 const MAX_REVOCATIONS: usize = 16 * MAX_REVOKED;
@@ -61,8 +61,8 @@ pub struct Signer {
     disk: Box<dyn Disk>,
     /// The highest number that was given out, or that others may have seen.
     counter: u64,
-    /// The minute since 1970 in which accusations were signed last, and how many.
-    accusations: (u64, u32),
+    /// The minute since 1970 in which suspicions were signed last, and how many.
+    suspicions: (u64, u32),
     /// Revocations that this process has remembered.
     revocations: usize,
 }
@@ -78,7 +78,7 @@ impl Signer {
         disk: Box<dyn Disk>,
     ) -> Self {
         let counter = memory.reserved;
-        Self { keys, sealed, memory, delegations, disk, counter, accusations: (0, 0), revocations: 0 }
+        Self { keys, sealed, memory, delegations, disk, counter, suspicions: (0, 0), revocations: 0 }
     }
 
     /// A signer that keeps its memory nowhere: for a simulation, which can take it with [`Signer::remembered`].
@@ -130,7 +130,7 @@ impl Signer {
             Request::SignPulse { network, life: presence } => {
                 Reply::Liveness(self.sign_liveness_message(network, presence)?)
             }
-            Request::SignAccusation(accusation) => Reply::Signature(self.sign_accusation(&accusation, now)?),
+            Request::SignAccusation(suspicion) => Reply::Signature(self.sign_suspicion(&suspicion, now)?),
             Request::SignJoin { body, control } => Reply::Signature(self.sign_join(&body, &control, now)?),
             Request::CreateInvite(wish) => {
                 require(
@@ -351,18 +351,18 @@ impl Signer {
     ///
     /// # Errors
     /// If it is for another network, in another's name, against this node itself, not for now, or one of too many.
-    pub fn sign_accusation(&mut self, accusation: &Accusation, now: u64) -> Result<Signature, ApiError> {
-        self.require_pin(accusation.network)?;
-        require(accusation.accuser == self.keys.node(), "the accusation is another's")?;
-        require(accusation.subject != self.keys.node(), "the accusation is against this node itself")?;
-        require(near(accusation.issued_at, now), "the accusation's time is not now")?;
+    pub fn sign_suspicion(&mut self, suspicion: &Suspicion, now: u64) -> Result<Signature, ApiError> {
+        self.require_pin(suspicion.network)?;
+        require(suspicion.confirmer == self.keys.node(), "the suspicion is another's")?;
+        require(suspicion.subject != self.keys.node(), "the suspicion is against this node itself")?;
+        require(near(suspicion.issued_at, now), "the suspicion's time is not now")?;
         let minute = now / 60;
-        if self.accusations.0 != minute {
-            self.accusations = (minute, 0);
+        if self.suspicions.0 != minute {
+            self.suspicions = (minute, 0);
         }
-        require(self.accusations.1 < ACCUSATIONS_PER_MINUTE, "too many accusations are to be signed")?;
-        self.accusations.1 += 1;
-        Ok(accusation.sign(&self.keys.identity()))
+        require(self.suspicions.1 < SUSPICIONS_PER_MINUTE, "too many suspicions are to be signed")?;
+        self.suspicions.1 += 1;
+        Ok(suspicion.sign(&self.keys.identity()))
     }
 
     /// Signs the end of another's membership, by an order.
@@ -1143,28 +1143,28 @@ mod tests {
     }
 
     #[test]
-    fn accusations_are_this_nodes_own_and_few() {
+    fn suspicions_are_this_nodes_own_and_few() {
         let mut signer = signer(1);
-        let right = Accusation {
+        let right = Suspicion {
             network: NetworkId([1; 32]),
-            accuser: signer.keys.node(),
+            confirmer: signer.keys.node(),
             subject: NodeId([2; 32]),
             sequence: 7,
             issued_at: NOW,
         };
         let cases = [
-            (Accusation { accuser: NodeId([3; 32]), ..right.clone() }, "another's"),
-            (Accusation { subject: signer.keys.node(), ..right.clone() }, "this node itself"),
-            (Accusation { issued_at: NOW - NOW_TOLERANCE - 1, ..right.clone() }, "not now"),
+            (Suspicion { confirmer: NodeId([3; 32]), ..right.clone() }, "another's"),
+            (Suspicion { subject: signer.keys.node(), ..right.clone() }, "this node itself"),
+            (Suspicion { issued_at: NOW - NOW_TOLERANCE - 1, ..right.clone() }, "not now"),
         ];
-        for (accusation, reason) in cases {
-            refused(signer.sign_accusation(&accusation, NOW), reason);
+        for (suspicion, reason) in cases {
+            refused(signer.sign_suspicion(&suspicion, NOW), reason);
         }
-        for _ in 0..ACCUSATIONS_PER_MINUTE {
-            assert!(signer.sign_accusation(&right, NOW).is_ok());
+        for _ in 0..SUSPICIONS_PER_MINUTE {
+            assert!(signer.sign_suspicion(&right, NOW).is_ok());
         }
-        refused(signer.sign_accusation(&right, NOW), "too many");
-        assert!(signer.sign_accusation(&right, NOW + 60).is_ok());
+        refused(signer.sign_suspicion(&right, NOW), "too many");
+        assert!(signer.sign_suspicion(&right, NOW + 60).is_ok());
     }
 
     #[test]

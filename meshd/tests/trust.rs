@@ -30,7 +30,6 @@ use i2plan_keyd::memory::{Delegations, Epoch, Memory};
 use i2plan_keyd::policy::Signer;
 use i2plan_meshd::core::state::State;
 use i2plan_meshd::core::{Action, Mesh, Now, Peer, Settings};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, ProvenDestination};
@@ -42,6 +41,7 @@ use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation, Member
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Message, Range};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -820,9 +820,9 @@ impl World {
             }
             6 => {
                 let (subject, sequence, issued_at) = (self.any_id(), self.number(), self.moment());
-                let accuser = keys.node();
-                let accusation = Accusation { network, accuser, subject, sequence, issued_at };
-                Item::Accusation(signed(accusation, &keys))
+                let confirmer = keys.node();
+                let suspicion = Suspicion { network, confirmer, subject, sequence, issued_at };
+                Item::Suspicion(signed(suspicion, &keys))
             }
             _ => Item::Record(Box::new(self.records.choose(&mut self.rng).cloned()?)),
         })

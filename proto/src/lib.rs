@@ -13,13 +13,12 @@
 //! * [`certificates`]: those of known members, and which of two stands that delegate the same addresses.
 //! * [`wireguard`]: certificates for WireGuard keys.
 //! * [`record`]: what a member publishes about itself, and [`liveness`]: its liveness message.
-//! * [`accusation`]: its word that it cannot reach another.
+//! * [`suspicion`]: a member's suspicion that another cannot be reached.
 //! * [`revocation`]: the end of a membership.
 //! * [`join`]: the exchange by which an invite becomes a membership.
 //! * [`message`]: the datagrams on the control destination.
 //! * [`sam`]: the protocol of the I2P router's bridge.
 
-pub mod accusation;
 pub mod address;
 pub mod certificates;
 pub mod codec;
@@ -33,6 +32,7 @@ pub mod message;
 pub mod record;
 pub mod revocation;
 pub mod sam;
+pub mod suspicion;
 pub mod wireguard;
 
 #[cfg(test)]

@@ -9,7 +9,6 @@
 //!
 //! [I2P, Datagrams]: https://geti2p.net/spec/datagrams
 
-use crate::accusation::Accusation;
 use crate::codec::{Codec, DecodeError, Reader, put_list};
 use crate::destination::{Destination, DestinationHash};
 use crate::identity::{NodeId, Signed, byte_id};
@@ -18,6 +17,7 @@ use crate::liveness::LivenessMessage;
 use crate::membership::Chain;
 use crate::record::Record;
 use crate::revocation::{Resignation, Revocation};
+use crate::suspicion::Suspicion;
 
 /// Largest control datagram that is sent or accepted, bytes. An I2P tunnel message carries about a kilobyte;
 /// four fragments are the most that should be lost together.
@@ -138,8 +138,8 @@ pub enum Item {
     Record(Box<Signed<Record>>),
     /// A liveness message of a member.
     Liveness(Signed<LivenessMessage>),
-    /// A member's word that it cannot reach another.
-    Accusation(Signed<Accusation>),
+    /// A member's suspicion that another cannot be reached.
+    Suspicion(Signed<Suspicion>),
     /// The end of a membership by one who stands above the member.
     Revocation(Box<Signed<Revocation>>),
     /// The end of a membership by the member.
@@ -256,9 +256,9 @@ impl Codec for Item {
                 out.push(2);
                 liveness_message.encode(out);
             }
-            Self::Accusation(accusation) => {
+            Self::Suspicion(suspicion) => {
                 out.push(3);
-                accusation.encode(out);
+                suspicion.encode(out);
             }
             Self::Revocation(revocation) => {
                 out.push(4);
@@ -276,7 +276,7 @@ impl Codec for Item {
         Ok(match reader.u8(what)? {
             1 => Self::Record(Box::new(Signed::decode(reader)?)),
             2 => Self::Liveness(Signed::decode(reader)?),
-            3 => Self::Accusation(Signed::decode(reader)?),
+            3 => Self::Suspicion(Signed::decode(reader)?),
             4 => Self::Revocation(Box::new(Signed::decode(reader)?)),
             5 => Self::Resignation(Box::new(Signed::decode(reader)?)),
             _ => return Err(DecodeError::Invalid { what, why: "unknown kind" }),
@@ -572,7 +572,7 @@ mod tests {
         (0u8..5, 0u8..8).prop_map(|(kind, seed)| match kind {
             0 => Item::Record(Box::new(testing::record(seed))),
             1 => Item::Liveness(testing::liveness_message(seed)),
-            2 => Item::Accusation(testing::accusation(seed, 1)),
+            2 => Item::Suspicion(testing::suspicion(seed, 1)),
             3 => Item::Resignation(Box::new(testing::resignation(seed))),
             _ => Item::Revocation(Box::new(testing::revocation(0, seed))),
         })

@@ -9,8 +9,8 @@ use crate::codec::Codec;
 use crate::destination::Destination;
 use crate::identity::NodeId;
 use crate::{
-    accusation, address, codec, destination, identity, invite, join, liveness, membership, record,
-    revocation, wireguard,
+    address, codec, destination, identity, invite, join, liveness, membership, record, revocation, suspicion,
+    wireguard,
 };
 
 #[path = "../testing/values.rs"]

@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
-use super::accusation::Accusation;
 use super::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use super::codec::Codec;
 use super::destination::{Destination, DestinationProof, DestinationRole, ProvenDestination};
@@ -16,6 +15,7 @@ use super::liveness::{LivenessMessage, Presence};
 use super::membership::{Chain, Charter, Delegation, MAX_DEPTH, Membership};
 use super::record::Record;
 use super::revocation::{Resignation, Revocation, Target};
+use super::suspicion::Suspicion;
 use super::wireguard::{WireGuardCertificate, WireGuardSecret};
 
 /// When all of them are made, Unix time in seconds.
@@ -174,16 +174,16 @@ pub fn liveness_message(seed: u8) -> Signed<LivenessMessage> {
     signed(liveness_message, seed)
 }
 
-/// An accusation in the network of node 0.
-pub fn accusation(accuser: u8, subject: u8) -> Signed<Accusation> {
-    let accusation = Accusation {
+/// A suspicion in the network of node 0.
+pub fn suspicion(confirmer: u8, subject: u8) -> Signed<Suspicion> {
+    let suspicion = Suspicion {
         network: charter(0).network(),
-        accuser: node(accuser),
+        confirmer: node(confirmer),
         subject: node(subject),
         sequence: 42,
         issued_at: NOW,
     };
-    signed(accusation, accuser)
+    signed(suspicion, confirmer)
 }
 
 /// The revocation of node `depth` in the network of node 0.

@@ -177,7 +177,7 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
             keyd::Request::Note(keyd::Statement::Resignation(Box::new(testing::resignation(3)))),
         ),
         ("recover", keyd::Request::Recover(vec![testing::membership(0, 1)])),
-        ("sign-accusation", keyd::Request::SignAccusation(testing::accusation(1, 2).value)),
+        ("sign-accusation", keyd::Request::SignAccusation(testing::suspicion(1, 2).value)),
         ("pinned", keyd::Request::Pinned),
         ("order-revoke", keyd::Request::PrepareOrder(Box::new(revoke()))),
         ("order-revoke-invite", order(Order::RevokeInvite(testing::invite(1).id()))),

@@ -24,7 +24,6 @@ use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
 use i2plan_meshd::core::state::{self, Ending, State};
 use i2plan_meshd::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{
@@ -38,6 +37,7 @@ use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation, Link, 
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Message, Range};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use i2plan_testing::{self as testing, NOW};
 
@@ -586,7 +586,7 @@ impl World {
         Ok(())
     }
 
-    /// A liveness message or an accusation, rightly signed or not. None says that its member is gone for good.
+    /// A liveness message or a suspicion, rightly signed or not. None says that its member is gone for good.
     fn any_word(&mut self, choices: &mut Unstructured<'_>) -> Result<Item> {
         let (number, other) = (choices.arbitrary::<u8>()? % MEMBERS, choices.arbitrary::<u8>()? % MEMBERS);
         let sequence = any_number(choices)?;
@@ -601,9 +601,9 @@ impl World {
             ))
         } else {
             let issued_at = self.now.unix.as_secs();
-            let (accuser, subject) = (node(number), node(other));
-            Item::Accusation(signed(
-                Accusation { network: network(), accuser, subject, sequence, issued_at },
+            let (confirmer, subject) = (node(number), node(other));
+            Item::Suspicion(signed(
+                Suspicion { network: network(), confirmer, subject, sequence, issued_at },
                 signer,
             ))
         })
@@ -1003,9 +1003,9 @@ impl World {
             let (followed_name, followed_liveness) = &self.followed[&node];
             assert_eq!(*followed_name, name);
             // Whether those who suspect it are enough, and have waited long enough, is looked at now and then.
-            let accused = |liveness| matches!(liveness, Liveness::Suspected | Liveness::Unreachable);
+            let suspected = |liveness| matches!(liveness, Liveness::Suspected | Liveness::Unreachable);
             assert!(
-                accused(*followed_liveness) && accused(liveness) || *followed_liveness == liveness,
+                suspected(*followed_liveness) && suspected(liveness) || *followed_liveness == liveness,
                 "{followed_liveness:?} and not {liveness:?}"
             );
         }
@@ -1326,10 +1326,10 @@ impl World {
                     keyd::Reply::Noted(keyd::Noted::Known)
                 }
             },
-            keyd::Request::SignAccusation(accusation) => {
-                assert_eq!((accusation.accuser, Some(accusation.network)), (me, self.mesh.network()));
-                assert_ne!(accusation.subject, me);
-                keyd::Reply::Signature(self.signature(&accusation))
+            keyd::Request::SignAccusation(suspicion) => {
+                assert_eq!((suspicion.confirmer, Some(suspicion.network)), (me, self.mesh.network()));
+                assert_ne!(suspicion.subject, me);
+                keyd::Reply::Signature(self.signature(&suspicion))
             }
             keyd::Request::CreateInvite(create) => {
                 assert!(!Order::is_needed_for_invite(create.uses, create.addresses));

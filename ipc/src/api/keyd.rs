@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRanges, Ipv4Subnet};
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, NodeId, Signature, Signed};
@@ -13,6 +12,7 @@ use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{CertificateId, Chain, Charter, Membership};
 use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::{Resignation, Revocation, Revoked};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +79,7 @@ requests! {
             life: Presence,
         } -> Signed<LivenessMessage> { Reply::Liveness(message) => message };
         /// Sign that this node cannot reach another.
-        SignAccusation(accusation: Accusation) -> Signature { Reply::Signature(signature) => signature };
+        SignAccusation(suspicion: Suspicion) -> Signature { Reply::Signature(signature) => signature };
         /// Sign a request to join a network.
         SignJoin {
             /// The request.

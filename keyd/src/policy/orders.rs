@@ -250,7 +250,6 @@ mod tests {
         CertifyMember, CreateInvite, ExtendMember, NewRecord, Noted, Reply, Request, Statement,
     };
     use i2plan_ipc::api::order::{ADDRESSES_A_DAY, OrderToken};
-    use i2plan_proto::accusation::Accusation;
     use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
     use i2plan_proto::identity::{NetworkId, Signable as _, Signature};
     use i2plan_proto::invite::Uses;
@@ -258,6 +257,7 @@ mod tests {
     use i2plan_proto::liveness::Presence;
     use i2plan_proto::membership::{Delegation, Membership};
     use i2plan_proto::revocation::Resignation;
+    use i2plan_proto::suspicion::Suspicion;
     use i2plan_testing as testing;
 
     use super::super::tests::*;
@@ -402,14 +402,14 @@ mod tests {
         let (_, mut member, _) = pair();
         let other = NetworkId([9; 32]);
         refused(member.sign_liveness_message(other, Presence::Present), PINNED);
-        let accusation = Accusation {
+        let suspicion = Suspicion {
             network: other,
-            accuser: member.keys.node(),
+            confirmer: member.keys.node(),
             subject: signer(3).keys.node(),
             sequence: 1,
             issued_at: NOW,
         };
-        refused(member.sign_accusation(&accusation, NOW), PINNED);
+        refused(member.sign_suspicion(&suspicion, NOW), PINNED);
     }
 
     fn is_free(member: &mut Signer) -> bool {

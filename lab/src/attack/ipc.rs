@@ -23,7 +23,6 @@ use i2plan_ipc::client::ClientError;
 use i2plan_ipc::hello::Landlock;
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{Client, Role};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, ProvenDestination};
@@ -34,6 +33,7 @@ use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{Chain, Charter, Delegation};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use zeroize::Zeroizing;
@@ -272,9 +272,9 @@ fn records(me: &Identity, charter: &Charter, wireguard: &Signed<WireGuardCertifi
 fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
     let (network, sequence) = (charter.network(), 1);
     let liveness_message = LivenessMessage { network, node: intruder(), sequence, presence: Presence::Away };
-    let accusation =
-        Accusation { network, accuser: intruder(), subject: me.node, sequence, issued_at: now() };
-    let against_itself = Accusation { accuser: me.node, ..accusation.clone() };
+    let suspicion =
+        Suspicion { network, confirmer: intruder(), subject: me.node, sequence, issued_at: now() };
+    let against_itself = Suspicion { confirmer: me.node, ..suspicion.clone() };
     // A chain that the intruder has put together, as if this node had invited it.
     let grant = Delegation {
         subject: intruder(),
@@ -307,9 +307,9 @@ fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
             "by another node",
             Request::Recover(vec![signed(certificate)]),
         ),
-        Wish::new("an accusation in another's name", "another's", Request::SignAccusation(accusation)),
+        Wish::new("a suspicion in another's name", "another's", Request::SignAccusation(suspicion)),
         Wish::new(
-            "an accusation against itself",
+            "a suspicion against itself",
             "against this node itself",
             Request::SignAccusation(against_itself),
         ),

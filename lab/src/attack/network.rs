@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use ed25519_dalek::SigningKey;
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, ProvenDestination, base64, hash_of};
@@ -23,6 +22,7 @@ use i2plan_proto::message::{
 };
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use serde::de::DeserializeOwned;
@@ -418,9 +418,9 @@ fn foreign_words(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>> {
         for presence in [Presence::Present, Presence::Away] {
             items.push(Item::Liveness(signed(LivenessMessage { network, node, sequence, presence }, key)));
         }
-        for accuser in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
-            let accusation = Accusation { network, accuser, subject: node, sequence, issued_at: now() };
-            items.push(Item::Accusation(signed(accusation, key)));
+        for confirmer in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
+            let suspicion = Suspicion { network, confirmer, subject: node, sequence, issued_at: now() };
+            items.push(Item::Suspicion(signed(suspicion, key)));
         }
         for issuer in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
             let target = Target::Certificate(value.chain.clone());

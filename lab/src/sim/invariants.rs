@@ -21,7 +21,6 @@ use std::rc::Rc;
 
 use i2plan_meshd::core::state::Ending;
 use i2plan_meshd::core::{Mesh, Now, VerifiedRecord, fingerprint};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{InviteKey, Uses};
@@ -29,6 +28,7 @@ use i2plan_proto::liveness::LivenessMessage;
 use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::message::Entry;
 use i2plan_proto::record::Record;
+use i2plan_proto::suspicion::Suspicion;
 
 /// Bytes that a member, an ending, a delegation or an invite may take in a node's state.
 pub(super) const MAX_STATE_ENTRY: usize = 3000;
@@ -42,7 +42,7 @@ pub(super) trait View {
     fn fingerprint(&self) -> u128;
     fn record(&self, node: &NodeId) -> Option<&Signed<Record>>;
     fn address(&self, node: &NodeId) -> Option<Ipv4Addr>;
-    fn accusations(&self, node: &NodeId) -> Vec<Accusation>;
+    fn suspicions(&self, node: &NodeId) -> Vec<Suspicion>;
     fn banned(&self) -> Vec<NodeId>;
     fn has_peer(&self, node: &NodeId, now: Now) -> bool;
     /// Whether packets for a member go to it.
@@ -66,8 +66,8 @@ impl View for Mesh {
         self.address_of(node)
     }
 
-    fn accusations(&self, node: &NodeId) -> Vec<Accusation> {
-        self.accusations_of(node).map(|accusation| accusation.value.clone()).collect()
+    fn suspicions(&self, node: &NodeId) -> Vec<Suspicion> {
+        self.suspicions_of(node).map(|suspicion| suspicion.value.clone()).collect()
     }
 
     fn banned(&self) -> Vec<NodeId> {
@@ -92,7 +92,7 @@ pub(super) struct Ledger {
     liveness_messages: HashSet<(NodeId, u64)>,
     /// The newest sequence number of each node.
     sequences: HashMap<NodeId, u64>,
-    accusations: HashSet<(NodeId, NodeId, u64)>,
+    suspicions: HashSet<(NodeId, NodeId, u64)>,
     /// Who has an address by right, and who a WireGuard key.
     owners: HashMap<Ipv4Addr, NodeId>,
     keys: HashMap<[u8; 32], NodeId>,
@@ -116,7 +116,7 @@ impl Ledger {
             newest: HashMap::new(),
             liveness_messages: HashSet::new(),
             sequences: HashMap::new(),
-            accusations: HashSet::new(),
+            suspicions: HashSet::new(),
             owners: HashMap::new(),
             keys: HashMap::new(),
             endings: Vec::new(),
@@ -149,8 +149,8 @@ impl Ledger {
         *latest = (*latest).max(sequence);
     }
 
-    pub(super) fn accusation(&mut self, accusation: &Accusation) {
-        self.accusations.insert((accusation.accuser, accusation.subject, accusation.sequence));
+    pub(super) fn suspicion(&mut self, suspicion: &Suspicion) {
+        self.suspicions.insert((suspicion.confirmer, suspicion.subject, suspicion.sequence));
     }
 
     /// A membership ends; who else is out with it follows from the newest records.
@@ -319,10 +319,10 @@ impl Ledger {
         if node != own {
             self.check_ended(node, view, now)?;
         }
-        for accusation in view.accusations(node) {
-            let Accusation { accuser, subject, sequence, .. } = accusation;
-            if !self.is_suspect(&accuser) && !self.accusations.contains(&(accuser, subject, sequence)) {
-                return Err(format!("{accuser} has never said that {subject} cannot be reached"));
+        for suspicion in view.suspicions(node) {
+            let Suspicion { confirmer, subject, sequence, .. } = suspicion;
+            if !self.is_suspect(&confirmer) && !self.suspicions.contains(&(confirmer, subject, sequence)) {
+                return Err(format!("{confirmer} has never said that {subject} cannot be reached"));
             }
         }
         Ok(())
@@ -505,7 +505,7 @@ mod tests {
         records: BTreeMap<NodeId, Signed<Record>>,
         /// Where these differ from those of the records.
         addresses: BTreeMap<NodeId, Ipv4Addr>,
-        accusations: Vec<Accusation>,
+        suspicions: Vec<Suspicion>,
         banned: Vec<NodeId>,
         peers: Vec<NodeId>,
         unrouted: Vec<NodeId>,
@@ -529,8 +529,8 @@ mod tests {
             self.addresses.get(node).copied().or(by_record)
         }
 
-        fn accusations(&self, node: &NodeId) -> Vec<Accusation> {
-            self.accusations.iter().filter(|accusation| accusation.subject == *node).cloned().collect()
+        fn suspicions(&self, node: &NodeId) -> Vec<Suspicion> {
+            self.suspicions.iter().filter(|suspicion| suspicion.subject == *node).cloned().collect()
         }
 
         fn banned(&self) -> Vec<NodeId> {
@@ -608,14 +608,14 @@ mod tests {
             view.known.get_mut(&node(1)).unwrap().liveness = 77;
         };
         finds(found(&ledger, &view, &[1], liveness_message), "has never signed liveness message");
-        let accuse = |view: &mut Gullible| {
-            let (accuser, subject, network) = (node(3), node(1), charter().network());
-            view.accusations.push(Accusation { network, accuser, subject, sequence: 1, issued_at: 1 });
+        let suspect = |view: &mut Gullible| {
+            let (confirmer, subject, network) = (node(3), node(1), charter().network());
+            view.suspicions.push(Suspicion { network, confirmer, subject, sequence: 1, issued_at: 1 });
         };
-        finds(found(&ledger, &view, &[1], accuse), "has never said");
+        finds(found(&ledger, &view, &[1], suspect), "has never said");
         // What a liar says is its own affair.
         ledger.lies(node(3));
-        assert_eq!(found(&ledger, &view, &[1], accuse), Ok(true));
+        assert_eq!(found(&ledger, &view, &[1], suspect), Ok(true));
     }
 
     #[test]

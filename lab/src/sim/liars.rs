@@ -4,7 +4,6 @@
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::memory::Epoch;
 use i2plan_meshd::core::state::Ending;
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges};
 use i2plan_proto::destination::{Destination, DestinationRole, ProvenDestination};
 use i2plan_proto::identity::{NodeId, SelfSigned, Signable as _, Signature, Signed};
@@ -17,6 +16,7 @@ use i2plan_proto::message::{
 };
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::RngExt as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
@@ -249,9 +249,9 @@ impl World {
             // Says that another cannot be reached; of statements that it has not made too.
             4 => {
                 let sequence = if self.rng.random() { latest.unwrap_or(u64::MAX) } else { u64::MAX };
-                let accusation =
-                    Accusation { network, accuser: me, subject: them, sequence, issued_at: unix };
-                self.tell(from, target, &[Item::Accusation(signed(accusation, &own))])
+                let suspicion =
+                    Suspicion { network, confirmer: me, subject: them, sequence, issued_at: unix };
+                self.tell(from, target, &[Item::Suspicion(signed(suspicion, &own))])
             }
             // Floods.
             5 => {

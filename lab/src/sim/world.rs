@@ -98,7 +98,7 @@ fn contents(gossip: &Gossip) -> impl Iterator<Item = (&'static str, usize)> {
     let kind = |item: &Item| match item {
         Item::Record(_) => "record",
         Item::Liveness(_) => "liveness",
-        Item::Accusation(_) => "accusation",
+        Item::Suspicion(_) => "suspicion",
         Item::Revocation(_) => "revocation",
         Item::Resignation(_) => "resignation",
     };
@@ -880,7 +880,7 @@ impl World {
                 let of = |item: &Item| match item {
                     Item::Record(record) => record.value.node,
                     Item::Liveness(liveness_message) => liveness_message.value.node,
-                    Item::Accusation(accusation) => accusation.value.subject,
+                    Item::Suspicion(suspicion) => suspicion.value.subject,
                     Item::Revocation(revocation) => Ending::Revocation(revocation.clone()).id(),
                     Item::Resignation(resignation) => Ending::Resignation(resignation.clone()).id(),
                 };
@@ -920,9 +920,9 @@ impl World {
             (_, keyd::Reply::Liveness(liveness_message)) => {
                 self.ledger.liveness_message(&liveness_message.value)
             }
-            (keyd::Request::SignAccusation(accusation), _) => {
-                self.ledger.accusation(accusation);
-                self.watch.signed = Some(vec![accusation.subject]);
+            (keyd::Request::SignAccusation(suspicion), _) => {
+                self.ledger.suspicion(suspicion);
+                self.watch.signed = Some(vec![suspicion.subject]);
             }
             (keyd::Request::CertifyMember(certify), _) => {
                 let (grant, joiner) = (&certify.grant.value, certify.request.body.value.joiner);

@@ -3,7 +3,7 @@
 //!
 //! In every period one member is pinged, all in turn in an order drawn anew for each lap, so that nobody waits longer
 //! than two laps. One that does not answer is pinged again, then through others, then through more others; only after
-//! two periods without any sign is it said to be out of reach. What is concluded from it is the accuser's statement only,
+//! two periods without any sign is it said to be out of reach. What is concluded from it is the confirmer's statement only,
 //! which others check for themselves.
 //!
 //! What is said of a living member is told to all, and so is its answer, by each. The number of such mistakes grows with
@@ -38,7 +38,7 @@ const PLAN: [(u32, Step); 6] = [
 /// Probes that may run at once: those in turn, and those of members that others could not reach.
 const MAX_PROBES: usize = 64;
 
-/// Of these so many are for those in turn: who has others accused does not keep this node from looking for itself.
+/// Of these so many are for those in turn: who has others suspected does not keep this node from looking for itself.
 const IN_TURN: usize = 8;
 
 /// Pings that are under way for others.
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn accusations_leave_room_for_probes_in_turn() {
+    fn suspicions_leave_room_for_probes_in_turn() {
         let mut run = Run::new(4);
         for number in 100..=255 {
             run.detector.begin(

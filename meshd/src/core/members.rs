@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use i2plan_ipc::api::meshd::{self, EventKind};
 use i2plan_ipc::rate::{Bucket, Quota};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, Ipv4Subnet};
 use i2plan_proto::certificates::{Certificates, Contest};
 use i2plan_proto::destination::{Destination, DestinationHash};
@@ -24,6 +23,7 @@ use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{CertificateId, Chain};
 use i2plan_proto::message::{Entry, Item, Position};
 use i2plan_proto::record::Record;
+use i2plan_proto::suspicion::Suspicion;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{Rng, RngExt as _};
 
@@ -36,19 +36,19 @@ use super::verified::VerifiedRecord;
 pub(super) const MAX_MEMBERS: usize = 10_000;
 
 /// So many members must have tried in vain before one is held to be out of reach, in a network of four or more.
-pub(super) const ACCUSERS: usize = 3;
+pub(super) const CONFIRMATIONS: usize = 3;
 
-/// So many others at least, if there are as many, must accuse a member before it answers: what one alone says convicts
-/// nobody, and that one could make all tell each other answers without end.
+/// So many others at least, if there are as many, must suspect a member before it answers: one alone is not
+/// enough, and could make all tell each other answers without end.
 const FEWEST_ANSWERED: usize = 2;
 
 /// After this what others say of a member is dropped unless enough do.
 const LONE: Duration = Duration::from_secs(600);
 
-/// Accusations of one member. One that is cut off itself accuses many.
-const ACCUSATIONS: Quota = Quota::every(Duration::from_secs(10), 10);
+/// Suspicions of one member. One that is cut off itself suspects many.
+const SUSPICIONS: Quota = Quota::every(Duration::from_secs(10), 10);
 
-/// Accusations of one member that were refuted. Beyond that it is not listened to: it lies, or its own way to the
+/// Suspicions of one member that were refuted. Beyond that it is not listened to: it lies, or its own way to the
 /// others is bad.
 const REFUTED: Quota = Quota::every(Duration::from_secs(600), 5);
 
@@ -56,13 +56,13 @@ const REFUTED: Quota = Quota::every(Duration::from_secs(600), 5);
 /// itself: a part of the network was cut off, or this node was.
 const SPLIT: usize = 8;
 
-/// Those that were accused within this time of each other fell silent together.
+/// Those that were suspected within this time of each other fell silent together.
 const TOGETHER: Duration = Duration::from_secs(600);
 
-/// Between two looks at whether a part of the network was cut off: there may be ten thousand that are accused.
+/// Between two looks at whether a part of the network was cut off: there may be ten thousand that are suspected.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// For so long after a part of the network has come back no member of it is accused: until then what is said of it may be
+/// For so long after a part of the network has come back no member of it is suspected: until then what is said of it may be
 /// from before.
 const DOUBT: Duration = Duration::from_secs(300);
 
@@ -70,9 +70,9 @@ const DOUBT: Duration = Duration::from_secs(300);
 /// not make what comes from it cost more.
 const MAX_AT: usize = 4;
 
-/// How far a member's accusations are listened to.
+/// How far a member's suspicions are listened to.
 #[derive(Debug, Clone, Copy, Default)]
-struct Accuser {
+struct Confirmer {
     made: Bucket,
     refuted: Bucket,
 }
@@ -104,13 +104,13 @@ pub(super) struct Contact {
     /// This node could not reach it itself.
     pub(super) unreached: bool,
     /// Who said since its last statement that it cannot be reached.
-    accusations: BTreeMap<NodeId, Signed<Accusation>>,
+    suspicions: BTreeMap<NodeId, Signed<Suspicion>>,
     /// When it was last told of them.
     pub(super) told_at: Option<Duration>,
     /// When the first of them came, on the monotonic clock.
-    accused_since: Option<Duration>,
+    suspected_since: Option<Duration>,
     /// When the last of them came.
-    accused_at: Option<Duration>,
+    suspected_at: Option<Duration>,
     /// When what was said of it was dropped, because others that fell silent with it are there again.
     doubted_at: Option<Duration>,
     /// What readers of events were last told of whether it is there, if that is not that it is.
@@ -187,17 +187,17 @@ impl Member {
         self.contact.get_or_insert_default()
     }
 
-    pub(super) fn accusations(&self) -> impl Iterator<Item = &Signed<Accusation>> {
-        self.contact().accusations.values()
+    pub(super) fn suspicions(&self) -> impl Iterator<Item = &Signed<Suspicion>> {
+        self.contact().suspicions.values()
     }
 
     /// It has given a sign of life: what was said before does not hold any more. Returns who has said it.
     fn clear(&mut self) -> Vec<NodeId> {
         let Some(contact) = &mut self.contact else { return Vec::new() };
-        contact.accused_since = None;
-        contact.accused_at = None;
+        contact.suspected_since = None;
+        contact.suspected_at = None;
         contact.unreached = false;
-        std::mem::take(&mut contact.accusations).into_keys().collect()
+        std::mem::take(&mut contact.suspicions).into_keys().collect()
     }
 }
 
@@ -386,18 +386,18 @@ pub(super) struct Members {
     /// takes it from none.
     by_control: Order,
     shares: Shares,
-    /// Members that were accused since their last statement: time, or the number of members, may change their liveness.
-    accused: BTreeSet<NodeId>,
+    /// Members that were suspected since their last statement: time, or the number of members, may change their liveness.
+    suspects: BTreeSet<NodeId>,
     /// How memberships have ended.
     endings: Endings,
     /// The certificates of the members' chains and of this node's own.
     certificates: Certificates,
     own_chain: Option<Chain>,
-    accusers: HashMap<NodeId, Accuser>,
+    confirmers: HashMap<NodeId, Confirmer>,
     /// When it is looked again at the earliest whether a part of the network was cut off.
     doubt_at: Duration,
-    /// Who accuses this node, of which of its statements, and when that came.
-    against_own: BTreeMap<NodeId, (u64, Duration)>,
+    /// Who suspects this node, of which of its statements, and when that came.
+    against_local: BTreeMap<NodeId, (u64, Duration)>,
     /// No member's WireGuard key has expired before, Unix time in seconds.
     first_end: u64,
     /// When any of them was last heard, on the monotonic clock.
@@ -515,9 +515,9 @@ impl Members {
         self.places.member(place)
     }
 
-    /// Members that were accused since their last statement.
-    pub(super) fn accused(&self) -> impl Iterator<Item = &Member> {
-        self.accused.iter().filter_map(|node| self.get(node))
+    /// Members that were suspected since their last statement.
+    pub(super) fn suspects(&self) -> impl Iterator<Item = &Member> {
+        self.suspects.iter().filter_map(|node| self.get(node))
     }
 
     /// Those whose WireGuard key expired before this, Unix time in seconds. Mostly none, and then it takes no time.
@@ -597,14 +597,14 @@ impl Members {
             .is_some_and(|sequence| sequence < liveness_message.sequence)
     }
 
-    /// Whether an accusation is news, and needed.
-    pub(super) fn is_accusable(&self, accusation: &Accusation, now: Duration) -> bool {
-        self.get(&accusation.subject).is_some_and(|member| {
-            let accusations = &member.contact().accusations;
-            accusation.sequence >= member.sequence()
+    /// Whether a suspicion is news, and needed.
+    pub(super) fn is_suspicion_needed(&self, suspicion: &Suspicion, now: Duration) -> bool {
+        self.get(&suspicion.subject).is_some_and(|member| {
+            let suspicions = &member.contact().suspicions;
+            suspicion.sequence >= member.sequence()
                 && member.contact().doubted_at.is_none_or(|doubted| now >= doubted + DOUBT)
-                && !accusations.contains_key(&accusation.accuser)
-                && accusations.len() < ACCUSERS
+                && !suspicions.contains_key(&suspicion.confirmer)
+                && suspicions.len() < CONFIRMATIONS
         })
     }
 
@@ -698,7 +698,7 @@ impl Members {
         {
             refuted = member.clear();
             member.liveness_message = None;
-            self.accused.remove(&node);
+            self.suspects.remove(&node);
             self.unsettled.insert(node);
         }
         self.index.replaced(&self.places, place, before);
@@ -719,7 +719,7 @@ impl Members {
             return Merge::Known;
         }
         let refuted = member.clear();
-        self.accused.remove(&node);
+        self.suspects.remove(&node);
         let presence = liveness_message.value.presence;
         member.liveness_message = Some(Box::new(liveness_message));
         self.index.replaced(&self.places, place, before);
@@ -748,97 +748,103 @@ impl Members {
         EndingMerge::News(out)
     }
 
-    /// Takes in an accusation, whose signature has been verified. False if it is of or against nobody that is known,
-    /// too many come from this accuser, or it is out of date.
-    pub(super) fn merge_accusation(
+    /// Takes in a suspicion, whose signature has been verified. False if it is of or against nobody that is known,
+    /// too many come from this confirmer, or it is out of date.
+    pub(super) fn merge_suspicion(
         &mut self,
-        accusation: Signed<Accusation>,
+        suspicion: Signed<Suspicion>,
         own: &NodeId,
         now: Duration,
     ) -> bool {
-        let Accusation { accuser, subject, .. } = accusation.value;
-        if !self.is_accusable(&accusation.value, now) {
+        let Suspicion { confirmer, subject, .. } = suspicion.value;
+        if !self.is_suspicion_needed(&suspicion.value, now) {
             return false;
         }
-        if accuser != *own {
-            if self.find(&accuser).is_none() {
+        if confirmer != *own {
+            if self.find(&confirmer).is_none() {
                 return false;
             }
-            let trust = self.accusers.entry(accuser).or_default();
-            if !trust.refuted.wait(REFUTED, now).is_zero() || !trust.made.try_take(ACCUSATIONS, now) {
+            let trust = self.confirmers.entry(confirmer).or_default();
+            if !trust.refuted.wait(REFUTED, now).is_zero() || !trust.made.try_take(SUSPICIONS, now) {
                 return false;
             }
         }
         if let Some(member) = self.get_mut(&subject) {
             let contact = member.contact_mut();
-            contact.accusations.insert(accuser, accusation);
-            contact.accused_since.get_or_insert(now);
-            contact.accused_at = Some(now);
-            self.accused.insert(subject);
+            contact.suspicions.insert(confirmer, suspicion);
+            contact.suspected_since.get_or_insert(now);
+            contact.suspected_at = Some(now);
+            self.suspects.insert(subject);
             self.unsettled.insert(subject);
         }
         true
     }
 
-    /// How many must accuse a member for a verdict.
-    fn accusers_needed(&self) -> usize {
-        ACCUSERS.min(self.count.max(1))
+    /// How many confirmers it takes until a member counts as unreachable.
+    fn confirmers_needed(&self) -> usize {
+        CONFIRMATIONS.min(self.count.max(1))
     }
 
-    /// Whether enough accuse a member for a verdict.
-    fn is_convicted(&self, member: &Member) -> bool {
-        member.contact().accusations.len() >= self.accusers_needed()
+    /// Whether a suspicion has enough confirmers.
+    fn is_confirmed(&self, member: &Member) -> bool {
+        member.contact().suspicions.len() >= self.confirmers_needed()
     }
 
-    /// This node itself is accused after its last statement, of which the sequence number is given, or a later one. Returns whether that
+    /// This node itself is suspected after its last statement, of which the sequence number is given, or a later one. Returns whether that
     /// is to be answered: before there are enough for a verdict.
-    pub(super) fn accuse_own(&mut self, accuser: NodeId, accused: u64, sequence: u64, now: Duration) -> bool {
-        if self.find(&accuser).is_none() {
+    pub(super) fn suspect_local(
+        &mut self,
+        confirmer: NodeId,
+        suspected: u64,
+        sequence: u64,
+        now: Duration,
+    ) -> bool {
+        if self.find(&confirmer).is_none() {
             return false;
         }
         // Others may have heard of it later, and drop it later.
-        self.against_own.retain(|_, (of, since)| *of >= sequence && now < *since + 2 * LONE);
-        self.against_own.insert(accuser, (accused, now));
-        let answers = self.against_own.len() >= FEWEST_ANSWERED.min(self.accusers_needed() - 1).max(1);
+        self.against_local.retain(|_, (of, since)| *of >= sequence && now < *since + 2 * LONE);
+        self.against_local.insert(confirmer, (suspected, now));
+        let answers = self.against_local.len() >= FEWEST_ANSWERED.min(self.confirmers_needed() - 1).max(1);
         if answers {
-            self.against_own.clear();
+            self.against_local.clear();
         }
         answers
     }
 
     /// Drops what was said of a member. Returns who has said it.
-    fn acquit(&mut self, node: NodeId) -> Vec<NodeId> {
-        self.accused.remove(&node);
+    fn refute(&mut self, node: NodeId) -> Vec<NodeId> {
+        self.suspects.remove(&node);
         self.unsettled.insert(node);
         self.get_mut(&node).map(Member::clear).unwrap_or_default()
     }
 
     /// Drops what too few have said of a member for a verdict, and nobody has confirmed since; not while a part of the
     /// network is cut off, of which not everybody hears everything.
-    pub(super) fn drop_lone_accusations(&mut self, now: Duration) {
+    pub(super) fn drop_unconfirmed_suspicions(&mut self, now: Duration) {
         if self.is_split() {
             return;
         }
         let is_lone = |member: &&Member| {
-            let accused_at = member.contact().accused_at;
-            !self.is_convicted(member) && accused_at.is_some_and(|accused| now >= accused + LONE)
+            let suspected_at = member.contact().suspected_at;
+            !self.is_confirmed(member) && suspected_at.is_some_and(|suspected| now >= suspected + LONE)
         };
-        let lone: Vec<NodeId> = self.accused().filter(is_lone).map(Member::node).collect();
+        let lone: Vec<NodeId> = self.suspects().filter(is_lone).map(Member::node).collect();
         for node in lone {
-            let accusers = self.acquit(node);
-            self.note_refuted(&accusers, now);
+            let confirmers = self.refute(node);
+            self.note_refuted(&confirmers, now);
         }
     }
 
-    /// Whether so many members are accused, and by so many, that a part of the network must be cut off. A few liars could
-    /// accuse all.
-    fn are_cut_off<'a>(&self, accused: impl Iterator<Item = &'a Member>) -> bool {
+    /// Whether so many members are suspected, and by so many, that a part of the network must be cut off. A few liars could
+    /// suspect all.
+    fn are_cut_off<'a>(&self, suspected: impl Iterator<Item = &'a Member>) -> bool {
         let size = SPLIT.max(self.count / 16);
-        let (mut members, mut accusers) = (0, HashSet::<&NodeId>::new());
-        for member in accused {
+        let (mut members, mut confirmers) = (0, HashSet::<&NodeId>::new());
+        for member in suspected {
             members += 1;
-            accusers.extend(member.contact().accusations.keys());
-            if members >= size && accusers.len() >= size {
+            confirmers.extend(member.contact().suspicions.keys());
+            if members >= size && confirmers.len() >= size {
                 return true;
             }
         }
@@ -847,20 +853,21 @@ impl Members {
 
     /// Whether a part of the network seems to be cut off.
     pub(super) fn is_split(&self) -> bool {
-        self.are_cut_off(self.accused())
+        self.are_cut_off(self.suspects())
     }
 
     /// A member was heard. If many fell silent together with it, they may be back together too, and that all of them say
     /// so to everybody would be more than a network bears: what was said of them is dropped. Returns whether it was.
     pub(super) fn doubt(&mut self, node: &NodeId, now: Duration) -> bool {
-        let accused_since = |member: &Member| member.contact().accused_since;
-        let Some(since) = self.get(node).and_then(accused_since) else { return false };
+        let suspected_since = |member: &Member| member.contact().suspected_since;
+        let Some(since) = self.get(node).and_then(suspected_since) else { return false };
         if now < self.doubt_at {
             return false;
         }
         let together = || {
-            self.accused()
-                .filter(|member| accused_since(member).is_some_and(|other| other.abs_diff(since) <= TOGETHER))
+            self.suspects().filter(|member| {
+                suspected_since(member).is_some_and(|other| other.abs_diff(since) <= TOGETHER)
+            })
         };
         if !self.are_cut_off(together()) {
             self.doubt_at = now + LOOK_AGAIN;
@@ -868,7 +875,7 @@ impl Members {
         }
         let together: Vec<NodeId> = together().map(Member::node).collect();
         for node in together {
-            self.acquit(node);
+            self.refute(node);
             if let Some(member) = self.get_mut(&node) {
                 member.contact_mut().doubted_at = Some(now);
             }
@@ -876,11 +883,11 @@ impl Members {
         true
     }
 
-    /// These have accused one that was there.
-    fn note_refuted(&mut self, accusers: &[NodeId], now: Duration) {
-        for accuser in accusers {
-            if let Some(trust) = self.accusers.get_mut(accuser) {
-                // No more than the quota: even one that has accused half the network is listened to again in time.
+    /// These have suspected one that was there.
+    fn note_refuted(&mut self, confirmers: &[NodeId], now: Duration) {
+        for confirmer in confirmers {
+            if let Some(trust) = self.confirmers.get_mut(confirmer) {
+                // No more than the quota: even one that has suspected half the network is listened to again in time.
                 trust.refuted.try_take(REFUTED, now);
             }
         }
@@ -896,8 +903,8 @@ impl Members {
         }
         self.shares.remove(self.share_of(&member), place);
         self.certificates.remove(&member.record.value.chain);
-        self.accusers.remove(node);
-        self.accused.remove(node);
+        self.confirmers.remove(node);
+        self.suspects.remove(node);
         self.unsettled.remove(node);
         let name = member.record.value.name.to_string();
         self.events.push(EventKind::MemberRemoved { node_id: node.to_string(), name });
@@ -959,7 +966,7 @@ impl Members {
         there.filter(move |member| member.is_at(control)).map(Member::node).take(MAX_AT)
     }
 
-    /// Whether a member is there, as far as is known. `suspicion_timeout` is how long it may take to answer an accusation.
+    /// Whether a member is there, as far as is known. `suspicion_timeout` is how long it may take to answer a suspicion.
     pub(super) fn liveness(
         &self,
         member: &Member,
@@ -970,25 +977,25 @@ impl Members {
             return meshd::Liveness::Away;
         }
         let contact = member.contact();
-        let Some(accused_at) = contact.accused_at else { return meshd::Liveness::Present };
+        let Some(suspected_at) = contact.suspected_at else { return meshd::Liveness::Present };
         // Who has just spoken to this node is there, whatever others say.
-        if contact.last_heard.is_some_and(|heard| heard >= accused_at) {
+        if contact.last_heard.is_some_and(|heard| heard >= suspected_at) {
             return meshd::Liveness::Present;
         }
-        if self.is_convicted(member) && now >= accused_at + suspicion_timeout {
+        if self.is_confirmed(member) && now >= suspected_at + suspicion_timeout {
             meshd::Liveness::Unreachable
         } else {
             meshd::Liveness::Suspected
         }
     }
 
-    /// Notes for readers of events whose life is another than they were told. Of those who are accused it is
+    /// Notes for readers of events whose liveness is another than they were told. Of those who are suspected it is
     /// looked at if `all`. Returns whether there is any.
     pub(super) fn update_liveness(&mut self, all: bool, now: Duration, suspicion_timeout: Duration) -> bool {
         let mut changed = false;
         let mut nodes = std::mem::take(&mut self.unsettled);
         if all {
-            nodes.extend(&self.accused);
+            nodes.extend(&self.suspects);
         }
         for node in nodes {
             let Some(member) = self.get(&node) else { continue };

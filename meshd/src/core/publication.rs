@@ -213,17 +213,18 @@ impl LocalMember {
     pub(super) fn handle_local_suspicion(
         &mut self,
         cx: &mut Context,
-        accuser: NodeId,
-        accused: u64,
+        confirmer: NodeId,
+        suspected: u64,
         now: Now,
     ) {
         // A record that is being signed does as well.
         let signing = matches!(self.publication.refresh, Refresh::Running)
             || cx.pending.values().any(|pending| matches!(pending, Pending::Liveness(..)));
-        let Some(sequence) = self.local_sequence().filter(|sequence| !signing && *sequence <= accused) else {
+        let Some(sequence) = self.local_sequence().filter(|sequence| !signing && *sequence <= suspected)
+        else {
             return;
         };
-        if self.members.accuse_own(accuser, accused, sequence, now.monotonic) {
+        if self.members.suspect_local(confirmer, suspected, sequence, now.monotonic) {
             self.publication.is_suspected = true;
             self.refute(cx, now);
         }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use i2plan_ipc::api::meshd::{self, KeysProblem};
 use i2plan_ipc::api::tund;
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{Ipv4Subnet, ipv6_of};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::message::{Entry, Position};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 
 use super::addresses::Conflict;
@@ -173,7 +173,7 @@ impl Mesh {
     pub fn unreachable(&self, now: Now) -> Vec<NodeId> {
         let Some(member) = self.member() else { return Vec::new() };
         let out = |other: &&Member| member.liveness(&self.cx, other, now) == meshd::Liveness::Unreachable;
-        member.members.accused().filter(out).map(Member::node).collect()
+        member.members.suspects().filter(out).map(Member::node).collect()
     }
 
     /// When a member last spoke to this node, on the monotonic clock.
@@ -211,8 +211,8 @@ impl Mesh {
     }
 
     /// What others have said of a member since its last statement.
-    pub fn accusations_of(&self, node: &NodeId) -> impl Iterator<Item = &Signed<Accusation>> {
-        self.other(node).into_iter().flat_map(Member::accusations)
+    pub fn suspicions_of(&self, node: &NodeId) -> impl Iterator<Item = &Signed<Suspicion>> {
+        self.other(node).into_iter().flat_map(Member::suspicions)
     }
 
     /// A member's IPv4 address.

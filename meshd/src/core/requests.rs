@@ -6,10 +6,10 @@ use std::time::Duration;
 use i2plan_ipc::api::keyd::{self, ExtendMember};
 use i2plan_ipc::api::order::Order;
 use i2plan_ipc::{ApiError, ErrorKind};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signature, Signed};
 use i2plan_proto::join::JoinBody;
+use i2plan_proto::suspicion::Suspicion;
 use tracing::warn;
 
 use super::context::Context;
@@ -36,7 +36,7 @@ pub(super) enum Pending {
     /// A liveness message.
     Liveness(LivenessReason),
     /// That another cannot be reached.
-    Accusation(Accusation),
+    Suspicion(Suspicion),
     /// The network that `keyd` signs for, where it refuses this node's record.
     Pinned,
     /// That `keyd` takes note of a statement, with this number if it is in this node's name.
@@ -66,7 +66,7 @@ impl Pending {
             | Self::Pinned
             | Self::Record
             | Self::Liveness(_)
-            | Self::Accusation(_)
+            | Self::Suspicion(_)
             | Self::Join(_)
             | Self::Note(_)
             | Self::Member { .. } => None,
@@ -86,7 +86,7 @@ impl Pending {
             Self::WireGuard => "certify the WireGuard key",
             Self::Record => "sign this node's record",
             Self::Liveness(_) => "sign a sign of life",
-            Self::Accusation(_) => "sign that a member is out of reach",
+            Self::Suspicion(_) => "sign that a member is out of reach",
             Self::Pinned => "tell its network",
             Self::Extension(..) => "certify more addresses",
             Self::Join(_) => "sign a join request",
@@ -169,7 +169,7 @@ impl LocalMember {
             (Pending::Liveness(why), Ok(keyd::Reply::Liveness(liveness_message))) => {
                 return self.handle_signed_liveness(cx, liveness_message, why, now);
             }
-            (Pending::Accusation(value), Ok(keyd::Reply::Signature(signature))) => {
+            (Pending::Suspicion(value), Ok(keyd::Reply::Signature(signature))) => {
                 self.handle_signed_suspicion(cx, Signed { value, signature }, now);
             }
             (Pending::Pinned, Ok(keyd::Reply::Pinned(pinned))) => {
@@ -232,7 +232,7 @@ impl LocalMember {
             // If others go on saying so, it is refuted then.
             Pending::Liveness(LivenessReason::Suspected) => {}
             // Others say so, or the next probe does.
-            Pending::Accusation(_) => {}
+            Pending::Suspicion(_) => {}
         }
     }
 }

@@ -114,7 +114,7 @@ pub(super) enum Topic {
     /// This node's liveness message.
     Liveness(NodeId),
     /// That the first was not reached by the second.
-    Accusation(NodeId, NodeId),
+    Suspicion(NodeId, NodeId),
 }
 
 impl Topic {
@@ -125,7 +125,7 @@ impl Topic {
 
     /// Whether it is left to comparisons where there is too much news.
     fn can_wait(self) -> bool {
-        matches!(self, Self::Record(_) | Self::Accusation(..))
+        matches!(self, Self::Record(_) | Self::Suspicion(..))
     }
 }
 
@@ -380,12 +380,12 @@ pub(super) struct Rumors {
     /// Of what is sent to those who ask.
     granted: Turns,
     newcomers: Newcomers,
-    /// Changes that are passed on. With false accusations others can make a member change its liveness; that is not at the
+    /// Changes that are passed on. With false suspicions others can make a member change its liveness; that is not at the
     /// expense of its record.
     records: Changes,
     liveness_messages: Changes,
     endings: Changes,
-    /// What was news lately, and when; the oldest first. No accusations: what is said of a member ends with its next statement,
+    /// What was news lately, and when; the oldest first. No suspicions: what is said of a member ends with its next statement,
     /// and most of it soon.
     recent: VecDeque<Recent>,
     next: Duration,
@@ -410,14 +410,14 @@ impl Rumors {
         }
     }
 
-    /// Something is news, which a member of this address block has stated, or this node. Of records and accusations no more
+    /// Something is news, which a member of this address block has stated, or this node. Of records and suspicions no more
     /// than [`MAX_TOLD`] wait, and the block with the most of them gives way: the rest is left to comparisons and to others.
     /// To a node that was away or is new everything is news, and that does not make it so to anybody else.
     pub(super) fn add(&mut self, topic: Topic, block: Option<u32>, now: Duration) {
         if self.queue.contains_key(&topic) || !topic.can_wait() || self.make_room(block) {
             self.queue.insert(topic, Rumor { block, told: 0 });
         }
-        if !matches!(topic, Topic::Accusation(..)) {
+        if !matches!(topic, Topic::Suspicion(..)) {
             self.remember(topic, block, now);
         }
     }
@@ -543,7 +543,7 @@ impl Rumors {
 
     /// What is to be told now. Address blocks take turns by the bytes that they take, so
     /// that those with much to say do not delay the others; in one block, what has been told least comes first, and of that
-    /// the ends of memberships. Of accusations, of which there may be very many, what room there is after all else. `told`
+    /// the ends of memberships. Of suspicions, of which there may be very many, what room there is after all else. `told`
     /// says afterwards which of it had room.
     pub(super) fn poll_round(&mut self, now: Duration) -> Vec<Due> {
         self.next = now + ROUND;
@@ -552,11 +552,11 @@ impl Rumors {
         topics.sort_by_key(|(topic, rumor)| (rumor.told, *topic));
         let mut before: HashMap<(Option<u32>, bool), u32> = HashMap::new();
         topics.sort_by_cached_key(|(topic, Rumor { block, told })| {
-            let is_accusation = matches!(topic, Topic::Accusation(..));
-            let before = before.entry((*block, is_accusation)).or_default();
+            let is_suspicion = matches!(topic, Topic::Suspicion(..));
+            let before = before.entry((*block, is_suspicion)).or_default();
             let turn = self.told.next(*block, now) + PUT_BACK * *before;
             *before += TOPIC_LEN;
-            (is_accusation, turn, *told, *topic)
+            (is_suspicion, turn, *told, *topic)
         });
         let mut long: HashMap<Option<u32>, usize> = HashMap::new();
         let of_long = topics.iter().filter(|(topic, _)| topic.is_long());
@@ -798,7 +798,7 @@ mod tests {
         let mut rng = StdRng::from_seed([1; 32]);
         let (record, liveness_message) = (Topic::Record(NodeId([1; 32])), Topic::Liveness(NodeId([2; 32])));
         rumors.add(record, None, SECOND);
-        rumors.add(Topic::Accusation(NodeId([1; 32]), NodeId([2; 32])), None, SECOND);
+        rumors.add(Topic::Suspicion(NodeId([1; 32]), NodeId([2; 32])), None, SECOND);
         (0..10).for_each(|_| rumors.told(record, 50, FANOUT, 1000, SECOND));
         assert_eq!(rumors.recent(SECOND * 180, &mut rng), [record]);
         assert_eq!(rumors.recent(SECOND * 181, &mut rng), []);
@@ -1016,7 +1016,7 @@ mod tests {
             }
         }
         assert!((0..10).filter(|_| rumors.is_liveness_message_passed_on(of(16), SECOND)).count() >= 1);
-        // Who is accused all the time has a record all the same.
+        // Who is suspected all the time has a record all the same.
         assert!(rumors.is_record_passed_on(of(16), SECOND));
         // One that changes all the time has no more than its block.
         let passed = (0..3600).filter(|second| rumors.is_record_passed_on(of(17), SECOND * *second));

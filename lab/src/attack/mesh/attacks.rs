@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges};
 use i2plan_proto::destination::{Destination, DestinationRole};
 use i2plan_proto::identity::{NodeId, Signable as _, Signature, Signed};
@@ -12,6 +11,7 @@ use i2plan_proto::membership::{Chain, Delegation};
 use i2plan_proto::message::{Content, Entry, Gossip, Item, MAX_ENTRIES, Message, Range};
 use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::{Resignation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use nix::sys::signal::Signal;
 
@@ -178,8 +178,8 @@ async fn numbers(world: &mut World) -> Result<Tried, Failure> {
     }
     for subject in ids.iter().copied().chain([own, second.node()]) {
         for (sequence, issued_at) in [(u64::MAX, now()), (0, now()), (u64::MAX, u64::MAX), (u64::MAX, 0)] {
-            let accusation = Accusation { network, accuser: own, subject, sequence, issued_at };
-            items.push(Item::Accusation(signed(accusation, &key)));
+            let suspicion = Suspicion { network, confirmer: own, subject, sequence, issued_at };
+            items.push(Item::Suspicion(signed(suspicion, &key)));
         }
     }
     let resignation = Resignation { chain: second.chain.clone(), last_serial: u64::MAX, issued_at: u64::MAX };
@@ -211,7 +211,7 @@ async fn numbers(world: &mut World) -> Result<Tried, Failure> {
         }
         world.settle(&attacker.station, Some(own)).await?;
     }
-    // An honest member accused with such a number can still say that it is there: all know it as present.
+    // An honest member suspected with such a number can still say that it is there: all know it as present.
     let mut effects = Vec::new();
     for node in world.nodes() {
         let present = node

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd::Statement;
 use i2plan_ipc::api::meshd::EventKind;
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{BadSignature, NodeId, Signable as _, Signed};
 use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::Chain;
 use i2plan_proto::message::{Gossip, Item, Message};
 use i2plan_proto::record::{Record, RecordError};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use tracing::{debug, info, warn};
 
@@ -64,7 +64,7 @@ impl LocalMember {
         match item {
             Item::Record(record) => self.handle_record(cx, *record, from, now),
             Item::Liveness(liveness_message) => self.handle_liveness(cx, liveness_message, now),
-            Item::Accusation(accusation) => self.handle_suspicion(cx, accusation, now),
+            Item::Suspicion(suspicion) => self.handle_suspicion(cx, suspicion, now),
             Item::Revocation(revocation) => {
                 return self.handle_ending(cx, Ending::Revocation(revocation), now);
             }
@@ -196,10 +196,10 @@ impl LocalMember {
         }
     }
 
-    fn handle_suspicion(&mut self, cx: &mut Context, accusation: Signed<Accusation>, now: Now) {
+    fn handle_suspicion(&mut self, cx: &mut Context, suspicion: Signed<Suspicion>, now: Now) {
         let membership = &self.membership;
-        // Its time is information: the clock at fault may be the accuser's or this node's.
-        let Accusation { network, accuser, subject, sequence, issued_at: _ } = accusation.value;
+        // Its time is information: the clock at fault may be the confirmer's or this node's.
+        let Suspicion { network, confirmer, subject, sequence, issued_at: _ } = suspicion.value;
         if network != membership.charter.value.network() {
             return;
         }
@@ -207,23 +207,23 @@ impl LocalMember {
         let news = if against_me {
             self.local_sequence().is_some_and(|latest| sequence >= latest)
         } else {
-            accuser != cx.me.node && self.members.is_accusable(&accusation.value, now.monotonic)
+            confirmer != cx.me.node && self.members.is_suspicion_needed(&suspicion.value, now.monotonic)
         };
         if !news {
             return;
         }
-        if let Err(error) = accusation.verify() {
-            debug!(%error, node = %accuser.short(), "dropped an accusation");
+        if let Err(error) = suspicion.verify() {
+            debug!(%error, node = %confirmer.short(), "dropped a suspicion");
             return;
         }
         if against_me {
-            return self.handle_local_suspicion(cx, accuser, sequence, now);
+            return self.handle_local_suspicion(cx, confirmer, sequence, now);
         }
-        if !self.members.merge_accusation(accusation, &cx.me.node, now.monotonic) {
+        if !self.members.merge_suspicion(suspicion, &cx.me.node, now.monotonic) {
             return;
         }
-        let block = self.block_of(&accuser);
-        self.rumors.add(Topic::Accusation(subject, accuser), block, now.monotonic);
+        let block = self.block_of(&confirmer);
+        self.rumors.add(Topic::Suspicion(subject, confirmer), block, now.monotonic);
         if self.is_confirmer(cx, &subject, sequence)
             && let Some(member) = self.members.get(&subject)
         {

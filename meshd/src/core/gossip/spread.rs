@@ -236,7 +236,7 @@ impl LocalMember {
             let position = match topic {
                 Topic::Record(node) | Topic::Liveness(node) => Position::member(node),
                 Topic::Ending(id) => Position::ending(id),
-                Topic::Accusation(..) => continue,
+                Topic::Suspicion(..) => continue,
             };
             if let Some(entry) = self.members.index().get(&position) {
                 let len = entry.to_bytes().len();
@@ -251,11 +251,11 @@ impl LocalMember {
     /// News of these lengths was told to so many.
     fn have_told(&mut self, told: Vec<(Topic, usize)>, to: usize, now: Now) {
         let members = self.members.len();
-        let is_accusation = |topic: &Topic| matches!(topic, Topic::Accusation(..));
-        let split = told.iter().any(|(topic, _)| is_accusation(topic)) && self.members.is_split();
+        let is_suspicion = |topic: &Topic| matches!(topic, Topic::Suspicion(..));
+        let split = told.iter().any(|(topic, _)| is_suspicion(topic)) && self.members.is_split();
         for (topic, len) in told {
-            // Where many are accused together, it matters less that everybody hears of each.
-            if split && is_accusation(&topic) {
+            // Where many are suspected together, it matters less that everybody hears of each.
+            if split && is_suspicion(&topic) {
                 self.rumors.drop_topic(&topic);
             } else {
                 self.rumors.told(topic, len, to, members, now.monotonic);
@@ -310,11 +310,11 @@ impl LocalMember {
                     self.members.get(node).and_then(|member| member.liveness_message.as_deref());
                 liveness_message.cloned().map(Item::Liveness)
             }
-            Topic::Accusation(subject, accuser) => {
+            Topic::Suspicion(subject, confirmer) => {
                 let member = self.members.get(subject)?;
-                let accusation =
-                    member.accusations().find(|accusation| accusation.value.accuser == *accuser)?;
-                Some(Item::Accusation(accusation.clone()))
+                let suspicion =
+                    member.suspicions().find(|suspicion| suspicion.value.confirmer == *confirmer)?;
+                Some(Item::Suspicion(suspicion.clone()))
             }
             Topic::Record(node) => {
                 let member = self.members.get(node)?;

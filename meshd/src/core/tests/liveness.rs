@@ -72,12 +72,12 @@ fn loss_alone_makes_nobody_unreachable() {
 }
 
 #[test]
-fn whoever_is_cut_off_accuses_nobody() {
+fn whoever_is_cut_off_suspects_nobody() {
     let mut world = World::network(&[0, 0, 0]);
     world.severed = vec![(3, 0), (3, 1), (3, 2)];
     world.run(600);
     let mesh = &world.nodes[3].mesh;
-    assert!(mesh.member().unwrap().members.iter().all(|member| member.accusations().next().is_none()));
+    assert!(mesh.member().unwrap().members.iter().all(|member| member.suspicions().next().is_none()));
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn lies_about_a_member_are_refuted() {
     let mut world = World::network(&[0, 0, 0, 0]);
     for round in 0..5 {
         for liar in [2, 3, 4] {
-            let accusation = world.accusation(liar, 1);
-            world.hand(liar, 0, &accusation);
+            let suspicion = world.suspicion(liar, 1);
+            world.hand(liar, 0, &suspicion);
         }
         for _ in 0..60 {
             world.run(1);
@@ -130,10 +130,10 @@ fn what_one_alone_says_of_a_member_is_not_worth_an_answer() {
     let mut world = World::network(&[0, 0, 0, 0]);
     world.run(60);
     let before = world.nodes[1].member().local_sequence();
-    let accusation = world.accusation(4, 1);
+    let suspicion = world.suspicion(4, 1);
     world.severed = vec![(0, 1)];
     world.time += Duration::from_secs(1);
-    world.hand(4, 0, &accusation);
+    world.hand(4, 0, &suspicion);
     world.run(20);
     assert_eq!(world.liveness(0, 1), Some(meshd::Liveness::Suspected));
     assert!(world.nodes[1].member().local_sequence() == before, "it has answered");
@@ -146,9 +146,9 @@ fn what_one_alone_says_of_a_member_is_not_worth_an_answer() {
     let (first, second) = (world.node(4), world.node(2));
     let (now, sequence) = (world.time, before.unwrap());
     let members = &mut world.nodes[1].member_mut().members;
-    assert!(!members.accuse_own(first, sequence, sequence, now));
-    assert!(!members.accuse_own(stranger, sequence, sequence, now));
-    assert!(members.accuse_own(second, sequence, sequence, now));
+    assert!(!members.suspect_local(first, sequence, sequence, now));
+    assert!(!members.suspect_local(stranger, sequence, sequence, now));
+    assert!(members.suspect_local(second, sequence, sequence, now));
 }
 
 #[test]
@@ -214,9 +214,9 @@ fn those_that_fell_silent_together_are_thought_to_be_back_together() {
     world.hand(10, 0, &ping);
     assert_eq!(silent(&world), 0);
     // What is said of them elsewhere, from before, does not count here.
-    let accusations = [world.accusation(1, 11), world.accusation(2, 11), world.accusation(3, 11)];
-    for (accusation, accuser) in accusations.iter().zip(1..) {
-        world.hand(accuser, 0, accusation);
+    let suspicions = [world.suspicion(1, 11), world.suspicion(2, 11), world.suspicion(3, 11)];
+    for (suspicion, confirmer) in suspicions.iter().zip(1..) {
+        world.hand(confirmer, 0, suspicion);
     }
     world.run(100);
     assert_eq!(world.liveness(0, 11), Some(meshd::Liveness::Present));
@@ -226,11 +226,11 @@ fn those_that_fell_silent_together_are_thought_to_be_back_together() {
 fn one_liar_makes_nobody_think_that_the_network_is_split() {
     let mut world = World::network(&[0; 12]);
     for subject in 2..13 {
-        let accusation = world.accusation(1, subject);
-        world.hand(1, 0, &accusation);
+        let suspicion = world.suspicion(1, subject);
+        world.hand(1, 0, &suspicion);
     }
     let mesh = &mut world.nodes[0].mesh;
-    assert!(mesh.member().unwrap().members.accused().count() >= 8);
+    assert!(mesh.member().unwrap().members.suspects().count() >= 8);
     assert!(!mesh.member().unwrap().members.is_split());
     let now = world.time;
     let subject = world.node(2);

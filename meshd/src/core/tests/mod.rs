@@ -8,7 +8,6 @@ use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::keyd::CreateInvite;
 use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::AddressRange;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{DestinationProof, ProvenDestination};
@@ -19,6 +18,7 @@ use i2plan_proto::membership::{Chain, Delegation};
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Position, Range};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use zeroize::Zeroizing;
 
@@ -445,17 +445,17 @@ impl World {
     }
 
     /// What a member says of another: that it could not reach it, of all that it knows of it.
-    fn accusation(&self, accuser: usize, subject: usize) -> Message {
-        let accusation = Accusation {
+    fn suspicion(&self, confirmer: usize, subject: usize) -> Message {
+        let suspicion = Suspicion {
             network: self.nodes[0].mesh.network().unwrap(),
-            accuser: self.node(accuser),
+            confirmer: self.node(confirmer),
             subject: self.node(subject),
             sequence: self.nodes[subject].member().local_sequence().unwrap(),
             // Whatever its clock says.
             issued_at: u64::MAX,
         };
-        let signature = accusation.sign(&self.nodes[accuser].key);
-        Message::news(vec![Item::Accusation(Signed { value: accusation, signature })])
+        let signature = suspicion.sign(&self.nodes[confirmer].key);
+        Message::news(vec![Item::Suspicion(Signed { value: suspicion, signature })])
     }
 
     fn members(&self, index: usize) -> u64 {
@@ -558,7 +558,7 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
             node.recovered.set((known, complete));
             keyd::Reply::Recovered { known: known as u64, complete }
         }
-        keyd::Request::SignAccusation(accusation) => keyd::Reply::Signature(accusation.sign(&node.key)),
+        keyd::Request::SignAccusation(suspicion) => keyd::Reply::Signature(suspicion.sign(&node.key)),
         keyd::Request::SignJoin { body, control } => {
             assert_eq!(body.control, control.hash());
             keyd::Reply::Signature(body.sign(&node.key))

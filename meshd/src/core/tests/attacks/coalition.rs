@@ -151,8 +151,8 @@ fn two_that_lie_without_end_make_a_member_say_little() {
     for _ in 0..6000 {
         world.time += Duration::from_millis(100);
         for liar in [2, 3] {
-            let accusation = world.accusation(liar, 1);
-            world.hand(liar, 1, &accusation);
+            let suspicion = world.suspicion(liar, 1);
+            world.hand(liar, 1, &suspicion);
         }
         world.in_flight.clear();
     }
