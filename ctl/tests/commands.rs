@@ -251,7 +251,7 @@ fn status(network: Option<Network>) -> Status {
             address: "127.0.0.1:7656".parse().unwrap(),
             version: Some("3.2".to_owned()),
             control: session(),
-            substitute: Some(session()),
+            fallback: Some(session()),
             data: session(),
         },
         tunnel: Tunnel {

@@ -1075,8 +1075,8 @@ mod tests {
             refused(signer.sign_record(record, NOW), reason);
         }
         // One in place of the control destination is as good, and leads to it.
-        let substitute = signer.keys.ephemeral([9; 32]).public();
-        let signed = signer.sign_record(with(&|record| record.control = substitute), NOW).unwrap();
+        let fallback = signer.keys.ephemeral([9; 32]).public();
+        let signed = signer.sign_record(with(&|record| record.control = fallback), NOW).unwrap();
         assert_eq!(signed.verify_for(&charter), Ok(()));
         let primary = signed.value.primary.map(|primary| primary.destination);
         assert_eq!(primary, Some(signer.keys.control().public()));
@@ -1365,9 +1365,9 @@ mod tests {
             refused(signer.sign_join(&body, &control, NOW), "destination");
         }
         // One in place of the control destination is as good.
-        let substitute = signer.keys.ephemeral([9; 32]).public();
-        let body = JoinBody { control: substitute.hash(), ..right };
-        assert!(signer.sign_join(&body, &substitute, NOW).is_ok());
+        let fallback = signer.keys.ephemeral([9; 32]).public();
+        let body = JoinBody { control: fallback.hash(), ..right };
+        assert!(signer.sign_join(&body, &fallback, NOW).is_ok());
     }
 
     #[test]

@@ -150,7 +150,7 @@ pub fn describe(what: &EventKind) -> String {
         EventKind::Session { session, state, error } => {
             let session = match session {
                 SessionName::Control => "control session",
-                SessionName::Substitute => "session in place of the control session",
+                SessionName::Fallback => "fallback session",
                 SessionName::Data => "data session",
             };
             match error {

@@ -320,8 +320,8 @@ fn render(status: &Status, warnings: &[Warning]) -> String {
     let sam = &status.sam;
     out.line("I2P router", &describe_bridge(sam));
     out.part("control", &describe_session(&sam.control));
-    if let Some(substitute) = &sam.substitute {
-        out.part("instead", &describe_session(substitute));
+    if let Some(fallback) = &sam.fallback {
+        out.part("fallback", &describe_session(fallback));
     }
     out.part("data", &describe_session(&sam.data));
 
@@ -439,7 +439,7 @@ mod tests {
                 address: "127.0.0.1:7656".parse().unwrap(),
                 version: Some("3.2".to_owned()),
                 control: session(SessionState::Up),
-                substitute: None,
+                fallback: None,
                 data: session(SessionState::Opening),
             },
             tunnel: Tunnel {

@@ -278,7 +278,7 @@ fn status(members: u64) -> Status {
             address: "127.0.0.1:7656".parse().unwrap(),
             version: Some("3.2".to_owned()),
             control: session("cc"),
-            substitute: None,
+            fallback: None,
             data: session("dd"),
         },
         tunnel: Tunnel {

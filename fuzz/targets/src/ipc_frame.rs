@@ -375,7 +375,7 @@ fn events() -> meshd::Events {
         EventKind::BanAdded { node_id: node_id.clone(), reason: meshd::BanReason::InvalidMessages },
         EventKind::BanRemoved { node_id: node_id.clone() },
         EventKind::Session {
-            session: meshd::SessionName::Substitute,
+            session: meshd::SessionName::Fallback,
             state: meshd::SessionState::Opening,
             error: Some(error.clone()),
         },

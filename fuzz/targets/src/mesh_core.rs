@@ -47,7 +47,7 @@ use crate::{Seeds, seed};
 const ME: u8 = 1;
 
 /// Stands for the destination that may take its control destination's place.
-const SUBSTITUTE: u8 = 210;
+const FALLBACK: u8 = 210;
 
 /// Members that can appear: up to 8 by a chain of that length, the others invited by the founder.
 const MEMBERS: u8 = 40;
@@ -333,7 +333,7 @@ impl World {
             12 => match choices.arbitrary::<u8>()? % 8 {
                 0 => self.mesh.handle_control_session(self.now),
                 4 => self.mesh.handle_fallback(None, self.now),
-                5 => self.mesh.handle_fallback(Some(testing::destination(SUBSTITUTE)), self.now),
+                5 => self.mesh.handle_fallback(Some(testing::destination(FALLBACK)), self.now),
                 number => self.mesh.handle_data_session(testing::destination(100 + number)),
             },
             13 => {
@@ -1105,7 +1105,7 @@ impl World {
                 &welcome.records
             }
             Message::JoinRequest(request) => {
-                let place = if as_control { ME } else { SUBSTITUTE };
+                let place = if as_control { ME } else { FALLBACK };
                 let from = testing::destination(place).hash();
                 assert_eq!(request.body.value.control, from, "it comes from elsewhere than it says");
                 return;
@@ -1285,7 +1285,7 @@ impl World {
             keyd::Request::SignCharter(charter) => keyd::Reply::Signature(self.signature(&charter)),
             keyd::Request::SignJoin { body, control } => {
                 assert_eq!((body.joiner, body.control), (me, control.hash()));
-                assert!([ME, SUBSTITUTE].map(testing::destination).contains(&control));
+                assert!([ME, FALLBACK].map(testing::destination).contains(&control));
                 keyd::Reply::Signature(self.signature(&*body))
             }
             keyd::Request::SignRecord(new) => {

@@ -269,9 +269,10 @@ pub enum SessionKind {
     /// hold on to what they know of an old one, be it another's end-to-end session or their own client, for
     /// minutes after it has ended.
     Data,
-    /// As `Control`, but under a new destination: in place of the control destination while others, or rather
-    /// their routers, cannot reach that, or answer what comes from there.
-    Substitute,
+    /// As `Control`, but under a new, fallback destination while others, or rather their routers, cannot reach the
+    /// primary one, or answer what comes from there.
+    #[serde(rename = "substitute")]
+    Fallback,
 }
 
 /// A SAM session to open.

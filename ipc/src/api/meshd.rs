@@ -493,8 +493,9 @@ pub enum JoinStep {
 pub enum SessionName {
     /// For control messages.
     Control,
-    /// In place of that.
-    Substitute,
+    /// For control messages, under a fallback destination, while the primary one does not work.
+    #[serde(rename = "substitute")]
+    Fallback,
     /// For WireGuard packets.
     Data,
 }
@@ -719,8 +720,9 @@ pub struct Sam {
     pub version: Option<String>,
     /// The session for control messages.
     pub control: Session,
-    /// The session in place of that, while members do not reach this node through it.
-    pub substitute: Option<Session>,
+    /// The session under a fallback destination, while members do not reach this node through that one.
+    #[serde(rename = "substitute")]
+    pub fallback: Option<Session>,
     /// The session for WireGuard packets.
     pub data: Session,
 }

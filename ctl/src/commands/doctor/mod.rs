@@ -389,7 +389,7 @@ mod tests {
                 address: SocketAddr::from(([127, 0, 0, 1], 7656)),
                 version: Some("3.2".to_owned()),
                 control: session(),
-                substitute: None,
+                fallback: None,
                 data: session(),
             },
             tunnel: Tunnel {

@@ -28,7 +28,9 @@ use tokio::time::{interval, sleep_until};
 use tracing::{debug, error, info};
 
 use self::commands::Checked;
-use self::control::{CONTROL_STALL_TIMEOUT, ControlSession, DATA_STALL_TIMEOUT, SessionStatus, Substitute};
+use self::control::{
+    CONTROL_STALL_TIMEOUT, ControlSession, DATA_STALL_TIMEOUT, FallbackSession, SessionStatus,
+};
 use self::keyd_link::{KeydReport, ask, watch_keyd};
 use super::containment::DatagramContainment;
 use super::event_log::EventLog;
@@ -135,7 +137,7 @@ struct Daemon {
     control: Option<ControlSession>,
     control_since: Duration,
     control_stalls: StallDetector,
-    substitute: Option<Substitute>,
+    fallback: Option<FallbackSession>,
     control_status: SessionStatus,
     data_status: SessionStatus,
     sam_version: Option<String>,
@@ -228,7 +230,7 @@ impl Daemon {
             control: None,
             control_since: Duration::ZERO,
             control_stalls: StallDetector::new(CONTROL_STALL_TIMEOUT),
-            substitute: None,
+            fallback: None,
             control_status: down(),
             data_status: down(),
             sam_version: None,
@@ -263,7 +265,7 @@ impl Daemon {
                 self.mesh.as_ref().and_then(Mesh::poll_timeout),
                 self.data_stalls.poll_timeout(),
                 self.control_stalls.poll_timeout(),
-                self.substitute.as_ref().map(|substitute| substitute.until),
+                self.fallback.as_ref().map(|fallback| fallback.until),
             ];
             let soonest = self.started.elapsed() + self.until_peers();
             let wake = times.into_iter().flatten().min().map_or(soonest, |at| at.min(soonest));
