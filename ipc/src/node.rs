@@ -263,7 +263,7 @@ pub enum Notice {
 }
 
 /// An answer, and the connection over which it came.
-type Asked = (Option<Client<MeshdApi>>, Result<Events, ClientError>);
+type Polled = (Option<Client<MeshdApi>>, Result<Events, ClientError>);
 
 /// What happens at a node. It finds the node again when that was away, and says so.
 ///
@@ -278,7 +278,7 @@ pub struct EventStream {
     traffic: Option<Duration>,
     away: bool,
     /// The question that is not answered yet, which outlives a caller of [`EventStream::next`] that gives up.
-    asking: Option<Pin<Box<dyn Future<Output = Asked> + Send>>>,
+    asking: Option<Pin<Box<dyn Future<Output = Polled> + Send>>>,
 }
 
 impl fmt::Debug for EventStream {
@@ -367,7 +367,12 @@ impl EventStream {
     }
 }
 
-async fn ask(client: Option<Client<MeshdApi>>, path: PathBuf, request: PollEvents, pause: Duration) -> Asked {
+async fn ask(
+    client: Option<Client<MeshdApi>>,
+    path: PathBuf,
+    request: PollEvents,
+    pause: Duration,
+) -> Polled {
     sleep(pause).await;
     let client = match client {
         Some(client) if !client.is_broken() => Ok(client),

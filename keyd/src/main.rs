@@ -12,7 +12,7 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
 use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
-use i2plan_ipc::daemon::program::{self, Asked, End};
+use i2plan_ipc::daemon::program::{self, End, Parsed};
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::state_dir::StateDirError;
 use i2plan_ipc::daemon::tasks::Tasks;
@@ -128,7 +128,7 @@ enum Maintenance {
     RemovePassphrase,
 }
 
-fn parse() -> Result<Asked<Args>, lexopt::Error> {
+fn parse() -> Result<Parsed<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut args = Args {
         store: std::env::var_os("STATE_DIRECTORY")
@@ -185,8 +185,8 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
             Long("check") => maintenance.push(Maintenance::Check),
             Long("change-passphrase") => maintenance.push(Maintenance::ChangePassphrase),
             Long("remove-passphrase") => maintenance.push(Maintenance::RemovePassphrase),
-            Short('h') | Long("help") => return Ok(Asked::Help),
-            Short('V') | Long("version") => return Ok(Asked::Version),
+            Short('h') | Long("help") => return Ok(Parsed::Help),
+            Short('V') | Long("version") => return Ok(Parsed::Version),
             _ => return Err(arg.unexpected()),
         }
     }
@@ -200,7 +200,7 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
     if args.passphrase_fd.is_some() && args.passphrase_fd == args.new_passphrase_fd {
         return Err("the passphrase and the new one cannot come from the same descriptor".into());
     }
-    Ok(Asked::Run(args))
+    Ok(Parsed::Run(args))
 }
 
 fn start(args: Args) -> Result<(), End> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use i2plan_config::Config;
 use i2plan_ipc::Role;
 use i2plan_ipc::client::Endpoint;
-use i2plan_ipc::daemon::program::{self, Asked, End};
+use i2plan_ipc::daemon::program::{self, End, Parsed};
 use i2plan_ipc::daemon::{activation, hardening, logging};
 use i2plan_ipc::paths;
 use i2plan_ipc::version::build;
@@ -49,7 +49,7 @@ struct Args {
     listen: Option<PathBuf>,
 }
 
-fn parse() -> Result<Asked<Args>, lexopt::Error> {
+fn parse() -> Result<Parsed<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut args = Args {
         config: None,
@@ -66,12 +66,12 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
             Long("keyd-socket") => args.keyd = parser.value()?.into(),
             Long("tund-socket") => args.tund = parser.value()?.into(),
             Long("listen") => args.listen = Some(parser.value()?.into()),
-            Short('h') | Long("help") => return Ok(Asked::Help),
-            Short('V') | Long("version") => return Ok(Asked::Version),
+            Short('h') | Long("help") => return Ok(Parsed::Help),
+            Short('V') | Long("version") => return Ok(Parsed::Version),
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Asked::Run(args))
+    Ok(Parsed::Run(args))
 }
 
 fn start(args: Args) -> Result<(), End> {

@@ -171,12 +171,12 @@ struct Open {
     of: Place,
     /// How many address blocks were asked.
     blocks: u32,
-    asked: Vec<Asked>,
+    asked: Vec<AskedBlock>,
 }
 
 /// An address block of which members were asked for something.
 #[derive(Debug)]
-struct Asked {
+struct AskedBlock {
     block: u32,
     times: u8,
     /// Before this no member of the block is asked again.
@@ -215,7 +215,7 @@ impl Open {
                 self.asked.swap_remove(first);
             }
         }
-        self.asked.push(Asked { block: of.block, times: 0, until: now + FIRST_PATIENCE });
+        self.asked.push(AskedBlock { block: of.block, times: 0, until: now + FIRST_PATIENCE });
         self.until = self.until.max(now + FIRST_PATIENCE);
         true
     }

@@ -73,8 +73,8 @@ pub(super) struct Report {
     pub(super) hint: Option<String>,
 }
 
-/// What `tund` is to be told.
-pub(super) struct Told {
+/// What `tund` is to be told, as it changes.
+pub(super) struct TundInput {
     pub(super) desired: watch::Receiver<Desired>,
     /// Members that do not answer `tund`, and have given a sign of life.
     pub(super) awakened: mpsc::Receiver<Vec<NodeId>>,
@@ -89,7 +89,7 @@ pub(super) struct Adopt {
 /// Keeps `tund` as it is told.
 pub(super) async fn keep(
     link: Arc<Link<TundApi>>,
-    mut told: Told,
+    mut input: TundInput,
     report: watch::Sender<Report>,
     adopt: Adopt,
 ) {
@@ -99,7 +99,7 @@ pub(super) async fn keep(
         let error = match link.connect().await {
             Ok(mut client) => {
                 report.send_modify(|report| report.daemon = Some(client.daemon().clone()));
-                let Err(error) = serve(&mut client, &mut told, &report, &mut adopt).await;
+                let Err(error) = serve(&mut client, &mut input, &report, &mut adopt).await;
                 error
             }
             Err(error) => error,
@@ -121,12 +121,12 @@ struct Applied {
     interface: Option<(Interface, u32)>,
     session: Option<Arc<Open>>,
     control: Option<Arc<Open>>,
-    members: ToldMembers,
+    members: AppliedMembers,
 }
 
 /// What this connection's `tund` has been told of members.
 #[derive(Default)]
-struct ToldMembers {
+struct AppliedMembers {
     begun: bool,
     /// All that there was has been told once.
     complete: bool,
@@ -142,7 +142,7 @@ struct ToldMembers {
 
 async fn serve(
     client: &mut Client<TundApi>,
-    told: &mut Told,
+    input: &mut TundInput,
     report: &watch::Sender<Report>,
     adopt: &mut Option<Adopt>,
 ) -> Result<std::convert::Infallible, ClientError> {
@@ -153,8 +153,8 @@ async fn serve(
     let (mut error, mut more) = (None, false);
     let (mut again, mut wait) = (Instant::now(), POLL);
     loop {
-        let changed = told.desired.has_changed().unwrap_or(true);
-        let wanted = told.desired.borrow_and_update().clone();
+        let changed = input.desired.has_changed().unwrap_or(true);
+        let wanted = input.desired.borrow_and_update().clone();
         if error.is_none() || changed || Instant::now() >= again {
             (more, error) = match apply(client, &wanted, &mut applied, report).await {
                 Ok(more) => (more, None),
@@ -181,8 +181,8 @@ async fn serve(
             continue;
         }
         let awakened = tokio::select! {
-            _ = told.desired.changed() => None,
-            awakened = told.awakened.recv() => awakened,
+            _ = input.desired.changed() => None,
+            awakened = input.awakened.recv() => awakened,
             () = sleep(POLL) => None,
         };
         for nodes in awakened.iter().flat_map(|nodes| nodes.chunks(MAX_NODES)) {
@@ -223,7 +223,7 @@ async fn apply(
             report.configured = None;
             report.interface = None;
         });
-        applied.members = ToldMembers::default();
+        applied.members = AppliedMembers::default();
     }
     // Without an interface there is nobody to have peers.
     if applied.interface.is_none() {
@@ -249,7 +249,7 @@ async fn hand_over<C: Call<Api = TundApi>>(
     Ok(())
 }
 
-impl ToldMembers {
+impl AppliedMembers {
     /// Tells what `tund` has not been told yet, or a part of it; whether there is more.
     async fn tell(&mut self, client: &mut Client<TundApi>, wanted: &Desired) -> Result<bool, ClientError> {
         let now = Instant::now();
@@ -456,7 +456,7 @@ mod tests {
             i2plan_ipc::server::ConnectionLimits::default(),
         ));
         let mut client = Client::<TundApi>::connect(&path, Role::Meshd).await.unwrap();
-        let mut told = ToldMembers::default();
+        let mut told = AppliedMembers::default();
         let mut tell = async |wanted: &Desired, refusing: &[u8], later: Duration| {
             fake.0.lock().unwrap().1 = refusing.iter().map(|depth| testing::node(*depth)).collect();
             told.refused.values_mut().for_each(|again| *again -= later);

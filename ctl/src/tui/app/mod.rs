@@ -11,7 +11,7 @@ use i2plan_ipc::api::meshd::{Ban, IssuedInvite, Reply, Request, Route, Status, T
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::secret::SecretText;
 
-use self::node::{Asked, Past, PeerRow, Subject};
+use self::node::{Past, PeerRow, Refresh, Subject};
 use super::events::{Entry, Show};
 use super::form::Form;
 use super::history::History;
@@ -238,7 +238,7 @@ pub(super) struct App {
     /// Codes of invites that were made here.
     codes: HashMap<String, SecretText>,
     traffic: Option<Traffic>,
-    asked: [Asked; Subject::ALL.len()],
+    refreshes: [Refresh; Subject::ALL.len()],
     next_entry: u64,
     past: Past,
 }
@@ -272,9 +272,9 @@ impl App {
             span: 1,
             codes: HashMap::new(),
             traffic: None,
-            asked: Default::default(),
+            refreshes: Default::default(),
             next_entry: 0,
-            past: Past::Asked,
+            past: Past::Complete,
         }
     }
 

@@ -155,7 +155,7 @@ impl Subject {
 
 /// Whether something is asked for.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Asked {
+pub(super) struct Refresh {
     /// What is known of it is out of date.
     wanted: bool,
     /// The answer is on its way.
@@ -172,13 +172,13 @@ pub(super) enum Past {
     /// What happened after this cursor is.
     After(Cursor),
     /// There is nothing to ask.
-    Asked,
+    Complete,
 }
 
 impl App {
     pub(super) fn want(&mut self, subjects: &[Subject]) {
         for subject in subjects {
-            self.asked[*subject as usize].wanted = true;
+            self.refreshes[*subject as usize].wanted = true;
         }
     }
 
@@ -190,16 +190,16 @@ impl App {
         let now = self.now.running;
         let mut commands = Vec::new();
         let events = |after| Command::Ask(Request::Events { after, wait: 0, traffic: false });
-        match std::mem::replace(&mut self.past, Past::Asked) {
+        match std::mem::replace(&mut self.past, Past::Complete) {
             Past::Where => commands.push(events(None)),
             Past::After(cursor) => commands.push(events(Some(cursor))),
-            Past::Asked => {}
+            Past::Complete => {}
         }
         for subject in Subject::ALL {
-            let asked = &mut self.asked[subject as usize];
-            let early = asked.at.is_some_and(|at| now < at + ASK_AGAIN);
-            if asked.wanted && !asked.waiting && !early {
-                *asked = Asked { wanted: false, waiting: true, at: Some(now) };
+            let refresh = &mut self.refreshes[subject as usize];
+            let early = refresh.at.is_some_and(|at| now < at + ASK_AGAIN);
+            if refresh.wanted && !refresh.waiting && !early {
+                *refresh = Refresh { wanted: false, waiting: true, at: Some(now) };
                 commands.push(Command::Ask(subject.request()));
             }
         }
@@ -217,7 +217,7 @@ impl App {
                 }
                 self.link = Link::Up;
                 self.traffic = None;
-                self.asked = Default::default();
+                self.refreshes = Default::default();
                 self.want(&Subject::ALL);
                 self.past = Past::Where;
             }
@@ -330,7 +330,7 @@ impl App {
 
     pub(super) fn answer(&mut self, request: &Request, result: Result<Reply, Failure>) {
         if let Some(subject) = Subject::of(request) {
-            self.asked[subject as usize].waiting = false;
+            self.refreshes[subject as usize].waiting = false;
         }
         if let Err(failure) = result.and_then(|reply| self.take_in(request, reply)) {
             self.failed(request, failure);

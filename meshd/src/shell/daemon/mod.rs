@@ -196,9 +196,9 @@ impl Daemon {
             sessions::keep(context.clone(), data, None, adopted_data, Arc::clone(&renew_data)),
         );
         let (awake, awakened) = mpsc::channel(4);
-        let told = tunnel::Told { desired, awakened };
+        let input = tunnel::TundInput { desired, awakened };
         let tund = Arc::new(Link::new(options.tund, Role::Meshd));
-        tasks.spawn("tunnel", tunnel::keep(Arc::clone(&tund), told, report, adopt));
+        tasks.spawn("tunnel", tunnel::keep(Arc::clone(&tund), input, report, adopt));
         let (checked_sender, checked) = mpsc::channel(4);
 
         let now = Instant::now();
