@@ -292,7 +292,7 @@ pub struct Ping {
     pub interval: Duration,
 
     /// How long a reply may take, at most 5m
-    #[arg(short = 'W', long, value_name = "TIME", default_value = "10s", value_parser = parse_patience)]
+    #[arg(short = 'W', long, value_name = "TIME", default_value = "10s", value_parser = parse_timeout)]
     pub timeout: Duration,
 
     /// Stop after this time, whatever was answered
@@ -312,7 +312,7 @@ impl Ping {
     /// What is to be sent.
     #[must_use]
     pub fn plan(&self) -> Plan {
-        Plan { count: self.count, interval: self.interval, patience: self.timeout, deadline: self.deadline }
+        Plan { count: self.count, interval: self.interval, timeout: self.timeout, deadline: self.deadline }
     }
 }
 
@@ -800,10 +800,10 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn parse_patience(text: &str) -> Result<Duration, String> {
+fn parse_timeout(text: &str) -> Result<Duration, String> {
     match parse_time(text)? {
         long if long > Duration::from_secs(300) => Err("at most 5m".to_owned()),
-        patience => Ok(patience),
+        timeout => Ok(timeout),
     }
 }
 
@@ -892,7 +892,7 @@ mod tests {
         for wrong in ["", "ms", "s", "-1", "1e3", "inf", "nan", "1x", "99999999999999999999"] {
             assert!(parse_time(wrong).is_err(), "{wrong}");
         }
-        assert!(parse_interval("9ms").is_err() && parse_patience("6m").is_err());
+        assert!(parse_interval("9ms").is_err() && parse_timeout("6m").is_err());
     }
 
     #[test]

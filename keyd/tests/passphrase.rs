@@ -22,7 +22,7 @@ const ONE: &str = "correct horse";
 const TWO: &str = "battery staple";
 
 /// So long a test waits for what never comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whom keyd runs as in these tests: it refuses to be root.
 const USER: u32 = 54_321;
@@ -347,7 +347,7 @@ impl Terminal {
 
     /// Reads on until this is shown.
     fn wait_for(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.seen.contains(text) {
             match self.shown.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
@@ -379,7 +379,7 @@ impl Terminal {
         File::from(self.terminal.try_clone().unwrap()).write_all(marker.as_bytes()).unwrap();
         let mut all = std::mem::take(&mut self.seen);
         while !all.contains(marker) {
-            all += &String::from_utf8_lossy(&self.shown.recv_timeout(PATIENCE).unwrap());
+            all += &String::from_utf8_lossy(&self.shown.recv_timeout(TIMEOUT).unwrap());
         }
         assert!(!all.contains("horse") && !all.contains("staple"), "{all}");
         (status.code().unwrap_or(-1), all)

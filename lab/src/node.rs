@@ -503,7 +503,7 @@ impl Node {
         Err(self.failure(&format!("i2planctl up ended with {status}")))
     }
 
-    /// Kills the node's daemons, with no chance to say farewell.
+    /// Kills the node's daemons, with no chance to say that it leaves.
     ///
     /// # Errors
     /// If they cannot be killed.

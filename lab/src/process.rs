@@ -187,7 +187,7 @@ impl Child {
         Ok(self.child.wait().await?)
     }
 
-    /// Kills it, with no chance to say farewell.
+    /// Kills it, with no chance to say that it leaves.
     ///
     /// # Errors
     /// If it cannot be killed.

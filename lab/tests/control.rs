@@ -21,7 +21,7 @@ use tokio::time::timeout;
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
 /// How long something may take to happen.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 fn failed(error: &ClientError) -> Failure {
     Failure::new(error.to_string())
@@ -61,7 +61,7 @@ impl Follower {
                 }
             }
         };
-        timeout(PATIENCE, found)
+        timeout(TIMEOUT, found)
             .await
             .map_err(|_| Failure::new(format!("it was not told that {what}; seen: {:?}", self.seen)))
     }
@@ -124,7 +124,7 @@ fn who_follows_a_node_is_told_what_happens_to_it() {
             let is = |what: &EventKind| serde_json::to_value(what).unwrap()["event"] == wanted;
             assert_eq!(here.count(is), 1, "{wanted}: {:?}", here.seen);
         }
-        let output = timeout(PATIENCE, watching).await.expect("the example ends").unwrap()?;
+        let output = timeout(TIMEOUT, watching).await.expect("the example ends").unwrap()?;
         println!("{}", output.stdout);
         assert!(output.status.success(), "{}", output.stderr);
         assert!(output.stdout.contains("no network"), "{}", output.stdout);

@@ -33,7 +33,7 @@ const SLOW: ConnectionLimits = ConnectionLimits { shared: 16, reserved: 0, reque
 const READERS: usize = 8;
 
 /// How long a call waits for its turn.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Most bytes of the answers to a batch, before the last of them.
 const MAX_ANSWERS: usize = 16 * 1024 * 1024;
@@ -199,7 +199,7 @@ impl Caller {
     }
 
     async fn turn(&self) -> Result<(), Error> {
-        timeout(PATIENCE, self.permit.turn()).await.map_err(|_| {
+        timeout(TIMEOUT, self.permit.turn()).await.map_err(|_| {
             Error::new(Code::RateLimited, "this user asks more than 50 calls a second")
                 .with_hint("wait a moment, or ask on fewer connections")
         })

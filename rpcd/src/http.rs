@@ -147,7 +147,7 @@ async fn converse(stream: TcpStream, connection: Arc<HttpConnection>) {
             .timer(TokioTimer::new())
             .header_read_timeout(DOCUMENT_DEADLINE)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(Patient { stream, waiting: None }), service)
+            .serve_connection(TokioIo::new(WriteTimeout { stream, waiting: None }), service)
     };
     tokio::select! {
         result = serving => if let Err(error) = result {
@@ -323,12 +323,12 @@ fn empty(status: StatusCode) -> Answer {
 }
 
 /// A stream that breaks when the other side does not read.
-struct Patient {
+struct WriteTimeout {
     stream: TcpStream,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for WriteTimeout {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -338,7 +338,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for WriteTimeout {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match pin!(&mut self.stream).poll_write(cx, bytes) {
             Poll::Pending => {

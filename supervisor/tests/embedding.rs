@@ -55,7 +55,7 @@ mod linux {
     };
 
     /// So long the test waits for what never comes.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     /// Ends when it is asked to, and says so when it runs.
     const WAIT: &str = "#!/bin/sh\necho \"${0##*/} is user $(id -u)\"\nexec sleep 1000\n";
@@ -67,7 +67,7 @@ mod linux {
         );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, async {
+            tokio::time::timeout(TIMEOUT, async {
                 it_runs_and_stops_in_order().await;
                 a_daemon_that_cannot_run_is_a_typed_error().await;
             })

@@ -298,9 +298,9 @@ impl Progress {
         }
         let mut interrupt = std::pin::pin!(output::interrupt()?);
         // The steps before this one are told a moment after the answer.
-        for (patience, what) in [(LAST_STEPS, None), (FIRST_TUNNEL, Some(WAITING))] {
+        for (limit, what) in [(LAST_STEPS, None), (FIRST_TUNNEL, Some(WAITING))] {
             what.filter(|_| !self.connected).into_iter().for_each(output::note);
-            let mut deadline = std::pin::pin!(sleep(patience));
+            let mut deadline = std::pin::pin!(sleep(limit));
             while !self.connected {
                 tokio::select! {
                     () = &mut deadline => break,

@@ -18,7 +18,7 @@ pub struct Plan {
     /// Between requests.
     pub interval: Duration,
     /// How long a reply may take.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// When the series ends at the latest.
     pub deadline: Option<Duration>,
 }
@@ -79,7 +79,7 @@ impl Series {
     /// What there is to do now. To be called again when it is done, until there is nothing.
     pub fn on_time(&mut self, now: Duration) -> Option<Step> {
         if let Some((&number, &at)) = self.outstanding.first_key_value()
-            && now >= at.saturating_add(self.plan.patience)
+            && now >= at.saturating_add(self.plan.timeout)
         {
             self.outstanding.remove(&number);
             return Some(Step::Lost(number));
@@ -96,7 +96,7 @@ impl Series {
     /// When there is something to do.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        let expiry = self.outstanding.first_key_value().map(|(_, at)| at.saturating_add(self.plan.patience));
+        let expiry = self.outstanding.first_key_value().map(|(_, at)| at.saturating_add(self.plan.timeout));
         [self.next_send(), expiry, self.plan.deadline].into_iter().flatten().min()
     }
 
@@ -167,7 +167,7 @@ impl Times {
 mod tests {
     use super::*;
 
-    const PLAN: Plan = Plan { count: Some(2), interval: ms(1000), patience: ms(3000), deadline: None };
+    const PLAN: Plan = Plan { count: Some(2), interval: ms(1000), timeout: ms(3000), deadline: None };
 
     const fn ms(count: u64) -> Duration {
         Duration::from_millis(count)

@@ -17,7 +17,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use crate::notification::{Notification, Store};
 
 /// How long a message may wait for a supervisor that does not read.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the supervisor receives sd_notify messages. Opened at the start: in its sandbox a daemon makes no sockets.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Supervisor {
         let socket = address.and_then(|address| {
             let socket = UnixDatagram::unbound()?;
             socket.connect_addr(&address)?;
-            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(TIMEOUT))?;
             Ok(socket)
         });
         let socket = socket.inspect_err(|error| {
@@ -80,8 +80,8 @@ impl Supervisor {
     }
 
     /// Says that the daemon ends, which may take so long.
-    pub fn stopping(&self, farewell: Duration) {
-        let extend_timeout = (!farewell.is_zero()).then_some(farewell);
+    pub fn stopping(&self, extension: Duration) {
+        let extend_timeout = (!extension.is_zero()).then_some(extension);
         self.tell(&Notification { stopping: true, extend_timeout, ..Notification::default() });
     }
 

@@ -33,7 +33,7 @@ use crate::Failure;
 use crate::i2p::sam::{Session, Style};
 
 /// How long an answer may take, repetitions included.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a node is given before a request is repeated.
 const REPEAT: Duration = Duration::from_secs(2);
@@ -180,7 +180,7 @@ impl Canary {
     async fn ask(&self, target: &str, invite: &Invite) -> Result<Welcome, Failure> {
         let request = Message::JoinRequest(Box::new(self.stranger.request(invite, &self.joiner)));
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < TIMEOUT {
             self.stranger.send(target, &unaddressed(&request)).await?;
             let reply = tokio::time::timeout(REPEAT, self.stranger.receive(target)).await;
             match reply.map_or(Ok(None), |reply| reply.map(Some))? {
@@ -240,7 +240,7 @@ pub async fn control() -> Result<(), Failure> {
 
 async fn find(session: &mut Session, name: &str) -> Result<String, Failure> {
     let started = Instant::now();
-    while started.elapsed() < PATIENCE {
+    while started.elapsed() < TIMEOUT {
         if let Some(destination) = session.look_up(name).await? {
             return Ok(destination);
         }
@@ -269,7 +269,7 @@ async fn crowd(stranger: &Stranger, target: &str, invite: &Invite) -> Result<(us
         }
     }
     while let Some((joiner, request)) = waiting.pop_first() {
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > TIMEOUT {
             return Err(Failure::new("joiners with a used invite are not answered"));
         }
         stranger.send(target, &request).await?;

@@ -37,7 +37,7 @@ const SEQUENCE: usize = 10_000;
 const MAX_PASSED: usize = 253;
 
 /// How long a daemon may take to say hello or to end a connection. Longer than it gives a frame.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Between the requests of one who only wants to know.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -106,8 +106,8 @@ fn frame(body: &impl Serialize, fds: u8) -> Vec<u8> {
 impl Target {
     fn connect(&self) -> io::Result<UnixStream> {
         let stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         Ok(stream)
     }
 

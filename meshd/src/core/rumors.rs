@@ -89,7 +89,7 @@ const MAX_WANTS: usize = 256;
 /// Before this a member does not ask again for what has not come; every other time it waits twice as long for the same
 /// address block. At 20 % loss every third question or its answer is lost, and where many join at once there are not the
 /// bytes for every answer.
-const FIRST_PATIENCE: Duration = Duration::from_secs(8);
+const FIRST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// So often at most it waits longer: up to four minutes. What is asked for may not be there, because somebody lied.
 const LONGER: u8 = 5;
@@ -200,11 +200,11 @@ impl Open {
                 return false;
             }
             asked.times = asked.times.saturating_add(1);
-            asked.until = now + FIRST_PATIENCE * 2u32.pow((asked.times / 2).min(LONGER).into());
+            asked.until = now + FIRST_TIMEOUT * 2u32.pow((asked.times / 2).min(LONGER).into());
             self.until = self.until.max(asked.until);
             return true;
         }
-        let waited = now.saturating_sub(self.since).as_secs() / FIRST_PATIENCE.as_secs();
+        let waited = now.saturating_sub(self.since).as_secs() / FIRST_TIMEOUT.as_secs();
         if u64::from(self.blocks) >= (waited + 1) * (waited + 2) / 2 {
             return false;
         }
@@ -215,8 +215,8 @@ impl Open {
                 self.asked.swap_remove(first);
             }
         }
-        self.asked.push(AskedBlock { block: of.block, times: 0, until: now + FIRST_PATIENCE });
-        self.until = self.until.max(now + FIRST_PATIENCE);
+        self.asked.push(AskedBlock { block: of.block, times: 0, until: now + FIRST_TIMEOUT });
+        self.until = self.until.max(now + FIRST_TIMEOUT);
         true
     }
 }

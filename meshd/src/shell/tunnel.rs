@@ -41,7 +41,7 @@ const MAX_NODES: usize = 1024;
 const REFUSED_RETRY: Duration = Duration::from_secs(30);
 
 /// For how long `tund` is waited for with sessions that it may have kept, before others are opened.
-const ADOPT_PATIENCE: Duration = Duration::from_secs(5);
+const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What `tund` should be doing.
 #[derive(Debug, Clone, Default)]
@@ -106,7 +106,7 @@ pub(super) async fn keep(
         };
         debug!(%error, "tund is not there");
         // If both restart, tund comes back with the sessions that its supervisor has kept.
-        if started.elapsed() > ADOPT_PATIENCE {
+        if started.elapsed() > ADOPT_TIMEOUT {
             adopt = None;
         }
         report.send_replace(Report { error: Some(error.to_string()), ..Report::default() });

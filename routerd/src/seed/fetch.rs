@@ -40,7 +40,7 @@ const SERVERS: [&str; 13] = [
 const BUNDLES: usize = 2;
 
 /// How long one server may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A bundle that is older is refused: servers make new ones every few days.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -118,7 +118,7 @@ fn agent(authorities: &[impl AsRef<[u8]>]) -> Result<Agent, FetchError> {
         .https_only(true)
         .user_agent(USER_AGENT)
         .max_redirects(3)
-        .timeout_global(Some(PATIENCE))
+        .timeout_global(Some(TIMEOUT))
         // No proxy that the environment names: it would see what for this host asks.
         .proxy(None)
         .build();

@@ -28,7 +28,7 @@ use crate::i2p::sam::{Session, Style};
 pub const ATTACKER: &str = "attacker";
 
 /// How long an answer may take, repetitions included.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a node is given before a request is repeated.
 const REPEAT: Duration = Duration::from_secs(2);
@@ -159,7 +159,7 @@ impl Station {
     ) -> Result<Result<Welcome, Refusal>, Failure> {
         let request = self.request((invite.network, invite.inviter), &invite.secret, key);
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < TIMEOUT {
             self.send(to, &request).await?;
             match self.next_from(to, REPEAT).await {
                 Some(Message::JoinReply(JoinReply::Welcome(welcome))) => return Ok(Ok(*welcome)),
@@ -208,7 +208,7 @@ impl Station {
     ) -> Result<Vec<Signed<Record>>, Failure> {
         let mut found: Vec<Signed<Record>> = Vec::new();
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < TIMEOUT {
             let all = vec![Range { end: None, content: Content::Entries(Vec::new()) }];
             self.send(at, &Message::Compare(all, Gossip::default())).await?;
             while let Some(message) = self.next_from(at, REPEAT).await {

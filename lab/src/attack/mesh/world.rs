@@ -27,7 +27,7 @@ const NODES: usize = 3;
 pub(super) const GOSSIP: Duration = Duration::from_secs(60);
 
 /// How long a node is given to answer the attacker after what was sent to it, or to ban it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An attack and what came of it.
 #[derive(Debug, Serialize)]
@@ -321,7 +321,7 @@ impl World {
                     banned += usize::from(is_banned);
                     break;
                 }
-                if started.elapsed() > PATIENCE {
+                if started.elapsed() > TIMEOUT {
                     return Err(node.failure("it answers the attacker no longer, and has not banned it"));
                 }
             }
