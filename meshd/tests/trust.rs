@@ -380,7 +380,7 @@ impl World {
         }
     }
 
-    fn own_chain(&self, index: usize) -> Option<Chain> {
+    fn local_chain(&self, index: usize) -> Option<Chain> {
         self.nodes[index].mesh.state().membership.map(|membership| membership.chain)
     }
 
@@ -452,7 +452,7 @@ impl World {
             self.run(Duration::from_secs(5));
         }
         if self.nodes[joiner].mesh.network().is_some() {
-            self.nodes[joiner].member = self.own_chain(joiner);
+            self.nodes[joiner].member = self.local_chain(joiner);
         }
         self.tell(|| format!("{joiner} joins by {inviter}: {:?}", self.nodes[joiner].member.is_some()));
     }
@@ -462,7 +462,7 @@ impl World {
             index != 0 && world.nodes[index].up && world.nodes[index].mesh.network().is_some()
         });
         let Some(leaver) = leaver else { return };
-        let chain = self.own_chain(leaver);
+        let chain = self.local_chain(leaver);
         if let Some(Ok(_)) = self.command(leaver, |mesh, _| mesh.leave(1)) {
             self.ended.extend(chain.map(|chain| chain.id()));
             self.nodes[leaver].member = None;
@@ -533,7 +533,7 @@ impl World {
     /// A member that was granted more addresses has another chain, by which it is a member as before.
     fn learn_chains(&mut self) {
         for index in 0..self.nodes.len() {
-            let chain = self.own_chain(index);
+            let chain = self.local_chain(index);
             let node = &mut self.nodes[index];
             if let (Some(before), Some(chain)) = (&node.member, chain)
                 && before.parent() == chain.parent()
@@ -654,7 +654,7 @@ impl World {
     fn any_chain(&mut self) -> Option<Chain> {
         let own: Vec<Chain> = (0..self.nodes.len())
             .filter(|index| !self.nodes[*index].honest)
-            .filter_map(|index| self.own_chain(index))
+            .filter_map(|index| self.local_chain(index))
             .collect();
         if self.rng.random_bool(0.5) && !own.is_empty() {
             return own.choose(&mut self.rng).cloned();
@@ -705,7 +705,7 @@ impl World {
             // Mostly below one of its own members.
             if self.rng.random_bool(0.7) {
                 let own = (0..self.nodes.len()).find(|index| self.id(*index) == issuer.node());
-                if let Some(own) = own.and_then(|own| self.own_chain(own)) {
+                if let Some(own) = own.and_then(|own| self.local_chain(own)) {
                     chain = own;
                 }
             }
@@ -995,7 +995,7 @@ impl World {
                 .filter(|there| node.mesh.record_of(&self.id(*there)).is_some())
                 .collect();
             let serials: Vec<_> = self
-                .own_chain(index)
+                .local_chain(index)
                 .map(|chain| {
                     chain
                         .issued()

@@ -38,7 +38,7 @@ const MAX_ENDINGS: usize = 16_384;
 pub const SLICE: usize = 256;
 
 /// In place of the round in which an ending was told: this node has signed it, and no `meshd` can withhold it.
-const OWN: u32 = u32::MAX;
+const LOCAL: u32 = u32::MAX;
 
 /// What is kept of a member's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ pub enum NotAdmitted {
     Ending(#[from] RevocationError),
     /// It is this node's own.
     #[error("the record is this node's own")]
-    Own,
+    Local,
     /// Its WireGuard certificate is not valid by the clock.
     #[error("the WireGuard key's certificate is not valid at this time")]
     NotValidNow,
@@ -112,7 +112,7 @@ pub struct Roster {
     charter: Charter,
     chain: Chain,
     /// The validity of this node's own key, Unix time in seconds.
-    own_validity: (u64, u64),
+    local_validity: (u64, u64),
     certificates: Certificates,
     entries: HashMap<NodeId, Entry>,
     by_key: HashMap<[u8; 32], NodeId>,
@@ -138,7 +138,7 @@ impl Roster {
         let mut roster = Self {
             charter: anchor.charter.clone(),
             chain: anchor.chain.clone(),
-            own_validity: (0, 0),
+            local_validity: (0, 0),
             certificates,
             entries: HashMap::new(),
             by_key: HashMap::new(),
@@ -168,7 +168,7 @@ impl Roster {
 
     /// Goes by what `keyd` says from now on. The network must be the same.
     pub fn trust(&mut self, anchor: &TrustAnchor, now: u64) {
-        self.own_validity = (WireGuardCertificate::begins_at(anchor.epoch), anchor.not_after);
+        self.local_validity = (WireGuardCertificate::begins_at(anchor.epoch), anchor.not_after);
         if self.chain != anchor.chain {
             self.certificates.remove(&self.chain);
             self.certificates.add(&anchor.chain);
@@ -176,11 +176,11 @@ impl Roster {
         }
         if self.revoked != anchor.revoked {
             self.revoked.clone_from(&anchor.revoked);
-            self.forget_endings(|round| round != OWN);
+            self.forget_endings(|round| round != LOCAL);
             let by = *self.chain.subject();
             for what in &anchor.revoked {
                 let verdict = Verdict::Revoked { by, what: what.clone() };
-                self.endings.entry(*verdict.about()).or_default().insert(verdict, OWN);
+                self.endings.entry(*verdict.about()).or_default().insert(verdict, LOCAL);
             }
             self.count_endings();
             self.has_new_endings = true;
@@ -192,7 +192,7 @@ impl Roster {
     /// out because of the time.
     #[must_use]
     pub fn is_clock_suspect(&self, now: u64) -> bool {
-        let (not_before, not_after) = self.own_validity;
+        let (not_before, not_after) = self.local_validity;
         !WireGuardCertificate::is_valid_between(not_before, not_after, now)
     }
 
@@ -208,7 +208,7 @@ impl Roster {
 
     /// All is told again from here on.
     pub fn begin_sync(&mut self) {
-        self.round = (self.round + 1) % OWN;
+        self.round = (self.round + 1) % LOCAL;
         self.is_syncing = true;
     }
 
@@ -218,7 +218,7 @@ impl Roster {
             return;
         }
         let round = self.round;
-        self.forget_endings(|told| told == round || told == OWN);
+        self.forget_endings(|told| told == round || told == LOCAL);
         self.count_endings();
         let gone = self.entries.iter().filter(|(_, entry)| entry.round != round);
         let gone: Vec<_> = gone.map(|(node, _)| *node).collect();
@@ -232,7 +232,7 @@ impl Roster {
 
     fn count_endings(&mut self) {
         let rounds = self.endings.values().flat_map(HashMap::values);
-        self.told_endings = rounds.filter(|round| **round != OWN).count();
+        self.told_endings = rounds.filter(|round| **round != LOCAL).count();
     }
 
     /// Whether what there is is being told from the start, and so not all of it is known.
@@ -255,7 +255,7 @@ impl Roster {
         let known = self.endings.get_mut(verdict.about()).and_then(|verdicts| verdicts.get_mut(&verdict));
         if let Some(told) = known {
             // A verdict says all that counts of an ending: this one is proven.
-            if *told != OWN {
+            if *told != LOCAL {
                 *told = round;
             }
             return Ok(());
@@ -282,7 +282,7 @@ impl Roster {
         let (record, round) = (&record.value, self.round);
         let node = record.node;
         if node == *self.chain.subject() {
-            return Err(NotAdmitted::Own);
+            return Err(NotAdmitted::Local);
         }
         if self.entries.get(&node).is_some_and(|known| record.sequence <= known.sequence) {
             self.set_keepalive(&node, *keepalive);

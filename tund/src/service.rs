@@ -259,7 +259,7 @@ impl Tund {
             self.compare(&resumable.interface, &interface)?;
         }
         // One that is there already keeps carrying packets, whatever else the host does.
-        if self.own_interface().await.is_none() {
+        if self.local_interface().await.is_none() {
             // One of this name that is not its own is in the way in another way, which is said when it is made.
             self.check(&host::prefixes_of(&interface), Some(&interface.name)).await.inspect_err(|error| {
                 self.supervisor.status(&format!("there is no interface: {error}"));
@@ -349,7 +349,7 @@ impl Tund {
             let Running { interface, configured, .. } = running;
             (configured.interface.clone(), interface.clone())
         });
-        let Some((own, interface)) = up else { return };
+        let Some((name, interface)) = up else { return };
         let networks = match self.host_networks().await {
             Ok(networks) => networks,
             Err(error) => {
@@ -359,13 +359,13 @@ impl Tund {
         };
         let is_own = |network: &HostNetwork| {
             network.kind == HostUse::Address
-                && network.interface.as_ref() == Some(&own)
+                && network.interface.as_ref() == Some(&name)
                 && network.prefix.address() == interface.ipv6
         };
         let found = if self.host.allows_overlap() {
             Vec::new()
         } else {
-            overlaps(&host::prefixes_of(&interface), Some(&own), &networks)
+            overlaps(&host::prefixes_of(&interface), Some(&name), &networks)
         };
         let seen = Seen { overlaps: found, without_ipv6: !networks.iter().any(is_own) };
         let mut before = self.seen.lock().await;
@@ -376,7 +376,7 @@ impl Tund {
     }
 
     /// The name of the interface, if there is one.
-    async fn own_interface(&self) -> Option<String> {
+    async fn local_interface(&self) -> Option<String> {
         let running = self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
         match running {
             Some(name) => Some(name),
@@ -389,11 +389,15 @@ impl Tund {
     }
 
     /// Checks that the host does not use these prefixes, or that the administrator does not mind.
-    async fn check(&self, prefixes: &[host::prefix::Prefix], own: Option<&str>) -> Result<(), ApiError> {
+    async fn check(
+        &self,
+        prefixes: &[host::prefix::Prefix],
+        interface: Option<&str>,
+    ) -> Result<(), ApiError> {
         if self.host.allows_overlap() {
             return Ok(());
         }
-        Ok(host::check(prefixes, own, &self.host_networks().await?)?)
+        Ok(host::check(prefixes, interface, &self.host_networks().await?)?)
     }
 
     /// Finds a subnet for a network that is to be founded.
@@ -401,8 +405,9 @@ impl Tund {
         if self.host.allows_overlap() {
             return Ok(wanted);
         }
-        let (own, networks) = (self.own_interface().await, self.host_networks().await?);
-        let check = |subnet| host::check(&host::prefixes_of_network(subnet, None), own.as_deref(), &networks);
+        let (name, networks) = (self.local_interface().await, self.host_networks().await?);
+        let check =
+            |subnet| host::check(&host::prefixes_of_network(subnet, None), name.as_deref(), &networks);
         let Err(error) = check(wanted) else { return Ok(wanted) };
         wanted.alternatives().find(|subnet| check(*subnet).is_ok()).ok_or_else(|| error.into())
     }
@@ -823,8 +828,8 @@ impl Service for Tund {
                 Ok(Reply::Done.into())
             }
             Request::CheckNetwork(subnet, network) => {
-                let own = self.own_interface().await;
-                self.check(&host::prefixes_of_network(subnet, network), own.as_deref()).await?;
+                let name = self.local_interface().await;
+                self.check(&host::prefixes_of_network(subnet, network), name.as_deref()).await?;
                 Ok(Reply::Done.into())
             }
             Request::FindSubnet(wanted) => Ok(Reply::Subnet(self.find_subnet(wanted).await?).into()),

@@ -79,7 +79,7 @@ fn describe(target: &OrderTarget) -> String {
             network.short(),
             units::counted(*below, "member")
         ),
-        OrderTarget::Own { network, address, invited } => format!(
+        OrderTarget::LocalMembership { network, address, invited } => format!(
             "keyd will sign that this node, {address}, leaves network {network}; it has invited {}",
             units::counted(*invited, "member")
         ),

@@ -12,7 +12,7 @@ pub(super) enum Kind {
     /// A line of the node's log.
     Log,
     /// This program noticed it.
-    Own,
+    Local,
 }
 
 /// Which entries are shown.

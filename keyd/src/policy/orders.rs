@@ -30,7 +30,7 @@ impl Signer {
             Order::Leave(chain, charter) => {
                 let (chain, charter) = self.place(chain, charter)?;
                 let invited = self.delegations.iter().filter(|delegated| delegated.is_active()).count();
-                OrderTarget::Own {
+                OrderTarget::LocalMembership {
                     network: charter.network(),
                     address: chain.address(&charter.subnet),
                     invited: u64::try_from(invited).unwrap_or(u64::MAX),

@@ -168,7 +168,7 @@ impl Store {
     }
 
     /// The content of a file that is there, after what says whose it is. One that is another's is set aside.
-    fn read_own(&self, name: &str, node: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+    fn read_for(&self, name: &str, node: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
         let read = self.directory.read(name, MAX_DELEGATIONS_LEN).map_err(|error| match error {
             // To read a part and write that back would lose the rest.
             StateDirError::TooLarge { path, len, max } => StoreError::TooLarge { path, len, max },
@@ -193,7 +193,7 @@ impl Store {
     }
 
     fn read_memory(&self, node: &NodeId) -> Result<Option<Memory>, StoreError> {
-        let Some(bytes) = self.read_own(MEMORY, node)? else { return Ok(None) };
+        let Some(bytes) = self.read_for(MEMORY, node)? else { return Ok(None) };
         let places = [1, 2].map(|number| bytes.get(number * PLACE_LEN - HEADER_LEN..));
         let mut copies: Vec<_> = places.into_iter().flatten().filter_map(read_copy).collect();
         copies.sort_unstable_by_key(|(generation, _)| std::cmp::Reverse(*generation));
@@ -215,7 +215,7 @@ impl Store {
 
     /// The delegations, and whether all were read.
     fn read_delegations(&self, node: &NodeId) -> Result<Option<(Delegations, bool)>, StoreError> {
-        let Some(bytes) = self.read_own(DELEGATIONS, node)? else { return Ok(None) };
+        let Some(bytes) = self.read_for(DELEGATIONS, node)? else { return Ok(None) };
         let replayed = Delegations::replay(&bytes);
         if replayed.is_damaged {
             error!(bytes = replayed.whole, "the file of delegations is damaged behind these bytes");

@@ -105,7 +105,7 @@ pub(super) struct Ledger {
     /// Who has lost its addresses to another by a fault of its inviter.
     exposed: HashSet<NodeId>,
     /// Destinations of which liars have the keys.
-    liars_own: HashSet<Destination>,
+    liars_destinations: HashSet<Destination>,
 }
 
 impl Ledger {
@@ -124,7 +124,7 @@ impl Ledger {
             invites: HashMap::new(),
             liars: HashSet::new(),
             exposed: HashSet::new(),
-            liars_own: HashSet::new(),
+            liars_destinations: HashSet::new(),
         }
     }
 
@@ -172,7 +172,7 @@ impl Ledger {
 
     /// A liar has the keys of a destination.
     pub(super) fn liar_has(&mut self, destination: Destination) {
-        self.liars_own.insert(destination);
+        self.liars_destinations.insert(destination);
     }
 
     /// Whether a node is honest, and its inviters up to the founder are.
@@ -210,11 +210,11 @@ impl Ledger {
     pub(super) fn check_member(
         &self,
         node: &NodeId,
-        own: &NodeId,
+        local: &NodeId,
         view: &impl View,
         now: Now,
     ) -> Result<(), String> {
-        self.check_change(node, own, None, view.known(node).as_ref(), view, now)
+        self.check_change(node, local, None, view.known(node).as_ref(), view, now)
     }
 
     /// The newest record of a node.
@@ -260,7 +260,7 @@ impl Ledger {
         Before { mentioned, entries, sum: view.fingerprint() }
     }
 
-    /// Checks what a node believes after an event, of which `own` may be the node itself. Returns whether nothing has
+    /// Checks what a node believes after an event, of which `local` may be the node itself. Returns whether nothing has
     /// changed but what the event speaks of.
     ///
     /// # Errors
@@ -268,7 +268,7 @@ impl Ledger {
     pub(super) fn check(
         &self,
         before: &Before,
-        own: &NodeId,
+        local: &NodeId,
         view: &impl View,
         now: Now,
     ) -> Result<bool, String> {
@@ -277,8 +277,8 @@ impl Ledger {
         for (node, old) in before.mentioned.iter().zip(&before.entries) {
             let new = view.known(node);
             expected = expected.wrapping_sub(value(old)).wrapping_add(value(&new));
-            if new != *old || node != own {
-                self.check_change(node, own, old.as_ref(), new.as_ref(), view, now)?;
+            if new != *old || node != local {
+                self.check_change(node, local, old.as_ref(), new.as_ref(), view, now)?;
             }
         }
         if let Some(node) = view.banned().iter().find(|node| view.has_peer(node, now)) {
@@ -287,7 +287,7 @@ impl Ledger {
         let explained = view.fingerprint() == expected;
         if !explained {
             for (node, record) in &self.newest {
-                if node != own && self.endings.iter().any(|ending| ending.voids(&record.chain).is_some()) {
+                if node != local && self.endings.iter().any(|ending| ending.voids(&record.chain).is_some()) {
                     self.check_ended(node, view, now)?;
                 }
             }
@@ -298,7 +298,7 @@ impl Ledger {
     fn check_change(
         &self,
         node: &NodeId,
-        own: &NodeId,
+        local: &NodeId,
         old: Option<&Entry>,
         new: Option<&Entry>,
         view: &impl View,
@@ -312,11 +312,11 @@ impl Ledger {
             return Err(format!("property 1: {node}'s sequence number has gone back"));
         }
         if self.is_suspect(node) {
-            self.check_suspect(node, own, view, now)?;
+            self.check_suspect(node, local, view, now)?;
         } else {
-            self.check_words(node, own, new, view)?;
+            self.check_statements(node, local, new, view)?;
         }
-        if node != own {
+        if node != local {
             self.check_ended(node, view, now)?;
         }
         for suspicion in view.suspicions(node) {
@@ -333,27 +333,33 @@ impl Ledger {
         self.liars.contains(node) || !self.newest.contains_key(node)
     }
 
-    fn check_words(&self, node: &NodeId, own: &NodeId, new: &Entry, view: &impl View) -> Result<(), String> {
+    fn check_statements(
+        &self,
+        node: &NodeId,
+        local: &NodeId,
+        new: &Entry,
+        view: &impl View,
+    ) -> Result<(), String> {
         let Some(record) = self.records.get(&(*node, new.record)) else {
             return Err(format!("property 1: {node} has never signed record {}", new.record));
         };
-        if node != own && view.record(node).is_none_or(|known| known.value != **record) {
+        if node != local && view.record(node).is_none_or(|known| known.value != **record) {
             return Err(format!("property 1: {node} has signed another record {}", new.record));
         }
         if new.liveness > 0 && !self.liveness_messages.contains(&(*node, new.liveness)) {
             return Err(format!("property 1: {node} has never signed liveness message {}", new.liveness));
         }
-        if node != own && view.address(node) != Some(record.ipv4(&self.charter)) {
+        if node != local && view.address(node) != Some(record.ipv4(&self.charter)) {
             return Err(format!("property 2: {node} is thought to have the address of another"));
         }
         Ok(())
     }
 
     /// Checks what a node believes of one that lies, or that was made up.
-    fn check_suspect(&self, node: &NodeId, own: &NodeId, view: &impl View, now: Now) -> Result<(), String> {
+    fn check_suspect(&self, node: &NodeId, local: &NodeId, view: &impl View, now: Now) -> Result<(), String> {
         let Some(record) = view.record(node).map(|record| &record.value) else { return Ok(()) };
         for (destination, role) in record.destinations() {
-            if !self.liars_own.contains(&destination.destination) {
+            if !self.liars_destinations.contains(&destination.destination) {
                 let whose = destination.hash().b32();
                 return Err(format!(
                     "property 6: {whose} is thought to be where {node} is reached ({role:?})"
@@ -362,12 +368,12 @@ impl Ledger {
         }
         let owner = view.address(node).and_then(|address| self.owners.get(&address));
         if let Some(owner) = owner.filter(|owner| *owner != node && self.is_protected(owner))
-            && (owner == own || view.record(owner).is_some())
+            && (owner == local || view.record(owner).is_some())
         {
             return Err(format!("property 2: {node} is thought to have the address of {owner}"));
         }
         let owner = self.keys.get(&record.wireguard.value.public_key()).filter(|owner| *owner != node);
-        if let Some(owner) = owner.filter(|owner| *owner != own && self.is_protected(owner))
+        if let Some(owner) = owner.filter(|owner| *owner != local && self.is_protected(owner))
             && view.has_peer(owner, now)
             && !view.routes(owner, now)
         {

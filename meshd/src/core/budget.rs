@@ -84,7 +84,7 @@ fn with_envelope(len: usize) -> u32 {
 }
 
 /// Sixteenths of the rate.
-const OWN: u32 = 4;
+const LOCAL: u32 = 4;
 const COMPARED: u32 = 3;
 const OFFERED: u32 = 2;
 const ANSWERED: u32 = 3;
@@ -135,7 +135,7 @@ struct Exchange {
 pub(super) struct Budget {
     rate: u32,
     all: Account,
-    own: Account,
+    local: Account,
     compared: Account,
     offered: Account,
     /// By the address of the other.
@@ -151,7 +151,7 @@ impl Budget {
         Self {
             rate,
             all: Account::default(),
-            own: Account::default(),
+            local: Account::default(),
             compared: Account::default(),
             offered: Account::default(),
             exchanges: HashMap::new(),
@@ -169,17 +169,17 @@ impl Budget {
     pub(super) fn charge(&mut self, len: usize, now: Duration) {
         let bytes = with_envelope(len);
         self.all.charge(bytes, self.rate, now);
-        self.own.charge(bytes, part(self.rate, OWN), now);
+        self.local.charge(bytes, part(self.rate, LOCAL), now);
     }
 
     /// Whether what can wait, and nobody has asked for, may be sent now.
     pub(super) fn allows(&self, now: Duration) -> bool {
-        self.all.allows(now) || self.own.allows(now)
+        self.all.allows(now) || self.local.allows(now)
     }
 
     /// Whether a comparison may be begun now. One that is behind has little to say by itself, and compares instead.
     pub(super) fn may_compare(&self, is_behind: bool, now: Duration) -> bool {
-        self.all.allows(now) || self.compared.allows(now) || is_behind && self.own.allows(now)
+        self.all.allows(now) || self.compared.allows(now) || is_behind && self.local.allows(now)
     }
 
     /// A datagram is sent that begins a comparison, or goes on with one that this node has begun. Where only what this node
@@ -189,7 +189,7 @@ impl Budget {
         let is_lent = !self.compared.allows(now) && !self.all.allows(now);
         self.all.charge(bytes, self.rate, now);
         if is_lent {
-            self.own.charge(bytes, part(self.rate, OWN), now);
+            self.local.charge(bytes, part(self.rate, LOCAL), now);
         } else {
             self.compared.charge(bytes, part(self.rate, COMPARED), now);
         }

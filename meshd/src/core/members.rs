@@ -392,7 +392,7 @@ pub(super) struct Members {
     endings: Endings,
     /// The certificates of the members' chains and of this node's own.
     certificates: Certificates,
-    own_chain: Option<Chain>,
+    local_chain: Option<Chain>,
     confirmers: HashMap<NodeId, Confirmer>,
     /// When it is looked again at the earliest whether a part of the network was cut off.
     doubt_at: Duration,
@@ -410,16 +410,16 @@ pub(super) struct Members {
 
 impl Members {
     /// No other members yet, of a network with this subnet.
-    pub(super) fn new(subnet: Ipv4Subnet, own_chain: Chain) -> Self {
+    pub(super) fn new(subnet: Ipv4Subnet, local_chain: Chain) -> Self {
         let mut members = Self { subnet, first_end: u64::MAX, ..Self::default() };
-        members.set_own_chain(own_chain);
+        members.set_local_chain(local_chain);
         members
     }
 
     /// This node's own chain is another now.
-    pub(super) fn set_own_chain(&mut self, chain: Chain) {
+    pub(super) fn set_local_chain(&mut self, chain: Chain) {
         self.certificates.add(&chain);
-        if let Some(before) = self.own_chain.replace(chain) {
+        if let Some(before) = self.local_chain.replace(chain) {
             self.certificates.remove(&before);
         }
     }
@@ -581,7 +581,7 @@ impl Members {
     }
 
     /// This node's own last statement, for comparisons.
-    pub(super) fn set_own(&mut self, entry: Entry) {
+    pub(super) fn set_local(&mut self, entry: Entry) {
         self.set_entry(entry);
     }
 
@@ -753,14 +753,14 @@ impl Members {
     pub(super) fn merge_suspicion(
         &mut self,
         suspicion: Signed<Suspicion>,
-        own: &NodeId,
+        local: &NodeId,
         now: Duration,
     ) -> bool {
         let Suspicion { confirmer, subject, .. } = suspicion.value;
         if !self.is_suspicion_needed(&suspicion.value, now) {
             return false;
         }
-        if confirmer != *own {
+        if confirmer != *local {
             if self.find(&confirmer).is_none() {
                 return false;
             }

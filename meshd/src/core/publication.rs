@@ -189,7 +189,7 @@ impl LocalMember {
         }
         let (node, sequence) = (record.value.node, record.value.sequence);
         cx.note_number(sequence);
-        self.members.set_own(Entry { node, record: sequence, liveness: 0, ended: false });
+        self.members.set_local(Entry { node, record: sequence, liveness: 0, ended: false });
         self.publication.record = Some(record);
         self.publication.liveness = None;
         self.publication.is_suspected = false;
@@ -261,7 +261,7 @@ impl LocalMember {
                     return ControlFlow::Continue(());
                 };
                 let sequence = liveness_message.value.sequence;
-                self.members.set_own(Entry { node: cx.me.node, record, liveness: sequence, ended: false });
+                self.members.set_local(Entry { node: cx.me.node, record, liveness: sequence, ended: false });
                 self.publication.liveness = Some(liveness_message);
                 self.rumors.add(Topic::Liveness(cx.me.node), None, now.monotonic);
                 self.gossip(cx, now)

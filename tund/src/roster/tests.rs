@@ -158,7 +158,7 @@ fn this_nodes_own_address_and_record_are_no_members() {
     let mut roster =
         Roster::new(&anchor_of(certified(7, [10, 42, 3, 16], 28, 9)), StoredMembers::default(), NOW);
     let own = changed(7, |record| record.chain = certified(7, [10, 42, 3, 16], 28, 9));
-    assert_eq!(roster.take_member(&own, NOW), Err(NotAdmitted::Own));
+    assert_eq!(roster.take_member(&own, NOW), Err(NotAdmitted::Local));
     // Even of one with a better claim.
     let other = changed(8, |record| record.chain = certified(8, [10, 42, 3, 16], 28, 5));
     assert!(matches!(roster.take_member(&other, NOW), Err(NotAdmitted::Held(_))));

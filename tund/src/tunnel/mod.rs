@@ -312,9 +312,10 @@ impl Tunnel {
             // Wiped as it is dropped.
             self.previous = None;
         }
-        for own in [Some(&self.keys), self.previous.as_ref().map(|(own, _)| own)].into_iter().flatten() {
-            own.initiations.reset_count();
-            own.responses.reset_count();
+        for local in [Some(&self.keys), self.previous.as_ref().map(|(local, _)| local)].into_iter().flatten()
+        {
+            local.initiations.reset_count();
+            local.responses.reset_count();
         }
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
@@ -375,24 +376,24 @@ impl Tunnel {
             self.drops.unknown += 1;
             return None;
         }
-        let previous = self.previous.as_ref().map(|(own, _)| own);
+        let previous = self.previous.as_ref().map(|(local, _)| local);
         let mut checked = self.keys.check(message);
-        let mut own = &self.keys.keys;
+        let mut local = &self.keys.keys;
         // Whoever has not heard of the new key yet makes its MAC with the one before.
         if let (Err(Some(WireGuardError::InvalidMac)), Some(previous)) = (&checked, previous) {
             checked = previous.check(message);
-            own = &previous.keys;
+            local = &previous.keys;
         }
         let slot = match checked {
             Ok(Packet::HandshakeInit(init)) => {
-                let half = parse_handshake_anon(&own.private, &own.public, &init).ok();
+                let half = parse_handshake_anon(&local.private, &local.public, &init).ok();
                 let theirs = half.map(|half| half.peer_static_public);
                 let number = theirs.and_then(|theirs| self.peers.by_key(&theirs));
                 let peer = number.and_then(|number| self.peers.get_mut(number));
                 if let (Some(peer), Some(theirs)) = (peer, theirs) {
                     // Whether it is really its handshake is known only when it has been received.
                     peer.link(&self.keys.keys, now);
-                    peer.slot_of(&own.public, &theirs)
+                    peer.slot_of(&local.public, &theirs)
                 } else {
                     if let Some(theirs) = theirs {
                         self.early_handshakes.put(theirs, message, now);

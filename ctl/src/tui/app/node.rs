@@ -238,7 +238,7 @@ impl App {
 
     fn note(&mut self, level: Level, text: String) {
         let (number, at) = (self.next_entry, self.now.unix);
-        let entry = Entry { number, at, event: None, kind: Kind::Own, level, text };
+        let entry = Entry { number, at, event: None, kind: Kind::Local, level, text };
         self.push(entry);
     }
 

@@ -215,7 +215,7 @@ pub(super) fn bans(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
 pub(super) fn kind(entry: &Entry) -> &'static str {
     match (entry.kind, entry.level) {
         (Kind::Event, _) => "event",
-        (Kind::Own, _) => "here",
+        (Kind::Local, _) => "here",
         (Kind::Log, Level::Info) => "info",
         (Kind::Log, Level::Warn) => "warn",
         (Kind::Log, Level::Error) => "error",

@@ -80,9 +80,9 @@ impl LocalMember {
         let charter = &membership.charter.value;
         let value = &record.value;
         let node = value.node;
-        let own = node == cx.me.node;
+        let is_local = node == cx.me.node;
         // Most records are known already; only news costs a verification.
-        let news = if own { cx.counter < value.sequence } else { self.members.is_newer(value) };
+        let news = if is_local { cx.counter < value.sequence } else { self.members.is_newer(value) };
         if !news || value.network() != charter.network() || !is_timely(value, now) {
             return;
         }
@@ -98,7 +98,7 @@ impl LocalMember {
             }
         };
         self.rumors.answered(&node);
-        if own {
+        if is_local {
             return self.handle_local_record(cx, &record);
         }
         let value = &record.value;
@@ -157,8 +157,8 @@ impl LocalMember {
     fn handle_liveness(&mut self, cx: &mut Context, liveness_message: Signed<LivenessMessage>, now: Now) {
         let membership = &self.membership;
         let node = liveness_message.value.node;
-        let own = node == cx.me.node;
-        let news = if own {
+        let is_local = node == cx.me.node;
+        let news = if is_local {
             cx.counter < liveness_message.value.sequence
         } else {
             self.members.is_later(&liveness_message.value)
@@ -171,7 +171,7 @@ impl LocalMember {
             return;
         }
         self.rumors.answered(&node);
-        if own {
+        if is_local {
             return cx.note_local_statement(
                 liveness_message.value.sequence,
                 Statement::Liveness(liveness_message),
@@ -334,7 +334,7 @@ impl LocalMember {
         warn!("this node's state is older than its newest record: it goes on with the membership of that");
         let before = self.ipv4();
         self.membership.chain = chain.clone();
-        self.members.set_own_chain(chain.clone());
+        self.members.set_local_chain(chain.clone());
         let ipv4 = self.ipv4();
         if ipv4 != before {
             cx.events.push(EventKind::AddressChanged { ipv4: ipv4.to_string() });
