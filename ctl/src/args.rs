@@ -63,7 +63,7 @@ pub enum Command {
     #[command(after_help = PING_HELP)]
     Ping(Ping),
 
-    /// Tell what happens at the node, as it happens
+    /// Stream the events of the node
     #[command(after_help = EVENTS_HELP)]
     Events(EventsArgs),
 
@@ -75,7 +75,7 @@ pub enum Command {
     #[command(after_help = JOIN_HELP)]
     Join(Join),
 
-    /// Have nothing to do with a member: cut its tunnel and its messages, on this node alone
+    /// Ban a member on this node: cut its tunnel and its messages
     #[command(subcommand, arg_required_else_help = true)]
     Ban(BanCommand),
 
@@ -560,7 +560,7 @@ const DOCTOR_HELP: &str = "\
 Works without a node that answers too: it then looks for what keeps it from running. What is said of a daemon's sandbox \
 is what the kernel reports in /proc, and for Landlock what the daemon reports. With sudo it sees more.
 
-The exit status is 1 if there is something to mend; findings marked `note` need not be.";
+The exit status is 1 if there is something to fix; findings marked `note` need not be.";
 
 const PING_HELP: &str = "\
 Needs no privileges where net.ipv4.ping_group_range has the user's group, as it has on most systems, and root \

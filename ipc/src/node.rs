@@ -1,6 +1,6 @@
 //! A running node, for programs that use one: what `i2planctl` does, and what embeds i2plan.
 //!
-//! [`Node`] asks and changes; [`EventStream`] tells what happens, and when something was missed. Both speak to the
+//! [`Node`] asks and changes; [`EventStream`] streams events, and says when something was missed. Both speak to the
 //! node's `meshd` over its socket, so the program needs no privilege but that of opening the socket: root has it, and
 //! members of the group `i2plan` if there is one.
 //!

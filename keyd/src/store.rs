@@ -1,6 +1,6 @@
 //! The file that holds the keys, sealed with a passphrase or not.
 //!
-//! It is written once, when the node comes to be: a file that cannot be read is an error for a person to mend,
+//! It is written once, when the node comes to be: a file that cannot be read is an error for a person to fix,
 //! not a reason to become another node. Nothing replaces it but [`Store::replace`], which is for changing the
 //! passphrase of keys that were read from it.
 

@@ -174,7 +174,7 @@ methods! {
         invite => OneInvite { invite: invite.done()? };
     /// The bans in force.
     "bans.list" (_params: Nothing) -> Bans = ListBans, bans => Bans { bans };
-    /// Has this node have nothing to do with a member any more.
+    /// Bans a member on this node.
     "bans.add" (params: NewBan) -> OneBan =
         AddBan {
             node_id: params.node_id,

@@ -67,7 +67,7 @@ pub enum DaemonError {
     },
 }
 
-/// Whom the supervisor tells what happens.
+/// Who receives the supervisor's events.
 pub(crate) type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// A daemon to run.

@@ -26,7 +26,7 @@ enum OfTheStream<'a> {
     NodeBack,
 }
 
-/// Tells what happens at the node, until the user or the reader wants no more.
+/// Streams the events of the node, until the user or the reader wants no more.
 ///
 /// # Errors
 /// If the node is not there in the beginning.

@@ -240,7 +240,7 @@ async fn read_line<T>(
 struct Progress {
     show: Show,
     started: Instant,
-    /// None if the node does not tell what happens.
+    /// None if the node does not stream events.
     events: Option<EventStream>,
     connected: bool,
 }

@@ -69,7 +69,7 @@ pub(super) fn of_the_daemons(status: &Status, own: &Version) -> Vec<Warning> {
             let hint = if let Some(hint) = &daemon.hint {
                 hint.clone()
             } else if daemon.version.is_some() {
-                format!("mend what it names; the log of i2plan-{name} may say more")
+                format!("fix what it names; the log of i2plan-{name} may say more")
             } else {
                 format!("see the log of i2plan-{name}; it is restarted by itself if it has crashed")
             };

@@ -121,7 +121,7 @@ requests! {
             reply @ (Reply::Invite(_) | Reply::InviteRevoked(_) | Reply::Granted(_) | Reply::Revoked(_) | Reply::Left(_)
                 | Reply::KeysRecovered { .. }) => reply
         } within 30;
-        /// Have nothing to do with a member any more; a ban that there is already is replaced.
+        /// Ban a member on this node; a ban that there is already is replaced.
         AddBan {
             /// The member's node id.
             node_id: String,

@@ -90,7 +90,7 @@ requests! {
         Members as TellMembers(members: Vec<Member>) -> Taken { Reply::Taken(taken) => taken };
         /// Other keepalives for members that are known already, seconds, 0 for none.
         Keepalives as SetKeepalives(keepalives: Vec<(NodeId, u16)>) -> () { Reply::Done => () };
-        /// Have nothing to do with these members any more.
+        /// Remove these members.
         Remove as RemoveMembers(members: Vec<NodeId>) -> () { Reply::Done => () };
         /// All has been told that there is.
         EndSync -> () { Reply::Done => () };

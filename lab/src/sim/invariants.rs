@@ -198,7 +198,7 @@ impl Ledger {
         self.newest(node).map(|record| &record.chain)
     }
 
-    /// Whether the one was invited over the other.
+    /// Whether one invited the other, directly or through others.
     pub(super) fn stands_above(&self, node: &NodeId, other: &NodeId) -> bool {
         self.newest(other).is_some_and(|record| record.chain.is_ancestor(node))
     }

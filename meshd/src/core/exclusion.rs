@@ -18,7 +18,7 @@ use super::situation::Standing;
 use super::{CommandId, Now};
 
 impl LocalMember {
-    /// A user wants nothing to do with a member.
+    /// A user bans a member.
     pub(super) fn add_ban(
         &mut self,
         cx: &mut Context,

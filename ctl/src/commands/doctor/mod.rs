@@ -36,7 +36,7 @@ mod process;
 mod router;
 mod sandbox;
 
-/// Exit status if something is to be mended.
+/// Exit status if there is something to fix.
 const UNWELL: u8 = 1;
 
 /// A part of its network's addresses that makes a member a deputy of the founder, which can go on inviting.
@@ -50,7 +50,7 @@ enum Level {
     Ok,
     /// It could be better, and works.
     Note,
-    /// It is to be mended.
+    /// It is to be fixed.
     Problem,
 }
 
@@ -195,7 +195,7 @@ fn of_the_config(config: &Result<Config, ConfigError>) -> Finding {
 /// What the router's bridge showed. One that the node speaks with need not be in reach from here.
 fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
     let Bridge { address, version, hangs, program } = bridge;
-    let mend = format!(
+    let hint = format!(
         "start the I2P router and enable its SAM bridge, or i2plan-routerd if there is none; if that is not at \
          {address}, set i2p.sam_address"
     );
@@ -215,7 +215,7 @@ fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
             format!("the node speaks with the bridge at {address}, and this program cannot: {error}"),
             "run this where the node runs",
         ),
-        Err(error) => Finding::problem("router", format!("no SAM bridge at {address}: {error}"), mend),
+        Err(error) => Finding::problem("router", format!("no SAM bridge at {address}: {error}"), hint),
     }
 }
 
@@ -467,10 +467,10 @@ mod tests {
 
     #[test]
     fn findings_are_lines_with_what_to_do_below() {
-        let findings = [Finding::ok("clock", "fine"), Finding::problem("node", "bad\x1b[2J", "mend it")];
+        let findings = [Finding::ok("clock", "fine"), Finding::problem("node", "bad\x1b[2J", "fix it")];
         assert_eq!(
             render(&findings),
-            "ok       clock    fine\nPROBLEM  node     bad\u{fffd}[2J\n                  hint: mend it\n"
+            "ok       clock    fine\nPROBLEM  node     bad\u{fffd}[2J\n                  hint: fix it\n"
         );
     }
 }

@@ -40,7 +40,7 @@ impl Daemon {
                 return Ok(());
             }
             Some(_) => {
-                // Not to be mended by going on: what this process knows belongs to the other identity.
+                // Not to be fixed by going on: what this process knows belongs to the other identity.
                 error!("keyd has come back with another identity");
                 return Err(End::failed("keyd has come back with another identity"));
             }
