@@ -280,7 +280,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_crash_at_any_step_leaves_the_old_file_or_the_new_one() {
-        use i2plan_testing::crash::{Step, crash_after};
+        use i2plan_testing::crash::{WriteStep, crash_after};
 
         let place = place();
         let store = Store::open(&place.path).unwrap();
@@ -288,14 +288,14 @@ mod tests {
         let keys = store.create(1, cheap(&old)).unwrap();
         let before = std::fs::read(place.path.join(NAME)).unwrap();
         let content = store.content(&keys, cheap(&new)).unwrap();
-        for last in Step::ALL {
+        for last in WriteStep::ALL {
             // What a half-written file of an earlier crash is, too.
             std::fs::write(place.path.join(PARTIAL), &content[..50]).unwrap();
             let replaced = crash_after(last, || store.directory.replace(NAME, &content));
-            assert_eq!(replaced.is_ok(), last == Step::Renamed);
+            assert_eq!(replaced.is_ok(), last == WriteStep::Renamed);
             let found = std::fs::read(place.path.join(NAME)).unwrap();
-            assert_eq!(found, if last == Step::Renamed { content.to_vec() } else { before.clone() });
-            let right = if last == Step::Renamed { &new } else { &old };
+            assert_eq!(found, if last == WriteStep::Renamed { content.to_vec() } else { before.clone() });
+            let right = if last == WriteStep::Renamed { &new } else { &old };
             assert_eq!(unsealed(&store, right).unwrap(), keys, "{last:?}");
             assert!(!place.path.join(PARTIAL).exists(), "the next start clears up after {last:?}");
         }

@@ -21,7 +21,7 @@ use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::invite::Uses;
 use lab::Failure;
 use lab::attack::Attempt;
-use lab::attack::siege::{self, Answer, Step};
+use lab::attack::siege::{self, Answer, AttackStep};
 use lab::node::{Lab, Node, descriptors, resident};
 use lab::process::{Child, Spawn};
 use lab::sandbox::bin;
@@ -261,13 +261,13 @@ async fn besiege(
     }
     let mut attacks = 0;
     loop {
-        let Ok(begin) = intruder.next_json::<Step>().await else { break };
+        let Ok(begin) = intruder.next_json::<AttackStep>().await else { break };
         let mut answers: Vec<Vec<u64>> = vec![Vec::new(); watching.len()];
         let end = loop {
             // All at once, so that what one is late with is not added to another's account.
             let (first, second) = watching.split_at_mut(1);
             tokio::select! {
-                end = intruder.next_json::<Step>() => break end?,
+                end = intruder.next_json::<AttackStep>() => break end?,
                 answer = first[0].next_json::<Answer>() => answers[0].push(answered(node, &begin, answer?)?),
                 answer = next_of(second) => answers[1].push(answered(node, &begin, answer?)?),
             }
@@ -306,7 +306,7 @@ async fn next_of(watchers: &mut [Child]) -> Result<Answer, Failure> {
     }
 }
 
-fn answered(node: &Node, during: &Step, answer: Answer) -> Result<u64, Failure> {
+fn answered(node: &Node, during: &AttackStep, answer: Answer) -> Result<u64, Failure> {
     match answer.error {
         None => Ok(answer.milliseconds),
         Some(error) => Err(node.failure(&format!("no answer during {:?}: {error}", during.attack))),

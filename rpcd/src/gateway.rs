@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::discover;
 use super::error::{Code, Error};
 use super::message::{Answers, Call, Document, Id, Item, Json, failure, read, success};
-use super::methods::{self, Step};
+use super::methods::{self, Dispatch};
 
 /// Connections of clients, and what they may ask: 50 calls a second and 100 at once of one user.
 const CLIENTS: ConnectionLimits = ConnectionLimits { shared: 64, reserved: 4, requests: Quota::new(50, 100) };
@@ -207,8 +207,8 @@ impl Caller {
 
     async fn call(&self, call: &Call<'_>) -> Result<Json, Error> {
         let ask = match methods::begin(&call.method, call.params)? {
-            Step::Describe => return methods::json(&discover::document()),
-            Step::Ask(ask) => ask,
+            Dispatch::Describe => return methods::json(&discover::document()),
+            Dispatch::Ask(ask) => ask,
         };
         let asking = self.gateway.ask(self.uid, ask.request.clone());
         let reply = match (&self.socket, ask.request.terms().kind) {

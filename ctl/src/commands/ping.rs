@@ -16,7 +16,7 @@ use crate::daemon;
 use crate::failure::Failure;
 use crate::output::{self, clean, units};
 use crate::ping::echo::{PAYLOAD, Token};
-use crate::ping::series::{Series, Step, Summary, Times, wire};
+use crate::ping::series::{PingAction, Series, Summary, Times, wire};
 use crate::ping::socket::EchoSocket;
 
 /// Exit status if nothing has answered.
@@ -88,13 +88,13 @@ async fn series_of(
     loop {
         while let Some(step) = series.on_time(started.elapsed()) {
             match step {
-                Step::Send(number) => {
+                PingAction::Send(number) => {
                     if let Err(error) = echo.send(wire(number)).await {
                         series.on_failed(number);
                         say(format!("not sent: seq={number}: {}\n", reason(&error)))?;
                     }
                 }
-                Step::Lost(number) => say(format!("no reply: seq={number}\n"))?,
+                PingAction::Lost(number) => say(format!("no reply: seq={number}\n"))?,
             }
         }
         if series.is_done(started.elapsed()) || output::reader_is_gone() {

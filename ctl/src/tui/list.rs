@@ -124,14 +124,14 @@ impl<T: Row> List<T> {
     }
 
     /// Selects another row.
-    pub(super) fn go(&mut self, step: super::app::Step, page: usize) {
+    pub(super) fn go(&mut self, step: super::app::Scroll, page: usize) {
         self.selected = step.from(self.selected, self.shown.len(), page);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::app::Step;
+    use super::super::app::Scroll;
     use super::*;
 
     impl Row for (&'static str, u32) {
@@ -152,7 +152,7 @@ mod tests {
     fn the_selection_stays_on_its_row() {
         let mut list = List::default();
         list.set(vec![("a", 1), ("b", 2), ("c", 3)], by_number);
-        list.go(Step::Down, 10);
+        list.go(Scroll::Down, 10);
         assert_eq!(list.selected(), Some(&("b", 2)));
         list.set(vec![("a", 5), ("b", 4), ("c", 3), ("d", 1)], by_number);
         assert_eq!((list.selected(), list.place()), (Some(&("b", 4)), 2));
@@ -176,7 +176,7 @@ mod tests {
         list.expect("gamma");
         list.set(vec![("alpha", 1), ("beta", 2), ("gamma", 0)], by_number);
         assert_eq!(list.selected(), Some(&("gamma", 0)));
-        list.go(Step::Last, 10);
+        list.go(Scroll::Last, 10);
         assert_eq!(list.selected(), Some(&("beta", 2)));
     }
 }

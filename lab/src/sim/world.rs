@@ -37,7 +37,7 @@ use super::network::Net;
 use super::node::{EPOCH, Node};
 use super::options::{HEARTBEAT, LOOK, Options, Scenario};
 use super::puppets::Liars;
-use super::step::Step;
+use super::step::ScenarioStep;
 use crate::Failure;
 
 /// `keyd` answers after this.
@@ -83,7 +83,7 @@ pub(super) enum Event {
     Order { node: usize, run: u32, order: Box<Order> },
     Found { node: usize, hash: DestinationHash },
     Look,
-    Script(Step),
+    Script(ScenarioStep),
 }
 
 /// What was sent, of one kind: messages, or what they carry.

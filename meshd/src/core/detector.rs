@@ -26,13 +26,13 @@ use rand::{Rng, RngExt as _};
 use super::budget::{Asker, block};
 
 /// When in a probe, in quarters of the period, what is done.
-const PLAN: [(u32, Step); 6] = [
-    (0, Step::Ping { relays: 0, introduces: false }),
-    (1, Step::Ping { relays: 0, introduces: true }),
-    (2, Step::Ping { relays: 3, introduces: true }),
-    (4, Step::Ping { relays: 5, introduces: false }),
-    (6, Step::Ping { relays: 12, introduces: false }),
-    (8, Step::GiveUp),
+const PLAN: [(u32, ProbeStep); 6] = [
+    (0, ProbeStep::Ping { relays: 0, introduces: false }),
+    (1, ProbeStep::Ping { relays: 0, introduces: true }),
+    (2, ProbeStep::Ping { relays: 3, introduces: true }),
+    (4, ProbeStep::Ping { relays: 5, introduces: false }),
+    (6, ProbeStep::Ping { relays: 12, introduces: false }),
+    (8, ProbeStep::GiveUp),
 ];
 
 /// Probes that may run at once: those in turn, and those of members that others could not reach.
@@ -46,7 +46,7 @@ const MAX_ERRANDS: usize = 64;
 
 /// What is to be done in a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum ProbeStep {
     Ping { relays: usize, introduces: bool },
     GiveUp,
 }
@@ -179,12 +179,12 @@ impl Detector {
         for number in due {
             let Some(probe) = self.probes.get_mut(&number) else { continue };
             match PLAN[probe.step].1 {
-                Step::Ping { relays, introduces } => {
+                ProbeStep::Ping { relays, introduces } => {
                     probe.pinged = now;
                     probe.step += 1;
                     tasks.push(Task::Ping { node: probe.target, number, relays, introduces });
                 }
-                Step::GiveUp => {
+                ProbeStep::GiveUp => {
                     tasks.push(Task::Unreached { node: probe.target, since: probe.begun });
                     self.probes.remove(&number);
                 }

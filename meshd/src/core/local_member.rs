@@ -103,7 +103,8 @@ impl LocalMember {
         for Remembered { record, liveness_message, created, last_seen } in state.members {
             if record.value.node != cx.me.node && record.value.network() == network {
                 member.members.restore(Member::new(record, None, created, last_seen));
-                if let Some(liveness_message) = liveness_message.filter(|message| message.value.network == network)
+                if let Some(liveness_message) =
+                    liveness_message.filter(|message| message.value.network == network)
                     && liveness_message.verify().is_ok()
                 {
                     member.members.merge_liveness_message(liveness_message, Duration::ZERO);

@@ -6,7 +6,7 @@ use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, 
 use i2plan_ipc::api::meshd::{Peer, Request};
 
 use super::node::{Subject, ban_order, invite_order, route_order};
-use super::{App, Command, Overlay, SPANS, SortBy, Step, Tab};
+use super::{App, Command, Overlay, SPANS, Scroll, SortBy, Tab};
 use crate::commands::member::label;
 use crate::tui::form::{Form, Outcome};
 use crate::tui::view::details;
@@ -58,7 +58,7 @@ impl App {
             return Vec::new();
         }
         self.message = None;
-        if let Some(step) = Step::of(key.code) {
+        if let Some(step) = Scroll::of(key.code) {
             self.go(step);
             return Vec::new();
         }
@@ -96,7 +96,7 @@ impl App {
         }
     }
 
-    fn go(&mut self, step: Step) {
+    fn go(&mut self, step: Scroll) {
         let page = self.page();
         match self.tab {
             Tab::Status => {
@@ -288,8 +288,8 @@ impl App {
                 filter.push(c);
                 self.set_filter(&filter);
             }
-            KeyCode::Up => self.go(Step::Up),
-            KeyCode::Down => self.go(Step::Down),
+            KeyCode::Up => self.go(Scroll::Up),
+            KeyCode::Down => self.go(Scroll::Down),
             _ => {}
         }
     }
@@ -303,7 +303,7 @@ impl App {
             | Overlay::Invite { scroll, .. }
             | Overlay::Ban { scroll, .. }
             | Overlay::Entry { scroll, .. } => {
-                if let Some(step) = Step::of(key.code) {
+                if let Some(step) = Scroll::of(key.code) {
                     *scroll = step.from(*scroll, lines, page);
                     self.overlay = Some(overlay);
                     return Vec::new();

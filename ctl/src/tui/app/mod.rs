@@ -167,7 +167,7 @@ impl SortBy {
 
 /// A way through a list or a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Scroll {
     Up,
     Down,
     PageUp,
@@ -176,7 +176,7 @@ pub(super) enum Step {
     Last,
 }
 
-impl Step {
+impl Scroll {
     fn of(code: KeyCode) -> Option<Self> {
         Some(match code {
             KeyCode::Up | KeyCode::Char('k') => Self::Up,

@@ -415,7 +415,9 @@ impl World {
             EventKind::MemberAdded { node_id, name } => format!("{} added: {name}", place(&node_id)),
             EventKind::MemberChanged { node_id, name } => format!("{} changed: {name}", place(&node_id)),
             EventKind::MemberRemoved { node_id, .. } => format!("{} removed", place(&node_id)),
-            EventKind::MemberLiveness { node_id, liveness, .. } => format!("{} {liveness:?}", place(&node_id)),
+            EventKind::MemberLiveness { node_id, liveness, .. } => {
+                format!("{} {liveness:?}", place(&node_id))
+            }
             EventKind::InviteCreated { .. } => "invite".to_owned(),
             EventKind::InviteUsed { node_id, .. } => format!("invite used by {}", place(&node_id)),
             EventKind::InviteRevoked { .. } => "invite revoked".to_owned(),
