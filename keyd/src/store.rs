@@ -208,15 +208,15 @@ mod tests {
 
     const PARTIAL: &str = "keys.new";
 
-    struct Place {
+    struct TestStore {
         _dir: tempfile::TempDir,
         path: PathBuf,
     }
 
-    fn place() -> Place {
+    fn place() -> TestStore {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keyd");
-        Place { _dir: dir, path }
+        TestStore { _dir: dir, path }
     }
 
     /// The keys of a file that is not sealed.

@@ -200,7 +200,7 @@ fn free_range(
 }
 
 /// A member of a network that is ready.
-struct Place {
+struct ReadyMember {
     chain: Chain,
     delegated: Vec<Delegated>,
     /// The highest number that it has used.
@@ -227,10 +227,11 @@ fn memberships(
     charter: &Charter,
     options: &Options,
     rng: &mut StdRng,
-) -> Result<Vec<Place>, Failure> {
+) -> Result<Vec<ReadyMember>, Failure> {
     let unix = EPOCH.as_secs();
     let subnet = charter.subnet;
-    let founder = Place { chain: Chain::founder(charter), delegated: Vec::new(), counter: 0, rival: None };
+    let founder =
+        ReadyMember { chain: Chain::founder(charter), delegated: Vec::new(), counter: 0, rival: None };
     let mut all = vec![founder];
     for index in 1..signers.len() {
         let mut found = None;
@@ -240,7 +241,7 @@ fn memberships(
                 _ if attempt > 10 || rng.random_ratio(2, 3) => rng.random_range(1..=INVITERS),
                 _ => rng.random_range(1..index.min(4 * INVITERS)),
             };
-            let Place { chain, delegated, rival, .. } = &all[inviter];
+            let ReadyMember { chain, delegated, rival, .. } = &all[inviter];
             if rival.is_some() {
                 continue;
             }
@@ -263,7 +264,7 @@ fn memberships(
         }
         let invite = InviteSecret(rng.random()).key().id();
         let subject = signers[index].keys().node();
-        let Place { chain, delegated, counter, .. } = &mut all[inviter];
+        let ReadyMember { chain, delegated, counter, .. } = &mut all[inviter];
         *counter += 1;
         let (serial, since) = (*counter, *counter);
         let grant = Delegation {
@@ -290,7 +291,7 @@ fn memberships(
                 certificate: Some(certificate),
             });
         }
-        all.push(Place { chain: extended, delegated: Vec::new(), counter: 0, rival });
+        all.push(ReadyMember { chain: extended, delegated: Vec::new(), counter: 0, rival });
     }
     Ok(all)
 }
@@ -353,7 +354,7 @@ impl World {
         for (index, signer) in signers.iter_mut().enumerate() {
             let wireguard =
                 signer.certify_wireguard(network, false, [7; 32], unix).map_err(|error| refused(&error))?;
-            let Place { chain, counter, rival, .. } = &places[index];
+            let ReadyMember { chain, counter, rival, .. } = &places[index];
             let keys = signer.keys();
             // Just what the node will sign when it starts, so that it says nothing new then.
             let record = Record {

@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::shares::{Place, Shares, Source};
+use super::shares::{AddressInBlock, Shares, Source};
 
 /// What I2P adds to a repliable datagram, bytes: the sender's destination and its signature.
 pub(super) const ENVELOPE: usize = 455;
@@ -43,7 +43,7 @@ const MAX_EXCHANGES: usize = 256;
 
 /// Who is answered or asked: a member by its place, since one can have many identities in its own address block; none for
 /// all strangers together.
-pub(super) type Asker = Option<Place>;
+pub(super) type Asker = Option<AddressInBlock>;
 
 /// The address block of an asker.
 pub(super) fn block(asker: &Asker) -> Option<u32> {
@@ -51,8 +51,8 @@ pub(super) fn block(asker: &Asker) -> Option<u32> {
 }
 
 /// The place of an asker among all. No block has the number of all strangers.
-fn place(asker: &Asker) -> Place {
-    asker.unwrap_or(Place { block: u32::MAX, address: u32::MAX })
+fn place(asker: &Asker) -> AddressInBlock {
+    asker.unwrap_or(AddressInBlock { block: u32::MAX, address: u32::MAX })
 }
 
 /// Bytes that may be sent, so many a second on average.
@@ -197,7 +197,7 @@ impl Budget {
 
     /// This node has begun an exchange, in which so many datagrams may follow.
     pub(super) fn begin_exchange(&mut self, with: &Asker, datagrams: u8, now: Duration) {
-        let Some(Place { address, .. }) = *with else { return };
+        let Some(AddressInBlock { address, .. }) = *with else { return };
         if self.exchanges.len() >= MAX_EXCHANGES {
             self.exchanges.retain(|_, exchange| now < exchange.until);
         }
@@ -289,8 +289,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Addresses count up through blocks of sixteen.
-    fn of(address: u32) -> Place {
-        Place { block: address & !15, address }
+    fn of(address: u32) -> AddressInBlock {
+        AddressInBlock { block: address & !15, address }
     }
 
     #[test]

@@ -296,7 +296,7 @@ mod tests {
     use rand::SeedableRng as _;
     use rand::rngs::StdRng;
 
-    use super::super::shares::Place;
+    use super::super::shares::AddressInBlock;
     use super::*;
 
     const PERIOD: Duration = Duration::from_secs(30);
@@ -420,7 +420,7 @@ mod tests {
             run.detector.handle_ping_request(
                 target,
                 destination(7),
-                Some(Place { block: 1, address: 1 }),
+                Some(AddressInBlock { block: 1, address: 1 }),
                 number,
                 now,
                 &mut run.rng,
@@ -433,7 +433,7 @@ mod tests {
         let other = run.detector.handle_ping_request(
             target,
             destination(8),
-            Some(Place { block: 2, address: 2 }),
+            Some(AddressInBlock { block: 2, address: 2 }),
             9,
             Duration::ZERO,
             &mut run.rng,

@@ -250,57 +250,57 @@ pub(super) enum EndingMerge {
     Full,
 }
 
-/// A place for what is known of one node.
+/// A slot for what is known of one node.
 #[derive(Debug)]
-enum Place {
+enum Slot {
     Member(Member),
-    /// This node itself, or the end of a membership; none in a free place.
+    /// This node itself, or the end of a membership; none in a free slot.
     Entry(Option<Box<Entry>>),
 }
 
 #[derive(Debug, Default)]
-struct Places(Vec<Place>);
+struct Slots(Vec<Slot>);
 
-impl Places {
+impl Slots {
     fn member(&self, place: u32) -> Option<&Member> {
         match self.0.get(place as usize) {
-            Some(Place::Member(member)) => Some(member),
+            Some(Slot::Member(member)) => Some(member),
             _ => None,
         }
     }
 
     fn member_mut(&mut self, place: u32) -> Option<&mut Member> {
         match self.0.get_mut(place as usize) {
-            Some(Place::Member(member)) => Some(member),
+            Some(Slot::Member(member)) => Some(member),
             _ => None,
         }
     }
 }
 
-impl Entries for Places {
+impl Entries for Slots {
     fn position(&self, place: u32) -> Position {
         match &self.0[place as usize] {
-            Place::Member(member) => Position::member(member.record.value.node),
-            Place::Entry(entry) => entry.as_deref().unwrap_or(&nothing(NodeId([0; 32]))).position(),
+            Slot::Member(member) => Position::member(member.record.value.node),
+            Slot::Entry(entry) => entry.as_deref().unwrap_or(&nothing(NodeId([0; 32]))).position(),
         }
     }
 
     fn entry(&self, place: u32) -> Entry {
         match &self.0[place as usize] {
-            Place::Member(member) => member.entry(),
-            Place::Entry(entry) => entry.as_deref().copied().unwrap_or(nothing(NodeId([0; 32]))),
+            Slot::Member(member) => member.entry(),
+            Slot::Entry(entry) => entry.as_deref().copied().unwrap_or(nothing(NodeId([0; 32]))),
         }
     }
 
     fn fingerprint(&self, place: u32) -> u128 {
         match &self.0[place as usize] {
-            Place::Member(member) => member.fingerprint(),
-            Place::Entry(entry) => entry.as_deref().map_or(0, fingerprint),
+            Slot::Member(member) => member.fingerprint(),
+            Slot::Entry(entry) => entry.as_deref().map_or(0, fingerprint),
         }
     }
 }
 
-/// Places in the order of a number that several of them may share.
+/// Slots in the order of a number that several of them may share.
 #[derive(Debug, Default)]
 struct Order(Vec<(u32, u32)>);
 
@@ -375,8 +375,8 @@ impl Shares {
 pub(super) struct Members {
     /// The network's subnet.
     subnet: Ipv4Subnet,
-    places: Places,
-    /// Places that can be used again.
+    slots: Slots,
+    /// Slots that can be used again.
     free: Vec<u32>,
     /// How many of the places have a member.
     count: usize,
@@ -430,7 +430,7 @@ impl Members {
         let chain = &member.record.value.chain;
         if !is_uncontested(&self.certificates, chain)
             || self.endings.against(chain).is_some()
-            || self.index.find(&self.places, &Position::member(node)).is_some()
+            || self.index.find(&self.slots, &Position::member(node)).is_some()
         {
             return;
         }
@@ -448,7 +448,7 @@ impl Members {
             (member.record.controls().collect(), self.share_of(&member));
         self.certificates.add(&member.record.value.chain);
         self.first_end = self.first_end.min(member.record.value.wireguard.value.not_after);
-        let place = self.put(Place::Member(member));
+        let place = self.put(Slot::Member(member));
         self.count += 1;
         self.shares.insert(share, place);
         for control in controls {
@@ -468,7 +468,7 @@ impl Members {
     }
 
     /// The place of the signer of an ending; none for the founder.
-    pub(super) fn place_of_signer(&self, ending: &Ending) -> Option<super::shares::Place> {
+    pub(super) fn place_of_signer(&self, ending: &Ending) -> Option<super::shares::AddressInBlock> {
         place_of_signer(ending, &self.subnet)
     }
 
@@ -486,33 +486,33 @@ impl Members {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.index.places().filter_map(|place| self.places.member(place))
+        self.index.places().filter_map(|place| self.slots.member(place))
     }
 
     fn find(&self, node: &NodeId) -> Option<u32> {
         self.index
-            .find(&self.places, &Position::member(*node))
-            .filter(|place| self.places.member(*place).is_some())
+            .find(&self.slots, &Position::member(*node))
+            .filter(|place| self.slots.member(*place).is_some())
     }
 
     pub(super) fn get(&self, node: &NodeId) -> Option<&Member> {
-        self.index.find(&self.places, &Position::member(*node)).and_then(|place| self.places.member(place))
+        self.index.find(&self.slots, &Position::member(*node)).and_then(|place| self.slots.member(place))
     }
 
     pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut Member> {
         self.index
-            .find(&self.places, &Position::member(*node))
-            .and_then(|place| self.places.member_mut(place))
+            .find(&self.slots, &Position::member(*node))
+            .and_then(|place| self.slots.member_mut(place))
     }
 
     /// The places of all members, in no order that means anything: less to remember than their ids.
     pub(super) fn places(&self) -> Vec<u32> {
-        (0..u32::try_from(self.places.0.len()).unwrap_or(u32::MAX)).collect()
+        (0..u32::try_from(self.slots.0.len()).unwrap_or(u32::MAX)).collect()
     }
 
     /// The member that has a place now.
     pub(super) fn at_place(&self, place: u32) -> Option<&Member> {
-        self.places.member(place)
+        self.slots.member(place)
     }
 
     /// Members that were suspected since their last statement.
@@ -531,38 +531,38 @@ impl Members {
     }
 
     /// Keeps something in a place of its own.
-    fn put(&mut self, content: Place) -> u32 {
+    fn put(&mut self, content: Slot) -> u32 {
         let place = if let Some(place) = self.free.pop() {
-            self.places.0[place as usize] = content;
+            self.slots.0[place as usize] = content;
             place
         } else {
-            self.places.0.push(content);
-            u32::try_from(self.places.0.len() - 1).expect("members are bounded")
+            self.slots.0.push(content);
+            u32::try_from(self.slots.0.len() - 1).expect("members are bounded")
         };
-        self.index.insert(&self.places, place);
+        self.index.insert(&self.slots, place);
         place
     }
 
     /// Sets what is known of a node that is no other member.
     fn set_entry(&mut self, entry: Entry) {
-        match self.index.find(&self.places, &entry.position()) {
+        match self.index.find(&self.slots, &entry.position()) {
             Some(place) => {
-                let before = self.places.fingerprint(place);
-                self.places.0[place as usize] = Place::Entry(Some(Box::new(entry)));
-                self.index.replaced(&self.places, place, before);
+                let before = self.slots.fingerprint(place);
+                self.slots.0[place as usize] = Slot::Entry(Some(Box::new(entry)));
+                self.index.replaced(&self.slots, place, before);
             }
             None => {
-                self.put(Place::Entry(Some(Box::new(entry))));
+                self.put(Slot::Entry(Some(Box::new(entry))));
             }
         }
     }
 
     /// Nothing is known any more of what is at a position.
-    fn take(&mut self, at: &Position) -> Option<Place> {
-        let place = self.index.find(&self.places, at)?;
-        self.index.remove(&self.places, place);
+    fn take(&mut self, at: &Position) -> Option<Slot> {
+        let place = self.index.find(&self.slots, at)?;
+        self.index.remove(&self.slots, place);
         self.free.push(place);
-        self.places.0.get_mut(place as usize).map(|content| std::mem::replace(content, Place::Entry(None)))
+        self.slots.0.get_mut(place as usize).map(|content| std::mem::replace(content, Slot::Entry(None)))
     }
 
     /// How memberships have ended.
@@ -577,7 +577,7 @@ impl Members {
 
     /// What is known, for comparisons. The own entry is in there too.
     pub(super) fn index(&self) -> Known<'_, impl Entries> {
-        Known { index: &self.index, entries: &self.places }
+        Known { index: &self.index, entries: &self.slots }
     }
 
     /// This node's own last statement, for comparisons.
@@ -643,7 +643,7 @@ impl Members {
         if places.len() <= self.shares.len(share) + 1 {
             return false;
         }
-        let members = places.iter().filter_map(|place| self.places.member(*place));
+        let members = places.iter().filter_map(|place| self.slots.member(*place));
         let last = members.max_by_key(|member| member.record.ipv4()).map(Member::node);
         last.inspect(|node| self.remove(node)).is_some()
     }
@@ -668,10 +668,10 @@ impl Members {
             self.add(Member::new(record, None, unix, None));
             return;
         };
-        let before = self.places.fingerprint(place);
+        let before = self.slots.fingerprint(place);
         let share = self.subnet.share_of(record.ipv4());
         self.certificates.add(&record.value.chain);
-        let Some(member) = self.places.member_mut(place) else { return };
+        let Some(member) = self.slots.member_mut(place) else { return };
         let known = std::mem::replace(&mut member.record, record);
         self.certificates.remove(&known.value.chain);
         for control in known.controls() {
@@ -701,7 +701,7 @@ impl Members {
             self.suspects.remove(&node);
             self.unsettled.insert(node);
         }
-        self.index.replaced(&self.places, place, before);
+        self.index.replaced(&self.slots, place, before);
         self.note_refuted(&refuted, now);
     }
 
@@ -713,8 +713,8 @@ impl Members {
     ) -> Merge {
         let node = liveness_message.value.node;
         let Some(place) = self.find(&node) else { return Merge::Refused };
-        let before = self.places.fingerprint(place);
-        let Some(member) = self.places.member_mut(place) else { return Merge::Refused };
+        let before = self.slots.fingerprint(place);
+        let Some(member) = self.slots.member_mut(place) else { return Merge::Refused };
         if member.sequence() >= liveness_message.value.sequence {
             return Merge::Known;
         }
@@ -722,7 +722,7 @@ impl Members {
         self.suspects.remove(&node);
         let presence = liveness_message.value.presence;
         member.liveness_message = Some(Box::new(liveness_message));
-        self.index.replaced(&self.places, place, before);
+        self.index.replaced(&self.slots, place, before);
         self.unsettled.insert(node);
         if presence == Presence::Present {
             self.note_refuted(&refuted, now);
@@ -896,7 +896,7 @@ impl Members {
     /// Forgets a member.
     pub(super) fn remove(&mut self, node: &NodeId) {
         let Some(place) = self.find(node) else { return };
-        let Some(Place::Member(member)) = self.take(&Position::member(*node)) else { return };
+        let Some(Slot::Member(member)) = self.take(&Position::member(*node)) else { return };
         self.count -= 1;
         for control in member.record.controls() {
             self.by_control.remove(start_of(&control), place);
@@ -962,7 +962,7 @@ impl Members {
 
     /// Who takes its control messages there; of many that say so only some.
     pub(super) fn at(&self, control: &DestinationHash) -> impl Iterator<Item = NodeId> {
-        let there = self.by_control.of(start_of(control)).filter_map(|place| self.places.member(place));
+        let there = self.by_control.of(start_of(control)).filter_map(|place| self.slots.member(place));
         there.filter(move |member| member.is_at(control)).map(Member::node).take(MAX_AT)
     }
 
@@ -1030,12 +1030,12 @@ impl Members {
         let mut drawn: Vec<u32> = Vec::new();
         for _ in 0..8 * count {
             let Some(place) = self.shares.draw(rng).filter(|_| drawn.len() < count) else { break };
-            if self.places.member(place).is_some_and(&pass) && !drawn.contains(&place) {
+            if self.slots.member(place).is_some_and(&pass) && !drawn.contains(&place) {
                 drawn.push(place);
             }
         }
         if drawn.len() == count {
-            return drawn.into_iter().filter_map(|place| self.places.member(place)).collect();
+            return drawn.into_iter().filter_map(|place| self.slots.member(place)).collect();
         }
         self.iter().filter(|member| pass(member)).sample(rng, count)
     }

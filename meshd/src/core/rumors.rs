@@ -18,7 +18,7 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng, RngExt as _};
 
 use super::budget::{Asker, block};
-use super::shares::{Place, Shares, Source};
+use super::shares::{AddressInBlock, Shares, Source};
 
 /// Between two rounds of telling news.
 const ROUND: Duration = Duration::from_secs(2);
@@ -168,7 +168,7 @@ struct Open {
     /// When the last wait for an answer ends.
     until: Duration,
     /// The member that was asked last.
-    of: Place,
+    of: AddressInBlock,
     /// How many address blocks were asked.
     blocks: u32,
     asked: Vec<AskedBlock>,
@@ -184,7 +184,7 @@ struct AskedBlock {
 }
 
 impl Open {
-    fn first(of: Place, now: Duration) -> Self {
+    fn first(of: AddressInBlock, now: Duration) -> Self {
         let mut open = Self { since: now, until: now, of, blocks: 0, asked: Vec::new() };
         open.ask(of, now);
         open
@@ -194,7 +194,7 @@ impl Open {
     ///
     /// Who has been asked may have told a lie and may tell it ever again: only members of its own block wait the longer
     /// for it. The others are asked one after the other, ever faster.
-    fn ask(&mut self, of: Place, now: Duration) -> bool {
+    fn ask(&mut self, of: AddressInBlock, now: Duration) -> bool {
         if let Some(asked) = self.asked.iter_mut().find(|asked| asked.block == of.block) {
             if asked.until > now {
                 return false;
@@ -254,7 +254,7 @@ impl Questions {
 
     /// The question that gives way to one to this member: of the block with the most, if that has more than this one's
     /// would have then; else of the address with the most in this one's block, by the same rule.
-    fn victim(&self, newcomer: Place) -> Option<NodeId> {
+    fn victim(&self, newcomer: AddressInBlock) -> Option<NodeId> {
         let (mine, own) = match self.counts.get(&newcomer.block) {
             Some((block, addresses)) => (*block, addresses.get(&newcomer.address).copied().unwrap_or(0)),
             None => (0, 0),
@@ -266,7 +266,7 @@ impl Questions {
         if block == newcomer.block && *count <= own + 1 {
             return None;
         }
-        let of = Place { block, address: *address };
+        let of = AddressInBlock { block, address: *address };
         // The one that would stay the longest: a lie is never answered.
         let questions = self.open.iter().filter(|(_, open)| open.of == of);
         questions.max_by_key(|(node, open)| (open.until, **node)).map(|(node, _)| *node)
@@ -512,17 +512,17 @@ impl Rumors {
 
     /// Whether a change of a member's own record is passed on as news: then it is counted. What is more is left to
     /// comparisons, so that those who change theirs all the time do not fill the messages of all.
-    pub(super) fn is_record_passed_on(&mut self, of: Place, now: Duration) -> bool {
+    pub(super) fn is_record_passed_on(&mut self, of: AddressInBlock, now: Duration) -> bool {
         self.records.is_passed_on(of, now)
     }
 
     /// The same of a change of its liveness.
-    pub(super) fn is_liveness_message_passed_on(&mut self, of: Place, now: Duration) -> bool {
+    pub(super) fn is_liveness_message_passed_on(&mut self, of: AddressInBlock, now: Duration) -> bool {
         self.liveness_messages.is_passed_on(of, now)
     }
 
     /// The same of the end of a membership, by its signer.
-    pub(super) fn is_ending_passed_on(&mut self, by: Place, now: Duration) -> bool {
+    pub(super) fn is_ending_passed_on(&mut self, by: AddressInBlock, now: Duration) -> bool {
         self.endings.is_passed_on(by, now)
     }
 
@@ -628,7 +628,7 @@ impl Rumors {
     }
 
     /// Whether to ask a member for what it has of a node. It is taken to be asked then.
-    pub(super) fn should_ask(&mut self, of: Place, node: NodeId, now: Duration) -> bool {
+    pub(super) fn should_ask(&mut self, of: AddressInBlock, node: NodeId, now: Duration) -> bool {
         if let Some(open) = self.questions.open.get_mut(&node)
             && !open.ask(of, now)
         {
@@ -660,7 +660,7 @@ impl Changes {
     }
 
     /// Whether one more is passed on; then it is counted.
-    fn is_passed_on(&mut self, of: Place, now: Duration) -> bool {
+    fn is_passed_on(&mut self, of: AddressInBlock, now: Duration) -> bool {
         let source = self.shares.source(of, now);
         let passes = source != Source::Others
             && (try_take(&mut self.by_address, of.address, OWN_CHANGES, now)
@@ -877,8 +877,8 @@ mod tests {
     }
 
     /// Addresses count up through blocks of sixteen.
-    fn of(address: u32) -> Place {
-        Place { block: address & !15, address }
+    fn of(address: u32) -> AddressInBlock {
+        AddressInBlock { block: address & !15, address }
     }
 
     fn node(number: u32) -> NodeId {

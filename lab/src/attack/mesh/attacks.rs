@@ -16,7 +16,7 @@ use i2plan_proto::wireguard::WireGuardCertificate;
 use nix::sys::signal::Signal;
 
 use super::bridge;
-use super::member::{Identity, Place, Station, nonsense};
+use super::member::{Identity, KeyedDestination, Station, nonsense};
 use super::world::{GOSSIP, Tried, World};
 use crate::Failure;
 use crate::attack::network::{node, now, random_key, signed};
@@ -420,7 +420,7 @@ async fn destinations(world: &mut World) -> Result<Tried, Failure> {
             let mut record = thief.record(&attacker.name, 1);
             let prove = |destination: Destination, role| {
                 // By the attacker's key and for the victim's destination.
-                let mut proven = Place::random().prove(network, thief.node(), role);
+                let mut proven = KeyedDestination::random().prove(network, thief.node(), role);
                 proven.destination = destination;
                 proven
             };

@@ -38,12 +38,12 @@ const FULL: usize = 3500;
 
 /// An I2P destination and its key.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct KeyedDestination {
     key: SigningKey,
     pub(super) destination: Destination,
 }
 
-impl Place {
+impl KeyedDestination {
     pub(super) fn random() -> Self {
         let key = random_key();
         let destination = Destination { padding: rand::random(), signing_key: node(&key).0 };
@@ -65,7 +65,7 @@ impl Place {
 /// An open session for control messages.
 pub(super) struct Station {
     session: Arc<Session>,
-    pub(super) place: Place,
+    pub(super) place: KeyedDestination,
     incoming: Mutex<mpsc::UnboundedReceiver<(Destination, Message)>>,
     task: JoinHandle<()>,
 }
@@ -78,7 +78,7 @@ impl Drop for Station {
 
 impl Station {
     pub(super) async fn open() -> Result<Self, Failure> {
-        let place = Place::random();
+        let place = KeyedDestination::random();
         let session = Session::open_within(ATTACKER, Style::Datagram, &place.private_key()).await?;
         let session = Arc::new(session);
         let (found, incoming) = mpsc::unbounded_channel();
@@ -307,14 +307,14 @@ fn read(datagram: &[u8]) -> Option<(Destination, Message)> {
 pub(super) struct Identity {
     pub(super) key: SigningKey,
     pub(super) chain: Chain,
-    pub(super) control: Place,
-    pub(super) data: Place,
+    pub(super) control: KeyedDestination,
+    pub(super) data: KeyedDestination,
 }
 
 impl Identity {
     /// A new one for this chain, at destinations of its own.
     pub(super) fn new(key: SigningKey, chain: Chain) -> Self {
-        Self { key, chain, control: Place::random(), data: Place::random() }
+        Self { key, chain, control: KeyedDestination::random(), data: KeyedDestination::random() }
     }
 
     pub(super) fn node(&self) -> NodeId {

@@ -25,7 +25,7 @@ use crate::core::endings::Ending;
 use crate::core::local_member::{FORGET_AFTER, LocalMember};
 use crate::core::members::{EndingMerge, Member, Merge, RecordMerge};
 use crate::core::rumors::Topic;
-use crate::core::shares::Place;
+use crate::core::shares::AddressInBlock;
 use crate::core::situation::{Departure, Standing};
 use crate::core::verified::VerifiedRecord;
 
@@ -132,7 +132,7 @@ impl LocalMember {
                     self.rumors.add_newcomer(node, share, members, now.monotonic, &mut cx.rng);
                 } else {
                     debug!(node = %node.short(), sequence, "learned a newer record");
-                    let place = Place { block: share, address: ipv4.to_bits() };
+                    let place = AddressInBlock { block: share, address: ipv4.to_bits() };
                     if self.rumors.is_record_passed_on(place, now.monotonic) {
                         self.rumors.add(Topic::Record(node), Some(share), now.monotonic);
                     }
@@ -189,7 +189,7 @@ impl LocalMember {
             self.save_by(now.monotonic + SAVE_LIVENESS_AFTER);
             let share = self.block_of(&node);
             let address = self.members.get(&node).map(|member| member.record.ipv4().to_bits());
-            let place = share.zip(address).map(|(block, address)| Place { block, address });
+            let place = share.zip(address).map(|(block, address)| AddressInBlock { block, address });
             if place.is_some_and(|place| self.rumors.is_liveness_message_passed_on(place, now.monotonic)) {
                 self.rumors.add(Topic::Liveness(node), share, now.monotonic);
             }

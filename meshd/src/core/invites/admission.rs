@@ -15,7 +15,7 @@ use crate::core::Now;
 use crate::core::context::Context;
 use crate::core::local_member::LocalMember;
 use crate::core::requests::Pending;
-use crate::core::shares::Place;
+use crate::core::shares::AddressInBlock;
 
 /// Join requests that may wait for `keyd` at once.
 const MAX_CERTIFYING: usize = 32;
@@ -112,7 +112,8 @@ impl LocalMember {
         {
             // It may ask as often as it likes.
             let address = certificate.value.grant.ranges.address();
-            let place = Place { block: holding.subnet.share_of(address), address: address.to_bits() };
+            let place =
+                AddressInBlock { block: holding.subnet.share_of(address), address: address.to_bits() };
             if let Some(welcome) = self.welcome(cx, &certificate, &joiner) {
                 cx.answer_for(&Some(place), from, &welcome, now);
             }

@@ -5,7 +5,7 @@ use i2plan_proto::liveness::Presence;
 
 use super::*;
 use crate::core::rumors::Rumors;
-use crate::core::shares::Place;
+use crate::core::shares::AddressInBlock;
 
 /// A resignation by who holds this key.
 fn resignation(chain: Chain, key: &SigningKey) -> Message {
@@ -167,9 +167,9 @@ fn wishes_of_many_identities_leave_room_for_those_of_others() {
     let entry = |number: u32| Entry { node: id(&key(number)), record: 0, liveness: 0, ended: false };
     for number in 0..=255 {
         let block = 16 * (u32::from(number) % 8);
-        rumors.want(destination(number, 5), Some(Place { block, address: block }), entry(1));
+        rumors.want(destination(number, 5), Some(AddressInBlock { block, address: block }), entry(1));
     }
-    rumors.want(destination(7, 6), Some(Place { block: 4096, address: 4096 }), entry(2));
+    rumors.want(destination(7, 6), Some(AddressInBlock { block: 4096, address: 4096 }), entry(2));
     let mut granted = Vec::new();
     while let Some((to, ..)) = rumors.poll_wants() {
         granted.push(to);
