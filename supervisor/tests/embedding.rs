@@ -41,7 +41,7 @@ mod linux {
     use i2plan_config::Config;
     use i2plan_supervisor::layout::LayoutError;
     use i2plan_supervisor::users::{Accounts, UserNames};
-    use i2plan_supervisor::{DaemonError, Event, Node, Programs, Relay, Sink, StartError, Supervisor};
+    use i2plan_supervisor::{DaemonError, DaemonEvent, Node, Programs, Relay, Sink, StartError, Supervisor};
     use tempfile::TempDir;
     use tokio::sync::mpsc;
 
@@ -126,7 +126,7 @@ mod linux {
 
         let mut said = Vec::new();
         for _ in 0..4 {
-            assert!(matches!(events.recv().await, Some(Event::Started { .. })));
+            assert!(matches!(events.recv().await, Some(DaemonEvent::Started { .. })));
             said.push(written.recv().await.unwrap());
         }
         said.sort();
@@ -140,7 +140,7 @@ mod linux {
         supervisor.stop().await;
         for stopped in ["meshd", "tund", "connector", "keyd"] {
             match events.recv().await {
-                Some(Event::Stopped { daemon, .. }) => assert_eq!(daemon, stopped),
+                Some(DaemonEvent::Stopped { daemon, .. }) => assert_eq!(daemon, stopped),
                 other => panic!("{other:?}"),
             }
         }
@@ -166,7 +166,7 @@ mod linux {
         drop(supervisor);
         let mut killed = 0;
         while killed < 3 {
-            if let Event::Stopped { how, .. } = events.recv().await.unwrap() {
+            if let DaemonEvent::Stopped { how, .. } = events.recv().await.unwrap() {
                 assert_eq!(how, "was killed by SIGKILL (9)");
                 killed += 1;
             }

@@ -31,7 +31,7 @@ use crate::fd_store::{FdStore, SessionKind};
 use crate::host::prefix::{HostNetwork, overlaps};
 use crate::host::{self, Host};
 use crate::interface::Subnets;
-use crate::io::{Command, Counted, DataPath, Turns};
+use crate::io::{Counted, DataPath, DataPathCommand, Turns};
 use crate::roster::{Changes, Roster, SLICE, StoredMembers};
 use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
@@ -103,7 +103,7 @@ pub struct Tund {
 struct Running {
     interface: Interface,
     configured: Configured,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<DataPathCommand>,
     turns: Turns,
     /// When it was last asked whether the data path works.
     seen: u64,
@@ -326,7 +326,7 @@ impl Tund {
         if let Some(session) = waiting.take() {
             let (done, _) = oneshot::channel();
             // There is room: nobody else has the sender yet.
-            let _ = commands.try_send(Command::Attach(session, done));
+            let _ = commands.try_send(DataPathCommand::Attach(session, done));
         }
         *running = Some(Running { interface, configured: configured.clone(), commands, turns, seen: 0 });
         drop((running, resumable, waiting));
@@ -456,7 +456,11 @@ impl Tund {
         let public_key = PublicKey::from(&StaticSecret::from(lease.private_key.0)).to_bytes();
         let (done, answer) = oneshot::channel();
         let gone = || ApiError::unavailable("the data path has broken down; tund is about to restart");
-        running.commands.send(Command::Rotate(lease.private_key.clone(), done)).await.map_err(|_| gone())?;
+        running
+            .commands
+            .send(DataPathCommand::Rotate(lease.private_key.clone(), done))
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?;
         info!(epoch, "a new WireGuard key is in use");
         running.configured.public_key = public_key;
@@ -508,7 +512,7 @@ impl Tund {
             sleep(TRUST_POLL).await;
             self.look_at_trust().await;
             // meshd hears of what is found from the statistics, and the log has it.
-            let _ = self.ask(Command::CheckSession).await;
+            let _ = self.ask(DataPathCommand::CheckSession).await;
         }
     }
 
@@ -575,7 +579,7 @@ impl Tund {
         }
         // Who is banned or revoked is not to come back with a restart.
         let urgent = !changes.removed.is_empty();
-        self.ask(|done| Command::ChangePeers(changes, done)).await?.ok_or_else(not_configured)?;
+        self.ask(|done| DataPathCommand::ChangePeers(changes, done)).await?.ok_or_else(not_configured)?;
         self.unkept.store(true, Ordering::Relaxed);
         if urgent {
             self.keep(roster);
@@ -657,7 +661,7 @@ impl Tund {
     /// Has the data path do something; none if there is no interface.
     async fn ask<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+        command: impl FnOnce(oneshot::Sender<T>) -> DataPathCommand,
     ) -> Result<Option<T>, ApiError> {
         let commands = self.running.lock().await.as_ref().map(|running| running.commands.clone());
         let Some(commands) = commands else { return Ok(None) };
@@ -678,13 +682,13 @@ impl Tund {
             return Ok(());
         }
         drop(running);
-        self.ask(|done| Command::Attach(session, done)).await?.ok_or_else(not_configured)?
+        self.ask(|done| DataPathCommand::Attach(session, done)).await?.ok_or_else(not_configured)?
     }
 
     /// The sessions for data and for control messages, as they can be handed out.
     async fn sessions(&self) -> Result<(Option<Shared>, Option<Shared>), ApiError> {
         let failed = |error| ApiError::internal(format!("cannot duplicate a session's descriptors: {error}"));
-        let data = match self.ask(Command::Take).await? {
+        let data = match self.ask(DataPathCommand::Take).await? {
             Some(attached) => attached.transpose(),
             None => self.waiting.lock().await.as_ref().map(Session::share).transpose(),
         };
@@ -696,7 +700,7 @@ impl Tund {
     pub async fn drain(&self) {
         self.keep_members().await;
         let time = self.limits.lock().await.map_or(DRAIN, |limits| limits.drain);
-        if let Ok(Some(false)) = self.ask(|done| Command::Drain(time, done)).await {
+        if let Ok(Some(false)) = self.ask(|done| DataPathCommand::Drain(time, done)).await {
             info!("not all that waited to be sent could be sent in time");
         }
     }
@@ -714,7 +718,7 @@ impl Tund {
     }
 
     async fn stats(&self) -> Result<Stats, ApiError> {
-        let counted = self.ask(Command::Stats).await?;
+        let counted = self.ask(DataPathCommand::Stats).await?;
         let interface =
             self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
         let Counted { session, peers, drops, diverted } = counted.unwrap_or_default();
@@ -820,11 +824,11 @@ impl Service for Tund {
                     return Err(ApiError::invalid(format!("packets may wait {most} s at most for the end")));
                 }
                 *self.limits.lock().await = Some(limits);
-                self.ask(|done| Command::SetLimit(limits.tunnels, done)).await?;
+                self.ask(|done| DataPathCommand::SetLimit(limits.tunnels, done)).await?;
                 Ok(Reply::Done.into())
             }
             Request::Alive(nodes) => {
-                self.ask(|done| Command::NoteAlive(nodes, done)).await?;
+                self.ask(|done| DataPathCommand::NoteAlive(nodes, done)).await?;
                 Ok(Reply::Done.into())
             }
             Request::CheckNetwork(subnet, network) => {

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, Sender};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::app::{App, Command, Input, Look, Now};
+use super::app::{App, Effect, Input, Look, Now};
 use super::screen::Screen;
 use super::view;
 use crate::daemon;
@@ -111,10 +111,10 @@ async fn show(screen: &mut Screen, path: &Path) -> io::Result<()> {
         for input in first.into_iter().chain(more).collect::<Vec<_>>() {
             for command in app.update(input, now()) {
                 match command {
-                    Command::Ask(request) => node.ask(request),
-                    Command::Copy(code) => screen.copy(code.expose())?,
-                    Command::Suspend => screen.leave(suspend)?,
-                    Command::Quit => return Ok(()),
+                    Effect::Ask(request) => node.ask(request),
+                    Effect::Copy(code) => screen.copy(code.expose())?,
+                    Effect::Suspend => screen.leave(suspend)?,
+                    Effect::Quit => return Ok(()),
                 }
             }
         }

@@ -14,7 +14,7 @@ use rand::seq::IteratorRandom as _;
 use super::options::{QUIET, Scenario};
 use super::step::ScenarioStep;
 use super::watch::NEWCOMER;
-use super::world::{Event, World, signer};
+use super::world::{SimEvent, World, signer};
 use crate::Failure;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -74,7 +74,7 @@ impl World {
             _ => {}
         }
         for (after, step) in steps {
-            self.at(after, Event::Script(step));
+            self.at(after, SimEvent::Script(step));
         }
         self.now + end
     }
@@ -159,13 +159,13 @@ impl World {
                 for place in self.some(self.nodes.len() / 3) {
                     self.keep_disk(place);
                     let after = Duration::from_secs(self.rng.random_range(0..within.as_secs()));
-                    self.at(after, Event::Script(ScenarioStep::Stop(place)));
+                    self.at(after, SimEvent::Script(ScenarioStep::Stop(place)));
                 }
             }
             ScenarioStep::Stop(place) => {
                 self.nodes[place].up = false;
                 let away = Duration::from_secs(self.rng.random_range(NODE_DOWN));
-                self.at(away, Event::Script(ScenarioStep::Start(place)));
+                self.at(away, SimEvent::Script(ScenarioStep::Start(place)));
             }
             ScenarioStep::Start(place) => self.restart(place),
             ScenarioStep::Cut => self.net.island = self.some(self.nodes.len() / 2).into_iter().collect(),
@@ -173,13 +173,13 @@ impl World {
             ScenarioStep::Outages => {
                 for place in 0..self.nodes.len() {
                     let after = Duration::from_secs(self.rng.random_range(0..6000));
-                    self.at(after, Event::Script(ScenarioStep::RouterFails(place)));
+                    self.at(after, SimEvent::Script(ScenarioStep::RouterFails(place)));
                 }
             }
             ScenarioStep::RouterFails(place) => {
                 self.net.down.insert(place);
                 let lasts = Duration::from_secs(self.rng.random_range(ROUTER_DOWN));
-                self.at(lasts, Event::Script(ScenarioStep::RouterRecovers(place)));
+                self.at(lasts, SimEvent::Script(ScenarioStep::RouterRecovers(place)));
             }
             ScenarioStep::RouterRecovers(place) => {
                 self.net.down.remove(&place);
@@ -191,18 +191,18 @@ impl World {
                     self.settle(place);
                 }
                 let after = Duration::from_secs(self.rng.random_range(0..12_000));
-                self.at(after, Event::Script(ScenarioStep::RouterFails(place)));
+                self.at(after, SimEvent::Script(ScenarioStep::RouterFails(place)));
             }
             ScenarioStep::FounderGoes => self.nodes[0].up = false,
             ScenarioStep::Turn => {
                 let count = self.options.liars.unwrap_or_else(|| 20.min(self.nodes.len() / 5));
                 self.liars = self.some(count).into_iter().collect();
                 self.turn()?;
-                self.at(LIE, Event::Script(ScenarioStep::Lie));
+                self.at(LIE, SimEvent::Script(ScenarioStep::Lie));
             }
             ScenarioStep::Lie => {
                 self.lie()?;
-                self.at(LIE, Event::Script(ScenarioStep::Lie));
+                self.at(LIE, SimEvent::Script(ScenarioStep::Lie));
             }
         }
         Ok(())
@@ -293,7 +293,7 @@ impl World {
             self.settle(joiner);
             joiners.push(joiner);
             if number % 10 == 9 {
-                self.at(2 * MINUTE, Event::Script(ScenarioStep::Rival { code }));
+                self.at(2 * MINUTE, SimEvent::Script(ScenarioStep::Rival { code }));
             }
         }
         let ids: Vec<NodeId> = joiners.iter().map(|joiner| self.nodes[*joiner].id).collect();

@@ -76,7 +76,7 @@ pub(super) struct Parcel {
     mentioned: Vec<NodeId>,
 }
 
-pub(super) enum Event {
+pub(super) enum SimEvent {
     Datagram { to: usize, sender: Destination, parcel: Rc<Parcel> },
     Wake(usize),
     Keyd { node: usize, run: u32, ticket: Ticket, request: Box<keyd::Request> },
@@ -115,7 +115,7 @@ pub(super) struct World {
     pub(super) by_control: HashMap<Destination, usize>,
     by_hash: HashMap<DestinationHash, Destination>,
     queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
-    events: Vec<Option<Event>>,
+    events: Vec<Option<SimEvent>>,
     free: Vec<usize>,
     sequence: u64,
     pub(super) handled: u64,
@@ -518,7 +518,7 @@ impl World {
         self.meet(index);
     }
 
-    pub(super) fn at(&mut self, after: Duration, event: Event) {
+    pub(super) fn at(&mut self, after: Duration, event: SimEvent) {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.events.push(None);
             self.events.len() - 1
@@ -569,16 +569,16 @@ impl World {
         Ok(())
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), Failure> {
+    fn handle(&mut self, event: SimEvent) -> Result<(), Failure> {
         match event {
-            Event::Datagram { to, sender, parcel } => {
+            SimEvent::Datagram { to, sender, parcel } => {
                 if !self.nodes[to].up {
                     return Ok(());
                 }
                 let mentioned = &parcel.mentioned;
                 self.observed(to, mentioned, |mesh, now| mesh.handle_datagram(&sender, &parcel.bytes, now))
             }
-            Event::Wake(index) => {
+            SimEvent::Wake(index) => {
                 // One that was set for later than another since is of no use any more.
                 if self.nodes[index].wake != self.now || !self.nodes[index].up {
                     return Ok(());
@@ -591,7 +591,7 @@ impl World {
                 }
                 self.observed(index, &[], Mesh::handle_timeout)
             }
-            Event::Keyd { node, run, ticket, request } => {
+            SimEvent::Keyd { node, run, ticket, request } => {
                 if self.nodes[node].run != run || !self.nodes[node].up {
                     return Ok(());
                 }
@@ -604,7 +604,7 @@ impl World {
                 };
                 self.observed(node, &mentioned, |mesh, now| mesh.handle_keyd_reply(ticket, reply, now))
             }
-            Event::Order { node, run, order } => {
+            SimEvent::Order { node, run, order } => {
                 if self.nodes[node].run != run || !self.nodes[node].up {
                     return Ok(());
                 }
@@ -629,16 +629,16 @@ impl World {
                 endings.into_iter().for_each(|ending| self.ledger.ending(ending));
                 self.observed(node, &mentioned, |mesh, now| mesh.enact(1, executed, now))
             }
-            Event::Found { node, hash } => {
+            SimEvent::Found { node, hash } => {
                 let found = self.by_hash.get(&hash).copied().ok_or_else(|| "KEY_NOT_FOUND".to_owned());
                 self.observed(node, &[], |mesh, now| mesh.handle_lookup(hash, found, now))
             }
-            Event::Look => {
+            SimEvent::Look => {
                 self.look()?;
-                self.at(LOOK, Event::Look);
+                self.at(LOOK, SimEvent::Look);
                 Ok(())
             }
-            Event::Script(step) => self.step(step),
+            SimEvent::Script(step) => self.step(step),
         }
     }
 
@@ -807,17 +807,17 @@ impl World {
                 Action::Send { to, message, .. } => self.send(index, &to, message),
                 Action::LookUp(hash) => {
                     let delay = self.net.delay();
-                    self.at(delay, Event::Found { node: index, hash });
+                    self.at(delay, SimEvent::Found { node: index, hash });
                 }
                 Action::Ask(ticket, request) => {
                     let run = self.nodes[index].run;
-                    self.at(KEYD, Event::Keyd { node: index, run, ticket, request });
+                    self.at(KEYD, SimEvent::Keyd { node: index, run, ticket, request });
                 }
                 Action::Answer(_, result) => match *result {
                     Ok(meshd::Reply::ToOrder(proposed)) => {
                         let run = self.nodes[index].run;
                         let order = Box::new(proposed.order);
-                        self.at(KEYD, Event::Order { node: index, run, order });
+                        self.at(KEYD, SimEvent::Order { node: index, run, order });
                     }
                     result => self.answers.push(result),
                 },
@@ -828,7 +828,7 @@ impl World {
             let at = (started + at).max(self.now);
             if at < self.nodes[index].wake {
                 self.nodes[index].wake = at;
-                self.at(at - self.now, Event::Wake(index));
+                self.at(at - self.now, SimEvent::Wake(index));
             }
         }
         count
@@ -900,7 +900,7 @@ impl World {
             self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
         for delay in self.net.send(from, to) {
-            self.at(delay, Event::Datagram { to, sender, parcel: Rc::clone(parcel) });
+            self.at(delay, SimEvent::Datagram { to, sender, parcel: Rc::clone(parcel) });
         }
     }
 

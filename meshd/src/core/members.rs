@@ -500,9 +500,7 @@ impl Members {
     }
 
     pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut Member> {
-        self.index
-            .find(&self.slots, &Position::member(*node))
-            .and_then(|place| self.slots.member_mut(place))
+        self.index.find(&self.slots, &Position::member(*node)).and_then(|place| self.slots.member_mut(place))
     }
 
     /// The places of all members, in no order that means anything: less to remember than their ids.

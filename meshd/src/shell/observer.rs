@@ -8,7 +8,7 @@ use i2plan_ipc::api::tund::{Interface, Overlap, Stats};
 use i2plan_ipc::hello::Role;
 use i2plan_proto::identity::NodeId;
 
-use super::tunnel::Report;
+use super::tunnel::TundReport;
 
 /// How long after its handshake a WireGuard session ends, seconds (WireGuard, section 6.1: REJECT_AFTER_TIME).
 pub(super) const HANDSHAKE_LASTS: u64 = 180;
@@ -49,7 +49,7 @@ impl Observer {
     /// `tund` has reported. The node should have the interface `wanted`; `name` is what members call themselves.
     pub(super) fn handle_tund_report(
         &mut self,
-        report: &Report,
+        report: &TundReport,
         wanted: Option<&Interface>,
         name: impl Fn(&NodeId) -> Option<String>,
     ) -> Vec<EventKind> {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     /// `tund` has the interface with this address, and shook hands with these nodes so many seconds ago.
-    fn report(host: Option<u8>, handshakes: &[(u8, u64)]) -> Report {
+    fn report(host: Option<u8>, handshakes: &[(u8, u64)]) -> TundReport {
         let up = Configured { interface: "tun7".to_owned(), public_key: [1; 32], epoch: 1 };
         let peer = |(number, age): &(u8, u64)| PeerStats {
             node: node(*number),
@@ -145,7 +145,7 @@ mod tests {
             rx_drops: 0,
             unanswered: 0,
         };
-        Report {
+        TundReport {
             daemon: Some(HelloReply {
                 protocol: PROTOCOL,
                 role: Role::Tund,
@@ -175,7 +175,7 @@ mod tests {
 
     impl Run {
         /// What is told of a report, to a node that should have the address 10.42.0.1.
-        fn on(&mut self, report: &Report) -> Vec<String> {
+        fn on(&mut self, report: &TundReport) -> Vec<String> {
             let name = |node: &NodeId| Some(format!("n{}", node.0[0]));
             let events = self.0.handle_tund_report(report, Some(&interface(1)), name);
             events.iter().map(describe).collect()
@@ -195,14 +195,14 @@ mod tests {
         }
     }
 
-    fn away() -> Report {
-        Report { error: Some("gone".to_owned()), ..Report::default() }
+    fn away() -> TundReport {
+        TundReport { error: Some("gone".to_owned()), ..TundReport::default() }
     }
 
     #[test]
     fn each_change_is_told_once() {
         let mut run = Run(Observer::default());
-        assert_eq!(run.on(&Report::default()), [""; 0]);
+        assert_eq!(run.on(&TundReport::default()), [""; 0]);
         assert_eq!(run.on(&report(None, &[])), ["tund up"]);
         assert_eq!(run.on(&report(Some(1), &[(2, 0), (3, 500)])), ["tun7", "n2 up"]);
         assert_eq!(run.on(&report(Some(1), &[(2, 1), (3, 501)])), [""; 0]);

@@ -62,7 +62,7 @@ type KnownEnding = (NodeId, Arc<Ending>);
 
 /// What `tund` is doing.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Report {
+pub(super) struct TundReport {
     pub(super) daemon: Option<HelloReply>,
     pub(super) configured: Option<Configured>,
     /// As what it was configured.
@@ -90,7 +90,7 @@ pub(super) struct Adopt {
 pub(super) async fn keep(
     link: Arc<Link<TundApi>>,
     mut input: TundInput,
-    report: watch::Sender<Report>,
+    report: watch::Sender<TundReport>,
     adopt: Adopt,
 ) {
     let mut adopt = Some(adopt);
@@ -109,7 +109,7 @@ pub(super) async fn keep(
         if started.elapsed() > ADOPT_TIMEOUT {
             adopt = None;
         }
-        report.send_replace(Report { error: Some(error.to_string()), ..Report::default() });
+        report.send_replace(TundReport { error: Some(error.to_string()), ..TundReport::default() });
         sleep(RETRY).await;
     }
 }
@@ -143,7 +143,7 @@ struct AppliedMembers {
 async fn serve(
     client: &mut Client<TundApi>,
     input: &mut TundInput,
-    report: &watch::Sender<Report>,
+    report: &watch::Sender<TundReport>,
     adopt: &mut Option<Adopt>,
 ) -> Result<std::convert::Infallible, ClientError> {
     if adopt.is_some() {
@@ -196,7 +196,7 @@ async fn apply(
     client: &mut Client<TundApi>,
     wanted: &Desired,
     applied: &mut Applied,
-    report: &watch::Sender<Report>,
+    report: &watch::Sender<TundReport>,
 ) -> Result<bool, ClientError> {
     hand_over(client, wanted.session.as_ref(), &mut applied.session, AttachSession).await?;
     hand_over(client, wanted.control.as_ref(), &mut applied.control, KeepControl).await?;

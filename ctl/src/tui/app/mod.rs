@@ -57,13 +57,13 @@ pub(super) enum Input {
     Tick,
     /// From the node's event stream.
     Notice(Notice),
-    /// The node's answer to [`Command::Ask`].
+    /// The node's answer to [`Effect::Ask`].
     Answer(Request, Result<Reply, Failure>),
 }
 
 /// What is to be done.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum Effect {
     /// Ask the node.
     Ask(Request),
     /// Put it on the terminal's clipboard.
@@ -279,9 +279,9 @@ impl App {
     }
 
     /// Takes in what happened, and tells what is to be done.
-    pub(super) fn update(&mut self, input: Input, now: Now) -> Vec<Command> {
+    pub(super) fn update(&mut self, input: Input, now: Now) -> Vec<Effect> {
         self.now = now;
-        let mut commands = match input {
+        let mut effects = match input {
             Input::Terminal(event) => self.terminal(event),
             Input::Tick => {
                 self.tick();
@@ -296,8 +296,8 @@ impl App {
                 Vec::new()
             }
         };
-        commands.extend(self.ask());
-        commands
+        effects.extend(self.ask());
+        effects
     }
 
     fn tick(&mut self) {

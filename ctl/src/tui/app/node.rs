@@ -12,7 +12,7 @@ use i2plan_ipc::api::meshd::{
 };
 use i2plan_ipc::node::Notice;
 
-use super::{App, Command, Link, Overlay, SortBy};
+use super::{App, Effect, Link, Overlay, SortBy};
 use crate::commands::member::label;
 use crate::commands::{invite, peers};
 use crate::failure::Failure;
@@ -183,16 +183,16 @@ impl App {
     }
 
     /// Asks for what is out of date: each once at a time, and not over and over while much happens.
-    pub(super) fn ask(&mut self) -> Vec<Command> {
+    pub(super) fn ask(&mut self) -> Vec<Effect> {
         if matches!(self.link, Link::Away { .. }) {
             return Vec::new();
         }
         let now = self.now.running;
-        let mut commands = Vec::new();
-        let events = |after| Command::Ask(Request::Events { after, wait: 0, traffic: false });
+        let mut effects = Vec::new();
+        let events = |after| Effect::Ask(Request::Events { after, wait: 0, traffic: false });
         match std::mem::replace(&mut self.past, Past::Complete) {
-            Past::Where => commands.push(events(None)),
-            Past::After(cursor) => commands.push(events(Some(cursor))),
+            Past::Where => effects.push(events(None)),
+            Past::After(cursor) => effects.push(events(Some(cursor))),
             Past::Complete => {}
         }
         for subject in Subject::ALL {
@@ -200,10 +200,10 @@ impl App {
             let early = refresh.at.is_some_and(|at| now < at + ASK_AGAIN);
             if refresh.wanted && !refresh.waiting && !early {
                 *refresh = Refresh { wanted: false, waiting: true, at: Some(now) };
-                commands.push(Command::Ask(subject.request()));
+                effects.push(Effect::Ask(subject.request()));
             }
         }
-        commands
+        effects
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {

@@ -142,7 +142,7 @@ struct Daemon {
     data_status: SessionStatus,
     sam_version: Option<String>,
     tunnel: watch::Sender<tunnel::Desired>,
-    tunnel_report: watch::Receiver<tunnel::Report>,
+    tunnel_report: watch::Receiver<tunnel::TundReport>,
     /// Members that tund calls and that have just given a sign of life.
     awake: mpsc::Sender<Vec<NodeId>>,
     peers_version: Option<u64>,
@@ -168,7 +168,7 @@ impl Daemon {
         let (lookups, lookup_queue) = mpsc::channel(64);
         let (answer_sender, answers) = mpsc::channel(64);
         let (tunnel, desired) = watch::channel(tunnel::Desired::default());
-        let (report, tunnel_report) = watch::channel(tunnel::Report::default());
+        let (report, tunnel_report) = watch::channel(tunnel::TundReport::default());
         let (adopt_data, adopted_data) = oneshot::channel();
         let (adopt_control, adopted_control) = oneshot::channel();
         let adopt = tunnel::Adopt { data: adopt_data, control: adopt_control };
