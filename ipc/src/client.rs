@@ -302,13 +302,13 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
 
 /// A client that connects when it is first used, and again after the connection broke.
 #[derive(Debug)]
-pub struct Link<A> {
+pub struct DaemonLink<A> {
     endpoint: Endpoint,
     role: Role,
     client: tokio::sync::Mutex<Option<Client<A>>>,
 }
 
-impl<A: Api> Link<A> {
+impl<A: Api> DaemonLink<A> {
     /// A link to the daemon at a socket.
     #[must_use]
     pub fn new(endpoint: impl Into<Endpoint>, role: Role) -> Self {

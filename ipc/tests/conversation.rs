@@ -12,7 +12,7 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::tund::{
     AttachSession, EndSync, FindSubnet, GetStats, Reply, Request, Session, TakeSessions, TundApi,
 };
-use i2plan_ipc::client::{ClientError, Link};
+use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
 use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
 use i2plan_proto::destination::Destination;
@@ -295,7 +295,7 @@ async fn a_slow_answer_is_waited_for() {
 #[tokio::test]
 async fn a_link_connects_again() {
     let server = start(for_me(), ConnectionLimits::default());
-    let link = Link::<TundApi>::new(&server.path, Role::Meshd);
+    let link = DaemonLink::<TundApi>::new(&server.path, Role::Meshd);
     assert_eq!(link.daemon().await.unwrap().pid, std::process::id());
     std::fs::remove_file(&server.path).unwrap();
     tokio::spawn(serve(

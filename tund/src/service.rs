@@ -13,7 +13,7 @@ use i2plan_ipc::api::tund::{
     Stats, Taken, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
-use i2plan_ipc::client::{Endpoint, Link};
+use i2plan_ipc::client::{DaemonLink, Endpoint};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::version::Version;
@@ -75,7 +75,7 @@ pub struct Tund {
     host: Host,
     /// What was seen of the host when it was looked at last.
     seen: Mutex<Seen>,
-    keyd: Link<KeydApi>,
+    keyd: DaemonLink<KeydApi>,
     /// The name of the interface.
     name: String,
     /// Where the sessions' sockets may lead.
@@ -164,7 +164,7 @@ impl Tund {
             supervisor,
             host,
             seen: Mutex::new(Seen::default()),
-            keyd: Link::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
+            keyd: DaemonLink::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
             name,
             bridge,
             resumable: Mutex::new(start.interface),

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use i2plan_ipc::Role;
 use i2plan_ipc::api::Kind;
 use i2plan_ipc::api::meshd::{MeshdApi, Request};
-use i2plan_ipc::client::{ClientError, Link};
+use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::node::EventStream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -69,7 +69,7 @@ async fn show(screen: &mut Screen, path: &Path) -> io::Result<()> {
     let notices = sender.clone();
     let mut stream = EventStream::new(path).with_traffic(SECOND);
     tokio::spawn(async move { while notices.send(Input::Notice(stream.next().await)).await.is_ok() {} });
-    let node = Node { link: Arc::new(Link::new(path, Role::Client)), answers: sender };
+    let node = Node { link: Arc::new(DaemonLink::new(path, Role::Client)), answers: sender };
 
     let mut terminal = crossterm::event::EventStream::new();
     let mut ends = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()]
@@ -128,7 +128,7 @@ fn suspend() {
 
 /// Asks the node, and has the answer come in as the other inputs do.
 struct Node {
-    link: Arc<Link<MeshdApi>>,
+    link: Arc<DaemonLink<MeshdApi>>,
     answers: Sender<Input>,
 }
 

@@ -18,7 +18,7 @@ use ratatui::buffer::Buffer;
 use ratatui::style::Color;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::app::{App, Effect, Input, Link, Look, Now, Overlay, Tab};
+use super::app::{App, Effect, Input, Look, NodeLink, Now, Overlay, Tab};
 use super::view;
 use crate::commands::invite::blank_code;
 use crate::failure::Failure;
@@ -730,7 +730,7 @@ proptest! {
 #[test]
 fn tui_it_begins_by_connecting() {
     let bench = Bench::new((80, 24));
-    assert_eq!(bench.app.link, Link::Connecting);
+    assert_eq!(bench.app.link, NodeLink::Connecting);
     assert!(bench.screen().contains("connecting"));
     assert!(bench.screen().contains("asking the node"));
 }

@@ -33,7 +33,7 @@ use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteId, InviteKey, InviteSecret};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
 use i2plan_proto::liveness::{self, LivenessMessage};
-use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation, Link, Membership};
+use i2plan_proto::membership::{CertificateId, Chain, ChainLink, Charter, Delegation, Membership};
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Message, Range};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
@@ -129,7 +129,7 @@ struct Issued {
 }
 
 impl Issued {
-    fn last(&self) -> &Link {
+    fn last(&self) -> &ChainLink {
         self.chain.last().expect("the founder is delegated nothing")
     }
 }
@@ -702,12 +702,12 @@ impl World {
         let others =
             others.filter(|other| other.node != value.node).map(|other| &other.chain).chain(&self.chain);
         let others: Vec<&Chain> = others.collect();
-        let conflicts: Vec<(&Link, &Link)> =
+        let conflicts: Vec<(&ChainLink, &ChainLink)> =
             others.iter().filter_map(|other| conflict(&value.chain, other)).collect();
         if conflicts.iter().any(|(mine, theirs)| !stands(mine, theirs)) {
             return;
         }
-        let is_known = |link: &Link| {
+        let is_known = |link: &ChainLink| {
             others.iter().any(|chain| chain.links().contains(link))
                 || self
                     .members
@@ -727,7 +727,7 @@ impl World {
         if contested.iter().any(|range| self.changes.iter().any(|(other, _)| other.overlaps(range))) {
             return;
         }
-        let fallen: Vec<Link> = conflicts.iter().map(|(_, theirs)| (*theirs).clone()).collect();
+        let fallen: Vec<ChainLink> = conflicts.iter().map(|(_, theirs)| (*theirs).clone()).collect();
         self.changes.extend(contested.into_iter().map(|range| (range, now)));
         let node = value.node;
         self.members.retain(|other, known| {
@@ -1507,14 +1507,14 @@ impl World {
 }
 
 /// The certificates with which two chains part, if they delegate common addresses.
-fn conflict<'a>(one: &'a Chain, other: &'a Chain) -> Option<(&'a Link, &'a Link)> {
+fn conflict<'a>(one: &'a Chain, other: &'a Chain) -> Option<(&'a ChainLink, &'a ChainLink)> {
     let mut pairs = one.links().iter().zip(other.links());
     let (mine, theirs) = pairs.find(|(mine, theirs)| mine.subject != theirs.subject)?;
     mine.ranges.overlap(&theirs.ranges).then_some((mine, theirs))
 }
 
 /// Whether a certificate stands against another of its issuer.
-fn stands(one: &Link, other: &Link) -> bool {
+fn stands(one: &ChainLink, other: &ChainLink) -> bool {
     let is_later = (one.since, one.subject) > (other.since, other.subject);
     let later = if is_later { one } else { other };
     let replaces = later.replaces && one.since != other.since;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::SessionState;
-use i2plan_ipc::client::Link;
+use i2plan_ipc::client::DaemonLink;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message;
 use i2plan_proto::sam;
@@ -66,7 +66,7 @@ pub(super) struct Context {
     /// The bridge, for users to read.
     pub(super) bridge: SocketAddr,
     pub(super) tunnel_length: u8,
-    pub(super) keyd: Arc<Link<KeydApi>>,
+    pub(super) keyd: Arc<DaemonLink<KeydApi>>,
     pub(super) updates: mpsc::Sender<Update>,
 }
 

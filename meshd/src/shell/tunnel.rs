@@ -11,7 +11,7 @@ use i2plan_ipc::api::tund::{
     Limits, MAX_BATCH, NoteAlive, RemoveMembers, SetKeepalives, Stats, StoredSession, TakeSessions,
     TellEndings, TellMembers, TundApi,
 };
-use i2plan_ipc::client::{Client, ClientError, Link};
+use i2plan_ipc::client::{Client, ClientError, DaemonLink};
 use i2plan_ipc::hello::HelloReply;
 use i2plan_proto::identity::NodeId;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -88,7 +88,7 @@ pub(super) struct Adopt {
 
 /// Keeps `tund` as it is told.
 pub(super) async fn keep(
-    link: Arc<Link<TundApi>>,
+    link: Arc<DaemonLink<TundApi>>,
     mut input: TundInput,
     report: watch::Sender<TundReport>,
     adopt: Adopt,

@@ -103,7 +103,7 @@ impl Tab {
 
 /// The way to the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Link {
+pub(super) enum NodeLink {
     /// It has not answered yet.
     Connecting,
     /// It answers.
@@ -215,7 +215,7 @@ pub(super) struct App {
     /// The text by which rows are chosen is being typed.
     pub(super) filtering: bool,
     pub(super) message: Option<Message>,
-    pub(super) link: Link,
+    pub(super) link: NodeLink,
     /// With the time at which it was so.
     pub(super) status: Option<(Status, Duration)>,
     pub(super) status_scroll: usize,
@@ -254,7 +254,7 @@ impl App {
             overlay: None,
             filtering: false,
             message: None,
-            link: Link::Connecting,
+            link: NodeLink::Connecting,
             status: None,
             status_scroll: 0,
             peers: List::default(),

@@ -12,7 +12,7 @@ use i2plan_ipc::api::meshd::{
 };
 use i2plan_ipc::node::Notice;
 
-use super::{App, Effect, Link, Overlay, SortBy};
+use super::{App, Effect, NodeLink, Overlay, SortBy};
 use crate::commands::member::label;
 use crate::commands::{invite, peers};
 use crate::failure::Failure;
@@ -184,7 +184,7 @@ impl App {
 
     /// Asks for what is out of date: each once at a time, and not over and over while much happens.
     pub(super) fn ask(&mut self) -> Vec<Effect> {
-        if matches!(self.link, Link::Away { .. }) {
+        if matches!(self.link, NodeLink::Away { .. }) {
             return Vec::new();
         }
         let now = self.now.running;
@@ -209,13 +209,13 @@ impl App {
     pub(super) fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Resync => {
-                if let Link::Away { since, .. } = self.link {
+                if let NodeLink::Away { since, .. } = self.link {
                     let away = units::duration((self.now.running - since).as_secs());
                     let text = format!("the node answers again, after {away}");
                     self.note(Level::Info, text.clone());
                     self.say(text);
                 }
-                self.link = Link::Up;
+                self.link = NodeLink::Up;
                 self.traffic = None;
                 self.refreshes = Default::default();
                 self.want(&Subject::ALL);
@@ -223,7 +223,7 @@ impl App {
             }
             Notice::Lost(reason) => {
                 self.note(Level::Error, format!("the node does not answer: {reason}"));
-                self.link = Link::Away { since: self.now.running, reason };
+                self.link = NodeLink::Away { since: self.now.running, reason };
             }
             Notice::Event(event) => self.event(&event),
             Notice::Traffic(traffic) => self.take_traffic(traffic),
@@ -407,7 +407,7 @@ impl App {
     fn failed(&mut self, request: &Request, failure: Failure) {
         if Subject::of(request).is_some() || matches!(request, Request::Events { .. }) {
             // While the node is away this says no more than the page does.
-            if self.link == Link::Up {
+            if self.link == NodeLink::Up {
                 self.complain(failure.message);
             }
             return;

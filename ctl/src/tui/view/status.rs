@@ -8,7 +8,7 @@ use ratatui::widgets::{Paragraph, Sparkline, Widget as _};
 use super::theme::Theme;
 use super::{details, fill, put};
 use crate::output::units;
-use crate::tui::app::{App, Link, SPANS};
+use crate::tui::app::{App, NodeLink, SPANS};
 use crate::tui::history::{History, Sample};
 
 /// One of the graphs.
@@ -54,7 +54,7 @@ pub(super) fn draw(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
 }
 
 fn latest(app: &App, graph: &Graph) -> String {
-    let sample = if app.link == Link::Up { app.history.latest() } else { None };
+    let sample = if app.link == NodeLink::Up { app.history.latest() } else { None };
     sample.and_then(|sample| (graph.value)(&sample)).map_or_else(|| "-".to_owned(), graph.show)
 }
 

@@ -12,7 +12,7 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::{self, SessionState};
 use i2plan_ipc::api::tund::{self, TundApi};
-use i2plan_ipc::client::{Endpoint, Link};
+use i2plan_ipc::client::{DaemonLink, Endpoint};
 use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
@@ -120,11 +120,11 @@ struct Daemon {
     started: Instant,
     me: Option<keyd::Identity>,
     mesh: Option<Mesh>,
-    keyd: Arc<Link<KeydApi>>,
+    keyd: Arc<DaemonLink<KeydApi>>,
     keyd_report: watch::Receiver<KeydReport>,
     identity: mpsc::Receiver<keyd::Identity>,
     commands: mpsc::Receiver<LoopRequest>,
-    tund: Arc<Link<TundApi>>,
+    tund: Arc<DaemonLink<TundApi>>,
     checked: mpsc::Receiver<Checked>,
     checked_sender: mpsc::Sender<Checked>,
     waiting: HashMap<CommandId, ReplySender>,
@@ -163,7 +163,7 @@ impl Daemon {
         commands: mpsc::Receiver<LoopRequest>,
         mut tasks: Tasks,
     ) -> Self {
-        let keyd = Arc::new(Link::new(options.keyd.clone(), Role::Meshd));
+        let keyd = Arc::new(DaemonLink::new(options.keyd.clone(), Role::Meshd));
         let (updates_sender, updates) = mpsc::channel(256);
         let (lookups, lookup_queue) = mpsc::channel(64);
         let (answer_sender, answers) = mpsc::channel(64);
@@ -197,7 +197,7 @@ impl Daemon {
         );
         let (awake, awakened) = mpsc::channel(4);
         let input = tunnel::TundInput { desired, awakened };
-        let tund = Arc::new(Link::new(options.tund, Role::Meshd));
+        let tund = Arc::new(DaemonLink::new(options.tund, Role::Meshd));
         tasks.spawn("tunnel", tunnel::keep(Arc::clone(&tund), input, report, adopt));
         let (checked_sender, checked) = mpsc::channel(4);
 
