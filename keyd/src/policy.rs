@@ -28,8 +28,8 @@ use tracing::{debug, info, warn};
 
 use crate::keys::Keys;
 use crate::memory::{
-    BLOCK, Delegated, Delegations, Disk, Entry, Epoch, MAX_DELEGATIONS, MAX_EPOCHS, MAX_REVOKED, Memory,
-    Pinned, Volatile,
+    BLOCK, Delegated, Delegations, Disk, Epoch, MAX_DELEGATIONS, MAX_EPOCHS, MAX_REVOKED, Memory,
+    MemoryChange, Pinned, Volatile,
 };
 
 mod orders;
@@ -174,7 +174,7 @@ impl Signer {
     }
 
     /// Remembers this of a delegation, on disk first.
-    fn append(&mut self, entry: &Entry) -> Result<(), ApiError> {
+    fn append(&mut self, entry: &MemoryChange) -> Result<(), ApiError> {
         self.disk.append(&entry.framed()).map_err(not_remembered)?;
         self.delegations.apply(entry);
         Ok(())
@@ -216,7 +216,7 @@ impl Signer {
         let before = self.memory.pinned.as_ref().map(|pinned| pinned.charter.network());
         let is_other = before.is_some_and(|before| before != charter.network());
         if is_other {
-            self.append(&Entry::Cleared)?;
+            self.append(&MemoryChange::Cleared)?;
         }
         let remembers = self.memory.remembers || is_other;
         self.remember(Memory { pinned: Some(pinned), remembers, ..self.memory.clone() })
@@ -242,7 +242,7 @@ impl Signer {
     /// This node is in no network any more.
     fn unpin(&mut self) -> Result<(), ApiError> {
         if self.memory.pinned.is_some() {
-            self.append(&Entry::Cleared)?;
+            self.append(&MemoryChange::Cleared)?;
             self.remember(Memory { pinned: None, remembers: true, ..self.memory.clone() })?;
         }
         Ok(())
@@ -399,7 +399,7 @@ impl Signer {
             self.revocations < MAX_REVOCATIONS,
             "it has signed too many revocations since it was started",
         )?;
-        self.append(&Entry::Revoked(revoked))?;
+        self.append(&MemoryChange::Revoked(revoked))?;
         self.revocations += 1;
         Ok(())
     }
@@ -644,7 +644,7 @@ impl Signer {
             invite = %grant.invite, member = %grant.subject.short(), addresses = grant.ranges.size(),
             "certified a member"
         );
-        self.append(&Entry::Delegated(*parent, grant.clone()))?;
+        self.append(&MemoryChange::Delegated(*parent, grant.clone()))?;
         Ok(certificate)
     }
 
@@ -705,7 +705,7 @@ impl Signer {
             && self.delegations.with_serial(grant.serial).is_none()
             && self.delegations.len() < MAX_DELEGATIONS;
         if is_news {
-            self.append(&Entry::Delegated(*parent, grant.clone()))?;
+            self.append(&MemoryChange::Delegated(*parent, grant.clone()))?;
         }
         Ok(match (is_foreign, is_news) {
             (true, _) => Noted::Foreign,
@@ -743,7 +743,7 @@ impl Signer {
             .map(|delegated| delegated.grant.serial)
             .collect();
         for serial in &ended {
-            self.append(&Entry::Ended(*serial))?;
+            self.append(&MemoryChange::Ended(*serial))?;
         }
         Ok(!ended.is_empty())
     }

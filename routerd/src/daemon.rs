@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::identity::Identity;
-use crate::known::Known;
+use crate::known::KnownRouters;
 use crate::router;
 use crate::runtime::broken;
 use crate::sandbox;
@@ -361,7 +361,7 @@ fn configuration(
 /// Keeps what the router learns of others.
 struct Keeper {
     store: Store,
-    known: Mutex<Known>,
+    known: Mutex<KnownRouters>,
     /// Why what is known is not on disk.
     unsaved: Mutex<Option<StoreError>>,
 }
@@ -381,7 +381,7 @@ impl Keeper {
     }
 
     /// Changes what is known, and saves it. A disk that does not take it is no reason to do without it.
-    fn change<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut KnownRouters) -> T) -> T {
         let mut known = lock(&self.known);
         let changed = change(&mut known);
         known.forget();
@@ -389,7 +389,7 @@ impl Keeper {
         changed
     }
 
-    fn save(&self, known: &Known) {
+    fn save(&self, known: &KnownRouters) {
         let failed = self.store.save(known).err();
         let mut unsaved = lock(&self.unsaved);
         match &failed {

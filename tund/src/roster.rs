@@ -8,7 +8,7 @@
 //! A record is verified when it comes, not when a packet first needs it: until then all its 1 to 3 KB would have to be
 //! kept for ten thousand members, and whether another has a better claim to its addresses is known only when all claims are
 //! verified. That takes some 50 µs for each of six signatures and for each certificate of its chain that is new, so the
-//! caller lets the data path have its turn between two records. What is kept is [`Entry`], and each certificate once
+//! caller lets the data path have its turn between two records. What is kept is [`RosterEntry`], and each certificate once
 //! for all chains that it is in: a kilobyte for a member with its certificate and the indexes.
 //!
 //! Nothing here does input or output or reads a clock.
@@ -42,7 +42,7 @@ const LOCAL: u32 = u32::MAX;
 
 /// What is kept of a member's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+struct RosterEntry {
     sequence: u64,
     public_key: [u8; 32],
     endpoint: Destination,
@@ -55,7 +55,7 @@ struct Entry {
     round: u32,
 }
 
-impl Entry {
+impl RosterEntry {
     fn is_valid_at(&self, now: u64) -> bool {
         WireGuardCertificate::is_valid_between(self.not_before, self.not_after, now)
     }
@@ -65,7 +65,7 @@ impl Entry {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredMembers {
     certificates: Vec<(CertificateId, Delegation)>,
-    entries: Vec<(NodeId, Entry)>,
+    entries: Vec<(NodeId, RosterEntry)>,
 }
 
 /// Why a member is not admitted, or an ending not taken in.
@@ -114,7 +114,7 @@ pub struct Roster {
     /// The validity of this node's own key, Unix time in seconds.
     local_validity: (u64, u64),
     certificates: Certificates,
-    entries: HashMap<NodeId, Entry>,
+    entries: HashMap<NodeId, RosterEntry>,
     by_key: HashMap<[u8; 32], NodeId>,
     /// By whom they are about, with the round in which they were last told.
     endings: HashMap<NodeId, HashMap<Verdict, u32>>,
@@ -155,7 +155,7 @@ impl Roster {
             let is_founder = node == anchor.charter.founder;
             if is_founder || roster.certificates.hold(entry.certificate) {
                 roster.by_key.insert(entry.public_key, node);
-                roster.entries.insert(node, Entry { round: 0, ..entry });
+                roster.entries.insert(node, RosterEntry { round: 0, ..entry });
                 roster.changed.insert(node);
             }
         }
@@ -201,7 +201,7 @@ impl Roster {
         if self.is_clock_suspect(now) {
             return;
         }
-        let is_over = |(node, entry): (&NodeId, &Entry)| (!entry.is_valid_at(now)).then_some(*node);
+        let is_over = |(node, entry): (&NodeId, &RosterEntry)| (!entry.is_valid_at(now)).then_some(*node);
         let over: Vec<_> = self.entries.iter().filter_map(is_over).collect();
         self.remove(&over);
     }
@@ -319,7 +319,7 @@ impl Roster {
             self.certificates.release(certificate);
             self.by_key.remove(&key);
         }
-        let entry = Entry {
+        let entry = RosterEntry {
             sequence: record.sequence,
             public_key,
             endpoint: *record.data,
@@ -352,7 +352,7 @@ impl Roster {
             Contest::Falls { holder, .. } => Err(NotAdmitted::Held(holder.short())),
             Contest::Stands { falls, .. } if falls.is_empty() => Ok(()),
             Contest::Stands { falls, .. } => {
-                let is_below = |(other, entry): (&NodeId, &Entry)| {
+                let is_below = |(other, entry): (&NodeId, &RosterEntry)| {
                     let path = self.certificates.path(entry.certificate);
                     (other != node && path.iter().any(|issued| falls.contains(issued.id))).then_some(*other)
                 };
@@ -420,7 +420,7 @@ impl Roster {
         changes
     }
 
-    fn peer(&self, node: NodeId, entry: &Entry) -> PeerConfig {
+    fn peer(&self, node: NodeId, entry: &RosterEntry) -> PeerConfig {
         let ipv4 = self.address(entry);
         PeerConfig {
             node,
@@ -432,7 +432,7 @@ impl Roster {
         }
     }
 
-    fn address(&self, entry: &Entry) -> Ipv4Addr {
+    fn address(&self, entry: &RosterEntry) -> Ipv4Addr {
         let path = self.certificates.path(entry.certificate);
         path.last().map_or(self.charter.subnet.founder_address(), |last| last.grant.ranges.address())
     }
@@ -440,8 +440,11 @@ impl Roster {
     /// What the next process goes on with.
     #[must_use]
     pub fn to_stored(&self) -> StoredMembers {
-        let mut entries: Vec<_> =
-            self.entries.iter().map(|(node, entry)| (*node, Entry { round: 0, ..entry.clone() })).collect();
+        let mut entries: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(node, entry)| (*node, RosterEntry { round: 0, ..entry.clone() }))
+            .collect();
         entries.sort_unstable_by_key(|(node, _)| *node);
         StoredMembers { certificates: self.certificates.export(), entries }
     }

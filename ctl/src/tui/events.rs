@@ -59,7 +59,7 @@ pub(super) enum Level {
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct LogEntry {
     /// Counted by this program.
     pub(super) number: u64,
     /// Unix time in milliseconds.
@@ -71,7 +71,7 @@ pub(super) struct Entry {
     pub(super) text: String,
 }
 
-impl Entry {
+impl LogEntry {
     /// The entry of what the node told.
     pub(super) fn of(event: &Event, number: u64) -> Self {
         let (kind, level, text) = match &event.kind {

@@ -10,7 +10,7 @@ use i2plan_proto::revocation::{Revocation, Target};
 use tracing::info;
 
 use super::{Signer, refusal, require};
-use crate::memory::{Entry, Memory, Pinned};
+use crate::memory::{Memory, MemoryChange, Pinned};
 
 impl Signer {
     /// What an order will sign. All evidence is verified.
@@ -133,13 +133,13 @@ impl Signer {
             }
             Order::CreateInvite(wish) => {
                 let (code, grant) = self.create_invite(wish, InviteSecret(random), now)?;
-                self.append(&Entry::Allowed(grant.value.key.id()))?;
+                self.append(&MemoryChange::Allowed(grant.value.key.id()))?;
                 Executed::Invite { code, grant }
             }
             Order::AllowInvite(grant) => {
                 let invite = grant.value.key.id();
                 if !self.delegations.is_allowed(&invite) {
-                    self.append(&Entry::Allowed(invite))?;
+                    self.append(&MemoryChange::Allowed(invite))?;
                 }
                 Executed::Allowed(invite)
             }

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::{error, warn};
 
 use super::{Store, StoreError};
-use crate::memory::{BLOCK, Delegations, Disk, Entry, Memory};
+use crate::memory::{BLOCK, Delegations, Disk, Memory, MemoryChange};
 
 const MEMORY: &str = "memory";
 const DELEGATIONS: &str = "delegations";
@@ -150,7 +150,7 @@ impl Store {
         delegations: &Delegations,
     ) -> Result<u64, StoreError> {
         let mut content = header(node);
-        delegations.compacted().iter().map(Entry::framed).for_each(|entry| content.extend(entry));
+        delegations.compacted().iter().map(MemoryChange::framed).for_each(|entry| content.extend(entry));
         self.directory.replace(DELEGATIONS, &content)?;
         let mut places = header(node);
         places.resize(MEMORY_LEN, 0);
@@ -248,8 +248,8 @@ mod tests {
         testing::node(1)
     }
 
-    fn entry(subject: u8) -> Entry {
-        Entry::Delegated(testing::chain(0).id(), testing::delegation(0, subject))
+    fn entry(subject: u8) -> MemoryChange {
+        MemoryChange::Delegated(testing::chain(0).id(), testing::delegation(0, subject))
     }
 
     /// A memory and two delegations, on disk.
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(files.append(&entry).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         files.len -= 1;
         files.append(&entry).unwrap();
-        assert!(files.append(&Entry::Cleared.framed()).is_err());
+        assert!(files.append(&MemoryChange::Cleared.framed()).is_err());
         // As large as it may be, it is read, and what does not matter is left out.
         let path = store.directory.path(DELEGATIONS);
         let file = OpenOptions::new().write(true).open(&path).unwrap();

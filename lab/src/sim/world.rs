@@ -11,7 +11,7 @@ use i2plan_ipc::ApiError;
 use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_keyd::keys::Keys;
-use i2plan_keyd::memory::{Delegations, Entry, Memory, Pinned};
+use i2plan_keyd::memory::{Delegations, Memory, MemoryChange, Pinned};
 use i2plan_keyd::policy::Signer;
 use i2plan_meshd::core::state::{Delegated, Ending, Membership, Remembered, State};
 use i2plan_meshd::core::{Action, Mesh, Now, Settings, Ticket, VerifiedRecord};
@@ -388,7 +388,7 @@ impl World {
             memory.pinned = Some(Pinned { charter: charter.value.clone(), chain: place.chain.clone() });
             for certificate in place.delegated.iter().filter_map(|delegated| delegated.certificate.as_ref()) {
                 let membership::Membership { parent, grant, .. } = certificate.value.clone();
-                delegations.apply(&Entry::Delegated(parent, grant));
+                delegations.apply(&MemoryChange::Delegated(parent, grant));
             }
             let signer = Signer::volatile(signer.keys().clone(), (memory, delegations));
             let unknown: HashSet<usize> =

@@ -153,7 +153,7 @@ impl Index {
 
 /// An index and its entries: everything that this node knows.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known<'a, E> {
+pub(super) struct KnownEntries<'a, E> {
     pub(super) index: &'a Index,
     pub(super) entries: &'a E,
 }
@@ -185,11 +185,11 @@ impl Outcome {
     }
 }
 
-/// How [`Known::compare`] goes on where there is no room for everything. It is drawn anew each time, so that different
+/// How [`KnownEntries::compare`] goes on where there is no room for everything. It is drawn anew each time, so that different
 /// members need not come upon the same differences.
 pub(super) type Lot = u32;
 
-impl<E: Entries> Known<'_, E> {
+impl<E: Entries> KnownEntries<'_, E> {
     /// What is known at a position.
     pub(super) fn get(&self, at: &Position) -> Option<Entry> {
         self.index.find(self.entries, at).map(|place| self.entries.entry(place))
@@ -521,8 +521,8 @@ mod tests {
     }
 
     impl Side {
-        fn known(&self) -> Known<'_, Vec<Entry>> {
-            Known { index: &self.index, entries: &self.entries }
+        fn known(&self) -> KnownEntries<'_, Vec<Entry>> {
+            KnownEntries { index: &self.index, entries: &self.entries }
         }
 
         fn get(&self, node: &NodeId) -> Option<Entry> {

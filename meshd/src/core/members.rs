@@ -28,7 +28,7 @@ use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{Rng, RngExt as _};
 
 use super::addresses::{contest, is_uncontested};
-use super::compare::{Entries, Index, Known, fingerprint, has_more, nothing, told};
+use super::compare::{Entries, Index, KnownEntries, fingerprint, has_more, nothing, told};
 use super::endings::{Added, Ending, Endings, place_of_signer};
 use super::verified::VerifiedRecord;
 
@@ -574,8 +574,8 @@ impl Members {
     }
 
     /// What is known, for comparisons. The own entry is in there too.
-    pub(super) fn index(&self) -> Known<'_, impl Entries> {
-        Known { index: &self.index, entries: &self.slots }
+    pub(super) fn index(&self) -> KnownEntries<'_, impl Entries> {
+        KnownEntries { index: &self.index, entries: &self.slots }
     }
 
     /// This node's own last statement, for comparisons.

@@ -17,7 +17,7 @@ use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::{signers, su3};
-use crate::known::{Known, MAX_INFO};
+use crate::known::{KnownRouters, MAX_INFO};
 
 /// The servers, as I2P's own routers know them.
 const SERVERS: [&str; 13] = [
@@ -155,7 +155,7 @@ fn write_one(out: &mut impl io::Write, router: &[u8]) -> io::Result<()> {
 }
 
 /// Learns of the routers that the program has printed. Returns how many they are.
-pub fn learn(mut printed: &[u8], known: &mut Known) -> usize {
+pub fn learn(mut printed: &[u8], known: &mut KnownRouters) -> usize {
     let mut learnt = 0;
     while let Some((len, rest)) = printed.split_first_chunk() {
         let len = usize::from(u16::from_be_bytes(*len));
@@ -185,11 +185,11 @@ mod tests {
         {
             write_one(&mut printed, router).unwrap();
         }
-        let mut known = Known::none(NETWORK);
+        let mut known = KnownRouters::none(NETWORK);
         assert_eq!(learn(&printed, &mut known), 2);
         // Cut short anywhere, it is as much as came.
         for len in 0..printed.len() {
-            assert!(learn(&printed[..len], &mut Known::none(NETWORK)) <= 2);
+            assert!(learn(&printed[..len], &mut KnownRouters::none(NETWORK)) <= 2);
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) fn many(count: usize) -> StoredMembers {
         };
         let certificate = founder.certificate(grant.clone()).id();
         kept.certificates.push((founder.id(), grant));
-        let entry = Entry {
+        let entry = RosterEntry {
             sequence: u64::MAX,
             public_key: id,
             endpoint: testing::destination(1),
@@ -340,7 +340,7 @@ fn what_is_not_told_again_goes_and_the_rest_is_not_touched() {
 fn ten_thousand_members_take_little_memory_and_more_are_refused() {
     // With the id that leads to it and what leads from its key to it: some 250 bytes. With the certificate, and all that
     // finds both, a member takes a kilobyte.
-    assert!(size_of::<Entry>() <= 160, "{}", size_of::<Entry>());
+    assert!(size_of::<RosterEntry>() <= 160, "{}", size_of::<RosterEntry>());
     let kept = many(MAX_PEERS + 1);
     let mut roster = Roster::new(&anchor(), kept, NOW);
     assert_eq!(roster.take_changes().set.len(), MAX_PEERS);

@@ -12,7 +12,7 @@ use i2plan_ipc::node::Notice;
 use i2plan_ipc::secret::SecretText;
 
 use self::node::{Past, PeerRow, Refresh, Subject};
-use super::events::{Entry, Show};
+use super::events::{LogEntry, Show};
 use super::form::Form;
 use super::history::History;
 use super::list::List;
@@ -225,7 +225,7 @@ pub(super) struct App {
     pub(super) routes: List<Route>,
     pub(super) invites: List<IssuedInvite>,
     pub(super) bans: List<Ban>,
-    pub(super) log: VecDeque<Entry>,
+    pub(super) log: VecDeque<LogEntry>,
     /// Which of those are shown.
     pub(super) show: Show,
     pub(super) log_filter: String,
@@ -342,7 +342,7 @@ impl App {
     }
 
     /// The entries that are shown, oldest first.
-    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = &LogEntry> {
         let filter = self.log_filter.to_lowercase();
         self.log.iter().filter(move |entry| {
             self.show.has(entry.kind) && (filter.is_empty() || entry.text.to_lowercase().contains(&filter))

@@ -17,7 +17,7 @@ use crate::commands::member::label;
 use crate::commands::{invite, peers};
 use crate::failure::Failure;
 use crate::output::units;
-use crate::tui::events::{Entry, Kind, Level};
+use crate::tui::events::{Kind, Level, LogEntry};
 use crate::tui::form::Purpose;
 use crate::tui::history::{History, Sample};
 use crate::tui::list::Row;
@@ -232,17 +232,17 @@ impl App {
 
     fn event(&mut self, event: &Event) {
         self.want(Subject::touched_by(&event.kind));
-        let entry = Entry::of(event, self.next_entry);
+        let entry = LogEntry::of(event, self.next_entry);
         self.push(entry);
     }
 
     fn note(&mut self, level: Level, text: String) {
         let (number, at) = (self.next_entry, self.now.unix);
-        let entry = Entry { number, at, event: None, kind: Kind::Local, level, text };
+        let entry = LogEntry { number, at, event: None, kind: Kind::Local, level, text };
         self.push(entry);
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, entry: LogEntry) {
         self.next_entry += 1;
         if self.log.len() == LOG_KEPT {
             self.log.pop_front();
@@ -255,7 +255,7 @@ impl App {
         let known: HashSet<_> = self.log.iter().filter_map(|entry| Some((entry.at, entry.event?))).collect();
         let mut entries: Vec<_> = std::mem::take(&mut self.log).into();
         for event in events.iter().filter(|event| !known.contains(&(event.at, event.number))) {
-            entries.push(Entry::of(event, self.next_entry));
+            entries.push(LogEntry::of(event, self.next_entry));
         }
         entries.sort_by_key(|entry| (entry.at, entry.event));
         // What is selected stays so under its new number.

@@ -17,7 +17,7 @@ use crate::commands::{ban, invite, peers};
 use crate::output::{clean, units};
 use crate::tui::app::node::PeerRow;
 use crate::tui::app::{App, SortBy};
-use crate::tui::events::{Entry, Kind, Level};
+use crate::tui::events::{Kind, Level, LogEntry};
 
 const PEERS: &[Column] = &[
     Column::rest("NAME", 12, 0),
@@ -212,7 +212,7 @@ pub(super) fn bans(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
 }
 
 /// What sort of entry it is, in a word.
-pub(super) fn kind(entry: &Entry) -> &'static str {
+pub(super) fn kind(entry: &LogEntry) -> &'static str {
     match (entry.kind, entry.level) {
         (Kind::Event, _) => "event",
         (Kind::Local, _) => "here",
