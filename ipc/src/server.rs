@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::access::{Access, Credentials};
-use crate::api::{Api, Kind, Terms};
+use crate::api::{Api, RequestKind, Terms};
 use crate::connection_quota::{ConnectionPermit, ConnectionQuota};
 use crate::error::ApiError;
 use crate::hello::{Hello, HelloReply, Landlock, MAX_HELLO, PROTOCOL, Reply, Request, Role};
@@ -182,7 +182,7 @@ async fn converse<S: Service>(
         permit.turn().await;
         let terms = S::Api::terms(&body);
         let answer = answer(service, connection, hello.role, terms, body, fds);
-        let answer = if terms.kind == Kind::Poll {
+        let answer = if terms.kind == RequestKind::Poll {
             // Its permit is free as soon as the client has gone.
             tokio::select! {
                 answer = answer => answer,

@@ -28,7 +28,7 @@ use i2plan_keyd::sandbox;
 use i2plan_keyd::seal::SealError;
 use i2plan_keyd::service::Keyd;
 use i2plan_keyd::session::MAX_TUNNEL_LENGTH;
-use i2plan_keyd::store::{Seal, Store, StoreError, Stored};
+use i2plan_keyd::store::{Seal, Store, StoreError, StoredKeys};
 use i2plan_keyd::unlock::{self, Descriptor};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::SignalKind;
@@ -370,10 +370,10 @@ impl PassphraseSource {
         self.runtime.block_on(unlock::ask_new(self.signals.next())).map_err(not_unlocked)
     }
 
-    fn open(&mut self, store: &Store, stored: Stored) -> Result<Opened, End> {
+    fn open(&mut self, store: &Store, stored: StoredKeys) -> Result<Opened, End> {
         let given = self.given()?;
         match stored {
-            Stored::Plain(keys) => {
+            StoredKeys::Plain(keys) => {
                 if given.is_some() {
                     warn!(
                         "the keys are not sealed, though there is a passphrase: seal them by --change-passphrase"
@@ -381,7 +381,7 @@ impl PassphraseSource {
                 }
                 Ok(Opened { keys, sealed: false })
             }
-            Stored::Sealed(sealed) => {
+            StoredKeys::Sealed(sealed) => {
                 let passphrase = match given {
                     Some(passphrase) => Some(passphrase),
                     None => self.runtime.block_on(unlock::ask(self.signals.next())).map_err(not_unlocked)?,

@@ -79,7 +79,7 @@ pub enum StoreError {
 
 /// What a key file holds.
 #[derive(Debug)]
-pub enum Stored {
+pub enum StoredKeys {
     /// Keys.
     Plain(Keys),
     /// Keys that are sealed.
@@ -131,13 +131,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if there is a file that cannot be used. It is left as it is.
-    pub fn load(&self) -> Result<Option<Stored>, StoreError> {
+    pub fn load(&self) -> Result<Option<StoredKeys>, StoreError> {
         let Some(bytes) = self.directory.read(NAME, MAX_LEN)? else { return Ok(None) };
         let path = self.directory.path(NAME);
         let stored = if seal::is_sealed(&bytes) {
-            Stored::Sealed(Sealed::from_bytes(&bytes).map_err(|source| StoreError::Seal { path, source })?)
+            StoredKeys::Sealed(
+                Sealed::from_bytes(&bytes).map_err(|source| StoreError::Seal { path, source })?,
+            )
         } else {
-            Stored::Plain(Keys::from_bytes(&bytes).map_err(|source| StoreError::Keys { path, source })?)
+            StoredKeys::Plain(Keys::from_bytes(&bytes).map_err(|source| StoreError::Keys { path, source })?)
         };
         // An interrupted change of the passphrase may have left the keys beside it, and under no passphrase. With
         // the file itself whole they are not needed.
@@ -222,7 +224,7 @@ mod tests {
     /// The keys of a file that is not sealed.
     fn plain(store: &Store) -> Keys {
         match store.load().unwrap() {
-            Some(Stored::Plain(keys)) => keys,
+            Some(StoredKeys::Plain(keys)) => keys,
             other => panic!("{other:?}"),
         }
     }
@@ -230,7 +232,7 @@ mod tests {
     /// The keys of a file that is sealed with this passphrase.
     fn unsealed(store: &Store, passphrase: &Passphrase) -> Result<Keys, StoreError> {
         match store.load().unwrap() {
-            Some(Stored::Sealed(sealed)) => store.unseal(&sealed, passphrase),
+            Some(StoredKeys::Sealed(sealed)) => store.unseal(&sealed, passphrase),
             other => panic!("{other:?}"),
         }
     }

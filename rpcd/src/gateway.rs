@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use i2plan_ipc::administrator::Prepared;
-use i2plan_ipc::api::Kind;
+use i2plan_ipc::api::RequestKind;
 use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request, ToOrder};
 use i2plan_ipc::client::{Client, ClientError, Endpoint};
 use i2plan_ipc::connection_quota::{ConnectionLimits, ConnectionPermit, ConnectionQuota};
@@ -79,7 +79,7 @@ impl Gateway {
 
     async fn ask(&self, uid: u32, request: Request) -> Result<Reply, ClientError> {
         match request.terms().kind {
-            Kind::Query => {
+            RequestKind::Query => {
                 let _permit = self.readers.acquire().await;
                 if let Some(mut client) = self.take_idle() {
                     match client.call(request.clone()).await {
@@ -96,7 +96,7 @@ impl Gateway {
                 self.put_back(client);
                 result
             }
-            Kind::Command | Kind::Poll => {
+            RequestKind::Command | RequestKind::Poll => {
                 let _place = self.slow.enter(uid).ok_or_else(|| {
                     let busy = "too many calls that change something or wait, of this user or in all";
                     ApiError::unavailable(busy).with_hint("wait for the answers to those before")
@@ -212,7 +212,7 @@ impl Caller {
         };
         let asking = self.gateway.ask(self.uid, ask.request.clone());
         let reply = match (&self.socket, ask.request.terms().kind) {
-            (Some(socket), Kind::Poll) => tokio::select! {
+            (Some(socket), RequestKind::Poll) => tokio::select! {
                 reply = asking => reply,
                 // Nobody reads that.
                 () = socket.hung_up() => Err(ApiError::unavailable("the caller has hung up").into()),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::daemon::activation::Stored;
+use i2plan_ipc::daemon::activation::StoredFd;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::{self, End};
 use i2plan_ipc::daemon::signals::Signals;
@@ -119,7 +119,7 @@ pub fn run(options: &options::Options) -> Result<(), End> {
 /// What the supervisor has kept. With the interface among it, privileges go before anything of it is parsed.
 #[cfg(target_os = "linux")]
 fn take_over(
-    mut stored: Vec<Stored>,
+    mut stored: Vec<StoredFd>,
     supervisor: &'static Supervisor,
     options: &options::Options,
 ) -> Result<service::Start, EndReason> {
@@ -133,7 +133,7 @@ fn take_over(
 
 #[cfg(not(target_os = "linux"))]
 fn take_over(
-    stored: Vec<Stored>,
+    stored: Vec<StoredFd>,
     supervisor: &'static Supervisor,
     _: &options::Options,
 ) -> Result<service::Start, EndReason> {

@@ -6,7 +6,7 @@ use crate::commands::events::describe;
 
 /// What sort of entry it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum LogKind {
     /// The node told it.
     Event,
     /// A line of the node's log.
@@ -24,11 +24,11 @@ pub(super) enum Show {
 }
 
 impl Show {
-    pub(super) fn has(self, kind: Kind) -> bool {
+    pub(super) fn has(self, kind: LogKind) -> bool {
         match self {
             Self::All => true,
-            Self::Events => kind != Kind::Log,
-            Self::Log => kind != Kind::Event,
+            Self::Events => kind != LogKind::Log,
+            Self::Log => kind != LogKind::Event,
         }
     }
 
@@ -66,7 +66,7 @@ pub(super) struct LogEntry {
     pub(super) at: u64,
     /// Its number among the node's events, if it is one.
     pub(super) event: Option<u64>,
-    pub(super) kind: Kind,
+    pub(super) kind: LogKind,
     pub(super) level: Level,
     pub(super) text: String,
 }
@@ -81,9 +81,9 @@ impl LogEntry {
                     "warn" => Level::Warn,
                     _ => Level::Info,
                 };
-                (Kind::Log, level, format!("{target}: {message}"))
+                (LogKind::Log, level, format!("{target}: {message}"))
             }
-            what => (Kind::Event, level_of(what), describe(what)),
+            what => (LogKind::Event, level_of(what), describe(what)),
         };
         Self { number, at: event.at, event: Some(event.number), kind, level, text }
     }

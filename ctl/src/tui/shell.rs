@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt as _;
 use i2plan_ipc::Role;
-use i2plan_ipc::api::Kind;
+use i2plan_ipc::api::RequestKind;
 use i2plan_ipc::api::meshd::{MeshdApi, Request};
 use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::node::EventStream;
@@ -136,7 +136,7 @@ impl Node {
     fn ask(&self, request: Request) {
         let (link, answers) = (Arc::clone(&self.link), self.answers.clone());
         tokio::spawn(async move {
-            let result = if request.terms().kind != Kind::Command {
+            let result = if request.terms().kind != RequestKind::Command {
                 match link.call(request.clone()).await {
                     // Of a meshd that was started again since.
                     Err(ClientError::Broken { .. }) => link.call(request.clone()).await,

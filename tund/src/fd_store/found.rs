@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 
 use i2plan_ipc::bridge::Bridge;
-use i2plan_ipc::daemon::activation::Stored;
+use i2plan_ipc::daemon::activation::StoredFd;
 use i2plan_ipc::daemon::notify::Supervisor;
 use tracing::info;
 
@@ -18,7 +18,7 @@ use crate::session::Session;
 
 /// The interface that a supervisor has kept, seen to be one by the kernel alone. Nothing has been parsed yet: if
 /// there is one, this is the time to give up the privilege to make one.
-pub fn take_device(stored: &mut Vec<Stored>, supervisor: &Supervisor) -> Option<Adopted> {
+pub fn take_device(stored: &mut Vec<StoredFd>, supervisor: &Supervisor) -> Option<Adopted> {
     let mut device = None;
     let (mut tuns, others): (Vec<_>, Vec<_>) = stored.drain(..).partition(|stored| stored.name == TUN);
     *stored = others;
@@ -42,7 +42,7 @@ pub fn take_device(stored: &mut Vec<Stored>, supervisor: &Supervisor) -> Option<
 /// Why the interface cannot be gone on with; it is dropped. What else is kept stays in the store.
 pub fn sort(
     device: Option<Adopted>,
-    stored: Vec<Stored>,
+    stored: Vec<StoredFd>,
     supervisor: &'static Supervisor,
     name: &str,
     bridge: &Bridge,
@@ -93,8 +93,8 @@ pub fn sort(
 }
 
 /// The newest of the states that are some.
-fn newest(states: Vec<Stored>, supervisor: &Supervisor) -> Option<State> {
-    let mut newest: Option<(Stored, State)> = None;
+fn newest(states: Vec<StoredFd>, supervisor: &Supervisor) -> Option<State> {
+    let mut newest: Option<(StoredFd, State)> = None;
     for stored in states {
         let read = stored.fd.try_clone().map_err(|error| error.to_string());
         let state = read
@@ -121,7 +121,7 @@ fn newest(states: Vec<Stored>, supervisor: &Supervisor) -> Option<State> {
 /// A session whose descriptors are there and are what they should be.
 fn session(
     kept: &mut Option<SessionInfo>,
-    sockets: &mut HashMap<String, Stored>,
+    sockets: &mut HashMap<String, StoredFd>,
     supervisor: &Supervisor,
     bridge: &Bridge,
 ) -> Option<Session> {
@@ -145,14 +145,14 @@ fn session(
 
 fn look_at(
     wanted: &SessionInfo,
-    udp: Option<&Stored>,
-    tcp: Option<&Stored>,
+    udp: Option<&StoredFd>,
+    tcp: Option<&StoredFd>,
     bridge: &Bridge,
 ) -> Result<Session, String> {
     let (Some(udp), Some(tcp)) = (udp, tcp) else {
         return Err("the session's other descriptor is gone".to_owned());
     };
-    let clone = |stored: &Stored| OwnedFd::try_clone(&stored.fd).map_err(|error| error.to_string());
+    let clone = |stored: &StoredFd| OwnedFd::try_clone(&stored.fd).map_err(|error| error.to_string());
     let session = Session::adopt(wanted.session.clone(), vec![clone(udp)?, clone(tcp)?], bridge)
         .map_err(|error| error.message)?;
     if SessionInfo::new(&session, wanted.number).as_ref() != Some(wanted) {
@@ -185,7 +185,7 @@ mod tests {
     struct Fixture {
         supervisor: &'static Supervisor,
         receiver: UnixDatagram,
-        stored: Vec<Stored>,
+        stored: Vec<StoredFd>,
         router: TcpListener,
         /// Its ends of connections.
         routers: Vec<TcpStream>,
@@ -212,7 +212,7 @@ mod tests {
                 Store::Keep { name, .. } => {
                     for message in control.drain() {
                         let RecvAncillaryMessage::ScmRights(fds) = message else { continue };
-                        self.stored.extend(fds.map(|fd| Stored { name: name.clone(), fd }));
+                        self.stored.extend(fds.map(|fd| StoredFd { name: name.clone(), fd }));
                     }
                 }
                 Store::Forget { name } => self.stored.retain(|stored| stored.name != *name),
@@ -260,7 +260,7 @@ mod tests {
             let stored = self
                 .stored
                 .iter()
-                .map(|stored| Stored { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() });
+                .map(|stored| StoredFd { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() });
             let stored = stored.collect();
             sort(None, stored, self.supervisor, "i2plan0", &self.bridge())
                 .unwrap_or_else(|reason| panic!("{reason}"))
@@ -335,7 +335,7 @@ mod tests {
                 fixture
                     .stored
                     .iter()
-                    .map(|stored| Stored { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() }),
+                    .map(|stored| StoredFd { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() }),
             );
             let id = kept.found().data.map(|data| data.id.as_str().to_owned());
             assert!(matches!(id.as_deref(), Some("first" | "second")), "{id:?}");
@@ -407,7 +407,7 @@ mod tests {
             ("state.4", memory::sealed(&state).unwrap()),
             ("udp.9", UdpSocket::bind("127.0.0.1:0").unwrap().into()),
         ] {
-            fixture.stored.push(Stored { name: name.to_owned(), fd });
+            fixture.stored.push(StoredFd { name: name.to_owned(), fd });
         }
         let found = fixture.found();
         assert!(found.data.is_none() && found.control.is_none() && found.interface.is_none());
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn a_device_that_is_no_interface_is_dropped() {
         let mut fixture = Fixture::new();
-        let tun = |fd: OwnedFd| Stored { name: TUN.to_owned(), fd };
+        let tun = |fd: OwnedFd| StoredFd { name: TUN.to_owned(), fd };
         let mut stored = vec![
             tun(std::fs::File::open("/dev/null").unwrap().into()),
             tun(UdpSocket::bind("127.0.0.1:0").unwrap().into()),

@@ -17,7 +17,7 @@ use crate::commands::member::label;
 use crate::commands::{invite, peers};
 use crate::failure::Failure;
 use crate::output::units;
-use crate::tui::events::{Kind, Level, LogEntry};
+use crate::tui::events::{Level, LogEntry, LogKind};
 use crate::tui::form::Purpose;
 use crate::tui::history::{History, Sample};
 use crate::tui::list::Row;
@@ -238,7 +238,7 @@ impl App {
 
     fn note(&mut self, level: Level, text: String) {
         let (number, at) = (self.next_entry, self.now.unix);
-        let entry = LogEntry { number, at, event: None, kind: Kind::Local, level, text };
+        let entry = LogEntry { number, at, event: None, kind: LogKind::Local, level, text };
         self.push(entry);
     }
 

@@ -17,7 +17,7 @@ use crate::commands::{ban, invite, peers};
 use crate::output::{clean, units};
 use crate::tui::app::node::PeerRow;
 use crate::tui::app::{App, SortBy};
-use crate::tui::events::{Kind, Level, LogEntry};
+use crate::tui::events::{Level, LogEntry, LogKind};
 
 const PEERS: &[Column] = &[
     Column::rest("NAME", 12, 0),
@@ -214,11 +214,11 @@ pub(super) fn bans(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
 /// What sort of entry it is, in a word.
 pub(super) fn kind(entry: &LogEntry) -> &'static str {
     match (entry.kind, entry.level) {
-        (Kind::Event, _) => "event",
-        (Kind::Local, _) => "here",
-        (Kind::Log, Level::Info) => "info",
-        (Kind::Log, Level::Warn) => "warn",
-        (Kind::Log, Level::Error) => "error",
+        (LogKind::Event, _) => "event",
+        (LogKind::Local, _) => "here",
+        (LogKind::Log, Level::Info) => "info",
+        (LogKind::Log, Level::Warn) => "warn",
+        (LogKind::Log, Level::Error) => "error",
     }
 }
 
