@@ -12,8 +12,8 @@ pub enum Presence {
     Away,
 }
 
-/// A liveness message of a member. Signed by the member, so that anyone may pass it on; of its liveness messages and records
-/// the one with the highest sequence number counts.
+/// A liveness message of a member. Signed by the member, so that anyone may pass it on; of its liveness messages and
+/// records the one with the highest sequence number counts.
 ///
 /// The incarnation numbers of SWIM (Das, Gupta and Motivala, 2002, section 4.2), with a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]

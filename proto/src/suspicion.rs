@@ -15,8 +15,8 @@ pub struct Suspicion {
     pub confirmer: NodeId,
     /// Who was not reached.
     pub subject: NodeId,
-    /// The sequence number of the subject's latest statement (record or liveness message) that the confirmer knew. A later one
-    /// refutes the suspicion.
+    /// The sequence number of the subject's latest statement (record or liveness message) that the confirmer knew. A
+    /// later one refutes the suspicion.
     pub sequence: u64,
     /// Unix time in seconds.
     pub issued_at: u64,

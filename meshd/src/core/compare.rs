@@ -185,8 +185,8 @@ impl Outcome {
     }
 }
 
-/// How [`KnownEntries::compare`] goes on where there is no room for everything. It is drawn anew each time, so that different
-/// members need not come upon the same differences.
+/// How [`KnownEntries::compare`] goes on where there is no room for everything. It is drawn anew each time, so that
+/// different members need not come upon the same differences.
 pub(super) type Lot = u32;
 
 impl<E: Entries> KnownEntries<'_, E> {

@@ -48,7 +48,8 @@ pub(super) struct Context {
     pub(super) former_ending: Option<state::Ending>,
     /// Since when this node is in no network, or since it was started, on the monotonic clock.
     pub(super) outside_since: Duration,
-    /// The highest number of a record, a liveness message or a certificate of this node that is known here. `keyd` gives them out.
+    /// The highest number of a record, a liveness message or a certificate of this node that is known here. `keyd`
+    /// gives them out.
     pub(super) counter: u64,
     pub(super) keys: KeysHealth,
     pub(super) ingress: IngressLimits,

@@ -3,8 +3,8 @@
 //!
 //! In every period one member is pinged, all in turn in an order drawn anew for each lap, so that nobody waits longer
 //! than two laps. One that does not answer is pinged again, then through others, then through more others; only after
-//! two periods without any sign is it said to be out of reach. What is concluded from it is the confirmer's statement only,
-//! which others check for themselves.
+//! two periods without any sign is it said to be out of reach. What is concluded from it is the confirmer's statement
+//! only, which others check for themselves.
 //!
 //! What is said of a living member is told to all, and so is its answer, by each. The number of such mistakes grows with
 //! that of the members, and what each costs every member does not shrink: they must be so rare that it does not matter.

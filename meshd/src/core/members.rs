@@ -62,8 +62,8 @@ const TOGETHER: Duration = Duration::from_secs(600);
 /// Between two looks at whether a part of the network was cut off: there may be ten thousand that are suspected.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// For so long after a part of the network has come back no member of it is suspected: until then what is said of it may be
-/// from before.
+/// For so long after a part of the network has come back no member of it is suspected: until then what is said of it
+/// may be from before.
 const DOUBT: Duration = Duration::from_secs(300);
 
 /// Members that are looked for at one destination. Honest ones have theirs for themselves; that many liars share one must
@@ -386,7 +386,8 @@ pub(super) struct Members {
     /// takes it from none.
     by_control: Order,
     shares: Shares,
-    /// Members that were suspected since their last statement: time, or the number of members, may change their liveness.
+    /// Members that were suspected since their last statement: time, or the number of members, may change their
+    /// liveness.
     suspects: BTreeSet<NodeId>,
     /// How memberships have ended.
     endings: Endings,
@@ -788,8 +789,8 @@ impl Members {
         member.contact().suspicions.len() >= self.confirmers_needed()
     }
 
-    /// This node itself is suspected after its last statement, of which the sequence number is given, or a later one. Returns whether that
-    /// is to be answered: before there are enough for a verdict.
+    /// This node itself is suspected after its last statement, of which the sequence number is given, or a later one.
+    /// Returns whether that is to be answered: before there are enough for a verdict.
     pub(super) fn suspect_local(
         &mut self,
         confirmer: NodeId,
@@ -834,8 +835,8 @@ impl Members {
         }
     }
 
-    /// Whether so many members are suspected, and by so many, that a part of the network must be cut off. A few liars could
-    /// suspect all.
+    /// Whether so many members are suspected, and by so many, that a part of the network must be cut off. A few liars
+    /// could suspect all.
     fn are_cut_off<'a>(&self, suspected: impl Iterator<Item = &'a Member>) -> bool {
         let size = SPLIT.max(self.count / 16);
         let (mut members, mut confirmers) = (0, HashSet::<&NodeId>::new());
@@ -964,7 +965,8 @@ impl Members {
         there.filter(move |member| member.is_at(control)).map(Member::node).take(MAX_AT)
     }
 
-    /// Whether a member is there, as far as is known. `suspicion_timeout` is how long it may take to answer a suspicion.
+    /// Whether a member is there, as far as is known. `suspicion_timeout` is how long it may take to answer a
+    /// suspicion.
     pub(super) fn liveness(
         &self,
         member: &Member,

@@ -380,13 +380,13 @@ pub(super) struct Rumors {
     /// Of what is sent to those who ask.
     granted: Turns,
     newcomers: Newcomers,
-    /// Changes that are passed on. With false suspicions others can make a member change its liveness; that is not at the
-    /// expense of its record.
+    /// Changes that are passed on. With false suspicions others can make a member change its liveness; that is not at
+    /// the expense of its record.
     records: Changes,
     liveness_messages: Changes,
     endings: Changes,
-    /// What was news lately, and when; the oldest first. No suspicions: what is said of a member ends with its next statement,
-    /// and most of it soon.
+    /// What was news lately, and when; the oldest first. No suspicions: what is said of a member ends with its next
+    /// statement, and most of it soon.
     recent: VecDeque<Recent>,
     next: Duration,
     wants: Wants,
@@ -410,9 +410,9 @@ impl Rumors {
         }
     }
 
-    /// Something is news, which a member of this address block has stated, or this node. Of records and suspicions no more
-    /// than [`MAX_TOLD`] wait, and the block with the most of them gives way: the rest is left to comparisons and to others.
-    /// To a node that was away or is new everything is news, and that does not make it so to anybody else.
+    /// Something is news, which a member of this address block has stated, or this node. Of records and suspicions no
+    /// more than [`MAX_TOLD`] wait, and the block with the most of them gives way: the rest is left to comparisons and
+    /// to others. To a node that was away or is new everything is news, and that does not make it so to anybody else.
     pub(super) fn add(&mut self, topic: Topic, block: Option<u32>, now: Duration) {
         if self.queue.contains_key(&topic) || !topic.can_wait() || self.make_room(block) {
             self.queue.insert(topic, Rumor { block, told: 0 });
@@ -543,8 +543,8 @@ impl Rumors {
 
     /// What is to be told now. Address blocks take turns by the bytes that they take, so
     /// that those with much to say do not delay the others; in one block, what has been told least comes first, and of that
-    /// the ends of memberships. Of suspicions, of which there may be very many, what room there is after all else. `told`
-    /// says afterwards which of it had room.
+    /// the ends of memberships. Of suspicions, of which there may be very many, what room there is after all else.
+    /// `told` says afterwards which of it had room.
     pub(super) fn poll_round(&mut self, now: Duration) -> Vec<Due> {
         self.next = now + ROUND;
         let mut topics: Vec<(Topic, Rumor)> =

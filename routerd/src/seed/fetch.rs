@@ -1,9 +1,9 @@
 //! Fetching a seed from I2P's reseed servers: a program of its own, `i2plan-routerd --fetch-seed`, that the router
 //! starts before it sets up its sandbox.
 //!
-//! It speaks DNS and TLS, so it has neither the router's keys nor its files, and its sandbox lets it read what the system
-//! keeps for everybody and speak with web servers. What it prints are router infos, each with its length before it.
-//! The router looks at them in its own sandbox, and believes of each what its router has signed.
+//! It speaks DNS and TLS, so it has neither the router's keys nor its files, and its sandbox lets it read what the
+//! system keeps for everybody and speak with web servers. What it prints are router infos, each with its length before
+//! it. The router looks at them in its own sandbox, and believes of each what its router has signed.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;

@@ -112,8 +112,8 @@ impl HostNetwork {
     }
 }
 
-/// What of the host overlaps the prefixes of a mesh whose own interface is `interface`: one of each network of each interface,
-/// the most telling kind first, and not more than can be shown.
+/// What of the host overlaps the prefixes of a mesh whose own interface is `interface`: one of each network of each
+/// interface, the most telling kind first, and not more than can be shown.
 #[must_use]
 pub fn overlaps(mesh: &[Prefix], interface: Option<&str>, host: &[HostNetwork]) -> Vec<Overlap> {
     let is_local = |network: &HostNetwork| interface.is_some() && network.interface.as_deref() == interface;
