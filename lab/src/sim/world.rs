@@ -919,7 +919,7 @@ impl World {
         match (&asked, &reply) {
             (_, keyd::Reply::Record(record)) => self.ledger.record(&record.value),
             (_, keyd::Reply::Liveness(liveness_message)) => {
-                self.ledger.liveness_message(&liveness_message.value)
+                self.ledger.liveness_message(&liveness_message.value);
             }
             (keyd::Request::SignAccusation(suspicion), _) => {
                 self.ledger.suspicion(suspicion);
