@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 /// One key that the file sets.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct FileEntry {
     /// As it stands there, with its section: it need not exist.
     pub(super) name: String,
     /// Where it stands, from 1.
@@ -20,7 +20,7 @@ pub(super) struct Entry {
 ///
 /// # Errors
 /// The line of what is no TOML, and why it is not.
-pub(super) fn entries(text: &str) -> Result<Vec<Entry>, (usize, String)> {
+pub(super) fn entries(text: &str) -> Result<Vec<FileEntry>, (usize, String)> {
     let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
     let table = DeTable::parse(text)
         .map_err(|error| (line(error.span().map_or(0, |span| span.start)), error.message().to_owned()))?;
@@ -30,7 +30,7 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, (usize, String)> {
             DeValue::Table(keys) if !keys.is_empty() => {
                 for (key, value) in keys {
                     let name = format!("{}.{}", section.get_ref(), key.get_ref());
-                    entries.push(Entry {
+                    entries.push(FileEntry {
                         name,
                         line: line(key.span().start),
                         value: text_of(value),
@@ -41,7 +41,7 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, (usize, String)> {
             _ => {
                 let (name, line) = (section.get_ref().to_string(), line(section.span().start));
                 let is_empty_section = matches!(value.get_ref(), DeValue::Table(_));
-                entries.push(Entry { name, line, value: None, is_empty_section });
+                entries.push(FileEntry { name, line, value: None, is_empty_section });
             }
         }
     }

@@ -13,7 +13,7 @@ use i2plan_ipc::bridge::{self, UDP_PORT};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
 
-use super::{ConfigError, Given, Place};
+use super::{ConfigError, Given, Location};
 
 /// One key of the configuration.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ macro_rules! keys {
                 pub $field: $type,
             )+
             pub(super) sources: Vec<(&'static str, Source)>,
-            pub(super) place: Place,
+            pub(super) location: Location,
         }
 
         /// All keys, in the order in which they are shown.
@@ -88,7 +88,7 @@ macro_rules! keys {
 
         impl Config {
             /// What has been given, and defaults for the rest.
-            pub(super) fn build(given: &[Given], place: Place) -> Result<Self, ConfigError> {
+            pub(super) fn build(given: &[Given], location: Location) -> Result<Self, ConfigError> {
                 Ok(Self {
                     $(
                         $field: match given.iter().find(|given| given.key == $name) {
@@ -97,13 +97,13 @@ macro_rules! keys {
                                 parse(&given.text).map_err(|message| given.error(message))?
                             }
                             None => {
-                                let default: fn(&Place) -> Result<$type, ConfigError> = $default;
-                                default(&place)?
+                                let default: fn(&Location) -> Result<$type, ConfigError> = $default;
+                                default(&location)?
                             }
                         },
                     )+
                     sources: given.iter().map(|given| (given.key, given.source.clone())).collect(),
-                    place,
+                    location,
                 })
             }
         }
@@ -114,14 +114,14 @@ keys! {
     /// What the node calls itself: 1 to 63 letters, digits, hyphens, underscores and dots. Not an IP address, a node id,
     /// or one of the words self, me, all, any, none, founder and localhost: such a host's name gets -node appended.
     "node.name", "I2PLAN_NODE_NAME" => name: NodeName {
-        default: |place| NodeName::of_host(&place.host_name).map_err(|_| ConfigError::HostName(place.host_name.clone())),
+        default: |location| NodeName::of_host(&location.host_name).map_err(|_| ConfigError::HostName(location.host_name.clone())),
         example: "\"web-1\"" or "the host's name",
         live: true,
         parse: |text| text.parse::<NodeName>().map_err(|error| error.to_string()),
     }
     /// Where the daemons keep their state, each in a directory of its own. For services their units say that too.
     "node.data_dir", "I2PLAN_DATA_DIR" => data_dir: PathBuf {
-        default: |place| Ok(place.data_dir.clone()),
+        default: |location| Ok(location.data_dir.clone()),
         example: "\"/var/lib/i2plan\"" or "/var/lib/i2plan; with a file in ~/.i2plan, that directory",
         live: false,
         parse: directory,

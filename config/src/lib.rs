@@ -85,7 +85,7 @@ impl From<ConfigError> for End {
 /// Where a configuration comes from, and what its defaults depend on: looked up once, so that reading the
 /// configuration again takes nothing but reading the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     path: PathBuf,
     /// Whether the file must exist.
     required: bool,
@@ -93,7 +93,7 @@ pub(crate) struct Place {
     host_name: String,
 }
 
-impl Place {
+impl Location {
     fn new(path: PathBuf, required: bool, data_dir: PathBuf) -> Self {
         let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self { path, required, data_dir, host_name }
@@ -157,7 +157,7 @@ impl Config {
     /// [`ConfigError`].
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         check_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()))?;
-        Self::read(Place::find(path))
+        Self::read(Location::find(path))
     }
 
     /// Reads the same file again, and the environment.
@@ -165,12 +165,12 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn read_again(&self) -> Result<Self, ConfigError> {
-        Self::read(self.place.clone())
+        Self::read(self.location.clone())
     }
 
-    fn read(place: Place) -> Result<Self, ConfigError> {
-        let text = place.read()?;
-        Self::parse(place, &text, |variable| {
+    fn read(location: Location) -> Result<Self, ConfigError> {
+        let text = location.read()?;
+        Self::parse(location, &text, |variable| {
             std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned())
         })
     }
@@ -184,28 +184,28 @@ impl Config {
         text: &str,
         environment: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        Self::parse(Place::new(path.to_owned(), true, paths::STATE_DIR.into()), text, environment)
+        Self::parse(Location::new(path.to_owned(), true, paths::STATE_DIR.into()), text, environment)
     }
 
     fn parse(
-        place: Place,
+        location: Location,
         text: &str,
         environment: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let mut given = Vec::new();
-        for entry in file::entries(text).map_err(|(line, message)| place.error(line, &message))? {
+        for entry in file::entries(text).map_err(|(line, message)| location.error(line, &message))? {
             let is_section = |key: &Key| key.parts().0 == entry.name;
             if entry.is_empty_section && KEYS.iter().any(is_section) {
                 continue;
             }
             let Some(key) = find(&entry.name) else {
-                return Err(place.error(entry.line, &unknown(&entry.name)));
+                return Err(location.error(entry.line, &unknown(&entry.name)));
             };
             let Some(text) = entry.value else {
                 let message = format!("{}: text, a whole number, or true or false is expected", key.name);
-                return Err(place.error(entry.line, &message));
+                return Err(location.error(entry.line, &message));
             };
-            let path = place.path.to_string_lossy().into_owned();
+            let path = location.path.to_string_lossy().into_owned();
             let value = Given { key: key.name, text, source: Source::File { path, line: entry.line } };
             // Also of one that the environment wins over.
             (key.check)(&value.text).map_err(|message| value.error(message))?;
@@ -217,13 +217,13 @@ impl Config {
                 given.push(Given { key: key.name, text, source: Source::Environment });
             }
         }
-        Self::build(&given, place)
+        Self::build(&given, location)
     }
 
     /// The file that this was read from, if it is there.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.place.path
+        &self.location.path
     }
 
     /// Where the value of a key comes from.
@@ -447,8 +447,9 @@ mod tests {
             assert!(message.starts_with("c.toml:2: node.name: ") && message.contains(why), "{message}");
         }
         let named = |host: &str| {
-            let place = Place { host_name: host.to_owned(), ..Place::find(Some(Path::new("c.toml"))) };
-            Config::parse(place, "", |_| None).map(|config| config.name.to_string())
+            let location =
+                Location { host_name: host.to_owned(), ..Location::find(Some(Path::new("c.toml"))) };
+            Config::parse(location, "", |_| None).map(|config| config.name.to_string())
         };
         assert_eq!(named("localhost").unwrap(), "localhost-node");
         assert_eq!(named("web").unwrap(), "web");
@@ -581,9 +582,9 @@ mod tests {
     #[test]
     fn a_user_has_a_file_and_state_of_their_own() {
         let home = trusted::home().unwrap();
-        let own = Place::find(Some(&home.join(USER_PATH)));
+        let own = Location::find(Some(&home.join(USER_PATH)));
         assert_eq!(own.data_dir, home.join(".i2plan"));
-        assert_eq!(Place::find(Some(Path::new("/x/config.toml"))).data_dir, Path::new(paths::STATE_DIR));
+        assert_eq!(Location::find(Some(Path::new("/x/config.toml"))).data_dir, Path::new(paths::STATE_DIR));
     }
 
     proptest! {

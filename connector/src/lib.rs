@@ -6,7 +6,7 @@
 //! * [`options`]: the command line.
 //! * [`dial`]: makes a connection.
 //! * [`service`]: asks `keyd` for orders, and carries them out.
-//! * [`walls`]: what the process may do.
+//! * [`sandbox`]: what the process may do.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use i2plan_ipc::daemon::{hardening, logging};
 
 pub mod dial;
 pub mod options;
+pub mod sandbox;
 pub mod service;
-pub mod walls;
 
 /// Runs until the process is asked to stop.
 ///
@@ -32,7 +32,7 @@ pub fn run(options: options::Options) -> Result<(), End> {
     program::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let supervisor = Supervisor::of_this_process();
-        walls::before_connecting(&options.bridge)?;
+        sandbox::before_connecting(&options.bridge)?;
         supervisor.ready();
         let mut tasks = Tasks::default();
         tasks.spawn("orders", service::serve(options, supervisor));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
-use i2plan_ipc::daemon::program::Asked;
+use i2plan_ipc::daemon::program::Parsed;
 use i2plan_ipc::paths;
 use lexopt::prelude::*;
 
@@ -43,7 +43,7 @@ pub struct Options {
 ///
 /// # Errors
 /// [`lexopt::Error`], naming the argument that is wrong.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>, lexopt::Error> {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<Options>, lexopt::Error> {
     let (mut address, mut udp_port) = (bridge::ADDRESS, UDP_PORT);
     let mut keyd_socket = paths::system_socket(paths::KEYD_CONNECTOR_SOCKET);
     let mut parser = lexopt::Parser::from_args(args);
@@ -52,29 +52,29 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>,
             Long("sam-address") => address = parser.value()?.parse()?,
             Long("sam-udp-port") => udp_port = parser.value()?.parse()?,
             Long("keyd-socket") => keyd_socket = parser.value()?.into(),
-            Short('h') | Long("help") => return Ok(Asked::Help),
-            Short('V') | Long("version") => return Ok(Asked::Version),
+            Short('h') | Long("help") => return Ok(Parsed::Help),
+            Short('V') | Long("version") => return Ok(Parsed::Version),
             _ => return Err(arg.unexpected()),
         }
     }
     let bridge = Bridge { address, datagrams: SocketAddr::new(address.ip(), udp_port) };
-    Ok(Asked::Run(Options { bridge, keyd_socket }))
+    Ok(Parsed::Run(Options { bridge, keyd_socket }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(args: &[&str]) -> Result<Asked<Options>, String> {
+    fn read(args: &[&str]) -> Result<Parsed<Options>, String> {
         parse(args.iter().map(Into::into)).map_err(|error| error.to_string())
     }
 
     #[test]
     fn arguments_are_read() {
-        let Ok(Asked::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
+        let Ok(Parsed::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
         assert_eq!(options.bridge, Bridge::new("127.0.0.1:7656".parse().unwrap()));
         let arguments = ["--sam-address", "[::1]:4", "--sam-udp-port=5", "--keyd-socket", "/k"];
-        let Ok(Asked::Run(options)) = read(&arguments) else { panic!("these are the arguments") };
+        let Ok(Parsed::Run(options)) = read(&arguments) else { panic!("these are the arguments") };
         let bridge = Bridge { address: "[::1]:4".parse().unwrap(), datagrams: "[::1]:5".parse().unwrap() };
         assert_eq!(options, Options { bridge, keyd_socket: "/k".into() });
     }

@@ -55,7 +55,7 @@ pub enum Command {
     #[command(after_help = status::HELP)]
     Status,
 
-    /// Check the node and the walls around its daemons, and say what to mend
+    /// Check the node and the sandboxes of its daemons, and say what to fix
     #[command(after_help = doctor::HELP)]
     Doctor(Doctor),
 
@@ -71,7 +71,7 @@ pub enum Command {
     #[command(after_help = ping::HELP)]
     Ping(Ping),
 
-    /// Tell what happens at the node, as it happens
+    /// Stream the events of the node
     #[command(after_help = events::HELP)]
     Events(EventsArgs),
 
@@ -83,7 +83,7 @@ pub enum Command {
     #[command(after_help = join::HELP)]
     Join(Join),
 
-    /// Have nothing to do with a member: cut its tunnel and its messages, on this node alone
+    /// Ban a member on this node: cut its tunnel and its messages
     #[command(subcommand, arg_required_else_help = true)]
     Ban(BanCommand),
 

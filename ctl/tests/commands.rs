@@ -18,16 +18,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use common::{PROGRAM, command, copy_program, need_root, open_dir, stderr, stdout};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
-    Ban, BanReason, ConfigChange, Conflict, ControlDestination, Daemon, Event, Events, Former, Grant, Invite,
-    InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Life, MeshdApi, Network, Peer, Place, Reply,
-    Request, Route, Sam, Session, SessionName, SessionState, Setting, Source, Status, Tunnel, What,
-    WireGuardKey,
+    Ban, BanReason, ConfigChange, Conflict, ControlDestination, Cursor, Daemon, Event, EventKind, Events,
+    Former, Grant, Invite, InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Liveness, MeshdApi,
+    Network, Peer, Reply, Request, Route, Sam, Session, SessionName, SessionState, Setting, Source, Status,
+    Tunnel, WireGuardKey,
 };
 use i2plan_ipc::api::tund::{Drops, HostUse, Overlap};
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
 use i2plan_ipc::secret::SecretText;
-use i2plan_ipc::server::{Answer, Limits, Service, serve};
+use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
 use i2plan_ipc::version::{self, Version};
 use i2plan_ipc::{ApiError, ErrorKind, Role};
 use i2plan_proto::address::Ipv4Subnet;
@@ -127,13 +127,13 @@ impl Service for FakeMeshd {
             Request::Join { .. } => return Err(ApiError::invalid("that is another code")),
             Request::Events { after, wait, .. } => {
                 let happened = events();
-                let end = Place { run: 1, number: happened.len() as u64 };
+                let end = Cursor { run: 1, number: happened.len() as u64 };
                 match after {
-                    None => events_from(Place { run: 1, number: 0 }, Vec::new(), false),
-                    Some(Place { number: 0, .. }) => events_from(end, happened, false),
+                    None => events_from(Cursor { run: 1, number: 0 }, Vec::new(), false),
+                    Some(Cursor { number: 0, .. }) => events_from(end, happened, false),
                     // Once it has missed something.
                     Some(place) if place == end => {
-                        events_from(Place { number: end.number + 1, ..end }, Vec::new(), true)
+                        events_from(Cursor { number: end.number + 1, ..end }, Vec::new(), true)
                     }
                     Some(place) => {
                         tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -168,7 +168,7 @@ fn setting() -> Setting {
     }
 }
 
-fn events_from(next: Place, events: Vec<Event>, lost: bool) -> Reply {
+fn events_from(next: Cursor, events: Vec<Event>, lost: bool) -> Reply {
     Reply::Events(Box::new(Events { events, next, lost, traffic: None }))
 }
 
@@ -177,32 +177,36 @@ fn events() -> Vec<Event> {
     let text = str::to_owned;
     let (node_id, name) = (|| text("abcdefghij"), || text("anna"));
     let all = [
-        What::NetworkJoined { network: text("networkid"), ipv4: text("10.42.7.9") },
-        What::NetworkLeft { network: text("networkid"), revoked: true },
-        What::AddressChanged { ipv4: text("10.42.7.10") },
-        What::MemberAdded { node_id: node_id(), name: name() },
-        What::MemberChanged { node_id: node_id(), name: name() },
-        What::MemberRemoved { node_id: node_id(), name: name() },
-        What::MemberLife { node_id: node_id(), name: name(), life: Life::Away },
-        What::TunnelUp { node_id: node_id(), name: name() },
-        What::TunnelDown { node_id: node_id(), name: name() },
-        What::InviteCreated { id: text("inviteid") },
-        What::InviteUsed { id: text("inviteid"), node_id: node_id() },
-        What::InviteRevoked { id: text("inviteid") },
-        What::BanAdded { node_id: node_id(), reason: BanReason::Manual },
-        What::BanRemoved { node_id: node_id() },
-        What::Session { session: SessionName::Data, state: SessionState::Down, error: Some(text("gone")) },
-        What::DaemonUp { daemon: text("keyd") },
-        What::DaemonDown { daemon: text("keyd"), error: text("gone") },
-        What::HostOverlap { overlaps: vec![text("10.42.0.0/16 overlaps")] },
-        What::InterfaceUp { interface: text("i2plan0") },
-        What::KeyRotated { epoch: 2 },
-        What::ConfigChanged { key: text("node.name"), value: text("beta") },
-        What::JoinProgress { step: JoinStep::Asking },
-        What::Log { level: text("warn"), target: text("meshd"), message: text("a \x1b[2J line") },
+        EventKind::NetworkJoined { network: text("networkid"), ipv4: text("10.42.7.9") },
+        EventKind::NetworkLeft { network: text("networkid"), revoked: true },
+        EventKind::AddressChanged { ipv4: text("10.42.7.10") },
+        EventKind::MemberAdded { node_id: node_id(), name: name() },
+        EventKind::MemberChanged { node_id: node_id(), name: name() },
+        EventKind::MemberRemoved { node_id: node_id(), name: name() },
+        EventKind::MemberLiveness { node_id: node_id(), name: name(), liveness: Liveness::Away },
+        EventKind::TunnelUp { node_id: node_id(), name: name() },
+        EventKind::TunnelDown { node_id: node_id(), name: name() },
+        EventKind::InviteCreated { id: text("inviteid") },
+        EventKind::InviteUsed { id: text("inviteid"), node_id: node_id() },
+        EventKind::InviteRevoked { id: text("inviteid") },
+        EventKind::BanAdded { node_id: node_id(), reason: BanReason::Manual },
+        EventKind::BanRemoved { node_id: node_id() },
+        EventKind::Session {
+            session: SessionName::Data,
+            state: SessionState::Down,
+            error: Some(text("gone")),
+        },
+        EventKind::DaemonUp { daemon: text("keyd") },
+        EventKind::DaemonDown { daemon: text("keyd"), error: text("gone") },
+        EventKind::HostOverlap { overlaps: vec![text("10.42.0.0/16 overlaps")] },
+        EventKind::InterfaceUp { interface: text("i2plan0") },
+        EventKind::KeyRotated { epoch: 2 },
+        EventKind::ConfigChanged { key: text("node.name"), value: text("beta") },
+        EventKind::JoinProgress { step: JoinStep::Asking },
+        EventKind::Log { level: text("warn"), target: text("meshd"), message: text("a \x1b[2J line") },
     ];
     let numbered = all.into_iter().zip(0..);
-    numbered.map(|(what, number)| Event { number, at: 1_800_000_000_000 + number, what }).collect()
+    numbered.map(|(kind, number)| Event { number, at: 1_800_000_000_000 + number, kind }).collect()
 }
 
 fn network() -> Network {
@@ -247,7 +251,7 @@ fn status(network: Option<Network>) -> Status {
             address: "127.0.0.1:7656".parse().unwrap(),
             version: Some("3.2".to_owned()),
             control: session(),
-            substitute: Some(session()),
+            fallback: Some(session()),
             data: session(),
         },
         tunnel: Tunnel {
@@ -300,7 +304,7 @@ fn peer(name: &str) -> Peer {
         depth: 1,
         inviters: vec!["founder".to_owned()],
         signed_at: 1_800_000_000,
-        life: Life::Present,
+        liveness: Liveness::Present,
         banned: false,
         last_heard: None,
         rtt: None,
@@ -407,7 +411,7 @@ impl Setup {
         let code = setup.code.clone();
         let service = FakeMeshd { error, network, status, code, overlaps, members_revoked };
         let access = Access::new([(Role::Client, Who::Anyone)]);
-        runtime.spawn(serve(listener, Arc::new(service), access, Limits::default()));
+        runtime.spawn(serve(listener, Arc::new(service), access, ConnectionLimits::default()));
         Self { _runtime: Some(runtime), ..setup }
     }
 

@@ -34,7 +34,7 @@ const CONNECTOR: u32 = 54_327;
 const PASSPHRASE: &str = "correct horse";
 
 /// So long a test waits for what never comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Tells one line: name, pid, and what a daemon must find right.
 const REPORT: &str = r#"#!/bin/sh
@@ -141,7 +141,7 @@ impl Node {
 
     /// The next line that starts so.
     fn line(&self, start: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
             let line = line.unwrap_or_else(|_| panic!("no line starts with {start:?}"));
@@ -165,7 +165,7 @@ impl Node {
     /// All lines until nobody is left who could write one.
     fn rest(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => lines.push(line),
@@ -206,9 +206,9 @@ fn on_terminal(command: &Command) -> (Pty, Child) {
 
 /// Waits until something is so.
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not within {TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -14,7 +14,7 @@ use common::{PROGRAM, command, open_dir, stderr};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{Invite, MeshdApi, Reply, Request};
 use i2plan_ipc::secret::SecretText;
-use i2plan_ipc::server::{Answer, Limits, Service, serve};
+use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
 use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::DestinationHash;
@@ -65,7 +65,7 @@ impl Node {
         let context = runtime.enter();
         let listener = UnixListener::bind(dir.path().join("meshd.sock")).unwrap();
         let access = Access::new([(Role::Client, Who::Anyone)]);
-        runtime.spawn(serve(listener, Arc::new(Inviter), access, Limits::default()));
+        runtime.spawn(serve(listener, Arc::new(Inviter), access, ConnectionLimits::default()));
         drop(context);
         Self { dir, _runtime: runtime }
     }

@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             Notice::Event(event) => {
                 told += 1;
-                println!("event {}: {:?}", event.number, event.what);
+                println!("event {}: {:?}", event.number, event.kind);
             }
             Notice::Traffic(traffic) => {
                 let (sent, received) = traffic
@@ -52,7 +52,7 @@ async fn show(node: &mut Node) -> Result<(), ClientError> {
     let network = status.network.map_or_else(|| "no network".to_owned(), |network| network.ipv4.to_string());
     println!("node {}: {network}", status.name);
     for peer in node.peers().await? {
-        println!("  peer {} {} {:?}", peer.name, peer.ipv4, peer.life);
+        println!("  peer {} {} {:?}", peer.name, peer.ipv4, peer.liveness);
     }
     Ok(())
 }

@@ -121,7 +121,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// One for a daemon, which cannot look users up behind its walls and does so here.
+    /// One for a daemon, which cannot look users up in its sandbox and does so here.
     #[must_use]
     pub fn resolved(path: &Path, daemon: Role) -> Self {
         Self::of_users(path, named(&user_of(daemon)).into_iter().collect::<Vec<_>>())
@@ -298,7 +298,7 @@ impl<A: Api> Client<A> {
     }
 }
 
-/// Connects, also while the daemon has more waiting at its door than the kernel keeps in line.
+/// Connects, also while the daemon has more waiting to be accepted than the kernel queues.
 async fn connect(path: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(path).await {
@@ -310,13 +310,13 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
 
 /// A client that connects when it is first used, and again after the connection broke.
 #[derive(Debug)]
-pub struct Link<A> {
+pub struct DaemonLink<A> {
     endpoint: Endpoint,
     role: Role,
     client: tokio::sync::Mutex<Option<Client<A>>>,
 }
 
-impl<A: Api> Link<A> {
+impl<A: Api> DaemonLink<A> {
     /// A link to the daemon at a socket.
     #[must_use]
     pub fn new(endpoint: impl Into<Endpoint>, role: Role) -> Self {

@@ -95,7 +95,7 @@ pub struct HelloReply {
     pub pid: u32,
     /// Its build.
     pub version: Version,
-    /// Its walls that nobody can look up.
+    /// The part of its sandbox that /proc does not show.
     pub landlock: Landlock,
     /// Why the connection is refused, if it is.
     pub refused: Option<ApiError>,

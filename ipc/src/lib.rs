@@ -15,6 +15,7 @@ pub mod administrator;
 pub mod api;
 pub mod bridge;
 pub mod client;
+pub mod connection_quota;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod error;
@@ -26,7 +27,6 @@ pub mod node;
 pub mod notification;
 pub mod passphrase;
 pub mod paths;
-pub mod places;
 pub mod rate;
 pub mod secret;
 pub mod server;

@@ -1,6 +1,6 @@
 //! A running node, for programs that use one: what `i2planctl` does, and what embeds i2plan.
 //!
-//! [`Node`] asks and changes; [`EventStream`] tells what happens, and when something was missed. Both speak to the
+//! [`Node`] asks and changes; [`EventStream`] streams events, and says when something was missed. Both speak to the
 //! node's `meshd` over its socket, so the program needs no privilege but that of opening the socket: root has it, and
 //! members of the group `i2plan` if there is one.
 //!
@@ -64,9 +64,9 @@ use tokio::time::sleep;
 
 use crate::api::Call;
 use crate::api::meshd::{
-    AddBan, Answered, Ban, CheckNetwork, ConfigChange, CreateInvite, Enact, Event, Events, GetConfig,
+    AddBan, Answered, Ban, CheckNetwork, ConfigChange, CreateInvite, Cursor, Enact, Event, Events, GetConfig,
     GetKeys, GetStatus, Grant, GrantAddresses, Invite, IssuedInvite, Join, Keys, ListBans, ListInvites,
-    ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, Place, PollEvents, Reload, RemoveBan,
+    ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, PollEvents, Reload, RemoveBan,
     RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, Traffic, WireGuardKey,
 };
 use crate::api::order::{Executed, Order};
@@ -318,7 +318,7 @@ pub enum Notice {
 }
 
 /// An answer, and the connection over which it came.
-type Asked = (Option<Client<MeshdApi>>, Result<Events, ClientError>);
+type Polled = (Option<Client<MeshdApi>>, Result<Events, ClientError>);
 
 /// What happens at a node. It finds the node again when that was away, and says so.
 ///
@@ -327,13 +327,13 @@ type Asked = (Option<Client<MeshdApi>>, Result<Events, ClientError>);
 pub struct EventStream {
     path: PathBuf,
     client: Option<Client<MeshdApi>>,
-    after: Option<Place>,
+    after: Option<Cursor>,
     /// Told next.
     notices: VecDeque<Notice>,
     traffic: Option<Duration>,
     away: bool,
     /// The question that is not answered yet, which outlives a caller of [`EventStream::next`] that gives up.
-    asking: Option<Pin<Box<dyn Future<Output = Asked> + Send>>>,
+    asking: Option<Pin<Box<dyn Future<Output = Polled> + Send>>>,
 }
 
 impl fmt::Debug for EventStream {
@@ -373,8 +373,8 @@ impl EventStream {
     /// Has what the node remembers told first: up to [`EVENTS_KEPT`](crate::api::meshd::EVENTS_KEPT) events.
     #[must_use]
     pub fn with_past(mut self) -> Self {
-        // A place that is in no run's row stands before all that is there.
-        self.after = Some(Place { run: 0, number: 0 });
+        // A cursor of no run stands before all that is there.
+        self.after = Some(Cursor { run: 0, number: 0 });
         self
     }
 
@@ -422,7 +422,12 @@ impl EventStream {
     }
 }
 
-async fn ask(client: Option<Client<MeshdApi>>, path: PathBuf, request: PollEvents, pause: Duration) -> Asked {
+async fn ask(
+    client: Option<Client<MeshdApi>>,
+    path: PathBuf,
+    request: PollEvents,
+    pause: Duration,
+) -> Polled {
     sleep(pause).await;
     let client = match client {
         Some(client) if !client.is_broken() => Ok(client),

@@ -12,14 +12,14 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::access::{Access, Credentials};
-use crate::api::{Api, Kind, Terms};
+use crate::api::{Api, RequestKind, Terms};
+use crate::connection_quota::{ConnectionPermit, ConnectionQuota};
 use crate::error::ApiError;
 use crate::hello::{Hello, HelloReply, Landlock, MAX_HELLO, PROTOCOL, Reply, Request, Role};
-use crate::places::{Place, Places};
 use crate::socket::{FrameSocket, SocketError, close, send_at_once};
 use crate::version::Version;
 
-pub use crate::places::Limits;
+pub use crate::connection_quota::ConnectionLimits;
 
 /// How long a client may take to say hello.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
@@ -91,14 +91,19 @@ pub async fn accept<S, A, F: Future<Output = io::Result<(S, A)>>>(next: impl Fn(
 }
 
 /// Serves connections for as long as the process lives.
-pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>, access: Access, limits: Limits) {
-    let places = Places::new(limits, access.users());
+pub async fn serve<S: Service>(
+    listener: UnixListener,
+    service: Arc<S>,
+    access: Access,
+    limits: ConnectionLimits,
+) {
+    let quota = ConnectionQuota::new(limits, access.users());
     let access = Arc::new(access);
     loop {
         let stream = accept(|| listener.accept()).await;
         let Ok(peer) = stream.peer_cred() else { continue };
         let peer = Credentials { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
-        let Some(place) = places.enter(peer.uid) else {
+        let Some(permit) = quota.enter(peer.uid) else {
             debug!(uid = peer.uid, "refused a connection: too many are open");
             let refusal = ApiError::unavailable(format!(
                 "too many connections to {} are open, of user {} or in all",
@@ -114,7 +119,7 @@ pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>, access: 
         let (service, access) = (Arc::clone(&service), Arc::clone(&access));
         tokio::spawn(async move {
             let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-            match converse(&*service, connection, stream, peer, &access, &place).await {
+            match converse(&*service, connection, stream, peer, &access, &permit).await {
                 Ok(()) | Err(SocketError::Closed) => {}
                 Err(error) => debug!(uid = peer.uid, %error, "dropped a connection"),
             }
@@ -129,13 +134,13 @@ async fn converse<S: Service>(
     stream: UnixStream,
     peer: Credentials,
     access: &Access,
-    place: &Place,
+    permit: &ConnectionPermit,
 ) -> Result<(), SocketError> {
     let mut socket = FrameSocket::new(stream);
     let hello =
         timeout(HELLO_DEADLINE, socket.recv::<Hello>(MAX_HELLO)).await.map_err(|_| SocketError::Stalled)?;
     let (hello, _) = hello?;
-    place.turn().await;
+    permit.turn().await;
     let refused = if hello.protocol == PROTOCOL {
         access.check(hello.role, peer).err()
     } else {
@@ -174,11 +179,11 @@ async fn converse<S: Service>(
             }
             Err(error) => return Err(error),
         };
-        place.turn().await;
+        permit.turn().await;
         let terms = S::Api::terms(&body);
         let answer = answer(service, connection, hello.role, terms, body, fds);
-        let answer = if terms.kind == Kind::Poll {
-            // Its place is free as soon as the client has gone.
+        let answer = if terms.kind == RequestKind::Poll {
+            // Its permit is free as soon as the client has gone.
             tokio::select! {
                 answer = answer => answer,
                 () = socket.closed() => return Err(SocketError::Closed),

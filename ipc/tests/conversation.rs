@@ -12,8 +12,8 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::tund::{
     AttachSession, EndSync, FindSubnet, GetStats, Reply, Request, Session, TakeSessions, TundApi,
 };
-use i2plan_ipc::client::{ClientError, Link};
-use i2plan_ipc::server::{Answer, Limits, Service, serve};
+use i2plan_ipc::client::{ClientError, DaemonLink};
+use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
 use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
 use i2plan_proto::destination::Destination;
 use tokio::net::UnixListener;
@@ -54,7 +54,7 @@ struct Server {
     _dir: tempfile::TempDir,
 }
 
-fn start(access: Access, limits: Limits) -> Server {
+fn start(access: Access, limits: ConnectionLimits) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tund.sock");
     tokio::spawn(serve(UnixListener::bind(&path).unwrap(), Arc::new(Echo), access, limits));
@@ -72,7 +72,7 @@ fn session() -> Session {
 
 #[tokio::test]
 async fn descriptors_travel_both_ways() {
-    let server = start(for_me(), Limits::default());
+    let server = start(for_me(), ConnectionLimits::default());
     let mut client = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
 
     let (mut ours, theirs) = StdStream::pair().unwrap();
@@ -91,7 +91,7 @@ async fn descriptors_travel_both_ways() {
 
 #[tokio::test]
 async fn errors_arrive_whole_and_the_connection_lives_on() {
-    let server = start(for_me(), Limits::default());
+    let server = start(for_me(), ConnectionLimits::default());
     let mut client = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
     for _ in 0..2 {
         let Err(ClientError::Api(error)) = client.call(GetStats).await else {
@@ -104,7 +104,7 @@ async fn errors_arrive_whole_and_the_connection_lives_on() {
 
 #[tokio::test]
 async fn the_reply_to_another_request_ends_the_connection() {
-    let server = start(for_me(), Limits::default());
+    let server = start(for_me(), ConnectionLimits::default());
     let connect = async || Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
     let mut client = connect().await;
     let error = client.call(FindSubnet("10.42.0.0/16".parse().unwrap())).await.unwrap_err();
@@ -118,7 +118,7 @@ async fn the_reply_to_another_request_ends_the_connection() {
 
 #[tokio::test]
 async fn a_wrong_number_of_descriptors_is_refused() {
-    let server = start(for_me(), Limits::default());
+    let server = start(for_me(), ConnectionLimits::default());
     let mut client = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
     let Err(ClientError::Api(error)) = client.call(AttachSession(session())).await else {
         panic!("an error was expected")
@@ -128,19 +128,19 @@ async fn a_wrong_number_of_descriptors_is_refused() {
 
 #[tokio::test]
 async fn strangers_and_false_roles_are_refused() {
-    let server = start(for_me(), Limits::default());
+    let server = start(for_me(), ConnectionLimits::default());
     let Err(ClientError::Api(error)) = Client::<TundApi>::connect(&server.path, Role::Client).await else {
         panic!("an error was expected")
     };
     assert_eq!(error.kind, ErrorKind::Denied);
 
-    let nobody = start(Access::new([(Role::Meshd, Who::User(u32::MAX))]), Limits::default());
+    let nobody = start(Access::new([(Role::Meshd, Who::User(u32::MAX))]), ConnectionLimits::default());
     assert!(Client::<TundApi>::connect(&nobody.path, Role::Meshd).await.is_err());
 }
 
 #[tokio::test]
 async fn connections_of_one_user_are_bounded_and_freed() {
-    let server = start(for_me(), Limits { shared: 4, reserved: 0, ..Limits::default() });
+    let server = start(for_me(), ConnectionLimits { shared: 4, reserved: 0, ..ConnectionLimits::default() });
     let first = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
     let _second = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
     assert!(Client::<TundApi>::connect(&server.path, Role::Meshd).await.is_err());
@@ -153,7 +153,7 @@ async fn connections_of_one_user_are_bounded_and_freed() {
 
 #[tokio::test]
 async fn one_connection_too_many_is_told_so() {
-    let server = start(for_me(), Limits { shared: 1, reserved: 0, ..Limits::default() });
+    let server = start(for_me(), ConnectionLimits { shared: 1, reserved: 0, ..ConnectionLimits::default() });
     let _first = Client::<TundApi>::connect(&server.path, Role::Meshd).await.unwrap();
     let Err(ClientError::Api(error)) = Client::<TundApi>::connect(&server.path, Role::Meshd).await else {
         panic!("an error was expected")
@@ -178,13 +178,13 @@ async fn a_client_waits_in_front_of_a_crowded_door() {
     });
     // It finds no room at least once before there is any.
     tokio::task::yield_now().await;
-    tokio::spawn(serve(listener, Arc::new(Echo), for_me(), Limits::default()));
+    tokio::spawn(serve(listener, Arc::new(Echo), for_me(), ConnectionLimits::default()));
     connecting.await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn more_descriptors_than_a_frame_may_carry_end_the_connection() {
-    let server = start(for_me(), Limits::default());
+    let server = start(for_me(), ConnectionLimits::default());
     let path = server.path.clone();
     let sent = tokio::task::spawn_blocking(move || {
         let mut stream = StdStream::connect(path).unwrap();
@@ -201,7 +201,7 @@ async fn more_descriptors_than_a_frame_may_carry_end_the_connection() {
 #[tokio::test]
 async fn sockets_that_linger_are_kept_from_it() {
     // Closing them could take as long as whoever passed them likes.
-    let server = start(for_me(), Limits { shared: 2, reserved: 0, ..Limits::default() });
+    let server = start(for_me(), ConnectionLimits { shared: 2, reserved: 0, ..ConnectionLimits::default() });
     let lingering = || {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         rustix::net::sockopt::set_socket_linger(&socket, Some(std::time::Duration::from_secs(60))).unwrap();
@@ -237,7 +237,7 @@ fn send_with_descriptors(stream: &StdStream, fds: &[std::os::fd::BorrowedFd<'_>]
 
 #[tokio::test]
 async fn nonsense_is_answered_and_ends_the_connection() {
-    let server = start(for_me(), Limits::default());
+    let server = start(for_me(), ConnectionLimits::default());
     for nonsense in [&[0xff, 0xff, 0xff, 0xff, 0][..], &[0, 0, 0, 3, 0, 1, 2, 3], &[0, 0, 0, 0, 9]] {
         let path = server.path.clone();
         let nonsense = nonsense.to_vec();
@@ -273,7 +273,12 @@ async fn a_slow_answer_is_waited_for() {
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keyd.sock");
-    tokio::spawn(serve(UnixListener::bind(&path).unwrap(), Arc::new(Slow), for_me(), Limits::default()));
+    tokio::spawn(serve(
+        UnixListener::bind(&path).unwrap(),
+        Arc::new(Slow),
+        for_me(),
+        ConnectionLimits::default(),
+    ));
     let mut client = Client::<i2plan_ipc::api::keyd::KeydApi>::connect(&path, Role::Meshd).await.unwrap();
     let open = i2plan_ipc::api::keyd::OpenSession {
         kind: i2plan_ipc::api::keyd::SessionKind::Data,
@@ -290,15 +295,15 @@ async fn a_slow_answer_is_waited_for() {
 
 #[tokio::test]
 async fn a_link_connects_again() {
-    let server = start(for_me(), Limits::default());
-    let link = Link::<TundApi>::new(&server.path, Role::Meshd);
+    let server = start(for_me(), ConnectionLimits::default());
+    let link = DaemonLink::<TundApi>::new(&server.path, Role::Meshd);
     assert_eq!(link.daemon().await.unwrap().pid, std::process::id());
     std::fs::remove_file(&server.path).unwrap();
     tokio::spawn(serve(
         UnixListener::bind(&server.path).unwrap(),
         Arc::new(Echo),
         for_me(),
-        Limits::default(),
+        ConnectionLimits::default(),
     ));
     assert!(matches!(link.call(GetStats).await, Err(ClientError::Api(_))));
 }

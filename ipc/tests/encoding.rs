@@ -15,7 +15,7 @@ use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteId;
-use i2plan_proto::pulse::Life;
+use i2plan_proto::liveness::Presence;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -67,7 +67,7 @@ fn requests_to_keyd() {
             r"\x81\xacNotConnected\x82\xa5order\x07\xa5errno\xc0",
         ),
         (
-            keyd::Request::SignPulse { network: network(), life: Life::Away },
+            keyd::Request::SignPulse { network: network(), life: Presence::Away },
             r"\x81\xa9SignPulse\x82\xa7network\xc4 a network of 32 bytes, as an id.\xa4life\xc4\x01\x01",
         ),
         (keyd::Request::Recover(Vec::new()), r"\x81\xa7Recover\x90"),
@@ -125,7 +125,7 @@ fn requests_to_meshd() {
     let subnet = Some("10.9.0.0/16".to_owned());
     let create =
         meshd::Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: Some(16), subnet };
-    let after = Some(meshd::Place { run: u64::MAX, number: 7 });
+    let after = Some(meshd::Cursor { run: u64::MAX, number: 7 });
     are_encoded_as(vec![
         (meshd::Request::Status, r"\xa6Status"),
         (
@@ -167,8 +167,8 @@ fn requests_to_meshd() {
 
 #[test]
 fn replies_of_meshd() {
-    let next = meshd::Place { run: 1, number: 2 };
-    let event = meshd::Event { number: 1, at: 9, what: meshd::What::KeyRotated { epoch: 4 } };
+    let next = meshd::Cursor { run: 1, number: 2 };
+    let event = meshd::Event { number: 1, at: 9, kind: meshd::EventKind::KeyRotated { epoch: 4 } };
     let events = meshd::Events { events: vec![event], next, lost: false, traffic: None };
     let to_order = meshd::ToOrder { order: Order::Recover, below: Vec::new(), founded: true };
     are_encoded_as(vec![

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 const MAX_ORDERS: usize = 8;
 
 /// How long a connector that is not there is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connector that is there may take, with the orders before.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -118,7 +118,7 @@ impl Dialing {
         }
         self.ordered.notify_waiters();
         let gone = |_| ApiError::internal("the order to connect to the SAM bridge is lost");
-        if let Ok(answer) = timeout(PATIENCE, &mut answered).await {
+        if let Ok(answer) = timeout(TIMEOUT, &mut answered).await {
             return answer.map_err(gone)?;
         }
         if !self.state().is_connected() {
@@ -127,7 +127,7 @@ impl Dialing {
             )
             .with_hint("see that i2plan-connector runs, and its log"));
         }
-        match timeout(DEADLINE.saturating_sub(PATIENCE), answered).await {
+        match timeout(DEADLINE.saturating_sub(TIMEOUT), answered).await {
             Ok(answer) => answer.map_err(gone)?,
             Err(_) => Err(ApiError::timeout("the connector took too long to connect to the SAM bridge")),
         }

@@ -10,16 +10,16 @@
 //! * [`dialing`]: connections to the SAM bridge, which the connector makes.
 //! * [`session`]: opens SAM sessions on them.
 //! * [`service`]: the requests, answered.
-//! * [`walls`]: what the process may do.
+//! * [`sandbox`]: what the process may do.
 
 pub mod dialing;
 pub mod keys;
 pub mod memory;
 pub mod orders;
 pub mod policy;
+pub mod sandbox;
 pub mod seal;
 pub mod service;
 pub mod session;
 pub mod store;
 pub mod unlock;
-pub mod walls;

@@ -12,7 +12,7 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
 use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
-use i2plan_ipc::daemon::program::{self, Asked, End};
+use i2plan_ipc::daemon::program::{self, End, Parsed};
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::state_dir::StateDirError;
 use i2plan_ipc::daemon::tasks::Tasks;
@@ -20,16 +20,16 @@ use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
 use i2plan_ipc::paths;
 use i2plan_ipc::rate::Quota;
-use i2plan_ipc::server::{Limits, serve};
+use i2plan_ipc::server::{ConnectionLimits, serve};
 use i2plan_ipc::version::build;
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::policy::Signer;
+use i2plan_keyd::sandbox;
 use i2plan_keyd::seal::SealError;
 use i2plan_keyd::service::Keyd;
 use i2plan_keyd::session::MAX_TUNNEL_LENGTH;
-use i2plan_keyd::store::{Seal, Store, StoreError, Stored};
+use i2plan_keyd::store::{Seal, Store, StoreError, StoredKeys};
 use i2plan_keyd::unlock::{self, Descriptor};
-use i2plan_keyd::walls;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::SignalKind;
 use tracing::{info, warn};
@@ -83,7 +83,7 @@ const BUSY: u8 = 4;
 
 /// What keyd grants to those who send orders: few connections, and requests below what the other sockets get. Evidence of
 /// a thousand members is about 350 requests, and each takes keyd about a millisecond.
-const ORDERS: Limits = Limits { shared: 8, reserved: 2, requests: Quota::new(40, 400) };
+const ORDERS: ConnectionLimits = ConnectionLimits { shared: 8, reserved: 2, requests: Quota::new(40, 400) };
 
 fn main() -> ExitCode {
     program::run(build!(), "i2plan-keyd", HELP, parse(), start)
@@ -128,7 +128,7 @@ enum Maintenance {
     RemovePassphrase,
 }
 
-fn parse() -> Result<Asked<Args>, lexopt::Error> {
+fn parse() -> Result<Parsed<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut args = Args {
         store: std::env::var_os("STATE_DIRECTORY")
@@ -185,8 +185,8 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
             Long("check") => maintenance.push(Maintenance::Check),
             Long("change-passphrase") => maintenance.push(Maintenance::ChangePassphrase),
             Long("remove-passphrase") => maintenance.push(Maintenance::RemovePassphrase),
-            Short('h') | Long("help") => return Ok(Asked::Help),
-            Short('V') | Long("version") => return Ok(Asked::Version),
+            Short('h') | Long("help") => return Ok(Parsed::Help),
+            Short('V') | Long("version") => return Ok(Parsed::Version),
             _ => return Err(arg.unexpected()),
         }
     }
@@ -200,7 +200,7 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
     if args.passphrase_fd.is_some() && args.passphrase_fd == args.new_passphrase_fd {
         return Err("the passphrase and the new one cannot come from the same descriptor".into());
     }
-    Ok(Asked::Run(args))
+    Ok(Parsed::Run(args))
 }
 
 fn start(args: Args) -> Result<(), End> {
@@ -214,12 +214,12 @@ fn start(args: Args) -> Result<(), End> {
     // Waited for from the start, so that one that comes while the terminal does not show what is typed does not leave it so.
     let signals = runtime.block_on(async { Signals::and(&[SignalKind::hangup(), SignalKind::quit()]) })?;
     match args.maintenance {
-        None => serve_keys(args, Door { runtime, signals, passphrase }),
-        Some(what) => maintain(what, &args.store, Door { runtime, signals, passphrase }, new),
+        None => serve_keys(args, PassphraseSource { runtime, signals, passphrase }),
+        Some(what) => maintain(what, &args.store, PassphraseSource { runtime, signals, passphrase }, new),
     }
 }
 
-fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
+fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
     let own = rustix::process::geteuid().as_raw();
     let meshd = users::user_id(&args.meshd).map_err(End::usage)?;
     let tund = users::user_id(&args.tund).map_err(End::usage)?;
@@ -231,7 +231,8 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     let refused = args.refused.iter().chain((!args.rpc_orders).then_some(&args.rpc));
     let refused = refused.filter_map(|user| users::user_id(user).ok()).chain([own, meshd, tund, connector]);
     let administrators = Who::AnyoneBut(refused.collect());
-    let of_user = |name, role, user| (name, Access::new([(role, Who::User(user))]), Limits::default());
+    let of_user =
+        |name, role, user| (name, Access::new([(role, Who::User(user))]), ConnectionLimits::default());
     let accesses = [
         of_user("meshd socket", Role::Meshd, meshd),
         of_user("tund socket", Role::Tund, tund),
@@ -240,7 +241,7 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     ];
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
-    // Before the walls, which let no socket be made. What is wrong with them is said when the keys are there.
+    // Before the sandbox, which lets no socket be made. What is wrong with them is said when the keys are there.
     let made = |name: &str| args.listen.as_deref().map(|dir| dir.join(format!("keyd-{name}.sock")));
     let listeners = activation::listeners([
         ("meshd", made("meshd")),
@@ -251,13 +252,13 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     // A directory that cannot be used is not waited for: what is mounted there later, only a later process of a service
     // sees. Its supervisor starts that.
     let store = Store::open(&args.store).map_err(not_opened)?;
-    wall_in(&args.store)?;
+    enter_sandbox(&args.store)?;
     let Opened { keys, sealed } = match store.load().map_err(End::failed)? {
-        Some(stored) => door.open(&store, stored)?,
+        Some(stored) => source.open(&store, stored)?,
         None => {
-            let passphrase = match door.given()? {
+            let passphrase = match source.given()? {
                 Some(passphrase) => Some(passphrase),
-                None => door.ask_new()?,
+                None => source.ask_new()?,
             };
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
             let keys = store.create(now, passphrase.as_ref().map(Seal::new)).map_err(End::failed)?;
@@ -268,10 +269,10 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
     let (memory, delegations, files) = store.open_memory(&keys.node()).map_err(End::failed)?;
     info!(node = %keys.node(), sealed, "ready");
     let listeners = listeners?;
-    let Door { runtime, mut signals, .. } = door;
+    let PassphraseSource { runtime, mut signals, .. } = source;
     runtime.block_on(async {
         let listeners = listeners.into_iter().map(into_tokio).collect::<Result<Vec<_>, _>>()?;
-        walls::before_serving()?;
+        sandbox::before_serving()?;
         supervisor.ready();
         supervisor.status(&format!("holds the keys of node {}", keys.node()));
         let datagrams = SocketAddr::new(args.sam.ip(), args.sam_udp_port);
@@ -296,19 +297,24 @@ fn serve_keys(args: Args, mut door: Door) -> Result<(), End> {
 }
 
 /// From here on nothing but the store can be opened, and the passphrase that the service manager lends.
-fn wall_in(store: &Path) -> Result<(), End> {
+fn enter_sandbox(store: &Path) -> Result<(), End> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    Ok(walls::before_the_store(store, credentials.as_deref())?)
+    Ok(sandbox::before_the_store(store, credentials.as_deref())?)
 }
 
-fn maintain(what: Maintenance, path: &Path, mut door: Door, new: Option<Descriptor>) -> Result<(), End> {
+fn maintain(
+    what: Maintenance,
+    path: &Path,
+    mut source: PassphraseSource,
+    new: Option<Descriptor>,
+) -> Result<(), End> {
     hardening::lock_memory();
     let store = Store::open_existing(path).map_err(not_opened)?;
-    wall_in(path)?;
+    enter_sandbox(path)?;
     let Some(stored) = store.load().map_err(End::failed)? else {
         return Err(End::failed(StoreError::Missing { path: path.to_owned() }));
     };
-    let Opened { keys, sealed } = door.open(&store, stored)?;
+    let Opened { keys, sealed } = source.open(&store, stored)?;
     let node = keys.node();
     match what {
         Maintenance::Check => {
@@ -319,7 +325,7 @@ fn maintain(what: Maintenance, path: &Path, mut door: Door, new: Option<Descript
                 Some(new) => {
                     Some(new.read().map_err(|error| End::usage(format!("new passphrase: {error}")))?)
                 }
-                None => door.ask_new()?,
+                None => source.ask_new()?,
             };
             let passphrase = passphrase.ok_or_else(|| {
                 End::usage("there is no new passphrase: name a descriptor by --new-passphrase-fd, or start in a terminal")
@@ -342,14 +348,14 @@ struct Opened {
     sealed: bool,
 }
 
-/// The ways to a passphrase.
-struct Door {
+/// Where a passphrase comes from.
+struct PassphraseSource {
     runtime: Runtime,
     signals: Signals,
     passphrase: Option<Descriptor>,
 }
 
-impl Door {
+impl PassphraseSource {
     /// The passphrase that whoever started this process has given.
     fn given(&mut self) -> Result<Option<Passphrase>, End> {
         match (self.passphrase.take(), std::env::var_os("CREDENTIALS_DIRECTORY")) {
@@ -364,10 +370,10 @@ impl Door {
         self.runtime.block_on(unlock::ask_new(self.signals.next())).map_err(not_unlocked)
     }
 
-    fn open(&mut self, store: &Store, stored: Stored) -> Result<Opened, End> {
+    fn open(&mut self, store: &Store, stored: StoredKeys) -> Result<Opened, End> {
         let given = self.given()?;
         match stored {
-            Stored::Plain(keys) => {
+            StoredKeys::Plain(keys) => {
                 if given.is_some() {
                     warn!(
                         "the keys are not sealed, though there is a passphrase: seal them by --change-passphrase"
@@ -375,7 +381,7 @@ impl Door {
                 }
                 Ok(Opened { keys, sealed: false })
             }
-            Stored::Sealed(sealed) => {
+            StoredKeys::Sealed(sealed) => {
                 let passphrase = match given {
                     Some(passphrase) => Some(passphrase),
                     None => self.runtime.block_on(unlock::ask(self.signals.next())).map_err(not_unlocked)?,

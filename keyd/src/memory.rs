@@ -272,7 +272,7 @@ impl Delegated {
 
 /// A change of the delegations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+pub enum MemoryChange {
     /// There is one more.
     Delegated(CertificateId, Delegation),
     /// The one with this serial number has ended.
@@ -285,7 +285,7 @@ pub enum Entry {
     Revoked(Revoked),
 }
 
-impl Codec for Entry {
+impl Codec for MemoryChange {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Delegated(parent, grant) => {
@@ -322,7 +322,7 @@ impl Codec for Entry {
     }
 }
 
-impl Entry {
+impl MemoryChange {
     /// Its form on disk: length, its complement, content, checksum.
     #[must_use]
     pub fn framed(&self) -> Vec<u8> {
@@ -385,7 +385,7 @@ impl Delegations {
         let mut replayed = Replayed { delegations: Self::default(), whole: 0, is_damaged: false };
         loop {
             let rest = &bytes[replayed.whole..];
-            match Entry::first(rest) {
+            match MemoryChange::first(rest) {
                 Ok(Some((entry, len))) => {
                     replayed.delegations.apply(&entry);
                     replayed.whole += len;
@@ -403,7 +403,7 @@ impl Delegations {
 
     /// The entries that lead to these delegations, without those that do not matter any more.
     #[must_use]
-    pub fn compacted(&self) -> Vec<Entry> {
+    pub fn compacted(&self) -> Vec<MemoryChange> {
         // Counted apart: certificates that replace others cost `meshd` nothing, and must not push out those that have ended,
         // which an invite's uses are counted by.
         let skipped = |ended| {
@@ -411,19 +411,20 @@ impl Delegations {
             self.delegated.iter().filter(of_kind).count().saturating_sub(MAX_ENDED)
         };
         let mut skip = [skipped(false), skipped(true)];
-        let mut entries: Vec<Entry> = self.allowed.iter().copied().map(Entry::Allowed).collect();
+        let mut entries: Vec<MemoryChange> =
+            self.allowed.iter().copied().map(MemoryChange::Allowed).collect();
         for delegated in &self.delegated {
             let skip = &mut skip[usize::from(delegated.ended)];
             if !delegated.is_active() && *skip > 0 {
                 *skip -= 1;
                 continue;
             }
-            entries.push(Entry::Delegated(delegated.parent, delegated.grant.clone()));
+            entries.push(MemoryChange::Delegated(delegated.parent, delegated.grant.clone()));
             if delegated.ended {
-                entries.push(Entry::Ended(delegated.grant.serial));
+                entries.push(MemoryChange::Ended(delegated.grant.serial));
             }
         }
-        entries.extend(self.revoked.iter().cloned().map(Entry::Revoked));
+        entries.extend(self.revoked.iter().cloned().map(MemoryChange::Revoked));
         entries
     }
 
@@ -434,9 +435,9 @@ impl Delegations {
     }
 
     /// Takes in a change.
-    pub fn apply(&mut self, entry: &Entry) {
+    pub fn apply(&mut self, entry: &MemoryChange) {
         match entry {
-            Entry::Delegated(parent, grant) => {
+            MemoryChange::Delegated(parent, grant) => {
                 let is_before = |other: &&mut Delegated| {
                     other.grant.subject == grant.subject
                         && other.grant.serial < grant.serial
@@ -452,18 +453,18 @@ impl Delegations {
                 });
                 self.delegated.push(delegated);
             }
-            Entry::Ended(serial) => {
+            MemoryChange::Ended(serial) => {
                 let ended = self.delegated.iter_mut().filter(|delegated| delegated.grant.serial == *serial);
                 ended.for_each(|delegated| delegated.ended = true);
             }
-            Entry::Cleared => *self = Self::default(),
-            Entry::Allowed(invite) => {
+            MemoryChange::Cleared => *self = Self::default(),
+            MemoryChange::Allowed(invite) => {
                 if self.allowed.len() >= MAX_ALLOWED {
                     self.allowed.remove(0);
                 }
                 self.allowed.push(*invite);
             }
-            Entry::Revoked(revoked) => {
+            MemoryChange::Revoked(revoked) => {
                 self.revoked.retain(|other| other != revoked);
                 self.revoked.push(revoked.clone());
                 let excess = self.revoked.len().saturating_sub(MAX_REVOKED);
@@ -565,18 +566,18 @@ mod tests {
         Memory { reserved: 2048, remembers: true, pinned: Some(pinned), epochs, budget }
     }
 
-    fn entries() -> Vec<Entry> {
+    fn entries() -> Vec<MemoryChange> {
         let parent = testing::chain(0).id();
         vec![
-            Entry::Delegated(parent, testing::delegation(0, 1)),
-            Entry::Delegated(parent, testing::delegation(0, 2)),
-            Entry::Allowed(testing::invite(1).id()),
-            Entry::Ended(testing::delegation(0, 1).serial),
+            MemoryChange::Delegated(parent, testing::delegation(0, 1)),
+            MemoryChange::Delegated(parent, testing::delegation(0, 2)),
+            MemoryChange::Allowed(testing::invite(1).id()),
+            MemoryChange::Ended(testing::delegation(0, 1).serial),
         ]
     }
 
-    fn written(entries: &[Entry]) -> Vec<u8> {
-        entries.iter().flat_map(Entry::framed).collect()
+    fn written(entries: &[MemoryChange]) -> Vec<u8> {
+        entries.iter().flat_map(MemoryChange::framed).collect()
     }
 
     #[test]
@@ -623,7 +624,7 @@ mod tests {
         let all = Delegations::replay(&written(&entries())).delegations;
         assert_eq!(Delegations::replay(&written(&all.compacted())).delegations, all);
         let mut cleared = all.clone();
-        cleared.apply(&Entry::Cleared);
+        cleared.apply(&MemoryChange::Cleared);
         assert!(cleared.is_empty() && cleared.compacted().is_empty());
     }
 
@@ -636,7 +637,7 @@ mod tests {
         all.delegated.insert(0, ended);
         let compacted = all.compacted();
         assert_eq!(compacted.len(), 2 + MAX_ENDED);
-        assert!(matches!(compacted[1], Entry::Ended(_)));
+        assert!(matches!(compacted[1], MemoryChange::Ended(_)));
     }
 
     #[test]
@@ -653,7 +654,7 @@ mod tests {
     fn allowed_invites_are_few() {
         let mut delegations = Delegations::default();
         let invite = |number: usize| InviteId(std::array::from_fn(|at| number.to_be_bytes()[at % 8]));
-        (0..=MAX_ALLOWED).for_each(|number| delegations.apply(&Entry::Allowed(invite(number))));
+        (0..=MAX_ALLOWED).for_each(|number| delegations.apply(&MemoryChange::Allowed(invite(number))));
         assert!(!delegations.is_allowed(&invite(0)) && delegations.is_allowed(&invite(MAX_ALLOWED)));
     }
 
@@ -664,7 +665,9 @@ mod tests {
         let later = Delegation { serial: first.serial + 5, ..first.clone() };
         for order in [[&first, &later], [&later, &first]] {
             let mut delegations = Delegations::default();
-            order.iter().for_each(|grant| delegations.apply(&Entry::Delegated(parent, (*grant).clone())));
+            order
+                .iter()
+                .for_each(|grant| delegations.apply(&MemoryChange::Delegated(parent, (*grant).clone())));
             let held = delegations.held(&first.subject, &first.ranges).unwrap();
             assert_eq!(held.grant.serial, later.serial);
             assert_eq!(delegations.users(&first.invite), 1);
@@ -680,11 +683,11 @@ mod tests {
             Revoked::Invite(InviteId(id))
         };
         for number in 0..=MAX_REVOKED {
-            delegations.apply(&Entry::Revoked(revoked(number)));
+            delegations.apply(&MemoryChange::Revoked(revoked(number)));
         }
         assert_eq!(delegations.revoked().len(), MAX_REVOKED);
         assert_eq!(delegations.revoked().first(), Some(&revoked(1)));
-        let bytes: Vec<u8> = delegations.compacted().iter().flat_map(Entry::framed).collect();
+        let bytes: Vec<u8> = delegations.compacted().iter().flat_map(MemoryChange::framed).collect();
         assert_eq!(Delegations::replay(&bytes).delegations, delegations);
     }
 

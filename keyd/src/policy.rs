@@ -12,24 +12,24 @@ use i2plan_ipc::api::keyd::{
 use i2plan_ipc::api::order::{ADDRESSES_A_DAY, Order};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::{ApiError, ErrorKind};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::AddressRanges;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationProof, ProvenDestination};
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
 use i2plan_proto::join::JoinBody;
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{Chain, Charter, Delegation, Membership};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use tracing::{debug, info, warn};
 
 use crate::keys::Keys;
 use crate::memory::{
-    BLOCK, Delegated, Delegations, Disk, Entry, Epoch, MAX_DELEGATIONS, MAX_EPOCHS, MAX_REVOKED, Memory,
-    Pinned, Volatile,
+    BLOCK, Delegated, Delegations, Disk, Epoch, MAX_DELEGATIONS, MAX_EPOCHS, MAX_REVOKED, Memory,
+    MemoryChange, Pinned, Volatile,
 };
 
 mod orders;
@@ -44,8 +44,8 @@ const MAX_INVITE_LIFE: u64 = 366 * 24 * 60 * 60;
 /// the next one they use it, and `tund` accepts it for as long.
 const EPOCH_OVERLAP: u64 = 10 * 60;
 
-/// Accusations that are signed in a minute. An honest node begins a probe every few seconds at most.
-const ACCUSATIONS_PER_MINUTE: u32 = 60;
+/// Suspicions that are signed in a minute. An honest node begins a probe every few seconds at most.
+const SUSPICIONS_PER_MINUTE: u32 = 60;
 
 /// Revocations that are signed by one process. Each is appended to a file, of which only a start leaves old ones out.
 const MAX_REVOCATIONS: usize = 16 * MAX_REVOKED;
@@ -61,8 +61,8 @@ pub struct Signer {
     disk: Box<dyn Disk>,
     /// The highest number that was given out, or that others may have seen.
     counter: u64,
-    /// The minute since 1970 in which accusations were signed last, and how many.
-    accusations: (u64, u32),
+    /// The minute since 1970 in which suspicions were signed last, and how many.
+    suspicions: (u64, u32),
     /// Revocations that this process has remembered.
     revocations: usize,
 }
@@ -78,7 +78,7 @@ impl Signer {
         disk: Box<dyn Disk>,
     ) -> Self {
         let counter = memory.reserved;
-        Self { keys, sealed, memory, delegations, disk, counter, accusations: (0, 0), revocations: 0 }
+        Self { keys, sealed, memory, delegations, disk, counter, suspicions: (0, 0), revocations: 0 }
     }
 
     /// A signer that keeps its memory nowhere: for a simulation, which can take it with [`Signer::remembered`].
@@ -127,8 +127,10 @@ impl Signer {
             }),
             Request::SignCharter(charter) => Reply::Signature(self.sign_charter(&charter, now)?),
             Request::SignRecord(new) => Reply::Record(Box::new(self.sign_record(*new, now)?)),
-            Request::SignPulse { network, life } => Reply::Pulse(self.sign_pulse(network, life)?),
-            Request::SignAccusation(accusation) => Reply::Signature(self.sign_accusation(&accusation, now)?),
+            Request::SignPulse { network, life: presence } => {
+                Reply::Liveness(self.sign_liveness_message(network, presence)?)
+            }
+            Request::SignAccusation(suspicion) => Reply::Signature(self.sign_suspicion(&suspicion, now)?),
             Request::SignJoin { body, control } => Reply::Signature(self.sign_join(&body, &control, now)?),
             Request::CreateInvite(wish) => {
                 require(
@@ -172,13 +174,13 @@ impl Signer {
     }
 
     /// Remembers this of a delegation, on disk first.
-    fn append(&mut self, entry: &Entry) -> Result<(), ApiError> {
+    fn append(&mut self, entry: &MemoryChange) -> Result<(), ApiError> {
         self.disk.append(&entry.framed()).map_err(not_remembered)?;
         self.delegations.apply(entry);
         Ok(())
     }
 
-    /// The next number. Records, pulses and certificates are numbered by one counter, which only grows.
+    /// The next number. Records, liveness messages and certificates are numbered by one counter, which only grows.
     fn next_number(&mut self) -> Result<u64, ApiError> {
         let number = self.counter.checked_add(1).ok_or_else(|| {
             refusal("this node has used the last number that there is; it can go on with new keys only")
@@ -214,7 +216,7 @@ impl Signer {
         let before = self.memory.pinned.as_ref().map(|pinned| pinned.charter.network());
         let is_other = before.is_some_and(|before| before != charter.network());
         if is_other {
-            self.append(&Entry::Cleared)?;
+            self.append(&MemoryChange::Cleared)?;
         }
         let remembers = self.memory.remembers || is_other;
         self.remember(Memory { pinned: Some(pinned), remembers, ..self.memory.clone() })
@@ -240,7 +242,7 @@ impl Signer {
     /// This node is in no network any more.
     fn unpin(&mut self) -> Result<(), ApiError> {
         if self.memory.pinned.is_some() {
-            self.append(&Entry::Cleared)?;
+            self.append(&MemoryChange::Cleared)?;
             self.remember(Memory { pinned: None, remembers: true, ..self.memory.clone() })?;
         }
         Ok(())
@@ -330,32 +332,37 @@ impl Signer {
         Ok(self.sign(record))
     }
 
-    /// Makes and signs this node's word on its own life.
+    /// Makes and signs a liveness message of this node.
     ///
     /// # Errors
     /// If it is for another network than this node's, or there is no number for it.
-    pub fn sign_pulse(&mut self, network: NetworkId, life: Life) -> Result<Signed<Pulse>, ApiError> {
+    pub fn sign_liveness_message(
+        &mut self,
+        network: NetworkId,
+        presence: Presence,
+    ) -> Result<Signed<LivenessMessage>, ApiError> {
         self.require_pin(network)?;
-        let pulse = Pulse { network, node: self.keys.node(), sequence: self.next_number()?, life };
-        Ok(self.sign(pulse))
+        let liveness_message =
+            LivenessMessage { network, node: self.keys.node(), sequence: self.next_number()?, presence };
+        Ok(self.sign(liveness_message))
     }
 
     /// Signs that this node cannot reach another.
     ///
     /// # Errors
     /// If it is for another network, in another's name, against this node itself, not for now, or one of too many.
-    pub fn sign_accusation(&mut self, accusation: &Accusation, now: u64) -> Result<Signature, ApiError> {
-        self.require_pin(accusation.network)?;
-        require(accusation.accuser == self.keys.node(), "the accusation is another's")?;
-        require(accusation.subject != self.keys.node(), "the accusation is against this node itself")?;
-        require(near(accusation.issued_at, now), "the accusation's time is not now")?;
+    pub fn sign_suspicion(&mut self, suspicion: &Suspicion, now: u64) -> Result<Signature, ApiError> {
+        self.require_pin(suspicion.network)?;
+        require(suspicion.confirmer == self.keys.node(), "the suspicion is another's")?;
+        require(suspicion.subject != self.keys.node(), "the suspicion is against this node itself")?;
+        require(near(suspicion.issued_at, now), "the suspicion's time is not now")?;
         let minute = now / 60;
-        if self.accusations.0 != minute {
-            self.accusations = (minute, 0);
+        if self.suspicions.0 != minute {
+            self.suspicions = (minute, 0);
         }
-        require(self.accusations.1 < ACCUSATIONS_PER_MINUTE, "too many accusations are to be signed")?;
-        self.accusations.1 += 1;
-        Ok(accusation.sign(&self.keys.identity()))
+        require(self.suspicions.1 < SUSPICIONS_PER_MINUTE, "too many suspicions are to be signed")?;
+        self.suspicions.1 += 1;
+        Ok(suspicion.sign(&self.keys.identity()))
     }
 
     /// Signs the end of another's membership, by an order.
@@ -392,7 +399,7 @@ impl Signer {
             self.revocations < MAX_REVOCATIONS,
             "it has signed too many revocations since it was started",
         )?;
-        self.append(&Entry::Revoked(revoked))?;
+        self.append(&MemoryChange::Revoked(revoked))?;
         self.revocations += 1;
         Ok(())
     }
@@ -637,7 +644,7 @@ impl Signer {
             invite = %grant.invite, member = %grant.subject.short(), addresses = grant.ranges.size(),
             "certified a member"
         );
-        self.append(&Entry::Delegated(*parent, grant.clone()))?;
+        self.append(&MemoryChange::Delegated(*parent, grant.clone()))?;
         Ok(certificate)
     }
 
@@ -664,13 +671,13 @@ impl Signer {
                 }
                 Ok(Noted::Foreign)
             }
-            Statement::Pulse(pulse) => {
-                require(pulse.value.node == own, "the pulse is of another node")?;
-                pulse.verify().map_err(|error| refusal(&error.to_string()))?;
-                if pulse.value.sequence <= self.counter {
+            Statement::Liveness(liveness_message) => {
+                require(liveness_message.value.node == own, "the liveness message is of another node")?;
+                liveness_message.verify().map_err(|error| refusal(&error.to_string()))?;
+                if liveness_message.value.sequence <= self.counter {
                     return Ok(Noted::Known);
                 }
-                self.raise(pulse.value.sequence)?;
+                self.raise(liveness_message.value.sequence)?;
                 Ok(Noted::Foreign)
             }
             Statement::Certificate(certificate) => self.note_certificate(certificate),
@@ -698,7 +705,7 @@ impl Signer {
             && self.delegations.with_serial(grant.serial).is_none()
             && self.delegations.len() < MAX_DELEGATIONS;
         if is_news {
-            self.append(&Entry::Delegated(*parent, grant.clone()))?;
+            self.append(&MemoryChange::Delegated(*parent, grant.clone()))?;
         }
         Ok(match (is_foreign, is_news) {
             (true, _) => Noted::Foreign,
@@ -736,7 +743,7 @@ impl Signer {
             .map(|delegated| delegated.grant.serial)
             .collect();
         for serial in &ended {
-            self.append(&Entry::Ended(*serial))?;
+            self.append(&MemoryChange::Ended(*serial))?;
         }
         Ok(!ended.is_empty())
     }
@@ -1068,8 +1075,8 @@ mod tests {
             refused(signer.sign_record(record, NOW), reason);
         }
         // One in place of the control destination is as good, and leads to it.
-        let substitute = signer.keys.ephemeral([9; 32]).public();
-        let signed = signer.sign_record(with(&|record| record.control = substitute), NOW).unwrap();
+        let fallback = signer.keys.ephemeral([9; 32]).public();
+        let signed = signer.sign_record(with(&|record| record.control = fallback), NOW).unwrap();
         assert_eq!(signed.verify_for(&charter), Ok(()));
         let primary = signed.value.primary.map(|primary| primary.destination);
         assert_eq!(primary, Some(signer.keys.control().public()));
@@ -1083,7 +1090,8 @@ mod tests {
         for round in 0..3 {
             for _ in 0..700 {
                 let network = network(&signer);
-                numbers.push(signer.sign_pulse(network, Life::Present).unwrap().value.sequence);
+                numbers
+                    .push(signer.sign_liveness_message(network, Presence::Present).unwrap().value.sequence);
             }
             let record = new_record(&mut signer);
             numbers.push(signer.sign_record(record, NOW).unwrap().value.sequence);
@@ -1103,57 +1111,60 @@ mod tests {
     fn a_number_that_others_know_raises_the_counter_only_if_this_nodes_keys_gave_it_out() {
         let mut copy = founder();
         for _ in 0..5000 {
-            copy.sign_pulse(network(&copy), Life::Present).unwrap();
+            copy.sign_liveness_message(network(&copy), Presence::Present).unwrap();
         }
-        let pulse = copy.sign_pulse(network(&copy), Life::Present).unwrap();
+        let liveness_message = copy.sign_liveness_message(network(&copy), Presence::Present).unwrap();
         let mut signer = founder();
         let before = signer.counter;
-        let mut forged = pulse.clone();
+        let mut forged = liveness_message.clone();
         forged.value.sequence = u64::MAX - 1;
-        refused(signer.note(&Statement::Pulse(forged)), "signature");
+        refused(signer.note(&Statement::Liveness(forged)), "signature");
         let mut others = self::signer(2);
-        let theirs = others.sign_pulse(network(&copy), Life::Present).unwrap();
-        refused(signer.note(&Statement::Pulse(theirs)), "another node");
+        let theirs = others.sign_liveness_message(network(&copy), Presence::Present).unwrap();
+        refused(signer.note(&Statement::Liveness(theirs)), "another node");
         assert_eq!(signer.counter, before);
-        assert_eq!(signer.note(&Statement::Pulse(pulse.clone())), Ok(Noted::Foreign));
-        assert_eq!(signer.note(&Statement::Pulse(pulse.clone())), Ok(Noted::Known));
-        let next = signer.sign_pulse(network(&copy), Life::Present).unwrap();
-        assert_eq!(next.value.sequence, pulse.value.sequence + 1);
+        assert_eq!(signer.note(&Statement::Liveness(liveness_message.clone())), Ok(Noted::Foreign));
+        assert_eq!(signer.note(&Statement::Liveness(liveness_message.clone())), Ok(Noted::Known));
+        let next = signer.sign_liveness_message(network(&copy), Presence::Present).unwrap();
+        assert_eq!(next.value.sequence, liveness_message.value.sequence + 1);
         // Its own statements are no news.
-        assert_eq!(signer.note(&Statement::Pulse(next)), Ok(Noted::Known));
+        assert_eq!(signer.note(&Statement::Liveness(next)), Ok(Noted::Known));
     }
 
     #[test]
     fn the_last_number_is_an_error() {
         let memory = Memory { reserved: u64::MAX - 1, ..Memory::new() };
         let mut signer = Signer::volatile(test_keys(1), (memory, Delegations::default()));
-        assert_eq!(signer.sign_pulse(NetworkId([1; 32]), Life::Away).unwrap().value.sequence, u64::MAX);
-        refused(signer.sign_pulse(NetworkId([1; 32]), Life::Away), "last number");
+        assert_eq!(
+            signer.sign_liveness_message(NetworkId([1; 32]), Presence::Away).unwrap().value.sequence,
+            u64::MAX
+        );
+        refused(signer.sign_liveness_message(NetworkId([1; 32]), Presence::Away), "last number");
     }
 
     #[test]
-    fn accusations_are_this_nodes_own_and_few() {
+    fn suspicions_are_this_nodes_own_and_few() {
         let mut signer = signer(1);
-        let right = Accusation {
+        let right = Suspicion {
             network: NetworkId([1; 32]),
-            accuser: signer.keys.node(),
+            confirmer: signer.keys.node(),
             subject: NodeId([2; 32]),
             sequence: 7,
             issued_at: NOW,
         };
         let cases = [
-            (Accusation { accuser: NodeId([3; 32]), ..right.clone() }, "another's"),
-            (Accusation { subject: signer.keys.node(), ..right.clone() }, "this node itself"),
-            (Accusation { issued_at: NOW - NOW_TOLERANCE - 1, ..right.clone() }, "not now"),
+            (Suspicion { confirmer: NodeId([3; 32]), ..right.clone() }, "another's"),
+            (Suspicion { subject: signer.keys.node(), ..right.clone() }, "this node itself"),
+            (Suspicion { issued_at: NOW - NOW_TOLERANCE - 1, ..right.clone() }, "not now"),
         ];
-        for (accusation, reason) in cases {
-            refused(signer.sign_accusation(&accusation, NOW), reason);
+        for (suspicion, reason) in cases {
+            refused(signer.sign_suspicion(&suspicion, NOW), reason);
         }
-        for _ in 0..ACCUSATIONS_PER_MINUTE {
-            assert!(signer.sign_accusation(&right, NOW).is_ok());
+        for _ in 0..SUSPICIONS_PER_MINUTE {
+            assert!(signer.sign_suspicion(&right, NOW).is_ok());
         }
-        refused(signer.sign_accusation(&right, NOW), "too many");
-        assert!(signer.sign_accusation(&right, NOW + 60).is_ok());
+        refused(signer.sign_suspicion(&right, NOW), "too many");
+        assert!(signer.sign_suspicion(&right, NOW + 60).is_ok());
     }
 
     #[test]
@@ -1305,7 +1316,7 @@ mod tests {
         assert!(inviter.delegations.is_empty());
         inviter.counter = inviter.memory.reserved;
         let network = network(&inviter);
-        refused(inviter.sign_pulse(network, Life::Present), "cannot save");
+        refused(inviter.sign_liveness_message(network, Presence::Present), "cannot save");
         refused(inviter.certify_wireguard(network, true, SALT, NOW + 60), "cannot save");
         inviter.disk = Box::new(Volatile);
         assert!(inviter.certify_member(&certify(), NOW).is_ok());
@@ -1354,9 +1365,9 @@ mod tests {
             refused(signer.sign_join(&body, &control, NOW), "destination");
         }
         // One in place of the control destination is as good.
-        let substitute = signer.keys.ephemeral([9; 32]).public();
-        let body = JoinBody { control: substitute.hash(), ..right };
-        assert!(signer.sign_join(&body, &substitute, NOW).is_ok());
+        let fallback = signer.keys.ephemeral([9; 32]).public();
+        let body = JoinBody { control: fallback.hash(), ..right };
+        assert!(signer.sign_join(&body, &fallback, NOW).is_ok());
     }
 
     #[test]

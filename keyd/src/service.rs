@@ -53,7 +53,7 @@ impl Keyd {
         let connection = self.dialing.dial().await?;
         let keys = match request.kind {
             SessionKind::Control => self.signer().keys().control().clone(),
-            SessionKind::Data | SessionKind::Substitute => {
+            SessionKind::Data | SessionKind::Fallback => {
                 let nonce = random()?;
                 self.signer().keys().ephemeral(nonce)
             }

@@ -109,7 +109,7 @@ pub fn checked(request: OpenSession, min_length: u8) -> Result<OpenSession, ApiE
 
 fn new_session(request: &OpenSession, forward_to: SocketAddr) -> NewSession<'_> {
     let style = match request.kind {
-        SessionKind::Control | SessionKind::Substitute => Style::Datagram,
+        SessionKind::Control | SessionKind::Fallback => Style::Datagram,
         SessionKind::Data => Style::Raw,
     };
     NewSession {

@@ -1,6 +1,6 @@
 //! The file that holds the keys, sealed with a passphrase or not.
 //!
-//! It is written once, when the node comes to be: a file that cannot be read is an error for a person to mend,
+//! It is written once, when the node comes to be: a file that cannot be read is an error for a person to fix,
 //! not a reason to become another node. Nothing replaces it but [`Store::replace`], which is for changing the
 //! passphrase of keys that were read from it.
 
@@ -79,7 +79,7 @@ pub enum StoreError {
 
 /// What a key file holds.
 #[derive(Debug)]
-pub enum Stored {
+pub enum StoredKeys {
     /// Keys.
     Plain(Keys),
     /// Keys that are sealed.
@@ -131,13 +131,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if there is a file that cannot be used. It is left as it is.
-    pub fn load(&self) -> Result<Option<Stored>, StoreError> {
+    pub fn load(&self) -> Result<Option<StoredKeys>, StoreError> {
         let Some(bytes) = self.directory.read(NAME, MAX_LEN)? else { return Ok(None) };
         let path = self.directory.path(NAME);
         let stored = if seal::is_sealed(&bytes) {
-            Stored::Sealed(Sealed::from_bytes(&bytes).map_err(|source| StoreError::Seal { path, source })?)
+            StoredKeys::Sealed(
+                Sealed::from_bytes(&bytes).map_err(|source| StoreError::Seal { path, source })?,
+            )
         } else {
-            Stored::Plain(Keys::from_bytes(&bytes).map_err(|source| StoreError::Keys { path, source })?)
+            StoredKeys::Plain(Keys::from_bytes(&bytes).map_err(|source| StoreError::Keys { path, source })?)
         };
         // An interrupted change of the passphrase may have left the keys beside it, and under no passphrase. With
         // the file itself whole they are not needed.
@@ -208,21 +210,21 @@ mod tests {
 
     const PARTIAL: &str = "keys.new";
 
-    struct Place {
+    struct TestStore {
         _dir: tempfile::TempDir,
         path: PathBuf,
     }
 
-    fn place() -> Place {
+    fn place() -> TestStore {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keyd");
-        Place { _dir: dir, path }
+        TestStore { _dir: dir, path }
     }
 
     /// The keys of a file that is not sealed.
     fn plain(store: &Store) -> Keys {
         match store.load().unwrap() {
-            Some(Stored::Plain(keys)) => keys,
+            Some(StoredKeys::Plain(keys)) => keys,
             other => panic!("{other:?}"),
         }
     }
@@ -230,7 +232,7 @@ mod tests {
     /// The keys of a file that is sealed with this passphrase.
     fn unsealed(store: &Store, passphrase: &Passphrase) -> Result<Keys, StoreError> {
         match store.load().unwrap() {
-            Some(Stored::Sealed(sealed)) => store.unseal(&sealed, passphrase),
+            Some(StoredKeys::Sealed(sealed)) => store.unseal(&sealed, passphrase),
             other => panic!("{other:?}"),
         }
     }
@@ -280,7 +282,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_crash_at_any_step_leaves_the_old_file_or_the_new_one() {
-        use i2plan_testing::crash::{Step, crash_after};
+        use i2plan_testing::crash::{WriteStep, crash_after};
 
         let place = place();
         let store = Store::open(&place.path).unwrap();
@@ -288,14 +290,14 @@ mod tests {
         let keys = store.create(1, cheap(&old)).unwrap();
         let before = std::fs::read(place.path.join(NAME)).unwrap();
         let content = store.content(&keys, cheap(&new)).unwrap();
-        for last in Step::ALL {
+        for last in WriteStep::ALL {
             // What a half-written file of an earlier crash is, too.
             std::fs::write(place.path.join(PARTIAL), &content[..50]).unwrap();
             let replaced = crash_after(last, || store.directory.replace(NAME, &content));
-            assert_eq!(replaced.is_ok(), last == Step::Renamed);
+            assert_eq!(replaced.is_ok(), last == WriteStep::Renamed);
             let found = std::fs::read(place.path.join(NAME)).unwrap();
-            assert_eq!(found, if last == Step::Renamed { content.to_vec() } else { before.clone() });
-            let right = if last == Step::Renamed { &new } else { &old };
+            assert_eq!(found, if last == WriteStep::Renamed { content.to_vec() } else { before.clone() });
+            let right = if last == WriteStep::Renamed { &new } else { &old };
             assert_eq!(unsealed(&store, right).unwrap(), keys, "{last:?}");
             assert!(!place.path.join(PARTIAL).exists(), "the next start clears up after {last:?}");
         }

@@ -22,17 +22,17 @@ const ONE: &str = "correct horse";
 const TWO: &str = "battery staple";
 
 /// So long a test waits for what never comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whom keyd runs as in these tests: it refuses to be root.
 const USER: u32 = 54_321;
 
 /// The program, a directory for its keys, and files to redirect its input from.
-struct Place {
+struct TestStore {
     dir: TempDir,
 }
 
-impl Place {
+impl TestStore {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -139,11 +139,11 @@ fn assert_fails(output: &Output, status: i32, message: &str) {
 
 #[test]
 fn keys_are_sealed_if_there_is_a_passphrase() {
-    let plain = Place::new();
+    let plain = TestStore::new();
     plain.has_started(&[]);
     assert!(plain.check(&[]).ends_with("are not sealed\n"));
 
-    let sealed = Place::sealed();
+    let sealed = TestStore::sealed();
     assert!(sealed.check(&["--passphrase-fd", "5"]).ends_with("are sealed\n"));
     assert_eq!(sealed.path("store/keys").metadata().unwrap().permissions().mode() & 0o777, 0o600);
     sealed.has_started(&["--passphrase-fd", "5"]);
@@ -151,7 +151,7 @@ fn keys_are_sealed_if_there_is_a_passphrase() {
 
 #[test]
 fn sealed_keys_without_their_passphrase_have_their_own_exit_status() {
-    let place = Place::sealed();
+    let place = TestStore::sealed();
     let before = place.keys();
     for args in [&[][..], &["--check"], &["--change-passphrase", "--new-passphrase-fd", "6"]] {
         assert_fails(&place.start(args), 3, "the keys are sealed and there is no passphrase");
@@ -165,7 +165,7 @@ fn sealed_keys_without_their_passphrase_have_their_own_exit_status() {
 
 #[test]
 fn no_keys_are_made_with_a_passphrase_that_is_none() {
-    let place = Place::new();
+    let place = TestStore::new();
     for (file, status, message) in [
         ("empty", 3, "the passphrase is empty"),
         ("none", 3, "the passphrase is empty"),
@@ -192,7 +192,7 @@ fn no_keys_are_made_with_a_passphrase_that_is_none() {
 
 #[test]
 fn standard_input_is_a_descriptor_like_others() {
-    let place = Place::sealed();
+    let place = TestStore::sealed();
     let mut command = place.command("none", "none", &["--check", "--passphrase-fd", "0"]);
     command.stdin(File::open(place.path("one")).unwrap());
     assert!(command.output().unwrap().status.success());
@@ -200,7 +200,7 @@ fn standard_input_is_a_descriptor_like_others() {
 
 #[test]
 fn a_credential_of_systemd_opens_the_keys() {
-    let place = Place::sealed();
+    let place = TestStore::sealed();
     let check = |directory: &Path| {
         let mut command = place.command("none", "none", &["--check"]);
         command.env("CREDENTIALS_DIRECTORY", directory).output().unwrap()
@@ -217,7 +217,7 @@ fn a_credential_of_systemd_opens_the_keys() {
 
 #[test]
 fn the_passphrase_comes_changes_and_goes_and_the_node_stays() {
-    let place = Place::new();
+    let place = TestStore::new();
     place.has_started(&[]);
     let node = |text: &str| text.split(' ').nth(4).unwrap().to_owned();
     let first = node(&place.check(&[]));
@@ -244,7 +244,7 @@ fn the_passphrase_comes_changes_and_goes_and_the_node_stays() {
 
 #[test]
 fn a_change_that_cannot_be_made_leaves_the_keys_as_they_are() {
-    let place = Place::sealed();
+    let place = TestStore::sealed();
     let before = place.keys();
     let change = ["--change-passphrase", "--passphrase-fd", "5", "--new-passphrase-fd", "6"];
     let empty = place.command("one", "empty", &change).output().unwrap();
@@ -269,7 +269,7 @@ fn a_change_that_cannot_be_made_leaves_the_keys_as_they_are() {
 
 #[test]
 fn what_cannot_be_read_is_named_and_never_replaced() {
-    let place = Place::sealed();
+    let place = TestStore::sealed();
     let whole = place.keys();
     let version = |bytes: &[u8]| [&bytes[..11], &[9], &bytes[12..]].concat();
     let damaged = |bytes: &[u8]| [&bytes[..100], &[!bytes[100]], &bytes[101..]].concat();
@@ -298,7 +298,7 @@ fn what_cannot_be_read_is_named_and_never_replaced() {
 
 #[test]
 fn maintenance_makes_no_keys() {
-    let place = Place::new();
+    let place = TestStore::new();
     for args in
         [&["--check"][..], &["--remove-passphrase"], &["--change-passphrase", "--new-passphrase-fd", "6"]]
     {
@@ -317,7 +317,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn start(place: &Place, args: &[&str]) -> Self {
+    fn start(place: &TestStore, args: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -347,7 +347,7 @@ impl Terminal {
 
     /// Reads on until this is shown.
     fn wait_for(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.seen.contains(text) {
             match self.shown.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
@@ -379,7 +379,7 @@ impl Terminal {
         File::from(self.terminal.try_clone().unwrap()).write_all(marker.as_bytes()).unwrap();
         let mut all = std::mem::take(&mut self.seen);
         while !all.contains(marker) {
-            all += &String::from_utf8_lossy(&self.shown.recv_timeout(PATIENCE).unwrap());
+            all += &String::from_utf8_lossy(&self.shown.recv_timeout(TIMEOUT).unwrap());
         }
         assert!(!all.contains("horse") && !all.contains("staple"), "{all}");
         (status.code().unwrap_or(-1), all)
@@ -388,7 +388,7 @@ impl Terminal {
 
 #[test]
 fn a_terminal_is_asked_and_shows_nothing_of_the_answer() {
-    let place = Place::sealed();
+    let place = TestStore::sealed();
     let mut terminal = Terminal::start(&place, &["--check"]);
     terminal.wait_for("Passphrase of the key store: ");
     terminal.type_secretly(&format!("{ONE}\n"));
@@ -404,7 +404,7 @@ fn a_terminal_is_asked_and_shows_nothing_of_the_answer() {
 
 #[test]
 fn a_new_passphrase_is_asked_for_twice() {
-    let place = Place::new();
+    let place = TestStore::new();
     let args = ["--meshd-user", "54322", "--tund-user", "54323", "--connector-user", "54324"];
     let mut terminal = Terminal::start(&place, &args);
     terminal.wait_for("New passphrase for the key store: ");
@@ -435,7 +435,7 @@ fn a_new_passphrase_is_asked_for_twice() {
 
 #[test]
 fn a_signal_leaves_the_terminal_as_it_was() {
-    let place = Place::sealed();
+    let place = TestStore::sealed();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let mut terminal = Terminal::start(&place, &["--check"]);
         terminal.wait_for("Passphrase of the key store: ");

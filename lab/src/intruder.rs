@@ -1,4 +1,4 @@
-//! Somebody who has taken over a daemon: enters the daemon's walls as the daemon does, and then tries one thing
+//! Somebody who has taken over a daemon: enters the daemon's sandbox as the daemon does, and then tries one thing
 //! that the daemon never would. What comes of it is printed; a seccomp filter kills the process instead.
 
 #![allow(unsafe_code, reason = "an intruder makes system calls that no library offers")]
@@ -14,14 +14,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use clap::{Args, ValueEnum};
-use i2plan_connector::walls as connector;
+use i2plan_connector::sandbox as connector;
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::daemon::hardening;
-use i2plan_keyd::walls as keyd;
-use i2plan_meshd::walls as meshd;
-use i2plan_routerd::walls as routerd;
-use i2plan_rpcd::walls as rpcd;
-use i2plan_tund::walls as tund;
+use i2plan_keyd::sandbox as keyd;
+use i2plan_meshd::sandbox as meshd;
+use i2plan_routerd::sandbox as routerd;
+use i2plan_rpcd::sandbox as rpcd;
+use i2plan_tund::sandbox as tund;
 use libc::{c_int, c_long};
 use serde::{Deserialize, Serialize};
 
@@ -112,7 +112,7 @@ pub struct Intrusion {
     config: PathBuf,
 }
 
-/// The TCP port of a SAM bridge, which the connector's and `routerd`'s walls let through.
+/// The TCP port of a SAM bridge, which the sandboxes of the connector and `routerd` let through.
 const SAM_PORT: u16 = 7656;
 
 /// How an attempt ended, if it did not end the process.
@@ -127,11 +127,11 @@ pub enum Outcome {
 /// Enters the seat, makes the attempt, and prints the [`Outcome`].
 ///
 /// # Errors
-/// If the walls cannot be put up.
+/// If the sandbox cannot be set up.
 pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
-    let walls = |error: &dyn std::fmt::Display| Failure::new(format!("no walls: {error}"));
+    let no_sandbox = |error: &dyn std::fmt::Display| Failure::new(format!("no sandbox: {error}"));
     if intrusion.seat != Seat::Free {
-        hardening::harden().map_err(|error| walls(&error))?;
+        hardening::harden().map_err(|error| no_sandbox(&error))?;
     }
     match intrusion.seat {
         Seat::Free => Ok(()),
@@ -145,7 +145,7 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::RouterdFetching => routerd::before_fetching(),
         Seat::Routerd => routerd::before_the_network(&intrusion.own, [PORT, SAM_PORT]),
     }
-    .map_err(|error| walls(&error))?;
+    .map_err(|error| no_sandbox(&error))?;
     let outcome = match attempt(intrusion) {
         Ok(()) => Outcome::Done,
         Err(error) => Outcome::Refused(error.raw_os_error().unwrap_or(0)),

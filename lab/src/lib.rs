@@ -8,7 +8,7 @@
 //! * [`population`]: a network of many for one node.
 //! * [`probe`]: what runs inside a node's namespace to measure it.
 //! * [`traffic`]: what nodes send each other over their tunnels.
-//! * [`intruder`]: somebody in a daemon's place, who tries its walls.
+//! * [`intruder`]: somebody in a daemon's place, who tries its sandbox.
 //! * [`machines`]: a network on which a person runs nodes by hand.
 //! * [`demo`], [`mod@bench`], [`bench_ctl`]: what else users run.
 //! * [`sim`]: meshes of a thousand in virtual time.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::i2p::router::NETWORK;
 use crate::i2p::{PORT, PrivateNetwork};
 use crate::netns::Network;
-use crate::process::{Child, Output, Spawn, own_program};
+use crate::process::{Child, Output, Spawn, current_program};
 use crate::sandbox::{DIRECTORY, bin};
 use crate::{Failure, tail, wait};
 
@@ -178,7 +178,7 @@ fn install_programs() -> Result<(), Failure> {
     let directory = bin();
     std::fs::create_dir_all(&directory)?;
     // By its path: the link in /proc leads to a mount outside of this namespace.
-    let own = ("lab".to_owned(), std::fs::canonicalize(own_program())?);
+    let own = ("lab".to_owned(), std::fs::canonicalize(current_program())?);
     for (name, path) in programs.iter().chain([&own].map(|(name, path)| (name, path))) {
         let target = directory.join(name);
         File::create(&target)?;
@@ -503,7 +503,7 @@ impl Node {
         Err(self.failure(&format!("i2planctl up ended with {status}")))
     }
 
-    /// Kills the node's daemons, with no chance to say farewell.
+    /// Kills the node's daemons, with no chance to say that it leaves.
     ///
     /// # Errors
     /// If they cannot be killed.

@@ -184,7 +184,7 @@ fn record(
 
 fn remembered(record: Signed<Record>, charter: &Charter, now: u64) -> Result<Remembered, Failure> {
     let record = VerifiedRecord::new(record, charter).map_err(|error| Failure::new(error.to_string()))?;
-    Ok(Remembered { record, pulse: None, created: now, last_seen: Some(now) })
+    Ok(Remembered { record, liveness_message: None, created: now, last_seen: Some(now) })
 }
 
 fn write(path: &Path, bytes: &[u8], owner: u32) -> Result<(), Failure> {

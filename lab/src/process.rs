@@ -22,7 +22,7 @@ pub struct Spawn {
     args: Vec<OsString>,
     namespace: Option<String>,
     log: Option<PathBuf>,
-    own_group: bool,
+    new_group: bool,
     variables: Vec<(&'static str, String)>,
 }
 
@@ -46,7 +46,7 @@ impl Spawn {
             args: args.into_iter().collect(),
             namespace: None,
             log: None,
-            own_group: true,
+            new_group: true,
             variables: Vec::new(),
         }
     }
@@ -54,7 +54,7 @@ impl Spawn {
     /// Another process of this program.
     #[must_use]
     pub fn this_program(args: impl IntoIterator<Item = OsString>) -> Self {
-        Self::new(&own_program(), args)
+        Self::new(&current_program(), args)
     }
 
     /// Runs it in a node's network namespace.
@@ -74,7 +74,7 @@ impl Spawn {
     /// Leaves it in this program's process group, for one that makes itself a session.
     #[must_use]
     pub fn same_group(mut self) -> Self {
-        self.own_group = false;
+        self.new_group = false;
         self
     }
 
@@ -90,7 +90,7 @@ impl Spawn {
             None => Command::new(&self.program),
             Some(namespace) => {
                 // Another process of this program enters the namespace and becomes the program.
-                let mut command = Command::new(own_program());
+                let mut command = Command::new(current_program());
                 command.arg("__in").arg(namespace).arg(&self.program);
                 command
             }
@@ -98,7 +98,7 @@ impl Spawn {
         command.args(&self.args).stdin(Stdio::null()).kill_on_drop(true);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         // Ctrl-C at a terminal is for the laboratory, which then takes its processes down in order.
-        if self.own_group {
+        if self.new_group {
             command.process_group(0);
         }
         if let Some(log) = &self.log {
@@ -187,7 +187,7 @@ impl Child {
         Ok(self.child.wait().await?)
     }
 
-    /// Kills it, with no chance to say farewell.
+    /// Kills it, with no chance to say that it leaves.
     ///
     /// # Errors
     /// If it cannot be killed.
@@ -230,7 +230,7 @@ pub fn become_in(namespace: &str, program: &OsString, args: &[OsString]) -> Fail
 }
 
 /// This program or, in a test, the laboratory's program.
-pub(crate) fn own_program() -> PathBuf {
+pub(crate) fn current_program() -> PathBuf {
     // Where it is installed it has a name by which people recognize it.
     let installed = Some(bin().join("lab")).filter(|program| program.exists());
     let named = std::env::var_os("I2PLAN_LAB_PROGRAM").map(PathBuf::from);

@@ -23,7 +23,7 @@ const COUNT: usize = 100;
 const PACE: Duration = Duration::from_millis(20);
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Other datagrams a second at the same time, raw and as long as full WireGuard packets.
 const LOADS: [u32; 4] = [0, 1000, 2000, 3000];
@@ -170,7 +170,7 @@ pub async fn source(destination: &str) -> Result<(), Failure> {
                 sent_at.push(Instant::now());
                 send(number as u64, SIZES[number % SIZES.len()]).await?;
                 if sent_at.len() == total {
-                    until = Some(tokio::time::Instant::now() + PATIENCE);
+                    until = Some(tokio::time::Instant::now() + TIMEOUT);
                 }
             }
         }

@@ -15,13 +15,13 @@ use i2plan_ipc::api::keyd::CreateInvite;
 use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request, ToOrder};
 use i2plan_ipc::api::order::Order;
 use i2plan_ipc::client::ClientError;
-use i2plan_ipc::server::{self, Limits, Service, serve};
+use i2plan_ipc::server::{self, ConnectionLimits, Service, serve};
 use i2plan_ipc::{ApiError, Client, Role, paths};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::invite::Uses;
 use lab::Failure;
 use lab::attack::Attempt;
-use lab::attack::siege::{self, Answer, Step};
+use lab::attack::siege::{self, Answer, AttackStep};
 use lab::node::{Lab, Node, descriptors, resident};
 use lab::process::{Child, Spawn};
 use lab::sandbox::bin;
@@ -191,7 +191,12 @@ fn an_order_that_meshd_puts_in_the_place_of_another_is_not_confirmed() {
         std::os::unix::fs::symlink(node.run().join(keyd), directory.join(keyd))?;
         let liar = Arc::new(LyingMeshd { meshd: node.socket(), order: Mutex::new(None) });
         let access = Access::new([(Role::Client, Who::AnyoneBut(Vec::new()))]);
-        tokio::spawn(serve(UnixListener::bind(&socket)?, Arc::clone(&liar), access, Limits::default()));
+        tokio::spawn(serve(
+            UnixListener::bind(&socket)?,
+            Arc::clone(&liar),
+            access,
+            ConnectionLimits::default(),
+        ));
         let ctl = async |args: &[&str]| {
             let socket = [OsString::from("--socket"), socket.clone().into_os_string()];
             let args = socket.into_iter().chain(args.iter().map(OsString::from));
@@ -256,13 +261,13 @@ async fn besiege(
     }
     let mut attacks = 0;
     loop {
-        let Ok(begin) = intruder.next_json::<Step>().await else { break };
+        let Ok(begin) = intruder.next_json::<AttackStep>().await else { break };
         let mut answers: Vec<Vec<u64>> = vec![Vec::new(); watching.len()];
         let end = loop {
             // All at once, so that what one is late with is not added to another's account.
             let (first, second) = watching.split_at_mut(1);
             tokio::select! {
-                end = intruder.next_json::<Step>() => break end?,
+                end = intruder.next_json::<AttackStep>() => break end?,
                 answer = first[0].next_json::<Answer>() => answers[0].push(answered(node, &begin, answer?)?),
                 answer = next_of(second) => answers[1].push(answered(node, &begin, answer?)?),
             }
@@ -301,7 +306,7 @@ async fn next_of(watchers: &mut [Child]) -> Result<Answer, Failure> {
     }
 }
 
-fn answered(node: &Node, during: &Step, answer: Answer) -> Result<u64, Failure> {
+fn answered(node: &Node, during: &AttackStep, answer: Answer) -> Result<u64, Failure> {
     match answer.error {
         None => Ok(answer.milliseconds),
         Some(error) => Err(node.failure(&format!("no answer during {:?}: {error}", during.attack))),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use i2plan_ipc::ErrorKind;
-use i2plan_ipc::api::meshd::{JoinStep, SessionName, SessionState, Setting, What};
+use i2plan_ipc::api::meshd::{EventKind, JoinStep, SessionName, SessionState, Setting};
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::node::{EventStream, Node as Client, Notice};
 use lab::Failure;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
 /// How long something may take to happen.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 fn failed(error: &ClientError) -> Failure {
     Failure::new(error.to_string())
@@ -34,7 +34,7 @@ async fn client(node: &Node) -> Result<Client, Failure> {
 /// Somebody who follows a node, and remembers all of it.
 struct Follower {
     stream: EventStream,
-    seen: Vec<What>,
+    seen: Vec<EventKind>,
 }
 
 impl Follower {
@@ -51,30 +51,30 @@ impl Follower {
                 let notice = self.stream.next().await;
                 let found = wanted(&notice);
                 if let Notice::Event(event) = notice
-                    && !matches!(event.what, What::Log { .. })
+                    && !matches!(event.kind, EventKind::Log { .. })
                 {
-                    println!("event {}: {:?}", event.number, event.what);
-                    self.seen.push(event.what);
+                    println!("event {}: {:?}", event.number, event.kind);
+                    self.seen.push(event.kind);
                 }
                 if found {
                     return;
                 }
             }
         };
-        timeout(PATIENCE, found)
+        timeout(TIMEOUT, found)
             .await
             .map_err(|_| Failure::new(format!("it was not told that {what}; seen: {:?}", self.seen)))
     }
 
-    async fn until_event(&mut self, what: &str, wanted: impl Fn(&What) -> bool) -> Result<(), Failure> {
+    async fn until_event(&mut self, what: &str, wanted: impl Fn(&EventKind) -> bool) -> Result<(), Failure> {
         if self.seen.iter().any(&wanted) {
             return Ok(());
         }
-        self.until(what, |notice| matches!(notice, Notice::Event(event) if wanted(&event.what))).await
+        self.until(what, |notice| matches!(notice, Notice::Event(event) if wanted(&event.kind))).await
     }
 
     /// How often it has seen this.
-    fn count(&self, wanted: impl Fn(&What) -> bool) -> usize {
+    fn count(&self, wanted: impl Fn(&EventKind) -> bool) -> usize {
         self.seen.iter().filter(|what| wanted(what)).count()
     }
 }
@@ -96,31 +96,35 @@ fn who_follows_a_node_is_told_what_happens_to_it() {
 
         second.join_by(first).await?;
         reach(second, first).await?;
-        there.until_event("the first tunnel is up", |what| matches!(what, What::TunnelUp { .. })).await?;
         there
-            .until_event("it is connected", |what| matches!(what, What::JoinProgress { step: Connected }))
+            .until_event("the first tunnel is up", |what| matches!(what, EventKind::TunnelUp { .. }))
+            .await?;
+        there
+            .until_event("it is connected", |what| {
+                matches!(what, EventKind::JoinProgress { step: Connected })
+            })
             .await?;
         let steps: Vec<JoinStep> = there
             .seen
             .iter()
             .filter_map(|what| match what {
-                What::JoinProgress { step } => Some(*step),
+                EventKind::JoinProgress { step } => Some(*step),
                 _ => None,
             })
             .collect();
         assert_eq!(steps, [LookingUp, Asking, Admitted, Addressed, Connected]);
-        assert_eq!(there.count(|what| matches!(what, What::NetworkJoined { .. })), 1);
-        assert_eq!(there.count(|what| matches!(what, What::InterfaceUp { .. })), 1);
+        assert_eq!(there.count(|what| matches!(what, EventKind::NetworkJoined { .. })), 1);
+        assert_eq!(there.count(|what| matches!(what, EventKind::InterfaceUp { .. })), 1);
         here.until_event(
             "the joiner is a member",
-            |what| matches!(what, What::MemberAdded { name, .. } if *name == second.name),
+            |what| matches!(what, EventKind::MemberAdded { name, .. } if *name == second.name),
         )
         .await?;
         for wanted in ["network_joined", "invite_created", "invite_used", "member_added"] {
-            let is = |what: &What| serde_json::to_value(what).unwrap()["event"] == wanted;
+            let is = |what: &EventKind| serde_json::to_value(what).unwrap()["event"] == wanted;
             assert_eq!(here.count(is), 1, "{wanted}: {:?}", here.seen);
         }
-        let output = timeout(PATIENCE, watching).await.expect("the example ends").unwrap()?;
+        let output = timeout(TIMEOUT, watching).await.expect("the example ends").unwrap()?;
         println!("{}", output.stdout);
         assert!(output.status.success(), "{}", output.stderr);
         assert!(output.stdout.contains("no network"), "{}", output.stdout);
@@ -131,9 +135,9 @@ fn who_follows_a_node_is_told_what_happens_to_it() {
         for up in [false, true] {
             there
                 .until("keyd is away, and back", |notice| match notice {
-                    Notice::Event(event) => match &event.what {
-                        What::DaemonDown { daemon, .. } => !up && daemon == "keyd",
-                        What::DaemonUp { daemon } => up && daemon == "keyd",
+                    Notice::Event(event) => match &event.kind {
+                        EventKind::DaemonDown { daemon, .. } => !up && daemon == "keyd",
+                        EventKind::DaemonUp { daemon } => up && daemon == "keyd",
                         _ => false,
                     },
                     _ => false,
@@ -145,15 +149,16 @@ fn who_follows_a_node_is_told_what_happens_to_it() {
         there.until("it is back", |notice| matches!(notice, Notice::Resync)).await?;
         there
             .until_event("its session is up again", |what| {
-                matches!(what, What::Session { session: SessionName::Data, state: SessionState::Up, .. })
+                matches!(what, EventKind::Session { session: SessionName::Data, state: SessionState::Up, .. })
             })
             .await?;
 
         second.ctl(&["--json", "leave", "--yes"], "").await?;
         there
-            .until_event("it has left", |what| matches!(what, What::NetworkLeft { revoked: false, .. }))
+            .until_event("it has left", |what| matches!(what, EventKind::NetworkLeft { revoked: false, .. }))
             .await?;
-        here.until_event("the other has left", |what| matches!(what, What::MemberRemoved { .. })).await?;
+        here.until_event("the other has left", |what| matches!(what, EventKind::MemberRemoved { .. }))
+            .await?;
         lab.stop().await
     });
 }
@@ -168,7 +173,9 @@ fn many_who_wait_keep_nobody_from_being_answered() {
             let mut follower = Follower::of(node).await?;
             waiting.push(tokio::spawn(async move {
                 follower
-                    .until_event("a network is joined", |what| matches!(what, What::NetworkJoined { .. }))
+                    .until_event("a network is joined", |what| {
+                        matches!(what, EventKind::NetworkJoined { .. })
+                    })
                     .await
             }));
         }
@@ -202,7 +209,7 @@ fn the_configuration_changes_while_the_node_runs() {
         let config = client.config().await.map_err(|error| failed(&error))?;
         assert_eq!(setting(&config, "node.name").value.as_deref(), Some(node.name.as_str()));
 
-        // As an editor saves: a new file in the place of the old one. Behind its walls meshd reads that one.
+        // As an editor saves: a new file in the place of the old one. In its sandbox meshd reads that one.
         let replace = |text: &str| {
             let new = node.config().with_extension("new");
             std::fs::write(&new, text)?;
@@ -215,7 +222,7 @@ fn the_configuration_changes_while_the_node_runs() {
         signal(node.daemon_pid("meshd").await?, Signal::SIGHUP)?;
         follower
             .until_event("the name has changed", |what| {
-                matches!(what, What::ConfigChanged { key, value } if key == "node.name" && value == "renamed")
+                matches!(what, EventKind::ConfigChanged { key, value } if key == "node.name" && value == "renamed")
             })
             .await?;
         let config = client.config().await.map_err(|error| failed(&error))?;

@@ -58,7 +58,7 @@ async fn run_doctor(node: &Node, json: bool) -> Result<Output, Failure> {
     node.ctl(&args[..if json { 6 } else { 5 }], "").await
 }
 
-/// The messages of what is to be mended; each must come with its mend.
+/// The messages of what is to be fixed; each must come with a hint.
 fn problems(report: &Value) -> Vec<String> {
     let findings = report["findings"].as_array().unwrap().iter();
     let problems = findings.filter(|finding| finding["level"] == "problem");
@@ -289,7 +289,7 @@ async fn events_are_followed_over_a_crash(node: &Node) -> Result<(), Failure> {
 async fn the_doctor_names_open_doors(node: &Node) -> Result<(), Failure> {
     let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode));
     let healthy = async |node: &Node| Ok(problems(&doctor(node).await?).is_empty());
-    node.until("nothing is to be mended", RECOVERY, healthy).await?;
+    node.until("nothing is to be fixed", RECOVERY, healthy).await?;
     let socket = node.socket();
     set(&socket, 0o666)?;
     let state = node.state("keyd");
@@ -321,17 +321,13 @@ async fn a_node_without_router_says_so(lab: &mut Lab) -> Result<(), Failure> {
     assert!(problems(&report).iter().any(|problem| problem == router), "{report}");
     let people = run_doctor(node, false).await?;
     assert_eq!(people.status.code(), Some(1));
-    let mend = "hint: start the I2P router and enable its SAM bridge";
-    assert!(people.stdout.contains(mend), "{}", people.stdout);
+    let hint = "hint: start the I2P router and enable its SAM bridge";
+    assert!(people.stdout.contains(hint), "{}", people.stdout);
     assert!(text(node, &["status"]).await?.starts_with("warning: "));
     lab.restart_router(0).await?;
     let node = &lab.nodes[0];
-    node.until(
-        "nothing is to be mended",
-        RECOVERY,
-        async |node| Ok(problems(&doctor(node).await?).is_empty()),
-    )
-    .await
+    node.until("nothing is to be fixed", RECOVERY, async |node| Ok(problems(&doctor(node).await?).is_empty()))
+        .await
 }
 
 /// Anybody on the host can listen at the router's port while the router does not run.

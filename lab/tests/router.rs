@@ -61,13 +61,13 @@ fn a_node_with_its_own_router_joins_talks_and_comes_back() {
         let report = own.ctl(&["--json", "doctor"], "").await?.stdout;
         println!("{report}");
         assert!(report.contains(&format!("of i2plan-routerd (pid {router})")), "{report}");
-        let walls = &serde_json::from_str::<serde_json::Value>(&report).unwrap()["walls"]["routerd"];
+        let sandbox = &serde_json::from_str::<serde_json::Value>(&report).unwrap()["walls"]["routerd"];
         assert_eq!(
-            (&walls["uid"], &walls["capabilities"]),
+            (&sandbox["uid"], &sandbox["capabilities"]),
             (&own.router_uid.into(), &"0000000000000000".into())
         );
-        assert_eq!((&walls["seccomp"], &walls["no_new_privs"]), (&true.into(), &true.into()));
-        assert_eq!((&walls["dumpable"], &walls["landlock"]), (&false.into(), &serde_json::Value::Null));
+        assert_eq!((&sandbox["seccomp"], &sandbox["no_new_privs"]), (&true.into(), &true.into()));
+        assert_eq!((&sandbox["dumpable"], &sandbox["landlock"]), (&false.into(), &serde_json::Value::Null));
 
         // It needs no seed any more, and is the same router.
         std::fs::remove_dir_all(own.seed())?;

@@ -24,7 +24,7 @@ const LAB: &str = env!("CARGO_BIN_EXE_lab");
 const PORT: u16 = 7670;
 
 /// Longer than any call of these tests but a join takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Work that blocks, in a thread of its own.
 async fn blocking<T: Send + 'static>(
@@ -41,7 +41,7 @@ impl Line {
     fn open(node: &Node) -> io::Result<Self> {
         let stream = UnixStream::connect(node.run().join("rpc.sock"))?;
         stream.set_read_timeout(Some(Duration::from_secs(200)))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         Ok(Self(BufReader::new(stream)))
     }
 
@@ -106,7 +106,7 @@ fn tcp(namespace: &str) -> io::Result<TcpStream> {
         TcpStream::connect(("127.0.0.1", PORT))
     });
     let stream = connected.join().unwrap()?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
@@ -120,7 +120,7 @@ fn post(headers: &[(&str, &str)], body: &str) -> String {
 
 async fn rpcd(node: &Node) -> Result<u32, Failure> {
     // meshd does not know rpcd: the process is found by its name, and its user.
-    node.until("rpcd runs", PATIENCE, async |node| Ok(find_rpcd(node)?.is_some())).await?;
+    node.until("rpcd runs", TIMEOUT, async |node| Ok(find_rpcd(node)?.is_some())).await?;
     find_rpcd(node)?.ok_or_else(|| Failure::new("rpcd does not run"))
 }
 
@@ -147,7 +147,7 @@ async fn with_http(lab: &mut Lab, index: usize) -> Result<String, Failure> {
     node.configure(&format!("[rpc]\ntcp_address = \"127.0.0.1:{PORT}\"\n")).await?;
     node.ready().await?;
     let token = node.state("rpc").join("token");
-    node.until("there is a token", PATIENCE, async |_| Ok(token.exists())).await?;
+    node.until("there is a token", TIMEOUT, async |_| Ok(token.exists())).await?;
     let found = token.metadata()?;
     assert_eq!((found.mode() & 0o777, found.uid()), (0o600, node.rpc_uid));
     Ok(std::fs::read_to_string(token)?.trim().to_owned())
@@ -198,7 +198,7 @@ fn every_method_answers_over_both_ways() {
         assert_eq!(shown["invite"]["used_by"].as_array().unwrap().len(), 1);
         assert_eq!(done(one, "invite.list", json!([])).await?["invites"], json!([shown["invite"]]));
         assert_eq!(refused(two, "peers.connect", json!([code])).await?, -32_003);
-        one.until("it knows the other", PATIENCE, async |node| {
+        one.until("it knows the other", TIMEOUT, async |node| {
             Ok(done(node, "peers.list", json!({})).await?["peers"].as_array().unwrap().len() == 1)
         })
         .await?;
@@ -211,7 +211,7 @@ fn every_method_answers_over_both_ways() {
         let grant = json!({ "node_id": other["node_id"], "addresses": 4 });
         let granted = done(one, "members.grant", grant.clone()).await?;
         assert_eq!(granted["grant"]["addresses"], 5);
-        two.until("it holds the addresses", PATIENCE, async |node| {
+        two.until("it holds the addresses", TIMEOUT, async |node| {
             Ok(done(node, "status", json!({})).await?["network"]["addresses"] == 5)
         })
         .await?;
@@ -494,7 +494,7 @@ fn floods_at_the_gateway_disturb_nobody_else() {
                 }
                 let result = (|| {
                     while !enough.load(Ordering::Relaxed) || answers < 3 {
-                        assert!(started.elapsed() < 2 * PATIENCE, "{answers} answers in {tries} tries");
+                        assert!(started.elapsed() < 2 * TIMEOUT, "{answers} answers in {tries} tries");
                         tries += 1;
                         let mut stream = tcp(&namespace_of_flood)?;
                         std::thread::sleep(Duration::from_millis(10));
@@ -550,7 +550,7 @@ fn floods_at_the_gateway_disturb_nobody_else() {
         assert_eq!(answer["result"]["name"], "n1");
 
         // It is the same process, and holds nothing more.
-        node.until("the gateway has let go of everything", PATIENCE, async |_| {
+        node.until("the gateway has let go of everything", TIMEOUT, async |_| {
             Ok(descriptors(pid)? <= fds + 10)
         })
         .await?;
@@ -562,7 +562,7 @@ fn floods_at_the_gateway_disturb_nobody_else() {
         // meshd's restart is not its own.
         let meshd = node.daemon_pid("meshd").await?;
         lab::process::signal(meshd, nix::sys::signal::Signal::SIGKILL)?;
-        node.until("meshd is back", PATIENCE, async |node| Ok(node.daemon_pid("meshd").await? != meshd))
+        node.until("meshd is back", TIMEOUT, async |node| Ok(node.daemon_pid("meshd").await? != meshd))
             .await?;
         assert_eq!(done(node, "status", json!({})).await?["name"], "n1");
         assert_eq!(rpcd(node).await?, pid);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use i2plan_ipc::node::{EventStream, Notice};
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::memory::Memory;
-use i2plan_keyd::store::{Store, Stored};
+use i2plan_keyd::store::{Store, StoredKeys};
 use i2plan_proto::destination;
 use i2plan_proto::invite::Invite;
 use lab::Failure;
@@ -109,7 +109,7 @@ fn remembered(directory: &Path) -> Memory {
     }
     std::fs::set_permissions(copy.path(), Permissions::from_mode(0o700)).unwrap();
     let store = Store::open(copy.path()).unwrap();
-    let Some(Stored::Plain(keys)) = store.load().unwrap() else { panic!("the keys are not sealed") };
+    let Some(StoredKeys::Plain(keys)) = store.load().unwrap() else { panic!("the keys are not sealed") };
     store.open_memory(&keys.node()).unwrap().0
 }
 

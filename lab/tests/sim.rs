@@ -31,7 +31,7 @@ fn spread(report: &Value, rounds: f64) {
 #[track_caller]
 fn unsuspected(report: &Value) {
     assert!(report["carried"]["entry"].is_object());
-    assert!(report["carried"]["accusation"].is_null(), "{}", report["carried"]);
+    assert!(report["carried"]["suspicion"].is_null(), "{}", report["carried"]);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! * [`core`]: membership, invites and gossip, no I/O.
 //! * [`shell`]: files, sockets and the other daemons around them.
-//! * [`walls`]: what the process may do.
+//! * [`sandbox`]: what the process may do.
 
 pub mod core;
+pub mod sandbox;
 pub mod shell;
-pub mod walls;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use i2plan_config::Config;
 use i2plan_ipc::Role;
 use i2plan_ipc::client::Endpoint;
-use i2plan_ipc::daemon::program::{self, Asked, End};
+use i2plan_ipc::daemon::program::{self, End, Parsed};
 use i2plan_ipc::daemon::{activation, hardening, logging};
 use i2plan_ipc::paths;
 use i2plan_ipc::version::build;
 use i2plan_meshd::shell::daemon::{Options, run};
-use i2plan_meshd::shell::row::Row;
+use i2plan_meshd::shell::event_log::EventLog;
 
 const HELP: &str = "\
 i2plan-meshd: SAM sessions, gossip, invites and the control API of an i2plan node
@@ -49,7 +49,7 @@ struct Args {
     listen: Option<PathBuf>,
 }
 
-fn parse() -> Result<Asked<Args>, lexopt::Error> {
+fn parse() -> Result<Parsed<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut args = Args {
         config: None,
@@ -66,12 +66,12 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
             Long("keyd-socket") => args.keyd = parser.value()?.into(),
             Long("tund-socket") => args.tund = parser.value()?.into(),
             Long("listen") => args.listen = Some(parser.value()?.into()),
-            Short('h') | Long("help") => return Ok(Asked::Help),
-            Short('V') | Long("version") => return Ok(Asked::Version),
+            Short('h') | Long("help") => return Ok(Parsed::Help),
+            Short('V') | Long("version") => return Ok(Parsed::Version),
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Asked::Run(args))
+    Ok(Parsed::Run(args))
 }
 
 fn start(args: Args) -> Result<(), End> {
@@ -79,14 +79,14 @@ fn start(args: Args) -> Result<(), End> {
     let mut run_id = [0; 8];
     getrandom::fill(&mut run_id).map_err(End::failed)?;
     // Below 2^53, where a program that has no other numbers than JavaScript's knows it exactly.
-    let row = Arc::new(Row::new(u64::from_ne_bytes(run_id) >> 11));
-    let followed = Arc::clone(&row);
+    let event_log = Arc::new(EventLog::new(u64::from_ne_bytes(run_id) >> 11));
+    let followed = Arc::clone(&event_log);
     logging::init_with(move |line| followed.push_line(line))?;
     let config = Config::load(args.config.as_deref())?;
     let listener = activation::listener(args.listen.as_deref())?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("meshd"));
     let keyd = Endpoint::resolved(&args.keyd, Role::Keyd);
     let tund = Endpoint::resolved(&args.tund, Role::Tund);
-    let options = Options { config, state, keyd, tund, row };
+    let options = Options { config, state, keyd, tund, event_log };
     program::runtime()?.block_on(run(options, listener))
 }

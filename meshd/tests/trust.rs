@@ -30,18 +30,18 @@ use i2plan_keyd::memory::{Delegations, Epoch, Memory};
 use i2plan_keyd::policy::Signer;
 use i2plan_meshd::core::state::State;
 use i2plan_meshd::core::{Action, Mesh, Now, Peer, Settings};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, ProvenDestination};
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signed};
 use i2plan_proto::invite::{Invite, InviteId};
 use i2plan_proto::join::{JoinBody, JoinRequest};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation, Membership};
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Message, Range};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -380,7 +380,7 @@ impl World {
         }
     }
 
-    fn own_chain(&self, index: usize) -> Option<Chain> {
+    fn local_chain(&self, index: usize) -> Option<Chain> {
         self.nodes[index].mesh.state().membership.map(|membership| membership.chain)
     }
 
@@ -452,7 +452,7 @@ impl World {
             self.run(Duration::from_secs(5));
         }
         if self.nodes[joiner].mesh.network().is_some() {
-            self.nodes[joiner].member = self.own_chain(joiner);
+            self.nodes[joiner].member = self.local_chain(joiner);
         }
         self.tell(|| format!("{joiner} joins by {inviter}: {:?}", self.nodes[joiner].member.is_some()));
     }
@@ -462,7 +462,7 @@ impl World {
             index != 0 && world.nodes[index].up && world.nodes[index].mesh.network().is_some()
         });
         let Some(leaver) = leaver else { return };
-        let chain = self.own_chain(leaver);
+        let chain = self.local_chain(leaver);
         if let Some(Ok(_)) = self.command(leaver, |mesh, _| mesh.leave(1)) {
             self.ended.extend(chain.map(|chain| chain.id()));
             self.nodes[leaver].member = None;
@@ -533,7 +533,7 @@ impl World {
     /// A member that was granted more addresses has another chain, by which it is a member as before.
     fn learn_chains(&mut self) {
         for index in 0..self.nodes.len() {
-            let chain = self.own_chain(index);
+            let chain = self.local_chain(index);
             let node = &mut self.nodes[index];
             if let (Some(before), Some(chain)) = (&node.member, chain)
                 && before.parent() == chain.parent()
@@ -654,7 +654,7 @@ impl World {
     fn any_chain(&mut self) -> Option<Chain> {
         let own: Vec<Chain> = (0..self.nodes.len())
             .filter(|index| !self.nodes[*index].honest)
-            .filter_map(|index| self.own_chain(index))
+            .filter_map(|index| self.local_chain(index))
             .collect();
         if self.rng.random_bool(0.5) && !own.is_empty() {
             return own.choose(&mut self.rng).cloned();
@@ -705,7 +705,7 @@ impl World {
             // Mostly below one of its own members.
             if self.rng.random_bool(0.7) {
                 let own = (0..self.nodes.len()).find(|index| self.id(*index) == issuer.node());
-                if let Some(own) = own.and_then(|own| self.own_chain(own)) {
+                if let Some(own) = own.and_then(|own| self.local_chain(own)) {
                     chain = own;
                 }
             }
@@ -811,15 +811,18 @@ impl World {
                 Item::Resignation(Box::new(signed(Resignation { chain, last_serial, issued_at }, &keys)))
             }
             5 => {
-                let life = if self.rng.random() { Life::Away } else { Life::Present };
+                let presence = if self.rng.random() { Presence::Away } else { Presence::Present };
                 let node = if self.rng.random_bool(0.8) { keys.node() } else { self.any_id() };
-                Item::Pulse(signed(Pulse { network, node, sequence: self.number(), life }, &keys))
+                Item::Liveness(signed(
+                    LivenessMessage { network, node, sequence: self.number(), presence },
+                    &keys,
+                ))
             }
             6 => {
                 let (subject, sequence, issued_at) = (self.any_id(), self.number(), self.moment());
-                let accuser = keys.node();
-                let accusation = Accusation { network, accuser, subject, sequence, issued_at };
-                Item::Accusation(signed(accusation, &keys))
+                let confirmer = keys.node();
+                let suspicion = Suspicion { network, confirmer, subject, sequence, issued_at };
+                Item::Suspicion(signed(suspicion, &keys))
             }
             _ => Item::Record(Box::new(self.records.choose(&mut self.rng).cloned()?)),
         })
@@ -830,7 +833,7 @@ impl World {
         let entry = |world: &mut Self| Entry {
             node: if world.rng.random_bool(0.8) { world.any_id() } else { NodeId(world.rng.random()) },
             record: world.number(),
-            pulse: world.number(),
+            liveness: world.number(),
             ended: world.rng.random_bool(0.3),
         };
         (0..count).map(|_| entry(self)).collect()
@@ -992,7 +995,7 @@ impl World {
                 .filter(|there| node.mesh.record_of(&self.id(*there)).is_some())
                 .collect();
             let serials: Vec<_> = self
-                .own_chain(index)
+                .local_chain(index)
                 .map(|chain| {
                     chain
                         .issued()

@@ -12,14 +12,13 @@
 //! * [`membership`]: the founder's charter, and certificates chained to the founder.
 //! * [`certificates`]: those of known members, and which of two stands that delegate the same addresses.
 //! * [`wireguard`]: certificates for WireGuard keys.
-//! * [`record`]: what a member publishes about itself, and [`pulse`]: its word on its own life.
-//! * [`accusation`]: its word that it cannot reach another.
+//! * [`record`]: what a member publishes about itself, and [`liveness`]: its liveness message.
+//! * [`suspicion`]: a member's suspicion that another cannot be reached.
 //! * [`revocation`]: the end of a membership.
 //! * [`join`]: the exchange by which an invite becomes a membership.
 //! * [`message`]: the datagrams on the control destination.
 //! * [`sam`]: the protocol of the I2P router's bridge.
 
-pub mod accusation;
 pub mod address;
 pub mod certificates;
 pub mod codec;
@@ -27,12 +26,13 @@ pub mod destination;
 pub mod identity;
 pub mod invite;
 pub mod join;
+pub mod liveness;
 pub mod membership;
 pub mod message;
-pub mod pulse;
 pub mod record;
 pub mod revocation;
 pub mod sam;
+pub mod suspicion;
 pub mod wireguard;
 
 #[cfg(test)]

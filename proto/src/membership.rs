@@ -200,13 +200,13 @@ serde_as_bytes!(Delegation, Membership);
 
 /// One certificate of a [`Chain`]. Network, parent and issuer follow from those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
+pub struct ChainLink {
     grant: Delegation,
     signature: Signature,
     id: CertificateId,
 }
 
-impl Link {
+impl ChainLink {
     /// What names the certificate.
     #[must_use]
     pub fn id(&self) -> &CertificateId {
@@ -214,7 +214,7 @@ impl Link {
     }
 }
 
-impl std::ops::Deref for Link {
+impl std::ops::Deref for ChainLink {
     type Target = Delegation;
 
     fn deref(&self) -> &Delegation {
@@ -233,7 +233,7 @@ pub struct Issued<'a> {
     pub grant: &'a Delegation,
 }
 
-/// A [`Link`] as it is written.
+/// A [`ChainLink`] as it is written.
 struct Written(Delegation, Signature);
 
 impl Codec for Written {
@@ -254,7 +254,7 @@ impl Codec for Written {
 pub struct Chain {
     network: NetworkId,
     founder: NodeId,
-    links: Vec<Link>,
+    links: Vec<ChainLink>,
 }
 
 /// Why a chain does not make its last subject a member.
@@ -312,12 +312,12 @@ impl Chain {
 
     /// The certificates, that of the member nearest to the founder first.
     #[must_use]
-    pub fn links(&self) -> &[Link] {
+    pub fn links(&self) -> &[ChainLink] {
         &self.links
     }
 
     /// The certificates with the issuer of each.
-    pub fn issued(&self) -> impl Iterator<Item = (&NodeId, &Link)> {
+    pub fn issued(&self) -> impl Iterator<Item = (&NodeId, &ChainLink)> {
         self.ancestors().zip(&self.links)
     }
 
@@ -329,7 +329,7 @@ impl Chain {
 
     /// The certificate of the subject. The founder has none.
     #[must_use]
-    pub fn last(&self) -> Option<&Link> {
+    pub fn last(&self) -> Option<&ChainLink> {
         self.links.last()
     }
 
@@ -416,7 +416,7 @@ impl Chain {
     pub fn appended(&self, certificate: &Signed<Membership>) -> Self {
         let mut chain = self.clone();
         let (grant, id) = (certificate.value.grant.clone(), certificate.value.id());
-        chain.links.push(Link { grant, signature: certificate.signature, id });
+        chain.links.push(ChainLink { grant, signature: certificate.signature, id });
         chain
     }
 
@@ -425,7 +425,7 @@ impl Chain {
     pub fn certificate_by(&self, issuer: &NodeId) -> Option<Signed<Membership>> {
         let at = self.ancestors().position(|node| node == issuer)?;
         let parent = at.checked_sub(1).map_or(self.network.into(), |before| self.links[before].id);
-        let Link { grant, signature, .. } = self.links[at].clone();
+        let ChainLink { grant, signature, .. } = self.links[at].clone();
         let value = Membership { network: self.network, parent, issuer: *issuer, grant };
         Some(Signed { value, signature })
     }
@@ -505,7 +505,7 @@ impl Codec for Chain {
             let certificate = Membership { network, parent, issuer, grant };
             let id = certificate.id();
             (parent, issuer) = (id, certificate.grant.subject);
-            links.push(Link { grant: certificate.grant, signature, id });
+            links.push(ChainLink { grant: certificate.grant, signature, id });
         }
         Ok(Self { network, founder, links })
     }

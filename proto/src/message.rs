@@ -9,15 +9,15 @@
 //!
 //! [I2P, Datagrams]: https://geti2p.net/spec/datagrams
 
-use crate::accusation::Accusation;
 use crate::codec::{Codec, DecodeError, Reader, put_list};
 use crate::destination::{Destination, DestinationHash};
 use crate::identity::{NodeId, Signed, byte_id};
 use crate::join::{JoinReply, JoinRequest};
+use crate::liveness::LivenessMessage;
 use crate::membership::Chain;
-use crate::pulse::Pulse;
 use crate::record::Record;
 use crate::revocation::{Resignation, Revocation};
+use crate::suspicion::Suspicion;
 
 /// Largest control datagram that is sent or accepted, bytes. An I2P tunnel message carries about a kilobyte;
 /// four fragments are the most that should be lost together.
@@ -136,10 +136,10 @@ pub struct Gossip {
 pub enum Item {
     /// What a member says of itself.
     Record(Box<Signed<Record>>),
-    /// A member's word on its own life.
-    Pulse(Signed<Pulse>),
-    /// A member's word that it cannot reach another.
-    Accusation(Signed<Accusation>),
+    /// A liveness message of a member.
+    Liveness(Signed<LivenessMessage>),
+    /// A member's suspicion that another cannot be reached.
+    Suspicion(Signed<Suspicion>),
     /// The end of a membership by one who stands above the member.
     Revocation(Box<Signed<Revocation>>),
     /// The end of a membership by the member.
@@ -153,8 +153,8 @@ pub struct Entry {
     pub node: NodeId,
     /// The sequence number of its newest record; 0 for none.
     pub record: u64,
-    /// The sequence number of its newest pulse, if that is newer than the record; 0 for none.
-    pub pulse: u64,
+    /// The sequence number of its newest liveness message, if that is newer than the record; 0 for none.
+    pub liveness: u64,
     /// It is the end of a membership, which has no sequence numbers.
     pub ended: bool,
 }
@@ -222,10 +222,10 @@ pub enum Content {
 impl Codec for Entry {
     fn encode(&self, out: &mut Vec<u8>) {
         self.node.encode(out);
-        out.push(u8::from(self.pulse > 0) | u8::from(self.ended) << 1);
+        out.push(u8::from(self.liveness > 0) | u8::from(self.ended) << 1);
         out.extend_from_slice(&self.record.to_be_bytes());
-        if self.pulse > 0 {
-            out.extend_from_slice(&self.pulse.to_be_bytes());
+        if self.liveness > 0 {
+            out.extend_from_slice(&self.liveness.to_be_bytes());
         }
     }
 
@@ -237,11 +237,11 @@ impl Codec for Entry {
             return Err(DecodeError::Invalid { what, why: "unknown flags" });
         }
         let record = reader.u64("sequence number")?;
-        let pulse = if flags & 1 == 0 { 0 } else { reader.u64("sequence number")? };
-        if flags & 1 == 1 && pulse == 0 {
-            return Err(DecodeError::Invalid { what, why: "a pulse without a number" });
+        let liveness = if flags & 1 == 0 { 0 } else { reader.u64("sequence number")? };
+        if flags & 1 == 1 && liveness == 0 {
+            return Err(DecodeError::Invalid { what, why: "a liveness message without a number" });
         }
-        Ok(Self { node, record, pulse, ended: flags & 2 == 2 })
+        Ok(Self { node, record, liveness, ended: flags & 2 == 2 })
     }
 }
 
@@ -252,13 +252,13 @@ impl Codec for Item {
                 out.push(1);
                 record.encode(out);
             }
-            Self::Pulse(pulse) => {
+            Self::Liveness(liveness_message) => {
                 out.push(2);
-                pulse.encode(out);
+                liveness_message.encode(out);
             }
-            Self::Accusation(accusation) => {
+            Self::Suspicion(suspicion) => {
                 out.push(3);
-                accusation.encode(out);
+                suspicion.encode(out);
             }
             Self::Revocation(revocation) => {
                 out.push(4);
@@ -275,8 +275,8 @@ impl Codec for Item {
         let what = "item";
         Ok(match reader.u8(what)? {
             1 => Self::Record(Box::new(Signed::decode(reader)?)),
-            2 => Self::Pulse(Signed::decode(reader)?),
-            3 => Self::Accusation(Signed::decode(reader)?),
+            2 => Self::Liveness(Signed::decode(reader)?),
+            3 => Self::Suspicion(Signed::decode(reader)?),
             4 => Self::Revocation(Box::new(Signed::decode(reader)?)),
             5 => Self::Resignation(Box::new(Signed::decode(reader)?)),
             _ => return Err(DecodeError::Invalid { what, why: "unknown kind" }),
@@ -473,7 +473,7 @@ mod tests {
     #[test]
     fn the_largest_messages_fit_a_datagram() {
         let len = |message: &Message| message.to_datagram(&testing::destination(1)).len();
-        let entry = Entry { node: testing::node(1), record: u64::MAX, pulse: u64::MAX, ended: true };
+        let entry = Entry { node: testing::node(1), record: u64::MAX, liveness: u64::MAX, ended: true };
         let entries = vec![entry; MAX_ENTRIES];
         assert!(len(&Message::Want(entries.clone())) <= MAX_LEN);
         let largest = testing::largest_record();
@@ -565,14 +565,14 @@ mod tests {
 
     fn entry() -> impl Strategy<Value = Entry> {
         (testing::any_node(), any::<u64>(), any::<u64>(), any::<bool>())
-            .prop_map(|(node, record, pulse, ended)| Entry { node, record, pulse, ended })
+            .prop_map(|(node, record, liveness, ended)| Entry { node, record, liveness, ended })
     }
 
     fn item() -> impl Strategy<Value = Item> {
         (0u8..5, 0u8..8).prop_map(|(kind, seed)| match kind {
             0 => Item::Record(Box::new(testing::record(seed))),
-            1 => Item::Pulse(testing::pulse(seed)),
-            2 => Item::Accusation(testing::accusation(seed, 1)),
+            1 => Item::Liveness(testing::liveness_message(seed)),
+            2 => Item::Suspicion(testing::suspicion(seed, 1)),
             3 => Item::Resignation(Box::new(testing::resignation(seed))),
             _ => Item::Revocation(Box::new(testing::revocation(0, seed))),
         })

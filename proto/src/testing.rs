@@ -9,7 +9,7 @@ use crate::codec::Codec;
 use crate::destination::Destination;
 use crate::identity::NodeId;
 use crate::{
-    accusation, address, codec, destination, identity, invite, join, membership, pulse, record, revocation,
+    address, codec, destination, identity, invite, join, liveness, membership, record, revocation, suspicion,
     wireguard,
 };
 

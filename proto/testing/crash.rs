@@ -5,7 +5,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_fi
 
 /// How far the replacement of a file has come when the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum WriteStep {
     /// What an earlier attempt left is gone.
     Cleared,
     /// There is a new file with nothing in it.
@@ -18,7 +18,7 @@ pub enum Step {
     Renamed,
 }
 
-impl Step {
+impl WriteStep {
     /// All of them, in order.
     pub const ALL: [Self; 5] = [Self::Cleared, Self::Made, Self::Written, Self::Synced, Self::Renamed];
 
@@ -39,7 +39,7 @@ impl Step {
 ///
 /// # Panics
 /// If the system has no filters for system calls.
-pub fn crash_after<T: Send>(step: Step, act: impl FnOnce() -> T + Send) -> T {
+pub fn crash_after<T: Send>(step: WriteStep, act: impl FnOnce() -> T + Send) -> T {
     let refused = step.next().iter().map(|number| (*number, Vec::new())).collect();
     let architecture = TargetArch::try_from(std::env::consts::ARCH).expect("an architecture with filters");
     let filter = SeccompFilter::new(refused, SeccompAction::Allow, SeccompAction::Errno(EIO), architecture);

@@ -1,7 +1,7 @@
 //! What tests and fuzz targets of several crates use: the values of `proto`'s own tests, and crashes.
 
 use i2plan_proto::{
-    accusation, address, codec, destination, identity, invite, join, membership, pulse, record, revocation,
+    address, codec, destination, identity, invite, join, liveness, membership, record, revocation, suspicion,
     wireguard,
 };
 

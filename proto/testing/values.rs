@@ -5,17 +5,17 @@ use std::sync::LazyLock;
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
-use super::accusation::Accusation;
 use super::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use super::codec::Codec;
 use super::destination::{Destination, DestinationProof, DestinationRole, ProvenDestination};
 use super::identity::{NodeId, Signable, Signed};
 use super::invite::{Invite, InviteGrant, InviteSecret, Uses};
 use super::join::{JoinBody, JoinReply, JoinRequest, Welcome};
+use super::liveness::{LivenessMessage, Presence};
 use super::membership::{Chain, Charter, Delegation, MAX_DEPTH, Membership};
-use super::pulse::{Life, Pulse};
 use super::record::Record;
 use super::revocation::{Resignation, Revocation, Target};
+use super::suspicion::Suspicion;
 use super::wireguard::{WireGuardCertificate, WireGuardSecret};
 
 /// When all of them are made, Unix time in seconds.
@@ -166,23 +166,24 @@ pub fn largest_record() -> Signed<Record> {
     signed(Record { name, chain, ..record_with_primary(deepest).value }, deepest)
 }
 
-/// A pulse of a node in the network of node 0.
-pub fn pulse(seed: u8) -> Signed<Pulse> {
-    let life = [Life::Present, Life::Away][usize::from(seed % 2)];
-    let pulse = Pulse { network: charter(0).network(), node: node(seed), sequence: 43, life };
-    signed(pulse, seed)
+/// A liveness message of a node in the network of node 0.
+pub fn liveness_message(seed: u8) -> Signed<LivenessMessage> {
+    let presence = [Presence::Present, Presence::Away][usize::from(seed % 2)];
+    let liveness_message =
+        LivenessMessage { network: charter(0).network(), node: node(seed), sequence: 43, presence };
+    signed(liveness_message, seed)
 }
 
-/// An accusation in the network of node 0.
-pub fn accusation(accuser: u8, subject: u8) -> Signed<Accusation> {
-    let accusation = Accusation {
+/// A suspicion in the network of node 0.
+pub fn suspicion(confirmer: u8, subject: u8) -> Signed<Suspicion> {
+    let suspicion = Suspicion {
         network: charter(0).network(),
-        accuser: node(accuser),
+        confirmer: node(confirmer),
         subject: node(subject),
         sequence: 42,
         issued_at: NOW,
     };
-    signed(accusation, accuser)
+    signed(suspicion, confirmer)
 }
 
 /// The revocation of node `depth` in the network of node 0.

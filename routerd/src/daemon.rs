@@ -23,12 +23,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::identity::Identity;
-use crate::known::Known;
+use crate::known::KnownRouters;
 use crate::router;
 use crate::runtime::broken;
+use crate::sandbox;
 use crate::seed::{self, SeedError, fetch};
 use crate::store::{Store, StoreError};
-use crate::walls;
 use crate::{EVENTS_EVERY, PUBLIC_NETWORK};
 
 /// Others' tunnels that are carried at once, if any are.
@@ -119,9 +119,9 @@ pub enum DaemonError {
     /// A part of it is missing.
     #[error("a part of the router has panicked")]
     Broken,
-    /// The walls do not stand.
+    /// The sandbox could not be set up.
     #[error(transparent)]
-    Walls(#[from] SandboxError),
+    Sandbox(#[from] SandboxError),
     /// The system refuses something basic.
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
@@ -162,7 +162,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         fetched = fetch_if_needed(&options, &keeper, supervisor) => fetched?,
         _ = signals.next() => return Ok(()),
     };
-    walls::before_the_network(&options.state, [options.port, options.sam.port()])?;
+    sandbox::before_the_network(&options.state, [options.port, options.sam.port()])?;
 
     if let Some(printed) = fetched {
         let count = keeper.change(|known| fetch::learn(&printed, known));
@@ -361,7 +361,7 @@ fn configuration(
 /// Keeps what the router learns of others.
 struct Keeper {
     store: Store,
-    known: Mutex<Known>,
+    known: Mutex<KnownRouters>,
     /// Why what is known is not on disk.
     unsaved: Mutex<Option<StoreError>>,
 }
@@ -381,7 +381,7 @@ impl Keeper {
     }
 
     /// Changes what is known, and saves it. A disk that does not take it is no reason to do without it.
-    fn change<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut KnownRouters) -> T) -> T {
         let mut known = lock(&self.known);
         let changed = change(&mut known);
         known.forget();
@@ -389,7 +389,7 @@ impl Keeper {
         changed
     }
 
-    fn save(&self, known: &Known) {
+    fn save(&self, known: &KnownRouters) {
         let failed = self.store.save(known).err();
         let mut unsaved = lock(&self.unsaved);
         match &failed {

@@ -159,12 +159,12 @@ mod bytes {
 
 /// The routers that are known, of one network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownRouters {
     network: u8,
     routers: BTreeMap<String, Router>,
 }
 
-impl Known {
+impl KnownRouters {
     /// None yet, of the network with this id.
     #[must_use]
     pub fn none(network: u8) -> Self {
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_no_router_has_signed_is_not_learnt() {
-        let mut known = Known::none(NETWORK);
+        let mut known = KnownRouters::none(NETWORK);
         let good = info(1, NETWORK, 5);
         for at in [0, 100, 390, 400, good.len() - 1] {
             let mut bad = good.clone();
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn the_newest_word_of_a_router_counts() {
         let words = [5, 9, 7].map(|published| info(1, NETWORK, published));
-        let mut known = Known::none(NETWORK);
+        let mut known = KnownRouters::none(NETWORK);
         for word in &words {
             known.learn(word).unwrap();
         }
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn experiences_stay_with_their_router() {
-        let mut known = Known::none(NETWORK);
+        let mut known = KnownRouters::none(NETWORK);
         let first = info(1, NETWORK, 5);
         known.learn(&first).unwrap();
         let id = known.routers.keys().next().unwrap().clone();
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn the_longest_silent_are_forgotten_first() {
-        let mut known = Known::none(NETWORK);
+        let mut known = KnownRouters::none(NETWORK);
         let routers = u16::try_from(MAX_ROUTERS + 3).unwrap();
         for number in 0..routers {
             known.learn(&info(number, NETWORK, u64::from(number) * 1000)).unwrap();
@@ -352,28 +352,28 @@ mod tests {
         assert_eq!(known.routers.values().map(|router| router.published).min(), Some(3000));
         let bytes = known.to_bytes();
         assert!(bytes.len() as u64 <= MAX_LEN);
-        assert_eq!(Known::from_bytes(&bytes, NETWORK).unwrap(), known);
+        assert_eq!(KnownRouters::from_bytes(&bytes, NETWORK).unwrap(), known);
         assert_eq!(known.fresh(FRESH.as_secs() + 10), MAX_ROUTERS - 7);
         assert_eq!(known.fresh(0), MAX_ROUTERS);
     }
 
     #[test]
     fn a_damaged_list_is_told() {
-        let mut known = Known::none(NETWORK);
+        let mut known = KnownRouters::none(NETWORK);
         known.learn(&info(1, NETWORK, 5)).unwrap();
         let bytes = known.to_bytes();
-        assert_eq!(Known::from_bytes(&bytes[1..], NETWORK), Err(KnownError::Foreign));
-        assert_eq!(Known::from_bytes(&bytes[..bytes.len() - 1], NETWORK), Err(KnownError::Damaged));
+        assert_eq!(KnownRouters::from_bytes(&bytes[1..], NETWORK), Err(KnownError::Foreign));
+        assert_eq!(KnownRouters::from_bytes(&bytes[..bytes.len() - 1], NETWORK), Err(KnownError::Damaged));
         // Another network's routers are of no use.
-        assert!(Known::from_bytes(&bytes, 2).unwrap().is_empty());
+        assert!(KnownRouters::from_bytes(&bytes, 2).unwrap().is_empty());
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_a_list_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let bytes = [MAGIC, &bytes].concat();
-            if let Ok(known) = Known::from_bytes(&bytes, NETWORK) {
-                prop_assert_eq!(Known::from_bytes(&known.to_bytes(), NETWORK), Ok(known));
+            if let Ok(known) = KnownRouters::from_bytes(&bytes, NETWORK) {
+                prop_assert_eq!(KnownRouters::from_bytes(&known.to_bytes(), NETWORK), Ok(known));
             }
         }
     }

@@ -6,18 +6,18 @@
 //! * [`store`]: the files that it keeps these in.
 //! * [`runtime`]: what emissary needs of its surroundings; [`router`]: starts it on that.
 //! * [`daemon`]: the process around the router.
-//! * [`walls`]: what the process may do.
+//! * [`sandbox`]: what the process may do.
 
 pub mod daemon;
 pub mod identity;
 pub mod known;
 pub mod router;
 pub mod runtime;
+pub mod sandbox;
 pub mod seed;
 pub mod store;
 #[cfg(test)]
 pub mod testing;
-pub mod walls;
 
 /// The id of the I2P network that everybody means (I2P's common structures specification, `netId`).
 pub const PUBLIC_NETWORK: u8 = 2;

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use i2plan_config::Config;
-use i2plan_ipc::daemon::program::{self, Asked, End};
+use i2plan_ipc::daemon::program::{self, End, Parsed};
 use i2plan_ipc::daemon::{hardening, logging};
 use i2plan_ipc::version::build;
 use i2plan_routerd::daemon::{Options, now, run};
 use i2plan_routerd::seed::fetch;
-use i2plan_routerd::{PUBLIC_NETWORK, walls};
+use i2plan_routerd::{PUBLIC_NETWORK, sandbox};
 
 const HELP: &str = "\
 i2plan-routerd: an I2P router of the node's own, for machines without one
@@ -45,7 +45,7 @@ struct Args {
     fetch_seed: bool,
 }
 
-fn parse() -> Result<Asked<Args>, lexopt::Error> {
+fn parse() -> Result<Parsed<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let state = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
     let mut args = Args { config: None, state, fetch_seed: false };
@@ -55,19 +55,19 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
             Long("config") => args.config = Some(parser.value()?.into()),
             Long("state") => args.state = Some(parser.value()?.into()),
             Long("fetch-seed") => args.fetch_seed = true,
-            Short('h') | Long("help") => return Ok(Asked::Help),
-            Short('V') | Long("version") => return Ok(Asked::Version),
+            Short('h') | Long("help") => return Ok(Parsed::Help),
+            Short('V') | Long("version") => return Ok(Parsed::Version),
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Asked::Run(args))
+    Ok(Parsed::Run(args))
 }
 
 fn start(args: Args) -> Result<(), End> {
     hardening::harden()?;
     logging::init()?;
     if args.fetch_seed {
-        walls::before_fetching()?;
+        sandbox::before_fetching()?;
         return fetch::run(now()).map_err(End::failed);
     }
     let config = Config::load(args.config.as_deref())?;

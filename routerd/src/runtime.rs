@@ -1,7 +1,7 @@
 //! What an emissary router needs of its surroundings, on tokio: no thread, no file, no program.
 //!
 //! The runtime that emissary ships is not used: it brings an HTTP client with OpenSSL, and asks for the
-//! default route's interface, for which there is a hole in no wall.
+//! default route's interface, which no sandbox lets through.
 
 use std::future::Future;
 use std::io::{Read as _, Write as _};

@@ -7,7 +7,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::identity::{self, Identity, IdentityError};
-use crate::known::{self, Known};
+use crate::known::{self, KnownRouters};
 
 /// The file of the keys.
 const KEYS: &str = "router.keys";
@@ -70,10 +70,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if the file cannot be read at all.
-    pub fn known(&self, network: u8) -> Result<Known, StoreError> {
+    pub fn known(&self, network: u8) -> Result<KnownRouters, StoreError> {
         let known = match self.directory.read(ROUTERS, known::MAX_LEN) {
-            Ok(None) => return Ok(Known::none(network)),
-            Ok(Some(bytes)) => Known::from_bytes(&bytes, network).map_err(|error| error.to_string()),
+            Ok(None) => return Ok(KnownRouters::none(network)),
+            Ok(Some(bytes)) => KnownRouters::from_bytes(&bytes, network).map_err(|error| error.to_string()),
             Err(error @ StateDirError::TooLarge { .. }) => Err(error.to_string()),
             Err(error) => return Err(error.into()),
         };
@@ -81,7 +81,7 @@ impl Store {
             let (path, aside) = (self.directory.path(ROUTERS), self.directory.path(DAMAGED));
             warn!(file = %path.display(), aside = %aside.display(), error, "put the known routers aside");
             self.directory.rename(ROUTERS, DAMAGED)?;
-            Ok(Known::none(network))
+            Ok(KnownRouters::none(network))
         })
     }
 
@@ -89,7 +89,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if they are not safely on disk; the old ones are there then.
-    pub fn save(&self, known: &Known) -> Result<(), StoreError> {
+    pub fn save(&self, known: &KnownRouters) -> Result<(), StoreError> {
         Ok(self.directory.replace(ROUTERS, &known.to_bytes())?)
     }
 }
@@ -143,14 +143,14 @@ mod tests {
         let dir = directory();
         let store = Store::open(dir.path()).unwrap();
         assert!(store.known(2).unwrap().is_empty());
-        store.save(&Known::none(2)).unwrap();
+        store.save(&KnownRouters::none(2)).unwrap();
         assert!(store.known(2).unwrap().is_empty());
         let path = dir.path().join(ROUTERS);
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(known::MAX_LEN + 1).unwrap();
         assert!(store.known(2).unwrap().is_empty());
         assert_eq!(dir.path().join(DAMAGED).metadata().unwrap().len(), known::MAX_LEN + 1);
-        store.save(&Known::none(2)).unwrap();
+        store.save(&KnownRouters::none(2)).unwrap();
         std::fs::write(&path, "half a li").unwrap();
         assert!(store.known(2).unwrap().is_empty());
         assert_eq!(std::fs::read(dir.path().join(DAMAGED)).unwrap(), b"half a li");

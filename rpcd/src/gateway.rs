@@ -1,18 +1,18 @@
 //! Whose turn it is, and the connections to `meshd`.
 //!
 //! To `meshd` the gateway is one user, who gets 32 connections and 100 requests a second. What it takes in is below
-//! that, and is shared between its own users by the rule that `meshd` has for its own ([`Limits`]).
+//! that, and is shared between its own users by the rule that `meshd` has for its own ([`ConnectionLimits`]).
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use i2plan_ipc::administrator::Prepared;
-use i2plan_ipc::api::Kind;
+use i2plan_ipc::api::RequestKind;
 use i2plan_ipc::api::meshd::{MeshdApi, Reply, Request, ToOrder};
 use i2plan_ipc::client::{Client, ClientError, Endpoint};
+use i2plan_ipc::connection_quota::{ConnectionLimits, ConnectionPermit, ConnectionQuota};
 use i2plan_ipc::node::needs_order;
-use i2plan_ipc::places::{Limits, Place, Places};
 use i2plan_ipc::rate::Quota;
 use i2plan_ipc::{ApiError, ByteSocket, Node, Role};
 use tokio::sync::Semaphore;
@@ -22,19 +22,19 @@ use super::discover;
 use super::error::{Code, Error};
 use super::members;
 use super::message::{Answers, Call, Document, Id, Item, Json, failure, read, success};
-use super::methods::{self, Step};
+use super::methods::{self, Dispatch};
 
 /// Connections of clients, and what they may ask: 50 calls a second and 100 at once of one user.
-const CLIENTS: Limits = Limits { shared: 64, reserved: 4, requests: Quota::new(50, 100) };
+const CLIENTS: ConnectionLimits = ConnectionLimits { shared: 64, reserved: 4, requests: Quota::new(50, 100) };
 
 /// Calls at once that change something or wait. Each has a connection to `meshd`.
-const SLOW: Limits = Limits { shared: 16, reserved: 0, requests: Quota::new(50, 100) };
+const SLOW: ConnectionLimits = ConnectionLimits { shared: 16, reserved: 0, requests: Quota::new(50, 100) };
 
 /// Calls at once that read. They share as many connections.
 const READERS: usize = 8;
 
 /// How long a call waits for its turn.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Most bytes of the answers to a batch, before the last of them.
 const MAX_ANSWERS: usize = 16 * 1024 * 1024;
@@ -43,8 +43,8 @@ const MAX_ANSWERS: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Gateway {
     meshd: Endpoint,
-    clients: Arc<Places>,
-    slow: Arc<Places>,
+    clients: Arc<ConnectionQuota>,
+    slow: Arc<ConnectionQuota>,
     readers: Semaphore,
     idle: Mutex<Vec<Client<MeshdApi>>>,
     /// Where orders go, if this program may give them.
@@ -52,35 +52,35 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// To the `meshd` that listens at this path. `named` are users with places of their own, besides root. If it gives
+    /// To the `meshd` that listens at this path. `named` are users with reserved connections, besides root. If it gives
     /// orders, that is `keyd`'s socket for them.
     #[must_use]
     pub fn new(meshd: &Path, named: &[u32], orders: Option<&Path>) -> Arc<Self> {
         Arc::new(Self {
             meshd: Endpoint::resolved(meshd, Role::Meshd),
-            clients: Places::new(CLIENTS, named.iter().copied()),
-            slow: Places::new(SLOW, std::iter::empty()),
+            clients: ConnectionQuota::new(CLIENTS, named.iter().copied()),
+            slow: ConnectionQuota::new(SLOW, std::iter::empty()),
             readers: Semaphore::new(READERS),
             idle: Mutex::default(),
             orders: orders.map(|keyd| Endpoint::resolved(keyd, Role::Keyd)),
         })
     }
 
-    /// A place for a connection of this user.
+    /// Admits a connection of this user.
     ///
     /// # Errors
     /// If it has too many.
     pub fn enter(self: &Arc<Self>, uid: u32) -> Result<Caller, Error> {
-        let place = self.clients.enter(uid).ok_or_else(|| {
+        let permit = self.clients.enter(uid).ok_or_else(|| {
             Error::new(Code::Unavailable, "too many connections are open, of this user or in all")
                 .with_hint("close some, or try again later")
         })?;
-        Ok(Caller { gateway: Arc::clone(self), uid, place, socket: None })
+        Ok(Caller { gateway: Arc::clone(self), uid, permit, socket: None })
     }
 
     async fn ask(&self, uid: u32, mut request: Request) -> Result<Reply, Error> {
         match request.terms().kind {
-            Kind::Query => {
+            RequestKind::Query => {
                 let _permit = self.readers.acquire().await;
                 if let Some(mut client) = self.take_idle() {
                     match client.call(request.clone()).await {
@@ -97,7 +97,7 @@ impl Gateway {
                 self.put_back(client);
                 Ok(result?)
             }
-            Kind::Command | Kind::Poll => {
+            RequestKind::Command | RequestKind::Poll => {
                 let _place = self.slow.enter(uid).ok_or_else(|| {
                     let busy = "too many calls that change something or wait, of this user or in all";
                     ApiError::unavailable(busy).with_hint("wait for the answers to those before")
@@ -156,7 +156,7 @@ impl Gateway {
 pub struct Caller {
     gateway: Arc<Gateway>,
     uid: u32,
-    place: Place,
+    permit: ConnectionPermit,
     socket: Option<Arc<ByteSocket>>,
 }
 
@@ -206,7 +206,7 @@ impl Caller {
     }
 
     async fn turn(&self) -> Result<(), Error> {
-        timeout(PATIENCE, self.place.turn()).await.map_err(|_| {
+        timeout(TIMEOUT, self.permit.turn()).await.map_err(|_| {
             Error::new(Code::RateLimited, "this user asks more than 50 calls a second")
                 .with_hint("wait a moment, or ask on fewer connections")
         })
@@ -214,12 +214,12 @@ impl Caller {
 
     async fn call(&self, call: &Call<'_>) -> Result<Json, Error> {
         let ask = match methods::begin(&call.method, call.params)? {
-            Step::Describe => return methods::json(&discover::document()),
-            Step::Ask(ask) => ask,
+            Dispatch::Describe => return methods::json(&discover::document()),
+            Dispatch::Ask(ask) => ask,
         };
         let asking = self.gateway.ask(self.uid, ask.request.clone());
         let reply = match (&self.socket, ask.request.terms().kind) {
-            (Some(socket), Kind::Poll) => tokio::select! {
+            (Some(socket), RequestKind::Poll) => tokio::select! {
                 reply = asking => reply,
                 // Nobody reads that.
                 () = socket.hung_up() => Err(ApiError::unavailable("the caller has hung up").into()),
@@ -264,7 +264,7 @@ mod tests {
     use i2plan_ipc::ErrorKind;
     use i2plan_ipc::access::{Access, Who};
     use i2plan_ipc::api::meshd::{
-        Ban, BanReason, Events, Grant, Life, Peer, Place as InRow, Sam, Session, SessionState, Status, Tunnel,
+        Ban, BanReason, Cursor, Events, Grant, Liveness, Peer, Sam, Session, SessionState, Status, Tunnel,
     };
     use i2plan_ipc::server::{Answer, Service, serve};
     use serde_json::{Value, json};
@@ -291,7 +291,7 @@ mod tests {
                 }
                 Request::Events { wait, .. } => {
                     sleep(Duration::from_millis(wait)).await;
-                    let next = InRow { run: 1, number: 0 };
+                    let next = Cursor { run: 1, number: 0 };
                     let events = Events { events: Vec::new(), next, lost: false, traffic: None };
                     Ok(Reply::Events(Box::new(events)).into())
                 }
@@ -353,7 +353,7 @@ mod tests {
             depth: 1,
             inviters: Vec::new(),
             signed_at: 0,
-            life: Life::Present,
+            liveness: Liveness::Present,
             banned: false,
             last_heard: None,
             rtt: None,
@@ -401,7 +401,7 @@ mod tests {
                         address: ([127, 0, 0, 1], 7656).into(),
                         version: None,
                         control: session(),
-                        substitute: None,
+                        fallback: None,
                         data: session(),
                     },
                     tunnel: Tunnel {
@@ -533,7 +533,7 @@ mod tests {
             let answer = task.await.unwrap();
             refused += u32::from(answer["error"]["code"] == -32_004);
         }
-        assert_eq!(refused, 4, "half of the places are one user's");
+        assert_eq!(refused, 4, "half of the connections are one user's");
     }
 
     #[tokio::test]

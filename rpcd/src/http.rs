@@ -43,7 +43,7 @@ pub const TCP_USER: u32 = u32::MAX;
 /// Connections that have not shown the token yet. One more pushes one of them out, chosen at random: all come from the same
 /// address, and a flood must not be able to tell when it has pushed out everybody else. Who shows the token immediately gets
 /// in, and who takes a moment has a chance each time that it tries (as with `MaxStartups` in `sshd_config(5)`).
-const AT_THE_DOOR: usize = 64;
+const MAX_UNAUTHENTICATED: usize = 64;
 
 /// Bytes of a request's head, at most.
 const MAX_HEAD: usize = 8192;
@@ -56,47 +56,48 @@ type Answer = Response<Full<Bytes>>;
 /// Serves for as long as the process lives.
 pub async fn serve(listener: TcpListener, token: Token, gateway: Arc<Gateway>) {
     let Ok(port) = listener.local_addr().map(|address| address.port()) else { return };
-    let door = Arc::new(Door {
+    let server = Arc::new(HttpServer {
         gateway,
         token,
         port,
         started: Instant::now(),
         warnings: Mutex::default(),
-        unknown: Mutex::default(),
+        unauthenticated: Mutex::default(),
     });
     for number in 0.. {
         let stream = accept(|| listener.accept()).await;
-        let visitor = Arc::new(Visitor { door: Arc::clone(&door), number, caller: Mutex::default() });
-        let task = tokio::spawn(converse(stream, visitor));
-        door.let_wait(number, task.abort_handle());
+        let connection =
+            Arc::new(HttpConnection { server: Arc::clone(&server), number, caller: Mutex::default() });
+        let task = tokio::spawn(converse(stream, connection));
+        server.add_unauthenticated(number, task.abort_handle());
         // A request that has come already is read before others are let in.
         yield_now().await;
     }
 }
 
 /// What all connections share.
-struct Door {
+struct HttpServer {
     gateway: Arc<Gateway>,
     token: Token,
     port: u16,
     started: Instant,
     warnings: Mutex<Bucket>,
-    unknown: Mutex<Vec<(u64, AbortHandle)>>,
+    unauthenticated: Mutex<Vec<(u64, AbortHandle)>>,
 }
 
-impl Door {
-    fn let_wait(&self, number: u64, task: AbortHandle) {
-        if let Some((_, pushed_out)) = admit(&mut lock(&self.unknown), (number, task)) {
+impl HttpServer {
+    fn add_unauthenticated(&self, number: u64, task: AbortHandle) {
+        if let Some((_, pushed_out)) = admit(&mut lock(&self.unauthenticated), (number, task)) {
             pushed_out.abort();
         }
     }
 
     fn is_waiting(&self, number: u64) -> bool {
-        lock(&self.unknown).iter().any(|(other, _)| *other == number)
+        lock(&self.unauthenticated).iter().any(|(other, _)| *other == number)
     }
 
     fn leave(&self, number: u64) {
-        lock(&self.unknown).retain(|(other, _)| *other != number);
+        lock(&self.unauthenticated).retain(|(other, _)| *other != number);
     }
 
     fn warn(&self) {
@@ -108,7 +109,7 @@ impl Door {
 
 /// Has one more wait; which one must go for it.
 fn admit<T>(waiting: &mut Vec<T>, newcomer: T) -> Option<T> {
-    let pushed_out = (waiting.len() >= AT_THE_DOOR).then(|| {
+    let pushed_out = (waiting.len() >= MAX_UNAUTHENTICATED).then(|| {
         // Without randomness it is any.
         let index = getrandom::u32().unwrap_or_default() as usize % waiting.len();
         waiting.swap_remove(index)
@@ -122,31 +123,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// One connection.
-struct Visitor {
-    door: Arc<Door>,
+struct HttpConnection {
+    server: Arc<HttpServer>,
     number: u64,
     /// Once it has shown the token.
     caller: Mutex<Option<Arc<Caller>>>,
 }
 
-impl Drop for Visitor {
+impl Drop for HttpConnection {
     fn drop(&mut self) {
-        self.door.leave(self.number);
+        self.server.leave(self.number);
     }
 }
 
-async fn converse(stream: TcpStream, visitor: Arc<Visitor>) {
+async fn converse(stream: TcpStream, connection: Arc<HttpConnection>) {
     let serving = {
-        let visitor = Arc::clone(&visitor);
+        let connection = Arc::clone(&connection);
         let service = service_fn(move |request| {
-            let visitor = Arc::clone(&visitor);
-            async move { Ok::<_, Infallible>(visitor.answer(request).await) }
+            let connection = Arc::clone(&connection);
+            async move { Ok::<_, Infallible>(connection.answer(request).await) }
         });
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(DOCUMENT_DEADLINE)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(Patient { stream, waiting: None }), service)
+            .serve_connection(TokioIo::new(WriteTimeout { stream, waiting: None }), service)
     };
     tokio::select! {
         result = serving => if let Err(error) = result {
@@ -154,20 +155,20 @@ async fn converse(stream: TcpStream, visitor: Arc<Visitor>) {
         },
         () = async {
             sleep(DOCUMENT_DEADLINE).await;
-            if !visitor.door.is_waiting(visitor.number) {
+            if !connection.server.is_waiting(connection.number) {
                 std::future::pending::<()>().await;
             }
         } => {}
     }
 }
 
-impl Visitor {
+impl HttpConnection {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
-        let refusal = check(&head.method, &head.uri, &head.headers, self.door.port, &self.door.token);
+        let refusal = check(&head.method, &head.uri, &head.headers, self.server.port, &self.server.token);
         if let Err(refusal) = refusal {
             if refusal.status == StatusCode::UNAUTHORIZED {
-                self.door.warn();
+                self.server.warn();
             }
             return refusal.answer();
         }
@@ -190,8 +191,8 @@ impl Visitor {
         if let Some(caller) = &*caller {
             return Ok(Arc::clone(caller));
         }
-        self.door.leave(self.number);
-        Ok(Arc::clone(caller.insert(Arc::new(self.door.gateway.enter(TCP_USER)?))))
+        self.server.leave(self.number);
+        Ok(Arc::clone(caller.insert(Arc::new(self.server.gateway.enter(TCP_USER)?))))
     }
 }
 
@@ -322,12 +323,12 @@ fn empty(status: StatusCode) -> Answer {
 }
 
 /// A stream that breaks when the other side does not read.
-struct Patient {
+struct WriteTimeout {
     stream: TcpStream,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for WriteTimeout {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -337,7 +338,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for WriteTimeout {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match pin!(&mut self.stream).poll_write(cx, bytes) {
             Poll::Pending => {
@@ -391,14 +392,14 @@ mod tests {
 
     #[test]
     fn a_flood_cannot_tell_when_all_others_are_pushed_out() {
-        let arrivals = 2 * AT_THE_DOOR;
+        let arrivals = 2 * MAX_UNAUTHENTICATED;
         let survives = || {
-            let mut waiting: Vec<_> = (1..AT_THE_DOOR).collect();
+            let mut waiting: Vec<_> = (1..MAX_UNAUTHENTICATED).collect();
             assert_eq!(admit(&mut waiting, 0), None);
             for other in 0..arrivals {
-                assert!(admit(&mut waiting, AT_THE_DOOR + other).is_some());
+                assert!(admit(&mut waiting, MAX_UNAUTHENTICATED + other).is_some());
             }
-            assert_eq!(waiting.len(), AT_THE_DOOR);
+            assert_eq!(waiting.len(), MAX_UNAUTHENTICATED);
             waiting.contains(&0)
         };
         // 1/e² of them on average.

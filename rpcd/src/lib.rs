@@ -18,7 +18,7 @@
 //! * [`http`]: the TCP listener.
 //! * [`limits`]: how long clients may take.
 //! * [`token`]: what a client has to show there.
-//! * [`walls`]: what the process may do.
+//! * [`sandbox`]: what the process may do.
 
 pub mod discover;
 pub mod error;
@@ -30,6 +30,6 @@ pub mod members;
 pub mod message;
 pub mod methods;
 pub mod params;
+pub mod sandbox;
 pub mod server;
 pub mod token;
-pub mod walls;

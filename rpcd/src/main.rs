@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use i2plan_config::Config;
 use i2plan_ipc::administrator::socket_beside;
-use i2plan_ipc::daemon::program::{self, Asked, End};
+use i2plan_ipc::daemon::program::{self, End, Parsed};
 use i2plan_ipc::daemon::{activation, hardening, logging};
 use i2plan_ipc::paths;
 use i2plan_ipc::version::build;
@@ -48,7 +48,7 @@ struct Args {
     listen: Option<PathBuf>,
 }
 
-fn parse() -> Result<Asked<Args>, lexopt::Error> {
+fn parse() -> Result<Parsed<Args>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut args = Args {
         config: None,
@@ -65,12 +65,12 @@ fn parse() -> Result<Asked<Args>, lexopt::Error> {
             Long("meshd-socket") => args.meshd = parser.value()?.into(),
             Long("keyd-socket") => args.keyd = Some(parser.value()?.into()),
             Long("listen") => args.listen = Some(parser.value()?.into()),
-            Short('h') | Long("help") => return Ok(Asked::Help),
-            Short('V') | Long("version") => return Ok(Asked::Version),
+            Short('h') | Long("help") => return Ok(Parsed::Help),
+            Short('V') | Long("version") => return Ok(Parsed::Version),
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Asked::Run(args))
+    Ok(Parsed::Run(args))
 }
 
 /// Closes the connections that wait at a socket that was handed over: for them systemd would start this daemon again.

@@ -1,7 +1,7 @@
 //! JSON-RPC 2.0 (<https://www.jsonrpc.org/specification>): what a document asks, and how it is answered.
 //!
-//! Where the specification leaves a choice: members of a request that it does not know are ignored; a member that is
-//! there twice makes the request invalid; an id is answered as it was written, to the last digit.
+//! Where the specification leaves a choice: members of a request that it does not know are ignored; a duplicate
+//! member makes the request invalid; an id is answered as it was written, to the last digit.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -103,7 +103,7 @@ fn item(value: &RawValue) -> Item<'_> {
     };
     let Members { jsonrpc, method, params, id, twice } = members;
     if let Some(twice) = twice {
-        return Item::Refused(Id::NULL, invalid(&format!("{twice} is there twice")));
+        return Item::Refused(Id::NULL, invalid(&format!("duplicate {twice}")));
     }
     let id = match id.map(RawValue::get) {
         None => None,

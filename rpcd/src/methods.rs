@@ -28,7 +28,7 @@ use super::params::{
 };
 
 /// What a call comes to.
-pub enum Step {
+pub enum Dispatch {
     /// The description of the methods is asked for.
     Describe,
     /// The node must be asked.
@@ -74,7 +74,7 @@ pub struct Method {
     pub takes: fn(&mut SchemaGenerator) -> Schema,
     /// The schema of its result.
     pub gives: fn(&mut SchemaGenerator) -> Schema,
-    begin: fn(Option<&RawValue>) -> Result<Step, Error>,
+    begin: fn(Option<&RawValue>) -> Result<Dispatch, Error>,
 }
 
 /// The method with this name.
@@ -87,7 +87,7 @@ pub fn find(name: &str) -> Option<&'static Method> {
 ///
 /// # Errors
 /// If there is no such method, or the parameters do not fit it.
-pub fn begin(name: &str, params: Option<&RawValue>) -> Result<Step, Error> {
+pub fn begin(name: &str, params: Option<&RawValue>) -> Result<Dispatch, Error> {
     match find(name) {
         Some(method) => (method.begin)(params),
         None => Err(Error::new(Code::MethodNotFound, "there is none of this name")
@@ -119,7 +119,7 @@ macro_rules! methods {
                 gives: SchemaGenerator::subschema_for::<$gives>,
                 begin: |params| {
                     let $params: $takes = params::read(params)?;
-                    Ok(Step::Ask(Ask::new($call, move |$reply| -> Result<$gives, Error> { Ok($result) })))
+                    Ok(Dispatch::Ask(Ask::new($call, move |$reply| -> Result<$gives, Error> { Ok($result) })))
                 },
             },
         )* DISCOVER];
@@ -134,7 +134,7 @@ const DISCOVER: Method = Method {
     gives: SchemaGenerator::subschema_for::<BTreeMap<String, Value>>,
     begin: |params| {
         params::read::<Nothing>(params)?;
-        Ok(Step::Describe)
+        Ok(Dispatch::Describe)
     },
 };
 
@@ -174,7 +174,7 @@ methods! {
         invite => OneInvite { invite: invite.done()? };
     /// The bans in force.
     "bans.list" (_params: Nothing) -> Bans = ListBans, bans => Bans { bans };
-    /// Has this node have nothing to do with a member any more.
+    /// Bans a member on this node.
     "bans.add" (params: NewBan) -> OneBan =
         AddBan {
             node_id: params.node_id,
@@ -212,7 +212,7 @@ methods! {
         SetConfig { key: params.key, value: params.value.0 }, changes => Changes { changes };
     /// Has the configuration file read again.
     "config.reload" (_params: Nothing) -> Changes = Reload, changes => Changes { changes };
-    /// What happened after a place in the row of events; waits for something if nothing has.
+    /// What happened after a cursor in the event log; waits for something if nothing has.
     "events.poll" (params: Poll) -> Events =
         PollEvents {
             after: params.after,
@@ -309,14 +309,14 @@ mod tests {
 
     use super::*;
 
-    fn call(name: &str, params: &Value) -> Result<Step, Error> {
+    fn call(name: &str, params: &Value) -> Result<Dispatch, Error> {
         begin(name, Some(&serde_json::value::to_raw_value(params).unwrap()))
     }
 
     fn ask(name: &str, params: &Value) -> Ask {
         match call(name, params) {
-            Ok(Step::Ask(ask)) => ask,
-            Ok(Step::Describe) => panic!("{name} asks nobody"),
+            Ok(Dispatch::Ask(ask)) => ask,
+            Ok(Dispatch::Describe) => panic!("{name} asks nobody"),
             Err(error) => panic!("{name}: {error:?}"),
         }
     }

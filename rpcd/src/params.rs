@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{MAX_EVENT_WAIT, Place};
+use i2plan_ipc::api::meshd::{Cursor, MAX_EVENT_WAIT};
 use i2plan_ipc::secret::SecretText;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Visitor};
@@ -171,13 +171,13 @@ pub struct KeyValue {
     pub value: Scalar,
 }
 
-/// Where to go on in the row of events.
+/// Where to go on in the event log.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Poll {
-    /// `next` of the answer before; without it the row begins now.
+    /// `next` of the answer before; without it the log begins now.
     #[serde(default)]
-    pub after: Option<Place>,
+    pub after: Option<Cursor>,
     /// How long to wait for something to happen, milliseconds, at most 30000; not at all by default.
     #[serde(default)]
     pub wait: Option<Wait>,

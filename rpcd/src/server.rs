@@ -24,8 +24,8 @@ use super::http::{self, TCP_USER};
 use super::limits::{ANSWER_DEADLINE, DOCUMENT_DEADLINE};
 use super::lines::{Lines, Next};
 use super::message::{Id, Json, failure, too_long};
+use super::sandbox;
 use super::token::{FILE, Token};
-use super::walls;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 8192;
@@ -63,7 +63,7 @@ pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End>
             Some((listener, token))
         }
     };
-    walls::before_serving()?;
+    sandbox::before_serving()?;
     supervisor.ready();
     let mut tasks = Tasks::default();
     tasks.spawn("socket", serve(listener, Arc::clone(&gateway)));

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::backoff::{Backoff, LOCKED, Verdict};
-use crate::event::{Event, describe};
+use crate::event::{DaemonEvent, describe};
 use crate::launch::{LISTEN_FD, Launch};
 use crate::notify_receiver::{NotifyReceiver, Refusal};
 use crate::relay::{Printed, Relay};
@@ -67,8 +67,8 @@ pub enum DaemonError {
     },
 }
 
-/// Whom the supervisor tells what happens.
-pub(crate) type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
+/// Who receives the supervisor's events.
+pub(crate) type Observer = Arc<dyn Fn(&DaemonEvent) + Send + Sync>;
 
 /// A daemon to run.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Daemon {
             let (how, code) = match self.start(&lines) {
                 Ok((mut child, printed)) => {
                     if let Some(pid) = child.id() {
-                        observer(&Event::Started { daemon, pid });
+                        observer(&DaemonEvent::Started { daemon, pid });
                     }
                     let number = child.id().unwrap_or(0);
                     let status = loop {
@@ -130,7 +130,7 @@ impl Daemon {
                                 let time = STOP_DEADLINE + self.last_work;
                                 let how = ended(&stop(&mut child, self.stop_signal, &mut goal, time).await);
                                 printed.finish().await;
-                                observer(&Event::Stopped { daemon, how });
+                                observer(&DaemonEvent::Stopped { daemon, how });
                                 return Ok(());
                             }
                             () = hung_up(&mut self.hangup) => {
@@ -152,7 +152,7 @@ impl Daemon {
             match backoff.ended(code, Instant::now(), jitter()) {
                 Verdict::GiveUp => return Err(self.refusal(code, how)),
                 Verdict::RestartAfter(wait) => {
-                    observer(&Event::Ended { daemon, how, restart_in: tenths(wait) });
+                    observer(&DaemonEvent::Ended { daemon, how, restart_in: tenths(wait) });
                     tokio::select! {
                         () = sleep(wait) => {}
                         () = stopping(&mut goal) => return Ok(()),
@@ -231,7 +231,7 @@ pub(crate) fn filled_pipe(passphrase: &Passphrase) -> io::Result<PipeReader> {
 
 fn note(daemon: &'static str, received: Result<Notification, Refusal>, observer: &Observer) {
     if let Err(refusal) = received {
-        observer(&Event::Refused { daemon, what: refusal.to_string() });
+        observer(&DaemonEvent::Refused { daemon, what: refusal.to_string() });
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 /// Something that happened to a daemon. As text it is a line for a log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum DaemonEvent {
     /// A daemon was started.
     Started {
         /// Which.
@@ -43,7 +43,7 @@ pub enum Event {
     },
 }
 
-impl std::fmt::Display for Event {
+impl std::fmt::Display for DaemonEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Started { daemon, pid } => write!(f, "{daemon} started, pid {pid}"),
@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn events_are_one_line() {
-        let event = Event::Ended { daemon: "tund", how: "exited with code 1".to_owned(), restart_in: 0.2 };
+        let event =
+            DaemonEvent::Ended { daemon: "tund", how: "exited with code 1".to_owned(), restart_in: 0.2 };
         assert_eq!(event.to_string(), "tund exited with code 1; starting it again in 0.2 s");
         assert_eq!(
             serde_json::to_string(&event).unwrap(),

@@ -114,7 +114,7 @@ pub mod users;
 
 pub use daemon::DaemonError;
 pub use error::StartError;
-pub use event::Event;
+pub use event::DaemonEvent;
 pub use node::Node;
 pub use programs::{ProgramError, Programs};
 pub use relay::{Relay, Sink, Writer};

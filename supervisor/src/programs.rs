@@ -13,7 +13,7 @@ const PACKAGED: &str = "/usr/libexec/i2plan";
 pub enum ProgramError {
     /// The system does not tell where the executable of this process is.
     #[error("cannot find this program's own file: {0}")]
-    Own(io::Error),
+    CurrentProgram(io::Error),
     /// A daemon is in none of the directories.
     #[error("{name} is missing: there is {}", not_there(searched))]
     Missing {
@@ -41,9 +41,9 @@ impl Programs {
     /// This program as the launcher, and daemons in its directory or where packages put them.
     ///
     /// # Errors
-    /// [`ProgramError::Own`].
+    /// [`ProgramError::CurrentProgram`].
     pub fn beside_this() -> Result<Self, ProgramError> {
-        let launcher = std::env::current_exe().map_err(ProgramError::Own)?;
+        let launcher = std::env::current_exe().map_err(ProgramError::CurrentProgram)?;
         let beside = launcher.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Self { launcher, directories: vec![beside, PACKAGED.into()] })
     }

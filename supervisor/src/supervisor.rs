@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::daemon::{Daemon, DaemonError, Goal, Observer};
 use crate::error::StartError;
-use crate::event::Event;
+use crate::event::DaemonEvent;
 use crate::layout::{Directories, Sockets};
 use crate::node::{Node, daemons};
 use crate::relay::Relay;
@@ -37,7 +37,7 @@ impl Supervisor {
     pub async fn start(
         node: &Node,
         lines: &Relay,
-        observer: impl Fn(&Event) + Send + Sync + 'static,
+        observer: impl Fn(&DaemonEvent) + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         if !rustix::process::geteuid().is_root() {
             return Err(StartError::NotRoot);

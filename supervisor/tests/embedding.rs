@@ -41,7 +41,7 @@ mod linux {
     use i2plan_config::Config;
     use i2plan_supervisor::layout::LayoutError;
     use i2plan_supervisor::users::{Accounts, UserNames};
-    use i2plan_supervisor::{DaemonError, Event, Node, Programs, Relay, Sink, StartError, Supervisor};
+    use i2plan_supervisor::{DaemonError, DaemonEvent, Node, Programs, Relay, Sink, StartError, Supervisor};
     use tempfile::TempDir;
     use tokio::sync::mpsc;
 
@@ -55,7 +55,7 @@ mod linux {
     };
 
     /// So long the test waits for what never comes.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     /// Ends when it is asked to, and says so when it runs.
     const WAIT: &str = "#!/bin/sh\necho \"${0##*/} is user $(id -u)\"\nexec sleep 1000\n";
@@ -67,7 +67,7 @@ mod linux {
         );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, async {
+            tokio::time::timeout(TIMEOUT, async {
                 it_runs_and_stops_in_order().await;
                 a_daemon_that_cannot_run_is_a_typed_error().await;
             })
@@ -126,7 +126,7 @@ mod linux {
 
         let mut said = Vec::new();
         for _ in 0..4 {
-            assert!(matches!(events.recv().await, Some(Event::Started { .. })));
+            assert!(matches!(events.recv().await, Some(DaemonEvent::Started { .. })));
             said.push(written.recv().await.unwrap());
         }
         said.sort();
@@ -140,7 +140,7 @@ mod linux {
         supervisor.stop().await;
         for stopped in ["meshd", "tund", "connector", "keyd"] {
             match events.recv().await {
-                Some(Event::Stopped { daemon, .. }) => assert_eq!(daemon, stopped),
+                Some(DaemonEvent::Stopped { daemon, .. }) => assert_eq!(daemon, stopped),
                 other => panic!("{other:?}"),
             }
         }
@@ -166,7 +166,7 @@ mod linux {
         drop(supervisor);
         let mut killed = 0;
         while killed < 3 {
-            if let Event::Stopped { how, .. } = events.recv().await.unwrap() {
+            if let DaemonEvent::Stopped { how, .. } = events.recv().await.unwrap() {
                 assert_eq!(how, "was killed by SIGKILL (9)");
                 killed += 1;
             }

@@ -14,9 +14,9 @@ pub enum EndReason {
     /// It has more privileges than it may have, or less than it needs.
     #[error(transparent)]
     Privileges(#[from] privileges::PrivilegeError),
-    /// The walls do not stand.
+    /// The sandbox could not be set up.
     #[error(transparent)]
-    Walls(#[from] SandboxError),
+    Sandbox(#[from] SandboxError),
     /// Another interface is wanted than there is, or none, and the privilege to see to that is gone: the next process
     /// has it.
     #[error("the interface is to be another one: starting again")]
@@ -26,9 +26,9 @@ pub enum EndReason {
     Interface(IoError),
     /// There is an interface from before, but it cannot be gone on with, and the privilege to make one is gone: the
     /// next process has it.
-    #[error("the interface from before is of no use, so this starts again without: {0}")]
-    Kept(String),
-    /// The TUN driver was not there at the start, so it is outside of the walls.
+    #[error("the interface that the fd store had cannot be used, so this starts again without it: {0}")]
+    UnusableInterface(String),
+    /// The TUN driver was not there at the start, so it is outside of the sandbox.
     #[error("the TUN driver has come: starting again with it")]
     Driver,
 }

@@ -67,7 +67,7 @@ impl Subnets {
 
     /// Whether this is the node's own address.
     #[must_use]
-    pub fn is_own(&self, address: IpAddr) -> bool {
+    pub fn is_local(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => address == self.ipv4.0,
             IpAddr::V6(address) => address == self.ipv6.0,

@@ -35,7 +35,7 @@ const DEVICE_READY: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// What the data path is asked to do between packets. Each answers when it is done.
 #[derive(Debug)]
-pub enum Command {
+pub enum DataPathCommand {
     /// Go through this session.
     Attach(Session, oneshot::Sender<Result<(), ApiError>>),
     /// Share the session, if there is one.
@@ -77,7 +77,7 @@ pub struct DataPath {
     session: Option<Attached>,
     /// Why there is no session any more.
     diverted: Option<String>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<DataPathCommand>,
     packet: Box<[u8]>,
     draining: Option<Draining>,
     turns: Turns,
@@ -125,11 +125,11 @@ struct Attached {
 }
 
 /// What there is to do.
-enum Event<'a> {
+enum Wakeup<'a> {
     Packets(AsyncFdReadyGuard<'a, Device>),
     Datagrams,
     Time,
-    Command(Option<Command>),
+    Command(Option<DataPathCommand>),
 }
 
 impl DataPath {
@@ -137,7 +137,11 @@ impl DataPath {
     ///
     /// # Errors
     /// If the device cannot be waited for.
-    pub fn new(device: Device, tunnel: Tunnel, commands: mpsc::Receiver<Command>) -> io::Result<Self> {
+    pub fn new(
+        device: Device,
+        tunnel: Tunnel,
+        commands: mpsc::Receiver<DataPathCommand>,
+    ) -> io::Result<Self> {
         Ok(Self {
             device: readiness::register(device)?,
             tunnel,
@@ -170,11 +174,11 @@ impl DataPath {
             // Of an interface that goes away with this process nothing more is taken.
             let device = self.draining.is_none().then_some(&self.device);
             match next_event(device, self.session.as_ref(), &mut self.commands, deadline).await? {
-                Event::Packets(ready) => read_interface(ready, &mut self.tunnel, &mut self.packet)?,
-                Event::Datagrams => self.read_socket(),
-                Event::Time => self.tunnel.handle_timeout(Instant::now()),
-                Event::Command(Some(command)) => self.command(command),
-                Event::Command(None) => return Ok(()),
+                Wakeup::Packets(ready) => read_interface(ready, &mut self.tunnel, &mut self.packet)?,
+                Wakeup::Datagrams => self.read_socket(),
+                Wakeup::Time => self.tunnel.handle_timeout(Instant::now()),
+                Wakeup::Command(Some(command)) => self.command(command),
+                Wakeup::Command(None) => return Ok(()),
             }
         }
     }
@@ -268,39 +272,39 @@ impl DataPath {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    fn command(&mut self, command: DataPathCommand) {
         // Whoever asked may have gone; that is theirs to know.
         match command {
-            Command::Attach(session, done) => drop(done.send(self.attach(session))),
-            Command::Take(done) => {
+            DataPathCommand::Attach(session, done) => drop(done.send(self.attach(session))),
+            DataPathCommand::Take(done) => {
                 let shared = self.session.as_ref().map(|attached| attached.session.share());
                 drop(done.send(shared));
             }
-            Command::Rotate(key, done) => {
+            DataPathCommand::Rotate(key, done) => {
                 self.tunnel.rotate(StaticSecret::from(key.0), Instant::now());
                 let _ = done.send(());
             }
-            Command::SetLimit(tunnels, done) => {
+            DataPathCommand::SetLimit(tunnels, done) => {
                 self.tunnel.set_limit(usize::try_from(tunnels).unwrap_or(usize::MAX), Instant::now());
                 let _ = done.send(());
             }
-            Command::NoteAlive(nodes, done) => {
+            DataPathCommand::NoteAlive(nodes, done) => {
                 self.tunnel.note_alive(&nodes, Instant::now());
                 let _ = done.send(());
             }
-            Command::Drain(time, done) => {
+            DataPathCommand::Drain(time, done) => {
                 self.empty_interface();
                 self.draining = Some(Draining { until: Instant::now() + time, done: Some(done) });
             }
-            Command::ChangePeers(Changes { set, removed }, done) => {
+            DataPathCommand::ChangePeers(Changes { set, removed }, done) => {
                 self.tunnel.change_peers(set, &removed, Instant::now());
                 let _ = done.send(());
             }
-            Command::CheckSession(done) => {
+            DataPathCommand::CheckSession(done) => {
                 self.check_session();
                 let _ = done.send(());
             }
-            Command::Stats(done) => drop(done.send(Counted {
+            DataPathCommand::Stats(done) => drop(done.send(Counted {
                 session: self.session.as_ref().map(|attached| attached.session.id.as_str().to_owned()),
                 peers: self.tunnel.peer_stats(Instant::now()),
                 drops: self.tunnel.drops(),
@@ -324,9 +328,9 @@ impl DataPath {
 async fn next_event<'a>(
     device: Option<&'a AsyncFd<Device>>,
     session: Option<&Attached>,
-    commands: &mut mpsc::Receiver<Command>,
+    commands: &mut mpsc::Receiver<DataPathCommand>,
     deadline: Instant,
-) -> io::Result<Event<'a>> {
+) -> io::Result<Wakeup<'a>> {
     let datagrams = async {
         match session {
             Some(attached) => attached.incoming.readable().await,
@@ -340,10 +344,10 @@ async fn next_event<'a>(
         }
     };
     tokio::select! {
-        ready = packets => ready.map(Event::Packets),
-        ready = datagrams => ready.map(|()| Event::Datagrams),
-        () = sleep_until(deadline.into()) => Ok(Event::Time),
-        command = commands.recv() => Ok(Event::Command(command)),
+        ready = packets => ready.map(Wakeup::Packets),
+        ready = datagrams => ready.map(|()| Wakeup::Datagrams),
+        () = sleep_until(deadline.into()) => Ok(Wakeup::Time),
+        command = commands.recv() => Ok(Wakeup::Command(command)),
     }
 }
 
@@ -415,7 +419,7 @@ mod tests {
     /// A data path whose interface is a socket pair and whose bridge is the test.
     struct Fixture {
         host: tokio::net::UnixDatagram,
-        commands: mpsc::Sender<Command>,
+        commands: mpsc::Sender<DataPathCommand>,
         bridge: UdpSocket,
         listener: TcpListener,
     }
@@ -437,7 +441,7 @@ mod tests {
             }
         }
 
-        async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> T {
+        async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> DataPathCommand) -> T {
             let (done, answer) = oneshot::channel();
             self.commands.send(command(done)).await.unwrap();
             answer.await.unwrap()
@@ -459,7 +463,7 @@ mod tests {
             let session = tund::Session { id: id.to_owned(), destination: peer().endpoint };
             let duplicate = udp.try_clone().unwrap();
             let session = Session::adopt(session, vec![udp.into(), control.into()], &self.at()).unwrap();
-            self.ask(|done| Command::Attach(session, done)).await.unwrap();
+            self.ask(|done| DataPathCommand::Attach(session, done)).await.unwrap();
             (address, router, duplicate)
         }
 
@@ -470,7 +474,7 @@ mod tests {
         }
 
         async fn stats(&self) -> Counted {
-            self.ask(Command::Stats).await
+            self.ask(DataPathCommand::Stats).await
         }
     }
 
@@ -478,7 +482,7 @@ mod tests {
     async fn handshakes_go_to_the_bridge_under_the_session() {
         let fixture = Fixture::new().await;
         let (from, _router) = fixture.attach("data-1").await;
-        fixture.ask(|done| Command::ChangePeers(only_peer(), done)).await;
+        fixture.ask(|done| DataPathCommand::ChangePeers(only_peer(), done)).await;
         let mut datagram = [0; 2000];
         let (len, sender) = fixture.bridge.recv_from(&mut datagram).await.unwrap();
         assert_eq!(sender, from);
@@ -511,7 +515,7 @@ mod tests {
         let len = fixture.host.recv(&mut answer).await.unwrap();
         assert!(answer[..len].ends_with(&packet));
         assert_eq!(fixture.stats().await.drops.no_route, 1);
-        fixture.ask(|done| Command::ChangePeers(only_peer(), done)).await;
+        fixture.ask(|done| DataPathCommand::ChangePeers(only_peer(), done)).await;
         fixture.host.send(&packet).await.unwrap();
         fixture.host.recv(&mut answer).await.unwrap();
         assert_eq!(fixture.stats().await.drops.no_session, 1);
@@ -523,16 +527,16 @@ mod tests {
         let (_, _router, duplicate) = fixture.attach_shared("data-1").await;
         let elsewhere = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         duplicate.connect(elsewhere.local_addr().unwrap()).unwrap();
-        fixture.ask(|done| Command::ChangePeers(only_peer(), done)).await;
+        fixture.ask(|done| DataPathCommand::ChangePeers(only_peer(), done)).await;
         assert_eq!(next_message(&fixture.bridge).await.len(), 148);
         assert!(elsewhere.try_recv(&mut [0; 10]).is_err());
 
-        fixture.ask(Command::CheckSession).await;
+        fixture.ask(DataPathCommand::CheckSession).await;
         let counted = fixture.stats().await;
         assert_eq!(counted.session, None);
         let found = format!("the session's UDP socket is one to {}", elsewhere.local_addr().unwrap());
         assert!(counted.diverted.is_some_and(|diverted| diverted.starts_with(&found)));
-        assert!(fixture.ask(Command::Take).await.is_none());
+        assert!(fixture.ask(DataPathCommand::Take).await.is_none());
         fixture.host.send(&packet()).await.unwrap();
         fixture.host.recv(&mut [0; 2000]).await.unwrap();
         assert_eq!(fixture.stats().await.drops.no_session, 1);
@@ -591,7 +595,7 @@ mod tests {
     async fn what_waits_is_sent_before_the_end_and_nothing_more_is_taken() {
         let fixture = Fixture::new().await;
         let (to, _router) = fixture.attach("data-1").await;
-        fixture.ask(|done| Command::ChangePeers(only_peer(), done)).await;
+        fixture.ask(|done| DataPathCommand::ChangePeers(only_peer(), done)).await;
         let mut other = other();
         other.handle_datagram(&next_message(&fixture.bridge).await, Instant::now());
         let answer = other.poll_datagram(Instant::now()).unwrap();
@@ -604,7 +608,7 @@ mod tests {
         for _ in 0..100 {
             fixture.host.send(&packet).await.unwrap();
         }
-        assert!(fixture.ask(|done| Command::Drain(Duration::from_secs(10), done)).await);
+        assert!(fixture.ask(|done| DataPathCommand::Drain(Duration::from_secs(10), done)).await);
         for _ in 0..100 {
             let message = next_message(&fixture.bridge).await;
             assert_eq!(other.handle_datagram(&message, Instant::now()), Some(&packet[..]));
@@ -618,10 +622,10 @@ mod tests {
     async fn what_cannot_be_sent_does_not_hold_up_the_end_for_longer_than_is_allowed() {
         let fixture = Fixture::new().await;
         let (_to, _router) = fixture.attach("data-1").await;
-        fixture.ask(|done| Command::ChangePeers(only_peer(), done)).await;
+        fixture.ask(|done| DataPathCommand::ChangePeers(only_peer(), done)).await;
         let packet = packet();
         fixture.host.send(&packet).await.unwrap();
-        assert!(!fixture.ask(|done| Command::Drain(Duration::from_millis(50), done)).await);
+        assert!(!fixture.ask(|done| DataPathCommand::Drain(Duration::from_millis(50), done)).await);
     }
 
     #[tokio::test]
@@ -633,7 +637,7 @@ mod tests {
         let end = tokio::task::spawn_blocking(move || io::Read::read(&mut first, &mut [0; 1]));
         assert_eq!(end.await.unwrap().unwrap(), 0);
 
-        let Shared { session, fds } = fixture.ask(Command::Take).await.unwrap().unwrap();
+        let Shared { session, fds } = fixture.ask(DataPathCommand::Take).await.unwrap().unwrap();
         assert_eq!(session.id, "data-2");
         let again = Session::adopt(session, fds, &fixture.at()).unwrap();
         assert_eq!(again.udp.local_addr().unwrap(), to);
@@ -642,7 +646,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_session_there_is_none_to_take() {
         let fixture = Fixture::new().await;
-        assert!(fixture.ask(Command::Take).await.is_none());
+        assert!(fixture.ask(DataPathCommand::Take).await.is_none());
         assert_eq!(fixture.stats().await.session, None);
     }
 }

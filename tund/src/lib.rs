@@ -10,30 +10,30 @@ use std::time::Duration;
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::daemon::activation::Stored;
+use i2plan_ipc::daemon::activation::StoredFd;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::{self, End};
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
-use i2plan_ipc::server::{Limits, serve};
+use i2plan_ipc::server::{ConnectionLimits, serve};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 
 pub mod device;
 mod end_reason;
+pub mod fd_store;
 pub mod host;
 pub mod interface;
 pub mod io;
-pub mod kept;
 pub mod options;
 pub mod privileges;
 mod readiness;
 pub mod roster;
+pub mod sandbox;
 pub mod service;
 pub mod session;
 pub mod tunnel;
-pub mod walls;
 
 pub use end_reason::EndReason;
 
@@ -70,9 +70,9 @@ pub fn run(options: &options::Options) -> Result<(), End> {
             fatal.clone(),
         ));
         if resumed {
-            walls::before_packets()?;
+            sandbox::before_packets()?;
         } else {
-            walls::before_the_interface()?;
+            sandbox::before_the_interface()?;
         }
         supervisor.ready();
         if resumed {
@@ -84,7 +84,7 @@ pub fn run(options: &options::Options) -> Result<(), End> {
         }
         let mut tasks = Tasks::default();
         let access = Access::new([(Role::Meshd, Who::User(meshd))]);
-        tasks.spawn("socket", serve(listener, Arc::clone(&service), access, Limits::default()));
+        tasks.spawn("socket", serve(listener, Arc::clone(&service), access, ConnectionLimits::default()));
         let watching = Arc::clone(&service);
         tasks.spawn("host watch", async move { watching.watch_host().await });
         let watching = Arc::clone(&service);
@@ -119,21 +119,21 @@ pub fn run(options: &options::Options) -> Result<(), End> {
 /// What the supervisor has kept. With the interface among it, privileges go before anything of it is parsed.
 #[cfg(target_os = "linux")]
 fn take_over(
-    mut stored: Vec<Stored>,
+    mut stored: Vec<StoredFd>,
     supervisor: &'static Supervisor,
     options: &options::Options,
 ) -> Result<service::Start, EndReason> {
-    let device = kept::found::take_device(&mut stored, supervisor);
+    let device = fd_store::found::take_device(&mut stored, supervisor);
     if device.is_some() {
         privileges::drop_all()?;
     }
-    kept::found::sort(device, stored, supervisor, &options.interface, &options.bridge)
-        .map_err(EndReason::Kept)
+    fd_store::found::sort(device, stored, supervisor, &options.interface, &options.bridge)
+        .map_err(EndReason::UnusableInterface)
 }
 
 #[cfg(not(target_os = "linux"))]
 fn take_over(
-    stored: Vec<Stored>,
+    stored: Vec<StoredFd>,
     supervisor: &'static Supervisor,
     _: &options::Options,
 ) -> Result<service::Start, EndReason> {
@@ -143,7 +143,7 @@ fn take_over(
     Ok(service::Start::fresh(supervisor))
 }
 
-/// Ends the process when the TUN driver comes that was not there when the walls went up.
+/// Ends the process when the TUN driver comes that was not there when the sandbox was set up.
 fn watch_for_driver(fatal: mpsc::Sender<EndReason>) {
     let driver = Path::new("/dev/net/tun");
     if cfg!(target_os = "linux") && !driver.parent().is_some_and(Path::exists) {

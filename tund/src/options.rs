@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use i2plan_ipc::api::tund::{INTERFACE, check_interface_name};
 use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
-use i2plan_ipc::daemon::program::Asked;
+use i2plan_ipc::daemon::program::Parsed;
 use i2plan_ipc::paths;
 use lexopt::prelude::*;
 
@@ -62,7 +62,7 @@ pub struct Options {
 ///
 /// # Errors
 /// [`lexopt::Error`], naming the argument that is wrong.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>, lexopt::Error> {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<Options>, lexopt::Error> {
     let (mut address, mut udp_port) = (bridge::ADDRESS, UDP_PORT);
     let mut options = Options {
         keyd_socket: paths::system_socket(paths::KEYD_TUND_SOCKET),
@@ -86,31 +86,31 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Options>,
             }
             Long("listen") => options.listen = Some(parser.value()?.into()),
             Long("allow-overlap") => options.allow_overlap = parser.value()?.parse()?,
-            Short('V') | Long("version") => return Ok(Asked::Version),
-            Short('h') | Long("help") => return Ok(Asked::Help),
+            Short('V') | Long("version") => return Ok(Parsed::Version),
+            Short('h') | Long("help") => return Ok(Parsed::Help),
             _ => return Err(arg.unexpected()),
         }
     }
     options.bridge = Bridge { address, datagrams: SocketAddr::new(address.ip(), udp_port) };
-    Ok(Asked::Run(options))
+    Ok(Parsed::Run(options))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(args: &[&str]) -> Result<Asked<Options>, String> {
+    fn read(args: &[&str]) -> Result<Parsed<Options>, String> {
         parse(args.iter().map(Into::into)).map_err(|error| error.to_string())
     }
 
     #[test]
     fn arguments_are_read() {
-        let Ok(Asked::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
+        let Ok(Parsed::Run(options)) = read(&[]) else { panic!("no arguments are needed") };
         assert_eq!(options.meshd_user, "i2plan-meshd");
         assert_eq!((options.interface.as_str(), options.allow_overlap), ("i2plan0", false));
         let arguments = ["--keyd-socket=/k", "--meshd-user", "7", "--listen", "/l", "--sam-udp-port=5"];
         let more = ["--sam-address", "[::1]:4", "--allow-overlap", "true", "--interface", "mesh7"];
-        let Ok(Asked::Run(options)) = read(&[&arguments[..], &more].concat()) else {
+        let Ok(Parsed::Run(options)) = read(&[&arguments[..], &more].concat()) else {
             panic!("these are the arguments")
         };
         let bridge = Bridge { address: "[::1]:4".parse().unwrap(), datagrams: "[::1]:5".parse().unwrap() };
@@ -118,8 +118,8 @@ mod tests {
         assert_eq!((options.interface.as_str(), options.allow_overlap), ("mesh7", true));
         assert_eq!((options.keyd_socket, options.listen), ("/k".into(), Some("/l".into())));
         assert!(read(&["--sam-address", "localhost:7656"]).is_err());
-        assert_eq!(read(&["--version"]), Ok(Asked::Version));
-        assert_eq!(read(&["-h"]), Ok(Asked::Help));
+        assert_eq!(read(&["--version"]), Ok(Parsed::Version));
+        assert_eq!(read(&["-h"]), Ok(Parsed::Help));
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //! kept for ten thousand members, and whether another has a better claim to its addresses is known only when all claims are
 //! verified. That takes some 50 µs for each of six signatures and for each certificate of its chain that is new, so the
 //! caller lets the data path have its turn between two records. What is kept is `Entry`, and each certificate once
+//! caller lets the data path have its turn between two records. What is kept is `RosterEntry`, and each certificate once
 //! for all chains that it is in: a kilobyte for a member with its certificate and the indexes.
-//!
 //! Nothing here does input or output or reads a clock.
 
 use std::collections::{BTreeSet, HashMap};
@@ -38,11 +38,11 @@ const MAX_ENDINGS: usize = 16_384;
 pub const SLICE: usize = 256;
 
 /// In place of the round in which an ending was told: this node has signed it, and no `meshd` can withhold it.
-const OWN: u32 = u32::MAX;
+const LOCAL: u32 = u32::MAX;
 
 /// What is kept of a member's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+struct RosterEntry {
     sequence: u64,
     public_key: [u8; 32],
     endpoint: Destination,
@@ -55,7 +55,7 @@ struct Entry {
     round: u32,
 }
 
-impl Entry {
+impl RosterEntry {
     fn is_valid_at(&self, now: u64) -> bool {
         WireGuardCertificate::is_valid_between(self.not_before, self.not_after, now)
     }
@@ -63,9 +63,9 @@ impl Entry {
 
 /// What the next process of this node goes on with. All of it was verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct StoredMembers {
     certificates: Vec<(CertificateId, Delegation)>,
-    entries: Vec<(NodeId, Entry)>,
+    entries: Vec<(NodeId, RosterEntry)>,
 }
 
 /// Why a member is not admitted, or an ending not taken in.
@@ -79,7 +79,7 @@ pub enum NotAdmitted {
     Ending(#[from] RevocationError),
     /// It is this node's own.
     #[error("the record is this node's own")]
-    Own,
+    Local,
     /// Its WireGuard certificate is not valid by the clock.
     #[error("the WireGuard key's certificate is not valid at this time")]
     NotValidNow,
@@ -112,9 +112,9 @@ pub struct Roster {
     charter: Charter,
     chain: Chain,
     /// The validity of this node's own key, Unix time in seconds.
-    own_validity: (u64, u64),
+    local_validity: (u64, u64),
     certificates: Certificates,
-    entries: HashMap<NodeId, Entry>,
+    entries: HashMap<NodeId, RosterEntry>,
     by_key: HashMap<[u8; 32], NodeId>,
     /// By whom they are about, with the round in which they were last told.
     endings: HashMap<NodeId, HashMap<Verdict, u32>>,
@@ -132,13 +132,13 @@ pub struct Roster {
 impl Roster {
     /// The members that another process has kept, as far as they stand, for the network of an anchor.
     #[must_use]
-    pub fn new(anchor: &TrustAnchor, kept: Kept, now: u64) -> Self {
+    pub fn new(anchor: &TrustAnchor, kept: StoredMembers, now: u64) -> Self {
         let mut certificates = Certificates::default();
         certificates.add(&anchor.chain);
         let mut roster = Self {
             charter: anchor.charter.clone(),
             chain: anchor.chain.clone(),
-            own_validity: (0, 0),
+            local_validity: (0, 0),
             certificates,
             entries: HashMap::new(),
             by_key: HashMap::new(),
@@ -155,7 +155,7 @@ impl Roster {
             let is_founder = node == anchor.charter.founder;
             if is_founder || roster.certificates.hold(entry.certificate) {
                 roster.by_key.insert(entry.public_key, node);
-                roster.entries.insert(node, Entry { round: 0, ..entry });
+                roster.entries.insert(node, RosterEntry { round: 0, ..entry });
                 roster.changed.insert(node);
             }
         }
@@ -168,7 +168,7 @@ impl Roster {
 
     /// Goes by what `keyd` says from now on. The network must be the same.
     pub fn trust(&mut self, anchor: &TrustAnchor, now: u64) {
-        self.own_validity = (WireGuardCertificate::begins_at(anchor.epoch), anchor.not_after);
+        self.local_validity = (WireGuardCertificate::begins_at(anchor.epoch), anchor.not_after);
         if self.chain != anchor.chain {
             self.certificates.remove(&self.chain);
             self.certificates.add(&anchor.chain);
@@ -176,11 +176,11 @@ impl Roster {
         }
         if self.revoked != anchor.revoked {
             self.revoked.clone_from(&anchor.revoked);
-            self.forget_endings(|round| round != OWN);
+            self.forget_endings(|round| round != LOCAL);
             let by = *self.chain.subject();
             for what in &anchor.revoked {
                 let verdict = Verdict::Revoked { by, what: what.clone() };
-                self.endings.entry(*verdict.about()).or_default().insert(verdict, OWN);
+                self.endings.entry(*verdict.about()).or_default().insert(verdict, LOCAL);
             }
             self.count_endings();
             self.has_new_endings = true;
@@ -192,7 +192,7 @@ impl Roster {
     /// out because of the time.
     #[must_use]
     pub fn is_clock_suspect(&self, now: u64) -> bool {
-        let (not_before, not_after) = self.own_validity;
+        let (not_before, not_after) = self.local_validity;
         !WireGuardCertificate::is_valid_between(not_before, not_after, now)
     }
 
@@ -201,14 +201,14 @@ impl Roster {
         if self.is_clock_suspect(now) {
             return;
         }
-        let is_over = |(node, entry): (&NodeId, &Entry)| (!entry.is_valid_at(now)).then_some(*node);
+        let is_over = |(node, entry): (&NodeId, &RosterEntry)| (!entry.is_valid_at(now)).then_some(*node);
         let over: Vec<_> = self.entries.iter().filter_map(is_over).collect();
         self.remove(&over);
     }
 
     /// All is told again from here on.
     pub fn begin_sync(&mut self) {
-        self.round = (self.round + 1) % OWN;
+        self.round = (self.round + 1) % LOCAL;
         self.is_syncing = true;
     }
 
@@ -218,7 +218,7 @@ impl Roster {
             return;
         }
         let round = self.round;
-        self.forget_endings(|told| told == round || told == OWN);
+        self.forget_endings(|told| told == round || told == LOCAL);
         self.count_endings();
         let gone = self.entries.iter().filter(|(_, entry)| entry.round != round);
         let gone: Vec<_> = gone.map(|(node, _)| *node).collect();
@@ -232,7 +232,7 @@ impl Roster {
 
     fn count_endings(&mut self) {
         let rounds = self.endings.values().flat_map(HashMap::values);
-        self.told_endings = rounds.filter(|round| **round != OWN).count();
+        self.told_endings = rounds.filter(|round| **round != LOCAL).count();
     }
 
     /// Whether what there is is being told from the start, and so not all of it is known.
@@ -255,7 +255,7 @@ impl Roster {
         let known = self.endings.get_mut(verdict.about()).and_then(|verdicts| verdicts.get_mut(&verdict));
         if let Some(told) = known {
             // A verdict says all that counts of an ending: this one is proven.
-            if *told != OWN {
+            if *told != LOCAL {
                 *told = round;
             }
             return Ok(());
@@ -282,7 +282,7 @@ impl Roster {
         let (record, round) = (&record.value, self.round);
         let node = record.node;
         if node == *self.chain.subject() {
-            return Err(NotAdmitted::Own);
+            return Err(NotAdmitted::Local);
         }
         if self.entries.get(&node).is_some_and(|known| record.sequence <= known.sequence) {
             self.set_keepalive(&node, *keepalive);
@@ -319,7 +319,7 @@ impl Roster {
             self.certificates.release(certificate);
             self.by_key.remove(&key);
         }
-        let entry = Entry {
+        let entry = RosterEntry {
             sequence: record.sequence,
             public_key,
             endpoint: *record.data,
@@ -352,7 +352,7 @@ impl Roster {
             Contest::Falls { holder, .. } => Err(NotAdmitted::Held(holder.short())),
             Contest::Stands { falls, .. } if falls.is_empty() => Ok(()),
             Contest::Stands { falls, .. } => {
-                let is_below = |(other, entry): (&NodeId, &Entry)| {
+                let is_below = |(other, entry): (&NodeId, &RosterEntry)| {
                     let path = self.certificates.path(entry.certificate);
                     (other != node && path.iter().any(|issued| falls.contains(issued.id))).then_some(*other)
                 };
@@ -420,7 +420,7 @@ impl Roster {
         changes
     }
 
-    fn peer(&self, node: NodeId, entry: &Entry) -> PeerConfig {
+    fn peer(&self, node: NodeId, entry: &RosterEntry) -> PeerConfig {
         let ipv4 = self.address(entry);
         PeerConfig {
             node,
@@ -432,18 +432,21 @@ impl Roster {
         }
     }
 
-    fn address(&self, entry: &Entry) -> Ipv4Addr {
+    fn address(&self, entry: &RosterEntry) -> Ipv4Addr {
         let path = self.certificates.path(entry.certificate);
         path.last().map_or(self.charter.subnet.founder_address(), |last| last.grant.ranges.address())
     }
 
     /// What the next process goes on with.
     #[must_use]
-    pub fn to_kept(&self) -> Kept {
-        let mut entries: Vec<_> =
-            self.entries.iter().map(|(node, entry)| (*node, Entry { round: 0, ..entry.clone() })).collect();
+    pub fn to_stored(&self) -> StoredMembers {
+        let mut entries: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(node, entry)| (*node, RosterEntry { round: 0, ..entry.clone() }))
+            .collect();
         entries.sort_unstable_by_key(|(node, _)| *node);
-        Kept { certificates: self.certificates.export(), entries }
+        StoredMembers { certificates: self.certificates.export(), entries }
     }
 }
 

@@ -13,7 +13,7 @@ use i2plan_ipc::api::tund::{
     Stats, Taken, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
-use i2plan_ipc::client::{Endpoint, Link};
+use i2plan_ipc::client::{DaemonLink, Endpoint};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::version::Version;
@@ -27,15 +27,15 @@ use tracing::{debug, info, warn};
 
 use crate::device::Device;
 use crate::end_reason::EndReason;
+use crate::fd_store::{FdStore, SessionKind};
 use crate::host::prefix::{HostNetwork, overlaps};
 use crate::host::{self, Host};
 use crate::interface::Subnets;
-use crate::io::{Command, Counted, DataPath, Turns};
-use crate::kept::{Keeper, Kind};
-use crate::roster::{Changes, Kept, Roster, SLICE};
+use crate::io::{Counted, DataPath, DataPathCommand, Turns};
+use crate::roster::{Changes, Roster, SLICE, StoredMembers};
 use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
-use crate::{device, interface, privileges, walls};
+use crate::{device, interface, privileges, sandbox};
 
 /// How long packets that wait may still be sent at the end, as long as meshd has not said.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -75,14 +75,14 @@ pub struct Tund {
     host: Host,
     /// What was seen of the host when it was looked at last.
     seen: Mutex<Seen>,
-    keyd: Link<KeydApi>,
+    keyd: DaemonLink<KeydApi>,
     /// The name of the interface.
     name: String,
     /// Where the sessions' sockets may lead.
     bridge: Bridge,
     /// An interface that was there when the process started, and waits for its key.
     resumable: Mutex<Option<Resumable>>,
-    keeper: Keeper,
+    fd_store: FdStore,
     running: Mutex<Option<Running>>,
     /// The members, as long as the interface is up.
     roster: Mutex<Option<Roster>>,
@@ -103,7 +103,7 @@ pub struct Tund {
 struct Running {
     interface: Interface,
     configured: Configured,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<DataPathCommand>,
     turns: Turns,
     /// When it was last asked whether the data path works.
     seen: u64,
@@ -125,7 +125,7 @@ pub struct Resumable {
     /// The epoch of the WireGuard key.
     pub epoch: u32,
     /// The members.
-    pub members: Kept,
+    pub members: StoredMembers,
 }
 
 /// What a daemon begins with.
@@ -137,14 +137,14 @@ pub struct Start {
     /// The session for control messages.
     pub control: Option<Session>,
     /// Has all that kept.
-    pub keeper: Keeper,
+    pub fd_store: FdStore,
 }
 
 impl Start {
     /// With nothing.
     #[must_use]
     pub fn fresh(supervisor: &'static Supervisor) -> Self {
-        Self { interface: None, data: None, control: None, keeper: Keeper::new(supervisor) }
+        Self { interface: None, data: None, control: None, fd_store: FdStore::new(supervisor) }
     }
 }
 
@@ -164,11 +164,11 @@ impl Tund {
             supervisor,
             host,
             seen: Mutex::new(Seen::default()),
-            keyd: Link::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
+            keyd: DaemonLink::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
             name,
             bridge,
             resumable: Mutex::new(start.interface),
-            keeper: start.keeper,
+            fd_store: start.fd_store,
             running: Mutex::new(None),
             roster: Mutex::new(None),
             unkept: AtomicBool::new(false),
@@ -259,7 +259,7 @@ impl Tund {
             self.compare(&resumable.interface, &interface)?;
         }
         // One that is there already keeps carrying packets, whatever else the host does.
-        if self.own_interface().await.is_none() {
+        if self.local_interface().await.is_none() {
             // One of this name that is not its own is in the way in another way, which is said when it is made.
             self.check(&host::prefixes_of(&interface), Some(&interface.name)).await.inspect_err(|error| {
                 self.supervisor.status(&format!("there is no interface: {error}"));
@@ -283,10 +283,10 @@ impl Tund {
         let mut resumable = self.resumable.lock().await;
         let mut waiting = self.waiting.lock().await;
         let (device, members) = if let Some(kept) = resumable.take() {
-            self.keeper.epoch(epoch);
+            self.fd_store.epoch(epoch);
             (kept.device, kept.members)
         } else {
-            (self.create(&interface, epoch).await?, Kept::default())
+            (self.create(&interface, epoch).await?, StoredMembers::default())
         };
 
         let mut roster = Roster::new(&lease.anchor, members, unix_now());
@@ -326,7 +326,7 @@ impl Tund {
         if let Some(session) = waiting.take() {
             let (done, _) = oneshot::channel();
             // There is room: nobody else has the sender yet.
-            let _ = commands.try_send(Command::Attach(session, done));
+            let _ = commands.try_send(DataPathCommand::Attach(session, done));
         }
         *running = Some(Running { interface, configured: configured.clone(), commands, turns, seen: 0 });
         drop((running, resumable, waiting));
@@ -349,7 +349,7 @@ impl Tund {
             let Running { interface, configured, .. } = running;
             (configured.interface.clone(), interface.clone())
         });
-        let Some((own, interface)) = up else { return };
+        let Some((name, interface)) = up else { return };
         let networks = match self.host_networks().await {
             Ok(networks) => networks,
             Err(error) => {
@@ -359,13 +359,13 @@ impl Tund {
         };
         let is_own = |network: &HostNetwork| {
             network.kind == HostUse::Address
-                && network.interface.as_ref() == Some(&own)
+                && network.interface.as_ref() == Some(&name)
                 && network.prefix.address() == interface.ipv6
         };
         let found = if self.host.allows_overlap() {
             Vec::new()
         } else {
-            overlaps(&host::prefixes_of(&interface), Some(&own), &networks)
+            overlaps(&host::prefixes_of(&interface), Some(&name), &networks)
         };
         let seen = Seen { overlaps: found, without_ipv6: !networks.iter().any(is_own) };
         let mut before = self.seen.lock().await;
@@ -376,7 +376,7 @@ impl Tund {
     }
 
     /// The name of the interface, if there is one.
-    async fn own_interface(&self) -> Option<String> {
+    async fn local_interface(&self) -> Option<String> {
         let running = self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
         match running {
             Some(name) => Some(name),
@@ -389,11 +389,15 @@ impl Tund {
     }
 
     /// Checks that the host does not use these prefixes, or that the administrator does not mind.
-    async fn check(&self, prefixes: &[host::prefix::Prefix], own: Option<&str>) -> Result<(), ApiError> {
+    async fn check(
+        &self,
+        prefixes: &[host::prefix::Prefix],
+        interface: Option<&str>,
+    ) -> Result<(), ApiError> {
         if self.host.allows_overlap() {
             return Ok(());
         }
-        Ok(host::check(prefixes, own, &self.host_networks().await?)?)
+        Ok(host::check(prefixes, interface, &self.host_networks().await?)?)
     }
 
     /// Finds a subnet for a network that is to be founded.
@@ -401,8 +405,9 @@ impl Tund {
         if self.host.allows_overlap() {
             return Ok(wanted);
         }
-        let (own, networks) = (self.own_interface().await, self.host_networks().await?);
-        let check = |subnet| host::check(&host::prefixes_of_network(subnet, None), own.as_deref(), &networks);
+        let (name, networks) = (self.local_interface().await, self.host_networks().await?);
+        let check =
+            |subnet| host::check(&host::prefixes_of_network(subnet, None), name.as_deref(), &networks);
         let Err(error) = check(wanted) else { return Ok(wanted) };
         wanted.alternatives().find(|subnet| check(*subnet).is_ok()).ok_or_else(|| error.into())
     }
@@ -418,12 +423,12 @@ impl Tund {
             end(&self.fatal, EndReason::Privileges(error));
             answer
         })?;
-        walls::before_packets().map_err(|error| {
+        sandbox::before_packets().map_err(|error| {
             let answer = ApiError::internal(error.to_string());
-            end(&self.fatal, EndReason::Walls(error));
+            end(&self.fatal, EndReason::Sandbox(error));
             answer
         })?;
-        self.keeper.interface(interface, epoch, device.as_fd());
+        self.fd_store.interface(interface, epoch, device.as_fd());
         Ok(device)
     }
 
@@ -441,7 +446,7 @@ impl Tund {
 
     /// Ends the process, with nothing kept, for the next to make another interface or none.
     fn give_up(&self) {
-        self.keeper.nothing();
+        self.fd_store.nothing();
         end(&self.fatal, EndReason::AnotherInterface);
     }
 
@@ -451,12 +456,16 @@ impl Tund {
         let public_key = PublicKey::from(&StaticSecret::from(lease.private_key.0)).to_bytes();
         let (done, answer) = oneshot::channel();
         let gone = || ApiError::unavailable("the data path has broken down; tund is about to restart");
-        running.commands.send(Command::Rotate(lease.private_key.clone(), done)).await.map_err(|_| gone())?;
+        running
+            .commands
+            .send(DataPathCommand::Rotate(lease.private_key.clone(), done))
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?;
         info!(epoch, "a new WireGuard key is in use");
         running.configured.public_key = public_key;
         running.configured.epoch = epoch;
-        self.keeper.epoch(epoch);
+        self.fd_store.epoch(epoch);
         Ok(())
     }
 
@@ -503,7 +512,7 @@ impl Tund {
             sleep(TRUST_POLL).await;
             self.look_at_trust().await;
             // meshd hears of what is found from the statistics, and the log has it.
-            let _ = self.ask(Command::CheckSession).await;
+            let _ = self.ask(DataPathCommand::CheckSession).await;
         }
     }
 
@@ -570,7 +579,7 @@ impl Tund {
         }
         // Who is banned or revoked is not to come back with a restart.
         let urgent = !changes.removed.is_empty();
-        self.ask(|done| Command::ChangePeers(changes, done)).await?.ok_or_else(not_configured)?;
+        self.ask(|done| DataPathCommand::ChangePeers(changes, done)).await?.ok_or_else(not_configured)?;
         self.unkept.store(true, Ordering::Relaxed);
         if urgent {
             self.keep(roster);
@@ -590,7 +599,7 @@ impl Tund {
     /// Has the members kept if they have changed, once all are known.
     fn keep(&self, roster: &Roster) {
         if !roster.is_syncing() && self.unkept.swap(false, Ordering::Relaxed) && self.supervisor.is_there() {
-            self.keeper.members(roster.to_kept());
+            self.fd_store.members(roster.to_stored());
         }
     }
 
@@ -652,7 +661,7 @@ impl Tund {
     /// Has the data path do something; none if there is no interface.
     async fn ask<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+        command: impl FnOnce(oneshot::Sender<T>) -> DataPathCommand,
     ) -> Result<Option<T>, ApiError> {
         let commands = self.running.lock().await.as_ref().map(|running| running.commands.clone());
         let Some(commands) = commands else { return Ok(None) };
@@ -663,7 +672,7 @@ impl Tund {
     }
 
     async fn attach(&self, session: Session) -> Result<(), ApiError> {
-        if !self.keeper.session(Kind::Data, &session) {
+        if !self.fd_store.session(SessionKind::Data, &session) {
             // A meshd that has taken it back, or has found this process again.
             return Ok(());
         }
@@ -673,13 +682,13 @@ impl Tund {
             return Ok(());
         }
         drop(running);
-        self.ask(|done| Command::Attach(session, done)).await?.ok_or_else(not_configured)?
+        self.ask(|done| DataPathCommand::Attach(session, done)).await?.ok_or_else(not_configured)?
     }
 
     /// The sessions for data and for control messages, as they can be handed out.
     async fn sessions(&self) -> Result<(Option<Shared>, Option<Shared>), ApiError> {
         let failed = |error| ApiError::internal(format!("cannot duplicate a session's descriptors: {error}"));
-        let data = match self.ask(Command::Take).await? {
+        let data = match self.ask(DataPathCommand::Take).await? {
             Some(attached) => attached.transpose(),
             None => self.waiting.lock().await.as_ref().map(Session::share).transpose(),
         };
@@ -691,7 +700,7 @@ impl Tund {
     pub async fn drain(&self) {
         self.keep_members().await;
         let time = self.limits.lock().await.map_or(DRAIN, |limits| limits.drain);
-        if let Ok(Some(false)) = self.ask(|done| Command::Drain(time, done)).await {
+        if let Ok(Some(false)) = self.ask(|done| DataPathCommand::Drain(time, done)).await {
             info!("not all that waited to be sent could be sent in time");
         }
     }
@@ -699,7 +708,7 @@ impl Tund {
     /// Sends what waits to be sent and ends the sessions, because the node stops.
     pub async fn quit(&self) {
         self.drain().await;
-        self.keeper.nothing();
+        self.fd_store.nothing();
         let Ok((data, control)) = self.sessions().await else { return };
         for Shared { session, fds } in data.into_iter().chain(control) {
             if let Ok(session) = Session::adopt(session, fds, &self.bridge) {
@@ -709,7 +718,7 @@ impl Tund {
     }
 
     async fn stats(&self) -> Result<Stats, ApiError> {
-        let counted = self.ask(Command::Stats).await?;
+        let counted = self.ask(DataPathCommand::Stats).await?;
         let interface =
             self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
         let Counted { session, peers, drops, diverted } = counted.unwrap_or_default();
@@ -774,7 +783,7 @@ impl Service for Tund {
             }
             Request::KeepControl(session) => {
                 let session = Session::adopt(session, fds, &self.bridge)?;
-                if self.keeper.session(Kind::Control, &session) {
+                if self.fd_store.session(SessionKind::Control, &session) {
                     *self.control.lock().await = Some(session);
                 }
                 Ok(Reply::Done.into())
@@ -815,16 +824,16 @@ impl Service for Tund {
                     return Err(ApiError::invalid(format!("packets may wait {most} s at most for the end")));
                 }
                 *self.limits.lock().await = Some(limits);
-                self.ask(|done| Command::SetLimit(limits.tunnels, done)).await?;
+                self.ask(|done| DataPathCommand::SetLimit(limits.tunnels, done)).await?;
                 Ok(Reply::Done.into())
             }
             Request::Alive(nodes) => {
-                self.ask(|done| Command::NoteAlive(nodes, done)).await?;
+                self.ask(|done| DataPathCommand::NoteAlive(nodes, done)).await?;
                 Ok(Reply::Done.into())
             }
             Request::CheckNetwork(subnet, network) => {
-                let own = self.own_interface().await;
-                self.check(&host::prefixes_of_network(subnet, network), own.as_deref()).await?;
+                let name = self.local_interface().await;
+                self.check(&host::prefixes_of_network(subnet, network), name.as_deref()).await?;
                 Ok(Reply::Done.into())
             }
             Request::FindSubnet(wanted) => Ok(Reply::Subnet(self.find_subnet(wanted).await?).into()),

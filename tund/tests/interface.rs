@@ -29,7 +29,7 @@ use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{ClientError, Endpoint};
 use i2plan_ipc::notification::{self, Notification};
 use i2plan_ipc::secret::SecretKey;
-use i2plan_ipc::server::{Answer, Limits, Service, serve};
+use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
 use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
 use i2plan_proto::address::{AddressRange, Ipv4Subnet, ipv6_of};
 use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, ProvenDestination};
@@ -336,7 +336,7 @@ fn start_keyd(dir: &Path, node: Arc<Mutex<Node>>) -> tokio::task::AbortHandle {
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     open_to_all(&path);
     let access = Access::new([(Role::Tund, Who::User(UID))]);
-    tokio::spawn(serve(listener, Arc::new(Keyd(node)), access, Limits::default())).abort_handle()
+    tokio::spawn(serve(listener, Arc::new(Keyd(node)), access, ConnectionLimits::default())).abort_handle()
 }
 
 fn open_to_all(path: &Path) {

@@ -33,7 +33,7 @@ Examples:
 const VARIABLE: &str = "I2PLAN_COMPLETE";
 
 /// Whoever types does not wait longer.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Shells that a script can be had for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -139,7 +139,7 @@ fn ask(
         question(node).await
     };
     let answer = async {
-        tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(ApiError::timeout("").into()))
+        tokio::time::timeout(TIMEOUT, answer).await.unwrap_or_else(|_| Err(ApiError::timeout("").into()))
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let words = runtime.ok().and_then(|runtime| runtime.block_on(answer).ok()).unwrap_or_default();

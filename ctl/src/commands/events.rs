@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::meshd::{Event, What};
+use i2plan_ipc::api::meshd::{Event, EventKind};
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::version::utc;
 use serde::Serialize;
@@ -54,7 +54,7 @@ enum OfTheStream<'a> {
     NodeBack,
 }
 
-/// Tells what happens at the node, until the user or the reader wants no more.
+/// Streams the events of the node, until the user or the reader wants no more.
 ///
 /// # Errors
 /// If the node is not there in the beginning.
@@ -85,7 +85,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &EventsArgs) -> Result
             Notice::Event(event) if u128::from(event.at) < begin => {}
             Notice::Event(event) => {
                 told += 1;
-                let line = format!("{}  {}\n", utc(event.at / 1000), clean(&describe(&event.what)));
+                let line = format!("{}  {}\n", utc(event.at / 1000), clean(&describe(&event.kind)));
                 tell(json, &event, &line)?;
             }
             // It begins.
@@ -132,7 +132,7 @@ fn now() -> Duration {
 }
 
 fn is_log(event: &Event) -> bool {
-    matches!(event.what, What::Log { .. })
+    matches!(event.kind, EventKind::Log { .. })
 }
 
 #[cfg(test)]

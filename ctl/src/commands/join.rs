@@ -7,7 +7,7 @@ use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::meshd::{Event, JoinStep, What};
+use i2plan_ipc::api::meshd::{Event, EventKind, JoinStep};
 use i2plan_ipc::node::{EventStream, Notice};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::terminal::Silence;
@@ -252,7 +252,7 @@ async fn read_line<T>(
 struct Progress {
     show: Show,
     started: Instant,
-    /// None if the node does not tell what happens.
+    /// None if the node does not stream events.
     events: Option<EventStream>,
     connected: bool,
 }
@@ -310,9 +310,9 @@ impl Progress {
         }
         let mut interrupt = std::pin::pin!(output::interrupt()?);
         // The steps before this one are told a moment after the answer.
-        for (patience, what) in [(LAST_STEPS, None), (FIRST_TUNNEL, Some(WAITING))] {
+        for (limit, what) in [(LAST_STEPS, None), (FIRST_TUNNEL, Some(WAITING))] {
             what.filter(|_| !self.connected).into_iter().for_each(output::note);
-            let mut deadline = std::pin::pin!(sleep(patience));
+            let mut deadline = std::pin::pin!(sleep(limit));
             while !self.connected {
                 tokio::select! {
                     () = &mut deadline => break,
@@ -347,8 +347,8 @@ impl Progress {
         tokio::select! {
             notice = next => {
                 let step = match notice {
-                    Notice::Event(Event { what: What::JoinProgress { step }, .. }) => Some(step),
-                    Notice::Event(Event { what: What::TunnelUp { .. }, .. }) => {
+                    Notice::Event(Event { kind: EventKind::JoinProgress { step }, .. }) => Some(step),
+                    Notice::Event(Event { kind: EventKind::TunnelUp { .. }, .. }) => {
                         self.connected = true;
                         None
                     }

@@ -15,7 +15,7 @@ use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
 use crate::ping::echo::{PAYLOAD, Token};
-use crate::ping::series::{Plan, Series, Step, Summary, wire};
+use crate::ping::series::{PingAction, Plan, Series, Summary, wire};
 use crate::ping::socket::EchoSocket;
 use crate::present::ping::{millis, reason, render};
 use crate::present::text::clean;
@@ -69,7 +69,7 @@ impl Ping {
     /// What is to be sent.
     #[must_use]
     pub fn plan(&self) -> Plan {
-        Plan { count: self.count, interval: self.interval, patience: self.timeout, deadline: self.deadline }
+        Plan { count: self.count, interval: self.interval, timeout: self.timeout, deadline: self.deadline }
     }
 }
 
@@ -142,13 +142,13 @@ async fn series_of(
     loop {
         while let Some(step) = series.on_time(started.elapsed()) {
             match step {
-                Step::Send(number) => {
+                PingAction::Send(number) => {
                     if let Err(error) = echo.send(wire(number)).await {
                         series.on_failed(number);
                         say(format!("not sent: seq={number}: {}\n", reason(&error)))?;
                     }
                 }
-                Step::Lost(number) => say(format!("no reply: seq={number}\n"))?,
+                PingAction::Lost(number) => say(format!("no reply: seq={number}\n"))?,
             }
         }
         if series.is_done(started.elapsed()) || output::reader_is_gone() {

@@ -18,14 +18,14 @@ pub struct Plan {
     /// Between requests.
     pub interval: Duration,
     /// How long a reply may take.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// When the series ends at the latest.
     pub deadline: Option<Duration>,
 }
 
 /// What time brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum PingAction {
     /// The request with this number is to be sent.
     Send(u32),
     /// The request with this number was not answered in time.
@@ -77,18 +77,18 @@ impl Series {
     }
 
     /// What there is to do now. To be called again when it is done, until there is nothing.
-    pub fn on_time(&mut self, now: Duration) -> Option<Step> {
+    pub fn on_time(&mut self, now: Duration) -> Option<PingAction> {
         if let Some((&number, &at)) = self.outstanding.first_key_value()
-            && now >= at.saturating_add(self.plan.patience)
+            && now >= at.saturating_add(self.plan.timeout)
         {
             self.outstanding.remove(&number);
-            return Some(Step::Lost(number));
+            return Some(PingAction::Lost(number));
         }
         if self.next_send().is_some_and(|at| now >= at) && !self.is_done(now) {
             let number = self.sent;
             self.sent += 1;
             self.outstanding.insert(number, now);
-            return Some(Step::Send(number));
+            return Some(PingAction::Send(number));
         }
         None
     }
@@ -96,7 +96,7 @@ impl Series {
     /// When there is something to do.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        let expiry = self.outstanding.first_key_value().map(|(_, at)| at.saturating_add(self.plan.patience));
+        let expiry = self.outstanding.first_key_value().map(|(_, at)| at.saturating_add(self.plan.timeout));
         [self.next_send(), expiry, self.plan.deadline].into_iter().flatten().min()
     }
 
@@ -167,7 +167,7 @@ impl Times {
 mod tests {
     use super::*;
 
-    const PLAN: Plan = Plan { count: Some(2), interval: ms(1000), patience: ms(3000), deadline: None };
+    const PLAN: Plan = Plan { count: Some(2), interval: ms(1000), timeout: ms(3000), deadline: None };
 
     const fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
@@ -181,13 +181,13 @@ mod tests {
     #[test]
     fn requests_go_out_in_time_and_replies_end_the_series() {
         let mut series = Series::new(PLAN);
-        assert_eq!(series.on_time(ms(0)), Some(Step::Send(0)));
+        assert_eq!(series.on_time(ms(0)), Some(PingAction::Send(0)));
         assert_eq!(series.on_time(ms(0)), None);
         assert_eq!(series.wake_at(), Some(ms(1000)));
         assert_eq!(series.on_reply(0, ms(700)), Some((0, ms(700))));
         // A second reply to the same is none.
         assert_eq!(series.on_reply(0, ms(800)), None);
-        assert_eq!(series.on_time(ms(1000)), Some(Step::Send(1)));
+        assert_eq!(series.on_time(ms(1000)), Some(PingAction::Send(1)));
         assert!(!series.is_done(ms(1000)));
         assert_eq!(series.on_reply(1, ms(1900)), Some((1, ms(900))));
         assert!(series.is_done(ms(1900)));
@@ -200,7 +200,7 @@ mod tests {
         series.on_time(ms(0));
         assert_eq!(series.wake_at(), Some(ms(3000)));
         assert_eq!(series.on_time(ms(2999)), None);
-        assert_eq!(series.on_time(ms(3000)), Some(Step::Lost(0)));
+        assert_eq!(series.on_time(ms(3000)), Some(PingAction::Lost(0)));
         assert!(series.is_done(ms(3000)));
         assert_eq!(series.on_reply(0, ms(3001)), None);
         assert_eq!(series.summary(), Summary { sent: 1, received: 0, times: None });
@@ -211,7 +211,9 @@ mod tests {
         let plan = Plan { count: Some(1), deadline: Some(ms(10_000)), ..PLAN };
         let mut series = Series::new(plan);
         for second in 0..5 {
-            assert!((0..9).any(|_| series.on_time(ms(second * 1000)) == Some(Step::Send(second as u32))));
+            assert!(
+                (0..9).any(|_| series.on_time(ms(second * 1000)) == Some(PingAction::Send(second as u32)))
+            );
         }
         assert!(!series.is_done(ms(4000)));
         assert!(series.on_reply(3, ms(4500)).is_some());
@@ -229,7 +231,7 @@ mod tests {
     fn numbers_go_on_when_those_of_the_wire_begin_again() {
         let mut series = Series::new(Plan { count: None, interval: ms(10), ..PLAN });
         for number in 0..=65_536 {
-            assert_eq!(series.on_time(ms(number * 10)), Some(Step::Send(number as u32)));
+            assert_eq!(series.on_time(ms(number * 10)), Some(PingAction::Send(number as u32)));
             if number < 65_536 {
                 assert!(series.on_reply(wire(number as u32), ms(number * 10)).is_some());
             }

@@ -1,6 +1,6 @@
 //! What happens at a node.
 
-use i2plan_ipc::api::meshd::{BanReason, JoinStep, Life, SessionName, SessionState, What};
+use i2plan_ipc::api::meshd::{BanReason, EventKind, JoinStep, Liveness, SessionName, SessionState};
 
 use super::member::{label, short};
 
@@ -15,19 +15,19 @@ pub enum Level {
     Error,
 }
 
-impl From<&What> for Level {
-    fn from(what: &What) -> Self {
+impl From<&EventKind> for Level {
+    fn from(what: &EventKind) -> Self {
         match what {
-            What::Log { level, .. } => match level.as_str() {
+            EventKind::Log { level, .. } => match level.as_str() {
                 "error" => Self::Error,
                 "warn" => Self::Warn,
                 _ => Self::Info,
             },
-            What::DaemonDown { .. } | What::NetworkLeft { revoked: true, .. } => Self::Error,
-            What::TunnelDown { .. }
-            | What::MemberLife { life: Life::Suspected | Life::Unreachable, .. }
-            | What::BanAdded { .. }
-            | What::Session { state: SessionState::Down, .. } => Self::Warn,
+            EventKind::DaemonDown { .. } | EventKind::NetworkLeft { revoked: true, .. } => Self::Error,
+            EventKind::TunnelDown { .. }
+            | EventKind::MemberLiveness { liveness: Liveness::Suspected | Liveness::Unreachable, .. }
+            | EventKind::BanAdded { .. }
+            | EventKind::Session { state: SessionState::Down, .. } => Self::Warn,
             _ => Self::Info,
         }
     }
@@ -35,44 +35,48 @@ impl From<&What> for Level {
 
 /// What happened, in a sentence.
 #[must_use]
-pub fn describe(what: &What) -> String {
+pub fn describe(what: &EventKind) -> String {
     let member = label;
     match what {
-        What::NetworkJoined { network, ipv4 } => format!("this node is a member of {network}, at {ipv4}"),
-        What::NetworkLeft { network, revoked: true } => {
+        EventKind::NetworkJoined { network, ipv4 } => {
+            format!("this node is a member of {network}, at {ipv4}")
+        }
+        EventKind::NetworkLeft { network, revoked: true } => {
             format!("this node's membership of {network} is revoked")
         }
-        What::NetworkLeft { network, revoked: false } => format!("this node has left {network}"),
-        What::AddressChanged { ipv4 } => format!("this node's address is {ipv4} now"),
-        What::MemberAdded { node_id, name } => format!("{} is a member", member(name, node_id)),
-        What::MemberChanged { node_id, name } => format!("{} has changed", member(name, node_id)),
-        What::MemberRemoved { node_id, name } => format!("{} is no member any more", member(name, node_id)),
-        What::MemberLife { node_id, name, life } => {
-            let life = match life {
-                Life::Present => "is there",
-                Life::Suspected => "may be out of reach",
-                Life::Unreachable => "is unreachable",
-                Life::Away => "shuts down",
-            };
-            format!("{} {life}", member(name, node_id))
+        EventKind::NetworkLeft { network, revoked: false } => format!("this node has left {network}"),
+        EventKind::AddressChanged { ipv4 } => format!("this node's address is {ipv4} now"),
+        EventKind::MemberAdded { node_id, name } => format!("{} is a member", member(name, node_id)),
+        EventKind::MemberChanged { node_id, name } => format!("{} has changed", member(name, node_id)),
+        EventKind::MemberRemoved { node_id, name } => {
+            format!("{} is no member any more", member(name, node_id))
         }
-        What::TunnelUp { node_id, name } => format!("the tunnel to {} is up", member(name, node_id)),
-        What::TunnelDown { node_id, name } => format!("the tunnel to {} is down", member(name, node_id)),
-        What::InviteCreated { id } => format!("invite {id} was made"),
-        What::InviteUsed { id, node_id } => format!("invite {id} was used by {}", short(node_id)),
-        What::InviteRevoked { id } => format!("invite {id} is revoked"),
-        What::BanAdded { node_id, reason } => {
+        EventKind::MemberLiveness { node_id, name, liveness } => {
+            let liveness = match liveness {
+                Liveness::Present => "is there",
+                Liveness::Suspected => "may be out of reach",
+                Liveness::Unreachable => "is unreachable",
+                Liveness::Away => "shuts down",
+            };
+            format!("{} {liveness}", member(name, node_id))
+        }
+        EventKind::TunnelUp { node_id, name } => format!("the tunnel to {} is up", member(name, node_id)),
+        EventKind::TunnelDown { node_id, name } => format!("the tunnel to {} is down", member(name, node_id)),
+        EventKind::InviteCreated { id } => format!("invite {id} was made"),
+        EventKind::InviteUsed { id, node_id } => format!("invite {id} was used by {}", short(node_id)),
+        EventKind::InviteRevoked { id } => format!("invite {id} is revoked"),
+        EventKind::BanAdded { node_id, reason } => {
             let reason = match reason {
                 BanReason::Manual => "by hand",
                 BanReason::InvalidMessages => "for invalid messages",
             };
             format!("{} is banned {reason}", short(node_id))
         }
-        What::BanRemoved { node_id } => format!("{} is not banned any more", short(node_id)),
-        What::Session { session, state, error } => {
+        EventKind::BanRemoved { node_id } => format!("{} is not banned any more", short(node_id)),
+        EventKind::Session { session, state, error } => {
             let session = match session {
                 SessionName::Control => "control session",
-                SessionName::Substitute => "session in place of the control session",
+                SessionName::Fallback => "fallback session",
                 SessionName::Data => "data session",
             };
             match error {
@@ -81,22 +85,22 @@ pub fn describe(what: &What) -> String {
                 _ => format!("the {session} is {}", describe_state(*state)),
             }
         }
-        What::DaemonUp { daemon } => format!("{daemon} answers"),
-        What::DaemonDown { daemon, error } => format!("{daemon} does not work: {error}"),
-        What::InterfaceUp { interface } => format!("interface {interface} is up"),
-        What::ForeignNumber { number } => format!(
+        EventKind::DaemonUp { daemon } => format!("{daemon} answers"),
+        EventKind::DaemonDown { daemon, error } => format!("{daemon} does not work: {error}"),
+        EventKind::InterfaceUp { interface } => format!("interface {interface} is up"),
+        EventKind::ForeignNumber { number } => format!(
             "this node's keys have signed number {number} elsewhere: another machine uses them, or a backup was restored"
         ),
-        What::HostOverlap { overlaps } if overlaps.is_empty() => {
+        EventKind::HostOverlap { overlaps } if overlaps.is_empty() => {
             "the host uses none of the network's addresses otherwise any more".to_owned()
         }
-        What::HostOverlap { overlaps } => {
+        EventKind::HostOverlap { overlaps } => {
             format!("the host uses addresses of the network otherwise: {}", overlaps.join("; "))
         }
-        What::KeyRotated { epoch } => format!("a new WireGuard key is published, epoch {epoch}"),
-        What::ConfigChanged { key, value } => format!("{key} is {value} now"),
-        What::JoinProgress { step } => format!("joining: {}", describe_step(*step)),
-        What::Log { level, target, message } => format!("{level} {target}: {message}"),
+        EventKind::KeyRotated { epoch } => format!("a new WireGuard key is published, epoch {epoch}"),
+        EventKind::ConfigChanged { key, value } => format!("{key} is {value} now"),
+        EventKind::JoinProgress { step } => format!("joining: {}", describe_step(*step)),
+        EventKind::Log { level, target, message } => format!("{level} {target}: {message}"),
     }
 }
 
@@ -126,28 +130,28 @@ mod tests {
 
     #[test]
     fn events_are_sentences() {
-        let event = What::MemberLife {
+        let event = EventKind::MemberLiveness {
             node_id: "abcdefghijk".to_owned(),
             name: "web".to_owned(),
-            life: Life::Unreachable,
+            liveness: Liveness::Unreachable,
         };
         assert_eq!(describe(&event), "web (abcdefghij) is unreachable");
-        let session = What::Session {
+        let session = EventKind::Session {
             session: SessionName::Data,
             state: SessionState::Down,
             error: Some("gone".to_owned()),
         };
         assert_eq!(describe(&session), "the data session is down: gone");
-        let again = What::Session {
+        let again = EventKind::Session {
             session: SessionName::Data,
             state: SessionState::Opening,
             error: Some("gone".to_owned()),
         };
         assert_eq!(describe(&again), "the data session is being opened");
-        let nameless = What::TunnelUp { node_id: "abcdefghijk".to_owned(), name: String::new() };
+        let nameless = EventKind::TunnelUp { node_id: "abcdefghijk".to_owned(), name: String::new() };
         assert_eq!(describe(&nameless), "the tunnel to abcdefghij is up");
         assert_eq!(
-            describe(&What::JoinProgress { step: JoinStep::Asking }),
+            describe(&EventKind::JoinProgress { step: JoinStep::Asking }),
             "joining: found the inviter, asking it"
         );
     }

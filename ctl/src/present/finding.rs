@@ -14,7 +14,7 @@ pub enum Level {
     Ok,
     /// It could be better, and works.
     Note,
-    /// It is to be mended.
+    /// It is to be fixed.
     Problem,
 }
 
@@ -82,10 +82,10 @@ mod tests {
 
     #[test]
     fn findings_are_lines_with_what_to_do_below() {
-        let findings = [Finding::ok("clock", "fine"), Finding::problem("node", "bad\x1b[2J", "mend it")];
+        let findings = [Finding::ok("clock", "fine"), Finding::problem("node", "bad\x1b[2J", "fix it")];
         assert_eq!(
             render(&findings),
-            "ok       clock    fine\nPROBLEM  node     bad\u{fffd}[2J\n                  hint: mend it\n"
+            "ok       clock    fine\nPROBLEM  node     bad\u{fffd}[2J\n                  hint: fix it\n"
         );
     }
 }

@@ -35,7 +35,7 @@ pub fn describe(target: &OrderTarget) -> String {
             network.short(),
             units::counted(*below, "member")
         ),
-        OrderTarget::Own { network, address, invited } => format!(
+        OrderTarget::LocalMembership { network, address, invited } => format!(
             "keyd will sign that this node, {address}, leaves network {network}; it has invited {}",
             units::counted(*invited, "member")
         ),
@@ -105,7 +105,7 @@ pub fn consequences(member: &Candidate, peers: &[Peer]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::api::meshd::Life;
+    use i2plan_ipc::api::meshd::Liveness;
     use i2plan_proto::identity::{NetworkId, NodeId};
     use i2plan_proto::invite::Uses;
 
@@ -159,7 +159,7 @@ mod tests {
             depth: inviters.len() as u64,
             inviters: inviters.iter().map(|inviter| (*inviter).to_owned()).collect(),
             signed_at: 0,
-            life: Life::Present,
+            liveness: Liveness::Present,
             banned: false,
             last_heard: None,
             rtt: None,

@@ -1,6 +1,6 @@
 //! The other members.
 
-use i2plan_ipc::api::meshd::{Life, Peer};
+use i2plan_ipc::api::meshd::{Liveness, Peer};
 
 use super::member::Names;
 use super::table::{Column, Rendered, Table};
@@ -128,8 +128,8 @@ pub fn state(peer: &Peer) -> &'static str {
     match peer.last_handshake {
         _ if peer.banned => "banned",
         _ if is_up(peer) => "up",
-        _ if peer.life == Life::Away => "away",
-        _ if peer.life == Life::Unreachable => "unreachable",
+        _ if peer.liveness == Liveness::Away => "away",
+        _ if peer.liveness == Liveness::Unreachable => "unreachable",
         Some(_) => "down",
         None => "never up",
     }
@@ -162,7 +162,7 @@ mod tests {
             depth: 1,
             inviters: vec!["founder".to_owned()],
             signed_at: 1_800_000_000,
-            life: Life::Present,
+            liveness: Liveness::Present,
             banned: false,
             last_heard: Some(3),
             rtt: Some(1200),
@@ -181,7 +181,7 @@ mod tests {
             Peer { last_handshake: None, last_heard: None, ..peer("zeta", "b") },
             Peer { last_handshake: Some(4000), queue_drops: 3, rx_drops: 1, ..peer("zeta", "a") },
             peer("alpha-with-a-rather-long-name", "c"),
-            Peer { last_handshake: None, life: Life::Away, rtt: None, ..peer("zz", "d") },
+            Peer { last_handshake: None, liveness: Liveness::Away, rtt: None, ..peer("zz", "d") },
         ];
         sort(&mut peers);
         peers

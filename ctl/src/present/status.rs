@@ -48,7 +48,7 @@ pub fn of_the_daemons(status: &Status, own: &Version) -> Vec<Warning> {
             let hint = if let Some(hint) = &daemon.hint {
                 hint.clone()
             } else if daemon.version.is_some() {
-                format!("mend what it names; the log of i2plan-{name} may say more")
+                format!("fix what it names; the log of i2plan-{name} may say more")
             } else {
                 format!("see the log of i2plan-{name}; it is restarted by itself if it has crashed")
             };
@@ -324,8 +324,8 @@ pub fn render(status: &Status, warnings: &[Warning]) -> String {
     let sam = &status.sam;
     out.line("I2P router", &describe_bridge(sam));
     out.part("control", &describe_session(&sam.control));
-    if let Some(substitute) = &sam.substitute {
-        out.part("instead", &describe_session(substitute));
+    if let Some(fallback) = &sam.fallback {
+        out.part("fallback", &describe_session(fallback));
     }
     out.part("data", &describe_session(&sam.data));
 
@@ -470,7 +470,7 @@ mod tests {
                 address: "127.0.0.1:7656".parse().unwrap(),
                 version: Some("3.2".to_owned()),
                 control: session(SessionState::Up),
-                substitute: None,
+                fallback: None,
                 data: session(SessionState::Opening),
             },
             tunnel: Tunnel {

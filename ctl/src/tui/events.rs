@@ -1,18 +1,18 @@
 //! What has happened, as it is listed.
 
-use i2plan_ipc::api::meshd::{Event, What};
+use i2plan_ipc::api::meshd::{Event, EventKind};
 
 use crate::present::event::{Level, describe};
 
 /// What sort of entry it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum LogKind {
     /// The node told it.
     Event,
     /// A line of the node's log.
     Log,
     /// This program noticed it.
-    Own,
+    Local,
 }
 
 /// Which entries are shown.
@@ -24,11 +24,11 @@ pub(super) enum Show {
 }
 
 impl Show {
-    pub(super) fn has(self, kind: Kind) -> bool {
+    pub(super) fn has(self, kind: LogKind) -> bool {
         match self {
             Self::All => true,
-            Self::Events => kind != Kind::Log,
-            Self::Log => kind != Kind::Event,
+            Self::Events => kind != LogKind::Log,
+            Self::Log => kind != LogKind::Event,
         }
     }
 
@@ -51,37 +51,37 @@ impl Show {
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct LogEntry {
     /// Counted by this program.
     pub(super) number: u64,
     /// Unix time in milliseconds.
     pub(super) at: u64,
     /// Its number among the node's events, if it is one.
     pub(super) event: Option<u64>,
-    pub(super) kind: Kind,
+    pub(super) kind: LogKind,
     pub(super) level: Level,
     pub(super) text: String,
 }
 
-impl Entry {
+impl LogEntry {
     /// The entry of what the node told.
     pub(super) fn of(event: &Event, number: u64) -> Self {
-        let (kind, text) = match &event.what {
-            What::Log { target, message, .. } => (Kind::Log, format!("{target}: {message}")),
-            what => (Kind::Event, describe(what)),
+        let (kind, text) = match &event.kind {
+            EventKind::Log { target, message, .. } => (LogKind::Log, format!("{target}: {message}")),
+            what => (LogKind::Event, describe(what)),
         };
-        let level = Level::from(&event.what);
+        let level = Level::from(&event.kind);
         Self { number, at: event.at, event: Some(event.number), kind, level, text }
     }
 
     /// What sort of entry it is, in a word.
     pub(super) fn label(&self) -> &'static str {
         match (self.kind, self.level) {
-            (Kind::Event, _) => "event",
-            (Kind::Own, _) => "here",
-            (Kind::Log, Level::Info) => "info",
-            (Kind::Log, Level::Warn) => "warn",
-            (Kind::Log, Level::Error) => "error",
+            (LogKind::Event, _) => "event",
+            (LogKind::Local, _) => "here",
+            (LogKind::Log, Level::Info) => "info",
+            (LogKind::Log, Level::Warn) => "warn",
+            (LogKind::Log, Level::Error) => "error",
         }
     }
 }

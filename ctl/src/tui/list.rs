@@ -6,7 +6,7 @@ use crossterm::event::KeyCode;
 
 /// A way through a list or a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Scroll {
     Up,
     Down,
     PageUp,
@@ -15,7 +15,7 @@ pub(super) enum Step {
     Last,
 }
 
-impl Step {
+impl Scroll {
     pub(super) fn of(code: KeyCode) -> Option<Self> {
         Some(match code {
             KeyCode::Up | KeyCode::Char('k') => Self::Up,
@@ -164,7 +164,7 @@ impl<T: Row> List<T> {
     }
 
     /// Selects another row.
-    pub(super) fn go(&mut self, step: Step, page: usize) {
+    pub(super) fn go(&mut self, step: Scroll, page: usize) {
         self.selected = step.from(self.selected, self.shown.len(), page);
     }
 }
@@ -191,7 +191,7 @@ mod tests {
     fn the_selection_stays_on_its_row() {
         let mut list = List::default();
         list.set(vec![("a", 1), ("b", 2), ("c", 3)], by_number);
-        list.go(Step::Down, 10);
+        list.go(Scroll::Down, 10);
         assert_eq!(list.selected(), Some(&("b", 2)));
         list.set(vec![("a", 5), ("b", 4), ("c", 3), ("d", 1)], by_number);
         assert_eq!((list.selected(), list.place()), (Some(&("b", 4)), 2));
@@ -215,7 +215,7 @@ mod tests {
         list.expect("gamma");
         list.set(vec![("alpha", 1), ("beta", 2), ("gamma", 0)], by_number);
         assert_eq!(list.selected(), Some(&("gamma", 0)));
-        list.go(Step::Last, 10);
+        list.go(Scroll::Last, 10);
         assert_eq!(list.selected(), Some(&("beta", 2)));
     }
 }

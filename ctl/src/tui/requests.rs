@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{Place, Request, What};
+use i2plan_ipc::api::meshd::{Cursor, EventKind, Request};
 
 /// How soon a list is asked for again at the earliest, however many events touch it.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -45,35 +45,35 @@ impl Subject {
     }
 
     /// What an event makes out of date.
-    pub(super) fn touched_by(what: &What) -> &'static [Self] {
+    pub(super) fn touched_by(what: &EventKind) -> &'static [Self] {
         match what {
-            What::NetworkJoined { .. } | What::NetworkLeft { .. } => &Self::ALL,
-            What::AddressChanged { .. }
-            | What::MemberAdded { .. }
-            | What::MemberChanged { .. }
-            | What::MemberRemoved { .. } => &[Self::Status, Self::Peers, Self::Routes],
-            What::MemberLife { .. } => &[Self::Peers, Self::Routes],
-            What::TunnelUp { .. } | What::TunnelDown { .. } => &[Self::Peers],
-            What::InviteCreated { .. } | What::InviteUsed { .. } | What::InviteRevoked { .. } => {
-                &[Self::Invites]
-            }
-            What::BanAdded { .. } | What::BanRemoved { .. } => &[Self::Bans, Self::Peers],
-            What::Session { .. }
-            | What::DaemonUp { .. }
-            | What::DaemonDown { .. }
-            | What::InterfaceUp { .. }
-            | What::HostOverlap { .. }
-            | What::KeyRotated { .. }
-            | What::ForeignNumber { .. }
-            | What::ConfigChanged { .. } => &[Self::Status],
-            What::JoinProgress { .. } | What::Log { .. } => &[],
+            EventKind::NetworkJoined { .. } | EventKind::NetworkLeft { .. } => &Self::ALL,
+            EventKind::AddressChanged { .. }
+            | EventKind::MemberAdded { .. }
+            | EventKind::MemberChanged { .. }
+            | EventKind::MemberRemoved { .. } => &[Self::Status, Self::Peers, Self::Routes],
+            EventKind::MemberLiveness { .. } => &[Self::Peers, Self::Routes],
+            EventKind::TunnelUp { .. } | EventKind::TunnelDown { .. } => &[Self::Peers],
+            EventKind::InviteCreated { .. }
+            | EventKind::InviteUsed { .. }
+            | EventKind::InviteRevoked { .. } => &[Self::Invites],
+            EventKind::BanAdded { .. } | EventKind::BanRemoved { .. } => &[Self::Bans, Self::Peers],
+            EventKind::Session { .. }
+            | EventKind::DaemonUp { .. }
+            | EventKind::DaemonDown { .. }
+            | EventKind::InterfaceUp { .. }
+            | EventKind::HostOverlap { .. }
+            | EventKind::KeyRotated { .. }
+            | EventKind::ForeignNumber { .. }
+            | EventKind::ConfigChanged { .. } => &[Self::Status],
+            EventKind::JoinProgress { .. } | EventKind::Log { .. } => &[],
         }
     }
 }
 
 /// Whether something is asked for.
 #[derive(Debug, Clone, Copy, Default)]
-struct Asked {
+struct Refresh {
     /// What is known of it is out of date.
     wanted: bool,
     /// The answer is on its way.
@@ -85,30 +85,30 @@ struct Asked {
 /// How far the program is with what happened before it followed the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Past {
-    /// Where the row of events is now is to be asked for.
+    /// The end of the event log is to be asked for.
     Where,
-    /// What happened after this place is.
-    After(Place),
+    /// What happened after this cursor is.
+    After(Cursor),
     /// There is nothing to ask.
-    Asked,
+    Complete,
 }
 
 /// What is out of date, and what was asked for.
 #[derive(Debug)]
 pub(super) struct Requests {
-    asked: [Asked; Subject::ALL.len()],
+    refreshes: [Refresh; Subject::ALL.len()],
     past: Past,
 }
 
 impl Requests {
     /// Before the node has answered for the first time.
     pub(super) fn new() -> Self {
-        Self { asked: Default::default(), past: Past::Asked }
+        Self { refreshes: Default::default(), past: Past::Complete }
     }
 
     /// Has everything asked for, and what has happened before: the node answers, or something was missed.
     pub(super) fn start(&mut self) {
-        self.asked = Default::default();
+        self.refreshes = Default::default();
         self.want(&Subject::ALL);
         self.past = Past::Where;
     }
@@ -116,30 +116,30 @@ impl Requests {
     /// Has what is known of these asked for again.
     pub(super) fn want(&mut self, subjects: &[Subject]) {
         for subject in subjects {
-            self.asked[*subject as usize].wanted = true;
+            self.refreshes[*subject as usize].wanted = true;
         }
     }
 
-    /// Has the events before this place asked for, as far back as they are shown.
-    pub(super) fn want_past(&mut self, next: Place) {
+    /// Has the events before this cursor asked for, as far back as they are shown.
+    pub(super) fn want_past(&mut self, next: Cursor) {
         let number = next.number.saturating_sub(PAST);
-        self.past = Past::After(Place { number, ..next });
+        self.past = Past::After(Cursor { number, ..next });
     }
 
     /// What is to be asked for now: each once at a time, and not over and over while much happens.
     pub(super) fn due(&mut self, now: Duration) -> Vec<Request> {
         let mut requests = Vec::new();
         let events = |after| Request::Events { after, wait: 0, traffic: false };
-        match std::mem::replace(&mut self.past, Past::Asked) {
+        match std::mem::replace(&mut self.past, Past::Complete) {
             Past::Where => requests.push(events(None)),
-            Past::After(place) => requests.push(events(Some(place))),
-            Past::Asked => {}
+            Past::After(cursor) => requests.push(events(Some(cursor))),
+            Past::Complete => {}
         }
         for subject in Subject::ALL {
-            let asked = &mut self.asked[subject as usize];
-            let early = asked.at.is_some_and(|at| now < at + ASK_AGAIN);
-            if asked.wanted && !asked.waiting && !early {
-                *asked = Asked { wanted: false, waiting: true, at: Some(now) };
+            let refresh = &mut self.refreshes[subject as usize];
+            let early = refresh.at.is_some_and(|at| now < at + ASK_AGAIN);
+            if refresh.wanted && !refresh.waiting && !early {
+                *refresh = Refresh { wanted: false, waiting: true, at: Some(now) };
                 requests.push(subject.request());
             }
         }
@@ -149,7 +149,7 @@ impl Requests {
     /// A request was answered, or has failed.
     pub(super) fn on_answer(&mut self, request: &Request) {
         if let Some(subject) = Subject::of(request) {
-            self.asked[subject as usize].waiting = false;
+            self.refreshes[subject as usize].waiting = false;
         }
     }
 }

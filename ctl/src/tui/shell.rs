@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt as _;
 use i2plan_ipc::Role;
-use i2plan_ipc::api::Kind;
+use i2plan_ipc::api::RequestKind;
 use i2plan_ipc::api::meshd::{MeshdApi, Request};
-use i2plan_ipc::client::{ClientError, Link};
+use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::node::EventStream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, Sender};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::app::{App, Command, Input, Look, Now};
+use super::app::{App, Effect, Input, Look, Now};
 use super::screen::Screen;
 use super::view;
 use crate::daemon;
@@ -69,7 +69,7 @@ async fn show(screen: &mut Screen, path: &Path) -> io::Result<()> {
     let notices = sender.clone();
     let mut stream = EventStream::new(path).with_traffic(SECOND);
     tokio::spawn(async move { while notices.send(Input::Notice(stream.next().await)).await.is_ok() {} });
-    let node = Node { link: Arc::new(Link::new(path, Role::Client)), answers: sender };
+    let node = Node { link: Arc::new(DaemonLink::new(path, Role::Client)), answers: sender };
 
     let mut terminal = crossterm::event::EventStream::new();
     let mut ends = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()]
@@ -111,10 +111,10 @@ async fn show(screen: &mut Screen, path: &Path) -> io::Result<()> {
         for input in first.into_iter().chain(more).collect::<Vec<_>>() {
             for command in app.update(input, now()) {
                 match command {
-                    Command::Ask(request) => node.ask(request),
-                    Command::Copy(code) => screen.copy(code.expose())?,
-                    Command::Suspend => screen.leave(suspend)?,
-                    Command::Quit => return Ok(()),
+                    Effect::Ask(request) => node.ask(request),
+                    Effect::Copy(code) => screen.copy(code.expose())?,
+                    Effect::Suspend => screen.leave(suspend)?,
+                    Effect::Quit => return Ok(()),
                 }
             }
         }
@@ -128,7 +128,7 @@ fn suspend() {
 
 /// Asks the node, and has the answer come in as the other inputs do.
 struct Node {
-    link: Arc<Link<MeshdApi>>,
+    link: Arc<DaemonLink<MeshdApi>>,
     answers: Sender<Input>,
 }
 
@@ -136,7 +136,7 @@ impl Node {
     fn ask(&self, request: Request) {
         let (link, answers) = (Arc::clone(&self.link), self.answers.clone());
         tokio::spawn(async move {
-            let result = if request.terms().kind != Kind::Command {
+            let result = if request.terms().kind != RequestKind::Command {
                 match link.call(request.clone()).await {
                     // Of a meshd that was started again since.
                     Err(ClientError::Broken { .. }) => link.call(request.clone()).await,

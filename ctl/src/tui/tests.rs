@@ -5,8 +5,8 @@ use std::time::Duration;
 use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyModifiers};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::{
-    Ban, BanReason, Daemon, Event, Events, Invite, InviteState, IssuedInvite, Life, Network, Peer,
-    PeerTraffic, Place, Reply, Request, Route, Sam, Session, SessionState, Status, Traffic, Tunnel, What,
+    Ban, BanReason, Cursor, Daemon, Event, EventKind, Events, Invite, InviteState, IssuedInvite, Liveness,
+    Network, Peer, PeerTraffic, Reply, Request, Route, Sam, Session, SessionState, Status, Traffic, Tunnel,
 };
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::secret::SecretText;
@@ -18,7 +18,7 @@ use ratatui::buffer::Buffer;
 use ratatui::style::Color;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::app::{App, Command, Input, Link, Look, Now, Overlay, Tab};
+use super::app::{App, Effect, Input, Look, NodeLink, Now, Overlay, Tab};
 use super::view;
 use crate::failure::Failure;
 use crate::output::qr::{self, Ink, blank_code};
@@ -81,10 +81,14 @@ impl Bench {
             bench
                 .input(Input::Notice(Notice::Traffic(Traffic { at: second * 1000, peers: peers.collect() })));
         }
-        for (number, what) in [
-            What::TunnelUp { node_id: node_id(0), name: NAMES[0].to_owned() },
-            What::MemberLife { node_id: node_id(5), name: NAMES[5].to_owned(), life: Life::Unreachable },
-            What::Log {
+        for (number, kind) in [
+            EventKind::TunnelUp { node_id: node_id(0), name: NAMES[0].to_owned() },
+            EventKind::MemberLiveness {
+                node_id: node_id(5),
+                name: NAMES[5].to_owned(),
+                liveness: Liveness::Unreachable,
+            },
+            EventKind::Log {
                 level: "warn".to_owned(),
                 target: "meshd::shell".to_owned(),
                 message: format!("a line that is long {}", "and longer ".repeat(20)),
@@ -94,35 +98,35 @@ impl Bench {
         .enumerate()
         {
             let at = UNIX * 1000 + number as u64 * 1000;
-            bench.input(Input::Notice(Notice::Event(Event { number: number as u64, at, what })));
+            bench.input(Input::Notice(Notice::Event(Event { number: number as u64, at, kind })));
         }
         bench
     }
 
-    fn input(&mut self, input: Input) -> Vec<Command> {
+    fn input(&mut self, input: Input) -> Vec<Effect> {
         let now = Now { running: Duration::from_millis(self.millis), unix: UNIX * 1000 + self.millis };
         self.app.update(input, now)
     }
 
-    fn answer(&mut self, request: Request, reply: Reply) -> Vec<Command> {
+    fn answer(&mut self, request: Request, reply: Reply) -> Vec<Effect> {
         self.input(Input::Answer(request, Ok(reply)))
     }
 
-    fn event(&mut self, what: What) -> Vec<Command> {
-        self.input(Input::Notice(Notice::Event(Event { number: 0, at: UNIX * 1000, what })))
+    fn event(&mut self, kind: EventKind) -> Vec<Effect> {
+        self.input(Input::Notice(Notice::Event(Event { number: 0, at: UNIX * 1000, kind })))
     }
 
-    fn key(&mut self, code: KeyCode) -> Vec<Command> {
+    fn key(&mut self, code: KeyCode) -> Vec<Effect> {
         self.input(Input::Terminal(TerminalEvent::Key(KeyEvent::new(code, KeyModifiers::NONE))))
     }
 
-    fn keys(&mut self, keys: &str) -> Vec<Command> {
+    fn keys(&mut self, keys: &str) -> Vec<Effect> {
         keys.chars()
             .flat_map(|c| self.key(if c == '\n' { KeyCode::Enter } else { KeyCode::Char(c) }))
             .collect()
     }
 
-    fn seconds(&mut self, seconds: u64) -> Vec<Command> {
+    fn seconds(&mut self, seconds: u64) -> Vec<Effect> {
         (0..seconds)
             .flat_map(|_| {
                 self.millis += 1000;
@@ -176,7 +180,7 @@ fn peer(at: usize, name: &str) -> Peer {
         depth: 1,
         inviters: vec![node_id(9999)],
         signed_at: 1_800_000_000,
-        life: [Life::Present, Life::Present, Life::Away, Life::Unreachable][at % 4],
+        liveness: [Liveness::Present, Liveness::Present, Liveness::Away, Liveness::Unreachable][at % 4],
         banned: at % 5 == 4,
         last_heard: (!at.is_multiple_of(3)).then_some(at as u64),
         rtt: at.is_multiple_of(2).then_some(at as u64 * 10 + 250),
@@ -273,7 +277,7 @@ fn status(members: u64) -> Status {
             address: "127.0.0.1:7656".parse().unwrap(),
             version: Some("3.2".to_owned()),
             control: session("cc"),
-            substitute: None,
+            fallback: None,
             data: session("dd"),
         },
         tunnel: Tunnel {
@@ -427,19 +431,19 @@ fn tui_nothing_is_asked_without_a_reason() {
 fn tui_many_events_ask_once_at_a_time() {
     let mut bench = Bench::with_peers((80, 24), thousand());
     bench.seconds(2);
-    let added = |at| What::MemberAdded { node_id: node_id(at), name: "new".to_owned() };
+    let added = |at| EventKind::MemberAdded { node_id: node_id(at), name: "new".to_owned() };
     let asked: Vec<_> = (0..1000).flat_map(|at| bench.event(added(at))).collect();
     assert!(
         matches!(
             asked[..],
-            [Command::Ask(Request::Status), Command::Ask(Request::Peers), Command::Ask(Request::Routes)]
+            [Effect::Ask(Request::Status), Effect::Ask(Request::Peers), Effect::Ask(Request::Routes)]
         ),
         "{asked:?}"
     );
     // They may have come after the answer was made up, so it is asked again, but not at once.
     assert!(bench.answer(Request::Peers, Reply::Peers(thousand())).is_empty());
     let asked = bench.seconds(1);
-    assert!(matches!(asked[..], [Command::Ask(Request::Peers)]), "{asked:?}");
+    assert!(matches!(asked[..], [Effect::Ask(Request::Peers)]), "{asked:?}");
     assert!(bench.answer(Request::Peers, Reply::Peers(thousand())).is_empty());
     assert!(bench.seconds(10).is_empty());
 }
@@ -448,22 +452,22 @@ fn tui_many_events_ask_once_at_a_time() {
 fn tui_what_happened_before_is_recalled_once() {
     let mut bench = Bench::new((80, 24));
     let event = |number: u64| {
-        let what = What::InviteCreated { id: format!("invite-{number}") };
-        Event { number, at: UNIX * 1000 + number, what }
+        let kind = EventKind::InviteCreated { id: format!("invite-{number}") };
+        Event { number, at: UNIX * 1000 + number, kind }
     };
     let asked = bench.input(Input::Notice(Notice::Resync));
     assert!(
-        matches!(asked[0], Command::Ask(Request::Events { after: None, wait: 0, traffic: false })),
+        matches!(asked[0], Effect::Ask(Request::Events { after: None, wait: 0, traffic: false })),
         "{asked:?}"
     );
     // One comes while the past is asked for.
     bench.input(Input::Notice(Notice::Event(event(703))));
     let row = |number, events| {
-        let next = Place { run: 7, number };
+        let next = Cursor { run: 7, number };
         Reply::Events(Box::new(Events { events, next, lost: false, traffic: None }))
     };
     let asked = bench.answer(Request::Events { after: None, wait: 0, traffic: false }, row(703, Vec::new()));
-    let [Command::Ask(request @ Request::Events { after: Some(Place { run: 7, number: 203 }), .. })] =
+    let [Effect::Ask(request @ Request::Events { after: Some(Cursor { run: 7, number: 203 }), .. })] =
         &asked[..]
     else {
         panic!("{asked:?}")
@@ -519,7 +523,7 @@ fn tui_a_code_is_on_the_screen_only_when_asked_for() {
     bench.seconds(1);
     assert!(!shown(&bench), "{}", bench.screen());
     let copied = bench.keys("c");
-    assert!(matches!(&copied[..], [Command::Copy(code)] if code.expose() == secret.as_str()));
+    assert!(matches!(&copied[..], [Effect::Copy(code)] if code.expose() == secret.as_str()));
     assert!(!shown(&bench));
     assert!(!format!("{:?} {copied:?}", bench.app).contains(secret.as_str()));
     // When it is of no use any more, it is not kept.
@@ -575,7 +579,7 @@ fn tui_a_form_keeps_what_was_typed_until_the_node_has_taken_it() {
     let asked = bench.keys("7d\n");
     assert!(matches!(
         asked[..],
-        [Command::Ask(Request::CreateInvite {
+        [Effect::Ask(Request::CreateInvite {
             expires_in: 604_800,
             max_uses: Some(1),
             addresses: None,
@@ -585,7 +589,7 @@ fn tui_a_form_keeps_what_was_typed_until_the_node_has_taken_it() {
     // Asked once, however often Enter is pressed.
     assert!(bench.keys("\n\n").is_empty());
     let refused = Failure::from(ApiError::unavailable("no session").with_hint("wait"));
-    let Some(Command::Ask(request)) = asked.into_iter().next() else { panic!("asked") };
+    let Some(Effect::Ask(request)) = asked.into_iter().next() else { panic!("asked") };
     bench.input(Input::Answer(request.clone(), Err(refused)));
     assert!(bench.screen().contains("no session") && bench.screen().contains("7d"), "{}", bench.screen());
     assert_eq!(bench.keys("\n").len(), 1);
@@ -605,7 +609,7 @@ fn tui_an_invite_is_for_so_many_addresses() {
     bench.key(KeyCode::Backspace);
     let asked = bench.keys("6\n");
     assert!(
-        matches!(asked[..], [Command::Ask(Request::CreateInvite { addresses: Some(16), .. })]),
+        matches!(asked[..], [Effect::Ask(Request::CreateInvite { addresses: Some(16), .. })]),
         "{asked:?}"
     );
 }
@@ -615,22 +619,22 @@ fn tui_members_are_banned_and_bans_lifted() {
     let mut bench = Bench::full((80, 24));
     bench.keys("2/web\n");
     let asked = bench.keys("b1h\nloud\n");
-    let [Command::Ask(Request::AddBan { node_id: banned, description, duration })] = &asked[..] else {
+    let [Effect::Ask(Request::AddBan { node_id: banned, description, duration })] = &asked[..] else {
         panic!("{asked:?}")
     };
     assert_eq!((banned, description.as_str(), *duration), (&node_id(0), "loud", Some(3600)));
-    let Some(Command::Ask(request)) = asked.into_iter().next() else { panic!("asked") };
+    let Some(Effect::Ask(request)) = asked.into_iter().next() else { panic!("asked") };
     let asked = bench.answer(request, Reply::BanAdded(Ban { node_id: node_id(0), ..ban() }));
-    assert!(asked.iter().any(|command| matches!(command, Command::Ask(Request::ListBans))), "{asked:?}");
+    assert!(asked.iter().any(|command| matches!(command, Effect::Ask(Request::ListBans))), "{asked:?}");
     // By a page of its own, and only after a question.
     assert!(bench.keys("5xn").is_empty());
     assert!(bench.screen().contains("nothing was done"));
     let asked = bench.keys("xy");
     assert!(
-        matches!(&asked[..], [Command::Ask(Request::RemoveBan { node_id: lifted })] if *lifted == node_id(4))
+        matches!(&asked[..], [Effect::Ask(Request::RemoveBan { node_id: lifted })] if *lifted == node_id(4))
     );
     let refused = Failure::from(ApiError::new(i2plan_ipc::ErrorKind::NotFound, "there is no such ban"));
-    let Some(Command::Ask(request)) = asked.into_iter().next() else { panic!("asked") };
+    let Some(Effect::Ask(request)) = asked.into_iter().next() else { panic!("asked") };
     bench.input(Input::Answer(request, Err(refused)));
     assert!(matches!(bench.app.overlay, Some(Overlay::Failure(_))));
     assert!(bench.screen().contains("there is no such ban"));
@@ -725,7 +729,7 @@ proptest! {
 #[test]
 fn tui_it_begins_by_connecting() {
     let bench = Bench::new((80, 24));
-    assert_eq!(bench.app.link, Link::Connecting);
+    assert_eq!(bench.app.link, NodeLink::Connecting);
     assert!(bench.screen().contains("connecting"));
     assert!(bench.screen().contains("asking the node"));
 }

@@ -9,7 +9,7 @@ use super::NAME;
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event<'a> {
+pub enum UpEvent<'a> {
     /// The node is being stopped.
     Stopping {
         /// Why.
@@ -22,10 +22,10 @@ pub enum Event<'a> {
     },
     /// Something happened to a daemon.
     #[serde(untagged)]
-    Daemon(&'a i2plan_supervisor::Event),
+    Daemon(&'a i2plan_supervisor::DaemonEvent),
 }
 
-impl std::fmt::Display for Event<'_> {
+impl std::fmt::Display for UpEvent<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stopping { reason } => write!(f, "stopping: {reason}"),
@@ -49,7 +49,7 @@ pub struct Events {
 
 impl Events {
     /// Tells one.
-    pub fn tell(&self, event: &Event<'_>) {
+    pub fn tell(&self, event: &UpEvent<'_>) {
         match &self.json {
             None => self.lines.line(&format!("{NAME}: {event}")),
             Some(json) => {
@@ -69,12 +69,12 @@ mod tests {
     fn events_of_daemons_look_like_all_others() {
         for (event, line, json) in [
             (
-                Event::Daemon(&i2plan_supervisor::Event::Started { daemon: "tund", pid: 7 }),
+                UpEvent::Daemon(&i2plan_supervisor::DaemonEvent::Started { daemon: "tund", pid: 7 }),
                 "tund started, pid 7",
                 r#"{"event":"started","daemon":"tund","pid":7}"#,
             ),
             (
-                Event::Stopping { reason: "SIGINT came".to_owned() },
+                UpEvent::Stopping { reason: "SIGINT came".to_owned() },
                 "stopping: SIGINT came",
                 r#"{"event":"stopping","reason":"SIGINT came"}"#,
             ),

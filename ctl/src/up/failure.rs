@@ -98,7 +98,7 @@ impl From<LayoutError> for Failure {
 impl From<ProgramError> for Failure {
     fn from(error: ProgramError) -> Self {
         match error {
-            ProgramError::Own(_) => Self::internal(error.to_string()),
+            ProgramError::CurrentProgram(_) => Self::internal(error.to_string()),
             ProgramError::Missing { .. } => Self::invalid(error.to_string())
                 .with_hint("install all of i2plan's programs in one directory"),
         }

@@ -65,12 +65,15 @@ fn check_gossip(gossip: &Gossip) {
     for item in &gossip.items {
         match item {
             Item::Record(signed) => record::check(signed),
-            Item::Pulse(pulse) if pulse.verify().is_ok() => {
-                assert!((0..16).map(testing::pulse).any(|known| known == *pulse), "a pulse was forged");
+            Item::Liveness(liveness_message) if liveness_message.verify().is_ok() => {
+                assert!(
+                    (0..16).map(testing::liveness_message).any(|known| known == *liveness_message),
+                    "a liveness message was forged"
+                );
             }
-            Item::Accusation(accusation) if accusation.verify().is_ok() => {
-                let mut known = (0..16).map(|accuser| testing::accusation(accuser, 1));
-                assert!(known.any(|known| known == *accusation), "an accusation was forged");
+            Item::Suspicion(suspicion) if suspicion.verify().is_ok() => {
+                let mut known = (0..16).map(|confirmer| testing::suspicion(confirmer, 1));
+                assert!(known.any(|known| known == *suspicion), "a suspicion was forged");
             }
             Item::Revocation(revocation) if revocation.verify_for(&charter).is_ok() => {
                 assert!(certificate::is_known_revocation(revocation), "a revocation was forged");
@@ -79,7 +82,7 @@ fn check_gossip(gossip: &Gossip) {
                 let mut known = (0..=8).map(testing::resignation);
                 assert!(known.any(|known| known == **resignation), "a resignation was forged");
             }
-            Item::Pulse(_) | Item::Accusation(_) | Item::Revocation(_) | Item::Resignation(_) => {}
+            Item::Liveness(_) | Item::Suspicion(_) | Item::Revocation(_) | Item::Resignation(_) => {}
         }
     }
 }
@@ -106,8 +109,8 @@ pub fn seeds() -> Seeds {
     let news = Message::news;
     put("records", news((0..3).map(record).collect()));
     put("news-none", news(vec![]));
-    put("pulses", news((0..3).map(|seed| Item::Pulse(testing::pulse(seed))).collect()));
-    put("accusations", news((2..5).map(|seed| Item::Accusation(testing::accusation(seed, 1))).collect()));
+    put("pulses", news((0..3).map(|seed| Item::Liveness(testing::liveness_message(seed))).collect()));
+    put("accusations", news((2..5).map(|seed| Item::Suspicion(testing::suspicion(seed, 1))).collect()));
     put("revocation", news(vec![Item::Revocation(Box::new(testing::revocation(0, 3)))]));
     put("revocation-invite", news(vec![Item::Revocation(Box::new(testing::invite_revocation(2)))]));
     put("resignation", news(vec![Item::Resignation(Box::new(testing::resignation(3)))]));
@@ -116,7 +119,7 @@ pub fn seeds() -> Seeds {
     let entry = |seed: u8| Entry {
         node: testing::node(seed),
         record: 42,
-        pulse: u64::from(seed % 2),
+        liveness: u64::from(seed % 2),
         ended: seed.is_multiple_of(3),
     };
     let entries: Vec<_> = (0..4).map(entry).collect();

@@ -6,8 +6,8 @@ use i2plan_ipc::frame::encode_body;
 use i2plan_ipc::notification::{MAX_LEN, Notification, Store, is_name};
 use i2plan_proto::identity::NetworkId;
 use i2plan_testing as testing;
-use i2plan_tund::kept::State;
-use i2plan_tund::roster::{Kept, Roster};
+use i2plan_tund::fd_store::State;
+use i2plan_tund::roster::{Roster, StoredMembers};
 use serde::Serialize;
 
 use crate::{Seeds, seed};
@@ -40,7 +40,7 @@ struct Written {
     interface: Option<(Interface, u32)>,
     data: Option<()>,
     control: Option<()>,
-    members: Kept,
+    members: StoredMembers,
 }
 
 /// What a fuzzer should begin with.
@@ -62,7 +62,7 @@ pub fn seeds() -> Seeds {
         chain: testing::chain(0),
         revoked: Vec::new(),
     };
-    let mut roster = Roster::new(&anchor, Kept::default(), testing::NOW);
+    let mut roster = Roster::new(&anchor, StoredMembers::default(), testing::NOW);
     let member = Member { record: Box::new(testing::record(2)), keepalive: 25 };
     roster.take_member(&member, testing::NOW).expect("a record that is rightly signed");
     let state = Written {
@@ -71,7 +71,7 @@ pub fn seeds() -> Seeds {
         interface: Some((interface, 3)),
         data: None,
         control: None,
-        members: roster.to_kept(),
+        members: roster.to_stored(),
     };
     let state = encode_body(&state).map(|body| body.to_vec()).unwrap_or_default();
     vec![

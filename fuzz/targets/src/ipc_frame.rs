@@ -13,7 +13,7 @@ use i2plan_ipc::hello::{Hello, HelloReply, Landlock, PROTOCOL, Reply, Request};
 use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
-use i2plan_proto::pulse::Life;
+use i2plan_proto::liveness::Presence;
 use i2plan_testing as testing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -170,14 +170,14 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         ("not-connected", keyd::Request::NotConnected(keyd::NotConnected { order: 7, errno: Some(111) })),
         ("sign-charter", keyd::Request::SignCharter(testing::charter(0))),
         ("sign-record", keyd::Request::SignRecord(Box::new(record))),
-        ("sign-pulse", keyd::Request::SignPulse { network, life: Life::Away }),
+        ("sign-pulse", keyd::Request::SignPulse { network, life: Presence::Away }),
         ("note-record", keyd::Request::Note(keyd::Statement::Record(Box::new(testing::record(2))))),
         (
             "note-resignation",
             keyd::Request::Note(keyd::Statement::Resignation(Box::new(testing::resignation(3)))),
         ),
         ("recover", keyd::Request::Recover(vec![testing::membership(0, 1)])),
-        ("sign-accusation", keyd::Request::SignAccusation(testing::accusation(1, 2).value)),
+        ("sign-accusation", keyd::Request::SignAccusation(testing::suspicion(1, 2).value)),
         ("pinned", keyd::Request::Pinned),
         ("order-revoke", keyd::Request::PrepareOrder(Box::new(revoke()))),
         ("order-revoke-invite", order(Order::RevokeInvite(testing::invite(1).id()))),
@@ -279,7 +279,7 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
         ("grant", meshd::Request::Grant { node_id: testing::node(2).to_string(), addresses: 16 }),
         ("enact", meshd::Request::Enact(Box::new(executed()))),
         ("join", meshd::Request::Join { invite }),
-        ("events", meshd::Request::Events { after: Some(place(7)), wait: 30_000, traffic: true }),
+        ("events", meshd::Request::Events { after: Some(cursor(7)), wait: 30_000, traffic: true }),
         ("config", meshd::Request::Config),
         ("set-config", meshd::Request::SetConfig { key: "mesh.max_peers".to_owned(), value: "7".to_owned() }),
         ("reload", meshd::Request::Reload),
@@ -316,7 +316,7 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         depth: 1,
         inviters: vec![testing::node(0).to_string()],
         signed_at: 1_800_000_000,
-        life: meshd::Life::Present,
+        liveness: meshd::Liveness::Present,
         banned: false,
         rtt: Some(7),
         last_heard: Some(1),
@@ -344,54 +344,58 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
     ]
 }
 
-fn place(number: u64) -> meshd::Place {
-    meshd::Place { run: u64::MAX, number }
+fn cursor(number: u64) -> meshd::Cursor {
+    meshd::Cursor { run: u64::MAX, number }
 }
 
 /// One of each kind.
 fn events() -> meshd::Events {
-    use meshd::What;
+    use meshd::EventKind;
     let (node_id, name) = (testing::node(2).to_string(), "web".to_owned());
     let (network, id) = (testing::charter(0).network().to_string(), "0123456789abcdef".to_owned());
     let (daemon, error) = ("keyd".to_owned(), "gone".to_owned());
     let (ipv4, key, value) = ("10.42.0.1".to_owned(), "node.name".to_owned(), "web".to_owned());
     let all = vec![
-        What::NetworkJoined { network: network.clone(), ipv4: ipv4.clone() },
-        What::NetworkLeft { network, revoked: true },
-        What::AddressChanged { ipv4 },
-        What::MemberAdded { node_id: node_id.clone(), name: name.clone() },
-        What::MemberChanged { node_id: node_id.clone(), name: name.clone() },
-        What::MemberRemoved { node_id: node_id.clone(), name: name.clone() },
-        What::MemberLife { node_id: node_id.clone(), name: name.clone(), life: meshd::Life::Suspected },
-        What::TunnelUp { node_id: node_id.clone(), name: name.clone() },
-        What::TunnelDown { node_id: node_id.clone(), name },
-        What::InviteCreated { id: id.clone() },
-        What::InviteUsed { id: id.clone(), node_id: node_id.clone() },
-        What::InviteRevoked { id },
-        What::BanAdded { node_id: node_id.clone(), reason: meshd::BanReason::InvalidMessages },
-        What::BanRemoved { node_id: node_id.clone() },
-        What::Session {
-            session: meshd::SessionName::Substitute,
+        EventKind::NetworkJoined { network: network.clone(), ipv4: ipv4.clone() },
+        EventKind::NetworkLeft { network, revoked: true },
+        EventKind::AddressChanged { ipv4 },
+        EventKind::MemberAdded { node_id: node_id.clone(), name: name.clone() },
+        EventKind::MemberChanged { node_id: node_id.clone(), name: name.clone() },
+        EventKind::MemberRemoved { node_id: node_id.clone(), name: name.clone() },
+        EventKind::MemberLiveness {
+            node_id: node_id.clone(),
+            name: name.clone(),
+            liveness: meshd::Liveness::Suspected,
+        },
+        EventKind::TunnelUp { node_id: node_id.clone(), name: name.clone() },
+        EventKind::TunnelDown { node_id: node_id.clone(), name },
+        EventKind::InviteCreated { id: id.clone() },
+        EventKind::InviteUsed { id: id.clone(), node_id: node_id.clone() },
+        EventKind::InviteRevoked { id },
+        EventKind::BanAdded { node_id: node_id.clone(), reason: meshd::BanReason::InvalidMessages },
+        EventKind::BanRemoved { node_id: node_id.clone() },
+        EventKind::Session {
+            session: meshd::SessionName::Fallback,
             state: meshd::SessionState::Opening,
             error: Some(error.clone()),
         },
-        What::DaemonUp { daemon: daemon.clone() },
-        What::DaemonDown { daemon, error },
-        What::InterfaceUp { interface: "i2plan0".to_owned() },
-        What::KeyRotated { epoch: u32::MAX },
-        What::ConfigChanged { key, value },
-        What::JoinProgress { step: meshd::JoinStep::Asking },
-        What::Log {
+        EventKind::DaemonUp { daemon: daemon.clone() },
+        EventKind::DaemonDown { daemon, error },
+        EventKind::InterfaceUp { interface: "i2plan0".to_owned() },
+        EventKind::KeyRotated { epoch: u32::MAX },
+        EventKind::ConfigChanged { key, value },
+        EventKind::JoinProgress { step: meshd::JoinStep::Asking },
+        EventKind::Log {
             level: "warn".to_owned(),
             target: "i2plan_meshd".to_owned(),
             message: "a b=1".to_owned(),
         },
     ];
-    let number = |(number, what)| meshd::Event { number, at: testing::NOW * 1000, what };
+    let number = |(number, kind)| meshd::Event { number, at: testing::NOW * 1000, kind };
     let peer = meshd::PeerTraffic { node_id, tx_bytes: 1, rx_bytes: 2, last_handshake: Some(3), rtt: None };
     meshd::Events {
         events: (7..).zip(all).map(number).collect(),
-        next: place(29),
+        next: cursor(29),
         lost: true,
         traffic: Some(meshd::Traffic { at: 1, peers: vec![peer] }),
     }

@@ -6,7 +6,7 @@ use i2plan_rpcd::lines::{Lines, Next};
 use i2plan_rpcd::message::{
     Answers, Call, Document, Id, Item, Json, MAX_BATCH, MAX_DOCUMENT, failure, read, success,
 };
-use i2plan_rpcd::methods::{self, Step, begin};
+use i2plan_rpcd::methods::{self, Dispatch, begin};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -78,8 +78,10 @@ fn answer(item: Item<'_>) -> Option<Json> {
                 assert!(expected.contains(&error.code), "{error:?}");
             }
             id.map(|id| match result {
-                Ok(Step::Describe) => success(id, &methods::json(&document()).expect("it can be written")),
-                Ok(Step::Ask(_)) => success(id, b"null"),
+                Ok(Dispatch::Describe) => {
+                    success(id, &methods::json(&document()).expect("it can be written"))
+                }
+                Ok(Dispatch::Ask(_)) => success(id, b"null"),
                 Err(error) => failure(id, &error),
             })
         }

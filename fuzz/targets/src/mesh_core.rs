@@ -19,12 +19,11 @@ use arbitrary::{Result, Unstructured};
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
-use i2plan_ipc::api::meshd::{self, Life, What};
+use i2plan_ipc::api::meshd::{self, EventKind, Liveness};
 use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
 use i2plan_meshd::core::state::{self, Ending, State};
 use i2plan_meshd::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{
@@ -33,11 +32,12 @@ use i2plan_proto::destination::{
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteId, InviteKey, InviteSecret};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
-use i2plan_proto::membership::{CertificateId, Chain, Charter, Delegation, Link, Membership};
+use i2plan_proto::liveness::{self, LivenessMessage};
+use i2plan_proto::membership::{CertificateId, Chain, ChainLink, Charter, Delegation, Membership};
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Message, Range};
-use i2plan_proto::pulse::{self, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use i2plan_testing::{self as testing, NOW};
 
@@ -47,7 +47,7 @@ use crate::{Seeds, seed};
 const ME: u8 = 1;
 
 /// Stands for the destination that may take its control destination's place.
-const SUBSTITUTE: u8 = 210;
+const FALLBACK: u8 = 210;
 
 /// Members that can appear: up to 8 by a chain of that length, the others invited by the founder.
 const MEMBERS: u8 = 40;
@@ -105,8 +105,8 @@ enum Mood {
 #[derive(Debug, Clone)]
 struct Known {
     record: Record,
-    /// The number of its last statement, which may be a pulse.
-    word: u64,
+    /// The number of its last statement, which may be a liveness message.
+    sequence: u64,
 }
 
 impl Known {
@@ -129,7 +129,7 @@ struct Issued {
 }
 
 impl Issued {
-    fn last(&self) -> &Link {
+    fn last(&self) -> &ChainLink {
         self.chain.last().expect("the founder is delegated nothing")
     }
 }
@@ -186,7 +186,7 @@ struct World {
     /// Datagrams of each sender since none had been heard for long.
     said: HashMap<DestinationHash, u32>,
     /// The other members as one knows them who was told of them at the start and follows the events.
-    followed: BTreeMap<String, (String, Life)>,
+    followed: BTreeMap<String, (String, Liveness)>,
 }
 
 impl World {
@@ -272,7 +272,7 @@ impl World {
                     entries.push(Entry {
                         node: node(choices.arbitrary::<u8>()? % MEMBERS),
                         record: any_number(choices)?,
-                        pulse: 0,
+                        liveness: 0,
                         ended: choices.ratio(1, 8)?,
                     });
                 }
@@ -333,7 +333,7 @@ impl World {
             12 => match choices.arbitrary::<u8>()? % 8 {
                 0 => self.mesh.handle_control_session(self.now),
                 4 => self.mesh.handle_fallback(None, self.now),
-                5 => self.mesh.handle_fallback(Some(testing::destination(SUBSTITUTE)), self.now),
+                5 => self.mesh.handle_fallback(Some(testing::destination(FALLBACK)), self.now),
                 number => self.mesh.handle_data_session(testing::destination(100 + number)),
             },
             13 => {
@@ -586,20 +586,24 @@ impl World {
         Ok(())
     }
 
-    /// A pulse or an accusation, rightly signed or not. None says that its member is gone for good.
+    /// A liveness message or a suspicion, rightly signed or not. None says that its member is gone for good.
     fn any_word(&mut self, choices: &mut Unstructured<'_>) -> Result<Item> {
         let (number, other) = (choices.arbitrary::<u8>()? % MEMBERS, choices.arbitrary::<u8>()? % MEMBERS);
         let sequence = any_number(choices)?;
         let signer = if choices.ratio(1, 4)? { number.wrapping_add(1) } else { number };
         let signer = if signer == ME { 0 } else { signer };
         Ok(if choices.arbitrary()? {
-            let life = if choices.arbitrary()? { pulse::Life::Present } else { pulse::Life::Away };
-            Item::Pulse(signed(Pulse { network: network(), node: node(number), sequence, life }, signer))
+            let presence =
+                if choices.arbitrary()? { liveness::Presence::Present } else { liveness::Presence::Away };
+            Item::Liveness(signed(
+                LivenessMessage { network: network(), node: node(number), sequence, presence },
+                signer,
+            ))
         } else {
             let issued_at = self.now.unix.as_secs();
-            let (accuser, subject) = (node(number), node(other));
-            Item::Accusation(signed(
-                Accusation { network: network(), accuser, subject, sequence, issued_at },
+            let (confirmer, subject) = (node(number), node(other));
+            Item::Suspicion(signed(
+                Suspicion { network: network(), confirmer, subject, sequence, issued_at },
                 signer,
             ))
         })
@@ -649,7 +653,9 @@ impl World {
                             self.learn_own(&record, counter);
                         }
                         Item::Record(record) => self.learn(*record, true),
-                        Item::Pulse(pulse) if pulse.verify().is_ok() => self.learn_pulse(&pulse.value),
+                        Item::Liveness(liveness_message) if liveness_message.verify().is_ok() => {
+                            self.learn_liveness_message(&liveness_message.value);
+                        }
                         Item::Revocation(revocation) => self.end(Ending::Revocation(revocation)),
                         Item::Resignation(resignation) => self.end(Ending::Resignation(resignation)),
                         _ => {}
@@ -696,12 +702,12 @@ impl World {
         let others =
             others.filter(|other| other.node != value.node).map(|other| &other.chain).chain(&self.chain);
         let others: Vec<&Chain> = others.collect();
-        let conflicts: Vec<(&Link, &Link)> =
+        let conflicts: Vec<(&ChainLink, &ChainLink)> =
             others.iter().filter_map(|other| conflict(&value.chain, other)).collect();
         if conflicts.iter().any(|(mine, theirs)| !stands(mine, theirs)) {
             return;
         }
-        let is_known = |link: &Link| {
+        let is_known = |link: &ChainLink| {
             others.iter().any(|chain| chain.links().contains(link))
                 || self
                     .members
@@ -721,14 +727,14 @@ impl World {
         if contested.iter().any(|range| self.changes.iter().any(|(other, _)| other.overlaps(range))) {
             return;
         }
-        let fallen: Vec<Link> = conflicts.iter().map(|(_, theirs)| (*theirs).clone()).collect();
+        let fallen: Vec<ChainLink> = conflicts.iter().map(|(_, theirs)| (*theirs).clone()).collect();
         self.changes.extend(contested.into_iter().map(|range| (range, now)));
         let node = value.node;
         self.members.retain(|other, known| {
             *other == node || !known.record.chain.links().iter().any(|link| fallen.contains(link))
         });
-        let word = self.members.get(&node).map_or(0, |known| known.word).max(value.sequence);
-        self.members.insert(node, Known { record: record.value, word });
+        let sequence = self.members.get(&node).map_or(0, |known| known.sequence).max(value.sequence);
+        self.members.insert(node, Known { record: record.value, sequence });
     }
 
     /// Not from the future, and with a key that has begun and has not been over for long.
@@ -812,11 +818,11 @@ impl World {
         self.endings.iter().any(|other| other.voids(ending.chain()).is_some_and(|at| at < standing))
     }
 
-    fn learn_pulse(&mut self, pulse: &Pulse) {
-        if self.charter.as_ref().map(Charter::network) == Some(pulse.network)
-            && let Some(known) = self.members.get_mut(&pulse.node)
+    fn learn_liveness_message(&mut self, liveness_message: &LivenessMessage) {
+        if self.charter.as_ref().map(Charter::network) == Some(liveness_message.network)
+            && let Some(known) = self.members.get_mut(&liveness_message.node)
         {
-            known.word = known.word.max(pulse.sequence);
+            known.sequence = known.sequence.max(liveness_message.sequence);
         }
     }
 
@@ -918,7 +924,7 @@ impl World {
         for _ in 0..64 {
             let Turn { save, actions, events, .. } = self.mesh.poll_turn();
             if let (Some(before), Some(after)) = (self.network, self.mesh.network())
-                && !events.iter().any(|event| matches!(event, What::NetworkLeft { .. }))
+                && !events.iter().any(|event| matches!(event, EventKind::NetworkLeft { .. }))
             {
                 assert_eq!(before, after, "a member changed its network");
             }
@@ -949,20 +955,20 @@ impl World {
     }
 
     /// Whoever follows the events knows what one knows who asks.
-    fn follow(&mut self, events: &[What]) {
+    fn follow(&mut self, events: &[EventKind]) {
         for event in events.iter().cloned() {
             match event {
-                What::NetworkLeft { .. } => {
+                EventKind::NetworkLeft { .. } => {
                     self.followed.clear();
                     self.leave();
                 }
-                What::NetworkJoined { .. } => {
+                EventKind::NetworkJoined { .. } => {
                     let state = self.mesh.state();
                     let membership = state.membership.expect("it is a member");
                     self.charter.get_or_insert(membership.charter.value);
                     self.chain.get_or_insert(membership.chain);
                 }
-                What::BanAdded { node_id, reason: meshd::BanReason::InvalidMessages } => {
+                EventKind::BanAdded { node_id, reason: meshd::BanReason::InvalidMessages } => {
                     let is_offender =
                         |(node, count): (&NodeId, &u32)| node.to_string() == node_id && *count >= STRIKES;
                     assert!(
@@ -970,37 +976,37 @@ impl World {
                         "a ban of one that has signed nothing wrong"
                     );
                 }
-                What::MemberAdded { node_id, name } => {
-                    let before = self.followed.insert(node_id, (name, Life::Present));
+                EventKind::MemberAdded { node_id, name } => {
+                    let before = self.followed.insert(node_id, (name, Liveness::Present));
                     assert!(before.is_none(), "added twice");
                 }
-                What::MemberChanged { node_id, name } => {
+                EventKind::MemberChanged { node_id, name } => {
                     self.followed.get_mut(&node_id).expect("changed before it was added").0 = name;
                 }
-                What::MemberRemoved { node_id, .. } => {
+                EventKind::MemberRemoved { node_id, .. } => {
                     assert!(self.followed.remove(&node_id).is_some(), "removed before it was added");
                     // One whose key has expired may be forgotten, and come back by a record from before.
                     let latest = self.latest.as_secs();
                     let kept = |node: &NodeId| node.to_string() != node_id;
                     self.members.retain(|node, known| kept(node) || known.not_after() >= latest);
                 }
-                What::MemberLife { node_id, life, .. } => {
+                EventKind::MemberLiveness { node_id, liveness, .. } => {
                     let known = self.followed.get_mut(&node_id).expect("a life before it was added");
-                    assert_ne!(std::mem::replace(&mut known.1, life), life, "told twice");
+                    assert_ne!(std::mem::replace(&mut known.1, liveness), liveness, "told twice");
                 }
                 _ => {}
             }
         }
         let asked = self.known();
         assert_eq!(self.followed.len(), asked.len());
-        for (node, (name, life)) in asked {
-            let (followed_name, followed_life) = &self.followed[&node];
+        for (node, (name, liveness)) in asked {
+            let (followed_name, followed_liveness) = &self.followed[&node];
             assert_eq!(*followed_name, name);
             // Whether those who suspect it are enough, and have waited long enough, is looked at now and then.
-            let accused = |life| matches!(life, Life::Suspected | Life::Unreachable);
+            let suspected = |liveness| matches!(liveness, Liveness::Suspected | Liveness::Unreachable);
             assert!(
-                accused(*followed_life) && accused(life) || *followed_life == life,
-                "{followed_life:?} and not {life:?}"
+                suspected(*followed_liveness) && suspected(liveness) || *followed_liveness == liveness,
+                "{followed_liveness:?} and not {liveness:?}"
             );
         }
     }
@@ -1016,9 +1022,9 @@ impl World {
         self.must_compare = false;
     }
 
-    fn known(&self) -> BTreeMap<String, (String, Life)> {
+    fn known(&self) -> BTreeMap<String, (String, Liveness)> {
         let reports = self.mesh.peer_reports(self.now).into_iter();
-        reports.map(|(_, peer)| (peer.node_id, (peer.name, peer.life))).collect()
+        reports.map(|(_, peer)| (peer.node_id, (peer.name, peer.liveness))).collect()
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -1099,7 +1105,7 @@ impl World {
                 &welcome.records
             }
             Message::JoinRequest(request) => {
-                let place = if as_control { ME } else { SUBSTITUTE };
+                let place = if as_control { ME } else { FALLBACK };
                 let from = testing::destination(place).hash();
                 assert_eq!(request.body.value.control, from, "it comes from elsewhere than it says");
                 return;
@@ -1279,7 +1285,7 @@ impl World {
             keyd::Request::SignCharter(charter) => keyd::Reply::Signature(self.signature(&charter)),
             keyd::Request::SignJoin { body, control } => {
                 assert_eq!((body.joiner, body.control), (me, control.hash()));
-                assert!([ME, SUBSTITUTE].map(testing::destination).contains(&control));
+                assert!([ME, FALLBACK].map(testing::destination).contains(&control));
                 keyd::Reply::Signature(self.signature(&*body))
             }
             keyd::Request::SignRecord(new) => {
@@ -1302,14 +1308,17 @@ impl World {
                 self.genuine.insert(record.to_bytes());
                 keyd::Reply::Record(Box::new(record))
             }
-            keyd::Request::SignPulse { network, life } => {
+            keyd::Request::SignPulse { network, life: presence } => {
                 assert_eq!(Some(network), self.mesh.network());
-                let pulse = Pulse { network, node: me, sequence: self.next_number(), life };
-                keyd::Reply::Pulse(signed(pulse, ME))
+                let liveness_message =
+                    LivenessMessage { network, node: me, sequence: self.next_number(), presence };
+                keyd::Reply::Liveness(signed(liveness_message, ME))
             }
             keyd::Request::Note(statement) => match statement {
                 keyd::Statement::Record(record) => self.note_number(record.value.node, record.value.sequence),
-                keyd::Statement::Pulse(pulse) => self.note_number(pulse.value.node, pulse.value.sequence),
+                keyd::Statement::Liveness(liveness_message) => {
+                    self.note_number(liveness_message.value.node, liveness_message.value.sequence)
+                }
                 keyd::Statement::Certificate(certificate) => {
                     self.note_number(certificate.value.issuer, certificate.value.grant.serial)
                 }
@@ -1317,10 +1326,10 @@ impl World {
                     keyd::Reply::Noted(keyd::Noted::Known)
                 }
             },
-            keyd::Request::SignAccusation(accusation) => {
-                assert_eq!((accusation.accuser, Some(accusation.network)), (me, self.mesh.network()));
-                assert_ne!(accusation.subject, me);
-                keyd::Reply::Signature(self.signature(&accusation))
+            keyd::Request::SignAccusation(suspicion) => {
+                assert_eq!((suspicion.confirmer, Some(suspicion.network)), (me, self.mesh.network()));
+                assert_ne!(suspicion.subject, me);
+                keyd::Reply::Signature(self.signature(&suspicion))
             }
             keyd::Request::CreateInvite(create) => {
                 assert!(!Order::is_needed_for_invite(create.uses, create.addresses));
@@ -1422,8 +1431,12 @@ impl World {
             .iter()
             .map(|member| {
                 let record = member.record.value.clone();
-                let word = member.pulse.as_ref().map_or(0, |pulse| pulse.value.sequence).max(record.sequence);
-                (record.node, Known { record, word })
+                let sequence = member
+                    .liveness_message
+                    .as_ref()
+                    .map_or(0, |message| message.value.sequence)
+                    .max(record.sequence);
+                (record.node, Known { record, sequence })
             })
             .collect();
         // Those to whom this node's addresses were delegated as well have to come again.
@@ -1494,14 +1507,14 @@ impl World {
 }
 
 /// The certificates with which two chains part, if they delegate common addresses.
-fn conflict<'a>(one: &'a Chain, other: &'a Chain) -> Option<(&'a Link, &'a Link)> {
+fn conflict<'a>(one: &'a Chain, other: &'a Chain) -> Option<(&'a ChainLink, &'a ChainLink)> {
     let mut pairs = one.links().iter().zip(other.links());
     let (mine, theirs) = pairs.find(|(mine, theirs)| mine.subject != theirs.subject)?;
     mine.ranges.overlap(&theirs.ranges).then_some((mine, theirs))
 }
 
 /// Whether a certificate stands against another of its issuer.
-fn stands(one: &Link, other: &Link) -> bool {
+fn stands(one: &ChainLink, other: &ChainLink) -> bool {
     let is_later = (one.since, one.subject) > (other.since, other.subject);
     let later = if is_later { one } else { other };
     let replaces = later.replaces && one.since != other.since;
@@ -1721,7 +1734,8 @@ pub fn seeds() -> Seeds {
     let offences: Vec<u8> = (0..3).flat_map(|number| [1, 9, 0, 2, 70 + number, 0, 0]).collect();
     let digest: &[u8] = &[3, 2, 5, 1, 3, 60, 1, 9, 4];
     let compare: &[u8] = &[3, 2, 0, 1, 3, 60, 1, 9, 4];
-    let word = |number: u8, other: u8, pulse: u8| [6, 0, 2, number, other, 60, 1, pulse, 0];
+    let word =
+        |number: u8, other: u8, liveness_message: u8| [6, 0, 2, number, other, 60, 1, liveness_message, 0];
     let invite: &[u8] = &[9, 0xff, 0x0f, 2, 0];
     let day: &[u8] = &[7, 0xff, 0xff];
     let items = vec![Item::Record(Box::new(testing::record(2)))];

@@ -4,7 +4,7 @@
 //! printed, the list of known routers, or the router's keys.
 
 use i2plan_routerd::identity::{Identity, IdentityError};
-use i2plan_routerd::known::{Known, MAX_INFO};
+use i2plan_routerd::known::{KnownRouters, MAX_INFO};
 use i2plan_routerd::seed::{fetch, su3};
 use i2plan_routerd::{runtime, seed};
 
@@ -30,14 +30,14 @@ pub fn run(input: &[u8]) {
         }
         1 => unpack(rest),
         2 => {
-            let mut known = Known::none(NETWORK);
+            let mut known = KnownRouters::none(NETWORK);
             let learnt = fetch::learn(rest, &mut known);
             // Of one router there may be several infos.
             assert!(known.len() <= learnt);
             check(&known);
         }
         3 => {
-            if let Ok(known) = Known::from_bytes(rest, NETWORK) {
+            if let Ok(known) = KnownRouters::from_bytes(rest, NETWORK) {
                 check(&known);
             }
         }
@@ -51,15 +51,15 @@ pub fn run(input: &[u8]) {
 fn unpack(archive: &[u8]) {
     for file in su3::unpack(archive).unwrap_or_default() {
         assert!(file.len() <= MAX_INFO + 1);
-        let _ = Known::none(NETWORK).learn(&file);
+        let _ = KnownRouters::none(NETWORK).learn(&file);
     }
 }
 
 /// What is known is written and read again, and learnt again from its router infos.
-fn check(known: &Known) {
-    assert_eq!(Known::from_bytes(&known.to_bytes(), NETWORK).as_ref(), Ok(known));
+fn check(known: &KnownRouters) {
+    assert_eq!(KnownRouters::from_bytes(&known.to_bytes(), NETWORK).as_ref(), Ok(known));
     let (infos, _) = known.for_the_router();
-    let mut again = Known::none(NETWORK);
+    let mut again = KnownRouters::none(NETWORK);
     assert!(infos.iter().all(|info| again.learn(info).is_ok()));
     assert_eq!(again.len(), known.len());
 }
@@ -72,7 +72,7 @@ pub fn seeds() -> Seeds {
     let bundle =
         [unsigned("test@mail.i2p", 1_745_582_702, 256, &[&one, b"no router"]), vec![0; 256]].concat();
     let printed = [&one, &two].map(|info| [&(info.len() as u16).to_be_bytes()[..], info].concat()).concat();
-    let mut known = Known::none(NETWORK);
+    let mut known = KnownRouters::none(NETWORK);
     let _ = known.learn(&one).and(known.learn(&two));
     vec![
         seed("bundle", with(0, &bundle)),

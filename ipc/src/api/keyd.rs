@@ -3,16 +3,16 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRanges, Ipv4Subnet};
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NetworkId, NodeId, Signature, Signed};
 use i2plan_proto::invite::{InviteGrant, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{CertificateId, Chain, Charter, Membership};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::{Resignation, Revocation, Revoked};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use serde::{Deserialize, Serialize};
 
@@ -71,15 +71,15 @@ requests! {
         SignCharter(charter: Charter) -> Signature { Reply::Signature(signature) => signature };
         /// Make and sign this node's record, and prove the destinations that it names.
         SignRecord(record: Box<NewRecord>) -> Box<Signed<Record>> { Reply::Record(record) => record };
-        /// Make and sign this node's word on its own life.
-        SignPulse {
+        /// Make and sign a liveness message of this node.
+        SignPulse as SignLivenessMessage {
             /// The network.
             network: NetworkId,
-            /// The word.
-            life: Life,
-        } -> Signed<Pulse> { Reply::Pulse(pulse) => pulse };
+            /// What it says.
+            life: Presence,
+        } -> Signed<LivenessMessage> { Reply::Liveness(message) => message };
         /// Sign that this node cannot reach another.
-        SignAccusation(accusation: Accusation) -> Signature { Reply::Signature(signature) => signature };
+        SignAccusation(suspicion: Suspicion) -> Signature { Reply::Signature(signature) => signature };
         /// Sign a request to join a network.
         SignJoin {
             /// The request.
@@ -151,8 +151,9 @@ pub enum Reply {
     Done,
     /// A record, with its number and the proofs of its destinations.
     Record(Box<Signed<Record>>),
-    /// A word on this node's life, with its number.
-    Pulse(Signed<Pulse>),
+    /// A liveness message of this node, with its number.
+    #[serde(rename = "Pulse")]
+    Liveness(Signed<LivenessMessage>),
     /// The signature of what was to be signed.
     Signature(Signature),
     /// An invite.
@@ -234,8 +235,9 @@ pub struct NewRecord {
 pub enum Statement {
     /// A record of this node.
     Record(Box<Signed<Record>>),
-    /// A word of this node on its own life.
-    Pulse(Signed<Pulse>),
+    /// A liveness message of this node.
+    #[serde(rename = "Pulse")]
+    Liveness(Signed<LivenessMessage>),
     /// A certificate by this node.
     Certificate(Box<Signed<Membership>>),
     /// The end of a membership below or above this node.
@@ -267,9 +269,10 @@ pub enum SessionKind {
     /// hold on to what they know of an old one, be it another's end-to-end session or their own client, for
     /// minutes after it has ended.
     Data,
-    /// As `Control`, but under a new destination: in place of the control destination while others, or rather
-    /// their routers, cannot reach that, or answer what comes from there.
-    Substitute,
+    /// As `Control`, but under a new, fallback destination while others, or rather their routers, cannot reach the
+    /// primary one, or answer what comes from there.
+    #[serde(rename = "substitute")]
+    Fallback,
 }
 
 /// A SAM session to open.

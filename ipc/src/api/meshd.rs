@@ -121,7 +121,7 @@ requests! {
             reply @ (Reply::Invite(_) | Reply::InviteRevoked(_) | Reply::Granted(_) | Reply::Revoked(_) | Reply::Left(_)
                 | Reply::KeysRecovered { .. }) => reply
         } within 30;
-        /// Have nothing to do with a member any more; a ban that there is already is replaced.
+        /// Ban a member on this node; a ban that there is already is replaced.
         AddBan {
             /// The member's node id.
             node_id: String,
@@ -156,13 +156,13 @@ requests! {
     }
 
     Poll {
-        /// What happened after a place in the row of events. Answered as soon as something has, with what else happens in
+        /// What happened after a cursor in the event log. Answered as soon as something has, with what else happens in
         /// the next twentieth of a second, or after `wait` milliseconds with what there is then; the caller asks again
-        /// with the place that the answer gives. So nobody who reads slowly makes `meshd` keep anything for them: it
+        /// with the cursor that the answer gives. So nobody who reads slowly makes `meshd` keep anything for them: it
         /// keeps the last [`EVENTS_KEPT`] events for all.
         Events as PollEvents {
             /// Where the caller is; none to begin now, without what went before.
-            after: Option<Place>,
+            after: Option<Cursor>,
             /// Longest wait, milliseconds, at most [`MAX_EVENT_WAIT`].
             wait: u64,
             /// Whether the answer is to have the traffic up to then.
@@ -266,13 +266,13 @@ pub struct ToOrder {
     pub founded: bool,
 }
 
-/// A place in a node's row of events.
+/// A position in a node's event log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Place {
-    /// Names the run of `meshd`: after a restart another row begins.
+pub struct Cursor {
+    /// Names the run of `meshd`: after a restart another log begins.
     pub run: u64,
-    /// Events of that run before this place.
+    /// Events of that run before this position.
     pub number: u64,
 }
 
@@ -283,7 +283,7 @@ pub struct Events {
     /// The events, oldest first.
     pub events: Vec<Event>,
     /// Where to go on.
-    pub next: Place,
+    pub next: Cursor,
     /// Something happened that is not among them: more than are kept, or `meshd` was started again. What the caller
     /// knows may be out of date, and is to be asked for anew.
     pub lost: bool,
@@ -301,7 +301,7 @@ pub struct Event {
     pub at: u64,
     /// What happened.
     #[serde(flatten)]
-    pub what: What,
+    pub kind: EventKind,
 }
 
 /// What may happen. Texts and numbers only: what is tagged like this goes through a form in which serde does not know
@@ -309,7 +309,7 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum What {
+pub enum EventKind {
     /// This node is a member of a network now.
     NetworkJoined {
         /// The network's id.
@@ -357,13 +357,15 @@ pub enum What {
         name: String,
     },
     /// A member is there, or is not, in another way than before.
-    MemberLife {
+    #[serde(rename = "member_life")]
+    MemberLiveness {
         /// The member.
         node_id: String,
         /// What it calls itself.
         name: String,
         /// How it is now.
-        life: Life,
+        #[serde(rename = "life")]
+        liveness: Liveness,
     },
     /// A WireGuard session with a member has begun that was not there before.
     TunnelUp {
@@ -491,8 +493,9 @@ pub enum JoinStep {
 pub enum SessionName {
     /// For control messages.
     Control,
-    /// In place of that.
-    Substitute,
+    /// For control messages, under a fallback destination, while the primary one does not work.
+    #[serde(rename = "substitute")]
+    Fallback,
     /// For WireGuard packets.
     Data,
 }
@@ -717,8 +720,9 @@ pub struct Sam {
     pub version: Option<String>,
     /// The session for control messages.
     pub control: Session,
-    /// The session in place of that, while members do not reach this node through it.
-    pub substitute: Option<Session>,
+    /// The session under a fallback destination, while members do not reach this node through that one.
+    #[serde(rename = "substitute")]
+    pub fallback: Option<Session>,
     /// The session for WireGuard packets.
     pub data: Session,
 }
@@ -800,7 +804,8 @@ pub struct Peer {
     /// clock is behind its.
     pub signed_at: u64,
     /// Whether it is there, as far as is known.
-    pub life: Life,
+    #[serde(rename = "life")]
+    pub liveness: Liveness,
     /// It is banned here.
     pub banned: bool,
     /// Seconds since its last control message reached this node, if one has.
@@ -827,7 +832,7 @@ pub struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum Life {
+pub enum Liveness {
     /// It answers, or nobody has found otherwise.
     Present,
     /// Some could not reach it; it has not said yet that it is there.

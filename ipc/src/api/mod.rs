@@ -19,7 +19,7 @@ use crate::hello::Role;
 ///     /// A request to `keyd`.
 ///     KeydApi => Reply, by Meshd;                // the API, the enum of its replies, and the role that asks
 ///
-///     Query {                                    // the requests of one `Kind`
+///     Query {                                    // the requests of one `RequestKind`
 ///         /// What `tund` verifies by, for a network.
 ///         TrustAnchor as GetTrustAnchor(network: NetworkId) -> TrustAnchor {
 ///             Reply::TrustAnchor(anchor) => *anchor
@@ -64,7 +64,7 @@ macro_rules! requests {
             pub fn terms(&self) -> $crate::api::Terms {
                 match self { $($(
                     Self::$variant { .. } => $crate::api::Terms {
-                        kind: $crate::api::Kind::$kind,
+                        kind: $crate::api::RequestKind::$kind,
                         role: [$($crate::Role::$by,)? $crate::Role::$role][0],
                         fds: [$($passes,)? 0][0],
                         deadline: std::time::Duration::from_secs([$($seconds,)? $crate::api::DEADLINE][0]),
@@ -164,12 +164,12 @@ macro_rules! requests {
         /// A request, by its kind.
         #[derive(Debug, Clone)]
         pub enum Sorted { $(
-            #[doc = concat!("One of the kind [`", stringify!($kind), "`](crate::api::Kind::", stringify!($kind), ").")]
+            #[doc = concat!("One of the kind [`", stringify!($kind), "`](crate::api::RequestKind::", stringify!($kind), ").")]
             $kind($kind),
         )+ }
 
         $(
-            #[doc = concat!("The requests of the kind [`", stringify!($kind), "`](crate::api::Kind::", stringify!($kind), ").")]
+            #[doc = concat!("The requests of the kind [`", stringify!($kind), "`](crate::api::RequestKind::", stringify!($kind), ").")]
             #[derive(Debug, Clone)]
             pub enum $kind { $(
                 $($doc)*
@@ -222,7 +222,7 @@ pub trait Api: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// What it does.
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// Who may ask it.
     pub role: Role,
     /// How many file descriptors come with it.
@@ -233,7 +233,7 @@ pub struct Terms {
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     /// It changes nothing, and may be repeated.
     Query,
     /// It changes something.

@@ -93,7 +93,8 @@ pub enum OrderTarget {
         below: u64,
     },
     /// The end of this node's own membership.
-    Own {
+    #[serde(rename = "Own")]
+    LocalMembership {
         /// The network.
         network: NetworkId,
         /// This node's address.
@@ -156,7 +157,9 @@ impl OrderTarget {
             | (Request::AllowInvite { id }, Self::NewInvite { invite: Some(invite), .. }) => {
                 is_named(invite, id)
             }
-            (Request::Leave, Self::Own { .. }) | (Request::RecoverKeys, Self::Memory { .. }) => true,
+            (Request::Leave, Self::LocalMembership { .. }) | (Request::RecoverKeys, Self::Memory { .. }) => {
+                true
+            }
             (
                 Request::CreateInvite { expires_in, max_uses, addresses, .. },
                 Self::NewInvite { invite: None, uses, addresses: each, expires_at, .. },
@@ -245,7 +248,7 @@ mod tests {
                 OrderTarget::Invite { network, invite, members: 1, below: 0 },
             ),
             (Request::AllowInvite { id }, own(Some(invite))),
-            (Request::Leave, OrderTarget::Own { network, address, invited: 0 }),
+            (Request::Leave, OrderTarget::LocalMembership { network, address, invited: 0 }),
             (create, own(None)),
             (Request::RecoverKeys, OrderTarget::Memory { network, members: 1, addresses: 16 }),
             (

@@ -61,8 +61,8 @@ requests! {
         Stats as GetStats -> Stats { Reply::Stats(stats) => stats };
         /// Give duplicates of both sessions' descriptors back, so that a restarted `meshd` can go on with them: of the
         /// session for data, and of that for control messages.
-        TakeSessions -> [Option<KeptSession>; 2] {
-            Reply::Sessions { data, control } => [kept(data, fds)?, kept(control, fds)?]
+        TakeSessions -> [Option<StoredSession>; 2] {
+            Reply::Sessions { data, control } => [stored(data, fds)?, stored(control, fds)?]
         } returns fds;
     }
 
@@ -91,7 +91,7 @@ requests! {
         Members as TellMembers(members: Vec<Member>) -> Taken { Reply::Taken(taken) => taken };
         /// Other keepalives for members that are known already, seconds, 0 for none.
         Keepalives as SetKeepalives(keepalives: Vec<(NodeId, u16)>) -> () { Reply::Done => () };
-        /// Have nothing to do with these members any more.
+        /// Remove these members.
         Remove as RemoveMembers(members: Vec<NodeId>) -> () { Reply::Done => () };
         /// All has been told that there is.
         EndSync -> () { Reply::Done => () };
@@ -103,10 +103,10 @@ requests! {
 }
 
 /// A session that comes with its UDP socket and its control connection.
-pub type KeptSession = (Session, [OwnedFd; 2]);
+pub type StoredSession = (Session, [OwnedFd; 2]);
 
 /// Gives a session its descriptors; none if there are too few.
-fn kept(session: Option<Session>, fds: &mut Vec<OwnedFd>) -> Option<Option<KeptSession>> {
+fn stored(session: Option<Session>, fds: &mut Vec<OwnedFd>) -> Option<Option<StoredSession>> {
     match session {
         Some(session) => Some(Some((session, take(fds)?))),
         None => Some(None),

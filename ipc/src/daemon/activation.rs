@@ -50,12 +50,12 @@ pub struct Passed {
     /// The listening socket.
     pub listener: UnixListener,
     /// What comes from the descriptor store, or is of no use.
-    pub stored: Vec<Stored>,
+    pub stored: Vec<StoredFd>,
 }
 
 /// A descriptor that is not the listening socket.
 #[derive(Debug)]
-pub struct Stored {
+pub struct StoredFd {
     /// The name that it was stored by.
     pub name: String,
     /// The descriptor.
@@ -71,14 +71,14 @@ pub fn passed(path: Option<&Path>) -> Result<Passed, ActivationError> {
     sort(take()?, path)
 }
 
-fn take() -> Result<Vec<Stored>, ActivationError> {
+fn take() -> Result<Vec<StoredFd>, ActivationError> {
     let fds = sd_notify::listen_fds_with_names().map_err(ActivationError::Unclear)?;
     // SAFETY: the supervisor opened these descriptors for this process alone (LISTEN_PID was checked), and this
     // function, called once at the start of main by one of its callers, is the only taker.
-    Ok(fds.map(|(fd, name)| Stored { name, fd: unsafe { OwnedFd::from_raw_fd(fd) } }).collect())
+    Ok(fds.map(|(fd, name)| StoredFd { name, fd: unsafe { OwnedFd::from_raw_fd(fd) } }).collect())
 }
 
-fn sort(mut passed: Vec<Stored>, path: Option<&Path>) -> Result<Passed, ActivationError> {
+fn sort(mut passed: Vec<StoredFd>, path: Option<&Path>) -> Result<Passed, ActivationError> {
     if passed.first().is_some_and(|first| is_listener(&first.fd)) {
         let listener = passed.remove(0).fd.into();
         return Ok(Passed { listener, stored: passed });
@@ -93,7 +93,7 @@ fn is_listener(fd: &OwnedFd) -> bool {
         && sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::UNIX)
 }
 
-impl Stored {
+impl StoredFd {
     /// Closes it, here and in the supervisor's store, and says why.
     pub fn refuse(self, supervisor: &Supervisor, reason: &str) {
         tracing::warn!(name = self.name, reason, "dropped a descriptor that was passed to this process");
@@ -128,7 +128,7 @@ pub fn listeners<const N: usize>(
 }
 
 fn sort_by_name<const N: usize>(
-    mut passed: Vec<Stored>,
+    mut passed: Vec<StoredFd>,
     wanted: [(&'static str, Option<PathBuf>); N],
 ) -> Result<[UnixListener; N], ActivationError> {
     let mut found = Vec::with_capacity(N);
@@ -181,8 +181,8 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 mod tests {
     use super::*;
 
-    fn stored(name: &str, fd: impl Into<OwnedFd>) -> Stored {
-        Stored { name: name.to_owned(), fd: fd.into() }
+    fn stored(name: &str, fd: impl Into<OwnedFd>) -> StoredFd {
+        StoredFd { name: name.to_owned(), fd: fd.into() }
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct HardenError(#[from] io::Error);
 /// Call first in main, before any secret is read: no core dump of this process, no access to its memory
 /// through `/proc` or `ptrace(2)` by others of its user, no privilege gained by executing anything.
 ///
-/// On OpenBSD this is the core dump alone: there only a parent may trace, and executing is for the walls.
+/// On OpenBSD this is the core dump alone: there only a parent may trace, and executing is for the sandbox to forbid.
 ///
 /// # Errors
 /// If the kernel refuses; a daemon must not go on then.

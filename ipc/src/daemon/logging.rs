@@ -1,6 +1,6 @@
 //! Logging of a daemon: lines on standard error, which systemd and the supervisor collect.
 //!
-//! A daemon opens no file and no socket to log: behind its walls it could not open it again. Under systemd its lines
+//! A daemon opens no file and no socket to log: in its sandbox it could not open it again. Under systemd its lines
 //! carry their priority as sd-daemon(3) says, which the journal understands; whoever wants the fields apart asks for
 //! JSON. A log file belongs to the supervisor, which makes a new one on SIGHUP.
 //!

@@ -17,9 +17,9 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use crate::notification::{Notification, Store};
 
 /// How long a message may wait for a supervisor that does not read.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The supervisor's ear. Opened at the start: behind its walls a daemon makes no sockets.
+/// Where the supervisor receives sd_notify messages. Opened at the start: in its sandbox a daemon makes no sockets.
 #[derive(Debug)]
 pub struct Supervisor {
     socket: Option<UnixDatagram>,
@@ -51,7 +51,7 @@ impl Supervisor {
         let socket = address.and_then(|address| {
             let socket = UnixDatagram::unbound()?;
             socket.connect_addr(&address)?;
-            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(TIMEOUT))?;
             Ok(socket)
         });
         let socket = socket.inspect_err(|error| {
@@ -73,15 +73,15 @@ impl Supervisor {
 
     /// Says that the configuration is being read anew; [`Supervisor::ready`] says that it has been.
     pub fn reloading(&self) {
-        // By the C library: rustix asks the kernel first, with a call that the daemons' walls do not let through.
+        // By the C library: rustix asks the kernel first, with a call that the daemons' sandboxes do not let through.
         let now = nix::time::ClockId::CLOCK_MONOTONIC.now().map(Duration::from).unwrap_or_default();
         let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         self.tell(&Notification { reloading: Some(micros), ..Notification::default() });
     }
 
     /// Says that the daemon ends, which may take so long.
-    pub fn stopping(&self, farewell: Duration) {
-        let extend_timeout = (!farewell.is_zero()).then_some(farewell);
+    pub fn stopping(&self, extension: Duration) {
+        let extend_timeout = (!extension.is_zero()).then_some(extension);
         self.tell(&Notification { stopping: true, extend_timeout, ..Notification::default() });
     }
 

@@ -1,6 +1,6 @@
-//! The walls that a daemon builds around itself, on OpenBSD: pledge(2) and unveil(2).
+//! The sandbox that a daemon sets up for itself, on OpenBSD: pledge(2) and unveil(2).
 //!
-//! What each daemon may do stands in its own `walls/openbsd.rs`. Both walls can only be made narrower later, and
+//! What each daemon may do stands in its own `sandbox/openbsd.rs`. Both can only be made narrower later, and
 //! both belong to the whole process. The kernel kills a process that breaks a promise (SIGABRT).
 
 #![allow(unsafe_code, reason = "two system calls; the crates that wrap them are not kept up")]
@@ -13,7 +13,7 @@ use std::ptr;
 
 use thiserror::Error;
 
-/// A wall that does not stand.
+/// The sandbox could not be set up.
 #[derive(Debug, Error)]
 pub enum SandboxError {
     /// The kernel does not take the promises: one is unknown, or was not made before.

@@ -14,9 +14,9 @@ use super::sandbox::SandboxError;
 use super::tasks::TaskEnded;
 use crate::version::{self, Build, Version};
 
-/// What a command line asks of a daemon.
+/// What a daemon's command line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked<A> {
+pub enum Parsed<A> {
     /// To run, with these arguments.
     Run(A),
     /// How it is called.
@@ -100,17 +100,17 @@ pub fn run<A, E: Display>(
     build: Build,
     name: &str,
     help: &str,
-    asked: Result<Asked<A>, E>,
+    parsed: Result<Parsed<A>, E>,
     start: impl FnOnce(A) -> Result<(), End>,
 ) -> ExitCode {
     version::set(build);
-    let result = match asked {
-        Ok(Asked::Run(args)) => start(args),
-        Ok(Asked::Help) => {
+    let result = match parsed {
+        Ok(Parsed::Run(args)) => start(args),
+        Ok(Parsed::Help) => {
             print!("{help}");
             Ok(())
         }
-        Ok(Asked::Version) => {
+        Ok(Parsed::Version) => {
             println!("{name} {}", Version::current());
             Ok(())
         }

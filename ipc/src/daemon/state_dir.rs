@@ -330,22 +330,26 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_crash_at_any_step_leaves_the_old_content_or_the_new() {
-        use i2plan_testing::crash::{Step, crash_after};
+        use i2plan_testing::crash::{WriteStep, crash_after};
 
-        for step in Step::ALL {
+        for step in WriteStep::ALL {
             let (_dir, state) = made();
             // What a crash before has left, too.
             std::fs::write(state.path("file.new"), "half of an earlier").unwrap();
             let replaced = crash_after(step, || state.replace("file", b"new"));
-            assert_eq!(replaced.is_ok(), step == Step::Renamed, "{step:?}");
-            let expected: &[u8] = if step == Step::Renamed { b"new" } else { b"old" };
+            assert_eq!(replaced.is_ok(), step == WriteStep::Renamed, "{step:?}");
+            let expected: &[u8] = if step == WriteStep::Renamed { b"new" } else { b"old" };
             assert_eq!(content(&state), expected, "{step:?}");
             state.replace("file", b"later").unwrap();
             assert_eq!(content(&state), b"later", "{step:?}");
 
             let made = crash_after(step, || state.create("made", b"whole"));
             let found = state.read("made", 100).unwrap();
-            assert_eq!((made.is_ok(), found.is_some()), (step == Step::Renamed, made.is_ok()), "{step:?}");
+            assert_eq!(
+                (made.is_ok(), found.is_some()),
+                (step == WriteStep::Renamed, made.is_ok()),
+                "{step:?}"
+            );
             assert!(found.is_none_or(|found| **found == *b"whole"));
         }
     }

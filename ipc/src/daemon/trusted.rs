@@ -132,8 +132,8 @@ pub fn append(path: &Path) -> Result<File, Untrusted> {
     if !found.is_file() {
         return Err(Untrusted::Kind { path, found: kind(&found) });
     }
-    if shared && found.uid() != own() {
-        return Err(Untrusted::Owner { path, owner: found.uid(), own: own() });
+    if shared && found.uid() != local_uid() {
+        return Err(Untrusted::Owner { path, owner: found.uid(), own: local_uid() });
     }
     if shared && found.nlink() != 1 {
         return Err(Untrusted::Link { path });
@@ -155,7 +155,7 @@ pub fn directory(path: &Path) -> Result<(), Untrusted> {
 #[must_use]
 pub fn home() -> Option<PathBuf> {
     let home = std::env::home_dir();
-    if own() != 0 {
+    if local_uid() != 0 {
         return home;
     }
     let is_roots = |home: &PathBuf| home.metadata().is_ok_and(|found| found.uid() == 0);
@@ -232,13 +232,13 @@ fn check_owner(path: &Path, found: &Metadata) -> Result<(), Untrusted> {
     // Whoever has the root directory can change everything. In a user namespace of an unprivileged user that is root, who
     // has no number there.
     let owner = found.uid();
-    if [0, own(), look(Path::new("/"))?.uid()].contains(&owner) {
+    if [0, local_uid(), look(Path::new("/"))?.uid()].contains(&owner) {
         return Ok(());
     }
-    Err(Untrusted::Owner { path: path.to_owned(), owner, own: own() })
+    Err(Untrusted::Owner { path: path.to_owned(), owner, own: local_uid() })
 }
 
-fn own() -> u32 {
+fn local_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_others_is_not_read_and_links_are_followed_with_care() {
-        if own() != 0 {
+        if local_uid() != 0 {
             // Giving files away takes root, as in CI.
             return;
         }
@@ -387,7 +387,7 @@ mod tests {
         append(&dir.path().join("own")).unwrap();
         std::fs::hard_link(dir.path().join("own"), dir.path().join("other-name")).unwrap();
         assert!(matches!(append(&dir.path().join("own")), Err(Untrusted::Link { .. })));
-        if own() == 0 {
+        if local_uid() == 0 {
             let theirs = dir.path().join("theirs");
             chown(&theirs, Some(OTHER), None).unwrap();
             // Linux refuses to open it where fs.protected_regular is set.

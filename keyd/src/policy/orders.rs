@@ -10,7 +10,7 @@ use i2plan_proto::revocation::{Revocation, Target};
 use tracing::info;
 
 use super::{Signer, refusal, require};
-use crate::memory::{Entry, Memory, Pinned};
+use crate::memory::{Memory, MemoryChange, Pinned};
 
 impl Signer {
     /// What an order will sign. All evidence is verified.
@@ -30,7 +30,7 @@ impl Signer {
             Order::Leave(chain, charter) => {
                 let (chain, charter) = self.place(chain, charter)?;
                 let invited = self.delegations.iter().filter(|delegated| delegated.is_active()).count();
-                OrderTarget::Own {
+                OrderTarget::LocalMembership {
                     network: charter.network(),
                     address: chain.address(&charter.subnet),
                     invited: u64::try_from(invited).unwrap_or(u64::MAX),
@@ -133,13 +133,13 @@ impl Signer {
             }
             Order::CreateInvite(wish) => {
                 let (code, grant) = self.create_invite(wish, InviteSecret(random), now)?;
-                self.append(&Entry::Allowed(grant.value.key.id()))?;
+                self.append(&MemoryChange::Allowed(grant.value.key.id()))?;
                 Executed::Invite { code, grant }
             }
             Order::AllowInvite(grant) => {
                 let invite = grant.value.key.id();
                 if !self.delegations.is_allowed(&invite) {
-                    self.append(&Entry::Allowed(invite))?;
+                    self.append(&MemoryChange::Allowed(invite))?;
                 }
                 Executed::Allowed(invite)
             }
@@ -250,14 +250,14 @@ mod tests {
         CertifyMember, CreateInvite, ExtendMember, NewRecord, Noted, Reply, Request, Statement,
     };
     use i2plan_ipc::api::order::{ADDRESSES_A_DAY, OrderToken};
-    use i2plan_proto::accusation::Accusation;
     use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
     use i2plan_proto::identity::{NetworkId, Signable as _, Signature};
     use i2plan_proto::invite::Uses;
     use i2plan_proto::join::{JoinBody, JoinRequest};
+    use i2plan_proto::liveness::Presence;
     use i2plan_proto::membership::{Delegation, Membership};
-    use i2plan_proto::pulse::Life;
     use i2plan_proto::revocation::Resignation;
+    use i2plan_proto::suspicion::Suspicion;
     use i2plan_testing as testing;
 
     use super::super::tests::*;
@@ -401,15 +401,15 @@ mod tests {
     fn nothing_is_signed_for_another_network() {
         let (_, mut member, _) = pair();
         let other = NetworkId([9; 32]);
-        refused(member.sign_pulse(other, Life::Present), PINNED);
-        let accusation = Accusation {
+        refused(member.sign_liveness_message(other, Presence::Present), PINNED);
+        let suspicion = Suspicion {
             network: other,
-            accuser: member.keys.node(),
+            confirmer: member.keys.node(),
             subject: signer(3).keys.node(),
             sequence: 1,
             issued_at: NOW,
         };
-        refused(member.sign_accusation(&accusation, NOW), PINNED);
+        refused(member.sign_suspicion(&suspicion, NOW), PINNED);
     }
 
     fn is_free(member: &mut Signer) -> bool {

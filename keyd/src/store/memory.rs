@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::{error, warn};
 
 use super::{Store, StoreError};
-use crate::memory::{BLOCK, Delegations, Disk, Entry, Memory};
+use crate::memory::{BLOCK, Delegations, Disk, Memory, MemoryChange};
 
 const MEMORY: &str = "memory";
 const DELEGATIONS: &str = "delegations";
@@ -150,7 +150,7 @@ impl Store {
         delegations: &Delegations,
     ) -> Result<u64, StoreError> {
         let mut content = header(node);
-        delegations.compacted().iter().map(Entry::framed).for_each(|entry| content.extend(entry));
+        delegations.compacted().iter().map(MemoryChange::framed).for_each(|entry| content.extend(entry));
         self.directory.replace(DELEGATIONS, &content)?;
         let mut places = header(node);
         places.resize(MEMORY_LEN, 0);
@@ -168,7 +168,7 @@ impl Store {
     }
 
     /// The content of a file that is there, after what says whose it is. One that is another's is set aside.
-    fn read_own(&self, name: &str, node: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+    fn read_for(&self, name: &str, node: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
         let read = self.directory.read(name, MAX_DELEGATIONS_LEN).map_err(|error| match error {
             // To read a part and write that back would lose the rest.
             StateDirError::TooLarge { path, len, max } => StoreError::TooLarge { path, len, max },
@@ -193,7 +193,7 @@ impl Store {
     }
 
     fn read_memory(&self, node: &NodeId) -> Result<Option<Memory>, StoreError> {
-        let Some(bytes) = self.read_own(MEMORY, node)? else { return Ok(None) };
+        let Some(bytes) = self.read_for(MEMORY, node)? else { return Ok(None) };
         let places = [1, 2].map(|number| bytes.get(number * PLACE_LEN - HEADER_LEN..));
         let mut copies: Vec<_> = places.into_iter().flatten().filter_map(read_copy).collect();
         copies.sort_unstable_by_key(|(generation, _)| std::cmp::Reverse(*generation));
@@ -215,7 +215,7 @@ impl Store {
 
     /// The delegations, and whether all were read.
     fn read_delegations(&self, node: &NodeId) -> Result<Option<(Delegations, bool)>, StoreError> {
-        let Some(bytes) = self.read_own(DELEGATIONS, node)? else { return Ok(None) };
+        let Some(bytes) = self.read_for(DELEGATIONS, node)? else { return Ok(None) };
         let replayed = Delegations::replay(&bytes);
         if replayed.is_damaged {
             error!(bytes = replayed.whole, "the file of delegations is damaged behind these bytes");
@@ -248,8 +248,8 @@ mod tests {
         testing::node(1)
     }
 
-    fn entry(subject: u8) -> Entry {
-        Entry::Delegated(testing::chain(0).id(), testing::delegation(0, subject))
+    fn entry(subject: u8) -> MemoryChange {
+        MemoryChange::Delegated(testing::chain(0).id(), testing::delegation(0, subject))
     }
 
     /// A memory and two delegations, on disk.
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(files.append(&entry).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         files.len -= 1;
         files.append(&entry).unwrap();
-        assert!(files.append(&Entry::Cleared.framed()).is_err());
+        assert!(files.append(&MemoryChange::Cleared.framed()).is_err());
         // As large as it may be, it is read, and what does not matter is left out.
         let path = store.directory.path(DELEGATIONS);
         let file = OpenOptions::new().write(true).open(&path).unwrap();

@@ -23,17 +23,17 @@ use i2plan_ipc::client::ClientError;
 use i2plan_ipc::hello::Landlock;
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{Client, Role};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationProof, DestinationRole, ProvenDestination};
 use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{InviteGrant, InviteId, InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{Chain, Charter, Delegation};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use zeroize::Zeroizing;
@@ -94,15 +94,15 @@ fn now() -> u64 {
 pub async fn knock(run: &Path) -> Result<(), Failure> {
     let mut attempts = Vec::new();
     for role in ROLES {
-        for door in AT_KEYD {
+        for name in AT_KEYD {
             // What each may ask, and what does nothing.
-            let request = match door {
+            let request = match name {
                 Role::Connector => Request::NotConnected(NotConnected { order: 0, errno: None }),
                 // Without a confirmation.
                 Role::Client => Request::PrepareOrder(Box::new(Order::Forget)),
                 _ => Request::Identity,
             };
-            attempts.push(knock_at::<KeydApi>(&socket(run, Role::Keyd, door), role, request).await);
+            attempts.push(knock_at::<KeydApi>(&socket(run, Role::Keyd, name), role, request).await);
         }
         let meshd = socket(run, Role::Meshd, role);
         attempts.push(knock_at::<MeshdApi>(&meshd, role, meshd::Request::Status).await);
@@ -271,10 +271,10 @@ fn records(me: &Identity, charter: &Charter, wireguard: &Signed<WireGuardCertifi
 /// Statements by which members would leave, be suspected or be expelled, and which this node may not make.
 fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
     let (network, sequence) = (charter.network(), 1);
-    let pulse = Pulse { network, node: intruder(), sequence, life: Life::Away };
-    let accusation =
-        Accusation { network, accuser: intruder(), subject: me.node, sequence, issued_at: now() };
-    let against_itself = Accusation { accuser: me.node, ..accusation.clone() };
+    let liveness_message = LivenessMessage { network, node: intruder(), sequence, presence: Presence::Away };
+    let suspicion =
+        Suspicion { network, confirmer: intruder(), subject: me.node, sequence, issued_at: now() };
+    let against_itself = Suspicion { confirmer: me.node, ..suspicion.clone() };
     // A chain that the intruder has put together, as if this node had invited it.
     let grant = Delegation {
         subject: intruder(),
@@ -288,28 +288,28 @@ fn words(me: &Identity, charter: &Charter) -> Vec<Wish> {
     let theirs = self::charter(intruder());
     let chain = Chain::founder(&theirs);
     let order = |what, order| Wish::new(what, "may not ask this", Request::PrepareOrder(Box::new(order)));
-    let last = Pulse { network, node: me.node, sequence: u64::MAX, life: Life::Present };
-    let forged_word = Signed { value: last, signature: pulse.sign(&intruder_key()) };
+    let last = LivenessMessage { network, node: me.node, sequence: u64::MAX, presence: Presence::Present };
+    let forged_word = Signed { value: last, signature: liveness_message.sign(&intruder_key()) };
     let certificate = Chain::founder(&theirs).certificate(grant);
     vec![
         Wish::new(
             "that another's word is taken for this node's",
             "another node",
-            Request::Note(Statement::Pulse(signed(pulse))),
+            Request::Note(Statement::Liveness(signed(liveness_message))),
         ),
         Wish::new(
             "that the last number of all is taken for used",
             "not its signer's",
-            Request::Note(Statement::Pulse(forged_word)),
+            Request::Note(Statement::Liveness(forged_word)),
         ),
         Wish::new(
             "that another's certificate is taken for this node's",
             "by another node",
             Request::Recover(vec![signed(certificate)]),
         ),
-        Wish::new("an accusation in another's name", "another's", Request::SignAccusation(accusation)),
+        Wish::new("a suspicion in another's name", "another's", Request::SignAccusation(suspicion)),
         Wish::new(
-            "an accusation against itself",
+            "a suspicion against itself",
             "against this node itself",
             Request::SignAccusation(against_itself),
         ),

@@ -9,20 +9,20 @@ use std::time::{Duration, Instant, SystemTime};
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use ed25519_dalek::SigningKey;
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, ProvenDestination, base64, hash_of};
 use i2plan_proto::identity::{NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::Invite;
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::message::{
     Content, Datagram, Entry, Gossip, HEADER_LEN, Item, MAX_ENTRIES, MAX_LEN, Message, Range,
 };
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use serde::de::DeserializeOwned;
@@ -33,7 +33,7 @@ use crate::Failure;
 use crate::i2p::sam::{Session, Style};
 
 /// How long an answer may take, repetitions included.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a node is given before a request is repeated.
 const REPEAT: Duration = Duration::from_secs(2);
@@ -180,7 +180,7 @@ impl Canary {
     async fn ask(&self, target: &str, invite: &Invite) -> Result<Welcome, Failure> {
         let request = Message::JoinRequest(Box::new(self.stranger.request(invite, &self.joiner)));
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < TIMEOUT {
             self.stranger.send(target, &unaddressed(&request)).await?;
             let reply = tokio::time::timeout(REPEAT, self.stranger.receive(target)).await;
             match reply.map_or(Ok(None), |reply| reply.map(Some))? {
@@ -240,7 +240,7 @@ pub async fn control() -> Result<(), Failure> {
 
 async fn find(session: &mut Session, name: &str) -> Result<String, Failure> {
     let started = Instant::now();
-    while started.elapsed() < PATIENCE {
+    while started.elapsed() < TIMEOUT {
         if let Some(destination) = session.look_up(name).await? {
             return Ok(destination);
         }
@@ -269,7 +269,7 @@ async fn crowd(stranger: &Stranger, target: &str, invite: &Invite) -> Result<(us
         }
     }
     while let Some((joiner, request)) = waiting.pop_first() {
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > TIMEOUT {
             return Err(Failure::new("joiners with a used invite are not answered"));
         }
         stranger.send(target, &request).await?;
@@ -415,12 +415,12 @@ fn foreign_words(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>> {
     for Signed { value, .. } in records {
         let (network, node) = (value.network(), value.node);
         let sequence = value.sequence + 1_000_000;
-        for life in [Life::Present, Life::Away] {
-            items.push(Item::Pulse(signed(Pulse { network, node, sequence, life }, key)));
+        for presence in [Presence::Present, Presence::Away] {
+            items.push(Item::Liveness(signed(LivenessMessage { network, node, sequence, presence }, key)));
         }
-        for accuser in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
-            let accusation = Accusation { network, accuser, subject: node, sequence, issued_at: now() };
-            items.push(Item::Accusation(signed(accusation, key)));
+        for confirmer in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
+            let suspicion = Suspicion { network, confirmer, subject: node, sequence, issued_at: now() };
+            items.push(Item::Suspicion(signed(suspicion, key)));
         }
         for issuer in records.iter().map(|record| record.value.node).chain([self::node(key)]) {
             let target = Target::Certificate(value.chain.clone());
@@ -453,7 +453,7 @@ fn foreign_messages(
     let own = Welcome { charter: signed(charter, key), chain: chain.clone(), records: vec![] };
     let refused = JoinReply::Refused { invite: invite.secret.key(), refusal: Refusal::Expired };
     let known = welcome.records.iter().map(|record| record.value.node);
-    let ahead = known.map(|node| Entry { node, record: u64::MAX, pulse: u64::MAX, ended: true });
+    let ahead = known.map(|node| Entry { node, record: u64::MAX, liveness: u64::MAX, ended: true });
     let ahead: Vec<_> = ahead.cycle().take(MAX_ENTRIES).collect();
     let all = |content| vec![Range { end: None, content }];
     let member = welcome.chain.ancestors().next().copied().unwrap_or(node(key));
@@ -465,7 +465,7 @@ fn foreign_messages(
         Message::Compare(all(Content::Entries(Vec::new())), Gossip::default()),
         Message::Compare(all(Content::Entries(ahead.clone())), Gossip::default()),
         Message::Want(
-            ahead.iter().map(|entry| Entry { record: 0, pulse: 0, ended: false, ..*entry }).collect(),
+            ahead.iter().map(|entry| Entry { record: 0, liveness: 0, ended: false, ..*entry }).collect(),
         ),
         Message::Ping(1, Gossip { entries: ahead, items: Vec::new() }),
         Message::Ack(1, Gossip::default()),

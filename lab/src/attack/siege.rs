@@ -37,14 +37,14 @@ const SEQUENCE: usize = 10_000;
 const MAX_PASSED: usize = 253;
 
 /// How long a daemon may take to say hello or to end a connection. Longer than it gives a frame.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Between the requests of one who only wants to know.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An attack begins or has ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Step {
+pub struct AttackStep {
     /// The attack.
     pub attack: String,
     /// How often, or on how many connections, once it has ended.
@@ -83,16 +83,16 @@ const ATTACKS: [(&str, Attack); 8] = [
 /// How many attacks there are.
 pub const COUNT: usize = ATTACKS.len();
 
-/// Does all that, one after the other. Prints a [`Step`] before and after each.
+/// Does all that, one after the other. Prints a [`AttackStep`] before and after each.
 ///
 /// # Errors
 /// If the daemon cannot be reached at all.
 pub fn lay(run: &Path, daemon: Role, role: Role) -> Result<(), Failure> {
     let target = Target { socket: super::socket(run, daemon, role), daemon, role };
     for (name, attack) in ATTACKS {
-        print(&Step { attack: name.to_owned(), count: None })?;
+        print(&AttackStep { attack: name.to_owned(), count: None })?;
         let count = attack(&target).map_err(|error| Failure::from(error).during(name))?;
-        print(&Step { attack: name.to_owned(), count: Some(count) })?;
+        print(&AttackStep { attack: name.to_owned(), count: Some(count) })?;
     }
     Ok(())
 }
@@ -106,8 +106,8 @@ fn frame(body: &impl Serialize, fds: u8) -> Vec<u8> {
 impl Target {
     fn connect(&self) -> io::Result<UnixStream> {
         let stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         Ok(stream)
     }
 

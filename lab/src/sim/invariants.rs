@@ -21,14 +21,14 @@ use std::rc::Rc;
 
 use i2plan_meshd::core::state::Ending;
 use i2plan_meshd::core::{Mesh, Now, VerifiedRecord, fingerprint};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{InviteKey, Uses};
+use i2plan_proto::liveness::LivenessMessage;
 use i2plan_proto::membership::{Chain, Charter};
 use i2plan_proto::message::Entry;
-use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
+use i2plan_proto::suspicion::Suspicion;
 
 /// Bytes that a member, an ending, a delegation or an invite may take in a node's state.
 pub(super) const MAX_STATE_ENTRY: usize = 3000;
@@ -42,7 +42,7 @@ pub(super) trait View {
     fn fingerprint(&self) -> u128;
     fn record(&self, node: &NodeId) -> Option<&Signed<Record>>;
     fn address(&self, node: &NodeId) -> Option<Ipv4Addr>;
-    fn accusations(&self, node: &NodeId) -> Vec<Accusation>;
+    fn suspicions(&self, node: &NodeId) -> Vec<Suspicion>;
     fn banned(&self) -> Vec<NodeId>;
     fn has_peer(&self, node: &NodeId, now: Now) -> bool;
     /// Whether packets for a member go to it.
@@ -66,8 +66,8 @@ impl View for Mesh {
         self.address_of(node)
     }
 
-    fn accusations(&self, node: &NodeId) -> Vec<Accusation> {
-        self.accusations_of(node).map(|accusation| accusation.value.clone()).collect()
+    fn suspicions(&self, node: &NodeId) -> Vec<Suspicion> {
+        self.suspicions_of(node).map(|suspicion| suspicion.value.clone()).collect()
     }
 
     fn banned(&self) -> Vec<NodeId> {
@@ -89,10 +89,10 @@ pub(super) struct Ledger {
     charter: Charter,
     records: HashMap<(NodeId, u64), Rc<Record>>,
     newest: HashMap<NodeId, Rc<Record>>,
-    pulses: HashSet<(NodeId, u64)>,
-    /// The newest number of each node's words.
-    words: HashMap<NodeId, u64>,
-    accusations: HashSet<(NodeId, NodeId, u64)>,
+    liveness_messages: HashSet<(NodeId, u64)>,
+    /// The newest sequence number of each node.
+    sequences: HashMap<NodeId, u64>,
+    suspicions: HashSet<(NodeId, NodeId, u64)>,
     /// Who has an address by right, and who a WireGuard key.
     owners: HashMap<Ipv4Addr, NodeId>,
     keys: HashMap<[u8; 32], NodeId>,
@@ -105,7 +105,7 @@ pub(super) struct Ledger {
     /// Who has lost its addresses to another by a fault of its inviter.
     exposed: HashSet<NodeId>,
     /// Destinations of which liars have the keys.
-    liars_own: HashSet<Destination>,
+    liars_destinations: HashSet<Destination>,
 }
 
 impl Ledger {
@@ -114,9 +114,9 @@ impl Ledger {
             charter,
             records: HashMap::new(),
             newest: HashMap::new(),
-            pulses: HashSet::new(),
-            words: HashMap::new(),
-            accusations: HashSet::new(),
+            liveness_messages: HashSet::new(),
+            sequences: HashMap::new(),
+            suspicions: HashSet::new(),
             owners: HashMap::new(),
             keys: HashMap::new(),
             endings: Vec::new(),
@@ -124,7 +124,7 @@ impl Ledger {
             invites: HashMap::new(),
             liars: HashSet::new(),
             exposed: HashSet::new(),
-            liars_own: HashSet::new(),
+            liars_destinations: HashSet::new(),
         }
     }
 
@@ -132,25 +132,25 @@ impl Ledger {
         let shared = Rc::new(record.clone());
         self.records.insert((record.node, record.sequence), Rc::clone(&shared));
         self.newest.insert(record.node, shared);
-        self.word(record.node, record.sequence);
+        self.note_sequence(record.node, record.sequence);
         if !self.exposed.contains(&record.node) {
             self.owners.insert(record.ipv4(&self.charter), record.node);
         }
         self.keys.insert(record.wireguard.value.public_key(), record.node);
     }
 
-    pub(super) fn pulse(&mut self, pulse: &Pulse) {
-        self.pulses.insert((pulse.node, pulse.sequence));
-        self.word(pulse.node, pulse.sequence);
+    pub(super) fn liveness_message(&mut self, liveness_message: &LivenessMessage) {
+        self.liveness_messages.insert((liveness_message.node, liveness_message.sequence));
+        self.note_sequence(liveness_message.node, liveness_message.sequence);
     }
 
-    fn word(&mut self, node: NodeId, sequence: u64) {
-        let word = self.words.entry(node).or_default();
-        *word = (*word).max(sequence);
+    fn note_sequence(&mut self, node: NodeId, sequence: u64) {
+        let latest = self.sequences.entry(node).or_default();
+        *latest = (*latest).max(sequence);
     }
 
-    pub(super) fn accusation(&mut self, accusation: &Accusation) {
-        self.accusations.insert((accusation.accuser, accusation.subject, accusation.sequence));
+    pub(super) fn suspicion(&mut self, suspicion: &Suspicion) {
+        self.suspicions.insert((suspicion.confirmer, suspicion.subject, suspicion.sequence));
     }
 
     /// A membership ends; who else is out with it follows from the newest records.
@@ -172,7 +172,7 @@ impl Ledger {
 
     /// A liar has the keys of a destination.
     pub(super) fn liar_has(&mut self, destination: Destination) {
-        self.liars_own.insert(destination);
+        self.liars_destinations.insert(destination);
     }
 
     /// Whether a node is honest, and its inviters up to the founder are.
@@ -198,7 +198,7 @@ impl Ledger {
         self.newest(node).map(|record| &record.chain)
     }
 
-    /// Whether the one was invited over the other.
+    /// Whether one invited the other, directly or through others.
     pub(super) fn stands_above(&self, node: &NodeId, other: &NodeId) -> bool {
         self.newest(other).is_some_and(|record| record.chain.is_ancestor(node))
     }
@@ -210,11 +210,11 @@ impl Ledger {
     pub(super) fn check_member(
         &self,
         node: &NodeId,
-        own: &NodeId,
+        local: &NodeId,
         view: &impl View,
         now: Now,
     ) -> Result<(), String> {
-        self.check_change(node, own, None, view.known(node).as_ref(), view, now)
+        self.check_change(node, local, None, view.known(node).as_ref(), view, now)
     }
 
     /// The newest record of a node.
@@ -228,10 +228,10 @@ impl Ledger {
         all.min_by_key(|((_, sequence), _)| *sequence).map(|(_, record)| &**record)
     }
 
-    /// The newest words of all that are still members.
-    pub(super) fn words(&self) -> impl Iterator<Item = (NodeId, u64)> {
-        let all = self.words.iter().filter(move |(node, _)| !self.out.contains(*node));
-        all.map(|(node, word)| (*node, *word))
+    /// The newest sequence numbers of all that are still members.
+    pub(super) fn sequences(&self) -> impl Iterator<Item = (NodeId, u64)> {
+        let all = self.sequences.iter().filter(move |(node, _)| !self.out.contains(*node));
+        all.map(|(node, sequence)| (*node, *sequence))
     }
 
     /// An invite is used to become a member.
@@ -260,7 +260,7 @@ impl Ledger {
         Before { mentioned, entries, sum: view.fingerprint() }
     }
 
-    /// Checks what a node believes after an event, of which `own` may be the node itself. Returns whether nothing has
+    /// Checks what a node believes after an event, of which `local` may be the node itself. Returns whether nothing has
     /// changed but what the event speaks of.
     ///
     /// # Errors
@@ -268,7 +268,7 @@ impl Ledger {
     pub(super) fn check(
         &self,
         before: &Before,
-        own: &NodeId,
+        local: &NodeId,
         view: &impl View,
         now: Now,
     ) -> Result<bool, String> {
@@ -277,8 +277,8 @@ impl Ledger {
         for (node, old) in before.mentioned.iter().zip(&before.entries) {
             let new = view.known(node);
             expected = expected.wrapping_sub(value(old)).wrapping_add(value(&new));
-            if new != *old || node != own {
-                self.check_change(node, own, old.as_ref(), new.as_ref(), view, now)?;
+            if new != *old || node != local {
+                self.check_change(node, local, old.as_ref(), new.as_ref(), view, now)?;
             }
         }
         if let Some(node) = view.banned().iter().find(|node| view.has_peer(node, now)) {
@@ -287,7 +287,7 @@ impl Ledger {
         let explained = view.fingerprint() == expected;
         if !explained {
             for (node, record) in &self.newest {
-                if node != own && self.endings.iter().any(|ending| ending.voids(&record.chain).is_some()) {
+                if node != local && self.endings.iter().any(|ending| ending.voids(&record.chain).is_some()) {
                     self.check_ended(node, view, now)?;
                 }
             }
@@ -298,29 +298,31 @@ impl Ledger {
     fn check_change(
         &self,
         node: &NodeId,
-        own: &NodeId,
+        local: &NodeId,
         old: Option<&Entry>,
         new: Option<&Entry>,
         view: &impl View,
         now: Now,
     ) -> Result<(), String> {
         let Some(new) = new.filter(|new| !new.ended) else { return Ok(()) };
-        let word = |entry: &Entry| entry.record.max(entry.pulse);
-        if old.is_some_and(|old| word(old) > word(new) || old.record > new.record) && !self.is_suspect(node) {
-            return Err(format!("property 1: {node}'s word has gone back"));
+        let sequence = |entry: &Entry| entry.record.max(entry.liveness);
+        if old.is_some_and(|old| sequence(old) > sequence(new) || old.record > new.record)
+            && !self.is_suspect(node)
+        {
+            return Err(format!("property 1: {node}'s sequence number has gone back"));
         }
         if self.is_suspect(node) {
-            self.check_suspect(node, own, view, now)?;
+            self.check_suspect(node, local, view, now)?;
         } else {
-            self.check_words(node, own, new, view)?;
+            self.check_statements(node, local, new, view)?;
         }
-        if node != own {
+        if node != local {
             self.check_ended(node, view, now)?;
         }
-        for accusation in view.accusations(node) {
-            let Accusation { accuser, subject, sequence, .. } = accusation;
-            if !self.is_suspect(&accuser) && !self.accusations.contains(&(accuser, subject, sequence)) {
-                return Err(format!("{accuser} has never said that {subject} cannot be reached"));
+        for suspicion in view.suspicions(node) {
+            let Suspicion { confirmer, subject, sequence, .. } = suspicion;
+            if !self.is_suspect(&confirmer) && !self.suspicions.contains(&(confirmer, subject, sequence)) {
+                return Err(format!("{confirmer} has never said that {subject} cannot be reached"));
             }
         }
         Ok(())
@@ -331,27 +333,33 @@ impl Ledger {
         self.liars.contains(node) || !self.newest.contains_key(node)
     }
 
-    fn check_words(&self, node: &NodeId, own: &NodeId, new: &Entry, view: &impl View) -> Result<(), String> {
+    fn check_statements(
+        &self,
+        node: &NodeId,
+        local: &NodeId,
+        new: &Entry,
+        view: &impl View,
+    ) -> Result<(), String> {
         let Some(record) = self.records.get(&(*node, new.record)) else {
             return Err(format!("property 1: {node} has never signed record {}", new.record));
         };
-        if node != own && view.record(node).is_none_or(|known| known.value != **record) {
+        if node != local && view.record(node).is_none_or(|known| known.value != **record) {
             return Err(format!("property 1: {node} has signed another record {}", new.record));
         }
-        if new.pulse > 0 && !self.pulses.contains(&(*node, new.pulse)) {
-            return Err(format!("property 1: {node} has never signed pulse {}", new.pulse));
+        if new.liveness > 0 && !self.liveness_messages.contains(&(*node, new.liveness)) {
+            return Err(format!("property 1: {node} has never signed liveness message {}", new.liveness));
         }
-        if node != own && view.address(node) != Some(record.ipv4(&self.charter)) {
+        if node != local && view.address(node) != Some(record.ipv4(&self.charter)) {
             return Err(format!("property 2: {node} is thought to have the address of another"));
         }
         Ok(())
     }
 
     /// Checks what a node believes of one that lies, or that was made up.
-    fn check_suspect(&self, node: &NodeId, own: &NodeId, view: &impl View, now: Now) -> Result<(), String> {
+    fn check_suspect(&self, node: &NodeId, local: &NodeId, view: &impl View, now: Now) -> Result<(), String> {
         let Some(record) = view.record(node).map(|record| &record.value) else { return Ok(()) };
         for (destination, role) in record.destinations() {
-            if !self.liars_own.contains(&destination.destination) {
+            if !self.liars_destinations.contains(&destination.destination) {
                 let whose = destination.hash().b32();
                 return Err(format!(
                     "property 6: {whose} is thought to be where {node} is reached ({role:?})"
@@ -360,12 +368,12 @@ impl Ledger {
         }
         let owner = view.address(node).and_then(|address| self.owners.get(&address));
         if let Some(owner) = owner.filter(|owner| *owner != node && self.is_protected(owner))
-            && (owner == own || view.record(owner).is_some())
+            && (owner == local || view.record(owner).is_some())
         {
             return Err(format!("property 2: {node} is thought to have the address of {owner}"));
         }
         let owner = self.keys.get(&record.wireguard.value.public_key()).filter(|owner| *owner != node);
-        if let Some(owner) = owner.filter(|owner| *owner != own && self.is_protected(owner))
+        if let Some(owner) = owner.filter(|owner| *owner != local && self.is_protected(owner))
             && view.has_peer(owner, now)
             && !view.routes(owner, now)
         {
@@ -419,8 +427,8 @@ mod tests {
     use i2plan_proto::destination::ProvenDestination;
     use i2plan_proto::identity::{Signable as _, Signature};
     use i2plan_proto::invite::{InviteId, InviteSecret};
+    use i2plan_proto::liveness::Presence;
     use i2plan_proto::membership::Delegation;
-    use i2plan_proto::pulse::Life;
     use i2plan_proto::revocation::{Revocation, Target};
     use i2plan_proto::wireguard::WireGuardCertificate;
 
@@ -503,7 +511,7 @@ mod tests {
         records: BTreeMap<NodeId, Signed<Record>>,
         /// Where these differ from those of the records.
         addresses: BTreeMap<NodeId, Ipv4Addr>,
-        accusations: Vec<Accusation>,
+        suspicions: Vec<Suspicion>,
         banned: Vec<NodeId>,
         peers: Vec<NodeId>,
         unrouted: Vec<NodeId>,
@@ -527,8 +535,8 @@ mod tests {
             self.addresses.get(node).copied().or(by_record)
         }
 
-        fn accusations(&self, node: &NodeId) -> Vec<Accusation> {
-            self.accusations.iter().filter(|accusation| accusation.subject == *node).cloned().collect()
+        fn suspicions(&self, node: &NodeId) -> Vec<Suspicion> {
+            self.suspicions.iter().filter(|suspicion| suspicion.subject == *node).cloned().collect()
         }
 
         fn banned(&self) -> Vec<NodeId> {
@@ -547,7 +555,7 @@ mod tests {
     impl Gullible {
         fn believe(&mut self, record: Record) {
             let node = record.node;
-            let entry = Entry { node, record: record.sequence, pulse: 0, ended: false };
+            let entry = Entry { node, record: record.sequence, liveness: 0, ended: false };
             self.known.insert(node, entry);
             self.records.insert(node, Signed { value: record, signature: Signature([0; 64]) });
             self.peers.push(node);
@@ -602,18 +610,18 @@ mod tests {
         other.issued_at += 1;
         ledger.record(&other);
         finds(found(&ledger, &view, &[2], |view| view.believe(newer)), "has signed another record");
-        let pulse = |view: &mut Gullible| {
-            view.known.get_mut(&node(1)).unwrap().pulse = 77;
+        let liveness_message = |view: &mut Gullible| {
+            view.known.get_mut(&node(1)).unwrap().liveness = 77;
         };
-        finds(found(&ledger, &view, &[1], pulse), "has never signed pulse");
-        let accuse = |view: &mut Gullible| {
-            let (accuser, subject, network) = (node(3), node(1), charter().network());
-            view.accusations.push(Accusation { network, accuser, subject, sequence: 1, issued_at: 1 });
+        finds(found(&ledger, &view, &[1], liveness_message), "has never signed liveness message");
+        let suspect = |view: &mut Gullible| {
+            let (confirmer, subject, network) = (node(3), node(1), charter().network());
+            view.suspicions.push(Suspicion { network, confirmer, subject, sequence: 1, issued_at: 1 });
         };
-        finds(found(&ledger, &view, &[1], accuse), "has never said");
+        finds(found(&ledger, &view, &[1], suspect), "has never said");
         // What a liar says is its own affair.
         ledger.lies(node(3));
-        assert_eq!(found(&ledger, &view, &[1], accuse), Ok(true));
+        assert_eq!(found(&ledger, &view, &[1], suspect), Ok(true));
     }
 
     #[test]
@@ -631,8 +639,13 @@ mod tests {
         ledger.record(&newer);
         view.believe(newer);
         finds(found(&ledger, &view, &[2], |view| view.believe(record(2, 1))), "has gone back");
-        ledger.pulse(&Pulse { network: charter().network(), node: node(2), sequence: 5, life: Life::Away });
-        assert_eq!(ledger.words().find(|(of, _)| *of == node(2)), Some((node(2), 5)));
+        ledger.liveness_message(&LivenessMessage {
+            network: charter().network(),
+            node: node(2),
+            sequence: 5,
+            presence: Presence::Away,
+        });
+        assert_eq!(ledger.sequences().find(|(of, _)| *of == node(2)), Some((node(2), 5)));
     }
 
     #[test]
@@ -682,7 +695,7 @@ mod tests {
         ledger.ending(ending);
         assert!(ledger.is_out(&node(2)) && ledger.is_out(&node(3)) && !ledger.is_out(&node(1)));
         let revoke = |view: &mut Gullible| {
-            view.known.insert(id, Entry { node: id, record: 0, pulse: 0, ended: true });
+            view.known.insert(id, Entry { node: id, record: 0, liveness: 0, ended: true });
         };
         // Who has not heard of it may have them as peers; who has may have neither, also if the event names one.
         assert_eq!(found(&ledger, &view, &[2], |_| {}), Ok(true));

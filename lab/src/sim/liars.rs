@@ -4,19 +4,19 @@
 use i2plan_keyd::keys::Keys;
 use i2plan_keyd::memory::Epoch;
 use i2plan_meshd::core::state::Ending;
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges};
 use i2plan_proto::destination::{Destination, DestinationRole, ProvenDestination};
 use i2plan_proto::identity::{NodeId, SelfSigned, Signable as _, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteId, InviteSecret};
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Welcome};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{Chain, Charter, Delegation};
 use i2plan_proto::message::{
     Content, Entry, Gossip, HEADER_LEN, Item, MAX_ENTRIES, Message, Position, Range,
 };
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use rand::RngExt as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
@@ -204,7 +204,7 @@ impl World {
         let (network, subnet) = (self.charter.network(), self.charter.subnet);
         let held = *chain.ranges(&subnet).iter().next()?;
         let address = held.first().to_bits();
-        let word = self.nodes[target].mesh.word_of(&them);
+        let latest = self.nodes[target].mesh.sequence_of(&them);
         let mine: Vec<Puppet> =
             self.lies.puppets.iter().filter(|puppet| puppet.owner == liar).cloned().collect();
         let last = AddressRange::of_size(address + held.size() - 1, 1)?;
@@ -238,20 +238,20 @@ impl World {
             }
             // Has another say that it goes away.
             3 => {
-                let pulse = Pulse {
+                let liveness_message = LivenessMessage {
                     network,
                     node: them,
-                    sequence: word.unwrap_or(0).saturating_add(1),
-                    life: Life::Away,
+                    sequence: latest.unwrap_or(0).saturating_add(1),
+                    presence: Presence::Away,
                 };
-                self.tell(from, victim, &[Item::Pulse(signed(pulse, &own))])
+                self.tell(from, victim, &[Item::Liveness(signed(liveness_message, &own))])
             }
-            // Says that another cannot be reached; of words that it has not spoken too.
+            // Says that another cannot be reached; of statements that it has not made too.
             4 => {
-                let sequence = if self.rng.random() { word.unwrap_or(u64::MAX) } else { u64::MAX };
-                let accusation =
-                    Accusation { network, accuser: me, subject: them, sequence, issued_at: unix };
-                self.tell(from, target, &[Item::Accusation(signed(accusation, &own))])
+                let sequence = if self.rng.random() { latest.unwrap_or(u64::MAX) } else { u64::MAX };
+                let suspicion =
+                    Suspicion { network, confirmer: me, subject: them, sequence, issued_at: unix };
+                self.tell(from, target, &[Item::Suspicion(signed(suspicion, &own))])
             }
             // Floods.
             5 => {
@@ -282,12 +282,13 @@ impl World {
                     record.wireguard.value.not_after = u64::MAX;
                     record.wireguard = signed(record.wireguard.value, &own);
                 }
-                let pulse = Pulse { network, node: me, sequence: number, life: Life::Present };
-                let mut items = vec![item(record, &own), Item::Pulse(signed(pulse, &own))];
+                let liveness_message =
+                    LivenessMessage { network, node: me, sequence: number, presence: Presence::Present };
+                let mut items = vec![item(record, &own), Item::Liveness(signed(liveness_message, &own))];
                 if let Some(puppet) = mine.choose(&mut self.rng) {
                     items.push(item(draft(&puppet.keys, &puppet.chain, u64::MAX, unix)?, &puppet.keys));
                 }
-                let entry = |node, ended| Entry { node, record: number, pulse: numbers[3], ended };
+                let entry = |node, ended| Entry { node, record: number, liveness: numbers[3], ended };
                 let entries = vec![entry(them, true), entry(me, true), entry(NodeId([0xff; 32]), false)];
                 let mut lies = self.tell(from, victim, &items);
                 let ranges = vec![
@@ -442,8 +443,13 @@ impl World {
                     let items = [
                         Item::Record(Box::new(Signed { value: record, signature: NO_SIGNATURE })),
                         revocation(founder, target_chain, unix, &own),
-                        Item::Pulse(Signed {
-                            value: Pulse { network, node: them, sequence: u64::MAX, life: Life::Away },
+                        Item::Liveness(Signed {
+                            value: LivenessMessage {
+                                network,
+                                node: them,
+                                sequence: u64::MAX,
+                                presence: Presence::Away,
+                            },
                             signature: NO_SIGNATURE,
                         }),
                     ];
@@ -544,7 +550,7 @@ impl World {
             }
             // Asks for all, and has others ask third parties.
             22 => {
-                let entry = |node: &NodeId| Entry { node: *node, record: 0, pulse: 0, ended: false };
+                let entry = |node: &NodeId| Entry { node: *node, record: 0, liveness: 0, ended: false };
                 let all: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
                 let wanted: Vec<Entry> =
                     all.iter().sample(&mut self.rng, MAX_ENTRIES).into_iter().map(entry).collect();

@@ -31,14 +31,14 @@ mod world;
 use measured::{NewsReport, Verdicts};
 use options::{HEARTBEAT, LOOK, QUIET};
 pub use options::{Options, Scenario};
-use world::{Event, Traffic, World};
+use world::{SimEvent, Traffic, World};
 
 /// How long members run before anything is measured: until all have said at their start what the others know.
 const WARM_UP: Duration = Duration::from_secs(120);
 
 /// What was measured. Bytes are with those that I2P adds to each datagram.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct SimReport {
     options: Options,
     /// Virtual seconds after the warm-up.
     seconds: f64,
@@ -78,7 +78,7 @@ struct Sent {
 ///
 /// # Errors
 /// If something that must always hold does not; with the seed, the time and the node.
-pub fn run(options: Options) -> Result<Report, Failure> {
+pub fn run(options: Options) -> Result<SimReport, Failure> {
     if !(2..=20_000).contains(&options.nodes) || !(0.0..=0.9).contains(&options.loss) {
         return Err(Failure::new("a simulation has 2 to 20000 nodes and loses 0 to 90 % of its datagrams"));
     }
@@ -92,7 +92,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
     if options.scenario == Scenario::Collisions {
         world.expect_holders();
     }
-    world.at(LOOK, Event::Look);
+    world.at(LOOK, SimEvent::Look);
     world.run_until(WARM_UP)?;
     world.measure();
     world.run_until(WARM_UP + QUIET)?;
@@ -108,7 +108,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
     Ok(report(&world, quiet))
 }
 
-fn report(world: &World, quiet: u64) -> Report {
+fn report(world: &World, quiet: u64) -> SimReport {
     let seconds = (world.now - WARM_UP).as_secs_f64();
     let count = world.nodes.len() as f64;
     let hours = seconds / 3600.0;
@@ -122,7 +122,7 @@ fn report(world: &World, quiet: u64) -> Report {
     };
     let measured = (WARM_UP.as_secs() / world::SPAN.as_secs()) as usize;
     let peak = world.spans.iter().skip(measured).max().copied().unwrap_or(0);
-    Report {
+    SimReport {
         options: world.options,
         seconds,
         events: world.handled,
@@ -143,8 +143,8 @@ fn report(world: &World, quiet: u64) -> Report {
 }
 
 /// Prints a report for people.
-pub fn print(report: &Report, started: Instant) {
-    let Report { options, seconds, verdicts, .. } = report;
+pub fn print(report: &SimReport, started: Instant) {
+    let SimReport { options, seconds, verdicts, .. } = report;
     println!(
         "{} nodes, {} % loss, seed {}: {:.0} virtual minutes, {} events in {:.0} s",
         options.nodes,

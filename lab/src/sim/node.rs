@@ -22,7 +22,7 @@ pub(super) struct Node {
     pub(super) wake: Duration,
     pub(super) up: bool,
     /// Grows with every restart: what is answered later is not for the new one.
-    pub(super) life: u32,
+    pub(super) run: u32,
     pub(super) started: Duration,
     pub(super) sent: u64,
     pub(super) settings: Settings,

@@ -12,9 +12,9 @@ use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 
 use super::options::{QUIET, Scenario};
-use super::step::Step;
+use super::step::ScenarioStep;
 use super::watch::NEWCOMER;
-use super::world::{Event, World, signer};
+use super::world::{SimEvent, World, signer};
 use crate::Failure;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -36,8 +36,9 @@ impl World {
     pub(super) fn script(&mut self) -> Duration {
         let pause = MINUTE * self.options.pause;
         let usual = |begin: Duration| {
-            let steps = [Step::Join(1), Step::Move, Step::Leave, Step::Revoke];
-            let steps: Vec<(Duration, Step)> =
+            let steps =
+                [ScenarioStep::Join(1), ScenarioStep::Move, ScenarioStep::Leave, ScenarioStep::Revoke];
+            let steps: Vec<(Duration, ScenarioStep)> =
                 steps.into_iter().zip(0..).map(|(step, number)| (begin + pause * number, step)).collect();
             (steps, begin + pause * 4)
         };
@@ -50,25 +51,30 @@ impl World {
                 (steps, end - pause)
             }
             Scenario::Partition => {
-                let steps =
-                    vec![(QUIET, Step::Cut), (QUIET + 3 * MINUTE, Step::Rename), (QUIET + APART, Step::Heal)];
+                let steps = vec![
+                    (QUIET, ScenarioStep::Cut),
+                    (QUIET + 3 * MINUTE, ScenarioStep::Rename),
+                    (QUIET + APART, ScenarioStep::Heal),
+                ];
                 (steps, QUIET + APART + pause)
             }
-            Scenario::Joins => (vec![(QUIET, Step::Join(self.options.nodes.div_ceil(5)))], QUIET + 2 * pause),
+            Scenario::Joins => {
+                (vec![(QUIET, ScenarioStep::Join(self.options.nodes.div_ceil(5)))], QUIET + 2 * pause)
+            }
             Scenario::Collisions => (Vec::new(), QUIET + pause),
         };
         match self.options.scenario {
-            Scenario::Restarts => steps.push((QUIET, Step::Restarts(end - 2 * QUIET))),
-            Scenario::Outages => steps.push((QUIET, Step::Outages)),
+            Scenario::Restarts => steps.push((QUIET, ScenarioStep::Restarts(end - 2 * QUIET))),
+            Scenario::Outages => steps.push((QUIET, ScenarioStep::Outages)),
             Scenario::Malicious => {
-                steps.push((QUIET, Step::Turn));
-                steps.push((QUIET + 2 * MINUTE + pause / 2, Step::Expel));
+                steps.push((QUIET, ScenarioStep::Turn));
+                steps.push((QUIET + 2 * MINUTE + pause / 2, ScenarioStep::Expel));
             }
-            Scenario::FounderGone => steps.push((QUIET, Step::FounderGoes)),
+            Scenario::FounderGone => steps.push((QUIET, ScenarioStep::FounderGoes)),
             _ => {}
         }
         for (after, step) in steps {
-            self.at(after, Event::Script(step));
+            self.at(after, SimEvent::Script(step));
         }
         self.now + end
     }
@@ -89,10 +95,10 @@ impl World {
         honest
     }
 
-    pub(super) fn step(&mut self, step: Step) -> Result<(), Failure> {
+    pub(super) fn step(&mut self, step: ScenarioStep) -> Result<(), Failure> {
         match step {
-            Step::Join(count) => self.join(count)?,
-            Step::Rival { code } => {
+            ScenarioStep::Join(count) => self.join(count)?,
+            ScenarioStep::Rival { code } => {
                 let (fresh, subnet) = (signer(&mut self.rng), self.nodes[0].settings.subnet);
                 let state = State::new(fresh.keys().node());
                 let rival = self.add(fresh, state, subnet)?;
@@ -100,7 +106,7 @@ impl World {
                 self.nodes[rival].mesh.join(1, &code, now);
                 self.settle(rival);
             }
-            Step::Move => {
+            ScenarioStep::Move => {
                 let Some(place) = self.some(1).pop() else { return Ok(()) };
                 let data = self.nodes[place].signer.keys().ephemeral([2; 32]).public();
                 self.nodes[place].data = data;
@@ -111,7 +117,7 @@ impl World {
                     other.mesh.record_of(&id).is_some_and(|record| *record.value.data == data)
                 });
             }
-            Step::Rename => {
+            ScenarioStep::Rename => {
                 let Some(place) = self.some(1).pop() else { return Ok(()) };
                 let now = self.clock(place);
                 let name = "renamed".parse().map_err(|_| Failure::new("a name"))?;
@@ -123,7 +129,7 @@ impl World {
                     other.mesh.record_of(&id).is_some_and(|record| record.value.name.as_str() == "renamed")
                 });
             }
-            Step::Leave => {
+            ScenarioStep::Leave => {
                 let Some(place) = self.some(1).pop() else { return Ok(()) };
                 let id = self.nodes[place].id;
                 self.nodes[place].mesh.leave(1);
@@ -133,7 +139,7 @@ impl World {
                     other.mesh.record_of(&id).is_none()
                 });
             }
-            Step::Revoke => {
+            ScenarioStep::Revoke => {
                 // One who has invited nobody, so that the others stay.
                 let candidates = self.some(self.nodes.len());
                 let alone = |place: &&usize| {
@@ -143,39 +149,39 @@ impl World {
                 let Some(place) = candidates.iter().find(alone).copied() else { return Ok(()) };
                 self.revoke("ban from the network", place);
             }
-            Step::Expel => {
+            ScenarioStep::Expel => {
                 let some = self.liars.iter().min().copied();
                 if let Some(place) = some {
                     self.revoke("ban of a liar", place);
                 }
             }
-            Step::Restarts(within) => {
+            ScenarioStep::Restarts(within) => {
                 for place in self.some(self.nodes.len() / 3) {
                     self.keep_disk(place);
                     let after = Duration::from_secs(self.rng.random_range(0..within.as_secs()));
-                    self.at(after, Event::Script(Step::Stop(place)));
+                    self.at(after, SimEvent::Script(ScenarioStep::Stop(place)));
                 }
             }
-            Step::Stop(place) => {
+            ScenarioStep::Stop(place) => {
                 self.nodes[place].up = false;
                 let away = Duration::from_secs(self.rng.random_range(NODE_DOWN));
-                self.at(away, Event::Script(Step::Start(place)));
+                self.at(away, SimEvent::Script(ScenarioStep::Start(place)));
             }
-            Step::Start(place) => self.restart(place),
-            Step::Cut => self.net.island = self.some(self.nodes.len() / 2).into_iter().collect(),
-            Step::Heal => self.heal(),
-            Step::Outages => {
+            ScenarioStep::Start(place) => self.restart(place),
+            ScenarioStep::Cut => self.net.island = self.some(self.nodes.len() / 2).into_iter().collect(),
+            ScenarioStep::Heal => self.heal(),
+            ScenarioStep::Outages => {
                 for place in 0..self.nodes.len() {
                     let after = Duration::from_secs(self.rng.random_range(0..6000));
-                    self.at(after, Event::Script(Step::RouterFails(place)));
+                    self.at(after, SimEvent::Script(ScenarioStep::RouterFails(place)));
                 }
             }
-            Step::RouterFails(place) => {
+            ScenarioStep::RouterFails(place) => {
                 self.net.down.insert(place);
                 let lasts = Duration::from_secs(self.rng.random_range(ROUTER_DOWN));
-                self.at(lasts, Event::Script(Step::RouterRecovers(place)));
+                self.at(lasts, SimEvent::Script(ScenarioStep::RouterRecovers(place)));
             }
-            Step::RouterRecovers(place) => {
+            ScenarioStep::RouterRecovers(place) => {
                 self.net.down.remove(&place);
                 self.watch.back.insert(place, self.now);
                 // The daemon's session is gone with the router, and it opens another.
@@ -185,18 +191,18 @@ impl World {
                     self.settle(place);
                 }
                 let after = Duration::from_secs(self.rng.random_range(0..12_000));
-                self.at(after, Event::Script(Step::RouterFails(place)));
+                self.at(after, SimEvent::Script(ScenarioStep::RouterFails(place)));
             }
-            Step::FounderGoes => self.nodes[0].up = false,
-            Step::Turn => {
+            ScenarioStep::FounderGoes => self.nodes[0].up = false,
+            ScenarioStep::Turn => {
                 let count = self.options.liars.unwrap_or_else(|| 20.min(self.nodes.len() / 5));
                 self.liars = self.some(count).into_iter().collect();
                 self.turn()?;
-                self.at(LIE, Event::Script(Step::Lie));
+                self.at(LIE, SimEvent::Script(ScenarioStep::Lie));
             }
-            Step::Lie => {
+            ScenarioStep::Lie => {
                 self.lie()?;
-                self.at(LIE, Event::Script(Step::Lie));
+                self.at(LIE, SimEvent::Script(ScenarioStep::Lie));
             }
         }
         Ok(())
@@ -229,12 +235,12 @@ impl World {
         });
     }
 
-    /// The halves can reach each other again. They agree when each knows the words that were spoken until then, and
+    /// The halves can reach each other again. They agree when each knows the statements that were made until then, and
     /// holds nobody to be out of reach that is not.
     fn heal(&mut self) {
         self.net.island.clear();
-        let mut words: Vec<(NodeId, u64)> = self.ledger.words().collect();
-        words.sort_unstable();
+        let mut sequences: Vec<(NodeId, u64)> = self.ledger.sequences().collect();
+        sequences.sort_unstable();
         let there: HashMap<NodeId, bool> =
             self.nodes.iter().map(|node| (node.id, node.up && node.mesh.network().is_some())).collect();
         let everybody = self.honest();
@@ -242,14 +248,14 @@ impl World {
         let mut known: HashMap<usize, usize> = HashMap::new();
         self.expect("agreement after the partition", everybody, move |place, node, now| {
             let known = known.entry(place).or_default();
-            while let Some((id, word)) = words.get(*known)
+            while let Some((id, sequence)) = sequences.get(*known)
                 && (*id == node.id
-                    || node.mesh.known(id).is_some_and(|entry| entry.record.max(entry.pulse) >= *word))
+                    || node.mesh.known(id).is_some_and(|entry| entry.record.max(entry.liveness) >= *sequence))
             {
                 *known += 1;
             }
             let wrong = |id: &NodeId| there.get(id).copied().unwrap_or(false);
-            *known == words.len() && !node.mesh.unreachable(now).iter().any(wrong)
+            *known == sequences.len() && !node.mesh.unreachable(now).iter().any(wrong)
         });
     }
 
@@ -287,7 +293,7 @@ impl World {
             self.settle(joiner);
             joiners.push(joiner);
             if number % 10 == 9 {
-                self.at(2 * MINUTE, Event::Script(Step::Rival { code }));
+                self.at(2 * MINUTE, SimEvent::Script(ScenarioStep::Rival { code }));
             }
         }
         let ids: Vec<NodeId> = joiners.iter().map(|joiner| self.nodes[*joiner].id).collect();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Something that happens.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(super) enum ScenarioStep {
     /// So many join at once, by invites of members.
     Join(usize),
     /// Somebody tries an invite that has been used up.

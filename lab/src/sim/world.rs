@@ -11,7 +11,7 @@ use i2plan_ipc::ApiError;
 use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_keyd::keys::Keys;
-use i2plan_keyd::memory::{Delegations, Entry, Memory, Pinned};
+use i2plan_keyd::memory::{Delegations, Memory, MemoryChange, Pinned};
 use i2plan_keyd::policy::Signer;
 use i2plan_meshd::core::state::{Delegated, Ending, Membership, Remembered, State};
 use i2plan_meshd::core::{Action, Mesh, Now, Settings, Ticket, VerifiedRecord};
@@ -37,7 +37,7 @@ use super::network::Net;
 use super::node::{EPOCH, Node};
 use super::options::{HEARTBEAT, LOOK, Options, Scenario};
 use super::puppets::Liars;
-use super::step::Step;
+use super::step::ScenarioStep;
 use crate::Failure;
 
 /// `keyd` answers after this.
@@ -76,14 +76,14 @@ pub(super) struct Parcel {
     mentioned: Vec<NodeId>,
 }
 
-pub(super) enum Event {
+pub(super) enum SimEvent {
     Datagram { to: usize, sender: Destination, parcel: Rc<Parcel> },
     Wake(usize),
-    Keyd { node: usize, life: u32, ticket: Ticket, request: Box<keyd::Request> },
-    Order { node: usize, life: u32, order: Box<Order> },
+    Keyd { node: usize, run: u32, ticket: Ticket, request: Box<keyd::Request> },
+    Order { node: usize, run: u32, order: Box<Order> },
     Found { node: usize, hash: DestinationHash },
     Look,
-    Script(Step),
+    Script(ScenarioStep),
 }
 
 /// What was sent, of one kind: messages, or what they carry.
@@ -97,8 +97,8 @@ pub(super) struct Traffic {
 fn contents(gossip: &Gossip) -> impl Iterator<Item = (&'static str, usize)> {
     let kind = |item: &Item| match item {
         Item::Record(_) => "record",
-        Item::Pulse(_) => "pulse",
-        Item::Accusation(_) => "accusation",
+        Item::Liveness(_) => "liveness",
+        Item::Suspicion(_) => "suspicion",
         Item::Revocation(_) => "revocation",
         Item::Resignation(_) => "resignation",
     };
@@ -115,7 +115,7 @@ pub(super) struct World {
     pub(super) by_control: HashMap<Destination, usize>,
     by_hash: HashMap<DestinationHash, Destination>,
     queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
-    events: Vec<Option<Event>>,
+    events: Vec<Option<SimEvent>>,
     free: Vec<usize>,
     sequence: u64,
     pub(super) handled: u64,
@@ -200,7 +200,7 @@ fn free_range(
 }
 
 /// A member of a network that is ready.
-struct Place {
+struct ReadyMember {
     chain: Chain,
     delegated: Vec<Delegated>,
     /// The highest number that it has used.
@@ -227,10 +227,11 @@ fn memberships(
     charter: &Charter,
     options: &Options,
     rng: &mut StdRng,
-) -> Result<Vec<Place>, Failure> {
+) -> Result<Vec<ReadyMember>, Failure> {
     let unix = EPOCH.as_secs();
     let subnet = charter.subnet;
-    let founder = Place { chain: Chain::founder(charter), delegated: Vec::new(), counter: 0, rival: None };
+    let founder =
+        ReadyMember { chain: Chain::founder(charter), delegated: Vec::new(), counter: 0, rival: None };
     let mut all = vec![founder];
     for index in 1..signers.len() {
         let mut found = None;
@@ -240,7 +241,7 @@ fn memberships(
                 _ if attempt > 10 || rng.random_ratio(2, 3) => rng.random_range(1..=INVITERS),
                 _ => rng.random_range(1..index.min(4 * INVITERS)),
             };
-            let Place { chain, delegated, rival, .. } = &all[inviter];
+            let ReadyMember { chain, delegated, rival, .. } = &all[inviter];
             if rival.is_some() {
                 continue;
             }
@@ -263,7 +264,7 @@ fn memberships(
         }
         let invite = InviteSecret(rng.random()).key().id();
         let subject = signers[index].keys().node();
-        let Place { chain, delegated, counter, .. } = &mut all[inviter];
+        let ReadyMember { chain, delegated, counter, .. } = &mut all[inviter];
         *counter += 1;
         let (serial, since) = (*counter, *counter);
         let grant = Delegation {
@@ -290,7 +291,7 @@ fn memberships(
                 certificate: Some(certificate),
             });
         }
-        all.push(Place { chain: extended, delegated: Vec::new(), counter: 0, rival });
+        all.push(ReadyMember { chain: extended, delegated: Vec::new(), counter: 0, rival });
     }
     Ok(all)
 }
@@ -353,7 +354,7 @@ impl World {
         for (index, signer) in signers.iter_mut().enumerate() {
             let wireguard =
                 signer.certify_wireguard(network, false, [7; 32], unix).map_err(|error| refused(&error))?;
-            let Place { chain, counter, rival, .. } = &places[index];
+            let ReadyMember { chain, counter, rival, .. } = &places[index];
             let keys = signer.keys();
             // Just what the node will sign when it starts, so that it says nothing new then.
             let record = Record {
@@ -374,7 +375,7 @@ impl World {
             world.ledger.record(&record);
             let record = VerifiedRecord::new(Signed { value: record, signature }, &charter.value)
                 .map_err(|error| Failure::new(error.to_string()))?;
-            known.push(Remembered { record, pulse: None, created: unix, last_seen: Some(unix) });
+            known.push(Remembered { record, liveness_message: None, created: unix, last_seen: Some(unix) });
         }
         // Of two that have the same addresses each node knows one.
         let rivals: Vec<(usize, usize)> =
@@ -387,7 +388,7 @@ impl World {
             memory.pinned = Some(Pinned { charter: charter.value.clone(), chain: place.chain.clone() });
             for certificate in place.delegated.iter().filter_map(|delegated| delegated.certificate.as_ref()) {
                 let membership::Membership { parent, grant, .. } = certificate.value.clone();
-                delegations.apply(&Entry::Delegated(parent, grant));
+                delegations.apply(&MemoryChange::Delegated(parent, grant));
             }
             let signer = Signer::volatile(signer.keys().clone(), (memory, delegations));
             let unknown: HashSet<usize> =
@@ -484,7 +485,7 @@ impl World {
             disk: None,
             wake: Duration::MAX,
             up: true,
-            life: 0,
+            run: 0,
             started: self.now,
             sent: 0,
             settings,
@@ -505,7 +506,7 @@ impl World {
         let node = &mut self.nodes[index];
         let state = node.disk.clone().unwrap_or_else(|| State::new(node.id));
         node.up = true;
-        node.life += 1;
+        node.run += 1;
         node.started = self.now;
         node.wake = Duration::MAX;
         let identity =
@@ -517,7 +518,7 @@ impl World {
         self.meet(index);
     }
 
-    pub(super) fn at(&mut self, after: Duration, event: Event) {
+    pub(super) fn at(&mut self, after: Duration, event: SimEvent) {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.events.push(None);
             self.events.len() - 1
@@ -568,16 +569,16 @@ impl World {
         Ok(())
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), Failure> {
+    fn handle(&mut self, event: SimEvent) -> Result<(), Failure> {
         match event {
-            Event::Datagram { to, sender, parcel } => {
+            SimEvent::Datagram { to, sender, parcel } => {
                 if !self.nodes[to].up {
                     return Ok(());
                 }
                 let mentioned = &parcel.mentioned;
                 self.observed(to, mentioned, |mesh, now| mesh.handle_datagram(&sender, &parcel.bytes, now))
             }
-            Event::Wake(index) => {
+            SimEvent::Wake(index) => {
                 // One that was set for later than another since is of no use any more.
                 if self.nodes[index].wake != self.now || !self.nodes[index].up {
                     return Ok(());
@@ -590,8 +591,8 @@ impl World {
                 }
                 self.observed(index, &[], Mesh::handle_timeout)
             }
-            Event::Keyd { node, life, ticket, request } => {
-                if self.nodes[node].life != life || !self.nodes[node].up {
+            SimEvent::Keyd { node, run, ticket, request } => {
+                if self.nodes[node].run != run || !self.nodes[node].up {
                     return Ok(());
                 }
                 let reply = self.sign(node, *request);
@@ -603,8 +604,8 @@ impl World {
                 };
                 self.observed(node, &mentioned, |mesh, now| mesh.handle_keyd_reply(ticket, reply, now))
             }
-            Event::Order { node, life, order } => {
-                if self.nodes[node].life != life || !self.nodes[node].up {
+            SimEvent::Order { node, run, order } => {
+                if self.nodes[node].run != run || !self.nodes[node].up {
                     return Ok(());
                 }
                 // An administrator confirms it.
@@ -628,16 +629,16 @@ impl World {
                 endings.into_iter().for_each(|ending| self.ledger.ending(ending));
                 self.observed(node, &mentioned, |mesh, now| mesh.enact(1, executed, now))
             }
-            Event::Found { node, hash } => {
+            SimEvent::Found { node, hash } => {
                 let found = self.by_hash.get(&hash).copied().ok_or_else(|| "KEY_NOT_FOUND".to_owned());
                 self.observed(node, &[], |mesh, now| mesh.handle_lookup(hash, found, now))
             }
-            Event::Look => {
+            SimEvent::Look => {
                 self.look()?;
-                self.at(LOOK, Event::Look);
+                self.at(LOOK, SimEvent::Look);
                 Ok(())
             }
-            Event::Script(step) => self.step(step),
+            SimEvent::Script(step) => self.step(step),
         }
     }
 
@@ -806,17 +807,17 @@ impl World {
                 Action::Send { to, message, .. } => self.send(index, &to, message),
                 Action::LookUp(hash) => {
                     let delay = self.net.delay();
-                    self.at(delay, Event::Found { node: index, hash });
+                    self.at(delay, SimEvent::Found { node: index, hash });
                 }
                 Action::Ask(ticket, request) => {
-                    let life = self.nodes[index].life;
-                    self.at(KEYD, Event::Keyd { node: index, life, ticket, request });
+                    let run = self.nodes[index].run;
+                    self.at(KEYD, SimEvent::Keyd { node: index, run, ticket, request });
                 }
                 Action::Answer(_, result) => match *result {
                     Ok(meshd::Reply::ToOrder(proposed)) => {
-                        let life = self.nodes[index].life;
+                        let run = self.nodes[index].run;
                         let order = Box::new(proposed.order);
-                        self.at(KEYD, Event::Order { node: index, life, order });
+                        self.at(KEYD, SimEvent::Order { node: index, run, order });
                     }
                     result => self.answers.push(result),
                 },
@@ -827,7 +828,7 @@ impl World {
             let at = (started + at).max(self.now);
             if at < self.nodes[index].wake {
                 self.nodes[index].wake = at;
-                self.at(at - self.now, Event::Wake(index));
+                self.at(at - self.now, SimEvent::Wake(index));
             }
         }
         count
@@ -879,8 +880,8 @@ impl World {
             (_, Some(gossip)) => {
                 let of = |item: &Item| match item {
                     Item::Record(record) => record.value.node,
-                    Item::Pulse(pulse) => pulse.value.node,
-                    Item::Accusation(accusation) => accusation.value.subject,
+                    Item::Liveness(liveness_message) => liveness_message.value.node,
+                    Item::Suspicion(suspicion) => suspicion.value.subject,
                     Item::Revocation(revocation) => Ending::Revocation(revocation.clone()).id(),
                     Item::Resignation(resignation) => Ending::Resignation(resignation.clone()).id(),
                 };
@@ -899,7 +900,7 @@ impl World {
             self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
         for delay in self.net.send(from, to) {
-            self.at(delay, Event::Datagram { to, sender, parcel: Rc::clone(parcel) });
+            self.at(delay, SimEvent::Datagram { to, sender, parcel: Rc::clone(parcel) });
         }
     }
 
@@ -917,10 +918,12 @@ impl World {
         self.watch.signed = None;
         match (&asked, &reply) {
             (_, keyd::Reply::Record(record)) => self.ledger.record(&record.value),
-            (_, keyd::Reply::Pulse(pulse)) => self.ledger.pulse(&pulse.value),
-            (keyd::Request::SignAccusation(accusation), _) => {
-                self.ledger.accusation(accusation);
-                self.watch.signed = Some(vec![accusation.subject]);
+            (_, keyd::Reply::Liveness(liveness_message)) => {
+                self.ledger.liveness_message(&liveness_message.value);
+            }
+            (keyd::Request::SignAccusation(suspicion), _) => {
+                self.ledger.suspicion(suspicion);
+                self.watch.signed = Some(vec![suspicion.subject]);
             }
             (keyd::Request::CertifyMember(certify), _) => {
                 let (grant, joiner) = (&certify.grant.value, certify.request.body.value.joiner);

@@ -24,7 +24,7 @@ pub mod traffic;
 use machine::Machine;
 pub use options::Options;
 use options::Part;
-pub use report::{Check, Report};
+pub use report::{Check, SystemdReport};
 pub use systems::Systems;
 
 /// Does it, in the sandbox.
@@ -33,14 +33,14 @@ pub use systems::Systems;
 /// If something cannot be done, or does not hold. What was seen until then is printed.
 pub async fn run(options: Options) -> Result<(), Failure> {
     let progress = Progress::new();
-    let mut report = Report::default();
+    let mut report = SystemdReport::default();
     let outcome = fill(&mut report, &options, &progress).await;
     progress.done();
     let all_hold = report::print(&report, options.json);
     outcome.and(all_hold)
 }
 
-async fn fill(report: &mut Report, options: &Options, progress: &Progress) -> Result<(), Failure> {
+async fn fill(report: &mut SystemdReport, options: &Options, progress: &Progress) -> Result<(), Failure> {
     let does = |part| options.only.is_empty() || options.only.contains(&part);
     progress.step(format!("starting an I2P network and two machines with Debian {}", options.suite));
     let mut systems = Systems::boot(&options.suite).await?;

@@ -26,7 +26,7 @@ impl Check {
 
 /// What a run showed.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
+pub struct SystemdReport {
     pub(super) checks: Vec<Check>,
     pub(super) traffic: Vec<Row>,
 }
@@ -95,7 +95,7 @@ fn print_rows(rows: &[Row]) {
 ///
 /// # Errors
 /// If something does not hold.
-pub(super) fn print(report: &Report, json: bool) -> Result<(), Failure> {
+pub(super) fn print(report: &SystemdReport, json: bool) -> Result<(), Failure> {
     if json {
         let text = serde_json::to_string_pretty(report).map_err(|error| Failure::new(error.to_string()))?;
         println!("{text}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::faults::{Fault, one as fault};
 use super::machine::Machine;
 use super::options::Options;
-use super::report::{Check, Report};
+use super::report::{Check, SystemdReport};
 use super::systems::Systems;
 use super::{lifetime, traffic};
 use crate::Failure;
@@ -56,7 +56,7 @@ pub async fn run(
     systems: &Systems,
     options: &Options,
     progress: &Progress,
-    report: &mut Report,
+    report: &mut SystemdReport,
 ) -> Result<(), Failure> {
     progress.step("a router of its own, on a machine without one");
     let address = systems.network.add_node(NAME, NUMBER).await?;

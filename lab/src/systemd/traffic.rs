@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::machine::{Machine, PACKAGES};
 use super::options::Options;
-use super::report::{Check, Report, Row};
+use super::report::{Check, Row, SystemdReport};
 use super::systems::{DAEMONS, Systems};
 use crate::Failure;
 use crate::probe::Transfer;
@@ -129,7 +129,7 @@ pub async fn run(
     systems: &mut Systems,
     options: &Options,
     progress: &Progress,
-    report: &mut Report,
+    report: &mut SystemdReport,
 ) -> Result<(), Failure> {
     let (first, second) = (systems.one.network().await?.ipv4, systems.two.network().await?.ipv4);
     for case in cases().filter(|case| options.does_case(&case.name)) {

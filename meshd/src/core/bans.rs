@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::meshd::{BanReason, What};
+use i2plan_ipc::api::meshd::{BanReason, EventKind};
 use i2plan_proto::codec::{Codec, DecodeError, Reader};
 use i2plan_proto::identity::NodeId;
 
@@ -71,7 +71,7 @@ pub(super) struct Bans {
     bans: BTreeMap<NodeId, Ban>,
     offenders: HashMap<NodeId, Offender>,
     /// What readers of events have not been told yet.
-    events: Vec<What>,
+    events: Vec<EventKind>,
 }
 
 impl Bans {
@@ -81,7 +81,7 @@ impl Bans {
     }
 
     /// What readers of events have not been told yet.
-    pub(super) fn poll_events(&mut self) -> Vec<What> {
+    pub(super) fn poll_events(&mut self) -> Vec<EventKind> {
         std::mem::take(&mut self.events)
     }
 
@@ -117,7 +117,7 @@ impl Bans {
             };
             self.end(&first);
         }
-        self.events.push(What::BanAdded { node_id: ban.node.to_string(), reason: ban.reason });
+        self.events.push(EventKind::BanAdded { node_id: ban.node.to_string(), reason: ban.reason });
         self.bans.insert(ban.node, ban);
         Ok(())
     }
@@ -130,7 +130,7 @@ impl Bans {
 
     fn end(&mut self, node: &NodeId) -> Option<Ban> {
         let ban = self.bans.remove(node)?;
-        self.events.push(What::BanRemoved { node_id: node.to_string() });
+        self.events.push(EventKind::BanRemoved { node_id: node.to_string() });
         Some(ban)
     }
 

@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::shares::{Place, Shares, Source};
+use super::shares::{AddressInBlock, Shares, Source};
 
 /// What I2P adds to a repliable datagram, bytes: the sender's destination and its signature.
 pub(super) const ENVELOPE: usize = 455;
@@ -43,7 +43,7 @@ const MAX_EXCHANGES: usize = 256;
 
 /// Who is answered or asked: a member by its place, since one can have many identities in its own address block; none for
 /// all strangers together.
-pub(super) type Asker = Option<Place>;
+pub(super) type Asker = Option<AddressInBlock>;
 
 /// The address block of an asker.
 pub(super) fn block(asker: &Asker) -> Option<u32> {
@@ -51,8 +51,8 @@ pub(super) fn block(asker: &Asker) -> Option<u32> {
 }
 
 /// The place of an asker among all. No block has the number of all strangers.
-fn place(asker: &Asker) -> Place {
-    asker.unwrap_or(Place { block: u32::MAX, address: u32::MAX })
+fn place(asker: &Asker) -> AddressInBlock {
+    asker.unwrap_or(AddressInBlock { block: u32::MAX, address: u32::MAX })
 }
 
 /// Bytes that may be sent, so many a second on average.
@@ -84,7 +84,7 @@ fn with_envelope(len: usize) -> u32 {
 }
 
 /// Sixteenths of the rate.
-const OWN: u32 = 4;
+const LOCAL: u32 = 4;
 const COMPARED: u32 = 3;
 const OFFERED: u32 = 2;
 const ANSWERED: u32 = 3;
@@ -135,7 +135,7 @@ struct Exchange {
 pub(super) struct Budget {
     rate: u32,
     all: Account,
-    own: Account,
+    local: Account,
     compared: Account,
     offered: Account,
     /// By the address of the other.
@@ -151,7 +151,7 @@ impl Budget {
         Self {
             rate,
             all: Account::default(),
-            own: Account::default(),
+            local: Account::default(),
             compared: Account::default(),
             offered: Account::default(),
             exchanges: HashMap::new(),
@@ -169,17 +169,17 @@ impl Budget {
     pub(super) fn charge(&mut self, len: usize, now: Duration) {
         let bytes = with_envelope(len);
         self.all.charge(bytes, self.rate, now);
-        self.own.charge(bytes, part(self.rate, OWN), now);
+        self.local.charge(bytes, part(self.rate, LOCAL), now);
     }
 
     /// Whether what can wait, and nobody has asked for, may be sent now.
     pub(super) fn allows(&self, now: Duration) -> bool {
-        self.all.allows(now) || self.own.allows(now)
+        self.all.allows(now) || self.local.allows(now)
     }
 
     /// Whether a comparison may be begun now. One that is behind has little to say by itself, and compares instead.
     pub(super) fn may_compare(&self, is_behind: bool, now: Duration) -> bool {
-        self.all.allows(now) || self.compared.allows(now) || is_behind && self.own.allows(now)
+        self.all.allows(now) || self.compared.allows(now) || is_behind && self.local.allows(now)
     }
 
     /// A datagram is sent that begins a comparison, or goes on with one that this node has begun. Where only what this node
@@ -189,7 +189,7 @@ impl Budget {
         let is_lent = !self.compared.allows(now) && !self.all.allows(now);
         self.all.charge(bytes, self.rate, now);
         if is_lent {
-            self.own.charge(bytes, part(self.rate, OWN), now);
+            self.local.charge(bytes, part(self.rate, LOCAL), now);
         } else {
             self.compared.charge(bytes, part(self.rate, COMPARED), now);
         }
@@ -197,7 +197,7 @@ impl Budget {
 
     /// This node has begun an exchange, in which so many datagrams may follow.
     pub(super) fn begin_exchange(&mut self, with: &Asker, datagrams: u8, now: Duration) {
-        let Some(Place { address, .. }) = *with else { return };
+        let Some(AddressInBlock { address, .. }) = *with else { return };
         if self.exchanges.len() >= MAX_EXCHANGES {
             self.exchanges.retain(|_, exchange| now < exchange.until);
         }
@@ -289,8 +289,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Addresses count up through blocks of sixteen.
-    fn of(address: u32) -> Place {
-        Place { block: address & !15, address }
+    fn of(address: u32) -> AddressInBlock {
+        AddressInBlock { block: address & !15, address }
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Mesh {
         }
     }
 
-    /// A user wants nothing to do with a member, for so many seconds or without end.
+    /// A user bans a member, for a number of seconds or without end.
     pub fn add_ban(
         &mut self,
         command: CommandId,

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::identity::NodeId;
+use i2plan_proto::liveness::LivenessMessage;
 use i2plan_proto::message::{Content, Entry, GOOD_LEN, MAX_ENTRIES, MAX_RANGES, Position, Range};
-use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
 use sha2::{Digest as _, Sha256};
 
@@ -153,7 +153,7 @@ impl Index {
 
 /// An index and its entries: everything that this node knows.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known<'a, E> {
+pub(super) struct KnownEntries<'a, E> {
     pub(super) index: &'a Index,
     pub(super) entries: &'a E,
 }
@@ -185,11 +185,11 @@ impl Outcome {
     }
 }
 
-/// How [`Known::compare`] goes on where there is no room for everything. It is drawn anew each time, so that different
-/// members need not come upon the same differences.
+/// How [`KnownEntries::compare`] goes on where there is no room for everything. It is drawn anew each time, so that
+/// different members need not come upon the same differences.
 pub(super) type Lot = u32;
 
-impl<E: Entries> Known<'_, E> {
+impl<E: Entries> KnownEntries<'_, E> {
     /// What is known at a position.
     pub(super) fn get(&self, at: &Position) -> Option<Entry> {
         self.index.find(self.entries, at).map(|place| self.entries.entry(place))
@@ -462,7 +462,7 @@ fn push(ranges: &mut Vec<Range>, range: Range) {
 
 /// Nothing is known of the node.
 pub(super) fn nothing(node: NodeId) -> Entry {
-    Entry { node, record: 0, pulse: 0, ended: false }
+    Entry { node, record: 0, liveness: 0, ended: false }
 }
 
 /// Whether who has `this` has something for who has `other`.
@@ -470,13 +470,13 @@ pub(super) fn has_more(this: &Entry, other: &Entry) -> bool {
     if this.ended || other.ended {
         return this.ended && !other.ended;
     }
-    this.record > other.record || this.pulse > other.record.max(other.pulse)
+    this.record > other.record || this.liveness > other.record.max(other.liveness)
 }
 
-/// What a member's own words amount to.
-pub(super) fn told(record: &Record, pulse: Option<&Pulse>) -> Entry {
-    let pulse = pulse.map_or(0, |pulse| pulse.sequence);
-    Entry { node: record.node, record: record.sequence, pulse, ended: false }
+/// What a member's own statements amount to.
+pub(super) fn told(record: &Record, liveness_message: Option<&LivenessMessage>) -> Entry {
+    let liveness = liveness_message.map_or(0, |message| message.sequence);
+    Entry { node: record.node, record: record.sequence, liveness, ended: false }
 }
 
 /// What an entry adds to the sum of a range.
@@ -497,7 +497,7 @@ mod tests {
     }
 
     fn entry(number: u16, record: u64) -> Entry {
-        Entry { node: node(number), record, pulse: 0, ended: false }
+        Entry { node: node(number), record, liveness: 0, ended: false }
     }
 
     impl Entries for Vec<Entry> {
@@ -521,8 +521,8 @@ mod tests {
     }
 
     impl Side {
-        fn known(&self) -> Known<'_, Vec<Entry>> {
-            Known { index: &self.index, entries: &self.entries }
+        fn known(&self) -> KnownEntries<'_, Vec<Entry>> {
+            KnownEntries { index: &self.index, entries: &self.entries }
         }
 
         fn get(&self, node: &NodeId) -> Option<Entry> {

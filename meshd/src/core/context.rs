@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::meshd::What;
+use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message::{Addressee, Message};
@@ -48,7 +48,8 @@ pub(super) struct Context {
     pub(super) former_ending: Option<state::Ending>,
     /// Since when this node is in no network, or since it was started, on the monotonic clock.
     pub(super) outside_since: Duration,
-    /// The highest number of a record, a pulse or a certificate of this node that is known here. `keyd` gives them out.
+    /// The highest number of a record, a liveness message or a certificate of this node that is known here. `keyd`
+    /// gives them out.
     pub(super) counter: u64,
     pub(super) keys: KeysHealth,
     pub(super) ingress: IngressLimits,
@@ -59,7 +60,7 @@ pub(super) struct Context {
     pub(super) rng: StdRng,
     /// What is to be done next.
     pub(super) actions: VecDeque<Action>,
-    pub(super) events: Vec<What>,
+    pub(super) events: Vec<EventKind>,
     /// The state is to be saved first.
     pub(super) unsaved: bool,
     /// The state as it was saved last is to be kept.

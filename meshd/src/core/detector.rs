@@ -3,8 +3,8 @@
 //!
 //! In every period one member is pinged, all in turn in an order drawn anew for each lap, so that nobody waits longer
 //! than two laps. One that does not answer is pinged again, then through others, then through more others; only after
-//! two periods without any sign is it said to be out of reach. What is concluded from it is the accuser's word only,
-//! which others check for themselves.
+//! two periods without any sign is it said to be out of reach. What is concluded from it is the confirmer's statement
+//! only, which others check for themselves.
 //!
 //! What is said of a living member is told to all, and so is its answer, by each. The number of such mistakes grows with
 //! that of the members, and what each costs every member does not shrink: they must be so rare that it does not matter.
@@ -26,19 +26,19 @@ use rand::{Rng, RngExt as _};
 use super::budget::{Asker, block};
 
 /// When in a probe, in quarters of the period, what is done.
-const PLAN: [(u32, Step); 6] = [
-    (0, Step::Ping { relays: 0, introduces: false }),
-    (1, Step::Ping { relays: 0, introduces: true }),
-    (2, Step::Ping { relays: 3, introduces: true }),
-    (4, Step::Ping { relays: 5, introduces: false }),
-    (6, Step::Ping { relays: 12, introduces: false }),
-    (8, Step::GiveUp),
+const PLAN: [(u32, ProbeStep); 6] = [
+    (0, ProbeStep::Ping { relays: 0, introduces: false }),
+    (1, ProbeStep::Ping { relays: 0, introduces: true }),
+    (2, ProbeStep::Ping { relays: 3, introduces: true }),
+    (4, ProbeStep::Ping { relays: 5, introduces: false }),
+    (6, ProbeStep::Ping { relays: 12, introduces: false }),
+    (8, ProbeStep::GiveUp),
 ];
 
 /// Probes that may run at once: those in turn, and those of members that others could not reach.
 const MAX_PROBES: usize = 64;
 
-/// Of these so many are for those in turn: who has others accused does not keep this node from looking for itself.
+/// Of these so many are for those in turn: who has others suspected does not keep this node from looking for itself.
 const IN_TURN: usize = 8;
 
 /// Pings that are under way for others.
@@ -46,7 +46,7 @@ const MAX_ERRANDS: usize = 64;
 
 /// What is to be done in a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum ProbeStep {
     Ping { relays: usize, introduces: bool },
     GiveUp,
 }
@@ -179,12 +179,12 @@ impl Detector {
         for number in due {
             let Some(probe) = self.probes.get_mut(&number) else { continue };
             match PLAN[probe.step].1 {
-                Step::Ping { relays, introduces } => {
+                ProbeStep::Ping { relays, introduces } => {
                     probe.pinged = now;
                     probe.step += 1;
                     tasks.push(Task::Ping { node: probe.target, number, relays, introduces });
                 }
-                Step::GiveUp => {
+                ProbeStep::GiveUp => {
                     tasks.push(Task::Unreached { node: probe.target, since: probe.begun });
                     self.probes.remove(&number);
                 }
@@ -296,7 +296,7 @@ mod tests {
     use rand::SeedableRng as _;
     use rand::rngs::StdRng;
 
-    use super::super::shares::Place;
+    use super::super::shares::AddressInBlock;
     use super::*;
 
     const PERIOD: Duration = Duration::from_secs(30);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn accusations_leave_room_for_probes_in_turn() {
+    fn suspicions_leave_room_for_probes_in_turn() {
         let mut run = Run::new(4);
         for number in 100..=255 {
             run.detector.begin(
@@ -420,7 +420,7 @@ mod tests {
             run.detector.handle_ping_request(
                 target,
                 destination(7),
-                Some(Place { block: 1, address: 1 }),
+                Some(AddressInBlock { block: 1, address: 1 }),
                 number,
                 now,
                 &mut run.rng,
@@ -433,7 +433,7 @@ mod tests {
         let other = run.detector.handle_ping_request(
             target,
             destination(8),
-            Some(Place { block: 2, address: 2 }),
+            Some(AddressInBlock { block: 2, address: 2 }),
             9,
             Duration::ZERO,
             &mut run.rng,

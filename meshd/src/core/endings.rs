@@ -20,7 +20,7 @@ use i2plan_proto::message::Item;
 use i2plan_proto::revocation::{Resignation, Revocation, RevocationError, Target};
 use sha2::{Digest as _, Sha256};
 
-use super::shares::Place;
+use super::shares::AddressInBlock;
 
 /// Endings that are remembered at most. Those by the founder always have room.
 const MAX_ENDINGS: usize = 10_000;
@@ -212,7 +212,7 @@ pub(super) struct Endings {
     by_issuer: HashMap<NodeId, BTreeSet<NodeId>>,
     by_signer: HashMap<NodeId, BTreeSet<NodeId>>,
     /// By the address of the signer, except those of the founder.
-    by_place: BTreeMap<Place, BTreeSet<NodeId>>,
+    by_place: BTreeMap<AddressInBlock, BTreeSet<NodeId>>,
 }
 
 impl Default for Endings {
@@ -315,7 +315,7 @@ impl Endings {
     /// The chain of each revocation states how many addresses the signer held when it signed. The revocations with the
     /// most addresses come first, and a revocation is kept if fewer come before it than its chain states addresses. So all
     /// members keep the same ones, in whatever order they arrive.
-    fn surplus(&self, signer: &NodeId, place: Option<Place>, subnet: &Ipv4Subnet) -> Option<NodeId> {
+    fn surplus(&self, signer: &NodeId, place: Option<AddressInBlock>, subnet: &Ipv4Subnet) -> Option<NodeId> {
         let is_resignation = |id: &&NodeId| matches!(self.get(id), Some(Ending::Resignation(_)));
         let held = |id: &NodeId| {
             let ranges = self.get(id).and_then(|ending| ending.chain().ranges_of(signer, subnet));
@@ -347,7 +347,8 @@ impl Endings {
             *blocks.entry(place.block).or_default() += ids.len();
         }
         let (block, _) = blocks.into_iter().max_by_key(|(_, count)| *count)?;
-        let (first, last) = (Place { block, address: 0 }, Place { block, address: u32::MAX });
+        let (first, last) =
+            (AddressInBlock { block, address: 0 }, AddressInBlock { block, address: u32::MAX });
         let (_, ids) = self.by_place.range(first..=last).max_by_key(|(_, ids)| ids.len())?;
         ids.last().copied()
     }
@@ -389,11 +390,11 @@ impl Endings {
 }
 
 /// The address of an ending's signer; none for the founder, whose endings always have room.
-pub(super) fn place_of_signer(ending: &Ending, subnet: &Ipv4Subnet) -> Option<Place> {
+pub(super) fn place_of_signer(ending: &Ending, subnet: &Ipv4Subnet) -> Option<AddressInBlock> {
     let is_signer = |subject: &NodeId| subject == ending.signer();
     let link = ending.chain().links().iter().find(|link| is_signer(&link.subject))?;
     let address = link.ranges.address();
-    Some(Place { block: subnet.share_of(address), address: address.to_bits() })
+    Some(AddressInBlock { block: subnet.share_of(address), address: address.to_bits() })
 }
 
 #[cfg(test)]
@@ -531,7 +532,7 @@ mod tests {
         for ending in [revocation(0, 3), resignation(2)] {
             assert_eq!(Ending::from_bytes(&ending.to_bytes()), Ok(ending));
         }
-        let pulse = Item::Pulse(testing::pulse(1));
-        assert!(Ending::from_bytes(&pulse.to_bytes()).is_err());
+        let liveness_message = Item::Liveness(testing::liveness_message(1));
+        assert!(Ending::from_bytes(&liveness_message.to_bytes()).is_err());
     }
 }

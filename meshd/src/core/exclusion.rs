@@ -4,7 +4,7 @@ use i2plan_ipc::api::meshd;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NodeId, Signed};
-use i2plan_proto::pulse::Life;
+use i2plan_proto::liveness::Presence;
 use i2plan_proto::revocation::{Revocation, Target};
 use tracing::{info, warn};
 
@@ -18,7 +18,7 @@ use super::situation::Standing;
 use super::{CommandId, Now};
 
 impl LocalMember {
-    /// A user wants nothing to do with a member.
+    /// A user bans a member.
     pub(super) fn add_ban(
         &mut self,
         cx: &mut Context,
@@ -131,7 +131,7 @@ impl LocalMember {
     pub(super) fn begin_shutdown(&mut self, cx: &mut Context) -> bool {
         let tells = self.publication.record.is_some() && self.members.len() > 0;
         if tells {
-            self.sign_pulse(cx, Life::Away, LivenessReason::ShuttingDown);
+            self.sign_liveness_message(cx, Presence::Away, LivenessReason::ShuttingDown);
         }
         tells
     }

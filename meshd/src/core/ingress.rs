@@ -24,7 +24,7 @@ use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message::{self, Datagram, Message};
 use tracing::debug;
 
-use super::shares::{Place, Shares, Source};
+use super::shares::{AddressInBlock, Shares, Source};
 use super::situation::Situation;
 use super::{Mesh, Now};
 
@@ -151,7 +151,7 @@ impl Members {
         }
     }
 
-    fn admit(&mut self, place: Place, now: Duration) -> bool {
+    fn admit(&mut self, place: AddressInBlock, now: Duration) -> bool {
         if !self.each.may(&place.address, now) {
             return false;
         }
@@ -189,7 +189,9 @@ impl IngressLimits {
     /// Whether a datagram from this destination is looked at; it is counted then.
     pub(super) fn admit(&mut self, from: &DestinationHash, sender: Sender, now: Duration) -> bool {
         match sender {
-            Sender::Member { share, address } => self.members.admit(Place { block: share, address }, now),
+            Sender::Member { share, address } => {
+                self.members.admit(AddressInBlock { block: share, address }, now)
+            }
             Sender::Asked => self.asked.try_take(MEMBER, now),
             Sender::Stranger => self.strangers.admit(from, now),
         }
@@ -243,7 +245,7 @@ impl Mesh {
             let sender = if asked { Sender::Asked } else { Sender::Stranger };
             return self.cx.ingress.admit(from, sender, now.monotonic);
         }
-        places.into_iter().any(|Place { block, address }| {
+        places.into_iter().any(|AddressInBlock { block, address }| {
             self.cx.ingress.admit(from, Sender::Member { share: block, address }, now.monotonic)
         })
     }

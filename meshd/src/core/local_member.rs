@@ -23,7 +23,7 @@ use super::invites::joining::Waiting;
 use super::members::{Member, Members};
 use super::publication::{self, Publication, Refresh, until_rotation};
 use super::rumors::Rumors;
-use super::shares::Place;
+use super::shares::AddressInBlock;
 use super::situation::Standing;
 use super::state::{Delegated, Membership, Remembered, State};
 use super::verified::VerifiedRecord;
@@ -100,13 +100,14 @@ impl LocalMember {
         for ending in state.endings {
             member.members.merge_ending(ending);
         }
-        for Remembered { record, pulse, created, last_seen } in state.members {
+        for Remembered { record, liveness_message, created, last_seen } in state.members {
             if record.value.node != cx.me.node && record.value.network() == network {
                 member.members.restore(Member::new(record, None, created, last_seen));
-                if let Some(pulse) = pulse.filter(|pulse| pulse.value.network == network)
-                    && pulse.verify().is_ok()
+                if let Some(liveness_message) =
+                    liveness_message.filter(|message| message.value.network == network)
+                    && liveness_message.verify().is_ok()
                 {
-                    member.members.merge_pulse(pulse, Duration::ZERO);
+                    member.members.merge_liveness_message(liveness_message, Duration::ZERO);
                 }
             }
         }
@@ -167,11 +168,13 @@ impl LocalMember {
 
     /// The addresses of the members that take control messages at a destination. Several may share one; what is refused at
     /// the expense of one must be tried at that of the next.
-    pub(super) fn places_at(&self, control: &DestinationHash) -> Vec<Place> {
+    pub(super) fn places_at(&self, control: &DestinationHash) -> Vec<AddressInBlock> {
         let subnet = self.charter().subnet;
         let members = self.members.at(control).filter_map(|node| self.members.get(&node));
         let addresses = members.map(|member| member.record.ipv4());
-        addresses.map(|ipv4| Place { block: subnet.share_of(ipv4), address: ipv4.to_bits() }).collect()
+        addresses
+            .map(|ipv4| AddressInBlock { block: subnet.share_of(ipv4), address: ipv4.to_bits() })
+            .collect()
     }
 
     /// Takes a control message.

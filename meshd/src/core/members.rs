@@ -1,4 +1,4 @@
-//! The other members: for each the newest word that it has given, and what is known of whether it is there.
+//! The other members: for each the newest statement that it has made, and what is known of whether it is there.
 //!
 //! What of it readers of events are to be told is noted on the way ([`Members::poll_events`]).
 //!
@@ -13,22 +13,22 @@ use std::num::NonZeroU64;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{self, What};
+use i2plan_ipc::api::meshd::{self, EventKind};
 use i2plan_ipc::rate::{Bucket, Quota};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, Ipv4Subnet};
 use i2plan_proto::certificates::{Certificates, Contest};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{CertificateId, Chain};
 use i2plan_proto::message::{Entry, Item, Position};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
+use i2plan_proto::suspicion::Suspicion;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{Rng, RngExt as _};
 
 use super::addresses::{contest, is_uncontested};
-use super::compare::{Entries, Index, Known, fingerprint, has_more, nothing, told};
+use super::compare::{Entries, Index, KnownEntries, fingerprint, has_more, nothing, told};
 use super::endings::{Added, Ending, Endings, place_of_signer};
 use super::verified::VerifiedRecord;
 
@@ -36,19 +36,19 @@ use super::verified::VerifiedRecord;
 pub(super) const MAX_MEMBERS: usize = 10_000;
 
 /// So many members must have tried in vain before one is held to be out of reach, in a network of four or more.
-pub(super) const ACCUSERS: usize = 3;
+pub(super) const CONFIRMATIONS: usize = 3;
 
-/// So many others at least, if there are as many, must accuse a member before it answers: what one alone says convicts
-/// nobody, and that one could make all tell each other answers without end.
+/// So many others at least, if there are as many, must suspect a member before it answers: one alone is not
+/// enough, and could make all tell each other answers without end.
 const FEWEST_ANSWERED: usize = 2;
 
 /// After this what others say of a member is dropped unless enough do.
 const LONE: Duration = Duration::from_secs(600);
 
-/// Accusations of one member. One that is cut off itself accuses many.
-const ACCUSATIONS: Quota = Quota::every(Duration::from_secs(10), 10);
+/// Suspicions of one member. One that is cut off itself suspects many.
+const SUSPICIONS: Quota = Quota::every(Duration::from_secs(10), 10);
 
-/// Accusations of one member that were refuted. Beyond that it is not listened to: it lies, or its own way to the
+/// Suspicions of one member that were refuted. Beyond that it is not listened to: it lies, or its own way to the
 /// others is bad.
 const REFUTED: Quota = Quota::every(Duration::from_secs(600), 5);
 
@@ -56,23 +56,23 @@ const REFUTED: Quota = Quota::every(Duration::from_secs(600), 5);
 /// itself: a part of the network was cut off, or this node was.
 const SPLIT: usize = 8;
 
-/// Those that were accused within this time of each other fell silent together.
+/// Those that were suspected within this time of each other fell silent together.
 const TOGETHER: Duration = Duration::from_secs(600);
 
-/// Between two looks at whether a part of the network was cut off: there may be ten thousand that are accused.
+/// Between two looks at whether a part of the network was cut off: there may be ten thousand that are suspected.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// For so long after a part of the network has come back no member of it is accused: until then what is said of it may be
-/// from before.
+/// For so long after a part of the network has come back no member of it is suspected: until then what is said of it
+/// may be from before.
 const DOUBT: Duration = Duration::from_secs(300);
 
 /// Members that are looked for at one destination. Honest ones have theirs for themselves; that many liars share one must
 /// not make what comes from it cost more.
 const MAX_AT: usize = 4;
 
-/// How far a member's accusations are listened to.
+/// How far a member's suspicions are listened to.
 #[derive(Debug, Clone, Copy, Default)]
-struct Accuser {
+struct Confirmer {
     made: Bucket,
     refuted: Bucket,
 }
@@ -81,8 +81,8 @@ struct Accuser {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) record: VerifiedRecord,
-    /// Its last word on its own life, if that is newer than its record.
-    pub(super) pulse: Option<Box<Signed<Pulse>>>,
+    /// Its last liveness message, if that is newer than its record.
+    pub(super) liveness_message: Option<Box<Signed<LivenessMessage>>>,
     /// When this node learned of it, Unix time in seconds.
     pub(super) created: u64,
     /// When it was last known to be there, Unix time in seconds.
@@ -103,29 +103,29 @@ pub(super) struct Contact {
     pub(super) rtt: Option<Duration>,
     /// This node could not reach it itself.
     pub(super) unreached: bool,
-    /// Who said since its last word that it cannot be reached.
-    accusations: BTreeMap<NodeId, Signed<Accusation>>,
+    /// Who said since its last statement that it cannot be reached.
+    suspicions: BTreeMap<NodeId, Signed<Suspicion>>,
     /// When it was last told of them.
     pub(super) told_at: Option<Duration>,
     /// When the first of them came, on the monotonic clock.
-    accused_since: Option<Duration>,
+    suspected_since: Option<Duration>,
     /// When the last of them came.
-    accused_at: Option<Duration>,
+    suspected_at: Option<Duration>,
     /// When what was said of it was dropped, because others that fell silent with it are there again.
     doubted_at: Option<Duration>,
     /// What readers of events were last told of whether it is there, if that is not that it is.
-    told_life: Option<meshd::Life>,
+    told_liveness: Option<meshd::Liveness>,
 }
 
 impl Member {
     pub(super) fn new(
         record: VerifiedRecord,
-        pulse: Option<Signed<Pulse>>,
+        liveness_message: Option<Signed<LivenessMessage>>,
         created: u64,
         last_seen: Option<u64>,
     ) -> Self {
         let last_seen = last_seen.and_then(NonZeroU64::new);
-        Self { record, pulse: pulse.map(Box::new), created, last_seen, contact: None }
+        Self { record, liveness_message: liveness_message.map(Box::new), created, last_seen, contact: None }
     }
 
     /// When it was last known to be there, Unix time in seconds.
@@ -147,17 +147,20 @@ impl Member {
         self.record.value.node
     }
 
-    /// The sequence number of its last word.
-    pub(super) fn word(&self) -> u64 {
-        self.pulse.as_ref().map_or(0, |pulse| pulse.value.sequence).max(self.record.value.sequence)
+    /// The sequence number of its last statement, which is its incarnation number in SWIM.
+    pub(super) fn sequence(&self) -> u64 {
+        self.liveness_message
+            .as_ref()
+            .map_or(0, |message| message.value.sequence)
+            .max(self.record.value.sequence)
     }
 
     pub(super) fn entry(&self) -> Entry {
-        told(&self.record.value, self.pulse.as_ref().map(|pulse| &pulse.value))
+        told(&self.record.value, self.liveness_message.as_ref().map(|message| &message.value))
     }
 
     fn fingerprint(&self) -> u128 {
-        if self.pulse.is_some() { fingerprint(&self.entry()) } else { self.record.fingerprint() }
+        if self.liveness_message.is_some() { fingerprint(&self.entry()) } else { self.record.fingerprint() }
     }
 
     /// A destination at which it may be reached. If it has left the one in its record without this node's hearing of
@@ -172,7 +175,7 @@ impl Member {
     }
 
     pub(super) fn is_away(&self) -> bool {
-        self.pulse.as_ref().is_some_and(|pulse| pulse.value.life == Life::Away)
+        self.liveness_message.as_ref().is_some_and(|message| message.value.presence == Presence::Away)
     }
 
     pub(super) fn contact(&self) -> &Contact {
@@ -184,17 +187,17 @@ impl Member {
         self.contact.get_or_insert_default()
     }
 
-    pub(super) fn accusations(&self) -> impl Iterator<Item = &Signed<Accusation>> {
-        self.contact().accusations.values()
+    pub(super) fn suspicions(&self) -> impl Iterator<Item = &Signed<Suspicion>> {
+        self.contact().suspicions.values()
     }
 
     /// It has given a sign of life: what was said before does not hold any more. Returns who has said it.
     fn clear(&mut self) -> Vec<NodeId> {
         let Some(contact) = &mut self.contact else { return Vec::new() };
-        contact.accused_since = None;
-        contact.accused_at = None;
+        contact.suspected_since = None;
+        contact.suspected_at = None;
         contact.unreached = false;
-        std::mem::take(&mut contact.accusations).into_keys().collect()
+        std::mem::take(&mut contact.suspicions).into_keys().collect()
     }
 }
 
@@ -247,57 +250,57 @@ pub(super) enum EndingMerge {
     Full,
 }
 
-/// A place for what is known of one node.
+/// A slot for what is known of one node.
 #[derive(Debug)]
-enum Place {
+enum Slot {
     Member(Member),
-    /// This node itself, or the end of a membership; none in a free place.
+    /// This node itself, or the end of a membership; none in a free slot.
     Entry(Option<Box<Entry>>),
 }
 
 #[derive(Debug, Default)]
-struct Places(Vec<Place>);
+struct Slots(Vec<Slot>);
 
-impl Places {
+impl Slots {
     fn member(&self, place: u32) -> Option<&Member> {
         match self.0.get(place as usize) {
-            Some(Place::Member(member)) => Some(member),
+            Some(Slot::Member(member)) => Some(member),
             _ => None,
         }
     }
 
     fn member_mut(&mut self, place: u32) -> Option<&mut Member> {
         match self.0.get_mut(place as usize) {
-            Some(Place::Member(member)) => Some(member),
+            Some(Slot::Member(member)) => Some(member),
             _ => None,
         }
     }
 }
 
-impl Entries for Places {
+impl Entries for Slots {
     fn position(&self, place: u32) -> Position {
         match &self.0[place as usize] {
-            Place::Member(member) => Position::member(member.record.value.node),
-            Place::Entry(entry) => entry.as_deref().unwrap_or(&nothing(NodeId([0; 32]))).position(),
+            Slot::Member(member) => Position::member(member.record.value.node),
+            Slot::Entry(entry) => entry.as_deref().unwrap_or(&nothing(NodeId([0; 32]))).position(),
         }
     }
 
     fn entry(&self, place: u32) -> Entry {
         match &self.0[place as usize] {
-            Place::Member(member) => member.entry(),
-            Place::Entry(entry) => entry.as_deref().copied().unwrap_or(nothing(NodeId([0; 32]))),
+            Slot::Member(member) => member.entry(),
+            Slot::Entry(entry) => entry.as_deref().copied().unwrap_or(nothing(NodeId([0; 32]))),
         }
     }
 
     fn fingerprint(&self, place: u32) -> u128 {
         match &self.0[place as usize] {
-            Place::Member(member) => member.fingerprint(),
-            Place::Entry(entry) => entry.as_deref().map_or(0, fingerprint),
+            Slot::Member(member) => member.fingerprint(),
+            Slot::Entry(entry) => entry.as_deref().map_or(0, fingerprint),
         }
     }
 }
 
-/// Places in the order of a number that several of them may share.
+/// Slots in the order of a number that several of them may share.
 #[derive(Debug, Default)]
 struct Order(Vec<(u32, u32)>);
 
@@ -372,8 +375,8 @@ impl Shares {
 pub(super) struct Members {
     /// The network's subnet.
     subnet: Ipv4Subnet,
-    places: Places,
-    /// Places that can be used again.
+    slots: Slots,
+    /// Slots that can be used again.
     free: Vec<u32>,
     /// How many of the places have a member.
     count: usize,
@@ -383,40 +386,41 @@ pub(super) struct Members {
     /// takes it from none.
     by_control: Order,
     shares: Shares,
-    /// Members that were accused since their last word: time, or the number of members, may change their lives.
-    accused: BTreeSet<NodeId>,
+    /// Members that were suspected since their last statement: time, or the number of members, may change their
+    /// liveness.
+    suspects: BTreeSet<NodeId>,
     /// How memberships have ended.
     endings: Endings,
     /// The certificates of the members' chains and of this node's own.
     certificates: Certificates,
-    own_chain: Option<Chain>,
-    accusers: HashMap<NodeId, Accuser>,
+    local_chain: Option<Chain>,
+    confirmers: HashMap<NodeId, Confirmer>,
     /// When it is looked again at the earliest whether a part of the network was cut off.
     doubt_at: Duration,
-    /// Who accuses this node, of which of its words, and when that came.
-    against_own: BTreeMap<NodeId, (u64, Duration)>,
+    /// Who suspects this node, of which of its statements, and when that came.
+    against_local: BTreeMap<NodeId, (u64, Duration)>,
     /// No member's WireGuard key has expired before, Unix time in seconds.
     first_end: u64,
     /// When any of them was last heard, on the monotonic clock.
     last_heard: Option<Duration>,
     /// What readers of events have not been told yet.
-    events: Vec<What>,
+    events: Vec<EventKind>,
     /// Of whom they may have to be told whether it is there.
     unsettled: BTreeSet<NodeId>,
 }
 
 impl Members {
     /// No other members yet, of a network with this subnet.
-    pub(super) fn new(subnet: Ipv4Subnet, own_chain: Chain) -> Self {
+    pub(super) fn new(subnet: Ipv4Subnet, local_chain: Chain) -> Self {
         let mut members = Self { subnet, first_end: u64::MAX, ..Self::default() };
-        members.set_own_chain(own_chain);
+        members.set_local_chain(local_chain);
         members
     }
 
     /// This node's own chain is another now.
-    pub(super) fn set_own_chain(&mut self, chain: Chain) {
+    pub(super) fn set_local_chain(&mut self, chain: Chain) {
         self.certificates.add(&chain);
-        if let Some(before) = self.own_chain.replace(chain) {
+        if let Some(before) = self.local_chain.replace(chain) {
             self.certificates.remove(&before);
         }
     }
@@ -427,7 +431,7 @@ impl Members {
         let chain = &member.record.value.chain;
         if !is_uncontested(&self.certificates, chain)
             || self.endings.against(chain).is_some()
-            || self.index.find(&self.places, &Position::member(node)).is_some()
+            || self.index.find(&self.slots, &Position::member(node)).is_some()
         {
             return;
         }
@@ -445,7 +449,7 @@ impl Members {
             (member.record.controls().collect(), self.share_of(&member));
         self.certificates.add(&member.record.value.chain);
         self.first_end = self.first_end.min(member.record.value.wireguard.value.not_after);
-        let place = self.put(Place::Member(member));
+        let place = self.put(Slot::Member(member));
         self.count += 1;
         self.shares.insert(share, place);
         for control in controls {
@@ -465,7 +469,7 @@ impl Members {
     }
 
     /// The place of the signer of an ending; none for the founder.
-    pub(super) fn place_of_signer(&self, ending: &Ending) -> Option<super::shares::Place> {
+    pub(super) fn place_of_signer(&self, ending: &Ending) -> Option<super::shares::AddressInBlock> {
         place_of_signer(ending, &self.subnet)
     }
 
@@ -483,38 +487,36 @@ impl Members {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.index.places().filter_map(|place| self.places.member(place))
+        self.index.places().filter_map(|place| self.slots.member(place))
     }
 
     fn find(&self, node: &NodeId) -> Option<u32> {
         self.index
-            .find(&self.places, &Position::member(*node))
-            .filter(|place| self.places.member(*place).is_some())
+            .find(&self.slots, &Position::member(*node))
+            .filter(|place| self.slots.member(*place).is_some())
     }
 
     pub(super) fn get(&self, node: &NodeId) -> Option<&Member> {
-        self.index.find(&self.places, &Position::member(*node)).and_then(|place| self.places.member(place))
+        self.index.find(&self.slots, &Position::member(*node)).and_then(|place| self.slots.member(place))
     }
 
     pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut Member> {
-        self.index
-            .find(&self.places, &Position::member(*node))
-            .and_then(|place| self.places.member_mut(place))
+        self.index.find(&self.slots, &Position::member(*node)).and_then(|place| self.slots.member_mut(place))
     }
 
     /// The places of all members, in no order that means anything: less to remember than their ids.
     pub(super) fn places(&self) -> Vec<u32> {
-        (0..u32::try_from(self.places.0.len()).unwrap_or(u32::MAX)).collect()
+        (0..u32::try_from(self.slots.0.len()).unwrap_or(u32::MAX)).collect()
     }
 
     /// The member that has a place now.
     pub(super) fn at_place(&self, place: u32) -> Option<&Member> {
-        self.places.member(place)
+        self.slots.member(place)
     }
 
-    /// Members that were accused since their last word.
-    pub(super) fn accused(&self) -> impl Iterator<Item = &Member> {
-        self.accused.iter().filter_map(|node| self.get(node))
+    /// Members that were suspected since their last statement.
+    pub(super) fn suspects(&self) -> impl Iterator<Item = &Member> {
+        self.suspects.iter().filter_map(|node| self.get(node))
     }
 
     /// Those whose WireGuard key expired before this, Unix time in seconds. Mostly none, and then it takes no time.
@@ -528,38 +530,38 @@ impl Members {
     }
 
     /// Keeps something in a place of its own.
-    fn put(&mut self, content: Place) -> u32 {
+    fn put(&mut self, content: Slot) -> u32 {
         let place = if let Some(place) = self.free.pop() {
-            self.places.0[place as usize] = content;
+            self.slots.0[place as usize] = content;
             place
         } else {
-            self.places.0.push(content);
-            u32::try_from(self.places.0.len() - 1).expect("members are bounded")
+            self.slots.0.push(content);
+            u32::try_from(self.slots.0.len() - 1).expect("members are bounded")
         };
-        self.index.insert(&self.places, place);
+        self.index.insert(&self.slots, place);
         place
     }
 
     /// Sets what is known of a node that is no other member.
     fn set_entry(&mut self, entry: Entry) {
-        match self.index.find(&self.places, &entry.position()) {
+        match self.index.find(&self.slots, &entry.position()) {
             Some(place) => {
-                let before = self.places.fingerprint(place);
-                self.places.0[place as usize] = Place::Entry(Some(Box::new(entry)));
-                self.index.replaced(&self.places, place, before);
+                let before = self.slots.fingerprint(place);
+                self.slots.0[place as usize] = Slot::Entry(Some(Box::new(entry)));
+                self.index.replaced(&self.slots, place, before);
             }
             None => {
-                self.put(Place::Entry(Some(Box::new(entry))));
+                self.put(Slot::Entry(Some(Box::new(entry))));
             }
         }
     }
 
     /// Nothing is known any more of what is at a position.
-    fn take(&mut self, at: &Position) -> Option<Place> {
-        let place = self.index.find(&self.places, at)?;
-        self.index.remove(&self.places, place);
+    fn take(&mut self, at: &Position) -> Option<Slot> {
+        let place = self.index.find(&self.slots, at)?;
+        self.index.remove(&self.slots, place);
         self.free.push(place);
-        self.places.0.get_mut(place as usize).map(|content| std::mem::replace(content, Place::Entry(None)))
+        self.slots.0.get_mut(place as usize).map(|content| std::mem::replace(content, Slot::Entry(None)))
     }
 
     /// How memberships have ended.
@@ -573,12 +575,12 @@ impl Members {
     }
 
     /// What is known, for comparisons. The own entry is in there too.
-    pub(super) fn index(&self) -> Known<'_, impl Entries> {
-        Known { index: &self.index, entries: &self.places }
+    pub(super) fn index(&self) -> KnownEntries<'_, impl Entries> {
+        KnownEntries { index: &self.index, entries: &self.slots }
     }
 
-    /// This node's own last word, for comparisons.
-    pub(super) fn set_own(&mut self, entry: Entry) {
+    /// This node's own last statement, for comparisons.
+    pub(super) fn set_local(&mut self, entry: Entry) {
         self.set_entry(entry);
     }
 
@@ -587,19 +589,21 @@ impl Members {
         self.get(&record.node).map(|member| member.record.value.sequence) < Some(record.sequence)
     }
 
-    /// Whether a pulse is news, and of somebody who is known.
-    pub(super) fn is_later(&self, pulse: &Pulse) -> bool {
-        self.get(&pulse.node).map(Member::word).is_some_and(|word| word < pulse.sequence)
+    /// Whether a liveness message is news, and of somebody who is known.
+    pub(super) fn is_later(&self, liveness_message: &LivenessMessage) -> bool {
+        self.get(&liveness_message.node)
+            .map(Member::sequence)
+            .is_some_and(|sequence| sequence < liveness_message.sequence)
     }
 
-    /// Whether an accusation is news, and needed.
-    pub(super) fn is_accusable(&self, accusation: &Accusation, now: Duration) -> bool {
-        self.get(&accusation.subject).is_some_and(|member| {
-            let accusations = &member.contact().accusations;
-            accusation.sequence >= member.word()
+    /// Whether a suspicion is news, and needed.
+    pub(super) fn is_suspicion_needed(&self, suspicion: &Suspicion, now: Duration) -> bool {
+        self.get(&suspicion.subject).is_some_and(|member| {
+            let suspicions = &member.contact().suspicions;
+            suspicion.sequence >= member.sequence()
                 && member.contact().doubted_at.is_none_or(|doubted| now >= doubted + DOUBT)
-                && !accusations.contains_key(&accusation.accuser)
-                && accusations.len() < ACCUSERS
+                && !suspicions.contains_key(&suspicion.confirmer)
+                && suspicions.len() < CONFIRMATIONS
         })
     }
 
@@ -638,7 +642,7 @@ impl Members {
         if places.len() <= self.shares.len(share) + 1 {
             return false;
         }
-        let members = places.iter().filter_map(|place| self.places.member(*place));
+        let members = places.iter().filter_map(|place| self.slots.member(*place));
         let last = members.max_by_key(|member| member.record.ipv4()).map(Member::node);
         last.inspect(|node| self.remove(node)).is_some()
     }
@@ -659,14 +663,14 @@ impl Members {
         let node = record.value.node;
         let Some(place) = self.find(&node) else {
             let name = record.value.name.to_string();
-            self.events.push(What::MemberAdded { node_id: node.to_string(), name });
+            self.events.push(EventKind::MemberAdded { node_id: node.to_string(), name });
             self.add(Member::new(record, None, unix, None));
             return;
         };
-        let before = self.places.fingerprint(place);
+        let before = self.slots.fingerprint(place);
         let share = self.subnet.share_of(record.ipv4());
         self.certificates.add(&record.value.chain);
-        let Some(member) = self.places.member_mut(place) else { return };
+        let Some(member) = self.slots.member_mut(place) else { return };
         let known = std::mem::replace(&mut member.record, record);
         self.certificates.remove(&known.value.chain);
         for control in known.controls() {
@@ -679,39 +683,47 @@ impl Members {
         self.shares.insert(share, place);
         if shown(&known) != shown(&member.record) {
             let name = member.record.value.name.to_string();
-            self.events.push(What::MemberChanged { node_id: node.to_string(), name });
+            self.events.push(EventKind::MemberChanged { node_id: node.to_string(), name });
         }
         self.first_end = self.first_end.min(member.record.value.wireguard.value.not_after);
         if let Some(contact) = &mut member.contact {
             contact.at_primary = false;
         }
         let mut refuted = Vec::new();
-        if member.pulse.as_ref().is_none_or(|pulse| pulse.value.sequence < member.record.value.sequence) {
+        if member
+            .liveness_message
+            .as_ref()
+            .is_none_or(|message| message.value.sequence < member.record.value.sequence)
+        {
             refuted = member.clear();
-            member.pulse = None;
-            self.accused.remove(&node);
+            member.liveness_message = None;
+            self.suspects.remove(&node);
             self.unsettled.insert(node);
         }
-        self.index.replaced(&self.places, place, before);
+        self.index.replaced(&self.slots, place, before);
         self.note_refuted(&refuted, now);
     }
 
-    /// Takes in a pulse, whose signature has been verified.
-    pub(super) fn merge_pulse(&mut self, pulse: Signed<Pulse>, now: Duration) -> Merge {
-        let node = pulse.value.node;
+    /// Takes in a liveness message, whose signature has been verified.
+    pub(super) fn merge_liveness_message(
+        &mut self,
+        liveness_message: Signed<LivenessMessage>,
+        now: Duration,
+    ) -> Merge {
+        let node = liveness_message.value.node;
         let Some(place) = self.find(&node) else { return Merge::Refused };
-        let before = self.places.fingerprint(place);
-        let Some(member) = self.places.member_mut(place) else { return Merge::Refused };
-        if member.word() >= pulse.value.sequence {
+        let before = self.slots.fingerprint(place);
+        let Some(member) = self.slots.member_mut(place) else { return Merge::Refused };
+        if member.sequence() >= liveness_message.value.sequence {
             return Merge::Known;
         }
         let refuted = member.clear();
-        self.accused.remove(&node);
-        let life = pulse.value.life;
-        member.pulse = Some(Box::new(pulse));
-        self.index.replaced(&self.places, place, before);
+        self.suspects.remove(&node);
+        let presence = liveness_message.value.presence;
+        member.liveness_message = Some(Box::new(liveness_message));
+        self.index.replaced(&self.slots, place, before);
         self.unsettled.insert(node);
-        if life == Life::Present {
+        if presence == Presence::Present {
             self.note_refuted(&refuted, now);
         }
         Merge::News
@@ -727,7 +739,7 @@ impl Members {
         for other in displaced {
             self.take(&Position::ending(other));
         }
-        self.set_entry(Entry { node: id, record: 0, pulse: 0, ended: true });
+        self.set_entry(Entry { node: id, record: 0, liveness: 0, ended: true });
         let Some(ending) = self.endings.get(&id) else { return EndingMerge::Full };
         let over = |member: &&Member| ending.voids(&member.record.value.chain).is_some();
         let out: Vec<NodeId> = self.iter().filter(over).map(Member::node).collect();
@@ -735,97 +747,103 @@ impl Members {
         EndingMerge::News(out)
     }
 
-    /// Takes in an accusation, whose signature has been verified. False if it is of or against nobody that is known,
-    /// too many come from this accuser, or it is out of date.
-    pub(super) fn merge_accusation(
+    /// Takes in a suspicion, whose signature has been verified. False if it is of or against nobody that is known,
+    /// too many come from this confirmer, or it is out of date.
+    pub(super) fn merge_suspicion(
         &mut self,
-        accusation: Signed<Accusation>,
-        own: &NodeId,
+        suspicion: Signed<Suspicion>,
+        local: &NodeId,
         now: Duration,
     ) -> bool {
-        let Accusation { accuser, subject, .. } = accusation.value;
-        if !self.is_accusable(&accusation.value, now) {
+        let Suspicion { confirmer, subject, .. } = suspicion.value;
+        if !self.is_suspicion_needed(&suspicion.value, now) {
             return false;
         }
-        if accuser != *own {
-            if self.find(&accuser).is_none() {
+        if confirmer != *local {
+            if self.find(&confirmer).is_none() {
                 return false;
             }
-            let trust = self.accusers.entry(accuser).or_default();
-            if !trust.refuted.wait(REFUTED, now).is_zero() || !trust.made.try_take(ACCUSATIONS, now) {
+            let trust = self.confirmers.entry(confirmer).or_default();
+            if !trust.refuted.wait(REFUTED, now).is_zero() || !trust.made.try_take(SUSPICIONS, now) {
                 return false;
             }
         }
         if let Some(member) = self.get_mut(&subject) {
             let contact = member.contact_mut();
-            contact.accusations.insert(accuser, accusation);
-            contact.accused_since.get_or_insert(now);
-            contact.accused_at = Some(now);
-            self.accused.insert(subject);
+            contact.suspicions.insert(confirmer, suspicion);
+            contact.suspected_since.get_or_insert(now);
+            contact.suspected_at = Some(now);
+            self.suspects.insert(subject);
             self.unsettled.insert(subject);
         }
         true
     }
 
-    /// How many must accuse a member for a verdict.
-    fn accusers_needed(&self) -> usize {
-        ACCUSERS.min(self.count.max(1))
+    /// How many confirmers it takes until a member counts as unreachable.
+    fn confirmers_needed(&self) -> usize {
+        CONFIRMATIONS.min(self.count.max(1))
     }
 
-    /// Whether enough accuse a member for a verdict.
-    fn is_convicted(&self, member: &Member) -> bool {
-        member.contact().accusations.len() >= self.accusers_needed()
+    /// Whether a suspicion has enough confirmers.
+    fn is_confirmed(&self, member: &Member) -> bool {
+        member.contact().suspicions.len() >= self.confirmers_needed()
     }
 
-    /// This node itself is accused after its last word, of which the number is given, or a later one. Returns whether that
-    /// is to be answered: before there are enough for a verdict.
-    pub(super) fn accuse_own(&mut self, accuser: NodeId, accused: u64, word: u64, now: Duration) -> bool {
-        if self.find(&accuser).is_none() {
+    /// This node itself is suspected after its last statement, of which the sequence number is given, or a later one.
+    /// Returns whether that is to be answered: before there are enough for a verdict.
+    pub(super) fn suspect_local(
+        &mut self,
+        confirmer: NodeId,
+        suspected: u64,
+        sequence: u64,
+        now: Duration,
+    ) -> bool {
+        if self.find(&confirmer).is_none() {
             return false;
         }
         // Others may have heard of it later, and drop it later.
-        self.against_own.retain(|_, (of, since)| *of >= word && now < *since + 2 * LONE);
-        self.against_own.insert(accuser, (accused, now));
-        let answers = self.against_own.len() >= FEWEST_ANSWERED.min(self.accusers_needed() - 1).max(1);
+        self.against_local.retain(|_, (of, since)| *of >= sequence && now < *since + 2 * LONE);
+        self.against_local.insert(confirmer, (suspected, now));
+        let answers = self.against_local.len() >= FEWEST_ANSWERED.min(self.confirmers_needed() - 1).max(1);
         if answers {
-            self.against_own.clear();
+            self.against_local.clear();
         }
         answers
     }
 
     /// Drops what was said of a member. Returns who has said it.
-    fn acquit(&mut self, node: NodeId) -> Vec<NodeId> {
-        self.accused.remove(&node);
+    fn refute(&mut self, node: NodeId) -> Vec<NodeId> {
+        self.suspects.remove(&node);
         self.unsettled.insert(node);
         self.get_mut(&node).map(Member::clear).unwrap_or_default()
     }
 
     /// Drops what too few have said of a member for a verdict, and nobody has confirmed since; not while a part of the
     /// network is cut off, of which not everybody hears everything.
-    pub(super) fn drop_lone_accusations(&mut self, now: Duration) {
+    pub(super) fn drop_unconfirmed_suspicions(&mut self, now: Duration) {
         if self.is_split() {
             return;
         }
         let is_lone = |member: &&Member| {
-            let accused_at = member.contact().accused_at;
-            !self.is_convicted(member) && accused_at.is_some_and(|accused| now >= accused + LONE)
+            let suspected_at = member.contact().suspected_at;
+            !self.is_confirmed(member) && suspected_at.is_some_and(|suspected| now >= suspected + LONE)
         };
-        let lone: Vec<NodeId> = self.accused().filter(is_lone).map(Member::node).collect();
+        let lone: Vec<NodeId> = self.suspects().filter(is_lone).map(Member::node).collect();
         for node in lone {
-            let accusers = self.acquit(node);
-            self.note_refuted(&accusers, now);
+            let confirmers = self.refute(node);
+            self.note_refuted(&confirmers, now);
         }
     }
 
-    /// Whether so many members are accused, and by so many, that a part of the network must be cut off. A few liars could
-    /// accuse all.
-    fn are_cut_off<'a>(&self, accused: impl Iterator<Item = &'a Member>) -> bool {
+    /// Whether so many members are suspected, and by so many, that a part of the network must be cut off. A few liars
+    /// could suspect all.
+    fn are_cut_off<'a>(&self, suspected: impl Iterator<Item = &'a Member>) -> bool {
         let size = SPLIT.max(self.count / 16);
-        let (mut members, mut accusers) = (0, HashSet::<&NodeId>::new());
-        for member in accused {
+        let (mut members, mut confirmers) = (0, HashSet::<&NodeId>::new());
+        for member in suspected {
             members += 1;
-            accusers.extend(member.contact().accusations.keys());
-            if members >= size && accusers.len() >= size {
+            confirmers.extend(member.contact().suspicions.keys());
+            if members >= size && confirmers.len() >= size {
                 return true;
             }
         }
@@ -834,20 +852,21 @@ impl Members {
 
     /// Whether a part of the network seems to be cut off.
     pub(super) fn is_split(&self) -> bool {
-        self.are_cut_off(self.accused())
+        self.are_cut_off(self.suspects())
     }
 
     /// A member was heard. If many fell silent together with it, they may be back together too, and that all of them say
     /// so to everybody would be more than a network bears: what was said of them is dropped. Returns whether it was.
     pub(super) fn doubt(&mut self, node: &NodeId, now: Duration) -> bool {
-        let accused_since = |member: &Member| member.contact().accused_since;
-        let Some(since) = self.get(node).and_then(accused_since) else { return false };
+        let suspected_since = |member: &Member| member.contact().suspected_since;
+        let Some(since) = self.get(node).and_then(suspected_since) else { return false };
         if now < self.doubt_at {
             return false;
         }
         let together = || {
-            self.accused()
-                .filter(|member| accused_since(member).is_some_and(|other| other.abs_diff(since) <= TOGETHER))
+            self.suspects().filter(|member| {
+                suspected_since(member).is_some_and(|other| other.abs_diff(since) <= TOGETHER)
+            })
         };
         if !self.are_cut_off(together()) {
             self.doubt_at = now + LOOK_AGAIN;
@@ -855,7 +874,7 @@ impl Members {
         }
         let together: Vec<NodeId> = together().map(Member::node).collect();
         for node in together {
-            self.acquit(node);
+            self.refute(node);
             if let Some(member) = self.get_mut(&node) {
                 member.contact_mut().doubted_at = Some(now);
             }
@@ -863,11 +882,11 @@ impl Members {
         true
     }
 
-    /// These have accused one that was there.
-    fn note_refuted(&mut self, accusers: &[NodeId], now: Duration) {
-        for accuser in accusers {
-            if let Some(trust) = self.accusers.get_mut(accuser) {
-                // No more than the quota: even one that has accused half the network is listened to again in time.
+    /// These have suspected one that was there.
+    fn note_refuted(&mut self, confirmers: &[NodeId], now: Duration) {
+        for confirmer in confirmers {
+            if let Some(trust) = self.confirmers.get_mut(confirmer) {
+                // No more than the quota: even one that has suspected half the network is listened to again in time.
                 trust.refuted.try_take(REFUTED, now);
             }
         }
@@ -876,18 +895,18 @@ impl Members {
     /// Forgets a member.
     pub(super) fn remove(&mut self, node: &NodeId) {
         let Some(place) = self.find(node) else { return };
-        let Some(Place::Member(member)) = self.take(&Position::member(*node)) else { return };
+        let Some(Slot::Member(member)) = self.take(&Position::member(*node)) else { return };
         self.count -= 1;
         for control in member.record.controls() {
             self.by_control.remove(start_of(&control), place);
         }
         self.shares.remove(self.share_of(&member), place);
         self.certificates.remove(&member.record.value.chain);
-        self.accusers.remove(node);
-        self.accused.remove(node);
+        self.confirmers.remove(node);
+        self.suspects.remove(node);
         self.unsettled.remove(node);
         let name = member.record.value.name.to_string();
-        self.events.push(What::MemberRemoved { node_id: node.to_string(), name });
+        self.events.push(EventKind::MemberRemoved { node_id: node.to_string(), name });
     }
 
     /// What there is for one who has no more than this.
@@ -901,10 +920,10 @@ impl Members {
         if mine.record > theirs.record && !theirs.ended {
             items.push(Item::Record(Box::new((*member.record).clone())));
         }
-        if let Some(pulse) = &member.pulse
+        if let Some(liveness_message) = &member.liveness_message
             && has_more(&Entry { record: 0, ..mine }, theirs)
         {
-            items.push(Item::Pulse((**pulse).clone()));
+            items.push(Item::Liveness((**liveness_message).clone()));
         }
         items
     }
@@ -921,7 +940,7 @@ impl Members {
                 contact.last_heard = Some(now);
                 contact.unreached = false;
                 contact.via = None;
-                if contact.told_life.is_some() {
+                if contact.told_liveness.is_some() {
                     self.unsettled.insert(*node);
                 }
                 self.last_heard = Some(now);
@@ -942,46 +961,53 @@ impl Members {
 
     /// Who takes its control messages there; of many that say so only some.
     pub(super) fn at(&self, control: &DestinationHash) -> impl Iterator<Item = NodeId> {
-        let there = self.by_control.of(start_of(control)).filter_map(|place| self.places.member(place));
+        let there = self.by_control.of(start_of(control)).filter_map(|place| self.slots.member(place));
         there.filter(move |member| member.is_at(control)).map(Member::node).take(MAX_AT)
     }
 
-    /// Whether a member is there, as far as is known. `suspicion_timeout` is how long it may take to answer an accusation.
-    pub(super) fn life(&self, member: &Member, now: Duration, suspicion_timeout: Duration) -> meshd::Life {
+    /// Whether a member is there, as far as is known. `suspicion_timeout` is how long it may take to answer a
+    /// suspicion.
+    pub(super) fn liveness(
+        &self,
+        member: &Member,
+        now: Duration,
+        suspicion_timeout: Duration,
+    ) -> meshd::Liveness {
         if member.is_away() {
-            return meshd::Life::Away;
+            return meshd::Liveness::Away;
         }
         let contact = member.contact();
-        let Some(accused_at) = contact.accused_at else { return meshd::Life::Present };
+        let Some(suspected_at) = contact.suspected_at else { return meshd::Liveness::Present };
         // Who has just spoken to this node is there, whatever others say.
-        if contact.last_heard.is_some_and(|heard| heard >= accused_at) {
-            return meshd::Life::Present;
+        if contact.last_heard.is_some_and(|heard| heard >= suspected_at) {
+            return meshd::Liveness::Present;
         }
-        if self.is_convicted(member) && now >= accused_at + suspicion_timeout {
-            meshd::Life::Unreachable
+        if self.is_confirmed(member) && now >= suspected_at + suspicion_timeout {
+            meshd::Liveness::Unreachable
         } else {
-            meshd::Life::Suspected
+            meshd::Liveness::Suspected
         }
     }
 
-    /// Notes for readers of events whose life is another than they were told. Of those who are accused it is
+    /// Notes for readers of events whose liveness is another than they were told. Of those who are suspected it is
     /// looked at if `all`. Returns whether there is any.
     pub(super) fn update_liveness(&mut self, all: bool, now: Duration, suspicion_timeout: Duration) -> bool {
         let mut changed = false;
         let mut nodes = std::mem::take(&mut self.unsettled);
         if all {
-            nodes.extend(&self.accused);
+            nodes.extend(&self.suspects);
         }
         for node in nodes {
             let Some(member) = self.get(&node) else { continue };
-            let life = self.life(member, now, suspicion_timeout);
-            if life == member.contact().told_life.unwrap_or(meshd::Life::Present) {
+            let liveness = self.liveness(member, now, suspicion_timeout);
+            if liveness == member.contact().told_liveness.unwrap_or(meshd::Liveness::Present) {
                 continue;
             }
             let name = member.record.value.name.to_string();
-            self.events.push(What::MemberLife { node_id: node.to_string(), name, life });
+            self.events.push(EventKind::MemberLiveness { node_id: node.to_string(), name, liveness });
             if let Some(member) = self.get_mut(&node) {
-                member.contact_mut().told_life = Some(life).filter(|life| *life != meshd::Life::Present);
+                member.contact_mut().told_liveness =
+                    Some(liveness).filter(|liveness| *liveness != meshd::Liveness::Present);
             }
             changed = true;
         }
@@ -989,7 +1015,7 @@ impl Members {
     }
 
     /// What readers of events have not been told yet.
-    pub(super) fn poll_events(&mut self) -> Vec<What> {
+    pub(super) fn poll_events(&mut self) -> Vec<EventKind> {
         std::mem::take(&mut self.events)
     }
 
@@ -1004,12 +1030,12 @@ impl Members {
         let mut drawn: Vec<u32> = Vec::new();
         for _ in 0..8 * count {
             let Some(place) = self.shares.draw(rng).filter(|_| drawn.len() < count) else { break };
-            if self.places.member(place).is_some_and(&pass) && !drawn.contains(&place) {
+            if self.slots.member(place).is_some_and(&pass) && !drawn.contains(&place) {
                 drawn.push(place);
             }
         }
         if drawn.len() == count {
-            return drawn.into_iter().filter_map(|place| self.places.member(place)).collect();
+            return drawn.into_iter().filter_map(|place| self.slots.member(place)).collect();
         }
         self.iter().filter(|member| pass(member)).sample(rng, count)
     }
@@ -1059,7 +1085,7 @@ mod tests {
             assert_eq!(after, RecordMerge::News { fallen: Vec::new(), out: Vec::new() });
             assert_eq!(members.len(), 1);
             let told = members.poll_events();
-            assert!(!told.iter().any(|event| matches!(event, What::MemberRemoved { .. })), "{told:?}");
+            assert!(!told.iter().any(|event| matches!(event, EventKind::MemberRemoved { .. })), "{told:?}");
         }
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
-use i2plan_ipc::api::meshd::{self, What};
+use i2plan_ipc::api::meshd::{self, EventKind};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
@@ -145,7 +145,7 @@ pub struct Turn {
     /// What is to be done, in this order.
     pub actions: Vec<Action>,
     /// What users who follow the node are told. It has happened whether or not the state could be saved.
-    pub events: Vec<What>,
+    pub events: Vec<EventKind>,
     /// The state as it was saved before is to be kept beside the new one: this node's membership was ended by others.
     pub set_aside: bool,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{self, Noted, Statement};
-use i2plan_ipc::api::meshd::{KeysProblem, What};
+use i2plan_ipc::api::meshd::{EventKind, KeysProblem};
 use i2plan_ipc::api::order::Order;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::membership::Chain;
@@ -143,7 +143,7 @@ impl LocalMember {
                 "this node's keys have signed what this node has not: another machine uses them, or its state was restored from a backup"
             );
             if cx.keys.foreign.is_none() {
-                cx.events.push(What::ForeignNumber { number });
+                cx.events.push(EventKind::ForeignNumber { number });
             }
             cx.keys.foreign = Some((number, now.monotonic));
         }

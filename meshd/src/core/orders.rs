@@ -12,7 +12,7 @@ use i2plan_ipc::api::meshd::{self, ToOrder};
 use i2plan_ipc::api::order::{Executed, MAX_CHAINS, MAX_COUNTED, Order};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::InviteId;
-use i2plan_proto::membership::{Chain, Link};
+use i2plan_proto::membership::{Chain, ChainLink};
 use i2plan_proto::record::Record;
 
 use super::context::Context;
@@ -54,7 +54,7 @@ impl LocalMember {
         };
         let record = self.members.get(chain.subject()).map(|member| Box::new((*member.record).clone()));
         let record = record.filter(|record| record.value.chain == chain);
-        let below = self.records_below(|link| Some(link) == chain.last().map(Link::id));
+        let below = self.records_below(|link| Some(link) == chain.last().map(ChainLink::id));
         let chains =
             [chain.clone()].into_iter().chain(self.others_than(cx, &chain)).take(MAX_CHAINS).collect();
         cx.propose(command, Order::Revoke { chains, record }, below, false);

@@ -1,15 +1,15 @@
-//! This node's own word: its record with its WireGuard key, and its pulses.
+//! What this node publishes: its record with its WireGuard key, and its liveness messages.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::meshd::What;
+use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::identity::{NodeId, Signed};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::message::{Entry, Item};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::Record;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use tracing::{debug, info};
@@ -62,7 +62,7 @@ pub(super) struct Publication {
     /// Its record, once there is one.
     pub(super) record: Option<Signed<Record>>,
     /// Its last liveness message, if that is newer than the record.
-    pub(super) liveness: Option<Signed<Pulse>>,
+    pub(super) liveness: Option<Signed<LivenessMessage>>,
     /// Enough say that this node is not there, and it has not answered yet.
     is_suspected: bool,
     /// How often it has.
@@ -185,11 +185,11 @@ impl LocalMember {
         let epoch = record.value.wireguard.value.epoch;
         if self.publication.record.as_ref().is_some_and(|before| before.value.wireguard.value.epoch != epoch)
         {
-            cx.events.push(What::KeyRotated { epoch });
+            cx.events.push(EventKind::KeyRotated { epoch });
         }
         let (node, sequence) = (record.value.node, record.value.sequence);
         cx.note_number(sequence);
-        self.members.set_own(Entry { node, record: sequence, pulse: 0, ended: false });
+        self.members.set_local(Entry { node, record: sequence, liveness: 0, ended: false });
         self.publication.record = Some(record);
         self.publication.liveness = None;
         self.publication.is_suspected = false;
@@ -203,25 +203,28 @@ impl LocalMember {
         self.gossip(cx, now)
     }
 
-    /// The sequence number of this node's last word, once there is one.
+    /// This node's last sequence number, once there is one.
     pub(super) fn local_sequence(&self) -> Option<u64> {
-        let pulse = self.publication.liveness.as_ref().map(|pulse| pulse.value.sequence);
-        self.publication.record.as_ref().map(|record| record.value.sequence).max(pulse)
+        let liveness_message = self.publication.liveness.as_ref().map(|message| message.value.sequence);
+        self.publication.record.as_ref().map(|record| record.value.sequence).max(liveness_message)
     }
 
-    /// Others could not reach this node after its word with this number: it gives another.
+    /// Others could not reach this node after its statement with this sequence number: it signs another.
     pub(super) fn handle_local_suspicion(
         &mut self,
         cx: &mut Context,
-        accuser: NodeId,
-        accused: u64,
+        confirmer: NodeId,
+        suspected: u64,
         now: Now,
     ) {
         // A record that is being signed does as well.
         let signing = matches!(self.publication.refresh, Refresh::Running)
-            || cx.pending.values().any(|pending| matches!(pending, Pending::Pulse(..)));
-        let Some(word) = self.local_sequence().filter(|word| !signing && *word <= accused) else { return };
-        if self.members.accuse_own(accuser, accused, word, now.monotonic) {
+            || cx.pending.values().any(|pending| matches!(pending, Pending::Liveness(..)));
+        let Some(sequence) = self.local_sequence().filter(|sequence| !signing && *sequence <= suspected)
+        else {
+            return;
+        };
+        if self.members.suspect_local(confirmer, suspected, sequence, now.monotonic) {
             self.publication.is_suspected = true;
             self.refute(cx, now);
         }
@@ -233,38 +236,38 @@ impl LocalMember {
             self.publication.is_suspected = false;
             // Whoever it is that wonders hears it first, and so do all others.
             debug!("others could not reach this node: it says that it is there");
-            self.sign_pulse(cx, Life::Present, LivenessReason::Suspected);
+            self.sign_liveness_message(cx, Presence::Present, LivenessReason::Suspected);
         }
     }
 
     /// Has a liveness message signed.
-    pub(super) fn sign_pulse(&self, cx: &mut Context, life: Life, why: LivenessReason) {
+    pub(super) fn sign_liveness_message(&self, cx: &mut Context, presence: Presence, why: LivenessReason) {
         let network = self.network();
-        cx.ask(Pending::Pulse(why), keyd::Request::SignPulse { network, life });
+        cx.ask(Pending::Liveness(why), keyd::Request::SignPulse { network, life: presence });
     }
 
     /// A liveness message is signed.
     pub(super) fn handle_signed_liveness(
         &mut self,
         cx: &mut Context,
-        pulse: Signed<Pulse>,
+        liveness_message: Signed<LivenessMessage>,
         why: LivenessReason,
         now: Now,
     ) -> Standing {
-        cx.note_number(pulse.value.sequence);
+        cx.note_number(liveness_message.value.sequence);
         match why {
             LivenessReason::Suspected => {
                 let Some(record) = self.publication.record.as_ref().map(|own| own.value.sequence) else {
                     return ControlFlow::Continue(());
                 };
-                let sequence = pulse.value.sequence;
-                self.members.set_own(Entry { node: cx.me.node, record, pulse: sequence, ended: false });
-                self.publication.liveness = Some(pulse);
-                self.rumors.add(Topic::Pulse(cx.me.node), None, now.monotonic);
+                let sequence = liveness_message.value.sequence;
+                self.members.set_local(Entry { node: cx.me.node, record, liveness: sequence, ended: false });
+                self.publication.liveness = Some(liveness_message);
+                self.rumors.add(Topic::Liveness(cx.me.node), None, now.monotonic);
                 self.gossip(cx, now)
             }
             LivenessReason::ShuttingDown => {
-                self.announce_departure(cx, &Item::Pulse(pulse), now);
+                self.announce_departure(cx, &Item::Liveness(liveness_message), now);
                 cx.shut_down = true;
                 ControlFlow::Continue(())
             }

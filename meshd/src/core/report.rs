@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use i2plan_ipc::api::meshd::{self, KeysProblem};
 use i2plan_ipc::api::tund;
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{Ipv4Subnet, ipv6_of};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::message::{Entry, Position};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 
 use super::addresses::Conflict;
@@ -172,8 +172,8 @@ impl Mesh {
     #[must_use]
     pub fn unreachable(&self, now: Now) -> Vec<NodeId> {
         let Some(member) = self.member() else { return Vec::new() };
-        let out = |other: &&Member| member.life(&self.cx, other, now) == meshd::Life::Unreachable;
-        member.members.accused().filter(out).map(Member::node).collect()
+        let out = |other: &&Member| member.liveness(&self.cx, other, now) == meshd::Liveness::Unreachable;
+        member.members.suspects().filter(out).map(Member::node).collect()
     }
 
     /// When a member last spoke to this node, on the monotonic clock.
@@ -200,8 +200,8 @@ impl Mesh {
 
     /// The number of the last statement of a member that is known.
     #[must_use]
-    pub fn word_of(&self, node: &NodeId) -> Option<u64> {
-        self.other(node).map(Member::word)
+    pub fn sequence_of(&self, node: &NodeId) -> Option<u64> {
+        self.other(node).map(Member::sequence)
     }
 
     /// A member's record.
@@ -210,9 +210,9 @@ impl Mesh {
         self.other(node).map(|member| &member.record)
     }
 
-    /// What others have said of a member since its last word.
-    pub fn accusations_of(&self, node: &NodeId) -> impl Iterator<Item = &Signed<Accusation>> {
-        self.other(node).into_iter().flat_map(Member::accusations)
+    /// What others have said of a member since its last statement.
+    pub fn suspicions_of(&self, node: &NodeId) -> impl Iterator<Item = &Signed<Suspicion>> {
+        self.other(node).into_iter().flat_map(Member::suspicions)
     }
 
     /// A member's IPv4 address.
@@ -280,8 +280,8 @@ impl LocalMember {
     }
 
     /// Whether a member is there, as far as is known.
-    pub(super) fn life(&self, cx: &Context, member: &Member, now: Now) -> meshd::Life {
-        self.members.life(member, now.monotonic, cx.settings.suspicion_timeout())
+    pub(super) fn liveness(&self, cx: &Context, member: &Member, now: Now) -> meshd::Liveness {
+        self.members.liveness(member, now.monotonic, cx.settings.suspicion_timeout())
     }
 
     fn peer_reports(&self, cx: &Context, now: Now) -> Vec<(NodeId, meshd::Peer)> {
@@ -301,7 +301,7 @@ impl LocalMember {
             depth: record.chain.depth() as u64,
             inviters: record.chain.ancestors().map(ToString::to_string).collect(),
             signed_at: record.issued_at,
-            life: self.life(cx, member, now),
+            liveness: self.liveness(cx, member, now),
             banned: self.bans.is_banned(&record.node),
             rtt: member.contact().rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
             last_heard: member
@@ -327,9 +327,9 @@ impl LocalMember {
     fn routes(&self, cx: &Context, now: Now) -> Vec<meshd::Route> {
         let route = |member: &Member| {
             let record = &member.record.value;
-            let life = self.life(cx, member, now);
+            let liveness = self.liveness(cx, member, now);
             let via = member.contact().via;
-            let unreached = member.contact().unreached || life == meshd::Life::Unreachable;
+            let unreached = member.contact().unreached || liveness == meshd::Liveness::Unreachable;
             let reached = member.last_seen().is_some() && !unreached;
             let hops = match (reached, via) {
                 (false, _) => None,

@@ -6,10 +6,10 @@ use std::time::Duration;
 use i2plan_ipc::api::keyd::{self, ExtendMember};
 use i2plan_ipc::api::order::Order;
 use i2plan_ipc::{ApiError, ErrorKind};
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signature, Signed};
 use i2plan_proto::join::JoinBody;
+use i2plan_proto::suspicion::Suspicion;
 use tracing::warn;
 
 use super::context::Context;
@@ -34,9 +34,9 @@ pub(super) enum Pending {
     /// The own record.
     Record,
     /// A liveness message.
-    Pulse(LivenessReason),
+    Liveness(LivenessReason),
     /// That another cannot be reached.
-    Accusation(Accusation),
+    Suspicion(Suspicion),
     /// The network that `keyd` signs for, where it refuses this node's record.
     Pinned,
     /// That `keyd` takes note of a statement, with this number if it is in this node's name.
@@ -65,8 +65,8 @@ impl Pending {
             | Self::WireGuard
             | Self::Pinned
             | Self::Record
-            | Self::Pulse(_)
-            | Self::Accusation(_)
+            | Self::Liveness(_)
+            | Self::Suspicion(_)
             | Self::Join(_)
             | Self::Note(_)
             | Self::Member { .. } => None,
@@ -85,8 +85,8 @@ impl Pending {
             Self::Invite { .. } => "make an invite",
             Self::WireGuard => "certify the WireGuard key",
             Self::Record => "sign this node's record",
-            Self::Pulse(_) => "sign a sign of life",
-            Self::Accusation(_) => "sign that a member is out of reach",
+            Self::Liveness(_) => "sign a sign of life",
+            Self::Suspicion(_) => "sign that a member is out of reach",
             Self::Pinned => "tell its network",
             Self::Extension(..) => "certify more addresses",
             Self::Join(_) => "sign a join request",
@@ -166,10 +166,10 @@ impl LocalMember {
                 self.sign_record(cx, certificate);
             }
             (Pending::Record, Ok(keyd::Reply::Record(record))) => return self.publish(cx, *record, now),
-            (Pending::Pulse(why), Ok(keyd::Reply::Pulse(pulse))) => {
-                return self.handle_signed_liveness(cx, pulse, why, now);
+            (Pending::Liveness(why), Ok(keyd::Reply::Liveness(liveness_message))) => {
+                return self.handle_signed_liveness(cx, liveness_message, why, now);
             }
-            (Pending::Accusation(value), Ok(keyd::Reply::Signature(signature))) => {
+            (Pending::Suspicion(value), Ok(keyd::Reply::Signature(signature))) => {
                 self.handle_signed_suspicion(cx, Signed { value, signature }, now);
             }
             (Pending::Pinned, Ok(keyd::Reply::Pinned(pinned))) => {
@@ -217,7 +217,7 @@ impl LocalMember {
                 cx.answer(command, Err(error));
             }
             // Nobody is told, and they find out.
-            Pending::Pulse(LivenessReason::ShuttingDown) => cx.shut_down = true,
+            Pending::Liveness(LivenessReason::ShuttingDown) => cx.shut_down = true,
             Pending::Note(number) => self.handle_note_failure(cx, number, &error, now),
             // The joiner asks again. If keyd remembers that another has the addresses, it is given others then.
             Pending::Member { joiner, .. } => {
@@ -230,9 +230,9 @@ impl LocalMember {
             // It is asked again when the record is refused again.
             Pending::Pinned => {}
             // If others go on saying so, it is refuted then.
-            Pending::Pulse(LivenessReason::Suspected) => {}
+            Pending::Liveness(LivenessReason::Suspected) => {}
             // Others say so, or the next probe does.
-            Pending::Accusation(_) => {}
+            Pending::Suspicion(_) => {}
         }
     }
 }

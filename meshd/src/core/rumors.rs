@@ -18,7 +18,7 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng, RngExt as _};
 
 use super::budget::{Asker, block};
-use super::shares::{Place, Shares, Source};
+use super::shares::{AddressInBlock, Shares, Source};
 
 /// Between two rounds of telling news.
 const ROUND: Duration = Duration::from_secs(2);
@@ -97,7 +97,7 @@ const MAX_WANTS: usize = 256;
 /// Before this a member does not ask again for what has not come; every other time it waits twice as long for the same
 /// address block. At 20 % loss every third question or its answer is lost, and where many join at once there are not the
 /// bytes for every answer.
-const FIRST_PATIENCE: Duration = Duration::from_secs(8);
+const FIRST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// So often at most it waits longer: up to four minutes. What is asked for may not be there, because somebody lied.
 const LONGER: u8 = 5;
@@ -119,10 +119,10 @@ pub(super) enum Topic {
     Ending(NodeId),
     /// This node's record.
     Record(NodeId),
-    /// This node's word on its own life.
-    Pulse(NodeId),
+    /// This node's liveness message.
+    Liveness(NodeId),
     /// That the first was not reached by the second.
-    Accusation(NodeId, NodeId),
+    Suspicion(NodeId, NodeId),
 }
 
 impl Topic {
@@ -133,7 +133,7 @@ impl Topic {
 
     /// Whether it is left to comparisons where there is too much news.
     fn can_wait(self) -> bool {
-        matches!(self, Self::Record(_) | Self::Accusation(..))
+        matches!(self, Self::Record(_) | Self::Suspicion(..))
     }
 }
 
@@ -162,8 +162,8 @@ struct Recent {
 }
 
 impl Recent {
-    fn is_pulse(&self) -> bool {
-        matches!(self.topic, Topic::Pulse(_))
+    fn is_liveness_message(&self) -> bool {
+        matches!(self.topic, Topic::Liveness(_))
     }
 }
 
@@ -174,15 +174,15 @@ struct Open {
     /// When the last wait for an answer ends.
     until: Duration,
     /// The member that was asked last.
-    of: Place,
+    of: AddressInBlock,
     /// How many address blocks were asked.
     blocks: u32,
-    asked: Vec<Asked>,
+    asked: Vec<AskedBlock>,
 }
 
 /// An address block of which members were asked for something.
 #[derive(Debug)]
-struct Asked {
+struct AskedBlock {
     block: u32,
     times: u8,
     /// Before this no member of the block is asked again.
@@ -190,7 +190,7 @@ struct Asked {
 }
 
 impl Open {
-    fn first(of: Place, now: Duration) -> Self {
+    fn first(of: AddressInBlock, now: Duration) -> Self {
         let mut open = Self { since: now, until: now, of, blocks: 0, asked: Vec::new() };
         open.ask(of, now);
         open
@@ -200,17 +200,17 @@ impl Open {
     ///
     /// Who has been asked may have told a lie and may tell it ever again: only members of its own block wait the longer
     /// for it. The others are asked one after the other, ever faster.
-    fn ask(&mut self, of: Place, now: Duration) -> bool {
+    fn ask(&mut self, of: AddressInBlock, now: Duration) -> bool {
         if let Some(asked) = self.asked.iter_mut().find(|asked| asked.block == of.block) {
             if asked.until > now {
                 return false;
             }
             asked.times = asked.times.saturating_add(1);
-            asked.until = now + FIRST_PATIENCE * 2u32.pow((asked.times / 2).min(LONGER).into());
+            asked.until = now + FIRST_TIMEOUT * 2u32.pow((asked.times / 2).min(LONGER).into());
             self.until = self.until.max(asked.until);
             return true;
         }
-        let waited = now.saturating_sub(self.since).as_secs() / FIRST_PATIENCE.as_secs();
+        let waited = now.saturating_sub(self.since).as_secs() / FIRST_TIMEOUT.as_secs();
         if u64::from(self.blocks) >= (waited + 1) * (waited + 2) / 2 {
             return false;
         }
@@ -221,8 +221,8 @@ impl Open {
                 self.asked.swap_remove(first);
             }
         }
-        self.asked.push(Asked { block: of.block, times: 0, until: now + FIRST_PATIENCE });
-        self.until = self.until.max(now + FIRST_PATIENCE);
+        self.asked.push(AskedBlock { block: of.block, times: 0, until: now + FIRST_TIMEOUT });
+        self.until = self.until.max(now + FIRST_TIMEOUT);
         true
     }
 }
@@ -260,7 +260,7 @@ impl Questions {
 
     /// The question that gives way to one to this member: of the block with the most, if that has more than this one's
     /// would have then; else of the address with the most in this one's block, by the same rule.
-    fn victim(&self, newcomer: Place) -> Option<NodeId> {
+    fn victim(&self, newcomer: AddressInBlock) -> Option<NodeId> {
         let (mine, own) = match self.counts.get(&newcomer.block) {
             Some((block, addresses)) => (*block, addresses.get(&newcomer.address).copied().unwrap_or(0)),
             None => (0, 0),
@@ -272,7 +272,7 @@ impl Questions {
         if block == newcomer.block && *count <= own + 1 {
             return None;
         }
-        let of = Place { block, address: *address };
+        let of = AddressInBlock { block, address: *address };
         // The one that would stay the longest: a lie is never answered.
         let questions = self.open.iter().filter(|(_, open)| open.of == of);
         questions.max_by_key(|(node, open)| (open.until, **node)).map(|(node, _)| *node)
@@ -399,13 +399,13 @@ pub(super) struct Rumors {
     /// By what is sent to those who ask.
     granted: Turns,
     newcomers: Newcomers,
-    /// Changes that are passed on. With false accusations others can make a member change its liveness; that is not at the
-    /// expense of its record.
+    /// Changes that are passed on. With false suspicions others can make a member change its liveness; that is not at
+    /// the expense of its record.
     records: Changes,
-    pulses: Changes,
+    liveness_messages: Changes,
     endings: Changes,
-    /// What was news lately, and when; the oldest first. No accusations: what is said of a member ends with its next word,
-    /// and most of it soon.
+    /// What was news lately, and when; the oldest first. No suspicions: what is said of a member ends with its next
+    /// statement, and most of it soon.
     recent: VecDeque<Recent>,
     next: Duration,
     wants: Wants,
@@ -422,7 +422,7 @@ impl Rumors {
             granted: Turns::default(),
             newcomers: Newcomers::default(),
             records: Changes::new(),
-            pulses: Changes::new(),
+            liveness_messages: Changes::new(),
             endings: Changes::new(),
             recent: VecDeque::new(),
             next: Duration::ZERO,
@@ -431,14 +431,14 @@ impl Rumors {
         }
     }
 
-    /// Something is news, which a member of this address block has stated, or this node. Of records and accusations no more
-    /// than [`MAX_TOLD`] wait, and the block with the most of them gives way: the rest is left to comparisons and to others.
-    /// To a node that was away or is new everything is news, and that does not make it so to anybody else.
+    /// Something is news, which a member of this address block has stated, or this node. Of records and suspicions no
+    /// more than [`MAX_TOLD`] wait, and the block with the most of them gives way: the rest is left to comparisons and
+    /// to others. To a node that was away or is new everything is news, and that does not make it so to anybody else.
     pub(super) fn add(&mut self, topic: Topic, block: Option<u32>, now: Duration) {
         if self.queue.contains_key(&topic) || !topic.can_wait() || self.make_room(block) {
             self.queue.insert(topic, Rumor { block, told: 0 });
         }
-        if !matches!(topic, Topic::Accusation(..)) {
+        if !matches!(topic, Topic::Suspicion(..)) {
             self.remember(topic, block, now);
         }
     }
@@ -471,7 +471,7 @@ impl Rumors {
             self.recent.iter().for_each(|other| *counts.entry(other.block).or_default() += 1);
             // Where everybody comes and goes, that must not hide who is a member; and nor must one block.
             let gives_way = |(place, recent): &(usize, &Recent)| {
-                (recent.is_pulse(), counts.get(&recent.block).copied(), Reverse(*place))
+                (recent.is_liveness_message(), counts.get(&recent.block).copied(), Reverse(*place))
             };
             let victim = self.recent.iter().enumerate().max_by_key(gives_way).map(|(place, _)| place);
             victim.and_then(|place| self.recent.remove(place));
@@ -489,12 +489,12 @@ impl Rumors {
         let mut of_block: HashMap<(Option<u32>, bool), u32> = HashMap::new();
         let mut of_kind = [0; 2];
         recent.sort_by_cached_key(|recent| {
-            let rank = of_block.entry((recent.block, recent.is_pulse())).or_default();
+            let rank = of_block.entry((recent.block, recent.is_liveness_message())).or_default();
             *rank += 1;
             *rank
         });
         recent.sort_by_cached_key(|recent| {
-            let turn = &mut of_kind[usize::from(recent.is_pulse())];
+            let turn = &mut of_kind[usize::from(recent.is_liveness_message())];
             *turn += 1;
             *turn
         });
@@ -534,19 +534,19 @@ impl Rumors {
 
     /// Whether a change of a member's own record is passed on as news: then it is counted. What is more is left to
     /// comparisons, so that those who change theirs all the time do not fill the messages of all.
-    pub(super) fn is_record_passed_on(&mut self, of: Place, now: Duration) -> bool {
+    pub(super) fn is_record_passed_on(&mut self, of: AddressInBlock, now: Duration) -> bool {
         self.stated.stated(of.block, now);
         self.records.is_passed_on(of, now)
     }
 
     /// The same of a change of its liveness.
-    pub(super) fn is_pulse_passed_on(&mut self, of: Place, now: Duration) -> bool {
+    pub(super) fn is_liveness_message_passed_on(&mut self, of: AddressInBlock, now: Duration) -> bool {
         self.alive.stated(of.block, now);
-        self.pulses.is_passed_on(of, now)
+        self.liveness_messages.is_passed_on(of, now)
     }
 
     /// The same of the end of a membership, by its signer.
-    pub(super) fn is_ending_passed_on(&mut self, by: Place, now: Duration) -> bool {
+    pub(super) fn is_ending_passed_on(&mut self, by: AddressInBlock, now: Duration) -> bool {
         self.stated.stated(by.block, now);
         self.endings.is_passed_on(by, now)
     }
@@ -568,7 +568,7 @@ impl Rumors {
 
     /// What is to be told now. Address blocks that have stated little lately come first, and of those that have stated the
     /// same they take turns by the bytes that they take. So who has little to say is not delayed by those who have much. In one
-    /// block, what has been told least comes first, and of that the ends of memberships. Of accusations, of which there may be
+    /// block, what has been told least comes first, and of that the ends of memberships. Of suspicions, of which there may be
     /// very many, what room there is after all else. `told` says afterwards which of it had room.
     pub(super) fn poll_round(&mut self, now: Duration) -> Vec<Due> {
         self.next = now + ROUND;
@@ -581,11 +581,11 @@ impl Rumors {
         };
         let mut before: HashMap<(Option<u32>, bool), u32> = HashMap::new();
         topics.sort_by_cached_key(|(topic, Rumor { block, told })| {
-            let is_accusation = matches!(topic, Topic::Accusation(..));
-            let before = before.entry((*block, is_accusation)).or_default();
+            let is_suspicion = matches!(topic, Topic::Suspicion(..));
+            let before = before.entry((*block, is_suspicion)).or_default();
             let turn = self.told.next(*block, now) + PUT_BACK * *before;
             *before += TOPIC_LEN;
-            (is_accusation, stated(*topic, *block), turn, *told, *topic)
+            (is_suspicion, stated(*topic, *block), turn, *told, *topic)
         });
         let is_much = topics.iter().filter(|(topic, _)| topic.is_long()).count() > MUCH;
         let mut has_room = true;
@@ -596,7 +596,7 @@ impl Rumors {
                     !(is_quiet && std::mem::take(&mut has_room))
                 }
                 Topic::Record(_) => told > 0,
-                Topic::Ending(_) | Topic::Pulse(_) | Topic::Accusation(..) => false,
+                Topic::Ending(_) | Topic::Liveness(_) | Topic::Suspicion(..) => false,
             };
             Due { topic, in_brief }
         };
@@ -663,7 +663,7 @@ impl Rumors {
     }
 
     /// Whether to ask a member for what it has of a node. It is taken to be asked then.
-    pub(super) fn should_ask(&mut self, of: Place, node: NodeId, now: Duration) -> bool {
+    pub(super) fn should_ask(&mut self, of: AddressInBlock, node: NodeId, now: Duration) -> bool {
         if let Some(open) = self.questions.open.get_mut(&node)
             && !open.ask(of, now)
         {
@@ -695,7 +695,7 @@ impl Changes {
     }
 
     /// Whether one more is passed on; then it is counted.
-    fn is_passed_on(&mut self, of: Place, now: Duration) -> bool {
+    fn is_passed_on(&mut self, of: AddressInBlock, now: Duration) -> bool {
         let source = self.shares.source(of, now);
         let passes = source != Source::Others
             && (try_take(&mut self.by_address, of.address, OWN_CHANGES, now)
@@ -765,7 +765,7 @@ mod tests {
         let entry = |number: u16| {
             let mut node = [0; 32];
             node[..2].copy_from_slice(&number.to_be_bytes());
-            Entry { node: NodeId(node), record: 0, pulse: 0, ended: false }
+            Entry { node: NodeId(node), record: 0, liveness: 0, ended: false }
         };
         (0..1000).for_each(|number| wants.add(asker(1), Some(of(16)), entry(number)));
         (0..20).for_each(|number| wants.add(asker(2), Some(of(17)), entry(number)));
@@ -838,9 +838,9 @@ mod tests {
     fn what_was_news_goes_along_for_a_while() {
         let mut rumors = Rumors::new();
         let mut rng = StdRng::from_seed([1; 32]);
-        let (record, pulse) = (Topic::Record(NodeId([1; 32])), Topic::Pulse(NodeId([2; 32])));
+        let (record, liveness_message) = (Topic::Record(NodeId([1; 32])), Topic::Liveness(NodeId([2; 32])));
         rumors.add(record, None, SECOND);
-        rumors.add(Topic::Accusation(NodeId([1; 32]), NodeId([2; 32])), None, SECOND);
+        rumors.add(Topic::Suspicion(NodeId([1; 32]), NodeId([2; 32])), None, SECOND);
         (0..10).for_each(|_| rumors.told(record, 50, FANOUT, 1000, SECOND));
         assert_eq!(rumors.recent(SECOND * 180, &mut rng), [record]);
         assert_eq!(rumors.recent(SECOND * 181, &mut rng), []);
@@ -848,17 +848,19 @@ mod tests {
         let revocation = Topic::Ending(NodeId([3; 32]));
         rumors.add(record, None, SECOND * 200);
         rumors.add(revocation, None, SECOND * 200);
-        rumors.add(pulse, None, SECOND * 200);
-        (0..1000).for_each(|number| rumors.add(Topic::Pulse(node(number)), None, SECOND * 201));
+        rumors.add(liveness_message, None, SECOND * 200);
+        (0..1000).for_each(|number| rumors.add(Topic::Liveness(node(number)), None, SECOND * 201));
         let recent = rumors.recent(SECOND * 201, &mut rng);
         assert_eq!(recent.len(), MAX_RECENT);
         // Signs of life take turns with what else there is.
         assert!(
-            recent[..4].contains(&record) && recent[..4].contains(&revocation) && !recent.contains(&pulse)
+            recent[..4].contains(&record)
+                && recent[..4].contains(&revocation)
+                && !recent.contains(&liveness_message)
         );
         // Where there is so much, it goes along for longer.
         assert!(rumors.recent(SECOND * 1000, &mut rng).is_empty());
-        (0..40).for_each(|number| rumors.add(Topic::Pulse(node(number)), None, SECOND * 1000));
+        (0..40).for_each(|number| rumors.add(Topic::Liveness(node(number)), None, SECOND * 1000));
         assert!(rumors.recent(SECOND * 1000, &mut rng).contains(&record));
         rumors.drop_topic(&record);
         assert!(!rumors.recent(SECOND * 201, &mut rng).contains(&record));
@@ -874,7 +876,7 @@ mod tests {
         };
         (0..10_000).for_each(|number| rumors.add(Topic::Record(node(number)), None, SECOND));
         assert_eq!(rumors.poll_round(SECOND).len(), MAX_TOLD);
-        rumors.add(Topic::Pulse(node(1)), None, SECOND);
+        rumors.add(Topic::Liveness(node(1)), None, SECOND);
         rumors.add(Topic::Ending(node(2)), None, SECOND);
         assert_eq!(rumors.poll_round(SECOND).len(), MAX_TOLD + 2);
     }
@@ -891,8 +893,8 @@ mod tests {
         for number in 0..100_000 {
             let (share, members) = (16 * (1000 + number % 100), 300);
             rumors.add_newcomer(node(number), share, members, start, &mut rng);
-            if rumors.is_pulse_passed_on(of(share), start) {
-                rumors.add(Topic::Pulse(node(number)), Some(share), start);
+            if rumors.is_liveness_message_passed_on(of(share), start) {
+                rumors.add(Topic::Liveness(node(number)), Some(share), start);
             }
         }
         assert_eq!(rumors.queue.keys().filter(|topic| topic.can_wait()).count(), MAX_TOLD);
@@ -914,8 +916,8 @@ mod tests {
     }
 
     /// Addresses count up through blocks of sixteen.
-    fn of(address: u32) -> Place {
-        Place { block: address & !15, address }
+    fn of(address: u32) -> AddressInBlock {
+        AddressInBlock { block: address & !15, address }
     }
 
     fn node(number: u32) -> NodeId {
@@ -1049,11 +1051,11 @@ mod tests {
         for address in 17..32 {
             for _ in 0..100 {
                 rumors.is_record_passed_on(of(address), SECOND);
-                rumors.is_pulse_passed_on(of(address), SECOND);
+                rumors.is_liveness_message_passed_on(of(address), SECOND);
             }
         }
-        assert!((0..10).filter(|_| rumors.is_pulse_passed_on(of(16), SECOND)).count() >= 1);
-        // Who is accused all the time has a record all the same.
+        assert!((0..10).filter(|_| rumors.is_liveness_message_passed_on(of(16), SECOND)).count() >= 1);
+        // Who is suspected all the time has a record all the same.
         assert!(rumors.is_record_passed_on(of(16), SECOND));
         // One that changes all the time has no more than its block.
         let passed = (0..3600).filter(|second| rumors.is_record_passed_on(of(17), SECOND * *second));

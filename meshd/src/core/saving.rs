@@ -87,7 +87,7 @@ fn not_saved(result: Result<meshd::Reply, ApiError>, error: &ApiError) -> ApiErr
 fn remembered(member: &Member) -> Remembered {
     Remembered {
         record: member.record.clone(),
-        pulse: member.pulse.as_deref().cloned(),
+        liveness_message: member.liveness_message.as_deref().cloned(),
         created: member.created,
         last_seen: member.last_seen(),
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// A member's address, and the block that it is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct AddressInBlock {
     /// The block, as [`i2plan_proto::address::Ipv4Subnet::share_of`] names it.
     pub(super) block: u32,
     /// The bits of the address.
@@ -117,7 +117,7 @@ impl Shares {
     }
 
     /// What one more would be taken from.
-    pub(super) fn source(&mut self, place: Place, now: Duration) -> Source {
+    pub(super) fn source(&mut self, place: AddressInBlock, now: Duration) -> Source {
         self.advance(now);
         let Self { blocks, addresses, count, tolerances, .. } = self;
         let own = addresses.get_mut(&place.block).map_or(Duration::ZERO, |clock| {
@@ -135,7 +135,7 @@ impl Shares {
 
     /// Takes one from there. Its cost is the time that the whole rate takes for it. What is taken from others is not
     /// counted here: a block that used what they left owes them nothing later.
-    pub(super) fn take(&mut self, place: Place, from: Source, cost: Duration, now: Duration) {
+    pub(super) fn take(&mut self, place: AddressInBlock, from: Source, cost: Duration, now: Duration) {
         self.advance(now);
         if from == Source::Others {
             return;
@@ -189,7 +189,7 @@ mod tests {
     }
 
     /// Tries to take one `times` times. Returns how many were within a share.
-    fn take(shares: &mut Shares, place: Place, times: usize, now: Duration) -> usize {
+    fn take(shares: &mut Shares, place: AddressInBlock, times: usize, now: Duration) -> usize {
         let taken = (0..times).filter(|_| {
             let from = shares.source(place, now);
             shares.take(place, from, COST, now);
@@ -216,16 +216,17 @@ mod tests {
     #[test]
     fn blocks_have_equal_shares_and_so_have_the_addresses_of_one() {
         let mut shares = shares(4096);
-        let mut taken = HashMap::<Place, usize>::new();
+        let mut taken = HashMap::<AddressInBlock, usize>::new();
         for tick in 0..6000 {
             let now = Duration::from_millis(10) * tick;
-            for place in
-                (0..4).map(|address| Place { block: 1, address }).chain([Place { block: 2, address: 9 }])
+            for place in (0..4)
+                .map(|address| AddressInBlock { block: 1, address })
+                .chain([AddressInBlock { block: 2, address: 9 }])
             {
                 *taken.entry(place).or_default() += take(&mut shares, place, 3, now);
             }
         }
-        let of = |block, address| taken[&Place { block, address }];
+        let of = |block, address| taken[&AddressInBlock { block, address }];
         // Of 12,000 in a minute.
         assert!((5990..=6020).contains(&of(2, 9)), "{taken:?}");
         for address in 0..4 {
@@ -237,14 +238,14 @@ mod tests {
     fn a_full_table_forgets_an_address_of_the_block_with_the_most() {
         let mut shares = shares(5);
         let now = Duration::from_secs(1);
-        take(&mut shares, Place { block: 1, address: 1 }, 100, now);
+        take(&mut shares, AddressInBlock { block: 1, address: 1 }, 100, now);
         for address in 0..50 {
-            take(&mut shares, Place { block: 2, address }, 1, now);
+            take(&mut shares, AddressInBlock { block: 2, address }, 1, now);
         }
         assert_eq!((shares.count, shares.addresses[&1].ends.len()), (5, 1));
-        assert_eq!(take(&mut shares, Place { block: 1, address: 1 }, 1, now), 0);
+        assert_eq!(take(&mut shares, AddressInBlock { block: 1, address: 1 }, 1, now), 0);
         for block in 10..50 {
-            take(&mut shares, Place { block, address: block }, 1, now);
+            take(&mut shares, AddressInBlock { block, address: block }, 1, now);
             assert!(shares.count <= 5 && shares.blocks.ends.len() <= 6);
         }
         shares.advance(now * 10);
@@ -260,7 +261,7 @@ mod tests {
             let (mut few, mut shares, mut now, mut all) = (shares(5), shares(12), Duration::ZERO, 0);
             for (gap, block, address, times) in asked {
                 now += Duration::from_millis(gap);
-                let place = Place { block, address: 10 * block + address };
+                let place = AddressInBlock { block, address: 10 * block + address };
                 all += take(&mut shares, place, times, now);
                 take(&mut few, place, times, now);
                 for (shares, room) in [(&shares, 12), (&few, 5)] {

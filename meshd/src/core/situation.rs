@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
-use i2plan_ipc::api::meshd::{self, JoinStep, What};
+use i2plan_ipc::api::meshd::{self, EventKind, JoinStep};
 use i2plan_proto::identity::{Signature, Signed};
 use i2plan_proto::join::Welcome;
 use i2plan_proto::membership::{Chain, Charter};
@@ -104,7 +104,7 @@ impl Mesh {
         cx.note_former_ending();
         let waiting = &joining.waiting;
         info!(invite = %waiting.invite, inviter = %joining.inviter().short(), "joining a network");
-        cx.events.push(What::JoinProgress { step: JoinStep::LookingUp });
+        cx.events.push(EventKind::JoinProgress { step: JoinStep::LookingUp });
         cx.actions.push_back(Action::LookUp(waiting.control));
         self.situation = Situation::Joining(Box::new(joining));
     }
@@ -123,7 +123,7 @@ impl Mesh {
     pub(super) fn enter(&mut self, welcome: Welcome, now: Now) {
         let situation = std::mem::replace(&mut self.situation, Situation::Outside);
         let Situation::Joining(joining) = situation else { return self.situation = situation };
-        self.cx.events.push(What::JoinProgress { step: JoinStep::Admitted });
+        self.cx.events.push(EventKind::JoinProgress { step: JoinStep::Admitted });
         let mut member = self.begin_membership(welcome.charter, welcome.chain, now);
         member.entering = Some(joining.waiting);
         member.take_welcome(&self.cx, welcome.records, now);
@@ -136,7 +136,7 @@ impl Mesh {
         let ipv4 = chain.address(&charter.value.subnet);
         info!(network = %charter.value.network().short(), %ipv4, "this node is a member");
         let network = charter.value.network().to_string();
-        cx.events.push(What::NetworkJoined { network, ipv4: ipv4.to_string() });
+        cx.events.push(EventKind::NetworkJoined { network, ipv4: ipv4.to_string() });
         cx.former = None;
         cx.former_ending = None;
         cx.unsaved = true;
@@ -154,7 +154,7 @@ impl Mesh {
         let Situation::Member(member) = situation else { return self.situation = situation };
         let (cx, network) = (&mut self.cx, member.network());
         let revoked = matches!(departure, Departure::Ended(_));
-        cx.events.push(What::NetworkLeft { network: network.to_string(), revoked });
+        cx.events.push(EventKind::NetworkLeft { network: network.to_string(), revoked });
         // What keyd is still asked for is of the network that was.
         let gone = || ApiError::conflict("this node has left its network");
         let pending: Vec<CommandId> =

@@ -3,8 +3,8 @@
 use i2plan_proto::codec::{Codec, DecodeError, Reader};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::invite::InviteGrant;
+use i2plan_proto::liveness::LivenessMessage;
 use i2plan_proto::membership::{Chain, Charter};
-use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -27,7 +27,7 @@ const SUM_LEN: usize = 32;
 pub struct State {
     /// The node whose state it is.
     pub node: NodeId,
-    /// The highest number that it has given to a record, a pulse or a certificate. It outlasts memberships.
+    /// The highest number that it has given to a record, a liveness message or a certificate. It outlasts memberships.
     pub counter: u64,
     /// Its membership, if it is a member of a network.
     pub membership: Option<Membership>,
@@ -50,8 +50,8 @@ pub struct State {
 pub struct Remembered {
     /// Its record.
     pub record: VerifiedRecord,
-    /// Its last word on its own life, if that is newer.
-    pub pulse: Option<Signed<Pulse>>,
+    /// Its last liveness message, if that is newer.
+    pub liveness_message: Option<Signed<LivenessMessage>>,
     /// When this node learned of it, Unix time in seconds.
     pub created: u64,
     /// When it was last known to be there, Unix time in seconds.
@@ -172,9 +172,9 @@ impl State {
         put_all(&mut out, &self.delegations, |out, delegated| delegated.encode(out));
         put_all(&mut out, &self.members, |out, member| {
             member.record.encode(out);
-            out.push(u8::from(member.pulse.is_some()));
-            if let Some(pulse) = &member.pulse {
-                pulse.encode(out);
+            out.push(u8::from(member.liveness_message.is_some()));
+            if let Some(liveness_message) = &member.liveness_message {
+                liveness_message.encode(out);
             }
             out.extend_from_slice(&member.created.to_be_bytes());
             out.extend_from_slice(&member.last_seen.unwrap_or(0).to_be_bytes());
@@ -256,14 +256,14 @@ impl State {
         let charter = membership.as_ref().map(|membership: &Membership| &membership.charter.value);
         let members = read_all(reader, |reader| {
             let record: Signed<Record> = Signed::decode(reader)?;
-            let pulse = match reader.u8("pulse")? {
+            let liveness_message = match reader.u8("liveness message")? {
                 0 => None,
                 _ => Some(Signed::decode(reader)?),
             };
             let created = reader.u64("time")?;
             let last_seen = Some(reader.u64("time")?).filter(|time| *time > 0);
             let record = charter.and_then(|charter| VerifiedRecord::new(record, charter).ok());
-            Ok(record.map(|record| Remembered { record, pulse, created, last_seen }))
+            Ok(record.map(|record| Remembered { record, liveness_message, created, last_seen }))
         })?;
         let members = members.into_iter().flatten().collect();
         let endings = read_all(reader, Ending::decode)?;

@@ -76,7 +76,7 @@ impl VerifiedRecord {
         [self.0.control].into_iter().chain(self.0.primary)
     }
 
-    /// What a comparison adds up for it, if the member has given no newer word.
+    /// What a comparison adds up for it, if the member has made no newer statement.
     pub(super) fn fingerprint(&self) -> u128 {
         self.0.fingerprint
     }

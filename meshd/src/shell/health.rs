@@ -71,7 +71,7 @@ mod tests {
                 address: "127.0.0.1:7656".parse().unwrap(),
                 version: None,
                 control: session(SessionState::Up, None),
-                substitute: None,
+                fallback: None,
                 data: session(SessionState::Up, None),
             },
             tunnel: Tunnel {

@@ -3,7 +3,7 @@
 use i2plan_config::Config;
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{CheckNetwork, FindSubnet, TundApi};
-use i2plan_ipc::client::{ClientError, Link};
+use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::identity::NetworkId;
 use i2plan_proto::invite::Invite;
@@ -87,7 +87,7 @@ fn accepted(config: &Config, subnet: Ipv4Subnet, network: NetworkId) -> Result<Q
 
 /// Answers a question with a subnet that the host has room for; asks again while `tund` cannot be reached, as it is for a
 /// moment when it restarts.
-pub(super) async fn ask(tund: &Link<TundApi>, question: Question) -> Result<Ipv4Subnet, ApiError> {
+pub(super) async fn ask(tund: &DaemonLink<TundApi>, question: Question) -> Result<Ipv4Subnet, ApiError> {
     let mut attempt = 1;
     loop {
         let subnet = match question {

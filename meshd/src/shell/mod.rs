@@ -2,10 +2,10 @@
 
 mod containment;
 pub mod daemon;
+pub mod event_log;
 mod health;
 mod host;
 mod observer;
-pub mod row;
 mod service;
 mod sessions;
 mod stall;

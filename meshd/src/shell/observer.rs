@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use i2plan_ipc::api::meshd::{JoinStep, What};
+use i2plan_ipc::api::meshd::{EventKind, JoinStep};
 use i2plan_ipc::api::tund::{Interface, Overlap, Stats};
 use i2plan_ipc::hello::Role;
 use i2plan_proto::identity::NodeId;
 
-use super::tunnel::Report;
+use super::tunnel::TundReport;
 
 /// How long after its handshake a WireGuard session ends, seconds (WireGuard, section 6.1: REJECT_AFTER_TIME).
 pub(super) const HANDSHAKE_LASTS: u64 = 180;
@@ -33,76 +33,76 @@ pub(super) struct Observer {
 
 impl Observer {
     /// The mesh has said this.
-    pub(super) fn handle_mesh_event(&mut self, what: &What) {
-        match what {
-            What::JoinProgress { step: JoinStep::Admitted } => self.entering = Some(JoinStep::Admitted),
-            What::NetworkLeft { .. } => self.entering = None,
+    pub(super) fn handle_mesh_event(&mut self, kind: &EventKind) {
+        match kind {
+            EventKind::JoinProgress { step: JoinStep::Admitted } => self.entering = Some(JoinStep::Admitted),
+            EventKind::NetworkLeft { .. } => self.entering = None,
             _ => {}
         }
     }
 
     /// `keyd` answers, or does not for this reason.
-    pub(super) fn handle_keyd_state(&mut self, state: Result<(), &str>) -> Option<What> {
+    pub(super) fn handle_keyd_state(&mut self, state: Result<(), &str>) -> Option<EventKind> {
         changed(&mut self.keyd, Role::Keyd, state)
     }
 
     /// `tund` has reported. The node should have the interface `wanted`; `name` is what members call themselves.
     pub(super) fn handle_tund_report(
         &mut self,
-        report: &Report,
+        report: &TundReport,
         wanted: Option<&Interface>,
         name: impl Fn(&NodeId) -> Option<String>,
-    ) -> Vec<What> {
+    ) -> Vec<EventKind> {
         let state = match (&report.daemon, &report.error) {
             (Some(_), _) => Some(Ok(())),
             (None, Some(error)) => Some(Err(error.as_str())),
             // Not reached yet.
             (None, None) => None,
         };
-        let mut events: Vec<What> =
+        let mut events: Vec<EventKind> =
             state.and_then(|state| changed(&mut self.tund, Role::Tund, state)).into_iter().collect();
         if self.interface != report.interface {
             self.interface = report.interface.clone();
             let up = report.configured.as_ref();
-            events.extend(up.map(|up| What::InterfaceUp { interface: up.interface.clone() }));
+            events.extend(up.map(|up| EventKind::InterfaceUp { interface: up.interface.clone() }));
         }
         let addressed = self.interface.is_some() && self.interface.as_ref() == wanted;
         if self.entering == Some(JoinStep::Admitted) && addressed {
             self.entering = Some(JoinStep::Addressed);
-            events.push(What::JoinProgress { step: JoinStep::Addressed });
+            events.push(EventKind::JoinProgress { step: JoinStep::Addressed });
         }
         // Of a tund that is away nothing is known.
         if let Some(stats) = report.stats.as_ref().filter(|stats| stats.overlaps != self.overlaps) {
             self.overlaps.clone_from(&stats.overlaps);
             let overlaps = stats.overlaps.iter().map(ToString::to_string).collect();
-            events.push(What::HostOverlap { overlaps });
+            events.push(EventKind::HostOverlap { overlaps });
         }
         let up: BTreeSet<NodeId> = sessions(report.stats.as_ref()).collect();
         let before = std::mem::replace(&mut self.up, up);
         for node in self.up.difference(&before) {
             let (node_id, name) = (node.to_string(), name(node).unwrap_or_default());
-            events.push(What::TunnelUp { node_id, name });
+            events.push(EventKind::TunnelUp { node_id, name });
         }
         for node in before.difference(&self.up) {
             let (node_id, name) = (node.to_string(), name(node).unwrap_or_default());
-            events.push(What::TunnelDown { node_id, name });
+            events.push(EventKind::TunnelDown { node_id, name });
         }
         if self.entering == Some(JoinStep::Addressed) && !self.up.is_empty() {
             self.entering = None;
-            events.push(What::JoinProgress { step: JoinStep::Connected });
+            events.push(EventKind::JoinProgress { step: JoinStep::Connected });
         }
         events
     }
 }
 
-fn changed(before: &mut Option<bool>, daemon: Role, state: Result<(), &str>) -> Option<What> {
+fn changed(before: &mut Option<bool>, daemon: Role, state: Result<(), &str>) -> Option<EventKind> {
     if before.replace(state.is_ok()) == Some(state.is_ok()) {
         return None;
     }
     let daemon = daemon.to_string();
     Some(match state {
-        Ok(()) => What::DaemonUp { daemon },
-        Err(error) => What::DaemonDown { daemon, error: error.to_owned() },
+        Ok(()) => EventKind::DaemonUp { daemon },
+        Err(error) => EventKind::DaemonDown { daemon, error: error.to_owned() },
     })
 }
 
@@ -132,7 +132,7 @@ mod tests {
     }
 
     /// `tund` has the interface with this address, and shook hands with these nodes so many seconds ago.
-    fn report(host: Option<u8>, handshakes: &[(u8, u64)]) -> Report {
+    fn report(host: Option<u8>, handshakes: &[(u8, u64)]) -> TundReport {
         let up = Configured { interface: "tun7".to_owned(), public_key: [1; 32], epoch: 1 };
         let peer = |(number, age): &(u8, u64)| PeerStats {
             node: node(*number),
@@ -145,7 +145,7 @@ mod tests {
             rx_drops: 0,
             unanswered: 0,
         };
-        Report {
+        TundReport {
             daemon: Some(HelloReply {
                 protocol: PROTOCOL,
                 role: Role::Tund,
@@ -175,34 +175,34 @@ mod tests {
 
     impl Run {
         /// What is told of a report, to a node that should have the address 10.42.0.1.
-        fn on(&mut self, report: &Report) -> Vec<String> {
+        fn on(&mut self, report: &TundReport) -> Vec<String> {
             let name = |node: &NodeId| Some(format!("n{}", node.0[0]));
             let events = self.0.handle_tund_report(report, Some(&interface(1)), name);
             events.iter().map(describe).collect()
         }
     }
 
-    fn describe(what: &What) -> String {
-        match what {
-            What::TunnelUp { name, .. } => format!("{name} up"),
-            What::TunnelDown { name, .. } => format!("{name} down"),
-            What::DaemonUp { daemon } => format!("{daemon} up"),
-            What::DaemonDown { daemon, error } => format!("{daemon} down: {error}"),
-            What::InterfaceUp { interface } => interface.clone(),
-            What::HostOverlap { overlaps } => format!("overlaps: {}", overlaps.join("; ")),
-            What::JoinProgress { step } => format!("{step:?}"),
-            _ => panic!("{what:?}"),
+    fn describe(kind: &EventKind) -> String {
+        match kind {
+            EventKind::TunnelUp { name, .. } => format!("{name} up"),
+            EventKind::TunnelDown { name, .. } => format!("{name} down"),
+            EventKind::DaemonUp { daemon } => format!("{daemon} up"),
+            EventKind::DaemonDown { daemon, error } => format!("{daemon} down: {error}"),
+            EventKind::InterfaceUp { interface } => interface.clone(),
+            EventKind::HostOverlap { overlaps } => format!("overlaps: {}", overlaps.join("; ")),
+            EventKind::JoinProgress { step } => format!("{step:?}"),
+            _ => panic!("{kind:?}"),
         }
     }
 
-    fn away() -> Report {
-        Report { error: Some("gone".to_owned()), ..Report::default() }
+    fn away() -> TundReport {
+        TundReport { error: Some("gone".to_owned()), ..TundReport::default() }
     }
 
     #[test]
     fn each_change_is_told_once() {
         let mut run = Run(Observer::default());
-        assert_eq!(run.on(&Report::default()), [""; 0]);
+        assert_eq!(run.on(&TundReport::default()), [""; 0]);
         assert_eq!(run.on(&report(None, &[])), ["tund up"]);
         assert_eq!(run.on(&report(Some(1), &[(2, 0), (3, 500)])), ["tun7", "n2 up"]);
         assert_eq!(run.on(&report(Some(1), &[(2, 1), (3, 501)])), [""; 0]);
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_node_that_enters_a_network_is_followed_to_its_first_session() {
-        let admitted = What::JoinProgress { step: JoinStep::Admitted };
+        let admitted = EventKind::JoinProgress { step: JoinStep::Admitted };
         let mut run = Run(Observer::default());
         // Of the network before.
         run.on(&report(Some(9), &[(2, 0)]));
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(run.on(&report(Some(1), &[(3, 0), (4, 0)])), ["n4 up"]);
         // Who leaves in between has not arrived.
         run.0.handle_mesh_event(&admitted);
-        run.0.handle_mesh_event(&What::NetworkLeft { network: "x".to_owned(), revoked: false });
+        run.0.handle_mesh_event(&EventKind::NetworkLeft { network: "x".to_owned(), revoked: false });
         assert_eq!(run.on(&report(Some(1), &[(3, 0), (4, 0)])), [""; 0]);
     }
 }

@@ -9,7 +9,7 @@ use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::{ApiError, Role};
 use tokio::sync::{mpsc, oneshot};
 
-use super::row::Row;
+use super::event_log::EventLog;
 
 /// Where the reply to a user goes.
 pub(super) type ReplySender = oneshot::Sender<Result<Reply, ApiError>>;
@@ -29,7 +29,7 @@ pub(super) enum LoopRequest {
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) commands: mpsc::Sender<LoopRequest>,
-    pub(super) row: Arc<Row>,
+    pub(super) event_log: Arc<EventLog>,
 }
 
 impl Control {
@@ -50,7 +50,7 @@ impl Service for Control {
             Sorted::Command(command) => self.ask(|answer| LoopRequest::Command(command, answer)).await??,
             // Whoever waits for events waits here, and not in the loop.
             Sorted::Poll(Poll::Events { after, wait, traffic }) => {
-                let mut events = self.row.read(after, Duration::from_millis(wait)).await;
+                let mut events = self.event_log.read(after, Duration::from_millis(wait)).await;
                 if traffic {
                     events.traffic = Some(self.ask(LoopRequest::Traffic).await?);
                 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::SessionState;
-use i2plan_ipc::client::Link;
+use i2plan_ipc::client::DaemonLink;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message;
 use i2plan_proto::sam;
@@ -52,7 +52,7 @@ pub(super) enum Update {
     State { kind: SessionKind, state: SessionState, error: Option<String> },
     /// The session for data is open.
     Data(Arc<Open>),
-    /// The session for control, or the one in its place, is open, with the socket to send through.
+    /// The control session, or the fallback session, is open, with the socket to send through.
     Control(SessionKind, Arc<Open>, Arc<UdpSocket>),
     /// A repliable datagram has come.
     Datagram { from: Destination, payload: Vec<u8> },
@@ -66,7 +66,7 @@ pub(super) struct Context {
     /// The bridge, for users to read.
     pub(super) bridge: SocketAddr,
     pub(super) tunnel_length: u8,
-    pub(super) keyd: Arc<Link<KeydApi>>,
+    pub(super) keyd: Arc<DaemonLink<KeydApi>>,
     pub(super) updates: mpsc::Sender<Update>,
 }
 
@@ -141,7 +141,7 @@ async fn attend(
             context.state(kind, SessionState::Up, None).await;
             watch(stream, updates, lookups).await
         }
-        SessionKind::Control | SessionKind::Substitute => {
+        SessionKind::Control | SessionKind::Fallback => {
             let socket = session.udp.try_clone().map(StdUdpSocket::from).and_then(UdpSocket::from_std);
             let socket = match socket {
                 Ok(socket) => Arc::new(socket),
@@ -171,7 +171,7 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     let name = match kind {
         SessionKind::Control => "control",
         SessionKind::Data => "data",
-        SessionKind::Substitute => "substitute",
+        SessionKind::Fallback => "substitute",
     };
     // A session's id lingers in some routers after its end, so every attempt has its own.
     let id = format!("i2plan-{name}-{:016x}", rand::rng().random::<u64>());

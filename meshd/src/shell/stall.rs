@@ -6,7 +6,7 @@
 //!
 //! - If members speak to this node over the control session but none shakes hands, the session for data is opened
 //!   again, under a new destination.
-//! - If no member answers over the control session, one under another destination takes its place for a while. So it
+//! - If no member answers over the control session, one under a fallback destination takes its place for a while. So it
 //!   goes where a node comes back to the destination under which its members' routers have just spoken to it.
 //!
 //! The same helps a node that is no member yet and whom an inviter does not answer; that is found out by the requests

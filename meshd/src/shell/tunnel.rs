@@ -11,7 +11,7 @@ use i2plan_ipc::api::tund::{
     Limits, MAX_BATCH, NoteAlive, RemoveMembers, SetKeepalives, Stats, TakeSessions, TellEndings,
     TellMembers, TundApi,
 };
-use i2plan_ipc::client::{Client, ClientError, Link};
+use i2plan_ipc::client::{Client, ClientError, DaemonLink};
 use i2plan_ipc::hello::HelloReply;
 use i2plan_proto::identity::NodeId;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -41,7 +41,7 @@ const MAX_NODES: usize = 1024;
 const REFUSED_RETRY: Duration = Duration::from_secs(30);
 
 /// For how long `tund` is waited for with sessions that it may have kept, before others are opened.
-const ADOPT_PATIENCE: Duration = Duration::from_secs(5);
+const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What `tund` should be doing.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +62,7 @@ type KnownEnding = (NodeId, Arc<Ending>);
 
 /// What `tund` is doing.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Report {
+pub(super) struct TundReport {
     pub(super) daemon: Option<HelloReply>,
     pub(super) configured: Option<Configured>,
     /// As what it was configured.
@@ -73,8 +73,8 @@ pub(super) struct Report {
     pub(super) hint: Option<String>,
 }
 
-/// What `tund` is to be told.
-pub(super) struct Told {
+/// What `tund` is to be told, as it changes.
+pub(super) struct TundInput {
     pub(super) desired: watch::Receiver<Desired>,
     /// Members that do not answer `tund`, and have given a sign of life.
     pub(super) awakened: mpsc::Receiver<Vec<NodeId>>,
@@ -88,9 +88,9 @@ pub(super) struct Adopt {
 
 /// Keeps `tund` as it is told.
 pub(super) async fn keep(
-    link: Arc<Link<TundApi>>,
-    mut told: Told,
-    report: watch::Sender<Report>,
+    link: Arc<DaemonLink<TundApi>>,
+    mut input: TundInput,
+    report: watch::Sender<TundReport>,
     adopt: Adopt,
 ) {
     let mut adopt = Some(adopt);
@@ -99,17 +99,17 @@ pub(super) async fn keep(
         let error = match link.connect().await {
             Ok(mut client) => {
                 report.send_modify(|report| report.daemon = Some(client.daemon().clone()));
-                let Err(error) = serve(&mut client, &mut told, &report, &mut adopt).await;
+                let Err(error) = serve(&mut client, &mut input, &report, &mut adopt).await;
                 error
             }
             Err(error) => error,
         };
         debug!(%error, "tund is not there");
         // If both restart, tund comes back with the sessions that its supervisor has kept.
-        if started.elapsed() > ADOPT_PATIENCE {
+        if started.elapsed() > ADOPT_TIMEOUT {
             adopt = None;
         }
-        report.send_replace(Report { error: Some(error.to_string()), ..Report::default() });
+        report.send_replace(TundReport { error: Some(error.to_string()), ..TundReport::default() });
         sleep(RETRY).await;
     }
 }
@@ -121,12 +121,12 @@ struct Applied {
     interface: Option<(Interface, u32)>,
     session: Option<Arc<Open>>,
     control: Option<Arc<Open>>,
-    members: ToldMembers,
+    members: AppliedMembers,
 }
 
 /// What this connection's `tund` has been told of members.
 #[derive(Default)]
-struct ToldMembers {
+struct AppliedMembers {
     begun: bool,
     /// All that there was has been told once.
     complete: bool,
@@ -142,8 +142,8 @@ struct ToldMembers {
 
 async fn serve(
     client: &mut Client<TundApi>,
-    told: &mut Told,
-    report: &watch::Sender<Report>,
+    input: &mut TundInput,
+    report: &watch::Sender<TundReport>,
     adopt: &mut Option<Adopt>,
 ) -> Result<std::convert::Infallible, ClientError> {
     if adopt.is_some() {
@@ -153,8 +153,8 @@ async fn serve(
     let (mut error, mut more) = (None, false);
     let (mut again, mut wait) = (Instant::now(), POLL);
     loop {
-        let changed = told.desired.has_changed().unwrap_or(true);
-        let wanted = told.desired.borrow_and_update().clone();
+        let changed = input.desired.has_changed().unwrap_or(true);
+        let wanted = input.desired.borrow_and_update().clone();
         if error.is_none() || changed || Instant::now() >= again {
             (more, error) = match apply(client, &wanted, &mut applied, report).await {
                 Ok(more) => (more, None),
@@ -181,8 +181,8 @@ async fn serve(
             continue;
         }
         let awakened = tokio::select! {
-            _ = told.desired.changed() => None,
-            awakened = told.awakened.recv() => awakened,
+            _ = input.desired.changed() => None,
+            awakened = input.awakened.recv() => awakened,
             () = sleep(POLL) => None,
         };
         for nodes in awakened.iter().flat_map(|nodes| nodes.chunks(MAX_NODES)) {
@@ -196,7 +196,7 @@ async fn apply(
     client: &mut Client<TundApi>,
     wanted: &Desired,
     applied: &mut Applied,
-    report: &watch::Sender<Report>,
+    report: &watch::Sender<TundReport>,
 ) -> Result<bool, ClientError> {
     hand_over(client, wanted.session.as_ref(), &mut applied.session, AttachSession).await?;
     hand_over(client, wanted.control.as_ref(), &mut applied.control, KeepControl).await?;
@@ -223,7 +223,7 @@ async fn apply(
             report.configured = None;
             report.interface = None;
         });
-        applied.members = ToldMembers::default();
+        applied.members = AppliedMembers::default();
     }
     // Without an interface there is nobody to have peers.
     if applied.interface.is_none() {
@@ -249,7 +249,7 @@ async fn hand_over<C: Call<Api = TundApi>>(
     Ok(())
 }
 
-impl ToldMembers {
+impl AppliedMembers {
     /// Tells what `tund` has not been told yet, or a part of it; whether there is more.
     async fn tell(&mut self, client: &mut Client<TundApi>, wanted: &Desired) -> Result<bool, ClientError> {
         let now = Instant::now();
@@ -367,8 +367,8 @@ impl ToldMembers {
 async fn take_sessions(client: &mut Client<TundApi>, adopt: &mut Option<Adopt>) -> Result<(), ClientError> {
     let [data, control] = client.call(TakeSessions).await?;
     let Some(adopt) = adopt.take() else { return Ok(()) };
-    for (kept, adopt) in [(data, adopt.data), (control, adopt.control)] {
-        let Some((session, [udp, tcp])) = kept else { continue };
+    for (stored, adopt) in [(data, adopt.data), (control, adopt.control)] {
+        let Some((session, [udp, tcp])) = stored else { continue };
         info!(session = session.id, "took back a session that tund has kept");
         let _ = adopt.send(Open { id: session.id, udp, tcp, destination: session.destination });
     }
@@ -449,9 +449,14 @@ mod tests {
         let (path, fake) = (dir.path().join("tund.sock"), Arc::new(Fake::default()));
         let access = Access::new([(Role::Meshd, Who::User(rustix::process::geteuid().as_raw()))]);
         let listener = UnixListener::bind(&path).unwrap();
-        tokio::spawn(serve(listener, Arc::clone(&fake), access, i2plan_ipc::server::Limits::default()));
+        tokio::spawn(serve(
+            listener,
+            Arc::clone(&fake),
+            access,
+            i2plan_ipc::server::ConnectionLimits::default(),
+        ));
         let mut client = Client::<TundApi>::connect(&path, Role::Meshd).await.unwrap();
-        let mut told = ToldMembers::default();
+        let mut told = AppliedMembers::default();
         let mut tell = async |wanted: &Desired, refusing: &[u8], later: Duration| {
             fake.0.lock().unwrap().1 = refusing.iter().map(|depth| testing::node(*depth)).collect();
             told.refused.values_mut().for_each(|again| *again -= later);

@@ -92,7 +92,7 @@ pub enum SessionError {
     #[error("the router closed the connection instead of opening a session")]
     Closed,
     /// It is no answer to the request.
-    #[error("the router answered something else than SESSION STATUS")]
+    #[error("unexpected reply from the router: not SESSION STATUS")]
     NotStatus,
     /// The router refuses, for a reason that SAM knows.
     #[error("the router refused to open a session: {0}")]

@@ -1,9 +1,9 @@
 //! Fetching a seed from I2P's reseed servers: a program of its own, `i2plan-routerd --fetch-seed`, that the router
-//! starts before it puts its walls up.
+//! starts before it sets up its sandbox.
 //!
-//! It speaks DNS and TLS, so it has neither the router's keys nor its files, and its walls let it read what the system
-//! keeps for everybody and speak with web servers. What it prints are router infos, each with its length before it.
-//! The router looks at them behind its own walls, and believes of each what its router has signed.
+//! It speaks DNS and TLS, so it has neither the router's keys nor its files, and its sandbox lets it read what the
+//! system keeps for everybody and speak with web servers. What it prints are router infos, each with its length before
+//! it. The router looks at them in its own sandbox, and believes of each what its router has signed.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::{signers, su3};
-use crate::known::{Known, MAX_INFO};
+use crate::known::{KnownRouters, MAX_INFO};
 
 /// The servers, as I2P's own routers know them.
 const SERVERS: [&str; 13] = [
@@ -40,7 +40,7 @@ const SERVERS: [&str; 13] = [
 const BUNDLES: usize = 2;
 
 /// How long one server may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A bundle that is older is refused: servers make new ones every few days.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -118,7 +118,7 @@ fn agent(authorities: &[impl AsRef<[u8]>]) -> Result<Agent, FetchError> {
         .https_only(true)
         .user_agent(USER_AGENT)
         .max_redirects(3)
-        .timeout_global(Some(PATIENCE))
+        .timeout_global(Some(TIMEOUT))
         // No proxy that the environment names: it would see what for this host asks.
         .proxy(None)
         .build();
@@ -155,7 +155,7 @@ fn write_one(out: &mut impl io::Write, router: &[u8]) -> io::Result<()> {
 }
 
 /// Learns of the routers that the program has printed. Returns how many they are.
-pub fn learn(mut printed: &[u8], known: &mut Known) -> usize {
+pub fn learn(mut printed: &[u8], known: &mut KnownRouters) -> usize {
     let mut learnt = 0;
     while let Some((len, rest)) = printed.split_first_chunk() {
         let len = usize::from(u16::from_be_bytes(*len));
@@ -185,11 +185,11 @@ mod tests {
         {
             write_one(&mut printed, router).unwrap();
         }
-        let mut known = Known::none(NETWORK);
+        let mut known = KnownRouters::none(NETWORK);
         assert_eq!(learn(&printed, &mut known), 2);
         // Cut short anywhere, it is as much as came.
         for len in 0..printed.len() {
-            assert!(learn(&printed[..len], &mut Known::none(NETWORK)) <= 2);
+            assert!(learn(&printed[..len], &mut KnownRouters::none(NETWORK)) <= 2);
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::known::{InfoError, Known, MAX_INFO};
+use crate::known::{InfoError, KnownRouters, MAX_INFO};
 
 pub mod fetch;
 pub mod signers;
@@ -62,7 +62,7 @@ pub enum SeedError {
 ///
 /// # Errors
 /// [`SeedError`] if it cannot be read or is not rightly signed, or there are none.
-pub fn read(path: &Path, known: &mut Known, now: u64) -> Result<usize, SeedError> {
+pub fn read(path: &Path, known: &mut KnownRouters, now: u64) -> Result<usize, SeedError> {
     let mut seed = Seed { files: 0, learnt: 0, last: None };
     match bundle(path)? {
         Some(bytes) => {
@@ -98,7 +98,12 @@ struct Seed {
 }
 
 impl Seed {
-    fn look(&mut self, path: &Path, depth: usize, known: &mut Known) -> Result<(), (PathBuf, io::Error)> {
+    fn look(
+        &mut self,
+        path: &Path,
+        depth: usize,
+        known: &mut KnownRouters,
+    ) -> Result<(), (PathBuf, io::Error)> {
         let failed = |source| (path.to_owned(), source);
         if !path.metadata().map_err(failed)?.is_dir() {
             return self.file(path, known).map_err(failed);
@@ -115,14 +120,14 @@ impl Seed {
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, known: &mut Known) -> io::Result<()> {
+    fn file(&mut self, path: &Path, known: &mut KnownRouters) -> io::Result<()> {
         let mut bytes = Vec::new();
         File::open(path)?.take(MAX_INFO as u64 + 1).read_to_end(&mut bytes)?;
         self.learn(&bytes, known);
         Ok(())
     }
 
-    fn learn(&mut self, info: &[u8], known: &mut Known) {
+    fn learn(&mut self, info: &[u8], known: &mut KnownRouters) {
         self.files += 1;
         match known.learn(info) {
             Ok(()) => self.learnt += 1,
@@ -148,7 +153,7 @@ mod tests {
         std::fs::write(nested.join("routerInfo-A.dat"), info(2, NETWORK, 5)).unwrap();
         std::fs::write(dir.path().join("README"), "not a router").unwrap();
         std::fs::write(dir.path().join(".hidden"), info(3, NETWORK, 5)).unwrap();
-        let mut known = Known::none(NETWORK);
+        let mut known = KnownRouters::none(NETWORK);
         assert_eq!(read(&of_one, &mut known, NOW).unwrap(), 1);
         assert_eq!(read(dir.path(), &mut known, NOW).unwrap(), 2);
         assert_eq!(known.len(), 2);
@@ -157,7 +162,7 @@ mod tests {
     #[test]
     fn a_seed_without_a_router_is_an_error_that_says_why() {
         let dir = tempfile::tempdir().unwrap();
-        let mut known = Known::none(NETWORK);
+        let mut known = KnownRouters::none(NETWORK);
         let missing = read(&dir.path().join("missing"), &mut known, NOW).unwrap_err();
         assert!(matches!(missing, SeedError::Read { .. }), "{missing}");
         std::fs::write(dir.path().join("foreign"), info(1, 2, 5)).unwrap();
@@ -174,7 +179,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("i2pseeds.su3");
         std::fs::write(&path, su3::tests::bundle("somebody@mail.i2p", NOW, &[])).unwrap();
-        let error = read(&path, &mut Known::none(NETWORK), NOW).unwrap_err().to_string();
+        let error = read(&path, &mut KnownRouters::none(NETWORK), NOW).unwrap_err().to_string();
         assert!(
             error.ends_with("signed by \"somebody@mail.i2p\", who is nobody whose bundles are believed"),
             "{error}"

@@ -19,12 +19,12 @@ const MAX_UNIT: u16 = 255;
 
 /// A program and its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Command {
+pub(super) struct ToolCommand {
     pub(super) program: &'static str,
     pub(super) arguments: Vec<String>,
 }
 
-impl Command {
+impl ToolCommand {
     fn new(program: &'static str, arguments: &[&str]) -> Self {
         Self { program, arguments: arguments.iter().map(|&argument| argument.to_owned()).collect() }
     }
@@ -51,25 +51,25 @@ pub(super) fn candidates(requested: &str) -> Vec<String> {
 }
 
 /// Succeeds if there is such an interface.
-pub(super) fn look_for(name: &str) -> Command {
-    Command::new(IFCONFIG, &[name])
+pub(super) fn look_for(name: &str) -> ToolCommand {
+    ToolCommand::new(IFCONFIG, &[name])
 }
 
 /// Sets up an interface whose name is `name`, and brings it up.
-pub(super) fn set_up(name: &str, interface: &Interface) -> Vec<Command> {
+pub(super) fn set_up(name: &str, interface: &Interface) -> Vec<ToolCommand> {
     let Interface { ipv4, ipv4_prefix, ipv6, ipv6_prefix, mtu, .. } = interface;
     let own = ipv4.to_string();
     let network = Ipv4Addr::from_bits(ipv4.to_bits() & prefix_mask(*ipv4_prefix));
     vec![
-        Command::new(IFCONFIG, &[name, "mtu", &mtu.to_string(), "description", &interface.name]),
-        Command::new(IFCONFIG, &[name, "inet", &format!("{own}/{ipv4_prefix}"), "alias"]),
+        ToolCommand::new(IFCONFIG, &[name, "mtu", &mtu.to_string(), "description", &interface.name]),
+        ToolCommand::new(IFCONFIG, &[name, "inet", &format!("{own}/{ipv4_prefix}"), "alias"]),
         // The driver's interfaces are point-to-point: for IPv4 they come without a route to their network.
-        Command::new(
+        ToolCommand::new(
             ROUTE,
             &["-q", "-n", "add", "-inet", &format!("{network}/{ipv4_prefix}"), "-iface", &own],
         ),
-        Command::new(IFCONFIG, &[name, "inet6", &with_prefix(*ipv6, *ipv6_prefix)]),
-        Command::new(IFCONFIG, &[name, "up"]),
+        ToolCommand::new(IFCONFIG, &[name, "inet6", &with_prefix(*ipv6, *ipv6_prefix)]),
+        ToolCommand::new(IFCONFIG, &[name, "up"]),
     ]
 }
 

@@ -111,7 +111,7 @@ fn exists(name: &str) -> Result<bool, ApiError> {
     output(&bsd::look_for(name)).map(|output| output.status.success())
 }
 
-fn run(command: &bsd::Command) -> Result<(), ApiError> {
+fn run(command: &bsd::ToolCommand) -> Result<(), ApiError> {
     let output = output(command)?;
     if output.status.success() {
         return Ok(());
@@ -121,7 +121,7 @@ fn run(command: &bsd::Command) -> Result<(), ApiError> {
     Err(ApiError::internal(format!("`{} {arguments}` failed: {}", command.program, said.trim())))
 }
 
-fn output(command: &bsd::Command) -> Result<std::process::Output, ApiError> {
+fn output(command: &bsd::ToolCommand) -> Result<std::process::Output, ApiError> {
     Command::new(command.program)
         .args(&command.arguments)
         .env_clear()

@@ -113,8 +113,12 @@ pub fn prefixes_of_network(subnet: Ipv4Subnet, network: Option<NetworkId>) -> Ve
 ///
 /// # Errors
 /// [`OverlapError`].
-pub fn check(prefixes: &[Prefix], own: Option<&str>, networks: &[HostNetwork]) -> Result<(), OverlapError> {
-    let mut found = overlaps(prefixes, own, networks).into_iter();
+pub fn check(
+    prefixes: &[Prefix],
+    interface: Option<&str>,
+    networks: &[HostNetwork],
+) -> Result<(), OverlapError> {
+    let mut found = overlaps(prefixes, interface, networks).into_iter();
     match found.next() {
         None => Ok(()),
         Some(first) => Err(OverlapError { first, more: found.len() }),

@@ -112,15 +112,15 @@ impl HostNetwork {
     }
 }
 
-/// What of the host overlaps the prefixes of a mesh whose own interface is `own`: one of each network of each interface,
-/// the most telling kind first, and not more than can be shown.
+/// What of the host overlaps the prefixes of a mesh whose own interface is `interface`: one of each network of each
+/// interface, the most telling kind first, and not more than can be shown.
 #[must_use]
-pub fn overlaps(mesh: &[Prefix], own: Option<&str>, host: &[HostNetwork]) -> Vec<Overlap> {
-    let is_own = |network: &HostNetwork| own.is_some() && network.interface.as_deref() == own;
+pub fn overlaps(mesh: &[Prefix], interface: Option<&str>, host: &[HostNetwork]) -> Vec<Overlap> {
+    let is_local = |network: &HostNetwork| interface.is_some() && network.interface.as_deref() == interface;
     let mut found: Vec<(&Prefix, &HostNetwork)> = Vec::new();
     for prefix in mesh {
         found.extend(
-            host.iter().filter(|it| !is_own(it) && it.is_disturbed_by(prefix)).map(|it| (prefix, it)),
+            host.iter().filter(|it| !is_local(it) && it.is_disturbed_by(prefix)).map(|it| (prefix, it)),
         );
     }
     found.sort_by_key(|(_, network)| network.kind);

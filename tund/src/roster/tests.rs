@@ -8,9 +8,9 @@ use i2plan_testing::{self as testing, NOW};
 use super::*;
 
 /// So many members, whom the founder of the network of node 0 has given addresses of their own.
-pub(crate) fn many(count: usize) -> Kept {
+pub(crate) fn many(count: usize) -> StoredMembers {
     let founder = Chain::founder(&testing::charter(0));
-    let mut kept = Kept::default();
+    let mut kept = StoredMembers::default();
     for number in 0..count {
         let number = u32::try_from(number).unwrap();
         let mut id = [255; 32];
@@ -25,7 +25,7 @@ pub(crate) fn many(count: usize) -> Kept {
         };
         let certificate = founder.certificate(grant.clone()).id();
         kept.certificates.push((founder.id(), grant));
-        let entry = Entry {
+        let entry = RosterEntry {
             sequence: u64::MAX,
             public_key: id,
             endpoint: testing::destination(1),
@@ -56,7 +56,7 @@ fn anchor() -> TrustAnchor {
 }
 
 fn roster() -> Roster {
-    Roster::new(&anchor(), Kept::default(), NOW)
+    Roster::new(&anchor(), StoredMembers::default(), NOW)
 }
 
 fn member(record: Signed<Record>) -> Member {
@@ -147,7 +147,7 @@ fn what_is_not_signed_by_those_whom_it_names_is_refused() {
 fn a_record_of_another_network_is_refused() {
     let anchor =
         TrustAnchor { charter: testing::charter(1), chain: Chain::founder(&testing::charter(1)), ..anchor() };
-    let mut roster = Roster::new(&anchor, Kept::default(), NOW);
+    let mut roster = Roster::new(&anchor, StoredMembers::default(), NOW);
     assert!(matches!(roster.take_member(&member(testing::record(2)), NOW), Err(NotAdmitted::Record(_))));
     let ending = Ending::Resignation(Box::new(testing::resignation(2)));
     assert!(matches!(roster.take_ending(&ending), Err(NotAdmitted::Ending(_))));
@@ -155,9 +155,10 @@ fn a_record_of_another_network_is_refused() {
 
 #[test]
 fn this_nodes_own_address_and_record_are_no_members() {
-    let mut roster = Roster::new(&anchor_of(certified(7, [10, 42, 3, 16], 28, 9)), Kept::default(), NOW);
+    let mut roster =
+        Roster::new(&anchor_of(certified(7, [10, 42, 3, 16], 28, 9)), StoredMembers::default(), NOW);
     let own = changed(7, |record| record.chain = certified(7, [10, 42, 3, 16], 28, 9));
-    assert_eq!(roster.take_member(&own, NOW), Err(NotAdmitted::Own));
+    assert_eq!(roster.take_member(&own, NOW), Err(NotAdmitted::Local));
     // Even of one with a better claim.
     let other = changed(8, |record| record.chain = certified(8, [10, 42, 3, 16], 28, 5));
     assert!(matches!(roster.take_member(&other, NOW), Err(NotAdmitted::Held(_))));
@@ -250,7 +251,7 @@ fn what_this_node_has_revoked_cannot_be_withheld() {
     roster.end_sync();
     assert_eq!(roster.take_member(&member(testing::record(3)), NOW), Err(NotAdmitted::Ended));
     // And by the next process.
-    let mut next = Roster::new(&anchor, roster.to_kept(), NOW);
+    let mut next = Roster::new(&anchor, roster.to_stored(), NOW);
     assert_eq!(present(&mut next), rest);
     assert_eq!(next.take_member(&member(testing::record(3)), NOW), Err(NotAdmitted::Ended));
 }
@@ -339,13 +340,13 @@ fn what_is_not_told_again_goes_and_the_rest_is_not_touched() {
 fn ten_thousand_members_take_little_memory_and_more_are_refused() {
     // With the id that leads to it and what leads from its key to it: some 250 bytes. With the certificate, and all that
     // finds both, a member takes a kilobyte.
-    assert!(size_of::<Entry>() <= 160, "{}", size_of::<Entry>());
+    assert!(size_of::<RosterEntry>() <= 160, "{}", size_of::<RosterEntry>());
     let kept = many(MAX_PEERS + 1);
     let mut roster = Roster::new(&anchor(), kept, NOW);
     assert_eq!(roster.take_changes().set.len(), MAX_PEERS);
     assert_eq!(roster.certificates.export().len(), MAX_PEERS);
     assert_eq!(roster.take_member(&member(testing::record(1)), NOW), Err(NotAdmitted::Full));
-    let first = roster.to_kept().entries[0].0;
+    let first = roster.to_stored().entries[0].0;
     roster.remove(&[first]);
     assert_eq!(roster.take_member(&member(testing::record(1)), NOW), Ok(()));
 }

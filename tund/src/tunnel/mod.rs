@@ -19,14 +19,14 @@ use i2plan_proto::identity::NodeId;
 
 use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
-use early::Early;
+use early_handshakes::EarlyHandshakes;
 use message::is_response;
 use pacer::{Next, Pacer};
 use peer::{Keys, OVERLAP, Received, Refused, peer_of};
 pub use peer_config::{MAX_PEERS, PeerConfig};
 use peers::Peers;
 
-mod early;
+mod early_handshakes;
 mod ip;
 mod message;
 mod pacer;
@@ -77,7 +77,7 @@ pub struct Tunnel {
     subnets: Subnets,
     session: Option<SessionId>,
     peers: Peers,
-    early: Early,
+    early_handshakes: EarlyHandshakes,
     pacer: Pacer,
     drops: Drops,
     unreachables: u32,
@@ -100,7 +100,7 @@ impl Tunnel {
             subnets,
             session: None,
             peers: Peers::default(),
-            early: Early::default(),
+            early_handshakes: EarlyHandshakes::default(),
             pacer: Pacer::new(now),
             drops: Drops::default(),
             unreachables: 0,
@@ -165,7 +165,7 @@ impl Tunnel {
         }
         // Handshakes with new peers begin now, not some time later; those that they have begun go on.
         self.next_tick = now;
-        for message in self.early.take(now, |key| self.peers.by_key(key).is_some()) {
+        for message in self.early_handshakes.take(now, |key| self.peers.by_key(key).is_some()) {
             self.handle_datagram(&message, now);
         }
     }
@@ -312,9 +312,10 @@ impl Tunnel {
             // Wiped as it is dropped.
             self.previous = None;
         }
-        for own in [Some(&self.keys), self.previous.as_ref().map(|(own, _)| own)].into_iter().flatten() {
-            own.initiations.reset_count();
-            own.responses.reset_count();
+        for local in [Some(&self.keys), self.previous.as_ref().map(|(local, _)| local)].into_iter().flatten()
+        {
+            local.initiations.reset_count();
+            local.responses.reset_count();
         }
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
@@ -375,27 +376,27 @@ impl Tunnel {
             self.drops.unknown += 1;
             return None;
         }
-        let previous = self.previous.as_ref().map(|(own, _)| own);
+        let previous = self.previous.as_ref().map(|(local, _)| local);
         let mut checked = self.keys.check(message);
-        let mut own = &self.keys.keys;
+        let mut local = &self.keys.keys;
         // Whoever has not heard of the new key yet makes its MAC with the one before.
         if let (Err(Some(WireGuardError::InvalidMac)), Some(previous)) = (&checked, previous) {
             checked = previous.check(message);
-            own = &previous.keys;
+            local = &previous.keys;
         }
         let slot = match checked {
             Ok(Packet::HandshakeInit(init)) => {
-                let half = parse_handshake_anon(&own.private, &own.public, &init).ok();
+                let half = parse_handshake_anon(&local.private, &local.public, &init).ok();
                 let theirs = half.map(|half| half.peer_static_public);
                 let number = theirs.and_then(|theirs| self.peers.by_key(&theirs));
                 let peer = number.and_then(|number| self.peers.get_mut(number));
                 if let (Some(peer), Some(theirs)) = (peer, theirs) {
                     // Whether it is really its handshake is known only when it has been received.
                     peer.link(&self.keys.keys, now);
-                    peer.slot_of(&own.public, &theirs)
+                    peer.slot_of(&local.public, &theirs)
                 } else {
                     if let Some(theirs) = theirs {
-                        self.early.put(theirs, message, now);
+                        self.early_handshakes.put(theirs, message, now);
                     }
                     None
                 }

@@ -50,7 +50,7 @@ struct Pairing {
     tunn: Tunn,
     /// What the receiver indexes of its sessions begin with: twice the peer's number, and which of two it is.
     slot: u32,
-    own: PublicKey,
+    local: PublicKey,
     theirs: [u8; 32],
     /// This side began the present session, so it renews it.
     initiator: bool,
@@ -62,7 +62,7 @@ impl Pairing {
     fn new(slot: u32, keys: &Keys, theirs: [u8; 32]) -> Self {
         let limiter = Some(Arc::clone(&keys.no_limit));
         let tunn = Tunn::new(keys.private.clone(), PublicKey::from(theirs), None, None, slot, limiter);
-        Self { tunn, slot, own: keys.public, theirs, initiator: false, unconfirmed: None }
+        Self { tunn, slot, local: keys.public, theirs, initiator: false, unconfirmed: None }
     }
 
     /// Whether packets can be encrypted. boringtun tells only by the age of the session that it would use.
@@ -300,11 +300,13 @@ impl Peer {
     }
 
     /// The slot of the pairing of these two keys.
-    pub(super) fn slot_of(&self, own: &PublicKey, theirs: &[u8; 32]) -> Option<u32> {
+    pub(super) fn slot_of(&self, local: &PublicKey, theirs: &[u8; 32]) -> Option<u32> {
         let link = self.link.as_ref()?;
         let previous = link.previous.as_ref().map(|(pairing, _)| pairing);
         let mut pairings = [Some(&link.current), previous].into_iter().flatten();
-        pairings.find(|pairing| pairing.own == *own && pairing.theirs == *theirs).map(|pairing| pairing.slot)
+        pairings
+            .find(|pairing| pairing.local == *local && pairing.theirs == *theirs)
+            .map(|pairing| pairing.slot)
     }
 
     /// The key that it had before, while that is accepted.
@@ -408,7 +410,7 @@ impl Peer {
                 // through it to wherever this host would forward.
                 let endpoints = ip::endpoints(packet).ok_or(Refused::Bad)?;
                 let own = self.addresses().any(|address| address == endpoints.source);
-                if own && subnets.is_own(endpoints.destination) {
+                if own && subnets.is_local(endpoints.destination) {
                     Ok(Received::Packet(packet))
                 } else {
                     Err(Refused::Bad)

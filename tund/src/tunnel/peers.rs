@@ -200,7 +200,7 @@ pub(super) fn check(wanted: &[PeerConfig], subnets: &Subnets) -> Result<(), ApiE
     for peer in wanted {
         let name = peer.node.short();
         if !nodes.insert(peer.node) {
-            return Err(ApiError::invalid(format!("peer {name} is there twice")));
+            return Err(ApiError::invalid(format!("duplicate peer {name}")));
         }
         if !keys.insert(peer.public_key) {
             return Err(ApiError::invalid(format!("peer {name} has the WireGuard key of another")));

@@ -45,18 +45,18 @@ fn now() -> u64 {
 }
 
 fn judge(now: u64, built_at: u64, synchronised: Option<bool>) -> Finding {
-    let mend = "switch on time synchronisation (systemd: `timedatectl set-ntp true`); invites, keys and bans end by \
+    let hint = "switch on time synchronisation (systemd: `timedatectl set-ntp true`); invites, keys and bans end by \
                 the clock";
     if now < built_at {
         let message = format!("it is {} here, before this program was built ({})", utc(now), utc(built_at));
-        return Finding::problem("clock", message, mend);
+        return Finding::problem("clock", message, hint);
     }
     match synchronised {
         Some(true) => Finding::ok("clock", format!("{}, synchronised", utc(now))),
         Some(false) => Finding::note(
             "clock",
             format!("{}, and the kernel knows of nothing that keeps it right", utc(now)),
-            mend,
+            hint,
         ),
         None => Finding::ok("clock", utc(now)),
     }

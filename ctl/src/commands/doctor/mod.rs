@@ -4,7 +4,7 @@
 //! * `files`: directories, sockets and devices, and who may use them.
 //! * `process`: which processes the daemons are.
 //! * `router`: the I2P router's SAM bridge.
-//! * `walls`: what keeps the daemons in.
+//! * `sandbox`: what keeps the daemons in.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use i2plan_config::{Config, ConfigError};
-use i2plan_ipc::api::meshd::{Life, Peer, SessionState, Status};
+use i2plan_ipc::api::meshd::{Liveness, Peer, SessionState, Status};
 use i2plan_ipc::version::Version;
 use serde::Serialize;
 
 use self::router::Bridge;
-use self::walls::Walls;
+use self::sandbox::Sandbox;
 use super::rpc::{self, with_gateway};
 use crate::daemon::{self, socket_path};
 use crate::failure::Failure;
@@ -33,14 +33,14 @@ mod clock;
 mod files;
 mod process;
 mod router;
-mod walls;
+mod sandbox;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
-Works without a node that answers too: it then looks for what keeps it from running. What is said of a daemon's walls \
+Works without a node that answers too: it then looks for what keeps it from running. What is said of a daemon's sandbox \
 is what the kernel reports in /proc, and for Landlock what the daemon reports. With sudo it sees more.
 
-The exit status is 1 if there is something to mend; findings marked `note` need not be.";
+The exit status is 1 if there is something to fix; findings marked `note` need not be.";
 
 /// `i2planctl doctor`
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,7 @@ pub struct Doctor {
     pub data_dir: Option<PathBuf>,
 }
 
-/// Exit status if something is to be mended.
+/// Exit status if there is something to fix.
 const UNWELL: u8 = 1;
 
 /// A part of its network's addresses that makes a member a deputy of the founder, which can go on inviting.
@@ -66,7 +66,8 @@ struct Report<'a> {
     healthy: bool,
     findings: &'a [Finding],
     /// What the kernel says of each daemon that could be looked at.
-    walls: &'a HashMap<String, Walls>,
+    #[serde(rename = "walls")]
+    sandboxes: &'a HashMap<String, Sandbox>,
 }
 
 /// What the node says of itself.
@@ -85,7 +86,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
     let socket = socket_path(socket);
     let answers = ask(&socket).await;
     let mut findings = Vec::new();
-    let mut walls = HashMap::new();
+    let mut sandboxes = HashMap::new();
     let mut of_the_clocks = None;
     let config = Config::load(args.config.as_deref());
     let data_dir =
@@ -109,9 +110,9 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
                 ));
             }
             of_the_clocks = clock::compare(peers);
-            let (found, of_the_walls) = walls::look(status, bridge.own_router(), processes);
-            walls = found;
-            findings.extend(of_the_walls);
+            let (found, in_the_sandbox) = sandbox::look(status, bridge.own_router(), processes);
+            sandboxes = found;
+            findings.extend(in_the_sandbox);
             // What is wrong with variables here need not be wrong where the node runs.
             if matches!(config, Err(ConfigError::File { .. })) {
                 findings.push(of_the_config(&config));
@@ -127,13 +128,18 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
         }
     }
     let interface_is_up = answers.is_ok_and(|answers| answers.status.tunnel.interface.is_some());
-    findings.extend(files::check(&socket, data_dir.as_deref(), interface_is_up, walls::common_user(&walls)));
+    findings.extend(files::check(
+        &socket,
+        data_dir.as_deref(),
+        interface_is_up,
+        sandbox::common_user(&sandboxes),
+    ));
     findings.push(clock::check());
     findings.extend(of_the_clocks);
 
     let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
     if json {
-        output::json::print(&Report { healthy, findings: &findings, walls: &walls })?;
+        output::json::print(&Report { healthy, findings: &findings, sandboxes: &sandboxes })?;
     } else {
         output::print(&render(&findings))?;
     }
@@ -166,7 +172,7 @@ fn of_the_config(config: &Result<Config, ConfigError>) -> Finding {
 /// What the router's bridge showed. One that the node speaks with need not be in reach from here.
 fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
     let Bridge { address, version, hangs, program } = bridge;
-    let mend = format!(
+    let hint = format!(
         "start the I2P router and enable its SAM bridge, or i2plan-routerd if there is none; if that is not at \
          {address}, set i2p.sam_address"
     );
@@ -186,7 +192,7 @@ fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
             format!("the node speaks with the bridge at {address}, and this program cannot: {error}"),
             "run this where the node runs",
         ),
-        Err(error) => Finding::problem("router", format!("no SAM bridge at {address}: {error}"), mend),
+        Err(error) => Finding::problem("router", format!("no SAM bridge at {address}: {error}"), hint),
     }
 }
 
@@ -236,7 +242,7 @@ fn of_the_members(status: &Status, peers: &[Peer]) -> Option<Finding> {
         // Handshakes were made, and nothing gets through: what is wrong has been said.
         return None;
     }
-    let there = peers.iter().filter(|peer| !peer.banned && peer.life != Life::Away).count();
+    let there = peers.iter().filter(|peer| !peer.banned && peer.liveness != Liveness::Away).count();
     let up = peers.iter().filter(|peer| is_up(peer)).count();
     if there > 0 && up == 0 {
         return Some(Finding::note(
@@ -343,7 +349,7 @@ mod tests {
                 address: SocketAddr::from(([127, 0, 0, 1], 7656)),
                 version: Some("3.2".to_owned()),
                 control: session(),
-                substitute: None,
+                fallback: None,
                 data: session(),
             },
             tunnel: Tunnel {
@@ -371,7 +377,7 @@ mod tests {
             depth: 1,
             inviters: vec!["node".to_owned()],
             signed_at: 0,
-            life: Life::Present,
+            liveness: Liveness::Present,
             banned: false,
             last_heard: None,
             rtt: None,

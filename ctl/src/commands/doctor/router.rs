@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long a bridge may take for each step.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest line that is read, bytes.
 const MAX_LINE: usize = 512;
@@ -52,7 +52,7 @@ impl Bridge {
     /// Greets the bridge and looks at who it is.
     pub(super) async fn probe(address: SocketAddr) -> Self {
         let (version, hangs) = match connect(address).await {
-            Ok(stream) => match timeout(PATIENCE, greet(stream)).await {
+            Ok(stream) => match timeout(TIMEOUT, greet(stream)).await {
                 Ok(version) => (version, false),
                 Err(_) => (Err(silence()), true),
             },
@@ -70,11 +70,11 @@ impl Bridge {
 }
 
 fn silence() -> String {
-    format!("it does not answer within {} s", PATIENCE.as_secs())
+    format!("it does not answer within {} s", TIMEOUT.as_secs())
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
-    match timeout(PATIENCE, TcpStream::connect(address)).await.map_err(|_| silence())? {
+    match timeout(TIMEOUT, TcpStream::connect(address)).await.map_err(|_| silence())? {
         Ok(stream) => Ok(stream),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             Err("nothing listens there".to_owned())

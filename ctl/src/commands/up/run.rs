@@ -12,7 +12,7 @@ use super::Up;
 use crate::failure::Failure;
 use crate::passphrase::{self, Given};
 use crate::up::NAME;
-use crate::up::event::{Event, Events};
+use crate::up::event::{Events, UpEvent};
 use crate::up::log::LogFile;
 use crate::up::stream::Stream;
 
@@ -76,7 +76,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
     let signals = Signals::new()?;
     let observer = events.clone();
     let supervisor =
-        Supervisor::start(&node, &events.lines, move |event| observer.tell(&Event::Daemon(event))).await?;
+        Supervisor::start(&node, &events.lines, move |event| observer.tell(&UpEvent::Daemon(event))).await?;
     supervise(supervisor, signals, &events, log.as_ref()).await
 }
 
@@ -87,7 +87,7 @@ async fn supervise(
     events: &Events,
     log: Option<&LogFile>,
 ) -> Result<(), Failure> {
-    let stopping = |reason: &str| events.tell(&Event::Stopping { reason: reason.to_owned() });
+    let stopping = |reason: &str| events.tell(&UpEvent::Stopping { reason: reason.to_owned() });
     let result = loop {
         tokio::select! {
             signal = signals.next() => match signal {
@@ -96,7 +96,7 @@ async fn supervise(
                     let error = reopened.err().map(|error| {
                         format!("the log file cannot be opened again, and the old one is used: {error}")
                     });
-                    events.tell(&Event::Reloading { error });
+                    events.tell(&UpEvent::Reloading { error });
                     supervisor.reload();
                 }
                 Received::Interrupt => {

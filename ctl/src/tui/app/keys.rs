@@ -5,10 +5,10 @@ use std::time::Duration;
 use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use i2plan_ipc::api::meshd::{Peer, Request};
 
-use super::{App, Command, Overlay, SPANS, Tab};
+use super::{App, Effect, Overlay, SPANS, Tab};
 use crate::present::member::label;
 use crate::tui::form::{Form, Outcome};
-use crate::tui::list::Step;
+use crate::tui::list::Scroll;
 use crate::tui::requests::Subject;
 use crate::tui::rows::{SortBy, ban_order, invite_order, route_order};
 use crate::tui::view::details;
@@ -17,7 +17,7 @@ use crate::tui::view::details;
 const CODE_TIME: Duration = Duration::from_secs(60);
 
 impl App {
-    pub(super) fn terminal(&mut self, event: TerminalEvent) -> Vec<Command> {
+    pub(super) fn terminal(&mut self, event: TerminalEvent) -> Vec<Effect> {
         match event {
             TerminalEvent::Resize(columns, rows) => self.size = (columns, rows),
             TerminalEvent::Paste(text) => {
@@ -35,16 +35,16 @@ impl App {
         Vec::new()
     }
 
-    fn key(&mut self, key: KeyEvent) -> Vec<Command> {
+    fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             match key.code {
-                KeyCode::Char('c') => return vec![Command::Quit],
+                KeyCode::Char('c') => return vec![Effect::Quit],
                 KeyCode::Char('z') => {
                     // Nobody is there to see it while the program sleeps.
                     if matches!(self.overlay, Some(Overlay::Code { .. })) {
                         self.overlay = None;
                     }
-                    return vec![Command::Suspend];
+                    return vec![Effect::Suspend];
                 }
                 _ => {}
             }
@@ -60,12 +60,12 @@ impl App {
             return Vec::new();
         }
         self.message = None;
-        if let Some(step) = Step::of(key.code) {
+        if let Some(step) = Scroll::of(key.code) {
             self.go(step);
             return Vec::new();
         }
         match key.code {
-            KeyCode::Char('q') => return vec![Command::Quit],
+            KeyCode::Char('q') => return vec![Effect::Quit],
             KeyCode::Char('?') | KeyCode::F(1) => self.overlay = Some(Overlay::Help { scroll: 0 }),
             KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => self.turn(1),
             KeyCode::BackTab | KeyCode::Left | KeyCode::Char('h') => self.turn(Tab::ALL.len() - 1),
@@ -98,7 +98,7 @@ impl App {
         }
     }
 
-    fn go(&mut self, step: Step) {
+    fn go(&mut self, step: Scroll) {
         let page = self.page();
         match self.tab {
             Tab::Status => {
@@ -120,7 +120,7 @@ impl App {
         }
     }
 
-    fn tab_key(&mut self, code: KeyCode) -> Vec<Command> {
+    fn tab_key(&mut self, code: KeyCode) -> Vec<Effect> {
         match (self.tab, code) {
             (Tab::Status, KeyCode::Char('t')) => self.span = (self.span + 1) % SPANS.len(),
             (Tab::Peers, KeyCode::Char('s')) => {
@@ -219,14 +219,14 @@ impl App {
         }
     }
 
-    fn copy_code(&mut self) -> Vec<Command> {
+    fn copy_code(&mut self) -> Vec<Effect> {
         let Some(invite) = self.invites.selected() else { return Vec::new() };
         let Some(code) = self.codes.get(&invite.id).cloned() else {
             self.show_code();
             return Vec::new();
         };
         self.say("sent to the terminal's clipboard; if nothing comes there, it does not allow that (OSC 52)");
-        vec![Command::Copy(code)]
+        vec![Effect::Copy(code)]
     }
 
     fn filter(&self) -> &str {
@@ -290,13 +290,13 @@ impl App {
                 filter.push(c);
                 self.set_filter(&filter);
             }
-            KeyCode::Up => self.go(Step::Up),
-            KeyCode::Down => self.go(Step::Down),
+            KeyCode::Up => self.go(Scroll::Up),
+            KeyCode::Down => self.go(Scroll::Down),
             _ => {}
         }
     }
 
-    fn overlay_key(&mut self, mut overlay: Overlay, key: KeyEvent) -> Vec<Command> {
+    fn overlay_key(&mut self, mut overlay: Overlay, key: KeyEvent) -> Vec<Effect> {
         let page = self.page();
         let lines = details::lines(self, &overlay).len();
         match &mut overlay {
@@ -305,7 +305,7 @@ impl App {
             | Overlay::Invite { scroll, .. }
             | Overlay::Ban { scroll, .. }
             | Overlay::Entry { scroll, .. } => {
-                if let Some(step) = Step::of(key.code) {
+                if let Some(step) = Scroll::of(key.code) {
                     *scroll = step.from(*scroll, lines, page);
                     self.overlay = Some(overlay);
                     return Vec::new();
@@ -325,7 +325,7 @@ impl App {
                     let code = self.codes.get(id).cloned();
                     self.say("sent to the terminal's clipboard, if the terminal allows it (OSC 52)");
                     self.overlay = Some(overlay);
-                    return code.into_iter().map(Command::Copy).collect();
+                    return code.into_iter().map(Effect::Copy).collect();
                 }
             }
             Overlay::Form(form) => match form.key(key, &self.peers) {
@@ -333,11 +333,11 @@ impl App {
                 Outcome::Close => {}
                 Outcome::Ask(request) => {
                     self.overlay = Some(overlay);
-                    return vec![Command::Ask(request)];
+                    return vec![Effect::Ask(request)];
                 }
             },
             Overlay::Confirm { request, .. } => match key.code {
-                KeyCode::Char('y' | 'Y') => return vec![Command::Ask(request.clone())],
+                KeyCode::Char('y' | 'Y') => return vec![Effect::Ask(request.clone())],
                 KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => self.say("nothing was done"),
                 _ => self.overlay = Some(overlay),
             },

@@ -11,7 +11,7 @@ use i2plan_ipc::api::meshd::{Ban, IssuedInvite, Reply, Request, Route, Status, T
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::secret::SecretText;
 
-use super::events::{Entry, Show};
+use super::events::{LogEntry, Show};
 use super::form::Form;
 use super::history::History;
 use super::list::List;
@@ -58,13 +58,13 @@ pub(super) enum Input {
     Tick,
     /// From the node's event stream.
     Notice(Notice),
-    /// The node's answer to [`Command::Ask`].
+    /// The node's answer to [`Effect::Ask`].
     Answer(Request, Result<Reply, Failure>),
 }
 
 /// What is to be done.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum Effect {
     /// Ask the node.
     Ask(Request),
     /// Put it on the terminal's clipboard.
@@ -104,7 +104,7 @@ impl Tab {
 
 /// The way to the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Link {
+pub(super) enum NodeLink {
     /// It has not answered yet.
     Connecting,
     /// It answers.
@@ -161,7 +161,7 @@ pub(super) struct App {
     /// The text by which rows are chosen is being typed.
     pub(super) filtering: bool,
     pub(super) message: Option<Message>,
-    pub(super) link: Link,
+    pub(super) link: NodeLink,
     /// With the time at which it was so.
     pub(super) status: Option<(Status, Duration)>,
     pub(super) status_scroll: usize,
@@ -171,7 +171,7 @@ pub(super) struct App {
     pub(super) routes: List<Route>,
     pub(super) invites: List<IssuedInvite>,
     pub(super) bans: List<Ban>,
-    pub(super) log: VecDeque<Entry>,
+    pub(super) log: VecDeque<LogEntry>,
     /// Which of those are shown.
     pub(super) show: Show,
     pub(super) log_filter: String,
@@ -199,7 +199,7 @@ impl App {
             overlay: None,
             filtering: false,
             message: None,
-            link: Link::Connecting,
+            link: NodeLink::Connecting,
             status: None,
             status_scroll: 0,
             peers: List::default(),
@@ -223,9 +223,9 @@ impl App {
     }
 
     /// Takes in what happened, and tells what is to be done.
-    pub(super) fn update(&mut self, input: Input, now: Now) -> Vec<Command> {
+    pub(super) fn update(&mut self, input: Input, now: Now) -> Vec<Effect> {
         self.now = now;
-        let mut commands = match input {
+        let mut effects = match input {
             Input::Terminal(event) => self.terminal(event),
             Input::Tick => {
                 self.tick();
@@ -240,8 +240,8 @@ impl App {
                 Vec::new()
             }
         };
-        commands.extend(self.ask());
-        commands
+        effects.extend(self.ask());
+        effects
     }
 
     fn tick(&mut self) {
@@ -286,7 +286,7 @@ impl App {
     }
 
     /// The entries that are shown, oldest first.
-    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = &LogEntry> {
         let filter = self.log_filter.to_lowercase();
         self.log.iter().filter(move |entry| {
             self.show.has(entry.kind) && (filter.is_empty() || entry.text.to_lowercase().contains(&filter))

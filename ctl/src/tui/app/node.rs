@@ -9,12 +9,12 @@ use i2plan_ipc::api::meshd::{
 };
 use i2plan_ipc::node::Notice;
 
-use super::{App, Command, Link, Overlay};
+use super::{App, Effect, NodeLink, Overlay};
 use crate::failure::Failure;
 use crate::present::event::Level;
 use crate::present::member::label;
 use crate::present::units;
-use crate::tui::events::{Entry, Kind};
+use crate::tui::events::{LogEntry, LogKind};
 use crate::tui::form::Purpose;
 use crate::tui::history::{History, Sample};
 use crate::tui::requests::Subject;
@@ -28,29 +28,29 @@ const PEER_SECONDS: usize = 300;
 
 impl App {
     /// Asks for what is out of date, if the node is there.
-    pub(super) fn ask(&mut self) -> Vec<Command> {
-        if matches!(self.link, Link::Away { .. }) {
+    pub(super) fn ask(&mut self) -> Vec<Effect> {
+        if matches!(self.link, NodeLink::Away { .. }) {
             return Vec::new();
         }
-        self.requests.due(self.now.running).into_iter().map(Command::Ask).collect()
+        self.requests.due(self.now.running).into_iter().map(Effect::Ask).collect()
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Resync => {
-                if let Link::Away { since, .. } = self.link {
+                if let NodeLink::Away { since, .. } = self.link {
                     let away = units::duration((self.now.running - since).as_secs());
                     let text = format!("the node answers again, after {away}");
                     self.note(Level::Info, text.clone());
                     self.say(text);
                 }
-                self.link = Link::Up;
+                self.link = NodeLink::Up;
                 self.traffic = None;
                 self.requests.start();
             }
             Notice::Lost(reason) => {
                 self.note(Level::Error, format!("the node does not answer: {reason}"));
-                self.link = Link::Away { since: self.now.running, reason };
+                self.link = NodeLink::Away { since: self.now.running, reason };
             }
             Notice::Event(event) => self.event(&event),
             Notice::Traffic(traffic) => self.take_traffic(traffic),
@@ -58,18 +58,18 @@ impl App {
     }
 
     fn event(&mut self, event: &Event) {
-        self.requests.want(Subject::touched_by(&event.what));
-        let entry = Entry::of(event, self.next_entry);
+        self.requests.want(Subject::touched_by(&event.kind));
+        let entry = LogEntry::of(event, self.next_entry);
         self.push(entry);
     }
 
     fn note(&mut self, level: Level, text: String) {
         let (number, at) = (self.next_entry, self.now.unix);
-        let entry = Entry { number, at, event: None, kind: Kind::Own, level, text };
+        let entry = LogEntry { number, at, event: None, kind: LogKind::Local, level, text };
         self.push(entry);
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, entry: LogEntry) {
         self.next_entry += 1;
         if self.log.len() == LOG_KEPT {
             self.log.pop_front();
@@ -82,7 +82,7 @@ impl App {
         let known: HashSet<_> = self.log.iter().filter_map(|entry| Some((entry.at, entry.event?))).collect();
         let mut entries: Vec<_> = std::mem::take(&mut self.log).into();
         for event in events.iter().filter(|event| !known.contains(&(event.at, event.number))) {
-            entries.push(Entry::of(event, self.next_entry));
+            entries.push(LogEntry::of(event, self.next_entry));
         }
         entries.sort_by_key(|entry| (entry.at, entry.event));
         // What is selected stays so under its new number.
@@ -231,7 +231,7 @@ impl App {
     fn failed(&mut self, request: &Request, failure: Failure) {
         if Subject::of(request).is_some() || matches!(request, Request::Events { .. }) {
             // While the node is away this says no more than the page does.
-            if self.link == Link::Up {
+            if self.link == NodeLink::Up {
                 self.complain(failure.message);
             }
             return;

@@ -112,8 +112,8 @@ pub(in crate::tui) fn status(app: &App, width: u16) -> Vec<Line<'static>> {
     let sam = &status.sam;
     text.field("I2P router", &status::describe_bridge(sam));
     text.field("Control", &session(&sam.control));
-    if let Some(substitute) = &sam.substitute {
-        text.field("Instead", &session(substitute));
+    if let Some(fallback) = &sam.fallback {
+        text.field("Fallback", &session(fallback));
     }
     text.field("Data", &session(&sam.data));
     let daemons: Vec<_> = status.daemons.iter().map(status::describe_briefly).collect();

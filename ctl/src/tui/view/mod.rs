@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use self::text::{fill, put};
 use self::theme::Theme;
-use super::app::{App, Link, Overlay, Tab};
+use super::app::{App, NodeLink, Overlay, Tab};
 use crate::present::text::clean;
 use crate::present::units;
 
@@ -52,7 +52,7 @@ fn keep_safe(buf: &mut Buffer) {
 
 fn draw_page(app: &App, frame: &mut Frame<'_>, theme: Theme) {
     let area = frame.area();
-    let away = matches!(app.link, Link::Away { .. });
+    let away = matches!(app.link, NodeLink::Away { .. });
     // What goes first where there is no room: the title, the tabs, the keys.
     let rows = |wanted: bool| Constraint::Length(u16::from(wanted));
     let parts = [
@@ -66,7 +66,7 @@ fn draw_page(app: &App, frame: &mut Frame<'_>, theme: Theme) {
     let buf = frame.buffer_mut();
     draw_title(app, buf, title, theme);
     draw_tabs(app, buf, tabs, theme);
-    if let Link::Away { since, reason } = &app.link {
+    if let NodeLink::Away { since, reason } = &app.link {
         let time = units::duration(app.now.running.saturating_sub(*since).as_secs());
         let text = format!(" The node does not answer for {time}; this is how it was. {}", clean(reason));
         fill(buf, banner, theme.alarm());
@@ -89,9 +89,9 @@ fn draw_page(app: &App, frame: &mut Frame<'_>, theme: Theme) {
 fn draw_title(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     fill(buf, area, theme.selected());
     let state = match &app.link {
-        Link::Connecting => "connecting ",
-        Link::Up => "connected ",
-        Link::Away { .. } => "away ",
+        NodeLink::Connecting => "connecting ",
+        NodeLink::Up => "connected ",
+        NodeLink::Away { .. } => "away ",
     };
     let mut left = " i2plan".to_owned();
     if let Some((status, _)) = &app.status {

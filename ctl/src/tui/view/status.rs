@@ -9,7 +9,7 @@ use super::details;
 use super::text::{fill, put, spark};
 use super::theme::Theme;
 use crate::present::units;
-use crate::tui::app::{App, Link, SPANS};
+use crate::tui::app::{App, NodeLink, SPANS};
 use crate::tui::history::{History, Sample};
 
 /// One of the graphs.
@@ -55,7 +55,7 @@ pub(super) fn draw(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
 }
 
 fn latest(app: &App, graph: &Graph) -> String {
-    let sample = if app.link == Link::Up { app.history.latest() } else { None };
+    let sample = if app.link == NodeLink::Up { app.history.latest() } else { None };
     units::or_dash(sample.and_then(|sample| (graph.value)(&sample)).map(graph.show))
 }
 

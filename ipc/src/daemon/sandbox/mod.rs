@@ -1,8 +1,8 @@
-//! The walls that a daemon builds around itself, on Linux: a seccomp filter and Landlock.
+//! The sandbox that a daemon sets up for itself, on Linux: a seccomp filter and Landlock.
 //!
-//! What each daemon may do stands in its own `walls/linux.rs`, on top of what all three do ([`Syscalls::base`]).
-//! Both kinds of walls can only be made narrower later, never wider, and nothing that the process does takes them
-//! down. Both belong to the thread that sets them and to those that it starts, so they go up while there is
+//! What each daemon may do stands in its own `sandbox/linux.rs`, on top of what all three do ([`Syscalls::base`]).
+//! Both can only be made narrower later, never wider, and nothing that the process does lifts them. Both belong to the
+//! thread that sets them and to those that it starts, so they are set up while there is
 //! only one; seccomp's is put on all.
 
 mod files;
@@ -17,7 +17,7 @@ pub use syscalls::{Argument, Syscalls};
 
 use crate::hello::Landlock;
 
-/// A wall that does not stand.
+/// The sandbox could not be set up.
 #[derive(Debug, Error)]
 pub enum SandboxError {
     /// The system call filter cannot be built or is refused.
@@ -36,16 +36,16 @@ pub enum SandboxError {
     },
 }
 
-/// Puts up both walls. What a kernel does not have is left out with a warning; the other walls stand.
+/// Sets up both parts of the sandbox. What a kernel does not have is left out with a warning.
 ///
 /// # Errors
-/// [`SandboxError`] if a wall that the kernel has cannot be put up. A daemon must not go on then.
+/// [`SandboxError`] if a part that the kernel has cannot be set up. A daemon must not go on then.
 pub fn enter(files: &Files, syscalls: Syscalls) -> Result<(), SandboxError> {
     restrict_files(files)?;
     syscalls.install()
 }
 
-/// Puts up Landlock alone: for the time before a daemon has read what it needs.
+/// Sets up Landlock alone: for the time before a daemon has read what it needs.
 ///
 /// # Errors
 /// As [`enter`].

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::{AddressRange, AddressRanges};
 use i2plan_proto::destination::{Destination, DestinationRole};
 use i2plan_proto::identity::{NodeId, Signable as _, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteId};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::{Chain, Delegation};
 use i2plan_proto::message::{Content, Entry, Gossip, Item, MAX_ENTRIES, Message, Range};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::{Resignation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use nix::sys::signal::Signal;
 
 use super::bridge;
-use super::member::{Identity, Place, Station, nonsense};
+use super::member::{Identity, KeyedDestination, Station, nonsense};
 use super::world::{GOSSIP, Tried, World};
 use crate::Failure;
 use crate::attack::network::{node, now, random_key, signed};
@@ -171,18 +171,20 @@ async fn numbers(world: &mut World) -> Result<Tried, Failure> {
         second.item(early),
         second.item(second.record(&attacker.name, u64::MAX)),
     ];
-    for (sequence, life) in [(0, Life::Away), (u64::MAX, Life::Present), (u64::MAX, Life::Away)] {
-        items.push(Item::Pulse(signed(Pulse { network, node: own, sequence, life }, &key)));
+    for (sequence, presence) in
+        [(0, Presence::Away), (u64::MAX, Presence::Present), (u64::MAX, Presence::Away)]
+    {
+        items.push(Item::Liveness(signed(LivenessMessage { network, node: own, sequence, presence }, &key)));
     }
     for subject in ids.iter().copied().chain([own, second.node()]) {
         for (sequence, issued_at) in [(u64::MAX, now()), (0, now()), (u64::MAX, u64::MAX), (u64::MAX, 0)] {
-            let accusation = Accusation { network, accuser: own, subject, sequence, issued_at };
-            items.push(Item::Accusation(signed(accusation, &key)));
+            let suspicion = Suspicion { network, confirmer: own, subject, sequence, issued_at };
+            items.push(Item::Suspicion(signed(suspicion, &key)));
         }
     }
     let resignation = Resignation { chain: second.chain.clone(), last_serial: u64::MAX, issued_at: u64::MAX };
     items.push(Item::Resignation(Box::new(signed(resignation, &second.key))));
-    let entry = |node, number, ended| Entry { node, record: number, pulse: number, ended };
+    let entry = |node, number, ended| Entry { node, record: number, liveness: number, ended };
     let mut entries = Vec::new();
     for id in ids.iter().copied().chain([own, second.node(), NodeId([0; 32]), NodeId([0xff; 32])]) {
         entries.extend([entry(id, u64::MAX, true), entry(id, u64::MAX, false), entry(id, 0, true)]);
@@ -209,7 +211,7 @@ async fn numbers(world: &mut World) -> Result<Tried, Failure> {
         }
         world.settle(&attacker.station, Some(own)).await?;
     }
-    // An honest member accused with such a number can still say that it is there: all know it as present.
+    // An honest member suspected with such a number can still say that it is there: all know it as present.
     let mut effects = Vec::new();
     for node in world.nodes() {
         let present = node
@@ -218,7 +220,7 @@ async fn numbers(world: &mut World) -> Result<Tried, Failure> {
                 let peers = peers.map_err(|error| node.failure(&error.to_string()))?;
                 let mut honest =
                     peers.iter().filter(|peer| ids.iter().any(|id| id.to_string() == peer.node_id));
-                Ok(honest.all(|peer| peer.life == i2plan_ipc::api::meshd::Life::Present))
+                Ok(honest.all(|peer| peer.liveness == i2plan_ipc::api::meshd::Liveness::Present))
             })
             .await;
         effects.extend(present.err().map(|failure| failure.to_string()));
@@ -418,7 +420,7 @@ async fn destinations(world: &mut World) -> Result<Tried, Failure> {
             let mut record = thief.record(&attacker.name, 1);
             let prove = |destination: Destination, role| {
                 // By the attacker's key and for the victim's destination.
-                let mut proven = Place::random().prove(network, thief.node(), role);
+                let mut proven = KeyedDestination::random().prove(network, thief.node(), role);
                 proven.destination = destination;
                 proven
             };

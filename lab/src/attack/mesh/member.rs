@@ -28,7 +28,7 @@ use crate::i2p::sam::{Session, Style};
 pub const ATTACKER: &str = "attacker";
 
 /// How long an answer may take, repetitions included.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a node is given before a request is repeated.
 const REPEAT: Duration = Duration::from_secs(2);
@@ -38,12 +38,12 @@ const FULL: usize = 3500;
 
 /// An I2P destination and its key.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct KeyedDestination {
     key: SigningKey,
     pub(super) destination: Destination,
 }
 
-impl Place {
+impl KeyedDestination {
     pub(super) fn random() -> Self {
         let key = random_key();
         let destination = Destination { padding: rand::random(), signing_key: node(&key).0 };
@@ -65,7 +65,7 @@ impl Place {
 /// An open session for control messages.
 pub(super) struct Station {
     session: Arc<Session>,
-    pub(super) place: Place,
+    pub(super) place: KeyedDestination,
     incoming: Mutex<mpsc::UnboundedReceiver<(Destination, Message)>>,
     task: JoinHandle<()>,
 }
@@ -78,7 +78,7 @@ impl Drop for Station {
 
 impl Station {
     pub(super) async fn open() -> Result<Self, Failure> {
-        let place = Place::random();
+        let place = KeyedDestination::random();
         let session = Session::open_within(ATTACKER, Style::Datagram, &place.private_key()).await?;
         let session = Arc::new(session);
         let (found, incoming) = mpsc::unbounded_channel();
@@ -159,7 +159,7 @@ impl Station {
     ) -> Result<Result<Welcome, Refusal>, Failure> {
         let request = self.request((invite.network, invite.inviter), &invite.secret, key);
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < TIMEOUT {
             self.send(to, &request).await?;
             match self.next_from(to, REPEAT).await {
                 Some(Message::JoinReply(JoinReply::Welcome(welcome))) => return Ok(Ok(*welcome)),
@@ -208,7 +208,7 @@ impl Station {
     ) -> Result<Vec<Signed<Record>>, Failure> {
         let mut found: Vec<Signed<Record>> = Vec::new();
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < TIMEOUT {
             let all = vec![Range { end: None, content: Content::Entries(Vec::new()) }];
             self.send(at, &Message::Compare(all, Gossip::default())).await?;
             while let Some(message) = self.next_from(at, REPEAT).await {
@@ -307,14 +307,14 @@ fn read(datagram: &[u8]) -> Option<(Destination, Message)> {
 pub(super) struct Identity {
     pub(super) key: SigningKey,
     pub(super) chain: Chain,
-    pub(super) control: Place,
-    pub(super) data: Place,
+    pub(super) control: KeyedDestination,
+    pub(super) data: KeyedDestination,
 }
 
 impl Identity {
     /// A new one for this chain, at destinations of its own.
     pub(super) fn new(key: SigningKey, chain: Chain) -> Self {
-        Self { key, chain, control: Place::random(), data: Place::random() }
+        Self { key, chain, control: KeyedDestination::random(), data: KeyedDestination::random() }
     }
 
     pub(super) fn node(&self) -> NodeId {

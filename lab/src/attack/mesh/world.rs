@@ -27,11 +27,11 @@ const NODES: usize = 3;
 pub(super) const GOSSIP: Duration = Duration::from_secs(60);
 
 /// How long a node is given to answer the attacker after what was sent to it, or to ban it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An attack and what came of it.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct AttackReport {
     pub(super) attack: String,
     pub(super) succeeded: bool,
     pub(super) detail: String,
@@ -77,7 +77,7 @@ pub(super) struct World {
     pub(super) lab: Lab,
     pub(super) json: bool,
     pub(super) progress: Progress,
-    pub(super) reports: Vec<Report>,
+    pub(super) reports: Vec<AttackReport>,
     /// The network's charter, once an attacker has joined.
     pub(super) charter: Option<Charter>,
     /// The honest members, in the order of the laboratory's nodes.
@@ -186,7 +186,7 @@ impl World {
         }
         let succeeded = !effects.is_empty();
         let detail = if succeeded { format!("{}; {detail}", effects.join("; ")) } else { detail };
-        let report = Report { attack: attack.to_owned(), succeeded, detail };
+        let report = AttackReport { attack: attack.to_owned(), succeeded, detail };
         if self.json {
             print(&report)?;
         } else {
@@ -321,7 +321,7 @@ impl World {
                     banned += usize::from(is_banned);
                     break;
                 }
-                if started.elapsed() > PATIENCE {
+                if started.elapsed() > TIMEOUT {
                     return Err(node.failure("it answers the attacker no longer, and has not banned it"));
                 }
             }

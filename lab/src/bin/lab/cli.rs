@@ -127,7 +127,7 @@ enum Command {
     /// Run I2P routers
     #[command(name = "__router", hide = true)]
     Router { config: PathBuf },
-    /// Try something that a daemon's walls forbid
+    /// Try something that a daemon's sandbox forbids
     #[command(name = "__intrude", hide = true)]
     Intrude(intruder::Intrusion),
     #[command(name = "__serve-tcp", hide = true)]

@@ -466,7 +466,7 @@ impl LocalMember {
             return;
         }
         info!(addresses = chain.ranges(&subnet).size(), "this node holds more addresses");
-        self.members.set_own_chain(chain.clone());
+        self.members.set_local_chain(chain.clone());
         membership.chain = chain;
         self.addresses.displaced = None;
         cx.unsaved = true;

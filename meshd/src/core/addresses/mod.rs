@@ -101,8 +101,10 @@ impl LocalMember {
         members
             .map(|member| {
                 // Who is not there is not called all the time; a packet for it still calls it.
-                let there =
-                    matches!(self.life(cx, member, now), meshd::Life::Present | meshd::Life::Suspected);
+                let there = matches!(
+                    self.liveness(cx, member, now),
+                    meshd::Liveness::Present | meshd::Liveness::Suspected
+                );
                 Peer {
                     node: member.node(),
                     record: member.record.clone(),

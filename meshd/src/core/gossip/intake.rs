@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::Statement;
-use i2plan_ipc::api::meshd::What;
-use i2plan_proto::accusation::Accusation;
+use i2plan_ipc::api::meshd::EventKind;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{BadSignature, NodeId, Signable as _, Signed};
+use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::membership::Chain;
 use i2plan_proto::message::{Gossip, Item, Message};
-use i2plan_proto::pulse::{Life, Pulse};
 use i2plan_proto::record::{Record, RecordError};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use tracing::{debug, info, warn};
 
@@ -25,7 +25,7 @@ use crate::core::endings::Ending;
 use crate::core::local_member::{FORGET_AFTER, LocalMember};
 use crate::core::members::{EndingMerge, Member, Merge, RecordMerge};
 use crate::core::rumors::Topic;
-use crate::core::shares::Place;
+use crate::core::shares::AddressInBlock;
 use crate::core::situation::{Departure, Standing};
 use crate::core::verified::VerifiedRecord;
 
@@ -63,8 +63,8 @@ impl LocalMember {
     fn handle_item(&mut self, cx: &mut Context, item: Item, from: &Destination, now: Now) -> Standing {
         match item {
             Item::Record(record) => self.handle_record(cx, *record, from, now),
-            Item::Pulse(pulse) => self.handle_liveness(cx, pulse, now),
-            Item::Accusation(accusation) => self.handle_suspicion(cx, accusation, now),
+            Item::Liveness(liveness_message) => self.handle_liveness(cx, liveness_message, now),
+            Item::Suspicion(suspicion) => self.handle_suspicion(cx, suspicion, now),
             Item::Revocation(revocation) => {
                 return self.handle_ending(cx, Ending::Revocation(revocation), now);
             }
@@ -80,9 +80,9 @@ impl LocalMember {
         let charter = &membership.charter.value;
         let value = &record.value;
         let node = value.node;
-        let own = node == cx.me.node;
+        let is_local = node == cx.me.node;
         // Most records are known already; only news costs a verification.
-        let news = if own { cx.counter < value.sequence } else { self.members.is_newer(value) };
+        let news = if is_local { cx.counter < value.sequence } else { self.members.is_newer(value) };
         if !news || value.network() != charter.network() || !is_timely(value, now) {
             return;
         }
@@ -98,7 +98,7 @@ impl LocalMember {
             }
         };
         self.rumors.answered(&node);
-        if own {
+        if is_local {
             return self.handle_local_record(cx, &record);
         }
         let value = &record.value;
@@ -132,7 +132,7 @@ impl LocalMember {
                     self.rumors.add_newcomer(node, share, members, now.monotonic, &mut cx.rng);
                 } else {
                     debug!(node = %node.short(), sequence, "learned a newer record");
-                    let place = Place { block: share, address: ipv4.to_bits() };
+                    let place = AddressInBlock { block: share, address: ipv4.to_bits() };
                     if self.rumors.is_record_passed_on(place, now.monotonic) {
                         self.rumors.add(Topic::Record(node), Some(share), now.monotonic);
                     }
@@ -154,69 +154,76 @@ impl LocalMember {
         self.learn_delegation(cx, &chain, now);
     }
 
-    fn handle_liveness(&mut self, cx: &mut Context, pulse: Signed<Pulse>, now: Now) {
+    fn handle_liveness(&mut self, cx: &mut Context, liveness_message: Signed<LivenessMessage>, now: Now) {
         let membership = &self.membership;
-        let node = pulse.value.node;
-        let own = node == cx.me.node;
-        let news = if own { cx.counter < pulse.value.sequence } else { self.members.is_later(&pulse.value) };
-        if !news || pulse.value.network != membership.charter.value.network() {
+        let node = liveness_message.value.node;
+        let is_local = node == cx.me.node;
+        let news = if is_local {
+            cx.counter < liveness_message.value.sequence
+        } else {
+            self.members.is_later(&liveness_message.value)
+        };
+        if !news || liveness_message.value.network != membership.charter.value.network() {
             return;
         }
-        if let Err(error) = pulse.verify() {
-            debug!(%error, node = %node.short(), "dropped a pulse");
+        if let Err(error) = liveness_message.verify() {
+            debug!(%error, node = %node.short(), "dropped a liveness message");
             return;
         }
         self.rumors.answered(&node);
-        if own {
-            return cx.note_local_statement(pulse.value.sequence, Statement::Pulse(pulse));
+        if is_local {
+            return cx.note_local_statement(
+                liveness_message.value.sequence,
+                Statement::Liveness(liveness_message),
+            );
         }
-        let life = pulse.value.life;
-        if self.members.merge_pulse(pulse, now.monotonic) == Merge::News {
+        let presence = liveness_message.value.presence;
+        if self.members.merge_liveness_message(liveness_message, now.monotonic) == Merge::News {
             if let Some(member) = self.members.get_mut(&node) {
                 member.saw(now.unix.as_secs());
-                debug!(node = %node.short(), name = %member.record.value.name, ?life, "a member gave a sign");
+                debug!(node = %node.short(), name = %member.record.value.name, ?presence, "a member gave a sign");
             }
-            if life == Life::Present {
+            if presence == Presence::Present {
                 self.note_awake(node);
             }
             self.save_by(now.monotonic + SAVE_LIVENESS_AFTER);
             let share = self.block_of(&node);
             let address = self.members.get(&node).map(|member| member.record.ipv4().to_bits());
-            let place = share.zip(address).map(|(block, address)| Place { block, address });
-            if place.is_some_and(|place| self.rumors.is_pulse_passed_on(place, now.monotonic)) {
-                self.rumors.add(Topic::Pulse(node), share, now.monotonic);
+            let place = share.zip(address).map(|(block, address)| AddressInBlock { block, address });
+            if place.is_some_and(|place| self.rumors.is_liveness_message_passed_on(place, now.monotonic)) {
+                self.rumors.add(Topic::Liveness(node), share, now.monotonic);
             }
         }
     }
 
-    fn handle_suspicion(&mut self, cx: &mut Context, accusation: Signed<Accusation>, now: Now) {
+    fn handle_suspicion(&mut self, cx: &mut Context, suspicion: Signed<Suspicion>, now: Now) {
         let membership = &self.membership;
-        // Its time is information: the clock at fault may be the accuser's or this node's.
-        let Accusation { network, accuser, subject, sequence, issued_at: _ } = accusation.value;
+        // Its time is information: the clock at fault may be the confirmer's or this node's.
+        let Suspicion { network, confirmer, subject, sequence, issued_at: _ } = suspicion.value;
         if network != membership.charter.value.network() {
             return;
         }
         let against_me = subject == cx.me.node;
         let news = if against_me {
-            self.local_sequence().is_some_and(|word| sequence >= word)
+            self.local_sequence().is_some_and(|latest| sequence >= latest)
         } else {
-            accuser != cx.me.node && self.members.is_accusable(&accusation.value, now.monotonic)
+            confirmer != cx.me.node && self.members.is_suspicion_needed(&suspicion.value, now.monotonic)
         };
         if !news {
             return;
         }
-        if let Err(error) = accusation.verify() {
-            debug!(%error, node = %accuser.short(), "dropped an accusation");
+        if let Err(error) = suspicion.verify() {
+            debug!(%error, node = %confirmer.short(), "dropped a suspicion");
             return;
         }
         if against_me {
-            return self.handle_local_suspicion(cx, accuser, sequence, now);
+            return self.handle_local_suspicion(cx, confirmer, sequence, now);
         }
-        if !self.members.merge_accusation(accusation, &cx.me.node, now.monotonic) {
+        if !self.members.merge_suspicion(suspicion, &cx.me.node, now.monotonic) {
             return;
         }
-        let block = self.block_of(&accuser);
-        self.rumors.add(Topic::Accusation(subject, accuser), block, now.monotonic);
+        let block = self.block_of(&confirmer);
+        self.rumors.add(Topic::Suspicion(subject, confirmer), block, now.monotonic);
         if self.is_confirmer(cx, &subject, sequence)
             && let Some(member) = self.members.get(&subject)
         {
@@ -327,10 +334,10 @@ impl LocalMember {
         warn!("this node's state is older than its newest record: it goes on with the membership of that");
         let before = self.ipv4();
         self.membership.chain = chain.clone();
-        self.members.set_own_chain(chain.clone());
+        self.members.set_local_chain(chain.clone());
         let ipv4 = self.ipv4();
         if ipv4 != before {
-            cx.events.push(What::AddressChanged { ipv4: ipv4.to_string() });
+            cx.events.push(EventKind::AddressChanged { ipv4: ipv4.to_string() });
         }
         self.addresses.displaced = None;
         cx.peers_version += 1;

@@ -58,7 +58,7 @@ impl LocalMember {
                 let compare = self.comparison(cx, opening, now);
                 self.send(cx, &target, &compare, now);
             }
-            self.members.drop_lone_accusations(now.monotonic);
+            self.members.drop_unconfirmed_suspicions(now.monotonic);
             self.ping_unreachable(cx, now);
         }
         self.detect(cx, now);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd;
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::message::{GOOD_LEN, Gossip, Item, MAX_ITEMS, Message};
+use i2plan_proto::suspicion::Suspicion;
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 use tracing::{debug, info};
@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use crate::core::context::Context;
 use crate::core::detector::{Acked, Task};
 use crate::core::local_member::LocalMember;
-use crate::core::members::{ACCUSERS, Member};
+use crate::core::members::{CONFIRMATIONS, Member};
 use crate::core::requests::Pending;
 use crate::core::rumors::Topic;
 use crate::core::{Action, Now};
@@ -23,11 +23,11 @@ use crate::core::{Action, Now};
 /// Through how many others a member is pinged that has not answered for long.
 const FEW_RELAYS: usize = 3;
 
-/// So many of all members check an accusation for themselves.
+/// So many of all members check a suspicion for themselves.
 const CONFIRMERS: u64 = 6;
 
 /// A member is told again of what others say of it after this at the earliest.
-const TELL_ACCUSED: Duration = Duration::from_secs(10);
+const TELL_SUSPECTED: Duration = Duration::from_secs(10);
 
 /// Members of which it is noted at once that they have given a sign of life. They do so again.
 const MAX_AWAKE: usize = 64;
@@ -57,10 +57,10 @@ impl LocalMember {
     pub(super) fn ping_unreachable(&mut self, cx: &mut Context, now: Now) {
         let suspicion_timeout = cx.settings.suspicion_timeout();
         let unreachable = |member: &&Member| {
-            self.members.life(member, now.monotonic, suspicion_timeout) == meshd::Life::Unreachable
+            self.members.liveness(member, now.monotonic, suspicion_timeout) == meshd::Liveness::Unreachable
                 && !self.bans.is_banned(&member.node())
         };
-        let one = self.members.accused().filter(unreachable).choose(&mut cx.rng);
+        let one = self.members.suspects().filter(unreachable).choose(&mut cx.rng);
         let Some(control) = one.map(|member| member.way(&mut cx.rng)) else { return };
         let number = cx.rng.random();
         self.send(cx, &control, &Message::Ping(number, Gossip::default()), now);
@@ -110,41 +110,41 @@ impl LocalMember {
             debug!("nobody answers: this node is cut off itself");
             return;
         }
-        let sequence = member.word();
-        let accusers: Vec<NodeId> = member.accusations().map(|accusation| accusation.value.accuser).collect();
-        let asked =
-            |pending: &Pending| matches!(pending, Pending::Accusation(value) if value.subject == node);
+        let sequence = member.sequence();
+        let confirmers: Vec<NodeId> =
+            member.suspicions().map(|suspicion| suspicion.value.confirmer).collect();
+        let asked = |pending: &Pending| matches!(pending, Pending::Suspicion(value) if value.subject == node);
         let network = self.network();
-        if accusers.contains(&cx.me.node) || accusers.len() >= ACCUSERS {
+        if confirmers.contains(&cx.me.node) || confirmers.len() >= CONFIRMATIONS {
             // Some may have missed what was said of it.
-            for accuser in accusers {
-                let block = self.block_of(&accuser);
-                self.rumors.add(Topic::Accusation(node, accuser), block, now.monotonic);
+            for confirmer in confirmers {
+                let block = self.block_of(&confirmer);
+                self.rumors.add(Topic::Suspicion(node, confirmer), block, now.monotonic);
             }
             return;
         }
         if cx.pending.values().any(asked) {
             return;
         }
-        let accusation = Accusation {
+        let suspicion = Suspicion {
             network,
-            accuser: cx.me.node,
+            confirmer: cx.me.node,
             subject: node,
             sequence,
             issued_at: now.unix.as_secs(),
         };
-        cx.ask(Pending::Accusation(accusation.clone()), keyd::Request::SignAccusation(accusation));
+        cx.ask(Pending::Suspicion(suspicion.clone()), keyd::Request::SignAccusation(suspicion));
     }
 
-    /// The own accusation is signed.
+    /// The own suspicion is signed.
     pub(crate) fn handle_signed_suspicion(
         &mut self,
         cx: &mut Context,
-        accusation: Signed<Accusation>,
+        suspicion: Signed<Suspicion>,
         now: Now,
     ) {
-        let topic = Topic::Accusation(accusation.value.subject, accusation.value.accuser);
-        if self.members.merge_accusation(accusation, &cx.me.node, now.monotonic) {
+        let topic = Topic::Suspicion(suspicion.value.subject, suspicion.value.confirmer);
+        if self.members.merge_suspicion(suspicion, &cx.me.node, now.monotonic) {
             self.rumors.add(topic, None, now.monotonic);
             self.update_liveness(cx, false, now);
         }
@@ -220,7 +220,7 @@ impl LocalMember {
     }
 
     /// Whether this node is one of those who check a member that others could not reach. By lot, and a lot that is
-    /// cast anew for each word of the member.
+    /// cast anew for each statement of the member.
     pub(super) fn is_confirmer(&self, cx: &Context, subject: &NodeId, sequence: u64) -> bool {
         let members = self.members.len() as u64 + 1;
         let lot = |id: &NodeId| u64::from_be_bytes(*id.0.first_chunk().expect("an id has 32 bytes"));
@@ -240,10 +240,10 @@ impl LocalMember {
             }
             // What others say of it is told to it, so that it can answer.
             let Some(member) = self.members.get_mut(&node) else { continue };
-            if member.contact().told_at.is_some_and(|told| now.monotonic < told + TELL_ACCUSED) {
+            if member.contact().told_at.is_some_and(|told| now.monotonic < told + TELL_SUSPECTED) {
                 continue;
             }
-            let items: Vec<Item> = member.accusations().cloned().map(Item::Accusation).collect();
+            let items: Vec<Item> = member.suspicions().cloned().map(Item::Suspicion).collect();
             if !items.is_empty() {
                 member.contact_mut().told_at = Some(now.monotonic);
                 let to = *member.record.value.control;

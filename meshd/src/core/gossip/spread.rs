@@ -178,12 +178,14 @@ impl LocalMember {
         if let Some(own) = self.publication.record.as_ref().filter(|own| own.value.sequence > theirs.record) {
             items.push(Item::Record(Box::new(own.clone())));
         }
-        let pulse = self.publication.liveness.as_ref();
+        let liveness_message = self.publication.liveness.as_ref();
         items.extend(
-            pulse
-                .filter(|pulse| pulse.value.sequence > theirs.record.max(theirs.pulse))
+            liveness_message
+                .filter(|liveness_message| {
+                    liveness_message.value.sequence > theirs.record.max(theirs.liveness)
+                })
                 .cloned()
-                .map(Item::Pulse),
+                .map(Item::Liveness),
         );
         items
     }
@@ -232,9 +234,9 @@ impl LocalMember {
         let mut room = room.saturating_sub(gossip.to_bytes().len()).min(RECENT_LEN);
         for topic in self.rumors.recent(now.monotonic, &mut cx.rng) {
             let position = match topic {
-                Topic::Record(node) | Topic::Pulse(node) => Position::member(node),
+                Topic::Record(node) | Topic::Liveness(node) => Position::member(node),
                 Topic::Ending(id) => Position::ending(id),
-                Topic::Accusation(..) => continue,
+                Topic::Suspicion(..) => continue,
             };
             if let Some(entry) = self.members.index().get(&position) {
                 let len = entry.to_bytes().len();
@@ -249,11 +251,11 @@ impl LocalMember {
     /// News of these lengths was told to so many.
     fn have_told(&mut self, told: Vec<(Topic, usize)>, to: usize, now: Now) {
         let members = self.members.len();
-        let is_accusation = |topic: &Topic| matches!(topic, Topic::Accusation(..));
-        let split = told.iter().any(|(topic, _)| is_accusation(topic)) && self.members.is_split();
+        let is_suspicion = |topic: &Topic| matches!(topic, Topic::Suspicion(..));
+        let split = told.iter().any(|(topic, _)| is_suspicion(topic)) && self.members.is_split();
         for (topic, len) in told {
-            // Where many are accused together, it matters less that everybody hears of each.
-            if split && is_accusation(&topic) {
+            // Where many are suspected together, it matters less that everybody hears of each.
+            if split && is_suspicion(&topic) {
                 self.rumors.drop_topic(&topic);
             } else {
                 self.rumors.told(topic, len, to, members, now.monotonic);
@@ -299,16 +301,19 @@ impl LocalMember {
     pub(super) fn item(&self, cx: &Context, topic: &Topic) -> Option<Item> {
         match topic {
             Topic::Ending(id) => self.members.endings().get(id).map(Ending::item),
-            Topic::Pulse(node) if *node == cx.me.node => self.publication.liveness.clone().map(Item::Pulse),
-            Topic::Pulse(node) => {
-                let pulse = self.members.get(node).and_then(|member| member.pulse.as_deref());
-                pulse.cloned().map(Item::Pulse)
+            Topic::Liveness(node) if *node == cx.me.node => {
+                self.publication.liveness.clone().map(Item::Liveness)
             }
-            Topic::Accusation(subject, accuser) => {
+            Topic::Liveness(node) => {
+                let liveness_message =
+                    self.members.get(node).and_then(|member| member.liveness_message.as_deref());
+                liveness_message.cloned().map(Item::Liveness)
+            }
+            Topic::Suspicion(subject, confirmer) => {
                 let member = self.members.get(subject)?;
-                let accusation =
-                    member.accusations().find(|accusation| accusation.value.accuser == *accuser)?;
-                Some(Item::Accusation(accusation.clone()))
+                let suspicion =
+                    member.suspicions().find(|suspicion| suspicion.value.confirmer == *confirmer)?;
+                Some(Item::Suspicion(suspicion.clone()))
             }
             Topic::Record(node) => {
                 let member = self.members.get(node)?;

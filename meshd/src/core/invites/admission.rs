@@ -1,7 +1,7 @@
 //! The inviter's side: who may become a member.
 
 use i2plan_ipc::api::keyd::{self, CertifyMember};
-use i2plan_ipc::api::meshd::What;
+use i2plan_ipc::api::meshd::EventKind;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signed};
@@ -15,7 +15,7 @@ use crate::core::Now;
 use crate::core::context::Context;
 use crate::core::local_member::LocalMember;
 use crate::core::requests::Pending;
-use crate::core::shares::Place;
+use crate::core::shares::AddressInBlock;
 
 /// Join requests that may wait for `keyd` at once.
 const MAX_CERTIFYING: usize = 32;
@@ -112,7 +112,8 @@ impl LocalMember {
         {
             // It may ask as often as it likes.
             let address = certificate.value.grant.ranges.address();
-            let place = Place { block: holding.subnet.share_of(address), address: address.to_bits() };
+            let place =
+                AddressInBlock { block: holding.subnet.share_of(address), address: address.to_bits() };
             if let Some(welcome) = self.welcome(cx, &certificate, &joiner) {
                 cx.answer_for(&Some(place), from, &welcome, now);
             }
@@ -131,7 +132,7 @@ impl LocalMember {
         if self.invites.count(&body.invite, joiner) {
             info!(%invite, joiner = %joiner.short(), "an invite is used");
             let id = invite.to_string();
-            cx.events.push(What::InviteUsed { id, node_id: joiner.to_string() });
+            cx.events.push(EventKind::InviteUsed { id, node_id: joiner.to_string() });
         }
         // Use and addresses are saved before keyd is asked, hence before the joiner can learn of its certificate.
         cx.unsaved = true;

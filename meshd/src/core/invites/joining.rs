@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd;
-use i2plan_ipc::api::meshd::{JoinStep, What};
+use i2plan_ipc::api::meshd::{EventKind, JoinStep};
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
@@ -254,7 +254,7 @@ impl Joining {
             return;
         }
         if self.requests.is_empty() {
-            cx.events.push(What::JoinProgress { step: JoinStep::Asking });
+            cx.events.push(EventKind::JoinProgress { step: JoinStep::Asking });
         }
         let proof = body.value.prove(&self.invite.secret.signing_key());
         self.requests.push_front(Box::new(JoinRequest { body, proof }));

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{self, CreateInvite};
-use i2plan_ipc::api::meshd::{self, InviteState, What};
+use i2plan_ipc::api::meshd::{self, EventKind, InviteState};
 use i2plan_ipc::api::order::Order;
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::{ApiError, ErrorKind};
@@ -323,7 +323,7 @@ impl LocalMember {
         founded: bool,
     ) {
         let invite = describe(code, &grant.value, founded);
-        cx.events.push(What::InviteCreated { id: invite.id.clone() });
+        cx.events.push(EventKind::InviteCreated { id: invite.id.clone() });
         self.invites.add(grant);
         cx.unsaved = true;
         cx.answer(command, Ok(meshd::Reply::Invite(invite)));
@@ -341,7 +341,7 @@ impl LocalMember {
         let was_revoked = self.invites.is_revoked(id);
         let result = self.invites.revoke(id, now.unix.as_secs());
         if result.is_ok() && !was_revoked {
-            cx.events.push(What::InviteRevoked { id: id.to_owned() });
+            cx.events.push(EventKind::InviteRevoked { id: id.to_owned() });
             info!(invite = id, "an invite is revoked");
             cx.unsaved = true;
         }

@@ -114,7 +114,7 @@ fn the_greatest_numbers_are_no_panic() {
     world.hand(1, 0, &news(signed_record(record.value, &world.nodes[1].key.clone())));
     for number in [0, 1, u64::MAX - 1, u64::MAX] {
         for ended in [false, true] {
-            let entry = |node| Entry { node, record: number, pulse: number, ended };
+            let entry = |node| Entry { node, record: number, liveness: number, ended };
             let entries = vec![entry(world.node(1)), entry(world.node(0)), entry(world.node(2))];
             let range = Range { end: None, content: Content::Entries(entries.clone()) };
             let gossip = Gossip { entries: entries.clone(), items: Vec::new() };

@@ -8,7 +8,7 @@ fn control_of(world: &World, here: usize, there: usize) -> Option<Destination> {
 }
 
 #[test]
-fn who_slept_while_a_substitute_ended_is_found_again() {
+fn who_slept_while_a_fallback_ended_is_found_again() {
     for (restarts, others) in [(false, 0), (true, 0), (false, 2)] {
         let mut world = World::network(&vec![0; 1 + others]);
         let fallback = destination(2, 9);
@@ -26,13 +26,13 @@ fn who_slept_while_a_substitute_ended_is_found_again() {
         world.run(60);
         assert_eq!(control_of(&world, 0, 1), Some(world.nodes[1].identity.control), "{others} others");
         for (here, there) in [(0, 1), (1, 0)] {
-            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+            assert_eq!(world.liveness(here, there), Some(meshd::Liveness::Present), "{there} seen by {here}");
         }
     }
 }
 
 #[test]
-fn two_that_know_only_ended_substitutes_of_each_other_find_together_again() {
+fn two_that_know_only_ended_fallbacks_of_each_other_find_together_again() {
     for restarts in [false, true] {
         let mut world = World::network(&[0]);
         for index in [0, 1] {
@@ -57,7 +57,7 @@ fn two_that_know_only_ended_substitutes_of_each_other_find_together_again() {
         world.run(120);
         for (here, there) in [(0, 1), (1, 0)] {
             assert_eq!(control_of(&world, here, there), Some(world.nodes[there].identity.control));
-            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+            assert_eq!(world.liveness(here, there), Some(meshd::Liveness::Present), "{there} seen by {here}");
         }
     }
 }

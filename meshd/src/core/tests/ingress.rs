@@ -64,7 +64,7 @@ fn strangers_in_crowds_do_not_keep_members_from_being_heard() {
 }
 
 /// Each message by itself is answered, and each answer has its price. If these were paid with what the node has for its
-/// own words, one member could silence all others.
+/// own statements, one member could silence all others.
 #[test]
 fn whoever_asks_without_end_silences_nobody() {
     let mut world = World::network(&[0; 9]);
@@ -105,7 +105,7 @@ fn whoever_asks_without_end_silences_nobody() {
     assert!(sent < 2000 * 30 + 2000 * 600, "{sent} bytes");
     assert_eq!(world.nodes[0].mesh.ban_reports().len(), 0);
     for here in 2..10 {
-        assert_eq!(world.life(here, 0), Some(meshd::Life::Present));
+        assert_eq!(world.liveness(here, 0), Some(meshd::Liveness::Present));
     }
     // Nobody had cause to wonder whether it is there.
     for (node, before) in world.nodes.iter().zip(before).skip(1) {

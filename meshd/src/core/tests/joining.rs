@@ -141,7 +141,7 @@ fn an_inviter_that_is_not_there_ends_the_join_in_time() {
 }
 
 /// Begins to join; returns the seconds after which it was in vain, and lets a fallback come each time.
-fn substitutes_of_a_join(world: &mut World, index: usize, code: &str) -> Vec<u64> {
+fn fallbacks_of_a_join(world: &mut World, index: usize, code: &str) -> Vec<u64> {
     let (now, began) = (world.now(), world.time);
     world.nodes[index].mesh.join(0, code, now);
     world.settle(index);
@@ -166,7 +166,7 @@ fn an_inviter_that_does_not_answer_is_asked_from_another_destination() {
     for dead in [(joiner, inviter), (inviter, joiner)] {
         let code = world.invite(0, Some(1)).unwrap();
         world.dead = vec![dead];
-        assert_eq!(substitutes_of_a_join(&mut world, 1, code.expose()), [15]);
+        assert_eq!(fallbacks_of_a_join(&mut world, 1, code.expose()), [15]);
         assert!(matches!(world.nodes[1].answers.pop(), Some(Ok(meshd::Reply::Joined(_)))));
         world.run(60);
         // That is where it is reached now.
@@ -190,17 +190,17 @@ fn an_inviter_that_does_not_answer_is_asked_from_another_destination() {
 }
 
 #[test]
-fn substitutes_that_are_of_no_use_are_few() {
+fn fallbacks_that_are_of_no_use_are_few() {
     let mut world = World::new(2);
     let code = world.invite(0, Some(1)).unwrap();
     world.lose_every = 1;
-    assert_eq!(substitutes_of_a_join(&mut world, 1, code.expose()), [15, 95]);
+    assert_eq!(fallbacks_of_a_join(&mut world, 1, code.expose()), [15, 95]);
     assert!(matches!(&world.nodes[1].answers.pop(), Some(Err(error)) if error.kind == ErrorKind::Timeout));
     // One that is there already is asked from at once, and given up sooner.
     assert!(!world.nodes[1].mesh.needs_fallback());
     world.lose_every = 0;
     world.dead = vec![(world.nodes[1].identity.control, world.nodes[0].identity.control)];
-    assert_eq!(substitutes_of_a_join(&mut world, 1, code.expose()), [0; 0]);
+    assert_eq!(fallbacks_of_a_join(&mut world, 1, code.expose()), [0; 0]);
     assert!(matches!(world.nodes[1].answers.pop(), Some(Ok(meshd::Reply::Joined(_)))));
 }
 
@@ -238,7 +238,7 @@ fn a_request_to_join_counts_from_where_it_says_alone() {
 }
 
 #[test]
-fn a_substitute_that_has_gone_is_not_asked_from() {
+fn a_fallback_that_has_gone_is_not_asked_from() {
     let mut world = World::new(2);
     let code = world.invite(0, Some(1)).unwrap();
     world.lose_every = 1;

@@ -11,13 +11,14 @@ fn words_of_others_on_their_lives_are_saved_rarely_and_records_soon() {
     world.run(30);
     let disk = world.nodes[0].disk.clone();
     for _ in 0..20 {
-        let life = i2plan_proto::pulse::Life::Present;
-        world.nodes[1].act(|member, cx| member.sign_pulse(cx, life, LivenessReason::Suspected));
+        let presence = i2plan_proto::liveness::Presence::Present;
+        world.nodes[1]
+            .act(|member, cx| member.sign_liveness_message(cx, presence, LivenessReason::Suspected));
         world.settle(1);
         world.run(10);
     }
-    let word = world.nodes[0].mesh.word_of(&world.nodes[1].identity.node);
-    assert_eq!(word, world.nodes[1].member().local_sequence());
+    let sequence = world.nodes[0].mesh.sequence_of(&world.nodes[1].identity.node);
+    assert_eq!(sequence, world.nodes[1].member().local_sequence());
     assert_eq!(world.nodes[0].disk, disk);
     world.join(2, code.expose()).unwrap();
     world.run(10);
@@ -33,7 +34,11 @@ fn a_member_that_is_off_is_found_out_and_welcomed_back() {
         world.down = vec![count];
         world.run(400);
         for here in 0..count {
-            assert_eq!(world.life(here, count), Some(meshd::Life::Unreachable), "of {count}, seen by {here}");
+            assert_eq!(
+                world.liveness(here, count),
+                Some(meshd::Liveness::Unreachable),
+                "of {count}, seen by {here}"
+            );
             // It stays a peer, so that a packet can wake it; it is only not called all the time.
             let peers = world.nodes[here].mesh.peers(world.now());
             let peer = peers.iter().find(|peer| peer.node == world.node(count)).unwrap();
@@ -43,7 +48,11 @@ fn a_member_that_is_off_is_found_out_and_welcomed_back() {
         world.restart(count);
         world.run(60);
         for here in 0..count {
-            assert_eq!(world.life(here, count), Some(meshd::Life::Present), "of {count}, seen by {here}");
+            assert_eq!(
+                world.liveness(here, count),
+                Some(meshd::Liveness::Present),
+                "of {count}, seen by {here}"
+            );
         }
     }
 }
@@ -56,19 +65,19 @@ fn loss_alone_makes_nobody_unreachable() {
         world.run(30);
         for here in 0..6 {
             for there in 0..6 {
-                assert_ne!(world.life(here, there), Some(meshd::Life::Unreachable));
+                assert_ne!(world.liveness(here, there), Some(meshd::Liveness::Unreachable));
             }
         }
     }
 }
 
 #[test]
-fn whoever_is_cut_off_accuses_nobody() {
+fn whoever_is_cut_off_suspects_nobody() {
     let mut world = World::network(&[0, 0, 0]);
     world.severed = vec![(3, 0), (3, 1), (3, 2)];
     world.run(600);
     let mesh = &world.nodes[3].mesh;
-    assert!(mesh.member().unwrap().members.iter().all(|member| member.accusations().next().is_none()));
+    assert!(mesh.member().unwrap().members.iter().all(|member| member.suspicions().next().is_none()));
 }
 
 #[test]
@@ -76,7 +85,7 @@ fn one_that_some_cannot_reach_is_reached_through_others() {
     let mut world = World::network(&[0, 0, 0]);
     world.severed = vec![(0, 1)];
     world.run(600);
-    assert_ne!(world.life(0, 1), Some(meshd::Life::Unreachable));
+    assert_ne!(world.liveness(0, 1), Some(meshd::Liveness::Unreachable));
     let routes = world.nodes[0].mesh.routes(world.now());
     let route = routes.iter().find(|route| route.node_id == world.node(1).to_string()).unwrap();
     assert_eq!(route.hops, Some(2));
@@ -104,14 +113,14 @@ fn lies_about_a_member_are_refuted() {
     let mut world = World::network(&[0, 0, 0, 0]);
     for round in 0..5 {
         for liar in [2, 3, 4] {
-            let accusation = world.accusation(liar, 1);
-            world.hand(liar, 0, &accusation);
+            let suspicion = world.suspicion(liar, 1);
+            world.hand(liar, 0, &suspicion);
         }
         for _ in 0..60 {
             world.run(1);
-            assert_ne!(world.life(0, 1), Some(meshd::Life::Unreachable), "round {round}");
+            assert_ne!(world.liveness(0, 1), Some(meshd::Liveness::Unreachable), "round {round}");
         }
-        assert_eq!(world.life(0, 1), Some(meshd::Life::Present), "round {round}");
+        assert_eq!(world.liveness(0, 1), Some(meshd::Liveness::Present), "round {round}");
     }
 }
 
@@ -121,25 +130,25 @@ fn what_one_alone_says_of_a_member_is_not_worth_an_answer() {
     let mut world = World::network(&[0, 0, 0, 0]);
     world.run(60);
     let before = world.nodes[1].member().local_sequence();
-    let accusation = world.accusation(4, 1);
+    let suspicion = world.suspicion(4, 1);
     world.severed = vec![(0, 1)];
     world.time += Duration::from_secs(1);
-    world.hand(4, 0, &accusation);
+    world.hand(4, 0, &suspicion);
     world.run(20);
-    assert_eq!(world.life(0, 1), Some(meshd::Life::Suspected));
+    assert_eq!(world.liveness(0, 1), Some(meshd::Liveness::Suspected));
     assert!(world.nodes[1].member().local_sequence() == before, "it has answered");
     // Nobody confirms it, and it is forgotten.
     world.run(640);
-    assert_eq!(world.life(0, 1), Some(meshd::Life::Present));
+    assert_eq!(world.liveness(0, 1), Some(meshd::Liveness::Present));
     assert!(world.nodes[1].member().local_sequence() == before, "it has answered");
     // Nor is it when one joins in whom nobody knows; but when a second member does.
     let stranger = NodeId(SigningKey::from_bytes(&[99; 32]).verifying_key().to_bytes());
     let (first, second) = (world.node(4), world.node(2));
-    let (now, word) = (world.time, before.unwrap());
+    let (now, sequence) = (world.time, before.unwrap());
     let members = &mut world.nodes[1].member_mut().members;
-    assert!(!members.accuse_own(first, word, word, now));
-    assert!(!members.accuse_own(stranger, word, word, now));
-    assert!(members.accuse_own(second, word, word, now));
+    assert!(!members.suspect_local(first, sequence, sequence, now));
+    assert!(!members.suspect_local(stranger, sequence, sequence, now));
+    assert!(members.suspect_local(second, sequence, sequence, now));
 }
 
 #[test]
@@ -150,14 +159,14 @@ fn who_shuts_down_says_so_and_who_returns_is_there() {
     assert!(world.nodes[2].mesh.is_shut_down());
     world.down = vec![2];
     world.run(5);
-    assert_eq!(world.life(0, 2), Some(meshd::Life::Away));
-    assert_eq!(world.life(1, 2), Some(meshd::Life::Away));
+    assert_eq!(world.liveness(0, 2), Some(meshd::Liveness::Away));
+    assert_eq!(world.liveness(1, 2), Some(meshd::Liveness::Away));
     world.run(600);
-    assert_eq!(world.life(0, 2), Some(meshd::Life::Away));
+    assert_eq!(world.liveness(0, 2), Some(meshd::Liveness::Away));
     world.down.clear();
     world.restart(2);
     world.run(10);
-    assert_eq!(world.life(0, 2), Some(meshd::Life::Present));
+    assert_eq!(world.liveness(0, 2), Some(meshd::Liveness::Present));
 }
 
 #[test]
@@ -177,7 +186,7 @@ fn halves_that_were_cut_off_find_together_again() {
     world.run(300);
     for here in 0..6 {
         for there in (0..6).filter(|there| *there != here) {
-            assert_eq!(world.life(here, there), Some(meshd::Life::Present), "{there} seen by {here}");
+            assert_eq!(world.liveness(here, there), Some(meshd::Liveness::Present), "{there} seen by {here}");
         }
     }
     let reports = world.nodes[0].mesh.peer_reports(world.now());
@@ -192,7 +201,7 @@ fn those_that_fell_silent_together_are_thought_to_be_back_together() {
         world.severed.extend(there.iter().map(|there| (*here, *there)));
     }
     let silent = |world: &World| {
-        there.iter().filter(|there| world.life(0, **there) == Some(meshd::Life::Unreachable)).count()
+        there.iter().filter(|there| world.liveness(0, **there) == Some(meshd::Liveness::Unreachable)).count()
     };
     let noticed = (0..60).any(|_| {
         world.run(60);
@@ -200,28 +209,28 @@ fn those_that_fell_silent_together_are_thought_to_be_back_together() {
     });
     assert!(noticed);
     world.severed.clear();
-    // One word of one of them, and of nobody it is claimed any more.
+    // One statement of one of them, and of nobody it is claimed any more.
     let ping = Message::Ping(1, Gossip::default());
     world.hand(10, 0, &ping);
     assert_eq!(silent(&world), 0);
     // What is said of them elsewhere, from before, does not count here.
-    let accusations = [world.accusation(1, 11), world.accusation(2, 11), world.accusation(3, 11)];
-    for (accusation, accuser) in accusations.iter().zip(1..) {
-        world.hand(accuser, 0, accusation);
+    let suspicions = [world.suspicion(1, 11), world.suspicion(2, 11), world.suspicion(3, 11)];
+    for (suspicion, confirmer) in suspicions.iter().zip(1..) {
+        world.hand(confirmer, 0, suspicion);
     }
     world.run(100);
-    assert_eq!(world.life(0, 11), Some(meshd::Life::Present));
+    assert_eq!(world.liveness(0, 11), Some(meshd::Liveness::Present));
 }
 
 #[test]
 fn one_liar_makes_nobody_think_that_the_network_is_split() {
     let mut world = World::network(&[0; 12]);
     for subject in 2..13 {
-        let accusation = world.accusation(1, subject);
-        world.hand(1, 0, &accusation);
+        let suspicion = world.suspicion(1, subject);
+        world.hand(1, 0, &suspicion);
     }
     let mesh = &mut world.nodes[0].mesh;
-    assert!(mesh.member().unwrap().members.accused().count() >= 8);
+    assert!(mesh.member().unwrap().members.suspects().count() >= 8);
     assert!(!mesh.member().unwrap().members.is_split());
     let now = world.time;
     let subject = world.node(2);

@@ -8,17 +8,17 @@ use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::keyd::CreateInvite;
 use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
-use i2plan_proto::accusation::Accusation;
 use i2plan_proto::address::AddressRange;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{DestinationProof, ProvenDestination};
 use i2plan_proto::identity::{NetworkId, Signable, Signature, Signed};
 use i2plan_proto::invite::{Invite, InviteGrant, InviteSecret};
+use i2plan_proto::liveness::LivenessMessage;
 use i2plan_proto::membership::{Chain, Delegation};
 use i2plan_proto::message::{self, Content, Datagram, Entry, Gossip, Item, Position, Range};
-use i2plan_proto::pulse::Pulse;
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
+use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
 use zeroize::Zeroizing;
 
@@ -57,7 +57,7 @@ struct Node {
     disk_full: bool,
     answers: Vec<Result<meshd::Reply, ApiError>>,
     /// What its followers were told.
-    told: Vec<What>,
+    told: Vec<EventKind>,
     /// Its state was to be kept beside the next one.
     set_aside: bool,
 }
@@ -351,9 +351,9 @@ impl World {
     }
 
     /// How a node sees another.
-    fn life(&self, here: usize, there: usize) -> Option<meshd::Life> {
+    fn liveness(&self, here: usize, there: usize) -> Option<meshd::Liveness> {
         let reports = self.nodes[here].mesh.peer_reports(self.now());
-        reports.into_iter().find(|(node, _)| *node == self.node(there)).map(|(_, peer)| peer.life)
+        reports.into_iter().find(|(node, _)| *node == self.node(there)).map(|(_, peer)| peer.liveness)
     }
 
     /// Runs a user's command and returns its answer, which comes at once.
@@ -410,21 +410,23 @@ impl World {
             place.expect("a node of this world")
         };
         let describe = |what| match what {
-            What::NetworkJoined { .. } => "joined".to_owned(),
-            What::NetworkLeft { revoked, .. } => format!("left, revoked {revoked}"),
-            What::MemberAdded { node_id, name } => format!("{} added: {name}", place(&node_id)),
-            What::MemberChanged { node_id, name } => format!("{} changed: {name}", place(&node_id)),
-            What::MemberRemoved { node_id, .. } => format!("{} removed", place(&node_id)),
-            What::MemberLife { node_id, life, .. } => format!("{} {life:?}", place(&node_id)),
-            What::InviteCreated { .. } => "invite".to_owned(),
-            What::InviteUsed { node_id, .. } => format!("invite used by {}", place(&node_id)),
-            What::InviteRevoked { .. } => "invite revoked".to_owned(),
-            What::BanAdded { node_id, reason } => format!("{} banned: {reason:?}", place(&node_id)),
-            What::BanRemoved { node_id } => format!("{} not banned", place(&node_id)),
-            What::KeyRotated { .. } => "key rotated".to_owned(),
-            What::ForeignNumber { .. } => "foreign number".to_owned(),
-            What::AddressChanged { .. } => "address changed".to_owned(),
-            What::JoinProgress { step } => format!("{step:?}"),
+            EventKind::NetworkJoined { .. } => "joined".to_owned(),
+            EventKind::NetworkLeft { revoked, .. } => format!("left, revoked {revoked}"),
+            EventKind::MemberAdded { node_id, name } => format!("{} added: {name}", place(&node_id)),
+            EventKind::MemberChanged { node_id, name } => format!("{} changed: {name}", place(&node_id)),
+            EventKind::MemberRemoved { node_id, .. } => format!("{} removed", place(&node_id)),
+            EventKind::MemberLiveness { node_id, liveness, .. } => {
+                format!("{} {liveness:?}", place(&node_id))
+            }
+            EventKind::InviteCreated { .. } => "invite".to_owned(),
+            EventKind::InviteUsed { node_id, .. } => format!("invite used by {}", place(&node_id)),
+            EventKind::InviteRevoked { .. } => "invite revoked".to_owned(),
+            EventKind::BanAdded { node_id, reason } => format!("{} banned: {reason:?}", place(&node_id)),
+            EventKind::BanRemoved { node_id } => format!("{} not banned", place(&node_id)),
+            EventKind::KeyRotated { .. } => "key rotated".to_owned(),
+            EventKind::ForeignNumber { .. } => "foreign number".to_owned(),
+            EventKind::AddressChanged { .. } => "address changed".to_owned(),
+            EventKind::JoinProgress { step } => format!("{step:?}"),
             other => panic!("not of the mesh: {other:?}"),
         };
         told.into_iter().map(describe).collect()
@@ -445,17 +447,17 @@ impl World {
     }
 
     /// What a member says of another: that it could not reach it, of all that it knows of it.
-    fn accusation(&self, accuser: usize, subject: usize) -> Message {
-        let accusation = Accusation {
+    fn suspicion(&self, confirmer: usize, subject: usize) -> Message {
+        let suspicion = Suspicion {
             network: self.nodes[0].mesh.network().unwrap(),
-            accuser: self.node(accuser),
+            confirmer: self.node(confirmer),
             subject: self.node(subject),
             sequence: self.nodes[subject].member().local_sequence().unwrap(),
             // Whatever its clock says.
             issued_at: u64::MAX,
         };
-        let signature = accusation.sign(&self.nodes[accuser].key);
-        Message::news(vec![Item::Accusation(Signed { value: accusation, signature })])
+        let signature = suspicion.sign(&self.nodes[confirmer].key);
+        Message::news(vec![Item::Suspicion(Signed { value: suspicion, signature })])
     }
 
     fn members(&self, index: usize) -> u64 {
@@ -541,13 +543,14 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
             assert_eq!(record.verify_for(&charter), Ok(()));
             keyd::Reply::Record(Box::new(record))
         }
-        keyd::Request::SignPulse { network, life } => {
-            let pulse = Pulse { network, node: me, sequence: node.next_number(), life };
-            keyd::Reply::Pulse(signed(pulse, &node.key))
+        keyd::Request::SignPulse { network, life: presence } => {
+            let liveness_message =
+                LivenessMessage { network, node: me, sequence: node.next_number(), presence };
+            keyd::Reply::Liveness(signed(liveness_message, &node.key))
         }
         keyd::Request::Note(statement) => keyd::Reply::Noted(match statement {
             keyd::Statement::Record(record) => node.note_number(record.value.sequence),
-            keyd::Statement::Pulse(pulse) => node.note_number(pulse.value.sequence),
+            keyd::Statement::Liveness(liveness_message) => node.note_number(liveness_message.value.sequence),
             keyd::Statement::Certificate(certificate) => node.note_number(certificate.value.grant.serial),
             keyd::Statement::Revocation(_) | keyd::Statement::Resignation(_) => keyd::Noted::Known,
         }),
@@ -557,7 +560,7 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
             node.recovered.set((known, complete));
             keyd::Reply::Recovered { known: known as u64, complete }
         }
-        keyd::Request::SignAccusation(accusation) => keyd::Reply::Signature(accusation.sign(&node.key)),
+        keyd::Request::SignAccusation(suspicion) => keyd::Reply::Signature(suspicion.sign(&node.key)),
         keyd::Request::SignJoin { body, control } => {
             assert_eq!(body.control, control.hash());
             keyd::Reply::Signature(body.sign(&node.key))

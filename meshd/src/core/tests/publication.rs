@@ -85,22 +85,22 @@ fn a_number_that_keyd_could_not_be_told_is_told_when_it_is_heard_again() {
     let mut world = World::new(1);
     world.invite(0, None).unwrap();
     let now = world.now();
-    let pulse = Pulse {
+    let liveness_message = LivenessMessage {
         network: world.nodes[0].mesh.network().unwrap(),
         node: world.nodes[0].identity.node,
         sequence: 5000,
-        life: i2plan_proto::pulse::Life::Present,
+        presence: i2plan_proto::liveness::Presence::Present,
     };
-    let signature = pulse.sign(&world.nodes[0].key);
-    let pulse = Signed { value: pulse, signature };
+    let signature = liveness_message.sign(&world.nodes[0].key);
+    let liveness_message = Signed { value: liveness_message, signature };
     let mesh = &mut world.nodes[0].mesh;
-    mesh.cx.note_local_statement(5000, keyd::Statement::Pulse(pulse.clone()));
+    mesh.cx.note_local_statement(5000, keyd::Statement::Liveness(liveness_message.clone()));
     for action in mesh.poll_turn().actions {
         if let Action::Ask(ticket, _) = action {
             mesh.handle_keyd_reply(ticket, Err(ApiError::unavailable("keyd is not there")), now);
         }
     }
-    mesh.cx.note_local_statement(5000, keyd::Statement::Pulse(pulse));
+    mesh.cx.note_local_statement(5000, keyd::Statement::Liveness(liveness_message));
     world.settle(0);
     assert!(world.nodes[0].counter.get() >= 5000);
 }
@@ -154,10 +154,10 @@ fn settings_change_while_the_mesh_goes_on() {
     });
     world.down = vec![3];
     world.run(60);
-    assert_eq!(world.life(0, 3), Some(meshd::Life::Unreachable));
+    assert_eq!(world.liveness(0, 3), Some(meshd::Liveness::Unreachable));
     world.down.clear();
     world.run(60);
-    assert_eq!(world.life(0, 3), Some(meshd::Life::Present));
+    assert_eq!(world.liveness(0, 3), Some(meshd::Liveness::Present));
     // With next to nothing to spend, what can wait does.
     change(&mut world, |settings| {
         settings.heartbeat = Duration::from_secs(5);
@@ -168,7 +168,7 @@ fn settings_change_while_the_mesh_goes_on() {
     let rate = (world.sent_bytes - before) / 600 / 4;
     // Beside the rate, what had been saved up.
     assert!((150..=220).contains(&rate), "{rate} bytes a second");
-    assert_eq!(world.life(0, 3), Some(meshd::Life::Present));
+    assert_eq!(world.liveness(0, 3), Some(meshd::Liveness::Present));
 }
 
 #[test]

@@ -18,8 +18,8 @@ fn who_delegates_addresses_twice_all_the_time_hides_nobody_else_who_does() {
     assert_eq!(issuers, [NodeId([1; 32]), NodeId([2; 32]), NodeId([2; 32])]);
 }
 
-/// Before members introduced themselves, those who did not know each other yet accused each other by the hundred when many
-/// joined at once, and all had to tell each other the answers.
+/// Before members introduced themselves, those who did not know each other yet suspected each other by the hundred when
+/// many joined at once, and all had to tell each other the answers.
 #[test]
 fn one_that_does_not_know_who_asks_is_told() {
     let mut world = World::network(&[0, 0]);
@@ -43,7 +43,7 @@ fn one_that_does_not_know_who_asks_is_told() {
     world.nodes[1].member_mut().members.remove(&there);
     world.down = vec![0];
     world.run(120);
-    assert_eq!(world.life(1, 2), Some(meshd::Life::Present));
+    assert_eq!(world.liveness(1, 2), Some(meshd::Liveness::Present));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use i2plan_config::ConfigError;
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::meshd::{Command, ConfigChange, Reply, What};
+use i2plan_ipc::api::meshd::{Command, ConfigChange, EventKind, Reply};
 use i2plan_proto::address::Ipv4Subnet;
 use tracing::{error, info, warn};
 
@@ -52,7 +52,7 @@ impl Daemon {
                 warn!(key, before, after, "a key has another value, which counts only after a restart");
             } else {
                 info!(key, before, after, "a key of the configuration has changed");
-                self.row.push(What::ConfigChanged { key: key.clone(), value: after.to_owned() });
+                self.event_log.push(EventKind::ConfigChanged { key: key.clone(), value: after.to_owned() });
             }
         }
         let now = self.now();

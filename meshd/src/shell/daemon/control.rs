@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::SessionKind;
-use i2plan_ipc::api::meshd::{SessionName, SessionState, What};
+use i2plan_ipc::api::meshd::{EventKind, SessionName, SessionState};
 use i2plan_proto::destination::Destination;
 use i2plan_proto::sam;
 use tokio::net::UdpSocket;
@@ -26,9 +26,9 @@ pub(super) const DATA_STALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// round trips of a slow path.
 pub(super) const CONTROL_STALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// For how long there is another session in place of the control session. By then the members' routers have forgotten
+/// How long a fallback session lasts. By then the members' routers have forgotten
 /// what they knew of that (ECIES-X25519: after 8 to 10 minutes; emissary 0.4 looks every other minute).
-pub(super) const SUBSTITUTE_LASTS: Duration = Duration::from_secs(15 * 60);
+pub(super) const FALLBACK_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// What is known of one SAM session.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,15 +52,15 @@ impl ControlSession {
     }
 }
 
-/// The session in place of the control session, which ends with this.
-pub(super) struct Substitute {
+/// A session under a fallback destination, which ends with this.
+pub(super) struct FallbackSession {
     pub(super) task: JoinHandle<()>,
     pub(super) until: Duration,
     pub(super) status: SessionStatus,
     pub(super) session: Option<ControlSession>,
 }
 
-impl Drop for Substitute {
+impl Drop for FallbackSession {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -76,40 +76,40 @@ impl Daemon {
     pub(super) fn listen_for_members(&mut self) {
         let now = self.now();
         let Some(mesh) = &mut self.mesh else { return };
-        if self.substitute.as_ref().is_some_and(|substitute| substitute.until <= now.monotonic) {
-            info!("the control session takes its place again");
-            self.substitute = None;
-            let (session, state) = (SessionName::Substitute, SessionState::Down);
-            self.row.push(What::Session { session, state, error: None });
+        if self.fallback.as_ref().is_some_and(|fallback| fallback.until <= now.monotonic) {
+            info!("the control session replaces the fallback session");
+            self.fallback = None;
+            let (session, state) = (SessionName::Fallback, SessionState::Down);
+            self.event_log.push(EventKind::Session { session, state, error: None });
             self.control_since = now.monotonic;
             mesh.handle_fallback(None, now);
             mesh.handle_control_session(now);
         }
         let health = Health {
-            expected: self.control.is_some() && self.substitute.is_none() && mesh.has_reachable_members(),
+            expected: self.control.is_some() && self.fallback.is_none() && mesh.has_reachable_members(),
             works: mesh.last_heard().is_some_and(|heard| heard > self.control_since),
         };
         if self.control_stalls.handle_health(health, now.monotonic) {
-            warn!("no member answers: a session under another destination takes the control session's place");
-            self.open_substitute(now);
+            warn!("no member answers: opening a session under a fallback destination");
+            self.open_fallback(now);
             return;
         }
         // One that is there already may be of no more use to whom this node asks now.
-        let is_opening = self.substitute.as_ref().is_some_and(|substitute| substitute.session.is_none());
+        let is_opening = self.fallback.as_ref().is_some_and(|fallback| fallback.session.is_none());
         if mesh.needs_fallback() && self.control.is_some() && !is_opening {
             warn!("the inviter does not answer: it is to be asked from another destination too");
             mesh.handle_fallback(None, now);
-            self.open_substitute(now);
+            self.open_fallback(now);
         }
     }
 
-    /// Has a session opened under a new destination, in place of the one that there may be.
-    pub(super) fn open_substitute(&mut self, now: Now) {
-        let (kind, adopt) = (SessionKind::Substitute, oneshot::channel().1);
+    /// Has a session opened under a new fallback destination, in place of the one that there may be.
+    pub(super) fn open_fallback(&mut self, now: Now) {
+        let (kind, adopt) = (SessionKind::Fallback, oneshot::channel().1);
         let keep = sessions::keep(self.sessions.clone(), kind, None, adopt, Arc::new(Notify::new()));
-        self.substitute = Some(Substitute {
+        self.fallback = Some(FallbackSession {
             task: tokio::spawn(keep),
-            until: now.monotonic + SUBSTITUTE_LASTS,
+            until: now.monotonic + FALLBACK_LIFETIME,
             status: SessionStatus { state: SessionState::Down, error: None },
             session: None,
         });
@@ -144,12 +144,12 @@ impl Daemon {
         match update {
             Update::Version(version) => self.sam_version = Some(version),
             Update::State { kind, state, error } => {
-                let status = match (kind, &mut self.substitute) {
+                let status = match (kind, &mut self.fallback) {
                     (SessionKind::Control, _) => &mut self.control_status,
                     (SessionKind::Data, _) => &mut self.data_status,
-                    (SessionKind::Substitute, Some(substitute)) => &mut substitute.status,
+                    (SessionKind::Fallback, Some(fallback)) => &mut fallback.status,
                     // From a task that has been ended.
-                    (SessionKind::Substitute, None) => return,
+                    (SessionKind::Fallback, None) => return,
                 };
                 // The reason of the last failure is of use until the session is up again.
                 let error =
@@ -158,22 +158,22 @@ impl Daemon {
                 if before != *status {
                     let session = match kind {
                         SessionKind::Control => SessionName::Control,
-                        SessionKind::Substitute => SessionName::Substitute,
+                        SessionKind::Fallback => SessionName::Fallback,
                         SessionKind::Data => SessionName::Data,
                     };
-                    self.row.push(What::Session { session, state, error: status.error.clone() });
+                    self.event_log.push(EventKind::Session { session, state, error: status.error.clone() });
                 }
-                match (kind, state, &mut self.substitute) {
+                match (kind, state, &mut self.fallback) {
                     (_, SessionState::Up, _) => {}
                     (SessionKind::Control, ..) => self.control = None,
-                    (SessionKind::Substitute, _, Some(substitute)) => substitute.session = None,
+                    (SessionKind::Fallback, _, Some(fallback)) => fallback.session = None,
                     _ => {}
                 }
             }
-            Update::Control(SessionKind::Substitute, open, socket) => {
+            Update::Control(SessionKind::Fallback, open, socket) => {
                 let destination = open.destination;
-                if let (Some(substitute), Some(mesh)) = (&mut self.substitute, &mut self.mesh) {
-                    substitute.session = Some(ControlSession { open, socket });
+                if let (Some(fallback), Some(mesh)) = (&mut self.fallback, &mut self.mesh) {
+                    fallback.session = Some(ControlSession { open, socket });
                     mesh.handle_fallback(Some(destination), now);
                 }
             }
@@ -207,8 +207,8 @@ impl Daemon {
     }
 
     pub(super) fn send(&self, to: &Destination, message: &[u8], as_control: bool) {
-        let substitute = self.substitute.as_ref().and_then(|substitute| substitute.session.as_ref());
-        match substitute.filter(|_| !as_control).or(self.control.as_ref()) {
+        let fallback = self.fallback.as_ref().and_then(|fallback| fallback.session.as_ref());
+        match fallback.filter(|_| !as_control).or(self.control.as_ref()) {
             Some(session) => session.send(to, message),
             None => debug!("a control message was not sent: the session is down"),
         }

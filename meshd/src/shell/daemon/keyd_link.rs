@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{self, GetConnector, GetIdentity, KeydApi};
-use i2plan_ipc::client::{Client, ClientError, Endpoint, Link};
+use i2plan_ipc::client::{Client, ClientError, DaemonLink, Endpoint};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::hello::HelloReply;
 use i2plan_ipc::{ApiError, Role};
@@ -40,7 +40,7 @@ impl Daemon {
                 return Ok(());
             }
             Some(_) => {
-                // Not to be mended by going on: what this process knows belongs to the other identity.
+                // Not to be fixed by going on: what this process knows belongs to the other identity.
                 error!("keyd has come back with another identity");
                 return Err(End::failed("keyd has come back with another identity"));
             }
@@ -63,7 +63,7 @@ impl Daemon {
 
 /// Asks `keyd`, again while it cannot be reached: all that is asked of it may be asked twice.
 pub(super) async fn ask(
-    keyd: Arc<Link<KeydApi>>,
+    keyd: Arc<DaemonLink<KeydApi>>,
     ticket: Ticket,
     request: keyd::Request,
     answers: mpsc::Sender<(Ticket, Result<keyd::Reply, ApiError>)>,

@@ -12,13 +12,13 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::{self, SessionState};
 use i2plan_ipc::api::tund::{self, TundApi};
-use i2plan_ipc::client::{Endpoint, Link};
+use i2plan_ipc::client::{DaemonLink, Endpoint};
 use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
-use i2plan_ipc::server::{Limits, serve};
+use i2plan_ipc::server::{ConnectionLimits, serve};
 use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
@@ -28,19 +28,21 @@ use tokio::time::{interval, sleep_until};
 use tracing::{debug, error, info};
 
 use self::commands::Checked;
-use self::control::{CONTROL_STALL_TIMEOUT, ControlSession, DATA_STALL_TIMEOUT, SessionStatus, Substitute};
+use self::control::{
+    CONTROL_STALL_TIMEOUT, ControlSession, DATA_STALL_TIMEOUT, FallbackSession, SessionStatus,
+};
 use self::keyd_link::{KeydReport, ask, watch_keyd};
 use super::containment::DatagramContainment;
+use super::event_log::EventLog;
 use super::health;
 use super::observer::Observer;
-use super::row::Row;
 use super::service::{Control, LoopRequest, ReplySender};
 use super::sessions::{self, Context, Update};
 use super::stall::StallDetector;
 use super::storage::Storage;
 use super::tunnel;
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
-use crate::walls;
+use crate::sandbox;
 
 mod commands;
 mod control;
@@ -80,7 +82,7 @@ pub struct Options {
     /// `tund`'s socket.
     pub tund: Endpoint,
     /// Where what happens is noted for those who follow the node.
-    pub row: Arc<Row>,
+    pub event_log: Arc<EventLog>,
 }
 
 /// Runs until the process is asked to stop.
@@ -94,15 +96,15 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), End> {
     let listener = into_tokio(listener)?;
     // Not waited for: what is mounted there later, only a later process of a service sees. Its supervisor starts that.
     let storage = Storage::open(&options.state)?;
-    walls::before_serving(&options.state, options.config.path())?;
+    sandbox::before_serving(&options.state, options.config.path())?;
     supervisor.ready();
 
     let (commands, command_queue) = mpsc::channel(64);
     // The mode and group of the socket file say who may control this node.
     let access = Access::new([(Role::Client, Who::Anyone)]);
-    let control = Arc::new(Control { commands, row: Arc::clone(&options.row) });
+    let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
     let mut tasks = Tasks::default();
-    tasks.spawn("control socket", serve(listener, control, access, Limits::default()));
+    tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
     let daemon = Daemon::start(options, storage, command_queue, tasks);
     // The sessions are left to tund, which ends them if it stops too.
     daemon.run(signals, hangup).await
@@ -112,17 +114,17 @@ struct Daemon {
     tasks: Tasks,
     config: Live,
     storage: Storage,
-    row: Arc<Row>,
+    event_log: Arc<EventLog>,
     observer: Observer,
     containment: DatagramContainment,
     started: Instant,
     me: Option<keyd::Identity>,
     mesh: Option<Mesh>,
-    keyd: Arc<Link<KeydApi>>,
+    keyd: Arc<DaemonLink<KeydApi>>,
     keyd_report: watch::Receiver<KeydReport>,
     identity: mpsc::Receiver<keyd::Identity>,
     commands: mpsc::Receiver<LoopRequest>,
-    tund: Arc<Link<TundApi>>,
+    tund: Arc<DaemonLink<TundApi>>,
     checked: mpsc::Receiver<Checked>,
     checked_sender: mpsc::Sender<Checked>,
     waiting: HashMap<CommandId, ReplySender>,
@@ -135,12 +137,12 @@ struct Daemon {
     control: Option<ControlSession>,
     control_since: Duration,
     control_stalls: StallDetector,
-    substitute: Option<Substitute>,
+    fallback: Option<FallbackSession>,
     control_status: SessionStatus,
     data_status: SessionStatus,
     sam_version: Option<String>,
     tunnel: watch::Sender<tunnel::Desired>,
-    tunnel_report: watch::Receiver<tunnel::Report>,
+    tunnel_report: watch::Receiver<tunnel::TundReport>,
     /// Members that tund calls and that have just given a sign of life.
     awake: mpsc::Sender<Vec<NodeId>>,
     peers_version: Option<u64>,
@@ -161,12 +163,12 @@ impl Daemon {
         commands: mpsc::Receiver<LoopRequest>,
         mut tasks: Tasks,
     ) -> Self {
-        let keyd = Arc::new(Link::new(options.keyd.clone(), Role::Meshd));
+        let keyd = Arc::new(DaemonLink::new(options.keyd.clone(), Role::Meshd));
         let (updates_sender, updates) = mpsc::channel(256);
         let (lookups, lookup_queue) = mpsc::channel(64);
         let (answer_sender, answers) = mpsc::channel(64);
         let (tunnel, desired) = watch::channel(tunnel::Desired::default());
-        let (report, tunnel_report) = watch::channel(tunnel::Report::default());
+        let (report, tunnel_report) = watch::channel(tunnel::TundReport::default());
         let (adopt_data, adopted_data) = oneshot::channel();
         let (adopt_control, adopted_control) = oneshot::channel();
         let adopt = tunnel::Adopt { data: adopt_data, control: adopt_control };
@@ -194,9 +196,9 @@ impl Daemon {
             sessions::keep(context.clone(), data, None, adopted_data, Arc::clone(&renew_data)),
         );
         let (awake, awakened) = mpsc::channel(4);
-        let told = tunnel::Told { desired, awakened };
-        let tund = Arc::new(Link::new(options.tund, Role::Meshd));
-        tasks.spawn("tunnel", tunnel::keep(Arc::clone(&tund), told, report, adopt));
+        let input = tunnel::TundInput { desired, awakened };
+        let tund = Arc::new(DaemonLink::new(options.tund, Role::Meshd));
+        tasks.spawn("tunnel", tunnel::keep(Arc::clone(&tund), input, report, adopt));
         let (checked_sender, checked) = mpsc::channel(4);
 
         let now = Instant::now();
@@ -205,7 +207,7 @@ impl Daemon {
             tasks,
             config: Live::new(options.config),
             storage,
-            row: options.row,
+            event_log: options.event_log,
             observer: Observer::default(),
             containment: DatagramContainment::default(),
             started: now,
@@ -228,7 +230,7 @@ impl Daemon {
             control: None,
             control_since: Duration::ZERO,
             control_stalls: StallDetector::new(CONTROL_STALL_TIMEOUT),
-            substitute: None,
+            fallback: None,
             control_status: down(),
             data_status: down(),
             sam_version: None,
@@ -263,7 +265,7 @@ impl Daemon {
                 self.mesh.as_ref().and_then(Mesh::poll_timeout),
                 self.data_stalls.poll_timeout(),
                 self.control_stalls.poll_timeout(),
-                self.substitute.as_ref().map(|substitute| substitute.until),
+                self.fallback.as_ref().map(|fallback| fallback.until),
             ];
             let soonest = self.started.elapsed() + self.until_peers();
             let wake = times.into_iter().flatten().min().map_or(soonest, |at| at.min(soonest));
@@ -281,7 +283,7 @@ impl Daemon {
                 Ok(()) = self.keyd_report.changed() => {
                     let report = self.keyd_report.borrow_and_update();
                     let state = report.daemon.as_ref().map(|_| ()).map_err(String::as_str);
-                    self.observer.handle_keyd_state(state).into_iter().for_each(|what| self.row.push(what));
+                    self.observer.handle_keyd_state(state).into_iter().for_each(|what| self.event_log.push(what));
                 }
                 Some(request) = self.commands.recv(), if stop_by.is_none() => self.on_request(request),
                 Some(checked) = self.checked.recv(), if stop_by.is_none() => checked(&mut self),
@@ -331,7 +333,7 @@ impl Daemon {
         let wanted = self.mesh.as_ref().and_then(Mesh::interface);
         let name = |node: &_| self.mesh.as_ref().and_then(|mesh| mesh.name_of(node));
         for what in self.observer.handle_tund_report(&report, wanted.as_ref(), name) {
-            self.row.push(what);
+            self.event_log.push(what);
         }
     }
 
@@ -339,7 +341,7 @@ impl Daemon {
     fn carry_out(&mut self, turn: Turn) {
         for what in turn.events {
             self.observer.handle_mesh_event(&what);
-            self.row.push(what);
+            self.event_log.push(what);
         }
         let state = self.mesh.as_ref().filter(|_| turn.save).map(Mesh::state);
         self.set_aside |= turn.set_aside;

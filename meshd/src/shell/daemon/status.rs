@@ -82,9 +82,9 @@ impl Daemon {
                 address: self.sessions.bridge,
                 version: self.sam_version.clone(),
                 control: session(&self.control_status, self.me.map(|me| me.control.hash())),
-                substitute: self.substitute.as_ref().map(|substitute| {
-                    let open = substitute.session.as_ref().map(|session| session.open.destination.hash());
-                    session(&substitute.status, open)
+                fallback: self.fallback.as_ref().map(|fallback| {
+                    let open = fallback.session.as_ref().map(|session| session.open.destination.hash());
+                    session(&fallback.status, open)
                 }),
                 data: session(&self.data_status, self.data_destination.map(|data| data.hash())),
             },

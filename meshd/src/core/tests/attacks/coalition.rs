@@ -1,11 +1,11 @@
 //! What many identities, or many statements of few, can do to others.
 
 use i2plan_proto::join::{JoinBody, JoinRequest};
-use i2plan_proto::pulse::Life;
+use i2plan_proto::liveness::Presence;
 
 use super::*;
 use crate::core::rumors::Rumors;
-use crate::core::shares::Place;
+use crate::core::shares::AddressInBlock;
 
 /// A resignation by who holds this key.
 fn resignation(chain: Chain, key: &SigningKey) -> Message {
@@ -151,8 +151,8 @@ fn two_that_lie_without_end_make_a_member_say_little() {
     for _ in 0..6000 {
         world.time += Duration::from_millis(100);
         for liar in [2, 3] {
-            let accusation = world.accusation(liar, 1);
-            world.hand(liar, 1, &accusation);
+            let suspicion = world.suspicion(liar, 1);
+            world.hand(liar, 1, &suspicion);
         }
         world.in_flight.clear();
     }
@@ -164,12 +164,12 @@ fn two_that_lie_without_end_make_a_member_say_little() {
 #[test]
 fn wishes_of_many_identities_leave_room_for_those_of_others() {
     let mut rumors = Rumors::new();
-    let entry = |number: u32| Entry { node: id(&key(number)), record: 0, pulse: 0, ended: false };
+    let entry = |number: u32| Entry { node: id(&key(number)), record: 0, liveness: 0, ended: false };
     for number in 0..=255 {
         let block = 16 * (u32::from(number) % 8);
-        rumors.want(destination(number, 5), Some(Place { block, address: block }), entry(1));
+        rumors.want(destination(number, 5), Some(AddressInBlock { block, address: block }), entry(1));
     }
-    rumors.want(destination(7, 6), Some(Place { block: 4096, address: 4096 }), entry(2));
+    rumors.want(destination(7, 6), Some(AddressInBlock { block: 4096, address: 4096 }), entry(2));
     let mut granted = Vec::new();
     while let Some((to, ..)) = rumors.poll_wants() {
         granted.push(to);
@@ -238,7 +238,7 @@ fn claims_to_have_what_is_newest_keep_nobody_from_hearing_it() {
         let mut waited = 0;
         while !named(&world, &name) {
             for liar in [1, 2] {
-                let entry = Entry { node: world.node(4), record: u64::MAX, pulse: u64::MAX, ended: false };
+                let entry = Entry { node: world.node(4), record: u64::MAX, liveness: u64::MAX, ended: false };
                 let gossip = Gossip { entries: vec![entry], items: Vec::new() };
                 world.hand(liar, 3, &Message::News(gossip));
             }
@@ -254,15 +254,16 @@ fn claims_to_have_what_is_newest_keep_nobody_from_hearing_it() {
 fn signs_of_life_do_not_have_the_peers_looked_at_again() {
     let mut world = World::network(&[0, 0, 0]);
     let (network, node) = (world.nodes[0].mesh.network().unwrap(), world.node(1));
-    let said = |world: &mut World, life| {
+    let said = |world: &mut World, presence| {
         world.time += Duration::from_millis(60);
-        let sequence = world.nodes[0].member().members.get(&node).unwrap().word() + 1;
-        let pulse = signed(Pulse { network, node, sequence, life }, &world.nodes[1].key);
+        let sequence = world.nodes[0].member().members.get(&node).unwrap().sequence() + 1;
+        let liveness_message =
+            signed(LivenessMessage { network, node, sequence, presence }, &world.nodes[1].key);
         let before = world.nodes[0].mesh.peers_version();
-        world.hand(1, 0, &Message::news(vec![Item::Pulse(pulse)]));
+        world.hand(1, 0, &Message::news(vec![Item::Liveness(liveness_message)]));
         world.nodes[0].mesh.peers_version() > before
     };
-    let lives = [Life::Present, Life::Present, Life::Away, Life::Away, Life::Present]
-        .map(|life| said(&mut world, life));
+    let lives = [Presence::Present, Presence::Present, Presence::Away, Presence::Away, Presence::Present]
+        .map(|presence| said(&mut world, presence));
     assert_eq!(lives, [false, false, true, false, true]);
 }

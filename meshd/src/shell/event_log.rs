@@ -1,10 +1,10 @@
-//! The row of events: kept once for all who follow the node, each of whom reads on from a place of its own.
+//! The event log: one for all clients that follow the node, each of which reads on from a cursor of its own.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use i2plan_ipc::api::meshd::{EVENTS_KEPT, Event, Events, MAX_EVENT_WAIT, Place, What};
+use i2plan_ipc::api::meshd::{Cursor, EVENTS_KEPT, Event, EventKind, Events, MAX_EVENT_WAIT};
 use i2plan_ipc::daemon::logging::Line;
 use i2plan_ipc::rate::{Bucket, Quota};
 use tokio::sync::watch;
@@ -13,71 +13,71 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 /// How long an answer waits for more to come after the first: readers of a storm get it in few answers.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Lines of the log that go into the row: 20 a second, 200 at once. What else happens keeps its room.
+/// Lines of the log that go into the event log: 20 a second, 200 at once. What else happens keeps its room.
 const LINES: Quota = Quota::new(20, 200);
 
 /// The last events of this run of `meshd`.
 #[derive(Debug)]
-pub struct Row {
+pub struct EventLog {
     run: u64,
     started: Instant,
-    kept: Mutex<Kept>,
+    retained: Mutex<Retained>,
     /// Events so far.
     length: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Retained {
     events: VecDeque<Event>,
     lines: Bucket,
     lines_left_out: u64,
 }
 
-impl Row {
-    /// The row of the run that this number names. It must not have been that of another run lately.
+impl EventLog {
+    /// The log of the run that this number names. It must not have been that of another run lately.
     #[must_use]
     pub fn new(run: u64) -> Self {
-        Self { run, started: Instant::now(), kept: Mutex::default(), length: watch::Sender::new(0) }
+        Self { run, started: Instant::now(), retained: Mutex::default(), length: watch::Sender::new(0) }
     }
 
     /// Something has happened, now.
-    pub fn push(&self, what: What) {
-        self.push_to(&mut self.kept(), what);
+    pub fn push(&self, kind: EventKind) {
+        self.push_to(&mut self.retained(), kind);
     }
 
     /// A line was logged.
     pub fn push_line(&self, line: Line) {
-        let mut kept = self.kept();
-        if !kept.lines.try_take(LINES, self.started.elapsed()) {
-            kept.lines_left_out += 1;
+        let mut retained = self.retained();
+        if !retained.lines.try_take(LINES, self.started.elapsed()) {
+            retained.lines_left_out += 1;
             return;
         }
-        let left_out = std::mem::take(&mut kept.lines_left_out);
+        let left_out = std::mem::take(&mut retained.lines_left_out);
         if left_out > 0 {
             let message = format!("{left_out} lines of the log are left out here");
             let target = line.target.clone();
-            self.push_to(&mut kept, What::Log { level: "warn".to_owned(), target, message });
+            self.push_to(&mut retained, EventKind::Log { level: "warn".to_owned(), target, message });
         }
         let Line { level, target, message } = line;
-        self.push_to(&mut kept, What::Log { level: level.to_owned(), target, message });
+        self.push_to(&mut retained, EventKind::Log { level: level.to_owned(), target, message });
     }
 
-    fn push_to(&self, kept: &mut Kept, what: What) {
+    fn push_to(&self, retained: &mut Retained, kind: EventKind) {
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-        if kept.events.len() >= EVENTS_KEPT {
-            kept.events.pop_front();
+        if retained.events.len() >= EVENTS_KEPT {
+            retained.events.pop_front();
         }
         self.length.send_modify(|length| {
-            kept.events.push_back(Event { number: *length, at, what });
+            retained.events.push_back(Event { number: *length, at, kind });
             *length += 1;
         });
     }
 
-    /// What happened after a place, or after now. If that is nothing yet, waits until something has, at most `wait`.
-    pub(super) async fn read(&self, after: Option<Place>, wait: Duration) -> Events {
+    /// What happened after a cursor, or after now. If that is nothing yet, waits until something has, at most `wait`.
+    pub(super) async fn read(&self, after: Option<Cursor>, wait: Duration) -> Events {
         let mut length = self.length.subscribe();
-        let after = after.unwrap_or_else(|| Place { run: self.run, number: *length.borrow() });
+        let after = after.unwrap_or_else(|| Cursor { run: self.run, number: *length.borrow() });
         let events = self.after(after);
         if wait.is_zero() || events.lost || !events.events.is_empty() {
             return events;
@@ -89,23 +89,23 @@ impl Row {
         self.after(after)
     }
 
-    fn after(&self, after: Place) -> Events {
-        let kept = self.kept();
+    fn after(&self, after: Cursor) -> Events {
+        let retained = self.retained();
         let end = *self.length.borrow();
-        let first = kept.events.front().map_or(end, |event| event.number);
+        let first = retained.events.front().map_or(end, |event| event.number);
         let lost = after.run != self.run || !(first..=end).contains(&after.number);
         let from = if lost { first } else { after.number };
         let skip = usize::try_from(from - first).unwrap_or(usize::MAX);
         Events {
-            events: kept.events.iter().skip(skip).cloned().collect(),
-            next: Place { run: self.run, number: end },
+            events: retained.events.iter().skip(skip).cloned().collect(),
+            next: Cursor { run: self.run, number: end },
             lost,
             traffic: None,
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn retained(&self) -> MutexGuard<'_, Retained> {
+        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,12 +115,12 @@ mod tests {
 
     use super::*;
 
-    fn epoch(number: u32) -> What {
-        What::KeyRotated { epoch: number }
+    fn epoch(number: u32) -> EventKind {
+        EventKind::KeyRotated { epoch: number }
     }
 
-    fn place(number: u64) -> Option<Place> {
-        Some(Place { run: 7, number })
+    fn cursor(number: u64) -> Option<Cursor> {
+        Some(Cursor { run: 7, number })
     }
 
     fn numbers(events: &Events) -> Vec<u64> {
@@ -132,25 +132,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_reader_has_a_place_of_its_own() {
-        let row = Row::new(7);
-        row.push(epoch(0));
-        let begin = row.read(None, Duration::ZERO).await;
-        assert_eq!((numbers(&begin), begin.next, begin.lost), (vec![], place(1).unwrap(), false));
-        row.push(epoch(1));
-        row.push(epoch(2));
+    async fn each_reader_has_a_cursor_of_its_own() {
+        let log = EventLog::new(7);
+        log.push(epoch(0));
+        let begin = log.read(None, Duration::ZERO).await;
+        assert_eq!((numbers(&begin), begin.next, begin.lost), (vec![], cursor(1).unwrap(), false));
+        log.push(epoch(1));
+        log.push(epoch(2));
         let wait = Duration::from_secs(5);
-        assert_eq!(numbers(&row.read(place(1), wait).await), [1, 2]);
-        assert_eq!(numbers(&row.read(place(2), wait).await), [2]);
-        assert_eq!(numbers(&row.read(place(0), wait).await), [0, 1, 2]);
+        assert_eq!(numbers(&log.read(cursor(1), wait).await), [1, 2]);
+        assert_eq!(numbers(&log.read(cursor(2), wait).await), [2]);
+        assert_eq!(numbers(&log.read(cursor(0), wait).await), [0, 1, 2]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_waits_no_longer_than_it_wants() {
-        let row = Row::new(7);
+        let log = EventLog::new(7);
         for (wait, waited) in [(0, 0), (1500, 1500), (u64::MAX, MAX_EVENT_WAIT)] {
             let began = Instant::now();
-            let events = row.read(place(0), Duration::from_millis(wait)).await;
+            let events = log.read(cursor(0), Duration::from_millis(wait)).await;
             assert_eq!((numbers(&events), events.lost), (vec![], false));
             assert_eq!(began.elapsed(), Duration::from_millis(waited));
         }
@@ -158,16 +158,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_who_wait_are_told_together_and_of_a_storm_at_once() {
-        let row = Arc::new(Row::new(7));
+        let log = Arc::new(EventLog::new(7));
         let wait = Duration::from_secs(30);
         let reader = |after| {
-            let row = Arc::clone(&row);
-            tokio::spawn(async move { row.read(after, wait).await })
+            let log = Arc::clone(&log);
+            tokio::spawn(async move { log.read(after, wait).await })
         };
-        let readers: Vec<_> = [None, place(0), None].into_iter().map(reader).collect();
+        let readers: Vec<_> = [None, cursor(0), None].into_iter().map(reader).collect();
         tokio::task::yield_now().await;
         for number in 0..1000 {
-            row.push(epoch(number));
+            log.push(epoch(number));
             if number % 100 == 0 {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -180,36 +180,36 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_too_late_or_from_another_run_is_told_so() {
-        let row = Row::new(7);
+        let log = EventLog::new(7);
         for number in 0..=1024 {
-            row.push(epoch(number));
+            log.push(epoch(number));
         }
         let wait = Duration::from_secs(30);
         let kept: Vec<u64> = (1..=1024).collect();
-        let all = row.read(place(1), wait).await;
+        let all = log.read(cursor(1), wait).await;
         assert_eq!((numbers(&all), all.lost), (kept.clone(), false));
-        for after in [place(0), place(1026), Some(Place { run: 6, number: 1 })] {
-            let events = row.read(after, wait).await;
+        for after in [cursor(0), cursor(1026), Some(Cursor { run: 6, number: 1 })] {
+            let events = log.read(after, wait).await;
             assert_eq!((numbers(&events), events.lost), (kept.clone(), true));
-            assert_eq!(events.next, place(1025).unwrap());
+            assert_eq!(events.next, cursor(1025).unwrap());
         }
-        let other = Row::new(8).read(place(0), wait).await;
-        assert_eq!((other.events.len(), other.next, other.lost), (0, Place { run: 8, number: 0 }, true));
+        let other = EventLog::new(8).read(cursor(0), wait).await;
+        assert_eq!((other.events.len(), other.next, other.lost), (0, Cursor { run: 8, number: 0 }, true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_log_leaves_room_for_the_rest_and_says_what_is_left_out() {
-        let row = Row::new(7);
-        (0..1000).for_each(|number| row.push_line(line(number)));
-        assert_eq!(row.read(place(0), Duration::ZERO).await.events.len(), 200);
+        let log = EventLog::new(7);
+        (0..1000).for_each(|number| log.push_line(line(number)));
+        assert_eq!(log.read(cursor(0), Duration::ZERO).await.events.len(), 200);
         tokio::time::sleep(Duration::from_millis(50)).await;
-        row.push_line(line(1000));
-        let events = row.read(place(200), Duration::ZERO).await;
+        log.push_line(line(1000));
+        let events = log.read(cursor(200), Duration::ZERO).await;
         let messages: Vec<_> = events
             .events
             .iter()
-            .map(|event| match &event.what {
-                What::Log { message, .. } => message.as_str(),
+            .map(|event| match &event.kind {
+                EventKind::Log { message, .. } => message.as_str(),
                 _ => panic!("not a line"),
             })
             .collect();

@@ -41,7 +41,7 @@ pub fn before_the_interface() -> Result<(), SandboxError> {
             libc::SYS_statx,
             libc::SYS_newfstatat,
             libc::SYS_lseek,
-            // The walls that follow.
+            // The sandbox that follows.
             libc::SYS_prctl,
             libc::SYS_seccomp,
             libc::SYS_landlock_create_ruleset,

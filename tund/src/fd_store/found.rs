@@ -5,20 +5,20 @@ use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 
 use i2plan_ipc::bridge::Bridge;
-use i2plan_ipc::daemon::activation::Stored;
+use i2plan_ipc::daemon::activation::StoredFd;
 use i2plan_ipc::daemon::notify::Supervisor;
 use tracing::info;
 
-use super::{Keeper, KeptSession, MAX_STATE, SOCKETS, STATE, State, TUN, memory, names};
+use super::{FdStore, MAX_STATE, SOCKETS, STATE, SessionInfo, State, TUN, memory, names};
 use crate::device::Adopted;
 use crate::interface;
-use crate::roster::Kept;
+use crate::roster::StoredMembers;
 use crate::service::{Resumable, Start};
 use crate::session::Session;
 
 /// The interface that a supervisor has kept, seen to be one by the kernel alone. Nothing has been parsed yet: if
 /// there is one, this is the time to give up the privilege to make one.
-pub fn take_device(stored: &mut Vec<Stored>, supervisor: &Supervisor) -> Option<Adopted> {
+pub fn take_device(stored: &mut Vec<StoredFd>, supervisor: &Supervisor) -> Option<Adopted> {
     let mut device = None;
     let (mut tuns, others): (Vec<_>, Vec<_>) = stored.drain(..).partition(|stored| stored.name == TUN);
     *stored = others;
@@ -42,7 +42,7 @@ pub fn take_device(stored: &mut Vec<Stored>, supervisor: &Supervisor) -> Option<
 /// Why the interface cannot be gone on with; it is dropped. What else is kept stays in the store.
 pub fn sort(
     device: Option<Adopted>,
-    stored: Vec<Stored>,
+    stored: Vec<StoredFd>,
     supervisor: &'static Supervisor,
     name: &str,
     bridge: &Bridge,
@@ -82,19 +82,19 @@ pub fn sort(
     };
     if interface.is_none() {
         state.interface = None;
-        state.members = Kept::default();
+        state.members = StoredMembers::default();
     }
     let data = session(&mut state.data, &mut sockets, supervisor, bridge);
     let control = session(&mut state.control, &mut sockets, supervisor, bridge);
     for stored in sockets.into_values() {
         stored.refuse(supervisor, "it belongs to no session that is kept");
     }
-    Ok(Start { interface, data, control, keeper: Keeper { supervisor, state: Mutex::new(state) } })
+    Ok(Start { interface, data, control, fd_store: FdStore { supervisor, state: Mutex::new(state) } })
 }
 
 /// The newest of the states that are some.
-fn newest(states: Vec<Stored>, supervisor: &Supervisor) -> Option<State> {
-    let mut newest: Option<(Stored, State)> = None;
+fn newest(states: Vec<StoredFd>, supervisor: &Supervisor) -> Option<State> {
+    let mut newest: Option<(StoredFd, State)> = None;
     for stored in states {
         let read = stored.fd.try_clone().map_err(|error| error.to_string());
         let state = read
@@ -120,8 +120,8 @@ fn newest(states: Vec<Stored>, supervisor: &Supervisor) -> Option<State> {
 
 /// A session whose descriptors are there and are what they should be.
 fn session(
-    kept: &mut Option<KeptSession>,
-    sockets: &mut HashMap<String, Stored>,
+    kept: &mut Option<SessionInfo>,
+    sockets: &mut HashMap<String, StoredFd>,
     supervisor: &Supervisor,
     bridge: &Bridge,
 ) -> Option<Session> {
@@ -144,18 +144,18 @@ fn session(
 }
 
 fn look_at(
-    wanted: &KeptSession,
-    udp: Option<&Stored>,
-    tcp: Option<&Stored>,
+    wanted: &SessionInfo,
+    udp: Option<&StoredFd>,
+    tcp: Option<&StoredFd>,
     bridge: &Bridge,
 ) -> Result<Session, String> {
     let (Some(udp), Some(tcp)) = (udp, tcp) else {
         return Err("the session's other descriptor is gone".to_owned());
     };
-    let clone = |stored: &Stored| OwnedFd::try_clone(&stored.fd).map_err(|error| error.to_string());
+    let clone = |stored: &StoredFd| OwnedFd::try_clone(&stored.fd).map_err(|error| error.to_string());
     let session = Session::adopt(wanted.session.clone(), vec![clone(udp)?, clone(tcp)?], bridge)
         .map_err(|error| error.message)?;
-    if KeptSession::new(&session, wanted.number).as_ref() != Some(wanted) {
+    if SessionInfo::new(&session, wanted.number).as_ref() != Some(wanted) {
         return Err("it is bound or connected to another address than the session's, or to none".to_owned());
     }
     session.check_alive()?;
@@ -176,7 +176,7 @@ mod tests {
     use proptest::prelude::*;
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-    use super::super::{FORMAT, Kind};
+    use super::super::{FORMAT, SessionKind};
     use super::*;
     use crate::roster::tests::many;
     use crate::tunnel::MAX_PEERS;
@@ -184,8 +184,8 @@ mod tests {
     /// A supervisor's store.
     struct Fixture {
         supervisor: &'static Supervisor,
-        ear: UnixDatagram,
-        stored: Vec<Stored>,
+        receiver: UnixDatagram,
+        stored: Vec<StoredFd>,
         router: TcpListener,
         /// Its ends of connections.
         routers: Vec<TcpStream>,
@@ -193,11 +193,11 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let (near, ear) = UnixDatagram::pair().unwrap();
-            ear.set_nonblocking(true).unwrap();
+            let (near, receiver) = UnixDatagram::pair().unwrap();
+            receiver.set_nonblocking(true).unwrap();
             let supervisor = Box::leak(Box::new(Supervisor::hearing(Some(near))));
             let router = TcpListener::bind("127.0.0.1:0").unwrap();
-            Self { supervisor, ear, stored: Vec::new(), router, routers: Vec::new() }
+            Self { supervisor, receiver, stored: Vec::new(), router, routers: Vec::new() }
         }
 
         /// Does the next thing that the supervisor was told, if there is one.
@@ -206,13 +206,13 @@ mod tests {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let parts = &mut [IoSliceMut::new(&mut buffer)];
-            let received = recvmsg(&self.ear, parts, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+            let received = recvmsg(&self.receiver, parts, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
             let told = Notification::parse(&buffer[..received.bytes]).store.unwrap();
             match &told {
                 Store::Keep { name, .. } => {
                     for message in control.drain() {
                         let RecvAncillaryMessage::ScmRights(fds) = message else { continue };
-                        self.stored.extend(fds.map(|fd| Stored { name: name.clone(), fd }));
+                        self.stored.extend(fds.map(|fd| StoredFd { name: name.clone(), fd }));
                     }
                 }
                 Store::Forget { name } => self.stored.retain(|stored| stored.name != *name),
@@ -250,8 +250,8 @@ mod tests {
             Bridge::new(self.router.local_addr().unwrap())
         }
 
-        fn keeper(&self) -> Keeper {
-            Keeper::new(self.supervisor)
+        fn fd_store(&self) -> FdStore {
+            FdStore::new(self.supervisor)
         }
 
         /// As in the next process.
@@ -260,7 +260,7 @@ mod tests {
             let stored = self
                 .stored
                 .iter()
-                .map(|stored| Stored { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() });
+                .map(|stored| StoredFd { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() });
             let stored = stored.collect();
             sort(None, stored, self.supervisor, "i2plan0", &self.bridge())
                 .unwrap_or_else(|reason| panic!("{reason}"))
@@ -284,36 +284,36 @@ mod tests {
         let mut fixture = Fixture::new();
         let (data, _router) = fixture.session("data");
         let (control, _other_router) = fixture.session("control");
-        let keeper = fixture.keeper();
-        assert!(keeper.session(Kind::Data, &data));
-        assert!(keeper.session(Kind::Control, &control));
-        assert!(!keeper.session(Kind::Data, &data), "it is kept already");
+        let fd_store = fixture.fd_store();
+        assert!(fd_store.session(SessionKind::Data, &data));
+        assert!(fd_store.session(SessionKind::Control, &control));
+        assert!(!fd_store.session(SessionKind::Data, &data), "it is kept already");
         let addresses = [&data, &control].map(|session| session.udp.local_addr().unwrap());
-        drop((data, control, keeper));
+        drop((data, control, fd_store));
 
         let found = fixture.found();
         assert_eq!(fixture.names(), ["state.2", "tcp.1", "tcp.2", "udp.1", "udp.2"]);
         let (data, control) = (found.data.unwrap(), found.control.unwrap());
         assert_eq!((data.id.as_str(), control.id.as_str()), ("data", "control"));
         assert_eq!([&data, &control].map(|session| session.udp.local_addr().unwrap()), addresses);
-        assert!(!found.keeper.session(Kind::Data, &data), "it is kept still");
+        assert!(!found.fd_store.session(SessionKind::Data, &data), "it is kept still");
     }
 
     #[test]
     fn a_new_session_takes_the_place_of_the_one_before() {
         let mut fixture = Fixture::new();
-        let keeper = fixture.keeper();
+        let fd_store = fixture.fd_store();
         let (first, mut router) = fixture.session("first");
-        keeper.session(Kind::Data, &first);
+        fd_store.session(SessionKind::Data, &first);
         let (second, _router) = fixture.session("second");
-        keeper.session(Kind::Data, &second);
+        fd_store.session(SessionKind::Data, &second);
         drop(first);
         fixture.listen();
         assert_eq!(fixture.names(), ["state.2", "tcp.2", "udp.2"]);
         // Nobody holds its connection any more.
         assert_eq!(std::io::Read::read(&mut router, &mut [0; 1]).unwrap(), 0);
 
-        keeper.nothing();
+        fd_store.nothing();
         fixture.listen();
         assert!(fixture.stored.is_empty());
     }
@@ -321,12 +321,12 @@ mod tests {
     #[test]
     fn whenever_the_process_ends_the_rest_fits_together() {
         let mut fixture = Fixture::new();
-        let keeper = fixture.keeper();
+        let fd_store = fixture.fd_store();
         let (first, _first_router) = fixture.session("first");
-        keeper.session(Kind::Data, &first);
+        fd_store.session(SessionKind::Data, &first);
         fixture.listen();
         let (second, _second_router) = fixture.session("second");
-        keeper.session(Kind::Data, &second);
+        fd_store.session(SessionKind::Data, &second);
         // Message by message: at each of them the process may have ended.
         loop {
             let router = fixture.router.try_clone().unwrap();
@@ -335,7 +335,7 @@ mod tests {
                 fixture
                     .stored
                     .iter()
-                    .map(|stored| Stored { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() }),
+                    .map(|stored| StoredFd { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() }),
             );
             let id = kept.found().data.map(|data| data.id.as_str().to_owned());
             assert!(matches!(id.as_deref(), Some("first" | "second")), "{id:?}");
@@ -376,7 +376,7 @@ mod tests {
         for (what, change) in changes {
             let mut fixture = Fixture::new();
             let (data, router) = fixture.session("data");
-            fixture.keeper().session(Kind::Data, &data);
+            fixture.fd_store().session(SessionKind::Data, &data);
             drop(data);
             fixture.listen();
             fixture.routers.push(router);
@@ -407,7 +407,7 @@ mod tests {
             ("state.4", memory::sealed(&state).unwrap()),
             ("udp.9", UdpSocket::bind("127.0.0.1:0").unwrap().into()),
         ] {
-            fixture.stored.push(Stored { name: name.to_owned(), fd });
+            fixture.stored.push(StoredFd { name: name.to_owned(), fd });
         }
         let found = fixture.found();
         assert!(found.data.is_none() && found.control.is_none() && found.interface.is_none());
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn a_device_that_is_no_interface_is_dropped() {
         let mut fixture = Fixture::new();
-        let tun = |fd: OwnedFd| Stored { name: TUN.to_owned(), fd };
+        let tun = |fd: OwnedFd| StoredFd { name: TUN.to_owned(), fd };
         let mut stored = vec![
             tun(std::fs::File::open("/dev/null").unwrap().into()),
             tun(UdpSocket::bind("127.0.0.1:0").unwrap().into()),
@@ -451,8 +451,8 @@ mod tests {
     #[test]
     fn all_members_that_there_can_be_are_kept() {
         let mut fixture = Fixture::new();
-        let keeper = fixture.keeper();
-        keeper.members(many(MAX_PEERS));
+        let fd_store = fixture.fd_store();
+        fd_store.members(many(MAX_PEERS));
         fixture.listen();
         let [state] = &fixture.stored[..] else { panic!("{:?}", fixture.names()) };
         let bytes = memory::read(state.fd.try_clone().unwrap(), MAX_STATE / 2).unwrap();

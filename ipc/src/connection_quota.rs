@@ -14,7 +14,7 @@ use crate::rate::{Bucket, Quota};
 /// has fewer of the shared ones than are still free (Choudhury and Hahne, "Dynamic queue length thresholds",
 /// 1998). One user alone gets half of them, two get a third each, and what is free never is one user's to take.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Connections that all users share.
     pub shared: usize,
     /// Connections besides that each known user has for itself: root, and the users that the daemon's table of
@@ -24,7 +24,7 @@ pub struct Limits {
     pub requests: Quota,
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// Connections in all that are shared. With those that are reserved, each with as many descriptors as a client
     /// may have passed with an unfinished frame, they stay below 1024 descriptors, the usual limit of a process.
     pub const SHARED: usize = 64;
@@ -38,16 +38,16 @@ impl Limits {
     pub const REQUESTS: Quota = Quota::new(100, 200);
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self { shared: Self::SHARED, reserved: Self::RESERVED, requests: Self::REQUESTS }
     }
 }
 
-/// All places of a daemon.
+/// The connections of a daemon, shared by its users.
 #[derive(Debug)]
-pub struct Places {
-    limits: Limits,
+pub struct ConnectionQuota {
+    limits: ConnectionLimits,
     known: Vec<u32>,
     started: Instant,
     users: Mutex<HashMap<u32, User>>,
@@ -61,17 +61,17 @@ struct User {
     requests: Arc<tokio::sync::Mutex<Bucket>>,
 }
 
-impl Places {
-    /// Places for everybody, with some reserved for root and these users.
+impl ConnectionQuota {
+    /// Connections for every user, with some reserved for root and these users.
     #[must_use]
-    pub fn new(limits: Limits, named: impl Iterator<Item = u32>) -> Arc<Self> {
+    pub fn new(limits: ConnectionLimits, named: impl Iterator<Item = u32>) -> Arc<Self> {
         let known = named.chain([0]).collect();
         Arc::new(Self { limits, known, started: Instant::now(), users: Mutex::default() })
     }
 
-    /// A place for a connection of this user, if it may have one more.
+    /// A permit for a connection of this user, if it may have one more.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, uid: u32) -> Option<Place> {
+    pub fn enter(self: &Arc<Self>, uid: u32) -> Option<ConnectionPermit> {
         let mut users = self.users();
         let now = self.started.elapsed();
         // Kept until its bucket is empty: a new connection must not bring a new allowance.
@@ -88,7 +88,7 @@ impl Places {
         }
         let user = users.entry(uid).or_default();
         user.connections += 1;
-        Some(Place { places: Arc::clone(self), uid, requests: Arc::clone(&user.requests) })
+        Some(ConnectionPermit { quota: Arc::clone(self), uid, requests: Arc::clone(&user.requests) })
     }
 
     fn reserved(&self, uid: u32) -> usize {
@@ -100,31 +100,31 @@ impl Places {
     }
 }
 
-/// The place of one connection, given back when it is dropped.
+/// A permit for one connection, given back when it is dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct ConnectionPermit {
+    quota: Arc<ConnectionQuota>,
     uid: u32,
     requests: Arc<tokio::sync::Mutex<Bucket>>,
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Waits until this connection may ask. The connections of one user come one after the other, so that one
     /// that asks without end delays the others by one request at a time.
     pub async fn turn(&self) {
-        let quota = self.places.limits.requests;
+        let requests = self.quota.limits.requests;
         let mut bucket = self.requests.lock().await;
-        let wait = bucket.wait(quota, self.places.started.elapsed());
+        let wait = bucket.wait(requests, self.quota.started.elapsed());
         if wait > Duration::ZERO {
             sleep(wait).await;
         }
-        bucket.take(quota, self.places.started.elapsed());
+        bucket.take(requests, self.quota.started.elapsed());
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        if let Some(user) = self.places.users().get_mut(&self.uid) {
+        if let Some(user) = self.quota.users().get_mut(&self.uid) {
             user.connections -= 1;
         }
     }
@@ -134,96 +134,96 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn limits(shared: usize, reserved: usize) -> Limits {
-        Limits { shared, reserved, requests: Quota::new(10, 2) }
+    fn limits(shared: usize, reserved: usize) -> ConnectionLimits {
+        ConnectionLimits { shared, reserved, requests: Quota::new(10, 2) }
     }
 
-    /// As many places as a user gets.
-    fn fill(places: &Arc<Places>, uid: u32) -> Vec<Place> {
-        std::iter::from_fn(|| places.enter(uid)).collect()
+    /// As many permits as a user gets.
+    fn fill(quota: &Arc<ConnectionQuota>, uid: u32) -> Vec<ConnectionPermit> {
+        std::iter::from_fn(|| quota.enter(uid)).collect()
     }
 
     #[test]
     fn one_user_gets_half_and_leaves_room_for_others() {
-        let places = Places::new(limits(64, 0), std::iter::empty());
-        let first = fill(&places, 1000);
+        let quota = ConnectionQuota::new(limits(64, 0), std::iter::empty());
+        let first = fill(&quota, 1000);
         assert_eq!(first.len(), 32);
-        assert_eq!(fill(&places, 1001).len(), 16);
+        assert_eq!(fill(&quota, 1001).len(), 16);
         // Both at once, and a third still finds room.
-        let second = fill(&places, 1001);
-        assert_eq!((second.len(), fill(&places, 1002).len()), (16, 8));
+        let second = fill(&quota, 1001);
+        assert_eq!((second.len(), fill(&quota, 1002).len()), (16, 8));
         // Of users that come one after the other the seventh takes the last.
-        let others: Vec<_> = (1002..1007).map(|uid| fill(&places, uid)).collect();
+        let others: Vec<_> = (1002..1007).map(|uid| fill(&quota, uid)).collect();
         assert_eq!(others.iter().map(Vec::len).collect::<Vec<_>>(), [8, 4, 2, 1, 1]);
-        assert!(places.enter(1007).is_none());
+        assert!(quota.enter(1007).is_none());
         drop(first);
-        assert!(places.enter(1001).is_some(), "what one gives back another may have");
+        assert!(quota.enter(1001).is_some(), "what one gives back another may have");
     }
 
     #[test]
     fn users_that_come_at_the_same_time_share_alike() {
-        let places = Places::new(limits(64, 0), std::iter::empty());
-        let mut held: Vec<Vec<Place>> = (0..7).map(|_| Vec::new()).collect();
+        let quota = ConnectionQuota::new(limits(64, 0), std::iter::empty());
+        let mut held: Vec<Vec<ConnectionPermit>> = (0..7).map(|_| Vec::new()).collect();
         for _ in 0..64 {
             for (uid, held) in (1000..).zip(&mut held) {
-                held.extend(places.enter(uid));
+                held.extend(quota.enter(uid));
             }
         }
         assert!(held.iter().all(|held| held.len() == 8), "64 / (7 + 1)");
-        assert!(places.enter(2000).is_some());
+        assert!(quota.enter(2000).is_some());
     }
 
     #[test]
-    fn root_and_users_by_name_have_places_that_nobody_else_can_take() {
-        let places = Places::new(limits(16, 4), [7].into_iter());
-        let crowd: Vec<_> = (1000..1100).map(|uid| fill(&places, uid)).collect();
-        assert!(places.enter(2000).is_none(), "the shared ones are taken");
-        assert_eq!((fill(&places, 0).len(), fill(&places, 7).len()), (4, 4));
+    fn root_and_users_by_name_have_connections_that_nobody_else_can_take() {
+        let quota = ConnectionQuota::new(limits(16, 4), [7].into_iter());
+        let crowd: Vec<_> = (1000..1100).map(|uid| fill(&quota, uid)).collect();
+        assert!(quota.enter(2000).is_none(), "the shared ones are taken");
+        assert_eq!((fill(&quota, 0).len(), fill(&quota, 7).len()), (4, 4));
         drop(crowd);
         // Its own do not count against what it may have of the shared ones.
-        assert_eq!(fill(&places, 7).len(), 4 + 8);
+        assert_eq!(fill(&quota, 7).len(), 4 + 8);
     }
 
     #[test]
-    fn places_are_given_back() {
-        let places = Places::new(limits(4, 0), std::iter::empty());
+    fn permits_are_given_back() {
+        let quota = ConnectionQuota::new(limits(4, 0), std::iter::empty());
         for _ in 0..10 {
-            assert_eq!(fill(&places, 1000).len(), 2);
+            assert_eq!(fill(&quota, 1000).len(), 2);
         }
-        assert!(places.enter(1001).is_some());
-        assert_eq!(places.users().len(), 1, "who has gone is forgotten");
+        assert!(quota.enter(1001).is_some());
+        assert_eq!(quota.users().len(), 1, "who has gone is forgotten");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_user_has_one_allowance_over_all_its_connections() {
-        let places = Places::new(limits(8, 0), std::iter::empty());
+        let quota = ConnectionQuota::new(limits(8, 0), std::iter::empty());
         let started = Instant::now();
         // Leaving and coming again, as on two connections at once.
         for _ in 0..12 {
-            let place = places.enter(1000).expect("a place");
-            place.turn().await;
+            let permit = quota.enter(1000).expect("a permit");
+            permit.turn().await;
         }
         // Two at once, ten at a tenth of a second each.
         assert_eq!(started.elapsed().as_millis(), 1000);
         // Another user does not wait.
         let before = Instant::now();
-        places.enter(1001).expect("a place").turn().await;
+        quota.enter(1001).expect("a permit").turn().await;
         assert_eq!(before.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_connections_of_one_user_come_in_turn() {
-        let places = Places::new(limits(8, 0), std::iter::empty());
-        let flood = Arc::new(places.enter(1000).expect("a place"));
+        let quota = ConnectionQuota::new(limits(8, 0), std::iter::empty());
+        let flood = Arc::new(quota.enter(1000).expect("a permit"));
         let greedy = tokio::spawn(async move {
             loop {
                 flood.turn().await;
             }
         });
         sleep(Duration::from_secs(5)).await;
-        let place = places.enter(1000).expect("a place");
+        let permit = quota.enter(1000).expect("a permit");
         let before = Instant::now();
-        place.turn().await;
+        permit.turn().await;
         assert!(before.elapsed() <= Duration::from_millis(200), "one turn of the other and its own");
         greedy.abort();
     }

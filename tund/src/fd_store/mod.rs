@@ -1,7 +1,7 @@
 //! What outlives this process: the interface, the sessions' descriptors, and what is needed to go on with them.
 //!
-//! The supervisor keeps them (the descriptor store of systemd, or of `i2planctl up`): the interface, the descriptors
-//! of each session, and a sealed memory file with a [`State`]. The [`Keeper`] gives them there; [`found`] looks at
+//! The supervisor keeps them (the fd store of systemd, or of `i2planctl up`): the interface, the descriptors
+//! of each session, and a sealed memory file with a [`State`]. The [`FdStore`] gives them there; [`found`] looks at
 //! what comes back. No key is among them: they are leased from `keyd` again.
 //!
 //! Whenever the process ends, what is in the store fits together: a new state is stored before what only the one
@@ -17,7 +17,7 @@ use i2plan_ipc::frame::{FrameError, decode_body, encode_body};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::roster::Kept;
+use crate::roster::StoredMembers;
 use crate::session::Session;
 
 #[cfg(target_os = "linux")]
@@ -48,14 +48,14 @@ pub struct State {
     number: u64,
     /// With the epoch of the WireGuard key.
     interface: Option<(Interface, u32)>,
-    data: Option<KeptSession>,
-    control: Option<KeptSession>,
-    members: Kept,
+    data: Option<SessionInfo>,
+    control: Option<SessionInfo>,
+    members: StoredMembers,
 }
 
 /// A session, and what its descriptors must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct KeptSession {
+struct SessionInfo {
     /// In the names of its descriptors.
     number: u64,
     session: tund::Session,
@@ -73,7 +73,7 @@ impl State {
             interface: None,
             data: None,
             control: None,
-            members: Kept::default(),
+            members: StoredMembers::default(),
         }
     }
 
@@ -103,21 +103,21 @@ impl State {
 
 /// The two sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SessionKind {
     /// For data.
     Data,
     /// For control messages.
     Control,
 }
 
-/// Has the supervisor keep what outlives this process.
+/// What the supervisor keeps in its fd store, since it outlives this process.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct FdStore {
     supervisor: &'static Supervisor,
     state: Mutex<State>,
 }
 
-impl Keeper {
+impl FdStore {
     /// One with nothing to keep yet.
     #[must_use]
     pub fn new(supervisor: &'static Supervisor) -> Self {
@@ -139,7 +139,7 @@ impl Keeper {
     }
 
     /// Notes the members.
-    pub fn members(&self, members: Kept) {
+    pub fn members(&self, members: StoredMembers) {
         let mut state = self.state();
         if state.members != members {
             state.members = members;
@@ -148,11 +148,11 @@ impl Keeper {
     }
 
     /// Keeps a session in place of the one before. False if it is this one that is kept already.
-    pub fn session(&self, kind: Kind, session: &Session) -> bool {
+    pub fn session(&self, kind: SessionKind, session: &Session) -> bool {
         let mut state = self.state();
         let before = of_kind(&mut state, kind).take();
         let number = before.as_ref().map_or(0, |before| before.number);
-        let Some(kept) = KeptSession::new(session, number) else {
+        let Some(kept) = SessionInfo::new(session, number) else {
             // Its connection has ended already.
             *of_kind(&mut state, kind) = before;
             return true;
@@ -161,7 +161,7 @@ impl Keeper {
             *of_kind(&mut state, kind) = before;
             return false;
         }
-        let kept = KeptSession { number: state.number + 1, ..kept };
+        let kept = SessionInfo { number: state.number + 1, ..kept };
         if cfg!(target_os = "linux") {
             let [udp, tcp] = names(kept.number);
             // What is left of an ICMP error is no end of a UDP socket.
@@ -188,7 +188,7 @@ impl Keeper {
         if state.interface.take().is_some() {
             self.supervisor.forget(TUN);
         }
-        state.members = Kept::default();
+        state.members = StoredMembers::default();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -220,17 +220,17 @@ impl Keeper {
     }
 }
 
-impl KeptSession {
+impl SessionInfo {
     fn new(session: &Session, number: u64) -> Option<Self> {
         let local = session.udp.local_addr().ok()?;
         Some(Self { number, session: session.describe(), local, bridge: session.connected_to()? })
     }
 }
 
-fn of_kind(state: &mut State, kind: Kind) -> &mut Option<KeptSession> {
+fn of_kind(state: &mut State, kind: SessionKind) -> &mut Option<SessionInfo> {
     match kind {
-        Kind::Data => &mut state.data,
-        Kind::Control => &mut state.control,
+        SessionKind::Data => &mut state.data,
+        SessionKind::Control => &mut state.control,
     }
 }
 

@@ -9,7 +9,7 @@
 //! connect to TCP ports of DNS and HTTPS; nothing filters its system calls, because which of them the C library makes
 //! to find out an address depends on the system.
 //!
-//! Other routers are at any address and port, so that this wall has a side that is open: to the network. Landlock
+//! Other routers are at any address and port, so that this sandbox is open to the network. Landlock
 //! cannot tell addresses apart, and says nothing of UDP.
 
 use std::path::Path;

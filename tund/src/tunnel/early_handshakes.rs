@@ -14,9 +14,9 @@ const MAX_STRANGERS: usize = 16;
 
 /// The newest initiation of each of a few strangers, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Early(VecDeque<(Instant, [u8; 32], Vec<u8>)>);
+pub(super) struct EarlyHandshakes(VecDeque<(Instant, [u8; 32], Vec<u8>)>);
 
-impl Early {
+impl EarlyHandshakes {
     /// An initiation with this static key came; its first check has been passed.
     pub(super) fn put(&mut self, key: [u8; 32], message: &[u8], now: Instant) {
         self.0.retain(|(_, other, _)| *other != key);
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_newest_of_each_is_kept_for_a_while() {
-        let mut early = Early::default();
+        let mut early = EarlyHandshakes::default();
         let now = Instant::now();
         early.put([1; 32], b"old", now);
         early.put([1; 32], b"new", now);
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn strangers_displace_strangers_only_up_to_the_bound() {
-        let mut early = Early::default();
+        let mut early = EarlyHandshakes::default();
         let now = Instant::now();
         for number in 0..100 {
             early.put([number; 32], &[number], now);

@@ -13,7 +13,7 @@ use crate::present::finding::{Finding, Level};
 
 /// What keeps a daemon in, as the kernel reports it (`proc(5)`), and Landlock as the daemon does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Walls {
+pub(super) struct Sandbox {
     pid: u32,
     /// The kernel says that this process answers at the daemon's socket. Otherwise the node says so.
     confirmed: bool,
@@ -31,15 +31,15 @@ pub(super) struct Walls {
     locked: u64,
 }
 
-/// What can be seen of the walls of the daemons, and of the node's own router by its process id, and what can not.
+/// What can be seen of the sandboxes of the daemons, and of the node's own router by its process id, and what can not.
 ///
 /// The router's was found by the kernel's list of sockets.
 pub(super) fn look(
     status: &Status,
     router: Option<u32>,
     processes: &Confirmed,
-) -> (HashMap<String, Walls>, Vec<Finding>) {
-    let (mut walls, mut findings) = (HashMap::new(), Vec::new());
+) -> (HashMap<String, Sandbox>, Vec<Finding>) {
+    let (mut sandboxes, mut findings) = (HashMap::new(), Vec::new());
     let mut daemons = Vec::new();
     for daemon in &status.daemons {
         let Some(said) = daemon.pid else { continue };
@@ -49,9 +49,9 @@ pub(super) fn look(
     }
     daemons.extend(router.map(|pid| (ROUTER, pid, true, None)));
     for (name, pid, confirmed, landlock) in daemons {
-        match Walls::read(pid, landlock) {
+        match Sandbox::read(pid, landlock) {
             Ok(found) => {
-                walls.insert(name.to_owned(), Walls { confirmed, ..found });
+                sandboxes.insert(name.to_owned(), Sandbox { confirmed, ..found });
             }
             Err(error) => {
                 let hint = if cfg!(target_os = "linux") {
@@ -59,18 +59,18 @@ pub(super) fn look(
                 } else {
                     format!("see what it has promised: `ps -o user,pledge -p {pid}`")
                 };
-                let message = format!("its walls cannot be looked at: {error}");
+                let message = format!("its sandbox cannot be looked at: {error}");
                 findings.push(Finding::new(Level::Note, name, message, Some(hint)));
             }
         }
     }
-    findings.extend(judge(&walls, status.tunnel.interface.is_some()));
-    (walls, findings)
+    findings.extend(judge(&sandboxes, status.tunnel.interface.is_some()));
+    (sandboxes, findings)
 }
 
 /// The user that all daemons of a node run as that was started without root.
-pub(super) fn common_user(walls: &HashMap<String, Walls>) -> Option<u32> {
-    let users = ["keyd", "meshd", "tund"].map(|daemon| walls.get(daemon).map(|found| found.uid));
+pub(super) fn common_user(sandboxes: &HashMap<String, Sandbox>) -> Option<u32> {
+    let users = ["keyd", "meshd", "tund"].map(|daemon| sandboxes.get(daemon).map(|found| found.uid));
     match users {
         [Some(user), meshd, tund] if user != 0 && meshd == Some(user) && tund == Some(user) => Some(user),
         _ => None,
@@ -80,9 +80,9 @@ pub(super) fn common_user(walls: &HashMap<String, Walls>) -> Option<u32> {
 /// The name of the node's own router here.
 const ROUTER: &str = "routerd";
 
-fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> {
+fn judge(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let common = common_user(walls);
+    let common = common_user(sandboxes);
     if let Some(user) = common {
         findings.push(Finding::note(
             "roles",
@@ -94,11 +94,11 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
              has a user of its own",
         ));
     }
-    let mut names: Vec<_> = walls.keys().collect();
+    let mut names: Vec<_> = sandboxes.keys().collect();
     names.sort();
     for name in names {
         let before = findings.len();
-        let own = &walls[name];
+        let own = &sandboxes[name];
         let mut add = |level, message: String, hint: &str| {
             findings.push(Finding::new(level, name, message, Some(hint.to_owned())));
         };
@@ -107,7 +107,7 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
         if own.uid == 0 {
             add(Level::Problem, "it runs as root".to_owned(), "start it as a user of its own");
         }
-        let twin = walls.iter().find(|(other, theirs)| *other > name && theirs.uid == own.uid);
+        let twin = sandboxes.iter().find(|(other, theirs)| *other > name && theirs.uid == own.uid);
         if let Some((other, _)) = twin.filter(|_| common != Some(own.uid)) {
             add(
                 Level::Problem,
@@ -169,7 +169,7 @@ fn judge(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<Finding> 
     findings
 }
 
-impl Walls {
+impl Sandbox {
     fn read(pid: u32, landlock: Option<Landlock>) -> Result<Self, String> {
         let directory = PathBuf::from(format!("/proc/{pid}"));
         let path = directory.join("status");
@@ -213,21 +213,25 @@ mod tests {
         CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
         CapBnd:\t0000000000001000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n";
 
-    fn walls(change: impl Fn(&str) -> String, owner: u32, landlock: Landlock) -> HashMap<String, Walls> {
-        let own = Walls::parse(&change(STATUS), 7, owner, Some(landlock)).unwrap();
+    fn sandboxes(
+        change: impl Fn(&str) -> String,
+        owner: u32,
+        landlock: Landlock,
+    ) -> HashMap<String, Sandbox> {
+        let own = Sandbox::parse(&change(STATUS), 7, owner, Some(landlock)).unwrap();
         HashMap::from([("tund".to_owned(), own)])
     }
 
-    fn messages(walls: &HashMap<String, Walls>, interface_is_up: bool) -> Vec<(Level, String)> {
-        let findings = judge(walls, interface_is_up).into_iter();
+    fn messages(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool) -> Vec<(Level, String)> {
+        let findings = judge(sandboxes, interface_is_up).into_iter();
         findings.map(|finding| (finding.level, finding.message)).collect()
     }
 
     #[test]
-    fn good_walls_are_one_line() {
-        let walls = walls(str::to_owned, 0, Landlock::Full);
-        assert_eq!(walls["tund"].locked, 4096 * 1024);
-        let found = messages(&walls, true);
+    fn a_good_sandbox_is_one_line() {
+        let sandboxes = sandboxes(str::to_owned, 0, Landlock::Full);
+        assert_eq!(sandboxes["tund"].locked, 4096 * 1024);
+        let found = messages(&sandboxes, true);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].0, Level::Ok);
     }
@@ -235,7 +239,7 @@ mod tests {
     #[test]
     fn each_gap_is_named() {
         let gap = |from: &str, to: &str, owner, landlock, up| {
-            let found = messages(&walls(|status| status.replace(from, to), owner, landlock), up);
+            let found = messages(&sandboxes(|status| status.replace(from, to), owner, landlock), up);
             assert_eq!(found.len(), 1, "{found:?}");
             found[0].clone()
         };
@@ -258,7 +262,7 @@ mod tests {
 
     #[test]
     fn daemons_of_one_user_are_a_problem() {
-        let mut both = walls(str::to_owned, 0, Landlock::Full);
+        let mut both = sandboxes(str::to_owned, 0, Landlock::Full);
         both.insert("keyd".to_owned(), both["tund"].clone());
         let found = messages(&both, true);
         assert!(
@@ -268,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_node_without_root_is_told_what_that_means() {
-        let mut all = walls(str::to_owned, 0, Landlock::Full);
+        let mut all = sandboxes(str::to_owned, 0, Landlock::Full);
         for name in ["keyd", "meshd", "rpcd"] {
             all.insert(name.to_owned(), all["tund"].clone());
         }
@@ -285,8 +289,8 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_format_is_no_walls() {
-        assert_eq!(Walls::parse("Uid:\t1\n", 7, 0, None), None);
-        assert_eq!(Walls::parse(&STATUS.replace("Uid:\t993", "Uid:\tx"), 7, 0, None), None);
+    fn an_unknown_format_is_no_sandbox() {
+        assert_eq!(Sandbox::parse("Uid:\t1\n", 7, 0, None), None);
+        assert_eq!(Sandbox::parse(&STATUS.replace("Uid:\t993", "Uid:\tx"), 7, 0, None), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Attacks on the walls around each daemon, from inside: every attempt fails, and how is written here.
+//! Attacks on the sandbox of each daemon, from inside: every attempt fails, and how is written here.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
@@ -142,7 +142,7 @@ async fn check(node: &Node, seat: Seat, attempts: &[(Attempt, Target<'_>, End)])
 }
 
 /// Attempts that no daemon's work needs, so that each daemon's filter kills the process. The first list ends
-/// for root, outside all walls, as it should: the attempts do what they say.
+/// for root, outside every sandbox, as it should: the attempts do what they say.
 fn never() -> Vec<(Attempt, Target<'static>)> {
     [
         Attempt::Execute,
@@ -165,8 +165,8 @@ fn never() -> Vec<(Attempt, Target<'static>)> {
 }
 
 #[test]
-fn nothing_gets_through_the_walls() {
-    sandboxed(LAB, "nothing_gets_through_the_walls", async || {
+fn nothing_gets_out_of_the_sandbox() {
+    sandboxed(LAB, "nothing_gets_out_of_the_sandbox", async || {
         let mut lab = Lab::start().await?;
         lab.add_node_with_routerd(true).await?.ready().await?;
         let node = &lab.nodes[0];
@@ -221,7 +221,7 @@ fn nothing_gets_through_the_walls() {
         let killed =
             || never().into_iter().map(|(attempt, target)| (attempt, target, Killed)).collect::<Vec<_>>();
 
-        // Without walls all of it works, or this test would show nothing.
+        // Without a sandbox all of it works, or this test would show nothing.
         let mut free = files(Done);
         free.extend(processes(usize::MAX, Done, Done));
         free.extend(sockets_of_the_network(Done));
@@ -241,7 +241,7 @@ fn nothing_gets_through_the_walls() {
 
         let [keyd, meshd, tund] = node.uids;
         let uids = [keyd, meshd, tund, node.connector_uid];
-        // The same user, without walls: a daemon's memory is closed to it by the kernel, as not dumpable.
+        // The same user, without a sandbox: a daemon's memory is closed to it by the kernel, as not dumpable.
         for (own, pid) in pids.iter().enumerate() {
             for attempt in [Attempt::ReadMemoryFile, Attempt::ReadMemory, Attempt::Trace] {
                 let end = intrude(node, Seat::Free, attempt, of(*pid), Some(uids[own])).await?;
@@ -428,8 +428,8 @@ fn nothing_gets_through_the_walls() {
 }
 
 #[test]
-fn the_doctor_sees_the_walls_and_a_breach_is_told() {
-    sandboxed(LAB, "the_doctor_sees_the_walls_and_a_breach_is_told", async || {
+fn the_doctor_sees_the_sandboxes_and_a_breach_is_told() {
+    sandboxed(LAB, "the_doctor_sees_the_sandboxes_and_a_breach_is_told", async || {
         let mut lab = Lab::start().await?;
         lab.add_node().await?.ready().await?;
         let node = &lab.nodes[0];
@@ -445,14 +445,18 @@ fn the_doctor_sees_the_walls_and_a_breach_is_told() {
         assert_eq!(report["healthy"], true);
         let [keyd, meshd, tund] = node.uids;
         for (daemon, uid) in DAEMONS.into_iter().zip([keyd, meshd, tund, node.connector_uid]) {
-            let walls = &report["walls"][daemon];
-            assert_eq!(walls["uid"], uid, "{daemon}");
-            assert_eq!(walls["pid"], node.daemon_pid(daemon).await?, "{daemon}");
-            assert_eq!(walls["confirmed"], daemon != "connector", "{daemon}");
-            assert_eq!(walls["capabilities"], "0000000000000000", "{daemon}");
-            assert_eq!(walls["landlock"], "full", "{daemon}");
-            assert_eq!(walls["dumpable"], false, "{daemon}");
-            assert_eq!((&walls["seccomp"], &walls["no_new_privs"]), (&true.into(), &true.into()), "{daemon}");
+            let sandbox = &report["walls"][daemon];
+            assert_eq!(sandbox["uid"], uid, "{daemon}");
+            assert_eq!(sandbox["pid"], node.daemon_pid(daemon).await?, "{daemon}");
+            assert_eq!(sandbox["confirmed"], daemon != "connector", "{daemon}");
+            assert_eq!(sandbox["capabilities"], "0000000000000000", "{daemon}");
+            assert_eq!(sandbox["landlock"], "full", "{daemon}");
+            assert_eq!(sandbox["dumpable"], false, "{daemon}");
+            assert_eq!(
+                (&sandbox["seccomp"], &sandbox["no_new_privs"]),
+                (&true.into(), &true.into()),
+                "{daemon}"
+            );
         }
 
         assert_eq!(report["walls"]["rpcd"]["confirmed"], true);
