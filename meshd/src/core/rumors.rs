@@ -38,11 +38,19 @@ const TOPIC_LEN: u32 = 100;
 /// A block is put back so far at most.
 const MAX_PUT_BACK: Duration = Duration::from_secs(300);
 
-/// With more records and ends of memberships than this to tell of, those of an address block that has more than [`FEW`] are
-/// told in brief, as entries: one datagram tells of many then, and asks for many.
-///
-/// Those of the other blocks are told in full. Where others have much to say, nobody has the bytes to answer all questions,
-/// and a node that is told in brief only may wait for many minutes.
+/// How far each record, end of a membership or sign of life puts its address block behind those that have stated less
+/// lately, and how far at most.
+const STATED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
+
+/// A block that has stated no more than so much lately is quiet.
+const QUIET: u32 = 2;
+
+/// What is long and of a quiet block is told in full so often.
+const TIMES_IN_FULL: u8 = 2 * FANOUT as u8;
+
+/// Of more records and ends of memberships than this it is told in brief, as entries, that they exist: one datagram tells of
+/// many then, and asks for many. Only one of a quiet block in each datagram is told in full: where some have much to state,
+/// nobody has the bytes to answer all questions.
 const MUCH: usize = 8;
 
 /// With more topics than this there is much news: they do not fit in one datagram.
@@ -133,9 +141,7 @@ impl Topic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) topic: Topic,
-    /// How often it has been told.
-    pub(super) told: u8,
-    /// Only that it exists is to be told.
+    /// Only that it exists is to be told, unless the network is small.
     pub(super) in_brief: bool,
 }
 
@@ -348,7 +354,7 @@ impl Wants {
     }
 }
 
-/// Address blocks take turns by the bytes that are told of them.
+/// The turns of address blocks: by what they have stated lately, or by the bytes that are told of them.
 #[derive(Debug, Default)]
 struct Turns(HashMap<Option<u32>, Duration>);
 
@@ -359,14 +365,23 @@ impl Turns {
     }
 
     /// So many bytes have been told of a block: others come first now.
-    fn put_back(&mut self, block: Option<u32>, len: usize, now: Duration) {
+    fn told(&mut self, block: Option<u32>, len: usize, now: Duration) {
+        let cost = PUT_BACK * u32::try_from(len).unwrap_or(u32::MAX);
+        self.put_back(block, (cost, MAX_PUT_BACK), now);
+    }
+
+    /// A block has stated something: those that have stated less come first.
+    fn stated(&mut self, block: u32, now: Duration) {
+        self.put_back(Some(block), STATED, now);
+    }
+
+    fn put_back(&mut self, block: Option<u32>, (by, at_most): (Duration, Duration), now: Duration) {
         if self.0.len() >= MAX_SHARES {
             self.0.retain(|_, until| now < *until);
         }
         if self.0.len() < MAX_SHARES {
             let until = self.0.entry(block).or_default();
-            let cost = PUT_BACK * u32::try_from(len).unwrap_or(u32::MAX);
-            *until = ((*until).max(now) + cost).min(now + MAX_PUT_BACK);
+            *until = ((*until).max(now) + by).min(now + at_most);
         }
     }
 }
@@ -375,9 +390,13 @@ impl Turns {
 #[derive(Debug)]
 pub(super) struct Rumors {
     queue: BTreeMap<Topic, Rumor>,
-    /// Of what is told.
+    /// By the records and ends of memberships that members have stated, and by their signs of life. Those of the founder and
+    /// of this node come first.
+    stated: Turns,
+    alive: Turns,
+    /// By what is told.
     told: Turns,
-    /// Of what is sent to those who ask.
+    /// By what is sent to those who ask.
     granted: Turns,
     newcomers: Newcomers,
     /// Changes that are passed on. With false accusations others can make a member change its liveness; that is not at the
@@ -397,6 +416,8 @@ impl Rumors {
     pub(super) fn new() -> Self {
         Self {
             queue: BTreeMap::new(),
+            stated: Turns::default(),
+            alive: Turns::default(),
             told: Turns::default(),
             granted: Turns::default(),
             newcomers: Newcomers::default(),
@@ -458,8 +479,9 @@ impl Rumors {
         self.recent.push_back(Recent { topic, block, since: now });
     }
 
-    /// What was news lately, in an order drawn anew each time: by turns what bears on who is a member and signs of life, and
-    /// of each something of every address block before more of one.
+    /// What was news lately, in an order drawn anew each time: by turns what bears on who is a member and signs of life. Of
+    /// each what address blocks have stated that have stated little lately comes first, then something of every other block
+    /// before more of one.
     pub(super) fn recent(&self, now: Duration, rng: &mut impl Rng) -> Vec<Topic> {
         let younger = |age: Duration| self.recent.iter().filter(move |recent| now < recent.since + age);
         let is_crowded = younger(RECENT.0).count() > CROWD;
@@ -470,7 +492,7 @@ impl Rumors {
         recent.sort_by_cached_key(|recent| {
             let rank = of_block.entry((recent.block, recent.is_pulse())).or_default();
             *rank += 1;
-            *rank
+            (self.stated(recent.topic, recent.block, now), *rank)
         });
         recent.sort_by_cached_key(|recent| {
             let turn = &mut of_kind[usize::from(recent.is_pulse())];
@@ -489,6 +511,7 @@ impl Rumors {
         now: Duration,
         rng: &mut impl Rng,
     ) {
+        self.stated.stated(block, now);
         let (within, few) = NEWCOMERS;
         let newcomers = &mut self.newcomers;
         if newcomers.since.is_none_or(|since| now >= since + within) {
@@ -513,16 +536,19 @@ impl Rumors {
     /// Whether a change of a member's own record is passed on as news: then it is counted. What is more is left to
     /// comparisons, so that those who change theirs all the time do not fill the messages of all.
     pub(super) fn is_record_passed_on(&mut self, of: Place, now: Duration) -> bool {
+        self.stated.stated(of.block, now);
         self.records.is_passed_on(of, now)
     }
 
     /// The same of a change of its liveness.
     pub(super) fn is_pulse_passed_on(&mut self, of: Place, now: Duration) -> bool {
+        self.alive.stated(of.block, now);
         self.pulses.is_passed_on(of, now)
     }
 
     /// The same of the end of a membership, by its signer.
     pub(super) fn is_ending_passed_on(&mut self, by: Place, now: Duration) -> bool {
+        self.stated.stated(by.block, now);
         self.endings.is_passed_on(by, now)
     }
 
@@ -541,10 +567,16 @@ impl Rumors {
         self.poll_timeout().is_some_and(|at| at <= now)
     }
 
-    /// What is to be told now. Address blocks take turns by the bytes that they take, so
-    /// that those with much to say do not delay the others; in one block, what has been told least comes first, and of that
-    /// the ends of memberships. Of accusations, of which there may be very many, what room there is after all else. `told`
-    /// says afterwards which of it had room.
+    /// When it is the turn of an address block by what it has stated lately, of the kind of a topic.
+    fn stated(&self, topic: Topic, block: Option<u32>, now: Duration) -> Duration {
+        let turns = if topic.is_long() { &self.stated } else { &self.alive };
+        turns.next(block, now)
+    }
+
+    /// What is to be told now. Address blocks that have stated little lately come first, and of those that have stated the
+    /// same they take turns by the bytes that they take. So who has little to say is not delayed by those who have much. In one
+    /// block, what has been told least comes first, and of that the ends of memberships. Of accusations, of which there may be
+    /// very many, what room there is after all else. `told` says afterwards which of it had room.
     pub(super) fn poll_round(&mut self, now: Duration) -> Vec<Due> {
         self.next = now + ROUND;
         let mut topics: Vec<(Topic, Rumor)> =
@@ -556,15 +588,20 @@ impl Rumors {
             let before = before.entry((*block, is_accusation)).or_default();
             let turn = self.told.next(*block, now) + PUT_BACK * *before;
             *before += TOPIC_LEN;
-            (is_accusation, turn, *told, *topic)
+            (is_accusation, self.stated(*topic, *block, now), turn, *told, *topic)
         });
-        let mut long: HashMap<Option<u32>, usize> = HashMap::new();
-        let of_long = topics.iter().filter(|(topic, _)| topic.is_long());
-        of_long.for_each(|(_, rumor)| *long.entry(rumor.block).or_default() += 1);
-        let is_much = long.values().sum::<usize>() > MUCH;
+        let is_much = topics.iter().filter(|(topic, _)| topic.is_long()).count() > MUCH;
+        let mut has_room = true;
         let due = |(topic, Rumor { block, told }): (Topic, Rumor)| {
-            let of_block = long.get(&block).copied().unwrap_or(0);
-            Due { topic, told, in_brief: topic.is_long() && is_much && of_block > FEW }
+            let is_quiet = self.stated(topic, block, now) <= now + STATED.0 * QUIET && told < TIMES_IN_FULL;
+            let in_brief = match topic {
+                Topic::Record(_) | Topic::Ending(_) if is_much => {
+                    !(is_quiet && std::mem::take(&mut has_room))
+                }
+                Topic::Record(_) => told > 0,
+                Topic::Ending(_) | Topic::Pulse(_) | Topic::Accusation(..) => false,
+            };
+            Due { topic, in_brief }
         };
         topics.into_iter().map(due).collect()
     }
@@ -581,17 +618,18 @@ impl Rumors {
         if told >= 2 * times || told >= times && !is_twice {
             self.queue.remove(&topic);
         }
-        self.told.put_back(block, len, now);
+        self.told.told(block, len, now);
     }
 
-    /// When it is the turn of an address block to be told of to those who ask, by the monotonic clock.
-    pub(super) fn grant_turn(&self, block: Option<u32>, now: Duration) -> Duration {
-        self.granted.next(block, now)
+    /// When it is the turn of an address block to be told of to those who ask, by the monotonic clock: first by what it has
+    /// stated lately.
+    pub(super) fn grant_turn(&self, block: Option<u32>, now: Duration) -> (Duration, Duration) {
+        (self.stated.next(block, now), self.granted.next(block, now))
     }
 
     /// Somebody who has asked is told so many bytes of an address block.
     pub(super) fn granted(&mut self, block: Option<u32>, len: usize, now: Duration) {
-        self.granted.put_back(block, len, now);
+        self.granted.told(block, len, now);
     }
 
     /// Whether there is much news, and of a block with little of it. Where some make much, comparisons find each piece more
@@ -750,7 +788,7 @@ mod tests {
         let mut rumors = Rumors::new();
         let topic = |number: u8| Topic::Record(NodeId([number; 32]));
         let round = |rumors: &mut Rumors| -> Vec<_> {
-            rumors.poll_round(SECOND).iter().map(|due| (due.topic, due.told)).collect()
+            rumors.poll_round(SECOND).iter().map(|due| (due.topic, rumors.queue[&due.topic].told)).collect()
         };
         rumors.add(topic(1), None, SECOND);
         assert_eq!(round(&mut rumors), [(topic(1), 0)]);
@@ -770,26 +808,33 @@ mod tests {
         assert_eq!(round(&mut rumors), [(topic(2), 0)]);
     }
 
-    /// However much the members of a hundred blocks have to say, what another block has is told in full.
+    /// However much the members of a hundred blocks state, what a quiet block has stated comes first, and is told in full.
     #[test]
-    fn what_is_long_is_told_in_brief_where_a_block_has_much_of_it() {
-        let mut rumors = Rumors::new();
-        let in_brief = |rumors: &mut Rumors, topic| {
-            rumors.poll_round(SECOND).iter().find(|due| due.topic == topic).map(|due| due.in_brief)
+    fn what_a_quiet_block_states_is_told_first_and_in_full() {
+        let (mut rumors, mut rng) = (Rumors::new(), StdRng::from_seed([1; 32]));
+        for number in 0..1000 {
+            let signer = of(16 * (100 + number % 100));
+            if rumors.is_ending_passed_on(signer, SECOND) {
+                rumors.add(Topic::Ending(node(number)), Some(signer.block), SECOND);
+            }
+        }
+        let (join, ban) = (Topic::Record(node(2001)), Topic::Ending(node(2002)));
+        let first = |rumors: &mut Rumors| {
+            let due = rumors.poll_round(SECOND);
+            assert!(due[2..].iter().all(|due| due.in_brief));
+            [0, 1].map(|place| (due[place].topic, due[place].in_brief))
         };
-        let (join, ban) = (Topic::Record(node(1)), Topic::Ending(node(2)));
-        rumors.add(join, Some(16), SECOND);
+        rumors.add_newcomer(node(2001), 16, 1000, SECOND, &mut rng);
         rumors.add(ban, None, SECOND);
-        assert_eq!((in_brief(&mut rumors, join), in_brief(&mut rumors, ban)), (Some(false), Some(false)));
-        (100..600).for_each(|number| {
-            rumors.add(Topic::Ending(node(number)), Some(16 * (50 + number % 100)), SECOND);
-        });
-        (600..700).for_each(|number| rumors.add(Topic::Pulse(node(number)), Some(16), SECOND));
-        assert_eq!((in_brief(&mut rumors, join), in_brief(&mut rumors, ban)), (Some(false), Some(false)));
-        assert_eq!(in_brief(&mut rumors, Topic::Ending(node(100))), Some(true));
-        assert_eq!(in_brief(&mut rumors, Topic::Pulse(node(600))), Some(false));
-        (3..6).for_each(|number| rumors.add(Topic::Ending(node(number)), None, SECOND));
-        assert_eq!(in_brief(&mut rumors, ban), Some(true));
+        // One in each datagram, the founder's before the others.
+        assert_eq!(first(&mut rumors), [(ban, false), (join, true)]);
+        for _ in 0..TIMES_IN_FULL / 2 {
+            rumors.told(ban, 700, FANOUT, 1000, SECOND);
+        }
+        assert_eq!(first(&mut rumors), [(ban, true), (join, false)]);
+        // Who wants them is sent these first.
+        let turn = |block| rumors.grant_turn(block, SECOND);
+        assert!(turn(None) < turn(Some(16)) && turn(Some(16)) < turn(Some(1600)));
     }
 
     #[test]
@@ -837,10 +882,10 @@ mod tests {
         assert_eq!(rumors.poll_round(SECOND).len(), MAX_TOLD + 2);
     }
 
-    /// However many blocks let ever new identities appear, and change all the time: another member's join is told at once,
-    /// and goes on being told in turn.
+    /// However many blocks let ever new identities appear, and change all the time: another member's join is told first, as
+    /// often as it is to be told.
     #[test]
-    fn blocks_take_turns_with_what_is_news() {
+    fn a_join_comes_before_the_news_of_blocks_that_change_all_the_time() {
         let (mut rumors, mut rng) = (Rumors::new(), StdRng::from_seed([1; 32]));
         // Not new itself any more.
         let start = SECOND * 700;
@@ -849,7 +894,7 @@ mod tests {
         for number in 0..100_000 {
             let (share, members) = (16 * (1000 + number % 100), 300);
             rumors.add_newcomer(node(number), share, members, start, &mut rng);
-            if rumors.is_ending_passed_on(of(share), start) {
+            if rumors.is_pulse_passed_on(of(share), start) {
                 rumors.add(Topic::Pulse(node(number)), Some(share), start);
             }
         }
@@ -863,15 +908,12 @@ mod tests {
         };
         (1..12).for_each(|second| serve(&mut rumors, start + SECOND * second));
         rumors.add_newcomer(joined, 16, 300, start + SECOND * 12, &mut rng);
-        assert_eq!(place(&mut rumors), Some(0));
-        serve(&mut rumors, start + SECOND * 12);
-        // Every other block comes before it, then it is its turn again.
-        let again = (13..).find(|second| {
-            let is_due = place(&mut rumors).is_some_and(|place| place < 20);
+        let rounds = (12..).take_while(|second| {
+            let is_first = place(&mut rumors) == Some(0);
             serve(&mut rumors, start + SECOND * *second);
-            is_due
+            is_first
         });
-        assert_eq!(again, Some(18));
+        assert_eq!(rounds.count(), 6);
     }
 
     /// Addresses count up through blocks of sixteen.

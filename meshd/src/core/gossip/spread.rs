@@ -267,7 +267,7 @@ impl LocalMember {
         let mut told = Vec::new();
         let mut len = 0;
         let is_small = self.members.len() <= SMALL;
-        for Due { topic, told: times, in_brief } in self.rumors.poll_round(now.monotonic) {
+        for Due { topic, in_brief } in self.rumors.poll_round(now.monotonic) {
             if len + LEAST_NEWS > room && len > 0 {
                 break;
             }
@@ -276,9 +276,8 @@ impl LocalMember {
                 continue;
             };
             let position = match topic {
-                _ if is_small => None,
-                Topic::Record(node) if in_brief || times > 0 => Some(Position::member(node)),
-                Topic::Ending(id) if in_brief => Some(Position::ending(id)),
+                Topic::Record(node) if in_brief && !is_small => Some(Position::member(node)),
+                Topic::Ending(id) if in_brief && !is_small => Some(Position::ending(id)),
                 _ => None,
             };
             let entry = position.and_then(|position| self.members.index().get(&position));
