@@ -262,7 +262,7 @@ fn a_change_that_cannot_be_made_leaves_the_keys_as_they_are() {
     let directory = File::open(place.path("store")).unwrap();
     flock(&directory, FlockOperation::NonBlockingLockExclusive).unwrap();
     for args in [&change[..], &["--remove-passphrase", "--passphrase-fd", "5"], &["--check"]] {
-        assert_fails(&place.run(args), 4, "is in use by another keyd");
+        assert_fails(&place.run(args), 4, "is in use by another process");
     }
     assert_eq!(place.keys(), before);
 }

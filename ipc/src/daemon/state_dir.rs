@@ -424,4 +424,33 @@ mod tests {
         let missing = dir.path().join("none");
         assert!(StateDir::open(&missing).unwrap_err().is_not_found() && !missing.exists());
     }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_sandbox_lets_state_be_read_and_replaced() {
+        use std::process::Command;
+
+        use crate::daemon::sandbox::{Allowed, Files, Syscalls, enter};
+
+        /// The child's directory.
+        const CHILD: &str = "I2PLAN_STATE_DIR_TEST";
+
+        if let Some(path) = std::env::var_os(CHILD) {
+            let state = StateDir::open(path.as_ref()).unwrap();
+            enter(&Files::none().and(path.as_ref(), Allowed::Keep), Syscalls::base().and_files()).unwrap();
+            state.replace("file", b"new").unwrap();
+            assert!(state.rename("file", "aside").unwrap());
+            state.replace("file", &state.read("aside", 100).unwrap().unwrap()).unwrap();
+            std::process::exit(7);
+        }
+        let (_dir, state) = made();
+        std::fs::write(state.path("file.new"), "half").unwrap();
+        let path = state.path.clone();
+        drop(state);
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let name = "daemon::state_dir::tests::the_sandbox_lets_state_be_read_and_replaced";
+        let output = command.args(["--exact", name, "--nocapture"]).env(CHILD, &path).output().unwrap();
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+        assert_eq!(content(&StateDir::open(&path).unwrap()), b"new");
+    }
 }

@@ -479,8 +479,9 @@ impl Rumors {
         self.recent.push_back(Recent { topic, block, since: now });
     }
 
-    /// What was news lately, in an order drawn anew each time: by turns what bears on who is a member and signs of life, and
-    /// of each something of every address block before more of one.
+    /// What was news lately, in an order drawn anew each time: by turns what bears on who is a member and signs of life. Of
+    /// each what address blocks have stated that have stated little lately comes first, then something of every other block
+    /// before more of one.
     pub(super) fn recent(&self, now: Duration, rng: &mut impl Rng) -> Vec<Topic> {
         let younger = |age: Duration| self.recent.iter().filter(move |recent| now < recent.since + age);
         let is_crowded = younger(RECENT.0).count() > CROWD;
@@ -491,7 +492,7 @@ impl Rumors {
         recent.sort_by_cached_key(|recent| {
             let rank = of_block.entry((recent.block, recent.is_liveness_message())).or_default();
             *rank += 1;
-            *rank
+            (self.stated(recent.topic, recent.block, now), *rank)
         });
         recent.sort_by_cached_key(|recent| {
             let turn = &mut of_kind[usize::from(recent.is_liveness_message())];
@@ -566,6 +567,12 @@ impl Rumors {
         self.poll_timeout().is_some_and(|at| at <= now)
     }
 
+    /// When it is the turn of an address block by what it has stated lately, of the kind of a topic.
+    fn stated(&self, topic: Topic, block: Option<u32>, now: Duration) -> Duration {
+        let turns = if topic.is_long() { &self.stated } else { &self.alive };
+        turns.next(block, now)
+    }
+
     /// What is to be told now. Address blocks that have stated little lately come first, and of those that have stated the
     /// same they take turns by the bytes that they take. So who has little to say is not delayed by those who have much. In one
     /// block, what has been told least comes first, and of that the ends of memberships. Of suspicions, of which there may be
@@ -575,22 +582,18 @@ impl Rumors {
         let mut topics: Vec<(Topic, Rumor)> =
             self.queue.iter().map(|(topic, rumor)| (*topic, *rumor)).collect();
         topics.sort_by_key(|(topic, rumor)| (rumor.told, *topic));
-        let stated = |topic: Topic, block| {
-            let turns = if topic.is_long() { &self.stated } else { &self.alive };
-            turns.next(block, now)
-        };
         let mut before: HashMap<(Option<u32>, bool), u32> = HashMap::new();
         topics.sort_by_cached_key(|(topic, Rumor { block, told })| {
             let is_suspicion = matches!(topic, Topic::Suspicion(..));
             let before = before.entry((*block, is_suspicion)).or_default();
             let turn = self.told.next(*block, now) + PUT_BACK * *before;
             *before += TOPIC_LEN;
-            (is_suspicion, stated(*topic, *block), turn, *told, *topic)
+            (is_suspicion, self.stated(*topic, *block, now), turn, *told, *topic)
         });
         let is_much = topics.iter().filter(|(topic, _)| topic.is_long()).count() > MUCH;
         let mut has_room = true;
         let due = |(topic, Rumor { block, told }): (Topic, Rumor)| {
-            let is_quiet = stated(topic, block) <= now + STATED.0 * QUIET && told < TIMES_IN_FULL;
+            let is_quiet = self.stated(topic, block, now) <= now + STATED.0 * QUIET && told < TIMES_IN_FULL;
             let in_brief = match topic {
                 Topic::Record(_) | Topic::Ending(_) if is_much => {
                     !(is_quiet && std::mem::take(&mut has_room))
