@@ -7,6 +7,7 @@ use i2plan_rpcd::error::Code;
 use serde::Serialize;
 
 use crate::output;
+use crate::remedy::sentence;
 
 /// Exit code of a wrong command line.
 pub const USAGE: u8 = 2;
@@ -162,7 +163,7 @@ impl std::fmt::Display for Failure {
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Self { kind: error.kind.into(), message: error.message, hint: error.hint }
+        Self { kind: error.kind.into(), message: error.message, hint: error.remedy.as_ref().map(sentence) }
     }
 }
 

@@ -7,6 +7,7 @@
 //! * [`output`]: tables, units and JSON.
 //! * [`ping`]: echo requests over ICMP.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
+//! * [`remedy`]: the commands that remedy an error.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 //! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
 
@@ -29,6 +30,7 @@ pub mod output;
 #[cfg(target_os = "linux")]
 pub mod passphrase;
 pub mod ping;
+pub mod remedy;
 pub mod tui;
 #[cfg(target_os = "linux")]
 pub mod up;

@@ -34,7 +34,7 @@ pub(super) struct KeysHealth {
     /// The last number that others knew and `keyd` had not given out, and when it was seen, on the monotonic clock.
     foreign: Option<(u64, Duration)>,
     /// What `keyd` has refused, by kind: how often in a row, and why.
-    refused: Vec<(&'static str, u64, String)>,
+    refused: Vec<(&'static str, u64, ApiError)>,
 }
 
 impl KeysHealth {
@@ -45,13 +45,12 @@ impl KeysHealth {
 
     /// A request of this kind was refused.
     pub(super) fn refused(&mut self, kind: &'static str, error: &ApiError) {
-        let message = error.message.clone();
         match self.refused.iter_mut().find(|(known, ..)| *known == kind) {
             Some((_, count, why)) => {
                 *count += 1;
-                *why = message;
+                *why = error.clone();
             }
-            None => self.refused.push((kind, 1, message)),
+            None => self.refused.push((kind, 1, error.clone())),
         }
     }
 }
@@ -112,7 +111,8 @@ impl Context {
         found.extend(repeated.map(|(request, count, error)| KeysProblem::Refused {
             request: (*request).to_owned(),
             count: *count,
-            error: error.clone(),
+            error: error.message.clone(),
+            remedy: error.remedy.clone(),
         }));
         found
     }

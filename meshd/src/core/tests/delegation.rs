@@ -45,7 +45,7 @@ fn a_member_with_one_address_cannot_invite_until_it_is_granted_more() {
     world.run(30);
     let error = world.invite_for(1, Some(1), None).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Denied);
-    assert!(error.hint.unwrap().contains("ask node-1, who invited it, to run `i2planctl grant node-2"));
+    assert!(error.hint().unwrap().contains("ask node-1, who invited it, to run `i2planctl grant node-2"));
     let before = world.nodes[1].mesh.local_address();
     let one = world.node(1).to_string();
     let error = world.command(2, |mesh, now| mesh.grant(1, &one, 16, now)).unwrap_err();
