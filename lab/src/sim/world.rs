@@ -818,7 +818,7 @@ impl World {
                         let order = Box::new(proposed.order);
                         self.at(KEYD, Event::Order { node: index, life, order });
                     }
-                    result => self.answers.push(result),
+                    result => self.answers.push(result.map_err(ApiError::from)),
                 },
             }
         }
