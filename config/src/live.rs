@@ -1,7 +1,7 @@
 //! The configuration of a `meshd` that runs: what may change meanwhile does, the rest waits for the next start.
 
 use i2plan_ipc::api::meshd::{ConfigChange, Setting, Source};
-use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_ipc::{ApiError, ErrorKind, Remedy};
 
 use super::{Config, ConfigError, KEYS, Key, find, unknown};
 
@@ -48,7 +48,7 @@ impl Live {
     /// If there is no such key, it takes a restart, or the value cannot be its.
     pub fn set(&mut self, name: &str, value: &str) -> Result<Vec<ConfigChange>, ApiError> {
         let Some(key) = find(name) else {
-            return Err(ApiError::new(ErrorKind::NotFound, unknown(name)));
+            return Err(ApiError::new(ErrorKind::NotFound, unknown(name)).with_remedy(Remedy::ListSettings));
         };
         (key.check)(value).map_err(|message| ApiError::invalid(format!("{}: {message}", key.name)))?;
         if !key.live {

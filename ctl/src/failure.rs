@@ -6,6 +6,7 @@ use i2plan_rpcd::error::Code;
 use serde::Serialize;
 
 use crate::present::member::candidates;
+use crate::present::remedy::sentence;
 use crate::present::text::clean;
 
 /// Exit code of a wrong command line.
@@ -152,7 +153,7 @@ impl std::fmt::Display for Failure {
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Self { kind: error.kind.into(), message: error.message, hint: error.hint }
+        Self { kind: error.kind.into(), message: error.message, hint: error.remedy.as_ref().map(sentence) }
     }
 }
 

@@ -273,6 +273,7 @@ fn status(network: Option<Network>) -> Status {
             request: "sign this node's record".to_owned(),
             count: 3,
             error: "its clock".to_owned(),
+            remedy: None,
         }],
     }
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::remedy::Remedy;
+
 /// What sort of error it is, for a program that has to choose what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -25,7 +27,7 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// An error with what a person can do about it.
+/// An error with what can be done about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -34,21 +36,33 @@ pub struct ApiError {
     /// What is wrong.
     pub message: String,
     /// What to do about it, where that is known.
-    pub hint: Option<String>,
+    pub remedy: Option<Remedy>,
 }
 
 impl ApiError {
     /// An error of a kind.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self { kind, message: message.into(), remedy: None }
     }
 
-    /// The same with advice.
+    /// The same with a remedy.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    pub fn with_remedy(mut self, remedy: Remedy) -> Self {
+        self.remedy = Some(remedy);
         self
+    }
+
+    /// The same with [advice](Remedy::Advice), which names no command: which those are, only the program that has them knows.
+    #[must_use]
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        self.with_remedy(Remedy::advice(hint))
+    }
+
+    /// What to do about it, in words that name no command.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        self.remedy.as_ref().map(Remedy::to_string)
     }
 
     /// [`ErrorKind::Invalid`].

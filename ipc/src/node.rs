@@ -74,6 +74,7 @@ use crate::client::{Client, ClientError, Endpoint};
 use crate::error::ApiError;
 use crate::hello::{HelloReply, Role};
 use crate::member::{Candidate, LookupError, look_up};
+use crate::remedy::Remedy;
 use crate::secret::SecretText;
 
 /// How long an event stream waits before it seeks a node again that has gone.
@@ -275,31 +276,7 @@ impl<T> Answered<T> {
 #[must_use]
 pub fn needs_order(order: &Order) -> ApiError {
     ApiError::denied("keyd does this only by an order of an administrator")
-        .with_hint(format!("run `{}` on this node", command(order)))
-}
-
-/// The command that gives an order.
-fn command(order: &Order) -> String {
-    match order {
-        Order::Revoke { chains, .. } => {
-            let node = chains.first().map(|chain| chain.subject().to_string());
-            format!("i2planctl revoke {}", node.unwrap_or_default())
-        }
-        Order::RevokeInvite(invite) => format!("i2planctl invite revoke {invite} --with-members"),
-        Order::Leave(..) => "i2planctl leave".to_owned(),
-        Order::Forget => "i2planctl key forget-network".to_owned(),
-        Order::CreateInvite(wish) => {
-            let uses = wish.uses.limit().map_or_else(|| "-1".to_owned(), |uses| uses.to_string());
-            format!("i2planctl invite create --uses {uses} --addresses {}", wish.addresses)
-        }
-        Order::AllowInvite(grant) => format!("i2planctl invite allow {}", grant.value.key.id()),
-        Order::Recover => "i2planctl key recover".to_owned(),
-        Order::Extend(extend) => {
-            let before = &extend.certificate.value.grant;
-            let more = extend.ranges.size().saturating_sub(before.ranges.size());
-            format!("i2planctl grant {} --addresses {more}", before.subject)
-        }
-    }
+        .with_remedy(Remedy::GiveOrder { order: order.into() })
 }
 
 /// What an event stream tells.

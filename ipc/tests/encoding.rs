@@ -10,9 +10,10 @@ use i2plan_ipc::api::order::{Executed, Order, OrderTarget, OrderToken, PreparedO
 use i2plan_ipc::api::{keyd, meshd, tund};
 use i2plan_ipc::frame::{decode_body, encode_body};
 use i2plan_ipc::hello::{Landlock, Reply, Request};
+use i2plan_ipc::remedy::{AskInviter, OrderWanted};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::version::Version;
-use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_ipc::{ApiError, ErrorKind, Remedy};
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteId;
 use i2plan_proto::liveness::Presence;
@@ -264,12 +265,32 @@ fn envelopes() {
         Request { id: 1, body: meshd::Request::Status },
         r"\x82\xa2id\x01\xa4body\xa6Status",
     )]);
-    let refused = ApiError { kind: ErrorKind::NotFound, message: "m".to_owned(), hint: None };
+    let refused = ApiError { kind: ErrorKind::NotFound, message: "m".to_owned(), remedy: None };
     are_encoded_as(vec![
         (Reply { id: 1, result: Ok(tund::Reply::Done) }, r"\x82\xa2id\x01\xa6result\x81\xa2Ok\xa4Done"),
         (
             Reply { id: 300, result: Err(refused) },
-            r"\x82\xa2id\xcd\x01,\xa6result\x81\xa3Err\x83\xa4kind\xa9not_found\xa7message\xa1m\xa4hint\xc0",
+            r"\x82\xa2id\xcd\x01,\xa6result\x81\xa3Err\x83\xa4kind\xa9not_found\xa7message\xa1m\xa6remedy\xc0",
         ),
     ]);
+}
+
+#[test]
+fn remedies() {
+    let ask = AskInviter { inviter: "a".to_owned(), node: "b".to_owned(), addresses: 16 };
+    let order = OrderWanted::Revoke { node: "b".to_owned() };
+    are_encoded_as(vec![
+        (Remedy::LeaveFirst, r"\x81\xa4name\xableave_first"),
+        (Remedy::advice("w"), r"\x82\xa4name\xa6advice\xa4text\xa1w"),
+        (
+            Remedy::AskInviter(ask),
+            r"\x84\xa4name\xabask_inviter\xa7inviter\xa1a\xa4node\xa1b\xa9addresses\x10",
+        ),
+        (
+            Remedy::GiveOrder { order },
+            r"\x82\xa4name\xaagive_order\xa5order\x82\xa4name\xa6revoke\xa4node\xa1b",
+        ),
+    ]);
+    // One that is not known makes the message another's.
+    assert!(decode_body::<Remedy>(b"\x81\xa4name\xa1x").is_err());
 }

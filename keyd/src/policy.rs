@@ -11,7 +11,7 @@ use i2plan_ipc::api::keyd::{
 };
 use i2plan_ipc::api::order::{ADDRESSES_A_DAY, Order};
 use i2plan_ipc::secret::SecretText;
-use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_ipc::{ApiError, ErrorKind, Remedy};
 use i2plan_proto::address::AddressRanges;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationProof, ProvenDestination};
@@ -135,7 +135,7 @@ impl Signer {
             Request::CreateInvite(wish) => {
                 require(
                     !Order::is_needed_for_invite(wish.uses, wish.addresses),
-                    "an unlimited invite, and one for more than 256 addresses, needs an order: `i2planctl invite create`",
+                    "an unlimited invite, and one for more than 256 addresses, needs an order",
                 )?;
                 let (code, grant) = self.create_invite(&wish, InviteSecret(random), now)?;
                 Reply::Invite { code, grant }
@@ -523,17 +523,17 @@ impl Signer {
                 )?;
                 let was_in_use = self.check_free(&joiner, ranges)?;
                 if !self.delegations.is_allowed(&invite) {
+                    let allow = || Remedy::AllowInvite { invite: invite.to_string() };
                     require(
                         grant.uses.limit().is_some(),
-                        &format!(
-                            "the invite is unlimited: `i2planctl invite allow {invite}` lets its users join"
-                        ),
-                    )?;
+                        "the invite is unlimited, and its users may not join without an order",
+                    )
+                    .map_err(|error| error.with_remedy(allow()))?;
                     if !self.spend(ranges.size(), now)? {
                         return Err(ApiError::conflict(format!(
-                            "keyd does not certify a member: this node delegates {ADDRESSES_A_DAY} addresses a day; \
-                             `i2planctl invite allow {invite}` lets the users of this invite join today"
-                        )));
+                            "keyd does not certify a member: this node delegates {ADDRESSES_A_DAY} addresses a day"
+                        ))
+                        .with_remedy(allow()));
                     }
                 }
                 (ranges.clone(), None, *replaces || was_in_use)
@@ -606,7 +606,7 @@ impl Signer {
     fn require_memory(&self) -> Result<(), ApiError> {
         if !self.memory.remembers {
             return Err(ApiError::conflict("keyd does not remember which addresses this node has delegated")
-                .with_hint("complete its memory from the mesh, with `i2planctl key recover`"));
+                .with_remedy(Remedy::RecoverKeys));
         }
         self.require_room()
     }
@@ -883,9 +883,10 @@ fn is_pinned(pinned: &Pinned) -> ApiError {
     let address = pinned.chain.address(&pinned.charter.subnet);
     ApiError::conflict(format!(
         "keyd does not sign this: this node is a member of network {}, where it is {address}, and leaves it by an \
-         order only: `i2planctl leave`, or `i2planctl key forget-network` if meshd has lost it",
+         order only",
         pinned.charter.network().short()
     ))
+    .with_remedy(Remedy::LeaveOrForget)
 }
 
 fn not_remembered(error: std::io::Error) -> ApiError {

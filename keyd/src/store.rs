@@ -57,7 +57,7 @@ pub enum StoreError {
         source: DecodeError,
     },
     /// A file has more bytes than it ever should. It stays as it is.
-    #[error("cannot use {}: it has {len} bytes, and {max} are the most; move it elsewhere, start keyd, and then run `i2planctl key recover`", path.display())]
+    #[error("cannot use {}: it has {len} bytes, and {max} are the most; move it elsewhere, start keyd, and then have its memory recovered", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,

@@ -249,7 +249,7 @@ fn the_configuration_changes_while_the_node_runs() {
             panic!("it was taken")
         };
         assert_eq!(error.kind, ErrorKind::Conflict);
-        assert!(error.hint.is_some_and(|hint| hint.contains("etc/config.toml")));
+        assert!(error.hint().is_some_and(|hint| hint.contains("etc/config.toml")));
 
         replace(&before)?;
         let changes = client.reload().await.map_err(|error| failed(&error))?;

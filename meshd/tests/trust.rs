@@ -259,7 +259,9 @@ impl World {
                         let reply = self.sign(index, *request, now.unix.as_secs());
                         self.nodes[index].mesh.handle_keyd_reply(ticket, reply, now);
                     }
-                    Action::Answer(_, result) => self.nodes[index].answer = Some(*result),
+                    Action::Answer(_, result) => {
+                        self.nodes[index].answer = Some(result.map_err(ApiError::from))
+                    }
                 }
             }
         }

@@ -31,7 +31,7 @@ pub fn document() -> Value {
         "info": {
             "title": "i2plan",
             "version": Version::current().version,
-            "description": "A node of i2plan: WireGuard over I2P. Errors carry data: {kind, hint}.",
+            "description": "A node of i2plan: WireGuard over I2P. Errors carry data: {kind, hint, remedy}.",
             "license": { "name": "MIT OR Apache-2.0" },
         },
         "methods": methods,

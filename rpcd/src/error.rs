@@ -1,6 +1,6 @@
 //! The error codes: those of JSON-RPC, and i2plan's own from the range that it leaves to servers.
 
-use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_ipc::{ApiError, ErrorKind, Remedy};
 use serde::Serialize;
 
 /// What sort of error it is.
@@ -122,13 +122,15 @@ pub struct Error {
     pub message: String,
     /// What to do about it, where that is known.
     pub hint: Option<String>,
+    /// The same for a program, where the node names it.
+    pub remedy: Option<Remedy>,
 }
 
 impl Error {
     /// An error that says what its code means, and what is wrong.
     #[must_use]
     pub fn new(code: Code, what: &str) -> Self {
-        Self { code, message: format!("{}: {what}", code.meaning()), hint: None }
+        Self { code, message: format!("{}: {what}", code.meaning()), hint: None, remedy: None }
     }
 
     /// The same with advice.
@@ -147,7 +149,8 @@ impl Error {
     /// What is wrong with a parameter.
     #[must_use]
     pub fn of_parameter(error: ApiError) -> Self {
-        Self { hint: error.hint, ..Self::invalid_params(&error.message) }
+        let Self { code, message, .. } = Self::invalid_params(&error.message);
+        Self { code, message, ..error.into() }
     }
 }
 
@@ -163,7 +166,10 @@ impl From<ApiError> for Error {
             ErrorKind::Version => Code::Version,
             ErrorKind::Internal => Code::Internal,
         };
-        Self { code, message: error.message, hint: error.hint }
+        let hint = error.hint();
+        // Advice is said with the hint.
+        let remedy = error.remedy.filter(|remedy| !matches!(remedy, Remedy::Advice { .. }));
+        Self { code, message: error.message, hint, remedy }
     }
 }
 
@@ -179,11 +185,12 @@ impl Serialize for Error {
         struct Data<'a> {
             kind: &'a str,
             hint: Option<&'a str>,
+            remedy: Option<&'a Remedy>,
         }
         Object {
             code: self.code.number(),
             message: &self.message,
-            data: Data { kind: self.code.kind(), hint: self.hint.as_deref() },
+            data: Data { kind: self.code.kind(), hint: self.hint.as_deref(), remedy: self.remedy.as_ref() },
         }
         .serialize(serializer)
     }
@@ -217,9 +224,18 @@ mod tests {
         ] {
             let error = Error::from(ApiError::new(kind, "why").with_hint("what"));
             assert_eq!(serde_json::to_value(kind).unwrap(), error.code.kind());
-            let data = serde_json::json!({ "kind": kind, "hint": "what" });
+            let data = serde_json::json!({ "kind": kind, "hint": "what", "remedy": null });
             let json = serde_json::json!({ "code": error.code.number(), "message": "why", "data": data });
             assert_eq!(serde_json::to_value(&error).unwrap(), json);
         }
+    }
+
+    #[test]
+    fn a_remedy_is_a_name_and_arguments() {
+        let remedy = Remedy::AllowInvite { invite: "abc".to_owned() };
+        let error = Error::from(ApiError::conflict("why").with_remedy(remedy));
+        let data = &serde_json::to_value(&error).unwrap()["data"];
+        assert_eq!(data["remedy"], serde_json::json!({ "name": "allow_invite", "invite": "abc" }));
+        assert_eq!(data["hint"], "allow the users of the invite abc to join");
     }
 }

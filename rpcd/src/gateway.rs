@@ -331,8 +331,7 @@ mod tests {
         let results: Vec<_> =
             answers.as_array().unwrap().iter().map(|answer| answer["result"]["left"].clone()).collect();
         assert_eq!(results, [json!("1"), Value::Null, json!("3"), Value::Null]);
-        let error =
-            json!({ "code": -32_003, "message": "not now", "data": { "kind": "conflict", "hint": "later" } });
+        let error = json!({ "code": -32_003, "message": "not now", "data": { "kind": "conflict", "hint": "later", "remedy": null } });
         assert_eq!(answers[3]["error"], error);
     }
 

@@ -415,7 +415,7 @@ impl Tund {
     /// Makes the interface, and gives up all that this took.
     async fn create(&self, interface: &Interface, epoch: u32) -> Result<Device, ApiError> {
         let device = device::create(interface).await.inspect_err(|error| {
-            let hint = error.hint.as_deref().unwrap_or_default();
+            let hint = error.hint().unwrap_or_default();
             self.supervisor.status(&format!("there is no interface: {error}; {hint}"));
         })?;
         privileges::drop_all().map_err(|error| {

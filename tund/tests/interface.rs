@@ -577,7 +577,7 @@ async fn without_the_capability_it_says_so() {
     let tund = Tund::start(&namespace, node(1), false);
     let error = configure(&mut tund.connect().await, node(1).interface()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Denied);
-    assert!(error.hint.unwrap().contains("CAP_NET_ADMIN"));
+    assert!(error.hint().unwrap().contains("CAP_NET_ADMIN"));
 }
 
 /// Has a link `uplink` with this address made in the namespace, and with a default route through a gateway.
@@ -625,7 +625,7 @@ async fn a_network_of_the_host_is_not_taken_over() {
     assert_eq!(error.kind, ErrorKind::Conflict);
     let overlap = "192.168.1.0/29 overlaps the address 192.168.1.17/24 of uplink";
     assert!(error.message.contains(overlap), "{error}");
-    assert!(error.hint.unwrap().contains("tun.allow_overlap"));
+    assert!(error.hint().unwrap().contains("tun.allow_overlap"));
     let names = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
     assert!(!names.contains("i2plan0"), "{names}");
     // It can still make another.

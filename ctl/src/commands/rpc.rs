@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
+use crate::present::remedy::sentence;
 use i2plan_rpcd::error::Code;
 use i2plan_rpcd::message::MAX_DOCUMENT;
 use i2plan_rpcd::methods::Gateway;
@@ -220,13 +221,22 @@ struct AnswerError {
 #[derive(Deserialize)]
 struct Data {
     hint: Option<String>,
+    remedy: Option<Value>,
+}
+
+impl Data {
+    /// What to do about it; in the gateway's words where its remedy is one of another version.
+    fn into_hint(self) -> Option<String> {
+        let remedy = self.remedy.and_then(|remedy| serde_json::from_value(remedy).ok());
+        remedy.as_ref().map(sentence).or(self.hint)
+    }
 }
 
 fn read(text: &[u8]) -> Result<Value, Failure> {
     match serde_json::from_slice(text) {
         Ok(Answer { error: Some(AnswerError { code, message, data }), .. }) => {
             let kind = Code::of(code).map_or(Kind::Internal, Kind::from);
-            Err(Failure { kind, message, hint: data.and_then(|data| data.hint) })
+            Err(Failure { kind, message, hint: data.and_then(Data::into_hint) })
         }
         Ok(Answer { result: Some(result), .. }) => Ok(result),
         _ => Err(Failure::internal("what listens there does not answer as JSON-RPC 2.0 does")),
@@ -270,6 +280,15 @@ mod tests {
             let failure = read(text.as_bytes()).unwrap_err();
             assert_eq!((failure.exit_code(), failure.message.as_str()), (exit, "m"));
             assert_eq!(failure.hint.as_deref(), Some("h"));
+        }
+        for (remedy, hint) in [(r#"{"name":"list_bans"}"#, "`i2planctl ban list`"), (r#"{"name":"?"}"#, "h")]
+        {
+            let data = format!(r#"{{"kind":"k","hint":"h","remedy":{remedy}}}"#);
+            let text = format!(
+                r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":-32003,"message":"m","data":{data}}}}}"#
+            );
+            let failure = read(text.as_bytes()).unwrap_err();
+            assert!(failure.hint.unwrap().starts_with(hint), "{remedy}");
         }
         assert_eq!(read(br#"{"jsonrpc":"2.0","id":1,"result":7}"#).unwrap(), 7);
         assert!(read(b"HTTP/1.1 400 Bad Request").is_err());

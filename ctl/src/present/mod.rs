@@ -12,6 +12,7 @@ pub mod member;
 pub mod order;
 pub mod peer;
 pub mod ping;
+pub mod remedy;
 pub mod route;
 pub mod setting;
 pub mod status;

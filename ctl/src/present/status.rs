@@ -11,6 +11,7 @@ use i2plan_ipc::version::Version;
 use serde::Serialize;
 
 use super::member::short;
+use super::remedy::sentence;
 use super::text::clean;
 use super::units;
 
@@ -178,20 +179,24 @@ pub fn of_the_keys(status: &Status) -> Vec<Warning> {
         let (message, hint) = match problem {
             KeysProblem::MemoryLost => (
                 "keyd does not remember which addresses this node has delegated, and certifies no new members".to_owned(),
-                "run `i2planctl key recover` while other members are reachable",
+                "run `i2planctl key recover` while other members are reachable".to_owned(),
             ),
             KeysProblem::Foreign { number, .. } => (
                 format!(
                     "another machine has this node's keys, or its state was restored from a backup: they have signed number {number}, which this node has not"
                 ),
-                "if another machine runs with a copy of the keys, stop one of the two; otherwise there is nothing to do",
+                "if another machine runs with a copy of the keys, stop one of the two; otherwise there is nothing to do"
+                    .to_owned(),
             ),
-            KeysProblem::Refused { request, count, error } => (
+            KeysProblem::Refused { request, count, error, remedy } => (
                 format!("keyd has refused to {} {count} times in a row: {}", clean(request), clean(error)),
-                "see that the clock is right; the log of i2plan-keyd may say more",
+                remedy.as_ref().map_or_else(
+                    || "see that the clock is right; the log of i2plan-keyd may say more".to_owned(),
+                    sentence,
+                ),
             ),
         };
-        Warning { message, hint: hint.to_owned() }
+        Warning { message, hint }
     };
     // What it does not answer while it is down is said there.
     let told = |problem: &&KeysProblem| !is_down || !matches!(problem, KeysProblem::Refused { .. });

@@ -934,8 +934,7 @@ impl World {
             if save {
                 if self.disk_full {
                     self.has_failed = true;
-                    let error = ApiError::internal("the disk is full");
-                    for (command, _) in self.mesh.handle_save_failure(actions, &error, self.now) {
+                    for (command, _) in self.mesh.handle_save_failure(actions, "the disk is full", self.now) {
                         assert!(self.commands.remove(&command).is_some(), "a command was answered twice");
                     }
                     return;

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::order::{Executed, Order};
 use super::tund::{Drops, Overlap};
 use super::{Api, DEADLINE, Terms};
-use crate::ApiError;
 use crate::hello::{Landlock, Role};
 use crate::secret::SecretText;
 use crate::version::Version;
+use crate::{ApiError, Remedy};
 
 /// `meshd`.
 #[derive(Debug)]
@@ -626,6 +626,9 @@ pub enum KeysProblem {
         count: u64,
         /// Why.
         error: String,
+        /// What to do about it, where that is known.
+        #[serde(default)]
+        remedy: Option<Remedy>,
     },
 }
 

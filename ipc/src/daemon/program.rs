@@ -81,7 +81,7 @@ impl From<io::Error> for End {
 pub fn refuse_root() -> Result<(), End> {
     if rustix::process::geteuid().is_root() {
         return Err(End::usage(
-            "it must not run as root: start it by `i2planctl up` or a service, as a user of its own",
+            "it must not run as root: have a service manager start it, as a user of its own",
         ));
     }
     Ok(())

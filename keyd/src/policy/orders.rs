@@ -1,7 +1,7 @@
 //! Orders: what is signed for an administrator alone.
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::order::{Executed, MAX_CHAINS, Order, OrderTarget};
+use i2plan_ipc::{ApiError, Remedy};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{InviteGrant, InviteSecret};
 use i2plan_proto::membership::{Chain, Charter};
@@ -175,7 +175,7 @@ impl Signer {
                     charter.network().short(),
                     pinned.charter.network().short()
                 ))
-                .with_hint("`i2planctl key forget-network` has keyd forget its network"));
+                .with_remedy(Remedy::ForgetNetwork));
             }
             return Ok((&pinned.chain, &pinned.charter));
         }
@@ -675,7 +675,8 @@ mod tests {
         assert!(ask(&mut founder, many(), 16).is_ok());
         // One that was made otherwise, as by a version before, is not used.
         let before = request_by(&mut founder, 40, false, Uses::Unlimited, [10, 42, 40, 0], 32);
-        refused(founder.certify_member(&before, NOW), "i2planctl invite allow");
+        let error = founder.certify_member(&before, NOW).unwrap_err();
+        assert!(matches!(error.remedy, Some(Remedy::AllowInvite { .. })), "{error:?}");
         founder.execute(&Order::AllowInvite(before.grant.clone()), [1; 32], NOW).unwrap();
         assert!(founder.certify_member(&before, NOW).is_ok());
         let ordered = request_by(&mut founder, 41, true, Uses::Unlimited, [10, 42, 41, 0], 32);
@@ -702,7 +703,8 @@ mod tests {
         assert_eq!(founder.memory.budget.used, ADDRESSES_A_DAY);
         let mut founder = Signer::volatile(test_keys(1), founder.remembered());
         let third = half(&mut founder, 42);
-        refused(founder.certify_member(&third, NOW), "i2planctl invite allow");
+        let error = founder.certify_member(&third, NOW).unwrap_err();
+        assert!(matches!(error.remedy, Some(Remedy::AllowInvite { .. })), "{error:?}");
         refused(founder.certify_member(&third, NOW + 3000), "256 addresses a day");
         // A clock that goes back neither lifts it nor makes it last longer than a day.
         let back = NOW - 100 * DAY;

@@ -819,7 +819,7 @@ impl World {
                         let order = Box::new(proposed.order);
                         self.at(KEYD, SimEvent::Order { node: index, run, order });
                     }
-                    result => self.answers.push(result),
+                    result => self.answers.push(result.map_err(ApiError::from)),
                 },
             }
         }

@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::{BanReason, EventKind};
 use i2plan_proto::codec::{Codec, DecodeError, Reader};
 use i2plan_proto::identity::NodeId;
 
 use super::Now;
+use super::error::MeshError;
 
 /// So many offences lead to a ban.
 const STRIKES: u32 = 5;
@@ -37,7 +37,7 @@ const REMEMBERED: u64 = 7 * 24 * 3600;
 const MAX_BANS: usize = 1000;
 
 /// Longest description, characters.
-const MAX_DESCRIPTION: usize = 200;
+pub(super) const MAX_DESCRIPTION: usize = 200;
 
 /// A ban.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,24 +97,17 @@ impl Bans {
     ///
     /// # Errors
     /// If its description cannot be shown, or if there are too many bans: those of users are not displaced.
-    pub(super) fn add(&mut self, ban: Ban) -> Result<(), ApiError> {
+    pub(super) fn add(&mut self, ban: Ban) -> Result<(), MeshError> {
         if ban.description.chars().count() > MAX_DESCRIPTION {
-            return Err(ApiError::invalid(format!(
-                "a ban's description can have at most {MAX_DESCRIPTION} characters"
-            )));
+            return Err(MeshError::LongDescription);
         }
         if ban.description.chars().any(char::is_control) {
-            return Err(ApiError::invalid(
-                "a ban's description cannot have line breaks or control characters",
-            ));
+            return Err(MeshError::BadDescription);
         }
         if self.bans.len() >= MAX_BANS && !self.bans.contains_key(&ban.node) {
             let automatic = self.bans.values().filter(|ban| ban.reason != BanReason::Manual);
             let first = automatic.min_by_key(|ban| ban.expires_at.unwrap_or(u64::MAX)).map(|ban| ban.node);
-            let Some(first) = first else {
-                return Err(ApiError::conflict("too many members are banned")
-                    .with_hint("lift one with `i2planctl ban remove`"));
-            };
+            let Some(first) = first else { return Err(MeshError::TooManyBans) };
             self.end(&first);
         }
         self.events.push(EventKind::BanAdded { node_id: ban.node.to_string(), reason: ban.reason });

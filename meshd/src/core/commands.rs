@@ -3,12 +3,11 @@
 //! A command is answered by an [`Action::Answer`](super::Action::Answer) with its id, at the latest when the request to
 //! `keyd` that it takes is answered, or when the attempt to join that it waits for has ended.
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::order::Executed;
 
-use super::exclusion::{unknown, unknown_ban};
-use super::invites::joining::{Joining, is_joining};
-use super::invites::{InviteWish, unknown_invite};
+use super::error::MeshError;
+use super::invites::InviteWish;
+use super::invites::joining::Joining;
 use super::situation::Situation;
 use super::{CommandId, Mesh, Now};
 
@@ -30,11 +29,8 @@ impl Mesh {
         };
         match &mut self.situation {
             Situation::Outside => self.found(wish, now),
-            Situation::Founding(_) => {
-                let error = ApiError::conflict("this node is founding its network already");
-                cx.answer(command, Err(error.with_hint("try again")));
-            }
-            Situation::Joining(_) => cx.answer(command, Err(is_joining())),
+            Situation::Founding(_) => cx.answer(command, Err(MeshError::Founding)),
+            Situation::Joining(_) => cx.answer(command, Err(MeshError::Joining)),
             Situation::Member(member) => member.create_invite(cx, wish, now),
         }
     }
@@ -51,16 +47,8 @@ impl Mesh {
         }
         let joining = match &self.situation {
             Situation::Outside => Joining::start(command, code, &self.cx.me, now),
-            Situation::Founding(_) | Situation::Joining(_) => {
-                let error = ApiError::conflict("this node is joining or founding a network already");
-                Err(error.with_hint("wait for it"))
-            }
-            Situation::Member(member) => {
-                let network = member.network().short();
-                let error = ApiError::conflict(format!("this node is already a member of network {network}"));
-                let hint = "leave that first, with `i2planctl leave`: a node is a member of one network";
-                Err(error.with_hint(hint))
-            }
+            Situation::Founding(_) | Situation::Joining(_) => Err(MeshError::Entering),
+            Situation::Member(member) => Err(MeshError::IsMember(member.network().short())),
         };
         match joining {
             Ok(joining) => self.begin_joining(joining),
@@ -72,7 +60,7 @@ impl Mesh {
     pub fn leave(&mut self, command: CommandId) {
         match &mut self.situation {
             Situation::Member(member) => member.leave(&mut self.cx, command),
-            _ => self.cx.answer(command, Err(in_no_network())),
+            _ => self.cx.answer(command, Err(MeshError::NoNetwork)),
         }
     }
 
@@ -83,7 +71,7 @@ impl Mesh {
                 let standing = member.enact(&mut self.cx, command, executed, now);
                 self.apply(standing, now);
             }
-            _ => self.cx.answer(command, Err(in_no_network())),
+            _ => self.cx.answer(command, Err(MeshError::NoNetwork)),
         }
     }
 
@@ -124,7 +112,7 @@ impl Mesh {
     pub fn remove_ban(&mut self, command: CommandId, node: &str) {
         match &mut self.situation {
             Situation::Member(member) => member.remove_ban(&mut self.cx, command, node),
-            _ => self.cx.answer(command, Err(unknown_ban())),
+            _ => self.cx.answer(command, Err(MeshError::UnknownBan)),
         }
     }
 
@@ -134,7 +122,7 @@ impl Mesh {
             Situation::Member(member) => {
                 member.revoke_invite(&mut self.cx, command, id, with_members, now);
             }
-            _ => self.cx.answer(command, Err(unknown_invite())),
+            _ => self.cx.answer(command, Err(MeshError::UnknownInvite)),
         }
     }
 
@@ -142,7 +130,7 @@ impl Mesh {
     pub fn allow_invite(&mut self, command: CommandId, id: &str) {
         match &mut self.situation {
             Situation::Member(member) => member.allow_invite(&mut self.cx, command, id),
-            _ => self.cx.answer(command, Err(unknown_invite())),
+            _ => self.cx.answer(command, Err(MeshError::UnknownInvite)),
         }
     }
 
@@ -150,10 +138,7 @@ impl Mesh {
     pub fn rotate_key(&mut self, command: CommandId, now: Now) {
         match &mut self.situation {
             Situation::Member(member) => member.rotate_key(&mut self.cx, command, now),
-            _ => {
-                let error = "this node is in no network, and so has no WireGuard key";
-                self.cx.answer(command, Err(ApiError::conflict(error)));
-            }
+            _ => self.cx.answer(command, Err(MeshError::NoNetworkForKey)),
         }
     }
 
@@ -162,18 +147,13 @@ impl Mesh {
     pub fn recover_keys(&mut self, command: CommandId, now: Now) {
         let cx = &mut self.cx;
         if cx.me.remembers {
-            let error = "keyd remembers all that this node has delegated: there is nothing to recover";
-            return cx.answer(command, Err(ApiError::conflict(error)));
+            return cx.answer(command, Err(MeshError::NothingToRecover));
         }
         match &mut self.situation {
             Situation::Member(member) if member.publication.record.is_some() => {
                 member.recover_keys(cx, command, now);
             }
-            _ => {
-                let error = ApiError::conflict("this node has not published its record yet");
-                let hint = "join a network, or see that its I2P sessions are up; then try again";
-                cx.answer(command, Err(error.with_hint(hint)));
-            }
+            _ => cx.answer(command, Err(MeshError::NotPublished)),
         }
     }
 
@@ -188,11 +168,7 @@ impl Mesh {
 
     /// A command is about a member, and this node is in no network.
     fn answer_unknown(&mut self, command: CommandId, node: &str) {
-        let known = self.cx.other_node(node).and_then(|id| Err(unknown(&id.short())));
+        let known = self.cx.other_node(node).and_then(|id| Err(MeshError::UnknownMember(id.short())));
         self.cx.answer(command, known);
     }
-}
-
-fn in_no_network() -> ApiError {
-    ApiError::conflict("this node is in no network")
 }

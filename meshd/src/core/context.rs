@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_proto::destination::{Destination, DestinationHash};
@@ -13,6 +12,7 @@ use rand::rngs::StdRng;
 use tracing::debug;
 
 use super::budget::{Asker, Budget};
+use super::error::MeshError;
 use super::ingress::IngressLimits;
 use super::notes::KeysHealth;
 use super::requests::Pending;
@@ -128,7 +128,7 @@ impl Context {
     }
 
     /// Answers a user's command.
-    pub(super) fn answer(&mut self, command: CommandId, result: Result<meshd::Reply, ApiError>) {
+    pub(super) fn answer(&mut self, command: CommandId, result: Result<meshd::Reply, MeshError>) {
         self.actions.push_back(Action::Answer(command, Box::new(result)));
     }
 

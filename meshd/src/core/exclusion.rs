@@ -1,7 +1,6 @@
 //! Bans by this node, revocations, and leaving the network.
 
 use i2plan_ipc::api::meshd;
-use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::liveness::Presence;
@@ -11,6 +10,7 @@ use tracing::{info, warn};
 use super::bans::Ban;
 use super::context::Context;
 use super::endings::Ending;
+use super::error::MeshError;
 use super::local_member::LocalMember;
 use super::members::EndingMerge;
 use super::publication::LivenessReason;
@@ -59,7 +59,7 @@ impl LocalMember {
                 self.note_bans_changed(cx);
                 Ok(meshd::Reply::BanRemoved(self.ban_report(&ban)))
             }
-            None => Err(unknown_ban()),
+            None => Err(MeshError::UnknownBan),
         };
         cx.answer(command, reply);
     }
@@ -112,15 +112,12 @@ impl LocalMember {
         }
         cx.unsaved = true;
         let result = match (invite, ended) {
-            _ if is_full => Err(ApiError::conflict(
-                "the revocation was not accepted: this node has signed as many as it holds addresses",
-            )
-            .with_hint("ask the founder, or a member that holds more addresses, to revoke it")),
+            _ if is_full => Err(MeshError::TooManyRevocations),
             (Some(invite), _) => {
                 self.invites.revoke(&invite, now.unix.as_secs()).map(meshd::Reply::InviteRevoked)
             }
             (None, Some(out)) => Ok(meshd::Reply::Revoked(out.iter().map(ToString::to_string).collect())),
-            (None, None) => Err(ApiError::conflict("this membership has ended already")),
+            (None, None) => Err(MeshError::HasEnded),
         };
         let standing = self.gossip(cx, now);
         cx.answer(command, result);
@@ -137,10 +134,10 @@ impl LocalMember {
     }
 
     /// Another member by its node id.
-    pub(super) fn known_node(&self, cx: &Context, node: &str) -> Result<NodeId, ApiError> {
+    pub(super) fn known_node(&self, cx: &Context, node: &str) -> Result<NodeId, MeshError> {
         let id = cx.other_node(node)?;
         if self.members.get(&id).is_none() {
-            return Err(unknown(&id.short()));
+            return Err(MeshError::UnknownMember(id.short()));
         }
         Ok(id)
     }
@@ -148,23 +145,11 @@ impl LocalMember {
 
 impl Context {
     /// The id of another node, whether it is a member or not.
-    pub(super) fn other_node(&self, node: &str) -> Result<NodeId, ApiError> {
-        let id: NodeId = node.parse().map_err(|_| unknown(node))?;
+    pub(super) fn other_node(&self, node: &str) -> Result<NodeId, MeshError> {
+        let id: NodeId = node.parse().map_err(|_| MeshError::UnknownMember(node.to_owned()))?;
         if id == self.me.node {
-            return Err(ApiError::invalid("this is the node itself"));
+            return Err(MeshError::ThisNode);
         }
         Ok(id)
     }
-}
-
-/// No member with a node id is known.
-pub(super) fn unknown(node: &str) -> ApiError {
-    ApiError::new(ErrorKind::NotFound, format!("no member with the node id {node} is known"))
-        .with_hint("`i2planctl peers` shows the members")
-}
-
-/// There is no ban of a member.
-pub(super) fn unknown_ban() -> ApiError {
-    ApiError::new(ErrorKind::NotFound, "this node has banned no such member")
-        .with_hint("`i2planctl ban list` shows whom it has")
 }

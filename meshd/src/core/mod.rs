@@ -16,12 +16,12 @@
 //! * `exclusion`, `bans`: bans by this node, and how others' memberships end; `orders`: what an administrator has `keyd`
 //!   sign for that.
 //! * `ingress`: which control datagrams are looked at; `shares`: rates that are shared by address.
+//! * [`MeshError`]: why a command is not carried out, and what can be done about it.
 //! * [`state`]: what is remembered over a restart; `saving`: what follows if it cannot be saved.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::{self, EventKind};
 use i2plan_proto::address::Ipv4Subnet;
@@ -38,6 +38,7 @@ mod compare;
 mod context;
 mod detector;
 mod endings;
+mod error;
 mod exclusion;
 mod gossip;
 mod ingress;
@@ -57,6 +58,7 @@ pub mod state;
 mod verified;
 
 use context::Context;
+pub use error::MeshError;
 use invites::joining::Outcome;
 use local_member::LocalMember;
 use situation::Situation;
@@ -133,7 +135,7 @@ pub enum Action {
     /// Ask `keyd` and report the reply to [`Mesh::handle_keyd_reply`].
     Ask(Ticket, Box<keyd::Request>),
     /// Answer a user's command.
-    Answer(CommandId, Box<Result<meshd::Reply, ApiError>>),
+    Answer(CommandId, Box<Result<meshd::Reply, MeshError>>),
 }
 
 /// What one or more events lead to.
@@ -168,9 +170,8 @@ pub struct Turn {
 ///    [`poll_awake`](Self::poll_awake).
 ///
 /// ```no_run
-/// # use i2plan_ipc::ApiError;
 /// # use i2plan_meshd::core::{Action, Mesh, Now, state::State};
-/// # fn save(_: &State) -> Result<(), ApiError> { Ok(()) }
+/// # fn save(_: &State) -> std::io::Result<()> { Ok(()) }
 /// # fn carry_out(_: Action) {}
 /// /// After each event, and at the time that the last call has returned.
 /// fn settle(mesh: &mut Mesh, now: Now) -> Option<std::time::Duration> {
@@ -181,7 +182,7 @@ pub struct Turn {
 ///     match if turn.save { save(&mesh.state()) } else { Ok(()) } {
 ///         Ok(()) => turn.actions.into_iter().for_each(carry_out),
 ///         Err(error) => {
-///             for (command, error) in mesh.handle_save_failure(turn.actions, &error, now) {
+///             for (command, error) in mesh.handle_save_failure(turn.actions, &error.to_string(), now) {
 ///                 println!("command {command} has failed: {error}");
 ///             }
 ///         }
@@ -280,7 +281,7 @@ impl Mesh {
             (Situation::Joining(joining), Message::JoinReply(reply)) => {
                 return match joining.handle_reply(from, reply, &self.cx.me) {
                     Outcome::Ignored => {}
-                    Outcome::Refused(error) => self.give_up_joining(&error),
+                    Outcome::Refused(refusal) => self.give_up_joining(&MeshError::Refused(refusal)),
                     Outcome::Welcome(welcome) => self.enter(*welcome, now),
                 };
             }

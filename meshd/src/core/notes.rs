@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::context::Context;
 use super::endings::Ending;
+use super::error::MeshError;
 use super::local_member::LocalMember;
 use super::publication::Refresh;
 use super::requests::Pending;
@@ -34,7 +35,7 @@ pub(super) struct KeysHealth {
     /// The last number that others knew and `keyd` had not given out, and when it was seen, on the monotonic clock.
     foreign: Option<(u64, Duration)>,
     /// What `keyd` has refused, by kind: how often in a row, and why.
-    refused: Vec<(&'static str, u64, String)>,
+    refused: Vec<(&'static str, u64, ApiError)>,
 }
 
 impl KeysHealth {
@@ -45,13 +46,12 @@ impl KeysHealth {
 
     /// A request of this kind was refused.
     pub(super) fn refused(&mut self, kind: &'static str, error: &ApiError) {
-        let message = error.message.clone();
         match self.refused.iter_mut().find(|(known, ..)| *known == kind) {
             Some((_, count, why)) => {
                 *count += 1;
-                *why = message;
+                *why = error.clone();
             }
-            None => self.refused.push((kind, 1, message)),
+            None => self.refused.push((kind, 1, error.clone())),
         }
     }
 }
@@ -112,7 +112,8 @@ impl Context {
         found.extend(repeated.map(|(request, count, error)| KeysProblem::Refused {
             request: (*request).to_owned(),
             count: *count,
-            error: error.clone(),
+            error: error.message.clone(),
+            remedy: error.remedy.clone(),
         }));
         found
     }
@@ -124,10 +125,10 @@ impl LocalMember {
         &mut self,
         cx: &mut Context,
         number: Option<u64>,
-        error: &ApiError,
+        error: &MeshError,
         now: Now,
     ) {
-        if error.kind == ErrorKind::Denied {
+        if error.kind() == ErrorKind::Denied {
             self.handle_noted(cx, number, Noted::Known, now);
         } else if number.is_some() {
             cx.keys.noted = 0;
@@ -162,10 +163,7 @@ impl LocalMember {
     /// answer is the order.
     pub(super) fn recover_keys(&mut self, cx: &mut Context, command: CommandId, now: Now) {
         if !self.comparisons.since_start.is_done(now.monotonic) {
-            let error =
-                ApiError::unavailable("this node has not compared notes with a member since its start");
-            return cx
-                .answer(command, Err(error.with_hint("see that a member is reachable, then try again")));
+            return cx.answer(command, Err(MeshError::NotCompared));
         }
         let chains = self.members.iter().map(|member| &member.record.value.chain);
         let ended = self.members.endings().iter().map(Ending::chain);
@@ -204,8 +202,7 @@ impl LocalMember {
         complete: bool,
     ) {
         if !complete {
-            let error = ApiError::conflict("keyd does not take its memory for complete");
-            return cx.answer(command, Err(error.with_hint("run `i2planctl key recover` on this node")));
+            return cx.answer(command, Err(MeshError::NotRecovered));
         }
         cx.me.remembers = true;
         // Those that have ended meanwhile are free again.

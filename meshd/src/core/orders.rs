@@ -6,7 +6,6 @@
 
 use std::ops::ControlFlow;
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::PinnedNetwork;
 use i2plan_ipc::api::meshd::{self, ToOrder};
 use i2plan_ipc::api::order::{Executed, MAX_CHAINS, MAX_COUNTED, Order};
@@ -17,8 +16,7 @@ use i2plan_proto::record::Record;
 
 use super::context::Context;
 use super::endings::Ending;
-use super::exclusion::unknown;
-use super::invites::unknown_invite;
+use super::error::MeshError;
 use super::local_member::LocalMember;
 use super::publication::Refresh;
 use super::situation::{Departure, Standing};
@@ -89,7 +87,7 @@ impl LocalMember {
             self.invites.issued().iter().find(|invite| invite.grant.value.key.id().to_string() == id);
         match invite.map(|invite| invite.grant.clone()) {
             Some(grant) => cx.propose(command, Order::AllowInvite(grant), Vec::new(), false),
-            None => cx.answer(command, Err(unknown_invite())),
+            None => cx.answer(command, Err(MeshError::UnknownInvite)),
         }
     }
 
@@ -124,24 +122,24 @@ impl LocalMember {
             Executed::Membership(certificate) => self.handle_extension(cx, certificate, command, now),
             Executed::Recovered(_) => self.confirm_recovery(cx, command),
             Executed::Forgotten(_) | Executed::Allowed(_) => {
-                cx.answer(command, Err(ApiError::invalid("there is nothing to distribute")));
+                cx.answer(command, Err(MeshError::NothingToDistribute));
             }
         }
         ControlFlow::Continue(())
     }
 
     /// Whether this node has signed this in its network.
-    fn check(&self, cx: &Context, executed: &Executed) -> Result<(), ApiError> {
+    fn check(&self, cx: &Context, executed: &Executed) -> Result<(), MeshError> {
         let membership = &self.membership;
         let (charter, me) = (&membership.charter.value, cx.me.node);
-        let unsigned = |error: &dyn std::fmt::Display| ApiError::invalid(format!("not this node's: {error}"));
+        let unsigned = |error: &dyn std::fmt::Display| MeshError::Foreign(error.to_string());
         let own = |signer: &NodeId| {
             if *signer == me { Ok(()) } else { Err(unsigned(&"another node has signed it")) }
         };
         match executed {
             Executed::Revocations(revocations) => {
                 if revocations.is_empty() || revocations.len() > MAX_CHAINS {
-                    return Err(ApiError::invalid("one to four revocations are expected"));
+                    return Err(MeshError::RevocationCount);
                 }
                 for revocation in revocations {
                     own(&revocation.value.issuer)?;
@@ -153,7 +151,7 @@ impl LocalMember {
                 resignation.verify_for(charter).map_err(|error| unsigned(&error))?;
                 // One of a membership before is known to others.
                 if resignation.value.voids(&membership.chain).is_none() {
-                    return Err(ApiError::conflict("it is of a membership that ended before"));
+                    return Err(MeshError::EarlierMembership);
                 }
             }
             Executed::Invite { grant, .. } => {
@@ -162,18 +160,17 @@ impl LocalMember {
                 let is_known =
                     self.invites.issued().iter().any(|known| known.grant.value.key == grant.value.key);
                 if is_known || grant.value.network != charter.network() {
-                    return Err(ApiError::conflict("the invite is known, or of another network"));
+                    return Err(MeshError::KnownInvite);
                 }
                 if self.invites.is_full() {
-                    return Err(ApiError::conflict("too many invites are open")
-                        .with_hint("wait until some have expired"));
+                    return Err(MeshError::TooManyInvites);
                 }
             }
             Executed::Membership(certificate) => {
                 own(&certificate.value.issuer)?;
                 certificate.verify().map_err(|error| unsigned(&error))?;
                 if certificate.value.network != charter.network() {
-                    return Err(ApiError::conflict("it is of another network"));
+                    return Err(MeshError::OtherNetwork);
                 }
             }
             Executed::Forgotten(_) | Executed::Allowed(_) | Executed::Recovered(_) => {}
@@ -219,11 +216,10 @@ impl LocalMember {
     }
 
     /// The chain of a member that this node may revoke.
-    fn revocable(&self, cx: &Context, node: &str) -> Result<Chain, ApiError> {
-        let id: NodeId = node.parse().map_err(|_| unknown(node))?;
+    fn revocable(&self, cx: &Context, node: &str) -> Result<Chain, MeshError> {
+        let id: NodeId = node.parse().map_err(|_| MeshError::UnknownMember(node.to_owned()))?;
         if id == cx.me.node {
-            return Err(ApiError::invalid("this is the node itself")
-                .with_hint("`i2planctl leave` makes it leave its network"));
+            return Err(MeshError::RevokesItself);
         }
         let membership = &self.membership;
         let known = self.members.get(&id).map(|member| member.record.value.chain.clone());
@@ -233,11 +229,10 @@ impl LocalMember {
                 self.addresses.delegations.of(&id).filter(|delegated| delegated.ended_at.is_none())?;
             Some(membership.chain.appended(delegated.certificate.as_ref()?))
         };
-        let chain = known.or_else(invited).ok_or_else(|| unknown(&id.short()))?;
+        let chain = known.or_else(invited).ok_or_else(|| MeshError::UnknownMember(id.short()))?;
         if chain.is_ancestor(&cx.me.node) {
             return Ok(chain);
         }
-        Err(ApiError::denied("only the network's founder and a member's inviters can revoke its membership")
-            .with_hint("`i2planctl ban add` makes this node drop everything that comes from it"))
+        Err(MeshError::MayNotRevoke)
     }
 }

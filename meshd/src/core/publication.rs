@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::rate::{Bucket, Quota};
@@ -15,6 +14,7 @@ use i2plan_proto::wireguard::WireGuardCertificate;
 use tracing::{debug, info};
 
 use super::context::Context;
+use super::error::MeshError;
 use super::local_member::LocalMember;
 use super::requests::{KEYD_RETRY, Pending};
 use super::rumors::Topic;
@@ -110,17 +110,11 @@ impl LocalMember {
     /// A user wants a new WireGuard key.
     pub(super) fn rotate_key(&mut self, cx: &mut Context, command: CommandId, now: Now) {
         let refused = if self.publication.record.is_none() {
-            Some(
-                ApiError::unavailable("this node has not published its first WireGuard key yet")
-                    .with_hint("see that its I2P sessions are up, then try again"),
-            )
+            Some(MeshError::NoKey)
         } else if self.publication.rotating.is_some() {
-            Some(ApiError::conflict("the WireGuard key is being rotated already"))
+            Some(MeshError::Rotating)
         } else if self.membership.epoch >= Some(WireGuardCertificate::epoch_at(now.unix.as_secs())) {
-            Some(
-                ApiError::conflict("the WireGuard key was rotated less than a minute ago")
-                    .with_hint("an epoch lasts a minute at least; try again after that"),
-            )
+            Some(MeshError::RotatedJustNow)
         } else {
             None
         };

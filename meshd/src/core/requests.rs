@@ -13,6 +13,7 @@ use i2plan_proto::suspicion::Suspicion;
 use tracing::warn;
 
 use super::context::Context;
+use super::error::MeshError;
 use super::invites::InviteWish;
 use super::local_member::LocalMember;
 use super::publication::{LivenessReason, Refresh};
@@ -98,16 +99,16 @@ impl Pending {
 }
 
 /// The signature in a reply, where no other reply is expected.
-fn signature(reply: Result<keyd::Reply, ApiError>) -> Result<Signature, ApiError> {
+fn signature(reply: Result<keyd::Reply, MeshError>) -> Result<Signature, MeshError> {
     match reply? {
         keyd::Reply::Signature(signature) => Ok(signature),
         _ => Err(unexpected()),
     }
 }
 
-fn unexpected() -> ApiError {
+fn unexpected() -> MeshError {
     warn!("unexpected reply of keyd");
-    ApiError::internal("unexpected reply of keyd")
+    MeshError::UnexpectedReply
 }
 
 impl Mesh {
@@ -120,11 +121,11 @@ impl Mesh {
             Err(_) if pending.is_for_user() => {}
             Err(error) => self.cx.keys.refused(pending.kind(), error),
         }
-        self.handle_reply(pending, reply, now);
+        self.handle_reply(pending, reply.map_err(MeshError::Keyd), now);
     }
 
     /// Goes on after a request, in the situation that it is of. In any other it is of no use any more.
-    pub(super) fn handle_reply(&mut self, pending: Pending, reply: Result<keyd::Reply, ApiError>, now: Now) {
+    pub(super) fn handle_reply(&mut self, pending: Pending, reply: Result<keyd::Reply, MeshError>, now: Now) {
         if let Err(error) = &reply {
             warn!(%error, "request to keyd failed");
         }
@@ -154,7 +155,7 @@ impl LocalMember {
         &mut self,
         cx: &mut Context,
         pending: Pending,
-        reply: Result<keyd::Reply, ApiError>,
+        reply: Result<keyd::Reply, MeshError>,
         now: Now,
     ) -> Standing {
         match (pending, reply) {
@@ -198,11 +199,11 @@ impl LocalMember {
         ControlFlow::Continue(())
     }
 
-    fn handle_failure(&mut self, cx: &mut Context, pending: Pending, error: ApiError, now: Now) {
+    fn handle_failure(&mut self, cx: &mut Context, pending: Pending, error: MeshError, now: Now) {
         match pending {
             Pending::Invite { wish, .. } => cx.answer(wish.command, Err(error)),
             Pending::WireGuard | Pending::Record => {
-                if error.kind == ErrorKind::Conflict {
+                if error.kind() == ErrorKind::Conflict {
                     cx.ask(Pending::Pinned, keyd::Request::Pinned);
                 }
                 self.publication.refresh = Refresh::Due(now.monotonic + KEYD_RETRY);
@@ -221,7 +222,8 @@ impl LocalMember {
             Pending::Note(number) => self.handle_note_failure(cx, number, &error, now),
             // The joiner asks again. If keyd remembers that another has the addresses, it is given others then.
             Pending::Member { joiner, .. } => {
-                if error.kind == ErrorKind::Denied && self.addresses.delegations.remove_unsigned_of(&joiner) {
+                if error.kind() == ErrorKind::Denied && self.addresses.delegations.remove_unsigned_of(&joiner)
+                {
                     cx.unsaved = true;
                 }
             }

@@ -1,14 +1,11 @@
 //! What is to be saved, and what follows if it cannot be.
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd;
 
+use super::error::MeshError;
 use super::members::Member;
 use super::state::{Remembered, State};
 use super::{Action, CommandId, Mesh, Now};
-
-/// What to do where the state cannot be saved.
-const SEE_DISK: &str = "see that the state directory is writable and the disk is not full";
 
 impl Mesh {
     /// What must be remembered over a restart.
@@ -33,24 +30,24 @@ impl Mesh {
         }
     }
 
-    /// The state could not be saved, so the turn's actions were not carried out. Saving is tried again with the
+    /// The state could not be saved for this reason, so the turn's actions were not carried out. Saving is tried again with the
     /// next turn. Returns the commands that must now be answered, and with what.
     pub fn handle_save_failure(
         &mut self,
         dropped: Vec<Action>,
-        error: &ApiError,
+        reason: &str,
         now: Now,
-    ) -> Vec<(CommandId, ApiError)> {
+    ) -> Vec<(CommandId, MeshError)> {
         self.cx.unsaved = true;
         let mut failed = Vec::new();
         for action in dropped {
             match action {
-                Action::Answer(command, result) => failed.push((command, not_saved(*result, error))),
+                Action::Answer(command, result) => failed.push((command, not_saved(*result, reason))),
                 // Never asked, so it will not be answered.
                 Action::Ask(ticket, _) => {
                     if let Some(pending) = self.cx.pending.remove(&ticket) {
-                        let hint = format!("{SEE_DISK}, then try again");
-                        self.handle_reply(pending, Err(error.clone().with_hint(hint)), now);
+                        let error = MeshError::NotSaved { reason: reason.to_owned(), may_be_in_force: false };
+                        self.handle_reply(pending, Err(error), now);
                     }
                 }
                 // Lost as a datagram can be lost.
@@ -59,7 +56,7 @@ impl Mesh {
         }
         for action in std::mem::take(&mut self.cx.actions) {
             match action {
-                Action::Answer(command, result) => failed.push((command, not_saved(*result, error))),
+                Action::Answer(command, result) => failed.push((command, not_saved(*result, reason))),
                 other => self.cx.actions.push_back(other),
             }
         }
@@ -68,20 +65,17 @@ impl Mesh {
 }
 
 /// The answer to a command whose effect could not be saved, for this reason.
-fn not_saved(result: Result<meshd::Reply, ApiError>, error: &ApiError) -> ApiError {
-    let now = match result {
+fn not_saved(result: Result<meshd::Reply, MeshError>, reason: &str) -> MeshError {
+    let reason = reason.to_owned();
+    let done = match result {
         Err(error) => return error,
         // What keeps others out is not put off until there is room on the disk.
         Ok(meshd::Reply::BanAdded(_)) => "the ban is in force",
         Ok(meshd::Reply::BanRemoved(_)) => "the ban is lifted",
         Ok(meshd::Reply::InviteRevoked(_)) => "the invite is revoked",
-        Ok(_) => {
-            let hint = format!("{SEE_DISK}, then try again; what was asked may be in force until a restart");
-            return error.clone().with_hint(hint);
-        }
+        Ok(_) => return MeshError::NotSaved { reason, may_be_in_force: true },
     };
-    ApiError::new(error.kind, format!("{now} until a restart only: {}", error.message))
-        .with_hint(format!("{SEE_DISK}; as soon as the state can be saved, it lasts"))
+    MeshError::SavedLater { done, reason }
 }
 
 fn remembered(member: &Member) -> Remembered {

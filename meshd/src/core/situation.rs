@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::{self, EventKind, JoinStep};
 use i2plan_proto::identity::{Signature, Signed};
@@ -14,6 +13,7 @@ use tracing::{info, warn};
 
 use super::addresses::delegations::{Delegations, Holding};
 use super::endings::Ending;
+use super::error::MeshError;
 use super::invites::InviteWish;
 use super::invites::joining::Joining;
 use super::local_member::LocalMember;
@@ -78,14 +78,14 @@ impl Mesh {
     }
 
     /// From founding: `keyd` has signed the charter, and the invite follows; or it has not.
-    pub(super) fn handle_charter(&mut self, reply: Result<Signature, ApiError>, now: Now) {
+    pub(super) fn handle_charter(&mut self, reply: Result<Signature, MeshError>, now: Now) {
         let situation = std::mem::replace(&mut self.situation, Situation::Outside);
         let Situation::Founding(founding) = situation else { return self.situation = situation };
         let Founding { charter, wish } = *founding;
         let charter = reply.and_then(|signature| {
             let charter = Signed { value: charter, signature };
             let verified = charter.verify();
-            verified.map_err(|_| ApiError::internal("keyd signed with another identity")).map(|()| charter)
+            verified.map_err(|_| MeshError::OtherIdentity).map(|()| charter)
         });
         match charter {
             Err(error) => self.cx.answer(wish.command, Err(error)),
@@ -110,7 +110,7 @@ impl Mesh {
     }
 
     /// From joining: it has failed.
-    pub(super) fn give_up_joining(&mut self, error: &ApiError) {
+    pub(super) fn give_up_joining(&mut self, error: &MeshError) {
         let situation = std::mem::replace(&mut self.situation, Situation::Outside);
         let Situation::Joining(joining) = situation else { return self.situation = situation };
         for command in joining.waiting.commands {
@@ -156,12 +156,11 @@ impl Mesh {
         let revoked = matches!(departure, Departure::Ended(_));
         cx.events.push(EventKind::NetworkLeft { network: network.to_string(), revoked });
         // What keyd is still asked for is of the network that was.
-        let gone = || ApiError::conflict("this node has left its network");
         let pending: Vec<CommandId> =
             cx.pending.drain().filter_map(|(_, pending)| pending.command()).collect();
         let entering = member.entering.iter().flat_map(|waiting| &waiting.commands).copied();
         for command in pending.into_iter().chain(member.publication.rotating).chain(entering) {
-            cx.answer(command, Err(gone()));
+            cx.answer(command, Err(MeshError::HasLeft));
         }
         cx.outside_since = now.monotonic;
         cx.unsaved = true;

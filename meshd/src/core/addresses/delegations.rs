@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{self, ExtendMember};
 use i2plan_ipc::api::meshd;
 use i2plan_proto::address::{AddressRange, AddressRanges, Ipv4Subnet};
@@ -15,6 +14,7 @@ use rand::{Rng, RngExt as _};
 use tracing::{debug, info};
 
 use crate::core::context::Context;
+use crate::core::error::MeshError;
 use crate::core::local_member::LocalMember;
 use crate::core::requests::Pending;
 use crate::core::{CommandId, Now};
@@ -363,14 +363,14 @@ impl LocalMember {
         node: &str,
         addresses: u32,
         now: Now,
-    ) -> Result<ExtendMember, ApiError> {
+    ) -> Result<ExtendMember, MeshError> {
         let id = self.known_node(cx, node)?;
         let (holding, membership) = (self.holding(), &self.membership);
         if !addresses.is_power_of_two() {
-            return Err(ApiError::invalid(format!("addresses: {addresses} is not a power of two")));
+            return Err(MeshError::NotPowerOfTwo(addresses));
         }
         if cx.pending.values().any(|pending| matches!(pending, Pending::Extension(..))) {
-            return Err(ApiError::conflict("another grant is under way").with_hint("try again"));
+            return Err(MeshError::Granting);
         }
         let Some(certificate) =
             self.addresses.delegations.of(&id).and_then(|delegated| delegated.certificate.clone())
@@ -384,21 +384,14 @@ impl LocalMember {
                     .last()
                     .map(|inviter| self.name_of(inviter).unwrap_or_else(|| inviter.short()))
             });
-            let error = ApiError::denied("only the member that has invited a node can grant it addresses");
-            return Err(match inviter {
-                Some(name) => error.with_hint(format!("run this command on {name}")),
-                None => error,
-            });
+            return Err(MeshError::MayNotGrant(inviter));
         };
         let ranges = &certificate.value.grant.ranges;
         let parent = membership.chain.id();
         let unix = now.unix.as_secs();
-        let ranges = self.addresses.delegations.more(ranges, addresses, &holding, unix, &mut cx.rng).map_err(|_| {
-            ApiError::conflict(format!(
-                "this node has no range of {addresses} addresses left that was never in use, or the member has four ranges already"
-            ))
-            .with_hint("`i2planctl status` shows what is left; try a smaller number")
-        })?;
+        let delegations = &self.addresses.delegations;
+        let ranges = delegations.more(ranges, addresses, &holding, unix, &mut cx.rng);
+        let ranges = ranges.map_err(|_| MeshError::NoRange(addresses))?;
         Ok(ExtendMember { certificate, parent, ranges })
     }
 

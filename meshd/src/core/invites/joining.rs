@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::{EventKind, JoinStep};
-use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{Invite, InviteId};
@@ -14,6 +13,7 @@ use i2plan_proto::message::Message;
 use tracing::{debug, warn};
 
 use crate::core::context::{Context, Inbox};
+use crate::core::error::MeshError;
 use crate::core::requests::Pending;
 use crate::core::{Action, CommandId, Now};
 
@@ -90,7 +90,7 @@ pub(crate) struct Joining {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Ignored,
-    Refused(ApiError),
+    Refused(Refusal),
     Welcome(Box<Welcome>),
 }
 
@@ -101,19 +101,13 @@ impl Joining {
         code: &str,
         me: &keyd::Identity,
         now: Now,
-    ) -> Result<Self, ApiError> {
-        let invite: Invite = code
-            .parse()
-            .map_err(|error: i2plan_proto::invite::InviteError| ApiError::invalid(error.to_string()))?;
+    ) -> Result<Self, MeshError> {
+        let invite: Invite = code.parse()?;
         if invite.expires_at < now.unix.as_secs() {
-            let expired = i2plan_ipc::version::utc(invite.expires_at);
-            return Err(ApiError::invalid(format!("the invite expired at {expired}"))
-                .with_hint("ask for a new one; if that is not past, this machine's clock is wrong"));
+            return Err(MeshError::InviteExpired(invite.expires_at));
         }
         if invite.inviter == me.node {
-            return Err(
-                ApiError::invalid("this node made the invite itself").with_hint("use it on another node")
-            );
+            return Err(MeshError::LocalInvite);
         }
         Ok(Self {
             waiting: Waiting { invite: invite.id(), control: invite.control, commands: vec![command] },
@@ -141,8 +135,8 @@ impl Joining {
     /// Looks for the inviter again, or asks it again, if that is due.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`]: the attempt is over.
-    pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Now) -> Result<(), ApiError> {
+    /// The attempt is over: the inviter was not found, or has not answered.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Now) -> Result<(), MeshError> {
         if now.monotonic >= self.deadline {
             return Err(self.timed_out());
         }
@@ -186,17 +180,13 @@ impl Joining {
         }
     }
 
-    fn timed_out(&self) -> ApiError {
+    fn timed_out(&self) -> MeshError {
         let seconds = DEADLINE.as_secs();
-        let message = match (&self.stage, &self.lookup_error) {
-            (Stage::Finding, Some(error)) => {
-                format!("the inviter was not found on I2P within {seconds} s ({error})")
-            }
-            (Stage::Finding, None) => format!("the I2P router did not find the inviter within {seconds} s"),
-            _ => format!("the inviter did not answer within {seconds} s"),
-        };
-        ApiError::timeout(message)
-            .with_hint("check that the inviter is running, then try again with the same invite")
+        match (&self.stage, &self.lookup_error) {
+            (Stage::Finding, Some(error)) => MeshError::InviterLookup(seconds, error.clone()),
+            (Stage::Finding, None) => MeshError::InviterNotFound(seconds),
+            (Stage::Asking(_), _) => MeshError::InviterSilent(seconds),
+        }
     }
 
     /// The router has answered a lookup. If it has found the inviter, `keyd` is to sign requests.
@@ -274,19 +264,7 @@ impl Joining {
             JoinReply::Refused { invite, .. } if invite != self.invite.secret.key() => Outcome::Ignored,
             // It may do better when the request is repeated.
             JoinReply::Refused { refusal: Refusal::Busy, .. } => Outcome::Ignored,
-            JoinReply::Refused { refusal, .. } => {
-                let kind = match refusal {
-                    Refusal::Unknown => ErrorKind::NotFound,
-                    Refusal::Expired
-                    | Refusal::UsedUp
-                    | Refusal::TooDeep
-                    | Refusal::Revoked
-                    | Refusal::Above
-                    | Refusal::NoAddresses => ErrorKind::Denied,
-                    Refusal::Busy => ErrorKind::Unavailable,
-                };
-                Outcome::Refused(ApiError::new(kind, refusal.to_string()))
-            }
+            JoinReply::Refused { refusal, .. } => Outcome::Refused(refusal),
             JoinReply::Welcome(welcome) => match self.check(&welcome, me) {
                 Ok(()) => Outcome::Welcome(welcome),
                 Err(reason) => {
@@ -318,12 +296,6 @@ impl Joining {
         }
         welcome.chain.verify(charter).map_err(|error| error.to_string())
     }
-}
-
-/// Why no invite can be made for now.
-pub(crate) fn is_joining() -> ApiError {
-    ApiError::conflict("this node is joining a network")
-        .with_hint("wait until that has succeeded or failed, then try again")
 }
 
 #[cfg(test)]

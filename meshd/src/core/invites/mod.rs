@@ -11,8 +11,8 @@ use std::time::Duration;
 use i2plan_ipc::api::keyd::{self, CreateInvite};
 use i2plan_ipc::api::meshd::{self, EventKind, InviteState};
 use i2plan_ipc::api::order::Order;
+use i2plan_ipc::remedy::AskInviter;
 use i2plan_ipc::secret::SecretText;
-use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{InviteGrant, InviteKey, Uses};
 use i2plan_proto::join::Refusal;
@@ -23,6 +23,7 @@ use tracing::info;
 use super::addresses::delegations::{Delegations, Holding};
 
 use super::context::Context;
+use super::error::MeshError;
 use super::local_member::LocalMember;
 use super::requests::Pending;
 use super::state::IssuedInvite;
@@ -126,10 +127,10 @@ impl Invites {
     /// Makes an invite good for nothing. Doing so again changes nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is none with this id.
-    pub(super) fn revoke(&mut self, id: &str, unix: u64) -> Result<meshd::IssuedInvite, ApiError> {
+    /// [`MeshError::UnknownInvite`].
+    pub(super) fn revoke(&mut self, id: &str, unix: u64) -> Result<meshd::IssuedInvite, MeshError> {
         let invite = self.0.iter_mut().find(|invite| invite.grant.value.key.id().to_string() == id);
-        let invite = invite.ok_or_else(unknown_invite)?;
+        let invite = invite.ok_or(MeshError::UnknownInvite)?;
         invite.revoked = true;
         Ok(report(invite, unix))
     }
@@ -185,35 +186,26 @@ fn describe(code: SecretText, grant: &InviteGrant, founded: bool) -> meshd::Invi
     }
 }
 
-/// There is no invite with an id.
-pub(super) fn unknown_invite() -> ApiError {
-    ApiError::new(ErrorKind::NotFound, "this node has made no invite with this id")
-        .with_hint("`i2planctl invite list` shows those that it has made")
-}
-
 impl InviteWish {
     /// An invite for a user, if there may be such a one.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if its life or its uses are out of bounds.
+    /// If its life or its uses are out of bounds.
     pub(super) fn new(
         command: CommandId,
         expires_in: u64,
         max_uses: Option<u32>,
         addresses: Option<u32>,
         now: Now,
-    ) -> Result<Self, ApiError> {
+    ) -> Result<Self, MeshError> {
         if expires_in == 0 || expires_in > MAX_EXPIRY.as_secs() {
-            return Err(ApiError::invalid("an invite's life must be from one second to 366 days"));
+            return Err(MeshError::InviteLife);
         }
         let uses = match max_uses.map(NonZeroU32::new) {
             None => Uses::Unlimited,
             Some(Some(uses)) if uses.get() <= MAX_USES => Uses::Limited(uses),
-            Some(Some(_)) => {
-                return Err(ApiError::invalid(format!("an invite can have at most {MAX_USES} uses"))
-                    .with_hint("make it unlimited if that is what you mean"));
-            }
-            Some(None) => return Err(ApiError::invalid("uses must be at least 1")),
+            Some(Some(_)) => return Err(MeshError::TooManyUses),
+            Some(None) => return Err(MeshError::NoUses),
         };
         let expires_at = now.unix.as_secs().saturating_add(expires_in);
         Ok(Self { command, expires_at, uses, addresses })
@@ -229,43 +221,28 @@ impl InviteWish {
     /// has not delegated. `inviter` is what the member that has invited this node calls itself, if there is one.
     ///
     /// # Errors
-    /// What to ask for instead.
+    /// [`MeshError`], with what to ask for instead.
     pub(super) fn check_addresses(
         &self,
         holding: &Holding,
         delegations: &Delegations,
         (name, inviter): (&NodeName, Option<String>),
         now: Now,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), MeshError> {
         let size = self.size(holding);
         if !size.is_power_of_two() {
-            let (less, more) = (1u64 << size.max(1).ilog2(), u64::from(size).next_power_of_two());
-            return Err(ApiError::invalid(format!("addresses: {size} is not a power of two"))
-                .with_hint(format!("use {less} or {more}")));
+            return Err(MeshError::NotPowerOfTwo(size));
         }
+        let ask =
+            |addresses| inviter.map(|inviter| AskInviter { inviter, node: name.to_string(), addresses });
         if holding.ranges.size() == 1 {
-            let error = ApiError::denied("this node holds 1 address and cannot invite");
-            return Err(match inviter {
-                Some(inviter) => error.with_hint(format!(
-                    "ask {inviter}, who invited it, to run `i2planctl grant {name} --addresses 16`"
-                )),
-                None => error,
-            });
+            return Err(MeshError::OneAddress(ask(16)));
         }
         let free = delegations.free(holding, size, now.unix.as_secs());
         let uses = u64::from(self.uses.limit().unwrap_or(1));
         if uses > free {
             let left = delegations.free(holding, 1, now.unix.as_secs());
-            let message = format!(
-                "{uses} times {size} addresses are more than this node has left to delegate: {left}, in {free} ranges of {size}"
-            );
-            let hint = match inviter {
-                Some(inviter) => format!(
-                    "give each fewer with `--addresses`, or ask {inviter}, who invited this node, to run `i2planctl grant {name} --addresses {size}`"
-                ),
-                None => "give each fewer with `--addresses`, or revoke members that are gone: their addresses can be delegated again after 30 days".to_owned(),
-            };
-            return Err(ApiError::conflict(message).with_hint(hint));
+            return Err(MeshError::TooFewAddresses { uses, size, left, free, ask: ask(size) });
         }
         Ok(())
     }
@@ -280,17 +257,15 @@ impl LocalMember {
         }
     }
 
-    fn check_wish(&self, cx: &Context, wish: &InviteWish, now: Now) -> Result<(), ApiError> {
+    fn check_wish(&self, cx: &Context, wish: &InviteWish, now: Now) -> Result<(), MeshError> {
         if self.invites.is_full() {
-            return Err(
-                ApiError::conflict("too many invites are open").with_hint("wait until some have expired")
-            );
+            return Err(MeshError::TooManyInvites);
         }
         if self.entering.is_some() {
-            return Err(joining::is_joining());
+            return Err(MeshError::Joining);
         }
         if self.membership.chain.depth() >= MAX_DEPTH {
-            return Err(ApiError::denied(Refusal::TooDeep.to_string()));
+            return Err(MeshError::Refused(Refusal::TooDeep));
         }
         let names = (&cx.settings.name, self.inviter_name());
         wish.check_addresses(&self.holding(), &self.addresses.delegations, names, now)

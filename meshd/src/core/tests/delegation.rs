@@ -1,5 +1,8 @@
 //! Delegated addresses.
 
+use i2plan_ipc::Remedy;
+use i2plan_ipc::remedy::AskInviter;
+
 use super::*;
 use crate::core::addresses::delegations::Delegations;
 use crate::core::members::Members;
@@ -45,7 +48,8 @@ fn a_member_with_one_address_cannot_invite_until_it_is_granted_more() {
     world.run(30);
     let error = world.invite_for(1, Some(1), None).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Denied);
-    assert!(error.hint.unwrap().contains("ask node-1, who invited it, to run `i2planctl grant node-2"));
+    let ask = AskInviter { inviter: "node-1".to_owned(), node: "node-2".to_owned(), addresses: 16 };
+    assert_eq!(error.remedy, Some(Remedy::AskInviter(ask)));
     let before = world.nodes[1].mesh.local_address();
     let one = world.node(1).to_string();
     let error = world.command(2, |mesh, now| mesh.grant(1, &one, 16, now)).unwrap_err();

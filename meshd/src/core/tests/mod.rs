@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use ed25519_dalek::SigningKey;
-use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::keyd::CreateInvite;
 use i2plan_ipc::api::order::{Executed, Order};
 use i2plan_ipc::secret::SecretText;
+use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::address::AddressRange;
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{DestinationProof, ProvenDestination};
@@ -203,10 +203,9 @@ impl World {
             }
             if turn.save {
                 if self.nodes[index].disk_full {
-                    let error = ApiError::internal("the disk is full");
-                    let now = self.clock(index);
-                    for (_, error) in self.nodes[index].mesh.handle_save_failure(turn.actions, &error, now) {
-                        self.nodes[index].answers.push(Err(error));
+                    let (now, reason) = (self.clock(index), "the disk is full");
+                    for (_, error) in self.nodes[index].mesh.handle_save_failure(turn.actions, reason, now) {
+                        self.nodes[index].answers.push(Err(error.into()));
                     }
                     return;
                 }
@@ -241,7 +240,9 @@ impl World {
                         let reply = sign(&self.nodes[index], *request, now);
                         self.nodes[index].mesh.handle_keyd_reply(ticket, reply, now);
                     }
-                    Action::Answer(_, result) => self.nodes[index].answers.push(*result),
+                    Action::Answer(_, result) => {
+                        self.nodes[index].answers.push(result.map_err(ApiError::from))
+                    }
                 }
             }
         }

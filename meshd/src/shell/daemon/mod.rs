@@ -360,11 +360,10 @@ impl Daemon {
             if self.unsaved.replace(error.to_string()).is_none() {
                 error!(%error, "cannot save the state; nothing is done that depends on it");
             }
-            let error = ApiError::internal(format!("cannot save the state: {error}"));
-            let now = self.now();
-            let failed = self.mesh.as_mut().map(|mesh| mesh.handle_save_failure(turn.actions, &error, now));
+            let (now, reason) = (self.now(), error.to_string());
+            let failed = self.mesh.as_mut().map(|mesh| mesh.handle_save_failure(turn.actions, &reason, now));
             for (command, error) in failed.into_iter().flatten() {
-                self.answer(command, Err(error));
+                self.answer(command, Err(error.into()));
             }
             return;
         }
@@ -379,7 +378,7 @@ impl Daemon {
                 Action::Ask(ticket, request) => {
                     tokio::spawn(ask(Arc::clone(&self.keyd), ticket, *request, self.answer_sender.clone()));
                 }
-                Action::Answer(command, result) => self.answer(command, *result),
+                Action::Answer(command, result) => self.answer(command, result.map_err(ApiError::from)),
             }
         }
     }
