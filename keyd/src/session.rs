@@ -231,7 +231,7 @@ mod tests {
             (b"SESSION STATUS RESULT=DUPLICATE_DEST", "DUPLICATE_DEST"),
             (b"SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"THEKEY\"\n", "I2P_ERROR"),
             (b"SESSION STATUS RESULT=THEKEY\n", "unknown to SAM"),
-            (b"THEKEY\n", "something else"),
+            (b"THEKEY\n", "unexpected reply"),
             (b"", "closed the connection"),
             (&[b'x'; MAX_LINE + 1], "without end"),
         ] {

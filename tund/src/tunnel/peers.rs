@@ -236,7 +236,7 @@ mod tests {
             check(&[peer(1), second], &subnets(9)).map_err(|error| error.message)
         };
         assert_eq!(wrong(|_| {}), Ok(()));
-        assert!(wrong(|second| second.node = peer(1).node).unwrap_err().contains("twice"));
+        assert!(wrong(|second| second.node = peer(1).node).unwrap_err().contains("duplicate peer"));
         assert!(
             wrong(|second| second.public_key = peer(1).public_key).unwrap_err().contains("key of another")
         );
