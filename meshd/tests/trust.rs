@@ -260,7 +260,7 @@ impl World {
                         self.nodes[index].mesh.handle_keyd_reply(ticket, reply, now);
                     }
                     Action::Answer(_, result) => {
-                        self.nodes[index].answer = Some(result.map_err(ApiError::from))
+                        self.nodes[index].answer = Some(result.map_err(ApiError::from));
                     }
                 }
             }

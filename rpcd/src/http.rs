@@ -200,13 +200,13 @@ impl HttpConnection {
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,
-    error: Error,
+    error: Box<Error>,
     header: Option<(HeaderName, &'static str)>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, error: Error) -> Self {
-        Self { status, error, header: None }
+        Self { status, error: Box::new(error), header: None }
     }
 
     fn invalid(status: StatusCode, what: &str) -> Self {
@@ -251,7 +251,7 @@ fn check(
     if !one(AUTHORIZATION).and_then(bearer).is_some_and(|shown| token.is(shown)) {
         let refusal = Refusal::denied(StatusCode::UNAUTHORIZED, "the token is missing, or another");
         let hint = "send `Authorization: Bearer …` with the token from the gateway's state directory";
-        let error = refusal.error.with_hint(hint);
+        let error = Box::new(refusal.error.with_hint(hint));
         return Err(Refusal { error, header: Some((WWW_AUTHENTICATE, "Bearer")), ..refusal });
     }
     if uri.path() != "/" {

@@ -174,7 +174,7 @@ async fn serve(
                 warn!(%error, "tund cannot do what it should");
             }
             report.error = error.map(|error| error.message.clone());
-            report.hint = error.and_then(|error| error.hint());
+            report.hint = error.and_then(i2plan_ipc::ApiError::hint);
             report.stats = Some(stats);
         });
         if more {

@@ -241,7 +241,7 @@ impl World {
                         self.nodes[index].mesh.handle_keyd_reply(ticket, reply, now);
                     }
                     Action::Answer(_, result) => {
-                        self.nodes[index].answers.push(result.map_err(ApiError::from))
+                        self.nodes[index].answers.push(result.map_err(ApiError::from));
                     }
                 }
             }
