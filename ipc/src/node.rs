@@ -25,8 +25,8 @@
 //!
 //! # Start and stop
 //!
-//! A node is several processes, each with its own user, so a program does not become one; it starts one, as root.
-//! `i2planctl up` runs the daemons until it is asked to stop by SIGTERM:
+//! A node is several processes, each with its own user. A program starts them as root: on Linux with the crate
+//! `i2plan-supervisor`, or with `i2planctl up`, which runs the daemons until it is asked to stop by SIGTERM:
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
