@@ -215,7 +215,7 @@ impl FdStore {
             Ok(file) => self.supervisor.keep(&state_name(state.number), file.as_fd(), false),
             // What is stored does not fit any more; the next process begins anew.
             Err(error) => {
-                warn!(%error, "a restart of this daemon will be noticed: its state cannot be put into the fd store")
+                warn!(%error, "a restart of this daemon will be noticed: its state cannot be put into the fd store");
             }
         }
         self.supervisor.forget(&before);
