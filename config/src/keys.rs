@@ -111,8 +111,8 @@ macro_rules! keys {
 }
 
 keys! {
-    /// What the node calls itself: 1 to 63 letters, digits, hyphens, underscores and dots. Not an IP address, a node id,
-    /// or one of the words self, me, all, any, none, founder and localhost: such a host's name gets -node appended.
+    /// What the node calls itself: 1 to 63 letters, digits, hyphens, underscores and dots. Not an IP address, a node
+    /// id, or one of the words self, me, all, any, none, founder and localhost: such a host's name gets -node appended.
     "node.name", "I2PLAN_NODE_NAME" => name: NodeName {
         default: |location| NodeName::of_host(&location.host_name).map_err(|_| ConfigError::HostName(location.host_name.clone())),
         example: "\"web-1\"" or "the host's name",
@@ -145,8 +145,8 @@ keys! {
         },
     }
     /// Hops of the I2P tunnels in each direction, 0 to 7. One is for members who trust each other; where they must not
-    /// find each other, two or three. For services this is for /etc/i2plan/environment to say: keyd opens no session with
-    /// fewer.
+    /// find each other, two or three. For services this is for /etc/i2plan/environment to say: keyd opens no session
+    /// with fewer.
     "i2p.tunnel_length", "I2PLAN_TUNNEL_LENGTH" => tunnel_length: u8 {
         default: |_| Ok(1),
         example: "1",
@@ -173,15 +173,15 @@ keys! {
         live: false,
         parse: |text| text.parse(),
     }
-    /// How often this node compares notes with another member and asks one whether it is there: seconds, or a number
-    /// with s, m or h; 1 s to 1 h.
+    /// How often this node compares its state with another member's and asks one whether it is there: seconds, or a
+    /// number with s, m or h; 1 s to 1 h.
     "mesh.heartbeat_interval", "I2PLAN_HEARTBEAT_INTERVAL" => heartbeat_interval: Duration {
         default: |_| Ok(Duration::from_secs(30)),
         example: "\"30s\"",
         live: true,
         parse: |text| duration(text, 1, 3600, "from 1 s to 1 h"),
     }
-    /// How long after its last sign a member counts as unreachable at the earliest: 10 s to 1 d.
+    /// How long after its last message a member counts as unreachable at the earliest: 10 s to 1 d.
     "mesh.peer_timeout", "I2PLAN_PEER_TIMEOUT" => peer_timeout: Duration {
         default: |_| Ok(Duration::from_secs(300)),
         example: "\"300s\"",
@@ -230,8 +230,8 @@ keys! {
         live: false,
         parse: |text| check_interface_name(text).map(|()| text.to_owned()),
     }
-    /// Whether the tunnel interface may have addresses that the host uses otherwise. It gets the host's packets for them
-    /// then, which members see. For services this is for /etc/i2plan/environment to say.
+    /// Whether the tunnel interface may have addresses that the host uses otherwise. It gets the host's packets for
+    /// them then, which members see. For services this is for /etc/i2plan/environment to say.
     "tun.allow_overlap", "I2PLAN_ALLOW_OVERLAP" => allow_overlap: bool {
         default: |_| Ok(false),
         example: "false",

@@ -1,11 +1,11 @@
 //! i2plan's connector: connects to the SAM bridge in `keyd`'s place, which makes no sockets.
 //!
-//! It waits for `keyd`'s orders, connects to the one bridge that it is configured with, and passes the sockets to
-//! `keyd`. It reads and writes nothing on them and keeps none.
+//! It waits for `keyd`'s dial requests, connects to the one bridge that it is configured with, and passes the sockets
+//! to `keyd`. It reads and writes nothing on them and keeps none.
 //!
 //! * [`options`]: the command line.
 //! * [`dial`]: makes a connection.
-//! * [`service`]: asks `keyd` for orders, and carries them out.
+//! * [`service`]: asks `keyd` for dial requests, and carries them out.
 //! * [`sandbox`]: what the process may do.
 
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub fn run(options: options::Options) -> Result<(), End> {
         sandbox::before_connecting(&options.bridge)?;
         supervisor.ready();
         let mut tasks = Tasks::default();
-        tasks.spawn("orders", service::serve(options, supervisor));
+        tasks.spawn("dialing", service::serve(options, supervisor));
         let mut watchdog = Watchdog::of_this_process();
         loop {
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Asks `keyd` for orders, and carries them out.
+//! Asks `keyd` for dial requests, and carries them out.
 
 use std::convert::Infallible;
 use std::os::fd::AsFd as _;
@@ -47,7 +47,7 @@ pub async fn serve(options: Options, supervisor: &'static Supervisor) {
     }
 }
 
-/// Carries out one order after the other, until the connection to `keyd` breaks.
+/// Carries out one dial request after the other, until the connection to `keyd` breaks.
 async fn carry_out(keyd: &mut Client<KeydApi>, bridge: &Bridge) -> Result<Infallible, ClientError> {
     loop {
         let connector = Connector {
@@ -55,22 +55,22 @@ async fn carry_out(keyd: &mut Client<KeydApi>, bridge: &Bridge) -> Result<Infall
             version: Version::current(),
             landlock: Landlock::of_this_process(),
         };
-        let Some(order) = keyd.call(AwaitOrder(connector)).await? else { continue };
+        let Some(number) = keyd.call(AwaitOrder(connector)).await? else { continue };
         let passed = match dial(bridge).await {
             Ok([stream, datagrams]) => {
-                debug!(order, "connected to the SAM bridge");
+                debug!(dial = number, "connected to the SAM bridge");
                 let fds = [stream.as_fd(), datagrams.as_fd()];
-                keyd.call_with_fds(Connected(order), &fds).await
+                keyd.call_with_fds(Connected(number), &fds).await
             }
             Err(error) => {
-                debug!(order, %error, "cannot connect to the SAM bridge");
+                debug!(dial = number, %error, "cannot connect to the SAM bridge");
                 let errno = error.raw_os_error();
-                keyd.call(NotConnected { order, errno }).await
+                keyd.call(NotConnected { order: number, errno }).await
             }
         };
         match passed {
             // It says in its reply what it does not like.
-            Err(ClientError::Api(error)) => warn!(order, %error, "keyd refused a connection"),
+            Err(ClientError::Api(error)) => warn!(dial = number, %error, "keyd refused a connection"),
             other => other?,
         }
     }

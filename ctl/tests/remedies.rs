@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// What people read in texts that are no errors: the daemons' `--help`, and the configuration's example.
 const FOR_PEOPLE: [&str; 3] = [
     "Started by a service manager",
-    "descriptor store (systemd: FileDescriptorStoreMax=16; i2planctl up)",
+    "fd store (systemd: FileDescriptorStoreMax=16; i2planctl up)",
     "# After a change: `systemctl reload i2plan-meshd`, or SIGHUP to `i2planctl up`",
 ];
 

@@ -17,7 +17,7 @@
 //!         Notice::Resync => println!("{} peers", node.peers().await?.len()),
 //!         Notice::Event(event) => println!("{event:?}"),
 //!         Notice::Traffic(_) => {}
-//!         Notice::Lost(why) => println!("the node is away: {why}"),
+//!         Notice::Lost(why) => println!("the node does not answer: {why}"),
 //!     }
 //! }
 //! # }

@@ -163,7 +163,7 @@ async fn one_connection_too_many_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_client_waits_in_front_of_a_crowded_door() {
+async fn a_client_waits_while_the_backlog_is_full() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tund.sock");
     let listener = UnixListener::bind(&path).unwrap();

@@ -1,6 +1,6 @@
 //! Connections to the SAM bridge, which the connector makes in `keyd`'s place.
 //!
-//! The connector asks for orders, carries one out at a time and passes what comes of it. An order stays in the queue
+//! The connector asks for dial requests, carries one out at a time and passes what comes of it. One stays in the queue
 //! until it has been answered, so that a connector that has started again gets it again.
 
 use std::collections::VecDeque;
@@ -14,13 +14,13 @@ use i2plan_ipc::{ApiError, ErrorKind};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
-/// Orders that may wait for the connector.
-const MAX_ORDERS: usize = 8;
+/// Dial requests that may wait for the connector.
+const MAX_REQUESTS: usize = 8;
 
 /// How long a connector that is not there is waited for.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connector that is there may take, with the orders before.
+/// How long a connector that is there may take, with the dial requests before.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long a connector counts as being there after it was last answered.
@@ -35,42 +35,42 @@ pub struct Connection {
     pub datagrams: OwnedFd,
 }
 
-/// The orders, and whom they go to.
+/// The dial requests, and whom they go to.
 #[derive(Debug)]
 pub struct Dialing {
     bridge: Bridge,
     state: Mutex<State>,
-    ordered: Notify,
+    requested: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    orders: VecDeque<Order>,
+    requests: VecDeque<DialRequest>,
     last: u64,
     connector: Option<Connector>,
-    /// Requests of a connector that wait for an order.
+    /// Calls of a connector that wait for a dial request.
     waiting: usize,
     /// When one was last answered.
     answered: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Order {
+struct DialRequest {
     number: u64,
     answer: oneshot::Sender<Result<Connection, ApiError>>,
 }
 
 impl State {
-    /// The order that is to be carried out next. Those that nobody waits for any more are dropped.
+    /// The dial request that is to be carried out next. Those that nobody waits for any more are dropped.
     fn next(&mut self) -> Option<u64> {
-        self.orders.retain(|order| !order.answer.is_closed());
-        self.orders.front().map(|order| order.number)
+        self.requests.retain(|request| !request.answer.is_closed());
+        self.requests.front().map(|request| request.number)
     }
 
-    fn take(&mut self, number: u64) -> Option<Order> {
+    fn take(&mut self, number: u64) -> Option<DialRequest> {
         self.answered = Some(Instant::now());
-        let at = self.orders.iter().position(|order| order.number == number)?;
-        self.orders.remove(at)
+        let at = self.requests.iter().position(|request| request.number == number)?;
+        self.requests.remove(at)
     }
 
     fn is_connected(&self) -> bool {
@@ -78,7 +78,7 @@ impl State {
     }
 }
 
-/// A connector's request waits for an order.
+/// A connector's call waits for a dial request.
 struct Waiting<'a>(&'a Dialing);
 
 impl Drop for Waiting<'_> {
@@ -91,7 +91,7 @@ impl Dialing {
     /// Has connections made to this bridge alone.
     #[must_use]
     pub fn new(bridge: Bridge) -> Self {
-        Self { bridge, state: Mutex::new(State::default()), ordered: Notify::new() }
+        Self { bridge, state: Mutex::new(State::default()), requested: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,17 +107,17 @@ impl Dialing {
         {
             let mut state = self.state();
             state.next();
-            if state.orders.len() >= MAX_ORDERS {
+            if state.requests.len() >= MAX_REQUESTS {
                 return Err(ApiError::unavailable(
                     "too many sessions wait for a connection to the SAM bridge",
                 ));
             }
             state.last += 1;
             let number = state.last;
-            state.orders.push_back(Order { number, answer });
+            state.requests.push_back(DialRequest { number, answer });
         }
-        self.ordered.notify_waiters();
-        let gone = |_| ApiError::internal("the order to connect to the SAM bridge is lost");
+        self.requested.notify_waiters();
+        let gone = |_| ApiError::internal("the dial request to the connector is lost");
         if let Ok(answer) = timeout(TIMEOUT, &mut answered).await {
             return answer.map_err(gone)?;
         }
@@ -133,38 +133,38 @@ impl Dialing {
         }
     }
 
-    /// The next order for a connector; none if there is none for a while.
-    pub async fn next_order(&self, connector: Connector) -> Option<u64> {
+    /// The next dial request for a connector; none if there is none for a while.
+    pub async fn next_request(&self, connector: Connector) -> Option<u64> {
         {
             let mut state = self.state();
             state.waiting += 1;
             state.connector = Some(connector);
         }
         let waiting = Waiting(self);
-        let order = timeout(ORDER_WAIT, async {
+        let request = timeout(ORDER_WAIT, async {
             loop {
-                // Before the look, so that no order comes in between unnoticed.
-                let ordered = self.ordered.notified();
-                tokio::pin!(ordered);
-                ordered.as_mut().enable();
-                if let Some(order) = self.state().next() {
-                    return order;
+                // Before the look, so that no dial request comes in between unnoticed.
+                let requested = self.requested.notified();
+                tokio::pin!(requested);
+                requested.as_mut().enable();
+                if let Some(request) = self.state().next() {
+                    return request;
                 }
-                ordered.await;
+                requested.await;
             }
         });
-        let order = order.await.ok();
+        let request = request.await.ok();
         self.state().answered = Some(Instant::now());
         drop(waiting);
-        order
+        request
     }
 
     /// Takes what a connector has connected.
     ///
     /// # Errors
-    /// If it is not what was ordered.
+    /// If it is not what was requested.
     pub fn connected(&self, number: u64, [stream, datagrams]: [OwnedFd; 2]) -> Result<(), ApiError> {
-        let order = self.state().take(number);
+        let request = self.state().take(number);
         let checked = self
             .bridge
             .check_connection(stream.as_fd())
@@ -175,16 +175,16 @@ impl Dialing {
                      I2PLAN_SAM_ADDRESS for both",
                 )
             });
-        if let Some(order) = order {
-            // Who has ordered it may have given up.
-            let _ = order.answer.send(checked.clone().map(|()| Connection { stream, datagrams }));
+        if let Some(request) = request {
+            // Who has requested it may have given up.
+            let _ = request.answer.send(checked.clone().map(|()| Connection { stream, datagrams }));
         }
         checked
     }
 
     /// Notes that a connector cannot connect.
-    pub fn not_connected(&self, NotConnected { order, errno }: NotConnected) {
-        let Some(order) = self.state().take(order) else { return };
+    pub fn not_connected(&self, NotConnected { order: number, errno }: NotConnected) {
+        let Some(request) = self.state().take(number) else { return };
         let address = self.bridge.address;
         let error = match errno {
             Some(errno) => ApiError::unavailable(format!(
@@ -193,7 +193,7 @@ impl Dialing {
             )),
             None => ApiError::new(ErrorKind::Timeout, format!("the SAM bridge at {address} does not answer")),
         };
-        let _ = order.answer.send(Err(error));
+        let _ = request.answer.send(Err(error));
     }
 
     /// What the connector says of itself, if it is there.
@@ -246,9 +246,9 @@ mod tests {
         let fixture = Fixture::new();
         let work = async {
             // The first is gone before it has answered.
-            let order = fixture.dialing.next_order(connector()).await.unwrap();
-            assert_eq!(fixture.dialing.next_order(connector()).await, Some(order));
-            fixture.dialing.connected(order, fixture.connect()).unwrap();
+            let number = fixture.dialing.next_request(connector()).await.unwrap();
+            assert_eq!(fixture.dialing.next_request(connector()).await, Some(number));
+            fixture.dialing.connected(number, fixture.connect()).unwrap();
         };
         let (dialed, ()) = tokio::join!(fixture.dialing.dial(), work);
         dialed.unwrap();
@@ -263,14 +263,14 @@ mod tests {
         assert!(error.message.starts_with("the connector"), "{error}");
         assert_eq!(fixture.dialing.connector(), None);
         // Nothing is left for one that comes now.
-        assert_eq!(fixture.dialing.next_order(connector()).await, None);
+        assert_eq!(fixture.dialing.next_request(connector()).await, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connector_that_has_hung_up_is_not_there() {
         let fixture = Fixture::new();
         {
-            let waiting = fixture.dialing.next_order(connector());
+            let waiting = fixture.dialing.next_request(connector());
             tokio::pin!(waiting);
             assert!(timeout(Duration::from_secs(1), &mut waiting).await.is_err());
             assert!(fixture.dialing.connector().is_some());
@@ -283,8 +283,8 @@ mod tests {
         let fixture = Fixture::new();
         let elsewhere = Fixture::new();
         let work = async {
-            let order = fixture.dialing.next_order(connector()).await.unwrap();
-            fixture.dialing.connected(order, elsewhere.connect()).unwrap_err()
+            let number = fixture.dialing.next_request(connector()).await.unwrap();
+            fixture.dialing.connected(number, elsewhere.connect()).unwrap_err()
         };
         let (dialed, told) = tokio::join!(fixture.dialing.dial(), work);
         let error = dialed.unwrap_err();
@@ -296,8 +296,8 @@ mod tests {
         let fixture = Fixture::new();
         for (errno, expected) in [(Some(111), "no SAM bridge at 127.0.0.1"), (None, "does not answer")] {
             let work = async {
-                let order = fixture.dialing.next_order(connector()).await.unwrap();
-                fixture.dialing.not_connected(NotConnected { order, errno });
+                let number = fixture.dialing.next_request(connector()).await.unwrap();
+                fixture.dialing.not_connected(NotConnected { order: number, errno });
             };
             let (dialed, ()) = tokio::join!(fixture.dialing.dial(), work);
             let error = dialed.unwrap_err();
@@ -306,10 +306,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn orders_are_bounded() {
+    async fn dial_requests_are_bounded() {
         let fixture = Fixture::new();
-        let mut dials: Vec<_> = (0..=MAX_ORDERS).map(|_| Box::pin(fixture.dialing.dial())).collect();
-        for dial in &mut dials[..MAX_ORDERS] {
+        let mut dials: Vec<_> = (0..=MAX_REQUESTS).map(|_| Box::pin(fixture.dialing.dial())).collect();
+        for dial in &mut dials[..MAX_REQUESTS] {
             assert!(timeout(Duration::ZERO, dial).await.is_err());
         }
         let error = dials.pop().unwrap().await.unwrap_err();

@@ -89,7 +89,7 @@ impl Service for Keyd {
             Request::OpenSession(request) => return self.open_session(request).await,
             Request::Connector => Reply::Connector(self.dialing.connector()),
             Request::AwaitOrder(connector) => {
-                self.dialing.next_order(connector).await.map_or(Reply::Done, Reply::Order)
+                self.dialing.next_request(connector).await.map_or(Reply::Done, Reply::Order)
             }
             Request::Connected(order) => {
                 let fds = fds.try_into().map_err(|_| ApiError::invalid("a connection is two descriptors"))?;

@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_read_is_refused_with_the_mend() {
+    fn what_others_can_read_is_refused_with_the_remedy() {
         let place = place();
         let store = Store::open(&place.path).unwrap();
         store.create(1, None).unwrap();

@@ -1,4 +1,4 @@
-//! Attacks on the daemons' sockets, from each daemon's seat and as a user of the host: the intruder's processes run
+//! Attacks on the daemons' sockets, in each daemon's place and as a user of the host: the intruder's processes run
 //! under that user and speak the real protocol with a node that runs.
 
 #![cfg(target_os = "linux")]
@@ -31,7 +31,7 @@ use tokio::net::UnixListener;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
-/// A user of the host who has nothing to do with the node.
+/// A user of the host without any right on the node.
 const STRANGER: u32 = 29_999;
 
 /// Memory by which a daemon may have grown after a siege, bytes: what its allocator keeps of what all connections
@@ -81,8 +81,8 @@ async fn pids(node: &Node) -> Result<Vec<u32>, Failure> {
 }
 
 #[test]
-fn everybody_gets_in_at_the_own_door_only() {
-    sandboxed(LAB, "everybody_gets_in_at_the_own_door_only", async || {
+fn each_user_may_open_its_own_sockets_only() {
+    sandboxed(LAB, "each_user_may_open_its_own_sockets_only", async || {
         let lab = start().await?;
         let node = &lab.nodes[0];
         let [keyd, meshd, tund] = node.uids;
@@ -110,8 +110,8 @@ fn everybody_gets_in_at_the_own_door_only() {
 }
 
 #[test]
-fn a_daemons_seat_gives_no_more_than_its_own_rights() {
-    sandboxed(LAB, "a_daemons_seat_gives_no_more_than_its_own_rights", async || {
+fn a_compromised_daemon_has_only_its_own_rights() {
+    sandboxed(LAB, "a_compromised_daemon_has_only_its_own_rights", async || {
         let lab = start().await?;
         let node = &lab.nodes[0];
         let before = pids(node).await?;
@@ -327,8 +327,8 @@ fn a_user_who_lays_siege_to_meshd_keeps_nobody_from_it() {
 }
 
 #[test]
-fn a_seat_taken_at_meshd_keeps_neither_keyd_nor_tund_from_answering() {
-    sandboxed(LAB, "a_seat_taken_at_meshd_keeps_neither_keyd_nor_tund_from_answering", async || {
+fn requests_without_end_at_meshd_keep_neither_keyd_nor_tund_from_answering() {
+    sandboxed(LAB, "requests_without_end_at_meshd_keep_neither_keyd_nor_tund_from_answering", async || {
         let lab = start().await?;
         let node = &lab.nodes[0];
         let [_, meshd, tund] = node.uids;

@@ -81,7 +81,7 @@ fn a_tool_for_the_whole_life_of_a_node() {
         a_revoked_node_is_told_how_to_come_back(&lab.nodes[0], &lab.nodes[1]).await?;
         past_events_are_told(&lab.nodes[1]).await?;
         events_are_followed_over_a_crash(&lab.nodes[0]).await?;
-        the_doctor_names_open_doors(&lab.nodes[0]).await?;
+        the_doctor_names_open_files_and_sockets(&lab.nodes[0]).await?;
         a_node_without_router_says_so(&mut lab).await?;
         a_stopped_node_says_so(&mut lab.nodes[1]).await?;
         lab.stop().await
@@ -286,7 +286,7 @@ async fn events_are_followed_over_a_crash(node: &Node) -> Result<(), Failure> {
     node.ready().await
 }
 
-async fn the_doctor_names_open_doors(node: &Node) -> Result<(), Failure> {
+async fn the_doctor_names_open_files_and_sockets(node: &Node) -> Result<(), Failure> {
     let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode));
     let healthy = async |node: &Node| Ok(problems(&doctor(node).await?).is_empty());
     node.until("nothing is to be fixed", RECOVERY, healthy).await?;

@@ -103,7 +103,7 @@ struct World {
     invites: Vec<Invite>,
     /// Keys of identities that the coalition has made up.
     sybils: Vec<Keys>,
-    /// Destinations of somebody who has nothing to do with the network.
+    /// Destinations of somebody outside the network.
     strangers: Vec<Destination>,
     /// Where honest nodes may send something: destinations of nodes and of the coalition.
     agreed: HashSet<Destination>,

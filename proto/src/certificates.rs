@@ -1,8 +1,9 @@
 //! The certificates in the chains of known members, and which of two stands that delegate the same addresses.
 //!
-//! That an issuer delegates addresses twice is no crime: its state may have been restored from a backup. The certificate
-//! with the lower serial number stands, unless a later one says that it replaces the earlier ones. What counts is the serial
-//! number of the first certificate by which a member holds its addresses: that stays the same when it is granted more.
+//! That an issuer delegates addresses twice is no offence: its state may have been restored from a backup. The
+//! certificate with the lower serial number stands, unless a later one says that it replaces the earlier ones. What
+//! counts is the serial number of the first certificate by which a member holds its addresses: that stays the same when
+//! it is granted more.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -218,8 +219,8 @@ impl Certificates {
     }
 
     /// Whether a chain stands against the known ones. Certificates of the same subject do not contest each other. Two
-    /// chains contest each other where they part: below a certificate that does not stand nothing does. Otherwise each of
-    /// two chains could stand against the other. `before` is the chain that the same member had until now.
+    /// chains contest each other where they part: below a certificate that does not stand nothing does. Otherwise each
+    /// of two chains could stand against the other. `before` is the chain that the same member had until now.
     #[must_use]
     pub fn contest(&self, chain: &Chain, before: Option<&Chain>) -> Contest {
         let (mut falls, mut contested) = (Vec::new(), Vec::new());
@@ -354,7 +355,8 @@ mod tests {
         assert_eq!(contested(&[&second, &first]), (1, 0));
     }
 
-    /// Otherwise it would lose to one that has come between, which its own certificate before stands against, and so on.
+    /// Otherwise it would lose to one that has come between, which its own certificate before stands against, and so
+    /// on.
     #[test]
     fn a_member_that_was_granted_more_stands_as_before() {
         let first = certified(1, [10, 42, 3, 16], 28, 5, false);

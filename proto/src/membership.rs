@@ -268,7 +268,7 @@ pub enum ChainError {
     BadSignature(#[from] BadSignature),
     /// It is as long as a chain may be.
     #[error(
-        "the chain of invitations is {MAX_DEPTH} long already; ask a member nearer to the founder for the invite"
+        "the chain of certificates is {MAX_DEPTH} long already; ask a member nearer to the founder for the invite"
     )]
     TooDeep,
     /// A certificate does not continue the chain.
@@ -281,7 +281,7 @@ pub enum ChainError {
     #[error("a certificate assigns {0}, which no member can have")]
     NoHost(Ipv4Addr),
     /// A member occurs twice in it.
-    #[error("a member occurs twice in the chain of invitations")]
+    #[error("a member occurs twice in the chain of certificates")]
     Loop,
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct NotifyReceiver {
     stored: Vec<Stored>,
 }
 
-/// A descriptor that is kept.
+/// A descriptor in the fd store.
 #[derive(Debug)]
 pub(crate) struct Stored {
     /// Its name.
@@ -43,7 +43,7 @@ pub(crate) struct Stored {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Refusal {
     /// There are too many descriptors.
-    #[error("the descriptor {name} is not kept: {MAX_STORED} are, and that is the limit")]
+    #[error("the fd store has no room for {name}: it holds {MAX_STORED}")]
     Full {
         /// The name of the one that was not taken.
         name: String,
@@ -67,7 +67,7 @@ impl NotifyReceiver {
         &self.socket.path
     }
 
-    /// What is kept.
+    /// What is in the fd store.
     pub(crate) fn stored(&self) -> &[Stored] {
         &self.stored
     }

@@ -30,8 +30,8 @@ Options:
   -V, --version              print the version
   -h, --help                 print this help
 
-SIGTERM ends it, and leaves interface and I2P sessions for its next process with its supervisor, where that has a
-descriptor store (systemd: FileDescriptorStoreMax=16; i2planctl up). SIGINT ends them too, and tells the router so
+SIGTERM ends it, and leaves interface and I2P sessions for its next process with its supervisor, where that has an
+fd store (systemd: FileDescriptorStoreMax=16; i2planctl up). SIGINT ends them too, and tells the router so
 (systemd: KillSignal=SIGINT, RestartKillSignal=SIGTERM).
 
 Exit status: 1 failed, or another interface is wanted: start it again; 2 the command line or the environment is wrong.

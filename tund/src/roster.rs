@@ -8,7 +8,6 @@
 //! A record is verified when it comes, not when a packet first needs it: until then all its 1 to 3 KB would have to be
 //! kept for ten thousand members, and whether another has a better claim to its addresses is known only when all claims are
 //! verified. That takes some 50 µs for each of six signatures and for each certificate of its chain that is new, so the
-//! caller lets the data path have its turn between two records. What is kept is `Entry`, and each certificate once
 //! caller lets the data path have its turn between two records. What is kept is `RosterEntry`, and each certificate once
 //! for all chains that it is in: a kilobyte for a member with its certificate and the indexes.
 //! Nothing here does input or output or reads a clock.
@@ -84,7 +83,7 @@ pub enum NotAdmitted {
     #[error("the WireGuard key's certificate is not valid at this time")]
     NotValidNow,
     /// Its chain is void.
-    #[error("a certificate of the chain was revoked or resigned")]
+    #[error("a membership in the chain has ended")]
     Ended,
     /// Another has the better claim to the addresses.
     #[error("{0} holds the addresses")]

@@ -128,7 +128,7 @@ impl Service for Keyd {
     }
 }
 
-/// A supervisor's descriptor store.
+/// A supervisor's fd store.
 #[derive(Default)]
 struct Store {
     stored: Vec<(String, OwnedFd)>,

@@ -17,8 +17,8 @@ use crate::values::parse_since;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
-Begins with what happens next, or with --since, and goes on until Ctrl-C, also while the node is away. It says so \
-when it has missed something. The node remembers its last 1024 events, since meshd was started. With --json each \
+Begins with what happens next, or with --since, and goes on until Ctrl-C, also while the node does not answer. It says \
+so when it has missed something. The node remembers its last 1024 events, since meshd was started. With --json each \
 event is one line.
 
 Examples:

@@ -54,7 +54,7 @@ pub fn describe(what: &EventKind) -> String {
         EventKind::MemberLiveness { node_id, name, liveness } => {
             let liveness = match liveness {
                 Liveness::Present => "is there",
-                Liveness::Suspected => "may be out of reach",
+                Liveness::Suspected => "may be unreachable",
                 Liveness::Unreachable => "is unreachable",
                 Liveness::Away => "shuts down",
             };

@@ -162,7 +162,7 @@ struct World {
     issued: Vec<Issued>,
     /// Statements that no honest node signs, by who has signed them.
     offences: BTreeMap<NodeId, u32>,
-    /// It has been started again, and no member has compared notes with it since.
+    /// It has been started again, and no member has compared its state with it since.
     must_compare: bool,
     /// Every record that its node has signed and that is right in all its parts.
     genuine: HashSet<Vec<u8>>,

@@ -22,7 +22,7 @@ use crate::hello::{Landlock, Role};
 use crate::secret::{SecretKey, SecretText};
 use crate::version::Version;
 
-/// How long `keyd` lets the connector wait for an order before it says that there is none.
+/// How long `keyd` lets the connector wait for a dial request before it says that there is none.
 pub const ORDER_WAIT: Duration = Duration::from_secs(30);
 
 /// `keyd`.
@@ -38,7 +38,8 @@ requests! {
         Identity as GetIdentity -> Identity { Reply::Identity(identity) => identity };
         /// Who the connector is; none if it is not connected.
         Connector as GetConnector -> Option<Connector> { Reply::Connector(connector) => connector };
-        /// The network that this node is pinned to, and its chain there; none if it is in no network as far as keyd knows.
+        /// The network that this node is pinned to, and its chain there; none if it is in no network as far as keyd
+        /// knows.
         Pinned as GetPinned -> Option<Box<PinnedNetwork>> { Reply::Pinned(pinned) => pinned };
         /// What `tund` verifies by, for a network, which must be the one that this node is in.
         TrustAnchor as GetTrustAnchor(network: NetworkId) -> TrustAnchor {
@@ -62,10 +63,10 @@ requests! {
         OpenSession for OpenSession(open: OpenSession) -> (SessionOpened, [OwnedFd; 2]) {
             Reply::SessionOpened(opened) => (opened, take(fds)?)
         } returns fds within 120;
-        /// By the connector: the order with this number is carried out. The TCP connection and the UDP socket come with
-        /// the request, in this order.
+        /// By the connector: the dial request with this number is carried out. The TCP connection and the UDP socket
+        /// come with this message, in this order.
         Connected(order: u64) -> () { Reply::Done => () } by Connector passes 2;
-        /// By the connector: an order cannot be carried out.
+        /// By the connector: a dial request cannot be carried out.
         NotConnected for NotConnected(failure: NotConnected) -> () { Reply::Done => () } by Connector;
         /// Sign the charter of a network that this node founds.
         SignCharter(charter: Charter) -> Signature { Reply::Signature(signature) => signature };
@@ -79,7 +80,7 @@ requests! {
             life: Presence,
         } -> Signed<LivenessMessage> { Reply::Liveness(message) => message };
         /// Sign that this node cannot reach another.
-        SignAccusation(suspicion: Suspicion) -> Signature { Reply::Signature(signature) => signature };
+        SignAccusation as SignSuspicion(suspicion: Suspicion) -> Signature { Reply::Signature(signature) => signature };
         /// Sign a request to join a network.
         SignJoin {
             /// The request.
@@ -108,8 +109,8 @@ requests! {
         Recover(certificates: Vec<Signed<Membership>>) -> (u64, bool) {
             Reply::Recovered { known, complete } => (known, complete)
         };
-        /// By an administrator: verify an order, and say what it will sign. It takes the place of one that waits on this
-        /// connection.
+        /// By an administrator: verify an order, and say what it will sign. It takes the place of one that waits on
+        /// this connection.
         PrepareOrder(order: Box<Order>) -> PreparedOrder { Reply::OrderPrepared(order) => *order } by Client;
         /// By an administrator: records of members below the target of the order that waits on this connection.
         CountBelow(records: Vec<Signed<Record>>) -> PreparedOrder {
@@ -127,8 +128,8 @@ requests! {
     }
 
     Poll {
-        /// By the connector: wait for an order to connect to the SAM bridge. Answered with its number, or none if there
-        /// is no order within [`ORDER_WAIT`].
+        /// By the connector: wait for a dial request, to connect to the SAM bridge. Answered with its number, or none
+        /// if there is none within [`ORDER_WAIT`].
         AwaitOrder(connector: Connector) -> Option<u64> {
             Reply::Order(order) => Some(order),
             Reply::Done => None,
@@ -145,9 +146,9 @@ pub enum Reply {
     SessionOpened(SessionOpened),
     /// Who the connector is; none if it is not connected.
     Connector(Option<Connector>),
-    /// An order to the connector: to connect to the SAM bridge, and say so with this number.
+    /// A dial request to the connector: to connect to the SAM bridge, and say so with this number.
     Order(u64),
-    /// It is done, or there is no order.
+    /// It is done, or there is no dial request.
     Done,
     /// A record, with its number and the proofs of its destinations.
     Record(Box<Signed<Record>>),
@@ -310,10 +311,10 @@ pub struct Connector {
     pub landlock: Landlock,
 }
 
-/// An order that the connector cannot carry out.
+/// A dial request that the connector cannot carry out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotConnected {
-    /// The order's number.
+    /// The dial request's number.
     pub order: u64,
     /// The error number of the system (errno(3)); none if the bridge did not answer in time.
     pub errno: Option<i32>,

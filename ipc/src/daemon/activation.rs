@@ -49,7 +49,7 @@ pub enum ActivationError {
 pub struct Passed {
     /// The listening socket.
     pub listener: UnixListener,
-    /// What comes from the descriptor store, or is of no use.
+    /// What comes from the fd store, or is of no use.
     pub stored: Vec<StoredFd>,
 }
 

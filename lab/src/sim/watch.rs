@@ -103,7 +103,7 @@ impl World {
     fn judge(&mut self, place: usize) {
         let now = self.now;
         let mesh = &self.nodes[place].mesh;
-        // With whom it has nothing to do it cannot reach, whatever it holds of them.
+        // It cannot reach those that it has banned, whatever it holds of them.
         let banned: HashSet<NodeId> = mesh.banned().collect();
         let mut unreachable = mesh.unreachable(self.clock(place));
         let counts = |node: &NodeId| self.liars.is_empty() || self.ledger.is_protected(node);

@@ -42,7 +42,7 @@ pub(super) const MAX_DESCRIPTION: usize = 200;
 /// A ban.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ban {
-    /// With whom the node has nothing to do.
+    /// The banned member.
     pub node: NodeId,
     /// Why.
     pub reason: BanReason,

@@ -184,7 +184,7 @@ pub enum MeshError {
     #[error("keyd remembers all that this node has delegated: there is nothing to recover")]
     NothingToRecover,
     /// The node may not know all that it has delegated.
-    #[error("this node has not compared notes with a member since its start")]
+    #[error("this node has completed no comparison with a member since its start")]
     NotCompared,
     /// `keyd` was not ordered to take its memory for complete.
     #[error("keyd does not take its memory for complete")]

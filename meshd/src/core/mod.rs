@@ -87,9 +87,9 @@ pub struct Settings {
     pub name: NodeName,
     /// The subnet of a network that this node founds.
     pub subnet: Ipv4Subnet,
-    /// How often it compares notes with another member, and asks one whether it is there.
+    /// How often it compares its state with another member's, and asks one whether it is there.
     pub heartbeat: Duration,
-    /// How long after its last sign a member is held to be out of reach at the earliest.
+    /// How long after its last message a member is held to be unreachable at the earliest.
     pub peer_timeout: Duration,
     /// With how many members there are tunnels at once.
     pub max_peers: u32,

@@ -221,7 +221,7 @@ impl Mesh {
         self.other(node).map(|member| member.record.ipv4())
     }
 
-    /// With whom this node has nothing to do.
+    /// The banned members.
     pub fn banned(&self) -> impl Iterator<Item = NodeId> {
         self.member().into_iter().flat_map(|member| member.bans.iter()).map(|ban| ban.node)
     }

@@ -1,10 +1,10 @@
 //! What is news and still to be passed on.
 //!
 //! News is told to a few members drawn at random, a fixed number of times by each who hears of it. What is small is
-//! told in full; a record, which is not, mostly in brief: that it exists, and whoever does not have it asks. So each record crosses
-//! the network to each member about once. Whom it missed comes upon it in what members say to each other anyway, where
-//! what was news lately goes along for a while, as in the recent update lists of Demers et al. ("Epidemic Algorithms for
-//! Replicated Database Maintenance", 1987); and if not there, by comparisons.
+//! told in full; a record, which is not, mostly in brief: that it exists, and whoever does not have it asks. So each
+//! record crosses the network to each member about once. Whom it missed comes upon it in what members say to each other
+//! anyway, where what was news lately goes along for a while, as in the recent update lists of Demers et al. ("Epidemic
+//! Algorithms for Replicated Database Maintenance", 1987); and if not there, by comparisons.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -48,9 +48,9 @@ const QUIET: u32 = 2;
 /// What is long and of a quiet block is told in full so often.
 const TIMES_IN_FULL: u8 = 2 * FANOUT as u8;
 
-/// Of more records and ends of memberships than this it is told in brief, as entries, that they exist: one datagram tells of
-/// many then, and asks for many. Only one of a quiet block in each datagram is told in full: where some have much to state,
-/// nobody has the bytes to answer all questions.
+/// Of more records and ends of memberships than this it is told in brief, as entries, that they exist: one datagram
+/// tells of many then, and asks for many. Only one of a quiet block in each datagram is told in full: where some have
+/// much to state, nobody has the bytes to answer all questions.
 const MUCH: usize = 8;
 
 /// With more topics than this there is much news: they do not fit in one datagram.
@@ -60,23 +60,24 @@ const CROWD: usize = 32;
 const FEW: usize = 2;
 
 /// Within this time a node passes on as news the first member that it has not known of so many address blocks, or of
-/// half as many as it knew members before if that is more. One that hears of more is new itself or was away, and everybody
-/// else knows them; or members let ever new identities appear in very many blocks. So of more some are drawn, ever fewer:
-/// as many again at most on average.
+/// half as many as it knew members before if that is more. One that hears of more is new itself or was away, and
+/// everybody else knows them; or members let ever new identities appear in very many blocks. So of more some are drawn,
+/// ever fewer: as many again at most on average.
 const NEWCOMERS: (Duration, usize) = (Duration::from_secs(600), 32);
 
 /// As many again may be further members of blocks from which one was passed on, and an eighth of these of one block, in
 /// which an inviter can let ever new identities appear. However many do so, the first of every other block is news.
 const NEWCOMERS_PART: usize = 8;
 
-/// How many changes of one kind are passed on as news of each address block: of records, of liveness, or of memberships.
+/// How many changes of one kind are passed on as news of each address block: of records, of liveness, or of
+/// memberships.
 const CHANGES: Quota = Quota::every(Duration::from_secs(15), 48);
 
 /// How many of one member's own whatever others of its block do.
 const OWN_CHANGES: Quota = Quota::every(Duration::from_secs(300), 2);
 
-/// So often on average a change of one kind is passed on of all blocks together, and equally of those with more. Members
-/// that lie can change theirs all the time, and others would have no bytes for anything else.
+/// So often on average a change of one kind is passed on of all blocks together, and equally of those with more.
+/// Members that lie can change theirs all the time, and others would have no bytes for anything else.
 const CHANGE: Duration = Duration::from_secs(3);
 
 /// How many of that may be at once of one member, and of one block.
@@ -95,8 +96,8 @@ const MAX_RECENT: usize = 512;
 const MAX_WANTS: usize = 256;
 
 /// Before this a member does not ask again for what has not come; every other time it waits twice as long for the same
-/// address block. At 20 % loss every third question or its answer is lost, and where many join at once there are not the
-/// bytes for every answer.
+/// address block. At 20 % loss every third question or its answer is lost, and where many join at once there are not
+/// the bytes for every answer.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// So often at most it waits longer: up to four minutes. What is asked for may not be there, because somebody lied.
@@ -390,8 +391,8 @@ impl Turns {
 #[derive(Debug)]
 pub(super) struct Rumors {
     queue: BTreeMap<Topic, Rumor>,
-    /// By the records and ends of memberships that members have stated, and by their signs of life. Those of the founder and
-    /// of this node come first.
+    /// By the records and ends of memberships that members have stated, and by their signs of life. Those of the
+    /// founder and of this node come first.
     stated: Turns,
     alive: Turns,
     /// By what is told.
@@ -479,9 +480,9 @@ impl Rumors {
         self.recent.push_back(Recent { topic, block, since: now });
     }
 
-    /// What was news lately, in an order drawn anew each time: by turns what bears on who is a member and signs of life. Of
-    /// each what address blocks have stated that have stated little lately comes first, then something of every other block
-    /// before more of one.
+    /// What was news lately, in an order drawn anew each time: by turns what bears on who is a member and signs of
+    /// life. Of each what address blocks have stated that have stated little lately comes first, then something of
+    /// every other block before more of one.
     pub(super) fn recent(&self, now: Duration, rng: &mut impl Rng) -> Vec<Topic> {
         let younger = |age: Duration| self.recent.iter().filter(move |recent| now < recent.since + age);
         let is_crowded = younger(RECENT.0).count() > CROWD;
@@ -573,10 +574,10 @@ impl Rumors {
         turns.next(block, now)
     }
 
-    /// What is to be told now. Address blocks that have stated little lately come first, and of those that have stated the
-    /// same they take turns by the bytes that they take. So who has little to say is not delayed by those who have much. In one
-    /// block, what has been told least comes first, and of that the ends of memberships. Of suspicions, of which there may be
-    /// very many, what room there is after all else. `told` says afterwards which of it had room.
+    /// What is to be told now. Address blocks that have stated little lately come first, and of those that have stated
+    /// the same they take turns by the bytes that they take. So who has little to say is not delayed by those who have
+    /// much. In one block, what has been told least comes first, and of that the ends of memberships. Of suspicions, of
+    /// which there may be very many, what room there is after all else. `told` says afterwards which of it had room.
     pub(super) fn poll_round(&mut self, now: Duration) -> Vec<Due> {
         self.next = now + ROUND;
         let mut topics: Vec<(Topic, Rumor)> =
@@ -621,8 +622,8 @@ impl Rumors {
         self.told.told(block, len, now);
     }
 
-    /// When it is the turn of an address block to be told of to those who ask, by the monotonic clock: first by what it has
-    /// stated lately.
+    /// When it is the turn of an address block to be told of to those who ask, by the monotonic clock: first by what it
+    /// has stated lately.
     pub(super) fn grant_turn(&self, block: Option<u32>, now: Duration) -> (Duration, Duration) {
         (self.stated.next(block, now), self.granted.next(block, now))
     }
@@ -632,8 +633,8 @@ impl Rumors {
         self.granted.told(block, len, now);
     }
 
-    /// Whether there is much news, and of a block with little of it. Where some make much, comparisons find each piece more
-    /// rarely. So what few others have to say is told more often, until next to nobody has missed it.
+    /// Whether there is much news, and of a block with little of it. Where some make much, comparisons find each piece
+    /// more rarely. So what few others have to say is told more often, until next to nobody has missed it.
     fn is_lost_in_a_crowd(&self, block: Option<u32>) -> bool {
         let of_block = self.queue.values().filter(|rumor| rumor.block == block).count();
         self.queue.len() > CROWD && of_block <= FEW
@@ -808,7 +809,8 @@ mod tests {
         assert_eq!(round(&mut rumors), [(topic(2), 0)]);
     }
 
-    /// However much the members of a hundred blocks state, what a quiet block has stated comes first, and is told in full.
+    /// However much the members of a hundred blocks state, what a quiet block has stated comes first, and is told in
+    /// full.
     #[test]
     fn what_a_quiet_block_states_is_told_first_and_in_full() {
         let (mut rumors, mut rng) = (Rumors::new(), StdRng::from_seed([1; 32]));
@@ -884,8 +886,8 @@ mod tests {
         assert_eq!(rumors.poll_round(SECOND).len(), MAX_TOLD + 2);
     }
 
-    /// However many blocks let ever new identities appear, and change all the time: another member's join is told first, as
-    /// often as it is to be told.
+    /// However many blocks let ever new identities appear, and change all the time: another member's join is told
+    /// first, as often as it is to be told.
     #[test]
     fn a_join_comes_before_the_news_of_blocks_that_change_all_the_time() {
         let (mut rumors, mut rng) = (Rumors::new(), StdRng::from_seed([1; 32]));
@@ -991,8 +993,8 @@ mod tests {
         assert!(rumors.questions.open.is_empty() && rumors.questions.counts.is_empty());
     }
 
-    /// Members of a hundred blocks claim every second to have what they do not have, so that others are not asked for what
-    /// they have.
+    /// Members of a hundred blocks claim every second to have what they do not have, so that others are not asked for
+    /// what they have.
     #[test]
     fn lies_do_not_keep_others_from_being_asked() {
         let mut rumors = Rumors::new();

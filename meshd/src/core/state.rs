@@ -41,7 +41,7 @@ pub struct State {
     pub members: Vec<Remembered>,
     /// How memberships have ended; of a node that has none any more, how its own has.
     pub endings: Vec<Ending>,
-    /// With whom the node has nothing to do.
+    /// The bans.
     pub bans: Vec<Ban>,
 }
 

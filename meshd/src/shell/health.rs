@@ -15,10 +15,10 @@ pub(super) fn line(status: &Status) -> String {
     if let Some(error) = daemon(Role::Keyd) {
         return format!("waiting for keyd: {error}");
     }
-    for (name, session) in [("control messages", &status.sam.control), ("data", &status.sam.data)] {
+    for (name, session) in [("control", &status.sam.control), ("data", &status.sam.data)] {
         if session.state != SessionState::Up {
             let reason = session.error.as_deref().unwrap_or("it is being opened");
-            return format!("waiting for the I2P session for {name}: {reason}");
+            return format!("waiting for the I2P {name} session: {reason}");
         }
     }
     if let Some(error) = daemon(Role::Tund) {
@@ -96,9 +96,9 @@ mod tests {
         status.daemons[2].error = Some("there is no /dev/net/tun".to_owned());
         assert_eq!(line(&status), "waiting for tund: there is no /dev/net/tun");
         status.sam.data = session(SessionState::Opening, None);
-        assert!(line(&status).contains("session for data: it is being opened"));
+        assert!(line(&status).contains("I2P data session: it is being opened"));
         status.sam.control = session(SessionState::Down, Some("no SAM bridge at 127.0.0.1:7656"));
-        assert!(line(&status).ends_with("control messages: no SAM bridge at 127.0.0.1:7656"));
+        assert!(line(&status).ends_with("I2P control session: no SAM bridge at 127.0.0.1:7656"));
         status.daemons[0].error = Some("not reached yet".to_owned());
         assert_eq!(line(&status), "waiting for keyd: not reached yet");
         status.daemons[1].error = Some("cannot save the state: No space left on device".to_owned());

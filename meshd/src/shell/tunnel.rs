@@ -105,7 +105,7 @@ pub(super) async fn keep(
             Err(error) => error,
         };
         debug!(%error, "tund is not there");
-        // If both restart, tund comes back with the sessions that its supervisor has kept.
+        // If both restart, tund comes back with the sessions from the fd store.
         if started.elapsed() > ADOPT_TIMEOUT {
             adopt = None;
         }
@@ -369,7 +369,7 @@ async fn take_sessions(client: &mut Client<TundApi>, adopt: &mut Option<Adopt>) 
     let Some(adopt) = adopt.take() else { return Ok(()) };
     for (stored, adopt) in [(data, adopt.data), (control, adopt.control)] {
         let Some((session, [udp, tcp])) = stored else { continue };
-        info!(session = session.id, "took back a session that tund has kept");
+        info!(session = session.id, "took back a session from tund");
         let _ = adopt.send(Open { id: session.id, udp, tcp, destination: session.destination });
     }
     Ok(())

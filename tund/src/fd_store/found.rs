@@ -87,7 +87,7 @@ pub fn sort(
     let data = session(&mut state.data, &mut sockets, supervisor, bridge);
     let control = session(&mut state.control, &mut sockets, supervisor, bridge);
     for stored in sockets.into_values() {
-        stored.refuse(supervisor, "it belongs to no session that is kept");
+        stored.refuse(supervisor, "it belongs to no session of the stored state");
     }
     Ok(Start { interface, data, control, fd_store: FdStore { supervisor, state: Mutex::new(state) } })
 }
@@ -130,7 +130,7 @@ fn session(
     let looked_at = look_at(&wanted, udp.as_ref(), tcp.as_ref(), bridge);
     match looked_at {
         Ok(session) => {
-            info!(session = session.id.as_str(), "going on with a session that was kept");
+            info!(session = session.id.as_str(), "going on with a session from the fd store");
             *kept = Some(wanted);
             Some(session)
         }

@@ -40,7 +40,7 @@ const STATE: &str = "state.";
 /// id can send in the session's name, and the names pass through places that others can see.
 const SOCKETS: [&str; 2] = ["udp.", "tcp."];
 
-/// What is needed to go on with what is kept. Nothing in it is secret.
+/// What is needed to go on with what is in the fd store. Nothing in it is secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     format: u32,
@@ -214,7 +214,9 @@ impl FdStore {
         match encoded.and_then(|bytes| memory::sealed(&bytes)) {
             Ok(file) => self.supervisor.keep(&state_name(state.number), file.as_fd(), false),
             // What is stored does not fit any more; the next process begins anew.
-            Err(error) => warn!(%error, "a restart of this daemon will be noticed: its state cannot be kept"),
+            Err(error) => {
+                warn!(%error, "a restart of this daemon will be noticed: its state cannot be put into the fd store");
+            }
         }
         self.supervisor.forget(&before);
     }

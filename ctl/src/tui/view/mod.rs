@@ -91,7 +91,7 @@ fn draw_title(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     let state = match &app.link {
         NodeLink::Connecting => "connecting ",
         NodeLink::Up => "connected ",
-        NodeLink::Away { .. } => "away ",
+        NodeLink::Away { .. } => "does not answer ",
     };
     let mut left = " i2plan".to_owned();
     if let Some((status, _)) = &app.status {

@@ -181,7 +181,8 @@ impl LocalMember {
         if self.members.merge_liveness_message(liveness_message, now.monotonic) == Merge::News {
             if let Some(member) = self.members.get_mut(&node) {
                 member.saw(now.unix.as_secs());
-                debug!(node = %node.short(), name = %member.record.value.name, ?presence, "a member gave a sign");
+                let name = &member.record.value.name;
+                debug!(node = %node.short(), %name, ?presence, "learned a newer liveness message");
             }
             if presence == Presence::Present {
                 self.note_awake(node);

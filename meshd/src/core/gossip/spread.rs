@@ -34,8 +34,8 @@ const RECENT_LEN: usize = 400;
 const DEPARTURE_FANOUT: usize = 8;
 
 impl LocalMember {
-    /// Tells a few the own record and compares notes with them. They answer: from that this node sees that it can be
-    /// reached.
+    /// Tells a few the own record and compares its state with theirs. They answer: from that this node sees that it can
+    /// be reached.
     pub(super) fn announce(&mut self, cx: &mut Context, now: Now) {
         let Some(own) = self.publication.record.clone() else { return };
         let items = vec![Item::Record(Box::new(own))];

@@ -134,7 +134,7 @@ impl Daemon {
             works: observer::sessions(tunnel.stats.as_ref()).next().is_some(),
         };
         if self.data_stalls.handle_health(health, now.monotonic) {
-            warn!("members speak to this node, but none shakes hands: the session for data is opened again");
+            warn!("members speak to this node, but none shakes hands: the data session is opened again");
             self.renew_data.notify_one();
         }
     }
