@@ -372,7 +372,7 @@ impl Turns {
     }
 
     /// A block has stated something: those that have stated less come first.
-    fn stated(&mut self, block: u32, now: Duration) {
+    fn count_statement(&mut self, block: u32, now: Duration) {
         self.put_back(Some(block), STATED, now);
     }
 
@@ -393,8 +393,8 @@ pub(super) struct Rumors {
     queue: BTreeMap<Topic, Rumor>,
     /// By the records and ends of memberships that members have stated, and by their signs of life. Those of the
     /// founder and of this node come first.
-    stated: Turns,
-    alive: Turns,
+    statements: Turns,
+    liveness: Turns,
     /// By what is told.
     told: Turns,
     /// By what is sent to those who ask.
@@ -417,8 +417,8 @@ impl Rumors {
     pub(super) fn new() -> Self {
         Self {
             queue: BTreeMap::new(),
-            stated: Turns::default(),
-            alive: Turns::default(),
+            statements: Turns::default(),
+            liveness: Turns::default(),
             told: Turns::default(),
             granted: Turns::default(),
             newcomers: Newcomers::default(),
@@ -493,7 +493,7 @@ impl Rumors {
         recent.sort_by_cached_key(|recent| {
             let rank = of_block.entry((recent.block, recent.is_liveness_message())).or_default();
             *rank += 1;
-            (self.stated(recent.topic, recent.block, now), *rank)
+            (self.statement_turn(recent.topic, recent.block, now), *rank)
         });
         recent.sort_by_cached_key(|recent| {
             let turn = &mut of_kind[usize::from(recent.is_liveness_message())];
@@ -512,7 +512,7 @@ impl Rumors {
         now: Duration,
         rng: &mut impl Rng,
     ) {
-        self.stated.stated(block, now);
+        self.statements.count_statement(block, now);
         let (within, few) = NEWCOMERS;
         let newcomers = &mut self.newcomers;
         if newcomers.since.is_none_or(|since| now >= since + within) {
@@ -537,19 +537,19 @@ impl Rumors {
     /// Whether a change of a member's own record is passed on as news: then it is counted. What is more is left to
     /// comparisons, so that those who change theirs all the time do not fill the messages of all.
     pub(super) fn is_record_passed_on(&mut self, of: AddressInBlock, now: Duration) -> bool {
-        self.stated.stated(of.block, now);
+        self.statements.count_statement(of.block, now);
         self.records.is_passed_on(of, now)
     }
 
     /// The same of a change of its liveness.
     pub(super) fn is_liveness_message_passed_on(&mut self, of: AddressInBlock, now: Duration) -> bool {
-        self.alive.stated(of.block, now);
+        self.liveness.count_statement(of.block, now);
         self.liveness_messages.is_passed_on(of, now)
     }
 
     /// The same of the end of a membership, by its signer.
     pub(super) fn is_ending_passed_on(&mut self, by: AddressInBlock, now: Duration) -> bool {
-        self.stated.stated(by.block, now);
+        self.statements.count_statement(by.block, now);
         self.endings.is_passed_on(by, now)
     }
 
@@ -569,8 +569,8 @@ impl Rumors {
     }
 
     /// When it is the turn of an address block by what it has stated lately, of the kind of a topic.
-    fn stated(&self, topic: Topic, block: Option<u32>, now: Duration) -> Duration {
-        let turns = if topic.is_long() { &self.stated } else { &self.alive };
+    fn statement_turn(&self, topic: Topic, block: Option<u32>, now: Duration) -> Duration {
+        let turns = if topic.is_long() { &self.statements } else { &self.liveness };
         turns.next(block, now)
     }
 
@@ -589,12 +589,13 @@ impl Rumors {
             let before = before.entry((*block, is_suspicion)).or_default();
             let turn = self.told.next(*block, now) + PUT_BACK * *before;
             *before += TOPIC_LEN;
-            (is_suspicion, self.stated(*topic, *block, now), turn, *told, *topic)
+            (is_suspicion, self.statement_turn(*topic, *block, now), turn, *told, *topic)
         });
         let is_much = topics.iter().filter(|(topic, _)| topic.is_long()).count() > MUCH;
         let mut has_room = true;
         let due = |(topic, Rumor { block, told }): (Topic, Rumor)| {
-            let is_quiet = self.stated(topic, block, now) <= now + STATED.0 * QUIET && told < TIMES_IN_FULL;
+            let is_quiet =
+                self.statement_turn(topic, block, now) <= now + STATED.0 * QUIET && told < TIMES_IN_FULL;
             let in_brief = match topic {
                 Topic::Record(_) | Topic::Ending(_) if is_much => {
                     !(is_quiet && std::mem::take(&mut has_room))
@@ -625,7 +626,7 @@ impl Rumors {
     /// When it is the turn of an address block to be told of to those who ask, by the monotonic clock: first by what it
     /// has stated lately.
     pub(super) fn grant_turn(&self, block: Option<u32>, now: Duration) -> (Duration, Duration) {
-        (self.stated.next(block, now), self.granted.next(block, now))
+        (self.statements.next(block, now), self.granted.next(block, now))
     }
 
     /// Somebody who has asked is told so many bytes of an address block.
