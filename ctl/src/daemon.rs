@@ -4,11 +4,11 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use i2plan_ipc::Node;
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::daemon::trusted;
 use i2plan_ipc::paths;
 use i2plan_ipc::version::Version;
+use i2plan_ipc::{ErrorKind, Node};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::failure::{Failure, Kind};
@@ -55,11 +55,11 @@ impl From<ClientError> for Failure {
                 "the daemon may just have been restarted: try again; if that does not help, see its log",
             ),
             ClientError::Unexpected { .. } => Failure::internal(error.to_string()),
-            ClientError::Timeout { .. } => Failure::new(Kind::Timeout, error.to_string()).with_hint(
+            ClientError::Timeout { .. } => Failure::new(ErrorKind::Timeout, error.to_string()).with_hint(
                 "it runs but is stuck, or just starting: try again; if that does not help, see its log and restart it",
             ),
             ClientError::Version { daemon, theirs } => Failure::new(
-                Kind::Version,
+                ErrorKind::Version,
                 format!(
                     "{daemon} is version {theirs} and i2planctl is version {}, and they do not understand each other",
                     Version::current().version
@@ -111,7 +111,7 @@ fn explain_stranger(path: &Path, owner: u32) -> Failure {
     let name = user.map_or_else(|| owner.to_string(), |user| user.name);
     let shown = path.display();
     Failure::new(
-        Kind::Denied,
+        ErrorKind::Denied,
         format!("the user {name} ({owner}) listens on {shown}, and no daemon of i2plan: nothing was sent there"),
     )
     .with_hint(format!(
@@ -138,7 +138,7 @@ fn explain_denied(path: &Path, owner: Option<(u32, u32)>) -> Failure {
         }
         _ => "use sudo: only root may control this node".to_owned(),
     };
-    Failure::new(Kind::Denied, format!("user {me} may not open {}", path.display())).with_hint(hint)
+    Failure::new(ErrorKind::Denied, format!("user {me} may not open {}", path.display())).with_hint(hint)
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use i2plan_ipc::member::LookupError;
 use i2plan_ipc::{ApiError, ErrorKind};
-use i2plan_rpcd::error::Code;
 use serde::Serialize;
 
 use crate::present::member::candidates;
@@ -31,51 +30,14 @@ pub enum Kind {
     Usage,
     /// The daemon cannot be reached.
     Unreachable,
-    /// As [`ErrorKind::Invalid`].
-    Invalid,
-    /// As [`ErrorKind::Denied`].
-    Denied,
-    /// As [`ErrorKind::NotFound`].
-    NotFound,
-    /// As [`ErrorKind::Conflict`].
-    Conflict,
-    /// As [`ErrorKind::Unavailable`].
-    Unavailable,
-    /// As [`ErrorKind::Timeout`].
-    Timeout,
-    /// As [`ErrorKind::Version`].
-    Version,
-    /// As [`ErrorKind::Internal`].
-    Internal,
+    /// As in the node's API.
+    #[serde(untagged)]
+    Api(ErrorKind),
 }
 
 impl From<ErrorKind> for Kind {
     fn from(kind: ErrorKind) -> Self {
-        match kind {
-            ErrorKind::Invalid => Self::Invalid,
-            ErrorKind::Denied => Self::Denied,
-            ErrorKind::NotFound => Self::NotFound,
-            ErrorKind::Conflict => Self::Conflict,
-            ErrorKind::Unavailable => Self::Unavailable,
-            ErrorKind::Timeout => Self::Timeout,
-            ErrorKind::Version => Self::Version,
-            ErrorKind::Internal => Self::Internal,
-        }
-    }
-}
-
-impl From<Code> for Kind {
-    fn from(code: Code) -> Self {
-        match code {
-            Code::Parse | Code::InvalidRequest | Code::MethodNotFound | Code::InvalidParams => Self::Invalid,
-            Code::Internal => Self::Internal,
-            Code::Denied => Self::Denied,
-            Code::NotFound => Self::NotFound,
-            Code::Conflict => Self::Conflict,
-            Code::Unavailable | Code::RateLimited => Self::Unavailable,
-            Code::Timeout => Self::Timeout,
-            Code::Version => Self::Version,
-        }
+        Self::Api(kind)
     }
 }
 
@@ -93,8 +55,8 @@ pub struct Failure {
 impl Failure {
     /// A failure of a kind.
     #[must_use]
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+    pub fn new(kind: impl Into<Kind>, message: impl Into<String>) -> Self {
+        Self { kind: kind.into(), message: message.into(), hint: None }
     }
 
     /// [`Kind::Usage`].
@@ -103,16 +65,16 @@ impl Failure {
         Self::new(Kind::Usage, message)
     }
 
-    /// [`Kind::Invalid`].
+    /// [`ErrorKind::Invalid`].
     #[must_use]
     pub fn invalid(message: impl Into<String>) -> Self {
-        Self::new(Kind::Invalid, message)
+        Self::new(ErrorKind::Invalid, message)
     }
 
-    /// [`Kind::Internal`].
+    /// [`ErrorKind::Internal`].
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(Kind::Internal, message)
+        Self::new(ErrorKind::Internal, message)
     }
 
     /// The same with advice.
@@ -126,12 +88,14 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.kind {
-            Kind::Invalid | Kind::NotFound | Kind::Version | Kind::Internal => 1,
             Kind::Usage => USAGE,
             Kind::Unreachable => 3,
-            Kind::Denied => 4,
-            Kind::Conflict => 5,
-            Kind::Timeout | Kind::Unavailable => 6,
+            Kind::Api(kind) => match kind {
+                ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Version | ErrorKind::Internal => 1,
+                ErrorKind::Denied => 4,
+                ErrorKind::Conflict => 5,
+                ErrorKind::Timeout | ErrorKind::Unavailable => 6,
+            },
         }
     }
 }
@@ -161,7 +125,7 @@ impl From<LookupError> for Failure {
     fn from(error: LookupError) -> Self {
         match error {
             LookupError::Unknown { text } => {
-                Self::new(Kind::NotFound, format!("no member {:?} is known", clean(&text)))
+                Self::new(ErrorKind::NotFound, format!("no member {:?} is known", clean(&text)))
                     .with_hint("`i2planctl peers` lists the members; name one by name, address or node id")
             }
             LookupError::Ambiguous { text, candidates: members } => {
@@ -190,23 +154,6 @@ mod tests {
     }
 
     #[test]
-    fn an_error_over_json_rpc_is_of_the_same_kind() {
-        for kind in [
-            ErrorKind::Invalid,
-            ErrorKind::Denied,
-            ErrorKind::NotFound,
-            ErrorKind::Conflict,
-            ErrorKind::Unavailable,
-            ErrorKind::Timeout,
-            ErrorKind::Version,
-            ErrorKind::Internal,
-        ] {
-            let error = i2plan_rpcd::error::Error::from(ApiError::new(kind, "why"));
-            assert_eq!(Kind::from(kind), Kind::from(error.code));
-        }
-    }
-
-    #[test]
     fn every_kind_of_error_has_its_documented_exit_code() {
         for (kind, code) in [
             (ErrorKind::Invalid, 1),
@@ -229,7 +176,7 @@ mod tests {
 
     #[test]
     fn kinds_have_the_names_that_the_daemon_uses() {
-        for kind in [ErrorKind::NotFound, ErrorKind::Invalid, ErrorKind::Unavailable, ErrorKind::Timeout] {
+        for kind in ErrorKind::ALL {
             assert_eq!(
                 serde_json::to_string(&Kind::from(kind)).unwrap(),
                 serde_json::to_string(&kind).unwrap()
@@ -249,12 +196,18 @@ mod tests {
         let failure = |text: &str| Failure::from(look_up(members(), text).unwrap_err());
         let several = failure("db");
         assert_eq!(several.message, "\"db\" is ambiguous: db (aabb, 10.42.0.2), db (cccc, 10.42.0.3)");
-        assert_eq!(several.kind, Kind::Invalid);
+        assert_eq!(several.kind, Kind::Api(ErrorKind::Invalid));
         assert_eq!(several.hint.as_deref().map(|hint| hint.contains("node id")), Some(true));
         let none = failure("x");
-        assert_eq!((none.kind, none.message.as_str()), (Kind::NotFound, "no member \"x\" is known"));
+        assert_eq!(
+            (none.kind, none.message.as_str()),
+            (Kind::Api(ErrorKind::NotFound), "no member \"x\" is known")
+        );
         let own = Failure::from(LookupError::ThisNode { text: "me".to_owned() });
-        assert_eq!((own.kind, own.message.as_str()), (Kind::Invalid, "\"me\" is this node itself"));
+        assert_eq!(
+            (own.kind, own.message.as_str()),
+            (Kind::Api(ErrorKind::Invalid), "\"me\" is this node itself")
+        );
     }
 
     #[test]

@@ -27,6 +27,35 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Invalid,
+        Self::Denied,
+        Self::NotFound,
+        Self::Conflict,
+        Self::Unavailable,
+        Self::Timeout,
+        Self::Version,
+        Self::Internal,
+    ];
+
+    /// The name, as in the encodings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Denied => "denied",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Version => "version",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// An error with what can be done about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
 #[error("{message}")]

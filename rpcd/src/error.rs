@@ -12,24 +12,16 @@ pub enum Code {
     InvalidRequest,
     /// There is no such method.
     MethodNotFound,
-    /// The parameters do not fit the method, or the node finds them wrong.
-    InvalidParams,
-    /// A fault of i2plan itself.
-    Internal,
-    /// The caller may not ask this.
-    Denied,
-    /// What the request is about does not exist.
-    NotFound,
-    /// The request does not fit the node's present state.
-    Conflict,
-    /// Something that is needed is not there now. Trying again can help.
-    Unavailable,
-    /// It took too long.
-    Timeout,
     /// The caller asks too much at once.
     RateLimited,
-    /// The gateway and `meshd` are of different versions.
-    Version,
+    /// As in the node's API; [`ErrorKind::Invalid`] also where the parameters do not fit the method.
+    Api(ErrorKind),
+}
+
+impl From<ErrorKind> for Code {
+    fn from(kind: ErrorKind) -> Self {
+        Self::Api(kind)
+    }
 }
 
 impl Code {
@@ -38,15 +30,15 @@ impl Code {
         Self::Parse,
         Self::InvalidRequest,
         Self::MethodNotFound,
-        Self::InvalidParams,
-        Self::Internal,
-        Self::Denied,
-        Self::NotFound,
-        Self::Conflict,
-        Self::Unavailable,
-        Self::Timeout,
+        Self::Api(ErrorKind::Invalid),
+        Self::Api(ErrorKind::Internal),
+        Self::Api(ErrorKind::Denied),
+        Self::Api(ErrorKind::NotFound),
+        Self::Api(ErrorKind::Conflict),
+        Self::Api(ErrorKind::Unavailable),
+        Self::Api(ErrorKind::Timeout),
         Self::RateLimited,
-        Self::Version,
+        Self::Api(ErrorKind::Version),
     ];
 
     /// The number: JSON-RPC's own, or from -32001 downwards.
@@ -56,15 +48,15 @@ impl Code {
             Self::Parse => -32_700,
             Self::InvalidRequest => -32_600,
             Self::MethodNotFound => -32_601,
-            Self::InvalidParams => -32_602,
-            Self::Internal => -32_603,
-            Self::Denied => -32_001,
-            Self::NotFound => -32_002,
-            Self::Conflict => -32_003,
-            Self::Unavailable => -32_004,
-            Self::Timeout => -32_005,
+            Self::Api(ErrorKind::Invalid) => -32_602,
+            Self::Api(ErrorKind::Internal) => -32_603,
+            Self::Api(ErrorKind::Denied) => -32_001,
+            Self::Api(ErrorKind::NotFound) => -32_002,
+            Self::Api(ErrorKind::Conflict) => -32_003,
+            Self::Api(ErrorKind::Unavailable) => -32_004,
+            Self::Api(ErrorKind::Timeout) => -32_005,
             Self::RateLimited => -32_006,
-            Self::Version => -32_007,
+            Self::Api(ErrorKind::Version) => -32_007,
         }
     }
 
@@ -74,22 +66,25 @@ impl Code {
         Self::ALL.into_iter().find(|code| code.number() == number)
     }
 
-    /// `data.kind`; where the node's API has such an error, its name there.
+    /// `data.kind`.
     #[must_use]
     pub const fn kind(self) -> &'static str {
         match self {
             Self::Parse => "parse",
             Self::InvalidRequest => "invalid_request",
             Self::MethodNotFound => "method_not_found",
-            Self::InvalidParams => "invalid",
-            Self::Internal => "internal",
-            Self::Denied => "denied",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::Unavailable => "unavailable",
-            Self::Timeout => "timeout",
             Self::RateLimited => "rate_limited",
-            Self::Version => "version",
+            Self::Api(kind) => kind.name(),
+        }
+    }
+
+    /// The closest in the node's API.
+    #[must_use]
+    pub const fn in_api(self) -> ErrorKind {
+        match self {
+            Self::Parse | Self::InvalidRequest | Self::MethodNotFound => ErrorKind::Invalid,
+            Self::RateLimited => ErrorKind::Unavailable,
+            Self::Api(kind) => kind,
         }
     }
 
@@ -100,15 +95,15 @@ impl Code {
             Self::Parse => "Parse error",
             Self::InvalidRequest => "Invalid Request",
             Self::MethodNotFound => "Method not found",
-            Self::InvalidParams => "Invalid params",
-            Self::Internal => "Internal error",
-            Self::Denied => "Denied",
-            Self::NotFound => "Not found",
-            Self::Conflict => "Conflict",
-            Self::Unavailable => "Unavailable",
-            Self::Timeout => "Timeout",
+            Self::Api(ErrorKind::Invalid) => "Invalid params",
+            Self::Api(ErrorKind::Internal) => "Internal error",
+            Self::Api(ErrorKind::Denied) => "Denied",
+            Self::Api(ErrorKind::NotFound) => "Not found",
+            Self::Api(ErrorKind::Conflict) => "Conflict",
+            Self::Api(ErrorKind::Unavailable) => "Unavailable",
+            Self::Api(ErrorKind::Timeout) => "Timeout",
             Self::RateLimited => "Rate limited",
-            Self::Version => "Version mismatch",
+            Self::Api(ErrorKind::Version) => "Version mismatch",
         }
     }
 }
@@ -129,7 +124,8 @@ pub struct Error {
 impl Error {
     /// An error that says what its code means, and what is wrong.
     #[must_use]
-    pub fn new(code: Code, what: &str) -> Self {
+    pub fn new(code: impl Into<Code>, what: &str) -> Self {
+        let code = code.into();
         Self { code, message: format!("{}: {what}", code.meaning()), hint: None, remedy: None }
     }
 
@@ -140,10 +136,10 @@ impl Error {
         self
     }
 
-    /// [`Code::InvalidParams`].
+    /// [`ErrorKind::Invalid`].
     #[must_use]
     pub fn invalid_params(what: &str) -> Self {
-        Self::new(Code::InvalidParams, what)
+        Self::new(ErrorKind::Invalid, what)
     }
 
     /// What is wrong with a parameter.
@@ -156,20 +152,10 @@ impl Error {
 
 impl From<ApiError> for Error {
     fn from(error: ApiError) -> Self {
-        let code = match error.kind {
-            ErrorKind::Invalid => Code::InvalidParams,
-            ErrorKind::Denied => Code::Denied,
-            ErrorKind::NotFound => Code::NotFound,
-            ErrorKind::Conflict => Code::Conflict,
-            ErrorKind::Unavailable => Code::Unavailable,
-            ErrorKind::Timeout => Code::Timeout,
-            ErrorKind::Version => Code::Version,
-            ErrorKind::Internal => Code::Internal,
-        };
         let hint = error.hint();
         // Advice is said with the hint.
         let remedy = error.remedy.filter(|remedy| !matches!(remedy, Remedy::Advice { .. }));
-        Self { code, message: error.message, hint, remedy }
+        Self { code: error.kind.into(), message: error.message, hint, remedy }
     }
 }
 
@@ -212,16 +198,7 @@ mod tests {
 
     #[test]
     fn kinds_are_named_as_in_the_nodes_api() {
-        for kind in [
-            ErrorKind::Invalid,
-            ErrorKind::Denied,
-            ErrorKind::NotFound,
-            ErrorKind::Conflict,
-            ErrorKind::Unavailable,
-            ErrorKind::Timeout,
-            ErrorKind::Version,
-            ErrorKind::Internal,
-        ] {
+        for kind in ErrorKind::ALL {
             let error = Error::from(ApiError::new(kind, "why").with_hint("what"));
             assert_eq!(serde_json::to_value(kind).unwrap(), error.code.kind());
             let data = serde_json::json!({ "kind": kind, "hint": "what", "remedy": null });

@@ -14,7 +14,7 @@ use i2plan_ipc::client::{Client, ClientError, Endpoint};
 use i2plan_ipc::connection_quota::{ConnectionLimits, ConnectionPermit, ConnectionQuota};
 use i2plan_ipc::node::needs_order;
 use i2plan_ipc::rate::Quota;
-use i2plan_ipc::{ApiError, ByteSocket, Node, Role};
+use i2plan_ipc::{ApiError, ByteSocket, ErrorKind, Node, Role};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -72,7 +72,7 @@ impl Gateway {
     /// If it has too many.
     pub fn enter(self: &Arc<Self>, uid: u32) -> Result<Caller, Error> {
         let permit = self.clients.enter(uid).ok_or_else(|| {
-            Error::new(Code::Unavailable, "too many connections are open, of this user or in all")
+            Error::new(ErrorKind::Unavailable, "too many connections are open, of this user or in all")
                 .with_hint("close some, or try again later")
         })?;
         Ok(Caller { gateway: Arc::clone(self), uid, permit, socket: None })
@@ -232,7 +232,7 @@ impl Caller {
 
 /// The answer to a request of a batch that has enough answers already. It is not done.
 fn give_up(item: &Item<'_>) -> Option<Json> {
-    let error = Error::new(Code::Unavailable, "the answers to the requests before are too long")
+    let error = Error::new(ErrorKind::Unavailable, "the answers to the requests before are too long")
         .with_hint("send it again, in a document of its own");
     match item {
         Item::Refused(id, error) => Some(failure(*id, error)),
@@ -261,7 +261,6 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use i2plan_ipc::ErrorKind;
     use i2plan_ipc::access::{Access, Who};
     use i2plan_ipc::api::meshd::{
         Ban, BanReason, Cursor, Events, Grant, Liveness, Peer, Sam, Session, SessionState, Status, Tunnel,
@@ -592,7 +591,7 @@ mod tests {
         let held: Vec<_> = std::iter::from_fn(|| gateway.enter(1000).ok()).collect();
         assert_eq!(held.len(), 32);
         let error = gateway.enter(1000).unwrap_err();
-        assert_eq!(error.code, Code::Unavailable);
+        assert_eq!(error.code, Code::Api(ErrorKind::Unavailable));
         assert!(gateway.enter(1001).is_ok() && gateway.enter(0).is_ok() && gateway.enter(7).is_ok());
     }
 }

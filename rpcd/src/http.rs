@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use i2plan_ipc::ErrorKind;
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_ipc::server::accept;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -214,7 +215,7 @@ impl Refusal {
     }
 
     fn denied(status: StatusCode, what: &str) -> Self {
-        Self::new(status, Error::new(Code::Denied, what))
+        Self::new(status, Error::new(ErrorKind::Denied, what))
     }
 
     /// The end of the connection, too.
@@ -299,7 +300,7 @@ async fn read(body: Incoming) -> Result<Bytes, Refusal> {
     }
     let body = timeout(DOCUMENT_DEADLINE, Limited::new(body, MAX_DOCUMENT).collect()).await;
     let body = body.map_err(|_| {
-        let error = Error::new(Code::Timeout, "the request did not arrive whole in time");
+        let error = Error::new(ErrorKind::Timeout, "the request did not arrive whole in time");
         Refusal::new(StatusCode::REQUEST_TIMEOUT, error)
     })?;
     match body {

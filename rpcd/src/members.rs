@@ -1,11 +1,11 @@
 //! Members that callers name otherwise than by node id.
 
-use i2plan_ipc::Node;
 use i2plan_ipc::api::meshd::Request;
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::member::{Candidate, LookupError, is_node_id, look_up};
+use i2plan_ipc::{ErrorKind, Node};
 
-use super::error::{Code, Error};
+use super::error::Error;
 
 /// Members that an error lists.
 const MAX_LISTED: usize = 5;
@@ -42,18 +42,18 @@ fn named(request: &mut Request) -> Option<&mut String> {
 /// If it can not.
 pub fn verify(target: &OrderTarget, named: &str) -> Result<(), Error> {
     let member = Candidate::of_order(target)
-        .ok_or_else(|| Error::new(Code::Internal, "the order is not about a member"))?;
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the order is not about a member"))?;
     let refusal = format!("keyd cannot verify that {} is meant: nothing was done", describe(&member));
     match look_up(vec![member], named) {
         Ok(_) => Ok(()),
-        Err(_) => Err(Error::new(Code::Denied, &refusal).with_hint("use the node id")),
+        Err(_) => Err(Error::new(ErrorKind::Denied, &refusal).with_hint("use the node id")),
     }
 }
 
 impl From<LookupError> for Error {
     fn from(error: LookupError) -> Self {
         match error {
-            LookupError::Unknown { .. } => Self::new(Code::NotFound, "no such member is known")
+            LookupError::Unknown { .. } => Self::new(ErrorKind::NotFound, "no such member is known")
                 .with_hint("`peers.list` tells the members; name one by name, address or node id"),
             LookupError::Ambiguous { candidates, .. } => {
                 let listed: Vec<_> = candidates.iter().take(MAX_LISTED).map(describe).collect();
@@ -101,7 +101,7 @@ mod tests {
             assert_eq!(verify(&member("web"), named), Ok(()), "{named}");
         }
         let error = verify(&member("db"), "web").unwrap_err();
-        assert_eq!(error.code, Code::Denied);
+        assert_eq!(error.code, ErrorKind::Denied.into());
         assert!(error.message.contains(&id) && error.message.contains("db"), "{}", error.message);
         // The evidence for a grant has no name.
         let grant = OrderTarget::Grant {

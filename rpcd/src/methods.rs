@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::Call;
 use i2plan_ipc::api::meshd::{
     AddBan, Ban, ConfigChange, CreateInvite, DEFAULT_EXPIRY, Events, GetConfig, GetKeys, GetStatus, Grant,
@@ -101,7 +102,7 @@ pub fn begin(name: &str, params: Option<&RawValue>) -> Result<Dispatch, Error> {
 /// If it has no form in JSON.
 pub fn json<T: Serialize>(result: &T) -> Result<Json, Error> {
     let text = serde_json::to_vec(result);
-    text.map(Zeroizing::new).map_err(|_| Error::new(Code::Internal, "the result cannot be written"))
+    text.map(Zeroizing::new).map_err(|_| Error::new(ErrorKind::Internal, "the result cannot be written"))
 }
 
 macro_rules! methods {
@@ -290,14 +291,14 @@ fn versions(status: Status) -> Versions {
 fn one_invite(invites: Vec<IssuedInvite>, id: &str) -> Result<OneInvite, Error> {
     let found = invites.into_iter().find(|invite| invite.id == id);
     found.map(|invite| OneInvite { invite }).ok_or_else(|| {
-        Error::new(Code::NotFound, "this node has made no invite with this id")
+        Error::new(ErrorKind::NotFound, "this node has made no invite with this id")
             .with_hint("`invite.list` tells which it has made")
     })
 }
 
 fn one_setting(settings: Vec<Setting>, key: &str) -> Result<Setting, Error> {
     settings.into_iter().find(|setting| setting.key == key).ok_or_else(|| {
-        Error::new(Code::NotFound, "the configuration has no such key")
+        Error::new(ErrorKind::NotFound, "the configuration has no such key")
             .with_hint("`config.list` tells which there are")
     })
 }
@@ -350,7 +351,11 @@ mod tests {
             json!({ "addresses": -1 }),
         ];
         for bad in bad {
-            assert_eq!(call("invite.create", &bad).err().unwrap().code, Code::InvalidParams, "{bad}");
+            assert_eq!(
+                call("invite.create", &bad).err().unwrap().code,
+                Code::Api(ErrorKind::Invalid),
+                "{bad}"
+            );
         }
     }
 
@@ -376,7 +381,11 @@ mod tests {
         let result = granting.finish(Reply::Granted(grant)).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&result).unwrap()["grant"]["addresses"], 64);
         for bad in [json!({ "node_id": "n" }), json!(["n", 0.5]), json!(["n", -1])] {
-            assert_eq!(call("members.grant", &bad).err().unwrap().code, Code::InvalidParams, "{bad}");
+            assert_eq!(
+                call("members.grant", &bad).err().unwrap().code,
+                Code::Api(ErrorKind::Invalid),
+                "{bad}"
+            );
         }
     }
 
@@ -405,7 +414,7 @@ mod tests {
         let found = ask("config.get", &json!(["c.d"])).finish(reply()).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&found).unwrap()["key"], "c.d");
         let error = ask("config.get", &json!(["c"])).finish(reply()).unwrap_err();
-        assert_eq!(error.code, Code::NotFound);
+        assert_eq!(error.code, Code::Api(ErrorKind::NotFound));
 
         let invite = IssuedInvite {
             id: "i".to_owned(),
@@ -425,6 +434,6 @@ mod tests {
     #[test]
     fn another_answer_is_a_fault() {
         let error = ask("status", &json!({})).finish(Reply::Left(String::new())).unwrap_err();
-        assert_eq!(error.code, Code::Internal);
+        assert_eq!(error.code, Code::Api(ErrorKind::Internal));
     }
 }

@@ -1,13 +1,14 @@
 //! `i2planctl key change-passphrase`.
 
 use i2plan_config::Config;
+use i2plan_ipc::ErrorKind;
 use i2plan_supervisor::Programs;
 use i2plan_supervisor::maintenance::StoppedNode;
 use i2plan_supervisor::users;
 use serde_json::json;
 
 use super::key::ChangePassphrase;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::output;
 use crate::passphrase::{self, Given};
 
@@ -17,7 +18,7 @@ use crate::passphrase::{self, Given};
 /// If this is not root, the node runs, a passphrase is missing or wrong, or the keys cannot be stored.
 pub async fn run(json: bool, args: ChangePassphrase, given: Given) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(Kind::Denied, "only root can act for the user that holds the keys")
+        return Err(Failure::new(ErrorKind::Denied, "only root can act for the user that holds the keys")
             .with_hint("run it with sudo or doas: `sudo i2planctl key change-passphrase`"));
     }
     let user = users::keyd(&args.keyd_user)?;

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap_complete::engine::ArgValueCandidates;
 use i2plan_config::{Config, unknown};
+use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd::ConfigChange;
 use serde_json::json;
 
 use super::completions;
 use crate::daemon;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::output;
 use crate::present::setting::{describe, render};
 use crate::present::text::clean;
@@ -76,7 +77,7 @@ pub async fn show(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 pub async fn get(socket: Option<&Path>, json: bool, key: &str) -> Result<(), Failure> {
     let settings = daemon::connect(socket).await?.config().await?;
     let Some(setting) = settings.iter().find(|setting| setting.key == key) else {
-        return Err(Failure::new(Kind::NotFound, clean(&unknown(key)))
+        return Err(Failure::new(ErrorKind::NotFound, clean(&unknown(key)))
             .with_hint("`i2planctl config show` lists all keys"));
     };
     if json {
@@ -119,7 +120,7 @@ pub fn check(json: bool, file: Option<&Path>) -> Result<(), Failure> {
     })?;
     let file = config.path();
     if !file.exists() {
-        return Err(Failure::new(Kind::NotFound, format!("there is no {}", file.display()))
+        return Err(Failure::new(ErrorKind::NotFound, format!("there is no {}", file.display()))
             .with_hint("name a file, or do without: all keys have defaults"));
     }
     if json {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap_complete::engine::ArgValueCandidates;
+use i2plan_ipc::ErrorKind;
 use i2plan_ipc::administrator::{Prepared, socket_beside};
 use i2plan_ipc::api::meshd::{AllowInvite, CreateInvite, Invite, IssuedInvite, RevokeInvite};
 use i2plan_ipc::api::order::{Executed, OrderTarget};
@@ -15,7 +16,7 @@ use super::completions;
 use super::confirm::{can_ask, confirm};
 use super::orders;
 use crate::daemon;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::output;
 use crate::output::qr::{Ink, Qr, Style, blank_code};
 use crate::present::invite::{consequences, describe, render, table, users};
@@ -300,7 +301,7 @@ fn choose(invites: Vec<IssuedInvite>, text: &str) -> Result<IssuedInvite, Failur
         Some(one) if found.is_empty() => Ok(one),
         Some(_) => Err(Failure::invalid(format!("the ids of several invites begin with {:?}", clean(text)))
             .with_hint("write more of it")),
-        None => Err(Failure::new(Kind::NotFound, "this node has made no invite with this id")
+        None => Err(Failure::new(ErrorKind::NotFound, "this node has made no invite with this id")
             .with_hint("`i2planctl invite list` shows those that it has made")),
     }
 }
@@ -329,9 +330,9 @@ mod tests {
         });
         let choose = |text| choose(invites.to_vec(), text).map(|invite| invite.id);
         assert_eq!((choose("b"), choose("aac")), (Ok("b".to_owned()), Ok("aac".to_owned())));
-        assert_eq!(choose("aa").unwrap_err().kind, Kind::Invalid);
+        assert_eq!(choose("aa").unwrap_err().kind, ErrorKind::Invalid.into());
         for none in ["", "c", "aabb"] {
-            assert_eq!(choose(none).unwrap_err().kind, Kind::NotFound, "{none}");
+            assert_eq!(choose(none).unwrap_err().kind, ErrorKind::NotFound.into(), "{none}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd::{Event, EventKind, JoinStep};
 use i2plan_ipc::node::{EventStream, Notice};
 use i2plan_ipc::secret::SecretText;
@@ -144,10 +145,11 @@ async fn confirm(invite: &Invite) -> Result<(), Failure> {
 /// Adds what helps most, where the node had no advice of its own.
 fn explain(failure: Failure) -> Failure {
     match failure {
-        Failure { kind: Kind::Timeout | Kind::Unavailable, hint: None, .. } => failure.with_hint(
-            "the node that made the invite must be up and connected to I2P, and so must this one: \
+        Failure { kind: Kind::Api(ErrorKind::Timeout | ErrorKind::Unavailable), hint: None, .. } => failure
+            .with_hint(
+                "the node that made the invite must be up and connected to I2P, and so must this one: \
              see `i2planctl status` here and there, then try again; the invite is not used up",
-        ),
+            ),
         _ => failure,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use i2plan_ipc::ErrorKind;
 use i2plan_ipc::administrator::{Prepared, socket_beside};
 use i2plan_ipc::api::meshd::{Keys, RecoverKeys};
 use i2plan_ipc::api::order::{Executed, OrderTarget};
@@ -11,7 +12,7 @@ use serde_json::json;
 use super::confirm::{can_ask, confirm};
 use super::orders;
 use crate::daemon;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::output;
 use crate::present::key::{render_public, render_status};
 use crate::present::order::describe;
@@ -205,7 +206,7 @@ pub async fn forget_network(socket: Option<&Path>, json: bool, yes: bool) -> Res
         && network == Some(pinned.to_string())
     {
         return Err(Failure::new(
-            Kind::Conflict,
+            ErrorKind::Conflict,
             "this node is a member of the network that keyd would forget",
         )
         .with_hint("`i2planctl leave` leaves it"));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd;
 use i2plan_ipc::api::order::OrderTarget;
 use serde_json::json;
@@ -9,7 +10,7 @@ use serde_json::json;
 use super::confirm::can_ask;
 use super::orders;
 use crate::daemon;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::output;
 use crate::present::text::clean;
 
@@ -33,7 +34,7 @@ pub async fn run(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), Fai
     let mut node = daemon::connect(socket).await?;
     let status = node.status().await?;
     if status.network.is_none() {
-        return Err(Failure::new(Kind::Conflict, "this node is in no network")
+        return Err(Failure::new(ErrorKind::Conflict, "this node is in no network")
             .with_hint("if keyd still signs for one, `i2planctl key forget-network` has it forget that"));
     }
     let consequences = "this node will be out of its network, and forget it: invites, bans and members too; those that \

@@ -1,14 +1,14 @@
 //! Orders: `meshd` proposes, `keyd` verifies, the user confirms, `keyd` signs, `meshd` distributes.
 
-use i2plan_ipc::Node;
 use i2plan_ipc::administrator::{Prepared, socket_beside};
 use i2plan_ipc::api::Call;
 use i2plan_ipc::api::meshd::{Answered, MeshdApi};
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::member::{Candidate, look_up};
+use i2plan_ipc::{ErrorKind, Node};
 
 use super::confirm::{can_ask, confirm};
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::present::order::describe;
 use crate::present::text::clean;
 
@@ -64,7 +64,7 @@ pub(super) fn meant(target: &OrderTarget, text: &str) -> Result<Candidate, Failu
     };
     look_up(vec![member], text).map_err(|_| {
         Failure::new(
-            Kind::Denied,
+            ErrorKind::Denied,
             format!("keyd cannot verify that {:?} is {what}: nothing was done", clean(text)),
         )
         .with_hint("use the node id")

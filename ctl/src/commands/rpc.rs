@@ -4,10 +4,10 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use i2plan_ipc::Node;
 use i2plan_ipc::api::meshd::Daemon;
 use i2plan_ipc::client::Endpoint;
 use i2plan_ipc::paths;
+use i2plan_ipc::{ErrorKind, Node};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -118,7 +118,7 @@ async fn gateway(path: &Path) -> Daemon {
 }
 
 fn silent() -> Failure {
-    Failure::new(Kind::Timeout, "rpcd does not answer").with_hint("see the node's log, then try again")
+    Failure::new(ErrorKind::Timeout, "rpcd does not answer").with_hint("see the node's log, then try again")
 }
 
 /// `meshd`'s socket stands for the node: the gateway's is beside it.
@@ -235,7 +235,7 @@ impl Data {
 fn read(text: &[u8]) -> Result<Value, Failure> {
     match serde_json::from_slice(text) {
         Ok(Answer { error: Some(AnswerError { code, message, data }), .. }) => {
-            let kind = Code::of(code).map_or(Kind::Internal, Kind::from);
+            let kind = Code::of(code).map_or(ErrorKind::Internal, Code::in_api).into();
             Err(Failure { kind, message, hint: data.and_then(Data::into_hint) })
         }
         Ok(Answer { result: Some(result), .. }) => Ok(result),

@@ -8,7 +8,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use tokio::net::UdpSocket;
 
 use super::echo::{self, Token};
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
+use i2plan_ipc::ErrorKind;
 
 /// A socket for echo requests to one address.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl EchoSocket {
     /// Opens it.
     ///
     /// # Errors
-    /// [`Kind::Denied`] if this user may have none, with what to do about it.
+    /// [`ErrorKind::Denied`] if this user may have none, with what to do about it.
     pub fn open(target: IpAddr, token: Token) -> Result<Self, Failure> {
         let (family, protocol) = match target {
             IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
@@ -90,5 +91,5 @@ fn explain(error: io::Error) -> Failure {
     } else {
         "use doas: this system gives such sockets to root alone".to_owned()
     };
-    Failure::new(Kind::Denied, "this user may not send echo requests").with_hint(hint)
+    Failure::new(ErrorKind::Denied, "this user may not send echo requests").with_hint(hint)
 }

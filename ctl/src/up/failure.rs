@@ -1,12 +1,13 @@
 //! The supervisor's errors as a user sees them.
 
+use i2plan_ipc::ErrorKind;
 use i2plan_supervisor::launch::LaunchError;
 use i2plan_supervisor::layout::{Directory, LayoutError};
 use i2plan_supervisor::maintenance::MaintenanceError;
 use i2plan_supervisor::users::{DEFAULT_GROUP, UserError, control_group};
 use i2plan_supervisor::{DaemonError, ProgramError, StartError};
 
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 
 impl From<UserError> for Failure {
     fn from(error: UserError) -> Self {
@@ -51,7 +52,7 @@ fn option(directory: Directory) -> &'static str {
 impl From<LayoutError> for Failure {
     fn from(error: LayoutError) -> Self {
         let invalid = Self::invalid(error.to_string());
-        let conflict = Self::new(Kind::Conflict, error.to_string());
+        let conflict = Self::new(ErrorKind::Conflict, error.to_string());
         match error {
             LayoutError::Path { .. } | LayoutError::Io { .. } => invalid,
             LayoutError::Untrusted { directory, path, source } => Self::invalid(format!(
@@ -73,7 +74,7 @@ impl From<LayoutError> for Failure {
             LayoutError::Open { path, expected, .. } | LayoutError::Closed { path, expected, .. } => invalid
                 .with_hint(format!("`chmod {expected:03o} {}`, if you trust what is in it", path.display())),
             LayoutError::NodeRuns { run, pid } => Self::new(
-                Kind::Conflict,
+                ErrorKind::Conflict,
                 format!("a node runs on {} already: i2planctl with process id {pid}", run.display()),
             )
             .with_hint("see `i2planctl status`; for a second node choose another --runtime-dir and --data-dir"),
@@ -108,7 +109,7 @@ impl From<ProgramError> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::NotRoot => Self::new(Kind::Denied, error.to_string())
+            StartError::NotRoot => Self::new(ErrorKind::Denied, error.to_string())
                 .with_hint("run it with sudo or doas: `sudo i2planctl up`"),
             StartError::Layout(error) => error.into(),
             StartError::Program(error) => error.into(),
@@ -139,9 +140,9 @@ impl From<DaemonError> for Failure {
 impl From<MaintenanceError> for Failure {
     fn from(error: MaintenanceError) -> Self {
         match error {
-            MaintenanceError::NoState { .. } => Self::new(Kind::NotFound, error.to_string())
+            MaintenanceError::NoState { .. } => Self::new(ErrorKind::NotFound, error.to_string())
                 .with_hint("name the directory with --data-dir, as for `i2planctl up`"),
-            MaintenanceError::Running { .. } => Self::new(Kind::Conflict, error.to_string())
+            MaintenanceError::Running { .. } => Self::new(ErrorKind::Conflict, error.to_string())
                 .with_hint("stop it first, and start it again afterwards"),
             MaintenanceError::Layout(error) => error.into(),
             MaintenanceError::Program(error) => error.into(),

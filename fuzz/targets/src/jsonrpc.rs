@@ -1,5 +1,6 @@
 //! JSON-RPC documents: what comes over the gateway's sockets, as far as it is understood without a node.
 
+use i2plan_ipc::ErrorKind;
 use i2plan_rpcd::discover::document;
 use i2plan_rpcd::error::{Code, Error};
 use i2plan_rpcd::lines::{Lines, Next};
@@ -74,7 +75,7 @@ fn answer(item: Item<'_>) -> Option<Json> {
         Item::Call(Call { id, method, params }) => {
             let result = begin(&method, params);
             if let Err(error) = &result {
-                let expected = [Code::MethodNotFound, Code::InvalidParams];
+                let expected = [Code::MethodNotFound, Code::Api(ErrorKind::Invalid)];
                 assert!(expected.contains(&error.code), "{error:?}");
             }
             id.map(|id| match result {
