@@ -86,7 +86,7 @@ impl Daemon {
             mesh.handle_control_session(now);
         }
         let health = Health {
-            expected: self.control.is_some() && self.fallback.is_none() && mesh.has_reachable_members(),
+            expected: self.control.is_some() && self.fallback.is_none() && mesh.has_reachable_members(now),
             works: mesh.last_heard().is_some_and(|heard| heard > self.control_since),
         };
         if self.control_stalls.handle_health(health, now.monotonic) {
