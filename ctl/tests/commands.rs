@@ -196,6 +196,11 @@ fn events() -> Vec<Event> {
             state: SessionState::Down,
             error: Some(text("gone")),
         },
+        EventKind::SessionHealth {
+            session: SessionName::Control,
+            health: SessionHealth::Replacing,
+            silent: 42,
+        },
         EventKind::DaemonUp { daemon: text("keyd") },
         EventKind::DaemonDown { daemon: text("keyd"), error: text("gone") },
         EventKind::HostOverlap { overlaps: vec![text("10.42.0.0/16 overlaps")] },

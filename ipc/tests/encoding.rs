@@ -201,6 +201,10 @@ fn requests_to_tund() {
         ),
         (tund::Request::TakeSessions, r"\xacTakeSessions"),
         (
+            tund::Request::TestSession(vec![node()]),
+            r"\x81\xabTestSession\x91\xc4 a node\'s identity, 32 bytes long",
+        ),
+        (
             tund::Request::Keepalives(vec![(node(), 25)]),
             r"\x81\xaaKeepalives\x91\x92\xc4 a node\'s identity, 32 bytes long\x19",
         ),
@@ -227,6 +231,7 @@ fn replies_of_tund() {
             r"\x81\xaaConfigured\x83\xa9interface\xa7i2plan0\xaapublic_key\xdc\x00 CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC\xa5epoch\x01",
         ),
         (tund::Reply::Done, r"\xa4Done"),
+        (tund::Reply::Tested(true), r"\x81\xa6Tested\xc3"),
         (
             tund::Reply::Taken(taken),
             r"\x81\xa5Taken\x82\xa7refused\x91\xc4 a node\'s identity, 32 bytes long\xa6reason\xa1r",

@@ -379,6 +379,11 @@ fn events() -> meshd::Events {
             state: meshd::SessionState::Opening,
             error: Some(error.clone()),
         },
+        EventKind::SessionHealth {
+            session: meshd::SessionName::Control,
+            health: meshd::SessionHealth::Replacing,
+            silent: 42,
+        },
         EventKind::DaemonUp { daemon: daemon.clone() },
         EventKind::DaemonDown { daemon, error },
         EventKind::InterfaceUp { interface: "i2plan0".to_owned() },
@@ -443,6 +448,7 @@ fn tund_requests() -> Vec<(&'static str, tund::Request)> {
         ("keepalives", tund::Request::Keepalives(vec![(testing::node(1), 0)])),
         ("remove", tund::Request::Remove(vec![testing::node(1)])),
         ("stats", tund::Request::Stats),
+        ("test", tund::Request::TestSession(vec![testing::node(1)])),
     ]
 }
 

@@ -142,7 +142,7 @@ requests! {
         Join {
             /// The invite code.
             invite: SecretText,
-        } -> Network { Reply::Joined(network) => network } within 180;
+        } -> Network { Reply::Joined(network) => network } within 660;
         /// Change a key of the configuration until `meshd` ends, if it can be changed at run time. Answered with what is
         /// different now.
         SetConfig {

@@ -32,6 +32,17 @@ impl From<Destination> for Inbox {
     }
 }
 
+/// The control session is not up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outage {
+    /// On the monotonic clock.
+    pub(super) since: Duration,
+    /// When the attempt began that is under way.
+    pub(super) opening: Option<Duration>,
+    /// Why the last attempt failed.
+    pub(super) reason: Option<String>,
+}
+
 /// What outlives a membership. Every situation is handed it with each event.
 pub(super) struct Context {
     pub(super) me: keyd::Identity,
@@ -61,6 +72,8 @@ pub(super) struct Context {
     /// What is to be done next.
     pub(super) actions: VecDeque<Action>,
     pub(super) events: Vec<EventKind>,
+    /// The control session is not up, and since when that is so.
+    pub(super) outage: Option<Outage>,
     /// A member was asked for an answer, and is there as far as is known.
     pub(super) asked: bool,
     /// The state is to be saved first.
@@ -99,6 +112,7 @@ impl Context {
             rng: StdRng::from_seed(seed),
             actions: VecDeque::new(),
             events: Vec::new(),
+            outage: None,
             asked: false,
             unsaved: false,
             set_aside: false,

@@ -419,6 +419,9 @@ impl Daemon {
                 let error =
                     if state == SessionState::Opening { error.or(status.error.take()) } else { error };
                 let before = std::mem::replace(status, SessionStatus { state, error });
+                if let (SessionKind::Control, Some(mesh)) = (kind, &mut self.mesh) {
+                    mesh.handle_control_state(state, status.error.as_deref(), now);
+                }
                 if before != *status {
                     let session = match kind {
                         SessionKind::Control => SessionName::Control,
