@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
+use i2plan_ipc::log_limit::LogLimit;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message::{Addressee, Message};
 use rand::SeedableRng as _;
@@ -65,6 +66,8 @@ pub(super) struct Context {
     pub(super) keys: KeysHealth,
     pub(super) ingress: IngressLimits,
     pub(super) budget: Budget,
+    /// The log's lines about requests to `keyd` that failed.
+    pub(super) failures: LogLimit,
     /// Requests to `keyd` that are not answered yet.
     pub(super) pending: HashMap<Ticket, Pending>,
     next_ticket: Ticket,
@@ -107,6 +110,7 @@ impl Context {
             counter,
             keys: KeysHealth::default(),
             ingress: IngressLimits::new(),
+            failures: LogLimit::default(),
             pending: HashMap::new(),
             next_ticket: 0,
             rng: StdRng::from_seed(seed),

@@ -38,6 +38,14 @@ pub(super) struct Patience {
     pub(super) questions: Duration,
 }
 
+impl Patience {
+    /// Up to half as long again: two nodes on one router that lose their sessions together do not replace them together.
+    /// `random` is from 0 to 1.
+    pub(super) fn jittered(self, random: f64) -> Self {
+        Self { questions: self.questions.mul_f64(1.0 + random / 2.0), ..self }
+    }
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HealthAction {

@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::SessionState;
 use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::log_limit::LogLimit;
-use i2plan_ipc::{ApiError, warn_limited};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message;
 use i2plan_proto::sam;
@@ -89,10 +89,17 @@ pub(super) struct Context {
 }
 
 impl Context {
-    fn log_failure(&self, kind: SessionKind, error: &str, wait: Duration) {
-        let (mut limit, retry_ms) =
-            (self.failures.lock().unwrap_or_else(PoisonError::into_inner), wait.as_millis());
-        warn_limited!(limit, self.started.elapsed(), error, ?kind, retry_ms, "a session is down");
+    /// Whether the line is one that is read, and so its end is worth another.
+    fn log_failure(&self, kind: SessionKind, error: &str, wait: Duration) -> bool {
+        let retry_ms = wait.as_millis();
+        let mut limit = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = limit.admit(error, self.started.elapsed());
+        if told {
+            warn!(?kind, %error, retry_ms, "a session is down");
+        } else {
+            debug!(?kind, %error, retry_ms, "a session is down");
+        }
+        told
     }
 
     async fn state(&self, kind: SessionKind, state: SessionState, error: Option<String>) {
@@ -117,15 +124,25 @@ pub(super) async fn keep(
     adopt: oneshot::Receiver<Open>,
     mut renewals: mpsc::Receiver<Renewal>,
 ) {
-    let mut retry = Retry::default();
+    let (mut retry, mut tells) = (Retry::default(), true);
     let mut next = adopt.await.ok().and_then(|session| take_over(session).ok());
     loop {
         let (mut stream, session) = match next.take() {
             Some(opened) => opened,
-            None => establish(&context, kind, &mut retry, true).await,
+            None => {
+                let (opened, failed) = establish(&context, kind, &mut retry, true).await;
+                tells |= failed;
+                opened
+            }
         };
         let opened = Instant::now();
-        info!(?kind, session = session.id, "a session is open");
+        if std::mem::take(&mut tells) {
+            info!(?kind, session = session.id, "a session is open");
+        } else {
+            debug!(?kind, session = session.id, "a session is open");
+        }
+        // What was wanted of the session before.
+        while renewals.try_recv().is_ok() {}
         let ended = {
             let mut attended = std::pin::pin!(attend(&context, kind, &mut stream, session, &mut lookups));
             loop {
@@ -139,7 +156,7 @@ pub(super) async fn keep(
                 }
                 tokio::select! {
                     error = &mut attended => break Ended::Lost(error),
-                    (stream, session) = establish(&context, kind, &mut retry, false) => {
+                    ((stream, session), _) = establish(&context, kind, &mut retry, false) => {
                         break Ended::Replaced(stream, session);
                     }
                     Some(Renewal::Keep) = renewals.recv() => {}
@@ -152,7 +169,7 @@ pub(super) async fn keep(
             Ended::Lost(error) => {
                 let (error, wait) = (error.to_string(), retry.handle_failure(Cause::Other, opened.elapsed()));
                 let wait = jittered(wait, rand::rng().random());
-                context.log_failure(kind, &error, wait);
+                tells |= context.log_failure(kind, &error, wait);
                 context.state(kind, SessionState::Down, Some(error)).await;
                 sleep(wait).await;
             }
@@ -161,24 +178,25 @@ pub(super) async fn keep(
 }
 
 /// Opens a session, however many attempts that takes. Others are told how it is done if `tells`: where there is one
-/// already, it is up.
+/// already, it is up. Also returns whether the log has a warning of an attempt.
 async fn establish(
     context: &Context,
     kind: SessionKind,
     retry: &mut Retry,
     tells: bool,
-) -> (TcpStream, Open) {
+) -> ((TcpStream, Open), bool) {
+    let mut failed = false;
     loop {
         if tells {
             context.state(kind, SessionState::Opening, None).await;
         }
         let error = match open(context, kind).await {
-            Ok(opened) => return opened,
+            Ok(opened) => return (opened, failed),
             Err(error) => error,
         };
         let wait = retry.handle_failure(Cause::of(&error), Duration::ZERO);
         let wait = jittered(wait, rand::rng().random());
-        context.log_failure(kind, &error.message, wait);
+        failed |= context.log_failure(kind, &error.message, wait);
         if tells {
             context.state(kind, SessionState::Down, Some(error.message)).await;
         }

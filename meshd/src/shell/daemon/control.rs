@@ -134,6 +134,9 @@ impl Daemon {
             self.data_health.handle_resumed(now.monotonic);
             if let Some(mesh) = &mut self.mesh {
                 mesh.ask_members(now);
+                // Their WireGuard sessions have ended meanwhile; that this node's have too it finds out too late.
+                let members = mesh.heard_members(tund::MAX_BATCH, now);
+                self.test_data(members);
             }
         }
         self.end_introductions(now);

@@ -97,6 +97,8 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), End> {
     let listener = into_tokio(listener)?;
     // Not waited for: what is mounted there later, only a later process of a service sees. Its supervisor starts that.
     let storage = Storage::open(&options.state)?;
+    // The first look at this clock opens files.
+    let sleep = SleepDetector::new(sleep::since_boot());
     sandbox::before_serving(&options.state, options.config.path())?;
     supervisor.ready();
 
@@ -106,7 +108,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), End> {
     let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
     let mut tasks = Tasks::default();
     tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
-    let daemon = Daemon::start(options, storage, command_queue, tasks);
+    let daemon = Daemon::start(options, storage, sleep, command_queue, tasks);
     // The sessions are left to tund, which ends them if it stops too.
     daemon.run(signals, hangup).await
 }
@@ -177,6 +179,7 @@ impl Daemon {
     fn start(
         options: Options,
         storage: Storage,
+        sleep: SleepDetector,
         commands: mpsc::Receiver<LoopRequest>,
         mut tasks: Tasks,
     ) -> Self {
@@ -252,7 +255,7 @@ impl Daemon {
             answer_sender,
             sessions: context,
             control: None,
-            control_health: SessionHealth::new(CONTROL_PATIENCE),
+            control_health: SessionHealth::new(CONTROL_PATIENCE.jittered(rand::random())),
             renew_control,
             fallback: None,
             control_status: down(),
@@ -264,14 +267,14 @@ impl Daemon {
             peers_version: None,
             peers_at: now,
             data_destination: None,
-            data_health: SessionHealth::new(DATA_PATIENCE),
+            data_health: SessionHealth::new(DATA_PATIENCE.jittered(rand::random())),
             data_session: None,
             renew_data,
             tested,
             tested_sender,
             told_health: [meshd::SessionHealth::Fine; 2],
             silence_limit: LogLimit::default(),
-            sleep: SleepDetector::new(sleep::since_boot()),
+            sleep,
             unsaved: None,
             set_aside: false,
         }
