@@ -6,6 +6,7 @@ pub mod event_log;
 mod health;
 mod host;
 mod observer;
+mod self_test;
 mod service;
 mod sessions;
 mod stall;
