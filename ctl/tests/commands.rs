@@ -259,7 +259,7 @@ fn status(network: Option<Network>) -> Status {
         network,
         former: None,
         sam: Sam {
-            address: "127.0.0.1:7656".parse().unwrap(),
+            address: "127.0.0.1:7656".to_owned(),
             version: Some("3.2".to_owned()),
             control: session(),
             fallback: Some(session()),

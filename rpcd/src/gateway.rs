@@ -403,7 +403,7 @@ mod tests {
                     network: None,
                     former: None,
                     sam: Sam {
-                        address: ([127, 0, 0, 1], 7656).into(),
+                        address: "127.0.0.1:7656".to_owned(),
                         version: None,
                         control: session(),
                         fallback: None,

@@ -554,7 +554,7 @@ mod tests {
         /// Where its bridge is.
         fn at(&self) -> Bridge {
             let address = self.listener.local_addr().unwrap();
-            Bridge { address, datagrams: self.bridge.local_addr().unwrap() }
+            Bridge { address: address.into(), udp_port: Some(self.bridge.local_addr().unwrap().port()) }
         }
 
         async fn stats(&self) -> Counted {

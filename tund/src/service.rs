@@ -1,5 +1,6 @@
 //! Answers meshd.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::PoisonError;
@@ -79,6 +80,8 @@ pub struct Tund {
     keyd: DaemonLink<KeydApi>,
     /// The name of the interface.
     name: String,
+    /// The address of the bridge's host, going by the last session.
+    bridge_ip: std::sync::Mutex<Option<IpAddr>>,
     /// Where the sessions' sockets may lead.
     bridge: Bridge,
     /// An interface that was there when the process started, and waits for its key.
@@ -167,6 +170,7 @@ impl Tund {
             seen: Mutex::new(Seen::default()),
             keyd: DaemonLink::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
             name,
+            bridge_ip: std::sync::Mutex::new(start.data.as_ref().map(Session::bridge_ip)),
             bridge,
             resumable: Mutex::new(start.interface),
             fd_store: start.fd_store,
@@ -387,7 +391,9 @@ impl Tund {
     }
 
     async fn host_networks(&self) -> Result<Vec<HostNetwork>, ApiError> {
-        self.host.networks(self.bridge.address).await
+        let found = *self.bridge_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let bridge = self.bridge.address.host.known().unwrap_or_else(|| found.into_iter().collect());
+        self.host.networks(&bridge).await
     }
 
     /// Checks that the host does not use these prefixes, or that the administrator does not mind.
@@ -801,7 +807,9 @@ impl Service for Tund {
                 self.configure(interface, epoch).await.map(|configured| Reply::Configured(configured).into())
             }
             Request::AttachSession(session) => {
-                self.attach(Session::adopt(session, fds, &self.bridge)?).await?;
+                let session = Session::adopt(session, fds, &self.bridge)?;
+                *self.bridge_ip.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.bridge_ip());
+                self.attach(session).await?;
                 Ok(Reply::Done.into())
             }
             Request::KeepControl(session) => {
@@ -873,6 +881,7 @@ mod tests {
     use i2plan_proto::destination::Destination;
 
     use super::*;
+    use i2plan_ipc::bridge::UDP_PORT;
 
     fn tund() -> Tund {
         start(mpsc::channel(1).0)
@@ -914,7 +923,7 @@ mod tests {
         let mut routers = Vec::new();
         for (id, attach) in [("data", true), ("control", false)] {
             let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-            udp.connect(bridge.datagrams).unwrap();
+            udp.connect(("127.0.0.1", UDP_PORT)).unwrap();
             let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             routers.push(listener.accept().unwrap().0);
             let session = SessionInfo {

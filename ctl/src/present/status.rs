@@ -503,7 +503,7 @@ mod tests {
             }),
             former: None,
             sam: Sam {
-                address: "127.0.0.1:7656".parse().unwrap(),
+                address: "127.0.0.1:7656".to_owned(),
                 version: Some("3.2".to_owned()),
                 control: session(SessionState::Up),
                 fallback: None,

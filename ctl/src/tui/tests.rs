@@ -277,7 +277,7 @@ fn status(members: u64) -> Status {
         }),
         former: None,
         sam: Sam {
-            address: "127.0.0.1:7656".parse().unwrap(),
+            address: "127.0.0.1:7656".to_owned(),
             version: Some("3.2".to_owned()),
             control: session("cc"),
             fallback: None,

@@ -2,7 +2,7 @@
 //!
 //! The structures serialize to JSON as `i2planctl --json` prints them; fields are added, not renamed.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use i2plan_proto::identity::Signed;
@@ -726,8 +726,8 @@ pub enum SessionState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sam {
-    /// The bridge's address.
-    pub address: SocketAddr,
+    /// The bridge's address, as it is configured: `host:port`.
+    pub address: String,
     /// The SAM version that it speaks, once it has answered.
     pub version: Option<String>,
     /// The session for control messages.

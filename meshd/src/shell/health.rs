@@ -74,7 +74,7 @@ mod tests {
             }),
             former: None,
             sam: Sam {
-                address: "127.0.0.1:7656".parse().unwrap(),
+                address: "127.0.0.1:7656".to_owned(),
                 version: None,
                 control: session(SessionState::Up, None),
                 fallback: None,

@@ -8,6 +8,7 @@ mod host;
 mod introductions;
 mod observer;
 mod retry;
+mod self_test;
 mod service;
 mod session_health;
 mod sessions;

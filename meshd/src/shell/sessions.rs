@@ -1,20 +1,23 @@
 //! The SAM sessions: opened with `keyd`'s help, watched, and opened again when they are lost.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
-use std::os::fd::OwnedFd;
+use std::net::UdpSocket as StdUdpSocket;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::SessionState;
+use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message;
 use i2plan_proto::sam;
 use i2plan_proto::sam::connection::{Connection, Found};
+use i2plan_proto::sam::session::{Style, Tunnels};
 use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
@@ -23,6 +26,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::retry::{Cause, Retry, jittered};
+use super::self_test;
 
 /// How long the router may take to answer a look-up, before another one is sent.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -30,11 +34,8 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long may be waited until a router has taken the word that a session is over.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Parallel tunnels in each direction.
-const TUNNEL_QUANTITY: u8 = 3;
-
 /// Largest datagram that the bridge forwards, bytes.
-const MAX_DATAGRAM: usize = 32 * 1024;
+pub(super) const MAX_DATAGRAM: usize = 32 * 1024;
 
 /// An open session, by what keeps and uses it.
 #[derive(Debug)]
@@ -78,9 +79,12 @@ pub(super) enum Renewal {
 /// What all sessions need.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
-    /// The bridge, for users to read.
-    pub(super) bridge: SocketAddr,
-    pub(super) tunnel_length: u8,
+    /// The bridge that is configured.
+    pub(super) bridge: Bridge,
+    /// The UDP port of the bridge through which a session was last tested; 0 before.
+    pub(super) udp_port: Arc<AtomicU16>,
+    /// What the tunnels of every session are to be.
+    pub(super) tunnels: Tunnels,
     pub(super) keyd: Arc<DaemonLink<KeydApi>>,
     pub(super) updates: mpsc::Sender<Update>,
     /// The log's lines about sessions that are down, since `started`.
@@ -266,29 +270,63 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     let request = keyd::OpenSession {
         kind,
         id: id.clone(),
-        tunnel_length: context.tunnel_length,
-        tunnel_quantity: TUNNEL_QUANTITY,
+        tunnel_length: context.tunnels.length,
+        tunnel_length_variance: context.tunnels.length_variance,
+        tunnel_quantity: context.tunnels.quantity,
+        tunnel_backup_quantity: context.tunnels.backup_quantity,
     };
     // A connection of its own: this call takes as long as the router takes to build tunnels.
     let mut keyd = context.keyd.connect().await.map_err(ClientError::into_api)?;
     let (opened, [tcp, udp]) = keyd.call(request).await.map_err(ClientError::into_api)?;
     let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
     let _ = context.updates.send(Update::Version(version)).await;
-    let (stream, open) = take_over(Open { id, udp, tcp, destination })
+    let (mut stream, open) = take_over(Open { id, udp, tcp, destination })
         .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
-    if let Ok(bridge) = stream.peer_addr()
-        && bridge != context.bridge
-    {
-        warn!(%bridge, configured = %context.bridge, "keyd is started with another SAM address than i2p.sam_address");
+    if context.bridge.check_connection(open.tcp.as_fd()).is_err() {
+        warn!(bridge = ?stream.peer_addr().ok(), configured = %context.bridge.address, "keyd is started with another SAM address than i2p.sam_address");
     }
-    if min_tunnel_length != context.tunnel_length {
+    if min_tunnel_length != context.tunnels.length {
         warn!(
             min_tunnel_length,
-            configured = context.tunnel_length,
+            configured = context.tunnels.length,
             "keyd is started with another tunnel length than i2p.tunnel_length: set I2PLAN_TUNNEL_LENGTH for both"
         );
     }
+    test(context, kind, &mut stream, &open).await?;
     Ok((stream, open))
+}
+
+/// Sends something through a session to itself. It counts as open when that has come back.
+async fn test(
+    context: &Context,
+    kind: SessionKind,
+    stream: &mut TcpStream,
+    open: &Open,
+) -> Result<(), ApiError> {
+    let style = match kind {
+        SessionKind::Data => Style::Raw,
+        SessionKind::Control | SessionKind::Fallback => Style::Datagram,
+    };
+    let mut ports = context.bridge.udp_ports();
+    // First the one that has worked before.
+    let last = context.udp_port.load(Ordering::Relaxed);
+    ports.sort_by_key(|port| *port != last);
+    let started = Instant::now();
+    let pass_on = |datagram: &[u8]| {
+        if kind != SessionKind::Data {
+            take_datagram(datagram, &open.destination, &context.updates);
+        }
+    };
+    let tested = self_test::run(stream, open, style, &ports, pass_on).await;
+    let port = tested.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    info!(
+        ?kind,
+        udp_port = port,
+        after_ms = started.elapsed().as_millis(),
+        "the self-test of a session has passed"
+    );
+    context.udp_port.store(port, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Reads an open session's control connection until it ends.
@@ -356,21 +394,26 @@ async fn receive(socket: &UdpSocket, local: &Destination, updates: &mpsc::Sender
             Err(error) if is_of_an_earlier_datagram(&error) => continue,
             Err(error) => return error,
         };
-        match sam::datagram::decode(&buffer[..len]) {
-            // Not worth a place in the queue.
-            Ok(received) if received.payload.len() > message::MAX_LEN => {
-                debug!(len = received.payload.len(), "dropped a control message that is too long");
-            }
-            Ok(received) if received.from == *local => drop(updates.try_send(Update::Echo)),
-            Ok(received) => {
-                let update = Update::Datagram { from: received.from, payload: received.payload.to_vec() };
-                // A full queue means that this node cannot keep up; gossip finds later what is lost now.
-                if updates.try_send(update).is_err() {
-                    debug!("dropped a control datagram: too many are waiting");
-                }
-            }
-            Err(error) => debug!(%error, "dropped a datagram"),
+        take_datagram(&buffer[..len], local, updates);
+    }
+}
+
+/// Takes a datagram that the bridge has forwarded to a control session.
+fn take_datagram(datagram: &[u8], local: &Destination, updates: &mpsc::Sender<Update>) {
+    match sam::datagram::decode(datagram) {
+        // Not worth a place in the queue.
+        Ok(received) if received.payload.len() > message::MAX_LEN => {
+            debug!(len = received.payload.len(), "dropped a control message that is too long");
         }
+        Ok(received) if received.from == *local => drop(updates.try_send(Update::Echo)),
+        Ok(received) => {
+            let update = Update::Datagram { from: received.from, payload: received.payload.to_vec() };
+            // A full queue means that this node cannot keep up; gossip finds later what is lost now.
+            if updates.try_send(update).is_err() {
+                debug!("dropped a control datagram: too many are waiting");
+            }
+        }
+        Err(error) => debug!(%error, "dropped a datagram"),
     }
 }
 
@@ -385,7 +428,7 @@ pub(super) fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
 
 /// Whether an error says that an earlier datagram did not reach the bridge (ICMP), as while the router restarts. The
 /// session's end shows on its connection.
-fn is_of_an_earlier_datagram(error: &io::Error) -> bool {
+pub(super) fn is_of_an_earlier_datagram(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }

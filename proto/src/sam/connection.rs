@@ -90,6 +90,12 @@ impl Connection {
         }
     }
 
+    /// Whether nothing is under way: no lookup waits, and no line is in pieces.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.output.is_empty() && self.lookups.is_empty()
+    }
+
     /// The next line to send.
     pub fn poll_output(&mut self) -> Option<String> {
         self.output.pop_front()
@@ -183,6 +189,11 @@ mod tests {
         let found = connection.receive(reply(&one.hash().b32(), &one).as_bytes());
         assert_eq!(found, Ok(vec![Found { hash: one.hash(), destination: Ok(one) }]));
         assert_eq!(connection.poll_output(), Some(line::lookup(&two.hash().b32())));
+        assert!(!connection.is_idle());
+        connection.receive(reply(&two.hash().b32(), &two).as_bytes()).unwrap();
+        assert!(connection.is_idle());
+        connection.receive(b"PI").unwrap();
+        assert!(!connection.is_idle());
     }
 
     #[test]

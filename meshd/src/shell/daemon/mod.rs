@@ -12,6 +12,7 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::{self, SessionState};
 use i2plan_ipc::api::tund::{self, TundApi};
+use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{DaemonLink, Endpoint};
 use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
@@ -23,6 +24,7 @@ use i2plan_ipc::server::{ConnectionLimits, serve};
 use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
+use i2plan_proto::sam::session::Tunnels;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{interval, sleep_until};
@@ -198,8 +200,17 @@ impl Daemon {
             watch::channel(KeydReport { daemon: Err("not reached yet".to_owned()), connector: None });
 
         let context = Context {
-            bridge: options.config.sam_address,
-            tunnel_length: options.config.tunnel_length,
+            bridge: Bridge {
+                address: options.config.sam_address.clone(),
+                udp_port: options.config.sam_udp_port,
+            },
+            udp_port: Arc::default(),
+            tunnels: Tunnels {
+                length: options.config.tunnel_length,
+                length_variance: options.config.tunnel_length_variance,
+                quantity: options.config.tunnel_quantity,
+                backup_quantity: options.config.tunnel_backup_quantity,
+            },
             keyd: Arc::clone(&keyd),
             updates: updates_sender,
             failures: Arc::new(Mutex::new(LogLimit::default())),

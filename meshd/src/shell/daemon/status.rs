@@ -84,7 +84,7 @@ impl Daemon {
             former: self.mesh.as_ref().and_then(Mesh::former_status),
             keys: self.mesh.as_ref().map(|mesh| mesh.keys_problems(self.now())).unwrap_or_default(),
             sam: meshd::Sam {
-                address: self.sessions.bridge,
+                address: self.sessions.bridge.address.to_string(),
                 version: self.sam_version.clone(),
                 control: with_health(
                     session(&self.control_status, self.me.map(|me| me.control.hash())),
