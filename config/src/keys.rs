@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use i2plan_ipc::api::meshd::Source;
 use i2plan_ipc::api::tund::{INTERFACE, check_interface_name};
-use i2plan_ipc::bridge::{self, UDP_PORT};
+use i2plan_ipc::bridge::{BridgeAddress, parse_udp_port};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
+use i2plan_proto::sam::session::hello_with_login;
 
 use super::{ConfigError, Given, Location};
 
@@ -126,23 +127,39 @@ keys! {
         live: false,
         parse: directory,
     }
-    /// The router's SAM bridge: an IP address and a TCP port. A name is not taken: keyd has no network to look it up,
-    /// and hands private keys to this address only.
-    "i2p.sam_address", "I2PLAN_SAM_ADDRESS" => sam_address: SocketAddr {
-        default: |_| Ok(bridge::ADDRESS),
+    /// The router's SAM bridge: an IP address or a host name, and a TCP port. The connector resolves a name; keyd, which
+    /// cannot, then hands private keys to whatever address the connector says it has.
+    "i2p.sam_address", "I2PLAN_SAM_ADDRESS" => sam_address: BridgeAddress {
+        default: |_| Ok(BridgeAddress::DEFAULT),
         example: "\"127.0.0.1:7656\"",
         live: false,
-        parse: address,
+        parse: |text| text.parse::<BridgeAddress>().map_err(|error| error.to_string()),
     }
-    /// Where that bridge takes datagrams, and from where it sends them: a UDP port at the same IP address, 1 to 65535.
-    "i2p.sam_udp_port", "I2PLAN_SAM_UDP_PORT" => sam_udp_port: u16 {
-        default: |_| Ok(UDP_PORT),
-        example: "7655",
+    /// Where that bridge takes datagrams, and from where it sends them: a UDP port at the same IP address, 1 to 65535, or
+    /// "auto" to try 7655 and the one below that of TCP.
+    "i2p.sam_udp_port", "I2PLAN_SAM_UDP_PORT" => sam_udp_port: Option<u16> {
+        default: |_| Ok(None),
+        example: "7655" or "auto",
         live: false,
-        parse: |text| match text.parse() {
-            Ok(port @ 1..) => Ok(port),
-            _ => Err("a port from 1 to 65535 is expected".to_owned()),
+        parse: parse_udp_port,
+    }
+    /// The user that a bridge with a password wants (Java I2P: sam.auth), or "none".
+    "i2p.sam_user", "I2PLAN_SAM_USER" => sam_user: Option<String> {
+        default: |_| Ok(None),
+        example: "\"i2plan\"" or "none",
+        live: false,
+        parse: |text| match text {
+            "none" => Ok(None),
+            _ => hello_with_login(text, "-").map(|_| Some(text.to_owned())).map_err(|error| error.to_string()),
         },
+    }
+    /// The file with that user's password, in its first line: an absolute path, or "none". Its owner is root, or who runs
+    /// `i2planctl up`, and no one else may read it. For services it is keyd's credential sam-password.
+    "i2p.sam_password_file", "I2PLAN_SAM_PASSWORD_FILE" => sam_password_file: Option<PathBuf> {
+        default: |_| Ok(None),
+        example: "\"/etc/i2plan/sam-password\"" or "none",
+        live: false,
+        parse: |text| if text == "none" { Ok(None) } else { directory(text).map(Some) },
     }
     /// Hops of the I2P tunnels in each direction, 0 to 7. One is for members who trust each other; where they must not
     /// find each other, two or three. For services this is for /etc/i2plan/environment to say: keyd opens no session
@@ -154,6 +171,37 @@ keys! {
         parse: |text| match text.parse() {
             Ok(length @ 0..=7) => Ok(length),
             _ => Err("a number of hops from 0 to 7 is expected".to_owned()),
+        },
+    }
+    /// How many hops more each of them may have, at random: 0 to 2 for none to as many; -1 and -2 for as many more or
+    /// fewer, but no fewer than keyd allows. Routers other than i2pd and Java I2P ignore it.
+    "i2p.tunnel_length_variance", "I2PLAN_TUNNEL_LENGTH_VARIANCE" => tunnel_length_variance: i8 {
+        default: |_| Ok(0),
+        example: "0",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(variance @ -2..=2) => Ok(variance),
+            _ => Err("a number of hops from -2 to 2 is expected".to_owned()),
+        },
+    }
+    /// Tunnels of each session in each direction, 1 to 16. More survive the loss of a router better, and cost more.
+    "i2p.tunnel_quantity", "I2PLAN_TUNNEL_QUANTITY" => tunnel_quantity: u8 {
+        default: |_| Ok(3),
+        example: "3",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(quantity @ 1..=16) => Ok(quantity),
+            _ => Err("a number of tunnels from 1 to 16 is expected".to_owned()),
+        },
+    }
+    /// Tunnels in reserve beside these, 0 to 16. Routers other than Java I2P ignore it.
+    "i2p.tunnel_backup_quantity", "I2PLAN_TUNNEL_BACKUP_QUANTITY" => tunnel_backup_quantity: u8 {
+        default: |_| Ok(0),
+        example: "0",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(quantity @ 0..=16) => Ok(quantity),
+            _ => Err("a number of tunnels from 0 to 16 is expected".to_owned()),
         },
     }
     /// The IPv4 subnet of a network that this node founds. Who joins a network takes over its subnet. Where none is set
@@ -389,10 +437,12 @@ show! {
     String => |text| text.clone();
     PathBuf => |path| path.to_string_lossy().into_owned();
     SocketAddr => |address| address.to_string();
+    BridgeAddress => |address| address.to_string();
     Ipv4Subnet => |subnet| subnet.to_string();
     AcceptedSubnets => |subnets| subnets.to_string();
     Duration => |duration| format!("{}s", duration.as_secs());
     Ipv4Addr => |address| address.to_string();
+    i8 => |number| number.to_string();
     u8 => |number| number.to_string();
     u16 => |number| number.to_string();
     u32 => |number| number.to_string();
@@ -419,10 +469,6 @@ fn socket(text: &str) -> Result<PathBuf, String> {
     } else {
         Err("an absolute path, or a name without a slash, is expected".to_owned())
     }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "an IP address and port like 127.0.0.1:7656 is expected".to_owned())
 }
 
 fn loopback(text: &str) -> Result<Option<SocketAddr>, String> {

@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn defaults_are_as_documented() {
         let config = read("").unwrap();
-        assert_eq!((config.sam_address.to_string().as_str(), config.sam_udp_port), ("127.0.0.1:7656", 7655));
+        assert_eq!((config.sam_address.to_string().as_str(), config.sam_udp_port), ("127.0.0.1:7656", None));
         assert_eq!(config.data_dir, Path::new("/var/lib/i2plan"));
         assert_eq!(config.tunnel_length, 1);
         assert_eq!(config.tunnel_subnet.to_string(), "10.42.0.0/16");
@@ -539,7 +539,8 @@ mod tests {
         assert!(message("[node\n").starts_with("c.toml:1: "));
         assert!(message("[node]\nname = \"a\"\nname = \"b\"").starts_with("c.toml:3: "));
         assert!(
-            message("[i2p]\nsam_address = \"localhost:7656\"").contains("i2p.sam_address: an IP address")
+            message("[i2p]\nsam_address = \"localhost\"")
+                .contains("i2p.sam_address: \"localhost\" is no host and port")
         );
     }
 

@@ -1,30 +1,49 @@
 //! Makes a connection to the bridge.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use i2plan_ipc::bridge::Bridge;
+use i2plan_ipc::api::keyd::DialError;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
-/// How long the bridge may take to accept a connection.
+/// How long the bridge may take to accept a connection, at all its addresses together.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The TCP connection, and the UDP socket that is connected to the bridge.
+/// The TCP connection to the first of these addresses that takes one, and a UDP socket that is connected to this port
+/// there.
 ///
 /// # Errors
-/// The system's; [`io::ErrorKind::TimedOut`] without a number if the bridge does not answer.
-pub async fn dial(bridge: &Bridge) -> io::Result<[OwnedFd; 2]> {
-    let stream = timeout(DEADLINE, TcpStream::connect(bridge.address))
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+/// [`DialError`], the one of the first address.
+pub async fn dial(addresses: &[SocketAddr], udp_port: u16) -> Result<[OwnedFd; 2], DialError> {
+    let mut failed = None;
+    let started = Instant::now();
+    for address in addresses {
+        match timeout_at(started + DEADLINE, dial_one(*address, udp_port)).await {
+            Ok(Ok(sockets)) => return Ok(sockets),
+            Ok(Err(error)) => {
+                debug!(%address, %error, "cannot connect");
+                failed.get_or_insert(error.raw_os_error().map_or(DialError::TimedOut, DialError::System));
+            }
+            Err(_) => {
+                failed.get_or_insert(DialError::TimedOut);
+            }
+        }
+    }
+    Err(failed.unwrap_or(DialError::Unresolved))
+}
+
+async fn dial_one(address: SocketAddr, udp_port: u16) -> io::Result<[OwnedFd; 2]> {
+    let stream = TcpStream::connect(address).await?;
     // Those who use it may not set this.
     stream.set_nodelay(true)?;
-    let family = if bridge.datagrams.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let datagrams = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    connect(&datagrams, &bridge.datagrams)?;
+    connect(&datagrams, &SocketAddr::new(address.ip(), udp_port))?;
     Ok([stream.into_std()?.into(), datagrams])
 }
 
@@ -32,6 +51,8 @@ pub async fn dial(bridge: &Bridge) -> io::Result<[OwnedFd; 2]> {
 mod tests {
     use std::net::{TcpListener, UdpSocket};
     use std::os::fd::AsFd as _;
+
+    use i2plan_ipc::bridge::Bridge;
 
     use super::*;
 
@@ -42,16 +63,14 @@ mod tests {
                 // A machine without IPv6.
                 continue;
             };
-            let bridge = Bridge {
-                address: listener.local_addr().unwrap(),
-                datagrams: datagrams.local_addr().unwrap(),
-            };
-            let [stream, udp] = dial(&bridge).await.unwrap();
-            assert_eq!(bridge.check_connection(stream.as_fd()), Ok(()));
-            assert_eq!(bridge.check_datagrams(udp.as_fd()), Ok(()));
+            let (address, forwards) = (listener.local_addr().unwrap(), datagrams.local_addr().unwrap());
+            let bridge = Bridge { address: address.into(), udp_port: Some(forwards.port()) };
+            let [stream, udp] = dial(&[address], forwards.port()).await.unwrap();
+            assert_eq!(bridge.check_connection(stream.as_fd()), Ok(address));
+            assert_eq!(bridge.check_datagrams(udp.as_fd(), Some(address.ip())), Ok(forwards));
             // Where the bridge shall forward to.
             let local = UdpSocket::from(udp).local_addr().unwrap();
-            assert_eq!(local.ip(), bridge.address.ip());
+            assert_eq!(local.ip(), address.ip());
             assert_ne!(local.port(), 0);
         }
     }
@@ -59,7 +78,17 @@ mod tests {
     #[tokio::test]
     async fn a_bridge_that_is_not_there_is_an_error_of_the_system() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = dial(&Bridge::new(address)).await.unwrap_err();
-        assert!(error.raw_os_error().is_some(), "{error}");
+        let error = dial(&[address], 1).await.unwrap_err();
+        assert!(matches!(error, DialError::System(_)), "{error:?}");
+        assert_eq!(dial(&[], 1).await.unwrap_err(), DialError::Unresolved);
+    }
+
+    #[tokio::test]
+    async fn a_host_is_tried_at_all_its_addresses() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        let [stream, _] = dial(&[closed, open], 1).await.unwrap();
+        assert_eq!(std::net::TcpStream::from(stream).peer_addr().unwrap(), open);
     }
 }

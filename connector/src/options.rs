@@ -1,10 +1,9 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
+use i2plan_ipc::bridge::{Bridge, BridgeAddress, parse_udp_port};
 use i2plan_ipc::daemon::program::Parsed;
 use i2plan_ipc::paths;
 use lexopt::prelude::*;
@@ -18,8 +17,9 @@ Usage: i2plan-connector [OPTIONS]
 Started by a service manager or by `i2planctl up`.
 
 Options:
-      --sam-address IP:PORT  the SAM bridge (default: 127.0.0.1:7656)
-      --sam-udp-port PORT    where that bridge takes datagrams (default: 7655)
+      --sam-address HOST:PORT
+                             the SAM bridge (default: 127.0.0.1:7656)
+      --sam-udp-port PORT    where that bridge takes datagrams, or auto (default: auto)
       --keyd-socket PATH     (default: /run/i2plan/keyd-connector.sock)
   -h, --help
   -V, --version
@@ -44,20 +44,19 @@ pub struct Options {
 /// # Errors
 /// [`lexopt::Error`], naming the argument that is wrong.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<Options>, lexopt::Error> {
-    let (mut address, mut udp_port) = (bridge::ADDRESS, UDP_PORT);
+    let mut bridge = Bridge { address: BridgeAddress::DEFAULT, udp_port: None };
     let mut keyd_socket = paths::system_socket(paths::KEYD_CONNECTOR_SOCKET);
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("sam-address") => address = parser.value()?.parse()?,
-            Long("sam-udp-port") => udp_port = parser.value()?.parse()?,
+            Long("sam-address") => bridge.address = parser.value()?.parse()?,
+            Long("sam-udp-port") => bridge.udp_port = parser.value()?.parse_with(parse_udp_port)?,
             Long("keyd-socket") => keyd_socket = parser.value()?.into(),
             Short('h') | Long("help") => return Ok(Parsed::Help),
             Short('V') | Long("version") => return Ok(Parsed::Version),
             _ => return Err(arg.unexpected()),
         }
     }
-    let bridge = Bridge { address, datagrams: SocketAddr::new(address.ip(), udp_port) };
     Ok(Parsed::Run(Options { bridge, keyd_socket }))
 }
 
@@ -75,14 +74,14 @@ mod tests {
         assert_eq!(options.bridge, Bridge::new("127.0.0.1:7656".parse().unwrap()));
         let arguments = ["--sam-address", "[::1]:4", "--sam-udp-port=5", "--keyd-socket", "/k"];
         let Ok(Parsed::Run(options)) = read(&arguments) else { panic!("these are the arguments") };
-        let bridge = Bridge { address: "[::1]:4".parse().unwrap(), datagrams: "[::1]:5".parse().unwrap() };
+        let bridge = Bridge { address: "[::1]:4".parse().unwrap(), udp_port: Some(5) };
         assert_eq!(options, Options { bridge, keyd_socket: "/k".into() });
     }
 
     #[test]
     fn faults_are_named() {
         assert!(read(&["--nonsense"]).unwrap_err().contains("--nonsense"));
-        assert!(read(&["--sam-address", "localhost:7656"]).unwrap_err().contains("localhost:7656"));
+        assert!(read(&["--sam-address", "localhost"]).unwrap_err().contains("localhost"));
         assert!(read(&["stray"]).unwrap_err().contains("stray"));
     }
 }

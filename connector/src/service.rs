@@ -2,20 +2,25 @@
 
 use std::convert::Infallible;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_ipc::Role;
 use i2plan_ipc::api::keyd::{AwaitOrder, Connected, Connector, KeydApi, NotConnected};
-use i2plan_ipc::bridge::Bridge;
+use i2plan_ipc::bridge::{Bridge, UDP_PORT};
 use i2plan_ipc::client::{Client, ClientError};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::hello::Landlock;
+use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::version::Version;
+use i2plan_ipc::warn_limited;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use crate::dial::dial;
 use crate::options::Options;
+use crate::resolve::Addresses;
 
 /// First wait before `keyd` is connected to again.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -24,15 +29,23 @@ const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// Serves `keyd` for as long as the process lives.
-pub async fn serve(options: Options, supervisor: &'static Supervisor) {
+///
+/// `stale` is notified when the bridge cannot be connected to and its name may have other addresses by now.
+pub async fn serve(
+    options: Options,
+    addresses: Addresses,
+    supervisor: &'static Supervisor,
+    stale: Arc<Notify>,
+) {
     let mut retry = FIRST_RETRY;
+    let (mut limit, begun) = (LogLimit::default(), Instant::now());
     loop {
         let started = Instant::now();
         let error = match Client::<KeydApi>::connect(&options.keyd_socket, Role::Connector).await {
             Ok(mut keyd) => {
                 info!(bridge = %options.bridge.address, "connected to keyd");
                 supervisor.status(&format!("connects to the SAM bridge at {}", options.bridge.address));
-                let Err(error) = carry_out(&mut keyd, &options.bridge).await;
+                let Err(error) = carry_out(&mut keyd, &options.bridge, &addresses, &stale).await;
                 error
             }
             Err(error) => error,
@@ -40,7 +53,8 @@ pub async fn serve(options: Options, supervisor: &'static Supervisor) {
         if started.elapsed() > LAST_RETRY {
             retry = FIRST_RETRY;
         }
-        warn!(%error, retry_ms = retry.as_millis(), "keyd is not there");
+        let retry_ms = retry.as_millis();
+        warn_limited!(limit, begun.elapsed(), &error.to_string(), retry_ms, "keyd is not there");
         supervisor.status(&format!("waiting for keyd: {error}"));
         sleep(retry).await;
         retry = (retry * 2).min(LAST_RETRY);
@@ -48,7 +62,14 @@ pub async fn serve(options: Options, supervisor: &'static Supervisor) {
 }
 
 /// Carries out one dial request after the other, until the connection to `keyd` breaks.
-async fn carry_out(keyd: &mut Client<KeydApi>, bridge: &Bridge) -> Result<Infallible, ClientError> {
+async fn carry_out(
+    keyd: &mut Client<KeydApi>,
+    bridge: &Bridge,
+    addresses: &Addresses,
+    stale: &Notify,
+) -> Result<Infallible, ClientError> {
+    // meshd connects the socket to another if it is the wrong one.
+    let udp_port = bridge.udp_ports().first().copied().unwrap_or(UDP_PORT);
     loop {
         let connector = Connector {
             pid: std::process::id(),
@@ -56,16 +77,19 @@ async fn carry_out(keyd: &mut Client<KeydApi>, bridge: &Bridge) -> Result<Infall
             landlock: Landlock::of_this_process(),
         };
         let Some(number) = keyd.call(AwaitOrder(connector)).await? else { continue };
-        let passed = match dial(bridge).await {
+        let passed = match dial(&addresses.list, udp_port).await {
             Ok([stream, datagrams]) => {
                 debug!(dial = number, "connected to the SAM bridge");
                 let fds = [stream.as_fd(), datagrams.as_fd()];
                 keyd.call_with_fds(Connected(number), &fds).await
             }
-            Err(error) => {
-                debug!(dial = number, %error, "cannot connect to the SAM bridge");
-                let errno = error.raw_os_error();
-                keyd.call(NotConnected { order: number, errno }).await
+            Err(reason) => {
+                debug!(dial = number, ?reason, "cannot connect to the SAM bridge");
+                let told = keyd.call(NotConnected { order: number, reason }).await;
+                if addresses.is_stale() {
+                    stale.notify_one();
+                }
+                told
             }
         };
         match passed {

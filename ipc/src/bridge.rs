@@ -1,25 +1,148 @@
 //! The SAM bridge that a node is configured with, and what a descriptor must be to lead there.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
+use std::str::FromStr;
 
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketType, getpeername, getsockname};
 use thiserror::Error;
 
-/// The address of a bridge, unless the router is configured with another.
-pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7656);
-
-/// The UDP port of a bridge, unless the router is configured with another.
+/// The usual UDP port of a bridge.
 pub const UDP_PORT: u16 = 7655;
 
+/// What stands for a UDP port that is to be found out.
+pub const AUTO: &str = "auto";
+
+/// Longest host name, bytes (RFC 1035).
+const MAX_NAME: usize = 253;
+
+/// Longest label of a host name, bytes.
+const MAX_LABEL: usize = 63;
+
+/// The host of a bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// An IP address.
+    Ip(IpAddr),
+    /// A host name, which the connector resolves.
+    Name(String),
+}
+
+impl Host {
+    /// The addresses that are known without asking: an IP address is its own, and `localhost` is this host
+    /// (RFC 6761, section 6.3), IPv4 first. None of any other name.
+    #[must_use]
+    pub fn known(&self) -> Option<Vec<IpAddr>> {
+        match self {
+            Self::Ip(ip) => Some(vec![*ip]),
+            Self::Name(name) if is_localhost(name) => {
+                Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
+            }
+            Self::Name(_) => None,
+        }
+    }
+
+    /// Whether the host can have this address, as far as that is known without asking.
+    #[must_use]
+    pub fn permits(&self, ip: IpAddr) -> bool {
+        self.known().is_none_or(|known| known.contains(&ip))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+/// Where a bridge takes connections (TCP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeAddress {
+    /// Its host.
+    pub host: Host,
+    /// Its TCP port.
+    pub port: u16,
+}
+
+impl BridgeAddress {
+    /// The address of a bridge, unless the router is configured with another.
+    pub const DEFAULT: Self = Self { host: Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 7656 };
+}
+
+impl fmt::Display for BridgeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl From<SocketAddr> for BridgeAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: Host::Ip(address.ip()), port: address.port() }
+    }
+}
+
+/// What is no address of a bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} is no host and port: 127.0.0.1:7656, [::1]:7656 or localhost:7656 for example")]
+pub struct BridgeAddressError(String);
+
+impl FromStr for BridgeAddress {
+    type Err = BridgeAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || BridgeAddressError(text.to_owned());
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return if address.port() == 0 { Err(error()) } else { Ok(address.into()) };
+        }
+        let (name, port) = text.rsplit_once(':').ok_or_else(error)?;
+        let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten();
+        let port = port.filter(|port| *port > 0).ok_or_else(error)?;
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        // What ends in a number is an address that is written wrong, and some resolvers take it for one.
+        let numeric =
+            name.rsplit('.').next().is_none_or(|last| last.starts_with(|c: char| c.is_ascii_digit()));
+        let label = |label: &str| {
+            (1..=MAX_LABEL).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        if numeric || name.len() > MAX_NAME || !name.split('.').all(label) {
+            return Err(error());
+        }
+        Ok(Self { host: Host::Name(name), port })
+    }
+}
+
+/// Reads a bridge's UDP port: a number, or [`AUTO`] for one that is to be found out.
+///
+/// # Errors
+/// If it is neither.
+pub fn parse_udp_port(text: &str) -> Result<Option<u16>, String> {
+    match text.parse() {
+        _ if text == AUTO => Ok(None),
+        Ok(port @ 1..) => Ok(Some(port)),
+        _ => Err(format!("a port from 1 to 65535, or {AUTO}, is expected")),
+    }
+}
+
 /// A SAM bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
     /// Where it takes connections (TCP).
-    pub address: SocketAddr,
-    /// Where it takes datagrams (UDP), and from where it forwards them.
-    pub datagrams: SocketAddr,
+    pub address: BridgeAddress,
+    /// The UDP port where it takes datagrams, and from which it forwards them; none if that is to be found out.
+    pub udp_port: Option<u16>,
 }
 
 /// A descriptor that does not lead to the bridge.
@@ -43,7 +166,7 @@ pub enum NotTheBridge {
         /// Where it leads.
         peer: SocketAddr,
         /// Where it should.
-        bridge: SocketAddr,
+        bridge: String,
     },
     /// Its two ends are one.
     #[error("a {expected} that is connected to itself")]
@@ -54,38 +177,64 @@ pub enum NotTheBridge {
 }
 
 impl Bridge {
-    /// The bridge at this address, with the usual UDP port.
+    /// The bridge at this address, whose UDP port is to be found out.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, datagrams: SocketAddr::new(address.ip(), UDP_PORT) }
+        Self { address: address.into(), udp_port: None }
     }
 
-    /// Checks that a descriptor is a TCP connection to the bridge.
+    /// The UDP ports that it may have, in the order in which they are tried: the one that is configured, or else
+    /// the usual one, and i2pd's, which is below that of TCP.
+    #[must_use]
+    pub fn udp_ports(&self) -> Vec<u16> {
+        match self.udp_port {
+            Some(port) => vec![port],
+            None => {
+                let below = self.address.port.checked_sub(1).filter(|port| ![0, UDP_PORT].contains(port));
+                [UDP_PORT].into_iter().chain(below).collect()
+            }
+        }
+    }
+
+    /// Checks that a descriptor is a TCP connection to the bridge. Returns where it leads.
     ///
     /// # Errors
     /// [`NotTheBridge`].
-    pub fn check_connection(&self, fd: BorrowedFd<'_>) -> Result<(), NotTheBridge> {
-        check(fd, SocketType::STREAM, "TCP connection", self.address)
+    pub fn check_connection(&self, fd: BorrowedFd<'_>) -> Result<SocketAddr, NotTheBridge> {
+        let peer = peer(fd, SocketType::STREAM, "TCP connection")?;
+        if peer.port() == self.address.port && self.address.host.permits(peer.ip()) {
+            return Ok(peer);
+        }
+        Err(NotTheBridge::Elsewhere { peer, bridge: self.address.to_string() })
     }
 
-    /// Checks that a descriptor is a UDP socket that is connected to the bridge.
+    /// Checks that a descriptor is a UDP socket that is connected to one of the ports that the bridge may have. `ip` is
+    /// the bridge's address where a connection has shown it. Returns where the socket leads.
     ///
     /// # Errors
     /// [`NotTheBridge`].
-    pub fn check_datagrams(&self, fd: BorrowedFd<'_>) -> Result<(), NotTheBridge> {
-        check(fd, SocketType::DGRAM, "UDP socket", self.datagrams)
+    pub fn check_datagrams(
+        &self,
+        fd: BorrowedFd<'_>,
+        ip: Option<IpAddr>,
+    ) -> Result<SocketAddr, NotTheBridge> {
+        let peer = peer(fd, SocketType::DGRAM, "UDP socket")?;
+        let right = ip.is_none_or(|ip| peer.ip() == ip) && self.address.host.permits(peer.ip());
+        if right && self.udp_ports().contains(&peer.port()) {
+            return Ok(peer);
+        }
+        let ports: Vec<_> = self.udp_ports().iter().map(ToString::to_string).collect();
+        let host = ip.map_or_else(|| self.address.host.clone(), Host::Ip);
+        Err(NotTheBridge::Elsewhere { peer, bridge: format!("{host}:{}", ports.join(" or ")) })
     }
 }
 
-fn check(
-    fd: BorrowedFd<'_>,
-    kind: SocketType,
-    expected: &'static str,
-    bridge: SocketAddr,
-) -> Result<(), NotTheBridge> {
-    let family = if bridge.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let fits = socket_type(fd) == Ok(kind)
-        && socket_domain(fd) == Ok(family)
+/// Where a connected socket leads.
+fn peer(fd: BorrowedFd<'_>, kind: SocketType, expected: &'static str) -> Result<SocketAddr, NotTheBridge> {
+    let internet =
+        socket_domain(fd).is_ok_and(|family| [AddressFamily::INET, AddressFamily::INET6].contains(&family));
+    let fits = internet
+        && socket_type(fd) == Ok(kind)
         && (kind != SocketType::STREAM || socket_acceptconn(fd) == Ok(false));
     if !fits {
         return Err(NotTheBridge::Kind { expected });
@@ -93,15 +242,12 @@ fn check(
     let unconnected = NotTheBridge::Unconnected { expected };
     let peer = getpeername(fd).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
     let peer = peer.ok_or_else(|| unconnected.clone())?;
-    if (peer.ip(), peer.port()) != (bridge.ip(), bridge.port()) {
-        return Err(NotTheBridge::Elsewhere { peer, bridge });
-    }
     // A socket that is bound to the bridge's address can be connected to itself; then nobody is at the other end but
     // those who hold it.
     let local = getsockname(fd).ok().and_then(|local| SocketAddr::try_from(local).ok());
     match local {
         Some(local) if local == peer => Err(NotTheBridge::Itself { expected }),
-        Some(_) => Ok(()),
+        Some(_) => Ok(peer),
         None => Err(unconnected),
     }
 }
@@ -119,15 +265,22 @@ mod tests {
     struct Fixture {
         bridge: Bridge,
         listener: TcpListener,
-        _datagrams: UdpSocket,
+        datagrams: UdpSocket,
+    }
+
+    impl Fixture {
+        fn connect(&self) -> (TcpStream, UdpSocket) {
+            let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+            (stream, udp(Some(self.datagrams.local_addr().unwrap())))
+        }
     }
 
     fn fixture() -> Fixture {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let bridge =
-            Bridge { address: listener.local_addr().unwrap(), datagrams: datagrams.local_addr().unwrap() };
-        Fixture { bridge, listener, _datagrams: datagrams }
+        let udp_port = Some(datagrams.local_addr().unwrap().port());
+        let bridge = Bridge { address: listener.local_addr().unwrap().into(), udp_port };
+        Fixture { bridge, listener, datagrams }
     }
 
     fn udp(to: Option<SocketAddr>) -> UdpSocket {
@@ -141,17 +294,85 @@ mod tests {
     #[test]
     fn what_leads_to_the_bridge_is_accepted() {
         let fixture = fixture();
-        let bridge = fixture.bridge;
-        let stream = TcpStream::connect(bridge.address).unwrap();
-        assert_eq!(bridge.check_connection(stream.as_fd()), Ok(()));
-        assert_eq!(bridge.check_datagrams(udp(Some(bridge.datagrams)).as_fd()), Ok(()));
+        let (stream, datagrams) = fixture.connect();
+        for bridge in [fixture.bridge.clone(), named(&fixture, "localhost"), named(&fixture, "i2pd.example")]
+        {
+            let peer = bridge.check_connection(stream.as_fd()).unwrap();
+            assert_eq!(peer, fixture.listener.local_addr().unwrap());
+            let peer = bridge.check_datagrams(datagrams.as_fd(), Some(peer.ip()));
+            assert_eq!(peer, Ok(fixture.datagrams.local_addr().unwrap()));
+        }
+    }
+
+    fn named(fixture: &Fixture, name: &str) -> Bridge {
+        let host = Host::Name(name.to_owned());
+        Bridge {
+            address: BridgeAddress { host, ..fixture.bridge.address },
+            udp_port: fixture.bridge.udp_port,
+        }
+    }
+
+    #[test]
+    fn addresses_are_ip_addresses_or_names() {
+        for text in ["127.0.0.1:7656", "[::1]:7656", "localhost:1", "i2pd:65535", "a_b.c-d.example:7656"] {
+            assert_eq!(text.parse::<BridgeAddress>().unwrap().to_string(), text);
+        }
+        assert_eq!("I2PD.Example.:7".parse::<BridgeAddress>().unwrap().to_string(), "i2pd.example:7");
+        let long = format!("{}:7656", "a.".repeat(130));
+        for text in [
+            "",
+            ":7656",
+            "localhost",
+            "localhost:0",
+            "localhost:65536",
+            "localhost:+1",
+            "127.0.0.1:0",
+            "127.1:7656",
+            "::1:7656",
+            "256.0.0.1:7656",
+            "a b:7656",
+            "a..b:7656",
+            "-a:7656",
+            "a-:7656",
+            "ä:7656",
+            "a\nb:7656",
+            &long,
+        ] {
+            let error = text.parse::<BridgeAddress>().unwrap_err().to_string();
+            assert!(error.contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn udp_ports_are_the_configured_one_or_those_that_routers_use() {
+        let ports = |address: &str, port: &str| {
+            let address = address.parse().unwrap();
+            Bridge { address, udp_port: parse_udp_port(port).unwrap() }.udp_ports()
+        };
+        assert_eq!(ports("127.0.0.1:7656", "auto"), [7655]);
+        assert_eq!(ports("127.0.0.1:7666", "auto"), [7655, 7665]);
+        assert_eq!(ports("127.0.0.1:1", "auto"), [7655]);
+        assert_eq!(ports("127.0.0.1:7666", "9"), [9]);
+        for text in ["0", "65536", "", "Auto", "127.0.0.1:7655"] {
+            assert!(parse_udp_port(text).unwrap_err().contains("auto"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_socket_to_any_port_of_the_bridge_is_accepted_and_to_no_other() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let udp = udp(Some(receiver));
+        let bridge = |port| Bridge::new(SocketAddr::from(([127, 0, 0, 1], port)));
+        assert_eq!(bridge(receiver.port() + 1).check_datagrams(udp.as_fd(), None), Ok(receiver));
+        let refused = bridge(receiver.port() + 2).check_datagrams(udp.as_fd(), None);
+        assert!(matches!(refused, Err(NotTheBridge::Elsewhere { .. })), "{refused:?}");
     }
 
     #[test]
     fn other_kinds_of_descriptors_are_refused() {
-        let Fixture { bridge, listener, _datagrams } = fixture();
-        let stream = TcpStream::connect(bridge.address).unwrap();
-        let datagrams = udp(Some(bridge.datagrams));
+        let fixture = fixture();
+        let (stream, datagrams) = fixture.connect();
+        let Fixture { bridge, listener, .. } = fixture;
         let (unix, _other) = UnixStream::pair().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         for fd in [datagrams.as_fd(), listener.as_fd(), unix.as_fd(), file.as_fd()] {
@@ -159,20 +380,32 @@ mod tests {
         }
         let (unix, _other) = UnixDatagram::pair().unwrap();
         for fd in [stream.as_fd(), unix.as_fd(), file.as_fd()] {
-            assert!(matches!(bridge.check_datagrams(fd), Err(NotTheBridge::Kind { .. })));
+            assert!(matches!(bridge.check_datagrams(fd, None), Err(NotTheBridge::Kind { .. })));
         }
     }
 
     #[test]
     fn sockets_that_lead_elsewhere_are_refused() {
-        let (bridge, other) = (fixture().bridge, fixture());
-        let stream = TcpStream::connect(other.bridge.address).unwrap();
-        let refused = bridge.check_connection(stream.as_fd());
-        assert!(matches!(refused, Err(NotTheBridge::Elsewhere { .. })), "{refused:?}");
-        let refused = bridge.check_datagrams(udp(Some(other.bridge.datagrams)).as_fd());
-        assert!(matches!(refused, Err(NotTheBridge::Elsewhere { .. })), "{refused:?}");
-        let refused = bridge.check_datagrams(udp(None).as_fd());
-        assert!(matches!(refused, Err(NotTheBridge::Unconnected { .. })), "{refused:?}");
+        let (own, other) = (fixture(), fixture());
+        let (stream, datagrams) = other.connect();
+        for bridge in [&own.bridge, &named(&own, "localhost"), &named(&own, "i2pd.example")] {
+            let refused = bridge.check_connection(stream.as_fd());
+            assert!(matches!(refused, Err(NotTheBridge::Elsewhere { .. })), "{refused:?}");
+            let refused = bridge.check_datagrams(datagrams.as_fd(), None);
+            assert!(matches!(refused, Err(NotTheBridge::Elsewhere { .. })), "{refused:?}");
+            let refused = bridge.check_datagrams(udp(None).as_fd(), None);
+            assert!(matches!(refused, Err(NotTheBridge::Unconnected { .. })), "{refused:?}");
+        }
+        // Another address than that of the connection.
+        let (_, datagrams) = own.connect();
+        let elsewhere = Some(IpAddr::from([127, 0, 0, 2]));
+        for bridge in [&own.bridge, &named(&own, "i2pd.example")] {
+            let refused = bridge.check_datagrams(datagrams.as_fd(), elsewhere);
+            assert!(matches!(refused, Err(NotTheBridge::Elsewhere { .. })), "{refused:?}");
+        }
+        // localhost is this host, whoever is asked.
+        let host = Host::Name("bridge.localhost".to_owned());
+        assert!(host.permits([127, 0, 0, 1].into()) && !host.permits([192, 0, 2, 1].into()));
     }
 
     #[test]
@@ -182,10 +415,10 @@ mod tests {
             bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
             let own = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
             connect(&socket, &own).unwrap();
-            let bridge = Bridge { address: own, datagrams: own };
+            let bridge = Bridge { address: own.into(), udp_port: Some(own.port()) };
             let refused = match kind {
                 SocketType::STREAM => bridge.check_connection(socket.as_fd()),
-                _ => bridge.check_datagrams(socket.as_fd()),
+                _ => bridge.check_datagrams(socket.as_fd(), None),
             };
             assert_eq!(refused, Err(NotTheBridge::Itself { expected }));
         }

@@ -59,6 +59,8 @@ pub enum Remedy {
     LeaveOrForget,
     /// Look at the keys of the configuration.
     ListSettings,
+    /// See what is wrong with this node and its I2P router.
+    Diagnose,
     /// Give this order, as an administrator.
     GiveOrder {
         /// The order.
@@ -159,6 +161,7 @@ impl fmt::Display for Remedy {
                 f.write_str("leave the network, or have keyd forget it if meshd has lost it")
             }
             Self::ListSettings => f.write_str("see which keys there are"),
+            Self::Diagnose => f.write_str("see what is wrong with this node and its I2P router"),
             Self::GiveOrder { .. } => f.write_str("give this order on the node itself, as its administrator"),
         }
     }

@@ -284,7 +284,9 @@ async fn a_slow_answer_is_waited_for() {
         kind: i2plan_ipc::api::keyd::SessionKind::Data,
         id: "x".to_owned(),
         tunnel_length: 1,
+        tunnel_length_variance: 0,
         tunnel_quantity: 1,
+        tunnel_backup_quantity: 0,
     };
     let request = i2plan_ipc::api::keyd::Request::OpenSession(open);
     let Err(ClientError::Api(error)) = client.call(request).await else {

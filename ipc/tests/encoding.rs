@@ -50,13 +50,15 @@ fn requests_to_keyd() {
         kind: keyd::SessionKind::Data,
         id: "x".to_owned(),
         tunnel_length: 1,
+        tunnel_length_variance: 0,
         tunnel_quantity: 2,
+        tunnel_backup_quantity: 0,
     };
     are_encoded_as(vec![
         (keyd::Request::Identity, r"\xa8Identity"),
         (
             keyd::Request::OpenSession(open),
-            r"\x81\xabOpenSession\x84\xa4kind\xa4data\xa2id\xa1x\xadtunnel_length\x01\xaftunnel_quantity\x02",
+            r"\x81\xabOpenSession\x86\xa4kind\xa4data\xa2id\xa1x\xadtunnel_length\x01\xb6tunnel_length_variance\x00\xaftunnel_quantity\x02\xb6tunnel_backup_quantity\x00",
         ),
         (
             keyd::Request::AwaitOrder(connector),
@@ -64,8 +66,8 @@ fn requests_to_keyd() {
         ),
         (keyd::Request::Connected(7), r"\x81\xa9Connected\x07"),
         (
-            keyd::Request::NotConnected(keyd::NotConnected { order: 7, errno: None }),
-            r"\x81\xacNotConnected\x82\xa5order\x07\xa5errno\xc0",
+            keyd::Request::NotConnected(keyd::NotConnected { order: 7, reason: keyd::DialError::TimedOut }),
+            r"\x81\xacNotConnected\x82\xa5order\x07\xa6reason\xa9timed_out",
         ),
         (
             keyd::Request::SignPulse { network: network(), life: Presence::Away },
@@ -201,6 +203,10 @@ fn requests_to_tund() {
         ),
         (tund::Request::TakeSessions, r"\xacTakeSessions"),
         (
+            tund::Request::TestSession(vec![node()]),
+            r"\x81\xabTestSession\x91\xc4 a node\'s identity, 32 bytes long",
+        ),
+        (
             tund::Request::Keepalives(vec![(node(), 25)]),
             r"\x81\xaaKeepalives\x91\x92\xc4 a node\'s identity, 32 bytes long\x19",
         ),
@@ -227,6 +233,7 @@ fn replies_of_tund() {
             r"\x81\xaaConfigured\x83\xa9interface\xa7i2plan0\xaapublic_key\xdc\x00 CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC\xa5epoch\x01",
         ),
         (tund::Reply::Done, r"\xa4Done"),
+        (tund::Reply::Tested(true), r"\x81\xa6Tested\xc3"),
         (
             tund::Reply::Taken(taken),
             r"\x81\xa5Taken\x82\xa7refused\x91\xc4 a node\'s identity, 32 bytes long\xa6reason\xa1r",
@@ -252,10 +259,10 @@ fn requests_by_their_types() {
             r"\x81\xa5Enact\x81\xa9Recovered\x03",
         ),
     ]);
-    let failure = keyd::NotConnected { order: 7, errno: None };
+    let failure = keyd::NotConnected { order: 7, reason: keyd::DialError::TimedOut };
     are_encoded_as(vec![
         (keyd::Request::from(keyd::Connected(7)), r"\x81\xa9Connected\x07"),
-        (failure.into(), r"\x81\xacNotConnected\x82\xa5order\x07\xa5errno\xc0"),
+        (failure.into(), r"\x81\xacNotConnected\x82\xa5order\x07\xa6reason\xa9timed_out"),
     ]);
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use i2plan_ipc::api::keyd::{Connector, NotConnected, ORDER_WAIT};
+use i2plan_ipc::api::keyd::{Connector, DialError, NotConnected, ORDER_WAIT};
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::{ApiError, ErrorKind};
 use tokio::sync::{Notify, oneshot};
@@ -168,7 +168,7 @@ impl Dialing {
         let checked = self
             .bridge
             .check_connection(stream.as_fd())
-            .and_then(|()| self.bridge.check_datagrams(datagrams.as_fd()))
+            .and_then(|bridge| self.bridge.check_datagrams(datagrams.as_fd(), Some(bridge.ip())).map(drop))
             .map_err(|found| {
                 ApiError::denied(format!("the connector passed {found}")).with_hint(
                     "start keyd and the connector with the same SAM address: set i2p.sam_address, or \
@@ -183,15 +183,24 @@ impl Dialing {
     }
 
     /// Notes that a connector cannot connect.
-    pub fn not_connected(&self, NotConnected { order: number, errno }: NotConnected) {
+    pub fn not_connected(&self, NotConnected { order: number, reason }: NotConnected) {
         let Some(request) = self.state().take(number) else { return };
-        let address = self.bridge.address;
-        let error = match errno {
-            Some(errno) => ApiError::unavailable(format!(
-                "no SAM bridge at {address} ({}); start the I2P router or set i2p.sam_address",
-                std::io::Error::from_raw_os_error(errno)
+        let address = &self.bridge.address;
+        let error = match reason {
+            DialError::System(errno) => ApiError::new(
+                ErrorKind::NotFound,
+                format!(
+                    "no SAM bridge at {address} ({}); start the I2P router or set i2p.sam_address",
+                    std::io::Error::from_raw_os_error(errno)
+                ),
+            ),
+            DialError::TimedOut => {
+                ApiError::new(ErrorKind::Timeout, format!("the SAM bridge at {address} does not answer"))
+            }
+            DialError::Unresolved => ApiError::unavailable(format!(
+                "the host name of the SAM bridge at {address} cannot be resolved; correct i2p.sam_address, or see that \
+                 i2plan-connector reaches the host's name servers"
             )),
-            None => ApiError::new(ErrorKind::Timeout, format!("the SAM bridge at {address} does not answer")),
         };
         let _ = request.answer.send(Err(error));
     }
@@ -228,8 +237,8 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
             let bridge = Bridge {
-                address: listener.local_addr().unwrap(),
-                datagrams: datagrams.local_addr().unwrap(),
+                address: listener.local_addr().unwrap().into(),
+                udp_port: Some(datagrams.local_addr().unwrap().port()),
             };
             Self { listener, datagrams, dialing: Dialing::new(bridge) }
         }
@@ -294,10 +303,14 @@ mod tests {
     #[tokio::test]
     async fn why_there_is_no_connection_is_told() {
         let fixture = Fixture::new();
-        for (errno, expected) in [(Some(111), "no SAM bridge at 127.0.0.1"), (None, "does not answer")] {
+        for (reason, expected) in [
+            (DialError::System(111), "no SAM bridge at 127.0.0.1"),
+            (DialError::TimedOut, "does not answer"),
+            (DialError::Unresolved, "cannot be resolved"),
+        ] {
             let work = async {
                 let number = fixture.dialing.next_request(connector()).await.unwrap();
-                fixture.dialing.not_connected(NotConnected { order: number, errno });
+                fixture.dialing.not_connected(NotConnected { order: number, reason });
             };
             let (dialed, ()) = tokio::join!(fixture.dialing.dial(), work);
             let error = dialed.unwrap_err();

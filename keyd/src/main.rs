@@ -1,7 +1,7 @@
 //! `i2plan-keyd`.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
+use i2plan_ipc::bridge::{Bridge, BridgeAddress, parse_udp_port};
 use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::{self, End, Parsed};
@@ -27,9 +27,9 @@ use i2plan_keyd::policy::Signer;
 use i2plan_keyd::sandbox;
 use i2plan_keyd::seal::SealError;
 use i2plan_keyd::service::Keyd;
-use i2plan_keyd::session::MAX_TUNNEL_LENGTH;
+use i2plan_keyd::session::{Login, MAX_TUNNEL_LENGTH};
 use i2plan_keyd::store::{Seal, Store, StoreError, StoredKeys};
-use i2plan_keyd::unlock::{self, Descriptor};
+use i2plan_keyd::unlock::{self, Descriptor, SAM_PASSWORD};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::SignalKind;
 use tracing::{info, warn};
@@ -43,8 +43,10 @@ Started by a service manager or by `i2planctl up`, which hand it its listening s
 
 Options:
       --store DIR            directory of the keys (default: $STATE_DIRECTORY, or /var/lib/i2plan/keyd)
-      --sam-address IP:PORT  the only SAM bridge that sessions are opened at (default: 127.0.0.1:7656)
-      --sam-udp-port PORT    where that bridge takes datagrams (default: 7655)
+      --sam-address HOST:PORT
+                             the only SAM bridge that sessions are opened at (default: 127.0.0.1:7656)
+      --sam-udp-port PORT    where that bridge takes datagrams, or auto (default: auto)
+      --sam-user USER        the user that a bridge with a password wants, or none (default: none)
       --tunnel-length HOPS   the fewest hops of I2P tunnels, 0 to 7, whatever meshd asks (default: 1)
       --meshd-user USER      name or number of the user that meshd runs as (default: i2plan-meshd)
       --tund-user USER       name or number of the user that tund runs as (default: i2plan-tund)
@@ -61,6 +63,9 @@ Options:
 
 A passphrase is else read from $CREDENTIALS_DIRECTORY/passphrase, if there is one, and else asked for, if
 standard input is a terminal. New keys are sealed if there is a passphrase.
+
+The password of --sam-user is read from the descriptor that its supervisor passes as sam-password, or else from
+$CREDENTIALS_DIRECTORY/sam-password.
 
 Maintenance, while no keyd uses the keys:
       --check                tell whether the keys can be read and are sealed
@@ -104,8 +109,9 @@ fn not_opened(error: StoreError) -> End {
 
 struct Args {
     store: PathBuf,
-    sam: SocketAddr,
-    sam_udp_port: u16,
+    sam: BridgeAddress,
+    sam_udp_port: Option<u16>,
+    sam_user: Option<String>,
     tunnel_length: u8,
     meshd: String,
     tund: String,
@@ -133,8 +139,9 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
     let mut args = Args {
         store: std::env::var_os("STATE_DIRECTORY")
             .map_or_else(|| Path::new(paths::STATE_DIR).join("keyd"), PathBuf::from),
-        sam: bridge::ADDRESS,
-        sam_udp_port: UDP_PORT,
+        sam: BridgeAddress::DEFAULT,
+        sam_udp_port: None,
+        sam_user: None,
         tunnel_length: 1,
         meshd: "i2plan-meshd".to_owned(),
         tund: "i2plan-tund".to_owned(),
@@ -154,7 +161,12 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
         match arg {
             Long("store") => args.store = parser.value()?.into(),
             Long("sam-address") => args.sam = parser.value()?.parse()?,
-            Long("sam-udp-port") => args.sam_udp_port = parser.value()?.parse()?,
+            Long("sam-udp-port") => args.sam_udp_port = parser.value()?.parse_with(parse_udp_port)?,
+            // Empty where the environment of a service does not say.
+            Long("sam-user") => {
+                let user = parser.value()?.string()?;
+                args.sam_user = Some(user).filter(|user| !matches!(user.as_str(), "" | "none"));
+            }
             Long("tunnel-length") => {
                 args.tunnel_length = parser.value()?.parse()?;
                 if args.tunnel_length > MAX_TUNNEL_LENGTH {
@@ -243,16 +255,20 @@ fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
     let supervisor = Supervisor::of_this_process();
     // Before the sandbox, which lets no socket be made. What is wrong with them is said when the keys are there.
     let made = |name: &str| args.listen.as_deref().map(|dir| dir.join(format!("keyd-{name}.sock")));
-    let listeners = activation::listeners([
-        ("meshd", made("meshd")),
-        ("tund", made("tund")),
-        ("connector", made("connector")),
-        ("control", args.listen_control.clone()),
-    ]);
+    let (listeners, password) = activation::listeners_and(
+        [
+            ("meshd", made("meshd")),
+            ("tund", made("tund")),
+            ("connector", made("connector")),
+            ("control", args.listen_control.clone()),
+        ],
+        SAM_PASSWORD,
+    );
     // A directory that cannot be used is not waited for: what is mounted there later, only a later process of a service
     // sees. Its supervisor starts that.
     let store = Store::open(&args.store).map_err(not_opened)?;
     enter_sandbox(&args.store)?;
+    let login = login(args.sam_user, password)?;
     let Opened { keys, sealed } = match store.load().map_err(End::failed)? {
         Some(stored) => source.open(&store, stored)?,
         None => {
@@ -275,10 +291,9 @@ fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
         sandbox::before_serving()?;
         supervisor.ready();
         supervisor.status(&format!("holds the keys of node {}", keys.node()));
-        let datagrams = SocketAddr::new(args.sam.ip(), args.sam_udp_port);
         let signer = Signer::new(keys, sealed, memory, delegations, Box::new(files));
-        let bridge = Bridge { address: args.sam, datagrams };
-        let service = Arc::new(Keyd::new(signer, bridge, args.tunnel_length));
+        let bridge = Bridge { address: args.sam, udp_port: args.sam_udp_port };
+        let service = Arc::new(Keyd::new(signer, bridge, args.tunnel_length, login));
         let mut tasks = Tasks::default();
         for (listener, (name, access, limits)) in listeners.into_iter().zip(accesses) {
             tasks.spawn(name, serve(listener, Arc::clone(&service), access, limits));
@@ -296,10 +311,30 @@ fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
     })
 }
 
-/// From here on nothing but the store can be opened, and the passphrase that the service manager lends.
+/// From here on nothing but the store can be opened, and the secrets that the service manager lends.
 fn enter_sandbox(store: &Path) -> Result<(), End> {
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    Ok(sandbox::before_the_store(store, credentials.as_deref())?)
+    Ok(sandbox::before_the_store(store, credentials().as_deref())?)
+}
+
+fn credentials() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
+/// What the SAM bridge is told of this node, if it wants to know.
+fn login(user: Option<String>, passed: Option<OwnedFd>) -> Result<Option<Login>, End> {
+    let password = unlock::sam_password(passed, credentials().as_deref());
+    let password = password.map_err(|error| End::usage(format!("password of the SAM bridge: {error}")))?;
+    match (user, password) {
+        (Some(user), Some(password)) => Login::new(user, password).map(Some).map_err(End::usage),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(End::usage(
+            "there is a user for the SAM bridge and no password: set i2p.sam_password_file, or as a service the \
+             credential sam-password",
+        )),
+        (None, Some(_)) => Err(End::usage(
+            "there is a password for the SAM bridge and no user: set i2p.sam_user, or as a service I2PLAN_SAM_USER",
+        )),
+    }
 }
 
 fn maintain(

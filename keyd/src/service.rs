@@ -13,7 +13,7 @@ use tracing::info;
 use crate::dialing::Dialing;
 use crate::orders::Orders;
 use crate::policy::Signer;
-use crate::session;
+use crate::session::{self, Login};
 
 /// `keyd`, to its clients.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Keyd {
     dialing: Dialing,
     /// Hops that a session's tunnels have at least, in each direction.
     min_tunnel_length: u8,
+    /// What the bridge is told, if it wants a user and a password.
+    login: Option<Login>,
     orders: Mutex<Orders>,
     started: Instant,
 }
@@ -30,11 +32,12 @@ impl Keyd {
     /// Has this signer answer; sessions are opened at this SAM bridge alone, with tunnels of so many hops at least in each
     /// direction.
     #[must_use]
-    pub fn new(signer: Signer, bridge: Bridge, min_tunnel_length: u8) -> Self {
+    pub fn new(signer: Signer, bridge: Bridge, min_tunnel_length: u8, login: Option<Login>) -> Self {
         Self {
             signer: Mutex::new(signer),
             dialing: Dialing::new(bridge),
             min_tunnel_length,
+            login,
             orders: Mutex::default(),
             started: Instant::now(),
         }
@@ -58,7 +61,7 @@ impl Keyd {
                 self.signer().keys().ephemeral(nonce)
             }
         };
-        let opened = session::open(&request, connection, &keys.private_key()).await?;
+        let opened = session::open(&request, connection, &keys.private_key(), self.login.as_ref()).await?;
         info!(kind = ?request.kind, "opened a session");
         let session::Opened { connection, version } = opened;
         let reply = Reply::SessionOpened(SessionOpened {

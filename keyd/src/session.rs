@@ -6,9 +6,13 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{OpenSession, SessionKind};
-use i2plan_proto::sam::session::{HELLO, NewSession, SessionError, Style, read_answer, read_greeting};
+use i2plan_ipc::passphrase::Passphrase;
+use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_proto::sam::session::{
+    GreetingError, HELLO, NewSession, SessionError, Style, Tunnels, hello_with_login, read_answer,
+    read_greeting,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -19,11 +23,41 @@ use crate::dialing::Connection;
 /// Most hops of a tunnel in each direction.
 pub const MAX_TUNNEL_LENGTH: u8 = 7;
 
+/// Most tunnels of a session in each direction, in use or in reserve.
+const MAX_TUNNELS: u8 = 16;
+
+/// Most hops that a tunnel is longer or shorter by chance.
+const MAX_VARIANCE: i8 = 2;
+
 /// Longest line that is read, bytes. The answer to `SESSION CREATE` repeats the private key.
 const MAX_LINE: usize = 4096;
 
 /// How long the bridge may take to greet.
 const GREETING_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a bridge with `sam.auth` wants to be told.
+#[derive(Debug)]
+pub struct Login {
+    user: String,
+    password: Passphrase,
+}
+
+impl Login {
+    /// Checks that both can be said to a bridge.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](i2plan_ipc::ErrorKind::Invalid) if not.
+    pub fn new(user: String, password: Passphrase) -> Result<Self, ApiError> {
+        let login = Self { user, password };
+        login.hello().map(|_| login)
+    }
+
+    fn hello(&self) -> Result<Zeroizing<String>, ApiError> {
+        let password = std::str::from_utf8(self.password.expose())
+            .map_err(|_| ApiError::invalid("the password of the SAM bridge is not UTF-8"))?;
+        hello_with_login(&self.user, password).map_err(|error| ApiError::invalid(error.to_string()))
+    }
+}
 
 /// A session that is open.
 #[derive(Debug)]
@@ -42,6 +76,7 @@ pub async fn open(
     request: &OpenSession,
     connection: Connection,
     private_key: &Zeroizing<String>,
+    login: Option<&Login>,
 ) -> Result<Opened, ApiError> {
     let io =
         |error: io::Error| ApiError::unavailable(format!("the connection to the SAM bridge failed: {error}"));
@@ -54,8 +89,12 @@ pub async fn open(
     stream.set_nonblocking(true).map_err(io)?;
     let mut stream = TcpStream::from_std(stream).map_err(io)?;
 
+    let hello = match login {
+        Some(login) => login.hello()?,
+        None => Zeroizing::new(HELLO.to_owned()),
+    };
     let greeting = async {
-        stream.write_all(HELLO.as_bytes()).await?;
+        stream.write_all(hello.as_bytes()).await?;
         read_line(&mut stream).await
     };
     let greeting = timeout(GREETING_DEADLINE, greeting).await;
@@ -63,8 +102,7 @@ pub async fn open(
     if greeting.is_empty() {
         return Err(ApiError::unavailable("the SAM bridge closed the connection at the handshake"));
     }
-    let version = read_greeting(&greeting)
-        .map_err(|error| ApiError::unavailable(format!("the SAM bridge did not greet back: {error}")))?;
+    let version = read_greeting(&greeting).map_err(not_greeted)?;
 
     let line = new_session(request, forward_to).line(private_key);
     stream.write_all(line.as_bytes()).await.map_err(io)?;
@@ -99,12 +137,21 @@ pub fn checked(request: OpenSession, min_length: u8) -> Result<OpenSession, ApiE
     {
         return Err(ApiError::invalid("a session's id has 1 to 64 letters, digits and hyphens"));
     }
-    if request.tunnel_length > MAX_TUNNEL_LENGTH || !(1..=16).contains(&request.tunnel_quantity) {
+    let in_bounds = request.tunnel_length <= MAX_TUNNEL_LENGTH
+        && request.tunnel_length_variance.abs() <= MAX_VARIANCE
+        && (1..=MAX_TUNNELS).contains(&request.tunnel_quantity)
+        && request.tunnel_backup_quantity <= MAX_TUNNELS;
+    if !in_bounds {
         return Err(ApiError::invalid(
-            "the session's tunnel length (0 to 7) or quantity (1 to 16) is out of bounds",
+            "the session's tunnel length (0 to 7), its variance (-2 to 2), or the quantity of tunnels (1 to 16) or of \
+             backups (0 to 16) is out of bounds",
         ));
     }
-    Ok(OpenSession { tunnel_length: request.tunnel_length.max(min_length), ..request })
+    let tunnel_length = request.tunnel_length.max(min_length);
+    // What chance takes away must leave the fewest.
+    let spare = i8::try_from(tunnel_length - min_length).unwrap_or(i8::MAX);
+    let tunnel_length_variance = request.tunnel_length_variance.max(-spare);
+    Ok(OpenSession { tunnel_length, tunnel_length_variance, ..request })
 }
 
 fn new_session(request: &OpenSession, forward_to: SocketAddr) -> NewSession<'_> {
@@ -116,8 +163,23 @@ fn new_session(request: &OpenSession, forward_to: SocketAddr) -> NewSession<'_> 
         style,
         id: &request.id,
         forward_to,
-        tunnel_length: request.tunnel_length,
-        tunnel_quantity: request.tunnel_quantity,
+        tunnels: Tunnels {
+            length: request.tunnel_length,
+            length_variance: request.tunnel_length_variance,
+            quantity: request.tunnel_quantity,
+            backup_quantity: request.tunnel_backup_quantity,
+        },
+    }
+}
+
+fn not_greeted(error: GreetingError) -> ApiError {
+    let said = ApiError::unavailable(format!("the SAM bridge did not greet back: {error}"));
+    match error {
+        GreetingError::LoginRequired => said.with_hint("set i2p.sam_user and i2p.sam_password_file"),
+        GreetingError::LoginRefused => {
+            said.with_hint("correct i2p.sam_user, or the password in i2p.sam_password_file")
+        }
+        GreetingError::Refused(_) | GreetingError::NotSam => said,
     }
 }
 
@@ -137,7 +199,14 @@ fn refused(error: SessionError) -> ApiError {
             return ApiError::unavailable(error.to_string());
         }
     };
-    ApiError::unavailable(error.to_string()).with_hint(hint)
+    let kind = match error {
+        // Which can be over in a moment.
+        SessionError::Refused("DUPLICATED_DEST" | "DUPLICATE_DEST" | "DUPLICATED_ID" | "DUPLICATE_ID") => {
+            ErrorKind::Conflict
+        }
+        _ => ErrorKind::Unavailable,
+    };
+    ApiError::new(kind, error.to_string()).with_hint(hint)
 }
 
 #[cfg(test)]
@@ -147,14 +216,19 @@ mod tests {
     use tokio::io::{AsyncBufReadExt as _, BufReader};
     use tokio::net::TcpListener;
 
-    use i2plan_ipc::ErrorKind;
-
     use super::*;
 
     const GREETING: &[u8] = b"HELLO REPLY RESULT=OK VERSION=3.2\n";
 
     fn request() -> OpenSession {
-        OpenSession { kind: SessionKind::Data, id: "s-1".to_owned(), tunnel_length: 1, tunnel_quantity: 3 }
+        OpenSession {
+            kind: SessionKind::Data,
+            id: "s-1".to_owned(),
+            tunnel_length: 1,
+            tunnel_length_variance: 0,
+            tunnel_quantity: 3,
+            tunnel_backup_quantity: 0,
+        }
     }
 
     fn key() -> Zeroizing<String> {
@@ -163,6 +237,15 @@ mod tests {
 
     /// Opens a session at a bridge that answers with these; also what the bridge has read, and the UDP socket's address.
     async fn open_with(
+        greeting: &'static [u8],
+        answer: &'static [u8],
+    ) -> (Result<Opened, ApiError>, Vec<String>, SocketAddr) {
+        open_as(None, greeting, answer).await
+    }
+
+    /// The same, as a user.
+    async fn open_as(
+        login: Option<&Login>,
         greeting: &'static [u8],
         answer: &'static [u8],
     ) -> (Result<Opened, ApiError>, Vec<String>, SocketAddr) {
@@ -181,7 +264,7 @@ mod tests {
         let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
         let local = datagrams.local_addr().unwrap();
         let connection = Connection { stream: stream.into(), datagrams: datagrams.into() };
-        let result = open(&request(), connection, &key()).await;
+        let result = open(&request(), connection, &key(), login).await;
         (result, bridge.await.unwrap(), local)
     }
 
@@ -196,6 +279,32 @@ mod tests {
             local.port()
         );
         assert_eq!(lines, ["HELLO VERSION MIN=3.0 MAX=3.3\n", create.as_str()]);
+    }
+
+    #[tokio::test]
+    async fn a_bridge_that_wants_a_password_is_told_it_and_only_the_bridge() {
+        let password = Passphrase::new(b"s3cret").unwrap();
+        let login = Login::new("i2plan".to_owned(), password).unwrap();
+        let answer = b"SESSION STATUS RESULT=OK DESTINATION=THEKEY\n";
+        let (result, lines, _) = open_as(Some(&login), GREETING, answer).await;
+        result.unwrap();
+        assert_eq!(lines[0], "HELLO VERSION MIN=3.0 MAX=3.3 USER=i2plan PASSWORD=s3cret\n");
+        let refusal = b"HELLO REPLY RESULT=I2P_ERROR MESSAGE=\"Authorization failed\"\n";
+        let (result, ..) = open_as(Some(&login), refusal, b"").await;
+        let said = format!("{:?} {login:?}", result.unwrap_err());
+        assert!(said.contains("i2p.sam_password_file") && !said.contains("s3cret"), "{said}");
+        let refusal = b"HELLO REPLY RESULT=I2P_ERROR MESSAGE=\"USER and PASSWORD required\"\n";
+        let (result, lines, _) = open_with(refusal, b"").await;
+        assert!(format!("{:?}", result.unwrap_err()).contains("i2p.sam_user"));
+        assert!(!lines.concat().contains("THEKEY"));
+    }
+
+    #[test]
+    fn what_cannot_be_said_in_a_line_is_no_login() {
+        for (user, password) in [("", &b"x"[..]), ("a\nb", b"x"), ("a", b"\xff"), ("a", b"b\rc")] {
+            let error = Login::new(user.to_owned(), Passphrase::new(password).unwrap()).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Invalid);
+        }
     }
 
     #[tokio::test]
@@ -250,6 +359,11 @@ mod tests {
         }
         assert!(checked(OpenSession { tunnel_length: 8, ..request() }, 1).is_err());
         assert!(checked(OpenSession { tunnel_quantity: 0, ..request() }, 1).is_err());
+        assert!(checked(OpenSession { tunnel_quantity: 17, ..request() }, 1).is_err());
+        assert!(checked(OpenSession { tunnel_backup_quantity: 17, ..request() }, 1).is_err());
+        for variance in [-3, 3, i8::MIN, i8::MAX] {
+            assert!(checked(OpenSession { tunnel_length_variance: variance, ..request() }, 1).is_err());
+        }
     }
 
     #[test]
@@ -259,6 +373,28 @@ mod tests {
             let line = new_session(&request, ([127, 0, 0, 1], 9).into()).line(&key());
             for direction in ["inbound", "outbound"] {
                 assert!(line.contains(&format!("{direction}.length={hops} ")), "{}", *line);
+            }
+        }
+    }
+
+    #[test]
+    fn chance_makes_no_tunnel_shorter_than_configured() {
+        for (wanted, variance, configured, expected) in
+            [(3, -2, 1, -2), (2, -2, 1, -1), (1, -2, 3, 0), (1, 2, 1, 2), (1, 0, 1, 0)]
+        {
+            let request = OpenSession {
+                tunnel_length: wanted,
+                tunnel_length_variance: variance,
+                tunnel_backup_quantity: 4,
+                ..request()
+            };
+            let request = checked(request, configured).unwrap();
+            assert_eq!(request.tunnel_length_variance, expected);
+            let line = new_session(&request, ([127, 0, 0, 1], 9).into()).line(&key());
+            for direction in ["inbound", "outbound"] {
+                let said = line.contains(&format!("{direction}.lengthVariance={expected}"));
+                assert_eq!(said, expected != 0, "{}", *line);
+                assert!(line.contains(&format!("{direction}.backupQuantity=4")), "{}", *line);
             }
         }
     }

@@ -9,8 +9,11 @@ use std::path::Path;
 
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError, inherited};
 
-/// The name of systemd's credential (`LoadCredential=passphrase:…`).
-const CREDENTIAL: &str = "passphrase";
+/// The name of systemd's credential with the passphrase (`LoadCredential=passphrase:…`).
+const PASSPHRASE: &str = "passphrase";
+
+/// The name of systemd's credential with the password of the SAM bridge, and of the descriptor with it.
+pub const SAM_PASSWORD: &str = "sam-password";
 
 /// A descriptor with a passphrase in it, taken over from whoever started this process.
 #[derive(Debug)]
@@ -39,12 +42,32 @@ impl Descriptor {
     }
 }
 
-/// The credential in `directory`, which systemd names in `CREDENTIALS_DIRECTORY`; none if there is no such file.
+/// The passphrase in `directory`, which systemd names in `CREDENTIALS_DIRECTORY`; none if there is no such file.
 ///
 /// # Errors
 /// [`PassphraseError`].
 pub fn credential(directory: &Path) -> Result<Option<Passphrase>, PassphraseError> {
-    let path = directory.join(CREDENTIAL);
+    named(directory, PASSPHRASE)
+}
+
+/// The password of the SAM bridge: from a descriptor that the supervisor passes, or else the credential in `directory`;
+/// none if there is neither.
+///
+/// # Errors
+/// [`PassphraseError`].
+pub fn sam_password(
+    passed: Option<OwnedFd>,
+    directory: Option<&Path>,
+) -> Result<Option<Passphrase>, PassphraseError> {
+    match (passed, directory) {
+        (Some(fd), _) => Passphrase::read(File::from(fd), SAM_PASSWORD).map(Some),
+        (None, Some(directory)) => named(directory, SAM_PASSWORD),
+        (None, None) => Ok(None),
+    }
+}
+
+fn named(directory: &Path, name: &str) -> Result<Option<Passphrase>, PassphraseError> {
+    let path = directory.join(name);
     let from = path.display().to_string();
     match File::open(&path) {
         Ok(file) => Passphrase::read(file, &from).map(Some),
@@ -83,9 +106,17 @@ mod tests {
     fn a_credential_is_used_where_there_is_one() {
         let dir = tempfile::tempdir().unwrap();
         assert!(credential(dir.path()).unwrap().is_none());
-        std::fs::write(dir.path().join(CREDENTIAL), "from systemd\n").unwrap();
+        std::fs::write(dir.path().join(PASSPHRASE), "from systemd\n").unwrap();
         assert_eq!(credential(dir.path()).unwrap().unwrap().expose(), b"from systemd");
-        std::fs::write(dir.path().join(CREDENTIAL), "\n").unwrap();
+        std::fs::write(dir.path().join(PASSPHRASE), "\n").unwrap();
         assert!(matches!(credential(dir.path()), Err(PassphraseError::Empty)));
+        assert!(sam_password(None, Some(dir.path())).unwrap().is_none());
+        assert!(sam_password(None, None).unwrap().is_none());
+        std::fs::write(dir.path().join(SAM_PASSWORD), "of the bridge\n").unwrap();
+        assert_eq!(sam_password(None, Some(dir.path())).unwrap().unwrap().expose(), b"of the bridge");
+        let (reader, writer) = io::pipe().unwrap();
+        io::Write::write_all(&mut { writer }, b"passed").unwrap();
+        let passed = sam_password(Some(reader.into()), Some(dir.path()));
+        assert_eq!(passed.unwrap().unwrap().expose(), b"passed");
     }
 }

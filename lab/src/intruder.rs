@@ -15,7 +15,6 @@ use std::process::Command;
 
 use clap::{Args, ValueEnum};
 use i2plan_connector::sandbox as connector;
-use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::daemon::hardening;
 use i2plan_keyd::sandbox as keyd;
 use i2plan_meshd::sandbox as meshd;
@@ -137,7 +136,7 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::Free => Ok(()),
         Seat::KeydStarting => keyd::before_the_store(&intrusion.own, None),
         Seat::Keyd => keyd::before_the_store(&intrusion.own, None).and_then(|()| keyd::before_serving()),
-        Seat::Connector => connector::before_connecting(&Bridge::new((Ipv4Addr::LOCALHOST, SAM_PORT).into())),
+        Seat::Connector => connector::before_connecting(&[(Ipv4Addr::LOCALHOST, SAM_PORT).into()], SAM_PORT),
         Seat::Meshd => meshd::before_serving(&intrusion.own, &intrusion.config),
         Seat::TundStarting => tund::before_the_interface(),
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),

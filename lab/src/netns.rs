@@ -100,6 +100,18 @@ impl Network {
     }
 }
 
+/// Cuts a node's link to the bridge, or has it carry packets again.
+///
+/// # Errors
+/// If there is no such node, or the kernel refuses.
+pub async fn set_uplink(node: &str, up: bool) -> Result<(), Failure> {
+    let handle = connect()?;
+    let near = LinkUnspec::new_with_index(index(&handle, &format!("link-{node}")).await?);
+    let near = if up { near.up() } else { near.down() };
+    handle.link().set(near.build()).execute().await?;
+    Ok(())
+}
+
 /// Connects two namespaces by a link of their own, whose end has this name in the first one.
 ///
 /// # Errors

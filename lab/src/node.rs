@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::i2p::kind::{RouterKind, Routers};
-use crate::i2p::router::NETWORK;
+use crate::i2p::router::{NETWORK, SamBridge};
 use crate::i2p::sam::{Session as Witness, Style, TRANSIENT};
 use crate::i2p::{PORT, PrivateNetwork, Router};
 use crate::netns::Network;
@@ -53,6 +53,10 @@ pub struct Lab {
     pub log_filter: Option<String>,
     /// Hops of the tunnels of nodes that are added from now on; 1 at first.
     pub tunnel_length: u8,
+    /// Where the routers of nodes that are added from now on have their SAM bridges.
+    pub bridge: SamBridge,
+    /// `i2p.sam_address` of these nodes.
+    pub sam_address: String,
     /// Routers without a node.
     strangers: Vec<Router>,
 }
@@ -75,7 +79,16 @@ impl Lab {
         let network = Network::create(INTERNET_ADDRESSES).await?;
         let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network, routers).await?;
         let (nodes, strangers) = (Vec::new(), Vec::new());
-        Ok(Self { network, i2p, nodes, log_filter: None, tunnel_length: 1, strangers })
+        Ok(Self {
+            network,
+            i2p,
+            nodes,
+            log_filter: None,
+            tunnel_length: 1,
+            bridge: SamBridge::USUAL,
+            sam_address: SAM.to_string(),
+            strangers,
+        })
     }
 
     /// The routers of the network.
@@ -137,7 +150,7 @@ impl Lab {
         let number = self.next_number()?;
         let name = format!("n{number}");
         let address = self.network.add_node(&name, number).await?;
-        let router = self.i2p.start_edge(&name, address, self.routers().kind(number)).await?;
+        let router = self.i2p.start_edge(&name, address, self.routers().kind(number), self.bridge).await?;
         let least = router.kind().least_tunnel_length();
         if self.tunnel_length < least {
             let length = self.tunnel_length;
@@ -186,7 +199,7 @@ impl Lab {
         let number = self.next_number()?;
         let address = self.network.add_node(name, number).await?;
         let kind = self.routers().kind(number);
-        self.strangers.push(self.i2p.start_edge(name, address, kind).await?);
+        self.strangers.push(self.i2p.start_edge(name, address, kind, SamBridge::USUAL).await?);
         self.strangers.last().ok_or_else(|| Failure::new("no router"))
     }
 
@@ -297,6 +310,8 @@ pub struct Session {
     pub state: String,
     /// Where it takes datagrams.
     pub destination: Option<String>,
+    /// Why it is not up.
+    pub error: Option<String>,
 }
 
 /// The tunnel part of [`Status`].
@@ -411,8 +426,8 @@ impl Node {
         let directory = Path::new(DIRECTORY).join(&name);
         std::fs::create_dir_all(directory.join("etc"))?;
         let config = format!(
-            "[node]\nname = \"{name}\"\n\n[i2p]\nsam_address = \"127.0.0.1:7656\"\ntunnel_length = {}\n",
-            lab.tunnel_length
+            "[node]\nname = \"{name}\"\n\n[i2p]\nsam_address = \"{}\"\ntunnel_length = {}\n",
+            lab.sam_address, lab.tunnel_length
         );
         std::fs::write(directory.join("etc/config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;

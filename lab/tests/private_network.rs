@@ -9,6 +9,7 @@ use std::time::Duration;
 use lab::Failure;
 use lab::i2p::PrivateNetwork;
 use lab::i2p::kind::Routers;
+use lab::i2p::router::SamBridge;
 use lab::netns::Network;
 use lab::probe::{Received, Sent};
 use lab::process::{Child, Spawn};
@@ -52,7 +53,7 @@ fn datagrams_cross_it_and_a_killed_router_comes_back() {
         let mut routers = Vec::new();
         for (number, name) in [(1, "n1"), (2, "n2")] {
             let address = network.add_node(name, number).await?;
-            routers.push(i2p.start_edge(name, address, kinds.kind(number)).await?);
+            routers.push(i2p.start_edge(name, address, kinds.kind(number), SamBridge::USUAL).await?);
         }
         datagrams_arrive("n1", "n2").await?;
         routers[1].kill().await?;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use emissary_core::events::{Event, EventSubscriber};
 use emissary_core::runtime::Storage;
 use emissary_core::{BandwidthConfig, Config, Ntcp2Config, Profile, SamConfig, Ssu2Config, TransitConfig};
+use i2plan_ipc::bridge::BridgeAddress;
 use i2plan_ipc::daemon::hardening;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
@@ -109,7 +110,7 @@ pub enum DaemonError {
     #[error(
         "i2p.sam_address is {0}, and the router's SAM bridge is for this host alone: 127.0.0.1:7656 for example"
     )]
-    SamAddress(SocketAddr),
+    SamAddress(BridgeAddress),
     /// emissary does not start it.
     #[error("the router does not start: {0}")]
     Router(String),
@@ -137,6 +138,15 @@ impl From<DaemonError> for End {
     }
 }
 
+/// Where the router's SAM bridge listens, if the node is configured with this one.
+///
+/// # Errors
+/// [`DaemonError::SamAddress`] if that is not 127.0.0.0/8.
+pub fn sam(address: &BridgeAddress) -> Result<SocketAddr, DaemonError> {
+    let own = address.host.known().into_iter().flatten().find(|ip| ip.is_ipv4() && ip.is_loopback());
+    own.map(|ip| SocketAddr::new(ip, address.port)).ok_or_else(|| DaemonError::SamAddress(address.clone()))
+}
+
 /// Runs until the process is asked to stop.
 ///
 /// # Errors
@@ -144,9 +154,6 @@ impl From<DaemonError> for End {
 pub async fn run(options: Options) -> Result<(), DaemonError> {
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::of_this_process();
-    if !matches!(options.sam, SocketAddr::V4(address) if address.ip().is_loopback()) {
-        return Err(DaemonError::SamAddress(options.sam));
-    }
     if options.network != PUBLIC_NETWORK {
         warn!(
             network = options.network,

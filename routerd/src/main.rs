@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use i2plan_config::Config;
+use i2plan_ipc::bridge::UDP_PORT;
 use i2plan_ipc::daemon::program::{self, End, Parsed};
 use i2plan_ipc::daemon::{hardening, logging};
 use i2plan_ipc::version::build;
-use i2plan_routerd::daemon::{Options, now, run};
+use i2plan_routerd::daemon::{self, Options, now, run};
 use i2plan_routerd::seed::fetch;
 use i2plan_routerd::{PUBLIC_NETWORK, sandbox};
 
@@ -74,8 +75,8 @@ fn start(args: Args) -> Result<(), End> {
     let options = Options {
         state: args.state.unwrap_or_else(|| config.data_dir.join("routerd")),
         network: network().map_err(End::usage)?,
-        sam: config.sam_address,
-        sam_udp_port: config.sam_udp_port,
+        sam: daemon::sam(&config.sam_address)?,
+        sam_udp_port: config.sam_udp_port.unwrap_or(UDP_PORT),
         port: config.router_port,
         address: config.router_address,
         seed: config.router_seed,

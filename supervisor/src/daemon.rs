@@ -67,6 +67,9 @@ pub enum DaemonError {
     },
 }
 
+/// The name of the descriptor with the password of the SAM bridge, for `keyd`.
+const SAM_PASSWORD: &str = "sam-password";
+
 /// Who receives the supervisor's events.
 pub(crate) type Observer = Arc<dyn Fn(&DaemonEvent) + Send + Sync>;
 
@@ -93,6 +96,8 @@ pub(crate) struct Daemon {
     pub(crate) log_format: Option<&'static str>,
     /// What it finds on its standard input, at every start anew.
     pub(crate) passphrase: Option<Passphrase>,
+    /// What it finds behind the descriptor `sam-password`, at every start anew.
+    pub(crate) sam_password: Option<Passphrase>,
     /// How long it may take to finish its work when it is asked to stop.
     pub(crate) last_work: Duration,
     /// The program that becomes it, by [`intercept`](crate::launch::intercept).
@@ -177,7 +182,9 @@ impl Daemon {
         let passed = self.sockets.iter().map(|(name, fd)| (*name, fd));
         let passed =
             passed.chain(self.notify.stored().iter().map(|stored| (stored.name.as_str(), &stored.fd)));
-        let (passed, fds): (Vec<_>, Vec<_>) = passed.map(|(name, fd)| (name.to_owned(), fd)).unzip();
+        let (mut passed, fds): (Vec<_>, Vec<_>) = passed.map(|(name, fd)| (name.to_owned(), fd)).unzip();
+        let password = self.sam_password.as_ref().map(filled_pipe).transpose()?.map(OwnedFd::from);
+        passed.extend(password.is_some().then(|| SAM_PASSWORD.to_owned()));
         let launch = Launch {
             user: self.user,
             net_admin: self.net_admin,
@@ -199,7 +206,7 @@ impl Daemon {
             command.env(logging::FORMAT_VARIABLE, format);
         }
         let mappings: io::Result<Vec<_>> = (LISTEN_FD..)
-            .zip(fds)
+            .zip(fds.into_iter().chain(&password))
             .map(|(child_fd, fd)| Ok(FdMapping { parent_fd: fd.try_clone()?, child_fd }))
             .collect();
         command.fd_mappings(mappings?).map_err(io::Error::other)?;

@@ -109,6 +109,7 @@ mod node;
 mod notify_receiver;
 mod programs;
 mod relay;
+mod sam_login;
 mod supervisor;
 pub mod users;
 
@@ -118,4 +119,5 @@ pub use event::DaemonEvent;
 pub use node::Node;
 pub use programs::{ProgramError, Programs};
 pub use relay::{Relay, Sink, Writer};
+pub use sam_login::{SamLogin, SamLoginError};
 pub use supervisor::Supervisor;

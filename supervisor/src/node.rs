@@ -1,11 +1,11 @@
 //! A node: what its daemons are told.
 
 use std::ffi::{OsStr, OsString};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use i2plan_config::Config;
+use i2plan_ipc::bridge::{AUTO, BridgeAddress};
 use i2plan_ipc::passphrase::Passphrase;
 use i2plan_ipc::paths;
 use nix::sys::signal::Signal;
@@ -16,6 +16,7 @@ use crate::error::StartError;
 use crate::layout::{Directories, NotifySocket, Socket, Sockets};
 use crate::notify_receiver::NotifyReceiver;
 use crate::programs::Programs;
+use crate::sam_login::SamLogin;
 use crate::users::{Account, Accounts};
 
 /// A node to run.
@@ -34,9 +35,11 @@ pub struct Node {
     /// The group that may control the node, 0 for root alone.
     pub group: u32,
     /// The router's SAM bridge.
-    pub sam_address: SocketAddr,
-    /// That bridge's UDP port.
-    pub sam_udp_port: u16,
+    pub sam_address: BridgeAddress,
+    /// That bridge's UDP port; none to find it out.
+    pub sam_udp_port: Option<u16>,
+    /// What that bridge is told, if it wants a user and a password: [`SamLogin::read`].
+    pub sam_login: Option<SamLogin>,
     /// Hops of its tunnels, in each direction.
     pub tunnel_length: u8,
     /// The name of the interface.
@@ -70,8 +73,9 @@ impl Node {
             programs,
             accounts,
             group: 0,
-            sam_address: config.sam_address,
+            sam_address: config.sam_address.clone(),
             sam_udp_port: config.sam_udp_port,
+            sam_login: None,
             tunnel_length: config.tunnel_length,
             interface: config.interface.clone(),
             allow_overlap: config.allow_overlap,
@@ -94,7 +98,8 @@ pub(crate) fn daemons(
 ) -> Result<Vec<Daemon>, StartError> {
     let Accounts { keyd, meshd, tund, connector, rpc, router } = node.accounts;
     let meshd_uid = meshd.uid.to_string();
-    let (sam_address, sam_udp_port) = (node.sam_address.to_string(), node.sam_udp_port.to_string());
+    let sam_address = node.sam_address.to_string();
+    let sam_udp_port = node.sam_udp_port.map_or_else(|| AUTO.to_owned(), |port| port.to_string());
     let mut for_keyd = words(&[
         (&"--store", &directories.data.join("keyd")),
         (&"--sam-address", &sam_address),
@@ -112,6 +117,9 @@ pub(crate) fn daemons(
     }
     if node.rpc_orders {
         for_keyd.extend(words(&[(&"--rpc-orders", &"true")]));
+    }
+    if let Some(login) = &node.sam_login {
+        for_keyd.extend(words(&[(&"--sam-user", &login.user)]));
     }
     if node.passphrase.is_some() {
         for_keyd.extend(words(&[(&"--passphrase-fd", &"0")]));
@@ -165,6 +173,11 @@ pub(crate) fn daemons(
             stop_signal: if name == "tund" { Signal::SIGINT } else { Signal::SIGTERM },
             log_format: node.log_format,
             passphrase: node.passphrase.clone().filter(|_| name == "keyd"),
+            sam_password: node
+                .sam_login
+                .as_ref()
+                .filter(|_| name == "keyd")
+                .map(|login| login.password.clone()),
             last_work: match name {
                 "meshd" => node.shutdown_timeout,
                 "tund" => node.drain_timeout,

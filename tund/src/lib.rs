@@ -63,7 +63,7 @@ pub fn run(options: &options::Options) -> Result<(), End> {
         let service = Arc::new(service::Tund::new(
             &options.keyd_socket,
             options.interface.clone(),
-            options.bridge,
+            options.bridge.clone(),
             supervisor,
             host,
             start,

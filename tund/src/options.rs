@@ -1,11 +1,10 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use i2plan_ipc::api::tund::{INTERFACE, check_interface_name};
-use i2plan_ipc::bridge::{self, Bridge, UDP_PORT};
+use i2plan_ipc::bridge::{Bridge, BridgeAddress, parse_udp_port};
 use i2plan_ipc::daemon::program::Parsed;
 use i2plan_ipc::paths;
 use lexopt::prelude::*;
@@ -20,8 +19,9 @@ Listens on the socket that its supervisor passes, or on --listen.
 Options:
       --keyd-socket PATH     keyd's socket [default: /run/i2plan/keyd-tund.sock]
       --meshd-user USER      the user that may command it, by name or number [default: i2plan-meshd]
-      --sam-address IP:PORT  the only SAM bridge that its sockets may lead to [default: 127.0.0.1:7656]
-      --sam-udp-port PORT    where that bridge takes datagrams [default: 7655]
+      --sam-address HOST:PORT
+                             the only SAM bridge that its sockets may lead to [default: 127.0.0.1:7656]
+      --sam-udp-port PORT    where that bridge takes datagrams, or auto [default: auto]
       --interface NAME       the interface, and the only name that it may have [default: i2plan0]
       --listen PATH          make a socket here, if none is passed
       --allow-overlap true|false
@@ -63,11 +63,10 @@ pub struct Options {
 /// # Errors
 /// [`lexopt::Error`], naming the argument that is wrong.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<Options>, lexopt::Error> {
-    let (mut address, mut udp_port) = (bridge::ADDRESS, UDP_PORT);
     let mut options = Options {
         keyd_socket: paths::system_socket(paths::KEYD_TUND_SOCKET),
         meshd_user: "i2plan-meshd".to_owned(),
-        bridge: Bridge::new(address),
+        bridge: Bridge { address: BridgeAddress::DEFAULT, udp_port: None },
         interface: INTERFACE.to_owned(),
         listen: None,
         allow_overlap: false,
@@ -77,8 +76,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<Options>
         match arg {
             Long("keyd-socket") => options.keyd_socket = parser.value()?.into(),
             Long("meshd-user") => options.meshd_user = parser.value()?.string()?,
-            Long("sam-address") => address = parser.value()?.parse()?,
-            Long("sam-udp-port") => udp_port = parser.value()?.parse()?,
+            Long("sam-address") => options.bridge.address = parser.value()?.parse()?,
+            Long("sam-udp-port") => {
+                options.bridge.udp_port = parser.value()?.parse_with(parse_udp_port)?;
+            }
             Long("interface") => {
                 options.interface = parser.value()?.string()?;
                 check_interface_name(&options.interface)
@@ -91,7 +92,6 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<Options>
             _ => return Err(arg.unexpected()),
         }
     }
-    options.bridge = Bridge { address, datagrams: SocketAddr::new(address.ip(), udp_port) };
     Ok(Parsed::Run(options))
 }
 
@@ -113,11 +113,11 @@ mod tests {
         let Ok(Parsed::Run(options)) = read(&[&arguments[..], &more].concat()) else {
             panic!("these are the arguments")
         };
-        let bridge = Bridge { address: "[::1]:4".parse().unwrap(), datagrams: "[::1]:5".parse().unwrap() };
+        let bridge = Bridge { address: "[::1]:4".parse().unwrap(), udp_port: Some(5) };
         assert_eq!(options.bridge, bridge);
         assert_eq!((options.interface.as_str(), options.allow_overlap), ("mesh7", true));
         assert_eq!((options.keyd_socket, options.listen), ("/k".into(), Some("/l".into())));
-        assert!(read(&["--sam-address", "localhost:7656"]).is_err());
+        assert!(read(&["--sam-address", "localhost"]).is_err());
         assert_eq!(read(&["--version"]), Ok(Parsed::Version));
         assert_eq!(read(&["-h"]), Ok(Parsed::Help));
     }

@@ -1,5 +1,6 @@
 //! Answers meshd.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::PoisonError;
@@ -10,19 +11,20 @@ use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::api::keyd::{GetTrustAnchor, KeydApi, LeaseWireGuard, TrustAnchor, WireGuardLease};
 use i2plan_ipc::api::tund::{
     Configured, Ending, HostUse, Interface, Limits, MAX_BATCH, Member, NewInterface, Overlap, Reply, Request,
-    Stats, Taken, TundApi,
+    Stats, TEST_TIMEOUT, Taken, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{DaemonLink, Endpoint};
 use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::version::Version;
-use i2plan_ipc::{ApiError, ErrorKind, Role};
+use i2plan_ipc::{ApiError, ErrorKind, Role, warn_limited};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::device::Device;
@@ -78,6 +80,8 @@ pub struct Tund {
     keyd: DaemonLink<KeydApi>,
     /// The name of the interface.
     name: String,
+    /// The address of the bridge's host, going by the last session.
+    bridge_ip: std::sync::Mutex<Option<IpAddr>>,
     /// Where the sessions' sockets may lead.
     bridge: Bridge,
     /// An interface that was there when the process started, and waits for its key.
@@ -166,6 +170,7 @@ impl Tund {
             seen: Mutex::new(Seen::default()),
             keyd: DaemonLink::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
             name,
+            bridge_ip: std::sync::Mutex::new(start.data.as_ref().map(Session::bridge_ip)),
             bridge,
             resumable: Mutex::new(start.interface),
             fd_store: start.fd_store,
@@ -183,6 +188,7 @@ impl Tund {
     /// Goes on with the interface that was there at the start, if there was one: as soon as `keyd` leases its key, and
     /// without a word of `meshd`.
     pub async fn resume(&self) {
+        let (mut limit, started) = (LogLimit::default(), Instant::now());
         loop {
             let wanted =
                 self.resumable.lock().await.as_ref().map(|kept| (kept.interface.clone(), kept.epoch));
@@ -193,7 +199,7 @@ impl Tund {
                 warn!(%error, "the interface is of a network that this node is not in");
                 return self.give_up();
             }
-            warn!(%error, "cannot go on with the interface yet");
+            warn_limited!(limit, started.elapsed(), &error.message, "cannot go on with the interface yet");
             if error.kind == ErrorKind::Denied {
                 self.find_epoch(interface.network).await;
             }
@@ -385,7 +391,9 @@ impl Tund {
     }
 
     async fn host_networks(&self) -> Result<Vec<HostNetwork>, ApiError> {
-        self.host.networks(self.bridge.address).await
+        let found = *self.bridge_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let bridge = self.bridge.address.host.known().unwrap_or_else(|| found.into_iter().collect());
+        self.host.networks(&bridge).await
     }
 
     /// Checks that the host does not use these prefixes, or that the administrator does not mind.
@@ -685,6 +693,14 @@ impl Tund {
         self.ask(|done| DataPathCommand::Attach(session, done)).await?.ok_or_else(not_configured)?
     }
 
+    /// Tests the session; whether a datagram to its own destination has come back.
+    async fn test_session(&self, nodes: Vec<NodeId>) -> Result<Reply, ApiError> {
+        check_batch(&nodes)?;
+        let test = self.ask(|done| DataPathCommand::Test(nodes, done));
+        // Without a session, or where another test has begun, it has not.
+        Ok(Reply::Tested(matches!(timeout(TEST_TIMEOUT, test).await, Ok(Ok(Some(()))))))
+    }
+
     /// The sessions for data and for control messages, as they can be handed out.
     async fn sessions(&self) -> Result<(Option<Shared>, Option<Shared>), ApiError> {
         let failed = |error| ApiError::internal(format!("cannot duplicate a session's descriptors: {error}"));
@@ -721,12 +737,25 @@ impl Tund {
         let counted = self.ask(DataPathCommand::Stats).await?;
         let interface =
             self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
-        let Counted { session, peers, drops, diverted } = counted.unwrap_or_default();
+        let Counted { session, heard, unanswered, peers, drops, diverted } = counted.unwrap_or_default();
+        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let (heard, unanswered) = (heard.map(millis), unanswered.map(millis));
         let Seen { overlaps, without_ipv6 } = self.seen.lock().await.clone();
         let version = Version::current();
         let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let problem = problem.map(clock_problem).or_else(|| diverted.map(diverted_problem));
-        Ok(Stats { version, interface, session, peers, drops, overlaps, without_ipv6, problem })
+        Ok(Stats {
+            version,
+            interface,
+            session,
+            heard,
+            unanswered,
+            peers,
+            drops,
+            overlaps,
+            without_ipv6,
+            problem,
+        })
     }
 }
 
@@ -778,7 +807,9 @@ impl Service for Tund {
                 self.configure(interface, epoch).await.map(|configured| Reply::Configured(configured).into())
             }
             Request::AttachSession(session) => {
-                self.attach(Session::adopt(session, fds, &self.bridge)?).await?;
+                let session = Session::adopt(session, fds, &self.bridge)?;
+                *self.bridge_ip.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.bridge_ip());
+                self.attach(session).await?;
                 Ok(Reply::Done.into())
             }
             Request::KeepControl(session) => {
@@ -837,6 +868,7 @@ impl Service for Tund {
                 Ok(Reply::Done.into())
             }
             Request::FindSubnet(wanted) => Ok(Reply::Subnet(self.find_subnet(wanted).await?).into()),
+            Request::TestSession(nodes) => Ok(self.test_session(nodes).await?.into()),
             Request::Stats => Ok(Reply::Stats(self.stats().await?).into()),
         }
     }
@@ -849,6 +881,7 @@ mod tests {
     use i2plan_proto::destination::Destination;
 
     use super::*;
+    use i2plan_ipc::bridge::UDP_PORT;
 
     fn tund() -> Tund {
         start(mpsc::channel(1).0)
@@ -890,7 +923,7 @@ mod tests {
         let mut routers = Vec::new();
         for (id, attach) in [("data", true), ("control", false)] {
             let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-            udp.connect(bridge.datagrams).unwrap();
+            udp.connect(("127.0.0.1", UDP_PORT)).unwrap();
             let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             routers.push(listener.accept().unwrap().0);
             let session = SessionInfo {

@@ -1,13 +1,14 @@
 //! The SAM session that datagrams go through: its id and its two descriptors.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund;
 use i2plan_ipc::bridge::{Bridge, NotTheBridge};
 use i2plan_proto::destination::Destination;
+use i2plan_proto::sam::datagram;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
@@ -46,6 +47,8 @@ pub struct Session {
     pub id: SessionId,
     destination: Destination,
     bridge: Bridge,
+    /// Where the bridge takes datagrams, and where it sends them from.
+    peer: SocketAddr,
     /// Where datagrams go out and come in; does not block. It was connected to the bridge when it came, but whoever has
     /// handed it over may still hold a duplicate, and connect it elsewhere.
     pub udp: UdpSocket,
@@ -78,17 +81,18 @@ impl Session {
             ApiError::invalid(format!("the session's {which} descriptor is {found}"))
                 .with_hint("start tund and the connector with the same SAM address")
         };
-        bridge.check_datagrams(udp.as_fd()).map_err(|found| refused("first", found))?;
-        match bridge.check_connection(control.as_fd()) {
+        let ip = match bridge.check_connection(control.as_fd()) {
+            Ok(peer) => Some(peer.ip()),
             // One that the router has ended a moment ago: whoever uses it is told so.
-            Ok(()) | Err(NotTheBridge::Unconnected { .. }) => {}
+            Err(NotTheBridge::Unconnected { .. }) => None,
             Err(found) => return Err(refused("second", found)),
-        }
+        };
+        let peer = bridge.check_datagrams(udp.as_fd(), ip).map_err(|found| refused("first", found))?;
         let udp = UdpSocket::from(udp);
         udp.set_nonblocking(true)
             .map_err(|error| ApiError::internal(format!("cannot use the session's UDP socket: {error}")))?;
         let bound = udp.local_addr().ok();
-        Ok(Self { id, destination: session.destination, bridge: *bridge, udp, bound, control })
+        Ok(Self { id, destination: session.destination, bridge: bridge.clone(), peer, udp, bound, control })
     }
 
     /// Checks that the UDP socket is still bound and connected as it was.
@@ -96,9 +100,10 @@ impl Session {
     /// # Errors
     /// What it is now.
     pub fn check_socket(&self) -> Result<(), String> {
-        let found = match self.bridge.check_datagrams(self.udp.as_fd()) {
-            Ok(()) if self.udp.local_addr().ok() == self.bound => return Ok(()),
-            Ok(()) => "bound to another address than before".to_owned(),
+        let found = match self.bridge.check_datagrams(self.udp.as_fd(), Some(self.peer.ip())) {
+            Ok(peer) if peer != self.peer => format!("connected to {peer}, and was to {}", self.peer),
+            Ok(_) if self.udp.local_addr().ok() == self.bound => return Ok(()),
+            Ok(_) => "bound to another address than before".to_owned(),
             Err(found) => found.to_string(),
         };
         Err(format!("the session's UDP socket is {found}"))
@@ -107,8 +112,7 @@ impl Session {
     /// Whether this is where the bridge sends datagrams from.
     #[must_use]
     pub fn is_bridge(&self, address: SocketAddr) -> bool {
-        let bridge = self.bridge.datagrams;
-        (address.ip(), address.port()) == (bridge.ip(), bridge.port())
+        (address.ip(), address.port()) == (self.peer.ip(), self.peer.port())
     }
 
     /// Its description, and duplicates of its descriptors.
@@ -125,6 +129,12 @@ impl Session {
     #[must_use]
     pub fn describe(&self) -> tund::Session {
         tund::Session { id: self.id.0.clone(), destination: self.destination }
+    }
+
+    /// The address of the bridge's host.
+    #[must_use]
+    pub fn bridge_ip(&self) -> IpAddr {
+        self.peer.ip()
     }
 
     /// Its control connection.
@@ -158,6 +168,14 @@ impl Session {
         let _ = rustix::net::send(&self.control, b"QUIT\n", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
+    /// Sends a datagram to the session's own destination.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
+    pub fn send_to_itself(&self, payload: &[u8]) -> io::Result<()> {
+        self.send(&datagram::encode(self.id.as_str(), &self.destination, payload))
+    }
+
     /// Sends a datagram to the bridge, wherever the socket is connected to.
     ///
     /// # Errors
@@ -165,7 +183,7 @@ impl Session {
     pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
         let send = || {
             if cfg!(target_os = "linux") {
-                return self.udp.send_to(datagram, self.bridge.datagrams);
+                return self.udp.send_to(datagram, self.peer);
             }
             // Elsewhere a connected socket takes no address.
             self.check_socket().map_err(io::Error::other)?;
@@ -203,11 +221,11 @@ mod tests {
     fn fixture() -> Fixture {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let bridge =
-            Bridge { address: listener.local_addr().unwrap(), datagrams: datagrams.local_addr().unwrap() };
+        let (address, forwards) = (listener.local_addr().unwrap(), datagrams.local_addr().unwrap());
+        let bridge = Bridge { address: address.into(), udp_port: Some(forwards.port()) };
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        udp.connect(bridge.datagrams).unwrap();
-        Fixture { bridge, tcp: TcpStream::connect(bridge.address).unwrap(), listener, datagrams, udp }
+        udp.connect(forwards).unwrap();
+        Fixture { bridge, tcp: TcpStream::connect(address).unwrap(), listener, datagrams, udp }
     }
 
     fn session(id: &str) -> tund::Session {
@@ -253,9 +271,10 @@ mod tests {
     fn a_bridge_that_was_away_for_a_moment_gets_the_next_datagram() {
         let Fixture { bridge, udp, tcp, datagrams, .. } = fixture();
         let session = Session::adopt(session("s"), vec![udp.into(), tcp.into()], &bridge).unwrap();
+        let there = datagrams.local_addr().unwrap();
         drop(datagrams);
         session.send(b"lost").unwrap();
-        let datagrams = UdpSocket::bind(bridge.datagrams).unwrap();
+        let datagrams = UdpSocket::bind(there).unwrap();
         session.send(b"sent").unwrap();
         let mut buffer = [0; 10];
         assert_eq!(datagrams.recv(&mut buffer).unwrap(), 4);

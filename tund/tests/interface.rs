@@ -261,7 +261,7 @@ impl Tund {
         command
             .stdin(Stdio::null())
             .args(["--meshd-user", "0", "--sam-address", &bridge.address.to_string()])
-            .args(["--sam-udp-port", &bridge.datagrams.port().to_string(), "--keyd-socket"])
+            .args(["--sam-udp-port", &bridge.udp_ports()[0].to_string(), "--keyd-socket"])
             .arg(dir.path().join("keyd.sock"))
             .arg("--listen")
             .arg(home.join("tund.sock"))
@@ -711,10 +711,15 @@ async fn without_its_interface_it_ends() {
 }
 
 /// As the connector does.
-fn connect(bridge: Bridge) -> (UdpSocket, TcpStream) {
+fn connect(bridge: &Bridge) -> (UdpSocket, TcpStream) {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    udp.connect(bridge.datagrams).unwrap();
-    (udp, TcpStream::connect(bridge.address).unwrap())
+    udp.connect(("127.0.0.1", bridge.udp_ports()[0])).unwrap();
+    (udp, TcpStream::connect(("127.0.0.1", bridge.address.port)).unwrap())
+}
+
+/// The bridge that takes connections and datagrams here.
+fn at(connections: &TcpListener, datagrams: SocketAddr) -> Bridge {
+    Bridge { address: connections.local_addr().unwrap().into(), udp_port: Some(datagrams.port()) }
 }
 
 fn index(namespace: &Namespace, name: &'static str) -> u32 {
@@ -729,12 +734,12 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     let namespace = Namespace::new();
     let bridge = UdpSocket::bind("127.0.0.1:0").unwrap();
     let router = TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = Bridge { address: router.local_addr().unwrap(), datagrams: bridge.local_addr().unwrap() };
-    let (tund, ready) = Tund::start_at(at, &namespace, node(1), true, Store::default(), &[]);
+    let at = at(&router, bridge.local_addr().unwrap());
+    let (tund, ready) = Tund::start_at(at.clone(), &namespace, node(1), true, Store::default(), &[]);
     ready.recv().unwrap();
     let mut client = tund.connect().await;
     configure(&mut client, node(1).interface()).await.unwrap();
-    let (udp, tcp) = connect(at);
+    let (udp, tcp) = connect(&at);
     let _connection = router.accept().unwrap();
     let session = Session { id: "data-1".to_owned(), destination: node(1).data() };
     client.call_with_fds(AttachSession(session), &[udp.as_fd(), tcp.as_fd()]).await.unwrap();
@@ -750,7 +755,7 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     for name in ["evil", "state.999", "udp.77"] {
         store.stored.push((name.to_owned(), file().into()));
     }
-    let (tund, ready) = Tund::start_at(at, &namespace, node(1), true, store, &[]);
+    let (tund, ready) = Tund::start_at(at.clone(), &namespace, node(1), true, store, &[]);
     ready.recv().unwrap();
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(tund.status(set), "0000000000000000", "{set}");
@@ -914,16 +919,16 @@ fn transfer(mut from: TcpStream, mut to: TcpStream, len: usize) {
 async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
     let bridge = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let router = TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = Bridge { address: router.local_addr().unwrap(), datagrams: bridge.local_addr().unwrap() };
+    let at = at(&router, bridge.local_addr().unwrap());
     let mut sessions = Vec::new();
     let mut nodes = Vec::new();
     for (seed, other) in [(1, 2), (2, 1)] {
         let namespace = Namespace::new();
-        let (tund, ready) = Tund::start_at(at, &namespace, node(seed), true, Store::default(), &[]);
+        let (tund, ready) = Tund::start_at(at.clone(), &namespace, node(seed), true, Store::default(), &[]);
         ready.recv().unwrap();
         let mut client = tund.connect().await;
         configure(&mut client, node(seed).interface()).await.unwrap();
-        let (udp, control) = connect(at);
+        let (udp, control) = connect(&at);
         sessions.push((node(seed).data(), udp.local_addr().unwrap()));
         let session = Session { id: format!("data-{seed}"), destination: node(seed).data() };
         client.call_with_fds(AttachSession(session), &[udp.as_fd(), control.as_fd()]).await.unwrap();

@@ -1,6 +1,7 @@
 //! What the connector may do on OpenBSD.
 
-use i2plan_ipc::bridge::Bridge;
+use std::net::SocketAddr;
+
 use i2plan_ipc::daemon::sandbox::{SandboxError, pledge};
 
 /// Before anybody is connected to.
@@ -9,6 +10,6 @@ use i2plan_ipc::daemon::sandbox::{SandboxError, pledge};
 ///
 /// # Errors
 /// [`SandboxError`]; the connector must not go on then.
-pub fn before_connecting(_: &Bridge) -> Result<(), SandboxError> {
+pub fn before_connecting(_: &[SocketAddr], _: u16) -> Result<(), SandboxError> {
     pledge("stdio inet unix sendfd")
 }

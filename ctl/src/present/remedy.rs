@@ -39,6 +39,9 @@ pub fn sentence(remedy: &Remedy) -> String {
             "`i2planctl leave`, or `i2planctl key forget-network` if meshd has lost it".to_owned()
         }
         Remedy::ListSettings => "`i2planctl config show` lists all keys".to_owned(),
+        Remedy::Diagnose => {
+            "`i2planctl doctor` shows what is wrong with this node and its I2P router".to_owned()
+        }
         Remedy::GiveOrder { order } => format!("run `{}` on this node", command(order)),
         Remedy::Advice { text } => text.clone(),
     }
@@ -85,6 +88,7 @@ mod tests {
         ];
         let others = [
             Remedy::LeaveFirst,
+            Remedy::Diagnose,
             Remedy::Leave,
             Remedy::ListMembers,
             Remedy::ListBans,

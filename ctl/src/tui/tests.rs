@@ -6,7 +6,8 @@ use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyModifiers};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::{
     Ban, BanReason, Cursor, Daemon, Event, EventKind, Events, Invite, InviteState, IssuedInvite, Liveness,
-    Network, Peer, PeerTraffic, Reply, Request, Route, Sam, Session, SessionState, Status, Traffic, Tunnel,
+    Network, Peer, PeerTraffic, Reply, Request, Route, Sam, Session, SessionHealth, SessionState, Status,
+    Traffic, Tunnel,
 };
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::secret::SecretText;
@@ -246,6 +247,8 @@ fn status(members: u64) -> Status {
         state: SessionState::Up,
         destination: Some(format!("{name}zk7q2m4x6w5jdf3hgt2abcyrs8npe9uv1ob3mhcq45xk.b32.i2p")),
         error: None,
+        health: SessionHealth::Fine,
+        silent: None,
     };
     let daemon = |name: &str, pid| Daemon {
         name: name.to_owned(),
@@ -274,7 +277,7 @@ fn status(members: u64) -> Status {
         }),
         former: None,
         sam: Sam {
-            address: "127.0.0.1:7656".parse().unwrap(),
+            address: "127.0.0.1:7656".to_owned(),
             version: Some("3.2".to_owned()),
             control: session("cc"),
             fallback: None,

@@ -128,7 +128,9 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         kind: keyd::SessionKind::Data,
         id: "i2plan-1".to_owned(),
         tunnel_length: 1,
+        tunnel_length_variance: 0,
         tunnel_quantity: 3,
+        tunnel_backup_quantity: 0,
     };
     let charter = testing::charter(0);
     let create = keyd::CreateInvite {
@@ -167,7 +169,13 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         ("connector", keyd::Request::Connector),
         ("await-order", keyd::Request::AwaitOrder(connector())),
         ("connected", keyd::Request::Connected(7)),
-        ("not-connected", keyd::Request::NotConnected(keyd::NotConnected { order: 7, errno: Some(111) })),
+        (
+            "not-connected",
+            keyd::Request::NotConnected(keyd::NotConnected {
+                order: 7,
+                reason: keyd::DialError::System(111),
+            }),
+        ),
         ("sign-charter", keyd::Request::SignCharter(testing::charter(0))),
         ("sign-record", keyd::Request::SignRecord(Box::new(record))),
         ("sign-pulse", keyd::Request::SignPulse { network, life: Presence::Away }),
@@ -379,6 +387,11 @@ fn events() -> meshd::Events {
             state: meshd::SessionState::Opening,
             error: Some(error.clone()),
         },
+        EventKind::SessionHealth {
+            session: meshd::SessionName::Control,
+            health: meshd::SessionHealth::Replacing,
+            silent: 42,
+        },
         EventKind::DaemonUp { daemon: daemon.clone() },
         EventKind::DaemonDown { daemon, error },
         EventKind::InterfaceUp { interface: "i2plan0".to_owned() },
@@ -443,6 +456,7 @@ fn tund_requests() -> Vec<(&'static str, tund::Request)> {
         ("keepalives", tund::Request::Keepalives(vec![(testing::node(1), 0)])),
         ("remove", tund::Request::Remove(vec![testing::node(1)])),
         ("stats", tund::Request::Stats),
+        ("test", tund::Request::TestSession(vec![testing::node(1)])),
     ]
 }
 

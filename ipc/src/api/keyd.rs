@@ -57,12 +57,6 @@ requests! {
     }
 
     Command {
-        /// Open a SAM session under one of the node's destinations, on a connection that the connector makes. The TCP
-        /// connection and the UDP socket come with the reply, in this order.
-        // A router builds tunnels before it answers; i2pd has been seen to take over 20 s.
-        OpenSession for OpenSession(open: OpenSession) -> (SessionOpened, [OwnedFd; 2]) {
-            Reply::SessionOpened(opened) => (opened, take(fds)?)
-        } returns fds within 120;
         /// By the connector: the dial request with this number is carried out. The TCP connection and the UDP socket
         /// come with this message, in this order.
         Connected(order: u64) -> () { Reply::Done => () } by Connector passes 2;
@@ -128,6 +122,17 @@ requests! {
     }
 
     Poll {
+        /// Open a SAM session under one of the node's destinations, on a connection that the connector makes. The TCP
+        /// connection and the UDP socket come with the reply, in this order.
+        ///
+        /// The kind of the error says what is in the way: [`NotFound`](crate::ErrorKind::NotFound), nothing takes connections
+        /// at the bridge's address; [`Conflict`](crate::ErrorKind::Conflict), the router holds on to an earlier session under
+        /// the destination or the id.
+        // A router builds tunnels before it answers. i2pd has been seen to take over 20 s, and one that has just begun can
+        // take ten minutes: whoever asks again before throws away what it has begun.
+        OpenSession for OpenSession(open: OpenSession) -> (SessionOpened, [OwnedFd; 2]) {
+            Reply::SessionOpened(opened) => (opened, take(fds)?)
+        } returns fds within 1200;
         /// By the connector: wait for a dial request, to connect to the SAM bridge. Answered with its number, or none
         /// if there is none within [`ORDER_WAIT`].
         AwaitOrder(connector: Connector) -> Option<u64> {
@@ -285,8 +290,13 @@ pub struct OpenSession {
     pub id: String,
     /// Hops of the tunnels in each direction that are wanted, 0 to 7. They get no fewer than `keyd` is configured with.
     pub tunnel_length: u8,
+    /// How many hops more a tunnel may have at random, -2 to 2: if negative, as many more or fewer. `keyd` does not let it
+    /// fall below the length that it is configured with.
+    pub tunnel_length_variance: i8,
     /// Parallel tunnels in each direction, 1 to 16.
     pub tunnel_quantity: u8,
+    /// Tunnels in reserve in each direction, 0 to 16.
+    pub tunnel_backup_quantity: u8,
 }
 
 /// A SAM session that is open, as long as its TCP connection is.
@@ -316,8 +326,20 @@ pub struct Connector {
 pub struct NotConnected {
     /// The dial request's number.
     pub order: u64,
-    /// The error number of the system (errno(3)); none if the bridge did not answer in time.
-    pub errno: Option<i32>,
+    /// Why not.
+    pub reason: DialError,
+}
+
+/// Why the connector has no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DialError {
+    /// An error of the system, by its number (errno(3)).
+    System(i32),
+    /// The bridge did not answer in time.
+    TimedOut,
+    /// The host name of the bridge has no address.
+    Unresolved,
 }
 
 /// An invite to make.
@@ -434,7 +456,9 @@ mod tests {
             kind: SessionKind::Data,
             id: "x".to_owned(),
             tunnel_length: 1,
+            tunnel_length_variance: 0,
             tunnel_quantity: 1,
+            tunnel_backup_quantity: 0,
         });
         let connected = Request::Connected(1);
         for role in [Role::Meshd, Role::Tund, Role::Client, Role::Keyd] {

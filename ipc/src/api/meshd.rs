@@ -2,7 +2,7 @@
 //!
 //! The structures serialize to JSON as `i2planctl --json` prints them; fields are added, not renamed.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use i2plan_proto::identity::Signed;
@@ -142,7 +142,7 @@ requests! {
         Join {
             /// The invite code.
             invite: SecretText,
-        } -> Network { Reply::Joined(network) => network } within 180;
+        } -> Network { Reply::Joined(network) => network } within 660;
         /// Change a key of the configuration until `meshd` ends, if it can be changed at run time. Answered with what is
         /// different now.
         SetConfig {
@@ -418,6 +418,15 @@ pub enum EventKind {
         state: SessionState,
         /// Why it is not up, if that is known.
         error: Option<String>,
+    },
+    /// A SAM session that is up carries traffic again, or does not, as far as is known.
+    SessionHealth {
+        /// Which; [`SessionName::Control`] also stands for the fallback session in its place.
+        session: SessionName,
+        /// What is found, and done.
+        health: SessionHealth,
+        /// Seconds for which an answer has been due.
+        silent: u64,
     },
     /// A daemon answers and does what it should again.
     DaemonUp {
@@ -717,8 +726,8 @@ pub enum SessionState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sam {
-    /// The bridge's address.
-    pub address: SocketAddr,
+    /// The bridge's address, as it is configured: `host:port`.
+    pub address: String,
     /// The SAM version that it speaks, once it has answered.
     pub version: Option<String>,
     /// The session for control messages.
@@ -740,6 +749,26 @@ pub struct Session {
     pub destination: Option<String>,
     /// Why the last attempt failed, while it is not up.
     pub error: Option<String>,
+    /// Whether it carries traffic, while it is up.
+    #[serde(default)]
+    pub health: SessionHealth,
+    /// Seconds for which an answer has been due through it, unless its health is fine.
+    #[serde(default)]
+    pub silent: Option<u64>,
+}
+
+/// Whether a session that is up carries traffic, as far as is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum SessionHealth {
+    /// Nothing is amiss.
+    #[default]
+    Fine,
+    /// An answer is due, and the session is being tested.
+    Testing,
+    /// It did not pass: another is being opened in its place, or is open and has not been heard through yet.
+    Replacing,
 }
 
 /// The tunnel interface.

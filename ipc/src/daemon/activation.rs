@@ -121,10 +121,20 @@ pub fn listener(path: Option<&Path>) -> Result<UnixListener, ActivationError> {
 ///
 /// # Errors
 /// [`ActivationError`].
-pub fn listeners<const N: usize>(
+///
+/// Also returns the descriptor that is called `other`, if there is one.
+pub fn listeners_and<const N: usize>(
     wanted: [(&'static str, Option<PathBuf>); N],
-) -> Result<[UnixListener; N], ActivationError> {
-    sort_by_name(take()?, wanted)
+    other: &str,
+) -> (Result<[UnixListener; N], ActivationError>, Option<OwnedFd>) {
+    match take() {
+        Ok(mut passed) => {
+            let at = passed.iter().position(|passed| passed.name == other);
+            let other = at.map(|at| passed.remove(at).fd);
+            (sort_by_name(passed, wanted), other)
+        }
+        Err(error) => (Err(error), None),
+    }
 }
 
 fn sort_by_name<const N: usize>(

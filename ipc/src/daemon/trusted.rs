@@ -19,6 +19,7 @@ const MAX_LINKS: u32 = 40;
 
 /// Permission bits.
 const WRITABLE: u32 = 0o022;
+const OTHERS: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 
 /// Mode of a log file that is made: its group may be given to those who read logs.
@@ -61,6 +62,16 @@ pub enum Untrusted {
         /// Its permission bits.
         mode: u32,
     },
+    /// Others can read it, and it holds a secret.
+    #[error(
+        "{} can be read by others than its owner (mode {mode:03o}): `chmod go= {}`", path.display(), path.display()
+    )]
+    Readable {
+        /// What.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// It is of a wrong kind.
     #[error("{} is {found}, and must be a regular file: name another", path.display())]
     Kind {
@@ -90,17 +101,34 @@ impl Untrusted {
 /// # Errors
 /// [`Untrusted`]; [`Untrusted::Io`] also for what is no UTF-8.
 pub fn read(path: &Path) -> Result<String, Untrusted> {
+    let (path, _) = regular_file(path)?;
+    let failed = |source| Untrusted::Io { path: path.clone(), source };
+    // Nobody else can have changed what is there since.
+    let mut text = String::new();
+    File::open(&path).and_then(|mut file| file.read_to_string(&mut text)).map_err(failed)?;
+    Ok(text)
+}
+
+/// Opens a file with a secret: as in [`read`], and nobody else can read it.
+///
+/// # Errors
+/// [`Untrusted`].
+pub fn open_secret(path: &Path) -> Result<File, Untrusted> {
+    let (path, found) = regular_file(path)?;
+    if found.mode() & OTHERS != 0 {
+        return Err(Untrusted::Readable { path, mode: found.mode() & 0o777 });
+    }
+    File::open(&path).map_err(|source| Untrusted::Io { path, source })
+}
+
+fn regular_file(path: &Path) -> Result<(PathBuf, Metadata), Untrusted> {
     let (path, found) = resolve(path)?;
     if !found.is_file() {
         return Err(Untrusted::Kind { path, found: kind(&found) });
     }
     check_owner(&path, &found)?;
     check_mode(&path, &found)?;
-    let failed = |source| Untrusted::Io { path: path.clone(), source };
-    // Nobody else can have changed what is there since.
-    let mut text = String::new();
-    File::open(&path).and_then(|mut file| file.read_to_string(&mut text)).map_err(failed)?;
-    Ok(text)
+    Ok((path, found))
 }
 
 /// Opens a log file for appending, and makes it if it is not there. It is no link, device or pipe, and nobody but root and
@@ -289,6 +317,7 @@ mod tests {
         let (Untrusted::Io { path, .. }
         | Untrusted::Owner { path, .. }
         | Untrusted::Writable { path, .. }
+        | Untrusted::Readable { path, .. }
         | Untrusted::Kind { path, .. }
         | Untrusted::Link { path }) = error;
         path.strip_prefix(dir.path().canonicalize().unwrap()).unwrap().display().to_string()

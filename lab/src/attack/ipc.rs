@@ -12,9 +12,9 @@ use std::time::SystemTime;
 use ed25519_dalek::SigningKey;
 use i2plan_ipc::api::Api;
 use i2plan_ipc::api::keyd::{
-    CertifyMember, CertifyWireGuard, Connector, CreateInvite, ExtendMember, GetIdentity, GetPinned, Identity,
-    KeydApi, NewRecord, NotConnected, OpenSession, PinnedNetwork, Request, SessionKind, SignRecord,
-    Statement,
+    CertifyMember, CertifyWireGuard, Connector, CreateInvite, DialError, ExtendMember, GetIdentity,
+    GetPinned, Identity, KeydApi, NewRecord, NotConnected, OpenSession, PinnedNetwork, Request, SessionKind,
+    SignRecord, Statement,
 };
 use i2plan_ipc::api::meshd::{self, MeshdApi};
 use i2plan_ipc::api::order::{Order, OrderToken};
@@ -97,7 +97,9 @@ pub async fn knock(run: &Path) -> Result<(), Failure> {
         for name in AT_KEYD {
             // What each may ask, and what does nothing.
             let request = match name {
-                Role::Connector => Request::NotConnected(NotConnected { order: 0, errno: None }),
+                Role::Connector => {
+                    Request::NotConnected(NotConnected { order: 0, reason: DialError::TimedOut })
+                }
                 // Without a confirmation.
                 Role::Client => Request::PrepareOrder(Box::new(Order::Forget)),
                 _ => Request::Identity,
@@ -454,7 +456,9 @@ fn open_session() -> Request {
         kind: SessionKind::Control,
         id: "intruder".to_owned(),
         tunnel_length: 1,
+        tunnel_length_variance: 0,
         tunnel_quantity: 1,
+        tunnel_backup_quantity: 0,
     })
 }
 
@@ -535,7 +539,9 @@ pub async fn replay_to_keyd(run: &Path) -> Result<(), Failure> {
         kind: SessionKind::Data,
         id: "replay".to_owned(),
         tunnel_length: 1,
+        tunnel_length_variance: 0,
         tunnel_quantity: 1,
+        tunnel_backup_quantity: 0,
     };
     let (opened, _open) = keyd.call(open).await.map_err(failed)?;
     let charter = charter(intruder());

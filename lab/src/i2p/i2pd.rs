@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use i2plan_proto::destination::{base64, hash_of};
 
-use super::router::{NETWORK, ProcessConfig, RouterConfig, SAM, known_routers, publish};
+use super::router::{NETWORK, ProcessConfig, RouterConfig, SamBridge, known_routers, publish};
 use super::{LOG_VARIABLE, START_DEADLINE};
 use crate::process::{Child, Spawn};
 use crate::{Failure, netns, sandbox, tail, wait};
@@ -64,7 +64,7 @@ pub(super) async fn start(
     }
     let args = args.into_iter().map(Into::into);
     let mut child = Spawn::new(&program, args).namespace(namespace).log(log).start()?;
-    let target = if router.sam { SAM } else { (router.address, router.port).into() };
+    let target = router.sam.map_or((router.address, router.port).into(), |sam| sam.address);
     // It tells nobody that it is ready.
     let ready =
         wait::until("it takes connections", START_DEADLINE, async || takes_connections(namespace, target));
@@ -108,6 +108,7 @@ fn fill_netdb(data: &Path, infos: &[Vec<u8>]) -> Result<(), Failure> {
 /// The configuration file.
 fn text(router: &RouterConfig) -> String {
     let RouterConfig { address, port, floodfill, sam, .. } = router;
+    let SamBridge { address: bridge, udp_port } = sam.unwrap_or(SamBridge::USUAL);
     let level = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "warn".to_owned());
     // `reservedrange` allows less than its name says: routers at 127/8 and 10/8 are refused all the same, those at
     // 198.18/15 are not. The address book must be on: i2pd 2.45.1 crashes without it at the first look-up of a name. As
@@ -115,7 +116,7 @@ fn text(router: &RouterConfig) -> String {
     format!(
         "log = stdout\nloglevel = {level}\nipv6 = false\nnat = false\nhost = {address}\naddress4 = {address}\n\
          port = {port}\nnetid = {NETWORK}\nreservedrange = false\nbandwidth = X\nfloodfill = {floodfill}\n\
-         notransit = {sam}\n\
+         notransit = {}\n\
          [ntcp2]\npublished = true\nport = {port}\n\
          [ssu2]\nenabled = false\npublished = false\n\
          [http]\nenabled = false\n[httpproxy]\nenabled = false\n[socksproxy]\nenabled = false\n\
@@ -123,9 +124,12 @@ fn text(router: &RouterConfig) -> String {
          [reseed]\nthreshold = 0\nurls =\n\
          [addressbook]\nenabled = true\ndefaulturl = http://127.0.0.1:1/\nsubscriptions =\n\
          [persist]\nprofiles = false\n\
-         [sam]\nenabled = {sam}\naddress = {}\nport = {}\n",
-        SAM.ip(),
-        SAM.port(),
+         [sam]\nenabled = {}\naddress = {}\nport = {}\nportudp = {}\n",
+        sam.is_some(),
+        sam.is_some(),
+        bridge.ip(),
+        bridge.port(),
+        udp_port,
     )
 }
 

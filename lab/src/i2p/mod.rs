@@ -21,7 +21,7 @@ pub mod router;
 pub mod sam;
 
 use kind::{RouterKind, Routers};
-use router::{ProcessConfig, RouterConfig};
+use router::{ProcessConfig, RouterConfig, SamBridge};
 
 /// How many of the routers that carry tunnels keep the network's database: the first.
 const FLOODFILL: u8 = 3;
@@ -59,7 +59,7 @@ impl PrivateNetwork {
                 // A router listens on every address of its host, so those on one host differ in port.
                 port: PORT + u16::from(index),
                 floodfill: index < FLOODFILL,
-                sam: false,
+                sam: None,
             };
             match routers.kind(index) {
                 RouterKind::Emissary => emissary.push(config),
@@ -92,9 +92,11 @@ impl PrivateNetwork {
         node: &str,
         address: Ipv4Addr,
         kind: RouterKind,
+        sam: SamBridge,
     ) -> Result<Router, Failure> {
         let name = format!("router-{node}");
-        let config = RouterConfig { name: name.clone(), address, port: PORT, floodfill: false, sam: true };
+        let config =
+            RouterConfig { name: name.clone(), address, port: PORT, floodfill: false, sam: Some(sam) };
         let mut router = Router::new(kind, &self.directory, &name, Some(node), vec![config]);
         router.start().await?;
         Ok(router)

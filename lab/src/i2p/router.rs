@@ -24,8 +24,22 @@ pub struct RouterConfig {
     pub port: u16,
     /// Whether it keeps the network's database.
     pub floodfill: bool,
-    /// Whether it has a SAM bridge on 127.0.0.1, at the usual ports.
-    pub sam: bool,
+    /// Its SAM bridge, if it has one.
+    pub sam: Option<SamBridge>,
+}
+
+/// Where a router has its SAM bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamBridge {
+    /// Its address, for TCP.
+    pub address: SocketAddr,
+    /// Its UDP port at the same IP address.
+    pub udp_port: u16,
+}
+
+impl SamBridge {
+    /// The usual one.
+    pub const USUAL: Self = Self { address: SAM, udp_port: 7655 };
 }
 
 /// What one process is to do.
@@ -93,7 +107,7 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Fai
         bandwidth: Some(BandwidthConfig { bandwidth: 1 << 30, share_ratio: 0.9 }),
         // A node's router carries nobody else's tunnels. In a network this small it would soon carry most of them,
         // and a test that kills it would test little else than that.
-        transit: (!router.sam).then_some(TransitConfig { max_tunnels: None }),
+        transit: router.sam.is_none().then_some(TransitConfig { max_tunnels: None }),
         // The identity's padding is random, so without the router info of before the same keys would make another
         // router, at an address where all others expect the old one.
         router_info: std::fs::read(process.netdb.join(&router.name)).ok(),
@@ -112,10 +126,10 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Fai
             disable_pq: true,
         }),
         refresh_interval: Some(EVENTS_EVERY),
-        samv3_config: router.sam.then(|| SamConfig {
-            tcp_port: 7656,
-            udp_port: 7655,
-            host: "127.0.0.1".to_owned(),
+        samv3_config: router.sam.map(|sam| SamConfig {
+            tcp_port: sam.address.port(),
+            udp_port: sam.udp_port,
+            host: sam.address.ip().to_string(),
         }),
         routers: known_routers(&process.netdb, &router.name)?,
         ..Config::default()

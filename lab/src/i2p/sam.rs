@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use i2plan_proto::destination::{DESTINATION_LEN, base64};
 pub use i2plan_proto::sam::session::Style;
-use i2plan_proto::sam::session::{HELLO, NewSession, read_answer, read_greeting};
+use i2plan_proto::sam::session::{HELLO, NewSession, Tunnels, read_answer, read_greeting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -81,8 +81,7 @@ impl Session {
             style,
             id: &id,
             forward_to: socket.local_addr()?,
-            tunnel_length: 1,
-            tunnel_quantity: 3,
+            tunnels: Tunnels { length: 1, length_variance: 0, quantity: 3, backup_quantity: 0 },
         };
         let status = ask(&mut control, &session.line(key)).await?;
         let key = status.split("DESTINATION=").nth(1).unwrap_or_default().trim();

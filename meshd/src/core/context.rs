@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
+use i2plan_ipc::log_limit::LogLimit;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message::{Addressee, Message};
 use rand::SeedableRng as _;
@@ -32,6 +33,17 @@ impl From<Destination> for Inbox {
     }
 }
 
+/// The control session is not up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outage {
+    /// On the monotonic clock.
+    pub(super) since: Duration,
+    /// When the attempt began that is under way.
+    pub(super) opening: Option<Duration>,
+    /// Why the last attempt failed.
+    pub(super) reason: Option<String>,
+}
+
 /// What outlives a membership. Every situation is handed it with each event.
 pub(super) struct Context {
     pub(super) me: keyd::Identity,
@@ -54,6 +66,8 @@ pub(super) struct Context {
     pub(super) keys: KeysHealth,
     pub(super) ingress: IngressLimits,
     pub(super) budget: Budget,
+    /// The log's lines about requests to `keyd` that failed.
+    pub(super) failures: LogLimit,
     /// Requests to `keyd` that are not answered yet.
     pub(super) pending: HashMap<Ticket, Pending>,
     next_ticket: Ticket,
@@ -61,6 +75,10 @@ pub(super) struct Context {
     /// What is to be done next.
     pub(super) actions: VecDeque<Action>,
     pub(super) events: Vec<EventKind>,
+    /// The control session is not up, and since when that is so.
+    pub(super) outage: Option<Outage>,
+    /// A member was asked for an answer, and is there as far as is known.
+    pub(super) asked: bool,
     /// The state is to be saved first.
     pub(super) unsaved: bool,
     /// The state as it was saved last is to be kept.
@@ -92,11 +110,14 @@ impl Context {
             counter,
             keys: KeysHealth::default(),
             ingress: IngressLimits::new(),
+            failures: LogLimit::default(),
             pending: HashMap::new(),
             next_ticket: 0,
             rng: StdRng::from_seed(seed),
             actions: VecDeque::new(),
             events: Vec::new(),
+            outage: None,
+            asked: false,
             unsaved: false,
             set_aside: false,
             peers_version: 0,

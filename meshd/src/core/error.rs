@@ -147,14 +147,20 @@ pub enum MeshError {
     /// The inviter refuses, or would have to.
     #[error("{0}")]
     Refused(Refusal),
-    /// The inviter's destination was not found in this time, in seconds.
-    #[error("the I2P router did not find the inviter within {0} s")]
+    /// This node's control session was not up within this time, in seconds, for this reason.
+    #[error("this node has had no I2P session for {0} s: {1}")]
+    NoSession(u64, String),
+    /// The router has not opened the control session within this time, in seconds.
+    #[error("this node's I2P router has built no tunnels within {0} s")]
+    NoTunnels(u64),
+    /// The router has not answered in this time, in seconds, whether it finds the inviter.
+    #[error("this node's I2P router did not say within {0} s whether it finds the inviter")]
     InviterNotFound(u64),
-    /// The same, and why the last attempt failed.
-    #[error("the inviter was not found on I2P within {0} s ({1})")]
+    /// The router does not find the inviter's lease set, in this time, in seconds, and says this of it.
+    #[error("this node's I2P router found no lease set of the inviter within {0} s ({1})")]
     InviterLookup(u64, String),
     /// The inviter did not answer in this time, in seconds.
-    #[error("the inviter did not answer within {0} s")]
+    #[error("the inviter is on I2P, but did not answer within {0} s")]
     InviterSilent(u64),
 
     /// Another member has invited the node that was to get more addresses; what that member calls itself, or the beginning
@@ -257,7 +263,11 @@ impl MeshError {
             | Self::NothingToDistribute
             | Self::RevocationCount => ErrorKind::Invalid,
             Self::MayNotRevoke | Self::OneAddress(_) | Self::MayNotGrant(_) => ErrorKind::Denied,
-            Self::InviterNotFound(_) | Self::InviterLookup(..) | Self::InviterSilent(_) => ErrorKind::Timeout,
+            Self::NoSession(..) => ErrorKind::Unavailable,
+            Self::NoTunnels(_)
+            | Self::InviterNotFound(_)
+            | Self::InviterLookup(..)
+            | Self::InviterSilent(_) => ErrorKind::Timeout,
             Self::NoKey | Self::NotCompared => ErrorKind::Unavailable,
             Self::Refused(refusal) => match refusal {
                 Refusal::Unknown => ErrorKind::NotFound,
@@ -319,8 +329,21 @@ impl MeshError {
             Self::TooManyUses => "make it unlimited if that is what you mean",
             Self::InviteExpired(_) => "ask for a new one; if that is not past, this machine's clock is wrong",
             Self::LocalInvite => "use it on another node",
-            Self::InviterNotFound(_) | Self::InviterLookup(..) | Self::InviterSilent(_) => {
-                "check that the inviter is running, then try again with the same invite"
+            Self::NoSession(..) => return Some(Remedy::Diagnose),
+            Self::NoTunnels(_) => {
+                "a router that has just started can take ten minutes: see in its console that it knows other routers and \
+                 builds tunnels, and that the host's clock is right; then try again with the same invite"
+            }
+            Self::InviterNotFound(_) => {
+                "see that this node's router is connected to others, then try again with the same invite"
+            }
+            Self::InviterLookup(..) => {
+                "check that the inviter's node and router are running: a node that has just started is found after a \
+                 minute; then try again with the same invite"
+            }
+            Self::InviterSilent(_) => {
+                "check that i2plan is running at the inviter, and what its node says of its sessions; then try again with \
+                 the same invite"
             }
             Self::NoKey => "see that its I2P sessions are up, then try again",
             Self::RotatedJustNow => "an epoch lasts a minute at least; try again after that",

@@ -57,7 +57,7 @@ mod situation;
 pub mod state;
 mod verified;
 
-use context::Context;
+use context::{Context, Outage};
 pub use error::MeshError;
 use invites::joining::Outcome;
 use local_member::LocalMember;
@@ -237,6 +237,23 @@ impl Mesh {
         }
     }
 
+    /// The control session is in this state, and why, if it is not up. Until this is called it is taken to be up.
+    pub fn handle_control_state(&mut self, state: meshd::SessionState, reason: Option<&str>, now: Now) {
+        let cx = &mut self.cx;
+        if state == meshd::SessionState::Up {
+            let outage = cx.outage.take();
+            if let (Some(outage), Situation::Joining(joining)) = (outage, &mut self.situation) {
+                joining.handle_control_up(&outage, now.monotonic);
+            }
+            return;
+        }
+        let outage = cx.outage.get_or_insert(Outage { since: now.monotonic, opening: None, reason: None });
+        outage.opening = (state == meshd::SessionState::Opening).then_some(now.monotonic);
+        if let Some(reason) = reason {
+            outage.reason = Some(reason.to_owned());
+        }
+    }
+
     /// The session for data is open under this destination.
     pub fn handle_data_session(&mut self, destination: Destination) {
         if self.cx.data.replace(destination) == Some(destination) {
@@ -300,7 +317,7 @@ impl Mesh {
     pub fn poll_timeout(&self) -> Option<Duration> {
         match &self.situation {
             Situation::Outside | Situation::Founding(_) => None,
-            Situation::Joining(joining) => Some(joining.poll_timeout()),
+            Situation::Joining(joining) => Some(joining.poll_timeout(&self.cx)),
             Situation::Member(member) => Some(member.poll_timeout()),
         }
     }
@@ -335,6 +352,18 @@ impl Mesh {
         }
         let set_aside = std::mem::take(&mut cx.set_aside);
         Turn { save, actions: cx.actions.drain(..).collect(), events, set_aside }
+    }
+
+    /// Asks a few members for an answer: nothing is heard, and it is to be seen whether anything can be.
+    pub fn ask_members(&mut self, now: Now) {
+        if let Situation::Member(member) = &mut self.situation {
+            member.ask_members(&mut self.cx, now);
+        }
+    }
+
+    /// Whether a member that should answer was asked for that since this was called last.
+    pub fn poll_asked(&mut self) -> bool {
+        std::mem::take(&mut self.cx.asked)
     }
 
     /// Who has given a sign of life since this was asked last: those whose tunnels are down are worth another

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{self, ExtendMember};
 use i2plan_ipc::api::order::Order;
-use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_ipc::{ApiError, ErrorKind, warn_limited};
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::{NodeId, Signature, Signed};
 use i2plan_proto::join::JoinBody;
@@ -127,7 +127,8 @@ impl Mesh {
     /// Goes on after a request, in the situation that it is of. In any other it is of no use any more.
     pub(super) fn handle_reply(&mut self, pending: Pending, reply: Result<keyd::Reply, MeshError>, now: Now) {
         if let Err(error) = &reply {
-            warn!(%error, "request to keyd failed");
+            let reason = error.to_string();
+            warn_limited!(self.cx.failures, now.monotonic, &reason, "request to keyd failed");
         }
         match (&mut self.situation, pending) {
             (Situation::Founding(_), Pending::Charter) => self.handle_charter(signature(reply), now),

@@ -1,36 +1,41 @@
 //! The SAM sessions: opened with `keyd`'s help, watched, and opened again when they are lost.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::UdpSocket as StdUdpSocket;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::SessionState;
-use i2plan_ipc::client::DaemonLink;
+use i2plan_ipc::bridge::Bridge;
+use i2plan_ipc::client::{ClientError, DaemonLink};
+use i2plan_ipc::log_limit::LogLimit;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message;
 use i2plan_proto::sam;
 use i2plan_proto::sam::connection::{Connection, Found};
+use i2plan_proto::sam::session::{Style, Tunnels};
 use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-/// First wait before a lost session is opened again.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
+use super::retry::{Cause, Retry, jittered};
+use super::self_test;
 
-/// Longest wait before a lost session is opened again.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long the router may take to answer a look-up, before another one is sent.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Parallel tunnels in each direction.
-const TUNNEL_QUANTITY: u8 = 3;
+/// How long may be waited until a router has taken the word that a session is over.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Largest datagram that the bridge forwards, bytes.
-const MAX_DATAGRAM: usize = 32 * 1024;
+pub(super) const MAX_DATAGRAM: usize = 32 * 1024;
 
 /// An open session, by what keeps and uses it.
 #[derive(Debug)]
@@ -56,72 +61,161 @@ pub(super) enum Update {
     Control(SessionKind, Arc<Open>, Arc<UdpSocket>),
     /// A repliable datagram has come.
     Datagram { from: Destination, payload: Vec<u8> },
-    /// A lookup is done.
-    Found { hash: DestinationHash, destination: Result<Destination, String> },
+    /// A datagram of the session's own destination has come back through it.
+    Echo,
+    /// A lookup over the session of this kind is done.
+    Found { kind: SessionKind, hash: DestinationHash, destination: Result<Destination, String> },
+}
+
+/// What is wanted of a session that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renewal {
+    /// Open another session in its place. One for data stays until the other is there.
+    Open,
+    /// Keep it, if the other is not there yet.
+    Keep,
 }
 
 /// What all sessions need.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
-    /// The bridge, for users to read.
-    pub(super) bridge: SocketAddr,
-    pub(super) tunnel_length: u8,
+    /// The bridge that is configured.
+    pub(super) bridge: Bridge,
+    /// The UDP port of the bridge through which a session was last tested; 0 before.
+    pub(super) udp_port: Arc<AtomicU16>,
+    /// What the tunnels of every session are to be.
+    pub(super) tunnels: Tunnels,
     pub(super) keyd: Arc<DaemonLink<KeydApi>>,
     pub(super) updates: mpsc::Sender<Update>,
+    /// The log's lines about sessions that are down, since `started`.
+    pub(super) failures: Arc<Mutex<LogLimit>>,
+    pub(super) started: Instant,
 }
 
 impl Context {
+    /// Whether the line is one that is read, and so its end is worth another.
+    fn log_failure(&self, kind: SessionKind, error: &str, wait: Duration) -> bool {
+        let retry_ms = wait.as_millis();
+        let mut limit = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = limit.admit(error, self.started.elapsed());
+        if told {
+            warn!(?kind, %error, retry_ms, "a session is down");
+        } else {
+            debug!(?kind, %error, retry_ms, "a session is down");
+        }
+        told
+    }
+
     async fn state(&self, kind: SessionKind, state: SessionState, error: Option<String>) {
         let _ = self.updates.send(Update::State { kind, state, error }).await;
     }
 }
 
-/// Grows with every failure, and starts again after a success.
-struct Retry(Duration);
-
-impl Retry {
-    fn next(&mut self) -> Duration {
-        // Up to a half more, so that nodes that lost one router do not all come back to it at once.
-        let wait = self.0.mul_f64(rand::rng().random_range(1.0..1.5));
-        self.0 = (self.0 * 2).min(LAST_RETRY);
-        wait
-    }
+/// How an open session has ended.
+enum Ended {
+    Lost(io::Error),
+    /// Another is to be opened, for which the router must have let go of it.
+    Renewed,
+    /// Another is open.
+    Replaced(TcpStream, Open),
 }
 
-/// Keeps a session open, beginning with the one that `tund` has kept, if it has. Lookups go over the connection
-/// of the session that is given them. When it is told to renew, it opens another.
+/// Keeps a session open, beginning with the one that `tund` has kept, if it has.
 pub(super) async fn keep(
     context: Context,
     kind: SessionKind,
-    mut lookups: Option<mpsc::Receiver<DestinationHash>>,
+    mut lookups: mpsc::Receiver<DestinationHash>,
     adopt: oneshot::Receiver<Open>,
-    renew: Arc<Notify>,
+    mut renewals: mpsc::Receiver<Renewal>,
 ) {
-    let mut retry = Retry(FIRST_RETRY);
-    let mut adopted = adopt.await.ok();
+    let (mut retry, mut tells) = (Retry::default(), true);
+    let mut next = adopt.await.ok().and_then(|session| take_over(session).ok());
     loop {
-        let opened = match adopted.take() {
-            Some(session) => take_over(session),
+        let (mut stream, session) = match next.take() {
+            Some(opened) => opened,
             None => {
-                context.state(kind, SessionState::Opening, None).await;
-                open(&context, kind).await
+                let (opened, failed) = establish(&context, kind, &mut retry, true).await;
+                tells |= failed;
+                opened
             }
         };
-        let error = match opened {
-            Err(error) => error,
-            Ok((mut stream, session)) => {
-                retry = Retry(FIRST_RETRY);
-                info!(?kind, "a session is open");
+        let opened = Instant::now();
+        if std::mem::take(&mut tells) {
+            info!(?kind, session = session.id, "a session is open");
+        } else {
+            debug!(?kind, session = session.id, "a session is open");
+        }
+        // What was wanted of the session before.
+        while renewals.try_recv().is_ok() {}
+        let ended = {
+            let mut attended = std::pin::pin!(attend(&context, kind, &mut stream, session, &mut lookups));
+            loop {
                 tokio::select! {
-                    error = attend(&context, kind, &mut stream, session, lookups.as_mut()) => error.to_string(),
-                    () = renew.notified() => "no member can be reached through it".to_owned(),
+                    error = &mut attended => break Ended::Lost(error),
+                    Some(renewal) = renewals.recv() => match (renewal, kind) {
+                        (Renewal::Keep, _) => continue,
+                        (Renewal::Open, SessionKind::Data) => {}
+                        (Renewal::Open, SessionKind::Control | SessionKind::Fallback) => break Ended::Renewed,
+                    }
+                }
+                tokio::select! {
+                    error = &mut attended => break Ended::Lost(error),
+                    ((stream, session), _) = establish(&context, kind, &mut retry, false) => {
+                        break Ended::Replaced(stream, session);
+                    }
+                    Some(Renewal::Keep) = renewals.recv() => {}
                 }
             }
         };
-        let wait = retry.next();
-        warn!(?kind, %error, retry_ms = wait.as_millis(), "a session is down");
-        context.state(kind, SessionState::Down, Some(error)).await;
+        match ended {
+            Ended::Replaced(stream, session) => next = Some((stream, session)),
+            Ended::Renewed => quit(&mut stream).await,
+            Ended::Lost(error) => {
+                let (error, wait) = (error.to_string(), retry.handle_failure(Cause::Other, opened.elapsed()));
+                let wait = jittered(wait, rand::rng().random());
+                tells |= context.log_failure(kind, &error, wait);
+                context.state(kind, SessionState::Down, Some(error)).await;
+                sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Opens a session, however many attempts that takes. Others are told how it is done if `tells`: where there is one
+/// already, it is up. Also returns whether the log has a warning of an attempt.
+async fn establish(
+    context: &Context,
+    kind: SessionKind,
+    retry: &mut Retry,
+    tells: bool,
+) -> ((TcpStream, Open), bool) {
+    let mut failed = false;
+    loop {
+        if tells {
+            context.state(kind, SessionState::Opening, None).await;
+        }
+        let error = match open(context, kind).await {
+            Ok(opened) => return (opened, failed),
+            Err(error) => error,
+        };
+        let wait = retry.handle_failure(Cause::of(&error), Duration::ZERO);
+        let wait = jittered(wait, rand::rng().random());
+        failed |= context.log_failure(kind, &error.message, wait);
+        if tells {
+            context.state(kind, SessionState::Down, Some(error.message)).await;
+        }
         sleep(wait).await;
+    }
+}
+
+/// Ends a session. Its connection is shut down for all who hold it; where that alone is not noticed, the word is.
+async fn quit(stream: &mut TcpStream) {
+    let said = async {
+        stream.write_all(b"QUIT\n").await?;
+        stream.shutdown().await
+    };
+    if !matches!(timeout(QUIT_TIMEOUT, said).await, Ok(Ok(()))) {
+        debug!("a session's connection was not ended in order");
     }
 }
 
@@ -131,7 +225,7 @@ async fn attend(
     kind: SessionKind,
     stream: &mut TcpStream,
     session: Open,
-    lookups: Option<&mut mpsc::Receiver<DestinationHash>>,
+    lookups: &mut mpsc::Receiver<DestinationHash>,
 ) -> io::Error {
     let session = Arc::new(session);
     let updates = &context.updates;
@@ -139,7 +233,7 @@ async fn attend(
         SessionKind::Data => {
             let _ = updates.send(Update::Data(session)).await;
             context.state(kind, SessionState::Up, None).await;
-            watch(stream, updates, lookups).await
+            watch(stream, kind, updates, lookups).await
         }
         SessionKind::Control | SessionKind::Fallback => {
             let socket = session.udp.try_clone().map(StdUdpSocket::from).and_then(UdpSocket::from_std);
@@ -150,24 +244,22 @@ async fn attend(
             let _ = updates.send(Update::Control(kind, Arc::clone(&session), Arc::clone(&socket))).await;
             context.state(kind, SessionState::Up, None).await;
             tokio::select! {
-                error = watch(stream, updates, lookups) => error,
-                error = receive(&socket, updates) => error,
+                error = watch(stream, kind, updates, lookups) => error,
+                error = receive(&socket, &session.destination, updates) => error,
             }
         }
     }
 }
 
 /// Takes over a session that `keyd` has opened, or `tund` has kept while this process was away.
-fn take_over(session: Open) -> Result<(TcpStream, Open), String> {
-    let clone = session.tcp.try_clone().map_err(|error| error.to_string())?;
-    let stream = std::net::TcpStream::from(clone);
-    stream.set_nonblocking(true).map_err(|error| error.to_string())?;
-    let stream = TcpStream::from_std(stream).map_err(|error| error.to_string())?;
-    Ok((stream, session))
+fn take_over(session: Open) -> io::Result<(TcpStream, Open)> {
+    let stream = std::net::TcpStream::from(session.tcp.try_clone()?);
+    stream.set_nonblocking(true)?;
+    Ok((TcpStream::from_std(stream)?, session))
 }
 
 /// Has `keyd` open a session.
-async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open), String> {
+async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open), ApiError> {
     let name = match kind {
         SessionKind::Control => "control",
         SessionKind::Data => "data",
@@ -178,50 +270,91 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     let request = keyd::OpenSession {
         kind,
         id: id.clone(),
-        tunnel_length: context.tunnel_length,
-        tunnel_quantity: TUNNEL_QUANTITY,
+        tunnel_length: context.tunnels.length,
+        tunnel_length_variance: context.tunnels.length_variance,
+        tunnel_quantity: context.tunnels.quantity,
+        tunnel_backup_quantity: context.tunnels.backup_quantity,
     };
     // A connection of its own: this call takes as long as the router takes to build tunnels.
-    let mut keyd = context.keyd.connect().await.map_err(|error| error.to_string())?;
-    let (opened, [tcp, udp]) = keyd.call(request).await.map_err(|error| error.to_string())?;
+    let mut keyd = context.keyd.connect().await.map_err(ClientError::into_api)?;
+    let (opened, [tcp, udp]) = keyd.call(request).await.map_err(ClientError::into_api)?;
     let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
     let _ = context.updates.send(Update::Version(version)).await;
-    let (stream, open) = take_over(Open { id, udp, tcp, destination })?;
-    if let Ok(bridge) = stream.peer_addr()
-        && bridge != context.bridge
-    {
-        warn!(%bridge, configured = %context.bridge, "keyd is started with another SAM address than i2p.sam_address");
+    let (mut stream, open) = take_over(Open { id, udp, tcp, destination })
+        .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
+    if context.bridge.check_connection(open.tcp.as_fd()).is_err() {
+        warn!(bridge = ?stream.peer_addr().ok(), configured = %context.bridge.address, "keyd is started with another SAM address than i2p.sam_address");
     }
-    if min_tunnel_length != context.tunnel_length {
+    if min_tunnel_length != context.tunnels.length {
         warn!(
             min_tunnel_length,
-            configured = context.tunnel_length,
+            configured = context.tunnels.length,
             "keyd is started with another tunnel length than i2p.tunnel_length: set I2PLAN_TUNNEL_LENGTH for both"
         );
     }
+    test(context, kind, &mut stream, &open).await?;
     Ok((stream, open))
+}
+
+/// Sends something through a session to itself. It counts as open when that has come back.
+async fn test(
+    context: &Context,
+    kind: SessionKind,
+    stream: &mut TcpStream,
+    open: &Open,
+) -> Result<(), ApiError> {
+    let style = match kind {
+        SessionKind::Data => Style::Raw,
+        SessionKind::Control | SessionKind::Fallback => Style::Datagram,
+    };
+    let mut ports = context.bridge.udp_ports();
+    // First the one that has worked before.
+    let last = context.udp_port.load(Ordering::Relaxed);
+    ports.sort_by_key(|port| *port != last);
+    let started = Instant::now();
+    let pass_on = |datagram: &[u8]| {
+        if kind != SessionKind::Data {
+            take_datagram(datagram, &open.destination, &context.updates);
+        }
+    };
+    let tested = self_test::run(stream, open, style, &ports, pass_on).await;
+    let port = tested.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    info!(
+        ?kind,
+        udp_port = port,
+        after_ms = started.elapsed().as_millis(),
+        "the self-test of a session has passed"
+    );
+    context.udp_port.store(port, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Reads an open session's control connection until it ends.
 async fn watch(
     stream: &mut TcpStream,
+    kind: SessionKind,
     updates: &mpsc::Sender<Update>,
-    mut lookups: Option<&mut mpsc::Receiver<DestinationHash>>,
+    lookups: &mut mpsc::Receiver<DestinationHash>,
 ) -> io::Error {
     let mut connection = Connection::default();
     let mut buffer = [0; 2048];
+    let mut pending: Option<(DestinationHash, tokio::time::Instant)> = None;
     loop {
+        let current = connection.current().copied();
+        if pending.map(|(hash, _)| hash) != current {
+            pending = current.map(|hash| (hash, tokio::time::Instant::now() + LOOKUP_TIMEOUT));
+        }
+        let late = async {
+            match pending {
+                Some((_, until)) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
         while let Some(line) = connection.poll_output() {
             if let Err(error) = stream.write_all(line.as_bytes()).await {
                 return error;
             }
         }
-        let next_lookup = async {
-            match &mut lookups {
-                Some(lookups) => lookups.recv().await,
-                None => None,
-            }
-        };
         tokio::select! {
             count = stream.read(&mut buffer) => {
                 let count = match count {
@@ -234,10 +367,15 @@ async fn watch(
                     Err(error) => return io::Error::other(error),
                 };
                 for Found { hash, destination } in found {
-                    let _ = updates.send(Update::Found { hash, destination }).await;
+                    let _ = updates.send(Update::Found { kind, hash, destination }).await;
                 }
             }
-            Some(hash) = next_lookup => {
+            () = late => {
+                if let Some(Found { hash, destination }) = connection.give_up() {
+                    let _ = updates.send(Update::Found { kind, hash, destination }).await;
+                }
+            }
+            Some(hash) = lookups.recv() => {
                 if !connection.look_up(hash) {
                     debug!("dropped a lookup: too many are waiting");
                 }
@@ -248,7 +386,7 @@ async fn watch(
 
 /// Receives what the bridge forwards, until the socket fails. It is connected to the bridge, so that the kernel drops
 /// what others send.
-async fn receive(socket: &UdpSocket, updates: &mpsc::Sender<Update>) -> io::Error {
+async fn receive(socket: &UdpSocket, local: &Destination, updates: &mpsc::Sender<Update>) -> io::Error {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         let len = match socket.recv(&mut buffer).await {
@@ -256,20 +394,26 @@ async fn receive(socket: &UdpSocket, updates: &mpsc::Sender<Update>) -> io::Erro
             Err(error) if is_of_an_earlier_datagram(&error) => continue,
             Err(error) => return error,
         };
-        match sam::datagram::decode(&buffer[..len]) {
-            // Not worth a place in the queue.
-            Ok(received) if received.payload.len() > message::MAX_LEN => {
-                debug!(len = received.payload.len(), "dropped a control message that is too long");
-            }
-            Ok(received) => {
-                let update = Update::Datagram { from: received.from, payload: received.payload.to_vec() };
-                // A full queue means that this node cannot keep up; gossip finds later what is lost now.
-                if updates.try_send(update).is_err() {
-                    debug!("dropped a control datagram: too many are waiting");
-                }
-            }
-            Err(error) => debug!(%error, "dropped a datagram"),
+        take_datagram(&buffer[..len], local, updates);
+    }
+}
+
+/// Takes a datagram that the bridge has forwarded to a control session.
+fn take_datagram(datagram: &[u8], local: &Destination, updates: &mpsc::Sender<Update>) {
+    match sam::datagram::decode(datagram) {
+        // Not worth a place in the queue.
+        Ok(received) if received.payload.len() > message::MAX_LEN => {
+            debug!(len = received.payload.len(), "dropped a control message that is too long");
         }
+        Ok(received) if received.from == *local => drop(updates.try_send(Update::Echo)),
+        Ok(received) => {
+            let update = Update::Datagram { from: received.from, payload: received.payload.to_vec() };
+            // A full queue means that this node cannot keep up; gossip finds later what is lost now.
+            if updates.try_send(update).is_err() {
+                debug!("dropped a control datagram: too many are waiting");
+            }
+        }
+        Err(error) => debug!(%error, "dropped a datagram"),
     }
 }
 
@@ -284,7 +428,7 @@ pub(super) fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
 
 /// Whether an error says that an earlier datagram did not reach the bridge (ICMP), as while the router restarts. The
 /// session's end shows on its connection.
-fn is_of_an_earlier_datagram(error: &io::Error) -> bool {
+pub(super) fn is_of_an_earlier_datagram(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
@@ -294,6 +438,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+
+    const OTHER: Destination = Destination { padding: [9; 32], signing_key: [9; 32] };
 
     async fn bound() -> UdpSocket {
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap()
@@ -314,7 +460,7 @@ mod tests {
         }
         let (updates, mut received) = mpsc::channel(2);
         let update = tokio::select! {
-            error = receive(&socket, &updates) => panic!("{error}"),
+            error = receive(&socket, &OTHER, &updates) => panic!("{error}"),
             update = received.recv() => update,
         };
         assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"right"));
@@ -341,7 +487,7 @@ mod tests {
         bridge.send_to(&datagram("heard"), here).await.unwrap();
         let (updates, mut received) = mpsc::channel(2);
         let update = tokio::select! {
-            error = receive(&socket, &updates) => panic!("{error}"),
+            error = receive(&socket, &OTHER, &updates) => panic!("{error}"),
             update = received.recv() => update,
         };
         assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"heard"));

@@ -13,6 +13,8 @@ use i2plan_ipc::api::tund::{
 };
 use i2plan_ipc::client::{Client, ClientError, DaemonLink};
 use i2plan_ipc::hello::HelloReply;
+use i2plan_ipc::log_limit::LogLimit;
+use i2plan_ipc::warn_limited;
 use i2plan_proto::identity::NodeId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
@@ -138,6 +140,9 @@ struct AppliedMembers {
     /// What was wanted when all had been told.
     done_peers: Option<Arc<Vec<Peer>>>,
     done_endings: Option<Arc<Vec<KnownEnding>>>,
+    /// The log's lines about what `tund` refuses, since the first of them.
+    refusals: LogLimit,
+    first_refusal: Option<Instant>,
 }
 
 async fn serve(
@@ -291,7 +296,15 @@ impl AppliedMembers {
             });
             let taken = client.call(TellEndings(told.collect())).await?;
             if let Some(reason) = taken.reason {
-                warn!(count = taken.refused.len(), %reason, "tund does not take in the ends of memberships");
+                let count = taken.refused.len();
+                let at = self.first_refusal.get_or_insert_with(Instant::now).elapsed();
+                warn_limited!(
+                    self.refusals,
+                    at,
+                    &reason,
+                    count,
+                    "tund does not take in the ends of memberships"
+                );
             }
             self.endings.extend(batch.iter().map(|(id, _)| *id));
         }
@@ -349,7 +362,9 @@ impl AppliedMembers {
             });
             let taken = client.call(TellMembers(told.collect())).await?;
             if let Some(reason) = taken.reason {
-                warn!(count = taken.refused.len(), %reason, "tund does not admit members");
+                let count = taken.refused.len();
+                let at = self.first_refusal.get_or_insert_with(Instant::now).elapsed();
+                warn_limited!(self.refusals, at, &reason, count, "tund does not admit members");
             }
             for peer in batch {
                 if taken.refused.contains(&peer.node) {

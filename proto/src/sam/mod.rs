@@ -6,8 +6,10 @@
 //!   destination's private key; `meshd` gets the connection afterwards.
 //! * [`connection`]: the connection of an open session, and its [`mod@line`]s.
 //! * [`datagram`]: datagrams to and from the bridge.
+//! * [`self_test`]: whether what an open session sends to itself comes back.
 
 pub mod connection;
 pub mod datagram;
 pub mod line;
+pub mod self_test;
 pub mod session;

@@ -5,12 +5,58 @@ use std::net::SocketAddr;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// What a bridge is greeted with.
+/// What a bridge is greeted with that wants no user and password.
 pub const HELLO: &str = "HELLO VERSION MIN=3.0 MAX=3.3\n";
+
+/// Longest user or password, bytes.
+const MAX_LOGIN: usize = 256;
+
+/// What a bridge that wants a user and a password is greeted with.
+///
+/// # Errors
+/// [`LoginError`] if one of them cannot be said.
+pub fn hello_with_login(user: &str, password: &str) -> Result<Zeroizing<String>, LoginError> {
+    // Its full length from the start, as in `NewSession::line`; at most every character is escaped.
+    let mut line = Zeroizing::new(String::with_capacity(2 * (user.len() + password.len()) + 64));
+    line.push_str(HELLO.trim_end());
+    for (key, value, what) in [(" USER=", user, "user"), (" PASSWORD=", password, "password")] {
+        if !(1..=MAX_LOGIN).contains(&value.len()) || value.chars().any(char::is_control) {
+            return Err(LoginError(what));
+        }
+        line.push_str(key);
+        // Older routers know no quotes.
+        let plain = value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='));
+        if plain {
+            line.push_str(value);
+            continue;
+        }
+        line.push('"');
+        for char in value.chars() {
+            if matches!(char, '"' | '\\') {
+                line.push('\\');
+            }
+            line.push(char);
+        }
+        line.push('"');
+    }
+    line.push('\n');
+    Ok(line)
+}
+
+/// A user or a password that cannot be said in a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the {0} of the SAM bridge must have 1 to {MAX_LOGIN} bytes and no control characters")]
+pub struct LoginError(&'static str);
 
 /// An answer to [`HELLO`] other than that the bridge agrees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum GreetingError {
+    /// The bridge wants a user and a password, and was told none.
+    #[error("it wants a user and a password")]
+    LoginRequired,
+    /// The bridge does not know the user, or the password is another.
+    #[error("it does not accept the user or the password")]
+    LoginRefused,
     /// The bridge does not take the greeting.
     #[error("it refuses SAM 3.0 to 3.3: {0}")]
     Refused(&'static str),
@@ -33,6 +79,9 @@ pub fn read_greeting(line: &[u8]) -> Result<String, GreetingError> {
     match value("RESULT") {
         Some("OK") if sane => Ok(version.to_owned()),
         Some("NOVERSION") => Err(GreetingError::Refused("NOVERSION")),
+        // Java I2P says so in words alone.
+        Some("I2P_ERROR") if words.contains("Authorization") => Err(GreetingError::LoginRefused),
+        Some("I2P_ERROR") if words.contains("USER and PASSWORD") => Err(GreetingError::LoginRequired),
         Some("I2P_ERROR") => Err(GreetingError::Refused("I2P_ERROR")),
         _ => Err(GreetingError::NotSam),
     }
@@ -56,26 +105,49 @@ pub struct NewSession<'a> {
     pub id: &'a str,
     /// Where the bridge is to forward datagrams to.
     pub forward_to: SocketAddr,
-    /// Hops of its tunnels in each direction.
-    pub tunnel_length: u8,
-    /// Tunnels in each direction.
-    pub tunnel_quantity: u8,
+    /// Its tunnels, the same in each direction.
+    pub tunnels: Tunnels,
+}
+
+/// The tunnels of a session in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tunnels {
+    /// Hops of each.
+    pub length: u8,
+    /// How many hops more the router adds at random: 0 to as many; if negative, as many more or fewer.
+    pub length_variance: i8,
+    /// Tunnels in use.
+    pub quantity: u8,
+    /// Tunnels in reserve.
+    pub backup_quantity: u8,
 }
 
 impl NewSession<'_> {
     /// Returns the `SESSION CREATE` line for the destination with this private key, as SAM writes it.
     #[must_use]
     pub fn line(&self, private_key: &str) -> Zeroizing<String> {
-        let Self { style, id, forward_to, tunnel_length, tunnel_quantity } = self;
+        let Self { style, id, forward_to, tunnels } = self;
+        let Tunnels { length, length_variance, quantity, backup_quantity } = tunnels;
         let (host, port) = (forward_to.ip(), forward_to.port());
         let style = match style {
             Style::Raw => "RAW",
             Style::Datagram => "DATAGRAM",
         };
-        let options = format!(
-            "PORT={port} HOST={host} inbound.length={tunnel_length} outbound.length={tunnel_length} \
-             inbound.quantity={tunnel_quantity} outbound.quantity={tunnel_quantity} i2cp.leaseSetEncType=4"
+        let mut options = format!(
+            "PORT={port} HOST={host} inbound.length={length} outbound.length={length} inbound.quantity={quantity} \
+             outbound.quantity={quantity} i2cp.leaseSetEncType=4"
         );
+        // These are 0 for every router if they are not said.
+        if *length_variance != 0 {
+            options += &format!(
+                " inbound.lengthVariance={length_variance} outbound.lengthVariance={length_variance}"
+            );
+        }
+        if *backup_quantity != 0 {
+            options += &format!(
+                " inbound.backupQuantity={backup_quantity} outbound.backupQuantity={backup_quantity}"
+            );
+        }
         let parts =
             ["SESSION CREATE STYLE=", style, " ID=", id, " DESTINATION=", private_key, " ", &options, "\n"];
         // Its full length from the start: what a string leaves behind when it grows would not be wiped.
@@ -138,6 +210,14 @@ mod tests {
             ("HELLO REPLY RESULT=OK", Ok("3.0".to_owned())),
             ("HELLO REPLY RESULT=NOVERSION", Err(GreetingError::Refused("NOVERSION"))),
             ("HELLO REPLY RESULT=I2P_ERROR MESSAGE=no", Err(GreetingError::Refused("I2P_ERROR"))),
+            (
+                "HELLO REPLY RESULT=I2P_ERROR MESSAGE=\"USER and PASSWORD required\"",
+                Err(GreetingError::LoginRequired),
+            ),
+            (
+                "HELLO REPLY RESULT=I2P_ERROR MESSAGE=\"Authorization failed\"",
+                Err(GreetingError::LoginRefused),
+            ),
             ("HELLO REPLY RESULT=OK VERSION=\x1b]0;x", Err(GreetingError::NotSam)),
             ("HELLO REPLY", Err(GreetingError::NotSam)),
             ("220 mail.example ESMTP", Err(GreetingError::NotSam)),
@@ -146,6 +226,19 @@ mod tests {
             assert_eq!(read_greeting(line.as_bytes()), expected, "{line:?}");
         }
         assert_eq!(read_greeting(&[0xff, 0xfe]), Err(GreetingError::NotSam));
+    }
+
+    #[test]
+    fn users_and_passwords_are_said_in_one_line() {
+        let said = |user: &str, password: &str| hello_with_login(user, password).map(|line| line.to_string());
+        let start = "HELLO VERSION MIN=3.0 MAX=3.3";
+        assert_eq!(said("i2plan", "s3cret!"), Ok(format!("{start} USER=i2plan PASSWORD=s3cret!\n")));
+        assert_eq!(said("a b", "q\"\\=ä"), Ok(format!("{start} USER=\"a b\" PASSWORD=\"q\\\"\\\\=ä\"\n")));
+        for bad in ["", "a\nQUIT", "\r", "\0", &"x".repeat(MAX_LOGIN + 1)] {
+            assert!(said(bad, "x").unwrap_err().to_string().contains("user"), "{bad:?}");
+            let error = said("x", bad).unwrap_err().to_string();
+            assert!(error.contains("password") && !error.contains("QUIT"), "{bad:?}");
+        }
     }
 
     proptest! {

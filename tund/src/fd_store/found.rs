@@ -180,6 +180,7 @@ mod tests {
     use super::*;
     use crate::roster::tests::many;
     use crate::tunnel::MAX_PEERS;
+    use i2plan_ipc::bridge::UDP_PORT;
 
     /// A supervisor's store.
     struct Fixture {
@@ -236,8 +237,8 @@ mod tests {
         /// A session, and the router's end of its control connection.
         fn session(&self, id: &str) -> (Session, TcpStream) {
             let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-            udp.connect(self.bridge().datagrams).unwrap();
-            let tcp = TcpStream::connect(self.bridge().address).unwrap();
+            udp.connect(("127.0.0.1", UDP_PORT)).unwrap();
+            let tcp = TcpStream::connect(self.router.local_addr().unwrap()).unwrap();
             let session = tund::Session {
                 id: id.to_owned(),
                 destination: Destination { padding: [1; 32], signing_key: [2; 32] },
@@ -362,7 +363,7 @@ mod tests {
             }),
             ("another UDP socket", |fixture| {
                 let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-                other.connect(fixture.bridge().datagrams).unwrap();
+                other.connect(("127.0.0.1", UDP_PORT)).unwrap();
                 replace(fixture, "udp.1", other);
             }),
             ("the same UDP socket, connected elsewhere", |fixture| {

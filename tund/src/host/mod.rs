@@ -4,7 +4,7 @@
 //! * `linux`, `openbsd`: how the system tells its addresses and routes.
 //! * [`resolvers`]: its name servers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{HostUse, Interface, Overlap};
@@ -72,19 +72,20 @@ impl Host {
         self.allow_overlap
     }
 
-    /// All networks that the host uses, those of the mesh's own interface too. `bridge` is the SAM bridge.
+    /// All networks that the host uses, those of the mesh's own interface too. `bridge` are the SAM bridge's addresses, as far
+    /// as they are known.
     ///
     /// # Errors
     /// If the system does not tell.
-    pub async fn networks(&self, bridge: SocketAddr) -> Result<Vec<HostNetwork>, ApiError> {
+    pub async fn networks(&self, bridge: &[IpAddr]) -> Result<Vec<HostNetwork>, ApiError> {
         let mut networks = self.reader.read().await.map_err(|error| {
             ApiError::internal(format!("cannot read the host's addresses and routes: {error}"))
         })?;
         let resolvers = self.resolvers.iter().map(|resolver| (HostUse::Resolver, *resolver));
-        let bridge = (HostUse::SamBridge, bridge.ip());
+        let bridge = bridge.iter().map(|ip| (HostUse::SamBridge, *ip));
         networks.extend(
             resolvers
-                .chain([bridge])
+                .chain(bridge)
                 .map(|(kind, address)| HostNetwork::new(kind, Prefix::host(address), None)),
         );
         Ok(networks)

@@ -20,7 +20,7 @@ use i2plan_proto::identity::NodeId;
 use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
 use early_handshakes::EarlyHandshakes;
-use message::is_response;
+use message::{is_initiation, is_response};
 use pacer::{Next, Pacer};
 use peer::{Keys, OVERLAP, Received, Refused, peer_of};
 pub use peer_config::{MAX_PEERS, PeerConfig};
@@ -80,6 +80,10 @@ pub struct Tunnel {
     early_handshakes: EarlyHandshakes,
     pacer: Pacer,
     drops: Drops,
+    /// When a peer was last heard through the session.
+    heard: Option<Instant>,
+    /// When the first message was sent after that which calls for an answer.
+    unanswered: Option<Instant>,
     unreachables: u32,
     started: Instant,
     next_tick: Instant,
@@ -103,6 +107,8 @@ impl Tunnel {
             early_handshakes: EarlyHandshakes::default(),
             pacer: Pacer::new(now),
             drops: Drops::default(),
+            heard: None,
+            unanswered: None,
             unreachables: 0,
             started: now,
             next_tick: now,
@@ -121,7 +127,29 @@ impl Tunnel {
             peer.retry.note_alive();
         }
         self.session = Some(id);
+        (self.heard, self.unanswered) = (None, None);
         self.next_tick = now;
+    }
+
+    /// How long ago a peer was last heard through the session.
+    #[must_use]
+    pub fn heard(&self, now: Instant) -> Option<Duration> {
+        self.heard.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// How long ago the first message was sent after that which calls for an answer.
+    #[must_use]
+    pub fn unanswered(&self, now: Instant) -> Option<Duration> {
+        self.unanswered.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// Begins handshakes with these peers, to see whether they answer through the session.
+    pub fn test(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            if let Some(peer) = self.peers.by_node(node) {
+                peer.test(&mut self.pacer);
+            }
+        }
     }
 
     /// Sends nothing until there is another SAM session.
@@ -229,6 +257,7 @@ impl Tunnel {
         match peer.receive(slot, message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
             Ok(received) => {
                 peer.count_received(message.len());
+                (self.heard, self.unanswered) = (Some(now), None);
                 peer.defer_keepalive(now);
                 match received {
                     Received::Done => None,
@@ -278,11 +307,20 @@ impl Tunnel {
             let (header, body) = self.datagram.split_at_mut(peer.header(session).len());
             let len = match next {
                 Next::Control(..) => {
+                    if is_initiation(bytes) {
+                        self.unanswered.get_or_insert(now);
+                    }
                     body[..bytes.len()].copy_from_slice(bytes);
                     bytes.len()
                 }
                 Next::Data(..) => match peer.encrypt(bytes, body, &mut self.pacer) {
-                    Some(len) => len,
+                    Some(len) => {
+                        // A keepalive calls for nothing.
+                        if !bytes.is_empty() {
+                            self.unanswered.get_or_insert(now);
+                        }
+                        len
+                    }
                     None => continue,
                 },
             };

@@ -7,12 +7,12 @@
 //! * `sandbox`: what keeps the daemons in.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use i2plan_config::{Config, ConfigError};
-use i2plan_ipc::api::meshd::{Liveness, Peer, SessionState, Status};
+use i2plan_ipc::api::meshd::{Liveness, Peer, SessionHealth, SessionState, Status};
+use i2plan_ipc::bridge::BridgeAddress;
 use i2plan_ipc::version::Version;
 use serde::Serialize;
 
@@ -93,7 +93,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
         args.data_dir.clone().or_else(|| config.as_ref().ok().map(|config| config.data_dir.clone()));
     match &answers {
         Ok(Answers { status, peers, processes }) => {
-            let bridge = Bridge::probe(status.sam.address).await;
+            let bridge = Bridge::probe(status.sam.address.clone()).await;
             findings.extend(of_the_node(status, &Version::current(), &bridge));
             findings.extend(of_the_members(status, peers));
             findings.extend(
@@ -122,9 +122,8 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
             let hint = failure.hint.clone().unwrap_or_else(|| "see the log of i2plan-meshd".to_owned());
             findings.push(Finding::problem("node", failure.message.clone(), hint));
             findings.push(of_the_config(&config));
-            let default = SocketAddr::from(([127, 0, 0, 1], 7656));
-            let address = config.as_ref().map_or(default, |config| config.sam_address);
-            findings.push(of_the_router(&Bridge::probe(address).await, false));
+            let address = config.as_ref().map_or(BridgeAddress::DEFAULT, |config| config.sam_address.clone());
+            findings.push(of_the_router(&Bridge::probe(address.to_string()).await, false));
         }
     }
     let interface_is_up = answers.is_ok_and(|answers| answers.status.tunnel.interface.is_some());
@@ -171,7 +170,7 @@ fn of_the_config(config: &Result<Config, ConfigError>) -> Finding {
 
 /// What the router's bridge showed. One that the node speaks with need not be in reach from here.
 fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
-    let Bridge { address, version, hangs, program } = bridge;
+    let Bridge { address, version, hangs, wants_login, program } = bridge;
     let hint = format!(
         "start the I2P router and enable its SAM bridge, or i2plan-routerd if there is none; if that is not at \
          {address}, set i2p.sam_address"
@@ -182,6 +181,19 @@ fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
             let program = of_program;
             Finding::ok("router", format!("SAM {version} at {address}{program}"))
         }
+        // This program has no password; whether the node has it shows in its sessions.
+        Err(_) if *wants_login && node_speaks_with_it => Finding::ok(
+            "router",
+            format!("a SAM bridge with a password at {address}{of_program}, with which the node speaks"),
+        ),
+        Err(_) if *wants_login => Finding::problem(
+            "router",
+            format!(
+                "the SAM bridge at {address}{of_program} wants a user and a password, and the node does not get in"
+            ),
+            "set i2p.sam_user and i2p.sam_password_file (for services I2PLAN_SAM_USER and keyd's credential \
+             sam-password), or switch sam.auth off in the router",
+        ),
         Err(error) if *hangs => Finding::problem(
             "router",
             format!("the SAM bridge at {address}{of_program} takes connections, and {error}"),
@@ -215,7 +227,10 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     if findings[0].level == Level::Problem {
         // What the node believes of its sessions is nothing then.
     } else if sessions.iter().all(|session| session.state == SessionState::Up) {
-        findings.push(Finding::ok("router", "the I2P tunnels are built: both sessions are up"));
+        // One through which nothing comes has been told of.
+        if sessions.iter().all(|session| session.health != SessionHealth::Replacing) {
+            findings.push(Finding::ok("router", "the I2P tunnels are built: both sessions are up"));
+        }
     } else if sessions.iter().any(|session| session.state == SessionState::Opening)
         && status.daemons.iter().all(|daemon| daemon.error.is_none())
     {
@@ -289,9 +304,10 @@ mod tests {
 
     fn bridge(version: Result<&str, &str>) -> Bridge {
         Bridge {
-            address: SocketAddr::from(([127, 0, 0, 1], 7656)),
+            address: BridgeAddress::DEFAULT.to_string(),
             version: version.map(str::to_owned).map_err(str::to_owned),
             hangs: false,
+            wants_login: false,
             program: Some(Program::new("i2pd", 7)),
         }
     }
@@ -308,6 +324,11 @@ mod tests {
         assert!(found.hint.is_some_and(|hint| hint.contains("i2p.sam_address")));
         // One in another network namespace.
         assert_eq!(of_the_router(&bridge(Err("nothing listens there")), true).level, Level::Note);
+        let locked = Bridge { wants_login: true, ..bridge(Err("it wants a user and a password")) };
+        let found = of_the_router(&locked, false);
+        assert_eq!(found.level, Level::Problem);
+        assert!(found.hint.is_some_and(|hint| hint.contains("i2p.sam_user") && !hint.contains("enable")));
+        assert_eq!(of_the_router(&locked, true).level, Level::Ok);
         // One that is stopped in the middle of its work: the node's sessions stay open for long.
         let stopped = Bridge { hangs: true, ..bridge(Err("it does not answer within 3 s")) };
         assert_eq!(of_the_router(&stopped, true).level, Level::Problem);
@@ -326,7 +347,13 @@ mod tests {
     }
 
     fn founder() -> Status {
-        let session = || Session { state: SessionState::Up, destination: None, error: None };
+        let session = || Session {
+            state: SessionState::Up,
+            destination: None,
+            error: None,
+            health: SessionHealth::Fine,
+            silent: None,
+        };
         Status {
             name: "alpha".to_owned(),
             node_id: Some("node".to_owned()),
@@ -346,7 +373,7 @@ mod tests {
             }),
             former: None,
             sam: Sam {
-                address: SocketAddr::from(([127, 0, 0, 1], 7656)),
+                address: BridgeAddress::DEFAULT.to_string(),
                 version: Some("3.2".to_owned()),
                 control: session(),
                 fallback: None,

@@ -1,11 +1,10 @@
 //! The I2P router's SAM bridge, as this program finds it.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use i2plan_proto::sam::session::{HELLO, read_greeting};
+use i2plan_proto::sam::session::{GreetingError, HELLO, read_greeting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -19,11 +18,14 @@ const MAX_LINE: usize = 512;
 /// What is known of a bridge.
 #[derive(Debug)]
 pub(super) struct Bridge {
-    pub(super) address: SocketAddr,
+    /// Its address, as it is configured.
+    pub(super) address: String,
     /// The SAM version that it speaks, or why it does not.
     pub(super) version: Result<String, String>,
     /// It takes connections and says nothing.
     pub(super) hangs: bool,
+    /// It wants a user and a password.
+    pub(super) wants_login: bool,
     /// The program that listens there, if that can be seen.
     pub(super) program: Option<Program>,
 }
@@ -50,17 +52,24 @@ impl fmt::Display for Program {
 
 impl Bridge {
     /// Greets the bridge and looks at who it is.
-    pub(super) async fn probe(address: SocketAddr) -> Self {
-        let (version, hangs) = match connect(address).await {
+    pub(super) async fn probe(address: String) -> Self {
+        let stream = connect(&address).await;
+        let at =
+            stream.as_ref().ok().and_then(|stream| stream.peer_addr().ok()).or_else(|| address.parse().ok());
+        let mut wants_login = false;
+        let (version, hangs) = match stream {
             Ok(stream) => match timeout(TIMEOUT, greet(stream)).await {
-                Ok(version) => (version, false),
+                Ok(version) => {
+                    wants_login = matches!(version, Err(Ungreeted::Refused(GreetingError::LoginRequired)));
+                    (version.map_err(|error| error.to_string()), false)
+                }
                 Err(_) => (Err(silence()), true),
             },
             Err(error) => (Err(error), false),
         };
-        let program =
-            if address.ip().is_loopback() { listener(Path::new("/proc"), address.port()) } else { None };
-        Self { address, version, hangs, program }
+        let here = at.filter(|at| at.ip().is_loopback());
+        let program = here.and_then(|at| listener(Path::new("/proc"), at.port()));
+        Self { address, version, hangs, wants_login, program }
     }
 
     /// The process id of the node's own router, if that is what listens there.
@@ -73,7 +82,7 @@ fn silence() -> String {
     format!("it does not answer within {} s", TIMEOUT.as_secs())
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+async fn connect(address: &str) -> Result<TcpStream, String> {
     match timeout(TIMEOUT, TcpStream::connect(address)).await.map_err(|_| silence())? {
         Ok(stream) => Ok(stream),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -83,7 +92,7 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     }
 }
 
-async fn greet(mut stream: TcpStream) -> Result<String, String> {
+async fn greet(mut stream: TcpStream) -> Result<String, Ungreeted> {
     let exchange = async {
         stream.write_all(HELLO.as_bytes()).await?;
         let mut line = Vec::new();
@@ -95,9 +104,22 @@ async fn greet(mut stream: TcpStream) -> Result<String, String> {
         }
         Ok::<_, std::io::Error>(line)
     };
-    let line = exchange.await;
-    let line = line.map_err(|error| format!("it ends the connection: {error}"))?;
-    read_greeting(&line).map_err(|error| error.to_string())
+    read_greeting(&exchange.await.map_err(Ungreeted::Ended)?).map_err(Ungreeted::Refused)
+}
+
+/// Why a bridge did not greet back.
+enum Ungreeted {
+    Ended(std::io::Error),
+    Refused(GreetingError),
+}
+
+impl fmt::Display for Ungreeted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(error) => write!(f, "it ends the connection: {error}"),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
 }
 
 /// The program that listens on a TCP port, going by `proc(5)`: whose descriptors this user may see.
@@ -136,7 +158,7 @@ mod tests {
     /// What a bridge that sends this is found to be.
     async fn probe(reply: &'static [u8]) -> Bridge {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap().to_string();
         let bridge = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut greeting = vec![0; HELLO.len()];
@@ -155,20 +177,22 @@ mod tests {
         assert!(!cfg!(target_os = "linux") || bridge.program.is_some_and(own));
         let refused = probe(b"HELLO REPLY RESULT=NOVERSION\n").await.version;
         assert!(refused.is_err_and(|error| error.contains("NOVERSION")));
+        let locked = probe(b"HELLO REPLY RESULT=I2P_ERROR MESSAGE=\"USER and PASSWORD required\"\n").await;
+        assert!(locked.wants_login && !bridge.wants_login);
         assert!(probe(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.version.is_err());
         assert!(probe(b"").await.version.is_err_and(|error| error.starts_with("it ends the connection")));
     }
 
     #[tokio::test]
     async fn a_port_without_listener_is_said_to_be_one() {
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
         assert_eq!(Bridge::probe(address).await.version, Err("nothing listens there".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bridge_that_takes_connections_and_says_nothing_hangs() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let bridge = Bridge::probe(listener.local_addr().unwrap()).await;
+        let bridge = Bridge::probe(listener.local_addr().unwrap().to_string()).await;
         assert!(bridge.hangs && bridge.version.is_err_and(|error| error.contains("does not answer")));
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use i2plan_config::Config;
 use i2plan_ipc::daemon::logging;
 use i2plan_supervisor::users::{Accounts, UserNames, control_group};
-use i2plan_supervisor::{Node, Programs, Relay, StartError, Supervisor};
+use i2plan_supervisor::{Node, Programs, Relay, SamLogin, StartError, Supervisor};
 use tokio::signal::unix::{self, SignalKind, signal};
 
 use super::Up;
@@ -39,6 +39,10 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         router: (args.router || config.router_enabled).then_some(&args.router_user),
     })?;
     let mut node = Node::new(&config, accounts, Programs::beside_this()?);
+    node.sam_login = SamLogin::read(&config).map_err(|error| {
+        Failure::invalid(error.to_string())
+            .with_hint("correct the configuration or the file, then start again")
+    })?;
     (node.run, node.group) = (args.runtime_dir, group);
     if let Some(data) = args.data_dir {
         node.data = data;

@@ -1,5 +1,6 @@
 //! A node's own router in the hands of an attacker: a SAM bridge that hands on what no member has sent, in their names.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_proto::codec::Codec as _;
@@ -8,6 +9,7 @@ use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteSecret;
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest};
 use i2plan_proto::message::{Datagram, Message};
+use i2plan_proto::sam::self_test::PROBE;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -30,7 +32,33 @@ const TIMES: usize = 10;
 /// The bridge, in the namespace of a node.
 struct Bridge {
     listener: TcpListener,
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
+    /// What the node sends, other than what it tests its sessions with.
+    sent: mpsc::UnboundedReceiver<Vec<u8>>,
+    echo: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.echo.abort();
+    }
+}
+
+/// Answers a node's self-tests as a router does, and hands on all else that it sends.
+async fn echo(socket: Arc<UdpSocket>, sent: mpsc::UnboundedSender<Vec<u8>>) {
+    let mut buffer = vec![0; 32 * 1024];
+    while let Ok((len, node)) = socket.recv_from(&mut buffer).await {
+        let Some(end) = buffer[..len].iter().position(|byte| *byte == b'\n') else { continue };
+        let (header, payload) = (String::from_utf8_lossy(&buffer[..end]), &buffer[end + 1..len]);
+        if !payload.starts_with(PROBE) {
+            let _ = sent.send(payload.to_vec());
+            continue;
+        }
+        let mut words = header.split(' ').skip(1);
+        let (session, destination) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let sender = if session.contains("-data-") { String::new() } else { format!("{destination}\n") };
+        let _ = socket.send_to(&[sender.as_bytes(), payload].concat(), node).await;
+    }
 }
 
 /// A session for control messages that the node has opened: its destination, and its port.
@@ -48,7 +76,10 @@ impl Bridge {
             socket.set_nonblocking(true)?;
             Ok((listener, socket))
         })?;
-        Ok(Self { listener: TcpListener::from_std(listener)?, socket: UdpSocket::from_std(socket)? })
+        let socket = Arc::new(UdpSocket::from_std(socket)?);
+        let (sender, sent) = mpsc::unbounded_channel();
+        let echo = tokio::spawn(echo(Arc::clone(&socket), sender));
+        Ok(Self { listener: TcpListener::from_std(listener)?, socket, sent, echo })
     }
 
     /// Serves the node until it has opened a session for this destination.
@@ -87,7 +118,7 @@ impl Bridge {
     }
 
     /// Waits until the node has got through what it was handed: it refuses a joiner with an invite of the router's making.
-    async fn settle(&self, to: &Control, network: NetworkId, inviter: NodeId) -> Result<bool, Failure> {
+    async fn settle(&mut self, to: &Control, network: NetworkId, inviter: NodeId) -> Result<bool, Failure> {
         let (key, secret) = (random_key(), InviteSecret(rand::random()));
         let from = Destination { padding: rand::random(), signing_key: node(&key).0 };
         let body = JoinBody {
@@ -100,24 +131,22 @@ impl Bridge {
         };
         let proof = body.prove(&secret.signing_key());
         let request = Message::JoinRequest(Box::new(JoinRequest { body: signed(body, &key), proof }));
-        let mut buffer = vec![0; 32 * 1024];
         for _ in 0..10 {
             self.forward(to, &from, &request.to_datagram(&to.destination)).await?;
             let answer = async {
-                loop {
-                    let len = self.socket.recv(&mut buffer).await?;
-                    let Some(end) = buffer[..len].iter().position(|byte| *byte == b'\n') else { continue };
+                while let Some(sent) = self.sent.recv().await {
                     if let Ok(Datagram {
                         message: Message::JoinReply(JoinReply::Refused { invite, .. }), ..
-                    }) = Datagram::from_bytes(&buffer[end + 1..len])
+                    }) = Datagram::from_bytes(&sent)
                         && invite == secret.key()
                     {
-                        return Ok::<_, Failure>(());
+                        return true;
                     }
                 }
+                false
             };
-            if let Ok(answer) = tokio::time::timeout(Duration::from_secs(2), answer).await {
-                return answer.map(|()| true);
+            if let Ok(answered) = tokio::time::timeout(Duration::from_secs(2), answer).await {
+                return Ok(answered);
             }
         }
         Ok(false)
@@ -172,7 +201,7 @@ pub(super) async fn forging_router(world: &mut World) -> Result<Tried, Failure> 
     let name = world.lab.nodes[victim].name.clone();
     let banned_before = bans(&world.lab.nodes[victim]).await?;
     world.lab.kill_router(victim).await?;
-    let bridge = Bridge::start(&name)?;
+    let mut bridge = Bridge::start(&name)?;
     let mut held = Vec::new();
     let control = tokio::time::timeout(SESSIONS, bridge.session_of(&place, &mut held))
         .await

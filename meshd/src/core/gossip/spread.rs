@@ -48,6 +48,7 @@ impl LocalMember {
         for target in self.draw(cx, ANNOUNCED, |_| true) {
             let gossip = Gossip { entries: Vec::new(), items: items.clone() };
             let number = cx.rng.random();
+            cx.asked = true;
             self.send(cx, &target, &Message::Ping(number, gossip), now);
             self.send(cx, &target, &compare, now);
         }

@@ -12,13 +12,28 @@ use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
 use i2plan_proto::message::Message;
 use tracing::{debug, warn};
 
-use crate::core::context::{Context, Inbox};
+use crate::core::context::{Context, Inbox, Outage};
 use crate::core::error::MeshError;
 use crate::core::requests::Pending;
 use crate::core::{Action, CommandId, Now};
 
-/// How long an inviter is sought and asked.
+/// How long the inviter is looked for, while the control session is up.
+const FIND: Duration = Duration::from_secs(90);
+
+/// How long it is looked for and asked, while the control session is up.
 const DEADLINE: Duration = Duration::from_secs(150);
+
+/// How long this node may be without a control session, where attempts at one fail.
+const NO_SESSION: Duration = Duration::from_secs(60);
+
+/// How long the router may take to open it: until its first tunnels are there.
+const NO_TUNNELS: Duration = Duration::from_secs(300);
+
+/// An attempt that lasts as long is one at which the router is at work.
+const AT_WORK: Duration = Duration::from_secs(10);
+
+/// How long an attempt to join may take in all. Whoever asked for it is still waiting then.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// First wait before a request is repeated; each further one is half as long again. Shorter than a slow round trip: the
 /// first answer is the one that is lost most often, because the inviter's router does not know this node's
@@ -79,6 +94,9 @@ pub(crate) struct Joining {
     sent: u32,
     /// So many are in vain.
     in_vain: u32,
+    started: Duration,
+    /// When the search for the inviter is over, and when the whole attempt.
+    find_by: Duration,
     deadline: Duration,
     repeat_at: Duration,
     repeat_after: Duration,
@@ -116,6 +134,8 @@ impl Joining {
             requests: VecDeque::new(),
             sent: 0,
             in_vain: IN_VAIN,
+            started: now.monotonic,
+            find_by: now.monotonic + FIND,
             deadline: now.monotonic + DEADLINE,
             repeat_at: now.monotonic + FIRST_REPEAT,
             repeat_after: FIRST_REPEAT,
@@ -128,8 +148,44 @@ impl Joining {
     }
 
     /// When [`Joining::handle_timeout`] is to be called next, on the monotonic clock.
-    pub(crate) fn poll_timeout(&self) -> Duration {
-        self.repeat_at.min(self.deadline)
+    pub(crate) fn poll_timeout(&self, cx: &Context) -> Duration {
+        match &cx.outage {
+            Some(outage) => self.outage_ends(outage).0,
+            None => self.repeat_at.min(self.ends()),
+        }
+    }
+
+    /// When this attempt is over, if nothing happens.
+    fn ends(&self) -> Duration {
+        let stage = if let Stage::Finding = self.stage { self.find_by } else { self.deadline };
+        stage.min(self.started + LONGEST)
+    }
+
+    /// When it is over because there is no control session, and what is said then.
+    fn outage_ends(&self, outage: &Outage) -> (Duration, MeshError) {
+        let since = outage.since.max(self.started);
+        let given_up = since + NO_SESSION;
+        let begun = outage.opening.map(|opening| opening.max(self.started));
+        let (at, error) = match (begun, &outage.reason) {
+            (Some(begun), reason) if reason.is_none() || begun + AT_WORK <= given_up => {
+                (begun + NO_TUNNELS, MeshError::NoTunnels(NO_TUNNELS.as_secs()))
+            }
+            (_, reason) => {
+                let reason = reason.as_deref().unwrap_or("it is not opened").to_owned();
+                // An attempt that has just begun may be one at which the router is at work.
+                let at = begun.map_or(given_up, |begun| given_up.max(begun + AT_WORK));
+                (at, MeshError::NoSession(NO_SESSION.as_secs(), reason))
+            }
+        };
+        (at.min(self.started + LONGEST), error)
+    }
+
+    /// There is a control session again: the time without one does not count.
+    pub(crate) fn handle_control_up(&mut self, outage: &Outage, now: Duration) {
+        let lasted = now.saturating_sub(outage.since.max(self.started));
+        self.find_by += lasted;
+        self.deadline += lasted;
+        (self.repeat_after, self.repeat_at) = (FIRST_REPEAT, now);
     }
 
     /// Looks for the inviter again, or asks it again, if that is due.
@@ -137,7 +193,11 @@ impl Joining {
     /// # Errors
     /// The attempt is over: the inviter was not found, or has not answered.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Now) -> Result<(), MeshError> {
-        if now.monotonic >= self.deadline {
+        if let Some(outage) = &cx.outage {
+            let (at, error) = self.outage_ends(outage);
+            return if now.monotonic < at { Ok(()) } else { Err(error) };
+        }
+        if now.monotonic >= self.ends() {
             return Err(self.timed_out());
         }
         if now.monotonic < self.repeat_at {
@@ -181,11 +241,10 @@ impl Joining {
     }
 
     fn timed_out(&self) -> MeshError {
-        let seconds = DEADLINE.as_secs();
         match (&self.stage, &self.lookup_error) {
-            (Stage::Finding, Some(error)) => MeshError::InviterLookup(seconds, error.clone()),
-            (Stage::Finding, None) => MeshError::InviterNotFound(seconds),
-            (Stage::Asking(_), _) => MeshError::InviterSilent(seconds),
+            (Stage::Finding, Some(error)) => MeshError::InviterLookup(FIND.as_secs(), error.clone()),
+            (Stage::Finding, None) => MeshError::InviterNotFound(FIND.as_secs()),
+            (Stage::Asking(_), _) => MeshError::InviterSilent(DEADLINE.as_secs()),
         }
     }
 

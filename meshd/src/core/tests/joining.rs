@@ -140,6 +140,61 @@ fn an_inviter_that_is_not_there_ends_the_join_in_time() {
     world.join(1, code.expose()).unwrap();
 }
 
+/// Begins to join while the control session goes through these states; when it ended, in seconds, and why.
+fn join_without_session(
+    states: &[(u64, meshd::SessionState, Option<&str>)],
+    attempts: bool,
+) -> (u64, ApiError) {
+    let mut world = World::new(2);
+    let code = world.invite(0, Some(1)).unwrap();
+    let (now, began) = (world.now(), world.time);
+    world.nodes[1].mesh.join(0, code.expose(), now);
+    world.lose_every = 1;
+    world.settle(1);
+    while world.nodes[1].answers.is_empty() {
+        let second = (world.time - began).as_secs();
+        let now = world.now();
+        for (at, state, reason) in states {
+            if *at == second {
+                world.nodes[1].mesh.handle_control_state(*state, *reason, now);
+            }
+        }
+        if attempts && second % 2 == 1 {
+            let mesh = &mut world.nodes[1].mesh;
+            mesh.handle_control_state(meshd::SessionState::Opening, None, now);
+            mesh.handle_control_state(meshd::SessionState::Down, Some("no SAM bridge"), now);
+        }
+        world.run(1);
+    }
+    ((world.time - began).as_secs(), world.nodes[1].answers.pop().unwrap().unwrap_err())
+}
+
+#[test]
+fn what_keeps_a_joiner_from_its_inviter_is_told_apart() {
+    use meshd::SessionState::{Down, Opening, Up};
+
+    // Its router is not there.
+    let (ended, error) = join_without_session(&[(0, Down, Some("no SAM bridge"))], true);
+    assert!((60..=62).contains(&ended) && error.message.contains("no SAM bridge"), "{ended}: {error}");
+    assert_eq!((error.kind, error.remedy), (ErrorKind::Unavailable, Some(i2plan_ipc::Remedy::Diagnose)));
+    // Its router is at work, and has no tunnels yet.
+    let (ended, error) = join_without_session(&[(0, Opening, None)], false);
+    assert!((300..=302).contains(&ended) && error.message.contains("built no tunnels"), "{ended}: {error}");
+    // It has them after a while: that time does not count.
+    let (ended, error) = join_without_session(&[(0, Opening, None), (200, Up, None)], false);
+    assert!((350..=352).contains(&ended) && error.message.contains("is on I2P"), "{ended}: {error}");
+    // It never finds the inviter.
+    let mut world = World::new(2);
+    let code = world.invite(0, Some(1)).unwrap();
+    world.nodes[0].identity.control = destination(7, 7);
+    let began = world.time;
+    let error = world.join(1, code.expose()).unwrap_err();
+    assert!(error.message.contains("no lease set of the inviter within 90 s"), "{error}");
+    assert!((world.time - began).as_secs() <= 92);
+    // And all are no reason to ask for another invite.
+    assert!(error.remedy.is_some_and(|remedy| remedy.to_string().contains("the same invite")));
+}
+
 /// Begins to join; returns the seconds after which it was in vain, and lets a fallback come each time.
 fn fallbacks_of_a_join(world: &mut World, index: usize, code: &str) -> Vec<u64> {
     let (now, began) = (world.now(), world.time);

@@ -52,7 +52,10 @@ impl Daemon {
         getrandom::fill(&mut seed).map_err(End::failed)?;
         info!(node = %me.node, control = %me.control.hash().b32(), "this node is known to keyd");
         self.me = Some(me);
-        let mut mesh = Mesh::new(me, settings, state, seed, self.now());
+        let now = self.now();
+        let mut mesh = Mesh::new(me, settings, state, seed, now);
+        let control = &self.control_status;
+        mesh.handle_control_state(control.state, control.error.as_deref(), now);
         if let Some(destination) = self.data_destination {
             mesh.handle_data_session(destination);
         }

@@ -1,0 +1,131 @@
+//! Sessions that stop carrying traffic, on real routers: how long until they carry it again. Each test prints that time.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::time::{Duration, Instant};
+
+use lab::Failure;
+use lab::netns::set_uplink;
+use lab::node::{Lab, Node};
+use lab::process::signal;
+use lab::testing::sandboxed;
+use lab::traffic::{ping, reach};
+use nix::sys::signal::Signal;
+use tokio::time::sleep;
+
+const LAB: &str = env!("CARGO_BIN_EXE_lab");
+
+/// How long a node may take to work again once its router can carry traffic, on emissary's routers.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+/// The daemons that a sleep stops.
+const DAEMONS: [&str; 4] = ["keyd", "connector", "meshd", "tund"];
+
+async fn start_joined() -> Result<Lab, Failure> {
+    let lab = Lab::with_nodes(2).await?;
+    lab.nodes[1].join_by(&lab.nodes[0]).await?;
+    for (from, to) in [(1, 0), (0, 1)] {
+        reach(&lab.nodes[from], &lab.nodes[to]).await?;
+    }
+    Ok(lab)
+}
+
+/// Waits until packets go both ways, and prints how long that took.
+async fn recovers(lab: &Lab, what: &str) -> Result<(), Failure> {
+    let began = Instant::now();
+    for (from, to) in [(0, 1), (1, 0)] {
+        let target = lab.nodes[to].address().await?;
+        lab.nodes[from]
+            .until("traffic flows again", RECOVERY, async |node| {
+                Ok(ping(node, target, 1, false).await?.received == 1)
+            })
+            .await?;
+    }
+    println!("{what}: traffic flows again after {:.1} s", began.elapsed().as_secs_f64());
+    // And gossip does: each has heard the other since.
+    for node in &lab.nodes {
+        let heard = async |node: &Node| hears(node, began.elapsed()).await;
+        node.until("it hears the other over control", RECOVERY, heard).await?;
+    }
+    println!("{what}: both hear each other after {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Whether a node has heard its only peer in this time.
+async fn hears(node: &Node, within: Duration) -> Result<bool, Failure> {
+    let peers = node.control().await?.peers().await.map_err(|error| node.failure(&error.to_string()))?;
+    let heard = peers.iter().filter_map(|peer| peer.last_heard).min();
+    Ok(heard.is_some_and(|heard| heard <= within.as_secs()))
+}
+
+#[test]
+fn a_router_that_hangs_and_goes_on() {
+    sandboxed(LAB, "a_router_that_hangs_and_goes_on", async || {
+        let mut lab = start_joined().await?;
+        lab.router(1)?.pause()?;
+        sleep(Duration::from_secs(60)).await;
+        lab.router(1)?.resume()?;
+        recovers(&lab, "a router that hung for 60 s").await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn a_router_that_loses_its_network() {
+    sandboxed(LAB, "a_router_that_loses_its_network", async || {
+        let lab = start_joined().await?;
+        set_uplink(&lab.nodes[1].name, false).await?;
+        sleep(Duration::from_secs(120)).await;
+        set_uplink(&lab.nodes[1].name, true).await?;
+        recovers(&lab, "a router without a network for 120 s").await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn a_node_that_was_asleep() {
+    sandboxed(LAB, "a_node_that_was_asleep", async || {
+        let lab = start_joined().await?;
+        let mut pids = Vec::new();
+        for daemon in DAEMONS {
+            pids.push(lab.nodes[1].daemon_pid(daemon).await?);
+        }
+        let all = |what| pids.iter().try_for_each(|pid| signal(*pid, what));
+        all(Signal::SIGSTOP)?;
+        sleep(Duration::from_secs(20)).await;
+        all(Signal::SIGCONT)?;
+        recovers(&lab, "daemons that were stopped for 20 s").await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn a_router_that_is_killed_and_started() {
+    sandboxed(LAB, "a_router_that_is_killed_and_started", async || {
+        let mut lab = start_joined().await?;
+        lab.kill_router(1).await?;
+        sleep(Duration::from_secs(30)).await;
+        lab.restart_router(1).await?;
+        recovers(&lab, "a router that was away for 30 s").await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn a_network_that_stops_as_a_whole() {
+    sandboxed(LAB, "a_network_that_stops_as_a_whole", async || {
+        let mut lab = start_joined().await?;
+        for round in 1..=4 {
+            for node in &mut lab.nodes {
+                node.stop_daemons().await?;
+            }
+            for node in &mut lab.nodes {
+                node.start_daemons()?;
+            }
+            lab.ready().await?;
+            recovers(&lab, &format!("a network that stopped as a whole, time {round}")).await?;
+        }
+        lab.stop().await
+    });
+}
