@@ -13,6 +13,7 @@ use tracing::debug;
 
 use super::budget::{Asker, Budget};
 use super::error::MeshError;
+use super::first_contacts::FirstContacts;
 use super::ingress::IngressLimits;
 use super::notes::KeysHealth;
 use super::requests::Pending;
@@ -54,6 +55,7 @@ pub(super) struct Context {
     pub(super) keys: KeysHealth,
     pub(super) ingress: IngressLimits,
     pub(super) budget: Budget,
+    pub(super) first_contacts: FirstContacts,
     /// Requests to `keyd` that are not answered yet.
     pub(super) pending: HashMap<Ticket, Pending>,
     next_ticket: Ticket,
@@ -85,6 +87,7 @@ impl Context {
             data: None,
             fallback: None,
             budget: Budget::new(settings.control_rate),
+            first_contacts: FirstContacts::default(),
             settings,
             former,
             former_ending: None,
@@ -149,7 +152,13 @@ impl Context {
             Message::Compare(..) => self.budget.charge_comparison(datagram.len(), now.monotonic),
             _ => self.budget.charge(datagram.len(), now.monotonic),
         }
-        self.actions.push_back(Action::Send { to: *to, message: datagram, as_control });
+        self.queue_datagram(to, datagram, as_control, now);
+    }
+
+    /// Sends a datagram that has been paid for, as soon as one more may go there.
+    pub(super) fn queue_datagram(&mut self, to: &Destination, message: Vec<u8>, as_control: bool, now: Now) {
+        let action = Action::Send { to: *to, message, as_control };
+        self.actions.extend(self.first_contacts.send(to.hash(), action, now.monotonic));
     }
 
     /// Sends what somebody has asked for, if it has not asked for too much.
@@ -158,7 +167,7 @@ impl Context {
         let compares = matches!(message, Message::Compare(..));
         let message = message.to_datagram(to);
         if self.budget.answers(asker, compares, message.len(), now.monotonic) {
-            self.actions.push_back(Action::Send { to: *to, message, as_control });
+            self.queue_datagram(to, message, as_control, now);
         } else {
             debug!(?asker, "no answer: more is asked than may be said");
         }

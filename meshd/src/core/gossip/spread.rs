@@ -11,12 +11,12 @@ use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 
 use super::schedule::Comparison;
+use crate::core::Now;
 use crate::core::budget::block;
 use crate::core::context::Context;
 use crate::core::endings::Ending;
 use crate::core::local_member::LocalMember;
 use crate::core::rumors::{Due, FANOUT, Topic};
-use crate::core::{Action, Now};
 
 /// How many members hear of the own record at once.
 const ANNOUNCED: usize = 3;
@@ -71,7 +71,7 @@ impl LocalMember {
         if !entries.is_empty() {
             let message = Message::Want(entries).to_datagram(from);
             cx.budget.charge_question(&whom, message.len(), now.monotonic);
-            cx.actions.push_back(Action::Send { to: *from, message, as_control: false });
+            cx.queue_datagram(from, message, false, now);
         }
     }
 
