@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::Failure;
+use crate::i2p::kind::{RouterKind, Routers};
 use crate::node::{Lab, Node, credentials};
 use crate::progress::Progress;
 use crate::sandbox::{self, bin};
@@ -23,6 +24,8 @@ const PINGS: u32 = 10;
 pub struct Options {
     /// How many nodes.
     pub nodes: u8,
+    /// Hops of their tunnels.
+    pub tunnel_length: u8,
     /// Leave it running at the end.
     pub keep: bool,
     /// Print the result for a program.
@@ -32,6 +35,10 @@ pub struct Options {
 /// What the demo has shown.
 #[derive(Debug, Serialize)]
 struct Report {
+    /// The routers of the network.
+    router: Routers,
+    /// From the start of the last node until the sessions of all were open.
+    sessions_s: f64,
     nodes: Vec<NodeReport>,
     pings: Vec<PingReport>,
     transfers: Vec<TransferReport>,
@@ -40,6 +47,7 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct NodeReport {
     name: String,
+    router: Option<RouterKind>,
     node_id: String,
     ipv4: Ipv4Addr,
     ipv6: Ipv6Addr,
@@ -80,8 +88,10 @@ struct TransferReport {
 /// If anything does not work.
 pub async fn run(options: Options) -> Result<(), Failure> {
     let progress = Progress::new();
-    progress.step("starting a private I2P network");
-    let mut lab = Lab::start().await?;
+    let routers = Routers::from_env()?;
+    progress.step(format!("starting a private I2P network of routers of {}", routers.name()));
+    let mut lab = Lab::start_on(routers).await?;
+    lab.tunnel_length = options.tunnel_length;
     for _ in 0..options.nodes {
         progress.step(format!(
             "starting node {} of {}: I2P router, keyd, connector, meshd, tund",
@@ -91,7 +101,9 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         lab.add_node().await?;
     }
     progress.step("waiting for the nodes' I2P sessions");
+    let started = Instant::now();
     lab.ready().await?;
+    let sessions_s = started.elapsed().as_secs_f64();
     let mut joined = Vec::new();
     for index in 1..lab.nodes.len() {
         let (first, joiner) = (&lab.nodes[0], &lab.nodes[index]);
@@ -101,7 +113,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         reach(joiner, first).await?;
         joined.push(started.elapsed().as_secs_f64());
     }
-    let report = measure(&lab, joined, &progress).await?;
+    let report = measure(&lab, sessions_s, joined, &progress).await?;
     progress.done();
     if options.json {
         let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::new(error.to_string()))?;
@@ -120,7 +132,12 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn measure(lab: &Lab, joined: Vec<f64>, progress: &Progress) -> Result<Report, Failure> {
+async fn measure(
+    lab: &Lab,
+    sessions_s: f64,
+    joined: Vec<f64>,
+    progress: &Progress,
+) -> Result<Report, Failure> {
     let mut joined = joined.into_iter();
     let mut nodes = Vec::new();
     for (index, node) in lab.nodes.iter().enumerate() {
@@ -130,6 +147,7 @@ async fn measure(lab: &Lab, joined: Vec<f64>, progress: &Progress) -> Result<Rep
         let join_to_ping_s = if index == 0 { None } else { joined.next() };
         nodes.push(NodeReport {
             name: node.name.clone(),
+            router: node.router_kind(),
             node_id: status.node_id.unwrap_or_default(),
             ipv4: network.ipv4,
             ipv6: network.ipv6,
@@ -166,7 +184,7 @@ async fn measure(lab: &Lab, joined: Vec<f64>, progress: &Progress) -> Result<Rep
             goodput_mbit: mbit(transfer.bytes, std::time::Duration::from_secs_f64(transfer.seconds)),
         });
     }
-    Ok(Report { nodes, pings, transfers })
+    Ok(Report { router: lab.routers(), sessions_s, nodes, pings, transfers })
 }
 
 /// Every daemon has a user of its own and no capability left.
@@ -188,6 +206,7 @@ async fn daemons(node: &Node) -> Result<Vec<DaemonReport>, Failure> {
 }
 
 fn print(report: &Report) {
+    println!("routers: {}; sessions up after {:.1} s\n", report.router.name(), report.sessions_s);
     println!("{:<6} {:<12} {:<16} {:<40} {:>12}", "node", "id", "IPv4", "IPv6", "join→ping");
     for node in &report.nodes {
         let join = node.join_to_ping_s.map_or("founder".to_owned(), |seconds| format!("{seconds:.2} s"));

@@ -37,9 +37,10 @@ pub async fn run(machines: u8) -> Result<(), Failure> {
     let mut lab = Lab::start().await?;
     std::fs::create_dir(RUN)?;
     let names: Vec<_> = (1..=machines).map(|number| format!("n{number}")).collect();
+    let mut commands = Vec::new();
     for name in &names {
         progress.step(format!("starting the I2P router of {name}"));
-        lab.add_stranger(name).await?;
+        commands.push(lab.add_stranger(name).await?.command());
         make(name).map_err(|failure| failure.during(&format!("making the machine {name}")))?;
     }
     progress.done();
@@ -53,8 +54,8 @@ pub async fn run(machines: u8) -> Result<(), Failure> {
         println!("  {enter} {} __machine {name}", bin().join("lab").display());
     }
     println!("\nA router that was killed is started again, in the foreground, on its machine:\n");
-    for name in &names {
-        println!("  lab __router {DIRECTORY}/router-{name}.json");
+    for (name, command) in names.iter().zip(commands) {
+        println!("  {name}: {command}");
     }
     // Those who read this from a pipe wait for it.
     std::io::stdout().flush()?;

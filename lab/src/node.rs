@@ -11,8 +11,9 @@ use nix::mount::{MsFlags, mount};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::i2p::kind::{RouterKind, Routers};
 use crate::i2p::router::NETWORK;
-use crate::i2p::{PORT, PrivateNetwork};
+use crate::i2p::{PORT, PrivateNetwork, Router};
 use crate::netns::Network;
 use crate::process::{Child, Output, Spawn, current_program};
 use crate::sandbox::{DIRECTORY, bin};
@@ -43,20 +44,37 @@ pub struct Lab {
     pub nodes: Vec<Node>,
     /// What daemons that are started from now on log (`I2PLAN_LOG`); none for what they log anyway.
     pub log_filter: Option<String>,
+    /// Hops of the tunnels of nodes that are added from now on; 1 at first.
+    pub tunnel_length: u8,
     /// Routers without a node.
-    strangers: Vec<Child>,
+    strangers: Vec<Router>,
 }
 
 impl Lab {
-    /// Starts the network, without nodes.
+    /// Starts the network, without nodes, of the routers that the environment names.
     ///
     /// # Errors
     /// If the network cannot be made or the routers do not start.
     pub async fn start() -> Result<Self, Failure> {
+        Self::start_on(Routers::from_env()?).await
+    }
+
+    /// The same of these routers.
+    ///
+    /// # Errors
+    /// If the network cannot be made or the routers do not start.
+    pub async fn start_on(routers: Routers) -> Result<Self, Failure> {
         install_programs()?;
         let network = Network::create(INTERNET_ADDRESSES).await?;
-        let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network).await?;
-        Ok(Self { network, i2p, nodes: Vec::new(), log_filter: None, strangers: Vec::new() })
+        let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network, routers).await?;
+        let (nodes, strangers) = (Vec::new(), Vec::new());
+        Ok(Self { network, i2p, nodes, log_filter: None, tunnel_length: 1, strangers })
+    }
+
+    /// The routers of the network.
+    #[must_use]
+    pub fn routers(&self) -> Routers {
+        self.i2p.routers()
     }
 
     /// Starts a network with so many nodes, and waits until their sessions are open.
@@ -88,12 +106,22 @@ impl Lab {
     /// # Errors
     /// If something does not start.
     pub async fn add_node(&mut self) -> Result<&mut Node, Failure> {
-        let number = u8::try_from(self.nodes.len() + self.strangers.len() + 1)
-            .map_err(|_| Failure::new("too many nodes"))?;
+        let number = self.next_number()?;
         let name = format!("n{number}");
         let address = self.network.add_node(&name, number).await?;
-        let router = self.i2p.start_edge(&name, address).await?;
-        self.start_node(Node::new(name, number, address, Some(router))?)
+        let router = self.i2p.start_edge(&name, address, self.routers().kind(number)).await?;
+        let least = router.kind().least_tunnel_length();
+        if self.tunnel_length < least {
+            let length = self.tunnel_length;
+            return Err(Failure::new(format!(
+                "tunnel length {length}: the router of {name} takes {least} or more"
+            )));
+        }
+        self.start_node(Node::new(name, number, address, Some(router), self)?)
+    }
+
+    fn next_number(&self) -> Result<u8, Failure> {
+        u8::try_from(self.nodes.len() + self.strangers.len() + 1).map_err(|_| Failure::new("too many nodes"))
     }
 
     /// Starts a node more, whose only router is its own `routerd`, started by its supervisor and seeded from a
@@ -102,11 +130,10 @@ impl Lab {
     /// # Errors
     /// If something does not start.
     pub async fn add_node_with_routerd(&mut self, published: bool) -> Result<&mut Node, Failure> {
-        let number = u8::try_from(self.nodes.len() + self.strangers.len() + 1)
-            .map_err(|_| Failure::new("too many nodes"))?;
+        let number = self.next_number()?;
         let name = format!("n{number}");
         let address = self.network.add_node(&name, number).await?;
-        let node = Node::new(name, number, address, None)?;
+        let node = Node::new(name, number, address, None, self)?;
         self.i2p.copy_seed(Path::new(&node.seed()))?;
         let reachable =
             if published { format!("port = {PORT}\naddress = \"{address}\"\n") } else { String::new() };
@@ -118,7 +145,6 @@ impl Lab {
     }
 
     fn start_node(&mut self, mut node: Node) -> Result<&mut Node, Failure> {
-        node.log_filter.clone_from(&self.log_filter);
         node.start_daemons()?;
         self.nodes.push(node);
         self.nodes.last_mut().ok_or_else(|| Failure::new("no node"))
@@ -128,12 +154,20 @@ impl Lab {
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn add_stranger(&mut self, name: &str) -> Result<(), Failure> {
-        let number = u8::try_from(self.nodes.len() + self.strangers.len() + 1)
-            .map_err(|_| Failure::new("too many nodes"))?;
+    pub async fn add_stranger(&mut self, name: &str) -> Result<&Router, Failure> {
+        let number = self.next_number()?;
         let address = self.network.add_node(name, number).await?;
-        self.strangers.push(self.i2p.start_edge(name, address).await?);
-        Ok(())
+        let kind = self.routers().kind(number);
+        self.strangers.push(self.i2p.start_edge(name, address, kind).await?);
+        self.strangers.last().ok_or_else(|| Failure::new("no router"))
+    }
+
+    /// The router of a node.
+    ///
+    /// # Errors
+    /// If the node's router is its own.
+    pub fn router(&mut self, node: usize) -> Result<&mut Router, Failure> {
+        self.nodes[node].router.as_mut().ok_or_else(|| Failure::new("the node's router is its own"))
     }
 
     /// Kills a node's router.
@@ -141,10 +175,7 @@ impl Lab {
     /// # Errors
     /// If it cannot be killed.
     pub async fn kill_router(&mut self, node: usize) -> Result<(), Failure> {
-        match &mut self.nodes[node].router {
-            Some(router) => router.kill().await,
-            None => Err(Failure::new("the node's router is its own")),
-        }
+        self.router(node)?.kill().await
     }
 
     /// Starts a node's router again, with the keys that it had.
@@ -152,9 +183,7 @@ impl Lab {
     /// # Errors
     /// If it does not start.
     pub async fn restart_router(&mut self, node: usize) -> Result<(), Failure> {
-        let node = &mut self.nodes[node];
-        node.router = Some(self.i2p.start_edge(&node.name, node.address).await?);
-        Ok(())
+        self.router(node)?.start().await
     }
 
     /// Stops everything, in order.
@@ -338,22 +367,31 @@ pub struct Node {
     pub passphrase: Option<PathBuf>,
     directory: PathBuf,
     /// The laboratory's router for it; none if it has its own.
-    router: Option<Child>,
+    router: Option<Router>,
+    routers: Routers,
     supervisor: Option<Child>,
 }
 
 impl Node {
-    fn new(name: String, number: u8, address: Ipv4Addr, router: Option<Child>) -> Result<Self, Failure> {
+    fn new(
+        name: String,
+        number: u8,
+        address: Ipv4Addr,
+        router: Option<Router>,
+        lab: &Lab,
+    ) -> Result<Self, Failure> {
         let directory = Path::new(DIRECTORY).join(&name);
         std::fs::create_dir_all(directory.join("etc"))?;
         let config = format!(
-            "[node]\nname = \"{name}\"\n\n[i2p]\nsam_address = \"127.0.0.1:7656\"\ntunnel_length = 1\n"
+            "[node]\nname = \"{name}\"\n\n[i2p]\nsam_address = \"127.0.0.1:7656\"\ntunnel_length = {}\n",
+            lab.tunnel_length
         );
         std::fs::write(directory.join("etc/config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;
         let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
         let (router_uid, connector_uid) = (first + 6, first + 7);
-        let (log_filter, passphrase, supervisor) = (None, None, None);
+        let (log_filter, routers) = (lab.log_filter.clone(), lab.routers());
+        let (passphrase, supervisor) = (None, None);
         Ok(Self {
             name,
             address,
@@ -366,6 +404,7 @@ impl Node {
             passphrase,
             directory,
             router,
+            routers,
             supervisor,
         })
     }
@@ -732,7 +771,19 @@ impl Node {
         .await
     }
 
-    /// Waits until something is so.
+    /// What the laboratory's router for it is; none if it has its own.
+    #[must_use]
+    pub fn router_kind(&self) -> Option<RouterKind> {
+        self.router.as_ref().map(Router::kind)
+    }
+
+    /// The routers of the network that it is on.
+    #[must_use]
+    pub fn routers(&self) -> Routers {
+        self.routers
+    }
+
+    /// Waits until something is so. The deadline is for emissary's routers; on others it is [longer](Routers::patience).
     ///
     /// # Errors
     /// If it does not become so in time; with why the last look at it failed, if it did.
@@ -742,7 +793,8 @@ impl Node {
         deadline: Duration,
         condition: impl AsyncFn(&Self) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let outcome = wait::until(what, deadline, async || condition(self).await).await;
+        let outcome =
+            wait::until(what, deadline * self.routers.patience(), async || condition(self).await).await;
         outcome.map_err(|failure| self.failure(&failure.to_string()))
     }
 

@@ -248,7 +248,8 @@ fn find_range(text: &str, name: Option<&str>, uid: u32) -> Option<u32> {
     })
 }
 
-fn find(tool: &str) -> Option<PathBuf> {
+/// A program in the path.
+pub(crate) fn find(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join(tool)).find(|candidate| candidate.is_file())
 }

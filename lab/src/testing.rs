@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::i2p::kind::Routers;
 use crate::node::PROGRAMS_VARIABLE;
 use crate::{Failure, build, sandbox};
 
 /// The laboratory's program, for a test binary that is not it.
 pub const PROGRAM_VARIABLE: &str = "I2PLAN_LAB_PROGRAM";
 
-/// A test that waits for what never comes must fail rather than hang.
+/// A test that waits for what never comes must fail rather than hang. On emissary's routers; on others it has
+/// [longer](Routers::patience).
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Runs `body` in the sandbox, on a network of its own. To be called by a test with its own full name, and with
@@ -29,10 +31,11 @@ pub fn sandboxed(lab: &str, name: &str, body: impl AsyncFnOnce() -> Result<(), F
         let _logs = LogsOfPanics;
         let result =
             sandbox::enter().map_err(|failure| failure.during("entering the sandbox")).and_then(|()| {
+                let deadline = DEADLINE * Routers::from_env()?.patience();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async {
-                    tokio::time::timeout(DEADLINE, body()).await.unwrap_or_else(|_| {
-                        let minutes = DEADLINE.as_secs() / 60;
+                    tokio::time::timeout(deadline, body()).await.unwrap_or_else(|_| {
+                        let minutes = deadline.as_secs() / 60;
                         Err(Failure::new(format!("the test was not done after {minutes} minutes")))
                     })
                 })

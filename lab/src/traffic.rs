@@ -13,7 +13,7 @@ const PORT: u16 = 5001;
 /// Waits for the first echo over the tunnel.
 ///
 /// # Errors
-/// If there is none within a minute, or the other is in no network.
+/// If there is none within the time that [`ping`] waits for the first, or the other is in no network.
 pub async fn reach(from: &Node, to: &Node) -> Result<(), Failure> {
     ping(from, to.address().await?, 1, true).await.map(drop)
 }
@@ -21,13 +21,14 @@ pub async fn reach(from: &Node, to: &Node) -> Result<(), Failure> {
 /// Pings over the tunnel, five times a second. A reply may take three seconds.
 ///
 /// # Errors
-/// If `i2planctl ping` fails; with `first`, also if nothing answers within a minute.
+/// If `i2planctl ping` fails; with `first`, also if nothing answers within a minute, or [more](crate::i2p::kind::Routers::patience).
 pub async fn ping(node: &Node, target: IpAddr, count: u32, first: bool) -> Result<Pings, Failure> {
     let (target, count) = (target.to_string(), count.to_string());
+    let wait = (60 * node.routers().patience()).to_string();
     let mut args = vec!["--json", "ping", &target, "-i", "0.2", "-W", "3"];
     // With a deadline it goes on until there is a reply.
     if first {
-        args.extend(["-c", "1", "-w", "60"]);
+        args.extend(["-c", "1", "-w", &wait]);
     } else {
         args.extend(["-c", &count]);
     }
@@ -36,7 +37,7 @@ pub async fn ping(node: &Node, target: IpAddr, count: u32, first: bool) -> Resul
         node.failure(&format!("`i2planctl ping` printed {:?} {:?} ({error})", output.stdout, output.stderr))
     })?;
     if first && pings.received == 0 {
-        return Err(node.failure(&format!("{target} did not answer within a minute")));
+        return Err(node.failure(&format!("{target} did not answer within {wait} s")));
     }
     Ok(pings)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lab::Failure;
 use lab::i2p::PrivateNetwork;
+use lab::i2p::kind::Routers;
 use lab::netns::Network;
 use lab::probe::{Received, Sent};
 use lab::process::{Child, Spawn};
@@ -46,17 +47,16 @@ async fn datagrams_arrive(from: &str, to: &str) -> Result<(), Failure> {
 fn datagrams_cross_it_and_a_killed_router_comes_back() {
     sandboxed(LAB, "datagrams_cross_it_and_a_killed_router_comes_back", async || {
         let network = Network::create(8).await?;
-        let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network).await?;
-        let mut addresses = Vec::new();
+        let kinds = Routers::from_env()?;
+        let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network, kinds).await?;
         let mut routers = Vec::new();
         for (number, name) in [(1, "n1"), (2, "n2")] {
             let address = network.add_node(name, number).await?;
-            routers.push(i2p.start_edge(name, address).await?);
-            addresses.push(address);
+            routers.push(i2p.start_edge(name, address, kinds.kind(number)).await?);
         }
         datagrams_arrive("n1", "n2").await?;
         routers[1].kill().await?;
-        routers[1] = i2p.start_edge("n2", addresses[1]).await?;
+        routers[1].start().await?;
         datagrams_arrive("n1", "n2").await?;
         datagrams_arrive("n2", "n1").await
     });

@@ -1,26 +1,29 @@
-//! A private I2P network of real routers.
+//! A private I2P network of real routers, all of one kind or of several.
 //!
 //! As on ordinary machines every node has its own router, with its SAM bridge on the node's loopback address
-//! (emissary's bridge forwards datagrams to nowhere else). Routers that carry others' tunnels run together in
-//! one process.
+//! (emissary's bridge forwards datagrams to nowhere else). Routers that carry others' tunnels run beside each other at
+//! addresses of the bridge, those of emissary together in one process.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::Failure;
-use crate::netns::Network;
-use crate::process::{Child, Spawn};
+use futures::future::try_join_all;
+use nix::sys::signal::Signal;
 
+use crate::netns::Network;
+use crate::process::{Child, Spawn, signal};
+use crate::{Failure, tail};
+
+mod i2pd;
+pub mod kind;
 pub mod router;
 pub mod sam;
 
+use kind::{RouterKind, Routers};
 use router::{ProcessConfig, RouterConfig};
 
-/// Routers that carry tunnels for the others.
-const TRANSIT: u8 = 4;
-
-/// Those of them that keep the network's database.
+/// How many of the routers that carry tunnels keep the network's database: the first.
 const FLOODFILL: u8 = 3;
 
 /// TCP port of a router, the first of its host.
@@ -29,12 +32,16 @@ pub const PORT: u16 = 9000;
 /// How long routers may take to start.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
+/// What routers log: a filter for emissary, a level for i2pd.
+pub const LOG_VARIABLE: &str = "I2PLAN_LAB_ROUTER_LOG";
+
 /// The network.
 #[derive(Debug)]
 pub struct PrivateNetwork {
     directory: PathBuf,
+    routers: Routers,
     /// The routers that carry tunnels, which end with this.
-    _transit: Child,
+    _transit: Vec<Router>,
 }
 
 impl PrivateNetwork {
@@ -42,43 +49,55 @@ impl PrivateNetwork {
     ///
     /// # Errors
     /// If they do not start.
-    pub async fn start(directory: &Path, network: &Network) -> Result<Self, Failure> {
-        let netdb = directory.join("netdb");
-        std::fs::create_dir_all(&netdb)?;
-        let routers = (0..TRANSIT).map(|index| RouterConfig {
-            name: transit(index),
-            address: network.internet_address(index),
-            // A router listens on every address of its host, so those on one host differ in port.
-            port: PORT + u16::from(index),
-            floodfill: index < FLOODFILL,
-            sam: false,
-        });
-        let config = ProcessConfig { netdb, keys: directory.join("transit"), routers: routers.collect() };
+    pub async fn start(directory: &Path, network: &Network, routers: Routers) -> Result<Self, Failure> {
+        std::fs::create_dir_all(directory.join("netdb"))?;
+        let (mut transit, mut emissary) = (Vec::new(), Vec::new());
+        for index in 0..routers.transit() {
+            let config = RouterConfig {
+                name: transit_name(index),
+                address: network.internet_address(index),
+                // A router listens on every address of its host, so those on one host differ in port.
+                port: PORT + u16::from(index),
+                floodfill: index < FLOODFILL,
+                sam: false,
+            };
+            match routers.kind(index) {
+                RouterKind::Emissary => emissary.push(config),
+                kind => transit.push(Router::new(kind, directory, &config.name.clone(), None, vec![config])),
+            }
+        }
+        if !emissary.is_empty() {
+            transit.push(Router::new(RouterKind::Emissary, directory, "transit", None, emissary));
+        }
         // A router knows those whose infos are there when it starts. What it is to pass on to others, such as a new
         // lease set to a floodfill router, it drops without a word. So the first start is for the infos alone.
-        start_process(directory, "transit", None, &config).await?.kill().await?;
-        let transit = start_process(directory, "transit", None, &config).await?;
-        Ok(Self { directory: directory.to_owned(), _transit: transit })
+        try_join_all(transit.iter_mut().map(Router::start)).await?;
+        try_join_all(transit.iter_mut().map(Router::kill)).await?;
+        try_join_all(transit.iter_mut().map(Router::start)).await?;
+        Ok(Self { directory: directory.to_owned(), routers, _transit: transit })
     }
 
-    /// Starts (or starts again) the router of a node, in the node's namespace.
+    /// What its routers are.
+    #[must_use]
+    pub fn routers(&self) -> Routers {
+        self.routers
+    }
+
+    /// Starts the router of a node, in the node's namespace.
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn start_edge(&self, node: &str, address: Ipv4Addr) -> Result<Child, Failure> {
+    pub async fn start_edge(
+        &self,
+        node: &str,
+        address: Ipv4Addr,
+        kind: RouterKind,
+    ) -> Result<Router, Failure> {
         let name = format!("router-{node}");
-        let config = ProcessConfig {
-            netdb: self.directory.join("netdb"),
-            keys: self.directory.join(&name),
-            routers: vec![RouterConfig {
-                name: name.clone(),
-                address,
-                port: PORT,
-                floodfill: false,
-                sam: true,
-            }],
-        };
-        start_process(&self.directory, &name, Some(node), &config).await
+        let config = RouterConfig { name: name.clone(), address, port: PORT, floodfill: false, sam: true };
+        let mut router = Router::new(kind, &self.directory, &name, Some(node), vec![config]);
+        router.start().await?;
+        Ok(router)
     }
 
     /// Puts what the routers that carry tunnels say of themselves into a new directory.
@@ -87,39 +106,144 @@ impl PrivateNetwork {
     /// If that cannot be written.
     pub fn copy_seed(&self, to: &Path) -> Result<(), Failure> {
         std::fs::create_dir(to)?;
-        for index in 0..TRANSIT {
-            let name = transit(index);
+        for index in 0..self.routers.transit() {
+            let name = transit_name(index);
             std::fs::copy(self.directory.join("netdb").join(&name), to.join(&name))?;
         }
         Ok(())
     }
 }
 
-fn transit(index: u8) -> String {
+fn transit_name(index: u8) -> String {
     format!("transit{index}")
 }
 
-async fn start_process(
-    directory: &Path,
-    name: &str,
-    namespace: Option<&str>,
-    config: &ProcessConfig,
-) -> Result<Child, Failure> {
-    std::fs::create_dir_all(&config.keys)?;
-    let path = directory.join(format!("{name}.json"));
-    let text = serde_json::to_string(config).map_err(|error| Failure::new(error.to_string()))?;
-    std::fs::write(&path, text)?;
-    let log = directory.join(format!("{name}.log"));
-    let mut child = Spawn::this_program(["__router".into(), path.into_os_string()])
-        .namespace(namespace)
-        .log(&log)
-        .wait_for_line()?;
-    let ready = tokio::time::timeout(START_DEADLINE, child.first_line()).await;
-    match ready {
-        Ok(Ok(line)) if line == "ready" => Ok(child),
-        _ => Err(Failure::new(format!(
-            "the I2P routers of {name} did not start; their log: {}",
-            crate::tail(&log)
-        ))),
+/// A process of routers, which is killed when this is dropped: a node's router, or routers that carry tunnels.
+#[derive(Debug)]
+pub struct Router {
+    kind: RouterKind,
+    config: ProcessConfig,
+    /// The configuration of emissary.
+    file: PathBuf,
+    log: PathBuf,
+    namespace: Option<String>,
+    /// None while it does not run.
+    child: Option<Child>,
+}
+
+impl Router {
+    fn new(
+        kind: RouterKind,
+        directory: &Path,
+        name: &str,
+        namespace: Option<&str>,
+        routers: Vec<RouterConfig>,
+    ) -> Self {
+        let config = ProcessConfig { netdb: directory.join("netdb"), keys: directory.join(name), routers };
+        Self {
+            kind,
+            config,
+            file: directory.join(format!("{name}.json")),
+            log: directory.join(format!("{name}.log")),
+            namespace: namespace.map(ToOwned::to_owned),
+            child: None,
+        }
+    }
+
+    /// The program that it is.
+    #[must_use]
+    pub fn kind(&self) -> RouterKind {
+        self.kind
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn pid(&self) -> Result<u32, Failure> {
+        self.child.as_ref().map(Child::pid).ok_or_else(|| Failure::new("the router does not run"))
+    }
+
+    /// Starts it, or starts it again, with the keys that it had, and waits until it takes connections.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn start(&mut self) -> Result<(), Failure> {
+        self.kill().await?;
+        std::fs::create_dir_all(&self.config.keys)?;
+        let child = match self.kind {
+            RouterKind::Emissary => self.start_emissary().await?,
+            RouterKind::I2pd => i2pd::start(&self.config, self.namespace.as_deref(), &self.log).await?,
+        };
+        self.child = Some(child);
+        Ok(())
+    }
+
+    async fn start_emissary(&self) -> Result<Child, Failure> {
+        let text = serde_json::to_string(&self.config).map_err(|error| Failure::new(error.to_string()))?;
+        std::fs::write(&self.file, text)?;
+        let mut child = Spawn::this_program(["__router".into(), self.file.clone().into_os_string()])
+            .namespace(self.namespace.as_deref())
+            .log(&self.log)
+            .wait_for_line()?;
+        let ready = tokio::time::timeout(START_DEADLINE, child.first_line()).await;
+        match ready {
+            Ok(Ok(line)) if line == "ready" => Ok(child),
+            _ => Err(Failure::new(format!(
+                "the I2P routers of {} did not start; their log: {}",
+                self.file.display(),
+                tail(&self.log)
+            ))),
+        }
+    }
+
+    /// The command that starts it again by hand, in the foreground, in its namespace.
+    #[must_use]
+    pub fn command(&self) -> String {
+        match self.kind {
+            RouterKind::Emissary => format!("lab __router {}", self.file.display()),
+            RouterKind::I2pd => {
+                let (program, args) = i2pd::command(&self.config);
+                format!("{} {}", program.display(), args.join(" "))
+            }
+        }
+    }
+
+    /// Kills it, if it runs.
+    ///
+    /// # Errors
+    /// If it cannot be killed.
+    pub async fn kill(&mut self) -> Result<(), Failure> {
+        match self.child.take() {
+            Some(mut child) => child.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks it to stop, if it runs, and waits until it has.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    pub async fn stop(&mut self) -> Result<(), Failure> {
+        match self.child.take() {
+            Some(mut child) => child.stop().await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets it hang (SIGSTOP), until [`Router::resume`].
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn pause(&self) -> Result<(), Failure> {
+        signal(self.pid()?, Signal::SIGSTOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn resume(&self) -> Result<(), Failure> {
+        signal(self.pid()?, Signal::SIGCONT)
     }
 }

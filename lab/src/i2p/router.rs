@@ -1,4 +1,4 @@
-//! One process of I2P routers: `lab __router`.
+//! What a process of routers is to be; and one of emissary's: `lab __router`.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,7 +33,7 @@ pub struct RouterConfig {
 pub struct ProcessConfig {
     /// Where all routers leave their router infos, and learn of each other.
     pub netdb: PathBuf,
-    /// Where this process keeps its routers' keys.
+    /// Where this process keeps its routers' keys, and i2pd all that it has.
     pub keys: PathBuf,
     /// Its routers.
     pub routers: Vec<RouterConfig>,
@@ -123,11 +123,7 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Fai
     let started = i2plan_routerd::router::start(config, None).await;
     let (running, events, info) =
         started.map_err(|error| Failure::new(format!("router {} does not start: {error:?}", router.name)))?;
-    // Under another name first: a router that reads this directory now must not find half a file.
-    let info_path = process.netdb.join(&router.name);
-    let partial = process.netdb.join(format!(".{}", router.name));
-    std::fs::write(&partial, info)?;
-    std::fs::rename(&partial, &info_path)?;
+    publish(process, router, info)?;
     tokio::spawn(async move {
         let _events = events;
         running.await;
@@ -135,7 +131,16 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Fai
     Ok(())
 }
 
-fn known_routers(netdb: &Path, own: &str) -> Result<Vec<Vec<u8>>, Failure> {
+/// Leaves a router's info where the others find it.
+pub(super) fn publish(process: &ProcessConfig, router: &RouterConfig, info: Vec<u8>) -> Result<(), Failure> {
+    // Under another name first: a router that reads this directory now must not find half a file.
+    let partial = process.netdb.join(format!(".{}", router.name));
+    std::fs::write(&partial, info)?;
+    Ok(std::fs::rename(&partial, process.netdb.join(&router.name))?)
+}
+
+/// The infos of all routers but this one.
+pub(super) fn known_routers(netdb: &Path, own: &str) -> Result<Vec<Vec<u8>>, Failure> {
     let mut infos = Vec::new();
     for entry in std::fs::read_dir(netdb)? {
         let entry = entry?;

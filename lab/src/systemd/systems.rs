@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::machine::Machine;
 use crate::Failure;
-use crate::i2p::PrivateNetwork;
+use crate::i2p::kind::{RouterKind, Routers};
+use crate::i2p::{PrivateNetwork, Router};
 use crate::netns::Network;
-use crate::process::Child;
 use crate::sandbox::DIRECTORY;
 
 /// Addresses for the routers that carry tunnels.
@@ -20,7 +20,7 @@ pub(super) const DAEMONS: [&str; 4] = ["keyd", "connector", "meshd", "tund"];
 pub struct Systems {
     pub(super) network: Network,
     pub(super) i2p: PrivateNetwork,
-    pub(super) routers: [Child; 2],
+    pub(super) routers: [Router; 2],
     /// The machine that things happen to.
     pub(super) one: Machine,
     /// The other.
@@ -30,10 +30,10 @@ pub struct Systems {
 impl Systems {
     pub(super) async fn boot(suite: &str) -> Result<Self, Failure> {
         let network = Network::create(INTERNET_ADDRESSES).await?;
-        let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network).await?;
+        let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network, Routers::Emissary).await?;
         let addresses = [network.add_node("one", 1).await?, network.add_node("two", 2).await?];
-        let routers =
-            [i2p.start_edge("one", addresses[0]).await?, i2p.start_edge("two", addresses[1]).await?];
+        let router = async |name, address| i2p.start_edge(name, address, RouterKind::Emissary).await;
+        let routers = [router("one", addresses[0]).await?, router("two", addresses[1]).await?];
         let (one, two) = tokio::try_join!(
             Machine::boot("one", addresses[0], suite),
             Machine::boot("two", addresses[1], suite)

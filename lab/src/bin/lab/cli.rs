@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use i2plan_ipc::Role;
 use lab::demo::Options;
+use lab::i2p::LOG_VARIABLE;
+use lab::i2p::kind::{ROUTER_VARIABLE, Routers};
 use lab::node::PROGRAMS_VARIABLE;
 use lab::{
     Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, machines, probe, process, sandbox, sim,
@@ -42,6 +44,11 @@ enum Command {
         /// How many nodes
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=20))]
         nodes: u8,
+        /// Hops of their tunnels; emissary takes 1 or more
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=7))]
+        tunnel_length: u8,
+        #[command(flatten)]
+        router: RouterOption,
         /// Leave it running at the end, until Ctrl-C
         #[arg(long)]
         keep: bool,
@@ -54,12 +61,16 @@ enum Command {
         /// How many machines
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=20))]
         machines: u8,
+        #[command(flatten)]
+        router: RouterOption,
     },
     /// Compare the tunnel with what the I2P routers can carry
     Bench {
         /// Measure bare repliable datagrams of different sizes instead, alone and beside other traffic
         #[arg(long)]
         sizes: bool,
+        #[command(flatten)]
+        router: RouterOption,
         /// Print the result for a program
         #[arg(long)]
         json: bool,
@@ -184,6 +195,14 @@ enum Command {
     },
 }
 
+/// Which routers a command starts.
+#[derive(clap::Args)]
+struct RouterOption {
+    /// The I2P routers of the network [default: I2PLAN_LAB_ROUTER, or else emissary]
+    #[arg(long, value_enum)]
+    router: Option<Routers>,
+}
+
 #[derive(Subcommand)]
 enum IpcAttack {
     Knock,
@@ -219,19 +238,18 @@ impl From<Daemon> for Role {
 pub(crate) fn run() -> ExitCode {
     let args = Args::parse();
     match args.command {
-        Command::Demo { .. }
-        | Command::Network { .. }
-        | Command::Bench { .. }
-        | Command::BenchCtl { .. }
-        | Command::Attack { .. }
+        Command::Demo { router, .. } | Command::Network { router, .. } | Command::Bench { router, .. }
             if !sandbox::is_inner() =>
         {
-            outer()
+            outer(router.router)
         }
-        Command::Demo { nodes, keep, json } => inner(demo::run(Options { nodes, keep, json })),
-        Command::Network { machines } => inner(machines::run(machines)),
-        Command::Bench { sizes: false, json } => inner(bench::run(json)),
-        Command::Bench { sizes: true, json } => inner(sizes::run(json)),
+        Command::BenchCtl { .. } | Command::Attack { .. } if !sandbox::is_inner() => outer(None),
+        Command::Demo { nodes, tunnel_length, router: _, keep, json } => {
+            inner(demo::run(Options { nodes, tunnel_length, keep, json }))
+        }
+        Command::Network { machines, router: _ } => inner(machines::run(machines)),
+        Command::Bench { sizes: false, router: _, json } => inner(bench::run(json)),
+        Command::Bench { sizes: true, router: _, json } => inner(sizes::run(json)),
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
         Command::Attack { json } => inner(attack::mesh::run(json)),
         Command::Systemd(options) if !sandbox::is_inner() => systemd_outer(&options),
@@ -307,8 +325,15 @@ fn end(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// Builds the daemons and runs this command again in the sandbox.
-fn outer() -> ExitCode {
+/// Builds the daemons and runs this command again in the sandbox, where the environment names the routers.
+fn outer(routers: Option<Routers>) -> ExitCode {
+    let routers = match routers.map_or_else(Routers::from_env, |routers| routers.check().map(|()| routers)) {
+        Ok(routers) => routers,
+        Err(failure) => {
+            eprintln!("lab: {failure}");
+            return ExitCode::from(LACKING);
+        }
+    };
     eprintln!("building the daemons in the profile {}", build::PROFILE);
     let programs = build::build().and_then(|programs| {
         serde_json::to_string(&programs).map_err(|error| Failure::new(error.to_string()))
@@ -318,7 +343,8 @@ fn outer() -> ExitCode {
         Err(failure) => return end(Err(failure)),
     };
     let args: Vec<_> = std::env::args_os().skip(1).collect();
-    sandboxed(Path::new("/proc/self/exe"), &args, &[(PROGRAMS_VARIABLE, programs.into())])
+    let variables = [(PROGRAMS_VARIABLE, programs.into()), (ROUTER_VARIABLE, routers.name().into())];
+    sandboxed(Path::new("/proc/self/exe"), &args, &variables)
 }
 
 /// Builds the packages and the systems that they are installed on, and runs this command again in the sandbox.
@@ -371,9 +397,8 @@ fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
 }
 
 fn router(config: &Path) -> Result<(), Failure> {
-    let filter = std::env::var("I2PLAN_LAB_ROUTER_LOG").unwrap_or_else(|_| "warn".to_owned());
-    let filter: Targets =
-        filter.parse().map_err(|error| Failure::new(format!("I2PLAN_LAB_ROUTER_LOG: {error}")))?;
+    let filter = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "warn".to_owned());
+    let filter: Targets = filter.parse().map_err(|error| Failure::new(format!("{LOG_VARIABLE}: {error}")))?;
     let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     tracing_subscriber::registry().with(filter).with(format).init();
     let text = std::fs::read_to_string(config)?;

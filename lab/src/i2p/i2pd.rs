@@ -1,0 +1,130 @@
+//! i2pd as a router: its configuration, and its start.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use i2plan_proto::destination::{base64, hash_of};
+
+use super::router::{NETWORK, ProcessConfig, RouterConfig, SAM, known_routers, publish};
+use super::{LOG_VARIABLE, START_DEADLINE};
+use crate::process::{Child, Spawn};
+use crate::{Failure, netns, sandbox, tail, wait};
+
+/// How long a connection to a router that starts may take.
+const CONNECT: Duration = Duration::from_millis(200);
+
+/// Bytes of an identity in front of its certificate, and the certificate's header.
+const IDENTITY: usize = 384;
+const CERTIFICATE: usize = 3;
+
+/// The installed i2pd.
+///
+/// # Errors
+/// If there is none; with what to install.
+pub(super) fn program() -> Result<PathBuf, Failure> {
+    // Debian's is where an ordinary user's path does not lead.
+    let debian = Some(PathBuf::from("/usr/sbin/i2pd")).filter(|program| program.is_file());
+    sandbox::find("i2pd").or(debian).ok_or_else(|| {
+        Failure::new(
+            "i2pd is not installed: install it (Debian: apt-get install i2pd), or use emissary's routers",
+        )
+    })
+}
+
+/// The command that runs the router in the foreground.
+pub(super) fn command(config: &ProcessConfig) -> (PathBuf, Vec<String>) {
+    let data = config.keys.display();
+    let args = [
+        format!("--conf={data}/i2pd.conf"),
+        format!("--datadir={data}"),
+        "--tunconf=/dev/null".to_owned(),
+        format!("--tunnelsdir={data}/none"),
+    ];
+    (config.keys.join("i2pd"), args.into())
+}
+
+/// Starts a router, and waits until it takes connections.
+///
+/// # Errors
+/// If it does not start.
+pub(super) async fn start(
+    config: &ProcessConfig,
+    namespace: Option<&str>,
+    log: &Path,
+) -> Result<Child, Failure> {
+    let [router] = &config.routers[..] else { return Err(Failure::new("i2pd is one router a process")) };
+    let data = &config.keys;
+    std::fs::write(data.join("i2pd.conf"), text(router))?;
+    fill_netdb(data, &known_routers(&config.netdb, &router.name)?)?;
+    let (program, args) = command(config);
+    if !program.exists() {
+        // Where AppArmor is on, Debian confines the program at its own path to the directories of the service.
+        std::fs::copy(self::program()?, &program)?;
+    }
+    let args = args.into_iter().map(Into::into);
+    let mut child = Spawn::new(&program, args).namespace(namespace).log(log).start()?;
+    let target = if router.sam { SAM } else { (router.address, router.port).into() };
+    // It tells nobody that it is ready.
+    let ready =
+        wait::until("it takes connections", START_DEADLINE, async || takes_connections(namespace, target));
+    let failure = tokio::select! {
+        ready = ready => match ready {
+            Ok(()) => return publish(config, router, std::fs::read(data.join("router.info"))?).map(|()| child),
+            Err(failure) => failure,
+        },
+        ended = child.wait() => Failure::new(format!("it ended with {}", ended?)),
+    };
+    Err(Failure::new(format!(
+        "the i2pd of {} did not start ({failure}); its log: {}",
+        router.name,
+        tail(log)
+    )))
+}
+
+fn takes_connections(namespace: Option<&str>, target: SocketAddr) -> Result<bool, Failure> {
+    let connect = move || Ok(TcpStream::connect_timeout(&target, CONNECT).is_ok());
+    match namespace {
+        Some(namespace) => netns::within(namespace, connect),
+        None => connect(),
+    }
+}
+
+/// Writes router infos to the places where i2pd looks for them.
+fn fill_netdb(data: &Path, infos: &[Vec<u8>]) -> Result<(), Failure> {
+    for info in infos {
+        let short = || Failure::new("a router info is too short");
+        let header = info.get(IDENTITY..IDENTITY + CERTIFICATE).ok_or_else(short)?;
+        let certificate = CERTIFICATE + usize::from(u16::from_be_bytes([header[1], header[2]]));
+        let identity = info.get(..IDENTITY + certificate).ok_or_else(short)?;
+        let id = base64().encode(&hash_of(identity).0);
+        let directory = data.join("netDb").join(format!("r{}", &id[..1]));
+        std::fs::create_dir_all(&directory)?;
+        std::fs::write(directory.join(format!("routerInfo-{id}.dat")), info)?;
+    }
+    Ok(())
+}
+
+/// The configuration file.
+fn text(router: &RouterConfig) -> String {
+    let RouterConfig { address, port, floodfill, sam, .. } = router;
+    let level = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "warn".to_owned());
+    // `reservedrange` allows less than its name says: routers at 127/8 and 10/8 are refused all the same, those at
+    // 198.18/15 are not. The address book must be on: i2pd 2.45.1 crashes without it at the first look-up of a name. As
+    // with emissary a node's router carries no tunnels of others, see `router::start`.
+    format!(
+        "log = stdout\nloglevel = {level}\nipv6 = false\nnat = false\nhost = {address}\naddress4 = {address}\n\
+         port = {port}\nnetid = {NETWORK}\nreservedrange = false\nbandwidth = X\nfloodfill = {floodfill}\n\
+         notransit = {sam}\n\
+         [ntcp2]\npublished = true\nport = {port}\n\
+         [ssu2]\nenabled = false\npublished = false\n\
+         [http]\nenabled = false\n[httpproxy]\nenabled = false\n[socksproxy]\nenabled = false\n\
+         [i2cp]\nenabled = false\n[upnp]\nenabled = false\n\
+         [reseed]\nthreshold = 0\nurls =\n\
+         [addressbook]\nenabled = true\ndefaulturl = http://127.0.0.1:1/\nsubscriptions =\n\
+         [persist]\nprofiles = false\n\
+         [sam]\nenabled = {sam}\naddress = {}\nport = {}\n",
+        SAM.ip(),
+        SAM.port(),
+    )
+}
