@@ -70,6 +70,13 @@ impl FirstContacts {
         Some(action)
     }
 
+    /// Lets a destination that has not answered send first: what is sent there waits until something comes, or until then.
+    pub(super) fn yield_to(&mut self, to: DestinationHash, until: Duration) {
+        if !self.answered.contains(&to) {
+            self.unanswered.entry(to).or_insert(Unanswered { next: until, waiting: VecDeque::new() });
+        }
+    }
+
     /// Something has come from a destination. Returns what has waited for it.
     pub(super) fn heard(&mut self, from: DestinationHash) -> VecDeque<Action> {
         if self.answered.len() >= MAX_ANSWERED {
@@ -145,6 +152,21 @@ mod tests {
         assert!(contacts.send(hash(1), datagram(6), Duration::ZERO).is_some());
         assert!(contacts.send(hash(1), datagram(7), Duration::ZERO).is_none());
         assert_eq!(contacts.take_all().iter().map(number).collect::<Vec<_>>(), [7]);
+    }
+
+    #[test]
+    fn one_that_may_go_first_is_waited_for_but_not_for_ever() {
+        let mut contacts = FirstContacts::default();
+        let until = Duration::from_secs(1);
+        for number in [1, 2] {
+            contacts.yield_to(hash(number), until);
+            assert!(contacts.send(hash(number), datagram(number), Duration::ZERO).is_none());
+        }
+        assert_eq!(contacts.heard(hash(1)).len(), 1);
+        contacts.yield_to(hash(1), until);
+        assert!(contacts.send(hash(1), datagram(3), Duration::ZERO).is_some(), "it has");
+        assert_eq!(contacts.poll_timeout(), Some(until));
+        assert_eq!(contacts.poll_due(until).len(), 1);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! Spreading what is known: rumors are told, wants granted, comparisons begun and answered.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::Destination;
@@ -20,6 +21,9 @@ use crate::core::rumors::{Due, FANOUT, Topic};
 
 /// How many members hear of the own record at once.
 const ANNOUNCED: usize = 3;
+
+/// How long, or up to a quarter longer, it is left to a member with a smaller id to send first.
+const YIELD: Duration = Duration::from_secs(1);
 
 /// In a network of no more members than this, records are always told and not just that they exist.
 const SMALL: usize = 24;
@@ -46,6 +50,12 @@ impl LocalMember {
         };
         let compare = self.comparison(cx, opening, now);
         for target in self.draw(cx, ANNOUNCED, |_| true) {
+            // First datagrams that cross keep some routers (emissary 0.4) from agreeing on a session. Members that began
+            // at the same instant would send theirs at the same instant.
+            if self.members.at(&target.hash()).any(|node| node < cx.me.node) {
+                let wait = YIELD.mul_f64(cx.rng.random_range(1.0..1.25));
+                cx.first_contacts.yield_to(target.hash(), now.monotonic + wait);
+            }
             let gossip = Gossip { entries: Vec::new(), items: items.clone() };
             let number = cx.rng.random();
             self.send(cx, &target, &Message::Ping(number, gossip), now);
