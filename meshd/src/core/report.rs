@@ -176,6 +176,14 @@ impl Mesh {
         member.members.suspects().filter(out).map(Member::node).collect()
     }
 
+    /// Whether a member with a smaller node id has spoken to this node since then, on the monotonic clock.
+    #[must_use]
+    pub fn has_heard_smaller(&self, since: Duration) -> bool {
+        let members = self.member().into_iter().flat_map(|member| member.members.iter());
+        let heard = |member: &Member| member.contact().last_heard.is_some_and(|heard| heard > since);
+        members.filter(|member| member.node() < self.cx.me.node).any(heard)
+    }
+
     /// When a member last spoke to this node, on the monotonic clock.
     #[must_use]
     pub fn last_heard(&self) -> Option<Duration> {

@@ -6,6 +6,7 @@ pub mod event_log;
 mod health;
 mod host;
 mod observer;
+mod renewal;
 mod service;
 mod sessions;
 mod stall;

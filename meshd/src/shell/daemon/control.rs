@@ -133,7 +133,14 @@ impl Daemon {
                 && mesh.last_heard().is_some_and(|heard| now.monotonic < heard + HEARD_LATELY),
             works: observer::sessions(tunnel.stats.as_ref()).next().is_some(),
         };
+        if !health.expected || health.works {
+            self.data_renewal.cancel();
+        }
         if self.data_stalls.handle_health(health, now.monotonic) {
+            let yields = mesh.has_heard_smaller(now.monotonic.saturating_sub(HEARD_LATELY));
+            self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
+        }
+        if self.data_renewal.poll_due(now.monotonic) {
             warn!("members speak to this node, but none shakes hands: the data session is opened again");
             self.renew_data.notify_one();
         }

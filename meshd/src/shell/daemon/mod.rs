@@ -36,6 +36,7 @@ use super::containment::DatagramContainment;
 use super::event_log::EventLog;
 use super::health;
 use super::observer::Observer;
+use super::renewal::DataRenewal;
 use super::service::{Control, LoopRequest, ReplySender};
 use super::sessions::{self, Context, Update};
 use super::stall::StallDetector;
@@ -149,6 +150,7 @@ struct Daemon {
     peers_at: Instant,
     data_destination: Option<Destination>,
     data_stalls: StallDetector,
+    data_renewal: DataRenewal,
     renew_data: Arc<Notify>,
     /// Why the state could not be saved, the last time that it was to be.
     unsaved: Option<String>,
@@ -241,6 +243,7 @@ impl Daemon {
             peers_at: now,
             data_destination: None,
             data_stalls: StallDetector::new(DATA_STALL_TIMEOUT),
+            data_renewal: DataRenewal::default(),
             renew_data,
             unsaved: None,
             set_aside: false,
@@ -264,6 +267,7 @@ impl Daemon {
             let times = [
                 self.mesh.as_ref().and_then(Mesh::poll_timeout),
                 self.data_stalls.poll_timeout(),
+                self.data_renewal.poll_timeout(),
                 self.control_stalls.poll_timeout(),
                 self.fallback.as_ref().map(|fallback| fallback.until),
             ];
