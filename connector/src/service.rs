@@ -10,7 +10,9 @@ use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{Client, ClientError};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::hello::Landlock;
+use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::version::Version;
+use i2plan_ipc::warn_limited;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -26,6 +28,7 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// Serves `keyd` for as long as the process lives.
 pub async fn serve(options: Options, supervisor: &'static Supervisor) {
     let mut retry = FIRST_RETRY;
+    let (mut limit, begun) = (LogLimit::default(), Instant::now());
     loop {
         let started = Instant::now();
         let error = match Client::<KeydApi>::connect(&options.keyd_socket, Role::Connector).await {
@@ -40,7 +43,8 @@ pub async fn serve(options: Options, supervisor: &'static Supervisor) {
         if started.elapsed() > LAST_RETRY {
             retry = FIRST_RETRY;
         }
-        warn!(%error, retry_ms = retry.as_millis(), "keyd is not there");
+        let retry_ms = retry.as_millis();
+        warn_limited!(limit, begun.elapsed(), &error.to_string(), retry_ms, "keyd is not there");
         supervisor.status(&format!("waiting for keyd: {error}"));
         sleep(retry).await;
         retry = (retry * 2).min(LAST_RETRY);

@@ -20,8 +20,8 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
     Ban, BanReason, ConfigChange, Conflict, ControlDestination, Cursor, Daemon, Event, EventKind, Events,
     Former, Grant, Invite, InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Liveness, MeshdApi,
-    Network, Peer, Reply, Request, Route, Sam, Session, SessionName, SessionState, Setting, Source, Status,
-    Tunnel, WireGuardKey,
+    Network, Peer, Reply, Request, Route, Sam, Session, SessionHealth, SessionName, SessionState, Setting,
+    Source, Status, Tunnel, WireGuardKey,
 };
 use i2plan_ipc::api::tund::{Drops, HostUse, Overlap};
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
@@ -232,7 +232,13 @@ fn network() -> Network {
 fn status(network: Option<Network>) -> Status {
     // Of the same build as the program that is tested.
     version::set(version::build!());
-    let session = || Session { state: SessionState::Up, destination: None, error: None };
+    let session = || Session {
+        state: SessionState::Up,
+        destination: None,
+        error: None,
+        health: SessionHealth::Fine,
+        silent: None,
+    };
     let daemon = |name: &str, error: Option<&str>| Daemon {
         name: name.to_owned(),
         pid: error.is_none().then(std::process::id),

@@ -187,10 +187,13 @@ impl Dialing {
         let Some(request) = self.state().take(number) else { return };
         let address = self.bridge.address;
         let error = match errno {
-            Some(errno) => ApiError::unavailable(format!(
-                "no SAM bridge at {address} ({}); start the I2P router or set i2p.sam_address",
-                std::io::Error::from_raw_os_error(errno)
-            )),
+            Some(errno) => ApiError::new(
+                ErrorKind::NotFound,
+                format!(
+                    "no SAM bridge at {address} ({}); start the I2P router or set i2p.sam_address",
+                    std::io::Error::from_raw_os_error(errno)
+                ),
+            ),
             None => ApiError::new(ErrorKind::Timeout, format!("the SAM bridge at {address} does not answer")),
         };
         let _ = request.answer.send(Err(error));

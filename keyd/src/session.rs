@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{OpenSession, SessionKind};
+use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::sam::session::{HELLO, NewSession, SessionError, Style, read_answer, read_greeting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -137,7 +137,14 @@ fn refused(error: SessionError) -> ApiError {
             return ApiError::unavailable(error.to_string());
         }
     };
-    ApiError::unavailable(error.to_string()).with_hint(hint)
+    let kind = match error {
+        // Which can be over in a moment.
+        SessionError::Refused("DUPLICATED_DEST" | "DUPLICATE_DEST" | "DUPLICATED_ID" | "DUPLICATE_ID") => {
+            ErrorKind::Conflict
+        }
+        _ => ErrorKind::Unavailable,
+    };
+    ApiError::new(kind, error.to_string()).with_hint(hint)
 }
 
 #[cfg(test)]
@@ -146,8 +153,6 @@ mod tests {
 
     use tokio::io::{AsyncBufReadExt as _, BufReader};
     use tokio::net::TcpListener;
-
-    use i2plan_ipc::ErrorKind;
 
     use super::*;
 

@@ -388,7 +388,13 @@ mod tests {
         type Api = MeshdApi;
 
         async fn call(&self, _: Role, request: Request, _: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
-            let session = || Session { state: SessionState::Down, destination: None, error: None };
+            let session = || Session {
+                state: SessionState::Down,
+                destination: None,
+                error: None,
+                health: i2plan_ipc::api::meshd::SessionHealth::Fine,
+                silent: None,
+            };
             Ok(match request {
                 Request::Status => Reply::Status(Box::new(Status {
                     name: "alpha".to_owned(),

@@ -30,6 +30,13 @@ const BATCH: usize = 32;
 /// Packets that the queue of an interface may hold: Linux's has 500 by default.
 const MAX_LEFT: usize = 1024;
 
+/// How long the session before the present one is still heard: until members have learned of the new destination and what
+/// they sent to the one before has come.
+const LINGER: Duration = Duration::from_secs(60);
+
+/// The datagram of a test, bytes.
+const TEST_LEN: usize = 32;
+
 /// Without the second, the end of an interface that is deleted goes unnoticed.
 const DEVICE_READY: Interest = Interest::READABLE.add(Interest::ERROR);
 
@@ -53,6 +60,9 @@ pub enum DataPathCommand {
     Drain(Duration, oneshot::Sender<bool>),
     /// Look whether the session's socket still leads to the bridge.
     CheckSession(oneshot::Sender<()>),
+    /// Send a datagram to the session's own destination, and begin handshakes with these members. Answered when the
+    /// datagram has come back.
+    Test(Vec<NodeId>, oneshot::Sender<()>),
     /// Count.
     Stats(oneshot::Sender<Counted>),
 }
@@ -62,6 +72,10 @@ pub enum DataPathCommand {
 pub struct Counted {
     /// The session's id.
     pub session: Option<String>,
+    /// How long ago a peer was last heard through it.
+    pub heard: Option<Duration>,
+    /// How long ago the first message was sent after that which calls for an answer.
+    pub unanswered: Option<Duration>,
     /// Each peer.
     pub peers: Vec<PeerStats>,
     /// What belongs to none.
@@ -75,6 +89,10 @@ pub struct DataPath {
     device: AsyncFd<Device>,
     tunnel: Tunnel,
     session: Option<Attached>,
+    /// The session before, which members may still send to, until the time.
+    previous: Option<(Attached, Instant)>,
+    /// The test that is under way.
+    test: Option<Test>,
     /// Why there is no session any more.
     diverted: Option<String>,
     commands: mpsc::Receiver<DataPathCommand>,
@@ -118,6 +136,21 @@ impl Turns {
     }
 }
 
+/// A datagram to the session's own destination. It begins like no message of WireGuard.
+struct Test {
+    datagram: [u8; TEST_LEN],
+    done: oneshot::Sender<()>,
+}
+
+/// A datagram that has come.
+struct Incoming {
+    len: usize,
+    /// The kernel keeps others' from a connected socket, as long as it is connected to the bridge.
+    from_bridge: bool,
+    /// It has come through the session before the present one.
+    late: bool,
+}
+
 struct Attached {
     session: Session,
     /// A duplicate of the session's UDP socket, to wait for datagrams with.
@@ -146,6 +179,8 @@ impl DataPath {
             device: readiness::register(device)?,
             tunnel,
             session: None,
+            previous: None,
+            test: None,
             diverted: None,
             commands,
             // A byte more than may be, so that what is too long is seen to be.
@@ -171,9 +206,11 @@ impl DataPath {
             self.turns.0.fetch_add(1, Ordering::Relaxed);
             self.send();
             let deadline = self.drain(self.tunnel.poll_timeout(Instant::now()));
+            let deadline = self.end_previous(deadline);
             // Of an interface that goes away with this process nothing more is taken.
             let device = self.draining.is_none().then_some(&self.device);
-            match next_event(device, self.session.as_ref(), &mut self.commands, deadline).await? {
+            let previous = self.previous.as_ref().map(|(attached, _)| attached);
+            match next_event(device, self.session.as_ref(), previous, &mut self.commands, deadline).await? {
                 Wakeup::Packets(ready) => read_interface(ready, &mut self.tunnel, &mut self.packet)?,
                 Wakeup::Datagrams => self.read_socket(),
                 Wakeup::Time => self.tunnel.handle_timeout(Instant::now()),
@@ -184,35 +221,85 @@ impl DataPath {
     }
 
     fn read_socket(&mut self) {
-        let Some(Attached { session, incoming }) = &self.session else { return };
         let mut strange = false;
         for _ in 0..BATCH {
-            match incoming.try_recv_from(&mut self.packet) {
-                // The kernel keeps others' from a connected socket, as long as it is connected to the bridge.
-                Ok((_, from)) if !session.is_bridge(from) => strange = true,
-                Ok((len, _)) => {
-                    let (now, message) = (Instant::now(), &self.packet[..len]);
-                    let tunnel = &mut self.tunnel;
-                    let packet =
-                        contain(move || tunnel.handle_datagram(message, now)).unwrap_or_else(|panicked| {
-                            self.panics.note(&panicked, now);
-                            None
-                        });
-                    if let Some(packet) = packet
-                        && let Err(error) = self.device.get_ref().send(packet)
-                    {
-                        debug!(%error, "the interface does not take a packet");
-                        self.tunnel.note_interface_full();
-                    }
+            let Some(Incoming { len, from_bridge, late }) = self.receive() else { break };
+            if !from_bridge {
+                strange = true;
+                continue;
+            }
+            let (now, message) = (Instant::now(), &self.packet[..len]);
+            if self.test.as_ref().is_some_and(|test| test.datagram == *message)
+                && let Some(test) = self.test.take()
+            {
+                let _ = test.done.send(());
+                continue;
+            }
+            let tunnel = &mut self.tunnel;
+            let packet = contain(move || {
+                if late {
+                    tunnel.handle_late_datagram(message, now)
+                } else {
+                    tunnel.handle_datagram(message, now)
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // What is left of an earlier datagram, such as an ICMP error, says nothing about the socket.
-                Err(error) => debug!(%error, "the session's socket reports an error"),
+            });
+            let packet = packet.unwrap_or_else(|panicked| {
+                self.panics.note(&panicked, now);
+                None
+            });
+            if let Some(packet) = packet
+                && let Err(error) = self.device.get_ref().send(packet)
+            {
+                debug!(%error, "the interface does not take a packet");
+                self.tunnel.note_interface_full();
             }
         }
         if strange {
             self.check_session();
         }
+    }
+
+    /// Takes a datagram of the session, or else of the one before.
+    fn receive(&mut self) -> Option<Incoming> {
+        let previous = self.previous.as_ref().map(|(attached, _)| (attached, true));
+        let present = self.session.as_ref().map(|attached| (attached, false));
+        for (Attached { session, incoming }, late) in present.into_iter().chain(previous) {
+            match incoming.try_recv_from(&mut self.packet) {
+                Ok((len, from)) => return Some(Incoming { len, from_bridge: session.is_bridge(from), late }),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // What is left of an earlier datagram, such as an ICMP error, says nothing about the socket.
+                Err(error) => debug!(%error, "the session's socket reports an error"),
+            }
+        }
+        None
+    }
+
+    /// Ends the session before the present one when its time has come. Returns when to look again, by `deadline` at the
+    /// latest.
+    fn end_previous(&mut self, deadline: Instant) -> Instant {
+        let Some((_, until)) = &self.previous else { return deadline };
+        if *until > Instant::now() {
+            return deadline.min(*until);
+        }
+        if let Some((before, _)) = self.previous.take() {
+            before.session.quit();
+        }
+        deadline
+    }
+
+    /// Sends a datagram to the session's own destination.
+    fn begin_test(&mut self, nodes: &[NodeId], done: oneshot::Sender<()>) {
+        let mut datagram = [0; TEST_LEN];
+        let Some(Attached { session, .. }) = &self.session else { return };
+        // The first byte stays 0. Others cannot know the rest.
+        if rustix::rand::getrandom(&mut datagram[1..], rustix::rand::GetRandomFlags::empty()).is_err() {
+            return;
+        }
+        if let Err(error) = session.send_to_itself(&datagram) {
+            debug!(%error, "the session's socket does not take a datagram");
+        }
+        self.test = Some(Test { datagram, done });
+        self.tunnel.test(nodes);
     }
 
     /// Gives the session up if its socket does not lead to the bridge any more. Whoever else holds a duplicate can connect
@@ -304,7 +391,10 @@ impl DataPath {
                 self.check_session();
                 let _ = done.send(());
             }
+            DataPathCommand::Test(nodes, done) => self.begin_test(&nodes, done),
             DataPathCommand::Stats(done) => drop(done.send(Counted {
+                heard: self.tunnel.heard(Instant::now()),
+                unanswered: self.tunnel.unanswered(Instant::now()),
                 session: self.session.as_ref().map(|attached| attached.session.id.as_str().to_owned()),
                 peers: self.tunnel.peer_stats(Instant::now()),
                 drops: self.tunnel.drops(),
@@ -319,7 +409,12 @@ impl DataPath {
             .map_err(|error| ApiError::internal(format!("cannot wait for the session's socket: {error}")))?;
         info!(session = session.id.as_str(), "attached");
         self.tunnel.set_session(session.id.clone(), Instant::now());
-        self.session = Some(Attached { session, incoming });
+        let before = self.session.replace(Attached { session, incoming });
+        // One that the router has ended is of no use.
+        self.previous = before
+            .filter(|before| before.session.check_alive().is_ok())
+            .map(|before| (before, Instant::now() + LINGER));
+        self.test = None;
         self.diverted = None;
         Ok(())
     }
@@ -328,13 +423,18 @@ impl DataPath {
 async fn next_event<'a>(
     device: Option<&'a AsyncFd<Device>>,
     session: Option<&Attached>,
+    previous: Option<&Attached>,
     commands: &mut mpsc::Receiver<DataPathCommand>,
     deadline: Instant,
 ) -> io::Result<Wakeup<'a>> {
+    let readable = async |session: Option<&Attached>| match session {
+        Some(attached) => attached.incoming.readable().await,
+        None => std::future::pending().await,
+    };
     let datagrams = async {
-        match session {
-            Some(attached) => attached.incoming.readable().await,
-            None => std::future::pending().await,
+        tokio::select! {
+            ready = readable(session) => ready,
+            ready = readable(previous) => ready,
         }
     };
     let packets = async {

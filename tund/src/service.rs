@@ -10,19 +10,20 @@ use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::api::keyd::{GetTrustAnchor, KeydApi, LeaseWireGuard, TrustAnchor, WireGuardLease};
 use i2plan_ipc::api::tund::{
     Configured, Ending, HostUse, Interface, Limits, MAX_BATCH, Member, NewInterface, Overlap, Reply, Request,
-    Stats, Taken, TundApi,
+    Stats, TEST_TIMEOUT, Taken, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{DaemonLink, Endpoint};
 use i2plan_ipc::daemon::notify::Supervisor;
+use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::version::Version;
-use i2plan_ipc::{ApiError, ErrorKind, Role};
+use i2plan_ipc::{ApiError, ErrorKind, Role, warn_limited};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::device::Device;
@@ -183,6 +184,7 @@ impl Tund {
     /// Goes on with the interface that was there at the start, if there was one: as soon as `keyd` leases its key, and
     /// without a word of `meshd`.
     pub async fn resume(&self) {
+        let (mut limit, started) = (LogLimit::default(), Instant::now());
         loop {
             let wanted =
                 self.resumable.lock().await.as_ref().map(|kept| (kept.interface.clone(), kept.epoch));
@@ -193,7 +195,7 @@ impl Tund {
                 warn!(%error, "the interface is of a network that this node is not in");
                 return self.give_up();
             }
-            warn!(%error, "cannot go on with the interface yet");
+            warn_limited!(limit, started.elapsed(), &error.message, "cannot go on with the interface yet");
             if error.kind == ErrorKind::Denied {
                 self.find_epoch(interface.network).await;
             }
@@ -685,6 +687,14 @@ impl Tund {
         self.ask(|done| DataPathCommand::Attach(session, done)).await?.ok_or_else(not_configured)?
     }
 
+    /// Tests the session; whether a datagram to its own destination has come back.
+    async fn test_session(&self, nodes: Vec<NodeId>) -> Result<Reply, ApiError> {
+        check_batch(&nodes)?;
+        let test = self.ask(|done| DataPathCommand::Test(nodes, done));
+        // Without a session, or where another test has begun, it has not.
+        Ok(Reply::Tested(matches!(timeout(TEST_TIMEOUT, test).await, Ok(Ok(Some(()))))))
+    }
+
     /// The sessions for data and for control messages, as they can be handed out.
     async fn sessions(&self) -> Result<(Option<Shared>, Option<Shared>), ApiError> {
         let failed = |error| ApiError::internal(format!("cannot duplicate a session's descriptors: {error}"));
@@ -721,12 +731,25 @@ impl Tund {
         let counted = self.ask(DataPathCommand::Stats).await?;
         let interface =
             self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
-        let Counted { session, peers, drops, diverted } = counted.unwrap_or_default();
+        let Counted { session, heard, unanswered, peers, drops, diverted } = counted.unwrap_or_default();
+        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let (heard, unanswered) = (heard.map(millis), unanswered.map(millis));
         let Seen { overlaps, without_ipv6 } = self.seen.lock().await.clone();
         let version = Version::current();
         let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let problem = problem.map(clock_problem).or_else(|| diverted.map(diverted_problem));
-        Ok(Stats { version, interface, session, peers, drops, overlaps, without_ipv6, problem })
+        Ok(Stats {
+            version,
+            interface,
+            session,
+            heard,
+            unanswered,
+            peers,
+            drops,
+            overlaps,
+            without_ipv6,
+            problem,
+        })
     }
 }
 
@@ -837,6 +860,7 @@ impl Service for Tund {
                 Ok(Reply::Done.into())
             }
             Request::FindSubnet(wanted) => Ok(Reply::Subnet(self.find_subnet(wanted).await?).into()),
+            Request::TestSession(nodes) => Ok(self.test_session(nodes).await?.into()),
             Request::Stats => Ok(Reply::Stats(self.stats().await?).into()),
         }
     }

@@ -8,6 +8,7 @@ use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund;
 use i2plan_ipc::bridge::{Bridge, NotTheBridge};
 use i2plan_proto::destination::Destination;
+use i2plan_proto::sam::datagram;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
@@ -156,6 +157,14 @@ impl Session {
     /// minutes to notice that a connection was closed. Does not wait: what cannot be said now is left unsaid.
     pub fn quit(&self) {
         let _ = rustix::net::send(&self.control, b"QUIT\n", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+
+    /// Sends a datagram to the session's own destination.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
+    pub fn send_to_itself(&self, payload: &[u8]) -> io::Result<()> {
+        self.send(&datagram::encode(self.id.as_str(), &self.destination, payload))
     }
 
     /// Sends a datagram to the bridge, wherever the socket is connected to.

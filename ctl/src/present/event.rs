@@ -1,8 +1,11 @@
 //! What happens at a node.
 
-use i2plan_ipc::api::meshd::{BanReason, EventKind, JoinStep, Liveness, SessionName, SessionState};
+use i2plan_ipc::api::meshd::{
+    BanReason, EventKind, JoinStep, Liveness, SessionHealth, SessionName, SessionState,
+};
 
 use super::member::{label, short};
+use super::units;
 
 /// How much an event matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,8 @@ impl From<&EventKind> for Level {
             EventKind::TunnelDown { .. }
             | EventKind::MemberLiveness { liveness: Liveness::Suspected | Liveness::Unreachable, .. }
             | EventKind::BanAdded { .. }
-            | EventKind::Session { state: SessionState::Down, .. } => Self::Warn,
+            | EventKind::Session { state: SessionState::Down, .. }
+            | EventKind::SessionHealth { health: SessionHealth::Replacing, .. } => Self::Warn,
             _ => Self::Info,
         }
     }
@@ -74,15 +78,25 @@ pub fn describe(what: &EventKind) -> String {
         }
         EventKind::BanRemoved { node_id } => format!("{} is not banned any more", short(node_id)),
         EventKind::Session { session, state, error } => {
-            let session = match session {
-                SessionName::Control => "control session",
-                SessionName::Fallback => "fallback session",
-                SessionName::Data => "data session",
-            };
+            let session = name_of(*session);
             match error {
                 Some(error) if *state == SessionState::Down => format!("the {session} is down: {error}"),
                 // That was why it was down before.
                 _ => format!("the {session} is {}", describe_state(*state)),
+            }
+        }
+        EventKind::SessionHealth { session, health, silent } => {
+            let (session, silent) = (name_of(*session), units::duration(*silent));
+            match health {
+                SessionHealth::Fine => format!("the {session} carries traffic again"),
+                SessionHealth::Testing => {
+                    format!("nothing is heard through the {session} for {silent}: it is tested")
+                }
+                SessionHealth::Replacing => {
+                    format!(
+                        "nothing is heard through the {session} for {silent}: another is opened in its place"
+                    )
+                }
             }
         }
         EventKind::DaemonUp { daemon } => format!("{daemon} answers"),
@@ -101,6 +115,14 @@ pub fn describe(what: &EventKind) -> String {
         EventKind::ConfigChanged { key, value } => format!("{key} is {value} now"),
         EventKind::JoinProgress { step } => format!("joining: {}", describe_step(*step)),
         EventKind::Log { level, target, message } => format!("{level} {target}: {message}"),
+    }
+}
+
+fn name_of(session: SessionName) -> &'static str {
+    match session {
+        SessionName::Control => "control session",
+        SessionName::Fallback => "fallback session",
+        SessionName::Data => "data session",
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use i2plan_ipc::Role;
 use i2plan_ipc::api::meshd::{
-    Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionState, Status, Tunnel,
+    Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionHealth, SessionState, Status, Tunnel,
 };
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::version::Version;
@@ -116,7 +116,23 @@ pub fn of_the_sessions(status: &Status) -> Vec<Warning> {
         return vec![warning("both sessions are".to_owned(), &sam.control)];
     }
     let down = sessions.iter().filter(|(_, session)| down(session));
-    down.map(|(name, session)| warning(format!("the {name} session is"), session)).collect()
+    let down = down.map(|(name, session)| warning(format!("the {name} session is"), session));
+    down.chain(sessions.iter().filter_map(|(name, session)| of_silence(name, session))).collect()
+}
+
+/// A session that is up and carries nothing, once it has not passed its test.
+fn of_silence(name: &str, session: &Session) -> Option<Warning> {
+    let is_silent = session.state == SessionState::Up && session.health == SessionHealth::Replacing;
+    is_silent.then(|| Warning {
+        message: format!("the {name} session is up, but {}", describe_silence(session)),
+        hint: "another session is opened in its place by itself; if that goes on, see whether the router builds tunnels, and \
+               whether the other members are up"
+            .to_owned(),
+    })
+}
+
+fn describe_silence(session: &Session) -> String {
+    format!("nothing is heard through it for {}", units::duration(session.silent.unwrap_or_default()))
 }
 
 /// An interface that should be up.
@@ -383,6 +399,15 @@ pub fn describe_session(session: &Session) -> String {
     if let Some(error) = session.error.as_ref().filter(|_| session.state == SessionState::Opening) {
         text += &format!(" (last attempt: {error})");
     }
+    if session.state == SessionState::Up {
+        match session.health {
+            SessionHealth::Fine => {}
+            SessionHealth::Testing => text += &format!(" ({}: it is tested)", describe_silence(session)),
+            SessionHealth::Replacing => {
+                text += &format!(" ({}: another is opened in its place)", describe_silence(session));
+            }
+        }
+    }
     text
 }
 
@@ -441,7 +466,13 @@ mod tests {
     }
 
     fn session(state: SessionState) -> Session {
-        Session { state, destination: Some("xyz.b32.i2p".to_owned()), error: None }
+        Session {
+            state,
+            destination: Some("xyz.b32.i2p".to_owned()),
+            error: None,
+            health: SessionHealth::Fine,
+            silent: None,
+        }
     }
 
     fn status() -> Status {
@@ -600,8 +631,13 @@ Daemons
         status.sam.version = None;
         let error = "the connector, which connects to the SAM bridge, is not connected to keyd";
         for session in [&mut status.sam.control, &mut status.sam.data] {
-            *session =
-                Session { state: SessionState::Down, destination: None, error: Some(error.to_owned()) };
+            *session = Session {
+                state: SessionState::Down,
+                destination: None,
+                error: Some(error.to_owned()),
+                health: SessionHealth::Fine,
+                silent: None,
+            };
         }
         let error = Some("it is not connected to keyd".to_owned());
         status.daemons.push(Daemon {
@@ -701,6 +737,8 @@ Daemons
             state: SessionState::Down,
             destination: None,
             error: Some(error.to_owned()),
+            health: SessionHealth::Fine,
+            silent: None,
         };
         (status.sam.control, status.sam.data) = (down("refused"), down("refused"));
         assert_eq!(messages(&status), ["both sessions are down: refused"]);
@@ -746,15 +784,40 @@ Daemons
             state: SessionState::Down,
             destination: None,
             error: Some("connection refused".to_owned()),
+            health: SessionHealth::Fine,
+            silent: None,
         };
         status.sam.data = status.sam.control.clone();
         assert_eq!(messages(&status), ["no I2P router answers at 127.0.0.1:7656: connection refused"]);
     }
 
     #[test]
+    fn a_session_through_which_nothing_comes_is_a_warning() {
+        let mut status = status();
+        status.sam.data.state = SessionState::Up;
+        let silent = |health| Session { health, silent: Some(90), ..session(SessionState::Up) };
+        status.sam.control = silent(SessionHealth::Testing);
+        assert!(messages(&status).is_empty());
+        assert!(describe_session(&status.sam.control).contains("tested"));
+        status.sam.control = silent(SessionHealth::Replacing);
+        let said = messages(&status);
+        assert!(
+            said[0].contains("the control session is up, but nothing is heard through it for 1"),
+            "{said:?}"
+        );
+        assert!(describe_session(&status.sam.control).contains("another is opened"));
+    }
+
+    #[test]
     fn one_session_down_is_a_warning() {
         let mut status = status();
-        status.sam.data = Session { state: SessionState::Down, destination: None, error: None };
+        status.sam.data = Session {
+            state: SessionState::Down,
+            destination: None,
+            error: None,
+            health: SessionHealth::Fine,
+            silent: None,
+        };
         assert_eq!(messages(&status), ["the data session is down"]);
     }
 

@@ -59,6 +59,7 @@ impl Subject {
             | EventKind::InviteRevoked { .. } => &[Self::Invites],
             EventKind::BanAdded { .. } | EventKind::BanRemoved { .. } => &[Self::Bans, Self::Peers],
             EventKind::Session { .. }
+            | EventKind::SessionHealth { .. }
             | EventKind::DaemonUp { .. }
             | EventKind::DaemonDown { .. }
             | EventKind::InterfaceUp { .. }

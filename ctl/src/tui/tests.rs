@@ -6,7 +6,8 @@ use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyModifiers};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::{
     Ban, BanReason, Cursor, Daemon, Event, EventKind, Events, Invite, InviteState, IssuedInvite, Liveness,
-    Network, Peer, PeerTraffic, Reply, Request, Route, Sam, Session, SessionState, Status, Traffic, Tunnel,
+    Network, Peer, PeerTraffic, Reply, Request, Route, Sam, Session, SessionHealth, SessionState, Status,
+    Traffic, Tunnel,
 };
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::secret::SecretText;
@@ -246,6 +247,8 @@ fn status(members: u64) -> Status {
         state: SessionState::Up,
         destination: Some(format!("{name}zk7q2m4x6w5jdf3hgt2abcyrs8npe9uv1ob3mhcq45xk.b32.i2p")),
         error: None,
+        health: SessionHealth::Fine,
+        silent: None,
     };
     let daemon = |name: &str, pid| Daemon {
         name: name.to_owned(),

@@ -57,12 +57,6 @@ requests! {
     }
 
     Command {
-        /// Open a SAM session under one of the node's destinations, on a connection that the connector makes. The TCP
-        /// connection and the UDP socket come with the reply, in this order.
-        // A router builds tunnels before it answers; i2pd has been seen to take over 20 s.
-        OpenSession for OpenSession(open: OpenSession) -> (SessionOpened, [OwnedFd; 2]) {
-            Reply::SessionOpened(opened) => (opened, take(fds)?)
-        } returns fds within 120;
         /// By the connector: the dial request with this number is carried out. The TCP connection and the UDP socket
         /// come with this message, in this order.
         Connected(order: u64) -> () { Reply::Done => () } by Connector passes 2;
@@ -128,6 +122,17 @@ requests! {
     }
 
     Poll {
+        /// Open a SAM session under one of the node's destinations, on a connection that the connector makes. The TCP
+        /// connection and the UDP socket come with the reply, in this order.
+        ///
+        /// The kind of the error says what is in the way: [`NotFound`](crate::ErrorKind::NotFound), nothing takes connections
+        /// at the bridge's address; [`Conflict`](crate::ErrorKind::Conflict), the router holds on to an earlier session under
+        /// the destination or the id.
+        // A router builds tunnels before it answers. i2pd has been seen to take over 20 s, and one that has just begun can
+        // take ten minutes: whoever asks again before throws away what it has begun.
+        OpenSession for OpenSession(open: OpenSession) -> (SessionOpened, [OwnedFd; 2]) {
+            Reply::SessionOpened(opened) => (opened, take(fds)?)
+        } returns fds within 1200;
         /// By the connector: wait for a dial request, to connect to the SAM bridge. Answered with its number, or none
         /// if there is none within [`ORDER_WAIT`].
         AwaitOrder(connector: Connector) -> Option<u64> {

@@ -419,6 +419,15 @@ pub enum EventKind {
         /// Why it is not up, if that is known.
         error: Option<String>,
     },
+    /// A SAM session that is up carries traffic again, or does not, as far as is known.
+    SessionHealth {
+        /// Which; [`SessionName::Control`] also stands for the fallback session in its place.
+        session: SessionName,
+        /// What is found, and done.
+        health: SessionHealth,
+        /// Seconds for which an answer has been due.
+        silent: u64,
+    },
     /// A daemon answers and does what it should again.
     DaemonUp {
         /// `keyd` or `tund`.
@@ -740,6 +749,26 @@ pub struct Session {
     pub destination: Option<String>,
     /// Why the last attempt failed, while it is not up.
     pub error: Option<String>,
+    /// Whether it carries traffic, while it is up.
+    #[serde(default)]
+    pub health: SessionHealth,
+    /// Seconds for which an answer has been due through it, unless its health is fine.
+    #[serde(default)]
+    pub silent: Option<u64>,
+}
+
+/// Whether a session that is up carries traffic, as far as is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum SessionHealth {
+    /// Nothing is amiss.
+    #[default]
+    Fine,
+    /// An answer is due, and the session is being tested.
+    Testing,
+    /// It did not pass: another is being opened in its place, or is open and has not been heard through yet.
+    Replacing,
 }
 
 /// The tunnel interface.

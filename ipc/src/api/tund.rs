@@ -59,6 +59,10 @@ requests! {
         FindSubnet(wanted: Ipv4Subnet) -> Ipv4Subnet { Reply::Subnet(subnet) => subnet };
         /// Counters and states.
         Stats as GetStats -> Stats { Reply::Stats(stats) => stats };
+        /// Test the session for data: send a datagram to its own destination, and begin handshakes with these members, at
+        /// most [`MAX_BATCH`]. Answered with whether the datagram has come back, after [`TEST_TIMEOUT`] at the latest; what
+        /// members answer, the [`Stats`] tell.
+        TestSession(members: Vec<NodeId>) -> bool { Reply::Tested(came) => came };
         /// Give duplicates of both sessions' descriptors back, so that a restarted `meshd` can go on with them: of the
         /// session for data, and of that for control messages.
         TakeSessions -> [Option<StoredSession>; 2] {
@@ -134,6 +138,8 @@ pub enum Reply {
     },
     /// Counters and states.
     Stats(Stats),
+    /// Whether the datagram of a test has come back.
+    Tested(bool),
 }
 
 /// The TUN interface that a node should have, without what follows from its membership.
@@ -212,6 +218,9 @@ pub struct Session {
     pub destination: Destination,
 }
 
+/// How long a datagram to the session's own destination may take.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Members or endings in one request at most.
 pub const MAX_BATCH: usize = 64;
 
@@ -260,6 +269,10 @@ pub struct Stats {
     pub interface: Option<String>,
     /// The id of the attached session.
     pub session: Option<String>,
+    /// Milliseconds since a peer was last heard through that session.
+    pub heard: Option<u64>,
+    /// Milliseconds since the first message that was sent after that and calls for an answer: a handshake, or a packet.
+    pub unanswered: Option<u64>,
     /// Each peer that there is anything to tell of.
     pub peers: Vec<PeerStats>,
     /// What was dropped that belongs to no peer.

@@ -68,11 +68,14 @@ pub struct LogError {
     reason: String,
 }
 
-/// What is logged without a variable. boringtun's own messages do not say which peer they are about, and call it
-/// an error when one is away; i2plan tells of peers itself. To emissary, what other routers do not do is worth a
+/// What is logged without a variable. To emissary, what other routers do not do is worth a
 /// warning, in a network where some always do not.
 const DEFAULT_LEVEL: &str = "info";
-const QUIET: &str = "boringtun=off,emissary=error";
+const QUIET: &str = "emissary=error";
+
+/// What is logged only if the filter names it: boringtun's own messages do not say which peer they are about, call it an
+/// error when one is away, and come every five seconds as long as that is so. i2plan tells of peers itself.
+const NAMED_ONLY: &str = "boringtun";
 
 /// What is never logged, whatever the filter says: emissary repeats lines of SAM, which private keys stand in.
 const SECRET: &str = "emissary::sam";
@@ -143,7 +146,8 @@ fn parse_filter(text: &str) -> Result<Targets, String> {
     let filter: Targets = text.parse().map_err(|error| format!("{error}; {expected}"))?;
     let allowed = filter.iter().filter(|(target, _)| !target.starts_with(SECRET));
     let level = filter.default_level().unwrap_or(LevelFilter::OFF);
-    let filter = Targets::new().with_default(level).with_targets(allowed);
+    let filter =
+        Targets::new().with_default(level).with_target(NAMED_ONLY, LevelFilter::OFF).with_targets(allowed);
     Ok(filter.with_target(SECRET, LevelFilter::OFF).with_target(VITAL, LevelFilter::ERROR))
 }
 
@@ -507,6 +511,13 @@ mod tests {
         let both = [("DEBUG_I2P", "debug"), ("I2PLAN_LOG", "error,i2plan_tund=info")];
         assert_eq!((enabled(&both, "i2plan_meshd"), enabled(&both, "i2plan_tund::tunnel")), (1, 3));
         assert_eq!(enabled(&[("DEBUG_I2P", ""), ("I2PLAN_LOG", "")], "i2plan_meshd"), 3);
+    }
+
+    #[test]
+    fn what_repeats_itself_is_logged_only_where_it_is_named() {
+        let boringtun = |filter| enabled(&[("I2PLAN_LOG", filter)], "boringtun::noise::timers");
+        assert_eq!((boringtun("debug"), boringtun("warn,i2plan_tund=debug")), (0, 0));
+        assert_eq!((boringtun("info,boringtun=debug"), boringtun("boringtun=warn")), (4, 2));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub(super) struct Context {
     /// What is to be done next.
     pub(super) actions: VecDeque<Action>,
     pub(super) events: Vec<EventKind>,
+    /// A member was asked for an answer, and is there as far as is known.
+    pub(super) asked: bool,
     /// The state is to be saved first.
     pub(super) unsaved: bool,
     /// The state as it was saved last is to be kept.
@@ -100,6 +102,7 @@ impl Context {
             rng: StdRng::from_seed(seed),
             actions: VecDeque::new(),
             events: Vec::new(),
+            asked: false,
             unsaved: false,
             set_aside: false,
             peers_version: 0,

@@ -38,6 +38,10 @@ const FORGET_SILENT: Duration = Duration::from_secs(24 * 3600);
 /// How long after its WireGuard key has expired a member is forgotten that has not published another.
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// For so long after its start a node that has heard nobody doubts that those are away that were when it stopped. By then
+/// a router has forgotten what it knew of an end-to-end session from before.
+const DOUBT_AWAY: Duration = Duration::from_secs(15 * 60);
+
 /// How long addresses that were reserved for a joiner are kept for it if its certificate was never signed.
 const KEEP_RESERVED: Duration = Duration::from_secs(3600);
 
@@ -61,6 +65,8 @@ pub(super) struct LocalMember {
     pub(super) recovering: Vec<Vec<Signed<Certificate>>>,
     /// Who has given a sign of life and has not been told of yet.
     pub(super) awake: BTreeSet<NodeId>,
+    /// When this node began to be one, or was started, on the monotonic clock.
+    since: Duration,
     /// When it is looked for what has expired.
     expire_at: Duration,
     /// When other members' records must be on disk: news of them alone can wait a little.
@@ -85,6 +91,7 @@ impl LocalMember {
             comparisons: Comparisons::default(),
             recovering: Vec::new(),
             awake: BTreeSet::new(),
+            since: now.monotonic,
             expire_at: now.monotonic,
             save_records_at: None,
         }
@@ -161,9 +168,17 @@ impl LocalMember {
         self.membership.chain.address(&self.charter().subnet)
     }
 
-    /// Whether there is anybody who could speak to this node.
-    pub(super) fn has_reachable_members(&self) -> bool {
-        self.publication.record.is_some() && self.members.iter().any(|member| !member.is_away())
+    /// Whether there is anybody who could speak to this node. One that has just started does not know who is still away:
+    /// that may have been said before both stopped, and the one who would take it back may not reach this node.
+    pub(super) fn has_reachable_members(&self, now: Duration) -> bool {
+        let knows = self.knows_who_is_away(now);
+        let expected = |member: &Member| !knows || !member.is_away();
+        self.publication.record.is_some() && self.members.iter().any(expected)
+    }
+
+    /// Whether members that are held to be away are.
+    pub(super) fn knows_who_is_away(&self, now: Duration) -> bool {
+        self.members.last_heard().is_some() || now >= self.since + DOUBT_AWAY
     }
 
     /// The addresses of the members that take control messages at a destination. Several may share one; what is refused at

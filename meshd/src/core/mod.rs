@@ -345,6 +345,18 @@ impl Mesh {
         Turn { save, actions: cx.actions.drain(..).collect(), events, set_aside }
     }
 
+    /// Asks a few members for an answer: nothing is heard, and it is to be seen whether anything can be.
+    pub fn ask_members(&mut self, now: Now) {
+        if let Situation::Member(member) = &mut self.situation {
+            member.ask_members(&mut self.cx, now);
+        }
+    }
+
+    /// Whether a member that should answer was asked for that since this was called last.
+    pub fn poll_asked(&mut self) -> bool {
+        std::mem::take(&mut self.cx.asked)
+    }
+
     /// Who has given a sign of life since this was asked last: those whose tunnels are down are worth another
     /// attempt.
     pub fn poll_awake(&mut self) -> BTreeSet<NodeId> {

@@ -119,10 +119,13 @@ impl Mesh {
 
     /// Whether there is anybody who could speak to this node.
     #[must_use]
-    pub fn has_reachable_members(&self) -> bool {
-        self.member().is_some_and(LocalMember::has_reachable_members)
+    pub fn has_reachable_members(&self, now: Now) -> bool {
+        self.member().is_some_and(|member| member.has_reachable_members(now.monotonic))
     }
 }
+
+/// How long after a control message a member counts as speaking.
+const LATELY: Duration = Duration::from_secs(60);
 
 /// Members and tunnels.
 impl Mesh {
@@ -182,6 +185,17 @@ impl Mesh {
         let members = self.member().into_iter().flat_map(|member| member.members.iter());
         let heard = |member: &Member| member.contact().last_heard.is_some_and(|heard| heard > since);
         members.filter(|member| member.node() < self.cx.me.node).any(heard)
+    }
+
+    /// So many of the members that have spoken to this node in the last minute, the last of them first.
+    #[must_use]
+    pub fn heard_members(&self, count: usize, now: Now) -> Vec<NodeId> {
+        let members = self.member().into_iter().flat_map(|member| member.members.iter());
+        let heard = |member: &Member| member.contact().last_heard.map(|heard| (heard, member.node()));
+        let mut heard: Vec<_> =
+            members.filter_map(heard).filter(|(heard, _)| now.monotonic < *heard + LATELY).collect();
+        heard.sort_unstable_by(|one, other| other.cmp(one));
+        heard.into_iter().take(count).map(|(_, node)| node).collect()
     }
 
     /// When a member last spoke to this node, on the monotonic clock.

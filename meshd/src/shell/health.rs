@@ -32,12 +32,18 @@ pub(super) fn line(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::api::meshd::{Daemon, Network, Sam, Session, Tunnel};
+    use i2plan_ipc::api::meshd::{Daemon, Network, Sam, Session, SessionHealth, Tunnel};
 
     use super::*;
 
     fn session(state: SessionState, error: Option<&str>) -> Session {
-        Session { state, destination: None, error: error.map(ToOwned::to_owned) }
+        Session {
+            state,
+            destination: None,
+            error: error.map(ToOwned::to_owned),
+            health: SessionHealth::Fine,
+            silent: None,
+        }
     }
 
     fn status() -> Status {

@@ -160,6 +160,8 @@ mod tests {
                 version: Version::current(),
                 interface: None,
                 session: None,
+                heard: None,
+                unanswered: None,
                 peers: handshakes.iter().map(peer).collect(),
                 drops: Drops::default(),
                 overlaps: Vec::new(),

@@ -3,12 +3,14 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::SessionState;
-use i2plan_ipc::client::DaemonLink;
+use i2plan_ipc::client::{ClientError, DaemonLink};
+use i2plan_ipc::log_limit::LogLimit;
+use i2plan_ipc::{ApiError, warn_limited};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message;
 use i2plan_proto::sam;
@@ -16,15 +18,17 @@ use i2plan_proto::sam::connection::{Connection, Found};
 use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-/// First wait before a lost session is opened again.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
+use super::retry::{Cause, Retry, jittered};
 
-/// Longest wait before a lost session is opened again.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long the router may take to answer a look-up, before another one is sent.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long may be waited until a router has taken the word that a session is over.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Parallel tunnels in each direction.
 const TUNNEL_QUANTITY: u8 = 3;
@@ -56,8 +60,19 @@ pub(super) enum Update {
     Control(SessionKind, Arc<Open>, Arc<UdpSocket>),
     /// A repliable datagram has come.
     Datagram { from: Destination, payload: Vec<u8> },
-    /// A lookup is done.
-    Found { hash: DestinationHash, destination: Result<Destination, String> },
+    /// A datagram of the session's own destination has come back through it.
+    Echo,
+    /// A lookup over the session of this kind is done.
+    Found { kind: SessionKind, hash: DestinationHash, destination: Result<Destination, String> },
+}
+
+/// What is wanted of a session that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renewal {
+    /// Open another session in its place. One for data stays until the other is there.
+    Open,
+    /// Keep it, if the other is not there yet.
+    Keep,
 }
 
 /// What all sessions need.
@@ -68,60 +83,117 @@ pub(super) struct Context {
     pub(super) tunnel_length: u8,
     pub(super) keyd: Arc<DaemonLink<KeydApi>>,
     pub(super) updates: mpsc::Sender<Update>,
+    /// The log's lines about sessions that are down, since `started`.
+    pub(super) failures: Arc<Mutex<LogLimit>>,
+    pub(super) started: Instant,
 }
 
 impl Context {
+    fn log_failure(&self, kind: SessionKind, error: &str, wait: Duration) {
+        let (mut limit, retry_ms) =
+            (self.failures.lock().unwrap_or_else(PoisonError::into_inner), wait.as_millis());
+        warn_limited!(limit, self.started.elapsed(), error, ?kind, retry_ms, "a session is down");
+    }
+
     async fn state(&self, kind: SessionKind, state: SessionState, error: Option<String>) {
         let _ = self.updates.send(Update::State { kind, state, error }).await;
     }
 }
 
-/// Grows with every failure, and starts again after a success.
-struct Retry(Duration);
-
-impl Retry {
-    fn next(&mut self) -> Duration {
-        // Up to a half more, so that nodes that lost one router do not all come back to it at once.
-        let wait = self.0.mul_f64(rand::rng().random_range(1.0..1.5));
-        self.0 = (self.0 * 2).min(LAST_RETRY);
-        wait
-    }
+/// How an open session has ended.
+enum Ended {
+    Lost(io::Error),
+    /// Another is to be opened, for which the router must have let go of it.
+    Renewed,
+    /// Another is open.
+    Replaced(TcpStream, Open),
 }
 
-/// Keeps a session open, beginning with the one that `tund` has kept, if it has. Lookups go over the connection
-/// of the session that is given them. When it is told to renew, it opens another.
+/// Keeps a session open, beginning with the one that `tund` has kept, if it has.
 pub(super) async fn keep(
     context: Context,
     kind: SessionKind,
-    mut lookups: Option<mpsc::Receiver<DestinationHash>>,
+    mut lookups: mpsc::Receiver<DestinationHash>,
     adopt: oneshot::Receiver<Open>,
-    renew: Arc<Notify>,
+    mut renewals: mpsc::Receiver<Renewal>,
 ) {
-    let mut retry = Retry(FIRST_RETRY);
-    let mut adopted = adopt.await.ok();
+    let mut retry = Retry::default();
+    let mut next = adopt.await.ok().and_then(|session| take_over(session).ok());
     loop {
-        let opened = match adopted.take() {
-            Some(session) => take_over(session),
-            None => {
-                context.state(kind, SessionState::Opening, None).await;
-                open(&context, kind).await
-            }
+        let (mut stream, session) = match next.take() {
+            Some(opened) => opened,
+            None => establish(&context, kind, &mut retry, true).await,
         };
-        let error = match opened {
-            Err(error) => error,
-            Ok((mut stream, session)) => {
-                retry = Retry(FIRST_RETRY);
-                info!(?kind, "a session is open");
+        let opened = Instant::now();
+        info!(?kind, session = session.id, "a session is open");
+        let ended = {
+            let mut attended = std::pin::pin!(attend(&context, kind, &mut stream, session, &mut lookups));
+            loop {
                 tokio::select! {
-                    error = attend(&context, kind, &mut stream, session, lookups.as_mut()) => error.to_string(),
-                    () = renew.notified() => "no member can be reached through it".to_owned(),
+                    error = &mut attended => break Ended::Lost(error),
+                    Some(renewal) = renewals.recv() => match (renewal, kind) {
+                        (Renewal::Keep, _) => continue,
+                        (Renewal::Open, SessionKind::Data) => {}
+                        (Renewal::Open, SessionKind::Control | SessionKind::Fallback) => break Ended::Renewed,
+                    }
+                }
+                tokio::select! {
+                    error = &mut attended => break Ended::Lost(error),
+                    (stream, session) = establish(&context, kind, &mut retry, false) => {
+                        break Ended::Replaced(stream, session);
+                    }
+                    Some(Renewal::Keep) = renewals.recv() => {}
                 }
             }
         };
-        let wait = retry.next();
-        warn!(?kind, %error, retry_ms = wait.as_millis(), "a session is down");
-        context.state(kind, SessionState::Down, Some(error)).await;
+        match ended {
+            Ended::Replaced(stream, session) => next = Some((stream, session)),
+            Ended::Renewed => quit(&mut stream).await,
+            Ended::Lost(error) => {
+                let (error, wait) = (error.to_string(), retry.handle_failure(Cause::Other, opened.elapsed()));
+                let wait = jittered(wait, rand::rng().random());
+                context.log_failure(kind, &error, wait);
+                context.state(kind, SessionState::Down, Some(error)).await;
+                sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Opens a session, however many attempts that takes. Others are told how it is done if `tells`: where there is one
+/// already, it is up.
+async fn establish(
+    context: &Context,
+    kind: SessionKind,
+    retry: &mut Retry,
+    tells: bool,
+) -> (TcpStream, Open) {
+    loop {
+        if tells {
+            context.state(kind, SessionState::Opening, None).await;
+        }
+        let error = match open(context, kind).await {
+            Ok(opened) => return opened,
+            Err(error) => error,
+        };
+        let wait = retry.handle_failure(Cause::of(&error), Duration::ZERO);
+        let wait = jittered(wait, rand::rng().random());
+        context.log_failure(kind, &error.message, wait);
+        if tells {
+            context.state(kind, SessionState::Down, Some(error.message)).await;
+        }
         sleep(wait).await;
+    }
+}
+
+/// Ends a session. Its connection is shut down for all who hold it; where that alone is not noticed, the word is.
+async fn quit(stream: &mut TcpStream) {
+    let said = async {
+        stream.write_all(b"QUIT\n").await?;
+        stream.shutdown().await
+    };
+    if !matches!(timeout(QUIT_TIMEOUT, said).await, Ok(Ok(()))) {
+        debug!("a session's connection was not ended in order");
     }
 }
 
@@ -131,7 +203,7 @@ async fn attend(
     kind: SessionKind,
     stream: &mut TcpStream,
     session: Open,
-    lookups: Option<&mut mpsc::Receiver<DestinationHash>>,
+    lookups: &mut mpsc::Receiver<DestinationHash>,
 ) -> io::Error {
     let session = Arc::new(session);
     let updates = &context.updates;
@@ -139,7 +211,7 @@ async fn attend(
         SessionKind::Data => {
             let _ = updates.send(Update::Data(session)).await;
             context.state(kind, SessionState::Up, None).await;
-            watch(stream, updates, lookups).await
+            watch(stream, kind, updates, lookups).await
         }
         SessionKind::Control | SessionKind::Fallback => {
             let socket = session.udp.try_clone().map(StdUdpSocket::from).and_then(UdpSocket::from_std);
@@ -150,24 +222,22 @@ async fn attend(
             let _ = updates.send(Update::Control(kind, Arc::clone(&session), Arc::clone(&socket))).await;
             context.state(kind, SessionState::Up, None).await;
             tokio::select! {
-                error = watch(stream, updates, lookups) => error,
-                error = receive(&socket, updates) => error,
+                error = watch(stream, kind, updates, lookups) => error,
+                error = receive(&socket, &session.destination, updates) => error,
             }
         }
     }
 }
 
 /// Takes over a session that `keyd` has opened, or `tund` has kept while this process was away.
-fn take_over(session: Open) -> Result<(TcpStream, Open), String> {
-    let clone = session.tcp.try_clone().map_err(|error| error.to_string())?;
-    let stream = std::net::TcpStream::from(clone);
-    stream.set_nonblocking(true).map_err(|error| error.to_string())?;
-    let stream = TcpStream::from_std(stream).map_err(|error| error.to_string())?;
-    Ok((stream, session))
+fn take_over(session: Open) -> io::Result<(TcpStream, Open)> {
+    let stream = std::net::TcpStream::from(session.tcp.try_clone()?);
+    stream.set_nonblocking(true)?;
+    Ok((TcpStream::from_std(stream)?, session))
 }
 
 /// Has `keyd` open a session.
-async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open), String> {
+async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open), ApiError> {
     let name = match kind {
         SessionKind::Control => "control",
         SessionKind::Data => "data",
@@ -182,11 +252,12 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
         tunnel_quantity: TUNNEL_QUANTITY,
     };
     // A connection of its own: this call takes as long as the router takes to build tunnels.
-    let mut keyd = context.keyd.connect().await.map_err(|error| error.to_string())?;
-    let (opened, [tcp, udp]) = keyd.call(request).await.map_err(|error| error.to_string())?;
+    let mut keyd = context.keyd.connect().await.map_err(ClientError::into_api)?;
+    let (opened, [tcp, udp]) = keyd.call(request).await.map_err(ClientError::into_api)?;
     let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
     let _ = context.updates.send(Update::Version(version)).await;
-    let (stream, open) = take_over(Open { id, udp, tcp, destination })?;
+    let (stream, open) = take_over(Open { id, udp, tcp, destination })
+        .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
     if let Ok(bridge) = stream.peer_addr()
         && bridge != context.bridge
     {
@@ -205,23 +276,29 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
 /// Reads an open session's control connection until it ends.
 async fn watch(
     stream: &mut TcpStream,
+    kind: SessionKind,
     updates: &mpsc::Sender<Update>,
-    mut lookups: Option<&mut mpsc::Receiver<DestinationHash>>,
+    lookups: &mut mpsc::Receiver<DestinationHash>,
 ) -> io::Error {
     let mut connection = Connection::default();
     let mut buffer = [0; 2048];
+    let mut pending: Option<(DestinationHash, tokio::time::Instant)> = None;
     loop {
+        let current = connection.current().copied();
+        if pending.map(|(hash, _)| hash) != current {
+            pending = current.map(|hash| (hash, tokio::time::Instant::now() + LOOKUP_TIMEOUT));
+        }
+        let late = async {
+            match pending {
+                Some((_, until)) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
         while let Some(line) = connection.poll_output() {
             if let Err(error) = stream.write_all(line.as_bytes()).await {
                 return error;
             }
         }
-        let next_lookup = async {
-            match &mut lookups {
-                Some(lookups) => lookups.recv().await,
-                None => None,
-            }
-        };
         tokio::select! {
             count = stream.read(&mut buffer) => {
                 let count = match count {
@@ -234,10 +311,15 @@ async fn watch(
                     Err(error) => return io::Error::other(error),
                 };
                 for Found { hash, destination } in found {
-                    let _ = updates.send(Update::Found { hash, destination }).await;
+                    let _ = updates.send(Update::Found { kind, hash, destination }).await;
                 }
             }
-            Some(hash) = next_lookup => {
+            () = late => {
+                if let Some(Found { hash, destination }) = connection.give_up() {
+                    let _ = updates.send(Update::Found { kind, hash, destination }).await;
+                }
+            }
+            Some(hash) = lookups.recv() => {
                 if !connection.look_up(hash) {
                     debug!("dropped a lookup: too many are waiting");
                 }
@@ -248,7 +330,7 @@ async fn watch(
 
 /// Receives what the bridge forwards, until the socket fails. It is connected to the bridge, so that the kernel drops
 /// what others send.
-async fn receive(socket: &UdpSocket, updates: &mpsc::Sender<Update>) -> io::Error {
+async fn receive(socket: &UdpSocket, local: &Destination, updates: &mpsc::Sender<Update>) -> io::Error {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         let len = match socket.recv(&mut buffer).await {
@@ -261,6 +343,7 @@ async fn receive(socket: &UdpSocket, updates: &mpsc::Sender<Update>) -> io::Erro
             Ok(received) if received.payload.len() > message::MAX_LEN => {
                 debug!(len = received.payload.len(), "dropped a control message that is too long");
             }
+            Ok(received) if received.from == *local => drop(updates.try_send(Update::Echo)),
             Ok(received) => {
                 let update = Update::Datagram { from: received.from, payload: received.payload.to_vec() };
                 // A full queue means that this node cannot keep up; gossip finds later what is lost now.
@@ -295,6 +378,8 @@ mod tests {
 
     use super::*;
 
+    const OTHER: Destination = Destination { padding: [9; 32], signing_key: [9; 32] };
+
     async fn bound() -> UdpSocket {
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap()
     }
@@ -314,7 +399,7 @@ mod tests {
         }
         let (updates, mut received) = mpsc::channel(2);
         let update = tokio::select! {
-            error = receive(&socket, &updates) => panic!("{error}"),
+            error = receive(&socket, &OTHER, &updates) => panic!("{error}"),
             update = received.recv() => update,
         };
         assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"right"));
@@ -341,7 +426,7 @@ mod tests {
         bridge.send_to(&datagram("heard"), here).await.unwrap();
         let (updates, mut received) = mpsc::channel(2);
         let update = tokio::select! {
-            error = receive(&socket, &updates) => panic!("{error}"),
+            error = receive(&socket, &OTHER, &updates) => panic!("{error}"),
             update = received.recv() => update,
         };
         assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"heard"));

@@ -10,6 +10,9 @@ use super::line::{self, Line, LineError, MAX_LINE};
 /// Lookups that may wait for their turn.
 const MAX_LOOKUPS: usize = 64;
 
+/// Lookups that were given up, and may still be answered.
+const MAX_GIVEN_UP: usize = 8;
+
 /// A lookup is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -44,6 +47,7 @@ pub struct Connection {
     input: Vec<u8>,
     output: VecDeque<String>,
     lookups: VecDeque<DestinationHash>,
+    given_up: VecDeque<DestinationHash>,
 }
 
 impl Connection {
@@ -60,6 +64,30 @@ impl Connection {
             self.output.push_back(line::lookup(&hash.b32()));
         }
         true
+    }
+
+    /// The lookup that the bridge is to answer next.
+    #[must_use]
+    pub fn current(&self) -> Option<&DestinationHash> {
+        self.lookups.front()
+    }
+
+    /// Gives up the [current](Self::current) lookup: the bridge takes too long to answer it. The next one is sent. The
+    /// answer, should it come after all, is taken.
+    pub fn give_up(&mut self) -> Option<Found> {
+        let hash = self.lookups.pop_front()?;
+        if self.given_up.len() >= MAX_GIVEN_UP {
+            self.given_up.pop_front();
+        }
+        self.given_up.push_back(hash);
+        self.send_next();
+        Some(Found { hash, destination: Err("the router does not answer the look-up".to_owned()) })
+    }
+
+    fn send_next(&mut self) {
+        if let Some(next) = self.lookups.front() {
+            self.output.push_back(line::lookup(&next.b32()));
+        }
     }
 
     /// The next line to send.
@@ -91,13 +119,16 @@ impl Connection {
     fn on_line(&mut self, line: Line) -> Result<Option<Found>, ConnectionError> {
         match line {
             Line::Naming { name, destination } => {
-                let hash = *self.lookups.front().ok_or(ConnectionError::Unexpected)?;
-                if name != hash.b32() {
-                    return Err(ConnectionError::Unexpected);
-                }
-                self.lookups.pop_front();
-                if let Some(next) = self.lookups.front() {
-                    self.output.push_back(line::lookup(&next.b32()));
+                let is_current = self.lookups.front().is_some_and(|hash| name == hash.b32());
+                let hash = if is_current {
+                    self.lookups.pop_front()
+                } else {
+                    let late = self.given_up.iter().position(|hash| name == hash.b32());
+                    late.and_then(|place| self.given_up.remove(place))
+                };
+                let hash = hash.ok_or(ConnectionError::Unexpected)?;
+                if is_current {
+                    self.send_next();
                 }
                 let destination = destination.and_then(|text| checked(&text, &hash));
                 Ok(Some(Found { hash, destination }))
@@ -152,6 +183,27 @@ mod tests {
         let found = connection.receive(reply(&one.hash().b32(), &one).as_bytes());
         assert_eq!(found, Ok(vec![Found { hash: one.hash(), destination: Ok(one) }]));
         assert_eq!(connection.poll_output(), Some(line::lookup(&two.hash().b32())));
+    }
+
+    #[test]
+    fn a_lookup_without_an_answer_does_not_hold_up_the_others() {
+        let (one, two) = (destination(1), destination(2));
+        let mut connection = Connection::default();
+        assert_eq!(connection.give_up(), None);
+        connection.look_up(one.hash());
+        connection.look_up(two.hash());
+        connection.poll_output();
+        let given_up = connection.give_up().unwrap();
+        assert!(given_up.hash == one.hash() && given_up.destination.is_err());
+        assert_eq!(connection.poll_output(), Some(line::lookup(&two.hash().b32())));
+        // A late answer is one, once.
+        let late = reply(&one.hash().b32(), &one);
+        let found = connection.receive(late.as_bytes());
+        assert_eq!(found, Ok(vec![Found { hash: one.hash(), destination: Ok(one) }]));
+        let found = connection.receive(reply(&two.hash().b32(), &two).as_bytes());
+        assert_eq!(found, Ok(vec![Found { hash: two.hash(), destination: Ok(two) }]));
+        assert_eq!(connection.poll_output(), None);
+        assert_eq!(connection.receive(late.as_bytes()), Err(ConnectionError::Unexpected));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use i2plan_proto::identity::NodeId;
 use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
 use early_handshakes::EarlyHandshakes;
-use message::is_response;
+use message::{is_initiation, is_response};
 use pacer::{Next, Pacer, YIELD_TO_FIRST};
 use peer::{Keys, OVERLAP, Received, Refused, peer_of};
 pub use peer_config::{MAX_PEERS, PeerConfig};
@@ -80,6 +80,10 @@ pub struct Tunnel {
     early_handshakes: EarlyHandshakes,
     pacer: Pacer,
     drops: Drops,
+    /// When a peer was last heard through the session.
+    heard: Option<Instant>,
+    /// When the first message was sent after that which calls for an answer.
+    unanswered: Option<Instant>,
     unreachables: u32,
     started: Instant,
     next_tick: Instant,
@@ -103,6 +107,8 @@ impl Tunnel {
             early_handshakes: EarlyHandshakes::default(),
             pacer: Pacer::new(now),
             drops: Drops::default(),
+            heard: None,
+            unanswered: None,
             unreachables: 0,
             started: now,
             next_tick: now,
@@ -122,7 +128,29 @@ impl Tunnel {
             peer.retry.note_alive();
         }
         self.session = Some(id);
+        (self.heard, self.unanswered) = (None, None);
         self.next_tick = now;
+    }
+
+    /// How long ago a peer was last heard through the session.
+    #[must_use]
+    pub fn heard(&self, now: Instant) -> Option<Duration> {
+        self.heard.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// How long ago the first message was sent after that which calls for an answer.
+    #[must_use]
+    pub fn unanswered(&self, now: Instant) -> Option<Duration> {
+        self.unanswered.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// Begins handshakes with these peers, to see whether they answer through the session.
+    pub fn test(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            if let Some(peer) = self.peers.by_node(node) {
+                peer.test(&mut self.pacer);
+            }
+        }
     }
 
     /// Sends nothing until there is another SAM session.
@@ -236,17 +264,30 @@ impl Tunnel {
         None
     }
 
-    /// Takes a datagram from the bridge. What is returned goes to the interface.
+    /// Takes a datagram that came through the session. What is returned goes to the interface.
     pub fn handle_datagram(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
+        self.handle_datagram_of(true, message, now)
+    }
+
+    /// Takes a datagram that came through the session before: it says nothing of the present one. What is returned goes to
+    /// the interface.
+    pub fn handle_late_datagram(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
+        self.handle_datagram_of(false, message, now)
+    }
+
+    fn handle_datagram_of(&mut self, is_present: bool, message: &[u8], now: Instant) -> Option<&[u8]> {
         let slot = self.slot_of(message, now)?;
         let number = peer_of(slot);
         let peer = self.peers.get_mut(number)?;
         match peer.receive(slot, message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
             Ok(received) => {
                 peer.count_received(message.len());
-                // A handshake that the peer begins says nothing of what was sent to it.
-                if !matches!(received, Received::Handshake(_)) && self.pacer.note_received(number) {
-                    peer.confirm_answer(&mut self.pacer, now);
+                if is_present {
+                    (self.heard, self.unanswered) = (Some(now), None);
+                    // A handshake that the peer begins says nothing of what was sent to it.
+                    if !matches!(received, Received::Handshake(_)) && self.pacer.note_received(number) {
+                        peer.confirm_answer(&mut self.pacer, now);
+                    }
                 }
                 peer.defer_keepalive(now);
                 match received {
@@ -297,11 +338,20 @@ impl Tunnel {
             let (header, body) = self.datagram.split_at_mut(peer.header(session).len());
             let len = match next {
                 Next::Control(..) => {
+                    if is_initiation(bytes) {
+                        self.unanswered.get_or_insert(now);
+                    }
                     body[..bytes.len()].copy_from_slice(bytes);
                     bytes.len()
                 }
                 Next::Data(..) => match peer.encrypt(bytes, body, &mut self.pacer) {
-                    Some(len) => len,
+                    Some(len) => {
+                        // A keepalive calls for nothing.
+                        if !bytes.is_empty() {
+                            self.unanswered.get_or_insert(now);
+                        }
+                        len
+                    }
                     None => continue,
                 },
             };

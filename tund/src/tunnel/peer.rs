@@ -361,6 +361,13 @@ impl Peer {
         link.current.shake_hands(self.number, true, pacer);
     }
 
+    /// Begins a handshake, whether or not there is a session, to see whether the peer answers.
+    pub(super) fn test(&mut self, pacer: &mut Pacer) {
+        if let Some(link) = self.link.as_mut().filter(|_| self.attached) {
+            link.current.shake_hands(self.number, true, pacer);
+        }
+    }
+
     /// Encrypts a packet into `out`, which is large enough for it. None without a session.
     pub(super) fn encrypt(&mut self, packet: &[u8], out: &mut [u8], pacer: &mut Pacer) -> Option<usize> {
         let link = self.link.as_mut()?;

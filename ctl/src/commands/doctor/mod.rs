@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use i2plan_config::{Config, ConfigError};
-use i2plan_ipc::api::meshd::{Liveness, Peer, SessionState, Status};
+use i2plan_ipc::api::meshd::{Liveness, Peer, SessionHealth, SessionState, Status};
 use i2plan_ipc::version::Version;
 use serde::Serialize;
 
@@ -215,7 +215,10 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     if findings[0].level == Level::Problem {
         // What the node believes of its sessions is nothing then.
     } else if sessions.iter().all(|session| session.state == SessionState::Up) {
-        findings.push(Finding::ok("router", "the I2P tunnels are built: both sessions are up"));
+        // One through which nothing comes has been told of.
+        if sessions.iter().all(|session| session.health != SessionHealth::Replacing) {
+            findings.push(Finding::ok("router", "the I2P tunnels are built: both sessions are up"));
+        }
     } else if sessions.iter().any(|session| session.state == SessionState::Opening)
         && status.daemons.iter().all(|daemon| daemon.error.is_none())
     {
@@ -326,7 +329,13 @@ mod tests {
     }
 
     fn founder() -> Status {
-        let session = || Session { state: SessionState::Up, destination: None, error: None };
+        let session = || Session {
+            state: SessionState::Up,
+            destination: None,
+            error: None,
+            health: SessionHealth::Fine,
+            silent: None,
+        };
         Status {
             name: "alpha".to_owned(),
             node_id: Some("node".to_owned()),

@@ -23,6 +23,9 @@ use crate::core::rumors::Topic;
 /// Through how many others a member is pinged that has not answered for long.
 const FEW_RELAYS: usize = 3;
 
+/// Members that are asked to see whether this node hears any.
+const ASKED: usize = 3;
+
 /// So many of all members check a suspicion for themselves.
 const CONFIRMERS: u64 = 6;
 
@@ -85,6 +88,7 @@ impl LocalMember {
         {
             gossip.items.push(Item::Record(Box::new(own)));
         }
+        self.note_asked(cx, &node, now);
         self.send(cx, &control, &Message::Ping(number, gossip), now);
         let reachable =
             |member: &Member| member.node() != node && !member.contact().unreached && !member.is_away();
@@ -92,6 +96,28 @@ impl LocalMember {
             self.detector.asked_relay(number, relay.hash());
             self.send(cx, &relay, &Message::PingRequest(number, node, Gossip::default()), now);
         }
+    }
+
+    /// Asks a few members for an answer, to see whether this node hears any. They learn who asks: this node may be at a
+    /// destination that they do not know.
+    pub(crate) fn ask_members(&mut self, cx: &mut Context, now: Now) {
+        let Some(own) = self.publication.record.clone() else { return };
+        if !cx.budget.allows(now.monotonic) {
+            return;
+        }
+        let reachable = self.members.iter().any(|member| !member.is_away());
+        for target in self.draw(cx, ASKED, |member| !reachable || !member.is_away()) {
+            let gossip = Gossip { entries: Vec::new(), items: vec![Item::Record(Box::new(own.clone()))] };
+            let number = cx.rng.random();
+            cx.asked = true;
+            self.send(cx, &target, &Message::Ping(number, gossip), now);
+        }
+    }
+
+    /// Notes that a member was asked for an answer, if one is to be expected.
+    fn note_asked(&self, cx: &mut Context, node: &NodeId, now: Now) {
+        let expected = |member: &Member| !member.is_away() || !self.knows_who_is_away(now.monotonic);
+        cx.asked |= self.members.get(node).is_some_and(expected);
     }
 
     /// A probe has failed.

@@ -58,6 +58,7 @@ impl LocalMember {
             }
             let gossip = Gossip { entries: Vec::new(), items: items.clone() };
             let number = cx.rng.random();
+            cx.asked = true;
             self.send(cx, &target, &Message::Ping(number, gossip), now);
             self.send(cx, &target, &compare, now);
         }

@@ -74,3 +74,71 @@ fn a_claim_to_anothers_primary_destination_is_not_believed() {
     world.hand(2, 0, &news(record));
     assert_eq!(world.nodes[0].member().members.at(&honest.hash()).count(), 1);
 }
+
+/// Both say that they stop, and both begin again from what they have saved: that the other is away. From one of them
+/// nothing comes through to the other's control destination, where its router holds on to a dead session.
+#[test]
+fn a_network_that_stopped_as_a_whole_comes_back() {
+    for dead in [vec![(1, 0)], vec![(0, 1)], vec![(0, 1), (1, 0)]] {
+        let mut world = World::network(&[0]);
+        for index in [0, 1] {
+            world.nodes[index].mesh.begin_shutdown();
+            world.settle(index);
+            world.deliver();
+        }
+        assert_eq!(world.liveness(0, 1), Some(meshd::Liveness::Away));
+        let control = |world: &World, index: usize| world.nodes[index].identity.control;
+        world.dead = dead.iter().map(|(from, to)| (control(&world, *from), control(&world, *to))).collect();
+        world.run(600);
+        let began = world.time;
+        for index in [0, 1] {
+            world.restart(index);
+            let now = world.now();
+            world.nodes[index].mesh.handle_control_session(now);
+            world.settle(index);
+        }
+        for _ in 0..60 {
+            world.run(1);
+            for index in [0, 1] {
+                let Node { mesh, fallback, .. } = &world.nodes[index];
+                // As the shell does with a session through which nothing comes.
+                if mesh.last_heard().is_none()
+                    && fallback.is_none()
+                    && mesh.has_reachable_members(world.now())
+                    && world.time - began >= Duration::from_secs(15)
+                {
+                    world.fallback(index, Some(destination(u8::try_from(index + 1).unwrap(), 9)));
+                }
+            }
+        }
+        for (here, there) in [(0, 1), (1, 0)] {
+            assert!(world.nodes[here].mesh.last_heard().is_some(), "{here} hears, {dead:?}");
+            assert_eq!(world.liveness(here, there), Some(meshd::Liveness::Present), "{there} seen by {here}");
+        }
+    }
+}
+
+#[test]
+fn who_is_away_is_not_waited_for() {
+    let mut world = World::network(&[0, 0]);
+    let expected = |world: &World| world.nodes[0].mesh.has_reachable_members(world.now());
+    for index in [1, 2] {
+        world.nodes[index].mesh.begin_shutdown();
+        world.settle(index);
+    }
+    world.deliver();
+    world.down = vec![1, 2];
+    assert!(!expected(&world), "they have just said so");
+    world.restart(0);
+    assert!(expected(&world), "that may be long ago");
+    world.run(15 * 60);
+    assert!(!expected(&world), "but is believed in the end");
+    world.restart(0);
+    world.down = vec![2];
+    world.restart(1);
+    world.run(60);
+    world.nodes[1].mesh.begin_shutdown();
+    world.settle(1);
+    world.deliver();
+    assert!(!expected(&world), "one that was heard knows of the other");
+}

@@ -1,30 +1,45 @@
 //! The control session and what comes through it, and what is done where nobody can be reached.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::SessionKind;
-use i2plan_ipc::api::meshd::{EventKind, SessionName, SessionState};
-use i2plan_proto::destination::Destination;
+use i2plan_ipc::api::meshd::{EventKind, SessionHealth, SessionName, SessionState};
+use i2plan_ipc::api::tund;
+use i2plan_ipc::warn_limited;
+use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::identity::NodeId;
 use i2plan_proto::sam;
 use tokio::net::UdpSocket;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use super::Daemon;
 use super::status::HEARD_LATELY;
-use crate::core::Now;
-use crate::shell::observer;
-use crate::shell::sessions::{self, Open, Update};
-use crate::shell::stall::Health;
+use crate::core::{Now, Peer};
+use crate::shell::introductions::{Introductions, Verdict};
+use crate::shell::session_health::{HealthAction, Patience};
+use crate::shell::sessions::{self, Open, Renewal, Update};
+use crate::shell::sleep;
 
-/// How long members may speak without shaking hands, the first time.
-pub(super) const DATA_STALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// For control messages: a few round trips of a slow path each.
+pub(super) const CONTROL_PATIENCE: Patience =
+    Patience { quiet: Duration::from_secs(8), questions: Duration::from_secs(8) };
 
-/// How long members may leave this node without an answer after the control session was opened, the first time: a few
-/// round trips of a slow path.
-pub(super) const CONTROL_STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// For WireGuard. One that has nothing to say answers after ten seconds, and shakes hands again after five.
+pub(super) const DATA_PATIENCE: Patience =
+    Patience { quiet: Duration::from_secs(12), questions: Duration::from_secs(10) };
+
+/// Members that are looked up before the session for data is used for them; others of a large network are not.
+const INTRODUCED: usize = 64;
+
+/// Members that are called to test the session for data.
+const CALLED: usize = 3;
+
+/// What a datagram to itself says.
+const ECHO: &[u8] = b"i2plan echo";
 
 /// How long a fallback session lasts. By then the members' routers have forgotten
 /// what they knew of that (ECIES-X25519: after 8 to 10 minutes; emissary 0.4 looks every other minute).
@@ -40,11 +55,46 @@ pub(super) struct SessionStatus {
 /// An open session for control messages.
 pub(super) struct ControlSession {
     pub(super) open: Arc<Open>,
-    pub(super) socket: Arc<UdpSocket>,
+    socket: Arc<UdpSocket>,
+    lookups: mpsc::Sender<DestinationHash>,
+    introductions: Introductions,
 }
 
 impl ControlSession {
-    pub(super) fn send(&self, to: &Destination, message: &[u8]) {
+    fn new(open: Arc<Open>, socket: Arc<UdpSocket>, lookups: mpsc::Sender<DestinationHash>) -> Self {
+        Self { open, socket, lookups, introductions: Introductions::default() }
+    }
+
+    /// Sends a message, as soon as the router knows where to.
+    fn send(&mut self, to: &Destination, message: &[u8], now: Duration) {
+        match self.introductions.handle_send(to, message, now) {
+            Verdict::Send => self.send_now(to, message),
+            Verdict::Held => {}
+            Verdict::LookUp => {
+                if self.lookups.try_send(to.hash()).is_err() {
+                    self.handle_found(&to.hash(), false, now);
+                }
+            }
+        }
+    }
+
+    fn handle_found(&mut self, hash: &DestinationHash, found: bool, now: Duration) {
+        for (to, message) in self.introductions.handle_found(hash, found, now) {
+            self.send_now(&to, &message);
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Duration) {
+        for (to, message) in self.introductions.handle_timeout(now) {
+            self.send_now(&to, &message);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+        self.introductions.poll_timeout()
+    }
+
+    fn send_now(&self, to: &Destination, message: &[u8]) {
         let datagram = sam::datagram::encode(&self.open.id, to, message);
         if let Err(error) = sessions::send(&self.socket, &datagram) {
             debug!(%error, "a control message was not sent");
@@ -58,6 +108,11 @@ pub(super) struct FallbackSession {
     pub(super) until: Duration,
     pub(super) status: SessionStatus,
     pub(super) session: Option<ControlSession>,
+    lookups: mpsc::Sender<DestinationHash>,
+    /// When it works the control session is to be opened anew: it is here because nothing was heard through that.
+    pub(super) replaces: bool,
+    /// Since when it is open.
+    pub(super) since: Option<Duration>,
 }
 
 impl Drop for FallbackSession {
@@ -67,82 +122,289 @@ impl Drop for FallbackSession {
 }
 
 impl Daemon {
-    /// Does something about sessions through which nobody can be reached.
-    pub(super) fn listen(&mut self) {
-        self.listen_for_handshakes();
-        self.listen_for_members();
+    /// Looks whether the sessions carry traffic, and does something about those that do not.
+    pub(super) fn watch_sessions(&mut self) {
+        let now = self.now();
+        if let Some(asleep) = self.sleep.handle_time(sleep::since_boot()) {
+            info!(
+                seconds = asleep.as_secs(),
+                "the host was asleep, or this process stopped: the sessions are tested"
+            );
+            self.control_health.handle_resumed(now.monotonic);
+            self.data_health.handle_resumed(now.monotonic);
+            if let Some(mesh) = &mut self.mesh {
+                mesh.ask_members(now);
+            }
+        }
+        self.end_introductions(now);
+        self.end_fallback(now);
+        self.watch_control(now);
+        self.watch_data(now);
+        self.tell_health();
     }
 
-    pub(super) fn listen_for_members(&mut self) {
-        let now = self.now();
+    fn watch_control(&mut self, now: Now) {
         let Some(mesh) = &mut self.mesh else { return };
-        if self.fallback.as_ref().is_some_and(|fallback| fallback.until <= now.monotonic) {
-            info!("the control session replaces the fallback session");
-            self.fallback = None;
-            let (session, state) = (SessionName::Fallback, SessionState::Down);
-            self.event_log.push(EventKind::Session { session, state, error: None });
-            self.control_since = now.monotonic;
-            mesh.handle_fallback(None, now);
-            mesh.handle_control_session(now);
+        if mesh.poll_asked() {
+            self.control_health.handle_sent(now.monotonic);
         }
-        let health = Health {
-            expected: self.control.is_some() && self.fallback.is_none() && mesh.has_reachable_members(),
-            works: mesh.last_heard().is_some_and(|heard| heard > self.control_since),
-        };
-        if self.control_stalls.handle_health(health, now.monotonic) {
-            warn!("no member answers: opening a session under a fallback destination");
-            self.open_fallback(now);
-            return;
+        if let Some(heard) = mesh.last_heard() {
+            self.control_health.handle_heard(heard);
+            if let Some(fallback) = &mut self.fallback
+                && fallback.since.is_some_and(|since| heard > since)
+                && std::mem::take(&mut fallback.replaces)
+            {
+                info!("members answer through the fallback session: the control session is opened anew");
+                let _ = self.renew_control.try_send(Renewal::Open);
+            }
+        }
+        if !mesh.has_reachable_members(now) {
+            self.control_health.handle_nobody_expected();
+        }
+        self.control_health.handle_timeout(now.monotonic);
+        while let Some(action) = self.control_health.poll_action() {
+            match action {
+                HealthAction::TestItself => {
+                    let fallback = self.fallback.as_ref().and_then(|fallback| fallback.session.as_ref());
+                    if let Some(session) = fallback.or(self.control.as_ref()) {
+                        session.send_now(&session.open.destination, ECHO);
+                    }
+                }
+                HealthAction::TestMembers => {
+                    if let Some(mesh) = &mut self.mesh {
+                        mesh.ask_members(now);
+                    }
+                }
+                HealthAction::Replace => {
+                    info!("no member answers: opening a session under a fallback destination");
+                    self.open_fallback(true, now);
+                }
+                HealthAction::Keep => {
+                    let opening = |fallback: &mut FallbackSession| fallback.session.is_none();
+                    if self.fallback.take_if(opening).is_some() {
+                        info!("members answer again: no fallback session is needed");
+                        self.note_no_fallback(now);
+                    }
+                }
+            }
         }
         // One that is there already may be of no more use to whom this node asks now.
         let is_opening = self.fallback.as_ref().is_some_and(|fallback| fallback.session.is_none());
-        if mesh.needs_fallback() && self.control.is_some() && !is_opening {
+        if let Some(mesh) = &mut self.mesh
+            && mesh.needs_fallback()
+            && self.control.is_some()
+            && !is_opening
+        {
             warn!("the inviter does not answer: it is to be asked from another destination too");
             mesh.handle_fallback(None, now);
-            self.open_fallback(now);
+            self.open_fallback(false, now);
+        }
+    }
+
+    fn end_fallback(&mut self, now: Now) {
+        if self.fallback.take_if(|fallback| fallback.until <= now.monotonic).is_some() {
+            info!("the control session replaces the fallback session");
+            self.note_no_fallback(now);
+            match self.control {
+                Some(_) => self.control_health.handle_up(),
+                None => self.control_health.handle_down(),
+            }
+        }
+    }
+
+    fn note_no_fallback(&mut self, now: Now) {
+        let (session, state) = (SessionName::Fallback, SessionState::Down);
+        self.event_log.push(EventKind::Session { session, state, error: None });
+        if let Some(mesh) = &mut self.mesh {
+            mesh.handle_fallback(None, now);
+            mesh.handle_control_session(now);
         }
     }
 
     /// Has a session opened under a new fallback destination, in place of the one that there may be.
-    pub(super) fn open_fallback(&mut self, now: Now) {
-        let (kind, adopt) = (SessionKind::Fallback, oneshot::channel().1);
-        let keep = sessions::keep(self.sessions.clone(), kind, None, adopt, Arc::new(Notify::new()));
+    fn open_fallback(&mut self, replaces: bool, now: Now) {
+        let (kind, adopt, renewals) = (SessionKind::Fallback, oneshot::channel().1, mpsc::channel(1).1);
+        let (lookups, lookup_queue) = mpsc::channel(64);
+        let keep = sessions::keep(self.sessions.clone(), kind, lookup_queue, adopt, renewals);
         self.fallback = Some(FallbackSession {
             task: tokio::spawn(keep),
             until: now.monotonic + FALLBACK_LIFETIME,
             status: SessionStatus { state: SessionState::Down, error: None },
             session: None,
+            lookups,
+            replaces,
+            since: None,
         });
     }
 
-    /// Opens the session for data again if nobody shakes hands through it.
-    pub(super) fn listen_for_handshakes(&mut self) {
+    /// The health of the session for data, of which `tund` tells.
+    fn watch_data(&mut self, now: Now) {
         let Some(mesh) = &self.mesh else { return };
-        let now = self.now();
         let tunnel = self.tunnel_report.borrow();
+        let stats = tunnel.stats.as_ref();
+        let attached = stats.and_then(|stats| stats.session.clone());
+        if attached != self.data_session {
+            match attached {
+                Some(_) => self.data_health.handle_up(),
+                None => self.data_health.handle_down(),
+            }
+            self.data_renewal.cancel();
+            self.data_session = attached;
+        }
         // In a large network nobody shakes hands unasked.
         let unasked = || {
             let there = self.tunnel.borrow().peers.iter().filter(|peer| peer.keepalive > 0).count();
-            u32::try_from(there).is_ok_and(|there| there <= mesh.max_peers())
+            u32::try_from(there).is_ok_and(|there| there > 0 && there <= mesh.max_peers())
         };
-        let called = || tunnel.stats.iter().flat_map(|stats| &stats.peers).any(|peer| peer.unanswered > 0);
-        let health = Health {
-            expected: self.data_status.state == SessionState::Up
-                && tunnel.configured.is_some()
-                && (unasked() || called())
-                && mesh.last_heard().is_some_and(|heard| now.monotonic < heard + HEARD_LATELY),
-            works: observer::sessions(tunnel.stats.as_ref()).next().is_some(),
-        };
-        if !health.expected || health.works {
-            self.data_renewal.cancel();
+        let called = || stats.iter().flat_map(|stats| &stats.peers).any(|peer| peer.unanswered > 0);
+        // Where members are not heard over control, that is what is looked into first.
+        let expected = self.data_session.is_some()
+            && (unasked() || called())
+            && mesh.last_heard().is_some_and(|heard| now.monotonic < heard + HEARD_LATELY);
+        let at = |age: u64| now.monotonic.saturating_sub(Duration::from_millis(age));
+        if let Some(heard) = stats.and_then(|stats| stats.heard) {
+            self.data_health.handle_heard(at(heard));
         }
-        if self.data_stalls.handle_health(health, now.monotonic) {
-            let yields = mesh.has_heard_smaller(now.monotonic.saturating_sub(HEARD_LATELY));
-            self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
+        match stats.and_then(|stats| stats.unanswered).filter(|_| expected) {
+            Some(unanswered) => self.data_health.handle_sent(at(unanswered)),
+            None if !expected => self.data_health.handle_nobody_expected(),
+            None => {}
+        }
+        drop(tunnel);
+        self.data_health.handle_timeout(now.monotonic);
+        while let Some(action) = self.data_health.poll_action() {
+            match action {
+                HealthAction::TestItself => self.test_data(Vec::new()),
+                HealthAction::TestMembers => {
+                    let members = self.mesh.as_ref().map(|mesh| mesh.heard_members(CALLED, now));
+                    self.test_data(members.unwrap_or_default());
+                }
+                HealthAction::Replace => {
+                    let since = now.monotonic.saturating_sub(HEARD_LATELY);
+                    let yields = self.mesh.as_ref().is_some_and(|mesh| mesh.has_heard_smaller(since));
+                    self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
+                }
+                HealthAction::Keep => {
+                    self.data_renewal.cancel();
+                    let _ = self.renew_data.try_send(Renewal::Keep);
+                }
+            }
         }
         if self.data_renewal.poll_due(now.monotonic) {
-            warn!("members speak to this node, but none shakes hands: the data session is opened again");
-            self.renew_data.notify_one();
+            info!("members speak to this node, but none shakes hands: another session for data is opened");
+            let _ = self.renew_data.try_send(Renewal::Open);
+        }
+    }
+
+    /// The session for data is open. `tund` gets it when the router has looked for those with whom there are tunnels, or
+    /// after a moment: what is sent to them then arrives.
+    fn begin_attaching(&mut self, session: Arc<Open>, now: Now) {
+        self.data_introductions = Introductions::default();
+        for peer in self.tunnel.borrow().peers.iter().filter(|peer| peer.keepalive > 0).take(INTRODUCED) {
+            let hash = peer.record.value.data.destination.hash();
+            if self.data_introductions.handle_need(hash, now.monotonic) == Verdict::LookUp
+                && self.data_lookups.try_send(hash).is_err()
+            {
+                self.data_introductions.handle_found(&hash, false, now.monotonic);
+            }
+        }
+        self.attaching = Some(session);
+    }
+
+    /// Leaves those out for a moment whom the router does not know yet; members whose destination is another than before
+    /// stay as they were. The first time all are told: `tund` may have tunnels with them.
+    pub(super) fn introduce(&mut self, peers: Vec<Peer>, now: Now) -> Vec<Peer> {
+        if self.peers_version.is_none() {
+            return peers;
+        }
+        let before = Arc::clone(&self.tunnel.borrow().peers);
+        let before: HashMap<_, _> = before.iter().map(|peer| (peer.node, peer)).collect();
+        self.introducing = false;
+        let mut left = INTRODUCED;
+        let is_open = self.data_status.state == SessionState::Up;
+        let introduced = peers.into_iter().filter_map(|peer| {
+            let data = peer.record.value.data.destination;
+            let old = before.get(&peer.node);
+            let is_known = old.is_some_and(|old| old.record.value.data.destination == data);
+            if is_known || peer.keepalive == 0 || left == 0 || !is_open {
+                return Some(peer);
+            }
+            left -= 1;
+            let verdict = self.data_introductions.handle_need(data.hash(), now.monotonic);
+            if verdict == Verdict::Send
+                || verdict == Verdict::LookUp && self.data_lookups.try_send(data.hash()).is_err()
+            {
+                return Some(peer);
+            }
+            self.introducing = true;
+            old.map(|old| (*old).clone())
+        });
+        introduced.collect()
+    }
+
+    /// Goes on with what has waited for look-ups.
+    fn end_introductions(&mut self, now: Now) {
+        self.data_introductions.handle_timeout(now.monotonic);
+        if self.data_introductions.is_done()
+            && let Some(session) = self.attaching.take()
+        {
+            self.tunnel.send_modify(|desired| desired.session = Some(session));
+        }
+        let fallback = self.fallback.as_mut().and_then(|fallback| fallback.session.as_mut());
+        for session in self.control.iter_mut().chain(fallback) {
+            session.handle_timeout(now.monotonic);
+        }
+    }
+
+    /// Has `tund` test the session for data.
+    fn test_data(&self, members: Vec<NodeId>) {
+        let (tund, tested) = (Arc::clone(&self.tund), self.tested_sender.clone());
+        tokio::spawn(async move {
+            // A tund that is away is told of otherwise.
+            if let Ok(came) = tund.call(tund::TestSession(members)).await {
+                let _ = tested.send(came).await;
+            }
+        });
+    }
+
+    /// How the sessions for control messages and for data are, and for how many seconds an answer has been due.
+    pub(super) fn session_health(&self) -> [(SessionHealth, Option<u64>); 2] {
+        let now = self.started.elapsed();
+        [&self.control_health, &self.data_health].map(|health| {
+            let (health, since) = health.health();
+            (health, since.map(|since| now.saturating_sub(since).as_secs()))
+        })
+    }
+
+    /// Tells users what has become of the sessions' health.
+    fn tell_health(&mut self) {
+        let found = self.session_health();
+        let told = std::mem::replace(&mut self.told_health, found.map(|(health, _)| health));
+        for (session, (before, (health, silent))) in
+            [SessionName::Control, SessionName::Data].into_iter().zip(told.into_iter().zip(found))
+        {
+            if before == health {
+                continue;
+            }
+            let silent = silent.unwrap_or_default();
+            match health {
+                SessionHealth::Fine => info!(?session, "the session carries traffic again"),
+                // Mostly it is a peer that has gone.
+                SessionHealth::Testing => {
+                    debug!(?session, seconds = silent, "nothing is heard: the session is tested")
+                }
+                SessionHealth::Replacing => {
+                    let reason = format!("{session:?}: no answer");
+                    warn_limited!(
+                        self.silence_limit,
+                        self.started.elapsed(),
+                        &reason,
+                        seconds = silent,
+                        "nothing is heard through a session: another is opened in its place"
+                    );
+                }
+            }
+            self.event_log.push(EventKind::SessionHealth { session, health, silent });
         }
     }
 
@@ -176,18 +438,26 @@ impl Daemon {
                     (SessionKind::Fallback, _, Some(fallback)) => fallback.session = None,
                     _ => {}
                 }
+                let fallback = self.fallback.as_ref().and_then(|fallback| fallback.session.as_ref());
+                if self.control.is_none() && fallback.is_none() {
+                    self.control_health.handle_down();
+                }
             }
             Update::Control(SessionKind::Fallback, open, socket) => {
                 let destination = open.destination;
                 if let (Some(fallback), Some(mesh)) = (&mut self.fallback, &mut self.mesh) {
-                    fallback.session = Some(ControlSession { open, socket });
+                    fallback.session = Some(ControlSession::new(open, socket, fallback.lookups.clone()));
+                    fallback.since = Some(now.monotonic);
+                    self.control_health.handle_up();
                     mesh.handle_fallback(Some(destination), now);
                 }
             }
             Update::Control(_, open, socket) => {
                 self.tunnel.send_modify(|desired| desired.control = Some(Arc::clone(&open)));
-                self.control = Some(ControlSession { open, socket });
-                self.control_since = now.monotonic;
+                self.control = Some(ControlSession::new(open, socket, self.lookups.clone()));
+                if self.fallback.as_ref().is_none_or(|fallback| fallback.session.is_none()) {
+                    self.control_health.handle_up();
+                }
                 if let Some(mesh) = &mut self.mesh {
                     mesh.handle_control_session(now);
                 }
@@ -197,7 +467,7 @@ impl Daemon {
                 if let Some(mesh) = &mut self.mesh {
                     mesh.handle_data_session(session.destination);
                 }
-                self.tunnel.send_modify(|desired| desired.session = Some(session));
+                self.begin_attaching(session, now);
             }
             Update::Datagram { from, payload } => {
                 if let Some(mesh) = &mut self.mesh {
@@ -205,7 +475,20 @@ impl Daemon {
                     self.containment.handle(|| from.hash(), now.monotonic, work);
                 }
             }
-            Update::Found { hash, destination } => {
+            Update::Echo => self.control_health.handle_test_result(true, now.monotonic),
+            Update::Found { kind: SessionKind::Data, hash, destination } => {
+                self.data_introductions.handle_found(&hash, destination.is_ok(), now.monotonic);
+            }
+            Update::Found { kind, hash, destination } => {
+                let session = match kind {
+                    SessionKind::Fallback => {
+                        self.fallback.as_mut().and_then(|fallback| fallback.session.as_mut())
+                    }
+                    _ => self.control.as_mut(),
+                };
+                if let Some(session) = session {
+                    session.handle_found(&hash, destination.is_ok(), now.monotonic);
+                }
                 if let Some(mesh) = &mut self.mesh {
                     mesh.handle_lookup(hash, destination, now);
                 }
@@ -213,10 +496,11 @@ impl Daemon {
         }
     }
 
-    pub(super) fn send(&self, to: &Destination, message: &[u8], as_control: bool) {
-        let fallback = self.fallback.as_ref().and_then(|fallback| fallback.session.as_ref());
-        match fallback.filter(|_| !as_control).or(self.control.as_ref()) {
-            Some(session) => session.send(to, message),
+    pub(super) fn send(&mut self, to: &Destination, message: &[u8], as_control: bool) {
+        let now = self.now().monotonic;
+        let fallback = self.fallback.as_mut().and_then(|fallback| fallback.session.as_mut());
+        match fallback.filter(|_| !as_control).or(self.control.as_mut()) {
+            Some(session) => session.send(to, message, now),
             None => debug!("a control message was not sent: the session is down"),
         }
     }

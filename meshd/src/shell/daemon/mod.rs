@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use i2plan_config::Config;
@@ -18,28 +18,29 @@ use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
+use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::server::{ConnectionLimits, serve};
 use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{interval, sleep_until};
 use tracing::{debug, error, info};
 
 use self::commands::Checked;
-use self::control::{
-    CONTROL_STALL_TIMEOUT, ControlSession, DATA_STALL_TIMEOUT, FallbackSession, SessionStatus,
-};
+use self::control::{CONTROL_PATIENCE, ControlSession, DATA_PATIENCE, FallbackSession, SessionStatus};
 use self::keyd_link::{KeydReport, ask, watch_keyd};
 use super::containment::DatagramContainment;
 use super::event_log::EventLog;
 use super::health;
+use super::introductions::Introductions;
 use super::observer::Observer;
 use super::renewal::DataRenewal;
 use super::service::{Control, LoopRequest, ReplySender};
-use super::sessions::{self, Context, Update};
-use super::stall::StallDetector;
+use super::session_health::SessionHealth;
+use super::sessions::{self, Context, Open, Renewal, Update};
+use super::sleep::{self, SleepDetector};
 use super::storage::Storage;
 use super::tunnel;
 use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
@@ -132,12 +133,19 @@ struct Daemon {
     next_command: CommandId,
     updates: mpsc::Receiver<Update>,
     lookups: mpsc::Sender<DestinationHash>,
+    data_lookups: mpsc::Sender<DestinationHash>,
+    data_introductions: Introductions,
+    /// The session for data that `tund` is about to get.
+    attaching: Option<Arc<Open>>,
+    /// Peers were left out that `tund` is about to get.
+    introducing: bool,
     answers: mpsc::Receiver<(Ticket, Result<keyd::Reply, ApiError>)>,
     answer_sender: mpsc::Sender<(Ticket, Result<keyd::Reply, ApiError>)>,
     sessions: Context,
     control: Option<ControlSession>,
-    control_since: Duration,
-    control_stalls: StallDetector,
+    /// Of the session that control messages are sent through, be it the fallback session.
+    control_health: SessionHealth,
+    renew_control: mpsc::Sender<Renewal>,
     fallback: Option<FallbackSession>,
     control_status: SessionStatus,
     data_status: SessionStatus,
@@ -149,9 +157,18 @@ struct Daemon {
     peers_version: Option<u64>,
     peers_at: Instant,
     data_destination: Option<Destination>,
-    data_stalls: StallDetector,
+    data_health: SessionHealth,
     data_renewal: DataRenewal,
-    renew_data: Arc<Notify>,
+    /// The session that `tund` is known to use.
+    data_session: Option<String>,
+    renew_data: mpsc::Sender<Renewal>,
+    /// What comes of tests of the session for data.
+    tested: mpsc::Receiver<bool>,
+    tested_sender: mpsc::Sender<bool>,
+    /// What users were last told of both sessions.
+    told_health: [meshd::SessionHealth; 2],
+    silence_limit: LogLimit,
+    sleep: SleepDetector,
     /// Why the state could not be saved, the last time that it was to be.
     unsaved: Option<String>,
     /// The state as it was saved last is to be kept beside the next one.
@@ -168,6 +185,7 @@ impl Daemon {
         let keyd = Arc::new(DaemonLink::new(options.keyd.clone(), Role::Meshd));
         let (updates_sender, updates) = mpsc::channel(256);
         let (lookups, lookup_queue) = mpsc::channel(64);
+        let (data_lookups, data_lookup_queue) = mpsc::channel(64);
         let (answer_sender, answers) = mpsc::channel(64);
         let (tunnel, desired) = watch::channel(tunnel::Desired::default());
         let (report, tunnel_report) = watch::channel(tunnel::TundReport::default());
@@ -183,25 +201,27 @@ impl Daemon {
             tunnel_length: options.config.tunnel_length,
             keyd: Arc::clone(&keyd),
             updates: updates_sender,
+            failures: Arc::new(Mutex::new(LogLimit::default())),
+            started: Instant::now(),
         };
         tasks.spawn("keyd watch", watch_keyd(options.keyd, keyd_sender, identity_sender));
         let (control, data) = (SessionKind::Control, SessionKind::Data);
-        // The control session stays as it is, whoever reaches it: invites name it.
-        let never = Arc::new(Notify::new());
-        let renew_data = Arc::new(Notify::new());
+        let ((renew_control, control_renewals), (renew_data, data_renewals)) =
+            (mpsc::channel(4), mpsc::channel(4));
         tasks.spawn(
             "control session",
-            sessions::keep(context.clone(), control, Some(lookup_queue), adopted_control, never),
+            sessions::keep(context.clone(), control, lookup_queue, adopted_control, control_renewals),
         );
         tasks.spawn(
             "data session",
-            sessions::keep(context.clone(), data, None, adopted_data, Arc::clone(&renew_data)),
+            sessions::keep(context.clone(), data, data_lookup_queue, adopted_data, data_renewals),
         );
         let (awake, awakened) = mpsc::channel(4);
         let input = tunnel::TundInput { desired, awakened };
         let tund = Arc::new(DaemonLink::new(options.tund, Role::Meshd));
         tasks.spawn("tunnel", tunnel::keep(Arc::clone(&tund), input, report, adopt));
         let (checked_sender, checked) = mpsc::channel(4);
+        let (tested_sender, tested) = mpsc::channel(4);
 
         let now = Instant::now();
         let down = || SessionStatus { state: SessionState::Down, error: None };
@@ -226,12 +246,16 @@ impl Daemon {
             next_command: 0,
             updates,
             lookups,
+            data_lookups,
+            data_introductions: Introductions::default(),
+            attaching: None,
+            introducing: false,
             answers,
             answer_sender,
             sessions: context,
             control: None,
-            control_since: Duration::ZERO,
-            control_stalls: StallDetector::new(CONTROL_STALL_TIMEOUT),
+            control_health: SessionHealth::new(CONTROL_PATIENCE),
+            renew_control,
             fallback: None,
             control_status: down(),
             data_status: down(),
@@ -242,9 +266,15 @@ impl Daemon {
             peers_version: None,
             peers_at: now,
             data_destination: None,
-            data_stalls: StallDetector::new(DATA_STALL_TIMEOUT),
+            data_health: SessionHealth::new(DATA_PATIENCE),
             data_renewal: DataRenewal::default(),
+            data_session: None,
             renew_data,
+            tested,
+            tested_sender,
+            told_health: [meshd::SessionHealth::Fine; 2],
+            silence_limit: LogLimit::default(),
+            sleep: SleepDetector::new(sleep::since_boot()),
             unsaved: None,
             set_aside: false,
         }
@@ -266,10 +296,14 @@ impl Daemon {
         loop {
             let times = [
                 self.mesh.as_ref().and_then(Mesh::poll_timeout),
-                self.data_stalls.poll_timeout(),
+                self.data_health.poll_timeout(),
                 self.data_renewal.poll_timeout(),
-                self.control_stalls.poll_timeout(),
+                self.control_health.poll_timeout(),
                 self.fallback.as_ref().map(|fallback| fallback.until),
+                Some(self.started.elapsed() + sleep::EVERY),
+                self.data_introductions.poll_timeout(),
+                self.control.as_ref().and_then(ControlSession::poll_timeout),
+                self.fallback.as_ref().and_then(|fallback| fallback.session.as_ref()?.poll_timeout()),
             ];
             let soonest = self.started.elapsed() + self.until_peers();
             let wake = times.into_iter().flatten().min().map_or(soonest, |at| at.min(soonest));
@@ -284,6 +318,10 @@ impl Daemon {
                     }
                 }
                 Ok(()) = self.tunnel_report.changed() => self.on_tunnel_report(),
+                Some(came) = self.tested.recv() => {
+                    let now = self.now().monotonic;
+                    self.data_health.handle_test_result(came, now);
+                }
                 Ok(()) = self.keyd_report.changed() => {
                     let report = self.keyd_report.borrow_and_update();
                     let state = report.daemon.as_ref().map(|_| ()).map_err(String::as_str);
@@ -328,7 +366,7 @@ impl Daemon {
                 }
             }
             self.adjust_tunnel();
-            self.listen();
+            self.watch_sessions();
         }
     }
 
@@ -396,7 +434,7 @@ impl Daemon {
     /// When the peers are to be looked at next.
     fn until_peers(&self) -> Duration {
         let Some(mesh) = &self.mesh else { return PEERS_EVERY };
-        let is_new = self.peers_version != Some(mesh.peers_version());
+        let is_new = self.peers_version != Some(mesh.peers_version()) || self.introducing;
         let every = if is_new { PEERS_AT_MOST_EVERY } else { PEERS_EVERY };
         every.saturating_sub(self.peers_at.elapsed())
     }
@@ -421,8 +459,10 @@ impl Daemon {
         let Some(mesh) = &self.mesh else { return };
         let (interface, peers) = (mesh.interface().zip(mesh.epoch()), mesh.peers(now));
         let endings = mesh.endings();
+        let version = mesh.peers_version();
         let limits = tund::Limits { tunnels: mesh.max_peers(), drain: self.config.current().drain_timeout };
-        self.peers_version = Some(mesh.peers_version());
+        let peers = self.introduce(peers, now);
+        self.peers_version = Some(version);
         self.peers_at = Instant::now();
         self.tunnel.send_if_modified(|desired| {
             let limited = desired.limits != Some(limits);

@@ -52,7 +52,12 @@ impl Daemon {
             state: status.state,
             destination: destination.map(|hash| hash.b32()),
             error: status.error.clone(),
+            health: meshd::SessionHealth::Fine,
+            silent: None,
         };
+        let [control_health, data_health] = self.session_health();
+        let with_health =
+            |session: meshd::Session, (health, silent)| meshd::Session { health, silent, ..session };
         let published = self.mesh.as_ref().and_then(Mesh::published_key);
         let mut tunnel_error = tunnel.error.clone();
         if let (Some(configured), Some(published)) = (&tunnel.configured, published)
@@ -81,12 +86,18 @@ impl Daemon {
             sam: meshd::Sam {
                 address: self.sessions.bridge,
                 version: self.sam_version.clone(),
-                control: session(&self.control_status, self.me.map(|me| me.control.hash())),
+                control: with_health(
+                    session(&self.control_status, self.me.map(|me| me.control.hash())),
+                    control_health,
+                ),
                 fallback: self.fallback.as_ref().map(|fallback| {
                     let open = fallback.session.as_ref().map(|session| session.open.destination.hash());
                     session(&fallback.status, open)
                 }),
-                data: session(&self.data_status, self.data_destination.map(|data| data.hash())),
+                data: with_health(
+                    session(&self.data_status, self.data_destination.map(|data| data.hash())),
+                    data_health,
+                ),
             },
             tunnel: meshd::Tunnel {
                 interface: tunnel.configured.as_ref().map(|configured| configured.interface.clone()),

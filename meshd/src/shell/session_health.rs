@@ -1,0 +1,432 @@
+//! Finding out that a session is of no use although it is open, and what is done about it.
+//!
+//! A router may have lost its tunnels, hold on to an end-to-end session that the other side cannot read, or have published
+//! a destination's lease set where nobody finds it. It says nothing, and what is sent is lost for minutes or for good.
+//!
+//! A session is up as long as it carries traffic. Where an answer is due and nothing is heard, the session is tested: by a
+//! datagram to itself, which shows whether the bridge carries any, then by questions to members, which are repeated until
+//! something is heard. After that it is replaced; the one before stays until the new one is there, and is at work again
+//! as soon as something is heard through it. A replacement that is as silent is replaced too, ever more rarely.
+//!
+//! What a replacement is, the driver knows: for data, a session under another destination; for control, one under a
+//! fallback destination, since invites name the control destination, after which the control session is opened anew. A new
+//! destination is what helps on every router where another router goes on with a dead end-to-end session.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use i2plan_ipc::api::meshd::SessionHealth as Health;
+
+/// How long the datagram to itself may take.
+const SELF_TEST: Duration = Duration::from_secs(4);
+
+/// First interval between questions to members; each further is half as long again.
+const FIRST_QUESTION: Duration = Duration::from_secs(2);
+
+/// Longest interval between questions, while nothing is heard: with it, a path that works again is noticed.
+const LAST_QUESTION: Duration = Duration::from_secs(8);
+
+/// Most that is waited before a session that was replaced is replaced again.
+const LAST_PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long a session may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// From the first thing that calls for an answer to the first test.
+    pub(super) quiet: Duration,
+    /// From the first question to a member to the replacement, the first time; each further time twice as long.
+    pub(super) questions: Duration,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HealthAction {
+    /// Send a datagram to the session's own destination.
+    TestItself,
+    /// Ask members for a sign of life.
+    TestMembers,
+    /// Have another session opened in the place of this one.
+    Replace,
+    /// Another session is not needed any more, if it is not there yet.
+    Keep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Listening,
+    /// A datagram to itself is under way.
+    TestingItself {
+        until: Duration,
+    },
+    /// Members are asked.
+    TestingMembers {
+        until: Duration,
+        next: Duration,
+        interval: Duration,
+    },
+    /// Another session is wanted; members are asked on.
+    Replacing {
+        next: Duration,
+        interval: Duration,
+    },
+}
+
+/// Decides when a session is tested and replaced. Time is the monotonic clock, with the time asleep.
+#[derive(Debug)]
+pub(super) struct SessionHealth {
+    patience: Patience,
+    questions: Duration,
+    up: bool,
+    /// A datagram to itself has come back through this session: that none does means something.
+    echoes: bool,
+    heard: Option<Duration>,
+    /// The first thing that was sent since something was heard, and calls for an answer.
+    unanswered: Option<Duration>,
+    stage: Stage,
+    actions: VecDeque<HealthAction>,
+}
+
+impl SessionHealth {
+    /// For a session that is not open yet.
+    pub(super) fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            questions: patience.questions,
+            up: false,
+            echoes: false,
+            heard: None,
+            unanswered: None,
+            stage: Stage::Listening,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// A session is open, the first one or another. It is tested, to know later what it means if that fails.
+    pub(super) fn handle_up(&mut self) {
+        (self.up, self.echoes, self.unanswered, self.stage) = (true, false, None, Stage::Listening);
+        self.actions.push_back(HealthAction::TestItself);
+    }
+
+    /// There is no session.
+    pub(super) fn handle_down(&mut self) {
+        (self.up, self.unanswered, self.stage) = (false, None, Stage::Listening);
+        self.actions.clear();
+    }
+
+    /// Something was heard through the session at this time.
+    pub(super) fn handle_heard(&mut self, at: Duration) {
+        if self.heard.is_some_and(|heard| at <= heard) {
+            return;
+        }
+        self.heard = Some(at);
+        // What was sent after it is still to be answered.
+        self.unanswered = self.unanswered.filter(|sent| *sent > at);
+        self.questions = self.patience.questions;
+        self.listen();
+    }
+
+    /// Something was sent at this time to one who is there and should answer.
+    pub(super) fn handle_sent(&mut self, at: Duration) {
+        if self.up && self.heard.is_none_or(|heard| at > heard) {
+            self.unanswered.get_or_insert(at);
+        }
+    }
+
+    /// There is nobody who should speak.
+    pub(super) fn handle_nobody_expected(&mut self) {
+        self.unanswered = None;
+        self.listen();
+    }
+
+    fn listen(&mut self) {
+        if let Stage::Replacing { .. } = self.stage {
+            self.actions.push_back(HealthAction::Keep);
+        }
+        self.stage = Stage::Listening;
+    }
+
+    /// The host was asleep, or this process stopped: what was due in that time says nothing, and what there is now is
+    /// found out without waiting.
+    pub(super) fn handle_resumed(&mut self, now: Duration) {
+        if self.up && self.unanswered.take().is_some() {
+            self.questions = self.patience.questions;
+            self.unanswered = Some(now);
+            self.begin_test(now);
+        }
+    }
+
+    /// The datagram to itself has come, or has not.
+    pub(super) fn handle_test_result(&mut self, came: bool, now: Duration) {
+        self.echoes |= came;
+        if let Stage::TestingItself { .. } = self.stage {
+            if came || !self.echoes {
+                self.ask_members(now);
+            } else {
+                self.replace(now);
+            }
+        }
+    }
+
+    /// When [`SessionHealth::handle_timeout`] is to be called next.
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+        match self.stage {
+            Stage::Listening => self.unanswered.filter(|_| self.up).map(|sent| sent + self.patience.quiet),
+            Stage::TestingItself { until } => Some(until),
+            Stage::TestingMembers { until, next, .. } => Some(until.min(next)),
+            Stage::Replacing { next, .. } => Some(next),
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn handle_timeout(&mut self, now: Duration) {
+        if self.poll_timeout().is_none_or(|at| now < at) {
+            return;
+        }
+        match self.stage {
+            Stage::Listening => self.begin_test(now),
+            Stage::TestingItself { .. } => self.handle_test_result(false, now),
+            Stage::TestingMembers { until, .. } if now >= until => self.replace(now),
+            Stage::TestingMembers { until, interval, .. } => {
+                let (next, interval) = self.ask_again(interval, now);
+                self.stage = Stage::TestingMembers { until, next, interval };
+            }
+            Stage::Replacing { interval, .. } => {
+                let (next, interval) = self.ask_again(interval, now);
+                self.stage = Stage::Replacing { next, interval };
+            }
+        }
+    }
+
+    /// The next thing that is to be done.
+    pub(super) fn poll_action(&mut self) -> Option<HealthAction> {
+        self.actions.pop_front()
+    }
+
+    /// How the session is, and since when an answer is due that has not come.
+    pub(super) fn health(&self) -> (Health, Option<Duration>) {
+        match self.stage {
+            Stage::Listening => (Health::Fine, None),
+            Stage::TestingItself { .. } | Stage::TestingMembers { .. } => (Health::Testing, self.unanswered),
+            Stage::Replacing { .. } => (Health::Replacing, self.unanswered),
+        }
+    }
+
+    fn begin_test(&mut self, now: Duration) {
+        self.actions.push_back(HealthAction::TestItself);
+        self.stage = Stage::TestingItself { until: now + SELF_TEST };
+    }
+
+    fn ask_members(&mut self, now: Duration) {
+        self.actions.push_back(HealthAction::TestMembers);
+        let (next, interval) = (now + FIRST_QUESTION, FIRST_QUESTION);
+        self.stage = Stage::TestingMembers { until: now + self.questions, next, interval };
+    }
+
+    fn ask_again(&mut self, interval: Duration, now: Duration) -> (Duration, Duration) {
+        self.actions.push_back(HealthAction::TestMembers);
+        let interval = (interval * 3 / 2).min(LAST_QUESTION);
+        (now + interval, interval)
+    }
+
+    fn replace(&mut self, now: Duration) {
+        self.questions = (self.questions * 2).min(LAST_PATIENCE);
+        self.actions.push_back(HealthAction::Replace);
+        self.stage = Stage::Replacing { next: now + FIRST_QUESTION, interval: FIRST_QUESTION };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use HealthAction::{Keep, Replace, TestItself, TestMembers};
+
+    use super::*;
+
+    const PATIENCE: Patience =
+        Patience { quiet: Duration::from_secs(10), questions: Duration::from_secs(10) };
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A session and its surroundings, in virtual time.
+    struct World {
+        health: SessionHealth,
+        now: u64,
+        /// Datagrams to itself come back.
+        echoes: bool,
+        /// What was done, with the second.
+        done: Vec<(u64, HealthAction)>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut health = SessionHealth::new(PATIENCE);
+            health.handle_up();
+            let mut world = Self { health, now: 0, echoes: true, done: Vec::new() };
+            world.run(1, |_| None);
+            world
+        }
+
+        /// Lets seconds pass in which members are spoken to, and speak as `heard` says.
+        fn run(&mut self, count: u64, heard: impl Fn(u64) -> Option<u64>) {
+            for _ in 0..count {
+                let now = seconds(self.now);
+                self.health.handle_sent(now);
+                if let Some(at) = heard(self.now) {
+                    self.health.handle_heard(seconds(at));
+                }
+                self.health.handle_timeout(now);
+                while let Some(action) = self.health.poll_action() {
+                    self.done.push((self.now, action));
+                    match action {
+                        TestItself if self.echoes => self.health.handle_test_result(true, now),
+                        // As another session is there in the next second.
+                        Replace => {
+                            self.health.handle_up();
+                            self.health.poll_action();
+                        }
+                        TestItself | TestMembers | Keep => {}
+                    }
+                }
+                self.now += 1;
+            }
+        }
+
+        fn replaced(&self) -> Vec<u64> {
+            self.done.iter().filter(|(_, action)| *action == Replace).map(|(at, _)| *at).collect()
+        }
+    }
+
+    #[test]
+    fn a_session_that_carries_traffic_is_left_alone() {
+        let mut world = World::new();
+        world.run(3600, |now| (now % 9 == 0).then_some(now));
+        assert_eq!(world.done, [(0, TestItself)]);
+        assert_eq!(world.health.health(), (Health::Fine, None));
+    }
+
+    #[test]
+    fn where_no_answer_is_due_nothing_is_tested() {
+        let mut health = SessionHealth::new(PATIENCE);
+        health.handle_up();
+        health.handle_sent(seconds(1));
+        health.handle_nobody_expected();
+        assert_eq!(health.poll_timeout(), None);
+        assert_eq!(health.poll_action(), Some(TestItself));
+        health.handle_timeout(seconds(1000));
+        assert_eq!(health.poll_action(), None);
+    }
+
+    #[test]
+    fn a_session_that_worked_and_falls_silent_is_tested_and_replaced() {
+        let mut world = World::new();
+        world.run(1000, |now| Some(now));
+        world.done.clear();
+        world.run(25, |_| None);
+        // The last was heard at 1000, and the first of what is to be answered went at 1001.
+        let expected = [
+            (1011, TestItself),
+            (1011, TestMembers),
+            (1013, TestMembers),
+            (1016, TestMembers),
+            (1021, Replace),
+        ];
+        assert_eq!(world.done, expected);
+    }
+
+    #[test]
+    fn one_that_does_not_reach_itself_is_replaced_sooner() {
+        let mut world = World::new();
+        world.run(100, |now| Some(now));
+        world.echoes = false;
+        world.run(30, |_| None);
+        assert_eq!(world.replaced(), [115]);
+        // Where that never worked it says nothing.
+        let mut world = World::new();
+        world.health = SessionHealth::new(PATIENCE);
+        world.health.handle_up();
+        world.echoes = false;
+        world.run(100, |now| Some(now));
+        world.run(30, |_| None);
+        assert_eq!(world.replaced(), [125]);
+    }
+
+    #[test]
+    fn it_is_replaced_ever_more_rarely() {
+        let mut world = World::new();
+        world.run(3600, |_| None);
+        let replaced = world.replaced();
+        let between: Vec<u64> = replaced.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(replaced[0], 20);
+        assert_eq!(between, [31, 51, 91, 171, 331, 611, 611, 611, 611]);
+        // And soon again after it has worked.
+        let heard = world.now;
+        world.run(1, |now| Some(now));
+        world.run(30, |_| None);
+        assert_eq!(world.replaced().last(), Some(&(heard + 21)));
+    }
+
+    #[test]
+    fn while_nothing_is_heard_members_are_asked_every_few_seconds() {
+        let mut world = World::new();
+        world.run(3600, |_| None);
+        let asked: Vec<u64> = world
+            .done
+            .iter()
+            .filter(|(at, action)| *at > 40 && *action == TestMembers)
+            .map(|(at, _)| *at)
+            .collect();
+        // But for the time after a replacement, which is asked what a first one is.
+        assert!(asked.windows(2).all(|pair| pair[1] - pair[0] <= 9
+            || world.replaced().iter().any(|at| (pair[0]..=pair[1]).contains(at))));
+    }
+
+    #[test]
+    fn a_session_that_is_heard_again_stays() {
+        let mut health = SessionHealth::new(PATIENCE);
+        health.handle_up();
+        health.handle_sent(seconds(0));
+        for now in 0..60 {
+            health.handle_timeout(seconds(now));
+        }
+        assert_eq!(health.health(), (Health::Replacing, Some(seconds(0))));
+        while health.poll_action().is_some() {}
+        // As when a router was stopped and goes on: the replacement is not there yet.
+        health.handle_heard(seconds(60));
+        assert_eq!(health.poll_action(), Some(Keep));
+        assert_eq!(health.health(), (Health::Fine, None));
+        assert_eq!(health.poll_timeout(), None);
+    }
+
+    #[test]
+    fn after_a_sleep_it_is_tested_without_waiting() {
+        let mut health = SessionHealth::new(PATIENCE);
+        health.handle_up();
+        health.poll_action();
+        health.handle_heard(seconds(9));
+        health.handle_sent(seconds(10));
+        health.handle_resumed(seconds(3610));
+        assert_eq!(health.poll_action(), Some(TestItself));
+        health.handle_test_result(true, seconds(3611));
+        assert_eq!(health.poll_action(), Some(TestMembers));
+        // The time asleep is none in which somebody was silent.
+        health.handle_timeout(seconds(3612));
+        assert_eq!(health.poll_action(), None);
+        health.handle_heard(seconds(3612));
+        assert_eq!(health.health(), (Health::Fine, None));
+    }
+
+    #[test]
+    fn what_comes_late_answers_what_was_sent_before_it_alone() {
+        let mut health = SessionHealth::new(PATIENCE);
+        health.handle_up();
+        health.handle_sent(seconds(5));
+        health.handle_heard(seconds(3));
+        assert_eq!(health.poll_timeout(), Some(seconds(15)));
+        health.handle_heard(seconds(6));
+        assert_eq!(health.poll_timeout(), None);
+        health.handle_down();
+        health.handle_sent(seconds(9));
+        assert_eq!(health.poll_timeout(), None);
+    }
+}
