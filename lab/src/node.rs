@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::i2p::kind::{RouterKind, Routers};
-use crate::i2p::router::{NETWORK, SamBridge};
+use crate::i2p::router::{NETWORK, SAM, SamBridge};
 use crate::i2p::sam::{Session as Witness, Style, TRANSIENT};
 use crate::i2p::{PORT, PrivateNetwork, Router};
 use crate::netns::Network;

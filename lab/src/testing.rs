@@ -27,11 +27,24 @@ const DEADLINE: Duration = Duration::from_secs(600);
 /// # Panics
 /// If the body fails, or the sandbox cannot be made: the message says what is missing.
 pub fn sandboxed(lab: &str, name: &str, body: impl AsyncFnOnce() -> Result<(), Failure>) {
+    sandboxed_within(lab, name, DEADLINE, body);
+}
+
+/// The same for a test that takes longer than others: its deadline is this one.
+///
+/// # Panics
+/// As [`sandboxed`].
+pub fn sandboxed_within(
+    lab: &str,
+    name: &str,
+    deadline: Duration,
+    body: impl AsyncFnOnce() -> Result<(), Failure>,
+) {
     if sandbox::is_inner() {
         let _logs = LogsOfPanics;
         let result =
             sandbox::enter().map_err(|failure| failure.during("entering the sandbox")).and_then(|()| {
-                let deadline = DEADLINE * Routers::from_env()?.patience();
+                let deadline = deadline * Routers::from_env()?.patience();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async {
                     tokio::time::timeout(deadline, body()).await.unwrap_or_else(|_| {

@@ -142,6 +142,15 @@ struct Test {
     done: oneshot::Sender<()>,
 }
 
+/// A datagram that has come.
+struct Incoming {
+    len: usize,
+    /// The kernel keeps others' from a connected socket, as long as it is connected to the bridge.
+    from_bridge: bool,
+    /// It has come through the session before the present one.
+    late: bool,
+}
+
 struct Attached {
     session: Session,
     /// A duplicate of the session's UDP socket, to wait for datagrams with.
@@ -214,7 +223,7 @@ impl DataPath {
     fn read_socket(&mut self) {
         let mut strange = false;
         for _ in 0..BATCH {
-            let Some((len, from_bridge)) = self.receive() else { break };
+            let Some(Incoming { len, from_bridge, late }) = self.receive() else { break };
             if !from_bridge {
                 strange = true;
                 continue;
@@ -227,7 +236,14 @@ impl DataPath {
                 continue;
             }
             let tunnel = &mut self.tunnel;
-            let packet = contain(move || tunnel.handle_datagram(message, now)).unwrap_or_else(|panicked| {
+            let packet = contain(move || {
+                if late {
+                    tunnel.handle_late_datagram(message, now)
+                } else {
+                    tunnel.handle_datagram(message, now)
+                }
+            });
+            let packet = packet.unwrap_or_else(|panicked| {
                 self.panics.note(&panicked, now);
                 None
             });
@@ -243,13 +259,13 @@ impl DataPath {
         }
     }
 
-    /// Takes a datagram of the session, or else of the one before. Returns its length, and whether the bridge has sent it:
-    /// the kernel keeps others' from a connected socket, as long as it is connected to the bridge.
-    fn receive(&mut self) -> Option<(usize, bool)> {
-        let previous = self.previous.as_ref().map(|(attached, _)| attached);
-        for Attached { session, incoming } in self.session.iter().chain(previous) {
+    /// Takes a datagram of the session, or else of the one before.
+    fn receive(&mut self) -> Option<Incoming> {
+        let previous = self.previous.as_ref().map(|(attached, _)| (attached, true));
+        let present = self.session.as_ref().map(|attached| (attached, false));
+        for (Attached { session, incoming }, late) in present.into_iter().chain(previous) {
             match incoming.try_recv_from(&mut self.packet) {
-                Ok((len, from)) => return Some((len, session.is_bridge(from))),
+                Ok((len, from)) => return Some(Incoming { len, from_bridge: session.is_bridge(from), late }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // What is left of an earlier datagram, such as an ICMP error, says nothing about the socket.
                 Err(error) => debug!(%error, "the session's socket reports an error"),

@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::budget::{Asker, Budget};
 use super::error::MeshError;
+use super::first_contacts::FirstContacts;
 use super::ingress::IngressLimits;
 use super::notes::KeysHealth;
 use super::requests::Pending;
@@ -68,6 +69,7 @@ pub(super) struct Context {
     pub(super) budget: Budget,
     /// The log's lines about requests to `keyd` that failed.
     pub(super) failures: LogLimit,
+    pub(super) first_contacts: FirstContacts,
     /// Requests to `keyd` that are not answered yet.
     pub(super) pending: HashMap<Ticket, Pending>,
     next_ticket: Ticket,
@@ -103,6 +105,7 @@ impl Context {
             data: None,
             fallback: None,
             budget: Budget::new(settings.control_rate),
+            first_contacts: FirstContacts::default(),
             settings,
             former,
             former_ending: None,
@@ -170,7 +173,13 @@ impl Context {
             Message::Compare(..) => self.budget.charge_comparison(datagram.len(), now.monotonic),
             _ => self.budget.charge(datagram.len(), now.monotonic),
         }
-        self.actions.push_back(Action::Send { to: *to, message: datagram, as_control });
+        self.queue_datagram(to, datagram, as_control, now);
+    }
+
+    /// Sends a datagram that has been paid for, as soon as one more may go there.
+    pub(super) fn queue_datagram(&mut self, to: &Destination, message: Vec<u8>, as_control: bool, now: Now) {
+        let action = Action::Send { to: *to, message, as_control };
+        self.actions.extend(self.first_contacts.send(to.hash(), action, now.monotonic));
     }
 
     /// Sends what somebody has asked for, if it has not asked for too much.
@@ -179,7 +188,7 @@ impl Context {
         let compares = matches!(message, Message::Compare(..));
         let message = message.to_datagram(to);
         if self.budget.answers(asker, compares, message.len(), now.monotonic) {
-            self.actions.push_back(Action::Send { to: *to, message, as_control });
+            self.queue_datagram(to, message, as_control, now);
         } else {
             debug!(?asker, "no answer: more is asked than may be said");
         }

@@ -15,7 +15,8 @@
 //!   that all this may take; `compare`: finding what was missed; `detector`: finding who is there.
 //! * `exclusion`, `bans`: bans by this node, and how others' memberships end; `orders`: what an administrator has `keyd`
 //!   sign for that.
-//! * `ingress`: which control datagrams are looked at; `shares`: rates that are shared by address.
+//! * `ingress`: which control datagrams are looked at; `first_contacts`: few go to whom has not answered yet; `shares`:
+//!   rates that are shared by address.
 //! * [`MeshError`]: why a command is not carried out, and what can be done about it.
 //! * [`state`]: what is remembered over a restart; `saving`: what follows if it cannot be saved.
 
@@ -40,6 +41,7 @@ mod detector;
 mod endings;
 mod error;
 mod exclusion;
+mod first_contacts;
 mod gossip;
 mod ingress;
 mod invites;
@@ -230,6 +232,7 @@ impl Mesh {
 
     /// The control session is open, for the first time or again: others are told that this node is there.
     pub fn handle_control_session(&mut self, now: Now) {
+        self.cx.first_contacts.forget_answers();
         if let Situation::Member(member) = &mut self.situation
             && member.publication.record.is_some()
         {
@@ -272,6 +275,7 @@ impl Mesh {
             return;
         }
         cx.fallback = destination.map(Into::into);
+        cx.first_contacts.forget_answers();
         match &mut self.situation {
             Situation::Outside | Situation::Founding(_) => {}
             Situation::Joining(joining) => joining.handle_fallback(cx, now),
@@ -294,6 +298,7 @@ impl Mesh {
     /// Takes a datagram that came to a control destination. The router vouches for the sender.
     pub fn handle_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) {
         let Some(message) = self.admit_datagram(from, payload, now) else { return };
+        self.cx.actions.extend(self.cx.first_contacts.heard(from.hash()));
         let standing = match (&mut self.situation, message) {
             (Situation::Joining(joining), Message::JoinReply(reply)) => {
                 return match joining.handle_reply(from, reply, &self.cx.me) {
@@ -315,15 +320,18 @@ impl Mesh {
     /// When [`Mesh::handle_timeout`] is to be called next, on the monotonic clock.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        match &self.situation {
+        let situation = match &self.situation {
             Situation::Outside | Situation::Founding(_) => None,
             Situation::Joining(joining) => Some(joining.poll_timeout(&self.cx)),
             Situation::Member(member) => Some(member.poll_timeout()),
-        }
+        };
+        situation.into_iter().chain(self.cx.first_contacts.poll_timeout()).min()
     }
 
     /// Does what is due by the clock.
     pub fn handle_timeout(&mut self, now: Now) {
+        let due = self.cx.first_contacts.poll_due(now.monotonic);
+        self.cx.actions.extend(due);
         match &mut self.situation {
             Situation::Outside | Situation::Founding(_) => {}
             Situation::Joining(joining) => {

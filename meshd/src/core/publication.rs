@@ -262,6 +262,8 @@ impl LocalMember {
             }
             LivenessReason::ShuttingDown => {
                 self.announce_departure(cx, &Item::Liveness(liveness_message), now);
+                let waiting = cx.first_contacts.take_all();
+                cx.actions.extend(waiting);
                 cx.shut_down = true;
                 ControlFlow::Continue(())
             }

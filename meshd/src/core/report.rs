@@ -179,6 +179,14 @@ impl Mesh {
         member.members.suspects().filter(out).map(Member::node).collect()
     }
 
+    /// Whether a member with a smaller node id has spoken to this node since then, on the monotonic clock.
+    #[must_use]
+    pub fn has_heard_smaller(&self, since: Duration) -> bool {
+        let members = self.member().into_iter().flat_map(|member| member.members.iter());
+        let heard = |member: &Member| member.contact().last_heard.is_some_and(|heard| heard > since);
+        members.filter(|member| member.node() < self.cx.me.node).any(heard)
+    }
+
     /// So many of the members that have spoken to this node in the last minute, the last of them first.
     #[must_use]
     pub fn heard_members(&self, count: usize, now: Now) -> Vec<NodeId> {

@@ -21,7 +21,7 @@ use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
 use early_handshakes::EarlyHandshakes;
 use message::{is_initiation, is_response};
-use pacer::{Next, Pacer};
+use pacer::{Next, Pacer, YIELD_TO_FIRST};
 use peer::{Keys, OVERLAP, Received, Refused, peer_of};
 pub use peer_config::{MAX_PEERS, PeerConfig};
 use peers::Peers;
@@ -122,6 +122,7 @@ impl Tunnel {
     pub fn set_session(&mut self, id: SessionId, now: Instant) {
         for peer in self.peers.iter_mut() {
             peer.attach(true);
+            self.pacer.await_answer(peer.number, false, now);
             // A router learns of the new session by what comes from it: peers shall not have to wait for that.
             peer.hasten_keepalive(now);
             peer.retry.note_alive();
@@ -187,15 +188,29 @@ impl Tunnel {
     /// Has these peers, new or different, and does not have those. All together can be told apart.
     pub fn change_peers(&mut self, set: Vec<PeerConfig>, removed: &[NodeId], now: Instant) {
         let attached = self.session.is_some();
-        let numbers = self.peers.change(set, removed, &self.subnets, &self.keys.keys, attached, now);
-        for number in numbers {
+        let changed = self.peers.change(set, removed, &self.subnets, &self.keys.keys, attached, now);
+        for number in changed.gone {
             self.pacer.remove(number);
+        }
+        for number in changed.moved {
+            self.greet_elsewhere(number, now);
         }
         // Handshakes with new peers begin now, not some time later; those that they have begun go on.
         self.next_tick = now;
         for message in self.early_handshakes.take(now, |key| self.peers.by_key(key).is_some()) {
             self.handle_datagram(&message, now);
         }
+    }
+
+    /// A peer takes packets elsewhere: it learns there that it can be reached. If it has not answered since this node has
+    /// another session itself, the sessions of both are new, and one of the two lets the other send first: first datagrams
+    /// that cross keep some routers (emissary 0.4) from agreeing on a session.
+    fn greet_elsewhere(&mut self, number: u32, now: Instant) {
+        let both_new = !self.pacer.has_answered(number);
+        let Some(peer) = self.peers.get_mut(number) else { return };
+        let yields = both_new && peer.yields(&self.keys.keys);
+        self.pacer.await_answer(number, yields, now);
+        peer.hasten_keepalive(if yields { now + YIELD_TO_FIRST } else { now });
     }
 
     /// Keeps tunnels with so many peers at once; the others have to wait for one.
@@ -249,15 +264,31 @@ impl Tunnel {
         None
     }
 
-    /// Takes a datagram from the bridge. What is returned goes to the interface.
+    /// Takes a datagram that came through the session. What is returned goes to the interface.
     pub fn handle_datagram(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
+        self.handle_datagram_of(true, message, now)
+    }
+
+    /// Takes a datagram that came through the session before: it says nothing of the present one. What is returned goes to
+    /// the interface.
+    pub fn handle_late_datagram(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
+        self.handle_datagram_of(false, message, now)
+    }
+
+    fn handle_datagram_of(&mut self, is_present: bool, message: &[u8], now: Instant) -> Option<&[u8]> {
         let slot = self.slot_of(message, now)?;
         let number = peer_of(slot);
         let peer = self.peers.get_mut(number)?;
         match peer.receive(slot, message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
             Ok(received) => {
                 peer.count_received(message.len());
-                (self.heard, self.unanswered) = (Some(now), None);
+                if is_present {
+                    (self.heard, self.unanswered) = (Some(now), None);
+                    // A handshake that the peer begins says nothing of what was sent to it.
+                    if !matches!(received, Received::Handshake(_)) && self.pacer.note_received(number) {
+                        peer.confirm_answer(&mut self.pacer, now);
+                    }
+                }
                 peer.defer_keepalive(now);
                 match received {
                     Received::Done => None,

@@ -460,6 +460,22 @@ impl Peer {
         }
     }
 
+    /// Whether this node lets the peer go first where both could, since the peer's key is the smaller one.
+    pub(super) fn yields(&self, keys: &Keys) -> bool {
+        yields(&self.config, keys)
+    }
+
+    /// After the first answer, shows the peer that it has reached this node, so that it need not hold packets back any
+    /// more. A handshake shows that by itself.
+    pub(super) fn confirm_answer(&mut self, pacer: &mut Pacer, now: Instant) {
+        if self.last_handshake != Some(now) && self.is_open() {
+            let mut buffer = [0; MAX_HANDSHAKE];
+            if let Some(len) = self.encrypt(&[], &mut buffer, pacer) {
+                pacer.push_control(self.number, buffer[..len].to_vec());
+            }
+        }
+    }
+
     /// Does what is due by the clock. Without a SAM session that is only to forget old keys; without a `slot`, what
     /// there is of a session is neither kept alive nor renewed.
     pub(super) fn tick(&mut self, attached: bool, has_slot: bool, pacer: &mut Pacer, now: Instant) {
@@ -556,9 +572,13 @@ pub(super) fn addresses(peer: &PeerConfig) -> impl Iterator<Item = IpAddr> + use
     [IpAddr::V4(peer.ipv4), IpAddr::V6(peer.ipv6)].into_iter()
 }
 
+fn yields(peer: &PeerConfig, keys: &Keys) -> bool {
+    peer.public_key < keys.public.to_bytes()
+}
+
 /// Until when a peer that this node has just been told of is to begin.
 fn yields_until(peer: &PeerConfig, keys: &Keys, now: Instant) -> Instant {
-    if peer.public_key < keys.public.to_bytes() { now + YIELD } else { now }
+    if yields(peer, keys) { now + YIELD } else { now }
 }
 
 /// Makes what this node does towards a peer differ from what others do.

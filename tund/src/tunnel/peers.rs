@@ -24,6 +24,13 @@ pub(super) struct Peers {
     tunnels: TunnelSlots,
 }
 
+/// Whose tunnels a change of the peers concerns, by their numbers.
+pub(super) struct Changed {
+    pub(super) gone: Vec<u32>,
+    /// They take packets elsewhere.
+    pub(super) moved: Vec<u32>,
+}
+
 impl Peers {
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Peer> {
         self.slots.get_mut(usize::try_from(number).ok()?)?.as_deref_mut()
@@ -123,8 +130,8 @@ impl Peers {
         self.by_node.keys().filter(|node| !wanted.contains(node)).copied().collect()
     }
 
-    /// Removes peers, and has these, new or different; all together would pass [`check`]. Returns the numbers of those who
-    /// are gone.
+    /// Removes peers, and has these, new or different; all together would pass [`check`]. Returns the numbers of those
+    /// that are gone or elsewhere.
     pub(super) fn change(
         &mut self,
         set: Vec<PeerConfig>,
@@ -133,7 +140,8 @@ impl Peers {
         keys: &Keys,
         attached: bool,
         now: Instant,
-    ) -> Vec<u32> {
+    ) -> Changed {
+        let mut moved = Vec::new();
         let gone: Vec<u32> = removed.iter().filter_map(|node| self.by_node.remove(node)).collect();
         for number in &gone {
             self.tunnels.forget(*number);
@@ -143,11 +151,12 @@ impl Peers {
         for config in set {
             let share = subnets.share_of(config.ipv4);
             let number = if let Some(peer) = self.by_node(&config.node) {
-                let moved = peer.config.endpoint != config.endpoint;
+                let is_elsewhere = peer.config.endpoint != config.endpoint;
                 peer.reconfigure(config, keys, now);
-                if moved {
+                if is_elsewhere {
                     peer.attach(attached);
                     peer.start_over(keys, now);
+                    moved.push(peer.number);
                 }
                 peer.number
             } else {
@@ -166,7 +175,7 @@ impl Peers {
         }
         self.index();
         self.decide_kept();
-        gone
+        Changed { gone, moved }
     }
 
     /// Finds all anew by what they are known by.
@@ -261,28 +270,29 @@ mod tests {
         let mut peers = Peers::default();
         let set = |peers: &mut Peers, wanted: Vec<_>| {
             let gone = peers.all_except(&wanted);
-            let mut gone = peers.change(wanted, &gone, &subnets(9), &keys, true, Instant::now());
+            let Changed { mut gone, moved } =
+                peers.change(wanted, &gone, &subnets(9), &keys, true, Instant::now());
             gone.sort_unstable();
-            gone
+            (gone, moved)
         };
-        assert!(set(&mut peers, vec![peer(1), peer(2)]).is_empty());
+        assert_eq!(set(&mut peers, vec![peer(1), peer(2)]), (vec![], vec![]));
 
         let mut moved = peer(1);
         moved.endpoint = peer(7).endpoint;
         moved.ipv4 = peer(7).ipv4;
         moved.keepalive = 11;
-        assert!(set(&mut peers, vec![peer(2), moved.clone()]).is_empty());
+        assert_eq!(set(&mut peers, vec![peer(2), moved.clone()]), (vec![], vec![0]));
         assert_eq!(peers.get_mut(0).unwrap().header(&session), header(&moved).as_bytes());
         assert_eq!(peers.by_address("10.42.0.7".parse().unwrap()), Some(0));
         assert_eq!(peers.by_address("10.42.0.1".parse().unwrap()), None);
 
         let mut rekeyed = peer(2);
         rekeyed.public_key = peer(7).public_key;
-        assert!(set(&mut peers, vec![moved, rekeyed]).is_empty());
+        assert_eq!(set(&mut peers, vec![moved, rekeyed]), (vec![], vec![]));
         assert_eq!(peers.by_key(&peer(2).public_key), None);
         assert_eq!(peers.by_key(&peer(7).public_key), Some(1));
 
-        assert_eq!(set(&mut peers, vec![peer(3)]), [0, 1]);
+        assert_eq!(set(&mut peers, vec![peer(3)]), (vec![0, 1], vec![]));
         assert_eq!(peers.iter().count(), 1);
     }
 }

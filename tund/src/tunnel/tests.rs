@@ -561,6 +561,117 @@ fn hears_of(node: &mut Node, seed: u8, epoch: u8) {
     node.tunnel.set_peers(vec![PeerConfig { public_key, keepalive: 25, ..peer(seed) }], node.now).unwrap();
 }
 
+/// Has packets wait from `one` to `two`, and lets time pass for both, with what they send each other on the way. Returns
+/// how many of them arrive.
+fn arrive(one: &mut Node, two: &mut Node, packets: usize, time: Duration) -> usize {
+    for _ in 0..packets {
+        one.queues(&udp(v4(one.seed), v4(two.seed)));
+    }
+    let (mut arrived, until) = (0, one.now + time);
+    while one.now < until {
+        let (there, back) = (one.sends(), two.sends());
+        arrived += there.iter().filter(|(_, message)| two.takes(message).is_some()).count();
+        for (_, message) in back {
+            one.takes(&message);
+        }
+        two.now = one.now;
+    }
+    arrived
+}
+
+/// A peer as it is known when it has another SAM session, under this destination.
+fn elsewhere(seed: u8, destination: u8) -> Vec<PeerConfig> {
+    vec![PeerConfig { endpoint: peer(destination).endpoint, keepalive: 25, ..peer(seed) }]
+}
+
+#[test]
+fn another_session_carries_little_until_the_peer_answers_through_it() {
+    let (mut one, mut two) = connected();
+    assert_eq!(arrive(&mut one, &mut two, 50, Duration::from_millis(100)), 50);
+    one.tunnel.set_session(session(), one.now);
+    for _ in 0..50 {
+        one.queues(&udp(v4(1), v4(2)));
+    }
+    assert_eq!(one.sends().len(), 1, "the rest waits");
+    // Nobody answers: some still go in every second.
+    let silent = arrive(&mut one, &mut two, 0, Duration::from_secs(2));
+    assert!((6..=9).contains(&silent), "{silent}");
+    // What still comes through the session before is no answer.
+    two.queues(&udp(v4(2), v4(1)));
+    for (_, message) in two.sends() {
+        assert!(one.tunnel.handle_late_datagram(&message, one.now).is_some());
+    }
+    assert!(arrive(&mut one, &mut two, 20, Duration::from_millis(100)) <= 1);
+    two.queues(&udp(v4(2), v4(1)));
+    assert!(arrive(&mut one, &mut two, 20, Duration::from_millis(100)) > 20);
+}
+
+#[test]
+fn a_handshake_opens_a_session_to_all_that_waits() {
+    let (mut one, mut two) = (Node::new(1, &[2]), Node::new(2, &[1]));
+    assert_eq!(arrive(&mut one, &mut two, 50, Duration::from_millis(100)), 50);
+    // The other has had its answer too.
+    assert_eq!(arrive(&mut two, &mut one, 50, Duration::from_millis(100)), 50);
+}
+
+#[test]
+fn a_peer_elsewhere_gets_little_until_it_answers_and_is_greeted() {
+    let (mut one, mut two) = connected();
+    two.tunnel.set_session(session(), two.now);
+    one.tunnel.set_peers(elsewhere(2, 8), one.now).unwrap();
+    one.now += TICK;
+    let greeting = one.sends();
+    assert_eq!(greeting.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [peer(8).endpoint]);
+    // The other, which has not sent anything yet, sends packets at last: with the greeting as an answer all go.
+    assert_eq!(two.sends().len(), 0);
+    two.queues(&udp(v4(2), v4(1)));
+    let first = two.sends();
+    assert_eq!(first.len(), 1);
+    two.takes(&greeting[0].1);
+    // It confirms that, so that traffic of one direction alone is free too.
+    let confirmation = two.sends();
+    assert_eq!(confirmation.len(), 1);
+    one.takes(&confirmation[0].1);
+    assert_eq!(arrive(&mut one, &mut two, 50, Duration::from_millis(100)), 50);
+    assert_eq!(arrive(&mut two, &mut one, 50, Duration::from_millis(100)), 50);
+}
+
+/// Two that have opened other sessions at the same time, and learn that of each other at the same time.
+#[test]
+fn of_two_with_new_sessions_one_sends_first() {
+    let (first, second) = if peer(1).public_key < peer(2).public_key { (1, 2) } else { (2, 1) };
+    for traffic in [false, true] {
+        let (mut one, mut two) = (Node::new(first, &[second]), Node::new(second, &[first]));
+        assert_eq!(arrive(&mut one, &mut two, 1, Duration::from_millis(100)), 1);
+        for node in [&mut one, &mut two] {
+            node.tunnel.set_session(session(), node.now);
+        }
+        for (node, other) in [(&mut one, second), (&mut two, first)] {
+            node.tunnel.set_peers(elsewhere(other, 8), node.now).unwrap();
+            if traffic {
+                node.queues(&udp(v4(node.seed), v4(other)));
+            }
+            node.now += TICK;
+        }
+        assert_eq!(two.sends().len(), 0, "it leaves it to the other");
+        let sent = one.sends();
+        assert!(!sent.is_empty());
+        two.takes(&sent[0].1);
+        two.now += TICK;
+        assert_eq!(two.sends().len(), usize::from(traffic), "not any more");
+        two.now += YIELD_TO_FIRST;
+        // Its keepalive is not due again.
+        assert_eq!(two.sends().len(), 0);
+    }
+    // One that hears nothing does not wait for ever.
+    let (mut one, mut two) = (Node::new(first, &[second]), Node::new(second, &[first]));
+    assert_eq!(arrive(&mut one, &mut two, 1, Duration::from_millis(100)), 1);
+    two.tunnel.set_session(session(), two.now);
+    two.tunnel.set_peers(elsewhere(first, 8), two.now).unwrap();
+    two.now += YIELD_TO_FIRST;
+    assert_eq!(two.sends().len(), 1);
+}
+
 /// Sends one packet each way, and says how many arrive.
 fn exchange(one: &mut Node, two: &mut Node) -> usize {
     one.queues(&udp(v4(one.seed), v4(two.seed)));

@@ -12,13 +12,13 @@ use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 use tracing::{debug, info};
 
+use crate::core::Now;
 use crate::core::context::Context;
 use crate::core::detector::{Acked, Task};
 use crate::core::local_member::LocalMember;
 use crate::core::members::{CONFIRMATIONS, Member};
 use crate::core::requests::Pending;
 use crate::core::rumors::Topic;
-use crate::core::{Action, Now};
 
 /// Through how many others a member is pinged that has not answered for long.
 const FEW_RELAYS: usize = 3;
@@ -186,7 +186,7 @@ impl LocalMember {
             } else {
                 let message = Message::Ack(number, Gossip::default()).to_datagram(from);
                 if cx.budget.acknowledges(&asker, message.len(), now.monotonic) {
-                    cx.actions.push_back(Action::Send { to: *from, message, as_control: false });
+                    cx.queue_datagram(from, message, false, now);
                 }
             }
         }

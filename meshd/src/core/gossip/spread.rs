@@ -1,6 +1,7 @@
 //! Spreading what is known: rumors are told, wants granted, comparisons begun and answered.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::Destination;
@@ -11,15 +12,18 @@ use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 
 use super::schedule::Comparison;
+use crate::core::Now;
 use crate::core::budget::block;
 use crate::core::context::Context;
 use crate::core::endings::Ending;
 use crate::core::local_member::LocalMember;
 use crate::core::rumors::{Due, FANOUT, Topic};
-use crate::core::{Action, Now};
 
 /// How many members hear of the own record at once.
 const ANNOUNCED: usize = 3;
+
+/// How long, or up to a quarter longer, it is left to a member with a smaller id to send first.
+const YIELD: Duration = Duration::from_secs(1);
 
 /// In a network of no more members than this, records are always told and not just that they exist.
 const SMALL: usize = 24;
@@ -46,6 +50,12 @@ impl LocalMember {
         };
         let compare = self.comparison(cx, opening, now);
         for target in self.draw(cx, ANNOUNCED, |_| true) {
+            // First datagrams that cross keep some routers (emissary 0.4) from agreeing on a session. Members that began
+            // at the same instant would send theirs at the same instant.
+            if self.members.at(&target.hash()).any(|node| node < cx.me.node) {
+                let wait = YIELD.mul_f64(cx.rng.random_range(1.0..1.25));
+                cx.first_contacts.yield_to(target.hash(), now.monotonic + wait);
+            }
             let gossip = Gossip { entries: Vec::new(), items: items.clone() };
             let number = cx.rng.random();
             cx.asked = true;
@@ -72,7 +82,7 @@ impl LocalMember {
         if !entries.is_empty() {
             let message = Message::Want(entries).to_datagram(from);
             cx.budget.charge_question(&whom, message.len(), now.monotonic);
-            cx.actions.push_back(Action::Send { to: *from, message, as_control: false });
+            cx.queue_datagram(from, message, false, now);
         }
     }
 

@@ -110,3 +110,28 @@ fn whom_rumors_have_missed_finds_what_was_news_in_the_next_message() {
     world.run(120);
     assert_eq!(gossip_in_answer(&mut world, &ping), Gossip::default());
 }
+
+/// Routers that have not agreed on a session yet bear little, and i2pd takes five datagrams a second (`first_contacts`).
+#[test]
+fn to_members_that_do_not_answer_few_datagrams_go_and_one_by_one() {
+    let mut world = World::network(&[0, 0]);
+    let mut now = world.clock(0);
+    let mesh = &mut world.nodes[0].mesh;
+    mesh.handle_control_session(now);
+    let (start, mut last, mut total) = (now.monotonic, HashMap::<_, Duration>::new(), 0);
+    while now.monotonic < start + Duration::from_secs(60) {
+        mesh.handle_timeout(now);
+        for action in mesh.poll_turn().actions {
+            let Action::Send { to, .. } = action else { continue };
+            let before = last.insert(to.hash(), now.monotonic);
+            let distance = before.map(|before| now.monotonic - before);
+            assert!(distance.is_none_or(|distance| distance >= Duration::from_millis(250)), "{distance:?}");
+            total += 1;
+        }
+        let wait = mesh.poll_timeout().unwrap().saturating_sub(now.monotonic).max(Duration::from_millis(1));
+        now = Now { monotonic: now.monotonic + wait, unix: now.unix + wait };
+    }
+    // Five announcements of two to both, comparisons and pings: one a second.
+    assert_eq!(last.len(), 2);
+    assert!((20..60).contains(&total), "{total}");
+}

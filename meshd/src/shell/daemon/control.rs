@@ -251,6 +251,7 @@ impl Daemon {
                 Some(_) => self.data_health.handle_up(),
                 None => self.data_health.handle_down(),
             }
+            self.data_renewal.cancel();
             self.data_session = attached;
         }
         // In a large network nobody shakes hands unasked.
@@ -282,15 +283,19 @@ impl Daemon {
                     self.test_data(members.unwrap_or_default());
                 }
                 HealthAction::Replace => {
-                    info!(
-                        "members speak to this node, but none shakes hands: another session for data is opened"
-                    );
-                    let _ = self.renew_data.try_send(Renewal::Open);
+                    let since = now.monotonic.saturating_sub(HEARD_LATELY);
+                    let yields = self.mesh.as_ref().is_some_and(|mesh| mesh.has_heard_smaller(since));
+                    self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
                 }
                 HealthAction::Keep => {
+                    self.data_renewal.cancel();
                     let _ = self.renew_data.try_send(Renewal::Keep);
                 }
             }
+        }
+        if self.data_renewal.poll_due(now.monotonic) {
+            info!("members speak to this node, but none shakes hands: another session for data is opened");
+            let _ = self.renew_data.try_send(Renewal::Open);
         }
     }
 

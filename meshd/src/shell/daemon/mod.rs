@@ -38,6 +38,7 @@ use super::event_log::EventLog;
 use super::health;
 use super::introductions::Introductions;
 use super::observer::Observer;
+use super::renewal::DataRenewal;
 use super::service::{Control, LoopRequest, ReplySender};
 use super::session_health::SessionHealth;
 use super::sessions::{self, Context, Open, Renewal, Update};
@@ -161,6 +162,7 @@ struct Daemon {
     peers_at: Instant,
     data_destination: Option<Destination>,
     data_health: SessionHealth,
+    data_renewal: DataRenewal,
     /// The session that `tund` is known to use.
     data_session: Option<String>,
     renew_data: mpsc::Sender<Renewal>,
@@ -279,6 +281,7 @@ impl Daemon {
             peers_at: now,
             data_destination: None,
             data_health: SessionHealth::new(DATA_PATIENCE.jittered(rand::random())),
+            data_renewal: DataRenewal::default(),
             data_session: None,
             renew_data,
             tested,
@@ -308,6 +311,7 @@ impl Daemon {
             let times = [
                 self.mesh.as_ref().and_then(Mesh::poll_timeout),
                 self.data_health.poll_timeout(),
+                self.data_renewal.poll_timeout(),
                 self.control_health.poll_timeout(),
                 self.fallback.as_ref().map(|fallback| fallback.until),
                 Some(self.started.elapsed() + sleep::EVERY),

@@ -2,13 +2,17 @@
 //!
 //! A SAM bridge gives no back-pressure: an I2P router drops without a word what is too much, and past about
 //! twice its capacity nearly everything. So the queue is kept here, where it can be controlled: one for each
-//! peer, deficit round robin between them (RFC 8290, section 4), under a common rate.
+//! peer, deficit round robin between them (RFC 8290, section 4), under a common rate. Peers that have not answered yet
+//! get little of it (`first_answer`).
 
+mod first_answer;
 mod queue;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
+use first_answer::FirstAnswer;
+pub(super) use first_answer::YIELD_TO_FIRST;
 use i2plan_ipc::rate::{Bucket, Quota};
 use queue::Queue;
 
@@ -57,6 +61,8 @@ pub(super) struct Pacer {
     flows: HashMap<u32, Flow>,
     /// Whose turn it is; each of them is marked active.
     turns: VecDeque<u32>,
+    /// Who waits, and until when, for packets may go only now and then before the first answer. They are active too.
+    delayed: BTreeSet<(Instant, u32)>,
     total: usize,
 }
 
@@ -65,9 +71,10 @@ struct Flow {
     queue: Queue,
     /// There is a WireGuard session to send through.
     open: bool,
-    /// It is among the turns.
+    /// It is among the turns, or delayed.
     active: bool,
     deficit: i64,
+    answer: FirstAnswer,
 }
 
 impl Pacer {
@@ -79,6 +86,7 @@ impl Pacer {
             control_dropped: HashMap::new(),
             flows: HashMap::new(),
             turns: VecDeque::new(),
+            delayed: BTreeSet::new(),
             total: 0,
         }
     }
@@ -116,12 +124,48 @@ impl Pacer {
         self.flows.entry(peer).or_default().open = false;
     }
 
+    /// The peer has to answer again, because this node or the peer has another SAM session. If the sessions of both are
+    /// new, one of the two `yields`: it lets the other send first.
+    pub(super) fn await_answer(&mut self, peer: u32, yields: bool, now: Instant) {
+        if let Some(flow) = self.flows.get_mut(&peer) {
+            flow.answer.await_again(yields, now.saturating_duration_since(self.started));
+            self.end_delay(peer);
+        }
+    }
+
+    /// Whether the peer has answered through the present sessions.
+    pub(super) fn has_answered(&self, peer: u32) -> bool {
+        self.flows.get(&peer).is_some_and(|flow| flow.answer.is_here())
+    }
+
+    /// A message of a peer has been authenticated, which is no beginning of a handshake. Returns whether that is the
+    /// first answer.
+    pub(super) fn note_received(&mut self, peer: u32) -> bool {
+        let Some(flow) = self.flows.get_mut(&peer) else { return false };
+        if flow.answer.is_here() {
+            return false;
+        }
+        let is_first = flow.answer.note_received();
+        self.end_delay(peer);
+        is_first
+    }
+
+    /// Has it looked at anew whether a peer's packets may go.
+    fn end_delay(&mut self, peer: u32) {
+        let before = self.delayed.len();
+        self.delayed.retain(|(_, delayed)| *delayed != peer);
+        if self.delayed.len() < before {
+            self.turns.push_back(peer);
+        }
+    }
+
     /// Forgets a peer and everything that waits for it.
     pub(super) fn remove(&mut self, peer: u32) {
         if let Some(flow) = self.flows.remove(&peer) {
             self.total -= flow.queue.bytes();
         }
         self.turns.retain(|turn| *turn != peer);
+        self.delayed.retain(|(_, delayed)| *delayed != peer);
         self.control.retain(|(to, _)| *to != peer);
         self.control_dropped.remove(&peer);
     }
@@ -148,8 +192,11 @@ impl Pacer {
 
     /// When [`Pacer::pop`] may have something again; none if it waits for other events.
     pub(super) fn ready_at(&self, now: Instant) -> Option<Instant> {
-        let waiting = !self.control.is_empty() || !self.turns.is_empty();
-        waiting.then(|| now + self.sent.wait(PACE, now.saturating_duration_since(self.started)))
+        let paced = now + self.sent.wait(PACE, now.saturating_duration_since(self.started));
+        if !self.control.is_empty() || !self.turns.is_empty() {
+            return Some(paced);
+        }
+        self.delayed.first().map(|(until, _)| paced.max(*until))
     }
 
     /// What may go now.
@@ -158,16 +205,21 @@ impl Pacer {
         if !self.sent.wait(PACE, since).is_zero() {
             return None;
         }
-        if let Some((peer, message)) = self.control.pop_front() {
-            self.sent.take(PACE, since);
-            return Some(Next::Control(peer, message));
-        }
-        let (peer, packet) = self.pop_data(now)?;
-        self.sent.take_n(PACE, units(packet.len()), since);
-        Some(Next::Data(peer, packet))
+        let next = match self.control.pop_front() {
+            Some((peer, message)) => Next::Control(peer, message),
+            None => self.pop_data(now).map(|(peer, packet)| Next::Data(peer, packet))?,
+        };
+        let (Next::Control(peer, bytes) | Next::Data(peer, bytes)) = &next;
+        let cost = self.flows.entry(*peer).or_default().answer.note_sent(since);
+        self.sent.take_n(PACE, units(bytes.len()).saturating_mul(cost), since);
+        Some(next)
     }
 
     fn pop_data(&mut self, now: Instant) -> Option<(u32, Vec<u8>)> {
+        while let Some((_, peer)) = self.delayed.first().copied().filter(|(until, _)| *until <= now) {
+            self.delayed.pop_first();
+            self.turns.push_back(peer);
+        }
         loop {
             let peer = *self.turns.front()?;
             let Some(flow) = self.flows.get_mut(&peer) else {
@@ -177,6 +229,12 @@ impl Pacer {
             if !flow.open || flow.queue.is_empty() {
                 flow.active = false;
                 self.turns.pop_front();
+                continue;
+            }
+            let wait = flow.answer.wait(now.saturating_duration_since(self.started));
+            if !wait.is_zero() {
+                self.turns.pop_front();
+                self.delayed.insert((now + wait, peer));
                 continue;
             }
             if flow.deficit <= 0 {
@@ -222,13 +280,20 @@ mod tests {
 
     use super::*;
 
+    /// Lets a peer's packets go that has answered.
+    fn open_answered(pacer: &mut Pacer, peer: u32) {
+        pacer.open(peer);
+        pacer.flows.entry(peer).or_default().answer.note_sent(Duration::ZERO);
+        assert!(pacer.note_received(peer));
+    }
+
     /// Sends for `seconds` with all `backlogged` peers' queues kept full, and counts bytes by peer.
     fn share(backlogged: &[(u32, usize)], seconds: u64) -> HashMap<u32, usize> {
         let start = Instant::now();
         let mut pacer = Pacer::new(start);
         let mut sent = HashMap::new();
         for (peer, _) in backlogged {
-            pacer.open(*peer);
+            open_answered(&mut pacer, *peer);
         }
         let mut now = start;
         while now < start + Duration::from_secs(seconds) {
@@ -311,7 +376,7 @@ mod tests {
     proptest! {
         #[test]
         fn accounts_stay_right_and_nothing_hangs(
-            steps in prop::collection::vec((0u8..6, 0u32..4, 0usize..3_000, 0u64..2_000), 0..400),
+            steps in prop::collection::vec((0u8..8, 0u32..4, 0usize..3_000, 0u64..2_000), 0..400),
         ) {
             let mut now = Instant::now();
             let mut pacer = Pacer::new(now);
@@ -322,24 +387,68 @@ mod tests {
                     2 => pacer.open(peer),
                     3 => pacer.hold(peer),
                     4 if len < 300 => pacer.remove(peer),
+                    5 => pacer.await_answer(peer, len < 1_000, now),
+                    6 => _ = pacer.note_received(peer),
                     _ => while pacer.pop(now).is_some() {},
                 }
                 let held: usize = pacer.flows.values().map(|flow| flow.queue.bytes()).sum();
                 prop_assert_eq!(pacer.total, held);
                 for (peer, flow) in &pacer.flows {
-                    prop_assert_eq!(flow.active, pacer.turns.contains(peer));
+                    let turns = pacer.turns.iter().filter(|turn| *turn == peer).count();
+                    let delays = pacer.delayed.iter().filter(|(_, delayed)| delayed == peer).count();
+                    prop_assert_eq!(usize::from(flow.active), turns + delays);
                     prop_assert!(!flow.open || flow.queue.is_empty() || flow.active);
                 }
             }
             for peer in 0..4 {
                 pacer.open(peer);
             }
-            now += Duration::from_secs(3);
-            while pacer.ready_at(now).is_some() {
-                pacer.pop(now);
-                now += Duration::from_millis(1);
+            let mut left = pacer.total;
+            while let Some(at) = pacer.ready_at(now) {
+                // The longest wait is that of one that yields.
+                prop_assert!(at <= now + Duration::from_secs(2));
+                now = at;
+                while pacer.pop(now).is_some() {}
+                prop_assert!(pacer.total < left || pacer.ready_at(now).is_none_or(|next| next > now));
+                left = pacer.total;
             }
             prop_assert_eq!(pacer.total, 0);
+        }
+
+        /// However many packets come when, no more of a peer's datagrams go in a time than may before its answer, and
+        /// some go in every second.
+        #[test]
+        fn little_goes_before_the_first_answer_but_always_some(
+            gaps in prop::collection::vec(0u64..20, 500..2_000), len in 20usize..1_400, yields in any::<bool>(),
+        ) {
+            let start = Instant::now();
+            let mut pacer = Pacer::new(start);
+            pacer.await_answer(1, yields, start);
+            pacer.open(1);
+            let mut now = start;
+            let mut sent = Vec::new();
+            for gap in gaps {
+                let next = now + Duration::from_millis(gap);
+                while let Some(at) = pacer.ready_at(now).filter(|at| *at <= next) {
+                    now = now.max(at);
+                    if pacer.pop(now).is_some() {
+                        sent.push(now);
+                    }
+                }
+                now = next;
+                pacer.push(1, &vec![0; len], now);
+            }
+            for pair in sent.windows(2) {
+                prop_assert!(pair[1] - pair[0] >= Duration::from_millis(250));
+            }
+            let seconds = usize::try_from((now - start).as_secs()).unwrap();
+            prop_assert!(sent.len() + usize::from(yields) * 8 >= 3 * seconds, "{} in {seconds} s", sent.len());
+            // With the answer the flow is as fast as any.
+            prop_assert!(sent.is_empty() || pacer.note_received(1));
+            if !sent.is_empty() {
+                now += Duration::from_millis(10);
+                prop_assert!(pacer.pop(now).is_none() == (pacer.total == 0));
+            }
         }
     }
 }
