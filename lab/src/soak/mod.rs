@@ -168,7 +168,7 @@ async fn soak(
     }
     let schedule = Schedule::new(options.seed, nodes.len(), deaf);
     let end = Duration::from_secs(u64::from(options.minutes) * 60);
-    let was_stopped = {
+    let ended_early = {
         let mut conductor = Conductor {
             lab: &mut lab,
             probes: &probes,
@@ -187,13 +187,15 @@ async fn soak(
             started,
             end,
         };
-        tokio::select! {
-            ended = conductor.run(schedule, end) => ended.map(|()| false)?,
-            ended = probes.run(&faults) => ended.map(|()| false)?,
-            ended = watching.run() => ended.map(|()| false)?,
-            () = transfer(nodes, started, &transfers) => false,
-            () = stopped => true,
-        }
+        let ended = tokio::select! {
+            ended = conductor.run(schedule, end) => ended,
+            ended = probes.run(&faults) => ended,
+            ended = watching.run() => ended,
+            () = transfer(nodes, started, &transfers) => Ok(()),
+            () = stopped => Err(Failure::new("stopped")),
+        };
+        // What was seen until then is worth a report.
+        ended.err().map(|failure| failure.to_string())
     };
     let seconds = started.elapsed().as_secs_f64();
     let (gaps, flows) = probes.finish();
@@ -202,7 +204,7 @@ async fn soak(
         routers: kinds,
         started_at,
         seconds,
-        was_stopped,
+        ended_early,
         names: lab.nodes.iter().map(|node| node.name.clone()).collect(),
         flows,
         gaps,
@@ -294,11 +296,11 @@ impl Watching<'_> {
         let faults = self.faults.borrow();
         let longest = gaps.iter().map(|gap| outage::attribute(gap, &faults).unexcused(gap)).max();
         eprintln!(
-            "soak: minute {} of {}: {} faults, {} probes lost, {} outages, the longest {:.1} s after its fault was over",
+            "soak: minute {} of {}: {} faults, {} probes lost, {} outages are over, the longest {:.1} s after its fault",
             now.as_secs() / 60,
             self.end.as_secs() / 60,
             faults.len(),
-            gaps.iter().map(|gap| gap.lost).sum::<u64>(),
+            self.probes.lost(),
             gaps.iter().filter(|gap| gap.is_outage()).count(),
             longest.unwrap_or_default().as_secs_f64(),
         );

@@ -237,6 +237,12 @@ impl Probes {
         self.flows.borrow().iter().all(|flow| now < flow.last_answered + FLOWING)
     }
 
+    /// How many probes were lost so far.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.flows.borrow().iter().map(|flow| flow.lost).sum()
+    }
+
     /// The gaps that have ended from number `first` on, in the order in which they ended.
     #[must_use]
     pub fn gaps_from(&self, first: usize) -> Vec<Gap> {

@@ -43,8 +43,8 @@ pub struct Observed {
     pub started_at: SystemTime,
     /// How long it was, seconds.
     pub seconds: f64,
-    /// Whether the user ended it.
-    pub was_stopped: bool,
+    /// Why it ended before its time, if it did.
+    pub ended_early: Option<String>,
     /// The nodes' names.
     pub names: Vec<String>,
     /// The probes.
@@ -96,7 +96,7 @@ pub struct Outcome {
     /// Seconds since 1970.
     started_at: u64,
     seconds: f64,
-    was_stopped: bool,
+    ended_early: Option<String>,
     probes: ProbeReport,
     causes: Vec<CauseReport>,
     faults: Vec<FaultReport>,
@@ -239,7 +239,7 @@ pub fn outcome(observed: &Observed) -> Outcome {
         nodes: options.nodes,
         started_at: started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         seconds: observed.seconds,
-        was_stopped: observed.was_stopped,
+        ended_early: observed.ended_early.clone(),
         probes: ProbeReport {
             sent: sum(flows, |flow| flow.sent),
             lost: sum(flows, |flow| flow.lost),
@@ -501,7 +501,7 @@ fn bounds(
 /// Prints it.
 ///
 /// # Errors
-/// If a bound is broken, or the user stopped the run.
+/// If a bound is broken, or the run ended before its time.
 pub fn print(outcome: &Outcome, json: bool) -> Result<(), Failure> {
     if json {
         let text = serde_json::to_string_pretty(outcome).map_err(|error| Failure::new(error.to_string()))?;
@@ -512,8 +512,8 @@ pub fn print(outcome: &Outcome, json: bool) -> Result<(), Failure> {
         print_usage(outcome);
         print_events(outcome);
     }
-    if outcome.was_stopped {
-        return Err(Failure::new("stopped"));
+    if let Some(why) = &outcome.ended_early {
+        return Err(Failure::new(why));
     }
     match outcome.bounds.iter().filter(|bound| !bound.holds).count() {
         0 => Ok(()),
