@@ -29,6 +29,9 @@ const BRIDGE: Duration = Duration::from_secs(240);
 /// How long a single session may take to open.
 const SESSION: Duration = Duration::from_secs(90);
 
+/// How long a router may take to end. i2pd 2.45.1 at times never does while it has sessions.
+const ROUTER_STOP: Duration = Duration::from_secs(20);
+
 /// How long all daemons are stopped before they start again.
 const STOPPED: Duration = Duration::from_secs(3);
 
@@ -138,13 +141,19 @@ impl Conductor<'_> {
 
     async fn restart_router(&mut self, node: usize, cause: Cause, index: usize) -> Result<(), Failure> {
         let router = self.lab.router(node)?;
+        let mut hung = None;
         match cause {
-            Cause::RouterRestart => router.stop().await?,
+            // Whom this gives up is killed with the future.
+            Cause::RouterRestart => match timeout(ROUTER_STOP, router.stop()).await {
+                Ok(stopped) => stopped?,
+                Err(_) => hung = Some(format!("killed {} s after SIGTERM", ROUTER_STOP.as_secs())),
+            },
             _ => router.kill().await?,
         }
         router.start().await?;
         self.routers.borrow_mut()[node] = router.pid().ok();
-        self.bridge_accepts(&[node], index).await
+        self.bridge_accepts(&[node], index).await?;
+        hung.map_or(Ok(()), |hung| Err(Failure::new(hung)))
     }
 
     /// Waits until the bridges of these nodes accept a session, which says that their routers have tunnels.

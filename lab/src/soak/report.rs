@@ -1,5 +1,6 @@
 //! What a run has shown: made of what was observed, without I/O, then printed.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -584,24 +585,29 @@ fn print_outages(outcome: &Outcome) {
     }
 }
 
+/// Of each process and use the node in which it grew most, and of each daemon the node that logged most; `--json` has
+/// them all.
 fn print_usage(outcome: &Outcome) {
-    println!(
-        "\n{:<6} {:<11} {:<12} {:>14} {:>14}",
-        "node", "process", "use", "first quarter", "last quarter"
-    );
-    for usage in &outcome.usage {
-        let UsageReport { node, process, what, first, last, grows } = usage;
+    let most_grown: BTreeMap<_, _> = sorted_by(&outcome.usage, |usage| i128::from(usage.last) - i128::from(usage.first))
+        .map(|usage| ((&usage.process, usage.what), usage))
+        .collect();
+    println!("\n{:<11} {:<12} {:>14} {:>14}  on", "process", "use", "first quarter", "last quarter");
+    for ((process, what), UsageReport { node, first, last, grows, .. }) in most_grown {
         let mark = if *grows { "  GROWS" } else { "" };
-        println!("{node:<6} {process:<11} {what:<12} {first:>14} {last:>14}{mark}");
+        println!("{process:<11} {what:<12} {first:>14} {last:>14}  {node}{mark}");
     }
-    println!(
-        "\n{:<6} {:<11} {:>14} {:>9} {:>7}",
-        "node", "logged by", "lines per hour", "warnings", "errors"
-    );
-    for log in &outcome.logs {
-        let LogReport { node, daemon, lines_per_hour, warnings, errors, .. } = log;
-        println!("{node:<6} {daemon:<11} {lines_per_hour:>14.0} {warnings:>9} {errors:>7}");
+    let most_logged: BTreeMap<_, _> =
+        sorted_by(&outcome.logs, |log| i128::from(log.lines)).map(|log| (&log.daemon, log)).collect();
+    println!("\n{:<11} {:>14} {:>9} {:>7}  on", "logged by", "lines per hour", "warnings", "errors");
+    for (daemon, LogReport { node, lines_per_hour, warnings, errors, .. }) in most_logged {
+        println!("{daemon:<11} {lines_per_hour:>14.0} {warnings:>9} {errors:>7}  {node}");
     }
+}
+
+fn sorted_by<T>(values: &[T], key: impl Fn(&T) -> i128) -> impl Iterator<Item = &T> {
+    let mut values: Vec<_> = values.iter().collect();
+    values.sort_by_key(|value| key(value));
+    values.into_iter()
 }
 
 fn print_events(outcome: &Outcome) {
