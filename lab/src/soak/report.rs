@@ -588,9 +588,10 @@ fn print_outages(outcome: &Outcome) {
 /// Of each process and use the node in which it grew most, and of each daemon the node that logged most; `--json` has
 /// them all.
 fn print_usage(outcome: &Outcome) {
-    let most_grown: BTreeMap<_, _> = sorted_by(&outcome.usage, |usage| i128::from(usage.last) - i128::from(usage.first))
-        .map(|usage| ((&usage.process, usage.what), usage))
-        .collect();
+    let most_grown: BTreeMap<_, _> =
+        sorted_by(&outcome.usage, |usage| i128::from(usage.last) - i128::from(usage.first))
+            .map(|usage| ((&usage.process, usage.what), usage))
+            .collect();
     println!("\n{:<11} {:<12} {:>14} {:>14}  on", "process", "use", "first quarter", "last quarter");
     for ((process, what), UsageReport { node, first, last, grows, .. }) in most_grown {
         let mark = if *grows { "  GROWS" } else { "" };
