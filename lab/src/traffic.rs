@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use crate::Failure;
 use crate::node::Node;
 use crate::probe::Transfer;
 use crate::process::Spawn;
+use crate::sandbox::DIRECTORY;
 use crate::stats::Pings;
 
 /// TCP port of the transfers.
@@ -89,7 +91,8 @@ pub(crate) async fn between(
         let words = [probe.to_owned(), target.clone()].into_iter().chain(more.iter().cloned());
         words.map(OsString::from).collect::<Vec<_>>()
     };
-    let serve = Spawn::this_program(arguments("__serve-tcp", &[])).namespace(Some(to));
+    let log = Path::new(DIRECTORY).join("transfers.log");
+    let serve = Spawn::this_program(arguments("__serve-tcp", &[])).namespace(Some(to)).log(&log);
     let mut server = serve.wait_for_line()?;
     server.first_line().await?;
     let sent = Spawn::this_program(arguments("__send-tcp", what)).namespace(Some(from)).output("").await?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
 use nix::sys::signal::Signal;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::outage::InjectedFault;
 use super::probes::Probes;
@@ -44,6 +44,9 @@ const JOIN: Duration = Duration::from_secs(400);
 /// The key of a session that is opened to see whether the router takes it.
 const KEY: &str = "TRANSIENT SIGNATURE_TYPE=7";
 
+/// The processes of a node that are no daemons, by name.
+pub type OtherProcesses = Vec<(&'static str, u32)>;
+
 /// Injects the faults of a schedule.
 pub struct Conductor<'a> {
     /// The network. Its last node is the member that joins and leaves.
@@ -54,8 +57,8 @@ pub struct Conductor<'a> {
     pub watched: &'a RefCell<Vec<WatchedNode>>,
     /// The faults so far.
     pub faults: &'a RefCell<Vec<InjectedFault>>,
-    /// The processes of the routers, by node.
-    pub routers: &'a RefCell<Vec<Option<u32>>>,
+    /// The processes of each node's router and supervisor.
+    pub others: &'a RefCell<Vec<OtherProcesses>>,
     /// The beginning of the run.
     pub started: Instant,
     /// Says what is being done.
@@ -63,7 +66,7 @@ pub struct Conductor<'a> {
 }
 
 impl Conductor<'_> {
-    /// Injects one fault after the other until the end of the run.
+    /// Injects one fault after the other, as long as there is time for another one, then waits.
     ///
     /// # Errors
     /// Only if processes cannot be listed: a fault that fails says so in its own entry.
@@ -79,8 +82,19 @@ impl Conductor<'_> {
                 self.progress.step(format!("traffic does not flow {} s after this", RECOVERY.as_secs()));
             }
         }
-        sleep_until((self.started + end).into()).await;
-        Ok(())
+        std::future::pending().await
+    }
+
+    /// Finds the processes that are no daemons anew, since one of them was started.
+    pub fn find_others(&mut self) {
+        let mut others = Vec::new();
+        for index in 0..self.lab.nodes.len() {
+            let router = self.lab.router(index).and_then(|router| router.pid()).ok();
+            let supervisor = self.lab.nodes[index].supervisor_pid();
+            let named = [router.map(|pid| ("router", pid)), supervisor.map(|pid| ("supervisor", pid))];
+            others.push(named.into_iter().flatten().collect());
+        }
+        self.others.replace(others);
     }
 
     async fn inject(&mut self, planned: PlannedFault) -> Result<(), Failure> {
@@ -151,7 +165,7 @@ impl Conductor<'_> {
             _ => router.kill().await?,
         }
         router.start().await?;
-        self.routers.borrow_mut()[node] = router.pid().ok();
+        self.find_others();
         self.bridge_accepts(&[node], index).await?;
         hung.map_or(Ok(()), |hung| Err(Failure::new(hung)))
     }
@@ -220,6 +234,7 @@ impl Conductor<'_> {
         for node in nodes {
             self.lab.nodes[*node].start_daemons()?;
         }
+        self.find_others();
         stopped.into_iter().collect::<Result<(), _>>()?;
         // A node that starts opens its sessions anew, for which the router builds tunnels first.
         self.bridge_accepts(nodes, index).await

@@ -9,14 +9,15 @@
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::mount::{MsFlags, mount};
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{interval, sleep, sleep_until, timeout};
 
 pub mod conduct;
 pub mod outage;
@@ -25,18 +26,19 @@ pub mod report;
 pub mod schedule;
 pub mod watch;
 
-use conduct::Conductor;
+use conduct::{Conductor, OtherProcesses};
 use outage::{Gap, InjectedFault};
 use probes::Probes;
 use report::{Excerpt, Observed, Outcome, TransferRun};
 use schedule::Schedule;
 use watch::{WatchedNode, running};
 
+use crate::Failure;
 use crate::i2p::kind::Routers;
 use crate::node::Lab;
 use crate::progress::Progress;
+use crate::sandbox::{self, DIRECTORY, bin};
 use crate::traffic::{between, reach};
-use crate::{Failure, sandbox};
 
 /// Bytes of a transfer.
 const TRANSFER: u64 = 1_000_000;
@@ -46,6 +48,9 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(240);
 
 /// Seconds between two transfers.
 const TRANSFER_PAUSE: std::ops::Range<u64> = 20..60;
+
+/// How long the nodes may take to stop at the end.
+const STOP: Duration = Duration::from_secs(60);
 
 /// How often logs are read.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -94,14 +99,31 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         () = &mut stopped => return Err(Failure::new("stopped")),
     };
     let (outcome, lab) = soak(&options, lab, &nodes, &progress, stopped).await?;
-    progress.step("taking everything down");
-    // A node that does not end well is in the outcome by what it did before; the sandbox ends it in any case.
-    let taken_down = timeout(Duration::from_secs(60), lab.stop()).await;
     progress.done();
-    if let Ok(Err(failure)) = taken_down {
+    let judged = report::print(&outcome, options.json);
+    // A node whose time is over while it sleeps does not stop by itself: the sandbox ends it.
+    if outcome.is_complete()
+        && let Ok(Err(failure)) = timeout(STOP, lab.stop()).await
+    {
         eprintln!("lab: {failure}");
     }
-    report::print(&outcome, options.json)
+    judged
+}
+
+/// Puts copies in the place of the programs, which are mounted from where they were built: another build during the run
+/// must not take them away.
+fn copy_programs() -> Result<(), Failure> {
+    let copies = Path::new(DIRECTORY).join("copies");
+    std::fs::create_dir(&copies)?;
+    for entry in std::fs::read_dir(bin())? {
+        let (program, copy) = {
+            let entry = entry?;
+            (entry.path(), copies.join(entry.file_name()))
+        };
+        std::fs::copy(&program, &copy)?;
+        mount(Some(&copy), &program, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
+    Ok(())
 }
 
 /// Returns when the user wants no more.
@@ -120,6 +142,7 @@ async fn start(options: &Options, progress: &Progress) -> Result<(Lab, Vec<(Stri
     let routers = Routers::from_env()?;
     progress.step(format!("starting a private I2P network of routers of {}", routers.name()));
     let mut lab = Lab::start_on(routers).await?;
+    copy_programs()?;
     for _ in 0..=options.nodes {
         progress.step(format!("starting node {} of {}", lab.nodes.len() + 1, options.nodes + 1));
         lab.add_node().await?;
@@ -154,12 +177,7 @@ async fn soak(
     let probes = Probes::open(nodes, started)?;
     let watched = lab.nodes.iter().map(|node| WatchedNode::new(node, options.logs.as_deref()));
     let watched = RefCell::new(watched.collect::<Result<Vec<_>, _>>()?);
-    let mut routers = Vec::new();
-    for node in 0..lab.nodes.len() {
-        routers.push(lab.router(node)?.pid().ok());
-    }
-    let routers = RefCell::new(routers);
-    let faults = RefCell::new(Vec::new());
+    let (faults, others) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let (transfers, excerpts) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let kinds = lab.routers();
     let deaf = conduct::can_deafen();
@@ -174,24 +192,26 @@ async fn soak(
             probes: &probes,
             watched: &watched,
             faults: &faults,
-            routers: &routers,
+            others: &others,
             started,
             progress,
         };
+        conductor.find_others();
         let watching = Watching {
             probes: &probes,
             watched: &watched,
             faults: &faults,
-            routers: &routers,
+            others: &others,
             excerpts: &excerpts,
             started,
             end,
         };
         let ended = tokio::select! {
-            ended = conductor.run(schedule, end) => ended,
+            failed = conductor.run(schedule, end) => failed,
             ended = probes.run(&faults) => ended,
             ended = watching.run() => ended,
             () = transfer(nodes, started, &transfers) => Ok(()),
+            () = sleep_until((started + end).into()) => Ok(()),
             () = stopped => Err(Failure::new("stopped")),
         };
         // What was seen until then is worth a report.
@@ -244,7 +264,7 @@ struct Watching<'a> {
     probes: &'a Probes,
     watched: &'a RefCell<Vec<WatchedNode>>,
     faults: &'a RefCell<Vec<InjectedFault>>,
-    routers: &'a RefCell<Vec<Option<u32>>>,
+    others: &'a RefCell<Vec<OtherProcesses>>,
     excerpts: &'a RefCell<Vec<Excerpt>>,
     started: Instant,
     end: Duration,
@@ -265,10 +285,9 @@ impl Watching<'_> {
             self.quote(&gaps);
             if turn % SAMPLE_TURNS == 0 {
                 let processes = running()?;
-                let routers = self.routers.borrow();
-                for (node, router) in self.watched.borrow_mut().iter_mut().zip(routers.iter()) {
-                    let router = router.map(|pid| ("router", pid));
-                    node.sample(&processes, router.as_slice());
+                let others = self.others.borrow();
+                for (node, others) in self.watched.borrow_mut().iter_mut().zip(others.iter()) {
+                    node.sample(&processes, others);
                 }
             }
             if turn % TELL_TURNS == 0 && turn > 0 {

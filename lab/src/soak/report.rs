@@ -110,6 +110,14 @@ pub struct Outcome {
     bounds: Vec<BoundReport>,
 }
 
+impl Outcome {
+    /// Whether the run did not end before its time.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.ended_early.is_none()
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct ProbeReport {
     sent: u64,

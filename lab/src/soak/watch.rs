@@ -274,13 +274,6 @@ pub fn running() -> Result<HashMap<u32, u32>, Failure> {
     Ok(found)
 }
 
-/// Whether a process is there.
-#[must_use]
-pub fn is_running(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    !status.is_empty() && !status.lines().any(|line| line.starts_with("State:\tZ"))
-}
-
 /// The time of the day at a time of the run, in UTC, as in the daemons' logs.
 #[must_use]
 pub fn clock(started: SystemTime, at: Duration) -> String {
