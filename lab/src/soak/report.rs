@@ -11,7 +11,7 @@ use super::outage::{
 };
 use super::probes::Flow;
 use super::schedule::Cause;
-use super::watch::{WatchedNode, clock};
+use super::watch::{Exit, WatchedNode, clock};
 use crate::Failure;
 use crate::i2p::kind::Routers;
 
@@ -446,21 +446,24 @@ fn events(observed: &Observed) -> (Vec<EventReport>, Vec<EventReport>) {
             what: what.to_owned(),
             during: during(observed, at, at),
         };
-        // Each fault explains one end.
-        let mut faults: Vec<_> =
-            observed.faults.iter().filter(|fault| fault.nodes.contains(&index)).collect();
-        for exit in &node.exits {
-            let explains = |fault: &&InjectedFault| {
-                fault.cause.ends(&exit.daemon) && (fault.begins..fault.begins + END_AFTER).contains(&exit.at)
-            };
-            match faults.iter().position(explains) {
-                Some(explained) => drop(faults.remove(explained)),
-                None => exits.push(report(exit.at, &exit.line)),
-            }
-        }
+        let unexplained = unexplained(&node.exits, index, &observed.faults);
+        exits.extend(unexplained.into_iter().map(|exit| report(exit.at, &exit.line)));
         panics.extend(node.panics.iter().map(|(at, line)| report(*at, line)));
     }
     (exits, panics)
+}
+
+/// The ends of a node's daemons that no fault explains. Each fault explains one.
+fn unexplained<'a>(exits: &'a [Exit], node: usize, faults: &[InjectedFault]) -> Vec<&'a Exit> {
+    let mut faults: Vec<_> = faults.iter().filter(|fault| fault.nodes.contains(&node)).collect();
+    let unexplained = exits.iter().filter(|exit| {
+        let explains = |fault: &&InjectedFault| {
+            fault.cause.ends(&exit.daemon) && (fault.begins..fault.begins + END_AFTER).contains(&exit.at)
+        };
+        let explained = faults.iter().position(explains);
+        explained.map(|fault| faults.remove(fault)).is_none()
+    });
+    unexplained.collect()
 }
 
 fn bounds(
@@ -648,5 +651,59 @@ fn print_events(outcome: &Outcome) {
     println!();
     for BoundReport { bound, holds, seen } in &outcome.bounds {
         println!("{}  {bound}: {seen}", if *holds { "ok  " } else { "FAIL" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn fault(cause: Cause, node: usize, begins: u64) -> InjectedFault {
+        let (begins, over) = (at(begins), Some(at(begins + 10)));
+        InjectedFault {
+            cause,
+            nodes: vec![node],
+            begins,
+            over,
+            bridge: Some(at(8)),
+            join: None,
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn outages_are_counted_with_their_cause() {
+        let faults = [fault(Cause::RouterKill, 0, 100), fault(Cause::RouterKill, 1, 200)];
+        let gap = |from, to, begins, ends, lost| Gap { from, to, begins: at(begins), ends: at(ends), lost };
+        let gaps = [
+            gap(0, 1, 100, 112, 40),
+            gap(2, 1, 200, 230, 99),
+            // Too short for an outage; between other nodes; long after all.
+            Gap { ends: at(200) + at(1) / 2, ..gap(1, 2, 200, 200, 1) },
+            gap(2, 3, 101, 103, 7),
+            gap(0, 1, 400, 404, 16),
+        ];
+        let [killed, none] = &causes(&faults, &gaps)[..] else { panic!("two causes") };
+        assert_eq!((killed.faults, killed.lost, killed.outages, killed.elsewhere), (2, 140, 2, 1));
+        assert_eq!(
+            (killed.longest_s, killed.longest_after_s, killed.bridge_median_s),
+            (30.0, 20.0, Some(8.0))
+        );
+        assert_eq!((none.cause.as_str(), none.lost, none.outages, none.longest_s), (NONE, 23, 2, 4.0));
+        assert_eq!(none.longest_after_s, 4.0);
+    }
+
+    #[test]
+    fn a_fault_explains_one_end_of_its_daemon() {
+        let exit =
+            |daemon: &str, seconds| Exit { at: at(seconds), daemon: daemon.to_owned(), line: String::new() };
+        let exits = [exit("tund", 101), exit("tund", 102), exit("keyd", 103), exit("tund", 300)];
+        let faults = [fault(Cause::Kill("tund"), 0, 100), fault(Cause::Kill("keyd"), 1, 103)];
+        let found: Vec<_> = unexplained(&exits, 0, &faults).iter().map(|exit| exit.at).collect();
+        assert_eq!(found, [at(102), at(103), at(300)]);
     }
 }
