@@ -12,6 +12,7 @@
 //! * [`machines`]: a network on which a person runs nodes by hand.
 //! * [`demo`], [`mod@bench`], [`bench_ctl`]: what else users run.
 //! * [`sim`]: meshes of a thousand in virtual time.
+//! * [`soak`]: a network for hours, while everything fails in turn.
 //! * [`systemd`]: the packages on real systems under systemd.
 //! * [`attack`]: what an intruder runs, and the attacks of a member.
 //! * [`wait`]: for what comes about by itself.
@@ -40,6 +41,7 @@ pub mod progress;
 pub mod sandbox;
 pub mod sim;
 pub mod sizes;
+pub mod soak;
 pub mod stats;
 pub mod systemd;
 pub mod testing;

@@ -585,6 +585,11 @@ impl Node {
         Err(self.failure(&format!("i2planctl up ended with {status}")))
     }
 
+    /// The process id of the supervisor, if it was started.
+    pub(crate) fn supervisor_pid(&self) -> Option<u32> {
+        self.supervisor.as_ref().map(Child::pid)
+    }
+
     /// Kills the node's daemons, with no chance to say that it leaves.
     ///
     /// # Errors

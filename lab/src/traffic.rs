@@ -1,14 +1,18 @@
 //! Traffic over the tunnels between nodes.
 
-use std::net::IpAddr;
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use crate::Failure;
 use crate::node::Node;
 use crate::probe::Transfer;
+use crate::process::Spawn;
+use crate::sandbox::DIRECTORY;
 use crate::stats::Pings;
 
 /// TCP port of the transfers.
-const PORT: u16 = 5001;
+pub(crate) const PORT: u16 = 5001;
 
 /// Waits for the first echo over the tunnel.
 ///
@@ -65,14 +69,37 @@ pub async fn transfer_at(
 }
 
 async fn send(from: &Node, to: &Node, address: IpAddr, what: &[String]) -> Result<Transfer, Failure> {
-    let target = std::net::SocketAddr::new(address, PORT).to_string();
-    let mut server = to.start_probe(&["__serve-tcp".to_owned(), target.clone()])?;
-    server.first_line().await?;
-    let args = [&["__send-tcp".to_owned(), target][..], what].concat();
-    let transfer: Transfer = from.probe(&args).await?;
-    server.kill().await?;
+    let transfer = between(&from.name, &to.name, SocketAddr::new(address, PORT), what).await?;
     if !transfer.intact {
         return Err(from.failure("the receiver's hash is not the sender's"));
     }
     Ok(transfer)
+}
+
+/// Has one namespace send over TCP to another, where the target's address is.
+///
+/// # Errors
+/// If the transfer fails; not if the hash is wrong.
+pub(crate) async fn between(
+    from: &str,
+    to: &str,
+    target: SocketAddr,
+    what: &[String],
+) -> Result<Transfer, Failure> {
+    let target = target.to_string();
+    let arguments = |probe: &str, more: &[String]| {
+        let words = [probe.to_owned(), target.clone()].into_iter().chain(more.iter().cloned());
+        words.map(OsString::from).collect::<Vec<_>>()
+    };
+    let log = Path::new(DIRECTORY).join("transfers.log");
+    let serve = Spawn::this_program(arguments("__serve-tcp", &[])).namespace(Some(to)).log(&log);
+    let mut server = serve.wait_for_line()?;
+    server.first_line().await?;
+    let sent = Spawn::this_program(arguments("__send-tcp", what)).namespace(Some(from)).output("").await?;
+    server.kill().await?;
+    if !sent.status.success() {
+        return Err(Failure::new(format!("{from}: {}", sent.stderr.trim())));
+    }
+    serde_json::from_str(&sent.stdout)
+        .map_err(|error| Failure::new(format!("the transfer printed no result: {error}")))
 }

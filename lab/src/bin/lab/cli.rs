@@ -14,7 +14,7 @@ use lab::i2p::kind::{ROUTER_VARIABLE, Routers};
 use lab::node::PROGRAMS_VARIABLE;
 use lab::{
     Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, machines, probe, process, sandbox, sim,
-    sizes, systemd,
+    sizes, soak, systemd,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
@@ -23,6 +23,11 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Exit status if the machine lacks something.
 const LACKING: u8 = 3;
+
+/// What `soak` judges.
+const SOAK_HELP: &str = "The exit status is 1 if an outage lasts more than 15 s after its fault is over (for a router or \
+    a node that starts: after the router's bridge accepts a session), if memory or descriptors of a daemon grow in every \
+    quarter of a run of half an hour or more, if a daemon ends by itself or panics, or if a transfer has a wrong hash.";
 
 /// i2plan's laboratory: nodes of real daemons on a private network of real I2P routers, in namespaces that
 /// are gone when it ends.
@@ -110,6 +115,14 @@ enum Command {
         /// Print the result for a program
         #[arg(long)]
         json: bool,
+    },
+    /// Keep a private network under traffic, inject faults at random, and report outages, growth and crashes
+    #[command(after_help = SOAK_HELP)]
+    Soak {
+        #[command(flatten)]
+        options: soak::Options,
+        #[command(flatten)]
+        router: RouterOption,
     },
     /// Install the packages on real systems under systemd, and see what restarts, upgrades and faults do to traffic
     Systemd(systemd::Options),
@@ -238,7 +251,10 @@ impl From<Daemon> for Role {
 pub(crate) fn run() -> ExitCode {
     let args = Args::parse();
     match args.command {
-        Command::Demo { router, .. } | Command::Network { router, .. } | Command::Bench { router, .. }
+        Command::Demo { router, .. }
+        | Command::Network { router, .. }
+        | Command::Bench { router, .. }
+        | Command::Soak { router, .. }
             if !sandbox::is_inner() =>
         {
             outer(router.router)
@@ -252,6 +268,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Bench { sizes: true, router: _, json } => inner(sizes::run(json)),
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
         Command::Attack { json } => inner(attack::mesh::run(json)),
+        Command::Soak { options, router: _ } => in_sandbox(soak::run(options)),
         Command::Systemd(options) if !sandbox::is_inner() => systemd_outer(&options),
         Command::Systemd(options) => inner(systemd::run(options)),
         Command::Sim { nodes, seed, loss, scenario, pause, liars, json } => {
@@ -377,10 +394,7 @@ fn sandboxed(program: &Path, args: &[OsString], variables: &[(&str, OsString)]) 
 
 /// Runs this in the sandbox until it is done, or until the user wants no more.
 fn inner(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
-    if let Err(failure) = sandbox::enter() {
-        return end(Err(failure.during("entering the sandbox")));
-    }
-    end(block_on(async {
+    in_sandbox(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
@@ -389,7 +403,15 @@ fn inner(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
             _ = terminate.recv() => Err(Failure::new("stopped")),
             _ = interrupt.recv() => Err(Failure::new("stopped")),
         }
-    }))
+    })
+}
+
+/// Runs this in the sandbox; it takes the signals that end it.
+fn in_sandbox(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    match sandbox::enter() {
+        Ok(()) => end(block_on(work)),
+        Err(failure) => end(Err(failure.during("entering the sandbox"))),
+    }
 }
 
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
