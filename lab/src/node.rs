@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use serde::de::DeserializeOwned;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::i2p::kind::{RouterKind, Routers};
 use crate::i2p::router::NETWORK;
+use crate::i2p::sam::{Session as Witness, Style, TRANSIENT};
 use crate::i2p::{PORT, PrivateNetwork, Router};
 use crate::netns::Network;
 use crate::process::{Child, Output, Spawn, current_program};
@@ -31,6 +32,12 @@ const INTERNET_ADDRESSES: u8 = 8;
 /// How long a node may take until its sessions are open. Some routers let a session wait for tunnels for a minute and
 /// then give it up; after that it is asked for again.
 const READY_DEADLINE: Duration = Duration::from_secs(150);
+
+/// How long it may take until an open session is found.
+const FOUND_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How often sessions that are not found are opened again.
+const ATTEMPTS: u8 = 4;
 
 /// How long a daemon may take to be known after its start.
 const DAEMON_DEADLINE: Duration = Duration::from_secs(20);
@@ -90,11 +97,32 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Waits until the sessions of all nodes are open.
+    /// Waits until the sessions of all nodes are open and, on networks with i2pd, can be found.
     ///
     /// # Errors
     /// If that takes too long.
-    pub async fn ready(&self) -> Result<(), Failure> {
+    pub async fn ready(&mut self) -> Result<(), Failure> {
+        let i2pd = self.nodes.iter().find(|node| node.router_kind() == Some(RouterKind::I2pd));
+        let Some(name) = i2pd.map(|node| node.name.clone()) else { return self.open().await };
+        let witness = Witness::open_within(&name, Style::Raw, TRANSIENT);
+        let (mut witness, ()) = tokio::try_join!(witness, self.open())?;
+        // i2pd 2.45.1 publishes a lease set when a new inbound tunnel is there, if it has an outbound one by then. One in
+        // five to twenty new sessions has none yet, and is not found for minutes. Others are sooner there.
+        for node in &mut self.nodes {
+            for _ in 0..ATTEMPTS {
+                if node.is_found_by(&mut witness).await? {
+                    break;
+                }
+                eprintln!("{} is not found: its sessions are opened again", node.name);
+                node.stop_daemons().await?;
+                node.start_daemons()?;
+                node.ready().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<(), Failure> {
         for node in &self.nodes {
             node.ready().await?;
         }
@@ -786,6 +814,21 @@ impl Node {
     #[must_use]
     pub fn routers(&self) -> Routers {
         self.routers
+    }
+
+    /// Whether a session of another router soon finds both of the node's destinations.
+    async fn is_found_by(&self, witness: &mut Witness) -> Result<bool, Failure> {
+        let sam = self.status().await?.sam;
+        for name in [sam.control.destination, sam.data.destination].into_iter().flatten() {
+            let deadline = Instant::now() + FOUND_DEADLINE;
+            while witness.look_up(&name).await?.is_none() {
+                if Instant::now() > deadline {
+                    return Ok(false);
+                }
+                tokio::time::sleep(wait::POLL).await;
+            }
+        }
+        Ok(true)
     }
 
     /// Waits until something is so. The deadline is for emissary's routers; on others it is [longer](Routers::patience).

@@ -128,3 +128,24 @@ fn text(router: &RouterConfig) -> String {
         SAM.port(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn router_infos_are_filed_under_the_hash_of_their_identity() {
+        let directory = tempfile::tempdir().unwrap();
+        // An identity with a certificate of 4 bytes, and what follows it.
+        let mut info = vec![1; IDENTITY];
+        info.extend([5, 0, 4, 0, 7, 0, 4]);
+        let id = base64().encode(&hash_of(&info).0);
+        info.extend([9; 20]);
+        fill_netdb(directory.path(), &[info.clone()]).unwrap();
+        let path = format!("netDb/r{}/routerInfo-{id}.dat", &id[..1]);
+        assert_eq!(std::fs::read(directory.path().join(path)).unwrap(), info);
+        for cut in [IDENTITY, IDENTITY + CERTIFICATE + 3] {
+            fill_netdb(directory.path(), &[info[..cut].to_vec()]).expect_err("it is too short");
+        }
+    }
+}

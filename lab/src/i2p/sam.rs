@@ -15,6 +15,9 @@ use crate::{Failure, netns};
 /// The bridge's UDP port.
 pub const UDP: SocketAddr = SocketAddr::new(SAM.ip(), 7655);
 
+/// In the place of a private key: the bridge makes one.
+pub const TRANSIENT: &str = "TRANSIENT SIGNATURE_TYPE=7";
+
 /// An open session under a destination made for it.
 #[derive(Debug)]
 pub struct Session {
@@ -37,7 +40,7 @@ impl Session {
     /// # Errors
     /// If the bridge refuses or is not there.
     pub async fn open(style: Style) -> Result<Self, Failure> {
-        Self::open_under(style, "TRANSIENT SIGNATURE_TYPE=7").await
+        Self::open_under(style, TRANSIENT).await
     }
 
     /// The same under the destination with this private key, as SAM writes it.
