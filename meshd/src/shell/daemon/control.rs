@@ -394,7 +394,7 @@ impl Daemon {
                 SessionHealth::Fine => info!(?session, "the session carries traffic again"),
                 // Mostly it is a peer that has gone.
                 SessionHealth::Testing => {
-                    debug!(?session, seconds = silent, "nothing is heard: the session is tested")
+                    debug!(?session, seconds = silent, "nothing is heard: the session is tested");
                 }
                 SessionHealth::Replacing => {
                     let reason = format!("{session:?}: no answer");
