@@ -72,7 +72,16 @@ impl Lab {
         let network = Network::create(INTERNET_ADDRESSES).await?;
         let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network, routers).await?;
         let (nodes, strangers) = (Vec::new(), Vec::new());
-        Ok(Self { network, i2p, nodes, log_filter: None, tunnel_length: 1, bridge: SamBridge::USUAL, sam_address: SAM.to_string(), strangers })
+        Ok(Self {
+            network,
+            i2p,
+            nodes,
+            log_filter: None,
+            tunnel_length: 1,
+            bridge: SamBridge::USUAL,
+            sam_address: SAM.to_string(),
+            strangers,
+        })
     }
 
     /// The routers of the network.

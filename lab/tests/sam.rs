@@ -182,12 +182,7 @@ impl Client {
     }
 
     /// Opens a session; none if the router refuses.
-    async fn open(
-        namespace: &str,
-        style: &str,
-        forwarded: bool,
-        hops: u8,
-    ) -> Result<Option<Self>, Failure> {
+    async fn open(namespace: &str, style: &str, forwarded: bool, hops: u8) -> Result<Option<Self>, Failure> {
         let mut client = Self::greeted(namespace).await?;
         let here = client.udp.local_addr()?;
         let forward =
@@ -275,7 +270,8 @@ async fn features(node: &str) -> Result<BTreeMap<&'static str, String>, Failure>
     let name = i2plan_proto::destination::hash_of(&bytes).b32();
     let mut looked_up = false;
     for _ in 0..5 {
-        let reply = Client::greeted(node).await?.ask(&format!("NAMING LOOKUP NAME={name}\n"), ANSWER * 3).await;
+        let reply =
+            Client::greeted(node).await?.ask(&format!("NAMING LOOKUP NAME={name}\n"), ANSWER * 3).await;
         looked_up |= reply.contains("RESULT=OK");
         if looked_up {
             break;

@@ -95,7 +95,8 @@ impl PrivateNetwork {
         sam: SamBridge,
     ) -> Result<Router, Failure> {
         let name = format!("router-{node}");
-        let config = RouterConfig { name: name.clone(), address, port: PORT, floodfill: false, sam: Some(sam) };
+        let config =
+            RouterConfig { name: name.clone(), address, port: PORT, floodfill: false, sam: Some(sam) };
         let mut router = Router::new(kind, &self.directory, &name, Some(node), vec![config]);
         router.start().await?;
         Ok(router)

@@ -33,7 +33,8 @@ impl Systems {
         let network = Network::create(INTERNET_ADDRESSES).await?;
         let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network, Routers::Emissary).await?;
         let addresses = [network.add_node("one", 1).await?, network.add_node("two", 2).await?];
-        let router = async |name, address| i2p.start_edge(name, address, RouterKind::Emissary, SamBridge::USUAL).await;
+        let router =
+            async |name, address| i2p.start_edge(name, address, RouterKind::Emissary, SamBridge::USUAL).await;
         let routers = [router("one", addresses[0]).await?, router("two", addresses[1]).await?];
         let (one, two) = tokio::try_join!(
             Machine::boot("one", addresses[0], suite),
