@@ -48,13 +48,18 @@ fn at(address: &str, udp_port: u16) -> SamBridge {
     SamBridge { address: address.parse().unwrap(), udp_port }
 }
 
-/// The bridges where a node finds its router: by name, by the port that i2pd takes, and by IPv6.
+/// The bridges where a node finds its router: by name, by the port that i2pd takes, and by IPv6 where the router forwards
+/// to IPv6 addresses.
 async fn bridges_are_found(routers: Routers) -> Result<(), Failure> {
     let mut lab = Lab::start_on(routers).await?;
+    let third = match routers {
+        Routers::I2pd => (at("[::1]:7656", 7655), "[::1]:7656"),
+        _ => (at("127.0.0.1:7777", 7655), "bridge.localhost:7777"),
+    };
     for (bridge, address) in [
         (at("127.0.0.1:7666", 7665), "127.0.0.1:7666"),
         (at("127.0.0.1:7656", 7655), "localhost:7656"),
-        (at("[::1]:7656", 7655), "[::1]:7656"),
+        third,
     ] {
         lab.bridge = bridge;
         lab.sam_address = address.to_owned();

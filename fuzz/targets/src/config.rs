@@ -74,7 +74,7 @@ pub fn run(input: &[u8]) {
 
 /// No value is out of its documented bounds.
 fn check(config: &Config) {
-    assert!(config.tunnel_length <= 7 && config.tunnel_length_variance.abs() <= 2);
+    assert!(config.tunnel_length <= 7 && config.tunnel_length_variance.unsigned_abs() <= 2);
     assert!((1..=16).contains(&config.tunnel_quantity) && config.tunnel_backup_quantity <= 16);
     assert!((Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&config.heartbeat_interval));
     assert!((Duration::from_secs(10)..=Duration::from_secs(86_400)).contains(&config.peer_timeout));
