@@ -27,7 +27,7 @@ pub const MAX_TUNNEL_LENGTH: u8 = 7;
 const MAX_TUNNELS: u8 = 16;
 
 /// Most hops that a tunnel is longer or shorter by chance.
-const MAX_VARIANCE: i8 = 2;
+const MAX_VARIANCE: u8 = 2;
 
 /// Longest line that is read, bytes. The answer to `SESSION CREATE` repeats the private key.
 const MAX_LINE: usize = 4096;
@@ -138,7 +138,7 @@ pub fn checked(request: OpenSession, min_length: u8) -> Result<OpenSession, ApiE
         return Err(ApiError::invalid("a session's id has 1 to 64 letters, digits and hyphens"));
     }
     let in_bounds = request.tunnel_length <= MAX_TUNNEL_LENGTH
-        && request.tunnel_length_variance.abs() <= MAX_VARIANCE
+        && request.tunnel_length_variance.unsigned_abs() <= MAX_VARIANCE
         && (1..=MAX_TUNNELS).contains(&request.tunnel_quantity)
         && request.tunnel_backup_quantity <= MAX_TUNNELS;
     if !in_bounds {

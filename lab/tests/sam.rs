@@ -48,13 +48,18 @@ fn at(address: &str, udp_port: u16) -> SamBridge {
     SamBridge { address: address.parse().unwrap(), udp_port }
 }
 
-/// The bridges where a node finds its router: by name, by the port that i2pd takes, and by IPv6.
+/// The bridges where a node finds its router: by name, by the port that i2pd takes, and by IPv6 where the router forwards
+/// to IPv6 addresses.
 async fn bridges_are_found(routers: Routers) -> Result<(), Failure> {
     let mut lab = Lab::start_on(routers).await?;
+    let third = match routers {
+        Routers::I2pd => (at("[::1]:7656", 7655), "[::1]:7656"),
+        _ => (at("127.0.0.1:7777", 7655), "bridge.localhost:7777"),
+    };
     for (bridge, address) in [
         (at("127.0.0.1:7666", 7665), "127.0.0.1:7666"),
         (at("127.0.0.1:7656", 7655), "localhost:7656"),
-        (at("[::1]:7656", 7655), "[::1]:7656"),
+        third,
     ] {
         lab.bridge = bridge;
         lab.sam_address = address.to_owned();
@@ -83,15 +88,25 @@ async fn until_down(node: &Node, words: &str) -> Result<(), Failure> {
 /// A bridge with an odd UDP port, without and with `i2p.sam_udp_port`; and a name that has no address.
 async fn a_bridge_that_is_not_found_is_named(routers: Routers) -> Result<(), Failure> {
     let mut lab = Lab::start_on(routers).await?;
-    lab.bridge = at("127.0.0.1:7666", 7999);
+    // That of i2pd 2.45.1 cannot be odd.
+    let (port, setting) = match routers {
+        Routers::I2pd => (7665, "auto"),
+        _ => (7999, "7999"),
+    };
+    lab.bridge = at("127.0.0.1:7666", port);
     lab.sam_address = "127.0.0.1:7666".to_owned();
     lab.add_node().await?;
     let node = &mut lab.nodes[0];
-    until_down(
-        node,
-        "the bridge at 127.0.0.1:7666 answers on TCP, but its UDP port is not 7655 or 7665; set i2p.sam_udp_port",
-    )
-    .await?;
+    if routers == Routers::I2pd {
+        node.until("it answers", UNUSABLE, async |node| Ok(node.status().await.is_ok())).await?;
+    } else {
+        until_down(
+            node,
+            "the bridge at 127.0.0.1:7666 answers on TCP, but its UDP port is not 7655 or 7665; set \
+             i2p.sam_udp_port",
+        )
+        .await?;
+    }
     let text = std::fs::read_to_string(node.config())?;
     let write = |node: &Node, text: &str| std::fs::write(node.config(), text);
     node.stop_daemons().await?;
@@ -99,7 +114,7 @@ async fn a_bridge_that_is_not_found_is_named(routers: Routers) -> Result<(), Fai
     node.start_daemons()?;
     until_down(node, "its UDP port is not 7998; correct i2p.sam_udp_port").await?;
     node.stop_daemons().await?;
-    write(node, &text.replace("[i2p]\n", "[i2p]\nsam_udp_port = 7999\n"))?;
+    write(node, &text.replace("[i2p]\n", &format!("[i2p]\nsam_udp_port = \"{setting}\"\n")))?;
     node.start_daemons()?;
     node.ready().await?;
     node.stop_daemons().await?;

@@ -10,7 +10,7 @@ use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 26] = [
+const VARIABLES: [&str; 31] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
@@ -37,6 +37,11 @@ const VARIABLES: [&str; 26] = [
     "I2PLAN_ALLOW_OVERLAP",
     "I2PLAN_SAM_UDP_PORT",
     "I2PLAN_INTERFACE",
+    "I2PLAN_SAM_USER",
+    "I2PLAN_SAM_PASSWORD_FILE",
+    "I2PLAN_TUNNEL_LENGTH_VARIANCE",
+    "I2PLAN_TUNNEL_QUANTITY",
+    "I2PLAN_TUNNEL_BACKUP_QUANTITY",
 ];
 
 /// Runs the target.
@@ -69,7 +74,8 @@ pub fn run(input: &[u8]) {
 
 /// No value is out of its documented bounds.
 fn check(config: &Config) {
-    assert!(config.tunnel_length <= 7);
+    assert!(config.tunnel_length <= 7 && config.tunnel_length_variance.unsigned_abs() <= 2);
+    assert!((1..=16).contains(&config.tunnel_quantity) && config.tunnel_backup_quantity <= 16);
     assert!((Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&config.heartbeat_interval));
     assert!((Duration::from_secs(10)..=Duration::from_secs(86_400)).contains(&config.peer_timeout));
     assert!(config.shutdown_timeout <= Duration::from_secs(60));
@@ -139,7 +145,7 @@ pub fn seeds() -> Seeds {
         seed("unknown-section", "[nodes]\n"),
         seed("twice", "[node]\nname = \"a\"\nname = \"b\"\n"),
         seed("type", "[i2p]\n\ntunnel_length = [1, 2]\n"),
-        seed("value", "[i2p]\nsam_address = \"localhost:7656\"\n"),
+        seed("value", "[i2p]\nsam_address = \"localhost\"\n"),
         seed("syntax", "[node\nname = \n"),
         seed("escape", "[node]\n\"na\\u001bme\" = \"\\u001b[2J\"\n"),
         seed("multi-line", "[node]\nname = \"\"\"\na\nb\"\"\"\n"),

@@ -109,6 +109,9 @@ fn fill_netdb(data: &Path, infos: &[Vec<u8>]) -> Result<(), Failure> {
 fn text(router: &RouterConfig) -> String {
     let RouterConfig { address, port, floodfill, sam, .. } = router;
     let SamBridge { address: bridge, udp_port } = sam.unwrap_or(SamBridge::USUAL);
+    // i2pd 2.45.1 has no choice.
+    let udp =
+        if udp_port == bridge.port() - 1 { String::new() } else { format!("portudp = {udp_port}\n") };
     let level = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "warn".to_owned());
     // `reservedrange` allows less than its name says: routers at 127/8 and 10/8 are refused all the same, those at
     // 198.18/15 are not. The address book must be on: i2pd 2.45.1 crashes without it at the first look-up of a name. As
@@ -124,12 +127,11 @@ fn text(router: &RouterConfig) -> String {
          [reseed]\nthreshold = 0\nurls =\n\
          [addressbook]\nenabled = true\ndefaulturl = http://127.0.0.1:1/\nsubscriptions =\n\
          [persist]\nprofiles = false\n\
-         [sam]\nenabled = {}\naddress = {}\nport = {}\nportudp = {}\n",
+         [sam]\nenabled = {}\naddress = {}\nport = {}\n{udp}",
         sam.is_some(),
         sam.is_some(),
         bridge.ip(),
         bridge.port(),
-        udp_port,
     )
 }
 

@@ -318,7 +318,14 @@ async fn test(
         }
     };
     let tested = self_test::run(stream, open, style, &ports, pass_on).await;
-    let port = tested.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let port = match tested {
+        Ok(port) => port,
+        Err(error) => {
+            // Some routers take minutes to notice that a connection was closed, and hold on to the destination.
+            let _ = stream.try_write(b"QUIT\n");
+            return Err(ApiError::unavailable(error.to_string()));
+        }
+    };
     info!(
         ?kind,
         udp_port = port,

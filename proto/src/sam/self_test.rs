@@ -21,6 +21,9 @@ const TURN: Duration = Duration::from_secs(2);
 /// How long something may take to come back. Tunnels are built by the time that a session is open.
 pub const DEADLINE: Duration = Duration::from_secs(40);
 
+/// How long ports at which nothing takes datagrams are probed: a router that starts may be about to open one.
+const REFUSED_DEADLINE: Duration = Duration::from_secs(10);
+
 /// What every probe begins with.
 pub const PROBE: &[u8] = b"i2plan self-test ";
 
@@ -39,6 +42,7 @@ pub struct SelfTest {
     round: u32,
     turn_ends: Duration,
     deadline: Duration,
+    refused_deadline: Duration,
 }
 
 #[derive(Debug)]
@@ -46,8 +50,10 @@ struct Port {
     number: u16,
     /// When the next probe may be sent to it.
     next: Duration,
-    /// Nothing takes datagrams there: the last probe was refused.
-    refused: bool,
+    /// Probes that were sent to it.
+    sent: u32,
+    /// Refusals that came back. A system may tell of several at once.
+    refusals: u32,
 }
 
 impl SelfTest {
@@ -67,7 +73,8 @@ impl SelfTest {
     ) -> Self {
         assert!(!ports.is_empty(), "a bridge has a UDP port");
         let payload = [PROBE, &nonce].concat();
-        let ports = ports.iter().map(|number| Port { number: *number, next: now, refused: false }).collect();
+        let ports =
+            ports.iter().map(|number| Port { number: *number, next: now, sent: 0, refusals: 0 }).collect();
         Self {
             style,
             datagram: datagram::encode(session, &destination, &payload),
@@ -78,6 +85,7 @@ impl SelfTest {
             round: 0,
             turn_ends: now + TURN,
             deadline: now + DEADLINE,
+            refused_deadline: now + REFUSED_DEADLINE,
         }
     }
 
@@ -94,6 +102,7 @@ impl SelfTest {
             return None;
         }
         port.next = now + PROBE_INTERVAL;
+        port.sent += 1;
         Some(&self.datagram)
     }
 
@@ -108,12 +117,12 @@ impl SelfTest {
         if now >= self.turn_ends {
             self.next_turn(now);
         }
-        now < self.deadline
+        now < self.deadline && !(self.is_refused() && now >= self.refused_deadline)
     }
 
     /// Takes note that nothing takes datagrams at the port whose turn it is.
     pub fn handle_refusal(&mut self, now: Duration) {
-        self.ports[self.current].refused = true;
+        self.ports[self.current].refusals += 1;
         if self.ports.len() > 1 {
             self.next_turn(now);
         }
@@ -125,7 +134,6 @@ impl SelfTest {
             self.round += 1;
         }
         self.turn_ends = now + TURN * (self.round + 1);
-        self.ports[self.current].refused = false;
     }
 
     /// Whether this is a probe of this test that has come back, as the bridge forwards it.
@@ -141,7 +149,7 @@ impl SelfTest {
     /// Whether nothing takes datagrams at any of the ports, as far as that shows.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        self.ports.iter().all(|port| port.refused)
+        self.ports.iter().all(|port| port.refusals > 0 && port.refusals * 2 >= port.sent)
     }
 }
 
@@ -210,15 +218,39 @@ mod tests {
             assert!(test.handle_timeout(now));
             sent += usize::from(test.poll_transmit(now).is_some());
         }
-        assert!(sent <= 2, "{sent}");
+        assert!(sent <= 2 && test.is_refused(), "{sent}");
     }
 
     #[test]
-    fn a_port_counts_as_closed_until_it_is_probed_again() {
+    fn closed_ports_are_given_up_before_the_deadline() {
+        for ports in [&[7655][..], &[7655, 7665]] {
+            let mut test = start(Style::Raw, ports);
+            let mut now = Duration::ZERO;
+            loop {
+                if test.poll_transmit(now).is_some() {
+                    test.handle_refusal(now);
+                }
+                now += Duration::from_millis(100);
+                if !test.handle_timeout(now) {
+                    break;
+                }
+            }
+            assert!(test.is_refused());
+            assert_eq!(now, REFUSED_DEADLINE);
+        }
+    }
+
+    #[test]
+    fn one_refusal_is_no_closed_port() {
         let mut test = start(Style::Raw, &[7655]);
-        test.handle_refusal(Duration::ZERO);
-        assert!(test.is_refused());
-        assert_eq!(test.port(), 7655);
+        for second in 0..DEADLINE.as_secs() {
+            let now = Duration::from_secs(second);
+            assert!(test.handle_timeout(now) && test.poll_transmit(now).is_some());
+            if second == 0 {
+                test.handle_refusal(now);
+            }
+        }
+        assert!(!test.is_refused() && !test.handle_timeout(DEADLINE));
     }
 
     #[test]
