@@ -81,11 +81,12 @@ fn a_claim_to_anothers_primary_destination_is_not_believed() {
 fn a_network_that_stopped_as_a_whole_comes_back() {
     for dead in [vec![(1, 0)], vec![(0, 1)], vec![(0, 1), (1, 0)]] {
         let mut world = World::network(&[0]);
+        // At the same time: what they say crosses.
         for index in [0, 1] {
             world.nodes[index].mesh.begin_shutdown();
             world.settle(index);
-            world.deliver();
         }
+        world.run(60);
         assert_eq!(world.liveness(0, 1), Some(meshd::Liveness::Away));
         let control = |world: &World, index: usize| world.nodes[index].identity.control;
         world.dead = dead.iter().map(|(from, to)| (control(&world, *from), control(&world, *to))).collect();
@@ -129,6 +130,9 @@ fn who_is_away_is_not_waited_for() {
     world.deliver();
     world.down = vec![1, 2];
     assert!(!expected(&world), "they have just said so");
+    // It stops too, and saves that.
+    world.nodes[0].mesh.begin_shutdown();
+    world.settle(0);
     world.restart(0);
     assert!(expected(&world), "that may be long ago");
     world.run(15 * 60);
