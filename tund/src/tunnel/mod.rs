@@ -202,9 +202,9 @@ impl Tunnel {
         }
     }
 
-    /// A peer takes packets elsewhere: it learns there that it can be reached. If it has not answered since this node has
-    /// another session itself, the sessions of both are new, and one of the two lets the other send first: first datagrams
-    /// that cross keep some routers (emissary 0.4) from agreeing on a session.
+    /// A peer takes packets elsewhere: it learns there that it can be reached. If it has not answered since this node
+    /// has another session itself, the sessions of both are new, and one of the two lets the other send first: first
+    /// datagrams that cross keep some routers (emissary 0.4) from agreeing on a session.
     fn greet_elsewhere(&mut self, number: u32, now: Instant) {
         let both_new = !self.pacer.has_answered(number);
         let Some(peer) = self.peers.get_mut(number) else { return };
@@ -269,8 +269,8 @@ impl Tunnel {
         self.handle_datagram_of(true, message, now)
     }
 
-    /// Takes a datagram that came through the session before: it says nothing of the present one. What is returned goes to
-    /// the interface.
+    /// Takes a datagram that came through the session before: it says nothing of the present one. What is returned goes
+    /// to the interface.
     pub fn handle_late_datagram(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
         self.handle_datagram_of(false, message, now)
     }
