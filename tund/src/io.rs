@@ -23,6 +23,7 @@ use crate::readiness;
 use crate::roster::Changes;
 use crate::session::{Session, Shared};
 use crate::tunnel::{MAX_MESSAGE, MAX_PACKET, Tunnel};
+use crate::uapi::codec::PeerStatus;
 
 /// Packets read from one side before the other has its turn.
 const BATCH: usize = 32;
@@ -55,6 +56,8 @@ pub enum DataPathCommand {
     CheckSession(oneshot::Sender<()>),
     /// Count.
     Stats(oneshot::Sender<Counted>),
+    /// Tell all peers.
+    Peers(oneshot::Sender<Vec<PeerStatus>>),
 }
 
 /// What the data path has counted.
@@ -304,6 +307,7 @@ impl DataPath {
                 self.check_session();
                 let _ = done.send(());
             }
+            DataPathCommand::Peers(done) => drop(done.send(self.tunnel.peers(Instant::now()))),
             DataPathCommand::Stats(done) => drop(done.send(Counted {
                 session: self.session.as_ref().map(|attached| attached.session.id.as_str().to_owned()),
                 peers: self.tunnel.peer_stats(Instant::now()),

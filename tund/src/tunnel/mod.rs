@@ -17,8 +17,10 @@ use i2plan_ipc::api::tund::{Drops, PeerStats};
 use i2plan_ipc::rate::Quota;
 use i2plan_proto::identity::NodeId;
 
+use crate::host::prefix::Prefix;
 use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
+use crate::uapi::codec::PeerStatus;
 use early_handshakes::EarlyHandshakes;
 use message::is_response;
 use pacer::{Next, Pacer};
@@ -367,6 +369,20 @@ impl Tunnel {
             unanswered: peer.retry.unanswered(),
         });
         stats.collect()
+    }
+
+    /// All peers, as `wg` shows them.
+    #[must_use]
+    pub fn peers(&self, now: Instant) -> Vec<PeerStatus> {
+        let peers = self.peers.iter().map(|peer| PeerStatus {
+            public_key: peer.config.public_key,
+            allowed_ips: peer.addresses().map(Prefix::host).collect(),
+            keepalive: peer.config.keepalive,
+            last_handshake: peer.last_handshake.map(|time| now.saturating_duration_since(time)),
+            rx_bytes: peer.counters.rx_bytes,
+            tx_bytes: peer.counters.tx_bytes,
+        });
+        peers.collect()
     }
 
     /// Which pairing a message concerns. Datagrams from the bridge have no sender: a handshake names it under
