@@ -40,6 +40,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
     })?;
     let mut node = Node::new(&config, accounts, Programs::beside_this()?);
     (node.run, node.group) = (args.runtime_dir, group);
+    node.wireguard = args.wireguard_dir;
     if let Some(data) = args.data_dir {
         node.data = data;
     }
