@@ -1,7 +1,8 @@
 //! What is asked by WireGuard's configuration protocol, and what is answered, without I/O.
 //!
-//! Source: "Cross-platform Userspace Implementation", <https://www.wireguard.com/xplatform/>, "Configuration Protocol". A
-//! request is `get=1` or `set=1`, lines of `key=value`, and an empty line; so is an answer, whose last key is `errno`.
+//! Source: "Cross-platform Userspace Implementation", <https://www.wireguard.com/xplatform/>, "Configuration
+//! Protocol". A request is `get=1` or `set=1`, lines of `key=value`, and an empty line; so is an answer, whose last
+//! key is `errno`.
 
 use std::fmt::Write as _;
 use std::mem::take;
@@ -70,16 +71,36 @@ pub enum RequestError {
     TooLong,
 }
 
-impl RequestError {
-    /// The error number that `wg` knows it by.
+/// A request that is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{error}")]
+pub struct BadRequest {
+    /// What is wrong with it.
+    pub error: RequestError,
+    /// It begins with `set=1`.
+    pub is_set: bool,
+}
+
+impl BadRequest {
+    /// The error number of the answer.
     #[must_use]
     pub fn errno(self) -> i32 {
-        match self {
-            Self::Unsupported(_) => libc::EOPNOTSUPP,
-            Self::TooLong => libc::E2BIG,
-            Self::Operation | Self::Line | Self::Key | Self::Value(_) => libc::EINVAL,
-        }
+        let errno = match self.error {
+            RequestError::Unsupported(_) => libc::EOPNOTSUPP,
+            RequestError::TooLong => libc::E2BIG,
+            RequestError::Operation | RequestError::Line | RequestError::Key | RequestError::Value(_) => {
+                libc::EINVAL
+            }
+        };
+        if self.is_set { set_errno(errno) } else { errno }
     }
+}
+
+/// The error number of an answer to `set=1`: `wg` takes it with the sign of wireguard-go's answers, and that of an
+/// answer to `get=1` without.
+#[must_use]
+pub fn set_errno(errno: i32) -> i32 {
+    -errno
 }
 
 /// Reads requests from a connection. It holds one line and what it has understood of one request.
@@ -98,20 +119,23 @@ impl Decoder {
     /// Takes bytes off the front of `input`, to the end of a request at most, and returns the request that ends there.
     ///
     /// # Errors
-    /// [`RequestError`], at the end of the request that is wrong. After [`RequestError::TooLong`] the connection is of no
+    /// [`BadRequest`], at the end of the request that is wrong. After [`RequestError::TooLong`] the connection is of no
     /// use any more.
-    pub fn handle_bytes(&mut self, input: &mut &[u8]) -> Option<Result<Request, RequestError>> {
+    pub fn handle_bytes(&mut self, input: &mut &[u8]) -> Option<Result<Request, BadRequest>> {
         while let Some((byte, rest)) = input.split_first() {
             *input = rest;
             self.len += 1;
             if self.len > MAX_REQUEST {
-                *self = Self::default();
-                return Some(Err(RequestError::TooLong));
+                let Self { request, .. } = take(self);
+                return Some(Err(bad(RequestError::TooLong, request.as_ref())));
             }
             match byte {
                 b'\n' if self.line.is_empty() => {
                     let Self { request, error, .. } = take(self);
-                    return Some(error.map_or_else(|| request.ok_or(RequestError::Operation), Err));
+                    return Some(match error {
+                        Some(error) => Err(bad(error, request.as_ref())),
+                        None => request.ok_or(bad(RequestError::Operation, None)),
+                    });
                 }
                 b'\n' => {
                     let line = take(&mut self.line);
@@ -150,6 +174,10 @@ impl Decoder {
             Some(Request::Set(peers)) => change(peers, key, value),
         }
     }
+}
+
+fn bad(error: RequestError, request: Option<&Request>) -> BadRequest {
+    BadRequest { error, is_set: matches!(request, Some(Request::Set(_))) }
 }
 
 /// Takes one line of `set=1`.
@@ -288,7 +316,11 @@ mod tests {
         let mut input = text.as_bytes();
         let result = Decoder::default().handle_bytes(&mut input).expect("the request has an end");
         assert!(input.is_empty(), "{:?} is left", String::from_utf8_lossy(input));
-        result
+        result.map_err(|bad| {
+            let sign = if text.starts_with("set=1") { -1 } else { 1 };
+            assert_eq!(bad.errno().signum(), sign, "{text:?}");
+            bad.error
+        })
     }
 
     fn set(lines: &str) -> Result<Vec<PeerChange>, RequestError> {
@@ -345,7 +377,7 @@ mod tests {
             ("set=1\npublic_key=00\n\n", Value("public_key"), libc::EINVAL),
         ] {
             assert_eq!(read(text), Err(error), "{text:?}");
-            assert_eq!(error.errno(), errno);
+            assert_eq!(BadRequest { error, is_set: false }.errno(), errno);
         }
         for (line, error) in [
             ("remove=false", Value("remove")),
@@ -374,7 +406,10 @@ mod tests {
         let text = format!("set=1\n{long}\nendpoint=1\n\nget=1\n\n");
         let mut input = text.as_bytes();
         let mut decoder = Decoder::default();
-        assert_eq!(decoder.handle_bytes(&mut input), Some(Err(RequestError::Line)));
+        assert_eq!(
+            decoder.handle_bytes(&mut input),
+            Some(Err(BadRequest { error: RequestError::Line, is_set: true }))
+        );
         assert_eq!(decoder.handle_bytes(&mut input), Some(Ok(Request::Get)));
         assert_eq!(decoder.handle_bytes(&mut input), None);
     }
@@ -386,7 +421,9 @@ mod tests {
         let mut input = &junk[..MAX_REQUEST];
         assert_eq!(decoder.handle_bytes(&mut input), None);
         assert!(decoder.line.capacity() <= 2 * MAX_LINE);
-        assert_eq!(decoder.handle_bytes(&mut &junk[MAX_REQUEST..]), Some(Err(RequestError::TooLong)));
+        let error = RequestError::TooLong;
+        let given_up = Some(Err(BadRequest { error, is_set: false }));
+        assert_eq!(decoder.handle_bytes(&mut &junk[MAX_REQUEST..]), given_up);
     }
 
     #[test]
@@ -497,7 +534,10 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..500), lines in "[a-z_=0-9./:\n]{0,300}") {
+        fn arbitrary_bytes_are_no_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..500),
+            lines in "[a-z_=0-9./:\n]{0,300}",
+        ) {
             let mut decoder = Decoder::default();
             for mut input in [&bytes[..], b"\n\n", lines.as_bytes()] {
                 while !input.is_empty() {

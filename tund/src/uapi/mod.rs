@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
-use codec::{Decoder, PeerStatus, Request, write_end, write_interface, write_peer};
+use codec::{Decoder, PeerStatus, Request, set_errno, write_end, write_interface, write_peer};
 
 pub mod codec;
 
@@ -139,7 +139,7 @@ async fn converse(mut stream: UnixStream, peers: &impl Peers) -> Option<()> {
             Ok(Request::Get) => tell(&mut stream, peers, &mut out).await?,
             Ok(Request::Set(changes)) => {
                 info!(peers = changes.len(), "refused to change peers: those of a mesh are its members");
-                write_end(&mut out, libc::EOPNOTSUPP);
+                write_end(&mut out, set_errno(libc::EOPNOTSUPP));
             }
             Err(error) => {
                 info!(%error, "refused a request on the WireGuard socket");
@@ -268,7 +268,7 @@ mod tests {
         let fixture = Fixture::new(Some(1));
         let mut stream = fixture.connect().await;
         let change = format!("set=1\npublic_key={}\nremove=true\n\n", "07".repeat(32));
-        assert_eq!(ask(&mut stream, &change).await, format!("errno={}\n\n", libc::EOPNOTSUPP));
+        assert_eq!(ask(&mut stream, &change).await, format!("errno=-{}\n\n", libc::EOPNOTSUPP));
         assert_eq!(ask(&mut stream, "set=2\n\n").await, format!("errno={}\n\n", libc::EINVAL));
         assert!(ask(&mut stream, "get=1\n\n").await.ends_with("errno=0\n\n"));
     }
