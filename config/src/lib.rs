@@ -6,6 +6,7 @@
 //! * `keys`: the table of keys. A key more is an entry more there.
 //! * `file`: what a file sets, and on which line.
 //! * [`live`]: what changes while `meshd` runs.
+//! * [`wg_quick`]: files of wg-quick(8), with endpoints in I2P.
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ use thiserror::Error;
 mod file;
 mod keys;
 pub mod live;
+pub mod wg_quick;
 
 pub use keys::{Config, KEYS, Key, parse_duration};
 

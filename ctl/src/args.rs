@@ -20,6 +20,7 @@ use crate::commands::ping::{self, Ping};
 use crate::commands::revoke::{self, Revoke};
 use crate::commands::rpc::{self, Rpc};
 use crate::commands::up::{self, Up};
+use crate::commands::wg::{self, WgCommand};
 use crate::commands::{completions, peers, routes, status};
 use crate::failure::{EXIT_CODES, Failure};
 use crate::tui;
@@ -110,6 +111,10 @@ pub enum Command {
     /// Show, change and check the configuration
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigCommand),
+
+    /// Make WireGuard keys, as `wg` does
+    #[command(subcommand, arg_required_else_help = true, after_help = wg::HELP)]
+    Wg(WgCommand),
 
     /// Print what a shell needs to complete this program's commands, and the names of members
     #[command(after_help = completions::HELP)]

@@ -128,6 +128,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Config(ConfigCommand::Reload) => commands::config::reload(socket.as_deref(), json).await,
             Command::Config(ConfigCommand::Check { file }) => commands::config::check(json, file.as_deref()),
             Command::Config(ConfigCommand::Example) => commands::config::example(json),
+            Command::Wg(command) => commands::wg::run(json, command),
             Command::Completions { shell } => commands::completions::print(shell, json),
             Command::Version { all: false } => commands::version::run(json),
             Command::Version { all: true } => commands::version::all(socket.as_deref(), json).await,

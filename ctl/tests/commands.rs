@@ -443,10 +443,15 @@ impl Setup {
         self.run_with_input(args, "")
     }
 
+    fn command(&self, args: &[&str]) -> std::process::Command {
+        let mut command = command(PROGRAM);
+        command.args(args).env("I2PLAN_SOCKET", self.socket());
+        command
+    }
+
     fn run_with_input(&self, args: &[&str], input: &str) -> Output {
-        let mut child = command(PROGRAM)
-            .args(args)
-            .env("I2PLAN_SOCKET", self.socket())
+        let mut child = self
+            .command(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -1177,6 +1182,130 @@ fn a_configuration_file_is_checked_without_a_node() {
     assert_fails(&setup, &missing, 1, "invalid", "cannot read /nonexistent/config.toml", "example");
 }
 
+/// A file of wg-quick whose faults are on these lines, if they are replaced.
+fn wg_quick(lines: &[(usize, &str)]) -> String {
+    let endpoint = DestinationHash([7; 32]).b32();
+    let good = [
+        "[Interface]".to_owned(),
+        format!("PrivateKey = {WG_PRIVATE}"),
+        "Address = 10.9.0.1/24".to_owned(),
+        "ListenPort = 51820".to_owned(),
+        "[Peer]".to_owned(),
+        "PublicKey = xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".to_owned(),
+        "AllowedIPs = 10.9.0.2/32".to_owned(),
+        format!("Endpoint = {endpoint}"),
+    ];
+    let line = |(at, line): (usize, String)| {
+        lines.iter().find(|(number, _)| *number == at + 1).map_or(line, |(_, line)| (*line).to_owned())
+    };
+    good.into_iter().enumerate().map(|it| line(it) + "\n").collect()
+}
+
+const WG_PRIVATE: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+
+#[test]
+fn a_file_of_wg_quick_is_checked_and_all_its_faults_are_told() {
+    let setup = Setup::empty();
+    let file = setup.dir.path().join("wg0.conf");
+    let path = file.to_str().unwrap();
+    let write = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write(&wg_quick(&[]));
+    let output = setup.run(&["config", "check", path]);
+    assert_eq!(stdout(&output), format!("{path} is valid\n"), "{}", stderr(&output));
+    assert_eq!(stderr(&output), format!("{path}:4: ListenPort is ignored: i2plan listens on no UDP port\n"));
+    let checked = json(&setup.run(&["--json", "config", "check", path]));
+    assert_eq!((&checked["format"], &checked["ignored"][0]["line"]), (&json!("wg-quick"), &json!(4)));
+
+    write(&wg_quick(&[(3, "Address = 10.9.0.1/33"), (4, "PostUp = x"), (8, "Endpoint = 203.0.113.7:51820")]));
+    let output = setup.run(&["config", "check", path]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));
+    let told = stderr(&output);
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines.len(), 6, "{told}");
+    assert_eq!(lines[2], format!("error: {path}:4: PostUp: i2plan runs no commands from a configuration"));
+    assert!(lines[4].ends_with("i2plan does not carry WireGuard over UDP"), "{told}");
+    assert!(lines.iter().skip(1).step_by(2).all(|line| line.starts_with("hint: ")), "{told}");
+    let document = json(&setup.run(&["--json", "config", "check", path]));
+    let message = document["error"]["message"].as_str().unwrap();
+    assert_eq!(message.matches(path).count(), 3, "{message}");
+
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(setup.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = setup.run(&["config", "check", path]);
+    assert!(stderr(&output).contains("2: others than the owner can read this file"), "{}", stderr(&output));
+
+    // The router is where the configuration says.
+    write(&wg_quick(&[(7, "AllowedIPs = 192.0.2.0/24")]));
+    let mut remote = setup.command(&["config", "check", path]);
+    let output = remote.env("I2PLAN_SAM_ADDRESS", "192.0.2.9:7656").output().unwrap();
+    assert!(
+        stderr(&output).contains("captures the route to the I2P router, at 192.0.2.9"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn keys_are_as_those_of_wg() {
+    let setup = Setup::empty();
+    let key = |args: &[&str], input: &str| {
+        let output = setup.run_with_input(args, input);
+        assert!(output.status.success() && stderr(&output).is_empty(), "{}", stderr(&output));
+        let key = stdout(&output).strip_suffix('\n').unwrap().to_owned();
+        assert_eq!(key.len(), 44);
+        key
+    };
+    let private = key(&["wg", "genkey"], "");
+    assert_ne!(private, key(&["wg", "genkey"], ""));
+    assert_ne!(key(&["wg", "genpsk"], ""), key(&["wg", "genpsk"], ""));
+    // What `wg pubkey` prints of it.
+    let public = key(&["wg", "pubkey"], &format!("{WG_PRIVATE}\n"));
+    assert_eq!(public, "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=");
+    assert_eq!(json(&setup.run_with_input(&["--json", "wg", "pubkey"], WG_PRIVATE))["public_key"], public);
+    for input in
+        ["", "short", &format!("{WG_PRIVATE}x"), &format!("{WG_PRIVATE}\n{WG_PRIVATE}\n"), &"A".repeat(44)]
+    {
+        let output = setup.run_with_input(&["wg", "pubkey"], input);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""), "{input:?}");
+        assert!(!stderr(&output).contains(&WG_PRIVATE[..20]), "{}", stderr(&output));
+    }
+    // The other tool takes this one's keys, and makes the same of them.
+    let other =
+        std::process::Command::new("wg").arg("pubkey").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let Ok(mut other) = other else {
+        return eprintln!("not compared with `wg pubkey`: there is no wg; install wireguard-tools");
+    };
+    writeln!(other.stdin.take().unwrap(), "{private}").unwrap();
+    let theirs = other.wait_with_output().unwrap();
+    assert_eq!(stdout(&theirs).trim_end(), key(&["wg", "pubkey"], &private));
+}
+
+#[test]
+fn a_key_in_a_file_that_all_can_read_is_warned_of() {
+    let setup = Setup::empty();
+    let path = setup.dir.path().join("private.key");
+    for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true)] {
+        for (command, secret) in [("genkey", true), ("genpsk", true), ("pubkey", false)] {
+            let file = std::fs::File::create(&path).unwrap();
+            file.set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut child = setup
+                .command(&["wg", command])
+                .stdin(Stdio::piped())
+                .stdout(file)
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let _ = writeln!(child.stdin.take().unwrap(), "{WG_PRIVATE}");
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success());
+            assert_eq!(stderr(&output).starts_with("warning: "), warned && secret, "{mode:o} {command}");
+        }
+    }
+}
+
 #[test]
 fn versions_of_all_programs() {
     let setup = Setup::healthy();
@@ -1407,6 +1536,7 @@ fn json_is_as_documented() {
         ("config set", &["node.name", "beta"]),
         ("config check", &[config]),
         ("config example", &[]),
+        ("wg genkey", &[]),
         ("completions", &["bash"]),
         ("version", &[]),
         ("version --all", &[]),

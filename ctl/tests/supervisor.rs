@@ -105,6 +105,8 @@ fn up_without_group(dir: &TempDir, run: &str) -> Command {
         .arg(dir.path().join("data"))
         .arg("--runtime-dir")
         .arg(dir.path().join(run))
+        .arg("--wireguard-dir")
+        .arg(dir.path().join("wireguard"))
         .env("I2PLAN_NODE_NAME", "test")
         .env("I2PLAN_SAM_ADDRESS", "127.0.0.1:7")
         .env("I2PLAN_SAM_UDP_PORT", "9")
@@ -248,7 +250,7 @@ fn daemons_start_with_what_they_need_and_nothing_else() {
         ("connector", CONNECTOR, none, "fds= mine= fd3"),
         ("keyd", KEYD, none, "fds=4 mine=yes fd3=socket"),
         ("meshd", MESHD, none, "fds=1 mine=yes fd3=socket"),
-        ("tund", TUND, net_admin, "fds=1 mine=yes fd3=socket"),
+        ("tund", TUND, net_admin, "fds=2 mine=yes fd3=socket"),
     ];
     for ((report, (name, uid, caps, fds)), arguments) in node.reports().iter().zip(expected).zip(arguments) {
         let pid = pid_in(report);
@@ -286,6 +288,7 @@ fn directories_and_sockets_have_their_owners_and_modes() {
         ("run/tund.sock", MESHD, MESHD, 0o600),
         ("run/keyd-control.sock", 0, GROUP, 0o660),
         ("run/meshd.sock", 0, GROUP, 0o660),
+        ("wireguard/mesh7.sock", 0, 0, 0o600),
     ] {
         let found = node.dir.path().join(path).metadata().unwrap();
         assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (uid, gid, mode), "{path}");
@@ -414,8 +417,8 @@ fn daemon_that_has_a_descriptor_kept() {
     let supervisor = std::os::unix::net::UnixDatagram::unbound().unwrap();
     supervisor.connect(socket).unwrap();
     let mut content = String::new();
-    if names == "listener:kept" {
-        let mut kept = std::fs::File::open("/proc/self/fd/4").unwrap();
+    if names == "listener:wireguard:kept" {
+        let mut kept = std::fs::File::open("/proc/self/fd/5").unwrap();
         kept.read_to_string(&mut content).unwrap();
         supervisor.send(b"FDSTOREREMOVE=1\nFDNAME=kept").unwrap();
     } else {
@@ -442,14 +445,14 @@ fn what_a_daemon_has_kept_is_there_for_its_next_process() {
     copy_executable(&std::env::current_exe().unwrap(), &dir.path().join("helper"));
     let node = Node::start(dir);
     let first = node.line("kept ");
-    assert!(first.ends_with("names=[listener] content=[]"), "{first}");
+    assert!(first.ends_with("names=[listener:wireguard] content=[]"), "{first}");
     kill(pid_in(&first), Signal::SIGKILL).unwrap();
     let second = node.line("kept ");
-    let expected = format!("names=[listener:kept] content=[by {}]", pid_in(&first));
+    let expected = format!("names=[listener:wireguard:kept] content=[by {}]", pid_in(&first));
     assert!(second.ends_with(&expected), "{second}");
     kill(pid_in(&second), Signal::SIGKILL).unwrap();
     let third = node.line("kept ");
-    assert!(third.ends_with("names=[listener] content=[]"), "{third}");
+    assert!(third.ends_with("names=[listener:wireguard] content=[]"), "{third}");
 }
 
 #[test]

@@ -11,6 +11,9 @@ pub const STATE_DIR: &str = "/var/lib/i2plan";
 /// The configuration file of the system.
 pub const CONFIG_FILE: &str = "/etc/i2plan/config.toml";
 
+/// Where `wg` looks for the sockets of interfaces that are not the kernel's.
+pub const WIREGUARD_DIR: &str = "/var/run/wireguard";
+
 /// `keyd`'s sockets: one for each daemon that asks it, and one for the orders of administrators.
 pub const KEYD_MESHD_SOCKET: &str = "keyd-meshd.sock";
 /// For `tund`.

@@ -36,6 +36,7 @@ pub async fn run(machines: u8) -> Result<(), Failure> {
     progress.step("starting a private I2P network");
     let mut lab = Lab::start().await?;
     std::fs::create_dir(RUN)?;
+    std::fs::create_dir(WIREGUARD)?;
     let names: Vec<_> = (1..=machines).map(|number| format!("n{number}")).collect();
     let mut commands = Vec::new();
     for name in &names {
@@ -65,6 +66,9 @@ pub async fn run(machines: u8) -> Result<(), Failure> {
 /// Where a node's sockets are if it is told nothing else.
 const RUN: &str = "/run/i2plan";
 
+/// Where `wg` looks for a machine's interfaces.
+const WIREGUARD: &str = "/run/wireguard";
+
 /// Where a namespace of a machine can be entered; the network's is where [`netns`] keeps it.
 fn path(machine: &str, namespace: &str) -> PathBuf {
     Path::new(DIRECTORY).join(machine).join(namespace)
@@ -80,6 +84,7 @@ fn make(machine: &str) -> Result<(), Failure> {
             of_its_own(Path::new(directory), &name)?;
         }
         tmpfs(Path::new(RUN))?;
+        tmpfs(Path::new(WIREGUARD))?;
         add_users()?;
         Ok::<_, Failure>([File::open("/proc/thread-self/ns/mnt")?, File::open("/proc/thread-self/ns/uts")?])
     });

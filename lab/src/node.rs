@@ -510,6 +510,8 @@ impl Node {
             self.path("state"),
             "--runtime-dir".into(),
             self.path("run"),
+            "--wireguard-dir".into(),
+            self.path("wireguard"),
             "--keyd-user".into(),
             keyd,
             "--meshd-user".into(),

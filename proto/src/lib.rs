@@ -6,8 +6,8 @@
 //! * [`codec`]: the strict binary encoding shared by all of them. It is canonical: bytes that decode encode
 //!   to themselves, so a signature over a decoded value is a signature over the bytes that were received.
 //! * [`identity`]: node and network identities, signatures with domain separation.
-//! * [`destination`]: I2P destinations.
-//! * [`address`]: a node's addresses in the mesh.
+//! * [`destination`]: I2P destinations, as nodes make them, and [`endpoint`]: any, as people write them.
+//! * [`address`]: a node's addresses in the mesh, and [`prefix`]: any IP prefix.
 //! * [`invite`]: invite codes, and the grant by which an inviter's `keyd` recognises its own invites.
 //! * [`membership`]: the founder's charter, and certificates chained to the founder.
 //! * [`certificates`]: those of known members, and which of two stands that delegate the same addresses.
@@ -23,12 +23,14 @@ pub mod address;
 pub mod certificates;
 pub mod codec;
 pub mod destination;
+pub mod endpoint;
 pub mod identity;
 pub mod invite;
 pub mod join;
 pub mod liveness;
 pub mod membership;
 pub mod message;
+pub mod prefix;
 pub mod record;
 pub mod revocation;
 pub mod sam;

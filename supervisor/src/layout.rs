@@ -16,6 +16,7 @@
 //! | run/*.notify | the daemon | 0600 | only a daemon tells how it does |
 //! | run/meshd.sock | root:group | 0660 | root and the group can control the node; 0600 without a group, and rpcd's |
 //! | run/rpc.sock | root:group | 0660 | likewise |
+//! | /var/run/wireguard/NAME.sock | root | 0600 | root alone can ask about the interface by `wg show` |
 //!
 //! `keyd` and `tund` check their peers' credentials besides.
 
@@ -163,11 +164,13 @@ pub enum LayoutError {
         /// Why not.
         source: io::Error,
     },
-    /// Others than root can put something else in the place of `rpcd`'s socket.
-    #[error("cannot listen on {} (rpc.socket): {} is no directory that root alone can write to", path.display(), parent(path).display())]
+    /// Others than root can put something else in the place of a socket.
+    #[error("cannot listen on {} ({what}): {} is no directory that root alone can write to", path.display(), parent(path).display())]
     SocketPlace {
         /// Where it was to be.
         path: PathBuf,
+        /// Which it is.
+        what: &'static str,
     },
     /// Something that is no socket is in the place of one.
     #[error("{} is in the way: it is no socket", path.display())]
@@ -244,16 +247,19 @@ pub(crate) struct Sockets {
     pub(crate) tund: Socket,
     /// `rpcd`'s, if it runs.
     pub(crate) rpc: Option<Socket>,
+    /// `tund`'s for `wg`; why there is none, if it cannot be made. The node runs without it.
+    pub(crate) wireguard: Result<Socket, LayoutError>,
 }
 
 impl Sockets {
-    /// Makes them. `rpc` is where `rpcd` shall listen, which may give orders or not.
+    /// Makes them. `rpc` is where `rpcd` shall listen, which may give orders or not, `wireguard` where `wg` looks.
     ///
     /// # Errors
     /// [`LayoutError`] if they cannot be made, or somebody listens there already.
     pub(crate) async fn listen(
         run: &Path,
         rpc: &Path,
+        wireguard: &Path,
         accounts: &Accounts,
         group: u32,
         rpc_orders: bool,
@@ -278,23 +284,24 @@ impl Sockets {
                 None => None,
                 Some(_) => {
                     let path = run.join(rpc);
-                    check_place(&path)?;
+                    check_place(&path, "rpc.socket")?;
                     Some(Socket::listen(path, for_group, control_mode).await?)
                 }
             },
+            wireguard: Socket::for_wg(wireguard.to_owned()).await,
         })
     }
 }
 
 /// Only root may be able to put something else in the place of a socket that root makes.
-fn check_place(path: &Path) -> Result<(), LayoutError> {
+fn check_place(path: &Path, what: &'static str) -> Result<(), LayoutError> {
     let parent = parent(path);
     let safe =
         parent.metadata().is_ok_and(|found| found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0);
     if safe && trusted::directory(parent).is_ok() {
         return Ok(());
     }
-    Err(LayoutError::SocketPlace { path: path.to_owned() })
+    Err(LayoutError::SocketPlace { path: path.to_owned(), what })
 }
 
 fn parent(path: &Path) -> &Path {
@@ -317,6 +324,15 @@ impl Socket {
         // Until here only root could connect, by the umask.
         give(&socket.path, owner, mode).map_err(|error| LayoutError::listen(&socket.path, error))?;
         Ok(socket)
+    }
+
+    /// The socket where `wg` looks for the interface. Other programs have theirs in the same directory.
+    async fn for_wg(path: PathBuf) -> Result<Self, LayoutError> {
+        let directory = parent(&path);
+        std::fs::create_dir_all(directory)
+            .map_err(|error| LayoutError::io("make the directory", directory, error))?;
+        check_place(&path, "where `wg` looks")?;
+        Self::listen(path, ROOT, 0o600).await
     }
 
     /// A descriptor of the same socket.

@@ -44,6 +44,9 @@ pub struct Node {
     pub tunnel_length: u8,
     /// The name of the interface.
     pub interface: String,
+    /// The directory where `wg` looks for the interface's socket. Without it the node runs, and `wg show` does not find
+    /// the interface.
+    pub wireguard: PathBuf,
     /// Whether the interface may have addresses that the host uses otherwise.
     pub allow_overlap: bool,
     /// Whether `rpcd` may give orders.
@@ -78,6 +81,7 @@ impl Node {
             sam_login: None,
             tunnel_length: config.tunnel_length,
             interface: config.interface.clone(),
+            wireguard: paths::WIREGUARD_DIR.into(),
             allow_overlap: config.allow_overlap,
             rpc_orders: config.rpc_orders,
             rpc_socket: config.rpc_socket.clone(),
@@ -191,6 +195,8 @@ pub(crate) fn daemons(
     if let Some(router) = router {
         daemons.push(daemon("routerd", router, &[], for_routerd)?);
     }
+    let mut of_tund = vec![("listener", &sockets.tund)];
+    of_tund.extend(sockets.wireguard.as_ref().map(|socket| ("wireguard", socket)));
     let of_keyd = [
         ("meshd", &sockets.keyd_meshd),
         ("tund", &sockets.keyd_tund),
@@ -200,7 +206,7 @@ pub(crate) fn daemons(
     daemons.extend([
         daemon("keyd", keyd, &of_keyd, for_keyd)?,
         daemon("connector", connector, &[], for_connector)?,
-        daemon("tund", tund, &[("listener", &sockets.tund)], for_tund)?,
+        daemon("tund", tund, &of_tund, for_tund)?,
         daemon("meshd", meshd, &[("listener", &sockets.meshd)], for_meshd)?,
     ]);
     if let (Some(rpc), Some(socket)) = (rpc, &sockets.rpc) {

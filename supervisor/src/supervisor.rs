@@ -47,7 +47,14 @@ impl Supervisor {
         }
         let directories = Directories::prepare(&node.data, &node.run, &node.accounts)?;
         let (accounts, rpc) = (&node.accounts, &node.rpc_socket);
-        let sockets = Sockets::listen(&directories.run, rpc, accounts, node.group, node.rpc_orders).await?;
+        let wireguard = node.wireguard.join(format!("{}.sock", node.interface));
+        let orders = node.rpc_orders;
+        let sockets =
+            Sockets::listen(&directories.run, rpc, &wireguard, accounts, node.group, orders).await?;
+        if let Err(error) = &sockets.wireguard {
+            let what = format!("`wg show` does not find its interface: {error}");
+            observer(&DaemonEvent::Refused { daemon: "tund", what });
+        }
         let (hangup, _) = watch::channel(());
         let (sender, failed) = mpsc::channel(1);
         let observer: Observer = Arc::new(observer);

@@ -33,7 +33,7 @@ fn main() -> std::process::ExitCode {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     use std::path::Path;
     use std::process::Command;
     use std::time::Duration;
@@ -98,6 +98,7 @@ mod linux {
         let programs = Programs { launcher, directories: vec![dir.path().to_owned()] };
         let mut node = Node::new(&config, Accounts::find(&NAMES).unwrap(), programs);
         (node.data, node.run) = (dir.path().join("data"), dir.path().join("run"));
+        node.wireguard = dir.path().join("wireguard");
         node
     }
 
@@ -137,6 +138,8 @@ mod linux {
         assert!(matches!(error, StartError::Layout(LayoutError::NodeRuns { .. })), "{error}");
 
         assert!(node.run.join("meshd.sock").exists());
+        let for_wg = node.wireguard.join("i2plan0.sock").metadata().unwrap();
+        assert_eq!((for_wg.uid(), for_wg.mode() & 0o777), (0, 0o600), "root alone may ask tund by `wg`");
         supervisor.stop().await;
         for stopped in ["meshd", "tund", "connector", "keyd"] {
             match events.recv().await {

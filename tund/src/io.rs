@@ -23,6 +23,7 @@ use crate::readiness;
 use crate::roster::Changes;
 use crate::session::{Session, Shared};
 use crate::tunnel::{MAX_MESSAGE, MAX_PACKET, Tunnel};
+use crate::uapi::codec::PeerStatus;
 
 /// Packets read from one side before the other has its turn.
 const BATCH: usize = 32;
@@ -65,6 +66,8 @@ pub enum DataPathCommand {
     Test(Vec<NodeId>, oneshot::Sender<()>),
     /// Count.
     Stats(oneshot::Sender<Counted>),
+    /// Tell all peers.
+    Peers(oneshot::Sender<Vec<PeerStatus>>),
 }
 
 /// What the data path has counted.
@@ -391,7 +394,11 @@ impl DataPath {
                 self.check_session();
                 let _ = done.send(());
             }
+<<<<<<< .merge_file_R0CFwY
             DataPathCommand::Test(nodes, done) => self.begin_test(&nodes, done),
+=======
+            DataPathCommand::Peers(done) => drop(done.send(self.tunnel.peers(Instant::now()))),
+>>>>>>> .merge_file_po6uyW
             DataPathCommand::Stats(done) => drop(done.send(Counted {
                 heard: self.tunnel.heard(Instant::now()),
                 unanswered: self.tunnel.unanswered(Instant::now()),

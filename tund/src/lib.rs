@@ -1,8 +1,8 @@
 //! `i2plan-tund`: carries packets between a TUN interface and the SAM bridge, inside WireGuard.
 //!
 //! The protocol is in [`tunnel`], which does no input or output; [`io`] moves packets, [`service`] answers
-//! meshd. The daemon is single-threaded: what takes time is the router, and a second thread would keep the
-//! privileges that the first gives up.
+//! meshd, [`uapi`] answers `wg show`. The daemon is single-threaded: what takes time is the router, and a second
+//! thread would keep the privileges that the first gives up.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +34,7 @@ pub mod sandbox;
 pub mod service;
 pub mod session;
 pub mod tunnel;
+pub mod uapi;
 
 pub use end_reason::EndReason;
 
@@ -52,12 +53,14 @@ pub fn run(options: &options::Options) -> Result<(), End> {
         users::user_id(&options.meshd_user).map_err(|error| End::usage(format!("--meshd-user: {error}")))?;
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
-    let activation::Passed { listener, stored } = activation::passed(options.listen.as_deref())?;
+    let activation::Passed { listener, named: for_wg, stored } =
+        activation::passed(options.listen.as_deref(), Some(uapi::SOCKET_NAME))?;
     let start = take_over(stored, supervisor, options)?;
     let resumed = start.interface.is_some();
     program::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let listener = activation::into_tokio(listener)?;
+        let for_wg = for_wg.map(|listener| uapi::Socket::open(listener, &options.interface)).transpose()?;
         let (fatal, mut reason) = mpsc::channel(1);
         let host = host::Host::open(options.allow_overlap)?;
         let service = Arc::new(service::Tund::new(
@@ -85,6 +88,9 @@ pub fn run(options: &options::Options) -> Result<(), End> {
         let mut tasks = Tasks::default();
         let access = Access::new([(Role::Meshd, Who::User(meshd))]);
         tasks.spawn("socket", serve(listener, Arc::clone(&service), access, ConnectionLimits::default()));
+        if let Some(socket) = for_wg {
+            tasks.spawn("WireGuard socket", socket.serve(Arc::clone(&service), 0));
+        }
         let watching = Arc::clone(&service);
         tasks.spawn("host watch", async move { watching.watch_host().await });
         let watching = Arc::clone(&service);

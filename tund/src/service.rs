@@ -37,6 +37,8 @@ use crate::io::{Counted, DataPath, DataPathCommand, Turns};
 use crate::roster::{Changes, Roster, SLICE, StoredMembers};
 use crate::session::{Session, Shared};
 use crate::tunnel::Tunnel;
+use crate::uapi::Peers;
+use crate::uapi::codec::PeerStatus;
 use crate::{device, interface, privileges, sandbox};
 
 /// How long packets that wait may still be sent at the end, as long as meshd has not said.
@@ -796,6 +798,12 @@ fn diverted_problem(found: String) -> ApiError {
 
 fn not_configured() -> ApiError {
     ApiError::conflict("there is no interface yet").with_hint("configure it first")
+}
+
+impl Peers for Tund {
+    async fn peers(&self) -> Result<Option<Vec<PeerStatus>>, ApiError> {
+        self.ask(DataPathCommand::Peers).await
+    }
 }
 
 impl Service for Tund {

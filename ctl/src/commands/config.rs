@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap_complete::engine::ArgValueCandidates;
+use i2plan_config::wg_quick::{self, Fault, WgQuick, WgQuickError};
 use i2plan_config::{Config, unknown};
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd::ConfigChange;
+use i2plan_ipc::daemon::trusted;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::completions;
 use crate::daemon;
@@ -19,6 +22,11 @@ use crate::present::text::clean;
 const SHOW_HELP: &str = "\
 FROM is a line of the file, a variable of the environment, `config set`, or default. What is changed `at restart` \
 counts only after the node was started again.";
+
+/// What `--help` adds to `check`.
+const CHECK_HELP: &str = "\
+A file whose first section is [Interface] or [Peer] is checked as one of wg-quick(8), with endpoints in I2P: \
+NAME.b32.i2p or a destination in base64. The check is all that i2plan does with such a file.";
 
 /// `i2planctl config …`
 #[derive(Debug, clap::Subcommand)]
@@ -47,7 +55,8 @@ pub enum ConfigCommand {
     /// Have the node read its file again, as SIGHUP does
     Reload,
 
-    /// Check a configuration file, without a node
+    /// Check a configuration file or a file of wg-quick, without a node
+    #[command(after_help = CHECK_HELP)]
     Check {
         /// The file [default: ~/.i2plan/config.toml, else /etc/i2plan/config.toml]
         file: Option<PathBuf>,
@@ -114,10 +123,12 @@ pub async fn reload(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 /// # Errors
 /// What is wrong in it, with its line.
 pub fn check(json: bool, file: Option<&Path>) -> Result<(), Failure> {
-    let config = Config::load(file).map_err(|error| {
-        Failure::invalid(error.to_string())
-            .with_hint("`i2planctl config example` shows all keys, with their values")
-    })?;
+    // What cannot be read is said below.
+    let text = file.and_then(|file| trusted::read(file).ok()).map(Zeroizing::new);
+    if let (Some(file), Some(_)) = (file, text.filter(|text| wg_quick::is_wg_quick(text))) {
+        return check_wg_quick(json, file);
+    }
+    let config = load(file)?;
     let file = config.path();
     if !file.exists() {
         return Err(Failure::new(ErrorKind::NotFound, format!("there is no {}", file.display()))
@@ -127,6 +138,61 @@ pub fn check(json: bool, file: Option<&Path>) -> Result<(), Failure> {
         return output::json::print(&json!({ "file": file.to_string_lossy(), "valid": true }));
     }
     output::print(&format!("{} is valid\n", file.display()))
+}
+
+/// Checks a file of wg-quick(8). It must not capture the routes to the router that `config.toml` names.
+fn check_wg_quick(json: bool, file: &Path) -> Result<(), Failure> {
+    let router = load(None)?.sam_address.ip();
+    let WgQuick { ignored, .. } = match wg_quick::load(file, router) {
+        Ok(parsed) => parsed,
+        Err(WgQuickError::Faults(faults)) => return Err(explain(json, &faults)),
+        Err(error @ WgQuickError::Read { .. }) => return Err(Failure::invalid(error.to_string())),
+    };
+    if json {
+        let ignored: Vec<_> =
+            ignored.iter().map(|(line, what)| json!({ "line": line, "message": what.to_string() })).collect();
+        return output::json::print(&json!({
+            "file": file.to_string_lossy(),
+            "valid": true,
+            "format": "wg-quick",
+            "ignored": ignored,
+        }));
+    }
+    for (line, what) in &ignored {
+        output::note(&format!("{}:{line}: {what}", file.display()));
+    }
+    output::print(&format!("{} is valid\n", file.display()))
+}
+
+/// Makes one failure of all faults. For people all but the last are told at once, each with its remedy.
+fn explain(json: bool, faults: &[Fault]) -> Failure {
+    let single = |fault: &Fault| Failure::invalid(fault.to_string()).with_hint(fault.problem.remedy());
+    match faults {
+        [others @ .., last] if !json => {
+            for fault in others {
+                output::note(single(fault).to_string().trim_end());
+            }
+            single(last)
+        }
+        [only] => single(only),
+        _ => {
+            let join = |texts: Vec<String>, with| texts.join(with);
+            let messages = faults.iter().map(ToString::to_string).collect();
+            let hints = faults
+                .iter()
+                .map(|fault| format!("line {}: {}", fault.line, fault.problem.remedy()))
+                .collect();
+            Failure::invalid(join(messages, "; ")).with_hint(join(hints, "\n"))
+        }
+    }
+}
+
+/// Reads a configuration.
+fn load(file: Option<&Path>) -> Result<Config, Failure> {
+    Config::load(file).map_err(|error| {
+        Failure::invalid(error.to_string())
+            .with_hint("`i2planctl config example` shows all keys, with their values")
+    })
 }
 
 /// Prints a file that sets nothing, with every key and its default in comments.

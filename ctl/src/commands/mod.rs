@@ -22,3 +22,4 @@ pub mod rpc;
 pub mod status;
 pub mod up;
 pub mod version;
+pub mod wg;

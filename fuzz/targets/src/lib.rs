@@ -21,6 +21,8 @@ pub mod sam_connection;
 pub mod sam_datagram;
 pub mod sam_line;
 pub mod tund_packet;
+pub mod uapi_request;
+pub mod wg_quick;
 
 /// One of them.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +64,8 @@ targets!(
     sam_datagram,
     sam_line,
     tund_packet,
+    uapi_request,
+    wg_quick,
 );
 
 /// A seed.

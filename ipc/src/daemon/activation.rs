@@ -49,6 +49,8 @@ pub enum ActivationError {
 pub struct Passed {
     /// The listening socket.
     pub listener: UnixListener,
+    /// Another that was asked for by its name, if it was passed.
+    pub named: Option<UnixListener>,
     /// What comes from the fd store, or is of no use.
     pub stored: Vec<StoredFd>,
 }
@@ -63,12 +65,13 @@ pub struct StoredFd {
 }
 
 /// What the supervisor passed. Sockets that activate a daemon come first, whatever their name; if the first
-/// descriptor is no listening unix socket, one is bound to `path`, with mode 0660.
+/// descriptor is no listening unix socket, one is bound to `path`, with mode 0660. A listening socket that is called
+/// `named` (`LISTEN_FDNAMES`; systemd: `FileDescriptorName=`) is taken out before, and may be missing.
 ///
 /// # Errors
 /// [`ActivationError`].
-pub fn passed(path: Option<&Path>) -> Result<Passed, ActivationError> {
-    sort(take()?, path)
+pub fn passed(path: Option<&Path>, named: Option<&str>) -> Result<Passed, ActivationError> {
+    sort(take()?, path, named)
 }
 
 fn take() -> Result<Vec<StoredFd>, ActivationError> {
@@ -78,14 +81,20 @@ fn take() -> Result<Vec<StoredFd>, ActivationError> {
     Ok(fds.map(|(fd, name)| StoredFd { name, fd: unsafe { OwnedFd::from_raw_fd(fd) } }).collect())
 }
 
-fn sort(mut passed: Vec<StoredFd>, path: Option<&Path>) -> Result<Passed, ActivationError> {
+fn sort(
+    mut passed: Vec<StoredFd>,
+    path: Option<&Path>,
+    named: Option<&str>,
+) -> Result<Passed, ActivationError> {
+    let at = passed.iter().position(|passed| Some(&*passed.name) == named && is_listener(&passed.fd));
+    let named = at.map(|at| passed.remove(at).fd.into());
     if passed.first().is_some_and(|first| is_listener(&first.fd)) {
         let listener = passed.remove(0).fd.into();
-        return Ok(Passed { listener, stored: passed });
+        return Ok(Passed { listener, named, stored: passed });
     }
     let path = path.ok_or(ActivationError::Missing)?;
     let listener = bind(path).map_err(|source| ActivationError::Bind { path: path.to_owned(), source })?;
-    Ok(Passed { listener, stored: passed })
+    Ok(Passed { listener, named, stored: passed })
 }
 
 fn is_listener(fd: &OwnedFd) -> bool {
@@ -108,7 +117,7 @@ impl StoredFd {
 /// # Errors
 /// [`ActivationError`].
 pub fn listener(path: Option<&Path>) -> Result<UnixListener, ActivationError> {
-    let Passed { listener, stored } = passed(path)?;
+    let Passed { listener, stored, .. } = passed(path, None)?;
     for stored in stored {
         stored.refuse(Supervisor::of_this_process(), "this daemon has nothing stored");
     }
@@ -202,20 +211,42 @@ mod tests {
         let file = || std::fs::File::open("/dev/null").unwrap();
 
         let passed =
-            sort(vec![stored("i2plan.socket", listening("a")), stored("tun", file())], None).unwrap();
+            sort(vec![stored("i2plan.socket", listening("a")), stored("tun", file())], None, None).unwrap();
         assert_eq!(passed.stored.len(), 1);
         assert_eq!(passed.stored[0].name, "tun");
 
         // One from the store does not take its place.
         let late = vec![stored("tun", file()), stored("x", listening("b"))];
-        assert!(matches!(sort(late, None), Err(ActivationError::Missing)));
+        assert!(matches!(sort(late, None, None), Err(ActivationError::Missing)));
         let late = vec![stored("tun", file()), stored("x", listening("c"))];
-        let passed = sort(late, Some(&dir.path().join("own"))).unwrap();
+        let passed = sort(late, Some(&dir.path().join("own")), None).unwrap();
         assert_eq!(passed.stored.len(), 2);
         assert!(passed.listener.local_addr().unwrap().as_pathname().unwrap().ends_with("own"));
 
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(matches!(sort(vec![stored("a", tcp)], None), Err(ActivationError::Missing)));
+        assert!(matches!(sort(vec![stored("a", tcp)], None, None), Err(ActivationError::Missing)));
+    }
+
+    #[test]
+    fn a_socket_that_is_asked_for_by_name_is_not_taken_for_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let listening = |name: &str| stored(name, UnixListener::bind(dir.path().join(name)).unwrap());
+        let file = || std::fs::File::open("/dev/null").unwrap();
+        for order in [["wireguard", "i2plan.socket"], ["i2plan.socket", "wireguard"]] {
+            let _ = order.map(|name| std::fs::remove_file(dir.path().join(name)));
+            let passed = order.map(listening).into_iter().chain([stored("wireguard", file())]).collect();
+            let passed = sort(passed, None, Some("wireguard")).unwrap();
+            let ends = |listener: &UnixListener, name| {
+                listener.local_addr().unwrap().as_pathname().unwrap().ends_with(name)
+            };
+            assert!(ends(&passed.listener, "i2plan.socket"));
+            assert!(passed.named.is_some_and(|named| ends(&named, "wireguard")));
+            // What is no listening socket is not one by its name.
+            assert_eq!(passed.stored.len(), 1);
+        }
+        let _ = std::fs::remove_file(dir.path().join("i2plan.socket"));
+        let passed = sort(vec![listening("i2plan.socket")], None, Some("wireguard")).unwrap();
+        assert!(passed.named.is_none());
     }
 
     #[test]

@@ -127,20 +127,22 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
         .await?;
     let expected = "i2plan-keyd-connector.socket\ni2plan-keyd-control.socket\n\
                     i2plan-keyd-meshd.socket\ni2plan-keyd-tund.socket\n\
-                    i2plan-meshd.socket\ni2plan-rpcd.socket\ni2plan-tund.socket\ni2plan.target";
+                    i2plan-meshd.socket\ni2plan-rpcd.socket\ni2plan-tund-wireguard.socket\n\
+                    i2plan-tund.socket\ni2plan.target";
     checks.push(Check::new(
         format!("{name}: installing starts nothing but sockets"),
         units == expected,
         units.replace('\n', " "),
     ));
-    let modes = machine.shell("stat -c '%a %U:%G %n' /run/i2plan/*.sock").await?;
+    let modes = machine.shell("stat -c '%a %U:%G %n' /run/i2plan/*.sock /run/wireguard/*.sock").await?;
     let expected = "600 i2plan-connector:i2plan-connector /run/i2plan/keyd-connector.sock\n\
                     660 root:i2plan /run/i2plan/keyd-control.sock\n\
                     600 i2plan-meshd:i2plan-meshd /run/i2plan/keyd-meshd.sock\n\
                     600 i2plan-tund:i2plan-tund /run/i2plan/keyd-tund.sock\n\
                     660 root:i2plan /run/i2plan/meshd.sock\n\
                     660 root:i2plan /run/i2plan/rpc.sock\n\
-                    600 i2plan-meshd:i2plan-meshd /run/i2plan/tund.sock";
+                    600 i2plan-meshd:i2plan-meshd /run/i2plan/tund.sock\n\
+                    600 root:root /run/wireguard/i2plan0.sock";
     checks.push(Check::new(
         format!("{name}: who may reach which socket"),
         modes == expected,

@@ -70,7 +70,8 @@ impl FirstContacts {
         Some(action)
     }
 
-    /// Lets a destination that has not answered send first: what is sent there waits until something comes, or until then.
+    /// Lets a destination that has not answered send first: what is sent there waits until something comes, or until
+    /// then.
     pub(super) fn yield_to(&mut self, to: DestinationHash, until: Duration) {
         if !self.answered.contains(&to) {
             self.unanswered.entry(to).or_insert(Unanswered { next: until, waiting: VecDeque::new() });

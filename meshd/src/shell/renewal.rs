@@ -1,9 +1,10 @@
 //! When the session for data is replaced that is of no use.
 //!
-//! Both sides of a tunnel see that it carries nothing, and in the same second if they have begun together. If both replaced
-//! their sessions then, neither would know for a while where the other is, and the first datagrams between the new
-//! destinations would cross, after which some routers (emissary 0.4) never agree on a session. So nobody replaces it in the
-//! second in which it is seen, and a node to which one with a smaller id speaks leaves it to that one for a moment.
+//! Both sides of a tunnel see that it carries nothing, and in the same second if they have begun together. If both
+//! replaced their sessions then, neither would know for a while where the other is, and the first datagrams between the
+//! new destinations would cross, after which some routers (emissary 0.4) never agree on a session. So no node replaces
+//! it in the second in which it is seen, and a node to which one with a smaller id speaks leaves it to that one for a
+//! moment.
 
 use std::time::Duration;
 

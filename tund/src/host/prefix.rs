@@ -1,84 +1,15 @@
 //! Which of the host's networks a mesh overlaps.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use i2plan_ipc::api::tund::{HostUse, Overlap};
+pub use i2plan_proto::prefix::Prefix;
 
 /// Overlaps that are told.
 const MAX_OVERLAPS: usize = 8;
 
-/// An address and the length of its network's prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Prefix {
-    address: IpAddr,
-    length: u8,
-}
-
-impl Prefix {
-    /// An address with a prefix length, cut to what the family has.
-    #[must_use]
-    pub fn new(address: IpAddr, length: u8) -> Self {
-        Self { address, length: length.min(if address.is_ipv4() { 32 } else { 128 }) }
-    }
-
-    /// One address alone.
-    #[must_use]
-    pub fn host(address: IpAddr) -> Self {
-        Self::new(address, u8::MAX)
-    }
-
-    /// The address.
-    #[must_use]
-    pub fn address(&self) -> IpAddr {
-        self.address
-    }
-
-    /// The same without the bits behind the prefix.
-    #[must_use]
-    pub fn network(self) -> Self {
-        let network = self.bits() & mask(self.length);
-        let address = match self.address {
-            IpAddr::V4(_) => Ipv4Addr::from_bits((network >> 96) as u32).into(),
-            IpAddr::V6(_) => Ipv6Addr::from_bits(network).into(),
-        };
-        Self { address, length: self.length }
-    }
-
-    /// Whether they have an address in common.
-    #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
-        self.address.is_ipv4() == other.address.is_ipv4()
-            && (self.bits() ^ other.bits()) & mask(self.length.min(other.length)) == 0
-    }
-
-    /// Whether it is wider than all private space of its family (10.0.0.0/8, fc00::/7): a default route, or a part of
-    /// one, such as 0.0.0.0/1.
-    fn is_default(&self) -> bool {
-        self.length < if self.address.is_ipv4() { 8 } else { 7 }
-    }
-
-    /// The address, leading in 128 bits.
-    fn bits(&self) -> u128 {
-        match self.address {
-            IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
-            IpAddr::V6(address) => address.to_bits(),
-        }
-    }
-}
-
-/// The leading bits of 128.
-fn mask(length: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::host(self.address) {
-            return self.address.fmt(f);
-        }
-        write!(f, "{}/{}", self.address, self.length)
-    }
+/// Whether a prefix is wider than all private space of its family (10.0.0.0/8, fc00::/7): a default route, or a part of
+/// one, such as 0.0.0.0/1.
+fn is_default(prefix: &Prefix) -> bool {
+    prefix.length() < if prefix.address().is_ipv4() { 8 } else { 7 }
 }
 
 /// A network that the host uses.
@@ -102,10 +33,10 @@ impl HostNetwork {
     /// Whether packets of the host, or for it, would go another way if the mesh had these addresses.
     fn is_disturbed_by(&self, mesh: &Prefix) -> bool {
         let counts = match self.kind {
-            HostUse::Route => !self.prefix.is_default(),
+            HostUse::Route => !is_default(&self.prefix),
             // One around the mesh's addresses carries nothing that could be diverted. One among them keeps packets from
             // members, and stands for a network in use: some programs set one behind the routes of their own.
-            HostUse::NullRoute => self.prefix.length >= mesh.length,
+            HostUse::NullRoute => self.prefix.length() >= mesh.length(),
             HostUse::Address | HostUse::Gateway | HostUse::Resolver | HostUse::SamBridge => true,
         };
         counts && self.prefix.overlaps(mesh)
@@ -146,6 +77,8 @@ pub fn overlaps(mesh: &[Prefix], interface: Option<&str>, host: &[HostNetwork]) 
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -230,22 +163,7 @@ mod tests {
         (prop_oneof![ipv4, ipv6], any::<u8>()).prop_map(|(address, length)| Prefix::new(address, length))
     }
 
-    /// The first and the last address.
-    fn ends(prefix: Prefix) -> (bool, u128, u128) {
-        let first = prefix.network().bits();
-        (prefix.address.is_ipv4(), first, first | !mask(prefix.length))
-    }
-
     proptest! {
-        #[test]
-        fn prefixes_overlap_if_they_have_an_address_in_common(one in any_prefix(), other in any_prefix()) {
-            let ((family, first, last), (other_family, other_first, other_last)) = (ends(one), ends(other));
-            let common = family == other_family && first.max(other_first) <= last.min(other_last);
-            prop_assert_eq!(one.overlaps(&other), common);
-            prop_assert_eq!(other.overlaps(&one), common);
-            prop_assert!(one.overlaps(&one.network()));
-        }
-
         #[test]
         fn an_overlap_is_found_if_and_only_if_there_is_one(
             mesh in any_prefix(),

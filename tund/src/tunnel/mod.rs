@@ -17,8 +17,10 @@ use i2plan_ipc::api::tund::{Drops, PeerStats};
 use i2plan_ipc::rate::Quota;
 use i2plan_proto::identity::NodeId;
 
+use crate::host::prefix::Prefix;
 use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
+use crate::uapi::codec::PeerStatus;
 use early_handshakes::EarlyHandshakes;
 use message::{is_initiation, is_response};
 use pacer::{Next, Pacer, YIELD_TO_FIRST};
@@ -202,9 +204,9 @@ impl Tunnel {
         }
     }
 
-    /// A peer takes packets elsewhere: it learns there that it can be reached. If it has not answered since this node has
-    /// another session itself, the sessions of both are new, and one of the two lets the other send first: first datagrams
-    /// that cross keep some routers (emissary 0.4) from agreeing on a session.
+    /// A peer takes packets elsewhere: it learns there that it can be reached. If it has not answered since this node
+    /// has another session itself, the sessions of both are new, and one of the two lets the other send first: first
+    /// datagrams that cross keep some routers (emissary 0.4) from agreeing on a session.
     fn greet_elsewhere(&mut self, number: u32, now: Instant) {
         let both_new = !self.pacer.has_answered(number);
         let Some(peer) = self.peers.get_mut(number) else { return };
@@ -269,8 +271,8 @@ impl Tunnel {
         self.handle_datagram_of(true, message, now)
     }
 
-    /// Takes a datagram that came through the session before: it says nothing of the present one. What is returned goes to
-    /// the interface.
+    /// Takes a datagram that came through the session before: it says nothing of the present one. What is returned goes
+    /// to the interface.
     pub fn handle_late_datagram(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
         self.handle_datagram_of(false, message, now)
     }
@@ -436,6 +438,20 @@ impl Tunnel {
             unanswered: peer.retry.unanswered(),
         });
         stats.collect()
+    }
+
+    /// All peers, as `wg` shows them.
+    #[must_use]
+    pub fn peers(&self, now: Instant) -> Vec<PeerStatus> {
+        let peers = self.peers.iter().map(|peer| PeerStatus {
+            public_key: peer.config.public_key,
+            allowed_ips: peer.addresses().map(Prefix::host).collect(),
+            keepalive: peer.config.keepalive,
+            last_handshake: peer.last_handshake.map(|time| now.saturating_duration_since(time)),
+            rx_bytes: peer.counters.rx_bytes,
+            tx_bytes: peer.counters.tx_bytes,
+        });
+        peers.collect()
     }
 
     /// Which pairing a message concerns. Datagrams from the bridge have no sender: a handshake names it under

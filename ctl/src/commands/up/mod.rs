@@ -44,6 +44,10 @@ pub struct Up {
     #[arg(long, value_name = "DIR", default_value = paths::RUN_DIR)]
     pub runtime_dir: PathBuf,
 
+    /// Where `wg show` looks for the interface; another directory for a second node with the same tun.interface
+    #[arg(long, value_name = "DIR", default_value = paths::WIREGUARD_DIR)]
+    pub wireguard_dir: PathBuf,
+
     /// User that holds the keys, by name or number
     #[arg(long, value_name = "USER", default_value = "i2plan-keyd")]
     pub keyd_user: String,

@@ -44,6 +44,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
             .with_hint("correct the configuration or the file, then start again")
     })?;
     (node.run, node.group) = (args.runtime_dir, group);
+    node.wireguard = args.wireguard_dir;
     if let Some(data) = args.data_dir {
         node.data = data;
     }

@@ -1,9 +1,9 @@
 //! No bulk before the first answer.
 //!
-//! Datagrams between two destinations whose routers have not agreed on a session yet are each encrypted like a first one,
-//! at several times the cost, and i2pd takes no more than one of them in 200 ms for each destination (since 2.55). A
-//! flow that begins with bulk loses nearly all of it, and keeps the routers from agreeing. So few datagrams go to a peer
-//! until it has answered through the present SAM sessions of both.
+//! Datagrams between two destinations whose routers have not agreed on a session yet are each encrypted like a first
+//! one, at several times the cost, and i2pd takes no more than one of them in 200 ms for each destination (since 2.55).
+//! A flow that begins with bulk loses nearly all of it, and keeps the routers from agreeing. So few datagrams go to a
+//! peer until it has answered through the present SAM sessions of both.
 
 use std::time::Duration;
 
@@ -57,8 +57,8 @@ impl FirstAnswer {
         FIRST_COST
     }
 
-    /// An authenticated message has come that is no beginning of a handshake. Returns whether it is the first answer. One
-    /// that comes before anything was sent is none, but there is no need to yield any more.
+    /// An authenticated message has come that is no beginning of a handshake. Returns whether it is the first answer.
+    /// One that comes before anything was sent is none, but there is no need to yield any more.
     pub(super) fn note_received(&mut self) -> bool {
         if self.is_here {
             return false;
