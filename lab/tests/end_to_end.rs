@@ -163,7 +163,8 @@ fn a_killed_daemon_comes_back_as_the_same_node() {
                 signal(killed, Signal::SIGKILL)
             })?;
             if daemon != "tund" {
-                assert_eq!(pings.received, pings.sent, "traffic goes on without {daemon}");
+                let lost = pings.sent - pings.received;
+                assert!(lost <= lab.routers().losses(), "traffic goes on without {daemon}: {lost} lost");
             }
             here.until("all daemons are back", GOSSIP, async |node| {
                 let status = node.status().await?;

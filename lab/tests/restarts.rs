@@ -115,6 +115,7 @@ async fn end_each(lab: &Lab, load: Load) -> Result<(), Failure> {
             let lost = end(here, there, daemons, how, load).await?;
             let names = daemons.join(", ");
             println!("{names:<14} {:<9} {:<8} {}", how.as_str(), lost[0], lost[1]);
+            let most = most + lab.routers().losses();
             assert!(lost.iter().all(|lost| *lost <= most), "{names} by {how}: {lost:?}");
             assert_eq!(lasting(here).await?, before, "after {names} ended by {how}");
         }
@@ -170,7 +171,7 @@ fn without_the_connector_sessions_live_on_and_new_ones_say_what_is_missing() {
         let connector = lab.nodes[0].daemon_pid("connector").await?;
         signal(connector, Signal::SIGSTOP)?;
         let pings = ping(&lab.nodes[1], lab.nodes[0].address().await?, 10, false).await?;
-        assert_eq!(pings.received, pings.sent);
+        assert!(pings.sent - pings.received <= lab.routers().losses(), "{pings:?}");
 
         lab.kill_router(0).await?;
         lab.restart_router(0).await?;
