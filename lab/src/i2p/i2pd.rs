@@ -110,8 +110,7 @@ fn text(router: &RouterConfig) -> String {
     let RouterConfig { address, port, floodfill, sam, .. } = router;
     let SamBridge { address: bridge, udp_port } = sam.unwrap_or(SamBridge::USUAL);
     // i2pd 2.45.1 has no choice.
-    let udp =
-        if udp_port == bridge.port() - 1 { String::new() } else { format!("portudp = {udp_port}\n") };
+    let udp = if udp_port == bridge.port() - 1 { String::new() } else { format!("portudp = {udp_port}\n") };
     let level = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "warn".to_owned());
     // `reservedrange` allows less than its name says: routers at 127/8 and 10/8 are refused all the same, those at
     // 198.18/15 are not. The address book must be on: i2pd 2.45.1 crashes without it at the first look-up of a name. As
