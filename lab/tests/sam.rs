@@ -37,10 +37,10 @@ const ATTEMPTS: u32 = 5;
 const ANSWER: Duration = Duration::from_secs(3);
 
 /// Runs a test, if its routers are installed.
+#[expect(clippy::explicit_write, reason = "past the harness, which shows nothing of a test that passes")]
 fn on(routers: Routers, name: &str, body: impl AsyncFnOnce() -> Result<(), Failure>) {
     match routers.check() {
         Ok(()) => sandboxed(LAB, name, body),
-        // Past the harness, which shows nothing of a test that passes.
         Err(missing) => {
             writeln!(std::io::stderr(), "test {name} SKIPPED: {missing}").unwrap();
         }
