@@ -24,7 +24,7 @@ const SELF_TEST: Duration = Duration::from_secs(4);
 const FIRST_QUESTION: Duration = Duration::from_secs(2);
 
 /// Longest interval between questions, while nothing is heard: with it, a path that works again is noticed.
-const LAST_QUESTION: Duration = Duration::from_secs(8);
+const LAST_QUESTION: Duration = Duration::from_secs(5);
 
 /// Most that is waited before a session that was replaced is replaced again.
 const LAST_PATIENCE: Duration = Duration::from_secs(600);

@@ -26,7 +26,7 @@ use crate::shell::sleep;
 
 /// For control messages: a few round trips of a slow path each.
 pub(super) const CONTROL_PATIENCE: Patience =
-    Patience { quiet: Duration::from_secs(8), questions: Duration::from_secs(8) };
+    Patience { quiet: Duration::from_secs(6), questions: Duration::from_secs(6) };
 
 /// For WireGuard. One that has nothing to say answers after ten seconds, and shakes hands again after five.
 pub(super) const DATA_PATIENCE: Patience =
