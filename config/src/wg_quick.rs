@@ -230,14 +230,14 @@ pub fn is_wg_quick(text: &str) -> bool {
     first.is_some_and(|line| section_of(line).is_some())
 }
 
-/// Reads a file. The SAM bridge of the I2P router is at `router`.
+/// Reads a file. The SAM bridge of the I2P router is at these addresses.
 ///
 /// # Errors
 /// [`WgQuickError`].
-pub fn load(path: &Path, router: IpAddr) -> Result<WgQuick, WgQuickError> {
+pub fn load(path: &Path, routers: &[IpAddr]) -> Result<WgQuick, WgQuickError> {
     let failed = |source| WgQuickError::Read { path: path.to_owned(), source };
     let text = Zeroizing::new(trusted::read(path).map_err(failed)?);
-    let parsed = parse(&text, router);
+    let parsed = parse(&text, routers);
     let mut faults = parsed.as_ref().err().cloned().unwrap_or_default();
     let secret = text.lines().position(|line| {
         let key = meaning(line).split('=').next().unwrap_or_default().trim();
@@ -271,7 +271,7 @@ fn mode_for_others(path: &Path) -> Option<u32> {
 ///
 /// # Errors
 /// All that is wrong, with the lines.
-pub fn parse(text: &str, router: IpAddr) -> Result<WgQuick, Vec<(usize, Problem)>> {
+pub fn parse(text: &str, routers: &[IpAddr]) -> Result<WgQuick, Vec<(usize, Problem)>> {
     let mut parser = Parser::default();
     for (at, line) in text.lines().enumerate() {
         parser.line = at + 1;
@@ -279,7 +279,7 @@ pub fn parse(text: &str, router: IpAddr) -> Result<WgQuick, Vec<(usize, Problem)
             parser.faults.push((parser.line, problem));
         }
     }
-    parser.finish(router)
+    parser.finish(routers)
 }
 
 /// A line without its comment.
@@ -386,7 +386,7 @@ impl Parser {
         }
     }
 
-    fn finish(mut self, router: IpAddr) -> Result<WgQuick, Vec<(usize, Problem)>> {
+    fn finish(mut self, routers: &[IpAddr]) -> Result<WgQuick, Vec<(usize, Problem)>> {
         let faults = &mut self.faults;
         let last = self.line.max(1);
         let interface = self.interface.unwrap_or_else(|| {
@@ -404,7 +404,7 @@ impl Parser {
         check_keys(interface.private_key.as_ref(), &self.peers, faults);
         check_overlaps(&self.peers, faults);
         if matches!(table, Table::Auto | Table::Number(MAIN_TABLE)) {
-            check_routes(&self.peers, router, faults);
+            check_routes(&self.peers, routers, faults);
         }
         let (Some((_, private_key)), true) = (interface.private_key, faults.is_empty()) else {
             faults.sort_by_key(|(line, _)| *line);
@@ -664,7 +664,7 @@ fn check_overlaps(peers: &[PeerSection], faults: &mut Vec<(usize, Problem)>) {
 }
 
 /// Finds allowed IPs whose routes would lead the router's own packets into the tunnel that it carries.
-fn check_routes(peers: &[PeerSection], router: IpAddr, faults: &mut Vec<(usize, Problem)>) {
+fn check_routes(peers: &[PeerSection], routers: &[IpAddr], faults: &mut Vec<(usize, Problem)>) {
     // All of IPv4, and what IPv6 has for the Internet. Half of it is more than any network has.
     let internets = [
         Prefix::new(Ipv4Addr::UNSPECIFIED.into(), 0),
@@ -690,15 +690,18 @@ fn check_routes(peers: &[PeerSection], router: IpAddr, faults: &mut Vec<(usize, 
                 widest = Some((*line, *prefix));
             }
         }
-        let to_router = |(_, prefix, _): &&(usize, Prefix, usize)| prefix.overlaps(&Prefix::host(router));
+        let captures = |router: &IpAddr| {
+            let (line, prefix, _) =
+                all.iter().find(|(_, prefix, _)| prefix.overlaps(&Prefix::host(*router)))?;
+            Some((*line, Problem::CapturesRouter(*prefix, *router)))
+        };
+        let mut of_family = routers.iter().filter(|router| router.is_ipv4() == internet.address().is_ipv4());
         if let Some((line, prefix)) = widest
             && captured >= size(&internet) / 2
         {
             faults.push((line, Problem::CapturesInternet(prefix)));
-        } else if internet.address().is_ipv4() == router.is_ipv4()
-            && let Some((line, prefix, _)) = all.iter().find(to_router)
-        {
-            faults.push((*line, Problem::CapturesRouter(*prefix, router)));
+        } else if let Some(fault) = of_family.find_map(captures) {
+            faults.push(fault);
         }
     }
 }

@@ -394,11 +394,8 @@ impl DataPath {
                 self.check_session();
                 let _ = done.send(());
             }
-<<<<<<< .merge_file_R0CFwY
             DataPathCommand::Test(nodes, done) => self.begin_test(&nodes, done),
-=======
             DataPathCommand::Peers(done) => drop(done.send(self.tunnel.peers(Instant::now()))),
->>>>>>> .merge_file_po6uyW
             DataPathCommand::Stats(done) => drop(done.send(Counted {
                 heard: self.tunnel.heard(Instant::now()),
                 unanswered: self.tunnel.unanswered(Instant::now()),

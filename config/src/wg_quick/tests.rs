@@ -39,7 +39,7 @@ fn file(interface: &str, peer: &str) -> String {
 
 /// The faults as lines of text.
 fn faults(text: &str) -> Vec<String> {
-    match parse(text, router()) {
+    match parse(text, &[router()]) {
         Ok(_) => Vec::new(),
         Err(faults) => faults.iter().map(|(line, problem)| format!("{line}: {problem}")).collect(),
     }
@@ -66,7 +66,7 @@ fn a_file_of_wg_quick_is_read() {
         peer_key(2),
         peer_key(3),
     );
-    let WgQuick { interface, peers, ignored } = parse(&text, router()).unwrap();
+    let WgQuick { interface, peers, ignored } = parse(&text, &[router()]).unwrap();
     let texts = |prefixes: &[Prefix]| prefixes.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(texts(&interface.addresses), ["10.9.0.1/24", "fd09::1", "10.9.1.1"]);
     assert_eq!((interface.mtu, interface.table), (Some(1420), Table::Number(77)));
@@ -246,7 +246,7 @@ fn routes_that_the_router_needs_are_not_captured() {
     for list in ["10.0.0.0/8, 192.168.0.0/16", "64.0.0.0/3, 128.0.0.0/3", "fc00::/7", "2001:db8::/32"] {
         assert_eq!(captured(list), [""; 0], "{list}");
     }
-    let remote = parse(&file("", "AllowedIPs = 192.168.1.0/24"), [192, 168, 1, 5].into());
+    let remote = parse(&file("", "AllowedIPs = 192.168.1.0/24"), &[[192, 168, 1, 5].into()]);
     assert!(matches!(remote, Err(faults) if matches!(faults[0].1, Problem::CapturesRouter(..))));
 }
 
@@ -268,7 +268,7 @@ fn a_file_that_others_can_read_is_refused() {
     let path = directory.path().join("wg0.conf");
     std::fs::write(&path, file("", "")).unwrap();
     let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-    let told = || match load(&path, router()) {
+    let told = || match load(&path, &[router()]) {
         Ok(_) => String::new(),
         Err(error) => error.to_string().replace(&path.display().to_string(), "wg0.conf"),
     };
@@ -348,7 +348,7 @@ proptest! {
         text in ".{0,200}",
     ) {
         for text in [lines.join("\n"), text] {
-            if let Err(faults) = parse(&text, router()) {
+            if let Err(faults) = parse(&text, &[router()]) {
                 prop_assert!(!faults.is_empty());
                 for (line, problem) in faults {
                     prop_assert!((1..=text.lines().count().max(1)).contains(&line));
@@ -374,6 +374,6 @@ proptest! {
         let expected = sets.iter().enumerate().any(|(at, set)| {
             sets[at + 1..].iter().flatten().any(|other| set.iter().any(|prefix| prefix.overlaps(other)))
         });
-        prop_assert_eq!(parse(&text, router()).is_err(), expected);
+        prop_assert_eq!(parse(&text, &[router()]).is_err(), expected);
     }
 }

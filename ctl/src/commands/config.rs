@@ -142,8 +142,9 @@ pub fn check(json: bool, file: Option<&Path>) -> Result<(), Failure> {
 
 /// Checks a file of wg-quick(8). It must not capture the routes to the router that `config.toml` names.
 fn check_wg_quick(json: bool, file: &Path) -> Result<(), Failure> {
-    let router = load(None)?.sam_address.ip();
-    let WgQuick { ignored, .. } = match wg_quick::load(file, router) {
+    // Where another host of this name is, only the connector can find out.
+    let routers = load(None)?.sam_address.host.known().unwrap_or_default();
+    let WgQuick { ignored, .. } = match wg_quick::load(file, &routers) {
         Ok(parsed) => parsed,
         Err(WgQuickError::Faults(faults)) => return Err(explain(json, &faults)),
         Err(error @ WgQuickError::Read { .. }) => return Err(Failure::invalid(error.to_string())),

@@ -13,7 +13,7 @@ const ROUTER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 pub fn run(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let lines = text.lines().count().max(1);
-    match parse(&text, ROUTER) {
+    match parse(&text, &[ROUTER]) {
         Err(faults) => {
             assert!(!faults.is_empty());
             assert!(faults.is_sorted_by_key(|(line, _)| *line));
