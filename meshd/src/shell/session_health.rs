@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_session_that_worked_and_falls_silent_is_tested_and_replaced() {
         let mut world = World::new();
-        world.run(1000, |now| Some(now));
+        world.run(1000, Some);
         world.done.clear();
         world.run(25, |_| None);
         // The last was heard at 1000, and the first of what is to be answered went at 1001.
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn one_that_does_not_reach_itself_is_replaced_sooner() {
         let mut world = World::new();
-        world.run(100, |now| Some(now));
+        world.run(100, Some);
         world.echoes = false;
         world.run(30, |_| None);
         assert_eq!(world.replaced(), [115]);
@@ -354,7 +354,7 @@ mod tests {
         world.health = SessionHealth::new(PATIENCE);
         world.health.handle_up();
         world.echoes = false;
-        world.run(100, |now| Some(now));
+        world.run(100, Some);
         world.run(30, |_| None);
         assert_eq!(world.replaced(), [125]);
     }
@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(between, [31, 51, 91, 171, 331, 611, 611, 611, 611]);
         // And soon again after it has worked.
         let heard = world.now;
-        world.run(1, |now| Some(now));
+        world.run(1, Some);
         world.run(30, |_| None);
         assert_eq!(world.replaced().last(), Some(&(heard + 21)));
     }
