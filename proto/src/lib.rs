@@ -17,6 +17,7 @@
 //! * [`revocation`]: the end of a membership.
 //! * [`join`]: the exchange by which an invite becomes a membership.
 //! * [`message`]: the datagrams on the control destination.
+//! * [`path_report`]: what a receiver of datagrams tells their sender, inside WireGuard.
 //! * [`sam`]: the protocol of the I2P router's bridge.
 
 pub mod address;
@@ -31,6 +32,7 @@ pub mod liveness;
 pub mod membership;
 pub mod message;
 pub mod prefix;
+pub mod path_report;
 pub mod record;
 pub mod revocation;
 pub mod sam;

@@ -27,6 +27,7 @@ pub mod host;
 pub mod interface;
 pub mod io;
 pub mod options;
+pub mod path;
 pub mod privileges;
 mod readiness;
 pub mod roster;

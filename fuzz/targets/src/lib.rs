@@ -15,6 +15,7 @@ pub mod jsonrpc;
 pub mod key_store;
 pub mod merge_order;
 pub mod mesh_core;
+pub mod path_report;
 pub mod record;
 pub mod router_seed;
 pub mod sam_connection;
@@ -58,6 +59,7 @@ targets!(
     key_store,
     merge_order,
     mesh_core,
+    path_report,
     record,
     router_seed,
     sam_connection,
