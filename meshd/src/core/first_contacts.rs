@@ -26,6 +26,10 @@ const MAX_WAITING_IN_ALL: usize = 256;
 /// Destinations that are remembered to have answered at most. If strangers make them more, all have to answer again.
 const MAX_ANSWERED: usize = 16_384;
 
+/// A destination, and whether it is the control session that sends there although there is a fallback: the routers agree
+/// on a session for each pair of destinations.
+type Flow = (DestinationHash, bool);
+
 /// One datagram went to it a moment ago.
 #[derive(Debug)]
 struct Unanswered {
@@ -39,7 +43,7 @@ struct Unanswered {
 pub(super) struct FirstContacts {
     answered: HashSet<DestinationHash>,
     /// Only those to which something waits or may not go yet.
-    unanswered: HashMap<DestinationHash, Unanswered>,
+    unanswered: HashMap<Flow, Unanswered>,
     waiting: usize,
 }
 
@@ -54,7 +58,8 @@ impl FirstContacts {
         if self.answered.contains(&to) {
             return Some(action);
         }
-        if let Some(contact) = self.unanswered.get_mut(&to)
+        let flow = (to, matches!(action, Action::Send { as_control: true, .. }));
+        if let Some(contact) = self.unanswered.get_mut(&flow)
             && (now < contact.next || !contact.waiting.is_empty())
         {
             if contact.waiting.len() < MAX_WAITING && self.waiting < MAX_WAITING_IN_ALL {
@@ -66,7 +71,7 @@ impl FirstContacts {
             return None;
         }
         self.unanswered.retain(|_, contact| now < contact.next || !contact.waiting.is_empty());
-        self.unanswered.insert(to, Unanswered { next: now + SPACING, waiting: VecDeque::new() });
+        self.unanswered.insert(flow, Unanswered { next: now + SPACING, waiting: VecDeque::new() });
         Some(action)
     }
 
@@ -74,7 +79,9 @@ impl FirstContacts {
     /// then.
     pub(super) fn yield_to(&mut self, to: DestinationHash, until: Duration) {
         if !self.answered.contains(&to) {
-            self.unanswered.entry(to).or_insert(Unanswered { next: until, waiting: VecDeque::new() });
+            self.unanswered
+                .entry((to, false))
+                .or_insert(Unanswered { next: until, waiting: VecDeque::new() });
         }
     }
 
@@ -84,7 +91,9 @@ impl FirstContacts {
             self.answered.clear();
         }
         self.answered.insert(from);
-        let waited = self.unanswered.remove(&from).map(|contact| contact.waiting).unwrap_or_default();
+        let contacts =
+            [true, false].into_iter().filter_map(|as_control| self.unanswered.remove(&(from, as_control)));
+        let waited: VecDeque<_> = contacts.flat_map(|contact| contact.waiting).collect();
         self.waiting -= waited.len();
         waited
     }
