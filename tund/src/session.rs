@@ -291,7 +291,8 @@ mod tests {
         };
         let (udp, tcp) = (OwnedFd::from(udp), OwnedFd::from(tcp));
         let (udp, tcp) = (|| udp.try_clone().unwrap(), || tcp.try_clone().unwrap());
-        assert!(refused(vec![tcp(), udp()]).contains("first"));
+        // The control connection is looked at first, because it shows the bridge's IP address.
+        assert!(refused(vec![tcp(), udp()]).contains("second"));
         assert!(refused(vec![udp(), listener.into()]).contains("second"));
         assert!(refused(vec![UnixDatagram::unbound().unwrap().into(), tcp()]).contains("first"));
         assert!(refused(vec![udp()]).contains("control connection"));
