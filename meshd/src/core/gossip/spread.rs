@@ -150,6 +150,7 @@ impl LocalMember {
     /// Takes as many wishes as a datagram can grant: first what is of address blocks of which least was told, so that
     /// those with much to say delay only each other.
     fn some_items(&mut self, cx: &mut Context, wants: &mut VecDeque<Entry>, now: Now) -> Vec<Item> {
+        self.rumors.advance(now.monotonic);
         let (members, rumors) = (&self.members, &self.rumors);
         wants
             .make_contiguous()
