@@ -150,6 +150,8 @@ pub(super) struct Due {
     pub(super) topic: Topic,
     /// Only that it exists is to be told, unless the network is small.
     pub(super) in_brief: bool,
+    /// It bears on who is a member, and is of a quiet address block.
+    pub(super) is_quiet: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -630,14 +632,15 @@ impl Rumors {
         let is_much = topics.iter().filter(|(topic, _)| topic.is_long()).count() > MUCH;
         let mut has_room = true;
         let due = |(topic, Rumor { block, told }): (Topic, Rumor)| {
+            let is_quiet = topic.is_long() && self.is_quiet(block);
             let in_brief = match topic {
                 Topic::Record(_) | Topic::Ending(_) if is_much => {
-                    !(self.is_quiet(block) && told < TIMES_IN_FULL && std::mem::take(&mut has_room))
+                    !(is_quiet && told < TIMES_IN_FULL && std::mem::take(&mut has_room))
                 }
                 Topic::Record(_) => told > 0,
                 Topic::Ending(_) | Topic::Liveness(_) | Topic::Suspicion(..) => false,
             };
-            Due { topic, in_brief }
+            Due { topic, in_brief, is_quiet }
         };
         topics.into_iter().map(due).collect()
     }
@@ -669,7 +672,7 @@ impl Rumors {
     }
 
     /// Whether an address block is quiet, as of the last advance: it has stated little lately.
-    fn is_quiet(&self, block: Option<u32>) -> bool {
+    pub(super) fn is_quiet(&self, block: Option<u32>) -> bool {
         self.statements.held(block) <= QUIET
     }
 
@@ -891,7 +894,8 @@ mod tests {
         let (join, ban) = (Topic::Record(node(2001)), Topic::Ending(node(2002)));
         let first = |rumors: &mut Rumors| {
             let due = rumors.poll_round(SECOND);
-            assert!(due[2..].iter().all(|due| due.in_brief));
+            assert!(due[..2].iter().all(|due| due.is_quiet));
+            assert!(due[2..].iter().all(|due| due.in_brief && !due.is_quiet));
             [0, 1].map(|place| (due[place].topic, due[place].in_brief))
         };
         rumors.add_newcomer(node(2001), 16, 1000, SECOND, &mut rng);
