@@ -15,6 +15,7 @@
 //! 6. What is sent goes to destinations that members have proven to be theirs, and to no others.
 //! 7. Members whose membership has ended are no peers of a node that has heard of that.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -96,6 +97,8 @@ pub(super) struct Ledger {
     /// Who has an address by right, and who a WireGuard key.
     owners: HashMap<Ipv4Addr, NodeId>,
     keys: HashMap<[u8; 32], NodeId>,
+    /// WireGuard keys by what they are derived from: that takes longer than most events.
+    derived: RefCell<HashMap<[u8; 32], [u8; 32]>>,
     /// How memberships have really ended, and whose.
     endings: Vec<Ending>,
     out: HashSet<NodeId>,
@@ -119,6 +122,7 @@ impl Ledger {
             suspicions: HashSet::new(),
             owners: HashMap::new(),
             keys: HashMap::new(),
+            derived: RefCell::default(),
             endings: Vec::new(),
             out: HashSet::new(),
             invites: HashMap::new(),
@@ -136,7 +140,7 @@ impl Ledger {
         if !self.exposed.contains(&record.node) {
             self.owners.insert(record.ipv4(&self.charter), record.node);
         }
-        self.keys.insert(record.wireguard.value.public_key(), record.node);
+        self.keys.insert(self.wireguard_key(record), record.node);
     }
 
     pub(super) fn liveness_message(&mut self, liveness_message: &LivenessMessage) {
@@ -220,6 +224,12 @@ impl Ledger {
     /// The newest record of a node.
     pub(super) fn newest(&self, node: &NodeId) -> Option<&Record> {
         self.newest.get(node).map(|record| &**record)
+    }
+
+    /// The WireGuard key in a record.
+    pub(super) fn wireguard_key(&self, record: &Record) -> [u8; 32] {
+        let key = &record.wireguard.value.key;
+        *self.derived.borrow_mut().entry(key.signing_key).or_insert_with(|| key.public_key())
     }
 
     /// The first record of a node.
@@ -372,7 +382,7 @@ impl Ledger {
         {
             return Err(format!("property 2: {node} is thought to have the address of {owner}"));
         }
-        let owner = self.keys.get(&record.wireguard.value.public_key()).filter(|owner| *owner != node);
+        let owner = self.keys.get(&self.wireguard_key(record)).filter(|owner| *owner != node);
         if let Some(owner) = owner.filter(|owner| *owner != local && self.is_protected(owner))
             && view.has_peer(owner, now)
             && !view.routes(owner, now)

@@ -784,7 +784,7 @@ impl World {
             if !self.ledger.is_protected(&other.id) || self.ledger.is_out(&other.id) || is_banned || is_own {
                 continue;
             }
-            let key = record.value.wireguard.value.public_key();
+            let key = self.ledger.wireguard_key(&record.value);
             let address = self.ledger.address(&other.id);
             let routed = address.and_then(|address| addresses.get(&address));
             if routed != Some(&(other.id, key)) {

@@ -1,10 +1,11 @@
 //! How many bytes control messages may take.
 //!
 //! So many a second on average, in parts, in sixteenths: four for what this node says by itself; three for the comparisons
-//! that it begins, and two for sending what it has to members that it has spoken to by itself; three for answers to all
-//! others who ask; two for questions to those who claim to have something; two for telling that this node is there, since
-//! who says nothing for want of bytes would be held to be out of reach, and that would cost everybody more. Whatever one
-//! part leaves, the others may use.
+//! that it begins, and one for sending what it has to members that it has spoken to by itself; one for answers about
+//! quiet address blocks, so that blocks that state much do not use up what these need, and three for answers to all
+//! others who ask; two for questions to those who claim to have something; two for telling that this node is there,
+//! since who says nothing for want of bytes would be held to be out of reach, and that would cost everybody more.
+//! Whatever one part leaves, the others may use.
 //!
 //! Others can make a node answer and ask. So these parts are shared by address ([`Shares`]): a member that asks for
 //! little is answered, however many ask for much. In the address block of one that asks for much, though, little is left
@@ -72,6 +73,11 @@ impl Account {
     fn allows(&self, now: Duration) -> bool {
         self.paid_at <= now + BURST
     }
+
+    /// Whether no more than half of what may be saved up is taken.
+    fn has_reserve(&self, now: Duration) -> bool {
+        self.paid_at <= now + BURST / 2
+    }
 }
 
 /// The time that a rate, bytes a second, takes for so many bytes.
@@ -86,8 +92,9 @@ fn with_envelope(len: usize) -> u32 {
 /// Sixteenths of the rate.
 const LOCAL: u32 = 4;
 const COMPARED: u32 = 3;
-const OFFERED: u32 = 2;
+const OFFERED: u32 = 1;
 const ANSWERED: u32 = 3;
+const ANSWERED_OF_QUIET: u32 = 1;
 const ASKED: u32 = 2;
 const ACKNOWLEDGED: u32 = 2;
 
@@ -141,6 +148,7 @@ pub(super) struct Budget {
     /// By the address of the other.
     exchanges: HashMap<u32, Exchange>,
     answers: Part,
+    answers_of_quiet: Part,
     questions: Part,
     acks: Part,
 }
@@ -156,6 +164,7 @@ impl Budget {
             offered: Account::default(),
             exchanges: HashMap::new(),
             answers: Part::new(ANSWERED),
+            answers_of_quiet: Part::new(ANSWERED_OF_QUIET),
             questions: Part::new(ASKED),
             acks: Part::new(ACKNOWLEDGED),
         }
@@ -175,6 +184,11 @@ impl Budget {
     /// Whether what can wait, and nobody has asked for, may be sent now.
     pub(super) fn allows(&self, now: Duration) -> bool {
         self.all.allows(now) || self.local.allows(now)
+    }
+
+    /// Whether what may be told leaves a reserve for news that matters more.
+    pub(super) fn has_reserve(&self, now: Duration) -> bool {
+        self.all.has_reserve(now) || self.local.has_reserve(now)
     }
 
     /// Whether a comparison may be begun now. One that is behind has little to say by itself, and compares instead.
@@ -251,6 +265,22 @@ impl Budget {
             self.answers.take(asker, source, bytes, self.rate, now);
         }
         may
+    }
+
+    /// Whether somebody may be sent now what a quiet address block has stated.
+    pub(super) fn may_answer_of_quiet(&mut self, asker: &Asker, now: Duration) -> bool {
+        self.answers_of_quiet.source(asker, now).1 || self.may_answer(asker, now)
+    }
+
+    /// Whether somebody may be sent that now in so many bytes; then it is taken to be sent.
+    pub(super) fn answers_of_quiet(&mut self, asker: &Asker, len: usize, now: Duration) -> bool {
+        let (source, has) = self.answers_of_quiet.source(asker, now);
+        if has {
+            let bytes = with_envelope(len);
+            self.all.charge(bytes, self.rate, now);
+            self.answers_of_quiet.take(asker, source, bytes, self.rate, now);
+        }
+        has || self.answers(asker, false, len, now)
     }
 
     /// Whether somebody that claims to have something may be asked for it now.
@@ -336,6 +366,47 @@ mod tests {
         assert!(own >= 1750, "{own}");
         assert!(modest >= 1400, "{modest}");
         assert!(own + modest + greedy < 7300, "{}", own + modest + greedy);
+    }
+
+    /// However much is told that can wait longer, what matters more can be told by the burst.
+    #[test]
+    fn what_keeps_a_reserve_leaves_one() {
+        let mut budget = Budget::new(2000);
+        let mut sent = 0;
+        for tick in 0..600 * 10 {
+            let now = SECOND * tick / 10;
+            // Others have all the rest.
+            while budget.all.allows(now) {
+                budget.all.charge(1000, 2000, now);
+            }
+            while budget.has_reserve(now) {
+                budget.charge(1000 - ENVELOPE, now);
+                sent += 1000;
+            }
+            assert!(budget.allows(now));
+        }
+        // It has the whole rate as long as nothing matters more.
+        assert!(sent > 500 * 600, "{sent}");
+        let now = SECOND * 600;
+        let burst = (0..1000).take_while(|_| {
+            let allows = budget.allows(now);
+            budget.charge(1000 - ENVELOPE, now);
+            allows
+        });
+        assert!(burst.count() >= 7);
+    }
+
+    #[test]
+    fn answers_about_quiet_blocks_have_bytes_of_their_own_and_no_more() {
+        let mut budget = Budget::new(2000);
+        let (greedy, other) = (Some(of(16)), Some(of(32)));
+        let now = SECOND * 1000;
+        while budget.answers(&greedy, false, 1000, now) {}
+        while budget.answers(&other, false, 1000, now) {}
+        let mut quiet = |asker| (0..1000).take_while(|_| budget.answers_of_quiet(asker, 1000, now)).count();
+        let greedy = quiet(&greedy);
+        assert!((1..=4).contains(&greedy), "{greedy}");
+        assert_eq!(quiet(&other), greedy);
     }
 
     /// Asks until there is no more. Returns how many answers there were.

@@ -182,6 +182,14 @@ impl Context {
         self.actions.extend(self.first_contacts.send(to.hash(), action, now.monotonic));
     }
 
+    /// Sends what somebody has asked for of quiet address blocks, if it has not asked for too much.
+    pub(super) fn answer_of_quiet(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
+        let message = message.to_datagram(to);
+        if self.budget.answers_of_quiet(asker, message.len(), now.monotonic) {
+            self.actions.push_back(Action::Send { to: *to, message, as_control: false });
+        }
+    }
+
     /// Sends what somebody has asked for, if it has not asked for too much.
     pub(super) fn answer_for(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
         let as_control = self.is_as_control(message);

@@ -18,7 +18,7 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng, RngExt as _};
 
 use super::budget::{Asker, block};
-use super::shares::{AddressInBlock, Shares, Source};
+use super::shares::{AddressInBlock, Clock, Shares, Source};
 
 /// Between two rounds of telling news.
 const ROUND: Duration = Duration::from_secs(2);
@@ -38,12 +38,18 @@ const TOPIC_LEN: u32 = 100;
 /// A block is put back so far at most.
 const MAX_PUT_BACK: Duration = Duration::from_secs(300);
 
-/// How far each record, end of a membership or sign of life puts its address block behind those that have stated less
-/// lately, and how far at most.
-const STATED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
+/// How far each sign of life puts its address block behind those that have given fewer lately, and how far at most.
+const ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 
-/// A block that has stated no more than so much lately is quiet.
-const QUIET: u32 = 2;
+/// In this time one record or end of a membership of all address blocks together is forgiven, of each block the same
+/// part. So however many blocks state much, what they state as quiet blocks is no more in the long run.
+const STATEMENT: Duration = Duration::from_secs(10);
+
+/// A block of which no more than this is not forgiven is quiet.
+const QUIET: Duration = STATEMENT.saturating_mul(2);
+
+/// More than this is not held against a block.
+const MOST_STATED: Duration = STATEMENT.saturating_mul(40);
 
 /// What is long and of a quiet block is told in full so often.
 const TIMES_IN_FULL: u8 = 2 * FANOUT as u8;
@@ -144,6 +150,8 @@ pub(super) struct Due {
     pub(super) topic: Topic,
     /// Only that it exists is to be told, unless the network is small.
     pub(super) in_brief: bool,
+    /// It bears on who is a member, and is of a quiet address block.
+    pub(super) is_quiet: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -355,7 +363,36 @@ impl Wants {
     }
 }
 
-/// The turns of address blocks: by what they have stated lately, or by the bytes that are told of them.
+/// How much address blocks have stated lately.
+#[derive(Debug)]
+struct Statements(Clock);
+
+impl Statements {
+    fn new() -> Self {
+        Self(Clock::new(Duration::ZERO))
+    }
+
+    fn advance(&mut self, now: Duration) {
+        self.0.advance(now, |_| ());
+    }
+
+    /// A block has stated something: those that have stated less come first.
+    fn count(&mut self, block: u32, now: Duration) {
+        self.advance(now);
+        let held = self.0.backlog(block);
+        if held < MOST_STATED && (self.0.users() < MAX_SHARES || !held.is_zero()) {
+            self.0.charge(block, STATEMENT);
+        }
+    }
+
+    /// How far a block comes behind others: by what is not forgiven yet of what it has stated. This node and the
+    /// founder come first, and all quiet blocks come equally early.
+    fn held(&self, block: Option<u32>) -> Duration {
+        block.map_or(Duration::ZERO, |block| self.0.backlog(block).max(QUIET))
+    }
+}
+
+/// The turns of address blocks: by their signs of life, or by the bytes that are told of them.
 #[derive(Debug, Default)]
 struct Turns(HashMap<Option<u32>, Duration>);
 
@@ -371,9 +408,9 @@ impl Turns {
         self.put_back(block, (cost, MAX_PUT_BACK), now);
     }
 
-    /// A block has stated something: those that have stated less come first.
-    fn count_statement(&mut self, block: u32, now: Duration) {
-        self.put_back(Some(block), STATED, now);
+    /// A member of a block has given a sign of life: those that have given fewer come first.
+    fn count_alive(&mut self, block: u32, now: Duration) {
+        self.put_back(Some(block), ALIVE, now);
     }
 
     fn put_back(&mut self, block: Option<u32>, (by, at_most): (Duration, Duration), now: Duration) {
@@ -393,7 +430,7 @@ pub(super) struct Rumors {
     queue: BTreeMap<Topic, Rumor>,
     /// By the records and ends of memberships that members have stated, and by their signs of life. Those of the
     /// founder and of this node come first.
-    statements: Turns,
+    statements: Statements,
     liveness: Turns,
     /// By what is told.
     told: Turns,
@@ -417,7 +454,7 @@ impl Rumors {
     pub(super) fn new() -> Self {
         Self {
             queue: BTreeMap::new(),
-            statements: Turns::default(),
+            statements: Statements::new(),
             liveness: Turns::default(),
             told: Turns::default(),
             granted: Turns::default(),
@@ -483,7 +520,8 @@ impl Rumors {
     /// What was news lately, in an order drawn anew each time: by turns what bears on who is a member and signs of
     /// life. Of each what address blocks have stated that have stated little lately comes first, then something of
     /// every other block before more of one.
-    pub(super) fn recent(&self, now: Duration, rng: &mut impl Rng) -> Vec<Topic> {
+    pub(super) fn recent(&mut self, now: Duration, rng: &mut impl Rng) -> Vec<Topic> {
+        self.advance(now);
         let younger = |age: Duration| self.recent.iter().filter(move |recent| now < recent.since + age);
         let is_crowded = younger(RECENT.0).count() > CROWD;
         let mut recent: Vec<&Recent> = younger(if is_crowded { RECENT.1 } else { RECENT.0 }).collect();
@@ -512,7 +550,7 @@ impl Rumors {
         now: Duration,
         rng: &mut impl Rng,
     ) {
-        self.statements.count_statement(block, now);
+        self.statements.count(block, now);
         let (within, few) = NEWCOMERS;
         let newcomers = &mut self.newcomers;
         if newcomers.since.is_none_or(|since| now >= since + within) {
@@ -537,19 +575,19 @@ impl Rumors {
     /// Whether a change of a member's own record is passed on as news: then it is counted. What is more is left to
     /// comparisons, so that those who change theirs all the time do not fill the messages of all.
     pub(super) fn is_record_passed_on(&mut self, of: AddressInBlock, now: Duration) -> bool {
-        self.statements.count_statement(of.block, now);
+        self.statements.count(of.block, now);
         self.records.is_passed_on(of, now)
     }
 
     /// The same of a change of its liveness.
     pub(super) fn is_liveness_message_passed_on(&mut self, of: AddressInBlock, now: Duration) -> bool {
-        self.liveness.count_statement(of.block, now);
+        self.liveness.count_alive(of.block, now);
         self.liveness_messages.is_passed_on(of, now)
     }
 
     /// The same of the end of a membership, by its signer.
     pub(super) fn is_ending_passed_on(&mut self, by: AddressInBlock, now: Duration) -> bool {
-        self.statements.count_statement(by.block, now);
+        self.statements.count(by.block, now);
         self.endings.is_passed_on(by, now)
     }
 
@@ -570,8 +608,7 @@ impl Rumors {
 
     /// When it is the turn of an address block by what it has stated lately, of the kind of a topic.
     fn statement_turn(&self, topic: Topic, block: Option<u32>, now: Duration) -> Duration {
-        let turns = if topic.is_long() { &self.statements } else { &self.liveness };
-        turns.next(block, now)
+        if topic.is_long() { now + self.statements.held(block) } else { self.liveness.next(block, now) }
     }
 
     /// What is to be told now. Address blocks that have stated little lately come first, and of those that have stated
@@ -580,6 +617,7 @@ impl Rumors {
     /// which there may be very many, what room there is after all else. `told` says afterwards which of it had room.
     pub(super) fn poll_round(&mut self, now: Duration) -> Vec<Due> {
         self.next = now + ROUND;
+        self.advance(now);
         let mut topics: Vec<(Topic, Rumor)> =
             self.queue.iter().map(|(topic, rumor)| (*topic, *rumor)).collect();
         topics.sort_by_key(|(topic, rumor)| (rumor.told, *topic));
@@ -594,16 +632,15 @@ impl Rumors {
         let is_much = topics.iter().filter(|(topic, _)| topic.is_long()).count() > MUCH;
         let mut has_room = true;
         let due = |(topic, Rumor { block, told }): (Topic, Rumor)| {
-            let is_quiet =
-                self.statement_turn(topic, block, now) <= now + STATED.0 * QUIET && told < TIMES_IN_FULL;
+            let is_quiet = topic.is_long() && self.is_quiet(block);
             let in_brief = match topic {
                 Topic::Record(_) | Topic::Ending(_) if is_much => {
-                    !(is_quiet && std::mem::take(&mut has_room))
+                    !(is_quiet && told < TIMES_IN_FULL && std::mem::take(&mut has_room))
                 }
                 Topic::Record(_) => told > 0,
                 Topic::Ending(_) | Topic::Liveness(_) | Topic::Suspicion(..) => false,
             };
-            Due { topic, in_brief }
+            Due { topic, in_brief, is_quiet }
         };
         topics.into_iter().map(due).collect()
     }
@@ -626,7 +663,17 @@ impl Rumors {
     /// When it is the turn of an address block to be told of to those who ask, by the monotonic clock: first by what it
     /// has stated lately.
     pub(super) fn grant_turn(&self, block: Option<u32>, now: Duration) -> (Duration, Duration) {
-        (self.statements.next(block, now), self.granted.next(block, now))
+        (self.statements.held(block), self.granted.next(block, now))
+    }
+
+    /// Forgives address blocks what the time that has passed forgives.
+    pub(super) fn advance(&mut self, now: Duration) {
+        self.statements.advance(now);
+    }
+
+    /// Whether an address block is quiet, as of the last advance: it has stated little lately.
+    pub(super) fn is_quiet(&self, block: Option<u32>) -> bool {
+        self.statements.held(block) <= QUIET
     }
 
     /// Somebody who has asked is told so many bytes of an address block.
@@ -810,6 +857,29 @@ mod tests {
         assert_eq!(round(&mut rumors), [(topic(2), 0)]);
     }
 
+    /// A hundred blocks that state something now and then were as quiet as one that states something for the first time.
+    #[test]
+    fn however_many_blocks_state_something_now_and_then_little_of_it_is_quiet() {
+        let mut rumors = Rumors::new();
+        let mut quiet = 0;
+        for second in 0..7200 {
+            let now = SECOND * second;
+            let place = of(16 * (second % 100));
+            rumors.is_record_passed_on(place, now);
+            quiet += u32::from(rumors.is_quiet(Some(place.block)));
+            // Another is quiet all the same.
+            if second % 600 == 599 {
+                let other = of(16 * (1000 + second));
+                rumors.is_ending_passed_on(other, now);
+                assert!(rumors.is_quiet(Some(other.block)), "after {second} s");
+            }
+        }
+        assert!((200..=200 + 7200 / 10).contains(&quiet), "{quiet}");
+        // What they have stated is forgiven in time.
+        rumors.advance(SECOND * 7200 * 8);
+        assert!((0..100).all(|number| rumors.is_quiet(Some(16 * number))));
+    }
+
     /// However much the members of a hundred blocks state, what a quiet block has stated comes first, and is told in
     /// full.
     #[test]
@@ -824,7 +894,8 @@ mod tests {
         let (join, ban) = (Topic::Record(node(2001)), Topic::Ending(node(2002)));
         let first = |rumors: &mut Rumors| {
             let due = rumors.poll_round(SECOND);
-            assert!(due[2..].iter().all(|due| due.in_brief));
+            assert!(due[..2].iter().all(|due| due.is_quiet));
+            assert!(due[2..].iter().all(|due| due.in_brief && !due.is_quiet));
             [0, 1].map(|place| (due[place].topic, due[place].in_brief))
         };
         rumors.add_newcomer(node(2001), 16, 1000, SECOND, &mut rng);

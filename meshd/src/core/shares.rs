@@ -26,7 +26,7 @@ pub(super) struct AddressInBlock {
 
 /// Pays off the backlogs of users, all at the same rate. Amounts are times that the whole rate takes for them.
 #[derive(Debug)]
-struct Clock {
+pub(super) struct Clock {
     /// Up to when the rate has been used.
     driven_to: Duration,
     /// How much each user with a backlog has been paid off since the beginning.
@@ -37,12 +37,12 @@ struct Clock {
 }
 
 impl Clock {
-    fn new(driven_to: Duration) -> Self {
+    pub(super) fn new(driven_to: Duration) -> Self {
         Self { driven_to, paid: Duration::ZERO, ends: HashMap::new(), order: BTreeSet::new() }
     }
 
     /// Pays off what the rate allows up to then. `ended` is called for each user whose backlog ends.
-    fn advance(&mut self, to: Duration, mut ended: impl FnMut(u32)) {
+    pub(super) fn advance(&mut self, to: Duration, mut ended: impl FnMut(u32)) {
         let mut left = to.saturating_sub(self.driven_to);
         self.driven_to = self.driven_to.max(to);
         while let Some((end, first)) = self.order.first().copied() {
@@ -60,11 +60,17 @@ impl Clock {
         self.paid += left;
     }
 
-    fn backlog(&self, user: u32) -> Duration {
+    /// What is not paid off yet, as of the last advance.
+    pub(super) fn backlog(&self, user: u32) -> Duration {
         self.ends.get(&user).map_or(Duration::ZERO, |end| *end - self.paid)
     }
 
-    fn charge(&mut self, user: u32, cost: Duration) {
+    /// How many users have a backlog.
+    pub(super) fn users(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn charge(&mut self, user: u32, cost: Duration) {
         let end = self.paid + self.backlog(user) + cost;
         self.forget(user);
         self.ends.insert(user, end);

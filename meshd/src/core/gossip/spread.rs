@@ -17,6 +17,7 @@ use crate::core::budget::block;
 use crate::core::context::Context;
 use crate::core::endings::Ending;
 use crate::core::local_member::LocalMember;
+use crate::core::members::Member;
 use crate::core::rumors::{Due, FANOUT, Topic};
 
 /// How many members hear of the own record at once.
@@ -140,14 +141,20 @@ impl LocalMember {
         self.grant_wants(cx, now);
     }
 
-    /// Sends what others have asked for, as far as bytes allow: each in turn a datagram.
+    /// Sends what others have asked for, as far as bytes allow: each in turn a datagram. What is of quiet address blocks
+    /// has bytes of its own.
     fn grant_wants(&mut self, cx: &mut Context, now: Now) {
         let mut in_vain = 0;
         while in_vain < self.rumors.askers() {
             let Some((to, asker, mut wants)) = self.rumors.poll_wants() else { break };
-            if cx.budget.may_answer(&asker, now.monotonic) {
+            let of_quiet = cx.budget.may_answer_of_quiet(&asker, now.monotonic);
+            let items = if of_quiet { self.some_items(cx, &mut wants, true, now) } else { Vec::new() };
+            if !items.is_empty() {
                 in_vain = 0;
-                let items = self.some_items(cx, &mut wants, now);
+                cx.answer_of_quiet(&asker, &to, &Message::news(items), now);
+            } else if cx.budget.may_answer(&asker, now.monotonic) {
+                in_vain = 0;
+                let items = self.some_items(cx, &mut wants, false, now);
                 if !items.is_empty() {
                     cx.answer_for(&asker, &to, &Message::news(items), now);
                 }
@@ -159,14 +166,25 @@ impl LocalMember {
     }
 
     /// Takes as many wishes as a datagram can grant: first what is of address blocks of which least was told, so that
-    /// those with much to say delay only each other.
-    fn some_items(&mut self, cx: &mut Context, wants: &mut VecDeque<Entry>, now: Now) -> Vec<Item> {
+    /// those with much to say delay only each other; or only those for records and ends of memberships of quiet blocks.
+    fn some_items(
+        &mut self,
+        cx: &mut Context,
+        wants: &mut VecDeque<Entry>,
+        only_quiet: bool,
+        now: Now,
+    ) -> Vec<Item> {
+        self.rumors.advance(now.monotonic);
         let (members, rumors) = (&self.members, &self.rumors);
         wants
             .make_contiguous()
             .sort_by_cached_key(|theirs| rumors.grant_turn(members.block_about(theirs), now.monotonic));
-        let (mut items, mut filled) = (Vec::new(), 0);
+        let (mut items, mut filled, mut passed) = (Vec::new(), 0, Vec::new());
         while let Some(theirs) = wants.pop_front() {
+            if only_quiet && !self.is_long_of_quiet(&theirs) {
+                passed.push(theirs);
+                continue;
+            }
             let more = self.items_beyond(cx, &theirs);
             let len: usize = more.iter().map(|item| item.to_bytes().len()).sum();
             if !items.is_empty() && (filled + len > GOOD_LEN || items.len() + more.len() > MAX_ITEMS) {
@@ -177,7 +195,15 @@ impl LocalMember {
             items.extend(more);
             self.rumors.granted(self.members.block_about(&theirs), len, now.monotonic);
         }
+        passed.into_iter().rev().for_each(|theirs| wants.push_front(theirs));
         items
+    }
+
+    /// Whether one who has no more than this lacks a record, or the end of a membership, of a quiet block.
+    fn is_long_of_quiet(&self, theirs: &Entry) -> bool {
+        let has_record = |member: &Member| member.record.value.sequence <= theirs.record;
+        self.rumors.is_quiet(self.members.block_about(theirs))
+            && !self.members.get(&theirs.node).is_some_and(has_record)
     }
 
     /// What there is, also of this node itself, for one who has no more than this.
@@ -274,13 +300,18 @@ impl LocalMember {
         }
     }
 
-    /// News that fits, and what it is about with its length.
+    /// News that fits, and what it is about with its length. Where bytes are short, only that of quiet address blocks:
+    /// others do not use up what these need.
     fn fill(&mut self, cx: &mut Context, room: usize, now: Now) -> (Gossip, Vec<(Topic, usize)>) {
         let mut gossip = Gossip::default();
         let mut told = Vec::new();
         let mut len = 0;
         let is_small = self.members.len() <= SMALL;
-        for Due { topic, in_brief } in self.rumors.poll_round(now.monotonic) {
+        let is_short = !cx.budget.has_reserve(now.monotonic);
+        for Due { topic, in_brief, is_quiet } in self.rumors.poll_round(now.monotonic) {
+            if is_short && !is_quiet {
+                continue;
+            }
             if len + LEAST_NEWS > room && len > 0 {
                 break;
             }

@@ -1,6 +1,8 @@
 //! How news reaches those whom it has missed.
 
 use super::*;
+use crate::core::rumors::Topic;
+use crate::core::shares::AddressInBlock;
 
 #[test]
 fn who_delegates_addresses_twice_all_the_time_hides_nobody_else_who_does() {
@@ -134,4 +136,77 @@ fn to_members_that_do_not_answer_few_datagrams_go_and_one_by_one() {
     // Five announcements of two to both, comparisons and pings: one a second.
     assert_eq!(last.len(), 2);
     assert!((20..60).contains(&total), "{total}");
+}
+
+/// The members whose records a node sends as news.
+fn told_records(world: &mut World, index: usize) -> Vec<NodeId> {
+    let actions = world.nodes[index].mesh.poll_turn().actions;
+    let messages = actions.into_iter().filter_map(|action| match action {
+        Action::Send { message, .. } => Some(Datagram::from_bytes(&message).unwrap().message),
+        _ => None,
+    });
+    let items =
+        messages.filter(|message| message.kind() == "news").filter_map(|message| message.gossip().cloned());
+    let records = items.flat_map(|gossip| gossip.items).filter_map(|item| match item {
+        Item::Record(record) => Some(record.value.node),
+        _ => None,
+    });
+    records.collect()
+}
+
+/// The place of a member, of whose address block a node has heard very much.
+fn make_noise(world: &mut World, here: usize, of: NodeId) -> AddressInBlock {
+    let now = world.time;
+    world.nodes[here].act(|member, _| {
+        let other = member.members.get(&of).unwrap();
+        let (block, address) = (member.members.share_of(other), other.record.ipv4().to_bits());
+        let place = AddressInBlock { block, address };
+        (0..100).for_each(|_| _ = member.rumors.is_record_passed_on(place, now));
+        place
+    })
+}
+
+/// Blocks that state much used up the bytes before a join was told.
+#[test]
+fn while_bytes_are_short_only_quiet_blocks_are_told_of() {
+    let mut world = World::network(&[0, 0, 0]);
+    world.run(240);
+    let (noisy, quiet) = (world.node(1), world.node(2));
+    let noise = make_noise(&mut world, 0, noisy);
+    let now = world.time;
+    world.nodes[0].act(|member, cx| {
+        cx.budget.charge_comparison(40_000, now);
+        cx.budget.charge(10_000, now);
+        assert!(cx.budget.allows(now) && !cx.budget.has_reserve(now));
+        let block = member.members.share_of(member.members.get(&quiet).unwrap());
+        member.rumors.add(Topic::Record(noisy), Some(noise.block), now);
+        member.rumors.add(Topic::Record(quiet), Some(block), now);
+    });
+    let mut told = |seconds| {
+        world.time += Duration::from_secs(seconds);
+        let now = world.now();
+        world.nodes[0].mesh.handle_timeout(now);
+        told_records(&mut world, 0)
+    };
+    let first = told(1);
+    assert!(first.contains(&quiet) && !first.contains(&noisy), "{first:?}");
+    assert!((0..30).any(|_| told(1).contains(&noisy)));
+}
+
+/// What others want of blocks that state much left no bytes for the answer to one who wants a join.
+#[test]
+fn what_quiet_blocks_have_stated_is_sent_to_one_that_has_had_its_share() {
+    let mut world = World::network(&[0, 0, 0]);
+    world.run(240);
+    let (noisy, quiet, from) = (world.node(1), world.node(2), world.nodes[3].identity.control);
+    make_noise(&mut world, 0, noisy);
+    let now = world.time;
+    world.nodes[0].act(|member, cx| {
+        let asker = member.asker(&from.hash());
+        while cx.budget.answers(&asker, false, 1000, now) {}
+    });
+    let want = |node| Message::Want(vec![Entry { node, record: 0, liveness: 0, ended: false }]);
+    world.give(&from, 0, &want(noisy));
+    world.give(&from, 0, &want(quiet));
+    assert_eq!(told_records(&mut world, 0), [quiet]);
 }
