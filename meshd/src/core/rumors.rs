@@ -857,7 +857,8 @@ mod tests {
         assert_eq!(round(&mut rumors), [(topic(2), 0)]);
     }
 
-    /// A hundred blocks that state something now and then were as quiet as one that states something for the first time.
+    /// A hundred blocks that state something now and then were as quiet as one that states something for the first
+    /// time.
     #[test]
     fn however_many_blocks_state_something_now_and_then_little_of_it_is_quiet() {
         let mut rumors = Rumors::new();

@@ -141,8 +141,8 @@ impl LocalMember {
         self.grant_wants(cx, now);
     }
 
-    /// Sends what others have asked for, as far as bytes allow: each in turn a datagram. What is of quiet address blocks
-    /// has bytes of its own.
+    /// Sends what others have asked for, as far as bytes allow: each in turn a datagram. What is of quiet address
+    /// blocks has bytes of its own.
     fn grant_wants(&mut self, cx: &mut Context, now: Now) {
         let mut in_vain = 0;
         while in_vain < self.rumors.askers() {
