@@ -1,7 +1,7 @@
 //! WireGuard between two processes: `boringtun repliable|raw [PINGS]`, on two machines with an I2P router each, or twice
-//! on one. Each prints a line, which is to be given to the other on standard input. With a number it sends a
-//! packet of 1280 bytes every second until so many are answered; without one it answers. A real program has a TUN device
-//! in the place of these packets, and keeps its keys.
+//! on one. Each prints a line, which is to be given to the other on standard input. With a number it sends a packet
+//! of 1280 bytes every second until so many are answered; without one it answers. A real program has a TUN device in the
+//! place of these packets, and keeps its keys.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -15,7 +15,8 @@ use tokio::time::interval;
 
 /// The first byte of WireGuard's cookie reply, the one message that does not prove who has sent it.
 const COOKIE: u8 = 3;
-
+/// How long packets are not answered before the session is renewed: longer than WireGuard needs to shake hands again.
+const SILENCE: Duration = Duration::from_secs(20);
 const PING: u8 = 1;
 const PONG: u8 = 2;
 
@@ -28,37 +29,39 @@ async fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err("usage: boringtun repliable|raw [PINGS]".into()),
     };
     let pings: u32 = arguments.next().map_or(Ok(0), |pings| pings.parse())?;
-
     let mut transport = Transport::start(Config::new(Keys::generate(), style))?;
     let secret = StaticSecret::from(rand::random::<[u8; 32]>());
-    let public = BASE64.encode(PublicKey::from(&secret).as_bytes());
-    println!("{public} {}", transport.destination().hash().b32());
+    let (public, destination) = (PublicKey::from(&secret), transport.destination());
+    println!("{} {}", BASE64.encode(public.as_bytes()), destination.hash().b32());
     let line = tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await?.ok_or("no input")??;
     let (key, endpoint) = line.trim().split_once(' ').ok_or("a public key and an endpoint are expected")?;
-    let key: [u8; 32] =
-        BASE64.decode(key.as_bytes())?.try_into().map_err(|_| "no public key of WireGuard")?;
+    let key: [u8; 32] = BASE64.decode(key.as_bytes())?.try_into().map_err(|_| "no WireGuard key")?;
     let mut endpoint: Endpoint = endpoint.parse()?;
     let mut tunnel = Tunn::new(secret, PublicKey::from(key), None, Some(25), 0, None);
 
     transport.up().await;
-    eprintln!("up");
     let (mut second, mut timers) = (interval(Duration::from_secs(1)), interval(Duration::from_millis(100)));
     let (mut sent, mut answered, mut waiting) = (0, 0, HashMap::new());
-    let mut buffer = vec![0; 1 << 16];
-    loop {
+    let (mut heard, mut buffer) = (Instant::now(), vec![0; 1 << 16]);
+    while pings == 0 || answered < pings {
         tokio::select! {
-            _ = second.tick(), if answered < pings => {
+            _ = second.tick(), if pings > 0 => {
+                if heard.elapsed() > SILENCE {
+                    transport.renew().await;
+                    heard = Instant::now();
+                    second.reset();
+                }
                 sent += 1;
                 waiting.insert(sent, Instant::now());
                 send(&transport, &endpoint, tunnel.encapsulate(&packet(PING, sent), &mut buffer));
             }
             _ = timers.tick() => send(&transport, &endpoint, tunnel.update_timers(&mut buffer)),
-            datagram = transport.recv() => {
-                let datagram = datagram.ok_or("the transport has failed")?;
+            Some(datagram) = transport.recv() => {
                 let mut result = tunnel.decapsulate(None, &datagram.payload, &mut buffer);
                 // WireGuard roams: who has proved to be the peer is answered where that came from.
                 if !matches!(result, TunnResult::Err(_)) && datagram.payload[0] != COOKIE {
                     endpoint = datagram.from.map_or(endpoint, Endpoint::Destination);
+                    heard = Instant::now();
                 }
                 // What waited for the handshake comes of further calls without a datagram.
                 while let TunnResult::WriteToNetwork(message) = result {
@@ -66,16 +69,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     result = tunnel.decapsulate(None, &[], &mut buffer);
                 }
                 let TunnResult::WriteToTunnelV4(inner, _) = result else { continue };
-                let Some([kind, number @ ..]) = inner.get(20..).and_then(<[u8]>::first_chunk::<5>) else { continue };
-                let number = u32::from_be_bytes(*number);
-                if *kind == PING {
+                let Some(&[.., kind, a, b, c, d]) = inner.first_chunk::<25>() else { continue };
+                let number = u32::from_be_bytes([a, b, c, d]);
+                if kind == PING {
                     send(&transport, &endpoint, tunnel.encapsulate(&packet(PONG, number), &mut buffer));
                 } else if let Some(at) = waiting.remove(&number) {
                     println!("packet {number} answered after {:.1} ms", at.elapsed().as_secs_f64() * 1e3);
                     answered += 1;
-                    if answered == pings {
-                        break;
-                    }
                 }
             }
         }

@@ -143,11 +143,21 @@ impl Core {
         };
         let wait = jittered(self.retry.handle_failure(cause, lasted), random);
         self.phase = Phase::Waiting { until: now + wait };
+        self.forget_session();
+        wait
+    }
+
+    /// The session was ended, for another to be opened in its place.
+    pub fn handle_renewal(&mut self) {
+        self.phase = Phase::Due;
+        self.forget_session();
+    }
+
+    fn forget_session(&mut self) {
         // Answers come over the session that has asked. A hash has one destination for ever.
         self.known.retain(|_, known| matches!(known, Known::Found(_)));
         self.lookups.clear();
         self.output.clear();
-        wait
     }
 
     /// When [`Core::handle_timeout`] is to be called next.
@@ -348,6 +358,14 @@ mod tests {
         core.send(&by_hash(2), b"y", lost).unwrap();
         assert_eq!(core.poll_lookup(), Some(destination(2).hash()));
         assert_eq!(sent(&mut core), [format!("3.0 s-2 {}\ny", destination(1).to_base64())]);
+    }
+
+    #[test]
+    fn a_session_is_renewed_without_a_wait() {
+        let mut core = up(Style::Raw);
+        core.handle_renewal();
+        assert_eq!(core.send(&by_hash(1), b"x", ZERO), Err(SendError::Down));
+        assert!(core.poll_open() && !core.poll_open());
     }
 
     #[test]

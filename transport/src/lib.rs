@@ -37,7 +37,8 @@
 //! # What it does not do
 //! * It does not encrypt: I2P does between destinations, WireGuard between peers. Raw datagrams are not authenticated.
 //! * It does not pace: a bridge drops what is too much for it without a word.
-//! * It does not replace a session that is open and has ceased to carry datagrams.
+//! * It does not find out that a session which is open has ceased to carry datagrams: a device that is not answered for
+//!   long can [renew](Transport::renew) it.
 //! * It keeps the private keys of its destination in the memory of the program.
 //!
 //! # Parts

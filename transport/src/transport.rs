@@ -48,6 +48,7 @@ pub struct Transport {
     sender: Sender,
     received: mpsc::Receiver<Datagram>,
     state: watch::Receiver<State>,
+    renewals: mpsc::Sender<()>,
     destination: AnyDestination,
     task: JoinHandle<()>,
 }
@@ -117,14 +118,23 @@ impl Transport {
         config.check()?;
         let (lookups, lookup_queue) = mpsc::channel(MAX_LOOKUPS);
         let (deliver, received) = mpsc::channel(MAX_RECEIVED);
+        let (renewals, renewal_queue) = mpsc::channel(1);
         let (tell, state) = watch::channel(State::Opening);
         let destination = config.keys.destination().clone();
         let core = Core::new(config.style, destination.clone());
         let inner = Mutex::new(Inner { core, socket: None });
         let shared = Arc::new(Shared { started: Instant::now(), lookups, inner });
         let sender = Sender(Arc::clone(&shared));
-        let keeper = Keeper { config, shared, lookups: lookup_queue, deliver, tell, udp_port: None };
-        Ok(Self { sender, received, state, destination, task: tokio::spawn(keeper.run()) })
+        let keeper = Keeper {
+            config,
+            shared,
+            lookups: lookup_queue,
+            renewals: renewal_queue,
+            deliver,
+            tell,
+            udp_port: None,
+        };
+        Ok(Self { sender, received, state, renewals, destination, task: tokio::spawn(keeper.run()) })
     }
 
     /// The destination that others send to, and that repliable datagrams come from.
@@ -143,6 +153,18 @@ impl Transport {
     pub async fn up(&mut self) {
         // The task ends after this only.
         let _ = self.state.wait_for(|state| *state == State::Up).await;
+    }
+
+    /// Opens another session in the place of the one that is open, under the same destination, and waits until it is up.
+    ///
+    /// For a device that is not answered for long though the transport is up: a router may hold on to what it has agreed
+    /// with a peer's router before that was restarted, and what it sends is not understood then (emissary 0.4).
+    pub async fn renew(&mut self) {
+        let is_up = *self.state.borrow_and_update() == State::Up;
+        if is_up && self.renewals.try_send(()).is_ok() {
+            let _ = self.state.changed().await;
+        }
+        self.up().await;
     }
 
     /// A handle to send with, for other tasks.
@@ -164,12 +186,21 @@ impl Transport {
         self.received.recv().await
     }
 
-    /// Ends the session, and waits until the router has been told: it gives the destination to another session then. A
-    /// transport that is dropped ends too, in its own time.
+    /// Ends the session, and waits until the router has been told: it gives the destination to another session then. One
+    /// that is not up yet is left to end with its connection. A transport that is dropped ends too, in its own time.
     pub async fn close(self) {
         drop(self.received);
         let _ = self.task.await;
     }
+}
+
+/// How an open session has ended.
+enum Ended {
+    Lost(io::Error),
+    /// Another is to be opened, for which the router must have let go of it.
+    Renewed,
+    /// The transport is closed.
+    Closed,
 }
 
 /// Keeps a session open.
@@ -177,6 +208,7 @@ struct Keeper {
     config: Config,
     shared: Arc<Shared>,
     lookups: mpsc::Receiver<DestinationHash>,
+    renewals: mpsc::Receiver<()>,
     deliver: mpsc::Sender<Datagram>,
     tell: watch::Sender<State>,
     /// The bridge's UDP port, once a session was tested.
@@ -195,7 +227,7 @@ impl Keeper {
             self.udp_port = Some(udp_port);
             let socket = Arc::new(socket);
             // What was wanted of the session before.
-            while self.lookups.try_recv().is_ok() {}
+            while self.lookups.try_recv().is_ok() || self.renewals.try_recv().is_ok() {}
             {
                 let mut inner = self.shared.lock();
                 info!(session = id, udp_port, "session opened");
@@ -204,13 +236,17 @@ impl Keeper {
             }
             self.tell.send_replace(State::Up);
             let ended = tokio::select! {
-                () = closed.closed() => None,
-                Err(error) = self.attend(&mut stream, &socket) => Some(error),
+                () = closed.closed() => Ended::Closed,
+                ended = self.attend(&mut stream, &socket) => ended,
             };
             self.shared.lock().socket = None;
             match ended {
-                Some(error) => self.fail(Cause::Other, &error.to_string()),
-                None => return quit(&mut stream).await,
+                Ended::Lost(error) => self.fail(Cause::Other, &error.to_string()),
+                Ended::Renewed => {
+                    self.shared.lock().core.handle_renewal();
+                    quit(&mut stream).await;
+                }
+                Ended::Closed => return quit(&mut stream).await,
             }
         }
     }
@@ -251,7 +287,7 @@ impl Keeper {
     }
 
     /// Looks after an open session until it ends.
-    async fn attend(&mut self, stream: &mut TcpStream, socket: &UdpSocket) -> io::Result<Infallible> {
+    async fn attend(&mut self, stream: &mut TcpStream, socket: &UdpSocket) -> Ended {
         let (shared, deliver) = (&self.shared, &self.deliver);
         let lookups = &mut self.lookups;
         let control = async {
@@ -272,10 +308,13 @@ impl Keeper {
                 take(shared, deliver, &buffer[..len]);
             }
         };
-        tokio::select! {
-            ended = control => ended,
-            ended = receive => ended,
-        }
+        let lost: io::Result<Infallible> = tokio::select! {
+            lost = control => lost,
+            lost = receive => lost,
+            Some(()) = self.renewals.recv() => return Ended::Renewed,
+        };
+        let Err(error) = lost;
+        Ended::Lost(error)
     }
 
     fn take(&self, forwarded: &[u8]) {
