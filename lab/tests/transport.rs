@@ -14,7 +14,7 @@ use lab::i2p::{PrivateNetwork, Router};
 use lab::netns::Network;
 use lab::process::{Child, Spawn};
 use lab::sandbox::DIRECTORY;
-use lab::testing::sandboxed;
+use lab::testing::{sandboxed, sandboxed_within};
 use tokio::time::timeout;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -26,6 +26,9 @@ const PACKETS: usize = 5;
 /// How long the next packet may take to be answered: sessions are opened meanwhile. On emissary's routers; on others it
 /// has [longer](Routers::patience).
 const ANSWER: Duration = Duration::from_secs(120);
+
+/// How long all of it may take on i2pd, which opens a session in up to 40 s.
+const ON_I2PD: Duration = Duration::from_secs(1800);
 
 /// Starts the example on a node. Also returns the line for the other.
 async fn example(node: &str, args: &[&str]) -> Result<(Child, String), Failure> {
@@ -95,7 +98,7 @@ fn wireguard_runs_over_the_transport() {
 fn wireguard_runs_over_the_transport_on_i2pd() {
     let name = "wireguard_runs_over_the_transport_on_i2pd";
     match Routers::I2pd.check() {
-        Ok(()) => sandboxed(LAB, name, async || wireguard_runs(Routers::I2pd).await),
+        Ok(()) => sandboxed_within(LAB, name, ON_I2PD, async || wireguard_runs(Routers::I2pd).await),
         // Past the harness, which shows nothing of a test that passes.
         Err(missing) => {
             writeln!(std::io::stderr(), "test {name} SKIPPED: {missing}").unwrap();
