@@ -5,12 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::str::FromStr;
 
+pub use i2plan_proto::sam::self_test::UDP_PORT;
+use i2plan_proto::sam::self_test::usual_ports;
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketType, getpeername, getsockname};
 use thiserror::Error;
-
-/// The usual UDP port of a bridge.
-pub const UDP_PORT: u16 = 7655;
 
 /// What stands for a UDP port that is to be found out.
 pub const AUTO: &str = "auto";
@@ -184,15 +183,12 @@ impl Bridge {
     }
 
     /// The UDP ports that it may have, in the order in which they are tried: the one that is configured, or else
-    /// the usual one, and i2pd's, which is below that of TCP.
+    /// the [usual ones](usual_ports).
     #[must_use]
     pub fn udp_ports(&self) -> Vec<u16> {
         match self.udp_port {
             Some(port) => vec![port],
-            None => {
-                let below = self.address.port.checked_sub(1).filter(|port| ![0, UDP_PORT].contains(port));
-                [UDP_PORT].into_iter().chain(below).collect()
-            }
+            None => usual_ports(self.address.port),
         }
     }
 

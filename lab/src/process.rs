@@ -23,6 +23,7 @@ pub struct Spawn {
     namespace: Option<String>,
     log: Option<PathBuf>,
     new_group: bool,
+    reads: bool,
     variables: Vec<(&'static str, String)>,
 }
 
@@ -47,6 +48,7 @@ impl Spawn {
             namespace: None,
             log: None,
             new_group: true,
+            reads: false,
             variables: Vec::new(),
         }
     }
@@ -78,6 +80,13 @@ impl Spawn {
         self
     }
 
+    /// Lets it read what [`Child::say`] says.
+    #[must_use]
+    pub fn reads(mut self) -> Self {
+        self.reads = true;
+        self
+    }
+
     /// Sets a variable of its environment.
     #[must_use]
     pub fn variable(mut self, name: &'static str, value: &str) -> Self {
@@ -95,7 +104,8 @@ impl Spawn {
                 command
             }
         };
-        command.args(&self.args).stdin(Stdio::null()).kill_on_drop(true);
+        let stdin = if self.reads { Stdio::piped() } else { Stdio::null() };
+        command.args(&self.args).stdin(stdin).kill_on_drop(true);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         // Ctrl-C at a terminal is for the laboratory, which then takes its processes down in order.
         if self.new_group {
@@ -177,6 +187,16 @@ impl Child {
         let line = self.first_line().await?;
         serde_json::from_str(&line)
             .map_err(|error| Failure::new(format!("{line:?} was not expected ({error})")))
+    }
+
+    /// Says a line to it.
+    ///
+    /// # Errors
+    /// If it does not [read](Spawn::reads).
+    pub async fn say(&mut self, line: &str) -> Result<(), Failure> {
+        let stdin = self.child.stdin.as_mut().ok_or_else(|| Failure::new("it reads nothing"))?;
+        stdin.write_all(format!("{line}\n").as_bytes()).await?;
+        Ok(stdin.flush().await?)
     }
 
     /// Waits until it has ended by itself.

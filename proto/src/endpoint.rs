@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::destination::{DestinationHash, base64, hash_of};
+use crate::codec::DecodeError;
+use crate::destination::{Destination, DestinationHash, base64, hash_of};
 use crate::identity::BASE32;
 
 /// Encryption key field and signing key field of a destination, bytes.
@@ -18,13 +19,78 @@ const KEY_FIELDS: usize = 384;
 /// The end of a name that is a hash.
 const B32: &str = ".b32.i2p";
 
+/// An I2P destination, whatever its certificate, keys and padding.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct AnyDestination(Box<[u8]>);
+
+impl AnyDestination {
+    /// Reads the bytes that routers know.
+    ///
+    /// # Errors
+    /// [`EndpointError`] if they are not a destination and nothing more.
+    pub fn from_i2p(bytes: &[u8]) -> Result<Self, EndpointError> {
+        let (destination, rest) = Self::split_from(bytes)?;
+        match rest.len() {
+            0 => Ok(destination),
+            more => Err(EndpointError::Trailing(more)),
+        }
+    }
+
+    /// Reads the destination that these bytes begin with, as those of private keys do. Also returns what follows it.
+    ///
+    /// # Errors
+    /// [`EndpointError`] if they begin with no destination.
+    pub fn split_from(bytes: &[u8]) -> Result<(Self, &[u8]), EndpointError> {
+        let (destination, rest) = bytes.split_at(len_of(bytes)?);
+        Ok((Self(destination.into()), rest))
+    }
+
+    /// The bytes that routers know.
+    #[must_use]
+    pub fn as_i2p(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// I2P's base64 of these: how SAM names a destination.
+    #[must_use]
+    pub fn to_base64(&self) -> String {
+        base64().encode(&self.0)
+    }
+
+    /// Its hash, which is its address.
+    #[must_use]
+    pub fn hash(&self) -> DestinationHash {
+        hash_of(&self.0)
+    }
+}
+
+impl From<Destination> for AnyDestination {
+    fn from(destination: Destination) -> Self {
+        Self(destination.to_i2p().into())
+    }
+}
+
+impl TryFrom<&AnyDestination> for Destination {
+    type Error = DecodeError;
+
+    fn try_from(destination: &AnyDestination) -> Result<Self, DecodeError> {
+        Self::from_i2p(&destination.0)
+    }
+}
+
+impl fmt::Debug for AnyDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AnyDestination({})", self.hash().short())
+    }
+}
+
 /// Where a peer takes packets.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// The hash of its destination, `….b32.i2p`: the router looks the destination up.
     Hash(DestinationHash),
-    /// Its destination, whatever its certificate, keys and padding.
-    Destination(Box<[u8]>),
+    /// Its destination.
+    Destination(AnyDestination),
 }
 
 /// Why a text is no endpoint of a peer.
@@ -74,7 +140,7 @@ impl Endpoint {
     pub fn hash(&self) -> DestinationHash {
         match self {
             Self::Hash(hash) => *hash,
-            Self::Destination(bytes) => hash_of(bytes),
+            Self::Destination(destination) => destination.hash(),
         }
     }
 }
@@ -105,8 +171,7 @@ impl FromStr for Endpoint {
             return Err(EndpointError::OtherBase64);
         }
         let bytes = base64().decode(text.as_bytes()).map_err(|_| EndpointError::Base64)?;
-        check(&bytes)?;
-        Ok(Self::Destination(bytes.into()))
+        AnyDestination::from_i2p(&bytes).map(Self::Destination)
     }
 }
 
@@ -135,8 +200,8 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, update)
 }
 
-/// Whether these bytes are a destination and nothing more.
-fn check(bytes: &[u8]) -> Result<(), EndpointError> {
+/// The length of the destination that these bytes begin with.
+fn len_of(bytes: &[u8]) -> Result<usize, EndpointError> {
     let short = EndpointError::Short(bytes.len());
     let (kind, rest) = bytes.get(KEY_FIELDS..).and_then(<[u8]>::split_first).ok_or(short.clone())?;
     let (len, rest) = rest.split_first_chunk().ok_or(short.clone())?;
@@ -156,10 +221,7 @@ fn check(bytes: &[u8]) -> Result<(), EndpointError> {
         // Hashcash, hidden, signed and multiple, which nobody makes.
         _ => return Err(EndpointError::Certificate),
     }
-    match rest.len() - len {
-        0 => Ok(()),
-        more => Err(EndpointError::Trailing(more)),
-    }
+    Ok(bytes.len() - rest.len() + len)
 }
 
 /// The length of a signing key, bytes, by its type.
@@ -183,7 +245,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hash(hash) => f.write_str(&hash.b32()),
-            Self::Destination(bytes) => f.write_str(&base64().encode(bytes)),
+            Self::Destination(destination) => f.write_str(&destination.to_base64()),
         }
     }
 }
@@ -199,7 +261,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::destination::Destination;
 
     fn read(text: &str) -> Result<Endpoint, EndpointError> {
         text.parse()
@@ -268,6 +329,16 @@ mod tests {
         ] {
             assert_eq!(read(text), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn private_keys_begin_with_their_destination() {
+        let bytes = base64().decode(destination(&[5, 0, 4, 0, 7, 0, 0]).as_bytes()).unwrap();
+        let keys = [&bytes[..], &[9; 64]].concat();
+        let (destination, rest) = AnyDestination::split_from(&keys).unwrap();
+        assert_eq!((destination.as_i2p(), rest), (&bytes[..], &[9; 64][..]));
+        assert_eq!(AnyDestination::from_i2p(&keys), Err(EndpointError::Trailing(64)));
+        assert!(Destination::try_from(&destination).is_ok());
     }
 
     #[test]

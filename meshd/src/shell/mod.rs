@@ -8,8 +8,6 @@ mod host;
 mod introductions;
 mod observer;
 mod renewal;
-mod retry;
-mod self_test;
 mod service;
 mod session_health;
 mod sessions;

@@ -7,35 +7,25 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::SessionState;
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::log_limit::LogLimit;
+use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message;
 use i2plan_proto::sam;
-use i2plan_proto::sam::connection::{Connection, Found};
 use i2plan_proto::sam::session::{Style, Tunnels};
+use i2plan_transport::control::{Control, quit};
+use i2plan_transport::retry::{Cause, Retry, jittered};
+use i2plan_transport::self_test::{self, SelfTestError, Tested};
+use i2plan_transport::udp::{self, MAX_DATAGRAM};
 use rand::RngExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
-
-use super::retry::{Cause, Retry, jittered};
-use super::self_test;
-
-/// How long the router may take to answer a look-up, before another one is sent.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How long may be waited until a router has taken the word that a session is over.
-const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Largest datagram that the bridge forwards, bytes.
-pub(super) const MAX_DATAGRAM: usize = 32 * 1024;
 
 /// An open session, by what keeps and uses it.
 #[derive(Debug)]
@@ -46,6 +36,13 @@ pub(super) struct Open {
     /// A duplicate of the control connection.
     pub(super) tcp: OwnedFd,
     pub(super) destination: Destination,
+}
+
+impl Open {
+    /// A duplicate of its UDP socket.
+    fn socket(&self) -> io::Result<UdpSocket> {
+        self.udp.try_clone().map(StdUdpSocket::from).and_then(UdpSocket::from_std)
+    }
 }
 
 /// What happens to the sessions.
@@ -198,24 +195,13 @@ async fn establish(
             Ok(opened) => return (opened, failed),
             Err(error) => error,
         };
-        let wait = retry.handle_failure(Cause::of(&error), Duration::ZERO);
+        let wait = retry.handle_failure(cause_of(&error), Duration::ZERO);
         let wait = jittered(wait, rand::rng().random());
         failed |= context.log_failure(kind, &error.message, wait);
         if tells {
             context.state(kind, SessionState::Down, Some(error.message)).await;
         }
         sleep(wait).await;
-    }
-}
-
-/// Ends a session. Its connection is shut down for all who hold it; where that alone is not noticed, the word is.
-async fn quit(stream: &mut TcpStream) {
-    let said = async {
-        stream.write_all(b"QUIT\n").await?;
-        stream.shutdown().await
-    };
-    if !matches!(timeout(QUIT_TIMEOUT, said).await, Ok(Ok(()))) {
-        debug!("a session's connection was not ended in order");
     }
 }
 
@@ -236,8 +222,7 @@ async fn attend(
             watch(stream, kind, updates, lookups).await
         }
         SessionKind::Control | SessionKind::Fallback => {
-            let socket = session.udp.try_clone().map(StdUdpSocket::from).and_then(UdpSocket::from_std);
-            let socket = match socket {
+            let socket = match session.socket() {
                 Ok(socket) => Arc::new(socket),
                 Err(error) => return error,
             };
@@ -312,18 +297,22 @@ async fn test(
     let last = context.udp_port.load(Ordering::Relaxed);
     ports.sort_by_key(|port| *port != last);
     let started = Instant::now();
+    let socket = open
+        .socket()
+        .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
+    let tested = Tested { id: &open.id, style, destination: open.destination.into() };
     let pass_on = |datagram: &[u8]| {
         if kind != SessionKind::Data {
             take_datagram(datagram, &open.destination, &context.updates);
         }
     };
-    let tested = self_test::run(stream, open, style, &ports, pass_on).await;
+    let tested = self_test::run(stream, &socket, &tested, &ports, pass_on).await;
     let port = match tested {
         Ok(port) => port,
         Err(error) => {
             // Some routers take minutes to notice that a connection was closed, and hold on to the destination.
             let _ = stream.try_write(b"QUIT\n");
-            return Err(ApiError::unavailable(error.to_string()));
+            return Err(ApiError::unavailable(with_remedy(&error)));
         }
     };
     info!(
@@ -336,6 +325,26 @@ async fn test(
     Ok(())
 }
 
+/// What it means for the next attempt that `keyd` has opened no session.
+fn cause_of(error: &ApiError) -> Cause {
+    match error.kind {
+        ErrorKind::NotFound => Cause::NoBridge,
+        ErrorKind::Conflict => Cause::Duplicate,
+        _ => Cause::Other,
+    }
+}
+
+/// Why a session cannot be used, and which setting to change.
+fn with_remedy(error: &SelfTestError) -> String {
+    match error {
+        SelfTestError::Port { ports, .. } => {
+            let set = if ports.len() > 1 { "set" } else { "correct" };
+            format!("{error}; {set} i2p.sam_udp_port, or let UDP through between this host and the bridge")
+        }
+        SelfTestError::Tunnels | SelfTestError::Io(_) => error.to_string(),
+    }
+}
+
 /// Reads an open session's control connection until it ends.
 async fn watch(
     stream: &mut TcpStream,
@@ -343,65 +352,27 @@ async fn watch(
     updates: &mpsc::Sender<Update>,
     lookups: &mut mpsc::Receiver<DestinationHash>,
 ) -> io::Error {
-    let mut connection = Connection::default();
-    let mut buffer = [0; 2048];
-    let mut pending: Option<(DestinationHash, tokio::time::Instant)> = None;
+    let mut control = Control::default();
     loop {
-        let current = connection.current().copied();
-        if pending.map(|(hash, _)| hash) != current {
-            pending = current.map(|hash| (hash, tokio::time::Instant::now() + LOOKUP_TIMEOUT));
-        }
-        let late = async {
-            match pending {
-                Some((_, until)) => sleep_until(until).await,
-                None => std::future::pending().await,
-            }
+        let found = match control.next(stream, lookups).await {
+            Ok(found) => found,
+            Err(error) => return error,
         };
-        while let Some(line) = connection.poll_output() {
-            if let Err(error) = stream.write_all(line.as_bytes()).await {
-                return error;
-            }
-        }
-        tokio::select! {
-            count = stream.read(&mut buffer) => {
-                let count = match count {
-                    Ok(0) => return io::Error::other("the router closed the session"),
-                    Ok(count) => count,
-                    Err(error) => return error,
-                };
-                let found = match connection.receive(&buffer[..count]) {
-                    Ok(found) => found,
-                    Err(error) => return io::Error::other(error),
-                };
-                for Found { hash, destination } in found {
-                    let _ = updates.send(Update::Found { kind, hash, destination }).await;
-                }
-            }
-            () = late => {
-                if let Some(Found { hash, destination }) = connection.give_up() {
-                    let _ = updates.send(Update::Found { kind, hash, destination }).await;
-                }
-            }
-            Some(hash) = lookups.recv() => {
-                if !connection.look_up(hash) {
-                    debug!("dropped a lookup: too many are waiting");
-                }
-            }
-        }
+        let destination = found
+            .destination
+            .and_then(|destination| Destination::try_from(&destination).map_err(|error| error.to_string()));
+        let _ = updates.send(Update::Found { kind, hash: found.hash, destination }).await;
     }
 }
 
-/// Receives what the bridge forwards, until the socket fails. It is connected to the bridge, so that the kernel drops
-/// what others send.
+/// Receives what the bridge forwards, until the socket fails.
 async fn receive(socket: &UdpSocket, local: &Destination, updates: &mpsc::Sender<Update>) -> io::Error {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
-        let len = match socket.recv(&mut buffer).await {
-            Ok(len) => len,
-            Err(error) if is_of_an_earlier_datagram(&error) => continue,
+        match udp::receive(socket, &mut buffer).await {
+            Ok(len) => take_datagram(&buffer[..len], local, updates),
             Err(error) => return error,
-        };
-        take_datagram(&buffer[..len], local, updates);
+        }
     }
 }
 
@@ -424,79 +395,35 @@ fn take_datagram(datagram: &[u8], local: &Destination, updates: &mpsc::Sender<Up
     }
 }
 
-/// Sends a datagram to the bridge. An error of an earlier one is reported in the place of this one's sending, once.
-pub(super) fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
-    match socket.try_send(datagram) {
-        Err(error) if is_of_an_earlier_datagram(&error) => socket.try_send(datagram),
-        result => result,
-    }
-    .map(drop)
-}
-
-/// Whether an error says that an earlier datagram did not reach the bridge (ICMP), as while the router restarts. The
-/// session's end shows on its connection.
-pub(super) fn is_of_an_earlier_datagram(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
-    const OTHER: Destination = Destination { padding: [9; 32], signing_key: [9; 32] };
-
-    async fn bound() -> UdpSocket {
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap()
+    #[test]
+    fn what_keyd_says_of_a_failure_is_its_cause() {
+        assert_eq!(cause_of(&ApiError::new(ErrorKind::NotFound, "no SAM bridge")), Cause::NoBridge);
+        assert_eq!(cause_of(&ApiError::conflict("DUPLICATED_DEST")), Cause::Duplicate);
+        assert_eq!(cause_of(&ApiError::unavailable("I2P_ERROR")), Cause::Other);
     }
 
-    fn datagram(says: &str) -> Vec<u8> {
-        let destination = Destination { padding: [3; 32], signing_key: [4; 32] };
-        format!("{}\n{says}", destination.to_base64()).into_bytes()
-    }
-
-    #[tokio::test]
-    async fn what_comes_from_another_port_than_the_bridges_is_not_heard() {
-        let (socket, bridge, other) = (bound().await, bound().await, bound().await);
-        socket.connect(bridge.local_addr().unwrap()).await.unwrap();
-        let here = socket.local_addr().unwrap();
-        for (from, says) in [(&other, "forged"), (&bridge, "right")] {
-            from.send_to(&datagram(says), here).await.unwrap();
+    #[test]
+    fn a_day_without_a_router_takes_few_lines() {
+        let (mut limit, mut lines) = (LogLimit::default(), 0);
+        let day = Duration::from_secs(24 * 3600);
+        // Two sessions at one bridge; for an hour it is there and answers with errors.
+        for _session in 0..2 {
+            let (mut retry, mut now) = (Retry::default(), Duration::ZERO);
+            let mut attempts = 0;
+            while now < day {
+                let broken = (10 * 3600..11 * 3600).contains(&now.as_secs());
+                let (cause, reason) =
+                    if broken { (Cause::Other, "I2P_ERROR") } else { (Cause::NoBridge, "no SAM bridge") };
+                lines += usize::from(limit.admit(reason, now));
+                attempts += 1;
+                now += jittered(retry.handle_failure(cause, Duration::ZERO), 0.5);
+            }
+            assert!(attempts > 20_000, "it is tried every few seconds");
         }
-        let (updates, mut received) = mpsc::channel(2);
-        let update = tokio::select! {
-            error = receive(&socket, &OTHER, &updates) => panic!("{error}"),
-            update = received.recv() => update,
-        };
-        assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"right"));
-    }
-
-    #[tokio::test]
-    async fn a_bridge_that_is_away_for_a_moment_costs_the_datagrams_of_that_moment() {
-        let (socket, bridge) = (bound().await, bound().await);
-        let (here, there) = (socket.local_addr().unwrap(), bridge.local_addr().unwrap());
-        socket.connect(there).await.unwrap();
-        socket.writable().await.unwrap();
-        drop(bridge);
-        send(&socket, b"lost").unwrap();
-        let bridge = UdpSocket::bind(there).await.unwrap();
-        // The error of the first is there by now: loopback is synchronous.
-        send(&socket, b"sent").unwrap();
-        let mut buffer = [0; 10];
-        assert_eq!(bridge.recv(&mut buffer).await.unwrap(), 4);
-        assert_eq!(&buffer[..4], b"sent");
-
-        drop(bridge);
-        send(&socket, b"lost").unwrap();
-        let bridge = UdpSocket::bind(there).await.unwrap();
-        bridge.send_to(&datagram("heard"), here).await.unwrap();
-        let (updates, mut received) = mpsc::channel(2);
-        let update = tokio::select! {
-            error = receive(&socket, &OTHER, &updates) => panic!("{error}"),
-            update = received.recv() => update,
-        };
-        assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"heard"));
+        assert!((24..50).contains(&lines), "{lines} lines");
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::destination::{DESTINATION_LEN, Destination, DestinationHash, base64};
+use crate::destination::{DestinationHash, base64};
+use crate::endpoint::AnyDestination;
 use thiserror::Error;
 
 use super::line::{self, Line, LineError, MAX_LINE};
@@ -19,7 +20,7 @@ pub struct Found {
     /// What was looked up.
     pub hash: DestinationHash,
     /// The destination, or why there is none.
-    pub destination: Result<Destination, String>,
+    pub destination: Result<AnyDestination, String>,
 }
 
 /// Why a connection must be closed.
@@ -39,7 +40,7 @@ pub enum ConnectionError {
     Unexpected,
 }
 
-/// A connection to a bridge, on which `keyd` has opened a session.
+/// A connection to a bridge, on which a session is open.
 ///
 /// Lookups go one at a time: a bridge may lose a command that comes before it has answered the last.
 #[derive(Debug, Default)]
@@ -150,10 +151,9 @@ impl Connection {
 }
 
 /// The destination in a naming reply, if it is the one that was asked for.
-fn checked(text: &str, hash: &DestinationHash) -> Result<Destination, String> {
+fn checked(text: &str, hash: &DestinationHash) -> Result<AnyDestination, String> {
     let bytes = base64().decode(text.as_bytes()).map_err(|_| "the answer is not base64".to_owned())?;
-    let bytes = bytes.get(..DESTINATION_LEN).ok_or("the answer is not a destination of i2plan's kind")?;
-    let destination = Destination::from_i2p(bytes).map_err(|error| error.to_string())?;
+    let (destination, _) = AnyDestination::split_from(&bytes).map_err(|error| error.to_string())?;
     if destination.hash() == *hash {
         Ok(destination)
     } else {
@@ -166,6 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::destination::Destination;
 
     fn destination(seed: u8) -> Destination {
         Destination { padding: [seed; 32], signing_key: [4; 32] }
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(connection.poll_output(), Some(line::lookup(&one.hash().b32())));
         assert_eq!(connection.poll_output(), None);
         let found = connection.receive(reply(&one.hash().b32(), &one).as_bytes());
-        assert_eq!(found, Ok(vec![Found { hash: one.hash(), destination: Ok(one) }]));
+        assert_eq!(found, Ok(vec![Found { hash: one.hash(), destination: Ok(one.into()) }]));
         assert_eq!(connection.poll_output(), Some(line::lookup(&two.hash().b32())));
         assert!(!connection.is_idle());
         connection.receive(reply(&two.hash().b32(), &two).as_bytes()).unwrap();
@@ -210,9 +211,9 @@ mod tests {
         // A late answer is one, once.
         let late = reply(&one.hash().b32(), &one);
         let found = connection.receive(late.as_bytes());
-        assert_eq!(found, Ok(vec![Found { hash: one.hash(), destination: Ok(one) }]));
+        assert_eq!(found, Ok(vec![Found { hash: one.hash(), destination: Ok(one.into()) }]));
         let found = connection.receive(reply(&two.hash().b32(), &two).as_bytes());
-        assert_eq!(found, Ok(vec![Found { hash: two.hash(), destination: Ok(two) }]));
+        assert_eq!(found, Ok(vec![Found { hash: two.hash(), destination: Ok(two.into()) }]));
         assert_eq!(connection.poll_output(), None);
         assert_eq!(connection.receive(late.as_bytes()), Err(ConnectionError::Unexpected));
     }

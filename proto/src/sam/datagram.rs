@@ -1,6 +1,7 @@
 //! Datagrams between an application and a SAM bridge.
 
 use crate::destination::{Destination, base64};
+use crate::endpoint::AnyDestination;
 use thiserror::Error;
 
 /// Longest header line of a received datagram, bytes: a destination in base64 and the ports, with room.
@@ -9,7 +10,14 @@ const MAX_HEADER: usize = 2048;
 /// A datagram to a destination, as the bridge takes it.
 #[must_use]
 pub fn encode(session: &str, destination: &Destination, payload: &[u8]) -> Vec<u8> {
-    let mut datagram = format!("3.0 {session} {}\n", destination.to_base64()).into_bytes();
+    encode_to(session, &destination.to_base64(), payload)
+}
+
+/// The same to a destination in I2P's base64: the one form that every bridge takes, as emissary and older i2pd take no
+/// `.b32.i2p` name there.
+#[must_use]
+pub fn encode_to(session: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = format!("3.0 {session} {destination}\n").into_bytes();
     datagram.extend_from_slice(payload);
     datagram
 }
@@ -17,9 +25,9 @@ pub fn encode(session: &str, destination: &Destination, payload: &[u8]) -> Vec<u
 /// A repliable datagram, as the bridge forwards it. The router has checked that the sender owns the
 /// destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Received<'a> {
+pub struct Received<'a, D = Destination> {
     /// The sender's destination.
-    pub from: Destination,
+    pub from: D,
     /// What it sent.
     pub payload: &'a [u8],
 }
@@ -29,17 +37,33 @@ pub struct Received<'a> {
 #[error("a forwarded datagram does not start with the destination of an i2plan node")]
 pub struct DatagramError;
 
-/// Reads a forwarded repliable datagram.
+/// Reads a forwarded repliable datagram of an i2plan node.
+///
+/// # Errors
+/// [`DatagramError`] if its header is not such a destination in base64, with or without options.
+pub fn decode(datagram: &[u8]) -> Result<Received<'_>, DatagramError> {
+    let (sender, payload) = split(datagram)?;
+    let from = Destination::from_i2p(&sender).map_err(|_| DatagramError)?;
+    Ok(Received { from, payload })
+}
+
+/// Reads a forwarded repliable datagram of any sender.
 ///
 /// # Errors
 /// [`DatagramError`] if its header is not a destination in base64, with or without options.
-pub fn decode(datagram: &[u8]) -> Result<Received<'_>, DatagramError> {
+pub fn decode_any(datagram: &[u8]) -> Result<Received<'_, AnyDestination>, DatagramError> {
+    let (sender, payload) = split(datagram)?;
+    let from = AnyDestination::from_i2p(&sender).map_err(|_| DatagramError)?;
+    Ok(Received { from, payload })
+}
+
+/// The sender in the header, and the payload.
+fn split(datagram: &[u8]) -> Result<(Vec<u8>, &[u8]), DatagramError> {
     let head = &datagram[..datagram.len().min(MAX_HEADER)];
     let end = head.iter().position(|byte| *byte == b'\n').ok_or(DatagramError)?;
     let sender = datagram[..end].split(|byte| *byte == b' ').next().unwrap_or_default();
     let sender = base64().decode(sender).map_err(|_| DatagramError)?;
-    let from = Destination::from_i2p(&sender).map_err(|_| DatagramError)?;
-    Ok(Received { from, payload: &datagram[end + 1..] })
+    Ok((sender, &datagram[end + 1..]))
 }
 
 #[cfg(test)]
@@ -69,6 +93,16 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_of_any_make_is_read() {
+        // DSA and a null certificate, as i2pd makes by default.
+        let bytes = [&[7; 384][..], &[0, 0, 0]].concat();
+        let datagram = [base64().encode(&bytes).as_bytes(), b"\nab"].concat();
+        let from = AnyDestination::from_i2p(&bytes).unwrap();
+        assert_eq!(decode_any(&datagram), Ok(Received { from, payload: &b"ab"[..] }));
+        assert_eq!(decode(&datagram), Err(DatagramError));
+    }
+
+    #[test]
     fn other_headers_are_refused() {
         assert!(decode(b"").is_err());
         assert!(decode(b"AAAA\npayload").is_err());
@@ -79,7 +113,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
-            let _ = decode(&bytes);
+            let _ = (decode(&bytes), decode_any(&bytes));
         }
     }
 }

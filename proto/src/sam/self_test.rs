@@ -6,10 +6,13 @@
 
 use std::time::Duration;
 
-use crate::destination::Destination;
+use crate::endpoint::AnyDestination;
 
 use super::datagram;
 use super::session::Style;
+
+/// The usual UDP port of a bridge.
+pub const UDP_PORT: u16 = 7655;
 
 /// The time between two probes of a port. A router may drop the first datagram to a destination that it has yet to find.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,11 +30,19 @@ const REFUSED_DEADLINE: Duration = Duration::from_secs(10);
 /// What every probe begins with.
 pub const PROBE: &[u8] = b"i2plan self-test ";
 
+/// The UDP ports that the bridge with this TCP port may have unless it is configured otherwise, in the order in which they
+/// are tried: the usual one, and i2pd's, which is below that of TCP.
+#[must_use]
+pub fn usual_ports(tcp: u16) -> Vec<u16> {
+    let below = tcp.checked_sub(1).filter(|port| ![0, UDP_PORT].contains(port));
+    [UDP_PORT].into_iter().chain(below).collect()
+}
+
 /// A self-test. Times count from any fixed instant.
 #[derive(Debug)]
 pub struct SelfTest {
     style: Style,
-    destination: Destination,
+    destination: AnyDestination,
     /// A probe, as the bridge takes it.
     datagram: Vec<u8>,
     /// Its payload.
@@ -66,7 +77,7 @@ impl SelfTest {
     pub fn new(
         style: Style,
         session: &str,
-        destination: Destination,
+        destination: AnyDestination,
         nonce: [u8; 16],
         ports: &[u16],
         now: Duration,
@@ -77,7 +88,7 @@ impl SelfTest {
             ports.iter().map(|number| Port { number: *number, next: now, sent: 0, refusals: 0 }).collect();
         Self {
             style,
-            datagram: datagram::encode(session, &destination, &payload),
+            datagram: datagram::encode_to(session, &destination.to_base64(), &payload),
             destination,
             payload,
             ports,
@@ -141,7 +152,7 @@ impl SelfTest {
     pub fn handle_datagram(&self, forwarded: &[u8]) -> bool {
         match self.style {
             Style::Raw => forwarded == self.payload,
-            Style::Datagram => datagram::decode(forwarded)
+            Style::Datagram => datagram::decode_any(forwarded)
                 .is_ok_and(|received| received.payload == self.payload && received.from == self.destination),
         }
     }
@@ -156,6 +167,7 @@ impl SelfTest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destination::Destination;
 
     const NONCE: [u8; 16] = [7; 16];
 
@@ -164,7 +176,7 @@ mod tests {
     }
 
     fn start(style: Style, ports: &[u16]) -> SelfTest {
-        SelfTest::new(style, "s-1", destination(), NONCE, ports, Duration::ZERO)
+        SelfTest::new(style, "s-1", destination().into(), NONCE, ports, Duration::ZERO)
     }
 
     fn payload(datagram: &[u8]) -> Vec<u8> {
@@ -261,7 +273,7 @@ mod tests {
         for other in [&b""[..], PROBE, &probe[..probe.len() - 1], &[&probe[..], b"x"].concat()] {
             assert!(!test.handle_datagram(other));
         }
-        let other = SelfTest::new(Style::Raw, "s-1", destination(), [8; 16], &[7655], Duration::ZERO);
+        let other = SelfTest::new(Style::Raw, "s-1", destination().into(), [8; 16], &[7655], Duration::ZERO);
         assert!(!other.handle_datagram(&probe));
     }
 

@@ -11,6 +11,7 @@ use i2plan_ipc::warn_limited;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::sam;
+use i2plan_transport::udp;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -96,7 +97,7 @@ impl ControlSession {
 
     fn send_now(&self, to: &Destination, message: &[u8]) {
         let datagram = sam::datagram::encode(&self.open.id, to, message);
-        if let Err(error) = sessions::send(&self.socket, &datagram) {
+        if let Err(error) = udp::send(&self.socket, &datagram) {
             debug!(%error, "a control message was not sent");
         }
     }

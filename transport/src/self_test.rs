@@ -1,27 +1,41 @@
 //! Sends datagrams of a session that has just been opened to itself, until one comes back.
 
-use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use i2plan_proto::endpoint::AnyDestination;
 use i2plan_proto::sam::connection::Connection;
 use i2plan_proto::sam::self_test::{DEADLINE, SelfTest};
 use i2plan_proto::sam::session::Style;
+use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
-use super::sessions::{MAX_DATAGRAM, Open, is_of_an_earlier_datagram, send};
+use crate::control::wait_for;
+use crate::udp::{MAX_DATAGRAM, is_of_an_earlier_datagram, send};
 
 /// How often the router is asked for a destination that it has not found.
 const LOOKUP_RETRY: Duration = Duration::from_secs(5);
 
-/// Why a session cannot be used.
+/// A session to be tested.
 #[derive(Debug)]
-pub(super) enum SelfTestError {
+pub struct Tested<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// What it sends.
+    pub style: Style,
+    /// Its destination.
+    pub destination: AnyDestination,
+}
+
+/// Why a session cannot be used.
+#[derive(Debug, Error)]
+pub enum SelfTestError {
     /// Nothing takes datagrams at these ports of the bridge, or what it takes does not come back although the router
     /// finds the destination.
+    #[error("the bridge at {bridge} answers on TCP, but its UDP port is not {}", either(ports))]
     Port {
         /// The bridge's connection.
         bridge: SocketAddr,
@@ -29,62 +43,43 @@ pub(super) enum SelfTestError {
         ports: Vec<u16>,
     },
     /// Nothing comes back, and the router does not find the destination.
+    #[error(
+        "nothing that the session sends to itself comes back within {} s: its I2P tunnels carry nothing yet",
+        DEADLINE.as_secs()
+    )]
     Tunnels,
     /// A socket failed.
-    Io(io::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
-impl fmt::Display for SelfTestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port { bridge, ports } => {
-                let names: Vec<_> = ports.iter().map(ToString::to_string).collect();
-                let set = if ports.len() > 1 { "set" } else { "correct" };
-                write!(
-                    f,
-                    "the bridge at {bridge} answers on TCP, but its UDP port is not {}; {set} i2p.sam_udp_port, or let \
-                     UDP through between this host and the bridge",
-                    names.join(" or ")
-                )
-            }
-            Self::Tunnels => write!(
-                f,
-                "nothing that the session sends to itself comes back within {} s: its I2P tunnels carry nothing yet",
-                DEADLINE.as_secs()
-            ),
-            Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<io::Error> for SelfTestError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
+fn either(ports: &[u16]) -> String {
+    let names: Vec<_> = ports.iter().map(ToString::to_string).collect();
+    names.join(" or ")
 }
 
 /// Tests a session through these UDP ports of its bridge, in this order, and leaves its socket connected to the one that
-/// works, which is returned. Other datagrams that come meanwhile go to `other`.
+/// works, which is returned. Other datagrams that come meanwhile go to `other`. On other systems than Linux only the
+/// port is tried that the socket is connected to.
 ///
 /// Also looks the session's own destination up: i2pd drops datagrams to a destination that it does not know yet.
 ///
 /// # Errors
 /// [`SelfTestError`]; the session is of no use then.
-pub(super) async fn run(
+pub async fn run(
     stream: &mut TcpStream,
-    session: &Open,
-    style: Style,
+    socket: &UdpSocket,
+    session: &Tested<'_>,
     ports: &[u16],
     mut other: impl FnMut(&[u8]),
 ) -> Result<u16, SelfTestError> {
     let bridge = stream.peer_addr()?;
-    let socket = UdpSocket::from_std(StdUdpSocket::from(session.udp.try_clone()?))?;
     // Only Linux lets a process connect a socket again that may make none.
     let ports = if cfg!(target_os = "linux") { ports.to_vec() } else { vec![socket.peer_addr()?.port()] };
     let started = Instant::now();
-    let mut test =
-        SelfTest::new(style, &session.id, session.destination, rand::random(), &ports, Duration::ZERO);
-    let own = session.destination.hash();
+    let Tested { id, style, destination } = session;
+    let mut test = SelfTest::new(*style, id, destination.clone(), rand::random(), &ports, Duration::ZERO);
+    let own = destination.hash();
     let mut connection = Connection::default();
     connection.look_up(own);
     let (mut is_known, mut look_up_again) = (false, None);
@@ -104,7 +99,7 @@ pub(super) async fn run(
                 socket.connect(SocketAddr::new(bridge.ip(), test.port())).await?;
             }
             if let Some(probe) = test.poll_transmit(now) {
-                match send(&socket, probe) {
+                match send(socket, probe) {
                     Err(error) if !is_of_an_earlier_datagram(&error) => return Err(error.into()),
                     _ => {}
                 }
@@ -147,13 +142,5 @@ pub(super) async fn run(
                 }
             }
         }
-    }
-}
-
-/// Returns at this time, and never if there is none.
-async fn wait_for(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use i2plan_ipc::{ApiError, ErrorKind};
-
 /// A refused connection costs nothing, and the router may be there at any moment.
 const NO_BRIDGE: Duration = Duration::from_secs(2);
 
@@ -22,29 +20,18 @@ const STABLE: Duration = Duration::from_secs(60);
 
 /// What is in the way of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub enum Cause {
     /// Nothing takes connections at the bridge's address.
     NoBridge,
     /// The router holds on to an earlier session under the same destination or id.
     Duplicate,
-    /// Anything else: an error from the bridge, no answer, a session that has ended, `keyd` away.
+    /// Anything else: an error from the bridge, no answer, a session that has ended.
     Other,
-}
-
-impl Cause {
-    /// Why `keyd` has not opened a session.
-    pub(super) fn of(error: &ApiError) -> Self {
-        match error.kind {
-            ErrorKind::NotFound => Self::NoBridge,
-            ErrorKind::Conflict => Self::Duplicate,
-            _ => Self::Other,
-        }
-    }
 }
 
 /// The waits between the attempts at one session.
 #[derive(Debug)]
-pub(super) struct Retry {
+pub struct Retry {
     next: Duration,
 }
 
@@ -57,7 +44,7 @@ impl Default for Retry {
 impl Retry {
     /// An attempt has failed, or the session has ended that was open for this time. Returns how long to wait, before
     /// [jitter](jittered).
-    pub(super) fn handle_failure(&mut self, cause: Cause, lasted: Duration) -> Duration {
+    pub fn handle_failure(&mut self, cause: Cause, lasted: Duration) -> Duration {
         if lasted >= STABLE {
             self.next = FIRST;
         }
@@ -74,14 +61,12 @@ impl Retry {
 }
 
 /// Up to a half more, so that nodes that lost one router do not all come back to it at once. `random` is from 0 to 1.
-pub(super) fn jittered(wait: Duration, random: f64) -> Duration {
+pub fn jittered(wait: Duration, random: f64) -> Duration {
     wait.mul_f64(1.0 + random / 2.0)
 }
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::log_limit::LogLimit;
-
     use super::*;
 
     /// The waits of so many failed attempts, in seconds.
@@ -104,33 +89,5 @@ mod tests {
         waits(&mut retry, Cause::Other, 7);
         assert_eq!(retry.handle_failure(Cause::Other, Duration::from_secs(5)).as_secs(), 30);
         assert_eq!(retry.handle_failure(Cause::Other, Duration::from_secs(100)).as_secs(), 1);
-    }
-
-    #[test]
-    fn what_keyd_says_of_a_failure_is_its_cause() {
-        assert_eq!(Cause::of(&ApiError::new(ErrorKind::NotFound, "no SAM bridge")), Cause::NoBridge);
-        assert_eq!(Cause::of(&ApiError::conflict("DUPLICATED_DEST")), Cause::Duplicate);
-        assert_eq!(Cause::of(&ApiError::unavailable("I2P_ERROR")), Cause::Other);
-    }
-
-    #[test]
-    fn a_day_without_a_router_takes_few_lines() {
-        let (mut limit, mut lines) = (LogLimit::default(), 0);
-        let day = Duration::from_secs(24 * 3600);
-        // Two sessions at one bridge; for an hour it is there and answers with errors.
-        for _session in 0..2 {
-            let (mut retry, mut now) = (Retry::default(), Duration::ZERO);
-            let mut attempts = 0;
-            while now < day {
-                let broken = (10 * 3600..11 * 3600).contains(&now.as_secs());
-                let (cause, reason) =
-                    if broken { (Cause::Other, "I2P_ERROR") } else { (Cause::NoBridge, "no SAM bridge") };
-                lines += usize::from(limit.admit(reason, now));
-                attempts += 1;
-                now += jittered(retry.handle_failure(cause, Duration::ZERO), 0.5);
-            }
-            assert!(attempts > 20_000, "it is tried every few seconds");
-        }
-        assert!((24..50).contains(&lines), "{lines} lines");
     }
 }
