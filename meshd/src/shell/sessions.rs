@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::SessionState;
-use i2plan_ipc::bridge::Bridge;
+use i2plan_ipc::bridge::{Bridge, Unfinished};
 use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_proto::destination::{Destination, DestinationHash};
@@ -280,10 +280,11 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     let (opened, [tcp, udp]) = keyd.call(request).await.map_err(ClientError::into_api)?;
     let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
     let _ = context.updates.send(Update::Version(version)).await;
-    let (mut stream, open) = take_over(Open { id, udp, tcp, destination })
+    let (stream, open) = take_over(Open { id, udp, tcp, destination })
         .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
+    let mut stream = Unfinished::new(stream);
     if context.bridge.check_connection(open.tcp.as_fd()).is_err() {
-        warn!(bridge = ?stream.peer_addr().ok(), configured = %context.bridge.address, "keyd is started with another SAM address than i2p.sam_address");
+        warn!(bridge = ?stream.stream().peer_addr().ok(), configured = %context.bridge.address, "keyd is started with another SAM address than i2p.sam_address");
     }
     if min_tunnel_length != context.tunnels.length {
         warn!(
@@ -292,8 +293,8 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
             "keyd is started with another tunnel length than i2p.tunnel_length: set I2PLAN_TUNNEL_LENGTH for both"
         );
     }
-    test(context, kind, &mut stream, &open).await?;
-    Ok((stream, open))
+    test(context, kind, stream.stream(), &open).await?;
+    Ok((stream.finish(), open))
 }
 
 /// Sends something through a session to itself. It counts as open when that has come back.
@@ -318,14 +319,7 @@ async fn test(
         }
     };
     let tested = self_test::run(stream, open, style, &ports, pass_on).await;
-    let port = match tested {
-        Ok(port) => port,
-        Err(error) => {
-            // Some routers take minutes to notice that a connection was closed, and hold on to the destination.
-            let _ = stream.try_write(b"QUIT\n");
-            return Err(ApiError::unavailable(error.to_string()));
-        }
-    };
+    let port = tested.map_err(|error| ApiError::unavailable(error.to_string()))?;
     info!(
         ?kind,
         udp_port = port,
