@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use i2plan_proto::sam::connection::Connection;
@@ -16,6 +17,11 @@ use super::sessions::{MAX_DATAGRAM, Open, is_of_an_earlier_datagram, send};
 
 /// How often the router is asked for a destination that it has not found.
 const LOOKUP_RETRY: Duration = Duration::from_secs(5);
+
+/// After this a session is used in which nothing has come back, if the router finds its destination and another session
+/// has shown that the bridge takes datagrams at the port. A router may hold on to the lease set that the destination had
+/// before, whose key is gone (emissary 0.4): then a session never reaches itself, and reaches others well.
+const UNPROVEN: Duration = Duration::from_secs(3);
 
 /// Why a session cannot be used.
 #[derive(Debug)]
@@ -64,7 +70,8 @@ impl From<io::Error> for SelfTestError {
 }
 
 /// Tests a session through these UDP ports of its bridge, in this order, and leaves its socket connected to the one that
-/// works, which is returned. Other datagrams that come meanwhile go to `other`.
+/// works, which is returned, with whether that was shown by this session. Other datagrams that come meanwhile go to
+/// `other`. `proven` is the port through which a session of this bridge was last tested; 0 before.
 ///
 /// Also looks the session's own destination up: i2pd drops datagrams to a destination that it does not know yet.
 ///
@@ -75,8 +82,9 @@ pub(super) async fn run(
     session: &Open,
     style: Style,
     ports: &[u16],
+    proven: &AtomicU16,
     mut other: impl FnMut(&[u8]),
-) -> Result<u16, SelfTestError> {
+) -> Result<(u16, bool), SelfTestError> {
     let bridge = stream.peer_addr()?;
     let socket = UdpSocket::from_std(StdUdpSocket::from(session.udp.try_clone()?))?;
     // Only Linux lets a process connect a socket again that may make none.
@@ -96,9 +104,13 @@ pub(super) async fn run(
         }
         // What is read of the connection from here on is another's.
         if is_back && connection.is_idle() {
-            return Ok(test.port());
+            return Ok((test.port(), true));
         }
         let now = started.elapsed();
+        let is_proven = proven.load(Ordering::Relaxed) == test.port();
+        if now >= UNPROVEN && is_known && is_proven && connection.is_idle() {
+            return Ok((test.port(), false));
+        }
         if !is_back {
             if socket.peer_addr()?.port() != test.port() {
                 socket.connect(SocketAddr::new(bridge.ip(), test.port())).await?;

@@ -318,14 +318,14 @@ async fn test(
             take_datagram(datagram, &open.destination, &context.updates);
         }
     };
-    let tested = self_test::run(stream, open, style, &ports, pass_on).await;
-    let port = tested.map_err(|error| ApiError::unavailable(error.to_string()))?;
-    info!(
-        ?kind,
-        udp_port = port,
-        after_ms = started.elapsed().as_millis(),
-        "the self-test of a session has passed"
-    );
+    let tested = self_test::run(stream, open, style, &ports, &context.udp_port, pass_on).await;
+    let (port, is_back) = tested.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let after_ms = started.elapsed().as_millis();
+    if is_back {
+        info!(?kind, udp_port = port, after_ms, "the self-test of a session has passed");
+    } else {
+        info!(?kind, udp_port = port, after_ms, "a session does not reach itself, and is used all the same");
+    }
     context.udp_port.store(port, Ordering::Relaxed);
     Ok(())
 }
