@@ -93,7 +93,7 @@ pub struct DataPath {
     tunnel: Tunnel,
     session: Option<Attached>,
     /// The session before, which members may still send to, until the time.
-    previous: Option<(Attached, Instant)>,
+    previous: Option<(Attached, tokio::time::Instant)>,
     /// The test that is under way.
     test: Option<Test>,
     /// Why there is no session any more.
@@ -280,14 +280,19 @@ impl DataPath {
     /// Ends the session before the present one when its time has come. Returns when to look again, by `deadline` at the
     /// latest.
     fn end_previous(&mut self, deadline: Instant) -> Instant {
-        let Some((_, until)) = &self.previous else { return deadline };
-        if *until > Instant::now() {
-            return deadline.min(*until);
+        match self.previous {
+            Some((_, until)) if until > tokio::time::Instant::now() => deadline.min(until.into_std()),
+            _ => {
+                self.quit_previous();
+                deadline
+            }
         }
+    }
+
+    fn quit_previous(&mut self) {
         if let Some((before, _)) = self.previous.take() {
             before.session.quit();
         }
-        deadline
     }
 
     /// Sends a datagram to the session's own destination.
@@ -414,10 +419,11 @@ impl DataPath {
         info!(session = session.id.as_str(), "attached");
         self.tunnel.set_session(session.id.clone(), Instant::now());
         let before = self.session.replace(Attached { session, incoming });
+        self.quit_previous();
         // One that the router has ended is of no use.
         self.previous = before
             .filter(|before| before.session.check_alive().is_ok())
-            .map(|before| (before, Instant::now() + LINGER));
+            .map(|before| (before, tokio::time::Instant::now() + LINGER));
         self.test = None;
         self.diverted = None;
         Ok(())
@@ -733,13 +739,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_session_closes_the_old_one() {
+    async fn a_new_session_closes_the_old_one_after_a_while() {
         let fixture = Fixture::new().await;
-        let (_, mut first) = fixture.attach("data-1").await;
-        let (to, _second) = fixture.attach("data-2").await;
-        // The router sees the end of the first session's control connection.
-        let end = tokio::task::spawn_blocking(move || io::Read::read(&mut first, &mut [0; 1]));
-        assert_eq!(end.await.unwrap().unwrap(), 0);
+        let said = |mut router: TcpStream| {
+            tokio::task::spawn_blocking(move || io::read_to_string(&mut router).unwrap())
+        };
+        let (_, first) = fixture.attach("data-0").await;
+        let (_, second) = fixture.attach("data-1").await;
+        let (to, _third) = fixture.attach("data-2").await;
+        // What lingers is one session, for as long as members may not know of the next one.
+        assert_eq!(said(first).await.unwrap(), "QUIT\n");
+        let mut byte = [0];
+        second.set_nonblocking(true).unwrap();
+        let open = io::Read::read(&mut &second, &mut byte).unwrap_err();
+        assert_eq!(open.kind(), io::ErrorKind::WouldBlock);
+        second.set_nonblocking(false).unwrap();
+        tokio::time::pause();
+        tokio::time::advance(LINGER).await;
+        tokio::time::resume();
+        assert_eq!(said(second).await.unwrap(), "QUIT\n");
 
         let Shared { session, fds } = fixture.ask(DataPathCommand::Take).await.unwrap().unwrap();
         assert_eq!(session.id, "data-2");
