@@ -59,8 +59,8 @@ pub(super) enum Update {
     Data(Arc<Open>),
     /// The control session, or the fallback session, is open, with the socket to send through.
     Control(SessionKind, Arc<Open>, Arc<UdpSocket>),
-    /// A repliable datagram has come.
-    Datagram { from: Destination, payload: Vec<u8> },
+    /// A repliable datagram has come through the session of this kind.
+    Datagram { kind: SessionKind, from: Destination, payload: Vec<u8> },
     /// A datagram of the session's own destination has come back through it.
     Echo,
     /// A lookup over the session of this kind is done.
@@ -245,7 +245,7 @@ async fn attend(
             context.state(kind, SessionState::Up, None).await;
             tokio::select! {
                 error = watch(stream, kind, updates, lookups) => error,
-                error = receive(&socket, &session.destination, updates) => error,
+                error = receive(&socket, kind, &session.destination, updates) => error,
             }
         }
     }
@@ -315,7 +315,7 @@ async fn test(
     let started = Instant::now();
     let pass_on = |datagram: &[u8]| {
         if kind != SessionKind::Data {
-            take_datagram(datagram, &open.destination, &context.updates);
+            take_datagram(datagram, kind, &open.destination, &context.updates);
         }
     };
     let tested = self_test::run(stream, open, style, &ports, &context.udp_port, pass_on).await;
@@ -387,7 +387,12 @@ async fn watch(
 
 /// Receives what the bridge forwards, until the socket fails. It is connected to the bridge, so that the kernel drops
 /// what others send.
-async fn receive(socket: &UdpSocket, local: &Destination, updates: &mpsc::Sender<Update>) -> io::Error {
+async fn receive(
+    socket: &UdpSocket,
+    kind: SessionKind,
+    local: &Destination,
+    updates: &mpsc::Sender<Update>,
+) -> io::Error {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         let len = match socket.recv(&mut buffer).await {
@@ -395,12 +400,12 @@ async fn receive(socket: &UdpSocket, local: &Destination, updates: &mpsc::Sender
             Err(error) if is_of_an_earlier_datagram(&error) => continue,
             Err(error) => return error,
         };
-        take_datagram(&buffer[..len], local, updates);
+        take_datagram(&buffer[..len], kind, local, updates);
     }
 }
 
-/// Takes a datagram that the bridge has forwarded to a control session.
-fn take_datagram(datagram: &[u8], local: &Destination, updates: &mpsc::Sender<Update>) {
+/// Takes a datagram that the bridge has forwarded to a control session, or a fallback session.
+fn take_datagram(datagram: &[u8], kind: SessionKind, local: &Destination, updates: &mpsc::Sender<Update>) {
     match sam::datagram::decode(datagram) {
         // Not worth a place in the queue.
         Ok(received) if received.payload.len() > message::MAX_LEN => {
@@ -408,7 +413,7 @@ fn take_datagram(datagram: &[u8], local: &Destination, updates: &mpsc::Sender<Up
         }
         Ok(received) if received.from == *local => drop(updates.try_send(Update::Echo)),
         Ok(received) => {
-            let update = Update::Datagram { from: received.from, payload: received.payload.to_vec() };
+            let update = Update::Datagram { kind, from: received.from, payload: received.payload.to_vec() };
             // A full queue means that this node cannot keep up; gossip finds later what is lost now.
             if updates.try_send(update).is_err() {
                 debug!("dropped a control datagram: too many are waiting");
@@ -461,7 +466,7 @@ mod tests {
         }
         let (updates, mut received) = mpsc::channel(2);
         let update = tokio::select! {
-            error = receive(&socket, &OTHER, &updates) => panic!("{error}"),
+            error = receive(&socket, SessionKind::Control, &OTHER, &updates) => panic!("{error}"),
             update = received.recv() => update,
         };
         assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"right"));
@@ -488,7 +493,7 @@ mod tests {
         bridge.send_to(&datagram("heard"), here).await.unwrap();
         let (updates, mut received) = mpsc::channel(2);
         let update = tokio::select! {
-            error = receive(&socket, &OTHER, &updates) => panic!("{error}"),
+            error = receive(&socket, SessionKind::Control, &OTHER, &updates) => panic!("{error}"),
             update = received.recv() => update,
         };
         assert!(matches!(update, Some(Update::Datagram { payload, .. }) if payload == b"heard"));

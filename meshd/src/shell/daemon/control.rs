@@ -24,13 +24,23 @@ use crate::shell::session_health::{HealthAction, Patience};
 use crate::shell::sessions::{self, Open, Renewal, Update};
 use crate::shell::sleep;
 
-/// For control messages: a few round trips of a slow path each.
-pub(super) const CONTROL_PATIENCE: Patience =
-    Patience { quiet: Duration::from_secs(6), questions: Duration::from_secs(6) };
+/// For control messages: a round trip of a slow path or two each. A session that is opened in vain costs less than one
+/// that is waited for: where a node has begun anew, other members' routers often hold on to what was before.
+pub(super) const CONTROL_PATIENCE: Patience = Patience {
+    quiet: Duration::from_secs(4),
+    fresh: Duration::from_secs(2),
+    questions: Duration::from_secs(2),
+};
 
-/// For WireGuard. One that has nothing to say answers after ten seconds, and shakes hands again after five.
-pub(super) const DATA_PATIENCE: Patience =
-    Patience { quiet: Duration::from_secs(12), questions: Duration::from_secs(10) };
+/// For WireGuard. One that has nothing to say answers after ten seconds, but to a handshake at once.
+pub(super) const DATA_PATIENCE: Patience = Patience {
+    quiet: Duration::from_secs(8),
+    fresh: Duration::from_secs(4),
+    questions: Duration::from_secs(5),
+};
+
+/// So many handshakes with a member in vain say that not only the first was lost.
+const IN_VAIN: u32 = 2;
 
 /// Members that are looked up before the session for data is used for them; others of a large network are not.
 const INTRODUCED: usize = 64;
@@ -109,7 +119,7 @@ pub(super) struct FallbackSession {
     pub(super) status: SessionStatus,
     pub(super) session: Option<ControlSession>,
     lookups: mpsc::Sender<DestinationHash>,
-    /// When it works the control session is to be opened anew: it is here because nothing was heard through that.
+    /// When it works the control session is to be opened anew: nothing has been heard through that.
     pub(super) replaces: bool,
     /// Since when it is open.
     pub(super) since: Option<Duration>,
@@ -269,7 +279,14 @@ impl Daemon {
             self.data_health.handle_heard(at(heard));
         }
         match stats.and_then(|stats| stats.unanswered).filter(|_| expected) {
-            Some(unanswered) => self.data_health.handle_sent(at(unanswered)),
+            Some(unanswered) => {
+                self.data_health.handle_sent(at(unanswered));
+                let heard = |node| mesh.is_there(node, now.monotonic.saturating_sub(HEARD_LATELY));
+                let mut peers = stats.iter().flat_map(|stats| &stats.peers);
+                if peers.any(|peer| peer.unanswered >= IN_VAIN && heard(&peer.node)) {
+                    self.data_health.handle_urgent();
+                }
+            }
             None if !expected => self.data_health.handle_nobody_expected(),
             None => {}
         }
@@ -294,7 +311,9 @@ impl Daemon {
             }
         }
         if self.data_renewal.poll_due(now.monotonic) {
-            info!("members speak to this node, but none shakes hands: another session for data is opened");
+            info!(
+                "members speak to this node, but do not answer in their tunnels: another session for data is opened"
+            );
             let _ = self.renew_data.try_send(Renewal::Open);
         }
     }
@@ -475,10 +494,17 @@ impl Daemon {
                 }
                 self.begin_attaching(session, now);
             }
-            Update::Datagram { from, payload } => {
+            Update::Datagram { kind, from, payload } => {
                 if let Some(mesh) = &mut self.mesh {
                     let work = || mesh.handle_datagram(&from, &payload, now);
                     self.containment.handle(|| from.hash(), now.monotonic, work);
+                    // Opening a control session anew that members reach cuts them off.
+                    if kind == SessionKind::Control
+                        && mesh.last_heard() == Some(now.monotonic)
+                        && let Some(fallback) = &mut self.fallback
+                    {
+                        fallback.replaces = false;
+                    }
                 }
             }
             Update::Echo => self.control_health.handle_test_result(true, now.monotonic),
