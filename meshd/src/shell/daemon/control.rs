@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd::SessionKind;
 use i2plan_ipc::api::meshd::{EventKind, SessionHealth, SessionName, SessionState};
-use i2plan_ipc::api::tund;
+use i2plan_ipc::api::tund::{self, PeerStats};
 use i2plan_ipc::warn_limited;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
@@ -20,6 +20,7 @@ use super::Daemon;
 use super::status::HEARD_LATELY;
 use crate::core::{Now, Peer};
 use crate::shell::introductions::{Introductions, Verdict};
+use crate::shell::pair_health::{PairActions, Traffic};
 use crate::shell::session_health::{HealthAction, Patience};
 use crate::shell::sessions::{self, Open, Renewal, Update};
 use crate::shell::sleep;
@@ -153,6 +154,7 @@ impl Daemon {
         self.end_fallback(now);
         self.watch_control(now);
         self.watch_data(now);
+        self.watch_pairs(now);
         self.tell_health();
     }
 
@@ -262,6 +264,7 @@ impl Daemon {
                 None => self.data_health.handle_down(),
             }
             self.data_renewal.cancel();
+            self.pair_health.handle_session();
             self.data_session = attached;
         }
         // In a large network nobody shakes hands unasked.
@@ -315,6 +318,35 @@ impl Daemon {
                 "members speak to this node, but do not answer in their tunnels: another session for data is opened"
             );
             let _ = self.renew_data.try_send(Renewal::Open);
+        }
+    }
+
+    /// The health of each tunnel, while the session as a whole is well.
+    fn watch_pairs(&mut self, now: Now) {
+        let Some(mesh) = &mut self.mesh else { return };
+        if self.data_session.is_none() || self.data_health.health().0 != SessionHealth::Fine {
+            return;
+        }
+        let tunnel = self.tunnel_report.borrow();
+        let peers = tunnel.stats.iter().flat_map(|stats| &stats.peers);
+        let traffic = peers.map(|peer| {
+            let PeerStats { tx_packets, tx_bytes, rx_packets, rx_bytes, .. } = *peer;
+            (peer.node, Traffic { tx_packets, tx_bytes, rx_packets, rx_bytes })
+        });
+        self.pair_health.handle_traffic(traffic, now.monotonic);
+        drop(tunnel);
+        let is_there = |node: &_, since| mesh.is_there(node, since);
+        let PairActions { probe, mut shake_hands, renew } =
+            self.pair_health.poll_actions(is_there, now.monotonic);
+        mesh.probe_members(&probe, now);
+        if renew {
+            let yields = mesh.has_heard_smaller(now.monotonic.saturating_sub(HEARD_LATELY));
+            self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
+        }
+        if !shake_hands.is_empty() {
+            debug!(count = shake_hands.len(), "members are there, and silent in their tunnels");
+            shake_hands.truncate(tund::MAX_BATCH);
+            self.test_data(shake_hands);
         }
     }
 

@@ -38,6 +38,7 @@ use super::event_log::EventLog;
 use super::health;
 use super::introductions::Introductions;
 use super::observer::Observer;
+use super::pair_health::PairHealth;
 use super::renewal::DataRenewal;
 use super::service::{Control, LoopRequest, ReplySender};
 use super::session_health::SessionHealth;
@@ -163,6 +164,7 @@ struct Daemon {
     data_destination: Option<Destination>,
     data_health: SessionHealth,
     data_renewal: DataRenewal,
+    pair_health: PairHealth,
     /// The session that `tund` is known to use.
     data_session: Option<String>,
     renew_data: mpsc::Sender<Renewal>,
@@ -282,6 +284,7 @@ impl Daemon {
             data_destination: None,
             data_health: SessionHealth::new(DATA_PATIENCE.jittered(rand::random())),
             data_renewal: DataRenewal::default(),
+            pair_health: PairHealth::default(),
             data_session: None,
             renew_data,
             tested,
