@@ -446,7 +446,7 @@ mod tests {
         health.handle_test_result(true, seconds(3611));
         assert_eq!(health.poll_action(), Some(TestMembers));
         // The time asleep is none in which somebody was silent.
-        health.handle_timeout(seconds(3612));
+        health.handle_timeout(seconds(3611));
         assert_eq!(health.poll_action(), None);
         health.handle_heard(seconds(3612));
         assert_eq!(health.health(), (Health::Fine, None));
