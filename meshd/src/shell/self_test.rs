@@ -169,3 +169,54 @@ async fn wait_for(time: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use i2plan_proto::destination::Destination;
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Tests a session at a bridge that finds its destination and carries nothing to it, where another session was last
+    /// tested through `proven`.
+    async fn test_in_vain(proven: impl Fn(u16) -> u16) -> Option<(u16, bool)> {
+        let destination = Destination { padding: [3; 32], signing_key: [4; 32] };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (bridge, _) = listener.accept().await.unwrap();
+        let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let udp = StdUdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        udp.set_nonblocking(true).unwrap();
+        udp.connect(datagrams.local_addr().unwrap()).unwrap();
+        let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap().into();
+        let session = Open { id: "s-1".to_owned(), udp: udp.into(), tcp, destination };
+        let answers = async move {
+            let mut bridge = BufReader::new(bridge);
+            let mut line = String::new();
+            while bridge.read_line(&mut line).await.is_ok_and(|len| len > 0) {
+                let name = line.trim_end().rsplit_once("NAME=").unwrap().1.to_owned();
+                let found = format!("NAMING REPLY RESULT=OK NAME={name} VALUE={}\n", destination.to_base64());
+                bridge.get_mut().write_all(found.as_bytes()).await.unwrap();
+                line.clear();
+            }
+        };
+        let port = datagrams.local_addr().unwrap().port();
+        let (ports, proven) = ([port], AtomicU16::new(proven(port)));
+        let tested = run(&mut stream, &session, Style::Datagram, &ports, &proven, |_| {});
+        tokio::select! {
+            tested = tested => Some(tested.unwrap()),
+            () = answers => None,
+            () = sleep(UNPROVEN + Duration::from_secs(1)) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_does_not_reach_itself_is_used_if_the_port_is_known_to_be_right() {
+        let (known, unknown) = tokio::join!(test_in_vain(|port| port), test_in_vain(|_| 0));
+        assert!(matches!(known, Some((_, false))));
+        assert_eq!(unknown, None, "the port may be wrong");
+    }
+}

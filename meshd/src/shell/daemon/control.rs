@@ -52,6 +52,10 @@ const CALLED: usize = 3;
 /// What a datagram to itself says.
 const ECHO: &[u8] = b"i2plan echo";
 
+/// How long the control session may be missing when there is one for data. i2pd 2.45.1 at times does not publish the lease
+/// set of a destination for minutes, and goes on with it when the session is opened again; another one is spared that.
+const MISSING: Duration = Duration::from_secs(20);
+
 /// How long a fallback session lasts. By then the members' routers have forgotten
 /// what they knew of that (ECIES-X25519: after 8 to 10 minutes; emissary 0.4 looks every other minute).
 pub(super) const FALLBACK_LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -202,6 +206,16 @@ impl Daemon {
                     }
                 }
             }
+        }
+        let is_missing = self.control.is_none()
+            && self.fallback.is_none()
+            && self.data_status.state == SessionState::Up
+            && self.mesh.as_ref().is_some_and(|mesh| mesh.has_reachable_members(now));
+        if !is_missing {
+            self.control_missing = None;
+        } else if now.monotonic >= *self.control_missing.get_or_insert(now.monotonic) + MISSING {
+            info!("the control session does not open: opening a session under a fallback destination");
+            self.open_fallback(false, now);
         }
         // One that is there already may be of no more use to whom this node asks now.
         let is_opening = self.fallback.as_ref().is_some_and(|fallback| fallback.session.is_none());

@@ -152,6 +152,8 @@ struct Daemon {
     control_health: SessionHealth,
     renew_control: mpsc::Sender<Renewal>,
     fallback: Option<FallbackSession>,
+    /// Since when the control session alone does not open, although members could be reached through one.
+    control_missing: Option<Duration>,
     control_status: SessionStatus,
     data_status: SessionStatus,
     sam_version: Option<String>,
@@ -273,6 +275,7 @@ impl Daemon {
             control_health: SessionHealth::new(CONTROL_PATIENCE.jittered(rand::random())),
             renew_control,
             fallback: None,
+            control_missing: None,
             control_status: down(),
             data_status: down(),
             sam_version: None,
