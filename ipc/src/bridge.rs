@@ -10,6 +10,7 @@ use i2plan_proto::sam::self_test::usual_ports;
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketType, getpeername, getsockname};
 use thiserror::Error;
+use tokio::net::TcpStream;
 
 /// What stands for a UDP port that is to be found out.
 pub const AUTO: &str = "auto";
@@ -19,6 +20,45 @@ const MAX_NAME: usize = 253;
 
 /// Longest label of a host name, bytes.
 const MAX_LABEL: usize = 63;
+
+/// The connection of a session that is not in use yet. If it is dropped, the router is told that the session is over: some
+/// hold on to its destination for a minute after the connection was closed, or while they still build tunnels for it.
+#[derive(Debug)]
+pub struct Unfinished(Option<TcpStream>);
+
+impl Unfinished {
+    /// The connection of a session that has been, or is about to be, asked for.
+    #[must_use]
+    pub fn new(stream: TcpStream) -> Self {
+        Self(Some(stream))
+    }
+
+    /// The connection.
+    ///
+    /// # Panics
+    /// Never: there is one until [`Unfinished::finish`].
+    pub fn stream(&mut self) -> &mut TcpStream {
+        self.0.as_mut().expect("there is one until it is finished")
+    }
+
+    /// The session is in use.
+    ///
+    /// # Panics
+    /// Never, as [`Unfinished::stream`].
+    #[must_use]
+    pub fn finish(mut self) -> TcpStream {
+        self.0.take().expect("there is one until it is finished")
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            // It does not wait: what cannot be said now is left unsaid.
+            let _ = stream.try_write(b"QUIT\n");
+        }
+    }
+}
 
 /// The host of a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use i2plan_ipc::api::keyd::{OpenSession, SessionKind};
+use i2plan_ipc::bridge::Unfinished;
 use i2plan_ipc::passphrase::Passphrase;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::sam::session::{
@@ -68,7 +69,7 @@ pub struct Opened {
     pub version: String,
 }
 
-/// Opens a session on a connection to the bridge.
+/// Opens a session on a connection to the bridge. If this is given up, the router is told so.
 ///
 /// # Errors
 /// If the request is out of bounds, the connection breaks, or the router refuses.
@@ -106,8 +107,9 @@ pub async fn open(
 
     let line = new_session(request, forward_to).line(private_key);
     stream.write_all(line.as_bytes()).await.map_err(io)?;
-    read_answer(&read_line(&mut stream).await.map_err(io)?).map_err(refused)?;
-    let stream = OwnedFd::from(stream.into_std().map_err(io)?);
+    let mut stream = Unfinished::new(stream);
+    read_answer(&read_line(stream.stream()).await.map_err(io)?).map_err(refused)?;
+    let stream = OwnedFd::from(stream.finish().into_std().map_err(io)?);
     Ok(Opened { connection: Connection { stream, datagrams: datagrams.into() }, version })
 }
 
@@ -305,6 +307,26 @@ mod tests {
             let error = Login::new(user.to_owned(), Passphrase::new(password).unwrap()).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Invalid);
         }
+    }
+
+    #[tokio::test]
+    async fn a_router_that_builds_tunnels_is_told_that_nobody_waits_any_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, mut bridge) = (stream, BufReader::new(listener.accept().await.unwrap().0));
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap().into();
+        let opening = tokio::spawn(async move {
+            open(&request(), Connection { stream: stream.into(), datagrams }, &key(), None).await
+        });
+        let mut said = String::new();
+        bridge.read_line(&mut said).await.unwrap();
+        bridge.write_all(GREETING).await.unwrap();
+        bridge.read_line(&mut said).await.unwrap();
+        assert!(said.contains("SESSION CREATE"));
+        opening.abort();
+        said.clear();
+        bridge.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "QUIT\n");
     }
 
     #[tokio::test]

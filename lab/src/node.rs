@@ -83,7 +83,7 @@ impl Lab {
             network,
             i2p,
             nodes,
-            log_filter: None,
+            log_filter: std::env::var("I2PLAN_LOG").ok(),
             tunnel_length: 1,
             bridge: SamBridge::USUAL,
             sam_address: SAM.to_string(),

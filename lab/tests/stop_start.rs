@@ -53,7 +53,6 @@ fn log_from(node: &Node, from: usize) -> String {
 async fn stop_and_start(nodes: usize) -> Result<(), Failure> {
     let cycles = std::env::var("I2PLAN_LAB_CYCLES").map_or(CYCLES, |cycles| cycles.parse().unwrap());
     let mut lab = Lab::start().await?;
-    lab.log_filter = std::env::var("I2PLAN_LOG").ok();
     for _ in 0..nodes {
         lab.add_node().await?;
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU16;
 use std::time::Duration;
 
 use i2plan_proto::sam::self_test::usual_ports;
@@ -104,8 +105,9 @@ pub(crate) async fn open(
     debug!(session = id, %bridge, version, "a session is open, and is tested");
 
     let tested = Tested { id: &id, style: *style, destination: keys.destination().clone() };
-    match self_test::run(&mut stream, &socket, &tested, &ports, other).await {
-        Ok(udp_port) => Ok(Opened { id, stream, socket, udp_port }),
+    let proven = AtomicU16::new(last.unwrap_or_default());
+    match self_test::run(&mut stream, &socket, &tested, &ports, &proven, other).await {
+        Ok((udp_port, _)) => Ok(Opened { id, stream, socket, udp_port }),
         Err(error) => {
             // Some routers take minutes to notice that a connection was closed, and hold on to the destination.
             quit(&mut stream).await;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use i2plan_proto::endpoint::AnyDestination;
@@ -18,6 +19,11 @@ use crate::udp::{MAX_DATAGRAM, is_of_an_earlier_datagram, send};
 
 /// How often the router is asked for a destination that it has not found.
 const LOOKUP_RETRY: Duration = Duration::from_secs(5);
+
+/// After this a session is used in which nothing has come back, if the router finds its destination and another session
+/// has shown that the bridge takes datagrams at the port. A router may hold on to the lease set that the destination had
+/// before, whose key is gone (emissary 0.4): then a session never reaches itself, and reaches others well.
+const UNPROVEN: Duration = Duration::from_secs(3);
 
 /// A session to be tested.
 #[derive(Debug)]
@@ -59,8 +65,9 @@ fn either(ports: &[u16]) -> String {
 }
 
 /// Tests a session through these UDP ports of its bridge, in this order, and leaves its socket connected to the one that
-/// works, which is returned. Other datagrams that come meanwhile go to `other`. On other systems than Linux only the
-/// port is tried that the socket is connected to.
+/// works, which is returned, with whether that was shown by this session. Other datagrams that come meanwhile go to
+/// `other`. `proven` is the port through which a session of this bridge was last tested; 0 before. On other systems than
+/// Linux only the port is tried that the socket is connected to.
 ///
 /// Also looks the session's own destination up: i2pd drops datagrams to a destination that it does not know yet.
 ///
@@ -71,8 +78,9 @@ pub async fn run(
     socket: &UdpSocket,
     session: &Tested<'_>,
     ports: &[u16],
+    proven: &AtomicU16,
     mut other: impl FnMut(&[u8]),
-) -> Result<u16, SelfTestError> {
+) -> Result<(u16, bool), SelfTestError> {
     let bridge = stream.peer_addr()?;
     // Only Linux lets a process connect a socket again that may make none.
     let ports = if cfg!(target_os = "linux") { ports.to_vec() } else { vec![socket.peer_addr()?.port()] };
@@ -91,9 +99,13 @@ pub async fn run(
         }
         // What is read of the connection from here on is another's.
         if is_back && connection.is_idle() {
-            return Ok(test.port());
+            return Ok((test.port(), true));
         }
         let now = started.elapsed();
+        let is_proven = proven.load(Ordering::Relaxed) == test.port();
+        if now >= UNPROVEN && is_known && is_proven && connection.is_idle() {
+            return Ok((test.port(), false));
+        }
         if !is_back {
             if socket.peer_addr()?.port() != test.port() {
                 socket.connect(SocketAddr::new(bridge.ip(), test.port())).await?;
@@ -142,5 +154,56 @@ pub async fn run(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket as StdUdpSocket};
+
+    use i2plan_proto::destination::Destination;
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Tests a session at a bridge that finds its destination and carries nothing to it, where another session was last
+    /// tested through `proven`.
+    async fn test_in_vain(proven: impl Fn(u16) -> u16) -> Option<(u16, bool)> {
+        let destination = Destination { padding: [3; 32], signing_key: [4; 32] };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (bridge, _) = listener.accept().await.unwrap();
+        let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let udp = StdUdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        udp.set_nonblocking(true).unwrap();
+        udp.connect(datagrams.local_addr().unwrap()).unwrap();
+        let socket = UdpSocket::from_std(udp).unwrap();
+        let session = Tested { id: "s-1", style: Style::Datagram, destination: destination.into() };
+        let answers = async move {
+            let mut bridge = BufReader::new(bridge);
+            let mut line = String::new();
+            while bridge.read_line(&mut line).await.is_ok_and(|len| len > 0) {
+                let name = line.trim_end().rsplit_once("NAME=").unwrap().1.to_owned();
+                let found = format!("NAMING REPLY RESULT=OK NAME={name} VALUE={}\n", destination.to_base64());
+                bridge.get_mut().write_all(found.as_bytes()).await.unwrap();
+                line.clear();
+            }
+        };
+        let port = datagrams.local_addr().unwrap().port();
+        let (ports, proven) = ([port], AtomicU16::new(proven(port)));
+        let tested = run(&mut stream, &socket, &session, &ports, &proven, |_| {});
+        tokio::select! {
+            tested = tested => Some(tested.unwrap()),
+            () = answers => None,
+            () = sleep(UNPROVEN + Duration::from_secs(1)) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_does_not_reach_itself_is_used_if_the_port_is_known_to_be_right() {
+        let (known, unknown) = tokio::join!(test_in_vain(|port| port), test_in_vain(|_| 0));
+        assert!(matches!(known, Some((_, false))));
+        assert_eq!(unknown, None, "the port may be wrong");
     }
 }

@@ -269,7 +269,8 @@ pub struct Stats {
     pub interface: Option<String>,
     /// The id of the attached session.
     pub session: Option<String>,
-    /// Milliseconds since a peer was last heard through that session.
+    /// Milliseconds since a peer was last heard through that session. A handshake that it begins does not count: it says
+    /// nothing of what was sent to it.
     pub heard: Option<u64>,
     /// Milliseconds since the first message that was sent after that and calls for an answer: a handshake, or a packet.
     pub unanswered: Option<u64>,

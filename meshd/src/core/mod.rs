@@ -369,6 +369,13 @@ impl Mesh {
         }
     }
 
+    /// Looks whether these members are there, out of turn.
+    pub fn probe_members(&mut self, nodes: &[NodeId], now: Now) {
+        if let Situation::Member(member) = &mut self.situation {
+            member.probe_members(&mut self.cx, nodes, now);
+        }
+    }
+
     /// Whether a member that should answer was asked for that since this was called last.
     pub fn poll_asked(&mut self) -> bool {
         std::mem::take(&mut self.cx.asked)

@@ -187,6 +187,16 @@ impl Mesh {
         members.filter(|member| member.node() < self.cx.me.node).any(heard)
     }
 
+    /// Whether a member has spoken to this node since then, or is reached through another.
+    #[must_use]
+    pub fn is_there(&self, node: &NodeId, since: Duration) -> bool {
+        self.other(node).is_some_and(|member| {
+            let contact = member.contact();
+            let through = contact.via.is_some() && !contact.unreached;
+            !member.is_away() && (through || contact.last_heard.is_some_and(|heard| heard > since))
+        })
+    }
+
     /// So many of the members that have spoken to this node in the last minute, the last of them first.
     #[must_use]
     pub fn heard_members(&self, count: usize, now: Now) -> Vec<NodeId> {

@@ -7,6 +7,7 @@ mod health;
 mod host;
 mod introductions;
 mod observer;
+mod pair_health;
 mod renewal;
 mod service;
 mod session_health;

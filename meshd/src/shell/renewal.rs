@@ -11,11 +11,11 @@ use std::time::Duration;
 use rand::{Rng, RngExt as _};
 
 /// How long it is left to a node with a smaller id: until it has a session again and a handshake through it has
-/// succeeded, on emissary and Java I2P. i2pd takes longer, and what crosses then costs speed and no more.
-const YIELD: Duration = Duration::from_secs(15);
+/// succeeded, on emissary and mostly on Java I2P. i2pd takes longer, and what crosses then costs speed and no more.
+const YIELD: Duration = Duration::from_secs(8);
 
 /// How much later than necessary it is done at most.
-const JITTER: Duration = Duration::from_secs(5);
+const JITTER: Duration = Duration::from_secs(2);
 
 /// Decides when the session is replaced.
 #[derive(Debug, Default)]

@@ -21,7 +21,7 @@ use i2plan_ipc::api::meshd::SessionHealth as Health;
 const SELF_TEST: Duration = Duration::from_secs(4);
 
 /// First interval between questions to members; each further is half as long again.
-const FIRST_QUESTION: Duration = Duration::from_secs(2);
+const FIRST_QUESTION: Duration = Duration::from_secs(1);
 
 /// Longest interval between questions, while nothing is heard: with it, a path that works again is noticed.
 const LAST_QUESTION: Duration = Duration::from_secs(5);
@@ -34,6 +34,8 @@ const LAST_PATIENCE: Duration = Duration::from_secs(600);
 pub(super) struct Patience {
     /// From the first thing that calls for an answer to the first test.
     pub(super) quiet: Duration,
+    /// The same before anything was heard through the session, or where an answer is due at once.
+    pub(super) fresh: Duration,
     /// From the first question to a member to the replacement, the first time; each further time twice as long.
     pub(super) questions: Duration,
 }
@@ -88,6 +90,8 @@ pub(super) struct SessionHealth {
     /// A datagram to itself has come back through this session: that none does means something.
     echoes: bool,
     heard: Option<Duration>,
+    /// Answers are due at once.
+    urgent: bool,
     /// The first thing that was sent since something was heard, and calls for an answer.
     unanswered: Option<Duration>,
     stage: Stage,
@@ -103,6 +107,7 @@ impl SessionHealth {
             up: false,
             echoes: false,
             heard: None,
+            urgent: true,
             unanswered: None,
             stage: Stage::Listening,
             actions: VecDeque::new(),
@@ -112,6 +117,7 @@ impl SessionHealth {
     /// A session is open, the first one or another. It is tested, to know later what it means if that fails.
     pub(super) fn handle_up(&mut self) {
         (self.up, self.echoes, self.unanswered, self.stage) = (true, false, None, Stage::Listening);
+        self.urgent = true;
         self.actions.push_back(HealthAction::TestItself);
     }
 
@@ -127,6 +133,7 @@ impl SessionHealth {
             return;
         }
         self.heard = Some(at);
+        self.urgent = false;
         // What was sent after it is still to be answered.
         self.unanswered = self.unanswered.filter(|sent| *sent > at);
         self.questions = self.patience.questions;
@@ -138,6 +145,11 @@ impl SessionHealth {
         if self.up && self.heard.is_none_or(|heard| at > heard) {
             self.unanswered.get_or_insert(at);
         }
+    }
+
+    /// What was sent last is to be answered at once.
+    pub(super) fn handle_urgent(&mut self) {
+        self.urgent = true;
     }
 
     /// There is nobody who should speak.
@@ -178,7 +190,10 @@ impl SessionHealth {
     /// When [`SessionHealth::handle_timeout`] is to be called next.
     pub(super) fn poll_timeout(&self) -> Option<Duration> {
         match self.stage {
-            Stage::Listening => self.unanswered.filter(|_| self.up).map(|sent| sent + self.patience.quiet),
+            Stage::Listening => {
+                let quiet = if self.urgent { self.patience.fresh } else { self.patience.quiet };
+                self.unanswered.filter(|_| self.up).map(|sent| sent + quiet)
+            }
             Stage::TestingItself { until } => Some(until),
             Stage::TestingMembers { until, next, .. } => Some(until.min(next)),
             Stage::Replacing { next, .. } => Some(next),
@@ -249,10 +264,9 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience =
-        Patience { quiet: Duration::from_secs(10), questions: Duration::from_secs(10) };
+    const PATIENCE: Patience = Patience { quiet: seconds(10), fresh: seconds(10), questions: seconds(10) };
 
-    fn seconds(seconds: u64) -> Duration {
+    const fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
@@ -335,11 +349,25 @@ mod tests {
         let expected = [
             (1011, TestItself),
             (1011, TestMembers),
-            (1013, TestMembers),
-            (1016, TestMembers),
+            (1012, TestMembers),
+            (1014, TestMembers),
+            (1017, TestMembers),
             (1021, Replace),
         ];
         assert_eq!(world.done, expected);
+    }
+
+    #[test]
+    fn before_anything_was_heard_and_where_answers_are_due_at_once_it_is_tested_sooner() {
+        let mut health = SessionHealth::new(Patience { fresh: seconds(3), ..PATIENCE });
+        health.handle_up();
+        health.handle_sent(seconds(5));
+        assert_eq!(health.poll_timeout(), Some(seconds(8)));
+        health.handle_heard(seconds(6));
+        health.handle_sent(seconds(7));
+        assert_eq!(health.poll_timeout(), Some(seconds(17)));
+        health.handle_urgent();
+        assert_eq!(health.poll_timeout(), Some(seconds(10)));
     }
 
     #[test]
@@ -418,7 +446,7 @@ mod tests {
         health.handle_test_result(true, seconds(3611));
         assert_eq!(health.poll_action(), Some(TestMembers));
         // The time asleep is none in which somebody was silent.
-        health.handle_timeout(seconds(3612));
+        health.handle_timeout(seconds(3611));
         assert_eq!(health.poll_action(), None);
         health.handle_heard(seconds(3612));
         assert_eq!(health.health(), (Health::Fine, None));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::SessionState;
-use i2plan_ipc::bridge::Bridge;
+use i2plan_ipc::bridge::{Bridge, Unfinished};
 use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::{ApiError, ErrorKind};
@@ -56,8 +56,8 @@ pub(super) enum Update {
     Data(Arc<Open>),
     /// The control session, or the fallback session, is open, with the socket to send through.
     Control(SessionKind, Arc<Open>, Arc<UdpSocket>),
-    /// A repliable datagram has come.
-    Datagram { from: Destination, payload: Vec<u8> },
+    /// A repliable datagram has come through the session of this kind.
+    Datagram { kind: SessionKind, from: Destination, payload: Vec<u8> },
     /// A datagram of the session's own destination has come back through it.
     Echo,
     /// A lookup over the session of this kind is done.
@@ -230,7 +230,7 @@ async fn attend(
             context.state(kind, SessionState::Up, None).await;
             tokio::select! {
                 error = watch(stream, kind, updates, lookups) => error,
-                error = receive(&socket, &session.destination, updates) => error,
+                error = receive(&socket, kind, &session.destination, updates) => error,
             }
         }
     }
@@ -265,10 +265,11 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     let (opened, [tcp, udp]) = keyd.call(request).await.map_err(ClientError::into_api)?;
     let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
     let _ = context.updates.send(Update::Version(version)).await;
-    let (mut stream, open) = take_over(Open { id, udp, tcp, destination })
+    let (stream, open) = take_over(Open { id, udp, tcp, destination })
         .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
+    let mut stream = Unfinished::new(stream);
     if context.bridge.check_connection(open.tcp.as_fd()).is_err() {
-        warn!(bridge = ?stream.peer_addr().ok(), configured = %context.bridge.address, "keyd is started with another SAM address than i2p.sam_address");
+        warn!(bridge = ?stream.stream().peer_addr().ok(), configured = %context.bridge.address, "keyd is started with another SAM address than i2p.sam_address");
     }
     if min_tunnel_length != context.tunnels.length {
         warn!(
@@ -277,8 +278,8 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
             "keyd is started with another tunnel length than i2p.tunnel_length: set I2PLAN_TUNNEL_LENGTH for both"
         );
     }
-    test(context, kind, &mut stream, &open).await?;
-    Ok((stream, open))
+    test(context, kind, stream.stream(), &open).await?;
+    Ok((stream.finish(), open))
 }
 
 /// Sends something through a session to itself. It counts as open when that has come back.
@@ -303,24 +304,17 @@ async fn test(
     let tested = Tested { id: &open.id, style, destination: open.destination.into() };
     let pass_on = |datagram: &[u8]| {
         if kind != SessionKind::Data {
-            take_datagram(datagram, &open.destination, &context.updates);
+            take_datagram(datagram, kind, &open.destination, &context.updates);
         }
     };
-    let tested = self_test::run(stream, &socket, &tested, &ports, pass_on).await;
-    let port = match tested {
-        Ok(port) => port,
-        Err(error) => {
-            // Some routers take minutes to notice that a connection was closed, and hold on to the destination.
-            let _ = stream.try_write(b"QUIT\n");
-            return Err(ApiError::unavailable(with_remedy(&error)));
-        }
-    };
-    info!(
-        ?kind,
-        udp_port = port,
-        after_ms = started.elapsed().as_millis(),
-        "the self-test of a session has passed"
-    );
+    let tested = self_test::run(stream, &socket, &tested, &ports, &context.udp_port, pass_on).await;
+    let (port, is_back) = tested.map_err(|error| ApiError::unavailable(with_remedy(&error)))?;
+    let after_ms = started.elapsed().as_millis();
+    if is_back {
+        info!(?kind, udp_port = port, after_ms, "the self-test of a session has passed");
+    } else {
+        info!(?kind, udp_port = port, after_ms, "a session does not reach itself, and is used all the same");
+    }
     context.udp_port.store(port, Ordering::Relaxed);
     Ok(())
 }
@@ -366,18 +360,23 @@ async fn watch(
 }
 
 /// Receives what the bridge forwards, until the socket fails.
-async fn receive(socket: &UdpSocket, local: &Destination, updates: &mpsc::Sender<Update>) -> io::Error {
+async fn receive(
+    socket: &UdpSocket,
+    kind: SessionKind,
+    local: &Destination,
+    updates: &mpsc::Sender<Update>,
+) -> io::Error {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         match udp::receive(socket, &mut buffer).await {
-            Ok(len) => take_datagram(&buffer[..len], local, updates),
+            Ok(len) => take_datagram(&buffer[..len], kind, local, updates),
             Err(error) => return error,
         }
     }
 }
 
-/// Takes a datagram that the bridge has forwarded to a control session.
-fn take_datagram(datagram: &[u8], local: &Destination, updates: &mpsc::Sender<Update>) {
+/// Takes a datagram that the bridge has forwarded to a control session, or a fallback session.
+fn take_datagram(datagram: &[u8], kind: SessionKind, local: &Destination, updates: &mpsc::Sender<Update>) {
     match sam::datagram::decode(datagram) {
         // Not worth a place in the queue.
         Ok(received) if received.payload.len() > message::MAX_LEN => {
@@ -385,7 +384,7 @@ fn take_datagram(datagram: &[u8], local: &Destination, updates: &mpsc::Sender<Up
         }
         Ok(received) if received.from == *local => drop(updates.try_send(Update::Echo)),
         Ok(received) => {
-            let update = Update::Datagram { from: received.from, payload: received.payload.to_vec() };
+            let update = Update::Datagram { kind, from: received.from, payload: received.payload.to_vec() };
             // A full queue means that this node cannot keep up; gossip finds later what is lost now.
             if updates.try_send(update).is_err() {
                 debug!("dropped a control datagram: too many are waiting");

@@ -82,7 +82,7 @@ pub struct Tunnel {
     early_handshakes: EarlyHandshakes,
     pacer: Pacer,
     drops: Drops,
-    /// When a peer was last heard through the session.
+    /// When something was last heard through the session that is no beginning of a handshake.
     heard: Option<Instant>,
     /// When the first message was sent after that which calls for an answer.
     unanswered: Option<Instant>,
@@ -134,7 +134,7 @@ impl Tunnel {
         self.next_tick = now;
     }
 
-    /// How long ago a peer was last heard through the session.
+    /// How long ago something was last heard through the session that is no beginning of a handshake.
     #[must_use]
     pub fn heard(&self, now: Instant) -> Option<Duration> {
         self.heard.map(|at| now.saturating_duration_since(at))
@@ -284,10 +284,10 @@ impl Tunnel {
         match peer.receive(slot, message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
             Ok(received) => {
                 peer.count_received(message.len());
-                if is_present {
+                // A handshake that the peer begins says nothing of what was sent to it.
+                if is_present && !matches!(received, Received::Handshake(_)) {
                     (self.heard, self.unanswered) = (Some(now), None);
-                    // A handshake that the peer begins says nothing of what was sent to it.
-                    if !matches!(received, Received::Handshake(_)) && self.pacer.note_received(number) {
+                    if self.pacer.note_received(number) {
                         peer.confirm_answer(&mut self.pacer, now);
                     }
                 }

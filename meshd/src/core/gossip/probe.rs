@@ -55,6 +55,17 @@ impl LocalMember {
         }
     }
 
+    /// Looks whether these members are there, out of turn.
+    pub(crate) fn probe_members(&mut self, cx: &mut Context, nodes: &[NodeId], now: Now) {
+        for node in nodes {
+            if let Some(member) = self.members.get(node).filter(|member| !member.is_away())
+                && !self.bans.is_banned(node)
+            {
+                self.detector.begin(*node, *member.record.control(), now.monotonic, &mut cx.rng);
+            }
+        }
+    }
+
     /// Looks whether one that is held to be out of reach is there again. It may not know what is said of it, and until it is
     /// probed in turn can take hours.
     pub(super) fn ping_unreachable(&mut self, cx: &mut Context, now: Now) {

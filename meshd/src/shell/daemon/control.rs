@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::keyd::SessionKind;
 use i2plan_ipc::api::meshd::{EventKind, SessionHealth, SessionName, SessionState};
-use i2plan_ipc::api::tund;
+use i2plan_ipc::api::tund::{self, PeerStats};
 use i2plan_ipc::warn_limited;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
@@ -21,17 +21,28 @@ use super::Daemon;
 use super::status::HEARD_LATELY;
 use crate::core::{Now, Peer};
 use crate::shell::introductions::{Introductions, Verdict};
+use crate::shell::pair_health::{PairActions, Traffic};
 use crate::shell::session_health::{HealthAction, Patience};
 use crate::shell::sessions::{self, Open, Renewal, Update};
 use crate::shell::sleep;
 
-/// For control messages: a few round trips of a slow path each.
-pub(super) const CONTROL_PATIENCE: Patience =
-    Patience { quiet: Duration::from_secs(6), questions: Duration::from_secs(6) };
+/// For control messages: a round trip of a slow path or two each. A session that is opened in vain costs less than one
+/// that is waited for: where a node has begun anew, other members' routers often hold on to what was before.
+pub(super) const CONTROL_PATIENCE: Patience = Patience {
+    quiet: Duration::from_secs(4),
+    fresh: Duration::from_secs(2),
+    questions: Duration::from_secs(2),
+};
 
-/// For WireGuard. One that has nothing to say answers after ten seconds, and shakes hands again after five.
-pub(super) const DATA_PATIENCE: Patience =
-    Patience { quiet: Duration::from_secs(12), questions: Duration::from_secs(10) };
+/// For WireGuard. One that has nothing to say answers after ten seconds, but to a handshake at once.
+pub(super) const DATA_PATIENCE: Patience = Patience {
+    quiet: Duration::from_secs(8),
+    fresh: Duration::from_secs(4),
+    questions: Duration::from_secs(5),
+};
+
+/// So many handshakes with a member in vain say that not only the first was lost.
+const IN_VAIN: u32 = 2;
 
 /// Members that are looked up before the session for data is used for them; others of a large network are not.
 const INTRODUCED: usize = 64;
@@ -41,6 +52,10 @@ const CALLED: usize = 3;
 
 /// What a datagram to itself says.
 const ECHO: &[u8] = b"i2plan echo";
+
+/// How long the control session may be missing when there is one for data. i2pd 2.45.1 at times does not publish the lease
+/// set of a destination for minutes, and goes on with it when the session is opened again; another one is spared that.
+const MISSING: Duration = Duration::from_secs(20);
 
 /// How long a fallback session lasts. By then the members' routers have forgotten
 /// what they knew of that (ECIES-X25519: after 8 to 10 minutes; emissary 0.4 looks every other minute).
@@ -110,7 +125,7 @@ pub(super) struct FallbackSession {
     pub(super) status: SessionStatus,
     pub(super) session: Option<ControlSession>,
     lookups: mpsc::Sender<DestinationHash>,
-    /// When it works the control session is to be opened anew: it is here because nothing was heard through that.
+    /// When it works the control session is to be opened anew: nothing has been heard through that.
     pub(super) replaces: bool,
     /// Since when it is open.
     pub(super) since: Option<Duration>,
@@ -144,6 +159,7 @@ impl Daemon {
         self.end_fallback(now);
         self.watch_control(now);
         self.watch_data(now);
+        self.watch_pairs(now);
         self.tell_health();
     }
 
@@ -191,6 +207,16 @@ impl Daemon {
                     }
                 }
             }
+        }
+        let is_missing = self.control.is_none()
+            && self.fallback.is_none()
+            && self.data_status.state == SessionState::Up
+            && self.mesh.as_ref().is_some_and(|mesh| mesh.has_reachable_members(now));
+        if !is_missing {
+            self.control_missing = None;
+        } else if now.monotonic >= *self.control_missing.get_or_insert(now.monotonic) + MISSING {
+            info!("the control session does not open: opening a session under a fallback destination");
+            self.open_fallback(false, now);
         }
         // One that is there already may be of no more use to whom this node asks now.
         let is_opening = self.fallback.as_ref().is_some_and(|fallback| fallback.session.is_none());
@@ -253,6 +279,7 @@ impl Daemon {
                 None => self.data_health.handle_down(),
             }
             self.data_renewal.cancel();
+            self.pair_health.handle_session();
             self.data_session = attached;
         }
         // In a large network nobody shakes hands unasked.
@@ -270,7 +297,14 @@ impl Daemon {
             self.data_health.handle_heard(at(heard));
         }
         match stats.and_then(|stats| stats.unanswered).filter(|_| expected) {
-            Some(unanswered) => self.data_health.handle_sent(at(unanswered)),
+            Some(unanswered) => {
+                self.data_health.handle_sent(at(unanswered));
+                let heard = |node| mesh.is_there(node, now.monotonic.saturating_sub(HEARD_LATELY));
+                let mut peers = stats.iter().flat_map(|stats| &stats.peers);
+                if peers.any(|peer| peer.unanswered >= IN_VAIN && heard(&peer.node)) {
+                    self.data_health.handle_urgent();
+                }
+            }
             None if !expected => self.data_health.handle_nobody_expected(),
             None => {}
         }
@@ -295,8 +329,39 @@ impl Daemon {
             }
         }
         if self.data_renewal.poll_due(now.monotonic) {
-            info!("members speak to this node, but none shakes hands: another session for data is opened");
+            info!(
+                "members speak to this node, but do not answer in their tunnels: another session for data is opened"
+            );
             let _ = self.renew_data.try_send(Renewal::Open);
+        }
+    }
+
+    /// The health of each tunnel, while the session as a whole is well.
+    fn watch_pairs(&mut self, now: Now) {
+        let Some(mesh) = &mut self.mesh else { return };
+        if self.data_session.is_none() || self.data_health.health().0 != SessionHealth::Fine {
+            return;
+        }
+        let tunnel = self.tunnel_report.borrow();
+        let peers = tunnel.stats.iter().flat_map(|stats| &stats.peers);
+        let traffic = peers.map(|peer| {
+            let PeerStats { tx_packets, tx_bytes, rx_packets, rx_bytes, .. } = *peer;
+            (peer.node, Traffic { tx_packets, tx_bytes, rx_packets, rx_bytes })
+        });
+        self.pair_health.handle_traffic(traffic, now.monotonic);
+        drop(tunnel);
+        let is_there = |node: &_, since| mesh.is_there(node, since);
+        let PairActions { probe, mut shake_hands, renew } =
+            self.pair_health.poll_actions(is_there, now.monotonic);
+        mesh.probe_members(&probe, now);
+        if renew {
+            let yields = mesh.has_heard_smaller(now.monotonic.saturating_sub(HEARD_LATELY));
+            self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
+        }
+        if !shake_hands.is_empty() {
+            debug!(count = shake_hands.len(), "members are there, and silent in their tunnels");
+            shake_hands.truncate(tund::MAX_BATCH);
+            self.test_data(shake_hands);
         }
     }
 
@@ -476,10 +541,17 @@ impl Daemon {
                 }
                 self.begin_attaching(session, now);
             }
-            Update::Datagram { from, payload } => {
+            Update::Datagram { kind, from, payload } => {
                 if let Some(mesh) = &mut self.mesh {
                     let work = || mesh.handle_datagram(&from, &payload, now);
                     self.containment.handle(|| from.hash(), now.monotonic, work);
+                    // Opening a control session anew that members reach cuts them off.
+                    if kind == SessionKind::Control
+                        && mesh.last_heard() == Some(now.monotonic)
+                        && let Some(fallback) = &mut self.fallback
+                    {
+                        fallback.replaces = false;
+                    }
                 }
             }
             Update::Echo => self.control_health.handle_test_result(true, now.monotonic),

@@ -38,6 +38,7 @@ use super::event_log::EventLog;
 use super::health;
 use super::introductions::Introductions;
 use super::observer::Observer;
+use super::pair_health::PairHealth;
 use super::renewal::DataRenewal;
 use super::service::{Control, LoopRequest, ReplySender};
 use super::session_health::SessionHealth;
@@ -151,6 +152,8 @@ struct Daemon {
     control_health: SessionHealth,
     renew_control: mpsc::Sender<Renewal>,
     fallback: Option<FallbackSession>,
+    /// Since when the control session alone does not open, although members could be reached through one.
+    control_missing: Option<Duration>,
     control_status: SessionStatus,
     data_status: SessionStatus,
     sam_version: Option<String>,
@@ -163,6 +166,7 @@ struct Daemon {
     data_destination: Option<Destination>,
     data_health: SessionHealth,
     data_renewal: DataRenewal,
+    pair_health: PairHealth,
     /// The session that `tund` is known to use.
     data_session: Option<String>,
     renew_data: mpsc::Sender<Renewal>,
@@ -271,6 +275,7 @@ impl Daemon {
             control_health: SessionHealth::new(CONTROL_PATIENCE.jittered(rand::random())),
             renew_control,
             fallback: None,
+            control_missing: None,
             control_status: down(),
             data_status: down(),
             sam_version: None,
@@ -282,6 +287,7 @@ impl Daemon {
             data_destination: None,
             data_health: SessionHealth::new(DATA_PATIENCE.jittered(rand::random())),
             data_renewal: DataRenewal::default(),
+            pair_health: PairHealth::default(),
             data_session: None,
             renew_data,
             tested,

@@ -1,0 +1,225 @@
+//! Finding out that one tunnel carries nothing while others do.
+//!
+//! Routers agree on an end-to-end session for each pair of destinations, and may hold on to one that the other cannot read.
+//! Then a node hears some members and not others, and its sessions as a whole look well. A member that is sent what calls
+//! for an answer, and is silent, is probed over control. If it is there, a handshake is begun with it, which also tells
+//! its router of the present lease set. If that does not help, a session under another destination does.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use i2plan_proto::identity::NodeId;
+
+/// How long a member may be silent after it was sent something. One that has nothing to say answers after ten seconds
+/// (WireGuard, section 6.1: KEEPALIVE_TIMEOUT), or a handshake at once.
+const SILENT: Duration = Duration::from_secs(6);
+
+/// A message that was under way when the tunnel fell silent says nothing.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+
+/// First interval between probes, or handshakes, of one member; each further is half as long again, up to the last.
+const FIRST_INTERVAL: Duration = Duration::from_secs(2);
+const LAST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// From the first handshake with a member that is there to another session, the first time; each further time twice as
+/// long, while any tunnel is silent.
+const FIRST_PATIENCE: Duration = Duration::from_secs(6);
+const LAST_PATIENCE: Duration = Duration::from_secs(600);
+
+/// A keepalive, bytes: it calls for no answer.
+const KEEPALIVE_LEN: u64 = 32;
+
+/// The beginning of a handshake, bytes: that one comes says nothing of what was sent. No other message is as long.
+const INITIATION_LEN: u64 = 148;
+
+/// What was sent to and received from a member so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub(super) tx_packets: u64,
+    pub(super) tx_bytes: u64,
+    pub(super) rx_packets: u64,
+    pub(super) rx_bytes: u64,
+}
+
+impl Traffic {
+    /// Grows with what calls for an answer.
+    fn asked(&self) -> u64 {
+        self.tx_bytes.saturating_sub(self.tx_packets * KEEPALIVE_LEN)
+    }
+
+    /// Changes with what may be an answer.
+    fn answered(&self) -> i128 {
+        i128::from(self.rx_bytes) - i128::from(self.rx_packets) * i128::from(INITIATION_LEN)
+    }
+}
+
+#[derive(Debug)]
+struct Pair {
+    answered: i128,
+    asked: u64,
+    /// Since when an answer is due.
+    silent: Option<Duration>,
+    /// When a handshake was first begun for that.
+    tested: Option<Duration>,
+    next: Duration,
+    interval: Duration,
+}
+
+/// What is to be done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct PairActions {
+    /// Members to be probed over control.
+    pub(super) probe: Vec<NodeId>,
+    /// Members to begin a handshake with.
+    pub(super) shake_hands: Vec<NodeId>,
+    /// Another session is to be opened.
+    pub(super) renew: bool,
+}
+
+/// Watches the tunnels. Time is the monotonic clock.
+#[derive(Debug)]
+pub(super) struct PairHealth {
+    pairs: HashMap<NodeId, Pair>,
+    patience: Duration,
+}
+
+impl Default for PairHealth {
+    fn default() -> Self {
+        Self { pairs: HashMap::new(), patience: FIRST_PATIENCE }
+    }
+}
+
+impl PairHealth {
+    /// There is another session: each tunnel has its time to work through it.
+    pub(super) fn handle_session(&mut self) {
+        self.pairs.clear();
+    }
+
+    /// These are all members with tunnels.
+    pub(super) fn handle_traffic(&mut self, traffic: impl Iterator<Item = (NodeId, Traffic)>, now: Duration) {
+        let mut before = std::mem::take(&mut self.pairs);
+        self.pairs.extend(traffic.map(|(node, traffic)| {
+            let same = before.remove(&node).filter(|pair| pair.answered == traffic.answered());
+            let mut pair = same.unwrap_or(Pair {
+                answered: traffic.answered(),
+                asked: traffic.asked(),
+                silent: None,
+                tested: None,
+                next: now,
+                interval: FIRST_INTERVAL,
+            });
+            if traffic.asked() > pair.asked {
+                pair.silent.get_or_insert(now);
+            }
+            (node, pair)
+        }));
+        if self.pairs.values().all(|pair| pair.silent.is_none()) {
+            self.patience = FIRST_PATIENCE;
+        }
+    }
+
+    /// What is due. `is_there` tells whether a member has given a sign of life since this time.
+    pub(super) fn poll_actions(
+        &mut self,
+        is_there: impl Fn(&NodeId, Duration) -> bool,
+        now: Duration,
+    ) -> PairActions {
+        let mut actions = PairActions::default();
+        for (node, pair) in &mut self.pairs {
+            let Some(silent) = pair.silent.filter(|silent| now >= *silent + SILENT) else { continue };
+            let there = is_there(node, silent + UNDER_WAY);
+            if there && pair.tested.is_none() {
+                (pair.tested, pair.next, pair.interval) = (Some(now), now, FIRST_INTERVAL);
+            }
+            if now >= pair.next {
+                let list = if there { &mut actions.shake_hands } else { &mut actions.probe };
+                list.push(*node);
+                pair.next = now + pair.interval;
+                pair.interval = (pair.interval * 3 / 2).min(LAST_INTERVAL);
+            }
+            actions.renew |= there && pair.tested.is_some_and(|tested| now >= tested + self.patience);
+        }
+        if actions.renew {
+            self.patience = (self.patience * 2).min(LAST_PATIENCE);
+            self.pairs.values_mut().for_each(|pair| pair.tested = None);
+        }
+        actions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId([1; 32]);
+    const OTHER: NodeId = NodeId([2; 32]);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Packets of 100 bytes.
+    fn packets(tx_packets: u64, rx_packets: u64) -> Traffic {
+        Traffic { tx_packets, tx_bytes: tx_packets * 100, rx_packets, rx_bytes: rx_packets * 100 }
+    }
+
+    /// Lets a member be silent from the first second on, while another answers. When it was probed, when a handshake was
+    /// begun with it, and when the session was to be replaced; all by the second.
+    fn watch(until: u64, is_there: impl Fn(u64) -> bool) -> [Vec<u64>; 3] {
+        let mut health = PairHealth::default();
+        let [mut probed, mut shaken, mut renewed] = [const { Vec::new() }; 3];
+        for now in 0..until {
+            // All that comes from it is that it begins handshakes.
+            let silent = Traffic { rx_packets: now, rx_bytes: now * INITIATION_LEN, ..packets(now, 0) };
+            let traffic = [(NODE, silent), (OTHER, packets(now, now))];
+            health.handle_traffic(traffic.into_iter(), seconds(now));
+            let actions = health.poll_actions(|_, _| is_there(now), seconds(now));
+            assert!(![&actions.probe, &actions.shake_hands].into_iter().flatten().any(|node| *node == OTHER));
+            probed.extend(actions.probe.first().map(|_| now));
+            shaken.extend(actions.shake_hands.first().map(|_| now));
+            renewed.extend(actions.renew.then_some(now));
+        }
+        [probed, shaken, renewed]
+    }
+
+    #[test]
+    fn a_member_that_is_there_and_silent_gets_a_handshake_and_then_another_session() {
+        let [probed, shaken, renewed] = watch(60, |now| now > 7);
+        assert_eq!(probed, [7]);
+        assert_eq!(shaken[..3], [8, 10, 13]);
+        assert_eq!(renewed, [14, 27, 52]);
+    }
+
+    #[test]
+    fn for_one_that_is_away_the_session_is_not_replaced() {
+        let [probed, shaken, renewed] = watch(3600, |_| false);
+        assert_eq!(probed[..4], [7, 9, 12, 17]);
+        assert!(probed.len() < 80 && shaken.is_empty() && renewed.is_empty());
+    }
+
+    #[test]
+    fn one_that_comes_back_gets_a_handshake_at_once() {
+        let [_, shaken, _] = watch(1001, |now| now == 1000);
+        assert_eq!(shaken, [1000]);
+    }
+
+    #[test]
+    fn keepalives_call_for_nothing() {
+        let mut health = PairHealth::default();
+        for now in 0..300 {
+            let keepalives = Traffic { tx_packets: now, tx_bytes: now * KEEPALIVE_LEN, ..packets(0, 7) };
+            health.handle_traffic([(NODE, keepalives)].into_iter(), seconds(now));
+            assert_eq!(health.poll_actions(|_, _| true, seconds(now)), PairActions::default());
+        }
+    }
+
+    #[test]
+    fn members_that_are_gone_are_forgotten() {
+        let mut health = PairHealth::default();
+        for now in 0..2 {
+            health.handle_traffic([(NODE, packets(now, 0))].into_iter(), seconds(now));
+        }
+        health.handle_traffic(std::iter::empty(), seconds(2));
+        assert!(health.pairs.is_empty());
+    }
+}
