@@ -87,6 +87,8 @@ pub(super) async fn run(
 ) -> Result<(u16, bool), SelfTestError> {
     let bridge = stream.peer_addr()?;
     let socket = UdpSocket::from_std(StdUdpSocket::from(session.udp.try_clone()?))?;
+    // Before it is known to be, it takes nothing.
+    socket.writable().await?;
     // Only Linux lets a process connect a socket again that may make none.
     let ports = if cfg!(target_os = "linux") { ports.to_vec() } else { vec![socket.peer_addr()?.port()] };
     let started = Instant::now();
