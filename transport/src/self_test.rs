@@ -82,6 +82,8 @@ pub async fn run(
     mut other: impl FnMut(&[u8]),
 ) -> Result<(u16, bool), SelfTestError> {
     let bridge = stream.peer_addr()?;
+    // Before it is known to be, it takes nothing.
+    socket.writable().await?;
     // Only Linux lets a process connect a socket again that may make none.
     let ports = if cfg!(target_os = "linux") { ports.to_vec() } else { vec![socket.peer_addr()?.port()] };
     let started = Instant::now();

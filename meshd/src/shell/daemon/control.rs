@@ -31,7 +31,7 @@ use crate::shell::sleep;
 pub(super) const CONTROL_PATIENCE: Patience = Patience {
     quiet: Duration::from_secs(4),
     fresh: Duration::from_secs(2),
-    questions: Duration::from_secs(2),
+    questions: Duration::from_secs(3),
 };
 
 /// For WireGuard. One that has nothing to say answers after ten seconds, but to a handshake at once.
