@@ -47,7 +47,7 @@ impl Login {
     /// Checks that both can be said to a bridge.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](i2plan_ipc::ErrorKind::Invalid) if not.
+    /// [`ErrorKind::Invalid`] if not.
     pub fn new(user: String, password: Passphrase) -> Result<Self, ApiError> {
         let login = Self { user, password };
         login.hello().map(|_| login)
@@ -132,7 +132,7 @@ async fn read_line(stream: &mut TcpStream) -> io::Result<Zeroizing<Vec<u8>>> {
 /// where the node is, and who asks is `meshd`.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`](i2plan_ipc::ErrorKind::Invalid) if it is out of bounds.
+/// [`ErrorKind::Invalid`] if it is out of bounds.
 pub fn checked(request: OpenSession, min_length: u8) -> Result<OpenSession, ApiError> {
     let id = &request.id;
     if id.is_empty() || id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
