@@ -931,12 +931,17 @@ impl World {
                 })
             })
         };
+        // Who has left and goes on with a backup is no member, and neither is whom it lets in then.
+        let left = |chain: &Chain| {
+            std::iter::successors(chain.parent(), Chain::parent).any(|above| self.ended.contains(&above.id()))
+        };
         let is_protected = |index: &usize| {
             let node = &self.nodes[*index];
             let Some(chain) = &node.member else { return false };
             node.honest
                 && node.up
                 && chain.ancestors().all(|inviter| honest.contains(inviter))
+                && !left(chain)
                 && !twice(chain)
         };
         (0..self.nodes.len()).filter(is_protected).collect()
