@@ -300,9 +300,7 @@ impl DataPath {
         let mut datagram = [0; TEST_LEN];
         let Some(Attached { session, .. }) = &self.session else { return };
         // The first byte stays 0. Others cannot know the rest.
-        if rustix::rand::getrandom(&mut datagram[1..], rustix::rand::GetRandomFlags::empty()).is_err() {
-            return;
-        }
+        rand::fill(&mut datagram[1..]);
         if let Err(error) = session.send_to_itself(&datagram) {
             debug!(%error, "the session's socket does not take a datagram");
         }
