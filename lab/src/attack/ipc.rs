@@ -728,7 +728,8 @@ pub async fn ask_tund_as_meshd(run: &Path, network: &str, to_itself: &ToItself) 
     let request = tund::Request::AttachSession(session);
     ask("what it sends", "connected to itself", request.clone(), &[datagrams, stream]).await;
     let listening = std::net::UdpSocket::bind("127.0.0.1:0").map_err(failed)?;
-    ask("what it sends, elsewhere", "not connected", request, &[listening.as_fd(), stream]).await;
+    // The connection is looked at first, and the intruder has none to the bridge.
+    ask("what it sends, elsewhere", "connected to itself", request, &[listening.as_fd(), stream]).await;
 
     let stats = tund.call(tund::GetStats).await.map_err(failed)?;
     if !stats.peers.is_empty() || stats.interface.is_none() {
