@@ -159,7 +159,6 @@ impl Daemon {
         self.end_fallback(now);
         self.watch_control(now);
         self.watch_data(now);
-        self.watch_pairs(now);
         self.tell_health();
     }
 
@@ -337,7 +336,8 @@ impl Daemon {
     }
 
     /// The health of each tunnel, while the session as a whole is well.
-    fn watch_pairs(&mut self, now: Now) {
+    pub(super) fn watch_pairs(&mut self) {
+        let now = self.now();
         let Some(mesh) = &mut self.mesh else { return };
         if self.data_session.is_none() || self.data_health.health().0 != SessionHealth::Fine {
             return;

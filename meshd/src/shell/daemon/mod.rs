@@ -397,6 +397,8 @@ impl Daemon {
         for what in self.observer.handle_tund_report(&report, wanted.as_ref(), name) {
             self.event_log.push(what);
         }
+        drop(report);
+        self.watch_pairs();
     }
 
     /// Saves, and only then acts.
