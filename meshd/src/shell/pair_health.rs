@@ -22,7 +22,8 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(2);
 const LAST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// From the first handshake with a member that is there to another session, the first time; each further time twice as
-/// long, while any tunnel is silent.
+/// long. It begins anew when no tunnel is silent and none was for [`LAST_PATIENCE`] the reason for another session: a
+/// member that is silent in its tunnel at will must not have sessions replaced all the time.
 const FIRST_PATIENCE: Duration = Duration::from_secs(6);
 const LAST_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -81,11 +82,13 @@ pub(super) struct PairActions {
 pub(super) struct PairHealth {
     pairs: HashMap<NodeId, Pair>,
     patience: Duration,
+    /// When another session was last to be opened.
+    renewed: Option<Duration>,
 }
 
 impl Default for PairHealth {
     fn default() -> Self {
-        Self { pairs: HashMap::new(), patience: FIRST_PATIENCE }
+        Self { pairs: HashMap::new(), patience: FIRST_PATIENCE, renewed: None }
     }
 }
 
@@ -113,7 +116,8 @@ impl PairHealth {
             }
             (node, pair)
         }));
-        if self.pairs.values().all(|pair| pair.silent.is_none()) {
+        let is_calm = self.renewed.is_none_or(|renewed| now >= renewed + LAST_PATIENCE);
+        if is_calm && self.pairs.values().all(|pair| pair.silent.is_none()) {
             self.patience = FIRST_PATIENCE;
         }
     }
@@ -140,6 +144,7 @@ impl PairHealth {
             actions.renew |= there && pair.tested.is_some_and(|tested| now >= tested + self.patience);
         }
         if actions.renew {
+            self.renewed = Some(now);
             self.patience = (self.patience * 2).min(LAST_PATIENCE);
             self.pairs.values_mut().for_each(|pair| pair.tested = None);
         }
@@ -188,6 +193,22 @@ mod tests {
         assert_eq!(probed, [7]);
         assert_eq!(shaken[..3], [8, 10, 13]);
         assert_eq!(renewed, [14, 27, 52]);
+    }
+
+    /// It answers as soon as there is another session, and is silent again.
+    #[test]
+    fn a_member_that_is_silent_at_will_has_few_sessions_replaced() {
+        let (mut health, mut sent, mut answered, mut renewed) = (PairHealth::default(), 0, 0, 0);
+        for now in 0..3600 {
+            sent += 1;
+            health.handle_traffic([(NODE, packets(sent, answered))].into_iter(), seconds(now));
+            if health.poll_actions(|_, _| true, seconds(now)).renew {
+                renewed += 1;
+                health.handle_session();
+                answered += 1;
+            }
+        }
+        assert!((1..=20).contains(&renewed), "{renewed} in an hour");
     }
 
     #[test]
