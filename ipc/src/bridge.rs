@@ -439,7 +439,7 @@ mod tests {
             let refused = bridge.check_datagrams(datagrams.as_fd(), elsewhere);
             assert!(matches!(refused, Err(NotTheBridge::Elsewhere { .. })), "{refused:?}");
         }
-        // localhost is this host, whoever is asked.
+        // `localhost` always is this host.
         let host = Host::Name("bridge.localhost".to_owned());
         assert!(host.permits([127, 0, 0, 1].into()) && !host.permits([192, 0, 2, 1].into()));
     }

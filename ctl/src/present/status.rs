@@ -109,7 +109,7 @@ pub fn of_the_sessions(status: &Status) -> Vec<Warning> {
     let down = |session: &Session| session.state == SessionState::Down && !said(&session.error);
     let warning = |what: String, session: &Session| Warning {
         message: format!("{what} down{}", because(session.error.as_deref())),
-        hint: "it is tried again by itself; if that goes on, see the logs of meshd and of the I2P router"
+        hint: "the node tries again; if this continues, see the logs of meshd and of the I2P router"
             .to_owned(),
     };
     if sessions.iter().all(|(_, session)| down(session)) && sam.control.error == sam.data.error {
@@ -125,8 +125,8 @@ fn of_silence(name: &str, session: &Session) -> Option<Warning> {
     let is_silent = session.state == SessionState::Up && session.health == SessionHealth::Replacing;
     is_silent.then(|| Warning {
         message: format!("the {name} session is up, but {}", describe_silence(session)),
-        hint: "another session is opened in its place by itself; if that goes on, see whether the router builds tunnels, and \
-               whether the other members are up"
+        hint: "the node opens another session in its place; if this continues, check that the router builds tunnels and \
+               that the other members are up"
             .to_owned(),
     })
 }

@@ -129,7 +129,7 @@ requests! {
         /// at the bridge's address; [`Conflict`](crate::ErrorKind::Conflict), the router holds on to an earlier session under
         /// the destination or the id.
         // A router builds tunnels before it answers. i2pd has been seen to take over 20 s, and one that has just begun can
-        // take ten minutes: whoever asks again before throws away what it has begun.
+        // take ten minutes: to ask again before that throws away what it has begun.
         OpenSession for OpenSession(open: OpenSession) -> (SessionOpened, [OwnedFd; 2]) {
             Reply::SessionOpened(opened) => (opened, take(fds)?)
         } returns fds within 1200;

@@ -103,13 +103,13 @@ impl Untrusted {
 pub fn read(path: &Path) -> Result<String, Untrusted> {
     let (path, _) = regular_file(path)?;
     let failed = |source| Untrusted::Io { path: path.clone(), source };
-    // Nobody else can have changed what is there since.
+    // No other user can have changed the file since.
     let mut text = String::new();
     File::open(&path).and_then(|mut file| file.read_to_string(&mut text)).map_err(failed)?;
     Ok(text)
 }
 
-/// Opens a file with a secret: as in [`read`], and nobody else can read it.
+/// Opens a file with a secret: as in [`read`], and no other user may read it.
 ///
 /// # Errors
 /// [`Untrusted`].

@@ -65,7 +65,7 @@ pub(super) async fn start(
     let args = args.into_iter().map(Into::into);
     let mut child = Spawn::new(&program, args).namespace(namespace).log(log).start()?;
     let target = router.sam.map_or((router.address, router.port).into(), |sam| sam.address);
-    // It tells nobody that it is ready.
+    // i2pd does not announce that it is ready.
     let ready =
         wait::until("it takes connections", START_DEADLINE, async || takes_connections(namespace, target));
     let failure = tokio::select! {

@@ -157,7 +157,7 @@ impl Conductor<'_> {
         let router = self.lab.router(node)?;
         let mut hung = None;
         match cause {
-            // Whom this gives up is killed with the future.
+            // When the time is over, `stop` is dropped, and the router killed with it.
             Cause::RouterRestart => match timeout(ROUTER_STOP, router.stop()).await {
                 Ok(stopped) => stopped?,
                 Err(_) => hung = Some(format!("killed {} s after SIGTERM", ROUTER_STOP.as_secs())),

@@ -101,7 +101,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let (outcome, lab) = soak(&options, lab, &nodes, &progress, stopped).await?;
     progress.done();
     let judged = report::print(&outcome, options.json);
-    // A node whose time is over while it sleeps does not stop by itself: the sandbox ends it.
+    // A node that is asleep when the run ends cannot stop: the sandbox ends it.
     if outcome.is_complete()
         && let Ok(Err(failure)) = timeout(STOP, lab.stop()).await
     {
