@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::Failure;
 use crate::node::Node;
@@ -20,6 +21,20 @@ pub(crate) const PORT: u16 = 5001;
 /// If there is none within the time that [`ping`] waits for the first, or the other is in no network.
 pub async fn reach(from: &Node, to: &Node) -> Result<(), Failure> {
     ping(from, to.address().await?, 1, true).await.map(drop)
+}
+
+/// Waits until packets go both ways between two nodes again, within this time each.
+///
+/// # Errors
+/// If they do not.
+pub async fn until_flowing(nodes: [&Node; 2], within: Duration) -> Result<(), Failure> {
+    let [one, other] = nodes;
+    for (from, to) in [(one, other), (other, one)] {
+        let target = to.address().await?;
+        let answers = async |node: &Node| Ok(ping(node, target, 1, false).await?.received == 1);
+        from.until("traffic flows again", within, answers).await?;
+    }
+    Ok(())
 }
 
 /// Pings over the tunnel, five times a second. A reply may take three seconds.

@@ -11,7 +11,7 @@ use lab::Failure;
 use lab::node::{CtlError, Lab, Node};
 use lab::process::signal;
 use lab::testing::sandboxed;
-use lab::traffic::{ping, reach, transfer};
+use lab::traffic::{ping, reach, transfer, until_flowing};
 use nix::sys::signal::Signal;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -135,14 +135,7 @@ fn traffic_comes_back_when_a_killed_router_does() {
         let lost = ping(&lab.nodes[0], target, 2, false).await?;
         assert_eq!(lost.received, 0);
         lab.restart_router(1).await?;
-        for (from, to) in [(0, 1), (1, 0)] {
-            let target = lab.nodes[to].address().await?;
-            lab.nodes[from]
-                .until("traffic flows again", RECOVERY, async |node| {
-                    Ok(ping(node, target, 1, false).await?.received == 1)
-                })
-                .await?;
-        }
+        until_flowing([&lab.nodes[0], &lab.nodes[1]], RECOVERY).await?;
         assert_eq!(lab.nodes[1].network().await?, before);
         lab.stop().await
     });

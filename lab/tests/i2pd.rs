@@ -10,7 +10,7 @@ use lab::Failure;
 use lab::i2p::kind::Routers;
 use lab::node::{Lab, Node};
 use lab::testing::sandboxed;
-use lab::traffic::{ping, reach, transfer};
+use lab::traffic::{ping, reach, transfer, until_flowing};
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
@@ -60,14 +60,7 @@ fn on_i2pd_nodes_join_talk_and_come_back_after_their_router() {
         assert_eq!(lost.received, 0);
         let started = Instant::now();
         lab.restart_router(1).await?;
-        for (from, to) in [(0, 1), (1, 0)] {
-            let target = lab.nodes[to].address().await?;
-            lab.nodes[from]
-                .until("traffic flows again", RECOVERY, async |node| {
-                    Ok(ping(node, target, 1, false).await?.received == 1)
-                })
-                .await?;
-        }
+        until_flowing([&lab.nodes[0], &lab.nodes[1]], RECOVERY).await?;
         println!("back after {:.1} s", started.elapsed().as_secs_f32());
         assert_eq!(lab.nodes[1].network().await?, before);
         lab.stop().await

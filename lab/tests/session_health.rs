@@ -10,7 +10,7 @@ use lab::netns::set_uplink;
 use lab::node::{Lab, Node};
 use lab::process::signal;
 use lab::testing::sandboxed;
-use lab::traffic::{ping, reach};
+use lab::traffic::{reach, until_flowing};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
@@ -34,14 +34,7 @@ async fn start_joined() -> Result<Lab, Failure> {
 /// Waits until packets go both ways, and prints how long that took.
 async fn recovers(lab: &Lab, what: &str) -> Result<(), Failure> {
     let began = Instant::now();
-    for (from, to) in [(0, 1), (1, 0)] {
-        let target = lab.nodes[to].address().await?;
-        lab.nodes[from]
-            .until("traffic flows again", RECOVERY, async |node| {
-                Ok(ping(node, target, 1, false).await?.received == 1)
-            })
-            .await?;
-    }
+    until_flowing([&lab.nodes[0], &lab.nodes[1]], RECOVERY).await?;
     println!("{what}: traffic flows again after {:.1} s", began.elapsed().as_secs_f64());
     // And gossip does: each has heard the other since.
     for node in &lab.nodes {
