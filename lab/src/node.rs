@@ -115,7 +115,8 @@ impl Lab {
     /// # Errors
     /// If that takes too long.
     pub async fn ready(&mut self) -> Result<(), Failure> {
-        let i2pd = self.nodes.iter().rfind(|node| node.router_kind() == Some(RouterKind::I2pd));
+        let i2pd = |router: &Router| router.kind() == RouterKind::I2pd && router.has_usual_bridge();
+        let i2pd = self.nodes.iter().rfind(|node| node.router.as_ref().is_some_and(i2pd));
         let Some(name) = i2pd.map(|node| node.name.clone()) else { return self.open().await };
         let witness = Witness::open_within(&name, Style::Raw, TRANSIENT);
         let (mut witness, ()) = tokio::try_join!(witness, self.open())?;

@@ -25,6 +25,7 @@ use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::sam::session::Tunnels;
+use i2plan_transport::retry::Release;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{interval, sleep_until};
@@ -41,7 +42,7 @@ use super::observer::Observer;
 use super::pair_health::PairHealth;
 use super::renewal::DataRenewal;
 use super::service::{Control, LoopRequest, ReplySender};
-use super::session_health::SessionHealth;
+use super::session_health::{IdleTest, SessionHealth};
 use super::sessions::{self, Context, Open, Renewal, Update};
 use super::sleep::{self, SleepDetector};
 use super::storage::Storage;
@@ -154,6 +155,9 @@ struct Daemon {
     fallback: Option<FallbackSession>,
     /// Since when the control session alone does not open, although members could be reached through one.
     control_missing: Option<Duration>,
+    /// Since when the router has opened another session, while it is asked for the control session.
+    control_unanswered: Option<Duration>,
+    idle_test: IdleTest,
     control_status: SessionStatus,
     data_status: SessionStatus,
     sam_version: Option<String>,
@@ -224,15 +228,24 @@ impl Daemon {
         };
         tasks.spawn("keyd watch", watch_keyd(options.keyd, keyd_sender, identity_sender));
         let (control, data) = (SessionKind::Control, SessionKind::Data);
+        let release = Release::new(storage.router_lingers(), context.started.elapsed());
+        let no_release = Release::default();
         let ((renew_control, control_renewals), (renew_data, data_renewals)) =
             (mpsc::channel(4), mpsc::channel(4));
         tasks.spawn(
             "control session",
-            sessions::keep(context.clone(), control, lookup_queue, adopted_control, control_renewals),
+            sessions::keep(
+                context.clone(),
+                control,
+                release,
+                lookup_queue,
+                adopted_control,
+                control_renewals,
+            ),
         );
         tasks.spawn(
             "data session",
-            sessions::keep(context.clone(), data, data_lookup_queue, adopted_data, data_renewals),
+            sessions::keep(context.clone(), data, no_release, data_lookup_queue, adopted_data, data_renewals),
         );
         let (awake, awakened) = mpsc::channel(4);
         let input = tunnel::TundInput { desired, awakened };
@@ -276,6 +289,8 @@ impl Daemon {
             renew_control,
             fallback: None,
             control_missing: None,
+            control_unanswered: None,
+            idle_test: IdleTest::default(),
             control_status: down(),
             data_status: down(),
             sam_version: None,
