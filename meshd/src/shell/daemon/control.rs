@@ -181,9 +181,12 @@ impl Daemon {
         }
     }
 
-    /// Looks after a control session that nobody speaks through.
+    /// Looks after a control session that nobody is expected to speak through. Where members are, they are asked.
     fn watch_idle(&mut self, now: Now) {
         let Some(session) = &self.control else { return };
+        if self.fallback.is_some() || self.mesh.as_ref().is_some_and(|mesh| mesh.has_reachable_members(now)) {
+            return;
+        }
         match self.idle_test.poll_action(now.monotonic) {
             Some(IdleAction::TestItself) => session.send_now(&session.open.destination, ECHO),
             Some(IdleAction::Reopen) => {
