@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -185,6 +185,24 @@ impl Lab {
             node.seed()
         ))?;
         self.start_node(node)
+    }
+
+    /// Starts two nodes more that share the router of the first, like two containers on one host.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn add_two_on_one_router(&mut self) -> Result<(), Failure> {
+        let usual = (self.bridge, self.sam_address.clone());
+        self.bridge.address.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        let address = self.add_node().await?.address;
+        self.sam_address = SocketAddr::new(address.into(), self.bridge.address.port()).to_string();
+        let number = self.next_number()?;
+        let name = format!("n{number}");
+        let address = self.network.add_node(&name, number).await?;
+        let node = Node::new(name, number, address, None, self)?;
+        self.start_node(node)?;
+        (self.bridge, self.sam_address) = usual;
+        Ok(())
     }
 
     fn start_node(&mut self, mut node: Node) -> Result<&mut Node, Failure> {
