@@ -66,13 +66,15 @@ pub(super) enum Update {
     Found { kind: SessionKind, hash: DestinationHash, destination: Result<Destination, String> },
 }
 
-/// What is wanted of a session that is open.
+/// What is wanted of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Renewal {
     /// Open another session in its place. One for data stays until the other is there.
     Open,
     /// Keep it, if the other is not there yet.
     Keep,
+    /// Give up the attempt to open it, and begin another: the router will not answer. Of no effect on one that is open.
+    Retry,
 }
 
 /// What all sessions need.
@@ -141,7 +143,7 @@ pub(super) async fn keep(
                         tells |= failed;
                         break opened;
                     }
-                    Some(Renewal::Open) = renewals.recv() => {
+                    () = wanted(&mut renewals, Renewal::Retry) => {
                         release.handle_answer(begun.elapsed());
                         release.handle_closed(context.started.elapsed());
                     }
@@ -162,7 +164,7 @@ pub(super) async fn keep(
                 tokio::select! {
                     error = &mut attended => break Ended::Lost(error),
                     Some(renewal) = renewals.recv() => match (renewal, kind) {
-                        (Renewal::Keep, _) => continue,
+                        (Renewal::Keep | Renewal::Retry, _) => continue,
                         (Renewal::Open, SessionKind::Data) => {}
                         (Renewal::Open, SessionKind::Control | SessionKind::Fallback) => break Ended::Renewed,
                     }
@@ -172,7 +174,7 @@ pub(super) async fn keep(
                     ((stream, session), _) = establish(&context, kind, &mut retry, &mut release, false) => {
                         break Ended::Replaced(stream, session);
                     }
-                    Some(Renewal::Keep) = renewals.recv() => {}
+                    () = wanted(&mut renewals, Renewal::Keep) => {}
                 }
             }
         };
@@ -187,6 +189,17 @@ pub(super) async fn keep(
                 context.state(kind, SessionState::Down, Some(error)).await;
                 sleep(wait).await;
             }
+        }
+    }
+}
+
+/// Returns when this is wanted of a session that is being opened. What else is wanted, the attempt fulfils.
+async fn wanted(renewals: &mut mpsc::Receiver<Renewal>, what: Renewal) {
+    loop {
+        match renewals.recv().await {
+            Some(renewal) if renewal == what => return,
+            Some(_) => {}
+            None => std::future::pending().await,
         }
     }
 }

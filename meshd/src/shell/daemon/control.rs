@@ -177,7 +177,7 @@ impl Daemon {
         }
         if self.control_unanswered.take_if(|since| now.monotonic >= *since + UNANSWERED).is_some() {
             info!("the router opens other sessions, but not the one for control: it is asked again");
-            let _ = self.renew_control.try_send(Renewal::Open);
+            let _ = self.renew_control.try_send(Renewal::Retry);
         }
     }
 
