@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicU16;
 use std::time::{Duration, Instant};
 
-use i2plan_proto::sam::self_test::usual_ports;
+use i2plan_proto::sam::self_test::{loops_back, usual_ports};
 use i2plan_proto::sam::session::{GreetingError, NewSession, SessionError, read_answer, read_greeting};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -108,7 +108,12 @@ pub(crate) async fn open(
     read_answer(&answer?)?;
     debug!(session = id, %bridge, version, "a session is open, and is tested");
 
-    let tested = Tested { id: &id, style: *style, destination: keys.destination().clone() };
+    let tested = Tested {
+        id: &id,
+        style: *style,
+        destination: keys.destination().clone(),
+        loops_back: loops_back(&version),
+    };
     let proven = AtomicU16::new(last.unwrap_or_default());
     match self_test::run(&mut stream, &socket, &tested, &ports, &proven, other).await {
         Ok((udp_port, _)) => Ok(Opened { id, stream, socket, udp_port }),

@@ -16,6 +16,7 @@ use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::message;
 use i2plan_proto::sam;
+use i2plan_proto::sam::self_test::loops_back;
 use i2plan_proto::sam::session::{Style, Tunnels};
 use i2plan_transport::control::{Control, quit};
 use i2plan_transport::retry::{Cause, Release, Retry, jittered};
@@ -306,6 +307,7 @@ async fn open(
         let _ = context.updates.send(Update::Lingers(release.lingers())).await;
     }
     let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
+    let loops_back = loops_back(&version);
     let _ = context.updates.send(Update::Answered(kind, version)).await;
     let (stream, open) = take_over(Open { id, udp, tcp, destination })
         .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
@@ -320,7 +322,7 @@ async fn open(
             "keyd is started with another tunnel length than i2p.tunnel_length: set I2PLAN_TUNNEL_LENGTH for both"
         );
     }
-    test(context, kind, stream.stream(), &open).await?;
+    test(context, kind, stream.stream(), &open, loops_back).await?;
     Ok((stream.finish(), open))
 }
 
@@ -330,6 +332,7 @@ async fn test(
     kind: SessionKind,
     stream: &mut TcpStream,
     open: &Open,
+    loops_back: bool,
 ) -> Result<(), ApiError> {
     let style = match kind {
         SessionKind::Data => Style::Raw,
@@ -343,7 +346,7 @@ async fn test(
     let socket = open
         .socket()
         .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
-    let tested = Tested { id: &open.id, style, destination: open.destination.into() };
+    let tested = Tested { id: &open.id, style, destination: open.destination.into(), loops_back };
     let pass_on = |datagram: &[u8]| {
         if kind != SessionKind::Data {
             take_datagram(datagram, kind, &open.destination, &context.updates);
