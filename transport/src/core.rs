@@ -382,6 +382,7 @@ mod tests {
         core.handle_timeout(Duration::from_secs(36));
         assert!(core.poll_open());
         core.handle_answer(Duration::from_millis(200));
+        core.handle_answer(Duration::from_millis(200));
         core.handle_opened("s-2".to_owned(), Duration::from_secs(37));
         core.handle_renewal(Duration::from_secs(40));
         assert_eq!(core.send(&by_hash(1), b"x", ZERO), Err(SendError::Down));

@@ -74,6 +74,8 @@ impl Retry {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Release {
     lingers: bool,
+    /// Answers in a row that came at once.
+    quick: u8,
     until: Option<Duration>,
 }
 
@@ -81,12 +83,18 @@ impl Release {
     /// `lingers`: the router, as far as is known, goes on with a destination, and a session may have been closed just
     /// before.
     pub fn new(lingers: bool, now: Duration) -> Self {
-        Self { lingers, until: lingers.then(|| now + RELEASE) }
+        Self { lingers, quick: 0, until: lingers.then(|| now + RELEASE) }
     }
 
     /// The router has opened a session, or has not answered, within this time.
     pub fn handle_answer(&mut self, took: Duration) {
-        self.lingers = took >= AT_ONCE;
+        if took >= AT_ONCE {
+            (self.lingers, self.quick) = (true, 0);
+        } else {
+            // One is no proof: i2pd too answers at once that a session is open whose destination it is about to stop.
+            self.quick = self.quick.saturating_add(1);
+            self.lingers &= self.quick < 2;
+        }
     }
 
     /// A session was closed, or is not waited for any more.
@@ -138,6 +146,11 @@ mod tests {
         release.handle_answer(Duration::from_secs(3));
         release.handle_closed(at(10));
         assert_eq!([10, 14, 16, 99].map(|now| release.wait(at(now)).as_secs()), [6, 2, 0, 0]);
+        // What is answered at once may be a destination that is about to be stopped.
+        for lingers in [true, false] {
+            release.handle_answer(Duration::from_millis(300));
+            assert_eq!(release.lingers(), lingers);
+        }
         // One that was closed before this process began.
         assert_eq!(Release::new(true, at(0)).wait(at(1)).as_secs(), 5);
     }

@@ -61,7 +61,7 @@ const MISSING: Duration = Duration::from_secs(20);
 /// How long a router may be asked for the control session when it has opened another meanwhile. i2pd 2.45.1 looks every 20 s
 /// whether a session's tunnels are there, and never answers where the destination was stopped: a request for it that was
 /// given up stops it once its tunnels are there.
-const UNANSWERED: Duration = Duration::from_secs(45);
+const UNANSWERED: Duration = Duration::from_secs(65);
 
 /// How long a fallback session lasts. By then the members' routers have forgotten
 /// what they knew of that (ECIES-X25519: after 8 to 10 minutes; emissary 0.4 looks every other minute).
@@ -174,6 +174,8 @@ impl Daemon {
     fn watch_opening(&mut self, now: Now) {
         if self.control_status.state != SessionState::Opening {
             self.control_unanswered = None;
+        } else if self.data_status.state == SessionState::Up {
+            self.control_unanswered.get_or_insert(now.monotonic);
         }
         if self.control_unanswered.take_if(|since| now.monotonic >= *since + UNANSWERED).is_some() {
             info!("the router opens other sessions, but not the one for control: it is asked again");
