@@ -96,6 +96,7 @@ fn on_i2pd_two_nodes_share_a_router() {
         for node in &mut lab.nodes {
             node.start_daemons()?;
         }
+        lab.ready().await?;
         until_flowing([&lab.nodes[0], &lab.nodes[1]], RECOVERY).await?;
         println!("back after {:.1} s", started.elapsed().as_secs_f32());
         lab.stop().await
