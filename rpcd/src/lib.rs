@@ -16,7 +16,6 @@
 //! * [`members`]: whom callers mean by a name.
 //! * [`server`]: the process, and the unix socket.
 //! * [`http`]: the TCP listener.
-//! * [`limits`]: how long clients may take.
 //! * [`token`]: what a client has to show there.
 //! * [`sandbox`]: what the process may do.
 
@@ -24,7 +23,6 @@ pub mod discover;
 pub mod error;
 pub mod gateway;
 pub mod http;
-pub mod limits;
 pub mod lines;
 pub mod members;
 pub mod message;

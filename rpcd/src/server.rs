@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use i2plan_http::{ANSWER_DEADLINE, REQUEST_DEADLINE};
 use i2plan_ipc::ByteSocket;
 use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
@@ -21,7 +22,6 @@ use zeroize::Zeroizing;
 
 use super::gateway::{Caller, Gateway};
 use super::http::{self, TCP_USER};
-use super::limits::{ANSWER_DEADLINE, DOCUMENT_DEADLINE};
 use super::lines::{Lines, Next};
 use super::message::{Id, Json, failure, too_long};
 use super::sandbox;
@@ -122,7 +122,7 @@ async fn converse(socket: &ByteSocket, caller: &Caller) -> io::Result<()> {
         let room = lines.room().min(CHUNK);
         let reading = socket.read(&mut chunk[..room]);
         let count = if lines.is_partial() {
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + DOCUMENT_DEADLINE);
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + REQUEST_DEADLINE);
             timeout_at(deadline, reading).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
         } else {
             reading.await?
