@@ -315,6 +315,14 @@ keys! {
         live: false,
         parse: choice,
     }
+    /// Where metrics for Prometheus are served, to every user of this host: an IP address of this host only and a port;
+    /// or "none". rpcd serves them, so rpc.enabled must be true.
+    "metrics.listen", "I2PLAN_METRICS_LISTEN" => metrics_listen: Option<SocketAddr> {
+        default: |_| Ok(None),
+        example: "\"127.0.0.1:7651\"" or "none",
+        live: false,
+        parse: loopback,
+    }
     /// Whether `i2planctl up` starts an I2P router of the node's own. For services that is for systemctl to say:
     /// `systemctl enable --now i2plan-routerd`.
     "router.enabled", "I2PLAN_ROUTER_ENABLED" => router_enabled: bool {

@@ -16,6 +16,7 @@ use crate::commands::invite::InviteCommand;
 use crate::commands::join::{self, Join};
 use crate::commands::key::KeyCommand;
 use crate::commands::leave::{self, Leave};
+use crate::commands::metrics;
 use crate::commands::ping::{self, Ping};
 use crate::commands::revoke::{self, Revoke};
 use crate::commands::rpc::{self, Rpc};
@@ -133,6 +134,10 @@ pub enum Command {
     /// Call a method of the node's JSON-RPC interface
     #[command(after_help = rpc::HELP)]
     Rpc(Rpc),
+
+    /// Print the metrics of the node, in Prometheus' text format
+    #[command(after_help = metrics::HELP)]
+    Metrics,
 
     /// Run a node in the foreground: start its daemons and keep them running
     #[command(after_help = up::HELP)]

@@ -64,10 +64,10 @@ use tokio::time::sleep;
 
 use crate::api::Call;
 use crate::api::meshd::{
-    AddBan, Answered, Ban, CheckNetwork, ConfigChange, CreateInvite, Cursor, Enact, Event, Events, GetConfig,
-    GetKeys, GetStatus, Grant, GrantAddresses, Invite, IssuedInvite, Join, Keys, ListBans, ListInvites,
-    ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, PollEvents, Reload, RemoveBan,
-    RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, Traffic, WireGuardKey,
+    AddBan, Answered, Ban, CheckNetwork, ConfigChange, Counters, CreateInvite, Cursor, Enact, Event, Events,
+    GetConfig, GetCounters, GetKeys, GetStatus, Grant, GrantAddresses, Invite, IssuedInvite, Join, Keys,
+    ListBans, ListInvites, ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, PollEvents,
+    Reload, RemoveBan, RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, Traffic, WireGuardKey,
 };
 use crate::api::order::{Executed, Order};
 use crate::client::{Client, ClientError, Endpoint};
@@ -117,6 +117,8 @@ calls! {
     peers() -> Vec<Peer> = ListPeers;
     /// The public half of the node's keys.
     keys() -> Keys = GetKeys;
+    /// What was counted since `meshd` started.
+    counters() -> Counters = GetCounters;
     /// The routing table.
     routes() -> Vec<Route> = ListRoutes;
     /// Makes an invite that is good for `expires_in` and `max_uses` uses, none for any number, and delegates `addresses`

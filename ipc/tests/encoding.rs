@@ -152,6 +152,7 @@ fn requests_to_meshd() {
             r"\x81\xa6AddBan\x83\xa7node_id\xa1n\xabdescription\xa1d\xa8duration\xcd\x01,",
         ),
         (meshd::Request::Leave, r"\xa5Leave"),
+        (meshd::Request::Counters, r"\xa8Counters"),
         (meshd::Request::Enact(Box::new(Executed::Recovered(3))), r"\x81\xa5Enact\x81\xa9Recovered\x03"),
         (
             meshd::Request::Join { invite: SecretText::new("code".to_owned()) },

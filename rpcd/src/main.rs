@@ -16,7 +16,7 @@ use i2plan_rpcd::server::{Options, run};
 const DISABLED: u8 = 3;
 
 const HELP: &str = "\
-i2plan-rpcd: JSON-RPC 2.0 for an i2plan node, over a unix socket and HTTP on loopback
+i2plan-rpcd: JSON-RPC 2.0 and metrics for an i2plan node, over a unix socket and HTTP on loopback
 
 Usage: i2plan-rpcd [OPTIONS]
 
@@ -94,6 +94,12 @@ fn start(args: Args) -> Result<(), End> {
     let state = args.state.unwrap_or_else(|| config.data_dir.join("rpc"));
     let keyd = args.keyd.unwrap_or_else(|| socket_beside(&args.meshd));
     let orders = config.rpc_orders.then_some(keyd);
-    let options = Options { meshd: args.meshd, orders, tcp: config.rpc_tcp_address, state };
+    let options = Options {
+        meshd: args.meshd,
+        orders,
+        tcp: config.rpc_tcp_address,
+        state,
+        metrics: config.metrics_listen,
+    };
     program::runtime()?.block_on(run(options, listener))
 }

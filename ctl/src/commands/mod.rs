@@ -13,6 +13,7 @@ pub mod invite;
 pub mod join;
 pub mod key;
 pub mod leave;
+pub mod metrics;
 pub mod orders;
 pub mod peers;
 pub mod ping;

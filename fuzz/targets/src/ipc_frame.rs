@@ -291,6 +291,7 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
         ("config", meshd::Request::Config),
         ("set-config", meshd::Request::SetConfig { key: "mesh.max_peers".to_owned(), value: "7".to_owned() }),
         ("reload", meshd::Request::Reload),
+        ("counters", meshd::Request::Counters),
     ]
 }
 
@@ -349,7 +350,17 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         ("events", meshd::Reply::Events(Box::new(events()))),
         ("config", meshd::Reply::Config(settings())),
         ("config-changed", meshd::Reply::ConfigChanged(vec![change()])),
+        ("counters", meshd::Reply::Counters(Box::new(counters()))),
     ]
+}
+
+fn counters() -> meshd::Counters {
+    meshd::Counters {
+        started_at: 1_800_000_000,
+        messages: meshd::MessageCounts { sent: 1, received: 2, limited: 3, pings: 4, comparisons: 5 },
+        state_writes: meshd::WriteCounts { count: 6, failed: 7, micros: 8 },
+        events: vec![("member_added".to_owned(), u64::MAX)],
+    }
 }
 
 fn cursor(number: u64) -> meshd::Cursor {
