@@ -236,7 +236,7 @@ fn counters(out: &mut Text, counters: &Counters) {
         [(Vec::new(), u128::from(state_writes.micros))],
     );
     let events = events.iter().map(|(name, count)| (vec![("event", name.clone())], *count));
-    let what = "Events since meshd started, by their name in `i2planctl --json events`.";
+    let what = "Events since meshd started, by their name in the event log.";
     out.family("i2plan_events_total", Kind::Counter, what, events);
 }
 

@@ -6,9 +6,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use i2plan_ipc::paths;
-
-use crate::present::finding::Finding;
-use crate::present::units;
+use i2plan_present::finding::Finding;
+use i2plan_present::units;
 
 /// Each daemon's, in the directory of `meshd`'s, and their modes.
 const SOCKETS: [(&str, &str, u32); 7] = [
@@ -229,7 +228,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::present::finding::Level;
+    use i2plan_present::finding::Level;
 
     fn mode(path: &Path, mode: u32) {
         set_permissions(path, Permissions::from_mode(mode)).unwrap();
