@@ -385,7 +385,7 @@ mod tests {
                 sections.push(section);
             }
             let variable = match key.name {
-                _ if ["rpc", "metrics", "router"].contains(&section) => format!("{section}_{name}"),
+                _ if ["rpc", "metrics", "web", "router"].contains(&section) => format!("{section}_{name}"),
                 "node.name" => "node_name".to_owned(),
                 _ => name.to_owned(),
             };
@@ -474,6 +474,8 @@ mod tests {
             "rpc.enabled = \"yes\"",
             "rpc.tcp_address = \"0.0.0.0:7650\"",
             "metrics.listen = \"192.0.2.1:7651\"",
+            "web.listen = \"0.0.0.0:8080\"",
+            "web.listen = \"none\"",
             "i2p.tunnel_length = 0x8",
             "i2p.sam_udp_port = 0",
             "i2p.sam_udp_port = \"127.0.0.1:7655\"",
@@ -523,7 +525,7 @@ mod tests {
             ("[mesh]\nname = \"x\"", "2: unknown key mesh.name; did you mean node.name?"),
             ("\nname = \"x\"", "2: unknown key name; did you mean node.name?"),
             (
-                "[i2p]\ntunnel_lenght = 9\n[web]\nlisten = 1",
+                "[i2p]\ntunnel_lenght = 9\n[page]\nlisten = 1",
                 "2: unknown key i2p.tunnel_lenght; did you mean i2p.tunnel_length?",
             ),
             ("[nod]\nname = 1", "2: unknown key nod.name; did you mean node.name?"),

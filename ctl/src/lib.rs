@@ -130,6 +130,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Completions { shell } => commands::completions::print(shell, json),
             Command::Version { all: false } => commands::version::run(json),
             Command::Version { all: true } => commands::version::all(socket.as_deref(), json).await,
+            Command::Web(web) => commands::web::run(socket.as_deref(), json, &web).await,
             Command::Metrics => commands::metrics::run(socket.as_deref(), json).await,
             Command::Status => commands::status::run(socket.as_deref(), json).await,
             Command::Peers => commands::peers::run(socket.as_deref(), json).await,

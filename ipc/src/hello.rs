@@ -28,6 +28,8 @@ pub enum Role {
     Connector,
     /// A user's program, such as `i2planctl`.
     Client,
+    /// `i2plan-webd`.
+    Webd,
 }
 
 impl std::fmt::Display for Role {
@@ -38,6 +40,7 @@ impl std::fmt::Display for Role {
             Self::Tund => "tund",
             Self::Connector => "connector",
             Self::Client => "client",
+            Self::Webd => "webd",
         })
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::net::Ipv4Addr;
 
 use i2plan_ipc::api::order::{Executed, Order, OrderTarget, OrderToken, PreparedOrder};
-use i2plan_ipc::api::{keyd, meshd, tund};
+use i2plan_ipc::api::{keyd, meshd, tund, webd};
 use i2plan_ipc::frame::{decode_body, encode_body};
 use i2plan_ipc::hello::{Landlock, Reply, Request};
 use i2plan_ipc::remedy::{AskInviter, OrderWanted};
@@ -243,6 +243,23 @@ fn replies_of_tund() {
         (
             tund::Reply::Sessions { data: None, control: None },
             r"\x81\xa8Sessions\x82\xa4data\xc0\xa7control\xc0",
+        ),
+    ]);
+}
+
+#[test]
+fn requests_to_webd_and_its_replies() {
+    are_encoded_as(vec![
+        (webd::Request::Sessions, r"\xa8Sessions"),
+        (webd::Request::CreateLink { control: true }, r"\x81\xaaCreateLink\x81\xa7control\xc3"),
+        (webd::Request::EndSessions { id: None }, r"\x81\xabEndSessions\x81\xa2id\xc0"),
+    ]);
+    let url = SecretText::new("u".to_owned());
+    are_encoded_as(vec![
+        (webd::Reply::Ended(2), r"\x81\xa5Ended\x02"),
+        (
+            webd::Reply::Link(webd::Link { url, expires_in: 300, control: false }),
+            r"\x81\xa4Link\x83\xa3url\xa1u\xaaexpires_in\xcd\x01,\xa7control\xc2",
         ),
     ]);
 }

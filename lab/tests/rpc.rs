@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::node::{Lab, Node, descriptors, resident};
-use lab::testing::sandboxed;
+use lab::testing::{self, sandboxed};
 use lab::{Failure, netns};
 use serde_json::{Value, json};
 
@@ -93,28 +93,8 @@ async fn http(node: &Node, request: String) -> Result<(u16, String), Failure> {
 
 async fn http_at(node: &Node, port: u16, request: String) -> Result<(u16, String), Failure> {
     let name = node.name.clone();
-    blocking(move || {
-        let mut stream = tcp(&name, port)?;
-        stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Ok((status.ok_or_else(|| io::Error::other(format!("{answer:?}")))?, body.to_owned()))
-    })
-    .await
-}
-
-/// A connection from within a namespace, which the thread of this call enters for good.
-fn tcp(namespace: &str, port: u16) -> io::Result<TcpStream> {
-    let namespace = namespace.to_owned();
-    let connected = std::thread::spawn(move || {
-        netns::enter(&namespace).map_err(|failure| io::Error::other(failure.to_string()))?;
-        TcpStream::connect(("127.0.0.1", port))
-    });
-    let stream = connected.join().unwrap()?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    Ok(stream)
+    let answer = blocking(move || testing::http(&name, port, &request)).await?;
+    Ok((answer.status, answer.body))
 }
 
 /// A request for the metrics, with this `Host`.
@@ -499,20 +479,20 @@ fn floods_at_the_gateway_disturb_nobody_else() {
             under(node, "TCP connections without end, with half a request or none", move |enough| {
                 let mut held = Vec::new();
                 for _ in 0..100 {
-                    let mut stream = tcp(&namespace, PORT)?;
+                    let mut stream = testing::tcp(&namespace, PORT)?;
                     stream.write_all(b"POST / HTTP/1.1\r\n")?;
                     held.push(stream);
                 }
                 let mut answers = 0;
                 while !enough.load(Ordering::Relaxed) || answers < 3 {
-                    let mut stream = tcp(&namespace, PORT)?;
+                    let mut stream = testing::tcp(&namespace, PORT)?;
                     stream.write_all(right.as_bytes())?;
                     let mut answer = String::new();
                     stream.read_to_string(&mut answer)?;
                     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
                     answers += 1;
                     for _ in 0..100 {
-                        held.push(tcp(&namespace, PORT)?);
+                        held.push(testing::tcp(&namespace, PORT)?);
                     }
                     if held.len() > 400 {
                         held.drain(..200);
@@ -547,7 +527,7 @@ fn floods_at_the_gateway_disturb_nobody_else() {
                     while !enough.load(Ordering::Relaxed) || answers < 3 {
                         assert!(started.elapsed() < 2 * TIMEOUT, "{answers} answers in {tries} tries");
                         tries += 1;
-                        let mut stream = tcp(&namespace_of_flood, PORT)?;
+                        let mut stream = testing::tcp(&namespace_of_flood, PORT)?;
                         std::thread::sleep(Duration::from_millis(10));
                         let mut answer = String::new();
                         // It may have been pushed out.

@@ -73,21 +73,12 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
     Ok(Parsed::Run(args))
 }
 
-/// Closes the connections that wait at a socket that was handed over: for them systemd would start this daemon again.
-fn refuse_waiting() {
-    if let Ok(listener) = activation::listener(None)
-        && listener.set_nonblocking(true).is_ok()
-    {
-        while listener.accept().is_ok() {}
-    }
-}
-
 fn start(args: Args) -> Result<(), End> {
     hardening::harden()?;
     logging::init()?;
     let config = Config::load(args.config.as_deref())?;
     if !config.rpc_enabled {
-        refuse_waiting();
+        activation::refuse_waiting();
         return Err(End::usage("rpc.enabled is false in the configuration").with_status(DISABLED));
     }
     let listener = activation::listener(args.listen.as_deref())?;

@@ -23,4 +23,5 @@ pub mod rpc;
 pub mod status;
 pub mod up;
 pub mod version;
+pub mod web;
 pub mod wg;
