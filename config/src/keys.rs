@@ -335,7 +335,10 @@ keys! {
         default: |_| Ok(SocketAddr::from(([127, 0, 0, 1], 8080))),
         example: "\"127.0.0.1:8080\"",
         live: false,
-        parse: |text| loopback(text)?.ok_or_else(|| "an address with a port is expected; web.enabled switches it off".to_owned()),
+        parse: |text| {
+            let none = || "an address with a port is expected; web.enabled switches it off".to_owned();
+            loopback(text)?.ok_or_else(none)
+        },
     }
     /// Whether `i2planctl up` starts an I2P router of the node's own. For services that is for systemctl to say:
     /// `systemctl enable --now i2plan-routerd`.

@@ -2,8 +2,8 @@
 //! this host can open as many as the system lets them.
 //!
 //! Each connection has deadlines for what it sends and for what it reads. Connections that have not shown that they may
-//! be here are [`Unauthenticated`], of which there are [`MAX_UNAUTHENTICATED`] at most. Who is served for how much after
-//! that is for the daemon to say.
+//! be here are [`Unauthenticated`], of which there are [`MAX_UNAUTHENTICATED`] at most. Who is served for how much
+//! after that is for the daemon to say.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -28,8 +28,8 @@ use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 
-/// Connections that have not shown yet that they may be here. One more pushes one of them out, chosen at random: all come
-/// from the same address, and a flood must not be able to tell when it has pushed out everybody else. Who shows it
+/// Connections that have not shown yet that they may be here. One more pushes one of them out, chosen at random: all
+/// come from the same address, and a flood must not be able to tell when it has pushed out everybody else. Who shows it
 /// immediately gets in, and who takes a moment has a chance each time that it tries (as with `MaxStartups` in
 /// `sshd_config(5)`).
 pub const MAX_UNAUTHENTICATED: usize = 64;
@@ -141,8 +141,8 @@ pub fn one(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Whether a `Host` names the listener on this port by a name that only this machine has. A web page whose own name leads
-/// here says that name.
+/// Whether a `Host` names the listener on this port by a name that only this machine has. A web page whose own name
+/// leads here says that name.
 #[must_use]
 pub fn is_here(host: &str, port: u16) -> bool {
     let Some((name, given)) = host.rsplit_once(':') else { return false };

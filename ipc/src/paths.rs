@@ -37,8 +37,8 @@ pub fn system_socket(name: &str) -> PathBuf {
     Path::new(RUN_DIR).join(name)
 }
 
-/// Where another socket is of the node whose `meshd` listens at `meshd`: beside it, or in its own directory of this name
-/// where each daemon makes its sockets itself.
+/// Where another socket is of the node whose `meshd` listens at `meshd`: beside it, or in its own directory of this
+/// name where each daemon makes its sockets itself.
 #[must_use]
 pub fn beside(meshd: &Path, socket: &str, directory: &str) -> PathBuf {
     let beside = meshd.with_file_name(socket);

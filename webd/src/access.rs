@@ -1,9 +1,9 @@
 //! Which requests are looked at.
 //!
 //! Everybody on this host can connect, and so can web pages in its browsers. A page whose own name leads here (DNS
-//! rebinding) says that name in `Host`. A page of another origin that sends a form says its own in `Origin`; browsers send
-//! that with every POST. The cookie is `SameSite=Strict`, but ports are of one site: a page of another port of this host
-//! is held off by `Origin` and by the token of the session's forms alone.
+//! rebinding) says that name in `Host`. A page of another origin that sends a form says its own in `Origin`; browsers
+//! send that with every POST. The cookie is `SameSite=Strict`, but ports are of one site: a page of another port of
+//! this host is held off by `Origin` and by the token of the session's forms alone.
 
 use hyper::header::{COOKIE, HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Method, Uri};

@@ -1,8 +1,8 @@
 //! `i2plan-webd`: web pages that show a node and control it.
 //!
-//! A process of its own, and an ordinary client of `meshd`: what parses HTTP from browsers and from everybody on this host
-//! has none of `meshd`'s rights but those of the control group, and none of `rpcd`'s, which may give orders. It holds no
-//! key, writes nothing down and reads no file while it serves.
+//! A process of its own, and an ordinary client of `meshd`: what parses HTTP from browsers and from everybody on this
+//! host has none of `meshd`'s rights but those of the control group, and none of `rpcd`'s, which may give orders. It
+//! holds no key, writes nothing down and reads no file while it serves.
 //!
 //! Without I/O:
 //! * [`sessions`]: one-time links, the sessions that they open, and what a session may do how often.

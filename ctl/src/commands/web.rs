@@ -16,8 +16,8 @@ use crate::output;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
-web.enabled must be true in the configuration. The link opens a session once, within five minutes, in a browser on this \
-host; the session ends with the browser, or after a day. Who has the link has the session: it is not to be passed on.
+web.enabled must be true in the configuration. The link opens a session once, within five minutes, in a browser on \
+this host; the session ends with the browser, or after a day. Who has the link has the session: it is not to be passed on.
 
 Examples:
   i2planctl web                  # to view

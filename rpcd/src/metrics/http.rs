@@ -1,7 +1,7 @@
 //! Metrics over HTTP/1.1 on loopback: `GET /metrics`, for everybody who can connect.
 //!
-//! A web page in a browser on this host can connect too, but cannot read the answer: its own name is another `Host`, and
-//! no header allows another origin to read.
+//! A web page in a browser on this host can connect too, but cannot read the answer: its own name is another `Host`,
+//! and no header allows another origin to read.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! The state of a node as metrics for Prometheus, in its text exposition format, version 0.0.4.
 //!
-//! That format and no other: Prometheus reads it as well as OpenMetrics, and node_exporter's textfile collector reads it
-//! alone. [`gather`] asks a node, [`render`] writes; the families and what they mean are one list, which `docs/metrics.md`
-//! repeats.
+//! That format and no other: Prometheus reads it as well as OpenMetrics, and node_exporter's textfile collector reads
+//! it alone. [`gather`] asks a node, [`render`] writes; the families and what they mean are one list, which
+//! `docs/metrics.md` repeats.
 //!
 //! * [`text`]: the format.
 //! * [`http`]: the listener.

@@ -536,6 +536,12 @@ fn a_thousand_members_are_shown_in_parts() {
 fn a_long_chain_of_invitations_is_drawn_and_one_in_a_circle_ends() {
     let drawn = members::tree(&status(), &chain(50)).0;
     assert!((0..50).all(|number| drawn.contains(&format!(">n{number}</a>"))), "{drawn}");
+    // Those whom this node has invited are there, whoever has invited it.
+    let founder =
+        Peer { node_id: "f".to_owned(), name: "founder".to_owned(), inviters: Vec::new(), ..peer() };
+    let invited = Peer { name: "child".to_owned(), inviters: vec!["f".to_owned(), "a".repeat(52)], ..peer() };
+    let drawn = members::tree(&status(), &[founder, invited]).0;
+    assert!(drawn.contains(">founder</a>") && drawn.contains(">child</a>"), "{drawn}");
     // No honest node tells of such.
     let circle = vec![
         Peer { inviters: vec!["b".to_owned()], node_id: "a".to_owned(), ..peer() },

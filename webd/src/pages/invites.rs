@@ -95,7 +95,9 @@ fn picture(qr: &Qr) -> Markup {
         }
     }
     html! {
-        svg.qr viewBox={ "0 0 " (edge) " " (edge) } shape-rendering="crispEdges" role="img" aria-label="The code as a QR code" {
+        svg.qr viewBox={ "0 0 " (edge) " " (edge) } shape-rendering="crispEdges" role="img"
+            aria-label="The code as a QR code"
+        {
             rect width=(edge) height=(edge) fill="#fff" {}
             path d=(path) fill="#000" {}
         }
@@ -109,7 +111,9 @@ pub fn joining(viewer: Viewer<'_>, network: Option<&Network>, joining: &Joining)
         @match joining {
             Joining::None => {}
             Joining::Running => {
-                p role="status" { "Joining: this takes up to some minutes. " a href="/events" { "The events" } " tell the steps." }
+                p role="status" {
+                    "Joining: this takes up to some minutes. " a href="/events" { "The events" } " tell the steps."
+                }
             }
             Joining::Failed(why, hint) => {
                 div.warnings {
@@ -126,7 +130,10 @@ pub fn joining(viewer: Viewer<'_>, network: Option<&Network>, joining: &Joining)
         } @else if viewer.session.control && !matches!(joining, Joining::Running) {
             form method="post" action="/join" {
                 (viewer.csrf())
-                label { "Invite code" textarea name="code" rows="5" required maxlength="4096" autocomplete="off" spellcheck="false" {} }
+                label {
+                    "Invite code"
+                    textarea name="code" rows="5" required maxlength="4096" autocomplete="off" spellcheck="false" {}
+                }
                 button { "Look at it" }
             }
         } @else if !viewer.session.control {

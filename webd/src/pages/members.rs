@@ -195,10 +195,7 @@ pub fn tree(status: &Status, peers: &[Peer]) -> Markup {
             None => tops.push(&peer.node_id),
         }
     }
-    let founder = status.network.as_ref().is_some_and(|network| network.founder);
-    if founder || tops.is_empty() {
-        tops.extend(status.node_id.as_deref());
-    }
+    tops.extend(status.node_id.as_deref());
     for members in below.values_mut() {
         members.sort_by(|a, b| (&a.name, &a.node_id).cmp(&(&b.name, &b.node_id)));
     }
@@ -207,8 +204,8 @@ pub fn tree(status: &Status, peers: &[Peer]) -> Markup {
         Branches { status, names, below, peers: peers.iter().map(|p| (p.node_id.as_str(), p)).collect() };
     html! {
         p {
-            "A revocation ends the membership of a member and of all below it. This node stands below its inviters, whom "
-            "members do not list for it."
+            "A revocation ends the membership of a member and of all below it. This node, with those whom it has "
+            "invited, is shown apart from its own inviters."
         }
         ul.tree { @for top in tops { (branches.render(top, 0)) } }
         (command("To revoke one, on the founder or one of its inviters:", "i2planctl revoke MEMBER"))

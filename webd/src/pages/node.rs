@@ -20,6 +20,7 @@ use crate::history::{History, MAX_RATES, Rate};
 pub fn dashboard(status: &Status, peers: &[Peer], history: &History) -> Markup {
     let warnings = warnings(status, &Version::current());
     let up = peers.iter().filter(|peer| peer::is_up(peer)).count();
+    let fallback = status.sam.fallback.as_ref().map_or_else(|| "not needed".to_owned(), describe_session);
     let network = match &status.network {
         Some(network) => facts(&[
             ("id", html! { code { (clean(&network.id)) } }),
@@ -65,7 +66,7 @@ pub fn dashboard(status: &Status, peers: &[Peer], history: &History) -> Markup {
                 (facts(&[
                     ("bridge", text(&describe_bridge(&status.sam))),
                     ("control", text(&describe_session(&status.sam.control))),
-                    ("fallback", text(&status.sam.fallback.as_ref().map_or_else(|| "not needed".to_owned(), describe_session))),
+                    ("fallback", text(&fallback)),
                     ("data", text(&describe_session(&status.sam.data))),
                 ]))
             }

@@ -9,8 +9,8 @@ use i2plan_ipc::daemon::sandbox::{SandboxError, pledge};
 
 /// Before anybody is heard or answered.
 ///
-/// `unix` is for `i2planctl` and meshd, `inet` for what comes to its TCP listener, `recvfd` for descriptors that clients
-/// pass and that are closed.
+/// `unix` is for `i2planctl` and meshd, `inet` for what comes to its TCP listener, `recvfd` for descriptors that
+/// clients pass and that are closed.
 ///
 /// # Errors
 /// [`SandboxError`]; the process must not go on then.
