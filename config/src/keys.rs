@@ -315,6 +315,31 @@ keys! {
         live: false,
         parse: choice,
     }
+    /// Where metrics for Prometheus are served, to every user of this host: an IP address of this host only and a port;
+    /// or "none". rpcd serves them, so rpc.enabled must be true.
+    "metrics.listen", "I2PLAN_METRICS_LISTEN" => metrics_listen: Option<SocketAddr> {
+        default: |_| Ok(None),
+        example: "\"127.0.0.1:7651\"" or "none",
+        live: false,
+        parse: loopback,
+    }
+    /// Whether web pages are served.
+    "web.enabled", "I2PLAN_WEB_ENABLED" => web_enabled: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
+    }
+    /// Where: an IP address of this host only and a port.
+    "web.listen", "I2PLAN_WEB_LISTEN" => web_listen: SocketAddr {
+        default: |_| Ok(SocketAddr::from(([127, 0, 0, 1], 8080))),
+        example: "\"127.0.0.1:8080\"",
+        live: false,
+        parse: |text| {
+            let none = || "an address with a port is expected; web.enabled switches it off".to_owned();
+            loopback(text)?.ok_or_else(none)
+        },
+    }
     /// Whether `i2planctl up` starts an I2P router of the node's own. For services that is for systemctl to say:
     /// `systemctl enable --now i2plan-routerd`.
     "router.enabled", "I2PLAN_ROUTER_ENABLED" => router_enabled: bool {

@@ -385,7 +385,7 @@ mod tests {
                 sections.push(section);
             }
             let variable = match key.name {
-                _ if section == "rpc" || section == "router" => format!("{section}_{name}"),
+                _ if ["rpc", "metrics", "web", "router"].contains(&section) => format!("{section}_{name}"),
                 "node.name" => "node_name".to_owned(),
                 _ => name.to_owned(),
             };
@@ -473,6 +473,9 @@ mod tests {
             "rpc.socket = \"a/b\"",
             "rpc.enabled = \"yes\"",
             "rpc.tcp_address = \"0.0.0.0:7650\"",
+            "metrics.listen = \"192.0.2.1:7651\"",
+            "web.listen = \"0.0.0.0:8080\"",
+            "web.listen = \"none\"",
             "i2p.tunnel_length = 0x8",
             "i2p.sam_udp_port = 0",
             "i2p.sam_udp_port = \"127.0.0.1:7655\"",
@@ -522,11 +525,11 @@ mod tests {
             ("[mesh]\nname = \"x\"", "2: unknown key mesh.name; did you mean node.name?"),
             ("\nname = \"x\"", "2: unknown key name; did you mean node.name?"),
             (
-                "[i2p]\ntunnel_lenght = 9\n[web]\nlisten = 1",
+                "[i2p]\ntunnel_lenght = 9\n[page]\nlisten = 1",
                 "2: unknown key i2p.tunnel_lenght; did you mean i2p.tunnel_length?",
             ),
             ("[nod]\nname = 1", "2: unknown key nod.name; did you mean node.name?"),
-            ("[web]\nlisten = 1", "2: unknown key web.listen"),
+            ("[page]\ncolour = 1", "2: unknown key page.colour"),
             ("[nodes]", "1: unknown key nodes"),
             ("[node.name]\nx = 1", "1: node.name: text, a whole number, or true or false is expected"),
             ("[node]\nname = [1]", "2: node.name: text, a whole number, or true or false is expected"),

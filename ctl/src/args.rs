@@ -16,10 +16,12 @@ use crate::commands::invite::InviteCommand;
 use crate::commands::join::{self, Join};
 use crate::commands::key::KeyCommand;
 use crate::commands::leave::{self, Leave};
+use crate::commands::metrics;
 use crate::commands::ping::{self, Ping};
 use crate::commands::revoke::{self, Revoke};
 use crate::commands::rpc::{self, Rpc};
 use crate::commands::up::{self, Up};
+use crate::commands::web::{self, Web};
 use crate::commands::wg::{self, WgCommand};
 use crate::commands::{completions, peers, routes, status};
 use crate::failure::{EXIT_CODES, Failure};
@@ -133,6 +135,14 @@ pub enum Command {
     /// Call a method of the node's JSON-RPC interface
     #[command(after_help = rpc::HELP)]
     Rpc(Rpc),
+
+    /// Print a link to the web pages of the node, list their sessions, and end them
+    #[command(after_help = web::HELP)]
+    Web(Web),
+
+    /// Print the metrics of the node, in Prometheus' text format
+    #[command(after_help = metrics::HELP)]
+    Metrics,
 
     /// Run a node in the foreground: start its daemons and keep them running
     #[command(after_help = up::HELP)]

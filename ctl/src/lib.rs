@@ -6,7 +6,6 @@
 //! * [`failure`]: errors as a user sees them, and exit codes.
 //! * [`output`]: standard output and standard error, JSON, QR codes.
 //! * [`ping`]: echo requests over ICMP.
-//! * [`present`]: a node in words and rows.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 //! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
@@ -18,6 +17,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
+use i2plan_present::text::lines;
 
 use crate::args::{Args, Command, Parsed};
 use crate::commands::ban::BanCommand;
@@ -27,7 +27,6 @@ use crate::commands::key::{ForgetNetwork, KeyCommand};
 use crate::failure::Failure;
 #[cfg(target_os = "linux")]
 use crate::passphrase::Given;
-use crate::present::text::lines;
 
 pub mod args;
 pub mod commands;
@@ -37,7 +36,6 @@ pub mod output;
 #[cfg(target_os = "linux")]
 pub mod passphrase;
 pub mod ping;
-pub mod present;
 pub mod tui;
 #[cfg(target_os = "linux")]
 pub mod up;
@@ -132,6 +130,8 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Completions { shell } => commands::completions::print(shell, json),
             Command::Version { all: false } => commands::version::run(json),
             Command::Version { all: true } => commands::version::all(socket.as_deref(), json).await,
+            Command::Web(web) => commands::web::run(socket.as_deref(), json, &web).await,
+            Command::Metrics => commands::metrics::run(socket.as_deref(), json).await,
             Command::Status => commands::status::run(socket.as_deref(), json).await,
             Command::Peers => commands::peers::run(socket.as_deref(), json).await,
             Command::Invite(InviteCommand::Create(create)) => {

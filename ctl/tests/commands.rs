@@ -18,10 +18,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use common::{PROGRAM, command, copy_program, need_root, open_dir, stderr, stdout};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
-    Ban, BanReason, ConfigChange, Conflict, ControlDestination, Cursor, Daemon, Event, EventKind, Events,
-    Former, Grant, Invite, InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Liveness, MeshdApi,
-    Network, Peer, Reply, Request, Route, Sam, Session, SessionHealth, SessionName, SessionState, Setting,
-    Source, Status, Tunnel, WireGuardKey,
+    Ban, BanReason, ConfigChange, Conflict, ControlDestination, Counters, Cursor, Daemon, Event, EventKind,
+    Events, Former, Grant, Invite, InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Liveness,
+    MeshdApi, MessageCounts, Network, Peer, Reply, Request, Route, Sam, Session, SessionHealth, SessionName,
+    SessionState, Setting, Source, Status, Tunnel, WireGuardKey, WriteCounts,
 };
 use i2plan_ipc::api::tund::{Drops, HostUse, Overlap};
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
@@ -115,6 +115,12 @@ impl Service for FakeMeshd {
                 addresses: 16 + u64::from(addresses),
             }),
             Request::Routes => Reply::Routes(vec![route()]),
+            Request::Counters => Reply::Counters(Box::new(Counters {
+                started_at: 1_800_000_000,
+                messages: MessageCounts { sent: 7, ..MessageCounts::default() },
+                state_writes: WriteCounts::default(),
+                events: Vec::new(),
+            })),
             Request::ListBans => Reply::Bans(vec![ban("mallory", None)]),
             Request::AddBan { node_id, duration, .. } => Reply::BanAdded(ban(&node_id, duration)),
             Request::RemoveBan { node_id } => Reply::BanRemoved(ban(&node_id, None)),
@@ -585,6 +591,16 @@ fn peers_for_people_and_programs() {
     let names: Vec<_> = value["peers"].as_array().unwrap().iter().map(|peer| &peer["name"]).collect();
     assert_eq!(names, ["anna", "below", "zoe"]);
     assert_eq!(value["peers"][1]["inviters"], json!(["founder", "anna"]));
+}
+
+#[test]
+fn metrics_are_printed_and_are_no_json() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["metrics"]);
+    let text = stdout(&output);
+    assert!(text.contains("\ni2plan_peers_total 3\n"), "{text}");
+    assert!(text.contains("\ni2plan_messages_sent_total 7\n"), "{text}");
+    assert_eq!(setup.run(&["metrics", "--json"]).status.code(), Some(2));
 }
 
 #[test]

@@ -372,6 +372,36 @@ fn no_address_but_loopback_is_listened_on() {
 }
 
 #[test]
+fn the_web_interface_gets_in_at_meshd_and_keyd_refuses_its_orders() {
+    const WEB: u32 = 54_328;
+    for (group, control, own) in [
+        ("54324", (0, GROUP, 0o660), (0, GROUP, 0o660)),
+        // Without a group it gets in by its own.
+        ("root", (0, WEB, 0o660), (0, 0, 0o600)),
+    ] {
+        let dir = install(WAIT, WAIT, WAIT);
+        install_script(&dir, "webd", WAIT);
+        let mut up = up_without_group(&dir, "run");
+        up.env("I2PLAN_WEB_ENABLED", "true").args(["--web-user", "54328", "--group", group]);
+        let node = Node::run(dir, up);
+        let reports = [(); 5].map(|()| node.line("report "));
+        let report = |start| reports.iter().find(|report| report.starts_with(start)).unwrap();
+        let keyd = report("report keyd ");
+        assert!(keyd.contains("--refuse 54328"), "{keyd}");
+        let webd = report("report webd ");
+        assert!(webd.contains(&format!("uid={WEB} {WEB} {WEB} {WEB} ")), "{webd}");
+        assert!(
+            webd.contains(&format!("args=[--meshd-socket {}/meshd.sock]", node.run_dir().display())),
+            "{webd}"
+        );
+        for (path, expected) in [("run/meshd.sock", control), ("run/web.sock", own)] {
+            let found = node.dir.path().join(path).metadata().unwrap();
+            assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), expected, "{path}");
+        }
+    }
+}
+
+#[test]
 fn a_socket_where_others_can_write_is_refused() {
     let dir = install(WAIT, WAIT, WAIT);
     install_script(&dir, "rpcd", WAIT);

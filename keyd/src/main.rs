@@ -148,7 +148,7 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
         connector: "i2plan-connector".to_owned(),
         rpc: "i2plan-rpc".to_owned(),
         rpc_orders: false,
-        refused: vec!["i2plan-routerd".to_owned()],
+        refused: ["i2plan-routerd", "i2plan-web"].map(str::to_owned).into(),
         listen: None,
         listen_control: None,
         passphrase_fd: None,

@@ -419,6 +419,8 @@ pub struct Node {
     pub uids: [u32; 3],
     /// The user of `rpcd`.
     pub rpc_uid: u32,
+    /// The user of `webd`.
+    pub web_uid: u32,
     /// The user of `routerd`.
     pub router_uid: u32,
     /// The user of the connector.
@@ -452,7 +454,7 @@ impl Node {
         std::fs::write(directory.join("etc/config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;
         let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
-        let (router_uid, connector_uid) = (first + 6, first + 7);
+        let (router_uid, connector_uid, web_uid) = (first + 6, first + 7, first + 8);
         let (log_filter, routers) = (lab.log_filter.clone(), lab.routers());
         let (passphrase, supervisor) = (None, None);
         Ok(Self {
@@ -460,6 +462,7 @@ impl Node {
             address,
             uids,
             rpc_uid,
+            web_uid,
             router_uid,
             connector_uid,
             group,
@@ -520,8 +523,9 @@ impl Node {
     /// If the supervisor cannot be started.
     pub fn start_daemons(&mut self) -> Result<(), Failure> {
         let [keyd, meshd, tund] = self.uids.map(|uid| OsString::from(uid.to_string()));
-        let [connector, rpc, router, group] = [self.connector_uid, self.rpc_uid, self.router_uid, self.group]
-            .map(|id| OsString::from(id.to_string()));
+        let [connector, rpc, web, router, group] =
+            [self.connector_uid, self.rpc_uid, self.web_uid, self.router_uid, self.group]
+                .map(|id| OsString::from(id.to_string()));
         let mut args: Vec<OsString> = vec![
             "up".into(),
             "--config".into(),
@@ -542,6 +546,8 @@ impl Node {
             connector,
             "--rpc-user".into(),
             rpc,
+            "--web-user".into(),
+            web,
             "--router-user".into(),
             router,
             "--group".into(),

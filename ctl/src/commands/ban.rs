@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap_complete::engine::ArgValueCandidates;
+use i2plan_present::ban::{label, render, until};
 use serde_json::json;
 
 use super::completions;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::ban::{label, render, until};
 use crate::values::parse_ban_duration;
 
 /// `i2planctl ban …`

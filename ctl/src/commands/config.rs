@@ -8,6 +8,8 @@ use i2plan_config::{Config, unknown};
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd::ConfigChange;
 use i2plan_ipc::daemon::trusted;
+use i2plan_present::setting::{describe, render};
+use i2plan_present::text::clean;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -15,8 +17,6 @@ use super::completions;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::setting::{describe, render};
-use crate::present::text::clean;
 
 /// What `--help` adds to `show`.
 const SHOW_HELP: &str = "\

@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use i2plan_ipc::api::meshd::{Event, EventKind};
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::version::utc;
+use i2plan_present::event::describe;
+use i2plan_present::text::clean;
 use serde::Serialize;
 
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::event::describe;
-use crate::present::text::clean;
 use crate::values::parse_since;
 
 /// What `--help` adds.

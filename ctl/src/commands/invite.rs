@@ -9,6 +9,10 @@ use i2plan_ipc::ErrorKind;
 use i2plan_ipc::administrator::{Prepared, socket_beside};
 use i2plan_ipc::api::meshd::{AllowInvite, CreateInvite, Invite, IssuedInvite, RevokeInvite};
 use i2plan_ipc::api::order::{Executed, OrderTarget};
+use i2plan_present::invite::{consequences, describe, render, table, users};
+use i2plan_present::order::describe as describe_order;
+use i2plan_present::qr::Qr;
+use i2plan_present::text::clean;
 use i2plan_proto::address::Ipv4Subnet;
 use serde_json::json;
 
@@ -18,10 +22,7 @@ use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::output::qr::{Ink, Qr, Style, blank_code};
-use crate::present::invite::{consequences, describe, render, table, users};
-use crate::present::order::describe as describe_order;
-use crate::present::text::clean;
+use crate::output::qr::{Drawn as _, Ink, Style, blank_code};
 use crate::values::{max_uses, parse_addresses, parse_expiry};
 
 /// What `--help` adds to `create`.

@@ -13,6 +13,9 @@ use i2plan_ipc::node::{EventStream, Notice};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::terminal::Silence;
 use i2plan_ipc::version::utc;
+use i2plan_present::event::describe_step;
+use i2plan_present::join::{describe, describe_invite};
+use i2plan_present::units;
 use i2plan_proto::invite::{Invite, InviteError};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -21,9 +24,6 @@ use zeroize::Zeroizing;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
-use crate::present::event::describe_step;
-use crate::present::join::{describe, describe_invite};
-use crate::present::units;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\

@@ -7,6 +7,9 @@ use i2plan_ipc::administrator::{Prepared, socket_beside};
 use i2plan_ipc::api::meshd::{Keys, RecoverKeys};
 use i2plan_ipc::api::order::{Executed, OrderTarget};
 use i2plan_ipc::version::utc;
+use i2plan_present::key::{render_public, render_status};
+use i2plan_present::order::describe;
+use i2plan_present::text::clean;
 use serde_json::json;
 
 use super::confirm::{can_ask, confirm};
@@ -14,9 +17,6 @@ use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::key::{render_public, render_status};
-use crate::present::order::describe;
-use crate::present::text::clean;
 
 /// What `--help` adds to `rotate`.
 const ROTATE_HELP: &str = "\

@@ -5,6 +5,7 @@ use std::path::Path;
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd;
 use i2plan_ipc::api::order::OrderTarget;
+use i2plan_present::text::clean;
 use serde_json::json;
 
 use super::confirm::can_ask;
@@ -12,7 +13,6 @@ use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::text::clean;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use i2plan_present::peer::{render, sort};
+use i2plan_present::table::Rendered;
+
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::peer::{render, sort};
-use crate::present::table::Rendered;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\

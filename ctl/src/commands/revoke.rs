@@ -6,6 +6,10 @@ use clap_complete::engine::ArgValueCandidates;
 use i2plan_ipc::api::meshd;
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::member::{Candidate, LookupError, is_node_id};
+use i2plan_present::member::short;
+use i2plan_present::order::consequences;
+use i2plan_present::text::clean;
+use i2plan_present::units;
 use serde_json::json;
 
 use super::completions;
@@ -14,10 +18,6 @@ use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::member::short;
-use crate::present::order::consequences;
-use crate::present::text::clean;
-use crate::present::units;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\

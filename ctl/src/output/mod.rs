@@ -1,17 +1,17 @@
 //! What is printed, and how.
 //!
 //! Everything printed goes through [`print()`], [`note`] and [`json`], which let nothing through that drives a terminal.
-//! Text of others that becomes part of a line goes through [`clean`](crate::present::text::clean) besides.
+//! Text of others that becomes part of a line goes through [`clean`](i2plan_present::text::clean) besides.
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use i2plan_present::text::lines;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
-use crate::present::text::lines;
 
 pub mod json;
 pub mod qr;

@@ -49,6 +49,8 @@ requests! {
         ListBans -> Vec<Ban> { Reply::Bans(bans) => bans };
         /// The configuration in force.
         Config as GetConfig -> Vec<Setting> { Reply::Config(settings) => settings };
+        /// What was counted since `meshd` started.
+        Counters as GetCounters -> Counters { Reply::Counters(counters) => *counters };
     }
 
     Command {
@@ -253,6 +255,8 @@ pub enum Reply {
     Config(Vec<Setting>),
     /// What is different now.
     ConfigChanged(Vec<ConfigChange>),
+    /// What was counted.
+    Counters(Box<Counters>),
 }
 
 /// An order, as `meshd` proposes it.
@@ -478,6 +482,40 @@ pub enum EventKind {
     },
 }
 
+impl EventKind {
+    /// Its name, as it is encoded.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NetworkJoined { .. } => "network_joined",
+            Self::NetworkLeft { .. } => "network_left",
+            Self::AddressChanged { .. } => "address_changed",
+            Self::ForeignNumber { .. } => "foreign_number",
+            Self::MemberAdded { .. } => "member_added",
+            Self::MemberChanged { .. } => "member_changed",
+            Self::MemberRemoved { .. } => "member_removed",
+            Self::MemberLiveness { .. } => "member_life",
+            Self::TunnelUp { .. } => "tunnel_up",
+            Self::TunnelDown { .. } => "tunnel_down",
+            Self::InviteCreated { .. } => "invite_created",
+            Self::InviteUsed { .. } => "invite_used",
+            Self::InviteRevoked { .. } => "invite_revoked",
+            Self::BanAdded { .. } => "ban_added",
+            Self::BanRemoved { .. } => "ban_removed",
+            Self::Session { .. } => "session",
+            Self::SessionHealth { .. } => "session_health",
+            Self::DaemonUp { .. } => "daemon_up",
+            Self::DaemonDown { .. } => "daemon_down",
+            Self::InterfaceUp { .. } => "interface_up",
+            Self::HostOverlap { .. } => "host_overlap",
+            Self::KeyRotated { .. } => "key_rotated",
+            Self::ConfigChanged { .. } => "config_changed",
+            Self::JoinProgress { .. } => "join_progress",
+            Self::Log { .. } => "log",
+        }
+    }
+}
+
 /// How far a node is on its way into a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -533,6 +571,45 @@ pub struct PeerTraffic {
     pub last_handshake: Option<u64>,
     /// Milliseconds to its last answer to a control message, if there was one.
     pub rtt: Option<u64>,
+}
+
+/// What was counted since `meshd` started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Unix time in seconds at which `meshd` started.
+    pub started_at: u64,
+    /// Control messages.
+    pub messages: MessageCounts,
+    /// Writes of the state to the disk.
+    pub state_writes: WriteCounts,
+    /// How often each kind of event happened, by its name.
+    pub events: Vec<(String, u64)>,
+}
+
+/// Control messages, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageCounts {
+    /// Sent.
+    pub sent: u64,
+    /// Received from the router.
+    pub received: u64,
+    /// Of these, dropped because too many came.
+    pub limited: u64,
+    /// Pings sent to members, to see whether they are there.
+    pub pings: u64,
+    /// Comparisons of all that is known, begun with a member.
+    pub comparisons: u64,
+}
+
+/// Writes of the state, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteCounts {
+    /// Attempts.
+    pub count: u64,
+    /// Of these, those that failed.
+    pub failed: u64,
+    /// Microseconds that they took together.
+    pub micros: u64,
 }
 
 /// One key of the configuration.

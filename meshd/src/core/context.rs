@@ -89,6 +89,7 @@ pub(super) struct Context {
     pub(super) peers_version: u64,
     /// Others have been told that this node shuts down.
     pub(super) shut_down: bool,
+    pub(super) counts: meshd::MessageCounts,
 }
 
 impl Context {
@@ -125,6 +126,7 @@ impl Context {
             set_aside: false,
             peers_version: 0,
             shut_down: false,
+            counts: meshd::MessageCounts::default(),
         }
     }
 
@@ -170,7 +172,14 @@ impl Context {
         let as_control = self.is_as_control(message);
         let datagram = message.to_datagram(to);
         match message {
-            Message::Compare(..) => self.budget.charge_comparison(datagram.len(), now.monotonic),
+            Message::Compare(..) => {
+                self.counts.comparisons += 1;
+                self.budget.charge_comparison(datagram.len(), now.monotonic);
+            }
+            Message::Ping(..) => {
+                self.counts.pings += 1;
+                self.budget.charge(datagram.len(), now.monotonic);
+            }
             _ => self.budget.charge(datagram.len(), now.monotonic),
         }
         self.queue_datagram(to, datagram, as_control, now);
@@ -178,6 +187,7 @@ impl Context {
 
     /// Sends a datagram that has been paid for, as soon as one more may go there.
     pub(super) fn queue_datagram(&mut self, to: &Destination, message: Vec<u8>, as_control: bool, now: Now) {
+        self.counts.sent += 1;
         let action = Action::Send { to: *to, message, as_control };
         self.actions.extend(self.first_contacts.send(to.hash(), action, now.monotonic));
     }
@@ -186,6 +196,7 @@ impl Context {
     pub(super) fn answer_of_quiet(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
         let message = message.to_datagram(to);
         if self.budget.answers_of_quiet(asker, message.len(), now.monotonic) {
+            self.counts.sent += 1;
             self.actions.push_back(Action::Send { to: *to, message, as_control: false });
         }
     }

@@ -93,6 +93,12 @@ impl Mesh {
         self.cx.keys_problems(now)
     }
 
+    /// The control messages so far.
+    #[must_use]
+    pub fn message_counts(&self) -> meshd::MessageCounts {
+        self.cx.counts
+    }
+
     /// The invites that this node has made and remembers.
     #[must_use]
     pub fn invite_reports(&self, now: Now) -> Vec<meshd::IssuedInvite> {

@@ -6,12 +6,11 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use i2plan_ipc::paths;
-
-use crate::present::finding::Finding;
-use crate::present::units;
+use i2plan_present::finding::Finding;
+use i2plan_present::units;
 
 /// Each daemon's, in the directory of `meshd`'s, and their modes.
-const SOCKETS: [(&str, &str, u32); 7] = [
+const SOCKETS: [(&str, &str, u32); 8] = [
     ("keyd", paths::KEYD_MESHD_SOCKET, ONE_USER),
     ("keyd", paths::KEYD_TUND_SOCKET, ONE_USER),
     ("keyd", paths::KEYD_CONNECTOR_SOCKET, ONE_USER),
@@ -19,7 +18,11 @@ const SOCKETS: [(&str, &str, u32); 7] = [
     ("meshd", paths::MESHD_SOCKET, GROUP),
     ("tund", paths::TUND_SOCKET, ONE_USER),
     ("rpcd", paths::RPC_SOCKET, GROUP),
+    ("webd", paths::WEB_SOCKET, GROUP),
 ];
+
+/// Those that a node can do without.
+const OPTIONAL: [&str; 2] = ["rpcd", "webd"];
 
 /// The mode of a socket for one daemon.
 const ONE_USER: u32 = 0o600;
@@ -115,8 +118,10 @@ fn of_the_sockets(run: &Path, node_is_up: bool, findings: &mut Vec<Finding>) -> 
                 format!("see the log of i2plan-{daemon}, and start the node"),
             )),
             Ok(_) => {}
-            // That none is there when meshd's is not has been said, and a node can do without rpcd.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && (daemon == "rpcd" || !node_is_up) => {}
+            // That none is there when meshd's is not has been said, and a node can do without rpcd and webd.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && (OPTIONAL.contains(&daemon) || !node_is_up) => {
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => findings.push(Finding::problem(
                 daemon,
                 format!("there is no socket {shown}"),
@@ -229,7 +234,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::present::finding::Level;
+    use i2plan_present::finding::Level;
 
     fn mode(path: &Path, mode: u32) {
         set_permissions(path, Permissions::from_mode(mode)).unwrap();

@@ -14,6 +14,12 @@ use i2plan_config::{Config, ConfigError};
 use i2plan_ipc::api::meshd::{Liveness, Peer, SessionHealth, SessionState, Status};
 use i2plan_ipc::bridge::BridgeAddress;
 use i2plan_ipc::version::Version;
+use i2plan_present::finding::{Finding, Level, render};
+use i2plan_present::peer::is_up;
+use i2plan_present::status::{
+    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_host, of_the_interface, of_the_keys,
+    of_the_membership, of_the_sessions,
+};
 use serde::Serialize;
 
 use self::router::Bridge;
@@ -22,12 +28,6 @@ use super::rpc::{self, with_gateway};
 use crate::daemon::{self, socket_path};
 use crate::failure::Failure;
 use crate::output;
-use crate::present::finding::{Finding, Level, render};
-use crate::present::peer::is_up;
-use crate::present::status::{
-    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_host, of_the_interface, of_the_keys,
-    of_the_membership, of_the_sessions,
-};
 
 mod clock;
 mod files;

@@ -2,6 +2,10 @@
 
 use i2plan_ipc::api::meshd::Route;
 use i2plan_ipc::version::utc;
+use i2plan_present::event::Level;
+use i2plan_present::member::Names;
+use i2plan_present::text::{clean, wrap};
+use i2plan_present::{ban, invite, peer, route, units};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -11,10 +15,6 @@ use ratatui::widgets::{Paragraph, Widget as _};
 use super::table::{Column, Table};
 use super::text::put;
 use super::theme::Theme;
-use crate::present::event::Level;
-use crate::present::member::Names;
-use crate::present::text::{clean, wrap};
-use crate::present::{ban, invite, peer, route, units};
 use crate::tui::app::App;
 use crate::tui::rows::{PeerRow, SortBy};
 

@@ -183,6 +183,7 @@ struct Daemon {
     sleep: SleepDetector,
     /// Why the state could not be saved, the last time that it was to be.
     unsaved: Option<String>,
+    state_writes: meshd::WriteCounts,
     /// The state as it was saved last is to be kept beside the next one.
     set_aside: bool,
 }
@@ -311,6 +312,7 @@ impl Daemon {
             silence_limit: LogLimit::default(),
             sleep,
             unsaved: None,
+            state_writes: meshd::WriteCounts::default(),
             set_aside: false,
         }
     }
@@ -429,7 +431,13 @@ impl Daemon {
                 self.storage.set_aside()?;
                 self.set_aside = false;
             }
-            self.storage.save(&state.to_bytes())
+            let started = Instant::now();
+            let saved = self.storage.save(&state.to_bytes());
+            self.state_writes.count += 1;
+            self.state_writes.failed += u64::from(saved.is_err());
+            let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.state_writes.micros = self.state_writes.micros.saturating_add(took);
+            saved
         });
         if matches!(saved, Some(Ok(()))) {
             self.unsaved = None;

@@ -1,7 +1,7 @@
 //! What the daemon tells of itself.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::api::keyd;
@@ -28,6 +28,7 @@ impl Daemon {
             Query::Status => Ok(Reply::Status(Box::new(self.status()))),
             Query::Peers => Ok(Reply::Peers(self.peers())),
             Query::Config => Ok(Reply::Config(self.config.settings())),
+            Query::Counters => Ok(Reply::Counters(Box::new(self.counters()))),
             Query::Keys => match (&self.me, mesh) {
                 (Some(me), Ok(mesh)) => Ok(Reply::Keys(Box::new(public_keys(me, mesh)))),
                 _ => Err(without_identity()),
@@ -135,6 +136,17 @@ impl Daemon {
                     ..daemon(Role::Tund, tunnel.daemon.as_ref(), tunnel_error)
                 },
             ],
+        }
+    }
+
+    fn counters(&self) -> meshd::Counters {
+        let started = SystemTime::now().checked_sub(self.started.elapsed());
+        let started = started.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        meshd::Counters {
+            started_at: started.unwrap_or_default().as_secs(),
+            messages: self.mesh.as_ref().map(Mesh::message_counts).unwrap_or_default(),
+            state_writes: self.state_writes,
+            events: self.event_log.counts(),
         }
     }
 

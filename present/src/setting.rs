@@ -22,6 +22,17 @@ pub fn describe(change: &ConfigChange) -> String {
     format!("{}: {} → {}{restart}\n", clean(&change.key), value(&change.before), value(&change.after))
 }
 
+/// Where the value of a key comes from.
+#[must_use]
+pub fn source(setting: &Setting) -> String {
+    match &setting.source {
+        Source::Default => "default".to_owned(),
+        Source::File { path, line } => format!("{path}:{line}"),
+        Source::Environment => setting.variable.clone(),
+        Source::Runtime => "config set".to_owned(),
+    }
+}
+
 /// A table of keys, none of its lines wider than `width` if that is given.
 #[must_use]
 pub fn render(settings: &[Setting], width: Option<usize>) -> String {
@@ -30,12 +41,7 @@ pub fn render(settings: &[Setting], width: Option<usize>) -> String {
         table.row([
             setting.key.clone(),
             units::or_dash(setting.value.clone()),
-            match &setting.source {
-                Source::Default => "default".to_owned(),
-                Source::File { path, line } => format!("{path}:{line}"),
-                Source::Environment => setting.variable.clone(),
-                Source::Runtime => "config set".to_owned(),
-            },
+            source(setting),
             if setting.live { "live" } else { "at restart" }.to_owned(),
             setting.pending.clone().unwrap_or_default(),
         ]);

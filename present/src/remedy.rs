@@ -64,71 +64,55 @@ fn command(order: &OrderWanted) -> String {
     }
 }
 
+/// One of each remedy but advice, for tests of what they say.
+#[must_use]
+pub fn examples() -> Vec<Remedy> {
+    let ask = || AskInviter { inviter: "a".to_owned(), node: "b".to_owned(), addresses: 16 };
+    let (node, invite) = (|| "b".to_owned(), || "c".to_owned());
+    let orders = [
+        OrderWanted::Revoke { node: node() },
+        OrderWanted::RevokeInvite { invite: invite() },
+        OrderWanted::Leave,
+        OrderWanted::ForgetNetwork,
+        OrderWanted::CreateInvite { uses: None, addresses: 1 },
+        OrderWanted::CreateInvite { uses: Some(2), addresses: 512 },
+        OrderWanted::AllowInvite { invite: invite() },
+        OrderWanted::RecoverKeys,
+        OrderWanted::Grant { node: node(), addresses: 64 },
+    ];
+    let others = [
+        Remedy::LeaveFirst,
+        Remedy::Diagnose,
+        Remedy::Leave,
+        Remedy::ListMembers,
+        Remedy::ListBans,
+        Remedy::RemoveBan,
+        Remedy::AddBan,
+        Remedy::ListInvites,
+        Remedy::AllowInvite { invite: invite() },
+        Remedy::AskInviter(ask()),
+        Remedy::GiveFewerOrAsk(ask()),
+        Remedy::GiveFewer,
+        Remedy::AskThere { inviter: node() },
+        Remedy::GrantFewer,
+        Remedy::RecoverKeys,
+        Remedy::ForgetNetwork,
+        Remedy::LeaveOrForget,
+        Remedy::ListSettings,
+    ];
+    others.into_iter().chain(orders.map(|order| Remedy::GiveOrder { order })).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-    use crate::args::Args;
-
-    /// All remedies but advice.
-    fn remedies() -> Vec<Remedy> {
-        let ask = || AskInviter { inviter: "a".to_owned(), node: "b".to_owned(), addresses: 16 };
-        let (node, invite) = (|| "b".to_owned(), || "c".to_owned());
-        let orders = [
-            OrderWanted::Revoke { node: node() },
-            OrderWanted::RevokeInvite { invite: invite() },
-            OrderWanted::Leave,
-            OrderWanted::ForgetNetwork,
-            OrderWanted::CreateInvite { uses: None, addresses: 1 },
-            OrderWanted::CreateInvite { uses: Some(2), addresses: 512 },
-            OrderWanted::AllowInvite { invite: invite() },
-            OrderWanted::RecoverKeys,
-            OrderWanted::Grant { node: node(), addresses: 64 },
-        ];
-        let others = [
-            Remedy::LeaveFirst,
-            Remedy::Diagnose,
-            Remedy::Leave,
-            Remedy::ListMembers,
-            Remedy::ListBans,
-            Remedy::RemoveBan,
-            Remedy::AddBan,
-            Remedy::ListInvites,
-            Remedy::AllowInvite { invite: invite() },
-            Remedy::AskInviter(ask()),
-            Remedy::GiveFewerOrAsk(ask()),
-            Remedy::GiveFewer,
-            Remedy::AskThere { inviter: node() },
-            Remedy::GrantFewer,
-            Remedy::RecoverKeys,
-            Remedy::ForgetNetwork,
-            Remedy::LeaveOrForget,
-            Remedy::ListSettings,
-        ];
-        others.into_iter().chain(orders.map(|order| Remedy::GiveOrder { order })).collect()
-    }
 
     #[test]
     fn only_here_a_remedy_is_a_command() {
-        for remedy in remedies() {
+        for remedy in examples() {
             let plain = remedy.to_string();
             assert!(!plain.contains("i2planctl") && !plain.contains('`'), "{plain}");
             assert_ne!(sentence(&remedy), plain);
-        }
-    }
-
-    #[test]
-    fn the_commands_are_those_that_there_are() {
-        for remedy in remedies() {
-            let text = sentence(&remedy);
-            for command in text.split('`').filter(|part| part.starts_with("i2planctl ")) {
-                let parsed = Args::try_parse_from(command.split(' '));
-                let known = parsed.map(drop).map_err(|error| error.kind());
-                // Sentences leave out what only the reader knows.
-                let whole = matches!(known, Ok(()) | Err(clap::error::ErrorKind::MissingRequiredArgument));
-                assert!(whole, "{command}: {known:?}");
-            }
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Echo requests and replies.
+//! Echo requests and replies in words.
 
 use std::io;
 use std::time::Duration;
 
-use super::units;
-use crate::ping::series::{Summary, Times};
+use i2plan_present::units;
+
+use super::series::{Summary, Times};
 
 /// The system's word for an error, without its number.
 #[must_use]

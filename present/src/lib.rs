@@ -1,4 +1,4 @@
-//! What is known of a node in words and rows, for commands, the terminal interface and whatever shows a node.
+//! What is known of a node in words and rows, for commands, the terminal interface and web pages.
 //!
 //! Nothing here asks a node, prints, or draws.
 
@@ -11,7 +11,7 @@ pub mod key;
 pub mod member;
 pub mod order;
 pub mod peer;
-pub mod ping;
+pub mod qr;
 pub mod remedy;
 pub mod route;
 pub mod setting;
