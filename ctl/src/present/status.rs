@@ -42,32 +42,36 @@ pub fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
 #[must_use]
 pub fn of_the_daemons(status: &Status, own: &Version) -> Vec<Warning> {
     let mut found = Vec::new();
-    let mut warn = |message: String, hint: String| found.push(Warning { message, hint });
     for daemon in &status.daemons {
-        if let Some(message) = complaint(daemon) {
-            let name = &daemon.name;
-            let hint = if let Some(hint) = &daemon.hint {
-                hint.clone()
-            } else if daemon.version.is_some() {
-                format!("fix what it names; the log of i2plan-{name} may say more")
-            } else {
-                format!("see the log of i2plan-{name}; it is restarted by itself if it has crashed")
-            };
-            warn(message, hint);
-        }
+        found.extend(of_a_daemon(daemon));
         let theirs = daemon.version.as_ref();
         if let Some(theirs) = theirs.filter(|theirs| !theirs.is_of_the_build(own)) {
-            warn(
-                format!(
+            found.push(Warning {
+                message: format!(
                     "{} runs {} (commit {}), and this i2planctl is {} (commit {})",
                     daemon.name, theirs.version, theirs.commit, own.version, own.commit
                 ),
-                "restart i2plan's daemons: they are installed together and may not understand each other"
+                hint: "restart i2plan's daemons: they are installed together and may not understand each other"
                     .to_owned(),
-            );
+            });
         }
     }
     found
+}
+
+/// A daemon that does not answer, or lacks something.
+#[must_use]
+pub fn of_a_daemon(daemon: &Daemon) -> Option<Warning> {
+    let message = complaint(daemon)?;
+    let name = &daemon.name;
+    let hint = if let Some(hint) = &daemon.hint {
+        hint.clone()
+    } else if daemon.version.is_some() {
+        format!("fix what it names; the log of i2plan-{name} may say more")
+    } else {
+        format!("see the log of i2plan-{name}; it is restarted by itself if it has crashed")
+    };
+    Some(Warning { message, hint })
 }
 
 /// What a daemon cannot do, or that it does not answer.
