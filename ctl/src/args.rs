@@ -16,12 +16,14 @@ use crate::commands::invite::InviteCommand;
 use crate::commands::join::{self, Join};
 use crate::commands::key::KeyCommand;
 use crate::commands::leave::{self, Leave};
+use crate::commands::peers::{self, Peers};
 use crate::commands::ping::{self, Ping};
 use crate::commands::revoke::{self, Revoke};
 use crate::commands::rpc::{self, Rpc};
 use crate::commands::up::{self, Up};
 use crate::commands::wg::{self, WgCommand};
-use crate::commands::{completions, peers, routes, status};
+use crate::commands::whois::{self, Whois};
+use crate::commands::{completions, routes, status, tree};
 use crate::failure::{EXIT_CODES, Failure};
 use crate::tui;
 
@@ -32,6 +34,10 @@ pub struct Args {
     /// Print JSON, errors too: {"error":{"kind","message","hint"}}
     #[arg(long, global = true, display_order = 100)]
     pub json: bool,
+
+    /// Show times as dates, not as how long ago they were
+    #[arg(long, global = true, display_order = 100)]
+    pub absolute: bool,
 
     /// The node's control socket [default: /run/i2plan/meshd.sock, else ~/.i2plan/run/meshd.sock]
     #[arg(
@@ -62,7 +68,15 @@ pub enum Command {
 
     /// List the other members of the network
     #[command(after_help = peers::HELP)]
-    Peers,
+    Peers(Peers),
+
+    /// Show who was invited by whom
+    #[command(after_help = tree::HELP)]
+    Tree,
+
+    /// Say which member has an address
+    #[command(after_help = whois::HELP)]
+    Whois(Whois),
 
     /// Show the routing table
     #[command(after_help = routes::HELP)]

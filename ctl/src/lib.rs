@@ -98,7 +98,7 @@ fn done((): ()) -> ExitCode {
 }
 
 fn execute(args: Args) -> Result<ExitCode, Failure> {
-    let Args { json, socket, command } = args;
+    let Args { json, absolute, socket, command } = args;
     // Before anything is opened that could have the numbers that the command line names.
     #[cfg(target_os = "linux")]
     let given = match &command {
@@ -122,8 +122,8 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Config(ConfigCommand::Get { key }) => {
                 commands::config::get(socket.as_deref(), json, &key).await
             }
-            Command::Config(ConfigCommand::Set { key, value }) => {
-                commands::config::set(socket.as_deref(), json, &key, &value).await
+            Command::Config(ConfigCommand::Set { key, value, save }) => {
+                commands::config::set(socket.as_deref(), json, &key, &value, save).await
             }
             Command::Config(ConfigCommand::Reload) => commands::config::reload(socket.as_deref(), json).await,
             Command::Config(ConfigCommand::Check { file }) => commands::config::check(json, file.as_deref()),
@@ -133,12 +133,14 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Version { all: false } => commands::version::run(json),
             Command::Version { all: true } => commands::version::all(socket.as_deref(), json).await,
             Command::Status => commands::status::run(socket.as_deref(), json).await,
-            Command::Peers => commands::peers::run(socket.as_deref(), json).await,
+            Command::Peers(peers) => commands::peers::run(socket.as_deref(), json, absolute, &peers).await,
+            Command::Tree => commands::tree::run(socket.as_deref(), json, absolute).await,
+            Command::Whois(whois) => commands::whois::run(socket.as_deref(), json, absolute, &whois).await,
             Command::Invite(InviteCommand::Create(create)) => {
                 commands::invite::create(socket.as_deref(), json, &create).await
             }
             Command::Invite(InviteCommand::List) => {
-                commands::invite::list(socket.as_deref(), json).await
+                commands::invite::list(socket.as_deref(), json, absolute).await
             }
             Command::Invite(InviteCommand::Show { id }) => {
                 commands::invite::show(socket.as_deref(), json, &id).await
@@ -149,11 +151,11 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Invite(InviteCommand::Revoke(revoke)) => {
                 commands::invite::revoke(socket.as_deref(), json, &revoke).await
             }
-            Command::Routes => commands::routes::run(socket.as_deref(), json).await,
+            Command::Routes => commands::routes::run(socket.as_deref(), json, absolute).await,
             Command::Ban(BanCommand::Add(add)) => {
                 commands::ban::add(socket.as_deref(), json, &add).await
             }
-            Command::Ban(BanCommand::List) => commands::ban::list(socket.as_deref(), json).await,
+            Command::Ban(BanCommand::List) => commands::ban::list(socket.as_deref(), json, absolute).await,
             Command::Ban(BanCommand::Remove { node }) => {
                 commands::ban::remove(socket.as_deref(), json, &node).await
             }
@@ -169,6 +171,17 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
         }
             Command::Key(KeyCommand::ForgetNetwork(ForgetNetwork { yes })) => {
                 commands::key::forget_network(socket.as_deref(), json, yes).await
+            }
+            #[cfg(target_os = "linux")]
+            Command::Key(KeyCommand::New(new)) => commands::new_keys::run(json, new),
+            #[cfg(target_os = "linux")]
+            Command::Key(KeyCommand::Check(check)) => return commands::new_keys::check(json, check),
+            #[cfg(not(target_os = "linux"))]
+            Command::Key(KeyCommand::New(_) | KeyCommand::Check(_)) => {
+                Err(Failure::invalid("this works on Linux alone").with_hint(
+                    "stop the node; move its directories keyd and meshd away for new keys, or run `i2plan-keyd \
+                     --store DIR --check` as keyd's user",
+                ))
             }
             Command::Key(KeyCommand::Rotate) => commands::key::rotate(socket.as_deref(), json).await,
             Command::Key(KeyCommand::ExportPublic) => {

@@ -35,7 +35,8 @@ fn code() -> String {
     let (network, inviter) = (NetworkId([1; 32]), NodeId([2; 32]));
     let (control, secret) = (DestinationHash([3; 32]), InviteSecret([4; 32]));
     let (subnet, expires_at) = (Ipv4Subnet::DEFAULT, 1 << 33);
-    let invite = i2plan_proto::invite::Invite { network, subnet, inviter, control, secret, expires_at };
+    let name = "office".parse().unwrap();
+    let invite = i2plan_proto::invite::Invite { network, name, subnet, inviter, control, secret, expires_at };
     invite.to_code().to_string()
 }
 
@@ -232,11 +233,9 @@ fn a_code_that_is_pasted_in_pieces_is_read_whole_and_never_shown() {
     let code = code();
     let secret = &code[150..];
     let with_blank_line = format!("Invite:\n\n{}\n{}\n\nrm x\n", &code[..76], &code[76..]);
-    for pieces in [
-        &[&code[..100], "\n", &code[100..], "\n"][..],
-        &[&code[..], "\n", "and more\n"],
-        &[&with_blank_line],
-    ] {
+    for pieces in
+        [&[&code[..100], "\n", &code[100..], "\n"][..], &[&code[..], "\n", "and more\n"], &[&with_blank_line]]
+    {
         let shown = type_a_code(&nowhere, pieces);
         assert!(shown.contains("i2plan is not running") && shown.contains("status 3"), "{shown}");
         assert!(!shown.contains(secret) && !shown.contains("rm x") && !shown.contains("and more"), "{shown}");

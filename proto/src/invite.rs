@@ -12,6 +12,7 @@ use crate::address::Ipv4Subnet;
 use crate::codec::{Codec, DecodeError, Reader, serde_as_bytes};
 use crate::destination::DestinationHash;
 use crate::identity::{NetworkId, NodeId, SelfSigned, Signable, byte_id, tagged_hash};
+use crate::membership::NetworkName;
 
 /// What every invite code starts with.
 pub const SCHEME: &str = "i2plan://";
@@ -19,10 +20,10 @@ pub const SCHEME: &str = "i2plan://";
 /// How the scheme ends.
 const SEPARATOR: &str = "://";
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const CHECKSUM_LEN: usize = 4;
-/// Version, network, subnet, inviter, destination hash, secret, expiry, checksum.
-const LEN: usize = 1 + 32 + 5 + 3 * 32 + 8 + CHECKSUM_LEN;
+/// Version, network, its name, subnet, inviter, destination hash, secret, expiry, checksum.
+const LEN: usize = 1 + 32 + NetworkName::MAX_LEN + 5 + 3 * 32 + 8 + CHECKSUM_LEN;
 
 byte_id!(
     /// The public half of an invite's secret: an Ed25519 key.
@@ -76,6 +77,8 @@ impl fmt::Debug for InviteSecret {
 pub struct Invite {
     /// The network to join.
     pub network: NetworkId,
+    /// Its name, so that the joiner can see before it joins which network it is.
+    pub name: NetworkName,
     /// Its subnet, so that the joiner can look before it joins whether that is in use where it is.
     pub subnet: Ipv4Subnet,
     /// The member that invites.
@@ -124,6 +127,7 @@ impl Invite {
         let mut bytes = Zeroizing::new(Vec::with_capacity(LEN));
         bytes.push(VERSION);
         self.network.encode(&mut bytes);
+        self.name.encode(&mut bytes);
         self.subnet.encode(&mut bytes);
         self.inviter.encode(&mut bytes);
         self.control.encode(&mut bytes);
@@ -227,6 +231,7 @@ fn decode(text: &str) -> Result<Invite, InviteError> {
 fn read_body(mut reader: Reader<'_>) -> Result<Invite, DecodeError> {
     let invite = Invite {
         network: NetworkId::decode(&mut reader)?,
+        name: NetworkName::decode(&mut reader)?,
         subnet: Ipv4Subnet::decode(&mut reader)?,
         inviter: NodeId::decode(&mut reader)?,
         control: DestinationHash::decode(&mut reader)?,
@@ -375,7 +380,8 @@ mod tests {
         let invite = testing::invite(1);
         let code = invite.to_code();
         let folded = |width: usize, between: &str| {
-            let lines: Vec<_> = code.as_bytes().chunks(width).map(|line| str::from_utf8(line).unwrap()).collect();
+            let lines: Vec<_> =
+                code.as_bytes().chunks(width).map(|line| str::from_utf8(line).unwrap()).collect();
             lines.join(between)
         };
         let output = format!("{}\ninvite x: one node, until 2027-01-15T08:00:00Z\n", *code);
@@ -421,13 +427,15 @@ mod tests {
 
     #[test]
     fn other_versions_are_named() {
-        let mut bytes = vec![3; 40];
+        let mut bytes = vec![VERSION + 1; 40];
         let sum = checksum(&bytes);
         bytes.extend_from_slice(&sum);
         let code = format!("{SCHEME}{}", data_encoding::BASE64URL_NOPAD.encode(&bytes));
-        assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Version(3));
-        let code = format!("{SCHEME}{}", data_encoding::BASE64URL_NOPAD.encode(&[1; 40]));
-        assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Outdated(1));
+        assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Version(VERSION + 1));
+        for version in 1..VERSION {
+            let code = format!("{SCHEME}{}", data_encoding::BASE64URL_NOPAD.encode(&[version; 40]));
+            assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Outdated(version));
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), F
             confirm(&invite).await?;
         }
     }
-    let what = format!("joining network {} through {}", invite.network.short(), invite.inviter.short());
+    let what = format!("joining network {} through {}", invite.name, invite.inviter.short());
     let code = SecretText::new(invite.to_code().to_string());
     drop(invite);
 
@@ -179,9 +179,7 @@ fn parse(code: &str) -> Result<Invite, Failure> {
     code.parse().map_err(|error: InviteError| {
         let hint = match error {
             InviteError::Scheme => "paste all of what `i2planctl invite create` printed on the other node",
-            InviteError::Truncated { .. } | InviteError::Damaged => {
-                "copy it whole, or send it as a file"
-            }
+            InviteError::Truncated { .. } | InviteError::Damaged => "copy it whole, or send it as a file",
             InviteError::Version(_) => {
                 "install the version of i2plan that the other node runs, or a newer one"
             }
@@ -487,6 +485,7 @@ mod tests {
     fn code(expires_at: u64) -> Zeroizing<String> {
         Invite {
             network: NetworkId([1; 32]),
+            name: "office".parse().unwrap(),
             subnet: Ipv4Subnet::DEFAULT,
             inviter: NodeId([2; 32]),
             control: DestinationHash([3; 32]),

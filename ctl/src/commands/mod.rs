@@ -13,6 +13,8 @@ pub mod invite;
 pub mod join;
 pub mod key;
 pub mod leave;
+#[cfg(target_os = "linux")]
+pub mod new_keys;
 pub mod orders;
 pub mod peers;
 pub mod ping;
@@ -20,6 +22,8 @@ pub mod revoke;
 pub mod routes;
 pub mod rpc;
 pub mod status;
+pub mod tree;
 pub mod up;
 pub mod version;
 pub mod wg;
+pub mod whois;

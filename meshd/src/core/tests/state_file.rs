@@ -24,6 +24,14 @@ fn states_read_back_and_know_their_node() {
 }
 
 #[test]
+#[ignore = "writes the example of a new version, which `the_stored_examples_are_read` is then to name"]
+fn write_the_example_of_a_new_version() {
+    let bytes = full_state().to_bytes();
+    let name = format!("{}/src/core/tests/state-{}.bin", env!("CARGO_MANIFEST_DIR"), bytes[12]);
+    std::fs::write(name, bytes).unwrap();
+}
+
+#[test]
 fn every_truncation_is_an_error() {
     let state = full_state();
     let bytes = state.to_bytes();
@@ -44,7 +52,7 @@ fn a_membership_that_does_not_verify_is_an_error() {
 fn an_earlier_version_says_what_to_do() {
     let state = full_state();
     let mut bytes = state.to_bytes();
-    for version in [2, 3] {
+    for version in [2, 3, 4] {
         bytes[12] = version;
         let error = State::from_bytes(&bytes, &state.node).unwrap_err();
         assert_eq!(error, StateError::Outdated(version));
