@@ -27,6 +27,7 @@ use crate::commands::key::{ForgetNetwork, KeyCommand};
 use crate::failure::Failure;
 #[cfg(target_os = "linux")]
 use crate::passphrase::Given;
+use crate::present::look::Tone;
 use crate::present::text::lines;
 
 pub mod args;
@@ -88,7 +89,11 @@ fn fail(failure: &Failure, json: bool) -> ExitCode {
     if json {
         let _ = output::json::print(&serde_json::json!({ "error": failure }));
     } else {
-        let _ = std::io::stderr().write_all(failure.to_string().as_bytes());
+        let mut text = failure.to_string();
+        if let Some(rest) = text.strip_prefix("error:") {
+            text = Tone::Bad.paint("error:", output::has_colour(&std::io::stderr())) + rest;
+        }
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
     ExitCode::from(failure.exit_code())
 }

@@ -177,10 +177,10 @@ fn read_code(text: &str) -> Result<Invite, InviteError> {
     // Codes of other versions are of other lengths, and end where the first word does.
     let word = text.split(|c: char| !is_code(c)).next().unwrap_or_default();
     match first_byte(&wrapped) {
-        Some(version @ 1..VERSION) => return Err(InviteError::Outdated(version)),
+        Some(version @ 1..VERSION) => Err(InviteError::Outdated(version)),
         Some(VERSION) | None if wrapped.len() < length => {
             let missing = length - wrapped.len();
-            return Err(InviteError::Truncated { missing, expected: code_len() });
+            Err(InviteError::Truncated { missing, expected: code_len() })
         }
         Some(VERSION) if word.len() <= length => decode(&wrapped),
         _ => decode(word),

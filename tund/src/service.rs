@@ -76,6 +76,9 @@ const HOST_POLL: Duration = Duration::from_secs(30);
 /// How long changes are gathered before they are looked at: they come in many messages.
 const HOST_SETTLES: Duration = Duration::from_millis(500);
 
+/// For how many times as long as a look takes, there is no other because something has changed.
+const HOST_SHARE: u32 = 20;
+
 /// How long an interface may differ from what it should be, before a new process puts it right.
 const REPAIR_AFTER: Duration = Duration::from_secs(10);
 
@@ -366,12 +369,16 @@ impl Tund {
 
     /// Looks from time to time what the host does to the interface. Never returns.
     pub async fn watch_host(&self) {
+        let mut pause = HOST_SETTLES;
         loop {
             let poll = if self.seen.lock().await.faults.is_empty() { HOST_POLL } else { REPAIR_AFTER / 2 };
             if timeout(poll, self.host.changed()).await.is_ok() {
-                sleep(HOST_SETTLES).await;
+                sleep(pause).await;
             }
+            let begun = Instant::now();
             self.look_at_host().await;
+            // A router's host has a million routes, of which some change all the time.
+            pause = HOST_SETTLES.max(begun.elapsed() * HOST_SHARE);
         }
     }
 
@@ -398,7 +405,10 @@ impl Tund {
         let faults = host::faults(&interface, &name, &host);
         let mut before = self.seen.lock().await;
         let faulty_since = (!faults.is_empty()).then(|| before.faulty_since.unwrap_or_else(Instant::now));
-        let without_ipv6 = link.is_some_and(|link| link.is_up && !link.has_ipv6);
+        let without_ipv6 = match link {
+            Some(link) => link.is_up && !link.has_ipv6,
+            None => !host.has_address(&name, interface.ipv6.into()),
+        };
         let seen = Seen { overlaps: found, without_ipv6, faults, faulty_since };
         for fault in seen.faults.iter().filter(|fault| !before.faults.contains(fault)) {
             warn!(interface = name, %fault, "another program has changed the interface");

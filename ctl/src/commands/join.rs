@@ -7,7 +7,7 @@ use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::meshd::{Event, EventKind, JoinStep, Status};
+use i2plan_ipc::api::meshd::{Event, EventKind, JoinStep, SessionState, Status};
 use i2plan_ipc::node::{EventStream, Notice};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::terminal::Silence;
@@ -325,7 +325,9 @@ enum FirstTunnel {
 /// What keeps every tunnel of the node from coming up, if something does.
 fn find_obstacle(status: &Status) -> Option<Warning> {
     let daemons = status.daemons.iter().filter_map(of_a_daemon);
-    daemons.chain(of_the_interface(status)).chain(of_the_sessions(status)).next()
+    // One that is silent is replaced, and one that is opened needs time.
+    let down = (status.sam.data.state == SessionState::Down).then(|| of_the_sessions(status));
+    daemons.chain(of_the_interface(status)).chain(down.into_iter().flatten()).next()
 }
 
 /// Shows on standard error how far the node is.

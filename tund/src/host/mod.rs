@@ -61,6 +61,18 @@ pub struct Found {
     pub links: HashMap<String, Link>,
 }
 
+impl Found {
+    /// Whether an interface has an address.
+    #[must_use]
+    pub fn has_address(&self, interface: &str, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| {
+            network.kind == HostUse::Address
+                && network.interface.as_deref() == Some(interface)
+                && network.prefix.address() == address
+        })
+    }
+}
+
 /// A link, as far as it can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
@@ -127,25 +139,18 @@ impl Host {
 pub fn faults(interface: &Interface, name: &str, found: &Found) -> Vec<InterfaceFault> {
     // One that is gone ends the data path.
     let Some(link) = found.links.get(name) else { return Vec::new() };
-    let has = |address: IpAddr| {
-        found.networks.iter().any(|network| {
-            network.kind == HostUse::Address
-                && network.interface.as_deref() == Some(name)
-                && network.prefix.address() == address
-        })
-    };
     let mut faults = Vec::new();
     if !link.is_up {
         faults.push(InterfaceFault::Down);
     }
-    if let Some(found) = link.mtu.filter(|mtu| *mtu != u32::from(interface.mtu)) {
-        faults.push(InterfaceFault::Mtu { found });
+    if let Some(mtu) = link.mtu.filter(|mtu| *mtu != u32::from(interface.mtu)) {
+        faults.push(InterfaceFault::Mtu { found: mtu });
     }
-    if !has(interface.ipv4.into()) {
+    if !found.has_address(name, interface.ipv4.into()) {
         faults.push(InterfaceFault::NoIpv4);
     }
     // The kernel takes IPv6 addresses from a link that goes down.
-    if link.is_up && link.has_ipv6 && !has(interface.ipv6.into()) {
+    if link.is_up && link.has_ipv6 && !found.has_address(name, interface.ipv6.into()) {
         faults.push(InterfaceFault::NoIpv6);
     }
     faults

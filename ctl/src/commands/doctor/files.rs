@@ -210,7 +210,7 @@ fn of_root(daemon: &str, path: &Path, owner: u32) -> Option<Finding> {
         Finding::problem(
             daemon,
             format!("{shown} belongs to root, and {daemon} cannot use it"),
-            format!("`chown -R {user}: {shown}`, or the user that {daemon} runs as"),
+            format!("`chown -R {user} {shown}`, or the user that {daemon} runs as"),
         )
     })
 }
@@ -223,7 +223,7 @@ fn of_another(daemon: &str, path: &Path, found: u32, owner: u32) -> Option<Findi
         Finding::problem(
             daemon,
             format!("{shown} belongs to user {found}, and {daemon} runs as user {owner}: it cannot use it"),
-            format!("`chown {owner}: {shown}`"),
+            format!("`chown {owner} {shown}`"),
         )
     })
 }
@@ -353,11 +353,11 @@ mod tests {
         assert_eq!((of_another("meshd", state, 5, 5), of_root("meshd", state, 5)), (None, None));
         let found = of_another("meshd", state, 0, 54_322).unwrap();
         assert!(found.message.contains("belongs to user 0") && found.message.contains("54322"), "{found:?}");
-        assert_eq!(found.hint.as_deref(), Some("`chown 54322: /d/meshd/state`"));
+        assert_eq!(found.hint.as_deref(), Some("`chown 54322 /d/meshd/state`"));
         let found = of_root("keyd", Path::new("/d/keyd"), 0).unwrap();
         assert_eq!(
             found.hint.as_deref(),
-            Some("`chown -R i2plan-keyd: /d/keyd`, or the user that keyd runs as")
+            Some("`chown -R i2plan-keyd /d/keyd`, or the user that keyd runs as")
         );
         assert_eq!(of_another("keyd", Path::new("/d/keyd/keys"), 0, 0), None);
     }
