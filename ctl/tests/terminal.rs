@@ -249,6 +249,23 @@ fn a_code_that_is_pasted_in_pieces_is_read_whole_and_never_shown() {
 }
 
 #[test]
+fn errors_have_a_colour_where_that_is_wanted() {
+    let dir = open_dir();
+    let nowhere = dir.path().join("meshd.sock");
+    let args = ["--socket", nowhere.to_str().unwrap(), "status"];
+    for (variables, is_coloured) in [
+        (&[][..], true),
+        (&[("NO_COLOR", "1")], false),
+        (&[("NO_COLOR", "")], true),
+        (&[("TERM", "dumb")], false),
+    ] {
+        let shown = on_terminal(Path::new(PROGRAM), &args, variables, 80, 24);
+        assert_eq!(shown.text.starts_with("\x1b[1;31merror:\x1b[0m"), is_coloured, "{:?}", shown.text);
+        assert_eq!(shown.text.contains('\x1b'), is_coloured, "{:?}", shown.text);
+    }
+}
+
+#[test]
 fn the_tui_says_what_it_needs() {
     let node = Node::new();
     let run = |args: &[&str]| {
@@ -265,7 +282,7 @@ fn the_tui_says_what_it_needs() {
     let nowhere = node.dir.path().join("nowhere");
     let shown = on_terminal(program, &["--socket", nowhere.to_str().unwrap(), "tui"], &[], 80, 24);
     assert_eq!(shown.status.code(), Some(3), "{}", shown.text);
-    assert!(shown.text.contains("i2plan is not running") && !shown.text.contains("\x1b["), "{}", shown.text);
+    assert!(shown.text.contains("i2plan is not running") && !shown.text.contains("\x1b[?"), "{}", shown.text);
 }
 
 #[test]

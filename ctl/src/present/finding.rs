@@ -8,7 +8,7 @@ use super::look::{Look, Tone};
 use super::text::clean;
 
 /// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// It is as it should be.
@@ -70,7 +70,7 @@ pub fn render(findings: &[Finding], look: &Look) -> String {
         };
         let space = " ".repeat(9 - level.len());
         // Writing to a string does not fail.
-        let _ = writeln!(out, "{}{space}{subject:<9}{}", tone.paint(level, look.colour), clean(message));
+        let _ = writeln!(out, "{}{space}{subject:<8} {}", tone.paint(level, look.colour), clean(message));
         if let Some(hint) = hint {
             let _ = writeln!(out, "{:<18}hint: {}", "", clean(hint));
         }

@@ -137,8 +137,8 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
     findings.push(clock::check());
     findings.extend(of_the_clocks);
 
-    // What is to be fixed first, and in the order in which it was looked for.
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+    // What is to be fixed comes first, and all else in the order in which it was looked for.
+    findings.sort_by_key(|finding| finding.level != Level::Problem);
 
     let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
     if json {
