@@ -64,6 +64,7 @@ macro_rules! keys {
             )+
             pub(super) sources: Vec<(&'static str, Source)>,
             pub(super) location: Location,
+            pub(super) notes: Vec<String>,
         }
 
         /// All keys, in the order in which they are shown.
@@ -105,6 +106,7 @@ macro_rules! keys {
                     )+
                     sources: given.iter().map(|given| (given.key, given.source.clone())).collect(),
                     location,
+                    notes: Vec::new(),
                 })
             }
         }
@@ -113,9 +115,10 @@ macro_rules! keys {
 
 keys! {
     /// What the node calls itself: 1 to 63 letters, digits, hyphens, underscores and dots. Not an IP address, a node
-    /// id, or one of the words self, me, all, any, none, founder and localhost: such a host's name gets -node appended.
+    /// id, or one of the words self, me, all, any, none, founder and localhost: such a host's name gets -node appended,
+    /// and a hyphen takes the place of what a name cannot have.
     "node.name", "I2PLAN_NODE_NAME" => name: NodeName {
-        default: |location| NodeName::of_host(&location.host_name).map_err(|_| ConfigError::HostName(location.host_name.clone())),
+        default: |location| Ok(NodeName::of_host(&location.host_name)),
         example: "\"web-1\"" or "the host's name",
         live: true,
         parse: |text| text.parse::<NodeName>().map_err(|error| error.to_string()),

@@ -994,6 +994,35 @@ fn the_passphrase_of_a_running_node_is_not_changed() {
 }
 
 #[test]
+fn a_stopped_node_gets_a_new_identity_and_the_old_one_is_set_aside() {
+    let dir = install(MAINTAIN, WAIT, WAIT);
+    let data = dir.path().join("data");
+    for name in ["keyd", "meshd", "keyd.1"] {
+        std::fs::create_dir_all(data.join(name)).unwrap();
+        std::fs::write(data.join(name).join("file"), name).unwrap();
+    }
+    let new = |args: &[&str]| {
+        let mut command = command(dir.path().join("i2planctl").to_str().unwrap());
+        command.args(["key", "new", "--keyd-user", "54321", "--data-dir"]).arg(&data).args(args);
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    // Not by accident, and not while a daemon of a service has its directory.
+    assert_eq!(new(&[]).status.code(), Some(2));
+    let held = std::fs::File::open(data.join("keyd")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let output = new(&["--yes"]);
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert!(stderr(&output).contains(" runs\nhint: stop it first"), "{}", stderr(&output));
+    drop(held);
+    let output = new(&["--yes"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(common::stdout(&output).contains("keyd.2 and "), "{}", common::stdout(&output));
+    let content = |name: &str| std::fs::read_to_string(data.join(name).join("file")).unwrap();
+    assert_eq!(["keyd.1", "keyd.2", "meshd.2"].map(content), ["keyd.1", "keyd", "meshd"]);
+    assert!(!data.join("keyd").exists() && !data.join("meshd").exists());
+}
+
+#[test]
 fn only_root_changes_a_passphrase() {
     use std::os::unix::process::CommandExt as _;
     let dir = install(MAINTAIN, WAIT, WAIT);

@@ -42,7 +42,7 @@
 //!         Err(error) => return Err(std::io::Error::other(error)),
 //!     }
 //! };
-//! let invite = api.create_invite(Duration::from_secs(3600), Some(1), None, None).await;
+//! let invite = api.create_invite(Duration::from_secs(3600), Some(1), None, None, None).await;
 //! // …
 //! let pid = rustix::process::Pid::from_child(&node);
 //! rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
@@ -123,8 +123,13 @@ calls! {
     routes() -> Vec<Route> = ListRoutes;
     /// Makes an invite that is good for `expires_in` and `max_uses` uses, none for any number, and delegates `addresses`
     /// to each user, none for the usual number. The first founds a network with `subnet`, none for one that is free.
-    create_invite(expires_in: Duration, max_uses: Option<u32>, addresses: Option<u32>, subnet: Option<String>) -> Invite =
-        CreateInvite { expires_in: expires_in.as_secs(), max_uses, addresses, subnet }, done;
+    create_invite(
+        expires_in: Duration,
+        max_uses: Option<u32>,
+        addresses: Option<u32>,
+        subnet: Option<String>,
+        name: Option<String>
+    ) -> Invite = CreateInvite { expires_in: expires_in.as_secs(), max_uses, addresses, subnet, name }, done;
     /// Checks that this node could join a network: that the configuration accepts its subnet, and the host uses none of
     /// its addresses.
     check_network(network: String, subnet: String) -> () = CheckNetwork { network, subnet };

@@ -126,8 +126,9 @@ fn replies_of_keyd() {
 fn requests_to_meshd() {
     let (node_id, id) = ("n".to_owned(), "i".to_owned());
     let subnet = Some("10.9.0.0/16".to_owned());
+    let name = Some("office".to_owned());
     let create =
-        meshd::Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: Some(16), subnet };
+        meshd::Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: Some(16), subnet, name };
     let after = Some(meshd::Cursor { run: u64::MAX, number: 7 });
     are_encoded_as(vec![
         (meshd::Request::Status, r"\xa6Status"),
@@ -137,7 +138,7 @@ fn requests_to_meshd() {
         ),
         (
             create,
-            r"\x81\xacCreateInvite\x84\xaaexpires_in\xcd\x0e\x10\xa8max_uses\xc0\xa9addresses\x10\xa6subnet\xab10.9.0.0/16",
+            r"\x81\xacCreateInvite\x85\xaaexpires_in\xcd\x0e\x10\xa8max_uses\xc0\xa9addresses\x10\xa6subnet\xab10.9.0.0/16\xa4name\xa6office",
         ),
         (
             meshd::Request::RevokeInvite { id, with_members: true },

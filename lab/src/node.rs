@@ -306,6 +306,8 @@ impl Status {
 pub struct NetworkStatus {
     /// The network's id.
     pub id: String,
+    /// What its founder calls it.
+    pub name: String,
     /// The node's address.
     pub ipv4: Ipv4Addr,
     /// The node's address.

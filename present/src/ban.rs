@@ -3,6 +3,7 @@
 use i2plan_ipc::api::meshd::{Ban, BanReason};
 use i2plan_ipc::version::utc;
 
+use super::look::{Look, Times};
 use super::member::Names;
 use super::table::{Column, Table};
 use super::text::clean;
@@ -37,28 +38,28 @@ pub struct Row {
 impl Row {
     /// The row of a ban in a list with these names.
     #[must_use]
-    pub fn new(ban: &Ban, names: &Names) -> Self {
+    pub fn new(ban: &Ban, names: &Names, times: Times) -> Self {
         Self {
             name: units::or_dash(ban.name.as_ref().map(|name| names.label(name, &ban.node_id))),
             node_id: ban.node_id.clone(),
             reason: reason(ban),
-            until: ban.expires_at.map_or_else(|| "lifted".to_owned(), utc),
-            since: utc(ban.created_at),
+            until: ban.expires_at.map_or_else(|| "lifted".to_owned(), |end| times.at(end)),
+            since: times.at(ban.created_at),
             description: ban.description.clone(),
         }
     }
 }
 
-/// A table of bans, none of its lines wider than `width` if that is given.
+/// A table of bans.
 #[must_use]
-pub fn render(bans: &[Ban], width: Option<usize>) -> String {
+pub fn render(bans: &[Ban], look: &Look) -> String {
     let names = names(bans);
     let mut table = Table::new(COLUMNS);
     for ban in bans {
-        let row = Row::new(ban, &names);
+        let row = Row::new(ban, &names, look.times);
         table.row([row.name, row.node_id, row.reason, row.until, row.since, row.description]);
     }
-    table.render(width).text
+    table.render(look).text
 }
 
 /// The names of banned members.

@@ -30,6 +30,8 @@ impl From<&EventKind> for Level {
             EventKind::TunnelDown { .. }
             | EventKind::MemberLiveness { liveness: Liveness::Suspected | Liveness::Unreachable, .. }
             | EventKind::BanAdded { .. }
+            | EventKind::HostOverlap { .. }
+            | EventKind::InterfaceChanged { .. }
             | EventKind::Session { state: SessionState::Down, .. }
             | EventKind::SessionHealth { health: SessionHealth::Replacing, .. } => Self::Warn,
             _ => Self::Info,
@@ -42,8 +44,8 @@ impl From<&EventKind> for Level {
 pub fn describe(what: &EventKind) -> String {
     let member = label;
     match what {
-        EventKind::NetworkJoined { network, ipv4 } => {
-            format!("this node is a member of {network}, at {ipv4}")
+        EventKind::NetworkJoined { network, name, ipv4 } => {
+            format!("this node is a member of {name} ({network}), at {ipv4}")
         }
         EventKind::NetworkLeft { network, revoked: true } => {
             format!("this node's membership of {network} is revoked")
@@ -110,6 +112,12 @@ pub fn describe(what: &EventKind) -> String {
         }
         EventKind::HostOverlap { overlaps } => {
             format!("the host uses addresses of the network otherwise: {}", overlaps.join("; "))
+        }
+        EventKind::InterfaceChanged { faults } if faults.is_empty() => {
+            "the interface is as it should be again".to_owned()
+        }
+        EventKind::InterfaceChanged { faults } => {
+            format!("another program has changed the interface: {}", faults.join("; "))
         }
         EventKind::KeyRotated { epoch } => format!("a new WireGuard key is published, epoch {epoch}"),
         EventKind::ConfigChanged { key, value } => format!("{key} is {value} now"),

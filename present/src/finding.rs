@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::look::{Look, Tone};
 use super::text::clean;
 
 /// How much a finding matters.
@@ -59,16 +60,17 @@ impl Finding {
 
 /// Findings as lines, each with what to do about it below.
 #[must_use]
-pub fn render(findings: &[Finding]) -> String {
+pub fn render(findings: &[Finding], look: &Look) -> String {
     let mut out = String::new();
     for Finding { level, subject, message, hint } in findings {
-        let level = match level {
-            Level::Ok => "ok",
-            Level::Note => "note",
-            Level::Problem => "PROBLEM",
+        let (level, tone) = match level {
+            Level::Ok => ("ok", Tone::Good),
+            Level::Note => ("note", Tone::Warn),
+            Level::Problem => ("PROBLEM", Tone::Bad),
         };
+        let space = " ".repeat(9 - level.len());
         // Writing to a string does not fail.
-        let _ = writeln!(out, "{level:<9}{subject:<9}{}", clean(message));
+        let _ = writeln!(out, "{}{space}{subject:<8} {}", tone.paint(level, look.colour), clean(message));
         if let Some(hint) = hint {
             let _ = writeln!(out, "{:<18}hint: {}", "", clean(hint));
         }
@@ -84,7 +86,7 @@ mod tests {
     fn findings_are_lines_with_what_to_do_below() {
         let findings = [Finding::ok("clock", "fine"), Finding::problem("node", "bad\x1b[2J", "fix it")];
         assert_eq!(
-            render(&findings),
+            render(&findings, &Look::default()),
             "ok       clock    fine\nPROBLEM  node     bad\u{fffd}[2J\n                  hint: fix it\n"
         );
     }

@@ -3,6 +3,7 @@
 use i2plan_ipc::api::meshd::{Invite, InviteState, IssuedInvite};
 use i2plan_ipc::version::utc;
 
+use super::look::{Look, Times};
 use super::table::{Column, Table};
 use super::text::clean;
 use super::units;
@@ -33,28 +34,30 @@ pub struct Row {
     pub created: String,
 }
 
-impl From<&IssuedInvite> for Row {
-    fn from(invite: &IssuedInvite) -> Self {
+impl Row {
+    /// The row of an invite.
+    #[must_use]
+    pub fn new(invite: &IssuedInvite, times: Times) -> Self {
         Self {
             id: invite.id.clone(),
             state: state(invite),
             uses: uses(invite),
             addresses: invite.addresses.to_string(),
-            expires: utc(invite.expires_at),
-            created: utc(invite.created_at),
+            expires: times.at(invite.expires_at),
+            created: times.at(invite.created_at),
         }
     }
 }
 
-/// A table of invites, none of its lines wider than `width` if that is given.
+/// A table of invites.
 #[must_use]
-pub fn table(invites: &[IssuedInvite], width: Option<usize>) -> String {
+pub fn table(invites: &[IssuedInvite], look: &Look) -> String {
     let mut table = Table::new(COLUMNS);
     for invite in invites {
-        let row = Row::from(invite);
+        let row = Row::new(invite, look.times);
         table.row([row.id, row.state.to_owned(), row.uses, row.addresses, row.expires, row.created]);
     }
-    table.render(width).text
+    table.render(look).text
 }
 
 /// The nodes that have used an invite, by their number.

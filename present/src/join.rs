@@ -9,9 +9,10 @@ use super::text::clean;
 /// The network that was joined, as lines of labels and values.
 #[must_use]
 pub fn describe(network: &Network) -> String {
-    let Network { id, ipv4, ipv6, subnet, members, .. } = network;
+    let Network { id, name, ipv4, ipv6, subnet, members, .. } = network;
     format!(
-        "joined network {}\nIPv4       {ipv4} in {}\nIPv6       {ipv6}\naddresses  {}\nmembers    {members}\n",
+        "joined network {} ({})\nIPv4       {ipv4} in {}\nIPv6       {ipv6}\naddresses  {}\nmembers    {members}\n",
+        clean(name),
         clean(id),
         clean(subnet),
         clean(&describe_addresses(network))
@@ -21,9 +22,9 @@ pub fn describe(network: &Network) -> String {
 /// What is joined with an invite, and what that means for the host.
 #[must_use]
 pub fn describe_invite(invite: &Invite) -> String {
-    let Invite { network, subnet, inviter, .. } = invite;
+    let Invite { network, name, subnet, inviter, .. } = invite;
     format!(
-        "network    {network}\nsubnet     {subnet}: packets of this host for these addresses go to the members\n\
+        "network    {name} ({network})\nsubnet     {subnet}: packets of this host for these addresses go to the members\n\
          inviter    {}",
         inviter.short()
     )
@@ -42,9 +43,13 @@ mod tests {
     fn what_is_to_be_joined_is_shown() {
         let (network, inviter) = (NetworkId([1; 32]), NodeId([2; 32]));
         let (control, secret) = (DestinationHash([3; 32]), InviteSecret([4; 32]));
-        let subnet = Ipv4Subnet::DEFAULT;
-        let shown = describe_invite(&Invite { network, subnet, inviter, control, secret, expires_at: 0 });
-        assert!(shown.starts_with(&format!("network    {network}\nsubnet     10.42.0.0/16: ")), "{shown}");
+        let (subnet, name) = (Ipv4Subnet::DEFAULT, "office".parse().unwrap());
+        let shown =
+            describe_invite(&Invite { network, name, subnet, inviter, control, secret, expires_at: 0 });
+        assert!(
+            shown.starts_with(&format!("network    office ({network})\nsubnet     10.42.0.0/16: ")),
+            "{shown}"
+        );
         assert!(shown.ends_with(&format!("\ninviter    {}", inviter.short())), "{shown}");
     }
 }

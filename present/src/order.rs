@@ -5,8 +5,10 @@ use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::member::Candidate;
 use i2plan_ipc::version::utc;
 
+use super::look::Look;
 use super::member;
 use super::text::clean;
+use super::tree::{Branch, find, render};
 use super::units;
 
 /// Members that a question lists.
@@ -79,9 +81,9 @@ pub fn describe(target: &OrderTarget) -> String {
     }
 }
 
-/// What revoking a member leads to: the members below it are out too.
+/// What revoking a member leads to: the members below it are out too. `tree` shows who has invited them.
 #[must_use]
-pub fn consequences(member: &Candidate, peers: &[Peer]) -> String {
+pub fn consequences(member: &Candidate, peers: &[Peer], tree: &[Branch], look: &Look) -> String {
     let below: Vec<_> = peers.iter().filter(|peer| peer.inviters.contains(&member.node_id)).collect();
     let mut text = match below.len() as u64 {
         0 => format!("{} will be out of the network", member::describe(member)),
@@ -90,12 +92,11 @@ pub fn consequences(member: &Candidate, peers: &[Peer]) -> String {
             format!("{} and the {below_it} will be out of the network:", member::describe(member))
         }
     };
-    for peer in below.iter().take(MAX_LISTED) {
-        text.push_str("\n  ");
-        text.push_str(&member::describe(&Candidate::from(*peer)));
-    }
-    if let Some(more @ 1..) = below.len().checked_sub(MAX_LISTED) {
-        text.push_str(&format!("\n  and {more} more"));
+    if let Some(branch) = find(tree, &member.node_id).filter(|_| !below.is_empty()) {
+        for line in render(std::slice::from_ref(branch), look, MAX_LISTED + 1).lines() {
+            text.push_str("\n  ");
+            text.push_str(line);
+        }
     }
     text.push_str(
         "\nthe certificates are revoked for all members, and stay so; the nodes can be invited again",
@@ -104,12 +105,14 @@ pub fn consequences(member: &Candidate, peers: &[Peer]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use i2plan_ipc::api::meshd::Liveness;
     use i2plan_proto::identity::{NetworkId, NodeId};
     use i2plan_proto::invite::Uses;
 
     use super::*;
+    use crate::status::tests::status;
+    use crate::tree::grow;
 
     #[test]
     fn a_revocation_says_when_the_member_called_itself_so() {
@@ -147,7 +150,7 @@ mod tests {
         );
     }
 
-    fn peer(node_id: &str, inviters: &[&str]) -> Peer {
+    pub(in crate::present) fn peer(node_id: &str, inviters: &[&str]) -> Peer {
         Peer {
             node_id: node_id.to_owned(),
             name: node_id.to_owned(),
@@ -158,6 +161,7 @@ mod tests {
             ranges: Vec::new(),
             depth: inviters.len() as u64,
             inviters: inviters.iter().map(|inviter| (*inviter).to_owned()).collect(),
+            member_since: 1_799_000_000,
             signed_at: 0,
             liveness: Liveness::Present,
             banned: false,
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_question_lists_the_members_below() {
+    fn the_question_shows_who_has_invited_the_members_below() {
         let peers = [
             peer("founder", &[]),
             peer("web", &["founder"]),
@@ -182,11 +186,13 @@ mod tests {
             peer("cache", &["founder", "web", "db"]),
             peer("other", &["founder"]),
         ];
-        let question = |at: usize| consequences(&Candidate::from(&peers[at]), &peers);
+        let tree = grow(&status(), &peers);
+        let question =
+            |at: usize| consequences(&Candidate::from(&peers[at]), &peers, &tree, &Look::default());
         assert_eq!(
             question(1),
             "web (web, 10.42.0.2) and the 2 members below it will be out of the network:\n  \
-             db (db, 10.42.0.2)\n  cache (cache, 10.42.0.2)\n\
+             web  10.42.0.2  ?\n  `- db  10.42.0.2  ?\n     `- cache  10.42.0.2  ?\n\
              the certificates are revoked for all members, and stay so; the nodes can be invited again"
         );
         assert!(question(4).starts_with("other (other, 10.42.0.2) will be out of the network\n"));
@@ -196,8 +202,9 @@ mod tests {
     fn a_long_list_is_cut() {
         let mut peers: Vec<_> = (0..25).map(|number| peer(&format!("n{number}"), &["web"])).collect();
         peers.push(peer("web", &[]));
-        let text = consequences(&Candidate::from(&peers[25]), &peers);
-        assert_eq!(text.lines().count(), 1 + MAX_LISTED + 2, "{text}");
+        let tree = grow(&status(), &peers);
+        let text = consequences(&Candidate::from(&peers[25]), &peers, &tree, &Look::default());
+        assert_eq!(text.lines().count(), 1 + 1 + MAX_LISTED + 2, "{text}");
         assert!(text.contains("the 25 members below it") && text.contains("\n  and 5 more\n"), "{text}");
     }
 }

@@ -1,8 +1,8 @@
 //! The routing table.
 
 use i2plan_ipc::api::meshd::Route;
-use i2plan_ipc::version::utc;
 
+use super::look::{Look, Times};
 use super::member::Names;
 use super::peer::ranges;
 use super::table::{Column, Rendered, Table};
@@ -43,7 +43,12 @@ pub struct Row {
 impl Row {
     /// The row of a route in a list with these names, in which `find` finds the route to a node id.
     #[must_use]
-    pub fn new<'a>(route: &Route, names: &Names, find: impl Fn(&str) -> Option<&'a Route>) -> Self {
+    pub fn new<'a>(
+        route: &Route,
+        names: &Names,
+        find: impl Fn(&str) -> Option<&'a Route>,
+        times: Times,
+    ) -> Self {
         let label = |route: &Route| names.label(&route.name, &route.node_id);
         let via = |via: &String| find(via).map_or_else(|| via.clone(), label);
         Self {
@@ -53,8 +58,8 @@ impl Row {
             name: label(route),
             hops: units::or_dash(route.hops.map(|hops| hops.to_string())),
             via: units::or_dash(route.via.as_ref().map(via)),
-            last_seen: units::time(route.last_seen),
-            created: utc(route.created),
+            last_seen: units::or_dash(route.last_seen.map(|at| times.at(at))),
+            created: times.at(route.created),
         }
     }
 }
@@ -65,17 +70,17 @@ pub fn names(routes: &[Route]) -> Names {
     Names::of(routes.iter().map(|route| route.name.as_str()))
 }
 
-/// A table of routes, none of its lines wider than `width` if that is given.
+/// A table of routes.
 #[must_use]
-pub fn render(routes: &[Route], width: Option<usize>) -> Rendered {
+pub fn render(routes: &[Route], look: &Look) -> Rendered {
     let names = names(routes);
     let mut table = Table::new(COLUMNS);
     for route in routes {
         let find = |node_id: &str| routes.iter().find(|other| other.node_id == node_id);
-        let row = Row::new(route, &names, find);
+        let row = Row::new(route, &names, find, look.times);
         table.row([row.ipv4, row.ipv6, row.ranges, row.name, row.hops, row.via, row.last_seen, row.created]);
     }
-    table.render(width)
+    table.render(look)
 }
 
 #[cfg(test)]
@@ -103,20 +108,20 @@ mod tests {
             ..direct.clone()
         };
         assert_eq!(
-            render(&[direct.clone(), behind.clone()], None).text,
+            render(&[direct.clone(), behind.clone()], &Look::default()).text,
             "\
 IPV4       IPV6     NAME   HOPS  VIA    LAST SEEN             CREATED
 10.42.0.1  fd12::1  alpha     1  -      2027-01-15T08:01:00Z  2027-01-15T08:00:00Z
-10.42.0.1  fd12::1  beta      2  alpha  never                 2027-01-15T08:00:00Z
+10.42.0.1  fd12::1  beta      2  alpha  -                     2027-01-15T08:00:00Z
 "
         );
         let delegating = Route { ranges: vec!["10.42.64.0/18".to_owned()], ..direct.clone() };
-        let text = render(&[delegating, behind.clone()], None).text;
+        let text = render(&[delegating, behind.clone()], &Look::default()).text;
         assert!(text.starts_with("IPV4       IPV6     RANGE          NAME "), "{text}");
         assert!(text.contains("10.42.0.1  fd12::1  10.42.64.0/18  alpha "), "{text}");
         assert!(text.contains("10.42.0.1  fd12::1  -              beta "), "{text}");
         let behind = Route { node_id: "b".to_owned(), name: "alpha".to_owned(), ..behind };
-        let text = render(&[direct, behind], None).text;
+        let text = render(&[direct, behind], &Look::default()).text;
         assert_eq!(text.lines().nth(2).unwrap().split("  ").nth(1), Some("fd12::1"), "{text}");
         assert!(text.contains("  alpha (b)     2  alpha (a)  "), "{text}");
     }

@@ -2,6 +2,7 @@
 
 use i2plan_ipc::api::meshd::{ConfigChange, Setting, Source};
 
+use super::look::Look;
 use super::table::{Column, Table};
 use super::text::clean;
 use super::units;
@@ -33,9 +34,9 @@ pub fn source(setting: &Setting) -> String {
     }
 }
 
-/// A table of keys, none of its lines wider than `width` if that is given.
+/// A table of keys.
 #[must_use]
-pub fn render(settings: &[Setting], width: Option<usize>) -> String {
+pub fn render(settings: &[Setting], look: &Look) -> String {
     let mut table = Table::new(COLUMNS);
     for setting in settings {
         table.row([
@@ -46,7 +47,7 @@ pub fn render(settings: &[Setting], width: Option<usize>) -> String {
             setting.pending.clone().unwrap_or_default(),
         ]);
     }
-    table.render(width).text
+    table.render(look).text
 }
 
 #[cfg(test)]
@@ -68,7 +69,7 @@ mod tests {
             setting("node.name", Source::Environment, true, None),
         ];
         assert_eq!(
-            render(&settings, None),
+            render(&settings, &Look::default()),
             "\
 KEY                VALUE  FROM              CHANGES     AFTER A RESTART
 i2p.tunnel_length  1      /c:3              at restart  2

@@ -6,10 +6,12 @@ use i2plan_ipc::Role;
 use i2plan_ipc::api::meshd::{
     Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionHealth, SessionState, Status, Tunnel,
 };
-use i2plan_ipc::api::tund::Drops;
+use i2plan_ipc::api::tund::{Drops, InterfaceFault};
 use i2plan_ipc::version::Version;
+use i2plan_proto::address::IPV6_PREFIX;
 use serde::Serialize;
 
+use super::look::{Look, Tone};
 use super::member::short;
 use super::remedy::sentence;
 use super::text::clean;
@@ -33,6 +35,7 @@ pub fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
     found.extend(of_the_keys(status));
     found.extend(of_the_addresses(status));
     found.extend(of_the_interface(status));
+    found.extend(of_the_link(status));
     found.extend(of_the_host(status));
     found.extend(of_the_conflicts(status));
     found
@@ -42,32 +45,37 @@ pub fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
 #[must_use]
 pub fn of_the_daemons(status: &Status, own: &Version) -> Vec<Warning> {
     let mut found = Vec::new();
-    let mut warn = |message: String, hint: String| found.push(Warning { message, hint });
     for daemon in &status.daemons {
-        if let Some(message) = complaint(daemon) {
-            let name = &daemon.name;
-            let hint = if let Some(hint) = &daemon.hint {
-                hint.clone()
-            } else if daemon.version.is_some() {
-                format!("fix what it names; the log of i2plan-{name} may say more")
-            } else {
-                format!("see the log of i2plan-{name}; it is restarted by itself if it has crashed")
-            };
-            warn(message, hint);
-        }
+        found.extend(of_a_daemon(daemon));
         let theirs = daemon.version.as_ref();
         if let Some(theirs) = theirs.filter(|theirs| !theirs.is_of_the_build(own)) {
-            warn(
-                format!(
+            found.push(Warning {
+                message: format!(
                     "{} runs {} (commit {}), and this i2planctl is {} (commit {})",
                     daemon.name, theirs.version, theirs.commit, own.version, own.commit
                 ),
-                "restart i2plan's daemons: they are installed together and may not understand each other"
-                    .to_owned(),
-            );
+                hint:
+                    "restart i2plan's daemons: they are installed together and may not understand each other"
+                        .to_owned(),
+            });
         }
     }
     found
+}
+
+/// A daemon that does not answer, or lacks something.
+#[must_use]
+pub fn of_a_daemon(daemon: &Daemon) -> Option<Warning> {
+    let message = complaint(daemon)?;
+    let name = &daemon.name;
+    let hint = if let Some(hint) = &daemon.hint {
+        hint.clone()
+    } else if daemon.version.is_some() {
+        format!("fix what it names; the log of i2plan-{name} may say more")
+    } else {
+        format!("see the log of i2plan-{name}; it is restarted by itself if it has crashed")
+    };
+    Some(Warning { message, hint })
 }
 
 /// What a daemon cannot do, or that it does not answer.
@@ -145,6 +153,29 @@ pub fn of_the_interface(status: &Status) -> Option<Warning> {
         hint: "see the log of i2plan-tund; it needs CAP_NET_ADMIN, and /dev/net/tun when it starts"
             .to_owned(),
     })
+}
+
+/// What another program has made of the interface, with the command that undoes it.
+#[must_use]
+pub fn of_the_link(status: &Status) -> Vec<Warning> {
+    let Tunnel { interface: Some(name), mtu, faults, .. } = &status.tunnel else { return Vec::new() };
+    let Some(network) = &status.network else { return Vec::new() };
+    let prefix = network.subnet.rsplit_once('/').map_or("32", |(_, length)| length);
+    let warning = |fault: &InterfaceFault| {
+        let command = match fault {
+            InterfaceFault::Down => format!("ip link set {name} up"),
+            InterfaceFault::Mtu { .. } => format!("ip link set {name} mtu {mtu}"),
+            InterfaceFault::NoIpv4 => format!("ip address add {}/{prefix} dev {name}", network.ipv4),
+            InterfaceFault::NoIpv6 => {
+                format!("ip address add {}/{IPV6_PREFIX} dev {name} nodad", network.ipv6)
+            }
+        };
+        Warning {
+            message: format!("another program has changed the interface {name}: {fault}"),
+            hint: format!("`{command}`; if it stays so, tund makes the interface anew after some minutes"),
+        }
+    };
+    faults.iter().map(warning).collect()
 }
 
 /// Addresses of the interface that the host uses otherwise.
@@ -300,14 +331,23 @@ impl Overview {
     }
 }
 
+/// What is wrong, with what to do about it below.
+#[must_use]
+pub fn render_warnings(warnings: &[Warning], look: &Look) -> String {
+    let mut out = String::new();
+    for Warning { message, hint } in warnings {
+        let warning = Tone::Bad.paint("warning:", look.colour);
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{warning} {}\n   hint: {}", clean(message), clean(hint));
+    }
+    out
+}
+
 /// The state of the node as lines of labels and values, what is wrong first.
 #[must_use]
-pub fn render(status: &Status, warnings: &[Warning]) -> String {
+pub fn render(status: &Status, warnings: &[Warning], look: &Look) -> String {
     let mut out = Overview(String::new());
-    for Warning { message, hint } in warnings {
-        // Writing to a string does not fail.
-        let _ = writeln!(out.0, "warning: {}\n   hint: {}", clean(message), clean(hint));
-    }
+    out.0.push_str(&render_warnings(warnings, look));
     if !warnings.is_empty() {
         out.0.push('\n');
     }
@@ -318,7 +358,8 @@ pub fn render(status: &Status, warnings: &[Warning]) -> String {
 
     match &status.network {
         Some(network) => {
-            out.line("Network", &network.id);
+            out.line("Network", &network.name);
+            out.part("id", &network.id);
             out.part("members", &format!("{}{}", network.members, role(network)));
             out.part("IPv4", &format!("{} in {}", network.ipv4, network.subnet));
             let without =
@@ -456,7 +497,7 @@ pub fn describe_drops(tunnel: &Tunnel) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use i2plan_ipc::api::tund::{HostUse, Overlap};
 
     use super::*;
@@ -475,7 +516,7 @@ mod tests {
         }
     }
 
-    fn status() -> Status {
+    pub(in crate::present) fn status() -> Status {
         let daemon = |name: &str, pid| Daemon {
             name: name.to_owned(),
             pid: Some(pid),
@@ -488,9 +529,12 @@ mod tests {
             name: "alpha".to_owned(),
             node_id: Some("node".to_owned()),
             uptime: 12_000,
+            config: "/etc/i2plan/config.toml".to_owned(),
             network: Some(Network {
                 id: "net".to_owned(),
+                name: "office".to_owned(),
                 founder: true,
+                inviters: Vec::new(),
                 subnet: "10.42.0.0/16".to_owned(),
                 ipv4: "10.42.7.9".parse().unwrap(),
                 ipv6: "fd12::1".parse().unwrap(),
@@ -516,6 +560,7 @@ mod tests {
                 drops: Some(Drops { no_route: 1, unknown: 2, ..Drops::default() }),
                 overlaps: Vec::new(),
                 without_ipv6: false,
+                faults: Vec::new(),
             },
             daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
             keys: Vec::new(),
@@ -553,7 +598,9 @@ mod tests {
     fn ipv6_that_is_switched_off_is_not_shown_as_if_it_worked() {
         let mut status = status();
         status.tunnel.without_ipv6 = true;
-        assert!(render(&status, &[]).contains("fd12::1 (IPv6 is switched off on this host)\n"));
+        assert!(
+            render(&status, &[], &Look::default()).contains("fd12::1 (IPv6 is switched off on this host)\n")
+        );
     }
 
     #[test]
@@ -600,12 +647,13 @@ mod tests {
         let status = status();
         assert_eq!(warnings(&status, &version()), []);
         assert_eq!(
-            render(&status, &[]),
+            render(&status, &[], &Look::default()),
             "\
 Node          alpha
   id          node
   uptime      3h 20m
-Network       net
+Network       office
+  id          net
   members     3, founded by this node
   IPv4        10.42.7.9 in 10.42.0.0/16
   IPv6        fd12::1
@@ -718,7 +766,10 @@ Daemons
             ..status.daemons[2].clone()
         };
         assert_eq!(messages(&status), ["tund does not answer: connection refused"]);
-        assert!(render(&status, &warnings(&status, &version())).starts_with("warning: tund does not answer"));
+        assert!(
+            render(&status, &warnings(&status, &version()), &Look::default())
+                .starts_with("warning: tund does not answer")
+        );
         status.daemons[2].error = Some("tund does not answer".to_owned());
         assert_eq!(messages(&status), ["tund does not answer"]);
     }
@@ -830,7 +881,8 @@ Daemons
         status.network = None;
         assert!(messages(&status).is_empty());
         assert!(
-            render(&status, &[]).contains("Network       none: found one with `i2planctl invite create`")
+            render(&status, &[], &Look::default())
+                .contains("Network       none: found one with `i2planctl invite create`")
         );
     }
 }

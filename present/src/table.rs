@@ -1,7 +1,10 @@
 //! Tables that fit the terminal.
 
+use std::collections::HashMap;
+
 use unicode_width::UnicodeWidthStr as _;
 
+use super::look::{Look, Tone};
 use super::text::{clean, fit};
 
 const GAP: &str = "  ";
@@ -58,6 +61,8 @@ impl Column {
 pub struct Table<'a> {
     columns: &'a [Column],
     rows: Vec<Vec<String>>,
+    /// Of some rows, a cell and what it means.
+    tones: HashMap<usize, (usize, Tone)>,
 }
 
 /// A table as text.
@@ -73,7 +78,7 @@ impl<'a> Table<'a> {
     /// An empty table.
     #[must_use]
     pub fn new(columns: &'a [Column]) -> Self {
-        Self { columns, rows: Vec::new() }
+        Self { columns, rows: Vec::new(), tones: HashMap::new() }
     }
 
     /// Adds a row with one cell for each column.
@@ -83,9 +88,18 @@ impl<'a> Table<'a> {
         self.rows.push(cells);
     }
 
-    /// The table's lines, none wider than `width` if that is given.
+    /// Gives the cell under a heading of the last row its meaning.
+    pub fn tint(&mut self, title: &str, tone: Tone) {
+        let column = self.columns.iter().position(|column| column.title == title);
+        if let (Some(column), Some(row)) = (column, self.rows.len().checked_sub(1)) {
+            self.tones.insert(row, (column, tone));
+        }
+    }
+
+    /// The table's lines, none wider than the terminal.
     #[must_use]
-    pub fn render(&self, width: Option<usize>) -> Rendered {
+    pub fn render(&self, look: &Look) -> Rendered {
+        let Look { width, colour, .. } = *look;
         let is_used = |index: &usize| {
             !self.columns[*index].optional || self.rows.iter().any(|row| !row[*index].is_empty())
         };
@@ -111,7 +125,8 @@ impl<'a> Table<'a> {
         };
         let titles = self.columns.iter().map(|column| column.title.to_owned()).collect();
         let mut text = String::new();
-        for row in std::iter::once(&titles).chain(&self.rows) {
+        for (number, row) in std::iter::once(&titles).chain(&self.rows).enumerate() {
+            let tone = number.checked_sub(1).and_then(|row| self.tones.get(&row)).filter(|_| colour);
             let cells: Vec<_> = shown
                 .iter()
                 .zip(&widths)
@@ -122,7 +137,20 @@ impl<'a> Table<'a> {
                 })
                 .collect();
             let line = cells.join(GAP);
-            text.push_str(&width.map_or_else(|| line.clone(), |width| fit(line.trim_end(), width)));
+            let fits = width.is_none_or(|width| line.trim_end().width() <= width);
+            match tone
+                .and_then(|(column, tone)| Some((shown.iter().position(|index| index == column)?, tone)))
+            {
+                Some((place, tone)) if fits => {
+                    let paint = |(index, cell): (usize, String)| {
+                        let end = cell.trim_end().len();
+                        if index == place { tone.paint(&cell[..end], true) + &cell[end..] } else { cell }
+                    };
+                    let cells: Vec<_> = cells.into_iter().enumerate().map(paint).collect();
+                    text.push_str(&cells.join(GAP));
+                }
+                _ => text.push_str(&width.map_or_else(|| line.clone(), |width| fit(line.trim_end(), width))),
+            }
             text.truncate(text.trim_end_matches(' ').len());
             text.push('\n');
         }
@@ -162,7 +190,7 @@ mod tests {
 
     #[test]
     fn wide_characters_take_two_columns() {
-        let rendered = table().render(None);
+        let rendered = table().render(&Look::default());
         assert_eq!(
             rendered.text,
             "NAME          LONG  LONGER           RX\n\
@@ -174,12 +202,23 @@ mod tests {
 
     #[test]
     fn cells_are_cut_before_columns_go() {
-        let rendered = table().render(Some(34));
+        let rendered = table().render(&Look { width: Some(34), ..Look::default() });
         assert_eq!(rendered.text.lines().nth(1), Some("東京の…  x     y               1 B"));
         assert!(rendered.left_out.is_empty());
-        let rendered = table().render(Some(20));
+        let rendered = table().render(&Look { width: Some(20), ..Look::default() });
         assert_eq!(rendered.text.lines().nth(1), Some("東京…  x         1 B"));
         assert_eq!(rendered.left_out, ["LONGER"]);
+    }
+
+    #[test]
+    fn a_cell_has_the_colour_of_what_it_means_and_the_others_stay_in_line() {
+        let mut table = table();
+        table.tint("LONG", Tone::Bad);
+        let plain = table.render(&Look::default()).text;
+        let coloured = table.render(&Look { colour: true, ..Look::default() }).text;
+        assert!(coloured.contains("  \x1b[1;31mxx\x1b[0m    yyyyyyyyyy  "), "{coloured:?}");
+        assert_eq!(coloured.replace("\x1b[1;31m", "").replace("\x1b[0m", ""), plain);
+        table.tint("NONE", Tone::Bad);
     }
 
     #[test]
@@ -187,7 +226,7 @@ mod tests {
         const ONE: &[Column] = &[Column::text("X")];
         let mut table = Table::new(ONE);
         table.row(["a\x1b]0;b\u{202e}\n".to_owned()]);
-        assert_eq!(table.render(None).text, "X\na\u{fffd}]0;b\u{fffd}\u{fffd}\n");
+        assert_eq!(table.render(&Look::default()).text, "X\na\u{fffd}]0;b\u{fffd}\u{fffd}\n");
     }
 
     proptest! {
@@ -195,7 +234,7 @@ mod tests {
         fn no_line_is_wider_than_the_terminal(cells in prop::collection::vec(".*", 4), width in 0usize..60) {
             let mut table = Table::new(COLUMNS);
             table.row(cells);
-            for line in table.render(Some(width)).text.lines() {
+            for line in table.render(&Look { width: Some(width), ..Look::default() }).text.lines() {
                 prop_assert!(line.width() <= width, "{:?}", line);
             }
         }

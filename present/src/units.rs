@@ -58,16 +58,16 @@ pub fn milliseconds(count: u64) -> String {
     format!("{count} ms")
 }
 
-/// How long ago something was, in seconds, that may never have been: `45s ago`, `never`.
+/// How long ago something was, in seconds; `-` if this run of the node knows of no time.
 #[must_use]
 pub fn ago(age: Option<u64>) -> String {
-    age.map_or_else(|| "never".to_owned(), |age| duration(age) + " ago")
+    or_dash(age.map(|age| duration(age) + " ago"))
 }
 
-/// A Unix time that may never have been: `2027-01-15T08:00:00Z`, `never`.
+/// A Unix time, or `-` if none is known.
 #[must_use]
 pub fn time(at: Option<u64>) -> String {
-    at.map_or_else(|| "never".to_owned(), utc)
+    or_dash(at.map(utc))
 }
 
 /// What is shown for a value that there may not be.

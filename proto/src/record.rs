@@ -30,20 +30,32 @@ impl NodeName {
         &self.0
     }
 
-    /// Makes a name of a host's name. One that [`NodeName::from_str`] refuses for what it says gets `-node` appended.
-    ///
-    /// # Errors
-    /// [`DecodeError`] if its length or characters are not those of a name.
-    pub fn of_host(host: &str) -> Result<Self, DecodeError> {
-        Self::check_characters(host)?;
-        host.parse().or_else(|_| format!("{host}-node").parse())
+    /// Makes a name of a host's name: a hyphen in place of each character that a name cannot have, cut to the longest
+    /// name. One that [`NodeName::from_str`] refuses for what it says gets `-node` appended.
+    #[must_use]
+    pub fn of_host(host: &str) -> Self {
+        const SUFFIX: &str = "-node";
+        if let Ok(name) = host.parse() {
+            return name;
+        }
+        let name: String = host.chars().map(|c| if Self::has(c) { c } else { '-' }).collect();
+        let name = name.trim_matches(['-', '_', '.']);
+        let name = if name.is_empty() { "node" } else { &name[..name.len().min(Self::MAX_LEN)] };
+        name.parse().unwrap_or_else(|_| {
+            Self(format!("{}{SUFFIX}", &name[..name.len().min(Self::MAX_LEN - SUFFIX.len())]))
+        })
+    }
+
+    /// Whether a name can have this character.
+    fn has(c: char) -> bool {
+        c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
     }
 
     fn check_characters(name: &str) -> Result<(), DecodeError> {
         if name.is_empty() || name.len() > Self::MAX_LEN {
             return Err(invalid_name("it must have 1 to 63 characters"));
         }
-        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        if !name.chars().all(Self::has) {
             return Err(invalid_name("use letters, digits, hyphens, underscores and dots"));
         }
         Ok(())
@@ -343,22 +355,27 @@ mod tests {
     }
 
     #[test]
-    fn every_host_name_of_good_characters_makes_a_name() {
+    fn every_host_name_makes_a_name() {
         let id = testing::node(1).to_string();
+        let long = "a".repeat(64);
         for (host, name) in [
             ("web", "web"),
             ("localhost", "localhost-node"),
             ("ALL", "ALL-node"),
             ("10.0.0.1", "10.0.0.1-node"),
             (&id, &format!("{id}-node")),
+            ("a b", "a-b"),
+            ("büro.example", "b-ro.example"),
+            ("", "node"),
+            ("--!", "node"),
+            ("(none)", "none-node"),
+            (&long, &long[..63]),
+            ("\u{1b}[2J", "2J"),
         ] {
-            assert_eq!(NodeName::of_host(host).unwrap().as_str(), name);
+            let made = NodeName::of_host(host);
+            assert_eq!(made.as_str(), name);
+            assert_eq!(name.parse(), Ok(made));
         }
-        let error = NodeName::of_host("a b").unwrap_err();
-        assert!(error.to_string().contains("use letters"), "{error}");
-        assert!(NodeName::of_host("").is_err());
-        assert!(NodeName::of_host(&"a".repeat(64)).is_err());
-        assert!(NodeName::of_host("::1").is_err());
     }
 
     #[test]

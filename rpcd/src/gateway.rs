@@ -365,6 +365,7 @@ mod tests {
             ranges: Vec::new(),
             depth: 1,
             inviters: Vec::new(),
+            member_since: 1_799_000_000,
             signed_at: 0,
             liveness: Liveness::Present,
             banned: false,
@@ -414,6 +415,7 @@ mod tests {
                     name: "alpha".to_owned(),
                     node_id: Some(id(1)),
                     uptime: 0,
+                    config: "/etc/i2plan/config.toml".to_owned(),
                     network: None,
                     former: None,
                     sam: Sam {
@@ -430,6 +432,7 @@ mod tests {
                         drops: None,
                         overlaps: Vec::new(),
                         without_ipv6: false,
+                        faults: Vec::new(),
                     },
                     daemons: Vec::new(),
                     keys: Vec::new(),

@@ -64,7 +64,7 @@ pub async fn add(socket: Option<&Path>, json: bool, args: &BanAdd) -> Result<(),
 ///
 /// # Errors
 /// If the node does not answer.
-pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+pub async fn list(socket: Option<&Path>, json: bool, dates: bool) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let bans = node.bans().await?;
     if json {
@@ -74,7 +74,7 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
         output::note("nobody is banned");
         return Ok(());
     }
-    output::print(&render(&bans, output::terminal_width()))
+    output::print_as_it_is(&render(&bans, &output::look(dates)))
 }
 
 /// Lifts a ban.

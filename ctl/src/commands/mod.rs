@@ -14,6 +14,8 @@ pub mod join;
 pub mod key;
 pub mod leave;
 pub mod metrics;
+#[cfg(target_os = "linux")]
+pub mod new_keys;
 pub mod orders;
 pub mod peers;
 pub mod ping;
@@ -21,7 +23,9 @@ pub mod revoke;
 pub mod routes;
 pub mod rpc;
 pub mod status;
+pub mod tree;
 pub mod up;
 pub mod version;
 pub mod web;
 pub mod wg;
+pub mod whois;

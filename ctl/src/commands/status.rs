@@ -33,6 +33,6 @@ pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     if json {
         output::json::print(&Report { status: &status, warnings: &warnings })
     } else {
-        output::print(&render(&status, &warnings))
+        output::print_as_it_is(&render(&status, &warnings, &output::look(false)))
     }
 }

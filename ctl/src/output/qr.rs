@@ -8,6 +8,8 @@ use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::{Invite, InviteSecret};
+use i2plan_proto::membership::NetworkName;
+use i2plan_proto::record::NodeName;
 use zeroize::Zeroizing;
 
 /// What the modules of a code are drawn with.
@@ -48,8 +50,14 @@ impl Ink {
 /// What the locale of this process can show.
 impl Default for Style {
     fn default() -> Self {
-        if is_utf8(|name| std::env::var(name).ok()) { Self::Blocks } else { Self::Ascii }
+        if shows_utf8() { Self::Blocks } else { Self::Ascii }
     }
+}
+
+/// Whether the locale of this process shows UTF-8.
+#[must_use]
+pub fn shows_utf8() -> bool {
+    is_utf8(|name| std::env::var(name).ok())
 }
 
 /// Whether the locale's encoding is UTF-8, as setlocale(3) reads the environment.
@@ -132,7 +140,8 @@ pub fn blank_code() -> Zeroizing<String> {
     let (network, inviter) = (NetworkId([0; 32]), NodeId([0; 32]));
     let (control, secret) = (DestinationHash([0; 32]), InviteSecret([0; 32]));
     let subnet = Ipv4Subnet::DEFAULT;
-    Invite { network, subnet, inviter, control, secret, expires_at: 0 }.to_code()
+    let name = NetworkName::of_founder(&NodeName::of_host("node"));
+    Invite { network, name, subnet, inviter, control, secret, expires_at: 0 }.to_code()
 }
 
 #[cfg(test)]

@@ -153,6 +153,7 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
     let charter = testing::charter(0);
     let create = keyd::CreateInvite {
         network,
+        name: charter.name.clone(),
         subnet: charter.subnet,
         expires_at: testing::NOW + 3600,
         uses: testing::grant(2).value.uses,
@@ -299,6 +300,7 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
                 max_uses: Some(1),
                 addresses: Some(16),
                 subnet: Some("10.9.0.0/16".to_owned()),
+                name: Some("office".to_owned()),
             },
         ),
         ("revoke-invite", meshd::Request::RevokeInvite { id: "a2".to_owned(), with_members: true }),
@@ -317,7 +319,9 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
     let to_order = meshd::ToOrder { order: revoke(), below: vec![testing::record(4)], founded: false };
     let network = meshd::Network {
         id: testing::charter(0).network().to_string(),
+        name: "office".to_owned(),
         founder: true,
+        inviters: Vec::new(),
         subnet: "10.42.0.0/16".to_owned(),
         ipv4: Ipv4Addr::new(10, 42, 0, 1),
         ipv6: Ipv6Addr::LOCALHOST,
@@ -342,6 +346,7 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         ranges: vec!["10.42.0.2/32".to_owned()],
         depth: 1,
         inviters: vec![testing::node(0).to_string()],
+        member_since: 1_799_000_000,
         signed_at: 1_800_000_000,
         liveness: meshd::Liveness::Present,
         banned: false,
@@ -393,7 +398,7 @@ fn events() -> meshd::Events {
     let (daemon, error) = ("keyd".to_owned(), "gone".to_owned());
     let (ipv4, key, value) = ("10.42.0.1".to_owned(), "node.name".to_owned(), "web".to_owned());
     let all = vec![
-        EventKind::NetworkJoined { network: network.clone(), ipv4: ipv4.clone() },
+        EventKind::NetworkJoined { network: network.clone(), name: "office".to_owned(), ipv4: ipv4.clone() },
         EventKind::NetworkLeft { network, revoked: true },
         EventKind::AddressChanged { ipv4 },
         EventKind::MemberAdded { node_id: node_id.clone(), name: name.clone() },

@@ -10,7 +10,7 @@ use i2plan_proto::record::Record;
 use serde::{Deserialize, Serialize};
 
 use super::order::{Executed, Order};
-use super::tund::{Drops, Overlap};
+use super::tund::{Drops, InterfaceFault, Overlap};
 use super::{Api, DEADLINE, Terms};
 use crate::hello::{Landlock, Role};
 use crate::secret::SecretText;
@@ -66,6 +66,8 @@ requests! {
             /// The subnet of the network that it founds; none for the one that is configured, or else one of which the
             /// host uses no address.
             subnet: Option<String>,
+            /// The name of the network that it founds; none for one made of the founder's.
+            name: Option<String>,
         } -> Answered<Invite> {
             Reply::Invite(invite) => Answered::Done(invite),
             Reply::ToOrder(proposed) => Answered::ToOrder(proposed),
@@ -318,6 +320,8 @@ pub enum EventKind {
     NetworkJoined {
         /// The network's id.
         network: String,
+        /// Its name.
+        name: String,
         /// This node's address.
         ipv4: String,
     },
@@ -454,6 +458,11 @@ pub enum EventKind {
         /// What overlaps; empty if nothing does any more.
         overlaps: Vec<String>,
     },
+    /// Another program has changed the tunnel interface, or it is as it should be again.
+    InterfaceChanged {
+        /// How it differs from what it should be; empty if it does not.
+        faults: Vec<String>,
+    },
     /// This node has published a new WireGuard key.
     KeyRotated {
         /// Its epoch.
@@ -507,6 +516,7 @@ impl EventKind {
             Self::DaemonUp { .. } => "daemon_up",
             Self::DaemonDown { .. } => "daemon_down",
             Self::InterfaceUp { .. } => "interface_up",
+            Self::InterfaceChanged { .. } => "interface_changed",
             Self::HostOverlap { .. } => "host_overlap",
             Self::KeyRotated { .. } => "key_rotated",
             Self::ConfigChanged { .. } => "config_changed",
@@ -674,6 +684,8 @@ pub struct Status {
     pub node_id: Option<String>,
     /// Seconds since `meshd` started.
     pub uptime: u64,
+    /// The configuration file that it reads, if that is there.
+    pub config: String,
     /// The network, if it is a member of one.
     pub network: Option<Network>,
     /// The network that it was a member of until others ended that, if it is in none since.
@@ -739,8 +751,12 @@ pub struct Former {
 pub struct Network {
     /// The network's id.
     pub id: String,
+    /// What its founder calls it.
+    pub name: String,
     /// Whether this node founded it.
     pub founder: bool,
+    /// The node ids of this node's inviters, the founder first.
+    pub inviters: Vec<String>,
     /// The subnet of IPv4 addresses.
     pub subnet: String,
     /// This node's IPv4 address.
@@ -866,6 +882,9 @@ pub struct Tunnel {
     /// The interface has no IPv6 address, because IPv6 is switched off on the host.
     #[serde(default)]
     pub without_ipv6: bool,
+    /// How the interface differs from what tund has made, as the kernel has it.
+    #[serde(default)]
+    pub faults: Vec<InterfaceFault>,
 }
 
 /// One of the node's daemons.
@@ -909,6 +928,8 @@ pub struct Peer {
     pub depth: u64,
     /// The node ids of its inviters, the founder first.
     pub inviters: Vec<String>,
+    /// When its inviter certified it, Unix time in seconds by the inviter's clock; of the founder, when it founded the network.
+    pub member_since: u64,
     /// When it signed what it says of itself, Unix time by its own clock. If that is still to come, this node's
     /// clock is behind its.
     pub signed_at: u64,

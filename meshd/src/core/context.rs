@@ -7,6 +7,7 @@ use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::membership::NetworkName;
 use i2plan_proto::message::{Addressee, Message};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -55,6 +56,8 @@ pub(super) struct Context {
     /// Where members reach it in place of its control destination, while they do.
     pub(super) fallback: Option<Inbox>,
     pub(super) settings: Settings,
+    /// What a network that this node founds is to be called, if that is chosen.
+    pub(super) network_name: Option<NetworkName>,
     /// The membership that others have ended, if there is none since.
     pub(super) former: Option<Former>,
     /// What has ended it, as `keyd` is to know.
@@ -108,6 +111,7 @@ impl Context {
             budget: Budget::new(settings.control_rate),
             first_contacts: FirstContacts::default(),
             settings,
+            network_name: None,
             former,
             former_ending: None,
             outside_since: now.monotonic,

@@ -24,7 +24,7 @@ use crate::uapi::codec::PeerStatus;
 use early_handshakes::EarlyHandshakes;
 use message::{is_initiation, is_response};
 use pacer::{Next, Pacer, YIELD_TO_FIRST};
-use peer::{Keys, OVERLAP, Received, Refused, peer_of};
+use peer::{Keys, OVERLAP, Received, Refused, YIELD, peer_of};
 pub use peer_config::{MAX_PEERS, PeerConfig};
 use peers::Peers;
 
@@ -87,6 +87,8 @@ pub struct Tunnel {
     /// When the first message was sent after that which calls for an answer.
     unanswered: Option<Instant>,
     unreachables: u32,
+    /// Until when peers that are new here are called without leaving it to them to begin.
+    begins_until: Option<Instant>,
     started: Instant,
     next_tick: Instant,
     next_second: Instant,
@@ -112,6 +114,7 @@ impl Tunnel {
             heard: None,
             unanswered: None,
             unreachables: 0,
+            begins_until: None,
             started: now,
             next_tick: now,
             next_second: now,
@@ -190,9 +193,17 @@ impl Tunnel {
     /// Has these peers, new or different, and does not have those. All together can be told apart.
     pub fn change_peers(&mut self, set: Vec<PeerConfig>, removed: &[NodeId], now: Instant) {
         let attached = self.session.is_some();
+        let told: Vec<_> = set.iter().map(|peer| peer.node).collect();
         let changed = self.peers.change(set, removed, &self.subnets, &self.keys.keys, attached, now);
         for number in changed.gone {
             self.pacer.remove(number);
+        }
+        if self.begins_until.is_some_and(|until| now < until) {
+            for node in told {
+                if let Some(peer) = self.peers.by_node(&node) {
+                    peer.begin(now);
+                }
+            }
         }
         for number in changed.moved {
             self.greet_elsewhere(number, now);
@@ -238,6 +249,11 @@ impl Tunnel {
             peer.begin(now);
         }
         self.next_tick = now;
+    }
+
+    /// As [`Tunnel::begin_all`], with the peers that it is told of in the next seconds.
+    pub fn begin_with_newcomers(&mut self, now: Instant) {
+        self.begins_until = Some(now + YIELD);
     }
 
     /// Takes a packet from the interface. What is returned goes back to it: the answer that the destination

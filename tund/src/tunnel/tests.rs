@@ -8,7 +8,6 @@ use i2plan_proto::identity::NetworkId;
 use proptest::prelude::*;
 
 use super::ip::tests::udp;
-use super::peer::YIELD;
 use super::*;
 
 /// The member with number `seed`: everything about it follows from that.
@@ -221,6 +220,26 @@ fn one_side_begins_though_both_could() {
     let Talk { at_one, at_two, messages } = converse(&mut one, &mut two);
     assert_eq!((at_one.len(), at_two.len()), (1, 1));
     assert_eq!(messages.iter().filter(|message| message[0] == 1).count(), 1);
+}
+
+#[test]
+fn a_node_that_has_lost_its_interface_and_kept_its_session_waits_for_nobody() {
+    let (first, second) = if peer(1).public_key < peer(2).public_key { (1, 2) } else { (2, 1) };
+    for is_known in [false, true] {
+        let mut node = Node::new(second, &[]);
+        if is_known {
+            node.tunnel.begin_with_newcomers(node.now);
+        }
+        node.tunnel.set_peers(vec![PeerConfig { keepalive: 25, ..peer(first) }], node.now).unwrap();
+        assert_eq!(node.sends().len(), usize::from(is_known));
+        // Whom it learns of later it lets begin, as others do.
+        node.now += YIELD;
+        node.sends();
+        let later = (3..40).find(|seed| peer(*seed).public_key < peer(second).public_key).unwrap();
+        let more = vec![peer(first), PeerConfig { keepalive: 25, ..peer(later) }];
+        node.tunnel.set_peers(more, node.now).unwrap();
+        assert!(node.sends().iter().all(|(to, _)| *to != peer(later).endpoint));
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener as StdListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -66,6 +66,9 @@ pub(super) const DAEMON_ATTEMPTS: u32 = 10;
 
 /// Wait before a question to a daemon is asked again.
 pub(super) const DAEMON_RETRY: Duration = Duration::from_millis(500);
+
+/// How long an answer takes to its reader.
+const ANSWERED: Duration = Duration::from_millis(200);
 
 /// How often peers are looked at anew, because their certificates may have run out.
 const PEERS_EVERY: Duration = Duration::from_secs(60);
@@ -186,6 +189,10 @@ struct Daemon {
     state_writes: meshd::WriteCounts,
     /// The state as it was saved last is to be kept beside the next one.
     set_aside: bool,
+    /// The directory of the configuration was there when the sandbox was set up, so that it can be read again.
+    sees_config: bool,
+    /// The next process can read the configuration, and this one cannot.
+    must_restart: bool,
 }
 
 impl Daemon {
@@ -255,6 +262,7 @@ impl Daemon {
         let (checked_sender, checked) = mpsc::channel(4);
         let (tested_sender, tested) = mpsc::channel(4);
 
+        let sees_config = has_directory(options.config.path());
         let now = Instant::now();
         let down = || SessionStatus { state: SessionState::Down, error: None };
         Self {
@@ -314,6 +322,8 @@ impl Daemon {
             unsaved: None,
             state_writes: meshd::WriteCounts::default(),
             set_aside: false,
+            sees_config,
+            must_restart: false,
         }
     }
 
@@ -404,6 +414,13 @@ impl Daemon {
             }
             self.adjust_tunnel();
             self.watch_sessions();
+            if self.must_restart {
+                // Whoever has asked for it gets the answer.
+                tokio::time::sleep(ANSWERED).await;
+                return Err(End::failed(
+                    "the directory of the configuration has come: starting again to read it",
+                ));
+            }
         }
     }
 
@@ -448,13 +465,18 @@ impl Daemon {
                 error!(%error, "cannot save the state; nothing is done that depends on it");
             }
             let (now, reason) = (self.now(), error.to_string());
-            let failed = self.mesh.as_mut().map(|mesh| mesh.handle_save_failure(turn.actions, &reason, now));
-            for (command, error) in failed.into_iter().flatten() {
+            let Some(mesh) = &mut self.mesh else { return };
+            let rest = mesh.handle_save_failure(turn.actions, &reason, now);
+            for (command, error) in rest.failed {
                 self.answer(command, Err(error.into()));
             }
-            return;
+            return self.do_all(rest.actions);
         }
-        for action in turn.actions {
+        self.do_all(turn.actions);
+    }
+
+    fn do_all(&mut self, actions: Vec<Action>) {
+        for action in actions {
             match action {
                 Action::Send { to, message, as_control } => self.send(&to, &message, as_control),
                 Action::LookUp(hash) => {
@@ -526,6 +548,11 @@ impl Daemon {
             changed
         });
     }
+}
+
+/// Whether the directory is there in which the configuration is, or would be.
+pub(super) fn has_directory(config: &Path) -> bool {
+    config.parent().is_some_and(Path::is_dir)
 }
 
 /// What the mesh is to know of the configuration.

@@ -81,6 +81,7 @@ impl Daemon {
             name: self.config.current().name.to_string(),
             node_id: self.me.map(|me| me.node.to_string()),
             uptime: self.started.elapsed().as_secs(),
+            config: self.config.current().path().to_string_lossy().into_owned(),
             network: self.mesh.as_ref().and_then(|mesh| mesh.network_status(self.now())),
             former: self.mesh.as_ref().and_then(Mesh::former_status),
             keys: self.mesh.as_ref().map(|mesh| mesh.keys_problems(self.now())).unwrap_or_default(),
@@ -110,6 +111,7 @@ impl Daemon {
                 drops: tunnel.stats.as_ref().map(|stats| stats.drops),
                 overlaps: tunnel.stats.as_ref().map(|stats| stats.overlaps.clone()).unwrap_or_default(),
                 without_ipv6: tunnel.stats.as_ref().is_some_and(|stats| stats.without_ipv6),
+                faults: tunnel.stats.as_ref().map(|stats| stats.faults.clone()).unwrap_or_default(),
             },
             daemons: vec![
                 daemon(Role::Keyd, keyd.daemon.as_ref().ok(), keyd.daemon.as_ref().err().cloned()),
