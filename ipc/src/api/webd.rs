@@ -40,7 +40,7 @@ pub enum Reply {
     Sessions(Vec<Session>),
     /// A link.
     Link(Link),
-    /// So many sessions have ended.
+    /// How many sessions have ended.
     Ended(u64),
 }
 

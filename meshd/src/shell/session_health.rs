@@ -258,17 +258,17 @@ impl SessionHealth {
     }
 }
 
-/// How long a control session may be silent before it is tested, where nobody is expected to speak.
+/// How long a control session of a node without reachable members may be silent before it is tested.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The same when it has just been opened: i2pd stops a destination a few seconds after a session of it was closed, also
 /// under another that is open by then.
 const FIRST_IDLE: Duration = Duration::from_secs(8);
 
-/// So many datagrams to itself in a row that do not come back are no chance.
+/// After this many datagrams to itself in a row that have not come back, a session is opened again.
 const LOST: u32 = 3;
 
-/// What is to be done about a control session that nobody speaks through.
+/// What is to be done about a control session of a node without reachable members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IdleAction {
     /// Send a datagram to the session's own destination.
@@ -277,8 +277,8 @@ pub(super) enum IdleAction {
     Reopen,
 }
 
-/// Finds out that a control session carries nothing where nobody is expected to speak: those that hold an invite of a node
-/// without members, or members that were away for long, reach it in no other way.
+/// Finds out that the control session carries nothing although no member is reachable who would show it. Holders of this
+/// node's invites, and members that come back, reach it in no other way.
 #[derive(Debug, Default)]
 pub(super) struct IdleTest {
     /// When it is tested next; none without a session.

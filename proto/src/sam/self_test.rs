@@ -39,7 +39,7 @@ pub fn usual_ports(tcp: u16) -> Vec<u16> {
 }
 
 /// Whether a bridge that agrees to this version of SAM brings back what a session sends to itself, if all is well. Java I2P,
-/// which agrees to 3.3, drops it since version 2.5 (`ClientManager.distributeMessage`); i2pd since 2.56 agrees to 3.3 too.
+/// which agrees to 3.3, drops it since version 2.5 (`ClientManager.distributeMessage`). i2pd 2.58 agrees to 3.3 as well.
 #[must_use]
 pub fn loops_back(version: &str) -> bool {
     version != "3.3"

@@ -183,7 +183,7 @@ impl Daemon {
         }
     }
 
-    /// Looks after a control session that nobody is expected to speak through. Where members are, they are asked.
+    /// Tests the control session while no member is reachable. Otherwise [`Daemon::watch_control`] asks members.
     fn watch_idle(&mut self, now: Now) {
         let Some(session) = &self.control else { return };
         if self.fallback.is_some() || self.mesh.as_ref().is_some_and(|mesh| mesh.has_reachable_members(now)) {
