@@ -13,6 +13,7 @@ use i2plan_proto::path_report::PathReport;
 
 use super::delays::{Delays, MEMORY, WindowedMin};
 use super::flight::{Flight, Sample};
+use super::reporter::Content;
 
 /// What is sent at least, bytes a second: 20 kbit/s.
 pub const FLOOR: f64 = 2500.0;
@@ -34,6 +35,9 @@ const SILENT_PACKETS: f64 = 4.0;
 
 /// Datagrams that may go at once after a pause.
 const BURST_PACKETS: f64 = 2.0;
+
+/// The same at high rates, seconds: longer than a timer is late.
+const BURST_TIME: f64 = 0.004;
 
 /// Length of a datagram before there is one, bytes.
 const PACKET: f64 = 1312.0;
@@ -262,7 +266,8 @@ impl Controller {
 
     fn credit_at(&self, now: f64) -> f64 {
         // What is owed for one datagram at most, so that a raised rate takes effect immediately.
-        (self.credit + self.rate * (now - self.credited_at).max(0.0)).min(BURST_PACKETS * self.packet)
+        (self.credit + self.rate * (now - self.credited_at).max(0.0))
+            .min((BURST_PACKETS * self.packet).max(BURST_TIME * self.rate))
     }
 
     /// Adds what the present rate has given so far, before it changes.
@@ -277,15 +282,17 @@ impl Controller {
         self.flight.set_backlog(now.as_secs_f64(), packets > 0);
     }
 
-    /// Notes a WireGuard data message that was sent.
-    pub fn on_sent(&mut self, index: u32, counter: u64, len: usize, now: Duration) {
+    /// Notes a WireGuard data message that was sent. Only packets use up what may be sent, and call for reports.
+    pub fn on_sent(&mut self, index: u32, counter: u64, len: usize, content: Content, now: Duration) {
         let now = now.as_secs_f64();
         self.settle(now);
-        self.credit -= len as f64;
-        // Weighted by length: what matters is how much of the bytes goes in datagrams of which length.
-        self.packet += (len as f64 - self.packet) * (len as f64 / (16.0 * PACKET)).min(0.25);
+        if content == Content::Packet {
+            self.credit -= len as f64;
+            // Weighted by length: what matters is how much of the bytes goes in datagrams of which length.
+            self.packet += (len as f64 - self.packet) * (len as f64 / (16.0 * PACKET)).min(0.25);
+        }
         if self.adapts {
-            self.flight.push(now, index, counter, len);
+            self.flight.push(now, index, counter, len, content);
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use i2plan_proto::path_report::{PathReport, TICKS_PER_SECOND};
 
 use super::report_credit;
+use super::reporter::Content;
 
 /// Datagrams that are remembered until they are reported: more than a path carries at any rate that a node reaches.
 const MAX_SENT: usize = 1 << 15;
@@ -118,7 +119,7 @@ impl Flight {
         }
     }
 
-    pub(super) fn push(&mut self, now: f64, index: u32, counter: u64, len: usize) {
+    pub(super) fn push(&mut self, now: f64, index: u32, counter: u64, len: usize, content: Content) {
         let order = self.next();
         let goes_on = self.runs.back().is_some_and(|run| {
             run.index == index && counter.checked_sub(run.counter) == Some(order - run.order)
@@ -130,7 +131,8 @@ impl Flight {
             }
         }
         let Sent { bytes, credit, idle, .. } = self.last;
-        self.last = Sent { at: now, bytes: bytes + len as u64, idle, credit: credit + report_credit(len) };
+        let added = if content == Content::Packet { report_credit(len) } else { 0.0 };
+        self.last = Sent { at: now, bytes: bytes + len as u64, idle, credit: credit + added };
         self.sent.push_back(self.last);
         if self.sent.len() > MAX_SENT {
             self.forget_first();

@@ -707,7 +707,8 @@ impl World {
     fn transmit(&mut self, packet: Packet) {
         let now = self.now;
         let state = &mut self.tunnels[packet.tunnel];
-        state.controller.on_sent(1, packet.counter, packet.len, at(now));
+        let content = if packet.flow == PROBE { Content::Nothing } else { Content::Packet };
+        state.controller.on_sent(1, packet.counter, packet.len, content, at(now));
         state.next_counter += 1;
         let path = state.path;
         let Path { queue, queued, room, .. } = &mut self.paths[path];

@@ -6,6 +6,7 @@ use i2plan_proto::path_report::{EarlierArrival, PathReport};
 use proptest::prelude::*;
 
 use super::controller::{CEILING, Controller, FLOOR};
+use super::reporter::Content;
 use super::sim::{Kind, Spec, World, median};
 
 fn lab() -> Spec {
@@ -334,7 +335,7 @@ fn without_reports_the_ceiling_is_the_rate() {
     for n in 0..1000 {
         let now = Duration::from_millis(10 * n);
         assert_eq!(controller.ready_at(now), Some(now), "1250 bytes every 10 ms");
-        controller.on_sent(1, n, 1250, now);
+        controller.on_sent(1, n, 1250, Content::Packet, now);
         controller.on_tick(now);
     }
     assert!((controller.rate() - 125_000.0).abs() < 1e-6);
@@ -350,7 +351,7 @@ fn a_raised_rate_takes_effect_immediately() {
     while !controller.is_silent() {
         now += ms(10);
         if controller.ready_at(now).is_some_and(|ready| ready <= now) {
-            controller.on_sent(1, counter, 1312, now);
+            controller.on_sent(1, counter, 1312, Content::Packet, now);
             counter += 1;
         }
         controller.on_tick(now);
@@ -367,7 +368,7 @@ fn a_raised_rate_takes_effect_immediately() {
         held: 0,
         earlier: Vec::new(),
     };
-    controller.on_sent(1, counter, 1312, now);
+    controller.on_sent(1, counter, 1312, Content::Packet, now);
     assert!(controller.on_report(&report, now));
     let wait = controller.ready_at(now).unwrap() - now;
     assert!(controller.rate() > 2.0 * slow);
@@ -413,7 +414,7 @@ proptest! {
             match step {
                 Step::Send { len, backlog } => {
                     controller.set_backlog(backlog + 1, now);
-                    controller.on_sent(1, counter, len, now);
+                    controller.on_sent(1, counter, len, Content::Packet, now);
                     controller.set_backlog(backlog, now);
                     counter += 1;
                 }
@@ -447,11 +448,11 @@ proptest! {
             now += Duration::from_millis(50);
             controller.on_tick(now);
             if controller.poll_probe(now) {
-                controller.on_sent(1, counter, 32, now);
+                controller.on_sent(1, counter, 32, Content::Packet, now);
                 counter += 1;
             }
             if controller.ready_at(now).is_some_and(|ready| ready <= now) {
-                controller.on_sent(1, counter, 1000, now);
+                controller.on_sent(1, counter, 1000, Content::Packet, now);
                 counter += 1;
                 sent += 1000.0;
             }
