@@ -689,13 +689,19 @@ fn a_peer_that_does_not_report_gets_none_and_all_that_the_common_rate_allows() {
     stretch.routes = [1e7, 1e7].map(|rate| Route::new(rate, stretch.now));
     stretch.run(Duration::from_secs(1), 100_000.0);
     let goodput = stretch.goodput(Duration::from_secs(5), 4e6);
-    assert!(goodput > 3.8e6, "{goodput}");
+    assert!(goodput > 3.5e6, "{goodput}");
     // What the second reports is for nobody.
     let stats = &stretch.nodes[0].peer_stats(stretch.now)[0];
     assert!(stats.rx_drops > 10, "{stats:?}");
     let mut stretch = Stretch::new([false, true]);
     stretch.run(Duration::from_secs(5), 100_000.0);
-    assert!(stretch.arrived > 300_000 && stretch.sent[1] < 5, "{} {:?}", stretch.arrived, stretch.sent);
+    // One that is said to report and does not is sent little, but never nothing.
+    assert!(
+        (50_000..300_000).contains(&stretch.arrived) && stretch.sent[1] < 5,
+        "{} {:?}",
+        stretch.arrived,
+        stretch.sent
+    );
 }
 
 #[test]

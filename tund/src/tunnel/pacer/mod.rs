@@ -693,10 +693,50 @@ mod tests {
             prop_assert_eq!(pacer.total, 0);
         }
 
-        /// The same for peers that report, whatever they say or do not say.
+        /// However many packets come when, no more of a peer's datagrams go in a time than may before its answer, and
+        /// some go in every second.
+        #[test]
+        fn little_goes_before_the_first_answer_but_always_some(
+            gaps in prop::collection::vec(0u64..20, 500..2_000), len in 20usize..1_400, yields in any::<bool>(),
+        ) {
+            let start = Instant::now();
+            let mut pacer = Pacer::new(start);
+            pacer.await_answer(1, yields, start);
+            pacer.open(1);
+            let mut now = start;
+            let mut sent = Vec::new();
+            for gap in gaps {
+                let next = now + Duration::from_millis(gap);
+                while let Some(at) = pacer.ready_at(now).filter(|at| *at <= next) {
+                    now = now.max(at);
+                    if pacer.pop(now).is_some() {
+                        sent.push(now);
+                    }
+                }
+                now = next;
+                pacer.push(1, &vec![0; len], now);
+            }
+            for pair in sent.windows(2) {
+                prop_assert!(pair[1] - pair[0] >= Duration::from_millis(250));
+            }
+            let seconds = usize::try_from((now - start).as_secs()).unwrap();
+            prop_assert!(sent.len() + usize::from(yields) * 8 >= 3 * seconds, "{} in {seconds} s", sent.len());
+            // With the answer the flow is as fast as any.
+            prop_assert!(sent.is_empty() || pacer.note_received(1));
+            if !sent.is_empty() {
+                now += Duration::from_millis(10);
+                prop_assert!(pacer.pop(now).is_none() == (pacer.total == 0));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        /// Accounts stay right and nothing hangs for peers that report, whatever they say or do not say.
         #[test]
         fn nothing_hangs_for_peers_that_report(
-            steps in prop::collection::vec((0u8..10, 0u32..3, 32usize..1_500, 0u64..200_000), 0..200),
+            steps in prop::collection::vec((0u8..10, 0u32..3, 32usize..1_500, 0u64..200_000), 0..100),
         ) {
             let mut now = Instant::now();
             let mut pacer = Pacer::new(now);
@@ -762,7 +802,7 @@ mod tests {
                     prop_assert!(flow.queue.is_empty() || flow.active);
                 }
             }
-            let until = now + Duration::from_secs(120);
+            let until = now + Duration::from_secs(45);
             let mut tick = now;
             while now < until {
                 if tick <= now {
@@ -773,42 +813,6 @@ mod tests {
                 now = pacer.ready_at(now).map_or(tick, |time| time.min(tick));
             }
             prop_assert_eq!(pacer.total, 0);
-        }
-
-        /// However many packets come when, no more of a peer's datagrams go in a time than may before its answer, and
-        /// some go in every second.
-        #[test]
-        fn little_goes_before_the_first_answer_but_always_some(
-            gaps in prop::collection::vec(0u64..20, 500..2_000), len in 20usize..1_400, yields in any::<bool>(),
-        ) {
-            let start = Instant::now();
-            let mut pacer = Pacer::new(start);
-            pacer.await_answer(1, yields, start);
-            pacer.open(1);
-            let mut now = start;
-            let mut sent = Vec::new();
-            for gap in gaps {
-                let next = now + Duration::from_millis(gap);
-                while let Some(at) = pacer.ready_at(now).filter(|at| *at <= next) {
-                    now = now.max(at);
-                    if pacer.pop(now).is_some() {
-                        sent.push(now);
-                    }
-                }
-                now = next;
-                pacer.push(1, &vec![0; len], now);
-            }
-            for pair in sent.windows(2) {
-                prop_assert!(pair[1] - pair[0] >= Duration::from_millis(250));
-            }
-            let seconds = usize::try_from((now - start).as_secs()).unwrap();
-            prop_assert!(sent.len() + usize::from(yields) * 8 >= 3 * seconds, "{} in {seconds} s", sent.len());
-            // With the answer the flow is as fast as any.
-            prop_assert!(sent.is_empty() || pacer.note_received(1));
-            if !sent.is_empty() {
-                now += Duration::from_millis(10);
-                prop_assert!(pacer.pop(now).is_none() == (pacer.total == 0));
-            }
         }
     }
 }
