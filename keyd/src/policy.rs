@@ -302,6 +302,7 @@ impl Signer {
             name,
             control: ProvenDestination::unproven(control),
             primary: (control != own).then(|| Box::new(ProvenDestination::unproven(own))),
+            takes_reports: true,
             data: ProvenDestination::unproven(data),
             wireguard,
             chain,

@@ -106,9 +106,9 @@ impl NodeName {
     fn read(reader: &mut Reader<'_>) -> Result<(Self, u8), DecodeError> {
         let what = "node name";
         let first = reader.u8(what)?;
-        let name = std::str::from_utf8(reader.bytes(usize::from(first & !HAS_PRIMARY), what)?)
+        let name = std::str::from_utf8(reader.bytes(usize::from(first & !FLAGS), what)?)
             .map_err(|_| DecodeError::Invalid { what, why: "not UTF-8" })?;
-        Ok((name.parse()?, first & HAS_PRIMARY))
+        Ok((name.parse()?, first & FLAGS))
     }
 }
 
@@ -127,6 +127,11 @@ impl Codec for NodeName {
 
 /// Added to the length of a record's name if a primary destination follows: a name leaves that bit free.
 const HAS_PRIMARY: u8 = 0x80;
+
+/// Added to the length of a record's name if the member takes path reports: a name leaves that bit free too.
+const TAKES_REPORTS: u8 = 0x40;
+
+const FLAGS: u8 = HAS_PRIMARY | TAKES_REPORTS;
 
 /// What a member says of itself. Signed by the member and by every destination that it names, so that anyone may pass it
 /// on; of two records the one with the higher sequence number counts. The member's addresses follow from its chain.
@@ -147,6 +152,8 @@ pub struct Record {
     pub primary: Option<Box<ProvenDestination>>,
     /// Where it takes WireGuard packets.
     pub data: ProvenDestination,
+    /// Whether it sends and takes [path reports](crate::path_report::PathReport).
+    pub takes_reports: bool,
     /// Its current WireGuard key.
     pub wireguard: Signed<WireGuardCertificate>,
     /// Its membership, which also says of which network the record is.
@@ -274,7 +281,8 @@ impl Codec for Record {
         self.node.encode(out);
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&self.issued_at.to_be_bytes());
-        self.name.put(out, if self.primary.is_some() { HAS_PRIMARY } else { 0 });
+        let has_primary = if self.primary.is_some() { HAS_PRIMARY } else { 0 };
+        self.name.put(out, has_primary | if self.takes_reports { TAKES_REPORTS } else { 0 });
         self.control.encode(out);
         if let Some(primary) = &self.primary {
             primary.encode(out);
@@ -294,10 +302,11 @@ impl Codec for Record {
         let node = NodeId::decode(reader)?;
         let sequence = reader.u64("sequence number")?;
         let issued_at = reader.u64("record time")?;
-        let (name, has_primary) = NodeName::read(reader)?;
+        let (name, flags) = NodeName::read(reader)?;
         let control = ProvenDestination::decode(reader)?;
-        let primary =
-            if has_primary == 0 { None } else { Some(Box::new(ProvenDestination::decode(reader)?)) };
+        let has_primary = flags & HAS_PRIMARY != 0;
+        let primary = if has_primary { Some(Box::new(ProvenDestination::decode(reader)?)) } else { None };
+        let takes_reports = flags & TAKES_REPORTS != 0;
         let data = ProvenDestination::decode(reader)?;
         let key = ProvenKey::decode(reader)?;
         let epoch = reader.u32("epoch")?;
@@ -309,7 +318,7 @@ impl Codec for Record {
             value: WireGuardCertificate { network: chain.network(), node, key, epoch, not_before, not_after },
             signature,
         };
-        Ok(Self { node, sequence, issued_at, name, control, primary, data, wireguard, chain })
+        Ok(Self { node, sequence, issued_at, name, control, primary, data, takes_reports, wireguard, chain })
     }
 }
 
@@ -442,6 +451,15 @@ mod tests {
     }
 
     #[test]
+    fn that_a_member_takes_reports_is_a_bit_before_its_name() {
+        let record = testing::record(1).value;
+        let with = Record { takes_reports: true, ..record.clone() };
+        let (mut bytes, name) = (record.to_bytes(), 32 + 8 + 8);
+        bytes[name] |= 0x40;
+        assert_eq!(with.to_bytes(), bytes);
+    }
+
+    #[test]
     fn a_record_of_depth_one_fits_a_kilobyte() {
         assert!(testing::record(1).to_bytes().len() < 900, "{}", testing::record(1).to_bytes().len());
     }
@@ -451,6 +469,8 @@ mod tests {
         fn encodings_read_back(depth in 0u8..=8) {
             testing::round_trips(&testing::record(depth))?;
             testing::round_trips(&testing::record_with_primary(depth))?;
+            let reports = Record { takes_reports: true, ..testing::record_with_primary(depth).value };
+            testing::round_trips(&reports)?;
         }
 
         #[test]

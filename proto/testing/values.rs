@@ -145,6 +145,7 @@ pub fn record(depth: u8) -> Signed<Record> {
         name: format!("node-{depth}").parse().expect("a valid name"),
         control: proven(depth, depth, DestinationRole::Primary),
         primary: None,
+        takes_reports: false,
         data: proven(depth + 100, depth, DestinationRole::Data),
         wireguard: wireguard_certificate(depth),
         chain: chain(depth),

@@ -1301,6 +1301,7 @@ impl World {
                     name,
                     control: ProvenDestination::unproven(control),
                     primary: (control != own).then(|| Box::new(ProvenDestination::unproven(own))),
+                    takes_reports: false,
                     data: ProvenDestination::unproven(data),
                     wireguard,
                     chain,

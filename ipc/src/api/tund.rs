@@ -394,7 +394,7 @@ pub struct PeerStats {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Drops {
-    /// From the interface: to an address that no peer has.
+    /// From the interface: to an address that no peer has, or from one that is not this node's.
     pub no_route: u64,
     /// From the interface: no session is attached.
     pub no_session: u64,

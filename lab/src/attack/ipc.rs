@@ -767,6 +767,7 @@ fn record(chain: Chain, node: NodeId) -> Box<Signed<Record>> {
         name: "intruder".parse().expect("a name"),
         control: proven(DestinationRole::Primary),
         primary: None,
+        takes_reports: false,
         data: proven(DestinationRole::Data),
         wireguard: signed(certificate),
         chain,

@@ -513,6 +513,7 @@ mod tests {
             name: "node".parse().unwrap(),
             control: named,
             primary: None,
+            takes_reports: false,
             data: named,
             wireguard: Signed { value: certificate, signature: Signature([0; 64]) },
             chain,

@@ -19,6 +19,7 @@ use i2plan_proto::identity::NodeId;
 
 use crate::host::prefix::Prefix;
 use crate::interface::{MAX_MTU, Subnets};
+use crate::path::reporter::Content;
 use crate::session::SessionId;
 use crate::uapi::codec::PeerStatus;
 use early_handshakes::EarlyHandshakes;
@@ -150,10 +151,10 @@ impl Tunnel {
     }
 
     /// Begins handshakes with these peers, to see whether they answer through the session.
-    pub fn test(&mut self, nodes: &[NodeId]) {
+    pub fn test(&mut self, nodes: &[NodeId], now: Instant) {
         for node in nodes {
             if let Some(peer) = self.peers.by_node(node) {
-                peer.test(&mut self.pacer);
+                peer.test(&mut self.pacer, now);
             }
         }
     }
@@ -258,9 +259,15 @@ impl Tunnel {
 
     /// Takes a packet from the interface. What is returned goes back to it: the answer that the destination
     /// cannot be reached.
+    ///
+    /// A peer would drop what has a source that is not this node's, and a path report is to come from here alone.
     pub fn handle_packet(&mut self, packet: &[u8], now: Instant) -> Option<&[u8]> {
-        let destination = ip::endpoints(packet).map(|endpoints| endpoints.destination);
-        let number = destination.and_then(|destination| self.peers.by_address(destination));
+        let endpoints = ip::endpoints(packet);
+        if endpoints.is_some_and(|endpoints| !self.subnets.is_local(endpoints.source)) {
+            self.drops.no_route += 1;
+            return None;
+        }
+        let number = endpoints.and_then(|endpoints| self.peers.by_address(endpoints.destination));
         let peer =
             number.filter(|_| packet.len() <= MAX_PACKET).and_then(|number| self.peers.get_mut(number));
         let Some(peer) = peer else {
@@ -300,6 +307,12 @@ impl Tunnel {
         match peer.receive(slot, message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
             Ok(received) => {
                 peer.count_received(message.len());
+                let content = match &received {
+                    Received::Packet(_) => Content::Packet,
+                    Received::Report(_) => Content::Report,
+                    Received::Done | Received::Handshake(_) => Content::Nothing,
+                };
+                self.pacer.handle_message(number, message, content, now);
                 // A handshake that the peer begins says nothing of what was sent to it.
                 if is_present && !matches!(received, Received::Handshake(_)) {
                     (self.heard, self.unanswered) = (Some(now), None);
@@ -310,6 +323,10 @@ impl Tunnel {
                 peer.defer_keepalive(now);
                 match received {
                     Received::Done => None,
+                    Received::Report(report) => {
+                        self.pacer.handle_report(number, &report, now);
+                        None
+                    }
                     Received::Packet(packet) => {
                         if self.peers.claim_slot(number, &self.keys.keys, &mut self.pacer, now) {
                             self.peers.note_used(number, now);
@@ -327,7 +344,7 @@ impl Tunnel {
                         // node calls it.
                         if self.peers.claim_slot(number, &self.keys.keys, &mut self.pacer, now) {
                             let peer = self.peers.get_mut(number)?;
-                            peer.answer(slot, answer, &mut self.pacer);
+                            peer.answer(slot, answer, &mut self.pacer, now);
                         } else {
                             self.drops.no_tunnel += 1;
                         }
@@ -351,28 +368,30 @@ impl Tunnel {
         let session = self.session.as_ref()?;
         let len = loop {
             let next = self.pacer.pop(now)?;
-            let (Next::Control(number, bytes) | Next::Data(number, bytes)) = &next;
-            let Some(peer) = self.peers.get_mut(*number) else { continue };
+            let (Next::Control(number, bytes) | Next::Data(number, bytes) | Next::Own(number, bytes)) = &next;
+            let number = *number;
+            let Some(peer) = self.peers.get_mut(number) else { continue };
             let (header, body) = self.datagram.split_at_mut(peer.header(session).len());
-            let len = match next {
-                Next::Control(..) => {
-                    if is_initiation(bytes) {
-                        self.unanswered.get_or_insert(now);
-                    }
-                    body[..bytes.len()].copy_from_slice(bytes);
-                    bytes.len()
+            let (len, content) = if let Next::Control(..) = next {
+                if is_initiation(bytes) {
+                    self.unanswered.get_or_insert(now);
                 }
-                Next::Data(..) => match peer.encrypt(bytes, body, &mut self.pacer) {
-                    Some(len) => {
-                        // A keepalive calls for nothing.
-                        if !bytes.is_empty() {
-                            self.unanswered.get_or_insert(now);
-                        }
-                        len
+                body[..bytes.len()].copy_from_slice(bytes);
+                (bytes.len(), Content::Nothing)
+            } else {
+                let Some(len) = peer.encrypt(bytes, body, &mut self.pacer) else { continue };
+                let content = match next {
+                    Next::Data(_, packet) => {
+                        self.unanswered.get_or_insert(now);
+                        self.pacer.recycle(packet);
+                        Content::Packet
                     }
-                    None => continue,
-                },
+                    Next::Own(_, report) if !report.is_empty() => Content::Report,
+                    _ => Content::Nothing,
+                };
+                (len, content)
             };
+            self.pacer.note_sent(number, &body[..len], content, now);
             header.copy_from_slice(peer.header(session));
             peer.counters.tx_packets += 1;
             peer.counters.tx_bytes += len as u64;
@@ -408,7 +427,7 @@ impl Tunnel {
             self.next_second = now + Duration::from_secs(1);
             self.unreachables = 0;
         }
-        self.pacer.expire(now);
+        self.pacer.tick(now);
         self.peers.tick(self.session.is_some(), &self.keys.keys, &mut self.pacer, now);
     }
 

@@ -541,6 +541,7 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
                 name,
                 control: ProvenDestination::unproven(control),
                 primary: (control != own).then(|| Box::new(ProvenDestination::unproven(own))),
+                takes_reports: false,
                 data: ProvenDestination::unproven(data),
                 wireguard,
                 chain,
