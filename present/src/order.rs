@@ -150,7 +150,7 @@ pub(super) mod tests {
         );
     }
 
-    pub(in crate::present) fn peer(node_id: &str, inviters: &[&str]) -> Peer {
+    pub(crate) fn peer(node_id: &str, inviters: &[&str]) -> Peer {
         Peer {
             node_id: node_id.to_owned(),
             name: node_id.to_owned(),

@@ -516,7 +516,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::present) fn status() -> Status {
+    pub(crate) fn status() -> Status {
         let daemon = |name: &str, pid| Daemon {
             name: name.to_owned(),
             pid: Some(pid),

@@ -22,6 +22,7 @@ use i2plan_ipc::client::{ClientError, Endpoint};
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::{ApiError, ErrorKind, Node, Role};
+use i2plan_present::peer::DataPath;
 use i2plan_present::remedy::sentence;
 use i2plan_proto::invite::Invite;
 use maud::Markup;
@@ -424,7 +425,7 @@ impl Connection {
                     sort: query.get("sort").unwrap_or("name").to_owned(),
                     page: query.get("page").and_then(|page| page.parse().ok()).unwrap_or(0),
                 };
-                show("Peers", true, members::peers(node.peers().await?, &selection))
+                show("Peers", true, members::peers(node.peers().await?, DataPath::of(&status), &selection))
             }
             ["peers", id] => {
                 let peers = node.peers().await?;
@@ -471,7 +472,8 @@ impl Connection {
                             .map_err(|_| invalid("a number of addresses is expected, a power of two"))?,
                     ),
                 };
-                let made = node.create_invite(expiry, max_uses(uses)?, addresses, None).await?;
+                let name = form.get("network").map(str::to_owned);
+                let made = node.create_invite(expiry, max_uses(uses)?, addresses, None, name).await?;
                 let status = node.status().await?;
                 let viewer = Viewer { session, node: &status.name };
                 // Not live: the code is on this page alone.

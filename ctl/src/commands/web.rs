@@ -114,7 +114,7 @@ fn table(sessions: &[Session]) -> String {
             units::duration(session.expires_in),
         ]);
     }
-    table.render(output::terminal_width()).text
+    table.render(&output::look(false)).text
 }
 
 fn explain(error: ClientError) -> Failure {

@@ -115,6 +115,7 @@ fn peer(number: u32, handshake: Option<u64>) -> Peer {
         ranges: Vec::new(),
         depth: 1,
         inviters: Vec::new(),
+        member_since: 0,
         signed_at: 0,
         liveness: Liveness::Present,
         banned: false,
@@ -133,7 +134,9 @@ fn peer(number: u32, handshake: Option<u64>) -> Peer {
 fn snapshot() -> Snapshot {
     let network = Network {
         id: "net".to_owned(),
+        name: "office".to_owned(),
         founder: true,
+        inviters: Vec::new(),
         subnet: "10.42.0.0/16".to_owned(),
         ipv4: [10, 42, 0, 1].into(),
         ipv6: Ipv6Addr::LOCALHOST,
@@ -159,6 +162,7 @@ fn snapshot() -> Snapshot {
             name: "alpha".to_owned(),
             node_id: Some("id".to_owned()),
             uptime: 7,
+            config: String::new(),
             network: Some(network),
             former: None,
             sam: Sam {
@@ -175,6 +179,7 @@ fn snapshot() -> Snapshot {
                 drops: Some(Drops { unknown: 9, ..Drops::default() }),
                 overlaps: Vec::new(),
                 without_ipv6: false,
+                faults: Vec::new(),
             },
             daemons: vec![daemon, tund],
             keys: Vec::new(),

@@ -37,6 +37,7 @@ fn status() -> Status {
         name: "alpha".to_owned(),
         node_id: Some("a".repeat(52)),
         uptime: 7,
+        config: String::new(),
         network: None,
         former: None,
         sam: Sam {
@@ -53,6 +54,7 @@ fn status() -> Status {
             drops: None,
             overlaps: Vec::new(),
             without_ipv6: false,
+            faults: Vec::new(),
         },
         daemons: Vec::new(),
         keys: Vec::new(),
@@ -70,6 +72,7 @@ fn peer() -> Peer {
         ranges: Vec::new(),
         depth: 1,
         inviters: vec!["a".repeat(52)],
+        member_since: 0,
         signed_at: 0,
         liveness: Liveness::Present,
         banned: false,
@@ -525,11 +528,11 @@ fn a_thousand_members_are_shown_in_parts() {
     let many: Vec<_> = chain(20).into_iter().cycle().take(1000).collect();
     for (page, rows) in [(0, members::PEERS_ON_A_PAGE), (4, members::PEERS_ON_A_PAGE), (5, 200)] {
         let selection = Selection { page, ..Selection::default() };
-        let shown = members::peers(many.clone(), &selection).0;
+        let shown = members::peers(many.clone(), DataPath::KNOWN, &selection).0;
         assert_eq!(shown.matches("<tr>").count(), rows + 1, "page {page}, and the headings");
     }
     let selection = Selection { search: "n19".to_owned(), ..Selection::default() };
-    assert!(members::peers(many, &selection).0.contains("50 of 1000 other members"));
+    assert!(members::peers(many, DataPath::KNOWN, &selection).0.contains("50 of 1000 other members"));
 }
 
 #[test]

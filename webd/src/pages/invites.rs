@@ -1,6 +1,7 @@
 //! Invites, and joining by one.
 
 use i2plan_ipc::api::meshd::{Invite, IssuedInvite, Network};
+use i2plan_present::look::{Times, now};
 use i2plan_present::qr::Qr;
 use i2plan_present::text::clean;
 use i2plan_present::{invite, join};
@@ -25,10 +26,11 @@ pub enum Joining {
 /// The invites that this node has made, and a form for another.
 #[must_use]
 pub fn list(viewer: Viewer<'_>, invites: &[IssuedInvite], has_network: bool) -> Markup {
+    let times = Times::From(now());
     let rows: Vec<_> = invites
         .iter()
         .map(|issued| {
-            let row = invite::Row::from(issued);
+            let row = invite::Row::new(issued, times);
             vec![
                 html! { code { (clean(&row.id)) } },
                 text(row.state),
@@ -53,6 +55,9 @@ pub fn list(viewer: Viewer<'_>, invites: &[IssuedInvite], has_network: bool) -> 
                     label { "Expires in " input name="expiry" value="24h" required maxlength="10"; }
                     label { "Uses " input name="uses" type="number" min="1" value="1" required; }
                     label { "Addresses for each " input name="addresses" type="number" min="1" placeholder="as usual"; }
+                    @if !has_network {
+                        label { "Name of the network " input name="network" placeholder="from its id" maxlength="63"; }
+                    }
                     button { "Make" }
                 }
             }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use i2plan_ipc::api::meshd::{Ban, Peer, Route, Status};
 use i2plan_ipc::version::utc;
+use i2plan_present::look::{Times, now};
 use i2plan_present::member::{Names, label, short};
+use i2plan_present::peer::DataPath;
 use i2plan_present::text::clean;
 use i2plan_present::{ban, peer, route, units};
 use maud::{Markup, html};
@@ -54,8 +56,8 @@ fn sort(peers: &mut [Peer], by: &str) {
 
 /// The list of members.
 #[must_use]
-pub fn peers(mut peers: Vec<Peer>, selection: &Selection) -> Markup {
-    let names = peer::names(&peers);
+pub fn peers(mut peers: Vec<Peer>, path: DataPath, selection: &Selection) -> Markup {
+    let (names, times) = (peer::names(&peers), Times::From(now()));
     let all = peers.len();
     let wanted = selection.search.to_lowercase();
     peers.retain(|peer| {
@@ -69,7 +71,7 @@ pub fn peers(mut peers: Vec<Peer>, selection: &Selection) -> Markup {
     let shown = peers.iter().skip(page * PEERS_ON_A_PAGE).take(PEERS_ON_A_PAGE);
     let rows: Vec<_> = shown
         .map(|peer| {
-            let row = peer::Row::new(peer, &names);
+            let row = peer::Row::new(peer, &names, path, times);
             vec![
                 html! { a href={ "/peers/" (peer.node_id) } { (clean(&row.name)) } },
                 text(&row.ipv4),
@@ -244,12 +246,12 @@ impl Branches<'_> {
 #[must_use]
 pub fn routes(mut routes: Vec<Route>) -> Markup {
     routes.sort_by_key(|route| route.ipv4);
-    let names = route::names(&routes);
+    let (names, times) = (route::names(&routes), Times::From(now()));
     let by_node: HashMap<_, _> = routes.iter().map(|route| (route.node_id.as_str(), route)).collect();
     let rows: Vec<_> = routes
         .iter()
         .map(|route| {
-            let row = route::Row::new(route, &names, |node| by_node.get(node).copied());
+            let row = route::Row::new(route, &names, |node| by_node.get(node).copied(), times);
             vec![
                 text(&row.ipv4),
                 text(&row.ipv6),
@@ -278,11 +280,11 @@ pub fn routes(mut routes: Vec<Route>) -> Markup {
 /// The bans in force.
 #[must_use]
 pub fn bans(viewer: Viewer<'_>, bans: &[Ban]) -> Markup {
-    let names = ban::names(bans);
+    let (names, times) = (ban::names(bans), Times::From(now()));
     let rows: Vec<_> = bans
         .iter()
         .map(|ban| {
-            let row = ban::Row::new(ban, &names);
+            let row = ban::Row::new(ban, &names, times);
             vec![
                 text(&row.name),
                 html! { code { (clean(&row.node_id)) } },
