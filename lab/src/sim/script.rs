@@ -150,8 +150,11 @@ impl World {
                 self.revoke("ban from the network", place);
             }
             ScenarioStep::Expel => {
-                let some = self.liars.iter().min().copied();
-                if let Some(place) = some {
+                // One that still has a membership: some have signed that they leave.
+                let is_member =
+                    |liar: &&usize| self.nodes[0].mesh.record_of(&self.nodes[**liar].id).is_some();
+                let liars = self.liars.difference(&self.lies.resigned).filter(is_member);
+                if let Some(place) = liars.min().copied() {
                     self.revoke("ban of a liar", place);
                 }
             }
