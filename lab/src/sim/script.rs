@@ -61,6 +61,7 @@ impl World {
             Scenario::Joins => {
                 (vec![(QUIET, ScenarioStep::Join(self.options.nodes.div_ceil(5)))], QUIET + 2 * pause)
             }
+            Scenario::Newcomer => (vec![(2 * MINUTE, ScenarioStep::Join(1))], 2 * MINUTE + pause),
             Scenario::Collisions => (Vec::new(), QUIET + pause),
         };
         match self.options.scenario {
@@ -70,6 +71,7 @@ impl World {
                 steps.push((QUIET, ScenarioStep::Turn));
                 steps.push((QUIET + 2 * MINUTE + pause / 2, ScenarioStep::Expel));
             }
+            Scenario::Newcomer => steps.push((Duration::ZERO, ScenarioStep::Turn)),
             Scenario::FounderGone => steps.push((QUIET, ScenarioStep::FounderGoes)),
             _ => {}
         }
