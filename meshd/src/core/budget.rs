@@ -191,9 +191,9 @@ impl Budget {
         self.all.has_reserve(now) || self.local.has_reserve(now)
     }
 
-    /// Whether a comparison may be begun now. One that is behind has little to say by itself, and compares instead.
-    pub(super) fn may_compare(&self, is_behind: bool, now: Duration) -> bool {
-        self.all.allows(now) || self.compared.allows(now) || is_behind && self.local.allows(now)
+    /// Whether a comparison may be begun now. One that catches up has little to say by itself, and compares instead.
+    pub(super) fn may_compare(&self, catches_up: bool, now: Duration) -> bool {
+        self.all.allows(now) || self.compared.allows(now) || catches_up && self.local.allows(now)
     }
 
     /// A datagram is sent that begins a comparison, or goes on with one that this node has begun. Where only what this node

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use i2plan_proto::message::Position;
 use rand::{Rng, RngExt as _};
 
 /// After a change of the own record it is announced so often, at growing distances.
@@ -131,6 +132,10 @@ pub(crate) struct Comparisons {
     pub(crate) since_start: Comparison,
     /// The member that this node last compared with knows many more.
     pub(crate) is_behind: bool,
+    /// Most of the parts that were compared last differ, so sums tell little.
+    pub(crate) is_dense: bool,
+    /// Where the next list of members that this node sends begins; none for the first of a lap.
+    pub(crate) next_list: Option<Position>,
     /// Whether others lately knew other ends of memberships. Members that lie can have ever new ones, so these are compared
     /// less often then.
     pub(crate) endings_differ: bool,
