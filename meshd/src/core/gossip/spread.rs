@@ -143,8 +143,10 @@ impl LocalMember {
     }
 
     /// Sends what others have asked for, as far as bytes allow: each in turn a datagram. What is of quiet address
-    /// blocks has bytes of its own.
+    /// blocks has bytes of its own. Those come first whose blocks have got least of these: where many ask for
+    /// everything, whoever asks for little, or has just joined, does not wait for all of them.
     fn grant_wants(&mut self, cx: &mut Context, now: Now) {
+        self.rumors.sort_askers(|asker| cx.budget.backlog_of_quiet(asker, now.monotonic));
         let mut in_vain = 0;
         while in_vain < self.rumors.askers() {
             let Some((to, asker, mut wants)) = self.rumors.poll_wants() else { break };
