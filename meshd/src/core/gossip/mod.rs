@@ -56,7 +56,7 @@ impl LocalMember {
         {
             // Whoever was not reached lately too: so the halves of a network find together again.
             for target in self.draw(cx, if catches_up { CATCHING_UP } else { 1 }, |_| true) {
-                let opening = self.opening(cx);
+                let opening = self.opening(cx, catches_up);
                 let compare = self.comparison(cx, opening, now);
                 self.send(cx, &target, &compare, now);
             }
@@ -73,19 +73,23 @@ impl LocalMember {
         ControlFlow::Continue(())
     }
 
-    /// Whether this node is new, or was started again, and lacks much of what others know. Members that lie can say that
-    /// they know more; so that is all the same to a node that has run for long.
+    /// Whether this node is new, or was started again, and lacks much of what others know, or did until a moment ago.
+    /// Members that lie can say that they know more; so that is all the same to a node that has run for long.
     fn catches_up(&self, now: Now) -> bool {
-        self.comparisons.is_behind && now.monotonic < self.since + NEW
+        let Comparisons { is_behind, is_dense, laps, .. } = self.comparisons;
+        (is_behind || is_dense && laps > 0) && now.monotonic < self.since + NEW
     }
 
     /// What begins a comparison. Where much differs it has lists of members in turn: so whatever happens to the sums,
     /// within a lap others see of each member whether this node knows it.
-    fn opening(&mut self, cx: &mut Context) -> Vec<Range> {
-        let known = self.members.index();
-        if self.comparisons.is_behind || self.comparisons.is_dense && cx.rng.random() {
-            let (opening, next) = known.opening_with_list(self.comparisons.next_list);
-            self.comparisons.next_list = next;
+    fn opening(&mut self, cx: &mut Context, catches_up: bool) -> Vec<Range> {
+        let (known, comparisons) = (self.members.index(), &mut self.comparisons);
+        if catches_up || comparisons.is_behind || comparisons.is_dense && cx.rng.random() {
+            let (opening, next) = known.opening_with_list(comparisons.next_list);
+            comparisons.next_list = next;
+            if next.is_none() && !comparisons.is_behind {
+                comparisons.laps = comparisons.laps.saturating_sub(1);
+            }
             opening
         } else if self.comparisons.endings_differ && cx.rng.random_ratio(3, 4) {
             known.opening_of_members()

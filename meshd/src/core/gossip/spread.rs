@@ -116,9 +116,7 @@ impl LocalMember {
         }
         let lot = cx.rng.random();
         let mut outcome = self.members.index().compare(ranges, lot);
-        self.comparisons.is_behind = outcome.is_behind.unwrap_or(self.comparisons.is_behind);
-        self.comparisons.is_dense = outcome.is_dense.unwrap_or(self.comparisons.is_dense);
-        self.comparisons.endings_differ = outcome.endings_differ.unwrap_or(self.comparisons.endings_differ);
+        self.comparisons.note(&outcome);
         if let Some(block) = block(&self.asker(&from.hash())) {
             let (shows_all, blocks) = (outcome.shows_all(), self.members.blocks());
             self.comparisons.since_start.compared(block, shows_all, blocks, now.monotonic);
