@@ -27,10 +27,10 @@ const BURST: Duration = Duration::from_secs(30);
 /// The backlog with which an address or a block is within its share: the time that the whole part takes for it.
 const TOLERANCE: Duration = Duration::from_secs(8);
 
-/// The same for answers about quiet address blocks: three datagrams for a member that asks for the first time, such as
-/// a new one. One that asks for everything all the time gets no more than its share in the long run. Two blocks leave
-/// each other as much of what was saved up.
-const TOLERANCE_OF_QUIET: Duration = Duration::from_secs(16);
+/// The same for answers about quiet address blocks: some datagrams for a member that asks for the first time, such as a
+/// new one, but not all that may be saved up. One that asks for everything all the time gets no more than its share in
+/// the long run, and those that have got less come first.
+const TOLERANCE_OF_QUIET: Duration = Duration::from_secs(24);
 
 /// Addresses that are counted at a time in each part.
 const MAX_PLACES: usize = 4096;
@@ -415,8 +415,10 @@ mod tests {
         while budget.answers(&other, false, 1000, now) {}
         let mut quiet = |asker| (0..1000).take_while(|_| budget.answers_of_quiet(asker, 1000, now)).count();
         let greedy = quiet(&greedy);
-        assert!((3..=4).contains(&greedy), "{greedy}");
-        assert_eq!(quiet(&other), greedy);
+        assert!((4..=6).contains(&greedy), "{greedy}");
+        // What was saved up is not enough for both, and not used up by one.
+        let other = quiet(&other);
+        assert!((1..=greedy).contains(&other), "{other}");
     }
 
     /// Asks until there is no more. Returns how many answers there were.

@@ -99,7 +99,7 @@ const RECENT: (Duration, Duration) = (Duration::from_secs(180), Duration::from_s
 const MAX_RECENT: usize = 512;
 
 /// Members that wait for what they have asked for, at most.
-const MAX_WANTS: usize = 256;
+const MAX_WANTS: usize = 1024;
 
 /// Before this a member does not ask again for what has not come; every other time it waits twice as long for the same
 /// address block. At 20 % loss every third question or its answer is lost, and where many join at once there are not
@@ -829,7 +829,7 @@ mod tests {
             node[..2].copy_from_slice(&number.to_be_bytes());
             Entry { node: NodeId(node), record: 0, liveness: 0, ended: false }
         };
-        (0..1000).for_each(|number| wants.add(asker(1), Some(of(16)), entry(number)));
+        (0..2000).for_each(|number| wants.add(asker(1), Some(of(16)), entry(number)));
         (0..20).for_each(|number| wants.add(asker(2), Some(of(17)), entry(number)));
         wants.add(asker(2), Some(of(17)), entry(0));
         let (first, block, greedy) = wants.next().unwrap();
