@@ -80,11 +80,12 @@ impl LocalMember {
         (is_behind || is_dense && laps > 0) && now.monotonic < self.since + NEW
     }
 
-    /// What begins a comparison. Where much differs it has lists of members in turn: so whatever happens to the sums,
-    /// within a lap others see of each member whether this node knows it.
+    /// What begins a comparison. A node that lacks much lists members in turn: so whatever happens to the sums, within a
+    /// lap others see of each member whether it knows it. What others lack is mostly ends of memberships, which no list
+    /// has.
     fn opening(&mut self, cx: &mut Context, catches_up: bool) -> Vec<Range> {
         let (known, comparisons) = (self.members.index(), &mut self.comparisons);
-        if catches_up || comparisons.is_behind || comparisons.is_dense && cx.rng.random() {
+        if catches_up || comparisons.is_behind {
             let (opening, next) = known.opening_with_list(comparisons.next_list);
             comparisons.next_list = next;
             if next.is_none() && !comparisons.is_behind {
