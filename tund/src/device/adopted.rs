@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 
 use i2plan_ipc::api::tund::Interface;
 use rustix::fs::{FileType, fstat, major, minor};
+use rustix::net::{AddressFamily, SocketType, socket};
 use tun::AbstractDevice as _;
 
 use super::Device;
@@ -72,9 +73,44 @@ impl Adopted {
         if mtu != interface.mtu {
             return Err(format!("{name} has an MTU of {mtu}, not {}", interface.mtu));
         }
+        if !is_up(&name).map_err(|error| format!("there is no such interface {name} here: {error}"))? {
+            return Err(format!("{name} is down"));
+        }
+        if lacks_ipv6(interface) {
+            return Err(format!("{name} has not the address {}", interface.ipv6));
+        }
         tun.set_nonblock().map_err(|error| error.to_string())?;
         Ok(Device::new(tun, name.clone()))
     }
+}
+
+/// Whether an interface is switched on.
+fn is_up(name: &str) -> io::Result<bool> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    // SAFETY: all bits zero are a value of this structure of integers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last stays zero, and ends the name.
+    for (to, byte) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+        *to = byte.cast_signed();
+    }
+    // SAFETY: the call reads the name and writes the flags of one such structure (netdevice(7)), which outlives it.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: for this call the kernel has filled in the flags.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(libc::c_int::from(flags.cast_unsigned()) & libc::IFF_UP != 0)
+}
+
+/// Whether an interface that may have IPv6 addresses has lost its own.
+fn lacks_ipv6(interface: &Interface) -> bool {
+    let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", interface.name);
+    let is_on = std::fs::read_to_string(switch).is_ok_and(|value| value.trim() == "0");
+    let address: String = interface.ipv6.octets().iter().map(|byte| format!("{byte:02x}")).collect();
+    // A line is the address, index, prefix, scope, flags and name (Linux, net/ipv6/addrconf.c, `if6_seq_show`).
+    let has = |line: &str| line.starts_with(&address) && line.ends_with(&format!(" {}", interface.name));
+    is_on && std::fs::read_to_string("/proc/self/net/if_inet6").is_ok_and(|found| !found.lines().any(has))
 }
 
 /// The name of a TUN descriptor's interface and what it was made with.

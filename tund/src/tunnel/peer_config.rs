@@ -24,4 +24,6 @@ pub struct PeerConfig {
     pub ipv6: Ipv6Addr,
     /// Seconds between keepalives, 0 for none.
     pub keepalive: u16,
+    /// Whether it sends and takes path reports.
+    pub takes_reports: bool,
 }
