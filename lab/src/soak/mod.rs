@@ -116,13 +116,11 @@ fn copy_programs() -> Result<(), Failure> {
     let copies = Path::new(DIRECTORY).join("copies");
     std::fs::create_dir(&copies)?;
     for entry in std::fs::read_dir(bin())? {
-        let (program, copy) = {
-            let entry = entry?;
-            (entry.path(), copies.join(entry.file_name()))
-        };
-        std::fs::copy(&program, &copy)?;
-        mount(Some(&copy), &program, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        let entry = entry?;
+        std::fs::copy(entry.path(), copies.join(entry.file_name()))?;
     }
+    // Over the directory: a mount on a program would end when a build removes that.
+    mount(Some(&copies), &bin(), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     Ok(())
 }
 
