@@ -32,10 +32,10 @@ impl PathState {
         }
     }
 
-    /// Has the queues follow the controller.
-    pub(super) fn adapt(&mut self, queues: &mut FlowQueues) {
+    /// Has the queues follow the controller. Before the peer `has_answered`, other bounds hold than those for a silent one.
+    pub(super) fn adapt(&mut self, queues: &mut FlowQueues, has_answered: bool) {
         let Self { controller, stalled_until, .. } = self;
-        queues.hold(controller.is_silent());
+        queues.hold(has_answered && controller.is_silent());
         if !controller.is_silent() {
             *stalled_until = Duration::ZERO;
             queues.adapt(controller.round_trip(), controller.rate(), controller.packet());
