@@ -29,6 +29,8 @@ pub enum Scenario {
     Joins,
     /// The same as calm while members forge, replay, flood and lie; what must hold for the others is checked
     Malicious,
+    /// One joins while members lie, and nothing else happens
+    Newcomer,
     /// A quarter have addresses that were given to another before, by inviters restored from backups
     Collisions,
     /// The same as calm after the founder has gone for good

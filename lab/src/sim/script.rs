@@ -61,6 +61,7 @@ impl World {
             Scenario::Joins => {
                 (vec![(QUIET, ScenarioStep::Join(self.options.nodes.div_ceil(5)))], QUIET + 2 * pause)
             }
+            Scenario::Newcomer => (vec![(2 * MINUTE, ScenarioStep::Join(1))], 2 * MINUTE + pause),
             Scenario::Collisions => (Vec::new(), QUIET + pause),
         };
         match self.options.scenario {
@@ -70,6 +71,7 @@ impl World {
                 steps.push((QUIET, ScenarioStep::Turn));
                 steps.push((QUIET + 2 * MINUTE + pause / 2, ScenarioStep::Expel));
             }
+            Scenario::Newcomer => steps.push((Duration::ZERO, ScenarioStep::Turn)),
             Scenario::FounderGone => steps.push((QUIET, ScenarioStep::FounderGoes)),
             _ => {}
         }
@@ -150,8 +152,11 @@ impl World {
                 self.revoke("ban from the network", place);
             }
             ScenarioStep::Expel => {
-                let some = self.liars.iter().min().copied();
-                if let Some(place) = some {
+                // One that still has a membership: some have signed that they leave.
+                let is_member =
+                    |liar: &&usize| self.nodes[0].mesh.record_of(&self.nodes[**liar].id).is_some();
+                let liars = self.liars.difference(&self.lies.resigned).filter(is_member);
+                if let Some(place) = liars.min().copied() {
                     self.revoke("ban of a liar", place);
                 }
             }

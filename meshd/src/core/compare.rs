@@ -26,6 +26,9 @@ const DENSE: usize = 4;
 /// One that lacks more than every so many-th entry of all that the other speaks of is behind.
 const BEHIND: usize = 8;
 
+/// Sums over fewer parts do not show how much differs.
+const MANY_PARTS: usize = PARTS / 2;
+
 /// Of fewer entries nothing is concluded.
 const MANY: usize = 4 * LISTED;
 
@@ -169,6 +172,8 @@ pub(super) struct Outcome {
     pub(super) offered: Vec<Entry>,
     /// Whether the other has so much more that much is missing here; none if it did not say how much it has.
     pub(super) is_behind: Option<bool>,
+    /// Whether the sums of most parts of the members differ, so that these tell little; none if there were few parts.
+    pub(super) is_dense: Option<bool>,
     /// Whether the other knows other ends of memberships; none if it did not speak of all of them.
     pub(super) endings_differ: Option<bool>,
 }
@@ -268,17 +273,25 @@ impl<E: Entries> KnownEntries<'_, E> {
         opening
     }
 
-    /// What begins a comparison of one that is behind.
-    pub(super) fn opening_behind(&self, lot: Lot) -> Vec<Range> {
-        let mut ranges = self.window(None, Some(Position::ENDINGS), lot, GOOD_LEN);
-        let mut from = None;
+    /// What begins a comparison where much differs: a list of the members from a position on, none for the first, and
+    /// the sums of those before and after. Also returns where the next list begins, so that all together are a lap over
+    /// all members; none for the next lap.
+    pub(super) fn opening_with_list(&self, at: Option<Position>) -> (Vec<Range>, Option<Position>) {
+        let boundary = Some(Position::ENDINGS);
+        let before = at.map_or(0, |at| self.count(None, Some(at)));
+        // The last of them may be gone.
+        let before = if before < self.count(None, boundary) { before } else { 0 };
+        let mut ranges = self.window(None, boundary, before, GOOD_LEN);
+        let (mut from, mut next) = (None, None);
         for range in &mut ranges {
             if range.content == Content::Skip {
                 *range = self.summary(from, range.end);
+            } else {
+                next = range.end.filter(|end| *end < Position::ENDINGS);
             }
             from = range.end;
         }
-        ranges
+        (ranges, next)
     }
 
     fn summary(&self, from: Option<Position>, end: Option<Position>) -> Range {
@@ -293,6 +306,7 @@ impl<E: Entries> KnownEntries<'_, E> {
         let mut split = self.split(ranges, lot);
         let mut from = None;
         let (mut mine, mut theirs) = (0, 0);
+        let (mut sums, mut different) = (0, 0);
         for (number, range) in ranges.iter().enumerate() {
             match &range.content {
                 Content::Skip => push(&mut outcome.answer, range.clone()),
@@ -300,6 +314,8 @@ impl<E: Entries> KnownEntries<'_, E> {
                     if from.is_none_or(|from| from < Position::ENDINGS) {
                         theirs += usize::from(*count);
                         mine += self.count(from, range.end);
+                        sums += 1;
+                        different += usize::from(*sum != self.sum_between(from, range.end));
                     } else if from == Some(Position::ENDINGS) && range.end.is_none() {
                         outcome.endings_differ = Some(*sum != self.sum_between(from, None));
                     }
@@ -315,6 +331,7 @@ impl<E: Entries> KnownEntries<'_, E> {
             }
             from = range.end;
         }
+        outcome.is_dense = (sums >= MANY_PARTS).then_some(2 * different > sums);
         outcome.is_behind = (theirs > 0).then(|| theirs >= MANY && lacks(mine, theirs, BEHIND));
         if matches!(outcome.answer.last(), Some(Range { content: Content::Skip, .. })) {
             outcome.answer.pop();
@@ -344,7 +361,8 @@ impl<E: Entries> KnownEntries<'_, E> {
             }
             let mine = self.count(from, *end);
             let parts = if mine > LISTED && lacks(mine, (*count).into(), DENSE) {
-                self.window(from, *end, lot, room)
+                let others = mine.saturating_sub(most_listed(room));
+                self.window(from, *end, lot as usize % (others + 1), room)
             } else {
                 self.parts(from, *end)
             };
@@ -381,13 +399,16 @@ impl<E: Entries> KnownEntries<'_, E> {
         }
     }
 
-    /// As much of a range as there is room for, listed, from a place drawn by lot.
-    fn window(&self, from: Option<Position>, end: Option<Position>, lot: Lot, room: usize) -> Vec<Range> {
-        // Beside the list up to three ranges' ends.
-        let listed = (room.saturating_sub(LEAST_ROOM) / ENTRY_LEN).clamp(1, MAX_ENTRIES);
-        let before = lot as usize % (self.count(from, end).saturating_sub(listed) + 1);
+    /// As much of a range as there is room for, listed, without so many entries before.
+    fn window(
+        &self,
+        from: Option<Position>,
+        end: Option<Position>,
+        before: usize,
+        room: usize,
+    ) -> Vec<Range> {
         let mut rest = self.range(from, end).skip(before);
-        let entries: Vec<Entry> = rest.by_ref().take(listed).collect();
+        let entries: Vec<Entry> = rest.by_ref().take(most_listed(room)).collect();
         let mut ranges = Vec::with_capacity(3);
         if before > 0
             && let Some(first) = entries.first()
@@ -441,6 +462,11 @@ impl<E: Entries> KnownEntries<'_, E> {
         parts.push(part(end, filled, sum));
         parts
     }
+}
+
+/// How many entries there is room for in a list, beside up to three ranges' ends.
+fn most_listed(room: usize) -> usize {
+    (room.saturating_sub(LEAST_ROOM) / ENTRY_LEN).clamp(1, MAX_ENTRIES)
 }
 
 /// Whether one with so many has so few of what another has that it lacks more than every so many-th of them.
@@ -611,7 +637,9 @@ mod tests {
         let outcome = new.known().compare(&all.known().opening(), 5);
         assert_eq!(outcome.is_behind, Some(true));
         assert_eq!(all.known().compare(&new.known().opening(), 5).is_behind, Some(false));
-        let opening = new.known().opening_behind(12345);
+        let middle = new.iter().nth(300).map(|entry| entry.position());
+        let (opening, next) = new.known().opening_with_list(middle);
+        assert_eq!(next, new.iter().nth(325).map(|entry| entry.position()));
         assert!(opening.iter().map(|range| range.to_bytes().len()).sum::<usize>() <= GOOD_LEN);
         let outcome = all.known().compare(&opening, 7);
         assert!(outcome.offered.len() >= 12, "{}", outcome.offered.len());
@@ -624,6 +652,38 @@ mod tests {
         // In the end few are missing, and sums tell where.
         let nearly = index((0..950).map(|number| entry(number, 7)));
         assert_eq!(nearly.known().compare(&all.known().opening(), 5).is_behind, Some(false));
+    }
+
+    /// Members that state something all the time make all sums differ. What a node lacked among them it came upon by
+    /// chance, and of a thousand members some not within hours.
+    #[test]
+    fn a_lap_of_lists_finds_all_that_is_missing_among_many_differences() {
+        let all = index((0..1000).map(|number| entry(number, if number % 3 == 0 { 8 } else { 7 })));
+        let mut new = index((0..1000).filter(|number| number % 25 != 1).map(|number| entry(number, 7)));
+        let parts = all.known().parts(None, Some(Position::ENDINGS));
+        assert_eq!(new.known().compare(&parts, 5).is_dense, Some(true));
+        let (mut at, mut lists) = (None, 0);
+        loop {
+            let (opening, next) = new.known().opening_with_list(at);
+            assert!(opening.iter().map(|range| range.to_bytes().len()).sum::<usize>() <= GOOD_LEN);
+            let offered = all.known().compare(&opening, 7).offered;
+            // What only changed is not taken in.
+            let missing: Vec<Entry> = offered.into_iter().filter(|entry| entry.record == 0).collect();
+            hand_over(&all, &mut new, &missing);
+            lists += 1;
+            at = next;
+            if at.is_none() {
+                break;
+            }
+        }
+        assert_eq!((new.iter().count(), lists), (1000, 39));
+        // Where little differs, sums tell where.
+        let nearly =
+            index((0..1000).map(|number| entry(number, if number % 3 == 0 && number != 9 { 8 } else { 7 })));
+        assert_eq!(nearly.known().compare(&parts, 5).is_dense, Some(false));
+        // A list begins anew if those after it are gone.
+        let (opening, _) = new.known().opening_with_list(Some(Position::member(NodeId([0xff; 32]))));
+        assert!(matches!(&opening[0].content, Content::Entries(entries) if !entries.is_empty()));
     }
 
     #[test]
@@ -710,10 +770,16 @@ mod tests {
             }
             let all = |map: &BTreeMap<u16, u64>| index(map.iter().map(|(number, record)| entry(*number, *record)));
             let (mut first, mut second) = (all(&one), all(&two));
+            let mut at = None;
             for turn in 0..80u32 {
                 let lot = turn.wrapping_mul(0x9e37_79b9);
-                let opening =
-                    if turn % 3 == 0 { first.known().opening_behind(lot) } else { first.known().opening() };
+                let opening = if turn % 3 == 0 {
+                    let (opening, next) = first.known().opening_with_list(at);
+                    at = next;
+                    opening
+                } else {
+                    first.known().opening()
+                };
                 run_from(opening, &mut first, &mut second, lot);
             }
             let expected = all(&newest);

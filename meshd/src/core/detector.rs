@@ -35,6 +35,9 @@ const PLAN: [(u32, ProbeStep); 6] = [
     (8, ProbeStep::GiveUp),
 ];
 
+/// A probe that has no bytes is tried again after this part of the period.
+const POSTPONED: u32 = 16;
+
 /// Probes that may run at once: those in turn, and those of members that others could not reach.
 const MAX_PROBES: usize = 64;
 
@@ -137,10 +140,10 @@ impl Detector {
         probe.begun + self.period / 4 * PLAN[probe.step].0
     }
 
-    /// Leaves out a probe that is due: there are no bytes for it.
-    pub(super) fn skip_probe(&mut self, now: Duration) {
+    /// Puts off a probe that is due: there are no bytes for it yet.
+    pub(super) fn postpone_probe(&mut self, now: Duration) {
         if now >= self.next_probe {
-            self.next_probe = now + self.period;
+            self.next_probe = now + self.period / POSTPONED;
         }
     }
 
@@ -347,6 +350,22 @@ mod tests {
             }
             assert!(last_seen.iter().all(|last| turn - last <= 20), "{last_seen:?} at {turn}");
         }
+    }
+
+    /// Where bytes were short at the instant at which it was due, a probe came a period later, or not even then.
+    #[test]
+    fn a_postponed_probe_comes_as_soon_as_there_are_bytes() {
+        let mut run = Run::new(4);
+        let due = run.detector.poll_timeout();
+        let mut now = due;
+        for _ in 0..POSTPONED {
+            run.detector.postpone_probe(now);
+            now = run.detector.poll_timeout();
+        }
+        assert!(now <= due + PERIOD, "{now:?}");
+        assert_eq!(run.next().1.len(), 1);
+        // There is one in a period all the same.
+        assert!(run.detector.next_probe >= now + PERIOD * 9 / 10);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! lost. So they go one by one, at the distance of [`SPACING`], until something comes. What is already an answer is not
 //! held up: the router of the other has begun a session, and takes it as part of that.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use i2plan_proto::destination::DestinationHash;
@@ -43,7 +43,7 @@ struct Unanswered {
 pub(super) struct FirstContacts {
     answered: HashSet<DestinationHash>,
     /// Only those to which something waits or may not go yet.
-    unanswered: HashMap<Flow, Unanswered>,
+    unanswered: BTreeMap<Flow, Unanswered>,
     waiting: usize,
 }
 
@@ -126,6 +126,8 @@ impl FirstContacts {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use i2plan_proto::destination::Destination;
     use proptest::prelude::*;
 

@@ -66,7 +66,7 @@ pub(super) struct LocalMember {
     /// Who has given a sign of life and has not been told of yet.
     pub(super) awake: BTreeSet<NodeId>,
     /// When this node began to be one, or was started, on the monotonic clock.
-    since: Duration,
+    pub(super) since: Duration,
     /// When it is looked for what has expired.
     expire_at: Duration,
     /// When other members' records must be on disk: news of them alone can wait a little.

@@ -99,7 +99,7 @@ const RECENT: (Duration, Duration) = (Duration::from_secs(180), Duration::from_s
 const MAX_RECENT: usize = 512;
 
 /// Members that wait for what they have asked for, at most.
-const MAX_WANTS: usize = 256;
+const MAX_WANTS: usize = 1024;
 
 /// Before this a member does not ask again for what has not come; every other time it waits twice as long for the same
 /// address block. At 20 % loss every third question or its answer is lost, and where many join at once there are not
@@ -347,6 +347,11 @@ impl Wants {
             self.count -= 1;
             self.askers.retain(|(.., entries)| !entries.is_empty());
         }
+    }
+
+    /// Lets those with the least of this come first, and those with as much in turn.
+    fn sort(&mut self, mut by: impl FnMut(&Asker) -> Duration) {
+        self.askers.make_contiguous().sort_by_cached_key(|(_, asker, _)| by(asker));
     }
 
     fn next(&mut self) -> Option<(Destination, Asker, VecDeque<Entry>)> {
@@ -704,6 +709,11 @@ impl Rumors {
         self.wants.next()
     }
 
+    /// Lets the members come first that have got least of what they have asked for.
+    pub(super) fn sort_askers(&mut self, got: impl FnMut(&Asker) -> Duration) {
+        self.wants.sort(got);
+    }
+
     /// How many members wait for something.
     pub(super) fn askers(&self) -> usize {
         self.wants.askers.len()
@@ -819,7 +829,7 @@ mod tests {
             node[..2].copy_from_slice(&number.to_be_bytes());
             Entry { node: NodeId(node), record: 0, liveness: 0, ended: false }
         };
-        (0..1000).for_each(|number| wants.add(asker(1), Some(of(16)), entry(number)));
+        (0..2000).for_each(|number| wants.add(asker(1), Some(of(16)), entry(number)));
         (0..20).for_each(|number| wants.add(asker(2), Some(of(17)), entry(number)));
         wants.add(asker(2), Some(of(17)), entry(0));
         let (first, block, greedy) = wants.next().unwrap();
@@ -830,6 +840,26 @@ mod tests {
         wants.put_back(second, block, VecDeque::new());
         assert_eq!(wants.next().map(|(to, ..)| to), Some(asker(1)));
         assert_eq!((wants.next(), wants.count), (None, 0));
+    }
+
+    /// One that has just joined waited for as many others as ask for everything all the time.
+    #[test]
+    fn who_has_got_least_comes_first_and_equals_take_turns() {
+        let mut wants = Wants::default();
+        let asker = |seed| Destination { padding: [seed; 32], signing_key: [seed; 32] };
+        let entry = Entry { node: node(1), record: 0, liveness: 0, ended: false };
+        for greedy in 1..10 {
+            wants.add(asker(greedy), Some(of(16)), entry);
+        }
+        wants.add(asker(10), Some(of(32)), entry);
+        let mut next = || {
+            let got = |asker: &Asker| if block(asker) == Some(16) { SECOND } else { Duration::ZERO };
+            wants.sort(got);
+            let (to, asker, entries) = wants.next().unwrap();
+            wants.put_back(to, asker, if block(&asker) == Some(16) { entries } else { VecDeque::new() });
+            to
+        };
+        assert_eq!([next(), next(), next()], [asker(10), asker(1), asker(2)]);
     }
 
     #[test]

@@ -122,6 +122,12 @@ impl Shares {
         });
     }
 
+    /// How much a block has taken that its share has not paid off yet.
+    pub(super) fn backlog(&mut self, block: u32, now: Duration) -> Duration {
+        self.advance(now);
+        self.blocks.backlog(block)
+    }
+
     /// What one more would be taken from.
     pub(super) fn source(&mut self, place: AddressInBlock, now: Duration) -> Source {
         self.advance(now);

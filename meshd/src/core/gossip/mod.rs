@@ -7,10 +7,11 @@
 //! * `schedule`: when this node speaks of its own accord.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
-use i2plan_proto::message::{Item, Message};
+use i2plan_proto::message::{Item, Message, Range};
 use rand::RngExt as _;
 
 use crate::core::Now;
@@ -28,6 +29,13 @@ mod spread;
 pub(super) use intake::is_timely;
 pub(super) use schedule::{Announcer, Comparison, Comparisons};
 
+/// So many members at a time a node compares with that catches up. What limits it are the bytes that each of the others
+/// has for its share.
+const CATCHING_UP: usize = 2;
+
+/// For so long after its start a node may catch up.
+const NEW: Duration = Duration::from_secs(30 * 60);
+
 impl LocalMember {
     /// Says and asks what is due.
     pub(crate) fn gossip(&mut self, cx: &mut Context, now: Now) -> Standing {
@@ -42,21 +50,18 @@ impl LocalMember {
         if self.announcer.poll_announcement(now.monotonic) {
             self.announce(cx, now);
         }
+        let catches_up = self.catches_up(now);
         if self.announcer.poll_comparison(now.monotonic, &mut cx.rng)
-            && cx.budget.may_compare(self.comparisons.is_behind, now.monotonic)
+            && cx.budget.may_compare(catches_up, now.monotonic)
         {
             // Whoever was not reached lately too: so the halves of a network find together again.
-            if let Some(target) = self.draw(cx, 1, |_| true).pop() {
-                let known = self.members.index();
-                let opening = if self.comparisons.is_behind {
-                    known.opening_behind(cx.rng.random())
-                } else if self.comparisons.endings_differ && cx.rng.random_ratio(3, 4) {
-                    known.opening_of_members()
-                } else {
-                    known.opening()
-                };
+            for target in self.draw(cx, if catches_up { CATCHING_UP } else { 1 }, |_| true) {
+                let opening = self.opening(cx, catches_up);
                 let compare = self.comparison(cx, opening, now);
                 self.send(cx, &target, &compare, now);
+            }
+            if catches_up {
+                self.announcer.compare_soon(now.monotonic);
             }
             self.members.drop_unconfirmed_suspicions(now.monotonic);
             self.ping_unreachable(cx, now);
@@ -66,6 +71,32 @@ impl LocalMember {
             self.tell_rumors(cx, now);
         }
         ControlFlow::Continue(())
+    }
+
+    /// Whether this node is new, or was started again, and lacks much of what others know, or did until a moment ago.
+    /// Members that lie can say that they know more; so that is all the same to a node that has run for long.
+    fn catches_up(&self, now: Now) -> bool {
+        let Comparisons { is_behind, is_dense, laps, .. } = self.comparisons;
+        (is_behind || is_dense && laps > 0) && now.monotonic < self.since + NEW
+    }
+
+    /// What begins a comparison. A node that lacks much lists members in turn: so whatever happens to the sums, within a
+    /// lap others see of each member whether it knows it. What others lack is mostly ends of memberships, which no list
+    /// has.
+    fn opening(&mut self, cx: &mut Context, catches_up: bool) -> Vec<Range> {
+        let (known, comparisons) = (self.members.index(), &mut self.comparisons);
+        if catches_up || comparisons.is_behind {
+            let (opening, next) = known.opening_with_list(comparisons.next_list);
+            comparisons.next_list = next;
+            if next.is_none() && !comparisons.is_behind {
+                comparisons.laps = comparisons.laps.saturating_sub(1);
+            }
+            opening
+        } else if self.comparisons.endings_differ && cx.rng.random_ratio(3, 4) {
+            known.opening_of_members()
+        } else {
+            known.opening()
+        }
     }
 
     /// Where some members that pass, and that this node has not banned, take messages.

@@ -44,7 +44,7 @@ fn own_record(own: Signed<Record>) -> Gossip {
 impl LocalMember {
     pub(super) fn detect(&mut self, cx: &mut Context, now: Now) {
         if !cx.budget.allows(now.monotonic) {
-            self.detector.skip_probe(now.monotonic);
+            self.detector.postpone_probe(now.monotonic);
         }
         let (members, bans) = (&self.members, &self.bans);
         let member = |place| {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use i2plan_proto::message::Position;
 use rand::{Rng, RngExt as _};
+
+use crate::core::compare::Outcome;
 
 /// After a change of the own record it is announced so often, at growing distances.
 const ANNOUNCEMENTS: u32 = 5;
@@ -112,6 +115,10 @@ const CAUGHT_UP_AFTER: Duration = Duration::from_secs(10);
 /// A node that no member answers for so long after its start goes on with what it knows.
 const ALONE_AFTER: Duration = Duration::from_secs(120);
 
+/// So many laps of lists a node that was behind goes on to catch up. In each some lists are lost, or come to members that
+/// do not answer.
+const LAPS: u8 = 2;
+
 /// Whether this node has compared what it knows with other members since its start. Until then it may have forgotten
 /// what it has signed: its state may have been restored from a backup.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -131,9 +138,27 @@ pub(crate) struct Comparisons {
     pub(crate) since_start: Comparison,
     /// The member that this node last compared with knows many more.
     pub(crate) is_behind: bool,
+    /// Most of the parts that were compared last differ, so sums tell little.
+    pub(crate) is_dense: bool,
+    /// Where the next list of members that this node sends begins; none for the first of a lap.
+    pub(crate) next_list: Option<Position>,
+    /// How many laps are left since others knew many more.
+    pub(crate) laps: u8,
     /// Whether others lately knew other ends of memberships. Members that lie can have ever new ones, so these are compared
     /// less often then.
     pub(crate) endings_differ: bool,
+}
+
+impl Comparisons {
+    /// Notes what a comparison has shown of how much differs, and of the ends of memberships.
+    pub(super) fn note(&mut self, outcome: &Outcome) {
+        self.is_behind = outcome.is_behind.unwrap_or(self.is_behind);
+        self.is_dense = outcome.is_dense.unwrap_or(self.is_dense);
+        self.endings_differ = outcome.endings_differ.unwrap_or(self.endings_differ);
+        if self.is_behind {
+            self.laps = LAPS;
+        }
+    }
 }
 
 /// The address blocks of members that have shown that they know no more. One alone could be lying.

@@ -116,8 +116,7 @@ impl LocalMember {
         }
         let lot = cx.rng.random();
         let mut outcome = self.members.index().compare(ranges, lot);
-        self.comparisons.is_behind = outcome.is_behind.unwrap_or(self.comparisons.is_behind);
-        self.comparisons.endings_differ = outcome.endings_differ.unwrap_or(self.comparisons.endings_differ);
+        self.comparisons.note(&outcome);
         if let Some(block) = block(&self.asker(&from.hash())) {
             let (shows_all, blocks) = (outcome.shows_all(), self.members.blocks());
             self.comparisons.since_start.compared(block, shows_all, blocks, now.monotonic);
@@ -142,8 +141,10 @@ impl LocalMember {
     }
 
     /// Sends what others have asked for, as far as bytes allow: each in turn a datagram. What is of quiet address
-    /// blocks has bytes of its own.
+    /// blocks has bytes of its own. Those come first whose blocks have got least of these: where many ask for
+    /// everything, whoever asks for little, or has just joined, does not wait for all of them.
     fn grant_wants(&mut self, cx: &mut Context, now: Now) {
+        self.rumors.sort_askers(|asker| cx.budget.backlog_of_quiet(asker, now.monotonic));
         let mut in_vain = 0;
         while in_vain < self.rumors.askers() {
             let Some((to, asker, mut wants)) = self.rumors.poll_wants() else { break };

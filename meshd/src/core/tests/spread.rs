@@ -210,3 +210,36 @@ fn what_quiet_blocks_have_stated_is_sent_to_one_that_has_had_its_share() {
     world.give(&from, 0, &want(quiet));
     assert_eq!(told_records(&mut world, 0), [quiet]);
 }
+
+/// Who says that it knows many more makes a node compare more often only while that is new: else members that lie would
+/// use up what it has to say by itself.
+#[test]
+fn only_one_that_is_new_catches_up_because_others_say_so() {
+    let mut world = World::network(&[0, 0]);
+    let mut compared_in_a_minute = || {
+        let (mut now, mut compared) = (world.clock(0), 0);
+        let liar = world.nodes[1].identity.control;
+        for _ in 0..60 {
+            let content = Content::Fingerprint { count: u16::MAX, sum: [1; 16] };
+            let boundary = Range { end: Some(Position::ENDINGS), content };
+            let lie = Message::Compare(vec![boundary], Gossip::default());
+            world.give(&liar, 0, &lie);
+            now = Now {
+                monotonic: now.monotonic + Duration::from_secs(1),
+                unix: now.unix + Duration::from_secs(1),
+            };
+            world.time += Duration::from_secs(1);
+            world.nodes[0].mesh.handle_timeout(now);
+            for action in world.nodes[0].mesh.poll_turn().actions {
+                let Action::Send { to, message, .. } = action else { continue };
+                let compares = Datagram::from_bytes(&message).unwrap().message.kind() == "compare";
+                // To the liar answers go too.
+                compared += usize::from(compares && to == world.nodes[2].identity.control);
+            }
+        }
+        world.run(40 * 60);
+        compared
+    };
+    let (new, old) = (compared_in_a_minute(), compared_in_a_minute());
+    assert!(new >= 12 && old <= new / 2, "{new} and {old}");
+}
