@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use i2plan_ipc::api::tund::check_interface_name;
 
 use crate::commands::ban::BanCommand;
 use crate::commands::config::ConfigCommand;
 use crate::commands::doctor::{self, Doctor};
+use crate::commands::endpoint::{self, EndpointArgs};
 use crate::commands::events::{self, EventsArgs};
 use crate::commands::grant::{self, Grant};
 use crate::commands::invite::InviteCommand;
@@ -44,6 +46,16 @@ pub struct Args {
     )]
     pub socket: Option<PathBuf>,
 
+    /// The interface with static peers of this name, in place of the node
+    #[arg(
+        long = "static",
+        global = true,
+        display_order = 102,
+        value_name = "NAME",
+        value_parser = interface_name
+    )]
+    pub static_interface: Option<String>,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -60,9 +72,13 @@ pub enum Command {
     #[command(after_help = doctor::HELP)]
     Doctor(Doctor),
 
-    /// List the other members of the network
+    /// List the other members of the network, or the peers of a static interface
     #[command(after_help = peers::HELP)]
     Peers,
+
+    /// Print where an interface with static peers takes packets, for its peers' files
+    #[command(after_help = endpoint::HELP)]
+    Endpoint(EndpointArgs),
 
     /// Show the routing table
     #[command(after_help = routes::HELP)]
@@ -137,6 +153,11 @@ pub enum Command {
     /// Run a node in the foreground: start its daemons and keep them running
     #[command(after_help = up::HELP)]
     Up(Box<Up>),
+}
+
+/// The name of an interface, which is part of a path.
+fn interface_name(name: &str) -> Result<String, String> {
+    check_interface_name(name).map(|()| name.to_owned())
 }
 
 /// What a command line comes to.

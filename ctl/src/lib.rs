@@ -11,6 +11,7 @@
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 //! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
 //! * [`values`]: durations and numbers as people write them.
+//! * [`wireguard`]: files of wg-quick.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -25,6 +26,7 @@ use crate::commands::config::ConfigCommand;
 use crate::commands::invite::{InviteAllow, InviteCommand};
 use crate::commands::key::{ForgetNetwork, KeyCommand};
 use crate::failure::Failure;
+use i2plan_ipc::paths::static_socket;
 #[cfg(target_os = "linux")]
 use crate::passphrase::Given;
 use crate::present::text::lines;
@@ -42,6 +44,7 @@ pub mod tui;
 #[cfg(target_os = "linux")]
 pub mod up;
 pub mod values;
+pub mod wireguard;
 
 /// The command line's definition, for manual pages.
 #[must_use]
@@ -98,7 +101,8 @@ fn done((): ()) -> ExitCode {
 }
 
 fn execute(args: Args) -> Result<ExitCode, Failure> {
-    let Args { json, socket, command } = args;
+    let Args { json, socket, static_interface, command } = args;
+    let socket = static_interface.as_deref().map(static_socket).or(socket);
     // Before anything is opened that could have the numbers that the command line names.
     #[cfg(target_os = "linux")]
     let given = match &command {
@@ -132,6 +136,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Completions { shell } => commands::completions::print(shell, json),
             Command::Version { all: false } => commands::version::run(json),
             Command::Version { all: true } => commands::version::all(socket.as_deref(), json).await,
+            Command::Endpoint(endpoint) => commands::endpoint::run(socket.as_deref(), json, &endpoint).await,
             Command::Status => commands::status::run(socket.as_deref(), json).await,
             Command::Peers => commands::peers::run(socket.as_deref(), json).await,
             Command::Invite(InviteCommand::Create(create)) => {

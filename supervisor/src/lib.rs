@@ -116,7 +116,7 @@ pub mod users;
 pub use daemon::DaemonError;
 pub use error::StartError;
 pub use event::DaemonEvent;
-pub use node::Node;
+pub use node::{Node, StaticNode};
 pub use programs::{ProgramError, Programs};
 pub use relay::{Relay, Sink, Writer};
 pub use sam_login::{SamLogin, SamLoginError};

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod config;
 pub mod confirm;
 pub mod doctor;
+pub mod endpoint;
 pub mod events;
 pub mod grant;
 pub mod invite;

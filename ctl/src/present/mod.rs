@@ -15,6 +15,7 @@ pub mod ping;
 pub mod remedy;
 pub mod route;
 pub mod setting;
+pub mod static_interface;
 pub mod status;
 pub mod table;
 pub mod text;

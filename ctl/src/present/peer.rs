@@ -7,7 +7,7 @@ use super::table::{Column, Rendered, Table};
 use super::units;
 
 /// WireGuard's REJECT_AFTER_TIME, seconds: a session is dead when it gets that old without a new handshake.
-const SESSION_LIFETIME: u64 = 180;
+pub const SESSION_LIFETIME: u64 = 180;
 
 const COLUMNS: &[Column] = &[
     Column::text("NAME").shrinks_to(12),

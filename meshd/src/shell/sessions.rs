@@ -14,8 +14,10 @@ use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::endpoint::AnyDestination;
 use i2plan_proto::message;
 use i2plan_proto::sam;
+use i2plan_proto::sam::connection::Found;
 use i2plan_proto::sam::session::{Style, Tunnels};
 use i2plan_transport::control::{Control, quit};
 use i2plan_transport::retry::{Cause, Retry, jittered};
@@ -52,7 +54,7 @@ pub(super) enum Update {
     Version(String),
     /// A session's state has changed.
     State { kind: SessionKind, state: SessionState, error: Option<String> },
-    /// The session for data is open.
+    /// The session for data is open, or that of a static interface.
     Data(Arc<Open>),
     /// The control session, or the fallback session, is open, with the socket to send through.
     Control(SessionKind, Arc<Open>, Arc<UdpSocket>),
@@ -61,7 +63,7 @@ pub(super) enum Update {
     /// A datagram of the session's own destination has come back through it.
     Echo,
     /// A lookup over the session of this kind is done.
-    Found { kind: SessionKind, hash: DestinationHash, destination: Result<Destination, String> },
+    Found { kind: SessionKind, hash: DestinationHash, destination: Result<AnyDestination, String> },
 }
 
 /// What is wanted of a session that is open.
@@ -152,7 +154,8 @@ pub(super) async fn keep(
                     Some(renewal) = renewals.recv() => match (renewal, kind) {
                         (Renewal::Keep, _) => continue,
                         (Renewal::Open, SessionKind::Data) => {}
-                        (Renewal::Open, SessionKind::Control | SessionKind::Fallback) => break Ended::Renewed,
+                        // A destination has one session at a time.
+                        (Renewal::Open, _) => break Ended::Renewed,
                     }
                 }
                 tokio::select! {
@@ -216,7 +219,7 @@ async fn attend(
     let session = Arc::new(session);
     let updates = &context.updates;
     match kind {
-        SessionKind::Data => {
+        SessionKind::Data | SessionKind::StaticRaw | SessionKind::StaticRepliable => {
             let _ = updates.send(Update::Data(session)).await;
             context.state(kind, SessionState::Up, None).await;
             watch(stream, kind, updates, lookups).await
@@ -249,6 +252,7 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
         SessionKind::Control => "control",
         SessionKind::Data => "data",
         SessionKind::Fallback => "substitute",
+        SessionKind::StaticRaw | SessionKind::StaticRepliable => "static",
     };
     // A session's id lingers in some routers after its end, so every attempt has its own.
     let id = format!("i2plan-{name}-{:016x}", rand::rng().random::<u64>());
@@ -290,8 +294,8 @@ async fn test(
     open: &Open,
 ) -> Result<(), ApiError> {
     let style = match kind {
-        SessionKind::Data => Style::Raw,
-        SessionKind::Control | SessionKind::Fallback => Style::Datagram,
+        SessionKind::Data | SessionKind::StaticRaw => Style::Raw,
+        SessionKind::Control | SessionKind::Fallback | SessionKind::StaticRepliable => Style::Datagram,
     };
     let mut ports = context.bridge.udp_ports();
     // First the one that has worked before.
@@ -303,7 +307,7 @@ async fn test(
         .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
     let tested = Tested { id: &open.id, style, destination: open.destination.into() };
     let pass_on = |datagram: &[u8]| {
-        if kind != SessionKind::Data {
+        if matches!(kind, SessionKind::Control | SessionKind::Fallback) {
             take_datagram(datagram, kind, &open.destination, &context.updates);
         }
     };
@@ -352,10 +356,8 @@ async fn watch(
             Ok(found) => found,
             Err(error) => return error,
         };
-        let destination = found
-            .destination
-            .and_then(|destination| Destination::try_from(&destination).map_err(|error| error.to_string()));
-        let _ = updates.send(Update::Found { kind, hash: found.hash, destination }).await;
+        let Found { hash, destination } = found;
+        let _ = updates.send(Update::Found { kind, hash, destination }).await;
     }
 }
 

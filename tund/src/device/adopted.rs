@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 
-use i2plan_ipc::api::tund::Interface;
+use i2plan_ipc::api::tund::{Interface, StaticInterface};
 use rustix::fs::{FileType, fstat, major, minor};
 use tun::AbstractDevice as _;
 
@@ -56,21 +56,35 @@ impl Adopted {
     /// # Errors
     /// How it differs.
     pub fn into_device(self, interface: &Interface) -> Result<Device, String> {
+        self.open(&interface.name, interface.mtu, Some(interface.ipv4.into()))
+    }
+
+    /// The same of an interface with static peers, by its name and MTU.
+    ///
+    /// # Errors
+    /// How it differs.
+    pub fn into_static(self, interface: &StaticInterface) -> Result<Device, String> {
+        self.open(&interface.name, interface.mtu, None)
+    }
+
+    fn open(self, wanted: &str, wanted_mtu: u16, wanted_address: Option<IpAddr>) -> Result<Device, String> {
         let Self { fd, name } = self;
-        if name != interface.name {
-            return Err(format!("the interface is {name}, not {}", interface.name));
+        if name != wanted {
+            return Err(format!("the interface is {name}, not {wanted}"));
         }
         let mut configuration = tun::configure();
-        configuration.raw_fd(fd.into_raw_fd()).tun_name(&name).mtu(interface.mtu);
+        configuration.raw_fd(fd.into_raw_fd()).tun_name(&name).mtu(wanted_mtu);
         let tun = tun::create(&configuration).map_err(|error| error.to_string())?;
         let here = |error: tun::Error| format!("there is no such interface {name} here: {error}");
-        let address = tun.address().map_err(here)?;
-        if address != IpAddr::V4(interface.ipv4) {
-            return Err(format!("{name} has the address {address}, not {}", interface.ipv4));
+        if let Some(wanted) = wanted_address {
+            let address = tun.address().map_err(here)?;
+            if address != wanted {
+                return Err(format!("{name} has the address {address}, not {wanted}"));
+            }
         }
         let mtu = tun.mtu().map_err(here)?;
-        if mtu != interface.mtu {
-            return Err(format!("{name} has an MTU of {mtu}, not {}", interface.mtu));
+        if mtu != wanted_mtu {
+            return Err(format!("{name} has an MTU of {mtu}, not {wanted_mtu}"));
         }
         tun.set_nonblock().map_err(|error| error.to_string())?;
         Ok(Device::new(tun, name.clone()))

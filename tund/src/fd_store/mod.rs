@@ -132,6 +132,12 @@ impl FdStore {
         self.set_interface(Some((interface.clone(), epoch)));
     }
 
+    /// Keeps an interface with static peers. What it is to be the next process is told again.
+    #[cfg(target_os = "linux")]
+    pub fn static_interface(&self, device: BorrowedFd<'_>) {
+        self.supervisor.keep(TUN, device, true);
+    }
+
     /// Notes another epoch of the WireGuard key.
     pub fn epoch(&self, epoch: u32) {
         let interface = self.state().interface.clone();

@@ -389,6 +389,7 @@ mod tests {
             },
             daemons: Vec::new(),
             keys: Vec::new(),
+            static_interface: None,
         }
     }
 
