@@ -19,6 +19,7 @@ use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
 use crate::device::Device;
+use crate::fd_store::PeerPlace;
 use crate::readiness;
 use crate::roster::Changes;
 use crate::session::{Session, Shared};
@@ -68,6 +69,8 @@ pub enum DataPathCommand {
     Stats(oneshot::Sender<Counted>),
     /// Tell all peers.
     Peers(oneshot::Sender<Vec<PeerStatus>>),
+    /// Tell where static peers are.
+    StaticPlaces(oneshot::Sender<Vec<PeerPlace>>),
     /// Tell of all static peers.
     StaticPeers(oneshot::Sender<Vec<StaticPeerReport>>),
 }
@@ -401,6 +404,7 @@ impl DataPath {
                 let _ = done.send(());
             }
             DataPathCommand::Test(nodes, done) => self.begin_test(&nodes, done),
+            DataPathCommand::StaticPlaces(done) => drop(done.send(self.tunnel.static_places())),
             DataPathCommand::StaticPeers(done) => {
                 drop(done.send(self.tunnel.static_reports(Instant::now())));
             }
@@ -548,7 +552,8 @@ mod tests {
             host.set_nonblocking(true).unwrap();
             device.set_nonblocking(true).unwrap();
             let device = Device::from_socket(device);
-            let tunnel = Tunnel::new(StaticSecret::from([1; 32]), Some(Subnets::of(&interface())), Instant::now());
+            let tunnel =
+                Tunnel::new(StaticSecret::from([1; 32]), Some(Subnets::of(&interface())), Instant::now());
             let (commands, receiver) = mpsc::channel(4);
             tokio::spawn(DataPath::new(device, tunnel, receiver).unwrap().run());
             Self {

@@ -12,8 +12,8 @@ use i2plan_ipc::api::keyd::{
     GetTrustAnchor, KeydApi, LeaseStaticKey, LeaseWireGuard, TrustAnchor, WireGuardLease,
 };
 use i2plan_ipc::api::tund::{
-    Configured, Ending, HostUse, Interface, Limits, MAX_BATCH, MAX_STATIC_PEERS, Member, NewInterface, Overlap, Reply, Request,
-    StaticInterface, StaticPeerReport, Stats, TEST_TIMEOUT, Taken, TundApi,
+    Configured, Ending, HostUse, Interface, Limits, MAX_BATCH, MAX_STATIC_PEERS, Member, NewInterface,
+    Overlap, Reply, Request, StaticInterface, StaticPeerReport, Stats, TEST_TIMEOUT, Taken, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{DaemonLink, Endpoint};
@@ -32,7 +32,7 @@ use tracing::{debug, info, warn};
 
 use crate::device::Device;
 use crate::end_reason::EndReason;
-use crate::fd_store::{FdStore, SessionKind};
+use crate::fd_store::{FdStore, PeerPlace, SessionKind};
 use crate::host::prefix::{HostNetwork, overlaps};
 use crate::host::{self, Host};
 use crate::interface::Subnets;
@@ -146,8 +146,8 @@ pub struct Resumable {
 pub struct Start {
     /// The interface of a member.
     pub interface: Option<Resumable>,
-    /// An interface with static peers.
-    pub static_device: Option<Device>,
+    /// An interface with static peers, and where they were.
+    pub static_device: Option<(Device, Vec<PeerPlace>)>,
     /// The session for data.
     pub data: Option<Session>,
     /// The session for control messages.
@@ -377,9 +377,9 @@ impl Tund {
     }
 
     /// Brings an interface with static peers up as soon as `keyd` leases its key, and without a word of `meshd`: with the
-    /// device that was there at the start, if there was one.
+    /// device that was there at the start, if there was one, and with peers where they were then.
     #[cfg(target_os = "linux")]
-    pub async fn run_static(&self, interface: StaticInterface, mut device: Option<Device>) {
+    pub async fn run_static(&self, interface: StaticInterface, mut device: Option<(Device, Vec<PeerPlace>)>) {
         let (mut limit, started) = (LogLimit::default(), Instant::now());
         while let Err(error) = self.try_static(&interface, &mut device).await {
             warn_limited!(limit, started.elapsed(), &error.message, "there is no interface yet");
@@ -395,7 +395,7 @@ impl Tund {
     async fn try_static(
         &self,
         interface: &StaticInterface,
-        device: &mut Option<Device>,
+        device: &mut Option<(Device, Vec<PeerPlace>)>,
     ) -> Result<(), ApiError> {
         let StaticInterface { name, mtu, .. } = interface;
         let mtu = *mtu;
@@ -405,20 +405,21 @@ impl Tund {
             error
         })?;
         let resumed = device.is_some();
-        let device = match device.take() {
-            Some(device) => device,
+        let (device, places) = match device.take() {
+            Some(resumed) => resumed,
             None => {
                 let device = device::create_static(interface).await?;
                 self.give_up_privileges()?;
                 self.fd_store.static_interface(device.as_fd());
-                device
+                (device, Vec::new())
             }
         };
         let (key, now) = (StaticSecret::from(key.0), Instant::now());
         let (public_key, interface) = (PublicKey::from(&key).to_bytes(), name.clone());
         let mut tunnel = Tunnel::new(key, None, now);
         tunnel.set_limit(MAX_STATIC_PEERS, now);
-        let Changes { set, removed } = self.static_peers.as_ref().map(StaticPeers::all).unwrap_or_default();
+        let Changes { set, removed } =
+            self.static_peers.as_ref().map(|peers| peers.all(places)).unwrap_or_default();
         tunnel.change_peers(set, &removed, now);
         if resumed {
             tunnel.begin_all(now);
@@ -748,6 +749,12 @@ impl Tund {
     }
 
     async fn keep_members(&self) {
+        if self.static_peers.is_some()
+            && self.supervisor.is_there()
+            && let Ok(Some(places)) = self.ask(DataPathCommand::StaticPlaces).await
+        {
+            self.fd_store.destinations(places);
+        }
         if let Some(roster) = &*self.roster.lock().await {
             self.keep(roster);
         }

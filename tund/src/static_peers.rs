@@ -3,7 +3,7 @@
 //! Who may be a peer comes from who starts `tund`. `meshd` tells alone which destinations the router has found, and each
 //! must be the one whose hash the administrator has named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{MAX_STATIC_PEERS, StaticPeer};
@@ -11,6 +11,7 @@ use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::endpoint::{AnyDestination, Endpoint};
 use i2plan_proto::identity::NodeId;
 
+use crate::fd_store::PeerPlace;
 use crate::roster::Changes;
 use crate::tunnel::{AllowedIps, PeerConfig, PeerDestination};
 
@@ -53,8 +54,9 @@ impl StaticPeers {
         }
         let others = self.peers.values().filter(|other| other.public_key != peer.public_key);
         let mut taken = others.flat_map(|other| &other.allowed_ips);
-        let overlap = taken
-            .find_map(|taken| Some((taken, peer.allowed_ips.iter().find(|network| network.overlaps(taken))?)));
+        let overlap = taken.find_map(|taken| {
+            Some((taken, peer.allowed_ips.iter().find(|network| network.overlaps(taken))?))
+        });
         match overlap {
             Some((taken, network)) => Err(ApiError::invalid(format!(
                 "the allowed IPs {network} of a static peer overlap {taken} of another"
@@ -63,10 +65,15 @@ impl StaticPeers {
         }
     }
 
-    /// All of them, for a tunnel that has none yet.
+    /// All of them, for a tunnel that has none yet: at these places, as far as they were elsewhere before.
     #[must_use]
-    pub fn all(&self) -> Changes {
-        Changes { set: self.peers.values().map(|peer| config(peer, None)).collect(), removed: Vec::new() }
+    pub fn all(&self, places: Vec<PeerPlace>) -> Changes {
+        let places: HashMap<_, _> = places.into_iter().collect();
+        let set = self.peers.values().map(|peer| match places.get(&NodeId(peer.public_key)) {
+            Some(Endpoint::Destination(place)) if !is_too_long(place) => config(peer, Some(place)),
+            _ => config(peer, None),
+        });
+        Changes { set: set.collect(), removed: Vec::new() }
     }
 
     /// Where a peer is said to be.
@@ -130,7 +137,8 @@ mod tests {
         assert!(StaticPeers::new(vec![peer(1, "10.0.1.0/24"), peer(2, "10.0.2.0/24")]).is_ok());
         assert!(refused(vec![peer(1, "10.0.1.0/24"), peer(2, "10.0.0.0/16")]).contains("overlap"));
         assert!(refused(vec![peer(1, "10.0.1.0/24"), peer(1, "10.0.2.0/24")]).contains("same WireGuard key"));
-        let long = StaticPeer { endpoint: Some(Endpoint::Destination(destination(1, 900))), ..peer(1, "::/64") };
+        let long =
+            StaticPeer { endpoint: Some(Endpoint::Destination(destination(1, 900))), ..peer(1, "::/64") };
         assert!(refused(vec![long]).contains("too long"));
         let many = (0..=MAX_STATIC_PEERS).map(|_| StaticPeer { allowed_ips: Vec::new(), ..peer(1, "::/64") });
         assert!(refused(many.collect()).contains("too many"));
@@ -139,7 +147,11 @@ mod tests {
     #[test]
     fn only_the_destination_that_was_named_is_used() {
         let peers = StaticPeers::new(vec![peer(1, "10.0.1.0/24"), peer(2, "10.0.2.0/24")]).unwrap();
-        assert!(peers.all().set.iter().all(|peer| peer.endpoint.is_none()));
+        assert!(peers.all(Vec::new()).set.iter().all(|peer| peer.endpoint.is_none()));
+        // One that was seen elsewhere before is sought there.
+        let places = vec![(NodeId([2; 32]), Endpoint::Destination(destination(9, 4)))];
+        let endpoints: Vec<_> = peers.all(places).set.into_iter().map(|peer| peer.endpoint).collect();
+        assert_eq!(endpoints, [None, Some(PeerDestination::Static(destination(9, 4)))]);
         assert_eq!(peers.handle_found(&destination(3, 4)), Changes::default());
         let found = peers.handle_found(&destination(2, 4)).set;
         assert_eq!(found.len(), 1);

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use i2plan_ipc::api::tund::{Interface, StaticInterface};
 use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_proto::prefix::Prefix;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
-use i2plan_proto::prefix::Prefix;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
@@ -89,8 +89,7 @@ impl AsRawFd for Device {
 /// [`ApiError`], saying what is in the way and what helps.
 pub async fn create(interface: &Interface) -> Result<Device, ApiError> {
     let Interface { name, ipv4, ipv4_prefix, ipv6, ipv6_prefix, mtu, .. } = interface;
-    let addresses =
-        [Prefix::new((*ipv4).into(), *ipv4_prefix), Prefix::new((*ipv6).into(), *ipv6_prefix)];
+    let addresses = [Prefix::new((*ipv4).into(), *ipv4_prefix), Prefix::new((*ipv6).into(), *ipv6_prefix)];
     make(&Plan { name, mtu: *mtu, addresses: &addresses, routes: Vec::new(), table: None }).await
 }
 

@@ -106,7 +106,14 @@ pub fn sort(
     for stored in sockets.into_values() {
         stored.refuse(supervisor, "it belongs to no session of the stored state");
     }
-    Ok(Start { interface, static_device, data, control, fd_store: FdStore { supervisor, state: Mutex::new(state) } })
+    let static_device = static_device.map(|device| (device, state.destinations.clone()));
+    Ok(Start {
+        interface,
+        static_device,
+        data,
+        control,
+        fd_store: FdStore { supervisor, state: Mutex::new(state) },
+    })
 }
 
 /// The newest of the states that are some.

@@ -15,16 +15,18 @@ use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::{Drops, PeerStats, StaticPeerReport};
 use i2plan_ipc::rate::Quota;
+use i2plan_proto::endpoint::Endpoint;
 use i2plan_proto::identity::NodeId;
 
+use crate::fd_store::PeerPlace;
 use crate::interface::{MAX_MTU, Subnets};
 use crate::session::SessionId;
 use crate::uapi::codec::PeerStatus;
 use early_handshakes::EarlyHandshakes;
+pub(crate) use message::MAX_FORWARDED_LINE;
 use message::{is_initiation, is_response, split_forwarded};
 use pacer::{Next, Pacer, YIELD_TO_FIRST};
 use peer::{Keys, OVERLAP, Peer, Received, Refused, peer_of};
-pub(crate) use message::MAX_FORWARDED_LINE;
 pub use peer_config::{AllowedIps, MAX_PEERS, PeerConfig, PeerDestination};
 use peers::Peers;
 
@@ -460,6 +462,18 @@ impl Tunnel {
             rx_drops: peer.counters.rx_drops,
             unanswered: peer.retry.unanswered(),
         }
+    }
+
+    /// Where the peers of a static interface are, as far as that is known.
+    #[must_use]
+    pub fn static_places(&self) -> Vec<PeerPlace> {
+        let places = self.peers.iter().filter_map(|peer| match &peer.config.endpoint {
+            Some(PeerDestination::Static(destination)) => {
+                Some((peer.config.node, Endpoint::Destination(destination.clone())))
+            }
+            _ => None,
+        });
+        places.collect()
     }
 
     /// All peers of a static interface.

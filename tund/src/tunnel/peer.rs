@@ -13,7 +13,9 @@ use i2plan_proto::endpoint::AnyDestination;
 use tracing::{debug, info};
 
 use super::ip;
-use super::message::{MAX_FORWARDED_LINE, data_index, is_exhausted, is_initiation, is_response, sender_index};
+use super::message::{
+    MAX_FORWARDED_LINE, data_index, is_exhausted, is_initiation, is_response, sender_index,
+};
 use super::pacer::Pacer;
 use super::peer_config::{PeerConfig, PeerDestination};
 use super::retry::Retry;
@@ -32,6 +34,9 @@ const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// of their own and encrypt every datagram as if it were the first, at a third of the speed, or send what the other
 /// cannot read. As long as a router may take to find a destination that is new.
 pub(super) const YIELD: Duration = Duration::from_secs(15);
+
+/// The same for a static peer, which may be anything and is mostly there before.
+const STATIC_YIELD: Duration = Duration::from_secs(5);
 
 /// How long a WireGuard key goes on being accepted after another has taken its place: for the others to learn of
 /// that, and for what was encrypted under the one before. More than WireGuard's sessions live without a new handshake
@@ -252,8 +257,8 @@ impl Peer {
     /// Takes over what is asked of the peer from now on. Another key takes the place of the one before when there
     /// is a session under it.
     pub(super) fn reconfigure(&mut self, config: PeerConfig, keys: &Keys, now: Instant) {
-        let same_key =
-            (self.config.public_key, &self.config.preshared_key) == (config.public_key, &config.preshared_key);
+        let same_key = (self.config.public_key, &self.config.preshared_key)
+            == (config.public_key, &config.preshared_key);
         if self.config.keepalive != config.keepalive {
             self.hasten_keepalive(now);
             self.retry.note_alive();
@@ -594,7 +599,8 @@ fn yields(peer: &PeerConfig, keys: &Keys) -> bool {
 
 /// Until when a peer that this node has just been told of is to begin.
 fn yields_until(peer: &PeerConfig, keys: &Keys, now: Instant) -> Instant {
-    if yields(peer, keys) { now + YIELD } else { now }
+    let wait = if peer.allowed_ips.is_static() { STATIC_YIELD } else { YIELD };
+    if yields(peer, keys) { now + wait } else { now }
 }
 
 /// Makes what this node does towards a peer differ from what others do.

@@ -72,7 +72,8 @@ impl Interface {
 
     /// Takes a message that this destination has signed, or nobody.
     fn takes(&mut self, from: Option<&AnyDestination>, message: &[u8]) -> Option<Vec<u8>> {
-        let line = from.map_or_else(Vec::new, |from| format!("{} FROM_PORT=0\n", from.to_base64()).into_bytes());
+        let line =
+            from.map_or_else(Vec::new, |from| format!("{} FROM_PORT=0\n", from.to_base64()).into_bytes());
         self.tunnel.handle_datagram(&[&line, message].concat(), self.now).map(<[u8]>::to_vec)
     }
 
