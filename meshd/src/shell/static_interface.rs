@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener as StdListener;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
+use i2plan_ipc::daemon::state_dir::StateDir;
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::server::{ConnectionLimits, serve};
@@ -35,7 +37,7 @@ use i2plan_proto::sam::session::{Style, Tunnels};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{interval, sleep};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::daemon::control::SessionStatus;
 use super::daemon::keyd_link::{KeydReport, watch_keyd};
@@ -45,7 +47,6 @@ use super::health;
 use super::observer::Observer;
 use super::service::{Control, LoopRequest};
 use super::sessions::{self, Context, Renewal, Update};
-use super::storage::Storage;
 use super::tunnel;
 use crate::sandbox;
 
@@ -67,8 +68,7 @@ pub async fn run(options: Options, style: Style, listener: StdListener) -> Resul
     let mut hangup = signal(SignalKind::hangup())?;
     let supervisor = Supervisor::of_this_process();
     let listener = into_tokio(listener)?;
-    // There is nothing to store; the lock keeps another process away.
-    let _storage = Storage::open(&options.state)?;
+    let state = StateDir::open_or_make(&options.state).map_err(End::failed)?;
     sandbox::before_serving(&options.state, options.config.path())?;
     supervisor.ready();
 
@@ -77,13 +77,19 @@ pub async fn run(options: Options, style: Style, listener: StdListener) -> Resul
     let access = Access::new([(Role::Client, Who::Anyone)]);
     let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
     tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
-    let (mut daemon, mut inputs) = StaticInterface::start(options, style, &mut tasks);
+    let udp_port = Arc::new(AtomicU16::new(read_port(&state)));
+    let (mut daemon, mut inputs) = StaticInterface::start(options, style, Arc::clone(&udp_port), &mut tasks);
     let mut watchdog = Watchdog::of_this_process();
     let mut tick = interval(TICK);
     loop {
         tokio::select! {
             Some(me) = inputs.identity.recv() => daemon.me = Some(me),
-            Some(update) = inputs.updates.recv() => daemon.on_update(update),
+            Some(update) = inputs.updates.recv() => {
+                if matches!(update, Update::Data(_)) {
+                    save_port(&state, udp_port.load(Ordering::Relaxed));
+                }
+                daemon.on_update(update);
+            }
             Some(request) = requests.recv() => daemon.on_request(request),
             Some(came) = inputs.tested.recv() => daemon.check.handle_result(came),
             Ok(()) = daemon.peers.changed() => daemon.look_up(),
@@ -104,6 +110,24 @@ pub async fn run(options: Options, style: Style, listener: StdListener) -> Resul
                 return Ok(());
             }
         }
+    }
+}
+
+/// The file with the bridge's UDP port through which a session was last tested, as text. With it a session is used that
+/// does not reach itself, as one under a destination that the router has known before may not for minutes (emissary 0.4).
+const PORT_FILE: &str = "udp-port";
+
+/// The port; 0 if none is known.
+fn read_port(state: &StateDir) -> u16 {
+    let text = state.read(PORT_FILE, 8).ok().flatten();
+    text.and_then(|text| str::from_utf8(&text).ok()?.trim().parse().ok()).unwrap_or(0)
+}
+
+fn save_port(state: &StateDir, port: u16) {
+    if read_port(state) != port
+        && let Err(error) = state.replace(PORT_FILE, port.to_string().as_bytes())
+    {
+        warn!(%error, "the bridge's UDP port is not remembered");
     }
 }
 
@@ -138,7 +162,7 @@ struct StaticInterface {
 }
 
 impl StaticInterface {
-    fn start(options: Options, style: Style, tasks: &mut Tasks) -> (Self, Inputs) {
+    fn start(options: Options, style: Style, udp_port: Arc<AtomicU16>, tasks: &mut Tasks) -> (Self, Inputs) {
         let config = options.config;
         let keyd = Arc::new(DaemonLink::new(options.keyd.clone(), Role::Meshd));
         let tund = Arc::new(DaemonLink::new(options.tund, Role::Meshd));
@@ -148,8 +172,10 @@ impl StaticInterface {
         let (identity_sender, identity) = mpsc::channel(1);
         let (tested, results) = mpsc::channel(4);
         let (adopt_data, adopted) = oneshot::channel();
-        let limits =
-            Limits { tunnels: u32::try_from(MAX_STATIC_PEERS).unwrap_or(u32::MAX), drain: config.drain_timeout };
+        let limits = Limits {
+            tunnels: u32::try_from(MAX_STATIC_PEERS).unwrap_or(u32::MAX),
+            drain: config.drain_timeout,
+        };
         let (tunnel, desired) =
             watch::channel(tunnel::Desired { limits: Some(limits), ..tunnel::Desired::default() });
         let (report, tunnel_report) = watch::channel(tunnel::TundReport::default());
@@ -158,7 +184,7 @@ impl StaticInterface {
             watch::channel(KeydReport { daemon: Err("not reached yet".to_owned()), connector: None });
         let context = Context {
             bridge: Bridge { address: config.sam_address.clone(), udp_port: config.sam_udp_port },
-            udp_port: Arc::default(),
+            udp_port,
             tunnels: Tunnels {
                 length: config.tunnel_length,
                 length_variance: config.tunnel_length_variance,
@@ -222,7 +248,7 @@ impl StaticInterface {
             }
             Update::Data(session) => {
                 self.asked.clear();
-                self.check = SessionCheck::default();
+                self.check.handle_session();
                 self.tunnel.send_modify(|desired| desired.session = Some(session));
                 self.look_up();
             }
@@ -287,7 +313,8 @@ impl StaticInterface {
         let stats = self.tunnel_report.borrow().stats.clone();
         let unanswered = stats.as_ref().filter(|stats| stats.session.is_some());
         let unanswered = unanswered.and_then(|stats| stats.unanswered).map(Duration::from_millis);
-        match self.check.handle_time(unanswered, self.started.elapsed()) {
+        let is_heard = stats.as_ref().is_some_and(|stats| stats.heard.is_some());
+        match self.check.handle_time(is_heard, unanswered, self.started.elapsed()) {
             Some(CheckAction::Test) => {
                 let peers = self.peers.borrow();
                 let silent = peers.iter().filter(|peer| peer.stats.unanswered > 0);
@@ -301,7 +328,7 @@ impl StaticInterface {
                 });
             }
             Some(CheckAction::Renew) => {
-                info!("the session does not reach itself any more: it is opened again");
+                info!("nothing is answered through the session: it is opened again");
                 let _ = self.renew.try_send(Renewal::Open);
             }
             None => {}
@@ -427,6 +454,10 @@ const TEST_EVERY: Duration = Duration::from_secs(30);
 /// Tests that fail one after the other before the session is opened again.
 const FAILURES: u32 = 2;
 
+/// How long nobody may answer before the session is opened again, although it reaches itself; each further time twice as
+/// long, up to the second.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(600)];
+
 /// What is to be done about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CheckAction {
@@ -436,24 +467,45 @@ enum CheckAction {
     Renew,
 }
 
-/// Decides when a session is tested and opened again. That nobody answers says nothing: the peers may be away, and nobody
-/// tells otherwise. That a session which has reached itself does not any more is a reason.
+/// Decides when a session is tested and opened again. A session that has reached itself and does not any more is of no
+/// use. One in which nobody answers may be: a router goes on with what it has agreed on with that of a peer, which may
+/// have been restarted (emissary 0.4). Or the peers are away, and so it is opened again ever more rarely.
 #[derive(Debug, Default)]
 struct SessionCheck {
     /// A datagram to itself has come back.
     echoes: bool,
     failures: u32,
     next: Option<Duration>,
+    /// How often it was opened again since a peer was heard.
+    renewals: u32,
 }
 
 impl SessionCheck {
-    /// The first thing that calls for an answer was sent so long ago, if it was not answered.
-    fn handle_time(&mut self, unanswered: Option<Duration>, now: Duration) -> Option<CheckAction> {
-        if self.failures >= FAILURES {
-            *self = Self::default();
+    /// Another session is open.
+    fn handle_session(&mut self) {
+        *self = Self { renewals: self.renewals, ..Self::default() };
+    }
+
+    /// A peer was heard through the session or not; the first thing that calls for an answer was sent so long ago, if it
+    /// was not answered.
+    fn handle_time(
+        &mut self,
+        is_heard: bool,
+        unanswered: Option<Duration>,
+        now: Duration,
+    ) -> Option<CheckAction> {
+        if is_heard {
+            self.renewals = 0;
+        }
+        let unanswered = unanswered?;
+        let [first, longest] = PATIENCE;
+        let patience = first.saturating_mul(1 << self.renewals.min(16)).min(longest);
+        if unanswered >= patience || self.failures >= FAILURES {
+            self.failures = 0;
+            self.renewals += 1;
             return Some(CheckAction::Renew);
         }
-        if unanswered.is_none_or(|unanswered| unanswered < QUIET) || self.next.is_some_and(|next| now < next) {
+        if unanswered < QUIET || self.next.is_some_and(|next| now < next) {
             return None;
         }
         self.next = Some(now + TEST_EVERY);
@@ -474,41 +526,48 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// What is done within ten minutes in which nothing is answered; a test comes back as `came` says of its time.
-    fn done(came: impl Fn(u64) -> bool) -> Vec<(u64, CheckAction)> {
-        let (mut check, mut done) = (SessionCheck::default(), Vec::new());
-        for now in 0..600 {
-            if let Some(action) = check.handle_time(Some(seconds(now)), seconds(now)) {
-                done.push((now, action));
-                if action == CheckAction::Test {
-                    check.handle_result(came(now));
+    /// When the session is opened again within an hour in which nothing is answered, by sessions that come a second later;
+    /// a test comes back as `came` says of its time.
+    fn renewed(came: impl Fn(u64) -> bool) -> Vec<u64> {
+        let (mut check, mut since, mut renewed) = (SessionCheck::default(), 0, Vec::new());
+        for now in 0..3600 {
+            let unanswered = (now > since).then(|| seconds(now - since));
+            match check.handle_time(false, unanswered, seconds(now)) {
+                Some(CheckAction::Test) => check.handle_result(came(now)),
+                Some(CheckAction::Renew) => {
+                    renewed.push(now);
+                    since = now + 1;
+                    check.handle_session();
                 }
+                None => {}
             }
         }
-        done
+        renewed
     }
 
     #[test]
-    fn a_session_that_reaches_itself_is_kept_however_silent_the_peers_are() {
-        let done = done(|_| true);
-        assert!(done.len() >= 10 && done.iter().all(|(_, action)| *action == CheckAction::Test), "{done:?}");
-        assert_eq!(done[0].0, 15);
+    fn a_session_in_which_nobody_answers_is_opened_again_ever_more_rarely() {
+        assert_eq!(renewed(|_| true), [20, 61, 142, 303, 624, 1225, 1826, 2427, 3028]);
     }
 
     #[test]
-    fn one_that_has_ceased_to_reach_itself_is_opened_again() {
-        let renewed = |came: fn(u64) -> bool| {
-            done(came).into_iter().find(|(_, action)| *action == CheckAction::Renew).map(|(at, _)| at)
-        };
-        assert_eq!(renewed(|at| at < 60), Some(106));
-        assert_eq!(renewed(|at| at != 75), None, "one may be lost");
-        assert_eq!(renewed(|_| false), None, "some routers do not carry a session's datagrams to itself");
+    fn one_that_has_ceased_to_reach_itself_is_opened_again_at_once() {
+        // After the test at 15 s of the session from 304 s on.
+        let at = renewed(|now| now < 325);
+        assert_eq!(at[..4], [20, 61, 142, 303]);
+        assert!(at[4] < 400, "{at:?}");
+        // One lost datagram says nothing, and some routers do not carry a session's datagrams to itself.
+        assert_eq!(renewed(|_| false), renewed(|_| true));
     }
 
     #[test]
     fn one_that_is_answered_is_left_alone() {
         let mut check = SessionCheck::default();
-        assert!((0..600).all(|now| check.handle_time(Some(seconds(now % 14)), seconds(now)).is_none()));
-        assert!(check.handle_time(None, seconds(600)).is_none());
+        assert!((0..600).all(|now| check.handle_time(true, Some(seconds(now % 14)), seconds(now)).is_none()));
+        assert!(check.handle_time(true, None, seconds(600)).is_none());
+        // What was heard counts for the next time.
+        check.renewals = 7;
+        assert!(check.handle_time(true, None, seconds(601)).is_none());
+        assert_eq!(check.handle_time(false, Some(seconds(20)), seconds(700)), Some(CheckAction::Renew));
     }
 }
