@@ -290,8 +290,7 @@ mod tests {
         for bytes in [test_keys(1).to_bytes(), with_imported().to_bytes()] {
             for len in 0..bytes.len() {
                 let error = Keys::from_bytes(&bytes[..len]).unwrap_err();
-                let expected =
-                    if len < MAGIC.len() { KeysError::Foreign } else { KeysError::Truncated(len) };
+                let expected = if len < MAGIC.len() { KeysError::Foreign } else { KeysError::Truncated(len) };
                 assert_eq!(error, expected, "{len}");
             }
         }

@@ -80,7 +80,9 @@ impl Keyd {
         }
         let connection = self.dialing.dial().await?;
         let keys = match request.kind {
-            SessionKind::Control | SessionKind::StaticRaw | SessionKind::StaticRepliable => self.signer().keys().control().clone(),
+            SessionKind::Control | SessionKind::StaticRaw | SessionKind::StaticRepliable => {
+                self.signer().keys().control().clone()
+            }
             SessionKind::Data | SessionKind::Fallback => {
                 let nonce = random()?;
                 self.signer().keys().ephemeral(nonce)
