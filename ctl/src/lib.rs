@@ -26,10 +26,10 @@ use crate::commands::config::ConfigCommand;
 use crate::commands::invite::{InviteAllow, InviteCommand};
 use crate::commands::key::{ForgetNetwork, KeyCommand};
 use crate::failure::Failure;
-use i2plan_ipc::paths::static_socket;
 #[cfg(target_os = "linux")]
 use crate::passphrase::Given;
 use crate::present::text::lines;
+use i2plan_ipc::paths::static_socket;
 
 pub mod args;
 pub mod commands;

@@ -41,4 +41,3 @@ fn explain(json: bool, faults: &[Fault]) -> Failure {
         }
     }
 }
-

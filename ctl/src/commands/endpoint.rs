@@ -32,8 +32,11 @@ pub struct EndpointArgs {
 pub async fn run(socket: Option<&Path>, json: bool, args: &EndpointArgs) -> Result<(), Failure> {
     let status = daemon::connect(socket).await?.status().await?;
     let Some(interface) = status.static_interface else {
-        return Err(Failure::new(ErrorKind::Conflict, "this is a member of a mesh, and has no endpoint of its own")
-            .with_hint("name an interface with static peers: `i2planctl --static NAME endpoint`"));
+        return Err(Failure::new(
+            ErrorKind::Conflict,
+            "this is a member of a mesh, and has no endpoint of its own",
+        )
+        .with_hint("name an interface with static peers: `i2planctl --static NAME endpoint`"));
     };
     let (Some(b32), Some(base64)) = (status.sam.data.destination, interface.destination) else {
         return Err(Failure::new(ErrorKind::Unavailable, "keyd has not told the endpoint yet")

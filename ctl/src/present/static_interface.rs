@@ -104,7 +104,8 @@ pub fn of_the_session(status: &Status) -> Option<Warning> {
     } else {
         Warning {
             message: format!("the session is down{reason}"),
-            hint: "it is tried again; if this continues, see the logs of meshd and of the I2P router".to_owned(),
+            hint: "it is tried again; if this continues, see the logs of meshd and of the I2P router"
+                .to_owned(),
         }
     })
 }

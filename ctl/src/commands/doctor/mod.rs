@@ -24,6 +24,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::present::finding::{Finding, Level, render};
 use crate::present::peer::is_up;
+use crate::present::static_interface;
 use crate::present::status::{
     of_the_addresses, of_the_conflicts, of_the_daemons, of_the_host, of_the_interface, of_the_keys,
     of_the_membership, of_the_sessions,
@@ -210,14 +211,21 @@ fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
 
 fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> {
     let sam = &status.sam;
-    let sessions = [&sam.control, &sam.data];
+    let is_static = status.static_interface.is_some();
+    // A static interface has one.
+    let sessions = &[&sam.data, &sam.control][..if is_static { 1 } else { 2 }];
     let speaks = sam.version.is_some() && sessions.iter().any(|session| session.state != SessionState::Down);
     let mut findings = vec![of_the_router(bridge, speaks)];
     let mut warnings = of_the_daemons(status, own);
     // If there is no bridge, that has been said.
     if findings[0].level != Level::Problem {
-        warnings.extend(of_the_sessions(status));
+        if is_static {
+            warnings.extend(static_interface::of_the_session(status));
+        } else {
+            warnings.extend(of_the_sessions(status));
+        }
     }
+    warnings.extend(static_interface::of_the_peers(status));
     warnings.extend(of_the_membership(status));
     warnings.extend(of_the_keys(status));
     warnings.extend(of_the_addresses(status));
@@ -229,7 +237,8 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     } else if sessions.iter().all(|session| session.state == SessionState::Up) {
         // One through which nothing comes has been told of.
         if sessions.iter().all(|session| session.health != SessionHealth::Replacing) {
-            findings.push(Finding::ok("router", "the I2P tunnels are built: both sessions are up"));
+            let up = if is_static { "the session is up" } else { "both sessions are up" };
+            findings.push(Finding::ok("router", format!("the I2P tunnels are built: {up}")));
         }
     } else if sessions.iter().any(|session| session.state == SessionState::Opening)
         && status.daemons.iter().all(|daemon| daemon.error.is_none())
@@ -242,6 +251,7 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     }
     if findings.iter().all(|finding| finding.level != Level::Problem) {
         let network = match &status.network {
+            _ if is_static => "an interface with static peers, and no mesh".to_owned(),
             Some(network) => format!("a member of {}, {} members known", network.id, network.members),
             None => "in no network yet".to_owned(),
         };

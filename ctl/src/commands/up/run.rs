@@ -119,8 +119,7 @@ fn read_static(json: bool, file: &Path, style: Style, config: &Config) -> Result
         output::note(&format!("{}:{line}: {what}", file.display()));
     }
     let interface = parsed.to_static(stem);
-    let interface =
-        interface.map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?;
+    let interface = interface.map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?;
     Ok(StaticNode { interface, private_key: Some(parsed.interface.private_key), style })
 }
 
