@@ -70,6 +70,9 @@ const TRUST_POLL: Duration = Duration::from_secs(60);
 /// How often the members are kept, if they have changed. Until then a new process has to be told of new ones.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// How often it is noted where static peers are, who are few.
+const KEEP_STATIC_EVERY: Duration = Duration::from_secs(1);
+
 /// How long it may take until `keyd` has signed the record of a node that has just come into a network. The key is
 /// certified before.
 const FIRST_RECORD: Duration = Duration::from_secs(2);
@@ -743,7 +746,7 @@ impl Tund {
     /// returns.
     pub async fn watch_members(&self) {
         loop {
-            sleep(KEEP_EVERY).await;
+            sleep(if self.static_peers.is_some() { KEEP_STATIC_EVERY } else { KEEP_EVERY }).await;
             self.keep_members().await;
         }
     }
