@@ -143,3 +143,51 @@ pub fn of_the_peers(status: &Status) -> Vec<Warning> {
     };
     interface.peers.iter().filter_map(warning).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer() -> StaticPeer {
+        StaticPeer {
+            public_key: "HgDrdsI0hbCs8IXPYKkSgQ2sHFkgXkSzCM5hYkPk7ho=".to_owned(),
+            endpoint: Some("abc.b32.i2p".to_owned()),
+            resolved: true,
+            allowed_ips: vec!["10.9.0.2".to_owned(), "10.2.0.0/16".to_owned()],
+            keepalive: 25,
+            preshared_key: true,
+            last_handshake: Some(7),
+            unanswered: 0,
+            tx_packets: 1,
+            tx_bytes: 2048,
+            rx_packets: 3,
+            rx_bytes: 4,
+            queue_drops: 0,
+            rx_drops: 0,
+        }
+    }
+
+    #[test]
+    fn a_peer_is_a_row() {
+        let away =
+            StaticPeer { endpoint: None, resolved: false, last_handshake: None, keepalive: 0, ..peer() };
+        let Rendered { text, .. } = render_peers(&[peer(), away], None);
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[1][1..3], ["10.9.0.2,10.2.0.0/16", "up"]);
+        assert!(rows[1].ends_with(&["abc.b32.i2p", "25", "yes"]), "{text}");
+        assert!(rows[2].ends_with(&["off", "yes"]) && text.contains("no endpoint"), "{text}");
+    }
+
+    #[test]
+    fn the_state_says_what_is_in_the_way() {
+        let of = |change: fn(&mut StaticPeer)| {
+            let mut peer = StaticPeer { last_handshake: None, ..peer() };
+            change(&mut peer);
+            state(&peer)
+        };
+        assert_eq!(of(|peer| peer.last_handshake = Some(SESSION_LIFETIME)), "up");
+        assert_eq!(of(|peer| peer.last_handshake = Some(SESSION_LIFETIME + 1)), "idle");
+        assert_eq!(of(|peer| peer.resolved = false), "not found");
+        assert_eq!(of(|peer| peer.unanswered = 1), "no answer");
+    }
+}
