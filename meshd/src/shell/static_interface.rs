@@ -420,7 +420,7 @@ fn describe(peer: &StaticPeerReport) -> StaticPeer {
         public_key: BASE64.encode(&stats.node.0),
         endpoint: endpoint.map(|(hash, _)| hash.b32()),
         resolved: endpoint.is_some_and(|(_, is_known)| is_known),
-        allowed_ips: allowed_ips.iter().map(|prefix| prefix.to_string()).collect(),
+        allowed_ips: allowed_ips.iter().map(ToString::to_string).collect(),
         keepalive: *keepalive,
         preshared_key: *has_preshared_key,
         last_handshake: stats.last_handshake,
