@@ -1,5 +1,7 @@
 //! The file: TOML, of which every key and value is known by its line.
 
+use std::ops::Range;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -10,8 +12,8 @@ pub(super) struct FileEntry {
     pub(super) name: String,
     /// Where it stands, from 1.
     pub(super) line: usize,
-    /// Its value as it would stand in the environment; none for what no key can have.
-    pub(super) value: Option<String>,
+    /// Its value as it would stand in the environment, or why no key can have it.
+    pub(super) value: Result<String, String>,
     /// It is a section in which nothing is set.
     pub(super) is_empty_section: bool,
 }
@@ -41,7 +43,7 @@ pub(super) fn entries(text: &str) -> Result<Vec<FileEntry>, (usize, String)> {
             _ => {
                 let (name, line) = (section.get_ref().to_string(), line(section.span().start));
                 let is_empty_section = matches!(value.get_ref(), DeValue::Table(_));
-                entries.push(FileEntry { name, line, value: None, is_empty_section });
+                entries.push(FileEntry { name, line, value: text_of(value), is_empty_section });
             }
         }
     }
@@ -49,13 +51,27 @@ pub(super) fn entries(text: &str) -> Result<Vec<FileEntry>, (usize, String)> {
     Ok(entries)
 }
 
-fn text_of(value: &Spanned<DeValue<'_>>) -> Option<String> {
-    match value.get_ref() {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Boolean(choice) => Some(choice.to_string()),
+/// Where the value of a key stands in a file.
+pub(super) fn value_of(text: &str, section: &str, name: &str) -> Option<Range<usize>> {
+    let table = DeTable::parse(text).ok()?;
+    let DeValue::Table(keys) = table.get_ref().get(section)?.get_ref() else { return None };
+    keys.get(name).map(Spanned::span)
+}
+
+fn text_of(value: &Spanned<DeValue<'_>>) -> Result<String, String> {
+    const EXPECTED: &str = "text, a whole number, or true or false is expected";
+    let found = match value.get_ref() {
+        DeValue::String(text) => return Ok(text.to_string()),
+        DeValue::Boolean(choice) => return Ok(choice.to_string()),
         DeValue::Integer(number) => {
-            i64::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
+            return i64::from_str_radix(number.as_str(), number.radix())
+                .map(|number| number.to_string())
+                .map_err(|_| format!("the number {number} is too large"));
         }
-        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
-    }
+        DeValue::Float(number) => format!("{number} is no whole number"),
+        DeValue::Datetime(date) => format!("{date} is a date"),
+        DeValue::Array(_) => "this is a list".to_owned(),
+        DeValue::Table(_) => "this is a section".to_owned(),
+    };
+    Err(format!("{found}; {EXPECTED}"))
 }

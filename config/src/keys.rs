@@ -64,6 +64,7 @@ macro_rules! keys {
             )+
             pub(super) sources: Vec<(&'static str, Source)>,
             pub(super) location: Location,
+            pub(super) notes: Vec<String>,
         }
 
         /// All keys, in the order in which they are shown.
@@ -105,6 +106,7 @@ macro_rules! keys {
                     )+
                     sources: given.iter().map(|given| (given.key, given.source.clone())).collect(),
                     location,
+                    notes: Vec::new(),
                 })
             }
         }
@@ -113,9 +115,10 @@ macro_rules! keys {
 
 keys! {
     /// What the node calls itself: 1 to 63 letters, digits, hyphens, underscores and dots. Not an IP address, a node
-    /// id, or one of the words self, me, all, any, none, founder and localhost: such a host's name gets -node appended.
+    /// id, or one of the words self, me, all, any, none, founder and localhost: such a host's name gets -node appended,
+    /// and a hyphen takes the place of what a name cannot have.
     "node.name", "I2PLAN_NODE_NAME" => name: NodeName {
-        default: |location| NodeName::of_host(&location.host_name).map_err(|_| ConfigError::HostName(location.host_name.clone())),
+        default: |location| Ok(NodeName::of_host(&location.host_name)),
         example: "\"web-1\"" or "the host's name",
         live: true,
         parse: |text| text.parse::<NodeName>().map_err(|error| error.to_string()),
@@ -314,6 +317,31 @@ keys! {
         example: "false",
         live: false,
         parse: choice,
+    }
+    /// Where metrics for Prometheus are served, to every user of this host: an IP address of this host only and a port;
+    /// or "none". rpcd serves them, so rpc.enabled must be true.
+    "metrics.listen", "I2PLAN_METRICS_LISTEN" => metrics_listen: Option<SocketAddr> {
+        default: |_| Ok(None),
+        example: "\"127.0.0.1:7651\"" or "none",
+        live: false,
+        parse: loopback,
+    }
+    /// Whether web pages are served.
+    "web.enabled", "I2PLAN_WEB_ENABLED" => web_enabled: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
+    }
+    /// Where: an IP address of this host only and a port.
+    "web.listen", "I2PLAN_WEB_LISTEN" => web_listen: SocketAddr {
+        default: |_| Ok(SocketAddr::from(([127, 0, 0, 1], 8080))),
+        example: "\"127.0.0.1:8080\"",
+        live: false,
+        parse: |text| {
+            let none = || "an address with a port is expected; web.enabled switches it off".to_owned();
+            loopback(text)?.ok_or_else(none)
+        },
     }
     /// Whether `i2planctl up` starts an I2P router of the node's own. For services that is for systemctl to say:
     /// `systemctl enable --now i2plan-routerd`.

@@ -5,9 +5,11 @@
 //!
 //! * `keys`: the table of keys. A key more is an entry more there.
 //! * `file`: what a file sets, and on which line.
+//! * [`save`]: how a value gets into a file.
 //! * [`live`]: what changes while `meshd` runs.
 //! * [`wg_quick`]: files of wg-quick(8), with endpoints in I2P.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use i2plan_ipc::api::meshd::Source;
@@ -20,6 +22,7 @@ use thiserror::Error;
 mod file;
 mod keys;
 pub mod live;
+pub mod save;
 pub mod wg_quick;
 
 pub use keys::{Config, KEYS, Key, parse_duration};
@@ -73,9 +76,6 @@ pub enum ConfigError {
     /// There is no such environment variable.
     #[error("environment variable {0}")]
     UnknownVariable(String),
-    /// The host's own name is not usable as the node's.
-    #[error("the host's name {0:?} cannot be the node's name; set node.name or I2PLAN_NODE_NAME")]
-    HostName(String),
 }
 
 impl From<ConfigError> for End {
@@ -107,7 +107,8 @@ impl Location {
         let is_own = |path: &Path| own.as_deref() == Some(path);
         let (path, required) = match (path, &own) {
             (Some(path), _) => (path.to_owned(), true),
-            (None, Some(own)) if own.exists() => (own.clone(), true),
+            // A link that leads nowhere is there, and so is what cannot be looked at.
+            (None, Some(own)) if !is_absent(own) => (own.clone(), true),
             (None, _) => (paths::CONFIG_FILE.into(), false),
         };
         let data_dir = path.parent().filter(|_| is_own(&path)).unwrap_or(Path::new(paths::STATE_DIR)).into();
@@ -117,7 +118,9 @@ impl Location {
     fn read(&self) -> Result<String, ConfigError> {
         match trusted::read(&self.path) {
             Ok(text) => Ok(text),
-            Err(error) if error.is_not_found() && !self.required => Ok(String::new()),
+            Err(error) if error.is_not_found() && !self.required && is_absent(&self.path) => {
+                Ok(String::new())
+            }
             Err(source) => Err(ConfigError::Read { path: self.path.clone(), source }),
         }
     }
@@ -125,6 +128,11 @@ impl Location {
     fn error(&self, line: usize, message: &str) -> ConfigError {
         ConfigError::File { path: self.path.clone(), line, message: one_line(message) }
     }
+}
+
+/// Whether there is nothing at a path, not even a link that leads nowhere.
+fn is_absent(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A value that somebody has set.
@@ -158,8 +166,22 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        check_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()))?;
-        Self::read(Location::find(path))
+        let variables = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+        let of_others = check_variables(variables)?;
+        let mut config = Self::read(Location::find(path))?;
+        config.notes.extend(of_others.into_iter().map(|name| {
+            format!(
+                "{name} is passed over: it looks like a variable that Kubernetes or Docker sets for a service"
+            )
+        }));
+        Ok(config)
+    }
+
+    /// What was taken otherwise than it stands, in sentences for people.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Reads the same file again, and the environment.
@@ -172,9 +194,14 @@ impl Config {
 
     fn read(location: Location) -> Result<Self, ConfigError> {
         let text = location.read()?;
-        Self::parse(location, &text, |variable| {
-            std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned())
-        })
+        for key in KEYS {
+            if let Some(value) = std::env::var_os(key.variable).filter(|value| value.to_str().is_none()) {
+                let value = value.to_string_lossy().into_owned();
+                let message = "it is not UTF-8".to_owned();
+                return Err(ConfigError::Variable { variable: key.variable, value, message });
+            }
+        }
+        Self::parse(location, &text, |variable| std::env::var(variable).ok())
     }
 
     /// The configuration that a file's text and an environment give.
@@ -195,6 +222,7 @@ impl Config {
         environment: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let mut given = Vec::new();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for entry in file::entries(text).map_err(|(line, message)| location.error(line, &message))? {
             let is_section = |key: &Key| key.parts().0 == entry.name;
             if entry.is_empty_section && KEYS.iter().any(is_section) {
@@ -203,10 +231,9 @@ impl Config {
             let Some(key) = find(&entry.name) else {
                 return Err(location.error(entry.line, &unknown(&entry.name)));
             };
-            let Some(text) = entry.value else {
-                let message = format!("{}: text, a whole number, or true or false is expected", key.name);
-                return Err(location.error(entry.line, &message));
-            };
+            let text = entry
+                .value
+                .map_err(|message| location.error(entry.line, &format!("{}: {message}", key.name)))?;
             let path = location.path.to_string_lossy().into_owned();
             let value = Given { key: key.name, text, source: Source::File { path, line: entry.line } };
             // Also of one that the environment wins over.
@@ -214,12 +241,22 @@ impl Config {
             given.push(value);
         }
         for key in KEYS {
-            if let Some(text) = environment(key.variable) {
+            let value = environment(key.variable);
+            if let Some(text) = value.filter(|value| !is_service_link(key.variable, value)) {
                 given.retain(|given| given.key != key.name);
                 given.push(Given { key: key.name, text, source: Source::Environment });
             }
         }
-        Self::build(&given, location)
+        let mut config = Self::build(&given, location)?;
+        let host = &config.location.host_name;
+        if config.source(&KEYS[0]) == Source::Default && config.name.as_str() != host {
+            let note = format!(
+                "the host's name {host:?} cannot be a node's name: {} is used; set node.name to choose another",
+                config.name
+            );
+            config.notes.push(one_line(&note));
+        }
+        Ok(config)
     }
 
     /// The file that this was read from, if it is there.
@@ -297,10 +334,18 @@ fn likeness(name: &str, key: &str) -> f64 {
     whole.max(0.95 * strsim::normalized_damerau_levenshtein(&last(name), &last(key)))
 }
 
-/// Whether all variables of this environment that begin as i2plan's do are i2plan's.
-fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
+/// Checks that all variables of this environment that begin as i2plan's do are i2plan's. Returns those that are set for a
+/// service of a container's surroundings.
+fn check_variables(variables: impl Iterator<Item = (String, String)>) -> Result<Vec<String>, ConfigError> {
     let known = || KEYS.iter().map(|key| key.variable).chain(OTHER_VARIABLES);
-    for name in names.filter(|name| name.starts_with(PREFIX) && !name.starts_with(LABORATORY)) {
+    let mut of_others = Vec::new();
+    for (name, value) in
+        variables.filter(|(name, _)| name.starts_with(PREFIX) && !name.starts_with(LABORATORY))
+    {
+        if is_service_link(&name, &value) {
+            of_others.push(name);
+            continue;
+        }
         if known().any(|known| known == name) {
             continue;
         }
@@ -309,7 +354,29 @@ fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigErro
         let message = format!("{name} is unknown; did you mean {meant}? If not, unset it");
         return Err(ConfigError::UnknownVariable(one_line(&message)));
     }
-    Ok(())
+    of_others.sort();
+    Ok(of_others)
+}
+
+/// Whether a variable is one of those that Kubernetes sets in every container for each service, and Docker for links: of a
+/// service `i2plan` or `i2plan-router` they begin as i2plan's own do.
+fn is_service_link(name: &str, value: &str) -> bool {
+    const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+    let is_url = PROTOCOLS.iter().any(|protocol| {
+        value.strip_prefix(&protocol.to_lowercase()).is_some_and(|rest| rest.starts_with("://"))
+    });
+    let of_a_port = || {
+        let (_, port) = name.rsplit_once("_PORT_")?;
+        let (number, rest) = port.split_once('_')?;
+        let mut parts = rest.splitn(2, '_');
+        let protocol = parts.next().is_some_and(|protocol| PROTOCOLS.contains(&protocol));
+        let what = parts.next().is_none_or(|what| ["PROTO", "PORT", "ADDR"].contains(&what));
+        Some(number.parse::<u16>().is_ok() && protocol && what)
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT") && is_url
+        || of_a_port() == Some(true)
 }
 
 /// Why a file cannot be read, without its path again if it is that which is not there.
@@ -385,7 +452,7 @@ mod tests {
                 sections.push(section);
             }
             let variable = match key.name {
-                _ if section == "rpc" || section == "router" => format!("{section}_{name}"),
+                _ if ["rpc", "metrics", "web", "router"].contains(&section) => format!("{section}_{name}"),
                 "node.name" => "node_name".to_owned(),
                 _ => name.to_owned(),
             };
@@ -451,11 +518,13 @@ mod tests {
         let named = |host: &str| {
             let location =
                 Location { host_name: host.to_owned(), ..Location::find(Some(Path::new("c.toml"))) };
-            Config::parse(location, "", |_| None).map(|config| config.name.to_string())
+            let config = Config::parse(location, "", |_| None)?;
+            assert_eq!(config.notes().is_empty(), config.name.as_str() == host, "{:?}", config.notes());
+            Ok::<_, ConfigError>(config.name.to_string())
         };
         assert_eq!(named("localhost").unwrap(), "localhost-node");
         assert_eq!(named("web").unwrap(), "web");
-        assert!(matches!(named("a b"), Err(ConfigError::HostName(_))));
+        assert_eq!(named("a b").unwrap(), "a-b");
     }
 
     #[test]
@@ -473,6 +542,9 @@ mod tests {
             "rpc.socket = \"a/b\"",
             "rpc.enabled = \"yes\"",
             "rpc.tcp_address = \"0.0.0.0:7650\"",
+            "metrics.listen = \"192.0.2.1:7651\"",
+            "web.listen = \"0.0.0.0:8080\"",
+            "web.listen = \"none\"",
             "i2p.tunnel_length = 0x8",
             "i2p.sam_udp_port = 0",
             "i2p.sam_udp_port = \"127.0.0.1:7655\"",
@@ -522,17 +594,27 @@ mod tests {
             ("[mesh]\nname = \"x\"", "2: unknown key mesh.name; did you mean node.name?"),
             ("\nname = \"x\"", "2: unknown key name; did you mean node.name?"),
             (
-                "[i2p]\ntunnel_lenght = 9\n[web]\nlisten = 1",
+                "[i2p]\ntunnel_lenght = 9\n[page]\nlisten = 1",
                 "2: unknown key i2p.tunnel_lenght; did you mean i2p.tunnel_length?",
             ),
             ("[nod]\nname = 1", "2: unknown key nod.name; did you mean node.name?"),
-            ("[web]\nlisten = 1", "2: unknown key web.listen"),
+            ("[page]\ncolour = 1", "2: unknown key page.colour"),
             ("[nodes]", "1: unknown key nodes"),
-            ("[node.name]\nx = 1", "1: node.name: text, a whole number, or true or false is expected"),
-            ("[node]\nname = [1]", "2: node.name: text, a whole number, or true or false is expected"),
+            (
+                "[node.name]\nx = 1",
+                "1: node.name: this is a section; text, a whole number, or true or false is expected",
+            ),
+            (
+                "[node]\nname = [1]",
+                "2: node.name: this is a list; text, a whole number, or true or false is expected",
+            ),
             (
                 "[i2p]\ntunnel_length = 1.0",
-                "2: i2p.tunnel_length: text, a whole number, or true or false is expected",
+                "2: i2p.tunnel_length: 1.0 is no whole number; text, a whole number, or true or false is expected",
+            ),
+            (
+                "[mesh]\nmax_peers = 12345678901234567890",
+                "2: mesh.max_peers: the number 12345678901234567890 is too large",
             ),
             ("[[mesh]]\nmax_peers = 1", "1: unknown key mesh"),
         ] {
@@ -572,7 +654,7 @@ mod tests {
 
     #[test]
     fn misspelt_variables_are_named_with_what_was_meant() {
-        let check = |name: &str| check_variables([name.to_owned()].into_iter());
+        let check = |name: &str| check_variables([(name.to_owned(), "1".to_owned())].into_iter());
         for known in ["I2PLAN_LOG", "I2PLAN_SAM_ADDRESS", "I2PLAN_LAB_PROGRAM", "PATH", "I2P_SAM_ADRESS"] {
             assert!(check(known).is_ok(), "{known}");
         }
@@ -580,6 +662,69 @@ mod tests {
             check("I2PLAN_SAM_ADRESS").unwrap_err().to_string(),
             "environment variable I2PLAN_SAM_ADRESS is unknown; did you mean I2PLAN_SAM_ADDRESS? If not, unset it"
         );
+    }
+
+    #[test]
+    fn variables_for_services_of_the_same_name_are_passed_over() {
+        let of_kubernetes = [
+            ("I2PLAN_SERVICE_HOST", "10.0.0.1"),
+            ("I2PLAN_SERVICE_PORT", "7656"),
+            ("I2PLAN_SERVICE_PORT_SAM", "7656"),
+            ("I2PLAN_PORT", "tcp://10.0.0.1:7656"),
+            ("I2PLAN_PORT_7656_TCP", "tcp://10.0.0.1:7656"),
+            ("I2PLAN_PORT_7656_TCP_PROTO", "tcp"),
+            ("I2PLAN_PORT_7656_UDP_PORT", "7656"),
+            ("I2PLAN_PORT_7656_TCP_ADDR", "10.0.0.1"),
+            ("I2PLAN_ROUTER_PORT", "tcp://10.0.0.1:7656"),
+            ("I2PLAN_ROUTER_SERVICE_HOST", "10.0.0.1"),
+        ];
+        let owned = |pairs: &[(&str, &str)]| -> Vec<_> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let passed_over = check_variables(owned(&of_kubernetes).into_iter()).unwrap();
+        assert_eq!(passed_over.len(), of_kubernetes.len());
+        // The port of the node's own router has the same name as the link to a service.
+        let port = |value: &'static str| {
+            let set = |variable| (variable == "I2PLAN_ROUTER_PORT").then(|| value.to_owned());
+            Config::from_parts(Path::new("c"), "", set).map(|config| config.router_port)
+        };
+        assert_eq!(port("tcp://10.0.0.1:7656").unwrap(), read("").unwrap().router_port);
+        assert_eq!(check_variables(owned(&[("I2PLAN_ROUTER_PORT", "4000")]).into_iter()).unwrap().len(), 0);
+        assert_ne!(port("4000").unwrap(), read("").unwrap().router_port);
+        for misspelt in ["I2PLAN_SAM_PORT", "I2PLAN_PORT_A_TCP", "I2PLAN_HOST"] {
+            assert!(check_variables(owned(&[(misspelt, "1")]).into_iter()).is_err(), "{misspelt}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_and_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        let read = |required| Location::new(path.clone(), required, paths::STATE_DIR.into()).read();
+        assert_eq!(read(false).unwrap(), "");
+        assert!(read(true).is_err());
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        assert!(read(false).is_err());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(read(false).is_err());
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_says_where_and_what() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        let load = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            Config::load(Some(&path)).map(drop).map_err(|error| error.to_string())
+        };
+        let latin = load(b"[mesh]\n# caf\xe9\nmax_peers = 7\n").unwrap_err();
+        assert!(latin.contains("line 2, column 6") && latin.contains("UTF-8"), "{latin}");
+        for wide in [&b"\xff\xfe[\0m\0"[..], b"\xfe\xff\0[\0m"] {
+            let error = load(wide).unwrap_err();
+            assert!(error.contains("UTF-16"), "{error}");
+        }
+        load(b"\xef\xbb\xbf[mesh]\r\nmax_peers = 7\r\n").unwrap();
     }
 
     #[test]
@@ -596,7 +741,7 @@ mod tests {
             let _ = read(&text);
             let _ = read(&format!("[mesh]\nheartbeat_interval = {value}\n"));
             let _ = parse_duration(&value);
-            let _ = check_variables([format!("I2PLAN_{text}")].into_iter());
+            let _ = check_variables([(format!("I2PLAN_{text}"), value)].into_iter());
         }
     }
 }

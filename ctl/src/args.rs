@@ -18,12 +18,16 @@ use crate::commands::invite::InviteCommand;
 use crate::commands::join::{self, Join};
 use crate::commands::key::KeyCommand;
 use crate::commands::leave::{self, Leave};
+use crate::commands::metrics;
+use crate::commands::peers::{self, Peers};
 use crate::commands::ping::{self, Ping};
 use crate::commands::revoke::{self, Revoke};
 use crate::commands::rpc::{self, Rpc};
 use crate::commands::up::{self, Up};
+use crate::commands::web::{self, Web};
 use crate::commands::wg::{self, WgCommand};
-use crate::commands::{completions, peers, routes, status};
+use crate::commands::whois::{self, Whois};
+use crate::commands::{completions, routes, status, tree};
 use crate::failure::{EXIT_CODES, Failure};
 use crate::tui;
 
@@ -34,6 +38,10 @@ pub struct Args {
     /// Print JSON, errors too: {"error":{"kind","message","hint"}}
     #[arg(long, global = true, display_order = 100)]
     pub json: bool,
+
+    /// Show times as dates, not as how long ago they were
+    #[arg(long, global = true, display_order = 100)]
+    pub absolute: bool,
 
     /// The node's control socket [default: /run/i2plan/meshd.sock, else ~/.i2plan/run/meshd.sock]
     #[arg(
@@ -74,7 +82,15 @@ pub enum Command {
 
     /// List the other members of the network, or the peers of a static interface
     #[command(after_help = peers::HELP)]
-    Peers,
+    Peers(Peers),
+
+    /// Show who was invited by whom
+    #[command(after_help = tree::HELP)]
+    Tree,
+
+    /// Say which member has an address
+    #[command(after_help = whois::HELP)]
+    Whois(Whois),
 
     /// Print where an interface with static peers takes packets, for its peers' files
     #[command(after_help = endpoint::HELP)]
@@ -150,6 +166,14 @@ pub enum Command {
     #[command(after_help = rpc::HELP)]
     Rpc(Rpc),
 
+    /// Print a link to the web pages of the node, list their sessions, and end them
+    #[command(after_help = web::HELP)]
+    Web(Web),
+
+    /// Print the metrics of the node, in Prometheus' text format
+    #[command(after_help = metrics::HELP)]
+    Metrics,
+
     /// Run a node in the foreground: start its daemons and keep them running
     #[command(after_help = up::HELP)]
     Up(Box<Up>),
@@ -184,6 +208,8 @@ pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
         return Err(code_on_command_line());
     }
     let json = asks_for_json(&argv);
+    let first = argv.iter().skip(1).find(|arg| !arg.to_string_lossy().starts_with('-')).cloned();
+    let first = first.unwrap_or_default();
     let result = Args::command()
         .try_get_matches_from(argv)
         .and_then(|matches| Ok((matches.value_source("socket"), Args::from_arg_matches(&matches)?)));
@@ -203,10 +229,41 @@ pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp => Ok(Parsed::Print(error.render().to_string())),
             ErrorKind::DisplayVersion => Ok(Parsed::Version),
+            ErrorKind::InvalidSubcommand if of_others(&first).is_some() => {
+                let (name, hint) = of_others(&first).unwrap_or_default();
+                Err(Failure::usage(format!("there is no command {name}")).with_hint(hint))
+            }
             _ if json => Err(json_failure(&error)),
             _ => Ok(Parsed::Misused(error)),
         },
     }
+}
+
+/// A command that other such programs have, and what does the same here.
+fn of_others(name: &OsStr) -> Option<(&'static str, &'static str)> {
+    const COMMANDS: [(&str, &str); 8] = [
+        ("ip", "`i2planctl status` shows this node's addresses, `i2planctl peers` those of the others"),
+        (
+            "down",
+            "stop the node where it runs: `sudo systemctl stop i2plan.target`, or Ctrl-C in `i2planctl up`",
+        ),
+        (
+            "stop",
+            "stop the node where it runs: `sudo systemctl stop i2plan.target`, or Ctrl-C in `i2planctl up`",
+        ),
+        (
+            "start",
+            "`sudo systemctl start i2plan.target` where the daemons are services, else `sudo i2planctl up`",
+        ),
+        (
+            "logs",
+            "`journalctl -u 'i2plan-*'` where the daemons are services, else what `i2planctl up` prints",
+        ),
+        ("log", "`journalctl -u 'i2plan-*'` where the daemons are services, else what `i2planctl up` prints"),
+        ("list", "`i2planctl peers` lists the members, `i2planctl invite list` the invites"),
+        ("show", "`i2planctl peers -v` shows all about the members, `i2planctl status` the node"),
+    ];
+    COMMANDS.into_iter().find(|(command, _)| name == *command)
 }
 
 /// Whether `--json` is on the command line, right or wrong as that is.
@@ -304,6 +361,22 @@ mod tests {
         assert!(matches!(parse_text("i2planctl --static ../x peers"), Ok(Parsed::Misused(_))));
         assert!(matches!(parse_text("i2planctl up --style raw"), Ok(Parsed::Misused(_))), "without --wg");
         assert!(matches!(parse_text("i2planctl up --wg x.conf --style tcp"), Ok(Parsed::Misused(_))));
+    }
+
+    #[test]
+    fn commands_of_other_programs_lead_to_those_that_do_the_same() {
+        for (name, hint) in [("down", "systemctl stop"), ("logs", "journalctl"), ("ip", "i2planctl status")] {
+            let failure = parse_text(&format!("i2planctl {name}")).expect_err(name);
+            assert_eq!(
+                (failure.exit_code(), failure.message.as_str()),
+                (2, format!("there is no command {name}").as_str())
+            );
+            assert!(failure.hint.unwrap().contains(hint), "{name}");
+        }
+        // What other commands take is not meant.
+        assert!(matches!(parse_text("i2planctl invite down"), Ok(Parsed::Misused(_))));
+        assert!(matches!(parse_text("i2planctl sttaus"), Ok(Parsed::Misused(_))));
+        assert!(matches!(parse_text("i2planctl invite list"), Ok(Parsed::Run(_))));
     }
 
     #[test]

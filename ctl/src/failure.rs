@@ -2,11 +2,10 @@
 
 use i2plan_ipc::member::LookupError;
 use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_present::member::candidates;
+use i2plan_present::remedy::sentence;
+use i2plan_present::text::clean;
 use serde::Serialize;
-
-use crate::present::member::candidates;
-use crate::present::remedy::sentence;
-use crate::present::text::clean;
 
 /// Exit code of a wrong command line.
 pub const USAGE: u8 = 2;

@@ -6,7 +6,6 @@
 //! * [`failure`]: errors as a user sees them, and exit codes.
 //! * [`output`]: standard output and standard error, JSON, QR codes.
 //! * [`ping`]: echo requests over ICMP.
-//! * [`present`]: a node in words and rows.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 //! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
@@ -19,6 +18,9 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
+use i2plan_ipc::paths::static_socket;
+use i2plan_present::look::Tone;
+use i2plan_present::text::lines;
 
 use crate::args::{Args, Command, Parsed};
 use crate::commands::ban::BanCommand;
@@ -28,8 +30,6 @@ use crate::commands::key::{ForgetNetwork, KeyCommand};
 use crate::failure::Failure;
 #[cfg(target_os = "linux")]
 use crate::passphrase::Given;
-use crate::present::text::lines;
-use i2plan_ipc::paths::static_socket;
 
 pub mod args;
 pub mod commands;
@@ -39,7 +39,6 @@ pub mod output;
 #[cfg(target_os = "linux")]
 pub mod passphrase;
 pub mod ping;
-pub mod present;
 pub mod tui;
 #[cfg(target_os = "linux")]
 pub mod up;
@@ -91,7 +90,11 @@ fn fail(failure: &Failure, json: bool) -> ExitCode {
     if json {
         let _ = output::json::print(&serde_json::json!({ "error": failure }));
     } else {
-        let _ = std::io::stderr().write_all(failure.to_string().as_bytes());
+        let mut text = failure.to_string();
+        if let Some(rest) = text.strip_prefix("error:") {
+            text = Tone::Bad.paint("error:", output::has_colour(&std::io::stderr())) + rest;
+        }
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
     ExitCode::from(failure.exit_code())
 }
@@ -101,7 +104,7 @@ fn done((): ()) -> ExitCode {
 }
 
 fn execute(args: Args) -> Result<ExitCode, Failure> {
-    let Args { json, socket, static_interface, command } = args;
+    let Args { json, absolute, socket, static_interface, command } = args;
     let socket = static_interface.as_deref().map(static_socket).or(socket);
     // Before anything is opened that could have the numbers that the command line names.
     #[cfg(target_os = "linux")]
@@ -126,8 +129,8 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Config(ConfigCommand::Get { key }) => {
                 commands::config::get(socket.as_deref(), json, &key).await
             }
-            Command::Config(ConfigCommand::Set { key, value }) => {
-                commands::config::set(socket.as_deref(), json, &key, &value).await
+            Command::Config(ConfigCommand::Set { key, value, save }) => {
+                commands::config::set(socket.as_deref(), json, &key, &value, save).await
             }
             Command::Config(ConfigCommand::Reload) => commands::config::reload(socket.as_deref(), json).await,
             Command::Config(ConfigCommand::Check { file }) => commands::config::check(json, file.as_deref()),
@@ -137,13 +140,17 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Version { all: false } => commands::version::run(json),
             Command::Version { all: true } => commands::version::all(socket.as_deref(), json).await,
             Command::Endpoint(endpoint) => commands::endpoint::run(socket.as_deref(), json, &endpoint).await,
+            Command::Web(web) => commands::web::run(socket.as_deref(), json, &web).await,
+            Command::Metrics => commands::metrics::run(socket.as_deref(), json).await,
             Command::Status => commands::status::run(socket.as_deref(), json).await,
-            Command::Peers => commands::peers::run(socket.as_deref(), json).await,
+            Command::Peers(peers) => commands::peers::run(socket.as_deref(), json, absolute, &peers).await,
+            Command::Tree => commands::tree::run(socket.as_deref(), json, absolute).await,
+            Command::Whois(whois) => commands::whois::run(socket.as_deref(), json, absolute, &whois).await,
             Command::Invite(InviteCommand::Create(create)) => {
                 commands::invite::create(socket.as_deref(), json, &create).await
             }
             Command::Invite(InviteCommand::List) => {
-                commands::invite::list(socket.as_deref(), json).await
+                commands::invite::list(socket.as_deref(), json, absolute).await
             }
             Command::Invite(InviteCommand::Show { id }) => {
                 commands::invite::show(socket.as_deref(), json, &id).await
@@ -154,11 +161,11 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Invite(InviteCommand::Revoke(revoke)) => {
                 commands::invite::revoke(socket.as_deref(), json, &revoke).await
             }
-            Command::Routes => commands::routes::run(socket.as_deref(), json).await,
+            Command::Routes => commands::routes::run(socket.as_deref(), json, absolute).await,
             Command::Ban(BanCommand::Add(add)) => {
                 commands::ban::add(socket.as_deref(), json, &add).await
             }
-            Command::Ban(BanCommand::List) => commands::ban::list(socket.as_deref(), json).await,
+            Command::Ban(BanCommand::List) => commands::ban::list(socket.as_deref(), json, absolute).await,
             Command::Ban(BanCommand::Remove { node }) => {
                 commands::ban::remove(socket.as_deref(), json, &node).await
             }
@@ -174,6 +181,17 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
         }
             Command::Key(KeyCommand::ForgetNetwork(ForgetNetwork { yes })) => {
                 commands::key::forget_network(socket.as_deref(), json, yes).await
+            }
+            #[cfg(target_os = "linux")]
+            Command::Key(KeyCommand::New(new)) => commands::new_keys::run(json, new),
+            #[cfg(target_os = "linux")]
+            Command::Key(KeyCommand::Check(check)) => return commands::new_keys::check(json, check),
+            #[cfg(not(target_os = "linux"))]
+            Command::Key(KeyCommand::New(_) | KeyCommand::Check(_)) => {
+                Err(Failure::invalid("this works on Linux alone").with_hint(
+                    "stop the node; move its directories keyd and meshd away for new keys, or run `i2plan-keyd \
+                     --store DIR --check` as keyd's user",
+                ))
             }
             Command::Key(KeyCommand::Rotate) => commands::key::rotate(socket.as_deref(), json).await,
             Command::Key(KeyCommand::ExportPublic) => {

@@ -18,12 +18,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use common::{PROGRAM, command, copy_program, need_root, open_dir, stderr, stdout};
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
-    Ban, BanReason, ConfigChange, Conflict, ControlDestination, Cursor, Daemon, Event, EventKind, Events,
-    Former, Grant, Invite, InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Liveness, MeshdApi,
-    Network, Peer, Reply, Request, Route, Sam, Session, SessionHealth, SessionName, SessionState, Setting,
-    Source, Status, Tunnel, WireGuardKey,
+    Ban, BanReason, ConfigChange, Conflict, ControlDestination, Counters, Cursor, Daemon, Event, EventKind,
+    Events, Former, Grant, Invite, InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Liveness,
+    MeshdApi, MessageCounts, Network, Peer, Reply, Request, Route, Sam, Session, SessionHealth, SessionName,
+    SessionState, Setting, Source, Status, Tunnel, WireGuardKey, WriteCounts,
 };
-use i2plan_ipc::api::tund::{Drops, HostUse, Overlap};
+use i2plan_ipc::api::tund::{Drops, HostUse, InterfaceFault, Overlap};
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
 use i2plan_ipc::secret::SecretText;
@@ -115,6 +115,12 @@ impl Service for FakeMeshd {
                 addresses: 16 + u64::from(addresses),
             }),
             Request::Routes => Reply::Routes(vec![route()]),
+            Request::Counters => Reply::Counters(Box::new(Counters {
+                started_at: 1_800_000_000,
+                messages: MessageCounts { sent: 7, ..MessageCounts::default() },
+                state_writes: WriteCounts::default(),
+                events: Vec::new(),
+            })),
             Request::ListBans => Reply::Bans(vec![ban("mallory", None)]),
             Request::AddBan { node_id, duration, .. } => Reply::BanAdded(ban(&node_id, duration)),
             Request::RemoveBan { node_id } => Reply::BanRemoved(ban(&node_id, None)),
@@ -177,7 +183,11 @@ fn events() -> Vec<Event> {
     let text = str::to_owned;
     let (node_id, name) = (|| text("abcdefghij"), || text("anna"));
     let all = [
-        EventKind::NetworkJoined { network: text("networkid"), ipv4: text("10.42.7.9") },
+        EventKind::NetworkJoined {
+            network: text("networkid"),
+            name: text("office"),
+            ipv4: text("10.42.7.9"),
+        },
         EventKind::NetworkLeft { network: text("networkid"), revoked: true },
         EventKind::AddressChanged { ipv4: text("10.42.7.10") },
         EventKind::MemberAdded { node_id: node_id(), name: name() },
@@ -217,7 +227,9 @@ fn events() -> Vec<Event> {
 fn network() -> Network {
     Network {
         id: "networkid".to_owned(),
+        name: "office".to_owned(),
         founder: false,
+        inviters: vec!["founder".to_owned()],
         subnet: "10.42.0.0/16".to_owned(),
         ipv4: "10.42.7.9".parse().unwrap(),
         ipv6: "fd12::1".parse().unwrap(),
@@ -256,6 +268,7 @@ fn status(network: Option<Network>) -> Status {
         name: "alpha".to_owned(),
         node_id: None,
         uptime: 61,
+        config: "/etc/i2plan/config.toml".to_owned(),
         network,
         former: None,
         sam: Sam {
@@ -277,6 +290,7 @@ fn status(network: Option<Network>) -> Status {
                 interface: Some("vpn".to_owned()),
             }],
             without_ipv6: false,
+            faults: vec![InterfaceFault::Mtu { found: 1500 }],
         },
         daemons: vec![daemon("tund", None), daemon("keyd", Some("gone"))],
         // No warning: keyd is down, which says it.
@@ -316,6 +330,7 @@ fn peer(name: &str) -> Peer {
         ranges: vec!["10.42.0.1/32".to_owned()],
         depth: 1,
         inviters: vec!["founder".to_owned()],
+        member_since: 1_799_000_000,
         signed_at: 1_800_000_000,
         liveness: Liveness::Present,
         banned: false,
@@ -377,6 +392,7 @@ fn now() -> u64 {
 fn code(expires_in: i64) -> String {
     let invite = i2plan_proto::invite::Invite {
         network: NetworkId([1; 32]),
+        name: "office".parse().unwrap(),
         subnet: Ipv4Subnet::DEFAULT,
         inviter: NodeId([2; 32]),
         control: DestinationHash([3; 32]),
@@ -578,10 +594,12 @@ fn peers_for_people_and_programs() {
     assert_eq!(
         stdout(&output),
         "NAME   IPV4       IPV6     STATE  HANDSHAKE  HEARD  RTT   RX       TX  DROPS\n\
-         anna   10.42.0.1  fd12::2  up       10s ago  never    -  0 B  2.0 KiB  0\n\
-         below  10.42.0.3  fd12::2  up       10s ago  never    -  0 B  2.0 KiB  0\n\
-         zoe    10.42.0.1  fd12::2  up       10s ago  never    -  0 B  2.0 KiB  0\n"
+         anna   10.42.0.1  fd12::2  up       10s ago      -    -  0 B  2.0 KiB  0\n\
+         below  10.42.0.3  fd12::2  up       10s ago      -    -  0 B  2.0 KiB  0\n\
+         zoe    10.42.0.1  fd12::2  up       10s ago      -    -  0 B  2.0 KiB  0\n"
     );
+    // What is wrong with the node stands beside the list.
+    assert!(stderr(&output).starts_with("warning: keyd does not answer: gone\n"), "{}", stderr(&output));
     let value = json(&setup.run(&["peers", "--json"]));
     let names: Vec<_> = value["peers"].as_array().unwrap().iter().map(|peer| &peer["name"]).collect();
     assert_eq!(names, ["anna", "below", "zoe"]);
@@ -589,10 +607,84 @@ fn peers_for_people_and_programs() {
 }
 
 #[test]
+fn metrics_are_printed_and_are_no_json() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["metrics"]);
+    let text = stdout(&output);
+    assert!(text.contains("\ni2plan_peers_total 3\n"), "{text}");
+    assert!(text.contains("\ni2plan_messages_sent_total 7\n"), "{text}");
+    assert_eq!(setup.run(&["metrics", "--json"]).status.code(), Some(2));
+}
+
+#[test]
+fn all_about_a_member_is_shown_by_name_and_by_address() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["peers", "below"]);
+    let text = stdout(&output);
+    for line in ["Name           below\n", "Invited by     founder, anna (anna) (from the founder down)\n"] {
+        assert!(text.contains(line), "{text}");
+    }
+    assert_eq!(stdout(&setup.run(&["whois", "10.42.0.3"])), text);
+    assert_eq!(stdout(&setup.run(&["peers", "-v"])).matches("Name  ").count(), 3);
+    assert_eq!(stdout(&setup.run(&["whois", "10.42.7.9"])), "this node, alpha\n");
+    assert_eq!(json(&setup.run(&["peers", "zo", "--json"]))["peers"][0]["name"], "zoe");
+    let unknown = ["whois", "10.42.99.1"];
+    assert_fails(&setup, &unknown, 1, "not_found", "no member has \"10.42.99.1\"", "10.42.0.0/16");
+    assert_eq!(setup.run(&["peers", "--watch", "--json"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_tree_shows_who_invited_whom() {
+    let setup = Setup::healthy();
+    let output = setup.command(&["tree"]).env("LC_ALL", "C").output().unwrap();
+    assert_eq!(
+        stdout(&output),
+        "founder  (not known here)\n|- alpha  10.42.7.9  (this node)\n|- anna  10.42.0.1  up\n\
+         |  `- below  10.42.0.3  up\n`- zoe  10.42.0.1  up\n"
+    );
+    let tree = json(&setup.run(&["tree", "--json"]));
+    assert_eq!(tree["tree"][0]["name"], Value::Null);
+    assert_eq!(tree["tree"][0]["invited"][1]["invited"][0]["name"], "below");
+    assert_eq!(Setup::node(None, None).run(&["tree"]).status.code(), Some(5));
+}
+
+#[test]
+fn what_has_happened_is_told_and_no_more() {
+    let setup = Setup::healthy();
+    let output = setup.run(&["events", "--since", "10m"]);
+    assert!(output.status.success());
+    let shown = events().len() - 1;
+    assert_eq!(stdout(&output).lines().count(), shown, "{}", stdout(&output));
+    assert_eq!(stdout(&setup.run(&["events", "--since", "10m", "--log"])).lines().count(), shown + 1);
+    // And followed where that is asked for.
+    let output = setup.run(&["events", "--since", "10m", "--follow", "-n", "2"]);
+    assert_eq!(stdout(&output).lines().count(), 2);
+}
+
+#[test]
+fn a_value_is_saved_where_the_node_does_not_run_too() {
+    need_root();
+    let setup = Setup::empty();
+    let home = setup.dir.path().join("home");
+    std::fs::create_dir_all(home.join(".i2plan")).unwrap();
+    let config = home.join(".i2plan/config.toml");
+    std::fs::write(&config, "# mine\n[mesh]\nmax_peers = 5\n").unwrap();
+    let set = |key: &str, value: &str| {
+        setup.command(&["config", "set", key, value, "--save"]).env("HOME", &home).output().unwrap()
+    };
+    let output = set("mesh.max_peers", "7");
+    assert!(output.status.success() && stderr(&output).contains("does not run"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), "# mine\n[mesh]\nmax_peers = 7\n");
+    let refused = set("mesh.max_peers", "0");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("mesh.max_peers: "), "{}", stderr(&refused));
+}
+
+#[test]
 fn routes_for_people_and_programs() {
     let setup = Setup::healthy();
     assert_eq!(
-        stdout(&setup.run(&["routes"])),
+        stdout(&setup.run(&["routes", "--absolute"])),
         "IPV4       IPV6     RANGE         NAME  HOPS  VIA  LAST SEEN             CREATED\n\
          10.42.0.1  fd12::2  10.42.0.0/28  anna     1  -    2027-01-15T08:00:00Z  2027-01-15T08:00:00Z\n"
     );
@@ -605,7 +697,7 @@ fn bans_for_people_and_programs() {
     let add = setup.run(&["ban", "add", "anna", "--reason", "noise", "--duration", "1h"]);
     assert_eq!(stdout(&add), "banned anna (anna) until 2027-01-15T09:00:00Z\n");
     assert_eq!(stdout(&setup.run(&["ban", "add", "zo"])), "banned zoe (zoe) until the ban is lifted\n");
-    let list = setup.run(&["ban", "list"]);
+    let list = setup.run(&["ban", "list", "--absolute"]);
     let list = stdout(&list);
     assert!(list.contains("mallory  mallory  by hand  lifted  2027-01-15T08:00:00Z  noise\n"), "{list}");
     assert_eq!(json(&setup.run(&["ban", "list", "--json"]))["bans"][0]["reason"], "manual");
@@ -620,7 +712,9 @@ fn bans_for_people_and_programs() {
 #[test]
 fn invites_are_listed_shown_and_revoked() {
     let setup = Setup::healthy();
-    let list = setup.run(&["invite", "list"]);
+    let relative = setup.run(&["invite", "list"]);
+    assert!(stdout(&relative).contains("  in "), "{}", stdout(&relative));
+    let list = setup.run(&["invite", "list", "--absolute"]);
     let list = stdout(&list);
     assert!(
         list.contains("inviteid  open   2 of 2          4  2027-01-15T09:00:00Z  2027-01-15T08:00:00Z\n"),
@@ -735,7 +829,7 @@ fn what_cannot_be_undone_is_not_done_by_accident() {
     for command in [&["leave"][..], &["revoke", "anna"]] {
         assert_fails(&setup, command, 2, "usage", "this cannot be undone", "--yes");
     }
-    assert_eq!(stdout(&setup.run(&["leave", "--yes"])), "left network networkid\n");
+    assert_eq!(stdout(&setup.run(&["leave", "--yes"])), "left network office (networkid)\n");
     let revoked = setup.run(&["revoke", "anna", "--yes"]);
     assert_eq!(stdout(&revoked), "anna is revoked: 2 members out\nanna\nbelow\n");
     assert_eq!(
@@ -819,6 +913,25 @@ fn an_invite_is_alone_on_standard_output() {
 }
 
 #[test]
+fn an_invite_whose_code_nobody_gets_is_revoked() {
+    let setup = Setup::healthy();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    for (stdout, args) in [
+        (Stdio::from(full.try_clone().unwrap()), &["invite", "create"][..]),
+        (Stdio::from(full), &["invite", "create", "--json"]),
+        (Stdio::from(closed), &["invite", "create"]),
+    ] {
+        let output = setup.command(args).stdout(stdout).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        let json = args.contains(&"--json");
+        assert!(json || stderr(&output).contains("and the invite is revoked: "), "{}", stderr(&output));
+        assert!(!stderr(&output).contains(SECRET));
+    }
+}
+
+#[test]
 fn unlimited_invites_come_with_a_warning() {
     let setup = Setup::healthy();
     let output = setup.run(&["invite", "create", "--uses", "-1"]);
@@ -846,7 +959,7 @@ fn join_takes_the_code_from_a_pipe_and_from_a_file() {
     let output = setup.run_with_input(&["join", "--yes"], &format!("  {}\n", setup.code));
     assert_eq!(
         stdout(&output),
-        "joined network networkid\nIPv4       10.42.7.9 in 10.42.0.0/16\nIPv6       fd12::1\n\
+        "joined network office (networkid)\nIPv4       10.42.7.9 in 10.42.0.0/16\nIPv6       fd12::1\n\
          addresses  1, so that this node cannot invite\nmembers    3\n"
     );
     assert!(stderr(&output).starts_with("joining network "), "{}", stderr(&output));
@@ -885,7 +998,7 @@ fn join_checks_the_code_before_it_asks_the_node() {
         (&setup.code[..100], "error: the invite code is truncated"),
         (&setup.code.replace("i2plan://", "i2plan://A"), "error: the invite code is damaged"),
         (&code(-7200), "error: the invite expired at "),
-        (&"x".repeat(5000), "error: cannot read standard input: it is far too long"),
+        (&"x".repeat(70_000), "error: cannot read standard input: it is far too long"),
     ] {
         let output = setup.run_with_input(&["join", "--yes"], input);
         assert_eq!(output.status.code(), Some(1));
@@ -1128,7 +1241,7 @@ fn events_that_were_missed_are_told_to_be() {
 #[test]
 fn what_goes_on_stops_when_nobody_reads() {
     let setup = Setup::healthy();
-    for args in [&["events", "--log"][..], &["peers"], &["status", "--json"], &["--help"]] {
+    for args in [&["events", "--log"][..], &["routes"], &["status", "--json"], &["--help"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = command(PROGRAM)
@@ -1519,6 +1632,7 @@ fn json_is_as_documented() {
         ("status", &[][..]),
         ("doctor", &[]),
         ("peers", &[]),
+        ("whois", &["10.42.0.3"]),
         ("routes", &[]),
         ("ping", &["127.0.0.1", "-c", "1"]),
         ("invite create", &[]),

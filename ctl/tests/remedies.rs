@@ -1,9 +1,11 @@
-//! Only `i2planctl` names its commands: the libraries and daemons, which other programs use too, give a typed remedy.
+//! Only what people read names commands: the libraries and daemons, which other programs use too, give a typed remedy.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use i2plan_present::remedy::{examples, sentence};
 
 /// What people read in texts that are no errors: the daemons' `--help`, and the configuration's example.
 const FOR_PEOPLE: [&str; 3] = [
@@ -39,6 +41,20 @@ fn libraries_and_daemons_name_no_command() {
         for line in product.lines().map(str::trim_start).filter(|line| !line.starts_with("//")) {
             let named = line.contains("i2planctl") && !FOR_PEOPLE.iter().any(|text| line.contains(text));
             assert!(!named, "{}: {line}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_commands_are_those_that_there_are() {
+    for remedy in examples() {
+        let text = sentence(&remedy);
+        for command in text.split('`').filter(|part| part.starts_with("i2planctl ")) {
+            let parsed = i2planctl::command().try_get_matches_from(command.split(' '));
+            let known = parsed.map(drop).map_err(|error| error.kind());
+            // Sentences leave out what only the reader knows.
+            let whole = matches!(known, Ok(()) | Err(clap::error::ErrorKind::MissingRequiredArgument));
+            assert!(whole, "{command}: {known:?}");
         }
     }
 }

@@ -372,6 +372,36 @@ fn no_address_but_loopback_is_listened_on() {
 }
 
 #[test]
+fn the_web_interface_gets_in_at_meshd_and_keyd_refuses_its_orders() {
+    const WEB: u32 = 54_328;
+    for (group, control, own) in [
+        ("54324", (0, GROUP, 0o660), (0, GROUP, 0o660)),
+        // Without a group it gets in by its own.
+        ("root", (0, WEB, 0o660), (0, 0, 0o600)),
+    ] {
+        let dir = install(WAIT, WAIT, WAIT);
+        install_script(&dir, "webd", WAIT);
+        let mut up = up_without_group(&dir, "run");
+        up.env("I2PLAN_WEB_ENABLED", "true").args(["--web-user", "54328", "--group", group]);
+        let node = Node::run(dir, up);
+        let reports = [(); 5].map(|()| node.line("report "));
+        let report = |start| reports.iter().find(|report| report.starts_with(start)).unwrap();
+        let keyd = report("report keyd ");
+        assert!(keyd.contains("--refuse 54328"), "{keyd}");
+        let webd = report("report webd ");
+        assert!(webd.contains(&format!("uid={WEB} {WEB} {WEB} {WEB} ")), "{webd}");
+        assert!(
+            webd.contains(&format!("args=[--meshd-socket {}/meshd.sock]", node.run_dir().display())),
+            "{webd}"
+        );
+        for (path, expected) in [("run/meshd.sock", control), ("run/web.sock", own)] {
+            let found = node.dir.path().join(path).metadata().unwrap();
+            assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), expected, "{path}");
+        }
+    }
+}
+
+#[test]
 fn a_socket_where_others_can_write_is_refused() {
     let dir = install(WAIT, WAIT, WAIT);
     install_script(&dir, "rpcd", WAIT);
@@ -961,6 +991,35 @@ fn the_passphrase_of_a_running_node_is_not_changed() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).starts_with("error: no node keeps its state in "), "{}", stderr(&output));
+}
+
+#[test]
+fn a_stopped_node_gets_a_new_identity_and_the_old_one_is_set_aside() {
+    let dir = install(MAINTAIN, WAIT, WAIT);
+    let data = dir.path().join("data");
+    for name in ["keyd", "meshd", "keyd.1"] {
+        std::fs::create_dir_all(data.join(name)).unwrap();
+        std::fs::write(data.join(name).join("file"), name).unwrap();
+    }
+    let new = |args: &[&str]| {
+        let mut command = command(dir.path().join("i2planctl").to_str().unwrap());
+        command.args(["key", "new", "--keyd-user", "54321", "--data-dir"]).arg(&data).args(args);
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    // Not by accident, and not while a daemon of a service has its directory.
+    assert_eq!(new(&[]).status.code(), Some(2));
+    let held = std::fs::File::open(data.join("keyd")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let output = new(&["--yes"]);
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert!(stderr(&output).contains(" runs\nhint: stop it first"), "{}", stderr(&output));
+    drop(held);
+    let output = new(&["--yes"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(common::stdout(&output).contains("keyd.2 and "), "{}", common::stdout(&output));
+    let content = |name: &str| std::fs::read_to_string(data.join(name).join("file")).unwrap();
+    assert_eq!(["keyd.1", "keyd.2", "meshd.2"].map(content), ["keyd.1", "keyd", "meshd"]);
+    assert!(!data.join("keyd").exists() && !data.join("meshd").exists());
 }
 
 #[test]

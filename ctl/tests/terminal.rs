@@ -4,11 +4,12 @@
 
 mod common;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{PROGRAM, command, open_dir, stderr};
 use i2plan_ipc::access::{Access, Who};
@@ -34,7 +35,8 @@ fn code() -> String {
     let (network, inviter) = (NetworkId([1; 32]), NodeId([2; 32]));
     let (control, secret) = (DestinationHash([3; 32]), InviteSecret([4; 32]));
     let (subnet, expires_at) = (Ipv4Subnet::DEFAULT, 1 << 33);
-    let invite = i2plan_proto::invite::Invite { network, subnet, inviter, control, secret, expires_at };
+    let name = "office".parse().unwrap();
+    let invite = i2plan_proto::invite::Invite { network, name, subnet, inviter, control, secret, expires_at };
     invite.to_code().to_string()
 }
 
@@ -201,6 +203,68 @@ fn a_qr_code_is_drawn_into_a_pipe_only_if_it_is_said_how() {
     assert_eq!(run(&["--qr=colour"]).status.code(), Some(2));
 }
 
+/// Types at the prompt of `join` under a shell that echoes, and returns all that was shown.
+fn type_a_code(socket: &Path, pieces: &[&str]) -> String {
+    let (mut pty, pts) = open().unwrap();
+    pty.resize(Size::new(24, 80)).unwrap();
+    let script = "\"$0\" --socket \"$1\" join; echo status $?; sleep 0.3; echo over";
+    let args = ["-c", script, PROGRAM, socket.to_str().unwrap()];
+    let mut child = Command::new("/bin/sh").args(args).env("TERM", "dumb").spawn(pts).unwrap();
+    let mut shown = String::new();
+    let mut bytes = [0; 8192];
+    let mut typed = false;
+    while let Ok(count @ 1..) = pty.read(&mut bytes) {
+        shown.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        if shown.contains("(it is not shown)") && !std::mem::replace(&mut typed, true) {
+            for piece in pieces {
+                pty.write_all(piece.as_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+    child.wait().unwrap();
+    shown
+}
+
+#[test]
+fn a_code_that_is_pasted_in_pieces_is_read_whole_and_never_shown() {
+    let dir = open_dir();
+    let nowhere = dir.path().join("meshd.sock");
+    let code = code();
+    let secret = &code[150..];
+    let with_blank_line = format!("Invite:\n\n{}\n{}\n\nrm x\n", &code[..76], &code[76..]);
+    for pieces in
+        [&[&code[..100], "\n", &code[100..], "\n"][..], &[&code[..], "\n", "and more\n"], &[&with_blank_line]]
+    {
+        let shown = type_a_code(&nowhere, pieces);
+        assert!(shown.contains("i2plan is not running") && shown.contains("status 3"), "{shown}");
+        assert!(!shown.contains(secret) && !shown.contains("rm x") && !shown.contains("and more"), "{shown}");
+    }
+    // An empty line ends it, and damage is told when the paste is over.
+    let shown = type_a_code(&nowhere, &[&code[..100], "\n\n"]);
+    assert!(shown.contains("is truncated") && shown.contains("status 1"), "{shown}");
+    let damaged = format!("{}\n", code.replace('A', "B"));
+    let shown = type_a_code(&nowhere, &[&damaged, "\n"]);
+    assert!(shown.contains("is damaged") && !shown.contains(secret), "{shown}");
+}
+
+#[test]
+fn errors_have_a_colour_where_that_is_wanted() {
+    let dir = open_dir();
+    let nowhere = dir.path().join("meshd.sock");
+    let args = ["--socket", nowhere.to_str().unwrap(), "status"];
+    for (variables, is_coloured) in [
+        (&[][..], true),
+        (&[("NO_COLOR", "1")], false),
+        (&[("NO_COLOR", "")], true),
+        (&[("TERM", "dumb")], false),
+    ] {
+        let shown = on_terminal(Path::new(PROGRAM), &args, variables, 80, 24);
+        assert_eq!(shown.text.starts_with("\x1b[1;31merror:\x1b[0m"), is_coloured, "{:?}", shown.text);
+        assert_eq!(shown.text.contains('\x1b'), is_coloured, "{:?}", shown.text);
+    }
+}
+
 #[test]
 fn the_tui_says_what_it_needs() {
     let node = Node::new();
@@ -218,7 +282,7 @@ fn the_tui_says_what_it_needs() {
     let nowhere = node.dir.path().join("nowhere");
     let shown = on_terminal(program, &["--socket", nowhere.to_str().unwrap(), "tui"], &[], 80, 24);
     assert_eq!(shown.status.code(), Some(3), "{}", shown.text);
-    assert!(shown.text.contains("i2plan is not running") && !shown.text.contains("\x1b["), "{}", shown.text);
+    assert!(shown.text.contains("i2plan is not running") && !shown.text.contains("\x1b[?"), "{}", shown.text);
 }
 
 #[test]

@@ -9,19 +9,13 @@ use crate::api::order::{Executed, MAX_COUNTED, Order, OrderTarget, PreparedOrder
 use crate::client::{Client, ClientError, Endpoint};
 use crate::error::ApiError;
 use crate::hello::Role;
-use crate::paths::KEYD_CONTROL_SOCKET;
+use crate::paths::{self, KEYD_CONTROL_SOCKET};
 
 /// Where `keyd` takes orders of the node whose `meshd` listens at `meshd`: beside it, or in a directory of its own where
 /// each daemon makes its sockets itself.
 #[must_use]
 pub fn socket_beside(meshd: &Path) -> PathBuf {
-    let beside = meshd.with_file_name(KEYD_CONTROL_SOCKET);
-    let apart =
-        meshd.parent().and_then(Path::parent).map(|run| run.join("control").join(KEYD_CONTROL_SOCKET));
-    match apart {
-        Some(apart) if beside.symlink_metadata().is_err() && apart.symlink_metadata().is_ok() => apart,
-        _ => beside,
-    }
+    paths::beside(meshd, KEYD_CONTROL_SOCKET, "control")
 }
 
 /// An order that `keyd` has verified and that waits to be confirmed.

@@ -9,7 +9,7 @@ use crate::version::Version;
 
 /// Version of the protocol between i2plan's own processes. They are installed together, so a difference means
 /// that one of them was not restarted after an upgrade; both sides say so and go no further.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// Largest frame of a handshake, bytes.
 pub(crate) const MAX_HELLO: usize = 4096;
@@ -28,6 +28,8 @@ pub enum Role {
     Connector,
     /// A user's program, such as `i2planctl`.
     Client,
+    /// `i2plan-webd`.
+    Webd,
 }
 
 impl std::fmt::Display for Role {
@@ -38,6 +40,7 @@ impl std::fmt::Display for Role {
             Self::Tund => "tund",
             Self::Connector => "connector",
             Self::Client => "client",
+            Self::Webd => "webd",
         })
     }
 }

@@ -42,7 +42,7 @@
 //!         Err(error) => return Err(std::io::Error::other(error)),
 //!     }
 //! };
-//! let invite = api.create_invite(Duration::from_secs(3600), Some(1), None, None).await;
+//! let invite = api.create_invite(Duration::from_secs(3600), Some(1), None, None, None).await;
 //! // …
 //! let pid = rustix::process::Pid::from_child(&node);
 //! rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
@@ -64,10 +64,10 @@ use tokio::time::sleep;
 
 use crate::api::Call;
 use crate::api::meshd::{
-    AddBan, Answered, Ban, CheckNetwork, ConfigChange, CreateInvite, Cursor, Enact, Event, Events, GetConfig,
-    GetKeys, GetStatus, Grant, GrantAddresses, Invite, IssuedInvite, Join, Keys, ListBans, ListInvites,
-    ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, PollEvents, Reload, RemoveBan,
-    RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, Traffic, WireGuardKey,
+    AddBan, Answered, Ban, CheckNetwork, ConfigChange, Counters, CreateInvite, Cursor, Enact, Event, Events,
+    GetConfig, GetCounters, GetKeys, GetStatus, Grant, GrantAddresses, Invite, IssuedInvite, Join, Keys,
+    ListBans, ListInvites, ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, PollEvents,
+    Reload, RemoveBan, RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, Traffic, WireGuardKey,
 };
 use crate::api::order::{Executed, Order};
 use crate::client::{Client, ClientError, Endpoint};
@@ -117,12 +117,19 @@ calls! {
     peers() -> Vec<Peer> = ListPeers;
     /// The public half of the node's keys.
     keys() -> Keys = GetKeys;
+    /// What was counted since `meshd` started.
+    counters() -> Counters = GetCounters;
     /// The routing table.
     routes() -> Vec<Route> = ListRoutes;
     /// Makes an invite that is good for `expires_in` and `max_uses` uses, none for any number, and delegates `addresses`
     /// to each user, none for the usual number. The first founds a network with `subnet`, none for one that is free.
-    create_invite(expires_in: Duration, max_uses: Option<u32>, addresses: Option<u32>, subnet: Option<String>) -> Invite =
-        CreateInvite { expires_in: expires_in.as_secs(), max_uses, addresses, subnet }, done;
+    create_invite(
+        expires_in: Duration,
+        max_uses: Option<u32>,
+        addresses: Option<u32>,
+        subnet: Option<String>,
+        name: Option<String>
+    ) -> Invite = CreateInvite { expires_in: expires_in.as_secs(), max_uses, addresses, subnet, name }, done;
     /// Checks that this node could join a network: that the configuration accepts its subnet, and the host uses none of
     /// its addresses.
     check_network(network: String, subnet: String) -> () = CheckNetwork { network, subnet };
@@ -302,7 +309,7 @@ type Polled = (Option<Client<MeshdApi>>, Result<Events, ClientError>);
 /// The node keeps the last [`EVENTS_KEPT`](crate::api::meshd::EVENTS_KEPT) events for all who follow it and nothing for
 /// each: whoever reads more slowly than things happen gets a [`Notice::Resync`] in place of what it has missed.
 pub struct EventStream {
-    path: PathBuf,
+    endpoint: Endpoint,
     client: Option<Client<MeshdApi>>,
     after: Option<Cursor>,
     /// Told next.
@@ -315,9 +322,9 @@ pub struct EventStream {
 
 impl fmt::Debug for EventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, after, away, .. } = self;
+        let Self { endpoint, after, away, .. } = self;
         f.debug_struct("EventStream")
-            .field("path", path)
+            .field("path", &endpoint.path())
             .field("after", after)
             .field("away", away)
             .finish_non_exhaustive()
@@ -329,8 +336,14 @@ impl EventStream {
     /// not be there yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
+        Self::at(path.into())
+    }
+
+    /// The same, of a socket that certain users may listen on.
+    #[must_use]
+    pub fn at(endpoint: Endpoint) -> Self {
         Self {
-            path: path.to_owned(),
+            endpoint,
             client: None,
             after: None,
             notices: VecDeque::new(),
@@ -364,7 +377,7 @@ impl EventStream {
             let request = self.request();
             let asking = self.asking.get_or_insert_with(|| {
                 let pause = if self.away { RECONNECT } else { Duration::ZERO };
-                Box::pin(ask(self.client.take(), self.path.clone(), request, pause))
+                Box::pin(ask(self.client.take(), self.endpoint.clone(), request, pause))
             });
             let (client, result) = asking.await;
             self.asking = None;
@@ -401,14 +414,14 @@ impl EventStream {
 
 async fn ask(
     client: Option<Client<MeshdApi>>,
-    path: PathBuf,
+    endpoint: Endpoint,
     request: PollEvents,
     pause: Duration,
 ) -> Polled {
     sleep(pause).await;
     let client = match client {
         Some(client) if !client.is_broken() => Ok(client),
-        _ => Client::connect(&path, Role::Client).await,
+        _ => Client::connect(endpoint, Role::Client).await,
     };
     match client {
         Ok(mut client) => {

@@ -34,6 +34,8 @@ pub const MESHD_SOCKET: &str = "meshd.sock";
 pub const TUND_SOCKET: &str = "tund.sock";
 /// `rpcd`'s socket.
 pub const RPC_SOCKET: &str = "rpc.sock";
+/// `webd`'s socket.
+pub const WEB_SOCKET: &str = "web.sock";
 
 /// Where the socket is that controls the static interface of this name.
 #[must_use]
@@ -45,4 +47,16 @@ pub fn static_socket(interface: &str) -> PathBuf {
 #[must_use]
 pub fn system_socket(name: &str) -> PathBuf {
     Path::new(RUN_DIR).join(name)
+}
+
+/// Where another socket is of the node whose `meshd` listens at `meshd`: beside it, or in its own directory of this
+/// name where each daemon makes its sockets itself.
+#[must_use]
+pub fn beside(meshd: &Path, socket: &str, directory: &str) -> PathBuf {
+    let beside = meshd.with_file_name(socket);
+    let apart = meshd.parent().and_then(Path::parent).map(|run| run.join(directory).join(socket));
+    match apart {
+        Some(apart) if beside.symlink_metadata().is_err() && apart.symlink_metadata().is_ok() => apart,
+        _ => beside,
+    }
 }

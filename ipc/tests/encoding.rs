@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::net::Ipv4Addr;
 
 use i2plan_ipc::api::order::{Executed, Order, OrderTarget, OrderToken, PreparedOrder};
-use i2plan_ipc::api::{keyd, meshd, tund};
+use i2plan_ipc::api::{keyd, meshd, tund, webd};
 use i2plan_ipc::frame::{decode_body, encode_body};
 use i2plan_ipc::hello::{Landlock, Reply, Request};
 use i2plan_ipc::remedy::{AskInviter, OrderWanted};
@@ -133,8 +133,9 @@ fn replies_of_keyd() {
 fn requests_to_meshd() {
     let (node_id, id) = ("n".to_owned(), "i".to_owned());
     let subnet = Some("10.9.0.0/16".to_owned());
+    let name = Some("office".to_owned());
     let create =
-        meshd::Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: Some(16), subnet };
+        meshd::Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: Some(16), subnet, name };
     let after = Some(meshd::Cursor { run: u64::MAX, number: 7 });
     are_encoded_as(vec![
         (meshd::Request::Status, r"\xa6Status"),
@@ -144,7 +145,7 @@ fn requests_to_meshd() {
         ),
         (
             create,
-            r"\x81\xacCreateInvite\x84\xaaexpires_in\xcd\x0e\x10\xa8max_uses\xc0\xa9addresses\x10\xa6subnet\xab10.9.0.0/16",
+            r"\x81\xacCreateInvite\x85\xaaexpires_in\xcd\x0e\x10\xa8max_uses\xc0\xa9addresses\x10\xa6subnet\xab10.9.0.0/16\xa4name\xa6office",
         ),
         (
             meshd::Request::RevokeInvite { id, with_members: true },
@@ -159,6 +160,7 @@ fn requests_to_meshd() {
             r"\x81\xa6AddBan\x83\xa7node_id\xa1n\xabdescription\xa1d\xa8duration\xcd\x01,",
         ),
         (meshd::Request::Leave, r"\xa5Leave"),
+        (meshd::Request::Counters, r"\xa8Counters"),
         (meshd::Request::Enact(Box::new(Executed::Recovered(3))), r"\x81\xa5Enact\x81\xa9Recovered\x03"),
         (
             meshd::Request::Join { invite: SecretText::new("code".to_owned()) },
@@ -279,6 +281,23 @@ fn what_a_static_interface_is() {
         interface,
         r"\x85\xa4name\xa3wg0\xa9addresses\x91\xab10.9.0.1/24\xa3mtu\xcd\x05\x00\xa5table\xcc\xfe\xa5peers\x91\x85\xaapublic_key\xdc\x00 CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC\xadpreshared_key\xc0\xa8endpoint\xc0\xaballowed_ips\x92\xa810.9.0.2\xa9fd09::/64\xa9keepalive\x19",
     )]);
+}
+
+#[test]
+fn requests_to_webd_and_its_replies() {
+    are_encoded_as(vec![
+        (webd::Request::Sessions, r"\xa8Sessions"),
+        (webd::Request::CreateLink { control: true }, r"\x81\xaaCreateLink\x81\xa7control\xc3"),
+        (webd::Request::EndSessions { id: None }, r"\x81\xabEndSessions\x81\xa2id\xc0"),
+    ]);
+    let url = SecretText::new("u".to_owned());
+    are_encoded_as(vec![
+        (webd::Reply::Ended(2), r"\x81\xa5Ended\x02"),
+        (
+            webd::Reply::Link(webd::Link { url, expires_in: 300, control: false }),
+            r"\x81\xa4Link\x83\xa3url\xa1u\xaaexpires_in\xcd\x01,\xa7control\xc2",
+        ),
+    ]);
 }
 
 #[test]

@@ -72,7 +72,7 @@ The password of --sam-user is read from the descriptor that its supervisor passe
 $CREDENTIALS_DIRECTORY/sam-password.
 
 Maintenance, while no keyd uses the keys:
-      --check                tell whether the keys can be read and are sealed
+      --check                tell whether the keys can be read and are sealed; root can do this too, of a backup
       --change-passphrase    seal the keys with a new passphrase, sealed or not as they are
       --new-passphrase-fd N  read the new passphrase from this descriptor; else it is asked for
       --remove-passphrase    store the keys unsealed
@@ -153,7 +153,7 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
         connector: "i2plan-connector".to_owned(),
         rpc: "i2plan-rpc".to_owned(),
         rpc_orders: false,
-        refused: vec!["i2plan-routerd".to_owned()],
+        refused: ["i2plan-routerd", "i2plan-web"].map(str::to_owned).into(),
         listen: None,
         listen_control: None,
         purpose: Purpose::Mesh,
@@ -222,12 +222,17 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
     Ok(Parsed::Run(args))
 }
 
-fn start(args: Args) -> Result<(), End> {
+fn start(mut args: Args) -> Result<(), End> {
     // First of all: nothing else has been opened yet that could have these numbers.
     let take = |number: Option<i32>| number.map(Descriptor::take).transpose().map_err(End::usage);
     let (passphrase, new) = (take(args.passphrase_fd)?, take(args.new_passphrase_fd)?);
     hardening::harden()?;
     logging::init()?;
+    if args.maintenance == Some(Maintenance::Check) && rustix::process::geteuid().is_root() {
+        users::become_owner(&args.store)
+            .map_err(|error| End::failed(format!("cannot use {}: {error}", args.store.display())))?;
+        args.store = PathBuf::from(".");
+    }
     program::refuse_root()?;
     let runtime = program::runtime()?;
     // Waited for from the start, so that one that comes while the terminal does not show what is typed does not leave it so.

@@ -38,7 +38,7 @@ const MAX_ENDED: usize = 4096;
 /// Revocations by this node that are remembered: the oldest are forgotten first.
 pub const MAX_REVOKED: usize = 1024;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Flag: the memory has a [`Budget`].
 const HAS_BUDGET: u8 = 0x80;

@@ -303,6 +303,7 @@ impl Signer {
             name,
             control: ProvenDestination::unproven(control),
             primary: (control != own).then(|| Box::new(ProvenDestination::unproven(own))),
+            takes_reports: true,
             data: ProvenDestination::unproven(data),
             wireguard,
             chain,
@@ -465,6 +466,7 @@ impl Signer {
         };
         let invite = Invite {
             network: wish.network,
+            name: wish.name.clone(),
             subnet: wish.subnet,
             inviter: self.keys.node(),
             control: self.keys.control().public().hash(),
@@ -925,7 +927,14 @@ mod tests {
     }
 
     pub(super) fn charter(signer: &Signer) -> Charter {
-        Charter { founder: signer.keys.node(), subnet: Ipv4Subnet::DEFAULT, founded_at: NOW, nonce: [7; 16] }
+        let name = testing::network_name();
+        Charter {
+            founder: signer.keys.node(),
+            name,
+            subnet: Ipv4Subnet::DEFAULT,
+            founded_at: NOW,
+            nonce: [7; 16],
+        }
     }
 
     pub(super) fn network(signer: &Signer) -> NetworkId {
@@ -960,7 +969,8 @@ mod tests {
     fn wish(signer: &Signer) -> CreateInvite {
         let subnet = Ipv4Subnet::DEFAULT;
         let (network, expires_at) = (network(signer), NOW + 3600);
-        CreateInvite { network, subnet, expires_at, uses: many(), addresses: 16 }
+        let name = testing::network_name();
+        CreateInvite { network, name, subnet, expires_at, uses: many(), addresses: 16 }
     }
 
     pub(super) fn many() -> Uses {

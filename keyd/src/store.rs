@@ -49,7 +49,11 @@ pub enum StoreError {
         source: SealError,
     },
     /// What is remembered beside the keys was written by another version.
-    #[error("cannot use {}: {source}; use the version that wrote it", path.display())]
+    #[error(
+        "cannot use {}: {source}; use the version that wrote it, or move keyd's and meshd's directories elsewhere to start as \
+         a node without a network",
+        path.display()
+    )]
     Memory {
         /// The file.
         path: PathBuf,

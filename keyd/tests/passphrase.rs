@@ -150,6 +150,36 @@ fn keys_are_sealed_if_there_is_a_passphrase() {
 }
 
 #[test]
+fn root_checks_the_keys_of_a_backup_as_their_owner() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can be another user, as in CI.
+        return;
+    }
+    let place = TestStore::new();
+    place.has_started(&[]);
+    // Where only root gets, as in /root.
+    let closed = place.path("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    std::fs::rename(place.path("store"), closed.join("keyd")).unwrap();
+    let check = || {
+        let mut command = Command::new(place.path("i2plan-keyd"));
+        command.arg("--store").arg(closed.join("keyd")).arg("--check").stdin(Stdio::null()).output().unwrap()
+    };
+    let output = check();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("are not sealed\n"));
+    // Root does nothing else with them, and what root owns nobody but root could read.
+    let mut other = Command::new(place.path("i2plan-keyd"));
+    let refused = other.arg("--store").arg(closed.join("keyd")).arg("--remove-passphrase").output().unwrap();
+    assert_fails(&refused, 2, "must not run as root");
+    chown(closed.join("keyd/keys"), Some(0), Some(0)).unwrap();
+    assert_fails(&check(), 1, "belongs to user 0, and must belong to user 54321: run `chown 54321 ");
+    chown(closed.join("keyd"), Some(0), Some(0)).unwrap();
+    assert_fails(&check(), 1, "it belongs to root");
+}
+
+#[test]
 fn sealed_keys_without_their_passphrase_have_their_own_exit_status() {
     let place = TestStore::sealed();
     let before = place.keys();

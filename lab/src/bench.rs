@@ -19,7 +19,10 @@ const DATAGRAM: usize = 1300;
 const UDP_PAYLOAD: usize = 1280 - 28;
 
 /// Offered loads, datagrams a second.
-const RATES: [u32; 12] = [250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000];
+const RATES: [u32; 14] = [250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000, 8000, 12_000];
+
+/// Multiples of what the tunnel has carried that are offered to it.
+const OVERLOADS: [u32; 3] = [1, 2, 4];
 
 /// How long each load is offered.
 const STEP: Duration = Duration::from_secs(4);
@@ -53,8 +56,16 @@ struct Report {
     /// Tunnel goodput by bare capacity.
     tcp_ratio: f64,
     udp_ratio: f64,
+    /// One, two and four times that.
+    overload: Vec<Load>,
+    /// Goodput at two and at four times by that at one time.
+    udp_2x_ratio: f64,
+    udp_4x_ratio: f64,
     idle_rtt: Pings,
     loaded_rtt: Pings,
+    /// After the overload, and TCP then by TCP before.
+    rtt_after_overload: Pings,
+    tcp_after_overload_ratio: f64,
     /// During the TCP transfer.
     tcp_losses: Losses,
     /// During all loads of UDP together.
@@ -111,9 +122,18 @@ pub async fn run(json: bool) -> Result<(), Failure> {
     let tunnel_tcp_mbit = mbit(moved.bytes, Duration::from_secs_f64(moved.seconds));
 
     progress.step("UDP through the tunnel, load raised until delivery falls below 98 %");
-    let tunnel_udp = udp(one, two, far.ipv4.into()).await?;
+    let tunnel_udp = udp(one, two, far.ipv4.into(), &RATES, FAILURES).await?;
     let udp_losses = Counters::read(one, two).await?.since(&after);
     let tunnel_udp_mbit = capacity(&tunnel_udp);
+
+    progress.step("UDP through the tunnel, one, two and four times what it has carried");
+    let carried = tunnel_udp.iter().filter(|load| load.delivered >= CARRIED).map(|load| load.offered_per_s);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate from `RATES`")]
+    let carried = carried.fold(f64::from(RATES[0]), f64::max).round() as u32;
+    let overload =
+        udp(one, two, far.ipv4.into(), &OVERLOADS.map(|times| times * carried), usize::MAX).await?;
+    let rtt_after_overload = ping(two, near.ipv4.into(), 10, false).await?;
+    let again = transfer(one, two, far.ipv4.into(), TRANSFER).await?;
     progress.done();
 
     let mut report = Report {
@@ -124,8 +144,13 @@ pub async fn run(json: bool) -> Result<(), Failure> {
         tunnel_tcp_mbit,
         tcp_ratio: tunnel_tcp_mbit / bare_capacity_mbit,
         udp_ratio: tunnel_udp_mbit / bare_capacity_mbit,
+        udp_2x_ratio: overload[1].goodput_mbit / overload[0].goodput_mbit,
+        udp_4x_ratio: overload[2].goodput_mbit / overload[0].goodput_mbit,
+        overload,
         idle_rtt,
         loaded_rtt,
+        rtt_after_overload,
+        tcp_after_overload_ratio: moved.seconds / again.seconds,
         tcp_losses,
         udp_losses,
         bottleneck: String::new(),
@@ -149,17 +174,21 @@ fn seconds(duration: Duration) -> String {
     duration.as_secs().to_string()
 }
 
-/// Offers load after load from a source to a sink until one is clearly not carried.
+/// Offers load after load from a source to a sink until so many were not carried.
 async fn loads(
     from: &Node,
     source: Vec<String>,
     sink: &mut crate::process::Child,
     payload: usize,
+    rates: &[u32],
+    failures: usize,
 ) -> Result<Vec<Load>, Failure> {
+    let mut source = source;
+    source.extend(rates.iter().flat_map(|rate| ["--rate".to_owned(), rate.to_string()]));
     let mut source = from.start_probe(&source)?;
     let mut loads = Vec::new();
     let mut received = Received::default();
-    for step in 0..RATES.len() {
+    for step in 0..rates.len() {
         let sent: Sent = source.next_json().await?;
         // The sink reports a step when nothing more comes of it, which is before the source goes on. A step of
         // which nothing arrived is not reported at all.
@@ -176,8 +205,7 @@ async fn loads(
             delivered,
             goodput_mbit: mbit(arrived * payload as u64, Duration::from_secs_f64(sent.seconds)),
         });
-        // One load more than the first that is not carried, to show how it goes on.
-        if loads.iter().filter(|load| load.delivered < CARRIED).count() >= 2 {
+        if loads.iter().filter(|load| load.delivered < CARRIED).count() >= failures {
             break;
         }
     }
@@ -186,25 +214,28 @@ async fn loads(
     Ok(loads)
 }
 
-fn rates() -> Vec<String> {
-    RATES.iter().flat_map(|rate| ["--rate".to_owned(), rate.to_string()]).collect()
-}
+/// One load more than the first that is not carried, to show how it goes on.
+const FAILURES: usize = 2;
 
 async fn bare(from: &Node, to: &Node) -> Result<Vec<Load>, Failure> {
     let mut sink = to.start_probe(&["__raw-sink".to_owned()])?;
     let destination: String = sink.next_json().await?;
-    let mut source = vec!["__raw-source".to_owned(), destination, DATAGRAM.to_string(), seconds(STEP)];
-    source.extend(rates());
-    loads(from, source, &mut sink, DATAGRAM).await
+    let source = vec!["__raw-source".to_owned(), destination, DATAGRAM.to_string(), seconds(STEP)];
+    loads(from, source, &mut sink, DATAGRAM, &RATES, FAILURES).await
 }
 
-async fn udp(from: &Node, to: &Node, address: IpAddr) -> Result<Vec<Load>, Failure> {
+async fn udp(
+    from: &Node,
+    to: &Node,
+    address: IpAddr,
+    rates: &[u32],
+    failures: usize,
+) -> Result<Vec<Load>, Failure> {
     let target = SocketAddr::new(address, PORT).to_string();
     let mut sink = to.start_probe(&["__udp-sink".to_owned(), target.clone()])?;
     sink.first_line().await?;
-    let mut source = vec!["__udp-source".to_owned(), target, UDP_PAYLOAD.to_string(), seconds(STEP)];
-    source.extend(rates());
-    loads(from, source, &mut sink, UDP_PAYLOAD).await
+    let source = vec!["__udp-source".to_owned(), target, UDP_PAYLOAD.to_string(), seconds(STEP)];
+    loads(from, source, &mut sink, UDP_PAYLOAD, rates, failures).await
 }
 
 /// The counters of both ends.
@@ -267,6 +298,7 @@ fn print(report: &Report) {
     };
     table("bare RAW datagrams", &report.bare);
     table("UDP through the tunnel", &report.tunnel_udp);
+    table("the same, 1, 2, 4 times", &report.overload);
     let times = |pings: &Pings| {
         let times = pings.times.map_or("-".to_owned(), |times| {
             format!("{:.1}/{:.1}/{:.1}/{:.1} ms", times.min, times.median, times.p90, times.max)
@@ -284,6 +316,11 @@ fn print(report: &Report) {
     );
     println!("RTT idle, min/median/p90/max    {}", times(&report.idle_rtt));
     println!("RTT during TCP                  {}", times(&report.loaded_rtt));
+    println!("RTT after the overload          {}", times(&report.rtt_after_overload));
+    println!(
+        "overload, by goodput at 1x      2x {:.2}, 4x {:.2}; TCP afterwards {:.2} of before",
+        report.udp_2x_ratio, report.udp_4x_ratio, report.tcp_after_overload_ratio
+    );
     for (what, losses) in [("TCP", &report.tcp_losses), ("UDP", &report.udp_losses)] {
         println!(
             "lost during {what}                 {} in the sender's queue, {} inside I2P, {} not accepted, of {} sent",

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use crate::Failure;
 
 /// The programs of a node, each in a package of the same name.
-pub const PROGRAMS: [&str; 7] = [
+pub const PROGRAMS: [&str; 8] = [
     "i2planctl",
     "i2plan-keyd",
     "i2plan-connector",
     "i2plan-meshd",
     "i2plan-tund",
     "i2plan-rpcd",
+    "i2plan-webd",
     "i2plan-routerd",
 ];
 

@@ -21,6 +21,7 @@ use i2plan_meshd::sandbox as meshd;
 use i2plan_routerd::sandbox as routerd;
 use i2plan_rpcd::sandbox as rpcd;
 use i2plan_tund::sandbox as tund;
+use i2plan_webd::sandbox as webd;
 use libc::{c_int, c_long};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,8 @@ pub enum Seat {
     Tund,
     /// `rpcd` while it serves.
     Rpcd,
+    /// `webd` while it serves.
+    Webd,
     /// The program that fetches a seed for `routerd`.
     RouterdFetching,
     /// `routerd` while it speaks with other routers.
@@ -141,6 +144,7 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::TundStarting => tund::before_the_interface(),
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),
         Seat::Rpcd => rpcd::before_serving(),
+        Seat::Webd => webd::before_serving(),
         Seat::RouterdFetching => routerd::before_fetching(),
         Seat::Routerd => routerd::before_the_network(&intrusion.own, [PORT, SAM_PORT]),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -116,7 +116,8 @@ impl Lab {
     /// # Errors
     /// If that takes too long.
     pub async fn ready(&mut self) -> Result<(), Failure> {
-        let i2pd = self.nodes.iter().rfind(|node| node.router_kind() == Some(RouterKind::I2pd));
+        let i2pd = |router: &Router| router.kind() == RouterKind::I2pd && router.has_usual_bridge();
+        let i2pd = self.nodes.iter().rfind(|node| node.router.as_ref().is_some_and(i2pd));
         let Some(name) = i2pd.map(|node| node.name.clone()) else { return self.open().await };
         let witness = Witness::open_within(&name, Style::Raw, TRANSIENT);
         let (mut witness, ()) = tokio::try_join!(witness, self.open())?;
@@ -200,6 +201,24 @@ impl Lab {
         let mut node = Node::new(name, number, address, Some(router), self)?;
         node.set_static(file, style)?;
         self.start_node(node)
+    }
+
+    /// Starts two nodes more that share the router of the first, like two containers on one host.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn add_two_on_one_router(&mut self) -> Result<(), Failure> {
+        let usual = (self.bridge, self.sam_address.clone());
+        self.bridge.address.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        let address = self.add_node().await?.address;
+        self.sam_address = SocketAddr::new(address.into(), self.bridge.address.port()).to_string();
+        let number = self.next_number()?;
+        let name = format!("n{number}");
+        let address = self.network.add_node(&name, number).await?;
+        let node = Node::new(name, number, address, None, self)?;
+        self.start_node(node)?;
+        (self.bridge, self.sam_address) = usual;
+        Ok(())
     }
 
     fn start_node(&mut self, mut node: Node) -> Result<&mut Node, Failure> {
@@ -303,6 +322,8 @@ impl Status {
 pub struct NetworkStatus {
     /// The network's id.
     pub id: String,
+    /// What its founder calls it.
+    pub name: String,
     /// The node's address.
     pub ipv4: Ipv4Addr,
     /// The node's address.
@@ -416,6 +437,8 @@ pub struct Node {
     pub uids: [u32; 3],
     /// The user of `rpcd`.
     pub rpc_uid: u32,
+    /// The user of `webd`.
+    pub web_uid: u32,
     /// The user of `routerd`.
     pub router_uid: u32,
     /// The user of the connector.
@@ -451,7 +474,7 @@ impl Node {
         std::fs::write(directory.join("etc/config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;
         let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
-        let (router_uid, connector_uid) = (first + 6, first + 7);
+        let (router_uid, connector_uid, web_uid) = (first + 6, first + 7, first + 8);
         let (log_filter, routers) = (lab.log_filter.clone(), lab.routers());
         let (passphrase, static_style, supervisor) = (None, None, None);
         Ok(Self {
@@ -459,6 +482,7 @@ impl Node {
             address,
             uids,
             rpc_uid,
+            web_uid,
             router_uid,
             connector_uid,
             group,
@@ -520,8 +544,9 @@ impl Node {
     /// If the supervisor cannot be started.
     pub fn start_daemons(&mut self) -> Result<(), Failure> {
         let [keyd, meshd, tund] = self.uids.map(|uid| OsString::from(uid.to_string()));
-        let [connector, rpc, router, group] = [self.connector_uid, self.rpc_uid, self.router_uid, self.group]
-            .map(|id| OsString::from(id.to_string()));
+        let [connector, rpc, web, router, group] =
+            [self.connector_uid, self.rpc_uid, self.web_uid, self.router_uid, self.group]
+                .map(|id| OsString::from(id.to_string()));
         let mut args: Vec<OsString> = vec![
             "up".into(),
             "--config".into(),
@@ -542,6 +567,8 @@ impl Node {
             connector,
             "--rpc-user".into(),
             rpc,
+            "--web-user".into(),
+            web,
             "--router-user".into(),
             router,
             "--group".into(),

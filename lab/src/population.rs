@@ -21,8 +21,8 @@ use i2plan_proto::address::{AddressRange, Ipv4Subnet};
 use i2plan_proto::identity::Signed;
 use i2plan_proto::invite::{InviteGrant, InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
-use i2plan_proto::membership::{Chain, Charter, Membership as Certificate};
-use i2plan_proto::record::Record;
+use i2plan_proto::membership::{Chain, Charter, Membership as Certificate, NetworkName};
+use i2plan_proto::record::{NodeName, Record};
 use zeroize::Zeroizing;
 
 use crate::Failure;
@@ -51,7 +51,13 @@ pub fn found(node: &Node, members: usize) -> Result<(), Failure> {
     let mut founder = Signer::new(keys, false, memory, delegations, Box::new(files));
     let me = founder.keys().node();
     let subnet = Ipv4Subnet::DEFAULT;
-    let charter = Charter { founder: me, subnet, founded_at: now, nonce: [7; 16] };
+    let charter = Charter {
+        founder: me,
+        name: NetworkName::of_founder(&NodeName::of_host("lab")),
+        subnet,
+        founded_at: now,
+        nonce: [7; 16],
+    };
     let signature = founder.sign_charter(&charter, now).map_err(|error| refused(&error))?;
     let charter = Signed { value: charter, signature };
     let chain = Chain::founder(&charter.value);
@@ -110,7 +116,8 @@ impl<'a> Inviter<'a> {
     ) -> Result<Self, Failure> {
         let secret = InviteSecret([7; 32]);
         let (network, subnet, expires_at) = (charter.network(), charter.subnet, now + 3600);
-        let wish = keyd::CreateInvite { network, subnet, expires_at, uses: Uses::Unlimited, addresses };
+        let name = charter.name.clone();
+        let wish = keyd::CreateInvite { network, name, subnet, expires_at, uses: Uses::Unlimited, addresses };
         let executed = signer.execute(&Order::CreateInvite(wish), secret.0, now);
         let Executed::Invite { grant, .. } = executed.map_err(|error| refused(&error))? else {
             return Err(Failure::new("keyd made no invite"));

@@ -4,6 +4,8 @@
 //! as the sandbox's inner process, to do just this test.
 
 use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::i2p::kind::Routers;
 use crate::node::PROGRAMS_VARIABLE;
-use crate::{Failure, build, sandbox};
+use crate::{Failure, build, netns, sandbox};
 
 /// The laboratory's program, for a test binary that is not it.
 pub const PROGRAM_VARIABLE: &str = "I2PLAN_LAB_PROGRAM";
@@ -85,6 +87,56 @@ pub fn sandboxed_within(
         }
         Err(failure) => panic!("{failure}"),
     }
+}
+
+/// How long an answer over TCP is waited for.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A connection to a port of a namespace's loopback. It blocks.
+///
+/// # Errors
+/// If there is no such namespace, or nobody listens.
+pub fn tcp(namespace: &str, port: u16) -> io::Result<TcpStream> {
+    let connect = move || TcpStream::connect(("127.0.0.1", port)).map_err(Failure::from);
+    let stream =
+        netns::within(namespace, connect).map_err(|failure| io::Error::other(failure.to_string()))?;
+    stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    Ok(stream)
+}
+
+/// An answer over HTTP.
+#[derive(Debug, Clone)]
+pub struct HttpAnswer {
+    /// Its status.
+    pub status: u16,
+    /// Its status line and headers.
+    pub head: String,
+    /// Its body.
+    pub body: String,
+}
+
+impl HttpAnswer {
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.head.lines().filter_map(|line| line.split_once(": "));
+        headers.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// Sends a request to a port of a namespace's loopback, and reads to the end of the connection. It blocks.
+///
+/// # Errors
+/// If nobody listens, or the answer is not HTTP.
+pub fn http(namespace: &str, port: u16, request: &str) -> io::Result<HttpAnswer> {
+    let mut stream = tcp(namespace, port)?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| io::Error::other(format!("{answer:?}")))?;
+    Ok(HttpAnswer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
 /// Prints the logs of a run that ends in a panic, as a failed test does.

@@ -205,6 +205,7 @@ fn an_order_that_meshd_puts_in_the_place_of_another_is_not_confirmed() {
 
         let unlimited = Order::CreateInvite(CreateInvite {
             network: before.id.parse().unwrap(),
+            name: before.name.parse().unwrap(),
             subnet: Ipv4Subnet::DEFAULT,
             expires_at: 0,
             uses: Uses::Unlimited,

@@ -185,7 +185,7 @@ fn many_who_wait_keep_nobody_from_being_answered() {
             asking.status().await.map_err(|error| failed(&error))?;
         }
         println!("20 answers beside 30 that wait: {:?}", began.elapsed());
-        let invite = asking.create_invite(Duration::from_secs(60), Some(1), None, None).await;
+        let invite = asking.create_invite(Duration::from_secs(60), Some(1), None, None, None).await;
         assert!(invite.is_ok(), "{invite:?}");
         for follower in waiting {
             follower.await.unwrap()?;

@@ -119,7 +119,11 @@ async fn join_is_interrupted_and_resumed(inviter: &Node, joiner: &Node) -> Resul
     let again = again?;
     assert!(again.status.success(), "{}{}", again.stdout, again.stderr);
     let network = joiner.network().await?;
-    assert!(again.stdout.starts_with(&format!("joined network {}\n", network.id)), "{}", again.stdout);
+    assert!(
+        again.stdout.starts_with(&format!("joined network {} ({})\n", network.name, network.id)),
+        "{}",
+        again.stdout
+    );
     assert!(again.stderr.ends_with("the first tunnel to a member is up\n"), "{}", again.stderr);
 
     // And by a third it is a member already.

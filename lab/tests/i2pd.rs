@@ -80,3 +80,25 @@ fn on_i2pd_tunnels_may_have_no_hop_or_two() {
         lab.stop().await
     });
 }
+
+#[test]
+fn on_i2pd_two_nodes_share_a_router() {
+    on_i2pd("on_i2pd_two_nodes_share_a_router", async || {
+        let mut lab = Lab::start_on(Routers::I2pd).await?;
+        lab.add_two_on_one_router().await?;
+        lab.ready().await?;
+        join_and_talk([&lab.nodes[0], &lab.nodes[1]]).await?;
+        // Both at once, as when the host is started.
+        for node in &mut lab.nodes {
+            node.stop_daemons().await?;
+        }
+        let started = Instant::now();
+        for node in &mut lab.nodes {
+            node.start_daemons()?;
+        }
+        lab.ready().await?;
+        until_flowing([&lab.nodes[0], &lab.nodes[1]], RECOVERY).await?;
+        println!("back after {:.1} s", started.elapsed().as_secs_f32());
+        lab.stop().await
+    });
+}

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use lab::Failure;
+use lab::i2p::kind::Routers;
 use lab::node::{Lab, credentials, process_of};
 use lab::process::signal;
 use lab::testing::sandboxed;
@@ -18,6 +20,62 @@ const BACK: Duration = Duration::from_secs(240);
 
 /// Bytes of a transfer.
 const BYTES: u64 = 2_000_000;
+
+/// How long the use of idle routers is measured.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// Bytes that are sent each way when the use of busy routers is measured.
+const LOAD: u64 = 50_000_000;
+
+/// Resident memory of a process, MB, and the processor time that it has used, seconds.
+fn used(pid: u32) -> Result<(f64, f64), Failure> {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let status = read("status")?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kilobytes: f64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    // The fields after the program's name in parentheses, `man proc_pid_stat`: user and system time are the 14th and
+    // 15th of all, in hundredths of a second.
+    let stat = read("stat")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks = |field: usize| fields[field - 3].parse::<f64>().unwrap();
+    Ok((kilobytes / 1000.0, (ticks(14) + ticks(15)) / 100.0))
+}
+
+/// The same load on i2pd and on a node's own router, which carry the two ends of one tunnel.
+#[test]
+#[ignore = "a measurement: see docs/benchmarks.md"]
+fn what_a_router_takes_next_to_i2pd() {
+    sandboxed(LAB, "what_a_router_takes_next_to_i2pd", async || {
+        let mut lab = Lab::start_on(Routers::I2pd).await?;
+        lab.add_node().await?;
+        lab.add_node_with_routerd(true).await?;
+        lab.ready().await?;
+        let routers = [("i2pd", lab.router(0)?.pid()?), ("routerd", process_of(lab.nodes[1].router_uid)?)];
+        let [one, own] = &lab.nodes[..] else { panic!("two nodes") };
+        own.join_by(one).await?;
+        reach(one, own).await?;
+        let sample = || routers.map(|(_, pid)| used(pid).unwrap());
+        let before = sample();
+        tokio::time::sleep(IDLE).await;
+        let idle = sample();
+        for (from, to) in [(one, own), (own, one)] {
+            assert!(transfer(from, to, to.address().await?, LOAD).await?.intact);
+        }
+        let loaded = sample();
+        for (router, (name, _)) in routers.iter().enumerate() {
+            println!(
+                "{name}: {:.1} MB and {:.2} s of processor time a minute at rest; {:.1} MB after, and {:.1} s for, {} MB \
+                 each way",
+                idle[router].0,
+                (idle[router].1 - before[router].1) / IDLE.as_secs_f64() * 60.0,
+                loaded[router].0,
+                loaded[router].1 - idle[router].1,
+                LOAD / 1_000_000,
+            );
+        }
+        lab.stop().await
+    });
+}
 
 #[test]
 fn a_node_talks_through_a_router_that_nobody_can_reach() {

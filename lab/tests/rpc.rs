@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::node::{Lab, Node, descriptors, resident};
-use lab::testing::sandboxed;
+use lab::testing::{self, sandboxed};
 use lab::{Failure, netns};
 use serde_json::{Value, json};
 
@@ -22,6 +22,9 @@ const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
 /// Where the gateways listen for HTTP.
 const PORT: u16 = 7670;
+
+/// Where they serve metrics.
+const METRICS_PORT: u16 = 7671;
 
 /// Longer than any call of these tests but a join takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -85,29 +88,25 @@ async fn refused(node: &Node, method: &str, params: Value) -> Result<i64, Failur
 
 /// Sends bytes to the gateway's TCP listener, in the node's namespace, and reads to the end.
 async fn http(node: &Node, request: String) -> Result<(u16, String), Failure> {
-    let name = node.name.clone();
-    blocking(move || {
-        let mut stream = tcp(&name)?;
-        stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Ok((status.ok_or_else(|| io::Error::other(format!("{answer:?}")))?, body.to_owned()))
-    })
-    .await
+    http_at(node, PORT, request).await
 }
 
-/// A connection from within a namespace, which the thread of this call enters for good.
-fn tcp(namespace: &str) -> io::Result<TcpStream> {
-    let namespace = namespace.to_owned();
-    let connected = std::thread::spawn(move || {
-        netns::enter(&namespace).map_err(|failure| io::Error::other(failure.to_string()))?;
-        TcpStream::connect(("127.0.0.1", PORT))
-    });
-    let stream = connected.join().unwrap()?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    Ok(stream)
+async fn http_at(node: &Node, port: u16, request: String) -> Result<(u16, String), Failure> {
+    let name = node.name.clone();
+    let answer = blocking(move || testing::http(&name, port, &request)).await?;
+    Ok((answer.status, answer.body))
+}
+
+/// A request for the metrics, with this `Host`.
+fn get_metrics(host: &str) -> String {
+    format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+}
+
+/// The value of a series.
+fn metric(text: &str, series: &str) -> Option<f64> {
+    let line =
+        text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')))?;
+    line.rsplit(' ').next()?.parse().ok()
 }
 
 fn post(headers: &[(&str, &str)], body: &str) -> String {
@@ -144,7 +143,10 @@ fn find_rpcd(node: &Node) -> Result<Option<u32>, Failure> {
 /// A node whose gateway listens for HTTP too, and its token.
 async fn with_http(lab: &mut Lab, index: usize) -> Result<String, Failure> {
     let node = &mut lab.nodes[index];
-    node.configure(&format!("[rpc]\ntcp_address = \"127.0.0.1:{PORT}\"\n")).await?;
+    node.configure(&format!(
+        "[metrics]\nlisten = \"127.0.0.1:{METRICS_PORT}\"\n[rpc]\ntcp_address = \"127.0.0.1:{PORT}\"\n"
+    ))
+    .await?;
     node.ready().await?;
     let token = node.state("rpc").join("token");
     node.until("there is a token", TIMEOUT, async |_| Ok(token.exists())).await?;
@@ -216,6 +218,35 @@ fn every_method_answers_over_both_ways() {
         })
         .await?;
         assert_eq!(refused(two, "members.grant", grant).await?, -32_602);
+
+        // Metrics, by both ways to them.
+        let peer = other["node_id"].as_str().unwrap();
+        let connected = format!("i2plan_peer_connected{{peer=\"{peer}\"}}");
+        one.until("there is a tunnel", TIMEOUT, async |node| {
+            let (status, text) =
+                http_at(node, METRICS_PORT, get_metrics(&format!("127.0.0.1:{METRICS_PORT}"))).await?;
+            assert_eq!(status, 200, "{text}");
+            Ok(metric(&text, &connected) == Some(1.0))
+        })
+        .await?;
+        let text = one.ctl(&["metrics"], "").await?.stdout;
+        for (series, expected) in [
+            ("i2plan_up", 1.0),
+            ("i2plan_daemon_up{daemon=\"tund\"}", 1.0),
+            ("i2plan_peers_total", 1.0),
+            ("i2plan_peers_connected", 1.0),
+            ("i2plan_i2p_healthy", 1.0),
+            ("i2plan_invites{state=\"revoked\"}", 1.0),
+            ("i2plan_gossip_peers_discovered_total", 1.0),
+        ] {
+            assert_eq!(metric(&text, series), Some(expected), "{series}: {text}");
+        }
+        for series in
+            ["i2plan_messages_sent_total", "i2plan_messages_received_total", "i2plan_state_writes_total"]
+        {
+            assert!(metric(&text, series).is_some_and(|count| count > 0.0), "{series}: {text}");
+        }
+        assert_eq!(http_at(one, METRICS_PORT, get_metrics("example.org:7671")).await?.0, 403);
 
         // What happens is told, to who waits for it.
         let place = done(one, "events.poll", json!({})).await?["next"].clone();
@@ -448,20 +479,20 @@ fn floods_at_the_gateway_disturb_nobody_else() {
             under(node, "TCP connections without end, with half a request or none", move |enough| {
                 let mut held = Vec::new();
                 for _ in 0..100 {
-                    let mut stream = tcp(&namespace)?;
+                    let mut stream = testing::tcp(&namespace, PORT)?;
                     stream.write_all(b"POST / HTTP/1.1\r\n")?;
                     held.push(stream);
                 }
                 let mut answers = 0;
                 while !enough.load(Ordering::Relaxed) || answers < 3 {
-                    let mut stream = tcp(&namespace)?;
+                    let mut stream = testing::tcp(&namespace, PORT)?;
                     stream.write_all(right.as_bytes())?;
                     let mut answer = String::new();
                     stream.read_to_string(&mut answer)?;
                     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
                     answers += 1;
                     for _ in 0..100 {
-                        held.push(tcp(&namespace)?);
+                        held.push(testing::tcp(&namespace, PORT)?);
                     }
                     if held.len() > 400 {
                         held.drain(..200);
@@ -496,7 +527,7 @@ fn floods_at_the_gateway_disturb_nobody_else() {
                     while !enough.load(Ordering::Relaxed) || answers < 3 {
                         assert!(started.elapsed() < 2 * TIMEOUT, "{answers} answers in {tries} tries");
                         tries += 1;
-                        let mut stream = tcp(&namespace_of_flood)?;
+                        let mut stream = testing::tcp(&namespace_of_flood, PORT)?;
                         std::thread::sleep(Duration::from_millis(10));
                         let mut answer = String::new();
                         // It may have been pushed out.

@@ -101,7 +101,7 @@ async fn a_bridge_that_is_not_found_is_named(routers: Routers) -> Result<(), Fai
     lab.add_node().await?;
     let node = &mut lab.nodes[0];
     if routers == Routers::I2pd {
-        node.until("it answers", UNUSABLE, async |node| Ok(node.status().await.is_ok())).await?;
+        node.ready().await?;
     } else {
         until_down(
             node,

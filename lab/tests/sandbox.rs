@@ -71,6 +71,7 @@ fn user(seat: Seat) -> Option<(usize, &'static str)> {
         Seat::Meshd => Some((1, "meshd")),
         Seat::TundStarting | Seat::Tund => Some((2, "tund")),
         Seat::Rpcd => Some((3, "rpc")),
+        Seat::Webd => Some((6, "web")),
         Seat::RouterdFetching | Seat::Routerd => Some((4, "routerd")),
     }
 }
@@ -86,8 +87,8 @@ async fn intrude(
 ) -> Result<End, Failure> {
     let mut args: Vec<OsString> = Vec::new();
     if let Some(uid) = as_user {
-        // rpcd is in the control group, which is how it gets in at meshd.
-        let gid = if seat == Seat::Rpcd { node.group } else { uid };
+        // rpcd and webd are in the control group, which is how they get in at meshd.
+        let gid = if matches!(seat, Seat::Rpcd | Seat::Webd) { node.group } else { uid };
         args.extend(["__launch".into(), format!("--uid={uid}").into(), format!("--gid={gid}").into()]);
         if seat == Seat::TundStarting {
             args.push("--net-admin".into());
@@ -131,7 +132,7 @@ async fn intrude(
 
 async fn check(node: &Node, seat: Seat, attempts: &[(Attempt, Target<'_>, End)]) -> Result<(), Failure> {
     let [keyd, meshd, tund] = node.uids;
-    let uids = [keyd, meshd, tund, node.rpc_uid, node.router_uid, node.connector_uid];
+    let uids = [keyd, meshd, tund, node.rpc_uid, node.router_uid, node.connector_uid, node.web_uid];
     let uid = user(seat).map(|(index, _)| uids[index]);
     for (attempt, target, expected) in attempts {
         let end = intrude(node, seat, *attempt, *target, uid).await?;
@@ -266,8 +267,9 @@ fn nothing_gets_out_of_the_sandbox() {
         starting.extend(others(0).map(|pid| (Attempt::Signal, of(pid), Refused(Errno::EPERM))));
         check(node, Seat::KeydStarting, &starting).await?;
 
-        // keyd, tund and rpcd at work: every attempt is the last.
-        for (seat, own) in [(Seat::Keyd, 0), (Seat::Tund, 2), (Seat::Rpcd, usize::MAX)] {
+        // keyd, tund, rpcd and webd at work: every attempt is the last.
+        let seats = [(Seat::Keyd, 0), (Seat::Tund, 2), (Seat::Rpcd, usize::MAX), (Seat::Webd, usize::MAX)];
+        for (seat, own) in seats {
             check(node, seat, &files(Killed)).await?;
             check(node, seat, &processes(own, Killed, Killed)).await?;
             check(node, seat, &sockets_of_the_network(Killed)).await?;
@@ -294,13 +296,14 @@ fn nothing_gets_out_of_the_sandbox() {
             (Attempt::ConnectUnix, at(meshd_socket), Refused(Errno::EACCES)),
         ];
         check(node, Seat::Tund, &connections).await?;
-        // rpcd asks meshd.
+        // rpcd and webd ask meshd.
         let connections = [
             (Attempt::ConnectUnix, at(keyd_for_meshd), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(tund_socket), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(meshd_socket), Done),
         ];
         check(node, Seat::Rpcd, &connections).await?;
+        check(node, Seat::Webd, &connections).await?;
 
         // The connector at work: the SAM bridge and keyd, and no file.
         check(node, Seat::Connector, &files(Killed)).await?;

@@ -9,7 +9,7 @@ use lab::Failure;
 use lab::netns::set_uplink;
 use lab::node::{Lab, Node};
 use lab::process::signal;
-use lab::testing::sandboxed;
+use lab::testing::{sandboxed, sandboxed_within};
 use lab::traffic::{reach, until_flowing};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
@@ -119,6 +119,31 @@ fn a_network_that_stops_as_a_whole() {
             lab.ready().await?;
             recovers(&lab, &format!("a network that stopped as a whole, time {round}")).await?;
         }
+        lab.stop().await
+    });
+}
+
+#[test]
+#[ignore = "takes a quarter of an hour: see CONTRIBUTING.md"]
+fn a_bridge_that_takes_ten_minutes_for_its_first_tunnel() {
+    let name = "a_bridge_that_takes_ten_minutes_for_its_first_tunnel";
+    sandboxed_within(LAB, name, Duration::from_secs(1800), async || {
+        let mut lab = Lab::with_nodes(1).await?;
+        lab.add_node().await?;
+        set_uplink(&lab.nodes[1].name, false).await?;
+        lab.kill_router(1).await?;
+        lab.restart_router(1).await?;
+        sleep(Duration::from_secs(600)).await;
+        assert!(!lab.nodes[1].status().await?.sessions_are_open());
+        set_uplink(&lab.nodes[1].name, true).await?;
+        let began = Instant::now();
+        lab.ready().await?;
+        println!(
+            "its sessions are open {:.1} s after the router has a network",
+            began.elapsed().as_secs_f64()
+        );
+        lab.nodes[1].join_by(&lab.nodes[0]).await?;
+        reach(&lab.nodes[1], &lab.nodes[0]).await?;
         lab.stop().await
     });
 }

@@ -90,6 +90,9 @@ fn start(args: Args) -> Result<(), End> {
     let followed = Arc::clone(&event_log);
     logging::init_with(move |line| followed.push_line(line))?;
     let config = Config::load(args.config.as_deref())?;
+    for note in config.notes() {
+        tracing::warn!("{note}");
+    }
     let listener = activation::listener(args.listen.as_deref())?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("meshd"));
     let keyd = Endpoint::resolved(&args.keyd, Role::Keyd);

@@ -776,6 +776,7 @@ impl World {
             name: names.choose(&mut self.rng).unwrap().parse().unwrap(),
             control: self.forged_destination(&keys, network),
             primary: None,
+            takes_reports: false,
             data: self.forged_destination(&keys, network),
             wireguard: signed(certificate, &keys),
             chain,

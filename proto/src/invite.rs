@@ -12,14 +12,18 @@ use crate::address::Ipv4Subnet;
 use crate::codec::{Codec, DecodeError, Reader, serde_as_bytes};
 use crate::destination::DestinationHash;
 use crate::identity::{NetworkId, NodeId, SelfSigned, Signable, byte_id, tagged_hash};
+use crate::membership::NetworkName;
 
 /// What every invite code starts with.
 pub const SCHEME: &str = "i2plan://";
 
-const VERSION: u8 = 2;
+/// How the scheme ends.
+const SEPARATOR: &str = "://";
+
+const VERSION: u8 = 3;
 const CHECKSUM_LEN: usize = 4;
-/// Version, network, subnet, inviter, destination hash, secret, expiry, checksum.
-const LEN: usize = 1 + 32 + 5 + 3 * 32 + 8 + CHECKSUM_LEN;
+/// Version, network, its name, subnet, inviter, destination hash, secret, expiry, checksum.
+const LEN: usize = 1 + 32 + NetworkName::MAX_LEN + 5 + 3 * 32 + 8 + CHECKSUM_LEN;
 
 byte_id!(
     /// The public half of an invite's secret: an Ed25519 key.
@@ -73,6 +77,8 @@ impl fmt::Debug for InviteSecret {
 pub struct Invite {
     /// The network to join.
     pub network: NetworkId,
+    /// Its name, so that the joiner can see before it joins which network it is.
+    pub name: NetworkName,
     /// Its subnet, so that the joiner can look before it joins whether that is in use where it is.
     pub subnet: Ipv4Subnet,
     /// The member that invites.
@@ -88,8 +94,8 @@ pub struct Invite {
 /// Why a text is no invite code.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InviteError {
-    /// It does not start like one.
-    #[error("this is not an invite code: it does not start with {SCHEME}")]
+    /// There is none in it.
+    #[error("this is not an invite code: there is no {SCHEME} in it")]
     Scheme,
     /// It ends too early.
     #[error(
@@ -121,6 +127,7 @@ impl Invite {
         let mut bytes = Zeroizing::new(Vec::with_capacity(LEN));
         bytes.push(VERSION);
         self.network.encode(&mut bytes);
+        self.name.encode(&mut bytes);
         self.subnet.encode(&mut bytes);
         self.inviter.encode(&mut bytes);
         self.control.encode(&mut bytes);
@@ -141,41 +148,90 @@ impl Invite {
     }
 }
 
+/// Finds the code in a text that people have passed on: in quotes or brackets, after other words, wrapped at any column
+/// or quoted in a mail, with the scheme in capitals. What follows a whole code does not matter.
 impl FromStr for Invite {
     type Err = InviteError;
 
-    fn from_str(code: &str) -> Result<Self, InviteError> {
-        let text = code.trim().strip_prefix(SCHEME).ok_or(InviteError::Scheme)?;
-        let expected = code_len();
-        let given = SCHEME.len() + text.len();
-        // Every code of this version is as long as the next; only a text that could be the start of one, going
-        // by its version, is called truncated.
-        if let Some(version @ 1..VERSION) = first_byte(text) {
-            return Err(InviteError::Outdated(version));
+    fn from_str(text: &str) -> Result<Self, InviteError> {
+        let mut first = None;
+        for (at, _) in text.match_indices(':') {
+            let Some(scheme) = (at + SEPARATOR.len()).checked_sub(SCHEME.len()) else { continue };
+            let is_scheme = |found: &str| found.eq_ignore_ascii_case(SCHEME);
+            if !text.get(scheme..at + SEPARATOR.len()).is_some_and(is_scheme) {
+                continue;
+            }
+            match read_code(&text[at + SEPARATOR.len()..]) {
+                Ok(invite) => return Ok(invite),
+                Err(error) => _ = first.get_or_insert(error),
+            }
         }
-        if given < expected && (text.is_empty() || first_byte(text) == Some(VERSION)) {
-            return Err(InviteError::Truncated { missing: expected - given, expected });
-        }
-        let bytes =
-            data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| InviteError::Damaged)?;
-        let bytes = Zeroizing::new(bytes);
-        let (body, sum) = bytes.split_last_chunk::<CHECKSUM_LEN>().ok_or(InviteError::Damaged)?;
-        if checksum(body) != *sum {
-            return Err(InviteError::Damaged);
-        }
-        let mut reader = Reader::new(body);
-        match reader.u8("version") {
-            Ok(VERSION) => {}
-            Ok(version) => return Err(InviteError::Version(version)),
-            Err(_) => return Err(InviteError::Damaged),
-        }
-        read_body(reader).map_err(|_| InviteError::Damaged)
+        Err(first.unwrap_or(InviteError::Scheme))
     }
+}
+
+/// Reads what follows the scheme.
+fn read_code(text: &str) -> Result<Invite, InviteError> {
+    let length = code_len() - SCHEME.len();
+    let wrapped = without_breaks(text, length);
+    // Codes of other versions are of other lengths, and end where the first word does.
+    let word = text.split(|c: char| !is_code(c)).next().unwrap_or_default();
+    match first_byte(&wrapped) {
+        Some(version @ 1..VERSION) => Err(InviteError::Outdated(version)),
+        Some(VERSION) | None if wrapped.len() < length => {
+            let missing = length - wrapped.len();
+            Err(InviteError::Truncated { missing, expected: code_len() })
+        }
+        Some(VERSION) if word.len() <= length => decode(&wrapped),
+        _ => decode(word),
+    }
+}
+
+/// The characters of a code at the start of a text, without the breaks that mail programs and terminals put into it; at
+/// most `length` of them.
+fn without_breaks(text: &str, length: usize) -> Zeroizing<String> {
+    let mut code = Zeroizing::new(String::with_capacity(length));
+    let mut is_blank = false;
+    for c in text.chars() {
+        match c {
+            _ if code.len() == length => break,
+            c if is_code(c) => {
+                code.push(c);
+                is_blank = false;
+            }
+            // A blank line ends it.
+            '\n' if std::mem::replace(&mut is_blank, true) => break,
+            c if c.is_whitespace() || matches!(c, '>' | '\\' | '|' | '\u{feff}' | '\u{200b}' | '\u{ad}') => {}
+            _ => break,
+        }
+    }
+    code
+}
+
+fn is_code(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
+}
+
+fn decode(text: &str) -> Result<Invite, InviteError> {
+    let bytes = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| InviteError::Damaged)?;
+    let bytes = Zeroizing::new(bytes);
+    let (body, sum) = bytes.split_last_chunk::<CHECKSUM_LEN>().ok_or(InviteError::Damaged)?;
+    if checksum(body) != *sum {
+        return Err(InviteError::Damaged);
+    }
+    let mut reader = Reader::new(body);
+    match reader.u8("version") {
+        Ok(VERSION) => {}
+        Ok(version) => return Err(InviteError::Version(version)),
+        Err(_) => return Err(InviteError::Damaged),
+    }
+    read_body(reader).map_err(|_| InviteError::Damaged)
 }
 
 fn read_body(mut reader: Reader<'_>) -> Result<Invite, DecodeError> {
     let invite = Invite {
         network: NetworkId::decode(&mut reader)?,
+        name: NetworkName::decode(&mut reader)?,
         subnet: Ipv4Subnet::decode(&mut reader)?,
         inviter: NodeId::decode(&mut reader)?,
         control: DestinationHash::decode(&mut reader)?,
@@ -320,6 +376,39 @@ mod tests {
     }
 
     #[test]
+    fn a_code_is_found_however_it_was_passed_on() {
+        let invite = testing::invite(1);
+        let code = invite.to_code();
+        let folded = |width: usize, between: &str| {
+            let lines: Vec<_> =
+                code.as_bytes().chunks(width).map(|line| str::from_utf8(line).unwrap()).collect();
+            lines.join(between)
+        };
+        let output = format!("{}\ninvite x: one node, until 2027-01-15T08:00:00Z\n", *code);
+        for text in [
+            folded(76, "\n"),
+            folded(76, "\r\n"),
+            folded(80, "\n> "),
+            folded(40, " \\\n  "),
+            format!("\"{}\"", *code),
+            format!("<{}>", *code),
+            format!("Invite: `{}`.", *code),
+            format!("[join]({})", *code),
+            format!("\u{feff}{}\r\n", *code),
+            code.replace(SCHEME, "I2PLAN://"),
+            format!("{}\n\nthat was it", folded(30, "\n")),
+            format!("it begins with i2plan://, such as\n{output}"),
+            output,
+        ] {
+            assert!(text.parse::<Invite>().is_ok_and(|found| same(&found, &invite)), "{text}");
+        }
+        // Only what is no part of it may be in between.
+        for text in [folded(76, "\n\n"), folded(76, "*"), code.to_uppercase(), format!("{}x", *code)] {
+            assert!(text.parse::<Invite>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn every_truncation_is_called_one() {
         let code = testing::invite(1).to_code();
         // From the first group on: what is shorter does not show its version.
@@ -338,13 +427,15 @@ mod tests {
 
     #[test]
     fn other_versions_are_named() {
-        let mut bytes = vec![3; 40];
+        let mut bytes = vec![VERSION + 1; 40];
         let sum = checksum(&bytes);
         bytes.extend_from_slice(&sum);
         let code = format!("{SCHEME}{}", data_encoding::BASE64URL_NOPAD.encode(&bytes));
-        assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Version(3));
-        let code = format!("{SCHEME}{}", data_encoding::BASE64URL_NOPAD.encode(&[1; 40]));
-        assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Outdated(1));
+        assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Version(VERSION + 1));
+        for version in 1..VERSION {
+            let code = format!("{SCHEME}{}", data_encoding::BASE64URL_NOPAD.encode(&[version; 40]));
+            assert_eq!(code.parse::<Invite>().unwrap_err(), InviteError::Outdated(version));
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //! A certificate names the certificate of its issuer. It is worth nothing in a chain with another, such as that of an
 //! issuer whose membership was revoked and which was invited again.
 
+use std::fmt;
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
 use thiserror::Error;
 
@@ -18,6 +20,7 @@ use crate::identity::{
     BadSignature, NetworkId, NodeId, SelfSigned, Signable, Signature, Signed, byte_id, tagged_hash,
 };
 use crate::invite::InviteId;
+use crate::record::NodeName;
 
 /// How many invitations may lie between the founder and a member.
 ///
@@ -25,11 +28,95 @@ use crate::invite::InviteId;
 /// carries in two fragments.
 pub const MAX_DEPTH: usize = 8;
 
+/// A network's name, for people: 1 to 18 lower-case letters, digits and hyphens, neither first nor last a hyphen, so that
+/// it can stand in a host name and in an invite code. Names need not be unique: a network is told by its id.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct NetworkName(String);
+
+impl NetworkName {
+    /// Longest name, bytes.
+    pub const MAX_LEN: usize = 18;
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of a network for which its founder, of this name, has chosen none.
+    #[must_use]
+    pub fn of_founder(founder: &NodeName) -> Self {
+        const SUFFIX: &str = "-net";
+        let lower = founder.as_str().to_ascii_lowercase();
+        let name: String = lower.chars().map(|c| if Self::has(c) { c } else { '-' }).collect();
+        let name = name.trim_start_matches('-');
+        let name = name[..name.len().min(Self::MAX_LEN - SUFFIX.len())].trim_end_matches('-');
+        Self(if name.is_empty() { "mesh".to_owned() } else { format!("{name}{SUFFIX}") })
+    }
+
+    fn has(c: char) -> bool {
+        c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
+    }
+}
+
+impl FromStr for NetworkName {
+    type Err = DecodeError;
+
+    fn from_str(name: &str) -> Result<Self, DecodeError> {
+        let invalid = |why| Err(DecodeError::Invalid { what: "network name", why });
+        if name.is_empty() || name.len() > Self::MAX_LEN {
+            return invalid("it must have 1 to 18 characters");
+        }
+        if !name.chars().all(Self::has) {
+            return invalid("use lower-case letters, digits and hyphens");
+        }
+        if name.starts_with('-') || name.ends_with('-') {
+            return invalid("a hyphen is neither first nor last");
+        }
+        Ok(Self(name.to_owned()))
+    }
+}
+
+impl fmt::Display for NetworkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NetworkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// As many bytes for every name, with zeros behind it.
+impl Codec for NetworkName {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0.as_bytes());
+        out.resize(out.len() + Self::MAX_LEN - self.0.len(), 0);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "network name";
+        let bytes: [u8; Self::MAX_LEN] = reader.array(what)?;
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(Self::MAX_LEN);
+        if bytes[end..].iter().any(|byte| *byte != 0) {
+            return Err(DecodeError::Invalid { what, why: "there is something behind it" });
+        }
+        let text = str::from_utf8(&bytes[..end]);
+        text.map_err(|_| DecodeError::Invalid { what, why: "not UTF-8" })?.parse()
+    }
+}
+
+serde_as_bytes!(NetworkName);
+
 /// What the founder lays down for the whole network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charter {
     /// The founder.
     pub founder: NodeId,
+    /// What the founder calls the network.
+    pub name: NetworkName,
     /// The subnet of the members' IPv4 addresses.
     pub subnet: Ipv4Subnet,
     /// Unix time in seconds.
@@ -42,12 +129,12 @@ impl Charter {
     /// The network that this charter founds: its hash.
     #[must_use]
     pub fn network(&self) -> NetworkId {
-        NetworkId(tagged_hash("i2plan network v2", &[&self.to_bytes()]))
+        NetworkId(tagged_hash("i2plan network v3", &[&self.to_bytes()]))
     }
 }
 
 impl Signable for Charter {
-    const DOMAIN: &'static str = "i2plan charter v2";
+    const DOMAIN: &'static str = "i2plan charter v3";
     const WHAT: &'static str = "charter";
 }
 
@@ -60,6 +147,7 @@ impl SelfSigned for Charter {
 impl Codec for Charter {
     fn encode(&self, out: &mut Vec<u8>) {
         self.founder.encode(out);
+        self.name.encode(out);
         self.subnet.encode(out);
         out.extend_from_slice(&self.founded_at.to_be_bytes());
         out.extend_from_slice(&self.nonce);
@@ -68,6 +156,7 @@ impl Codec for Charter {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             founder: NodeId::decode(reader)?,
+            name: NetworkName::decode(reader)?,
             subnet: Ipv4Subnet::decode(reader)?,
             founded_at: reader.u64("founding time")?,
             nonce: reader.array("charter nonce")?,
@@ -531,6 +620,34 @@ mod tests {
         assert_eq!(chain.verify(&testing::charter(0)), Ok(()));
         assert_eq!(chain.verify(&testing::charter(9)), Err(ChainError::WrongNetwork));
         assert_eq!(chain.parent(), Some(testing::chain(2)));
+    }
+
+    #[test]
+    fn a_network_name_can_stand_in_a_host_name() {
+        for good in ["a", "office", "net-2", "abcdefghijklmnopqr"] {
+            let name: NetworkName = good.parse().unwrap();
+            assert_eq!(name.to_string(), good);
+            let bytes = name.to_bytes();
+            assert_eq!((bytes.len(), NetworkName::decode(&mut Reader::new(&bytes))), (18, Ok(name)));
+        }
+        for bad in ["", "Office", "a b", "-a", "a-", "ü", "a.b", "abcdefghijklmnopqrs"] {
+            assert!(bad.parse::<NetworkName>().is_err(), "{bad}");
+        }
+        let mut hidden = *b"office\0\0\0\0\0\0\0\0\0\0\0x";
+        assert!(NetworkName::decode(&mut Reader::new(&hidden)).is_err());
+        hidden[17] = 0;
+        assert!(NetworkName::decode(&mut Reader::new(&hidden)).is_ok());
+        for (founder, name) in [
+            ("web", "web-net"),
+            ("Alice.Example_1", "alice-example-net"),
+            ("a-very-long-name-of-a-host", "a-very-long-na-net"),
+            ("twelve-chars---x", "twelve-chars-net"),
+            ("...", "mesh"),
+        ] {
+            let made = NetworkName::of_founder(&founder.parse().unwrap());
+            assert_eq!(made.as_str(), name);
+            assert_eq!(name.parse(), Ok(made));
+        }
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub const MAX_RANGES: usize = 32;
 
 const VERSION: u8 = 4;
 
+/// Kinds of messages.
+const JOIN_REPLY: u8 = 2;
+const GRANT: u8 = 9;
+
 byte_id!(
     /// The first half of the hash of the destination that a datagram is for.
     Addressee,
@@ -377,6 +381,12 @@ impl Message {
         }
     }
 
+    /// Whether an encoded datagram promises something that its sender must not forget: a membership, or addresses.
+    #[must_use]
+    pub fn is_promise(datagram: &[u8]) -> bool {
+        matches!(datagram.get(HEADER_LEN), Some(&(JOIN_REPLY | GRANT)))
+    }
+
     /// What to call its kind in statistics and logs.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -402,7 +412,7 @@ impl Codec for Message {
                 request.encode(out);
             }
             Self::JoinReply(reply) => {
-                out.push(2);
+                out.push(JOIN_REPLY);
                 reply.encode(out);
             }
             Self::News(gossip) => {
@@ -435,7 +445,7 @@ impl Codec for Message {
                 put_list(out, entries);
             }
             Self::Grant(chain) => {
-                out.push(9);
+                out.push(GRANT);
                 chain.encode(out);
             }
         }
@@ -445,14 +455,14 @@ impl Codec for Message {
         let what = "control message";
         Ok(match reader.u8(what)? {
             1 => Self::JoinRequest(Box::new(JoinRequest::decode(reader)?)),
-            2 => Self::JoinReply(JoinReply::decode(reader)?),
+            JOIN_REPLY => Self::JoinReply(JoinReply::decode(reader)?),
             3 => Self::News(Gossip::decode(reader)?),
             4 => Self::Ping(reader.u64("number")?, Gossip::decode(reader)?),
             5 => Self::Ack(reader.u64("number")?, Gossip::decode(reader)?),
             6 => Self::PingRequest(reader.u64("number")?, NodeId::decode(reader)?, Gossip::decode(reader)?),
             7 => Self::Compare(read_ranges(reader)?, Gossip::decode(reader)?),
             8 => Self::Want(reader.list(MAX_ENTRIES, "entries")?),
-            9 => Self::Grant(Box::new(Chain::decode(reader)?)),
+            GRANT => Self::Grant(Box::new(Chain::decode(reader)?)),
             _ => return Err(DecodeError::Invalid { what, why: "unknown kind" }),
         })
     }

@@ -30,20 +30,32 @@ impl NodeName {
         &self.0
     }
 
-    /// Makes a name of a host's name. One that [`NodeName::from_str`] refuses for what it says gets `-node` appended.
-    ///
-    /// # Errors
-    /// [`DecodeError`] if its length or characters are not those of a name.
-    pub fn of_host(host: &str) -> Result<Self, DecodeError> {
-        Self::check_characters(host)?;
-        host.parse().or_else(|_| format!("{host}-node").parse())
+    /// Makes a name of a host's name: a hyphen in place of each character that a name cannot have, cut to the longest
+    /// name. One that [`NodeName::from_str`] refuses for what it says gets `-node` appended.
+    #[must_use]
+    pub fn of_host(host: &str) -> Self {
+        const SUFFIX: &str = "-node";
+        if let Ok(name) = host.parse() {
+            return name;
+        }
+        let name: String = host.chars().map(|c| if Self::has(c) { c } else { '-' }).collect();
+        let name = name.trim_matches(['-', '_', '.']);
+        let name = if name.is_empty() { "node" } else { &name[..name.len().min(Self::MAX_LEN)] };
+        name.parse().unwrap_or_else(|_| {
+            Self(format!("{}{SUFFIX}", &name[..name.len().min(Self::MAX_LEN - SUFFIX.len())]))
+        })
+    }
+
+    /// Whether a name can have this character.
+    fn has(c: char) -> bool {
+        c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
     }
 
     fn check_characters(name: &str) -> Result<(), DecodeError> {
         if name.is_empty() || name.len() > Self::MAX_LEN {
             return Err(invalid_name("it must have 1 to 63 characters"));
         }
-        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        if !name.chars().all(Self::has) {
             return Err(invalid_name("use letters, digits, hyphens, underscores and dots"));
         }
         Ok(())
@@ -94,9 +106,9 @@ impl NodeName {
     fn read(reader: &mut Reader<'_>) -> Result<(Self, u8), DecodeError> {
         let what = "node name";
         let first = reader.u8(what)?;
-        let name = std::str::from_utf8(reader.bytes(usize::from(first & !HAS_PRIMARY), what)?)
+        let name = std::str::from_utf8(reader.bytes(usize::from(first & !FLAGS), what)?)
             .map_err(|_| DecodeError::Invalid { what, why: "not UTF-8" })?;
-        Ok((name.parse()?, first & HAS_PRIMARY))
+        Ok((name.parse()?, first & FLAGS))
     }
 }
 
@@ -115,6 +127,11 @@ impl Codec for NodeName {
 
 /// Added to the length of a record's name if a primary destination follows: a name leaves that bit free.
 const HAS_PRIMARY: u8 = 0x80;
+
+/// Added to the length of a record's name if the member takes path reports: a name leaves that bit free too.
+const TAKES_REPORTS: u8 = 0x40;
+
+const FLAGS: u8 = HAS_PRIMARY | TAKES_REPORTS;
 
 /// What a member says of itself. Signed by the member and by every destination that it names, so that anyone may pass it
 /// on; of two records the one with the higher sequence number counts. The member's addresses follow from its chain.
@@ -135,6 +152,8 @@ pub struct Record {
     pub primary: Option<Box<ProvenDestination>>,
     /// Where it takes WireGuard packets.
     pub data: ProvenDestination,
+    /// Whether it sends and takes [path reports](crate::path_report::PathReport).
+    pub takes_reports: bool,
     /// Its current WireGuard key.
     pub wireguard: Signed<WireGuardCertificate>,
     /// Its membership, which also says of which network the record is.
@@ -262,7 +281,8 @@ impl Codec for Record {
         self.node.encode(out);
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&self.issued_at.to_be_bytes());
-        self.name.put(out, if self.primary.is_some() { HAS_PRIMARY } else { 0 });
+        let has_primary = if self.primary.is_some() { HAS_PRIMARY } else { 0 };
+        self.name.put(out, has_primary | if self.takes_reports { TAKES_REPORTS } else { 0 });
         self.control.encode(out);
         if let Some(primary) = &self.primary {
             primary.encode(out);
@@ -282,10 +302,11 @@ impl Codec for Record {
         let node = NodeId::decode(reader)?;
         let sequence = reader.u64("sequence number")?;
         let issued_at = reader.u64("record time")?;
-        let (name, has_primary) = NodeName::read(reader)?;
+        let (name, flags) = NodeName::read(reader)?;
         let control = ProvenDestination::decode(reader)?;
-        let primary =
-            if has_primary == 0 { None } else { Some(Box::new(ProvenDestination::decode(reader)?)) };
+        let has_primary = flags & HAS_PRIMARY != 0;
+        let primary = if has_primary { Some(Box::new(ProvenDestination::decode(reader)?)) } else { None };
+        let takes_reports = flags & TAKES_REPORTS != 0;
         let data = ProvenDestination::decode(reader)?;
         let key = ProvenKey::decode(reader)?;
         let epoch = reader.u32("epoch")?;
@@ -297,7 +318,7 @@ impl Codec for Record {
             value: WireGuardCertificate { network: chain.network(), node, key, epoch, not_before, not_after },
             signature,
         };
-        Ok(Self { node, sequence, issued_at, name, control, primary, data, wireguard, chain })
+        Ok(Self { node, sequence, issued_at, name, control, primary, data, takes_reports, wireguard, chain })
     }
 }
 
@@ -343,22 +364,27 @@ mod tests {
     }
 
     #[test]
-    fn every_host_name_of_good_characters_makes_a_name() {
+    fn every_host_name_makes_a_name() {
         let id = testing::node(1).to_string();
+        let long = "a".repeat(64);
         for (host, name) in [
             ("web", "web"),
             ("localhost", "localhost-node"),
             ("ALL", "ALL-node"),
             ("10.0.0.1", "10.0.0.1-node"),
             (&id, &format!("{id}-node")),
+            ("a b", "a-b"),
+            ("büro.example", "b-ro.example"),
+            ("", "node"),
+            ("--!", "node"),
+            ("(none)", "none-node"),
+            (&long, &long[..63]),
+            ("\u{1b}[2J", "2J"),
         ] {
-            assert_eq!(NodeName::of_host(host).unwrap().as_str(), name);
+            let made = NodeName::of_host(host);
+            assert_eq!(made.as_str(), name);
+            assert_eq!(name.parse(), Ok(made));
         }
-        let error = NodeName::of_host("a b").unwrap_err();
-        assert!(error.to_string().contains("use letters"), "{error}");
-        assert!(NodeName::of_host("").is_err());
-        assert!(NodeName::of_host(&"a".repeat(64)).is_err());
-        assert!(NodeName::of_host("::1").is_err());
     }
 
     #[test]
@@ -425,6 +451,15 @@ mod tests {
     }
 
     #[test]
+    fn that_a_member_takes_reports_is_a_bit_before_its_name() {
+        let record = testing::record(1).value;
+        let with = Record { takes_reports: true, ..record.clone() };
+        let (mut bytes, name) = (record.to_bytes(), 32 + 8 + 8);
+        bytes[name] |= 0x40;
+        assert_eq!(with.to_bytes(), bytes);
+    }
+
+    #[test]
     fn a_record_of_depth_one_fits_a_kilobyte() {
         assert!(testing::record(1).to_bytes().len() < 900, "{}", testing::record(1).to_bytes().len());
     }
@@ -434,6 +469,8 @@ mod tests {
         fn encodings_read_back(depth in 0u8..=8) {
             testing::round_trips(&testing::record(depth))?;
             testing::round_trips(&testing::record_with_primary(depth))?;
+            let reports = Record { takes_reports: true, ..testing::record_with_primary(depth).value };
+            testing::round_trips(&reports)?;
         }
 
         #[test]

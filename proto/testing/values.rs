@@ -12,7 +12,7 @@ use super::identity::{NodeId, Signable, Signed};
 use super::invite::{Invite, InviteGrant, InviteSecret, Uses};
 use super::join::{JoinBody, JoinReply, JoinRequest, Welcome};
 use super::liveness::{LivenessMessage, Presence};
-use super::membership::{Chain, Charter, Delegation, MAX_DEPTH, Membership};
+use super::membership::{Chain, Charter, Delegation, MAX_DEPTH, Membership, NetworkName};
 use super::record::Record;
 use super::revocation::{Resignation, Revocation, Target};
 use super::suspicion::Suspicion;
@@ -58,9 +58,20 @@ pub fn proven(destination: u8, node: u8, role: DestinationRole) -> ProvenDestina
     ProvenDestination { destination: proof.destination, proof: proof.sign(&destination_key(destination)) }
 }
 
+/// What all networks are called.
+pub fn network_name() -> NetworkName {
+    "office".parse().expect("a name")
+}
+
 /// The charter of the network that a node founds.
 pub fn charter(seed: u8) -> Charter {
-    Charter { founder: node(seed), subnet: Ipv4Subnet::DEFAULT, founded_at: NOW, nonce: [seed; 16] }
+    Charter {
+        founder: node(seed),
+        name: network_name(),
+        subnet: Ipv4Subnet::DEFAULT,
+        founded_at: NOW,
+        nonce: [seed; 16],
+    }
 }
 
 /// The same, signed.
@@ -134,6 +145,7 @@ pub fn record(depth: u8) -> Signed<Record> {
         name: format!("node-{depth}").parse().expect("a valid name"),
         control: proven(depth, depth, DestinationRole::Primary),
         primary: None,
+        takes_reports: false,
         data: proven(depth + 100, depth, DestinationRole::Data),
         wireguard: wireguard_certificate(depth),
         chain: chain(depth),
@@ -209,6 +221,7 @@ pub fn invite_revocation(depth: u8) -> Signed<Revocation> {
 pub fn invite(seed: u8) -> Invite {
     Invite {
         network: charter(0).network(),
+        name: network_name(),
         subnet: charter(0).subnet,
         inviter: node(seed),
         control: destination(seed).hash(),

@@ -16,13 +16,14 @@ use i2plan_ipc::node::needs_order;
 use i2plan_ipc::rate::Quota;
 use i2plan_ipc::{ApiError, ByteSocket, ErrorKind, Node, Role};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::discover;
 use super::error::{Code, Error};
 use super::members;
 use super::message::{Answers, Call, Document, Id, Item, Json, failure, read, success};
 use super::methods::{self, Dispatch};
+use super::metrics::http::Durations;
 
 /// Connections of clients, and what they may ask: 50 calls a second and 100 at once of one user.
 const CLIENTS: ConnectionLimits = ConnectionLimits { shared: 64, reserved: 4, requests: Quota::new(50, 100) };
@@ -49,6 +50,7 @@ pub struct Gateway {
     idle: Mutex<Vec<Client<MeshdApi>>>,
     /// Where orders go, if this program may give them.
     orders: Option<Endpoint>,
+    durations: Durations,
 }
 
 impl Gateway {
@@ -63,7 +65,14 @@ impl Gateway {
             readers: Semaphore::new(READERS),
             idle: Mutex::default(),
             orders: orders.map(|keyd| Endpoint::resolved(keyd, Role::Keyd)),
+            durations: Durations::default(),
         })
+    }
+
+    /// How long the calls took so far.
+    #[must_use]
+    pub fn durations(&self) -> Durations {
+        Arc::clone(&self.durations)
     }
 
     /// Admits a connection of this user.
@@ -195,10 +204,16 @@ impl Caller {
         match item {
             Item::Refused(id, error) => Some(failure(id, &turn.err().unwrap_or(error))),
             Item::Call(call) => {
+                let started = Instant::now();
                 let result = match turn {
                     Ok(()) => self.call(&call).await,
                     Err(error) => Err(error),
                 };
+                self.gateway
+                    .durations
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .observe(started.elapsed());
                 let id = call.id?;
                 Some(result.map_or_else(|error| failure(id, &error), |result| success(id, &result)))
             }
@@ -350,6 +365,7 @@ mod tests {
             ranges: Vec::new(),
             depth: 1,
             inviters: Vec::new(),
+            member_since: 1_799_000_000,
             signed_at: 0,
             liveness: Liveness::Present,
             banned: false,
@@ -399,6 +415,7 @@ mod tests {
                     name: "alpha".to_owned(),
                     node_id: Some(id(1)),
                     uptime: 0,
+                    config: "/etc/i2plan/config.toml".to_owned(),
                     network: None,
                     former: None,
                     sam: Sam {
@@ -415,6 +432,7 @@ mod tests {
                         drops: None,
                         overlaps: Vec::new(),
                         without_ipv6: false,
+                        faults: Vec::new(),
                     },
                     daemons: Vec::new(),
                     keys: Vec::new(),

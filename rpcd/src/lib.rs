@@ -16,7 +16,7 @@
 //! * [`members`]: whom callers mean by a name.
 //! * [`server`]: the process, and the unix socket.
 //! * [`http`]: the TCP listener.
-//! * [`limits`]: how long clients may take.
+//! * [`metrics`]: the state of a node for Prometheus, and the listener for that.
 //! * [`token`]: what a client has to show there.
 //! * [`sandbox`]: what the process may do.
 
@@ -24,11 +24,11 @@ pub mod discover;
 pub mod error;
 pub mod gateway;
 pub mod http;
-pub mod limits;
 pub mod lines;
 pub mod members;
 pub mod message;
 pub mod methods;
+pub mod metrics;
 pub mod params;
 pub mod sandbox;
 pub mod server;

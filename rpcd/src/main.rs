@@ -16,7 +16,7 @@ use i2plan_rpcd::server::{Options, run};
 const DISABLED: u8 = 3;
 
 const HELP: &str = "\
-i2plan-rpcd: JSON-RPC 2.0 for an i2plan node, over a unix socket and HTTP on loopback
+i2plan-rpcd: JSON-RPC 2.0 and metrics for an i2plan node, over a unix socket and HTTP on loopback
 
 Usage: i2plan-rpcd [OPTIONS]
 
@@ -73,27 +73,24 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
     Ok(Parsed::Run(args))
 }
 
-/// Closes the connections that wait at a socket that was handed over: for them systemd would start this daemon again.
-fn refuse_waiting() {
-    if let Ok(listener) = activation::listener(None)
-        && listener.set_nonblocking(true).is_ok()
-    {
-        while listener.accept().is_ok() {}
-    }
-}
-
 fn start(args: Args) -> Result<(), End> {
     hardening::harden()?;
     logging::init()?;
     let config = Config::load(args.config.as_deref())?;
     if !config.rpc_enabled {
-        refuse_waiting();
+        activation::refuse_waiting();
         return Err(End::usage("rpc.enabled is false in the configuration").with_status(DISABLED));
     }
     let listener = activation::listener(args.listen.as_deref())?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("rpc"));
     let keyd = args.keyd.unwrap_or_else(|| socket_beside(&args.meshd));
     let orders = config.rpc_orders.then_some(keyd);
-    let options = Options { meshd: args.meshd, orders, tcp: config.rpc_tcp_address, state };
+    let options = Options {
+        meshd: args.meshd,
+        orders,
+        tcp: config.rpc_tcp_address,
+        state,
+        metrics: config.metrics_listen,
+    };
     program::runtime()?.block_on(run(options, listener))
 }

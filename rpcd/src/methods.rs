@@ -159,6 +159,7 @@ methods! {
             max_uses: max_uses(params.max_uses.unwrap_or(1)).map_err(Error::of_parameter)?,
             addresses: params.addresses,
             subnet: params.subnet,
+            name: params.name,
         },
         invite => invite.done()?;
     /// Joins a network by an invite. Takes up to three minutes.

@@ -89,6 +89,10 @@ pub struct NewInvite {
     /// which the host uses no address.
     #[serde(default)]
     pub subnet: Option<String>,
+    /// The name of the network that the first invite founds, 1 to 18 lower-case letters, digits and hyphens; by default
+    /// one made of this node's.
+    #[serde(default)]
+    pub name: Option<String>,
 }
 
 /// An invite that was made.

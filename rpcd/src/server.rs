@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use i2plan_http::{ANSWER_DEADLINE, REQUEST_DEADLINE};
 use i2plan_ipc::ByteSocket;
 use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
@@ -21,9 +22,10 @@ use zeroize::Zeroizing;
 
 use super::gateway::{Caller, Gateway};
 use super::http::{self, TCP_USER};
-use super::limits::{ANSWER_DEADLINE, DOCUMENT_DEADLINE};
 use super::lines::{Lines, Next};
 use super::message::{Id, Json, failure, too_long};
+use super::metrics;
+use super::metrics::http::Exporter;
 use super::sandbox;
 use super::token::{FILE, Token};
 
@@ -41,6 +43,8 @@ pub struct Options {
     pub tcp: Option<SocketAddr>,
     /// Where the token for that is kept.
     pub state: PathBuf,
+    /// `metrics.listen`: where metrics are served.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Serves until a signal ends it.
@@ -56,11 +60,17 @@ pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End>
         None => None,
         Some(address) => {
             let token = Token::load_or_make(&options.state).map_err(End::failed)?;
-            let listener = TcpListener::bind(address).await.map_err(|error| {
-                End::failed(format!("cannot listen on {address} (rpc.tcp_address): {error}"))
-            })?;
+            let listener = listen(address, "rpc.tcp_address").await?;
             info!(%address, token = %options.state.join(FILE).display(), "JSON-RPC over HTTP");
             Some((listener, token))
+        }
+    };
+    let metrics = match options.metrics {
+        None => None,
+        Some(address) => {
+            let listener = listen(address, "metrics.listen").await?;
+            info!(%address, "metrics over HTTP");
+            Some((listener, Exporter::new(&options.meshd, gateway.durations())))
         }
     };
     sandbox::before_serving()?;
@@ -69,6 +79,9 @@ pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End>
     tasks.spawn("socket", serve(listener, Arc::clone(&gateway)));
     if let Some((listener, token)) = tcp {
         tasks.spawn("HTTP", http::serve(listener, token, gateway));
+    }
+    if let Some((listener, exporter)) = metrics {
+        tasks.spawn("metrics", metrics::http::serve(listener, exporter));
     }
     let mut watchdog = Watchdog::of_this_process();
     loop {
@@ -80,6 +93,13 @@ pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End>
     }
     supervisor.stopping(Duration::ZERO);
     Ok(())
+}
+
+/// Listens where a configuration key says so.
+async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, End> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| End::failed(format!("cannot listen on {address} ({key}): {error}")))
 }
 
 async fn serve(listener: UnixListener, gateway: Arc<Gateway>) {
@@ -122,7 +142,7 @@ async fn converse(socket: &ByteSocket, caller: &Caller) -> io::Result<()> {
         let room = lines.room().min(CHUNK);
         let reading = socket.read(&mut chunk[..room]);
         let count = if lines.is_partial() {
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + DOCUMENT_DEADLINE);
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + REQUEST_DEADLINE);
             timeout_at(deadline, reading).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
         } else {
             reading.await?

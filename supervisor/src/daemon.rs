@@ -75,7 +75,7 @@ pub(crate) type Observer = Arc<dyn Fn(&DaemonEvent) + Send + Sync>;
 /// A daemon to run.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    /// `keyd`, `connector`, `meshd`, `tund`, `rpcd` or `routerd`.
+    /// `keyd`, `connector`, `meshd`, `tund`, `rpcd`, `webd` or `routerd`.
     pub(crate) name: &'static str,
     /// Its executable.
     pub(crate) program: PathBuf,

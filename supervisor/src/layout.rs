@@ -14,8 +14,8 @@
 //! | run/keyd-control.sock | root:group | 0660 | root and the group can give orders; keyd refuses the daemons' users |
 //! | run/tund.sock | meshd | 0600 | only meshd can connect |
 //! | run/*.notify | the daemon | 0600 | only a daemon tells how it does |
-//! | run/meshd.sock | root:group | 0660 | root and the group can control the node; 0600 without a group, and rpcd's |
-//! | run/rpc.sock | root:group | 0660 | likewise |
+//! | run/meshd.sock | root:group | 0660 | root and the group can control the node; without a group it is rpcd's, and webd's by its own group |
+//! | run/rpc.sock, run/web.sock | root:group | 0660 | likewise |
 //! | /var/run/wireguard/NAME.sock | root | 0600 | root alone can ask about the interface by `wg show` |
 //!
 //! `keyd` and `tund` check their peers' credentials besides.
@@ -187,7 +187,7 @@ pub enum LayoutError {
 }
 
 impl LayoutError {
-    fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io { action, path: path.to_owned(), source: source.into() }
     }
 
@@ -247,6 +247,8 @@ pub(crate) struct Sockets {
     pub(crate) tund: Socket,
     /// `rpcd`'s, if it runs.
     pub(crate) rpc: Option<Socket>,
+    /// `webd`'s, if it runs.
+    pub(crate) web: Option<Socket>,
     /// `tund`'s for `wg`; why there is none, if it cannot be made. The node runs without it.
     pub(crate) wireguard: Result<Socket, LayoutError>,
 }
@@ -267,9 +269,13 @@ impl Sockets {
         let Accounts { meshd, tund, connector, .. } = *accounts;
         let control_mode = if group == 0 { 0o600 } else { 0o660 };
         let for_group = Account { uid: 0, gid: group };
-        // Without a group rpcd gets in as the owner; root does anyway.
+        // Without a group rpcd gets in as the owner, and webd by its own group; root does anyway.
         let owner =
             accounts.rpc.filter(|_| group == 0).map_or(for_group, |rpc| Account { uid: rpc.uid, gid: 0 });
+        let (meshd_owner, meshd_mode) = match accounts.web.filter(|_| group == 0) {
+            Some(web) => (Account { gid: web.gid, ..owner }, 0o660),
+            None => (owner, control_mode),
+        };
         Ok(Self {
             keyd_meshd: Socket::listen(run.join(paths::KEYD_MESHD_SOCKET), meshd, 0o600).await?,
             keyd_tund: Socket::listen(run.join(paths::KEYD_TUND_SOCKET), tund, 0o600).await?,
@@ -279,7 +285,7 @@ impl Sockets {
                 let owner = if rpc_orders { owner } else { for_group };
                 Socket::listen(run.join(paths::KEYD_CONTROL_SOCKET), owner, control_mode).await?
             },
-            meshd: Socket::listen(run.join(paths::MESHD_SOCKET), owner, control_mode).await?,
+            meshd: Socket::listen(run.join(paths::MESHD_SOCKET), meshd_owner, meshd_mode).await?,
             rpc: match accounts.rpc {
                 None => None,
                 Some(_) => {
@@ -287,6 +293,10 @@ impl Sockets {
                     check_place(&path, "rpc.socket")?;
                     Some(Socket::listen(path, for_group, control_mode).await?)
                 }
+            },
+            web: match accounts.web {
+                None => None,
+                Some(_) => Some(Socket::listen(run.join(paths::WEB_SOCKET), for_group, control_mode).await?),
             },
             wireguard: Socket::for_wg(wireguard.to_owned()).await,
         })

@@ -48,6 +48,7 @@
 //!     let config = i2plan_config::Config::load(None)?;
 //!     let accounts = Accounts::find(&UserNames {
 //!         rpc: config.rpc_enabled.then_some("i2plan-rpc"),
+//!         web: config.web_enabled.then_some("i2plan-web"),
 //!         router: config.router_enabled.then_some("i2plan-routerd"),
 //!         ..UserNames::default()
 //!     })?;

@@ -64,7 +64,15 @@ pub struct StoppedNode {
     data: PathBuf,
     user: Account,
     programs: Programs,
-    _lock: File,
+    /// The directory, open and locked.
+    directory: File,
+}
+
+/// A directory's name with a number behind it.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
 }
 
 impl StoppedNode {
@@ -79,9 +87,43 @@ impl StoppedNode {
             return Err(MaintenanceError::NoState { data });
         }
         match layout::try_lock(&data)? {
-            Some(lock) => Ok(Self { data, user, programs, _lock: lock }),
+            Some(directory) => Ok(Self { data, user, programs, directory }),
             None => Err(MaintenanceError::Running { data }),
         }
+    }
+
+    /// Sets the keys aside, with what `keyd` has signed and the state of `meshd`, which are of no use without them: the
+    /// directories of both get another name. The node makes new keys when it is started. Returns the new names.
+    ///
+    /// # Errors
+    /// [`MaintenanceError`], also if a daemon runs; then all is as before.
+    pub fn set_aside(&self) -> Result<Vec<PathBuf>, MaintenanceError> {
+        let directories = ["keyd", "meshd"].map(|name| self.data.join(name));
+        let found: Vec<_> = directories.into_iter().filter(|path| path.symlink_metadata().is_ok()).collect();
+        // A daemon of a service locks its directory, and not that above it.
+        let mut locks = Vec::new();
+        for path in &found {
+            let Some(lock) = layout::try_lock(path)? else {
+                return Err(MaintenanceError::Running { data: self.data.clone() });
+            };
+            locks.push(lock);
+        }
+        let is_free =
+            |number: &u32| found.iter().all(|path| numbered(path, *number).symlink_metadata().is_err());
+        let number = (1..).find(is_free).unwrap_or(u32::MAX);
+        let mut renamed: Vec<PathBuf> = Vec::new();
+        for path in &found {
+            let to = numbered(path, number);
+            if let Err(error) = std::fs::rename(path, &to) {
+                for (from, to) in found.iter().zip(&renamed) {
+                    let _ = std::fs::rename(to, from);
+                }
+                return Err(LayoutError::io("rename", path, error).into());
+            }
+            renamed.push(to);
+        }
+        self.directory.sync_all().map_err(|error| LayoutError::io("synchronise", &self.data, error))?;
+        Ok(renamed)
     }
 
     /// Returns whether the keys are sealed with a passphrase.

@@ -33,7 +33,7 @@ const WIREGUARD_KEY: &str = "wireguard-key";
 /// A node to run.
 #[derive(Debug)]
 pub struct Node {
-    /// The configuration file, for `meshd`, `rpcd` and `routerd`.
+    /// The configuration file, for `meshd`, `rpcd`, `webd` and `routerd`.
     pub config: Option<PathBuf>,
     /// Where the daemons keep their state.
     pub data: PathBuf,
@@ -125,7 +125,7 @@ pub(crate) fn daemons(
     sockets: &Sockets,
     hangup: &watch::Sender<()>,
 ) -> Result<Vec<Daemon>, StartError> {
-    let Accounts { keyd, meshd, tund, connector, rpc, router } = node.accounts;
+    let Accounts { keyd, meshd, tund, connector, rpc, web, router } = node.accounts;
     let meshd_uid = meshd.uid.to_string();
     let sam_address = node.sam_address.to_string();
     let sam_udp_port = node.sam_udp_port.map_or_else(|| AUTO.to_owned(), |port| port.to_string());
@@ -141,8 +141,8 @@ pub(crate) fn daemons(
     if let Some(rpc) = rpc {
         for_keyd.extend(words(&[(&"--rpc-user", &rpc.uid.to_string())]));
     }
-    if let Some(router) = router {
-        for_keyd.extend(words(&[(&"--refuse", &router.uid.to_string())]));
+    for refused in [web, router].into_iter().flatten() {
+        for_keyd.extend(words(&[(&"--refuse", &refused.uid.to_string())]));
     }
     if node.rpc_orders {
         for_keyd.extend(words(&[(&"--rpc-orders", &"true")]));
@@ -176,6 +176,7 @@ pub(crate) fn daemons(
     let mut for_rpcd =
         words(&[(&"--state", &directories.data.join("rpc")), (&"--meshd-socket", &sockets.meshd.path)]);
     for_rpcd.extend(words(&[(&"--keyd-socket", &sockets.keyd_control.path)]));
+    let mut for_webd = words(&[(&"--meshd-socket", &sockets.meshd.path)]);
     let mut for_routerd = words(&[(&"--state", &directories.data.join("routerd"))]);
     if let Some(config) = &node.config {
         // A daemon works in the root directory.
@@ -183,6 +184,7 @@ pub(crate) fn daemons(
             .map_err(|source| StartError::Config { path: config.clone(), source })?;
         for_meshd.extend(words(&[(&"--config", &config)]));
         for_rpcd.extend(words(&[(&"--config", &config)]));
+        for_webd.extend(words(&[(&"--config", &config)]));
         for_routerd.extend(words(&[(&"--config", &config)]));
     }
     let (mut of_keyd_piped, mut of_tund_piped) = (Vec::new(), Vec::new());
@@ -250,10 +252,14 @@ pub(crate) fn daemons(
         daemon("tund", tund, &of_tund, for_tund)?,
         daemon("meshd", meshd, &[("listener", &sockets.meshd)], for_meshd)?,
     ]);
+    // As members of the control group, which is how they get in at meshd.
+    let in_group =
+        |user: Account| Account { gid: if node.group == 0 { user.gid } else { node.group }, ..user };
     if let (Some(rpc), Some(socket)) = (rpc, &sockets.rpc) {
-        // As a member of the control group, which is how it gets in at meshd.
-        let gid = if node.group == 0 { rpc.gid } else { node.group };
-        daemons.push(daemon("rpcd", Account { gid, ..rpc }, &[("listener", socket)], for_rpcd)?);
+        daemons.push(daemon("rpcd", in_group(rpc), &[("listener", socket)], for_rpcd)?);
+    }
+    if let (Some(web), Some(socket)) = (web, &sockets.web) {
+        daemons.push(daemon("webd", in_group(web), &[("listener", socket)], for_webd)?);
     }
     Ok(daemons)
 }

@@ -52,7 +52,7 @@ impl Programs {
     ///
     /// # Errors
     /// [`ProgramError::Missing`].
-    pub(crate) fn find(&self, daemon: &str) -> Result<PathBuf, ProgramError> {
+    pub fn find(&self, daemon: &str) -> Result<PathBuf, ProgramError> {
         let name = format!("i2plan-{daemon}");
         let paths: Vec<_> = self.directories.iter().map(|directory| directory.join(&name)).collect();
         match paths.iter().find(|path| path.is_file()) {

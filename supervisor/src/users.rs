@@ -18,7 +18,7 @@ pub enum UserError {
     /// A user is root, or in root's group.
     #[error("{daemon} cannot run as {name}: that is root, or has root's group")]
     Root {
-        /// Whose user: `keyd`, `meshd`, `tund`, `connector`, `rpc` or `router`.
+        /// Whose user: `keyd`, `meshd`, `tund`, `connector`, `rpc`, `web` or `router`.
         daemon: &'static str,
         /// The name or number that was given.
         name: String,
@@ -69,11 +69,13 @@ pub struct UserNames<'a> {
     pub connector: &'a str,
     /// `rpcd`'s; none if it shall not run.
     pub rpc: Option<&'a str>,
+    /// `webd`'s; none if it shall not run.
+    pub web: Option<&'a str>,
     /// `routerd`'s; none if it shall not run.
     pub router: Option<&'a str>,
 }
 
-/// Those that the packages create, without `rpcd` and `routerd`.
+/// Those that the packages create, without `rpcd`, `webd` and `routerd`.
 impl Default for UserNames<'_> {
     fn default() -> Self {
         Self {
@@ -82,6 +84,7 @@ impl Default for UserNames<'_> {
             tund: "i2plan-tund",
             connector: "i2plan-connector",
             rpc: None,
+            web: None,
             router: None,
         }
     }
@@ -95,6 +98,7 @@ pub struct Accounts {
     pub(crate) tund: Account,
     pub(crate) connector: Account,
     pub(crate) rpc: Option<Account>,
+    pub(crate) web: Option<Account>,
     pub(crate) router: Option<Account>,
 }
 
@@ -117,6 +121,7 @@ impl Accounts {
             tund: find(names.tund),
             connector: find(names.connector),
             rpc: names.rpc.map(&mut find),
+            web: names.web.map(&mut find),
             router: names.router.map(&mut find),
         };
         if !missing.is_empty() {
@@ -128,6 +133,7 @@ impl Accounts {
             ("tund", Some((names.tund, accounts.tund))),
             ("connector", Some((names.connector, accounts.connector))),
             ("rpc", names.rpc.zip(accounts.rpc)),
+            ("web", names.web.zip(accounts.web)),
             ("router", names.router.zip(accounts.router)),
         ];
         let users: Vec<_> = users
@@ -200,6 +206,7 @@ mod tests {
         tund: "54323",
         connector: "54327",
         rpc: None,
+        web: None,
         router: None,
     };
 

@@ -51,6 +51,7 @@ mod linux {
         tund: "54323",
         connector: "54327",
         rpc: None,
+        web: None,
         router: None,
     };
 

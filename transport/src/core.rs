@@ -14,7 +14,7 @@ use i2plan_proto::sam::self_test::PROBE;
 use i2plan_proto::sam::session::Style;
 use thiserror::Error;
 
-use crate::retry::{Cause, Retry, jittered};
+use crate::retry::{Cause, Release, Retry, jittered};
 
 /// Longest payload of a datagram, bytes.
 pub const MAX_PAYLOAD: usize = 31 * 1024;
@@ -99,6 +99,7 @@ pub struct Core {
     destination: AnyDestination,
     phase: Phase,
     retry: Retry,
+    release: Release,
     known: HashMap<DestinationHash, Known>,
     lookups: VecDeque<DestinationHash>,
     output: VecDeque<Vec<u8>>,
@@ -113,6 +114,7 @@ impl Core {
             destination,
             phase: Phase::Due,
             retry: Retry::default(),
+            release: Release::default(),
             known: HashMap::new(),
             lookups: VecDeque::new(),
             output: VecDeque::new(),
@@ -129,6 +131,11 @@ impl Core {
         due
     }
 
+    /// The router has said that a session is open, or has not answered, within this time.
+    pub fn handle_answer(&mut self, took: Duration) {
+        self.release.handle_answer(took);
+    }
+
     /// A session with this id is open, and tested.
     pub fn handle_opened(&mut self, id: String, now: Duration) {
         self.phase = Phase::Up { id, since: now };
@@ -141,15 +148,20 @@ impl Core {
             Phase::Up { since, .. } => now.saturating_sub(since),
             _ => Duration::ZERO,
         };
-        let wait = jittered(self.retry.handle_failure(cause, lasted), random);
+        self.release.handle_closed(now);
+        let wait = jittered(self.retry.handle_failure(cause, lasted), random).max(self.release.wait(now));
         self.phase = Phase::Waiting { until: now + wait };
         self.forget_session();
         wait
     }
 
     /// The session was ended, for another to be opened in its place.
-    pub fn handle_renewal(&mut self) {
-        self.phase = Phase::Due;
+    pub fn handle_renewal(&mut self, now: Duration) {
+        self.release.handle_closed(now);
+        self.phase = match self.release.wait(now) {
+            Duration::ZERO => Phase::Due,
+            wait => Phase::Waiting { until: now + wait },
+        };
         self.forget_session();
     }
 
@@ -361,9 +373,18 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_renewed_without_a_wait() {
+    fn a_session_is_renewed_when_the_router_has_let_go_of_its_destination() {
         let mut core = up(Style::Raw);
-        core.handle_renewal();
+        core.handle_answer(Duration::from_secs(20));
+        core.handle_renewal(Duration::from_secs(30));
+        assert!(!core.poll_open());
+        assert_eq!(core.poll_timeout(), Some(Duration::from_secs(36)));
+        core.handle_timeout(Duration::from_secs(36));
+        assert!(core.poll_open());
+        core.handle_answer(Duration::from_millis(200));
+        core.handle_answer(Duration::from_millis(200));
+        core.handle_opened("s-2".to_owned(), Duration::from_secs(37));
+        core.handle_renewal(Duration::from_secs(40));
         assert_eq!(core.send(&by_hash(1), b"x", ZERO), Err(SendError::Down));
         assert!(core.poll_open() && !core.poll_open());
     }

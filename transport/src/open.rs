@@ -3,9 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU16;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use i2plan_proto::sam::self_test::usual_ports;
+use i2plan_proto::sam::self_test::{loops_back, usual_ports};
 use i2plan_proto::sam::session::{GreetingError, NewSession, SessionError, read_answer, read_greeting};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -78,11 +78,12 @@ pub(crate) struct Opened {
     pub(crate) udp_port: u16,
 }
 
-/// Opens a session, and tests it. Datagrams that come meanwhile go to `other`. `last` is the UDP port of the session
-/// before, and is tried first.
+/// Opens a session, and tests it. `answered` is told how long the router has taken to answer, or how long it has not;
+/// datagrams that come meanwhile go to `other`. `last` is the UDP port of the session before, and is tried first.
 pub(crate) async fn open(
     config: &Config,
     last: Option<u16>,
+    answered: impl FnOnce(Duration),
     other: impl FnMut(&[u8]),
 ) -> Result<Opened, OpenError> {
     let Config { bridge, udp_port, style, tunnels, keys, .. } = config;
@@ -101,10 +102,18 @@ pub(crate) async fn open(
     let id = format!("i2plan-{:016x}", rand::random::<u64>());
     let session = NewSession { style: *style, id: &id, forward_to: socket.local_addr()?, tunnels: *tunnels };
     let create = session.line(keys.expose());
-    read_answer(&ask(&mut stream, &create, "SESSION CREATE", SESSION_DEADLINE).await?)?;
+    let asked = Instant::now();
+    let answer = ask(&mut stream, &create, "SESSION CREATE", SESSION_DEADLINE).await;
+    answered(asked.elapsed());
+    read_answer(&answer?)?;
     debug!(session = id, %bridge, version, "a session is open, and is tested");
 
-    let tested = Tested { id: &id, style: *style, destination: keys.destination().clone() };
+    let tested = Tested {
+        id: &id,
+        style: *style,
+        destination: keys.destination().clone(),
+        loops_back: loops_back(&version),
+    };
     let proven = AtomicU16::new(last.unwrap_or_default());
     match self_test::run(&mut stream, &socket, &tested, &ports, &proven, other).await {
         Ok((udp_port, _)) => Ok(Opened { id, stream, socket, udp_port }),

@@ -18,6 +18,14 @@ const LAST: Duration = Duration::from_secs(30);
 /// After this, an open session that ends is not one more failure of the same kind.
 const STABLE: Duration = Duration::from_secs(60);
 
+/// How long i2pd goes on with a destination whose session was closed, and a second more. It stops the destination then,
+/// also when another session of it has been opened meanwhile: that one is never answered, or carries nothing from then on
+/// (i2pd 2.45.1 and 2.58, `SAMBridge::CloseSession`).
+const RELEASE: Duration = Duration::from_secs(6);
+
+/// i2pd takes longer than that to answer that a session is open: it looks every 3 s whether it is, 2.45.1 every 20 s.
+const AT_ONCE: Duration = Duration::from_millis(2500);
+
 /// What is in the way of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
@@ -60,6 +68,51 @@ impl Retry {
     }
 }
 
+/// When a session may be opened under the destination of one that was closed: at once on most routers, after a few
+/// seconds on i2pd. Which of the two a router is, is seen by how long it takes to open a session; as long as nothing is
+/// known, it is at once. Time is any monotonic clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Release {
+    lingers: bool,
+    /// Answers in a row that came at once.
+    quick: u8,
+    until: Option<Duration>,
+}
+
+impl Release {
+    /// `lingers`: the router, as far as is known, goes on with a destination, and a session may have been closed just
+    /// before.
+    pub fn new(lingers: bool, now: Duration) -> Self {
+        Self { lingers, quick: 0, until: lingers.then(|| now + RELEASE) }
+    }
+
+    /// The router has opened a session, or has not answered, within this time.
+    pub fn handle_answer(&mut self, took: Duration) {
+        if took >= AT_ONCE {
+            (self.lingers, self.quick) = (true, 0);
+        } else {
+            // One is no proof: i2pd too answers at once that a session is open whose destination it is about to stop.
+            self.quick = self.quick.saturating_add(1);
+            self.lingers &= self.quick < 2;
+        }
+    }
+
+    /// A session was closed, or is not waited for any more.
+    pub fn handle_closed(&mut self, now: Duration) {
+        self.until = self.lingers.then(|| now + RELEASE);
+    }
+
+    /// How long to wait before another is opened.
+    pub fn wait(&self, now: Duration) -> Duration {
+        self.until.map(|until| until.saturating_sub(now)).unwrap_or_default()
+    }
+
+    /// Whether the router goes on with a destination whose session is closed.
+    pub fn lingers(&self) -> bool {
+        self.lingers
+    }
+}
+
 /// Up to a half more, so that nodes that lost one router do not all come back to it at once. `random` is from 0 to 1.
 pub fn jittered(wait: Duration, random: f64) -> Duration {
     wait.mul_f64(1.0 + random / 2.0)
@@ -81,6 +134,25 @@ mod tests {
         assert_eq!(waits(&mut retry, Cause::Duplicate, 3), [3, 3, 3]);
         assert_eq!(waits(&mut retry, Cause::Other, 7), [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(waits(&mut retry, Cause::NoBridge, 1), [2]);
+    }
+
+    #[test]
+    fn the_destination_of_a_closed_session_is_left_alone_on_a_router_that_lingers() {
+        let at = Duration::from_secs;
+        let mut release = Release::new(false, at(0));
+        release.handle_answer(Duration::from_millis(300));
+        release.handle_closed(at(5));
+        assert_eq!(release.wait(at(5)), Duration::ZERO);
+        release.handle_answer(Duration::from_secs(3));
+        release.handle_closed(at(10));
+        assert_eq!([10, 14, 16, 99].map(|now| release.wait(at(now)).as_secs()), [6, 2, 0, 0]);
+        // What is answered at once may be a destination that is about to be stopped.
+        for lingers in [true, false] {
+            release.handle_answer(Duration::from_millis(300));
+            assert_eq!(release.lingers(), lingers);
+        }
+        // One that was closed before this process began.
+        assert_eq!(Release::new(true, at(0)).wait(at(1)).as_secs(), 5);
     }
 
     #[test]

@@ -25,6 +25,10 @@ const LOOKUP_RETRY: Duration = Duration::from_secs(5);
 /// before, whose key is gone (emissary 0.4): then a session never reaches itself, and reaches others well.
 const UNPROVEN: Duration = Duration::from_secs(3);
 
+/// After this a session is used in which nothing has come back, if the router finds its destination and brings nothing
+/// back where all is well. By then the usual ports have been probed.
+const SILENT: Duration = Duration::from_secs(5);
+
 /// A session to be tested.
 #[derive(Debug)]
 pub struct Tested<'a> {
@@ -34,6 +38,8 @@ pub struct Tested<'a> {
     pub style: Style,
     /// Its destination.
     pub destination: AnyDestination,
+    /// Whether the router brings back what a session sends to itself.
+    pub loops_back: bool,
 }
 
 /// Why a session cannot be used.
@@ -87,7 +93,7 @@ pub async fn run(
     // Only Linux lets a process connect a socket again that may make none.
     let ports = if cfg!(target_os = "linux") { ports.to_vec() } else { vec![socket.peer_addr()?.port()] };
     let started = Instant::now();
-    let Tested { id, style, destination } = session;
+    let Tested { id, style, destination, loops_back } = session;
     let mut test = SelfTest::new(*style, id, destination.clone(), rand::random(), &ports, Duration::ZERO);
     let own = destination.hash();
     let mut connection = Connection::default();
@@ -107,6 +113,17 @@ pub async fn run(
         let is_proven = proven.load(Ordering::Relaxed) == test.port();
         if now >= UNPROVEN && is_known && is_proven && connection.is_idle() {
             return Ok((test.port(), false));
+        }
+        if !loops_back
+            && now >= SILENT
+            && is_known
+            && connection.is_idle()
+            && let Some(port) = test.silent_port()
+        {
+            if socket.peer_addr()?.port() != port {
+                socket.connect(SocketAddr::new(bridge.ip(), port)).await?;
+            }
+            return Ok((port, false));
         }
         if !is_back {
             if socket.peer_addr()?.port() != test.port() {
@@ -171,7 +188,7 @@ mod tests {
 
     /// Tests a session at a bridge that finds its destination and carries nothing to it, where another session was last
     /// tested through `proven`.
-    async fn test_in_vain(proven: impl Fn(u16) -> u16) -> Option<(u16, bool)> {
+    async fn test_in_vain(loops_back: bool, proven: impl Fn(u16) -> u16) -> Option<(u16, bool)> {
         let destination = Destination { padding: [3; 32], signing_key: [4; 32] };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -181,7 +198,8 @@ mod tests {
         udp.set_nonblocking(true).unwrap();
         udp.connect(datagrams.local_addr().unwrap()).unwrap();
         let socket = UdpSocket::from_std(udp).unwrap();
-        let session = Tested { id: "s-1", style: Style::Datagram, destination: destination.into() };
+        let session =
+            Tested { id: "s-1", style: Style::Datagram, destination: destination.into(), loops_back };
         let answers = async move {
             let mut bridge = BufReader::new(bridge);
             let mut line = String::new();
@@ -198,14 +216,16 @@ mod tests {
         tokio::select! {
             tested = tested => Some(tested.unwrap()),
             () = answers => None,
-            () = sleep(UNPROVEN + Duration::from_secs(1)) => None,
+            () = sleep(SILENT + Duration::from_secs(1)) => None,
         }
     }
 
     #[tokio::test]
     async fn a_session_that_does_not_reach_itself_is_used_if_the_port_is_known_to_be_right() {
-        let (known, unknown) = tokio::join!(test_in_vain(|port| port), test_in_vain(|_| 0));
+        let (known, unknown) = tokio::join!(test_in_vain(true, |port| port), test_in_vain(true, |_| 0));
         assert!(matches!(known, Some((_, false))));
         assert_eq!(unknown, None, "the port may be wrong");
+        let java = test_in_vain(false, |_| 0).await;
+        assert!(matches!(java, Some((_, false))), "no more can be known");
     }
 }

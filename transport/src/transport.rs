@@ -243,7 +243,7 @@ impl Keeper {
             match ended {
                 Ended::Lost(error) => self.fail(Cause::Other, &error.to_string()),
                 Ended::Renewed => {
-                    self.shared.lock().core.handle_renewal();
+                    self.shared.lock().core.handle_renewal(self.shared.now());
                     quit(&mut stream).await;
                 }
                 Ended::Closed => return quit(&mut stream).await,
@@ -267,7 +267,8 @@ impl Keeper {
                 continue;
             }
             self.tell.send_replace(State::Opening);
-            match open(&self.config, self.udp_port, |datagram| self.take(datagram)).await {
+            let answered = |took| self.shared.lock().core.handle_answer(took);
+            match open(&self.config, self.udp_port, answered, |datagram| self.take(datagram)).await {
                 Ok(opened) => return opened,
                 Err(error) => self.fail(error.cause(), &error.to_string()),
             }

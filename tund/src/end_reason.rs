@@ -24,6 +24,9 @@ pub enum EndReason {
     /// The interface went away.
     #[error("the interface is gone: {0}")]
     Interface(IoError),
+    /// Another program has changed the interface, and the privilege to put that right is gone: the next process has it.
+    #[error("another program has changed the interface: starting again to put it right")]
+    Changed,
     /// There is an interface from before, but it cannot be gone on with, and the privilege to make one is gone: the
     /// next process has it.
     #[error("the interface that the fd store had cannot be used, so this starts again without it: {0}")]

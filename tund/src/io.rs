@@ -311,7 +311,7 @@ impl DataPath {
             debug!(%error, "the session's socket does not take a datagram");
         }
         self.test = Some(Test { datagram, done });
-        self.tunnel.test(nodes);
+        self.tunnel.test(nodes, Instant::now());
     }
 
     /// Gives the session up if its socket does not lead to the bridge any more. Whoever else holds a duplicate can connect
@@ -531,6 +531,7 @@ mod tests {
             endpoint: Some(destination().into()),
             allowed_ips: AllowedIps::Member([10, 42, 0, 2].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 2].into()),
             keepalive: 25,
+            takes_reports: false,
         }
     }
 

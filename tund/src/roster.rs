@@ -50,6 +50,7 @@ struct RosterEntry {
     /// The last certificate of its chain, from which its address follows.
     certificate: CertificateId,
     keepalive: u16,
+    reports: bool,
     /// When it was last told.
     round: u32,
 }
@@ -326,6 +327,7 @@ impl Roster {
             not_after,
             certificate: record.chain.id(),
             keepalive: *keepalive,
+            reports: record.takes_reports,
             round,
         };
         self.by_key.insert(public_key, node);
@@ -428,6 +430,7 @@ impl Roster {
             endpoint: Some(entry.endpoint.into()),
             allowed_ips: AllowedIps::Member(ipv4, ipv6_of(&self.chain.network(), ipv4)),
             keepalive: entry.keepalive,
+            takes_reports: entry.reports,
         }
     }
 

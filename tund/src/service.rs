@@ -12,7 +12,7 @@ use i2plan_ipc::api::keyd::{
     GetTrustAnchor, KeydApi, LeaseStaticKey, LeaseWireGuard, TrustAnchor, WireGuardLease,
 };
 use i2plan_ipc::api::tund::{
-    Configured, Ending, HostUse, Interface, Limits, MAX_BATCH, MAX_STATIC_PEERS, Member, NewInterface,
+    Configured, Ending, Interface, InterfaceFault, Limits, MAX_BATCH, MAX_STATIC_PEERS, Member, NewInterface,
     Overlap, Reply, Request, StaticInterface, StaticPeerReport, Stats, TEST_TIMEOUT, Taken, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
@@ -38,7 +38,7 @@ use crate::host::{self, Host};
 use crate::interface::Subnets;
 use crate::io::{Counted, DataPath, DataPathCommand, Turns};
 use crate::roster::{Changes, Roster, SLICE, StoredMembers};
-use crate::session::{Session, Shared};
+use crate::session::{Session, SessionId, Shared};
 use crate::static_peers::StaticPeers;
 use crate::tunnel::Tunnel;
 use crate::uapi::Peers;
@@ -77,8 +77,20 @@ const KEEP_STATIC_EVERY: Duration = Duration::from_secs(1);
 /// certified before.
 const FIRST_RECORD: Duration = Duration::from_secs(2);
 
-/// How often the host's networks are compared with the interface's.
+/// How often the host's networks are compared with the interface's, if the system tells of no change.
 const HOST_POLL: Duration = Duration::from_secs(30);
+
+/// How long changes are gathered before they are looked at: they come in many messages.
+const HOST_SETTLES: Duration = Duration::from_millis(500);
+
+/// For how many times as long as a look takes, there is no other because something has changed.
+const HOST_SHARE: u32 = 20;
+
+/// How long an interface may differ from what it should be, before a new process puts it right.
+const REPAIR_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a process lets the interface be at first: who changes it again and again does not keep packets from their way.
+const REPAIR_PAUSE: Duration = Duration::from_secs(300);
 
 /// The daemon's state.
 pub struct Tund {
@@ -86,6 +98,9 @@ pub struct Tund {
     host: Host,
     /// What was seen of the host when it was looked at last.
     seen: Mutex<Seen>,
+    started: Instant,
+    /// The session for data that was there when the process started.
+    early_session: Option<SessionId>,
     keyd: DaemonLink<KeydApi>,
     /// The name of the interface.
     name: String,
@@ -131,6 +146,9 @@ struct Running {
 struct Seen {
     overlaps: Vec<Overlap>,
     without_ipv6: bool,
+    faults: Vec<InterfaceFault>,
+    /// Since when there are faults.
+    faulty_since: Option<Instant>,
 }
 
 /// An interface that is up but has no data path yet.
@@ -191,6 +209,8 @@ impl Tund {
             supervisor,
             host,
             seen: Mutex::new(Seen::default()),
+            started: Instant::now(),
+            early_session: start.data.as_ref().map(|session| session.id.clone()),
             keyd: DaemonLink::new(Endpoint::resolved(keyd, Role::Keyd), Role::Tund),
             name,
             bridge_ip: std::sync::Mutex::new(start.data.as_ref().map(Session::bridge_ip)),
@@ -336,6 +356,10 @@ impl Tund {
         let Changes { set, removed } = roster.take_changes();
         tunnel.change_peers(set, &removed, now);
         tunnel.begin_all(now);
+        // Peers know this session, and not that this node has lost what it had with them.
+        if waiting.as_ref().is_some_and(|session| Some(&session.id) == self.early_session.as_ref()) {
+            tunnel.begin_with_newcomers(now);
+        }
         let (commands, turns) = self.start_path(device, tunnel, waiting.take())?;
         info!(
             interface = configured.interface,
@@ -469,9 +493,16 @@ impl Tund {
 
     /// Looks from time to time what the host does to the interface. Never returns.
     pub async fn watch_host(&self) {
+        let mut pause = HOST_SETTLES;
         loop {
-            sleep(HOST_POLL).await;
+            let poll = if self.seen.lock().await.faults.is_empty() { HOST_POLL } else { REPAIR_AFTER / 2 };
+            if timeout(poll, self.host.changed()).await.is_ok() {
+                sleep(pause).await;
+            }
+            let begun = Instant::now();
             self.look_at_host().await;
+            // A router's host has a million routes, of which some change all the time.
+            pause = HOST_SETTLES.max(begun.elapsed() * HOST_SHARE);
         }
     }
 
@@ -482,29 +513,38 @@ impl Tund {
             Some((configured.interface.clone(), interface.clone()?))
         });
         let Some((name, interface)) = up else { return };
-        let networks = match self.host_networks().await {
-            Ok(networks) => networks,
+        let host = match self.read_host().await {
+            Ok(host) => host,
             Err(error) => {
                 debug!(%error, "the host's networks are not known");
                 return;
             }
         };
-        let is_own = |network: &HostNetwork| {
-            network.kind == HostUse::Address
-                && network.interface.as_ref() == Some(&name)
-                && network.prefix.address() == interface.ipv6
-        };
         let found = if self.host.allows_overlap() {
             Vec::new()
         } else {
-            overlaps(&host::prefixes_of(&interface), Some(&name), &networks)
+            overlaps(&host::prefixes_of(&interface), Some(&name), &host.networks)
         };
-        let seen = Seen { overlaps: found, without_ipv6: !networks.iter().any(is_own) };
+        let link = host.links.get(&name);
+        let faults = host::faults(&interface, &name, &host);
         let mut before = self.seen.lock().await;
+        let faulty_since = (!faults.is_empty()).then(|| before.faulty_since.unwrap_or_else(Instant::now));
+        let without_ipv6 = match link {
+            Some(link) => link.is_up && !link.has_ipv6,
+            None => !host.has_address(&name, interface.ipv6.into()),
+        };
+        let seen = Seen { overlaps: found, without_ipv6, faults, faulty_since };
+        for fault in seen.faults.iter().filter(|fault| !before.faults.contains(fault)) {
+            warn!(interface = name, %fault, "another program has changed the interface");
+        }
         for overlap in seen.overlaps.iter().filter(|overlap| !before.overlaps.contains(overlap)) {
             warn!(%overlap, "the host uses addresses of the mesh otherwise");
         }
         *before = seen;
+        let is_due = faulty_since.is_some_and(|since| since.elapsed() >= REPAIR_AFTER);
+        if is_due && self.started.elapsed() >= REPAIR_PAUSE && self.supervisor.is_there() {
+            end(&self.fatal, EndReason::Changed);
+        }
     }
 
     /// The name of the interface, if there is one.
@@ -517,9 +557,13 @@ impl Tund {
     }
 
     async fn host_networks(&self) -> Result<Vec<HostNetwork>, ApiError> {
+        Ok(self.read_host().await?.networks)
+    }
+
+    async fn read_host(&self) -> Result<host::Found, ApiError> {
         let found = *self.bridge_ip.lock().unwrap_or_else(PoisonError::into_inner);
         let bridge = self.bridge.address.host.known().unwrap_or_else(|| found.into_iter().collect());
-        self.host.networks(&bridge).await
+        self.host.read(&bridge).await
     }
 
     /// Checks that the host does not use these prefixes, or that the administrator does not mind.
@@ -879,7 +923,7 @@ impl Tund {
         let Counted { session, heard, unanswered, peers, drops, diverted } = counted.unwrap_or_default();
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let (heard, unanswered) = (heard.map(millis), unanswered.map(millis));
-        let Seen { overlaps, without_ipv6 } = self.seen.lock().await.clone();
+        let Seen { overlaps, without_ipv6, faults, .. } = self.seen.lock().await.clone();
         let version = Version::current();
         let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let problem = problem.or_else(|| diverted.map(diverted_problem));
@@ -895,6 +939,7 @@ impl Tund {
             drops,
             overlaps,
             without_ipv6,
+            faults,
             problem,
         })
     }
@@ -1028,7 +1073,7 @@ impl Service for Tund {
             }
             Request::FindSubnet(wanted) => Ok(Reply::Subnet(self.find_subnet(wanted).await?).into()),
             Request::TestSession(nodes) => Ok(self.test_session(nodes).await?.into()),
-            Request::Stats => Ok(Reply::Stats(self.stats().await?).into()),
+            Request::Stats => Ok(Reply::Stats(Box::new(self.stats().await?)).into()),
         }
     }
 }

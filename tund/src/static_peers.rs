@@ -109,6 +109,8 @@ fn config(peer: &StaticPeer, found: Option<&AnyDestination>) -> PeerConfig {
         endpoint: found.or(configured).cloned().map(PeerDestination::Static),
         allowed_ips: AllowedIps::Networks(peer.allowed_ips.clone()),
         keepalive: peer.keepalive,
+        // It may be another implementation.
+        takes_reports: false,
     }
 }
 

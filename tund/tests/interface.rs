@@ -22,8 +22,8 @@ use futures::TryStreamExt as _;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, TrustAnchor, WireGuardLease};
 use i2plan_ipc::api::tund::{
-    AttachSession, CheckNetwork, Configure, Configured, FindSubnet, GetStats, GiveUp, Member, NewInterface,
-    RemoveMembers, Session, Stats, TakeSessions, Taken, TellMembers, TundApi,
+    AttachSession, CheckNetwork, Configure, Configured, FindSubnet, GetStats, GiveUp, InterfaceFault, Member,
+    NewInterface, RemoveMembers, Session, Stats, TakeSessions, Taken, TellMembers, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{ClientError, Endpoint};
@@ -42,7 +42,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::{Handle, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 use tempfile::TempDir;
@@ -681,7 +681,7 @@ async fn an_overlap_that_comes_later_is_told_from_behind_the_sandbox() {
     let deadline = Instant::now() + Duration::from_secs(60);
     let seen = loop {
         let stats = stats(&mut client).await;
-        if !stats.overlaps.is_empty() {
+        if !stats.overlaps.is_empty() && !stats.faults.is_empty() {
             break stats;
         }
         assert!(Instant::now() < deadline, "it is not told");
@@ -689,7 +689,47 @@ async fn an_overlap_that_comes_later_is_told_from_behind_the_sandbox() {
     };
     let told: Vec<_> = seen.overlaps.iter().map(ToString::to_string).collect();
     assert_eq!(told, ["10.42.0.0/16 overlaps the address 10.42.131.1/24 of uplink"]);
-    assert!(seen.without_ipv6);
+    assert_eq!((seen.without_ipv6, seen.faults), (false, vec![InterfaceFault::NoIpv6]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interface_that_others_have_changed_is_told_of_and_not_taken_over() {
+    let namespace = Namespace::new();
+    let (tund, ready) = Tund::start_with(&namespace, node(1), true, Store::default());
+    ready.recv().unwrap();
+    let mut client = tund.connect().await;
+    configure(&mut client, node(1).interface()).await.unwrap();
+    tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
+    assert_eq!(stats(&mut client).await.faults, []);
+    netlink(&namespace, |handle| async move {
+        let index = link_index(&handle, "i2plan0").await;
+        let link = LinkUnspec::new_with_index(index).down().mtu(1400).build();
+        handle.link().set(link).execute().await.unwrap();
+    });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while stats(&mut client).await.faults != [InterfaceFault::Down, InterfaceFault::Mtu { found: 1400 }] {
+        assert!(Instant::now() < deadline, "it is not told");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Down and up again: the kernel has taken the IPv6 address.
+    netlink(&namespace, |handle| async move {
+        let index = link_index(&handle, "i2plan0").await;
+        let link = LinkUnspec::new_with_index(index).up().mtu(1280).build();
+        handle.link().set(link).execute().await.unwrap();
+    });
+    while stats(&mut client).await.faults != [InterfaceFault::NoIpv6] {
+        assert!(Instant::now() < deadline, "it is not told");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // The next process does not go on with it, and the one after that makes it anew.
+    let (mut tund, _) = Tund::start_with(&namespace, node(1), true, tund.kill());
+    assert_eq!(tund.child.wait().unwrap().code(), Some(1));
+    let (tund, ready) = Tund::start_with(&namespace, node(1), true, tund.kill());
+    ready.recv().unwrap();
+    let mut client = tund.connect().await;
+    configure(&mut client, node(1).interface()).await.unwrap();
+    let found = stats(&mut client).await;
+    assert_eq!((found.faults, found.without_ipv6), (Vec::new(), false));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap_complete::engine::ArgValueCandidates;
+use i2plan_present::ban::{label, render, until};
 use serde_json::json;
 
 use super::completions;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::ban::{label, render, until};
 use crate::values::parse_ban_duration;
 
 /// `i2planctl ban …`
@@ -64,7 +64,7 @@ pub async fn add(socket: Option<&Path>, json: bool, args: &BanAdd) -> Result<(),
 ///
 /// # Errors
 /// If the node does not answer.
-pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+pub async fn list(socket: Option<&Path>, json: bool, dates: bool) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let bans = node.bans().await?;
     if json {
@@ -74,7 +74,7 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
         output::note("nobody is banned");
         return Ok(());
     }
-    output::print(&render(&bans, output::terminal_width()))
+    output::print_as_it_is(&render(&bans, &output::look(dates)))
 }
 
 /// Lifts a ban.

@@ -1,6 +1,5 @@
 //! `i2planctl key change-passphrase`.
 
-use i2plan_config::Config;
 use i2plan_ipc::ErrorKind;
 use i2plan_supervisor::Programs;
 use i2plan_supervisor::maintenance::StoppedNode;
@@ -22,15 +21,7 @@ pub async fn run(json: bool, args: ChangePassphrase, given: Given) -> Result<(),
             .with_hint("run it with sudo or doas: `sudo i2planctl key change-passphrase`"));
     }
     let user = users::keyd(&args.keyd_user)?;
-    let data = match args.data_dir {
-        Some(data) => data,
-        None => {
-            let config = Config::load(args.config.as_deref()).map_err(|error| {
-                Failure::invalid(error.to_string()).with_hint("correct the configuration, or use --data-dir")
-            })?;
-            config.data_dir
-        }
-    };
+    let data = args.stopped.data_dir()?;
     let node = StoppedNode::lock(&data, user, Programs::beside_this()?)?;
 
     let was_sealed = node.is_sealed().await?;

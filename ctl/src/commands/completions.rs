@@ -11,14 +11,14 @@ use i2plan_config::KEYS;
 use i2plan_ipc::api::meshd::{Ban, Peer};
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::{ApiError, Node};
+use i2plan_present::ban;
+use i2plan_present::member::Names;
+use i2plan_present::text::clean;
 use serde_json::json;
 
 use crate::daemon::socket_path;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::ban;
-use crate::present::member::Names;
-use crate::present::text::clean;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\

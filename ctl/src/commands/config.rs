@@ -1,28 +1,38 @@
 //! `i2planctl config`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap_complete::engine::ArgValueCandidates;
+use i2plan_config::save::{self, SaveError};
 use i2plan_config::wg_quick::{self, WgQuick};
 use i2plan_config::{Config, unknown};
 use i2plan_ipc::ErrorKind;
-use i2plan_ipc::api::meshd::ConfigChange;
+use i2plan_ipc::api::meshd::{ConfigChange, Source};
 use i2plan_ipc::daemon::trusted;
+use i2plan_present::setting::{describe, render};
+use i2plan_present::text::clean;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::completions;
 use crate::daemon;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::output;
-use crate::present::setting::{describe, render};
-use crate::present::text::clean;
 use crate::wireguard;
 
 /// What `--help` adds to `show`.
 const SHOW_HELP: &str = "\
 FROM is a line of the file, a variable of the environment, `config set`, or default. What is changed `at restart` \
 counts only after the node was started again.";
+
+/// What `--help` adds to `set`.
+const SET_HELP: &str = "\
+With --save the file that the node reads gets the value, or /etc/i2plan/config.toml if the node does not run; a key that \
+cannot be changed at run time counts after a restart then. What else stands in the file stays as it is.
+
+Example:
+  sudo i2planctl config set mesh.max_peers 80 --save";
 
 /// What `--help` adds to `check`.
 const CHECK_HELP: &str = "\
@@ -43,7 +53,8 @@ pub enum ConfigCommand {
         key: String,
     },
 
-    /// Change a key until the node is started again
+    /// Change a key until the node is started again, or for good with --save
+    #[command(after_help = SET_HELP)]
     Set {
         /// The key, such as node.name
         #[arg(add = ArgValueCandidates::new(completions::settings))]
@@ -51,6 +62,10 @@ pub enum ConfigCommand {
 
         /// The value, as it would stand in the environment
         value: String,
+
+        /// Write it into the configuration file too, so that it outlasts a restart
+        #[arg(long)]
+        save: bool,
     },
 
     /// Have the node read its file again, as SIGHUP does
@@ -76,8 +91,7 @@ pub async fn show(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     if json {
         return output::json::print(&json!({ "settings": settings }));
     }
-    let text = render(&settings, output::terminal_width());
-    output::print(&text)
+    output::print_as_it_is(&render(&settings, &output::look(true)))
 }
 
 /// Prints the value of one key.
@@ -96,18 +110,68 @@ pub async fn get(socket: Option<&Path>, json: bool, key: &str) -> Result<(), Fai
     output::print(&format!("{}\n", clean(setting.value.as_deref().unwrap_or_default())))
 }
 
-/// Changes a key until the node is started again.
+/// Changes a key until the node is started again, or for good if it is to be saved.
 ///
 /// # Errors
-/// If the value is bad, or the key cannot be changed at run time.
-pub async fn set(socket: Option<&Path>, json: bool, key: &str, value: &str) -> Result<(), Failure> {
+/// If the value is bad, the key cannot be changed at run time, or the file cannot be written.
+pub async fn set(
+    socket: Option<&Path>,
+    json: bool,
+    key: &str,
+    value: &str,
+    save: bool,
+) -> Result<(), Failure> {
+    if save {
+        return save_value(socket, json, key, value).await;
+    }
     let mut node = daemon::connect(socket).await?;
     let changes = node.set_config(key.to_owned(), value.to_owned()).await?;
     tell(json, &changes, "it has this value already")?;
     if !json && changes.iter().any(|change| !change.restart) {
-        output::note("this holds until the node is started again; to keep it, write it into the file");
+        output::note("this holds until the node is started again; --save writes it into the file");
     }
     Ok(())
+}
+
+/// Writes a key into the file that the node reads, and has the node read it.
+async fn save_value(socket: Option<&Path>, json: bool, key: &str, value: &str) -> Result<(), Failure> {
+    let node = match daemon::connect(socket).await {
+        Ok(mut node) => Some((node.status().await?.config, node)),
+        Err(failure) if failure.kind == Kind::Unreachable => None,
+        Err(failure) => return Err(failure),
+    };
+    let file = match &node {
+        Some((file, _)) => PathBuf::from(file),
+        None => load(None)?.path().to_owned(),
+    };
+    save::save(&file, key, value).map_err(|error| {
+        let failure = Failure::invalid(error.to_string());
+        match error {
+            SaveError::Write { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                failure.with_hint("run it with sudo or doas: only root can change the node's file")
+            }
+            _ => failure.with_hint("`i2planctl config show` lists all keys"),
+        }
+    })?;
+    let Some((_, mut node)) = node else {
+        output::note("the node does not run: this counts when it is started");
+        return tell(json, &[], &format!("{} has the value", file.display()));
+    };
+    let mut changes = node.reload().await?;
+    let settings = node.config().await?;
+    let setting = settings.iter().find(|setting| setting.key == key);
+    match setting.map(|setting| (&setting.source, setting)) {
+        Some((Source::Environment, setting)) => output::note(&format!(
+            "{} is set in the node's environment and wins over the file: unset it, and restart the node",
+            setting.variable
+        )),
+        // What was set before lasts until the node is started again.
+        Some((Source::Runtime, setting)) if setting.live => {
+            changes.extend(node.set_config(key.to_owned(), value.to_owned()).await?);
+        }
+        _ => {}
+    }
+    tell(json, &changes, &format!("{} has the value, and the node too", file.display()))
 }
 
 /// Has the node read its file again.
@@ -130,6 +194,7 @@ pub fn check(json: bool, file: Option<&Path>) -> Result<(), Failure> {
         return check_wg_quick(json, file);
     }
     let config = load(file)?;
+    config.notes().iter().for_each(|note| output::note(note));
     let file = config.path();
     if !file.exists() {
         return Err(Failure::new(ErrorKind::NotFound, format!("there is no {}", file.display()))

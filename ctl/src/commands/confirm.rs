@@ -2,9 +2,10 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 
+use i2plan_present::text::clean;
+
 use crate::failure::Failure;
 use crate::output;
-use crate::present::text::clean;
 
 /// Whether a person can be asked, or has answered in advance.
 ///

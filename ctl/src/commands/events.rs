@@ -3,35 +3,40 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::meshd::{Event, EventKind};
+use i2plan_ipc::api::meshd::{Cursor, Event, EventKind, PollEvents};
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::version::utc;
+use i2plan_present::event::describe;
+use i2plan_present::text::clean;
 use serde::Serialize;
 
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::event::describe;
-use crate::present::text::clean;
 use crate::values::parse_since;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
-Begins with what happens next, or with --since, and goes on until Ctrl-C, also while the node does not answer. It says \
-so when it has missed something. The node remembers its last 1024 events, since meshd was started. With --json each \
-event is one line.
+Tells what happens from now on until Ctrl-C, also while the node does not answer, and says so when it has missed \
+something. With --since it tells what has happened, and ends, unless --follow is given too. The node remembers its last \
+1024 events, since meshd was started. With --json each event is one line.
 
 Examples:
   i2planctl events
   i2planctl events --since 10m --log
+  i2planctl events --since 10m --follow
   i2planctl events --json | jq --unbuffered 'select(.event == \"member_life\")'";
 
 /// `i2planctl events`
 #[derive(Debug, clap::Args)]
 pub struct EventsArgs {
-    /// Tell first what has happened in this time, as far as the node remembers it: 90s, 30m, 24h or 7d
+    /// Tell what has happened in this time, as far as the node remembers it: 90s, 30m, 24h or 7d
     #[arg(long, value_name = "DURATION", value_parser = parse_since)]
     pub since: Option<Duration>,
+
+    /// After that, go on with what happens; without --since that is done anyway
+    #[arg(short, long)]
+    pub follow: bool,
 
     /// Stop after so many events
     #[arg(short = 'n', long, value_name = "N")]
@@ -59,6 +64,9 @@ enum OfTheStream<'a> {
 /// # Errors
 /// If the node is not there in the beginning.
 pub async fn run(socket: Option<&Path>, json: bool, args: &EventsArgs) -> Result<(), Failure> {
+    if let Some(since) = args.since.filter(|_| !args.follow) {
+        return tell_past(socket, json, args, since).await;
+    }
     let mut interrupt = std::pin::pin!(output::interrupt()?);
     // A node that is not there is an error now, and waited for later.
     let mut stream = tokio::select! {
@@ -85,8 +93,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &EventsArgs) -> Result
             Notice::Event(event) if u128::from(event.at) < begin => {}
             Notice::Event(event) => {
                 told += 1;
-                let line = format!("{}  {}\n", utc(event.at / 1000), clean(&describe(&event.kind)));
-                tell(json, &event, &line)?;
+                tell(json, &event, &in_a_line(&event))?;
             }
             // It begins.
             Notice::Resync if !std::mem::replace(&mut begun, true) && !away => {}
@@ -108,6 +115,30 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &EventsArgs) -> Result
         }
     }
     Ok(())
+}
+
+/// Tells what has happened in the last `since`, and no more.
+async fn tell_past(
+    socket: Option<&Path>,
+    json: bool,
+    args: &EventsArgs,
+    since: Duration,
+) -> Result<(), Failure> {
+    let mut node = daemon::connect(socket).await?;
+    let begin = now().saturating_sub(since).as_millis();
+    // A cursor of no run stands before all that is there.
+    let poll = PollEvents { after: Some(Cursor { run: 0, number: 0 }), wait: 0, traffic: false };
+    let events = node.call(poll).await?.events.into_iter();
+    let wanted = events.filter(|event| u128::from(event.at) >= begin && (args.log || !is_log(event)));
+    let count = args.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
+    for event in wanted.take(count) {
+        tell(json, &event, &in_a_line(&event))?;
+    }
+    Ok(())
+}
+
+fn in_a_line(event: &Event) -> String {
+    format!("{}  {}\n", utc(event.at / 1000), clean(&describe(&event.kind)))
 }
 
 fn tell(json: bool, value: &impl Serialize, line: &str) -> Result<(), Failure> {

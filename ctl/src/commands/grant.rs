@@ -5,6 +5,9 @@ use std::path::Path;
 use clap_complete::engine::ArgValueCandidates;
 use i2plan_ipc::api::meshd::GrantAddresses;
 use i2plan_ipc::api::order::OrderTarget;
+use i2plan_present::member::describe;
+use i2plan_present::text::clean;
+use i2plan_present::units;
 use serde_json::json;
 
 use super::completions;
@@ -12,9 +15,6 @@ use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::member::describe;
-use crate::present::text::clean;
-use crate::present::units;
 use crate::values::parse_addresses;
 
 /// What `--help` adds.

@@ -5,10 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap_complete::engine::ArgValueCandidates;
-use i2plan_ipc::ErrorKind;
 use i2plan_ipc::administrator::{Prepared, socket_beside};
 use i2plan_ipc::api::meshd::{AllowInvite, CreateInvite, Invite, IssuedInvite, RevokeInvite};
 use i2plan_ipc::api::order::{Executed, OrderTarget};
+use i2plan_ipc::{ErrorKind, Node};
+use i2plan_present::invite::{consequences, describe, render, table, users};
+use i2plan_present::order::describe as describe_order;
+use i2plan_present::qr::Qr;
+use i2plan_present::text::clean;
 use i2plan_proto::address::Ipv4Subnet;
 use serde_json::json;
 
@@ -18,10 +22,7 @@ use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::output::qr::{Ink, Qr, Style, blank_code};
-use crate::present::invite::{consequences, describe, render, table, users};
-use crate::present::order::describe as describe_order;
-use crate::present::text::clean;
+use crate::output::qr::{Drawn as _, Ink, Style, blank_code};
 use crate::values::{max_uses, parse_addresses, parse_expiry};
 
 /// What `--help` adds to `create`.
@@ -34,7 +35,7 @@ Examples:
   i2planctl invite create
   i2planctl invite create --expires 7d --uses 5
   i2planctl invite create --addresses 1024      # for a deputy, which can invite many nodes
-  i2planctl invite create --subnet 10.9.0.0/16  # the first one: founds a network
+  i2planctl invite create --name office         # the first one: founds a network
   i2planctl invite create --qr
   i2planctl invite create > invite.txt";
 
@@ -93,6 +94,11 @@ pub struct InviteCreate {
     #[arg(long, value_name = "SUBNET")]
     pub subnet: Option<Ipv4Subnet>,
 
+    /// What the network is called that the first invite founds: 1 to 18 lower-case letters, digits and hyphens
+    /// [default: this node's name, with -net]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
     /// Draw it as a QR code too: on a terminal, or anywhere if it is said with what
     #[arg(long, value_name = "STYLE", num_args = 0..=1, require_equals = true)]
     pub qr: Option<Option<Style>>,
@@ -139,8 +145,13 @@ pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> R
     let style = args.qr.map(|style| qr_style(style, json)).transpose()?;
     let mut node = daemon::connect(socket).await?;
     let subnet = args.subnet.map(|subnet| subnet.to_string());
-    let request =
-        CreateInvite { expires_in: args.expires.as_secs(), max_uses, addresses: args.addresses, subnet };
+    let request = CreateInvite {
+        expires_in: args.expires.as_secs(),
+        max_uses,
+        addresses: args.addresses,
+        subnet,
+        name: args.name.clone(),
+    };
     let text = |_: &OrderTarget| {
         Ok("it is unlimited, or for more than 256 addresses: revoke it if it gets into wrong hands"
             .to_owned())
@@ -150,15 +161,35 @@ pub async fn create(socket: Option<&Path>, json: bool, args: &InviteCreate) -> R
     if max_uses.is_none() {
         output::note("warning: any number of nodes can join with this invite until it expires");
     }
-    if json {
-        return output::json::print(&invite);
+    let printed = if json {
+        output::json::print(&invite)
+    } else {
+        output::print(&format!("{}\n", invite.invite.expose()))
+    };
+    if printed.is_err() || output::reader_is_gone() {
+        return Err(undo(&mut node, invite, printed.err()).await);
     }
-    output::print(&format!("{}\n", invite.invite.expose()))?;
+    if json {
+        return Ok(());
+    }
     output::note(&describe(&invite));
     let Some(style) = style else { return Ok(()) };
     let qr = Qr::new(invite.invite.expose())
         .ok_or_else(|| Failure::internal("the invite code is too long for a QR code"))?;
     output::print_as_it_is(&qr.draw(style, Ink::of_terminal()))
+}
+
+/// Revokes an invite whose code nobody has got.
+async fn undo(node: &mut Node, invite: Invite, error: Option<Failure>) -> Failure {
+    let why = error.map_or_else(|| "nobody reads standard output".to_owned(), |error| error.message);
+    let id = clean(&invite.id).into_owned();
+    match node.revoke_invite(invite.id).await {
+        Ok(_) => {
+            Failure::internal(format!("the code could not be printed, and the invite is revoked: {why}"))
+        }
+        Err(_) => Failure::internal(format!("the code could not be printed: {why}"))
+            .with_hint(format!("`i2planctl invite revoke {id}` makes sure that nobody uses it")),
+    }
 }
 
 /// What a QR code is to be drawn with. Found out before the invite is made, which would be for nothing.
@@ -209,7 +240,7 @@ fn too_small(needed: (usize, usize), given: (usize, usize), style: Style) -> Res
 ///
 /// # Errors
 /// If the node does not answer.
-pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
+pub async fn list(socket: Option<&Path>, json: bool, dates: bool) -> Result<(), Failure> {
     let invites = issued(socket).await?;
     if json {
         return output::json::print(&json!({ "invites": invites }));
@@ -218,7 +249,7 @@ pub async fn list(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
         output::note("this node has made no invites that it remembers");
         return Ok(());
     }
-    output::print(&table(&invites, output::terminal_width()))
+    output::print_as_it_is(&table(&invites, &output::look(dates)))
 }
 
 /// Shows one of them.

@@ -7,23 +7,26 @@ use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::ErrorKind;
-use i2plan_ipc::api::meshd::{Event, EventKind, JoinStep};
+use i2plan_ipc::api::meshd::{Event, EventKind, JoinStep, SessionState, Status};
 use i2plan_ipc::node::{EventStream, Notice};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::terminal::Silence;
 use i2plan_ipc::version::utc;
+use i2plan_ipc::{ErrorKind, Node};
+use i2plan_present::event::describe_step;
+use i2plan_present::join::{describe, describe_invite};
+use i2plan_present::status::{Warning, of_a_daemon, of_the_interface, of_the_sessions};
+use i2plan_present::units;
 use i2plan_proto::invite::{Invite, InviteError};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
-use crate::present::event::describe_step;
-use crate::present::join::{describe, describe_invite};
-use crate::present::units;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
@@ -56,11 +59,20 @@ pub struct Join {
     pub code: Vec<OsString>,
 }
 
-/// Bytes that are read in search of a code, which has some 250.
-const MAX_INPUT: u64 = 4096;
+/// Bytes that are read in search of a code, which has some 250; with a drawn QR code around it, there are 20,000.
+const MAX_INPUT: u64 = 64 * 1024;
+
+/// Bytes of a line that a terminal passes on at most.
+const MAX_LINE: u64 = 4096;
+
+/// How soon the next line of a text that is pasted comes.
+const PASTE_GAP: Duration = Duration::from_millis(200);
 
 /// How long the first tunnel to a member is waited for.
 const FIRST_TUNNEL: Duration = Duration::from_secs(60);
+
+/// Between two looks at what may keep the tunnel from coming.
+const BETWEEN_CHECKS: Duration = Duration::from_secs(5);
 
 /// How long the steps that were done may take to be told.
 const LAST_STEPS: Duration = Duration::from_millis(200);
@@ -72,13 +84,14 @@ const WAITING: &str = "waiting for the first tunnel to a member; Ctrl-C stops th
 /// # Errors
 /// If the code is none, has expired, or does not lead into the network.
 pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), Failure> {
-    let code = read_code(args.file.as_deref()).await?;
-    if code.trim().is_empty() {
+    let text = read_code(args.file.as_deref()).await?;
+    if text.trim().is_empty() {
         return Err(Failure::invalid("no invite code was given: the input is empty")
             .with_hint("paste all of what `i2planctl invite create` printed on the other node"));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let invite = parse(&code)?;
+    let invite = parse(&text)?;
+    drop(text);
     let valid = check(&invite, now);
     let mut node = match (daemon::connect(socket).await, &valid) {
         (Ok(node), _) => node,
@@ -104,20 +117,27 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Join) -> Result<(), F
             confirm(&invite).await?;
         }
     }
-    let what = format!("joining network {} through {}", invite.network.short(), invite.inviter.short());
+    let what = format!("joining network {} through {}", invite.name, invite.inviter.short());
+    let code = SecretText::new(invite.to_code().to_string());
     drop(invite);
 
     let mut progress = Progress::begin(json, &what, node.events()).await;
-    let network = progress.during(node.join(SecretText::new(code.trim().to_owned()))).await?;
+    let network = progress.during(node.join(code)).await?;
     let network = network.map_err(|error| explain(error.into()))?;
     if json {
         return output::json::print(&json!({ "network": network, "already_member": false }));
     }
+    let tunnel = progress.wait_for_tunnel(&mut node).await?;
     output::print(&describe(&network))?;
-    if progress.wait_for_tunnel().await? {
-        output::note("the first tunnel to a member is up");
-    } else {
-        output::note("there is no tunnel to a member yet: `i2planctl peers` shows when there is");
+    match tunnel {
+        FirstTunnel::Up => output::note("the first tunnel to a member is up"),
+        FirstTunnel::NotYet => {
+            output::note("there is no tunnel to a member yet: `i2planctl peers` shows when there is");
+        }
+        FirstTunnel::Obstructed(Warning { message, hint }) => {
+            let message = format!("this node is a member, and no tunnel to another can come up: {message}");
+            return Err(Failure::new(ErrorKind::Unavailable, message).with_hint(hint));
+        }
     }
     Ok(())
 }
@@ -159,9 +179,7 @@ fn parse(code: &str) -> Result<Invite, Failure> {
     code.parse().map_err(|error: InviteError| {
         let hint = match error {
             InviteError::Scheme => "paste all of what `i2planctl invite create` printed on the other node",
-            InviteError::Truncated { .. } | InviteError::Damaged => {
-                "copy it in one piece, without line breaks, or send it as a file"
-            }
+            InviteError::Truncated { .. } | InviteError::Damaged => "copy it whole, or send it as a file",
             InviteError::Version(_) => {
                 "install the version of i2plan that the other node runs, or a newer one"
             }
@@ -212,42 +230,104 @@ fn read_text(input: impl Read) -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// Asks on the terminal, which does not show what is typed.
+/// Asks on the terminal, which does not show what is typed. A code that comes in several lines is read to its end: what
+/// is left unread is run by the shell.
 async fn prompt() -> Result<Zeroizing<String>, Failure> {
-    let line = read_line(None, || {
+    let begin = || {
         let silence = Silence::new()?;
         let _ = write!(io::stderr(), "Invite code (it is not shown): ");
         Ok(silence)
+    };
+    let text = on_terminal(begin, || {
+        let mut text = Zeroizing::new(String::with_capacity((MAX_INPUT + MAX_LINE) as usize));
+        let mut has_asked = false;
+        while (text.len() as u64) < MAX_INPUT && text.parse::<Invite>().is_err() {
+            let before = text.len();
+            io::stdin().lock().take(MAX_LINE).read_line(&mut text)?;
+            if text.len() == before {
+                break;
+            }
+            // A text that is pasted may have a blank line in it, and goes on without delay.
+            let is_blank = text[before..].trim().is_empty();
+            if is_blank && !more_follows()? {
+                break;
+            }
+            let is_incomplete = !is_blank && text.parse::<Invite>().is_err();
+            if is_incomplete && !more_follows()? && !std::mem::replace(&mut has_asked, true) {
+                let _ = write!(io::stderr(), "\nthis is no whole code yet: paste the rest, or press Enter: ");
+            }
+        }
+        let mut rest = Zeroizing::new(String::with_capacity(MAX_LINE as usize));
+        while more_follows()? && io::stdin().lock().take(MAX_LINE).read_line(&mut rest)? > 0 {
+            rest.zeroize();
+        }
+        Ok(text)
     });
-    let line = line.await;
+    let text = text.await;
     output::note("");
-    line
+    text
 }
 
-/// Reads a line from a terminal, or else from standard input. What `begin` returns is kept until it has been read.
+/// Whether there is more to read from standard input, or will be in a moment.
+fn more_follows() -> io::Result<bool> {
+    let stdin = io::stdin();
+    let timeout = rustix::event::Timespec::try_from(PASTE_GAP).ok();
+    let mut watched = [PollFd::new(&stdin, PollFlags::IN)];
+    match poll(&mut watched, timeout.as_ref()) {
+        Err(Errno::INTR) => Ok(false),
+        answer => Ok(answer? > 0),
+    }
+}
+
+/// Reads a line from a terminal, or else from standard input.
 async fn read_line<T>(
     terminal: Option<File>,
     begin: impl FnOnce() -> io::Result<T>,
+) -> Result<Zeroizing<String>, Failure> {
+    let read = move || {
+        let mut line = Zeroizing::new(String::with_capacity(MAX_LINE as usize + 1));
+        match terminal {
+            Some(terminal) => BufReader::new(terminal).take(MAX_LINE).read_line(&mut line)?,
+            None => io::stdin().lock().take(MAX_LINE).read_line(&mut line)?,
+        };
+        Ok(line)
+    };
+    on_terminal(begin, read).await
+}
+
+/// Reads from a person, who can call it off with Ctrl-C. What `begin` returns is kept until it has been read.
+async fn on_terminal<T>(
+    begin: impl FnOnce() -> io::Result<T>,
+    read: impl FnOnce() -> io::Result<Zeroizing<String>> + Send + 'static,
 ) -> Result<Zeroizing<String>, Failure> {
     let failed = |error: io::Error| Failure::invalid(format!("cannot read from the terminal: {error}"));
     let interrupt = output::interrupt()?;
     let begun = begin().map_err(failed)?;
     // A thread of its own, which an interrupt can leave behind: a blocked read cannot be called off.
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let mut line = Zeroizing::new(String::with_capacity(MAX_INPUT as usize + 1));
-        let read = match terminal {
-            Some(terminal) => BufReader::new(terminal).take(MAX_INPUT).read_line(&mut line),
-            None => io::stdin().lock().take(MAX_INPUT).read_line(&mut line),
-        };
-        let _ = sender.send(read.map(|_| line));
-    });
-    let line = tokio::select! {
-        line = receiver => line.map_err(|_| Failure::internal("lost the terminal"))?.map_err(failed),
+    std::thread::spawn(move || _ = sender.send(read()));
+    let text = tokio::select! {
+        text = receiver => text.map_err(|_| Failure::internal("lost the terminal"))?.map_err(failed),
         () = interrupt => Err(Failure::invalid("interrupted; nothing was joined")),
     };
     drop(begun);
-    line
+    text
+}
+
+/// What has come of the wait for the first tunnel.
+enum FirstTunnel {
+    Up,
+    NotYet,
+    /// This fault keeps it from coming.
+    Obstructed(Warning),
+}
+
+/// What keeps every tunnel of the node from coming up, if something does.
+fn find_obstacle(status: &Status) -> Option<Warning> {
+    let daemons = status.daemons.iter().filter_map(of_a_daemon);
+    // One that is silent is replaced, and one that is opened needs time.
+    let down = (status.sam.data.state == SessionState::Down).then(|| of_the_sessions(status));
+    daemons.chain(of_the_interface(status)).chain(down.into_iter().flatten()).next()
 }
 
 /// Shows on standard error how far the node is.
@@ -305,29 +385,46 @@ impl Progress {
         result
     }
 
-    /// Waits for a while until there is a tunnel, if the node tells.
-    async fn wait_for_tunnel(&mut self) -> Result<bool, Failure> {
+    /// Waits for a while until there is a tunnel, if the node tells, or it says why there can be none.
+    async fn wait_for_tunnel(&mut self, node: &mut Node) -> Result<FirstTunnel, Failure> {
         if self.connected || self.events.is_none() {
-            return Ok(self.connected);
+            return Ok(if self.connected { FirstTunnel::Up } else { FirstTunnel::NotYet });
         }
         let mut interrupt = std::pin::pin!(output::interrupt()?);
         // The steps before this one are told a moment after the answer.
-        for (limit, what) in [(LAST_STEPS, None), (FIRST_TUNNEL, Some(WAITING))] {
-            what.filter(|_| !self.connected).into_iter().for_each(output::note);
+        let mut limit = LAST_STEPS;
+        let mut obstacle = None;
+        let end = Instant::now() + FIRST_TUNNEL;
+        while !self.connected {
             let mut deadline = std::pin::pin!(sleep(limit));
             while !self.connected {
                 tokio::select! {
                     () = &mut deadline => break,
                     () = &mut interrupt => {
                         self.erase();
-                        return Ok(false);
+                        return Ok(FirstTunnel::NotYet);
                     }
                     () = self.proceed() => {}
                 }
             }
             self.erase();
+            if self.connected {
+                break;
+            }
+            if limit == LAST_STEPS {
+                output::note(WAITING);
+            }
+            // A fault that is there twice in a row is none of the beginning.
+            let found = node.status().await.ok().and_then(|status| find_obstacle(&status));
+            if let (Some(found), true) = (&found, obstacle == found) {
+                return Ok(FirstTunnel::Obstructed(found.clone()));
+            }
+            if Instant::now() >= end {
+                return Ok(FirstTunnel::NotYet);
+            }
+            (obstacle, limit) = (found, BETWEEN_CHECKS);
         }
-        Ok(self.connected)
+        Ok(FirstTunnel::Up)
     }
 
     /// Waits for what happens next, and shows it.
@@ -390,6 +487,7 @@ mod tests {
     fn code(expires_at: u64) -> Zeroizing<String> {
         Invite {
             network: NetworkId([1; 32]),
+            name: "office".parse().unwrap(),
             subnet: Ipv4Subnet::DEFAULT,
             inviter: NodeId([2; 32]),
             control: DestinationHash([3; 32]),
@@ -429,5 +527,7 @@ mod tests {
     fn endless_input_is_refused() {
         assert!(read_text(io::repeat(b'a')).is_err());
         assert_eq!(read_text(&b"abc\n"[..]).unwrap().as_str(), "abc\n");
+        let error = read_text(&b"\xff\xfea\0"[..]).unwrap_err().to_string();
+        assert!(error.contains("UTF-8"), "{error}");
     }
 }

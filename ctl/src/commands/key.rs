@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use i2plan_config::Config;
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::administrator::{Prepared, socket_beside};
 use i2plan_ipc::api::meshd::{Keys, RecoverKeys};
 use i2plan_ipc::api::order::{Executed, OrderTarget};
 use i2plan_ipc::version::utc;
+use i2plan_present::key::{render_public, render_status};
+use i2plan_present::order::describe;
+use i2plan_present::text::clean;
 use serde_json::json;
 
 use super::confirm::{can_ask, confirm};
@@ -14,9 +18,6 @@ use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::key::{render_public, render_status};
-use crate::present::order::describe;
-use crate::present::text::clean;
 
 /// What `--help` adds to `rotate`.
 const ROTATE_HELP: &str = "\
@@ -35,6 +36,22 @@ again.";
 const FORGET_NETWORK_HELP: &str = "\
 keyd signs for one network alone, and changes it when this node has left or was revoked. Where meshd's state is lost, \
 nobody can leave for it: this command makes keyd ready for the next network. Members of the network before are not told.";
+
+/// What `--help` adds to `new`.
+const NEW_HELP: &str = "\
+Needs root, and a node that does not run. The directories keyd and meshd of its state get a number behind their names, \
+and the node makes new keys when it is started; it is in no network then. What is set aside is the old node: whoever \
+puts it back has that again. The members of its network are not told: one of the old node's inviters can revoke it.
+
+For a node that was revoked or has left this is not needed: it can be invited again.";
+
+/// What `--help` adds to `check`.
+const CHECK_HELP: &str = "\
+Run it as root: the keys are read as the user who owns the directory. Those of a node that runs are in use, and are not \
+checked.
+
+Example:
+  sudo i2planctl key check /mnt/backup/keyd";
 
 /// What `--help` adds to `change-passphrase`.
 const CHANGE_PASSPHRASE_HELP: &str = "\
@@ -64,6 +81,14 @@ pub enum KeyCommand {
     #[command(name = "forget-network", after_help = FORGET_NETWORK_HELP)]
     ForgetNetwork(ForgetNetwork),
 
+    /// Give a stopped node a new identity: set its keys and its membership aside
+    #[command(after_help = NEW_HELP)]
+    New(NewKeys),
+
+    /// Tell whether stored keys can be read, such as those of a backup, and are sealed
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckKeys),
+
     /// Print the public keys: identity, control destination, network, WireGuard
     #[command(name = "export-public")]
     ExportPublic,
@@ -71,6 +96,66 @@ pub enum KeyCommand {
     /// Seal the keys of a stopped node with a new passphrase, or unseal them
     #[command(name = "change-passphrase", after_help = CHANGE_PASSPHRASE_HELP)]
     ChangePassphrase(ChangePassphrase),
+}
+
+/// Which stopped node.
+#[derive(Debug, clap::Args)]
+pub struct Stopped {
+    /// Configuration file [default: /etc/i2plan/config.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Stopped {
+    /// The directory of its state.
+    ///
+    /// # Errors
+    /// If the configuration is wrong.
+    pub fn data_dir(self) -> Result<PathBuf, Failure> {
+        if let Some(data) = self.data_dir {
+            return Ok(data);
+        }
+        let config = Config::load(self.config.as_deref()).map_err(|error| {
+            Failure::invalid(error.to_string()).with_hint("correct the configuration, or use --data-dir")
+        })?;
+        Ok(config.data_dir)
+    }
+}
+
+/// `i2planctl key new`
+#[derive(Debug, clap::Args)]
+pub struct NewKeys {
+    /// The node.
+    #[command(flatten)]
+    pub stopped: Stopped,
+
+    /// User that holds the keys, by name or number
+    #[arg(long, value_name = "USER", default_value = "i2plan-keyd")]
+    pub keyd_user: String,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `i2planctl key check`
+#[derive(Debug, clap::Args)]
+pub struct CheckKeys {
+    /// The directory of the keys [default: keyd in the node's data directory]
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+
+    /// The node, if no directory is named.
+    #[command(flatten)]
+    pub stopped: Stopped,
+
+    /// Read the passphrase of sealed keys from this descriptor; else it is asked for
+    #[arg(long, value_name = "N")]
+    pub passphrase_fd: Option<i32>,
 }
 
 /// `i2planctl key recover`
@@ -92,13 +177,9 @@ pub struct ForgetNetwork {
 /// `i2planctl key change-passphrase`
 #[derive(Debug, clap::Args)]
 pub struct ChangePassphrase {
-    /// Configuration file [default: /etc/i2plan/config.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-
-    /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan]
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    /// The node.
+    #[command(flatten)]
+    pub stopped: Stopped,
 
     /// User that holds the keys, by name or number
     #[arg(long, value_name = "USER", default_value = "i2plan-keyd")]

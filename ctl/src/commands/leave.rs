@@ -5,6 +5,7 @@ use std::path::Path;
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd;
 use i2plan_ipc::api::order::OrderTarget;
+use i2plan_present::text::clean;
 use serde_json::json;
 
 use super::confirm::can_ask;
@@ -12,7 +13,6 @@ use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::text::clean;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
@@ -33,10 +33,11 @@ pub struct Leave {
 pub async fn run(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), Failure> {
     let mut node = daemon::connect(socket).await?;
     let status = node.status().await?;
-    if status.network.is_none() {
+    let Some(network) = &status.network else {
         return Err(Failure::new(ErrorKind::Conflict, "this node is in no network")
             .with_hint("if keyd still signs for one, `i2planctl key forget-network` has it forget that"));
-    }
+    };
+    let name = network.name.clone();
     let consequences = "this node will be out of its network, and forget it: invites, bans and members too; those that \
                         it has invited stay members; to come back it needs a new invite";
     can_ask(yes)?;
@@ -45,5 +46,5 @@ pub async fn run(socket: Option<&Path>, json: bool, yes: bool) -> Result<(), Fai
     if json {
         return output::json::print(&json!({ "left": network }));
     }
-    output::print(&format!("left network {}\n", clean(&network)))
+    output::print(&format!("left network {} ({})\n", clean(&name), clean(&network)))
 }

@@ -6,11 +6,11 @@ use i2plan_ipc::api::meshd::{Answered, MeshdApi};
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::member::{Candidate, look_up};
 use i2plan_ipc::{ErrorKind, Node};
+use i2plan_present::order::describe;
+use i2plan_present::text::clean;
 
 use super::confirm::{can_ask, confirm};
 use crate::failure::Failure;
-use crate::present::order::describe;
-use crate::present::text::clean;
 
 /// What was done, and whether a network was founded for it.
 pub struct Done<T> {

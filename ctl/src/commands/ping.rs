@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap_complete::engine::ArgValueCandidates;
 use i2plan_ipc::api::meshd::Peer;
+use i2plan_present::text::clean;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
@@ -17,8 +18,7 @@ use crate::output;
 use crate::ping::echo::{PAYLOAD, Token};
 use crate::ping::series::{PingAction, Plan, Series, Summary, wire};
 use crate::ping::socket::EchoSocket;
-use crate::present::ping::{millis, reason, render};
-use crate::present::text::clean;
+use crate::ping::summary::{millis, reason, render};
 use crate::values::{parse_interval, parse_time, parse_timeout};
 
 /// What `--help` adds.

@@ -6,6 +6,11 @@ use clap_complete::engine::ArgValueCandidates;
 use i2plan_ipc::api::meshd;
 use i2plan_ipc::api::order::OrderTarget;
 use i2plan_ipc::member::{Candidate, LookupError, is_node_id};
+use i2plan_present::member::short;
+use i2plan_present::order::consequences;
+use i2plan_present::text::clean;
+use i2plan_present::tree::grow;
+use i2plan_present::units;
 use serde_json::json;
 
 use super::completions;
@@ -14,10 +19,6 @@ use super::orders;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::member::short;
-use crate::present::order::consequences;
-use crate::present::text::clean;
-use crate::present::units;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
@@ -55,7 +56,9 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Revoke) -> Result<(),
     let called = if member.name.is_empty() { short(&member.node_id) } else { &member.name };
     can_ask(*yes)?;
     let request = meshd::Revoke { node_id: member.node_id.clone() };
-    let text = |target: &OrderTarget| Ok(consequences(&orders::meant(target, name)?, &peers));
+    let tree = grow(&node.status().await?, &peers);
+    let look = output::look(false);
+    let text = |target: &OrderTarget| Ok(consequences(&orders::meant(target, name)?, &peers, &tree, &look));
     let nodes = orders::carry_out(&mut node, request, text, called, *yes).await?.reply;
     let name = clean(called).into_owned();
     if json {

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
-use crate::present::remedy::sentence;
+use i2plan_present::remedy::sentence;
 use i2plan_rpcd::error::Code;
 use i2plan_rpcd::message::MAX_DOCUMENT;
 use i2plan_rpcd::methods::Gateway;

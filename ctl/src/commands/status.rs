@@ -4,12 +4,12 @@ use std::path::Path;
 
 use i2plan_ipc::api::meshd::Status;
 use i2plan_ipc::version::Version;
+use i2plan_present::status::{Warning, render, warnings};
 use serde::Serialize;
 
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::status::{Warning, render, warnings};
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "The exit status is 0 if the node answered, whatever state it is in.";
@@ -33,6 +33,6 @@ pub async fn run(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     if json {
         output::json::print(&Report { status: &status, warnings: &warnings })
     } else {
-        output::print(&render(&status, &warnings))
+        output::print_as_it_is(&render(&status, &warnings, &output::look(false)))
     }
 }

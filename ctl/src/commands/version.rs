@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use i2plan_ipc::version::Version;
+use i2plan_present::status::describe_version;
 use serde_json::json;
 
 use super::rpc;
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output;
-use crate::present::status::describe_version;
 
 /// Prints version, commit and build time.
 ///

@@ -1,17 +1,18 @@
 //! What is printed, and how.
 //!
 //! Everything printed goes through [`print()`], [`note`] and [`json`], which let nothing through that drives a terminal.
-//! Text of others that becomes part of a line goes through [`clean`](crate::present::text::clean) besides.
+//! Text of others that becomes part of a line goes through [`clean`](i2plan_present::text::clean) besides.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use i2plan_present::look::{Look, Times, now};
+use i2plan_present::text::lines;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
-use crate::present::text::lines;
 
 pub mod json;
 pub mod qr;
@@ -86,6 +87,20 @@ pub fn print_as_it_is(text: &str) -> Result<(), Failure> {
 /// lines of other processes do not come in between.
 pub fn note(text: &str) {
     let _ = io::stderr().write_all(format!("{}\n", lines(text)).as_bytes());
+}
+
+/// How what is printed looks on standard output, with times as dates if that is asked for.
+#[must_use]
+pub fn look(dates: bool) -> Look {
+    let times = if dates { Times::Dates } else { Times::From(now()) };
+    Look { width: terminal_width(), colour: has_colour(&io::stdout()), drawing: qr::shows_utf8(), times }
+}
+
+/// Whether a stream is a terminal that shows colours, and nobody wants none (<https://no-color.org>).
+#[must_use]
+pub fn has_colour(stream: &impl IsTerminal) -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    stream.is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// The columns of the terminal that standard output is, if it is one.

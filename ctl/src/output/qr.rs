@@ -3,15 +3,14 @@
 use std::fmt::Write as _;
 
 use clap::ValueEnum;
+use i2plan_present::qr::Qr;
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::{Invite, InviteSecret};
-use qrcodegen_no_heap::{QrCode, QrCodeEcc, Version};
+use i2plan_proto::membership::NetworkName;
+use i2plan_proto::record::NodeName;
 use zeroize::Zeroizing;
-
-/// Light modules around a code, by ISO/IEC 18004.
-const QUIET_ZONE: usize = 4;
 
 /// What the modules of a code are drawn with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,8 +50,14 @@ impl Ink {
 /// What the locale of this process can show.
 impl Default for Style {
     fn default() -> Self {
-        if is_utf8(|name| std::env::var(name).ok()) { Self::Blocks } else { Self::Ascii }
+        if shows_utf8() { Self::Blocks } else { Self::Ascii }
     }
+}
+
+/// Whether the locale of this process shows UTF-8.
+#[must_use]
+pub fn shows_utf8() -> bool {
+    is_utf8(|name| std::env::var(name).ok())
 }
 
 /// Whether the locale's encoding is UTF-8, as setlocale(3) reads the environment.
@@ -66,56 +71,31 @@ pub fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// A QR code with its quiet zone. Wiped when dropped, for its text may be a secret.
-#[derive(Debug)]
-pub struct Qr {
-    /// Modules along an edge, without the quiet zone.
-    side: usize,
-    /// Row by row, whether they are dark.
-    modules: Zeroizing<Vec<bool>>,
+/// A QR code that is drawn with characters.
+pub trait Drawn {
+    /// Columns and rows that it takes.
+    fn size(&self, style: Style) -> (usize, usize);
+
+    /// A row of what it is drawn with: characters to be drawn dark, and whether the ground behind them is dark
+    /// too. So a dark cell is dark all over, also where a font leaves gaps between its blocks.
+    fn row(&self, style: Style, row: usize) -> impl Iterator<Item = (&'static str, bool)>;
+
+    /// All of it, with the sequences that set its colours. Those stay with `NO_COLOR` too: without them the
+    /// code would be light on dark on half of all terminals, and many readers take none such.
+    fn draw(&self, style: Style, ink: Ink) -> Zeroizing<String>;
 }
 
-impl Qr {
-    /// The smallest code of this text; none if it is longer than any QR code.
-    #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let mut work = Zeroizing::new(vec![0; Version::MAX.buffer_len()]);
-        let mut out = Zeroizing::new(vec![0; Version::MAX.buffer_len()]);
-        // Shown on a screen it gets no stains; and the fewer modules, the more terminals it fits.
-        let ecc = QrCodeEcc::Low;
-        let code =
-            QrCode::encode_text(text, &mut work, &mut out, ecc, Version::MIN, Version::MAX, None, true)
-                .ok()?;
-        let size = code.size();
-        let mut modules = Zeroizing::new(Vec::with_capacity(usize::try_from(size * size).ok()?));
-        for y in 0..size {
-            modules.extend((0..size).map(|x| code.get_module(x, y)));
-        }
-        Some(Self { side: usize::try_from(size).ok()?, modules })
-    }
-
-    /// Columns and rows that it takes.
-    #[must_use]
-    pub fn size(&self, style: Style) -> (usize, usize) {
-        let edge = self.side + 2 * QUIET_ZONE;
+impl Drawn for Qr {
+    fn size(&self, style: Style) -> (usize, usize) {
+        let edge = self.edge();
         match style {
             Style::Blocks => (edge, edge.div_ceil(2)),
             Style::Ascii => (2 * edge, edge),
         }
     }
 
-    fn is_dark(&self, x: usize, y: usize) -> bool {
-        let place = |at: usize| at.checked_sub(QUIET_ZONE).filter(|at| *at < self.side);
-        match (place(x), place(y)) {
-            (Some(x), Some(y)) => self.modules[y * self.side + x],
-            _ => false,
-        }
-    }
-
-    /// A row of what it is drawn with: characters to be drawn dark, and whether the ground behind them is dark
-    /// too. So a dark cell is dark all over, also where a font leaves gaps between its blocks.
-    pub fn row(&self, style: Style, row: usize) -> impl Iterator<Item = (&'static str, bool)> {
-        let edge = self.side + 2 * QUIET_ZONE;
+    fn row(&self, style: Style, row: usize) -> impl Iterator<Item = (&'static str, bool)> {
+        let edge = self.edge();
         (0..edge).map(move |x| match style {
             Style::Blocks => match (self.is_dark(x, 2 * row), self.is_dark(x, 2 * row + 1)) {
                 (true, true) => ("█", true),
@@ -128,10 +108,7 @@ impl Qr {
         })
     }
 
-    /// All of it, with the sequences that set its colours. Those stay with `NO_COLOR` too: without them the
-    /// code would be light on dark on half of all terminals, and many readers take none such.
-    #[must_use]
-    pub fn draw(&self, style: Style, ink: Ink) -> Zeroizing<String> {
+    fn draw(&self, style: Style, ink: Ink) -> Zeroizing<String> {
         let (dark, light) = ink.colours();
         let (foreground, on_dark, on_light) = match ink {
             Ink::Fixed => {
@@ -163,7 +140,8 @@ pub fn blank_code() -> Zeroizing<String> {
     let (network, inviter) = (NetworkId([0; 32]), NodeId([0; 32]));
     let (control, secret) = (DestinationHash([0; 32]), InviteSecret([0; 32]));
     let subnet = Ipv4Subnet::DEFAULT;
-    Invite { network, subnet, inviter, control, secret, expires_at: 0 }.to_code()
+    let name = NetworkName::of_founder(&NodeName::of_host("node"));
+    Invite { network, name, subnet, inviter, control, secret, expires_at: 0 }.to_code()
 }
 
 #[cfg(test)]

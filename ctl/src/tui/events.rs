@@ -1,8 +1,7 @@
 //! What has happened, as it is listed.
 
 use i2plan_ipc::api::meshd::{Event, EventKind};
-
-use crate::present::event::{Level, describe};
+use i2plan_present::event::{Level, describe};
 
 /// What sort of entry it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -167,7 +167,7 @@ impl Form {
                     "" => None,
                     text => Some(parse_addresses(text).map_err(wrong(2))?),
                 };
-                Ok(Request::CreateInvite { expires_in, max_uses, addresses, subnet: None })
+                Ok(Request::CreateInvite { expires_in, max_uses, addresses, subnet: None, name: None })
             }
             Purpose::Ban => {
                 let members = peers.items().iter().map(|row| Candidate::from(&row.peer)).collect();

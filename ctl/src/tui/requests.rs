@@ -64,6 +64,7 @@ impl Subject {
             | EventKind::DaemonDown { .. }
             | EventKind::InterfaceUp { .. }
             | EventKind::HostOverlap { .. }
+            | EventKind::InterfaceChanged { .. }
             | EventKind::KeyRotated { .. }
             | EventKind::ForeignNumber { .. }
             | EventKind::ConfigChanged { .. } => &[Self::Status],

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 
 use i2plan_ipc::api::meshd::{Ban, IssuedInvite, Peer, Route};
+use i2plan_present::{invite, peer};
 
 use super::list::Row;
-use crate::present::{invite, peer};
 
 /// A peer and how fast it is at present.
 #[derive(Debug, Clone)]

@@ -180,6 +180,7 @@ fn peer(at: usize, name: &str) -> Peer {
         ranges: vec![format!("10.42.{}.0/24", at % 256)],
         depth: 1,
         inviters: vec![node_id(9999)],
+        member_since: 1_799_000_000,
         signed_at: 1_800_000_000,
         liveness: [Liveness::Present, Liveness::Present, Liveness::Away, Liveness::Unreachable][at % 4],
         banned: at % 5 == 4,
@@ -262,9 +263,12 @@ fn status(members: u64) -> Status {
         name: "alpha".to_owned(),
         node_id: Some(node_id(9999)),
         uptime: 12_000,
+        config: "/etc/i2plan/config.toml".to_owned(),
         network: Some(Network {
             id: "ihzchh5kkxzrmaldd6ljxvnjw3n75nmevm2b3sqtmq4xk2hcqtab".to_owned(),
+            name: "office".to_owned(),
             founder: true,
+            inviters: Vec::new(),
             subnet: "10.42.0.0/16".to_owned(),
             ipv4: "10.42.0.1".parse().unwrap(),
             ipv6: "fd12:3456:789a::1".parse().unwrap(),
@@ -290,6 +294,7 @@ fn status(members: u64) -> Status {
             drops: None,
             overlaps: Vec::new(),
             without_ipv6: false,
+            faults: Vec::new(),
         },
         daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
         keys: Vec::new(),
@@ -315,7 +320,13 @@ fn invited(size: (u16, u16)) -> Bench {
     bench.keys("4n\n");
     let id = &invites()[0].id;
     bench.answer(
-        Request::CreateInvite { expires_in: 86_400, max_uses: Some(1), addresses: None, subnet: None },
+        Request::CreateInvite {
+            expires_in: 86_400,
+            max_uses: Some(1),
+            addresses: None,
+            subnet: None,
+            name: None,
+        },
         made(id),
     );
     bench.answer(Request::ListInvites, Reply::Invites(invites()));
@@ -587,7 +598,8 @@ fn tui_a_form_keeps_what_was_typed_until_the_node_has_taken_it() {
             expires_in: 604_800,
             max_uses: Some(1),
             addresses: None,
-            subnet: None
+            subnet: None,
+            name: None
         })]
     ));
     // Asked once, however often Enter is pressed.
@@ -708,7 +720,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         1 => Just(Input::Notice(Notice::Lost("gone".to_owned()))),
         1 => Just(Input::Notice(Notice::Resync)),
         1 => Just(Input::Answer(Request::Peers, Ok(Reply::Peers(Vec::new())))),
-        1 => Just(Input::Answer(Request::CreateInvite { expires_in: 1, max_uses: None, addresses: None, subnet: None }, Ok(made("new")))),
+        1 => Just(Input::Answer(Request::CreateInvite { expires_in: 1, max_uses: None, addresses: None, subnet: None, name: None }, Ok(made("new")))),
         1 => Just(Input::Tick),
     ]
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use i2plan_ipc::api::Api;
 use i2plan_ipc::api::order::{Executed, Order, OrderTarget, OrderToken, PreparedOrder};
-use i2plan_ipc::api::{keyd, meshd, tund};
+use i2plan_ipc::api::{keyd, meshd, tund, webd};
 use i2plan_ipc::frame::{HEADER_LEN, Header, MAX_FDS, decode_body, encode_body};
 use i2plan_ipc::hello::{Hello, HelloReply, Landlock, PROTOCOL, Reply, Request};
 use i2plan_ipc::secret::{SecretKey, SecretText};
@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{Seeds, seed};
 
-const KINDS: u8 = 9;
+const KINDS: u8 = 11;
 
 /// Runs the target.
 pub fn run(input: &[u8]) {
@@ -36,7 +36,9 @@ pub fn run(input: &[u8]) {
         5 => request::<meshd::MeshdApi>(rest),
         6 => drop(message::<Reply<meshd::Reply>>(rest)),
         7 => request::<tund::TundApi>(rest),
-        _ => drop(message::<Reply<tund::Reply>>(rest)),
+        8 => drop(message::<Reply<tund::Reply>>(rest)),
+        9 => request::<webd::WebdApi>(rest),
+        _ => drop(message::<Reply<webd::Reply>>(rest)),
     }
 }
 
@@ -112,6 +114,22 @@ pub fn seeds() -> Seeds {
     for (name, body) in tund_replies() {
         put(8, &format!("tund-reply-{name}"), encode_body(&Reply { id: 3, result: Ok(body) }));
     }
+    for (name, body) in [
+        ("sessions", webd::Request::Sessions),
+        ("create-link", webd::Request::CreateLink { control: true }),
+        ("end-sessions", webd::Request::EndSessions { id: Some("1".to_owned()) }),
+    ] {
+        put(9, &format!("webd-{name}"), encode_body(&Request { id: 4, body }));
+    }
+    let url = SecretText::new("http://127.0.0.1:8080/login?token=x".to_owned());
+    let session = webd::Session { id: "1".to_owned(), control: true, age: 1, idle: 0, expires_in: u64::MAX };
+    for (name, body) in [
+        ("sessions", webd::Reply::Sessions(vec![session])),
+        ("link", webd::Reply::Link(webd::Link { url, expires_in: 300, control: false })),
+        ("ended", webd::Reply::Ended(1)),
+    ] {
+        put(10, &format!("webd-reply-{name}"), encode_body(&Reply { id: 4, result: Ok(body) }));
+    }
     // A field that nobody knows, which holds lists in lists in lists.
     let mut nested = vec![5, 0x83, 0xa2, b'i', b'd', 1, 0xa1, b'x'];
     nested.extend_from_slice(&[0x91; 2000]);
@@ -137,6 +155,7 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
     let charter = testing::charter(0);
     let create = keyd::CreateInvite {
         network,
+        name: charter.name.clone(),
         subnet: charter.subnet,
         expires_at: testing::NOW + 3600,
         uses: testing::grant(2).value.uses,
@@ -284,6 +303,7 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
                 max_uses: Some(1),
                 addresses: Some(16),
                 subnet: Some("10.9.0.0/16".to_owned()),
+                name: Some("office".to_owned()),
             },
         ),
         ("revoke-invite", meshd::Request::RevokeInvite { id: "a2".to_owned(), with_members: true }),
@@ -294,6 +314,7 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
         ("config", meshd::Request::Config),
         ("set-config", meshd::Request::SetConfig { key: "mesh.max_peers".to_owned(), value: "7".to_owned() }),
         ("reload", meshd::Request::Reload),
+        ("counters", meshd::Request::Counters),
     ]
 }
 
@@ -301,7 +322,9 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
     let to_order = meshd::ToOrder { order: revoke(), below: vec![testing::record(4)], founded: false };
     let network = meshd::Network {
         id: testing::charter(0).network().to_string(),
+        name: "office".to_owned(),
         founder: true,
+        inviters: Vec::new(),
         subnet: "10.42.0.0/16".to_owned(),
         ipv4: Ipv4Addr::new(10, 42, 0, 1),
         ipv6: Ipv6Addr::LOCALHOST,
@@ -326,6 +349,7 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         ranges: vec!["10.42.0.2/32".to_owned()],
         depth: 1,
         inviters: vec![testing::node(0).to_string()],
+        member_since: 1_799_000_000,
         signed_at: 1_800_000_000,
         liveness: meshd::Liveness::Present,
         banned: false,
@@ -352,7 +376,17 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
         ("events", meshd::Reply::Events(Box::new(events()))),
         ("config", meshd::Reply::Config(settings())),
         ("config-changed", meshd::Reply::ConfigChanged(vec![change()])),
+        ("counters", meshd::Reply::Counters(Box::new(counters()))),
     ]
+}
+
+fn counters() -> meshd::Counters {
+    meshd::Counters {
+        started_at: 1_800_000_000,
+        messages: meshd::MessageCounts { sent: 1, received: 2, limited: 3, pings: 4, comparisons: 5 },
+        state_writes: meshd::WriteCounts { count: 6, failed: 7, micros: 8 },
+        events: vec![("member_added".to_owned(), u64::MAX)],
+    }
 }
 
 fn cursor(number: u64) -> meshd::Cursor {
@@ -367,7 +401,7 @@ fn events() -> meshd::Events {
     let (daemon, error) = ("keyd".to_owned(), "gone".to_owned());
     let (ipv4, key, value) = ("10.42.0.1".to_owned(), "node.name".to_owned(), "web".to_owned());
     let all = vec![
-        EventKind::NetworkJoined { network: network.clone(), ipv4: ipv4.clone() },
+        EventKind::NetworkJoined { network: network.clone(), name: "office".to_owned(), ipv4: ipv4.clone() },
         EventKind::NetworkLeft { network, revoked: true },
         EventKind::AddressChanged { ipv4 },
         EventKind::MemberAdded { node_id: node_id.clone(), name: name.clone() },

@@ -934,8 +934,12 @@ impl World {
             if save {
                 if self.disk_full {
                     self.has_failed = true;
-                    for (command, _) in self.mesh.handle_save_failure(actions, "the disk is full", self.now) {
+                    let rest = self.mesh.handle_save_failure(actions, "the disk is full", self.now);
+                    for (command, _) in rest.failed {
                         assert!(self.commands.remove(&command).is_some(), "a command was answered twice");
+                    }
+                    for action in rest.actions {
+                        self.carry_out(action);
                     }
                     return;
                 }
@@ -1217,7 +1221,7 @@ impl World {
     }
 
     fn make_invite(&mut self, create: keyd::CreateInvite) -> (SecretText, Signed<InviteGrant>) {
-        let keyd::CreateInvite { network, subnet, expires_at, uses, addresses } = create;
+        let keyd::CreateInvite { network, name, subnet, expires_at, uses, addresses } = create;
         assert!(addresses.is_power_of_two());
         let (inviter, created_at) = (node(ME), self.now.unix.as_secs());
         let secret = InviteSecret([u8::try_from(self.grants.len()).unwrap_or(0xff); 32]);
@@ -1225,7 +1229,7 @@ impl World {
         let key = secret.key();
         let grant = InviteGrant { network, inviter, key, created_at, expires_at, uses, addresses };
         self.grants.insert(key, grant.clone());
-        let code = Invite { network, subnet, inviter, control, secret, expires_at }.to_code();
+        let code = Invite { network, name, subnet, inviter, control, secret, expires_at }.to_code();
         (SecretText::new(code.to_string()), signed(grant, ME))
     }
 
@@ -1297,6 +1301,7 @@ impl World {
                     name,
                     control: ProvenDestination::unproven(control),
                     primary: (control != own).then(|| Box::new(ProvenDestination::unproven(own))),
+                    takes_reports: false,
                     data: ProvenDestination::unproven(data),
                     wireguard,
                     chain,

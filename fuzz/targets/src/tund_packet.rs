@@ -23,7 +23,11 @@ use crate::{Seeds, seed};
 const ME: u8 = 9;
 
 /// Those others.
-const PEERS: [u8; 2] = [1, 2];
+const PEERS: [u8; 3] = [1, 2, 3];
+
+/// One of them, whose own interface has another's address.
+const IMPOSTOR: u8 = 3;
+const CLAIMED: u8 = 4;
 
 /// Datagrams that may go at once.
 const MAX_BURST: usize = 32;
@@ -292,7 +296,8 @@ impl World {
 }
 
 fn tunnel(number: u8, peers: Vec<PeerConfig>, now: Instant) -> Tunnel {
-    let [IpAddr::V4(ipv4), IpAddr::V6(ipv6)] = addresses(number) else { unreachable!("one of each") };
+    let own = if number == IMPOSTOR { CLAIMED } else { number };
+    let [IpAddr::V4(ipv4), IpAddr::V6(ipv6)] = addresses(own) else { unreachable!("one of each") };
     let interface = Interface {
         name: "i2plan0".to_owned(),
         network: testing::charter(0).network(),
@@ -320,6 +325,7 @@ fn peer(number: u8) -> PeerConfig {
         endpoint: Some(destination(number).into()),
         allowed_ips: AllowedIps::Member(ipv4, ipv6),
         keepalive: 25,
+        takes_reports: true,
     }
 }
 
@@ -390,7 +396,7 @@ pub fn seeds() -> Seeds {
     let there: &[u8] = &[3, 1, 1, 40, 0];
     let back: &[u8] = &[4, 0, 0, 1, 40, 0];
     let back_v6: &[u8] = &[4, 1, 0, 0, 0, 4];
-    let spoofed: &[u8] = &[4, 0, 2, 1, 40, 0];
+    let spoofed: &[u8] = &[4, 2, CLAIMED, 1, 40, 0];
     let across: &[u8] = &[5];
     let script = |parts: &[&[u8]]| parts.concat();
     vec![
@@ -399,10 +405,10 @@ pub fn seeds() -> Seeds {
         seed("damaged", script(&[back, across, &[6, 0, 60, 0, 1, 0, 6, 1, 20, 0, 0, 9]])),
         seed("spoofed", script(&[across, spoofed, across])),
         seed("echo", script(&[there, &[7, 0, 7, 1]])),
-        seed("removed", script(&[back, across, &[10, 1, 0], back, across, &[10, 0, 0], across])),
-        seed("rekeyed", script(&[back, across, &[10, 2, 16], back, across])),
-        seed("refused-peers", script(&[&[10, 0, 32], back, across])),
-        seed("moved", script(&[back, across, &[10, 12, 4], there, across, &[11, 7], there, across])),
+        seed("removed", script(&[back, across, &[10, 1, 0, 0], back, across, &[10, 0, 0, 0], across])),
+        seed("rekeyed", script(&[back, across, &[10, 2, 16, 0], back, across])),
+        seed("refused-peers", script(&[&[10, 0, 32, 0], back, across])),
+        seed("moved", script(&[back, across, &[10, 12, 4, 0], there, across, &[11, 7], there, across])),
         seed("idle", script(&[across, &[9, 30, 9, 130, 9, 200], across, there, across])),
         seed("no-way", script(&[&[3, 77, 1, 9, 0], &[3, 77, 0, 0, 5], &[2, 60, 0, 2, 0x45, 0]])),
         seed("initiation", script(&[&[1, 1, 0, 0, 148, 0, 3, 1, 2, 3], &[1, 2, 0, 1, 92, 0, 1, 9]])),

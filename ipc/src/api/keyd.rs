@@ -9,7 +9,7 @@ use i2plan_proto::identity::{NetworkId, NodeId, Signature, Signed};
 use i2plan_proto::invite::{InviteGrant, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::liveness::{LivenessMessage, Presence};
-use i2plan_proto::membership::{CertificateId, Chain, Charter, Membership};
+use i2plan_proto::membership::{CertificateId, Chain, Charter, Membership, NetworkName};
 use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::{Resignation, Revocation, Revoked};
 use i2plan_proto::suspicion::Suspicion;
@@ -356,6 +356,8 @@ pub enum DialError {
 pub struct CreateInvite {
     /// The network.
     pub network: NetworkId,
+    /// Its name.
+    pub name: NetworkName,
     /// Its subnet.
     pub subnet: Ipv4Subnet,
     /// Unix time in seconds.

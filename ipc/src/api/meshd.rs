@@ -10,7 +10,7 @@ use i2plan_proto::record::Record;
 use serde::{Deserialize, Serialize};
 
 use super::order::{Executed, Order};
-use super::tund::{Drops, Overlap};
+use super::tund::{Drops, InterfaceFault, Overlap};
 use super::{Api, DEADLINE, Terms};
 use crate::hello::{Landlock, Role};
 use crate::secret::SecretText;
@@ -49,6 +49,8 @@ requests! {
         ListBans -> Vec<Ban> { Reply::Bans(bans) => bans };
         /// The configuration in force.
         Config as GetConfig -> Vec<Setting> { Reply::Config(settings) => settings };
+        /// What was counted since `meshd` started.
+        Counters as GetCounters -> Counters { Reply::Counters(counters) => *counters };
     }
 
     Command {
@@ -64,6 +66,8 @@ requests! {
             /// The subnet of the network that it founds; none for the one that is configured, or else one of which the
             /// host uses no address.
             subnet: Option<String>,
+            /// The name of the network that it founds; none for one made of the founder's.
+            name: Option<String>,
         } -> Answered<Invite> {
             Reply::Invite(invite) => Answered::Done(invite),
             Reply::ToOrder(proposed) => Answered::ToOrder(proposed),
@@ -253,6 +257,8 @@ pub enum Reply {
     Config(Vec<Setting>),
     /// What is different now.
     ConfigChanged(Vec<ConfigChange>),
+    /// What was counted.
+    Counters(Box<Counters>),
 }
 
 /// An order, as `meshd` proposes it.
@@ -314,6 +320,8 @@ pub enum EventKind {
     NetworkJoined {
         /// The network's id.
         network: String,
+        /// Its name.
+        name: String,
         /// This node's address.
         ipv4: String,
     },
@@ -450,6 +458,11 @@ pub enum EventKind {
         /// What overlaps; empty if nothing does any more.
         overlaps: Vec<String>,
     },
+    /// Another program has changed the tunnel interface, or it is as it should be again.
+    InterfaceChanged {
+        /// How it differs from what it should be; empty if it does not.
+        faults: Vec<String>,
+    },
     /// This node has published a new WireGuard key.
     KeyRotated {
         /// Its epoch.
@@ -476,6 +489,41 @@ pub enum EventKind {
         /// What it says, fields included.
         message: String,
     },
+}
+
+impl EventKind {
+    /// Its name, as it is encoded.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NetworkJoined { .. } => "network_joined",
+            Self::NetworkLeft { .. } => "network_left",
+            Self::AddressChanged { .. } => "address_changed",
+            Self::ForeignNumber { .. } => "foreign_number",
+            Self::MemberAdded { .. } => "member_added",
+            Self::MemberChanged { .. } => "member_changed",
+            Self::MemberRemoved { .. } => "member_removed",
+            Self::MemberLiveness { .. } => "member_life",
+            Self::TunnelUp { .. } => "tunnel_up",
+            Self::TunnelDown { .. } => "tunnel_down",
+            Self::InviteCreated { .. } => "invite_created",
+            Self::InviteUsed { .. } => "invite_used",
+            Self::InviteRevoked { .. } => "invite_revoked",
+            Self::BanAdded { .. } => "ban_added",
+            Self::BanRemoved { .. } => "ban_removed",
+            Self::Session { .. } => "session",
+            Self::SessionHealth { .. } => "session_health",
+            Self::DaemonUp { .. } => "daemon_up",
+            Self::DaemonDown { .. } => "daemon_down",
+            Self::InterfaceUp { .. } => "interface_up",
+            Self::InterfaceChanged { .. } => "interface_changed",
+            Self::HostOverlap { .. } => "host_overlap",
+            Self::KeyRotated { .. } => "key_rotated",
+            Self::ConfigChanged { .. } => "config_changed",
+            Self::JoinProgress { .. } => "join_progress",
+            Self::Log { .. } => "log",
+        }
+    }
 }
 
 /// How far a node is on its way into a network.
@@ -533,6 +581,45 @@ pub struct PeerTraffic {
     pub last_handshake: Option<u64>,
     /// Milliseconds to its last answer to a control message, if there was one.
     pub rtt: Option<u64>,
+}
+
+/// What was counted since `meshd` started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Unix time in seconds at which `meshd` started.
+    pub started_at: u64,
+    /// Control messages.
+    pub messages: MessageCounts,
+    /// Writes of the state to the disk.
+    pub state_writes: WriteCounts,
+    /// How often each kind of event happened, by its name.
+    pub events: Vec<(String, u64)>,
+}
+
+/// Control messages, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageCounts {
+    /// Sent.
+    pub sent: u64,
+    /// Received from the router.
+    pub received: u64,
+    /// Of these, dropped because too many came.
+    pub limited: u64,
+    /// Pings sent to members, to see whether they are there.
+    pub pings: u64,
+    /// Comparisons of all that is known, begun with a member.
+    pub comparisons: u64,
+}
+
+/// Writes of the state, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteCounts {
+    /// Attempts.
+    pub count: u64,
+    /// Of these, those that failed.
+    pub failed: u64,
+    /// Microseconds that they took together.
+    pub micros: u64,
 }
 
 /// One key of the configuration.
@@ -597,6 +684,8 @@ pub struct Status {
     pub node_id: Option<String>,
     /// Seconds since `meshd` started.
     pub uptime: u64,
+    /// The configuration file that it reads, if that is there.
+    pub config: String,
     /// The network, if it is a member of one.
     pub network: Option<Network>,
     /// The network that it was a member of until others ended that, if it is in none since.
@@ -711,8 +800,12 @@ pub struct Former {
 pub struct Network {
     /// The network's id.
     pub id: String,
+    /// What its founder calls it.
+    pub name: String,
     /// Whether this node founded it.
     pub founder: bool,
+    /// The node ids of this node's inviters, the founder first.
+    pub inviters: Vec<String>,
     /// The subnet of IPv4 addresses.
     pub subnet: String,
     /// This node's IPv4 address.
@@ -838,6 +931,9 @@ pub struct Tunnel {
     /// The interface has no IPv6 address, because IPv6 is switched off on the host.
     #[serde(default)]
     pub without_ipv6: bool,
+    /// How the interface differs from what tund has made, as the kernel has it.
+    #[serde(default)]
+    pub faults: Vec<InterfaceFault>,
 }
 
 /// One of the node's daemons.
@@ -881,6 +977,8 @@ pub struct Peer {
     pub depth: u64,
     /// The node ids of its inviters, the founder first.
     pub inviters: Vec<String>,
+    /// When its inviter certified it, Unix time in seconds by the inviter's clock; of the founder, when it founded the network.
+    pub member_since: u64,
     /// When it signed what it says of itself, Unix time by its own clock. If that is still to come, this node's
     /// clock is behind its.
     pub signed_at: u64,

@@ -192,6 +192,7 @@ pub mod keyd;
 pub mod meshd;
 pub mod order;
 pub mod tund;
+pub mod webd;
 
 /// How long a daemon may take to answer, unless a request says otherwise; seconds.
 const DEADLINE: u64 = 10;

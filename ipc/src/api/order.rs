@@ -235,8 +235,13 @@ mod tests {
         let address = Ipv4Addr::new(10, 42, 0, 16);
         let (node_id, id) = (node.to_string(), invite.to_string());
         let (uses, expires_at) = (Uses::Unlimited, NOW + 3600);
-        let create =
-            Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: Some(4), subnet: None };
+        let create = Request::CreateInvite {
+            expires_in: 3600,
+            max_uses: None,
+            addresses: Some(4),
+            subnet: None,
+            name: None,
+        };
         let own = |invite| OrderTarget::NewInvite { network, invite, uses, addresses: 4, expires_at };
         vec![
             (
@@ -311,8 +316,13 @@ mod tests {
             assert!(!target.is_asked_for_by(request, NOW), "{request:?}: {target:?}");
         }
         // Where it is not said how many addresses, each user gets one.
-        let unsaid =
-            Request::CreateInvite { expires_in: 3600, max_uses: None, addresses: None, subnet: None };
+        let unsaid = Request::CreateInvite {
+            expires_in: 3600,
+            max_uses: None,
+            addresses: None,
+            subnet: None,
+            name: None,
+        };
         let OrderTarget::NewInvite { network, invite, uses, expires_at, .. } = pairs[4].1.clone() else {
             panic!("another target")
         };

@@ -61,7 +61,7 @@ requests! {
         /// uses no address.
         FindSubnet(wanted: Ipv4Subnet) -> Ipv4Subnet { Reply::Subnet(subnet) => subnet };
         /// Counters and states.
-        Stats as GetStats -> Stats { Reply::Stats(stats) => stats };
+        Stats as GetStats -> Stats { Reply::Stats(stats) => *stats };
         /// Test the session for data: send a datagram to its own destination, and begin handshakes with these members, at
         /// most [`MAX_BATCH`]. Answered with whether the datagram has come back, after [`TEST_TIMEOUT`] at the latest; what
         /// members answer, the [`Stats`] tell.
@@ -144,7 +144,7 @@ pub enum Reply {
         control: Option<Session>,
     },
     /// Counters and states.
-    Stats(Stats),
+    Stats(Box<Stats>),
     /// Whether the datagram of a test has come back.
     Tested(bool),
     /// The peers of a static interface.
@@ -350,8 +350,39 @@ pub struct Stats {
     pub overlaps: Vec<Overlap>,
     /// The interface has no IPv6 address, because IPv6 is switched off on the host.
     pub without_ipv6: bool,
+    /// How the interface differs from what tund has made, as the kernel has it.
+    pub faults: Vec<InterfaceFault>,
     /// Why no member is admitted, although those that were go on; or why the session was given up.
     pub problem: Option<ApiError>,
+}
+
+/// What another program has made of the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "fault", rename_all = "snake_case")]
+pub enum InterfaceFault {
+    /// It is down.
+    Down,
+    /// It has another MTU.
+    Mtu {
+        /// Bytes.
+        found: u32,
+    },
+    /// It has lost its IPv4 address.
+    NoIpv4,
+    /// It has lost its IPv6 address, and IPv6 is on.
+    NoIpv6,
+}
+
+impl fmt::Display for InterfaceFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Down => f.write_str("it is down"),
+            Self::Mtu { found } => write!(f, "its MTU is {found}"),
+            Self::NoIpv4 => f.write_str("it has lost its IPv4 address"),
+            Self::NoIpv6 => f.write_str("it has lost its IPv6 address"),
+        }
+    }
 }
 
 /// A prefix of a mesh that has addresses in common with a network of the host.
@@ -431,7 +462,7 @@ pub struct PeerStats {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Drops {
-    /// From the interface: to an address that no peer has.
+    /// From the interface: to an address that no peer has, or from one that is not this node's.
     pub no_route: u64,
     /// From the interface: no session is attached.
     pub no_session: u64,

@@ -124,6 +124,15 @@ pub fn listener(path: Option<&Path>) -> Result<UnixListener, ActivationError> {
     Ok(listener)
 }
 
+/// Closes the connections that wait at a socket that was handed over: for them systemd would start this daemon again.
+pub fn refuse_waiting() {
+    if let Ok(listener) = listener(None)
+        && listener.set_nonblocking(true).is_ok()
+    {
+        while listener.accept().is_ok() {}
+    }
+}
+
 /// The listening sockets of a daemon that has several and nothing stored, by the names that its supervisor gives them
 /// (`LISTEN_FDNAMES`; systemd: `FileDescriptorName=`). One that was not passed is bound to the path beside its name, with
 /// mode 0660.

@@ -241,7 +241,15 @@ fn new_name(name: &str) -> String {
 }
 
 fn failed(path: &Path, error: impl Into<io::Error>) -> StateDirError {
-    StateDirError::Io { path: path.to_owned(), source: error.into() }
+    let (path, source, own) = (path.to_owned(), error.into(), geteuid().as_raw());
+    // What root has restored belongs to root, and cannot even be opened.
+    let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
+    match path.symlink_metadata() {
+        Ok(found) if is_denied && found.uid() != own => {
+            StateDirError::Owner { path, owner: found.uid(), own }
+        }
+        _ => StateDirError::Io { path, source },
+    }
 }
 
 /// Checks that nobody but this user can get at it.
@@ -386,6 +394,10 @@ mod tests {
         let error = state.read("file", 100).unwrap_err().to_string();
         assert!(error.contains("belongs to user 54999") && error.contains("`chown 0 /"), "{error}");
         assert!(state.open_file("file").is_err());
+        // Another user than root is not even let in.
+        let error = failed(&file, Errno::ACCESS);
+        assert!(matches!(error, StateDirError::Owner { owner: OTHER, own: 0, .. }), "{error}");
+        assert!(matches!(failed(&file, Errno::NOSPC), StateDirError::Io { .. }));
         drop(state);
         chown(&path, Some(OTHER), None).unwrap();
         let error = StateDir::open(&path).unwrap_err();

@@ -104,9 +104,37 @@ pub fn read(path: &Path) -> Result<String, Untrusted> {
     let (path, _) = regular_file(path)?;
     let failed = |source| Untrusted::Io { path: path.clone(), source };
     // No other user can have changed the file since.
-    let mut text = String::new();
-    File::open(&path).and_then(|mut file| file.read_to_string(&mut text)).map_err(failed)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(failed)?;
+    decode(bytes).map_err(failed)
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// Where it is not UTF-8, and what it may be.
+pub fn decode(bytes: Vec<u8>) -> io::Result<String> {
+    let is_wide = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    String::from_utf8(bytes).map_err(|error| {
+        let (at, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+        let before = String::from_utf8_lossy(&bytes[..at]);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let what = if is_wide {
+            "it is UTF-16 text".to_owned()
+        } else {
+            format!("line {line}, column {column}: the byte 0x{:02x} is not UTF-8", bytes[at])
+        };
+        io::Error::new(io::ErrorKind::InvalidData, format!("{what}; save the file as UTF-8"))
+    })
+}
+
+/// Returns where the links of a path lead, through directories that only root and the own user can change.
+///
+/// # Errors
+/// [`Untrusted`].
+pub fn real_path(path: &Path) -> Result<PathBuf, Untrusted> {
+    regular_file(path).map(|(path, _)| path)
 }
 
 /// Opens a file with a secret: as in [`read`], and no other user may read it.

@@ -1,6 +1,10 @@
 //! Users by name or number.
 
-use nix::unistd::{Uid, User};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use thiserror::Error;
 
 /// No user of that name.
@@ -20,6 +24,23 @@ pub fn user_id(user: &str) -> Result<u32, UnknownUser> {
         Ok(Some(found)) => Ok(Uid::as_raw(found.uid)),
         _ => Err(UnknownUser(user.to_owned())),
     }
+}
+
+/// Makes this process, which runs as root, one of the user who owns a directory, and works in that directory: the user
+/// need not be let into those above it.
+///
+/// # Errors
+/// If the directory is not there, belongs to root, or the system refuses.
+pub fn become_owner(directory: &Path) -> io::Result<()> {
+    let found = directory.symlink_metadata()?;
+    if found.uid() == 0 {
+        let why = "it belongs to root: give it and its files to the user that keyd runs as, with chown";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    std::env::set_current_dir(directory)?;
+    setgroups(&[])?;
+    setgid(Gid::from_raw(found.gid()))?;
+    Ok(setuid(Uid::from_raw(found.uid()))?)
 }
 
 #[cfg(test)]

@@ -317,6 +317,7 @@ mod tests {
         let own = Charter { nonce: [8; 16], ..charter(&member) };
         let wish = CreateInvite {
             network: other.network(),
+            name: testing::network_name(),
             subnet: Ipv4Subnet::DEFAULT,
             expires_at: NOW + 60,
             uses: many(),
@@ -624,7 +625,8 @@ mod tests {
 
     fn wish(signer: &Signer, uses: Uses, addresses: u32) -> CreateInvite {
         let (network, subnet) = (network(signer), Ipv4Subnet::DEFAULT);
-        CreateInvite { network, subnet, expires_at: NOW + 3600, uses, addresses }
+        let name = testing::network_name();
+        CreateInvite { network, name, subnet, expires_at: NOW + 3600, uses, addresses }
     }
 
     /// A node asks with an invite of node 1 that was made by an order or not.

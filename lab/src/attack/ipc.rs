@@ -30,8 +30,8 @@ use i2plan_proto::identity::{NetworkId, NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::{InviteGrant, InviteId, InviteSecret, Uses};
 use i2plan_proto::join::{JoinBody, JoinRequest};
 use i2plan_proto::liveness::{LivenessMessage, Presence};
-use i2plan_proto::membership::{Chain, Charter, Delegation};
-use i2plan_proto::record::Record;
+use i2plan_proto::membership::{Chain, Charter, Delegation, NetworkName};
+use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::{ProvenKey, WireGuardCertificate, WireGuardSecret};
@@ -214,12 +214,19 @@ fn signed<T: Signable>(value: T) -> Signed<T> {
 
 /// The charter of a network that a node could found now.
 fn charter(founder: NodeId) -> Charter {
-    Charter { founder, subnet: Ipv4Subnet::DEFAULT, founded_at: now(), nonce: [7; 16] }
+    Charter {
+        founder,
+        name: NetworkName::of_founder(&NodeName::of_host("lab")),
+        subnet: Ipv4Subnet::DEFAULT,
+        founded_at: now(),
+        nonce: [7; 16],
+    }
 }
 
 fn create_invite(charter: &Charter) -> CreateInvite {
     CreateInvite {
         network: charter.network(),
+        name: charter.name.clone(),
         subnet: charter.subnet,
         expires_at: now() + 3600,
         uses: Uses::Limited(NonZeroU32::MIN),
@@ -760,6 +767,7 @@ fn record(chain: Chain, node: NodeId) -> Box<Signed<Record>> {
         name: "intruder".parse().expect("a name"),
         control: proven(DestinationRole::Primary),
         primary: None,
+        takes_reports: false,
         data: proven(DestinationRole::Data),
         wireguard: signed(certificate),
         chain,

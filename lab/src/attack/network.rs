@@ -16,11 +16,11 @@ use i2plan_proto::identity::{NodeId, Signable, Signature, Signed};
 use i2plan_proto::invite::Invite;
 use i2plan_proto::join::{JoinBody, JoinReply, JoinRequest, Refusal, Welcome};
 use i2plan_proto::liveness::{LivenessMessage, Presence};
-use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::membership::{Chain, Charter, NetworkName};
 use i2plan_proto::message::{
     Content, Datagram, Entry, Gossip, HEADER_LEN, Item, MAX_ENTRIES, MAX_LEN, Message, Range,
 };
-use i2plan_proto::record::Record;
+use i2plan_proto::record::{NodeName, Record};
 use i2plan_proto::revocation::{Resignation, Revocation, Target};
 use i2plan_proto::suspicion::Suspicion;
 use rand::RngExt as _;
@@ -392,7 +392,13 @@ fn foreign_records(records: &[Signed<Record>], key: &SigningKey) -> Vec<Vec<u8>>
 
 /// The charter of a network that the stranger could found.
 fn charter(key: &SigningKey) -> Charter {
-    Charter { founder: node(key), subnet: Ipv4Subnet::DEFAULT, founded_at: now(), nonce: [7; 16] }
+    Charter {
+        founder: node(key),
+        name: NetworkName::of_founder(&NodeName::of_host("lab")),
+        subnet: Ipv4Subnet::DEFAULT,
+        founded_at: now(),
+        nonce: [7; 16],
+    }
 }
 
 /// A datagram that is for nobody yet: [`Stranger::send`] addresses it.

@@ -134,6 +134,12 @@ pub struct Router {
 }
 
 impl Router {
+    /// Whether programs find its SAM bridge where one usually is.
+    #[must_use]
+    pub fn has_usual_bridge(&self) -> bool {
+        self.config.routers.iter().any(|router| router.sam == Some(SamBridge::USUAL))
+    }
+
     fn new(
         kind: RouterKind,
         directory: &Path,

@@ -438,7 +438,8 @@ mod tests {
     use i2plan_proto::identity::{Signable as _, Signature};
     use i2plan_proto::invite::{InviteId, InviteSecret};
     use i2plan_proto::liveness::Presence;
-    use i2plan_proto::membership::Delegation;
+    use i2plan_proto::membership::{Delegation, NetworkName};
+    use i2plan_proto::record::NodeName;
     use i2plan_proto::revocation::{Revocation, Target};
     use i2plan_proto::wireguard::WireGuardCertificate;
 
@@ -456,7 +457,13 @@ mod tests {
     }
 
     fn charter() -> Charter {
-        Charter { founder: node(1), subnet: Ipv4Subnet::DEFAULT, founded_at: 1, nonce: [0; 16] }
+        Charter {
+            founder: node(1),
+            name: NetworkName::of_founder(&NodeName::of_host("lab")),
+            subnet: Ipv4Subnet::DEFAULT,
+            founded_at: 1,
+            nonce: [0; 16],
+        }
     }
 
     /// Node 1 has founded the network, and each was invited by the one before.
@@ -506,6 +513,7 @@ mod tests {
             name: "node".parse().unwrap(),
             control: named,
             primary: None,
+            takes_reports: false,
             data: named,
             wireguard: Signed { value: certificate, signature: Signature([0; 64]) },
             chain,

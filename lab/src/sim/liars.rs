@@ -86,6 +86,7 @@ fn draft(keys: &Keys, chain: &Chain, sequence: u64, unix: u64) -> Option<Record>
         name: "puppet".parse().ok()?,
         control: proven(keys, network, DestinationRole::Primary),
         primary: None,
+        takes_reports: false,
         data: proven(keys, network, DestinationRole::Data),
         wireguard: signed(certificate, keys),
         chain: chain.clone(),

@@ -23,9 +23,9 @@ use i2plan_proto::destination::{
 use i2plan_proto::identity::{NetworkId, NodeId, Signable as _, Signed};
 use i2plan_proto::invite::InviteSecret;
 use i2plan_proto::join::JoinReply;
-use i2plan_proto::membership::{self, Chain, Charter, Delegation};
+use i2plan_proto::membership::{self, Chain, Charter, Delegation, NetworkName};
 use i2plan_proto::message::{Datagram, Gossip, Item, Message};
-use i2plan_proto::record::Record;
+use i2plan_proto::record::{NodeName, Record};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::time::{ClockId, clock_gettime};
@@ -311,8 +311,13 @@ impl World {
         let unix = EPOCH.as_secs();
         let subnet = subnet(&options)?;
         let mut signers: Vec<Signer> = (0..options.nodes).map(|_| signer(&mut rng)).collect();
-        let charter =
-            Charter { founder: signers[0].keys().node(), subnet, founded_at: unix, nonce: rng.random() };
+        let charter = Charter {
+            founder: signers[0].keys().node(),
+            name: NetworkName::of_founder(&NodeName::of_host("lab")),
+            subnet,
+            founded_at: unix,
+            nonce: rng.random(),
+        };
         let signature = signers[0].sign_charter(&charter, unix).map_err(|error| refused(&error))?;
         let charter = Signed { value: charter, signature };
         let network = charter.value.network();
@@ -364,6 +369,7 @@ impl World {
                 name: format!("node-{index}").parse().map_err(|_| Failure::new("a name"))?,
                 control: proven(keys, network, DestinationRole::Primary),
                 primary: None,
+                takes_reports: false,
                 data: proven(keys, network, DestinationRole::Data),
                 wireguard,
                 chain: chain.clone(),

@@ -14,12 +14,12 @@ use super::{host, traffic};
 use crate::Failure;
 
 /// Most that `systemd-analyze security` may say of each daemon's unit, in tenths.
-const EXPOSURE: [(&str, u32); 6] =
-    [("keyd", 5), ("connector", 10), ("meshd", 5), ("tund", 15), ("rpcd", 10), ("routerd", 10)];
+const EXPOSURE: [(&str, u32); 7] =
+    [("keyd", 5), ("connector", 10), ("meshd", 5), ("tund", 15), ("rpcd", 10), ("webd", 10), ("routerd", 10)];
 
-/// The first version of systemd that knows `PrivateUsers=identity`, and the daemon of which an older one says
+/// The first version of systemd that knows `PrivateUsers=identity`, and the daemons of which an older one says
 /// a tenth more because it does not.
-const IDENTITY: (u32, &str) = (257, "rpcd");
+const IDENTITY: (u32, [&str; 2]) = (257, ["rpcd", "webd"]);
 
 /// What such a systemd says of our units because it does not know what is new, and leaves it out.
 const NEW_TO_IT: [&str; 3] = [
@@ -128,7 +128,7 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     let expected = "i2plan-keyd-connector.socket\ni2plan-keyd-control.socket\n\
                     i2plan-keyd-meshd.socket\ni2plan-keyd-tund.socket\n\
                     i2plan-meshd.socket\ni2plan-rpcd.socket\ni2plan-tund-wireguard.socket\n\
-                    i2plan-tund.socket\ni2plan.target";
+                    i2plan-tund.socket\ni2plan-webd.socket\ni2plan.target";
     checks.push(Check::new(
         format!("{name}: installing starts nothing but sockets"),
         units == expected,
@@ -142,6 +142,7 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
                     660 root:i2plan /run/i2plan/meshd.sock\n\
                     660 root:i2plan /run/i2plan/rpc.sock\n\
                     600 i2plan-meshd:i2plan-meshd /run/i2plan/tund.sock\n\
+                    660 root:i2plan /run/i2plan/web.sock\n\
                     600 root:root /run/wireguard/i2plan0.sock";
     checks.push(Check::new(
         format!("{name}: who may reach which socket"),
@@ -150,7 +151,7 @@ pub async fn install(machine: &Machine) -> Result<Vec<Check>, Failure> {
     ));
     let is_old = machine.systemd().await? < IDENTITY.0;
     for (daemon, most) in EXPOSURE {
-        let most = most + u32::from(is_old && IDENTITY.1 == daemon);
+        let most = most + u32::from(is_old && IDENTITY.1.contains(&daemon));
         let unit = format!("i2plan-{daemon}.service");
         let output = machine
             .run(&["systemd-analyze", "security", "--no-pager", &format!("--threshold={most}"), &unit], "")
@@ -230,7 +231,7 @@ async fn processes(machine: &Machine) -> Result<String, Failure> {
     // Whose a process is stands in its status: the files of these processes are root's.
     machine
         .shell(
-            "for user in keyd connector meshd tund rpc routerd; do uid=$(id -u i2plan-$user); \
+            "for user in keyd connector meshd tund rpc web routerd; do uid=$(id -u i2plan-$user); \
              grep -l \"^Uid:[[:space:]]$uid[[:space:]]\" /proc/[0-9]*/status || true; done",
         )
         .await

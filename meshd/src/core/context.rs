@@ -7,6 +7,7 @@ use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::membership::NetworkName;
 use i2plan_proto::message::{Addressee, Message};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -55,6 +56,8 @@ pub(super) struct Context {
     /// Where members reach it in place of its control destination, while they do.
     pub(super) fallback: Option<Inbox>,
     pub(super) settings: Settings,
+    /// What a network that this node founds is to be called, if that is chosen.
+    pub(super) network_name: Option<NetworkName>,
     /// The membership that others have ended, if there is none since.
     pub(super) former: Option<Former>,
     /// What has ended it, as `keyd` is to know.
@@ -89,6 +92,7 @@ pub(super) struct Context {
     pub(super) peers_version: u64,
     /// Others have been told that this node shuts down.
     pub(super) shut_down: bool,
+    pub(super) counts: meshd::MessageCounts,
 }
 
 impl Context {
@@ -107,6 +111,7 @@ impl Context {
             budget: Budget::new(settings.control_rate),
             first_contacts: FirstContacts::default(),
             settings,
+            network_name: None,
             former,
             former_ending: None,
             outside_since: now.monotonic,
@@ -125,6 +130,7 @@ impl Context {
             set_aside: false,
             peers_version: 0,
             shut_down: false,
+            counts: meshd::MessageCounts::default(),
         }
     }
 
@@ -170,7 +176,14 @@ impl Context {
         let as_control = self.is_as_control(message);
         let datagram = message.to_datagram(to);
         match message {
-            Message::Compare(..) => self.budget.charge_comparison(datagram.len(), now.monotonic),
+            Message::Compare(..) => {
+                self.counts.comparisons += 1;
+                self.budget.charge_comparison(datagram.len(), now.monotonic);
+            }
+            Message::Ping(..) => {
+                self.counts.pings += 1;
+                self.budget.charge(datagram.len(), now.monotonic);
+            }
             _ => self.budget.charge(datagram.len(), now.monotonic),
         }
         self.queue_datagram(to, datagram, as_control, now);
@@ -178,6 +191,7 @@ impl Context {
 
     /// Sends a datagram that has been paid for, as soon as one more may go there.
     pub(super) fn queue_datagram(&mut self, to: &Destination, message: Vec<u8>, as_control: bool, now: Now) {
+        self.counts.sent += 1;
         let action = Action::Send { to: *to, message, as_control };
         self.actions.extend(self.first_contacts.send(to.hash(), action, now.monotonic));
     }
@@ -186,6 +200,7 @@ impl Context {
     pub(super) fn answer_of_quiet(&mut self, asker: &Asker, to: &Destination, message: &Message, now: Now) {
         let message = message.to_datagram(to);
         if self.budget.answers_of_quiet(asker, message.len(), now.monotonic) {
+            self.counts.sent += 1;
             self.actions.push_back(Action::Send { to: *to, message, as_control: false });
         }
     }

@@ -206,6 +206,7 @@ impl IngressLimits {
 impl Mesh {
     /// The message in a datagram, if that is looked at.
     pub(super) fn admit_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) -> Option<Message> {
+        self.cx.counts.received += 1;
         if payload.len() > message::MAX_LEN {
             debug!(len = payload.len(), "dropped a control message that is too long");
             return None;
@@ -221,6 +222,7 @@ impl Mesh {
         }
         // Dropped without a strike: the local router can forge senders.
         if !self.is_within_limits(&sender, now) {
+            self.cx.counts.limited += 1;
             debug!(from = %sender.short(), "dropped a control message: too many are coming");
             return None;
         }

@@ -28,6 +28,7 @@ use i2plan_ipc::api::meshd::{self, EventKind};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
+use i2plan_proto::membership::NetworkName;
 use i2plan_proto::message::Message;
 use i2plan_proto::record::NodeName;
 
@@ -143,8 +144,8 @@ pub enum Action {
 /// What one or more events lead to.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// [`Mesh::state`] is to be saved before any action is carried out. If that fails, the actions must be dropped
-    /// and [`Mesh::handle_save_failure`] called.
+    /// [`Mesh::state`] is to be saved before any action is carried out. If that fails, [`Mesh::handle_save_failure`] must be
+    /// called, and what it returns be done in place of the actions.
     pub save: bool,
     /// What is to be done, in this order.
     pub actions: Vec<Action>,
@@ -166,7 +167,7 @@ pub struct Turn {
 /// 2. [`poll_turn`](Self::poll_turn) says what follows. Events are published in any case. If the state is to be saved,
 ///    [`state`](Self::state) is, and only then the actions are carried out, in their order: so an invite's use is on disk
 ///    before the joiner hears of it. If it cannot be saved, the actions go to
-///    [`handle_save_failure`](Self::handle_save_failure) instead.
+///    [`handle_save_failure`](Self::handle_save_failure), which says what may be done all the same.
 /// 3. What the tunnels need may have changed: [`interface`](Self::interface), [`epoch`](Self::epoch) and, if
 ///    [`peers_version`](Self::peers_version) has, [`peers`](Self::peers) and [`endings`](Self::endings);
 ///    [`poll_awake`](Self::poll_awake).
@@ -184,9 +185,11 @@ pub struct Turn {
 ///     match if turn.save { save(&mesh.state()) } else { Ok(()) } {
 ///         Ok(()) => turn.actions.into_iter().for_each(carry_out),
 ///         Err(error) => {
-///             for (command, error) in mesh.handle_save_failure(turn.actions, &error.to_string(), now) {
+///             let rest = mesh.handle_save_failure(turn.actions, &error.to_string(), now);
+///             for (command, error) in rest.failed {
 ///                 println!("command {command} has failed: {error}");
 ///             }
+///             rest.actions.into_iter().for_each(carry_out);
 ///         }
 ///     }
 ///     mesh.poll_timeout()
@@ -228,6 +231,11 @@ impl Mesh {
     /// A network that is founded from now on gets this subnet.
     pub fn prefer_subnet(&mut self, subnet: Ipv4Subnet) {
         self.cx.settings.subnet = subnet;
+    }
+
+    /// The network that is founded next gets this name.
+    pub fn name_network(&mut self, name: NetworkName) {
+        self.cx.network_name = Some(name);
     }
 
     /// The control session is open, for the first time or again: others are told that this node is there.

@@ -93,6 +93,12 @@ impl Mesh {
         self.cx.keys_problems(now)
     }
 
+    /// The control messages so far.
+    #[must_use]
+    pub fn message_counts(&self) -> meshd::MessageCounts {
+        self.cx.counts
+    }
+
     /// The invites that this node has made and remembers.
     #[must_use]
     pub fn invite_reports(&self, now: Now) -> Vec<meshd::IssuedInvite> {
@@ -284,6 +290,8 @@ impl LocalMember {
         let (charter, ipv4, holding) = (self.charter(), self.ipv4(), self.holding());
         meshd::Network {
             id: charter.network().to_string(),
+            name: charter.name.to_string(),
+            inviters: self.membership.chain.ancestors().map(ToString::to_string).collect(),
             founder: charter.founder == cx.me.node,
             subnet: charter.subnet.to_string(),
             ipv4,
@@ -332,6 +340,10 @@ impl LocalMember {
             endpoint: record.data.hash().b32(),
             depth: record.chain.depth() as u64,
             inviters: record.chain.ancestors().map(ToString::to_string).collect(),
+            member_since: match record.chain.member_since() {
+                0 => self.charter().founded_at,
+                at => at,
+            },
             signed_at: record.issued_at,
             liveness: self.liveness(cx, member, now),
             banned: self.bans.is_banned(&record.node),
@@ -362,7 +374,8 @@ impl LocalMember {
             let liveness = self.liveness(cx, member, now);
             let via = member.contact().via;
             let unreached = member.contact().unreached || liveness == meshd::Liveness::Unreachable;
-            let reached = member.last_seen().is_some() && !unreached;
+            let banned = self.bans.is_banned(&record.node);
+            let reached = member.last_seen().is_some() && !unreached && !banned;
             let hops = match (reached, via) {
                 (false, _) => None,
                 (true, None) => Some(1),

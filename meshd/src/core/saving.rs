@@ -1,6 +1,7 @@
 //! What is to be saved, and what follows if it cannot be.
 
 use i2plan_ipc::api::meshd;
+use i2plan_proto::message::Message;
 
 use super::error::MeshError;
 use super::members::Member;
@@ -31,15 +32,11 @@ impl Mesh {
     }
 
     /// The state could not be saved for this reason, so the turn's actions were not carried out. Saving is tried again with the
-    /// next turn. Returns the commands that must now be answered, and with what.
-    pub fn handle_save_failure(
-        &mut self,
-        dropped: Vec<Action>,
-        reason: &str,
-        now: Now,
-    ) -> Vec<(CommandId, MeshError)> {
+    /// next turn. Returns what is to be done nevertheless.
+    pub fn handle_save_failure(&mut self, dropped: Vec<Action>, reason: &str, now: Now) -> WithoutSaving {
         self.cx.unsaved = true;
         let mut failed = Vec::new();
+        let mut actions = Vec::new();
         for action in dropped {
             match action {
                 Action::Answer(command, result) => failed.push((command, not_saved(*result, reason))),
@@ -51,7 +48,9 @@ impl Mesh {
                     }
                 }
                 // Lost as a datagram can be lost.
-                Action::Send { .. } | Action::LookUp(_) => {}
+                Action::Send { message, .. } if Message::is_promise(&message) => {}
+                // The node answers its members, and is not held to be away because its disk is full.
+                Action::Send { .. } | Action::LookUp(_) => actions.push(action),
             }
         }
         for action in std::mem::take(&mut self.cx.actions) {
@@ -60,8 +59,17 @@ impl Mesh {
                 other => self.cx.actions.push_back(other),
             }
         }
-        failed
+        WithoutSaving { failed, actions }
     }
+}
+
+/// What is done of a turn whose state could not be saved.
+#[derive(Debug, Default)]
+pub struct WithoutSaving {
+    /// The commands that must be answered, and with what.
+    pub failed: Vec<(CommandId, MeshError)>,
+    /// What depends on nothing that would be forgotten: datagrams that promise nothing, and look-ups.
+    pub actions: Vec<Action>,
 }
 
 /// The answer to a command whose effect could not be saved, for this reason.

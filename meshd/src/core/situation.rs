@@ -6,7 +6,7 @@ use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::{self, EventKind, JoinStep};
 use i2plan_proto::identity::{Signature, Signed};
 use i2plan_proto::join::Welcome;
-use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::membership::{Chain, Charter, NetworkName};
 use i2plan_proto::revocation::Target;
 use rand::RngExt as _;
 use tracing::{info, warn};
@@ -71,8 +71,14 @@ impl Mesh {
         {
             return cx.answer(wish.command, Err(error));
         }
-        let charter =
-            Charter { founder: cx.me.node, subnet, founded_at: now.unix.as_secs(), nonce: cx.rng.random() };
+        let chosen = cx.network_name.take();
+        let charter = Charter {
+            founder: cx.me.node,
+            name: chosen.unwrap_or_else(|| NetworkName::of_founder(&cx.settings.name)),
+            subnet,
+            founded_at: now.unix.as_secs(),
+            nonce: cx.rng.random(),
+        };
         cx.ask(Pending::Charter, keyd::Request::SignCharter(charter.clone()));
         self.situation = Situation::Founding(Box::new(Founding { charter, wish }));
     }
@@ -134,9 +140,9 @@ impl Mesh {
     fn begin_membership(&mut self, charter: Signed<Charter>, chain: Chain, now: Now) -> Box<LocalMember> {
         let cx = &mut self.cx;
         let ipv4 = chain.address(&charter.value.subnet);
-        info!(network = %charter.value.network().short(), %ipv4, "this node is a member");
-        let network = charter.value.network().to_string();
-        cx.events.push(EventKind::NetworkJoined { network, ipv4: ipv4.to_string() });
+        info!(network = %charter.value.network().short(), name = %charter.value.name, %ipv4, "this node is a member");
+        let (network, name) = (charter.value.network().to_string(), charter.value.name.to_string());
+        cx.events.push(EventKind::NetworkJoined { network, name, ipv4: ipv4.to_string() });
         cx.former = None;
         cx.former_ending = None;
         cx.unsaved = true;

@@ -15,10 +15,10 @@ pub use super::endings::Ending;
 use super::verified::VerifiedRecord;
 
 const MAGIC: &[u8; 12] = b"i2plan state";
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
-/// The latest version of which nothing can be taken over: its networks had other certificates.
-const OUTDATED: u8 = 3;
+/// The latest version of which nothing can be taken over: its networks had other charters.
+const OUTDATED: u8 = 4;
 
 const SUM_LEN: usize = 32;
 

@@ -1,6 +1,6 @@
 //! The event log: one for all clients that follow the node, each of which reads on from a cursor of its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +31,8 @@ struct Retained {
     events: VecDeque<Event>,
     lines: Bucket,
     lines_left_out: u64,
+    /// How often each kind of event happened, by its name.
+    counts: BTreeMap<&'static str, u64>,
 }
 
 impl EventLog {
@@ -62,9 +64,16 @@ impl EventLog {
         self.push_to(&mut retained, EventKind::Log { level: level.to_owned(), target, message });
     }
 
+    /// How often each kind of event happened, by its name.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(String, u64)> {
+        self.retained().counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
     fn push_to(&self, retained: &mut Retained, kind: EventKind) {
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        *retained.counts.entry(kind.name()).or_default() += 1;
         if retained.events.len() >= EVENTS_KEPT {
             retained.events.pop_front();
         }

@@ -7,6 +7,7 @@ use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::identity::NetworkId;
 use i2plan_proto::invite::Invite;
+use i2plan_proto::membership::NetworkName;
 use tokio::time::sleep;
 use tracing::debug;
 
@@ -68,6 +69,19 @@ pub(super) fn invite_question(
             None => Question::Find(config.tunnel_subnet),
         })),
     }
+}
+
+/// The name of a network that is to be founded, if one is chosen.
+///
+/// # Errors
+/// If it cannot be a name, or this node is in a network already.
+pub(super) fn network_name(name: Option<&str>, is_member: bool) -> Result<Option<NetworkName>, ApiError> {
+    let Some(name) = name else { return Ok(None) };
+    if is_member {
+        return Err(ApiError::conflict("this node is in a network already, which has a name"));
+    }
+    let name = name.parse().map_err(|error| ApiError::invalid(format!("{name:?}: {error}")))?;
+    Ok(Some(name))
 }
 
 fn parse(subnet: &str) -> Result<Ipv4Subnet, ApiError> {
@@ -136,6 +150,15 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::Denied);
         assert!(error.message.contains("192.168.1.0/29") && error.message.contains("mesh.accept_subnets"));
         assert_eq!(asked("8.8.8.0/24").unwrap_err().kind, ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn a_name_is_for_a_network_that_is_founded() {
+        assert_eq!(network_name(None, true), Ok(None));
+        assert_eq!(network_name(Some("office"), false).unwrap().unwrap().as_str(), "office");
+        assert_eq!(network_name(Some("office"), true).unwrap_err().kind, ErrorKind::Conflict);
+        let error = network_name(Some("My Net"), false).unwrap_err();
+        assert!(error.kind == ErrorKind::Invalid && error.message.contains("lower-case"), "{error}");
     }
 
     #[test]

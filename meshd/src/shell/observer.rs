@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use i2plan_ipc::api::meshd::{EventKind, JoinStep};
-use i2plan_ipc::api::tund::{Interface, Overlap, Stats};
+use i2plan_ipc::api::tund::{Interface, InterfaceFault, Overlap, Stats};
 use i2plan_ipc::hello::Role;
 use i2plan_proto::identity::NodeId;
 
@@ -26,6 +26,7 @@ pub(super) struct Observer {
     tund: Option<bool>,
     interface: Option<Interface>,
     overlaps: Vec<Overlap>,
+    faults: Vec<InterfaceFault>,
     up: BTreeSet<NodeId>,
     /// How far this node is on its way into a network, from its admission on.
     entering: Option<JoinStep>,
@@ -76,6 +77,11 @@ impl Observer {
             self.overlaps.clone_from(&stats.overlaps);
             let overlaps = stats.overlaps.iter().map(ToString::to_string).collect();
             events.push(EventKind::HostOverlap { overlaps });
+        }
+        if let Some(stats) = report.stats.as_ref().filter(|stats| stats.faults != self.faults) {
+            self.faults.clone_from(&stats.faults);
+            let faults = stats.faults.iter().map(ToString::to_string).collect();
+            events.push(EventKind::InterfaceChanged { faults });
         }
         let up: BTreeSet<NodeId> = sessions(report.stats.as_ref()).collect();
         let before = std::mem::replace(&mut self.up, up);
@@ -168,6 +174,7 @@ mod tests {
                 drops: Drops::default(),
                 overlaps: Vec::new(),
                 without_ipv6: false,
+                faults: Vec::new(),
                 problem: None,
             }),
             error: None,
@@ -194,6 +201,7 @@ mod tests {
             EventKind::DaemonDown { daemon, error } => format!("{daemon} down: {error}"),
             EventKind::InterfaceUp { interface } => interface.clone(),
             EventKind::HostOverlap { overlaps } => format!("overlaps: {}", overlaps.join("; ")),
+            EventKind::InterfaceChanged { faults } => format!("faults: {}", faults.join("; ")),
             EventKind::JoinProgress { step } => format!("{step:?}"),
             _ => panic!("{kind:?}"),
         }
@@ -220,6 +228,21 @@ mod tests {
         assert_eq!(keyd(&mut run, Ok(())), None);
         assert_eq!(keyd(&mut run, Err("gone")).as_deref(), Some("keyd down: gone"));
         assert_eq!(keyd(&mut run, Err("still gone")), None);
+    }
+
+    #[test]
+    fn what_others_do_to_the_interface_is_told_when_it_changes() {
+        let mut run = Run(Observer::default());
+        let with = |faults| {
+            let mut report = report(Some(1), &[]);
+            report.stats.as_mut().unwrap().faults = faults;
+            report
+        };
+        run.on(&with(Vec::new()));
+        let faults = vec![InterfaceFault::Down, InterfaceFault::Mtu { found: 1500 }];
+        assert_eq!(run.on(&with(faults.clone())), ["faults: it is down; its MTU is 1500"]);
+        assert_eq!(run.on(&with(faults)), [""; 0]);
+        assert_eq!(run.on(&with(Vec::new())), ["faults: "]);
     }
 
     #[test]

@@ -258,6 +258,79 @@ impl SessionHealth {
     }
 }
 
+/// How long a control session of a node without reachable members may be silent before it is tested.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The same when it has just been opened: i2pd stops a destination a few seconds after a session of it was closed, also
+/// under another that is open by then.
+const FIRST_IDLE: Duration = Duration::from_secs(8);
+
+/// After this many datagrams to itself in a row that have not come back, a session is opened again.
+const LOST: u32 = 3;
+
+/// What is to be done about a control session of a node without reachable members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IdleAction {
+    /// Send a datagram to the session's own destination.
+    TestItself,
+    /// Close the session and open it anew.
+    Reopen,
+}
+
+/// Finds out that the control session carries nothing although no member is reachable who would show it. Holders of this
+/// node's invites, and members that come back, reach it in no other way.
+#[derive(Debug, Default)]
+pub(super) struct IdleTest {
+    /// When it is tested next; none without a session.
+    next: Option<Duration>,
+    /// A datagram to itself has come back through this session.
+    echoes: bool,
+    /// The first test has been passed.
+    settled: bool,
+    /// Datagrams to itself that have not come back.
+    lost: u32,
+}
+
+impl IdleTest {
+    /// A session is open, the first one or another.
+    pub(super) fn handle_up(&mut self, now: Duration) {
+        *self = Self { next: Some(now + FIRST_IDLE), ..Self::default() };
+    }
+
+    /// There is no session.
+    pub(super) fn handle_down(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A datagram of another has come through the session.
+    pub(super) fn handle_heard(&mut self, now: Duration) {
+        // The first test is not put off: this may have come just before the destination was stopped.
+        if self.settled {
+            (self.next, self.lost) = (self.next.map(|_| now + IDLE), 0);
+        }
+    }
+
+    /// A datagram to itself has come back.
+    pub(super) fn handle_echo(&mut self, now: Duration) {
+        self.echoes = true;
+        // One that was sent when the session was opened is no test.
+        self.settled |= self.lost > 0;
+        self.handle_heard(now);
+    }
+
+    /// What is due. To be asked every few seconds.
+    pub(super) fn poll_action(&mut self, now: Duration) -> Option<IdleAction> {
+        self.next.filter(|next| now >= *next)?;
+        if self.echoes && self.lost >= LOST {
+            *self = Self::default();
+            return Some(IdleAction::Reopen);
+        }
+        self.lost = (self.lost + 1).min(LOST);
+        self.next = Some(now + if self.echoes { SELF_TEST } else { IDLE });
+        Some(IdleAction::TestItself)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use HealthAction::{Keep, Replace, TestItself, TestMembers};
@@ -464,5 +537,40 @@ mod tests {
         health.handle_down();
         health.handle_sent(seconds(9));
         assert_eq!(health.poll_timeout(), None);
+    }
+
+    /// What is done about a session that is up at 0 and echoes until some time, with the second, until another.
+    fn idle(echoes_until: u64, heard: impl Fn(u64) -> bool, until: u64) -> Vec<(u64, IdleAction)> {
+        let mut test = IdleTest::default();
+        assert_eq!(test.poll_action(seconds(0)), None);
+        test.handle_up(seconds(0));
+        test.handle_echo(seconds(0));
+        let mut done = Vec::new();
+        for now in 0..until {
+            if heard(now) {
+                test.handle_heard(seconds(now));
+            }
+            while let Some(action) = test.poll_action(seconds(now)) {
+                done.push((now, action));
+                if action == IdleAction::TestItself && now < echoes_until {
+                    test.handle_echo(seconds(now));
+                }
+            }
+        }
+        done
+    }
+
+    #[test]
+    fn an_idle_session_is_tested_rarely_and_one_that_has_gone_deaf_is_opened_anew() {
+        use IdleAction::{Reopen, TestItself};
+        assert_eq!(idle(999, |_| false, 130), [(8, TestItself), (68, TestItself), (128, TestItself)]);
+        let expected = [(8, TestItself), (68, TestItself), (72, TestItself), (76, TestItself), (80, Reopen)];
+        assert_eq!(idle(20, |_| false, 999), expected);
+        // One that others speak through is not tested.
+        assert_eq!(idle(20, |_| true, 999), [(8, TestItself)]);
+        // Nor is one opened anew that has never reached itself.
+        let mut test = IdleTest::default();
+        test.handle_up(seconds(0));
+        assert!((0..999).all(|now| test.poll_action(seconds(now)) != Some(Reopen)));
     }
 }

@@ -18,9 +18,10 @@ use i2plan_proto::endpoint::AnyDestination;
 use i2plan_proto::message;
 use i2plan_proto::sam;
 use i2plan_proto::sam::connection::Found;
+use i2plan_proto::sam::self_test::loops_back;
 use i2plan_proto::sam::session::{Style, Tunnels};
 use i2plan_transport::control::{Control, quit};
-use i2plan_transport::retry::{Cause, Retry, jittered};
+use i2plan_transport::retry::{Cause, Release, Retry, jittered};
 use i2plan_transport::self_test::{self, SelfTestError, Tested};
 use i2plan_transport::udp::{self, MAX_DATAGRAM};
 use rand::RngExt as _;
@@ -50,8 +51,10 @@ impl Open {
 /// What happens to the sessions.
 #[derive(Debug)]
 pub(super) enum Update {
-    /// The bridge has told its version.
-    Version(String),
+    /// The router says that it has opened a session of this kind; with the bridge's version.
+    Answered(SessionKind, String),
+    /// Whether the router goes on with a permanent destination for a while when a session of it is closed.
+    Lingers(bool),
     /// A session's state has changed.
     State { kind: SessionKind, state: SessionState, error: Option<String> },
     /// The session for data is open, or that of a static interface.
@@ -66,13 +69,15 @@ pub(super) enum Update {
     Found { kind: SessionKind, hash: DestinationHash, destination: Result<AnyDestination, String> },
 }
 
-/// What is wanted of a session that is open.
+/// What is wanted of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Renewal {
     /// Open another session in its place. One for data stays until the other is there.
     Open,
     /// Keep it, if the other is not there yet.
     Keep,
+    /// Give up the attempt to open it, and begin another: the router will not answer. Of no effect on one that is open.
+    Retry,
 }
 
 /// What all sessions need.
@@ -119,10 +124,19 @@ enum Ended {
     Replaced(TcpStream, Open),
 }
 
-/// Keeps a session open, beginning with the one that `tund` has kept, if it has.
+/// Whether all sessions of a kind have one destination. Those of other kinds each have a destination of their own.
+fn has_permanent_destination(kind: SessionKind) -> bool {
+    match kind {
+        SessionKind::Control | SessionKind::StaticRaw | SessionKind::StaticRepliable => true,
+        SessionKind::Data | SessionKind::Fallback => false,
+    }
+}
+
+/// Keeps a session open, beginning with the one that `tund` has kept, if it has. `release` is for a permanent destination.
 pub(super) async fn keep(
     context: Context,
     kind: SessionKind,
+    mut release: Release,
     mut lookups: mpsc::Receiver<DestinationHash>,
     adopt: oneshot::Receiver<Open>,
     mut renewals: mpsc::Receiver<Renewal>,
@@ -132,11 +146,19 @@ pub(super) async fn keep(
     loop {
         let (mut stream, session) = match next.take() {
             Some(opened) => opened,
-            None => {
-                let (opened, failed) = establish(&context, kind, &mut retry, true).await;
-                tells |= failed;
-                opened
-            }
+            None => loop {
+                let begun = Instant::now();
+                tokio::select! {
+                    (opened, failed) = establish(&context, kind, &mut retry, &mut release, true) => {
+                        tells |= failed;
+                        break opened;
+                    }
+                    () = wanted(&mut renewals, Renewal::Retry) => {
+                        release.handle_answer(begun.elapsed());
+                        release.handle_closed(context.started.elapsed());
+                    }
+                }
+            },
         };
         let opened = Instant::now();
         if std::mem::take(&mut tells) {
@@ -152,7 +174,7 @@ pub(super) async fn keep(
                 tokio::select! {
                     error = &mut attended => break Ended::Lost(error),
                     Some(renewal) = renewals.recv() => match (renewal, kind) {
-                        (Renewal::Keep, _) => continue,
+                        (Renewal::Keep | Renewal::Retry, _) => continue,
                         (Renewal::Open, SessionKind::Data) => {}
                         // A destination has one session at a time.
                         (Renewal::Open, _) => break Ended::Renewed,
@@ -160,13 +182,14 @@ pub(super) async fn keep(
                 }
                 tokio::select! {
                     error = &mut attended => break Ended::Lost(error),
-                    ((stream, session), _) = establish(&context, kind, &mut retry, false) => {
+                    ((stream, session), _) = establish(&context, kind, &mut retry, &mut release, false) => {
                         break Ended::Replaced(stream, session);
                     }
-                    Some(Renewal::Keep) = renewals.recv() => {}
+                    () = wanted(&mut renewals, Renewal::Keep) => {}
                 }
             }
         };
+        release.handle_closed(context.started.elapsed());
         match ended {
             Ended::Replaced(stream, session) => next = Some((stream, session)),
             Ended::Renewed => quit(&mut stream).await,
@@ -181,23 +204,41 @@ pub(super) async fn keep(
     }
 }
 
+/// Returns when this is wanted of a session that is being opened. What else is wanted, the attempt fulfils.
+async fn wanted(renewals: &mut mpsc::Receiver<Renewal>, what: Renewal) {
+    loop {
+        match renewals.recv().await {
+            Some(renewal) if renewal == what => return,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Opens a session, however many attempts that takes. Others are told how it is done if `tells`: where there is one
 /// already, it is up. Also returns whether the log has a warning of an attempt.
 async fn establish(
     context: &Context,
     kind: SessionKind,
     retry: &mut Retry,
+    release: &mut Release,
     tells: bool,
 ) -> ((TcpStream, Open), bool) {
     let mut failed = false;
     loop {
+        if has_permanent_destination(kind) {
+            sleep(release.wait(context.started.elapsed())).await;
+            // Until it is known better: this process may end before the router answers.
+            let _ = context.updates.send(Update::Lingers(true)).await;
+        }
         if tells {
             context.state(kind, SessionState::Opening, None).await;
         }
-        let error = match open(context, kind).await {
+        let error = match open(context, kind, release).await {
             Ok(opened) => return (opened, failed),
             Err(error) => error,
         };
+        release.handle_closed(context.started.elapsed());
         let wait = retry.handle_failure(cause_of(&error), Duration::ZERO);
         let wait = jittered(wait, rand::rng().random());
         failed |= context.log_failure(kind, &error.message, wait);
@@ -247,7 +288,11 @@ fn take_over(session: Open) -> io::Result<(TcpStream, Open)> {
 }
 
 /// Has `keyd` open a session.
-async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open), ApiError> {
+async fn open(
+    context: &Context,
+    kind: SessionKind,
+    release: &mut Release,
+) -> Result<(TcpStream, Open), ApiError> {
     let name = match kind {
         SessionKind::Control => "control",
         SessionKind::Data => "data",
@@ -266,9 +311,15 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
     };
     // A connection of its own: this call takes as long as the router takes to build tunnels.
     let mut keyd = context.keyd.connect().await.map_err(ClientError::into_api)?;
+    let asked = Instant::now();
     let (opened, [tcp, udp]) = keyd.call(request).await.map_err(ClientError::into_api)?;
+    release.handle_answer(asked.elapsed());
+    if has_permanent_destination(kind) {
+        let _ = context.updates.send(Update::Lingers(release.lingers())).await;
+    }
     let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
-    let _ = context.updates.send(Update::Version(version)).await;
+    let loops_back = loops_back(&version);
+    let _ = context.updates.send(Update::Answered(kind, version)).await;
     let (stream, open) = take_over(Open { id, udp, tcp, destination })
         .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
     let mut stream = Unfinished::new(stream);
@@ -282,7 +333,7 @@ async fn open(context: &Context, kind: SessionKind) -> Result<(TcpStream, Open),
             "keyd is started with another tunnel length than i2p.tunnel_length: set I2PLAN_TUNNEL_LENGTH for both"
         );
     }
-    test(context, kind, stream.stream(), &open).await?;
+    test(context, kind, stream.stream(), &open, loops_back).await?;
     Ok((stream.finish(), open))
 }
 
@@ -292,6 +343,7 @@ async fn test(
     kind: SessionKind,
     stream: &mut TcpStream,
     open: &Open,
+    loops_back: bool,
 ) -> Result<(), ApiError> {
     let style = match kind {
         SessionKind::Data | SessionKind::StaticRaw => Style::Raw,
@@ -305,7 +357,7 @@ async fn test(
     let socket = open
         .socket()
         .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
-    let tested = Tested { id: &open.id, style, destination: open.destination.into() };
+    let tested = Tested { id: &open.id, style, destination: open.destination.into(), loops_back };
     let pass_on = |datagram: &[u8]| {
         if matches!(kind, SessionKind::Control | SessionKind::Fallback) {
             take_datagram(datagram, kind, &open.destination, &context.updates);

@@ -34,6 +34,7 @@ use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::endpoint::{AnyDestination, Endpoint};
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::sam::session::{Style, Tunnels};
+use i2plan_transport::retry::Release;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{interval, sleep};
@@ -47,6 +48,7 @@ use super::health;
 use super::observer::Observer;
 use super::service::{Control, LoopRequest};
 use super::sessions::{self, Context, Renewal, Update};
+use super::storage;
 use super::tunnel;
 use crate::sandbox;
 
@@ -78,15 +80,22 @@ pub async fn run(options: Options, style: Style, listener: StdListener) -> Resul
     let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
     tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
     let udp_port = Arc::new(AtomicU16::new(read_port(&state)));
-    let (mut daemon, mut inputs) = StaticInterface::start(options, style, Arc::clone(&udp_port), &mut tasks);
+    let session = SessionStart { udp_port: Arc::clone(&udp_port), lingers: storage::router_lingers(&state) };
+    let (mut daemon, mut inputs) = StaticInterface::start(options, style, session, &mut tasks);
     let mut watchdog = Watchdog::of_this_process();
     let mut tick = interval(TICK);
     loop {
         tokio::select! {
             Some(me) = inputs.identity.recv() => daemon.me = Some(me),
             Some(update) = inputs.updates.recv() => {
-                if matches!(update, Update::Data(_)) {
-                    save_port(&state, udp_port.load(Ordering::Relaxed));
+                match update {
+                    Update::Data(_) => save_port(&state, udp_port.load(Ordering::Relaxed)),
+                    Update::Lingers(lingers) => {
+                        if let Err(error) = storage::note_router_lingers(&state, lingers) {
+                            debug!(%error, "cannot note how the router closes sessions");
+                        }
+                    }
+                    _ => {}
                 }
                 daemon.on_update(update);
             }
@@ -131,6 +140,14 @@ fn save_port(state: &StateDir, port: u16) {
     }
 }
 
+/// What an earlier process has found out of the router.
+struct SessionStart {
+    /// 0 if it is not known.
+    udp_port: Arc<AtomicU16>,
+    /// It goes on for a while with the destination of a session that is closed.
+    lingers: bool,
+}
+
 /// What comes from the tasks.
 struct Inputs {
     identity: mpsc::Receiver<keyd::Identity>,
@@ -162,7 +179,7 @@ struct StaticInterface {
 }
 
 impl StaticInterface {
-    fn start(options: Options, style: Style, udp_port: Arc<AtomicU16>, tasks: &mut Tasks) -> (Self, Inputs) {
+    fn start(options: Options, style: Style, known: SessionStart, tasks: &mut Tasks) -> (Self, Inputs) {
         let config = options.config;
         let keyd = Arc::new(DaemonLink::new(options.keyd.clone(), Role::Meshd));
         let tund = Arc::new(DaemonLink::new(options.tund, Role::Meshd));
@@ -184,7 +201,7 @@ impl StaticInterface {
             watch::channel(KeydReport { daemon: Err("not reached yet".to_owned()), connector: None });
         let context = Context {
             bridge: Bridge { address: config.sam_address.clone(), udp_port: config.sam_udp_port },
-            udp_port,
+            udp_port: known.udp_port,
             tunnels: Tunnels {
                 length: config.tunnel_length,
                 length_variance: config.tunnel_length_variance,
@@ -201,7 +218,8 @@ impl StaticInterface {
             Style::Datagram => SessionKind::StaticRepliable,
         };
         tasks.spawn("keyd watch", watch_keyd(options.keyd, keyd_sender, identity_sender));
-        tasks.spawn("session", sessions::keep(context, kind, lookup_queue, adopted, renewals));
+        let release = Release::new(known.lingers, context.started.elapsed());
+        tasks.spawn("session", sessions::keep(context, kind, release, lookup_queue, adopted, renewals));
         let input = tunnel::TundInput { desired, awakened: mpsc::channel(1).1 };
         let adopt = tunnel::Adopt { data: adopt_data, control: oneshot::channel().0 };
         tasks.spawn("tunnel", tunnel::keep(Arc::clone(&tund), input, report, adopt));
@@ -232,7 +250,7 @@ impl StaticInterface {
 
     fn on_update(&mut self, update: Update) {
         match update {
-            Update::Version(version) => self.sam_version = Some(version),
+            Update::Answered(_, version) => self.sam_version = Some(version),
             Update::State { state, error, .. } => {
                 // The reason of the last failure is of use until the session is up again.
                 let error = match state {
@@ -254,7 +272,7 @@ impl StaticInterface {
             }
             Update::Found { hash, destination, .. } => self.on_found(hash, destination),
             // Of a mesh's sessions.
-            Update::Control(..) | Update::Datagram { .. } | Update::Echo => {}
+            Update::Control(..) | Update::Datagram { .. } | Update::Echo | Update::Lingers(_) => {}
         }
     }
 
@@ -377,6 +395,7 @@ impl StaticInterface {
             name: self.config.current().interface.clone(),
             node_id: None,
             uptime: self.started.elapsed().as_secs(),
+            config: self.config.current().path().to_string_lossy().into_owned(),
             network: None,
             former: None,
             keys: Vec::new(),
@@ -399,6 +418,7 @@ impl StaticInterface {
                 drops: stats.map(|stats| stats.drops),
                 overlaps: Vec::new(),
                 without_ipv6: false,
+                faults: Vec::new(),
             },
             daemons: daemons(&keyd, None, tunnel.daemon.as_ref(), error),
             static_interface: Some(StaticStatus {

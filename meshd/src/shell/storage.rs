@@ -34,6 +34,12 @@ impl From<StorageError> for End {
 /// The file's name in its directory.
 const NAME: &str = "state";
 
+/// The file that says whether the router may go on with a permanent destination when its session is closed.
+const LINGERS: &str = "router-lingers";
+
+/// What it says then.
+const YES: &[u8] = b"yes\n";
+
 /// Longest state that is read, bytes. More than one can hold: 10,000 members, 10,000 endings and 16,384 delegations of
 /// 4 KiB at most, and 1000 invites of 32 KiB.
 const MAX_LEN: u64 = 256 * 1024 * 1024;
@@ -88,6 +94,36 @@ impl Storage {
     pub(super) fn save(&self, bytes: &[u8]) -> Result<(), StateDirError> {
         self.directory.replace(NAME, bytes)
     }
+
+    /// See [`router_lingers`].
+    pub(super) fn router_lingers(&self) -> bool {
+        router_lingers(&self.directory)
+    }
+
+    /// See [`note_router_lingers`].
+    ///
+    /// # Errors
+    /// If it is not safely on disk.
+    pub(super) fn note_router_lingers(&self, lingers: bool) -> Result<(), StateDirError> {
+        note_router_lingers(&self.directory, lingers)
+    }
+}
+
+/// Whether the router may go on with the permanent destination of a session that was closed just before this process
+/// began.
+pub(super) fn router_lingers(directory: &StateDir) -> bool {
+    directory.read(LINGERS, 16).is_ok_and(|said| said.is_some_and(|said| *said == *YES))
+}
+
+/// Keeps that for the next process.
+///
+/// # Errors
+/// If it is not safely on disk.
+pub(super) fn note_router_lingers(directory: &StateDir, lingers: bool) -> Result<(), StateDirError> {
+    if lingers == router_lingers(directory) {
+        return Ok(());
+    }
+    directory.replace(LINGERS, if lingers { YES } else { b"no\n" })
 }
 
 #[cfg(test)]
@@ -112,6 +148,15 @@ mod tests {
         assert_eq!(storage.load(&node()).unwrap(), State::new(node()));
         storage.save(&State::new(node()).to_bytes()).unwrap();
         assert_eq!(storage.load(&node()).unwrap(), State::new(node()));
+    }
+
+    #[test]
+    fn that_the_router_lingers_is_known_to_the_next_process() {
+        let dir = directory();
+        for lingers in [false, true, true, false, false] {
+            Storage::open(dir.path()).unwrap().note_router_lingers(lingers).unwrap();
+            assert_eq!(Storage::open(dir.path()).unwrap().router_lingers(), lingers);
+        }
     }
 
     #[test]

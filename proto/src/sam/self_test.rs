@@ -38,6 +38,13 @@ pub fn usual_ports(tcp: u16) -> Vec<u16> {
     [UDP_PORT].into_iter().chain(below).collect()
 }
 
+/// Whether a bridge that agrees to this version of SAM brings back what a session sends to itself, if all is well. Java I2P,
+/// which agrees to 3.3, drops it since version 2.5 (`ClientManager.distributeMessage`). i2pd 2.58 agrees to 3.3 as well.
+#[must_use]
+pub fn loops_back(version: &str) -> bool {
+    version != "3.3"
+}
+
 /// A self-test. Times count from any fixed instant.
 #[derive(Debug)]
 pub struct SelfTest {
@@ -160,7 +167,20 @@ impl SelfTest {
     /// Whether nothing takes datagrams at any of the ports, as far as that shows.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        self.ports.iter().all(|port| port.refusals > 0 && port.refusals * 2 >= port.sent)
+        self.ports.iter().all(Port::is_refused)
+    }
+
+    /// The first port at which something may take datagrams, once all have been probed.
+    #[must_use]
+    pub fn silent_port(&self) -> Option<u16> {
+        let probed = self.ports.iter().all(|port| port.sent > 0);
+        self.ports.iter().find(|port| probed && !port.is_refused()).map(|port| port.number)
+    }
+}
+
+impl Port {
+    fn is_refused(&self) -> bool {
+        self.refusals > 0 && self.refusals * 2 >= self.sent
     }
 }
 

@@ -4,11 +4,12 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 
 use i2plan_ipc::api::tund::{Interface, StaticInterface};
 use rustix::fs::{FileType, fstat, major, minor};
+use rustix::net::{AddressFamily, SocketType, socket};
 use tun::AbstractDevice as _;
 
 use super::Device;
@@ -56,7 +57,7 @@ impl Adopted {
     /// # Errors
     /// How it differs.
     pub fn into_device(self, interface: &Interface) -> Result<Device, String> {
-        self.open(&interface.name, interface.mtu, Some(interface.ipv4.into()))
+        self.open(&interface.name, interface.mtu, Some((interface.ipv4, interface.ipv6)))
     }
 
     /// The same of an interface with static peers, by its name and MTU.
@@ -67,7 +68,12 @@ impl Adopted {
         self.open(&interface.name, interface.mtu, None)
     }
 
-    fn open(self, wanted: &str, wanted_mtu: u16, wanted_address: Option<IpAddr>) -> Result<Device, String> {
+    fn open(
+        self,
+        wanted: &str,
+        wanted_mtu: u16,
+        addresses: Option<(Ipv4Addr, Ipv6Addr)>,
+    ) -> Result<Device, String> {
         let Self { fd, name } = self;
         if name != wanted {
             return Err(format!("the interface is {name}, not {wanted}"));
@@ -76,9 +82,9 @@ impl Adopted {
         configuration.raw_fd(fd.into_raw_fd()).tun_name(&name).mtu(wanted_mtu);
         let tun = tun::create(&configuration).map_err(|error| error.to_string())?;
         let here = |error: tun::Error| format!("there is no such interface {name} here: {error}");
-        if let Some(wanted) = wanted_address {
+        if let Some((wanted, _)) = addresses {
             let address = tun.address().map_err(here)?;
-            if address != wanted {
+            if address != IpAddr::V4(wanted) {
                 return Err(format!("{name} has the address {address}, not {wanted}"));
             }
         }
@@ -86,9 +92,44 @@ impl Adopted {
         if mtu != wanted_mtu {
             return Err(format!("{name} has an MTU of {mtu}, not {wanted_mtu}"));
         }
+        if !is_up(&name).map_err(|error| format!("there is no such interface {name} here: {error}"))? {
+            return Err(format!("{name} is down"));
+        }
+        if let Some((_, wanted)) = addresses.filter(|(_, ipv6)| lacks_ipv6(&name, *ipv6)) {
+            return Err(format!("{name} has not the address {wanted}"));
+        }
         tun.set_nonblock().map_err(|error| error.to_string())?;
         Ok(Device::new(tun, name.clone()))
     }
+}
+
+/// Whether an interface is switched on.
+fn is_up(name: &str) -> io::Result<bool> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    // SAFETY: all bits zero are a value of this structure of integers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last stays zero, and ends the name.
+    for (to, byte) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+        *to = byte.cast_signed();
+    }
+    // SAFETY: the call reads the name and writes the flags of one such structure (netdevice(7)), which outlives it.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: for this call the kernel has filled in the flags.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(libc::c_int::from(flags.cast_unsigned()) & libc::IFF_UP != 0)
+}
+
+/// Whether an interface that may have IPv6 addresses has lost its own.
+fn lacks_ipv6(name: &str, address: Ipv6Addr) -> bool {
+    let switch = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    let is_on = std::fs::read_to_string(switch).is_ok_and(|value| value.trim() == "0");
+    let address: String = address.octets().iter().map(|byte| format!("{byte:02x}")).collect();
+    // A line is the address, index, prefix, scope, flags and name (Linux, net/ipv6/addrconf.c, `if6_seq_show`).
+    let has = |line: &str| line.starts_with(&address) && line.ends_with(&format!(" {name}"));
+    is_on && std::fs::read_to_string("/proc/self/net/if_inet6").is_ok_and(|found| !found.lines().any(has))
 }
 
 /// The name of a TUN descriptor's interface and what it was made with.

@@ -487,6 +487,6 @@ mod tests {
     #[test]
     fn a_state_of_another_version_is_refused() {
         let state = State { format: FORMAT + 1, ..State::empty() };
-        assert!(State::decode(&state.encode().unwrap()).unwrap_err().to_string().contains("format is 4"));
+        assert!(State::decode(&state.encode().unwrap()).unwrap_err().to_string().contains("format is 5"));
     }
 }

@@ -3,20 +3,23 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use i2plan_ipc::api::tund::HostUse;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType, RouteVia,
 };
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::prefix::{HostNetwork, Prefix};
+use super::{Found, Link};
 
 /// How long the kernel may take to tell all.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -36,20 +39,24 @@ impl Reader {
         Ok(Self(handle))
     }
 
-    pub(super) async fn read(&self) -> io::Result<Vec<HostNetwork>> {
+    pub(super) async fn read(&self) -> io::Result<Found> {
         let read = async { self.dump().await.map_err(io::Error::other) };
         timeout(DEADLINE, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
-    async fn dump(&self) -> Result<Vec<HostNetwork>, rtnetlink::Error> {
+    async fn dump(&self) -> Result<Found, rtnetlink::Error> {
         let mut names = Names::new();
+        let mut states = HashMap::new();
         let mut links = self.0.link().get().execute();
         while let Some(link) = links.try_next().await? {
-            let name = link.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
+            let name = link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name.clone()),
                 _ => None,
             });
-            names.extend(name.map(|name| (link.header.index, name)));
+            if let Some(name) = name {
+                states.insert(name.clone(), of_the_link(&link));
+                names.insert(link.header.index, name);
+            }
         }
         let mut networks = Vec::new();
         let mut addresses = self.0.address().get().execute();
@@ -64,8 +71,52 @@ impl Reader {
                 networks.extend(of_the_route(&route, &names));
             }
         }
-        Ok(networks)
+        Ok(Found { networks, links: states })
     }
+}
+
+/// Tells when the host's links, addresses or routes change, through a socket that the kernel writes to without being
+/// asked.
+pub(super) fn watch(changed: Arc<Notify>) -> io::Result<()> {
+    const GROUPS: [MulticastGroup; 6] = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv6Ifinfo,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
+    let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
+    tokio::spawn(connection);
+    tokio::spawn(async move {
+        // The connection lives as long as this.
+        let _handle = handle;
+        while messages.next().await.is_some() {
+            changed.notify_one();
+        }
+    });
+    Ok(())
+}
+
+/// What a link is, as far as it can be wrong.
+fn of_the_link(message: &LinkMessage) -> Link {
+    let mut link = Link { is_up: message.header.flags.contains(LinkFlags::Up), mtu: None, has_ipv6: false };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
+            LinkAttribute::AfSpecUnspec(families) => {
+                let ipv6 = families.iter().filter_map(|family| match family {
+                    AfSpecUnspec::Inet6(ipv6) => Some(ipv6),
+                    _ => None,
+                });
+                link.has_ipv6 = ipv6.flatten().any(|attribute| {
+                    matches!(attribute, AfSpecInet6::DevConf(settings) if settings.disable_ipv6 == 0)
+                });
+            }
+            _ => {}
+        }
+    }
+    link
 }
 
 /// An address, and the network at whose other end it is.

@@ -1,13 +1,17 @@
 //! Reads the host's addresses by getifaddrs(3). Routes that lead elsewhere than to an interface's own network are not
 //! looked at.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use i2plan_ipc::api::tund::HostUse;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
+use tokio::sync::Notify;
 
+use super::Found;
 use super::prefix::{HostNetwork, Prefix};
 
 /// Asks the system; there is nothing to be kept open.
@@ -18,7 +22,7 @@ impl Reader {
         Ok(Self)
     }
 
-    pub(super) async fn read(&self) -> io::Result<Vec<HostNetwork>> {
+    pub(super) async fn read(&self) -> io::Result<Found> {
         let mut networks = Vec::new();
         for found in getifaddrs()? {
             let Some(address) = found.address.as_ref().and_then(ip) else { continue };
@@ -30,8 +34,13 @@ impl Reader {
             let interface = Some(found.interface_name);
             networks.push(HostNetwork::new(HostUse::Address, Prefix::new(address, length), interface));
         }
-        Ok(networks)
+        Ok(Found { networks, links: HashMap::new() })
     }
+}
+
+/// Nothing tells of changes: the host is looked at from time to time.
+pub(super) fn watch(_: Arc<Notify>) -> io::Result<()> {
+    Ok(())
 }
 
 /// The length of an address's prefix. A mask whose structure the kernel has shortened cannot be read: then the broadcast

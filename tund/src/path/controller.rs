@@ -13,9 +13,24 @@ use i2plan_proto::path_report::PathReport;
 
 use super::delays::{Delays, MEMORY, WindowedMin};
 use super::flight::{Flight, Sample};
+use super::reporter::Content;
 
 /// What is sent at least, bytes a second: 20 kbit/s.
 pub const FLOOR: f64 = 2500.0;
+
+/// Round trips of short paths count as so long, seconds: on a busy machine a process waits longer for a processor than a
+/// datagram is under way, and what a shorter time shows is the machine's work.
+const MIN_ROUND: f64 = 0.05;
+
+/// Shortest time over which deliveries and delays are measured, seconds.
+const MIN_SPAN: f64 = 0.1;
+
+/// Added delay that is no sign of a queue, seconds.
+const MIN_ADDED: f64 = 0.003;
+
+/// Shortest round trip that pauses between tries are counted in, seconds. On a short path a try makes a queue that is
+/// long beside the round trip; pings see few of them so.
+const MIN_PAUSE: f64 = 0.3;
 
 /// What is sent at most, bytes a second, unless less is configured: 400 Mbit/s.
 pub const CEILING: f64 = 50e6;
@@ -34,6 +49,9 @@ const SILENT_PACKETS: f64 = 4.0;
 
 /// Datagrams that may go at once after a pause.
 const BURST_PACKETS: f64 = 2.0;
+
+/// The same at high rates, seconds: longer than a timer is late.
+const BURST_TIME: f64 = 0.004;
 
 /// Length of a datagram before there is one, bytes.
 const PACKET: f64 = 1312.0;
@@ -262,7 +280,8 @@ impl Controller {
 
     fn credit_at(&self, now: f64) -> f64 {
         // What is owed for one datagram at most, so that a raised rate takes effect immediately.
-        (self.credit + self.rate * (now - self.credited_at).max(0.0)).min(BURST_PACKETS * self.packet)
+        (self.credit + self.rate * (now - self.credited_at).max(0.0))
+            .min((BURST_PACKETS * self.packet).max(BURST_TIME * self.rate))
     }
 
     /// Adds what the present rate has given so far, before it changes.
@@ -277,15 +296,17 @@ impl Controller {
         self.flight.set_backlog(now.as_secs_f64(), packets > 0);
     }
 
-    /// Notes a WireGuard data message that was sent.
-    pub fn on_sent(&mut self, index: u32, counter: u64, len: usize, now: Duration) {
+    /// Notes a WireGuard data message that was sent. Only packets use up what may be sent, and call for reports.
+    pub fn on_sent(&mut self, index: u32, counter: u64, len: usize, content: Content, now: Duration) {
         let now = now.as_secs_f64();
         self.settle(now);
-        self.credit -= len as f64;
-        // Weighted by length: what matters is how much of the bytes goes in datagrams of which length.
-        self.packet += (len as f64 - self.packet) * (len as f64 / (16.0 * PACKET)).min(0.25);
+        if content == Content::Packet {
+            self.credit -= len as f64;
+            // Weighted by length: what matters is how much of the bytes goes in datagrams of which length.
+            self.packet += (len as f64 - self.packet) * (len as f64 / (16.0 * PACKET)).min(0.25);
+        }
         if self.adapts {
-            self.flight.push(now, index, counter, len);
+            self.flight.push(now, index, counter, len, content);
         }
     }
 
@@ -369,6 +390,16 @@ impl Controller {
         self.shortest().max(1.5 * (self.shortest() / 4.0).clamp(0.003, 0.1))
     }
 
+    /// For how long a datagram is in flight at most if there is no queue, seconds.
+    fn flight_time(&self) -> f64 {
+        self.round().max(MIN_ROUND) + self.delays.jitter() + self.report_interval()
+    }
+
+    /// What may be sent before it is known that less is carried, bytes a second.
+    fn first_rate(&self) -> f64 {
+        FIRST_PACKETS * self.packet / self.round()
+    }
+
     /// What must be sent for `delivery` to arrive.
     fn carried(&self, delivery: f64) -> f64 {
         delivery / (1.0 - self.loss.min(0.08))
@@ -377,7 +408,7 @@ impl Controller {
     /// Delay from which on there is a queue, seconds.
     fn threshold(&self) -> f64 {
         let packets = 4.0 * self.packet / self.delivery.unwrap_or(FLOOR).max(FLOOR);
-        (0.12 * self.shortest()).max(1.3 * self.delays.jitter()).max(packets).max(0.002)
+        (0.12 * self.shortest()).max(1.3 * self.delays.jitter()).max(packets).max(MIN_ADDED)
     }
 
     fn enter(&mut self, phase: Phase, now: f64, gain: f64) {
@@ -409,17 +440,20 @@ impl Controller {
 
     /// Changes the model by what was reported.
     fn learn(&mut self, now: f64) {
-        let round = self.round();
+        let round = self.round().max(MIN_ROUND);
         let jitter = self.delays.jitter();
-        let span = (round / 2.0).max((8.0 * jitter).min(2.0 * round)).max(0.1);
+        // A path is not found slower by one pause of a processor.
+        let least = if round > MIN_SPAN { MIN_SPAN } else { 3.0 * MIN_SPAN };
+        let span = (round / 2.0).max((8.0 * jitter).min(2.0 * round)).max(least);
         self.flight.forget(8.0 * round + 2.0);
-        let (Some(long), Some(short)) = (self.flight.sample(round.max(0.1), 8), self.flight.sample(span, 8))
+        let (Some(long), Some(short)) =
+            (self.flight.sample(round.max(MIN_SPAN), 8), self.flight.sample(span, 8))
         else {
             return;
         };
         self.estimate(now, round, &long);
         let Some(delivery) = self.delivery else { return };
-        let added = self.delays.added(now, round / 2.0);
+        let added = self.delays.added(now, (round / 2.0).max(MIN_SPAN));
         let starts = matches!(self.phase, Phase::Start { .. });
         if !starts {
             self.delays.measure_jitter(now, round, matches!(self.phase, Phase::Probe { .. }));
@@ -476,7 +510,7 @@ impl Controller {
                 } else if now > until {
                     self.gain = self.gain.max(HOLD_GAIN);
                 }
-                let room = 1.1 * self.carried(delivery) * (round + jitter + self.report_interval());
+                let room = 1.1 * self.carried(delivery) * self.flight_time();
                 if lasts > round / 2.0
                     && added < threshold
                     && (self.flight.in_flight() as f64) < room + 3.0 * self.packet
@@ -510,7 +544,7 @@ impl Controller {
                 {
                     // Too little to learn anything from.
                     self.enter(Phase::Start { full: 0.0, rounds: 0 }, now, START_GAIN);
-                } else if now - self.since > self.pause * round && self.backlog > 2 {
+                } else if now - self.since > self.pause * round.max(MIN_PAUSE) && self.backlog > 2 {
                     let gain = self.probe_gain;
                     self.enter(Phase::Probe { before: delivery, last: None }, now, gain);
                 }
@@ -582,19 +616,19 @@ impl Controller {
     fn apply(&mut self) {
         let starts = matches!(self.phase, Phase::Start { .. });
         let Some(delivery) = self.delivery else {
-            self.set_rate(self.rate.max(FIRST_PACKETS * self.packet / self.round()));
+            self.set_rate(self.rate.max(self.first_rate()));
             return;
         };
         let carried = self.carried(delivery);
-        self.set_rate(self.gain * carried);
+        self.set_rate((self.gain * carried).max(if starts { self.first_rate() } else { 0.0 }));
         let gain = WINDOW_GAIN.max(if matches!(self.phase, Phase::Probe { .. }) { self.gain } else { 0.0 });
-        let held = gain * carried * (self.round() + self.delays.jitter() + self.report_interval());
+        let held = gain * carried * self.flight_time();
         self.window = held * if starts { 2.0 } else { 1.0 } + 3.0 * self.packet;
     }
 
     fn set_rate(&mut self, rate: f64) {
-        // A rate that was never delivered is not held.
-        let proven = self.proven.min().map_or(f64::INFINITY, |most| 3.0 * -most);
+        // A rate that was never delivered is not held, but for the first (RFC 7661, section 4.4).
+        let proven = self.proven.min().map_or(f64::INFINITY, |most| (3.0 * -most).max(self.first_rate()));
         self.rate = rate.min(proven).clamp(FLOOR, self.ceiling);
     }
 }

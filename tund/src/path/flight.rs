@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use i2plan_proto::path_report::{PathReport, TICKS_PER_SECOND};
 
 use super::report_credit;
+use super::reporter::Content;
 
 /// Datagrams that are remembered until they are reported: more than a path carries at any rate that a node reaches.
 const MAX_SENT: usize = 1 << 15;
@@ -118,7 +119,7 @@ impl Flight {
         }
     }
 
-    pub(super) fn push(&mut self, now: f64, index: u32, counter: u64, len: usize) {
+    pub(super) fn push(&mut self, now: f64, index: u32, counter: u64, len: usize, content: Content) {
         let order = self.next();
         let goes_on = self.runs.back().is_some_and(|run| {
             run.index == index && counter.checked_sub(run.counter) == Some(order - run.order)
@@ -130,7 +131,8 @@ impl Flight {
             }
         }
         let Sent { bytes, credit, idle, .. } = self.last;
-        self.last = Sent { at: now, bytes: bytes + len as u64, idle, credit: credit + report_credit(len) };
+        let added = if content == Content::Packet { report_credit(len) } else { 0.0 };
+        self.last = Sent { at: now, bytes: bytes + len as u64, idle, credit: credit + added };
         self.sent.push_back(self.last);
         if self.sent.len() > MAX_SENT {
             self.forget_first();
@@ -327,4 +329,75 @@ fn seconds(ticks: u32) -> f64 {
 fn wrapped(seconds: f64) -> u32 {
     // Truncation is meant: of a time far below 2^63 ticks.
     (seconds * f64::from(TICKS_PER_SECOND)).round() as i64 as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hundred datagrams of 1000 bytes in a second.
+    fn flight() -> Flight {
+        let mut flight = Flight::new(0.0);
+        for counter in 0..100 {
+            flight.push(counter as f64 / 100.0, 7, counter, 1000, Content::Packet);
+        }
+        flight
+    }
+
+    /// All up to a datagram arrived, half a second after they were sent.
+    fn report(counter: u64) -> PathReport {
+        PathReport {
+            epoch: 1,
+            packets: counter + 1,
+            bytes: (counter + 1) * 1000,
+            index: 7,
+            counter,
+            arrival: u32::try_from((50 + counter) * 160).unwrap(),
+            held: 0,
+            earlier: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_report_that_claims_more_than_was_sent_is_ignored() {
+        let mut flight = flight();
+        assert!(flight.accept(1.5, &report(49)).is_some());
+        // Of the datagrams before the first report any number may have come later.
+        let most = report(69).packets + 49;
+        let wrong = [
+            ("a datagram that was not sent", report(100)),
+            ("another session", PathReport { index: 8, ..report(69) }),
+            ("too many datagrams", PathReport { packets: most + 1, ..report(69) }),
+            ("too many bytes", PathReport { bytes: most * 1000 + 1, ..report(69) }),
+            ("fewer datagrams than before", PathReport { packets: 50, ..report(69) }),
+            ("fewer bytes than before", PathReport { bytes: 50_000, ..report(69) }),
+            ("an older datagram", PathReport { packets: 51, bytes: 51_000, ..report(48) }),
+            ("an earlier time", PathReport { arrival: report(48).arrival, ..report(69) }),
+            ("a report from before the datagram was sent", PathReport { held: 16_000, ..report(69) }),
+        ];
+        for (what, report) in wrong {
+            assert!(flight.accept(1.6, &report).is_none(), "{what}");
+        }
+        assert!(
+            flight.accept(1.6, &PathReport { packets: most, bytes: most * 1000, ..report(69) }).is_some()
+        );
+    }
+
+    #[test]
+    fn a_sample_says_what_was_sent_and_what_arrived() {
+        let mut flight = flight();
+        // Every tenth is lost.
+        for counter in (9..100).step_by(10) {
+            let packets = (counter + 1) * 9 / 10;
+            let report = PathReport { packets, bytes: packets * 1000, ..report(counter) };
+            assert!(flight.accept(1.0 + counter as f64 / 100.0, &report).is_some(), "{counter}");
+        }
+        let sample = flight.sample(0.5, 8).unwrap();
+        assert!(
+            (sample.sending - 100_000.0).abs() < 1.0 && (sample.delivery - 90_000.0).abs() < 1.0,
+            "{sample:?}"
+        );
+        assert!((sample.loss - 0.1).abs() < 1e-9, "{sample:?}");
+        assert_eq!(flight.in_flight(), 0);
+    }
 }

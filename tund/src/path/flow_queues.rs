@@ -24,6 +24,10 @@ const MIN_BYTES: usize = 32 * 1024;
 /// Bytes that may wait at most, however fast the path.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// CoDel's times for short paths, on which packets wait for processors and timers too (RFC 8289, sections 4.3 and 4.4).
+const MIN_TARGET: Duration = Duration::from_millis(5);
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How long the last packet of a flow is kept for a silent peer.
 pub const MAX_HELD: Duration = Duration::from_secs(30);
 
@@ -105,9 +109,9 @@ impl FlowQueues {
     pub fn adapt(&mut self, round_trip: Duration, rate: f64, packet: f64) {
         let two_packets = if rate > 0.0 { 2.0 * packet / rate } else { 0.0 };
         let target = (round_trip / 10).max(Duration::from_secs_f64(two_packets.min(2.0)));
-        let target = target.max(Duration::from_millis(2));
+        let target = target.max(MIN_TARGET);
         // Beside a path whose own control reacts within a round trip, CoDel must not be faster.
-        let interval = (round_trip * 12 / 10).max(target * 2).max(Duration::from_millis(20));
+        let interval = (round_trip * 12 / 10).max(target * 2).max(MIN_INTERVAL);
         self.times = Times { target, interval };
         let time = (2.0 * interval.as_secs_f64()).max(MIN_TIME);
         self.max_bytes = ((rate * time) as usize).clamp(MIN_BYTES, MAX_BYTES);

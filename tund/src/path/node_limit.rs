@@ -14,6 +14,9 @@ const GROWTH: f64 = 1.05;
 /// Datagram bytes that may go at once.
 const BURST: f64 = 3000.0;
 
+/// The same at high rates, seconds: longer than a timer is late.
+const BURST_TIME: f64 = 0.004;
+
 /// A limit over the controllers of several peers.
 ///
 /// Behind one router, the controllers of several peers would find their shares by chance. When two or more see a queue
@@ -95,7 +98,8 @@ impl NodeLimit {
     }
 
     fn credit_at(&self, now: Duration) -> f64 {
-        (self.credit + self.rate * now.saturating_sub(self.credited_at).as_secs_f64()).min(BURST)
+        (self.credit + self.rate * now.saturating_sub(self.credited_at).as_secs_f64())
+            .min(BURST.max(BURST_TIME * self.rate))
     }
 
     fn settle(&mut self, now: Duration) {

@@ -65,6 +65,7 @@ pub(super) struct Spec {
     pub(super) queue: f64,
     pub(super) outage: fn(f64) -> bool,
     pub(super) longer: fn(f64) -> f64,
+    pub(super) stalls: Option<Stalls>,
 }
 
 impl Spec {
@@ -78,7 +79,35 @@ impl Spec {
             queue: 1.0,
             outage: |_| false,
             longer: |_| 0.0,
+            stalls: None,
         }
+    }
+}
+
+/// Nothing moves now and then, as on machines that are busy with other work: exponentially distributed pauses at
+/// exponentially distributed distances. Means, seconds.
+#[derive(Clone, Copy)]
+pub(super) struct Stalls {
+    pub(super) every: f64,
+    pub(super) last: f64,
+}
+
+/// A place where that happens.
+#[derive(Default)]
+struct Stall {
+    next: f64,
+    until: f64,
+}
+
+impl Stall {
+    /// When what comes at a time goes on.
+    fn passes(&mut self, time: f64, stalls: Option<Stalls>, random: &mut Random) -> f64 {
+        let Some(Stalls { every, last }) = stalls else { return time };
+        while self.next <= time {
+            self.until = self.next - last * (1.0 - random.uniform()).ln();
+            self.next = self.until - every * (1.0 - random.uniform()).ln();
+        }
+        time.max(self.until)
     }
 }
 
@@ -111,6 +140,8 @@ struct Path {
     backward: Jitter,
     forward_last: f64,
     backward_last: f64,
+    /// At the bottleneck, at the receiver and on the way back.
+    stalls: [Stall; 3],
     losing: bool,
     lost_at: f64,
     /// Time of departure and delay of each packet.
@@ -138,7 +169,8 @@ impl Path {
             return None;
         }
         let jitter = self.backward.next(now, self.spec.jitter / 2.0, &mut self.random);
-        self.backward_last = self.backward_last.max(now + self.spec.round_trip / 2.0 + jitter);
+        let time = self.backward_last.max(now + self.spec.round_trip / 2.0 + jitter);
+        self.backward_last = self.stalls[2].passes(time, self.spec.stalls, &mut self.random);
         Some(self.backward_last)
     }
 }
@@ -457,6 +489,7 @@ impl World {
             backward: Jitter::default(),
             forward_last: 0.0,
             backward_last: 0.0,
+            stalls: Default::default(),
             losing: false,
             lost_at: 0.0,
             delays: Vec::new(),
@@ -707,7 +740,8 @@ impl World {
     fn transmit(&mut self, packet: Packet) {
         let now = self.now;
         let state = &mut self.tunnels[packet.tunnel];
-        state.controller.on_sent(1, packet.counter, packet.len, at(now));
+        let content = if packet.flow == PROBE { Content::Nothing } else { Content::Packet };
+        state.controller.on_sent(1, packet.counter, packet.len, content, at(now));
         state.next_counter += 1;
         let path = state.path;
         let Path { queue, queued, room, .. } = &mut self.paths[path];
@@ -721,10 +755,11 @@ impl World {
     }
 
     fn serve(&mut self, path: usize) {
-        let Path { spec, queue, .. } = &self.paths[path];
+        let Path { spec, queue, stalls, random, .. } = &mut self.paths[path];
         let Some((packet, _)) = queue.front() else { return };
         let time = packet.len as f64 * 8.0 / (spec.rate)(self.now);
-        self.schedule(self.now + time, Event::Depart(path));
+        let begin = stalls[0].passes(self.now, spec.stalls, random);
+        self.schedule(begin + time, Event::Depart(path));
     }
 
     fn depart(&mut self, number: usize) {
@@ -737,7 +772,8 @@ impl World {
         if !path.loses(now) && !(path.spec.outage)(now) {
             let jitter = path.forward.next(now, path.spec.jitter / 2.0, &mut path.random);
             let time = now + path.spec.round_trip / 2.0 + (path.spec.longer)(now) + jitter;
-            path.forward_last = path.forward_last.max(time);
+            let time = path.forward_last.max(time);
+            path.forward_last = path.stalls[1].passes(time, path.spec.stalls, &mut path.random);
             let time = path.forward_last;
             self.schedule(time, Event::Arrive(packet));
         }

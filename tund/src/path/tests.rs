@@ -6,10 +6,16 @@ use i2plan_proto::path_report::{EarlierArrival, PathReport};
 use proptest::prelude::*;
 
 use super::controller::{CEILING, Controller, FLOOR};
-use super::sim::{Kind, Spec, World, median};
+use super::reporter::Content;
+use super::sim::{Kind, Spec, Stalls, World, median};
 
 fn lab() -> Spec {
     Spec { queue: 0.1, ..Spec::new(|_| 60e6, 0.002, 0.0) }
+}
+
+/// The same while the routers and everything else share the processors, of which it gets three quarters.
+fn busy() -> Spec {
+    Spec { queue: 0.3, stalls: Some(Stalls { every: 0.03, last: 0.01 }), ..lab() }
 }
 
 fn good() -> Spec {
@@ -200,6 +206,12 @@ fn laboratory(table: &mut Table) {
         let row = format!("lab, {label}: ping p90 loaded / idle");
         table.row(&row, 1.0 + figures.added, AtMost(3.5), first);
     }
+    // The oracle's rate is more than the processors let through, so that its queue is always full.
+    let busy = |load, oracle| medians(&busy(), load, oracle, 5, 2.0, 8.0).goodput;
+    for (load, label) in [(UDP, "UDP x2"), (CUBIC_8, "CUBIC x8"), (BBR, "BBR x1")] {
+        let row = format!("lab, busy, {label}: goodput / with the oracle's rate");
+        table.row(&row, busy(load, false) / busy(load, true), AtLeast(0.85), "-");
+    }
 }
 
 fn changes(table: &mut Table) {
@@ -334,7 +346,7 @@ fn without_reports_the_ceiling_is_the_rate() {
     for n in 0..1000 {
         let now = Duration::from_millis(10 * n);
         assert_eq!(controller.ready_at(now), Some(now), "1250 bytes every 10 ms");
-        controller.on_sent(1, n, 1250, now);
+        controller.on_sent(1, n, 1250, Content::Packet, now);
         controller.on_tick(now);
     }
     assert!((controller.rate() - 125_000.0).abs() < 1e-6);
@@ -350,7 +362,7 @@ fn a_raised_rate_takes_effect_immediately() {
     while !controller.is_silent() {
         now += ms(10);
         if controller.ready_at(now).is_some_and(|ready| ready <= now) {
-            controller.on_sent(1, counter, 1312, now);
+            controller.on_sent(1, counter, 1312, Content::Packet, now);
             counter += 1;
         }
         controller.on_tick(now);
@@ -367,7 +379,7 @@ fn a_raised_rate_takes_effect_immediately() {
         held: 0,
         earlier: Vec::new(),
     };
-    controller.on_sent(1, counter, 1312, now);
+    controller.on_sent(1, counter, 1312, Content::Packet, now);
     assert!(controller.on_report(&report, now));
     let wait = controller.ready_at(now).unwrap() - now;
     assert!(controller.rate() > 2.0 * slow);
@@ -413,7 +425,7 @@ proptest! {
             match step {
                 Step::Send { len, backlog } => {
                     controller.set_backlog(backlog + 1, now);
-                    controller.on_sent(1, counter, len, now);
+                    controller.on_sent(1, counter, len, Content::Packet, now);
                     controller.set_backlog(backlog, now);
                     counter += 1;
                 }
@@ -447,11 +459,11 @@ proptest! {
             now += Duration::from_millis(50);
             controller.on_tick(now);
             if controller.poll_probe(now) {
-                controller.on_sent(1, counter, 32, now);
+                controller.on_sent(1, counter, 32, Content::Packet, now);
                 counter += 1;
             }
             if controller.ready_at(now).is_some_and(|ready| ready <= now) {
-                controller.on_sent(1, counter, 1000, now);
+                controller.on_sent(1, counter, 1000, Content::Packet, now);
                 counter += 1;
                 sent += 1000.0;
             }

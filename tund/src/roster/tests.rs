@@ -33,6 +33,7 @@ pub(crate) fn many(count: usize) -> StoredMembers {
             not_after: NOW + 1000,
             certificate,
             keepalive: 0,
+            reports: true,
             round: 0,
         };
         kept.entries.push((NodeId(id), entry));

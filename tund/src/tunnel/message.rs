@@ -24,11 +24,16 @@ pub(super) fn data_index(message: &[u8]) -> Option<u32> {
     if message.first() == Some(&DATA) { word(message, 4) } else { None }
 }
 
+/// The receiver index and the counter of a data message.
+pub(super) fn data_counter(message: &[u8]) -> Option<(u32, u64)> {
+    let counter = message.get(8..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))?;
+    Some((data_index(message)?, counter))
+}
+
 /// Whether it is a data message whose counter is beyond what a session may use (WireGuard, section 6.1,
 /// Reject-After-Messages). boringtun does not check it, and its replay window overflows just before the end.
 pub(super) fn is_exhausted(message: &[u8]) -> bool {
-    let bytes = data_index(message).and_then(|_| message.get(8..)?.first_chunk());
-    bytes.is_some_and(|bytes| u64::from_le_bytes(*bytes) >= u64::MAX - (1 << 13))
+    data_counter(message).is_some_and(|(_, counter)| counter >= u64::MAX - (1 << 13))
 }
 
 /// Longest line before a message that the bridge forwards, bytes: a destination in base64 and the ports, with room.

@@ -20,13 +20,14 @@ use i2plan_proto::identity::NodeId;
 
 use crate::fd_store::PeerPlace;
 use crate::interface::{MAX_MTU, Subnets};
+use crate::path::reporter::Content;
 use crate::session::SessionId;
 use crate::uapi::codec::PeerStatus;
 use early_handshakes::EarlyHandshakes;
 pub(crate) use message::MAX_FORWARDED_LINE;
 use message::{is_initiation, is_response, split_forwarded};
 use pacer::{Next, Pacer, YIELD_TO_FIRST};
-use peer::{Keys, OVERLAP, Peer, Received, Refused, peer_of};
+use peer::{Keys, OVERLAP, Peer, Received, Refused, YIELD, peer_of};
 pub use peer_config::{AllowedIps, MAX_PEERS, PeerConfig, PeerDestination};
 use peers::Peers;
 
@@ -93,6 +94,8 @@ pub struct Tunnel {
     /// When the first message was sent after that which calls for an answer.
     unanswered: Option<Instant>,
     unreachables: u32,
+    /// Until when peers that are new here are called without leaving it to them to begin.
+    begins_until: Option<Instant>,
     started: Instant,
     next_tick: Instant,
     next_second: Instant,
@@ -119,6 +122,7 @@ impl Tunnel {
             heard: None,
             unanswered: None,
             unreachables: 0,
+            begins_until: None,
             started: now,
             next_tick: now,
             next_second: now,
@@ -154,10 +158,10 @@ impl Tunnel {
     }
 
     /// Begins handshakes with these peers, to see whether they answer through the session.
-    pub fn test(&mut self, nodes: &[NodeId]) {
+    pub fn test(&mut self, nodes: &[NodeId], now: Instant) {
         for node in nodes {
             if let Some(peer) = self.peers.by_node(node) {
-                peer.test(&mut self.pacer);
+                peer.test(&mut self.pacer, now);
             }
         }
     }
@@ -199,9 +203,17 @@ impl Tunnel {
     /// Has these peers, new or different, and does not have those. All together can be told apart.
     pub fn change_peers(&mut self, set: Vec<PeerConfig>, removed: &[NodeId], now: Instant) {
         let attached = self.session.is_some();
+        let told: Vec<_> = set.iter().map(|peer| peer.node).collect();
         let changed = self.peers.change(set, removed, self.subnets.as_ref(), &self.keys.keys, attached, now);
         for number in changed.gone {
             self.pacer.remove(number);
+        }
+        if self.begins_until.is_some_and(|until| now < until) {
+            for node in told {
+                if let Some(peer) = self.peers.by_node(&node) {
+                    peer.begin(now);
+                }
+            }
         }
         for number in changed.moved {
             self.greet_elsewhere(number, now);
@@ -249,11 +261,23 @@ impl Tunnel {
         self.next_tick = now;
     }
 
+    /// As [`Tunnel::begin_all`], with the peers that it is told of in the next seconds.
+    pub fn begin_with_newcomers(&mut self, now: Instant) {
+        self.begins_until = Some(now + YIELD);
+    }
+
     /// Takes a packet from the interface. What is returned goes back to it: the answer that the destination
     /// cannot be reached.
+    ///
+    /// A peer would drop what has a source that is not this node's, and a path report is to come from here alone.
     pub fn handle_packet(&mut self, packet: &[u8], now: Instant) -> Option<&[u8]> {
-        let destination = ip::endpoints(packet).map(|endpoints| endpoints.destination);
-        let number = destination.and_then(|destination| self.peers.by_address(destination));
+        let endpoints = ip::endpoints(packet);
+        let is_local = |source| self.subnets.as_ref().is_none_or(|subnets| subnets.is_local(source));
+        if endpoints.is_some_and(|endpoints| !is_local(endpoints.source)) {
+            self.drops.no_route += 1;
+            return None;
+        }
+        let number = endpoints.and_then(|endpoints| self.peers.by_address(endpoints.destination));
         let peer =
             number.filter(|_| packet.len() <= MAX_PACKET).and_then(|number| self.peers.get_mut(number));
         let Some(peer) = peer else {
@@ -300,6 +324,12 @@ impl Tunnel {
                 if sender.is_some_and(|sender| peer.roam(sender)) {
                     self.pacer.await_answer(number, false, now);
                 }
+                let content = match &received {
+                    Received::Packet(_) => Content::Packet,
+                    Received::Report(_) => Content::Report,
+                    Received::Done | Received::Handshake(_) => Content::Nothing,
+                };
+                self.pacer.handle_message(number, message, content, now);
                 // A handshake that the peer begins says nothing of what was sent to it.
                 if is_present && !matches!(received, Received::Handshake(_)) {
                     (self.heard, self.unanswered) = (Some(now), None);
@@ -310,6 +340,10 @@ impl Tunnel {
                 peer.defer_keepalive(now);
                 match received {
                     Received::Done => None,
+                    Received::Report(report) => {
+                        self.pacer.handle_report(number, &report, now);
+                        None
+                    }
                     Received::Packet(packet) => {
                         if self.peers.claim_slot(number, &self.keys.keys, &mut self.pacer, now) {
                             self.peers.note_used(number, now);
@@ -327,7 +361,7 @@ impl Tunnel {
                         // node calls it.
                         if self.peers.claim_slot(number, &self.keys.keys, &mut self.pacer, now) {
                             let peer = self.peers.get_mut(number)?;
-                            peer.answer(slot, answer, &mut self.pacer);
+                            peer.answer(slot, answer, &mut self.pacer, now);
                         } else {
                             self.drops.no_tunnel += 1;
                         }
@@ -351,32 +385,34 @@ impl Tunnel {
         let session = self.session.as_ref()?;
         let len = loop {
             let next = self.pacer.pop(now)?;
-            let (Next::Control(number, bytes) | Next::Data(number, bytes)) = &next;
-            let Some(peer) = self.peers.get_mut(*number) else { continue };
+            let (Next::Control(number, bytes) | Next::Data(number, bytes) | Next::Own(number, bytes)) = &next;
+            let number = *number;
+            let Some(peer) = self.peers.get_mut(number) else { continue };
             // It is not known where it is.
             if peer.header(session).is_empty() {
                 continue;
             }
             let (header, body) = self.datagram.split_at_mut(peer.header(session).len());
-            let len = match next {
-                Next::Control(..) => {
-                    if is_initiation(bytes) {
-                        self.unanswered.get_or_insert(now);
-                    }
-                    body[..bytes.len()].copy_from_slice(bytes);
-                    bytes.len()
+            let (len, content) = if let Next::Control(..) = next {
+                if is_initiation(bytes) {
+                    self.unanswered.get_or_insert(now);
                 }
-                Next::Data(..) => match peer.encrypt(bytes, body, &mut self.pacer) {
-                    Some(len) => {
-                        // A keepalive calls for nothing.
-                        if !bytes.is_empty() {
-                            self.unanswered.get_or_insert(now);
-                        }
-                        len
+                body[..bytes.len()].copy_from_slice(bytes);
+                (bytes.len(), Content::Nothing)
+            } else {
+                let Some(len) = peer.encrypt(bytes, body, &mut self.pacer) else { continue };
+                let content = match next {
+                    Next::Data(_, packet) => {
+                        self.unanswered.get_or_insert(now);
+                        self.pacer.recycle(packet);
+                        Content::Packet
                     }
-                    None => continue,
-                },
+                    Next::Own(_, report) if !report.is_empty() => Content::Report,
+                    _ => Content::Nothing,
+                };
+                (len, content)
             };
+            self.pacer.note_sent(number, &body[..len], content, now);
             header.copy_from_slice(peer.header(session));
             peer.counters.tx_packets += 1;
             peer.counters.tx_bytes += len as u64;
@@ -412,7 +448,7 @@ impl Tunnel {
             self.next_second = now + Duration::from_secs(1);
             self.unreachables = 0;
         }
-        self.pacer.expire(now);
+        self.pacer.tick(now);
         self.peers.tick(self.session.is_some(), &self.keys.keys, &mut self.pacer, now);
     }
 

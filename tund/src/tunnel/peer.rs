@@ -10,6 +10,7 @@ use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::rate::Bucket;
 use i2plan_proto::destination::base64;
 use i2plan_proto::endpoint::AnyDestination;
+use i2plan_proto::path_report::PathReport;
 use tracing::{debug, info};
 
 use super::ip;
@@ -62,6 +63,8 @@ struct Pairing {
     initiator: bool,
     /// The receiver index that was given out in answer to a handshake and has not been used yet.
     unconfirmed: Option<u32>,
+    /// When this side last sent a handshake message whose answer is still to come.
+    asked_at: Option<Instant>,
 }
 
 impl Pairing {
@@ -69,7 +72,7 @@ impl Pairing {
         let (theirs, limiter) = (peer.public_key, Some(Arc::clone(&keys.no_limit)));
         let preshared = peer.preshared_key.as_ref().map(|key| key.0);
         let tunn = Tunn::new(keys.private.clone(), PublicKey::from(theirs), preshared, None, slot, limiter);
-        Self { tunn, slot, local: keys.public, theirs, initiator: false, unconfirmed: None }
+        Self { tunn, slot, local: keys.public, theirs, initiator: false, unconfirmed: None, asked_at: None }
     }
 
     /// Whether packets can be encrypted. boringtun tells only by the age of the session that it would use.
@@ -78,11 +81,12 @@ impl Pairing {
     }
 
     /// Begins a handshake: `anew`, or only if none is going on.
-    fn shake_hands(&mut self, number: u32, anew: bool, pacer: &mut Pacer) {
+    fn shake_hands(&mut self, number: u32, anew: bool, pacer: &mut Pacer, now: Instant) {
         let mut buffer = [0; MAX_HANDSHAKE];
         if let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(&mut buffer, anew)
         {
             pacer.push_control(number, message.to_vec());
+            self.asked_at = Some(now);
         }
     }
 
@@ -159,6 +163,8 @@ pub(super) enum Received<'a> {
     Done,
     /// A packet for the interface.
     Packet(&'a [u8]),
+    /// What the peer has got.
+    Report(PathReport),
     /// The beginning of a handshake, which this answers: to be passed to [`Peer::answer`].
     Handshake(Vec<u8>),
 }
@@ -384,13 +390,13 @@ impl Peer {
             return;
         }
         self.retry.note_called(now);
-        link.current.shake_hands(self.number, true, pacer);
+        link.current.shake_hands(self.number, true, pacer, now);
     }
 
     /// Begins a handshake, whether or not there is a session, to see whether the peer answers.
-    pub(super) fn test(&mut self, pacer: &mut Pacer) {
+    pub(super) fn test(&mut self, pacer: &mut Pacer, now: Instant) {
         if let Some(link) = self.link.as_mut().filter(|_| self.attached) {
-            link.current.shake_hands(self.number, true, pacer);
+            link.current.shake_hands(self.number, true, pacer, now);
         }
     }
 
@@ -439,6 +445,10 @@ impl Peer {
             }
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 self.note_session(slot, message, pacer, now);
+                // A report has no source: it is the peer's by the session that it came through.
+                if self.config.takes_reports && PathReport::is_packet(packet) {
+                    return PathReport::from_packet(packet).map(Received::Report).map_err(|_| Refused::Bad);
+                }
                 // Cryptokey routing: a peer speaks for its own addresses alone. And a member to this node alone, not
                 // through it to wherever this host would forward.
                 let endpoints = ip::endpoints(packet).ok_or(Refused::Bad)?;
@@ -465,9 +475,10 @@ impl Peer {
     }
 
     /// Answers the handshake that the peer has begun.
-    pub(super) fn answer(&mut self, slot: u32, answer: Vec<u8>, pacer: &mut Pacer) {
+    pub(super) fn answer(&mut self, slot: u32, answer: Vec<u8>, pacer: &mut Pacer, now: Instant) {
         let Some(pairing) = self.link.as_mut().and_then(|link| link.pairing(slot)) else { return };
         pairing.unconfirmed = sender_index(&answer);
+        pairing.asked_at = Some(now);
         pacer.push_control(self.number, answer);
         pairing.drain(self.number, pacer);
     }
@@ -524,6 +535,7 @@ impl Peer {
                         continue;
                     }
                     self.retry.note_called(now);
+                    pairing.asked_at = Some(now);
                 }
                 pacer.push_control(number, message.to_vec());
             }
@@ -531,6 +543,9 @@ impl Peer {
         if link.open && link.sending().is_none() {
             debug!(peer = name, "the session has ended");
             link.close(number, pacer);
+        }
+        if link.open {
+            pacer.set_reports(number, self.config.takes_reports, now);
         }
         if !attached || !has_slot {
             return;
@@ -556,7 +571,7 @@ impl Peer {
         let Some(link) = &mut self.link else { return };
         if link.current.initiator && age.is_some_and(|age| age >= REKEY_AFTER) && self.retry.is_due(now) {
             self.retry.note_called(now);
-            link.current.shake_hands(self.number, false, pacer);
+            link.current.shake_hands(self.number, false, pacer, now);
         }
     }
 
@@ -571,6 +586,9 @@ impl Peer {
         if answered || confirmed {
             pairing.initiator = answered;
             pairing.unconfirmed = None;
+            if let Some(asked_at) = pairing.asked_at.take() {
+                pacer.note_round_trip(self.number, now.saturating_duration_since(asked_at));
+            }
             self.retry.note_answered();
             if self.last_handshake.replace(now).is_none() {
                 info!(peer = name, "connected");
@@ -584,6 +602,7 @@ impl Peer {
         if !link.open && link.sending().is_some() {
             link.open = true;
             pacer.open(self.number);
+            pacer.set_reports(self.number, self.config.takes_reports, now);
         }
     }
 

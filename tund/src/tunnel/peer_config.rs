@@ -28,6 +28,8 @@ pub struct PeerConfig {
     pub allowed_ips: AllowedIps,
     /// Seconds between keepalives, 0 for none.
     pub keepalive: u16,
+    /// Whether it sends and takes path reports.
+    pub takes_reports: bool,
 }
 
 /// The destination of a peer.

@@ -19,6 +19,7 @@ fn peer(seed: u8, at: Option<AnyDestination>) -> PeerConfig {
         endpoint: at.map(PeerDestination::Static),
         allowed_ips: AllowedIps::Networks(vec![format!("10.{seed}.0.0/16").parse().unwrap()]),
         keepalive: 25,
+        takes_reports: false,
     }
 }
 

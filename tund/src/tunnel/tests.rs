@@ -1,14 +1,15 @@
 //! Two and more data paths that talk with each other in memory.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use i2plan_ipc::api::tund;
 use i2plan_proto::destination::Destination;
 use i2plan_proto::identity::NetworkId;
+use i2plan_proto::path_report::PathReport;
 use proptest::prelude::*;
 
 use super::ip::tests::udp;
-use super::peer::YIELD;
 use super::*;
 
 /// The member with number `seed`: everything about it follows from that.
@@ -21,6 +22,7 @@ pub(super) fn peer(seed: u8) -> PeerConfig {
         endpoint: Some(destination(seed).into()),
         allowed_ips: AllowedIps::Member(ipv4, ipv6),
         keepalive: 0,
+        takes_reports: false,
     }
 }
 
@@ -231,6 +233,26 @@ fn one_side_begins_though_both_could() {
     let Talk { at_one, at_two, messages } = converse(&mut one, &mut two);
     assert_eq!((at_one.len(), at_two.len()), (1, 1));
     assert_eq!(messages.iter().filter(|message| message[0] == 1).count(), 1);
+}
+
+#[test]
+fn a_node_that_has_lost_its_interface_and_kept_its_session_waits_for_nobody() {
+    let (first, second) = if peer(1).public_key < peer(2).public_key { (1, 2) } else { (2, 1) };
+    for is_known in [false, true] {
+        let mut node = Node::new(second, &[]);
+        if is_known {
+            node.tunnel.begin_with_newcomers(node.now);
+        }
+        node.tunnel.set_peers(vec![PeerConfig { keepalive: 25, ..peer(first) }], node.now).unwrap();
+        assert_eq!(node.sends().len(), usize::from(is_known));
+        // Whom it learns of later it lets begin, as others do.
+        node.now += YIELD;
+        node.sends();
+        let later = (3..40).find(|seed| peer(*seed).public_key < peer(second).public_key).unwrap();
+        let more = vec![peer(first), PeerConfig { keepalive: 25, ..peer(later) }];
+        node.tunnel.set_peers(more, node.now).unwrap();
+        assert!(node.sends().iter().all(|(to, _)| *to != destination(later)));
+    }
 }
 
 #[test]
@@ -523,9 +545,14 @@ fn a_peer_speaks_for_itself_and_to_this_node_alone() {
     let before = two.stats_of(1);
     let spoofed = [udp(v4(3), v4(2)), udp(v6(3), v6(2)), udp(v4(2), v4(2))];
     for packet in &spoofed {
+        // Its own interface lets it.
+        let source = ip::endpoints(packet).unwrap().source;
+        let seed = if [v4(3), v6(3)].contains(&source) { 3 } else { 2 };
+        one.tunnel.subnets = Some(subnets(seed));
         let message = data(&mut one, packet);
         assert_eq!(two.takes(&message), None);
     }
+    one.tunnel.subnets = Some(subnets(1));
     // To somebody behind this node: sent by a peer that routes another's address this way.
     let mut routed = peer(2);
     routed.allowed_ips = AllowedIps::Member([10, 42, 0, 77].into(), member(2).1);
@@ -535,6 +562,175 @@ fn a_peer_speaks_for_itself_and_to_this_node_alone() {
 
     let after = two.stats_of(1);
     assert_eq!((after.rx_drops - before.rx_drops, after.rx_packets - before.rx_packets), (4, 0));
+}
+
+#[test]
+fn what_this_node_has_not_sent_does_not_go() {
+    let (mut one, _two) = connected();
+    let report = PathReport {
+        epoch: 1,
+        packets: 1,
+        bytes: 100,
+        index: 0,
+        counter: 0,
+        arrival: 0,
+        held: 0,
+        earlier: Vec::new(),
+    };
+    for packet in [udp(v4(3), v4(2)), udp(v6(3), v6(2)), udp(v4(2), v4(2)), report.to_packet()] {
+        one.queues(&packet);
+        assert_eq!(one.sends().len(), 0);
+    }
+    assert_eq!(one.tunnel.drops().no_route, 4);
+}
+
+/// One direction of a path: a bottleneck behind a queue of a second, then a delay.
+struct Route {
+    /// Bytes a second.
+    rate: f64,
+    free_at: Instant,
+    under_way: VecDeque<(Instant, Vec<u8>)>,
+    /// How long the last datagram waited.
+    wait: Duration,
+}
+
+impl Route {
+    const DELAY: Duration = Duration::from_millis(150);
+
+    fn new(rate: f64, now: Instant) -> Self {
+        Self { rate, free_at: now, under_way: VecDeque::new(), wait: Duration::ZERO }
+    }
+
+    fn enter(&mut self, message: &[u8], now: Instant) {
+        self.free_at = self.free_at.max(now);
+        self.wait = self.free_at - now;
+        if self.wait <= Duration::from_secs(1) {
+            self.free_at += Duration::from_secs_f64(message.len() as f64 / self.rate);
+            self.under_way.push_back((self.free_at + Self::DELAY, message.to_vec()));
+        }
+    }
+
+    fn leave(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.under_way.pop_front_if(|(time, _)| *time <= now).map(|(_, message)| message)
+    }
+}
+
+/// Two nodes over a path, the first of which has bulk data for the second.
+struct Stretch {
+    now: Instant,
+    nodes: [Tunnel; 2],
+    routes: [Route; 2],
+    /// Messages that each has sent.
+    sent: [usize; 2],
+    /// Bytes of packets that came out at the second.
+    arrived: usize,
+}
+
+impl Stretch {
+    /// Each knows of the other whether it reports.
+    fn new(reports: [bool; 2]) -> Self {
+        let now = Instant::now();
+        let nodes = [1, 2].map(|seed| {
+            let mut tunnel = Tunnel::new(StaticSecret::from([seed; 32]), Some(subnets(seed)), now);
+            let takes_reports = reports[usize::from(2 - seed)];
+            tunnel.set_peers(vec![PeerConfig { takes_reports, ..peer(3 - seed) }], now).unwrap();
+            tunnel.set_session(session(), now);
+            tunnel
+        });
+        let routes = [Route::new(500_000.0, now), Route::new(500_000.0, now)];
+        Self { now: now + YIELD, nodes, routes, sent: [0; 2], arrived: 0 }
+    }
+
+    /// Lets time pass, with so many bytes a second offered.
+    fn run(&mut self, time: Duration, offered: f64) {
+        let mut packet = udp(v4(1), v4(2));
+        packet.resize(1280, 7);
+        packet[2..4].copy_from_slice(&1280u16.to_be_bytes());
+        let (until, mut due) = (self.now + time, 0.0);
+        while self.now < until {
+            self.now += Duration::from_millis(1);
+            due += offered / 1000.0;
+            while due > 1280.0 {
+                due -= 1280.0;
+                self.nodes[0].handle_packet(&packet, self.now);
+            }
+            for from in 0..2 {
+                self.nodes[from].handle_timeout(self.now);
+                while let Some(datagram) = self.nodes[from].poll_datagram(self.now) {
+                    let end = datagram.iter().position(|byte| *byte == b'\n').unwrap();
+                    self.routes[from].enter(&datagram[end + 1..], self.now);
+                    self.sent[from] += 1;
+                }
+                while let Some(message) = self.routes[from].leave(self.now) {
+                    let packet = self.nodes[1 - from].handle_datagram(&message, self.now);
+                    self.arrived += packet.map_or(0, <[u8]>::len);
+                }
+            }
+        }
+    }
+
+    /// Bytes a second that arrive meanwhile.
+    fn goodput(&mut self, time: Duration, offered: f64) -> f64 {
+        let before = self.arrived;
+        self.run(time, offered);
+        (self.arrived - before) as f64 / time.as_secs_f64()
+    }
+}
+
+#[test]
+fn a_tunnel_follows_the_path_to_a_peer_that_reports() {
+    let seconds = Duration::from_secs;
+    let mut stretch = Stretch::new([true; 2]);
+    stretch.run(seconds(10), 1e6);
+    let goodput = stretch.goodput(seconds(20), 1e6);
+    assert!(goodput > 0.9 * 500_000.0, "{goodput}");
+    assert!(stretch.routes[0].wait < Duration::from_millis(300), "{:?}", stretch.routes[0].wait);
+    // A path that becomes slower has a short queue soon, and all of it is used.
+    stretch.routes[0].rate = 125_000.0;
+    stretch.run(seconds(5), 1e6);
+    assert!(stretch.routes[0].wait < Duration::from_millis(300), "{:?}", stretch.routes[0].wait);
+    let goodput = stretch.goodput(seconds(20), 1e6);
+    assert!(goodput > 0.85 * 125_000.0, "{goodput}");
+    // One that is interrupted is used again.
+    stretch.routes[0].rate = 0.01;
+    stretch.run(seconds(3), 1e6);
+    stretch.routes[0] = Route::new(500_000.0, stretch.now);
+    stretch.run(seconds(10), 1e6);
+    let goodput = stretch.goodput(seconds(10), 1e6);
+    assert!(goodput > 0.9 * 500_000.0, "{goodput}");
+}
+
+#[test]
+fn reports_cost_little_and_nothing_when_idle() {
+    let mut stretch = Stretch::new([true; 2]);
+    stretch.run(Duration::from_secs(60), 400_000.0);
+    let [there, back] = stretch.sent;
+    assert!(there > 15_000 && (100..there / 16).contains(&back), "{there} {back}");
+    stretch.run(Duration::from_secs(100), 0.0);
+    let sent = stretch.sent;
+    stretch.run(Duration::from_secs(600), 0.0);
+    assert_eq!(stretch.sent, sent);
+}
+
+#[test]
+fn a_peer_that_does_not_report_gets_none_and_all_that_the_common_rate_allows() {
+    let mut stretch = Stretch::new([true, false]);
+    stretch.routes = [1e7, 1e7].map(|rate| Route::new(rate, stretch.now));
+    stretch.run(Duration::from_secs(1), 100_000.0);
+    let goodput = stretch.goodput(Duration::from_secs(5), 4e6);
+    assert!(goodput > 3.5e6, "{goodput}");
+    // What the second reports is for nobody.
+    let stats = &stretch.nodes[0].peer_stats(stretch.now)[0];
+    assert!(stats.rx_drops > 10, "{stats:?}");
+    let mut stretch = Stretch::new([false, true]);
+    stretch.run(Duration::from_secs(5), 100_000.0);
+    // One that is said to report and does not is sent little, but never nothing.
+    assert!(
+        (50_000..300_000).contains(&stretch.arrived) && stretch.sent[1] < 5,
+        "{} {:?}",
+        stretch.arrived,
+        stretch.sent
+    );
 }
 
 #[test]

@@ -4,9 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use i2plan_ipc::api::meshd::Peer;
 use i2plan_ipc::version::{Version, utc};
-
-use crate::present::finding::Finding;
-use crate::present::units;
+use i2plan_present::finding::Finding;
+use i2plan_present::units;
 
 /// How far clocks may be apart without a word, seconds.
 const TOLERANCE: u64 = 300;
@@ -81,7 +80,7 @@ fn synchronised() -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::present::finding::Level;
+    use i2plan_present::finding::Level;
 
     #[test]
     fn a_clock_is_judged_by_the_build_and_the_kernel() {

@@ -6,12 +6,11 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use i2plan_ipc::paths;
-
-use crate::present::finding::Finding;
-use crate::present::units;
+use i2plan_present::finding::Finding;
+use i2plan_present::units;
 
 /// Each daemon's, in the directory of `meshd`'s, and their modes.
-const SOCKETS: [(&str, &str, u32); 7] = [
+const SOCKETS: [(&str, &str, u32); 8] = [
     ("keyd", paths::KEYD_MESHD_SOCKET, ONE_USER),
     ("keyd", paths::KEYD_TUND_SOCKET, ONE_USER),
     ("keyd", paths::KEYD_CONNECTOR_SOCKET, ONE_USER),
@@ -19,7 +18,11 @@ const SOCKETS: [(&str, &str, u32); 7] = [
     ("meshd", paths::MESHD_SOCKET, GROUP),
     ("tund", paths::TUND_SOCKET, ONE_USER),
     ("rpcd", paths::RPC_SOCKET, GROUP),
+    ("webd", paths::WEB_SOCKET, GROUP),
 ];
+
+/// Those that a node can do without.
+const OPTIONAL: [&str; 2] = ["rpcd", "webd"];
 
 /// The mode of a socket for one daemon.
 const ONE_USER: u32 = 0o600;
@@ -115,8 +118,10 @@ fn of_the_sockets(run: &Path, node_is_up: bool, findings: &mut Vec<Finding>) -> 
                 format!("see the log of i2plan-{daemon}, and start the node"),
             )),
             Ok(_) => {}
-            // That none is there when meshd's is not has been said, and a node can do without rpcd.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && (daemon == "rpcd" || !node_is_up) => {}
+            // That none is there when meshd's is not has been said, and a node can do without rpcd and webd.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && (OPTIONAL.contains(&daemon) || !node_is_up) => {
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => findings.push(Finding::problem(
                 daemon,
                 format!("there is no socket {shown}"),
@@ -163,6 +168,8 @@ fn of_the_state(data: &Path, common: Option<u32>, findings: &mut Vec<Finding>) -
                     owners.push(found.uid());
                 }
                 findings.extend(open_to_others(daemon, &directory, &found));
+                findings.extend(of_root(daemon, &directory, found.uid()));
+                let owner = found.uid();
                 let Ok(entries) = std::fs::read_dir(&directory) else {
                     unseen = true;
                     continue;
@@ -170,6 +177,7 @@ fn of_the_state(data: &Path, common: Option<u32>, findings: &mut Vec<Finding>) -
                 for entry in entries.flatten() {
                     let Ok(found) = entry.metadata() else { continue };
                     findings.extend(open_to_others(daemon, &entry.path(), &found));
+                    findings.extend(of_another(daemon, &entry.path(), found.uid(), owner));
                 }
             }
             // A node that was never started has none, and one may have it elsewhere.
@@ -196,6 +204,32 @@ fn open_to_others(daemon: &str, path: &Path, found: &Metadata) -> Option<Finding
     open.then(|| {
         let shown = path.display();
         Finding::problem(daemon, format!("{shown} is open to others"), format!("`chmod go= {shown}`"))
+    })
+}
+
+/// A directory that root has made or restored: no daemon runs as root.
+fn of_root(daemon: &str, path: &Path, owner: u32) -> Option<Finding> {
+    (owner == 0).then(|| {
+        let shown = path.display();
+        let user = if daemon == "rpcd" { "i2plan-rpc".to_owned() } else { format!("i2plan-{daemon}") };
+        Finding::problem(
+            daemon,
+            format!("{shown} belongs to root, and {daemon} cannot use it"),
+            format!("`chown -R {user} {shown}`, or the user that {daemon} runs as"),
+        )
+    })
+}
+
+/// A file of another user than its directory, such as one that root has restored.
+fn of_another(daemon: &str, path: &Path, found: u32, owner: u32) -> Option<Finding> {
+    // Of a directory of root's all has been said.
+    (found != owner && owner != 0).then(|| {
+        let shown = path.display();
+        Finding::problem(
+            daemon,
+            format!("{shown} belongs to user {found}, and {daemon} runs as user {owner}: it cannot use it"),
+            format!("`chown {owner} {shown}`"),
+        )
     })
 }
 
@@ -229,7 +263,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::present::finding::Level;
+    use i2plan_present::finding::Level;
 
     fn mode(path: &Path, mode: u32) {
         set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -293,12 +327,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (nowhere, data) = (dir.path().join("none/meshd.sock"), dir.path());
         assert_eq!(problems(&nowhere, Some(data)), []);
+        // What belongs to root, no daemon can use.
+        let give = |path: &Path| {
+            if path.metadata().unwrap().uid() == 0 {
+                std::os::unix::fs::chown(path, Some(54_321), None).unwrap();
+            }
+        };
         for daemon in ["keyd", "meshd"] {
             create_dir(data.join(daemon)).unwrap();
             mode(&data.join(daemon), 0o700);
+            give(&data.join(daemon));
         }
         let key = data.join("keyd/keys");
         write(&key, "").unwrap();
+        give(&key);
         mode(&key, 0o600);
         // In a test both belong to one user.
         assert_eq!(problems(&nowhere, Some(data)).len(), 1);
@@ -308,6 +350,21 @@ mod tests {
             found.iter().any(|(daemon, message)| daemon == "keyd" && message.contains("keyd/keys")),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn state_that_root_has_restored_is_named() {
+        let state = Path::new("/d/meshd/state");
+        assert_eq!((of_another("meshd", state, 5, 5), of_root("meshd", state, 5)), (None, None));
+        let found = of_another("meshd", state, 0, 54_322).unwrap();
+        assert!(found.message.contains("belongs to user 0") && found.message.contains("54322"), "{found:?}");
+        assert_eq!(found.hint.as_deref(), Some("`chown 54322 /d/meshd/state`"));
+        let found = of_root("keyd", Path::new("/d/keyd"), 0).unwrap();
+        assert_eq!(
+            found.hint.as_deref(),
+            Some("`chown -R i2plan-keyd /d/keyd`, or the user that keyd runs as")
+        );
+        assert_eq!(of_another("keyd", Path::new("/d/keyd/keys"), 0, 0), None);
     }
 
     #[test]

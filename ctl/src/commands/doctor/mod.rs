@@ -14,6 +14,14 @@ use i2plan_config::{Config, ConfigError};
 use i2plan_ipc::api::meshd::{Liveness, Peer, SessionHealth, SessionState, Status};
 use i2plan_ipc::bridge::BridgeAddress;
 use i2plan_ipc::version::Version;
+use i2plan_present::finding::{Finding, Level, render};
+use i2plan_present::member::short;
+use i2plan_present::peer::is_up;
+use i2plan_present::static_interface;
+use i2plan_present::status::{
+    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_host, of_the_interface, of_the_keys,
+    of_the_link, of_the_membership, of_the_sessions,
+};
 use serde::Serialize;
 
 use self::router::Bridge;
@@ -22,13 +30,6 @@ use super::rpc::{self, with_gateway};
 use crate::daemon::{self, socket_path};
 use crate::failure::Failure;
 use crate::output;
-use crate::present::finding::{Finding, Level, render};
-use crate::present::peer::is_up;
-use crate::present::static_interface;
-use crate::present::status::{
-    of_the_addresses, of_the_conflicts, of_the_daemons, of_the_host, of_the_interface, of_the_keys,
-    of_the_membership, of_the_sessions,
-};
 
 mod clock;
 mod files;
@@ -137,11 +138,14 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
     findings.push(clock::check());
     findings.extend(of_the_clocks);
 
+    // What is to be fixed comes first, and all else in the order in which it was looked for.
+    findings.sort_by_key(|finding| finding.level != Level::Problem);
+
     let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
     if json {
         output::json::print(&Report { healthy, findings: &findings, sandboxes: &sandboxes })?;
     } else {
-        output::print(&render(&findings))?;
+        output::print_as_it_is(&render(&findings, &output::look(false)))?;
     }
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(UNWELL) })
 }
@@ -230,6 +234,7 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     warnings.extend(of_the_keys(status));
     warnings.extend(of_the_addresses(status));
     warnings.extend(of_the_interface(status));
+    warnings.extend(of_the_link(status));
     warnings.extend(of_the_host(status));
     findings.extend(warnings.into_iter().map(|found| Finding::problem("node", found.message, found.hint)));
     if findings[0].level == Level::Problem {
@@ -252,7 +257,10 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     if findings.iter().all(|finding| finding.level != Level::Problem) {
         let network = match &status.network {
             _ if is_static => "an interface with static peers, and no mesh".to_owned(),
-            Some(network) => format!("a member of {}, {} members known", network.id, network.members),
+            Some(network) => {
+                let (name, id) = (&network.name, short(&network.id));
+                format!("a member of {name} ({id}), {} members known", network.members)
+            }
             None => "in no network yet".to_owned(),
         };
         let node = format!("all daemons answer and are of one build; {network}");
@@ -368,9 +376,12 @@ mod tests {
             name: "alpha".to_owned(),
             node_id: Some("node".to_owned()),
             uptime: 1,
+            config: "/etc/i2plan/config.toml".to_owned(),
             network: Some(Network {
                 id: "net".to_owned(),
+                name: "office".to_owned(),
                 founder: true,
+                inviters: Vec::new(),
                 subnet: "10.42.0.0/16".to_owned(),
                 ipv4: "10.42.0.1".parse().unwrap(),
                 ipv6: "fd12::1".parse().unwrap(),
@@ -396,6 +407,7 @@ mod tests {
                 drops: None,
                 overlaps: Vec::new(),
                 without_ipv6: false,
+                faults: Vec::new(),
             },
             daemons: Vec::new(),
             keys: Vec::new(),
@@ -414,6 +426,7 @@ mod tests {
             ranges: ranges.iter().map(|range| (*range).to_owned()).collect(),
             depth: 1,
             inviters: vec!["node".to_owned()],
+            member_since: 1_799_000_000,
             signed_at: 0,
             liveness: Liveness::Present,
             banned: false,

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use i2plan_ipc::Role;
 use i2plan_ipc::client::greeting;
 use i2plan_ipc::paths;
-
-use crate::present::finding::Finding;
+use i2plan_present::finding::Finding;
 
 /// The processes that the kernel names, by daemon.
 pub(super) type Confirmed = HashMap<&'static str, u32>;
@@ -106,7 +105,7 @@ async fn answering(_: &Path, _: &str, _: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::present::finding::Level;
+    use i2plan_present::finding::Level;
 
     #[test]
     fn the_kernels_word_counts() {

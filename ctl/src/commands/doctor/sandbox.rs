@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use i2plan_ipc::api::meshd::Status;
 use i2plan_ipc::hello::Landlock;
+use i2plan_present::finding::{Finding, Level};
 use serde::Serialize;
 
 use super::process::{self, Confirmed};
-use crate::present::finding::{Finding, Level};
 
 /// What keeps a daemon in, as the kernel reports it (`proc(5)`), and Landlock as the daemon does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use i2plan_ipc::api::meshd::{Peer, Request};
+use i2plan_present::member::label;
 
 use super::{App, Effect, Overlay, SPANS, Tab};
-use crate::present::member::label;
 use crate::tui::form::{Form, Outcome};
 use crate::tui::list::Scroll;
 use crate::tui::requests::Subject;

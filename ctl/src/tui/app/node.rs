@@ -8,12 +8,12 @@ use i2plan_ipc::api::meshd::{
     ListRoutes, MeshdApi, Peer, PollEvents, RemoveBan, Reply, Request, RevokeInvite, Traffic,
 };
 use i2plan_ipc::node::Notice;
+use i2plan_present::event::Level;
+use i2plan_present::member::label;
+use i2plan_present::units;
 
 use super::{App, Effect, NodeLink, Overlay};
 use crate::failure::Failure;
-use crate::present::event::Level;
-use crate::present::member::label;
-use crate::present::units;
 use crate::tui::events::{LogEntry, LogKind};
 use crate::tui::form::Purpose;
 use crate::tui::history::{History, Sample};

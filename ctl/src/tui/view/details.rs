@@ -2,15 +2,15 @@
 
 use i2plan_ipc::api::meshd::Session;
 use i2plan_ipc::version::{Version, utc};
+use i2plan_present::ban::reason;
+use i2plan_present::text::{clean, wrap};
+use i2plan_present::{invite, peer, status, units};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::keys;
 use super::text::spark;
 use super::theme::Theme;
-use crate::present::ban::reason;
-use crate::present::text::{clean, wrap};
-use crate::present::{invite, peer, status, units};
 use crate::tui::app::{App, Overlay};
 use crate::tui::history::{History, Sample};
 

@@ -1,6 +1,8 @@
 //! How it looks: from what is known to what is on the screen, and nothing else.
 
 use i2plan_ipc::escape::is_unsafe;
+use i2plan_present::text::clean;
+use i2plan_present::units;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -11,8 +13,6 @@ use unicode_width::UnicodeWidthStr as _;
 use self::text::{fill, put};
 use self::theme::Theme;
 use super::app::{App, NodeLink, Overlay, Tab};
-use crate::present::text::clean;
-use crate::present::units;
 
 pub(super) mod details;
 mod keys;

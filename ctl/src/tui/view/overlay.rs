@@ -1,5 +1,7 @@
 //! What lies over the page.
 
+use i2plan_present::qr::Qr;
+use i2plan_present::text::{clean, fit, wrap};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::style::{Color, Style};
@@ -11,8 +13,7 @@ use super::details;
 use super::text::put;
 use super::theme::Theme;
 use crate::failure::Failure;
-use crate::output::qr::{self, Qr};
-use crate::present::text::{clean, fit, wrap};
+use crate::output::qr::{self, Drawn as _};
 use crate::tui::app::{App, Overlay};
 use crate::tui::form::Form;
 

@@ -2,6 +2,12 @@
 
 use i2plan_ipc::api::meshd::Route;
 use i2plan_ipc::version::utc;
+use i2plan_present::event::Level;
+use i2plan_present::look::Times;
+use i2plan_present::member::Names;
+use i2plan_present::peer::DataPath;
+use i2plan_present::text::{clean, wrap};
+use i2plan_present::{ban, invite, peer, route, units};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -11,10 +17,6 @@ use ratatui::widgets::{Paragraph, Widget as _};
 use super::table::{Column, Table};
 use super::text::put;
 use super::theme::Theme;
-use crate::present::event::Level;
-use crate::present::member::Names;
-use crate::present::text::{clean, wrap};
-use crate::present::{ban, invite, peer, route, units};
 use crate::tui::app::App;
 use crate::tui::rows::{PeerRow, SortBy};
 
@@ -101,13 +103,25 @@ pub(super) fn peers(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     let table =
         Table { columns: PEERS, sorted: Some((column, down)), count: list.len(), selected: list.place() };
     let names = peer::names(list.items().iter().map(|row| &row.peer));
+    let path = app.status.as_ref().map_or(DataPath::KNOWN, |(status, _)| DataPath::of(status));
+    let known = (path, times(app));
     table.draw(buf, area, theme, |place| {
-        list.row(place).map(|row| peer_cells(row, &names, theme)).unwrap_or_default()
+        list.row(place).map(|row| peer_cells(row, &names, known, theme)).unwrap_or_default()
     });
 }
 
-fn peer_cells(row: &PeerRow, names: &Names, theme: Theme) -> Vec<(String, Style)> {
-    let cells = peer::Row::new(&row.peer, names);
+/// Times are as far from now as the screen shows them.
+fn times(app: &App) -> Times {
+    Times::From(app.now.unix / 1000)
+}
+
+fn peer_cells(
+    row: &PeerRow,
+    names: &Names,
+    (path, times): (DataPath, Times),
+    theme: Theme,
+) -> Vec<(String, Style)> {
+    let cells = peer::Row::new(&row.peer, names, path, times);
     let style = match cells.state {
         "up" => theme.good(),
         "banned" | "unreachable" => theme.bad(),
@@ -138,7 +152,7 @@ pub(super) fn routes(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     let table = Table { columns: ROUTES, sorted: None, count: list.len(), selected: list.place() };
     let names = route::names(list.items());
     let cells = |route: &Route| {
-        let cells = route::Row::new(route, &names, |node_id| list.find(node_id));
+        let cells = route::Row::new(route, &names, |node_id| list.find(node_id), times(app));
         let style = if route.hops.is_none() { theme.bad() } else { Style::new() };
         let plain = |text: String| (text, Style::new());
         vec![
@@ -165,7 +179,7 @@ pub(super) fn invites(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     table.draw(buf, area, theme, |place| {
         let Some(issued) = list.row(place) else { return Vec::new() };
         let code = if app.code(&issued.id).is_some() { "here" } else { "-" };
-        let row = invite::Row::from(issued);
+        let row = invite::Row::new(issued, times(app));
         let cells = [row.id, row.state.to_owned(), row.expires, row.uses, code.to_owned(), row.created];
         cells.map(|cell| (cell, Style::new())).to_vec()
     });
@@ -188,7 +202,7 @@ pub(super) fn bans(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     let table = Table { columns: BANS, sorted: None, count: list.len(), selected: list.place() };
     table.draw(buf, area, theme, |place| {
         let Some(ban) = list.row(place) else { return Vec::new() };
-        let row = ban::Row::new(ban, &names);
+        let row = ban::Row::new(ban, &names, times(app));
         let cells = [row.name, row.node_id, row.reason, row.until, row.description];
         cells.map(|cell| (cell, Style::new())).to_vec()
     });

@@ -1,5 +1,6 @@
 //! The first page: how the node is, and the graphs.
 
+use i2plan_present::units;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -8,7 +9,6 @@ use ratatui::widgets::{Paragraph, Sparkline, Widget as _};
 use super::details;
 use super::text::{fill, put, spark};
 use super::theme::Theme;
-use crate::present::units;
 use crate::tui::app::{App, NodeLink, SPANS};
 use crate::tui::history::{History, Sample};
 

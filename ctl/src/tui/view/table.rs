@@ -1,12 +1,12 @@
 //! Rows of a list, of which only those on the screen are made.
 
+use i2plan_present::text::{clean, fit};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::theme::Theme;
-use crate::present::text::{clean, fit};
 
 const GAP: u16 = 1;
 

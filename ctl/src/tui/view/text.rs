@@ -1,10 +1,9 @@
 //! Text in a part of the screen.
 
+use i2plan_present::text::fit;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
-
-use crate::present::text::fit;
 
 /// Puts a line of text, cut where it is too long.
 /// The text as far as it fits.

@@ -354,6 +354,7 @@ impl Identity {
             name: name.clone(),
             control: self.control.prove(network, node, DestinationRole::Primary),
             primary: None,
+            takes_reports: false,
             data: self.data.prove(network, node, DestinationRole::Data),
             wireguard: signed(wireguard, &self.key),
             chain: self.chain.clone(),

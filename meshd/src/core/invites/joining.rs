@@ -340,6 +340,9 @@ impl Joining {
             return Err("it is for another network".to_owned());
         }
         welcome.charter.verify().map_err(|error| error.to_string())?;
+        if charter.name != self.invite.name {
+            return Err("its name is not that of the invite".to_owned());
+        }
         if charter.subnet != self.invite.subnet {
             return Err("its subnet is not that of the invite".to_owned());
         }
@@ -380,5 +383,6 @@ mod tests {
         assert!(check(testing::invite(1)));
         assert!(!check(Invite { secret: InviteSecret([9; 32]), ..testing::invite(1) }));
         assert!(!check(Invite { inviter: testing::node(0), ..testing::invite(1) }));
+        assert!(!check(Invite { name: "other".parse().unwrap(), ..testing::invite(1) }));
     }
 }

@@ -279,10 +279,10 @@ impl LocalMember {
 
     /// Has an invite signed. If the network was founded for it, whoever it is answered to is told so.
     pub(super) fn ask_invite(&mut self, cx: &mut Context, wish: InviteWish, founded: bool) {
-        let (network, subnet) = (self.network(), self.charter().subnet);
+        let (network, name, subnet) = (self.network(), self.charter().name.clone(), self.charter().subnet);
         let addresses = wish.size(&self.holding());
         let InviteWish { expires_at, uses, .. } = wish;
-        let request = CreateInvite { network, subnet, expires_at, uses, addresses };
+        let request = CreateInvite { network, name, subnet, expires_at, uses, addresses };
         if Order::is_needed_for_invite(uses, addresses) {
             return cx.propose(wish.command, Order::CreateInvite(request), Vec::new(), founded);
         }

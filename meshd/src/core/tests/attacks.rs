@@ -62,6 +62,7 @@ fn invented(world: &World, key: &SigningKey, chain: Chain, control: Destination)
         name: "invented".parse().unwrap(),
         control: ProvenDestination::unproven(control),
         primary: None,
+        takes_reports: false,
         data: ProvenDestination::unproven(destination(88, 89)),
         wireguard: signed(certificate, key),
         chain,

@@ -110,6 +110,17 @@ fn a_ban_cuts_everything_and_is_lifted() {
 }
 
 #[test]
+fn a_banned_member_has_no_route() {
+    let mut world = World::network(&[0]);
+    world.run(60);
+    let hops = |world: &World| world.nodes[0].mesh.routes(world.now())[0].hops;
+    assert_eq!(hops(&world), Some(1));
+    let node = world.node(1).to_string();
+    world.command(0, |mesh, now| mesh.add_ban(1, &node, String::new(), None, now)).unwrap();
+    assert_eq!(hops(&world), None);
+}
+
+#[test]
 fn a_ban_that_cannot_be_saved_is_in_force_and_saved_when_it_can_be() {
     let mut world = World::network(&[0]);
     let node = world.node(1).to_string();

@@ -58,6 +58,24 @@ fn a_member_that_is_off_is_found_out_and_welcomed_back() {
 }
 
 #[test]
+fn a_node_whose_disk_is_full_still_answers() {
+    let mut world = World::network(&[0, 0, 0]);
+    world.nodes[1].disk_full = true;
+    let banned = world.node(3).to_string();
+    let ban = |mesh: &mut Mesh, now: Now| mesh.add_ban(1, &banned, String::new(), None, now);
+    // From here on there is something to save at all times.
+    world.command(1, ban).unwrap_err();
+    let disk = world.nodes[1].disk.clone();
+    for _ in 0..20 {
+        world.run(60);
+        for other in [0, 2] {
+            assert_eq!(world.liveness(other, 1), Some(meshd::Liveness::Present), "seen by {other}");
+        }
+    }
+    assert_eq!(world.nodes[1].disk, disk);
+}
+
+#[test]
 fn loss_alone_makes_nobody_unreachable() {
     let mut world = World::network(&[0, 0, 1, 1, 2]);
     world.lose_every = 4;

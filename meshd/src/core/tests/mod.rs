@@ -204,45 +204,50 @@ impl World {
             if turn.save {
                 if self.nodes[index].disk_full {
                     let (now, reason) = (self.clock(index), "the disk is full");
-                    for (_, error) in self.nodes[index].mesh.handle_save_failure(turn.actions, reason, now) {
+                    let rest = self.nodes[index].mesh.handle_save_failure(turn.actions, reason, now);
+                    for (_, error) in rest.failed {
                         self.nodes[index].answers.push(Err(error.into()));
                     }
-                    return;
+                    return self.carry_out(index, rest.actions);
                 }
                 self.nodes[index].disk = self.nodes[index].mesh.state().to_bytes();
             }
-            for action in turn.actions {
-                let now = self.clock(index);
-                match action {
-                    Action::Send { to, message, as_control } => {
-                        assert!(message.len() <= message::MAX_LEN, "{} bytes", message.len());
-                        self.sent += 1;
-                        self.sent_bytes += message.len() + budget::ENVELOPE;
-                        if self.lose_every == 0 || !self.sent.is_multiple_of(self.lose_every) {
-                            let Node { identity, fallback, .. } = &self.nodes[index];
-                            let from = fallback.filter(|_| !as_control).unwrap_or(identity.control);
-                            self.in_flight.push_back((from, to, message));
-                        }
+            self.carry_out(index, turn.actions);
+        }
+    }
+
+    fn carry_out(&mut self, index: usize, actions: Vec<Action>) {
+        for action in actions {
+            let now = self.clock(index);
+            match action {
+                Action::Send { to, message, as_control } => {
+                    assert!(message.len() <= message::MAX_LEN, "{} bytes", message.len());
+                    self.sent += 1;
+                    self.sent_bytes += message.len() + budget::ENVELOPE;
+                    if self.lose_every == 0 || !self.sent.is_multiple_of(self.lose_every) {
+                        let Node { identity, fallback, .. } = &self.nodes[index];
+                        let from = fallback.filter(|_| !as_control).unwrap_or(identity.control);
+                        self.in_flight.push_back((from, to, message));
                     }
-                    Action::LookUp(hash) => {
-                        let found = self
-                            .nodes
-                            .iter()
-                            .map(|node| node.identity.control)
-                            .find(|control| control.hash() == hash);
-                        self.nodes[index].mesh.handle_lookup(
-                            hash,
-                            found.ok_or_else(|| "KEY_NOT_FOUND".to_owned()),
-                            now,
-                        );
-                    }
-                    Action::Ask(ticket, request) => {
-                        let reply = sign(&self.nodes[index], *request, now);
-                        self.nodes[index].mesh.handle_keyd_reply(ticket, reply, now);
-                    }
-                    Action::Answer(_, result) => {
-                        self.nodes[index].answers.push(result.map_err(ApiError::from));
-                    }
+                }
+                Action::LookUp(hash) => {
+                    let found = self
+                        .nodes
+                        .iter()
+                        .map(|node| node.identity.control)
+                        .find(|control| control.hash() == hash);
+                    self.nodes[index].mesh.handle_lookup(
+                        hash,
+                        found.ok_or_else(|| "KEY_NOT_FOUND".to_owned()),
+                        now,
+                    );
+                }
+                Action::Ask(ticket, request) => {
+                    let reply = sign(&self.nodes[index], *request, now);
+                    self.nodes[index].mesh.handle_keyd_reply(ticket, reply, now);
+                }
+                Action::Answer(_, result) => {
+                    self.nodes[index].answers.push(result.map_err(ApiError::from));
                 }
             }
         }
@@ -536,6 +541,7 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
                 name,
                 control: ProvenDestination::unproven(control),
                 primary: (control != own).then(|| Box::new(ProvenDestination::unproven(own))),
+                takes_reports: false,
                 data: ProvenDestination::unproven(data),
                 wireguard,
                 chain,
@@ -614,13 +620,13 @@ fn sign(node: &Node, request: keyd::Request, now: Now) -> Result<keyd::Reply, Ap
 }
 
 fn make_invite(node: &Node, wish: CreateInvite, unix: u64) -> (SecretText, Signed<InviteGrant>) {
-    let CreateInvite { network, subnet, expires_at, uses, addresses } = wish;
+    let CreateInvite { network, name, subnet, expires_at, uses, addresses } = wish;
     let inviter = node.identity.node;
     let count = u8::try_from(node.member().invites.issued().len()).unwrap();
     let secret = InviteSecret([inviter.0[0] ^ count; 32]);
     let key = secret.key();
     let control = node.identity.control.hash();
-    let code = Invite { network, subnet, inviter, control, secret, expires_at }.to_code();
+    let code = Invite { network, name, subnet, inviter, control, secret, expires_at }.to_code();
     let grant = InviteGrant { network, inviter, key, created_at: unix, expires_at, uses, addresses };
     (SecretText::new(code.to_string()), signed(grant, &node.key))
 }

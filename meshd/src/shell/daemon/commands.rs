@@ -8,7 +8,7 @@ use i2plan_ipc::api::meshd::{Command, ConfigChange, EventKind, Reply};
 use i2plan_proto::address::Ipv4Subnet;
 use tracing::{error, info, warn};
 
-use super::{Daemon, settings};
+use super::{Daemon, has_directory, settings};
 use crate::core::{CommandId, Mesh, Now};
 use crate::shell::host::{self, Question};
 use crate::shell::service::{LoopRequest, ReplySender};
@@ -32,12 +32,20 @@ impl Daemon {
                 self.on_config_changed(&changes);
                 Ok(changes)
             }
+            Err(error @ ConfigError::Read { .. })
+                if !self.sees_config && has_directory(self.config.current().path()) =>
+            {
+                warn!(%error, "the directory of the configuration was made after the start");
+                self.must_restart = true;
+                Err(ApiError::unavailable(
+                    "meshd starts again to read the configuration, whose directory is new",
+                )
+                .with_hint("what is in force then, the configuration that is shown says"))
+            }
             Err(error) => {
                 error!(%error, "the configuration cannot be used; the one before stays in force");
                 let hint = match error {
-                    ConfigError::Read { .. } => {
-                        "see that meshd's user may read it; if its directory was made after meshd started, restart meshd"
-                    }
+                    ConfigError::Read { .. } => "see that meshd's user may read it",
                     _ => "the configuration before stays in force; correct the file and try again",
                 };
                 Err(ApiError::invalid(error.to_string()).with_hint(hint))
@@ -83,12 +91,22 @@ impl Daemon {
             Command::Reload => {
                 let _ = answer.send(self.reload().map(Reply::ConfigChanged));
             }
-            Command::CreateInvite { expires_in, max_uses, addresses, subnet } => {
+            Command::CreateInvite { expires_in, max_uses, addresses, subnet, name } => {
+                let name = match host::network_name(name.as_deref(), member_of.is_some()) {
+                    Ok(name) => name,
+                    Err(error) => {
+                        let _ = answer.send(Err(error));
+                        return;
+                    }
+                };
                 let question = host::invite_question(subnet.as_deref(), self.config.current(), member_of);
                 self.check_host(question, answer, move |daemon, subnet, answer| {
                     daemon.have_mesh(answer, |mesh, id, now| {
                         if let Some(subnet) = subnet {
                             mesh.prefer_subnet(subnet);
+                        }
+                        if let Some(name) = name {
+                            mesh.name_network(name);
                         }
                         mesh.create_invite(id, expires_in, max_uses, addresses, now);
                     });

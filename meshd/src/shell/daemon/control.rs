@@ -11,6 +11,7 @@ use i2plan_ipc::warn_limited;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::sam;
+use i2plan_transport::retry::Release;
 use i2plan_transport::udp;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
@@ -22,7 +23,7 @@ use super::status::HEARD_LATELY;
 use crate::core::{Now, Peer};
 use crate::shell::introductions::{Introductions, Verdict};
 use crate::shell::pair_health::{PairActions, Traffic};
-use crate::shell::session_health::{HealthAction, Patience};
+use crate::shell::session_health::{HealthAction, IdleAction, Patience};
 use crate::shell::sessions::{self, Open, Renewal, Update};
 use crate::shell::sleep;
 
@@ -56,6 +57,11 @@ const ECHO: &[u8] = b"i2plan echo";
 /// How long the control session may be missing when there is one for data. i2pd 2.45.1 at times does not publish the lease
 /// set of a destination for minutes, and goes on with it when the session is opened again; another one is spared that.
 const MISSING: Duration = Duration::from_secs(20);
+
+/// How long a router may be asked for the control session when it has opened another meanwhile. i2pd 2.45.1 looks every 20 s
+/// whether a session's tunnels are there, and never answers where the destination was stopped: a request for it that was
+/// given up stops it once its tunnels are there.
+const UNANSWERED: Duration = Duration::from_secs(65);
 
 /// How long a fallback session lasts. By then the members' routers have forgotten
 /// what they knew of that (ECIES-X25519: after 8 to 10 minutes; emissary 0.4 looks every other minute).
@@ -157,9 +163,40 @@ impl Daemon {
         }
         self.end_introductions(now);
         self.end_fallback(now);
+        self.watch_opening(now);
+        self.watch_idle(now);
         self.watch_control(now);
         self.watch_data(now);
         self.tell_health();
+    }
+
+    /// Gives up an attempt at the control session that the router will not answer.
+    fn watch_opening(&mut self, now: Now) {
+        if self.control_status.state != SessionState::Opening {
+            self.control_unanswered = None;
+        } else if self.data_status.state == SessionState::Up {
+            self.control_unanswered.get_or_insert(now.monotonic);
+        }
+        if self.control_unanswered.take_if(|since| now.monotonic >= *since + UNANSWERED).is_some() {
+            info!("the router opens other sessions, but not the one for control: it is asked again");
+            let _ = self.renew_control.try_send(Renewal::Retry);
+        }
+    }
+
+    /// Tests the control session while no member is reachable. Otherwise [`Daemon::watch_control`] asks members.
+    fn watch_idle(&mut self, now: Now) {
+        let Some(session) = &self.control else { return };
+        if self.fallback.is_some() || self.mesh.as_ref().is_some_and(|mesh| mesh.has_reachable_members(now)) {
+            return;
+        }
+        match self.idle_test.poll_action(now.monotonic) {
+            Some(IdleAction::TestItself) => session.send_now(&session.open.destination, ECHO),
+            Some(IdleAction::Reopen) => {
+                info!("nothing that the control session sends to itself comes back: it is opened anew");
+                let _ = self.renew_control.try_send(Renewal::Open);
+            }
+            None => {}
+        }
     }
 
     fn watch_control(&mut self, now: Now) {
@@ -254,7 +291,8 @@ impl Daemon {
     fn open_fallback(&mut self, replaces: bool, now: Now) {
         let (kind, adopt, renewals) = (SessionKind::Fallback, oneshot::channel().1, mpsc::channel(1).1);
         let (lookups, lookup_queue) = mpsc::channel(64);
-        let keep = sessions::keep(self.sessions.clone(), kind, lookup_queue, adopt, renewals);
+        let release = Release::default();
+        let keep = sessions::keep(self.sessions.clone(), kind, release, lookup_queue, adopt, renewals);
         self.fallback = Some(FallbackSession {
             task: tokio::spawn(keep),
             until: now.monotonic + FALLBACK_LIFETIME,
@@ -480,7 +518,19 @@ impl Daemon {
     pub(super) fn on_update(&mut self, update: Update) {
         let now = self.now();
         match update {
-            Update::Version(version) => self.sam_version = Some(version),
+            Update::Answered(kind, version) => {
+                self.sam_version = Some(version);
+                let waits = self.control_status.state == SessionState::Opening;
+                match kind {
+                    SessionKind::Control => self.control_unanswered = None,
+                    SessionKind::Data | SessionKind::Fallback if waits => {
+                        self.control_unanswered.get_or_insert(now.monotonic);
+                    }
+                    // Of another kind of interface.
+                    SessionKind::StaticRaw | SessionKind::StaticRepliable => {}
+                    SessionKind::Data | SessionKind::Fallback => {}
+                }
+            }
             Update::State { kind, state, error } => {
                 let status = match (kind, &mut self.fallback) {
                     (SessionKind::Control, _) => &mut self.control_status,
@@ -510,7 +560,10 @@ impl Daemon {
                 }
                 match (kind, state, &mut self.fallback) {
                     (_, SessionState::Up, _) => {}
-                    (SessionKind::Control, ..) => self.control = None,
+                    (SessionKind::Control, ..) => {
+                        self.control = None;
+                        self.idle_test.handle_down();
+                    }
                     (SessionKind::Fallback, _, Some(fallback)) => fallback.session = None,
                     _ => {}
                 }
@@ -531,6 +584,7 @@ impl Daemon {
             Update::Control(_, open, socket) => {
                 self.tunnel.send_modify(|desired| desired.control = Some(Arc::clone(&open)));
                 self.control = Some(ControlSession::new(open, socket, self.lookups.clone()));
+                self.idle_test.handle_up(now.monotonic);
                 if self.fallback.as_ref().is_none_or(|fallback| fallback.session.is_none()) {
                     self.control_health.handle_up();
                 }
@@ -546,6 +600,9 @@ impl Daemon {
                 self.begin_attaching(session, now);
             }
             Update::Datagram { kind, from, payload } => {
+                if kind == SessionKind::Control {
+                    self.idle_test.handle_heard(now.monotonic);
+                }
                 if let Some(mesh) = &mut self.mesh {
                     let work = || mesh.handle_datagram(&from, &payload, now);
                     self.containment.handle(|| from.hash(), now.monotonic, work);
@@ -558,7 +615,15 @@ impl Daemon {
                     }
                 }
             }
-            Update::Echo => self.control_health.handle_test_result(true, now.monotonic),
+            Update::Echo => {
+                self.control_health.handle_test_result(true, now.monotonic);
+                self.idle_test.handle_echo(now.monotonic);
+            }
+            Update::Lingers(lingers) => {
+                if let Err(error) = self.storage.note_router_lingers(lingers) {
+                    debug!(%error, "cannot note how the router closes sessions");
+                }
+            }
             Update::Found { kind: SessionKind::Data, hash, destination } => {
                 self.data_introductions.handle_found(&hash, destination.is_ok(), now.monotonic);
             }

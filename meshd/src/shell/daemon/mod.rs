@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener as StdListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,6 +25,7 @@ use i2plan_ipc::{ApiError, Role};
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::sam::session::Tunnels;
+use i2plan_transport::retry::Release;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{interval, sleep_until};
@@ -41,7 +42,7 @@ use super::observer::Observer;
 use super::pair_health::PairHealth;
 use super::renewal::DataRenewal;
 use super::service::{Control, LoopRequest, ReplySender};
-use super::session_health::SessionHealth;
+use super::session_health::{IdleTest, SessionHealth};
 use super::sessions::{self, Context, Open, Renewal, Update};
 use super::sleep::{self, SleepDetector};
 use super::storage::Storage;
@@ -65,6 +66,9 @@ pub(super) const DAEMON_ATTEMPTS: u32 = 10;
 
 /// Wait before a question to a daemon is asked again.
 pub(super) const DAEMON_RETRY: Duration = Duration::from_millis(500);
+
+/// How long an answer takes to its reader.
+const ANSWERED: Duration = Duration::from_millis(200);
 
 /// How often peers are looked at anew, because their certificates may have run out.
 const PEERS_EVERY: Duration = Duration::from_secs(60);
@@ -154,6 +158,9 @@ struct Daemon {
     fallback: Option<FallbackSession>,
     /// Since when the control session alone does not open, although members could be reached through one.
     control_missing: Option<Duration>,
+    /// Since when the router has opened another session, while it is asked for the control session.
+    control_unanswered: Option<Duration>,
+    idle_test: IdleTest,
     control_status: SessionStatus,
     data_status: SessionStatus,
     sam_version: Option<String>,
@@ -179,8 +186,13 @@ struct Daemon {
     sleep: SleepDetector,
     /// Why the state could not be saved, the last time that it was to be.
     unsaved: Option<String>,
+    state_writes: meshd::WriteCounts,
     /// The state as it was saved last is to be kept beside the next one.
     set_aside: bool,
+    /// The directory of the configuration was there when the sandbox was set up, so that it can be read again.
+    sees_config: bool,
+    /// The next process can read the configuration, and this one cannot.
+    must_restart: bool,
 }
 
 impl Daemon {
@@ -224,15 +236,24 @@ impl Daemon {
         };
         tasks.spawn("keyd watch", watch_keyd(options.keyd, keyd_sender, identity_sender));
         let (control, data) = (SessionKind::Control, SessionKind::Data);
+        let release = Release::new(storage.router_lingers(), context.started.elapsed());
+        let no_release = Release::default();
         let ((renew_control, control_renewals), (renew_data, data_renewals)) =
             (mpsc::channel(4), mpsc::channel(4));
         tasks.spawn(
             "control session",
-            sessions::keep(context.clone(), control, lookup_queue, adopted_control, control_renewals),
+            sessions::keep(
+                context.clone(),
+                control,
+                release,
+                lookup_queue,
+                adopted_control,
+                control_renewals,
+            ),
         );
         tasks.spawn(
             "data session",
-            sessions::keep(context.clone(), data, data_lookup_queue, adopted_data, data_renewals),
+            sessions::keep(context.clone(), data, no_release, data_lookup_queue, adopted_data, data_renewals),
         );
         let (awake, awakened) = mpsc::channel(4);
         let input = tunnel::TundInput { desired, awakened };
@@ -241,6 +262,7 @@ impl Daemon {
         let (checked_sender, checked) = mpsc::channel(4);
         let (tested_sender, tested) = mpsc::channel(4);
 
+        let sees_config = has_directory(options.config.path());
         let now = Instant::now();
         let down = || SessionStatus { state: SessionState::Down, error: None };
         Self {
@@ -276,6 +298,8 @@ impl Daemon {
             renew_control,
             fallback: None,
             control_missing: None,
+            control_unanswered: None,
+            idle_test: IdleTest::default(),
             control_status: down(),
             data_status: down(),
             sam_version: None,
@@ -296,7 +320,10 @@ impl Daemon {
             silence_limit: LogLimit::default(),
             sleep,
             unsaved: None,
+            state_writes: meshd::WriteCounts::default(),
             set_aside: false,
+            sees_config,
+            must_restart: false,
         }
     }
 
@@ -387,6 +414,13 @@ impl Daemon {
             }
             self.adjust_tunnel();
             self.watch_sessions();
+            if self.must_restart {
+                // Whoever has asked for it gets the answer.
+                tokio::time::sleep(ANSWERED).await;
+                return Err(End::failed(
+                    "the directory of the configuration has come: starting again to read it",
+                ));
+            }
         }
     }
 
@@ -414,7 +448,13 @@ impl Daemon {
                 self.storage.set_aside()?;
                 self.set_aside = false;
             }
-            self.storage.save(&state.to_bytes())
+            let started = Instant::now();
+            let saved = self.storage.save(&state.to_bytes());
+            self.state_writes.count += 1;
+            self.state_writes.failed += u64::from(saved.is_err());
+            let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.state_writes.micros = self.state_writes.micros.saturating_add(took);
+            saved
         });
         if matches!(saved, Some(Ok(()))) {
             self.unsaved = None;
@@ -425,13 +465,18 @@ impl Daemon {
                 error!(%error, "cannot save the state; nothing is done that depends on it");
             }
             let (now, reason) = (self.now(), error.to_string());
-            let failed = self.mesh.as_mut().map(|mesh| mesh.handle_save_failure(turn.actions, &reason, now));
-            for (command, error) in failed.into_iter().flatten() {
+            let Some(mesh) = &mut self.mesh else { return };
+            let rest = mesh.handle_save_failure(turn.actions, &reason, now);
+            for (command, error) in rest.failed {
                 self.answer(command, Err(error.into()));
             }
-            return;
+            return self.do_all(rest.actions);
         }
-        for action in turn.actions {
+        self.do_all(turn.actions);
+    }
+
+    fn do_all(&mut self, actions: Vec<Action>) {
+        for action in actions {
             match action {
                 Action::Send { to, message, as_control } => self.send(&to, &message, as_control),
                 Action::LookUp(hash) => {
@@ -503,6 +548,11 @@ impl Daemon {
             changed
         });
     }
+}
+
+/// Whether the directory is there in which the configuration is, or would be.
+pub(super) fn has_directory(config: &Path) -> bool {
+    config.parent().is_some_and(Path::is_dir)
 }
 
 /// What the mesh is to know of the configuration.

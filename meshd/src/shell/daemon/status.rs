@@ -1,7 +1,7 @@
 //! What the daemon tells of itself.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::api::keyd;
@@ -29,6 +29,7 @@ impl Daemon {
             Query::Status => Ok(Reply::Status(Box::new(self.status()))),
             Query::Peers => Ok(Reply::Peers(self.peers())),
             Query::Config => Ok(Reply::Config(self.config.settings())),
+            Query::Counters => Ok(Reply::Counters(Box::new(self.counters()))),
             Query::Keys => match (&self.me, mesh) {
                 (Some(me), Ok(mesh)) => Ok(Reply::Keys(Box::new(public_keys(me, mesh)))),
                 _ => Err(without_identity()),
@@ -74,6 +75,7 @@ impl Daemon {
             name: self.config.current().name.to_string(),
             node_id: self.me.map(|me| me.node.to_string()),
             uptime: self.started.elapsed().as_secs(),
+            config: self.config.current().path().to_string_lossy().into_owned(),
             network: self.mesh.as_ref().and_then(|mesh| mesh.network_status(self.now())),
             former: self.mesh.as_ref().and_then(Mesh::former_status),
             keys: self.mesh.as_ref().map(|mesh| mesh.keys_problems(self.now())).unwrap_or_default(),
@@ -103,9 +105,21 @@ impl Daemon {
                 drops: tunnel.stats.as_ref().map(|stats| stats.drops),
                 overlaps: tunnel.stats.as_ref().map(|stats| stats.overlaps.clone()).unwrap_or_default(),
                 without_ipv6: tunnel.stats.as_ref().is_some_and(|stats| stats.without_ipv6),
+                faults: tunnel.stats.as_ref().map(|stats| stats.faults.clone()).unwrap_or_default(),
             },
             daemons: daemons(&keyd, unsaved, tunnel.daemon.as_ref(), (tunnel_error, tunnel_hint)),
             static_interface: None,
+        }
+    }
+
+    fn counters(&self) -> meshd::Counters {
+        let started = SystemTime::now().checked_sub(self.started.elapsed());
+        let started = started.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        meshd::Counters {
+            started_at: started.unwrap_or_default().as_secs(),
+            messages: self.mesh.as_ref().map(Mesh::message_counts).unwrap_or_default(),
+            state_writes: self.state_writes,
+            events: self.event_log.counts(),
         }
     }
 

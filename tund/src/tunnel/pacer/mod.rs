@@ -2,23 +2,30 @@
 //!
 //! A SAM bridge gives no back-pressure: an I2P router drops without a word what is too much, and past about
 //! twice its capacity nearly everything. So the queue is kept here, where it can be controlled: one for each
-//! peer, deficit round robin between them (RFC 8290, section 4), under a common rate. Peers that have not answered yet
-//! get little of it (`first_answer`).
+//! peer, deficit round robin between them (RFC 8290, section 4). Peers that report what arrives each have a rate of their
+//! own, which follows the path; the others share a common one. Peers that have not answered yet get little of that
+//! (`first_answer`).
 
 mod first_answer;
-mod queue;
+mod path_state;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::Instant;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::{Duration, Instant};
 
 use first_answer::FirstAnswer;
 pub(super) use first_answer::YIELD_TO_FIRST;
 use i2plan_ipc::rate::{Bucket, Quota};
-use queue::Queue;
+use i2plan_proto::path_report::PathReport;
+use path_state::PathState;
 
+use super::message::data_counter;
 use super::peer_config::MAX_PEERS;
+use crate::path::flow_queues::{FlowQueues, MAX_HELD};
+use crate::path::node_limit::NodeLimit;
+use crate::path::reporter::Content;
 
-/// Datagrams a second. Private routers on two cores deliver all of 4000 datagrams of 1300 bytes a second once
+/// Datagrams a second to all peers together that do not report what arrives, or have not answered. Private routers on two cores deliver all of 4000 datagrams of 1300 bytes a second once
 /// they have agreed on a session, and more. Routers that have not, and so encrypt each datagram as if it were
 /// the first, bear 700 to 1500; there TCP finds its rate by loss, as on every path that is narrower than its
 /// first hop.
@@ -39,6 +46,18 @@ const QUANTUM: i64 = 1500;
 /// What all queues together may occupy, bytes.
 const MAX_TOTAL: usize = 16 * 1024 * 1024;
 
+/// After which a packet that cannot be sent is worth nothing any more. It is the time after which WireGuard repeats a
+/// handshake: what a first handshake has not carried off by then, its sender repeats.
+const MAX_AGE: Duration = Duration::from_secs(5);
+
+/// For which path the queues of a peer are that does not report: CoDel's interval is about the longest usual round trip
+/// (RFC 8289, section 4.3), and 256 KiB may wait.
+const UNKNOWN_ROUND_TRIP: Duration = Duration::from_millis(500);
+const UNKNOWN_RATE: f64 = 220_000.0;
+
+/// Buffers that are kept to be used again.
+const MAX_SPARE: usize = 64;
+
 /// Handshakes and keepalives that may wait. Enough for a handshake with every peer.
 const MAX_CONTROL: usize = MAX_PEERS;
 
@@ -49,6 +68,8 @@ pub(super) enum Next {
     Control(u32, Vec<u8>),
     /// An IP packet, to be encrypted now: not before, so that a drop leaves no gap in WireGuard's counters.
     Data(u32, Vec<u8>),
+    /// The packet of a path report, or nothing for an empty message; to be encrypted now.
+    Own(u32, Vec<u8>),
 }
 
 #[derive(Debug)]
@@ -59,22 +80,66 @@ pub(super) struct Pacer {
     control: VecDeque<(u32, Vec<u8>)>,
     control_dropped: HashMap<u32, u64>,
     flows: HashMap<u32, Flow>,
-    /// Whose turn it is; each of them is marked active.
+    /// Whose turn it is under the common rate; each of them is marked active.
     turns: VecDeque<u32>,
+    /// Whose turn it is of those with a rate of their own; they are active too.
+    paced: VecDeque<u32>,
+    /// Who reports, and so has a [`PathState`].
+    reporting: Vec<u32>,
+    /// What those may be sent together.
+    limit: NodeLimit,
+    /// When one of them may have something to be done.
+    due: Duration,
+    spare: Vec<Vec<u8>>,
+    /// Random.
+    seed: u64,
     /// Who waits, and until when, for packets may go only now and then before the first answer. They are active too.
     delayed: BTreeSet<(Instant, u32)>,
     total: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Flow {
-    queue: Queue,
+    queue: FlowQueues,
     /// There is a WireGuard session to send through.
     open: bool,
     /// It is among the turns, or delayed.
     active: bool,
     deficit: i64,
     answer: FirstAnswer,
+    /// What a handshake took.
+    round_trip: Option<Duration>,
+    /// There while it is open and the peer reports.
+    path: Option<Box<PathState>>,
+}
+
+impl Flow {
+    fn new(seed: u64) -> Self {
+        let mut queue = FlowQueues::new(seed);
+        queue.adapt(UNKNOWN_ROUND_TRIP, UNKNOWN_RATE, UNIT_LEN as f64);
+        Self {
+            queue,
+            open: false,
+            active: false,
+            deficit: 0,
+            answer: FirstAnswer::default(),
+            round_trip: None,
+            path: None,
+        }
+    }
+
+    /// Its path, if its packets go at the rate of that.
+    fn paced(&mut self) -> Option<&mut PathState> {
+        self.path.as_deref_mut().filter(|_| self.answer.is_here())
+    }
+
+    /// Tells its path what waits. What waits for an answer says nothing of the path.
+    fn note_backlog(&mut self, now: Duration) {
+        let packets = self.queue.len();
+        if let Some(path) = self.paced() {
+            path.controller.set_backlog(packets, now);
+        }
+    }
 }
 
 impl Pacer {
@@ -86,9 +151,23 @@ impl Pacer {
             control_dropped: HashMap::new(),
             flows: HashMap::new(),
             turns: VecDeque::new(),
+            paced: VecDeque::new(),
+            reporting: Vec::new(),
+            limit: NodeLimit::default(),
+            due: Duration::MAX,
+            spare: Vec::new(),
+            seed: RandomState::new().build_hasher().finish(),
             delayed: BTreeSet::new(),
             total: 0,
         }
+    }
+
+    fn since(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    fn flow(&mut self, peer: u32) -> &mut Flow {
+        self.flows.entry(peer).or_insert_with(|| Flow::new(self.seed))
     }
 
     /// Queues a handshake message or keepalive.
@@ -102,34 +181,85 @@ impl Pacer {
 
     /// Queues an IP packet.
     pub(super) fn push(&mut self, peer: u32, packet: &[u8], now: Instant) {
-        let flow = self.flows.entry(peer).or_default();
+        let since = self.since(now);
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(packet);
+        let flow = self.flow(peer);
         let before = flow.queue.bytes();
-        flow.queue.push(packet.to_vec(), now);
-        self.total = self.total - before + flow.queue.bytes();
-        Self::activate(&mut self.turns, peer, flow);
+        flow.queue.push(buffer, since);
+        flow.note_backlog(since);
+        let after = flow.queue.bytes();
+        self.total = self.total - before + after;
+        self.activate(peer);
         while self.total > MAX_TOTAL {
             self.drop_from_longest();
         }
     }
 
+    /// Takes a buffer of [`Next::Data`] back, to be used again.
+    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < MAX_SPARE {
+            self.spare.push(buffer);
+        }
+    }
+
     /// Lets a peer's packets go.
     pub(super) fn open(&mut self, peer: u32) {
-        let flow = self.flows.entry(peer).or_default();
-        flow.open = true;
-        Self::activate(&mut self.turns, peer, flow);
+        self.flow(peer).open = true;
+        self.activate(peer);
     }
 
     /// Keeps a peer's packets back until it is opened again.
     pub(super) fn hold(&mut self, peer: u32) {
-        self.flows.entry(peer).or_default().open = false;
+        self.set_reports(peer, false, self.started);
+        self.flow(peer).open = false;
+        self.deactivate(peer);
+    }
+
+    /// Whether a peer, which is open, reports what arrives.
+    pub(super) fn set_reports(&mut self, peer: u32, reports: bool, now: Instant) {
+        let since = self.since(now);
+        let flow = self.flow(peer);
+        if flow.path.is_some() == reports {
+            return;
+        }
+        if reports {
+            let epoch = RandomState::new().build_hasher().finish() as u32;
+            let mut path = PathState::new(flow.round_trip, epoch, since);
+            path.adapt(&mut flow.queue);
+            flow.path = Some(Box::new(path));
+            flow.note_backlog(since);
+            self.reporting.push(peer);
+            self.due = Duration::ZERO;
+        } else {
+            flow.path = None;
+            flow.queue.hold(false);
+            flow.queue.adapt(UNKNOWN_ROUND_TRIP, UNKNOWN_RATE, UNIT_LEN as f64);
+            self.reporting.retain(|reporting| *reporting != peer);
+        }
+        self.look_anew(peer);
+    }
+
+    /// Notes how long a handshake with a peer took.
+    pub(super) fn note_round_trip(&mut self, peer: u32, round_trip: Duration) {
+        let flow = self.flow(peer);
+        flow.round_trip = Some(round_trip);
+        if let Some(path) = &mut flow.path {
+            path.reporter.set_round_trip(round_trip.min(path.controller.round_trip()));
+        }
     }
 
     /// The peer has to answer again, because this node or the peer has another SAM session. If the sessions of both are
     /// new, one of the two `yields`: it lets the other send first.
     pub(super) fn await_answer(&mut self, peer: u32, yields: bool, now: Instant) {
+        let since = self.since(now);
         if let Some(flow) = self.flows.get_mut(&peer) {
-            flow.answer.await_again(yields, now.saturating_duration_since(self.started));
-            self.end_delay(peer);
+            if let Some(path) = &mut flow.path {
+                path.controller.set_backlog(0, since);
+            }
+            flow.answer.await_again(yields, since);
+            self.look_anew(peer);
         }
     }
 
@@ -146,26 +276,64 @@ impl Pacer {
             return false;
         }
         let is_first = flow.answer.note_received();
-        self.end_delay(peer);
+        self.look_anew(peer);
         is_first
     }
 
-    /// Has it looked at anew whether a peer's packets may go.
-    fn end_delay(&mut self, peer: u32) {
-        let before = self.delayed.len();
-        self.delayed.retain(|(_, delayed)| *delayed != peer);
-        if self.delayed.len() < before {
-            self.turns.push_back(peer);
+    /// Counts a message that has come from a peer, if it is one that is reported.
+    pub(super) fn handle_message(&mut self, peer: u32, message: &[u8], content: Content, now: Instant) {
+        let since = self.since(now);
+        let Some((index, counter)) = data_counter(message) else { return };
+        let Some(path) = self.flows.get_mut(&peer).and_then(|flow| flow.path.as_mut()) else { return };
+        path.reporter.handle_datagram(index, counter, message.len(), content, since);
+        self.due = path.reporter.poll_timeout().map_or(self.due, |time| time.min(self.due));
+    }
+
+    /// Takes what a peer reports.
+    pub(super) fn handle_report(&mut self, peer: u32, report: &PathReport, now: Instant) {
+        let since = self.since(now);
+        let Some(flow) = self.flows.get_mut(&peer) else { return };
+        let Some(path) = &mut flow.path else { return };
+        if path.controller.on_report(report, since) {
+            path.reporter.set_round_trip(path.controller.round_trip());
+            path.adapt(&mut flow.queue);
+            self.update_limit(since);
         }
+    }
+
+    fn update_limit(&mut self, now: Duration) {
+        let flows = &self.flows;
+        let controllers = self
+            .reporting
+            .iter()
+            .filter_map(|peer| Some((*peer, &flows.get(peer)?.path.as_ref()?.controller)));
+        self.limit.update(controllers, now);
+    }
+
+    /// Notes what has become of [`Self::pop`]: a message that goes to a peer now.
+    pub(super) fn note_sent(&mut self, peer: u32, message: &[u8], content: Content, now: Instant) {
+        let since = self.since(now);
+        let Some((index, counter)) = data_counter(message) else { return };
+        let Some(path) = self.flows.get_mut(&peer).and_then(|flow| flow.path.as_mut()) else { return };
+        path.controller.on_sent(index, counter, message.len(), content, since);
+        if content == Content::Packet {
+            self.limit.on_sent(peer, message.len(), since);
+        }
+    }
+
+    /// Has it looked at anew whether a peer's packets may go, and by which rate.
+    fn look_anew(&mut self, peer: u32) {
+        self.deactivate(peer);
+        self.activate(peer);
     }
 
     /// Forgets a peer and everything that waits for it.
     pub(super) fn remove(&mut self, peer: u32) {
+        self.deactivate(peer);
         if let Some(flow) = self.flows.remove(&peer) {
             self.total -= flow.queue.bytes();
         }
-        self.turns.retain(|turn| *turn != peer);
-        self.delayed.retain(|(_, delayed)| *delayed != peer);
+        self.reporting.retain(|reporting| *reporting != peer);
         self.control.retain(|(to, _)| *to != peer);
         self.control_dropped.remove(&peer);
     }
@@ -176,12 +344,23 @@ impl Pacer {
         data + self.control_dropped.get(&peer).copied().unwrap_or(0)
     }
 
-    /// Drops what has waited too long.
-    pub(super) fn expire(&mut self, now: Instant) {
+    /// Does what is due now and then: drops what has waited too long, and has rates follow what is not reported.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let since = self.since(now);
         for flow in self.flows.values_mut() {
             let before = flow.queue.bytes();
-            flow.queue.expire(now);
+            if let Some(path) = &mut flow.path {
+                path.controller.on_tick(since);
+                path.adapt(&mut flow.queue);
+            }
+            let age = if flow.open && flow.paced().is_some() { MAX_HELD } else { MAX_AGE };
+            flow.queue.expire(age, since);
+            flow.note_backlog(since);
             self.total = self.total - before + flow.queue.bytes();
+        }
+        if !self.reporting.is_empty() {
+            self.update_limit(since);
+            self.due = Duration::ZERO;
         }
     }
 
@@ -192,27 +371,117 @@ impl Pacer {
 
     /// When [`Pacer::pop`] may have something again; none if it waits for other events.
     pub(super) fn ready_at(&self, now: Instant) -> Option<Instant> {
-        let paced = now + self.sent.wait(PACE, now.saturating_duration_since(self.started));
-        if !self.control.is_empty() || !self.turns.is_empty() {
-            return Some(paced);
+        let since = self.since(now);
+        let common = now + self.sent.wait(PACE, since);
+        if !self.control.is_empty() {
+            return Some(common);
         }
-        self.delayed.first().map(|(until, _)| paced.max(*until))
+        let common = if self.turns.is_empty() {
+            self.delayed.first().map(|(until, _)| common.max(*until))
+        } else {
+            Some(common)
+        };
+        let paced = self.paced.iter().filter_map(|peer| {
+            let flow = self.flows.get(peer)?;
+            let path = flow.path.as_ref().filter(|_| !flow.queue.is_empty());
+            path.map_or(Some(since), |path| {
+                Some(path.ready_at(since)?.max(self.limit.ready_at(*peer, since)))
+            })
+        });
+        let due = (!self.reporting.is_empty() && self.due < Duration::MAX).then_some(self.due);
+        let own = paced.chain(due).min().map(|time| now + time.saturating_sub(since));
+        common.into_iter().chain(own).min()
     }
 
     /// What may go now.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Next> {
-        let since = now.saturating_duration_since(self.started);
-        if !self.sent.wait(PACE, since).is_zero() {
+        let since = self.since(now);
+        let may = self.sent.wait(PACE, since).is_zero();
+        if !may && !self.control.is_empty() {
             return None;
         }
-        let next = match self.control.pop_front() {
-            Some((peer, message)) => Next::Control(peer, message),
-            None => self.pop_data(now).map(|(peer, packet)| Next::Data(peer, packet))?,
+        let next = if let Some((peer, message)) = self.control.pop_front() {
+            Next::Control(peer, message)
+        } else if let Some((peer, packet)) = self.pop_own(since) {
+            Next::Own(peer, packet)
+        } else if may && let Some((peer, packet)) = self.pop_data(now) {
+            Next::Data(peer, packet)
+        } else {
+            return self.pop_paced(since).map(|(peer, packet)| Next::Data(peer, packet));
         };
-        let (Next::Control(peer, bytes) | Next::Data(peer, bytes)) = &next;
-        let cost = self.flows.entry(*peer).or_default().answer.note_sent(since);
+        let (Next::Control(peer, bytes) | Next::Data(peer, bytes) | Next::Own(peer, bytes)) = &next;
+        let cost = self.flow(*peer).answer.note_sent(since);
         self.sent.take_n(PACE, units(bytes.len()).saturating_mul(cost), since);
         Some(next)
+    }
+
+    /// A report that is due, or an empty message to a silent peer.
+    fn pop_own(&mut self, now: Duration) -> Option<(u32, Vec<u8>)> {
+        if now < self.due {
+            return None;
+        }
+        let mut due = Duration::MAX;
+        for peer in &self.reporting {
+            let Some(flow) = self.flows.get_mut(peer) else { continue };
+            let Some(path) = &mut flow.path else { continue };
+            let wait = flow.answer.wait(now);
+            if !wait.is_zero() {
+                due = due.min(now + wait);
+                continue;
+            }
+            if !path.controller.is_silent() {
+                path.controller.on_tick(now);
+                if path.controller.is_silent() {
+                    path.adapt(&mut flow.queue);
+                }
+            }
+            if path.controller.poll_probe(now) {
+                return Some((*peer, Vec::new()));
+            }
+            if let Some(report) = path.reporter.poll_report(now) {
+                return Some((*peer, report.to_packet()));
+            }
+            let times = [path.controller.poll_timeout(), path.reporter.poll_timeout()];
+            due = times.into_iter().flatten().fold(due, Duration::min);
+        }
+        self.due = due.max(now + Duration::from_millis(1));
+        None
+    }
+
+    /// A packet of a peer with a rate of its own.
+    fn pop_paced(&mut self, now: Duration) -> Option<(u32, Vec<u8>)> {
+        let mut waiting = 0;
+        while waiting < self.paced.len() {
+            let peer = self.paced[0];
+            let flow = self.flows.get_mut(&peer)?;
+            let Some(path) = flow.path.as_mut().filter(|_| !flow.queue.is_empty()) else {
+                flow.active = false;
+                self.paced.pop_front();
+                continue;
+            };
+            let ready_at = path.ready_at(now).map(|time| time.max(self.limit.ready_at(peer, now)));
+            if ready_at.is_none_or(|time| time > now) {
+                self.paced.rotate_left(1);
+                waiting += 1;
+                continue;
+            }
+            if flow.deficit <= 0 {
+                flow.deficit += QUANTUM;
+                self.paced.rotate_left(1);
+                waiting = 0;
+                continue;
+            }
+            let before = flow.queue.bytes();
+            let packet = flow.queue.pop(now);
+            self.total = self.total - before + flow.queue.bytes();
+            path.controller.set_backlog(flow.queue.len(), now);
+            if let Some(packet) = packet {
+                flow.deficit -= i64::try_from(packet.len()).unwrap_or(i64::MAX);
+                return Some((peer, packet));
+            }
+            path.note_stalled(now);
+        }
+        None
     }
 
     fn pop_data(&mut self, now: Instant) -> Option<(u32, Vec<u8>)> {
@@ -243,7 +512,7 @@ impl Pacer {
                 continue;
             }
             let before = flow.queue.bytes();
-            let packet = flow.queue.pop(now);
+            let packet = flow.queue.pop(now.saturating_duration_since(self.started));
             self.total = self.total - before + flow.queue.bytes();
             if let Some(packet) = packet {
                 flow.deficit -= i64::try_from(packet.len()).unwrap_or(i64::MAX);
@@ -252,18 +521,28 @@ impl Pacer {
         }
     }
 
-    fn activate(turns: &mut VecDeque<u32>, peer: u32, flow: &mut Flow) {
+    fn activate(&mut self, peer: u32) {
+        let Some(flow) = self.flows.get_mut(&peer) else { return };
         if flow.open && !flow.active && !flow.queue.is_empty() {
             flow.active = true;
             flow.deficit = QUANTUM;
-            turns.push_back(peer);
+            if flow.paced().is_some() { &mut self.paced } else { &mut self.turns }.push_back(peer);
+        }
+    }
+
+    fn deactivate(&mut self, peer: u32) {
+        if let Some(flow) = self.flows.get_mut(&peer).filter(|flow| flow.active) {
+            flow.active = false;
+            self.turns.retain(|turn| *turn != peer);
+            self.paced.retain(|turn| *turn != peer);
+            self.delayed.retain(|(_, delayed)| *delayed != peer);
         }
     }
 
     fn drop_from_longest(&mut self) {
         let Some(flow) = self.flows.values_mut().max_by_key(|flow| flow.queue.bytes()) else { return };
         let before = flow.queue.bytes();
-        flow.queue.drop_head();
+        flow.queue.drop_from_longest();
         self.total = self.total - before + flow.queue.bytes();
     }
 }
@@ -274,8 +553,6 @@ fn units(len: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -283,7 +560,7 @@ mod tests {
     /// Lets a peer's packets go that has answered.
     fn open_answered(pacer: &mut Pacer, peer: u32) {
         pacer.open(peer);
-        pacer.flows.entry(peer).or_default().answer.note_sent(Duration::ZERO);
+        pacer.flow(peer).answer.note_sent(Duration::ZERO);
         assert!(pacer.note_received(peer));
     }
 
@@ -395,6 +672,7 @@ mod tests {
                 prop_assert_eq!(pacer.total, held);
                 for (peer, flow) in &pacer.flows {
                     let turns = pacer.turns.iter().filter(|turn| *turn == peer).count();
+                    let turns = turns + pacer.paced.iter().filter(|turn| *turn == peer).count();
                     let delays = pacer.delayed.iter().filter(|(_, delayed)| delayed == peer).count();
                     prop_assert_eq!(usize::from(flow.active), turns + delays);
                     prop_assert!(!flow.open || flow.queue.is_empty() || flow.active);
@@ -449,6 +727,92 @@ mod tests {
                 now += Duration::from_millis(10);
                 prop_assert!(pacer.pop(now).is_none() == (pacer.total == 0));
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        /// Accounts stay right and nothing hangs for peers that report, whatever they say or do not say.
+        #[test]
+        fn nothing_hangs_for_peers_that_report(
+            steps in prop::collection::vec((0u8..10, 0u32..3, 32usize..1_500, 0u64..200_000), 0..100),
+        ) {
+            let mut now = Instant::now();
+            let mut pacer = Pacer::new(now);
+            let mut counter = 0;
+            let mut message = |len: usize| {
+                counter += 1;
+                let mut message = vec![0; len];
+                message[0] = 4;
+                message[8..16].copy_from_slice(&u64::to_le_bytes(counter));
+                message
+            };
+            let mut send = |pacer: &mut Pacer, now| {
+                let mut count = 0;
+                while let Some(next) = pacer.pop(now) {
+                    let (peer, len, content) = match next {
+                        Next::Control(peer, packet) => (peer, packet.len(), Content::Nothing),
+                        Next::Data(peer, packet) => (peer, packet.len(), Content::Packet),
+                        Next::Own(peer, packet) if packet.is_empty() => (peer, 0, Content::Nothing),
+                        Next::Own(peer, packet) => (peer, packet.len(), Content::Report),
+                    };
+                    pacer.note_sent(peer, &message(len + 32), content, now);
+                    count += 1;
+                }
+                count
+            };
+            for peer in 0..3 {
+                pacer.open(peer);
+                pacer.set_reports(peer, true, now);
+            }
+            for (kind, peer, len, pause) in steps {
+                now += Duration::from_micros(pause);
+                let number = u64::from(pause as u32 % 50);
+                match kind {
+                    0..=3 => (0..len / 100).for_each(|_| pacer.push(peer, &vec![0; len], now)),
+                    4 => pacer.handle_message(peer, &[4; 100], Content::Packet, now),
+                    5 => pacer.await_answer(peer, len < 1_000, now),
+                    6 => _ = pacer.note_received(peer),
+                    7 => pacer.tick(now),
+                    8 => pacer.handle_report(
+                        peer,
+                        &PathReport {
+                            epoch: 1,
+                            packets: number + 1,
+                            bytes: (number + 1) * len as u64,
+                            index: 0,
+                            counter: number,
+                            arrival: pause as u32,
+                            held: 0,
+                            earlier: Vec::new(),
+                        },
+                        now,
+                    ),
+                    _ => {}
+                }
+                prop_assert!(send(&mut pacer, now) < 1_000);
+                prop_assert!(pacer.ready_at(now).is_none_or(|time| time > now), "it would run without end");
+                let held: usize = pacer.flows.values().map(|flow| flow.queue.bytes()).sum();
+                prop_assert_eq!(pacer.total, held);
+                for (peer, flow) in &pacer.flows {
+                    let turns = pacer.turns.iter().chain(&pacer.paced).filter(|turn| *turn == peer).count();
+                    let delays = pacer.delayed.iter().filter(|(_, delayed)| delayed == peer).count();
+                    prop_assert_eq!(usize::from(flow.active), turns + delays);
+                    prop_assert!(flow.queue.is_empty() || flow.active);
+                }
+            }
+            let until = now + Duration::from_secs(45);
+            let mut tick = now;
+            while now < until {
+                if tick <= now {
+                    pacer.tick(now);
+                    tick = now + Duration::from_millis(250);
+                }
+                send(&mut pacer, now);
+                now = pacer.ready_at(now).map_or(tick, |time| time.min(tick));
+            }
+            prop_assert_eq!(pacer.total, 0);
         }
     }
 }

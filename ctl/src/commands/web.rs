@@ -1,0 +1,132 @@
+//! `i2planctl web`.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use i2plan_ipc::api::webd::{CreateLink, EndSessions, ListSessions, Session, WebdApi};
+use i2plan_ipc::client::{Client, ClientError, Endpoint};
+use i2plan_ipc::{Role, paths};
+use i2plan_present::table::{Column, Table};
+use i2plan_present::units;
+use serde_json::json;
+
+use crate::daemon;
+use crate::failure::{Failure, Kind};
+use crate::output;
+
+/// What `--help` adds.
+pub(crate) const HELP: &str = "\
+web.enabled must be true in the configuration. The link opens a session once, within five minutes, in a browser on \
+this host; the session ends with the browser, or after a day. Who has the link has the session: it is not to be passed on.
+
+Examples:
+  i2planctl web                  # to view
+  i2planctl web --control        # to change things, too
+  i2planctl web sessions
+  i2planctl web end              # all sessions, and links that were not used";
+
+const COLUMNS: &[Column] = &[
+    Column::text("SESSION"),
+    Column::text("MAY"),
+    Column::text("OPENED"),
+    Column::text("USED"),
+    Column::text("ENDS IN"),
+];
+
+/// `i2planctl web`
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Web {
+    /// A link for a session that may change things
+    #[arg(long)]
+    pub control: bool,
+
+    /// What to do in place of making a link.
+    #[command(subcommand)]
+    pub command: Option<WebCommand>,
+}
+
+/// `i2planctl web …`
+#[derive(Debug, Subcommand)]
+pub enum WebCommand {
+    /// List the sessions that are open
+    Sessions,
+
+    /// End a session, or all of them
+    End {
+        /// The session, as `web sessions` lists it [default: all, and links that were not used]
+        session: Option<String>,
+    },
+}
+
+/// Makes a link to the node's web pages, lists sessions, or ends them.
+///
+/// # Errors
+/// If `webd` does not answer, or there is no such session.
+pub async fn run(socket: Option<&Path>, json: bool, args: &Web) -> Result<(), Failure> {
+    let path = paths::beside(&daemon::socket_path(socket), paths::WEB_SOCKET, "web");
+    let endpoint = Endpoint::resolved(&path, Role::Webd);
+    let mut webd = Client::<WebdApi>::connect(endpoint, Role::Client).await.map_err(explain)?;
+    match &args.command {
+        None => {
+            let link = webd.call(CreateLink { control: args.control }).await.map_err(explain)?;
+            if json {
+                return output::json::print(&link);
+            }
+            output::print(&format!("{}\n", link.url.expose()))?;
+            let may = if link.control { "for control" } else { "to view only (--control for more)" };
+            output::note(&format!(
+                "open it in a browser on this host: {may}, once, within {}",
+                units::duration(link.expires_in)
+            ));
+            Ok(())
+        }
+        Some(WebCommand::Sessions) => {
+            let sessions = webd.call(ListSessions).await.map_err(explain)?;
+            if json {
+                return output::json::print(&json!({ "sessions": sessions }));
+            }
+            if sessions.is_empty() {
+                output::note("no session is open");
+                return Ok(());
+            }
+            output::print(&table(&sessions))
+        }
+        Some(WebCommand::End { session }) => {
+            let ended = webd.call(EndSessions { id: session.clone() }).await.map_err(explain)?;
+            if json {
+                return output::json::print(&json!({ "ended": ended }));
+            }
+            output::note(&format!("ended {}", units::counted(ended, "session")));
+            Ok(())
+        }
+    }
+}
+
+fn table(sessions: &[Session]) -> String {
+    let mut table = Table::new(COLUMNS);
+    for session in sessions {
+        table.row([
+            session.id.clone(),
+            if session.control { "control" } else { "view" }.to_owned(),
+            units::ago(Some(session.age)),
+            units::ago(Some(session.idle)),
+            units::duration(session.expires_in),
+        ]);
+    }
+    table.render(&output::look(false)).text
+}
+
+fn explain(error: ClientError) -> Failure {
+    match error {
+        ClientError::Connect { .. } | ClientError::Broken { .. } => Failure::new(
+            Kind::Unreachable,
+            format!("the web interface does not run: {error}"),
+        )
+        .with_hint(
+            "set web.enabled = true in the configuration, and restart the node; if it is set, see the log of \
+                 i2plan-webd",
+        ),
+        error => error.into(),
+    }
+}

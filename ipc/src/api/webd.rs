@@ -1,0 +1,83 @@
+//! What may be asked of `webd`, at its socket: who may use the web interface.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Api, Terms};
+use crate::hello::Role;
+use crate::secret::SecretText;
+
+/// `webd`.
+#[derive(Debug)]
+pub enum WebdApi {}
+
+requests! {
+    /// A request to `webd`.
+    WebdApi => Reply, by Client;
+
+    Query {
+        /// The sessions that are open.
+        Sessions as ListSessions -> Vec<Session> { Reply::Sessions(sessions) => sessions };
+    }
+
+    Command {
+        /// Make a link that opens a session once.
+        CreateLink {
+            /// Whether the session may change anything.
+            control: bool,
+        } -> Link { Reply::Link(link) => link };
+        /// End a session, or all of them, and forget the links that were not used. Answered with how many ended.
+        EndSessions {
+            /// The session's id; none for all.
+            id: Option<String>,
+        } -> u64 { Reply::Ended(count) => count };
+    }
+}
+
+/// A reply of `webd`. To which requests stands with these.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Reply {
+    /// The sessions that are open.
+    Sessions(Vec<Session>),
+    /// A link.
+    Link(Link),
+    /// How many sessions have ended.
+    Ended(u64),
+}
+
+/// A link that opens a session once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its URL; a secret.
+    pub url: SecretText,
+    /// Seconds for which it can be used.
+    pub expires_in: u64,
+    /// Whether the session may change anything.
+    pub control: bool,
+}
+
+/// A session of a browser.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Names the session without giving it away.
+    pub id: String,
+    /// Whether it may change anything.
+    pub control: bool,
+    /// Seconds since it was opened.
+    pub age: u64,
+    /// Seconds since it was used last.
+    pub idle: u64,
+    /// Seconds for which it lasts at most.
+    pub expires_in: u64,
+}
+
+impl Api for WebdApi {
+    type Request = Request;
+    type Reply = Reply;
+    const DAEMON: Role = Role::Webd;
+    const MAX_REQUEST: usize = 1024;
+    const MAX_REPLY: usize = 64 * 1024;
+
+    fn terms(request: &Request) -> Terms {
+        request.terms()
+    }
+}

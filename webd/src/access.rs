@@ -1,0 +1,133 @@
+//! Which requests are looked at.
+//!
+//! Everybody on this host can connect, and so can web pages in its browsers. A page whose own name leads here (DNS
+//! rebinding) says that name in `Host`. A page of another origin that sends a form says its own in `Origin`; browsers
+//! send that with every POST. The cookie is `SameSite=Strict`, but ports are of one site: a page of another port of
+//! this host is held off by `Origin` and by the token of the session's forms alone.
+
+use hyper::header::{COOKIE, HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::{Method, Uri};
+use i2plan_http::{is_here, one};
+use subtle::ConstantTimeEq as _;
+
+/// What browsers say of where a request comes from.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Checks who sends a request, as far as the head says; returns why it is not looked at.
+///
+/// # Errors
+/// A sentence.
+pub fn check(method: &Method, uri: &Uri, headers: &HeaderMap, port: u16) -> Result<(), &'static str> {
+    let host = one(headers, HOST).and_then(|host| host.to_str().ok());
+    let Some(host) = host.filter(|host| uri.authority().is_none() && is_here(host, port)) else {
+        return Err("A Host that is a loopback address or localhost, with the port, is expected.");
+    };
+    if method == Method::GET {
+        return Ok(());
+    }
+    let origin = one(headers, ORIGIN).and_then(|origin| origin.to_str().ok());
+    if origin.and_then(|origin| origin.strip_prefix("http://")) != Some(host) {
+        return Err("The request comes from another page.");
+    }
+    if headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "same-origin") {
+        return Err("The request comes from another site.");
+    }
+    Ok(())
+}
+
+/// The name of the cookie. Cookies are of all ports of a host; that of another node has another name.
+#[must_use]
+pub fn cookie_name(port: u16) -> String {
+    format!("i2plan-{port}")
+}
+
+/// The value of the session's cookie.
+#[must_use]
+pub fn cookie(headers: &HeaderMap, port: u16) -> Option<&str> {
+    let name = cookie_name(port);
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+/// Whether a form has sent the token of its session.
+#[must_use]
+pub fn is_own_form(expected: &str, sent: Option<&str>) -> bool {
+    sent.is_some_and(|sent| expected.as_bytes().ct_eq(sent.as_bytes()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn passes(method: Method, uri: &str, pairs: &[(&'static str, &str)]) -> bool {
+        check(&method, &uri.parse().unwrap(), &headers(pairs), 8080).is_ok()
+    }
+
+    #[test]
+    fn a_name_made_to_lead_here_is_refused() {
+        for host in ["evil.example:8080", "localhost.evil.example:8080", "127.0.0.1:81", "127.0.0.1", ""] {
+            assert!(!passes(Method::GET, "/", &[("host", host)]), "{host}");
+        }
+        assert!(!passes(Method::GET, "/", &[]));
+        let twice = [("host", "127.0.0.1:8080"), ("host", "evil.example:8080")];
+        assert!(!passes(Method::GET, "/", &twice));
+        assert!(!passes(Method::GET, "http://127.0.0.1:8080/", &[("host", "127.0.0.1:8080")]));
+        for host in ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"] {
+            assert!(passes(Method::GET, "/", &[("host", host)]), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_form_of_another_page_is_refused() {
+        let host = ("host", "127.0.0.1:8080");
+        let own = ("origin", "http://127.0.0.1:8080");
+        assert!(passes(Method::POST, "/bans", &[host, own]));
+        assert!(passes(Method::POST, "/bans", &[host, own, ("sec-fetch-site", "same-origin")]));
+        for origin in [
+            "http://evil.example",
+            "null",
+            "http://127.0.0.1:9000",
+            "http://localhost:8080",
+            "https://127.0.0.1:8080",
+        ] {
+            assert!(!passes(Method::POST, "/bans", &[host, ("origin", origin)]), "{origin}");
+        }
+        assert!(!passes(Method::POST, "/bans", &[host]), "no browser leaves it out");
+        for site in ["cross-site", "same-site", "none"] {
+            assert!(!passes(Method::POST, "/bans", &[host, own, ("sec-fetch-site", site)]), "{site}");
+        }
+        for method in [Method::PUT, Method::DELETE, Method::OPTIONS] {
+            assert!(!passes(method.clone(), "/bans", &[host]), "{method}");
+        }
+    }
+
+    #[test]
+    fn the_cookie_of_this_node_is_found_among_others() {
+        let found = |value: &str| cookie(&headers(&[("cookie", value)]), 8080).map(str::to_owned);
+        assert_eq!(found("a=b; i2plan-8080=x; c=d").as_deref(), Some("x"));
+        assert_eq!(found("i2plan-8081=x; xi2plan-8080=y"), None);
+        assert_eq!(found("i2plan-8080"), None);
+        assert_eq!(cookie(&HeaderMap::new(), 8080), None);
+    }
+
+    #[test]
+    fn a_form_needs_the_token_of_its_session() {
+        assert!(is_own_form("token", Some("token")));
+        for sent in [None, Some(""), Some("toke"), Some("token "), Some("tokem")] {
+            assert!(!is_own_form("token", sent), "{sent:?}");
+        }
+    }
+}

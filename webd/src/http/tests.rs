@@ -1,0 +1,555 @@
+use std::net::Ipv6Addr;
+use std::os::fd::OwnedFd;
+
+use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::api::meshd::{
+    Ban, BanReason, Cursor, Event, EventKind, Events, Invite as Made, Liveness, MeshdApi, Peer, Reply,
+    Request as Asked, Route, Sam, Session, SessionHealth, SessionState, Setting, Source, Status, Tunnel,
+};
+use i2plan_ipc::server::{Answer as Answered, ConnectionLimits, Service as Daemon, serve as serve_unix};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixListener};
+use tokio::time::sleep;
+
+use super::*;
+use crate::sessions::{MAX_CONNECTIONS, SESSION_LIFETIME};
+
+/// A member's name that would be a script.
+const EVIL: &str = "<script>alert(1)</script>";
+
+/// A node id, base32 of 32 bytes.
+const MEMBER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbba";
+
+const CODE: &str = "i2plan://not-a-real-code";
+
+fn session() -> Session {
+    Session {
+        state: SessionState::Up,
+        destination: None,
+        error: None,
+        health: SessionHealth::Fine,
+        silent: None,
+    }
+}
+
+fn status() -> Status {
+    Status {
+        name: "alpha".to_owned(),
+        node_id: Some("a".repeat(52)),
+        uptime: 7,
+        config: String::new(),
+        network: None,
+        former: None,
+        sam: Sam {
+            address: "127.0.0.1:7656".to_owned(),
+            version: None,
+            control: session(),
+            fallback: None,
+            data: session(),
+        },
+        tunnel: Tunnel {
+            interface: None,
+            mtu: 1280,
+            public_key: None,
+            drops: None,
+            overlaps: Vec::new(),
+            without_ipv6: false,
+            faults: Vec::new(),
+        },
+        daemons: Vec::new(),
+        keys: Vec::new(),
+        static_interface: None,
+    }
+}
+
+fn peer() -> Peer {
+    Peer {
+        node_id: MEMBER.to_owned(),
+        name: EVIL.to_owned(),
+        ipv4: [10, 42, 0, 2].into(),
+        ipv6: Ipv6Addr::LOCALHOST,
+        public_key: String::new(),
+        endpoint: String::new(),
+        ranges: Vec::new(),
+        depth: 1,
+        inviters: vec!["a".repeat(52)],
+        member_since: 0,
+        signed_at: 0,
+        liveness: Liveness::Present,
+        banned: false,
+        last_heard: None,
+        rtt: None,
+        last_handshake: None,
+        tx_packets: 0,
+        tx_bytes: 0,
+        rx_packets: 0,
+        rx_bytes: 0,
+        queue_drops: 0,
+        rx_drops: 0,
+    }
+}
+
+fn ban() -> Ban {
+    Ban {
+        node_id: MEMBER.to_owned(),
+        name: Some(EVIL.to_owned()),
+        reason: BanReason::Manual,
+        description: EVIL.to_owned(),
+        created_at: 0,
+        expires_at: None,
+        strikes: 0,
+    }
+}
+
+/// Has one member, and notes what it is asked to change.
+#[derive(Default)]
+struct Meshd {
+    changes: Mutex<Vec<String>>,
+}
+
+impl Daemon for Meshd {
+    type Api = MeshdApi;
+
+    async fn call(&self, _: Role, request: Asked, _: Vec<OwnedFd>) -> Result<Answered<Reply>, ApiError> {
+        if request.terms().kind == i2plan_ipc::api::RequestKind::Command {
+            lock(&self.changes).push(format!("{request:?}"));
+        }
+        Ok(match request {
+            Asked::Status => Reply::Status(Box::new(status())),
+            Asked::Peers => Reply::Peers(vec![peer()]),
+            Asked::ListBans => Reply::Bans(vec![ban()]),
+            Asked::ListInvites => Reply::Invites(Vec::new()),
+            Asked::Routes => Reply::Routes(vec![Route {
+                ipv4: [10, 42, 0, 2].into(),
+                ipv6: Ipv6Addr::LOCALHOST,
+                ranges: Vec::new(),
+                node_id: MEMBER.to_owned(),
+                name: EVIL.to_owned(),
+                hops: Some(1),
+                via: None,
+                last_seen: None,
+                created: 0,
+            }]),
+            Asked::Config => Reply::Config(vec![Setting {
+                key: "node.name".to_owned(),
+                variable: "I2PLAN_NODE_NAME".to_owned(),
+                value: Some(EVIL.to_owned()),
+                source: Source::Default,
+                live: true,
+                pending: None,
+            }]),
+            Asked::SetConfig { .. } => Reply::ConfigChanged(Vec::new()),
+            Asked::AddBan { .. } => Reply::BanAdded(ban()),
+            Asked::RemoveBan { .. } => Reply::BanRemoved(ban()),
+            Asked::CreateInvite { expires_in, max_uses, .. } => Reply::Invite(Made {
+                invite: SecretText::new(CODE.to_owned()),
+                id: "id".to_owned(),
+                expires_at: expires_in,
+                max_uses,
+                addresses: 1,
+                network: "net".to_owned(),
+                founded: true,
+            }),
+            Asked::Events { after: None, .. } => events(Vec::new()),
+            Asked::Events { after: Some(Cursor { run: 0, .. }), .. } => {
+                let (node_id, name) = (MEMBER.to_owned(), EVIL.to_owned());
+                events(vec![Event { number: 0, at: 0, kind: EventKind::MemberAdded { node_id, name } }])
+            }
+            Asked::Events { wait, .. } => {
+                sleep(Duration::from_millis(wait)).await;
+                events(Vec::new())
+            }
+            _ => return Err(ApiError::conflict("not now")),
+        }
+        .into())
+    }
+}
+
+fn events(events: Vec<Event>) -> Reply {
+    let next = Cursor { run: 1, number: 1 };
+    Reply::Events(Box::new(Events { events, next, lost: false, traffic: None }))
+}
+
+struct Setup {
+    web: Arc<Web>,
+    meshd: Arc<Meshd>,
+    _dir: tempfile::TempDir,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meshd.sock");
+        let meshd = Arc::new(Meshd::default());
+        let access = Access::new([(Role::Client, Who::Anyone)]);
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::spawn(serve_unix(listener, Arc::clone(&meshd), access, ConnectionLimits::default()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let web = Web::new(&path, listener.local_addr().unwrap());
+        tokio::spawn(serve(listener, Arc::clone(&web)));
+        tokio::spawn(crate::live::follow(Arc::clone(&web)));
+        Self { web, meshd, _dir: dir }
+    }
+
+    fn link(&self, control: bool) -> String {
+        let token = self.web.sessions().create_link(control, random().unwrap(), self.web.now());
+        format!("/login?token={}", *token)
+    }
+
+    /// A browser that has opened a link.
+    async fn browser(&self, control: bool) -> Browser {
+        let mut browser = Browser { address: self.web.address(), cookie: String::new(), csrf: String::new() };
+        let opened = browser.get(&self.link(control)).await;
+        assert_eq!((opened.status, opened.header("location")), (303, Some("/")));
+        let cookie = opened.header("set-cookie").unwrap();
+        assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "{cookie}");
+        browser.cookie = cookie.split(';').next().unwrap().to_owned();
+        let page = browser.get("/").await;
+        assert_eq!(page.status, 200, "{}", page.body);
+        let (_, rest) = page.body.split_once("name=\"csrf\" value=\"").unwrap();
+        browser.csrf = rest.split('"').next().unwrap().to_owned();
+        browser
+    }
+
+    fn changes(&self) -> Vec<String> {
+        lock(&self.meshd.changes).clone()
+    }
+}
+
+/// What a browser sends, and nothing more.
+#[derive(Clone)]
+struct Browser {
+    address: SocketAddr,
+    cookie: String,
+    csrf: String,
+}
+
+#[derive(Debug)]
+struct Got {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Got {
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+impl Browser {
+    async fn raw(&self, text: &str) -> Got {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Got { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    async fn get(&self, path: &str) -> Got {
+        self.get_as(path, &self.address.to_string()).await
+    }
+
+    async fn get_as(&self, path: &str, host: &str) -> Got {
+        let cookie = &self.cookie;
+        self.raw(&format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n"
+        ))
+        .await
+    }
+
+    async fn post(&self, path: &str, form: &str) -> Got {
+        let form = format!("csrf={}&{form}", self.csrf);
+        self.post_as(path, &form, &format!("Origin: http://{}\r\n", self.address)).await
+    }
+
+    async fn post_as(&self, path: &str, form: &str, headers: &str) -> Got {
+        let (host, cookie, length) = (self.address, &self.cookie, form.len());
+        self.raw(&format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nConnection: close\r\n{headers}\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{form}"
+        ))
+        .await
+    }
+}
+
+const PAGES: [&str; 11] = [
+    "/",
+    "/peers",
+    "/peers?q=script&sort=heard&page=999999999999999999999",
+    "/tree",
+    "/routes",
+    "/invites",
+    "/join",
+    "/bans",
+    "/events",
+    "/settings",
+    "/sessions",
+];
+
+#[tokio::test]
+async fn every_page_shows_text_of_others_as_text_and_loads_nothing_from_elsewhere() {
+    let setup = Setup::new().await;
+    for control in [false, true] {
+        let browser = setup.browser(control).await;
+        let details = format!("/peers/{MEMBER}");
+        for path in PAGES.into_iter().chain([details.as_str()]) {
+            let page = browser.get(path).await;
+            assert_eq!(page.status, 200, "{path}: {}", page.body);
+            assert!(!page.body.contains("alert(1)<") && !page.body.contains(EVIL), "{path}: {}", page.body);
+            assert_eq!(page.header("content-security-policy"), Some(POLICY));
+            assert_eq!(page.header("cache-control"), Some("no-store"));
+            // Nothing inline, and no address but this node's own.
+            for attribute in ["href=\"", "src=\"", "action=\""] {
+                for target in page.body.split(attribute).skip(1) {
+                    assert!(target.starts_with('/') || target.starts_with('#'), "{path}: {target:.60}");
+                    assert!(!target.starts_with("//"), "{path}: {target:.60}");
+                }
+            }
+            assert_eq!(page.body.matches("<script").count(), 1, "{path}");
+            let is_handler =
+                |rest: &str| rest.trim_start_matches(|c: char| c.is_ascii_alphabetic()).starts_with('=');
+            assert!(
+                !page.body.contains(" style=") && !page.body.split(" on").skip(1).any(is_handler),
+                "{path}"
+            );
+            // What may change nothing has no form but that to log out, and to look for peers.
+            if !control {
+                let forms = page.body.matches("method=\"post\"").count();
+                assert_eq!(forms, if path == "/sessions" { 2 } else { 1 }, "{path}: {}", page.body);
+            }
+        }
+        assert_eq!(browser.get("/nothing").await.status, 404);
+        assert_eq!(browser.get("/peers/x").await.status, 404);
+    }
+    let browser = setup.browser(false).await;
+    assert!(browser.get("/peers").await.body.contains("&lt;script&gt;"));
+    assert!(browser.get("/events").await.body.contains("&lt;script&gt;"), "the past is told");
+}
+
+#[tokio::test]
+async fn without_a_session_nothing_is_told_of_the_node() {
+    let setup = Setup::new().await;
+    let stranger = Browser { address: setup.web.address(), cookie: String::new(), csrf: String::new() };
+    for path in PAGES.into_iter().chain(["/live", "/nothing"]) {
+        let page = stranger.get(path).await;
+        assert_eq!(page.status, 401, "{path}");
+        assert!(!page.body.contains("alpha"), "{path}: {}", page.body);
+    }
+    let guess =
+        Browser { cookie: format!("i2plan-{}={}", setup.web.address().port(), "A".repeat(43)), ..stranger };
+    assert_eq!(guess.get("/").await.status, 401);
+    assert_eq!(guess.post("/settings", "key=a&value=b").await.status, 401);
+    for path in ["/healthz", "/readyz", "/style.css", "/app.js", "/icon.svg"] {
+        assert_eq!(guess.get(path).await.status, 200, "{path}");
+    }
+    assert!(setup.changes().is_empty());
+}
+
+#[tokio::test]
+async fn dns_rebinding_and_forged_forms_change_nothing() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(true).await;
+    let port = setup.web.address().port();
+    assert_eq!(browser.get_as("/", &format!("evil.example:{port}")).await.status, 403);
+    let own = format!("Origin: http://{}\r\n", setup.web.address());
+    let with_token = format!("csrf={}&key=node.name&value=x", browser.csrf);
+    for (form, headers) in [
+        (with_token.as_str(), ""),
+        (&with_token, "Origin: http://evil.example\r\n"),
+        (&with_token, "Origin: null\r\n"),
+        (&with_token, "Origin: http://127.0.0.1:1\r\n"),
+        (&with_token, &format!("{own}Sec-Fetch-Site: cross-site\r\n")),
+        ("key=node.name&value=x", &own),
+        ("csrf=&key=node.name&value=x", &own),
+        (&format!("csrf={}&key=node.name&value=x", "A".repeat(22)), &own),
+    ] {
+        let refused = browser.post_as("/settings", form, headers).await;
+        assert_eq!(refused.status, 403, "{form} {headers}");
+    }
+    // The token of one session is of no use in another.
+    let other = setup.browser(true).await;
+    let crossed = Browser { csrf: other.csrf, ..browser.clone() };
+    assert_eq!(crossed.post("/settings", "key=node.name&value=x").await.status, 403);
+    // Nor does a link change anything.
+    assert_eq!(browser.get("/settings?key=node.name&value=x").await.status, 200);
+    assert!(setup.changes().is_empty(), "{:?}", setup.changes());
+    assert_eq!(browser.post("/settings", "key=node.name&value=x").await.status, 303);
+    assert_eq!(setup.changes().len(), 1);
+}
+
+#[tokio::test]
+async fn a_session_for_viewing_changes_nothing() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(false).await;
+    for (path, form) in [
+        ("/settings", "key=node.name&value=x"),
+        ("/invites", "expiry=1h&uses=1"),
+        ("/invites/id/revoke", ""),
+        (&format!("/peers/{MEMBER}/ban"), ""),
+        (&format!("/bans/{MEMBER}/remove"), ""),
+        ("/join", "code=x"),
+        ("/sessions/0000/end", ""),
+    ] {
+        assert_eq!(browser.post(path, form).await.status, 403, "{path}");
+    }
+    assert!(setup.changes().is_empty());
+    assert_eq!(browser.post("/logout", "").await.status, 200);
+    assert_eq!(browser.get("/").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_session_for_control_does_what_its_forms_say() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(true).await;
+    let made = browser.post("/invites", "expiry=2h&uses=3&addresses=").await;
+    assert!(made.body.contains(CODE) && made.body.contains("<details>"), "{}", made.body);
+    assert!(!made.body.contains("data-live"), "what is shown once is not replaced");
+    assert_eq!(
+        browser.post(&format!("/peers/{MEMBER}/ban"), "description=noise&duration=1h").await.status,
+        303
+    );
+    assert_eq!(browser.post(&format!("/bans/{MEMBER}/remove"), "").await.status, 303);
+    let changes = setup.changes();
+    assert!(changes[0].contains("expires_in: 7200, max_uses: Some(3), addresses: None"), "{changes:?}");
+    assert!(changes[1].contains("noise") && changes[1].contains("Some(3600)"), "{changes:?}");
+    assert_eq!(changes.len(), 3);
+    for (path, form, status) in [
+        ("/invites", "expiry=never&uses=1", 400),
+        ("/invites", "expiry=1h&uses=0", 400),
+        ("/invites", "expiry=1h&uses=99999999999999999999", 400),
+        ("/invites", "", 400),
+        ("/join", "", 400),
+        ("/join", "code=i2plan%3A%2F%2Fx", 400),
+        ("/invites/%00/revoke", "", 409),
+        ("/nothing", "", 404),
+    ] {
+        let refused = browser.post(path, form).await;
+        assert_eq!(refused.status, status, "{path} {form}: {}", refused.body);
+    }
+    let long = "x".repeat(MAX_FORM);
+    assert_eq!(browser.post("/join", &long).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_link_is_good_once() {
+    let setup = Setup::new().await;
+    let link = setup.link(true);
+    let stranger = Browser { address: setup.web.address(), cookie: String::new(), csrf: String::new() };
+    assert_eq!(stranger.get(&link).await.status, 303);
+    let again = stranger.get(&link).await;
+    assert_eq!((again.status, again.header("set-cookie")), (403, None));
+    assert_eq!(stranger.get("/login").await.status, 403);
+    assert_eq!(stranger.get("/login?token=%ff%00").await.status, 403);
+}
+
+#[tokio::test]
+async fn a_flood_of_one_session_leaves_others_alone() {
+    let setup = Setup::new().await;
+    let (flood, other) = (setup.browser(true).await, setup.browser(true).await);
+    let mut statuses = std::collections::BTreeMap::new();
+    for _ in 0..100 {
+        let got = flood.get("/settings").await;
+        *statuses.entry(got.status).or_insert(0) += 1;
+        if got.status == 429 {
+            assert!(got.header("retry-after").is_some());
+        }
+    }
+    assert!(statuses.contains_key(&429), "{statuses:?}");
+    assert_eq!(other.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_connections_of_a_session_are_bounded() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(false).await;
+    let mut held = Vec::new();
+    for number in 0..=MAX_CONNECTIONS {
+        let mut stream = TcpStream::connect(browser.address).await.unwrap();
+        let request =
+            format!("GET /live HTTP/1.1\r\nHost: {}\r\nCookie: {}\r\n\r\n", browser.address, browser.cookie);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        let expected: &[u8] = if number < MAX_CONNECTIONS { b"HTTP/1.1 200" } else { b"HTTP/1.1 503" };
+        assert_eq!(&answer, expected, "{number}");
+        held.push(stream);
+    }
+    drop(held);
+}
+
+#[tokio::test]
+async fn pages_are_told_what_changes_until_their_session_ends() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(false).await;
+    let mut stream = TcpStream::connect(browser.address).await.unwrap();
+    let request =
+        format!("GET /live HTTP/1.1\r\nHost: {}\r\nCookie: {}\r\n\r\n", browser.address, browser.cookie);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut told = String::new();
+    let mut chunk = [0; 1024];
+    while !told.contains("data: changed") {
+        setup.web.live().changed();
+        let count = stream.read(&mut chunk).await.unwrap();
+        assert!(count > 0, "{told}");
+        told.push_str(&String::from_utf8_lossy(&chunk[..count]));
+    }
+    assert!(told.contains("text/event-stream"), "{told}");
+    setup.web.sessions().end(None);
+    setup.web.live().changed();
+    while stream.read(&mut chunk).await.unwrap() > 0 {}
+}
+
+#[tokio::test]
+async fn a_session_ends_after_a_day() {
+    let setup = Setup::new().await;
+    let token = setup.web.sessions().create_link(true, [1; 32], Duration::ZERO);
+    let seed = [2; 56];
+    let cookie = setup.web.sessions().redeem(&token, &seed, Duration::ZERO).unwrap();
+    assert!(setup.web.sessions().enter(&cookie, SESSION_LIFETIME).is_err());
+}
+
+/// Members, each invited by the one before.
+fn chain(count: usize) -> Vec<Peer> {
+    let id = |number: usize| format!("{number:052}");
+    let member = |number: usize| Peer {
+        node_id: id(number),
+        name: format!("n{number}"),
+        inviters: (0..number).map(id).collect(),
+        ..peer()
+    };
+    (0..count).map(member).collect()
+}
+
+#[test]
+fn a_thousand_members_are_shown_in_parts() {
+    let many: Vec<_> = chain(20).into_iter().cycle().take(1000).collect();
+    for (page, rows) in [(0, members::PEERS_ON_A_PAGE), (4, members::PEERS_ON_A_PAGE), (5, 200)] {
+        let selection = Selection { page, ..Selection::default() };
+        let shown = members::peers(many.clone(), DataPath::KNOWN, &selection).0;
+        assert_eq!(shown.matches("<tr>").count(), rows + 1, "page {page}, and the headings");
+    }
+    let selection = Selection { search: "n19".to_owned(), ..Selection::default() };
+    assert!(members::peers(many, DataPath::KNOWN, &selection).0.contains("50 of 1000 other members"));
+}
+
+#[test]
+fn a_long_chain_of_invitations_is_drawn_and_one_in_a_circle_ends() {
+    let drawn = members::tree(&status(), &chain(50)).0;
+    assert!((0..50).all(|number| drawn.contains(&format!(">n{number}</a>"))), "{drawn}");
+    // Those whom this node has invited are there, whoever has invited it.
+    let founder =
+        Peer { node_id: "f".to_owned(), name: "founder".to_owned(), inviters: Vec::new(), ..peer() };
+    let invited = Peer { name: "child".to_owned(), inviters: vec!["f".to_owned(), "a".repeat(52)], ..peer() };
+    let drawn = members::tree(&status(), &[founder, invited]).0;
+    assert!(drawn.contains(">founder</a>") && drawn.contains(">child</a>"), "{drawn}");
+    // No honest node tells of such.
+    let circle = vec![
+        Peer { inviters: vec!["b".to_owned()], node_id: "a".to_owned(), ..peer() },
+        Peer { inviters: vec!["a".to_owned()], node_id: "b".to_owned(), ..peer() },
+    ];
+    assert!(members::tree(&status(), &circle).0.len() < 100_000);
+}

@@ -1,0 +1,30 @@
+//! `i2plan-webd`: web pages that show a node and control it.
+//!
+//! A process of its own, and an ordinary client of `meshd`: what parses HTTP from browsers and from everybody on this
+//! host has none of `meshd`'s rights but those of the control group, and none of `rpcd`'s, which may give orders. It
+//! holds no key, writes nothing down and reads no file while it serves.
+//!
+//! Without I/O:
+//! * [`sessions`]: one-time links, the sessions that they open, and what a session may do how often.
+//! * [`access`]: which requests are looked at.
+//! * [`form`]: what a form sends.
+//! * [`history`]: what happened lately, and how much traffic there was.
+//! * [`pages`]: the pages.
+//!
+//! Around it:
+//! * [`server`]: the process.
+//! * [`control`]: the unix socket, at which `i2planctl web` asks for links.
+//! * [`http`]: the TCP listener: paths, forms and what they lead to.
+//! * [`live`]: follows the node, and tells pages that something has changed.
+//! * [`sandbox`]: what the process may do.
+
+pub mod access;
+pub mod control;
+pub mod form;
+pub mod history;
+pub mod http;
+pub mod live;
+pub mod pages;
+pub mod sandbox;
+pub mod server;
+pub mod sessions;

@@ -1,0 +1,74 @@
+//! `i2plan-webd`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use i2plan_config::Config;
+use i2plan_ipc::daemon::program::{self, End, Parsed};
+use i2plan_ipc::daemon::{activation, hardening, logging};
+use i2plan_ipc::paths;
+use i2plan_ipc::version::build;
+use i2plan_webd::server::{Options, run};
+
+/// Exit status where `web.enabled` is false. The unit has it in `RestartPreventExitStatus=`: to start it again changes
+/// nothing.
+const DISABLED: u8 = 3;
+
+const HELP: &str = "\
+i2plan-webd: web pages for an i2plan node, on loopback
+
+Usage: i2plan-webd [OPTIONS]
+
+Started by a service manager or by `i2planctl up`, which hand it its listening socket.
+
+Options:
+      --config FILE        configuration (default: ~/.i2plan/config.toml or /etc/i2plan/config.toml, if one exists)
+      --meshd-socket PATH  (default: /run/i2plan/meshd.sock)
+      --listen PATH        make the listening socket, if none is handed over
+  -h, --help
+  -V, --version
+
+Environment: the configuration's variables, and I2PLAN_LOG (error, warn, info, debug, or target=level,...).
+
+Exit status: 2 if the command line or the configuration is wrong, 3 if web.enabled is false, 1 for other failures.
+";
+
+fn main() -> ExitCode {
+    program::run(build!(), "i2plan-webd", HELP, parse(), start)
+}
+
+struct Args {
+    config: Option<PathBuf>,
+    meshd: PathBuf,
+    listen: Option<PathBuf>,
+}
+
+fn parse() -> Result<Parsed<Args>, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut args = Args { config: None, meshd: paths::system_socket(paths::MESHD_SOCKET), listen: None };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("config") => args.config = Some(parser.value()?.into()),
+            Long("meshd-socket") => args.meshd = parser.value()?.into(),
+            Long("listen") => args.listen = Some(parser.value()?.into()),
+            Short('h') | Long("help") => return Ok(Parsed::Help),
+            Short('V') | Long("version") => return Ok(Parsed::Version),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    Ok(Parsed::Run(args))
+}
+
+fn start(args: Args) -> Result<(), End> {
+    hardening::harden()?;
+    logging::init()?;
+    let config = Config::load(args.config.as_deref())?;
+    if !config.web_enabled {
+        activation::refuse_waiting();
+        return Err(End::usage("web.enabled is false in the configuration").with_status(DISABLED));
+    }
+    let listener = activation::listener(args.listen.as_deref())?;
+    let options = Options { meshd: args.meshd, address: config.web_listen };
+    program::runtime()?.block_on(run(options, listener))
+}

@@ -1,0 +1,67 @@
+//! The process.
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use i2plan_ipc::Role;
+use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::daemon::activation::into_tokio;
+use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
+use i2plan_ipc::daemon::program::End;
+use i2plan_ipc::daemon::signals::Signals;
+use i2plan_ipc::daemon::tasks::Tasks;
+use i2plan_ipc::server::{ConnectionLimits, serve};
+use tokio::net::TcpListener;
+use tracing::info;
+
+use super::control::Control;
+use super::http::Web;
+use super::{http, live, sandbox};
+
+/// What the process is told at its start.
+#[derive(Debug)]
+pub struct Options {
+    /// `meshd`'s socket.
+    pub meshd: PathBuf,
+    /// `web.listen`.
+    pub address: SocketAddr,
+}
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// If it cannot start, or cannot go on.
+pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End> {
+    let mut signals = Signals::new()?;
+    let supervisor = Supervisor::of_this_process();
+    let listener = into_tokio(listener)?;
+    let Options { meshd, address } = options;
+    let tcp = TcpListener::bind(address)
+        .await
+        .map_err(|error| End::failed(format!("cannot listen on {address} (web.listen): {error}")))?;
+    info!(%address, "web pages");
+    // It looks users up, in files.
+    let web = Web::new(&meshd, address);
+    sandbox::before_serving()?;
+    supervisor.ready();
+    // The mode and group of the socket file say who may ask for links.
+    let access = Access::new([(Role::Client, Who::Anyone)]);
+    let control = Arc::new(Control { web: Arc::clone(&web) });
+    let mut tasks = Tasks::default();
+    tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
+    tasks.spawn("live updates", live::follow(Arc::clone(&web)));
+    tasks.spawn("HTTP", http::serve(tcp, web));
+    let mut watchdog = Watchdog::of_this_process();
+    loop {
+        tokio::select! {
+            _ = signals.next() => break,
+            ended = tasks.ended() => return Err(ended.into()),
+            () = watchdog.due() => supervisor.alive(),
+        }
+    }
+    supervisor.stopping(Duration::ZERO);
+    Ok(())
+}
