@@ -42,7 +42,7 @@ use tracing::{debug, info, warn};
 
 use super::daemon::control::SessionStatus;
 use super::daemon::keyd_link::{KeydReport, watch_keyd};
-use super::daemon::status::{daemons, millis};
+use super::daemon::status::{daemons, millis, started_at};
 use super::daemon::{MTU, Options};
 use super::health;
 use super::observer::Observer;
@@ -362,6 +362,12 @@ impl StaticInterface {
                 Query::Status => Ok(Reply::Status(Box::new(self.status()))),
                 Query::Peers => Ok(Reply::Peers(Vec::new())),
                 Query::Config => Ok(Reply::Config(self.config.settings())),
+                Query::Counters => Ok(Reply::Counters(Box::new(meshd::Counters {
+                    started_at: started_at(self.started),
+                    messages: meshd::MessageCounts::default(),
+                    state_writes: meshd::WriteCounts::default(),
+                    events: self.event_log.counts(),
+                }))),
                 _ => Err(no_mesh()),
             })),
         }

@@ -1,7 +1,7 @@
 //! What the daemon tells of itself.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::api::keyd;
@@ -113,10 +113,8 @@ impl Daemon {
     }
 
     fn counters(&self) -> meshd::Counters {
-        let started = SystemTime::now().checked_sub(self.started.elapsed());
-        let started = started.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         meshd::Counters {
-            started_at: started.unwrap_or_default().as_secs(),
+            started_at: started_at(self.started),
             messages: self.mesh.as_ref().map(Mesh::message_counts).unwrap_or_default(),
             state_writes: self.state_writes,
             events: self.event_log.counts(),
@@ -208,6 +206,12 @@ fn public_keys(me: &keyd::Identity, mesh: &Mesh) -> meshd::Keys {
         network: mesh.network().map(|network| network.to_string()),
         wireguard: mesh.published_certificate().map(describe_key),
     }
+}
+
+/// The Unix time in seconds at which something was that is this long ago by the monotonic clock.
+pub(in crate::shell) fn started_at(started: Instant) -> u64 {
+    let at = SystemTime::now().checked_sub(started.elapsed());
+    at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default().as_secs()
 }
 
 pub(in crate::shell) fn millis(duration: Duration) -> u64 {
