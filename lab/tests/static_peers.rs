@@ -135,6 +135,8 @@ fn two_files_of_wg_quick_make_a_tunnel() {
         transfer(one, two, "10.9.0.2".parse().unwrap(), TRANSFER).await?;
         passed("a megabyte went both ways");
         tools_show_it(one, &second).await?;
+        tools_change_it(one, two, &second, &shared).await?;
+        passed("`wg` has changed peers");
         no_mesh_is_there(one).await?;
 
         // Killed, tund goes on with the interface and the session that it had.
@@ -214,6 +216,56 @@ async fn tools_show_it(node: &Node, peer: &KeyPair) -> Result<(), Failure> {
     );
     assert_eq!(conf.trim(), expected);
     Ok(())
+}
+
+/// What `wg` changes of the interface's peers counts at once, and for as long as `tund` runs. The second node is its peer.
+async fn tools_change_it(node: &Node, second: &Node, peer: &KeyPair, preshared: &str) -> Result<(), Failure> {
+    if !Path::new("/usr/bin/wg").exists() {
+        return Ok(());
+    }
+    let all = "10.9.0.2/32,10.2.0.0/16,fd09::2/128";
+    let works = async |args: &[&str]| {
+        let output = wg(node, args).await?;
+        assert!(output.status.success() && output.stderr.is_empty(), "wg {args:?}: {output:?}");
+        Ok::<_, Failure>(output.stdout)
+    };
+    let refuses = async |args: &[&str], why: &str| {
+        let output = wg(node, args).await?;
+        let expected = format!("Unable to modify interface: {why}\n");
+        assert_eq!((output.status.success(), output.stderr.as_str()), (false, expected.as_str()), "{args:?}");
+        Ok::<_, Failure>(())
+    };
+    let third = KeyPair::new().await?;
+    works(&["set", "wg0", "peer", &third.public, "allowed-ips", "10.3.0.0/16", "persistent-keepalive", "7"])
+        .await?;
+    let shown = works(&["show", "wg0", "allowed-ips"]).await?;
+    assert!(shown.contains(&format!("{}\t10.3.0.0/16\n", third.public)), "{shown}");
+    // An address that another has goes to who it is given to; a part of a network does not.
+    refuses(&["set", "wg0", "peer", &third.public, "allowed-ips", "10.2.7.0/24"], "Invalid argument").await?;
+    works(&["set", "wg0", "peer", &third.public, "allowed-ips", "10.9.0.2/32"]).await?;
+    assert_eq!(ping(node, "10.9.0.2".parse().unwrap(), 2, false).await?.received, 0);
+    works(&["set", "wg0", "peer", &peer.public, "allowed-ips", all]).await?;
+    works(&["set", "wg0", "peer", &third.public, "remove"]).await?;
+    reach(node, "10.9.0.2").await?;
+    refuses(&["set", "wg0", "peer", &peer.public, "endpoint", "127.0.0.1:1"], "Operation not supported")
+        .await?;
+    refuses(&["set", "wg0", "fwmark", "7"], "Operation not supported").await?;
+
+    // A file without the peer removes it, and one that has it brings it back: where it is, it says itself.
+    let sync = node.path("sync.conf");
+    let sync = sync.to_str().unwrap();
+    std::fs::write(sync, "[Interface]\n")?;
+    works(&["syncconf", "wg0", sync]).await?;
+    assert_eq!(works(&["show", "wg0", "peers"]).await?, "");
+    let text = format!(
+        "[Interface]\nListenPort = 51820\n\n[Peer]\nPublicKey = {}\nPresharedKey = {preshared}\nAllowedIPs = {all}\n\
+         PersistentKeepalive = 25\n",
+        peer.public
+    );
+    std::fs::write(sync, text)?;
+    works(&["syncconf", "wg0", sync]).await?;
+    reach(second, "10.9.0.1").await?;
+    reach(node, "10.2.0.1").await
 }
 
 /// There is no control session, and no request to a mesh is answered.

@@ -42,7 +42,7 @@ use crate::session::{Session, SessionId, Shared};
 use crate::static_peers::StaticPeers;
 use crate::tunnel::Tunnel;
 use crate::uapi::Peers;
-use crate::uapi::codec::PeerStatus;
+use crate::uapi::codec::{Change, PeerStatus};
 use crate::{device, interface, privileges, sandbox};
 
 /// How long packets that wait may still be sent at the end, as long as meshd has not said.
@@ -117,7 +117,7 @@ pub struct Tund {
     /// The members have changed since they were kept.
     unkept: AtomicBool,
     /// The peers of a static interface; none in a mesh.
-    static_peers: Option<StaticPeers>,
+    static_peers: Option<Mutex<StaticPeers>>,
     /// Why no member is admitted, or there is no interface with static peers.
     problem: std::sync::Mutex<Option<ApiError>>,
     /// A session for data that came before the interface.
@@ -220,7 +220,7 @@ impl Tund {
             running: Mutex::new(None),
             roster: Mutex::new(None),
             unkept: AtomicBool::new(false),
-            static_peers,
+            static_peers: static_peers.map(Mutex::new),
             problem: std::sync::Mutex::new(None),
             waiting: Mutex::new(start.data),
             control: Mutex::new(start.control),
@@ -445,8 +445,10 @@ impl Tund {
         let (public_key, interface) = (PublicKey::from(&key).to_bytes(), name.clone());
         let mut tunnel = Tunnel::new(key, None, now);
         tunnel.set_limit(MAX_STATIC_PEERS, now);
-        let Changes { set, removed } =
-            self.static_peers.as_ref().map(|peers| peers.all(places)).unwrap_or_default();
+        let Changes { set, removed } = match &self.static_peers {
+            Some(peers) => peers.lock().await.all(places),
+            None => Changes::default(),
+        };
         tunnel.change_peers(set, &removed, now);
         if resumed {
             tunnel.begin_all(now);
@@ -470,6 +472,7 @@ impl Tund {
     async fn static_reports(&self) -> Result<Vec<StaticPeerReport>, ApiError> {
         let mut reports = self.ask(DataPathCommand::StaticPeers).await?.unwrap_or_default();
         if let Some(peers) = &self.static_peers {
+            let peers = peers.lock().await;
             for report in &mut reports {
                 let wanted = || peers.configured(&report.stats.node.0).map(|hash| (hash, false));
                 report.endpoint = report.endpoint.or_else(wanted);
@@ -483,7 +486,8 @@ impl Tund {
         let PeerEndpoint::Destination(destination) = endpoint else {
             return Err(ApiError::invalid("a destination is expected, not its hash"));
         };
-        let peers = self.static_peers.as_ref().ok_or_else(not_static)?;
+        // Held until it is done: they may be changed meanwhile.
+        let peers = self.static_peers.as_ref().ok_or_else(not_static)?.lock().await;
         let changes = peers.handle_found(&destination);
         if changes != Changes::default() {
             self.ask(|done| DataPathCommand::ChangePeers(changes, done)).await?.ok_or_else(not_configured)?;
@@ -992,6 +996,29 @@ impl Peers for Tund {
     async fn peers(&self) -> Result<Option<Vec<PeerStatus>>, ApiError> {
         self.ask(DataPathCommand::Peers).await
     }
+
+    async fn change(&self, change: Change) -> Result<(), ApiError> {
+        let peers = self.static_peers.as_ref();
+        let peers = peers.ok_or_else(|| ApiError::conflict("the peers of a mesh are its members"))?;
+        let no_interface = || ApiError::unavailable("there is no interface yet");
+        let own_key = self.running.lock().await.as_ref().map(|running| running.configured.public_key);
+        let own_key = own_key.ok_or_else(no_interface)?;
+        let wanted = change.private_key.as_ref().map(|key| StaticSecret::from(key.0));
+        if wanted.is_some_and(|wanted| PublicKey::from(&wanted).to_bytes() != own_key) {
+            return Err(ApiError::conflict(
+                "the private key is keyd's, which another file gives it at a start",
+            ));
+        }
+        let mut peers = peers.lock().await;
+        let (next, changes) = peers.changed(change, &own_key)?;
+        let (set, removed) = (changes.set.len(), changes.removed.len());
+        if changes != Changes::default() {
+            self.ask(|done| DataPathCommand::ChangePeers(changes, done)).await?.ok_or_else(no_interface)?;
+            info!(set, removed, "static peers were changed at run time");
+        }
+        *peers = next;
+        Ok(())
+    }
 }
 
 impl Service for Tund {
@@ -1166,7 +1193,7 @@ mod tests {
     async fn meshd_has_no_say_in_the_peers_of_a_static_interface() {
         let (fatal, mut reason) = mpsc::channel(1);
         let mut tund = start(fatal);
-        tund.static_peers = Some(StaticPeers::default());
+        tund.static_peers = Some(Mutex::new(StaticPeers::default()));
         for request in [Request::Configure(interface(), 1), Request::GiveUp, Request::BeginSync] {
             let error = tund.call(Role::Meshd, request, Vec::new()).await.unwrap_err();
             assert_eq!(error.kind, ErrorKind::Conflict);
