@@ -37,6 +37,9 @@ const READY_DEADLINE: Duration = Duration::from_secs(150);
 /// How long it may take until an open session is found.
 const FOUND_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long a datagram may take before it is sent again.
+const RESEND: Duration = Duration::from_secs(1);
+
 /// How often sessions that are not found are opened again.
 const ATTEMPTS: u8 = 4;
 
@@ -136,6 +139,30 @@ impl Lab {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the router of one node carries datagrams to that of another and back, between sessions that are opened
+    /// for that: until then nothing that the node does helps. Says how long that took.
+    ///
+    /// # Errors
+    /// If it takes too long.
+    pub async fn carried(&self, one: usize, other: usize) -> Result<Duration, Failure> {
+        let began = Instant::now();
+        let carried = async {
+            let open = |node: usize| Witness::open_within(&self.nodes[node].name, Style::Raw, TRANSIENT);
+            let (mut one, mut other) = tokio::try_join!(open(one), open(other))?;
+            carries(&mut one, &mut other).await?;
+            carries(&mut other, &mut one).await
+        };
+        let carried = tokio::time::timeout(READY_DEADLINE, carried).await;
+        carried.map_err(|_| {
+            let seconds = READY_DEADLINE.as_secs();
+            Failure::new(format!(
+                "not within {seconds} s: the router of {} carries traffic",
+                self.nodes[one].name
+            ))
+        })??;
+        Ok(began.elapsed())
     }
 
     async fn open(&self) -> Result<(), Failure> {
@@ -292,6 +319,21 @@ fn install_programs() -> Result<(), Failure> {
         mount(Some(path), &target, none, MsFlags::MS_BIND, none)?;
     }
     Ok(())
+}
+
+/// Sends datagrams from one session to another until one comes.
+async fn carries(from: &mut Witness, to: &mut Witness) -> Result<(), Failure> {
+    let name = to.name();
+    while from.look_up(&name).await?.is_none() {
+        tokio::time::sleep(wait::POLL).await;
+    }
+    let datagram = [&from.header(&to.destination), &b"anybody there?"[..]].concat();
+    loop {
+        from.send(&datagram).await?;
+        if tokio::time::timeout(RESEND, to.receive(&mut [0; 64])).await.is_ok() {
+            return Ok(());
+        }
+    }
 }
 
 /// What `i2planctl --json status` prints, as far as the laboratory reads it.

@@ -47,6 +47,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 use tempfile::TempDir;
 
+/// How long a process may take until it is ready.
+const READY: Duration = Duration::from_secs(60);
+
 /// A user that owns nothing.
 const UID: u32 = 4711;
 
@@ -200,7 +203,7 @@ impl Tund {
     /// go without, `CAP_NET_ADMIN` as its only capability.
     fn start(namespace: &Namespace, node: Node, capable: bool) -> Self {
         let (tund, ready) = Self::start_with(namespace, node, capable, Store::default());
-        ready.recv().unwrap();
+        ready.recv_timeout(READY).expect("it is ready");
         tund
     }
 
@@ -636,7 +639,7 @@ async fn a_network_of_the_host_is_not_taken_over() {
     connect_to_network(&allowing, "192.168.1.17", 24, Some([192, 168, 1, 1].into()));
     let arguments = ["--allow-overlap", "true"];
     let (tund, ready) = Tund::start_with_arguments(&allowing, taking, true, Store::default(), &arguments);
-    ready.recv().unwrap();
+    ready.recv_timeout(READY).expect("it is ready");
     configure(&mut tund.connect().await, taking.interface()).await.unwrap();
 }
 
@@ -696,7 +699,7 @@ async fn an_overlap_that_comes_later_is_told_from_behind_the_sandbox() {
 async fn an_interface_that_others_have_changed_is_told_of_and_not_taken_over() {
     let namespace = Namespace::new();
     let (tund, ready) = Tund::start_with(&namespace, node(1), true, Store::default());
-    ready.recv().unwrap();
+    ready.recv_timeout(READY).expect("it is ready");
     let mut client = tund.connect().await;
     configure(&mut client, node(1).interface()).await.unwrap();
     tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
@@ -724,8 +727,9 @@ async fn an_interface_that_others_have_changed_is_told_of_and_not_taken_over() {
     // The next process does not go on with it, and the one after that makes it anew.
     let (mut tund, _) = Tund::start_with(&namespace, node(1), true, tund.kill());
     assert_eq!(tund.child.wait().unwrap().code(), Some(1));
+    tund.until("it is dropped", |store| !store.names().contains(&"tun"));
     let (tund, ready) = Tund::start_with(&namespace, node(1), true, tund.kill());
-    ready.recv().unwrap();
+    ready.recv_timeout(READY).expect("it is ready");
     let mut client = tund.connect().await;
     configure(&mut client, node(1).interface()).await.unwrap();
     let found = stats(&mut client).await;
@@ -776,7 +780,7 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
     let router = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = at(&router, bridge.local_addr().unwrap());
     let (tund, ready) = Tund::start_at(at.clone(), &namespace, node(1), true, Store::default(), &[]);
-    ready.recv().unwrap();
+    ready.recv_timeout(READY).expect("it is ready");
     let mut client = tund.connect().await;
     configure(&mut client, node(1).interface()).await.unwrap();
     let (udp, tcp) = connect(&at);
@@ -796,7 +800,7 @@ async fn it_goes_on_with_what_was_kept_and_with_nothing_else() {
         store.stored.push((name.to_owned(), file().into()));
     }
     let (tund, ready) = Tund::start_at(at.clone(), &namespace, node(1), true, store, &[]);
-    ready.recv().unwrap();
+    ready.recv_timeout(READY).expect("it is ready");
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(tund.status(set), "0000000000000000", "{set}");
     }
@@ -836,7 +840,7 @@ async fn it_goes_on_with_a_key_that_was_rotated_meanwhile() {
     tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
     let rotated = Node { epoch: 4, ..node(1) };
     let (tund, ready) = Tund::start_with(&namespace, rotated, true, tund.kill());
-    ready.recv().unwrap();
+    ready.recv_timeout(READY).expect("it is ready");
     tund.until("the number of the new key is kept", |store| store.names() == ["state.2", "tun"]);
     let mut client = tund.connect().await;
     assert_eq!(stats(&mut client).await.interface.as_deref(), Some("i2plan0"));
@@ -855,7 +859,7 @@ async fn another_interface_from_the_store_is_dropped() {
         };
         let arguments = ["--interface", name];
         let (tund, ready) = Tund::start_with_arguments(&namespace, node, true, Store::default(), &arguments);
-        ready.recv().unwrap();
+        ready.recv_timeout(READY).expect("it is ready");
         let interface = NewInterface { name: name.to_owned(), ..node.interface() };
         configure(&mut tund.connect().await, interface).await.unwrap();
         tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
@@ -872,7 +876,7 @@ async fn another_interface_from_the_store_is_dropped() {
     tund.until("it is dropped", |store| store.names() == ["state.1"]);
     let store = tund.kill();
     let (tund, ready) = Tund::start_with(&namespace, node(1), true, store);
-    ready.recv().unwrap();
+    ready.recv_timeout(READY).expect("it is ready");
     configure(&mut tund.connect().await, node(1).interface()).await.unwrap();
     tund.until("it is kept", |store| store.names() == ["state.2", "tun"]);
 
@@ -882,7 +886,7 @@ async fn another_interface_from_the_store_is_dropped() {
     assert_eq!(tund.child.wait().unwrap().code(), Some(1));
     tund.until("it is dropped", |store| store.names() == ["state.2"]);
     let (tund, ready) = Tund::start_with_arguments(&namespace, node(1), true, tund.kill(), &named);
-    ready.recv().unwrap();
+    ready.recv_timeout(READY).expect("it is ready");
     let mut client = tund.connect().await;
     let error = configure(&mut client, node(1).interface()).await.unwrap_err();
     assert!(error.message.contains("tund makes none but mesh7"), "{error}");
@@ -965,7 +969,7 @@ async fn tcp_crosses_between_two_nodes_while_keyd_and_meshd_are_gone() {
     for (seed, other) in [(1, 2), (2, 1)] {
         let namespace = Namespace::new();
         let (tund, ready) = Tund::start_at(at.clone(), &namespace, node(seed), true, Store::default(), &[]);
-        ready.recv().unwrap();
+        ready.recv_timeout(READY).expect("it is ready");
         let mut client = tund.connect().await;
         configure(&mut client, node(seed).interface()).await.unwrap();
         let (udp, control) = connect(&at);

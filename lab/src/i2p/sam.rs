@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use i2plan_proto::destination::{DESTINATION_LEN, base64};
+use i2plan_proto::destination::{DESTINATION_LEN, base64, hash_of};
 pub use i2plan_proto::sam::session::Style;
 use i2plan_proto::sam::session::{HELLO, NewSession, Tunnels, read_answer, read_greeting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -98,6 +98,12 @@ impl Session {
     pub async fn look_up(&mut self, name: &str) -> Result<Option<String>, Failure> {
         let reply = ask(&mut self.control, &format!("NAMING LOOKUP NAME={name}\n")).await?;
         Ok(reply.split_whitespace().find_map(|word| word.strip_prefix("VALUE=")).map(ToOwned::to_owned))
+    }
+
+    /// The host name of its destination.
+    #[must_use]
+    pub fn name(&self) -> String {
+        hash_of(&base64().decode(self.destination.as_bytes()).unwrap_or_default()).b32()
     }
 
     /// Sends a line, and returns what comes for a while, or until the bridge closes the connection; nothing if it has.

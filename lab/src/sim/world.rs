@@ -369,7 +369,7 @@ impl World {
                 name: format!("node-{index}").parse().map_err(|_| Failure::new("a name"))?,
                 control: proven(keys, network, DestinationRole::Primary),
                 primary: None,
-                takes_reports: false,
+                takes_reports: true,
                 data: proven(keys, network, DestinationRole::Data),
                 wireguard,
                 chain: chain.clone(),

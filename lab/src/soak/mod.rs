@@ -79,7 +79,7 @@ pub struct Options {
     /// How many nodes; one more joins and leaves
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(2..=8))]
     pub nodes: u8,
-    /// Copy the nodes' logs into this directory, which must exist
+    /// Copy the nodes' logs into this directory
     #[arg(long, value_name = "DIRECTORY")]
     pub logs: Option<PathBuf>,
     /// Print the result for a program
@@ -93,6 +93,10 @@ pub struct Options {
 /// If the network cannot be started, a signal came, or a bound is broken.
 pub async fn run(options: Options) -> Result<(), Failure> {
     let mut stopped = pin!(stopped()?);
+    if let Some(logs) = &options.logs {
+        let made = std::fs::create_dir_all(logs);
+        made.map_err(|error| Failure::new(format!("cannot make {}: {error}", logs.display())))?;
+    }
     let progress = Progress::new();
     let (lab, nodes) = tokio::select! {
         started = start(&options, &progress) => started.inspect_err(|_| sandbox::print_logs())?,
@@ -116,13 +120,11 @@ fn copy_programs() -> Result<(), Failure> {
     let copies = Path::new(DIRECTORY).join("copies");
     std::fs::create_dir(&copies)?;
     for entry in std::fs::read_dir(bin())? {
-        let (program, copy) = {
-            let entry = entry?;
-            (entry.path(), copies.join(entry.file_name()))
-        };
-        std::fs::copy(&program, &copy)?;
-        mount(Some(&copy), &program, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        let entry = entry?;
+        std::fs::copy(entry.path(), copies.join(entry.file_name()))?;
     }
+    // Over the directory: a mount on a program would end when a build removes that.
+    mount(Some(&copies), &bin(), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::codec::Codec as _;
 use i2plan_proto::destination::{Destination, DestinationHash};
-use i2plan_proto::message::{self, Datagram, Message};
+use i2plan_proto::message::{self, Datagram};
 use tracing::debug;
 
 use super::shares::{AddressInBlock, Shares, Source};
@@ -204,8 +204,13 @@ impl IngressLimits {
 }
 
 impl Mesh {
-    /// The message in a datagram, if that is looked at.
-    pub(super) fn admit_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) -> Option<Message> {
+    /// A datagram, if it is looked at.
+    pub(super) fn admit_datagram(
+        &mut self,
+        from: &Destination,
+        payload: &[u8],
+        now: Now,
+    ) -> Option<Datagram> {
         self.cx.counts.received += 1;
         if payload.len() > message::MAX_LEN {
             debug!(len = payload.len(), "dropped a control message that is too long");
@@ -227,7 +232,7 @@ impl Mesh {
             return None;
         }
         match Datagram::from_bytes(payload) {
-            Ok(datagram) => Some(datagram.message),
+            Ok(datagram) => Some(datagram),
             Err(error) => {
                 debug!(%error, from = %sender.short(), "dropped a control message");
                 None

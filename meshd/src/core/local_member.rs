@@ -8,7 +8,7 @@ use std::time::Duration;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::membership::{Charter, Membership as Certificate};
-use i2plan_proto::message::Message;
+use i2plan_proto::message::{Datagram, Message};
 use i2plan_proto::record::Record;
 use tracing::info;
 
@@ -197,7 +197,7 @@ impl LocalMember {
         &mut self,
         cx: &mut Context,
         from: &Destination,
-        message: Message,
+        Datagram { to, message }: Datagram,
         now: Now,
     ) -> Standing {
         self.heard(cx, &from.hash(), now);
@@ -209,7 +209,7 @@ impl LocalMember {
             Message::Ping(number, gossip) => {
                 // It may say that the sender is a member.
                 self.handle_gossip(cx, from, gossip, now)?;
-                self.handle_ping(cx, from, number, now);
+                self.handle_ping(cx, from, (number, to), now);
             }
             Message::Ack(number, gossip) => {
                 self.handle_ack(cx, from, number, now);

@@ -29,7 +29,7 @@ use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
 use i2plan_proto::membership::NetworkName;
-use i2plan_proto::message::Message;
+use i2plan_proto::message::{Datagram, Message};
 use i2plan_proto::record::NodeName;
 
 mod addresses;
@@ -305,18 +305,18 @@ impl Mesh {
 
     /// Takes a datagram that came to a control destination. The router vouches for the sender.
     pub fn handle_datagram(&mut self, from: &Destination, payload: &[u8], now: Now) {
-        let Some(message) = self.admit_datagram(from, payload, now) else { return };
+        let Some(datagram) = self.admit_datagram(from, payload, now) else { return };
         self.cx.actions.extend(self.cx.first_contacts.heard(from.hash()));
-        let standing = match (&mut self.situation, message) {
-            (Situation::Joining(joining), Message::JoinReply(reply)) => {
+        let standing = match (&mut self.situation, datagram) {
+            (Situation::Joining(joining), Datagram { message: Message::JoinReply(reply), .. }) => {
                 return match joining.handle_reply(from, reply, &self.cx.me) {
                     Outcome::Ignored => {}
                     Outcome::Refused(refusal) => self.give_up_joining(&MeshError::Refused(refusal)),
                     Outcome::Welcome(welcome) => self.enter(*welcome, now),
                 };
             }
-            (Situation::Member(member), message) => {
-                let standing = member.handle_message(&mut self.cx, from, message, now);
+            (Situation::Member(member), datagram) => {
+                let standing = member.handle_message(&mut self.cx, from, datagram, now);
                 member.update_liveness(&mut self.cx, false, now);
                 standing
             }

@@ -6,7 +6,8 @@ use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::{NodeId, Signed};
-use i2plan_proto::message::{GOOD_LEN, Gossip, Item, MAX_ITEMS, Message};
+use i2plan_proto::message::{Addressee, GOOD_LEN, Gossip, Item, MAX_ITEMS, Message};
+use i2plan_proto::record::Record;
 use i2plan_proto::suspicion::Suspicion;
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
@@ -34,6 +35,11 @@ const TELL_SUSPECTED: Duration = Duration::from_secs(10);
 
 /// Members of which it is noted at once that they have given a sign of life. They do so again.
 const MAX_AWAKE: usize = 64;
+
+/// Says who the sender is, and where: it may be at a destination that the receiver does not know.
+fn own_record(own: Signed<Record>) -> Gossip {
+    Gossip { entries: Vec::new(), items: vec![Item::Record(Box::new(own))] }
+}
 
 impl LocalMember {
     pub(super) fn detect(&mut self, cx: &mut Context, now: Now) {
@@ -66,18 +72,19 @@ impl LocalMember {
         }
     }
 
-    /// Looks whether one that is held to be out of reach is there again. It may not know what is said of it, and until it is
-    /// probed in turn can take hours.
+    /// Looks whether one that is held to be out of reach is there again. It may not know what is said of it, nor where this
+    /// node is, and until it is probed in turn can take hours.
     pub(super) fn ping_unreachable(&mut self, cx: &mut Context, now: Now) {
         let suspicion_timeout = cx.settings.suspicion_timeout();
         let unreachable = |member: &&Member| {
             self.members.liveness(member, now.monotonic, suspicion_timeout) == meshd::Liveness::Unreachable
                 && !self.bans.is_banned(&member.node())
         };
+        let Some(own) = self.publication.record.clone() else { return };
         let one = self.members.suspects().filter(unreachable).choose(&mut cx.rng);
         let Some(control) = one.map(|member| member.way(&mut cx.rng)) else { return };
         let number = cx.rng.random();
-        self.send(cx, &control, &Message::Ping(number, Gossip::default()), now);
+        self.send(cx, &control, &Message::Ping(number, own_record(own)), now);
     }
 
     fn ping(
@@ -118,7 +125,7 @@ impl LocalMember {
         }
         let reachable = self.members.iter().any(|member| !member.is_away());
         for target in self.draw(cx, ASKED, |member| !reachable || !member.is_away()) {
-            let gossip = Gossip { entries: Vec::new(), items: vec![Item::Record(Box::new(own.clone()))] };
+            let gossip = own_record(own.clone());
             let number = cx.rng.random();
             cx.asked = true;
             self.send(cx, &target, &Message::Ping(number, gossip), now);
@@ -187,12 +194,24 @@ impl LocalMember {
         }
     }
 
-    pub(crate) fn handle_ping(&mut self, cx: &mut Context, from: &Destination, number: u64, now: Now) {
+    pub(crate) fn handle_ping(
+        &mut self,
+        cx: &mut Context,
+        from: &Destination,
+        (number, to): (u64, Addressee),
+        now: Now,
+    ) {
         // Strangers learn nothing.
         if self.publication.record.is_some() && self.members.is_member(&from.hash()) {
             let asker = self.asker(&from.hash());
             if cx.budget.may_answer(&asker, now.monotonic) {
-                let gossip = self.some_gossip(cx, GOOD_LEN / 2, now);
+                let own =
+                    self.publication.record.clone().filter(|_| Addressee::from(cx.control().hash()) != to);
+                let gossip = match own {
+                    // Who asks at a destination that this node has left does not know whose the answer is.
+                    Some(own) => own_record(own),
+                    None => self.some_gossip(cx, GOOD_LEN / 2, now),
+                };
                 self.reply(cx, from, &Message::Ack(number, gossip), now);
             } else {
                 let message = Message::Ack(number, Gossip::default()).to_datagram(from);

@@ -62,6 +62,27 @@ fn two_that_know_only_ended_fallbacks_of_each_other_find_together_again() {
     }
 }
 
+/// While nobody reached anybody, one went on to another destination, of which the others know nothing. It answers from there.
+#[test]
+fn who_went_elsewhere_while_it_was_cut_off_says_so_when_it_is_asked() {
+    let mut world = World::network(&[0]);
+    world.run(60);
+    world.severed = vec![(0, 1)];
+    for number in 9..12 {
+        world.run(60);
+        world.fallback(0, Some(destination(1, number)));
+    }
+    world.run(60);
+    world.severed.clear();
+    let (began, asked) = (world.now().monotonic, world.now());
+    // As the shell does when the session is tested.
+    world.nodes[1].mesh.ask_members(asked);
+    world.settle(1);
+    world.deliver();
+    assert!(world.nodes[1].mesh.last_heard().is_some_and(|heard| heard >= began), "its answer is recognized");
+    assert_eq!(control_of(&world, 1, 0), Some(destination(1, 11)));
+}
+
 /// What a member says of where else it is takes nothing from those who are there: they have not agreed.
 #[test]
 fn a_claim_to_anothers_primary_destination_is_not_believed() {
