@@ -18,6 +18,8 @@ use zeroize::Zeroizing;
 
 use crate::{one_line, reason};
 
+pub mod edit;
+
 /// Least and greatest MTU, bytes.
 const MTU: std::ops::RangeInclusive<u16> = 1280..=9000;
 

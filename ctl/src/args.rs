@@ -19,6 +19,8 @@ use crate::commands::join::{self, Join};
 use crate::commands::key::KeyCommand;
 use crate::commands::leave::{self, Leave};
 use crate::commands::metrics;
+#[cfg(target_os = "linux")]
+use crate::commands::peer::{self, PeerCommand};
 use crate::commands::peers::{self, Peers};
 use crate::commands::ping::{self, Ping};
 use crate::commands::revoke::{self, Revoke};
@@ -91,6 +93,11 @@ pub enum Command {
     /// Say which member has an address
     #[command(after_help = whois::HELP)]
     Whois(Whois),
+
+    /// Change the peers of an interface with static peers
+    #[cfg(target_os = "linux")]
+    #[command(subcommand, after_help = peer::HELP)]
+    Peer(PeerCommand),
 
     /// Print where an interface with static peers takes packets, for its peers' files
     #[command(after_help = endpoint::HELP)]

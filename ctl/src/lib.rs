@@ -105,7 +105,8 @@ fn done((): ()) -> ExitCode {
 
 fn execute(args: Args) -> Result<ExitCode, Failure> {
     let Args { json, absolute, socket, static_interface, command } = args;
-    let socket = static_interface.as_deref().map(static_socket).or(socket);
+    let name = static_interface;
+    let socket = name.as_deref().map(static_socket).or(socket);
     // Before anything is opened that could have the numbers that the command line names.
     #[cfg(target_os = "linux")]
     let given = match &command {
@@ -144,6 +145,10 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Metrics => commands::metrics::run(socket.as_deref(), json).await,
             Command::Status => commands::status::run(socket.as_deref(), json).await,
             Command::Peers(peers) => commands::peers::run(socket.as_deref(), json, absolute, &peers).await,
+            #[cfg(target_os = "linux")]
+            Command::Peer(peer) => {
+                commands::peer::run(socket.as_deref(), name.as_deref(), json, absolute, peer).await
+            }
             Command::Tree => commands::tree::run(socket.as_deref(), json, absolute).await,
             Command::Whois(whois) => commands::whois::run(socket.as_deref(), json, absolute, &whois).await,
             Command::Invite(InviteCommand::Create(create)) => {

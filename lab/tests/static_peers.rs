@@ -195,6 +195,69 @@ fn raw_datagrams_carry_it_between_two_that_know_each_other() {
     });
 }
 
+#[test]
+fn peers_are_added_and_removed_at_run_time() {
+    sandboxed(LAB, "peers_are_added_and_removed_at_run_time", async || {
+        let mut lab = Lab::start().await?;
+        let (first, second, other) = (KeyPair::new().await?, KeyPair::new().await?, KeyPair::new().await?);
+        let alone = format!(
+            "[Interface]\nPrivateKey = {}\nAddress = 10.9.0.1/24, 10.1.0.1/32, fd09::1/64\n\n# some other\n[Peer]\n\
+             PublicKey = {}\nAllowedIPs = 10.7.0.0/16\n",
+            first.private, other.public
+        );
+        lab.add_static_node(&alone, "repliable").await?;
+        let endpoint = ready(&lab.nodes[0]).await?;
+        let with_endpoint = format!("Endpoint = {endpoint}");
+        lab.add_static_node(&file(&second, 2, &first, &with_endpoint), "repliable").await?;
+        let answering = ready(&lab.nodes[1]).await?;
+        let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+
+        // It goes into the file and counts at once, with its routes: what is behind it is reached.
+        let allowed = "10.9.0.2/32,10.2.0.0/16,fd09::2/128";
+        let add = ["add", &second.public, "--allowed-ips", allowed, "--endpoint", &answering];
+        change(one, &add).await?.map_err(|error| one.failure(&error))?;
+        reach(one, "10.9.0.2").await?;
+        reach(one, "10.2.0.1").await?;
+        reach(two, "10.1.0.1").await?;
+        let peers = |text: &str| text.matches("[Peer]").count();
+        let content = std::fs::read_to_string(one.static_file())?;
+        assert!(content.starts_with(&alone) && peers(&content) == 2, "{content}");
+        // Another time, and with an address that another has, it is refused, and nothing changes.
+        let again = change(one, &add).await?.unwrap_err();
+        assert!(again.contains("duplicate"), "{again}");
+        let third = KeyPair::new().await?;
+        let overlapping =
+            change(one, &["add", &third.public, "--allowed-ips", "10.2.3.0/24"]).await?.unwrap_err();
+        assert!(overlapping.contains("overlaps"), "{overlapping}");
+        assert_eq!(std::fs::read_to_string(one.static_file())?, content);
+
+        // A tund that was killed has it too.
+        let tund = one.daemon_pid("tund").await?;
+        lab::process::signal(tund, nix::sys::signal::Signal::SIGKILL)?;
+        reach(one, "10.2.0.1").await?;
+
+        change(one, &["remove", &second.public]).await?.map_err(|error| one.failure(&error))?;
+        assert_eq!(std::fs::read_to_string(one.static_file())?, alone);
+        assert_eq!(ping(one, "10.9.0.2".parse().unwrap(), 2, false).await?.received, 0);
+        let (_, left) = interface(one).await?;
+        assert_eq!(left["public_key"], other.public);
+        let last = change(one, &["remove", &other.public]).await?.unwrap_err();
+        assert!(last.contains("no other peer"), "{last}");
+        lab.stop().await
+    });
+}
+
+/// Runs `i2planctl peer` on a node, on its file and its interface. Returns what it says is wrong.
+async fn change(node: &Node, args: &[&str]) -> Result<Result<(), String>, Failure> {
+    let (file, directory) = (node.static_file(), node.path("wireguard"));
+    let place =
+        ["--file", file.to_str().unwrap(), "--wireguard-dir", directory.to_str().unwrap()].map(str::to_owned);
+    let args: Vec<_> = ["peer"].iter().chain(args).copied().chain(place.iter().map(String::as_str)).collect();
+    let output = node.ctl(&args, "").await?;
+    assert!(output.stderr.is_empty() || !output.status.success(), "{output:?}");
+    Ok(if output.status.success() { Ok(()) } else { Err(output.stderr) })
+}
+
 /// What `wg` says of the interface.
 async fn tools_show_it(node: &Node, peer: &KeyPair) -> Result<(), Failure> {
     if !Path::new("/usr/bin/wg").exists() {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use i2plan_ipc::api::tund::{MAX_STATIC_INTERFACE, StaticInterface};
 use i2plan_ipc::daemon::logging;
+use i2plan_ipc::frame::encode_body;
 use i2plan_ipc::notification::Notification;
 use i2plan_ipc::passphrase::Passphrase;
 use nix::sys::signal::{Signal, kill};
@@ -22,8 +24,10 @@ use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use crate::backoff::{Backoff, LOCKED, Verdict};
+use crate::error::StartError;
 use crate::event::{DaemonEvent, describe};
 use crate::launch::{LISTEN_FD, Launch};
+use crate::node::PeerSource;
 use crate::notify_receiver::{NotifyReceiver, Refusal};
 use crate::relay::{Printed, Relay};
 use crate::users::Account;
@@ -72,6 +76,41 @@ pub enum DaemonError {
 /// Who receives the supervisor's events.
 pub(crate) type Observer = Arc<dyn Fn(&DaemonEvent) + Send + Sync>;
 
+/// What a daemon finds behind a descriptor.
+#[derive(Debug, Clone)]
+pub(crate) enum Piped {
+    /// The same at every start.
+    Fixed(Zeroizing<Vec<u8>>),
+    /// A static interface with the peers that it has when `tund` starts; in the place of those that cannot be read, the
+    /// ones that it had first.
+    Static(StaticInterface, Option<PeerSource>),
+}
+
+impl Piped {
+    fn read(&self) -> Zeroizing<Vec<u8>> {
+        let (interface, source) = match self {
+            Self::Fixed(bytes) => return bytes.clone(),
+            Self::Static(interface, source) => (interface, source),
+        };
+        let read = source.as_ref().and_then(|source| (source.0)());
+        let encode = |peers| encode_static(&StaticInterface { peers, ..interface.clone() }).ok();
+        // It was encoded before.
+        read.and_then(encode).or_else(|| encode(interface.peers.clone())).unwrap_or_default()
+    }
+}
+
+/// What `tund` is told of a static interface.
+///
+/// # Errors
+/// [`StartError::Static`] if it is too much.
+pub(crate) fn encode_static(interface: &StaticInterface) -> Result<Zeroizing<Vec<u8>>, StartError> {
+    let encoded = encode_body(interface).map_err(|error| StartError::Static(error.to_string()))?;
+    if encoded.len() > MAX_STATIC_INTERFACE {
+        return Err(StartError::Static(format!("it takes more than {MAX_STATIC_INTERFACE} bytes")));
+    }
+    Ok(encoded)
+}
+
 /// A daemon to run.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -96,7 +135,7 @@ pub(crate) struct Daemon {
     /// What it finds on its standard input, at every start anew.
     pub(crate) passphrase: Option<Passphrase>,
     /// What it finds behind descriptors of these names, at every start anew.
-    pub(crate) piped: Vec<(&'static str, Zeroizing<Vec<u8>>)>,
+    pub(crate) piped: Vec<(&'static str, Piped)>,
     /// How long it may take to finish its work when it is asked to stop.
     pub(crate) last_work: Duration,
     /// The program that becomes it, by [`intercept`](crate::launch::intercept).
@@ -182,7 +221,7 @@ impl Daemon {
         let passed =
             passed.chain(self.notify.stored().iter().map(|stored| (stored.name.as_str(), &stored.fd)));
         let (mut passed, fds): (Vec<_>, Vec<_>) = passed.map(|(name, fd)| (name.to_owned(), fd)).unzip();
-        let pipes = self.piped.iter().map(|(_, content)| filled_pipe(content).map(OwnedFd::from));
+        let pipes = self.piped.iter().map(|(_, content)| filled_pipe(&content.read()).map(OwnedFd::from));
         let pipes = pipes.collect::<io::Result<Vec<_>>>()?;
         passed.extend(self.piped.iter().map(|(name, _)| (*name).to_owned()));
         let launch = Launch {

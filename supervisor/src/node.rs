@@ -1,13 +1,14 @@
 //! A node: what its daemons are told.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_config::Config;
-use i2plan_ipc::api::tund::{MAX_STATIC_INTERFACE, STATIC_INTERFACE, StaticInterface};
+use i2plan_ipc::api::tund::{STATIC_INTERFACE, StaticInterface, StaticPeer};
 use i2plan_ipc::bridge::{AUTO, BridgeAddress};
-use i2plan_ipc::frame::encode_body;
 use i2plan_ipc::passphrase::Passphrase;
 use i2plan_ipc::paths;
 use i2plan_ipc::secret::SecretKey;
@@ -16,7 +17,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Piped, encode_static};
 use crate::error::StartError;
 use crate::layout::{Directories, NotifySocket, Socket, Sockets};
 use crate::notify_receiver::NotifyReceiver;
@@ -81,10 +82,22 @@ pub struct Node {
 pub struct StaticNode {
     /// What `tund` is told.
     pub interface: StaticInterface,
+    /// The peers that it has when `tund` is started again: they may have changed since. Without it they are the same.
+    pub peers: Option<PeerSource>,
     /// Its WireGuard private key, which `keyd` keeps from then on; none for the one that `keyd` has.
     pub private_key: Option<SecretKey>,
     /// The style of its datagrams, which is that of its one SAM session.
     pub style: Style,
+}
+
+/// Reads the peers of a static interface anew; none if that fails.
+#[derive(Clone)]
+pub struct PeerSource(pub Arc<dyn Fn() -> Option<Vec<StaticPeer>> + Send + Sync>);
+
+impl fmt::Debug for PeerSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PeerSource")
+    }
 }
 
 impl Node {
@@ -189,19 +202,17 @@ pub(crate) fn daemons(
     }
     let (mut of_keyd_piped, mut of_tund_piped) = (Vec::new(), Vec::new());
     if let Some(login) = &node.sam_login {
-        of_keyd_piped.push((SAM_PASSWORD, Zeroizing::new(login.password.expose().to_vec())));
+        let password = Zeroizing::new(login.password.expose().to_vec());
+        of_keyd_piped.push((SAM_PASSWORD, Piped::Fixed(password)));
     }
-    if let Some(StaticNode { interface, private_key, style }) = &node.static_interface {
+    if let Some(StaticNode { interface, peers, private_key, style }) = &node.static_interface {
         for_keyd.push("--static".into());
         for_meshd.extend(words(&[(&"--static", &style.to_string())]));
         if let Some(key) = private_key {
-            of_keyd_piped.push((WIREGUARD_KEY, Zeroizing::new(key.0.to_vec())));
+            of_keyd_piped.push((WIREGUARD_KEY, Piped::Fixed(Zeroizing::new(key.0.to_vec()))));
         }
-        let encoded = encode_body(interface).map_err(|error| StartError::Static(error.to_string()))?;
-        if encoded.len() > MAX_STATIC_INTERFACE {
-            return Err(StartError::Static(format!("it takes more than {MAX_STATIC_INTERFACE} bytes")));
-        }
-        of_tund_piped.push((STATIC_INTERFACE, encoded));
+        encode_static(interface)?;
+        of_tund_piped.push((STATIC_INTERFACE, Piped::Static(interface.clone(), peers.clone())));
     }
     let daemon = |name, user, sockets: &[(&'static str, &Socket)], arguments| {
         let share = |(name, socket): &(_, &Socket)| socket.share().map(|fd| (*name, fd));

@@ -18,11 +18,15 @@ pub mod metrics;
 #[cfg(target_os = "linux")]
 pub mod new_keys;
 pub mod orders;
+#[cfg(target_os = "linux")]
+pub mod peer;
 pub mod peers;
 pub mod ping;
 pub mod revoke;
 pub mod routes;
 pub mod rpc;
+#[cfg(target_os = "linux")]
+mod static_routes;
 pub mod status;
 pub mod tree;
 pub mod up;

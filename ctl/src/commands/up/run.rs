@@ -3,14 +3,15 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use i2plan_config::Config;
+use i2plan_config::{Config, wg_quick};
 use i2plan_ipc::api::tund::check_interface_name;
 use i2plan_ipc::daemon::logging;
 use i2plan_ipc::paths;
 use i2plan_proto::sam::session::Style;
 use i2plan_supervisor::users::{Accounts, UserNames, control_group};
-use i2plan_supervisor::{Node, Programs, Relay, SamLogin, StartError, StaticNode, Supervisor};
+use i2plan_supervisor::{Node, PeerSource, Programs, Relay, SamLogin, StartError, StaticNode, Supervisor};
 use tokio::signal::unix::{self, SignalKind, signal};
 
 use super::Up;
@@ -121,7 +122,16 @@ fn read_static(json: bool, file: &Path, style: Style, config: &Config) -> Result
     }
     let interface = parsed.to_static(stem);
     let interface = interface.map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?;
-    Ok(StaticNode { interface, private_key: Some(parsed.interface.private_key), style })
+    let (file, name) = (file.to_owned(), stem.to_owned());
+    let peers = move || {
+        let read = wg_quick::load(&file, &routers).map_err(|error| error.to_string());
+        let read = read.and_then(|parsed| parsed.to_static(&name).map_err(|error| error.to_string()));
+        read.inspect_err(|error| output::note(&format!("the peers stay as they were at the start: {error}")))
+            .ok()
+            .map(|interface| interface.peers)
+    };
+    let (peers, private_key) = (Some(PeerSource(Arc::new(peers))), Some(parsed.interface.private_key));
+    Ok(StaticNode { interface, peers, private_key, style })
 }
 
 /// Keeps the node running until a signal or a daemon that cannot run stops it.
